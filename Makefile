@@ -1,0 +1,43 @@
+# setup, demo, test, lint, bench, protos: each works on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test lint format protos train parity clean
+
+help:  ## show what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: $(STAMP)  ## make the virtual environment and install everything into it
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Gorggle needs Python 3.11 to 3.13; {sys.executable} is {v[0]}.{v[1]}. Say: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: setup  ## read a real video through a real server, and compare with the truth
+	@$(BIN)/python examples/demo.py
+
+test: setup  ## run every test
+	$(BIN)/python -m pytest
+
+lint: setup  ## formatting, style, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## put the code into the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos:  ## write the Python of protos/ anew
+	protos/generate.sh
+
+train: setup  ## train the embedded model (about an hour on two cores)
+	$(BIN)/python -m training train --out runs/gorggle-grid
+
+clean:  ## remove what was made here
+	rm -rf $(VENV) .build runs

@@ -1,0 +1,122 @@
+"""From gRPC statuses to the SDK's errors: one table, used by both clients for every kind of call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from gorggle import errors
+
+# Codes that stand in no row are faults of the server: ServerError.
+ERROR_OF_STATUS: dict[grpc.StatusCode, type[errors.GorggleError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequestError,
+    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidRequestError,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.PreconditionError,
+    grpc.StatusCode.NOT_FOUND: errors.NotFoundError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.OverloadedError,
+    grpc.StatusCode.UNAVAILABLE: errors.UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineError,
+    grpc.StatusCode.ABORTED: errors.SupersededError,
+    grpc.StatusCode.DATA_LOSS: errors.DataLossError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.AuthenticationError,
+    grpc.StatusCode.PERMISSION_DENIED: errors.AuthenticationError,
+    grpc.StatusCode.CANCELLED: errors.CallCancelledError,
+}
+
+# The server's trailer with the name of its error, for two causes that share one status.
+CAUSE_TRAILER = "gorggle-error"
+ERROR_OF_CAUSE: dict[str, type[errors.GorggleError]] = {"NoFaceError": errors.NoFaceError}
+
+REQUEST_ID_TRAILER = "gorggle-request-id"
+DETAILS_TRAILER = "grpc-status-details-bin"
+
+Trailers = Iterable[tuple[str, str | bytes]]
+
+
+def error_of(
+    code: grpc.StatusCode, details: str | None, trailers: Trailers | None, *, target: str, request_id: str = ""
+) -> errors.GorggleError:
+    """The error for a call that ended with ``code``.
+
+    Args:
+        target: the server's address, for messages about the connection itself.
+        request_id: the call's id as far as the caller knows it; a trailer may tell it too.
+    """
+    trailer = dict(trailers or ())
+    cause = trailer.get(CAUSE_TRAILER)
+    kind = _kind_of(code, details or "", cause)
+    known_id = request_id or str(trailer.get(REQUEST_ID_TRAILER, ""))
+    if issubclass(kind, errors.OverloadedError):
+        text = details or "the server is full"
+        return kind(text, code=code, request_id=known_id, retry_after_s=retry_after_s(trailer.get(DETAILS_TRAILER)))
+    return kind(_message(code, details, cause, target), code=code, request_id=known_id)
+
+
+def _kind_of(code: grpc.StatusCode, details: str, cause: str | bytes | None) -> type[errors.GorggleError]:
+    kind = ERROR_OF_STATUS.get(code, errors.ServerError)
+    refined = ERROR_OF_CAUSE.get(str(cause))
+    if refined is not None and issubclass(refined, kind):
+        return refined
+    # gRPC's own refusal of a message beyond the server's limit bears the same status as a full server.
+    if kind is errors.OverloadedError and "larger than max" in details:
+        return errors.InvalidRequestError
+    return kind
+
+
+def _message(code: grpc.StatusCode, details: str | None, cause: str | bytes | None, target: str) -> str:
+    text = details or code.name.lower().replace("_", " ")
+    if code is grpc.StatusCode.UNAVAILABLE and cause is None:
+        return f"no connection to {target}: {text}"
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return f"{text}: send the media in pieces, with transcribe()"
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return f"{target} is no Gorggle server, or an older one: {text}"
+    return text
+
+
+def retry_after_s(status_details: str | bytes | None) -> float | None:
+    """The delay of the google.rpc.RetryInfo in a serialized google.rpc.Status; None where there is none."""
+    if not isinstance(status_details, bytes):
+        return None
+    try:
+        for detail in _STATUS_DETAILS.FromString(status_details).details:
+            if detail.type_url.endswith("/google.rpc.RetryInfo"):
+                delay = _RETRY_INFO.FromString(detail.value).retry_delay
+                return max(0.0, float(delay.seconds + delay.nanos / 1e9))
+    except DecodeError:
+        pass  # a delay that cannot be read is a delay that was not given
+    return None
+
+
+def _status_messages() -> tuple[Any, Any]:
+    """Message classes for the parts of google/rpc/{status,error_details}.proto that are read here.
+
+    The published classes come with googleapis-common-protos, which the SDK does not depend on. These have the same
+    field numbers, hence the same bytes, and live in a pool of their own, so that both can be in one process.
+    """
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="gorggle/status_details.proto", package="gorggle.internal")
+    for message, name, number, kind, type_name in [
+        ("Status", "details", 3, field.TYPE_MESSAGE, ".gorggle.internal.Any"),
+        ("Any", "type_url", 1, field.TYPE_STRING, None),
+        ("Any", "value", 2, field.TYPE_BYTES, None),
+        ("RetryInfo", "retry_delay", 1, field.TYPE_MESSAGE, ".gorggle.internal.Duration"),
+        ("Duration", "seconds", 1, field.TYPE_INT64, None),
+        ("Duration", "nanos", 2, field.TYPE_INT32, None),
+    ]:
+        if not file.message_type or file.message_type[-1].name != message:
+            file.message_type.add(name=message)
+        label = field.LABEL_REPEATED if name == "details" else field.LABEL_OPTIONAL
+        file.message_type[-1].field.add(name=name, number=number, type=kind, type_name=type_name, label=label)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    found = (pool.FindMessageTypeByName(f"gorggle.internal.{name}") for name in ("Status", "RetryInfo"))
+    status, retry_info = (message_factory.GetMessageClass(descriptor) for descriptor in found)
+    return status, retry_info
+
+
+_STATUS_DETAILS, _RETRY_INFO = _status_messages()

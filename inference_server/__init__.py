@@ -1,0 +1,1 @@
+"""The Gorggle inference server: video in by gRPC, time-aligned words out."""

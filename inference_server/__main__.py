@@ -1,0 +1,103 @@
+"""``python -m inference_server``, also ``gorggle serve``: runs the server until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from inference_server.errors import GorggleError
+from inference_server.settings import ServerSettings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server; the exit code is 0 after a clean end, 1 after a failure, 2 for wrong settings."""
+    parser = _parser()
+    given = vars(parser.parse_args(arguments))
+    announce, until_stdin_closes = given.pop("announce"), given.pop("until_stdin_closes")
+    level = given.pop("log_level")
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        for problem in error.errors():
+            where = ".".join(str(part) for part in problem["loc"]) or "settings"
+            print(f"gorggle serve: {where}: {problem['msg']}", file=sys.stderr)
+        return 2
+    try:
+        asyncio.run(_run(settings, announce, until_stdin_closes))
+    except GorggleError as error:
+        print(f"gorggle serve: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(settings: ServerSettings, announce: bool, until_stdin_closes: bool) -> None:
+    # Loading torch takes a second: wrong settings are told before it.
+    from inference_server.service.server import serve
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if until_stdin_closes:
+        threading.Thread(target=_watch_stdin, args=(loop, stop), daemon=True).start()
+
+    def tell(address: str) -> None:
+        logging.getLogger(__name__).info("serving on %s", address)
+        if announce:
+            print(json.dumps({"listening": address}), flush=True)
+
+    await serve(settings, tell, stop)
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Stop when the program that started this one ends."""
+    while sys.stdin.buffer.read1(1024):
+        pass
+    loop.call_soon_threadsafe(stop.set)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gorggle serve",
+        description="Run the inference server. Every option can also be set as GORGGLE_NAME in the environment.",
+        epilog="example: gorggle serve --listen 127.0.0.1:50051 --max-streams 16",
+    )
+    for name, field in ServerSettings.model_fields.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **_argument(field))
+    parser.add_argument(
+        "--announce",
+        action="store_true",
+        help="print one JSON line with the address on stdout when ready to serve",
+    )
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input is closed")
+    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    return parser
+
+
+def _argument(field: FieldInfo) -> dict[str, Any]:
+    default = field.get_default(call_default_factory=True)
+    text = f"{field.description or ''} (default: {default!r})".strip().replace("%", "%%")
+    if field.annotation is bool:
+        return {"action": "store_true", "default": None, "help": text}
+    if isinstance(default, dict):
+        return {"type": json.loads, "metavar": "JSON", "help": text}
+    if isinstance(default, tuple):
+        return {"nargs": "*", "metavar": "NAME", "help": text}
+    return {"metavar": "VALUE", "help": text}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

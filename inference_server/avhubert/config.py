@@ -1,0 +1,200 @@
+"""The sizes of a model, read from the checkpoint that holds its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from inference_server.errors import ModelFormatError
+
+FRAME_S = 0.04
+"""The duration of one encoder frame: 25 frames a second."""
+
+CROP_PX = 88
+"""Height and width of the mouth crops that the visual front-end reads."""
+
+BOS, PAD, EOS, UNK = 0, 1, 2, 3
+"""Unit ids that every dictionary of the reference toolkit starts with."""
+
+# Beyond these a file is damaged or hostile: the published Large model has 24 layers of width 1024.
+_LIMITS = {"layers": 256, "dim": 65_536, "heads": 1024, "size": 1_000_000, "channels": 4096}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Dimensions and rates of one AV-HuBERT sequence-to-sequence model.
+
+    ``frontend_channels`` c gives a residual trunk of c, 2c, 4c and 8c channels (64 in the published models);
+    ``alignment_heads`` names the cross-attention heads, as (layer, head), whose weights follow the
+    time of the words; empty means all heads of the last decoder layer. Dropout rates are for training.
+
+    Raises:
+        ModelFormatError: a size is not positive, beyond reason, or does not divide as it must.
+    """
+
+    encoder_layers: int
+    encoder_dim: int
+    encoder_ffn_dim: int
+    encoder_heads: int
+    decoder_layers: int
+    decoder_dim: int
+    decoder_ffn_dim: int
+    decoder_heads: int
+    vocabulary_size: int
+    audio_dim: int = 104
+    frontend_channels: int = 64
+    position_kernel_size: int = 128
+    position_groups: int = 16
+    max_target_size: int = 2048
+    share_embeddings: bool = True
+    scale_embeddings: bool = False
+    modalities: tuple[str, ...] = ("audio", "video")
+    alignment_heads: tuple[tuple[int, int], ...] = ()
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    feature_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can be built from."""
+        for field in fields(self):
+            _check_type(field.name, getattr(self, field.name))
+        _check_division("encoder_dim", self.encoder_dim, "encoder_heads", self.encoder_heads)
+        _check_division("decoder_dim", self.decoder_dim, "decoder_heads", self.decoder_heads)
+        _check_division("encoder_dim", self.encoder_dim, "position_groups", self.position_groups)
+        _check_division("decoder_dim", self.decoder_dim, "the two halves of a position", 2)
+        if self.vocabulary_size <= UNK:
+            raise ModelFormatError(f"vocabulary_size is {self.vocabulary_size}; four units are reserved, so expected more")
+        for layer, head in self.alignment_heads:
+            if not (0 <= layer < self.decoder_layers and 0 <= head < self.decoder_heads):
+                raise ModelFormatError(
+                    f"alignment head ({layer}, {head}) does not exist: the decoder has {self.decoder_layers} layers "
+                    f"of {self.decoder_heads} heads"
+                )
+
+    @property
+    def frontend_dim(self) -> int:
+        """Width of the visual front-end's output, before its projection."""
+        return 8 * self.frontend_channels
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; ``from_dict`` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            ModelFormatError: a field is missing, unknown or of the wrong type.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ModelFormatError(f"the model's configuration has unknown fields {unknown}: a newer version wrote it")
+        values = dict(values)
+        try:
+            if "alignment_heads" in values:
+                values["alignment_heads"] = tuple((layer, head) for layer, head in values["alignment_heads"])
+            if "modalities" in values:
+                values["modalities"] = tuple(values["modalities"])
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise ModelFormatError(f"the model's configuration is incomplete or malformed: {error}") from error
+
+    @classmethod
+    def from_reference(cls, model: Mapping[str, Any], vocabulary_size: int) -> ModelConfig:
+        """Read the ``cfg.model`` of a fine-tuned checkpoint of the reference toolkit.
+
+        Args:
+            model: the decoder's own fields, with the encoder's under ``w2v_args`` (``w2v_args.model``
+                in newer checkpoints).
+            vocabulary_size: length of the target dictionary; the configuration does not say it.
+
+        Raises:
+            ModelFormatError: a field is missing, or asks for a variant that was never published.
+        """
+        encoder = _encoder_fields(model)
+        _check_variants(encoder, model)
+        return cls(
+            encoder_layers=_field(encoder, "encoder_layers"),
+            encoder_dim=_field(encoder, "encoder_embed_dim"),
+            encoder_ffn_dim=_field(encoder, "encoder_ffn_embed_dim"),
+            encoder_heads=_field(encoder, "encoder_attention_heads"),
+            decoder_layers=_field(model, "decoder_layers"),
+            decoder_dim=_field(model, "decoder_embed_dim"),
+            decoder_ffn_dim=_field(model, "decoder_ffn_embed_dim"),
+            decoder_heads=_field(model, "decoder_attention_heads"),
+            vocabulary_size=vocabulary_size,
+            audio_dim=encoder.get("audio_feat_dim", 104),
+            position_kernel_size=encoder.get("conv_pos", 128),
+            position_groups=encoder.get("conv_pos_groups", 16),
+            max_target_size=model.get("max_target_positions", 2048),
+            share_embeddings=model.get("share_decoder_input_output_embed", False),
+            scale_embeddings=not model.get("no_scale_embedding", False),
+        )
+
+
+def _encoder_fields(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    encoder = model.get("w2v_args")
+    if isinstance(encoder, Mapping) and isinstance(encoder.get("model"), Mapping):
+        encoder = encoder["model"]
+    if not isinstance(encoder, Mapping):
+        raise ModelFormatError(
+            "the checkpoint's cfg.model has no w2v_args, where the encoder's sizes are kept: expected a model "
+            "fine-tuned for transcription, not a pre-trained encoder"
+        )
+    return encoder
+
+
+def _field(values: Mapping[str, Any], name: str) -> Any:
+    if name not in values:
+        raise ModelFormatError(f"the checkpoint's configuration lacks {name}")
+    return values[name]
+
+
+_VARIANTS: tuple[tuple[str, str, object, object], ...] = (
+    # (whose field, name, the value this implementation computes, the value of a checkpoint that does not say)
+    ("encoder", "layer_norm_first", True, False),
+    ("encoder", "activation_fn", "gelu", "gelu"),
+    ("encoder", "resnet_relu_type", "prelu", "prelu"),
+    ("encoder", "modality_fuse", "concat", "concat"),
+    ("encoder", "sub_encoder_layers", 0, 0),
+    ("decoder", "decoder_normalize_before", True, False),
+    ("decoder", "decoder_learned_pos", False, False),
+    ("decoder", "no_token_positional_embeddings", False, False),
+)
+
+
+def _check_variants(encoder: Mapping[str, Any], decoder: Mapping[str, Any]) -> None:
+    for owner, name, expected, default in _VARIANTS:
+        found = (encoder if owner == "encoder" else decoder).get(name, default)
+        if found != expected:
+            raise ModelFormatError(
+                f"the checkpoint's {owner} has {name} = {found!r}; only {expected!r}, as in the published models, is supported"
+            )
+
+
+def _check_type(name: str, value: object) -> None:
+    if name in ("share_embeddings", "scale_embeddings"):
+        if not isinstance(value, bool):
+            raise ModelFormatError(f"{name} is {value!r}; expected true or false")
+    elif name == "modalities":
+        if not isinstance(value, tuple) or not value or not set(value) <= {"audio", "video"}:
+            raise ModelFormatError(f"modalities is {value!r}; expected some of 'audio' and 'video'")
+    elif name == "alignment_heads":
+        if not isinstance(value, tuple) or not all(type(part) is int for pair in value for part in pair):
+            raise ModelFormatError(f"alignment_heads is {value!r}; expected pairs of layer and head numbers")
+    elif name.endswith("dropout"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            raise ModelFormatError(f"{name} is {value!r}; expected a rate from 0 up to 1")
+    else:
+        limit = next((limit for part, limit in _LIMITS.items() if name.endswith(part)), _LIMITS["size"])
+        if type(value) is not int or not 0 < value <= limit:
+            raise ModelFormatError(f"{name} is {value!r}; expected a whole number from 1 to {limit}")
+
+
+def _check_division(name: str, value: int, by_name: str, by: int) -> None:
+    if value % by:
+        raise ModelFormatError(f"{name} = {value} cannot be divided among {by_name} = {by}")

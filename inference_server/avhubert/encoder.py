@@ -1,0 +1,153 @@
+"""The audio-visual encoder: features of both kinds to one sequence of vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inference_server.avhubert.attention import Attention
+from inference_server.avhubert.config import ModelConfig
+from inference_server.avhubert.frontend import AudioFrontend, VideoFrontend
+
+
+class GroupedConvolution(nn.Module):
+    """A 1-D convolution whose kernel is stored as direction and length per tap (weight normalisation)."""
+
+    def __init__(self, dim: int, kernel_size: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.padding = kernel_size // 2
+        self.weight_g = nn.Parameter(torch.ones(1, 1, kernel_size))
+        self.weight_v = nn.Parameter(torch.empty(dim, dim // groups, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start from a normal kernel, scaled as wav2vec 2.0 does."""
+        kernel_size, fan_in = self.weight_v.shape[2], self.weight_v.shape[1] * self.groups
+        nn.init.normal_(self.weight_v, 0.0, (4.0 / (kernel_size * fan_in)) ** 0.5)
+        with torch.no_grad():
+            self.weight_g.copy_(self._lengths())
+
+    def _lengths(self) -> Tensor:
+        return torch.linalg.vector_norm(self.weight_v, dim=(0, 1), keepdim=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, T) to (B, D, T + 1) for an even kernel."""
+        kernel = self.weight_v * (self.weight_g / self._lengths())
+        return functional.conv1d(x, kernel, self.bias, padding=self.padding, groups=self.groups)
+
+
+class TrimmedGelu(nn.Module):
+    """GELU, after dropping the output that an even kernel yields beyond the last frame."""
+
+    def __init__(self, kernel_size: int) -> None:
+        super().__init__()
+        self.excess = 1 - kernel_size % 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, T + excess) to (B, D, T)."""
+        return functional.gelu(x[..., : x.shape[-1] - self.excess])
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a GELU feed-forward network, each normalised before and added after."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim = config.encoder_dim
+        self.self_attn = Attention(dim, config.encoder_heads, dim, config.attention_dropout)
+        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, config.encoder_ffn_dim)
+        self.fc2 = nn.Linear(config.encoder_ffn_dim, dim)
+        self.final_layer_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.activation_dropout = nn.Dropout(config.activation_dropout)
+
+    def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
+        """(B, T, D) to (B, T, D); ``visible`` is (B, 1, 1, T), false where padded."""
+        normed = self.self_attn_layer_norm(x)
+        x = x + self.dropout(self.self_attn(normed, self.self_attn.keys_values(normed), visible))
+        hidden = self.activation_dropout(functional.gelu(self.fc1(self.final_layer_norm(x))))
+        result: Tensor = x + self.dropout(self.fc2(hidden))
+        return result
+
+
+class TransformerEncoder(nn.Module):
+    """Convolutional positions, then the layers, then one last normalisation."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim, kernel_size = config.encoder_dim, config.position_kernel_size
+        self.pos_conv = nn.Sequential(
+            GroupedConvolution(dim, kernel_size, config.position_groups), TrimmedGelu(kernel_size)
+        )
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.layer_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        visible = None
+        if padding_mask is not None:
+            x = x.masked_fill(padding_mask.unsqueeze(-1), 0.0)
+            visible = ~padding_mask[:, None, None, :]
+        x = self.dropout(x + self.pos_conv(x.transpose(1, 2)).transpose(1, 2))
+        for layer in self.layers:
+            x = layer(x, visible)
+        result: Tensor = self.layer_norm(x)
+        return result
+
+
+class AudioVisualEncoder(nn.Module):
+    """Front-ends, fusion and transformer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim = config.encoder_dim
+        self.feature_extractor_audio = AudioFrontend(config)
+        self.feature_extractor_video = VideoFrontend(config)
+        self.layer_norm = nn.LayerNorm(2 * dim)
+        self.post_extract_proj = nn.Linear(2 * dim, dim)
+        self.feature_dropout = nn.Dropout(config.feature_dropout)
+        self.encoder = TransformerEncoder(config)
+
+    def forward(
+        self,
+        video: Tensor | None,
+        audio: Tensor | None,
+        padding_mask: Tensor | None = None,
+        *,
+        has_video: Tensor | None = None,
+        has_audio: Tensor | None = None,
+    ) -> Tensor:
+        """Encode a batch; a modality that is missing counts as zeros after its projection.
+
+        Args:
+            video: (B, T, 88, 88), normalised, or None.
+            audio: (B, T, 104), layer-normalised, or None; not both None.
+            padding_mask: (B, T), true where padded.
+            has_video: (B,), false for the clips of a mixed batch that have no video.
+            has_audio: (B,), likewise for sound.
+
+        Returns:
+            (B, T, D); what stands at padded frames means nothing.
+        """
+        seen = None if video is None else self.feature_extractor_video(video, padding_mask)
+        heard = None if audio is None else self.feature_extractor_audio(audio)
+        seen, heard = _without_missing(seen, has_video), _without_missing(heard, has_audio)
+        present = seen if seen is not None else heard
+        if present is None:
+            raise ValueError("neither video nor audio was given")
+        missing = torch.zeros_like(present)
+        fused = torch.cat((missing if heard is None else heard, missing if seen is None else seen), dim=-1)
+        x = self.feature_dropout(self.post_extract_proj(self.layer_norm(fused)))
+        result: Tensor = self.encoder(x, padding_mask)
+        return result
+
+
+def _without_missing(features: Tensor | None, has: Tensor | None) -> Tensor | None:
+    if features is None or has is None:
+        return features
+    return features.masked_fill(~has[:, None, None], 0.0)

@@ -1,0 +1,112 @@
+"""The visual front-end: mouth crops to one vector a frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from inference_server.avhubert.config import ModelConfig
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut around them."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.PReLU(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = nn.PReLU(channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, channels, H/stride, W/stride)."""
+        residual: Tensor = self.downsample(x)
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        result: Tensor = self.relu2(x + residual)
+        return result
+
+
+class Trunk(nn.Module):
+    """An 18-layer residual network without its stem, applied to single frames."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layer1 = self._stage(channels, channels, stride=1)
+        self.layer2 = self._stage(channels, 2 * channels, stride=2)
+        self.layer3 = self._stage(2 * channels, 4 * channels, stride=2)
+        self.layer4 = self._stage(4 * channels, 8 * channels, stride=2)
+
+    @staticmethod
+    def _stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(BasicBlock(channels_in, channels, stride), BasicBlock(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, 8C): the mean over the last feature map."""
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x.mean(dim=(2, 3))
+
+
+class ResNet(nn.Module):
+    """A 3-D stem that sees five frames at a time, then the trunk on every frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.frontend3D = nn.Sequential(
+            nn.Conv3d(1, channels, (5, 7, 7), (1, 2, 2), padding=(2, 3, 3), bias=False),
+            nn.BatchNorm3d(channels),
+            nn.PReLU(channels),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), padding=(0, 1, 1)),
+        )
+        self.trunk = Trunk(channels)
+
+    def forward(self, video: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """(B, T, H, W) to (B, T, 8C); padded frames give zeros and cost nothing in the trunk."""
+        batch, frames = video.shape[:2]
+        x = self.frontend3D(video.unsqueeze(1)).transpose(1, 2).flatten(0, 1)
+        # Channels last is the layout that the convolution kernels of both CPU and GPU prefer.
+        if padding_mask is None:
+            features: Tensor = self.trunk(x.contiguous(memory_format=torch.channels_last))
+            return features.view(batch, frames, -1)
+        real = (~padding_mask).flatten()
+        features = self.trunk(x[real].contiguous(memory_format=torch.channels_last))
+        spread = features.new_zeros(batch * frames, features.shape[-1])
+        spread[real] = features
+        return spread.view(batch, frames, -1)
+
+
+class VideoFrontend(nn.Module):
+    """Mouth crops to vectors of the encoder's width."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.resnet = ResNet(config.frontend_channels)
+        self.proj = nn.Linear(config.frontend_dim, config.encoder_dim)
+
+    def forward(self, video: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """(B, T, 88, 88), normalised, to (B, T, D)."""
+        if padding_mask is not None:
+            # The stem looks two frames ahead: whatever stands in the padding must not reach real frames.
+            video = video.masked_fill(padding_mask[:, :, None, None], 0.0)
+        projected: Tensor = self.proj(self.resnet(video, padding_mask))
+        return projected
+
+
+class AudioFrontend(nn.Module):
+    """Stacked filterbank energies to vectors of the encoder's width."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.proj = nn.Linear(config.audio_dim, config.encoder_dim)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """(B, T, 104), layer-normalised, to (B, T, D)."""
+        projected: Tensor = self.proj(audio)
+        return projected

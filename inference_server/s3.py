@@ -1,0 +1,70 @@
+"""Reads objects from Amazon S3, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from inference_server.errors import InvalidMediaError, InvalidRequestError, NotFoundError
+
+PIECE_BYTES = 256 * 1024
+# What S3 says of an object that is not there, or that we may not know of.
+_MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "404", "AccessDenied", "403", "InvalidArgument"}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an object lies."""
+
+    bucket: str
+    key: str
+    version_id: str | None = None
+
+    @classmethod
+    def parse(cls, uri: str) -> Address:
+        """Read ``s3://BUCKET/KEY`` or ``s3://BUCKET/KEY?versionId=ID``; the key may be percent-encoded.
+
+        Raises:
+            InvalidRequestError: it is not such an address.
+        """
+        parts = urlsplit(uri)
+        key = unquote(parts.path.removeprefix("/"))
+        if parts.scheme != "s3" or not parts.netloc or not key or parts.fragment:
+            raise InvalidRequestError(f"{uri!r} is not an address of the form s3://BUCKET/KEY")
+        query = parse_qs(parts.query)
+        if set(query) - {"versionId"}:
+            raise InvalidRequestError(
+                f"{uri!r} has a query other than ?versionId=ID: percent-encode a '?' in a key"
+            )
+        return cls(parts.netloc, key, query.get("versionId", [None])[0])
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+def read(address: Address, *, max_bytes: int) -> Iterator[bytes]:
+    """Yield an object's bytes.
+
+    Raises:
+        NotFoundError: there is no such object, or the server may not read it.
+        InvalidMediaError: it is larger than ``max_bytes``.
+    """
+    # boto3 takes a third of a second to import: only those pay who use it.
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    version = {"VersionId": address.version_id} if address.version_id else {}
+    try:
+        answer = boto3.client("s3").get_object(Bucket=address.bucket, Key=address.key, **version)
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in _MISSING:
+            raise NotFoundError(f"{address} is not there, or the server's role may not read it") from error
+        raise
+    except BotoCoreError as error:
+        raise NotFoundError(f"{address} cannot be reached: {error}") from error
+    if answer["ContentLength"] > max_bytes:
+        answer["Body"].close()
+        raise InvalidMediaError(f"{address} holds {answer['ContentLength']} bytes; the limit is {max_bytes}")
+    with answer["Body"] as body:
+        yield from body.iter_chunks(PIECE_BYTES)

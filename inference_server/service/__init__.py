@@ -1,0 +1,1 @@
+"""The gRPC side of the server: messages, calls, statuses. The only place that knows protobuf."""

@@ -1,0 +1,136 @@
+"""The gRPC server: its services, its credentials, its beginning and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from importlib import metadata
+
+import grpc
+from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from inference_server.errors import InvalidRequestError
+from inference_server.models import ModelCatalog, load_catalog
+from inference_server.recognizer import Recognizer
+from inference_server.scheduler import DeviceScheduler
+from inference_server.service.errors import ErrorInterceptor
+from inference_server.service.lip_reading import LipReadingServicer
+from inference_server.settings import ServerSettings
+
+_log = logging.getLogger(__name__)
+
+SERVICE_NAME = lip_reading_pb2.DESCRIPTOR.services_by_name["LipReading"].full_name
+# Bytes of one stream that lie between client and server: HTTP/2 lets a client run ahead by so much.
+STREAM_WINDOW_BYTES = 128 * 1024
+
+
+class Server:
+    """Listens at once, answers with UNAVAILABLE and NOT_SERVING until the models are loaded and warm."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.port = 0
+        self._servicer = LipReadingServicer(settings, metadata.version("gorggle"))
+        self._health = health.aio.HealthServicer()
+        self._scheduler: DeviceScheduler | None = None
+        self._server = aio.server(interceptors=[ErrorInterceptor()], options=_channel_options(settings))
+        lip_reading_pb2_grpc.add_LipReadingServicer_to_server(self._servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+
+    async def start(self) -> None:
+        """Bind and listen.
+
+        Raises:
+            InvalidRequestError: the address cannot be bound, or the TLS files cannot be used.
+        """
+        await self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        try:
+            self.port = _bind(self._server, self.settings)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise InvalidRequestError(f"cannot listen on {self.settings.listen}: {error}") from error
+        await self._server.start()
+
+    async def load(self) -> None:
+        """Load and warm the models, then serve.
+
+        Raises:
+            NotFoundError, ModelFormatError: a model cannot be loaded.
+        """
+        catalog, recognizers = await asyncio.to_thread(_loaded, self.settings)
+        self._scheduler = DeviceScheduler(recognizers)
+        self._servicer.serve(catalog, self._scheduler)
+        await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """Take no new calls, let those in flight finish within the grace, end."""
+        self._servicer.drain()
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self.settings.shutdown_grace_s)
+        if self._scheduler is not None:
+            await asyncio.to_thread(self._scheduler.close)
+
+    async def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        for service in ("", SERVICE_NAME):
+            await self._health.set(service, status)
+
+
+async def serve(settings: ServerSettings, on_ready: Callable[[str], None], stop: asyncio.Event) -> None:
+    """Run a server until ``stop`` is set; ``on_ready`` gets its address once it answers."""
+    server = Server(settings)
+    await server.start()
+    host = settings.listen.rpartition(":")[0]
+    try:
+        loading = asyncio.ensure_future(server.load())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            await loading
+            on_ready(f"{host}:{server.port}")
+            await stopping
+    finally:
+        await server.stop()
+
+
+def _loaded(settings: ServerSettings) -> tuple[ModelCatalog, dict[str, Recognizer]]:
+    import torch
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    catalog = load_catalog(settings)
+    recognizers = {served.name: Recognizer(served.model) for served in catalog}
+    for recognizer in recognizers.values():
+        recognizer.warm_up()
+    return catalog, recognizers
+
+
+def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.so_reuseport", 0),  # a second server on one port must fail, not share it
+        # Back-pressure must reach the client: without these the window grows to megabytes.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
+        # Keepalive as the gRPC guide advises: notice dead clients within a minute and a half.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ]
+
+
+def _bind(server: aio.Server, settings: ServerSettings) -> int:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return server.add_insecure_port(settings.listen)
+    credentials = grpc.ssl_server_credentials(
+        [(settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())],
+        root_certificates=settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None,
+        require_client_auth=settings.tls_client_ca is not None,
+    )
+    return server.add_secure_port(settings.listen, credentials)

@@ -1,0 +1,91 @@
+"""The server's settings, read once when it starts: from the command line, else from ``GORGGLE_…`` variables."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+EMBEDDED_MODEL = Path(__file__).with_name("assets") / "gorggle-grid-1.safetensors"
+
+
+class ServerSettings(BaseSettings):
+    """Every setting of the server. Durations are seconds, sizes bytes, unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GORGGLE_", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    listen: str = Field("127.0.0.1:50051", description="address and port; port 0 takes a free one")
+    tls_certificate: Path | None = Field(None, description="PEM file with the server's certificate chain")
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file; clients must show a certificate signed by it"
+    )
+    allow_insecure: bool = Field(
+        False, description="listen beyond loopback without TLS and client certificates"
+    )
+
+    models: dict[str, str] = Field(
+        default_factory=dict,
+        description="further models: name to a path or s3://bucket/key, as JSON in GORGGLE_MODELS",
+    )
+    default_model: str = Field(
+        "", description="the model used where a request names none; default: the embedded one"
+    )
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where the models run")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="what the models calculate in")
+    threads: int = Field(0, ge=0, le=256, description="threads of one model on the CPU; 0: all cores")
+    landmark_model: Path | None = Field(None, description="another 68-point dlib predictor")
+
+    s3_buckets: tuple[str, ...] = Field((), description="buckets that Recognize may read; default: none")
+
+    max_streams: int = Field(8, ge=1, le=10_000, description="recognition calls served at once")
+    max_message_bytes: int = Field(32 * 2**20, ge=2**16, le=2**30)
+    max_stream_duration_s: float = Field(4 * 3600.0, gt=0)
+    max_clip_duration_s: float = Field(300.0, gt=0)
+    max_spooled_bytes: int = Field(2 * 2**30, ge=2**20)
+    max_frame_pixels: int = Field(4096 * 2304, ge=96 * 96)
+    max_speakers: int = Field(4, ge=1, le=32)
+    max_beam_size: int = Field(50, ge=1, le=200)
+    max_idle_s: float = Field(30.0, gt=0, description="a client may send nothing for so long")
+    max_utterance_s: float = Field(20.0, ge=2, le=20, description="AV-HuBERT was trained on at most 20 s")
+
+    shutdown_grace_s: float = Field(
+        10.0, ge=0, description="calls in flight may finish for so long after SIGTERM"
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _listen_is_an_address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65_535:
+            raise ValueError(f"{value!r} is not HOST:PORT, such as 127.0.0.1:50051 or [::]:50051")
+        return value
+
+    @model_validator(mode="after")
+    def _beyond_loopback_is_secure(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: give both or neither")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        if not self.listens_on_loopback and self.tls_client_ca is None and not self.allow_insecure:
+            raise ValueError(
+                f"{self.listen} can be reached from other machines: give tls_certificate, tls_key and tls_client_ca, "
+                "or set allow_insecure if something else guards it"
+            )
+        return self
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        host = self.listen.rpartition(":")[0].strip("[]")
+        if host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False

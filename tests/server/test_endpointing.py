@@ -1,0 +1,80 @@
+"""Utterances cut from curves of activity."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference_server.endpointing import Endpointer, EndpointingOptions, Stretch
+
+OPTIONS = EndpointingOptions()
+curves = st.lists(st.floats(0, 1), max_size=700)
+
+
+def stretches_of(curve: list[float], options: EndpointingOptions = OPTIONS, pieces: int = 1) -> list[Stretch]:
+    endpointer = Endpointer(options)
+    found = []
+    for start in range(0, len(curve), pieces):
+        found += endpointer.push(curve[start : start + pieces])
+    return found + endpointer.finish()
+
+
+def test_speech_between_pauses_is_one_stretch_with_margins() -> None:
+    assert stretches_of([0.0] * 30 + [1.0] * 40 + [0.0] * 30) == [Stretch(24, 76)]
+
+
+def test_a_short_rest_does_not_end_an_utterance_and_a_pause_does() -> None:
+    talk, rest, pause = [1.0] * 20, [0.0] * 8, [0.0] * 20
+    assert len(stretches_of(talk + rest + talk)) == 1
+    assert len(stretches_of(talk + pause + talk)) == 2
+
+
+def test_a_click_is_not_speech() -> None:
+    assert stretches_of([0.0] * 30 + [1.0] * 3 + [0.0] * 30) == []
+
+
+def test_speech_that_is_still_going_on_at_the_end_is_kept() -> None:
+    assert stretches_of([0.0] * 10 + [1.0] * 30) == [Stretch(4, 40)]
+
+
+def test_long_speech_is_cut_where_it_is_quietest() -> None:
+    curve = [1.0] * 480 + [0.4] + [1.0] * 300
+    first, second = stretches_of(curve)
+    assert first == Stretch(0, 480)
+    assert second == Stretch(480, 781)
+
+
+def test_an_open_stretch_is_told_while_it_grows() -> None:
+    endpointer = Endpointer(OPTIONS)
+    endpointer.push([0.0] * 20 + [1.0] * 4)
+    assert endpointer.open_stretch is None
+    endpointer.push([1.0])
+    assert endpointer.open_stretch == Stretch(14, 25)
+
+
+@given(curves, st.integers(1, 50))
+def test_stretches_do_not_overlap_and_hold_all_sustained_speech(curve: list[float], pieces: int) -> None:
+    found = stretches_of(curve, pieces=pieces)
+    assert found == stretches_of(curve, pieces=max(1, len(curve)))
+    for stretch in found:
+        assert 0 <= stretch.start < stretch.end <= len(curve)
+        assert stretch.frames <= OPTIONS.max_frames
+    for before, after in zip(found, found[1:], strict=False):
+        assert before.end <= after.start
+    inside = {frame for stretch in found for frame in range(stretch.start, stretch.end)}
+    run = 0
+    for frame, value in enumerate(curve):
+        run = run + 1 if value >= OPTIONS.begin_threshold else 0
+        if run >= OPTIONS.min_speech_frames:
+            assert set(range(frame - run + 1, frame + 1)) <= inside
+
+
+@given(curves)
+def test_nothing_begins_before_what_is_settled(curve: list[float]) -> None:
+    endpointer = Endpointer(OPTIONS)
+    settled = 0
+    for value in curve:
+        for stretch in endpointer.push([value]):
+            assert stretch.start >= settled
+        assert endpointer.settled_until >= settled
+        settled = endpointer.settled_until

@@ -1,0 +1,227 @@
+"""Batches to train on: utterances of like length, made various, with every target that the renderer knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inference_server.media.audio import audio_features
+from inference_server.recognizer import GREY_DEVIATION, GREY_MEAN, MODEL_CROP_PX
+from training.noise import NoiseKind, mixed, noise
+from training.shards import UtteranceStore
+from training.tokenizer import END, PAD, Tokenizer
+from training.utterances import FRAME_RATE_HZ, Utterance
+from training.voices import TimedWord
+
+# In frame targets: no unit is being said. <s> is otherwise never a target.
+SILENCE = 0
+
+CLEAN_SHARE = 0.35
+LOWEST_SNR_DB, HIGHEST_SNR_DB = -5.0, 20.0
+MOST_VOICES_IN_BABBLE = 8
+
+# How far a crop may be off: of the face's alignment in a real clip, and from frame to frame.
+MOST_SHIFT_PX, MOST_SCALING, MOST_ROTATION_DEGREES, JITTER_PX = 4.0, 0.08, 5.0, 0.4
+LONGEST_BLIND_FRAMES = 4
+
+# Utterances are sorted by length within so many batches' worth of them.
+BATCHES_PER_SORT = 24
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B utterances, padded to T frames and L units.
+
+    Attributes:
+        video: float32 (B, T, 88, 88), normalised grey levels.
+        audio: float32 (B, T, 104), features of the noisy sound.
+        padding_mask: bool (B, T), true where padded.
+        motion: float32 (B, T, K), where the mouth is.
+        frame_units: int64 (B, T), the unit being said, SILENCE, or PAD.
+        units: int64 (B, L), with the end unit, padded by PAD.
+        attention: float32 (B, L, T), the frames in which each unit is said; each row sums to 1, or to 0 if padded.
+    """
+
+    video: torch.Tensor
+    audio: torch.Tensor
+    padding_mask: torch.Tensor
+    motion: torch.Tensor
+    frame_units: torch.Tensor
+    units: torch.Tensor
+    attention: torch.Tensor
+
+    @property
+    def previous_units(self) -> torch.Tensor:
+        """(B, L), what the decoder is given: the units one later, begun by the end unit, as in the search."""
+        shifted = self.units.roll(1, dims=1)
+        shifted[:, 0] = END
+        return shifted.masked_fill(shifted.eq(END) & self._not_first(), PAD)
+
+    def _not_first(self) -> torch.Tensor:
+        return (torch.arange(self.units.shape[1]) > 0)[None, :]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One utterance, ready to be padded into a batch; shapes as in ``Batch`` without B."""
+
+    video: NDArray[np.float32]
+    audio: NDArray[np.float32]
+    motion: NDArray[np.float32]
+    units: list[int]
+    spans: list[tuple[int, int]]
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return len(self.video)
+
+
+class Batches:
+    """An endless stream of batches from a store that may be growing. The same seed gives the same stream."""
+
+    def __init__(self, store: UtteranceStore, tokenizer: Tokenizer, frames_per_batch: int, seed: int) -> None:
+        self._store = store
+        self._tokenizer = tokenizer
+        self._frames_per_batch = frames_per_batch
+        self._rng = np.random.default_rng(seed)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            self._store.refresh()
+            for indices in self._epoch():
+                yield self.batch(indices)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The utterances of those numbers, each made different from the last time."""
+        return collated([self._example(index) for index in indices])
+
+    def _epoch(self) -> Iterator[list[int]]:
+        """All utterances once, in batches of like length and at most ``frames_per_batch`` padded frames."""
+        order = self._rng.permutation(len(self._store)).tolist()
+        mean_frames = sum(self._store.frames) / len(self._store)
+        stride = max(1, round(BATCHES_PER_SORT * self._frames_per_batch / mean_frames))
+        for window in _chunks(order, stride):
+            batches = list(self._packed(sorted(window, key=self._store.frames.__getitem__)))
+            for position in self._rng.permutation(len(batches)):
+                yield batches[position]
+
+    def _packed(self, indices: Sequence[int]) -> Iterator[list[int]]:
+        packed: list[int] = []
+        for index in indices:
+            # They come in order of length: the new one is the longest.
+            if packed and self._store.frames[index] * (len(packed) + 1) > self._frames_per_batch:
+                yield packed
+                packed = []
+            packed.append(index)
+        if packed:
+            yield packed
+
+    def _example(self, index: int) -> Example:
+        utterance, rng = self._store[index], self._rng
+        units, spans = timed_units(utterance.words, self._tokenizer, utterance.frames)
+        return Example(
+            video=varied_crops(utterance.crops, rng),
+            audio=audio_features(self._noisy(utterance))[: utterance.frames],
+            motion=utterance.motion,
+            units=units,
+            spans=spans,
+        )
+
+    def _noisy(self, utterance: Utterance) -> NDArray[np.int16]:
+        if self._rng.random() < CLEAN_SHARE:
+            return utterance.waveform
+        kind = self._rng.choice(list(NoiseKind))
+        voices = int(self._rng.integers(1, MOST_VOICES_IN_BABBLE + 1))
+        others = [self._store[int(other)].waveform for other in self._rng.integers(len(self._store), size=voices)]
+        interference = noise(NoiseKind(kind), len(utterance.waveform), others, self._rng)
+        return mixed(utterance.waveform, interference, self._rng.uniform(LOWEST_SNR_DB, HIGHEST_SNR_DB))
+
+
+def timed_units(
+    words: Sequence[TimedWord], tokenizer: Tokenizer, frames: int
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """The units of an utterance and, for each, the frames (first, end) in which it is said.
+
+    A word of several units shares its time out evenly. The end unit comes last; its frames are the silence after
+    the last word, or the last frame.
+    """
+    units: list[int] = []
+    spans: list[tuple[int, int]] = []
+    for word in words:
+        pieces = tokenizer.encode(word.text)
+        borders = np.linspace(word.start_s, word.end_s, len(pieces) + 1) * FRAME_RATE_HZ
+        for piece, begin, end in zip(pieces, borders[:-1], borders[1:], strict=True):
+            first = min(int(round(begin)), frames - 1)
+            units.append(piece)
+            spans.append((first, min(max(first + 1, int(round(end))), frames)))
+    spans.append((min(spans[-1][1], frames - 1), frames))
+    return [*units, END], spans
+
+
+def varied_crops(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Crops as another camera would see them: moved, turned, mirrored, brighter or darker, noisier; (T, 88, 88)."""
+    size, margin = crops.shape[1], (crops.shape[1] - MODEL_CROP_PX) / 2
+    angle = rng.uniform(-MOST_ROTATION_DEGREES, MOST_ROTATION_DEGREES)
+    scale = rng.uniform(1 - MOST_SCALING, 1 + MOST_SCALING)
+    transform = cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)
+    transform[:, 2] += rng.uniform(-MOST_SHIFT_PX, MOST_SHIFT_PX, 2) - margin
+    if rng.random() < 0.5:
+        transform = np.array([[-1, 0, MODEL_CROP_PX - 1], [0, 1, 0]]) @ np.vstack([transform, [0, 0, 1]])
+    jitter = rng.normal(0, JITTER_PX, (len(crops), 2)) * rng.random()
+    varied = np.empty((len(crops), MODEL_CROP_PX, MODEL_CROP_PX), np.float32)
+    for frame, crop in enumerate(crops):
+        transform_now = transform.copy()
+        transform_now[:, 2] += jitter[frame]
+        varied[frame] = cv2.warpAffine(
+            crop, transform_now, (MODEL_CROP_PX, MODEL_CROP_PX), borderMode=cv2.BORDER_REPLICATE
+        )
+    varied = (varied / 255 - GREY_MEAN) / GREY_DEVIATION
+    varied = varied * np.float32(rng.uniform(0.7, 1.3)) + np.float32(rng.uniform(-0.5, 0.5))
+    varied += np.float32(rng.uniform(0, 0.15)) * rng.standard_normal(varied.shape, dtype=np.float32)
+    return _blinded(varied, rng)
+
+
+def _blinded(video: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Now and then the picture stands still for a moment, as a camera that drops frames shows it."""
+    if rng.random() < 0.2 and len(video) > LONGEST_BLIND_FRAMES:
+        length = int(rng.integers(1, LONGEST_BLIND_FRAMES))
+        first = int(rng.integers(1, len(video) - length))
+        video[first : first + length] = video[first - 1]
+    return video
+
+
+def collated(examples: Sequence[Example]) -> Batch:
+    """Examples padded to the longest."""
+    count, frames = len(examples), max(example.frames for example in examples)
+    length = max(len(example.units) for example in examples)
+    batch = Batch(
+        video=torch.zeros(count, frames, MODEL_CROP_PX, MODEL_CROP_PX),
+        audio=torch.zeros(count, frames, examples[0].audio.shape[1]),
+        padding_mask=torch.ones(count, frames, dtype=torch.bool),
+        motion=torch.zeros(count, frames, examples[0].motion.shape[1]),
+        frame_units=torch.full((count, frames), PAD),
+        units=torch.full((count, length), PAD),
+        attention=torch.zeros(count, length, frames),
+    )
+    for row, example in enumerate(examples):
+        batch.video[row, : example.frames] = torch.from_numpy(example.video)
+        batch.audio[row, : len(example.audio)] = torch.from_numpy(example.audio)
+        batch.padding_mask[row, : example.frames] = False
+        batch.motion[row, : example.frames] = torch.from_numpy(example.motion)
+        batch.frame_units[row, : example.frames] = SILENCE
+        batch.units[row, : len(example.units)] = torch.tensor(example.units)
+        for position, (unit, (first, end)) in enumerate(zip(example.units, example.spans, strict=True)):
+            batch.attention[row, position, first:end] = 1 / (end - first)
+            if unit != END:
+                batch.frame_units[row, first:end] = unit
+    return batch
+
+
+def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

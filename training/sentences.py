@@ -1,0 +1,77 @@
+"""The sentences that the embedded model learns: the GRID grammar, and which of them training may see.
+
+Source: Cooke, Barker, Cunningham, Shao, "An audio-visual corpus for speech perception and automatic speech
+recognition" (JASA 2006). Six words: command, colour, preposition, letter, digit, adverb; 51 words, 64,000 sentences.
+"""
+
+from __future__ import annotations
+
+import zlib
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Sentence: TypeAlias = tuple[str, ...]
+
+# The corpus leaves out "w", whose name alone has three syllables.
+GRAMMAR: tuple[tuple[str, ...], ...] = (
+    ("bin", "lay", "place", "set"),
+    ("blue", "green", "red", "white"),
+    ("at", "by", "in", "with"),
+    tuple("abcdefghijklmnopqrstuvxyz"),
+    ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    ("again", "now", "please", "soon"),
+)
+VOCABULARY: tuple[str, ...] = tuple(sorted({word for words in GRAMMAR for word in words}))
+
+# What the demo clips and the documentation say: never in training.
+DEMO_SENTENCES: tuple[str, ...] = (
+    "bin blue at f two now",
+    "place red in h nine please",
+    "set white with p four soon",
+    "lay green by y seven again",
+    "bin white in k eight please",
+)
+
+HELD_OUT_PERCENT = 5  # of the sentences, for validation and for the test each
+
+
+class Split(StrEnum):
+    """Who may see a sentence and a speaker."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+# Speakers, voices and faces are drawn from these seeds: each split has its own people.
+FIRST_SPEAKER_SEED = {Split.TRAIN: 0, Split.VALIDATION: 900_000, Split.TEST: 1_000_000}
+DEMO_SPEAKER_SEED = 2_000_000
+
+
+def split_of(sentence: Sentence) -> Split:
+    """The split that a sentence of the grammar belongs to, the same on every machine."""
+    text = " ".join(sentence)
+    if text in DEMO_SENTENCES:
+        return Split.TEST
+    percentile = zlib.crc32(text.encode()) % 100
+    if percentile < HELD_OUT_PERCENT:
+        return Split.TEST
+    return Split.VALIDATION if percentile < 2 * HELD_OUT_PERCENT else Split.TRAIN
+
+
+def random_sentence(split: Split, rng: np.random.Generator) -> Sentence:
+    """A sentence of the grammar, uniformly among those of a split."""
+    while True:
+        sentence = tuple(str(rng.choice(words)) for words in GRAMMAR)
+        if split_of(sentence) is split:
+            return sentence
+
+
+def random_span(sentence: Sentence, rng: np.random.Generator) -> Sentence:
+    """A stretch of neighbouring words, shorter than the sentence: what is left when a clip begins or ends late."""
+    length = int(rng.integers(1, len(sentence)))
+    first = int(rng.integers(0, len(sentence) - length + 1))
+    return sentence[first : first + length]

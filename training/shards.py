@@ -1,0 +1,121 @@
+"""Rendered utterances on disk: shards of some dozens, written by several processes, read through memory maps."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.sentences import Split
+from training.utterances import SAMPLES_PER_FRAME, Utterance, rendered_utterance
+from training.voices import TimedWord
+
+UTTERANCES_PER_SHARD = 50
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One shard, opened: utterance ``i`` has the frames ``ends[i - 1]`` to ``ends[i]``."""
+
+    crops: NDArray[np.uint8]
+    waveform: NDArray[np.int16]
+    motion: NDArray[np.float16]
+    ends: list[int]
+    words: list[tuple[TimedWord, ...]]
+
+    def utterance(self, index: int) -> Utterance:
+        begin, end = ([0, *self.ends])[index : index + 2]
+        return Utterance(
+            np.asarray(self.crops[begin:end]),
+            np.asarray(self.waveform[begin * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]),
+            self.motion[begin:end].astype(np.float32),
+            self.words[index],
+        )
+
+
+class UtteranceStore:
+    """The utterances of one split under a folder; more may be written while it is read."""
+
+    def __init__(self, folder: Path, split: Split) -> None:
+        self._folder = folder / split.value
+        self._names: set[str] = set()
+        self._shards: list[_Shard] = []
+        self._firsts: list[int] = []  # number of each shard's first utterance
+        self.frames: list[int] = []  # T of every utterance
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> Utterance:
+        shard = bisect_right(self._firsts, index) - 1
+        return self._shards[shard].utterance(index - self._firsts[shard])
+
+    def refresh(self) -> None:
+        """Take in the shards that were finished since."""
+        for path in sorted(self._folder.glob("[0-9]*[0-9]")):
+            if path.name not in self._names:
+                self._names.add(path.name)
+                self._append(_opened(path))
+
+    def _append(self, shard: _Shard) -> None:
+        self._firsts.append(len(self.frames))
+        self._shards.append(shard)
+        self.frames += np.diff([0, *shard.ends]).tolist()
+
+
+def write_shard(folder: Path, split: Split, number: int, count: int = UTTERANCES_PER_SHARD) -> Path:
+    """Render the utterances of one shard, unless it is there. Appears all at once, when complete."""
+    path = folder / split.value / f"{number:05d}"
+    if path.exists():
+        return path
+    first = number * UTTERANCES_PER_SHARD
+    utterances = [rendered_utterance(split, first + index) for index in range(count)]
+    partial = path.with_suffix(f".partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    np.save(partial / "crops.npy", np.concatenate([utterance.crops for utterance in utterances]))
+    np.save(partial / "waveform.npy", np.concatenate([utterance.waveform for utterance in utterances]))
+    motion = np.concatenate([utterance.motion for utterance in utterances]).astype(np.float16)
+    np.save(partial / "motion.npy", motion)
+    ends = np.cumsum([utterance.frames for utterance in utterances]).tolist()
+    words = [[asdict(word) for word in utterance.words] for utterance in utterances]
+    (partial / "words.json").write_text(json.dumps({"ends": ends, "words": words}))
+    partial.rename(path)
+    return path
+
+
+def prepare(folder: Path, split: Split, utterances: int, workers: int, report: Callable[[str], None]) -> None:
+    """Render at least so many utterances, whole shards at a time, in so many processes."""
+    shards = -(-utterances // UTTERANCES_PER_SHARD)
+    tasks = [(folder, split, number) for number in range(shards)]
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=_be_nice) as pool:
+        for done, _ in enumerate(pool.imap_unordered(_write, tasks), start=1):
+            report(f"{split.value}: {done} of {shards} shards, {UTTERANCES_PER_SHARD} utterances each")
+
+
+def _be_nice() -> None:
+    os.nice(5)
+
+
+def _write(task: tuple[Path, Split, int]) -> None:
+    write_shard(*task)
+
+
+def _opened(path: Path) -> _Shard:
+    known = json.loads((path / "words.json").read_text())
+    return _Shard(
+        np.load(path / "crops.npy", mmap_mode="r"),
+        np.load(path / "waveform.npy", mmap_mode="r"),
+        np.load(path / "motion.npy"),
+        known["ends"],
+        [tuple(TimedWord(**word) for word in words) for words in known["words"]],
+    )

@@ -1,0 +1,125 @@
+"""One training example: sentences of the grammar, said by a voice and rendered on a face, with all that is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.faces import Speaker, render_crops
+from training.sentences import FIRST_SPEAKER_SEED, Sentence, Split, random_sentence, random_span
+from training.visemes import mouth_motion
+from training.voices import Speech, TimedPhoneme, TimedWord, Voice, speak
+
+FRAME_RATE_HZ = 25
+SAMPLE_RATE_HZ = 16_000
+SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
+
+# The endpointer leaves a quarter of a second around speech; a user's own clip may leave more, or nothing.
+MOST_SILENCE_S = 0.6
+# Two utterances closer than this reach the model as one: the endpointer's pause.
+MOST_PAUSE_S = 0.4
+LONGEST_S = 6.0
+
+# The share of utterances that are a stretch of a sentence, and of those that are two sentences on end.
+SPAN_SHARE, PAIR_SHARE = 0.2, 0.2
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A rendered utterance at 25 frames a second; all parts last the same.
+
+    Attributes:
+        crops: uint8 (T, 96, 96), mouth crops.
+        waveform: int16 (T * 640,), mono, 16 kHz.
+        motion: float32 (T, K), where the renderer put the mouth.
+        words: what was said, and when.
+    """
+
+    crops: NDArray[np.uint8]
+    waveform: NDArray[np.int16]
+    motion: NDArray[np.float32]
+    words: tuple[TimedWord, ...]
+
+    @property
+    def text(self) -> str:
+        """The words, joined by blanks."""
+        return " ".join(word.text for word in self.words)
+
+    @property
+    def frames(self) -> int:
+        """T, the number of frames."""
+        return len(self.crops)
+
+
+def rendered_utterance(split: Split, index: int) -> Utterance:
+    """The utterance of that number, always the same: each has its own sentence, voice and face.
+
+    Training has stretches of sentences and pairs of sentences too, for the model to learn to stop where speech
+    stops; the other splits have one whole sentence each.
+    """
+    seed = FIRST_SPEAKER_SEED[split] + index
+    rng = np.random.default_rng(seed)
+    sentences = _training_sentences(rng) if split is Split.TRAIN else [random_sentence(split, rng)]
+    return utterance_of(sentences, seed, rng)
+
+
+def utterance_of(sentences: list[Sentence], speaker_seed: int, rng: np.random.Generator) -> Utterance:
+    """Let one speaker say sentences one after the other, with short pauses and silence around them."""
+    speaker_rng = np.random.default_rng(speaker_seed)
+    speaker, voice = Speaker.random(speaker_rng), Voice.random(speaker_rng)
+    speech = _joined([_spoken(sentence, voice) for sentence in sentences], rng)
+    if speech.duration_s > LONGEST_S and len(sentences) > 1:
+        return utterance_of(sentences[:1], speaker_seed, rng)
+    frames = math.ceil(speech.duration_s * FRAME_RATE_HZ)
+    motion = mouth_motion(speech.phonemes, frames / FRAME_RATE_HZ, rng)
+    frames = len(motion)
+    waveform = np.zeros(frames * SAMPLES_PER_FRAME, np.int16)
+    heard = speech.waveform[: len(waveform)]
+    waveform[: len(heard)] = heard
+    return Utterance(render_crops(speaker, motion, rng), waveform, motion.astype(np.float32), speech.words)
+
+
+def _training_sentences(rng: np.random.Generator) -> list[Sentence]:
+    kind = rng.random()
+    sentence = random_sentence(Split.TRAIN, rng)
+    if kind < SPAN_SHARE:
+        return [random_span(sentence, rng)]
+    if kind < SPAN_SHARE + PAIR_SHARE:
+        return [sentence, random_sentence(Split.TRAIN, rng)]
+    return [sentence]
+
+
+def _spoken(sentence: Sentence, voice: Voice) -> Speech:
+    """The sentence in that voice; "A" tells the synthesiser that the letter is meant, wherever it stands."""
+    speech = speak(["A" if word == "a" else word for word in sentence], voice)
+    return replace(speech, words=tuple(replace(word, text=word.text.lower()) for word in speech.words))
+
+
+def _joined(parts: list[Speech], rng: np.random.Generator) -> Speech:
+    """Parts on one time line, with random silence before, between and after."""
+    words: list[TimedWord] = []
+    phonemes: list[TimedPhoneme] = []
+    pieces: list[NDArray[np.int16]] = []
+    samples = 0
+    most_silence_s = [MOST_SILENCE_S, *[MOST_PAUSE_S] * (len(parts) - 1)]
+    for part, most_s in zip(parts, most_silence_s, strict=True):
+        pieces.append(_silence(rng.uniform(0, most_s)))
+        start_s = (samples + len(pieces[-1])) / SAMPLE_RATE_HZ
+        words += [replace(word, start_s=word.start_s + start_s, end_s=word.end_s + start_s) for word in part.words]
+        phonemes += [
+            replace(phoneme, start_s=phoneme.start_s + start_s, end_s=phoneme.end_s + start_s)
+            for phoneme in part.phonemes
+        ]
+        # What the synthesiser adds after the last sound is silence, of which there is enough here.
+        pieces.append(part.waveform[: math.ceil(part.phonemes[-1].end_s * SAMPLE_RATE_HZ)])
+        samples += len(pieces[-2]) + len(pieces[-1])
+    pieces.append(_silence(rng.uniform(0, MOST_SILENCE_S)))
+    waveform = np.concatenate(pieces)
+    return Speech(waveform, tuple(words), tuple(phonemes), len(waveform) / SAMPLE_RATE_HZ)
+
+
+def _silence(duration_s: float) -> NDArray[np.int16]:
+    return np.zeros(round(duration_s * SAMPLE_RATE_HZ), np.int16)

@@ -1,0 +1,272 @@
+"""From phonemes to the motion of a mouth: visemes, co-articulation and personal style.
+
+Each phoneme asks for a mouth (`PARAMETERS`) with a weight for every parameter: a /b/ insists on closed
+lips and cares little about the jaw, a /k/ cares about nothing that can be seen. The trajectory is the
+weighted mean of what the phonemes around each instant ask for, under a window as wide as the lips are
+slow. That is the dominance model of Cohen and Massaro ("Modeling coarticulation in synthetic visual
+speech", 1993) with one window for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.voices import TimedPhoneme
+
+FRAME_RATE_HZ = 25
+# The trajectory is computed finely and then seen through a shutter.
+_STEPS_PER_FRAME = 8
+_STEP_RATE_HZ = FRAME_RATE_HZ * _STEPS_PER_FRAME
+_SHUTTER_STEPS = 3
+
+Float32Array = NDArray[np.float32]
+
+PARAMETERS = (
+    "jaw",  # opening: 0 closed, 1 wide open
+    "width",  # −1 narrow … 1 spread
+    "round",  # lips rounded and protruded
+    "upper_raise",  # the upper lip shows the teeth
+    "lower_drop",  # the lower lip shows the lower teeth
+    "tuck",  # the lower lip under the upper teeth
+    "press",  # lips pressed together and rolled in
+    "clench",  # teeth meet
+    "tongue_tip",  # the tip behind the upper teeth
+    "tongue_out",  # the tip between the teeth
+)
+K = len(PARAMETERS)
+JAW, WIDTH, ROUND, UPPER_RAISE, LOWER_DROP, TUCK, PRESS, CLENCH, TONGUE_TIP, TONGUE_OUT = range(K)
+
+
+@dataclass(frozen=True)
+class Viseme:
+    """A mouth that some phonemes ask for: targets and weights of shape [K]."""
+
+    name: str
+    target: Float32Array
+    weight: Float32Array
+    # A closure shorter than this is not seen at 25 frames a second: it takes time from its neighbours.
+    least_s: float = 0.0
+
+
+def _viseme(
+    name: str, least_s: float = 0.0, insists: float = 1.0, lips: float = 1.0, **targets: float
+) -> Viseme:
+    """`insists` weighs the parameters named, `lips` those left out, which are asked to be zero."""
+    target = np.zeros(K, np.float32)
+    weight = np.full(K, lips, np.float32)
+    for parameter, value in targets.items():
+        target[PARAMETERS.index(parameter)] = value
+        weight[PARAMETERS.index(parameter)] = insists
+    # Contacts are all or nothing: every sound has a firm say in whether they happen.
+    weight[[TUCK, PRESS, CLENCH, TONGUE_TIP, TONGUE_OUT]] = np.maximum(
+        weight[[TUCK, PRESS, CLENCH, TONGUE_TIP, TONGUE_OUT]], 0.7
+    )
+    return Viseme(name, target, weight, least_s)
+
+
+REST = _viseme("rest", insists=0.6, lips=0.6, jaw=0.0, press=0.12)
+VISEMES: dict[str, Viseme] = {
+    viseme.name: viseme
+    for viseme in (
+        REST,
+        _viseme("bilabial", 0.085, insists=6.0, lips=0.3, jaw=0.02, press=1.0),
+        _viseme("labiodental", 0.08, insists=4.0, lips=0.4, jaw=0.1, tuck=1.0, upper_raise=0.55),
+        _viseme("dental", 0.08, insists=2.5, lips=0.5, jaw=0.26, tongue_out=1.0, lower_drop=0.2),
+        _viseme("alveolar", 0.06, insists=1.6, lips=0.35, jaw=0.24, tongue_tip=0.8, clench=0.3),
+        _viseme("lateral", 0.07, insists=2.0, lips=0.5, jaw=0.42, tongue_tip=1.0),
+        _viseme(
+            "sibilant", 0.06, insists=2.2, lips=0.6, jaw=0.16, width=0.45, clench=1.0,
+            upper_raise=0.5, lower_drop=0.7,
+        ),
+        _viseme(
+            "postalveolar", 0.07, insists=2.6, lips=0.6, jaw=0.2, width=-0.35, round=0.6, clench=0.9,
+            upper_raise=0.75, lower_drop=0.75,
+        ),
+        _viseme("rhotic", 0.05, insists=1.5, lips=0.6, jaw=0.2, round=0.5, width=-0.2, lower_drop=0.25),
+        _viseme("labiovelar", 0.07, insists=3.0, lips=0.6, jaw=0.1, round=1.0, width=-0.7),
+        _viseme("velar", insists=0.7, lips=0.25, jaw=0.3),
+        _viseme("glottal", insists=0.25, lips=0.12, jaw=0.35),
+        _viseme("palatal", insists=0.9, lips=0.4, jaw=0.18, width=0.55, clench=0.4),
+        _viseme("close_front", insists=1.2, jaw=0.2, width=0.95, upper_raise=0.35, lower_drop=0.3),
+        _viseme("near_close_front", insists=1.0, jaw=0.34, width=0.5, upper_raise=0.15),
+        _viseme("mid_front", insists=1.1, jaw=0.55, width=0.55, upper_raise=0.2),
+        _viseme("open_front", insists=1.2, jaw=0.85, width=0.5, upper_raise=0.3, lower_drop=0.2),
+        _viseme("central", insists=0.7, lips=0.5, jaw=0.4),
+        _viseme("open_central", insists=1.1, jaw=0.68, width=0.1),
+        _viseme("open_back", insists=1.3, jaw=1.0, width=-0.05),
+        _viseme("mid_back", insists=1.3, jaw=0.62, round=0.5, width=-0.35),
+        _viseme("near_close_back", insists=1.1, jaw=0.34, round=0.55, width=-0.35),
+        _viseme("close_back", insists=1.5, jaw=0.2, round=0.95, width=-0.7),
+        _viseme("rhotic_vowel", insists=1.1, jaw=0.42, round=0.35, width=-0.1, lower_drop=0.3),
+    )
+}
+
+# Characters of IPA as espeak-ng uses them for English; stress, length and syllable marks carry no lips.
+_VISEME_OF_CHARACTER = {
+    character: VISEMES[name]
+    for name, characters in {
+        "bilabial": "pbm",
+        "labiodental": "fvʋ",
+        "dental": "θð",
+        "alveolar": "tdnɾʔ",
+        "lateral": "lɫɬ",
+        "sibilant": "sz",
+        "postalveolar": "ʃʒ",
+        "rhotic": "ɹr",
+        "labiovelar": "wʍ",
+        "velar": "kɡgŋx",
+        "glottal": "hɦ",
+        "palatal": "jç",
+        "close_front": "iy",
+        "near_close_front": "ɪᵻɨ",
+        "mid_front": "eɛ",
+        "open_front": "æa",
+        "central": "əɐ",
+        "open_central": "ʌ",
+        "open_back": "ɑɒ",
+        "mid_back": "ɔo",
+        "near_close_back": "ʊ",
+        "close_back": "uʉ",
+        "rhotic_vowel": "ɜɚɝ",
+    }.items()
+    for character in characters
+}
+_SILENT_MARKS = frozenset("ˈˌːˑ̩̃̍ʲʰ.|-_ ")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one person articulates."""
+
+    strength: float = 1.0
+    jaw_strength: float = 1.0
+    round_strength: float = 1.0
+    spread: float = 0.0
+    # Standard deviation of the window of co-articulation: how slow the lips are.
+    window_s: float = 0.032
+    # The lips are there before the sound.
+    lead_s: float = 0.02
+    timing_jitter_s: float = 0.008
+    target_jitter: float = 0.06
+    idle: float = 0.02
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> Style:
+        return cls(
+            strength=float(rng.uniform(0.8, 1.15)),
+            jaw_strength=float(rng.uniform(0.7, 1.15)),
+            round_strength=float(rng.uniform(0.8, 1.15)),
+            spread=float(rng.uniform(-0.15, 0.15)),
+            window_s=float(rng.uniform(0.024, 0.042)),
+            lead_s=float(rng.uniform(0.005, 0.035)),
+            timing_jitter_s=float(rng.uniform(0.0, 0.012)),
+            target_jitter=float(rng.uniform(0.02, 0.1)),
+            idle=float(rng.uniform(0.0, 0.04)),
+        )
+
+
+def visemes_of(symbol: str) -> tuple[Viseme, ...]:
+    """The visemes of one phoneme, in order: two for a diphthong or an affricate.
+
+    Raises:
+        ValueError: a character that no viseme is known for.
+    """
+    visemes: list[Viseme] = []
+    for character in symbol:
+        if character in _SILENT_MARKS:
+            continue
+        if character not in _VISEME_OF_CHARACTER:
+            raise ValueError(f"no viseme is known for {character!r} in the phoneme {symbol!r}: add it")
+        visemes.append(_VISEME_OF_CHARACTER[character])
+    return tuple(visemes)
+
+
+def mouth_motion(
+    phonemes: Sequence[TimedPhoneme],
+    duration_s: float,
+    rng: np.random.Generator | None = None,
+    style: Style | None = None,
+) -> Float32Array:
+    """The mouth at every video frame of a stretch of speech.
+
+    Without `rng` nothing is left to chance; without `style` a plain one is used.
+
+    Returns:
+        [T, K], the parameters in the order of `PARAMETERS`; T is `duration_s` · 25 rounded up, at
+        least one. Frame i shows the middle of its time, (i + ½)/25 s.
+    """
+    style = style or Style()
+    frames = max(1, int(np.ceil(round(duration_s * FRAME_RATE_HZ, 6))))
+    targets, weights = _asked_for(phonemes, frames * _STEPS_PER_FRAME, style, rng)
+    trajectory = _weighted_mean(targets, weights, style.window_s * _STEP_RATE_HZ)
+    motion = _styled(_through_shutter(trajectory, frames), style)
+    if rng is not None:
+        motion += style.idle * _wandering(rng, frames) * (1.0 - motion[:, PRESS : PRESS + 1])
+    low = np.where(np.arange(K) == WIDTH, -1.0, 0.0)
+    return np.clip(motion, low, 1.2).astype(np.float32)
+
+
+def _segments(phonemes: Sequence[TimedPhoneme]) -> Iterator[tuple[Viseme, float, float]]:
+    """Every viseme with its start and end in seconds."""
+    for phoneme in phonemes:
+        visemes = visemes_of(phoneme.symbol)
+        length_s = (phoneme.end_s - phoneme.start_s) / max(1, len(visemes))
+        for index, viseme in enumerate(visemes):
+            start_s = phoneme.start_s + index * length_s
+            missing_s = max(0.0, viseme.least_s - length_s)
+            yield viseme, start_s - 0.7 * missing_s, start_s + length_s + 0.3 * missing_s
+
+
+def _asked_for(
+    phonemes: Sequence[TimedPhoneme], steps: int, style: Style, rng: np.random.Generator | None
+) -> tuple[Float32Array, Float32Array]:
+    """Targets and weights at every step, each [steps, K], before any smoothing."""
+    targets = np.tile(REST.target, (steps, 1))
+    weights = np.tile(REST.weight, (steps, 1))
+    # Closures are written last: they take their least time from the neighbours, not these from them.
+    for viseme, start_s, end_s in sorted(_segments(phonemes), key=lambda segment: segment[0].least_s):
+        jitter = rng.normal(size=2) if rng is not None else np.zeros(2)
+        shift_s = style.timing_jitter_s * float(np.clip(jitter[0], -2, 2)) - style.lead_s
+        start, end = (round((time_s + shift_s) * _STEP_RATE_HZ) for time_s in (start_s, end_s))
+        here = slice(max(0, start), max(0, end))
+        targets[here] = viseme.target * (1.0 + style.target_jitter * float(np.clip(jitter[1], -2, 2)))
+        weights[here] = viseme.weight
+    return targets, weights
+
+
+def _weighted_mean(targets: Float32Array, weights: Float32Array, sigma_steps: float) -> Float32Array:
+    def smooth(values: Float32Array) -> Float32Array:
+        blurred = cv2.GaussianBlur(values, (1, 0), sigmaX=0, sigmaY=sigma_steps, borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(blurred, np.float32)
+
+    return smooth(targets * weights) / smooth(weights)
+
+
+def _through_shutter(trajectory: Float32Array, frames: int) -> Float32Array:
+    """The mean over the middle of each frame's time: [frames, K]."""
+    first = (_STEPS_PER_FRAME - _SHUTTER_STEPS) // 2
+    steps = trajectory.reshape(frames, _STEPS_PER_FRAME, K)
+    return np.asarray(steps[:, first : first + _SHUTTER_STEPS].mean(axis=1), np.float32)
+
+
+def _styled(motion: Float32Array, style: Style) -> Float32Array:
+    """Exaggerate or mumble. Contacts are left alone: a /b/ closes the lips in every style."""
+    styled = motion.copy()
+    styled[:, [JAW, WIDTH, ROUND, UPPER_RAISE, LOWER_DROP]] *= style.strength
+    styled[:, JAW] *= style.jaw_strength
+    styled[:, ROUND] *= style.round_strength
+    styled[:, WIDTH] += style.spread * (1.0 - styled[:, ROUND])
+    return styled
+
+
+def _wandering(rng: np.random.Generator, frames: int) -> Float32Array:
+    """Slow independent noise of about unit size for the shape parameters, zero for contacts: [frames, K]."""
+    noise = rng.standard_normal((frames + 24, K)).astype(np.float32)
+    slow = np.asarray(cv2.GaussianBlur(noise, (1, 0), sigmaX=0, sigmaY=4.0), np.float32)[12:-12]
+    slow[:, [TUCK, PRESS, CLENCH, TONGUE_TIP, TONGUE_OUT]] = 0.0
+    return slow * 3.0
