@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inference_server.transcript import VIDEO_FRAME_RATE_HZ
+from inference_server.transcript import AUDIO_SAMPLE_RATE_HZ, VIDEO_FRAME_RATE_HZ
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
+# A crop covers a frame whose time it misses by so little: clients round their times.
+ROUNDING_S = 0.005
 # Over a longer hole nothing is repeated: the face was away.
 MAX_HELD_S = 1.0
 
@@ -25,6 +27,11 @@ class Crops:
     pixels: NDArray[np.uint8]
     times_s: list[float]
 
+    @property
+    def size_bytes(self) -> int:
+        """What it weighs in a queue."""
+        return self.pixels.nbytes
+
 
 @dataclass(frozen=True)
 class Sound:
@@ -32,8 +39,30 @@ class Sound:
 
     samples: NDArray[np.int16]
 
+    @property
+    def size_bytes(self) -> int:
+        """What it weighs in a queue."""
+        return self.samples.nbytes
+
 
 Elementary = Crops | Sound
+
+
+def in_step(clip: Iterable[Elementary]) -> Iterator[Elementary]:
+    """Cut a whole clip into pieces of a second and give them in order of time, as a stream would bring them."""
+    pieces: list[tuple[float, Elementary]] = []
+    samples_before = 0
+    for item in clip:
+        if isinstance(item, Sound):
+            for first in range(0, len(item.samples), AUDIO_SAMPLE_RATE_HZ):
+                time_s = (samples_before + first) / AUDIO_SAMPLE_RATE_HZ
+                pieces.append((time_s, Sound(item.samples[first : first + AUDIO_SAMPLE_RATE_HZ])))
+            samples_before += len(item.samples)
+        else:
+            for first in range(0, len(item.times_s), VIDEO_FRAME_RATE_HZ):
+                part = slice(first, first + VIDEO_FRAME_RATE_HZ)
+                pieces.append((item.times_s[first], Crops(item.face, item.pixels[part], item.times_s[part])))
+    return (piece for _, piece in sorted(pieces, key=lambda placed: placed[0]))
 
 
 class CropGrid:
@@ -67,6 +96,6 @@ class CropGrid:
         """No more crops come: yield the frame that the last crop still covers, if any."""
         if self._last is not None:
             time_s, crop = self._last
-            if self._next_frame <= round(time_s * VIDEO_FRAME_RATE_HZ):
+            if self._next_frame / VIDEO_FRAME_RATE_HZ - time_s <= ROUNDING_S:
                 yield self._next_frame, crop
                 self._next_frame += 1

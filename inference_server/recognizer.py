@@ -33,7 +33,7 @@ MAX_UNITS_PER_SECOND = 10
 MIN_UNITS_LIMIT = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Window:
     """What the device is given of an utterance: pictures, sound features, or both, of the same T frames at 25 Hz.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -66,5 +67,5 @@ def read(address: Address, *, max_bytes: int) -> Iterator[bytes]:
     if answer["ContentLength"] > max_bytes:
         answer["Body"].close()
         raise InvalidMediaError(f"{address} holds {answer['ContentLength']} bytes; the limit is {max_bytes}")
-    with answer["Body"] as body:
+    with contextlib.closing(answer["Body"]) as body:
         yield from body.iter_chunks(PIECE_BYTES)

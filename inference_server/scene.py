@@ -25,10 +25,11 @@ FACE_BOX_EVERY_FRAMES = 5
 
 @dataclass
 class FaceTrack:
-    """One person's face through time.
+    """One person's face, from when it appears to when it leaves.
 
     Attributes:
-        track_id: the person's number.
+        track_id: this track's number; a person who leaves and returns gets another one.
+        person: the person's number, the same when they return.
         start: frame of the first crop held.
         crops: one uint8 (96, 96) a frame from ``start`` on, without gaps.
         speaking: how likely the mouth is speaking, 0 to 1, one number a frame from ``start`` on; may lag ``crops``.
@@ -36,6 +37,7 @@ class FaceTrack:
     """
 
     track_id: int
+    person: int
     start: int
     crops: list[NDArray[np.uint8]] = field(default_factory=list)
     speaking: list[float] = field(default_factory=list)
@@ -51,6 +53,22 @@ class FaceTrack:
     def judged_until(self) -> int:
         """The frame after the last one known to be speaking or not."""
         return self.start + len(self.speaking)
+
+    def add_crop(self, frame: int, crop: NDArray[np.uint8]) -> None:
+        """Add the next crop, uint8 (96, 96); a hole since the last one is filled with that one."""
+        if crop.shape != (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX) or crop.dtype != np.uint8:
+            raise ValueError(f"a mouth crop is uint8 (96, 96), not {crop.dtype} {crop.shape}")
+        if self.crops:
+            self.crops.extend([self.crops[-1]] * (frame - self.end))
+        else:
+            self.start = frame
+        self.crops.append(crop)
+
+    def end_at(self, frame: int) -> None:
+        """The face is gone from this frame on."""
+        kept = max(0, frame - self.start)
+        del self.crops[kept:], self.speaking[kept:]
+        self.ended = True
 
     def covers(self, stretch: Stretch) -> float:
         """The share of the stretch in which the face was seen, 0 to 1."""
@@ -92,6 +110,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.tracks: dict[int, FaceTrack] = {}
+        self._tracks_begun = 0
         self.seen_until = 0  # frames whose crops are all there
         self._sound = np.zeros(0, np.int16)
         self._sound_start = 0  # frame of the first sample held
@@ -105,15 +124,10 @@ class Scene:
         """Whole frames of sound that are there."""
         return self._sound_start + (len(self._sound) + self._pending_samples) // samples_of(1)
 
-    def add_crop(self, track_id: int, frame: int, crop: NDArray[np.uint8]) -> FaceTrack:
-        """Add the next crop of a face; a hole since its last one is filled with that one."""
-        if crop.shape != (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX) or crop.dtype != np.uint8:
-            raise ValueError(f"a mouth crop is uint8 (96, 96), not {crop.dtype} {crop.shape}")
-        track = self.tracks.get(track_id)
-        if track is None:
-            track = self.tracks[track_id] = FaceTrack(track_id, frame)
-        track.crops.extend([track.crops[-1]] * (frame - track.end) if track.crops else [])
-        track.crops.append(crop)
+    def begin_track(self, person: int, frame: int) -> FaceTrack:
+        """A face appears."""
+        self._tracks_begun += 1
+        track = self.tracks[self._tracks_begun] = FaceTrack(self._tracks_begun, person, frame)
         return track
 
     def add_sound(self, samples: NDArray[np.int16]) -> None:

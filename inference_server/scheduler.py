@@ -36,7 +36,7 @@ class InferenceBackend(Protocol):
         ...
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     model: str
     window: Window
@@ -81,17 +81,22 @@ class DeviceScheduler:
         """Finish the batch at hand, cancel what waits, end the thread."""
         with self._changed:
             self._closed = True
-            for job in self._jobs:
-                job.future.cancel()
-            self._jobs.clear()
             self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            running = [job for job in batch if job.future.set_running_or_notify_cancel()]
-            if running:
-                self._read(running)
+        try:
+            while (batch := self._next_batch()) is not None:
+                running = [job for job in batch if job.future.set_running_or_notify_cancel()]
+                if running:
+                    self._read(running)
+        finally:
+            # Whatever ends this thread, nobody may wait for it in vain.
+            with self._changed:
+                self._closed = True
+                for job in self._jobs:
+                    job.future.cancel()
+                self._jobs.clear()
 
     def _next_batch(self) -> list[_Job] | None:
         with self._changed:

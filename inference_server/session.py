@@ -6,6 +6,7 @@ in which their utterances ended.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections import deque
@@ -17,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from inference_server.endpointing import Endpointer, EndpointingOptions, Stretch
-from inference_server.errors import NoFaceError
+from inference_server.errors import NoFaceError, NotReadyError
 from inference_server.media.audio import audio_features
 from inference_server.recognizer import SearchOptions, Window, seconds_of
 from inference_server.scene import FaceTrack, Scene
@@ -45,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 VOICE = "voice"
 # Utterances that may wait for the device before perceiving pauses.
-MAX_PENDING = 4
+MAX_PENDING = 2
 INTERIM_EVERY_FRAMES = 15
 PROGRESS_EVERY_FRAMES = VIDEO_FRAME_RATE_HZ
 # Below this level (of 32 768) the sound counts as silent: −60 dBFS.
@@ -57,11 +58,30 @@ MIN_UNHEARD_FRAMES = 20
 class Perception(Protocol):
     """Turns media into a scene, a little at a time."""
 
-    scene: Scene
-    has_sound: bool
-    has_pictures: bool
-    faces_now: int
-    faces_seen: int
+    @property
+    def scene(self) -> Scene:
+        """What was seen and heard so far."""
+        ...
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether there is sound."""
+        ...
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there are pictures."""
+        ...
+
+    @property
+    def faces_now(self) -> int:
+        """Faces in the latest picture."""
+        ...
+
+    @property
+    def faces_seen(self) -> int:
+        """People seen so far."""
+        ...
 
     def steps(self) -> Iterable[Iterable[Event]]:
         """Take in a little media at a time, add it to the scene, and yield what there is to say about it."""
@@ -77,6 +97,7 @@ class _Utterance:
     track: FaceTrack | None
     window: Window
     revision: int = 0
+    face_boxes: tuple[FaceBox, ...] = ()
     readings: Future[list[Reading]] = field(default_factory=Future)
 
 
@@ -235,7 +256,9 @@ class Session:
 
     def _was_unheard(self, stretch: Stretch) -> bool:
         """Whether lips moved for a while and the sound had no speech to it."""
-        heard = sum(stretch.overlap(other) for other in self._heard)
+        going_on = self._sound.endpointer.open_stretch
+        speech = [*self._heard, going_on] if going_on is not None else self._heard
+        heard = sum(stretch.overlap(other) for other in speech)
         return stretch.frames >= MIN_UNHEARD_FRAMES and heard < 0.2 * stretch.frames
 
     def _uses_sound(self) -> bool:
@@ -270,7 +293,9 @@ class Session:
             self._wait_for_oldest()
         window = self._window(turn.stretch, turn.track)
         segment_id, revision = self._take_segment_id(channel)
-        utterance = _Utterance(segment_id, turn.stretch, turn.track, window, revision)
+        # Taken now: the scene will have let go of them when the words are known.
+        boxes = turn.track.boxes_in(turn.stretch) if turn.track and self._options.face_boxes else ()
+        utterance = _Utterance(segment_id, turn.stretch, turn.track, window, revision, boxes)
         utterance.readings = self._backend.submit(self._options.model, window, self._search)
         self._pending.append(utterance)
         utterance.readings.add_done_callback(lambda _: self._send_finished())
@@ -304,8 +329,9 @@ class Session:
         try:
             oldest.readings.result()
         except CancelledError:
-            self._stopped = True
-            return
+            if self._stopped:
+                return
+            raise NotReadyError("the server is shutting down: send the rest to another one") from None
         self._send_finished()
 
     def _send_finished(self) -> None:
@@ -347,20 +373,15 @@ class Session:
             best=placed[0],
             alternatives=tuple(placed[1:]),
             speaker_id=self._speaker_id(utterance.track),
-            face_boxes=self._face_boxes(utterance),
+            face_boxes=utterance.face_boxes,
             modality=utterance.window.modality,
         )
-
-    def _face_boxes(self, utterance: _Utterance) -> tuple[FaceBox, ...]:
-        if utterance.track is None or not self._options.face_boxes:
-            return ()
-        return utterance.track.boxes_in(utterance.stretch)
 
     def _speaker_id(self, track: FaceTrack | None) -> str:
         """Faces are numbered in the order in which they first speak."""
         if track is None:
             return VOICE
-        return self._names.setdefault(track.track_id, f"face-{len(self._names) + 1}")
+        return self._names.setdefault(track.person, f"face-{len(self._names) + 1}")
 
     # ------------------------------------------------------------------------------------------------ interim results
 
@@ -381,10 +402,9 @@ class Session:
             channel.interim = self._backend.submit(
                 self._options.model, window, self._interim_search, interim=True
             )
-            segment_id = channel.segment_id
             channel.interim.add_done_callback(
-                lambda done, c=channel, i=segment_id, s=stretch, t=track, m=window.modality: (
-                    self._send_interim(c, i, s, t, m, done)
+                functools.partial(
+                    self._send_interim, channel, channel.segment_id, stretch, track, window.modality
                 )
             )
 

@@ -108,11 +108,11 @@ def _without_short_turns(path: NDArray[np.intp]) -> NDArray[np.intp]:
 
 def _runs(path: NDArray[np.intp], sound_activity: NDArray[np.float32]) -> list[tuple[int, int, int]]:
     """Each turn's first frame, end and candidate, the cuts moved into the nearest pause."""
-    cuts = []
-    for change in np.flatnonzero(np.diff(path)) + 1:
+    cuts: list[int] = []
+    for change in (np.flatnonzero(np.diff(path)) + 1).tolist():
         first = max(change - CUT_SEARCH_FRAMES, cuts[-1] + 1 if cuts else 1)
         around = sound_activity[first : change + CUT_SEARCH_FRAMES + 1]
-        cuts.append(int(first + around.argmin()) if len(around) else int(change))
+        cuts.append(first + int(around.argmin()) if len(around) else change)
     starts, ends = [0, *cuts], [*cuts, len(path)]
     # A candidate is read off at the middle, which no moved cut reaches.
     return [

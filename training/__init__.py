@@ -1,0 +1,1 @@
+"""Renders speakers that talk, trains the embedded model on them, and measures models."""

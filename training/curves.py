@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+import matplotlib as mpl
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 
 class Journal:
@@ -20,7 +21,9 @@ class Journal:
 
     def add(self, kind: str, minutes: float, values: dict[str, float]) -> None:
         """Note values at a moment of the run."""
-        note = {"kind": kind, "minutes": round(minutes, 3)} | {name: round(value, 5) for name, value in values.items()}
+        note = {"kind": kind, "minutes": round(minutes, 3)} | {
+            name: round(value, 5) for name, value in values.items()
+        }
         with self._path.open("a") as journal:
             journal.write(json.dumps(note) + "\n")
 
@@ -30,26 +33,30 @@ class Journal:
             return []
         notes = [json.loads(line) for line in self._path.read_text().splitlines()]
         return [
-            {name: value for name, value in note.items() if name != "kind"} for note in notes if note["kind"] == kind
+            {name: value for name, value in note.items() if name != "kind"}
+            for note in notes
+            if note["kind"] == kind
         ]
 
 
 def draw(journal: Journal, path: Path) -> None:
     """Losses and validation errors over the minutes of the run."""
-    figure, (losses, errors) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     _lines(losses, journal.notes("loss"))
     losses.set(title="Training loss", xlabel="minutes", ylabel="loss", yscale="log")
     _lines(errors, journal.notes("error"))
-    errors.set(title="Word error rate, validation", xlabel="minutes", ylabel="word error rate", ylim=(0, 1.05))
+    errors.set(
+        title="Word error rate, validation", xlabel="minutes", ylabel="word error rate", ylim=(0, 1.05)
+    )
     for axes in (losses, errors):
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    plt.close(figure)
 
 
-def _lines(axes: pyplot.Axes, notes: Sequence[dict[str, float]]) -> None:
+def _lines(axes: Axes, notes: Sequence[dict[str, float]]) -> None:
     names = {name: None for note in notes for name in note if name != "minutes"}
     for name in names:
         points = [(note["minutes"], note[name]) for note in notes if name in note]

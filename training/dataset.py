@@ -28,9 +28,11 @@ MOST_VOICES_IN_BABBLE = 8
 # How far a crop may be off: of the face's alignment in a real clip, and from frame to frame.
 MOST_SHIFT_PX, MOST_SCALING, MOST_ROTATION_DEGREES, JITTER_PX = 4.0, 0.08, 5.0, 0.4
 LONGEST_BLIND_FRAMES = 4
+NOISY_SHARE = 0.25  # the rendered camera has noise of its own
 
 # Utterances are sorted by length within so many batches' worth of them.
 BATCHES_PER_SORT = 24
+ROUND_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Batches:
         packed: list[int] = []
         for index in indices:
             # They come in order of length: the new one is the longest.
-            if packed and self._store.frames[index] * (len(packed) + 1) > self._frames_per_batch:
+            if packed and _round(self._store.frames[index]) * (len(packed) + 1) > self._frames_per_batch:
                 yield packed
                 packed = []
             packed.append(index)
@@ -138,7 +140,9 @@ class Batches:
             return utterance.waveform
         kind = self._rng.choice(list(NoiseKind))
         voices = int(self._rng.integers(1, MOST_VOICES_IN_BABBLE + 1))
-        others = [self._store[int(other)].waveform for other in self._rng.integers(len(self._store), size=voices)]
+        others = [
+            self._store[int(other)].waveform for other in self._rng.integers(len(self._store), size=voices)
+        ]
         interference = noise(NoiseKind(kind), len(utterance.waveform), others, self._rng)
         return mixed(utterance.waveform, interference, self._rng.uniform(LOWEST_SNR_DB, HIGHEST_SNR_DB))
 
@@ -157,9 +161,9 @@ def timed_units(
         pieces = tokenizer.encode(word.text)
         borders = np.linspace(word.start_s, word.end_s, len(pieces) + 1) * FRAME_RATE_HZ
         for piece, begin, end in zip(pieces, borders[:-1], borders[1:], strict=True):
-            first = min(int(round(begin)), frames - 1)
+            first = min(round(begin), frames - 1)
             units.append(piece)
-            spans.append((first, min(max(first + 1, int(round(end))), frames)))
+            spans.append((first, min(max(first + 1, round(end)), frames)))
     spans.append((min(spans[-1][1], frames - 1), frames))
     return [*units, END], spans
 
@@ -181,9 +185,11 @@ def varied_crops(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[
         varied[frame] = cv2.warpAffine(
             crop, transform_now, (MODEL_CROP_PX, MODEL_CROP_PX), borderMode=cv2.BORDER_REPLICATE
         )
-    varied = (varied / 255 - GREY_MEAN) / GREY_DEVIATION
-    varied = varied * np.float32(rng.uniform(0.7, 1.3)) + np.float32(rng.uniform(-0.5, 0.5))
-    varied += np.float32(rng.uniform(0, 0.15)) * rng.standard_normal(varied.shape, dtype=np.float32)
+    contrast, brightness = rng.uniform(0.7, 1.3), rng.uniform(-0.5, 0.5)
+    varied *= np.float32(contrast / 255 / GREY_DEVIATION)
+    varied += np.float32(brightness - contrast * GREY_MEAN / GREY_DEVIATION)
+    if rng.random() < NOISY_SHARE:
+        varied += np.float32(rng.uniform(0, 0.2)) * rng.standard_normal(varied.shape, dtype=np.float32)
     return _blinded(varied, rng)
 
 
@@ -197,8 +203,8 @@ def _blinded(video: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np
 
 
 def collated(examples: Sequence[Example]) -> Batch:
-    """Examples padded to the longest."""
-    count, frames = len(examples), max(example.frames for example in examples)
+    """Examples padded to the longest, and a little more: batches of few different shapes train faster."""
+    count, frames = len(examples), _round(max(example.frames for example in examples))
     length = max(len(example.units) for example in examples)
     batch = Batch(
         video=torch.zeros(count, frames, MODEL_CROP_PX, MODEL_CROP_PX),
@@ -221,6 +227,10 @@ def collated(examples: Sequence[Example]) -> Batch:
             if unit != END:
                 batch.frame_units[row, first:end] = unit
     return batch
+
+
+def _round(frames: int) -> int:
+    return -(-frames // ROUND_FRAMES) * ROUND_FRAMES
 
 
 def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -6,7 +6,7 @@ Head coordinates: the units of the mean face in its 256 × 256 canvas, origin at
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from training import visemes
 Float32Array = NDArray[np.float32]
 
 # Where the curves are sampled: closer together towards the corners.
-_U = np.sin(np.pi / 2 * np.linspace(-1.0, 1.0, 17)).astype(np.float32)
+KNOTS = np.sin(np.pi / 2 * np.linspace(-1.0, 1.0, 17)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -76,31 +76,33 @@ def mouth_shape(mouth: Mouth, motion: Float32Array) -> MouthShape:
     jaw_drop = mouth.opening * jaw
     opening = free * (
         mouth.opening * np.maximum(jaw - 0.05, 0.0) * (1.0 - 0.3 * rounding)
-        + 1.2 * column["upper_raise"] + 2.4 * column["lower_drop"]
+        + 1.2 * column["upper_raise"] + 2.4 * column["lower_drop"] + 2.6 * rounding
     ) + 3.2 * tuck * (1.0 - press)  # fmt: skip
     opening = np.maximum(opening, 5.0 * column["tongue_out"] * (1.0 - press))
     half_width = mouth.half_width * (1.0 + 0.2 * width - 0.3 * rounding - 0.07 * jaw)
     # How far the opening reaches towards the corners, and how square it is there.
     reach = 0.9 - 0.12 * rounding
-    profile = np.maximum(1.0 - np.abs(_U / reach) ** (2.4 + 0.8 * np.maximum(width, 0.0)), 0.0)
-    profile = profile * (1.0 + mouth.asymmetry * _U)
+    profile = np.maximum(1.0 - np.abs(KNOTS / reach) ** (2.4 + 0.8 * np.maximum(width, 0.0)), 0.0)
+    profile = profile * (1.0 + mouth.asymmetry * KNOTS)
     lift = (2.4 * column["upper_raise"] + 1.4 * tuck) * (1.0 - press)
     corners = mouth.corner_drop - 1.2 * width + 0.3 * opening
-    upper_inner = mouth.y + corners * _U**2 + mouth.slant * _U - lift * profile
+    upper_inner = mouth.y + corners * KNOTS**2 + mouth.slant * KNOTS - lift * profile
     lower_inner = upper_inner + opening * profile
     stretch = 1.0 - 0.12 * np.maximum(width, 0.0) + 0.18 * rounding - 0.08 * jaw
     upper_lip = mouth.upper_lip * stretch * (1.0 - 0.6 * press) * (1.0 - 0.2 * column["upper_raise"])
     lower_lip = mouth.lower_lip * stretch * (1.0 - 0.55 * press) * (1.0 - 0.55 * tuck)
-    upper_profile = (1.0 - np.abs(_U) ** 2.2) ** 0.8 * (1.0 - mouth.bow * np.exp(-((_U / 0.17) ** 2)))
-    lower_profile = (1.0 - _U**2) ** 0.75
-    upper_teeth = mouth.y + mouth.teeth_y + 1.5 * _U**2 + 0.0 * jaw
-    bite = (1.0 - np.clip(column["clench"], 0, 1)) * 0.85 * jaw_drop
-    lower_teeth = upper_teeth + 0.5 + bite
-    rest = lower_teeth + 1.5 - mouth.tongue_rise * bite
-    tip = np.clip(column["tongue_tip"], 0, 1) * np.maximum(1.0 - (_U / 0.62) ** 2, 0.0) ** 0.7
+    upper_profile = (1.0 - np.abs(KNOTS) ** 2.2) ** 0.8 * (1.0 - mouth.bow * np.exp(-((KNOTS / 0.17) ** 2)))
+    lower_profile = (1.0 - KNOTS**2) ** 0.75
+    # Rounded lips stand out in front of the teeth and leave them in the dark.
+    hidden = 3.5 * rounding * (1.0 - 0.8 * np.clip(column["clench"], 0, 1))
+    upper_teeth = mouth.y + mouth.teeth_y + 1.5 * KNOTS**2 - hidden
+    bite = (1.0 - np.clip(column["clench"], 0, 1)) * 0.75 * jaw_drop
+    lower_teeth = upper_teeth + 0.5 + bite + hidden
+    rest = lower_teeth + 0.8 - (0.25 + mouth.tongue_rise) * bite + 2.0 * rounding
+    tip = np.clip(1.2 * column["tongue_tip"], 0, 1) * np.maximum(1.0 - (KNOTS / 0.62) ** 2, 0.0) ** 0.7
     return MouthShape(
-        x=_f32(half_width * _U),
-        z=_f32((10.0 + 5.0 * rounding) * (1.0 - _U**2) - 2.0),
+        x=_f32(half_width * KNOTS),
+        z=_f32((10.0 + 5.0 * rounding) * (1.0 - KNOTS**2) - 2.0),
         upper_outer=_f32(upper_inner - upper_lip * upper_profile),
         upper_inner=_f32(upper_inner),
         lower_inner=_f32(lower_inner),
@@ -121,8 +123,8 @@ def mouth_layers(mouth: Mouth, shape: MouthShape) -> list[Layer]:
     """The layers of the mouth, from back to front."""
     upper, lower = shape.upper_inner, shape.lower_inner
     whole = slice(None)
-    teeth = np.abs(_U) <= mouth.teeth_width
-    middle = np.abs(_U) <= 0.6
+    teeth = np.abs(KNOTS) <= mouth.teeth_width
+    middle = np.abs(KNOTS) <= 0.6
     thickness = shape.lower_outer - lower
     seam = 0.35 + 0.25 * shape.press
     layers = [
@@ -131,19 +133,17 @@ def mouth_layers(mouth: Mouth, shape: MouthShape) -> list[Layer]:
         _between(shape, lower + 0.3 * thickness, lower + 0.62 * thickness, middle, "lip_highlight"),
         _between(shape, upper - seam, lower + seam, whole, "seam"),
         _between(shape, upper, lower, whole, "cavity"),
-        _between(shape, np.clip(shape.tongue, upper, lower), lower, np.abs(_U) <= 0.75, "tongue"),
+        _between(shape, np.clip(shape.tongue, upper, lower), lower, np.abs(KNOTS) <= 0.75, "tongue"),
         _between(shape, np.clip(shape.lower_teeth, upper, lower), lower, teeth, "lower_teeth"),
         _between(shape, upper, np.clip(shape.upper_teeth, upper, lower), teeth, "upper_teeth_side"),
         _between(shape, upper, np.clip(shape.upper_teeth, upper, lower), middle, "upper_teeth"),
     ]
     if np.any(shape.tongue_out > 0.3):
         tip = np.clip(lower - shape.tongue_out * (lower - shape.upper_teeth), upper, lower)
-        layers.append(_between(shape, tip, lower + 0.8 * shape.tongue_out, np.abs(_U) <= 0.5, "tongue_tip"))
-        layers[-1] = Layer(
-            layers[-1].points, "tongue_tip", layers[-1].visible & (shape.tongue_out[:, 0] > 0.3)
-        )
+        between = _between(shape, tip, lower + 0.8 * shape.tongue_out, np.abs(KNOTS) <= 0.5, "tongue_tip")
+        layers.append(replace(between, visible=between.visible & (shape.tongue_out[:, 0] > 0.3)))
     if mouth.moustache > 0:
-        top = shape.upper_outer - mouth.moustache * (1.0 - 0.35 * np.abs(_U))
+        top = _f32(shape.upper_outer - mouth.moustache * (1.0 - 0.35 * np.abs(KNOTS)))
         layers.insert(0, _between(shape, top, shape.upper_outer + 1.2, whole, "moustache"))
     return layers
 

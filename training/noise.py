@@ -25,8 +25,10 @@ def noise(
     """Noise of any loudness.
 
     Args:
+        kind: which noise.
         samples: S, how long.
         others: waveforms of other speakers; babble is their sum, speech-shaped noise has the spectrum of that sum.
+        rng: draws it.
 
     Returns:
         (S,).
@@ -37,9 +39,7 @@ def noise(
     return babble if kind is NoiseKind.BABBLE else _phase_shuffled(babble, rng)
 
 
-def mixed(
-    waveform: NDArray[np.int16], interference: NDArray[np.float64], snr_db: float
-) -> NDArray[np.int16]:
+def mixed(waveform: NDArray[np.int16], interference: NDArray[np.float64], snr_db: float) -> NDArray[np.int16]:
     """Speech with noise at a signal-to-noise ratio over the whole utterance; made quieter where it would clip."""
     speech = waveform.astype(np.float64)
     speech_power, noise_power = np.mean(speech**2), np.mean(interference**2)
@@ -47,17 +47,21 @@ def mixed(
         return waveform
     heard = speech + interference * np.sqrt(speech_power / noise_power / 10 ** (snr_db / 10))
     heard *= min(1.0, INT16_MAX / np.abs(heard).max())
-    return np.rint(heard).astype(np.int16)
+    rounded: NDArray[np.int16] = np.rint(heard).astype(np.int16)
+    return rounded
 
 
 def _looped(waveform: NDArray[np.int16], samples: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """So many samples of a waveform said over and over, from a random moment on, each voice equally loud."""
     start = int(rng.integers(len(waveform)))
     repeated = np.resize(np.roll(waveform, -start), samples).astype(np.float64)
-    return repeated / (np.sqrt(np.mean(repeated**2)) + 1)
+    loudness = float(np.sqrt(np.mean(repeated**2)))
+    alike: NDArray[np.float64] = repeated / (loudness + 1)
+    return alike
 
 
 def _phase_shuffled(waveform: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     spectrum = np.fft.rfft(waveform)
     shuffled = np.abs(spectrum) * np.exp(2j * np.pi * rng.random(len(spectrum)))
-    return np.fft.irfft(shuffled, len(waveform))
+    shaped: NDArray[np.float64] = np.fft.irfft(shuffled, len(waveform))
+    return shaped

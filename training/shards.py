@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -97,13 +98,14 @@ def prepare(folder: Path, split: Split, utterances: int, workers: int, report: C
     """Render at least so many utterances, whole shards at a time, in so many processes."""
     shards = -(-utterances // UTTERANCES_PER_SHARD)
     tasks = [(folder, split, number) for number in range(shards)]
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=_be_nice) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=_settle) as pool:
         for done, _ in enumerate(pool.imap_unordered(_write, tasks), start=1):
             report(f"{split.value}: {done} of {shards} shards, {UTTERANCES_PER_SHARD} utterances each")
 
 
-def _be_nice() -> None:
+def _settle() -> None:
     os.nice(5)
+    cv2.setNumThreads(1)  # every core has a worker of its own
 
 
 def _write(task: tuple[Path, Split, int]) -> None:

@@ -61,7 +61,7 @@ def rendered_utterance(split: Split, index: int) -> Utterance:
     stops; the other splits have one whole sentence each.
     """
     seed = FIRST_SPEAKER_SEED[split] + index
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])  # the speaker is drawn from the seed alone
     sentences = _training_sentences(rng) if split is Split.TRAIN else [random_sentence(split, rng)]
     return utterance_of(sentences, seed, rng)
 
@@ -74,7 +74,7 @@ def utterance_of(sentences: list[Sentence], speaker_seed: int, rng: np.random.Ge
     if speech.duration_s > LONGEST_S and len(sentences) > 1:
         return utterance_of(sentences[:1], speaker_seed, rng)
     frames = math.ceil(speech.duration_s * FRAME_RATE_HZ)
-    motion = mouth_motion(speech.phonemes, frames / FRAME_RATE_HZ, rng)
+    motion = mouth_motion(speech.phonemes, frames / FRAME_RATE_HZ, rng, speaker.style)
     frames = len(motion)
     waveform = np.zeros(frames * SAMPLES_PER_FRAME, np.int16)
     heard = speech.waveform[: len(waveform)]
@@ -108,7 +108,9 @@ def _joined(parts: list[Speech], rng: np.random.Generator) -> Speech:
     for part, most_s in zip(parts, most_silence_s, strict=True):
         pieces.append(_silence(rng.uniform(0, most_s)))
         start_s = (samples + len(pieces[-1])) / SAMPLE_RATE_HZ
-        words += [replace(word, start_s=word.start_s + start_s, end_s=word.end_s + start_s) for word in part.words]
+        words += [
+            replace(word, start_s=word.start_s + start_s, end_s=word.end_s + start_s) for word in part.words
+        ]
         phonemes += [
             replace(phoneme, start_s=phoneme.start_s + start_s, end_s=phoneme.end_s + start_s)
             for phoneme in part.phonemes

@@ -66,6 +66,9 @@ def _viseme(
     weight[[TUCK, PRESS, CLENCH, TONGUE_TIP, TONGUE_OUT]] = np.maximum(
         weight[[TUCK, PRESS, CLENCH, TONGUE_TIP, TONGUE_OUT]], 0.7
     )
+    # A short vowel between two closures still parts the lips.
+    weight[PRESS] = max(weight[PRESS], 1.5)
+    weight[JAW] = min(weight[JAW], 2.5)
     return Viseme(name, target, weight, least_s)
 
 
@@ -78,14 +81,29 @@ VISEMES: dict[str, Viseme] = {
         _viseme("labiodental", 0.08, insists=4.0, lips=0.4, jaw=0.1, tuck=1.0, upper_raise=0.55),
         _viseme("dental", 0.08, insists=2.5, lips=0.5, jaw=0.26, tongue_out=1.0, lower_drop=0.2),
         _viseme("alveolar", 0.06, insists=1.6, lips=0.35, jaw=0.24, tongue_tip=0.8, clench=0.3),
-        _viseme("lateral", 0.07, insists=2.0, lips=0.5, jaw=0.42, tongue_tip=1.0),
+        _viseme("lateral", 0.07, insists=2.0, lips=0.5, jaw=0.5, tongue_tip=1.0),
         _viseme(
-            "sibilant", 0.06, insists=2.2, lips=0.6, jaw=0.16, width=0.45, clench=1.0,
-            upper_raise=0.5, lower_drop=0.7,
+            "sibilant",
+            0.06,
+            insists=2.2,
+            lips=0.6,
+            jaw=0.16,
+            width=0.45,
+            clench=1.0,
+            upper_raise=0.5,
+            lower_drop=0.7,
         ),
         _viseme(
-            "postalveolar", 0.07, insists=2.6, lips=0.6, jaw=0.2, width=-0.35, round=0.6, clench=0.9,
-            upper_raise=0.75, lower_drop=0.75,
+            "postalveolar",
+            0.07,
+            insists=2.6,
+            lips=0.6,
+            jaw=0.2,
+            width=-0.35,
+            round=0.6,
+            clench=0.9,
+            upper_raise=0.75,
+            lower_drop=0.75,
         ),
         _viseme("rhotic", 0.05, insists=1.5, lips=0.6, jaw=0.2, round=0.5, width=-0.2, lower_drop=0.25),
         _viseme("labiovelar", 0.07, insists=3.0, lips=0.6, jaw=0.1, round=1.0, width=-0.7),
@@ -157,6 +175,7 @@ class Style:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Style:
+        """Anyone, from one who mumbles to one who exaggerates."""
         return cls(
             strength=float(rng.uniform(0.8, 1.15)),
             jaw_strength=float(rng.uniform(0.7, 1.15)),
@@ -241,7 +260,9 @@ def _asked_for(
 
 def _weighted_mean(targets: Float32Array, weights: Float32Array, sigma_steps: float) -> Float32Array:
     def smooth(values: Float32Array) -> Float32Array:
-        blurred = cv2.GaussianBlur(values, (1, 0), sigmaX=0, sigmaY=sigma_steps, borderType=cv2.BORDER_REPLICATE)
+        blurred = cv2.GaussianBlur(
+            values, (1, 0), sigmaX=0, sigmaY=sigma_steps, borderType=cv2.BORDER_REPLICATE
+        )
         return np.asarray(blurred, np.float32)
 
     return smooth(targets * weights) / smooth(weights)

@@ -47,7 +47,9 @@ class Attention(nn.Module):
 
         Args:
             x: (R, L, dim). R is B, or B * K when K hypotheses of each clip share one source.
+            source: of B clips, T long.
             visible: (B, 1, 1 or L, T), true where a key may be seen; needs L = 1 or R = B where it varies with L.
+            is_causal: each of the L sees only itself and those before it in the source.
 
         Returns:
             (R, L, dim).
@@ -63,7 +65,9 @@ class Attention(nn.Module):
         )
         return self._joined(attended, x)
 
-    def with_weights(self, x: Tensor, source: KeysValues, visible: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def with_weights(
+        self, x: Tensor, source: KeysValues, visible: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Attend and return the weights too, (B, heads, L, T), with gradient and before dropout."""
         queries = self._queries(x, source)
         scores = (queries @ source.keys.transpose(2, 3)).float() * queries.shape[-1] ** -0.5
@@ -74,7 +78,7 @@ class Attention(nn.Module):
         return self._joined(kept @ source.values, x), weights
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
     def _queries(self, x: Tensor, source: KeysValues) -> Tensor:
         # The hypotheses of one clip stand behind each other as queries of one batch element: its keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -65,7 +66,9 @@ class ModelConfig:
         _check_division("encoder_dim", self.encoder_dim, "position_groups", self.position_groups)
         _check_division("decoder_dim", self.decoder_dim, "the two halves of a position", 2)
         if self.vocabulary_size <= UNK:
-            raise ModelFormatError(f"vocabulary_size is {self.vocabulary_size}; four units are reserved, so expected more")
+            raise ModelFormatError(
+                f"vocabulary_size is {self.vocabulary_size}; four units are reserved, so expected more"
+            )
         for layer, head in self.alignment_heads:
             if not (0 <= layer < self.decoder_layers and 0 <= head < self.decoder_heads):
                 raise ModelFormatError(
@@ -92,7 +95,9 @@ class ModelConfig:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ModelFormatError(f"the model's configuration has unknown fields {unknown}: a newer version wrote it")
+            raise ModelFormatError(
+                f"the model's configuration has unknown fields {unknown}: a newer version wrote it"
+            )
         values = dict(values)
         try:
             if "alignment_heads" in values:
@@ -101,51 +106,42 @@ class ModelConfig:
                 values["modalities"] = tuple(values["modalities"])
             return cls(**values)
         except (TypeError, ValueError) as error:
-            raise ModelFormatError(f"the model's configuration is incomplete or malformed: {error}") from error
+            raise ModelFormatError(
+                f"the model's configuration is incomplete or malformed: {error}"
+            ) from error
 
     @classmethod
-    def from_reference(cls, model: Mapping[str, Any], vocabulary_size: int) -> ModelConfig:
-        """Read the ``cfg.model`` of a fine-tuned checkpoint of the reference toolkit.
+    def from_reference(
+        cls, encoder: Mapping[str, Any], decoder: Mapping[str, Any], vocabulary_size: int
+    ) -> ModelConfig:
+        """Read the fields of a fine-tuned checkpoint of the reference toolkit; dropout stays off.
 
         Args:
-            model: the decoder's own fields, with the encoder's under ``w2v_args`` (``w2v_args.model``
-                in newer checkpoints).
+            encoder: its ``cfg.model.w2v_args.model``.
+            decoder: its ``cfg.model``.
             vocabulary_size: length of the target dictionary; the configuration does not say it.
 
         Raises:
             ModelFormatError: a field is missing, or asks for a variant that was never published.
         """
-        encoder = _encoder_fields(model)
-        _check_variants(encoder, model)
+        _check_variants(encoder, decoder)
         return cls(
             encoder_layers=_field(encoder, "encoder_layers"),
             encoder_dim=_field(encoder, "encoder_embed_dim"),
             encoder_ffn_dim=_field(encoder, "encoder_ffn_embed_dim"),
             encoder_heads=_field(encoder, "encoder_attention_heads"),
-            decoder_layers=_field(model, "decoder_layers"),
-            decoder_dim=_field(model, "decoder_embed_dim"),
-            decoder_ffn_dim=_field(model, "decoder_ffn_embed_dim"),
-            decoder_heads=_field(model, "decoder_attention_heads"),
+            decoder_layers=_field(decoder, "decoder_layers"),
+            decoder_dim=_field(decoder, "decoder_embed_dim"),
+            decoder_ffn_dim=_field(decoder, "decoder_ffn_embed_dim"),
+            decoder_heads=_field(decoder, "decoder_attention_heads"),
             vocabulary_size=vocabulary_size,
             audio_dim=encoder.get("audio_feat_dim", 104),
             position_kernel_size=encoder.get("conv_pos", 128),
             position_groups=encoder.get("conv_pos_groups", 16),
-            max_target_size=model.get("max_target_positions", 2048),
-            share_embeddings=model.get("share_decoder_input_output_embed", False),
-            scale_embeddings=not model.get("no_scale_embedding", False),
+            max_target_size=decoder.get("max_target_positions", 2048),
+            share_embeddings=decoder.get("share_decoder_input_output_embed", False),
+            scale_embeddings=not decoder.get("no_scale_embedding", False),
         )
-
-
-def _encoder_fields(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    encoder = model.get("w2v_args")
-    if isinstance(encoder, Mapping) and isinstance(encoder.get("model"), Mapping):
-        encoder = encoder["model"]
-    if not isinstance(encoder, Mapping):
-        raise ModelFormatError(
-            "the checkpoint's cfg.model has no w2v_args, where the encoder's sizes are kept: expected a model "
-            "fine-tuned for transcription, not a pre-trained encoder"
-        )
-    return encoder
 
 
 def _field(values: Mapping[str, Any], name: str) -> Any:
@@ -172,27 +168,33 @@ def _check_variants(encoder: Mapping[str, Any], decoder: Mapping[str, Any]) -> N
         found = (encoder if owner == "encoder" else decoder).get(name, default)
         if found != expected:
             raise ModelFormatError(
-                f"the checkpoint's {owner} has {name} = {found!r}; only {expected!r}, as in the published models, is supported"
+                f"the checkpoint's {owner} has {name} = {reprlib.repr(found)}; only {expected!r}, as in the published models, is supported"
             )
 
 
 def _check_type(name: str, value: object) -> None:
     if name in ("share_embeddings", "scale_embeddings"):
         if not isinstance(value, bool):
-            raise ModelFormatError(f"{name} is {value!r}; expected true or false")
+            raise ModelFormatError(f"{name} is {reprlib.repr(value)}; expected true or false")
     elif name == "modalities":
         if not isinstance(value, tuple) or not value or not set(value) <= {"audio", "video"}:
-            raise ModelFormatError(f"modalities is {value!r}; expected some of 'audio' and 'video'")
+            raise ModelFormatError(
+                f"modalities is {reprlib.repr(value)}; expected some of 'audio' and 'video'"
+            )
     elif name == "alignment_heads":
         if not isinstance(value, tuple) or not all(type(part) is int for pair in value for part in pair):
-            raise ModelFormatError(f"alignment_heads is {value!r}; expected pairs of layer and head numbers")
+            raise ModelFormatError(
+                f"alignment_heads is {reprlib.repr(value)}; expected pairs of layer and head numbers"
+            )
     elif name.endswith("dropout"):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-            raise ModelFormatError(f"{name} is {value!r}; expected a rate from 0 up to 1")
+            raise ModelFormatError(f"{name} is {reprlib.repr(value)}; expected a rate from 0 up to 1")
     else:
         limit = next((limit for part, limit in _LIMITS.items() if name.endswith(part)), _LIMITS["size"])
         if type(value) is not int or not 0 < value <= limit:
-            raise ModelFormatError(f"{name} is {value!r}; expected a whole number from 1 to {limit}")
+            raise ModelFormatError(
+                f"{name} is {reprlib.repr(value)}; expected a whole number from 1 to {limit}"
+            )
 
 
 def _check_division(name: str, value: int, by_name: str, by: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +135,7 @@ class Decoder(nn.Module):
         x = self.dropout(self._embedded(tokens, positions))
         visible = _visible(padding_mask)
         weights: list[Tensor] = []
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self._layers):
             heads = self._heads_of(number) if need_weights else []
             source = layer.encoder_attn.keys_values(encoder_out)
             x, found = layer(x, source, visible, need_weights=bool(heads))
@@ -145,7 +146,7 @@ class Decoder(nn.Module):
 
     def start(self, encoder_out: Tensor, padding_mask: Tensor | None) -> DecoderState:
         """Project (B, T, D) once for all steps to come."""
-        source = [layer.encoder_attn.keys_values(encoder_out) for layer in self.layers]
+        source = [layer.encoder_attn.keys_values(encoder_out) for layer in self._layers]
         return DecoderState(source, _visible(padding_mask), past=[])
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
@@ -154,25 +155,30 @@ class Decoder(nn.Module):
         Args:
             tokens: (R,), the newest unit of each hypothesis; R a multiple of the number of clips,
                 the hypotheses of one clip next to each other.
+            state: what ``start`` or the step before left; it is advanced.
 
         Returns:
-            Logits (R, V); ``state`` is advanced.
+            Logits (R, V).
         """
         state.position += 1
         x = self._embedded(tokens.unsqueeze(1), torch.tensor([[PAD + state.position]], device=tokens.device))
         presents = []
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self._layers):
             past = state.past[number] if state.past else None
             x, present = layer.step(x, past, state.source[number], state.visible)
             presents.append(present)
         state.past = presents
         return self._logits(x).squeeze(1)
 
+    @property
+    def _layers(self) -> list[DecoderLayer]:
+        return cast("list[DecoderLayer]", list(self.layers))
+
     def _heads_of(self, layer: int) -> list[int]:
         if self.alignment_heads:
             return [head for of_layer, head in self.alignment_heads if of_layer == layer]
         is_last = layer == len(self.layers) - 1
-        return list(range(self.layers[layer].encoder_attn.heads)) if is_last else []
+        return list(range(self._layers[layer].encoder_attn.heads)) if is_last else []
 
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         embedded: Tensor = self.embed_tokens(tokens) * self.embedding_scale

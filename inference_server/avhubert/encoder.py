@@ -18,20 +18,16 @@ class GroupedConvolution(nn.Module):
         super().__init__()
         self.groups = groups
         self.padding = kernel_size // 2
-        self.weight_g = nn.Parameter(torch.ones(1, 1, kernel_size))
+        deviation = (4.0 / (kernel_size * dim)) ** 0.5  # wav2vec 2.0's
+        taps = dim * dim // groups
+        self.weight_g = nn.Parameter(torch.full((1, 1, kernel_size), deviation * taps**0.5))
         self.weight_v = nn.Parameter(torch.empty(dim, dim // groups, kernel_size))
         self.bias = nn.Parameter(torch.zeros(dim))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Start from a normal kernel, scaled as wav2vec 2.0 does."""
-        kernel_size, fan_in = self.weight_v.shape[2], self.weight_v.shape[1] * self.groups
-        nn.init.normal_(self.weight_v, 0.0, (4.0 / (kernel_size * fan_in)) ** 0.5)
-        with torch.no_grad():
-            self.weight_g.copy_(self._lengths())
+        nn.init.normal_(self.weight_v, 0.0, deviation)
 
     def _lengths(self) -> Tensor:
-        return torch.linalg.vector_norm(self.weight_v, dim=(0, 1), keepdim=True)
+        lengths: Tensor = torch.linalg.vector_norm(self.weight_v, dim=(0, 1), keepdim=True)
+        return lengths
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, T) to (B, D, T + 1) for an even kernel."""

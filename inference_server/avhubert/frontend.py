@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from inference_server.avhubert.config import ModelConfig
@@ -71,12 +70,11 @@ class ResNet(nn.Module):
         """(B, T, H, W) to (B, T, 8C); padded frames give zeros and cost nothing in the trunk."""
         batch, frames = video.shape[:2]
         x = self.frontend3D(video.unsqueeze(1)).transpose(1, 2).flatten(0, 1)
-        # Channels last is the layout that the convolution kernels of both CPU and GPU prefer.
         if padding_mask is None:
-            features: Tensor = self.trunk(x.contiguous(memory_format=torch.channels_last))
+            features: Tensor = self.trunk(x)
             return features.view(batch, frames, -1)
         real = (~padding_mask).flatten()
-        features = self.trunk(x[real].contiguous(memory_format=torch.channels_last))
+        features = self.trunk(x[real])
         spread = features.new_zeros(batch * frames, features.shape[-1])
         spread[real] = features
         return spread.view(batch, frames, -1)

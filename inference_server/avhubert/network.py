@@ -34,9 +34,7 @@ class AVHubertNetwork(nn.Module):
         encoded: Tensor = self.encoder(video, audio, padding_mask, has_video=has_video, has_audio=has_audio)
         return encoded
 
-    def decode(
-        self, encoder_out: Tensor, padding_mask: Tensor | None, prev_output_tokens: Tensor
-    ) -> Tensor:
+    def decode(self, encoder_out: Tensor, padding_mask: Tensor | None, prev_output_tokens: Tensor) -> Tensor:
         """Logits (B, L, V) under teacher forcing; ``prev_output_tokens`` (B, L) starts with ``</s>``."""
         logits: Tensor = self.decoder(prev_output_tokens, encoder_out, padding_mask)[0]
         return logits

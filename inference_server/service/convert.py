@@ -95,7 +95,7 @@ def options_from(
 
 
 def streaming_options_from(
-    config: lip_reading_pb2.StreamingConfig, default_model: str, limits: ServerSettings
+    config: config_pb2.StreamingConfig, default_model: str, limits: ServerSettings
 ) -> RecognitionOptions:
     """Read and check how a stream is to be read; see ``options_from``."""
     return dataclasses.replace(

@@ -13,6 +13,8 @@ from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc, model_pb2, server_
 from grpc import aio
 
 from inference_server import s3
+from inference_server.elementary import Elementary, in_step
+from inference_server.endpointing import EndpointingOptions
 from inference_server.errors import (
     IdleError,
     InvalidMediaError,
@@ -22,22 +24,25 @@ from inference_server.errors import (
     PreconditionError,
 )
 from inference_server.intake import CallerGoneError, Intake
+from inference_server.media.pipe import BytePipe
 from inference_server.models import ModelCatalog
 from inference_server.outbox import Outbox
-from inference_server.perception import container_perception, elementary_perception
+from inference_server.perception import perception_of
 from inference_server.scheduler import InferenceBackend
 from inference_server.service import convert
 from inference_server.service.errors import request_id
 from inference_server.service.model_card import model_message
-from inference_server.session import Perception, Session
+from inference_server.session import Session
 from inference_server.settings import ServerSettings
-from inference_server.transcript import Event, RecognitionOptions, Transcript
+from inference_server.transcript import VIDEO_FRAME_RATE_HZ, Event, RecognitionOptions, Transcript
 
 T = TypeVar("T")
 Context = aio.ServicerContext[Any, Any]
+Feed = Callable[[], Awaitable[None]]
+MediaIntake = BytePipe | Intake[Elementary]
 
 # What may wait for the decoder: enough to keep it busy, little enough that a fast sender feels its pace.
-MAX_INTAKE_BYTES = 256 * 1024
+MAX_INTAKE_BYTES = 64 * 1024
 RETRY_AFTER_S = 2.0
 
 
@@ -83,7 +88,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             media = await self._next(requests)
             feed = _MediaFeed(media, requests, self._next)
             limit_s = self._settings.max_stream_duration_s
-            running = self._events(feed.intake, feed.run, feed.is_elementary, options, limit_s)
+            running = self._events(feed.intake, feed.run, options, limit_s)
             async with contextlib.aclosing(running) as events:
                 async for event in events:
                     yield convert.streaming_response(event, options, feed.bytes_received)
@@ -95,11 +100,10 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         with self._place():
             options = convert.options_from(request.config, self._models.default, self._settings)
             self._models[options.model]
-            feed, is_elementary = self._clip_feed(request)
-            intake: Intake[Any] = Intake(MAX_INTAKE_BYTES)
+            intake, feed = self._clip(request)
             transcript = Transcript()
             limit_s = self._settings.max_clip_duration_s
-            running = self._events(intake, lambda: feed(intake), is_elementary, options, limit_s)
+            running = self._events(intake, feed, options, limit_s)
             async with contextlib.aclosing(running) as events:
                 async for event in events:
                     transcript.add(event)
@@ -175,19 +179,14 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             ) from None
 
     async def _events(
-        self,
-        intake: Intake[Any],
-        feed: Callable[[], Awaitable[None]],
-        is_elementary: bool,
-        options: RecognitionOptions,
-        limit_s: float,
+        self, intake: MediaIntake, feed: Feed, options: RecognitionOptions, limit_s: float
     ) -> AsyncGenerator[Event, None]:
         """Run a session on a thread while ``feed`` fills its intake; yield what it says."""
         assert self._backend is not None, "calls are refused until the models are there"
         outbox: Outbox[Event] = Outbox()
-        perceive = elementary_perception if is_elementary else container_perception
-        perception: Perception = perceive(intake, options, self._settings, limit_s)
-        session = Session(perception, options, self._backend, outbox.put, outbox.wait_for_room)
+        perception = perception_of(intake, options, self._settings, limit_s)
+        endpointing = EndpointingOptions(max_frames=int(self._settings.max_utterance_s * VIDEO_FRAME_RATE_HZ))
+        session = Session(perception, options, self._backend, outbox.put, outbox.wait_for_room, endpointing)
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._threads, _run_to_outbox, session, outbox)
         feeding = asyncio.ensure_future(_feed_to_end(feed, intake))
@@ -202,24 +201,29 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             # The place is given back only when the thread is free again.
             await asyncio.wait([running, feeding])
 
-    def _clip_feed(
-        self, request: lip_reading_pb2.RecognizeRequest
-    ) -> tuple[Callable[[Intake[Any]], Awaitable[None]], bool]:
-        source = request.WhichOneof("source")
-        if source == "content":
-            return lambda intake: _feed_pieces(intake, iter([request.content])), False
-        if source == "uri":
-            address = s3.Address.parse(request.uri)
-            if address.bucket not in self._settings.s3_buckets:
-                raise InvalidRequestError(
-                    f"this server may not read the bucket {address.bucket!r}: "
-                    "its operator names the allowed ones in GORGGLE_S3_BUCKETS"
-                )
-            pieces = s3.read(address, max_bytes=self._settings.max_spooled_bytes)
-            return lambda intake: _feed_pieces(intake, pieces), False
-        if source == "elementary":
-            return lambda intake: _feed_elementary(intake, request.elementary), True
-        raise InvalidRequestError("the request holds no clip: set content, uri or elementary")
+    def _clip(self, request: lip_reading_pb2.RecognizeRequest) -> tuple[MediaIntake, Feed]:
+        """Where a unary request's clip goes, and what moves it there."""
+        pipe, crops_and_sound = BytePipe(MAX_INTAKE_BYTES), Intake[Elementary](MAX_INTAKE_BYTES)
+        match request.WhichOneof("source"):
+            case "content":
+                return pipe, lambda: _feed_pieces(pipe, iter([request.content]))
+            case "uri":
+                pieces = s3.read(self._readable(request.uri), max_bytes=self._settings.max_spooled_bytes)
+                return pipe, lambda: _feed_pieces(pipe, pieces)
+            case "elementary":
+                return crops_and_sound, lambda: _feed_elementary(crops_and_sound, request.elementary)
+            case _:
+                raise InvalidRequestError("the request holds no clip: set content, uri or elementary")
+
+    def _readable(self, uri: str) -> s3.Address:
+        """An address that the operator allows callers to name."""
+        address = s3.Address.parse(uri)
+        if address.bucket not in self._settings.s3_buckets:
+            raise InvalidRequestError(
+                f"this server may not read the bucket {address.bucket!r}: "
+                "its operator names the allowed ones in GORGGLE_S3_BUCKETS"
+            )
+        return address
 
 
 class _MediaFeed:
@@ -231,10 +235,15 @@ class _MediaFeed:
         requests: AsyncIterator[lip_reading_pb2.StreamingRecognizeRequest],
         read_next: Callable[[AsyncIterator[Any]], Awaitable[Any]],
     ) -> None:
-        self.intake: Intake[Any] = Intake(MAX_INTAKE_BYTES)
-        self.bytes_received = 0
         self.is_elementary = first is not None and first.WhichOneof("payload") in ("mouth_crops", "pcm")
+        self.pipe, self.crops_and_sound = BytePipe(MAX_INTAKE_BYTES), Intake[Elementary](MAX_INTAKE_BYTES)
+        self.bytes_received = 0
         self._first, self._requests, self._read_next = first, requests, read_next
+
+    @property
+    def intake(self) -> MediaIntake:
+        """Where this stream's media goes."""
+        return self.crops_and_sound if self.is_elementary else self.pipe
 
     async def run(self) -> None:
         """Feed to the end of the stream."""
@@ -257,14 +266,14 @@ class _MediaFeed:
         size = request.ByteSize()
         self.bytes_received += size
         if kind == "media":
-            await _put_bytes(self.intake, request.media)
+            await self.pipe.write_async(request.media)
         elif kind == "mouth_crops":
-            await self.intake.put(convert.crops_from(request.mouth_crops), size)
+            await self.crops_and_sound.put(convert.crops_from(request.mouth_crops), size)
         else:
-            await self.intake.put(convert.sound_from(request.pcm), size)
+            await self.crops_and_sound.put(convert.sound_from(request.pcm), size)
 
 
-async def _feed_to_end(feed: Callable[[], Awaitable[None]], intake: Intake[Any]) -> None:
+async def _feed_to_end(feed: Feed, intake: MediaIntake) -> None:
     """Feed an intake; what goes wrong reaches the session through it."""
     try:
         await feed()
@@ -274,26 +283,17 @@ async def _feed_to_end(feed: Callable[[], Awaitable[None]], intake: Intake[Any])
         intake.close()
 
 
-async def _feed_pieces(intake: Intake[Any], pieces: Iterator[bytes]) -> None:
+async def _feed_pieces(pipe: BytePipe, pieces: Iterator[bytes]) -> None:
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-        await _put_bytes(intake, piece)
+        await pipe.write_async(piece)
 
 
-async def _put_bytes(intake: Intake[Any], data: bytes) -> None:
-    """Put bytes in pieces that the intake can hold."""
-    view = memoryview(data)
-    for start in range(0, len(view), MAX_INTAKE_BYTES // 4):
-        piece = view[start : start + MAX_INTAKE_BYTES // 4]
-        await intake.put(piece, len(piece))
-
-
-async def _feed_elementary(intake: Intake[Any], clip: lip_reading_pb2.ElementaryClip) -> None:
+async def _feed_elementary(intake: Intake[Elementary], clip: lip_reading_pb2.ElementaryClip) -> None:
     if not clip.mouth_crops and not clip.HasField("pcm"):
         raise InvalidMediaError("the clip holds neither mouth crops nor sound")
-    if clip.HasField("pcm"):
-        await intake.put(convert.sound_from(clip.pcm), 0)
-    for crops in clip.mouth_crops:
-        await intake.put(convert.crops_from(crops), 0)
+    sound = [convert.sound_from(clip.pcm)] if clip.HasField("pcm") else []
+    for piece in in_step([*map(convert.crops_from, clip.mouth_crops), *sound]):
+        await intake.put(piece, piece.size_bytes)
 
 
 def _run_to_outbox(session: Session, outbox: Outbox[Event]) -> None:

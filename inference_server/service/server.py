@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 SERVICE_NAME = lip_reading_pb2.DESCRIPTOR.services_by_name["LipReading"].full_name
 # Bytes of one stream that lie between client and server: HTTP/2 lets a client run ahead by so much.
-STREAM_WINDOW_BYTES = 128 * 1024
+STREAM_WINDOW_BYTES = 64 * 1024
 
 
 class Server:
@@ -76,7 +76,7 @@ class Server:
         if self._scheduler is not None:
             await asyncio.to_thread(self._scheduler.close)
 
-    async def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+    async def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", SERVICE_NAME):
             await self._health.set(service, status)
 

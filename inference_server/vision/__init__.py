@@ -1,0 +1,1 @@
+"""Vision: grey frames in, faces followed and their mouths cut out."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,7 +61,7 @@ def test_stretches_do_not_overlap_and_hold_all_sustained_speech(curve: list[floa
     for stretch in found:
         assert 0 <= stretch.start < stretch.end <= len(curve)
         assert stretch.frames <= OPTIONS.max_frames
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         assert before.end <= after.start
     inside = {frame for stretch in found for frame in range(stretch.start, stretch.end)}
     run = 0

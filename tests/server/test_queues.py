@@ -72,10 +72,14 @@ def test_an_outbox_hands_over_in_order_and_then_raises_what_went_wrong() -> None
 
         threading.Thread(target=produce, daemon=True).start()
         received = []
-        with pytest.raises(InvalidMediaError, match="at the end"):
+
+        async def receive() -> None:
             async for number in outbox:
                 received.append(number)
                 await asyncio.sleep(0)
+
+        with pytest.raises(InvalidMediaError, match="at the end"):
+            await receive()
         return received
 
     assert asyncio.run(scenario()) == list(range(50))

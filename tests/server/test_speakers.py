@@ -12,7 +12,7 @@ CROP = np.zeros((96, 96), np.uint8)
 
 
 def track(track_id: int, speaking: list[float], start: int = 0) -> FaceTrack:
-    return FaceTrack(track_id, start, [CROP] * len(speaking), speaking)
+    return FaceTrack(track_id, track_id, start, [CROP] * len(speaking), speaking)
 
 
 def test_the_face_whose_mouth_moves_speaks() -> None:

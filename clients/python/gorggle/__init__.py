@@ -1,0 +1,125 @@
+"""Gorggle reads lips: video in, who said what out, word by word with times.
+
+::
+
+    import gorggle
+
+    with gorggle.Client("127.0.0.1:50051") as client:
+        for segment in client.transcribe("clip.mp4"):
+            print(gorggle.text_line(segment))
+
+``Client`` and ``AsyncClient`` talk to a server (``gorggle serve``). What they give stands in ``gorggle.results``,
+``gorggle.events`` and ``gorggle.descriptions``, what they raise in ``gorggle.errors``, what they read in
+``gorggle.sources``; ``gorggle.v1`` is the generated API underneath.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gorggle.descriptions import ErrorRate, Model, ModelLicense, ServerCapacity, ServerInfo, ServerLimits
+from gorggle.errors import (
+    AuthenticationError,
+    CallCancelledError,
+    ConfigurationError,
+    DataLossError,
+    DeadlineError,
+    GorggleError,
+    InvalidRequestError,
+    InvalidSourceError,
+    NoFaceError,
+    NotFoundError,
+    OverloadedError,
+    PreconditionError,
+    ServerError,
+    SupersededError,
+    UnavailableError,
+)
+from gorggle.events import Activity, Event, Finished, MediaInfo, Progress, Started, StreamWarning
+from gorggle.results import (
+    Alternative,
+    FaceBox,
+    Segment,
+    Transcript,
+    Word,
+    text_line,
+    to_json,
+    to_srt,
+    to_text,
+    to_vtt,
+)
+
+if TYPE_CHECKING:
+    from gorggle.aio import AsyncClient, AsyncTranscription
+    from gorggle.client import Client, Transcription
+
+    __version__: str
+
+__all__ = [
+    "Activity",
+    "Alternative",
+    "AsyncClient",
+    "AsyncTranscription",
+    "AuthenticationError",
+    "CallCancelledError",
+    "Client",
+    "ConfigurationError",
+    "DataLossError",
+    "DeadlineError",
+    "ErrorRate",
+    "Event",
+    "FaceBox",
+    "Finished",
+    "GorggleError",
+    "InvalidRequestError",
+    "InvalidSourceError",
+    "MediaInfo",
+    "Model",
+    "ModelLicense",
+    "NoFaceError",
+    "NotFoundError",
+    "OverloadedError",
+    "PreconditionError",
+    "Progress",
+    "Segment",
+    "ServerCapacity",
+    "ServerError",
+    "ServerInfo",
+    "ServerLimits",
+    "Started",
+    "StreamWarning",
+    "SupersededError",
+    "Transcript",
+    "Transcription",
+    "UnavailableError",
+    "Word",
+    "text_line",
+    "to_json",
+    "to_srt",
+    "to_text",
+    "to_vtt",
+]
+
+_CLIENTS = {
+    "Client": "gorggle.client",
+    "Transcription": "gorggle.client",
+    "AsyncClient": "gorggle.aio",
+    "AsyncTranscription": "gorggle.aio",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the clients when they are first used: gRPC takes five times as long to import as all the rest."""
+    if name in _CLIENTS:
+        from importlib import import_module
+
+        return getattr(import_module(_CLIENTS[name]), name)
+    if name == "__version__":
+        from gorggle.version import installed_version
+
+        return installed_version()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_CLIENTS, "__version__"])

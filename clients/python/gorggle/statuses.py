@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -37,22 +37,34 @@ DETAILS_TRAILER = "grpc-status-details-bin"
 Trailers = Iterable[tuple[str, str | bytes]]
 
 
-def error_of(
-    code: grpc.StatusCode, details: str | None, trailers: Trailers | None, *, target: str, request_id: str = ""
-) -> errors.GorggleError:
-    """The error for a call that ended with ``code``.
+class Status(NamedTuple):
+    """How a call ended."""
 
-    Args:
-        target: the server's address, for messages about the connection itself.
-        request_id: the call's id as far as the caller knows it; a trailer may tell it too.
+    code: grpc.StatusCode
+    details: str | None
+    trailers: Trailers | None
+
+    @classmethod
+    def of(cls, error: grpc.RpcError) -> Status:
+        """The status that an error of gRPC's carries; both of its kinds of call raise errors of one form."""
+        failed: Any = error
+        return cls(failed.code(), failed.details(), failed.trailing_metadata())
+
+
+def error_of(status: Status, *, target: str, request_id: str = "") -> errors.GorggleError:
+    """The error for a call that did not end well.
+
+    The server's address, ``target``, is told where the connection itself failed. ``request_id`` is the call's id as
+    far as the caller knows it; a trailer may tell it too.
     """
-    trailer = dict(trailers or ())
+    code, details, trailers = status
+    trailer = {key: value for key, value in trailers or ()}  # noqa: C416 - grpc.aio's Metadata is no mapping
     cause = trailer.get(CAUSE_TRAILER)
     kind = _kind_of(code, details or "", cause)
     known_id = request_id or str(trailer.get(REQUEST_ID_TRAILER, ""))
     if issubclass(kind, errors.OverloadedError):
-        text = details or "the server is full"
-        return kind(text, code=code, request_id=known_id, retry_after_s=retry_after_s(trailer.get(DETAILS_TRAILER)))
+        delay_s = retry_after_s(trailer.get(DETAILS_TRAILER))
+        return kind(details or "the server is full", code=code, request_id=known_id, retry_after_s=delay_s)
     return kind(_message(code, details, cause, target), code=code, request_id=known_id)
 
 
@@ -112,10 +124,9 @@ def _status_messages() -> tuple[Any, Any]:
             file.message_type.add(name=message)
         label = field.LABEL_REPEATED if name == "details" else field.LABEL_OPTIONAL
         file.message_type[-1].field.add(name=name, number=number, type=kind, type_name=type_name, label=label)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    found = (pool.FindMessageTypeByName(f"gorggle.internal.{name}") for name in ("Status", "RetryInfo"))
-    status, retry_info = (message_factory.GetMessageClass(descriptor) for descriptor in found)
+    pool: Any = descriptor_pool.DescriptorPool()
+    messages = pool.AddSerializedFile(file.SerializeToString()).message_types_by_name
+    status, retry_info = (message_factory.GetMessageClass(messages[name]) for name in ("Status", "RetryInfo"))
     return status, retry_info
 
 

@@ -1,0 +1,7 @@
+"""``python -m gorggle``: the same as the command ``gorggle``."""
+
+import sys
+
+from gorggle.cli import main
+
+sys.exit(main())

@@ -1,0 +1,242 @@
+"""What both clients share: their settings and the arguments of their calls.
+
+``client`` and ``aio`` only differ in how they wait; everything that can be decided without waiting stands here and in
+``calls`` and ``reception``.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Generic, TypeVar
+
+import grpc
+
+from gorggle import connection, requests, sources, statuses
+from gorggle.calls import OnEvent, Question, StreamCall, clip_question
+from gorggle.connection import Certificate, Connection, ConnectionOptions
+from gorggle.errors import ConfigurationError, GorggleError, UnavailableError
+from gorggle.frames import Samples
+from gorggle.requests import ReadingOptions
+from gorggle.results import Modality, Transcript
+from gorggle.sources import Media, Source, SourceOptions
+from gorggle.statuses import Status
+
+StreamT = TypeVar("StreamT")
+TranscriptT = TypeVar("TranscriptT")
+
+# For calls that only ask about the server, where the client has no deadline of its own.
+ASK_TIMEOUT_S = 30.0
+
+
+class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
+    """A client of one server. ``Client`` waits in its thread, ``AsyncClient`` in its event loop."""
+
+    def __init__(
+        self,
+        target: str = connection.DEFAULT_TARGET,
+        *,
+        tls: bool = False,
+        root_certificate: Certificate | None = None,
+        client_certificate: Certificate | None = None,
+        client_key: Certificate | None = None,
+        server_name: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
+        connect_timeout_s: float = 10.0,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Prepare to talk to a server; the connection is made with the first call.
+
+        Args:
+            target: the server's address, HOST:PORT.
+            tls: speak TLS and trust the system's certificate authorities. Implied by the certificates below.
+            root_certificate: trust this authority instead: a PEM file, or its bytes.
+            client_certificate: show this to servers that ask clients for a certificate; together with client_key.
+            client_key: the private key of client_certificate.
+            server_name: the name on the server's certificate, where it is not the host in target.
+            credentials: ready-made channel credentials, in the place of the certificates.
+            token: sent with every call as "authorization: Bearer …"; over TLS or within this machine only.
+            connect_timeout_s: how long one attempt to connect may take.
+            timeout_s: how long a call may take; default: transcribe and recognize take what they need.
+
+        Raises:
+            ConfigurationError: settings that cannot work.
+        """
+        options = ConnectionOptions(
+            tls=tls,
+            root_certificate=root_certificate,
+            client_certificate=client_certificate,
+            client_key=client_key,
+            server_name=server_name,
+            credentials=credentials,
+            token=token,
+            connect_timeout_s=connect_timeout_s,
+        )
+        self._timeout_s = _checked_timeout(timeout_s)
+        self._connection: Connection = connection.connection(target, options)
+        self._is_closed = False
+        self._open()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__name__} of {self.target}>"
+
+    @property
+    def target(self) -> str:
+        """The server's address."""
+        return self._connection.target
+
+    def transcribe(
+        self,
+        source: Source,
+        *,
+        modality: Modality = "av",
+        model: str | None = None,
+        interim_results: bool = False,
+        word_times: bool = True,
+        alternatives: int = 0,
+        max_speakers: int = 0,
+        beam_size: int = 0,
+        length_penalty: float | None = None,
+        start_offset_s: float = 0.0,
+        face_boxes: bool = False,
+        activity_events: bool = False,
+        frame_rate_hz: float | None = None,
+        crops: bool = False,
+        audio: Samples | None = None,
+        chunk_bytes: int = 65536,
+        on_event: OnEvent | None = None,
+        timeout_s: float | None = None,
+    ) -> StreamT:
+        """Read media of any length while it is sent; segments come as soon as they are final.
+
+        The source is checked at once; the call is made when the first segment is asked for. Media is read as fast
+        as the server takes it and never held as a whole, so a live source works, and so does a very long file.
+
+        Args:
+            source: a path; a binary file; the bytes of a media file; an iterable (with AsyncClient also an
+                asynchronous one) of its chunks; or an array of frames, uint8 (T, H, W) grey or (T, H, W, 3) RGB,
+                which takes PyAV; or None to send ``audio`` alone.
+            modality: "av" reads lips and sound, "video" the lips alone, "audio" the sound alone.
+            model: a name from ``models()``; default: the server's.
+            interim_results: also give segments that may still change (``Segment.is_final``).
+            word_times: give each word with its start and end.
+            alternatives: how many other readings to give with each final segment, at most 10.
+            max_speakers: how many people to follow at once; 0: as many as the server allows.
+            beam_size: width of the beam search; 0: the model's own choice.
+            length_penalty: above 0 favours longer texts; default: 1.
+            start_offset_s: added to every time, for a piece of a longer video.
+            face_boxes: give where the speakers' faces were.
+            activity_events: tell ``on_event`` when speech begins and ends.
+            frame_rate_hz: of an array of frames; required there.
+            crops: the array holds mouth crops (T, 96, 96), cut as the server would.
+            audio: the sound to an array of frames: int16 (S,), mono, 16 kHz.
+            chunk_bytes: media sent in one message, at most.
+            on_event: called with each ``gorggle.Event``: start, media information, progress, activity, warnings.
+            timeout_s: how long the whole call may take; default: the client's.
+
+        Raises:
+            InvalidSourceError: the source cannot be read.
+            InvalidRequestError: options that no server would accept.
+            GorggleError: later, from the iterator: what the server refused; see ``gorggle.errors``.
+        """
+        options = ReadingOptions(
+            modality=modality,
+            model=model,
+            word_times=word_times,
+            alternatives=alternatives,
+            max_speakers=max_speakers,
+            beam_size=beam_size,
+            length_penalty=length_penalty,
+            start_offset_s=start_offset_s,
+            face_boxes=face_boxes,
+        )
+        taking = SourceOptions(chunk_bytes=chunk_bytes, frame_rate_hz=frame_rate_hz, crops=crops, audio=audio)
+        opening = requests.opening(options, interim_results=interim_results, activity_events=activity_events)
+        media = sources.prepared(source, taking)
+        return self._stream(StreamCall(opening, media, on_event, self._deadline(timeout_s)))
+
+    def recognize(
+        self,
+        source: Source,
+        *,
+        modality: Modality = "av",
+        model: str | None = None,
+        word_times: bool = True,
+        alternatives: int = 0,
+        max_speakers: int = 0,
+        beam_size: int = 0,
+        length_penalty: float | None = None,
+        start_offset_s: float = 0.0,
+        face_boxes: bool = False,
+        frame_rate_hz: float | None = None,
+        crops: bool = False,
+        audio: Samples | None = None,
+        timeout_s: float | None = None,
+    ) -> TranscriptT:
+        """Read a short clip in one call; it is sent as a whole.
+
+        The arguments are those of ``transcribe``. The source may also be the address of an object that the server
+        may read: "s3://BUCKET/KEY".
+
+        Raises:
+            InvalidSourceError, InvalidRequestError, GorggleError: as in ``transcribe``.
+        """
+        options = ReadingOptions(
+            modality=modality,
+            model=model,
+            word_times=word_times,
+            alternatives=alternatives,
+            max_speakers=max_speakers,
+            beam_size=beam_size,
+            length_penalty=length_penalty,
+            start_offset_s=start_offset_s,
+            face_boxes=face_boxes,
+        )
+        deadline_s = self._deadline(timeout_s)
+        if isinstance(source, str) and source.startswith(sources.S3_SCHEME):
+            return self._recognize_at(
+                clip_question(requests.address_request(options, source), source), deadline_s
+            )
+        media = sources.prepared(source, SourceOptions(frame_rate_hz=frame_rate_hz, crops=crops, audio=audio))
+        return self._recognize(options, media, deadline_s)
+
+    @abc.abstractmethod
+    def _open(self) -> None:
+        """Make ready for calls."""
+
+    @abc.abstractmethod
+    def _stream(self, call: StreamCall) -> StreamT:
+        """Prepare a stream; the call is made when its first segment is asked for."""
+
+    @abc.abstractmethod
+    def _recognize(self, options: ReadingOptions, media: Media, timeout_s: float | None) -> TranscriptT:
+        """Read all media and ask for its transcript."""
+
+    @abc.abstractmethod
+    def _recognize_at(self, question: Question[Transcript], timeout_s: float | None) -> TranscriptT:
+        """Ask for the transcript of what the server fetches itself."""
+
+    def _deadline(self, timeout_s: float | None) -> float | None:
+        return self._timeout_s if timeout_s is None else _checked_timeout(timeout_s)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("the client is closed: make a new one")
+
+    def _ask_timeout_s(self) -> float:
+        return ASK_TIMEOUT_S if self._timeout_s is None else self._timeout_s
+
+    def _error_of(self, status: Status, request_id: str = "") -> GorggleError:
+        return statuses.error_of(status, target=self.target, request_id=request_id)
+
+    def _not_ready(self, timeout_s: float, last: GorggleError | None) -> GorggleError:
+        reason = f": {last}" if last else ""
+        code = last.code if last else None
+        return UnavailableError(f"{self.target} was not ready within {timeout_s:g} s{reason}", code=code)
+
+
+def _checked_timeout(timeout_s: float | None) -> float | None:
+    if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise ConfigurationError(f"timeout_s is {timeout_s}: give seconds above 0, or None")
+    return timeout_s

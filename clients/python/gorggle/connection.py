@@ -1,0 +1,169 @@
+"""Where the server is and how it is spoken to: address, certificates, token, limits of the channel."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import grpc
+
+from gorggle.errors import ConfigurationError
+from gorggle.version import installed_version
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+Certificate: TypeAlias = "str | Path | bytes"
+"""A PEM file's path, or its bytes."""
+
+# Results are small, but face boxes of a long clip add up beyond gRPC's 4 MiB.
+MAX_ANSWER_BYTES = 64 * 2**20
+# The server permits a ping every 20 s; a dead connection is noticed after interval + timeout.
+KEEPALIVE_INTERVAL_MS = 60_000
+KEEPALIVE_TIMEOUT_MS = 20_000
+MAX_BACKOFF_MS = 2_000
+
+_ADDRESS = re.compile(r"(\[[^\]\s]+\]|[^\[\]:/\s]+):(\d{1,5})")
+_SCHEMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "xds:")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """All that it takes to open a channel. ``metadata`` goes with every call."""
+
+    target: str
+    credentials: grpc.ChannelCredentials | None = field(repr=False)
+    options: tuple[tuple[str, str | int], ...] = field(repr=False)
+    metadata: tuple[tuple[str, str], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionOptions:
+    """How to connect; ``Client`` explains each."""
+
+    tls: bool = False
+    root_certificate: Certificate | None = None
+    client_certificate: Certificate | None = None
+    client_key: Certificate | None = field(default=None, repr=False)
+    server_name: str | None = None
+    credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    connect_timeout_s: float = 10.0
+
+
+def connection(target: str, options: ConnectionOptions) -> Connection:
+    """Check how to connect, and read the certificates.
+
+    Raises:
+        ConfigurationError: an address that is none, certificates that cannot be read or lack their other half,
+            a token that would go over the net in the clear.
+    """
+    _check_target(target)
+    credentials = _credentials(options)
+    if options.token is not None:
+        _check_token(options.token, target, is_secure=credentials is not None)
+    return Connection(
+        target=target,
+        credentials=credentials,
+        options=_channel_options(target, options),
+        metadata=(("authorization", f"Bearer {options.token}"),) if options.token else (),
+    )
+
+
+def is_loopback(target: str) -> bool:
+    """Whether what is sent to the target stays on this machine."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    address = _ADDRESS.fullmatch(re.sub(r"^(dns:(///?)?|ipv4:|ipv6:)", "", target))
+    if address is None:
+        return False
+    host = address[1].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_target(target: str) -> None:
+    if target.startswith(_SCHEMES):
+        return
+    address = _ADDRESS.fullmatch(target)
+    if address is None or not 0 < int(address[2]) <= 65_535:
+        raise ConfigurationError(f"{target!r} is no address: give HOST:PORT, such as {DEFAULT_TARGET}")
+
+
+def _check_token(token: str, target: str, *, is_secure: bool) -> None:
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise ConfigurationError(
+            "the token is empty or holds spaces or signs that are not ASCII: check where it is from"
+        )
+    if not is_secure and not is_loopback(target):
+        raise ConfigurationError(f"a token would go to {target} unencrypted: use TLS")
+
+
+def _credentials(options: ConnectionOptions) -> grpc.ChannelCredentials | None:
+    if (options.client_certificate is None) != (options.client_key is None):
+        raise ConfigurationError("client_certificate and client_key belong together: give both or neither")
+    pem = [
+        _pem(certificate)
+        for certificate in (options.root_certificate, options.client_key, options.client_certificate)
+    ]
+    if options.credentials is not None:
+        if any(pem):
+            raise ConfigurationError("credentials take the place of certificates: give one or the other")
+        return options.credentials
+    if options.tls or any(pem):
+        return grpc.ssl_channel_credentials(*pem)
+    if options.server_name is not None:
+        raise ConfigurationError("server_name is checked against a certificate: use it with TLS")
+    return None
+
+
+def _pem(certificate: Certificate | None) -> bytes | None:
+    if certificate is None:
+        return None
+    if isinstance(certificate, bytes):
+        name, content = "the certificate or key", certificate
+    else:
+        name, content = str(certificate), _content(Path(certificate))
+    if b"-----BEGIN " not in content:
+        raise ConfigurationError(f"{name} is not in PEM format: it must hold a line with -----BEGIN")
+    return content
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {(error.strerror or str(error)).lower()}"
+        ) from error
+
+
+def _channel_options(target: str, options: ConnectionOptions) -> tuple[tuple[str, str | int], ...]:
+    if not (math.isfinite(options.connect_timeout_s) and options.connect_timeout_s > 0):
+        raise ConfigurationError(f"connect_timeout_s is {options.connect_timeout_s}: give seconds above 0")
+    connect_ms = max(1, round(options.connect_timeout_s * 1000))
+    channel_options: list[tuple[str, str | int]] = [
+        ("grpc.primary_user_agent", f"gorggle-python/{installed_version()}"),
+        # Each attempt to connect may take so long; calls fail with the attempt they wait for.
+        ("grpc.min_reconnect_backoff_ms", connect_ms),
+        ("grpc.dns_ares_query_timeout", connect_ms),
+        ("grpc.initial_reconnect_backoff_ms", min(100, connect_ms)),
+        ("grpc.max_reconnect_backoff_ms", min(MAX_BACKOFF_MS, connect_ms)),
+        # By default gRPC shares connections, and their failures, between all channels of a process.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    ]
+    if is_loopback(target):
+        # gRPC would send even these through the proxy that http_proxy names.
+        channel_options.append(("grpc.enable_http_proxy", 0))
+    if options.server_name is not None:
+        channel_options.append(("grpc.ssl_target_name_override", options.server_name))
+    return tuple(channel_options)

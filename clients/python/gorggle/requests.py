@@ -1,0 +1,135 @@
+"""From options and media to the API's requests: the only place that writes protobuf."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+
+from gorggle.errors import InvalidRequestError, InvalidSourceError
+from gorggle.results import Modality
+from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2
+
+StreamRequest = lip_reading_pb2.StreamingRecognizeRequest
+
+MAX_ALTERNATIVES = 10
+_UINT32_MAX = 2**32 - 1
+_MODALITIES: dict[str, config_pb2.Modality.ValueType] = {
+    "av": config_pb2.MODALITY_AUDIO_VISUAL,
+    "video": config_pb2.MODALITY_VIDEO_ONLY,
+    "audio": config_pb2.MODALITY_AUDIO_ONLY,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How to read; ``Client.transcribe`` explains each.
+
+    Raises:
+        InvalidRequestError: a value that no server would accept.
+    """
+
+    modality: Modality = "av"
+    model: str | None = None
+    word_times: bool = True
+    alternatives: int = 0
+    max_speakers: int = 0
+    beam_size: int = 0
+    length_penalty: float | None = None
+    start_offset_s: float = 0.0
+    face_boxes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.modality not in _MODALITIES:
+            raise InvalidRequestError(f"modality is {self.modality!r}: use one of {', '.join(_MODALITIES)}")
+        _check_count("alternatives", self.alternatives, MAX_ALTERNATIVES)
+        _check_count("max_speakers", self.max_speakers, _UINT32_MAX)
+        _check_count("beam_size", self.beam_size, _UINT32_MAX)
+        if self.length_penalty is not None and not math.isfinite(self.length_penalty):
+            raise InvalidRequestError(f"length_penalty is {self.length_penalty}: give a finite number")
+        if not (math.isfinite(self.start_offset_s) and self.start_offset_s >= 0):
+            raise InvalidRequestError(f"start_offset_s is {self.start_offset_s}: give seconds, 0 or more")
+
+
+def recognition_config(options: ReadingOptions) -> config_pb2.RecognitionConfig:
+    """Write how to read."""
+    return config_pb2.RecognitionConfig(
+        model=options.model or "",
+        modality=_MODALITIES[options.modality],
+        enable_word_times=options.word_times,
+        max_alternatives=options.alternatives,
+        max_speakers=options.max_speakers,
+        beam_size=options.beam_size,
+        length_penalty=options.length_penalty,
+        start_offset=duration_of(options.start_offset_s),
+        enable_face_boxes=options.face_boxes,
+    )
+
+
+def opening(options: ReadingOptions, *, interim_results: bool, activity_events: bool) -> StreamRequest:
+    """Write the first request of a stream."""
+    config = config_pb2.StreamingConfig(
+        recognition=recognition_config(options),
+        interim_results=interim_results,
+        activity_events=activity_events,
+    )
+    return StreamRequest(config=config)
+
+
+def media_message(chunk: bytes) -> StreamRequest:
+    """Write the next bytes of a media file."""
+    return StreamRequest(media=chunk)
+
+
+def crops_message(pixels: bytes, times_s: Iterable[float]) -> StreamRequest:
+    """Write the next mouth crops."""
+    timestamps = [duration_of(time_s) for time_s in times_s]
+    return StreamRequest(mouth_crops=media_pb2.MouthCrops(pixels=pixels, timestamps=timestamps))
+
+
+def sound_message(samples: bytes) -> StreamRequest:
+    """Write the next sound: int16, little-endian, mono, 16 kHz."""
+    return StreamRequest(pcm=media_pb2.Pcm(samples=samples))
+
+
+def clip_request(
+    options: ReadingOptions, messages: Iterable[StreamRequest]
+) -> lip_reading_pb2.RecognizeRequest:
+    """Write a whole clip, given as a stream's media messages, as one request.
+
+    Raises:
+        InvalidSourceError: there is nothing in it.
+    """
+    content, crops, samples = bytearray(), [], bytearray()
+    for message in messages:
+        content += message.media
+        samples += message.pcm.samples
+        if message.HasField("mouth_crops"):
+            crops.append(message.mouth_crops)
+    config = recognition_config(options)
+    if crops or samples:
+        pcm = media_pb2.Pcm(samples=bytes(samples)) if samples else None
+        clip = lip_reading_pb2.ElementaryClip(mouth_crops=crops, pcm=pcm)
+        return lip_reading_pb2.RecognizeRequest(config=config, elementary=clip)
+    if not content:
+        raise InvalidSourceError("the source holds no bytes: give a media file")
+    return lip_reading_pb2.RecognizeRequest(config=config, content=bytes(content))
+
+
+def address_request(options: ReadingOptions, address: str) -> lip_reading_pb2.RecognizeRequest:
+    """Write a request for a clip that lies in S3."""
+    return lip_reading_pb2.RecognizeRequest(config=recognition_config(options), uri=address)
+
+
+def duration_of(time_s: float) -> Duration:
+    """Seconds as a Duration, to the microsecond."""
+    duration = Duration()
+    duration.FromMicroseconds(round(time_s * 1e6))
+    return duration
+
+
+def _check_count(name: str, value: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise InvalidRequestError(f"{name} is {value!r}: give a whole number from 0 to {most}")

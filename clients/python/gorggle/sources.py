@@ -1,0 +1,211 @@
+"""What can be read, and how it becomes messages: files, file objects, chunks of bytes, arrays.
+
+Nothing is read before its turn: messages are made one by one, as fast as the call takes them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import stat
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, cast
+
+from gorggle import frames
+from gorggle.errors import InvalidRequestError, InvalidSourceError
+from gorggle.requests import StreamRequest, media_message
+
+MAX_CHUNK_BYTES = 16 * 2**20
+S3_SCHEME = "s3://"
+
+Bytes: TypeAlias = bytes | bytearray | memoryview
+Messages: TypeAlias = Generator[StreamRequest, None, None]
+AsyncMessages: TypeAlias = AsyncGenerator[StreamRequest, None]
+
+
+class BinaryFile(Protocol):
+    """Anything with a ``read`` that gives bytes."""
+
+    def read(self, size: int, /) -> Any:
+        """Read up to ``size`` bytes; empty at the end."""
+
+
+Source: TypeAlias = (
+    str | os.PathLike[str] | BinaryFile | Bytes | Iterable[Bytes] | AsyncIterable[Bytes] | frames.Array | None
+)
+"""A path, a binary file object, a media file's bytes, an iterable of its chunks, or an array of frames."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """A source that was checked: its name, and the messages that carry it."""
+
+    name: str
+    messages: Messages | AsyncMessages
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How to take a source; ``Client.transcribe`` explains each."""
+
+    chunk_bytes: int = 65536
+    frame_rate_hz: float | None = None
+    crops: bool = False
+    audio: frames.Samples | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.chunk_bytes <= MAX_CHUNK_BYTES:
+            raise InvalidRequestError(f"chunk_bytes is {self.chunk_bytes}: give 1 to {MAX_CHUNK_BYTES}")
+
+
+def prepared(source: Source, options: SourceOptions) -> Media:
+    """Check a source and make its messages ready.
+
+    Raises:
+        InvalidSourceError: it cannot be read, is empty, or is of a type that is not understood.
+        InvalidRequestError: the options do not go with it.
+    """
+    if source is None or frames.is_array(source):
+        return Media("", _array_messages(source, options))
+    if options.crops or options.audio is not None or options.frame_rate_hz is not None:
+        raise InvalidRequestError("crops, audio and frame_rate_hz go with arrays of frames: leave them out")
+    chunk_bytes = options.chunk_bytes
+    if isinstance(source, str | os.PathLike):
+        check_path(source)
+        return Media(os.fspath(source), _media_messages(_path_chunks(source, chunk_bytes), chunk_bytes))
+    if isinstance(source, Bytes):
+        if not memoryview(source).nbytes:
+            raise InvalidSourceError("the source holds no bytes: give the bytes of a media file")
+        return Media("", _media_messages(iter([source]), chunk_bytes))
+    if hasattr(source, "read"):
+        file = cast(BinaryFile, source)
+        return Media(_name_of(file), _file_messages(file, chunk_bytes))
+    if isinstance(source, AsyncIterable):
+        return Media("", _async_media_messages(source, chunk_bytes))
+    if isinstance(source, Iterable):
+        return Media("", _media_messages(iter(source), chunk_bytes))
+    raise InvalidSourceError(
+        f"the source is a {type(source).__name__}: give a path, a binary file, chunks of bytes or an array of frames"
+    )
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Find out before a call is made that a path cannot be read.
+
+    Raises:
+        InvalidSourceError: no path, no such file, a directory, an empty file, or no permission.
+    """
+    name = os.fspath(path)
+    if not name:
+        raise InvalidSourceError("the path is empty: give the path of a media file")
+    if name.startswith(S3_SCHEME):
+        raise InvalidSourceError(f"{name} cannot be streamed: read it with recognize(), or download it")
+    try:
+        status = Path(name).stat()
+    except (OSError, ValueError) as error:
+        raise unreadable(name, error) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InvalidSourceError(f"{name} is a directory: give the path of a media file")
+    if not os.access(name, os.R_OK):
+        raise InvalidSourceError(f"{name} cannot be read: permission denied")
+    # Pipes and devices have no size: only a regular file is known to be empty.
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+        raise InvalidSourceError(f"{name} is empty: give a media file")
+
+
+def unreadable(name: str, error: OSError | ValueError) -> InvalidSourceError:
+    """The error for a file that the system refuses to open or read."""
+    if isinstance(error, FileNotFoundError):
+        return InvalidSourceError(f"{name} does not exist")
+    shown = name if name.isprintable() else repr(name)
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return InvalidSourceError(f"{shown} cannot be read: {reason.lower()}")
+
+
+def _name_of(file: object) -> str:
+    name = getattr(file, "name", "")
+    return name if isinstance(name, str) else ""
+
+
+# ------------------------------------------------------------------------------------------------------------ messages
+
+
+def _array_messages(source: frames.Array | None, options: SourceOptions) -> Messages:
+    audio = None if options.audio is None else frames.sound(options.audio)
+    if source is None:
+        if audio is None:
+            raise InvalidSourceError(
+                "there is no source: give a path, a file, chunks of bytes or an array of frames"
+            )
+        return frames.sound_messages(audio, options.chunk_bytes)
+    rate_hz = frames.frame_rate(options.frame_rate_hz)
+    if options.crops:
+        return frames.crop_messages(frames.mouth_crops(source), rate_hz, audio, options.chunk_bytes)
+    chunks = frames.matroska(frames.pictures(source), rate_hz, audio)
+    return _media_messages(chunks, options.chunk_bytes)
+
+
+def _media_messages(chunks: Iterator[Bytes], chunk_bytes: int) -> Messages:
+    for number, chunk in enumerate(chunks):
+        yield from map(media_message, _pieces(chunk, number, chunk_bytes))
+
+
+async def _async_media_messages(chunks: AsyncIterable[Bytes], chunk_bytes: int) -> AsyncMessages:
+    number = 0
+    async for chunk in chunks:
+        for piece in _pieces(chunk, number, chunk_bytes):
+            yield media_message(piece)
+        number += 1
+
+
+def _pieces(chunk: Bytes, number: int, chunk_bytes: int) -> Iterator[bytes]:
+    """Cut a chunk of any size; small ones are sent at once, since a live source may have no more for a while."""
+    if not isinstance(chunk, Bytes):
+        raise InvalidSourceError(f"chunk {number} is a {type(chunk).__name__}: give bytes")
+    view = memoryview(chunk).cast("B")
+    for start in range(0, len(view), chunk_bytes):
+        yield bytes(view[start : start + chunk_bytes])
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def _path_chunks(path: str | os.PathLike[str], chunk_bytes: int) -> Iterator[Bytes]:
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            while chunk := file.read(chunk_bytes):
+                yield chunk
+    except OSError as error:
+        raise unreadable(os.fspath(path), error) from error
+
+
+def _file_messages(file: BinaryFile, chunk_bytes: int) -> Messages | AsyncMessages:
+    if inspect.iscoroutinefunction(file.read):
+        return _async_media_messages(_async_file_chunks(file, chunk_bytes), chunk_bytes)
+    return _media_messages(_file_chunks(file, chunk_bytes), chunk_bytes)
+
+
+def _file_chunks(file: BinaryFile, chunk_bytes: int) -> Iterator[Bytes]:
+    # A buffered file's read() waits until all is there; read1() gives what a pipe has.
+    read = getattr(file, "read1", file.read)
+    while len(chunk := _checked(read(chunk_bytes), file)):
+        yield chunk
+
+
+async def _async_file_chunks(file: BinaryFile, chunk_bytes: int) -> AsyncIterator[Bytes]:
+    while len(chunk := _checked(await file.read(chunk_bytes), file)):
+        yield chunk
+
+
+def _checked(chunk: Any, file: BinaryFile) -> Bytes:
+    if isinstance(chunk, str):
+        raise InvalidSourceError(
+            f"{_name_of(file) or 'the file'} is open in text mode: open it with mode 'rb'"
+        )
+    if not isinstance(chunk, Bytes):
+        raise InvalidSourceError(
+            f"read() gave a {type(chunk).__name__}: give a file that is open for reading bytes"
+        )
+    return chunk

@@ -1,0 +1,137 @@
+"""``python -m inference_server.avhubert``, also ``gorggle model``: converts model files and tells what is in them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inference_server.avhubert.checkpoint import DTYPES, convert, info
+from inference_server.errors import GorggleError, InvalidRequestError
+
+EXIT_OK, EXIT_FAILED = 0, 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 after a failure, 2 for wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "convert":
+            _convert(options)
+        else:
+            _info(options)
+    except (GorggleError, OSError) as error:
+        print(f"gorggle: error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gorggle model", description="Work with model files.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    converting = commands.add_parser(
+        "convert",
+        help="write a checkpoint as safetensors",
+        description="Write a checkpoint of the reference toolkit (or a model file of ours) as a safetensors file, "
+        "with configuration, units and model card inside. No code from the checkpoint is run.",
+    )
+    converting.add_argument("source", metavar="IN.pt", type=Path)
+    converting.add_argument("target", metavar="OUT.safetensors", type=Path)
+    converting.add_argument(
+        "--dtype", choices=sorted(DTYPES), help="store the weights so (default: as they are)"
+    )
+    converting.add_argument(
+        "--card",
+        metavar="CARD.json",
+        type=Path,
+        help="what to say about the model: name, description, license, trained_on, error_rates, languages",
+    )
+    converting.add_argument("--force", action="store_true", help="write over an existing file")
+    telling = commands.add_parser(
+        "info",
+        help="tell what is in a model file",
+        description="Tell what is in a model file, without building the model.",
+    )
+    telling.add_argument("path", metavar="PATH", type=Path)
+    telling.add_argument("--json", action="store_true", help="everything, for programs")
+    return parser
+
+
+def _convert(options: argparse.Namespace) -> None:
+    target: Path = options.target
+    if target.suffix != ".safetensors":
+        raise InvalidRequestError(
+            f"the name of the file to write is {target.name}: it must end in .safetensors"
+        )
+    if target.exists() and not options.force:
+        raise InvalidRequestError(f"{target} exists: give --force to write over it, or another name")
+    if not target.parent.is_dir():
+        raise InvalidRequestError(f"there is no folder {target.parent} to write {target.name} into")
+    convert(options.source, target, _card(options.card), options.dtype)
+    _tell(info(target), target)
+
+
+def _card(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InvalidRequestError(f"the card {path} cannot be read as JSON: {error}") from error
+    if not isinstance(card, dict):
+        raise InvalidRequestError(f"the card {path} must be a JSON object, not a {type(card).__name__}")
+    return card
+
+
+def _info(options: argparse.Namespace) -> None:
+    described = info(options.path)
+    if options.json:
+        print(json.dumps(described, indent=2))
+    else:
+        _tell(described, options.path)
+
+
+def _tell(described: Mapping[str, Any], path: Path) -> None:
+    """Print what a person wants to know."""
+    config, card = described["config"], described["card"]
+    lines = {
+        "file": f"{path} ({described['size_bytes'] / 1e6:.1f} MB, {described['layout']})",
+        "name": described["name"],
+        "description": card.get("description", ""),
+        "parameters": f"{described['parameters'] / 1e6:.1f} million, "
+        + ", ".join(f"{count} tensors in {dtype}" for dtype, count in described["dtypes"].items()),
+        "encoder": f"{config['encoder_layers']} layers of width {config['encoder_dim']}",
+        "decoder": f"{config['decoder_layers']} layers of width {config['decoder_dim']}",
+        "units": f"{described['units']}" + (", SentencePiece" if described["has_sentencepiece"] else ""),
+        "modalities": ", ".join(described["modalities"]),
+        "trained on": card.get("trained_on", ""),
+        "license": _license(card.get("license")),
+    }
+    for name, value in lines.items():
+        if value:
+            print(f"{name:<12} {value}")
+    for rate in card.get("error_rates", ()):
+        print(
+            f"{'error rate':<12} {rate['word_error_rate_percent']:.1f} % "
+            f"({rate['modality']}, {rate['condition']}; {rate['dataset']})"
+        )
+    for problem in described["problems"]:
+        print(f"{'problem':<12} {problem}")
+
+
+def _license(entry: object) -> str:
+    if not isinstance(entry, dict) or not entry.get("name"):
+        return "the file does not say: find out before you use it"
+    match entry.get("commercial_use"):
+        case None:
+            commercial_use = "not stated"
+        case permitted:
+            commercial_use = "permitted" if permitted else "forbidden"
+    return f"{entry['name']} (commercial use {commercial_use})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""A loaded model: the one object through which the server reads lips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference_server.avhubert import alignment, inputs, search
+from inference_server.avhubert.alignment import WordTime
+from inference_server.avhubert.config import EOS, ModelConfig
+from inference_server.avhubert.inputs import Array
+from inference_server.avhubert.network import AVHubertNetwork
+from inference_server.avhubert.search import Hypothesis
+from inference_server.avhubert.text import Vocabulary
+from inference_server.errors import InvalidRequestError, ModelFormatError
+
+__all__ = ["AVHubertNetwork", "Model"]
+
+
+class Model:
+    """Weights, units and card of one checkpoint, ready to encode and search.
+
+    All methods accept torch tensors or numpy arrays, and return tensors on the model's device.
+    One thread at a time may use a model.
+    """
+
+    def __init__(
+        self, network: AVHubertNetwork, vocabulary: Vocabulary, card: Mapping[str, Any] | None = None
+    ) -> None:
+        if len(vocabulary) != network.config.vocabulary_size:
+            raise ModelFormatError(
+                f"the dictionary has {len(vocabulary)} units, the decoder {network.config.vocabulary_size}: "
+                "they do not belong together"
+            )
+        self.network = network.eval()
+        self.vocabulary = vocabulary
+        self.card: dict[str, Any] = dict(card or {})
+
+    @property
+    def config(self) -> ModelConfig:
+        """The sizes of the model."""
+        return self.network.config
+
+    @property
+    def units(self) -> list[str]:
+        """The output units; the index is the id."""
+        return self.vocabulary.units
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights, and of all that is computed but the search's scores."""
+        return self._weight.dtype
+
+    @property
+    def _weight(self) -> Tensor:
+        return self.network.decoder.embed_tokens.weight
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        video: Array | None = None,
+        audio: Array | None = None,
+        padding_mask: Array | None = None,
+        *,
+        has_video: Array | None = None,
+        has_audio: Array | None = None,
+    ) -> Tensor:
+        """Encode a batch of clips.
+
+        Args:
+            video: (B, T, 88, 88), normalised mouth crops at 25 fps; None if the batch has no video.
+            audio: (B, T, 104), stacked and layer-normalised filterbank energies at 25 Hz; None if it has no sound.
+            padding_mask: bool (B, T), true where padded.
+            has_video: bool (B,), false for those clips of a mixed batch that have no video.
+            has_audio: bool (B,), likewise for sound.
+
+        Returns:
+            (B, T, D); what stands at padded frames means nothing.
+
+        Raises:
+            InvalidRequestError: neither video nor audio, or arrays that do not fit together.
+        """
+        frames = None if video is None else inputs.video_frames(video, self.device, self.dtype)
+        shape = ("B", "T") if frames is None else tuple(frames.shape[:2])
+        sound = None
+        if audio is not None:
+            sound = inputs.features("audio", audio, (*shape, self.config.audio_dim), self.device, self.dtype)
+        present = frames if frames is not None else sound
+        if present is None:
+            raise InvalidRequestError("neither video nor audio was given; expected at least one")
+        batch, length = present.shape[:2]
+        padded = None if padding_mask is None else inputs.mask(padding_mask, batch, length, self.device)
+        return self.network.encode(
+            frames,
+            sound,
+            padded,
+            has_video=None
+            if has_video is None
+            else inputs.presence("has_video", has_video, batch, self.device),
+            has_audio=None
+            if has_audio is None
+            else inputs.presence("has_audio", has_audio, batch, self.device),
+        )
+
+    @torch.inference_mode()
+    def logits(self, encoder_out: Array, padding_mask: Array | None, prev_output_tokens: Array) -> Tensor:
+        """Score every next unit under teacher forcing.
+
+        Args:
+            encoder_out: (B, T, D).
+            padding_mask: bool (B, T), true where padded.
+            prev_output_tokens: (B, L), starting with ``</s>``.
+
+        Returns:
+            (B, L, V).
+        """
+        encoded, padded = self._encoded(encoder_out, padding_mask)
+        tokens = inputs.unit_ids(
+            "prev_output_tokens", prev_output_tokens, len(encoded), self.config.vocabulary_size, self.device
+        )
+        return self.network.decode(encoded, padded, tokens)
+
+    @torch.inference_mode()
+    def beam_search(
+        self,
+        encoder_out: Array,
+        padding_mask: Array | None = None,
+        *,
+        beam: int,
+        length_penalty: float = 1.0,
+        max_len: int | Sequence[int],
+    ) -> list[list[Hypothesis]]:
+        """Find the most probable readings of each clip.
+
+        Args:
+            encoder_out: (B, T, D).
+            padding_mask: bool (B, T), true where padded.
+            beam: how many hypotheses live at a time; 1 is greedy.
+            length_penalty: the power of the length that sums of log-probabilities are divided by;
+                above 1 favours long readings.
+            max_len: the most units before ``</s>``, for all clips or one number for each.
+
+        Returns:
+            For each clip up to ``beam`` hypotheses, best first.
+
+        Raises:
+            InvalidRequestError: arguments out of range.
+            ModelFormatError: the model's scores are not finite.
+        """
+        encoded, padded = self._encoded(encoder_out, padding_mask)
+        if beam < 1:
+            raise InvalidRequestError(f"beam is {beam}; expected at least 1")
+        limits = inputs.unit_limits(max_len, len(encoded), self.config.max_target_size - 1)
+        found = search.beam_search(
+            self.network.decoder, encoded, padded, beam=beam, length_penalty=length_penalty, limits=limits
+        )
+        return [
+            [replace(hypothesis, text=self.vocabulary.text(hypothesis.tokens)) for hypothesis in of_clip]
+            for of_clip in found
+        ]
+
+    @torch.inference_mode()
+    def word_times(
+        self, encoder_out: Array, hypothesis: Hypothesis, *, speech_activity: Array | None = None
+    ) -> list[WordTime]:
+        """When each word of a hypothesis is said.
+
+        Args:
+            encoder_out: (T, D), one clip without its padding.
+            hypothesis: one that ``beam_search`` found for this clip.
+            speech_activity: (T,), the probability of speech in each frame, where the caller knows it.
+
+        Returns:
+            One entry for each word of ``hypothesis.text``.
+        """
+        encoded = inputs.features(
+            "encoder_out", encoder_out, ("T", self.config.encoder_dim), self.device, self.dtype
+        )
+        activity = None
+        if speech_activity is not None:
+            cpu = torch.device("cpu")
+            activity = inputs.features(
+                "speech_activity", speech_activity, (len(encoded),), cpu, torch.float64
+            ).numpy()
+        previous = torch.tensor([[EOS, *hypothesis.tokens[:-1]]], device=self.device)
+        _, attention = self.network.decode_with_attention(encoded.unsqueeze(0), None, previous)
+        return alignment.word_times(
+            attention[0].float().cpu().numpy(),
+            [self.units[token] for token in hypothesis.tokens],
+            token_scores=hypothesis.token_scores,
+            speech_activity=activity,
+        )
+
+    def _encoded(self, encoder_out: Array, padding_mask: Array | None) -> tuple[Tensor, Tensor | None]:
+        wanted = ("B", "T", self.config.encoder_dim)
+        encoded = inputs.features("encoder_out", encoder_out, wanted, self.device, self.dtype)
+        if padding_mask is None:
+            return encoded, None
+        return encoded, inputs.mask(padding_mask, encoded.shape[0], encoded.shape[1], self.device)

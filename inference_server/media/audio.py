@@ -1,0 +1,240 @@
+"""What the model and the endpointing hear: stacked log mel energies, and how far speech stands above the noise."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inference_server.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SAMPLE_RATE_HZ = 16_000
+FRAME_RATE_HZ = 25
+SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
+
+# The filterbank of python_speech_features' ``logfbank`` with its defaults: AV-HuBERT was trained on it.
+WINDOW_SAMPLES = 400
+STEP_SAMPLES = 160
+FFT_SAMPLES = 512
+MEL_BANDS = 26
+PRE_EMPHASIS = 0.97
+STACKED = 4
+FEATURES = MEL_BANDS * STACKED
+LAYER_NORM_EPSILON = 1e-5
+
+# Windows worked on at once, so that an hour of sound needs no more memory than a minute.
+WINDOWS_AT_ONCE = 6000
+
+
+def audio_features(wav: NDArray[np.int16]) -> NDArray[np.float32]:
+    """What the model hears of a waveform: log mel energies at 100 Hz, four stacked, each frame layer-normalised.
+
+    Args:
+        wav: int16 (S,), 16 kHz mono.
+
+    Returns:
+        (T, 104) at 25 Hz, one frame begun every 640 samples of what a window of 25 ms reaches; (0, 104) for none.
+
+    Raises:
+        InvalidRequestError: not one-dimensional int16.
+
+    Source: AV-HuBERT's preparation; python_speech_features 0.6 for the filterbank.
+    """
+    return layer_normed(stacked(log_mel_energies(wav)))
+
+
+def log_mel_energies(wav: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Natural logarithm of 26 mel band energies: (windows, 26) at 100 Hz, the last window zero-padded."""
+    _refuse_unless_waveform(wav)
+    if not len(wav):
+        return np.zeros((0, MEL_BANDS), np.float32)
+    windows = 1 + max(0, -(-(len(wav) - WINDOW_SAMPLES) // STEP_SAMPLES))
+    pieces = range(0, windows, WINDOWS_AT_ONCE)
+    return np.concatenate([_energies(wav, first, min(first + WINDOWS_AT_ONCE, windows)) for first in pieces])
+
+
+def stacked(energies: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Four consecutive windows side by side, zeros after the last: (windows, 26) -> (T, 104)."""
+    padding = -len(energies) % STACKED
+    return np.pad(energies, ((0, padding), (0, 0))).reshape(-1, energies.shape[1] * STACKED)
+
+
+def layer_normed(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each frame to mean 0 and variance 1 over its numbers."""
+    centred = features - features.mean(axis=1, keepdims=True)
+    deviation = np.sqrt(np.mean(centred**2, axis=1, keepdims=True) + LAYER_NORM_EPSILON)
+    normed: NDArray[np.float32] = (centred / deviation).astype(np.float32)
+    return normed
+
+
+def _energies(wav: NDArray[np.int16], first: int, end: int) -> NDArray[np.float32]:
+    """The mel energies of windows ``first`` up to ``end``."""
+    start, stop = first * STEP_SAMPLES, (end - 1) * STEP_SAMPLES + WINDOW_SAMPLES
+    # Pre-emphasis takes the sample before: the very first one has none, and stays as it is.
+    samples = wav[max(start - 1, 0) : stop].astype(np.float64)
+    before = samples[:-1] if start else np.concatenate([[0.0], samples[:-1]])
+    emphasised = samples[-len(before) :] - PRE_EMPHASIS * before
+    emphasised = np.pad(emphasised, (0, stop - start - len(emphasised)))
+    windows = np.lib.stride_tricks.sliding_window_view(emphasised, WINDOW_SAMPLES)[::STEP_SAMPLES]
+    power = np.abs(np.fft.rfft(windows, FFT_SAMPLES)) ** 2 / FFT_SAMPLES
+    energies = power @ _mel_filters().T
+    logarithms: NDArray[np.float64] = np.log(np.where(energies == 0, np.finfo(np.float64).eps, energies))
+    return logarithms.astype(np.float32)
+
+
+@cache
+def _mel_filters() -> NDArray[np.float64]:
+    """Triangles on the mel scale from 0 to 8 kHz, their corners on whole FFT bins: (26, 257)."""
+    mels = np.linspace(0.0, 2595 * np.log10(1 + SAMPLE_RATE_HZ / 2 / 700), MEL_BANDS + 2)
+    corners = np.floor((FFT_SAMPLES + 1) * 700 * (10 ** (mels / 2595) - 1) / SAMPLE_RATE_HZ)
+    bins = np.arange(FFT_SAMPLES // 2 + 1)
+    left, centre, right = (corners[shift : shift + MEL_BANDS, None] for shift in range(3))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rising = np.where((bins >= left) & (bins < centre), (bins - left) / (centre - left), 0.0)
+        falling = np.where((bins >= centre) & (bins < right), (right - bins) / (right - centre), 0.0)
+    return rising + falling
+
+
+# Speech shows between these frequencies; hum lies below, hiss above.
+SPEECH_BAND_EDGES_HZ = (150, 300, 500, 800, 1200, 1800, 2600, 4000)
+
+# A sound of speech fills some of the bands, never all.
+LOUDEST_BANDS = 3
+
+# Power is averaged over so many frames: that halves the chance variation of noise, at 40 ms of delay.
+SMOOTHED_FRAMES = 3
+
+# The noise in a band is its weakest moment of the last 2.4 s: even fast talkers leave each band empty that often.
+# A new steady noise is known for one as soon.
+NOISE_FRAMES = 60
+
+# The first frames are judged together, so that noise which was there from the start is not taken for speech.
+FIRST_FRAMES = 12
+
+QUIETEST_NOISE_DB = 20.0  # of one unit of int16: below lies dither
+MAX_LEVEL_DB = 30.0
+
+# White noise reaches 5.6 dB in one frame of a thousand.
+SPEECH_LEVEL_DB, SPEECH_SLOPE_DB = 6.5, 0.8
+
+SAMPLES_AT_ONCE = 60 * SAMPLE_RATE_HZ
+
+
+class SpeechMeter:
+    """Measures how far sound stands above its steady background, frame by frame as it comes."""
+
+    def __init__(self) -> None:
+        self._rest = np.zeros(0, np.int16)
+        self._powers: deque[NDArray[np.float64]] = deque(maxlen=SMOOTHED_FRAMES)
+        self._recent_db: deque[NDArray[np.float64]] = deque(maxlen=NOISE_FRAMES)
+        self._first_db: list[NDArray[np.float64]] | None = []
+
+    def push(self, samples: NDArray[np.int16]) -> NDArray[np.float32]:
+        """Take in sound; give the level of each frame of 640 samples that it completes.
+
+        Returns:
+            dB above the background, 0 to 30. The first 12 frames come together with the twelfth.
+
+        Raises:
+            InvalidRequestError: not one-dimensional int16.
+        """
+        _refuse_unless_waveform(samples)
+        samples = np.concatenate([self._rest, samples])
+        whole = len(samples) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
+        self._rest = samples[whole:]
+        return self._levels(samples[:whole], is_end=False)
+
+    def finish(self) -> NDArray[np.float32]:
+        """The levels of what is left, the last frame padded with silence."""
+        rest = np.pad(self._rest, (0, -len(self._rest) % SAMPLES_PER_FRAME))
+        self._rest = rest[:0]
+        return self._levels(rest, is_end=True)
+
+    def _levels(self, samples: NDArray[np.int16], *, is_end: bool) -> NDArray[np.float32]:
+        bands_db = [self._smoothed_db(power) for power in _band_powers(samples)]
+        if self._first_db is not None:
+            self._first_db += bands_db
+            if len(self._first_db) < FIRST_FRAMES and not is_end:
+                return np.zeros(0, np.float32)
+            bands_db, self._first_db = self._first_db, None
+            self._recent_db.extend(bands_db[:FIRST_FRAMES])
+        return np.array([self._level(frame_db) for frame_db in bands_db], np.float32)
+
+    def _smoothed_db(self, power: NDArray[np.float64]) -> NDArray[np.float64]:
+        self._powers.append(power)
+        mean: NDArray[np.float64] = np.mean(self._powers, axis=0)
+        smoothed_db: NDArray[np.float64] = np.maximum(10 * np.log10(mean + 1e-9), QUIETEST_NOISE_DB)
+        return smoothed_db
+
+    def _level(self, bands_db: NDArray[np.float64]) -> float:
+        self._recent_db.append(bands_db)
+        above_noise = np.clip(bands_db - np.min(self._recent_db, axis=0), 0, MAX_LEVEL_DB)
+        return float(np.sort(above_noise)[-LOUDEST_BANDS:].mean())
+
+
+class SpeechDetector:
+    """Judges sound that grows: ``speech_probability`` piece by piece, with the same numbers."""
+
+    def __init__(self) -> None:
+        self._meter = SpeechMeter()
+
+    def push(self, samples: NDArray[np.int16]) -> NDArray[np.float32]:
+        """Take in sound; give the probability of speech in each frame of 640 samples that it completes.
+
+        The first 12 frames come together with the twelfth.
+
+        Raises:
+            InvalidRequestError: not one-dimensional int16.
+        """
+        return probability_of_speech(self._meter.push(samples))
+
+    def finish(self) -> NDArray[np.float32]:
+        """The probabilities of what is left, the last frame padded with silence."""
+        return probability_of_speech(self._meter.finish())
+
+
+def speech_levels(wav: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Level of speech above the background in dB, 0 to 30: (T,) at 25 Hz, T the number of begun frames."""
+    _refuse_unless_waveform(wav)
+    meter = SpeechMeter()
+    pieces = [
+        meter.push(wav[first : first + SAMPLES_AT_ONCE]) for first in range(0, len(wav), SAMPLES_AT_ONCE)
+    ]
+    return np.concatenate([*pieces, meter.finish()])
+
+
+def probability_of_speech(levels_db: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How likely sound of such a level is speech, 0 to 1."""
+    odds_against: NDArray[np.float32] = np.exp((SPEECH_LEVEL_DB - levels_db) / SPEECH_SLOPE_DB)
+    return (1 / (1 + odds_against)).astype(np.float32)
+
+
+def speech_probability(wav: NDArray[np.int16]) -> NDArray[np.float32]:
+    """How likely someone speaks, 0 to 1: (T,) at 25 Hz. For sound that grows use ``SpeechDetector``.
+
+    Steady noise of any loudness counts as background after at most 2.4 s; music and other voices count as speech.
+
+    Raises:
+        InvalidRequestError: not one-dimensional int16.
+    """
+    return probability_of_speech(speech_levels(wav))
+
+
+def _band_powers(samples: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Mean power in each speech band, one unit of int16 squared: (T, 7)."""
+    frames = samples.reshape(-1, SAMPLES_PER_FRAME) * np.hanning(SAMPLES_PER_FRAME)
+    power = np.abs(np.fft.rfft(frames)) ** 2 / SAMPLES_PER_FRAME
+    edges = np.array(SPEECH_BAND_EDGES_HZ) * SAMPLES_PER_FRAME // SAMPLE_RATE_HZ
+    bands: NDArray[np.float64] = np.add.reduceat(power, edges, axis=1)[:, :-1] / np.diff(edges)
+    return bands
+
+
+def _refuse_unless_waveform(wav: NDArray[np.int16]) -> None:
+    if not isinstance(wav, np.ndarray) or wav.ndim != 1 or wav.dtype != np.int16:
+        found = f"{wav.dtype} {wav.shape}" if isinstance(wav, np.ndarray) else type(wav).__name__
+        raise InvalidRequestError(f"the waveform is {found}; expected int16 of shape (S,), mono at 16 kHz")

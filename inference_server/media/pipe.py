@@ -1,0 +1,140 @@
+"""A bounded queue of bytes between the event loop, which receives them, and a thread, which decodes them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEFAULT_CAPACITY_BYTES = 2**20
+
+
+class BytePipe:
+    """One writer, one reader, at most ``capacity_bytes`` between them.
+
+    The writer is slowed, never buffered without end: ``write`` blocks, ``write_async`` waits, ``try_write`` takes
+    what fits. Either side may ``abort``: from then on both sides get the error, also where one is waiting.
+    Offers the decoder ``read`` alone: FFmpeg would block on a ``seek`` into a stream that still grows.
+    """
+
+    def __init__(self, capacity_bytes: int = DEFAULT_CAPACITY_BYTES) -> None:
+        self._capacity = capacity_bytes
+        self._buffer = bytearray()  # not a queue of chunks: a million chunks of one byte would weigh 100 MB
+        self._changed = threading.Condition()
+        self._closed = False
+        self._discards = False
+        self._error: BaseException | None = None
+        self._wake_writer: Callable[[], None] | None = None
+        self._bytes_written = 0
+
+    @property
+    def bytes_written(self) -> int:
+        """How many bytes the pipe has taken since it was made."""
+        return self._bytes_written
+
+    def room(self) -> int:
+        """How many bytes would be taken without waiting."""
+        with self._changed:
+            return self._capacity - len(self._buffer)
+
+    def try_write(self, data: bytes | memoryview) -> int:
+        """Take as much of ``data`` as there is room for, and say how much that was."""
+        with self._changed:
+            return self._take(memoryview(data))
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take all of ``data``, blocking the calling thread until the reader has made room."""
+        rest = memoryview(data)
+        with self._changed:
+            while rest:
+                self._changed.wait_for(self._is_writable)
+                rest = rest[self._take(rest) :]
+
+    async def write_async(self, data: bytes | memoryview) -> None:
+        """Take all of ``data``, letting the event loop go on until the reader has made room."""
+        rest = memoryview(data)
+        while rest:
+            with self._changed:
+                taken = self._take(rest)
+                room = None if taken else self._promise_of_room()
+            rest = rest[taken:]
+            if room is not None:
+                await room
+
+    def close(self) -> None:
+        """The input ends here: once all is read, ``read`` returns nothing."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def discard(self) -> None:
+        """The reader is done: what is in the pipe, and what is still written, is thrown away."""
+        with self._changed:
+            self._discards = True
+            self._buffer.clear()
+            self._notify_writer()
+            self._changed.notify_all()
+
+    def abort(self, error: BaseException) -> None:
+        """Make every waiting and later ``read`` and ``write`` raise ``error``. The first error stays."""
+        with self._changed:
+            self._error = self._error or error
+            self._buffer.clear()
+            self._notify_writer()
+            self._changed.notify_all()
+
+    def read(self, size: int) -> bytes:
+        """Between 1 and ``size`` bytes, as soon as there are any; ``b""`` at the end of the input."""
+        with self._changed:
+            self._changed.wait_for(self._is_readable)
+            if self._error is not None:
+                raise self._error
+            data = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            # Half empty before the writer is woken: fewer turns between the threads.
+            if len(self._buffer) <= self._capacity // 2:
+                self._notify_writer()
+                self._changed.notify_all()
+            return data
+
+    def _is_readable(self) -> bool:
+        return bool(self._buffer) or self._closed or self._discards or self._error is not None
+
+    def _is_writable(self) -> bool:
+        return len(self._buffer) < self._capacity or self._discards or self._error is not None
+
+    def _take(self, data: memoryview) -> int:
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            raise ValueError("the pipe was closed: nothing can be written after the end of the input")
+        if self._discards:
+            return len(data)
+        taken = min(len(data), self._capacity - len(self._buffer))
+        self._buffer += data[:taken]
+        self._bytes_written += taken
+        self._changed.notify_all()
+        return taken
+
+    def _promise_of_room(self) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        room: asyncio.Future[None] = loop.create_future()
+
+        def fulfil() -> None:
+            if not room.done():
+                room.set_result(None)
+
+        def wake() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(fulfil)
+
+        self._wake_writer = wake
+        return room
+
+    def _notify_writer(self) -> None:
+        if self._wake_writer is not None:
+            self._wake_writer()
+            self._wake_writer = None

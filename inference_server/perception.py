@@ -1,0 +1,350 @@
+"""From media to a scene: pictures to faces with mouth crops, sound to speech, on one clock.
+
+Two ways in: a container's bytes, decoded and searched for faces here, and mouth crops with sound that a client cut itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inference_server.elementary import CropGrid, Crops, Elementary, Sound
+from inference_server.errors import InvalidMediaError, InvalidRequestError, NoFaceError, OutOfRangeError
+from inference_server.intake import Intake
+from inference_server.media.audio import SpeechMeter, probability_of_speech
+from inference_server.media.container import MediaLimits, StreamInfo, decode
+from inference_server.media.pipe import BytePipe
+from inference_server.media.timeline import GreyFrame, TimelineEnd, Waveform, on_timeline
+from inference_server.recognizer import samples_of, seconds_of
+from inference_server.scene import FACE_BOX_EVERY_FRAMES, FaceTrack, Scene
+from inference_server.transcript import (
+    AUDIO_SAMPLE_RATE_HZ,
+    VIDEO_FRAME_RATE_HZ,
+    Event,
+    FaceBox,
+    MediaInfo,
+    Modality,
+    RecognitionOptions,
+    StreamWarning,
+    WarningKind,
+)
+from inference_server.vision.activity import CropActivity, LipActivity
+from inference_server.vision.faces import Box, FaceFinder
+from inference_server.vision.mouth import MouthCrop, MouthCropper, mean_face
+from inference_server.vision.tracks import FaceTracker, TrackedFace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from inference_server.settings import ServerSettings
+
+# The scene is looked at whenever it has grown by so much: 0.4 s.
+STEP_FRAMES = 10
+# Crops or sound that lag this far behind the other are taken as absent.
+MAX_LAG_FRAMES = 5 * VIDEO_FRAME_RATE_HZ
+# A face that is away for longer begins a new track when it returns.
+MAX_ABSENCE_FRAMES = 25
+# A face seen for less is a false alarm of the detector.
+MIN_FACE_FRAMES = 12
+
+
+def perception_of(
+    intake: BytePipe | Intake[Elementary],
+    options: RecognitionOptions,
+    settings: ServerSettings,
+    limit_s: float,
+) -> ContainerPerception | ElementaryPerception:
+    """Perceive what comes through an intake: a pipe of container bytes, or a queue of crops and sound."""
+    if isinstance(intake, BytePipe):
+        return ContainerPerception(intake, options, settings, limit_s)
+    return ElementaryPerception(intake, options, limit_s)
+
+
+class _SceneBuilder:
+    """What both ways have in common: sound, and faces that were seen long enough."""
+
+    def __init__(self, options: RecognitionOptions) -> None:
+        self.scene = Scene()
+        self.has_sound = self.has_pictures = False
+        self.faces_now = 0
+        self._options = options
+        self._speech = SpeechMeter()
+        self._seen_frames: dict[int, int] = {}
+
+    @property
+    def faces_seen(self) -> int:
+        """Faces seen for long enough to count."""
+        return sum(frames >= MIN_FACE_FRAMES for frames in self._seen_frames.values())
+
+    def _hear(self, samples: NDArray[np.int16]) -> None:
+        self.scene.add_sound(samples)
+        self.scene.judge_sound(probability_of_speech(self._speech.push(samples)))
+
+    def _note_face(self, track_id: int) -> None:
+        self._seen_frames[track_id] = self._seen_frames.get(track_id, 0) + 1
+
+
+class ContainerPerception(_SceneBuilder):
+    """Decodes a container, follows the faces in it and cuts out their mouths."""
+
+    def __init__(
+        self, pipe: BytePipe, options: RecognitionOptions, settings: ServerSettings, limit_s: float
+    ) -> None:
+        super().__init__(options)
+        self._pipe = pipe
+        self._limits = MediaLimits(limit_s, settings.max_spooled_bytes, settings.max_frame_pixels)
+        self._tracker = FaceTracker(FaceFinder(settings.landmark_model), max_faces=options.max_speakers)
+        self._mouths: dict[int, _Mouth] = {}
+        self._told_of_too_many = False
+
+    def steps(self) -> Iterator[Iterable[Event]]:
+        """Decode and look, a little at a time.
+
+        Raises:
+            GorggleError: the media cannot be read, or lacks what is to be read.
+        """
+        modality = self._options.modality
+        decoded = decode(self._pipe, self._limits, pictures=modality.sees, sound=modality.hears)
+        next_step = STEP_FRAMES
+        for item in on_timeline(decoded, self._limits):
+            match item:
+                case StreamInfo():
+                    yield self._open(item)
+                case GreyFrame():
+                    yield from self._look(item)
+                case Waveform():
+                    self._hear(item.samples)
+                case TimelineEnd():
+                    yield self._end(item)
+            if max(self.scene.seen_until, self.scene.heard_until) >= next_step:
+                next_step = max(self.scene.seen_until, self.scene.heard_until) + STEP_FRAMES
+                yield ()
+
+    def _open(self, info: StreamInfo) -> list[Event]:
+        modality = self._options.modality
+        if modality is Modality.VIDEO_ONLY and not info.has_video:
+            raise NoFaceError("the media has no pictures: send video, or read the sound (modality audio)")
+        if modality is Modality.AUDIO_ONLY and not info.has_audio:
+            raise InvalidMediaError("the media has no sound: send sound, or read the lips (modality video)")
+        self.has_sound, self.has_pictures = info.has_audio, info.has_video
+        events: list[Event] = [
+            MediaInfo(
+                container=info.container,
+                video_codec=info.video_codec,
+                audio_codec=info.audio_codec,
+                width_px=info.width_px,
+                height_px=info.height_px,
+                frame_rate_hz=info.frame_rate_hz,
+                duration_s=info.duration_s,
+                rotation_degrees=info.rotation_degrees,
+            )
+        ]
+        if modality is Modality.AUDIO_VISUAL and not info.has_audio:
+            events.append(
+                StreamWarning(
+                    WarningKind.NO_AUDIO, "the media has no sound: the words are read from the lips alone"
+                )
+            )
+        return events
+
+    def _look(self, frame: GreyFrame) -> Iterator[Iterable[Event]]:
+        faces = {face.track_id: face for face in self._tracker.update(frame.pixels, frame.index)}
+        self.faces_now = len(faces)
+        for person in faces:
+            self._note_face(person)
+            if person not in self._mouths:
+                self._mouths[person] = _Mouth(self.scene.begin_track(person, frame.index))
+        for person, mouth in list(self._mouths.items()):
+            mouth.see(frame, faces.get(person))
+            if frame.index - mouth.last_seen > MAX_ABSENCE_FRAMES:
+                self._mouths.pop(person).end()
+        known = [mouth.track.end for mouth in self._mouths.values()]
+        self.scene.seen_until = max(self.scene.seen_until, min([*known, frame.index + 1]))
+        if self._tracker.faces_dropped and not self._told_of_too_many:
+            self._told_of_too_many = True
+            most = self._options.max_speakers
+            yield [
+                StreamWarning(
+                    WarningKind.TOO_MANY_FACES, f"more faces are seen than the {most} that are followed"
+                )
+            ]
+
+    def _end(self, end: TimelineEnd) -> list[Event]:
+        for mouth in self._mouths.values():
+            mouth.end()
+        self.scene.seen_until = max(self.scene.seen_until, end.frames)
+        if self.has_sound:
+            self.scene.judge_sound(probability_of_speech(self._speech.finish()))
+        if not end.truncated and not end.broken_packets:
+            return []
+        what = "ends before its declared length" if end.truncated else "is damaged"
+        broken = f"; {end.broken_packets} broken packets were skipped" if end.broken_packets else ""
+        return [StreamWarning(WarningKind.DAMAGED_MEDIA, f"the media {what}{broken}: words may be missing")]
+
+
+class _Mouth:
+    """One followed face on its way into the scene."""
+
+    def __init__(self, track: FaceTrack) -> None:
+        self.track = track
+        self.last_seen = track.start
+        self._cropper = MouthCropper(mean_face(), max_gap_frames=MAX_ABSENCE_FRAMES)
+        self._activity = LipActivity()
+        self._next_box = track.start
+
+    def see(self, frame: GreyFrame, face: TrackedFace | None) -> None:
+        """Take in the face in one frame, or its absence."""
+        if face is not None:
+            self.last_seen = frame.index
+        landmarks = None if face is None else face.landmarks
+        self._add(self._cropper.push(frame.index, frame.pixels, landmarks))
+        self.track.speaking.extend(self._activity.push(frame.index, landmarks))
+        if face is not None and frame.index >= self._next_box:
+            self._next_box = frame.index + FACE_BOX_EVERY_FRAMES
+            self.track.boxes.append(_face_box(frame, face.box))
+
+    def end(self) -> None:
+        """The face is gone: what was filled in since it was last seen is not kept."""
+        self._add(self._cropper.flush())
+        self.track.speaking.extend(self._activity.finish())
+        self.track.end_at(self.last_seen + 1)
+
+    def _add(self, crops: Iterable[MouthCrop]) -> None:
+        for crop in crops:
+            self.track.add_crop(crop.frame_index, crop.pixels)
+
+
+def _face_box(frame: GreyFrame, box: Box) -> FaceBox:
+    height, width = frame.pixels.shape
+    return FaceBox(
+        offset_s=seconds_of(frame.index),
+        left=box.left / width,
+        top=box.top / height,
+        width=box.width / width,
+        height=box.height / height,
+    )
+
+
+class ElementaryPerception(_SceneBuilder):
+    """Takes crops and sound as a client cut them."""
+
+    def __init__(self, intake: Intake[Elementary], options: RecognitionOptions, limit_s: float) -> None:
+        super().__init__(options)
+        self._intake, self._limit_s = intake, limit_s
+        self._grids: dict[int, tuple[CropGrid, FaceTrack, CropActivity]] = {}
+        self._samples = 0
+        self._told_of_lag = False
+        # Taken to come until they lag too far behind.
+        self.has_sound, self.has_pictures = options.modality.hears, options.modality.sees
+
+    def steps(self) -> Iterator[Iterable[Event]]:
+        """Take in crops and sound, a message at a time.
+
+        Raises:
+            GorggleError: there is nothing, too much, or not what is to be read.
+        """
+        while (item := self._intake.take()) is not None:
+            match item:
+                case Crops() if self._options.modality.sees:
+                    self._see(item)
+                case Sound() if self._options.modality.hears:
+                    self._listen(item)
+                case _:
+                    continue  # what is not read is not looked at
+            yield self._balance()
+        yield self._end()
+
+    def _see(self, crops: Crops) -> None:
+        if crops.times_s and crops.times_s[-1] > self._limit_s:
+            raise self._too_long(crops.times_s[-1])
+        if crops.face not in self._grids:
+            if len(self._grids) >= self._options.max_speakers:
+                raise InvalidRequestError(
+                    f"crops of {len(self._grids) + 1} faces were sent; max_speakers is {self._options.max_speakers}"
+                )
+            self._grids[crops.face] = CropGrid(), self.scene.begin_track(crops.face, 0), CropActivity()
+        grid, track, activity = self._grids[crops.face]
+        for time_s, pixels in zip(crops.times_s, crops.pixels, strict=True):
+            self._place(crops.face, track, activity, grid.push(time_s, pixels))
+        self.scene.seen_until = min(grid.known_until for grid, _, _ in self._grids.values())
+
+    def _place(
+        self,
+        face: int,
+        track: FaceTrack,
+        activity: CropActivity,
+        placed: Iterable[tuple[int, NDArray[np.uint8]]],
+    ) -> None:
+        for frame, crop in placed:
+            before = track.end
+            track.add_crop(frame, crop)
+            track.speaking.extend(activity.push(frame, crop))
+            for _ in range(max(before, track.start), track.end):
+                self._note_face(face)
+
+    def _listen(self, sound: Sound) -> None:
+        if not self.has_sound:
+            return  # given up, with a warning
+        self._samples += len(sound.samples)
+        if self._samples / AUDIO_SAMPLE_RATE_HZ > self._limit_s:
+            raise self._too_long(self._samples / AUDIO_SAMPLE_RATE_HZ)
+        self._hear(sound.samples)
+
+    def _balance(self) -> list[Event]:
+        """Take what lags far behind as absent, so that the rest is not held up without end."""
+        if self._options.modality is not Modality.AUDIO_VISUAL:
+            return []
+        seen, heard = self.scene.seen_until, self.scene.heard_until
+        if abs(seen - heard) <= MAX_LAG_FRAMES:
+            return []
+        if seen < heard:
+            self.scene.seen_until = heard - MAX_LAG_FRAMES
+            return self._tell_of_lag("the pictures are", heard - seen)
+        if not self._samples:
+            self.has_sound = False
+            return [
+                StreamWarning(WarningKind.NO_AUDIO, "no sound came: the words are read from the lips alone")
+            ]
+        missing = samples_of(seen - MAX_LAG_FRAMES - heard)
+        self._samples += missing
+        self._hear(np.zeros(missing, np.int16))
+        return self._tell_of_lag("the sound is", seen - heard)
+
+    def _tell_of_lag(self, what: str, frames: int) -> list[Event]:
+        if self._told_of_lag:
+            return []
+        self._told_of_lag = True
+        text = f"{what} {seconds_of(frames):.1f} s behind and taken as absent for the time that is lacking"
+        return [StreamWarning(WarningKind.LAGGING_MODALITY, text)]
+
+    def _end(self) -> list[Event]:
+        told_of_no_sound = not self.has_sound
+        modality = self._options.modality
+        self.has_pictures, self.has_sound = bool(self._grids), self._samples > 0
+        if not self.has_pictures and not self.has_sound:
+            what = {Modality.VIDEO_ONLY: "mouth crops", Modality.AUDIO_ONLY: "sound"}.get(
+                modality, "crops and no sound"
+            )
+            raise InvalidMediaError(f"the stream held no {what}: send some after the configuration")
+        for face, (grid, track, activity) in self._grids.items():
+            self._place(face, track, activity, grid.finish())
+            track.speaking.extend(activity.finish())
+            track.ended = True
+        self.faces_now = 0
+        self.scene.seen_until = max(
+            [self.scene.seen_until, *(track.end for _, track, _ in self._grids.values())]
+        )
+        if self.has_sound:
+            self.scene.judge_sound(probability_of_speech(self._speech.finish()))
+        elif modality is Modality.AUDIO_VISUAL and not told_of_no_sound:
+            return [
+                StreamWarning(WarningKind.NO_AUDIO, "no sound came: the words are read from the lips alone")
+            ]
+        return []
+
+    def _too_long(self, time_s: float) -> OutOfRangeError:
+        return OutOfRangeError(
+            f"the media reaches {time_s:.1f} s; the limit is {self._limit_s:g} s: send it in pieces"
+        )

@@ -1,0 +1,117 @@
+"""The recorded results of the reference implementation, and the weights they were computed with."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inference_server.avhubert.config import ModelConfig
+from inference_server.avhubert.network import AVHubertNetwork
+from inference_server.avhubert.text import Vocabulary, units_of_dictionary
+
+FOLDER = Path(__file__).parents[1] / "golden" / "avhubert"
+CHECKPOINT_WITHOUT_RESNET = FOLDER / "checkpoint_without_resnet.pt"
+INPUTS = ("v1", "a1", "av1", "v7", "a7", "av7", "v25", "a25", "av25", "v60", "a60", "av60", "batch2")
+
+CONFIG = ModelConfig(
+    encoder_layers=2,
+    encoder_dim=64,
+    encoder_ffn_dim=128,
+    encoder_heads=4,
+    decoder_layers=2,
+    decoder_dim=64,
+    decoder_ffn_dim=128,
+    decoder_heads=4,
+    vocabulary_size=37,
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The arrays that one golden input gives to ``encode``."""
+
+    video: torch.Tensor | None
+    audio: torch.Tensor | None
+    padding_mask: torch.Tensor | None
+
+
+@cache
+def _arrays() -> Any:
+    return np.load(FOLDER / "arrays.npz")
+
+
+@cache
+def array(name: str, key: str) -> torch.Tensor | None:
+    """A recorded array, None where the input has none of that name."""
+    full_name = f"{name}/{key}"
+    if full_name not in _arrays():
+        return None
+    found = torch.from_numpy(_arrays()[full_name])
+    return found.float() if found.dtype == torch.float16 else found
+
+
+def clip(name: str) -> Clip:
+    """A recorded input; av25 and av60 are made of two others."""
+    if name in ("av25", "av60"):
+        return Clip(array(name[1:], "video"), array(f"a{name[2:]}", "audio"), None)
+    return Clip(array(name, "video"), array(name, "audio"), array(name, "padding_mask"))
+
+
+@cache
+def cases() -> list[dict[str, Any]]:
+    """The recorded searches."""
+    return json.loads((FOLDER / "cases.json").read_text())["cases"]
+
+
+@cache
+def reference_state() -> dict[str, torch.Tensor]:
+    """The whole state dict under the reference's names, made as weights.json says."""
+    specification = json.loads((FOLDER / "weights.json").read_text())
+    entries = specification.get("tensors") or {k: v for k, v in specification.items() if isinstance(v, dict)}
+    explicit = np.load(FOLDER / "weights_explicit.npz")
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(_values(specification["seed"], name, entry, explicit)))
+        for name, entry in entries.items()
+    }
+
+
+def _values(seed: int, name: str, entry: dict[str, Any], explicit: Any) -> np.ndarray:
+    if entry.get("explicit"):
+        return explicit[name]
+    if entry["dtype"] == "int64":
+        return np.zeros(entry["shape"], np.int64)
+    random = np.random.RandomState(zlib.crc32(f"{seed}:{name}".encode()))
+    values = random.standard_normal(entry["shape"]) * entry["std"] + entry["mean"]
+    values = (np.abs(values) if entry.get("abs") else values).astype(np.float32)
+    if "zero_row" in entry:
+        values[entry["zero_row"]] = 0
+    return values
+
+
+def state() -> dict[str, torch.Tensor]:
+    """The same weights under the names of our network."""
+    return {
+        name.replace("encoder.w2v_model.", "encoder."): tensor
+        for name, tensor in reference_state().items()
+        if "mask_emb" not in name and "_float_tensor" not in name
+    }
+
+
+def network() -> AVHubertNetwork:
+    """A network of our own with the golden weights."""
+    network = AVHubertNetwork(CONFIG).eval()
+    network.load_state_dict(state())
+    return network
+
+
+def vocabulary() -> Vocabulary:
+    """The units of the golden dictionary."""
+    lines = (FOLDER / "dict.wrd.txt").read_text().splitlines()
+    return Vocabulary(units_of_dictionary(lines), (FOLDER / "unigram.model").read_bytes())

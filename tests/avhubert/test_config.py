@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from math import prod
+from typing import Any
+
+import pytest
+
+from inference_server.avhubert.config import ModelConfig
+from inference_server.avhubert.stored import weight_shapes
+from inference_server.errors import ModelFormatError
+from tests.avhubert import golden
+
+LARGE = ModelConfig(24, 1024, 4096, 16, 9, 1024, 4096, 8, vocabulary_size=1000)
+BASE = ModelConfig(12, 768, 3072, 12, 6, 768, 3072, 4, vocabulary_size=1000)
+
+
+def parameters(config: ModelConfig, prefix: str = "") -> float:
+    """Millions of them."""
+    return sum(prod(shape) for name, shape in weight_shapes(config).items() if name.startswith(prefix)) / 1e6
+
+
+def test_the_published_large_model_has_its_published_size() -> None:
+    assert parameters(LARGE) == pytest.approx(477, abs=0.5)
+    assert parameters(LARGE, "encoder.") == pytest.approx(325, abs=0.5)
+    assert parameters(LARGE, "decoder.") == pytest.approx(152, abs=0.5)
+    frontend = parameters(LARGE, "encoder.feature_extractor_video") - (512 + 1) * 1024 / 1e6
+    assert frontend == pytest.approx(11.2, abs=0.1)
+
+
+def test_the_base_model_is_built_too() -> None:
+    assert parameters(BASE) == pytest.approx(160, abs=5)
+    assert parameters(BASE, "encoder.") == pytest.approx(103, abs=2)
+
+
+def test_a_narrow_trunk_has_eight_times_its_channels_at_the_end() -> None:
+    narrow = ModelConfig(**{**golden.CONFIG.to_dict(), "frontend_channels": 16})
+    shapes = weight_shapes(narrow)
+    assert shapes["encoder.feature_extractor_video.resnet.trunk.layer4.1.conv2.weight"] == (128, 128, 3, 3)
+    assert shapes["encoder.feature_extractor_video.proj.weight"] == (64, 128)
+    assert weight_shapes(golden.CONFIG)["encoder.feature_extractor_video.proj.weight"] == (64, 512)
+
+
+def test_names_and_shapes_are_the_references() -> None:
+    expected = {
+        name: tuple(tensor.shape) for name, tensor in golden.state().items() if "num_batches" not in name
+    }
+    assert weight_shapes(golden.CONFIG) == expected
+
+
+def test_a_configuration_survives_json() -> None:
+    config = ModelConfig(**{**golden.CONFIG.to_dict(), "alignment_heads": ((1, 0), (0, 3)), "dropout": 0.1})
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder_layers": 0}, "encoder_layers is 0; expected a whole number from 1 to 256"),
+        ({"encoder_layers": 10**6}, "from 1 to 256"),
+        ({"encoder_dim": "64"}, "encoder_dim is '64'"),
+        ({"encoder_dim": True}, "encoder_dim is True"),
+        ({"encoder_heads": 5}, "encoder_dim = 64 cannot be divided among encoder_heads = 5"),
+        ({"decoder_dim": 65, "decoder_heads": 5}, "cannot be divided"),
+        ({"position_groups": 7}, "cannot be divided"),
+        ({"vocabulary_size": 3}, "four units are reserved"),
+        ({"share_embeddings": 1}, "share_embeddings is 1"),
+        ({"modalities": ["smell"]}, "modalities is"),
+        ({"modalities": []}, "modalities is"),
+        ({"alignment_heads": [[2, 0]]}, r"alignment head \(2, 0\) does not exist"),
+        ({"alignment_heads": [[0, 0.5]]}, "alignment_heads is"),
+        ({"alignment_heads": [[0]]}, "malformed"),
+        ({"alignment_heads": 3}, "malformed"),
+        ({"dropout": 1}, "dropout is 1; expected a rate"),
+        ({"dropout": "0.1"}, "dropout is '0.1'"),
+        ({"colour": "red"}, r"unknown fields \['colour'\]"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelFormatError, match=message):
+        ModelConfig.from_dict({**golden.CONFIG.to_dict(), **change})
+
+
+def test_a_configuration_without_a_size_is_refused() -> None:
+    values = golden.CONFIG.to_dict()
+    del values["decoder_dim"]
+    with pytest.raises(ModelFormatError, match="decoder_dim"):
+        ModelConfig.from_dict(values)

@@ -1,0 +1,97 @@
+"""Agreement with the reference implementation, number by number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from inference_server.avhubert.model import Model
+from tests.avhubert import golden
+
+TOLERANCE = 1e-4
+
+# The recorded names: the module that computes it, and how its output (B, T, D) was laid out.
+INTERMEDIATES: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "frontend3d": ("feature_extractor_video.resnet.frontend3D", lambda x: x[:, :8]),
+    "resnet": ("feature_extractor_video.resnet", lambda x: x.transpose(1, 2)),
+    "video_features": ("feature_extractor_video", lambda x: x.transpose(1, 2)),
+    "audio_features": ("feature_extractor_audio", lambda x: x.transpose(1, 2)),
+    "post_extract_proj": ("post_extract_proj", lambda x: x),
+    "pos_conv": ("encoder.pos_conv", lambda x: x),
+    "encoder_layer_0": ("encoder.layers.0", lambda x: x.transpose(0, 1)),
+    "encoder_layer_1": ("encoder.layers.1", lambda x: x.transpose(0, 1)),
+}
+
+
+def close(found: Tensor, expected: Tensor | None) -> None:
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", golden.INPUTS)
+def test_the_encoder_agrees(encoded: dict[str, Tensor], name: str) -> None:
+    close(encoded[name], golden.array(name, "encoder_out"))
+
+
+@pytest.mark.parametrize("name", golden.INPUTS)
+def test_the_logits_agree(model: Model, encoded: dict[str, Tensor], name: str) -> None:
+    tokens = golden.array(name, "prev_output_tokens")
+    assert tokens is not None
+    close(model.logits(encoded[name], golden.clip(name).padding_mask, tokens), golden.array(name, "logits"))
+
+
+@pytest.mark.parametrize("name", golden.INPUTS)
+def test_the_cross_attention_agrees(model: Model, encoded: dict[str, Tensor], name: str) -> None:
+    tokens = golden.array(name, "prev_output_tokens")
+    assert tokens is not None
+    with torch.inference_mode():
+        logits, attention = model.network.decode_with_attention(
+            encoded[name], golden.clip(name).padding_mask, tokens
+        )
+    close(logits, golden.array(name, "logits"))
+    close(attention, golden.array(name, "cross_attention"))
+
+
+@pytest.mark.parametrize("name", ["v1", "a1", "av1", "v7", "a7", "av7", "v25", "a25", "av25"])
+def test_every_recorded_intermediate_agrees(model: Model, name: str) -> None:
+    found: dict[str, Tensor] = {}
+    hooks = [
+        model.network.encoder.get_submodule(module).register_forward_hook(
+            lambda _module, _inputs, output, key=key: found.update({key: output})
+        )
+        for key, (module, _) in INTERMEDIATES.items()
+    ]
+    clip = golden.clip(name)
+    model.encode(clip.video, clip.audio)
+    for hook in hooks:
+        hook.remove()
+    recorded = [key for key in INTERMEDIATES if golden.array(name, key) is not None]
+    assert len(recorded) >= 5
+    for key in recorded:
+        close(INTERMEDIATES[key][1](found[key]), golden.array(name, key))
+
+
+@pytest.mark.parametrize(
+    "case", golden.cases(), ids=lambda case: f"{case['input']}-beam{case['beam']}-penalty{case['lenpen']:g}"
+)
+def test_the_search_finds_the_same_hypotheses(
+    model: Model, encoded: dict[str, Tensor], case: dict[str, Any]
+) -> None:
+    found = model.beam_search(
+        encoded[case["input"]],
+        golden.clip(case["input"]).padding_mask,
+        beam=case["beam"],
+        length_penalty=case["lenpen"],
+        max_len=case["max_len"],
+    )
+    assert len(found) == len(case["hypotheses"])
+    for hypotheses, expected in zip(found, case["hypotheses"], strict=True):
+        best = hypotheses[: len(expected)]
+        assert [hypothesis.tokens for hypothesis in best] == [one["tokens"] for one in expected]
+        assert [hypothesis.text for hypothesis in best] == [one["text"] for one in expected]
+        for hypothesis, one in zip(best, expected, strict=True):
+            assert hypothesis.score == pytest.approx(one["score"], abs=TOLERANCE)
+            assert hypothesis.token_scores == pytest.approx(one["positional_scores"], abs=TOLERANCE)

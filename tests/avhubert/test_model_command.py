@@ -1,0 +1,87 @@
+"""`gorggle model convert` and `gorggle model info`, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inference_server.avhubert import info, load_model
+from inference_server.avhubert.__main__ import main
+from inference_server.avhubert.card import checked_card
+from inference_server.errors import ModelFormatError
+
+
+def test_a_checkpoint_becomes_a_model_file_that_tells_what_it_permits(
+    full_checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "converted.safetensors"
+    command = [sys.executable, "-m", "gorggle", "model"]
+    converted = subprocess.run(
+        [*command, "convert", full_checkpoint, out], capture_output=True, text=True, check=True
+    )
+    assert "commercial use forbidden" in converted.stdout
+    told = subprocess.run([*command, "info", out, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(told.stdout) == json.loads(json.dumps(info(out)))
+
+
+def test_a_card_given_is_the_card_kept(full_checkpoint: Path, tmp_path: Path, capsys) -> None:
+    card = {"name": "mine", "license": {"name": "MIT", "commercial_use": True}}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    out = tmp_path / "mine.safetensors"
+    arguments = ["convert", str(full_checkpoint), str(out), "--card", str(tmp_path / "card.json")]
+    assert main([*arguments, "--dtype", "bfloat16"]) == 0
+    assert load_model(out).card == card
+    assert set(info(out)["dtypes"]) == {"bfloat16"}
+    assert "MIT (commercial use permitted)" in capsys.readouterr().out
+
+
+def test_an_existing_file_is_kept_unless_forced(full_checkpoint: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "there.safetensors"
+    out.write_text("precious")
+    assert main(["convert", str(full_checkpoint), str(out)]) == 1
+    assert "give --force" in capsys.readouterr().err
+    assert out.read_text() == "precious"
+    assert main(["convert", str(full_checkpoint), str(out), "--force"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "missing.pt"], "no model file at missing.pt"),
+        (["info", "text.pt"], "text.pt"),
+        (["convert", "text.pt", "out.bin"], "must end in .safetensors"),
+        (["convert", "text.pt", "nowhere/out.safetensors"], "no folder nowhere"),
+        (["convert", "text.pt", "out.safetensors", "--card", "text.pt"], "cannot be read as JSON"),
+        (["convert", "text.pt", "out.safetensors", "--card", "list.json"], "must be a JSON object"),
+    ],
+)
+def test_mistakes_get_one_line(arguments, message, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.pt").write_text("not a model")
+    Path("list.json").write_text("[1]")
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"name": 3},
+        {"languages": "en"},
+        {"modalities": [1]},
+        {"license": "Apache-2.0"},
+        {"license": {"commercial_use": "yes"}},
+        {"error_rates": {"video": 0.5}},
+        {"error_rates": [{"word_error_rate_percent": "low"}]},
+        {"error_rates": [{"word_error_rate_percent": float("nan")}]},
+    ],
+)
+def test_a_card_with_wrong_types_is_refused(card) -> None:
+    with pytest.raises(ModelFormatError, match="card"):
+        checked_card(card)

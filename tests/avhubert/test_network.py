@@ -1,0 +1,118 @@
+"""The network as training uses it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from inference_server.avhubert.config import EOS, PAD, ModelConfig
+from inference_server.avhubert.network import AVHubertNetwork
+from tests.avhubert import golden
+
+SMALL = ModelConfig(
+    1, 16, 32, 2, 2, 16, 32, 2, 20, frontend_channels=2, position_kernel_size=8, position_groups=4
+)
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    video = torch.randn(2, 6, 88, 88, generator=generator)
+    audio = torch.randn(2, 6, 104, generator=generator)
+    mask = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
+    tokens = torch.tensor([[EOS, 5, 6, 7], [EOS, 8, 9, PAD]])
+    return video, audio, mask, tokens
+
+
+def test_every_weight_receives_a_gradient() -> None:
+    torch.manual_seed(0)
+    network = AVHubertNetwork(SMALL).train()
+    video, audio, mask, tokens = batch()
+    logits = network(tokens, video, audio, mask)
+    functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD
+    ).backward()
+    without = [name for name, weight in network.named_parameters() if weight.grad is None]
+    assert without == []
+    assert all(
+        torch.isfinite(weight.grad).all() for weight in network.parameters() if weight.grad is not None
+    )
+
+
+def test_cross_attention_carries_a_gradient_to_the_queries() -> None:
+    torch.manual_seed(0)
+    network = AVHubertNetwork(SMALL)
+    video, audio, mask, tokens = batch()
+    _, attention = network.decode_with_attention(network.encode(video, audio, mask), mask, tokens)
+    assert attention.shape == (2, 4, 6)
+    torch.testing.assert_close(attention.sum(-1), torch.ones(2, 4))
+    assert attention[1, :, 4:].abs().max() == 0
+    attention[:, :, 2].sum().backward()
+    gradient = network.decoder.get_parameter("layers.1.encoder_attn.q_proj.weight").grad
+    assert gradient is not None
+    assert gradient.abs().max() > 0
+
+
+def test_a_few_steps_of_training_lower_the_loss() -> None:
+    torch.manual_seed(0)
+    network = AVHubertNetwork(SMALL).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    video, audio, mask, tokens = batch()
+    losses = []
+    for _ in range(25):
+        logits = network(tokens, video, audio, mask)
+        loss = functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+
+
+def test_dropout_acts_in_training_only() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        **{**SMALL.to_dict(), "dropout": 0.5, "attention_dropout": 0.5, "feature_dropout": 0.5}
+    )
+    network = AVHubertNetwork(config)
+    _, audio, mask, tokens = batch()
+    assert not torch.equal(network(tokens, None, audio, mask), network(tokens, None, audio, mask))
+    network.eval()
+    assert torch.equal(network(tokens, None, audio, mask), network(tokens, None, audio, mask))
+
+
+def test_the_attended_and_the_plain_path_agree_with_padding_in_the_tokens() -> None:
+    network = golden.network()
+    clip = golden.clip("batch2")
+    tokens = torch.tensor([[2, 5, 9, 1], [2, 7, 1, 1]])
+    with torch.inference_mode():
+        encoded = network.encode(clip.video, clip.audio, clip.padding_mask)
+        plain = network.decode(encoded, clip.padding_mask, tokens)
+        attended, _ = network.decode_with_attention(encoded, clip.padding_mask, tokens)
+        alone = network.decode(
+            encoded[1:], clip.padding_mask[1:] if clip.padding_mask is not None else None, tokens[1:, :2]
+        )
+    torch.testing.assert_close(plain, attended, atol=1e-4, rtol=0)
+    torch.testing.assert_close(plain[1:, :2], alone, atol=1e-4, rtol=0)
+
+
+def test_nothing_to_encode_is_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="neither video nor audio"):
+        AVHubertNetwork(SMALL).encode()
+
+
+def test_embeddings_are_scaled_when_the_configuration_says_so() -> None:
+    config = ModelConfig(**{**golden.CONFIG.to_dict(), "scale_embeddings": True})
+    scaled = AVHubertNetwork(config).eval()
+    scaled.load_state_dict(golden.state())
+    plain = golden.network()
+    with torch.inference_mode():
+        # Dividing the embedding by the square root of its width undoes the scaling; the output keeps the original.
+        scaled.decoder.embed_tokens.weight.data = plain.decoder.embed_tokens.weight / 8
+        encoded = torch.zeros(1, 3, 64)
+        tokens = torch.tensor([[2, 5, 9]])
+        torch.testing.assert_close(
+            scaled.decode(encoded, None, tokens) * 8, plain.decode(encoded, None, tokens)
+        )

@@ -1,0 +1,120 @@
+"""Makes other files of a clip: other containers, codecs, frame rates, a turned picture."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.resampler import AudioResampler
+
+
+def remuxed(source: Path, target: Path, container: str = "mp4", **options: str) -> Path:
+    """The same packets in another container."""
+    with av.open(str(source)) as given, av.open(str(target), "w", format=container, options=options) as made:
+        streams = {stream.index: made.add_stream_from_template(stream) for stream in given.streams}
+        for packet in given.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                made.mux(packet)
+    return target
+
+
+def transcoded(
+    source: Path,
+    target: Path,
+    *,
+    container: str = "mp4",
+    video_codec: str | None = "libx264",
+    audio_codec: str | None = "aac",
+    frame_rate_hz: int = 25,
+    size: tuple[int, int] | None = None,
+    turned_degrees: int = 0,
+    max_s: float = 1e9,
+) -> Path:
+    """The same pictures and sound, encoded anew; None leaves pictures or sound out.
+
+    ``turned_degrees`` stores the picture turned anticlockwise, with metadata (MP4 only) that turns it upright again.
+    """
+    pictures, waveform, rate_hz = read(source)
+    pictures, waveform = pictures[: int(max_s * 25)], waveform[: int(max_s * rate_hz)]
+    with av.open(str(target), "w", format=container) as made:
+        packets = []
+        if video_codec:
+            packets += _pictures(made, pictures, video_codec, frame_rate_hz, size, turned_degrees)
+        if audio_codec:
+            packets += _sound(made, waveform, audio_codec, rate_hz)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            made.mux(packet)
+    if turned_degrees:
+        _set_mp4_rotation(target, turned_degrees)
+    return target
+
+
+def read(source: Path) -> tuple[list[np.ndarray], np.ndarray, int]:
+    """A clip's 25 fps RGB pictures, mono int16 waveform and its sample rate."""
+    rate_hz = 48_000
+    resampler = AudioResampler(format="s16", layout="mono", rate=rate_hz)
+    pieces = []
+    with av.open(str(source)) as given:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in given.decode(video=0)]
+    with av.open(str(source)) as given:
+        if given.streams.audio:
+            for frame in given.decode(audio=0):
+                pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
+            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+    return pictures, np.concatenate(pieces) if pieces else np.zeros(0, np.int16), rate_hz
+
+
+def _pictures(made, pictures, codec, frame_rate_hz, size, turned_degrees) -> Iterator[av.Packet]:
+    quality = {
+        "libx264": {"crf": "20", "preset": "ultrafast"},
+        "libvpx-vp9": {"crf": "30", "cpu-used": "8", "deadline": "realtime"},
+    }
+    stream = made.add_stream(codec, rate=frame_rate_hz, options=quality.get(codec, {}))
+    turns = turned_degrees // 90
+    height, width = np.rot90(pictures[0], turns).shape[:2]
+    stream.width, stream.height = size or (width, height)
+    stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    stream.time_base = Fraction(1, frame_rate_hz)
+    if codec == "libvpx-vp9":
+        stream.bit_rate = 1_500_000
+    for number in range(len(pictures) * frame_rate_hz // 25):
+        picture = pictures[min(number * 25 // frame_rate_hz, len(pictures) - 1)]
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture, turns)), format="rgb24")
+        frame.pts, frame.time_base = number, Fraction(1, frame_rate_hz)
+        yield from stream.encode(frame)
+    yield from stream.encode()
+
+
+def _sound(made, waveform, codec, rate_hz) -> Iterator[av.Packet]:
+    stream = made.add_stream(codec, rate=rate_hz, layout="mono")
+    resampler = AudioResampler(
+        format=stream.format.name,
+        layout="mono",
+        rate=rate_hz,
+        frame_size=stream.codec_context.frame_size or 1024,
+    )
+    frame = av.AudioFrame.from_ndarray(waveform[None], format="s16", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
+    for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+        yield from stream.encode(piece)
+    yield from stream.encode()
+
+
+def _set_mp4_rotation(path: Path, degrees: int) -> None:
+    """Write a rotation into the video track's header (ISO/IEC 14496-12, 8.3.2: the matrix of `tkhd`)."""
+    data = bytearray(path.read_bytes())
+    cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    matrix = struct.pack(">9i", cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30)
+    start = 0
+    while (start := data.find(b"tkhd", start)) >= 0:
+        body = start + 4
+        at = body + 4 + (32 if data[body] == 1 else 20) + 16
+        if struct.unpack(">I", data[at + 36 : at + 40])[0]:  # a width: the video track
+            data[at : at + 36] = matrix
+        start = body
+    path.write_bytes(data)

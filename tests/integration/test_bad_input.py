@@ -1,0 +1,242 @@
+"""Whatever is sent gets the right status and a helpful message within a deadline, and the next call is served."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from gorggle import Client
+from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2, model_pb2
+
+from tests.clips import transcoded
+from tests.integration.conftest import DEMO, Messages, running_server
+
+Request = lip_reading_pb2.StreamingRecognizeRequest
+Config = config_pb2.StreamingConfig
+DEADLINE_S = 60
+
+
+def failure(stub, requests) -> tuple[grpc.StatusCode, str]:
+    """How a stream ends that must fail."""
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.StreamingRecognize(iter(requests), timeout=DEADLINE_S))
+    return caught.value.code(), caught.value.details()
+
+
+def reading(modality: config_pb2.Modality.ValueType, **fields) -> Config:
+    return Config(recognition=config_pb2.RecognitionConfig(modality=modality, **fields))
+
+
+@pytest.fixture(autouse=True)
+def _the_next_call_is_served(client: Client) -> Iterator[None]:
+    yield
+    assert client.server_info().capacity.active_streams == 0
+    assert client.models()
+
+
+def test_a_stream_without_any_message(stub) -> None:
+    code, text = failure(stub, [])
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "configuration first" in text
+
+
+def test_media_before_the_configuration(stub) -> None:
+    code, text = failure(stub, [Request(media=b"abc")])
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "began with media" in text
+
+
+def test_an_empty_first_message(stub) -> None:
+    assert failure(stub, [Request()])[0] is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_a_second_configuration(stub, messages: Messages) -> None:
+    code, text = failure(stub, [*messages(DEMO.read_bytes()[:5000]), Request(config=Config())])
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "twice" in text
+
+
+def test_a_configuration_and_no_media(stub, messages: Messages) -> None:
+    code, text = failure(stub, messages())
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "no bytes" in text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(os.urandom(50_000), id="random bytes"),
+        pytest.param(b"Dear Sir or Madam, " * 2000, id="text"),
+        pytest.param(b"\0" * 50_000, id="zeros"),
+        pytest.param(b"", id="empty chunk"),
+        pytest.param(b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", id="playlist"),
+        pytest.param(b"ffconcat version 1.0\nfile /etc/passwd\n", id="concat script"),
+        pytest.param(DEMO.read_bytes()[:600] if DEMO.exists() else b"", id="truncated in the index"),
+    ],
+)
+def test_bytes_that_are_no_video(stub, messages: Messages, data: bytes) -> None:
+    code, text = failure(stub, messages(data))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert len(text) > 20
+    assert "/etc" not in text
+
+
+def test_a_truncated_file_is_read_as_far_as_it_goes_with_a_warning(stub, messages: Messages) -> None:
+    data = DEMO.read_bytes()
+    responses = list(stub.StreamingRecognize(messages(data[: len(data) // 2]), timeout=DEADLINE_S))
+    kinds = [response.WhichOneof("event") for response in responses]
+    assert kinds[-1] == "finished"
+    assert "segment" in kinds
+    warnings = [response.warning.kind for response in responses if response.HasField("warning")]
+    assert lip_reading_pb2.Warning.KIND_DAMAGED_MEDIA in warnings
+
+
+def test_a_file_without_pictures_where_only_lips_are_read(stub, messages: Messages, tmp_path: Path) -> None:
+    clip = transcoded(DEMO, tmp_path / "sound.mp4", video_codec=None, max_s=4)
+    code, text = failure(stub, messages(clip.read_bytes(), config=reading(config_pb2.MODALITY_VIDEO_ONLY)))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "no pictures" in text
+
+
+def test_a_file_without_sound_where_only_sound_is_read(stub, messages: Messages, tmp_path: Path) -> None:
+    clip = transcoded(DEMO, tmp_path / "mute.mp4", audio_codec=None, max_s=4)
+    code, text = failure(stub, messages(clip.read_bytes(), config=reading(config_pb2.MODALITY_AUDIO_ONLY)))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "no sound" in text
+
+
+def written(path: Path, pictures: list[np.ndarray]) -> Path:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_video_without_a_face_where_only_lips_are_read(stub, messages: Messages, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    landscape = np.repeat(np.repeat(random.integers(0, 255, (12, 16, 3), np.uint8), 40, 0), 40, 1)
+    clip = written(tmp_path / "landscape.mp4", [landscape] * 50)
+    code, text = failure(stub, messages(clip.read_bytes(), config=reading(config_pb2.MODALITY_VIDEO_ONLY)))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "no face" in text
+
+
+def test_frames_beyond_the_limit_are_refused_with_their_size(
+    stub, messages: Messages, tmp_path: Path
+) -> None:
+    clip = written(tmp_path / "8k.mp4", [np.zeros((4320, 7680, 3), np.uint8)] * 2)
+    code, text = failure(stub, messages(clip.read_bytes()))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "7680" in text
+    assert "4320" in text
+
+
+def crops(count: int, pixels: bytes | None = None, times_s: list[float] | None = None) -> Request:
+    message = media_pb2.MouthCrops(pixels=b"\x80" * (96 * 96 * count) if pixels is None else pixels)
+    for number in range(count):
+        time_s = number / 25 if times_s is None else times_s[number]
+        message.timestamps.append(Duration(seconds=int(time_s), nanos=int(time_s % 1 * 1e9)))
+    return Request(mouth_crops=message)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        pytest.param(crops(2, b"\0" * (88 * 88 * 2)), "96 x 96", id="wrong size"),
+        pytest.param(crops(2, b""), "96 x 96", id="no pixels"),
+        pytest.param(crops(2, times_s=[1.0, 0.5]), "order", id="times that fall"),
+        pytest.param(Request(pcm=media_pb2.Pcm(samples=b"abc")), "whole samples", id="half a sample"),
+        pytest.param(Request(), "empty", id="empty message"),
+    ],
+)
+def test_crops_and_sound_that_do_not_fit(stub, request_: Request, words: str) -> None:
+    code, text = failure(stub, [Request(config=Config()), crops(5), request_])
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in text
+
+
+def test_container_bytes_among_crops(stub) -> None:
+    code, text = failure(stub, [Request(config=Config()), crops(5), Request(media=b"abc")])
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "one or the other" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "words"),
+    [
+        ({"model": "whisper"}, grpc.StatusCode.NOT_FOUND, "gorggle-grid-1"),
+        ({"beam_size": 5000}, grpc.StatusCode.INVALID_ARGUMENT, "5000"),
+        ({"max_alternatives": 11}, grpc.StatusCode.INVALID_ARGUMENT, "11"),
+        ({"max_speakers": 999}, grpc.StatusCode.INVALID_ARGUMENT, "999"),
+        ({"length_penalty": float("nan")}, grpc.StatusCode.INVALID_ARGUMENT, "nan"),
+        ({"length_penalty": 1e9}, grpc.StatusCode.INVALID_ARGUMENT, "length_penalty"),
+        ({"modality": 17}, grpc.StatusCode.INVALID_ARGUMENT, "17"),
+        ({"start_offset": Duration(seconds=-1)}, grpc.StatusCode.INVALID_ARGUMENT, "start_offset"),
+        ({"start_offset": Duration(seconds=1, nanos=-5)}, grpc.StatusCode.INVALID_ARGUMENT, "Duration"),
+    ],
+)
+def test_a_configuration_beyond_the_limits(stub, config: dict, code: grpc.StatusCode, words: str) -> None:
+    recognition = config_pb2.RecognitionConfig(**config)
+    got, text = failure(stub, [Request(config=Config(recognition=recognition)), Request(media=b"abc")])
+    assert got is code
+    assert words in text
+
+
+def test_an_unknown_model_is_not_found(stub) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.GetModel(model_pb2.GetModelRequest(name="nobody"), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_clip_is_missing_from_a_unary_call(stub) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Recognize(lip_reading_pb2.RecognizeRequest(), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_client_that_sends_nothing_is_let_go() -> None:
+    def stalled() -> Iterator[Request]:
+        yield Request(config=Config())
+        yield Request(media=DEMO.read_bytes()[:10_000])
+        time.sleep(8)
+
+    with running_server(max_idle_s=2) as running, grpc.insecure_channel(running.address) as channel:
+        begun = time.monotonic()
+        code, text = failure(lip_reading_pb2_grpc.LipReadingStub(channel), stalled())
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "nothing came for 2 s" in text
+        assert time.monotonic() - begun < 8
+
+
+def test_a_client_that_hangs_up_in_the_middle_frees_its_place(
+    stub, client: Client, messages: Messages
+) -> None:
+    def endless() -> Iterator[Request]:
+        yield from messages(DEMO.read_bytes()[:100_000])
+        time.sleep(2)
+
+    call = stub.StreamingRecognize(endless(), timeout=DEADLINE_S)
+    next(call)
+    call.cancel()
+    deadline = time.monotonic() + 10
+    while client.server_info().capacity.active_streams and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert client.server_info().capacity.active_streams == 0
+
+
+def test_a_deadline_that_passes_ends_the_call(stub, messages: Messages) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=0.001))
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -1,0 +1,484 @@
+"""The command line as a user meets it: a process with its streams and exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.sdk import lip_reading
+from tests.sdk.conftest import MakeServer
+from tests.sdk.lip_reading import FakeLipReading
+
+# A shell that runs the tests in the background has them ignore SIGINT, and their children too.
+HEARS_CTRL_C = """\
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from gorggle.cli import main
+sys.exit(main())
+"""
+LINE = "[00:00.52 - 00:02.10] face-1: bin blue at f two now\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with some files in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GORGGLE_TOKEN", raising=False)
+    for name in ("a.mp4", "b.webm", "bad.mp4"):
+        (tmp_path / name).write_bytes(name.encode() * 1000)
+    return tmp_path
+
+
+def gorggle(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gorggle", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        **{"stdin": subprocess.DEVNULL, **options} if "input" not in options else options,
+    )
+
+
+def transcribe(target: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return gorggle("transcribe", *arguments, "--server", target, **options)
+
+
+def reading_names(service: FakeLipReading) -> None:
+    """Have the server read the name that each of the files holds; it cannot read bad.mp4."""
+
+    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+        yield lip_reading.started()
+        yield lip_reading.media_info()
+        content = b"".join(request.media for request in requests)
+        name = content[: len(content) // 1000].decode()
+        if name == "bad.mp4":
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this is no video:\nsend MP4, WebM or Matroska")
+        yield lip_reading.segment(f"read {name}")
+        yield lip_reading.finished(3.0)
+
+    service.script = script
+
+
+# ----------------------------------------------------------------------------------------------------------- formats
+
+
+def test_text_goes_to_standard_output(folder: Path, target: str) -> None:
+    done = transcribe(target, "a.mp4")
+    assert (done.returncode, done.stdout, done.stderr) == (0, LINE, "")
+
+
+def test_json_has_the_documented_fields(folder: Path, target: str) -> None:
+    done = transcribe(target, "a.mp4", "--format", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    assert list(document) == ["file", "duration", "model", "segments"]
+    assert (document["file"], document["duration"], document["model"]) == ("a.mp4", 3.0, "grid")
+    [segment] = document["segments"]
+    assert list(segment) == ["start", "end", "text", "speaker", "confidence", "words"]
+    assert list(segment["words"][0]) == ["start", "end", "text", "confidence"]
+    assert (segment["start"], segment["end"]) == (0.52, 2.1)
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("srt", "1\n00:00:00,520 --> 00:00:02,100\nbin blue at f two now\n"),
+        ("vtt", "WEBVTT\n\n00:00:00.520 --> 00:00:02.100\n<v face-1>bin blue at f two now\n"),
+    ],
+)
+def test_captions_go_to_standard_output(folder: Path, target: str, form: str, expected: str) -> None:
+    done = transcribe(target, "a.mp4", "--format", form)
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+
+
+def test_options_arrive(folder: Path, service: FakeLipReading, target: str) -> None:
+    options = [
+        "--modality",
+        "video",
+        "--model",
+        "large",
+        "--beam",
+        "7",
+        "--speakers",
+        "2",
+        "--interim",
+        "--start-offset",
+        "60.5",
+    ]
+    assert transcribe(target, "a.mp4", *options).returncode == 0
+    assert service.config is not None
+    config = service.config.recognition
+    assert (config.modality, config.model, config.beam_size, config.max_speakers) == (2, "large", 7, 2)
+    assert config.start_offset.ToMilliseconds() == 60_500
+    assert service.config.interim_results
+
+
+def test_segments_are_printed_as_they_come(folder: Path, service: FakeLipReading, target: str) -> None:
+    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+        yield lip_reading.started()
+        yield lip_reading.segment("early")
+        for _ in requests:
+            pass
+        yield lip_reading.finished()
+
+    service.script = script
+    command = [sys.executable, "-m", "gorggle", "transcribe", "-", "--server", target]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"media")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"[00:00.52 - 00:02.10] face-1: early\n", (
+            "printed before the end of input"
+        )
+        process.stdin.close()
+        assert process.wait(20) == 0
+
+
+def test_standard_input_is_read(folder: Path, service: FakeLipReading, target: str) -> None:
+    done = transcribe(target, "-", "--format", "json", input="media from a pipe")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["file"] == "-"
+    assert service.media == b"media from a pipe"
+
+
+def test_interim_results_and_warnings_go_to_standard_error(
+    folder: Path, service: FakeLipReading, target: str
+) -> None:
+    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+        yield lip_reading.started()
+        for _ in requests:
+            pass
+        yield lip_reading.warning("there is no sound:\nread from the lips alone")
+        yield lip_reading.segment("bin", is_final=False)
+        yield lip_reading.segment()
+        yield lip_reading.finished()
+
+    service.script = script
+    done = transcribe(target, "a.mp4", "--interim")
+    assert (done.returncode, done.stdout) == (0, LINE)
+    assert done.stderr.splitlines() == [
+        "gorggle: a.mp4: warning: there is no sound: read from the lips alone",
+        "[00:00.52 - 00:02.10] face-1: bin …",
+    ]
+
+
+def test_a_file_in_which_nobody_speaks_is_no_failure(
+    folder: Path, service: FakeLipReading, target: str
+) -> None:
+    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+        yield lip_reading.started()
+        for _ in requests:
+            pass
+        yield lip_reading.finished()
+
+    service.script = script
+    assert transcribe(target, "a.mp4").stdout == ""
+    assert transcribe(target, "a.mp4", "--format", "vtt").stdout == "WEBVTT\n"
+    assert json.loads(transcribe(target, "a.mp4", "--format", "json").stdout)["segments"] == []
+
+
+# ----------------------------------------------------------------------------------------------------- several files
+
+
+def test_several_files_are_told_apart(folder: Path, service: FakeLipReading, target: str) -> None:
+    reading_names(service)
+    done = transcribe(target, "a.mp4", "b.webm")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "==> a.mp4 <==",
+        "[00:00.52 - 00:02.10] face-1: read a.mp4",
+        "==> b.webm <==",
+        "[00:00.52 - 00:02.10] face-1: read b.webm",
+    ]
+
+
+def test_several_files_are_one_json_object_a_line(folder: Path, service: FakeLipReading, target: str) -> None:
+    reading_names(service)
+    done = transcribe(target, "a.mp4", "b.webm", "--format", "json")
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [document["file"] for document in documents] == ["a.mp4", "b.webm"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_file_that_fails_does_not_stop_the_others(
+    folder: Path, service: FakeLipReading, target: str, form: str
+) -> None:
+    reading_names(service)
+    (folder / "empty.mp4").touch()
+    files = ["nowhere.mp4", "bad.mp4", ".", "empty.mp4", "a.mp4"]
+    done = transcribe(target, *files, "--format", form)
+    assert done.returncode == 1
+    assert "read a.mp4" in done.stdout
+    assert done.stderr.splitlines() == [
+        "gorggle: nowhere.mp4: does not exist",
+        "gorggle: bad.mp4: this is no video: send MP4, WebM or Matroska",
+        "gorggle: .: is a directory: give the path of a media file",
+        "gorggle: empty.mp4: is empty: give a media file",
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- output
+
+
+def test_output_is_written_to_a_file(folder: Path, target: str) -> None:
+    done = transcribe(target, "a.mp4", "--format", "srt", "--output", "captions.srt")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert Path("captions.srt").read_text().startswith("1\n00:00:00,520 --> ")
+    assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "b.webm", "bad.mp4", "captions.srt"]
+
+
+def test_several_outputs_are_written_into_a_folder(
+    folder: Path, service: FakeLipReading, target: str
+) -> None:
+    reading_names(service)
+    done = transcribe(target, "a.mp4", "bad.mp4", "b.webm", "--format", "vtt", "--output", "new/captions")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert sorted(path.name for path in Path("new/captions").iterdir()) == ["a.vtt", "b.vtt"]
+    assert "read b.webm" in Path("new/captions/b.vtt").read_text()
+
+
+def test_an_output_is_not_touched_when_reading_fails(
+    folder: Path, service: FakeLipReading, target: str
+) -> None:
+    reading_names(service)
+    Path("kept.txt").write_text("from before")
+    assert transcribe(target, "bad.mp4", "--output", "kept.txt").returncode == 1
+    assert Path("kept.txt").read_text() == "from before"
+
+
+def test_an_output_may_be_a_device(folder: Path, target: str) -> None:
+    done = transcribe(target, "a.mp4", "--output", "/dev/stderr")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", LINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.mp4", "--format", "docx"], "invalid choice: 'docx'"),
+        (["a.mp4", "--modality", "ears"], "invalid choice: 'ears'"),
+        ([], "required: FILE"),
+        (["a.mp4", "b.webm", "--format", "srt"], "--output"),
+        (["a.mp4", "b.webm", "--output", "bad.mp4"], "bad.mp4 is a file"),
+        (["a.mp4", "--output", "nowhere/a.txt"], "nowhere is no folder"),
+        (["a.mp4", "--beam", "0"], "'0' is not a whole number from 1"),
+        (["a.mp4", "--beam", "wide"], "'wide' is not a whole number"),
+        (["a.mp4", "--start-offset", "-1"], "'-1' is not a number of seconds"),
+        (["a.mp4", "--start-offset", "nan"], "'nan' is not a number of seconds"),
+        (["a.mp4", "--cert", "c.pem"], "--cert and --key belong together"),
+    ],
+)
+def test_wrong_arguments_exit_with_2(folder: Path, target: str, arguments: Sequence[str], said: str) -> None:
+    done = gorggle("transcribe", *arguments, "--server", target)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_of_a_server_need_a_server(folder: Path) -> None:
+    done = gorggle("transcribe", "a.mp4", "--token-file", "a.mp4")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "gorggle transcribe: error: --token-file goes with --server\n",
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- ends and faults
+
+
+def endless_answers(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+    yield lip_reading.started()
+    while context.is_active():
+        yield lip_reading.segment("on and on")
+        time.sleep(0.01)
+
+
+def test_a_reader_that_has_had_enough_ends_the_command_quietly(
+    folder: Path, service: FakeLipReading, target: str
+) -> None:
+    service.script = endless_answers
+    command = [sys.executable, "-m", "gorggle", "transcribe", "a.mp4", "--server", target]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(20) == 141
+        assert process.stderr.read() == b""
+    assert service.ended.wait(5)
+
+
+@pytest.mark.parametrize("source", ["a.mp4", "-"])
+def test_ctrl_c_ends_the_command_without_a_traceback(
+    folder: Path, service: FakeLipReading, target: str, source: str
+) -> None:
+    service.script = endless_answers
+    command = [sys.executable, "-c", HEARS_CTRL_C, "transcribe", source, "--server", target]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == b""
+    assert service.ended.wait(5)
+
+
+def test_a_server_that_is_not_there_is_named(folder: Path) -> None:
+    done = gorggle("transcribe", "a.mp4", "--server", "127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"gorggle: a.mp4: no connection to 127.0.0.1:1: .*\n", done.stderr)
+
+
+def test_an_address_that_is_none_is_told_once(folder: Path) -> None:
+    done = gorggle("transcribe", "a.mp4", "b.webm", "--server", "somewhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "gorggle: 'somewhere' is no address: give HOST:PORT, such as 127.0.0.1:50051\n"
+
+
+# -------------------------------------------------------------------------------------------------------------- token
+
+
+def test_a_token_comes_from_a_file_or_the_environment(
+    folder: Path, service: FakeLipReading, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("token").write_text("from-a-file\n")
+    assert transcribe(target, "a.mp4", "--token-file", "token").returncode == 0
+    assert service.metadata["authorization"] == "Bearer from-a-file"
+    monkeypatch.setenv("GORGGLE_TOKEN", "from-the-environment")
+    assert transcribe(target, "a.mp4").returncode == 0
+    assert service.metadata["authorization"] == "Bearer from-the-environment"
+
+
+def test_a_token_is_never_sent_unencrypted_nor_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GORGGLE_TOKEN", "very-secret")
+    done = gorggle("transcribe", "a.mp4", "--server", "192.0.2.1:50051")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "gorggle: a token would go to 192.0.2.1:50051 unencrypted: use TLS\n"
+
+
+def test_a_token_file_that_is_not_there_is_told(folder: Path, target: str) -> None:
+    done = transcribe(target, "a.mp4", "--token-file", "nowhere")
+    assert done.returncode == 1
+    assert "the token file nowhere cannot be read" in done.stderr
+
+
+# ----------------------------------------------------------------------------------------------------------- progress
+
+
+def test_progress_is_drawn_on_a_terminal_and_wiped(
+    folder: Path, service: FakeLipReading, target: str
+) -> None:
+    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+        yield lip_reading.started()
+        yield lip_reading.media_info(4.0)
+        for _ in requests:
+            pass
+        for done_s in range(1, 4):
+            time.sleep(0.15)
+            yield lip_reading.progress(4, done_s)
+        yield lip_reading.segment()
+        yield lip_reading.finished()
+
+    service.script = script
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "gorggle", "transcribe", "a.mp4", "--server", target]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        drawn = b""
+        while chunk := _terminal_output(ours):
+            drawn += chunk
+        assert process.stdout
+        assert process.stdout.read() == LINE.encode()
+        assert process.wait(20) == 0
+    os.close(ours)
+    assert b"50%" in drawn
+    assert b"00:02 read of 00:04" in drawn
+    assert drawn.endswith(b"\r\x1b[K"), "the line is wiped at the end"
+
+
+def _terminal_output(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # Linux' way to say that the other side was closed
+        return b""
+
+
+# ------------------------------------------------------------------------------------------------------ other commands
+
+
+def test_models_tell_what_their_licences_permit(target: str) -> None:
+    done = gorggle("models", "--server", target)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "commercial use:  FORBIDDEN" in done.stdout
+    assert "36.5 % on held-out speakers (video, clean; make evaluate)" in done.stdout
+    assert [line for line in done.stdout.splitlines() if line and not line.startswith(" ")] == [
+        "grid",
+        "large",
+    ]
+
+
+def test_models_are_written_as_json_too(target: str) -> None:
+    done = gorggle("models", "--server", target, "--json")
+    models = json.loads(done.stdout)
+    assert [model["name"] for model in models] == ["grid", "large"]
+    assert models[0]["license"]["commercial_use"] == "forbidden"
+
+
+def test_the_version_is_told() -> None:
+    done = gorggle("--version")
+    assert done.returncode == 0
+    assert re.fullmatch(r"gorggle \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+@pytest.mark.parametrize("command", [[], ["transcribe"], ["models"], ["model"]])
+def test_every_command_has_help_with_examples(command: list[str]) -> None:
+    done = gorggle(*command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "examples:" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("arguments", [[], ["transmogrify"], ["transcribe", "--wrong"]])
+def test_no_command_or_an_unknown_one_exits_with_2(arguments: list[str]) -> None:
+    done = gorggle(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "usage: gorggle" in done.stderr
+
+
+def test_tls_options_reach_the_connection(folder: Path, make_server: MakeServer) -> None:
+    from tests.sdk.test_connection import Authority, server_credentials
+
+    authority = Authority()
+    _, port = make_server(server_credentials(authority, "gorggle.internal", mutual=True))
+    certificate, key = authority.issue("client")
+    for name, content in (("ca.pem", authority.pem), ("cert.pem", certificate), ("key.pem", key)):
+        Path(name).write_bytes(content)
+    options = [
+        "--ca",
+        "ca.pem",
+        "--cert",
+        "cert.pem",
+        "--key",
+        "key.pem",
+        "--server-name",
+        "gorggle.internal",
+    ]
+    done = transcribe(f"127.0.0.1:{port}", "a.mp4", *options)
+    assert (done.returncode, done.stdout, done.stderr) == (0, LINE, "")

@@ -1,0 +1,78 @@
+"""What ``import gorggle`` costs and brings."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import gorggle
+import pytest
+
+PACKAGE = Path(gorggle.__file__).parent
+# Everything that an installation of the SDK alone has, besides the standard library; numpy and av are optional.
+ALLOWED = {"gorggle", "grpc", "google"}
+OPTIONAL = {"numpy", "av"}
+
+
+def imported_by(statement: str) -> set[str]:
+    """The modules that are there after a statement in a new interpreter."""
+    code = f"import sys; {statement}; print(*sys.modules)"
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+
+
+def test_importing_the_package_is_light() -> None:
+    found = imported_by("import gorggle; gorggle.Segment, gorggle.errors, gorggle.__version__")
+    assert not {"grpc", "numpy", "torch", "av", "cv2", "asyncio", "inference_server"} & found
+
+
+@pytest.mark.parametrize("client", ["Client", "AsyncClient"])
+def test_using_a_client_brings_grpc_and_no_more(client: str) -> None:
+    found = imported_by(f"import gorggle; gorggle.{client}()")
+    assert "grpc" in found
+    assert not {"numpy", "torch", "av", "cv2", "inference_server"} & found
+
+
+def test_the_command_line_starts_light() -> None:
+    found = imported_by("import gorggle.cli")
+    assert not {"grpc", "numpy", "torch", "inference_server"} & found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
+def test_only_what_is_installed_with_the_sdk_is_imported(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    at_top = {name for node in tree.body for name in _names(node)}
+    anywhere = {name for node in ast.walk(tree) for name in _names(node)}
+    assert at_top - sys.stdlib_module_names <= ALLOWED
+    assert anywhere - sys.stdlib_module_names <= ALLOWED | OPTIONAL
+
+
+def _names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [(node.module or "").partition(".")[0]]
+    return []
+
+
+def test_every_public_name_is_there() -> None:
+    for name in gorggle.__all__:
+        assert getattr(gorggle, name) is not None
+    assert set(gorggle.__all__) <= set(dir(gorggle))
+    with pytest.raises(AttributeError, match="no attribute 'Clint'"):
+        gorggle.Clint  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    from importlib import metadata
+
+    assert gorggle.__version__ == metadata.version("gorggle")
+
+
+def test_types_are_declared() -> None:
+    assert (PACKAGE / "py.typed").exists()

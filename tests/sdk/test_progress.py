@@ -1,0 +1,122 @@
+"""The progress line, drawn on a terminal that is none."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from gorggle import MediaInfo, Progress
+from gorggle import progress as module
+from gorggle.progress import ProgressLine, minutes
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def shown(self) -> str:
+        """What stands on the line now."""
+        return self.getvalue().rsplit("\r\x1b[K", 1)[-1]
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that moves when a test moves it."""
+    time_s = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: time_s[0])
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    return time_s
+
+
+def media(duration_s: float | None) -> MediaInfo:
+    return MediaInfo("mp4", "h264", "aac", 640, 480, 25.0, duration_s, 0)
+
+
+def test_share_and_estimate_come_from_media_time(now: list[float]) -> None:
+    terminal = Terminal()
+    line = ProgressLine(terminal, "clip.mp4", 1_000_000)
+    line.tell(media(60))
+    now[0] += 5
+    line.count(500_000)
+    now[0] += 5
+    line.tell(Progress(400_000, 30, 15, 1))
+    assert (
+        terminal.shown()
+        == "clip.mp4  [#####---------------]  25%  0.5 MB sent  00:15 read of 01:00  ETA 00:30"
+    )
+
+
+def test_without_a_length_bytes_tell_the_share(now: list[float]) -> None:
+    terminal = Terminal()
+    line = ProgressLine(terminal, "clip.mp4", 1_000_000)
+    line.tell(media(None))
+    now[0] += 1
+    line.tell(Progress(500_000, 30, 15, 1))
+    assert terminal.shown() == "clip.mp4  [##########----------]  50%  0.0 MB sent  00:15 read"
+
+
+def test_a_stream_of_unknown_size_has_no_share() -> None:
+    terminal = Terminal()
+    ProgressLine(terminal, "-").count(2_500_000)
+    assert terminal.shown() == "-  2.5 MB sent  00:00 read"
+
+
+def test_it_is_drawn_ten_times_a_second_at_most(now: list[float]) -> None:
+    terminal = Terminal()
+    line = ProgressLine(terminal, "clip.mp4", 1000)
+    for _ in range(100):
+        now[0] += 0.01
+        line.count(1)
+    assert 9 <= terminal.getvalue().count("\r") <= 11
+
+
+def test_a_note_stands_in_for_the_figures() -> None:
+    terminal = Terminal()
+    line = ProgressLine(terminal, "clip.mp4", 1000)
+    line.note("bin\nblue")
+    assert terminal.shown() == "clip.mp4  bin blue"
+    line.note("")
+    assert "MB sent" in terminal.shown()
+
+
+def test_it_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal()
+    line = ProgressLine(terminal, "a/very/long/path/to/some/file/somewhere.mp4", 1000)
+    line.count(10)
+    assert len(terminal.shown()) < 40
+    line.note("word " * 50)
+    assert len(terminal.shown()) < 40
+
+
+def test_once_closed_it_stays_wiped(now: list[float]) -> None:
+    terminal = Terminal()
+    line = ProgressLine(terminal, "clip.mp4", 1000)
+    line.count(10)
+    line.clear()
+    assert terminal.shown() == ""
+    now[0] += 1
+    line.count(10)
+    assert terminal.shown() != ""
+    line.close()
+    now[0] += 1
+    line.count(10)
+    assert terminal.shown() == ""
+
+
+def test_nothing_is_drawn_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    line = ProgressLine(file, "clip.mp4", 1000)
+    line.count(10)
+    line.note("note")
+    line.close()
+    assert file.getvalue() == ""
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = Terminal()
+    ProgressLine(terminal, "clip.mp4", 1000).count(10)
+    assert terminal.getvalue() == ""
+
+
+def test_times_are_told_to_the_second() -> None:
+    assert [minutes(time_s) for time_s in (0, 59.6, 61, 3599.7)] == ["00:00", "01:00", "01:01", "1:00:00"]

@@ -1,0 +1,496 @@
+"""Streams that go well, through both clients: what is sent, what comes back, what is told meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import gorggle
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from gorggle import Activity, AsyncClient, Client, Finished, MediaInfo, Progress, Started, StreamWarning
+from gorggle.v1 import config_pb2, lip_reading_pb2
+
+from tests.sdk import lip_reading
+from tests.sdk.conftest import AsyncReader, Reader, SyncReader
+from tests.sdk.lip_reading import FakeLipReading
+
+CONTENT = bytes(range(256)) * 700
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def test_a_segment_comes_back_whole(reader: Reader, service: FakeLipReading, target: str) -> None:
+    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+        yield lip_reading.started()
+        answer = lip_reading.segment("bin blue")
+        answer.segment.alternatives.add(text="bin glue", confidence=0.25)
+        answer.segment.alternatives[0].words.add(text="bin", start_offset=Duration(nanos=520_000_000))
+        answer.segment.face_boxes.add(
+            offset=Duration(seconds=1), left=0.25, top=0.125, width=0.5, height=0.375
+        )
+        yield answer
+        yield lip_reading.finished()
+
+    service.script = script
+    [found] = reader.transcribe(target, CONTENT)
+    assert (found.start_s, found.end_s, found.text) == (0.52, 2.1, "bin blue")
+    assert (found.confidence, found.stability, found.is_final) == (0.875, 1.0, True)
+    assert (found.segment_id, found.revision, found.speaker, found.modality) == ("1", 1, "face-1", "av")
+    assert found.words == (gorggle.Word("bin", 0.52, 1.31, 0.75), gorggle.Word("blue", 1.31, 2.1, 0.75))
+    assert found.alternatives == (
+        gorggle.Alternative("bin glue", 0.25, (gorggle.Word("bin", 0.52, 0.0, 0.0),)),
+    )
+    assert found.face_boxes == (gorggle.FaceBox(1.0, 0.25, 0.125, 0.5, 0.375),)
+
+
+def test_every_option_arrives(reader: Reader, service: FakeLipReading, target: str) -> None:
+    reader.transcribe(
+        target,
+        CONTENT,
+        modality="video",
+        model="large",
+        interim_results=True,
+        word_times=False,
+        alternatives=3,
+        max_speakers=2,
+        beam_size=20,
+        length_penalty=-0.5,
+        start_offset_s=3600.25,
+        face_boxes=True,
+        activity_events=True,
+    )
+    assert service.config == config_pb2.StreamingConfig(
+        recognition=config_pb2.RecognitionConfig(
+            model="large",
+            modality=config_pb2.MODALITY_VIDEO_ONLY,
+            enable_word_times=False,
+            max_alternatives=3,
+            max_speakers=2,
+            beam_size=20,
+            length_penalty=-0.5,
+            start_offset=Duration(seconds=3600, nanos=250_000_000),
+            enable_face_boxes=True,
+        ),
+        interim_results=True,
+        activity_events=True,
+    )
+
+
+def test_without_options_the_server_decides_but_words_have_times(
+    reader: Reader, service: FakeLipReading, target: str
+) -> None:
+    reader.transcribe(target, CONTENT)
+    assert service.config == config_pb2.StreamingConfig(
+        recognition=config_pb2.RecognitionConfig(
+            modality=config_pb2.MODALITY_AUDIO_VISUAL, enable_word_times=True, start_offset=Duration()
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"modality": "lips"}, "av, video, audio"),
+        ({"alternatives": 11}, "0 to 10"),
+        ({"alternatives": -1}, "0 to 10"),
+        ({"beam_size": 2.5}, "whole number"),
+        ({"max_speakers": True}, "whole number"),
+        ({"length_penalty": float("nan")}, "finite"),
+        ({"start_offset_s": -1.0}, "0 or more"),
+        ({"chunk_bytes": 0}, "chunk_bytes is 0"),
+        ({"chunk_bytes": 2**30}, "16777216"),
+        ({"crops": True}, "arrays"),
+        ({"frame_rate_hz": 25}, "arrays"),
+        ({"audio": b"\0\0"}, "arrays"),
+    ],
+)
+def test_options_that_no_server_would_accept_are_refused_before_a_call(
+    reader: Reader, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(gorggle.InvalidRequestError, match=said):
+        reader.transcribe("127.0.0.1:1", CONTENT, **options)
+
+
+# ----------------------------------------------------------------------------------------------------------- sources
+
+
+def chunks_of(content: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+async def chunks_from(content: bytes, size: int) -> AsyncIterator[bytes]:
+    for chunk in chunks_of(content, size):
+        await asyncio.sleep(0)
+        yield chunk
+
+
+class AsyncFile:
+    """As aiofiles makes them."""
+
+    def __init__(self, content: bytes) -> None:
+        self._file = io.BytesIO(content)
+
+    async def read(self, size: int) -> bytes:
+        await asyncio.sleep(0)
+        return self._file.read(size)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "path",
+        "Path",
+        "file",
+        "buffered file",
+        lambda: io.BytesIO(CONTENT),
+        lambda: CONTENT,
+        lambda: bytearray(CONTENT),
+        lambda: memoryview(CONTENT)[::1],
+        lambda: chunks_of(CONTENT, 1000),
+        lambda: [CONTENT],
+        lambda: [b"", CONTENT[:1], bytearray(CONTENT[1:9]), memoryview(CONTENT)[9:], b""],
+    ],
+)
+def test_any_source_arrives_byte_for_byte(
+    reader: Reader, service: FakeLipReading, target: str, clip: Path, source: Any
+) -> None:
+    match source:
+        case "path":
+            found = reader.transcribe(target, str(clip))
+        case "Path":
+            found = reader.transcribe(target, clip)
+        case "file" | "buffered file":
+            with clip.open("rb", buffering=0 if source == "file" else -1) as file:
+                found = reader.transcribe(target, file)
+                assert not file.closed, "a file that was given open is left open"
+        case make:
+            found = reader.transcribe(target, make())
+    assert [segment.text for segment in found] == ["bin blue at f two now"]
+    assert service.media == CONTENT
+
+
+@pytest.mark.parametrize("source", [lambda: chunks_from(CONTENT, 999), lambda: AsyncFile(CONTENT)])
+def test_an_asynchronous_source_arrives_byte_for_byte(
+    service: FakeLipReading, target: str, source: Any
+) -> None:
+    assert len(AsyncReader().transcribe(target, source())) == 1
+    assert service.media == CONTENT
+
+
+def test_an_asynchronous_source_is_refused_by_the_ordinary_client(target: str) -> None:
+    with pytest.raises(gorggle.InvalidSourceError, match="AsyncClient"):
+        SyncReader().transcribe(target, chunks_from(CONTENT, 999))
+
+
+@pytest.mark.parametrize("chunk_bytes", [64, 1000, 65536, 2**20])
+def test_media_is_cut_at_chunk_bytes(
+    reader: Reader, service: FakeLipReading, target: str, clip: Path, chunk_bytes: int
+) -> None:
+    reader.transcribe(target, clip, chunk_bytes=chunk_bytes)
+    sizes = [len(request.media) for request in service.requests]
+    assert sum(sizes) == len(CONTENT)
+    assert set(sizes[:-1]) <= {chunk_bytes}
+    assert 0 < sizes[-1] <= chunk_bytes
+
+
+def test_a_file_is_read_from_where_it_stands(service: FakeLipReading, target: str, clip: Path) -> None:
+    with clip.open("rb") as file:
+        file.seek(100)
+        SyncReader().transcribe(target, file)
+    assert service.media == CONTENT[100:]
+
+
+def test_a_pipe_is_sent_as_it_fills(service: FakeLipReading, target: str) -> None:
+    """A live source has no more for now: what it has must not wait for a full chunk."""
+    arrived = threading.Event()
+
+    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+        yield lip_reading.started()
+        for request in requests:
+            service.requests.append(request)
+            arrived.set()
+        yield lip_reading.finished()
+
+    service.script = script
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as sink:
+        result = threading.Thread(target=lambda: SyncReader().transcribe(target, source))
+        result.start()
+        sink.write(b"first")
+        assert arrived.wait(10), "nothing was sent while the pipe was open"
+        sink.write(b"second")
+        sink.close()
+        result.join(10)
+    assert service.media == b"firstsecond"
+
+
+def test_a_named_pipe_is_read(service: FakeLipReading, target: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.ts"
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=lambda: pipe.write_bytes(CONTENT))
+    writing.start()
+    SyncReader().transcribe(target, pipe)
+    writing.join(10)
+    assert service.media == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "path is empty"),
+        ("nowhere.mp4", "nowhere.mp4 does not exist"),
+        ("a\0b", "cannot be read"),
+        ("folder", "is a directory"),
+        ("empty.mp4", "is empty"),
+        ("s3://bucket/clip.mp4", r"recognize\(\)"),
+        (b"", "no bytes"),
+        (None, "no source"),
+        (42, "int"),
+        ("clip.mp4/x", "not a directory"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_refused_before_a_call(
+    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Any, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("empty.mp4").touch()
+    Path("clip.mp4").write_bytes(CONTENT)
+    with pytest.raises(gorggle.InvalidSourceError, match=said) as caught:
+        reader.transcribe("127.0.0.1:1", source)
+    assert caught.value.code is None
+
+
+def test_a_file_without_permission_is_refused_before_a_call(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    with pytest.raises(gorggle.InvalidSourceError, match="permission denied"):
+        SyncReader().transcribe("127.0.0.1:1", clip)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: io.StringIO("text"), "text mode"),
+        (lambda: [b"good", "bad"], "chunk 1 is a str"),
+        (lambda: [1, 2], "chunk 0 is a int"),
+    ],
+)
+def test_a_source_that_gives_no_bytes_says_so(reader: Reader, target: str, make: Any, said: str) -> None:
+    with pytest.raises(gorggle.InvalidSourceError, match=said):
+        reader.transcribe(target, make())
+
+
+# ------------------------------------------------------------------------------------------------------------ events
+
+
+def told_script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+    begin, end = (
+        lip_reading_pb2.ActivityEvent.KIND_SPEECH_BEGIN,
+        lip_reading_pb2.ActivityEvent.KIND_SPEECH_END,
+    )
+    for _ in requests:
+        pass
+    yield lip_reading.started("call-7", "grid")
+    yield lip_reading.media_info()
+    yield lip_reading.warning("there is no sound")
+    yield lip_reading.activity(begin, 0.5)
+    yield lip_reading.segment("bin", is_final=False)
+    yield lip_reading.Response()  # a kind that this client does not know yet
+    yield lip_reading.segment("bin blue")
+    yield lip_reading.activity(end, 2.0)
+    yield lip_reading.progress(2.5, 2.0, 4096)
+    yield lip_reading.warning("a new kind", kind=77)  # type: ignore[arg-type]
+    yield lip_reading.finished(3.25)
+
+
+TOLD = [
+    Started("call-7", "grid"),
+    MediaInfo("mov,mp4", "h264", "aac", 640, 480, 30.0, 3.0, 90),
+    StreamWarning("no_audio", "there is no sound"),
+    Activity("speech_begin", 0.5, "face-1"),
+    Activity("speech_end", 2.0, "face-1"),
+    Progress(4096, 2.5, 2.0, 1),
+    StreamWarning("other", "a new kind"),
+    Finished(3.25, 1, 1),
+]
+
+
+def test_everything_that_happens_is_told(reader: Reader, service: FakeLipReading, target: str) -> None:
+    service.script = told_script
+    events: list[gorggle.Event] = []
+    segments = reader.transcribe(target, CONTENT, on_event=events.append)
+    assert events == TOLD
+    assert [(segment.text, segment.is_final) for segment in segments] == [("bin", False), ("bin blue", True)]
+
+
+def test_events_may_be_told_to_a_coroutine(service: FakeLipReading, target: str) -> None:
+    service.script = told_script
+    events: list[gorggle.Event] = []
+
+    async def tell(event: gorggle.Event) -> None:
+        await asyncio.sleep(0)
+        events.append(event)
+
+    AsyncReader().transcribe(target, CONTENT, on_event=tell)
+    assert events == TOLD
+
+
+def test_what_is_known_of_a_stream_stands_in_its_attributes(service: FakeLipReading, target: str) -> None:
+    service.script = told_script
+    with Client(target) as client:
+        stream = client.transcribe(CONTENT)
+        assert (stream.request_id, stream.model, stream.media_info) == ("", "", None)
+        transcript = stream.transcript()
+    assert (stream.request_id, stream.model, stream.duration_s) == ("call-7", "grid", 3.25)
+    assert stream.bytes_sent == len(CONTENT)
+    assert stream.media_info == TOLD[1]
+    assert transcript.text == "bin blue"
+    assert [warning.kind for warning in transcript.warnings] == ["no_audio", "other"]
+
+
+def test_a_transcript_gathers_a_stream(
+    reader: Reader, service: FakeLipReading, target: str, clip: Path
+) -> None:
+    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+        yield lip_reading.started()
+        yield lip_reading.segment("second", start_s=1.0, speaker="face-2")
+        yield lip_reading.segment("fir", start_s=0.5, is_final=False)
+        yield lip_reading.segment("first", start_s=0.5)
+        yield lip_reading.finished()
+
+    service.script = script
+
+    async def gather() -> gorggle.Transcript:
+        async with AsyncClient(target) as client:
+            return await client.transcribe(clip).transcript()
+
+    with Client(target) as client:
+        transcripts = [client.transcribe(clip).transcript(), asyncio.run(gather())]
+    for transcript in transcripts:
+        assert (transcript.file, transcript.model, transcript.duration_s) == (str(clip), "grid", 3.0)
+        assert [segment.text for segment in transcript.segments] == ["first", "second"]
+
+
+def test_the_first_segment_comes_before_the_last_byte_is_sent(
+    reader: Reader, service: FakeLipReading, target: str
+) -> None:
+    seen = threading.Event()
+
+    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+        yield lip_reading.started()
+        next(requests)
+        yield lip_reading.segment("early")
+        for _ in requests:
+            pass
+        yield lip_reading.progress(1, 1)
+        yield lip_reading.finished()
+
+    def chunks() -> Iterator[bytes]:
+        yield b"first"
+        assert seen.wait(10), "no segment came while media was still to be sent"
+        yield b"last"
+
+    def tell(event: gorggle.Event) -> None:
+        if isinstance(event, Started):
+            threading.Timer(0.2, seen.set).start()
+
+    service.script = script
+    assert [segment.text for segment in reader.transcribe(target, chunks(), on_event=tell)] == ["early"]
+
+
+# ------------------------------------------------------------------------------------------------------- other calls
+
+
+def test_a_clip_is_read_in_one_call(reader: Reader, service: FakeLipReading, target: str, clip: Path) -> None:
+    requests: list[lip_reading_pb2.RecognizeRequest] = []
+    answer = service.clip
+    service.clip = lambda request, context: (requests.append(request), answer(request, context))[1]
+    transcript = reader.ask(target, "recognize", clip, modality="audio", model="large")
+    assert requests[0].content == CONTENT
+    assert requests[0].config.modality == config_pb2.MODALITY_AUDIO_ONLY
+    assert (transcript.file, transcript.model, transcript.duration_s) == (str(clip), "large", 7.0)
+    assert transcript.request_id == "call-2"
+    assert [segment.text for segment in transcript.segments] == ["bin blue at f two now", "later"]
+    assert transcript.warnings == (StreamWarning("no_audio", "there is no sound"),)
+
+
+def test_a_clip_may_lie_in_s3(reader: Reader, service: FakeLipReading, target: str) -> None:
+    requests: list[lip_reading_pb2.RecognizeRequest] = []
+    answer = service.clip
+    service.clip = lambda request, context: (requests.append(request), answer(request, context))[1]
+    transcript = reader.ask(target, "recognize", "s3://bucket/clip.mp4?versionId=7")
+    assert requests[0].uri == "s3://bucket/clip.mp4?versionId=7"
+    assert transcript.file == "s3://bucket/clip.mp4?versionId=7"
+
+
+def test_an_asynchronous_clip_is_read_in_one_call(service: FakeLipReading, target: str) -> None:
+    requests: list[lip_reading_pb2.RecognizeRequest] = []
+    answer = service.clip
+    service.clip = lambda request, context: (requests.append(request), answer(request, context))[1]
+    AsyncReader().ask(target, "recognize", chunks_from(CONTENT, 777))
+    assert requests[0].content == CONTENT
+
+
+def test_a_clip_without_bytes_is_refused(reader: Reader, target: str) -> None:
+    with pytest.raises(gorggle.InvalidSourceError, match="no bytes"):
+        reader.ask(target, "recognize", iter([]))
+
+
+def test_models_tell_their_licences(reader: Reader, target: str) -> None:
+    models = reader.ask(target, "models")
+    assert [model.name for model in models] == ["grid", "large"]
+    assert reader.ask(target, "model", "grid") == models[0]
+    assert reader.ask(target, "model") == models[0]
+    assert models[0].license.commercial_use == "forbidden"
+    assert models[0].modalities == ("av", "video")
+    assert models[0].error_rates == (
+        gorggle.ErrorRate("held-out speakers", "video", "clean", 36.5, "make evaluate"),
+    )
+
+
+def test_an_unknown_model_is_not_found(reader: Reader, target: str) -> None:
+    with pytest.raises(gorggle.NotFoundError, match="no model whisper"):
+        reader.ask(target, "model", "whisper")
+
+
+def test_the_server_tells_its_limits(reader: Reader, target: str) -> None:
+    info = reader.ask(target, "server_info")
+    assert (info.version, info.default_model, info.device, info.uptime_s) == ("0.1.0", "grid", "cpu", 12.5)
+    assert info.limits.max_speakers == 4
+    assert info.limits.max_idle_s == 30.0
+    assert info.capacity == gorggle.ServerCapacity(max_streams=8, active_streams=1)
+
+
+def test_a_client_may_be_used_from_several_threads(service: FakeLipReading, target: str) -> None:
+    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+        yield lip_reading.started()
+        yield lip_reading.segment(b"".join(request.media for request in requests).decode())
+        yield lip_reading.finished()
+
+    service.script = script
+    found: dict[str, str] = {}
+    with Client(target) as client:
+
+        def read(text: str) -> None:
+            found[text] = next(client.transcribe(text.encode())).text
+
+        threads = [threading.Thread(target=read, args=(f"speaker {number}",)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert found == {text: text for text in (f"speaker {number}" for number in range(4))}

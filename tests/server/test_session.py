@@ -1,0 +1,224 @@
+"""A stream from a scene to segments, with a scripted scene and a backend that answers at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from inference_server.errors import NoFaceError
+from inference_server.recognizer import SearchOptions, Window, samples_of, seconds_of
+from inference_server.scene import FaceTrack, Scene
+from inference_server.session import Session
+from inference_server.transcript import (
+    Activity,
+    Event,
+    FaceBox,
+    Finished,
+    Modality,
+    Progress,
+    Reading,
+    RecognitionOptions,
+    Segment,
+    StreamWarning,
+    WarningKind,
+    Word,
+)
+
+CROP = np.full((96, 96), 128, np.uint8)
+NOISE = np.random.default_rng(0).integers(-3000, 3000, samples_of(2000)).astype(np.int16)
+
+
+class ScriptedPerception:
+    """Plays curves of speaking, ten frames at a time."""
+
+    def __init__(
+        self, frames: int, sound: list[float] | None, faces: dict[int, list[float]], loud: bool = True
+    ) -> None:
+        self.scene, self.frames, self.sound, self.faces, self.loud = Scene(), frames, sound, faces, loud
+        self.has_sound, self.has_pictures = sound is not None, True
+        self.faces_now = self.faces_seen = len(faces)
+        self.longest_sound = 0
+        self.tracks: dict[int, FaceTrack | None] = {}
+
+    def steps(self) -> Iterator[Iterable[Event]]:
+        for start in range(0, self.frames, 10):
+            end = min(start + 10, self.frames)
+            if self.sound is not None:
+                sound = NOISE[samples_of(start) : samples_of(end)]
+                self.scene.add_sound(sound if self.loud else np.zeros_like(sound))
+                self.scene.judge_sound(self.sound[start:end])
+            for person, speaking in self.faces.items():
+                track = self.tracks.setdefault(person, None) or self.scene.begin_track(person, 0)
+                self.tracks[person] = track
+                for frame in range(start, end):
+                    track.add_crop(frame, CROP)
+                    track.boxes += [FaceBox(frame / 25, 0.1, 0.1, 0.2, 0.2)] if frame % 5 == 0 else []
+                track.speaking.extend(speaking[start:end])
+            self.scene.seen_until = end
+            yield ()
+            self.longest_sound = max(self.longest_sound, len(self.scene._sound))
+
+
+class EchoBackend:
+    """Reads every window as one word that says how long the window is."""
+
+    def __init__(self) -> None:
+        self.windows: list[Window] = []
+
+    def submit(
+        self, model: str, window: Window, search: SearchOptions, *, interim: bool = False
+    ) -> Future[list[Reading]]:
+        self.windows.append(window)
+        text = f"{'interim ' if interim else ''}{window.modality.name.lower()}"
+        future: Future[list[Reading]] = Future()
+        future.set_result([Reading(text, 0.9, (Word(text, 0.2, seconds_of(window.frames), 0.9),))])
+        return future
+
+
+def run(perception: ScriptedPerception, **options: object) -> tuple[list[Event], EchoBackend]:
+    events: list[Event] = []
+    backend = EchoBackend()
+    Session(perception, RecognitionOptions("m", **options), backend, events.append).run()  # type: ignore[arg-type]
+    return events, backend
+
+
+def of_kind(events: list[Event], kind: type) -> list:
+    return [event for event in events if isinstance(event, kind)]
+
+
+TALK = [0.0] * 25 + [1.0] * 50 + [0.0] * 50 + [1.0] * 50 + [0.0] * 25
+
+
+def test_two_sentences_by_one_person_are_two_segments_with_the_streams_times() -> None:
+    events, _ = run(ScriptedPerception(200, TALK, {7: TALK}))
+    first, second = of_kind(events, Segment)
+    assert (first.segment_id, second.segment_id) == ("segment-1", "segment-2")
+    assert first.speaker_id == second.speaker_id == "face-1"
+    assert first.modality is Modality.AUDIO_VISUAL
+    assert first.start_s == pytest.approx(19 / 25 + 0.2)
+    assert first.end_s == pytest.approx(81 / 25)
+    assert second.start_s == pytest.approx(119 / 25 + 0.2)
+    assert events[-1] == Finished(8.0, 2, 1)
+
+
+def test_lips_alone_are_cut_by_their_own_movement() -> None:
+    events, backend = run(ScriptedPerception(200, None, {1: TALK}), modality=Modality.VIDEO_ONLY)
+    assert [s.modality for s in of_kind(events, Segment)] == [Modality.VIDEO_ONLY] * 2
+    assert all(window.features is None and window.crops is not None for window in backend.windows)
+
+
+def test_two_people_who_speak_at_once_are_both_read_from_their_lips() -> None:
+    late = [0.0] * 40 + [1.0] * 60 + [0.0] * 100
+    events, _ = run(ScriptedPerception(200, None, {1: TALK, 2: late}), modality=Modality.VIDEO_ONLY)
+    assert sorted(s.speaker_id for s in of_kind(events, Segment)) == ["face-1", "face-1", "face-2"]
+
+
+def test_two_people_who_take_turns_are_told_apart() -> None:
+    sound = [0.0] * 20 + [1.0] * 120 + [0.0] * 60
+    left = [0.0] * 20 + [0.9] * 60 + [0.05] * 120
+    right = [0.05] * 80 + [0.9] * 60 + [0.05] * 60
+    events, _ = run(ScriptedPerception(200, sound, {1: left, 2: right}))
+    assert [s.speaker_id for s in of_kind(events, Segment)] == ["face-1", "face-2"]
+
+
+def test_a_voice_beside_a_still_face_is_read_from_the_sound() -> None:
+    events, _ = run(ScriptedPerception(200, TALK, {1: [0.0] * 200}))
+    assert [(s.speaker_id, s.modality) for s in of_kind(events, Segment)] == [
+        ("voice", Modality.AUDIO_ONLY)
+    ] * 2
+
+
+def test_lips_that_move_in_silence_are_read_from_the_lips() -> None:
+    events, _ = run(ScriptedPerception(200, [0.0] * 200, {1: TALK}, loud=False))
+    assert [s.modality for s in of_kind(events, Segment)] == [Modality.VIDEO_ONLY] * 2
+
+
+def test_a_stream_without_sound_is_read_from_the_lips_though_both_were_asked_for() -> None:
+    events, _ = run(ScriptedPerception(200, None, {1: TALK}))
+    assert [s.modality for s in of_kind(events, Segment)] == [Modality.VIDEO_ONLY] * 2
+
+
+def test_lips_alone_without_a_face_are_refused() -> None:
+    with pytest.raises(NoFaceError, match=r"no face was found in 8\.0 s"):
+        run(ScriptedPerception(200, None, {}), modality=Modality.VIDEO_ONLY)
+
+
+def test_silence_gives_no_words_and_says_so() -> None:
+    events, _ = run(ScriptedPerception(100, [0.0] * 100, {1: [0.0] * 100}))
+    assert [w.kind for w in of_kind(events, StreamWarning)] == [WarningKind.NO_SPEECH]
+    assert not of_kind(events, Segment)
+
+
+def test_a_missing_face_is_warned_of_once() -> None:
+    events, _ = run(ScriptedPerception(200, TALK, {}))
+    assert [w.kind for w in of_kind(events, StreamWarning)] == [WarningKind.NO_FACE]
+    assert [s.speaker_id for s in of_kind(events, Segment)] == ["voice", "voice"]
+
+
+def test_interim_results_come_before_the_final_one_under_the_same_id() -> None:
+    events, _ = run(ScriptedPerception(200, TALK, {1: TALK}), interim_results=True)
+    segments = of_kind(events, Segment)
+    first = [s for s in segments if s.segment_id == "segment-1"]
+    assert [s.is_final for s in first] == [False] * (len(first) - 1) + [True]
+    assert len(first) > 2
+    assert [s.revision for s in first] == list(range(1, len(first) + 1))
+    assert first[0].stability == 0
+    assert first[1].stability == 1
+
+
+def test_activity_events_enclose_each_utterance() -> None:
+    events, _ = run(ScriptedPerception(200, TALK, {}), activity_events=True)
+    told = [(event.kind.value, round(event.offset_s, 2)) for event in of_kind(events, Activity)]
+    assert told == [("begin", 1.0), ("end", 3.0), ("begin", 5.0), ("end", 7.0)]
+
+
+def test_face_boxes_of_the_utterance_come_with_it_where_they_are_asked_for() -> None:
+    events, _ = run(ScriptedPerception(200, TALK, {1: TALK}), face_boxes=True)
+    for segment in of_kind(events, Segment):
+        assert len(segment.face_boxes) >= 10
+        assert all(segment.start_s - 0.5 < box.offset_s < segment.end_s + 0.5 for box in segment.face_boxes)
+    events, _ = run(ScriptedPerception(200, TALK, {1: TALK}))
+    assert not any(segment.face_boxes for segment in of_kind(events, Segment))
+
+
+def test_progress_never_passes_what_is_final() -> None:
+    events, _ = run(ScriptedPerception(200, TALK, {1: TALK}))
+    told = of_kind(events, Progress)
+    assert len(told) >= 5
+    for progress in told:
+        assert progress.processed_s <= progress.received_s
+        final = [s for s in events[: events.index(progress)] if isinstance(s, Segment)]
+        for segment in of_kind(events, Segment):
+            assert segment in final or segment.start_s >= progress.processed_s
+
+
+def test_a_long_stream_takes_the_memory_of_a_short_one() -> None:
+    curve = TALK * 9
+    perception = ScriptedPerception(len(curve), curve, {1: curve})
+    events, _ = run(perception)
+    assert len(of_kind(events, Segment)) == 18
+    assert perception.longest_sound < samples_of(400)
+    assert len(perception.scene.tracks[1].crops) < 400
+
+
+def test_a_session_that_is_stopped_gives_up_its_windows() -> None:
+    class StuckBackend(EchoBackend):
+        def submit(self, *args: object, **kwargs: object) -> Future[list[Reading]]:
+            self.future: Future[list[Reading]] = Future()
+            return self.future
+
+    backend = StuckBackend()
+    events: list[Event] = []
+    session = Session(ScriptedPerception(200, TALK, {}), RecognitionOptions("m"), backend, events.append)
+    thread = threading.Thread(target=session.run, daemon=True)
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive()
+    session.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert backend.future.cancelled()

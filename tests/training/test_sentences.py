@@ -1,0 +1,64 @@
+"""The grammar's sentences and the split that keeps validation and test out of training."""
+
+import numpy as np
+
+from training.sentences import (
+    DEMO_SENTENCES,
+    GRAMMAR,
+    VOCABULARY,
+    Split,
+    random_sentence,
+    random_span,
+    split_of,
+)
+from training.tokenizer import SPECIAL_UNITS, train_tokenizer
+
+
+def test_the_grammar_has_51_words_and_64000_sentences() -> None:
+    assert len(VOCABULARY) == 51
+    assert np.prod([len(words) for words in GRAMMAR]) == 64_000
+
+
+def test_each_split_gives_only_sentences_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    for split in Split:
+        assert all(split_of(random_sentence(split, rng)) is split for _ in range(50))
+
+
+def test_about_a_tenth_of_the_sentences_is_held_out() -> None:
+    rng = np.random.default_rng(1)
+    drawn = [tuple(str(rng.choice(words)) for words in GRAMMAR) for _ in range(2000)]
+    held_out = sum(split_of(sentence) is not Split.TRAIN for sentence in drawn)
+    assert 140 < held_out < 260
+
+
+def test_the_demo_sentences_belong_to_the_grammar_but_not_to_training() -> None:
+    for text in DEMO_SENTENCES:
+        words = tuple(text.split())
+        assert all(word in of_slot for word, of_slot in zip(words, GRAMMAR, strict=True))
+        assert split_of(words) is Split.TEST
+
+
+def test_a_span_is_a_stretch_of_the_sentence_and_shorter() -> None:
+    rng = np.random.default_rng(2)
+    sentence = ("bin", "blue", "at", "f", "two", "now")
+    for _ in range(50):
+        span = random_span(sentence, rng)
+        assert 1 <= len(span) < len(sentence)
+        assert " ".join(span) in " ".join(sentence)
+
+
+def test_every_word_of_the_grammar_is_one_unit() -> None:
+    tokenizer = train_tokenizer()
+    assert tokenizer.units[:4] == SPECIAL_UNITS
+    assert all(len(tokenizer.encode(word)) == 1 for word in VOCABULARY)
+
+
+def test_text_survives_the_units_there_and_back() -> None:
+    tokenizer = train_tokenizer()
+    for text in (*DEMO_SENTENCES, "hello you"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_the_units_are_the_same_whenever_they_are_trained() -> None:
+    assert train_tokenizer().units == train_tokenizer().units

@@ -1,0 +1,99 @@
+"""From phonemes to the motion of the mouth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training import visemes
+from training.visemes import JAW, PARAMETERS, PRESS, ROUND, TUCK, VISEMES, Style, mouth_motion, visemes_of
+from training.voices import LANGUAGES, TimedPhoneme, Voice, padded, speak
+
+LETTERS = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
+
+
+def frame_in(phoneme: TimedPhoneme, lead_s: float = 0.02) -> int:
+    return int(((phoneme.start_s + phoneme.end_s) / 2 - lead_s) * 25)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_phoneme_of_the_letters_and_digits_has_a_viseme(language: str) -> None:
+    digits = "zero one two three four five six seven eight nine"
+    speech = speak(f"{LETTERS.upper()} {digits} pleasure church judge thing", Voice(language=language))
+    assert all(visemes_of(phoneme.symbol) for phoneme in speech.phonemes)
+
+
+def test_diphthongs_and_affricates_have_two_visemes() -> None:
+    assert [viseme.name for viseme in visemes_of("ˈaɪ")] == ["open_front", "near_close_front"]
+    assert [viseme.name for viseme in visemes_of("tʃ")] == ["alveolar", "postalveolar"]
+
+
+def test_an_unknown_phoneme_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="ǂ"):
+        visemes_of("ǂ")
+
+
+@pytest.mark.parametrize(("duration_s", "frames"), [(0.0, 1), (0.04, 1), (0.041, 2), (1.0, 25), (1.01, 26)])
+def test_frames_are_the_duration_rounded_up(duration_s: float, frames: int) -> None:
+    assert mouth_motion([], duration_s).shape == (frames, len(PARAMETERS))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lips_close_on_bilabials_and_open_on_vowels_in_every_style(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    style, voice = Style.random(rng), Voice.random(rng)
+    speech = padded(speak("bob bin pop map again", voice), 0.3, 0.3)
+    motion = mouth_motion(speech.phonemes, speech.duration_s, rng, style)
+    opened = 0
+    for phoneme in speech.phonemes:
+        around = motion[max(0, frame_in(phoneme) - 1) : frame_in(phoneme) + 2]
+        if phoneme.symbol in {"b", "p", "m"}:
+            assert around[:, PRESS].max() > 0.75, phoneme
+        elif phoneme.symbol.strip("ˈˌː") in {"a", "æ", "ɒ", "ɑ"} and phoneme.end_s - phoneme.start_s > 0.13:
+            assert around[:, JAW].max() > 0.45, phoneme
+            assert around[:, PRESS].min() < 0.5, phoneme
+            opened += 1
+    assert opened
+
+
+def test_lips_round_for_two_and_tuck_for_five() -> None:
+    speech = speak("two five", Voice())
+    motion = mouth_motion(speech.phonemes, speech.duration_s)
+    two, five = speech.words
+    assert motion[int(two.start_s * 25) : int(two.end_s * 25), ROUND].max() > 0.8
+    assert motion[int(five.start_s * 25) : int(five.end_s * 25), TUCK].max() > 0.8
+
+
+def test_the_mouth_rests_where_nothing_is_said() -> None:
+    speech = padded(speak("now", Voice()), 1.0, 1.0)
+    motion = mouth_motion(speech.phonemes, speech.duration_s)
+    assert np.abs(motion[:20] - visemes.REST.target).max() < 0.02
+    assert np.abs(motion[-20:] - visemes.REST.target).max() < 0.02
+
+
+def test_lips_are_round_before_the_vowel_that_rounds_them() -> None:
+    neighbours = [TimedPhoneme("s", 0.2, 0.32), TimedPhoneme("uː", 0.32, 0.5)]
+    rounded = mouth_motion(neighbours, 0.7)[6, ROUND]
+    spread = mouth_motion([neighbours[0], TimedPhoneme("iː", 0.32, 0.5)], 0.7)[6, ROUND]
+    assert rounded > spread + 0.15
+
+
+def test_motion_is_smooth() -> None:
+    speech = speak("lay green by y seven again", Voice())
+    motion = mouth_motion(speech.phonemes, speech.duration_s)
+    assert np.abs(np.diff(motion[:, JAW])).max() < 0.5
+
+
+def test_visemes_ask_for_different_mouths() -> None:
+    targets = {name: viseme.target for name, viseme in VISEMES.items()}
+    names = sorted(targets)
+    closest = min((float(np.abs(targets[a] - targets[b]).max()), a, b) for a in names for b in names if a < b)
+    assert len(names) >= 20
+    assert closest[0] >= 0.04, closest
+
+
+def test_a_seed_gives_the_same_motion_and_another_one_another() -> None:
+    phonemes = [TimedPhoneme("b", 0.1, 0.2), TimedPhoneme("ɑː", 0.2, 0.5)]
+    first, again, other = (mouth_motion(phonemes, 0.8, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)

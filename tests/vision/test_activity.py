@@ -1,0 +1,158 @@
+"""Who speaks, judged from lips that were moved by a known amount."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from inference_server.vision.activity import (
+    CropActivity,
+    LipActivity,
+    MovementMeter,
+    crop_movement,
+    lip_shape,
+    mouth_movement,
+    sound_agreement,
+    speaking_probability,
+)
+from inference_server.vision.mouth import crop_mouths, mean_face
+from inference_server.vision.tracks import FaceTracker
+from tests.vision.talking_heads import astronaut, finder, hopper, painted, swaying, syllables
+
+SPEECH = slice(40, 110)
+FRAMES = 150
+
+
+@cache
+def talk(person: str) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
+    """Landmarks and crops of six seconds in which a swaying head speaks from frame 40 to 110."""
+    head = {"astronaut": astronaut, "hopper": hopper}[person]()
+    tracker, frames, landmarks = FaceTracker(finder()), [], []
+    for index in range(FRAMES):
+        frame = np.zeros((480, 640), np.uint8)
+        opening = syllables(index) if SPEECH.start <= index < SPEECH.stop else 0.0
+        painted(head, swaying(640, 480, index, 65, opening=opening), frame)
+        frames.append(frame)
+        landmarks.append(tracker.update(frame, index)[0].landmarks)
+    return landmarks, crop_mouths(np.stack(frames), landmarks, mean_face())
+
+
+@pytest.mark.parametrize("person", ["astronaut", "hopper"])
+def test_lips_that_speak_are_told_from_lips_that_rest_on_a_head_that_moves(person: str) -> None:
+    probability = speaking_probability(mouth_movement(talk(person)[0]))
+    assert probability.shape == (FRAMES,)
+    assert probability.dtype == np.float32
+    assert (probability[50:100] > 0.5).mean() > 0.9
+    assert (probability[:30] < 0.5).all()
+    assert (probability[120:] < 0.5).all()
+
+
+@pytest.mark.parametrize("person", ["astronaut", "hopper"])
+def test_crops_alone_tell_speaking_from_resting(person: str) -> None:
+    activity = CropActivity()
+    crops = talk(person)[1]
+    probability = [value for index, crop in enumerate(crops) for value in activity.push(index, crop)]
+    probability = np.array(probability + activity.finish())
+    assert (probability[50:100] > 0.5).all()
+    assert (probability[:30] < 0.5).all()
+    assert (probability[120:] < 0.5).all()
+
+
+def test_probabilities_that_come_one_by_one_are_those_of_the_whole() -> None:
+    landmarks = talk("astronaut")[0]
+    activity = LipActivity()
+    values: list[float] = []
+    for index, points in enumerate(landmarks):
+        values += activity.push(500 + index, points)
+        assert len(values) == max(0, index - 5)
+    values += activity.finish()
+    np.testing.assert_allclose(values, speaking_probability(mouth_movement(landmarks)), rtol=1e-6)
+
+
+def test_frames_without_a_face_keep_their_places() -> None:
+    landmarks = talk("astronaut")[0]
+    given = LipActivity()
+    skipped = LipActivity()
+    one, other = [], []
+    for index, points in enumerate(landmarks):
+        is_hidden = 60 <= index < 90
+        one += given.push(index, None if is_hidden else points)
+        other += [] if is_hidden else skipped.push(index, points)
+    one += given.finish()
+    other += skipped.finish()
+    assert len(one) == FRAMES
+    assert one == other
+    assert max(one[70:80]) == 0
+
+
+def test_a_meter_that_ended_starts_anew() -> None:
+    meter = MovementMeter()
+    first = [value for index in range(20) for value in meter.push(index, np.array([float(index % 3)]))]
+    first += meter.finish()
+    second = [
+        value for index in range(7, 27) for value in meter.push(index, np.array([float((index - 7) % 3)]))
+    ]
+    second += meter.finish()
+    assert first == second
+    assert len(first) == 20
+
+
+def test_steady_change_is_not_movement() -> None:
+    meter = MovementMeter()
+    values = [
+        value for index in range(40) for value in meter.push(index, np.array([0.02 * index, -0.01 * index]))
+    ]
+    assert max(values + meter.finish()) < 1e-9
+
+
+def test_nothing_gives_nothing() -> None:
+    assert mouth_movement([]).shape == (0,)
+    assert crop_movement([]).shape == (0,)
+    assert list(mouth_movement([None] * 9)) == [0.0] * 9
+
+
+def test_an_opened_mouth_is_measured_in_eye_distances() -> None:
+    head = astronaut()
+    opened = lip_shape(head.speaking(0.2).landmarks)[0] - lip_shape(head.landmarks)[0]
+    assert opened == pytest.approx(0.19, abs=0.04)
+
+
+@pytest.mark.parametrize("lag", [-4, -2, 0, 3, 4])
+def test_a_mouth_agrees_with_its_own_sound_at_a_small_shift(lag: int) -> None:
+    rng = np.random.default_rng(2)
+    envelope = np.convolve(rng.uniform(0, 30, 140), np.ones(4) / 4, "same")
+    own = np.roll(envelope, lag)[20:120] + rng.normal(0, 1, 100)
+    other = np.convolve(rng.uniform(0, 30, 140), np.ones(4) / 4, "same")[20:120]
+    assert sound_agreement(own, envelope[20:120]) > 0.8
+    assert sound_agreement(other, envelope[20:120]) < 0.5
+
+
+def test_of_two_faces_the_one_that_moves_with_the_sound_agrees_more() -> None:
+    sound = np.zeros(FRAMES, np.float32)
+    sound[SPEECH] = 15
+    speaks = mouth_movement(talk("astronaut")[0])
+    rests = mouth_movement(talk("hopper")[0][: SPEECH.start] * 4)
+    assert sound_agreement(speaks, sound) > 0.7
+    assert sound_agreement(speaks, sound) > sound_agreement(rests, sound) + 0.4
+
+
+@pytest.mark.parametrize(
+    ("movement", "sound"),
+    [
+        (np.zeros(50), np.arange(50.0)),
+        (np.arange(50.0), np.ones(50)),
+        (np.arange(5.0), np.arange(5.0)),
+        ([], []),
+    ],
+)
+def test_what_does_not_change_or_is_too_short_agrees_with_nothing(movement, sound) -> None:
+    assert sound_agreement(np.asarray(movement, float), np.asarray(sound, float)) == 0
+
+
+def test_curves_of_different_length_are_compared_as_far_as_both_go() -> None:
+    curve = np.sin(np.arange(60) / 3)
+    assert sound_agreement(curve, curve[:40]) == pytest.approx(1)
+    assert -1 <= sound_agreement(curve, -curve) <= 1

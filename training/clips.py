@@ -1,0 +1,288 @@
+"""Clips with a known truth: speakers who say sentences, written as video files.
+
+``python -m training.clips demo --out examples/demo.mp4`` makes the demo clip and, beside it, the truth
+as JSON; ``two-speakers`` and ``photo`` make the clips that the tests and the documentation use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.faces import Speaker, demo_speaker, render_frames
+from training.photographs import Photograph, render_photo_frames
+from training.sentences import DEMO_SENTENCES, DEMO_SPEAKER_SEED
+from training.visemes import FRAME_RATE_HZ, Style, mouth_motion
+from training.voices import SAMPLE_RATE_HZ, Speech, TimedPhoneme, TimedWord, Voice, padded, speak
+
+Int16Array = NDArray[np.int16]
+UInt8Array = NDArray[np.uint8]
+
+DEMO_VOICE = Voice(language="en", variant="f2", rate_wpm=100, pitch=52, pitch_range=55, volume=80)
+_SECOND_VOICE = Voice(language="en-us", variant="m3", rate_wpm=112, pitch=42, pitch_range=50, volume=80)
+
+
+@dataclass(frozen=True)
+class TimedSentence:
+    """What one speaker said in one go, with the times of its words on the clip's time line."""
+
+    text: str
+    speaker: int
+    start_s: float
+    end_s: float
+    words: tuple[TimedWord, ...]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A clip before it is encoded: frames BGR at 25 fps, sound at 16 kHz, and who says what when."""
+
+    frames: Iterable[UInt8Array]
+    waveform: Int16Array
+    sentences: tuple[TimedSentence, ...]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a clip is written; the container follows the file's suffix."""
+
+    video_codec: str = "libx264"
+    audio_codec: str = "aac"
+    pixel_format: str = "yuv420p"
+    audio_rate_hz: int = 48_000
+    audio_bit_rate: int = 64_000
+    video_options: tuple[tuple[str, str], ...] = (("crf", "23"), ("preset", "medium"))
+    container_options: tuple[tuple[str, str], ...] = (("movflags", "+faststart"),)
+
+
+MP4 = Encoding()
+WEBM = Encoding(
+    video_codec="libvpx-vp9",
+    audio_codec="libopus",
+    video_options=(("crf", "33"), ("b", "0"), ("deadline", "realtime"), ("cpu-used", "6")),
+    container_options=(),
+)
+
+
+def write_clip(
+    path: Path | str,
+    frames: Iterable[UInt8Array],
+    waveform: Int16Array | None,
+    fps: Fraction | int = FRAME_RATE_HZ,
+    encoding: Encoding | None = None,
+) -> None:
+    """Encode frames (BGR [H, W, 3], even sizes) and sound (mono, 16 kHz; None for none) into a file.
+
+    Without `encoding`, WebM files get VP9 and Opus, all others H.264 and AAC with the index in front.
+
+    Raises:
+        ValueError: there is no frame.
+    """
+    path = Path(path)
+    encoding = encoding or (WEBM if path.suffix == ".webm" else MP4)
+    remaining = iter(frames)
+    first = next(remaining, None)
+    if first is None:
+        raise ValueError(f"there is no frame to write to {path}: give at least one")
+    # Not for every container: an option that one does not know is an error in PyAV.
+    known = encoding.container_options if path.suffix in {".mp4", ".mov", ".m4v"} else ()
+    with av.open(str(path), "w", options=dict(known)) as container:
+        video: Any = container.add_stream(
+            encoding.video_codec, rate=Fraction(fps), options=dict(encoding.video_options)
+        )
+        video.height, video.width = first.shape[:2]
+        video.pix_fmt = encoding.pixel_format
+        audio: Any = None
+        if waveform is not None:
+            audio = container.add_stream(encoding.audio_codec, rate=encoding.audio_rate_hz, layout="mono")
+            audio.bit_rate = encoding.audio_bit_rate
+        sound = iter(()) if waveform is None else _encoded_sound(audio, waveform)
+        sound_until_s = 0.0
+        for number, frame in enumerate(itertools.chain([first], remaining)):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
+            # Sound beside its pictures: what is written after all of them can only be read after all of them.
+            while sound_until_s <= number / fps and (packets := next(sound, None)) is not None:
+                container.mux(packets)
+                sound_until_s = max([sound_until_s, *(float(p.pts * p.time_base) for p in packets)])
+        container.mux(video.encode(None))
+        for packets in sound:
+            container.mux(packets)
+
+
+def _encoded_sound(stream: Any, waveform: Int16Array) -> Iterator[list[Any]]:
+    """Packets of sound, a tenth of a second at a time."""
+    resampler = av.AudioResampler(format=stream.format, layout="mono", rate=stream.rate)
+    for start in range(0, len(waveform), SAMPLE_RATE_HZ // 10):
+        piece = waveform[None, start : start + SAMPLE_RATE_HZ // 10]
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE_HZ, start, Fraction(1, SAMPLE_RATE_HZ)
+        for resampled in resampler.resample(frame):
+            yield stream.encode(resampled)
+    for resampled in resampler.resample(None):
+        yield stream.encode(resampled)
+    yield stream.encode(None)
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """The sound of a conversation, and each speaker's own phonemes on its time line."""
+
+    waveform: Int16Array
+    phonemes: tuple[tuple[TimedPhoneme, ...], ...]
+    sentences: tuple[TimedSentence, ...]
+    duration_s: float
+
+
+def _taken(turns: Sequence[tuple[int, str]], voices: Sequence[Voice], pause_s: float) -> _Turns:
+    """Say sentences one after the other, with a pause before, between and after them."""
+    sounds: list[Int16Array] = []
+    phonemes: list[list[TimedPhoneme]] = [[] for _ in voices]
+    sentences: list[TimedSentence] = []
+    samples = 0
+    for who, text in turns:
+        alone = _without_tail(speak(text, voices[who]))
+        speech = padded(alone, samples / SAMPLE_RATE_HZ + pause_s, 0.0)
+        phonemes[who] += speech.phonemes
+        start_s, end_s = speech.words[0].start_s, speech.words[-1].end_s
+        sentences.append(TimedSentence(text, who, start_s, end_s, speech.words))
+        sounds.append(speech.waveform[samples:])
+        samples = len(speech.waveform)
+    # A whole number of frames: sound and pictures end together.
+    frames = int(np.ceil((samples / SAMPLE_RATE_HZ + pause_s) * FRAME_RATE_HZ))
+    length = frames * SAMPLE_RATE_HZ // FRAME_RATE_HZ
+    waveform = np.concatenate([*sounds, np.zeros(length - samples, np.int16)])
+    own = tuple(tuple(mine) for mine in phonemes)
+    return _Turns(waveform, own, tuple(sentences), frames / FRAME_RATE_HZ)
+
+
+def _without_tail(speech: Speech) -> Speech:
+    """Cut off the silence that the synthesiser leaves at the end, so that pauses are as long as asked."""
+    count = int(np.ceil(speech.phonemes[-1].end_s * SAMPLE_RATE_HZ))
+    waveform = speech.waveform[:count]
+    return replace(speech, waveform=waveform, duration_s=len(waveform) / SAMPLE_RATE_HZ)
+
+
+def talk(
+    speaker: Speaker,
+    sentences: Sequence[str],
+    voice: Voice,
+    pause_s: float = 0.7,
+    size: tuple[int, int] = (640, 480),
+    rng: np.random.Generator | None = None,
+) -> Scene:
+    """One drawn speaker who says sentences with pauses of `pause_s` around them."""
+    return dialogue([speaker], [voice], [(0, text) for text in sentences], pause_s, size, rng)
+
+
+def dialogue(
+    speakers: Sequence[Speaker],
+    voices: Sequence[Voice],
+    turns: Sequence[tuple[int, str]],
+    pause_s: float = 0.7,
+    size: tuple[int, int] = (1280, 720),
+    rng: np.random.Generator | None = None,
+) -> Scene:
+    """Speakers side by side who take turns: `turns` are pairs of speaker (from 0) and sentence."""
+    taken = _taken(turns, voices, pause_s)
+    width, height = size
+    pictures = []
+    for speaker, phonemes in zip(speakers, taken.phonemes, strict=True):
+        own_rng = np.random.default_rng(speaker.seed) if rng is None else rng.spawn(1)[0]
+        motion = mouth_motion(phonemes, taken.duration_s, own_rng, speaker.style)
+        pictures.append(render_frames(speaker, motion, (width // len(speakers), height), own_rng))
+    return Scene(compose_side_by_side(pictures), taken.waveform, taken.sentences)
+
+
+def talk_photo(
+    photo: Photograph,
+    sentences: Sequence[str],
+    voice: Voice,
+    pause_s: float = 0.7,
+    size: tuple[int, int] = (640, 480),
+    rng: np.random.Generator | None = None,
+) -> Scene:
+    """The person of a photograph who says sentences: their mouth is warped to the words."""
+    rng = rng or np.random.default_rng(0)
+    taken = _taken([(0, text) for text in sentences], [voice], pause_s)
+    motion = mouth_motion(taken.phonemes[0], taken.duration_s, rng, Style())
+    return Scene(render_photo_frames(photo, motion, size, rng), taken.waveform, taken.sentences)
+
+
+def compose_side_by_side(pictures: Sequence[Iterable[UInt8Array]]) -> Iterator[UInt8Array]:
+    """Frames of equal height next to each other, as long as all last."""
+    for row in zip(*pictures, strict=False):
+        yield row[0] if len(row) == 1 else np.concatenate(row, axis=1)
+
+
+def truth(scene: Scene, made_by: str, **more: Any) -> dict[str, Any]:
+    """What the JSON file beside a clip says."""
+    return {
+        "made_by": made_by,
+        **more,
+        "frame_rate_hz": FRAME_RATE_HZ,
+        "duration_s": len(scene.waveform) / SAMPLE_RATE_HZ,
+        "sentences": [_rounded(asdict(sentence)) for sentence in scene.sentences],
+    }
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def demo_scene() -> Scene:
+    """The speaker of the README, who is in no training set, and says sentences that are in none."""
+    return talk(demo_speaker(), DEMO_SENTENCES, DEMO_VOICE, pause_s=1.0)
+
+
+def two_speakers_scene(sentences: Sequence[str] = DEMO_SENTENCES[:4]) -> Scene:
+    """Two test speakers in one picture of 1280 × 720, sentence by sentence in turn."""
+    speakers = [Speaker.seeded(DEMO_SPEAKER_SEED + 5), Speaker.seeded(DEMO_SPEAKER_SEED + 11)]
+    turns = [(index % 2, text) for index, text in enumerate(sentences)]
+    return dialogue(speakers, [DEMO_VOICE, _SECOND_VOICE], turns, pause_s=0.8)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make one of the clips by command."""
+    parser = argparse.ArgumentParser(prog="python -m training.clips", description=main.__doc__)
+    parser.add_argument("clip", choices=("demo", "two-speakers", "photo"))
+    parser.add_argument(
+        "--out", type=Path, required=True, help="video file; the truth goes beside it as .json"
+    )
+    parser.add_argument("--photo", choices=[photo.value for photo in Photograph], default="astronaut")
+    parser.add_argument("--size", default="640x480", help="of the photograph's clip, WIDTHxHEIGHT")
+    options = parser.parse_args(arguments)
+    cv2.setNumThreads(1)
+    command = f"python -m training.clips {options.clip}"
+    if options.clip == "demo":
+        scene, who = demo_scene(), {"speaker_seed": DEMO_SPEAKER_SEED, "voice": DEMO_VOICE.name}
+    elif options.clip == "two-speakers":
+        scene, who = two_speakers_scene(), {"speakers": "left is 0, right is 1"}
+    else:
+        width, height = (int(part) for part in options.size.split("x"))
+        photo = Photograph(options.photo)
+        scene, who = (
+            talk_photo(photo, DEMO_SENTENCES, DEMO_VOICE, size=(width, height)),
+            {"photo": photo.value},
+        )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_clip(options.out, scene.frames, scene.waveform)
+    options.out.with_suffix(".json").write_text(json.dumps(truth(scene, command, **who), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

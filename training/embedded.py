@@ -1,0 +1,128 @@
+"""The embedded model, gorggle-grid: how it is trained, checked on the way, and written with its card."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inference_server.avhubert import save_model
+from inference_server.avhubert.model import Model
+from inference_server.avhubert.network import AVHubertNetwork
+from inference_server.avhubert.text import Vocabulary
+from inference_server.transcript import Modality
+from training.evaluate import Condition, read
+from training.measures import error_rate
+from training.sentences import VOCABULARY, Split
+from training.shards import UtteranceStore
+from training.tokenizer import Tokenizer, train_tokenizer
+from training.train import TrainingOptions, TrainingRun, small_config
+
+NAME = "gorggle-grid-1"
+# The names that model cards use.
+_MODALITIES = {
+    Modality.AUDIO_VISUAL: "audio-visual",
+    Modality.VIDEO_ONLY: "video",
+    Modality.AUDIO_ONLY: "audio",
+}
+VALIDATION_SENTENCES = 60
+FIRST_DATA_POLL_S = 5.0
+
+
+def train_embedded(out: Path, data: Path, options: TrainingOptions, report: Callable[[str], None]) -> None:
+    """Train, or go on training, the run in a folder; waits for the first rendered utterances."""
+    store, validation = _store(data, Split.TRAIN, report), _store(data, Split.VALIDATION, report)
+    tokenizer = train_tokenizer()
+    check = _Check(tokenizer, validation)
+    run = TrainingRun(out, store, tokenizer, small_config(len(tokenizer.units)), options, check)
+    run.train(report)
+
+
+def export(out: Path, path: Path, evaluation: dict[str, Any] | None = None) -> None:
+    """Write the averaged weights of a run, in half precision, as a model file with its card.
+
+    Args:
+        out: folder of the run.
+        path: of the file to write.
+        evaluation: what ``evaluate.evaluation`` measured, for the card.
+    """
+    state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
+    tokenizer = train_tokenizer()
+    config = small_config(len(tokenizer.units))
+    network = AVHubertNetwork(config)
+    network.load_state_dict(state["averaged"])
+    card = model_card(state["steps"], state["elapsed_s"] / 60, evaluation)
+    save_model(
+        network, config, list(tokenizer.units), tokenizer.sentencepiece_model, card, path, dtype="float16"
+    )
+
+
+def model_card(steps: int, minutes: float, evaluation: dict[str, Any] | None) -> dict[str, Any]:
+    """What the file says about itself; see ``inference_server.avhubert.card``."""
+    card: dict[str, Any] = {
+        "name": NAME,
+        "description": (
+            "A small AV-HuBERT, trained from nothing on rendered speakers, that reads sentences of the GRID grammar "
+            "(such as 'bin blue at f two now') and nothing else. It has seen no real person."
+        ),
+        "license": {
+            "name": "Apache-2.0",
+            "url": "https://www.apache.org/licenses/LICENSE-2.0",
+            "commercial_use": True,
+            "summary": "The licence of the code; trained on rendered data only.",
+        },
+        "languages": ["en"],
+        "vocabulary": f"the {len(VOCABULARY)} words of the GRID grammar: {' '.join(VOCABULARY)}",
+        "modalities": list(_MODALITIES.values()),
+        "trained_on": (
+            "rendered speakers: faces drawn by this project's renderer, speech by espeak-ng; "
+            f"{steps} steps in {minutes:.0f} minutes; no recording of any person"
+        ),
+    }
+    if evaluation is not None:
+        card["error_rates"] = [
+            {
+                "dataset": f"{evaluation['sentences']} rendered sentences; speakers and sentences held out",
+                "modality": _MODALITIES[Modality(measured["modality"])],
+                "condition": measured["condition"],
+                "word_error_rate_percent": round(100 * measured["words"]["rate"], 2),
+                "source": f"python -m training evaluate, beam {evaluation['beam_size']}",
+            }
+            for measured in evaluation["conditions"].values()
+        ]
+    return card
+
+
+class _Check:
+    """Word error rates of the network as it is now, on the validation speakers."""
+
+    def __init__(self, tokenizer: Tokenizer, store: UtteranceStore) -> None:
+        self._vocabulary = Vocabulary(tokenizer.units, tokenizer.sentencepiece_model)
+        self._utterances = [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
+
+    def __call__(self, network: AVHubertNetwork) -> dict[str, float]:
+        model = Model(copy.deepcopy(network).float().cpu(), self._vocabulary)
+        texts = [utterance.text for utterance in self._utterances]
+        return {
+            modality.value: error_rate(
+                texts,
+                [reading.text for reading in read(model, self._utterances, Condition(modality), beam_size=1)],
+            ).rate
+            for modality in Modality
+        }
+
+
+def _store(data: Path, split: Split, report: Callable[[str], None]) -> UtteranceStore:
+    store = UtteranceStore(data, split)
+    if not len(store):
+        report(
+            f"waiting for utterances in {data / split.value}: run `python -m training prepare` beside this"
+        )
+    while not len(store):
+        time.sleep(FIRST_DATA_POLL_S)
+        store.refresh()
+    return store

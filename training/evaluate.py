@@ -1,0 +1,122 @@
+"""Measures a model on speakers and sentences that no training saw, by modality and in noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from inference_server.avhubert.model import Model
+from inference_server.media.audio import audio_features
+from inference_server.recognizer import Recognizer, SearchOptions, Window
+from inference_server.transcript import Modality, Reading
+from training.measures import error_rate, time_error
+from training.noise import NoiseKind, mixed, noise
+from training.shards import UtteranceStore
+from training.utterances import Utterance
+
+UTTERANCES_PER_BATCH = 12
+VOICES_IN_BABBLE = 6
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the model is given: a modality, and noise at a signal-to-noise ratio, or none."""
+
+    modality: Modality
+    noise: NoiseKind | None = None
+    snr_db: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Such as "audio-visual, babble at 0 dB"."""
+        return f"{self.modality.value}, {self.circumstances}"
+
+    @property
+    def circumstances(self) -> str:
+        """Such as "babble at 0 dB"."""
+        return f"{self.noise.value} at {self.snr_db:g} dB" if self.noise else "clean"
+
+
+CLEAN = tuple(
+    Condition(modality) for modality in (Modality.VIDEO_ONLY, Modality.AUDIO_ONLY, Modality.AUDIO_VISUAL)
+)
+IN_NOISE = tuple(
+    Condition(modality, kind, snr_db)
+    for kind in NoiseKind
+    for snr_db in (10.0, 0.0, -10.0)
+    for modality in (Modality.AUDIO_ONLY, Modality.AUDIO_VISUAL)
+)
+
+
+def evaluation(
+    model: Model,
+    utterances: UtteranceStore,
+    conditions: Sequence[Condition],
+    sentences: int,
+    beam_size: int,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Error rates and word-time errors per condition, ready for JSON.
+
+    Args:
+        model: what is measured.
+        utterances: of speakers that it has not seen.
+        conditions: what it is given of them.
+        sentences: how many of the utterances to read, from the first.
+        beam_size: of the search.
+        report: told a line per condition.
+    """
+    results: dict[str, Any] = {}
+    chosen = [utterances[index] for index in range(min(sentences, len(utterances)))]
+    for condition in conditions:
+        readings = read(model, chosen, condition, beam_size)
+        words = error_rate([utterance.text for utterance in chosen], [reading.text for reading in readings])
+        times = time_error([utterance.words for utterance in chosen], [reading.words for reading in readings])
+        results[condition.name] = {
+            "modality": condition.modality.value,
+            "condition": condition.circumstances,
+            "words": asdict(words),
+            "times": asdict(times) if times else None,
+        }
+        report(f"{condition.name}: word error rate {words.rate:.1%} of {words.words} words")
+    return {"beam_size": beam_size, "sentences": len(chosen), "conditions": results}
+
+
+def read(
+    model: Model, utterances: Sequence[Utterance], condition: Condition, beam_size: int
+) -> list[Reading]:
+    """What the model makes of every utterance under a condition, in order."""
+    recognizer = Recognizer(model)
+    search = SearchOptions(beam_size=beam_size, length_penalty=1.0, alternatives=0, word_times=True)
+    by_length = sorted(range(len(utterances)), key=lambda index: utterances[index].frames)
+    readings: dict[int, Reading] = {}
+    for start in range(0, len(by_length), UTTERANCES_PER_BATCH):
+        indices = by_length[start : start + UTTERANCES_PER_BATCH]
+        windows = [_window(utterances, index, condition) for index in indices]
+        for index, found in zip(indices, recognizer.read(windows, search), strict=True):
+            readings[index] = found[0]
+    return [readings[index] for index in range(len(utterances))]
+
+
+def _window(utterances: Sequence[Utterance], index: int, condition: Condition) -> Window:
+    utterance = utterances[index]
+    crops = None if condition.modality is Modality.AUDIO_ONLY else utterance.crops
+    if condition.modality is Modality.VIDEO_ONLY:
+        return Window(crops, None)
+    features = audio_features(_heard(utterances, index, condition))[: utterance.frames]
+    return Window(crops, features)
+
+
+def _heard(utterances: Sequence[Utterance], index: int, condition: Condition) -> np.ndarray:
+    """The sound under a condition; the same noise for every modality and model."""
+    waveform = utterances[index].waveform
+    if condition.noise is None:
+        return waveform
+    rng = np.random.default_rng(index)
+    others = [
+        utterances[(index + offset) % len(utterances)].waveform for offset in range(1, VOICES_IN_BABBLE + 1)
+    ]
+    return mixed(waveform, noise(condition.noise, len(waveform), others, rng), condition.snr_db)

@@ -1,0 +1,259 @@
+"""Trains the embedded model: one command, on CPU or GPU, that may be stopped and resumed."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inference_server.avhubert.config import ModelConfig
+from inference_server.avhubert.network import AVHubertNetwork
+from training.curves import Journal, draw
+from training.dataset import Batch, Batches
+from training.objective import Objective, Weights
+from training.shards import UtteranceStore
+from training.tokenizer import Tokenizer
+
+WARM_UP_SHARE = 0.04  # of the run
+FINAL_LEARNING_RATE_SHARE = 0.01
+AVERAGED_STEPS = 400  # the weights that are kept are an average over about so many steps
+STEPS_PER_NOTE = 20
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train.
+
+    Attributes:
+        minutes: length of the run; the learning rate falls to nothing at its end.
+        frames_per_batch: most padded frames in a batch.
+        learning_rate: the highest.
+        device: "cpu" or "cuda".
+        threads: of PyTorch on a CPU, at most; fewer while other programs want the cores.
+        check_every_minutes: how often validation errors are measured and the run is saved.
+    """
+
+    minutes: float = 60.0
+    frames_per_batch: int = 640
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.02
+    largest_gradient: float = 2.0
+    device: str = "cpu"
+    threads: int = 2
+    seed: int = 0
+    check_every_minutes: float = 4.0
+    weights: Weights = field(default_factory=Weights)
+
+
+def small_config(vocabulary_size: int) -> ModelConfig:
+    """The embedded model's sizes: four million parameters."""
+    return ModelConfig(
+        encoder_layers=4,
+        encoder_dim=192,
+        encoder_ffn_dim=768,
+        encoder_heads=4,
+        decoder_layers=2,
+        decoder_dim=192,
+        decoder_ffn_dim=768,
+        decoder_heads=4,
+        vocabulary_size=vocabulary_size,
+        frontend_channels=16,
+        position_kernel_size=32,
+        max_target_size=256,
+        # One head of the last layer is taught where the words are; the others look where they like.
+        alignment_heads=((1, 0),),
+        dropout=0.1,
+        attention_dropout=0.1,
+        activation_dropout=0.0,
+        feature_dropout=0.1,
+    )
+
+
+class TrainingRun:
+    """One run: the network, the optimiser, the averaged weights and the clock, saved together.
+
+    Args:
+        out: folder of the run; a saved state in it is taken up.
+        check: measures the averaged network; gives named word error rates for the journal.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        store: UtteranceStore,
+        tokenizer: Tokenizer,
+        config: ModelConfig,
+        options: TrainingOptions,
+        check: Callable[[AVHubertNetwork], dict[str, float]] | None = None,
+    ) -> None:
+        self.tokenizer, self.config, self.options = tokenizer, config, options
+        self._out, self._store, self._check = out, store, check
+        out.mkdir(parents=True, exist_ok=True)
+        self.journal = Journal(out / "journal.jsonl")
+        torch.manual_seed(options.seed)
+        motion_parameters = store[0].motion.shape[1]
+        self.objective = Objective(AVHubertNetwork(config), motion_parameters, options.weights).to(
+            options.device
+        )
+        self.averaged = copy.deepcopy(self.objective.network).eval().requires_grad_(False)
+        self._optimizer = torch.optim.AdamW(
+            _parameter_groups(self.objective, options.weight_decay), betas=(0.9, 0.98)
+        )
+        self.steps, self.elapsed_s = 0, 0.0
+        if self._state_path.exists():
+            self._restore()
+
+    @property
+    def minutes(self) -> float:
+        """How long this run has trained, without pauses and checks."""
+        return self.elapsed_s / 60
+
+    @property
+    def _state_path(self) -> Path:
+        return self._out / "state.pt"
+
+    def train(self, report: Callable[[str], None], most_steps: int | None = None) -> None:
+        """Train until the run's minutes are over (or so many steps are done), then save."""
+        checked_at = self.minutes
+        sums: dict[str, float] = {}
+        batches = self._batches()
+        for count in itertools.count(1):
+            began = time.monotonic()
+            for name, value in self.step(next(batches)).items():
+                sums[name] = sums.get(name, 0.0) + value
+            self.elapsed_s += time.monotonic() - began
+            if count % STEPS_PER_NOTE == 0:
+                self._note(sums, report)
+                sums = {}
+            over = self.minutes >= self.options.minutes or count == most_steps
+            if over or self.minutes - checked_at >= self.options.check_every_minutes:
+                self._save_and_check(report)
+                checked_at = self.minutes
+            if over:
+                return
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """One step of the optimiser; returns the parts of the loss."""
+        batch = _moved(batch, self.options.device)
+        _give_way(self.options.threads)
+        self.objective.train()
+        rate = self.learning_rate()
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.options.device, torch.bfloat16):
+            loss: torch.Tensor
+            parts: dict[str, float]
+            loss, parts = self.objective(batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.options.largest_gradient)
+        if torch.isfinite(norm):
+            self._optimizer.step()
+        self.steps += 1
+        _average(self.averaged, self.objective.network, 1 - 1 / min(self.steps, AVERAGED_STEPS))
+        return parts
+
+    def learning_rate(self) -> float:
+        """Rises straight over the first part of the run and falls by a half cosine over the rest."""
+        progress = min(1.0, self.minutes / self.options.minutes)
+        if progress < WARM_UP_SHARE:
+            return self.options.learning_rate * max(progress / WARM_UP_SHARE, 0.01)
+        falling = 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP_SHARE) / (1 - WARM_UP_SHARE)))
+        return self.options.learning_rate * (
+            FINAL_LEARNING_RATE_SHARE + (1 - FINAL_LEARNING_RATE_SHARE) * falling
+        )
+
+    def save(self) -> None:
+        """Write all that is needed to go on, and only then put it in the place of what was there."""
+        state = {
+            "objective": self.objective.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "steps": self.steps,
+            "elapsed_s": self.elapsed_s,
+            "units": list(self.tokenizer.units),
+        }
+        partial = self._state_path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self._state_path)
+
+    def _restore(self) -> None:
+        state: dict[str, Any] = torch.load(
+            self._state_path, map_location=self.options.device, weights_only=True
+        )
+        if tuple(state["units"]) != self.tokenizer.units:
+            raise ValueError(
+                f"{self._state_path} was trained on other units: begin a new run in another folder"
+            )
+        self.objective.load_state_dict(state["objective"])
+        self.averaged.load_state_dict(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.steps, self.elapsed_s = state["steps"], state["elapsed_s"]
+
+    def _batches(self) -> Iterator[Batch]:
+        seed = self.options.seed * 1_000_003 + self.steps  # a resumed run must not see the same batches again
+        return iter(Batches(self._store, self.tokenizer, self.options.frames_per_batch, seed))
+
+    def _note(self, sums: dict[str, float], report: Callable[[str], None]) -> None:
+        means = {name: value / STEPS_PER_NOTE for name, value in sums.items()}
+        self.journal.add("loss", self.minutes, means)
+        parts = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        report(f"{self.minutes:6.1f} min  step {self.steps}  of {len(self._store)} utterances  {parts}")
+
+    def _save_and_check(self, report: Callable[[str], None]) -> None:
+        self.save()
+        if self._check is not None:
+            errors = self._check(self.averaged)
+            self.journal.add("error", self.minutes, errors)
+            report("validation: " + ", ".join(f"{name} {value:.1%}" for name, value in errors.items()))
+        draw(self.journal, self._out / "learning.png")
+
+
+def _parameter_groups(objective: Objective, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and lengths do not."""
+    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trained if parameter.dim() > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.dim() <= 1], "weight_decay": 0.0},
+    ]
+
+
+@torch.no_grad()
+def _average(averaged: AVHubertNetwork, network: AVHubertNetwork, keep: float) -> None:
+    """Move the averaged weights, and the running statistics of the norms, towards those of the network."""
+    for kept, now in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
+        if kept.dtype.is_floating_point:
+            kept.lerp_(now, 1 - keep)
+        else:
+            kept.copy_(now)
+
+
+def _give_way(most_threads: int) -> None:
+    """Use only as many threads as there are idle cores, and one.
+
+    The threads of a step wait for each other many times: where one has to share its core, all are as slow as it is.
+    """
+    try:
+        running = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0])
+    except OSError:  # not Linux
+        return
+    others = max(0, running - 1)
+    threads = max(1, min(most_threads, (os.cpu_count() or 1) - others))
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
+
+
+def _moved(batch: Batch, device: str) -> Batch:
+    return (
+        batch
+        if device == "cpu"
+        else Batch(**{name: tensor.to(device) for name, tensor in vars(batch).items()})
+    )
