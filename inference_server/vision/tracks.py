@@ -40,12 +40,14 @@ REFINE_SHIFT = 0.06
 DOUBTFUL_SHIFT = 0.4
 DOUBTFUL_GROWTH = 1.35
 
-# A face looks like itself on the frame before: in motion and in speech the correlation stays above 0.9. Below the
-# first the detector must confirm it. Between detections a head turns: below the second it is someone else's face.
-DOUBTFUL_CORRELATION = 0.75
+# A head looks like itself on the frame before: in motion and in speech the correlation stays above 0.9. Below the
+# first the detector must confirm it. Between detections a head turns: below the second it is someone else's. Hair and
+# what is behind the head are compared too: the skin alone may be so even that little but the open mouth can be seen.
+# Landmarks tremble, so the best correlation within a small shift counts.
+DOUBTFUL_CORRELATION = 0.85
 SAME_PERSON_CORRELATION = 0.6
-PATCH_PX, PATCH_WARPED_PX = 16, 96
-PATCH_LEFT, PATCH_TOP, PATCH_SIDE = 72, 72, 114  # in the canvas of the mean face
+PATCH_PX, PATCH_WARPED_PX, PATCH_SHIFT_PX = 24, 144, 3
+PATCH_LEFT, PATCH_TOP, PATCH_SIDE = -3, -23, 264  # in the canvas of the mean face
 
 # dlib's detector can put its box up to half as wide again as the predictor was trained for, and the predictor then
 # misses. So a newly detected face is fitted from several boxes, and the fit that the others agree with most is taken.
@@ -96,7 +98,8 @@ class _Face:
 
     def likeness(self, other: _Face) -> float:
         """Correlation of the looks, -1 to 1."""
-        return float(np.vdot(self.patch, other.patch))
+        inner = other.patch[PATCH_SHIFT_PX:-PATCH_SHIFT_PX, PATCH_SHIFT_PX:-PATCH_SHIFT_PX]
+        return float(cv2.matchTemplate(self.patch, inner, cv2.TM_CCOEFF_NORMED).max())
 
     def difference(self, other: _Face) -> float:
         """Mean distance of the landmarks, in shares of the box."""
@@ -347,10 +350,10 @@ def _is_return(face: _Face, lost: _Track) -> bool:
 
 
 def _patch(frame: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The face upright in 16 x 16 pixels, from the brows to below the mouth, with mean 0 and length 1."""
+    """The head upright in 24 x 24 pixels, with the hair and a little of what is behind."""
     to_canvas = similarity(landmarks[STABLE_POINTS].astype(np.float64), mean_face()[STABLE_POINTS])
     to_patch = (to_canvas - [[0, 0, PATCH_LEFT], [0, 0, PATCH_TOP]]) * (PATCH_WARPED_PX / PATCH_SIDE)
-    warped = cv2.warpAffine(frame, to_patch, (PATCH_WARPED_PX, PATCH_WARPED_PX))
-    patch = cv2.resize(warped, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
-    patch -= patch.mean()
-    return patch / np.float32(max(float(np.linalg.norm(patch)), 1e-6))
+    warped = cv2.warpAffine(
+        frame, to_patch, (PATCH_WARPED_PX, PATCH_WARPED_PX), borderMode=cv2.BORDER_REPLICATE
+    )
+    return cv2.resize(warped, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
