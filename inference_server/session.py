@@ -142,6 +142,7 @@ class Session:
         self._options, self._backend = options, backend
         self._emit_event, self._wait_for_room = emit, wait_for_room
         self._endpointing = endpointing or EndpointingOptions()
+        self._lip_endpointing = self._endpointing.for_lips()
         self._search = SearchOptions(
             options.beam_size, options.length_penalty, options.max_alternatives, options.word_times
         )
@@ -197,7 +198,7 @@ class Session:
             for track in list(self._scene.tracks.values()):
                 channel = self._faces.get(track.track_id)
                 if channel is None:
-                    channel = _Channel(Endpointer(self._endpointing, track.start), track)
+                    channel = _Channel(Endpointer(self._lip_endpointing, track.start), track)
                     self._faces[track.track_id] = channel
                 self._follow(channel, track.judged_until, track.speaking_in, media_ended or track.ended)
             self._faces = {

@@ -213,15 +213,23 @@ def test_a_slow_server_slows_the_source_down(service: FakeLipReading, target: st
     async def read() -> int:
         async with AsyncClient(target) as client, client.transcribe(endless()) as stream:
             await anext(stream)
-            await asyncio.sleep(0.5)
+            await asyncio.to_thread(_wait_for_media, stream)
             return stream.bytes_sent
 
     with Client(target) as client, client.transcribe(endless()) as stream:
         next(stream)
-        time.sleep(0.5)
+        _wait_for_media(stream)
         sent = [stream.bytes_sent, asyncio.run(read())]
         go_on.set()
     assert all(0 < bytes_sent < 16 * 2**20 for bytes_sent in sent), sent
+
+
+def _wait_for_media(stream: Any) -> None:
+    """Until some has been sent, and half a second on."""
+    deadline = time.monotonic() + 5
+    while not stream.bytes_sent and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.5)
 
 
 def test_a_call_has_a_deadline(reader: Reader, service: FakeLipReading, target: str) -> None:

@@ -21,6 +21,14 @@ def stretches_of(curve: list[float], options: EndpointingOptions = OPTIONS, piec
     return found + endpointer.finish()
 
 
+def test_lips_that_rest_for_a_second_end_an_utterance() -> None:
+    """Lip movement is judged over half a second: of 25 frames of rest, 13 look quiet, and fewer if a face trembles."""
+    curve = [0.9] * 60 + [0.5, 0.7, 0.4] + [0.01] * 8 + [0.9] * 60
+    assert len(stretches_of(curve)) == 1
+    first, second = stretches_of(curve, OPTIONS.for_lips())
+    assert first.end <= second.start
+
+
 def test_speech_between_pauses_is_one_stretch_with_margins() -> None:
     assert stretches_of([0.0] * 30 + [1.0] * 40 + [0.0] * 30) == [Stretch(24, 76)]
 

@@ -124,10 +124,14 @@ def test_export_writes_the_averaged_weights_of_a_run(
 ) -> None:
     run = TrainingRun(tmp_path, store, tokenizer, small_config(len(tokenizer.units)), OPTIONS)
     run.save()
-    evaluation = {"sentences": 7, "conditions": {"video only, clean": {"words": {"rate": 0.25}}}}
+    measured = {"modality": "video only", "condition": "clean", "words": {"rate": 0.25}}
+    evaluation = {"sentences": 7, "beam_size": 5, "conditions": {"video only, clean": measured}}
     export(tmp_path, tmp_path / "model.safetensors", evaluation)
     model = load_model(tmp_path / "model.safetensors")
-    assert model.card["word_error_rate"] == {"video only, clean": 0.25}
+    (error_rate,) = model.card["error_rates"]
+    assert error_rate["modality"] == "video"
+    assert error_rate["word_error_rate_percent"] == 25.0
+    assert "7 rendered sentences" in error_rate["dataset"]
     weight = run.averaged.decoder.embed_tokens.weight
     assert torch.allclose(model.network.decoder.embed_tokens.weight, weight, atol=1e-3)
     assert (tmp_path / "model.safetensors").stat().st_size < 15_000_000

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -317,13 +318,28 @@ async def _asynchronous(media: Media) -> AsyncGenerator[StreamRequest, None]:
         async for message in messages:
             yield message
         return
+    in_use = threading.Lock()
+
+    def following() -> StreamRequest | None:
+        with in_use:
+            return next(messages, None)
+
+    def close() -> None:
+        with in_use:
+            messages.close()
+
     try:
-        while (made := await asyncio.to_thread(next, messages, None)) is not None:
+        while (made := await asyncio.to_thread(following)) is not None:
             yield made
     finally:
-        # A generator that a thread is still busy with cannot be closed; it ends when the thread lets go of it.
-        with contextlib.suppress(ValueError):
-            messages.close()
+        if in_use.acquire(blocking=False):
+            try:
+                messages.close()
+            finally:
+                in_use.release()
+        else:
+            # Another thread still reads, perhaps for ever: the source is closed when that is over.
+            threading.Thread(target=close, daemon=True).start()
 
 
 def _raise_if_task_is_cancelled() -> None:
