@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PARITY := .build/parity
 RUN := runs/gorggle-grid-1
 
 .PHONY: help setup demo test lint format protos train parity clean
@@ -33,6 +34,14 @@ lint: setup  ## formatting, style, types, import rules
 format: setup  ## put the code into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+parity:  ## compare the engine with fairseq, in an environment of its own (Python 3.11)
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else f"fairseq needs Python 3.11; {sys.executable} is {v[0]}.{v[1]}. Say: make parity PYTHON=python3.11")'
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check 'pip<24.1'
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/parity/requirements.txt
+	READTHEDOCS=1 $(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation fairseq==0.12.2
+	$(PARITY)/bin/python -m pytest -p no:hydra_pytest tests/parity
 
 protos:  ## write the Python of protos/ anew
 	protos/generate.sh
