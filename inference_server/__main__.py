@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         for problem in error.errors():
             where = ".".join(str(part) for part in problem["loc"]) or "settings"
-            print(f"gorggle serve: {where}: {problem['msg']}", file=sys.stderr)
+            message = problem["msg"].removeprefix("Value error, ")
+            print(f"gorggle serve: {where}: {message}", file=sys.stderr)
         return 2
     try:
         asyncio.run(_run(settings, announce, until_stdin_closes))

@@ -53,7 +53,7 @@ def _result(machine: Machine) -> Any:
         operation = OPERATIONS.get(code)
         if operation is None:
             raise ModelFormatError(
-                f"the checkpoint's pickle has instruction {code!r}, which no checkpoint needs"
+                f"the checkpoint's pickle has instruction {code!r}, which no checkpoint needs: it is damaged, or no checkpoint"
             )
         operation(machine)
         if len(machine.stack) > _MAX_STACK:

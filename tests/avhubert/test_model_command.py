@@ -52,7 +52,7 @@ def test_an_existing_file_is_kept_unless_forced(full_checkpoint: Path, tmp_path:
     ("arguments", "message"),
     [
         (["info", "missing.pt"], "no model file at missing.pt"),
-        (["info", "text.pt"], "text.pt"),
+        (["info", "text.pt"], "text.pt is not a model that can be used"),
         (["convert", "text.pt", "out.bin"], "must end in .safetensors"),
         (["convert", "text.pt", "nowhere/out.safetensors"], "no folder nowhere"),
         (["convert", "text.pt", "out.safetensors", "--card", "text.pt"], "cannot be read as JSON"),
