@@ -20,7 +20,7 @@ from pathlib import Path
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
 DATA = Path("runs/data")
-UTTERANCES = {"train": 14_000, "validation": 100, "test": 500}
+UTTERANCES = {"train": 14_000, "validation": 100, "test": 500}  # of each corpus; the training mixes them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--minutes", type=float, default=60.0, help="length of the whole run")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.add_argument("--threads", type=int, default=2)
+    train.add_argument("--begin-with", type=Path, metavar="MODEL", help="model file to take weights from")
     train.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     export = commands.add_parser("export", help="write the model of a run to a file of its own")
     export.add_argument("--out", type=Path, required=True, help="folder of the run")
@@ -65,12 +66,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from training.sentences import Split
+    from training.sentences import Corpus, Split
     from training.shards import prepare
 
-    for split in (Split.VALIDATION, Split.TEST, Split.TRAIN):
-        count = options.utterances if split is Split.TRAIN else UTTERANCES[split.value]
-        prepare(options.data, split, count, options.workers, _report)
+    for corpus in Corpus:
+        prepare(options.data, Split.VALIDATION, UTTERANCES["validation"], options.workers, _report, corpus)
+    prepare(options.data, Split.TRAIN, options.utterances, options.workers, _report)
+    for corpus in Corpus:
+        prepare(options.data, Split.TEST, UTTERANCES["test"], options.workers, _report, corpus)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -80,7 +83,12 @@ def _train(options: argparse.Namespace) -> None:
     _keep_freed_memory()
     if (options.out / "state.pt").exists() and not options.resume:
         sys.exit(f"{options.out} holds a run already: give --resume to go on with it, or another folder")
-    training = TrainingOptions(minutes=options.minutes, device=options.device, threads=options.threads)
+    training = TrainingOptions(
+        minutes=options.minutes,
+        device=options.device,
+        threads=options.threads,
+        begin_with=options.begin_with,
+    )
     train_embedded(options.out, options.data, training, _report)
 
 

@@ -21,8 +21,9 @@ from training.voices import TimedWord
 # In frame targets: no unit is being said. <s> is otherwise never a target.
 SILENCE = 0
 
-CLEAN_SHARE = 0.35
-LOWEST_SNR_DB, HIGHEST_SNR_DB = -5.0, 20.0
+CLEAN_SHARE = 0.2
+NOISE_SHARES = {NoiseKind.BABBLE: 0.5, NoiseKind.WHITE: 0.25, NoiseKind.SPEECH_SHAPED: 0.25}
+LOWEST_SNR_DB, HIGHEST_SNR_DB = -15.0, 20.0
 MOST_VOICES_IN_BABBLE = 8
 
 # How far a crop may be off: of the face's alignment in a real clip, and from frame to frame.
@@ -42,6 +43,7 @@ class Batch:
     Attributes:
         video: float32 (B, T, 88, 88), normalised grey levels.
         audio: float32 (B, T, 104), features of the noisy sound.
+        clean_audio: float32 (B, T, 104), features of the sound without noise.
         padding_mask: bool (B, T), true where padded.
         motion: float32 (B, T, K), where the mouth is.
         frame_units: int64 (B, T), the unit being said, SILENCE, or PAD.
@@ -51,6 +53,7 @@ class Batch:
 
     video: torch.Tensor
     audio: torch.Tensor
+    clean_audio: torch.Tensor
     padding_mask: torch.Tensor
     motion: torch.Tensor
     frame_units: torch.Tensor
@@ -74,6 +77,7 @@ class Example:
 
     video: NDArray[np.float32]
     audio: NDArray[np.float32]
+    clean_audio: NDArray[np.float32]
     motion: NDArray[np.float32]
     units: list[int]
     spans: list[tuple[int, int]]
@@ -130,6 +134,7 @@ class Batches:
         return Example(
             video=varied_crops(utterance.crops, rng),
             audio=audio_features(self._noisy(utterance))[: utterance.frames],
+            clean_audio=audio_features(utterance.waveform)[: utterance.frames],
             motion=utterance.motion,
             units=units,
             spans=spans,
@@ -138,7 +143,7 @@ class Batches:
     def _noisy(self, utterance: Utterance) -> NDArray[np.int16]:
         if self._rng.random() < CLEAN_SHARE:
             return utterance.waveform
-        kind = self._rng.choice(list(NoiseKind))
+        kind = self._rng.choice(list(NOISE_SHARES), p=list(NOISE_SHARES.values()))
         voices = int(self._rng.integers(1, MOST_VOICES_IN_BABBLE + 1))
         others = [
             self._store[int(other)].waveform for other in self._rng.integers(len(self._store), size=voices)
@@ -209,6 +214,7 @@ def collated(examples: Sequence[Example]) -> Batch:
     batch = Batch(
         video=torch.zeros(count, frames, MODEL_CROP_PX, MODEL_CROP_PX),
         audio=torch.zeros(count, frames, examples[0].audio.shape[1]),
+        clean_audio=torch.zeros(count, frames, examples[0].audio.shape[1]),
         padding_mask=torch.ones(count, frames, dtype=torch.bool),
         motion=torch.zeros(count, frames, examples[0].motion.shape[1]),
         frame_units=torch.full((count, frames), PAD),
@@ -218,6 +224,7 @@ def collated(examples: Sequence[Example]) -> Batch:
     for row, example in enumerate(examples):
         batch.video[row, : example.frames] = torch.from_numpy(example.video)
         batch.audio[row, : len(example.audio)] = torch.from_numpy(example.audio)
+        batch.clean_audio[row, : len(example.clean_audio)] = torch.from_numpy(example.clean_audio)
         batch.padding_mask[row, : example.frames] = False
         batch.motion[row, : example.frames] = torch.from_numpy(example.motion)
         batch.frame_units[row, : example.frames] = SILENCE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from inference_server.avhubert.text import Vocabulary
 from inference_server.transcript import Modality
 from training.evaluate import Condition, read
 from training.measures import error_rate
-from training.sentences import VOCABULARY, Split
+from training.sentences import VOCABULARY, Corpus, Split
 from training.shards import UtteranceStore
 from training.tokenizer import Tokenizer, train_tokenizer
 from training.train import TrainingOptions, TrainingRun, small_config
@@ -29,15 +29,15 @@ _MODALITIES = {
     Modality.VIDEO_ONLY: "video",
     Modality.AUDIO_ONLY: "audio",
 }
-VALIDATION_SENTENCES = 60
+VALIDATION_SENTENCES = 40  # of each corpus
 FIRST_DATA_POLL_S = 5.0
 
 
 def train_embedded(out: Path, data: Path, options: TrainingOptions, report: Callable[[str], None]) -> None:
     """Train, or go on training, the run in a folder; waits for the first rendered utterances."""
-    store, validation = _store(data, Split.TRAIN, report), _store(data, Split.VALIDATION, report)
+    store = _store(data, Split.TRAIN, report)
     tokenizer = train_tokenizer()
-    check = _Check(tokenizer, validation)
+    check = _Check(tokenizer, {corpus: _store(data, Split.VALIDATION, report, corpus) for corpus in Corpus})
     run = TrainingRun(out, store, tokenizer, small_config(len(tokenizer.units)), options, check)
     run.train(report)
 
@@ -98,30 +98,33 @@ def model_card(steps: int, minutes: float, evaluation: dict[str, Any] | None) ->
 
 
 class _Check:
-    """Word error rates of the network as it is now, on the validation speakers."""
+    """Word error rates of the network as it is now, on the validation speakers of each corpus."""
 
-    def __init__(self, tokenizer: Tokenizer, store: UtteranceStore) -> None:
+    def __init__(self, tokenizer: Tokenizer, stores: Mapping[Corpus, UtteranceStore]) -> None:
         self._vocabulary = Vocabulary(tokenizer.units, tokenizer.sentencepiece_model)
-        self._utterances = [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
+        self._utterances = {
+            corpus: [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
+            for corpus, store in stores.items()
+        }
 
     def __call__(self, network: AVHubertNetwork) -> dict[str, float]:
         model = Model(copy.deepcopy(network).float().cpu(), self._vocabulary)
-        texts = [utterance.text for utterance in self._utterances]
         return {
-            modality.value: error_rate(
-                texts,
-                [reading.text for reading in read(model, self._utterances, Condition(modality), beam_size=1)],
+            f"{corpus.value}, {modality.value}": error_rate(
+                [utterance.text for utterance in utterances],
+                [reading.text for reading in read(model, utterances, Condition(modality), beam_size=1)],
             ).rate
+            for corpus, utterances in self._utterances.items()
             for modality in Modality
         }
 
 
-def _store(data: Path, split: Split, report: Callable[[str], None]) -> UtteranceStore:
-    store = UtteranceStore(data, split)
+def _store(
+    data: Path, split: Split, report: Callable[[str], None], corpus: Corpus = Corpus.GRID
+) -> UtteranceStore:
+    store = UtteranceStore(data, split, corpus)
     if not len(store):
-        report(
-            f"waiting for utterances in {data / split.value}: run `python -m training prepare` beside this"
-        )
+        report(f"waiting for utterances in {data}: run `python -m training prepare` beside this")
     while not len(store):
         time.sleep(FIRST_DATA_POLL_S)
         store.refresh()

@@ -16,7 +16,7 @@ from training.tokenizer import PAD
 # PyTorch's own first value of a PReLU's slope. It stays: the slope's gradient would cost as much as all convolutions.
 SLOPE = 0.25
 ROUND_FRAMES = 64
-READINGS = 3  # of every utterance: video only, audio only, audio-visual
+READINGS = 4  # of every utterance: video only, audio only clean and noisy, audio-visual noisy
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The loss, and its parts for the journal.
 
-        Every utterance is read three times, from the lips, from the sound, and from both: the front-end, most of
-        the cost, runs once for all.
+        Every utterance is read four times, from the lips, from clean sound, from noisy sound, and from lips and noisy
+        sound: the front-end, most of the cost, runs once for all.
         """
         real = ~batch.padding_mask
         features = frame_features(
@@ -94,14 +94,16 @@ class Objective(nn.Module):
         return loss, {name: float(part.detach()) for name, part in parts.items()}
 
     def _encoded(self, features: Tensor, batch: Batch) -> Tensor:
-        """(3B, T, D): all utterances seen, all heard, then all of both. The steps of ``AudioVisualEncoder.forward``."""
+        """(4B, T, D): all utterances seen, all heard, all heard in noise, all of both. As ``AudioVisualEncoder``."""
         encoder = self.network.encoder
-        seen, heard = (
-            encoder.feature_extractor_video.proj(features),
-            encoder.feature_extractor_audio(batch.audio),
+        count = len(features)
+        seen = encoder.feature_extractor_video.proj(features)
+        clean, noisy = encoder.feature_extractor_audio(torch.cat((batch.clean_audio, batch.audio))).split(
+            count
         )
         nothing = torch.zeros_like(seen)
-        seen, heard = torch.cat((seen, nothing, seen)), torch.cat((nothing, heard, heard))
+        seen = torch.cat((seen, nothing, nothing, seen))
+        heard = torch.cat((nothing, clean, noisy, noisy))
         fused = encoder.post_extract_proj(encoder.layer_norm(torch.cat((heard, seen), dim=-1)))
         encoded: Tensor = encoder.encoder(
             encoder.feature_dropout(fused), batch.padding_mask.repeat(READINGS, 1)

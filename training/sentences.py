@@ -1,4 +1,4 @@
-"""The sentences that the embedded model learns: the GRID grammar, and which of them training may see.
+"""The sentences that the embedded model learns, and which of them training may see: GRID commands and phrases.
 
 Source: Cooke, Barker, Cunningham, Shao, "An audio-visual corpus for speech perception and automatic speech
 recognition" (JASA 2006). Six words: command, colour, preposition, letter, digit, adverb; 51 words, 64,000 sentences.
@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import zlib
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
+
+from training import phrases
+from training.phrases import Sentence
 
 if TYPE_CHECKING:
     import numpy as np
 
-Sentence: TypeAlias = tuple[str, ...]
-
-# The corpus leaves out "w", whose name alone has three syllables.
+# The corpus leaves out "w", whose name alone has three syllables. "A" is how a letter that could be taken for an article
+# is written for the synthesiser; in texts it is small like all others.
 GRAMMAR: tuple[tuple[str, ...], ...] = (
     ("bin", "lay", "place", "set"),
     ("blue", "green", "red", "white"),
     ("at", "by", "in", "with"),
-    tuple("abcdefghijklmnopqrstuvxyz"),
+    tuple("Abcdefghijklmnopqrstuvxyz"),
     ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     ("again", "now", "please", "soon"),
 )
-VOCABULARY: tuple[str, ...] = tuple(sorted({word for words in GRAMMAR for word in words}))
+GRID_VOCABULARY: tuple[str, ...] = tuple(sorted({word.lower() for words in GRAMMAR for word in words}))
+VOCABULARY: tuple[str, ...] = tuple(sorted({*GRID_VOCABULARY, *phrases.VOCABULARY}))
+
+
+class Corpus(StrEnum):
+    """A kind of sentences."""
+
+    GRID = "grid"
+    PHRASES = "phrases"
+
 
 # What the demo clips and the documentation say: never in training.
 DEMO_SENTENCES: tuple[str, ...] = (
@@ -52,8 +63,8 @@ DEMO_SPEAKER_SEED = 2_000_000
 
 
 def split_of(sentence: Sentence) -> Split:
-    """The split that a sentence of the grammar belongs to, the same on every machine."""
-    text = " ".join(sentence)
+    """The split that a sentence belongs to, the same on every machine."""
+    text = " ".join(sentence).lower()
     if text in DEMO_SENTENCES:
         return Split.TEST
     percentile = zlib.crc32(text.encode()) % 100
@@ -62,10 +73,13 @@ def split_of(sentence: Sentence) -> Split:
     return Split.VALIDATION if percentile < 2 * HELD_OUT_PERCENT else Split.TRAIN
 
 
-def random_sentence(split: Split, rng: np.random.Generator) -> Sentence:
-    """A sentence of the grammar, uniformly among those of a split."""
+def random_sentence(split: Split, rng: np.random.Generator, corpus: Corpus = Corpus.GRID) -> Sentence:
+    """A sentence of a corpus among those of a split; those of the grammar are equally likely."""
     while True:
-        sentence = tuple(str(rng.choice(words)) for words in GRAMMAR)
+        if corpus is Corpus.PHRASES:
+            sentence = phrases.random_phrase(rng)
+        else:
+            sentence = tuple(str(rng.choice(words)) for words in GRAMMAR)
         if split_of(sentence) is split:
             return sentence
 

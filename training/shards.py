@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sentences import Split
+from training.sentences import Corpus, Split
 from training.utterances import SAMPLES_PER_FRAME, Utterance, rendered_utterance
 from training.voices import TimedWord
 
@@ -43,10 +43,10 @@ class _Shard:
 
 
 class UtteranceStore:
-    """The utterances of one split under a folder; more may be written while it is read."""
+    """The utterances of one split and corpus under a folder; more may be written while it is read."""
 
-    def __init__(self, folder: Path, split: Split) -> None:
-        self._folder = folder / split.value
+    def __init__(self, folder: Path, split: Split, corpus: Corpus = Corpus.GRID) -> None:
+        self._folder = folder / _name(split, corpus)
         self._names: set[str] = set()
         self._shards: list[_Shard] = []
         self._firsts: list[int] = []  # number of each shard's first utterance
@@ -62,8 +62,8 @@ class UtteranceStore:
 
     def refresh(self) -> None:
         """Take in the shards that were finished since."""
-        for path in sorted(self._folder.glob("[0-9]*[0-9]")):
-            if path.name not in self._names:
+        for path in sorted(self._folder.glob("[0-9]*")):
+            if path.name.isdigit() and path.name not in self._names:  # others are still being written
                 self._names.add(path.name)
                 self._append(_opened(path))
 
@@ -73,13 +73,19 @@ class UtteranceStore:
         self.frames += np.diff([0, *shard.ends]).tolist()
 
 
-def write_shard(folder: Path, split: Split, number: int, count: int = UTTERANCES_PER_SHARD) -> Path:
+def write_shard(
+    folder: Path,
+    split: Split,
+    number: int,
+    count: int = UTTERANCES_PER_SHARD,
+    corpus: Corpus = Corpus.GRID,
+) -> Path:
     """Render the utterances of one shard, unless it is there. Appears all at once, when complete."""
-    path = folder / split.value / f"{number:05d}"
+    path = folder / _name(split, corpus) / f"{number:05d}"
     if path.exists():
         return path
     first = number * UTTERANCES_PER_SHARD
-    utterances = [rendered_utterance(split, first + index) for index in range(count)]
+    utterances = [rendered_utterance(split, first + index, corpus) for index in range(count)]
     partial = path.with_suffix(f".partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -94,13 +100,22 @@ def write_shard(folder: Path, split: Split, number: int, count: int = UTTERANCES
     return path
 
 
-def prepare(folder: Path, split: Split, utterances: int, workers: int, report: Callable[[str], None]) -> None:
+def prepare(
+    folder: Path,
+    split: Split,
+    utterances: int,
+    workers: int,
+    report: Callable[[str], None],
+    corpus: Corpus = Corpus.GRID,
+) -> None:
     """Render at least so many utterances, whole shards at a time, in so many processes."""
     shards = -(-utterances // UTTERANCES_PER_SHARD)
-    tasks = [(folder, split, number) for number in range(shards)]
+    tasks = [(folder, split, number, corpus) for number in range(shards)]
     with multiprocessing.get_context("spawn").Pool(workers, initializer=_settle) as pool:
         for done, _ in enumerate(pool.imap_unordered(_write, tasks), start=1):
-            report(f"{split.value}: {done} of {shards} shards, {UTTERANCES_PER_SHARD} utterances each")
+            report(
+                f"{_name(split, corpus)}: {done} of {shards} shards, {UTTERANCES_PER_SHARD} utterances each"
+            )
 
 
 def _settle() -> None:
@@ -108,8 +123,14 @@ def _settle() -> None:
     cv2.setNumThreads(1)  # every core has a worker of its own
 
 
-def _write(task: tuple[Path, Split, int]) -> None:
-    write_shard(*task)
+def _write(task: tuple[Path, Split, int, Corpus]) -> None:
+    folder, split, number, corpus = task
+    write_shard(folder, split, number, corpus=corpus)
+
+
+def _name(split: Split, corpus: Corpus) -> str:
+    """The folder of a split; the training's mixes the corpora."""
+    return f"{split.value}-{corpus.value}" if corpus is Corpus.PHRASES else split.value
 
 
 def _opened(path: Path) -> _Shard:

@@ -1,4 +1,4 @@
-"""The output units: a SentencePiece unigram model of the grammar, in which every word is one unit."""
+"""The output units: a SentencePiece model in which every word of the GRID grammar is one unit, others are one or more."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import sentencepiece
 
-from training.sentences import VOCABULARY, Split, random_sentence
+from training.sentences import Corpus, Split, random_sentence
 
 # The order that the published checkpoints use: these four, then the lines of the dictionary file.
 SPECIAL_UNITS = ("<s>", "<pad>", "</s>", "<unk>")
 PAD, END = 1, 2
 
-UNITS = 100
-TRAINING_SENTENCES = 4000
+UNITS = 400
+TRAINING_SENTENCES = 6000  # of each corpus
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,23 @@ class Tokenizer:
 
 
 def train_tokenizer(seed: int = 0) -> Tokenizer:
-    """Learn the units from sentences of the grammar.
+    """Learn the units from sentences of both corpora by byte-pair encoding.
 
-    The words are given as units, for the trainer itself proposes only pieces that two different words share. What
-    it learns is how to spell words that the grammar lacks, from the grammar's own words in reverse.
+    Its merging makes units of the grammar's words, which are frequent, single letters included; a unigram model would
+    take a word for a unit only if the word is a part of others.
     """
     rng = np.random.default_rng(seed)
-    words = [word for _ in range(TRAINING_SENTENCES) for word in random_sentence(Split.TRAIN, rng)]
+    texts = [
+        " ".join(random_sentence(Split.TRAIN, rng, corpus)).lower()
+        for corpus in Corpus
+        for _ in range(TRAINING_SENTENCES)
+    ]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([word[::-1] for word in words] + [string.ascii_lowercase]),
+        sentence_iterator=iter([*texts, string.ascii_lowercase]),
         model_writer=model,
-        model_type="unigram",
+        model_type="bpe",
         vocab_size=UNITS,
-        hard_vocab_limit=False,
-        user_defined_symbols=[f"▁{word}" for word in VOCABULARY],
         character_coverage=1.0,
         bos_id=-1,
         eos_id=-1,

@@ -7,13 +7,14 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from inference_server.avhubert import Model, load_model
 from inference_server.avhubert.config import ModelConfig
 from inference_server.avhubert.network import AVHubertNetwork
 from training.curves import Journal, draw
@@ -39,6 +40,7 @@ class TrainingOptions:
         device: "cpu" or "cuda".
         threads: of PyTorch on a CPU, at most; fewer while other programs want the cores.
         check_every_minutes: how often validation errors are measured and the run is saved.
+        begin_with: a model file whose weights a new run begins with where they fit; other units than its own are new.
     """
 
     minutes: float = 60.0
@@ -50,6 +52,7 @@ class TrainingOptions:
     threads: int = 2
     seed: int = 0
     check_every_minutes: float = 4.0
+    begin_with: Path | None = None
     weights: Weights = field(default_factory=Weights)
 
 
@@ -100,9 +103,10 @@ class TrainingRun:
         self.journal = Journal(out / "journal.jsonl")
         torch.manual_seed(options.seed)
         motion_parameters = store[0].motion.shape[1]
-        self.objective = Objective(AVHubertNetwork(config), motion_parameters, options.weights).to(
-            options.device
-        )
+        network = AVHubertNetwork(config)
+        if options.begin_with is not None:
+            take_over(network, tokenizer.units, load_model(options.begin_with))
+        self.objective = Objective(network, motion_parameters, options.weights).to(options.device)
         self.averaged = copy.deepcopy(self.objective.network).eval().requires_grad_(False)
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(self.objective, options.weight_decay), betas=(0.9, 0.98)
@@ -215,6 +219,20 @@ class TrainingRun:
             self.journal.add("error", self.minutes, errors)
             report("validation: " + ", ".join(f"{name} {value:.1%}" for name, value in errors.items()))
         draw(self.journal, self._out / "learning.png")
+
+
+@torch.no_grad()
+def take_over(network: AVHubertNetwork, units: Sequence[str], other: Model) -> None:
+    """Give a network the weights of another model wherever the shapes agree, and its embeddings of the same units."""
+    weights = network.state_dict()
+    embeddings = "decoder.embed_tokens.weight"
+    for name, weight in other.network.state_dict().items():
+        if name in weights and weights[name].shape == weight.shape and name != embeddings:
+            weights[name].copy_(weight)
+    rows = {unit: row for row, unit in enumerate(other.units)}
+    for row, unit in enumerate(units):
+        if unit in rows:
+            weights[embeddings][row].copy_(other.network.state_dict()[embeddings][rows[unit]])
 
 
 def _parameter_groups(objective: Objective, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""One training example: sentences of the grammar, said by a voice and rendered on a face, with all that is known."""
+"""One training example: sentences said by a voice and rendered on a face, with all that is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.faces import Speaker, render_crops
-from training.sentences import FIRST_SPEAKER_SEED, Sentence, Split, random_sentence, random_span
+from training.sentences import FIRST_SPEAKER_SEED, Corpus, Sentence, Split, random_sentence, random_span
 from training.visemes import mouth_motion
 from training.voices import Speech, TimedPhoneme, TimedWord, Voice, speak
 
@@ -24,7 +24,9 @@ MOST_PAUSE_S = 0.4
 LONGEST_S = 6.0
 
 # The share of utterances that are a stretch of a sentence, and of those that are two sentences on end.
-SPAN_SHARE, PAIR_SHARE = 0.2, 0.2
+SPAN_SHARE, PAIR_SHARE = 0.15, 0.2
+PHRASE_SHARE = 0.5  # the rest are commands of the GRID grammar
+FIRST_PHRASE_SPEAKER = 50_000  # in the validation and test splits: other people than those of the commands
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,15 @@ class Utterance:
         return len(self.crops)
 
 
-def rendered_utterance(split: Split, index: int) -> Utterance:
+def rendered_utterance(split: Split, index: int, corpus: Corpus = Corpus.GRID) -> Utterance:
     """The utterance of that number, always the same: each has its own sentence, voice and face.
 
-    Training has stretches of sentences and pairs of sentences too, for the model to learn to stop where speech
-    stops; the other splits have one whole sentence each.
+    Training mixes both corpora, and has stretches of sentences and pairs of sentences too, for the model to learn to
+    stop where speech stops; the other splits have one whole sentence of their corpus each.
     """
-    seed = FIRST_SPEAKER_SEED[split] + index
+    seed = FIRST_SPEAKER_SEED[split] + index + (FIRST_PHRASE_SPEAKER if corpus is Corpus.PHRASES else 0)
     rng = np.random.default_rng([seed, 1])  # the speaker is drawn from the seed alone
-    sentences = _training_sentences(rng) if split is Split.TRAIN else [random_sentence(split, rng)]
+    sentences = _training_sentences(rng) if split is Split.TRAIN else [random_sentence(split, rng, corpus)]
     return utterance_of(sentences, seed, rng)
 
 
@@ -83,18 +85,19 @@ def utterance_of(sentences: list[Sentence], speaker_seed: int, rng: np.random.Ge
 
 
 def _training_sentences(rng: np.random.Generator) -> list[Sentence]:
+    corpus = Corpus.PHRASES if rng.random() < PHRASE_SHARE else Corpus.GRID
     kind = rng.random()
-    sentence = random_sentence(Split.TRAIN, rng)
+    sentence = random_sentence(Split.TRAIN, rng, corpus)
     if kind < SPAN_SHARE:
         return [random_span(sentence, rng)]
     if kind < SPAN_SHARE + PAIR_SHARE:
-        return [sentence, random_sentence(Split.TRAIN, rng)]
+        return [sentence, random_sentence(Split.TRAIN, rng, corpus)]
     return [sentence]
 
 
 def _spoken(sentence: Sentence, voice: Voice) -> Speech:
-    """The sentence in that voice; "A" tells the synthesiser that the letter is meant, wherever it stands."""
-    speech = speak(["A" if word == "a" else word for word in sentence], voice)
+    """The sentence in that voice, its words small."""
+    speech = speak(sentence, voice)
     return replace(speech, words=tuple(replace(word, text=word.text.lower()) for word in speech.words))
 
 

@@ -154,7 +154,7 @@ _VISEME_OF_CHARACTER = {
     }.items()
     for character in characters
 }
-_SILENT_MARKS = frozenset("ˈˌːˑ̩̃̍ʲʰ.|-_ ")
+_SILENT_MARKS = frozenset("ˈˌː:ˑ̩̃̍ʲʰ.|-_ ")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from training import phrases
 from training.dataset import Batches, timed_units, varied_crops
 from training.noise import NoiseKind, mixed, noise
-from training.sentences import Split
+from training.sentences import GRID_VOCABULARY, Corpus, Split
 from training.shards import UtteranceStore, write_shard
 from training.tokenizer import END, PAD, Tokenizer, train_tokenizer
 from training.utterances import LONGEST_S, SAMPLES_PER_FRAME, rendered_utterance
@@ -85,6 +86,20 @@ def test_a_shard_that_is_there_is_not_rendered_again(folder: Path) -> None:
     before = (folder / "train" / "00000" / "crops.npy").stat().st_mtime_ns
     write_shard(folder, Split.TRAIN, 0, UTTERANCES)
     assert (folder / "train" / "00000" / "crops.npy").stat().st_mtime_ns == before
+
+
+def test_a_shard_that_is_still_being_written_is_left_alone(folder: Path) -> None:
+    (folder / "train" / "00009.partial-3476").mkdir()
+    (folder / "train" / "00009.partial-3476" / "crops.npy").write_bytes(b"")
+    assert len(UtteranceStore(folder, Split.TRAIN)) == UTTERANCES
+
+
+def test_phrases_and_commands_of_the_test_have_stores_of_their_own(tmp_path: Path) -> None:
+    for corpus in Corpus:
+        write_shard(tmp_path, Split.TEST, 0, count=1, corpus=corpus)
+    command, phrase = (UtteranceStore(tmp_path, Split.TEST, corpus)[0] for corpus in Corpus)
+    assert set(command.text.split()) <= set(GRID_VOCABULARY)
+    assert set(phrase.text.split()) <= set(phrases.VOCABULARY)
 
 
 def test_the_same_seed_gives_the_same_batches(store: UtteranceStore, tokenizer: Tokenizer) -> None:

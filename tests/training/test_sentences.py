@@ -1,11 +1,15 @@
 """The grammar's sentences and the split that keeps validation and test out of training."""
 
 import numpy as np
+import pytest
 
+from training import phrases
+from training.phrases import random_phrase
 from training.sentences import (
     DEMO_SENTENCES,
     GRAMMAR,
-    VOCABULARY,
+    GRID_VOCABULARY,
+    Corpus,
     Split,
     random_sentence,
     random_span,
@@ -15,14 +19,32 @@ from training.tokenizer import SPECIAL_UNITS, train_tokenizer
 
 
 def test_the_grammar_has_51_words_and_64000_sentences() -> None:
-    assert len(VOCABULARY) == 51
+    assert len(GRID_VOCABULARY) == 51
     assert np.prod([len(words) for words in GRAMMAR]) == 64_000
 
 
-def test_each_split_gives_only_sentences_of_its_own() -> None:
+@pytest.mark.parametrize("corpus", Corpus)
+def test_each_split_gives_only_sentences_of_its_own(corpus: Corpus) -> None:
     rng = np.random.default_rng(0)
     for split in Split:
-        assert all(split_of(random_sentence(split, rng)) is split for _ in range(50))
+        assert all(split_of(random_sentence(split, rng, corpus)) is split for _ in range(50))
+
+
+def test_phrases_are_many_and_use_every_word_of_theirs() -> None:
+    rng = np.random.default_rng(3)
+    drawn = [random_phrase(rng) for _ in range(20_000)]
+    assert {word for phrase in drawn for word in phrase} == set(phrases.VOCABULARY)
+    assert 300 <= len(phrases.VOCABULARY) <= 600
+    assert len(set(drawn)) > 15_000
+    assert {len(phrase) for phrase in drawn} <= set(range(3, 11))
+
+
+def test_a_phrase_of_known_words_is_spelled_by_few_units() -> None:
+    rng = np.random.default_rng(4)
+    tokenizer = train_tokenizer()
+    texts = [" ".join(random_phrase(rng)) for _ in range(200)]
+    assert sum(len(tokenizer.encode(text)) for text in texts) < 2 * sum(len(text.split()) for text in texts)
+    assert all(tokenizer.decode(tokenizer.encode(text)) == text for text in texts)
 
 
 def test_about_a_tenth_of_the_sentences_is_held_out() -> None:
@@ -51,7 +73,7 @@ def test_a_span_is_a_stretch_of_the_sentence_and_shorter() -> None:
 def test_every_word_of_the_grammar_is_one_unit() -> None:
     tokenizer = train_tokenizer()
     assert tokenizer.units[:4] == SPECIAL_UNITS
-    assert all(len(tokenizer.encode(word)) == 1 for word in VOCABULARY)
+    assert all(len(tokenizer.encode(word)) == 1 for word in GRID_VOCABULARY)
 
 
 def test_text_survives_the_units_there_and_back() -> None:

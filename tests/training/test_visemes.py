@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from training import visemes
+from training.sentences import VOCABULARY
 from training.visemes import JAW, PARAMETERS, PRESS, ROUND, TUCK, VISEMES, Style, mouth_motion, visemes_of
 from training.voices import LANGUAGES, TimedPhoneme, Voice, padded, speak
 
@@ -28,6 +29,16 @@ def test_every_phoneme_of_the_letters_and_digits_has_a_viseme(language: str) -> 
 def test_diphthongs_and_affricates_have_two_visemes() -> None:
     assert [viseme.name for viseme in visemes_of("ˈaɪ")] == ["open_front", "near_close_front"]
     assert [viseme.name for viseme in visemes_of("tʃ")] == ["alveolar", "postalveolar"]
+
+
+def test_every_word_of_the_sentences_can_be_said_in_every_language() -> None:
+    for language in LANGUAGES:
+        for first in range(0, len(VOCABULARY), 20):
+            words = VOCABULARY[first : first + 20]
+            speech = speak(words, Voice(language=language))
+            assert tuple(word.text for word in speech.words) == words
+            for phoneme in speech.phonemes:
+                visemes_of(phoneme.symbol)  # raises where none is known
 
 
 def test_an_unknown_phoneme_is_refused_by_name() -> None:
