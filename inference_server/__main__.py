@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from inference_server.errors import GorggleError
+from inference_server.logs import log_to_stderr
 from inference_server.settings import ServerSettings
 
 
@@ -25,10 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = vars(parser.parse_args(arguments))
     announce, until_stdin_closes = given.pop("announce"), given.pop("until_stdin_closes")
-    level = given.pop("log_level")
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr(given.pop("log_level"), given.pop("log_format"))
     try:
         settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -86,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input is closed")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    parser.add_argument("--log-format", default="text", choices=["text", "json"])
     return parser
 
 
@@ -93,7 +92,7 @@ def _argument(field: FieldInfo) -> dict[str, Any]:
     default = field.get_default(call_default_factory=True)
     text = f"{field.description or ''} (default: {default!r})".strip().replace("%", "%%")
     if field.annotation is bool:
-        return {"action": "store_true", "default": None, "help": text}
+        return {"action": argparse.BooleanOptionalAction, "default": None, "help": text}
     if isinstance(default, dict):
         return {"type": json.loads, "metavar": "JSON", "help": text}
     if isinstance(default, tuple):

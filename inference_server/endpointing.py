@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from inference_server.transcript import VIDEO_FRAME_RATE_HZ
+from inference_server.transcript import VIDEO_FRAME_RATE_HZ, Endpointing
+
+# Weak endings must not flicker: speech goes on down to this share of the activity at which it begins.
+END_THRESHOLD_SHARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,18 @@ class EndpointingOptions:
         Movement is judged over half a second around each frame, so speech seems to begin and end up to six frames
         further out than it does, and a pause seems to be up to twelve frames shorter.
         """
-        return replace(self, pause_frames=6, margin_frames=3)
+        return replace(self, pause_frames=max(1, self.pause_frames - 5), margin_frames=3)
+
+    @classmethod
+    def of(cls, asked: Endpointing) -> EndpointingOptions:
+        """What a caller asked for, in frames."""
+        return cls(
+            begin_threshold=asked.threshold,
+            end_threshold=END_THRESHOLD_SHARE * asked.threshold,
+            min_speech_frames=max(1, round(asked.min_speech_s * VIDEO_FRAME_RATE_HZ)),
+            pause_frames=max(1, round(asked.pause_s * VIDEO_FRAME_RATE_HZ)),
+            max_frames=int(asked.max_utterance_s * VIDEO_FRAME_RATE_HZ),
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@
     ├── PreconditionError       right in itself, but not now: media before configuration
     │   └── NoFaceError         no face is seen where only the lips were to be read
     ├── NotFoundError           an object, a model, a session is not there
+    ├── AuthenticationError     the caller is not known: no bearer token, or none of ours
     ├── OverloadedError         all places are taken; carries ``retry_after_s``
     ├── IdleError               the client sent nothing for too long
     ├── NotReadyError           the model is loading or the server is draining
@@ -47,6 +48,10 @@ class NoFaceError(PreconditionError):
 
 class NotFoundError(GorggleError):
     """A model, an object or a session does not exist."""
+
+
+class AuthenticationError(GorggleError):
+    """The caller shows no bearer token, or none that is known."""
 
 
 class OverloadedError(GorggleError):

@@ -5,7 +5,8 @@ Two ways in: a container's bytes, decoded and searched for faces here, and mouth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from inference_server.intake import Intake
 from inference_server.media.audio import SpeechMeter, probability_of_speech
 from inference_server.media.container import MediaLimits, StreamInfo, decode
 from inference_server.media.pipe import BytePipe
-from inference_server.media.timeline import GreyFrame, TimelineEnd, Waveform, on_timeline
+from inference_server.media.timeline import GreyFrame, Timed, TimelineEnd, Waveform, on_timeline
 from inference_server.recognizer import samples_of, seconds_of
 from inference_server.scene import FACE_BOX_EVERY_FRAMES, FaceTrack, Scene
 from inference_server.transcript import (
@@ -38,6 +39,7 @@ from inference_server.vision.tracks import FaceTracker, TrackedFace
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from inference_server.media.pool import DecoderPool
     from inference_server.settings import ServerSettings
 
 # The scene is looked at whenever it has grown by so much: 0.4 s.
@@ -55,10 +57,21 @@ def perception_of(
     options: RecognitionOptions,
     settings: ServerSettings,
     limit_s: float,
+    decoders: DecoderPool | None = None,
+    request_id: str = "",
 ) -> ContainerPerception | ElementaryPerception:
-    """Perceive what comes through an intake: a pipe of container bytes, or a queue of crops and sound."""
+    """Perceive what comes through an intake: a pipe of container bytes, or a queue of crops and sound.
+
+    Args:
+        intake: where the media comes from.
+        options: how to read.
+        settings: the server's, for its limits.
+        limit_s: how long the media may be.
+        decoders: processes to decode containers in; None decodes them on the calling thread.
+        request_id: names the stream in the log.
+    """
     if isinstance(intake, BytePipe):
-        return ContainerPerception(intake, options, settings, limit_s)
+        return ContainerPerception(intake, options, settings, limit_s, decoders, request_id)
     return ElementaryPerception(intake, options, limit_s)
 
 
@@ -90,10 +103,16 @@ class ContainerPerception(_SceneBuilder):
     """Decodes a container, follows the faces in it and cuts out their mouths."""
 
     def __init__(
-        self, pipe: BytePipe, options: RecognitionOptions, settings: ServerSettings, limit_s: float
+        self,
+        pipe: BytePipe,
+        options: RecognitionOptions,
+        settings: ServerSettings,
+        limit_s: float,
+        decoders: DecoderPool | None = None,
+        request_id: str = "",
     ) -> None:
         super().__init__(options)
-        self._pipe = pipe
+        self._pipe, self._decoders, self._request_id = pipe, decoders, request_id
         self._limits = MediaLimits(limit_s, settings.max_spooled_bytes, settings.max_frame_pixels)
         self._tracker = FaceTracker(FaceFinder(settings.landmark_model), max_faces=options.max_speakers)
         self._mouths: dict[int, _Mouth] = {}
@@ -105,22 +124,37 @@ class ContainerPerception(_SceneBuilder):
         Raises:
             GorggleError: the media cannot be read, or lacks what is to be read.
         """
-        modality = self._options.modality
-        decoded = decode(self._pipe, self._limits, pictures=modality.sees, sound=modality.hears)
         next_step = STEP_FRAMES
-        for item in on_timeline(decoded, self._limits):
-            match item:
-                case StreamInfo():
-                    yield self._open(item)
-                case GreyFrame():
-                    yield from self._look(item)
-                case Waveform():
-                    self._hear(item.samples)
-                case TimelineEnd():
-                    yield self._end(item)
-            if max(self.scene.seen_until, self.scene.heard_until) >= next_step:
-                next_step = max(self.scene.seen_until, self.scene.heard_until) + STEP_FRAMES
-                yield ()
+        # Closed also where the session gives up in the middle: the decoder goes with it.
+        with contextlib.closing(self._timeline()) as items:
+            for item in items:
+                match item:
+                    case StreamInfo():
+                        yield self._open(item)
+                    case GreyFrame():
+                        yield from self._look(item)
+                    case Waveform():
+                        self._hear(item.samples)
+                    case TimelineEnd():
+                        yield self._end(item)
+                if max(self.scene.seen_until, self.scene.heard_until) >= next_step:
+                    next_step = max(self.scene.seen_until, self.scene.heard_until) + STEP_FRAMES
+                    yield ()
+
+    def _timeline(self) -> Generator[Timed]:
+        sees, hears = self._options.modality.sees, self._options.modality.hears
+        if self._decoders is None:
+            return on_timeline(decode(self._pipe, self._limits, pictures=sees, sound=hears), self._limits)
+        from inference_server.media.isolation import timeline_apart  # not to be had on every system
+
+        return timeline_apart(
+            self._decoders,
+            self._pipe,
+            self._limits,
+            pictures=sees,
+            sound=hears,
+            request_id=self._request_id,
+        )
 
     def _open(self, info: StreamInfo) -> list[Event]:
         modality = self._options.modality

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inference_server.errors import ModelFormatError
 from inference_server.transcript import (
     AUDIO_SAMPLE_RATE_HZ,
     MOUTH_CROP_SIZE_PX,
@@ -81,6 +82,9 @@ class Recognizer:
         Returns:
             For each window its readings, best first: one, and up to ``search.alternatives`` more. Word times are in
             seconds from the window's first frame.
+
+        Raises:
+            ModelFormatError: the model's numbers are not finite: not the caller's fault.
         """
         padding_mask = _padding_mask([window.frames for window in windows])
         encoder_out = self.model.encode(
@@ -88,6 +92,10 @@ class Recognizer:
             audio=_batch_of_features(windows, padding_mask.shape[1]),
             padding_mask=padding_mask,
         )
+        if not torch.isfinite(encoder_out).all():
+            raise ModelFormatError(
+                "the encoder's output is not finite: its weights or the device are damaged"
+            )
         hypotheses = self.model.beam_search(
             encoder_out,
             padding_mask,

@@ -36,6 +36,22 @@ class InferenceBackend(Protocol):
         ...
 
 
+class SchedulerObserver(Protocol):
+    """Is told what the scheduler does; called on its thread, so it must not linger."""
+
+    def waiting(self, windows: int) -> None:
+        """So many windows wait for the device."""
+        ...
+
+    def waited(self, seconds: float, *, interim: bool) -> None:
+        """A window's turn has come."""
+        ...
+
+    def batch_read(self, windows: int, seconds: float) -> None:
+        """The device has read windows together."""
+        ...
+
+
 @dataclass(eq=False)
 class _Job:
     model: str
@@ -43,6 +59,7 @@ class _Job:
     search: SearchOptions
     interim: bool
     future: Future[list[Reading]] = field(default_factory=Future)
+    submitted_at: float = field(default_factory=time.monotonic)
 
     def batches_with(self, other: _Job) -> bool:
         return (self.model, self.search, self.window.modality) == (
@@ -55,8 +72,10 @@ class _Job:
 class DeviceScheduler:
     """Runs recognizers on one thread; windows that wait together and are alike are read together."""
 
-    def __init__(self, recognizers: Mapping[str, Recognizer]) -> None:
-        self._recognizers = recognizers
+    def __init__(
+        self, recognizers: Mapping[str, Recognizer], observer: SchedulerObserver | None = None
+    ) -> None:
+        self._recognizers, self._observer = recognizers, observer
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -89,7 +108,9 @@ class DeviceScheduler:
             while (batch := self._next_batch()) is not None:
                 running = [job for job in batch if job.future.set_running_or_notify_cancel()]
                 if running:
+                    began = time.monotonic()
                     self._read(running)
+                    self._tell_of(running, began)
         finally:
             # Whatever ends this thread, nobody may wait for it in vain.
             with self._changed:
@@ -127,6 +148,14 @@ class DeviceScheduler:
         for job in batch:
             self._jobs.remove(job)
         return batch
+
+    def _tell_of(self, jobs: list[_Job], began: float) -> None:
+        if self._observer is None:
+            return
+        self._observer.waiting(len(self._jobs))
+        for job in jobs:
+            self._observer.waited(began - job.submitted_at, interim=job.interim)
+        self._observer.batch_read(len(jobs), time.monotonic() - began)
 
     def _read(self, jobs: list[_Job]) -> None:
         recognizer, search = self._recognizers[jobs[0].model], jobs[0].search

@@ -19,6 +19,7 @@ import numpy as np
 
 from inference_server.endpointing import Endpointer, EndpointingOptions, Stretch
 from inference_server.errors import NoFaceError, NotReadyError
+from inference_server.listening import Listening
 from inference_server.media.audio import audio_features
 from inference_server.recognizer import SearchOptions, Window, seconds_of
 from inference_server.scene import FaceTrack, Scene
@@ -126,7 +127,6 @@ class Session:
         backend: InferenceBackend,
         emit: Callable[[Event], None],
         wait_for_room: Callable[[], None] = lambda: None,
-        endpointing: EndpointingOptions | None = None,
     ) -> None:
         """Prepare to read.
 
@@ -136,18 +136,18 @@ class Session:
             backend: who reads the windows.
             emit: takes the events; called from this thread and from the backend's, never from both at once.
             wait_for_room: blocks while the events' reader lags.
-            endpointing: when utterances begin and end.
         """
         self._perception, self._scene = perception, perception.scene
         self._options, self._backend = options, backend
         self._emit_event, self._wait_for_room = emit, wait_for_room
-        self._endpointing = endpointing or EndpointingOptions()
+        self._endpointing = EndpointingOptions.of(options.endpointing)
         self._lip_endpointing = self._endpointing.for_lips()
         self._search = SearchOptions(
             options.beam_size, options.length_penalty, options.max_alternatives, options.word_times
         )
         self._interim_search = SearchOptions(1, options.length_penalty, 0, options.word_times)
         self._sound = _Channel(Endpointer(self._endpointing))
+        self._listening = Listening(self._scene)
         self._faces: dict[int, _Channel] = {}
         self._heard: list[Stretch] = []  # recent stretches of sound, to tell lips that nobody heard
         self._waiting: list[tuple[_Channel, Stretch]] = []  # ended, but their pictures are not all there yet
@@ -191,9 +191,11 @@ class Session:
     def _advance(self, media_ended: bool) -> None:
         """Cut what has come in since the last time, and hand ended utterances to the device."""
         if self._uses_sound():
-            self._follow(
-                self._sound, self._scene.sound_judged_until, self._scene.sound_speaking_in, media_ended
-            )
+            known_until, activity_in = self._scene.sound_judged_until, self._scene.sound_speaking_in
+            if self._options.modality.sees and not self._sound.closed:
+                known_until = self._listening.known_until(media_ended=media_ended)
+                activity_in = self._listening.activity_in
+            self._follow(self._sound, known_until, activity_in, media_ended)
         if self._options.modality.sees:
             for track in list(self._scene.tracks.values()):
                 channel = self._faces.get(track.track_id)

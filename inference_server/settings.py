@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 EMBEDDED_MODEL = Path(__file__).with_name("assets") / "gorggle-grid-1.safetensors"
@@ -25,8 +25,16 @@ class ServerSettings(BaseSettings):
     tls_client_ca: Path | None = Field(
         None, description="PEM file; clients must show a certificate signed by it"
     )
+    token_file: Path | None = Field(
+        None,
+        description="file of bearer tokens' names and hashes; callers must show one (see `gorggle token`)",
+    )
     allow_insecure: bool = Field(
-        False, description="listen beyond loopback without TLS and client certificates"
+        False, description="listen beyond loopback without TLS and a way to know the callers"
+    )
+
+    operations_listen: str = Field(
+        "", description="address of /metrics, /livez and /readyz over plain HTTP; default: none"
     )
 
     models: dict[str, str] = Field(
@@ -44,6 +52,7 @@ class ServerSettings(BaseSettings):
     s3_buckets: tuple[str, ...] = Field((), description="buckets that Recognize may read; default: none")
 
     max_streams: int = Field(8, ge=1, le=10_000, description="recognition calls served at once")
+    max_streams_per_client: int = Field(0, ge=0, description="of one caller; 0: no limit but max_streams")
     max_message_bytes: int = Field(32 * 2**20, ge=2**16, le=2**30)
     max_stream_duration_s: float = Field(4 * 3600.0, gt=0)
     max_clip_duration_s: float = Field(300.0, gt=0)
@@ -54,13 +63,25 @@ class ServerSettings(BaseSettings):
     max_idle_s: float = Field(30.0, gt=0, description="a client may send nothing for so long")
     max_utterance_s: float = Field(20.0, ge=2, le=20, description="AV-HuBERT was trained on at most 20 s")
 
+    isolate_decoding: bool = Field(
+        True, description="decode media in processes of their own; false: in the server's process"
+    )
+    decoder_memory_bytes: int = Field(
+        2 * 2**30, ge=2**29, description="address space of one decoder process, its program included"
+    )
+    decoder_stall_s: float = Field(
+        20.0, gt=0, description="a decoder that gives no sign of life for so long is killed"
+    )
+
     shutdown_grace_s: float = Field(
         10.0, ge=0, description="calls in flight may finish for so long after SIGTERM"
     )
 
-    @field_validator("listen")
+    @field_validator("listen", "operations_listen")
     @classmethod
-    def _listen_is_an_address(cls, value: str) -> str:
+    def _listen_is_an_address(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "operations_listen":
+            return value
         host, _, port = value.rpartition(":")
         if not host or not port.isdecimal() or int(port) > 65_535:
             raise ValueError(f"{value!r} is not HOST:PORT, such as 127.0.0.1:50051 or [::]:50051")
@@ -72,10 +93,12 @@ class ServerSettings(BaseSettings):
             raise ValueError("tls_certificate and tls_key belong together: give both or neither")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
-        if not self.listens_on_loopback and self.tls_client_ca is None and not self.allow_insecure:
+        knows_callers = self.tls_client_ca is not None or self.token_file is not None
+        is_secure = self.tls_certificate is not None and knows_callers
+        if not self.listens_on_loopback and not is_secure and not self.allow_insecure:
             raise ValueError(
-                f"{self.listen} can be reached from other machines: give tls_certificate, tls_key and tls_client_ca, "
-                "or set allow_insecure if something else guards it"
+                f"{self.listen} can be reached from other machines: give tls_certificate, tls_key and tls_client_ca or "
+                "token_file, or set allow_insecure if something else guards it"
             )
         return self
 

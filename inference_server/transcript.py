@@ -34,6 +34,16 @@ class Modality(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Endpointing:
+    """Where utterances begin and end, in seconds; ``threshold`` from 0 to 1 is how sure it must be that one speaks."""
+
+    pause_s: float = 0.44
+    min_speech_s: float = 0.2
+    max_utterance_s: float = 20.0
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
 class RecognitionOptions:
     """How to read one clip or stream: validated, with every default filled in.
 
@@ -56,6 +66,7 @@ class RecognitionOptions:
     face_boxes: bool = False
     interim_results: bool = False
     activity_events: bool = False
+    endpointing: Endpointing = field(default_factory=Endpointing)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 python -m training prepare  [--data DIR] [--utterances N] [--workers N]
 python -m training train    --out runs/x [--minutes N] [--device cpu|cuda] [--resume]
 python -m training export   --out runs/x MODEL
+python -m training clips    --out DIR [--sentences N] [--two-speakers]
 python -m training evaluate MODEL [--sentences N] [--noise]
 """
 
@@ -26,14 +27,20 @@ UTTERANCES = {"train": 14_000, "validation": 100, "test": 500}  # of each corpus
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the commands; results go to stdout, progress to stderr."""
     options = _parser().parse_args(arguments)
-    command = {"prepare": _prepare, "train": _train, "export": _export, "evaluate": _evaluate}[
-        options.command
-    ]
+    command = {
+        "prepare": _prepare,
+        "train": _train,
+        "export": _export,
+        "evaluate": _evaluate,
+        "clips": _clips,
+    }[options.command]
     command(options)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
+    from training import held_out
+
     parser = argparse.ArgumentParser(
         prog="python -m training", description="Train and measure the embedded model."
     )
@@ -51,8 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write the model of a run to a file of its own")
     export.add_argument("--out", type=Path, required=True, help="folder of the run")
     export.add_argument("--evaluation", type=Path, help="what `evaluate` wrote, for the card")
+    held_out.add_arguments(
+        commands.add_parser("clips", help="render clips of unseen speakers, with a manifest")
+    )
     evaluate = commands.add_parser("evaluate", help="error rates on held-out speakers and sentences, as JSON")
-    evaluate.add_argument("--sentences", type=int, default=300)
+    evaluate.add_argument("--corpus", choices=("grid", "phrases"), action="append", help="default: both")
+    evaluate.add_argument("--sentences", type=int, default=UTTERANCES["test"], help="of each corpus")
     evaluate.add_argument("--beam", type=int, default=5)
     evaluate.add_argument(
         "--noise", action="store_true", help="also in white noise, speech-shaped noise and babble"
@@ -99,21 +110,31 @@ def _export(options: argparse.Namespace) -> None:
     export(options.out, options.model, evaluation)
 
 
+def _clips(options: argparse.Namespace) -> None:
+    from training import held_out
+
+    held_out.run(options, _report)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     import torch
 
     from inference_server.avhubert import load_model
     from training.evaluate import CLEAN, IN_NOISE, evaluation
-    from training.sentences import Split
+    from training.sentences import Corpus, Split
     from training.shards import UtteranceStore, prepare
 
     torch.set_num_threads(options.threads)
-    prepare(options.data, Split.TEST, options.sentences, options.threads, _report)
+    model = load_model(options.model)
     conditions = (*CLEAN, *IN_NOISE) if options.noise else CLEAN
-    store = UtteranceStore(options.data, Split.TEST)
-    measured = evaluation(
-        load_model(options.model), store, conditions, options.sentences, options.beam, _report
-    )
+    measured = {}
+    for corpus in map(Corpus, options.corpus or Corpus):
+        prepare(options.data, Split.TEST, options.sentences, options.threads, _report, corpus)
+        store = UtteranceStore(options.data, Split.TEST, corpus)
+        _report(f"corpus {corpus.value}:")
+        measured[corpus.value] = evaluation(
+            model, store, conditions, options.sentences, options.beam, _report
+        )
     print(json.dumps(measured, indent=2))
 
 

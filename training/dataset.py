@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evaluation.noise import NoiseKind, mixed, noise
 from inference_server.media.audio import audio_features
 from inference_server.recognizer import GREY_DEVIATION, GREY_MEAN, MODEL_CROP_PX
-from training.noise import NoiseKind, mixed, noise
 from training.shards import UtteranceStore
 from training.tokenizer import END, PAD, Tokenizer
 from training.utterances import FRAME_RATE_HZ, Utterance

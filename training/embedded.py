@@ -1,4 +1,4 @@
-"""The embedded model, gorggle-grid: how it is trained, checked on the way, and written with its card."""
+"""The embedded model, gorggle-mini: how it is trained, checked on the way, and written with its card."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from inference_server.avhubert.text import Vocabulary
 from inference_server.transcript import Modality
 from training.evaluate import Condition, read
 from training.measures import error_rate
-from training.sentences import VOCABULARY, Corpus, Split
+from training.sentences import GRID_VOCABULARY, VOCABULARY, Corpus, Split
 from training.shards import UtteranceStore
 from training.tokenizer import Tokenizer, train_tokenizer
 from training.train import TrainingOptions, TrainingRun, small_config
 
-NAME = "gorggle-grid-1"
+NAME = "gorggle-mini-1"
 # The names that model cards use.
 _MODALITIES = {
     Modality.AUDIO_VISUAL: "audio-visual",
     Modality.VIDEO_ONLY: "video",
     Modality.AUDIO_ONLY: "audio",
 }
+_DATASETS = {Corpus.GRID: "sentences of the GRID grammar", Corpus.PHRASES: "phrases"}
+_CONDITIONS_ON_THE_CARD = ("clean", "babble at 0 dB", "babble at -10 dB")
 VALIDATION_SENTENCES = 40  # of each corpus
 FIRST_DATA_POLL_S = 5.0
 
@@ -66,8 +68,8 @@ def model_card(steps: int, minutes: float, evaluation: dict[str, Any] | None) ->
     card: dict[str, Any] = {
         "name": NAME,
         "description": (
-            "A small AV-HuBERT, trained from nothing on rendered speakers, that reads sentences of the GRID grammar "
-            "(such as 'bin blue at f two now') and nothing else. It has seen no real person."
+            "A small AV-HuBERT for rendered speakers. It reads commands of the GRID grammar (such as 'bin blue at f two "
+            "now') and short sentences of common words. It has seen no real person."
         ),
         "license": {
             "name": "Apache-2.0",
@@ -76,7 +78,9 @@ def model_card(steps: int, minutes: float, evaluation: dict[str, Any] | None) ->
             "summary": "The licence of the code; trained on rendered data only.",
         },
         "languages": ["en"],
-        "vocabulary": f"the {len(VOCABULARY)} words of the GRID grammar: {' '.join(VOCABULARY)}",
+        "vocabulary": (
+            f"sub-words, learnt from {len(VOCABULARY)} words: the {len(GRID_VOCABULARY)} of the GRID grammar and common ones"
+        ),
         "modalities": list(_MODALITIES.values()),
         "trained_on": (
             "rendered speakers: faces drawn by this project's renderer, speech by espeak-ng; "
@@ -86,13 +90,15 @@ def model_card(steps: int, minutes: float, evaluation: dict[str, Any] | None) ->
     if evaluation is not None:
         card["error_rates"] = [
             {
-                "dataset": f"{evaluation['sentences']} rendered sentences; speakers and sentences held out",
+                "dataset": f"{results['sentences']} {_DATASETS[Corpus(corpus)]}, rendered; speakers and sentences held out",
                 "modality": _MODALITIES[Modality(measured["modality"])],
                 "condition": measured["condition"],
                 "word_error_rate_percent": round(100 * measured["words"]["rate"], 2),
-                "source": f"python -m training evaluate, beam {evaluation['beam_size']}",
+                "source": f"python -m training evaluate, beam {results['beam_size']}",
             }
-            for measured in evaluation["conditions"].values()
+            for corpus, results in evaluation.items()
+            for measured in results["conditions"].values()
+            if measured["condition"] in _CONDITIONS_ON_THE_CARD
         ]
     return card
 

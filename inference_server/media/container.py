@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import av
 from av.stream import Disposition
@@ -116,7 +116,12 @@ Decoded = StreamInfo | VideoFrame | AudioSamples | MediaEnd
 
 
 def decode(
-    reader: Reader, limits: MediaLimits, *, pictures: bool = True, sound: bool = True
+    reader: Reader,
+    limits: MediaLimits,
+    *,
+    pictures: bool = True,
+    sound: bool = True,
+    spool_file: IO[bytes] | None = None,
 ) -> Iterator[Decoded]:
     """Decode media from its bytes, on the calling thread, as they arrive.
 
@@ -125,6 +130,7 @@ def decode(
         limits: what is refused.
         pictures: decode the pictures; the info names them in any case.
         sound: decode the sound; likewise.
+        spool_file: an empty file for that copy, where none can be opened.
 
     Yields:
         ``StreamInfo`` first, then pictures and sound in the order of the file, ``MediaEnd`` last.
@@ -137,15 +143,21 @@ def decode(
         head = read_head(reader)
         if not head.read:
             raise InvalidMediaError("the stream held no bytes: send a media file or a live recording")
-        source = _source(head, reader, limits, stack)
+        source = _source(head, reader, limits, stack, spool_file)
         container = stack.enter_context(_opened(source, head, limits))
         yield from _Decoding(container, source, limits, pictures=pictures, sound=sound).items()
 
 
-def _source(head: Head, reader: Reader, limits: MediaLimits, stack: contextlib.ExitStack) -> Source:
+def _source(
+    head: Head,
+    reader: Reader,
+    limits: MediaLimits,
+    stack: contextlib.ExitStack,
+    spool_file: IO[bytes] | None,
+) -> Source:
     if not head.index_at_end:
         return Source(reader, head.read)
-    return SpooledSource(stack.enter_context(spooled(head, reader, limits.max_spooled_bytes)))
+    return SpooledSource(stack.enter_context(spooled(head, reader, limits.max_spooled_bytes, spool_file)))
 
 
 def _opened(source: Source, head: Head, limits: MediaLimits) -> InputContainer:

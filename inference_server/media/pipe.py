@@ -28,6 +28,7 @@ class BytePipe:
         self._discards = False
         self._error: BaseException | None = None
         self._wake_writer: Callable[[], None] | None = None
+        self._on_abort: Callable[[], None] | None = None
         self._bytes_written = 0
 
     @property
@@ -85,6 +86,26 @@ class BytePipe:
             self._buffer.clear()
             self._notify_writer()
             self._changed.notify_all()
+            tell = self._on_abort
+        if tell is not None:
+            tell()
+
+    def on_abort(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` on an abort, from whatever thread aborts; at once where that has happened already.
+
+        For a reader that may be waiting for something else than this pipe.
+        """
+        with self._changed:
+            self._on_abort = tell
+            is_late = self._error is not None
+        if is_late:
+            tell()
+
+    def raise_abort(self) -> None:
+        """Raise what the pipe was aborted with, if it was."""
+        with self._changed:
+            if self._error is not None:
+                raise self._error
 
     def read(self, size: int) -> bytes:
         """Between 1 and ``size`` bytes, as soon as there are any; ``b""`` at the end of the input."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from dataclasses import dataclass
 from typing import IO, Protocol
@@ -129,22 +130,28 @@ def read_head(reader: Reader) -> Head:
     return Head(bytes(head), index_at_end=True)
 
 
-def spooled(head: Head, reader: Reader, max_bytes: int) -> IO[bytes]:
-    """Copy the whole stream into a temporary file, in memory while it is small.
+def spooled(head: Head, reader: Reader, max_bytes: int, into: IO[bytes] | None = None) -> IO[bytes]:
+    """Copy the whole stream into a temporary file.
+
+    Args:
+        head: how the stream begins.
+        reader: the rest of it.
+        max_bytes: how long the stream may be.
+        into: an empty file for it, which is the caller's no more; default: one of its own, in memory while it is small.
 
     Raises:
         InvalidMediaError: it is longer than ``max_bytes``.
     """
-    file = tempfile.SpooledTemporaryFile(max_size=SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115 - handed on open
+    file = into or tempfile.SpooledTemporaryFile(max_size=SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115 - handed on open
     try:
-        file.write(head.read)
-        while data := reader.read(COPY_BYTES):
-            file.write(data)
-            if file.tell() > max_bytes:
+        for data in itertools.chain([head.read], iter(lambda: reader.read(COPY_BYTES), b"")):
+            # Before it is written: no byte beyond the limit reaches the disk.
+            if file.tell() + len(data) > max_bytes:
                 raise InvalidMediaError(
                     f"the MP4's index is at its end and it is longer than {max_bytes} bytes, so it cannot be kept "
                     "until the index comes: move the index to the front (ffmpeg -movflags +faststart)"
                 )
+            file.write(data)
         file.seek(0)
     except BaseException:
         file.close()

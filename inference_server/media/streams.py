@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 # What PyAV raises over damaged media, besides its own errors: sizes, layouts and rates that make no sense.
 DAMAGE = (av.FFmpegError, ValueError, OverflowError, ZeroDivisionError)
 
-# Each further thread that decodes whole frames holds one frame back: at 25 Hz four cost 120 ms.
-MAX_DECODER_THREADS = 4
+# Each further thread that decodes whole frames holds one frame back: at 25 Hz four cost 120 ms. The cores are counted
+# here, once: a process that has shut itself in cannot look them up any more.
+DECODER_THREADS = min(4, os.cpu_count() or 1)
 
 # A stream is given up when so many packets in a row are broken: 20 s of pictures at 25 Hz.
 MAX_BROKEN_PACKETS_IN_A_ROW = 500
@@ -133,7 +134,7 @@ class PictureDecoder(PacketDecoder):
         context = stream.codec_context
         self._refuse_if_too_large(context.width, context.height)
         context.thread_type = "AUTO"
-        context.thread_count = min(MAX_DECODER_THREADS, os.cpu_count() or 1)
+        context.thread_count = DECODER_THREADS
         context.options = {"max_pixels": str(decoder_pixels(max_pixels))}
         self._pixel_aspect = _pixel_aspect(stream)
 

@@ -23,7 +23,7 @@ from inference_server.media.sound import SAMPLE_RATE_HZ, AudioSamples
 from inference_server.media.streams import VideoFrame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -41,8 +41,8 @@ MAX_LAST_S = 1.0
 # Timestamps in thousandths or 90000ths of a second do not hit the grid exactly.
 ROUNDING_S = 1e-4
 
-# Silence is given in pieces of this length, so that a long gap needs no large array.
-SILENCE_SAMPLES = SAMPLE_RATE_HZ
+# Sound is given in pieces of at most this length: a long gap, or a packet of a forged rate, needs no large array.
+PIECE_SAMPLES = SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Waveform:
     """What is heard from sample ``start`` on.
 
     Attributes:
-        samples: int16 (S,), 16 kHz mono. Each piece begins where the one before ended.
+        samples: int16 (S,), 16 kHz mono, at most a second. Each piece begins where the one before ended.
     """
 
     start: int
@@ -96,7 +96,7 @@ class TimelineEnd:
 Timed = StreamInfo | GreyFrame | Waveform | TimelineEnd
 
 
-def on_timeline(decoded: Iterable[Decoded], limits: MediaLimits) -> Iterator[Timed]:
+def on_timeline(decoded: Iterable[Decoded], limits: MediaLimits) -> Generator[Timed]:
     """Resample what ``container.decode`` gives, by its timestamps alone.
 
     Frames take the source picture nearest in time, so rates from 24 to 60 Hz and variable ones work alike. Gaps are
@@ -278,12 +278,12 @@ class _WaveformPieces:
         """The next piece, in seconds from zero."""
         start = round(time_s * SAMPLE_RATE_HZ)
         while self.given < start:
-            yield from self._give(np.zeros(min(start - self.given, SILENCE_SAMPLES), np.int16))
-        yield from self._give(samples[self.given - start :])
+            yield from self._give(np.zeros(min(start - self.given, PIECE_SAMPLES), np.int16))
+        samples = samples[self.given - start :]
+        for first in range(0, len(samples), PIECE_SAMPLES):
+            yield from self._give(samples[first : first + PIECE_SAMPLES])
 
     def _give(self, samples: NDArray[np.int16]) -> Iterator[Waveform]:
-        if not len(samples):
-            return
         _refuse_beyond(self.end_s, self._max_duration_s)
         yield Waveform(self.given, samples)
         self.given += len(samples)

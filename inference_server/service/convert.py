@@ -17,6 +17,7 @@ from inference_server.transcript import (
     MOUTH_CROP_SIZE_PX,
     Activity,
     ActivityKind,
+    Endpointing,
     Event,
     FaceBox,
     Finished,
@@ -82,6 +83,7 @@ def options_from(
     if not 0 <= start_offset_s <= MAX_START_OFFSET_S:
         raise InvalidRequestError(f"start_offset is {start_offset_s:g} s: give 0 to {MAX_START_OFFSET_S:g} s")
     return RecognitionOptions(
+        endpointing=_endpointing_from(config.endpointing, limits),
         model=config.model or default_model,
         modality=_MODALITIES[config.modality],
         word_times=config.enable_word_times,
@@ -92,6 +94,29 @@ def options_from(
         start_offset_s=start_offset_s,
         face_boxes=config.enable_face_boxes,
     )
+
+
+def _endpointing_from(config: config_pb2.EndpointingConfig, limits: ServerSettings) -> Endpointing:
+    defaults = Endpointing(max_utterance_s=limits.max_utterance_s)
+    threshold = config.threshold if config.HasField("threshold") else defaults.threshold
+    if not 0 < threshold < 1:
+        raise InvalidRequestError(f"endpointing.threshold is {threshold:g}: give a number between 0 and 1")
+    ranges = {
+        "pause": (defaults.pause_s, 0.2, 5.0),
+        "min_speech": (defaults.min_speech_s, 0.04, 2.0),
+        "max_utterance": (defaults.max_utterance_s, 2.0, limits.max_utterance_s),
+    }
+    seconds = {}
+    for name, (default_s, least_s, most_s) in ranges.items():
+        seconds[f"{name}_s"] = default_s
+        if config.HasField(name):  # type: ignore[arg-type]  # names from the table above
+            given_s = seconds_from(getattr(config, name), f"endpointing.{name}")
+            if not least_s <= given_s <= most_s:
+                raise InvalidRequestError(
+                    f"endpointing.{name} is {given_s:g} s: give {least_s:g} s to {most_s:g} s"
+                )
+            seconds[f"{name}_s"] = given_s
+    return Endpointing(threshold=threshold, **seconds)
 
 
 def streaming_options_from(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc, model_pb2, server_pb2
 from grpc import aio
 
 from inference_server import s3
 from inference_server.elementary import Elementary, in_step
-from inference_server.endpointing import EndpointingOptions
 from inference_server.errors import (
     IdleError,
     InvalidMediaError,
@@ -24,17 +24,22 @@ from inference_server.errors import (
     PreconditionError,
 )
 from inference_server.intake import CallerGoneError, Intake
+from inference_server.logs import request_id
+from inference_server.measurements import Measurements
 from inference_server.media.pipe import BytePipe
 from inference_server.models import ModelCatalog
 from inference_server.outbox import Outbox
 from inference_server.perception import perception_of
 from inference_server.scheduler import InferenceBackend
 from inference_server.service import convert
-from inference_server.service.errors import request_id
+from inference_server.service.authentication import caller
 from inference_server.service.model_card import model_message
 from inference_server.session import Session
 from inference_server.settings import ServerSettings
-from inference_server.transcript import VIDEO_FRAME_RATE_HZ, Event, RecognitionOptions, Transcript
+from inference_server.transcript import Event, RecognitionOptions, Transcript
+
+if TYPE_CHECKING:
+    from inference_server.media.pool import DecoderPool
 
 T = TypeVar("T")
 Context = aio.ServicerContext[Any, Any]
@@ -49,12 +54,22 @@ RETRY_AFTER_S = 2.0
 class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
     """Answers calls once ``serve`` has given it the models."""
 
-    def __init__(self, settings: ServerSettings, version: str) -> None:
-        self._settings, self._version = settings, version
+    def __init__(
+        self,
+        settings: ServerSettings,
+        version: str,
+        measurements: Measurements,
+        decoders: DecoderPool | None = None,
+    ) -> None:
+        """Prepare to serve; ``decoders`` are processes to decode media in, None decodes on the streams' threads."""
+        self._settings, self._version, self._decoders = settings, version, decoders
+        self._measurements = measurements
+        measurements.count_streams(lambda: self._active)
         self._catalog: ModelCatalog | None = None
         self._backend: InferenceBackend | None = None
         self._started_at = time.monotonic()
         self._active = 0
+        self._active_of: Counter[str] = Counter()  # calls being served, by caller
         self._draining = False
         self._threads = ThreadPoolExecutor(settings.max_streams, thread_name_prefix="stream")
 
@@ -161,11 +176,21 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
                 f"all {self._settings.max_streams} places are taken: try again in {RETRY_AFTER_S:g} s",
                 RETRY_AFTER_S,
             )
+        name, limit = caller.get(), self._settings.max_streams_per_client
+        if limit and self._active_of[name] >= limit:
+            raise OverloadedError(
+                f"{name} has {limit} streams already, as many as one client may: try again in {RETRY_AFTER_S:g} s",
+                RETRY_AFTER_S,
+            )
         self._active += 1
+        self._active_of[name] += 1
         try:
             yield
         finally:
             self._active -= 1
+            self._active_of[name] -= 1
+            if not self._active_of[name]:
+                del self._active_of[name]
 
     async def _next(self, requests: AsyncIterator[T]) -> T | None:
         """The client's next message; None when it has no more."""
@@ -184,14 +209,14 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         """Run a session on a thread while ``feed`` fills its intake; yield what it says."""
         assert self._backend is not None, "calls are refused until the models are there"
         outbox: Outbox[Event] = Outbox()
-        perception = perception_of(intake, options, self._settings, limit_s)
-        endpointing = EndpointingOptions(max_frames=int(self._settings.max_utterance_s * VIDEO_FRAME_RATE_HZ))
-        session = Session(perception, options, self._backend, outbox.put, outbox.wait_for_room, endpointing)
+        perception = perception_of(intake, options, self._settings, limit_s, self._decoders, request_id.get())
+        session = Session(perception, options, self._backend, outbox.put, outbox.wait_for_room)
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._threads, _run_to_outbox, session, outbox)
         feeding = asyncio.ensure_future(_feed_to_end(feed, intake))
         try:
             async for event in outbox:
+                self._measurements.event(event)
                 yield event
         finally:
             session.stop()

@@ -6,20 +6,29 @@ import asyncio
 import logging
 from collections.abc import Callable
 from importlib import metadata
+from typing import TYPE_CHECKING
 
-import grpc
 from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from inference_server.errors import InvalidRequestError
+from inference_server.measurements import Measurements
 from inference_server.models import ModelCatalog, load_catalog
 from inference_server.recognizer import Recognizer
 from inference_server.scheduler import DeviceScheduler
+from inference_server.service.authentication import AuthenticationInterceptor
+from inference_server.service.call_metrics import CallMetricsInterceptor
+from inference_server.service.credentials import CertificateFiles
 from inference_server.service.errors import ErrorInterceptor
 from inference_server.service.lip_reading import LipReadingServicer
+from inference_server.service.operations import OperationsServer
 from inference_server.settings import ServerSettings
+from inference_server.tokens import TokenFile
+
+if TYPE_CHECKING:
+    from inference_server.media.pool import DecoderPool
 
 _log = logging.getLogger(__name__)
 
@@ -34,10 +43,17 @@ class Server:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.port = 0
-        self._servicer = LipReadingServicer(settings, metadata.version("gorggle"))
+        self._decoders = _decoders(settings)
+        version = metadata.version("gorggle")
+        self.measurements = Measurements(version)
+        self._servicer = LipReadingServicer(settings, version, self.measurements, self._decoders)
+        self._is_ready = False
+        self.operations: OperationsServer | None = None
         self._health = health.aio.HealthServicer()
         self._scheduler: DeviceScheduler | None = None
-        self._server = aio.server(interceptors=[ErrorInterceptor()], options=_channel_options(settings))
+        self._server = aio.server(
+            interceptors=_interceptors(settings, self.measurements), options=_channel_options(settings)
+        )
         lip_reading_pb2_grpc.add_LipReadingServicer_to_server(self._servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
@@ -55,6 +71,11 @@ class Server:
             self.port = _bind(self._server, self.settings)
         except (RuntimeError, OSError, ValueError) as error:
             raise InvalidRequestError(f"cannot listen on {self.settings.listen}: {error}") from error
+        if self.settings.operations_listen:
+            self.operations = OperationsServer(
+                self.settings.operations_listen, self.measurements.registry, lambda: self._is_ready
+            )
+            self.operations.start()
         await self._server.start()
 
     async def load(self) -> None:
@@ -62,19 +83,34 @@ class Server:
 
         Raises:
             NotFoundError, ModelFormatError: a model cannot be loaded.
+            PreconditionError: decoder processes do not work here.
         """
+        if self._decoders is not None:
+            from inference_server.media.isolation import check_decoding
+
+            await asyncio.to_thread(check_decoding, self._decoders)
         catalog, recognizers = await asyncio.to_thread(_loaded, self.settings)
-        self._scheduler = DeviceScheduler(recognizers)
+        self._scheduler = DeviceScheduler(recognizers, self.measurements)
         self._servicer.serve(catalog, self._scheduler)
+        self._tell_readiness(is_ready=True)
         await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
         """Take no new calls, let those in flight finish within the grace, end."""
         self._servicer.drain()
+        self._tell_readiness(is_ready=False)
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self.settings.shutdown_grace_s)
+        if self._decoders is not None:
+            await asyncio.to_thread(self._decoders.close)
         if self._scheduler is not None:
             await asyncio.to_thread(self._scheduler.close)
+        if self.operations is not None:
+            await asyncio.to_thread(self.operations.stop)
+
+    def _tell_readiness(self, *, is_ready: bool) -> None:
+        self._is_ready = is_ready
+        self.measurements.serves(ready=is_ready, places=self.settings.max_streams)
 
     async def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", SERVICE_NAME):
@@ -96,6 +132,15 @@ async def serve(settings: ServerSettings, on_ready: Callable[[str], None], stop:
             await stopping
     finally:
         await server.stop()
+
+
+def _decoders(settings: ServerSettings) -> DecoderPool | None:
+    if not settings.isolate_decoding:
+        return None
+    # Late: it needs what only Unix has.
+    from inference_server.media.pool import DecoderPool
+
+    return DecoderPool(settings.decoder_memory_bytes, settings.decoder_stall_s)
 
 
 def _loaded(settings: ServerSettings) -> tuple[ModelCatalog, dict[str, Recognizer]]:
@@ -125,12 +170,14 @@ def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
     ]
 
 
+def _interceptors(settings: ServerSettings, measurements: Measurements) -> list[aio.ServerInterceptor]:
+    """The outermost first: errors of the others become statuses too."""
+    tokens = None if settings.token_file is None else TokenFile(settings.token_file)
+    return [CallMetricsInterceptor(measurements), ErrorInterceptor(), AuthenticationInterceptor(tokens)]
+
+
 def _bind(server: aio.Server, settings: ServerSettings) -> int:
     if settings.tls_certificate is None or settings.tls_key is None:
         return server.add_insecure_port(settings.listen)
-    credentials = grpc.ssl_server_credentials(
-        [(settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())],
-        root_certificates=settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None,
-        require_client_auth=settings.tls_client_ca is not None,
-    )
-    return server.add_secure_port(settings.listen, credentials)
+    files = CertificateFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    return server.add_secure_port(settings.listen, files.credentials())

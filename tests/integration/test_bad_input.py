@@ -189,6 +189,11 @@ def test_container_bytes_among_crops(stub) -> None:
         ({"modality": 17}, grpc.StatusCode.INVALID_ARGUMENT, "17"),
         ({"start_offset": Duration(seconds=-1)}, grpc.StatusCode.INVALID_ARGUMENT, "start_offset"),
         ({"start_offset": Duration(seconds=1, nanos=-5)}, grpc.StatusCode.INVALID_ARGUMENT, "Duration"),
+        ({"endpointing": {"pause": Duration(seconds=9)}}, grpc.StatusCode.INVALID_ARGUMENT, "pause is 9 s"),
+        ({"endpointing": {"max_utterance": Duration(seconds=60)}}, grpc.StatusCode.INVALID_ARGUMENT, "20 s"),
+        ({"endpointing": {"min_speech": Duration()}}, grpc.StatusCode.INVALID_ARGUMENT, "min_speech"),
+        ({"endpointing": {"threshold": 1.0}}, grpc.StatusCode.INVALID_ARGUMENT, "threshold is 1"),
+        ({"endpointing": {"threshold": float("nan")}}, grpc.StatusCode.INVALID_ARGUMENT, "nan"),
     ],
 )
 def test_a_configuration_beyond_the_limits(stub, config: dict, code: grpc.StatusCode, words: str) -> None:

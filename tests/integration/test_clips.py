@@ -241,3 +241,9 @@ def test_a_photograph_that_talks_is_found_and_followed(
     assert {segment.speaker for segment in segments} == {"face-1"}
     assert all(segment.face_boxes for segment in segments)
     assert [event.faces for event in events if isinstance(event, Finished)] == [1]
+
+
+def test_a_caller_who_asks_for_longer_pauses_gets_longer_segments(client: Client, expected) -> None:
+    assert len(expected) == 5
+    together = list(client.transcribe(DEMO, pause_s=2.0, modality="audio"))
+    assert len(together) == 1

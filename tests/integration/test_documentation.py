@@ -11,6 +11,7 @@ import sys
 import pytest
 from gorggle import Client, cli
 
+from evaluation import __main__ as measuring
 from inference_server import __main__ as serving
 from inference_server.avhubert import __main__ as models
 from inference_server.settings import ServerSettings
@@ -61,6 +62,10 @@ def test_the_command_is_understood(line: str) -> None:
             serving._parser().parse_args(rest)
         case ["model", *rest]:
             models._parser().parse_args(rest)
+        case ["evaluate", *rest]:
+            measuring._parser().parse_args(rest)
+        case ["token", name, _]:
+            assert name
         case arguments:
             cli._parser().parse_args(arguments)
 

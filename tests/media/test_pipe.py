@@ -197,3 +197,16 @@ def test_many_threads_of_tiny_pieces_lose_nothing() -> None:
             future.result(20)
         pipe.close()
         assert reading.result(20) == bytes(written)
+
+
+def test_who_waits_for_something_else_is_told_of_an_abort() -> None:
+    pipe, told = BytePipe(10), []
+    pipe.on_abort(lambda: told.append("early"))
+    pipe.raise_abort()
+    assert told == []
+    pipe.abort(ConnectionResetError("the client is gone"))
+    assert told == ["early"]
+    pipe.on_abort(lambda: told.append("late"))
+    assert told == ["early", "late"]
+    with pytest.raises(ConnectionResetError, match="the client is gone"):
+        pipe.raise_abort()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from inference_server.errors import InvalidMediaError
@@ -116,3 +118,22 @@ def test_a_stream_beyond_the_limit_is_not_spooled() -> None:
     with pytest.raises(InvalidMediaError, match="longer than 5000 bytes"):
         spooled(source.Head(b"", index_at_end=True), reader, 5000)
     assert reader.position < 10_000
+
+
+def test_a_stream_is_spooled_into_the_file_that_is_given_and_never_beyond_the_limit() -> None:
+    class Counted(io.BytesIO):
+        most = 0
+
+        def write(self, data: bytes, /) -> int:
+            written = super().write(data)
+            self.most = max(self.most, self.tell())
+            return written
+
+    file = Counted()
+    assert spooled(source.Head(b"head, ", index_at_end=True), Pieces(b"and the rest"), 100, file) is file
+    assert file.read() == b"head, and the rest"
+    full = Counted()
+    with pytest.raises(InvalidMediaError, match="longer than 5000 bytes"):
+        spooled(source.Head(b"head, ", index_at_end=True), Pieces(bytes(10**6), 1000), 5000, full)
+    assert full.most <= 5000
+    assert full.closed

@@ -334,3 +334,18 @@ def test_a_clock_forgets_the_oldest_of_many_offsets() -> None:
         clock.pictures.end_s = placed_s + 0.04
     assert clock.pictures.end_s == pytest.approx(4.0)
     assert clock.leaps == 100
+
+
+def test_a_long_piece_of_sound_is_given_in_pieces_of_a_second() -> None:
+    """One packet of a forged rate can hold minutes."""
+    level = np.arange(40_000, dtype=np.int16)
+    decoded = [
+        StreamInfo("test", "", "aac", gives_sound=True, audio_start_s=0.0),
+        AudioSamples(0.0, level),
+        MediaEnd(0, truncated=False),
+    ]
+    pieces = [item for item in on_timeline(decoded, LIMITS) if isinstance(item, Waveform)]
+    assert [len(piece.samples) for piece in pieces] == [16_000, 16_000, 8_000]
+    np.testing.assert_array_equal(np.concatenate([piece.samples for piece in pieces]), level)
+    with pytest.raises(OutOfRangeError):
+        list(on_timeline(decoded, MediaLimits(max_duration_s=1.5)))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_server.endpointing import Endpointer, EndpointingOptions, Stretch
+from inference_server.transcript import Endpointing
 
 OPTIONS = EndpointingOptions()
 curves = st.lists(st.floats(0, 1), max_size=700)
@@ -88,3 +89,14 @@ def test_nothing_begins_before_what_is_settled(curve: list[float]) -> None:
             assert stretch.start >= settled
         assert endpointer.settled_until >= settled
         settled = endpointer.settled_until
+
+
+def test_a_caller_may_ask_for_longer_pauses_and_a_finer_ear() -> None:
+    curve = [0.45] * 30 + [0.0] * 20 + [0.45] * 30 + [0.0] * 80
+    assert stretches_of(curve) == []
+    assert len(stretches_of(curve, EndpointingOptions.of(Endpointing(threshold=0.3)))) == 2
+    assert len(stretches_of(curve, EndpointingOptions.of(Endpointing(threshold=0.3, pause_s=1.0)))) == 1
+
+
+def test_the_defaults_in_seconds_are_those_in_frames() -> None:
+    assert EndpointingOptions.of(Endpointing()) == EndpointingOptions()

@@ -36,8 +36,14 @@ class ScriptedPerception:
     """Plays curves of speaking, ten frames at a time."""
 
     def __init__(
-        self, frames: int, sound: list[float] | None, faces: dict[int, list[float]], loud: bool = True
+        self,
+        frames: int,
+        sound: list[float] | None,
+        faces: dict[int, list[float]],
+        loud: bool = True,
+        is_noisy: bool = False,
     ) -> None:
+        self.is_noisy = is_noisy
         self.scene, self.frames, self.sound, self.faces, self.loud = Scene(), frames, sound, faces, loud
         self.has_sound, self.has_pictures = sound is not None, True
         self.faces_now = self.faces_seen = len(faces)
@@ -48,8 +54,7 @@ class ScriptedPerception:
         for start in range(0, self.frames, 10):
             end = min(start + 10, self.frames)
             if self.sound is not None:
-                sound = NOISE[samples_of(start) : samples_of(end)]
-                self.scene.add_sound(sound if self.loud else np.zeros_like(sound))
+                self.scene.add_sound(self.sound_of(start, end))
                 self.scene.judge_sound(self.sound[start:end])
             for person, speaking in self.faces.items():
                 track = self.tracks.setdefault(person, None) or self.scene.begin_track(person, 0)
@@ -61,6 +66,16 @@ class ScriptedPerception:
             self.scene.seen_until = end
             yield ()
             self.longest_sound = max(self.longest_sound, len(self.scene._sound))
+
+    def sound_of(self, start: int, end: int) -> np.ndarray:
+        """Noise where one speaks, with the near silence of speech in every fifth frame; all noise in a noisy place."""
+        assert self.sound is not None
+        gains = [
+            float(self.loud and (self.is_noisy or (self.sound[frame] > 0.5 and frame % 5 != 0)))
+            for frame in range(start, end)
+        ]
+        sound = NOISE[samples_of(start) : samples_of(end)].reshape(len(gains), -1) * np.array(gains)[:, None]
+        return sound.ravel().astype(np.int16)
 
 
 class EchoBackend:
@@ -130,6 +145,25 @@ def test_a_voice_beside_a_still_face_is_read_from_the_sound() -> None:
     assert [(s.speaker_id, s.modality) for s in of_kind(events, Segment)] == [
         ("voice", Modality.AUDIO_ONLY)
     ] * 2
+
+
+def test_in_noise_that_never_rests_the_lips_tell_when_one_speaks() -> None:
+    everywhere = [1.0] * 200
+    events, backend = run(ScriptedPerception(200, everywhere, {1: TALK}, is_noisy=True))
+    first, second = of_kind(events, Segment)
+    assert first.speaker_id == second.speaker_id == "face-1"
+    assert first.end_s < second.start_s
+    assert all(window.features is not None and window.crops is not None for window in backend.windows)
+
+
+def test_in_noise_without_a_face_the_sound_is_read_all_the_same() -> None:
+    events, _ = run(ScriptedPerception(200, [1.0] * 200, {}, is_noisy=True))
+    assert [s.speaker_id for s in of_kind(events, Segment)] == ["voice"]
+
+
+def test_a_narrator_who_never_pauses_is_heard_over_faces_that_rest() -> None:
+    events, _ = run(ScriptedPerception(200, [1.0] * 200, {1: [0.0] * 200}))
+    assert [(s.speaker_id, s.modality) for s in of_kind(events, Segment)] == [("voice", Modality.AUDIO_ONLY)]
 
 
 def test_lips_that_move_in_silence_are_read_from_the_lips() -> None:

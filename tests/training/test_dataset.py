@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.noise import NoiseKind, mixed, noise
 from training import phrases
 from training.dataset import Batches, timed_units, varied_crops
-from training.noise import NoiseKind, mixed, noise
 from training.sentences import GRID_VOCABULARY, Corpus, Split
 from training.shards import UtteranceStore, write_shard
 from training.tokenizer import END, PAD, Tokenizer, train_tokenizer

@@ -12,7 +12,7 @@ from inference_server.avhubert.network import AVHubertNetwork
 from inference_server.transcript import Word
 from training.curves import Journal
 from training.dataset import Batches
-from training.embedded import export, model_card
+from training.embedded import NAME, export, model_card
 from training.measures import error_rate, time_error
 from training.objective import Objective, Weights, frame_features
 from training.sentences import Split
@@ -116,7 +116,7 @@ def test_a_trained_network_loads_as_a_model(
     assert model.units == units
     video = torch.zeros(1, 12, 88, 88)
     assert torch.allclose(model.encode(video=video), run.averaged.encode(video=video), atol=1e-4)
-    assert model.card["name"] == "gorggle-grid-1"
+    assert model.card["name"] == NAME
 
 
 def test_export_writes_the_averaged_weights_of_a_run(
@@ -125,13 +125,15 @@ def test_export_writes_the_averaged_weights_of_a_run(
     run = TrainingRun(tmp_path, store, tokenizer, small_config(len(tokenizer.units)), OPTIONS)
     run.save()
     measured = {"modality": "video only", "condition": "clean", "words": {"rate": 0.25}}
-    evaluation = {"sentences": 7, "beam_size": 5, "conditions": {"video only, clean": measured}}
+    in_white_noise = {**measured, "condition": "white at 0 dB"}
+    conditions = {"video only, clean": measured, "video only, white at 0 dB": in_white_noise}
+    evaluation = {"grid": {"sentences": 7, "beam_size": 5, "conditions": conditions}}
     export(tmp_path, tmp_path / "model.safetensors", evaluation)
     model = load_model(tmp_path / "model.safetensors")
     (error_rate,) = model.card["error_rates"]
     assert error_rate["modality"] == "video"
     assert error_rate["word_error_rate_percent"] == 25.0
-    assert "7 rendered sentences" in error_rate["dataset"]
+    assert "7 sentences of the GRID grammar, rendered" in error_rate["dataset"]
     weight = run.averaged.decoder.embed_tokens.weight
     assert torch.allclose(model.network.decoder.embed_tokens.weight, weight, atol=1e-3)
     assert (tmp_path / "model.safetensors").stat().st_size < 15_000_000

@@ -9,10 +9,10 @@ import runpy
 import sys
 from collections.abc import Sequence
 from importlib import util
-from pathlib import Path
 
 from gorggle.errors import GorggleError
 from gorggle.outputs import complain
+from gorggle.server_options import CommandError, UsageError, add_server_options
 from gorggle.version import installed_version
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -30,6 +30,7 @@ examples:
   gorggle serve                                   run a server on 127.0.0.1:50051
   gorggle models --server 127.0.0.1:50051         what it can read, and what its licences permit
   gorggle model info model.safetensors            look into a model file
+  gorggle evaluate manifest.jsonl                 measure a model on clips whose words are known
 """
 _TRANSCRIBE_EXAMPLES = """\
 formats:
@@ -63,6 +64,7 @@ examples:
   gorggle model convert large_vox_433h.pt avhubert-large.safetensors
   gorggle model info avhubert-large.safetensors --json
 """
+_NO_EVALUATION = "what measures models is not installed: pip install 'gorggle[evaluation]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,9 +86,13 @@ def _run(arguments: list[str]) -> int:
     match arguments:
         case ["serve", *rest]:
             return _hand_over("inference_server", "gorggle serve", rest)
+        case ["evaluate", *rest]:
+            return _hand_over("evaluation", "gorggle evaluate", rest, _NO_EVALUATION)
         case ["model"] | ["model", "-h" | "--help"]:
             print(_MODEL_HELP, end="")
             return EXIT_OK if len(arguments) == 2 else EXIT_USAGE
+        case ["token", *rest]:
+            return _hand_over("inference_server.tokens", "gorggle token", rest)
         case ["model", *rest]:
             return _hand_over("inference_server.avhubert", "gorggle model", rest)
     parser = _parser()
@@ -95,15 +101,15 @@ def _run(arguments: list[str]) -> int:
 
     try:
         return EXIT_OK if commands.COMMANDS[options.command](options) else EXIT_FAILED
-    except commands.UsageError as error:
+    except UsageError as error:
         parser.exit(EXIT_USAGE, f"gorggle {options.command}: error: {error}\n")
-    except (GorggleError, commands.CommandError) as error:
+    except (GorggleError, CommandError) as error:
         complain(error)
     return EXIT_FAILED
 
 
-def _hand_over(module: str, program: str, arguments: list[str]) -> int:
-    """Run a module of the server as if it were the program; it may not be installed, so it is not imported here."""
+def _hand_over(module: str, program: str, arguments: list[str], not_installed: str = "") -> int:
+    """Run another package as if it were the program; it may not be installed, so it is not imported here."""
     from gorggle.private_server import NOT_INSTALLED
 
     try:
@@ -112,7 +118,7 @@ def _hand_over(module: str, program: str, arguments: list[str]) -> int:
         sys.argv = [program, *arguments]
         runpy.run_module(module, run_name="__main__")
     except ModuleNotFoundError as error:
-        complain(f"{NOT_INSTALLED} (no module named {error.name or module})")
+        complain(f"{not_installed or NOT_INSTALLED} (no module named {error.name or module})")
         return EXIT_FAILED
     return EXIT_OK
 
@@ -129,6 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_transcribe(commands)
     commands.add_parser("serve", help="run the inference server", add_help=False)
     _add_models(commands)
+    commands.add_parser("evaluate", help="measure a model on clips whose words are known", add_help=False)
+    commands.add_parser("token", help="make a bearer token for a client of a server", add_help=False)
     commands.add_parser("model", help="convert a checkpoint, or look into a model file", add_help=False)
     return parser
 
@@ -159,7 +167,7 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument(
         "--start-offset", type=_seconds, default=0.0, metavar="S", help="seconds added to every time"
     )
-    _add_server(parser)
+    add_server_options(parser)
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -171,22 +179,7 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         formatter_class=_RAW,
     )
     parser.add_argument("--json", action="store_true", help="write everything that is known, as JSON")
-    _add_server(parser)
-
-
-def _add_server(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("server")
-    group.add_argument(
-        "--server", metavar="HOST:PORT", help="use this server (default: start one for this call)"
-    )
-    group.add_argument("--tls", action="store_true", help="speak TLS, trusting the system's authorities")
-    group.add_argument("--ca", type=Path, metavar="PEM", help="speak TLS, trusting this authority")
-    group.add_argument("--cert", type=Path, metavar="PEM", help="show this certificate to the server")
-    group.add_argument("--key", type=Path, metavar="PEM", help="the private key of --cert")
-    group.add_argument(
-        "--server-name", metavar="NAME", help="the name on the server's certificate, if another"
-    )
-    group.add_argument("--token-file", type=Path, metavar="PATH", help="file with a bearer token")
+    add_server_options(parser)
 
 
 def _count(text: str) -> int:

@@ -100,6 +100,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         length_penalty: float | None = None,
         start_offset_s: float = 0.0,
         face_boxes: bool = False,
+        pause_s: float | None = None,
         activity_events: bool = False,
         frame_rate_hz: float | None = None,
         crops: bool = False,
@@ -127,6 +128,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             length_penalty: above 0 favours longer texts; default: 1.
             start_offset_s: added to every time, for a piece of a longer video.
             face_boxes: give where the speakers' faces were.
+            pause_s: a pause of so long ends a segment; default: the server's, 0.44 s.
             activity_events: tell ``on_event`` when speech begins and ends.
             frame_rate_hz: of an array of frames; required there.
             crops: the array holds mouth crops (T, 96, 96), cut as the server would.
@@ -150,6 +152,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             length_penalty=length_penalty,
             start_offset_s=start_offset_s,
             face_boxes=face_boxes,
+            pause_s=pause_s,
         )
         taking = SourceOptions(chunk_bytes=chunk_bytes, frame_rate_hz=frame_rate_hz, crops=crops, audio=audio)
         opening = requests.opening(options, interim_results=interim_results, activity_events=activity_events)
@@ -169,6 +172,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         length_penalty: float | None = None,
         start_offset_s: float = 0.0,
         face_boxes: bool = False,
+        pause_s: float | None = None,
         frame_rate_hz: float | None = None,
         crops: bool = False,
         audio: Samples | None = None,
@@ -192,6 +196,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             length_penalty=length_penalty,
             start_offset_s=start_offset_s,
             face_boxes=face_boxes,
+            pause_s=pause_s,
         )
         deadline_s = self._deadline(timeout_s)
         if isinstance(source, str) and source.startswith(sources.S3_SCHEME):

@@ -5,35 +5,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from gorggle import outputs
 from gorggle.client import Client
 from gorggle.descriptions import Model
-from gorggle.errors import ConfigurationError, GorggleError
+from gorggle.errors import GorggleError
 from gorggle.events import Event, StreamWarning
 from gorggle.outputs import complain
-from gorggle.private_server import PrivateServer
 from gorggle.progress import ProgressLine
 from gorggle.results import Segment, Transcript, in_order, text_line
+from gorggle.server_options import ChosenServer, UsageError, check_server_options
 from gorggle.sources import check_path, unreadable
 
 STDIN_DESCRIPTOR = 0
-TOKEN_VARIABLE = "GORGGLE_TOKEN"  # noqa: S105 - the variable's name
-
-
-class UsageError(Exception):
-    """The arguments contradict each other."""
-
-
-class CommandError(Exception):
-    """The command cannot go on, whatever file comes next."""
 
 
 def transcribe(options: argparse.Namespace) -> bool:
@@ -46,9 +36,9 @@ def transcribe(options: argparse.Namespace) -> bool:
         raise UsageError(str(error)) from error
     if paths is None and len(options.files) > 1 and options.format in {"srt", "vtt"}:
         raise UsageError(f"several files in {options.format} would run into each other: give --output FOLDER")
-    _check_server(options)
+    check_server_options(options)
     failures = 0
-    with _Server(options) as server:
+    with ChosenServer(options) as server:
         for number, file in enumerate(options.files):
             try:
                 transcribe_file(file, server.client, options, None if paths is None else paths[number])
@@ -185,69 +175,13 @@ def _opened(file: str) -> IO[bytes]:
         raise unreadable(file, error) from error
 
 
-# ------------------------------------------------------------------------------------------------------------ server
-
-
-class _Server:
-    """The server that was named, or one for this call alone, which is started when it is first needed."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-        self._stack = contextlib.ExitStack()
-        self.client = functools.cache(self._connected)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._stack.close()
-
-    def _connected(self) -> Client:
-        try:
-            return self._stack.enter_context(self._opened())
-        except GorggleError as error:
-            raise CommandError(str(error)) from error
-
-    def _opened(self) -> Client:
-        options = self._options
-        if options.server is None:
-            return Client(self._stack.enter_context(PrivateServer()).address)
-        return Client(
-            options.server,
-            tls=options.tls,
-            root_certificate=options.ca,
-            client_certificate=options.cert,
-            client_key=options.key,
-            server_name=options.server_name,
-            token=_token(options.token_file),
-        )
-
-
-def _check_server(options: argparse.Namespace) -> None:
-    if options.server is None:
-        for name in ("tls", "ca", "cert", "key", "server_name", "token_file"):
-            if getattr(options, name):
-                raise UsageError(f"--{name.replace('_', '-')} goes with --server")
-    if (options.cert is None) != (options.key is None):
-        raise UsageError("--cert and --key belong together")
-
-
-def _token(path: Path | None) -> str | None:
-    if path is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the token file {path} cannot be read: {error}") from error
-
-
 # ------------------------------------------------------------------------------------------------------------ models
 
 
 def models(options: argparse.Namespace) -> bool:
     """List the server's models."""
-    _check_server(options)
-    with _Server(options) as server:
+    check_server_options(options)
+    with ChosenServer(options) as server:
         found = server.client().models()
     if options.json:
         outputs.write_to_stdout(

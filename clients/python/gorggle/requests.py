@@ -40,6 +40,7 @@ class ReadingOptions:
     length_penalty: float | None = None
     start_offset_s: float = 0.0
     face_boxes: bool = False
+    pause_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.modality not in _MODALITIES:
@@ -49,13 +50,17 @@ class ReadingOptions:
         _check_count("beam_size", self.beam_size, _UINT32_MAX)
         if self.length_penalty is not None and not math.isfinite(self.length_penalty):
             raise InvalidRequestError(f"length_penalty is {self.length_penalty}: give a finite number")
+        if self.pause_s is not None and not (math.isfinite(self.pause_s) and self.pause_s > 0):
+            raise InvalidRequestError(f"pause_s is {self.pause_s}: give seconds above 0")
         if not (math.isfinite(self.start_offset_s) and self.start_offset_s >= 0):
             raise InvalidRequestError(f"start_offset_s is {self.start_offset_s}: give seconds, 0 or more")
 
 
 def recognition_config(options: ReadingOptions) -> config_pb2.RecognitionConfig:
     """Write how to read."""
+    pause = None if options.pause_s is None else duration_of(options.pause_s)
     return config_pb2.RecognitionConfig(
+        endpointing=None if pause is None else config_pb2.EndpointingConfig(pause=pause),
         model=options.model or "",
         modality=_MODALITIES[options.modality],
         enable_word_times=options.word_times,

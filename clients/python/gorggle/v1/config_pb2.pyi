@@ -63,6 +63,7 @@ class RecognitionConfig(_message.Message):
     LENGTH_PENALTY_FIELD_NUMBER: _builtins.int
     START_OFFSET_FIELD_NUMBER: _builtins.int
     ENABLE_FACE_BOXES_FIELD_NUMBER: _builtins.int
+    ENDPOINTING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model, from ListModels. Default: the server's default model. An unknown name is NOT_FOUND."""
     modality: Global___Modality.ValueType
@@ -91,6 +92,10 @@ class RecognitionConfig(_message.Message):
         Default 0; negative is INVALID_ARGUMENT.
         """
 
+    @_builtins.property
+    def endpointing(self) -> Global___EndpointingConfig:
+        """Where utterances begin and end. Default: as the fields say."""
+
     def __init__(
         self,
         *,
@@ -103,16 +108,61 @@ class RecognitionConfig(_message.Message):
         length_penalty: _builtins.float | None = ...,
         start_offset: _duration_pb2.Duration | None = ...,
         enable_face_boxes: _builtins.bool = ...,
+        endpointing: Global___EndpointingConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "start_offset", b"start_offset"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty", "endpointing", b"endpointing", "length_penalty", b"length_penalty", "start_offset", b"start_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty", "beam_size", b"beam_size", "enable_face_boxes", b"enable_face_boxes", "enable_word_times", b"enable_word_times", "length_penalty", b"length_penalty", "max_alternatives", b"max_alternatives", "max_speakers", b"max_speakers", "modality", b"modality", "model", b"model", "start_offset", b"start_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty", "beam_size", b"beam_size", "enable_face_boxes", b"enable_face_boxes", "enable_word_times", b"enable_word_times", "endpointing", b"endpointing", "length_penalty", b"length_penalty", "max_alternatives", b"max_alternatives", "max_speakers", b"max_speakers", "modality", b"modality", "model", b"model", "start_offset", b"start_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__length_penalty: _TypeAlias = _typing.Literal["length_penalty"]  # noqa: Y015
     _WhichOneofArgType__length_penalty: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__length_penalty) -> _WhichOneofReturnType__length_penalty | None: ...
 
 Global___RecognitionConfig: _TypeAlias = RecognitionConfig  # noqa: Y015
+
+@_typing.final
+class EndpointingConfig(_message.Message):
+    """Where utterances begin and end. All set by the client; what is outside its range is INVALID_ARGUMENT."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSE_FIELD_NUMBER: _builtins.int
+    MIN_SPEECH_FIELD_NUMBER: _builtins.int
+    MAX_UTTERANCE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
+    """How sure it must be that somebody speaks, from 0 to 1, exclusive: lower hears whispers, and noise. Default: 0.5."""
+    @_builtins.property
+    def pause(self) -> _duration_pb2.Duration:
+        """A pause of so long ends an utterance: shorter is quicker, longer keeps hesitant speech together. Default: 0.44 s;
+        from 0.2 s to 5 s.
+        """
+
+    @_builtins.property
+    def min_speech(self) -> _duration_pb2.Duration:
+        """Sounds and movements shorter than this are no speech. Default: 0.2 s; from 0.04 s to 2 s."""
+
+    @_builtins.property
+    def max_utterance(self) -> _duration_pb2.Duration:
+        """Longer speech is cut at its quietest moment. Default: the server's `max_utterance`; from 2 s to that."""
+
+    def __init__(
+        self,
+        *,
+        pause: _duration_pb2.Duration | None = ...,
+        min_speech: _duration_pb2.Duration | None = ...,
+        max_utterance: _duration_pb2.Duration | None = ...,
+        threshold: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "max_utterance", b"max_utterance", "min_speech", b"min_speech", "pause", b"pause", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "max_utterance", b"max_utterance", "min_speech", b"min_speech", "pause", b"pause", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___EndpointingConfig: _TypeAlias = EndpointingConfig  # noqa: Y015
 
 @_typing.final
 class StreamingConfig(_message.Message):

@@ -1,0 +1,280 @@
+"""``gorggle evaluate``, also ``python -m evaluation``: measure a model on clips whose words are known."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+from gorggle.errors import GorggleError
+from gorggle.outputs import complain, write_atomically
+from gorggle.server_options import (
+    ChosenServer,
+    CommandError,
+    UsageError,
+    add_server_options,
+    check_server_options,
+)
+from gorggle.version import installed_version
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+# A server that is still loading its models is waited for.
+READY_TIMEOUT_S = 60.0
+_PACKAGES = ("gorggle", "numpy", "av", "jiwer", "matplotlib", "grpcio")
+
+_EPILOG = """\
+the manifest, JSON Lines (one object a line; all but media and text may be left out):
+  {"media": "a.mp4", "text": "bin blue at f", "words": [{"text": "bin", "start_s": 0.52, "end_s": 0.81}, ...]}
+  {"media": "b.mp4", "sentences": [{"text": "hello", "speaker": "ann", "start_s": 1.0, "end_s": 1.4}, ...],
+   "id": "b", "group": "dialogues"}
+or CSV with the columns media,text. Paths are relative to the manifest.
+
+examples:
+  gorggle evaluate manifest.jsonl
+  gorggle evaluate manifest.jsonl --noise babble white --snr -10 0 10 --out results/
+  gorggle evaluate manifest.jsonl --modality video --model avhubert-large --server gpu-host:50051 --ca ca.pem --jobs 8
+
+Words are compared after: {normalisation}.
+The exit code is 0 if every clip was read, 1 if one was not, 2 for wrong arguments, 130 after Ctrl-C.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the result is its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        check_server_options(options)
+        return EXIT_OK if _evaluate(options, given) else EXIT_FAILED
+    except UsageError as error:
+        parser.exit(EXIT_USAGE, f"gorggle evaluate: error: {error}\n")
+    except (CommandError, GorggleError) as error:
+        complain(error)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    from evaluation.conditions import DEFAULT_SNRS_DB, MODALITIES
+    from evaluation.noise import NoiseKind
+    from evaluation.text import DESCRIPTION
+
+    parser = argparse.ArgumentParser(
+        prog="gorggle evaluate",
+        # argparse would put MANIFEST last, where it would be taken for one more modality.
+        usage="gorggle evaluate MANIFEST [--modality av video audio] [--noise babble ...] [--out FOLDER] [options]",
+        description="Measure a model on clips whose words are known: word error rate, word times, speakers, noise.",
+        epilog=_EPILOG.replace("{normalisation}", DESCRIPTION),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "manifest", type=Path, metavar="MANIFEST", help="which clips, and what is said in them"
+    )
+    parser.add_argument(
+        "--modality",
+        nargs="+",
+        choices=MODALITIES,
+        default=list(MODALITIES),
+        help="what to read: lips and sound (av), the lips alone, the sound alone (default: all three)",
+    )
+    parser.add_argument(
+        "--noise",
+        nargs="+",
+        choices=[kind.value for kind in NoiseKind],
+        default=[],
+        help="besides clean sound, mix noise in: babble is made of other clips of the manifest",
+    )
+    parser.add_argument(
+        "--snr",
+        nargs="+",
+        type=_decibels,
+        metavar="DB",
+        help=f"signal-to-noise ratios (default: {' '.join(f'{snr:g}' for snr in DEFAULT_SNRS_DB)})",
+    )
+    parser.add_argument("--model", metavar="NAME", help="which model reads (default: the server's)")
+    parser.add_argument("--beam", type=_count, default=0, metavar="N", help="width of the beam search")
+    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="clips read at once (default: 1)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write results.json, clips.jsonl and plots"
+    )
+    parser.add_argument("--limit", type=_count, metavar="N", help="read only the first N clips")
+    parser.add_argument("--seed", type=int, default=0, help="of noise and confidence intervals (default: 0)")
+    parser.add_argument(
+        "--lexicon",
+        type=Path,
+        metavar="TSV",
+        help="word, tab, phonemes (IPA or ARPAbet) with blanks between: shows which visemes are confused",
+    )
+    add_server_options(parser)
+    return parser
+
+
+def _evaluate(options: argparse.Namespace, given: list[str]) -> bool:
+    """Measure, and write what came of it; true if every clip was read."""
+    from evaluation.conditions import DEFAULT_SNRS_DB, NoisyClips, conditions
+    from evaluation.manifest import ManifestError, read_manifest
+    from evaluation.measurement import progress, readings
+    from evaluation.noise import NoiseKind
+    from evaluation.readings import Reader
+    from evaluation.results import condition_result
+    from evaluation.table import tables
+    from evaluation.visemes import LexiconError, read_lexicon
+
+    if options.snr and not options.noise:
+        raise UsageError("--snr goes with --noise")
+    if options.seed < 0:
+        raise UsageError(f"--seed is {options.seed}: give a whole number from 0")
+    try:
+        manifest = read_manifest(options.manifest)
+        lexicon = None if options.lexicon is None else read_lexicon(options.lexicon)
+    except (ManifestError, LexiconError) as error:
+        raise CommandError(str(error)) from error
+    _prepare(options.out)
+    kinds = [kind for kind in NoiseKind if kind.value in options.noise]
+    wanted = conditions(options.modality, kinds, sorted(set(options.snr or DEFAULT_SNRS_DB)))
+    entries = manifest.entries[: options.limit]
+    begun = time.monotonic()
+    with ChosenServer(options) as server:
+        client = server.client()
+        about = _about(client, options, manifest, len(entries), given)
+        reader = Reader(client, options.model, options.beam)
+        clips = NoisyClips(manifest.entries, options.seed)
+        about["voices_in_babble"] = clips.voices_in_babble if NoiseKind.BABBLE in kinds else None
+        with progress(len(entries) * len(wanted)) as tell:
+            found = readings(reader, entries, wanted, clips, options.jobs, tell)
+    about["took_s"] = round(time.monotonic() - begun, 1)
+    results = [condition_result(one, lexicon, options.seed) for one in found]
+    sys.stdout.write(f"{_heading(about)}\n\n{tables(results)}")
+    if options.out is not None:
+        _write(options.out, about, results, found)
+    return not any(result.failures for result in results)
+
+
+def _prepare(folder: Path | None) -> None:
+    """Make the folder before hours are spent on what could not be written."""
+    if folder is None:
+        return
+    # It needs matplotlib, which may be missing.
+    import_module("evaluation.plots")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--out {folder} cannot be made: {(error.strerror or str(error)).lower()}"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--out {folder} cannot be written to")
+
+
+def _about(
+    client: Any, options: argparse.Namespace, manifest: Any, clips: int, given: list[str]
+) -> dict[str, Any]:
+    """What was measured with what, so that it can be measured again."""
+    from evaluation.text import DESCRIPTION
+
+    server = client.wait_until_ready(READY_TIMEOUT_S)
+    model = client.model(options.model)
+    most = server.limits.max_beam_size
+    if most and options.beam > most:
+        raise UsageError(f"--beam is {options.beam}: this server allows {most}")
+    return {
+        "command": ["gorggle", "evaluate", *given],
+        "began_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "model": {
+            "name": model.name,
+            "sha256": model.sha256,
+            "parameters": model.parameters,
+            "description": model.description,
+        },
+        "server": {
+            "address": options.server or "one for this call",
+            "version": server.version,
+            "device": server.device,
+        },
+        "manifest": {
+            "path": str(options.manifest),
+            "sha256": manifest.sha256,
+            "clips": len(manifest.entries),
+            "clips_read": clips,
+        },
+        "options": {
+            "beam": options.beam or "the model's own",
+            "seed": options.seed,
+            "jobs": options.jobs,
+            "lexicon": None if options.lexicon is None else str(options.lexicon),
+        },
+        "normalisation": DESCRIPTION,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
+    }
+
+
+def _version(package: str) -> str:
+    return installed_version() if package == "gorggle" else metadata.version(package)
+
+
+def _heading(about: dict[str, Any]) -> str:
+    model, server, manifest = about["model"], about["server"], about["manifest"]
+    checksum = f" (sha256 {model['sha256'][:12]}…)" if model["sha256"] else ""
+    voices = about["voices_in_babble"]
+    babble = "" if voices is None else f"\nbabble is made of {voices} other clip{'s' if voices != 1 else ''}"
+    return (
+        f"model {model['name']}{checksum}, server {server['version']} on {server['device']}, "
+        f"{manifest['clips_read']} of the {manifest['clips']} clips of {manifest['path']}\n"
+        f"words are compared after: {about['normalisation']}{babble}"
+    )
+
+
+def _write(folder: Path, about: dict[str, Any], results: Any, found: Any) -> None:
+    """Write everything into the folder."""
+    from evaluation.plots import write_plots
+    from evaluation.results import condition_json, reading_json
+
+    try:
+        plots = write_plots(results, folder)
+        lines = (
+            json.dumps(reading_json(one), ensure_ascii=False) for condition in found for one in condition
+        )
+        write_atomically(folder / "clips.jsonl", "".join(f"{line}\n" for line in lines))
+        document = {
+            **about,
+            "conditions": [condition_json(result) for result in results],
+            "plots": [path.name for path in plots],
+        }
+        write_atomically(folder / "results.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise CommandError(f"cannot write into {folder}: {(error.strerror or str(error)).lower()}") from error
+    names = ", ".join(["results.json", "clips.jsonl", *(path.name for path in plots)])
+    sys.stdout.write(f"\nwritten into {folder}: {names}\n")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _decibels(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -100 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of decibels from -100 to 100")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

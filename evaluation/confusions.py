@@ -1,0 +1,82 @@
+"""What is taken for what: words, and where their sounds are known, visemes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from evaluation.visemes import NOTHING, Lexicon, Phoneme, aligned_phonemes
+
+WORDS_LISTED = 50
+
+
+@dataclass(frozen=True)
+class VisemeConfusions:
+    """Visemes of words that were read as other words.
+
+    Attributes:
+        counts: how often the first, said, was read as the second; NOTHING for a sound without a partner. Sounds that
+            substituted words have in common are on the diagonal.
+        said: how often each viseme was said in words of which something was read, rightly or not.
+        substitutions: phonemes that were read as another phoneme.
+        alike: those of them where both have the same viseme: a difference that lips do not show.
+        unknown: substituted words without a pronunciation in the lexicon.
+    """
+
+    counts: dict[tuple[str, str], int]
+    said: dict[str, int]
+    substitutions: int
+    alike: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Confusions:
+    """Pairs of words (said, read) with their counts, the most frequent first; visemes where there is a lexicon."""
+
+    words: tuple[tuple[str, str, int], ...]
+    visemes: VisemeConfusions | None
+
+
+def confusions(
+    substituted: Iterable[tuple[str, str]], right: Iterable[str], lexicon: Lexicon | None
+) -> Confusions:
+    """Count confusions.
+
+    Args:
+        substituted: words as said and as read.
+        right: words that were read as they were said.
+        lexicon: how words sound.
+    """
+    counted = Counter(substituted)
+    ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    listed = tuple((said, read, count) for (said, read), count in ordered[:WORDS_LISTED])
+    return Confusions(listed, None if lexicon is None else _visemes(counted, Counter(right), lexicon))
+
+
+def _visemes(
+    substituted: Counter[tuple[str, str]], right: Counter[str], lexicon: Lexicon
+) -> VisemeConfusions:
+    counts: Counter[tuple[str, str]] = Counter()
+    said: Counter[str] = Counter()
+    substitutions = alike = unknown = 0
+    for word, count in right.items():
+        for phoneme in lexicon.get(word, ()):
+            said[phoneme.viseme] += count
+    for (word, other), count in substituted.items():
+        if word not in lexicon or other not in lexicon:
+            unknown += count
+            continue
+        for ours, theirs in aligned_phonemes(lexicon[word], lexicon[other]):
+            counts[_name(ours), _name(theirs)] += count
+            if ours is not None:
+                said[ours.viseme] += count
+            if ours is not None and theirs is not None and ours.symbol != theirs.symbol:
+                substitutions += count
+                alike += count * (ours.viseme == theirs.viseme)
+    return VisemeConfusions(dict(counts), dict(said), substitutions, alike, unknown)
+
+
+def _name(phoneme: Phoneme | None) -> str:
+    return NOTHING if phoneme is None else phoneme.viseme

@@ -1,0 +1,38 @@
+"""The server's log: lines for people, or one JSON object a line for machines. Never media, words or credentials."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+# The call that is being answered, in everything that runs for it on the event loop.
+request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message`` and, where known, more."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": request_id.get(),
+            "exception": self.formatException(record.exc_info) if record.exc_info else "",
+        }
+        return json.dumps({key: value for key, value in entry.items() if value}, ensure_ascii=False)
+
+
+def log_to_stderr(level: str, log_format: str) -> None:
+    """Send everything from a level on ("INFO") to standard error, as "text" or "json"."""
+    handler = logging.StreamHandler(sys.stderr)
+    if log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])

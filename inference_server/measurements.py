@@ -1,0 +1,108 @@
+"""What the server counts and times, for Prometheus. Names follow its conventions: base units, ``_total`` for counters.
+
+Nothing here tells what anybody said: no words, no names of files, no callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from inference_server.transcript import Event, Finished, Segment
+
+# Calls last from milliseconds (a refusal) to hours (a stream); a batch takes milliseconds to seconds.
+_CALL_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
+_BATCH_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+
+class Measurements:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        info = Gauge("gorggle_info", "Always 1; tells the version", ["version"], registry=self.registry)
+        info.labels(version).set(1)
+        self._ready = Gauge("gorggle_ready", "1 while calls are served", registry=self.registry)
+        self._streams = Gauge("gorggle_streams", "Recognition calls being served", registry=self.registry)
+        self._places = Gauge(
+            "gorggle_streams_limit", "Recognition calls that may be served at once", registry=self.registry
+        )
+        self._calls = Counter(
+            "gorggle_calls", "Calls that have ended", ["method", "code"], registry=self.registry
+        )
+        self._call_seconds = Histogram(
+            "gorggle_call_seconds",
+            "How long calls took",
+            ["method"],
+            buckets=_CALL_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._media_seconds = Counter(
+            "gorggle_media_seconds", "Media read to its end", registry=self.registry
+        )
+        self._segments = Counter("gorggle_segments", "Final segments", ["modality"], registry=self.registry)
+        self._waiting = Gauge(
+            "gorggle_windows_waiting", "Utterances waiting for the device", registry=self.registry
+        )
+        self._wait_seconds = Histogram(
+            "gorggle_window_wait_seconds",
+            "How long utterances waited for the device",
+            ["result"],
+            buckets=_BATCH_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._batch_windows = Histogram(
+            "gorggle_batch_windows", "Utterances read together", buckets=_BATCH_SIZES, registry=self.registry
+        )
+        self._batch_seconds = Histogram(
+            "gorggle_batch_seconds", "How long a batch took", buckets=_BATCH_BUCKETS_S, registry=self.registry
+        )
+
+    def serves(self, *, ready: bool, places: int) -> None:
+        """Calls are served from now on, or no longer."""
+        self._ready.set(ready)
+        self._places.set(places)
+
+    def count_streams(self, current: Callable[[], int]) -> None:
+        """Read the number of recognition calls from there whenever it is asked for."""
+        self._streams.set_function(current)
+
+    def call_ended(self, method: str, code: str, took_s: float) -> None:
+        """A call ended with a status."""
+        self._calls.labels(method, code).inc()
+        self._call_seconds.labels(method).observe(took_s)
+
+    def event(self, event: Event) -> None:
+        """A stream said something."""
+        if isinstance(event, Segment) and event.is_final:
+            self._segments.labels(event.modality.value).inc()
+        elif isinstance(event, Finished):
+            self._media_seconds.inc(event.duration_s)
+
+    # ---------------------------------------------------------------- the scheduler's part (``SchedulerObserver``)
+
+    def waiting(self, windows: int) -> None:
+        """So many utterances wait for the device."""
+        self._waiting.set(windows)
+
+    def waited(self, seconds: float, *, interim: bool) -> None:
+        """An utterance's turn has come."""
+        self._wait_seconds.labels("interim" if interim else "final").observe(seconds)
+
+    def batch_read(self, windows: int, seconds: float) -> None:
+        """The device has read utterances together."""
+        self._batch_windows.observe(windows)
+        self._batch_seconds.observe(seconds)

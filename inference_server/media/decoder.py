@@ -1,0 +1,207 @@
+"""``python -m inference_server.media.decoder FD``: decodes one stream, shut in, for a server that does not trust it.
+
+Started by ``process``, with the media's bytes on standard input, the results on standard output (``wire``) and an empty
+file, open for the media that must be spooled, under the number given. It makes itself ready, waits for its order, shuts
+itself in, decodes, and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import cv2
+
+from inference_server.errors import InvalidMediaError, OutOfRangeError
+from inference_server.media import confinement, wire
+from inference_server.media.container import MediaLimits, StreamInfo, decode
+from inference_server.media.sound import SAMPLE_RATE_HZ
+from inference_server.media.timeline import GreyFrame, TimelineEnd, Waveform, on_timeline
+from inference_server.media.wire import Failure, Header, Kind, Order
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from inference_server.media.confinement import Protection
+    from inference_server.media.timeline import Timed
+
+TINY_CLIP_SAMPLES = 1600
+# To wake the server for a few milliseconds of sound costs more than the sound. Nothing is held while input is waited for.
+MAX_HELD_BYTES = 16 * 2**10
+
+
+def tiny_clip() -> bytes:
+    """A tenth of a second of silence as a WAV file."""
+    size = 2 * TINY_CLIP_SAMPLES
+    form = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE_HZ, 2 * SAMPLE_RATE_HZ, 2, 16)
+    chunks = b"fmt " + len(form).to_bytes(4, "little") + form + b"data" + size.to_bytes(4, "little")
+    return b"RIFF" + (len(chunks) + size + 4).to_bytes(4, "little") + b"WAVE" + chunks + bytes(size)
+
+
+class Requests:
+    """The media, asked for piece by piece: the process never holds more than one."""
+
+    def __init__(self, results: Results, media_fd: int) -> None:
+        self._results, self._media_fd = results, media_fd
+        self._piece = b""
+
+    def read(self, size: int) -> bytes:
+        """Between 1 and ``size`` bytes; nothing at the end."""
+        if not self._piece:
+            self._results.send(Header(Kind.NEED, number=wire.MAX_REQUEST_BYTES))
+            (length,) = wire.DATA_SIZE.unpack(read_fully(self._media_fd, wire.DATA_SIZE.size))
+            self._piece = read_fully(self._media_fd, length)
+        data, self._piece = self._piece[:size], self._piece[size:]
+        return data
+
+
+class Results:
+    """Messages to the server; a picture that stands is sent once."""
+
+    def __init__(self, results_fd: int) -> None:
+        self._fd = results_fd
+        self._held = bytearray()
+        self._picture: NDArray[np.uint8] | None = None
+
+    def send(self, header: Header, body: bytes | memoryview = b"") -> None:
+        """Write a message, waiting while the server lags; sound goes together with what comes next."""
+        self._held += header.packed()
+        if header.kind is Kind.SOUND and len(self._held) < MAX_HELD_BYTES:
+            self._held += memoryview(body).cast("B")
+            return
+        parts = [memoryview(self._held), memoryview(body).cast("B")]
+        self._held = bytearray()
+        while parts:
+            written = os.writev(self._fd, parts)
+            while parts and written >= len(parts[0]):
+                written -= len(parts.pop(0))
+            if parts:
+                parts[0] = parts[0][written:]
+
+    def send_item(self, item: Timed) -> None:
+        """Write what was decoded."""
+        match item:
+            case StreamInfo():
+                self.send(Header(Kind.INFO, size=wire.INFO.size), wire.info_body(item))
+            case GreyFrame() if item.pixels is self._picture:
+                self.send(Header(Kind.SAME_FRAME, number=item.index))
+            case GreyFrame():
+                self._picture = item.pixels
+                height, width = item.pixels.shape
+                self.send(Header(Kind.FRAME, width, height, item.pixels.size, item.index), item.pixels.data)
+            case Waveform():
+                samples = item.samples.astype("<i2", copy=False)
+                self.send(Header(Kind.SOUND, size=samples.nbytes, number=item.start), samples.data)
+            case TimelineEnd():
+                self.send(Header(Kind.END, size=wire.END.size), wire.end_body(item))
+
+    def send_failure(self, failure: Failure, text: str = "") -> None:
+        """Write why there will be nothing more."""
+        body = text.encode(errors="replace")[: wire.MAX_TEXT_BYTES]
+        self.send(Header(Kind.FAILED, size=len(body), number=failure), body)
+
+
+def main() -> int:
+    """Decode one stream; the exit code is 0 when the server was told how it went."""
+    results = Results(_taken_over(1))
+    protection = confinement.leave()
+    _decode_tiny_clip()
+    spool_file = os.fdopen(int(sys.argv[1]), "w+b")
+    with contextlib.suppress(BrokenPipeError, EOFError):  # the server has gone
+        results.send(Header(Kind.READY))
+        order = Order.unpacked(read_fully(0, wire.ORDER.size))
+        _silence_standard_error()
+        protection |= confinement.confine(order.memory_bytes, order.cpu_s, order.limits.max_spooled_bytes)
+        _carry_out(order, protection, results, Requests(results, 0), spool_file)
+    return 0
+
+
+def _carry_out(
+    order: Order, protection: Protection, results: Results, reader: Requests, spool_file: IO[bytes]
+) -> None:
+    results.send(Header(Kind.CONFINED, number=protection))
+    try:
+        decoded = decode(
+            reader, order.limits, pictures=order.pictures, sound=order.sound, spool_file=spool_file
+        )
+        for item in on_timeline(decoded, order.limits):
+            results.send_item(item)
+    except (BrokenPipeError, EOFError):
+        raise
+    except InvalidMediaError as error:
+        results.send_failure(Failure.INVALID_MEDIA, str(error))
+    except OutOfRangeError as error:
+        results.send_failure(Failure.OUT_OF_RANGE, str(error))
+    except Exception as error:  # the border of the process
+        if _is_for_lack_of_memory(error):
+            results.send_failure(Failure.MEMORY)
+        else:
+            results.send_failure(Failure.INTERNAL, _where(error))
+
+
+def _is_for_lack_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or getattr(error, "code", None) == cv2.Error.StsNoMem
+
+
+def _where(error: BaseException) -> str:
+    """The kind and the place of an error; its words may hold some of the media."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return type(error).__name__
+    return f"{type(error).__name__} in {Path(place.tb_frame.f_code.co_filename).name}, line {place.tb_lineno}"
+
+
+def read_fully(fd: int, size: int) -> bytes:
+    """Exactly ``size`` bytes.
+
+    Raises:
+        EOFError: the server closed its end.
+    """
+    data = bytearray()
+    while len(data) < size:
+        more = os.read(fd, size - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return bytes(data)
+
+
+def _taken_over(fd: int) -> int:
+    """The pipe behind a standard descriptor, which from now on leads where errors go: nothing else is to write there."""
+    taken = os.dup(fd)
+    os.dup2(2, fd)
+    return taken
+
+
+def _silence_standard_error() -> None:
+    """Nothing of the media, and nothing that a hostile one makes up, is to reach the server's log."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for fd in (1, 2):
+        os.dup2(nowhere, fd)
+    os.close(nowhere)
+
+
+def _decode_tiny_clip() -> None:
+    """Let everything be loaded that is loaded on first use: later no file can be opened."""
+    cv2.setNumThreads(1)  # the cores are FFmpeg's; and OpenCV looks for plug-ins here, not later
+
+    class Clip:
+        left = tiny_clip()
+
+        def read(self, size: int) -> bytes:
+            data, self.left = self.left[:size], self.left[size:]
+            return data
+
+    for _ in on_timeline(decode(Clip(), MediaLimits()), MediaLimits()):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

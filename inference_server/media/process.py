@@ -1,0 +1,193 @@
+"""One decoder process as the server sees it: started with nothing of the server's, spoken to with a clock running."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inference_server.media.confinement import Protection
+from inference_server.media.reception import checked_header
+from inference_server.media.wire import HEADER, DecoderError, Header, Kind, Order
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# -P: a folder that happens to bear the module's name must not be run because one stands beside it. -B: no file is
+# written, nor that of a compiled module.
+COMMAND = (sys.executable, "-P", "-s", "-B", "-m", "inference_server.media.decoder")
+# What Python itself may need to start; nothing else of the server's environment is passed on, secrets least of all.
+PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+
+# A picture fits in, so that the next one is decoded while this one is looked at.
+PIPE_BYTES = 2**20
+# Small messages are read many at a time.
+READ_AHEAD_BYTES = 32 * 2**10
+# Python and FFmpeg load in 0.2 s; on a machine under load in a few.
+START_S = 30.0
+
+
+class StalledError(Exception):
+    """The process neither took nor gave anything in time."""
+
+
+class DecoderProcess:
+    """A child that decodes one stream and is then killed.
+
+    ``kill`` may be called from any thread. The rest is for one thread; ``close`` must come last.
+
+    Attributes:
+        protection: what it has shut itself in with, once it has begun.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND, stall_s: float = 20.0) -> None:
+        """Start it; it makes itself ready meanwhile.
+
+        Raises:
+            OSError: no process, or no temporary file, can be had.
+        """
+        self._stall_s = stall_s
+        self.protection = Protection(0)
+        self._deadline = 0.0
+        self._buffer = memoryview(bytearray(READ_AHEAD_BYTES))
+        self._ahead = self._buffer[:0]
+        with tempfile.TemporaryFile() as spool_file:
+            self._process = subprocess.Popen(
+                [*command, str(spool_file.fileno())],
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=[spool_file.fileno()],
+                env=_environment(os.environ),
+                cwd="/",
+                start_new_session=True,
+            )
+        assert self._process.stdin is not None, "it is a pipe"
+        assert self._process.stdout is not None, "it is a pipe"
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        for fd in (self._to, self._from):
+            os.set_blocking(fd, False)
+        # Linux; elsewhere, and where the user has too many, the pipe stays as small as it is.
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.fcntl(self._from, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def begin(self, order: Order) -> None:
+        """Give it its one order as soon as it is ready, and wait until it has shut itself in: it opens the media next.
+
+        Raises:
+            EOFError: it died.
+            StalledError: it hangs.
+            DecoderError: it is no decoder.
+        """
+        self.restart_clock(START_S)
+        self._expect(Kind.READY)
+        self.send(order.packed())
+        self.protection = Protection(self._expect(Kind.CONFINED).number & sum(Protection))
+
+    def _expect(self, kind: Kind) -> Header:
+        header = checked_header(self.receive(HEADER.size))
+        if header.kind is not kind:
+            raise DecoderError(f"the decoder process sent {header.kind.name} before {kind.name}")
+        return header
+
+    def restart_clock(self, limit_s: float | None = None) -> None:
+        """From now on it has ``stall_s`` again, for all that it is waited for."""
+        self._deadline = time.monotonic() + (self._stall_s if limit_s is None else limit_s)
+
+    def receive(self, size: int) -> bytes:
+        """Exactly ``size`` bytes."""
+        data = bytearray(size)
+        self.receive_into(memoryview(data))
+        return bytes(data)
+
+    def receive_into(self, room: memoryview) -> None:
+        """Fill ``room``.
+
+        Raises:
+            EOFError: it has ended.
+            StalledError: the clock ran out.
+        """
+        while room:
+            if self._ahead:
+                size = min(len(room), len(self._ahead))
+                room[:size], self._ahead = self._ahead[:size], self._ahead[size:]
+            else:
+                size = self._read_into(room)
+            room = room[size:]
+
+    def send(self, data: bytes) -> None:
+        """Hand over ``data``.
+
+        Raises:
+            EOFError: it has ended.
+            StalledError: the clock ran out.
+        """
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._to, rest) :]
+            except BlockingIOError:
+                self._wait(self._to, select.POLLOUT)
+            except BrokenPipeError:
+                raise EOFError from None
+
+    def kill(self) -> None:
+        """End it at once, from any thread; whoever waits for it gets EOFError."""
+        self._process.kill()
+
+    def exit_code(self) -> int:
+        """How it ended, waiting for that; negative: the signal that ended it."""
+        return self._process.wait()
+
+    def close(self) -> None:
+        """End it, and let go of all that it held in this process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _read_into(self, room: memoryview) -> int:
+        """Read into ``room``, and into the buffer what comes behind it; how much came in all."""
+        while True:
+            try:
+                size = os.readv(self._from, [room, self._buffer])
+            except BlockingIOError:
+                self._wait(self._from, select.POLLIN)
+                continue
+            if not size:
+                raise EOFError
+            self._ahead = self._buffer[: max(0, size - len(room))]
+            return size
+
+    def _wait(self, fd: int, event: int) -> None:
+        waiting = select.poll()
+        waiting.register(fd, event)
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0 or not waiting.poll(left_s * 1000):
+            raise StalledError
+
+
+def _environment(server: Mapping[str, str]) -> dict[str, str]:
+    """What a decoder needs of an environment: where the modules are, and threads and arenas that cost address space."""
+    needed = {name: server[name] for name in PASSED_ON if name in server}
+    return needed | {
+        "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
+        "PYTHONUTF8": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OPENCV_FOR_THREADS_NUM": "1",
+        "MALLOC_ARENA_MAX": "2",
+    }

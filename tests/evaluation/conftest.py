@@ -1,0 +1,60 @@
+"""A scripted server as the SDK's tests have it, and manifests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from evaluation.manifest import Entry, SaidWord
+from tests.sdk.conftest import make_server, server, service, target
+
+__all__ = ["make_server", "server", "service", "target"]
+
+WriteManifest = Callable[..., Path]
+
+
+@pytest.fixture
+def write_manifest(tmp_path: Path) -> WriteManifest:
+    """Writes a manifest of lines, objects or text, beside files of the names a.mp4, b.mp4 and c.mp4."""
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(f"media {name}".encode())
+
+    def write(*lines: dict[str, Any] | str, name: str = "manifest.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_text(
+            "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n"
+        )
+        return path
+
+    return write
+
+
+def entry(media: Path) -> Entry:
+    return Entry(media.name, media, (SaidWord("word"),))
+
+
+def sound_file(path: Path, waveform: np.ndarray) -> Path:
+    with av.open(str(path), "w", format="wav") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(waveform[None].astype(np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture
+def tones(tmp_path: Path) -> list[Entry]:
+    """Four clips in which somebody hums, each at a pitch of their own, between pauses."""
+    times_s = np.arange(24_000) / 16_000
+    speech = (times_s > 0.4) & (times_s < 1.1)
+    return [
+        entry(sound_file(tmp_path / f"{hertz}.wav", 4000 * speech * np.sin(2 * np.pi * hertz * times_s)))
+        for hertz in (500, 1000, 2000, 3000)
+    ]

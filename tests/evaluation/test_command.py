@@ -1,0 +1,371 @@
+"""``gorggle evaluate`` as a user runs it: on a scripted server, and once on a real one."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import grpc
+import pytest
+
+from evaluation.__main__ import main
+from evaluation.manifest import Entry
+from evaluation.measurement import progress
+from evaluation.readings import Reading
+from tests.evaluation.conftest import WriteManifest
+from tests.sdk.lip_reading import FakeLipReading, Request, Response, finished, segment, started, warning
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PLOTS = {"error_rate_over_noise.png", "confusions.png", "word_times.png"}
+
+
+class Answers:
+    """Answers by what was sent: media as text names its clip; sound alone is read worse."""
+
+    def __init__(self, service: FakeLipReading) -> None:
+        self.service = service
+        self.sent: list[bytes] = []
+        self.refusals: list[tuple[grpc.StatusCode, str]] = []
+        self.lock = threading.Lock()
+        service.script = self.play
+
+    def play(self, requests: Iterator[Request], context: Any) -> Iterator[Response]:
+        assert self.service.config is not None
+        yield started()
+        media = b"".join(request.media for request in requests)
+        with self.lock:
+            self.sent.append(media)
+            refusal = self.refusals.pop() if self.refusals else None
+        if refusal:
+            context.abort(*refusal)
+        if media == b"media c.mp4":
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this is\nno video")
+        if media == b"media a.mp4":
+            yield segment("Bin, blue!", start_s=0.5, end_s=1.5, speaker="face-2", segment_id="1")
+            yield segment("at g", start_s=2.0, end_s=3.0, speaker="face-1", segment_id="2")
+            yield warning("there is no sound")
+        else:
+            yield segment("no", start_s=0.0, end_s=1.0)
+        yield finished(4.0, 2)
+
+
+@pytest.fixture
+def answers(service: FakeLipReading) -> Answers:
+    return Answers(service)
+
+
+SENTENCES = [
+    {"text": "at f", "speaker": "ben", "start_s": 2.0, "end_s": 3.0},
+    {
+        "text": "bin blue",
+        "speaker": "ann",
+        "start_s": 0.5,
+        "end_s": 1.5,
+        "words": [
+            {"text": "bin", "start_s": 0.45, "end_s": 1.0},
+            {"text": "blue", "start_s": 1.0, "end_s": 1.8},
+        ],
+    },
+]
+A = {"media": "a.mp4", "sentences": SENTENCES, "group": "dialogue"}
+B = {"media": "b.mp4", "text": "no thanks", "group": "talk"}
+C = {"media": "c.mp4", "text": "never read"}
+
+
+def results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    lines = (folder / "clips.jsonl").read_text().splitlines()
+    return json.loads((folder / "results.json").read_text()), [json.loads(line) for line in lines]
+
+
+@pytest.mark.usefixtures("answers")
+def test_all_figures_are_told(
+    write_manifest: WriteManifest, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, out = write_manifest(A, B), tmp_path / "new" / "out"
+    assert main([str(manifest), "--server", target, "--modality", "av", "--out", str(out)]) == 0
+    document, clips = results(out)
+    (measured,) = document["conditions"]
+    assert measured["name"] == "lips and sound, clean"
+    words = measured["words"]
+    assert (words["substitutions"], words["insertions"], words["deletions"]) == (1, 0, 1)
+    assert (words["words"], words["clips"], words["rate"]) == (6, 2, pytest.approx(2 / 6, abs=1e-6))
+    assert words["interval"][0] <= words["rate"] <= words["interval"][1]
+    assert measured["groups"]["dialogue"]["rate"] == 0.25
+    assert measured["groups"]["talk"]["rate"] == 0.5
+    assert measured["times"]["words"] == 2
+    assert measured["times"]["median_start_ms"] == 25
+    assert measured["times"]["mean_end_ms"] == 150
+    assert measured["times"]["words_within_100_ms"] == 0.5
+    assert (measured["speakers"]["share_of_read"], measured["speakers"]["words"]) == (1.0, 4)
+    assert measured["confusions"]["words"] == [{"said": "f", "read": "g", "count": 1}]
+    assert measured["confusions"]["visemes"] is None
+    assert measured["media_s"] == 8.0
+    assert measured["real_time_factor"] == pytest.approx(measured["elapsed_s"] / 8, abs=1e-3)
+    assert measured["failures"] == []
+    assert measured["warnings"] == {"there is no sound": 1}
+    assert document["model"]["name"] == "grid"
+    assert document["model"]["sha256"] == "ab" * 32
+    assert document["command"][:3] == ["gorggle", "evaluate", str(manifest)]
+    assert document["plots"] == ["confusions.png", "word_times.png"]
+    first, second = clips
+    assert (first["reference"], first["hypothesis"]) == ("bin blue at f", "bin blue at g")
+    assert first["errors"] == [{"said": "f", "read": "g"}]
+    assert second["errors"] == [{"said": "thanks", "read": None}]
+    assert first["segments"][0]["speaker"] == "face-2"
+    shown = capsys.readouterr()
+    assert "33.3 %" in shown.out
+    assert "lips and sound, clean: talk" in shown.out
+    assert "there is no sound (lips and sound, clean, 1 clip)" in shown.out
+    assert shown.err == ""
+
+
+@pytest.mark.usefixtures("answers")
+def test_a_clip_that_fails_counts_with_all_its_words_and_the_exit_code_is_1(
+    write_manifest: WriteManifest, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = write_manifest(C, B)
+    assert main([str(manifest), "--server", target, "--modality", "video", "--out", str(tmp_path)]) == 1
+    document, clips = results(tmp_path)
+    (measured,) = document["conditions"]
+    assert measured["failures"] == [{"id": "c.mp4", "error": "InvalidRequestError: this is no video"}]
+    assert (measured["words"]["deletions"], measured["words"]["words"]) == (3, 4)
+    assert (clips[0]["deletions"], clips[0]["error"]) == (2, "InvalidRequestError: this is no video")
+    assert "c.mp4 (lips alone, clean): InvalidRequestError: this is no video" in capsys.readouterr().out
+
+
+def test_every_modality_is_asked_for_and_noise_goes_where_it_is_heard(
+    write_manifest: WriteManifest, target: str, tmp_path: Path, answers: Answers, tones: list[Entry]
+) -> None:
+    manifest = write_manifest(*({"media": entry.media.name, "text": "no"} for entry in tones[:2]))
+    options = ["--server", target, "--noise", "white", "--snr", "0", "10", "--out", str(tmp_path)]
+    assert main([str(manifest), *options, "--limit", "1"]) == 0
+    first_run, answers.sent = sorted(answers.sent), []
+    document, clips = results(tmp_path)
+    assert [(c["modality"], c["noise"], c["snr_db"]) for c in document["conditions"]] == [
+        ("av", None, None),
+        ("video", None, None),
+        ("audio", None, None),
+        ("av", "white", 0.0),
+        ("audio", "white", 0.0),
+        ("av", "white", 10.0),
+        ("audio", "white", 10.0),
+    ]
+    assert len(clips) == len(first_run) == 7
+    assert document["plots"] == ["error_rate_over_noise.png"]
+    # The same three times: the clean file, and the noisy ones for both modalities.
+    assert sorted(first_run.count(media) for media in set(first_run)) == [2, 2, 3]
+    noisy = next(media for media in first_run if first_run.count(media) == 2)
+    with av.open(io.BytesIO(noisy)) as container:
+        assert "matroska" in container.format.name
+    assert main([str(manifest), *options, "--limit", "1"]) == 0
+    assert sorted(answers.sent) == first_run
+    answers.sent = []
+    assert main([str(manifest), *options, "--limit", "1", "--seed", "5"]) == 0
+    assert set(answers.sent) & set(first_run) == {tones[0].media.read_bytes()}
+
+
+def test_a_busy_server_is_asked_again(write_manifest: WriteManifest, target: str, answers: Answers) -> None:
+    answers.refusals = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "all places are taken")]
+    assert main([str(write_manifest(B)), "--server", target, "--modality", "audio"]) == 0
+    assert len(answers.sent) == 2
+
+
+def test_clips_are_read_at_once_and_told_in_order(
+    write_manifest: WriteManifest, target: str, tmp_path: Path, answers: Answers
+) -> None:
+    manifest = write_manifest(*({**B, "id": f"clip {number}"} for number in range(12)))
+    meeting = threading.Barrier(4, timeout=20)
+    play = answers.play
+
+    def together(requests: Iterator[Request], context: Any) -> Iterator[Response]:
+        yield started()
+        meeting.wait()
+        yield from list(play(requests, context))[1:]
+
+    answers.service.script = together
+    options = ["--server", target, "--modality", "av", "--jobs", "4", "--out", str(tmp_path)]
+    assert main([str(manifest), *options]) == 0
+    assert [clip["id"] for clip in results(tmp_path)[1]] == [f"clip {number}" for number in range(12)]
+
+
+@pytest.mark.usefixtures("answers")
+def test_a_lexicon_shows_visemes(write_manifest: WriteManifest, target: str, tmp_path: Path) -> None:
+    (tmp_path / "words.tsv").write_text("f\tɛ f\ng\tdʒ iː\nbin\tb ɪ n\n")
+    options = ["--server", target, "--modality", "av", "--out", str(tmp_path)]
+    assert main([str(write_manifest(A)), *options, "--lexicon", str(tmp_path / "words.tsv")]) == 0
+    document, _ = results(tmp_path)
+    visemes = document["conditions"][0]["confusions"]["visemes"]
+    assert {pair["said"] for pair in visemes["counts"]} >= {"f v"}
+    assert visemes["said"]["p b m"] == 1
+    assert "confusions.png" in document["plots"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--snr", "0"], 2, "--snr goes with --noise"),
+        (["--tls"], 2, "--tls goes with --server"),
+        (["--seed", "-1"], 2, "give a whole number from 0"),
+        (["--noise", "pink"], 2, "invalid choice"),
+        (["--noise", "white", "--snr", "loud"], 2, "'loud' is not a number of decibels"),
+        (["--jobs", "0"], 2, "'0' is not a whole number from 1"),
+        (["--lexicon", "none.tsv"], 1, "none.tsv cannot be read"),
+        (["--server", "127.0.0.1:1"], 1, "127.0.0.1:1"),
+    ],
+)
+def test_what_cannot_work_is_told_in_a_line(
+    write_manifest: WriteManifest,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    expected: str,
+) -> None:
+    monkeypatch.setattr("evaluation.__main__.READY_TIMEOUT_S", 0.5)
+    try:
+        found = main([str(write_manifest(B)), *arguments])
+    except SystemExit as exit_:
+        found = int(exit_.code or 0)
+    assert found == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert expected in last
+
+
+@pytest.mark.usefixtures("answers")
+def test_a_model_that_the_server_lacks_is_told_before_anything_is_read(
+    write_manifest: WriteManifest, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(write_manifest(B)), "--server", target, "--model", "huge"]) == 1
+    assert capsys.readouterr().err == "gorggle: there is no model huge\n"
+
+
+def test_a_wrong_manifest_is_told_in_a_line(
+    write_manifest: WriteManifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = write_manifest(B, {"media": "gone.mp4", "text": "x"})
+    assert main([str(manifest)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"gorggle: {manifest}:2: media 'gone.mp4' does not exist")
+    assert told.count("\n") == 1
+
+
+def test_results_are_not_measured_where_they_cannot_be_written(
+    write_manifest: WriteManifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(write_manifest(B)), "--out", str(tmp_path / "a.mp4")])
+    assert "cannot be made: file exists" in capsys.readouterr().err
+
+
+def test_what_is_being_read_is_given_up_after_ctrl_c(
+    write_manifest: WriteManifest, target: str, service: FakeLipReading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, given_up = threading.Event(), threading.Event()
+
+    def slow(requests: Iterator[Request], context: Any) -> Iterator[Response]:
+        yield started()
+        if next(requests).media == b"media b.mp4":
+            assert context.add_callback(given_up.set)
+            begun.set()
+            given_up.wait(30)
+            return
+        assert begun.wait(20)
+        yield finished()
+
+    def interrupted(self: Any, text: str) -> None:
+        raise KeyboardInterrupt
+
+    service.script = slow
+    monkeypatch.setattr("gorggle.progress.ProgressLine.note", interrupted)
+    manifest = write_manifest(A, B)
+    assert main([str(manifest), "--server", target, "--modality", "av", "--jobs", "2"]) == 130
+    assert given_up.wait(10)
+
+
+@pytest.mark.parametrize("package", ["jiwer", "matplotlib", "av"])
+def test_without_its_packages_the_command_says_what_to_install(
+    write_manifest: WriteManifest, tmp_path: Path, package: str
+) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from gorggle import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "evaluate", str(write_manifest(B)), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "gorggle: what measures models is not installed: pip install 'gorggle[evaluation]' "
+        f"(no module named {package}"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        with progress(4, stream) as tell:
+            tell(Reading(None, None, error="x"))  # type: ignore[arg-type]
+    assert "1/4" in terminal.getvalue()
+    assert "1 failed" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+    assert pipe.getvalue() == ""
+
+
+def test_the_whole_way_on_a_real_server_with_the_embedded_model(tmp_path: Path) -> None:
+    truths = {name: json.loads((EXAMPLES / f"{name}.json").read_text()) for name in ("demo", "two_speakers")}
+    (tmp_path / "broken.mp4").write_text("no video")
+    lines = [
+        {"media": str(EXAMPLES / f"{name}.mp4"), "id": name, "sentences": truth["sentences"]}
+        for name, truth in truths.items()
+    ]
+    lines.append({"media": "broken.mp4", "text": "nothing at all"})
+    (tmp_path / "manifest.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    command = [
+        sys.executable,
+        "-m",
+        "gorggle",
+        "evaluate",
+        "manifest.jsonl",
+        "--modality",
+        "av",
+        "--jobs",
+        "2",
+    ]
+    command += ["--noise", "babble", "--snr", "10", "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 1, done.stderr
+    document, clips = results(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "results.json",
+        "clips.jsonl",
+        *document["plots"],
+    }
+    assert {"error_rate_over_noise.png", "word_times.png"} <= set(document["plots"]) <= PLOTS
+    clean, noisy = document["conditions"]
+    said = sum(len(sentence["words"]) for truth in truths.values() for sentence in truth["sentences"])
+    for measured in (clean, noisy):
+        own = [clip for clip in clips if clip["noise"] == measured["noise"]]
+        words = measured["words"]
+        assert words["words"] == sum(clip["words"] for clip in own) == said + 3
+        for kind in ("substitutions", "insertions", "deletions"):
+            assert words[kind] == sum(clip[kind] for clip in own)
+        assert [failure["id"] for failure in measured["failures"]] == ["broken.mp4"]
+        assert measured["media_s"] == pytest.approx(sum(t["duration_s"] for t in truths.values()), abs=0.2)
+    assert clean["words"]["deletions"] >= 3
+    assert clean["words"]["rate"] < 0.3
+    assert (noisy["noise"], noisy["snr_db"]) == ("babble", 10.0)
+    assert clean["times"]["median_start_ms"] < 60
+    assert clean["speakers"]["share_of_read"] > 0.9
+    assert "lips and sound, babble at 10 dB" in done.stdout
+    assert "broken.mp4 (lips and sound, clean): InvalidRequestError" in done.stdout
+    assert done.stderr == ""

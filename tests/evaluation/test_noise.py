@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation.noise import INT16_MAX, NoiseKind, active, mixed, noise, shaped, spectrum
+
+RATE_HZ = 16_000
+
+
+def tone(duration_s: float, frequency_hz: float = 300.0, loudness: float = 3000.0) -> np.ndarray:
+    times_s = np.arange(round(duration_s * RATE_HZ)) / RATE_HZ
+    return np.rint(loudness * np.sin(2 * np.pi * frequency_hz * times_s)).astype(np.int16)
+
+
+def silence(duration_s: float) -> np.ndarray:
+    return np.zeros(round(duration_s * RATE_HZ), np.int16)
+
+
+def power(waveform: np.ndarray) -> float:
+    return float(np.mean(waveform.astype(float) ** 2))
+
+
+def test_pauses_are_not_speech_however_long_they_are() -> None:
+    hiss = np.random.default_rng(0).normal(0, 20, RATE_HZ * 10).astype(np.int16)
+    waveform = np.concatenate([hiss, tone(1.0), hiss])
+    speech = active(waveform)
+    assert speech.sum() / RATE_HZ == pytest.approx(1.0, abs=0.05)
+    assert speech[10 * RATE_HZ + 800 : 11 * RATE_HZ - 800].all()
+
+
+def test_a_short_pause_within_speech_belongs_to_it() -> None:
+    waveform = np.concatenate([tone(0.5), silence(0.15), tone(0.5), silence(0.5), tone(0.5)])
+    speech = active(waveform)
+    assert speech[: round(1.15 * RATE_HZ)].all()
+    assert not speech[round(1.2 * RATE_HZ) : round(1.6 * RATE_HZ)].any()
+
+
+def test_steady_sound_is_all_speech_and_silence_is_none() -> None:
+    assert active(tone(1.01)).all()
+    assert active(tone(1.01)).shape == tone(1.01).shape
+    assert not active(silence(1)).any()
+    assert active(silence(0)).shape == (0,)
+
+
+def test_quiet_speech_is_speech_too() -> None:
+    loud, quiet = tone(1.0, loudness=8000), tone(1.0, loudness=4000)
+    assert active(np.concatenate([loud, silence(1), quiet])).sum() / RATE_HZ == pytest.approx(2.0, abs=0.05)
+
+
+@settings(max_examples=40)
+@given(snr_db=st.floats(-10, 20), kind=st.sampled_from(NoiseKind), seed=st.integers(0, 99))
+def test_noise_has_the_level_asked_where_somebody_speaks(snr_db: float, kind: NoiseKind, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    clean = np.concatenate([silence(0.7), tone(0.8), silence(0.5), tone(0.3), silence(0.2)])
+    others = [tone(0.9, frequency) for frequency in (170.0, 230.0, 410.0)]
+    interference = noise(kind, len(clean), others, rng)
+    speech = active(clean)
+    heard = mixed(clean, interference, snr_db, speech).astype(float)
+    # Both may have been made quieter: how much of the clean sound is in the mixture shows by how much.
+    gain = heard @ clean / (clean.astype(float) @ clean)
+    gain_of_noise = np.linalg.lstsq(np.stack([clean, interference], 1).astype(float), heard, rcond=None)[0]
+    assert gain_of_noise[0] == pytest.approx(gain, rel=0.5)
+    measured_db = 10 * np.log10(
+        power((gain_of_noise[0] * clean)[speech]) / power((gain_of_noise[1] * interference)[speech])
+    )
+    assert measured_db == pytest.approx(snr_db, abs=0.1)
+    assert np.abs(heard).max() <= INT16_MAX
+
+
+def test_without_speech_or_noise_nothing_is_mixed() -> None:
+    hum = np.ones(RATE_HZ)
+    assert mixed(silence(1), hum, 0.0) is not None
+    np.testing.assert_array_equal(mixed(silence(1), hum, 0.0), silence(1))
+    np.testing.assert_array_equal(mixed(tone(1), 0 * hum, 0.0), tone(1))
+    np.testing.assert_array_equal(mixed(tone(1), hum, 0.0, np.zeros(RATE_HZ, bool)), tone(1))
+
+
+def test_shaped_noise_has_the_spectrum_of_the_speech() -> None:
+    power_spectrum = spectrum([tone(1.0, 1000.0), silence(1.0), tone(0.01, 3000.0, loudness=9000)])
+    made = np.abs(np.fft.rfft(shaped(power_spectrum, RATE_HZ, np.random.default_rng(0)))) ** 2
+    near = made[900:1100].sum() / made.sum()
+    # Both tones count alike, however loud and long they are.
+    assert near == pytest.approx(0.5, abs=0.1)
+    assert made[1500:2500].sum() < 0.05 * made.sum()
+
+
+def test_the_spectrum_of_nothing_is_nothing() -> None:
+    assert not spectrum([]).any()
+    assert not spectrum([silence(1)]).any()

@@ -1,0 +1,106 @@
+"""What operators ask: metrics, liveness, readiness."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from gorggle import Client, GorggleError
+from prometheus_client.parser import text_string_to_metric_families
+
+from inference_server.errors import InvalidRequestError
+from inference_server.measurements import Measurements
+from inference_server.service.operations import OperationsServer
+from tests.integration.conftest import DEMO, RunningServer, running_server
+
+
+@pytest.fixture(scope="module")
+def observed() -> Iterator[RunningServer]:
+    with running_server(operations_listen="127.0.0.1:0") as running:
+        yield running
+
+
+def ask(running: RunningServer, path: str, method: str = "GET") -> tuple[int, str]:
+    assert running.server.operations is not None
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{running.server.operations.port}{path}", method=method
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def measured(running: RunningServer) -> dict[tuple[str, frozenset[str]], float]:
+    families = text_string_to_metric_families(ask(running, "/metrics")[1])
+    return {
+        (sample.name, frozenset(sample.labels.values())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_calls_media_segments_and_batches_are_counted(observed: RunningServer) -> None:
+    before = measured(observed)
+    with Client(observed.address) as client:
+        transcript = client.recognize(DEMO)
+        with pytest.raises(GorggleError):
+            client.recognize(b"no media at all")
+    after = measured(observed)
+
+    def grown(name: str, *labels: str) -> float:
+        return after[(name, frozenset(labels))] - before.get((name, frozenset(labels)), 0.0)
+
+    assert grown("gorggle_calls_total", "Recognize", "OK") == 1
+    assert grown("gorggle_calls_total", "Recognize", "INVALID_ARGUMENT") == 1
+    assert grown("gorggle_call_seconds_count", "Recognize") == 2
+    assert grown("gorggle_media_seconds_total") == pytest.approx(transcript.duration_s, abs=0.1)
+    assert sum(
+        grown("gorggle_segments_total", *labels) for name, labels in after if name == "gorggle_segments_total"
+    ) == len(transcript.segments)
+    assert grown("gorggle_batch_windows_sum") == grown("gorggle_window_wait_seconds_count", "final")
+    assert grown("gorggle_batch_windows_sum") >= len(transcript.segments)
+    assert after[("gorggle_streams", frozenset())] == 0
+    assert after[("gorggle_streams_limit", frozenset())] == observed.server.settings.max_streams
+
+
+def test_a_method_that_there_is_not_makes_no_series(observed: RunningServer) -> None:
+    with grpc.insecure_channel(observed.address) as channel, pytest.raises(grpc.RpcError):
+        channel.unary_unary("/gorggle.v1.LipReading/Invented")(b"", timeout=10)
+    assert "Invented" not in ask(observed, "/metrics")[1]
+
+
+def test_what_was_said_is_in_no_metric(observed: RunningServer) -> None:
+    with Client(observed.address) as client:
+        words = {word.text for segment in client.recognize(DEMO).segments for word in segment.words}
+    text = ask(observed, "/metrics")[1]
+    assert "place" in words
+    assert "place" not in text
+    assert "demo" not in text
+
+
+def test_readiness_follows_the_models_and_the_end() -> None:
+    with running_server(load=False, operations_listen="127.0.0.1:0") as running:
+        assert ask(running, "/readyz")[0] == 503
+        assert ask(running, "/livez")[0] == 200
+        running.call(running.server.load())
+        assert ask(running, "/readyz") == (200, "ready\n")
+        running.server._tell_readiness(is_ready=False)
+        assert ask(running, "/readyz")[0] == 503
+
+
+@pytest.mark.parametrize(("path", "method", "status"), [("/", "GET", 404), ("/livez", "POST", 405)])
+def test_nothing_else_is_answered(observed: RunningServer, path: str, method: str, status: int) -> None:
+    assert ask(observed, path, method)[0] == status
+
+
+def test_a_taken_address_is_told(observed: RunningServer) -> None:
+    assert observed.server.operations is not None
+    taken = f"127.0.0.1:{observed.server.operations.port}"
+    with pytest.raises(InvalidRequestError, match=taken):
+        OperationsServer(taken, Measurements("0").registry, lambda: True).start()

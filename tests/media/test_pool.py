@@ -1,0 +1,221 @@
+"""Decoder processes begin in time, one for each stream, and end with their stream, their pool and their server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from inference_server.errors import InvalidMediaError, NotReadyError, PreconditionError
+from inference_server.media.isolation import check_decoding, timeline_apart
+from inference_server.media.pool import DecoderPool
+from inference_server.media.timeline import TimelineEnd
+from inference_server.media.wire import DecoderError
+from tests.media.decoders import (
+    LIVE,
+    ORDER,
+    PROC,
+    is_alive,
+    live,
+    needs_proc,
+    piped,
+    pool_of,
+    the_child,
+    until,
+    up_to_first_frame,
+)
+from tests.media.samples import LIMITS, clip
+
+Born = Callable[[], set[int]]
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return sum(1 for _ in (PROC / "self/fd").iterdir())
+
+
+def test_processes_that_die_at_start_are_the_servers_fault_and_not_tried_for_ever() -> None:
+    begun = time.monotonic()
+    pool = pool_of((sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(DecoderError, match=r"before they begin \(.*exit code 3.*exit code 3.*exit code 3\)"):
+        list(timeline_apart(pool, piped(clip()), LIMITS))
+    pool.close()
+    assert time.monotonic() - begun < 10
+
+
+def test_a_program_that_is_not_there_is_the_servers_fault() -> None:
+    pool = pool_of(("/nowhere/python",))
+    with pytest.raises(DecoderError, match="no decoder process can be started"):
+        list(timeline_apart(pool, piped(clip()), LIMITS))
+    pool.close()
+
+
+def test_a_server_whose_decoders_do_not_work_is_told_what_to_do() -> None:
+    pool = pool_of((sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(PreconditionError, match="isolate_decoding"):
+        check_decoding(pool)
+    pool.close()
+
+
+def test_what_cannot_be_had_is_logged_at_the_start(
+    pool: DecoderPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        check_decoding(pool)
+    assert "media is decoded in processes of their own; not to be had here: " in caplog.text
+
+
+@needs_proc
+def test_an_abort_kills_the_process_at_once_wherever_it_is_waited_for() -> None:
+    pool = DecoderPool(stall_s=60)
+    pipe, caught = live(LIVE()), []
+    items = timeline_apart(pool, pipe, LIMITS)
+    up_to_first_frame(items)
+    pid = the_child(pool)
+    os.kill(pid, signal.SIGSTOP)
+
+    def read() -> None:
+        try:
+            list(items)
+        except ConnectionResetError as error:
+            caught.append(error)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    time.sleep(0.2)
+    begun = time.monotonic()
+    pipe.abort(ConnectionResetError("the client is gone"))
+    reading.join(10)
+    assert time.monotonic() - begun < 2
+    assert len(caught) == 1
+    assert not is_alive(pid)
+    pool.close()
+
+
+@needs_proc
+def test_an_abort_before_the_first_read_is_not_lost(pool: DecoderPool) -> None:
+    pipe = live(LIVE())
+    pipe.abort(ConnectionResetError("the client is gone"))
+    with pytest.raises(ConnectionResetError):
+        list(timeline_apart(pool, pipe, LIMITS))
+
+
+@needs_proc
+def test_a_consumer_that_stops_takes_the_process_with_it(pool: DecoderPool) -> None:
+    items = timeline_apart(pool, live(LIVE()), LIMITS)
+    up_to_first_frame(items)
+    pid = the_child(pool)
+    items.close()
+    assert not is_alive(pid)
+
+
+@needs_proc
+def test_no_process_and_no_descriptor_is_left_after_many_streams(pool: DecoderPool, born: Born) -> None:
+    list(timeline_apart(pool, piped(clip()), LIMITS))  # what is loaded and started once
+    assert until(lambda: len(born()) == 1)
+    before = descriptors()
+    for number in range(20):
+        if number % 4 == 0:
+            assert list(timeline_apart(pool, piped(clip()), LIMITS))
+        elif number % 4 == 1:
+            next(timeline_apart(pool, live(LIVE()), LIMITS))
+        elif number % 4 == 2:
+            with pytest.raises(InvalidMediaError):
+                list(timeline_apart(pool, piped(b"no media at all"), LIMITS))
+        else:
+            items = timeline_apart(pool, live(LIVE()), LIMITS)
+            up_to_first_frame(items)
+            os.kill(the_child(pool), signal.SIGKILL)
+            with pytest.raises(InvalidMediaError):
+                list(items)
+    assert until(lambda: len(born()) == 1), "one that waits for the next stream"
+    assert descriptors() <= before
+    pool.close()
+    assert born() == set()
+    assert descriptors() < before
+
+
+@needs_proc
+def test_a_pool_that_closes_ends_streams_and_processes(born: Born) -> None:
+    pool = DecoderPool()
+    items = timeline_apart(pool, live(LIVE()), LIMITS)
+    up_to_first_frame(items)
+    pool.close()
+    with pytest.raises(NotReadyError, match="shutting down"):
+        list(items)
+    assert born() == set()
+    with pytest.raises(NotReadyError):
+        list(timeline_apart(pool, piped(clip()), LIMITS))
+
+
+@needs_proc
+def test_a_spare_that_died_is_replaced(pool: DecoderPool, born: Born) -> None:
+    list(timeline_apart(pool, piped(clip()), LIMITS))
+    assert until(lambda: len(born()) == 1)
+    (spare,) = born()
+    os.kill(spare, signal.SIGKILL)
+    (*_, end) = timeline_apart(pool, piped(clip()), LIMITS)
+    assert isinstance(end, TimelineEnd)
+
+
+@needs_proc
+def test_a_process_that_waits_ready_is_had_in_50_ms(pool: DecoderPool) -> None:
+    took_s = []
+    for _ in range(5):
+        with pool.process(ORDER):
+            pass
+        time.sleep(0.6)  # the next one makes itself ready
+        begun = time.monotonic()
+        with pool.process(ORDER):
+            took_s.append(time.monotonic() - begun)
+    assert min(took_s) < 0.05
+
+
+@needs_proc
+@pytest.mark.parametrize("is_at_work", [True, False])
+def test_a_decoder_ends_when_its_server_is_killed(is_at_work: bool) -> None:
+    server = f"""
+import time
+from inference_server.media.pool import DecoderPool
+from inference_server.media.container import MediaLimits
+from inference_server.media.wire import Order
+pool = DecoderPool()
+order = Order(MediaLimits(), pictures=True, sound=True, memory_bytes=2**30, cpu_s=60)
+with pool.process(order) as process:
+    if {is_at_work}:
+        print(process.pid, flush=True)
+        time.sleep(60)
+while not pool._waiting:
+    time.sleep(0.01)
+(spare,) = pool._waiting
+print(spare.pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE, text=True) as running:
+        pid = int(running.stdout.readline())
+        assert is_alive(pid)
+        running.kill()
+    assert until(lambda: not is_alive(pid))
+
+
+@needs_proc
+def test_signals_that_end_the_server_leave_its_streams_to_finish(pool: DecoderPool) -> None:
+    """Ctrl-C and a supervisor reach every process of the group; the server drains."""
+    data = clip("mpegts")
+    pipe = live(data)
+    items = timeline_apart(pool, pipe, LIMITS)
+    up_to_first_frame(items)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(the_child(pool), number)
+    pipe.write(data[len(data) * 3 // 4 :])
+    pipe.close()
+    (*_, end) = items
+    assert isinstance(end, TimelineEnd)
+    assert end.frames == 50

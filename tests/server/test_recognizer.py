@@ -1,0 +1,31 @@
+"""A model's whole work on an utterance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from inference_server.avhubert import load_model
+from inference_server.errors import ModelFormatError
+from inference_server.recognizer import Recognizer, SearchOptions, Window
+from inference_server.settings import EMBEDDED_MODEL
+
+SEARCH = SearchOptions(beam_size=3, length_penalty=1.0, alternatives=0, word_times=True)
+
+
+def window(frames: int = 30) -> Window:
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (frames, 96, 96)).astype(np.uint8)
+    return Window(crops, rng.standard_normal((frames, 104)).astype(np.float32))
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["decoder.embed_tokens.weight", "encoder.layer_norm.weight"])
+def test_numbers_that_are_not_finite_are_an_error_and_no_transcript(name: str, damage: float) -> None:
+    recognizer = Recognizer(load_model(EMBEDDED_MODEL))
+    assert len(recognizer.read([window()], SEARCH)) == 1
+    with torch.no_grad():
+        dict(recognizer.model.network.named_parameters())[name].fill_(damage)
+    with pytest.raises(ModelFormatError, match="not finite"):
+        recognizer.read([window()], SEARCH)
