@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PARITY := .build/parity
-RUN := runs/gorggle-grid-1
+RUN := runs/gorggle-mini-1
 
 .PHONY: help setup demo test lint format protos train parity clean
 
@@ -47,11 +47,11 @@ protos:  ## write the Python of protos/ anew
 	protos/generate.sh
 
 train: setup  ## train and measure the embedded model anew (an hour of training on two cores, and the rendering)
-	$(BIN)/python -m training prepare --utterances 9000
-	$(BIN)/python -m training train --out $(RUN) --minutes 55 --resume
+	$(BIN)/python -m training prepare
+	$(BIN)/python -m training train --out $(RUN) --minutes 60 --resume
 	$(BIN)/python -m training export --out $(RUN) $(RUN)/model.safetensors
 	$(BIN)/python -m training evaluate $(RUN)/model.safetensors --noise > $(RUN)/evaluation.json
-	$(BIN)/python -m training export --out $(RUN) --evaluation $(RUN)/evaluation.json inference_server/assets/gorggle-grid-1.safetensors
+	$(BIN)/python -m training export --out $(RUN) --evaluation $(RUN)/evaluation.json inference_server/assets/gorggle-mini-1.safetensors
 
 clean:  ## remove what was made here
 	rm -rf $(VENV) .build runs

@@ -35,9 +35,10 @@ class EndpointingOptions:
         """The same for a curve of lip movement.
 
         Movement is judged over half a second around each frame, so speech seems to begin and end up to six frames
-        further out than it does, and a pause seems to be up to twelve frames shorter.
+        further out than it does, and a pause seems to be up to twelve frames shorter. Three frames that look quiet
+        are more than half a second of rest, which no word has.
         """
-        return replace(self, pause_frames=max(1, self.pause_frames - 5), margin_frames=3)
+        return replace(self, pause_frames=max(3, self.pause_frames - 12), margin_frames=3)
 
     @classmethod
     def of(cls, asked: Endpointing) -> EndpointingOptions:

@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-EMBEDDED_MODEL = Path(__file__).with_name("assets") / "gorggle-grid-1.safetensors"
+EMBEDDED_MODEL = Path(__file__).with_name("assets") / "gorggle-mini-1.safetensors"
 
 
 class ServerSettings(BaseSettings):

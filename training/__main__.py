@@ -66,7 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--sentences", type=int, default=UTTERANCES["test"], help="of each corpus")
     evaluate.add_argument("--beam", type=int, default=5)
     evaluate.add_argument(
-        "--noise", action="store_true", help="also in white noise, speech-shaped noise and babble"
+        "--noise",
+        nargs="*",
+        choices=("white", "speech-shaped", "babble"),
+        help="also in noise: of these kinds, or of all",
     )
     evaluate.add_argument("--threads", type=int, default=2)
     for command in (export, evaluate):
@@ -119,6 +122,7 @@ def _clips(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     import torch
 
+    from evaluation.noise import NoiseKind
     from inference_server.avhubert import load_model
     from training.evaluate import CLEAN, IN_NOISE, evaluation
     from training.sentences import Corpus, Split
@@ -126,7 +130,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     model = load_model(options.model)
-    conditions = (*CLEAN, *IN_NOISE) if options.noise else CLEAN
+    kinds = () if options.noise is None else options.noise or tuple(NoiseKind)
+    conditions = (*CLEAN, *(condition for condition in IN_NOISE if condition.noise in kinds))
     measured = {}
     for corpus in map(Corpus, options.corpus or Corpus):
         prepare(options.data, Split.TEST, options.sentences, options.threads, _report, corpus)

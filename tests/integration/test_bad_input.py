@@ -180,7 +180,7 @@ def test_container_bytes_among_crops(stub) -> None:
 @pytest.mark.parametrize(
     ("config", "code", "words"),
     [
-        ({"model": "whisper"}, grpc.StatusCode.NOT_FOUND, "gorggle-grid-1"),
+        ({"model": "whisper"}, grpc.StatusCode.NOT_FOUND, "gorggle-mini-1"),
         ({"beam_size": 5000}, grpc.StatusCode.INVALID_ARGUMENT, "5000"),
         ({"max_alternatives": 11}, grpc.StatusCode.INVALID_ARGUMENT, "11"),
         ({"max_speakers": 999}, grpc.StatusCode.INVALID_ARGUMENT, "999"),

@@ -64,7 +64,7 @@ def test_reflection_lists_the_services(server: RunningServer) -> None:
 def test_the_embedded_model_says_what_it_is_and_permits(stub) -> None:
     (model,) = stub.ListModels(model_pb2.ListModelsRequest(), timeout=10).models
     assert model == stub.GetModel(model_pb2.GetModelRequest(), timeout=10)
-    assert model.name == "gorggle-grid-1"
+    assert model.name == "gorggle-mini-1"
     assert model.architecture == "av_hubert"
     assert model.parameters > 1_000_000
     assert model.license.name == "Apache-2.0"
@@ -80,7 +80,7 @@ def test_the_embedded_model_says_what_it_is_and_permits(stub) -> None:
 
 def test_the_server_tells_its_limits_and_load(stub) -> None:
     info = MessageToDict(stub.GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=10))
-    assert info["defaultModel"] == "gorggle-grid-1"
+    assert info["defaultModel"] == "gorggle-mini-1"
     assert info["limits"]["maxStreamDuration"] == "14400s"
     assert int(info["limits"]["maxMessageBytes"]) == 32 * 2**20
     assert info["capacity"]["maxStreams"] == 8
@@ -175,8 +175,8 @@ def test_a_model_in_s3_is_fetched_and_a_file_that_is_none_is_refused(bucket: str
     catalog = load_catalog(
         ServerSettings(models={"mine": "s3://clips/mine.safetensors"}, default_model="mine")
     )
-    assert [served.name for served in catalog] == ["mine", "gorggle-grid-1"]
-    assert catalog["mine"].sha256 == catalog["gorggle-grid-1"].sha256
+    assert [served.name for served in catalog] == ["mine", "gorggle-mini-1"]
+    assert catalog["mine"].sha256 == catalog["gorggle-mini-1"].sha256
     with pytest.raises(ModelFormatError):
         load_catalog(ServerSettings(models={"text": "s3://clips/text.safetensors"}))
 
@@ -268,7 +268,7 @@ def secure_call(server: RunningServer, certificates: Path, name: str | None) -> 
 
 
 def test_a_client_with_a_certificate_is_served(secure_server: RunningServer, certificates: Path) -> None:
-    assert secure_call(secure_server, certificates, "client") == "gorggle-grid-1"
+    assert secure_call(secure_server, certificates, "client") == "gorggle-mini-1"
 
 
 @pytest.mark.parametrize("name", [None, "stranger"])
@@ -293,4 +293,4 @@ def test_the_sdk_speaks_tls(secure_server: RunningServer, certificates: Path) ->
         client_certificate=certificates / "client.pem",
         client_key=certificates / "client.key",
     ) as client:
-        assert client.server_info().default_model == "gorggle-grid-1"
+        assert client.server_info().default_model == "gorggle-mini-1"

@@ -1,0 +1,104 @@
+"""Who belongs to whom: pairs of rows and columns with the greatest sum of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Weights = Sequence[Sequence[int]]
+
+
+def best_pairs(weights: Weights) -> list[tuple[int, int]]:
+    """Pair rows with columns, each at most once, so that the sum of the paired weights is greatest.
+
+    Args:
+        weights: rows × columns, whole numbers from 0 up; 0 means that the two must not be paired. Whole, so that
+            sums are exact and a tie is a tie; ties fall to early rows with early columns.
+
+    Returns:
+        (row, column) of every pair, by row.
+
+    Source: the Hungarian method with potentials in the shortest-path form (Kuhn 1955; Jonker and Volgenant 1987);
+        O(n² m) for n the shorter side.
+    """
+    if not weights or not weights[0]:
+        return []
+    if len(weights) > len(weights[0]):
+        turned = best_pairs([list(column) for column in zip(*weights, strict=True)])
+        return sorted((row, column) for column, row in turned)
+    return [(row, column) for row, column in _cheapest(_with_preference(weights)) if weights[row][column] > 0]
+
+
+def _with_preference(weights: Weights) -> list[list[int]]:
+    """Weights as costs. A tie is broken by an amount too small to outweigh one unit: early beside early is cheap."""
+    rows, columns = len(weights), len(weights[0])
+    unit = rows * rows * columns + 1
+    return [
+        [
+            -weight * unit - (rows - row) * (columns - column) if weight else 0
+            for column, weight in enumerate(line)
+        ]
+        for row, line in enumerate(weights)
+    ]
+
+
+def _cheapest(costs: list[list[int]]) -> list[tuple[int, int]]:
+    """Every row with a column of its own, at the least sum of costs; there are at least as many columns as rows."""
+    rows, columns = len(costs), len(costs[0])
+    row_potential, column_potential = [0] * (rows + 1), [0] * (columns + 1)
+    row_of = [0] * (columns + 1)  # counted from 1; 0: free
+    for row in range(1, rows + 1):
+        row_of[0] = row
+        came_from = _shortest_path(costs, row_of, row_potential, column_potential)
+        column = came_from.pop(-1)
+        while column:
+            row_of[column] = row_of[came_from[column]]
+            column = came_from[column]
+    return sorted((row_of[column] - 1, column - 1) for column in range(1, columns + 1) if row_of[column])
+
+
+def _shortest_path(
+    costs: list[list[int]], row_of: list[int], row_potential: list[int], column_potential: list[int]
+) -> dict[int, int]:
+    """The cheapest way from the row at column 0 to a free column, as each column's predecessor; -1 gives the end."""
+    columns = len(column_potential) - 1
+    distance: list[int | None] = [None] * (columns + 1)
+    came_from: dict[int, int] = {}
+    done = [False] * (columns + 1)
+    column = 0
+    while row_of[column]:
+        done[column] = True
+        row = row_of[column]
+        step: int | None = None
+        nearest = 0
+        for other in range(1, columns + 1):
+            if done[other]:
+                continue
+            reduced = costs[row - 1][other - 1] - row_potential[row] - column_potential[other]
+            known = distance[other]
+            if known is None or reduced < known:
+                distance[other] = known = reduced
+                came_from[other] = column
+            if step is None or known < step:
+                step, nearest = known, other
+        assert step is not None, "there are at least as many columns as rows"
+        _move_potentials(step, done, row_of, row_potential, column_potential, distance)
+        column = nearest
+    came_from[-1] = column
+    return came_from
+
+
+def _move_potentials(
+    step: int,
+    done: list[bool],
+    row_of: list[int],
+    row_potential: list[int],
+    column_potential: list[int],
+    distance: list[int | None],
+) -> None:
+    for column, is_done in enumerate(done):
+        known = distance[column]
+        if is_done:
+            row_potential[row_of[column]] += step
+            column_potential[column] -= step
+        elif known is not None:
+            distance[column] = known - step

@@ -1,0 +1,114 @@
+"""How sure one may be of a word: stated confidence made honest, weighed by noise, and put together."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lambdas.fusion.readings import NoiseStretch
+
+# No source is ever wholly sure or unsure: keeps odds finite.
+LEAST = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Turns a confidence that a source states into the share of such words that are right (Platt 1999).
+
+    The log odds are taken times ``slope`` plus ``offset``; slope 1 and offset 0 believe the source.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def probability(self, stated: float) -> float:
+        """How likely a word is right whose source states this confidence, 0 to 1."""
+        return _bounded(_expit(self.slope * _logit(_bounded(stated)) + self.offset))
+
+
+def fitted_calibration(stated: Sequence[float], right: Sequence[bool], steps: int = 50) -> Calibration:
+    """Fit a calibration to words whose truth is known: logistic regression by Newton's method.
+
+    Args:
+        stated: confidences from 0 to 1.
+        right: whether each word was right.
+        steps: of Newton's method; it settles within ten or so.
+
+    Raises:
+        ValueError: no word, or not one right and one wrong: then nothing can be fitted.
+    """
+    if len(stated) != len(right) or not (any(right) and not all(right)):
+        raise ValueError(
+            f"{sum(right)} of {len(right)} words are right; a fit needs right ones and wrong ones"
+        )
+    odds = [_logit(_bounded(confidence)) for confidence in stated]
+    slope = offset = 0.0
+    for _ in range(steps):
+        # A little weight on slope 1, offset 0 keeps separable words from driving the slope to infinity.
+        gradient = [1e-2 * (1 - slope), -1e-2 * offset]
+        curvature = [1e-2, 0.0, 1e-2]
+        for x, is_right in zip(odds, right, strict=True):
+            chance = _expit(slope * x + offset)
+            weight = chance * (1 - chance)
+            gradient = [gradient[0] + (is_right - chance) * x, gradient[1] + (is_right - chance)]
+            curvature = [curvature[0] + weight * x * x, curvature[1] + weight * x, curvature[2] + weight]
+        determinant = curvature[0] * curvature[2] - curvature[1] ** 2
+        slope += (curvature[2] * gradient[0] - curvature[1] * gradient[1]) / determinant
+        offset += (curvature[0] * gradient[1] - curvature[1] * gradient[0]) / determinant
+    return Calibration(slope, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """How much the sound is worth at a signal-to-noise ratio: 0 to 1 along a logistic curve.
+
+    The defaults follow the word accuracy of gorggle-mini-1 reading sound alone (docs/models.md; the mean of white
+    noise, speech-shaped noise and babble: 89 % at 10 dB, 72 % at 0 dB, 37 % at −10 dB).
+    """
+
+    half_at_db: float = -7.0
+    per_db: float = 0.13
+
+    def worth(self, snr_db: float | None) -> float:
+        """The weight of the sound's words; 1 where no noise was measured."""
+        return 1.0 if snr_db is None else _expit(self.per_db * (snr_db - self.half_at_db))
+
+
+class NoiseCurve:
+    """The measured noise by time."""
+
+    def __init__(self, stretches: Sequence[NoiseStretch]) -> None:
+        self._stretches = sorted(stretches, key=lambda stretch: stretch.start_s)
+        self._starts = [stretch.start_s for stretch in self._stretches]
+
+    def snr_db(self, time_s: float) -> float | None:
+        """The signal-to-noise ratio at a moment; None where it was not measured."""
+        index = bisect_right(self._starts, time_s) - 1
+        if index < 0 or time_s > self._stretches[index].end_s:
+            return None
+        return self._stretches[index].snr_db
+
+
+def agreed(one: float, other: float) -> float:
+    """How likely a word is right that two sources read alike: they err independently (noisy or)."""
+    return 1 - (1 - one) * (1 - other)
+
+
+def contested(winner: float, loser: float) -> float:
+    """How likely the winner is right where two sources disagree: one of them is, or neither; not both (Bayes)."""
+    mine, theirs, nobody = winner * (1 - loser), loser * (1 - winner), (1 - winner) * (1 - loser)
+    return mine / (mine + theirs + nobody)
+
+
+def _bounded(probability: float) -> float:
+    return min(max(probability, LEAST), 1 - LEAST)
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
+
+
+def _expit(odds: float) -> float:
+    return 1 / (1 + math.exp(-odds)) if odds >= 0 else math.exp(odds) / (1 + math.exp(odds))

@@ -1,0 +1,55 @@
+"""The assignment finds what trying every assignment finds."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lambdas.fusion.assignment import best_pairs
+
+unhurried = settings(deadline=None, max_examples=150)
+
+
+@st.composite
+def weights(draw: st.DrawFn) -> list[list[int]]:
+    rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    line = st.lists(st.integers(0, 3), min_size=columns, max_size=columns)
+    return draw(st.lists(line, min_size=rows, max_size=rows))
+
+
+def greatest_of_all(given_weights: list[list[int]]) -> int:
+    rows, columns = len(given_weights), len(given_weights[0])
+    # A column beyond the last one stands for "nobody".
+    choices = itertools.product(range(columns + 1), repeat=rows)
+    return max(
+        sum(given_weights[row][column] for row, column in enumerate(chosen) if column < columns)
+        for chosen in choices
+        if len({c for c in chosen if c < columns}) == sum(c < columns for c in chosen)
+    )
+
+
+@unhurried
+@given(weights())
+def test_no_assignment_weighs_more(given_weights: list[list[int]]) -> None:
+    pairs = best_pairs(given_weights)
+    assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs)
+    assert all(given_weights[row][column] > 0 for row, column in pairs)
+    assert sum(given_weights[row][column] for row, column in pairs) == greatest_of_all(given_weights)
+
+
+def test_ties_fall_to_the_first_with_the_first() -> None:
+    assert best_pairs([[5, 5], [5, 5]]) == [(0, 0), (1, 1)]
+    assert best_pairs([[5, 5, 5]]) == [(0, 0)]
+    assert best_pairs([[5], [5], [5]]) == [(0, 0)]
+
+
+def test_the_sum_counts_not_the_greatest_single_weight() -> None:
+    assert best_pairs([[10, 9], [9, 1]]) == [(0, 1), (1, 0)]
+
+
+def test_nobody_pairs_with_nobody() -> None:
+    assert best_pairs([]) == []
+    assert best_pairs([[], []]) == []
+    assert best_pairs([[0, 0]]) == []

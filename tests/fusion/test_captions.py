@@ -1,0 +1,430 @@
+"""Captions keep their rules, whatever was said; each format gives back what was put in."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lambdas.fusion.captions import (
+    CaptionRules,
+    Cue,
+    caption_cues,
+    check_captions,
+    to_plain_text,
+    to_srt,
+    to_ttml,
+    to_webvtt,
+)
+from lambdas.fusion.captions.formats import SRT_LOOK_ALIKES
+from lambdas.fusion.captions.typography import clean, is_right_to_left, pieces, width
+from lambdas.fusion.readings import Word
+from lambdas.fusion.result import FusedSegment
+from tests.fusion.readers import ReadCue, read_srt, read_ttml, read_webvtt
+from tests.fusion.speech import fused_segment, sentences, spoken, word
+
+unhurried = settings(deadline=None, max_examples=80)
+
+HOSTILE = [
+    "-->",
+    "00:00:01.000 --> 00:00:02.000",
+    "<script>alert(1)</script>",
+    "</v><v Mallory>",
+    "&lt;b&gt;",
+    "&amp",
+    "{\\an8}",
+    "]]>",
+    "<!--",
+    "a\n\nb",
+    "\r\n2\r\n",
+    "\u2028x\u2029y\x85z",
+    "\x00\x07\x1b[31m",
+    "\u202eevil\u202c",
+    "\u2066x",
+    "\ufffe\uffff\ufdd0",
+    "\ud800",
+    "NOTE",
+    "STYLE",
+    "1",
+    "WEBVTT",
+    "w" * 130,
+    "é\u0301" * 60,
+    "漢字仮名交じり文の長い一行は空白なしに続くので切る場所を選ぶ。" * 2,
+    "ภาษาไทยไม่มีช่องว่างระหว่างคำ",
+    "שלום",
+    "مرحبا",
+    "👩\u200d👩\u200d👧\u200d👦",
+    "\u0301",
+    "\u200d",
+    "12",
+    "people.",
+]
+hostile_texts = st.one_of(
+    st.text(st.characters(), min_size=1, max_size=50),
+    st.sampled_from(HOSTILE),
+    st.sampled_from(
+        [
+            "and",
+            "of",
+            "the",
+            "7",
+            "apples,",
+            "Mr",
+            "Smith",
+            "said",
+            "no.",
+            "Why?",
+            "Because",
+            "seven",
+            "people",
+        ]
+    ),
+)
+people_names = st.sampled_from(["person-1", "person-2", "person-3"])
+
+
+@st.composite
+def hostile_segments(draw: st.DrawFn) -> list[FusedSegment]:
+    """Segments of any text at any time: people overlap, words last nothing or for a minute."""
+    found = []
+    for _ in range(draw(st.integers(0, 6))):
+        at_s = draw(st.floats(0, 30) | st.floats(0, 400_000))
+        words = []
+        for said in draw(st.lists(hostile_texts, min_size=1, max_size=25)):
+            length_s = draw(st.sampled_from([0.0, 0.001, 0.1, 0.3, 0.9, 8.0, 61.0]))
+            words.append(Word(said, at_s, at_s + length_s, 0.5))
+            at_s += length_s + draw(st.sampled_from([0.0, 0.05, 0.6]))
+        found.append(fused_segment(words, draw(people_names)))
+    return sorted(found, key=lambda segment: segment.start_s)
+
+
+some_names = st.dictionaries(people_names, st.sampled_from(["", *HOSTILE, "Ana", "name " * 20]), max_size=3)
+some_rules = st.builds(
+    CaptionRules,
+    max_line_chars=st.sampled_from([42, 42, 37, 12]),
+    max_lines=st.sampled_from([2, 2, 1, 3]),
+    max_chars_per_s=st.sampled_from([17.0, 12.5, 25.0]),
+)
+
+
+def letters(text: str) -> str:
+    return "".join(clean(text).split())
+
+
+def said_by(segments: list[FusedSegment], names: dict[str, str]) -> dict[str, str]:
+    said: dict[str, str] = {}
+    for segment in segments:
+        name = clean(names.get(segment.person, segment.person))
+        said[name] = said.get(name, "") + "".join(letters(w.text) for w in segment.words)
+    return {name: "".join(sorted(text)) for name, text in said.items() if text}
+
+
+def shown_by(cues: tuple[Cue, ...]) -> dict[str, str]:
+    shown: dict[str, str] = {}
+    for cue in cues:
+        shown[cue.speaker] = shown.get(cue.speaker, "") + letters(" ".join(cue.lines))
+    return {name: "".join(sorted(text)) for name, text in shown.items()}
+
+
+@unhurried
+@given(hostile_segments(), some_rules, some_names)
+def test_captions_keep_every_rule_and_show_every_letter_of_its_speaker(
+    segments: list[FusedSegment], rules: CaptionRules, names: dict[str, str]
+) -> None:
+    cues = caption_cues(segments, rules, names)
+    assert check_captions(cues, rules) == []
+    assert shown_by(cues) == said_by(segments, names)
+
+
+@unhurried
+@given(hostile_segments(), some_rules, some_names)
+def test_labelled_captions_keep_every_rule_too(
+    segments: list[FusedSegment], rules: CaptionRules, names: dict[str, str]
+) -> None:
+    cues = caption_cues(segments, rules, names, labelled=True)
+    assert check_captions(cues, rules) == []
+    plain = caption_cues(segments, rules, names)
+    assert sum(len(letters("".join(c.lines))) for c in cues) >= sum(
+        len(letters("".join(c.lines))) for c in plain
+    )
+
+
+def times_and_lines(cues: tuple[Cue, ...]) -> list[tuple[int, int, tuple[str, ...]]]:
+    return [(cue.start_ms, cue.end_ms, cue.lines) for cue in cues]
+
+
+@unhurried
+@given(hostile_segments(), some_names)
+@example([fused_segment([word("-->", 0, 1)])], {"person-1": "a\n--> <b>"})
+@example([fused_segment([word("x", 0, 1)])], {"person-1": "a--"})
+@example([fused_segment([word("<script>", 0, 1)]), fused_segment([word("x", 1, 2)], "person-2")], {})
+def test_webvtt_gives_back_what_was_put_in(segments: list[FusedSegment], names: dict[str, str]) -> None:
+    cues = caption_cues(segments, names=names)
+    read = read_webvtt(to_webvtt(cues))
+    assert [(c.start_ms, c.end_ms, c.lines, c.voice) for c in read] == [
+        (c.start_ms, c.end_ms, c.lines, c.speaker) for c in cues
+    ]
+
+
+@unhurried
+@given(hostile_segments(), some_names)
+def test_ttml_gives_back_what_was_put_in(segments: list[FusedSegment], names: dict[str, str]) -> None:
+    cues = caption_cues(segments, names=names)
+    read = read_ttml(to_ttml(cues, "en-GB"))
+    assert [(c.start_ms, c.end_ms, c.lines, c.voice) for c in read] == [
+        (c.start_ms, c.end_ms, c.lines, c.speaker) for c in cues
+    ]
+
+
+@unhurried
+@given(hostile_segments(), some_names)
+def test_srt_gives_back_what_was_put_in_but_for_look_alikes(
+    segments: list[FusedSegment], names: dict[str, str]
+) -> None:
+    cues = caption_cues(segments, names=names, labelled=True)
+    read = read_srt(to_srt(cues))
+    shown = [
+        ReadCue(c.start_ms, c.end_ms, tuple(line.translate(SRT_LOOK_ALIKES) for line in c.lines))
+        for c in cues
+    ]
+    assert read == shown
+
+
+@unhurried
+@given(hostile_segments(), some_names)
+def test_plain_text_has_one_line_a_segment(segments: list[FusedSegment], names: dict[str, str]) -> None:
+    lines = to_plain_text(segments, names).split("\n")
+    assert lines.pop() == ""
+    assert len(lines) == sum(bool(clean(segment.text)) for segment in segments)
+    assert all(line == clean(line) for line in lines)
+
+
+@pytest.mark.parametrize(("write", "empty"), [(to_webvtt, "WEBVTT\n"), (to_srt, "")])
+def test_silence_gives_an_empty_file(write: object, empty: str) -> None:
+    assert callable(write)
+    assert write(caption_cues([])) == empty
+    assert read_ttml(to_ttml([])) == []
+    assert to_plain_text([]) == ""
+
+
+@unhurried
+@given(sentences(min_words=1, max_words=40))
+def test_the_speech_of_one_person_is_never_late(words: list[Word]) -> None:
+    """With words of at least 0.17 s only a caption's least duration can delay the next one."""
+    cues = caption_cues([fused_segment(words)])
+    starts = [round(w.start_s * 1000) for w in words]
+    for before, cue in itertools.pairwise([None, *cues]):
+        assert cue is not None
+        assert cue.start_ms in starts or (before is not None and before.duration_ms == 834)
+
+
+def lines_of(text: str, each_s: float = 0.3) -> list[tuple[str, ...]]:
+    return [cue.lines for cue in caption_cues([fused_segment(spoken(text, each_s=each_s))])]
+
+
+def test_a_line_that_has_room_is_not_broken() -> None:
+    assert lines_of("this all fits on one line of a caption") == [("this all fits on one line of a caption",)]
+
+
+def test_lines_break_after_punctuation_and_before_conjunctions() -> None:
+    assert lines_of("We could have gone home, you know that we all wanted") == [
+        ("We could have gone home,", "you know that we all wanted")
+    ]
+    assert lines_of("She brought her brother along and nobody minded it") == [
+        ("She brought her brother along", "and nobody minded it")
+    ]
+
+
+def test_captions_end_with_sentences() -> None:
+    said = (
+        "This is what the man told everybody in town. Nobody believed a single word of it but they listened."
+    )
+    assert [" ".join(lines) for lines in lines_of(said)] == [
+        "This is what the man told everybody in town.",
+        "Nobody believed a single word of it but they listened.",
+    ]
+    assert lines_of("Yes. I do.") == [("Yes. I do.",)]
+
+
+@pytest.mark.parametrize("number", ["25", "3,500", "seven", "$40", "21st"])
+def test_a_number_stays_with_its_noun(number: str) -> None:
+    """Whatever its place in a long sentence."""
+    filler = (
+        "walking slowly through empty gardens while something moved behind broken windows yesterday evening"
+    )
+    for at in range(1, 12):
+        words = filler.split()
+        words[at:at] = [number, "horses"]
+        cues = lines_of(" ".join(words))
+        rows = [line for cue in cues for line in cue]
+        assert any(f"{number} horses" in row for row in rows), rows
+
+
+def test_lines_are_balanced() -> None:
+    for first, second in lines_of("everybody wondered whether somebody else understood everything", 0.3):
+        assert abs(len(first) - len(second)) <= 12
+
+
+def test_long_speech_without_pauses_is_cut_before_seven_seconds() -> None:
+    cues = caption_cues([fused_segment(spoken("very slow speech that goes on for long", each_s=2.5))])
+    assert len(cues) >= 3
+    assert all(cue.duration_ms <= 7000 for cue in cues)
+
+
+def test_a_short_word_stays_its_least_time_and_longer_to_be_read_where_there_is_a_pause() -> None:
+    [cue] = caption_cues([fused_segment([word("Yes", 1.0, 1.2)])])
+    assert (cue.start_ms, cue.end_ms) == (1000, 1834)
+    [cue] = caption_cues([fused_segment(spoken("extraordinarily quick understatement", 1.0, 0.1))])
+    assert cue.end_ms - cue.start_ms == CaptionRules().reading_ms(36)
+
+
+def test_reading_time_gives_way_to_the_next_words() -> None:
+    fast = fused_segment(spoken("extraordinarily quick understatement", 1.0, 0.35))
+    following = fused_segment([word("Indeed", 2.3, 2.6)], "person-2")
+    first, second = caption_cues([fast, following])
+    assert (first.end_ms, second.start_ms) == (2220, 2300)
+
+
+def test_two_people_at_once_take_turns_and_the_second_comes_late() -> None:
+    one = fused_segment(spoken("I never said that you were wrong", 1.0, 0.3), "person-1")
+    other = fused_segment(spoken("you always say that I am wrong", 1.1, 0.3), "person-2")
+    first, second = caption_cues([one, other])
+    assert (first.speaker, second.speaker) == ("person-1", "person-2")
+    assert second.start_ms - 1100 <= CaptionRules().max_delay_ms
+    assert first.end_ms + 80 == second.start_ms
+
+
+def test_labels_name_a_speaker_where_the_speaker_changes() -> None:
+    segments = [
+        fused_segment(spoken("hello", 0), "person-1"),
+        fused_segment(spoken("again", 3), "person-1"),
+        fused_segment(spoken("good morning", 6), "person-2"),
+    ]
+    cues = caption_cues(segments, names={"person-2": "Ana"}, labelled=True)
+    assert [cue.lines for cue in cues] == [("person-1: hello",), ("again",), ("Ana: good morning",)]
+    alone = caption_cues(segments[:2], labelled=True)
+    assert [cue.lines for cue in alone] == [("hello",), ("again",)]
+
+
+def test_captions_of_interrupted_speakers_all_have_labels() -> None:
+    long = fused_segment(
+        spoken("this goes on and on for longer than any one caption could ever possibly hold", 0)
+    )
+    other = fused_segment(spoken("stop", 1.0), "person-2")
+    assert all(": " in cue.lines[0] for cue in caption_cues([long, other], labelled=True))
+
+
+def test_chinese_and_japanese_are_set_without_spaces_and_two_columns_wide() -> None:
+    words = [
+        word(c, at * 0.2, at * 0.2 + 0.2)
+        for at, c in enumerate("今日は天気がいいから散歩しましょう、と彼は言いました。")
+    ]
+    [cue] = caption_cues([fused_segment(words)])
+    assert cue.lines == ("今日は天気がいいから散歩しましょう、", "と彼は言いました。")
+    assert width(cue.lines[0]) == 36
+
+
+def test_korean_keeps_its_spaces() -> None:
+    assert lines_of("안녕하세요 여러분") == [("안녕하세요 여러분",)]
+
+
+def test_a_word_longer_than_a_line_is_cut_between_letters_not_from_their_marks() -> None:
+    cut = list(pieces("e\u0301" * 50, 42))
+    assert [width(piece) for piece in cut] == [42, 8]
+    assert all(not piece.startswith("\u0301") for piece in cut)
+    assert "".join(pieces("👩\u200d👧" * 30, 42)) == "👩\u200d👧" * 30
+    assert list(pieces("漢" * 21 + "。字", 42)) == ["漢" * 20, "漢。字"]
+
+
+def test_direction_overrides_are_taken_out_and_marks_stay() -> None:
+    assert clean("a\u202eb\u2066c\u200fd") == "abc\u200fd"
+    assert is_right_to_left("12 שלום a")
+    assert not is_right_to_left("hello שלום")
+    rtl = to_ttml(caption_cues([fused_segment([word("שלום", 0, 1)])]))
+    assert 'tts:direction="rtl"' in rtl
+
+
+def test_a_language_that_is_none_is_written_as_unknown() -> None:
+    assert 'xml:lang="de-CH"' in to_ttml([], "de-CH")
+    assert 'xml:lang=""' in to_ttml([], 'en" onload="x')
+
+
+def test_hours_may_have_more_than_two_digits() -> None:
+    cues = [Cue(360_000_000, 360_001_000, "", ("late",))]
+    assert "100:00:00.000 --> 100:00:01.000" in to_webvtt(cues)
+    assert read_ttml(to_ttml(cues))[0].start_ms == 360_000_000
+
+
+GOOD = Cue(1000, 3000, "person-1", ("Hello there,", "this is a second line that is rather long"))
+
+
+def rules_broken(*cues: Cue) -> set[str]:
+    return {problem.rule for problem in check_captions(cues)}
+
+
+def test_the_linter_finds_nothing_in_good_captions() -> None:
+    good = replace(GOOD, end_ms=5000)
+    assert check_captions([good, replace(GOOD, start_ms=5080, end_ms=9000)]) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "rule"),
+    [
+        (replace(GOOD, lines=("x" * 43,)), "line length"),
+        (replace(GOOD, lines=("漢" * 22,)), "line length"),
+        (replace(GOOD, lines=("a" * 30, "b" * 30, "c" * 30)), "line count"),
+        (replace(GOOD, lines=()), "text"),
+        (replace(GOOD, lines=("",)), "text"),
+        (replace(GOOD, lines=("a\x07b",)), "text"),
+        (replace(GOOD, lines=(" a",)), "text"),
+        (replace(GOOD, speaker="a\nb"), "text"),
+        (replace(GOOD, lines=("Hello", "there")), "needless break"),
+        (
+            replace(GOOD, lines=("he found as many as 25", "horses that nobody else had seen")),
+            "number and noun",
+        ),
+        (replace(GOOD, end_ms=1833), "duration"),
+        (replace(GOOD, end_ms=8001), "duration"),
+        (replace(GOOD, end_ms=1000), "duration"),
+        (replace(GOOD, start_ms=-1000), "order"),
+        (replace(GOOD, end_ms=3000), "reading speed"),
+    ],
+)
+def test_the_linter_finds_each_broken_rule(broken: Cue, rule: str) -> None:
+    assert rule in rules_broken(broken)
+    assert rule in rules_broken(replace(GOOD, start_ms=-9000, end_ms=-3000), broken)
+
+
+@pytest.mark.parametrize("end", ["25.", "25,", "seven.", "25 and", "route", "x25"])
+def test_a_break_behind_a_number_that_counts_nothing_is_fine(end: str) -> None:
+    lines = (f"he found as many as {end}", "Horses that nobody else had seen")
+    assert rules_broken(replace(GOOD, lines=lines, end_ms=6000)) == set()
+
+
+def test_the_linter_finds_captions_too_close_or_over_each_other() -> None:
+    first = replace(GOOD, end_ms=5000)
+    assert rules_broken(first, replace(GOOD, start_ms=5079, end_ms=9000)) == {"gap"}
+    assert rules_broken(first, replace(GOOD, start_ms=4999, end_ms=9000)) == {"order"}
+
+
+def test_a_caption_may_be_fast_where_the_next_one_leaves_no_room() -> None:
+    assert rules_broken(GOOD, replace(GOOD, start_ms=3080, end_ms=8000)) == set()
+    assert rules_broken(GOOD, replace(GOOD, start_ms=3500, end_ms=8000)) == {"reading speed"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_line_chars": 9},
+        {"max_lines": 0},
+        {"max_chars_per_s": 0.0},
+        {"min_duration_ms": 8000},
+        {"min_gap_ms": -1},
+    ],
+)
+def test_rules_that_no_caption_could_keep_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        CaptionRules(**wrong)

@@ -1,0 +1,107 @@
+"""Confidences: calibrated, weighed by noise, put together."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lambdas.fusion.confidence import Calibration, Hearing, NoiseCurve, agreed, contested, fitted_calibration
+from lambdas.fusion.readings import NoiseStretch
+from lambdas.fusion.wording import difference, joined, plain
+
+shares = st.floats(0, 1)
+open_shares = st.floats(0.001, 0.999)
+unhurried = settings(deadline=None)
+
+
+@unhurried
+@given(shares)
+def test_a_source_that_is_believed_keeps_its_confidence(stated: float) -> None:
+    assert Calibration().probability(stated) == pytest.approx(stated, abs=2e-4)
+
+
+@unhurried
+@given(shares, shares, st.floats(0.1, 4), st.floats(-3, 3))
+def test_calibration_keeps_the_order_and_the_range(
+    one: float, other: float, slope: float, offset: float
+) -> None:
+    calibration = Calibration(slope, offset)
+    low, high = sorted((one, other))
+    assert 0 < calibration.probability(low) <= calibration.probability(high) < 1
+
+
+def test_a_calibration_is_found_again() -> None:
+    """A source that overstates: of the words it gives 0.9, far fewer are right."""
+    true = Calibration(0.6, -0.5)
+    shake = random.Random(1)
+    stated = [shake.uniform(0.02, 0.98) for _ in range(4000)]
+    right = [shake.random() < true.probability(confidence) for confidence in stated]
+    found = fitted_calibration(stated, right)
+    assert found.slope == pytest.approx(true.slope, abs=0.08)
+    assert found.offset == pytest.approx(true.offset, abs=0.08)
+
+
+def test_a_fit_that_separates_perfectly_stays_finite() -> None:
+    found = fitted_calibration([0.1, 0.2, 0.8, 0.9], [False, False, True, True])
+    assert 1 < found.slope < 50
+    assert math.isfinite(found.offset)
+
+
+@pytest.mark.parametrize("right", [[], [True], [False, False]])
+def test_a_fit_needs_right_and_wrong_words(right: list[bool]) -> None:
+    with pytest.raises(ValueError, match="needs right ones and wrong ones"):
+        fitted_calibration([0.5] * len(right), right)
+
+
+@unhurried
+@given(open_shares, open_shares)
+def test_agreement_helps_and_contest_harms(one: float, other: float) -> None:
+    assert max(one, other) <= agreed(one, other) <= 1
+    assert 0 < contested(one, other) <= one + 1e-12
+    assert contested(one, other) + contested(other, one) <= 1 + 1e-12
+
+
+def test_the_sound_is_worth_what_the_embedded_model_makes_of_it() -> None:
+    hearing = Hearing()
+    assert hearing.worth(None) == 1
+    for snr_db, accuracy in ((10, 0.89), (0, 0.72), (-10, 0.37)):
+        assert hearing.worth(snr_db) == pytest.approx(accuracy, abs=0.04)
+
+
+def test_noise_counts_where_it_was_measured() -> None:
+    curve = NoiseCurve([NoiseStretch(10, 20, 3.0), NoiseStretch(0, 5, 30.0)])
+    assert [curve.snr_db(time_s) for time_s in (-1, 2, 7, 15, 25)] == [None, 30.0, None, 3.0, None]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Hello,", "hello"),
+        ("Don’t", "don't"),
+        ("ＡＢＣ", "abc"),
+        ("Straße", "STRASSE"),
+        ("well-known", "wellknown"),
+    ],
+)
+def test_spelling_makes_no_other_word(one: str, other: str) -> None:
+    assert plain(one) == plain(other)
+    assert difference(one, other) == 0
+
+
+@unhurried
+@given(st.text(max_size=8), st.text(max_size=8))
+def test_difference_is_a_share_and_even(one: str, other: str) -> None:
+    assert 0 <= difference(one, other) <= 1
+    assert difference(one, other) == difference(other, one)
+    assert (difference(one, other) == 0) == (plain(one) == plain(other))
+
+
+def test_words_are_joined_as_their_script_joins_them() -> None:
+    assert (
+        joined(["今日", "は", "OK", "です。", "hello", "world", "สวัสดี", "ครับ"])
+        == "今日は OK です。 hello world สวัสดีครับ"
+    )
