@@ -102,6 +102,8 @@ class _SceneBuilder:
 class ContainerPerception(_SceneBuilder):
     """Decodes a container, follows the faces in it and cuts out their mouths."""
 
+    sees_faces = True
+
     def __init__(
         self,
         pipe: BytePipe,
@@ -263,6 +265,8 @@ def _face_box(frame: GreyFrame, box: Box) -> FaceBox:
 
 class ElementaryPerception(_SceneBuilder):
     """Takes crops and sound as a client cut them."""
+
+    sees_faces = False
 
     def __init__(self, intake: Intake[Elementary], options: RecognitionOptions, limit_s: float) -> None:
         super().__init__(options)

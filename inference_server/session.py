@@ -75,6 +75,11 @@ class Perception(Protocol):
         ...
 
     @property
+    def sees_faces(self) -> bool:
+        """Whether it sees whole faces with their landmarks, or mouth crops alone."""
+        ...
+
+    @property
     def faces_now(self) -> int:
         """Faces in the latest picture."""
         ...
@@ -141,7 +146,9 @@ class Session:
         self._options, self._backend = options, backend
         self._emit_event, self._wait_for_room = emit, wait_for_room
         self._endpointing = EndpointingOptions.of(options.endpointing)
-        self._lip_endpointing = self._endpointing.for_lips()
+        self._lip_endpointing = (
+            self._endpointing.for_lips() if perception.sees_faces else self._endpointing.for_crops()
+        )
         self._search = SearchOptions(
             options.beam_size, options.length_penalty, options.max_alternatives, options.word_times
         )

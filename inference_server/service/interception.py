@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -13,12 +14,12 @@ from grpc import aio
 Context = aio.ServicerContext[Any, Any]
 
 
-class CallInterceptor(aio.ServerInterceptor):
+class CallInterceptor(aio.ServerInterceptor, ABC):
     """Runs each call inside ``around``."""
 
+    @abstractmethod
     def around(self, details: grpc.HandlerCallDetails, context: Context) -> AbstractAsyncContextManager[None]:
         """What a call runs in: entered before its handler, left when it has ended, with what it raised."""
-        raise NotImplementedError
 
     async def intercept_service(
         self,

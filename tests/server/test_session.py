@@ -45,7 +45,7 @@ class ScriptedPerception:
     ) -> None:
         self.is_noisy = is_noisy
         self.scene, self.frames, self.sound, self.faces, self.loud = Scene(), frames, sound, faces, loud
-        self.has_sound, self.has_pictures = sound is not None, True
+        self.has_sound, self.has_pictures, self.sees_faces = sound is not None, True, True
         self.faces_now = self.faces_seen = len(faces)
         self.longest_sound = 0
         self.tracks: dict[int, FaceTrack | None] = {}
