@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import time
@@ -105,7 +106,12 @@ def until(is_so: Callable[[], bool], limit_s: float = 10.0) -> bool:
 def children() -> set[int]:
     """The processes that this one has started and not yet buried."""
     threads = (PROC / "self/task").iterdir()
-    return {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
+    found: set[int] = set()
+    for thread in threads:
+        # A thread may end while this one looks; then its children are another's, or gone.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.update(int(pid) for pid in (thread / "children").read_text().split())
+    return found
 
 
 def status(pid: int) -> dict[str, str]:
