@@ -235,21 +235,21 @@ class _Mouth:
         if face is not None:
             self.last_seen = frame.index
         landmarks = None if face is None else face.landmarks
-        self._add(self._cropper.push(frame.index, frame.pixels, landmarks))
-        self.track.speaking.extend(self._activity.push(frame.index, landmarks))
+        crops = self._kept(self._cropper.push(frame.index, frame.pixels, landmarks))
+        self.track.speaking.extend(self._activity.push(frame.index, landmarks, crops))
         if face is not None and frame.index >= self._next_box:
             self._next_box = frame.index + FACE_BOX_EVERY_FRAMES
             self.track.boxes.append(_face_box(frame, face.box))
 
     def end(self) -> None:
         """The face is gone: what was filled in since it was last seen is not kept."""
-        self._add(self._cropper.flush())
-        self.track.speaking.extend(self._activity.finish())
+        self.track.speaking.extend(self._activity.finish(self._kept(self._cropper.flush())))
         self.track.end_at(self.last_seen + 1)
 
-    def _add(self, crops: Iterable[MouthCrop]) -> None:
+    def _kept(self, crops: Iterable[MouthCrop]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for crop in crops:
             self.track.add_crop(crop.frame_index, crop.pixels)
+            yield crop.frame_index, crop.pixels
 
 
 def _face_box(frame: GreyFrame, box: Box) -> FaceBox:

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.add_argument("--threads", type=int, default=2)
     train.add_argument("--begin-with", type=Path, metavar="MODEL", help="model file to take weights from")
+    train.add_argument("--learning-rate", type=float, default=1.5e-3, help="the highest of the run")
     train.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     export = commands.add_parser("export", help="write the model of a run to a file of its own")
     export.add_argument("--out", type=Path, required=True, help="folder of the run")
@@ -102,6 +103,7 @@ def _train(options: argparse.Namespace) -> None:
         device=options.device,
         threads=options.threads,
         begin_with=options.begin_with,
+        learning_rate=options.learning_rate,
     )
     train_embedded(options.out, options.data, training, _report)
 

@@ -23,7 +23,7 @@ SILENCE = 0
 
 CLEAN_SHARE = 0.2
 NOISE_SHARES = {NoiseKind.BABBLE: 0.5, NoiseKind.WHITE: 0.25, NoiseKind.SPEECH_SHAPED: 0.25}
-LOWEST_SNR_DB, HIGHEST_SNR_DB = -15.0, 20.0
+LOWEST_SNR_DB, HIGHEST_SNR_DB = -20.0, 15.0
 MOST_VOICES_IN_BABBLE = 8
 
 # How far a crop may be off: of the face's alignment in a real clip, and from frame to frame.

@@ -1,6 +1,6 @@
 """Held-out clips to measure a model with through the whole service: whole pictures, a manifest with every word's time.
 
-People and sentences are the test split's, which no training saw. ``gorggle evaluate FOLDER/manifest.jsonl`` reads them.
+People and sentences are the test split's, which no training saw; or the validation split's, to choose settings on. ``gorggle evaluate FOLDER/manifest.jsonl`` reads them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SENTENCES_PER_CLIP = {1: 4, 2: 6}  # by the number of speakers
 SIZE_PX = {1: (640, 480), 2: (1280, 720)}
 # Longer than the pause at which the service ends an utterance.
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.6, 1.2
-# Behind the people of the rendered test utterances.
-FIRST_CLIP_SEED = FIRST_SPEAKER_SEED[Split.TEST] + 100_000
+# Other people than those of the rendered utterances of any split.
+FIRST_CLIP_SEED = {Split.VALIDATION: 3_000_000, Split.TEST: FIRST_SPEAKER_SEED[Split.TEST] + 100_000}
 # Far more clips of one kind than anybody renders: each kind has people of its own.
 SEEDS_PER_KIND = 50_000
 
@@ -42,6 +42,7 @@ class ClipPlan:
     speakers: int
     number: int
     sentences: int
+    split: Split = Split.TEST
 
     @property
     def name(self) -> str:
@@ -52,15 +53,17 @@ class ClipPlan:
     def speaker_seeds(self) -> tuple[int, ...]:
         """Of the people in it, from left to right; nobody is in two clips."""
         kind = list(Corpus).index(self.corpus) * len(SIZE_PX) + self.speakers - 1
-        first = FIRST_CLIP_SEED + kind * SEEDS_PER_KIND + self.number * self.speakers
+        first = FIRST_CLIP_SEED[self.split] + kind * SEEDS_PER_KIND + self.number * self.speakers
         return tuple(range(first, first + self.speakers))
 
 
-def plans(corpora: Sequence[Corpus], sentences: int, speakers: int) -> list[ClipPlan]:
+def plans(
+    corpora: Sequence[Corpus], sentences: int, speakers: int, split: Split = Split.TEST
+) -> list[ClipPlan]:
     """The clips that hold so many sentences of each corpus; the last one of each may be shorter."""
     most = SENTENCES_PER_CLIP[speakers]
     return [
-        ClipPlan(corpus, speakers, number, min(most, sentences - number * most))
+        ClipPlan(corpus, speakers, number, min(most, sentences - number * most), split)
         for corpus in corpora
         for number in range(-(-sentences // most))
     ]
@@ -75,7 +78,7 @@ def scene_of(plan: ClipPlan) -> Scene:
         own_rng = np.random.default_rng(seed)
         speakers.append(Speaker.random(own_rng))
         voices.append(Voice.random(own_rng))
-    sentences = [random_sentence(Split.TEST, rng, plan.corpus) for _ in range(plan.sentences)]
+    sentences = [random_sentence(plan.split, rng, plan.corpus) for _ in range(plan.sentences)]
     turns = [(index % plan.speakers, " ".join(sentence)) for index, sentence in enumerate(sentences)]
     pause_s = float(rng.uniform(SHORTEST_PAUSE_S, LONGEST_PAUSE_S))
     return dialogue(speakers, voices, turns, pause_s, SIZE_PX[plan.speakers], rng)
@@ -93,7 +96,7 @@ def entry_of(plan: ClipPlan, scene: Scene) -> dict[str, Any]:
             {
                 **sentence,
                 "text": sentence["text"].lower(),
-                "speaker": f"test-{seeds[sentence['speaker']]}",
+                "speaker": f"{plan.split.value}-{seeds[sentence['speaker']]}",
                 "words": [{**word, "text": word["text"].lower()} for word in sentence["words"]],
             }
             for sentence in told["sentences"]
@@ -110,6 +113,7 @@ def write_held_out(
     corpora: Sequence[Corpus] = (Corpus.GRID,),
     two_speakers: bool = False,
     workers: int = 1,
+    split: Split = Split.TEST,
 ) -> Path:
     """Render clips and write their manifest and lexicon; clips that are there from an earlier call are kept.
 
@@ -120,12 +124,13 @@ def write_held_out(
         corpora: kinds of sentences; they are the groups of the manifest.
         two_speakers: two people side by side take turns; otherwise each clip shows one.
         workers: processes that render.
+        split: whose people and sentences.
 
     Returns:
         The manifest's path.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = plans(corpora, sentences, 2 if two_speakers else 1)
+    chosen = plans(corpora, sentences, 2 if two_speakers else 1, split)
     tasks = [(folder, plan) for plan in chosen]
     lines: list[str] = []
     with multiprocessing.get_context("spawn").Pool(workers, initializer=_settle) as pool:
@@ -170,6 +175,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--two-speakers", action="store_true", help="two people side by side take turns, 1280x720"
     )
+    parser.add_argument(
+        "--split",
+        choices=[Split.VALIDATION.value, Split.TEST.value],
+        default=Split.TEST.value,
+        help="whose people and sentences: test to measure, validation to choose settings on (default: test)",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
 
 
@@ -184,6 +195,7 @@ def run(options: argparse.Namespace, report: Callable[[str], None]) -> None:
         corpora=[Corpus(name) for name in options.corpus],
         two_speakers=options.two_speakers,
         workers=options.workers,
+        split=Split(options.split),
     )
     print(manifest)
 

@@ -19,12 +19,15 @@ SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
 
 # The endpointer leaves a quarter of a second around speech; a user's own clip may leave more, or nothing.
 MOST_SILENCE_S = 0.6
-# Two utterances closer than this reach the model as one: the endpointer's pause.
-MOST_PAUSE_S = 0.4
-LONGEST_S = 6.0
+# Sentences reach the model as one where the endpointer finds no pause between them. From sound that takes a short
+# pause; lips that rest look much like lips that speak slowly, and hold longer pauses.
+SHORT_PAUSE_S, LONG_PAUSE_S = 0.4, 1.5
+LONG_PAUSE_SHARE = 0.5
+LONGEST_S = 12.0
 
-# The share of utterances that are a stretch of a sentence, and of those that are two sentences on end.
-SPAN_SHARE, PAIR_SHARE = 0.15, 0.2
+# The share of utterances that are a stretch of a sentence, and of those that are so many sentences on end.
+SPAN_SHARE = 0.15
+SEVERAL_SHARES = {2: 0.2, 3: 0.1, 4: 0.05}
 PHRASE_SHARE = 0.5  # the rest are commands of the GRID grammar
 FIRST_PHRASE_SPEAKER = 50_000  # in the validation and test splits: other people than those of the commands
 
@@ -59,7 +62,7 @@ class Utterance:
 def rendered_utterance(split: Split, index: int, corpus: Corpus = Corpus.GRID) -> Utterance:
     """The utterance of that number, always the same: each has its own sentence, voice and face.
 
-    Training mixes both corpora, and has stretches of sentences and pairs of sentences too, for the model to learn to
+    Training mixes both corpora, and has stretches of sentences and several on end too, for the model to learn to
     stop where speech stops; the other splits have one whole sentence of their corpus each.
     """
     seed = FIRST_SPEAKER_SEED[split] + index + (FIRST_PHRASE_SPEAKER if corpus is Corpus.PHRASES else 0)
@@ -69,12 +72,12 @@ def rendered_utterance(split: Split, index: int, corpus: Corpus = Corpus.GRID) -
 
 
 def utterance_of(sentences: list[Sentence], speaker_seed: int, rng: np.random.Generator) -> Utterance:
-    """Let one speaker say sentences one after the other, with short pauses and silence around them."""
+    """Let one speaker say sentences one after the other, as many as are not too long, with pauses and silence around."""
     speaker_rng = np.random.default_rng(speaker_seed)
     speaker, voice = Speaker.random(speaker_rng), Voice.random(speaker_rng)
     speech = _joined([_spoken(sentence, voice) for sentence in sentences], rng)
     if speech.duration_s > LONGEST_S and len(sentences) > 1:
-        return utterance_of(sentences[:1], speaker_seed, rng)
+        return utterance_of(sentences[:-1], speaker_seed, rng)
     frames = math.ceil(speech.duration_s * FRAME_RATE_HZ)
     motion = mouth_motion(speech.phonemes, frames / FRAME_RATE_HZ, rng, speaker.style)
     frames = len(motion)
@@ -86,13 +89,12 @@ def utterance_of(sentences: list[Sentence], speaker_seed: int, rng: np.random.Ge
 
 def _training_sentences(rng: np.random.Generator) -> list[Sentence]:
     corpus = Corpus.PHRASES if rng.random() < PHRASE_SHARE else Corpus.GRID
-    kind = rng.random()
-    sentence = random_sentence(Split.TRAIN, rng, corpus)
-    if kind < SPAN_SHARE:
-        return [random_span(sentence, rng)]
-    if kind < SPAN_SHARE + PAIR_SHARE:
-        return [sentence, random_sentence(Split.TRAIN, rng, corpus)]
-    return [sentence]
+    counts = [1, *SEVERAL_SHARES]
+    shares = [1 - sum(SEVERAL_SHARES.values()), *SEVERAL_SHARES.values()]
+    sentences = [random_sentence(Split.TRAIN, rng, corpus) for _ in range(int(rng.choice(counts, p=shares)))]
+    if len(sentences) == 1 and rng.random() < SPAN_SHARE / shares[0]:
+        return [random_span(sentences[0], rng)]
+    return sentences
 
 
 def _spoken(sentence: Sentence, voice: Voice) -> Speech:
@@ -107,9 +109,8 @@ def _joined(parts: list[Speech], rng: np.random.Generator) -> Speech:
     phonemes: list[TimedPhoneme] = []
     pieces: list[NDArray[np.int16]] = []
     samples = 0
-    most_silence_s = [MOST_SILENCE_S, *[MOST_PAUSE_S] * (len(parts) - 1)]
-    for part, most_s in zip(parts, most_silence_s, strict=True):
-        pieces.append(_silence(rng.uniform(0, most_s)))
+    for number, part in enumerate(parts):
+        pieces.append(_silence(_pause_s(rng) if number else rng.uniform(0, MOST_SILENCE_S)))
         start_s = (samples + len(pieces[-1])) / SAMPLE_RATE_HZ
         words += [
             replace(word, start_s=word.start_s + start_s, end_s=word.end_s + start_s) for word in part.words
@@ -124,6 +125,11 @@ def _joined(parts: list[Speech], rng: np.random.Generator) -> Speech:
     pieces.append(_silence(rng.uniform(0, MOST_SILENCE_S)))
     waveform = np.concatenate(pieces)
     return Speech(waveform, tuple(words), tuple(phonemes), len(waveform) / SAMPLE_RATE_HZ)
+
+
+def _pause_s(rng: np.random.Generator) -> float:
+    long = rng.random() < LONG_PAUSE_SHARE
+    return float(rng.uniform(0, LONG_PAUSE_S if long else SHORT_PAUSE_S))
 
 
 def _silence(duration_s: float) -> NDArray[np.int16]:

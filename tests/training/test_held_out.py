@@ -38,6 +38,11 @@ def test_nobody_is_in_two_clips_or_in_the_training() -> None:
         for seed in plan.speaker_seeds
     ]
     assert len(set(seeds)) == len(seeds)
+    chosen_on = {
+        seed for plan in plans(list(Corpus), 600, 2, Split.VALIDATION) for seed in plan.speaker_seeds
+    }
+    assert min(chosen_on) > DEMO_SPEAKER_SEED + 100_000
+    assert not chosen_on & set(seeds)
     # The rendered test utterances take one person each from the first on; there are far fewer of them.
     assert min(seeds) > FIRST_SPEAKER_SEED[Split.TEST] + 50_000
     assert max(seeds) < DEMO_SPEAKER_SEED

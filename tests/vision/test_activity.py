@@ -12,11 +12,8 @@ from inference_server.vision.activity import (
     CropActivity,
     LipActivity,
     MovementMeter,
-    crop_movement,
     lip_shape,
-    mouth_movement,
     sound_agreement,
-    speaking_probability,
 )
 from inference_server.vision.mouth import crop_mouths, mean_face
 from inference_server.vision.tracks import FaceTracker
@@ -40,14 +37,26 @@ def talk(person: str) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
     return landmarks, crop_mouths(np.stack(frames), landmarks, mean_face())
 
 
+def movement_of(landmarks: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    meter = MovementMeter()
+    values = [
+        value for index, points in enumerate(landmarks) for value in meter.push(index, lip_shape(points))
+    ]
+    return np.array(values + meter.finish())
+
+
 @pytest.mark.parametrize("person", ["astronaut", "hopper"])
 def test_lips_that_speak_are_told_from_lips_that_rest_on_a_head_that_moves(person: str) -> None:
-    probability = speaking_probability(mouth_movement(talk(person)[0]))
-    assert probability.shape == (FRAMES,)
-    assert probability.dtype == np.float32
-    assert (probability[50:100] > 0.5).mean() > 0.9
-    assert (probability[:30] < 0.5).all()
-    assert (probability[120:] < 0.5).all()
+    landmarks, crops = talk(person)
+    activity = LipActivity()
+    probability: list[float] = []
+    for index, (points, crop) in enumerate(zip(landmarks, crops, strict=True)):
+        probability += activity.push(index, points, [(index, crop)])
+    probability += activity.finish([])
+    assert len(probability) == FRAMES
+    assert (np.array(probability[50:100]) > 0.5).mean() > 0.9
+    assert max(probability[:30]) < 0.5
+    assert max(probability[120:]) < 0.5
 
 
 @pytest.mark.parametrize("person", ["astronaut", "hopper"])
@@ -61,31 +70,47 @@ def test_crops_alone_tell_speaking_from_resting(person: str) -> None:
     assert (probability[120:] < 0.5).all()
 
 
-def test_probabilities_that_come_one_by_one_are_those_of_the_whole() -> None:
-    landmarks = talk("astronaut")[0]
-    activity = LipActivity()
-    values: list[float] = []
+def test_a_probability_comes_four_frames_after_its_crop_however_late_that_is() -> None:
+    landmarks, crops = talk("astronaut")
+    prompt, late = LipActivity(), LipActivity()
+    first, second = [], []
     for index, points in enumerate(landmarks):
-        values += activity.push(500 + index, points)
-        assert len(values) == max(0, index - 5)
-    values += activity.finish()
-    np.testing.assert_allclose(values, speaking_probability(mouth_movement(landmarks)), rtol=1e-6)
+        first += prompt.push(500 + index, points, [(500 + index, crops[index])])
+        second += late.push(500 + index, points, [(500 + index - 6, crops[index - 6])] if index >= 6 else [])
+        assert len(first) == max(0, index - 3)
+        assert len(second) == max(0, index - 9)
+    first += prompt.finish([])
+    second += late.finish([(500 + index, crops[index]) for index in range(FRAMES - 6, FRAMES)])
+    assert len(first) == FRAMES
+    assert first == second
 
 
 def test_frames_without_a_face_keep_their_places() -> None:
-    landmarks = talk("astronaut")[0]
+    landmarks, crops = talk("astronaut")
     given = LipActivity()
     skipped = LipActivity()
     one, other = [], []
     for index, points in enumerate(landmarks):
         is_hidden = 60 <= index < 90
-        one += given.push(index, None if is_hidden else points)
-        other += [] if is_hidden else skipped.push(index, points)
-    one += given.finish()
-    other += skipped.finish()
+        seen = [] if is_hidden else [(index, crops[index])]
+        one += given.push(index, None if is_hidden else points, seen)
+        other += [] if is_hidden else skipped.push(index, points, seen)
+    one += given.finish([])
+    other += skipped.finish([])
     assert len(one) == FRAMES
     assert one == other
     assert max(one[70:80]) == 0
+
+
+def test_frames_after_the_last_crop_are_not_judged() -> None:
+    landmarks, crops = talk("astronaut")
+    activity = LipActivity()
+    values: list[float] = []
+    for index in range(60):
+        values += activity.push(index, landmarks[index] if index < 50 else None, [])
+    values += activity.finish(list(enumerate(crops[:50])))
+    assert len(values) == 50
+    assert activity.finish([]) == []
 
 
 def test_a_meter_that_ended_starts_anew() -> None:
@@ -109,9 +134,8 @@ def test_steady_change_is_not_movement() -> None:
 
 
 def test_nothing_gives_nothing() -> None:
-    assert mouth_movement([]).shape == (0,)
-    assert crop_movement([]).shape == (0,)
-    assert list(mouth_movement([None] * 9)) == [0.0] * 9
+    assert LipActivity().finish([]) == []
+    assert CropActivity().finish() == []
 
 
 def test_an_opened_mouth_is_measured_in_eye_distances() -> None:
@@ -133,8 +157,8 @@ def test_a_mouth_agrees_with_its_own_sound_at_a_small_shift(lag: int) -> None:
 def test_of_two_faces_the_one_that_moves_with_the_sound_agrees_more() -> None:
     sound = np.zeros(FRAMES, np.float32)
     sound[SPEECH] = 15
-    speaks = mouth_movement(talk("astronaut")[0])
-    rests = mouth_movement(talk("hopper")[0][: SPEECH.start] * 4)
+    speaks = movement_of(talk("astronaut")[0])
+    rests = movement_of(talk("hopper")[0][: SPEECH.start] * 4)
     assert sound_agreement(speaks, sound) > 0.7
     assert sound_agreement(speaks, sound) > sound_agreement(rests, sound) + 0.4
 
