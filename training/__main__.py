@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write the model of a run to a file of its own")
     export.add_argument("--out", type=Path, required=True, help="folder of the run")
     export.add_argument("--evaluation", type=Path, help="what `evaluate` wrote, for the card")
+    export.add_argument(
+        "--earlier-runs",
+        metavar="TEXT",
+        help="for the card: the runs that this one's first weights came from",
+    )
     held_out.add_arguments(
         commands.add_parser("clips", help="render clips of unseen speakers, with a manifest")
     )
@@ -72,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("white", "speech-shaped", "babble"),
         help="also in noise: of these kinds, or of all",
     )
+    evaluate.add_argument("--picture", type=Path, metavar="PNG", help="draw the error rates over noise")
     evaluate.add_argument("--threads", type=int, default=2)
     for command in (export, evaluate):
         command.add_argument("model", type=Path, help="model file (.safetensors)")
@@ -112,7 +118,7 @@ def _export(options: argparse.Namespace) -> None:
     from training.embedded import export
 
     evaluation = json.loads(options.evaluation.read_text()) if options.evaluation else None
-    export(options.out, options.model, evaluation)
+    export(options.out, options.model, evaluation, options.earlier_runs)
 
 
 def _clips(options: argparse.Namespace) -> None:
@@ -132,6 +138,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     model = load_model(options.model)
+    if options.picture and options.noise is None:
+        sys.exit("--picture draws error rates over noise: give --noise too")
     kinds = () if options.noise is None else options.noise or tuple(NoiseKind)
     conditions = (*CLEAN, *(condition for condition in IN_NOISE if condition.noise in kinds))
     measured = {}
@@ -142,6 +150,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         measured[corpus.value] = evaluation(
             model, store, conditions, options.sentences, options.beam, _report
         )
+    if options.picture:
+        from training.noise_curves import draw
+
+        draw(measured, options.picture)
     print(json.dumps(measured, indent=2))
 
 

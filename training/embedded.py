@@ -44,26 +44,31 @@ def train_embedded(out: Path, data: Path, options: TrainingOptions, report: Call
     run.train(report)
 
 
-def export(out: Path, path: Path, evaluation: dict[str, Any] | None = None) -> None:
+def export(
+    out: Path, path: Path, evaluation: dict[str, Any] | None = None, earlier_runs: str | None = None
+) -> None:
     """Write the averaged weights of a run, in half precision, as a model file with its card.
 
     Args:
         out: folder of the run.
         path: of the file to write.
         evaluation: what ``evaluate.evaluation`` measured, for the card.
+        earlier_runs: where the run's first weights came from, for the card; None if from nowhere.
     """
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
     tokenizer = train_tokenizer()
     config = small_config(len(tokenizer.units))
     network = AVHubertNetwork(config)
     network.load_state_dict(state["averaged"])
-    card = model_card(state["steps"], state["elapsed_s"] / 60, evaluation)
+    card = model_card(state["steps"], state["elapsed_s"] / 60, evaluation, earlier_runs)
     save_model(
         network, config, list(tokenizer.units), tokenizer.sentencepiece_model, card, path, dtype="float16"
     )
 
 
-def model_card(steps: int, minutes: float, evaluation: dict[str, Any] | None) -> dict[str, Any]:
+def model_card(
+    steps: int, minutes: float, evaluation: dict[str, Any] | None, earlier_runs: str | None = None
+) -> dict[str, Any]:
     """What the file says about itself; see ``inference_server.avhubert.card``."""
     card: dict[str, Any] = {
         "name": NAME,
@@ -84,7 +89,8 @@ def model_card(steps: int, minutes: float, evaluation: dict[str, Any] | None) ->
         "modalities": list(_MODALITIES.values()),
         "trained_on": (
             "rendered speakers: faces drawn by this project's renderer, speech by espeak-ng; "
-            f"{steps} steps in {minutes:.0f} minutes; no recording of any person"
+            f"{steps} steps in {minutes:.0f} minutes"
+            f"{f', begun with the weights of {earlier_runs}' if earlier_runs else ''}; no recording of any person"
         ),
     }
     if evaluation is not None:

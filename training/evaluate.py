@@ -46,7 +46,7 @@ CLEAN = tuple(
 IN_NOISE = tuple(
     Condition(modality, kind, snr_db)
     for kind in NoiseKind
-    for snr_db in (10.0, 0.0, -10.0)
+    for snr_db in (20.0, 10.0, 0.0, -10.0)
     for modality in (Modality.AUDIO_ONLY, Modality.AUDIO_VISUAL)
 )
 

@@ -128,8 +128,9 @@ def test_export_writes_the_averaged_weights_of_a_run(
     in_white_noise = {**measured, "condition": "white at 0 dB"}
     conditions = {"video only, clean": measured, "video only, white at 0 dB": in_white_noise}
     evaluation = {"grid": {"sentences": 7, "beam_size": 5, "conditions": conditions}}
-    export(tmp_path, tmp_path / "model.safetensors", evaluation)
+    export(tmp_path, tmp_path / "model.safetensors", evaluation, "an earlier run of 5 minutes")
     model = load_model(tmp_path / "model.safetensors")
+    assert "begun with the weights of an earlier run of 5 minutes" in model.card["trained_on"]
     (error_rate,) = model.card["error_rates"]
     assert error_rate["modality"] == "video"
     assert error_rate["word_error_rate_percent"] == 25.0
