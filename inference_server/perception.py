@@ -33,7 +33,7 @@ from inference_server.transcript import (
 )
 from inference_server.vision.activity import CropActivity, LipActivity
 from inference_server.vision.faces import Box, FaceFinder
-from inference_server.vision.mouth import MouthCrop, MouthCropper, mean_face
+from inference_server.vision.mouth import MouthCrop, MouthCropper, PromptMouthCropper, mean_face
 from inference_server.vision.tracks import FaceTracker, TrackedFace
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class _Mouth:
         self.track = track
         self.last_seen = track.start
         self._cropper = MouthCropper(mean_face(), max_gap_frames=MAX_ABSENCE_FRAMES)
-        self._activity = LipActivity()
+        self._prompt_cropper, self._activity = PromptMouthCropper(mean_face()), LipActivity()
         self._next_box = track.start
 
     def see(self, frame: GreyFrame, face: TrackedFace | None) -> None:
@@ -235,21 +235,22 @@ class _Mouth:
         if face is not None:
             self.last_seen = frame.index
         landmarks = None if face is None else face.landmarks
-        crops = self._kept(self._cropper.push(frame.index, frame.pixels, landmarks))
-        self.track.speaking.extend(self._activity.push(frame.index, landmarks, crops))
+        self._add(self._cropper.push(frame.index, frame.pixels, landmarks))
+        mouth = None if landmarks is None else self._prompt_cropper.cut(frame.pixels, landmarks)
+        self.track.speaking.extend(self._activity.push(frame.index, landmarks, mouth))
         if face is not None and frame.index >= self._next_box:
             self._next_box = frame.index + FACE_BOX_EVERY_FRAMES
             self.track.boxes.append(_face_box(frame, face.box))
 
     def end(self) -> None:
         """The face is gone: what was filled in since it was last seen is not kept."""
-        self.track.speaking.extend(self._activity.finish(self._kept(self._cropper.flush())))
+        self._add(self._cropper.flush())
+        self.track.speaking.extend(self._activity.finish())
         self.track.end_at(self.last_seen + 1)
 
-    def _kept(self, crops: Iterable[MouthCrop]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def _add(self, crops: Iterable[MouthCrop]) -> None:
         for crop in crops:
             self.track.add_crop(crop.frame_index, crop.pixels)
-            yield crop.frame_index, crop.pixels
 
 
 def _face_box(frame: GreyFrame, box: Box) -> FaceBox:

@@ -106,52 +106,28 @@ class LipActivity:
 
     def __init__(self) -> None:
         self._landmark_meter, self._crop_meter = MovementMeter(), MovementMeter()
-        # Movements of frames that the other meter does not know yet.
-        self._by_landmarks: deque[float] = deque()
-        self._by_crops: deque[float] = deque()
 
     def push(
-        self,
-        frame_index: int,
-        landmarks: NDArray[np.floating[Any]] | None,
-        crops: Iterable[tuple[int, NDArray[np.uint8]]],
+        self, frame_index: int, landmarks: NDArray[np.floating[Any]] | None, crop: NDArray[np.uint8] | None
     ) -> list[float]:
-        """Take in a frame's landmarks and the crops that became known with it.
+        """Take in a frame; skipped frames count as frames without a face.
 
         Args:
-            frame_index: of the landmarks; skipped frames count as frames without.
+            frame_index: rises from call to call.
             landmarks: (68, 2), or None where the face is not seen.
-            crops: frame indices, the first that of the first landmarks, and uint8 (96, 96).
+            crop: of the same frame, uint8 (96, 96), or None where there is none.
 
         Returns:
-            Probabilities, 0 to 1, of the frames that are known now, in order: each comes four frames after its crop.
+            Probabilities, 0 to 1, of the frames that are known now, in order: each comes four frames late.
         """
-        shape = None if landmarks is None else lip_shape(landmarks)
-        self._by_landmarks.extend(self._landmark_meter.push(frame_index, shape))
-        self._see(crops)
-        return self._known()
+        return _joint_probabilities(
+            self._landmark_meter.push(frame_index, None if landmarks is None else lip_shape(landmarks)),
+            self._crop_meter.push(frame_index, None if crop is None else crop_shape(crop)),
+        )
 
-    def finish(self, crops: Iterable[tuple[int, NDArray[np.uint8]]]) -> list[float]:
-        """Take in the last crops; give the probabilities of the frames up to the last one that has both."""
-        self._see(crops)
-        self._by_landmarks.extend(self._landmark_meter.finish())
-        self._by_crops.extend(self._crop_meter.finish())
-        probabilities = self._known()
-        self._by_landmarks.clear()
-        self._by_crops.clear()
-        return probabilities
-
-    def _see(self, crops: Iterable[tuple[int, NDArray[np.uint8]]]) -> None:
-        for index, crop in crops:
-            self._by_crops.extend(self._crop_meter.push(index, crop_shape(crop)))
-
-    def _known(self) -> list[float]:
-        movement = []
-        while self._by_landmarks and self._by_crops:
-            of_landmarks = self._by_landmarks.popleft() / LANDMARK_MOVEMENT
-            of_crops = self._by_crops.popleft() / CROP_MOVEMENT
-            movement.append(math.sqrt(of_landmarks * of_crops))
-        return _probabilities(movement, 1.0)
+    def finish(self) -> list[float]:
+        """The probabilities of the last frames."""
+        return _joint_probabilities(self._landmark_meter.finish(), self._crop_meter.finish())
 
 
 class CropActivity:
@@ -217,6 +193,14 @@ def crop_shape(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
 def _probabilities(movement: Iterable[float], even_at: float) -> list[float]:
     """A logistic curve over the logarithm of the movement: 1/2 at ``even_at``, 0 for none."""
     return [float(value**STEEPNESS / (value**STEEPNESS + even_at**STEEPNESS)) for value in movement]
+
+
+def _joint_probabilities(of_landmarks: Iterable[float], of_crops: Iterable[float]) -> list[float]:
+    movement = (
+        math.sqrt(landmarks / LANDMARK_MOVEMENT * crop / CROP_MOVEMENT)
+        for landmarks, crop in zip(of_landmarks, of_crops, strict=True)
+    )
+    return _probabilities(movement, 1.0)
 
 
 def _correlation(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float:

@@ -200,6 +200,23 @@ class MouthCropper:
         return MouthCrop(held.index, cut(held.frame, held.landmarks, self._last_transform))
 
 
+class PromptMouthCropper:
+    """Cuts the mouth of one tracked face at once: aligned by this frame and the eleven before, not those to come.
+
+    For what cannot wait, such as judging whether the mouth moves; the model reads what ``MouthCropper`` cuts.
+    """
+
+    def __init__(self, mean_face: NDArray[np.floating]) -> None:
+        self._stable_target = np.asarray(mean_face, np.float64)[STABLE_POINTS]
+        self._stable: deque[NDArray[np.float64]] = deque(maxlen=SMOOTHED_FRAMES)
+
+    def cut(self, frame: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """The crop, uint8 (96, 96), of a frame (H, W), grey, with its landmarks (68, 2), pixels, x before y."""
+        points = np.asarray(landmarks, np.float64)
+        self._stable.append(points[STABLE_POINTS])
+        return cut(frame, points, similarity(np.mean(self._stable, axis=0), self._stable_target))
+
+
 def cut(
     frame: NDArray[np.uint8], landmarks: NDArray[np.float64], transform: NDArray[np.float64]
 ) -> NDArray[np.uint8]:

@@ -51,8 +51,8 @@ def test_lips_that_speak_are_told_from_lips_that_rest_on_a_head_that_moves(perso
     activity = LipActivity()
     probability: list[float] = []
     for index, (points, crop) in enumerate(zip(landmarks, crops, strict=True)):
-        probability += activity.push(index, points, [(index, crop)])
-    probability += activity.finish([])
+        probability += activity.push(index, points, crop)
+    probability += activity.finish()
     assert len(probability) == FRAMES
     assert (np.array(probability[50:100]) > 0.5).mean() > 0.9
     assert max(probability[:30]) < 0.5
@@ -70,19 +70,17 @@ def test_crops_alone_tell_speaking_from_resting(person: str) -> None:
     assert (probability[120:] < 0.5).all()
 
 
-def test_a_probability_comes_four_frames_after_its_crop_however_late_that_is() -> None:
+def test_a_probability_comes_four_frames_late_wherever_the_count_begins() -> None:
     landmarks, crops = talk("astronaut")
-    prompt, late = LipActivity(), LipActivity()
-    first, second = [], []
-    for index, points in enumerate(landmarks):
-        first += prompt.push(500 + index, points, [(500 + index, crops[index])])
-        second += late.push(500 + index, points, [(500 + index - 6, crops[index - 6])] if index >= 6 else [])
-        assert len(first) == max(0, index - 3)
-        assert len(second) == max(0, index - 9)
-    first += prompt.finish([])
-    second += late.finish([(500 + index, crops[index]) for index in range(FRAMES - 6, FRAMES)])
-    assert len(first) == FRAMES
-    assert first == second
+    first, second = LipActivity(), LipActivity()
+    one, other = [], []
+    for index, (points, crop) in enumerate(zip(landmarks, crops, strict=True)):
+        one += first.push(500 + index, points, crop)
+        other += second.push(index, points, crop)
+        assert len(one) == max(0, index - 3)
+    one += first.finish()
+    assert len(one) == FRAMES
+    assert one == other + second.finish()
 
 
 def test_frames_without_a_face_keep_their_places() -> None:
@@ -90,27 +88,15 @@ def test_frames_without_a_face_keep_their_places() -> None:
     given = LipActivity()
     skipped = LipActivity()
     one, other = [], []
-    for index, points in enumerate(landmarks):
+    for index, (points, crop) in enumerate(zip(landmarks, crops, strict=True)):
         is_hidden = 60 <= index < 90
-        seen = [] if is_hidden else [(index, crops[index])]
-        one += given.push(index, None if is_hidden else points, seen)
-        other += [] if is_hidden else skipped.push(index, points, seen)
-    one += given.finish([])
-    other += skipped.finish([])
+        one += given.push(index, *((None, None) if is_hidden else (points, crop)))
+        other += [] if is_hidden else skipped.push(index, points, crop)
+    one += given.finish()
+    other += skipped.finish()
     assert len(one) == FRAMES
     assert one == other
     assert max(one[70:80]) == 0
-
-
-def test_frames_after_the_last_crop_are_not_judged() -> None:
-    landmarks, crops = talk("astronaut")
-    activity = LipActivity()
-    values: list[float] = []
-    for index in range(60):
-        values += activity.push(index, landmarks[index] if index < 50 else None, [])
-    values += activity.finish(list(enumerate(crops[:50])))
-    assert len(values) == 50
-    assert activity.finish([]) == []
 
 
 def test_a_meter_that_ended_starts_anew() -> None:
@@ -134,7 +120,7 @@ def test_steady_change_is_not_movement() -> None:
 
 
 def test_nothing_gives_nothing() -> None:
-    assert LipActivity().finish([]) == []
+    assert LipActivity().finish() == []
     assert CropActivity().finish() == []
 
 

@@ -12,6 +12,7 @@ from inference_server.errors import InvalidRequestError, NoFaceError
 from inference_server.vision.mouth import (
     SMOOTHED_FRAMES,
     MouthCropper,
+    PromptMouthCropper,
     crop_mouths,
     mean_face,
     similarity,
@@ -64,6 +65,21 @@ def test_a_crop_comes_as_soon_as_eleven_frames_follow_it(golden) -> None:
         len(cropper.push(index, golden["frames"][index], golden["landmarks"][index])) for index in range(20)
     ]
     assert ready == [0] * 11 + [1] * 9
+
+
+def test_a_prompt_crop_shows_the_mouth_of_its_own_frame_aligned_by_the_eleven_before(golden) -> None:
+    frames, landmarks = golden["frames"], golden["landmarks"]
+    prompt, cropper = PromptMouthCropper(golden["mean_face"]), MouthCropper(golden["mean_face"])
+    at_once = [prompt.cut(frame, points) for frame, points in zip(frames, landmarks, strict=True)]
+    waited = [
+        crop.pixels
+        for index, (frame, points) in enumerate(zip(frames, landmarks, strict=True))
+        for crop in cropper.push(index, frame, points)
+    ]
+    likeness = [np.corrcoef(crop.ravel(), at_once[index].ravel())[0, 1] for index, crop in enumerate(waited)]
+    assert min(likeness) > 0.95
+    first = PromptMouthCropper(golden["mean_face"]).cut(frames[0], landmarks[0])
+    np.testing.assert_array_equal(first, crop_mouths(frames[:1], landmarks[:1], golden["mean_face"])[0])
 
 
 def test_a_long_gap_is_not_waited_for(golden) -> None:
