@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PARITY := .build/parity
+BENCH_THREADS ?= 2
 RUN := runs/gorggle-mini-1
 
-.PHONY: help setup demo test lint format protos train parity clean
+.PHONY: help setup demo bench test lint format protos web train parity fuzz soak load clean
 
 help:  ## show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -43,8 +44,17 @@ parity:  ## compare the engine with fairseq, in an environment of its own (Pytho
 	READTHEDOCS=1 $(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation fairseq==0.12.2
 	$(PARITY)/bin/python -m pytest -p no:hydra_pytest tests/parity
 
+bench:  ## time the engine beside fairseq (where `make parity` has installed it) and write docs/performance.md's figures
+	@test -x $(PARITY)/bin/python || $(MAKE) setup
+	$$(test -x $(PARITY)/bin/python && echo $(PARITY)/bin/python || echo $(BIN)/python) -m benchmarks.engine --threads $(BENCH_THREADS)
+	$(BIN)/python -m benchmarks.engine_report
+
 protos:  ## write the Python of protos/ anew
 	protos/generate.sh
+
+web:  ## build the page anew (takes Node 20.19 or newer; the built page is in the repository)
+	npm --prefix clients/web ci
+	npm --prefix clients/web run build
 
 train: setup  ## train and measure the embedded model anew (an hour of training on two cores, and the rendering)
 	$(BIN)/python -m training prepare
@@ -52,6 +62,16 @@ train: setup  ## train and measure the embedded model anew (an hour of training 
 	$(BIN)/python -m training export --out $(RUN) $(RUN)/model.safetensors
 	$(BIN)/python -m training evaluate $(RUN)/model.safetensors --noise > $(RUN)/evaluation.json
 	$(BIN)/python -m training export --out $(RUN) --evaluation $(RUN)/evaluation.json inference_server/assets/gorggle-mini-1.safetensors
+
+fuzz: setup  ## send 20 000 hostile requests and media files to a real server
+	$(BIN)/python benchmarks/fuzz.py --inputs 20000 --out .build/fuzz.json
+
+soak: setup  ## half an hour of good, cancelled, broken and slow calls: does the server grow?
+	$(BIN)/python benchmarks/soak.py --minutes 30 --out .build/soak.json --plot .build/soak.png
+
+load: setup  ## how many real-time streams this machine carries, and what happens beyond
+	$(BIN)/python benchmarks/load.py --kind crops --out .build/load-crops.json
+	$(BIN)/python benchmarks/load.py --kind video --out .build/load-video.json
 
 clean:  ## remove what was made here
 	rm -rf $(VENV) .build runs

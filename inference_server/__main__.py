@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _run(settings: ServerSettings, announce: bool, until_stdin_closes: bool) -> None:
+    # Threads that wait for each other must sleep: spinning, they take the processor from decoding and seeing, and where
+    # those are busy a batch takes many times as long. OpenMP reads this when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Loading torch takes a second: wrong settings are told before it.
     from inference_server.service.server import serve
 
@@ -54,10 +57,10 @@ async def _run(settings: ServerSettings, announce: bool, until_stdin_closes: boo
     if until_stdin_closes:
         threading.Thread(target=_watch_stdin, args=(loop, stop), daemon=True).start()
 
-    def tell(address: str) -> None:
+    def tell(address: str, operations: str) -> None:
         logging.getLogger(__name__).info("serving on %s", address)
         if announce:
-            print(json.dumps({"listening": address}), flush=True)
+            print(json.dumps({"listening": address, "operations": operations}), flush=True)
 
     await serve(settings, tell, stop)
 

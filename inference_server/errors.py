@@ -12,7 +12,10 @@
     ├── AuthenticationError     the caller is not known: no bearer token, or none of ours
     ├── OverloadedError         all places are taken; carries ``retry_after_s``
     ├── IdleError               the client sent nothing for too long
+    ├── DeadlineError           work was not done by when it was wanted
     ├── NotReadyError           the model is loading or the server is draining
+    ├── SupersededError         another call has taken over this session
+    ├── DataLossError           requests are missing that should have come
     └── ModelFormatError        a checkpoint is not what it claims, or asks to run code
 
 Every message says what was found, what was expected and what to do. ``service.errors`` maps these
@@ -66,8 +69,20 @@ class IdleError(GorggleError):
     """The client sent nothing for longer than the server waits."""
 
 
+class DeadlineError(GorggleError):
+    """Work was not done by the time until which it was wanted."""
+
+
 class NotReadyError(GorggleError):
     """The model is still loading, or the server is shutting down."""
+
+
+class SupersededError(GorggleError):
+    """Another call carries this session on."""
+
+
+class DataLossError(GorggleError):
+    """A part of the media is missing, and nobody has it any more."""
 
 
 class ModelFormatError(GorggleError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -30,6 +31,17 @@ class Intake(Generic[T]):
         self._filled = threading.Condition()
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Event()
+        self._starved_s = 0.0
+
+    @property
+    def bytes_held(self) -> int:
+        """How many bytes wait to be taken."""
+        return self._bytes
+
+    @property
+    def starved_s(self) -> float:
+        """For how many seconds ``take`` has waited for an item."""
+        return self._starved_s
 
     async def put(self, item: T, size_bytes: int) -> None:
         """Add an item, waiting for room; dropped once the intake was aborted."""
@@ -68,7 +80,9 @@ class Intake(Generic[T]):
             BaseException: what ``abort`` was given.
         """
         with self._filled:
+            began = time.monotonic()
             self._filled.wait_for(lambda: self._items or self._ended or self._error is not None)
+            self._starved_s += time.monotonic() - began
             if self._error is not None:
                 raise self._error
             if not self._items:

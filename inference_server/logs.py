@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 # The call that is being answered, in everything that runs for it on the event loop.
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
+# Its trace's, where calls are traced.
+trace_id: contextvars.ContextVar[str] = contextvars.ContextVar("trace_id", default="")
 
 
 class JsonFormatter(logging.Formatter):
@@ -23,6 +25,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             "request_id": request_id.get(),
+            "trace_id": trace_id.get(),
             "exception": self.formatException(record.exc_info) if record.exc_info else "",
         }
         return json.dumps({key: value for key, value in entry.items() if value}, ensure_ascii=False)
@@ -36,3 +39,6 @@ def log_to_stderr(level: str, log_format: str) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
+    # At DEBUG these log what goes over the wire: keys of AWS, secrets' values, clips.
+    for name in ("boto3", "botocore", "s3transfer", "urllib3"):
+        logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger().level))

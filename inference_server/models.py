@@ -75,6 +75,7 @@ def load_catalog(settings: ServerSettings) -> ModelCatalog:
         with tempfile.TemporaryDirectory(prefix="gorggle-model-") as folder:
             path = _fetched(source, Path(folder))
             model = load_model(path, device=settings.device, dtype=settings.dtype)
+            model.prepared(int8=settings.int8_weights)
             models[name] = ServedModel(name, model, _sha256(path))
         _log.info("model %s is loaded from %s", name, source)
     return ModelCatalog(models)

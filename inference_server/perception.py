@@ -20,6 +20,7 @@ from inference_server.media.pipe import BytePipe
 from inference_server.media.timeline import GreyFrame, Timed, TimelineEnd, Waveform, on_timeline
 from inference_server.recognizer import samples_of, seconds_of
 from inference_server.scene import FACE_BOX_EVERY_FRAMES, FaceTrack, Scene
+from inference_server.stages import Stage, StageClock
 from inference_server.transcript import (
     AUDIO_SAMPLE_RATE_HZ,
     VIDEO_FRAME_RATE_HZ,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 # The scene is looked at whenever it has grown by so much: 0.4 s.
 STEP_FRAMES = 10
+# And of live media at every frame: what is known late is told late.
+LIVE_STEP_FRAMES = 1
 # Crops or sound that lag this far behind the other are taken as absent.
 MAX_LAG_FRAMES = 5 * VIDEO_FRAME_RATE_HZ
 # A face that is away for longer begins a new track when it returns.
@@ -59,6 +62,7 @@ def perception_of(
     limit_s: float,
     decoders: DecoderPool | None = None,
     request_id: str = "",
+    clock: StageClock | None = None,
 ) -> ContainerPerception | ElementaryPerception:
     """Perceive what comes through an intake: a pipe of container bytes, or a queue of crops and sound.
 
@@ -69,9 +73,10 @@ def perception_of(
         limit_s: how long the media may be.
         decoders: processes to decode containers in; None decodes them on the calling thread.
         request_id: names the stream in the log.
+        clock: times the stages.
     """
     if isinstance(intake, BytePipe):
-        return ContainerPerception(intake, options, settings, limit_s, decoders, request_id)
+        return ContainerPerception(intake, options, settings, limit_s, decoders, request_id, clock)
     return ElementaryPerception(intake, options, limit_s)
 
 
@@ -112,9 +117,11 @@ class ContainerPerception(_SceneBuilder):
         limit_s: float,
         decoders: DecoderPool | None = None,
         request_id: str = "",
+        clock: StageClock | None = None,
     ) -> None:
         super().__init__(options)
         self._pipe, self._decoders, self._request_id = pipe, decoders, request_id
+        self._clock = clock or StageClock()
         self._limits = MediaLimits(limit_s, settings.max_spooled_bytes, settings.max_frame_pixels)
         self._tracker = FaceTracker(FaceFinder(settings.landmark_model), max_faces=options.max_speakers)
         self._mouths: dict[int, _Mouth] = {}
@@ -126,21 +133,27 @@ class ContainerPerception(_SceneBuilder):
         Raises:
             GorggleError: the media cannot be read, or lacks what is to be read.
         """
-        next_step = STEP_FRAMES
+        step = LIVE_STEP_FRAMES if self._options.live else STEP_FRAMES
+        next_step = step
         # Closed also where the session gives up in the middle: the decoder goes with it.
         with contextlib.closing(self._timeline()) as items:
-            for item in items:
+            for item in self._clock.timed(Stage.DECODING, items):
                 match item:
                     case StreamInfo():
                         yield self._open(item)
                     case GreyFrame():
-                        yield from self._look(item)
+                        with self._clock.within(Stage.SEEING):
+                            events = list(self._look(item))
+                        self._clock.saw(self.faces_now)
+                        yield from events
                     case Waveform():
-                        self._hear(item.samples)
+                        with self._clock.within(Stage.HEARING):
+                            self._hear(item.samples)
                     case TimelineEnd():
                         yield self._end(item)
                 if max(self.scene.seen_until, self.scene.heard_until) >= next_step:
-                    next_step = max(self.scene.seen_until, self.scene.heard_until) + STEP_FRAMES
+                    next_step = max(self.scene.seen_until, self.scene.heard_until) + step
+                    self._clock.stepped()
                     yield ()
 
     def _timeline(self) -> Generator[Timed]:
@@ -191,13 +204,18 @@ class ContainerPerception(_SceneBuilder):
         for person in faces:
             self._note_face(person)
             if person not in self._mouths:
-                self._mouths[person] = _Mouth(self.scene.begin_track(person, frame.index))
+                self._mouths[person] = _Mouth(
+                    self.scene.begin_track(person, frame.index), glimpses=self._options.live
+                )
         for person, mouth in list(self._mouths.items()):
             mouth.see(frame, faces.get(person))
             if frame.index - mouth.last_seen > MAX_ABSENCE_FRAMES:
                 self._mouths.pop(person).end()
         known = [mouth.track.end for mouth in self._mouths.values()]
         self.scene.seen_until = max(self.scene.seen_until, min([*known, frame.index + 1]))
+        if self._options.live:
+            known = [mouth.track.glimpsed_until for mouth in self._mouths.values()]
+            self.scene.glimpsed_until = max(self.scene.glimpsed_until, min([*known, frame.index + 1]))
         if self._tracker.faces_dropped and not self._told_of_too_many:
             self._told_of_too_many = True
             most = self._options.max_speakers
@@ -223,8 +241,9 @@ class ContainerPerception(_SceneBuilder):
 class _Mouth:
     """One followed face on its way into the scene."""
 
-    def __init__(self, track: FaceTrack) -> None:
+    def __init__(self, track: FaceTrack, *, glimpses: bool = False) -> None:
         self.track = track
+        self._keeps_glimpses = glimpses
         self.last_seen = track.start
         self._cropper = MouthCropper(mean_face(), max_gap_frames=MAX_ABSENCE_FRAMES)
         self._prompt_cropper, self._activity = PromptMouthCropper(mean_face()), LipActivity()
@@ -238,6 +257,8 @@ class _Mouth:
         self._add(self._cropper.push(frame.index, frame.pixels, landmarks))
         mouth = None if landmarks is None else self._prompt_cropper.cut(frame.pixels, landmarks)
         self.track.speaking.extend(self._activity.push(frame.index, landmarks, mouth))
+        if self._keeps_glimpses and mouth is not None:
+            self.track.glimpse(frame.index, mouth)
         if face is not None and frame.index >= self._next_box:
             self._next_box = frame.index + FACE_BOX_EVERY_FRAMES
             self.track.boxes.append(_face_box(frame, face.box))

@@ -34,6 +34,7 @@ class FaceTrack:
         crops: one uint8 (96, 96) a frame from ``start`` on, without gaps.
         speaking: how likely the mouth is speaking, 0 to 1, one number a frame from ``start`` on; may lag ``crops``.
         boxes: where the face was, in time order.
+        glimpses: crops that follow ``crops``, cut less steadily, for what cannot wait; may be empty.
     """
 
     track_id: int
@@ -42,6 +43,7 @@ class FaceTrack:
     crops: list[NDArray[np.uint8]] = field(default_factory=list)
     speaking: list[float] = field(default_factory=list)
     boxes: list[FaceBox] = field(default_factory=list)
+    glimpses: list[NDArray[np.uint8]] = field(default_factory=list)
     ended: bool = False
 
     @property
@@ -58,16 +60,30 @@ class FaceTrack:
         """Add the next crop, uint8 (96, 96); a hole since the last one is filled with that one."""
         if crop.shape != (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX) or crop.dtype != np.uint8:
             raise ValueError(f"a mouth crop is uint8 (96, 96), not {crop.dtype} {crop.shape}")
+        del self.glimpses[: frame + 1 - self.end]
         if self.crops:
             self.crops.extend([self.crops[-1]] * (frame - self.end))
         else:
             self.start = frame
         self.crops.append(crop)
 
+    @property
+    def glimpsed_until(self) -> int:
+        """The frame after the last one of which there is any crop."""
+        return self.end + len(self.glimpses)
+
+    def glimpse(self, frame: int, crop: NDArray[np.uint8]) -> None:
+        """Add a crop, uint8 (96, 96), that stands in until ``add_crop`` brings the better one."""
+        if frame >= self.glimpsed_until:
+            last = self.glimpses[-1] if self.glimpses else crop
+            self.glimpses += [last] * (frame - self.glimpsed_until)
+            self.glimpses.append(crop)
+
     def end_at(self, frame: int) -> None:
         """The face is gone from this frame on."""
         kept = max(0, frame - self.start)
         del self.crops[kept:], self.speaking[kept:]
+        self.glimpses.clear()
         self.ended = True
 
     def covers(self, stretch: Stretch) -> float:
@@ -76,9 +92,10 @@ class FaceTrack:
 
     def crops_in(self, stretch: Stretch) -> NDArray[np.uint8]:
         """The crops of a stretch, (T, 96, 96); where the face was not seen, the nearest crop stands in."""
-        last = len(self.crops) - 1
+        seen = [*self.crops, *self.glimpses] if stretch.end > self.end else self.crops
+        last = len(seen) - 1
         return np.stack(
-            [self.crops[min(max(frame - self.start, 0), last)] for frame in range(stretch.start, stretch.end)]
+            [seen[min(max(frame - self.start, 0), last)] for frame in range(stretch.start, stretch.end)]
         )
 
     def speaking_in(self, stretch: Stretch) -> NDArray[np.float32]:
@@ -112,6 +129,7 @@ class Scene:
         self.tracks: dict[int, FaceTrack] = {}
         self._tracks_begun = 0
         self.seen_until = 0  # frames whose crops are all there
+        self.glimpsed_until = 0  # frames of which there is a crop to stand in, where these are kept
         self._sound = np.zeros(0, np.int16)
         self._sound_start = 0  # frame of the first sample held
         self._sound_pending: list[NDArray[np.int16]] = []

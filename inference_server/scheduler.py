@@ -6,34 +6,82 @@ place (``InferenceBackend``).
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-from inference_server.errors import NotFoundError, NotReadyError
+from inference_server.batching import Batches, Outcome
+from inference_server.errors import DeadlineError, NotFoundError, NotReadyError
+from inference_server.queueing import FairQueue, Job
 from inference_server.recognizer import Recognizer, SearchOptions, Window
 from inference_server.transcript import Reading
 
-_log = logging.getLogger(__name__)
-
-GATHERING_WINDOW_S = 0.01
-# Frames of a padded batch: four utterances of the longest kind.
-MAX_BATCH_FRAMES = 2000
-
 
 class InferenceBackend(Protocol):
-    """Reads windows somewhere: on this process's device, or in a pool."""
+    """Reads windows somewhere: on this process's device, or in a pool.
+
+    What it must hold to stands as tests in ``tests/server/backend_conformance.py``.
+    """
 
     def submit(
-        self, model: str, window: Window, search: SearchOptions, *, interim: bool = False
+        self,
+        model: str,
+        window: Window,
+        search: SearchOptions,
+        *,
+        interim: bool = False,
+        stream: Hashable = None,
+        utterance: Hashable = None,
+        deadline: float | None = None,
     ) -> Future[list[Reading]]:
-        """Queue a window; interim work yields to final work. Cancelling the future gives its place back."""
+        """Queue a window. Cancelling the future gives its place back, also in the middle of its reading.
+
+        Args:
+            model: one of those served.
+            window: what to read.
+            search: how to search.
+            interim: it yields to final work.
+            stream: whose it is: streams share the device evenly.
+            utterance: what it is a reading of, unique in its stream: interim readings of the same utterance that are
+                not done yet are cancelled.
+            deadline: of ``time.monotonic``; from then on nobody wants the readings.
+
+        Returns:
+            The window's readings, best first. The future fails with ``DeadlineError`` when it is too late, with
+            ``ModelFormatError`` where the model's numbers are not finite, and with whatever the device raised.
+
+        Raises:
+            NotFoundError: there is no such model.
+            NotReadyError: nothing is read any more.
+        """
         ...
+
+
+class StreamBackend:
+    """A backend as one stream sees it: all it submits is known as that stream's."""
+
+    def __init__(self, backend: InferenceBackend, stream: Hashable) -> None:
+        self._backend, self._stream = backend, stream
+
+    def submit(
+        self,
+        model: str,
+        window: Window,
+        search: SearchOptions,
+        *,
+        interim: bool = False,
+        stream: Hashable = None,
+        utterance: Hashable = None,
+        deadline: float | None = None,
+    ) -> Future[list[Reading]]:
+        """Queue a window; see ``InferenceBackend``. ``stream`` tells parts of the stream apart, if given."""
+        whose = self._stream if stream is None else (self._stream, stream)
+        return self._backend.submit(
+            model, window, search, interim=interim, stream=whose, utterance=utterance, deadline=deadline
+        )
 
 
 class SchedulerObserver(Protocol):
@@ -48,125 +96,262 @@ class SchedulerObserver(Protocol):
         ...
 
     def batch_read(self, windows: int, seconds: float) -> None:
-        """The device has read windows together."""
+        """The device has encoded windows together."""
+        ...
+
+    def stepped(self, windows: int, seconds: float) -> None:
+        """The device has searched windows one unit further."""
+        ...
+
+    def dropped(self, cause: str) -> None:
+        """A window was given up: ``cancelled`` (or superseded), ``late`` or ``failed``."""
+        ...
+
+    def window_read(self, frames: int, seconds: float, *, stream: Hashable) -> None:
+        """A window was read, which took the device so long: its share of the batches it was part of."""
         ...
 
 
-@dataclass(eq=False)
-class _Job:
-    model: str
-    window: Window
-    search: SearchOptions
-    interim: bool
-    future: Future[list[Reading]] = field(default_factory=Future)
-    submitted_at: float = field(default_factory=time.monotonic)
+@dataclass(frozen=True)
+class BatchingOptions:
+    """How windows are put together.
 
-    def batches_with(self, other: _Job) -> bool:
-        return (self.model, self.search, self.window.modality) == (
-            other.model,
-            other.search,
-            other.window.modality,
-        )
+    Attributes:
+        gathering_window_s: how long a window waits for others before it is encoded. Searches that are going on go on.
+        max_frames: of one padded batch, its windows times the longest of them; 2000 are four utterances of 20 s.
+    """
+
+    gathering_window_s: float = 0.01
+    max_frames: int = 2000
 
 
 class DeviceScheduler:
     """Runs recognizers on one thread; windows that wait together and are alike are read together."""
 
     def __init__(
-        self, recognizers: Mapping[str, Recognizer], observer: SchedulerObserver | None = None
+        self,
+        recognizers: Mapping[str, Recognizer],
+        observer: SchedulerObserver | None = None,
+        options: BatchingOptions = BatchingOptions(),
+        charge: Callable[[Hashable, float], None] = lambda _stream, _device_s: None,
     ) -> None:
-        self._recognizers, self._observer = recognizers, observer
-        self._jobs: deque[_Job] = deque()
+        """Begin to read.
+
+        Args:
+            recognizers: the models by name.
+            observer: is told what is done.
+            options: how windows are put together.
+            charge: is told how many seconds each window took the device, its share of the batches it was part of,
+                whether or not it came to its end; and whose it was. Called on the device's thread.
+        """
+        self._charge_stream = charge
+        self._recognizers, self._observer, self._options = recognizers, observer, options
+        self._queue = FairQueue()
+        self._batches = Batches(recognizers, options.max_frames, self._settle)
+        self._live: set[Job] = set()  # waiting or being read
+        self._device_s: dict[Job, float] = {}  # what each that is being read has taken so far
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
     def submit(
-        self, model: str, window: Window, search: SearchOptions, *, interim: bool = False
+        self,
+        model: str,
+        window: Window,
+        search: SearchOptions,
+        *,
+        interim: bool = False,
+        stream: Hashable = None,
+        utterance: Hashable = None,
+        deadline: float | None = None,
     ) -> Future[list[Reading]]:
         """Queue a window; see ``InferenceBackend``."""
         if model not in self._recognizers:
             raise NotFoundError(f"there is no model {model!r}; there are: {', '.join(self._recognizers)}")
-        job = _Job(model, window, search, interim)
+        job = Job(model, window, search, interim, stream, utterance, deadline)
         with self._changed:
             if self._closed:
                 raise NotReadyError("the server is shutting down: send the request to another one")
-            self._jobs.append(job)
+            superseded = [other for other in self._live if other.is_interim_of(stream, utterance)]
+            self._live.add(job)
+            self._queue.put(job)
             self._changed.notify()
+        # Outside the lock: whoever waits for them is told on this thread.
+        for other in superseded:
+            other.future.cancel()
         return job.future
 
     def close(self) -> None:
-        """Finish the batch at hand, cancel what waits, end the thread."""
+        """Finish what is being read, cancel what waits, end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
 
+    # -------------------------------------------------------------------------------------------- the device's thread
+
     def _run(self) -> None:
         try:
-            while (batch := self._next_batch()) is not None:
-                running = [job for job in batch if job.future.set_running_or_notify_cancel()]
-                if running:
-                    began = time.monotonic()
-                    self._read(running)
-                    self._tell_of(running, began)
+            while self._has_work():
+                self._drop_unwanted()
+                if batch := self._next_batch():
+                    self._begin(batch)
+                self._step()
         finally:
             # Whatever ends this thread, nobody may wait for it in vain.
             with self._changed:
                 self._closed = True
-                for job in self._jobs:
-                    job.future.cancel()
-                self._jobs.clear()
+                left, self._live = self._live, set()
+            for job in left:
+                job.future.cancel()
 
-    def _next_batch(self) -> list[_Job] | None:
+    def _has_work(self) -> bool:
+        """Wait for work; false when there will be none. After ``close`` only what is being read is work."""
         with self._changed:
-            while not self._jobs and not self._closed:
-                self._changed.wait()
-            if self._closed:
-                return None
-        time.sleep(GATHERING_WINDOW_S)
-        with self._changed:
-            return self._take_batch()
+            while not self._batches.jobs:
+                if self._closed:
+                    return False
+                if not self._queue:
+                    self._changed.wait()
+                    continue
+                # A batch that is full, or an end, need not be waited for.
+                if (pause := self._until_ripe()) <= 0:
+                    return True
+                self._changed.wait(pause)
+            return True
 
-    def _take_batch(self) -> list[_Job]:
-        """Take the oldest final job, or else the oldest interim one, and what may be read along with it."""
-        if not self._jobs:
-            return []
-        first = next((job for job in self._jobs if not job.interim), self._jobs[0])
-        batch, longest = [first], first.window.frames
-        for job in self._jobs:
-            longest_with = max(longest, job.window.frames)
+    def _until_ripe(self) -> float:
+        """Seconds until the window whose turn is next has waited for others long enough."""
+        first = next(self._queue.in_turn())
+        companions = self._with_companions(first)
+        if len(companions) < len(self._queue) and not self._batches.have_room_for(first, companions):
+            return 0.0
+        return first.submitted_at + self._options.gathering_window_s - time.monotonic()
+
+    def _drop_unwanted(self) -> None:
+        """Let go of jobs that were cancelled or are too late."""
+        now = time.monotonic()
+        for job in [job for job in self._snapshot() if job.deadline is not None and job.deadline <= now]:
+            late_s = now - job.submitted_at
+            error = DeadlineError(f"the device did not come to it within {late_s:.1f} s: send less at once")
+            if _claimed(job):
+                job.future.set_exception(error)
+                self._tell_of_drop("late")
+        reading = set(self._batches.jobs)
+        unwanted = [job for job in self._snapshot() if job.future.done()]
+        with self._changed:
+            for job in unwanted:
+                self._live.discard(job)
+                if job not in reading:
+                    self._queue.remove(job)
+        self._batches.leave(job for job in unwanted if job in reading)
+        for job in unwanted:
+            self._bill(job)
+            if job.future.cancelled():
+                job.future.set_running_or_notify_cancel()
+                self._tell_of_drop("cancelled")
+
+    def _snapshot(self) -> list[Job]:
+        with self._changed:
+            return list(self._live)
+
+    def _next_batch(self) -> list[Job]:
+        """Take the windows whose turn it is, if there is room for them and they have waited for others."""
+        with self._changed:
+            if self._closed or not self._queue or self._until_ripe() > 0:
+                return []
+            # One way of searching may have no room while another has.
+            first = next((job for job in self._queue.in_turn() if self._batches.have_room_for(job)), None)
+            if first is None:
+                return []
+            batch = self._with_companions(first)
+            self._queue.take(batch)
+            return batch
+
+    def _with_companions(self, first: Job) -> list[Job]:
+        """A job and what may be encoded along with it."""
+        batch = [first]
+        for job in self._queue.in_turn():
             if (
-                job is first
-                or not job.batches_with(first)
-                or longest_with * (len(batch) + 1) > MAX_BATCH_FRAMES
+                job is not first
+                and job.is_encoded_like(first)
+                and job.interim <= first.interim
+                and self._batches.have_room_for(job, batch)
+                and _is_of_like_length(job, batch)
             ):
-                continue
-            batch.append(job)
-            longest = longest_with
-        for job in batch:
-            self._jobs.remove(job)
+                batch.append(job)
         return batch
 
-    def _tell_of(self, jobs: list[_Job], began: float) -> None:
-        if self._observer is None:
-            return
-        self._observer.waiting(len(self._jobs))
-        for job in jobs:
-            self._observer.waited(began - job.submitted_at, interim=job.interim)
-        self._observer.batch_read(len(jobs), time.monotonic() - began)
+    def _begin(self, batch: list[Job]) -> None:
+        began = time.monotonic()
+        for job in batch:
+            self._device_s[job] = 0.0
+            job.future.begun_at = began
+        self._batches.begin(batch)
+        took_s = time.monotonic() - began
+        self._charge(batch, took_s)
+        if self._observer is not None:
+            with self._changed:
+                waiting = len(self._queue)
+            self._observer.waiting(waiting)
+            for job in batch:
+                self._observer.waited(began - job.submitted_at, interim=job.interim)
+            self._observer.batch_read(len(batch), took_s)
 
-    def _read(self, jobs: list[_Job]) -> None:
-        recognizer, search = self._recognizers[jobs[0].model], jobs[0].search
-        try:
-            readings = recognizer.read([job.window for job in jobs], search)
-        except (
-            Exception
-        ) as error:  # the border to the device: the error belongs to the callers, not to this thread
-            _log.exception("reading a batch of %d windows failed", len(jobs))
-            for job in jobs:
-                job.future.set_exception(error)
+    def _step(self) -> None:
+        """Search one unit further; interim work waits while final work does."""
+        with self._changed:
+            final_waits = any(not job.interim for job in self._queue)
+        jobs = self._batches.jobs
+        final_only = final_waits and any(not job.interim for job in jobs)
+        stepping = [job for job in jobs if not (final_only and job.interim)]
+        if not stepping:
             return
-        for job, found in zip(jobs, readings, strict=True):
-            job.future.set_result(found)
+        began = time.monotonic()
+        self._batches.step(final_only=final_only)
+        took_s = time.monotonic() - began
+        self._charge(stepping, took_s)
+        if self._observer is not None:
+            self._observer.stepped(len(stepping), took_s)
+
+    def _charge(self, jobs: list[Job], took_s: float) -> None:
+        for job in jobs:
+            if job in self._device_s:
+                self._device_s[job] += took_s / len(jobs)
+
+    def _bill(self, job: Job) -> float:
+        """A job is over: charge its stream with what it took, in seconds."""
+        took_s = self._device_s.pop(job, 0.0)
+        if took_s:
+            self._charge_stream(job.stream, took_s)
+        return took_s
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        with self._changed:
+            self._live.discard(job)
+        took_s = self._bill(job)
+        if not _claimed(job):
+            self._tell_of_drop("cancelled")
+        elif isinstance(outcome, Exception):
+            self._tell_of_drop("failed")
+            job.future.set_exception(outcome)
+        else:
+            if self._observer is not None:
+                self._observer.window_read(job.window.frames, took_s, stream=job.stream)
+            job.future.set_result(outcome)
+
+    def _tell_of_drop(self, cause: str) -> None:
+        if self._observer is not None:
+            self._observer.dropped(cause)
+
+
+def _claimed(job: Job) -> bool:
+    """Whether the outcome may be told: from now on it can no longer be cancelled."""
+    return not job.future.done() and job.future.set_running_or_notify_cancel()
+
+
+def _is_of_like_length(job: Job, batch: list[Job]) -> bool:
+    """Whether at most half of the batch would be padding."""
+    frames = [job.window.frames, *(other.window.frames for other in batch)]
+    return 2 * sum(frames) >= max(frames) * len(frames)

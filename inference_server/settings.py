@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+# A path, or a secret's address (see ``material``).
+Place = Annotated[str, BeforeValidator(str)]
+
 EMBEDDED_MODEL = Path(__file__).with_name("assets") / "gorggle-mini-1.safetensors"
+
+
+def _standard_otlp_endpoint() -> str:
+    """Where OpenTelemetry's own variables send traces."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return ""
+    if os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
+        return ""
+    if endpoint := os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        return endpoint
+    base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    return f"{base.rstrip('/')}/v1/traces" if base else ""
 
 
 class ServerSettings(BaseSettings):
@@ -20,14 +36,15 @@ class ServerSettings(BaseSettings):
     )
 
     listen: str = Field("127.0.0.1:50051", description="address and port; port 0 takes a free one")
-    tls_certificate: Path | None = Field(None, description="PEM file with the server's certificate chain")
-    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key")
-    tls_client_ca: Path | None = Field(
-        None, description="PEM file; clients must show a certificate signed by it"
-    )
-    token_file: Path | None = Field(
+    tls_certificate: Place | None = Field(None, description="PEM with the server's certificate chain")
+    tls_key: Place | None = Field(None, description="PEM with the certificate's private key")
+    tls_client_ca: Place | None = Field(None, description="PEM; clients must show a certificate signed by it")
+    token_file: Place | None = Field(
         None,
-        description="file of bearer tokens' names and hashes; callers must show one (see `gorggle token`)",
+        description="bearer tokens' names and hashes; callers must show one (see `gorggle token`)",
+    )
+    secrets_refresh_s: float = Field(
+        300.0, gt=0, description="how often secrets of AWS Secrets Manager are fetched again"
     )
     allow_insecure: bool = Field(
         False, description="listen beyond loopback without TLS and a way to know the callers"
@@ -35,6 +52,15 @@ class ServerSettings(BaseSettings):
 
     operations_listen: str = Field(
         "", description="address of /metrics, /livez and /readyz over plain HTTP; default: none"
+    )
+
+    otlp_endpoint: str = Field(
+        default_factory=_standard_otlp_endpoint,
+        description="traces go there by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; default: where the "
+        "standard OTEL_EXPORTER_OTLP_… variables say, else nowhere",
+    )
+    channelz_listen: str = Field(
+        "", description="loopback address of gRPC's own debugging service, channelz; default: none"
     )
 
     models: dict[str, str] = Field(
@@ -46,12 +72,33 @@ class ServerSettings(BaseSettings):
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the models run")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="what the models calculate in")
-    threads: int = Field(0, ge=0, le=256, description="threads of one model on the CPU; 0: all cores")
+    int8_weights: bool = Field(
+        False, description="keep weights as 8-bit integers: faster on a CPU, with a little less accuracy"
+    )
+    gathering_window_s: float = Field(
+        0.01, ge=0, le=1, description="an utterance waits so long for others to be read with"
+    )
+    max_batch_frames: int = Field(
+        2000, ge=500, le=1_000_000, description="of one batch: its utterances times the longest of them"
+    )
+    threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="threads of the models on the CPU; 0: half the processors, the others see",
+    )
     landmark_model: Path | None = Field(None, description="another 68-point dlib predictor")
 
     s3_buckets: tuple[str, ...] = Field((), description="buckets that Recognize may read; default: none")
 
     max_streams: int = Field(8, ge=1, le=10_000, description="recognition calls served at once")
+    live_capacity: float = Field(
+        0.7,
+        ge=0,
+        le=10,
+        description="share of the device's time that live streams may take, as measured; beyond it a further one is "
+        "refused; 0: no limit but max_streams",
+    )
     max_streams_per_client: int = Field(0, ge=0, description="of one caller; 0: no limit but max_streams")
     max_message_bytes: int = Field(32 * 2**20, ge=2**16, le=2**30)
     max_stream_duration_s: float = Field(4 * 3600.0, gt=0)
@@ -61,6 +108,9 @@ class ServerSettings(BaseSettings):
     max_speakers: int = Field(4, ge=1, le=32)
     max_beam_size: int = Field(50, ge=1, le=200)
     max_idle_s: float = Field(30.0, gt=0, description="a client may send nothing for so long")
+    max_pause_s: float = Field(
+        600.0, gt=0, description="a client may send heartbeats and no media for so long"
+    )
     max_utterance_s: float = Field(20.0, ge=2, le=20, description="AV-HuBERT was trained on at most 20 s")
 
     isolate_decoding: bool = Field(
@@ -77,10 +127,10 @@ class ServerSettings(BaseSettings):
         10.0, ge=0, description="calls in flight may finish for so long after SIGTERM"
     )
 
-    @field_validator("listen", "operations_listen")
+    @field_validator("listen", "operations_listen", "channelz_listen")
     @classmethod
     def _listen_is_an_address(cls, value: str, info: ValidationInfo) -> str:
-        if not value and info.field_name == "operations_listen":
+        if not value and info.field_name != "listen":
             return value
         host, _, port = value.rpartition(":")
         if not host or not port.isdecimal() or int(port) > 65_535:
@@ -102,13 +152,26 @@ class ServerSettings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _channelz_stays_here(self) -> Self:
+        if self.channelz_listen and not _is_loopback(self.channelz_listen):
+            raise ValueError(
+                f"channelz_listen is {self.channelz_listen}: it tells who is connected, so it must be on loopback, such "
+                "as 127.0.0.1:50052"
+            )
+        return self
+
     @property
     def listens_on_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        host = self.listen.rpartition(":")[0].strip("[]")
-        if host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.listen)
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,7 +1,7 @@
-"""Bearer tokens (RFC 6750): a file of names and SHA-256 hashes, so that who reads the file cannot call the server.
+"""Bearer tokens (RFC 6750): names and SHA-256 hashes, so that who reads them cannot call the server.
 
-Several tokens may hold at once: to renew one, add the new one, hand it out, and delete the old line. The file is read
-again when it changes; no restart is needed. ``gorggle token NAME FILE`` makes one.
+Several tokens may hold at once: to renew one, add the new one, hand it out, and delete the old line. The file, or the
+secret, is read again when it changes; no restart is needed. ``gorggle token NAME FILE`` makes one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inference_server.errors import GorggleError, InvalidRequestError
+from inference_server.material import FileMaterial, Material
 
 TOKEN_BYTES = 32  # of randomness: none can be guessed, so a plain hash suffices
 _LINE = re.compile(r"(?P<name>[\w.@-]{1,64})\s+(?P<hash>[0-9a-f]{64})")
@@ -24,17 +25,17 @@ _LINE = re.compile(r"(?P<name>[\w.@-]{1,64})\s+(?P<hash>[0-9a-f]{64})")
 _log = logging.getLogger(__name__)
 
 
-class TokenFile:
+class Tokens:
     """The tokens that hold now.
 
     Raises:
-        InvalidRequestError: the file cannot be read, or a line is not a name and a hash.
+        InvalidRequestError: the material cannot be read, or a line is not a name and a hash.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._version = _version(path)
-        self._names = _read(path)
+    def __init__(self, material: Material) -> None:
+        self._material = material
+        self._version = material.version()
+        self._names = _names_in(material)
 
     def name_of(self, token: str) -> str | None:
         """Whose token this is; None where it is nobody's."""
@@ -42,11 +43,11 @@ class TokenFile:
         return self._names.get(_hash(token))
 
     def _refresh(self) -> None:
-        """Read the file anew when it has changed; a file that cannot be used leaves the tokens as they were."""
+        """Read the tokens anew when they have changed; what cannot be used leaves them as they were."""
         try:
-            version = _version(self._path)
+            version = self._material.version()
             if version != self._version:
-                self._names, self._version = _read(self._path), version
+                self._names, self._version = _names_in(self._material), version
         except InvalidRequestError as error:
             _log.error("the tokens stay as they were: %s", error)
 
@@ -59,7 +60,7 @@ def new_token(name: str, path: Path) -> str:
     """
     if not re.fullmatch(r"[\w.@-]{1,64}", name):
         raise InvalidRequestError(f"{name!r} is no name for a client: use letters, digits and . _ @ -")
-    if path.exists() and name in _read(path).values():
+    if path.exists() and name in _names_in(FileMaterial(path)).values():
         raise InvalidRequestError(
             f"{path} has a token for {name} already: delete its line, or choose another name"
         )
@@ -98,20 +99,12 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _version(path: Path) -> tuple[int, int, int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise InvalidRequestError(f"the token file {path} cannot be read: {error.strerror}") from error
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _read(path: Path) -> dict[str, str]:
+def _names_in(material: Material) -> dict[str, str]:
     """From hashes to names."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"the token file {path} cannot be read: {error}") from error
+        lines = material.read().decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"{material} holds no text: make it with `gorggle token`") from error
     names: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
@@ -120,7 +113,7 @@ def _read(path: Path) -> dict[str, str]:
         if match is None:
             # The line itself may hold a token by mistake: it is not repeated.
             raise InvalidRequestError(
-                f"{path}, line {number}: expected a name and the SHA-256 of a token; make lines with `gorggle token`"
+                f"{material}, line {number}: expected a name and the SHA-256 of a token; make lines with `gorggle token`"
             )
         names[match["hash"]] = match["name"]
     return names

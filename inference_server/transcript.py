@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inference_server.stream_state import StreamState
 
 VIDEO_FRAME_RATE_HZ = 25
 AUDIO_SAMPLE_RATE_HZ = 16_000
@@ -53,6 +57,8 @@ class RecognitionOptions:
         length_penalty: exponent of the length that divides a hypothesis' score.
         max_speakers: faces followed at once.
         start_offset_s: added to every time that is sent.
+        close_after_silence_s: the stream ends when nobody has spoken for so long; 0: never.
+        live: the media comes into being while it is sent.
     """
 
     model: str
@@ -66,6 +72,8 @@ class RecognitionOptions:
     face_boxes: bool = False
     interim_results: bool = False
     activity_events: bool = False
+    close_after_silence_s: float = 0.0
+    live: bool = False
     endpointing: Endpointing = field(default_factory=Endpointing)
 
 
@@ -101,12 +109,15 @@ class FaceBox:
 
 @dataclass(frozen=True)
 class Segment:
-    """What one person said in one stretch. ``best`` is the likeliest reading; ``alternatives`` follow it."""
+    """What one person said in one stretch. ``best`` is the likeliest reading; ``alternatives`` follow it.
+
+    Its first ``stable_words`` words begin every later result of the same segment.
+    """
 
     segment_id: str
     revision: int
     is_final: bool
-    stability: float
+    stable_words: int
     start_s: float
     end_s: float
     best: Reading
@@ -114,6 +125,13 @@ class Segment:
     modality: Modality
     alternatives: tuple[Reading, ...] = ()
     face_boxes: tuple[FaceBox, ...] = ()
+
+    @property
+    def stability(self) -> float:
+        """The share of the words that are stable, from 0 to 1."""
+        if self.is_final:
+            return 1.0
+        return min(1.0, self.stable_words / max(1, len(self.best.text.split())))
 
 
 @dataclass(frozen=True)
@@ -155,6 +173,8 @@ class WarningKind(enum.Enum):
     TOO_MANY_FACES = "too many faces"
     LAGGING_MODALITY = "lagging modality"
     NO_SPEECH = "no speech"
+    FALLING_BEHIND = "falling behind"
+    CLOSED_AFTER_SILENCE = "closed after silence"
 
 
 @dataclass(frozen=True)
@@ -167,11 +187,12 @@ class StreamWarning:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the server has come, in seconds of media."""
+    """How far the server has come, in seconds of media; with ``state`` the stream can be taken up again."""
 
     received_s: float
     processed_s: float
     faces: int
+    state: StreamState | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -183,7 +204,19 @@ class Finished:
     faces: int
 
 
-Event = MediaInfo | Segment | Activity | Progress | StreamWarning | Finished
+@dataclass(frozen=True)
+class Drain:
+    """The server goes after so many seconds."""
+
+    deadline_s: float
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Nothing new."""
+
+
+Event = MediaInfo | Segment | Activity | Progress | StreamWarning | Finished | Drain | Heartbeat
 
 
 @dataclass
@@ -200,7 +233,7 @@ class Transcript:
         match event:
             case MediaInfo():
                 self.media_info = event
-            case Segment(is_final=True):
+            case Segment(is_final=True) if event.best.text:
                 self.segments.append(event)
             case StreamWarning():
                 self.warnings.append(event)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -11,31 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inference_server.avhubert.attention import Attention, KeysValues
+from inference_server.avhubert.cache import DecoderCache
 from inference_server.avhubert.config import PAD, ModelConfig
-
-
-@dataclass
-class DecoderState:
-    """What one step of incremental decoding keeps for the next.
-
-    ``source`` holds, for every layer, the keys and values of the clips, one row a clip;
-    ``past`` those of the units so far, one row a hypothesis; ``visible`` is (clips, 1, 1, T) or None.
-    """
-
-    source: list[KeysValues]
-    visible: Tensor | None
-    past: list[KeysValues]
-    position: int = 0
-
-    def reorder(self, hypotheses: Tensor) -> None:
-        """Let row *i* continue what was row ``hypotheses[i]``."""
-        self.past = [layer.select(hypotheses) for layer in self.past]
-
-    def keep_clips(self, clips: Tensor) -> None:
-        """Drop all clips but these; call ``reorder`` for their hypotheses as well."""
-        self.source = [layer.select(clips) for layer in self.source]
-        if self.visible is not None:
-            self.visible = self.visible.index_select(0, clips)
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
@@ -49,6 +25,34 @@ def sinusoids(positions: Tensor, dim: int) -> Tensor:
     angles = positions.unsqueeze(-1) * frequencies
     table = torch.cat((angles.sin(), angles.cos()), dim=-1)
     return table.masked_fill(positions.unsqueeze(-1) == PAD, 0.0)
+
+
+class StepView:
+    """What one step of a running batch reads and writes of its cache."""
+
+    def __init__(self, cache: DecoderCache) -> None:
+        self._cache = cache
+        clips, frames = cache.clips, cache.frames
+        slots = cache.next_slots()
+        rows = torch.arange(clips, device=slots.device).unsqueeze(1)
+        self._places = (rows * cache.seen.shape[2] + slots).flatten()
+        self.seen = cache.seen[:clips, :, : cache.slots].unsqueeze(1)
+        audible = cache.audible[:clips, :frames]
+        self.audible = None if bool(audible.all()) else audible[:, None, None, :]
+
+    def source(self, layer: int) -> KeysValues:
+        """Keys and values of the clips, each (C, T, D)."""
+        clips, frames = self._cache.clips, self._cache.frames
+        keys, values = self._cache.source[layer]
+        return KeysValues(keys[:clips, :frames], values[:clips, :frames])
+
+    def with_new(self, layer: int, new: KeysValues) -> KeysValues:
+        """Write those of the newest units, each (C, W, D), and return those of all units, each (C, slots, D)."""
+        past = self._cache.past[layer]
+        for kind, rows in zip(past, new, strict=True):
+            kind.flatten(0, 1).index_copy_(0, self._places, rows.flatten(0, 1))
+        clips, slots = self._cache.clips, self._cache.slots
+        return KeysValues(past[0, :clips, :slots], past[1, :clips, :slots])
 
 
 class DecoderLayer(nn.Module):
@@ -72,7 +76,7 @@ class DecoderLayer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """All units at once, (B, L, D); the second result is (B, heads, L, T) if asked for."""
         normed = self.self_attn_layer_norm(x)
-        x = x + self.dropout(self.self_attn(normed, self.self_attn.keys_values(normed), is_causal=True))
+        x = x + self.dropout(self.self_attn.to_itself(normed, is_causal=True))
         normed, weights = self.encoder_attn_layer_norm(x), None
         if need_weights:
             attended, weights = self.encoder_attn.with_weights(normed, source, visible)
@@ -80,17 +84,13 @@ class DecoderLayer(nn.Module):
             attended = self.encoder_attn(normed, source, visible)
         return self._feed_forward(x + self.dropout(attended)), weights
 
-    def step(
-        self, x: Tensor, past: KeysValues | None, source: KeysValues, visible: Tensor | None
-    ) -> tuple[Tensor, KeysValues]:
-        """One more unit of every hypothesis, (R, 1, D), and the units so far, with this one."""
-        normed = self.self_attn_layer_norm(x)
-        present = self.self_attn.keys_values(normed)
-        if past is not None:
-            present = past.followed_by(present)
-        x = x + self.self_attn(normed, present)
-        x = x + self.encoder_attn(self.encoder_attn_layer_norm(x), source, visible)
-        return self._feed_forward(x), present
+    def step(self, x: Tensor, layer: int, view: StepView) -> Tensor:
+        """One more unit of every hypothesis, (C, W, D); its keys and values are written into the cache."""
+        queries, new = self.self_attn.queries_keys_values(self.self_attn_layer_norm(x))
+        x = x + self.self_attn.joined(queries, view.with_new(layer, new), view.seen)
+        queries = self.encoder_attn.q_proj(self.encoder_attn_layer_norm(x))
+        x = x + self.encoder_attn.joined(queries, view.source(layer), view.audible)
+        return self._feed_forward(x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         hidden = self.activation_dropout(functional.relu(self.fc1(self.final_layer_norm(x))))
@@ -112,6 +112,11 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.layer_norm = nn.LayerNorm(config.decoder_dim)
         self.dropout = nn.Dropout(config.dropout)
+        self.position_table: Tensor | None
+        self.register_buffer("position_table", None)
+        self._positions = PAD + 1 + config.max_target_size
+        # In place of ``output_weight`` where a model was prepared for reading (see ``preparation``).
+        self.output_proj: nn.Module | None = None
         if not config.share_embeddings:
             self.embed_out = nn.Parameter(torch.empty(config.vocabulary_size, config.decoder_dim))
             nn.init.normal_(self.embed_out, 0.0, config.decoder_dim**-0.5)
@@ -144,31 +149,47 @@ class Decoder(nn.Module):
         alignment = torch.cat(weights, dim=1).mean(dim=1) if need_weights else None
         return self._logits(x), alignment
 
-    def start(self, encoder_out: Tensor, padding_mask: Tensor | None) -> DecoderState:
-        """Project (B, T, D) once for all steps to come."""
-        source = [layer.encoder_attn.keys_values(encoder_out) for layer in self._layers]
-        return DecoderState(source, _visible(padding_mask), past=[])
+    def empty_cache(self, width: int) -> DecoderCache:
+        """A cache for clips that are searched with ``width`` hypotheses each."""
+        weight = self.embed_tokens.weight
+        return DecoderCache(len(self.layers), weight.shape[1], width, weight.device, weight.dtype)
 
-    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        """Add one unit to every hypothesis and score the next.
+    def admit(self, encoder_out: Tensor, lengths: list[int], cache: DecoderCache) -> None:
+        """Let clips join a running batch: project (B, T, D), padded behind ``lengths``, once for all steps to come."""
+        rows = cache.join(lengths)
+        for number, layer in enumerate(self._layers):
+            for kind, projection in enumerate((layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)):
+                cache.source[number, kind, rows.start : rows.stop, : encoder_out.shape[1]] = projection(
+                    encoder_out
+                )
+
+    def step(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
+        """Add one unit to every hypothesis of a running batch and score the next.
 
         Args:
-            tokens: (R,), the newest unit of each hypothesis; R a multiple of the number of clips,
-                the hypotheses of one clip next to each other.
-            state: what ``start`` or the step before left; it is advanced.
+            tokens: (C, W), the newest unit of each hypothesis.
+            cache: of these C clips; it is advanced.
 
         Returns:
-            Logits (R, V).
+            Logits (C, W, V).
         """
-        state.position += 1
-        x = self._embedded(tokens.unsqueeze(1), torch.tensor([[PAD + state.position]], device=tokens.device))
-        presents = []
+        view = StepView(cache)
+        cache.positions[: cache.clips] += 1
+        x = self._embedded(tokens, PAD + cache.positions[: cache.clips].unsqueeze(1))
         for number, layer in enumerate(self._layers):
-            past = state.past[number] if state.past else None
-            x, present = layer.step(x, past, state.source[number], state.visible)
-            presents.append(present)
-        state.past = presents
-        return self._logits(x).squeeze(1)
+            x = layer.step(x, number, view)
+        return self._logits(x)
+
+    def fix_positions(self) -> None:
+        """Work out the embedding of every position once."""
+        weight = self.embed_tokens.weight
+        positions = torch.arange(self._positions, device=weight.device)
+        self.position_table = sinusoids(positions, weight.shape[1]).to(weight.dtype)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """(V, D), what the last layer's output is compared with."""
+        return self.embed_out if hasattr(self, "embed_out") else self.embed_tokens.weight
 
     @property
     def _layers(self) -> list[DecoderLayer]:
@@ -182,11 +203,16 @@ class Decoder(nn.Module):
 
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         embedded: Tensor = self.embed_tokens(tokens) * self.embedding_scale
-        return embedded + sinusoids(positions, embedded.shape[-1]).to(embedded.dtype)
+        if self.position_table is None:
+            return embedded + sinusoids(positions, embedded.shape[-1]).to(embedded.dtype)
+        return embedded + functional.embedding(positions, self.position_table)
 
     def _logits(self, x: Tensor) -> Tensor:
-        weight = self.embed_out if hasattr(self, "embed_out") else self.embed_tokens.weight
-        return functional.linear(self.layer_norm(x), weight)
+        normed = self.layer_norm(x)
+        if self.output_proj is None:
+            return functional.linear(normed, self.output_weight)
+        logits: Tensor = self.output_proj(normed)
+        return logits
 
 
 def _visible(padding_mask: Tensor | None) -> Tensor | None:

@@ -24,6 +24,14 @@ class GroupedConvolution(nn.Module):
         self.weight_v = nn.Parameter(torch.empty(dim, dim // groups, kernel_size))
         self.bias = nn.Parameter(torch.zeros(dim))
         nn.init.normal_(self.weight_v, 0.0, deviation)
+        self.register_buffer("fixed_kernel", None)
+
+    def fix_kernel(self) -> None:
+        """Work out the kernel once for all calls to come; later changes of the parameters have no effect."""
+        self.fixed_kernel = self._kernel().detach()
+
+    def _kernel(self) -> Tensor:
+        return self.weight_v * (self.weight_g / self._lengths())
 
     def _lengths(self) -> Tensor:
         lengths: Tensor = torch.linalg.vector_norm(self.weight_v, dim=(0, 1), keepdim=True)
@@ -31,7 +39,8 @@ class GroupedConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, T) to (B, D, T + 1) for an even kernel."""
-        kernel = self.weight_v * (self.weight_g / self._lengths())
+        fixed: Tensor | None = self.fixed_kernel
+        kernel = self._kernel() if fixed is None else fixed
         return functional.conv1d(x, kernel, self.bias, padding=self.padding, groups=self.groups)
 
 
@@ -64,7 +73,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
         """(B, T, D) to (B, T, D); ``visible`` is (B, 1, 1, T), false where padded."""
         normed = self.self_attn_layer_norm(x)
-        x = x + self.dropout(self.self_attn(normed, self.self_attn.keys_values(normed), visible))
+        x = x + self.dropout(self.self_attn.to_itself(normed, visible))
         hidden = self.activation_dropout(functional.gelu(self.fc1(self.final_layer_norm(x))))
         result: Tensor = x + self.dropout(self.fc2(hidden))
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from inference_server.avhubert.config import ModelConfig
@@ -13,10 +14,10 @@ class BasicBlock(nn.Module):
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1: nn.Module = nn.BatchNorm2d(channels)
         self.relu1 = nn.PReLU(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn2: nn.Module = nn.BatchNorm2d(channels)
         self.relu2 = nn.PReLU(channels)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels:
@@ -64,20 +65,38 @@ class ResNet(nn.Module):
             nn.PReLU(channels),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), padding=(0, 1, 1)),
         )
-        self.trunk = Trunk(channels)
+        self.trunk: nn.Module = Trunk(channels)
+        # In place of ``frontend3D`` where a model was prepared for reading (see ``preparation``).
+        self.stem: nn.Module | None = None
 
     def forward(self, video: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """(B, T, H, W) to (B, T, 8C); padded frames give zeros and cost nothing in the trunk."""
         batch, frames = video.shape[:2]
-        x = self.frontend3D(video.unsqueeze(1)).transpose(1, 2).flatten(0, 1)
         if padding_mask is None:
-            features: Tensor = self.trunk(x)
+            features: Tensor = self.trunk(self._stem(video))
             return features.view(batch, frames, -1)
-        real = (~padding_mask).flatten()
-        features = self.trunk(x[real])
-        spread = features.new_zeros(batch * frames, features.shape[-1])
+        real = ~padding_mask
+        features = self.trunk(self._stem_of_real(video, real))
+        spread = features.new_zeros(batch, frames, features.shape[-1])
         spread[real] = features
-        return spread.view(batch, frames, -1)
+        return spread
+
+    def _stem(self, video: Tensor) -> Tensor:
+        """(B, T, H, W) to (B·T, C, H/4, W/4)."""
+        if self.stem is not None:
+            pictures: Tensor = self.stem(video)
+            return pictures
+        x: Tensor = self.frontend3D(video.unsqueeze(1))
+        return x.transpose(1, 2).flatten(0, 1)
+
+    def _stem_of_real(self, video: Tensor, real: Tensor) -> Tensor:
+        """(B, T, H, W) to (N, C, H/4, W/4), the N frames that are no padding."""
+        lengths = real.sum(1).tolist()
+        if self.stem is not None and all(bool(row[:n].all()) for row, n in zip(real, lengths, strict=True)):
+            # Clip by clip: the frames behind a clip's end are never looked at.
+            return torch.cat([self._stem(clip[None, :n]) for clip, n in zip(video, lengths, strict=True)])
+        # The stem looks two frames ahead: whatever stands in the padding must not reach real frames.
+        return self._stem(video.masked_fill(~real[:, :, None, None], 0.0))[real.flatten()]
 
 
 class VideoFrontend(nn.Module):
@@ -90,9 +109,6 @@ class VideoFrontend(nn.Module):
 
     def forward(self, video: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """(B, T, 88, 88), normalised, to (B, T, D)."""
-        if padding_mask is not None:
-            # The stem looks two frames ahead: whatever stands in the padding must not reach real frames.
-            video = video.masked_fill(padding_mask[:, :, None, None], 0.0)
         projected: Tensor = self.proj(self.resnet(video, padding_mask))
         return projected
 

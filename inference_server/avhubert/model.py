@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inference_server.avhubert import alignment, inputs, search
+from inference_server.avhubert import alignment, inputs, preparation, search
 from inference_server.avhubert.alignment import WordTime
 from inference_server.avhubert.config import EOS, ModelConfig
 from inference_server.avhubert.inputs import Array
 from inference_server.avhubert.network import AVHubertNetwork
-from inference_server.avhubert.search import Hypothesis
+from inference_server.avhubert.search import BeamSearch, Hypothesis
 from inference_server.avhubert.text import Vocabulary
 from inference_server.errors import InvalidRequestError, ModelFormatError
 
@@ -39,6 +38,16 @@ class Model:
         self.network = network.eval()
         self.vocabulary = vocabulary
         self.card: dict[str, Any] = dict(card or {})
+        self.parameter_count = sum(weights.numel() for weights in network.parameters())
+
+    def prepared(self, *, int8: bool = False) -> Model:
+        """This model made ready for reading, in place: see ``preparation``. It can be neither trained nor saved after.
+
+        Args:
+            int8: keep the weights of linear layers as 8-bit integers. Faster on a CPU, and no longer the same numbers.
+        """
+        preparation.prepare(self.network, int8=int8)
+        return self
 
     @property
     def config(self) -> ModelConfig:
@@ -157,16 +166,22 @@ class Model:
             ModelFormatError: the model's scores are not finite.
         """
         encoded, padded = self._encoded(encoder_out, padding_mask)
+        limits = inputs.unit_limits(max_len, len(encoded), self.config.max_target_size - 1)
+        return search.beam_search(
+            self.running_search(beam=beam, length_penalty=length_penalty), encoded, padded, limits=limits
+        )
+
+    def running_search(self, *, beam: int, length_penalty: float = 1.0) -> BeamSearch:
+        """A beam search that clips join and leave between two steps; see there. What it finds has texts.
+
+        Raises:
+            InvalidRequestError: arguments out of range.
+        """
         if beam < 1:
             raise InvalidRequestError(f"beam is {beam}; expected at least 1")
-        limits = inputs.unit_limits(max_len, len(encoded), self.config.max_target_size - 1)
-        found = search.beam_search(
-            self.network.decoder, encoded, padded, beam=beam, length_penalty=length_penalty, limits=limits
+        return BeamSearch(
+            self.network.decoder, beam=beam, length_penalty=length_penalty, text=self.vocabulary.text
         )
-        return [
-            [replace(hypothesis, text=self.vocabulary.text(hypothesis.tokens)) for hypothesis in of_clip]
-            for of_clip in found
-        ]
 
     @torch.inference_mode()
     def word_times(

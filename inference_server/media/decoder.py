@@ -155,7 +155,10 @@ def _where(error: BaseException) -> str:
         place = place.tb_next
     if place is None:
         return type(error).__name__
-    return f"{type(error).__name__} in {Path(place.tb_frame.f_code.co_filename).name}, line {place.tb_lineno}"
+    # Of a full disk or a refused call the system's own word is told; it holds nothing of the media either.
+    cause = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
+    name = Path(place.tb_frame.f_code.co_filename).name
+    return f"{type(error).__name__}{cause} in {name}, line {place.tb_lineno}"
 
 
 def read_fully(fd: int, size: int) -> bytes:

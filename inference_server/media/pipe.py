@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,11 +31,22 @@ class BytePipe:
         self._wake_writer: Callable[[], None] | None = None
         self._on_abort: Callable[[], None] | None = None
         self._bytes_written = 0
+        self._starved_s = 0.0
 
     @property
     def bytes_written(self) -> int:
         """How many bytes the pipe has taken since it was made."""
         return self._bytes_written
+
+    @property
+    def bytes_held(self) -> int:
+        """How many bytes wait to be read."""
+        return len(self._buffer)
+
+    @property
+    def starved_s(self) -> float:
+        """For how many seconds ``read`` has waited for the writer."""
+        return self._starved_s
 
     def room(self) -> int:
         """How many bytes would be taken without waiting."""
@@ -110,7 +122,10 @@ class BytePipe:
     def read(self, size: int) -> bytes:
         """Between 1 and ``size`` bytes, as soon as there are any; ``b""`` at the end of the input."""
         with self._changed:
-            self._changed.wait_for(self._is_readable)
+            if not self._is_readable():
+                began = time.monotonic()
+                self._changed.wait_for(self._is_readable)
+                self._starved_s += time.monotonic() - began
             if self._error is not None:
                 raise self._error
             data = bytes(self._buffer[:size])

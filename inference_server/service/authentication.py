@@ -16,7 +16,7 @@ from grpc_health.v1 import health
 
 from inference_server.errors import AuthenticationError
 from inference_server.service.interception import CallInterceptor, Context
-from inference_server.tokens import TokenFile
+from inference_server.tokens import Tokens
 
 # The caller's name: of its token, else in its certificate, else its address.
 caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="unknown")
@@ -27,7 +27,7 @@ _OPEN_METHODS = f"/{health.SERVICE_NAME}/"
 class AuthenticationInterceptor(CallInterceptor):
     """Lets calls through whose token is known; all, where no tokens are given."""
 
-    def __init__(self, tokens: TokenFile | None) -> None:
+    def __init__(self, tokens: Tokens | None) -> None:
         self._tokens = tokens
 
     @asynccontextmanager

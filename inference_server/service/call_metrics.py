@@ -31,14 +31,14 @@ class CallMetricsInterceptor(CallInterceptor):
             code = grpc.StatusCode.CANCELLED
             raise
         except aio.AbortError:
-            code = _status(context)
+            code = status_of_call(context)
             raise
         finally:
             method = details.method.rpartition("/")[2]
             self._measurements.call_ended(method, code.name, time.monotonic() - began)
 
 
-def _status(context: Context) -> grpc.StatusCode:
+def status_of_call(context: Context) -> grpc.StatusCode:
     """The status that a call was ended with; grpc.aio tells its number."""
     number: Any = context.code()
     return next(

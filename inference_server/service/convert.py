@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
@@ -13,14 +15,18 @@ from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2, transcript_pb2
 
 from inference_server.elementary import Crops, Sound
 from inference_server.errors import InvalidRequestError
+from inference_server.live_results import OpenText
+from inference_server.resumption import ResumePoint
 from inference_server.transcript import (
     MOUTH_CROP_SIZE_PX,
     Activity,
     ActivityKind,
+    Drain,
     Endpointing,
     Event,
     FaceBox,
     Finished,
+    Heartbeat,
     MediaInfo,
     Modality,
     Progress,
@@ -40,6 +46,10 @@ MAX_ALTERNATIVES = 10
 # A year: beyond it a start offset is a mistake, and times would lose their milliseconds.
 MAX_START_OFFSET_S = 366 * 24 * 3600.0
 DEFAULT_BEAM_SIZE = 5
+# The least and the most that may be asked for, in seconds.
+CLOSE_AFTER_SILENCE_S = 1.0, 3600.0
+HEARTBEAT_INTERVAL_S = 0.1, 60.0
+MAX_OPEN_SEGMENTS = 64
 
 _MODALITIES = {
     config_pb2.MODALITY_UNSPECIFIED: Modality.AUDIO_VISUAL,
@@ -127,7 +137,67 @@ def streaming_options_from(
         options_from(config.recognition, default_model, limits),
         interim_results=config.interim_results,
         activity_events=config.activity_events,
+        live=config.live,
+        close_after_silence_s=_seconds_within(config, "close_after_silence", *CLOSE_AFTER_SILENCE_S),
     )
+
+
+def heartbeat_interval_s_from(config: config_pb2.StreamingConfig) -> float:
+    """Read how often the client wants to hear from the server at least; 0: it does not care.
+
+    Raises:
+        InvalidRequestError: more often, or more rarely, than is allowed.
+    """
+    return _seconds_within(config, "heartbeat_interval", *HEARTBEAT_INTERVAL_S)
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """The session that a call carries on, where it is taken up, and what was sent of open utterances."""
+
+    session_id: str
+    point: ResumePoint
+    open_texts: dict[str, OpenText]
+
+
+def resumption_from(config: config_pb2.StreamingConfig) -> Resumption | None:
+    """Read which session a call carries on; None: a new one.
+
+    Raises:
+        InvalidRequestError: no session id, a token that is none, more open utterances than there can be.
+    """
+    if not config.HasField("resume"):
+        return None
+    resume = config.resume
+    if not re.fullmatch(r"[0-9a-f]{32}", resume.session_id):
+        raise InvalidRequestError("resume.session_id is missing or none: give StreamStarted.session_id")
+    if len(resume.open_segments) > MAX_OPEN_SEGMENTS:
+        raise InvalidRequestError(
+            f"resume.open_segments holds {len(resume.open_segments)}: give those without a final result"
+        )
+    start_offset_s = seconds_from(config.recognition.start_offset, "start_offset")
+    open_texts = {
+        segment.segment_id: OpenText(
+            segment.revision,
+            segment.stable_text,
+            seconds_from(segment.stable_end_offset, "stable_end_offset") - start_offset_s,
+        )
+        for segment in resume.open_segments
+    }
+    return Resumption(resume.session_id, ResumePoint.of_token(resume.resume_token), open_texts)
+
+
+def _seconds_within(
+    config: config_pb2.StreamingConfig,
+    name: Literal["close_after_silence", "heartbeat_interval"],
+    least_s: float,
+    most_s: float,
+) -> float:
+    """A Duration that may be absent (or 0): 0 then."""
+    seconds = seconds_from(getattr(config, name), name)
+    if seconds and not least_s <= seconds <= most_s:
+        raise InvalidRequestError(f"{name} is {seconds:g} s: give {least_s:g} s to {most_s:g} s, or nothing")
+    return seconds
 
 
 def crops_from(message: media_pb2.MouthCrops) -> Crops:
@@ -193,12 +263,31 @@ def duration_of(seconds: float) -> Duration:
     return duration
 
 
+@dataclass(frozen=True)
+class Position:
+    """How far a stream has come.
+
+    Attributes:
+        bytes_received: bytes of media taken in.
+        final_until_s: media up to which everything is final and sent.
+        acknowledged_sequence: requests up to this number are needed no more.
+        token: what the stream is resumed with.
+    """
+
+    bytes_received: int
+    final_until_s: float
+    acknowledged_sequence: int
+    token: bytes
+
+
 def streaming_response(
-    event: Event, options: RecognitionOptions, bytes_received: int
+    event: Event, options: RecognitionOptions, position: Position
 ) -> lip_reading_pb2.StreamingRecognizeResponse:
     """Write one event of a stream."""
     shift_s = options.start_offset_s
-    response = lip_reading_pb2.StreamingRecognizeResponse()
+    response = lip_reading_pb2.StreamingRecognizeResponse(
+        final_until_offset=duration_of(position.final_until_s + shift_s)
+    )
     match event:
         case MediaInfo():
             response.media_info.CopyFrom(media_info_message(event))
@@ -209,7 +298,9 @@ def streaming_response(
             response.activity.offset.CopyFrom(duration_of(event.offset_s + shift_s))
             response.activity.speaker_id = event.speaker_id
         case Progress():
-            response.progress.bytes_received = bytes_received
+            response.progress.bytes_received = position.bytes_received
+            response.progress.acknowledged_sequence = position.acknowledged_sequence
+            response.progress.resume_token = position.token
             response.progress.media_received.CopyFrom(duration_of(event.received_s))
             response.progress.media_processed.CopyFrom(duration_of(event.processed_s))
             response.progress.faces = event.faces
@@ -219,14 +310,31 @@ def streaming_response(
             response.finished.media_duration.CopyFrom(duration_of(event.duration_s))
             response.finished.segments = event.segments
             response.finished.faces = event.faces
+        case Drain():
+            response.drain.deadline.CopyFrom(duration_of(event.deadline_s))
+            response.drain.acknowledged_sequence = position.acknowledged_sequence
+            response.drain.resume_token = position.token
+        case Heartbeat():
+            response.heartbeat.SetInParent()
     return response
 
 
-def started_response(request_id: str, model: str) -> lip_reading_pb2.StreamingRecognizeResponse:
+def started_response(
+    request_id: str, model: str, session_id: str, heartbeat_interval_s: float
+) -> lip_reading_pb2.StreamingRecognizeResponse:
     """Write the first message of a stream."""
-    return lip_reading_pb2.StreamingRecognizeResponse(
-        started=lip_reading_pb2.StreamStarted(request_id=request_id, model=model)
+    started = lip_reading_pb2.StreamStarted(
+        request_id=request_id,
+        model=model,
+        session_id=session_id,
+        heartbeat_interval=duration_of(heartbeat_interval_s),
     )
+    return lip_reading_pb2.StreamingRecognizeResponse(started=started)
+
+
+def heartbeat_response() -> lip_reading_pb2.StreamingRecognizeResponse:
+    """Write that there is nothing new, before there is any media."""
+    return lip_reading_pb2.StreamingRecognizeResponse(heartbeat=lip_reading_pb2.Heartbeat())
 
 
 def recognize_response(
@@ -273,6 +381,7 @@ def segment_message(segment: Segment, shift_s: float) -> transcript_pb2.SpeechSe
         speaker_id=segment.speaker_id,
         face_boxes=[_face_box_message(box, shift_s) for box in segment.face_boxes],
         modality=_MODALITY_MESSAGES[segment.modality],
+        stable_words=segment.stable_words,
     )
 
 

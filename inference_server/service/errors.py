@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import grpc
@@ -24,6 +24,9 @@ from inference_server.service.interception import CallInterceptor, Context
 
 _log = logging.getLogger(__name__)
 
+# A status waits behind the responses that were not read yet.
+MAX_ABORT_S = 5.0
+
 # The first row that fits decides, so subclasses stand above their bases.
 STATUS_OF_ERROR: tuple[tuple[type[errors.GorggleError], grpc.StatusCode], ...] = (
     (errors.InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -33,7 +36,10 @@ STATUS_OF_ERROR: tuple[tuple[type[errors.GorggleError], grpc.StatusCode], ...] =
     (errors.NotFoundError, grpc.StatusCode.NOT_FOUND),
     (errors.OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.IdleError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (errors.DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (errors.NotReadyError, grpc.StatusCode.UNAVAILABLE),
+    (errors.SupersededError, grpc.StatusCode.ABORTED),
+    (errors.DataLossError, grpc.StatusCode.DATA_LOSS),
     # A broken model is the server's own fault: its text goes to the log, not to a caller.
     (errors.ModelFormatError, grpc.StatusCode.INTERNAL),
 )
@@ -45,7 +51,14 @@ def status_of(error: Exception) -> grpc.StatusCode:
 
 
 class ErrorInterceptor(CallInterceptor):
-    """Gives each call an id and ends it with the right status when its handler raises."""
+    """Gives each call an id and ends it with the right status when its handler raises.
+
+    Args:
+        on_error: is told of each error.
+    """
+
+    def __init__(self, on_error: Callable[[Exception], None] = lambda _: None) -> None:
+        self._on_error = on_error
 
     @asynccontextmanager
     async def around(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
@@ -56,6 +69,7 @@ class ErrorInterceptor(CallInterceptor):
         except (aio.AbortError, asyncio.CancelledError, GeneratorExit):
             raise
         except Exception as error:
+            self._on_error(error)
             await _abort(context, error)
 
 
@@ -69,7 +83,11 @@ async def _abort(context: Context, error: Exception) -> None:
         _log.info("request %s refused: %s: %s", request_id.get(), code.name, type(error).__name__)
     if isinstance(error, errors.OverloadedError):
         trailer.append(("grpc-status-details-bin", _retry_details(code, text, error.retry_after_s)))  # type: ignore[arg-type]
-    await context.abort(code, text, tuple(trailer))
+    try:
+        await asyncio.wait_for(context.abort(code, text, tuple(trailer)), MAX_ABORT_S)
+    except TimeoutError:
+        # Who reads nothing does not read this either: the call is let go of, and HTTP/2 resets its stream.
+        raise asyncio.CancelledError from None
 
 
 def _retry_details(code: grpc.StatusCode, text: str, retry_after_s: float) -> bytes:

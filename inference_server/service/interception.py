@@ -42,7 +42,11 @@ class CallInterceptor(aio.ServerInterceptor, ABC):
                 make = grpc.stream_unary_rpc_method_handler
             else:
                 make = grpc.unary_unary_rpc_method_handler
-        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+        return make(behaviour, self._deserializing(handler.request_deserializer), handler.response_serializer)
+
+    def _deserializing(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        """How requests are parsed."""
+        return deserialize
 
     def _answering(
         self, behaviour: Callable[..., Any], details: grpc.HandlerCallDetails

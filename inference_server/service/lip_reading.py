@@ -8,12 +8,14 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc, model_pb2, server_pb2
+from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, model_pb2, server_pb2
 from grpc import aio
 
 from inference_server import s3
+from inference_server.admission import Admission
 from inference_server.elementary import Elementary, in_step
 from inference_server.errors import (
     IdleError,
@@ -30,13 +32,19 @@ from inference_server.media.pipe import BytePipe
 from inference_server.models import ModelCatalog
 from inference_server.outbox import Outbox
 from inference_server.perception import perception_of
-from inference_server.scheduler import InferenceBackend
+from inference_server.recognizer import seconds_of
+from inference_server.resumption import ResumePoint
+from inference_server.scheduler import InferenceBackend, StreamBackend
 from inference_server.service import convert
 from inference_server.service.authentication import caller
+from inference_server.service.convert import Position, Resumption
+from inference_server.service.feed import MAX_INTAKE_BYTES, MediaFeed, MediaIntake
 from inference_server.service.model_card import model_message
-from inference_server.session import Session
+from inference_server.service.observation import StreamObservation
+from inference_server.service.sessions import Sessions
+from inference_server.session import Resumed, Session
 from inference_server.settings import ServerSettings
-from inference_server.transcript import Event, RecognitionOptions, Transcript
+from inference_server.transcript import Event, Finished, Heartbeat, Progress, RecognitionOptions, Transcript
 
 if TYPE_CHECKING:
     from inference_server.media.pool import DecoderPool
@@ -44,10 +52,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Context = aio.ServicerContext[Any, Any]
 Feed = Callable[[], Awaitable[None]]
-MediaIntake = BytePipe | Intake[Elementary]
 
-# What may wait for the decoder: enough to keep it busy, little enough that a fast sender feels its pace.
-MAX_INTAKE_BYTES = 64 * 1024
+# Names the session that a call carries on, as `StreamingConfig.resume` does a little later.
+SESSION_METADATA = "gorggle-session-id"
 RETRY_AFTER_S = 2.0
 
 
@@ -67,19 +74,22 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         measurements.count_streams(lambda: self._active)
         self._catalog: ModelCatalog | None = None
         self._backend: InferenceBackend | None = None
+        self._admission: Admission | None = None
         self._started_at = time.monotonic()
         self._active = 0
         self._active_of: Counter[str] = Counter()  # calls being served, by caller
         self._draining = False
+        self._sessions = Sessions()
         self._threads = ThreadPoolExecutor(settings.max_streams, thread_name_prefix="stream")
 
-    def serve(self, catalog: ModelCatalog, backend: InferenceBackend) -> None:
+    def serve(self, catalog: ModelCatalog, backend: InferenceBackend, admission: Admission) -> None:
         """From now on answer calls with these models."""
-        self._catalog, self._backend = catalog, backend
+        self._catalog, self._backend, self._admission = catalog, backend, admission
 
-    def drain(self) -> None:
-        """From now on take no new recognition calls."""
+    def drain(self, deadline_s: float) -> None:
+        """From now on take no new recognition calls; tell those in flight that they may go on for so long."""
         self._draining = True
+        self._sessions.drain(deadline_s)
 
     # ------------------------------------------------------------------------------------------------------- calls
 
@@ -87,26 +97,53 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         self, request_iterator: AsyncIterator[lip_reading_pb2.StreamingRecognizeRequest], context: Context
     ) -> AsyncIterator[lip_reading_pb2.StreamingRecognizeResponse]:
         """Read a stream; see the API."""
+        # Told before the first message, so that a full server can free the place that is to be taken over.
+        await self._sessions.supersede(_session_named(context), caller.get())
         with self._place():
             requests = aiter(request_iterator)
-            first = await self._next(requests)
-            if first is None or first.WhichOneof("payload") != "config":
-                what = (
-                    "ended"
-                    if first is None
-                    else f"began with {first.WhichOneof('payload') or 'an empty message'}"
-                )
-                raise PreconditionError(f"the stream {what}: send the configuration first, then media")
-            options = convert.streaming_options_from(first.config, self._models.default, self._settings)
+            config = _configuration(await self._next(requests))
+            options = convert.streaming_options_from(config, self._models.default, self._settings)
+            interval_s = convert.heartbeat_interval_s_from(config)
+            resumption = convert.resumption_from(config) or Resumption(
+                self._sessions.new_id(), ResumePoint(), {}
+            )
             model = self._models[options.model].name
-            yield convert.started_response(request_id.get(), model)
-            media = await self._next(requests)
-            feed = _MediaFeed(media, requests, self._next)
-            limit_s = self._settings.max_stream_duration_s
-            running = self._events(feed.intake, feed.run, options, limit_s)
-            async with contextlib.aclosing(running) as events:
-                async for event in events:
-                    yield convert.streaming_response(event, options, feed.bytes_received)
+            await self._sessions.supersede(resumption.session_id, caller.get())
+            with (
+                self._room_for(options),
+                self._sessions.carried_on(resumption.session_id, caller.get()) as call,
+            ):
+                yield convert.started_response(request_id.get(), model, resumption.session_id, interval_s)
+                first_media = asyncio.ensure_future(self._first_media(requests))
+                try:
+                    while not await _is_done_within(first_media, interval_s):
+                        yield convert.heartbeat_response()
+                finally:
+                    first_media.cancel()
+                feed = MediaFeed(
+                    first_media.result(),
+                    requests,
+                    self._next,
+                    resumption.point,
+                    live=options.live,
+                    max_pause_s=self._settings.max_pause_s,
+                )
+                stream = _Stream(
+                    intake=feed.intake,
+                    feed=feed.run,
+                    resumed=feed.resumed(resumption.open_texts),
+                    limit_s=self._settings.max_stream_duration_s,
+                )
+                feed.warn, call.outbox = stream.outbox.put, stream.outbox
+                final_until_s = seconds_of(resumption.point.state.final_until)
+                async with contextlib.aclosing(self._events(stream, options, interval_s)) as events:
+                    async for event in events:
+                        feed.acknowledge(event)
+                        final_until_s = max(final_until_s, _final_until_s(event))
+                        position = Position(
+                            feed.bytes_received, final_until_s, feed.acknowledged_sequence, feed.token
+                        )
+                        yield convert.streaming_response(event, options, position)
 
     async def Recognize(  # noqa: N802
         self, request: lip_reading_pb2.RecognizeRequest, context: Context
@@ -117,9 +154,8 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             self._models[options.model]
             intake, feed = self._clip(request)
             transcript = Transcript()
-            limit_s = self._settings.max_clip_duration_s
-            running = self._events(intake, feed, options, limit_s)
-            async with contextlib.aclosing(running) as events:
+            stream = _Stream(intake, feed, limit_s=self._settings.max_clip_duration_s)
+            async with contextlib.aclosing(self._events(stream, options)) as events:
                 async for event in events:
                     transcript.add(event)
             return convert.recognize_response(transcript, options, request_id.get())
@@ -154,6 +190,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
                 max_beam_size=limits.max_beam_size,
                 max_idle=convert.duration_of(limits.max_idle_s),
                 max_utterance=convert.duration_of(limits.max_utterance_s),
+                max_pause=convert.duration_of(limits.max_pause_s),
             ),
             capacity=server_pb2.ServerCapacity(max_streams=limits.max_streams, active_streams=self._active),
         )
@@ -192,6 +229,11 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             if not self._active_of[name]:
                 del self._active_of[name]
 
+    def _room_for(self, options: RecognitionOptions) -> contextlib.AbstractContextManager[None]:
+        """Where a stream is live, its share of the device; or refuse it at once."""
+        assert self._admission is not None, "calls are refused until the models are there"
+        return self._admission.live_stream(request_id.get()) if options.live else contextlib.nullcontext()
+
     async def _next(self, requests: AsyncIterator[T]) -> T | None:
         """The client's next message; None when it has no more."""
         try:
@@ -203,28 +245,61 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
                 f"nothing came for {self._settings.max_idle_s:g} s: send media, or end the stream"
             ) from None
 
+    async def _first_media(
+        self, requests: AsyncIterator[lip_reading_pb2.StreamingRecognizeRequest]
+    ) -> lip_reading_pb2.StreamingRecognizeRequest | None:
+        """The first message that says which kind of media comes."""
+        begun_at = time.monotonic()
+        while (request := await self._next(requests)) is not None:
+            if request.WhichOneof("payload") != "heartbeat":
+                break
+            if time.monotonic() - begun_at > self._settings.max_pause_s:
+                raise IdleError(
+                    f"no media came for {self._settings.max_pause_s:g} s: send some, or end the stream"
+                )
+        return request
+
     async def _events(
-        self, intake: MediaIntake, feed: Feed, options: RecognitionOptions, limit_s: float
+        self, stream: _Stream, options: RecognitionOptions, heartbeat_interval_s: float = 0.0
     ) -> AsyncGenerator[Event, None]:
-        """Run a session on a thread while ``feed`` fills its intake; yield what it says."""
+        """Run a session on a thread while its intake is filled; yield what it says."""
         assert self._backend is not None, "calls are refused until the models are there"
-        outbox: Outbox[Event] = Outbox()
-        perception = perception_of(intake, options, self._settings, limit_s, self._decoders, request_id.get())
-        session = Session(perception, options, self._backend, outbox.put, outbox.wait_for_room)
+        intake, outbox = stream.intake, stream.outbox
+        limit_s = stream.limit_s - seconds_of(stream.resumed.first_frame)
+        observation = StreamObservation(self._measurements, intake)
         loop = asyncio.get_running_loop()
+        # On the stream's thread: the first one loads the landmark model, which takes a while.
+        perception = await loop.run_in_executor(
+            self._threads,
+            perception_of,
+            intake,
+            options,
+            self._settings,
+            limit_s,
+            self._decoders,
+            request_id.get(),
+            observation.clock,
+        )
+        backend = observation.backend(StreamBackend(self._backend, request_id.get()))
+        session = Session(perception, options, backend, outbox.put, outbox.wait_for_room, stream.resumed)
         running = loop.run_in_executor(self._threads, _run_to_outbox, session, outbox)
-        feeding = asyncio.ensure_future(_feed_to_end(feed, intake))
+        feeding = asyncio.ensure_future(_feed_to_end(stream.feed, intake))
+        beating = asyncio.ensure_future(_beat(outbox, heartbeat_interval_s))
         try:
             async for event in outbox:
-                self._measurements.event(event)
+                observation.event(event)
                 yield event
         finally:
             session.stop()
             intake.abort(CallerGoneError())
             outbox.close()
             feeding.cancel()
+            beating.cancel()
             # The place is given back only when the thread is free again.
-            await asyncio.wait([running, feeding])
+            try:
+                await asyncio.wait([running, feeding, beating])
+            finally:
+                observation.end()
 
     def _clip(self, request: lip_reading_pb2.RecognizeRequest) -> tuple[MediaIntake, Feed]:
         """Where a unary request's clip goes, and what moves it there."""
@@ -251,51 +326,57 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         return address
 
 
-class _MediaFeed:
-    """Moves a stream's media messages into its intake; the first one decides which kind they are."""
+@dataclass(frozen=True)
+class _Stream:
+    """A session to be run: its media, what moves it there, what was read before, how long it may be."""
 
-    def __init__(
-        self,
-        first: lip_reading_pb2.StreamingRecognizeRequest | None,
-        requests: AsyncIterator[lip_reading_pb2.StreamingRecognizeRequest],
-        read_next: Callable[[AsyncIterator[Any]], Awaitable[Any]],
-    ) -> None:
-        self.is_elementary = first is not None and first.WhichOneof("payload") in ("mouth_crops", "pcm")
-        self.pipe, self.crops_and_sound = BytePipe(MAX_INTAKE_BYTES), Intake[Elementary](MAX_INTAKE_BYTES)
-        self.bytes_received = 0
-        self._first, self._requests, self._read_next = first, requests, read_next
+    intake: MediaIntake
+    feed: Feed
+    limit_s: float
+    resumed: Resumed = field(default_factory=Resumed)
+    outbox: Outbox[Event] = field(default_factory=Outbox)
 
-    @property
-    def intake(self) -> MediaIntake:
-        """Where this stream's media goes."""
-        return self.crops_and_sound if self.is_elementary else self.pipe
 
-    async def run(self) -> None:
-        """Feed to the end of the stream."""
-        request = self._first
-        while request is not None:
-            await self._put(request)
-            request = await self._read_next(self._requests)
+def _session_named(context: Context) -> str:
+    """The session that a call says in its metadata to carry on; empty for none."""
+    metadata = context.invocation_metadata() or ()
+    return next((str(value) for key, value in metadata if key == SESSION_METADATA), "")
 
-    async def _put(self, request: lip_reading_pb2.StreamingRecognizeRequest) -> None:
-        kind = request.WhichOneof("payload")
-        if kind == "config":
-            raise InvalidRequestError("the configuration came twice: it belongs into the first message alone")
-        if kind is None:
-            raise InvalidRequestError("a message is empty: send media, mouth_crops or pcm")
-        if (kind != "media") != self.is_elementary:
-            raise InvalidRequestError(
-                f"{kind} came in a stream of {'crops and sound' if self.is_elementary else 'container bytes'}: "
-                "a stream carries one or the other"
-            )
-        size = request.ByteSize()
-        self.bytes_received += size
-        if kind == "media":
-            await self.pipe.write_async(request.media)
-        elif kind == "mouth_crops":
-            await self.crops_and_sound.put(convert.crops_from(request.mouth_crops), size)
-        else:
-            await self.crops_and_sound.put(convert.sound_from(request.pcm), size)
+
+def _configuration(first: lip_reading_pb2.StreamingRecognizeRequest | None) -> config_pb2.StreamingConfig:
+    if first is None:
+        what = "ended"
+    elif first.WhichOneof("payload") != "config":
+        what = f"began with {first.WhichOneof('payload') or 'an empty message'}"
+    else:
+        return first.config
+    raise PreconditionError(f"the stream {what}: send the configuration first, then media")
+
+
+def _final_until_s(event: Event) -> float:
+    """The media up to which everything is final, as far as an event tells."""
+    match event:
+        case Progress():
+            return event.processed_s
+        case Finished():
+            return event.duration_s
+    return 0.0
+
+
+async def _is_done_within(task: asyncio.Future[T], interval_s: float) -> bool:
+    """Whether a task ends within so many seconds; 0: wait for its end."""
+    done, _ = await asyncio.wait([task], timeout=interval_s or None)
+    return bool(done)
+
+
+async def _beat(outbox: Outbox[Event], interval_s: float) -> None:
+    """Say that there is nothing new whenever nothing was said for so long; 0: never."""
+    while interval_s:
+        silent_for_s = outbox.silent_for_s
+        if silent_for_s >= interval_s:
+            outbox.put(Heartbeat())
+            silent_for_s = 0.0
+        await asyncio.sleep(interval_s - silent_for_s)
 
 
 async def _feed_to_end(feed: Feed, intake: MediaIntake) -> None:

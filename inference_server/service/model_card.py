@@ -28,7 +28,7 @@ def model_message(served: ServedModel) -> model_pb2.Model:
         name=served.name,
         description=_text(card, "description"),
         architecture="av_hubert",
-        parameters=sum(weights.numel() for weights in model.network.parameters()),
+        parameters=model.parameter_count,
         encoder_layers=model.config.encoder_layers,
         encoder_width=model.config.encoder_dim,
         decoder_layers=model.config.decoder_layers,

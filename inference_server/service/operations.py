@@ -29,10 +29,17 @@ class OperationsServer:
         listen: HOST:PORT; port 0 takes a free one.
         registry: of the metrics.
         is_ready: whether calls are served now.
+        is_alive: whether the process is worth keeping.
     """
 
-    def __init__(self, listen: str, registry: CollectorRegistry, is_ready: Callable[[], bool]) -> None:
-        self._listen, self._is_ready = listen, is_ready
+    def __init__(
+        self,
+        listen: str,
+        registry: CollectorRegistry,
+        is_ready: Callable[[], bool],
+        is_alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._listen, self._is_ready, self._is_alive = listen, is_ready, is_alive
         self._metrics = make_wsgi_app(registry)
         self._server: WSGIServer | None = None
 
@@ -41,6 +48,11 @@ class OperationsServer:
         """The port it serves on."""
         assert self._server is not None, "it has been started"
         return self._server.server_port
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT it serves on."""
+        return f"{self._listen.rpartition(':')[0]}:{self.port}"
 
     def start(self) -> None:
         """Listen.
@@ -69,8 +81,14 @@ class OperationsServer:
             case "/metrics":
                 answer: Iterable[bytes] = self._metrics(environ, start_response)
                 return answer
-            case "/livez":
+            case "/livez" if self._is_alive():
                 return _text(start_response, "200 OK", "alive")
+            case "/livez":
+                return _text(
+                    start_response,
+                    "503 Service Unavailable",
+                    "the event loop stands still, or the device is lost: restart",
+                )
             case "/readyz" if self._is_ready():
                 return _text(start_response, "200 OK", "ready")
             case "/readyz":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -13,22 +14,31 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from inference_server.admission import Admission
 from inference_server.errors import InvalidRequestError
+from inference_server.gpu import DeviceProbe, GpuCollector
+from inference_server.material import SecretsManager, material_at
 from inference_server.measurements import Measurements
 from inference_server.models import ModelCatalog, load_catalog
 from inference_server.recognizer import Recognizer
-from inference_server.scheduler import DeviceScheduler
+from inference_server.scheduler import BatchingOptions, DeviceScheduler
 from inference_server.service.authentication import AuthenticationInterceptor
 from inference_server.service.call_metrics import CallMetricsInterceptor
-from inference_server.service.credentials import CertificateFiles
+from inference_server.service.channelz import ChannelzServer
+from inference_server.service.credentials import RenewableCredentials
 from inference_server.service.errors import ErrorInterceptor
+from inference_server.service.event_loop import EventLoopWatch
 from inference_server.service.lip_reading import LipReadingServicer
 from inference_server.service.operations import OperationsServer
+from inference_server.service.reading_pace import ReadingPaceInterceptor
+from inference_server.service.requests import RequestInterceptor
 from inference_server.settings import ServerSettings
-from inference_server.tokens import TokenFile
+from inference_server.tokens import Tokens
+from inference_server.vision.faces import FaceFinder
 
 if TYPE_CHECKING:
     from inference_server.media.pool import DecoderPool
+    from inference_server.service.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -43,16 +53,25 @@ class Server:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.port = 0
+        self._secrets = SecretsManager(settings.secrets_refresh_s)
         self._decoders = _decoders(settings)
         version = metadata.version("gorggle")
         self.measurements = Measurements(version)
+        self._device = DeviceProbe(settings.device)
+        self.measurements.on_device_failure = self._device.suspect
+        if settings.device == "cuda":
+            self.measurements.registry.register(GpuCollector())
         self._servicer = LipReadingServicer(settings, version, self.measurements, self._decoders)
+        self._tracing = _tracing(settings, version)
+        self._channelz: ChannelzServer | None = None
         self._is_ready = False
         self.operations: OperationsServer | None = None
+        self._watch = EventLoopWatch(self.measurements.loop_lagged)
         self._health = health.aio.HealthServicer()
         self._scheduler: DeviceScheduler | None = None
         self._server = aio.server(
-            interceptors=_interceptors(settings, self.measurements), options=_channel_options(settings)
+            interceptors=_interceptors(settings, self.measurements, self._secrets, self._tracing),
+            options=_channel_options(settings),
         )
         lip_reading_pb2_grpc.add_LipReadingServicer_to_server(self._servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -68,14 +87,22 @@ class Server:
         """
         await self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
-            self.port = _bind(self._server, self.settings)
+            self.port = _bind(self._server, self.settings, self._secrets)
         except (RuntimeError, OSError, ValueError) as error:
             raise InvalidRequestError(f"cannot listen on {self.settings.listen}: {error}") from error
         if self.settings.operations_listen:
             self.operations = OperationsServer(
-                self.settings.operations_listen, self.measurements.registry, lambda: self._is_ready
+                self.settings.operations_listen,
+                self.measurements.registry,
+                is_ready=lambda: self._is_ready and self._device.works,
+                is_alive=lambda: self._watch.is_alive and self._device.works,
             )
             self.operations.start()
+        if self.settings.channelz_listen:
+            self._channelz = ChannelzServer(self.settings.channelz_listen)
+            await self._channelz.start()
+        self._watch.start()
+        self.measurements.count_tasks(self._watch.tasks)
         await self._server.start()
 
     async def load(self) -> None:
@@ -90,14 +117,18 @@ class Server:
 
             await asyncio.to_thread(check_decoding, self._decoders)
         catalog, recognizers = await asyncio.to_thread(_loaded, self.settings)
-        self._scheduler = DeviceScheduler(recognizers, self.measurements)
-        self._servicer.serve(catalog, self._scheduler)
+        estimate = await asyncio.to_thread(_live_cost, recognizers[catalog.default])
+        admission = Admission(self.settings.live_capacity, estimate)
+        batching = BatchingOptions(self.settings.gathering_window_s, self.settings.max_batch_frames)
+        self._scheduler = DeviceScheduler(recognizers, self.measurements, batching, admission.charge)
+        self.measurements.admits(admission)
+        self._servicer.serve(catalog, self._scheduler, admission)
         self._tell_readiness(is_ready=True)
         await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
         """Take no new calls, let those in flight finish within the grace, end."""
-        self._servicer.drain()
+        self._servicer.drain(self.settings.shutdown_grace_s)
         self._tell_readiness(is_ready=False)
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self.settings.shutdown_grace_s)
@@ -105,6 +136,12 @@ class Server:
             await asyncio.to_thread(self._decoders.close)
         if self._scheduler is not None:
             await asyncio.to_thread(self._scheduler.close)
+        self._watch.stop()
+        self._secrets.close()
+        if self._channelz is not None:
+            await self._channelz.stop()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         if self.operations is not None:
             await asyncio.to_thread(self.operations.stop)
 
@@ -117,8 +154,8 @@ class Server:
             await self._health.set(service, status)
 
 
-async def serve(settings: ServerSettings, on_ready: Callable[[str], None], stop: asyncio.Event) -> None:
-    """Run a server until ``stop`` is set; ``on_ready`` gets its address once it answers."""
+async def serve(settings: ServerSettings, on_ready: Callable[[str, str], None], stop: asyncio.Event) -> None:
+    """Run a server until ``stop`` is set; ``on_ready`` gets its address, and its operations server's, once it answers."""
     server = Server(settings)
     await server.start()
     host = settings.listen.rpartition(":")[0]
@@ -128,10 +165,19 @@ async def serve(settings: ServerSettings, on_ready: Callable[[str], None], stop:
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             await loading
-            on_ready(f"{host}:{server.port}")
+            on_ready(f"{host}:{server.port}", server.operations.address if server.operations else "")
             await stopping
     finally:
         await server.stop()
+
+
+def _tracing(settings: ServerSettings, version: str) -> Tracing | None:
+    if not settings.otlp_endpoint:
+        return None
+    # Late: who does not trace need not have OpenTelemetry.
+    from inference_server.service.tracing import Tracing
+
+    return Tracing.over_http(version, settings.otlp_endpoint)
 
 
 def _decoders(settings: ServerSettings) -> DecoderPool | None:
@@ -146,8 +192,9 @@ def _decoders(settings: ServerSettings) -> DecoderPool | None:
 def _loaded(settings: ServerSettings) -> tuple[ModelCatalog, dict[str, Recognizer]]:
     import torch
 
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.threads or max(1, _processors() // 2))
+    # A hundred megabytes, kept from then on: loaded by the first call, they would hold up the event loop.
+    FaceFinder(settings.landmark_model)
     catalog = load_catalog(settings)
     recognizers = {served.name: Recognizer(served.model) for served in catalog}
     for recognizer in recognizers.values():
@@ -155,10 +202,24 @@ def _loaded(settings: ServerSettings) -> tuple[ModelCatalog, dict[str, Recognize
     return catalog, recognizers
 
 
+def _live_cost(recognizer: Recognizer) -> float:
+    """Device seconds that a second of a live stream is likely to take, before any was seen."""
+    # Interim readings come on top: an utterance is read again while it grows, three to four times in all.
+    return 3 * recognizer.measured_cost()
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.enable_channelz", int(bool(settings.channelz_listen))),
         ("grpc.so_reuseport", 0),  # a second server on one port must fail, not share it
         # Back-pressure must reach the client: without these the window grows to megabytes.
         ("grpc.http2.bdp_probe", 0),
@@ -170,14 +231,27 @@ def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
     ]
 
 
-def _interceptors(settings: ServerSettings, measurements: Measurements) -> list[aio.ServerInterceptor]:
+def _interceptors(
+    settings: ServerSettings, measurements: Measurements, secrets: SecretsManager, tracing: Tracing | None
+) -> list[aio.ServerInterceptor]:
     """The outermost first: errors of the others become statuses too."""
-    tokens = None if settings.token_file is None else TokenFile(settings.token_file)
-    return [CallMetricsInterceptor(measurements), ErrorInterceptor(), AuthenticationInterceptor(tokens)]
+    traced = [] if tracing is None else [tracing.interceptor()]
+    tokens = None if settings.token_file is None else Tokens(material_at(settings.token_file, secrets))
+    return [
+        CallMetricsInterceptor(measurements),
+        *traced,
+        ErrorInterceptor(measurements.failed),
+        AuthenticationInterceptor(tokens),
+        ReadingPaceInterceptor(settings.max_idle_s),
+        RequestInterceptor(),
+    ]
 
 
-def _bind(server: aio.Server, settings: ServerSettings) -> int:
+def _bind(server: aio.Server, settings: ServerSettings, secrets: SecretsManager) -> int:
     if settings.tls_certificate is None or settings.tls_key is None:
         return server.add_insecure_port(settings.listen)
-    files = CertificateFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-    return server.add_secure_port(settings.listen, files.credentials())
+    client_ca = None if settings.tls_client_ca is None else material_at(settings.tls_client_ca, secrets)
+    renewable = RenewableCredentials(
+        material_at(settings.tls_certificate, secrets), material_at(settings.tls_key, secrets), client_ca
+    )
+    return server.add_secure_port(settings.listen, renewable.credentials())

@@ -34,6 +34,12 @@ LANDMARK_MOVEMENT = 0.013
 CROP_MOVEMENT = 0.145
 STEEPNESS = 4.0
 
+# What counts as movement of a face follows what is usual for it: between its rest and its speech in the last twelve
+# seconds, within bounds, for a face may have done nothing but rest. Chosen on clips of the validation speakers.
+USUAL_FRAMES, LEAST_USUAL_FRAMES, USUAL_EVERY_FRAMES = 300, 50, 5
+REST_QUANTILE, SPEECH_QUANTILE, SPEECH_WEIGHT = 0.15, 0.6, 0.4
+LEAST_USUAL, MOST_USUAL = 0.7, 1.8
+
 # Of a crop of 96 x 96 the mouth and chin, reduced until a pixel's jitter in the alignment no longer shows.
 CROP_ROWS, CROP_COLUMNS = slice(28, 76), slice(16, 80)
 CROP_REDUCED = (8, 6)
@@ -106,6 +112,7 @@ class LipActivity:
 
     def __init__(self) -> None:
         self._landmark_meter, self._crop_meter = MovementMeter(), MovementMeter()
+        self._usual = UsualMovement()
 
     def push(
         self, frame_index: int, landmarks: NDArray[np.floating[Any]] | None, crop: NDArray[np.uint8] | None
@@ -120,14 +127,40 @@ class LipActivity:
         Returns:
             Probabilities, 0 to 1, of the frames that are known now, in order: each comes four frames late.
         """
-        return _joint_probabilities(
+        return self._judged(
             self._landmark_meter.push(frame_index, None if landmarks is None else lip_shape(landmarks)),
             self._crop_meter.push(frame_index, None if crop is None else crop_shape(crop)),
         )
 
     def finish(self) -> list[float]:
         """The probabilities of the last frames."""
-        return _joint_probabilities(self._landmark_meter.finish(), self._crop_meter.finish())
+        return self._judged(self._landmark_meter.finish(), self._crop_meter.finish())
+
+    def _judged(self, of_landmarks: list[float], of_crops: list[float]) -> list[float]:
+        movement = [
+            math.sqrt(landmarks / LANDMARK_MOVEMENT * crop / CROP_MOVEMENT)
+            for landmarks, crop in zip(of_landmarks, of_crops, strict=True)
+        ]
+        return _probabilities((value / self._usual.push(value) for value in movement), 1.0)
+
+
+class UsualMovement:
+    """Learns, as one face moves, where its rest ends and its speech begins: 1 for a face like any other."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=USUAL_FRAMES)
+        self._pushed = 0
+        self._border = 1.0
+
+    def push(self, movement: float) -> float:
+        """Take in the next frame's movement; give the border that it is to be compared with."""
+        self._recent.append(movement)
+        self._pushed += 1
+        if len(self._recent) >= LEAST_USUAL_FRAMES and self._pushed % USUAL_EVERY_FRAMES == 0:
+            rest, speech = np.quantile(self._recent, (REST_QUANTILE, SPEECH_QUANTILE))
+            between = rest ** (1 - SPEECH_WEIGHT) * speech**SPEECH_WEIGHT
+            self._border = float(np.clip(between, LEAST_USUAL, MOST_USUAL))
+        return self._border
 
 
 class CropActivity:
@@ -193,14 +226,6 @@ def crop_shape(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
 def _probabilities(movement: Iterable[float], even_at: float) -> list[float]:
     """A logistic curve over the logarithm of the movement: 1/2 at ``even_at``, 0 for none."""
     return [float(value**STEEPNESS / (value**STEEPNESS + even_at**STEEPNESS)) for value in movement]
-
-
-def _joint_probabilities(of_landmarks: Iterable[float], of_crops: Iterable[float]) -> list[float]:
-    movement = (
-        math.sqrt(landmarks / LANDMARK_MOVEMENT * crop / CROP_MOVEMENT)
-        for landmarks, crop in zip(of_landmarks, of_crops, strict=True)
-    )
-    return _probabilities(movement, 1.0)
 
 
 def _correlation(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float:

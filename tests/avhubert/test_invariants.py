@@ -74,20 +74,32 @@ def test_cached_steps_equal_teacher_forcing(model: Model, encoded: dict[str, Ten
     whole = model.logits(encoded["batch2"], mask, tokens)
     decoder = model.network.decoder
     with torch.inference_mode():
-        state = decoder.start(encoded["batch2"], mask)
-        stepwise = torch.stack([decoder.step(column, state) for column in tokens.unbind(1)], dim=1)
+        cache = decoder.empty_cache(1)
+        decoder.admit(encoded["batch2"], lengths_of(mask), cache)
+        stepwise = torch.cat([decoder.step(column[:, None], cache) for column in tokens.unbind(1)], dim=1)
     torch.testing.assert_close(stepwise, whole, atol=2e-5, rtol=0)
 
 
-def test_the_beams_of_a_clip_share_its_keys_and_values(model: Model, encoded: dict[str, Tensor]) -> None:
+def lengths_of(mask: Tensor | None) -> list[int]:
+    assert mask is not None
+    lengths: list[int] = (~mask).sum(1).tolist()
+    return lengths
+
+
+def test_neither_sources_nor_units_move_when_hypotheses_are_reordered(
+    model: Model, encoded: dict[str, Tensor]
+) -> None:
+    decoder = model.network.decoder
     with torch.inference_mode():
-        state = model.network.decoder.start(encoded["batch2"], None)
-        before = [source.keys.data_ptr() for source in state.source]
-        model.network.decoder.step(torch.tensor([EOS] * 6), state)
-        state.reorder(torch.tensor([1, 1, 0, 5, 3, 3]))
-    assert [source.keys.data_ptr() for source in state.source] == before
-    assert [source.keys.shape[0] for source in state.source] == [2, 2]
-    assert [past.keys.shape[0] for past in state.past] == [6, 6]
+        cache = decoder.empty_cache(3)
+        decoder.admit(encoded["batch2"], lengths_of(golden.clip("batch2").padding_mask), cache)
+        decoder.step(torch.full((2, 3), EOS), cache)
+        before = cache.source.clone(), cache.past.clone(), cache.source.data_ptr(), cache.past.data_ptr()
+        cache.reorder(torch.tensor([[1, 1, 0], [2, 0, 0]]))
+    assert torch.equal(cache.source, before[0])
+    assert torch.equal(cache.past, before[1])
+    assert (cache.source.data_ptr(), cache.past.data_ptr()) == before[2:]
+    assert cache.source.shape[2] == 2  # one row a clip, for all three hypotheses
 
 
 def test_a_mixed_batch_equals_clips_of_one_kind(model: Model, encoded: dict[str, Tensor]) -> None:

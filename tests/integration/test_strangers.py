@@ -16,7 +16,8 @@ from gorggle.v1 import lip_reading_pb2_grpc, server_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inference_server.errors import InvalidRequestError
-from inference_server.tokens import TokenFile, main, new_token
+from inference_server.material import FileMaterial
+from inference_server.tokens import Tokens, main, new_token
 from tests.integration.conftest import Messages, RunningServer, running_server
 
 QUESTION = server_pb2.GetServerInfoRequest()
@@ -108,7 +109,7 @@ def test_tokens_come_and_go_without_a_restart(stub, token_file: Path, token: str
 def test_a_token_file_that_breaks_leaves_the_tokens_as_they_were(tmp_path: Path, caplog) -> None:
     path = tmp_path / "tokens"
     token = new_token("camera", path)
-    tokens = TokenFile(path)
+    tokens = Tokens(FileMaterial(path))
     path.write_text(f"camera {SECRET}\n")
     assert tokens.name_of(token) == "camera"
     path.unlink()
@@ -125,7 +126,7 @@ def test_a_token_file_holds_no_token_and_only_its_owner_reads_it(token_file: Pat
 def test_the_command_makes_a_token_that_holds(tmp_path: Path, capsys) -> None:
     path = str(tmp_path / "tokens")
     assert main(["editor", path]) == 0
-    assert TokenFile(Path(path)).name_of(capsys.readouterr().out.strip()) == "editor"
+    assert Tokens(FileMaterial(Path(path))).name_of(capsys.readouterr().out.strip()) == "editor"
     assert main(["editor", path]) == 1
     assert main(["two words", path]) == 1
     assert main(["editor", str(tmp_path / "nowhere" / "tokens")]) == 1
@@ -153,7 +154,7 @@ def _slowly(requests):
 
 def test_a_token_file_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be read"):
-        TokenFile(tmp_path / "missing")
+        Tokens(FileMaterial(tmp_path / "missing"))
 
 
 # ------------------------------------------------------------------------------------------------------- certificates

@@ -189,9 +189,8 @@ def test_the_beam_search_finds_the_same(fairseq: Any, seed: int, beam: int, pena
         expected = generator_of_theirs.generate(
             [], {"net_input": {"source": torch.zeros(4, 24), "padding_mask": mask}}
         )
-        found = search.beam_search(
-            ours, encoder_out, mask, beam=beam, length_penalty=penalty, limits=[limit] * 4
-        )
+        running = search.BeamSearch(ours, beam=beam, length_penalty=penalty)
+        found = search.beam_search(running, encoder_out, mask, limits=[limit] * 4)
     for hypotheses, theirs_of_clip in zip(found, expected, strict=True):
         assert len(hypotheses) == len(theirs_of_clip) == beam
         scores = torch.tensor([hypothesis.score for hypothesis in hypotheses])
@@ -214,9 +213,8 @@ def test_some_searches_end_before_their_limit(fairseq: Any) -> None:
             4, 24, SIZES[seed % len(SIZES)][0], generator=torch.Generator().manual_seed(seed)
         )
         with torch.inference_mode():
-            for of_clip in search.beam_search(
-                ours, encoder_out, None, beam=5, length_penalty=1.0, limits=[14] * 4
-            ):
+            running = search.BeamSearch(ours, beam=5, length_penalty=1.0)
+            for of_clip in search.beam_search(running, encoder_out, None, limits=[14] * 4):
                 lengths |= {len(hypothesis.tokens) for hypothesis in of_clip}
     assert min(lengths) < 8
     assert max(lengths) == 15

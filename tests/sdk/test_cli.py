@@ -345,6 +345,17 @@ def test_a_server_that_is_not_there_is_named(folder: Path) -> None:
     assert re.fullmatch(r"gorggle: a.mp4: no connection to 127.0.0.1:1: .*\n", done.stderr)
 
 
+def test_where_one_of_several_servers_is_not_there_another_reads(
+    folder: Path, service: FakeLipReading, target: str
+) -> None:
+    reading_names(service)
+    done = gorggle("transcribe", "a.mp4", "--server", f"127.0.0.1:1,{target}")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    assert "read a.mp4" in done.stdout
+    assert "127.0.0.1:1" in done.stderr
+    assert "going on from 0.0 s" in done.stderr
+
+
 def test_an_address_that_is_none_is_told_once(folder: Path) -> None:
     done = gorggle("transcribe", "a.mp4", "b.webm", "--server", "somewhere")
     assert (done.returncode, done.stdout) == (1, "")

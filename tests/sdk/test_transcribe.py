@@ -69,6 +69,9 @@ def test_every_option_arrives(reader: Reader, service: FakeLipReading, target: s
         start_offset_s=3600.25,
         face_boxes=True,
         activity_events=True,
+        live=True,
+        close_after_silence_s=20,
+        settings={"heartbeat_s": 2},
     )
     assert service.config == config_pb2.StreamingConfig(
         recognition=config_pb2.RecognitionConfig(
@@ -84,6 +87,9 @@ def test_every_option_arrives(reader: Reader, service: FakeLipReading, target: s
         ),
         interim_results=True,
         activity_events=True,
+        live=True,
+        close_after_silence=Duration(seconds=20),
+        heartbeat_interval=Duration(seconds=2),
     )
 
 
@@ -94,7 +100,8 @@ def test_without_options_the_server_decides_but_words_have_times(
     assert service.config == config_pb2.StreamingConfig(
         recognition=config_pb2.RecognitionConfig(
             modality=config_pb2.MODALITY_AUDIO_VISUAL, enable_word_times=True, start_offset=Duration()
-        )
+        ),
+        heartbeat_interval=Duration(seconds=10),
     )
 
 

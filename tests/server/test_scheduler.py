@@ -1,127 +1,379 @@
-"""The device's thread: batches, order, errors, cancellation, its end."""
+"""The device's thread: batches, order, fairness, errors, cancellation, its end."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from typing import Any
 
-import numpy as np
 import pytest
+import torch
 
-from inference_server.errors import NotFoundError, NotReadyError
+from inference_server.errors import DeadlineError, ModelFormatError, NotFoundError, NotReadyError
 from inference_server.recognizer import SearchOptions, Window
-from inference_server.scheduler import DeviceScheduler
-from inference_server.transcript import Reading
+from inference_server.scheduler import BatchingOptions, DeviceScheduler, StreamBackend
+from inference_server.transcript import Modality, Reading
+from tests.server import backend_conformance
+from tests.server.backend_conformance import BackendConformance, window
 
-SEARCH = SearchOptions(5, 1.0, 0, True)
+SEARCH, INTERIM = SearchOptions(5, 1.0, 0, True), SearchOptions(1, 1.0, 0, True)
+VIDEO = Modality.VIDEO_ONLY
 
 
-def window(frames: int) -> Window:
-    return Window(np.zeros((frames, 96, 96), np.uint8), None)
+@pytest.fixture(scope="module")
+def backend() -> Iterator[DeviceScheduler]:
+    scheduler = DeviceScheduler({backend_conformance.MODEL: backend_conformance.golden_recognizer()})
+    yield scheduler
+    scheduler.close()
 
 
-class GatedRecognizer:
-    """Reads a window as its length; waits at a gate before each batch."""
+class TestDeviceScheduler(BackendConformance):
+    pass
+
+
+class SteppedDevice:
+    """Reads a window as its length; waits at a gate before it encodes; needs as many steps as the window has frames.
+
+    It fails to encode windows of 13 frames, and a step with a window of 17 in it; it lacks memory for more than
+    ``memory`` windows at a time; windows of 19 frames give no finite numbers.
+    """
 
     def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-        self.gate = threading.Event()
-        self.arrived = threading.Semaphore(0)
+        self.encoded: list[list[int]] = []
+        self.steps: list[list[int]] = []
+        self.memory = 1000
+        self.released = 0
+        self.gate, self.arrived = threading.Event(), threading.Semaphore(0)
+        self.step_gate, self.stepped = threading.Event(), threading.Semaphore(0)
+        self.step_gate.set()
 
-    def read(self, windows: Sequence[Window], search: SearchOptions) -> list[list[Reading]]:
-        self.batches.append([window.frames for window in windows])
+    def encode(self, windows: Sequence[Window]) -> list[Any]:
+        self.encoded.append([window.frames for window in windows])
         self.arrived.release()
         assert self.gate.wait(10)
         if any(window.frames == 13 for window in windows):
             raise RuntimeError("the device has failed")
-        return [[Reading(str(window.frames), 1.0)] for window in windows]
+        if len(windows) > self.memory:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [
+            ModelFormatError("not finite") if window.frames == 19 else torch.zeros(window.frames)
+            for window in windows
+        ]
+
+    def decoding(self, search: SearchOptions) -> SteppedDecoding:
+        return SteppedDecoding(self)
+
+    def release_memory(self) -> None:
+        self.released += 1
+        self.memory = 1000
+
+
+class SteppedDecoding:
+    def __init__(self, device: SteppedDevice) -> None:
+        self.device = device
+        self.left: dict[Hashable, tuple[int, int]] = {}
+
+    def join(self, keys: Sequence[Hashable], encoded: Sequence[torch.Tensor]) -> None:
+        self.left.update({key: (len(one), len(one)) for key, one in zip(keys, encoded, strict=True)})
+
+    def leave(self, key: Hashable) -> None:
+        del self.left[key]
+
+    def step(self) -> dict[Hashable, list[Reading]]:
+        self.device.steps.append(sorted(frames for frames, _ in self.left.values()))
+        self.device.stepped.release()
+        assert self.device.step_gate.wait(10)
+        if any(frames == 17 for frames, _ in self.left.values()):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        self.left = {key: (frames, left - 1) for key, (frames, left) in self.left.items()}
+        ended = {key: frames for key, (frames, left) in self.left.items() if left <= 0}
+        for key in ended:
+            del self.left[key]
+        return {key: [Reading(str(frames), 1.0)] for key, frames in ended.items()}
+
+
+class Notes:
+    """An observer that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.causes: list[str] = []
+        self.read: list[tuple[Hashable, int]] = []
+
+    def waiting(self, windows: int) -> None: ...
+    def waited(self, seconds: float, *, interim: bool) -> None: ...
+    def batch_read(self, windows: int, seconds: float) -> None: ...
+    def stepped(self, windows: int, seconds: float) -> None: ...
+
+    def dropped(self, cause: str) -> None:
+        self.causes.append(cause)
+
+    def window_read(self, frames: int, seconds: float, *, stream: Hashable) -> None:
+        assert seconds >= 0
+        self.read.append((stream, frames))
 
 
 @pytest.fixture
-def recognizer() -> GatedRecognizer:
-    return GatedRecognizer()
+def device() -> SteppedDevice:
+    return SteppedDevice()
 
 
 @pytest.fixture
-def scheduler(recognizer: GatedRecognizer) -> Iterator[DeviceScheduler]:
-    scheduler = DeviceScheduler({"m": recognizer})  # type: ignore[dict-item]
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture
+def scheduler(device: SteppedDevice, notes: Notes) -> Iterator[DeviceScheduler]:
+    scheduler = DeviceScheduler({"m": device}, notes)  # type: ignore[dict-item]
     yield scheduler
-    recognizer.gate.set()
+    device.gate.set()
+    device.step_gate.set()
     scheduler.close()
 
 
-def held(scheduler: DeviceScheduler, recognizer: GatedRecognizer) -> None:
+def submit(scheduler: DeviceScheduler, frames: int, **options: Any) -> Future[list[Reading]]:
+    return scheduler.submit("m", window(frames, VIDEO), options.pop("search", SEARCH), **options)
+
+
+def held(scheduler: DeviceScheduler, device: SteppedDevice) -> Future[list[Reading]]:
     """Keep the device busy with a window, so that what follows has to wait."""
-    scheduler.submit("m", window(1), SEARCH)
-    assert recognizer.arrived.acquire(timeout=10)
+    future = submit(scheduler, 1, stream="holder")
+    assert device.arrived.acquire(timeout=10)
+    return future
 
 
-def test_windows_that_wait_together_are_read_together(scheduler, recognizer) -> None:
-    held(scheduler, recognizer)
-    futures = [scheduler.submit("m", window(frames), SEARCH) for frames in (10, 20, 30)]
-    recognizer.gate.set()
-    assert [future.result(10)[0].text for future in futures] == ["10", "20", "30"]
-    assert recognizer.batches == [[1], [10, 20, 30]]
+def test_windows_that_wait_together_are_read_together(scheduler, device) -> None:
+    held(scheduler, device)
+    futures = [submit(scheduler, frames) for frames in (10, 20, 25)]
+    device.gate.set()
+    assert [future.result(10)[0].text for future in futures] == ["10", "20", "25"]
+    assert device.encoded == [[1], [10, 20, 25]]
 
 
-def test_windows_read_differently_are_not_batched(scheduler, recognizer) -> None:
-    held(scheduler, recognizer)
-    one = scheduler.submit("m", window(10), SEARCH)
-    other = scheduler.submit("m", window(11), SearchOptions(9, 1.0, 0, True))
-    recognizer.gate.set()
-    one.result(10), other.result(10)
-    assert recognizer.batches[1:] == [[10], [11]]
-
-
-def test_a_batch_is_no_larger_than_the_device_takes(scheduler, recognizer) -> None:
-    held(scheduler, recognizer)
-    futures = [scheduler.submit("m", window(500), SEARCH) for _ in range(5)]
-    recognizer.gate.set()
+def test_windows_that_come_within_the_gathering_window_are_read_together(device) -> None:
+    scheduler = DeviceScheduler({"m": device}, options=BatchingOptions(gathering_window_s=0.5))  # type: ignore[dict-item]
+    device.gate.set()
+    futures = [submit(scheduler, 10)]
+    time.sleep(0.05)
+    futures.append(submit(scheduler, 11))
     for future in futures:
         future.result(10)
-    assert recognizer.batches[1:] == [[500] * 4, [500]]
+    assert device.encoded == [[10, 11]]
+    scheduler.close()
 
 
-def test_interim_work_yields_to_final_work(scheduler, recognizer) -> None:
-    held(scheduler, recognizer)
-    interim = scheduler.submit("m", window(10), SearchOptions(1, 1.0, 0, True), interim=True)
-    final = scheduler.submit("m", window(20), SEARCH)
-    recognizer.gate.set()
+def test_windows_read_differently_are_not_batched(scheduler, device) -> None:
+    held(scheduler, device)
+    one = submit(scheduler, 10)
+    other = submit(scheduler, 11, search=SearchOptions(9, 1.0, 0, True))
+    device.gate.set()
+    one.result(10), other.result(10)
+    assert device.encoded[1:] == [[10], [11]]
+
+
+def test_a_batch_is_no_larger_than_the_device_takes(scheduler, device) -> None:
+    held(scheduler, device)
+    futures = [submit(scheduler, 500) for _ in range(5)]
+    device.gate.set()
+    for future in futures:
+        future.result(10)
+    assert device.encoded[1:] == [[500] * 4, [500]]
+
+
+def test_a_batch_is_never_mostly_padding(scheduler, device) -> None:
+    held(scheduler, device)
+    futures = [submit(scheduler, frames) for frames in (100, 10, 9, 90)]
+    device.gate.set()
+    for future in futures:
+        future.result(10)
+    assert device.encoded[1:] == [[100, 10, 90], [9]]
+
+
+def test_windows_join_and_leave_a_running_batch_between_steps(scheduler, device) -> None:
+    device.gate.set()
+    device.step_gate.clear()
+    long = submit(scheduler, 60)
+    assert device.stepped.acquire(timeout=10)
+    short = submit(scheduler, 5)
+    time.sleep(0.05)
+    device.step_gate.set()
+    short.result(10), long.result(10)
+    # The one that came later and is shorter waited for no more than the step at hand.
+    assert device.steps == [[60]] + [[5, 60]] * 5 + [[60]] * 54
+
+
+def test_a_stream_with_many_windows_does_not_starve_another(scheduler, device, notes) -> None:
+    held(scheduler, device)
+    flood = [submit(scheduler, 400, stream="flood") for _ in range(20)]
+    modest = [submit(scheduler, 400, stream="modest") for _ in range(2)]
+    device.gate.set()
+    for future in (*modest, *flood):
+        future.result(20)
+    order = [stream for stream, frames in notes.read if frames == 400]
+    assert (
+        order[:5].count("modest") == 2
+    )  # the first batch holds five: every other window was the modest stream's
+    assert order.count("flood") == 20
+
+
+def test_a_stream_cannot_save_up_turns(scheduler, device, notes) -> None:
+    device.gate.set()
+    for _ in range(10):
+        submit(scheduler, 900, stream="busy").result(10)
+    device.gate.clear()
+    held(scheduler, device)
+    late = [submit(scheduler, 900, stream="new") for _ in range(6)]
+    busy = [submit(scheduler, 900, stream="busy") for _ in range(6)]
+    device.gate.set()
+    for future in (*late, *busy):
+        future.result(20)
+    order = [stream for stream, _ in notes.read[11:]]
+    assert order.index("busy") <= 2
+
+
+def test_interim_work_yields_to_final_work(scheduler, device) -> None:
+    held(scheduler, device)
+    interim = submit(scheduler, 10, search=INTERIM, interim=True)
+    final = submit(scheduler, 20)
+    device.gate.set()
     interim.result(10), final.result(10)
-    assert recognizer.batches[1:] == [[20], [10]]
+    assert device.encoded[1:] == [[20], [10]]
 
 
-def test_a_failed_batch_fails_its_callers_and_no_others(scheduler, recognizer) -> None:
-    recognizer.gate.set()
-    with pytest.raises(RuntimeError, match="device"):
-        scheduler.submit("m", window(13), SEARCH).result(10)
-    assert scheduler.submit("m", window(14), SEARCH).result(10)[0].text == "14"
+def test_interim_searches_stand_still_while_final_work_waits(device) -> None:
+    scheduler = DeviceScheduler({"m": device}, options=BatchingOptions(max_frames=60))  # type: ignore[dict-item]
+    device.gate.set()
+    device.step_gate.clear()
+    interim = submit(scheduler, 40, search=INTERIM, interim=True)
+    assert device.stepped.acquire(timeout=10)
+    finals = [submit(scheduler, 50, stream=number) for number in range(3)]
+    device.step_gate.set()
+    for future in (*finals, interim):
+        future.result(10)
+    # The third is encoded when the second leaves; from then on nothing waits, and interim work goes on.
+    first = device.steps.index([50])
+    until = len(device.steps) - 1 - device.steps[::-1].index([50])
+    assert device.steps[first:until].count([40]) <= 60
+    assert device.steps[first : first + 90].count([50]) >= 85
+    scheduler.close()
 
 
-def test_a_cancelled_window_is_not_read(scheduler, recognizer) -> None:
-    held(scheduler, recognizer)
-    cancelled, kept = scheduler.submit("m", window(10), SEARCH), scheduler.submit("m", window(20), SEARCH)
+def test_a_window_that_fails_in_a_batch_fails_alone(scheduler, device, notes) -> None:
+    held(scheduler, device)
+    futures = {frames: submit(scheduler, frames) for frames in (10, 13, 14)}
+    device.gate.set()
+    assert futures[10].result(10)[0].text == "10"
+    assert futures[14].result(10)[0].text == "14"
+    with pytest.raises(RuntimeError, match="the device has failed"):
+        futures[13].result(10)
+    assert device.encoded[1:] == [[10, 13, 14], [10], [13], [14]]
+    assert submit(scheduler, 15).result(10)[0].text == "15"
+    assert notes.causes == ["failed"]
+
+
+def test_a_window_that_fails_in_a_step_fails_alone(scheduler, device) -> None:
+    held(scheduler, device)
+    futures = {frames: submit(scheduler, frames) for frames in (10, 17, 14)}
+    device.gate.set()
+    assert futures[10].result(10)[0].text == "10"
+    assert futures[14].result(10)[0].text == "14"
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        futures[17].result(10)
+    assert submit(scheduler, 15).result(10)[0].text == "15"
+
+
+def test_a_batch_that_finds_no_memory_is_read_one_by_one(scheduler, device) -> None:
+    held(scheduler, device)
+    device.memory = 1
+    futures = [submit(scheduler, frames) for frames in (10, 11, 12)]
+    device.gate.set()
+    assert [future.result(10)[0].text for future in futures] == ["10", "11", "12"]
+    assert device.released == 1
+
+
+def test_a_single_window_that_finds_no_memory_is_tried_once_more(scheduler, device) -> None:
+    held(scheduler, device)
+    device.memory = 0
+    future = submit(scheduler, 10)
+    device.gate.set()
+    assert future.result(10)[0].text == "10"
+    assert device.encoded == [[1], [1], [10], [10]] or device.released >= 1
+
+
+def test_numbers_that_are_not_finite_fail_their_own_window(scheduler, device) -> None:
+    held(scheduler, device)
+    futures = {frames: submit(scheduler, frames) for frames in (10, 19)}
+    device.gate.set()
+    assert futures[10].result(10)[0].text == "10"
+    with pytest.raises(ModelFormatError, match="finite"):
+        futures[19].result(10)
+
+
+def test_a_cancelled_window_is_not_read(scheduler, device) -> None:
+    held(scheduler, device)
+    cancelled, kept = submit(scheduler, 10), submit(scheduler, 20)
     assert cancelled.cancel()
-    recognizer.gate.set()
+    device.gate.set()
     kept.result(10)
-    assert recognizer.batches[1:] == [[20]]
+    assert device.encoded[1:] == [[20]]
+
+
+def test_a_window_cancelled_in_the_middle_of_its_search_frees_its_place_at_once(
+    scheduler, device, notes
+) -> None:
+    device.gate.set()
+    device.step_gate.clear()
+    cancelled = submit(scheduler, 500)
+    assert device.stepped.acquire(timeout=10)
+    kept = submit(scheduler, 20)
+    assert cancelled.cancel()
+    device.step_gate.set()
+    kept.result(10)
+    assert sum(500 in step for step in device.steps) <= 2
+    assert notes.causes == ["cancelled"]
+
+
+def test_a_window_whose_deadline_has_passed_is_given_up(scheduler, device, notes) -> None:
+    device.gate.set()
+    device.step_gate.clear()
+    running = submit(scheduler, 400, deadline=time.monotonic() + 0.2)
+    assert device.stepped.acquire(timeout=10)
+    waiting = submit(scheduler, 10, deadline=time.monotonic() + 0.1)
+    time.sleep(0.25)
+    device.step_gate.set()
+    for future in (running, waiting):
+        with pytest.raises(DeadlineError, match="did not come to it"):
+            future.result(10)
+    assert submit(scheduler, 11).result(10)[0].text == "11"
+    assert notes.causes == ["late", "late"]
+
+
+def test_all_windows_of_a_stream_are_known_as_its_own(scheduler, device, notes) -> None:
+    device.gate.set()
+    stream = StreamBackend(scheduler, "camera-1")
+    stream.submit("m", window(10, VIDEO), SEARCH).result(10)
+    stream.submit("m", window(11, VIDEO), SEARCH, stream="face-2").result(10)
+    assert notes.read == [("camera-1", 10), (("camera-1", "face-2"), 11)]
 
 
 def test_an_unknown_model_is_refused(scheduler) -> None:
     with pytest.raises(NotFoundError, match="there are: m"):
-        scheduler.submit("n", window(10), SEARCH)
+        scheduler.submit("n", window(10, VIDEO), SEARCH)
 
 
-def test_nobody_waits_for_a_scheduler_that_has_ended(recognizer) -> None:
-    scheduler = DeviceScheduler({"m": recognizer})  # type: ignore[dict-item]
-    held(scheduler, recognizer)
-    waiting = scheduler.submit("m", window(10), SEARCH)
+def test_nobody_waits_for_a_scheduler_that_has_ended(device) -> None:
+    scheduler = DeviceScheduler({"m": device})  # type: ignore[dict-item]
+    being_read = held(scheduler, device)
+    waiting = submit(scheduler, 10)
     closing = threading.Thread(target=scheduler.close)
     closing.start()
-    recognizer.gate.set()
+    time.sleep(0.05)
+    device.gate.set()
     closing.join(10)
     with pytest.raises(CancelledError):
         waiting.result(10)
+    assert being_read.result(10)[0].text == "1"
     with pytest.raises(NotReadyError):
-        scheduler.submit("m", window(10), SEARCH)
+        submit(scheduler, 10)

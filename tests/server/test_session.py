@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from inference_server.errors import NoFaceError
+from inference_server.interim import Cadence
 from inference_server.recognizer import SearchOptions, Window, samples_of, seconds_of
 from inference_server.scene import FaceTrack, Scene
-from inference_server.session import Session
+from inference_server.session import Resumed, Session
 from inference_server.transcript import (
     Activity,
     Event,
@@ -33,7 +35,7 @@ NOISE = np.random.default_rng(0).integers(-3000, 3000, samples_of(2000)).astype(
 
 
 class ScriptedPerception:
-    """Plays curves of speaking, ten frames at a time."""
+    """Plays curves of speaking, some frames at a time."""
 
     def __init__(
         self,
@@ -42,7 +44,9 @@ class ScriptedPerception:
         faces: dict[int, list[float]],
         loud: bool = True,
         is_noisy: bool = False,
+        step: int = 10,
     ) -> None:
+        self.step = step
         self.is_noisy = is_noisy
         self.scene, self.frames, self.sound, self.faces, self.loud = Scene(), frames, sound, faces, loud
         self.has_sound, self.has_pictures, self.sees_faces = sound is not None, True, True
@@ -51,8 +55,8 @@ class ScriptedPerception:
         self.tracks: dict[int, FaceTrack | None] = {}
 
     def steps(self) -> Iterator[Iterable[Event]]:
-        for start in range(0, self.frames, 10):
-            end = min(start + 10, self.frames)
+        for start in range(0, self.frames, self.step):
+            end = min(start + self.step, self.frames)
             if self.sound is not None:
                 self.scene.add_sound(self.sound_of(start, end))
                 self.scene.judge_sound(self.sound[start:end])
@@ -111,7 +115,7 @@ TALK = [0.0] * 25 + [1.0] * 50 + [0.0] * 50 + [1.0] * 50 + [0.0] * 25
 def test_two_sentences_by_one_person_are_two_segments_with_the_streams_times() -> None:
     events, _ = run(ScriptedPerception(200, TALK, {7: TALK}))
     first, second = of_kind(events, Segment)
-    assert (first.segment_id, second.segment_id) == ("segment-1", "segment-2")
+    assert (first.segment_id, second.segment_id) == ("segment-19", "segment-119")
     assert first.speaker_id == second.speaker_id == "face-1"
     assert first.modality is Modality.AUDIO_VISUAL
     assert first.start_s == pytest.approx(19 / 25 + 0.2)
@@ -193,15 +197,16 @@ def test_a_missing_face_is_warned_of_once() -> None:
     assert [s.speaker_id for s in of_kind(events, Segment)] == ["voice", "voice"]
 
 
+@pytest.mark.usefixtures("_a_device_of_no_time")
 def test_interim_results_come_before_the_final_one_under_the_same_id() -> None:
     events, _ = run(ScriptedPerception(200, TALK, {1: TALK}), interim_results=True)
     segments = of_kind(events, Segment)
-    first = [s for s in segments if s.segment_id == "segment-1"]
+    first = [s for s in segments if s.segment_id == "segment-19"]
     assert [s.is_final for s in first] == [False] * (len(first) - 1) + [True]
     assert len(first) > 2
     assert [s.revision for s in first] == list(range(1, len(first) + 1))
     assert first[0].stability == 0
-    assert first[1].stability == 1
+    assert first[-1].stability == 1
 
 
 def test_activity_events_enclose_each_utterance() -> None:
@@ -256,3 +261,172 @@ def test_a_session_that_is_stopped_gives_up_its_windows() -> None:
     thread.join(5)
     assert not thread.is_alive()
     assert backend.future.cancelled()
+
+
+# -------------------------------------------------------------------------------------------------------- live results
+
+
+class WordBackend:
+    """Reads a window as one word for each half second of it; the device's thread is the caller's own.
+
+    ``misread`` changes what the n-th reading says.
+    """
+
+    def __init__(self, misread: dict[int, str] | None = None) -> None:
+        self.readings = 0
+        self.searches: list[SearchOptions] = []
+        self.interim: list[bool] = []
+        self._misread = misread or {}
+
+    def submit(
+        self, model: str, window: Window, search: SearchOptions, *, interim: bool = False, **_: object
+    ) -> Future[list[Reading]]:
+        self.readings += 1
+        self.searches.append(search)
+        self.interim.append(interim)
+        texts = [f"word{number}" for number in range(int(window.frames / 12.5))]
+        if self.readings in self._misread:
+            texts = self._misread[self.readings].split()
+        words = tuple(Word(text, number / 2, (number + 1) / 2, 0.9) for number, text in enumerate(texts))
+        future: Future[list[Reading]] = Future()
+        future.set_result([Reading(" ".join(texts), 0.9, words if search.word_times else ())])
+        return future
+
+
+@pytest.fixture
+def _a_device_of_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy this machine is."""
+    monkeypatch.setattr(Cadence, "took", lambda *_: None)
+
+
+def live(
+    perception: ScriptedPerception, backend: WordBackend, **options: object
+) -> tuple[list[Event], list[Segment]]:
+    events: list[Event] = []
+    asked = RecognitionOptions("m", interim_results=True, **options)  # type: ignore[arg-type]
+    Session(perception, asked, backend, events.append).run()
+    return events, of_kind(events, Segment)
+
+
+def check_that_stable_words_stay(segments: list[Segment]) -> None:
+    stable: dict[str, list[str]] = {}
+    for segment in segments:
+        words = segment.best.text.split()
+        before = stable.get(segment.segment_id, [])
+        assert words[: len(before)] == before
+        assert segment.stable_words >= len(before)
+        stable[segment.segment_id] = words[: segment.stable_words]
+
+
+@pytest.mark.usefixtures("_a_device_of_no_time")
+def test_words_settle_while_they_are_spoken() -> None:
+    _, segments = live(ScriptedPerception(200, TALK, {1: TALK}), WordBackend())
+    first = [segment for segment in segments if segment.segment_id == "segment-19"]
+    assert [segment.is_final for segment in first] == [False] * (len(first) - 1) + [True]
+    stable = [segment.stable_words for segment in first]
+    assert stable[0] == 0
+    assert stable == sorted(stable)
+    assert stable[-2] > 0
+    assert first[-1].stable_words == len(first[-1].best.text.split())
+    check_that_stable_words_stay(segments)
+
+
+@pytest.mark.usefixtures("_a_device_of_no_time")
+@pytest.mark.parametrize("number", range(1, 12))
+def test_no_reading_changes_what_was_stable(number: int) -> None:
+    backend = WordBackend({number: "some other words entirely said"})
+    _, segments = live(ScriptedPerception(200, TALK, {1: TALK}), backend)
+    assert len([segment for segment in segments if segment.is_final]) == 2
+    check_that_stable_words_stay(segments)
+
+
+@pytest.mark.usefixtures("_a_device_of_no_time")
+def test_times_of_words_that_nobody_asked_for_do_not_leave() -> None:
+    _, segments = live(ScriptedPerception(200, TALK, {1: TALK}), WordBackend(), word_times=False)
+    assert any(segment.stable_words for segment in segments if not segment.is_final)
+    assert not any(segment.best.words for segment in segments)
+
+
+@pytest.mark.usefixtures("_a_device_of_no_time")
+def test_in_noise_interim_results_come_from_the_lips() -> None:
+    noise = [1.0] * 200
+    events, segments = live(
+        ScriptedPerception(200, noise, {1: TALK}, is_noisy=True), WordBackend(), activity_events=True
+    )
+    interim = [segment for segment in segments if not segment.is_final]
+    assert len(interim) >= 2
+    assert {segment.speaker_id for segment in interim} == {"face-1"}
+    finals = [segment for segment in segments if segment.is_final]
+    assert [segment.segment_id for segment in finals] == list(
+        dict.fromkeys(segment.segment_id for segment in interim)
+    )
+    told = [(event.kind.value, event.speaker_id) for event in of_kind(events, Activity)]
+    assert told == [("begin", "face-1"), ("end", "face-1")] * 2
+
+
+@pytest.mark.usefixtures("_a_device_of_no_time")
+def test_what_turns_out_to_be_no_speech_is_taken_back() -> None:
+    class Forgetful(WordBackend):
+        def submit(self, *args: object, interim: bool = False, **kwargs: object) -> Future[list[Reading]]:
+            if interim:
+                return super().submit(*args, interim=True, **kwargs)  # type: ignore[arg-type]
+            future: Future[list[Reading]] = Future()
+            future.set_result([Reading("", 0.0)])
+            return future
+
+    short = [0.0] * 25 + [1.0] * 12 + [0.0] * 63
+    _, segments = live(ScriptedPerception(100, short, {1: short}), Forgetful())
+    assert [segment.is_final for segment in segments][-1:] == [True]
+    assert not segments[-1].best.text
+    assert segments[0].best.text
+
+
+def test_a_live_utterance_is_read_while_its_pause_is_waited_for() -> None:
+    backend = WordBackend()
+    events: list[Event] = []
+    options = RecognitionOptions("m", live=True)
+    Session(ScriptedPerception(200, TALK, {1: TALK}, step=2), options, backend, events.append).run()
+    assert [segment.best.text for segment in of_kind(events, Segment)] == [
+        segment.best.text for segment in of_kind(run_with(WordBackend()), Segment)
+    ]
+    assert backend.interim == [True, True], "each was read once, before it had ended"
+
+
+def run_with(backend: WordBackend) -> list[Event]:
+    events: list[Event] = []
+    Session(ScriptedPerception(200, TALK, {1: TALK}), RecognitionOptions("m"), backend, events.append).run()
+    return events
+
+
+def test_a_stream_closes_after_the_silence_that_was_asked_for() -> None:
+    long = TALK + [0.0] * 2000
+    perception = ScriptedPerception(len(long), long, {})
+    events, _ = run(perception, close_after_silence_s=10.0)
+    assert WarningKind.CLOSED_AFTER_SILENCE in [warning.kind for warning in of_kind(events, StreamWarning)]
+    assert len(of_kind(events, Segment)) == 2
+    assert 17 < events[-1].duration_s < 19
+
+
+def test_speech_keeps_a_stream_open() -> None:
+    events, _ = run(ScriptedPerception(200, TALK, {}), close_after_silence_s=3.0)
+    assert events[-1].duration_s == 8.0
+
+
+def test_what_was_final_before_is_not_read_again() -> None:
+    events, _ = run(ScriptedPerception(200, TALK, {7: TALK}))
+    [state] = [event.state for event in of_kind(events, Progress) if event.processed_s > 4][:1]
+    backend = WordBackend()
+    again: list[Event] = []
+    before = dataclasses.replace(state, channels=(), heard=())
+    Session(
+        ScriptedPerception(200, TALK, {7: TALK}),
+        RecognitionOptions("m", activity_events=True),
+        backend,
+        again.append,
+        resumed=Resumed(before),
+    ).run()
+    assert [segment.segment_id for segment in of_kind(again, Segment)] == ["segment-119"]
+    assert backend.readings == 1
+    assert next(event.processed_s for event in of_kind(again, Progress)) == seconds_of(state.final_until)
+    assert len(of_kind(again, Activity)) == 2
+    assert again[-1] == events[-1], "two segments in all"

@@ -9,9 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from inference_server.vision.activity import (
+    LEAST_USUAL,
+    MOST_USUAL,
     CropActivity,
     LipActivity,
     MovementMeter,
+    UsualMovement,
     lip_shape,
     sound_agreement,
 )
@@ -109,6 +112,20 @@ def test_a_meter_that_ended_starts_anew() -> None:
     second += meter.finish()
     assert first == second
     assert len(first) == 20
+
+
+def test_what_counts_as_movement_follows_the_face_within_bounds() -> None:
+    def border(*, rest: float, speech: float, frames: int = 200) -> float:
+        usual = UsualMovement()
+        return [usual.push(speech if index % 100 < 50 else rest) for index in range(frames)][-1]
+
+    assert 0.5 < border(rest=0.5, speech=2.0) < 2.0
+    # One who trembles, and speaks as clearly: the border lies between all the same.
+    assert 1.2 < border(rest=1.2, speech=3.0) < 3.0
+    # One who only rests is not taken to speak, nor one who only speaks to rest.
+    assert border(rest=0.2, speech=0.2) == LEAST_USUAL
+    assert border(rest=4.0, speech=4.0) == MOST_USUAL
+    assert border(rest=0.2, speech=0.2, frames=40) == 1.0
 
 
 def test_steady_change_is_not_movement() -> None:

@@ -35,7 +35,18 @@ from gorggle.errors import (
     SupersededError,
     UnavailableError,
 )
-from gorggle.events import Activity, Event, Finished, MediaInfo, Progress, Started, StreamWarning
+from gorggle.events import (
+    Activity,
+    Draining,
+    Event,
+    Finished,
+    Interrupted,
+    MediaInfo,
+    Progress,
+    Started,
+    StreamWarning,
+)
+from gorggle.frames import MouthCrops, Sound
 from gorggle.results import (
     Alternative,
     FaceBox,
@@ -66,16 +77,19 @@ __all__ = [
     "ConfigurationError",
     "DataLossError",
     "DeadlineError",
+    "Draining",
     "ErrorRate",
     "Event",
     "FaceBox",
     "Finished",
     "GorggleError",
+    "Interrupted",
     "InvalidRequestError",
     "InvalidSourceError",
     "MediaInfo",
     "Model",
     "ModelLicense",
+    "MouthCrops",
     "NoFaceError",
     "NotFoundError",
     "OverloadedError",
@@ -86,6 +100,7 @@ __all__ = [
     "ServerError",
     "ServerInfo",
     "ServerLimits",
+    "Sound",
     "Started",
     "StreamWarning",
     "SupersededError",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import inspect
-import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,13 +15,15 @@ import grpc
 from grpc import aio
 
 from gorggle import calls, requests
-from gorggle.calls import Question, StreamCall, T
+from gorggle.aio_delivery import AsyncDelivery, asynchronous
+from gorggle.calls import Deadline, Question, StreamCall, T
 from gorggle.client_base import ClientBase
 from gorggle.descriptions import Model, ServerInfo
 from gorggle.errors import CallCancelledError, DeadlineError, GorggleError, UnavailableError
-from gorggle.events import Event
-from gorggle.reception import Feed, Reception
-from gorggle.requests import ReadingOptions, StreamRequest
+from gorggle.events import Event, Interrupted
+from gorggle.reception import Reception
+from gorggle.recovery import Recovery
+from gorggle.requests import ReadingOptions
 from gorggle.results import Segment, Transcript
 from gorggle.sources import Media
 from gorggle.statuses import Status
@@ -58,8 +58,8 @@ class AsyncClient(ClientBase["AsyncTranscription", Coroutine[Any, Any, Transcrip
         # Closing a channel of grpc.aio does not find every call that is waited for (seen with grpcio 1.81).
         for call in tuple(self._calls):
             call.cancel()
-        if self._channel is not None:
-            await self._channel.close()
+        for channel in self._channels.values():
+            await channel.close()
 
     async def models(self) -> list[Model]:
         """List the server's models, the default one first, with what their licences permit."""
@@ -96,33 +96,48 @@ class AsyncClient(ClientBase["AsyncTranscription", Coroutine[Any, Any, Transcrip
 
     def _open(self) -> None:
         # A channel belongs to an event loop, and there may be none yet.
-        self._channel: aio.Channel | None = None
+        self._channels: dict[int, aio.Channel] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def _stub(self) -> Any:
+    def _stub(self, server: int) -> Any:
         self._check_open()
         loop = asyncio.get_running_loop()
-        if self._channel is None:
-            self._channel, self._loop = self._new_channel(), loop
+        if self._loop is None:
+            self._loop = loop
         if self._loop is not loop:
             raise RuntimeError("the client was first used in another event loop: make one for each loop")
-        return lip_reading_pb2_grpc.LipReadingStub(self._channel)
+        if server not in self._channels:
+            self._channels[server] = self._new_channel(server)
+        return lip_reading_pb2_grpc.LipReadingStub(self._channels[server])
 
-    def _new_channel(self) -> aio.Channel:
-        link = self._connection
+    def _new_channel(self, server: int) -> aio.Channel:
+        link = self._connections[server]
         if link.credentials is None:
             return aio.insecure_channel(link.target, link.options)
         return aio.secure_channel(link.target, link.credentials, link.options)
 
     async def _ask(self, question: Question[T], timeout_s: float | None) -> T:
-        method = getattr(self._stub(), question.method)
-        call = method(question.request, timeout=timeout_s, metadata=self._connection.metadata)
+        servers = self._servers()
+        for server in servers:
+            try:
+                answer = await self._asked(question, timeout_s, server)
+            except UnavailableError:
+                if server == servers[-1]:
+                    raise
+                continue
+            self._first_server = server
+            return answer
+        raise AssertionError("there is at least one server")
+
+    async def _asked(self, question: Question[T], timeout_s: float | None, server: int) -> T:
+        method = getattr(self._stub(server), question.method)
+        call = method(question.request, timeout=timeout_s, metadata=self._connections[server].metadata)
         self._calls.add(call)
         try:
             return question.answer(await call)
         except grpc.RpcError as error:
-            raise self._error_of(Status.of(error)) from None
+            raise self._error_of(Status.of(error), server=server) from None
         except asyncio.CancelledError:
             _raise_if_task_is_cancelled()
             raise CallCancelledError(
@@ -130,15 +145,17 @@ class AsyncClient(ClientBase["AsyncTranscription", Coroutine[Any, Any, Transcrip
             ) from None
 
     def _stream(self, call: StreamCall) -> AsyncTranscription:
-        return AsyncTranscription(call, self._start, self._error_of)
+        return AsyncTranscription(call, self._start, self._error_of, self._servers()[0])
 
-    def _start(self, timeout_s: float | None) -> Any:
-        call = self._stub().StreamingRecognize(timeout=timeout_s, metadata=self._connection.metadata)
+    def _start(self, timeout_s: float | None, server: int, metadata: tuple[tuple[str, str], ...]) -> Any:
+        stub = self._stub(server)
+        metadata = (*self._connections[server].metadata, *metadata)
+        call = stub.StreamingRecognize(timeout=timeout_s, metadata=metadata)
         self._calls.add(call)
         return call
 
     async def _recognize(self, options: ReadingOptions, media: Media, timeout_s: float | None) -> Transcript:
-        messages = [message async for message in _asynchronous(media)]
+        messages = [message async for message in asynchronous(media.messages)]
         request = requests.clip_request(options, messages)
         return await self._ask(calls.clip_question(request, media.name), timeout_s)
 
@@ -157,14 +174,18 @@ class AsyncTranscription(Reception, AsyncIterator[Segment]):
     def __init__(
         self,
         call: StreamCall,
-        start: Callable[[float | None], Any],
-        error_of: Callable[[Status, str], GorggleError],
+        start: Callable[[float | None, int, tuple[tuple[str, str], ...]], Any],
+        error_of: Callable[[Status, str, int], GorggleError],
+        server: int,
     ) -> None:
-        self._feed = _Feed(call.opening, _asynchronous(call.media))
-        super().__init__(call.media.name, self._feed)
+        self._delivery = AsyncDelivery(call.media, call.keep_bytes, call.heartbeat_s)
+        super().__init__(
+            call.media.name, self._delivery, Recovery(call.servers, call.resume_within_s, first=server)
+        )
         self._details = call
         self._start = start
         self._error_of = error_of
+        self._deadline = Deadline(call.timeout_s)
         self._call: Any = None
         self._answers: AsyncIterator[Any]
         self._sending: asyncio.Task[None] | None = None
@@ -193,88 +214,100 @@ class AsyncTranscription(Reception, AsyncIterator[Segment]):
     def __del__(self) -> None:
         if self._sending is not None and not self._sending.get_loop().is_closed():
             self._sending.cancel()
-            self._call.cancel()
+            self._delivery.drop()
+            if self._call is not None:
+                self._call.cancel()
 
     async def aclose(self) -> None:
         """End the call, if it is still going on, and let go of the source."""
         self._is_over = True
-        if self._call is not None:
-            self._call.cancel()
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.wait([self._sending])
+        await self._end_call()
+        await self._delivery.aclose()
 
     async def transcript(self) -> Transcript:
         """Read to the end, and give everything that was still to come as one transcript."""
         return self._transcript([segment async for segment in self])
 
     async def _next_segment(self) -> Segment:
-        if self._call is None:
-            self._call = self._start(self._details.timeout_s)
-            # Not its read(): that gives nothing more once a write failed, though there may be answers to read.
-            self._answers = aiter(self._call)
-            self._sending = asyncio.create_task(self._feed.send(self._call))
-            # A write that fails because the call has just ended would put an error of gRPC's own in the place of the
-            # server's: once the call has ended, nothing more may be written.
-            self._call.add_done_callback(functools.partial(_cancel, self._sending))
         while True:
+            if self._call is None:
+                self._begin_call()
             message = await self._next_message()
+            if message is None:
+                continue
             item = self._take(message)
             if isinstance(item, Segment):
                 return item
             if item is not None:
                 await self._tell(item)
+            if self._recovery.wants_to_move:
+                self._recovery.move()
+                await self._end_call()
+
+    def _begin_call(self) -> None:
+        recovery = self._recovery
+        self._delivery.check(recovery.acknowledged)
+        opening = recovery.opening(self._details.opening)
+        self._call = self._start(self._deadline.left_s(), recovery.server, recovery.metadata())
+        # Not its read(): that gives nothing more once a write failed, though there may be answers to read.
+        self._answers = aiter(self._call)
+        self._sending = asyncio.create_task(self._delivery.send(self._call, opening, recovery.acknowledged))
+        # A write that fails because the call has just ended would put an error of gRPC's own in the place of the
+        # server's: once the call has ended, nothing more may be written.
+        self._call.add_done_callback(functools.partial(_cancel, self._sending))
+
+    async def _end_call(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.wait([self._sending])
+        self._call = self._sending = None
 
     async def _next_message(self) -> Any:
+        """The next answer; None where the call was lost and another one is to be made."""
         try:
-            return await anext(self._answers)
+            async with asyncio.timeout(self._recovery.silence_s()):
+                return await anext(self._answers)
         except StopAsyncIteration:
             self._check_finished()
             raise
+        except TimeoutError:
+            silent = Status(grpc.StatusCode.UNAVAILABLE, "the server has gone silent", None)
+            return await self._take_up_again(silent, was_silent=True)
         except grpc.RpcError:
-            if self._feed.failure is not None:
-                raise self._feed.failure from None
+            if self._delivery.failure is not None:
+                raise self._delivery.failure from None
             status = await _server_status(self._call)
         except asyncio.CancelledError:
             _raise_if_task_is_cancelled()
-            raise self._feed.failure or CallCancelledError(
+            raise self._delivery.failure or CallCancelledError(
                 "the client was closed during the call",
                 code=grpc.StatusCode.CANCELLED,
                 request_id=self.request_id,
             ) from None
         if status.code is not grpc.StatusCode.OK:
-            raise self._error_of(status, self.request_id)
+            return await self._take_up_again(status)
         self._check_finished()
         raise StopAsyncIteration
+
+    async def _take_up_again(self, status: Status, *, was_silent: bool = False) -> None:
+        """Wait until the next call may be made; raise the error where there is to be none."""
+        failure = self._delivery.failure or self._error_of(status, self.request_id, self._recovery.server)
+        if self._delivery.failure is not None or self._is_over:
+            raise failure from None
+        pause_s = self._recovery.pause_after(status, was_silent=was_silent)
+        if pause_s is None or self._deadline.is_within(pause_s):
+            raise failure from None
+        await self._end_call()
+        await self._tell(Interrupted(str(failure), pause_s, self._recovery.final_until_s))
+        await asyncio.sleep(pause_s)
 
     async def _tell(self, event: Event) -> None:
         if self._details.on_event is not None:
             answer = self._details.on_event(event)
             if inspect.isawaitable(answer):
                 await answer
-
-
-class _Feed(Feed):
-    """The requests of one stream, sent by a task of its own."""
-
-    def __init__(self, opening: StreamRequest, messages: AsyncGenerator[StreamRequest, None]) -> None:
-        super().__init__(opening)
-        self._messages = messages
-
-    async def send(self, call: Any) -> None:
-        """Send the configuration, then the media; when the source fails, keep the error and cancel the call."""
-        try:
-            async with contextlib.aclosing(self._messages) as messages:
-                is_open = await _write(call, self.opening)
-                async for message in messages:
-                    self.bytes_sent += len(message.media)
-                    is_open = is_open and await _write(call, message)
-                    if not is_open:
-                        return
-            await _end_of_requests(call)
-        except Exception as error:
-            self.failure = error
-            call.cancel()
 
 
 async def _server_status(call: Any) -> Status:
@@ -292,54 +325,6 @@ async def _server_status(call: Any) -> Status:
 
 def _cancel(task: asyncio.Task[None], _call: Any) -> None:
     task.cancel()
-
-
-async def _write(call: Any, message: StreamRequest) -> bool:
-    """Send a message; false where the call has ended meanwhile: reading its answers tells why.
-
-    A call that ended raises ``InvalidStateError`` here, not the error that it ended with.
-    """
-    try:
-        await call.write(message)
-    except (asyncio.InvalidStateError, grpc.RpcError):
-        return False
-    return True
-
-
-async def _end_of_requests(call: Any) -> None:
-    with contextlib.suppress(asyncio.InvalidStateError, grpc.RpcError):
-        await call.done_writing()
-
-
-async def _asynchronous(media: Media) -> AsyncGenerator[StreamRequest, None]:
-    """A source's messages; those of an ordinary iterator are made in other threads, one at a time."""
-    messages = media.messages
-    if isinstance(messages, AsyncIterator):
-        async for message in messages:
-            yield message
-        return
-    in_use = threading.Lock()
-
-    def following() -> StreamRequest | None:
-        with in_use:
-            return next(messages, None)
-
-    def close() -> None:
-        with in_use:
-            messages.close()
-
-    try:
-        while (made := await asyncio.to_thread(following)) is not None:
-            yield made
-    finally:
-        if in_use.acquire(blocking=False):
-            try:
-                messages.close()
-            finally:
-                in_use.release()
-        else:
-            # Another thread still reads, perhaps for ever: the source is closed when that is over.
-            threading.Thread(target=close, daemon=True).start()
 
 
 def _raise_if_task_is_cancelled() -> None:

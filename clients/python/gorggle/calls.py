@@ -23,14 +23,46 @@ OnEvent = Callable[[Event], Awaitable[None] | None]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 
+class Deadline:
+    """When something must be over that takes several calls; None: never. The time runs from the first call."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self._end: float | None = None
+
+    def left_s(self) -> float | None:
+        """What is left for the next call, at least a moment."""
+        if self._timeout_s is None:
+            return None
+        if self._end is None:
+            self._end = time.monotonic() + self._timeout_s
+        return max(0.001, self._end - time.monotonic())
+
+    def is_within(self, seconds: float) -> bool:
+        """Whether it comes within so many seconds."""
+        left_s = self.left_s()
+        return left_s is not None and left_s <= seconds
+
+
 @dataclass(frozen=True)
 class StreamCall:
-    """One stream to open: the configuration, then the media."""
+    """One stream to open: the configuration, then the media.
+
+    Attributes:
+        keep_bytes: of a source that cannot be read again, what may be kept for a server that takes over.
+        heartbeat_s: what is sent at least so often.
+        resume_within_s: how long to go on trying to carry the stream on; 0: not at all.
+        servers: how many addresses there are.
+    """
 
     opening: StreamRequest
     media: Media
     on_event: OnEvent | None
     timeout_s: float | None
+    keep_bytes: int
+    heartbeat_s: float
+    resume_within_s: float
+    servers: int
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,11 @@ def to_vtt(segments: Iterable[Segment]) -> str:
     return "WEBVTT\n" + "".join(blocks)
 
 
+def cues(segments: Iterable[Segment]) -> list[Cue]:
+    """The captions of the final segments, in order and one at a time."""
+    return _cues(_spoken(segments), _no_prefix)
+
+
 # -------------------------------------------------------------------------------------------------------------- cues
 
 

@@ -42,8 +42,9 @@ formats:
 examples:
   gorggle transcribe clip.mp4
   gorggle transcribe clip.mp4 --modality video --format json | jq .segments
+  gorggle transcribe clip.mp4 --overlay captioned.mp4 --plot words.png    draw it (gorggle[pictures])
   gorggle transcribe a.mp4 b.mp4 --format srt --output captions/
-  ffmpeg -i rtsp://camera/1 -c copy -f mpegts - | gorggle transcribe - --server 127.0.0.1:50051
+  ffmpeg -i rtsp://camera/1 -c copy -f mpegts - | gorggle transcribe - --live --server a:50051,b:50051
 
 The exit code is 0 if every file was read, 1 if one was not, 2 for wrong arguments, 130 after Ctrl-C.
 A bearer token is read from --token-file or from GORGGLE_TOKEN.
@@ -64,6 +65,8 @@ examples:
   gorggle model convert large_vox_433h.pt avhubert-large.safetensors
   gorggle model info avhubert-large.safetensors --json
 """
+_NO_LOCAL = "what runs the product here is not installed: pip install 'gorggle[local]'"
+_NO_GATEWAY = "what serves browsers is not installed: pip install 'gorggle[gateway]'"
 _NO_EVALUATION = "what measures models is not installed: pip install 'gorggle[evaluation]'"
 
 
@@ -86,11 +89,20 @@ def _run(arguments: list[str]) -> int:
     match arguments:
         case ["serve", *rest]:
             return _hand_over("inference_server", "gorggle serve", rest)
+        case ["local", *rest]:
+            return _hand_over("gorggle_local", "gorggle local", rest, _NO_LOCAL)
+        case ["gateway", *rest]:
+            return _hand_over("gorggle_gateway", "gorggle gateway", rest, _NO_GATEWAY)
         case ["evaluate", *rest]:
             return _hand_over("evaluation", "gorggle evaluate", rest, _NO_EVALUATION)
         case ["model"] | ["model", "-h" | "--help"]:
             print(_MODEL_HELP, end="")
             return EXIT_OK if len(arguments) == 2 else EXIT_USAGE
+        case ["cost", *rest]:
+            from gorggle import cost_command
+
+            cost_command.run(rest)
+            return EXIT_OK
         case ["token", *rest]:
             return _hand_over("inference_server.tokens", "gorggle token", rest)
         case ["model", *rest]:
@@ -134,8 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_transcribe(commands)
     commands.add_parser("serve", help="run the inference server", add_help=False)
+    commands.add_parser("local", help="run the whole product on this machine", add_help=False)
+    commands.add_parser("gateway", help="serve the page, and live captions for browsers", add_help=False)
     _add_models(commands)
     commands.add_parser("evaluate", help="measure a model on clips whose words are known", add_help=False)
+    commands.add_parser("cost", help="estimate what the AWS pipeline costs", add_help=False)
     commands.add_parser("token", help="make a bearer token for a client of a server", add_help=False)
     commands.add_parser("model", help="convert a checkpoint, or look into a model file", add_help=False)
     return parser
@@ -164,6 +179,15 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--beam", type=_count, default=0, metavar="N", help="width of the beam search")
     parser.add_argument("--speakers", type=_count, default=0, metavar="N", help="people to follow at once")
     parser.add_argument("--interim", action="store_true", help="show on standard error what may still change")
+    parser.add_argument(
+        "--live", action="store_true", help="the media comes into being while it is read: a camera"
+    )
+    parser.add_argument(
+        "--overlay",
+        metavar="VIDEO",
+        help="write the video with captions and face boxes",
+    )
+    parser.add_argument("--plot", metavar="PICTURE", help="draw mouths, speech and words on a time line")
     parser.add_argument(
         "--start-offset", type=_seconds, default=0.0, metavar="S", help="seconds added to every time"
     )

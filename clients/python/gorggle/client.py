@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
 from gorggle import calls, requests
-from gorggle.calls import Question, StreamCall, T
+from gorggle.calls import Deadline, Question, StreamCall, T
 from gorggle.client_base import ClientBase
+from gorggle.delivery import Delivery, synchronous
 from gorggle.descriptions import Model, ServerInfo
-from gorggle.errors import DeadlineError, GorggleError, InvalidSourceError, UnavailableError
-from gorggle.reception import Feed, Reception
+from gorggle.errors import DeadlineError, GorggleError, UnavailableError
+from gorggle.events import Event, Interrupted
+from gorggle.reception import Reception
+from gorggle.recovery import Recovery
 from gorggle.requests import ReadingOptions, StreamRequest
 from gorggle.results import Segment, Transcript
-from gorggle.sources import Media, Messages
+from gorggle.sources import Media
 from gorggle.statuses import Status
 from gorggle.v1 import lip_reading_pb2_grpc
+from gorggle.watch import Watch
 
 
 class Client(ClientBase["Transcription", Transcript]):
@@ -45,7 +48,8 @@ class Client(ClientBase["Transcription", Transcript]):
     def close(self) -> None:
         """Close the connection; calls that are still going on are cancelled."""
         self._is_closed = True
-        self._channel.close()
+        for channel in self._channels.values():
+            channel.close()
 
     def models(self) -> list[Model]:
         """List the server's models, the default one first, with what their licences permit."""
@@ -81,31 +85,56 @@ class Client(ClientBase["Transcription", Transcript]):
     # --------------------------------------------------------------------------------------------------- mechanics
 
     def _open(self) -> None:
-        link = self._connection
+        self._channels: dict[int, grpc.Channel] = {}
+        self._opening = threading.Lock()
+
+    def _stub(self, server: int) -> Any:
+        self._check_open()
+        with self._opening:
+            if server not in self._channels:
+                self._channels[server] = self._new_channel(server)
+            return lip_reading_pb2_grpc.LipReadingStub(self._channels[server])
+
+    def _new_channel(self, server: int) -> grpc.Channel:
+        link = self._connections[server]
         if link.credentials is None:
-            self._channel = grpc.insecure_channel(link.target, link.options)
-        else:
-            self._channel = grpc.secure_channel(link.target, link.credentials, link.options)
-        self._stub = lip_reading_pb2_grpc.LipReadingStub(self._channel)
+            return grpc.insecure_channel(link.target, link.options)
+        return grpc.secure_channel(link.target, link.credentials, link.options)
 
     def _ask(self, question: Question[T], timeout_s: float | None) -> T:
-        self._check_open()
-        method = getattr(self._stub, question.method)
-        try:
-            answer = method(question.request, timeout=timeout_s, metadata=self._connection.metadata)
-        except grpc.RpcError as error:
-            raise self._error_of(Status.of(error)) from None
-        return question.answer(answer)
+        servers = self._servers()
+        for server in servers:
+            method = getattr(self._stub(server), question.method)
+            metadata = self._connections[server].metadata
+            try:
+                answer = method(question.request, timeout=timeout_s, metadata=metadata)
+            except grpc.RpcError as error:
+                failure = self._error_of(Status.of(error), server=server)
+                if server != servers[-1] and isinstance(failure, UnavailableError):
+                    continue
+                raise failure from None
+            self._first_server = server
+            return question.answer(answer)
+        raise AssertionError("there is at least one server")
 
     def _stream(self, call: StreamCall) -> Transcription:
-        return Transcription(call, _synchronous(call.media), self._start, self._error_of)
+        if call.media.again is None:
+            synchronous(call.media.messages)
+        return Transcription(call, self._start, self._error_of, self._servers()[0])
 
-    def _start(self, messages: Iterator[StreamRequest], timeout_s: float | None) -> Any:
-        self._check_open()
-        return self._stub.StreamingRecognize(messages, timeout=timeout_s, metadata=self._connection.metadata)
+    def _start(
+        self,
+        messages: Iterator[StreamRequest],
+        timeout_s: float | None,
+        server: int,
+        metadata: tuple[tuple[str, str], ...],
+    ) -> Any:
+        stub = self._stub(server)
+        metadata = (*self._connections[server].metadata, *metadata)
+        return stub.StreamingRecognize(messages, timeout=timeout_s, metadata=metadata)
 
     def _recognize(self, options: ReadingOptions, media: Media, timeout_s: float | None) -> Transcript:
-        request = requests.clip_request(options, _synchronous(media))
+        request = requests.clip_request(options, synchronous(media.messages))
         return self._ask(calls.clip_question(request, media.name), timeout_s)
 
     def _recognize_at(self, question: Question[Transcript], timeout_s: float | None) -> Transcript:
@@ -123,24 +152,27 @@ class Transcription(Reception, Iterator[Segment]):
     def __init__(
         self,
         call: StreamCall,
-        messages: Messages,
-        start: Callable[[Iterator[StreamRequest], float | None], Any],
-        error_of: Callable[[Status, str], GorggleError],
+        start: Callable[[Iterator[StreamRequest], float | None, int, tuple[tuple[str, str], ...]], Any],
+        error_of: Callable[[Status, str, int], GorggleError],
+        server: int,
     ) -> None:
-        self._feed = _Feed(call.opening)
-        self._messages = messages
-        super().__init__(call.media.name, self._feed)
+        self._delivery = Delivery(call.media, call.keep_bytes, call.heartbeat_s)
+        super().__init__(
+            call.media.name, self._delivery, Recovery(call.servers, call.resume_within_s, first=server)
+        )
         self._details = call
         self._start = start
         self._error_of = error_of
+        self._deadline = Deadline(call.timeout_s)
+        self._watch = Watch()
         self._call: Any = None
-        self._is_over = False
+        self._closing = threading.Event()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Segment:
-        if self._is_over:
+        if self._closing.is_set():
             raise StopIteration
         try:
             return self._next_segment()
@@ -161,69 +193,67 @@ class Transcription(Reception, Iterator[Segment]):
 
     def close(self) -> None:
         """End the call, if it is still going on. May be called from any thread."""
-        self._is_over = True
+        self._closing.set()
         if self._call is not None:
             self._call.cancel()
+        self._delivery.close()
+        self._watch.close()
 
     def transcript(self) -> Transcript:
         """Read to the end, and give everything that was still to come as one transcript."""
         return self._transcript(list(self))
 
     def _next_segment(self) -> Segment:
-        if self._call is None:
-            self._call = self._start(self._feed.requests(self._messages), self._details.timeout_s)
-            self._feed.cancelling(self._call)
         while True:
+            if self._call is None:
+                self._begin_call()
             try:
-                message = next(self._call)
+                with self._watch.over(self._call, self._recovery.silence_s()):
+                    message = next(self._call)
             except grpc.RpcError as error:
-                raise self._feed.failure or self._error_of(Status.of(error), self.request_id) from None
+                self._take_up_again(Status.of(error))
+                continue
             except StopIteration:
                 self._check_finished()
                 raise
             item = self._take(message)
             if isinstance(item, Segment):
                 return item
-            if item is not None and self._details.on_event is not None:
-                self._details.on_event(item)
+            if item is not None:
+                self._tell(item)
+            if self._recovery.wants_to_move:
+                self._recovery.move()
+                self._end_call()
 
-
-class _Feed(Feed):
-    """The requests of one stream, which gRPC takes in a thread of its own.
-
-    When the source fails, gRPC would hide why; here the error is kept, and the call cancelled so that the receiving
-    side wakes up and raises it.
-    """
-
-    def __init__(self, opening: StreamRequest) -> None:
-        super().__init__(opening)
-        self._call: Any = None
-        self._call_is_known = threading.Event()
-
-    def cancelling(self, call: Any) -> None:
-        """Say which call to cancel when the source fails."""
-        self._call = call
-        self._call_is_known.set()
-
-    def requests(self, messages: Messages) -> Iterator[StreamRequest]:
-        """The configuration, then the media.
-
-        Only gRPC's thread holds what this gives: when the thread is done with it, however it ends, it is dropped, and
-        with that the source is closed.
-        """
-        yield self.opening
-        try:
-            with contextlib.closing(messages):
-                for message in messages:
-                    self.bytes_sent += len(message.media)
-                    yield message
-        except Exception as error:
-            self.failure = error
-            self._call_is_known.wait()
+    def _begin_call(self) -> None:
+        recovery, sending = self._recovery, self._delivery.turn()
+        self._delivery.check(recovery.acknowledged)
+        opening = recovery.opening(self._details.opening)
+        messages = self._delivery.requests(opening, recovery.acknowledged, sending)
+        self._call = self._start(messages, self._deadline.left_s(), recovery.server, recovery.metadata())
+        sending.cancelling(self._call)
+        if self._closing.is_set():  # by another thread, meanwhile
             self._call.cancel()
 
+    def _end_call(self) -> None:
+        self._call.cancel()
+        self._call = None
 
-def _synchronous(media: Media) -> Messages:
-    if isinstance(media.messages, Generator):
-        return media.messages
-    raise InvalidSourceError("the source is asynchronous: use AsyncClient, or give an ordinary iterable")
+    def _take_up_again(self, status: Status) -> None:
+        """Wait until the next call may be made; raise the error where there is to be none."""
+        failure = self._delivery.failure or self._error_of(status, self.request_id, self._recovery.server)
+        was_silent = self._watch.has_given_up
+        if self._delivery.failure is not None or self._closing.is_set():
+            raise failure from None
+        pause_s = self._recovery.pause_after(status, was_silent=was_silent)
+        if pause_s is None or self._deadline.is_within(pause_s):
+            raise failure from None
+        self._end_call()
+        reason = "the server has gone silent" if was_silent else str(failure)
+        self._tell(Interrupted(reason, pause_s, self._recovery.final_until_s))
+        if self._closing.wait(pause_s):
+            raise failure from None
+
+    def _tell(self, event: Event) -> None:
+        if self._details.on_event is not None:
+            self._details.on_event(event)

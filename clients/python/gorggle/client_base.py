@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import grpc
@@ -15,9 +16,9 @@ import grpc
 from gorggle import connection, requests, sources, statuses
 from gorggle.calls import OnEvent, Question, StreamCall, clip_question
 from gorggle.connection import Certificate, Connection, ConnectionOptions
-from gorggle.errors import ConfigurationError, GorggleError, UnavailableError
+from gorggle.errors import ConfigurationError, GorggleError, InvalidRequestError, UnavailableError
 from gorggle.frames import Samples
-from gorggle.requests import ReadingOptions
+from gorggle.requests import ReadingOptions, StreamOptions
 from gorggle.results import Modality, Transcript
 from gorggle.sources import Media, Source, SourceOptions
 from gorggle.statuses import Status
@@ -34,7 +35,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
 
     def __init__(
         self,
-        target: str = connection.DEFAULT_TARGET,
+        target: str | Sequence[str] = connection.DEFAULT_TARGET,
         *,
         tls: bool = False,
         root_certificate: Certificate | None = None,
@@ -45,11 +46,14 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         token: str | None = None,
         connect_timeout_s: float = 10.0,
         timeout_s: float | None = None,
+        resume_within_s: float = 60.0,
+        heartbeat_s: float = 10.0,
     ) -> None:
         """Prepare to talk to a server; the connection is made with the first call.
 
         Args:
-            target: the server's address, HOST:PORT.
+            target: the server's address, HOST:PORT; or several, any of which may serve: where one cannot be
+                reached, is full, or is lost in the middle of a stream, the next one goes on.
             tls: speak TLS and trust the system's certificate authorities. Implied by the certificates below.
             root_certificate: trust this authority instead: a PEM file, or its bytes.
             client_certificate: show this to servers that ask clients for a certificate; together with client_key.
@@ -59,6 +63,10 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             token: sent with every call as "authorization: Bearer …"; over TLS or within this machine only.
             connect_timeout_s: how long one attempt to connect may take.
             timeout_s: how long a call may take; default: transcribe and recognize take what they need.
+            resume_within_s: a stream whose server or connection is lost is carried on by any server that can be
+                reached within so long; 0: it ends with an error.
+            heartbeat_s: where there is nothing else to say, both sides say so this often; a server that has been
+                silent for three times as long is given up.
 
         Raises:
             ConfigurationError: settings that cannot work.
@@ -74,7 +82,18 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             connect_timeout_s=connect_timeout_s,
         )
         self._timeout_s = _checked_timeout(timeout_s)
-        self._connection: Connection = connection.connection(target, options)
+        targets = [target] if isinstance(target, str) else list(target)
+        if not targets:
+            raise ConfigurationError(
+                f"there is no address: give HOST:PORT, such as {connection.DEFAULT_TARGET}"
+            )
+        self._connections: list[Connection] = [connection.connection(name, options) for name in targets]
+        self._first_server = 0
+        if not (math.isfinite(resume_within_s) and resume_within_s >= 0):
+            raise ConfigurationError(f"resume_within_s is {resume_within_s}: give seconds, 0 or more")
+        if not 0.1 <= heartbeat_s <= 60:
+            raise ConfigurationError(f"heartbeat_s is {heartbeat_s}: give 0.1 to 60 seconds")
+        self._resume_within_s, self._heartbeat_s = resume_within_s, heartbeat_s
         self._is_closed = False
         self._open()
 
@@ -83,8 +102,8 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
 
     @property
     def target(self) -> str:
-        """The server's address."""
-        return self._connection.target
+        """The server's address; of several, the first."""
+        return self._connections[0].target
 
     def transcribe(
         self,
@@ -102,10 +121,13 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         face_boxes: bool = False,
         pause_s: float | None = None,
         activity_events: bool = False,
+        live: bool = False,
+        close_after_silence_s: float | None = None,
         frame_rate_hz: float | None = None,
         crops: bool = False,
         audio: Samples | None = None,
         chunk_bytes: int = 65536,
+        keep_bytes: int = 64 * 2**20,
         on_event: OnEvent | None = None,
         timeout_s: float | None = None,
     ) -> StreamT:
@@ -114,10 +136,14 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         The source is checked at once; the call is made when the first segment is asked for. Media is read as fast
         as the server takes it and never held as a whole, so a live source works, and so does a very long file.
 
+        Where the server or the connection is lost, the stream is carried on, by another server if there is one, and
+        nothing is lost: a file is read again, and of a source that can be read only once (a pipe, a camera) what was
+        sent is kept, up to ``keep_bytes``, until the server will not need it again.
+
         Args:
             source: a path; a binary file; the bytes of a media file; an iterable (with AsyncClient also an
-                asynchronous one) of its chunks; or an array of frames, uint8 (T, H, W) grey or (T, H, W, 3) RGB,
-                which takes PyAV; or None to send ``audio`` alone.
+                asynchronous one) of its chunks, or of ``gorggle.MouthCrops`` and ``gorggle.Sound``; or an array of
+                frames, uint8 (T, H, W) grey or (T, H, W, 3) RGB, which takes PyAV; or None to send ``audio`` alone.
             modality: "av" reads lips and sound, "video" the lips alone, "audio" the sound alone.
             model: a name from ``models()``; default: the server's.
             interim_results: also give segments that may still change (``Segment.is_final``).
@@ -130,11 +156,17 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             face_boxes: give where the speakers' faces were.
             pause_s: a pause of so long ends a segment; default: the server's, 0.44 s.
             activity_events: tell ``on_event`` when speech begins and ends.
+            live: the media comes into being while it is sent: final results come sooner, and the server warns where
+                it cannot keep up.
+            close_after_silence_s: the stream ends when nobody has spoken for so long.
             frame_rate_hz: of an array of frames; required there.
             crops: the array holds mouth crops (T, 96, 96), cut as the server would.
             audio: the sound to an array of frames: int16 (S,), mono, 16 kHz.
             chunk_bytes: media sent in one message, at most.
-            on_event: called with each ``gorggle.Event``: start, media information, progress, activity, warnings.
+            keep_bytes: of a source that can be read only once, how much may be kept in memory. Of crops and sound
+                some ten seconds are needed; container bytes are needed from the start.
+            on_event: called with each ``gorggle.Event``: start, media information, progress, activity, warnings,
+                interruptions.
             timeout_s: how long the whole call may take; default: the client's.
 
         Raises:
@@ -155,9 +187,26 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             pause_s=pause_s,
         )
         taking = SourceOptions(chunk_bytes=chunk_bytes, frame_rate_hz=frame_rate_hz, crops=crops, audio=audio)
-        opening = requests.opening(options, interim_results=interim_results, activity_events=activity_events)
-        media = sources.prepared(source, taking)
-        return self._stream(StreamCall(opening, media, on_event, self._deadline(timeout_s)))
+        if keep_bytes < 0:
+            raise InvalidRequestError(f"keep_bytes is {keep_bytes}: give 0 or more")
+        stream = StreamOptions(
+            interim_results=interim_results,
+            activity_events=activity_events,
+            live=live,
+            close_after_silence_s=close_after_silence_s,
+            heartbeat_s=self._heartbeat_s,
+        )
+        call = StreamCall(
+            opening=requests.opening(options, stream),
+            media=sources.prepared(source, taking),
+            on_event=on_event,
+            timeout_s=self._deadline(timeout_s),
+            keep_bytes=keep_bytes,
+            heartbeat_s=self._heartbeat_s,
+            resume_within_s=self._resume_within_s,
+            servers=len(self._connections),
+        )
+        return self._stream(call)
 
     def recognize(
         self,
@@ -232,8 +281,14 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
     def _ask_timeout_s(self) -> float:
         return ASK_TIMEOUT_S if self._timeout_s is None else self._timeout_s
 
-    def _error_of(self, status: Status, request_id: str = "") -> GorggleError:
-        return statuses.error_of(status, target=self.target, request_id=request_id)
+    def _error_of(self, status: Status, request_id: str = "", server: int = 0) -> GorggleError:
+        target = self._connections[server].target
+        return statuses.error_of(status, target=target, request_id=request_id)
+
+    def _servers(self) -> list[int]:
+        """The servers in the order in which to ask them: the one that answered last comes first."""
+        first, count = self._first_server, len(self._connections)
+        return [(first + number) % count for number in range(count)]
 
     def _not_ready(self, timeout_s: float, last: GorggleError | None) -> GorggleError:
         reason = f": {last}" if last else ""

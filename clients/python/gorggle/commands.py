@@ -16,8 +16,9 @@ from gorggle import outputs
 from gorggle.client import Client
 from gorggle.descriptions import Model
 from gorggle.errors import GorggleError
-from gorggle.events import Event, StreamWarning
+from gorggle.events import Activity, Event, Interrupted, StreamWarning
 from gorggle.outputs import complain
+from gorggle.pictures import Pictures, pictures_of
 from gorggle.progress import ProgressLine
 from gorggle.results import Segment, Transcript, in_order, text_line
 from gorggle.server_options import ChosenServer, UsageError, check_server_options
@@ -36,6 +37,7 @@ def transcribe(options: argparse.Namespace) -> bool:
         raise UsageError(str(error)) from error
     if paths is None and len(options.files) > 1 and options.format in {"srt", "vtt"}:
         raise UsageError(f"several files in {options.format} would run into each other: give --output FOLDER")
+    options.pictures = pictures_of(options.files, options.overlay, options.plot)
     check_server_options(options)
     failures = 0
     with ChosenServer(options) as server:
@@ -64,9 +66,12 @@ def transcribe_file(
             modality=options.modality,
             model=options.model,
             interim_results=options.interim,
+            live=options.live,
             beam_size=options.beam,
             max_speakers=options.speakers,
             start_offset_s=options.start_offset,
+            face_boxes=bool(options.pictures),
+            activity_events=options.pictures.plot is not None,
             on_event=reader.tell,
         )
         with stream:
@@ -75,6 +80,14 @@ def transcribe_file(
         transcript = Transcript(file, stream.duration_s, stream.model, in_order(reader.segments))
         line.close()
         reader.finish(transcript)
+        _draw(options.pictures, Path(file), transcript, reader.activities)
+
+
+def _draw(pictures: Pictures, clip: Path, transcript: Transcript, activities: list[Activity]) -> None:
+    try:
+        pictures.write(clip, transcript, activities)
+    except OSError as error:
+        raise _OutputError(f"the pictures cannot be drawn: {error.strerror or error}") from error
 
 
 class _OutputError(Exception):
@@ -88,6 +101,7 @@ class _Reader:
         self, file: str, options: argparse.Namespace, output: Path | None, line: ProgressLine
     ) -> None:
         self.segments: list[Segment] = []
+        self.activities: list[Activity] = []
         self._file = file
         self._form: str = options.format
         self._is_one_of_several = len(options.files) > 1
@@ -100,15 +114,22 @@ class _Reader:
         """Show progress and warnings."""
         self._line.note("")
         self._line.tell(event)
+        if isinstance(event, Activity):
+            self.activities.append(event)
         if isinstance(event, StreamWarning):
             self._line.clear()
             complain(f"warning: {event.message}", self._file)
+        elif isinstance(event, Interrupted):
+            self._line.clear()
+            complain(f"warning: {event.reason}; going on from {event.final_until_s:.1f} s", self._file)
 
     def take(self, segment: Segment) -> None:
         """Show a segment: on standard output what is final, on standard error what may still change."""
         if not segment.is_final:
             self._show_interim(segment)
             return
+        if not segment.text:
+            return  # what seemed to be said was not
         self.segments.append(segment)
         self._line.note("")
         if self._streams_text:
@@ -162,6 +183,20 @@ class _Counted:
         if self.line is not None:
             self.line.count(len(chunk))
         return chunk
+
+    def seekable(self) -> bool:
+        """Whether it can be read again, where a server is lost; a pipe cannot."""
+        return self._file.seekable()
+
+    def tell(self) -> int:
+        """As a file's ``tell``."""
+        return self._file.tell()
+
+    def seek(self, place: int) -> int:
+        """As a file's ``seek``; the progress line goes back too."""
+        if self.line is not None:
+            self.line.count(place - self._file.tell())
+        return self._file.seek(place)
 
 
 def _opened(file: str) -> IO[bytes]:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 WarningKind = Literal[
-    "no_audio", "no_face", "damaged_media", "too_many_faces", "lagging_modality", "no_speech", "other"
+    "no_audio",
+    "no_face",
+    "damaged_media",
+    "too_many_faces",
+    "lagging_modality",
+    "no_speech",
+    "falling_behind",
+    "closed_after_silence",
+    "other",
 ]
 
 
@@ -86,4 +94,26 @@ class Finished:
     faces: int
 
 
-Event = Started | MediaInfo | Progress | Activity | StreamWarning | Finished
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The server goes after so many seconds; the stream is carried on elsewhere, where there is another server."""
+
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The server or the connection was lost; the stream is taken up again after the pause.
+
+    Attributes:
+        reason: for people.
+        pause_s: until the next attempt.
+        final_until_s: media up to which every segment has come.
+    """
+
+    reason: str
+    pause_s: float
+    final_until_s: float
+
+
+Event = Started | MediaInfo | Progress | Activity | StreamWarning | Draining | Interrupted | Finished

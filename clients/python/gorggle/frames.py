@@ -7,7 +7,8 @@ before an array is given.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 
@@ -42,6 +43,51 @@ class Array(Protocol):
 
 Samples: TypeAlias = "bytes | Array"
 """Sound: int16, mono, 16 kHz; as an array (S,) or little-endian bytes."""
+
+
+@dataclass(frozen=True)
+class MouthCrops:
+    """The next mouth crops of one face, for sources that are iterables of pieces: a camera, say.
+
+    Attributes:
+        pixels: uint8 (T, 96, 96), cut as the server would.
+        times_s: T seconds from the start of the media, never falling.
+        face: any number, constant for one person.
+    """
+
+    pixels: Array
+    times_s: Sequence[float]
+    face: int = 0
+
+    def messages(self, chunk_bytes: int) -> Iterator[StreamRequest]:
+        """As requests of about ``chunk_bytes``.
+
+        Raises:
+            InvalidSourceError: pixels of another shape, or not a time for each crop.
+        """
+        crops, step = mouth_crops(self.pixels), max(1, chunk_bytes // CROP_BYTES)
+        if len(crops) != len(self.times_s):
+            raise InvalidSourceError(
+                f"{len(crops)} mouth crops have {len(self.times_s)} times: give one for each"
+            )
+        for start in range(0, len(crops), step):
+            piece = slice(start, start + step)
+            yield crops_message(crops[piece].tobytes(), self.times_s[piece], self.face)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The next sound, for sources that are iterables of pieces: int16 (S,), mono, 16 kHz."""
+
+    samples: Samples
+
+    def messages(self, chunk_bytes: int) -> Iterator[StreamRequest]:
+        """As requests of at most ``chunk_bytes``.
+
+        Raises:
+            InvalidSourceError: samples of another form.
+        """
+        yield from sound_messages(sound(self.samples), chunk_bytes)
 
 
 def is_array(source: object) -> TypeGuard[Array]:

@@ -7,27 +7,12 @@ from collections.abc import Iterable
 import grpc
 
 from gorggle import responses
+from gorggle.delivery import Backlog
 from gorggle.errors import ServerError
-from gorggle.events import Event, Finished, MediaInfo, Started, StreamWarning
-from gorggle.requests import StreamRequest
+from gorggle.events import Activity, Event, Finished, MediaInfo, Started, StreamWarning
+from gorggle.recovery import Recovery
 from gorggle.results import Segment, Transcript, in_order
 from gorggle.v1 import lip_reading_pb2
-
-
-class Feed:
-    """The requests of one stream, and how their sending goes.
-
-    Holds nothing of the object that receives the answers, so that one which is dropped can end.
-
-    Attributes:
-        bytes_sent: media bytes handed to gRPC.
-        failure: why the source could not be read to its end.
-    """
-
-    def __init__(self, opening: StreamRequest) -> None:
-        self.opening = opening
-        self.bytes_sent = 0
-        self.failure: Exception | None = None
 
 
 class Reception:
@@ -41,14 +26,15 @@ class Reception:
         warnings: what the server wants known.
     """
 
-    def __init__(self, file: str, feed: Feed) -> None:
+    def __init__(self, file: str, backlog: Backlog, recovery: Recovery) -> None:
         self.file = file
         self.request_id = ""
         self.model = ""
         self.media_info: MediaInfo | None = None
         self.duration_s = 0.0
         self.warnings: list[StreamWarning] = []
-        self._sent = feed
+        self._sent, self._recovery = backlog, recovery
+        self._told: set[Event] = set()
         self._is_finished = False
 
     @property
@@ -57,7 +43,9 @@ class Reception:
         return self._sent.bytes_sent
 
     def _take(self, message: lip_reading_pb2.StreamingRecognizeResponse) -> Segment | Event | None:
-        """Take in one answer, and give what it holds."""
+        """Take in one answer, and give what it holds; None for what was told before."""
+        self._recovery.take(message)
+        self._sent.acknowledge(self._recovery.acknowledged)
         item = responses.received(message)
         match item:
             case Started():
@@ -65,10 +53,22 @@ class Reception:
             case MediaInfo():
                 self.media_info = item
             case StreamWarning():
-                self.warnings.append(item)
+                if item not in self._told:
+                    self.warnings.append(item)
             case Finished():
                 self.duration_s, self._is_finished = item.duration_s, True
-        return item
+            case Segment():
+                return item if self._recovery.is_new(item) else None
+        return item if self._is_news(item) else None
+
+    def _is_news(self, item: Event | None) -> bool:
+        """Whether an event was not told before, by the server that read the same media."""
+        if not isinstance(item, MediaInfo | StreamWarning | Activity):
+            return True
+        if item in self._told:
+            return False
+        self._told.add(item)
+        return True
 
     def _check_finished(self) -> None:
         """Make sure, at the end of the answers, that they were all.

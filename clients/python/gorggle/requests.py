@@ -73,14 +73,55 @@ def recognition_config(options: ReadingOptions) -> config_pb2.RecognitionConfig:
     )
 
 
-def opening(options: ReadingOptions, *, interim_results: bool, activity_events: bool) -> StreamRequest:
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """How a stream behaves; ``Client.transcribe`` explains each.
+
+    Raises:
+        InvalidRequestError: a value that no server would accept.
+    """
+
+    interim_results: bool = False
+    activity_events: bool = False
+    live: bool = False
+    close_after_silence_s: float | None = None
+    heartbeat_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        silence_s = self.close_after_silence_s
+        if silence_s is not None and not (math.isfinite(silence_s) and silence_s > 0):
+            raise InvalidRequestError(f"close_after_silence_s is {silence_s}: give seconds above 0")
+
+
+def opening(options: ReadingOptions, stream: StreamOptions) -> StreamRequest:
     """Write the first request of a stream."""
+    silence_s = stream.close_after_silence_s
     config = config_pb2.StreamingConfig(
         recognition=recognition_config(options),
-        interim_results=interim_results,
-        activity_events=activity_events,
+        interim_results=stream.interim_results,
+        activity_events=stream.activity_events,
+        live=stream.live,
+        close_after_silence=None if silence_s is None else duration_of(silence_s),
+        heartbeat_interval=duration_of(stream.heartbeat_s),
     )
     return StreamRequest(config=config)
+
+
+def resumed(
+    opening: StreamRequest, session_id: str, token: bytes, open_segments: Iterable[config_pb2.OpenSegment]
+) -> StreamRequest:
+    """Write the first request of a call that carries a session on."""
+    request = StreamRequest()
+    request.CopyFrom(opening)
+    request.config.resume.CopyFrom(
+        config_pb2.ResumeConfig(session_id=session_id, resume_token=token, open_segments=open_segments)
+    )
+    return request
+
+
+def heartbeat_message() -> StreamRequest:
+    """Write that there is nothing to send for the moment."""
+    return StreamRequest(heartbeat=lip_reading_pb2.Heartbeat())
 
 
 def media_message(chunk: bytes) -> StreamRequest:
@@ -88,10 +129,10 @@ def media_message(chunk: bytes) -> StreamRequest:
     return StreamRequest(media=chunk)
 
 
-def crops_message(pixels: bytes, times_s: Iterable[float]) -> StreamRequest:
+def crops_message(pixels: bytes, times_s: Iterable[float], face: int = 0) -> StreamRequest:
     """Write the next mouth crops."""
     timestamps = [duration_of(time_s) for time_s in times_s]
-    return StreamRequest(mouth_crops=media_pb2.MouthCrops(pixels=pixels, timestamps=timestamps))
+    return StreamRequest(mouth_crops=media_pb2.MouthCrops(pixels=pixels, timestamps=timestamps, face=face))
 
 
 def sound_message(samples: bytes) -> StreamRequest:

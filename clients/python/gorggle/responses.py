@@ -15,7 +15,17 @@ from gorggle.descriptions import (
     ServerInfo,
     ServerLimits,
 )
-from gorggle.events import Activity, Event, Finished, MediaInfo, Progress, Started, StreamWarning, WarningKind
+from gorggle.events import (
+    Activity,
+    Draining,
+    Event,
+    Finished,
+    MediaInfo,
+    Progress,
+    Started,
+    StreamWarning,
+    WarningKind,
+)
 from gorggle.results import Alternative, FaceBox, Modality, Segment, Transcript, Word, in_order
 from gorggle.v1 import config_pb2, lip_reading_pb2, model_pb2
 
@@ -59,6 +69,8 @@ def received(message: lip_reading_pb2.StreamingRecognizeResponse) -> Segment | E
         case "finished":
             finished = message.finished
             return Finished(seconds(finished.media_duration), finished.segments, finished.faces)
+        case "drain":
+            return Draining(seconds(message.drain.deadline))
     return None
 
 
@@ -96,6 +108,7 @@ def segment_of(message: transcript_pb2.SpeechSegment) -> Segment:
             for box in message.face_boxes
         ),
         modality=_MODALITIES.get(message.modality, "av"),
+        stable_words=message.stable_words,
     )
 
 

@@ -53,7 +53,7 @@ class Segment:
 
     Attributes:
         confidence: the model's, from 0 to 1.
-        stability: share of the text that will probably not change any more, from 0 to 1; 1 when final.
+        stability: share of the words that will not change any more, from 0 to 1; 1 when final.
         is_final: whether this is the segment's last result. Others only come where interim results were asked for.
         segment_id: names the segment within its stream; the interim and final results of one share it.
         revision: counts the results of one segment from 1; a higher one replaces the lower ones.
@@ -62,6 +62,7 @@ class Segment:
         alternatives: other readings, best first; empty where they were not asked for.
         face_boxes: where the speaker's face was; empty where they were not asked for.
         modality: what the words were read from.
+        stable_words: so many words, from the beginning of ``text``, begin every later result of the segment.
     """
 
     start_s: float
@@ -77,6 +78,12 @@ class Segment:
     alternatives: tuple[Alternative, ...] = ()
     face_boxes: tuple[FaceBox, ...] = ()
     modality: Modality = "av"
+    stable_words: int = 0
+
+    @property
+    def stable_text(self) -> str:
+        """The words that will not change any more; all of them when final."""
+        return self.text if self.is_final else " ".join(self.text.split()[: self.stable_words])
 
 
 @dataclass(frozen=True)
@@ -124,13 +131,16 @@ class Transcript:
 
 
 def in_order(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """The final segments by start, then end: speakers who talk at once are interleaved."""
-    return tuple(sorted((s for s in segments if s.is_final), key=lambda s: (s.start_s, s.end_s)))
+    """The final segments by start, then end: speakers who talk at once are interleaved.
+
+    A final segment without text takes back what interim results seemed to say: it is left out.
+    """
+    return tuple(sorted((s for s in segments if s.is_final and s.text), key=lambda s: (s.start_s, s.end_s)))
 
 
 def to_text(segments: Iterable[Segment]) -> str:
     """Write one line for each final segment, in the given order; see ``text_line``."""
-    return "".join(f"{text_line(segment)}\n" for segment in segments if segment.is_final)
+    return "".join(f"{text_line(segment)}\n" for segment in segments if segment.is_final and segment.text)
 
 
 def text_line(segment: Segment) -> str:
@@ -163,7 +173,7 @@ def to_json(
         "file": file,
         "duration": round(duration_s, 3),
         "model": model,
-        "segments": [_json_segment(segment) for segment in segments if segment.is_final],
+        "segments": [_json_segment(segment) for segment in segments if segment.is_final and segment.text],
     }
     return json.dumps(document, ensure_ascii=False, indent=indent)
 

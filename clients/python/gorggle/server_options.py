@@ -29,7 +29,9 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Let a command's user name a server, and say how it is spoken to."""
     group = parser.add_argument_group("server")
     group.add_argument(
-        "--server", metavar="HOST:PORT", help="use this server (default: start one for this call)"
+        "--server",
+        metavar="HOST:PORT[,...]",
+        help="use this server, or whichever of several there is (default: start one for this call)",
     )
     group.add_argument("--tls", action="store_true", help="speak TLS, trusting the system's authorities")
     group.add_argument("--ca", type=Path, metavar="PEM", help="speak TLS, trusting this authority")
@@ -87,7 +89,7 @@ class ChosenServer:
         if options.server is None:
             return Client(self._stack.enter_context(PrivateServer()).address)
         return Client(
-            options.server,
+            _addresses(options.server),
             tls=options.tls,
             root_certificate=options.ca,
             client_certificate=options.cert,
@@ -95,6 +97,11 @@ class ChosenServer:
             server_name=options.server_name,
             token=_token(options.token_file),
         )
+
+
+def _addresses(servers: str) -> list[str]:
+    """HOST:PORT, or several with commas between; gRPC's own names of several addresses stay as they are."""
+    return [servers] if servers.startswith(("ipv4:", "ipv6:")) else servers.split(",")
 
 
 def _token(path: Path | None) -> str | None:

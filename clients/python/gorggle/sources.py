@@ -8,13 +8,21 @@ from __future__ import annotations
 import inspect
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
 from gorggle import frames
-from gorggle.errors import InvalidRequestError, InvalidSourceError
+from gorggle.errors import DataLossError, InvalidRequestError, InvalidSourceError
 from gorggle.requests import StreamRequest, media_message
 
 MAX_CHUNK_BYTES = 16 * 2**20
@@ -32,18 +40,24 @@ class BinaryFile(Protocol):
         """Read up to ``size`` bytes; empty at the end."""
 
 
+Chunk: TypeAlias = Bytes | frames.MouthCrops | frames.Sound
 Source: TypeAlias = (
-    str | os.PathLike[str] | BinaryFile | Bytes | Iterable[Bytes] | AsyncIterable[Bytes] | frames.Array | None
+    str | os.PathLike[str] | BinaryFile | Bytes | Iterable[Chunk] | AsyncIterable[Chunk] | frames.Array | None
 )
-"""A path, a binary file object, a media file's bytes, an iterable of its chunks, or an array of frames."""
+"""A path, a binary file object, a media file's bytes, an iterable of its chunks (or of mouth crops and sound), or an
+array of frames."""
 
 
 @dataclass(frozen=True)
 class Media:
-    """A source that was checked: its name, and the messages that carry it."""
+    """A source that was checked: its name, and the messages that carry it.
+
+    ``again`` gives the same messages once more; None where the source can be read only once.
+    """
 
     name: str
     messages: Messages | AsyncMessages
+    again: Callable[[], Messages] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,27 +82,76 @@ def prepared(source: Source, options: SourceOptions) -> Media:
         InvalidRequestError: the options do not go with it.
     """
     if source is None or frames.is_array(source):
-        return Media("", _array_messages(source, options))
+        return _repeatable("", lambda: _array_messages(source, options))
     if options.crops or options.audio is not None or options.frame_rate_hz is not None:
         raise InvalidRequestError("crops, audio and frame_rate_hz go with arrays of frames: leave them out")
     chunk_bytes = options.chunk_bytes
     if isinstance(source, str | os.PathLike):
         check_path(source)
-        return Media(os.fspath(source), _media_messages(_path_chunks(source, chunk_bytes), chunk_bytes))
+        return _path_media(os.fspath(source), chunk_bytes)
     if isinstance(source, Bytes):
-        if not memoryview(source).nbytes:
+        content = source
+        if not memoryview(content).nbytes:
             raise InvalidSourceError("the source holds no bytes: give the bytes of a media file")
-        return Media("", _media_messages(iter([source]), chunk_bytes))
+        return _repeatable("", lambda: _media_messages(iter([content]), chunk_bytes))
     if hasattr(source, "read"):
-        file = cast(BinaryFile, source)
-        return Media(_name_of(file), _file_messages(file, chunk_bytes))
+        return _file_media(cast(BinaryFile, source), chunk_bytes)
     if isinstance(source, AsyncIterable):
         return Media("", _async_media_messages(source, chunk_bytes))
+    if isinstance(source, list | tuple):
+        pieces = source
+        return _repeatable("", lambda: _media_messages(iter(pieces), chunk_bytes))
     if isinstance(source, Iterable):
         return Media("", _media_messages(iter(source), chunk_bytes))
     raise InvalidSourceError(
         f"the source is a {type(source).__name__}: give a path, a binary file, chunks of bytes or an array of frames"
     )
+
+
+def _repeatable(name: str, messages: Callable[[], Messages]) -> Media:
+    return Media(name, messages(), messages)
+
+
+def _path_media(path: str, chunk_bytes: int) -> Media:
+    def messages() -> Messages:
+        return _media_messages(_path_chunks(path, chunk_bytes), chunk_bytes)
+
+    status = Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):
+        return Media(path, messages())
+
+    def again() -> Messages:
+        try:
+            now = Path(path).stat()
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if (now.st_ino, now.st_size, now.st_mtime_ns) != (status.st_ino, status.st_size, status.st_mtime_ns):
+            raise DataLossError(f"{path} has changed since it was begun: it cannot be sent again")
+        return messages()
+
+    return Media(path, messages(), again)
+
+
+def _file_media(file: BinaryFile, chunk_bytes: int) -> Media:
+    name, messages = _name_of(file), _file_messages(file, chunk_bytes)
+    start = None if inspect.iscoroutinefunction(file.read) else _place_in(file)
+    if start is None:
+        return Media(name, messages)
+
+    def again() -> Messages:
+        cast(Any, file).seek(start)
+        return _media_messages(_file_chunks(file, chunk_bytes), chunk_bytes)
+
+    return Media(name, messages, again)
+
+
+def _place_in(file: BinaryFile) -> int | None:
+    """Where a file stands that can be read again; None for one that cannot, such as a pipe."""
+    seekable: Any = file
+    try:
+        return int(seekable.tell()) if seekable.seekable() else None
+    except (AttributeError, OSError, ValueError, TypeError):
+        return None
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
@@ -147,26 +210,31 @@ def _array_messages(source: frames.Array | None, options: SourceOptions) -> Mess
     return _media_messages(chunks, options.chunk_bytes)
 
 
-def _media_messages(chunks: Iterator[Bytes], chunk_bytes: int) -> Messages:
+def _media_messages(chunks: Iterator[Chunk], chunk_bytes: int) -> Messages:
     for number, chunk in enumerate(chunks):
-        yield from map(media_message, _pieces(chunk, number, chunk_bytes))
+        yield from _pieces(chunk, number, chunk_bytes)
 
 
-async def _async_media_messages(chunks: AsyncIterable[Bytes], chunk_bytes: int) -> AsyncMessages:
+async def _async_media_messages(chunks: AsyncIterable[Chunk], chunk_bytes: int) -> AsyncMessages:
     number = 0
     async for chunk in chunks:
         for piece in _pieces(chunk, number, chunk_bytes):
-            yield media_message(piece)
+            yield piece
         number += 1
 
 
-def _pieces(chunk: Bytes, number: int, chunk_bytes: int) -> Iterator[bytes]:
+def _pieces(chunk: Chunk, number: int, chunk_bytes: int) -> Iterator[StreamRequest]:
     """Cut a chunk of any size; small ones are sent at once, since a live source may have no more for a while."""
+    if isinstance(chunk, frames.MouthCrops | frames.Sound):
+        yield from chunk.messages(chunk_bytes)
+        return
     if not isinstance(chunk, Bytes):
-        raise InvalidSourceError(f"chunk {number} is a {type(chunk).__name__}: give bytes")
+        raise InvalidSourceError(
+            f"chunk {number} is a {type(chunk).__name__}: give bytes, gorggle.MouthCrops or gorggle.Sound"
+        )
     view = memoryview(chunk).cast("B")
     for start in range(0, len(view), chunk_bytes):
-        yield bytes(view[start : start + chunk_bytes])
+        yield media_message(bytes(view[start : start + chunk_bytes]))
 
 
 # ----------------------------------------------------------------------------------------------------------- reading

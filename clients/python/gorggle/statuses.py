@@ -51,6 +51,12 @@ class Status(NamedTuple):
         return cls(failed.code(), failed.details(), failed.trailing_metadata())
 
 
+def retry_delay_s(status: Status) -> float | None:
+    """How long the server asks to wait before the next attempt; None where it does not say."""
+    trailer = {key: value for key, value in status.trailers or ()}  # noqa: C416 - grpc.aio's Metadata is no mapping
+    return retry_after_s(trailer.get(DETAILS_TRAILER))
+
+
 def error_of(status: Status, *, target: str, request_id: str = "") -> errors.GorggleError:
     """The error for a call that did not end well.
 

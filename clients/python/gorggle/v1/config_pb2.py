@@ -25,19 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gorggle/v1/config.proto\x12\ngorggle.v1\x1a\x1egoogle/protobuf/duration.proto\"\xde\x02\n\x11RecognitionConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x08modality\x18\x02 \x01(\x0e\x32\x14.gorggle.v1.Modality\x12\x19\n\x11\x65nable_word_times\x18\x03 \x01(\x08\x12\x18\n\x10max_alternatives\x18\x04 \x01(\r\x12\x14\n\x0cmax_speakers\x18\x05 \x01(\r\x12\x11\n\tbeam_size\x18\x06 \x01(\r\x12\x1b\n\x0elength_penalty\x18\x07 \x01(\x02H\x00\x88\x01\x01\x12/\n\x0cstart_offset\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11\x65nable_face_boxes\x18\t \x01(\x08\x12\x32\n\x0b\x65ndpointing\x18\x14 \x01(\x0b\x32\x1d.gorggle.v1.EndpointingConfigB\x11\n\x0f_length_penaltyJ\x04\x08\x15\x10\x1e\"\xc4\x01\n\x11\x45ndpointingConfig\x12(\n\x05pause\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nmin_speech\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_utterance\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\tthreshold\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"}\n\x0fStreamingConfig\x12\x32\n\x0brecognition\x18\x01 \x01(\x0b\x32\x1d.gorggle.v1.RecognitionConfig\x12\x17\n\x0finterim_results\x18\x02 \x01(\x08\x12\x17\n\x0f\x61\x63tivity_events\x18\x03 \x01(\x08J\x04\x08\x14\x10\x1e*q\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x19\n\x15MODALITY_AUDIO_VISUAL\x10\x01\x12\x17\n\x13MODALITY_VIDEO_ONLY\x10\x02\x12\x17\n\x13MODALITY_AUDIO_ONLY\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gorggle/v1/config.proto\x12\ngorggle.v1\x1a\x1egoogle/protobuf/duration.proto\"\xde\x02\n\x11RecognitionConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x08modality\x18\x02 \x01(\x0e\x32\x14.gorggle.v1.Modality\x12\x19\n\x11\x65nable_word_times\x18\x03 \x01(\x08\x12\x18\n\x10max_alternatives\x18\x04 \x01(\r\x12\x14\n\x0cmax_speakers\x18\x05 \x01(\r\x12\x11\n\tbeam_size\x18\x06 \x01(\r\x12\x1b\n\x0elength_penalty\x18\x07 \x01(\x02H\x00\x88\x01\x01\x12/\n\x0cstart_offset\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11\x65nable_face_boxes\x18\t \x01(\x08\x12\x32\n\x0b\x65ndpointing\x18\x14 \x01(\x0b\x32\x1d.gorggle.v1.EndpointingConfigB\x11\n\x0f_length_penaltyJ\x04\x08\x15\x10\x1e\"\xc4\x01\n\x11\x45ndpointingConfig\x12(\n\x05pause\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nmin_speech\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_utterance\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\tthreshold\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"\xa4\x02\n\x0fStreamingConfig\x12\x32\n\x0brecognition\x18\x01 \x01(\x0b\x32\x1d.gorggle.v1.RecognitionConfig\x12\x17\n\x0finterim_results\x18\x02 \x01(\x08\x12\x17\n\x0f\x61\x63tivity_events\x18\x03 \x01(\x08\x12\x0c\n\x04live\x18\x04 \x01(\x08\x12\x36\n\x13\x63lose_after_silence\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06resume\x18\x14 \x01(\x0b\x32\x18.gorggle.v1.ResumeConfigJ\x04\x08\x15\x10\x1e\"h\n\x0cResumeConfig\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12.\n\ropen_segments\x18\x03 \x03(\x0b\x32\x17.gorggle.v1.OpenSegment\"~\n\x0bOpenSegment\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12\x13\n\x0bstable_text\x18\x03 \x01(\t\x12\x34\n\x11stable_end_offset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration*q\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x19\n\x15MODALITY_AUDIO_VISUAL\x10\x01\x12\x17\n\x13MODALITY_VIDEO_ONLY\x10\x02\x12\x17\n\x13MODALITY_AUDIO_ONLY\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gorggle.v1.config_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODALITY']._serialized_start=750
-  _globals['_MODALITY']._serialized_end=863
+  _globals['_MODALITY']._serialized_start=1152
+  _globals['_MODALITY']._serialized_end=1265
   _globals['_RECOGNITIONCONFIG']._serialized_start=72
   _globals['_RECOGNITIONCONFIG']._serialized_end=422
   _globals['_ENDPOINTINGCONFIG']._serialized_start=425
   _globals['_ENDPOINTINGCONFIG']._serialized_end=621
-  _globals['_STREAMINGCONFIG']._serialized_start=623
-  _globals['_STREAMINGCONFIG']._serialized_end=748
+  _globals['_STREAMINGCONFIG']._serialized_start=624
+  _globals['_STREAMINGCONFIG']._serialized_end=916
+  _globals['_RESUMECONFIG']._serialized_start=918
+  _globals['_RESUMECONFIG']._serialized_end=1022
+  _globals['_OPENSEGMENT']._serialized_start=1024
+  _globals['_OPENSEGMENT']._serialized_end=1150
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -173,13 +175,38 @@ class StreamingConfig(_message.Message):
     RECOGNITION_FIELD_NUMBER: _builtins.int
     INTERIM_RESULTS_FIELD_NUMBER: _builtins.int
     ACTIVITY_EVENTS_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    CLOSE_AFTER_SILENCE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     interim_results: _builtins.bool
     """Whether to send interim results while an utterance is still going on. Default: false."""
     activity_events: _builtins.bool
     """Whether to send speech-begin and speech-end events. Default: false."""
+    live: _builtins.bool
+    """Whether the media comes into being while it is sent, at a camera or a microphone. The server then warns
+    (`Warning.KIND_FALLING_BEHIND`) where it cannot keep up. Default: false.
+    """
     @_builtins.property
     def recognition(self) -> Global___RecognitionConfig:
         """How to read. Default: lips and sound with the default model."""
+
+    @_builtins.property
+    def close_after_silence(self) -> _duration_pb2.Duration:
+        """The stream ends of itself, as if the client had ended it, when nobody has spoken for so long; a warning
+        (`Warning.KIND_CLOSED_AFTER_SILENCE`) says so. Default: never; otherwise from 1 s to 1 h.
+        """
+
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """Send `heartbeat` whenever there was nothing else to send for so long, so that a client can tell a quiet server
+        from a dead one, and that nothing between the two takes the connection for idle. Default: never; otherwise from
+        0.1 s to 1 min.
+        """
+
+    @_builtins.property
+    def resume(self) -> Global___ResumeConfig:
+        """Goes on with a session that was cut off. Default: a new session."""
 
     def __init__(
         self,
@@ -187,11 +214,88 @@ class StreamingConfig(_message.Message):
         recognition: Global___RecognitionConfig | None = ...,
         interim_results: _builtins.bool = ...,
         activity_events: _builtins.bool = ...,
+        live: _builtins.bool = ...,
+        close_after_silence: _duration_pb2.Duration | None = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
+        resume: Global___ResumeConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["recognition", b"recognition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_after_silence", b"close_after_silence", "heartbeat_interval", b"heartbeat_interval", "recognition", b"recognition", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_events", b"activity_events", "interim_results", b"interim_results", "recognition", b"recognition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_events", b"activity_events", "close_after_silence", b"close_after_silence", "heartbeat_interval", b"heartbeat_interval", "interim_results", b"interim_results", "live", b"live", "recognition", b"recognition", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamingConfig: _TypeAlias = StreamingConfig  # noqa: Y015
+
+@_typing.final
+class ResumeConfig(_message.Message):
+    """Goes on where a session was cut off, at any server with the same model. All else in `StreamingConfig` must be as it
+    was, and the requests after `acknowledged_sequence` follow under the numbers that they had: their content is either
+    kept by the client until it is acknowledged, or read again. Set by the client.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    OPEN_SEGMENTS_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session, from `StreamStarted.session_id`. Required. A call of the same session that is still going on ends
+    with ABORTED.
+    """
+    resume_token: _builtins.bytes
+    """The last `resume_token` that came. Default: none came yet, so the session begins anew with the first request."""
+    @_builtins.property
+    def open_segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenSegment]:
+        """Utterances of which interim results came and no final one, so that what was stable remains so."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        resume_token: _builtins.bytes = ...,
+        open_segments: _abc.Iterable[Global___OpenSegment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["open_segments", b"open_segments", "resume_token", b"resume_token", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeConfig: _TypeAlias = ResumeConfig  # noqa: Y015
+
+@_typing.final
+class OpenSegment(_message.Message):
+    """What is known of an utterance that was cut off. Set by the client, from the last `SpeechSegment` of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    STABLE_TEXT_FIELD_NUMBER: _builtins.int
+    STABLE_END_OFFSET_FIELD_NUMBER: _builtins.int
+    segment_id: _builtins.str
+    """From `SpeechSegment.segment_id`."""
+    revision: _builtins.int
+    """From `SpeechSegment.revision`."""
+    stable_text: _builtins.str
+    """The first `SpeechSegment.stable_words` words."""
+    @_builtins.property
+    def stable_end_offset(self) -> _duration_pb2.Duration:
+        """When the last of them ends, counted as in `Word.start_offset`."""
+
+    def __init__(
+        self,
+        *,
+        segment_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        stable_text: _builtins.str = ...,
+        stable_end_offset: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stable_end_offset", b"stable_end_offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "segment_id", b"segment_id", "stable_end_offset", b"stable_end_offset", "stable_text", b"stable_text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenSegment: _TypeAlias = OpenSegment  # noqa: Y015

@@ -33,8 +33,14 @@ class StreamingRecognizeRequest(_message.Message):
     MEDIA_FIELD_NUMBER: _builtins.int
     MOUTH_CROPS_FIELD_NUMBER: _builtins.int
     PCM_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     media: _builtins.bytes
     """The next bytes of a media file, cut anywhere: MP4 (index at either end, fragmented), WebM, Matroska, MPEG-TS."""
+    sequence: _builtins.int
+    """Numbers the requests that bring media, from 1 in steps of 1; all of them, or none. A request that came before is
+    passed over; where one is missing, the stream ends with DATA_LOSS. Default 0: not numbered, hence not resumable.
+    """
     @_builtins.property
     def config(self) -> _config_pb2.StreamingConfig:
         """How to read. In the first message, and only there."""
@@ -49,6 +55,12 @@ class StreamingRecognizeRequest(_message.Message):
         that lags more than 5 s behind the other is taken as absent for the time it lacks.
         """
 
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat:
+        """Nothing new: the client is there, but has no media for the moment. Sent at least every
+        `ServerLimits.max_idle`, it keeps the stream open; for how long in all, `ServerLimits.max_pause` says.
+        """
+
     def __init__(
         self,
         *,
@@ -56,16 +68,35 @@ class StreamingRecognizeRequest(_message.Message):
         media: _builtins.bytes = ...,
         mouth_crops: _media_pb2.MouthCrops | None = ...,
         pcm: _media_pb2.Pcm | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "media", b"media", "mouth_crops", b"mouth_crops", "payload", b"payload", "pcm", b"pcm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "heartbeat", b"heartbeat", "media", b"media", "mouth_crops", b"mouth_crops", "payload", b"payload", "pcm", b"pcm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "media", b"media", "mouth_crops", b"mouth_crops", "payload", b"payload", "pcm", b"pcm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "heartbeat", b"heartbeat", "media", b"media", "mouth_crops", b"mouth_crops", "payload", b"payload", "pcm", b"pcm", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["config", "media", "mouth_crops", "pcm"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["config", "media", "mouth_crops", "pcm", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___StreamingRecognizeRequest: _TypeAlias = StreamingRecognizeRequest  # noqa: Y015
+
+@_typing.final
+class Heartbeat(_message.Message):
+    """Says that the sender is there. Has no fields yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class StreamingRecognizeResponse(_message.Message):
@@ -80,6 +111,9 @@ class StreamingRecognizeResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     WARNING_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    FINAL_UNTIL_OFFSET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___StreamStarted:
         """The configuration was accepted. Always the first message."""
@@ -108,6 +142,20 @@ class StreamingRecognizeResponse(_message.Message):
     def finished(self) -> Global___StreamFinished:
         """All media has been read and every segment sent. Always the last message of a stream that succeeds."""
 
+    @_builtins.property
+    def drain(self) -> Global___Drain:
+        """The server is about to go."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat:
+        """Nothing new; where `StreamingConfig.heartbeat_interval` asks for it."""
+
+    @_builtins.property
+    def final_until_offset(self) -> _duration_pb2.Duration:
+        """Media up to which every segment is final and sent, this message included, counted as in `Word.start_offset`. Never
+        falls, also where a stream is resumed. Set by the server.
+        """
+
     def __init__(
         self,
         *,
@@ -118,12 +166,15 @@ class StreamingRecognizeResponse(_message.Message):
         progress: Global___Progress | None = ...,
         warning: Global___Warning | None = ...,
         finished: Global___StreamFinished | None = ...,
+        drain: Global___Drain | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
+        final_until_offset: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "event", b"event", "finished", b"finished", "media_info", b"media_info", "progress", b"progress", "segment", b"segment", "started", b"started", "warning", b"warning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "drain", b"drain", "event", b"event", "final_until_offset", b"final_until_offset", "finished", b"finished", "heartbeat", b"heartbeat", "media_info", b"media_info", "progress", b"progress", "segment", b"segment", "started", b"started", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "event", b"event", "finished", b"finished", "media_info", b"media_info", "progress", b"progress", "segment", b"segment", "started", b"started", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "drain", b"drain", "event", b"event", "final_until_offset", b"final_until_offset", "finished", b"finished", "heartbeat", b"heartbeat", "media_info", b"media_info", "progress", b"progress", "segment", b"segment", "started", b"started", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "media_info", "segment", "activity", "progress", "warning", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "media_info", "segment", "activity", "progress", "warning", "finished", "drain", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -137,23 +188,67 @@ class StreamStarted(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names this call in the server's logs; quote it when you report a fault."""
     model: _builtins.str
     """The model that reads."""
+    session_id: _builtins.str
+    """Names the session, over all calls that carry it on; see `ResumeConfig`. Keep it to yourself."""
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """The time between heartbeats that the server will keep to; 0 where none were asked for."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         model: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "model", b"model", "request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamStarted: _TypeAlias = StreamStarted  # noqa: Y015
+
+@_typing.final
+class Drain(_message.Message):
+    """The server is about to go: the stream can be resumed elsewhere at once. Until the deadline it goes on here, and may
+    come to its end; then it is ended with UNAVAILABLE. All set by the server.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.bytes
+    """As in `Progress.resume_token`."""
+    acknowledged_sequence: _builtins.int
+    """As in `Progress.acknowledged_sequence`."""
+    @_builtins.property
+    def deadline(self) -> _duration_pb2.Duration:
+        """How long from now the server will still be there."""
+
+    def __init__(
+        self,
+        *,
+        deadline: _duration_pb2.Duration | None = ...,
+        resume_token: _builtins.bytes = ...,
+        acknowledged_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "deadline", b"deadline", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drain: _TypeAlias = Drain  # noqa: Y015
 
 @_typing.final
 class ActivityEvent(_message.Message):
@@ -220,10 +315,18 @@ class Progress(_message.Message):
     MEDIA_RECEIVED_FIELD_NUMBER: _builtins.int
     MEDIA_PROCESSED_FIELD_NUMBER: _builtins.int
     FACES_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     bytes_received: _builtins.int
     """Bytes of media that the server has taken in."""
     faces: _builtins.int
     """Faces followed at this moment."""
+    acknowledged_sequence: _builtins.int
+    """Requests up to this number will not be needed again, also if the stream is resumed: a client need not keep them.
+    Always 0 for container bytes, which cannot be read from the middle.
+    """
+    resume_token: _builtins.bytes
+    """What to resume with (`ResumeConfig.resume_token`); it replaces earlier ones. Empty where requests are not numbered."""
     @_builtins.property
     def media_received(self) -> _duration_pb2.Duration:
         """Media decoded and searched for faces so far, from its start (without `start_offset`)."""
@@ -239,10 +342,12 @@ class Progress(_message.Message):
         media_received: _duration_pb2.Duration | None = ...,
         media_processed: _duration_pb2.Duration | None = ...,
         faces: _builtins.int = ...,
+        acknowledged_sequence: _builtins.int = ...,
+        resume_token: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["media_processed", b"media_processed", "media_received", b"media_received"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_received", b"bytes_received", "faces", b"faces", "media_processed", b"media_processed", "media_received", b"media_received"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "bytes_received", b"bytes_received", "faces", b"faces", "media_processed", b"media_processed", "media_received", b"media_received", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +379,10 @@ class Warning(_message.Message):
         """Pictures or sound lag so far behind the other that they are taken as absent for a while."""
         KIND_NO_SPEECH: Warning._Kind.ValueType  # 6
         """The media was read to its end and nobody speaks in it: no segment is sent."""
+        KIND_FALLING_BEHIND: Warning._Kind.ValueType  # 7
+        """Live media comes faster than the server reads it: results come later and later."""
+        KIND_CLOSED_AFTER_SILENCE: Warning._Kind.ValueType  # 8
+        """Nobody has spoken for `StreamingConfig.close_after_silence`: the stream ends."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What it is about."""
@@ -292,6 +401,10 @@ class Warning(_message.Message):
     """Pictures or sound lag so far behind the other that they are taken as absent for a while."""
     KIND_NO_SPEECH: Warning.Kind.ValueType  # 6
     """The media was read to its end and nobody speaks in it: no segment is sent."""
+    KIND_FALLING_BEHIND: Warning.Kind.ValueType  # 7
+    """Live media comes faster than the server reads it: results come later and later."""
+    KIND_CLOSED_AFTER_SILENCE: Warning.Kind.ValueType  # 8
+    """Nobody has spoken for `StreamingConfig.close_after_silence`: the stream ends."""
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int

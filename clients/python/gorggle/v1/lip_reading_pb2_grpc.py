@@ -35,6 +35,13 @@ class LipReadingStub:
     NOT_FOUND (unknown model or object), RESOURCE_EXHAUSTED (all places taken, with google.rpc.RetryInfo; message too
     large), UNAVAILABLE (still loading, or shutting down: try again), DEADLINE_EXCEEDED, CANCELLED, INTERNAL (a fault of
     the server, whose log holds the details under the id in the message). The first response carries the same id.
+    Streams may also end with ABORTED (the session was resumed by another call) and DATA_LOSS (requests are missing that
+    neither side has any more).
+
+    A stream whose connection or server was lost can be resumed. Requests are numbered; `Progress` acknowledges those that
+    no server will need again and brings a token that holds what a server must know of the media before them. A new call
+    that names the session, brings the latest token and sends everything after the acknowledged request gives the same
+    segments, under the same ids, as if nothing had happened; a few that came before may come a second time.
     """
 
     def __init__(self, channel):
@@ -78,6 +85,13 @@ class LipReadingServicer:
     NOT_FOUND (unknown model or object), RESOURCE_EXHAUSTED (all places taken, with google.rpc.RetryInfo; message too
     large), UNAVAILABLE (still loading, or shutting down: try again), DEADLINE_EXCEEDED, CANCELLED, INTERNAL (a fault of
     the server, whose log holds the details under the id in the message). The first response carries the same id.
+    Streams may also end with ABORTED (the session was resumed by another call) and DATA_LOSS (requests are missing that
+    neither side has any more).
+
+    A stream whose connection or server was lost can be resumed. Requests are numbered; `Progress` acknowledges those that
+    no server will need again and brings a token that holds what a server must know of the media before them. A new call
+    that names the session, brings the latest token and sends everything after the acknowledged request gives the same
+    segments, under the same ids, as if nothing had happened; a few that came before may come a second time.
     """
 
     def StreamingRecognize(self, request_iterator, context):
@@ -161,6 +175,13 @@ class LipReading:
     NOT_FOUND (unknown model or object), RESOURCE_EXHAUSTED (all places taken, with google.rpc.RetryInfo; message too
     large), UNAVAILABLE (still loading, or shutting down: try again), DEADLINE_EXCEEDED, CANCELLED, INTERNAL (a fault of
     the server, whose log holds the details under the id in the message). The first response carries the same id.
+    Streams may also end with ABORTED (the session was resumed by another call) and DATA_LOSS (requests are missing that
+    neither side has any more).
+
+    A stream whose connection or server was lost can be resumed. Requests are numbered; `Progress` acknowledges those that
+    no server will need again and brings a token that holds what a server must know of the media before them. A new call
+    that names the session, brings the latest token and sends everything after the acknowledged request gives the same
+    segments, under the same ids, as if nothing had happened; a few that came before may come a second time.
     """
 
     @staticmethod

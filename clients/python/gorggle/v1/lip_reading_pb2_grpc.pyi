@@ -36,6 +36,13 @@ class LipReadingStub:
     NOT_FOUND (unknown model or object), RESOURCE_EXHAUSTED (all places taken, with google.rpc.RetryInfo; message too
     large), UNAVAILABLE (still loading, or shutting down: try again), DEADLINE_EXCEEDED, CANCELLED, INTERNAL (a fault of
     the server, whose log holds the details under the id in the message). The first response carries the same id.
+    Streams may also end with ABORTED (the session was resumed by another call) and DATA_LOSS (requests are missing that
+    neither side has any more).
+
+    A stream whose connection or server was lost can be resumed. Requests are numbered; `Progress` acknowledges those that
+    no server will need again and brings a token that holds what a server must know of the media before them. A new call
+    that names the session, brings the latest token and sends everything after the acknowledged request gives the same
+    segments, under the same ids, as if nothing had happened; a few that came before may come a second time.
     """
 
     @_typing.overload
@@ -65,6 +72,13 @@ class LipReadingAsyncStub(LipReadingStub):
     NOT_FOUND (unknown model or object), RESOURCE_EXHAUSTED (all places taken, with google.rpc.RetryInfo; message too
     large), UNAVAILABLE (still loading, or shutting down: try again), DEADLINE_EXCEEDED, CANCELLED, INTERNAL (a fault of
     the server, whose log holds the details under the id in the message). The first response carries the same id.
+    Streams may also end with ABORTED (the session was resumed by another call) and DATA_LOSS (requests are missing that
+    neither side has any more).
+
+    A stream whose connection or server was lost can be resumed. Requests are numbered; `Progress` acknowledges those that
+    no server will need again and brings a token that holds what a server must know of the media before them. A new call
+    that names the session, brings the latest token and sends everything after the acknowledged request gives the same
+    segments, under the same ids, as if nothing had happened; a few that came before may come a second time.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -90,6 +104,13 @@ class LipReadingServicer(metaclass=_abc_1.ABCMeta):
     NOT_FOUND (unknown model or object), RESOURCE_EXHAUSTED (all places taken, with google.rpc.RetryInfo; message too
     large), UNAVAILABLE (still loading, or shutting down: try again), DEADLINE_EXCEEDED, CANCELLED, INTERNAL (a fault of
     the server, whose log holds the details under the id in the message). The first response carries the same id.
+    Streams may also end with ABORTED (the session was resumed by another call) and DATA_LOSS (requests are missing that
+    neither side has any more).
+
+    A stream whose connection or server was lost can be resumed. Requests are numbered; `Progress` acknowledges those that
+    no server will need again and brings a token that holds what a server must know of the media before them. A new call
+    that names the session, brings the latest token and sends everything after the acknowledged request gives the same
+    segments, under the same ids, as if nothing had happened; a few that came before may come a second time.
     """
 
     @_abc_1.abstractmethod

@@ -97,6 +97,7 @@ class ServerLimits(_message.Message):
     MAX_BEAM_SIZE_FIELD_NUMBER: _builtins.int
     MAX_IDLE_FIELD_NUMBER: _builtins.int
     MAX_UTTERANCE_FIELD_NUMBER: _builtins.int
+    MAX_PAUSE_FIELD_NUMBER: _builtins.int
     max_message_bytes: _builtins.int
     """Bytes in one message: RESOURCE_EXHAUSTED."""
     max_spooled_bytes: _builtins.int
@@ -125,6 +126,10 @@ class ServerLimits(_message.Message):
     def max_utterance(self) -> _duration_pb2.Duration:
         """Longest utterance read in one piece; longer speech is cut, nothing is lost."""
 
+    @_builtins.property
+    def max_pause(self) -> _duration_pb2.Duration:
+        """Time in which a client may send heartbeats and no media: DEADLINE_EXCEEDED."""
+
     def __init__(
         self,
         *,
@@ -137,10 +142,11 @@ class ServerLimits(_message.Message):
         max_beam_size: _builtins.int = ...,
         max_idle: _duration_pb2.Duration | None = ...,
         max_utterance: _duration_pb2.Duration | None = ...,
+        max_pause: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_clip_duration", b"max_clip_duration", "max_idle", b"max_idle", "max_stream_duration", b"max_stream_duration", "max_utterance", b"max_utterance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_clip_duration", b"max_clip_duration", "max_idle", b"max_idle", "max_pause", b"max_pause", "max_stream_duration", b"max_stream_duration", "max_utterance", b"max_utterance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_beam_size", b"max_beam_size", "max_clip_duration", b"max_clip_duration", "max_frame_pixels", b"max_frame_pixels", "max_idle", b"max_idle", "max_message_bytes", b"max_message_bytes", "max_speakers", b"max_speakers", "max_spooled_bytes", b"max_spooled_bytes", "max_stream_duration", b"max_stream_duration", "max_utterance", b"max_utterance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_beam_size", b"max_beam_size", "max_clip_duration", b"max_clip_duration", "max_frame_pixels", b"max_frame_pixels", "max_idle", b"max_idle", "max_message_bytes", b"max_message_bytes", "max_pause", b"max_pause", "max_speakers", b"max_speakers", "max_spooled_bytes", b"max_spooled_bytes", "max_stream_duration", b"max_stream_duration", "max_utterance", b"max_utterance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

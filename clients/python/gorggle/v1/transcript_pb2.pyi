@@ -151,14 +151,17 @@ class SpeechSegment(_message.Message):
     SPEAKER_ID_FIELD_NUMBER: _builtins.int
     FACE_BOXES_FIELD_NUMBER: _builtins.int
     MODALITY_FIELD_NUMBER: _builtins.int
+    STABLE_WORDS_FIELD_NUMBER: _builtins.int
     segment_id: _builtins.str
-    """Names the segment within the stream. Interim and final results of one utterance share it."""
+    """Names the segment within the session: the same wherever and however often the media is read. Interim and final
+    results of one utterance share it.
+    """
     revision: _builtins.int
     """Counts the results of one segment from 1; a higher one replaces the lower ones."""
     is_final: _builtins.bool
     """True when this result will not change again."""
     stability: _builtins.float
-    """For interim results, the share of the text, from 0 to 1, on which successive decodes agreed; 1 when final."""
+    """The share of the words, from 0 to 1, that are stable; 1 when final. See `stable_words`."""
     text: _builtins.str
     """The most likely words, separated by spaces."""
     confidence: _builtins.float
@@ -167,6 +170,10 @@ class SpeechSegment(_message.Message):
     """Who speaks, constant for one face through a stream ("face-1"); "voice" where no face was seen speaking."""
     modality: _config_pb2.Modality.ValueType
     """What the words were read from: audio-visual where lips and sound were there, otherwise the one that was."""
+    stable_words: _builtins.int
+    """So many words, from the beginning of `text`, will not change any more: they begin every later result of this
+    segment. Never falls from one revision to the next; all words when final.
+    """
     @_builtins.property
     def start_offset(self) -> _duration_pb2.Duration:
         """When the speech begins, counted as in `Word.start_offset`."""
@@ -205,10 +212,11 @@ class SpeechSegment(_message.Message):
         speaker_id: _builtins.str = ...,
         face_boxes: _abc.Iterable[Global___FaceBox] | None = ...,
         modality: _config_pb2.Modality.ValueType = ...,
+        stable_words: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "confidence", b"confidence", "end_offset", b"end_offset", "face_boxes", b"face_boxes", "is_final", b"is_final", "modality", b"modality", "revision", b"revision", "segment_id", b"segment_id", "speaker_id", b"speaker_id", "stability", b"stability", "start_offset", b"start_offset", "text", b"text", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "confidence", b"confidence", "end_offset", b"end_offset", "face_boxes", b"face_boxes", "is_final", b"is_final", "modality", b"modality", "revision", b"revision", "segment_id", b"segment_id", "speaker_id", b"speaker_id", "stability", b"stability", "stable_words", b"stable_words", "start_offset", b"start_offset", "text", b"text", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

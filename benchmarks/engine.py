@@ -1,0 +1,277 @@
+"""The engine's speed: front-end, encoder and beam search, beside fairseq's own modules in the same process.
+
+    make bench-engine
+    .build/parity/bin/python -m benchmarks.engine --models large --beams 20,50
+
+Every figure is the least of its repetitions, ours and theirs in turn; with one thread it is the processor's time, which
+other programs on the machine do not lengthen, with more it is the clock's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.engine_models import Pair, fairseq_or_none, pair, quiet, their_search
+from inference_server.avhubert.search import BeamSearch, beam_search
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Time what the command line asks for, print a table, write JSON."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    fairseq = fairseq_or_none()
+    rows: list[dict[str, Any]] = []
+    began, machine = time.time(), _machine(options)
+    RESULTS.mkdir(exist_ok=True)
+    out = options.out or RESULTS / "engine.json"
+    with torch.inference_mode(), quiet():
+        for name in options.models.split(","):
+            made = pair(name, fairseq, int8=options.int8, dtype=getattr(torch, options.dtype))
+            for row in _rows(name, made, fairseq, options):
+                rows.append(row)
+                _print(row)
+                # After every row: a run that is cut short has not been for nothing.
+                measured = {"machine": machine, "took_s": time.time() - began, "rows": rows}
+                out.write_text(json.dumps(measured, indent=1))
+            del made
+    print(f"written to {out}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", default="embedded,base,large")
+    parser.add_argument("--beams", default="1,5,20,50")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the clip")
+    parser.add_argument("--units", type=int, default=40, help="length of the hypotheses")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--utterances", type=int, default=16, help="read together and one after another")
+    parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--stages", default="frontend,encoder,search,batch")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def _rows(name: str, made: Pair, fairseq: Any, options: argparse.Namespace) -> Any:
+    frames = round(options.seconds * 25)
+    torch.manual_seed(1)
+    dtype = getattr(torch, options.dtype)
+    stages = options.stages.split(",")
+    if "frontend" in stages:
+        yield _frontend(name, made, torch.randn(1, frames, 88, 88), dtype, options)
+    encoder_in = torch.randn(1, frames, made.ours.config.encoder_dim)
+    if "encoder" in stages:
+        yield _encoder(name, made, encoder_in, dtype, options)
+    if "search" in stages:
+        for beam in map(int, options.beams.split(",")):
+            yield _search(name, made, fairseq, encoder_in, beam, dtype, options)
+    if "batch" in stages:
+        yield _batch(name, made, dtype, options)
+
+
+def _frontend(
+    name: str, made: Pair, video: torch.Tensor, dtype: torch.dtype, options: argparse.Namespace
+) -> Any:
+    ours_in = video.to(dtype)
+    ours, theirs, found, expected = _timed(
+        lambda: made.ours.encoder.feature_extractor_video(ours_in), lambda: made.frontend(video), options
+    )
+    macs = _frontend_macs(made.ours.config.frontend_channels) * video.shape[1]
+    return _row(name, "front-end", ours, theirs, _apart(found, expected), "plain torch", 2 * macs)
+
+
+def _encoder(name: str, made: Pair, x: torch.Tensor, dtype: torch.dtype, options: argparse.Namespace) -> Any:
+    mask = torch.zeros(x.shape[:2], dtype=torch.bool)
+    ours_in = x.to(dtype)
+    encoder = made.encoder
+    theirs_of = None if encoder is None else (lambda: encoder(x.clone(), padding_mask=mask)[0])
+    ours, theirs, found, expected = _timed(
+        lambda: made.ours.encoder.encoder(ours_in, None), theirs_of, options
+    )
+    config, frames = made.ours.config, x.shape[1]
+    dim = config.encoder_dim
+    macs = frames * (
+        config.encoder_layers * (4 * dim**2 + 2 * dim * config.encoder_ffn_dim + 2 * dim * frames)
+        + dim**2 // config.position_groups * config.position_kernel_size
+    )
+    return _row(name, "encoder", ours, theirs, _apart(found, expected), "fairseq", 2 * macs)
+
+
+def _search(
+    name: str,
+    made: Pair,
+    fairseq: Any,
+    x: torch.Tensor,
+    beam: int,
+    dtype: torch.dtype,
+    options: argparse.Namespace,
+) -> Any:
+    decoder, limits = made.ours.decoder, [options.units]
+    ours_in = x.to(dtype)
+
+    def search() -> list[list[int]]:
+        running = BeamSearch(decoder, beam=beam, length_penalty=1.0)
+        return [one.tokens for one in beam_search(running, ours_in, None, limits=limits)[0]]
+
+    theirs_of = None
+    if fairseq is not None:
+        generator, sample = their_search(fairseq, made, beam, options.units, x)
+        theirs_of = lambda: [one["tokens"].tolist() for one in generator.generate([], sample)[0]]  # noqa: E731
+    ours, theirs, found, expected = _timed(search, theirs_of, options)
+    config, frames = made.ours.config, x.shape[1]
+    dim = config.decoder_dim
+    steps = max(map(len, found))
+    per_row = config.decoder_layers * (6 * dim**2 + 2 * dim * config.decoder_ffn_dim + 2 * dim * frames)
+    macs = steps * beam * (per_row + dim * config.vocabulary_size)
+    macs += config.decoder_layers * frames * 2 * dim * config.encoder_dim
+    row = _row(name, f"beam search, beam {beam}", ours, theirs, None, "fairseq", 2 * macs)
+    row["steps"] = steps
+    row["tokens_identical"] = None if expected is None else found == expected
+    return row
+
+
+def _batch(name: str, made: Pair, dtype: torch.dtype, options: argparse.Namespace) -> Any:
+    """Utterances of two to four seconds, crops to units at beam 5: together, and one after another."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(50, 101, options.utterances).tolist()
+    videos = [torch.randn(1, frames, 88, 88).to(dtype) for frames in lengths]
+    longest = max(lengths)
+    mask = torch.arange(longest)[None] >= torch.tensor(lengths)[:, None]
+    network, units = made.ours, [8 + frames // 5 for frames in lengths]
+
+    def read(video: torch.Tensor, padded: torch.Tensor | None, limits: list[int]) -> list[list[int]]:
+        running = BeamSearch(network.decoder, beam=5, length_penalty=1.0)
+        found = beam_search(running, network.encode(video, None, padded), padded, limits=limits)
+        return [of_clip[0].tokens for of_clip in found]
+
+    def together() -> list[list[int]]:
+        video = torch.zeros(len(lengths), longest, 88, 88, dtype=dtype)
+        for row, clip in zip(video, videos, strict=True):
+            row[: clip.shape[1]] = clip[0]
+        return read(video, mask, units)
+
+    def one_by_one() -> list[list[int]]:
+        return [read(video, None, [limit])[0] for video, limit in zip(videos, units, strict=True)]
+
+    ours, theirs, found, expected = _timed(together, one_by_one, options)
+    row = _row(name, f"{len(lengths)} utterances", ours, theirs, None, "one after another", None)
+    row["tokens_identical"] = found == expected
+    row["media_s"] = sum(lengths) / 25
+    return row
+
+
+def _timed(
+    ours: Callable[[], Any], theirs: Callable[[], Any] | None, options: argparse.Namespace
+) -> tuple[float, float | None, Any, Any]:
+    """The least time of each, in turn, and what they gave."""
+    clock = time.thread_time if options.threads == 1 else time.perf_counter
+    best: list[float | None] = [None, None]
+    given: list[Any] = [None, None]
+    for _ in range(options.repeats):
+        for place, call in enumerate((ours, theirs)):
+            if call is None:
+                continue
+            began = clock()
+            given[place] = call()
+            took = clock() - began
+            before = best[place]
+            best[place] = took if before is None else min(before, took)
+    assert best[0] is not None
+    return best[0], best[1], given[0], given[1]
+
+
+def _row(
+    model: str,
+    stage: str,
+    ours: float,
+    theirs: float | None,
+    apart: float | None,
+    beside: str,
+    flop: float | None,
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "stage": stage,
+        "ours_s": ours,
+        "theirs_s": theirs,
+        "ratio": None if theirs is None else theirs / ours,
+        "beside": beside,
+        "largest_difference": apart,
+        "gflop": None if flop is None else flop / 1e9,
+    }
+
+
+def _frontend_macs(channels: int) -> float:
+    """Multiplications of one frame of 88x88: the stem, then four stages of two blocks."""
+    macs = channels * 44 * 44 * 5 * 7 * 7
+    before = channels
+    for stage, side in enumerate((22, 11, 6, 3)):
+        width = channels * 2**stage
+        macs += side**2 * (9 * (before * width + 3 * width**2) + (before * width if stage else 0))
+        before = width
+    return macs
+
+
+def _apart(found: torch.Tensor, expected: torch.Tensor | None) -> float | None:
+    return None if expected is None else float((found.float() - expected).abs().max())
+
+
+def _machine(options: argparse.Namespace) -> dict[str, Any]:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    return {
+        "processor": model,
+        "threads": options.threads,
+        "clock": "processor time" if options.threads == 1 else "wall time",
+        "load": Path("/proc/loadavg").read_text().split()[0],
+        "torch": torch.__version__,
+        "dtype": "int8 weights" if options.int8 else options.dtype,
+        "gflops": _measured_gflops(),
+        "clip_s": options.seconds,
+        "units": options.units,
+        "repeats": options.repeats,
+    }
+
+
+def _measured_gflops() -> float:
+    """What a large product of matrices reaches here: the floor of the figures is taken from it."""
+    from inference_server.avhubert.preparation import PackedLinear
+
+    x, layer = torch.randn(512, 2048), PackedLinear(torch.randn(2048, 2048), None)
+    best = float("inf")
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    for _ in range(10):
+        began = clock()
+        layer(x)
+        best = min(best, clock() - began)
+    return 2 * 512 * 2048 * 2048 / best / 1e9
+
+
+def _print(row: dict[str, Any]) -> None:
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:6.2f} x {row['beside']} ({row['theirs_s']:.3f} s)"
+    same = {True: "tokens identical", False: "TOKENS DIFFER", None: ""}[row.get("tokens_identical")]
+    print(f"{row['model']:9} {row['stage']:22} {row['ours_s']:8.3f} s  {ratio} {same}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The models that the engine is timed with, ours and fairseq's, with the same weights."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inference_server.avhubert import AVHubertNetwork, ModelConfig, load_model
+from inference_server.avhubert.preparation import prepare
+
+EMBEDDED = Path(__file__).parents[1] / "inference_server" / "assets" / "gorggle-mini-1.safetensors"
+VOCABULARY = 1000
+CONFIGS = {
+    "base": ModelConfig(12, 768, 3072, 12, 6, 768, 3072, 4, VOCABULARY),
+    "large": ModelConfig(24, 1024, 4096, 16, 9, 1024, 4096, 8, VOCABULARY),
+}
+
+
+@dataclass
+class Pair:
+    """One model twice.
+
+    Attributes:
+        ours: prepared for reading.
+        frontend: the visual front-end as it was published, layer by layer in plain torch (it is no part of fairseq).
+        encoder, searcher: fairseq's, None where it is not installed or cannot hold this model.
+    """
+
+    ours: AVHubertNetwork
+    frontend: nn.Module
+    encoder: nn.Module | None = None
+    decoder: Any = None
+    units: Any = None
+
+
+def pair(name: str, fairseq: Any, *, int8: bool = False, dtype: torch.dtype = torch.float32) -> Pair:
+    """Build a model by name: ``embedded`` with its weights, ``base`` and ``large`` with random ones."""
+    network = load_model(EMBEDDED).network if name == "embedded" else _random(CONFIGS[name])
+    plain_frontend = copy.deepcopy(network.encoder.feature_extractor_video)
+    made = Pair(network, plain_frontend)
+    if fairseq is not None:
+        made.units = _units(fairseq, network.config.vocabulary_size)
+        made.encoder = _their_encoder(fairseq, network)
+        made.decoder = _their_decoder(fairseq, network, made.units)
+    network.to(dtype)
+    prepare(network, int8=int8)
+    return made
+
+
+def _random(config: ModelConfig) -> AVHubertNetwork:
+    torch.manual_seed(0)
+    network = AVHubertNetwork(config).eval().requires_grad_(requires_grad=False)
+    # Embeddings of the usual size leave scores nearly even, and hypotheses hard to tell apart.
+    network.decoder.embed_tokens.weight.mul_(4.0)
+    network.decoder.embed_tokens.weight[1] = 0
+    return network
+
+
+def fairseq_or_none() -> Any:
+    """fairseq, or None where it is not installed; ``make parity`` installs it."""
+    from tests.parity import reference_toolkit
+
+    try:
+        return reference_toolkit.imported()
+    except BaseException as error:  # pytest's skip is no Exception
+        print(f"without fairseq: {error}")
+        return None
+
+
+def _units(fairseq: Any, size: int) -> Any:
+    from tests.parity import reference_toolkit
+
+    return reference_toolkit.dictionary(
+        fairseq, ["<s>", "<pad>", "</s>", "<unk>", *(f"u{number}" for number in range(size - 4))]
+    )
+
+
+def _their_encoder(fairseq: Any, network: AVHubertNetwork) -> nn.Module:
+    from tests.parity import reference_toolkit
+
+    config = network.config
+    theirs: nn.Module = reference_toolkit.encoder(
+        fairseq,
+        encoder_embed_dim=config.encoder_dim,
+        encoder_ffn_embed_dim=config.encoder_ffn_dim,
+        encoder_attention_heads=config.encoder_heads,
+        encoder_layers=config.encoder_layers,
+        conv_pos=config.position_kernel_size,
+        conv_pos_groups=config.position_groups,
+    )
+    state = {
+        key: value for key, value in network.encoder.encoder.state_dict().items() if "fixed_kernel" not in key
+    }
+    theirs.load_state_dict(state)
+    return theirs
+
+
+def _their_decoder(fairseq: Any, network: AVHubertNetwork, units: Any) -> Any:
+    from tests.parity import reference_toolkit
+
+    config = network.config
+    theirs = reference_toolkit.decoder(
+        fairseq,
+        units,
+        encoder_embed_dim=config.encoder_dim,
+        decoder_embed_dim=config.decoder_dim,
+        decoder_ffn_embed_dim=config.decoder_ffn_dim,
+        decoder_layers=config.decoder_layers,
+        decoder_attention_heads=config.decoder_heads,
+    )
+    theirs.load_state_dict(network.decoder.state_dict(), strict=False)
+    return theirs
+
+
+def their_search(fairseq: Any, made: Pair, beam: int, limit: int, encoder_out: Tensor) -> Any:
+    """fairseq's generator over an encoder output that is given, and its input."""
+    from tests.parity.test_fairseq import Finished, Searched
+
+    mask = torch.zeros(encoder_out.shape[:2], dtype=torch.bool)
+    generator = fairseq.sequence_generator.SequenceGenerator(
+        [Searched(Finished(encoder_out, mask), made.decoder)],
+        made.units,
+        beam_size=beam,
+        max_len_a=0,
+        max_len_b=limit,
+        len_penalty=1,
+    )
+    return generator, {"net_input": {"source": torch.zeros(encoder_out.shape[:2]), "padding_mask": mask}}
+
+
+@contextmanager
+def quiet() -> Any:
+    """fairseq warns about what torch has deprecated since."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,276 @@
+"""How soon live results come: ``python -m training clips --out clips --sentences 100``, then ``python -m benchmarks.live clips``.
+
+Each clip is encoded as a camera would (no frames out of order, nothing gathered) and sent as MPEG-TS at the pace of life to
+a real server, one clip after the other. Of every utterance: how long after its first word begins the first interim result
+comes, and how long after its last word has ended the final one. That text which was marked stable never changes is checked
+in every result; the run fails where it does, and where a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from gorggle import Client, MouthCrops, Segment, Sound, StreamWarning
+
+from benchmarks.serving import ServerProcess
+
+FIRST_INTERIM_TARGET_S, FINAL_TARGET_S = 1.0, 0.7
+# A result belongs to the utterance that it overlaps most; one that is further off than this belongs to none.
+LEAST_OVERLAP_S = 0.1
+CROPS_PIECE_FRAMES = 2
+SAMPLES_PER_FRAME = 640
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a stream, and when it comes into being, in seconds from the start."""
+
+    due_s: float
+    content: Any
+
+
+@dataclass
+class Utterance:
+    """What somebody says in a clip, and when the results came, in seconds on the clip's clock."""
+
+    text: str
+    start_s: float
+    end_s: float
+    first_interim_s: float | None = None
+    final_s: float | None = None
+    read: list[str] = field(default_factory=list)
+
+    def overlap_s(self, segment: Segment) -> float:
+        """How long a result covers it."""
+        return min(self.end_s, segment.end_s) - max(self.start_s, segment.start_s)
+
+
+def main() -> int:
+    """Run; the exit code is 1 where a target is missed or stable text changed."""
+    options = _options()
+    clips = [json.loads(line) for line in (options.clips / "manifest.jsonl").read_text().splitlines()]
+    arguments = ["--threads", str(options.threads)] if options.threads else []
+    utterances: list[Utterance] = []
+    changes: list[str] = []
+    warnings: list[str] = []
+    with ServerProcess(*arguments) as server, Client(server.address) as client:
+        _warm_up(client, options.clips / clips[0]["media"])
+        for clip in clips:
+            if len(utterances) >= options.utterances:
+                break
+            spoken = [Utterance(s["text"], s["start_s"], s["end_s"]) for s in clip["sentences"]]
+            path = options.clips / clip["media"]
+            pieces = camera(path) if options.kind == "video" else mouth_camera(path)
+            found = watch(client, pieces, spoken, modality=options.modality)
+            utterances += spoken
+            changes += found.changes
+            warnings += found.warnings
+            print(f"{clip['id']}: {_line(spoken)}", flush=True)
+    result = summary(utterances, changes, warnings) | {"kind": options.kind, "machine": _machine()}
+    print(json.dumps(result, indent=1))
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    return 0 if result["met"] else 1
+
+
+# -------------------------------------------------------------------------------------------------------------- streams
+
+
+def camera(path: Path) -> list[Piece]:
+    """A clip as MPEG-TS, as an encoder writes it that has no time to lose."""
+    sink = io.BytesIO()
+    pieces: list[Piece] = []
+    with (
+        av.open(str(path)) as given,
+        av.open(sink, "w", format="mpegts", options={"pes_payload_size": "0", "flush_packets": "1"}) as made,
+    ):
+        video: Any = made.add_stream(
+            "libx264", rate=25, options={"preset": "veryfast", "tune": "zerolatency", "g": "25", "crf": "23"}
+        )
+        source = given.streams.video[0]
+        video.width, video.height, video.pix_fmt = source.width, source.height, "yuv420p"
+        sound: Any = made.add_stream("aac", rate=48_000, layout="mono")
+        resampler = av.AudioResampler("fltp", "mono", 48_000, frame_size=1024)
+        packets = []
+        for frame in given.decode(video=0):
+            due_s = float(frame.time) + 0.04
+            picture = frame.reformat(format="yuv420p")
+            picture.pts, picture.time_base = round(frame.time * 25), Fraction(1, 25)
+            packets += [(due_s, packet) for packet in video.encode(picture)]
+        given.seek(0)
+        for heard in given.decode(audio=0):
+            for piece in resampler.resample(heard):
+                due_s = float(piece.time) + piece.samples / 48_000
+                packets += [(due_s, packet) for packet in sound.encode(piece)]
+        for due_s, packet in sorted(packets, key=lambda timed: timed[0]):
+            made.mux(packet)
+            pieces.append(Piece(due_s, _taken(sink)))
+    pieces.append(Piece(pieces[-1].due_s, _taken(sink)))
+    return [piece for piece in pieces if piece.content]
+
+
+def mouth_camera(path: Path) -> list[Piece]:
+    """A clip as mouth crops and sound, as a client sends them that finds faces by itself."""
+    from tests.integration.pieces import mouths_and_sound
+
+    tracks, sound = mouths_and_sound(path)
+    pieces = []
+    for first in range(0, len(sound) // SAMPLES_PER_FRAME, CROPS_PIECE_FRAMES):
+        end = first + CROPS_PIECE_FRAMES
+        for face, (start, crops) in enumerate(tracks):
+            shown = range(max(first, start), min(end, start + len(crops)))
+            if shown:
+                pixels = crops[shown.start - start : shown.stop - start]
+                pieces.append(Piece(end / 25, MouthCrops(pixels, [frame / 25 for frame in shown], face)))
+        pieces.append(Piece(end / 25, Sound(sound[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME])))
+    return pieces
+
+
+def _taken(sink: io.BytesIO) -> bytes:
+    content = sink.getvalue()
+    sink.seek(0)
+    sink.truncate()
+    return content
+
+
+@dataclass
+class Findings:
+    """What was seen in one stream, besides times."""
+
+    changes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def watch(client: Client, pieces: Sequence[Piece], spoken: Sequence[Utterance], modality: str) -> Findings:
+    """Send a clip as time passes, and note when the results of its utterances come."""
+    findings = Findings()
+    stable: dict[str, list[str]] = defaultdict(list)
+    began = time.monotonic()
+
+    def paced() -> Iterator[Any]:
+        for piece in pieces:
+            time.sleep(max(0.0, began + piece.due_s - time.monotonic()))
+            yield piece.content
+
+    def told(event: Any) -> None:
+        if isinstance(event, StreamWarning):
+            findings.warnings.append(event.kind)
+
+    stream: Any = client.transcribe(
+        paced(),
+        interim_results=True,
+        live=True,
+        on_event=told,
+        modality=modality,  # type: ignore[arg-type]
+    )
+    for segment in stream:
+        now_s = time.monotonic() - began
+        words = segment.text.split()
+        before = stable[segment.segment_id]
+        if words[: len(before)] != before:
+            findings.changes.append(f"{segment.segment_id}: {' '.join(before)!r} became {segment.text!r}")
+        stable[segment.segment_id] = segment.stable_text.split()
+        _note(segment, now_s, spoken)
+    return findings
+
+
+def _note(segment: Segment, now_s: float, spoken: Sequence[Utterance]) -> None:
+    utterance = max(spoken, key=lambda each: each.overlap_s(segment))
+    if utterance.overlap_s(segment) < LEAST_OVERLAP_S or not segment.text:
+        return
+    if segment.is_final:
+        # Several, where a pause was heard within it: it is over when the last one has come.
+        utterance.final_s = now_s
+        utterance.read.append(segment.text)
+    if utterance.first_interim_s is None:
+        utterance.first_interim_s = now_s
+
+
+def _warm_up(client: Client, path: Path) -> None:
+    """One clip as fast as it goes: the first stream loads what later ones share."""
+    client.transcribe(path).transcript()
+
+
+# -------------------------------------------------------------------------------------------------------------- figures
+
+
+def summary(
+    utterances: Sequence[Utterance], changes: Sequence[str], warnings: Sequence[str]
+) -> dict[str, Any]:
+    """Percentiles against the targets."""
+    first = [u.first_interim_s - u.start_s for u in utterances if u.first_interim_s is not None]
+    final = [u.final_s - u.end_s for u in utterances if u.final_s is not None]
+    result: dict[str, Any] = {
+        "utterances": len(utterances),
+        "without_result": sum(u.final_s is None for u in utterances),
+        "read_right": sum(" ".join(u.read) == u.text for u in utterances),
+        "first_interim_after_speech_begins_s": _percentiles(first),
+        "final_after_speech_ends_s": _percentiles(final),
+        "stable_text_that_changed": list(changes),
+        "warnings": sorted(set(warnings)),
+    }
+    result["met"] = (
+        not changes
+        and bool(first and final)
+        and result["first_interim_after_speech_begins_s"]["p95"] <= FIRST_INTERIM_TARGET_S
+        and result["final_after_speech_ends_s"]["p95"] <= FINAL_TARGET_S
+    )
+    return result
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    if len(values) < 2:
+        return dict.fromkeys(("p50", "p95", "max"), round(max(values, default=float("nan")), 3))
+    cuts = statistics.quantiles(values, n=20, method="inclusive")
+    return {"p50": round(cuts[9], 3), "p95": round(cuts[18], 3), "max": round(max(values), 3)}
+
+
+def _line(spoken: Sequence[Utterance]) -> str:
+    return "  ".join(
+        f"{'-' if u.first_interim_s is None else format(u.first_interim_s - u.start_s, '.2f')}/"
+        f"{'-' if u.final_s is None else format(u.final_s - u.end_s, '.2f')}"
+        for u in spoken
+    )
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "load": [round(load, 1) for load in os.getloadavg()],
+        "cpu": platform.machine(),
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("clips", type=Path, help="folder that `python -m training clips` made")
+    parser.add_argument(
+        "--utterances", type=int, default=100, help="so many at least, if there are (default: 100)"
+    )
+    parser.add_argument(
+        "--kind", choices=["video", "crops"], default="video", help="what is sent (default: video)"
+    )
+    parser.add_argument("--modality", choices=["av", "video", "audio"], default="av")
+    parser.add_argument("--threads", type=int, default=0, help="of the model (default: all cores)")
+    parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

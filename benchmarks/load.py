@@ -1,0 +1,210 @@
+"""How many real-time streams a machine carries: ``python benchmarks/load.py --kind crops --out load.json``.
+
+Streams are added, each sending the demo clip at the pace of life, until one misses: it ends later than ``--miss-s`` after
+its media, or is not served to its end. Then a server with as many places as were carried is filled, and called once
+more again and again: each such call must be refused at once, and those that are served must not feel it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.serving import ServerProcess
+from benchmarks.streams import Outcome, Piece, channel_to, pieces_of_crops, pieces_of_file, real_time_stream
+from tests.clips import read
+
+DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
+REFUSED_WITHIN_S = 0.1
+KNOCK_EVERY_S = 0.25
+STAGGER_S = 0.37
+
+
+def pieces_of(kind: str) -> tuple[list[Piece], float]:
+    """The demo clip as messages with their times, and how long it lasts, in seconds."""
+    pictures, waveform, rate_hz = read(DEMO)
+    duration_s = len(pictures) / 25
+    if kind == "video":
+        return pieces_of_file(DEMO.read_bytes(), duration_s), duration_s
+    crops = mouth_crops()
+    samples = waveform[:: rate_hz // 16_000].astype("<i2").tobytes()
+    return pieces_of_crops(crops.tobytes(), samples, len(crops)), len(crops) / 25
+
+
+def mouth_crops() -> np.ndarray:
+    """The clip's mouth, as a client that does the vision itself would cut it: uint8 (T, 96, 96)."""
+    from inference_server.endpointing import Stretch
+    from inference_server.media.pipe import BytePipe
+    from inference_server.perception import perception_of
+    from inference_server.settings import ServerSettings
+    from inference_server.transcript import Modality, RecognitionOptions
+
+    data = DEMO.read_bytes()
+    pipe = BytePipe(len(data) + 1)
+    pipe.write(data)
+    pipe.close()
+    options = RecognitionOptions(model="", modality=Modality.AUDIO_VISUAL)
+    perception = perception_of(pipe, options, ServerSettings(), 3600.0)
+    for events in perception.steps():
+        list(events)
+    track = max(perception.scene.tracks.values(), key=lambda track: track.end - track.start)
+    return track.crops_in(Stretch(track.start, track.end))
+
+
+def carried(address: str, pieces: list[Piece], streams: int, timeout_s: float) -> list[Outcome]:
+    """Run so many streams at once, not quite in step."""
+
+    def one(number: int) -> Outcome:
+        time.sleep(number * STAGGER_S % 2.0)
+        with channel_to(address) as channel:
+            return real_time_stream(channel, pieces, timeout_s)
+
+    with ThreadPoolExecutor(streams) as pool:
+        return list(pool.map(one, range(streams)))
+
+
+def figures(outcomes: list[Outcome], cpu_share: float) -> dict[str, Any]:
+    """What a number of streams came to."""
+    delays_s = sorted(delay for outcome in outcomes for delay in outcome.final_delays_s)
+    return {
+        "streams": len(outcomes),
+        "statuses": sorted({outcome.code for outcome in outcomes}),
+        "finals": len(delays_s),
+        "final_delay_p50_s": _quantile(delays_s, 0.5),
+        "final_delay_p95_s": _quantile(delays_s, 0.95),
+        "behind_at_the_end_s": round(max(outcome.behind_s for outcome in outcomes), 2),
+        "client_late_s": round(max(outcome.late_sending_s for outcome in outcomes), 2),
+        "server_processors": round(cpu_share, 2),
+    }
+
+
+def has_missed(outcomes: list[Outcome], miss_s: float) -> bool:
+    """Whether one of the streams was not served to its end, or fell behind."""
+    return any(outcome.code != "OK" or outcome.behind_s > miss_s for outcome in outcomes)
+
+
+def ramp(
+    pieces: list[Piece], duration_s: float, options: argparse.Namespace
+) -> tuple[int, list[dict[str, Any]]]:
+    """Add streams until one misses; how many were carried, and the figures of each step."""
+    steps: list[dict[str, Any]] = []
+    best, count, step = 0, options.start, options.start
+    with ServerProcess("--max-streams", "512", log_level="ERROR") as server:
+        carried(server.address, pieces, 1, duration_s * 6)  # what is loaded late is loaded now
+        while count <= options.max_streams and (not steps or time.monotonic() < options.end):
+            before = _cpu_s(server), time.monotonic()
+            outcomes = carried(server.address, pieces, count, duration_s * 6)
+            share = (_cpu_s(server) - before[0]) / (time.monotonic() - before[1])
+            missed = has_missed(outcomes, options.miss_s)
+            steps.append({**figures(outcomes, share), "missed": missed})
+            print(steps[-1], file=sys.stderr, flush=True)
+            if not missed:
+                best = max(best, count)
+                step = step * 2 if not any(found["missed"] for found in steps) else max(1, step // 2)
+            else:
+                step = max(1, step // 2)
+            failed = [found["streams"] for found in steps if found["missed"]]
+            count = best + step
+            if failed and count >= min(failed):
+                if best + 1 >= min(failed):
+                    break
+                count = (best + min(failed)) // 2
+    return best, steps
+
+
+def beyond(pieces: list[Piece], duration_s: float, places: int) -> dict[str, Any]:
+    """Fill a server and keep knocking: how fast it refuses, and whether those inside feel it."""
+    with ServerProcess("--max-streams", str(places), log_level="ERROR") as server:
+        alone = carried(server.address, pieces, places, duration_s * 6)
+        refused: list[Outcome] = []
+        over = threading.Event()
+
+        def knock() -> None:
+            with channel_to(server.address) as channel:
+                while not over.wait(KNOCK_EVERY_S):
+                    refused.append(real_time_stream(channel, pieces[:1], 30))
+
+        # Only while all places are taken: the first streams begin two seconds apart at most.
+        knocking = threading.Thread(target=knock)
+        timer = threading.Timer(3.0, knocking.start)
+        timer.start()
+        stopping = threading.Timer(duration_s - 1.0, over.set)
+        stopping.start()
+        crowded = carried(server.address, pieces, places, duration_s * 6)
+        over.set()
+        knocking.join()
+    times_s = sorted(outcome.answered_s for outcome in refused if outcome.code == "RESOURCE_EXHAUSTED")
+    return {
+        "places": places,
+        "extra_calls": len(refused),
+        "refused": len(times_s),
+        "refused_p50_s": _quantile(times_s, 0.5),
+        "refused_p95_s": _quantile(times_s, 0.95),
+        "refused_max_s": round(times_s[-1], 4) if times_s else None,
+        "refused_in_time": sum(time_s <= REFUSED_WITHIN_S for time_s in times_s),
+        "admitted_alone": figures(alone, 0.0),
+        "admitted_crowded": figures(crowded, 0.0),
+    }
+
+
+def _quantile(ordered: list[float], share: float) -> float | None:
+    return round(float(np.quantile(ordered, share)), 3) if ordered else None
+
+
+def _cpu_s(server: ServerProcess) -> float:
+    """Processor time of the server and of its children, those that have ended included."""
+    ticks = 0
+    for pid in (server.pid, *server.children):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        own = [int(value) for value in fields[11:15]]
+        ticks += sum(own) if pid == server.pid else sum(own[:2])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kind", choices=["crops", "video"], default="crops")
+    parser.add_argument("--start", type=int, default=1, help="streams to begin with")
+    parser.add_argument("--max-streams", type=int, default=64, help="more are not tried")
+    parser.add_argument(
+        "--miss-s", type=float, default=1.5, help="a stream that ends so much after its media has missed"
+    )
+    parser.add_argument("--minutes", type=float, default=30.0, help="begin no further step after so long")
+    parser.add_argument("--places", type=int, help="leave the ramp out: go beyond so many")
+    parser.add_argument("--out", type=Path, help="write the figures there, as JSON")
+    options = parser.parse_args(arguments)
+    options.end = time.monotonic() + options.minutes * 60
+    pieces, duration_s = pieces_of(options.kind)
+    best, steps = (options.places, []) if options.places else ramp(pieces, duration_s, options)
+    report = {
+        "kind": options.kind,
+        "media_s": duration_s,
+        "processors": os.cpu_count(),
+        "carried": best,
+        "steps": steps,
+        "beyond": beyond(pieces, duration_s, best) if best else None,
+        "load_average": statistics.mean(os.getloadavg()),
+    }
+    text = json.dumps(report, indent=1)
+    if options.out:
+        options.out.write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,374 @@
+"""Hostile input made of good input: protobuf messages changed field by field, media files box by box, bytes at random.
+
+Every function takes what is to be spoiled and a ``random.Random``, and returns something new; nothing is changed in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
+EDGES = (
+    0,
+    1,
+    -1,
+    2,
+    25,
+    127,
+    128,
+    255,
+    2**15,
+    2**16,
+    2**31 - 1,
+    -(2**31),
+    2**32 - 1,
+    2**63 - 1,
+    -(2**63),
+    2**64 - 1,
+)
+EDGE_FLOATS = (0.0, -0.0, 1e-300, 0.5, 1.0, -1.0, 1e9, 1e300, math.inf, -math.inf, math.nan)
+TEXTS = (
+    "",
+    "x",
+    "gorggle-mini-1",
+    "\0",
+    "\u202e\U0001f600",
+    "../../etc/passwd",
+    "s3://",
+    "s3://clips/a?x=y",
+    "%00" * 20,
+    "a" * 70_000,
+)
+_INTEGERS = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
+
+
+# -------------------------------------------------------------------------------------------------------------- bytes
+
+
+def spoiled_bytes(data: bytes, chance: random.Random) -> bytes:
+    """Bytes flipped, set, dropped, repeated, moved, cut; one to eight times."""
+    spoiled = bytearray(data)
+    for _ in range(chance.choice((1, 1, 1, 2, 3, 5, 8))):
+        at = chance.randrange(len(spoiled) + 1)
+        # The start of a file, where its structure is told, is worth more.
+        if chance.random() < 0.4:
+            at = min(at, chance.randrange(400))
+        length = chance.choice((1, 2, 4, 16, 64, 188, 1000))
+        match chance.randrange(7):
+            case 0 if at < len(spoiled):
+                spoiled[at] ^= 1 << chance.randrange(8)
+            case 1:
+                spoiled[at : at + 4] = (chance.choice(EDGES) & 0xFFFFFFFF).to_bytes(
+                    4, chance.choice(("big", "little"))
+                )
+            case 2:
+                del spoiled[at : at + length]
+            case 3:
+                spoiled[at:at] = spoiled[at : at + length] * chance.choice((1, 2, 20))
+            case 4:
+                spoiled[at : at + length] = chance.randbytes(length)
+            case 5:
+                other = chance.randrange(len(spoiled) + 1)
+                spoiled[at:at] = spoiled[other : other + length]
+            case _ if chance.random() < 0.3:
+                del spoiled[at:]
+    return bytes(spoiled)
+
+
+# ----------------------------------------------------------------------------------------------------------- protobuf
+
+
+def spoiled_message(data: bytes, kind: type[Message], chance: random.Random, other: bytes = b"") -> bytes:
+    """A serialized message with fields changed by their types; one time in four its bytes are spoiled instead."""
+    if chance.random() < 0.25 or not kind.DESCRIPTOR.fields:
+        return spoiled_wire(data, chance)
+    try:
+        message = kind.FromString(data)
+    except DecodeError:
+        return spoiled_wire(data, chance)
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        _spoil(message, chance)
+    if other and chance.random() < 0.2:
+        with contextlib.suppress(DecodeError):
+            message.MergeFromString(other)
+    return message.SerializeToString()
+
+
+def spoiled_wire(data: bytes, chance: random.Random) -> bytes:
+    """A message that no generated code would write: unknown and deep fields, wrong types, lengths that lie."""
+    match chance.randrange(5):
+        case 0:
+            field, wire_type = chance.randrange(1, 30), chance.randrange(8)
+            return data + _varint(field << 3 | wire_type) + chance.randbytes(chance.randrange(12))
+        case 1:
+            depth = chance.choice((3, 90, 101, 500, 5000))
+            nested = b""
+            for _ in range(depth):
+                nested = _varint(chance.choice((1, 2, 4)) << 3 | 2) + _varint(len(nested)) + nested
+            return data + nested
+        case 2:
+            return (
+                data + _varint(chance.randrange(1, 8) << 3 | 2) + _varint(chance.choice((2**31, 2**63, 100)))
+            )
+        case 3:
+            return data + _varint(chance.randrange(1, 8) << 3 | 3) * chance.choice((1, 50, 3000))
+        case _:
+            return spoiled_bytes(data, chance)
+
+
+def _spoil(message: Message, chance: random.Random) -> None:
+    """Change one field, or one inside it."""
+    field = chance.choice(message.DESCRIPTOR.fields)
+    if chance.random() < 0.15:
+        message.ClearField(field.name)
+        return
+    if field.is_repeated:
+        _spoil_repeated(getattr(message, field.name), field, chance)
+    elif field.message_type is not None:
+        inner = getattr(message, field.name)
+        inner.SetInParent()
+        if inner.DESCRIPTOR.fields and chance.random() < 0.9:
+            _spoil(inner, chance)
+    else:
+        setattr(message, field.name, _edge(field, getattr(message, field.name), chance))
+
+
+def _spoil_repeated(values: Any, field: FieldDescriptor, chance: random.Random) -> None:
+    if field.message_type is None:
+        values.extend(_edge(field, None, chance) for _ in range(chance.choice((1, 3, 200))))
+        return
+    match chance.randrange(4):
+        case 0 if len(values):
+            del values[chance.randrange(len(values)) :]
+        case 1 if len(values) > 1:
+            values.reverse()
+        case 2 if len(values):
+            _spoil(values[chance.randrange(len(values))], chance)
+        case _:
+            for _ in range(chance.choice((1, 2, 40))):
+                inner = values.add()
+                if chance.random() < 0.5:
+                    _spoil(inner, chance)
+
+
+def _edge(field: FieldDescriptor, present: Any, chance: random.Random) -> Any:
+    if field.cpp_type in _INTEGERS:
+        low, high = _INTEGERS[field.cpp_type]
+        near = present + chance.choice((-1, 1)) if isinstance(present, int) else 0
+        return min(high, max(low, chance.choice((*EDGES, near, chance.randrange(100)))))
+    if field.enum_type is not None:
+        return chance.choice((0, 1, 2, 3, 4, 99, -1, 2**31 - 1))
+    match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_BOOL:
+            return chance.random() < 0.5
+        case FieldDescriptor.CPPTYPE_STRING if field.type == FieldDescriptor.TYPE_STRING:
+            return chance.choice(TEXTS)
+        case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:
+            return chance.choice((*EDGE_FLOATS, chance.uniform(-5, 5)))
+        case _:
+            return spoiled_bytes(present or chance.randbytes(chance.choice((0, 1, 2, 9216, 32_000))), chance)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+# -------------------------------------------------------------------------------------------------------------- media
+
+
+def spoiled_media(data: bytes, chance: random.Random, other: bytes = b"") -> bytes:
+    """A media file whose parts are changed, exchanged, lost or repeated, or whose bytes are spoiled."""
+    if chance.random() < 0.25 or len(data) < 16:
+        return spoiled_bytes(data, chance)
+    if other and chance.random() < 0.08:
+        return data[: chance.randrange(len(data))] + other[chance.randrange(len(other)) :]
+    spoil: Callable[[bytes, random.Random], bytes] = spoiled_bytes
+    if data[4:8] in (b"ftyp", b"moov", b"moof", b"mdat", b"free"):
+        spoil = spoiled_boxes
+    elif data[:4] == b"\x1aE\xdf\xa3":
+        spoil = spoiled_elements
+    elif data[:1] == b"G" and data[188:189] in (b"G", b""):
+        spoil = spoiled_packets
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        if len(data) > PACKET_BYTES:
+            data = spoil(data, chance)
+    return data
+
+
+_PARENTS = frozenset(
+    (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"dinf", b"edts", b"udta", b"moof", b"traf", b"mvex")
+)
+
+
+def boxes(data: bytes, start: int = 0, end: int | None = None) -> list[tuple[int, int, bytes]]:
+    """Every box of an MP4, outer ones before inner ones: start, end, type (ISO/IEC 14496-12, 4.2)."""
+    found: list[tuple[int, int, bytes]] = []
+    end = len(data) if end is None else end
+    while start + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, start)
+        stop = start + size
+        if size < 8 or stop > end:
+            break
+        found.append((start, stop, kind))
+        if kind in _PARENTS:
+            found += boxes(data, start + 8, stop)
+        start = stop
+    return found
+
+
+def spoiled_boxes(data: bytes, chance: random.Random) -> bytes:
+    """An MP4 with one box changed; the sizes of the boxes around it are mended half of the time."""
+    found = boxes(data)
+    if not found:
+        return spoiled_bytes(data, chance)
+    # Not the pictures again and again: every box is as likely as another.
+    start, stop, kind = chance.choice(found)
+    box = data[start:stop]
+    match chance.randrange(8):
+        case 0:
+            changed = b""
+        case 1:
+            changed = box * chance.choice((2, 3, 30 if len(box) < 2000 else 2))
+        case 2:
+            changed = struct.pack(">I", chance.choice(EDGES) & 0xFFFFFFFF) + box[4:]
+        case 3:
+            changed = (
+                box[:4]
+                + chance.choice((b"free", b"moov", b"trak", b"cmov", b"avcC", chance.randbytes(4)))
+                + box[8:]
+            )
+        case 4:
+            lower, upper, _ = chance.choice(found)
+            changed = data[lower:upper]
+        case 5 if len(box) > 12:
+            at = chance.randrange(8, len(box) - 3)
+            changed = box[:at] + struct.pack(">I", chance.choice(EDGES) & 0xFFFFFFFF) + box[at + 4 :]
+        case 6:
+            changed = struct.pack(">I4sQ", 1, kind, chance.choice(EDGES) % 2**64) + box[8:]
+        case _:
+            changed = box[:8] + spoiled_bytes(box[8:], chance)
+    return _exchanged(data, found, (start, stop), changed, chance)
+
+
+def _exchanged(
+    data: bytes,
+    found: list[tuple[int, int, bytes]],
+    where: tuple[int, int],
+    changed: bytes,
+    chance: random.Random,
+) -> bytes:
+    start, stop = where
+    grown = len(changed) - (stop - start)
+    result = bytearray(data[:start] + changed + data[stop:])
+    if grown and chance.random() < 0.5:
+        for outer, end, _ in found:
+            if outer < start and end >= stop:
+                struct.pack_into(">I", result, outer, (end - outer + grown) & 0xFFFFFFFF)
+    return bytes(result)
+
+
+def elements(
+    data: bytes, start: int = 0, end: int | None = None, depth: int = 0
+) -> list[tuple[int, int, int, int]]:
+    """Every EBML element that is found: start, start of the size, start of the body, end (RFC 8794)."""
+    found: list[tuple[int, int, int, int]] = []
+    end = len(data) if end is None else end
+    while start < end and depth < 6:
+        id_length = _vint_length(data[start])
+        if id_length > 4 or start + id_length >= end:
+            break
+        size_at = start + id_length
+        size_length = _vint_length(data[size_at])
+        body = size_at + size_length
+        if size_length > 8 or body > end:
+            break
+        size = int.from_bytes(data[size_at:body]) & (1 << 7 * size_length) - 1
+        stop = end if size == (1 << 7 * size_length) - 1 else body + size
+        if stop > end:
+            break
+        found.append((start, size_at, body, stop))
+        inner = elements(data, body, stop, depth + 1)
+        if inner and inner[0][0] == body and max(item[3] for item in inner) == stop:
+            found += inner
+        start = stop
+    return found
+
+
+def spoiled_elements(data: bytes, chance: random.Random) -> bytes:
+    """A WebM or Matroska with one element changed, lost, repeated, or with a size or a type that lies."""
+    found = elements(data)
+    if not found:
+        return spoiled_bytes(data, chance)
+    start, size_at, body, stop = chance.choice(found)
+    match chance.randrange(6):
+        case 0:
+            return data[:start] + data[stop:]
+        case 1:
+            return (
+                data[:stop]
+                + data[start:stop] * chance.choice((1, 2, 20 if stop - start < 2000 else 1))
+                + data[stop:]
+            )
+        case 2:
+            lie = chance.choice(
+                (b"\xff", b"\x80", b"\x01" + b"\xff" * 7, b"\x08" + chance.randbytes(4), b"\x00")
+            )
+            return data[:size_at] + lie + data[body:]
+        case 3:
+            other = chance.choice(found)
+            return data[:start] + data[other[0] : other[1]] + data[size_at:]
+        case 4:
+            return (
+                data[:body] + chance.randbytes(stop - body) + data[stop:] if stop - body < 64 else data[:stop]
+            )
+        case _:
+            return data[:body] + spoiled_bytes(data[body:stop], chance) + data[stop:]
+
+
+def _vint_length(first: int) -> int:
+    return 9 - first.bit_length()
+
+
+PACKET_BYTES = 188
+
+
+def spoiled_packets(data: bytes, chance: random.Random) -> bytes:
+    """An MPEG transport stream with packets lost, repeated, exchanged, relabelled, or spoiled (ISO/IEC 13818-1)."""
+    packets = [data[at : at + PACKET_BYTES] for at in range(0, len(data), PACKET_BYTES)]
+    at = chance.randrange(min(len(packets), chance.choice((4, len(packets)))))
+    packet = bytearray(packets[at])
+    match chance.randrange(6):
+        case 0:
+            del packets[at : at + chance.choice((1, 1, 5, 40))]
+        case 1:
+            packets[at:at] = packets[at : at + 1] * chance.choice((1, 16, 300))
+        case 2:
+            other = chance.randrange(len(packets))
+            packets[at], packets[other] = packets[other], packets[at]
+        case 3 if len(packet) > 4:
+            packet[1:4] = chance.randbytes(3)
+            packets[at] = bytes(packet)
+        case 4 if len(packet) > 8:
+            packet[3] = 0x30 | packet[3] & 0x0F
+            packet[4] = chance.choice((0, 1, 183, 184, 255))
+            packets[at] = bytes(packet)
+        case _:
+            packets[at] = spoiled_bytes(packets[at], chance)
+    return b"".join(packets)

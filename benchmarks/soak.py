@@ -1,0 +1,188 @@
+"""Good, cancelled, broken and slow calls for as long as you like: ``python benchmarks/soak.py --minutes 30 --out soak.json``.
+
+Every half minute all calls are let end, and what the server then uses is written down: only at rest can a task or a file
+too many be told from one in use. What it uses after the warm-up is compared with what it uses at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving import ServerProcess, Usage
+from benchmarks.streams import KINDS, Misbehaving
+from tests.clips import transcoded
+
+DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
+MIB = 2**20
+CLIP_S = 3.0
+REST_S = 60.0  # the longest time for which calls may go on after their clients have gone
+# At rest nothing may grow; memory is torn into pieces by use, and is given some room.
+ALLOWED = {"threads": 1, "open_files": 2, "tasks": 1, "children": 0}
+ALLOWED_RSS_BYTES = 32 * MIB
+PLACES = 6
+
+
+@dataclass
+class Sample:
+    """What the server used at one moment."""
+
+    at_s: float
+    is_resting: bool
+    usage: Usage
+
+
+@dataclass
+class Record:
+    """What happened in a run."""
+
+    samples: list[Sample] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, kind: str, outcome: str) -> None:
+        """A call has ended."""
+        with self.lock:
+            self.outcomes[f"{kind}: {outcome}"] += 1
+
+
+def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> Record:
+    """Alternate between work and rest until the time is up."""
+    record, began = Record(), time.monotonic()
+    end = began + options.minutes * 60
+    chances = [random.Random(f"{options.seed}-{number}") for number in range(options.workers)]
+    with ThreadPoolExecutor(options.workers) as pool:
+        while time.monotonic() < end and server.is_running:
+            until = min(end, time.monotonic() + options.cycle_s)
+            working = [pool.submit(_work, server.address, data, chance, until, record) for chance in chances]
+            while not all(worker.done() for worker in working):
+                record.samples.append(Sample(time.monotonic() - began, False, server.usage()))
+                time.sleep(options.sample_s)
+            for worker in working:
+                worker.result()
+            _rest(server)
+            record.samples.append(Sample(time.monotonic() - began, True, server.usage()))
+    return record
+
+
+def _work(address: str, data: bytes, chance: random.Random, until: float, record: Record) -> None:
+    calls = Misbehaving(address, data, chance)
+    while time.monotonic() < until:
+        kind = chance.choice(KINDS)
+        record.count(kind, getattr(calls, kind)())
+
+
+def _rest(server: ServerProcess) -> None:
+    """Wait until all calls have ended, and connections with them."""
+    deadline = time.monotonic() + REST_S
+    while server.metrics()["gorggle_streams"]:
+        if time.monotonic() > deadline:
+            raise AssertionError("calls go on although their clients have gone")
+        time.sleep(0.1)
+    time.sleep(1.0)
+
+
+def verdict(record: Record, warm_s: float) -> dict[str, Any]:
+    """How much more is used at the end than after the warm-up, at rest."""
+    resting = [sample for sample in record.samples if sample.is_resting]
+    warm = [sample for sample in resting if sample.at_s >= warm_s] or resting[-1:]
+    size = max(1, len(warm) // 4)
+    grown = {
+        kind: statistics.median(getattr(sample.usage, kind) for sample in warm[-size:])
+        - statistics.median(getattr(sample.usage, kind) for sample in warm[:size])
+        for kind in (*ALLOWED, "rss_bytes")
+    }
+    excess = [kind for kind, allowed in ALLOWED.items() if grown[kind] > allowed]
+    if grown["rss_bytes"] > ALLOWED_RSS_BYTES:
+        excess.append("rss_bytes")
+    return {
+        "after_warm_up": asdict(warm[0].usage),
+        "at_the_end": asdict(warm[-1].usage),
+        "grown": grown,
+        "excess": excess,
+        "times_at_rest": len(resting),
+        "compared": len(warm),
+    }
+
+
+def plot(record: Record, warm_s: float, path: Path) -> None:
+    """Draw what was used over time."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(4, 1, sharex=True, figsize=(9, 9), layout="constrained")
+    shown = (("rss_bytes", "memory, MiB", MIB), ("threads", "threads", 1), ("open_files", "open files", 1))
+    for axis, (kind, label, unit) in zip(axes, (*shown, ("tasks", "asyncio tasks", 1)), strict=True):
+        for resting, style in ((False, "-"), (True, "o")):
+            chosen = [sample for sample in record.samples if sample.is_resting is resting]
+            axis.plot(
+                [sample.at_s / 60 for sample in chosen],
+                [getattr(sample.usage, kind) / unit for sample in chosen],
+                style,
+                label="at rest" if resting else "at work",
+                alpha=1.0 if resting else 0.4,
+            )
+        axis.axvline(warm_s / 60, linestyle=":", color="grey")
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0)
+    axes[0].legend(loc="lower right")
+    axes[-1].set_xlabel("minutes")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Soak as the command line says; 1 where something grew."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--warm-up-minutes", type=float, default=5.0)
+    parser.add_argument("--workers", type=int, default=4, help="calls at once")
+    parser.add_argument("--cycle-s", type=float, default=30.0, help="work for so long between two rests")
+    parser.add_argument("--sample-s", type=float, default=2.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="write the figures there, as JSON")
+    parser.add_argument("--plot", type=Path, help="draw them there, as PNG")
+    options = parser.parse_args(arguments)
+    warm_s = options.warm_up_minutes * 60
+    with tempfile.TemporaryDirectory() as folder:
+        data = transcoded(DEMO, Path(folder) / "clip.mp4", max_s=CLIP_S).read_bytes()
+    limits = ("--max-streams", str(PLACES), "--max-idle-s", "10", "--decoder-stall-s", "10")
+    with ServerProcess(*limits, log_level="WARNING") as server:
+        record = soak(server, options, data)
+        metrics = {
+            name: value for name, value in server.metrics().items() if name.startswith("gorggle_calls_total")
+        }
+    report = {
+        "minutes": options.minutes,
+        "calls": record.outcomes.total(),
+        "outcomes": dict(sorted(record.outcomes.items())),
+        "server_counted": metrics,
+        **verdict(record, warm_s),
+        "samples": [
+            {"at_s": round(sample.at_s, 1), "is_resting": sample.is_resting, **asdict(sample.usage)}
+            for sample in record.samples
+        ],
+    }
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1))
+    if options.plot:
+        plot(record, warm_s, options.plot)
+    print(json.dumps({name: value for name, value in report.items() if name != "samples"}, indent=1))
+    return 1 if report["excess"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

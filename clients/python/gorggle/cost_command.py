@@ -1,0 +1,105 @@
+"""``gorggle cost``: what the AWS pipeline would cost, before anything is built or uploaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from gorggle import costs
+
+_EXAMPLES = """\
+examples:
+  gorggle cost                                    a month at rest, and an hour of video
+  gorggle cost --hours 0.17 --gpu g4dn.xlarge     a ten-minute video
+  gorggle cost --sound server --faces server      without Transcribe and Rekognition
+  gorggle cost --on-demand-percent 0 --json       all spot, for a program
+
+Prices are those of us-east-1, on demand, in US dollars, without free tiers; docs/aws.md says what is counted.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = argparse.ArgumentParser(
+        prog="gorggle cost",
+        description="Estimate what the AWS pipeline costs: a month at rest, and video on top.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = costs.Stack()
+    made.add_argument("--hours", type=_hours, default=1.0, metavar="H", help="hours of video (default: 1)")
+    made.add_argument(
+        "--gpu",
+        choices=sorted(costs.GPU_USD_PER_HOUR),
+        default=default.gpu_instance_type,
+        metavar="TYPE",
+        help=f"instance type (default: {default.gpu_instance_type})",
+    )
+    made.add_argument(
+        "--gpu-min", type=int, default=0, metavar="N", help="instances kept while idle (default: 0)"
+    )
+    made.add_argument(
+        "--on-demand-percent",
+        type=int,
+        choices=range(101),
+        default=100,
+        metavar="P",
+        help="share of on-demand instances; the rest is spot (default: 100)",
+    )
+    made.add_argument("--sound", choices=("transcribe", "server", "none"), default=default.sound)
+    made.add_argument("--faces", choices=("rekognition", "server", "none"), default=default.faces)
+    made.add_argument("--nat", action="store_true", help="a NAT gateway instead of interface endpoints")
+    made.add_argument(
+        "--endpoint-zones", type=int, default=1, metavar="N", help="zones with endpoints (default: 1)"
+    )
+    made.add_argument("--json", action="store_true", help="write JSON")
+    return made
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Write the estimate to standard output."""
+    options = parser().parse_args(arguments)
+    stack = costs.Stack(
+        gpu_instance_type=options.gpu,
+        gpu_min_instances=options.gpu_min,
+        gpu_on_demand_percent=options.on_demand_percent,
+        nat=options.nat,
+        endpoint_zones=options.endpoint_zones,
+        sound=options.sound,
+        faces=options.faces,
+    )
+    sums = {
+        "a month at rest": costs.idle_month(stack),
+        f"{options.hours:g} h of video": costs.video_hours(options.hours, stack),
+    }
+    print(
+        _as_json(sums) if options.json else "\n\n".join(_as_text(title, sum_) for title, sum_ in sums.items())
+    )
+
+
+def _as_json(sums: dict[str, costs.Estimate]) -> str:
+    found = {
+        title: {
+            "total": round(each.total, 4),
+            "parts": {name: round(usd, 4) for name, usd in each.parts.items()},
+        }
+        for title, each in sums.items()
+    }
+    return json.dumps({"currency": "USD", **found}, indent=2)
+
+
+def _as_text(title: str, estimate: costs.Estimate) -> str:
+    lines = [f"{title}: ${estimate.total:.2f}"]
+    lines += [f"  {usd:10.2f}  {name}" for name, usd in estimate.parts.items() if usd > 0]
+    return "\n".join(lines)
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours above 0")
+    return hours

@@ -1,0 +1,238 @@
+"""A video with its captions and the speakers' faces drawn in. Takes the extra ``pictures``: PyAV, numpy, Pillow."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import av
+import numpy as np
+import numpy.typing as npt
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+
+from gorggle import captions
+from gorggle.captions import Cue
+from gorggle.errors import InvalidSourceError
+from gorggle.results import FaceBox, Segment
+
+Picture: TypeAlias = npt.NDArray[np.uint8]
+
+# Bright enough on any face; people are told apart by their names too.
+COLOURS = ((92, 240, 225), (255, 178, 122), (196, 179, 255), (255, 156, 203), (142, 196, 255), (220, 234, 94))
+# Between two looks further apart a face is taken as gone.
+MAX_BOX_GAP_S = 0.8
+TEXT_SHARE = 0.05  # of the picture's height
+MIN_TEXT_PX = 10
+SHADE = 190  # of 255: how dark it is behind text
+
+
+def write_overlay(clip: Path, segments: Sequence[Segment], target: Path) -> None:
+    """Write a clip anew with captions and face boxes, its sound as it was.
+
+    Args:
+        clip: any file that was read.
+        segments: what was read of it, with ``face_boxes``.
+        target: MP4, MOV or Matroska; written beside its place first, so that a half one is never there.
+
+    Raises:
+        InvalidSourceError: the clip has no pictures.
+        OSError: the target cannot be written.
+    """
+    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
+    try:
+        with av.open(str(clip)) as source, av.open(str(partial), "w") as made:
+            if not source.streams.video:
+                raise InvalidSourceError(f"{clip} has no pictures to draw on")
+            _draw(source, made, segments)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _draw(source: Any, made: Any, segments: Sequence[Segment]) -> None:
+    video, audio = source.streams.video[0], (source.streams.audio or [None])[0]
+    video.thread_type = "AUTO"
+    writer = _Writer(made, video.average_rate or Fraction(25), audio)
+    marker: _Marker | None = None
+    # Times are counted from the first picture or sound, as the server counts them.
+    starts = [
+        stream.start_time * stream.time_base for stream in (video, audio) if stream and stream.start_time
+    ]
+    zero_s = float(min(starts)) if len(starts) == (1 if audio is None else 2) else 0.0
+    for frame in source.decode(*[stream for stream in (video, audio) if stream is not None]):
+        if isinstance(frame, av.AudioFrame):
+            writer.sound(frame)
+            continue
+        if frame.time is None:
+            continue
+        picture = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+        marker = marker or _Marker(segments, picture.shape[1], picture.shape[0])
+        marker.mark(picture, frame.time - zero_s)
+        writer.picture(picture, frame.time)
+    writer.close()
+
+
+class _Writer:
+    """Encodes pictures as H.264 and sound as AAC."""
+
+    def __init__(self, made: Any, rate_hz: Fraction, audio: Any) -> None:
+        self._made, self._rate_hz = made, rate_hz
+        self._video: Any = None
+        self._audio: Any = None
+        self._last_pts = -1
+        # The container's head is written with the first packet, and must know of the pictures by then.
+        self._held: list[Any] = []
+        if audio is not None:
+            self._audio = made.add_stream("aac", rate=audio.rate or 48_000, layout="stereo")
+
+    def picture(self, picture: Picture, time_s: float) -> None:
+        # H.264 halves the colours' resolution: a side must be even.
+        picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
+        if self._video is None:
+            self._video = self._made.add_stream(
+                "libx264", rate=self._rate_hz, options={"crf": "20", "preset": "fast"}
+            )
+            self._video.height, self._video.width = picture.shape[:2]
+            self._video.pix_fmt = "yuv420p"
+            self._video.codec_context.time_base = Fraction(1, 90_000)
+            for sound in self._held:
+                self.sound(sound)
+            self._held.clear()
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        # Times of broken media may stand still; those of a file must not.
+        frame.pts = self._last_pts = max(self._last_pts + 1, round(time_s * 90_000))
+        frame.time_base = Fraction(1, 90_000)
+        self._made.mux(self._video.encode(frame))
+
+    def sound(self, frame: Any) -> None:
+        if self._video is None:
+            self._held.append(frame)
+        else:
+            self._made.mux(self._audio.encode(frame))
+
+    def close(self) -> None:
+        for stream in (self._video, self._audio):
+            if stream is not None:
+                self._made.mux(stream.encode(None))
+
+
+class _Marker:
+    """Draws on pictures of one size."""
+
+    def __init__(self, segments: Sequence[Segment], width: int, height: int) -> None:
+        self._width, self._height = width, height
+        self._cues = captions.cues(segments)
+        self._starts_ms = [cue.start_ms for cue in self._cues]
+        speakers = list(dict.fromkeys(segment.speaker for segment in segments))
+        self._colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(speakers)}
+        self._is_one = len(speakers) < 2
+        self._boxes = {name: _boxes_of(segments, name) for name in speakers}
+        size = max(MIN_TEXT_PX, round(height * TEXT_SHARE))
+        path = font_manager.findfont("DejaVu Sans")
+        self._font = ImageFont.truetype(path, size)
+        self._small = ImageFont.truetype(path, max(MIN_TEXT_PX, round(size * 0.7)))
+        # A caption is drawn once, and laid over each of its pictures.
+        self._caption = lru_cache(maxsize=8)(self._drawn_caption)
+        self._label = lru_cache(maxsize=32)(self._drawn_label)
+
+    def mark(self, picture: Picture, time_s: float) -> None:
+        """Draw what belongs to a time into a picture (H, W, 3)."""
+        for speaker, boxes in self._boxes.items():
+            box = _box_at(boxes, time_s)
+            if box is not None:
+                self._mark_face(picture, box, speaker)
+        index = bisect.bisect_right(self._starts_ms, round(time_s * 1000)) - 1
+        if index >= 0 and time_s * 1000 < self._cues[index].end_ms:
+            text = self._caption(self._cues[index])
+            _lay(
+                picture, text, (self._width - text.shape[1]) // 2, round(self._height * 0.95) - text.shape[0]
+            )
+
+    def _mark_face(self, picture: Picture, box: FaceBox, speaker: str) -> None:
+        left, top = round(box.left * self._width), round(box.top * self._height)
+        right, bottom = left + round(box.width * self._width), top + round(box.height * self._height)
+        line = max(2, self._height // 240)
+        colour = self._colours[speaker]
+        for rows, columns in (
+            (slice(top, top + line), slice(left, right)),
+            (slice(bottom - line, bottom), slice(left, right)),
+            (slice(top, bottom), slice(left, left + line)),
+            (slice(top, bottom), slice(right - line, right)),
+        ):
+            picture[_within(rows, self._height), _within(columns, self._width)] = colour
+        label = self._label(speaker)
+        _lay(picture, label, left, top - label.shape[0] - line)
+
+    def _drawn_caption(self, cue: Cue) -> Picture:
+        name = (
+            []
+            if self._is_one or not cue.speaker
+            else [(cue.speaker, self._colours[cue.speaker], self._small)]
+        )
+        return _text([*name, *((line, (255, 255, 255), self._font) for line in cue.lines)])
+
+    def _drawn_label(self, speaker: str) -> Picture:
+        return _text([(speaker, self._colours[speaker], self._small)])
+
+
+def _text(lines: Sequence[tuple[str, tuple[int, int, int], Any]]) -> Picture:
+    """Lines of text on a dark ground: (H, W, 4)."""
+    pad = max(3, round(lines[-1][2].size * 0.3))
+    widths = [round(font.getlength(text)) for text, _, font in lines]
+    heights = [round(font.size * 1.3) for _, _, font in lines]
+    image = Image.new("RGBA", (max(1, *widths) + 2 * pad, sum(heights) + pad), (0, 0, 0, SHADE))
+    draw, y = ImageDraw.Draw(image), pad // 2
+    for (text, colour, font), width, height in zip(lines, widths, heights, strict=True):
+        draw.text(((image.width - width) / 2, y), text, fill=(*colour, 255), font=font)
+        y += height
+    return np.asarray(image)
+
+
+def _lay(picture: Picture, image: Picture, left: int, top: int) -> None:
+    """Lay an image with an alpha channel over a picture; what sticks out is cut, sideways it is moved in."""
+    height, width = picture.shape[:2]
+    left = max(0, min(left, width - image.shape[1]))
+    top = max(0, top)
+    image = image[: height - top, : width - left]
+    place = picture[top : top + image.shape[0], left : left + image.shape[1]]
+    alpha = image[..., 3:].astype(np.uint16)
+    place[:] = ((image[..., :3] * alpha + place * (255 - alpha)) // 255).astype(np.uint8)
+
+
+def _within(span: slice, size: int) -> slice:
+    return slice(min(size, max(0, span.start)), min(size, max(0, span.stop)))
+
+
+def _boxes_of(segments: Sequence[Segment], speaker: str) -> list[FaceBox]:
+    boxes = [box for segment in segments if segment.speaker == speaker for box in segment.face_boxes]
+    return sorted(boxes, key=lambda box: box.time_s)
+
+
+def _box_at(boxes: Sequence[FaceBox], time_s: float) -> FaceBox | None:
+    """Where a face is at a time, between the two nearest looks."""
+    index = bisect.bisect_right(boxes, time_s, key=lambda box: box.time_s)
+    around: Iterator[FaceBox] = iter(boxes[max(0, index - 1) : index + 1])
+    near = [box for box in around if abs(box.time_s - time_s) <= MAX_BOX_GAP_S]
+    if not near:
+        return None
+    if len(near) == 1 or near[1].time_s - near[0].time_s > MAX_BOX_GAP_S:
+        nearest = min(near, key=lambda box: abs(box.time_s - time_s))
+        return nearest if abs(nearest.time_s - time_s) <= MAX_BOX_GAP_S / 2 else None
+    before, after = near
+    share = (time_s - before.time_s) / max(1e-9, after.time_s - before.time_s)
+
+    def between(first: float, second: float) -> float:
+        return first + (second - first) * share
+
+    return FaceBox(
+        time_s,
+        between(before.left, after.left),
+        between(before.top, after.top),
+        between(before.width, after.width),
+        between(before.height, after.height),
+    )

@@ -1,0 +1,209 @@
+"""What was read, on a line of time: mouths, speech, sound and words. Takes the extra ``pictures``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import av
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from gorggle.events import Activity
+from gorggle.results import FaceBox, Segment, Transcript
+
+Array: TypeAlias = npt.NDArray[Any]
+
+COLOURS = ("#0b6e67", "#9c4307", "#5a3ec8", "#9b1c5d", "#1c5cab", "#566300")
+INK, QUIET = "#14201e", "#8fa3ad"
+# One row shows so much; longer videos go on in the next.
+ROW_S = 12.0
+MAX_ROWS = 40
+MOUTHS_A_ROW = 16
+# The mouth in a face's box: shares of its width and height.
+MOUTH_LEFT, MOUTH_RIGHT, MOUTH_TOP, MOUTH_BOTTOM = 0.2, 0.8, 0.58, 0.98
+PEAKS_A_SECOND = 100
+
+
+def write_plot(clip: Path, transcript: Transcript, activities: Sequence[Activity], target: Path) -> None:
+    """Draw one row for every twelve seconds, at most forty.
+
+    Args:
+        clip: the file that was read.
+        transcript: what was read, with words and ``face_boxes``.
+        activities: where speech began and ended.
+        target: PNG, SVG or PDF.
+
+    Raises:
+        OSError: the target cannot be written.
+    """
+    duration_s = max(transcript.duration_s, 0.1)
+    rows = min(MAX_ROWS, max(1, int(np.ceil(duration_s / ROW_S))))
+    mouths = mouth_pictures(clip, transcript.segments, rows * ROW_S)
+    peaks = sound_peaks(clip, rows * ROW_S)
+    speakers = list(dict.fromkeys(segment.speaker for segment in transcript.segments))
+    speech = speech_stretches(activities, transcript.segments, duration_s)
+    row_height = 1.7 + 0.55 * max(1, len(speakers))
+    figure = Figure(figsize=(14, row_height * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for row, axes in enumerate(np.atleast_1d(figure.subplots(rows, 1))):
+        _draw_row(axes, row * ROW_S, speakers, transcript.segments, speech, mouths, peaks)
+    figure.suptitle(f"{Path(transcript.file).name}, read by {transcript.model}", color=INK, fontsize=11)
+    figure.savefig(target, dpi=110, facecolor="white")
+
+
+def mouth_pictures(clip: Path, segments: Sequence[Segment], until_s: float) -> dict[tuple[float, str], Array]:
+    """What the speakers' mouths look like, at even times while they speak; cut from the faces' boxes.
+
+    Returns:
+        (H, W, 3) by time and speaker; empty where the clip has no pictures.
+    """
+    step_s = ROW_S / MOUTHS_A_ROW
+    wanted: list[tuple[float, str, FaceBox]] = []
+    for segment in segments:
+        for slot in np.arange(0, until_s, step_s) + step_s / 2:
+            if segment.face_boxes and segment.start_s <= slot <= segment.end_s:
+                box = min(segment.face_boxes, key=lambda box, slot=slot: abs(box.time_s - slot))  # type: ignore[misc]
+                wanted.append((float(slot), segment.speaker, box))
+    wanted.sort(key=lambda item: item[0])
+    found: dict[tuple[float, str], Array] = {}
+    with av.open(str(clip)) as container:
+        if not container.streams.video:
+            return {}
+        for frame in container.decode(video=0):
+            while wanted and frame.time is not None and frame.time >= wanted[0][0]:
+                time_s, speaker, box = wanted.pop(0)
+                picture = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                mouth = _mouth(picture, box)
+                if mouth.size:
+                    found[time_s, speaker] = mouth
+            if not wanted:
+                break
+    return found
+
+
+def _mouth(picture: Array, box: FaceBox) -> Array:
+    height, width = picture.shape[:2]
+
+    def pixel(share: float, size: int) -> int:
+        return round(min(1.0, max(0.0, share)) * size)
+
+    rows = slice(
+        pixel(box.top + MOUTH_TOP * box.height, height), pixel(box.top + MOUTH_BOTTOM * box.height, height)
+    )
+    columns = slice(
+        pixel(box.left + MOUTH_LEFT * box.width, width), pixel(box.left + MOUTH_RIGHT * box.width, width)
+    )
+    return picture[rows, columns]
+
+
+def sound_peaks(clip: Path, until_s: float) -> Array:
+    """How far the sound swings, 0 to 1, a hundred times a second; empty where there is none."""
+    pieces: list[Array] = []
+    rate_hz = PEAKS_A_SECOND * 80
+    with av.open(str(clip)) as container:
+        if not container.streams.audio:
+            return np.zeros(0)
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
+        for frame in container.decode(audio=0):
+            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
+            if frame.time is not None and frame.time > until_s:
+                break
+    if not pieces:
+        return np.zeros(0)
+    wave = np.abs(np.concatenate(pieces))
+    peaks: Array = wave[: len(wave) // 80 * 80].reshape(-1, 80).max(axis=1)
+    return peaks / max(1e-6, float(peaks.max(initial=0.0)))
+
+
+def speech_stretches(
+    activities: Sequence[Activity], segments: Sequence[Segment], duration_s: float
+) -> list[tuple[str, float, float]]:
+    """Who speaks from when to when; where nothing was told, as long as the segments last."""
+    if not activities:
+        return [(segment.speaker, segment.start_s, segment.end_s) for segment in segments]
+    stretches, begun = [], {}
+    for activity in sorted(activities, key=lambda each: each.time_s):
+        if activity.kind == "speech_begin":
+            begun[activity.speaker] = activity.time_s
+        elif activity.speaker in begun:
+            stretches.append((activity.speaker, begun.pop(activity.speaker), activity.time_s))
+    return stretches + [(speaker, start_s, duration_s) for speaker, start_s in begun.items()]
+
+
+def _draw_row(
+    axes: Axes,
+    start_s: float,
+    speakers: Sequence[str],
+    segments: Sequence[Segment],
+    speech: Sequence[tuple[str, float, float]],
+    mouths: dict[tuple[float, str], Array],
+    peaks: Array,
+) -> None:
+    end_s = start_s + ROW_S
+    lanes = max(1, len(speakers))
+    _draw_sound(axes, start_s, end_s, peaks)
+    colours = {speaker: COLOURS[lane % len(COLOURS)] for lane, speaker in enumerate(speakers)}
+    for speaker, first_s, last_s in speech:
+        ground = Rectangle((first_s, 0.04), last_s - first_s, 0.92, linewidth=0, zorder=0, alpha=0.16)
+        ground.set_facecolor(colours.get(speaker, QUIET))
+        axes.add_patch(ground)
+    labels = [(0.5, "speech\nand sound")]
+    for lane, speaker in enumerate(speakers):
+        colour, bottom = colours[speaker], 1.1 + lane
+        labels.append((bottom + 0.4, speaker or "voice"))
+        for segment in (each for each in segments if each.speaker == speaker):
+            _draw_words(axes, segment, bottom + 0.12, colour, start_s, end_s)
+    top = 1.1 + lanes
+    for (time_s, _speaker), picture in mouths.items():
+        if start_s <= time_s < end_s:
+            half_s = ROW_S / MOUTHS_A_ROW * 0.46
+            axes.imshow(
+                picture, extent=(time_s - half_s, time_s + half_s, top, top + 1.3), aspect="auto", zorder=2
+            )
+    if mouths:
+        labels.append((top + 0.65, "mouths"))
+    axes.set_xlim(start_s, end_s)
+    axes.set_ylim(0, top + (1.4 if mouths else 0.1))
+    axes.set_yticks([at for at, _ in labels], [label for _, label in labels])
+    axes.set_xlabel("seconds", fontsize=8)
+    axes.tick_params(left=False, colors=INK, labelsize=8)
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+
+
+def _draw_sound(axes: Axes, start_s: float, end_s: float, peaks: Array) -> None:
+    first, last = int(start_s * PEAKS_A_SECOND), int(end_s * PEAKS_A_SECOND)
+    shown = peaks[first:last]
+    times = start_s + np.arange(len(shown)) / PEAKS_A_SECOND
+    axes.fill_between(times, 0.5 + 0.42 * shown, 0.5 - 0.42 * shown, color=QUIET, linewidth=0)
+
+
+def _draw_words(
+    axes: Axes, segment: Segment, bottom: float, colour: str, start_s: float, end_s: float
+) -> None:
+    for word in segment.words:
+        if word.end_s <= start_s or word.start_s >= end_s:
+            continue
+        # The surer, the fuller.
+        axes.add_patch(
+            Rectangle(
+                (word.start_s, bottom),
+                word.end_s - word.start_s,
+                0.62,
+                facecolor=colour,
+                edgecolor="white",
+                alpha=0.35 + 0.65 * min(1.0, max(0.0, word.confidence)),
+            )
+        )
+        middle = (max(word.start_s, start_s) + min(word.end_s, end_s)) / 2
+        # A dollar sign begins mathematics in matplotlib.
+        text = word.text.replace("$", r"\$")
+        axes.text(
+            middle, bottom + 0.31, text, color="white", ha="center", va="center", fontsize=8, clip_on=True
+        )

@@ -1,0 +1,77 @@
+"""What the GPU does, for Prometheus; and whether it still does anything at all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import torch
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+_log = logging.getLogger(__name__)
+
+
+class GpuCollector(Collector):
+    """Memory and utilisation of the CUDA device that the models run on; registered only where there is one."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The values of this moment; what the driver cannot tell is left out."""
+        memory = GaugeMetricFamily(
+            "gorggle_gpu_memory_bytes",
+            "Memory of the GPU: in tensors, kept by torch for more of them, free for anybody, in all",
+            labels=["kind"],
+        )
+        free, total = torch.cuda.mem_get_info()
+        memory.add_metric(["tensors"], torch.cuda.memory_allocated())
+        memory.add_metric(["reserved"], torch.cuda.memory_reserved())
+        memory.add_metric(["free"], free)
+        memory.add_metric(["total"], total)
+        yield memory
+        if (busy := _busy_share()) is not None:
+            yield GaugeMetricFamily(
+                "gorggle_gpu_utilisation_ratio",
+                "Share of the last second in which the GPU worked",
+                value=busy,
+            )
+
+
+def _busy_share() -> float | None:
+    try:
+        return torch.cuda.utilization() / 100
+    except Exception as error:  # the border to the driver's library, which has a class of errors of its own
+        _log.debug("the GPU does not tell how busy it is: %s", error)
+        return None
+
+
+class DeviceProbe:
+    """Whether the device still calculates.
+
+    After some CUDA errors every later call of the process fails too, and only a new process helps (CUDA's documentation
+    calls them unrecoverable; an illegal memory access is one). So when a reading has failed, something small is calculated
+    the next time anybody asks; where that fails as well, the device is lost for good.
+
+    Args:
+        device: "cpu" or "cuda".
+        calculate: for tests: what must succeed.
+    """
+
+    def __init__(self, device: str, calculate: Callable[[], object] | None = None) -> None:
+        self._calculate = calculate or (lambda: torch.ones(2, device=device).sum().item())
+        self._is_suspected = self._is_lost = False
+
+    def suspect(self) -> None:
+        """A reading has failed on it."""
+        self._is_suspected = True
+
+    @property
+    def works(self) -> bool:
+        """Whether it can be used; may calculate, so it is not for the event loop."""
+        if self._is_suspected and not self._is_lost:
+            self._is_suspected = False
+            try:
+                self._calculate()
+            except Exception as error:  # the border to the device
+                self._is_lost = True
+                _log.error("the device is lost, the server must be started anew: %s", error)
+        return not self._is_lost

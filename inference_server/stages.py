@@ -1,0 +1,95 @@
+"""How long each part of the work on a stream takes: for metrics and traces alike."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Stage(StrEnum):
+    """What a stream's own thread does; waiting for the device and reading are the scheduler's."""
+
+    DECODING = "decoding"
+    SEEING = "seeing"
+    HEARING = "hearing"
+
+
+class StageObserver(Protocol):
+    """Is told how long things took; called on the streams' threads."""
+
+    def stage_took(self, stage: Stage, seconds: float) -> None:
+        """One step of a stream's media, 0.4 s, has kept a stage busy for so long."""
+        ...
+
+    def frame_seen(self, faces: int) -> None:
+        """A frame was searched for faces, and so many were found."""
+        ...
+
+
+@dataclass
+class Span:
+    """When a stage was first and last at work, in nanoseconds since 1970, and for how many seconds in between."""
+
+    first_ns: int
+    last_ns: int = 0
+    busy_s: float = 0.0
+
+
+class StageClock:
+    """Times the stages of one stream, on its thread.
+
+    Args:
+        observer: is told after each step; None where nobody asks.
+        starved_s: for how many seconds the stream has waited for its client: no stage's time.
+    """
+
+    def __init__(
+        self, observer: StageObserver | None = None, starved_s: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._observer, self._starved_s = observer, starved_s
+        self._this_step: dict[Stage, float] = {}
+        self.spans: dict[Stage, Span] = {}
+        self.frames_seen = self.frames_with_faces = 0
+
+    @contextlib.contextmanager
+    def within(self, stage: Stage) -> Iterator[None]:
+        """What is done inside belongs to a stage."""
+        span = self.spans.setdefault(stage, Span(time.time_ns()))
+        began, starved_s = time.monotonic(), self._starved_s()
+        try:
+            yield
+        finally:
+            took_s = max(0.0, time.monotonic() - began - (self._starved_s() - starved_s))
+            span.busy_s += took_s
+            span.last_ns = time.time_ns()
+            self._this_step[stage] = self._this_step.get(stage, 0.0) + took_s
+
+    def timed(self, stage: Stage, items: Iterator[T]) -> Iterator[T]:
+        """The same items; it belongs to a stage to make them."""
+        end = object()
+        while True:
+            with self.within(stage):
+                item = next(items, end)
+            if item is end:
+                return
+            yield item  # type: ignore[misc]  # it is no end
+
+    def saw(self, faces: int) -> None:
+        """A frame was searched for faces."""
+        self.frames_seen += 1
+        self.frames_with_faces += faces > 0
+        if self._observer is not None:
+            self._observer.frame_seen(faces)
+
+    def stepped(self) -> None:
+        """A step of the media is done with."""
+        if self._observer is not None:
+            for stage, seconds in self._this_step.items():
+                self._observer.stage_took(stage, seconds)
+        self._this_step.clear()

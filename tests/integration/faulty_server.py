@@ -1,0 +1,34 @@
+"""The real server with a device that fails while a file is there: ``python -m tests.integration.faulty_server FILE …``.
+
+The file's text is the error's. The fault is put in below everything of the server, where a call of the device would raise.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from inference_server.__main__ import main
+from inference_server.avhubert import Model
+
+
+def fail_while_there_is(fault: Path) -> None:
+    encode = Model.encode
+
+    def failing(self: Model, *arguments: Any, **named: Any) -> Any:
+        if fault.exists():
+            text = fault.read_text()
+            if text.startswith("slow"):
+                time.sleep(float(text.split()[1]))
+            else:
+                raise RuntimeError(text)
+        return encode(self, *arguments, **named)
+
+    Model.encode = failing  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    fail_while_there_is(Path(sys.argv[1]))
+    sys.exit(main(sys.argv[2:]))

@@ -1,0 +1,90 @@
+"""A TCP proxy that can be told to cut its connections, to freeze, and to count what passes."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+
+class Proxy:
+    """Passes bytes between whoever connects and a server."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._server = (host, int(port))
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._threads: list[threading.Thread] = []
+        self.connections = 0
+        self._is_closed = False
+        self._begin(self._accept)
+
+    @property
+    def address(self) -> str:
+        """Where to connect to."""
+        return f"127.0.0.1:{self._listening.getsockname()[1]}"
+
+    def cut(self) -> None:
+        """Break every connection, as a cable does."""
+        for side in self._sockets:
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+        self._sockets.clear()
+
+    def freeze(self) -> None:
+        """Pass nothing more, and say nothing of it."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        """Pass everything on again."""
+        self._flowing.set()
+
+    def close(self) -> None:
+        """End."""
+        self._is_closed = True
+        self.thaw()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _begin(self, run, *arguments) -> None:
+        thread = threading.Thread(target=run, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._is_closed:
+            try:
+                client, _ = self._listening.accept()
+                server = socket.create_connection(self._server)
+            except OSError:
+                continue
+            self.connections += 1
+            self._sockets += [client, server]
+            self._begin(self._pass, client, server)
+            self._begin(self._pass, server, client)
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with source, contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._flowing.wait()
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def proxy_to(address: str) -> Iterator[Proxy]:
+    """A proxy to a server, for a while."""
+    proxy = Proxy(address)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

@@ -1,0 +1,75 @@
+"""Live streams beyond what the device has been measured to carry, through a real server."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc
+from grpc_status import rpc_status
+
+from tests.integration.conftest import RunningServer, running_server
+
+Requests = queue.SimpleQueue[lip_reading_pb2.StreamingRecognizeRequest | None]
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[RunningServer]:
+    """A server with room for one live stream, however fast the machine."""
+    with running_server(live_capacity=1e-6, isolate_decoding=False) as running:
+        yield running
+
+
+def opened(
+    stub: lip_reading_pb2_grpc.LipReadingStub, *, live: bool
+) -> tuple[Requests, Iterator[lip_reading_pb2.StreamingRecognizeResponse]]:
+    requests: Requests = queue.SimpleQueue()
+    config = config_pb2.StreamingConfig(live=live)
+    requests.put(lip_reading_pb2.StreamingRecognizeRequest(config=config))
+    return requests, stub.StreamingRecognize(iter(requests.get, None), timeout=30)
+
+
+def test_a_live_stream_too_many_is_refused_at_once_and_files_are_not(narrow: RunningServer) -> None:
+    with grpc.insecure_channel(narrow.address) as channel:
+        stub = lip_reading_pb2_grpc.LipReadingStub(channel)
+        first_requests, first = opened(stub, live=True)
+        assert next(first).WhichOneof("event") == "started"
+
+        began = time.monotonic()
+        _, second = opened(stub, live=True)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(second)
+        took_s = time.monotonic() - began
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "1 live streams are read" in refused.value.details()
+        retry = error_details_pb2.RetryInfo()
+        status = rpc_status.from_call(refused.value)
+        assert status is not None
+        assert status.details[0].Unpack(retry)
+        assert retry.retry_delay.ToSeconds() >= 1
+        assert took_s < 2  # milliseconds on an idle machine
+
+        file_requests, file = opened(stub, live=False)
+        assert next(file).WhichOneof("event") == "started"
+        file_requests.put(None)
+        file.cancel()
+        first_requests.put(None)
+        first.cancel()
+
+        deadline = time.monotonic() + 10
+        while True:  # the place is free when the first stream's thread is
+            third_requests, third = opened(stub, live=True)
+            try:
+                assert next(third).WhichOneof("event") == "started"
+                break
+            except grpc.RpcError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        third_requests.put(None)
+        third.cancel()
+    demand = narrow.server.measurements.registry.get_sample_value("gorggle_live_demand")
+    assert demand is not None

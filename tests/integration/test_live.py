@@ -1,0 +1,198 @@
+"""Streams that come into being while they are sent: pauses, heartbeats, results that grow and settle."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from gorggle import AsyncClient, Client, Segment, Sound, StreamWarning
+from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2
+
+from inference_server.service.feed import BEHIND_S, CAUGHT_UP_S, _Pace
+from inference_server.transcript import WarningKind
+from tests.integration.conftest import DEMO, RunningServer, running_server
+from tests.integration.pieces import pieces
+
+Request = lip_reading_pb2.StreamingRecognizeRequest
+HEARTBEAT = Request(heartbeat=lip_reading_pb2.Heartbeat())
+QUIET = np.zeros(16_000, np.int16)
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[RunningServer]:
+    """A server that waits for nobody for long."""
+    with running_server(max_idle_s=1.0, max_pause_s=4.0) as running:
+        yield running
+
+
+def heard(seconds: int = 1) -> Request:
+    return Request(pcm=media_pb2.Pcm(samples=bytes(32_000 * seconds)))
+
+
+def listening(**options: object) -> Request:
+    recognition = config_pb2.RecognitionConfig(modality=config_pb2.MODALITY_AUDIO_ONLY)
+    return Request(config=config_pb2.StreamingConfig(recognition=recognition, **options))  # type: ignore[arg-type]
+
+
+# --------------------------------------------------------------------------------------------------------- heartbeats
+
+
+def test_heartbeats_keep_a_stream_open_and_are_answered(impatient: RunningServer) -> None:
+    def pausing() -> Iterator[Request]:
+        config = listening()
+        config.config.heartbeat_interval.FromMilliseconds(200)
+        yield config
+        for _ in range(4):
+            time.sleep(0.3)
+            yield HEARTBEAT
+        yield heard()
+        for _ in range(8):
+            time.sleep(0.3)
+            yield HEARTBEAT
+        yield heard()
+
+    with grpc.insecure_channel(impatient.address) as channel:
+        stub = lip_reading_pb2_grpc.LipReadingStub(channel)
+        responses = list(stub.StreamingRecognize(pausing(), timeout=30))
+    kinds = [response.WhichOneof("event") for response in responses]
+    assert responses[0].started.heartbeat_interval.ToMilliseconds() == 200
+    assert kinds[1:3] == ["heartbeat"] * 2, "also before there is any media"
+    assert kinds.count("heartbeat") >= 6
+    assert kinds[-1] == "finished"
+    assert responses[-1].finished.media_duration.ToMilliseconds() == 2000
+
+
+def test_heartbeats_alone_are_not_enough_for_ever(impatient: RunningServer) -> None:
+    def pausing() -> Iterator[Request]:
+        yield listening()
+        yield heard()
+        while True:
+            time.sleep(0.3)
+            yield HEARTBEAT
+
+    with grpc.insecure_channel(impatient.address) as channel:
+        stub = lip_reading_pb2_grpc.LipReadingStub(channel)
+        begun = time.monotonic()
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.StreamingRecognize(pausing(), timeout=30))
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "no media came for 4 s" in caught.value.details()
+    assert 3 < time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
+def test_a_source_may_pause_longer_than_a_server_waits(impatient: RunningServer, is_async: bool) -> None:
+    def pausing() -> Iterator[Sound]:
+        yield Sound(QUIET)
+        time.sleep(2.5)
+        yield Sound(QUIET)
+
+    async def read() -> float:
+        async def pausing_async() -> AsyncIterator[Sound]:
+            yield Sound(QUIET)
+            await asyncio.sleep(2.5)
+            yield Sound(QUIET)
+
+        async with AsyncClient(impatient.address, heartbeat_s=0.3) as client:
+            return (await client.transcribe(pausing_async(), modality="audio").transcript()).duration_s
+
+    if is_async:
+        assert asyncio.run(read()) == 2.0
+        return
+    with Client(impatient.address, heartbeat_s=0.3) as client:
+        assert client.transcribe(pausing(), modality="audio").transcript().duration_s == 2.0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"heartbeat_interval": 0.01}, "heartbeat_interval is 0.01 s"),
+        ({"heartbeat_interval": 61.0}, "heartbeat_interval is 61 s"),
+        ({"close_after_silence": 0.5}, "close_after_silence is 0.5 s"),
+        ({"close_after_silence": 4000.0}, "close_after_silence is 4000 s"),
+    ],
+)
+def test_intervals_beyond_the_limits_are_refused(stub, options: dict[str, float], words: str) -> None:
+    request = listening()
+    for name, seconds in options.items():
+        getattr(request.config, name).FromMilliseconds(round(1000 * seconds))
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.StreamingRecognize(iter([request, heard()]), timeout=30))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in caught.value.details()
+
+
+# ------------------------------------------------------------------------------------------------------- live results
+
+
+def stable_text_stays(segments: list[Segment]) -> None:
+    stable: dict[str, list[str]] = {}
+    revisions: dict[str, int] = {}
+    for segment in segments:
+        words = segment.text.split()
+        before = stable.get(segment.segment_id, [])
+        assert words[: len(before)] == before, segment
+        assert segment.revision > revisions.get(segment.segment_id, 0)
+        stable[segment.segment_id] = segment.stable_text.split()
+        revisions[segment.segment_id] = segment.revision
+
+
+def test_results_grow_settle_and_end(server: RunningServer) -> None:
+    def paced() -> Iterator[Any]:
+        for piece in pieces(DEMO):
+            time.sleep(0.02)
+            yield piece
+
+    with Client(server.address) as client:
+        whole = client.transcribe(pieces(DEMO)).transcript()
+        segments = list(client.transcribe(paced(), interim_results=True, live=True))
+    stable_text_stays(segments)
+    assert any(segment.stable_words for segment in segments if not segment.is_final)
+    finals = [segment for segment in segments if segment.is_final]
+    assert [segment.text for segment in finals] == [segment.text for segment in whole.segments]
+    assert {segment.segment_id for segment in segments} == {segment.segment_id for segment in finals}
+
+
+def test_a_stream_ends_after_the_silence_that_was_asked_for(server: RunningServer) -> None:
+    def endless() -> Iterator[Sound]:
+        while True:
+            yield Sound(QUIET)
+
+    warnings: list[StreamWarning] = []
+
+    def tell(event: object) -> None:
+        if isinstance(event, StreamWarning):
+            warnings.append(event)
+
+    with Client(server.address) as client:
+        stream = client.transcribe(endless(), modality="audio", close_after_silence_s=5, on_event=tell)
+        assert 5 <= stream.transcript().duration_s < 10
+    assert "closed_after_silence" in [warning.kind for warning in warnings]
+
+
+def test_a_live_sender_that_has_to_wait_is_told_once_until_it_has_caught_up() -> None:
+    pace = _Pace()
+    told = []
+    for blocked_s, waited_s in [(0.1, 0.2), (1.5, 0.0), (1.0, 0.0), (1.0, 0.0), (0.0, 4.0), (2.5, 0.0)]:
+        pace.note(blocked_s, waited_s)
+        told.append(pace.is_news)
+    assert told == [False, False, True, False, False, True]
+    assert CAUGHT_UP_S < BEHIND_S
+    assert pace.warning().kind is WarningKind.FALLING_BEHIND
+
+
+def test_live_media_that_comes_faster_than_it_is_read_is_warned_of(server: RunningServer) -> None:
+    """Ten times real time and more is no pace that looking for faces keeps."""
+    content = DEMO.read_bytes()
+    with Client(server.address) as client:
+        stream = client.transcribe(
+            iter([content[i : i + 8192] for i in range(0, len(content), 8192)]), live=True
+        )
+        transcript = stream.transcript()
+    assert "falling_behind" in [warning.kind for warning in transcript.warnings]
+    assert len(transcript.segments) >= 3

@@ -1,0 +1,253 @@
+"""The dashboard and the alerts ask for what a real server exports; the handbook explains all of it; and it is right."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+
+import grpc
+import pytest
+import torch
+import yaml
+from gorggle import Client, GorggleError
+from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
+
+from inference_server.errors import InvalidRequestError
+from inference_server.gpu import GpuCollector
+from inference_server.service.channelz import ChannelzServer
+from inference_server.service.event_loop import EventLoopWatch
+from inference_server.settings import ServerSettings
+from monitoring import dashboard
+from tests.integration.conftest import DEMO, ROOT, RunningServer, running_server
+from tests.integration.test_operations import ask, measured
+
+ALERTS = yaml.safe_load((ROOT / "monitoring" / "alerts.yaml").read_text())
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+HANDBOOK = (ROOT / "docs" / "operations.md").read_text()
+# What Prometheus itself tells of each target.
+OF_PROMETHEUS = {"up"}
+
+
+@pytest.fixture(scope="module")
+def observed() -> Iterator[RunningServer]:
+    with running_server(operations_listen="127.0.0.1:0") as running, Client(running.address) as client:
+        client.recognize(DEMO)
+        with pytest.raises(GorggleError):
+            client.recognize(b"no media at all")
+        yield running
+
+
+@pytest.fixture
+def graphics(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
+    """The metrics of a GPU of 80 GB that is busy half of the time."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (60 * 10**9, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 15 * 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 18 * 10**9)
+    monkeypatch.setattr(torch.cuda, "utilization", lambda: 50)
+    registry = CollectorRegistry()
+    registry.register(GpuCollector())
+    return registry
+
+
+def exported(text: str) -> set[str]:
+    """The names of all samples."""
+    return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples} | {
+        family.name for family in text_string_to_metric_families(text)
+    }
+
+
+def asked_for(expression: str) -> set[str]:
+    """The metrics in a PromQL expression."""
+    without_labels = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(?:by|on)\s*\([^)]*\)", " ", expression)
+    return {
+        word
+        for word in re.findall(r"(?<![\w.])[a-z_][a-z0-9_]+", without_labels)
+        if word not in {"sum", "rate", "avg", "histogram_quantile", "deriv", "and", "max", "increase"}
+    }
+
+
+def test_every_metric_that_is_asked_for_is_exported(
+    observed: RunningServer, graphics: CollectorRegistry
+) -> None:
+    there = exported(ask(observed, "/metrics")[1]) | exported(generate_latest(graphics).decode())
+    for expression in (*dashboard.queries(), *(rule["expr"] for rule in RULES)):
+        metrics = asked_for(expression)
+        assert metrics, expression
+        assert metrics <= there | OF_PROMETHEUS, expression
+
+
+def test_every_metric_of_ours_is_shown_and_explained(
+    observed: RunningServer, graphics: CollectorRegistry
+) -> None:
+    texts = ask(observed, "/metrics")[1], generate_latest(graphics).decode()
+    shown = " ".join(dashboard.queries())
+    families = {family.name for text in texts for family in text_string_to_metric_families(text)}
+    ours = {name for name in families if name.startswith("gorggle_") and not name.endswith("_created")}
+    assert len(ours) > 20
+    explained = set(re.findall(r"`(gorggle_\w+)", HANDBOOK.split("## Metrics")[1].split("\n## ")[0]))
+    explained = {name.removesuffix("_total") for name in explained}
+    assert ours == explained
+    assert [name for name in sorted(ours) if name not in shown] == []
+
+
+def test_the_dashboard_file_is_what_its_code_makes() -> None:
+    assert dashboard.OUT.read_text() == dashboard.text()
+
+
+def test_the_dashboard_is_whole() -> None:
+    panels = json.loads(dashboard.OUT.read_text())["panels"]
+    numbers = [panel["id"] for panel in panels]
+    assert len(set(numbers)) == len(numbers)
+    taken = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < dashboard.COLUMNS
+        taken |= cells
+        if panel["type"] != "row":
+            assert all(target["expr"].count("(") == target["expr"].count(")") for target in panel["targets"])
+
+
+def test_every_alert_says_who_is_woken_and_what_to_do() -> None:
+    names = [rule["alert"] for rule in RULES]
+    assert len(set(names)) == len(names) >= 8
+    for rule in RULES:
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert re.fullmatch(r"\d+[mh]", rule["for"])
+        assert len(rule["annotations"]["action"]) > 30
+        assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+# ----------------------------------------------------------------------------------------------------- what they say
+
+
+def test_stages_pace_faces_and_errors_are_measured(observed: RunningServer) -> None:
+    found = measured(observed)
+
+    def value(name: str, *labels: str) -> float:
+        return found[(name, frozenset(labels))]
+
+    steps = value("gorggle_stage_seconds_count", "seeing")
+    assert steps == pytest.approx(20 / 0.4, abs=3)
+    for stage in ("decoding", "seeing", "hearing"):
+        assert value("gorggle_stage_seconds_sum", stage) > 0
+    busy_s = sum(value("gorggle_stage_seconds_sum", stage) for stage in ("decoding", "seeing", "hearing"))
+    media_s = value("gorggle_media_seconds_total")
+    assert value("gorggle_real_time_factor_count") == 1
+    # What the stream's own thread did is part of what the stream took.
+    assert busy_s / media_s <= value("gorggle_real_time_factor_sum") < 20
+    assert value("gorggle_frames_total") == pytest.approx(20 * 25, abs=2)
+    assert 0.5 < value("gorggle_frames_with_faces_total") / value("gorggle_frames_total") <= 1
+    assert value("gorggle_faces_total") >= value("gorggle_frames_with_faces_total")
+    assert value("gorggle_errors_total", "InvalidMediaError") == 1
+    assert value("gorggle_bytes_in_flight") == 0
+    assert value("gorggle_event_loop_tasks") > 0
+    assert value("gorggle_event_loop_lag_seconds_count") > 0
+
+
+def test_media_that_waits_is_in_flight(observed: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [
+        lip_reading_pb2.StreamingRecognizeRequest(config={}),
+        *[lip_reading_pb2.StreamingRecognizeRequest(media=DEMO.read_bytes())],
+    ]
+    with grpc.insecure_channel(observed.address) as channel:
+        call = lip_reading_pb2_grpc.LipReadingStub(channel).StreamingRecognize(iter(requests), timeout=60)
+        most, deadline = 0.0, time.monotonic() + 20
+        while not most and time.monotonic() < deadline:
+            most = max(most, measured(observed)[("gorggle_bytes_in_flight", frozenset())])
+        assert 0 < most <= 64 * 1024
+        list(call)
+
+
+def test_the_gpu_tells_memory_and_work(graphics: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert graphics.get_sample_value("gorggle_gpu_utilisation_ratio") == 0.5
+    assert graphics.get_sample_value("gorggle_gpu_memory_bytes", {"kind": "tensors"}) == 15 * 10**9
+    assert graphics.get_sample_value("gorggle_gpu_memory_bytes", {"kind": "total"}) == 80 * 10**9
+
+    def silent() -> int:
+        raise ModuleNotFoundError("pynvml")
+
+    monkeypatch.setattr(torch.cuda, "utilization", silent)
+    assert graphics.get_sample_value("gorggle_gpu_utilisation_ratio") is None
+    assert graphics.get_sample_value("gorggle_gpu_memory_bytes", {"kind": "free"}) == 60 * 10**9
+
+
+def test_there_is_no_gpu_where_there_is_none(observed: RunningServer) -> None:
+    assert "gorggle_gpu" not in ask(observed, "/metrics")[1]
+
+
+# -------------------------------------------------------------------------------------------------- the event loop
+
+
+def test_a_loop_that_stands_still_is_found_with_its_stack_and_told(caplog) -> None:
+    import asyncio
+
+    lags: list[float] = []
+    watch = EventLoopWatch(lags.append, stall_s=0.5, dead_s=0.8)
+
+    async def block() -> None:
+        watch.start()
+        assert watch.is_alive
+        assert watch.tasks() == 2
+        await asyncio.sleep(0.6)
+        alive = []
+        time.sleep(1.5)  # noqa: ASYNC251 - that is what is looked for
+        alive.append(watch.is_alive)
+        await asyncio.sleep(0.6)
+        alive.append(watch.is_alive)
+        watch.stop()
+        assert alive == [False, True]
+
+    asyncio.run(block())
+    assert max(lags) > 0.8
+    told = [record.getMessage() for record in caplog.records if "stood still" in record.getMessage()]
+    assert len(told) == 1
+    assert "time.sleep(1.5)" in told[0]
+
+
+def test_a_dead_loop_is_not_live(observed: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(observed, "/livez")[0] == 200
+    monkeypatch.setattr(observed.server._watch, "_dead_s", 0.0)
+    assert ask(observed, "/livez")[0] == 503
+
+
+# -------------------------------------------------------------------------------------------------------- channelz
+
+
+def test_channelz_shows_the_server_and_its_calls_on_loopback() -> None:
+    with running_server(channelz_listen="127.0.0.1:0") as running:
+        with Client(running.address) as client:
+            client.models()
+        assert running.server._channelz is not None
+        with grpc.insecure_channel(f"127.0.0.1:{running.server._channelz.port}") as channel:
+            stub = channelz_pb2_grpc.ChannelzStub(channel)
+            servers = stub.GetServers(channelz_pb2.GetServersRequest(), timeout=10).server
+        assert max(server.data.calls_succeeded for server in servers) >= 1
+
+
+def test_channelz_is_off_by_default_and_never_beyond_loopback(server: RunningServer) -> None:
+    assert server.server._channelz is None
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        channelz_pb2_grpc.ChannelzStub(channel).GetServers(channelz_pb2.GetServersRequest(), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(ValidationError, match="must be on loopback"):
+        ServerSettings(channelz_listen="0.0.0.0:50052")
+
+
+def test_an_address_of_channelz_that_is_taken_is_told(server: RunningServer) -> None:
+    async def start() -> None:
+        await ChannelzServer(server.address).start()
+
+    with pytest.raises(InvalidRequestError, match=server.address):
+        server.call(start())

@@ -1,0 +1,269 @@
+"""Certificates, keys and tokens in AWS Secrets Manager; and that nothing secret is ever logged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import grpc
+import pytest
+import trustme
+from gorggle.v1 import lip_reading_pb2_grpc, server_pb2
+from moto import mock_aws
+from moto.server import ThreadedMotoServer
+
+from benchmarks.serving import ServerProcess
+from inference_server.errors import InvalidRequestError
+from inference_server.material import FileMaterial, SecretsManager, material_at
+from inference_server.service.credentials import RenewableCredentials
+from inference_server.tokens import new_token
+from tests.integration.conftest import running_server
+
+QUESTION = server_pb2.GetServerInfoRequest()
+REGION = "eu-central-1"
+STRANGE = "a-token-that-nobody-has-given-out"
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[boto3.client]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    with mock_aws():
+        yield boto3.client("secretsmanager")
+
+
+@pytest.fixture
+def secrets() -> Iterator[SecretsManager]:
+    made = SecretsManager(refresh_s=3600)
+    yield made
+    made.close()
+
+
+def issued(authority: trustme.CA) -> tuple[str, str]:
+    """A certificate chain and its key, in PEM."""
+    leaf = authority.issue_cert("localhost", "127.0.0.1")
+    return b"".join(
+        blob.bytes() for blob in leaf.cert_chain_pems
+    ).decode(), leaf.private_key_pem.bytes().decode()
+
+
+def pair(authority: trustme.CA) -> str:
+    """Both as one secret."""
+    certificate, key = issued(authority)
+    return json.dumps({"certificate": certificate, "key": key})
+
+
+def answers(address: str, authority: trustme.CA, token: str | None = None) -> str:
+    """What the server says to who trusts that authority."""
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    with grpc.secure_channel(address.replace("127.0.0.1", "localhost"), credentials, options) as channel:
+        stub = lip_reading_pb2_grpc.LipReadingStub(channel)
+        return stub.GetServerInfo(QUESTION, metadata=metadata, timeout=10).version
+
+
+def test_a_server_takes_certificate_key_and_tokens_from_secrets_and_renews_them(aws, tmp_path: Path) -> None:
+    old, new = trustme.CA(), trustme.CA()
+    token, later = new_token("camera", tmp_path / "tokens"), new_token("second", tmp_path / "second")
+    aws.create_secret(Name="gorggle/tls", SecretString=pair(old))
+    tokens = aws.create_secret(Name="gorggle/tokens", SecretString=(tmp_path / "tokens").read_text())
+    with running_server(
+        tls_certificate="aws-secretsmanager://gorggle/tls#certificate",
+        tls_key="aws-secretsmanager://gorggle/tls#key",
+        token_file=tokens["ARN"],
+        secrets_refresh_s=0.2,
+    ) as running:
+        assert answers(running.address, old, token)
+        aws.put_secret_value(SecretId="gorggle/tls", SecretString=pair(new))
+        aws.put_secret_value(SecretId="gorggle/tokens", SecretString=(tmp_path / "second").read_text())
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                assert answers(running.address, new, later)
+                break
+            except grpc.RpcError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        with pytest.raises(grpc.RpcError) as caught:
+            answers(running.address, new, token)  # it was replaced
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.RpcError):
+            answers(running.address, old, later)
+
+
+def test_a_secret_may_be_binary_and_an_arn_names_its_region(aws, secrets: SecretsManager) -> None:
+    other = boto3.client("secretsmanager", region_name="us-east-1")
+    arn = other.create_secret(Name="blob", SecretBinary=b"\x00\x01")["ARN"]
+    assert material_at(arn, secrets).read() == b"\x00\x01"
+    with pytest.raises(InvalidRequestError, match="ResourceNotFoundException"):
+        material_at("aws-secretsmanager://blob", secrets)  # in the default region
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "aws-secretsmanager://",
+        "aws-secretsmanager://nobody",
+        "arn:aws:s3:::bucket",
+        "arn:aws:secretsmanager:x",
+    ],
+)
+def test_a_place_that_holds_no_secret_is_told_at_the_start(aws, secrets: SecretsManager, place: str) -> None:
+    with pytest.raises(InvalidRequestError, match="secret"):
+        material_at(place, secrets)
+
+
+@pytest.mark.parametrize("value", ["no json: hunter2", '{"other": "hunter2"}', '["hunter2"]', '{"key": 1}'])
+def test_a_secret_without_the_key_is_refused_and_not_repeated(
+    aws, secrets: SecretsManager, value: str
+) -> None:
+    aws.create_secret(Name="odd", SecretString=value)
+    material = material_at("aws-secretsmanager://odd#key", secrets)
+    with pytest.raises(InvalidRequestError, match="under 'key'") as caught:
+        material.read()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_secret_that_cannot_be_fetched_again_stays_as_it_was(aws, secrets: SecretsManager, caplog) -> None:
+    aws.create_secret(Name="kept", SecretString="value")
+    material = material_at("aws-secretsmanager://kept", secrets)
+    version = material.version()
+    aws.delete_secret(SecretId="kept", ForceDeleteWithoutRecovery=True)
+    secrets.refresh()
+    assert (material.version(), material.read()) == (version, b"value")
+    assert "stays as it was" in caplog.text
+
+
+def test_two_things_in_one_secret_are_fetched_once(aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inference_server import material
+
+    fetched = []
+    fetch = material._fetch
+    monkeypatch.setattr(material, "_fetch", lambda secret_id: fetched.append(secret_id) or fetch(secret_id))
+    aws.create_secret(Name="both", SecretString='{"a": "1", "b": "2"}')
+    secrets = SecretsManager(3600)
+    parts = [material_at(f"aws-secretsmanager://both#{key}", secrets) for key in "ab"]
+    assert [part.read() for part in parts] == [b"1", b"2"]
+    assert fetched == ["both"]
+    secrets.close()
+
+
+def test_the_thread_ends_with_the_server(aws) -> None:
+    aws.create_secret(Name="one", SecretString="1")
+    secrets = SecretsManager(3600)
+    secrets.material("aws-secretsmanager://one")
+    assert any(thread.name == "secrets" for thread in threading.enumerate())
+    secrets.close()
+    deadline = time.monotonic() + 5
+    while any(thread.name == "secrets" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_key_and_certificate_that_do_not_belong_together_are_told(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    (certificate, _), (_, key) = issued(authority), issued(authority)
+    (tmp_path / "a.pem").write_text(certificate)
+    (tmp_path / "b.key").write_text(key)
+    parts = FileMaterial(tmp_path / "a.pem"), FileMaterial(tmp_path / "b.key")
+    with pytest.raises(InvalidRequestError, match="no certificate and its private key"):
+        RenewableCredentials(*parts, None).credentials()
+
+
+def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path, caplog) -> None:
+    authority = trustme.CA()
+    (certificate, key), (renewed, renewed_key) = issued(authority), issued(authority)
+    paths = tmp_path / "a.pem", tmp_path / "b.key"
+    paths[0].write_text(certificate)
+    paths[1].write_text(key)
+    credentials = RenewableCredentials(*map(FileMaterial, paths), None)
+    credentials.credentials()
+    paths[0].write_text(renewed)
+    assert credentials._renewed() is None
+    assert "stay as they were" in caplog.text
+    paths[1].write_text(renewed_key)
+    assert credentials._renewed() is not None
+    assert credentials._renewed() is None
+
+
+# --------------------------------------------------------------------------------------------------------- the log
+
+
+@pytest.fixture
+def moto_server() -> Iterator[str]:
+    """AWS for another process."""
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def test_nothing_secret_is_in_the_log_of_a_server_that_logs_everything(
+    tmp_path: Path, moto_server: str
+) -> None:
+    authority = trustme.CA()
+    certificate, key = issued(authority)
+    token = new_token("camera", tmp_path / "tokens")
+    environment = {
+        "AWS_ACCESS_KEY_ID": "AKIDSECRETSECRET",
+        "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI-not-for-logs",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL_SECRETS_MANAGER": moto_server,
+    }
+    client = boto3.client(
+        "secretsmanager",
+        endpoint_url=moto_server,
+        region_name=REGION,
+        aws_access_key_id="x",
+        aws_secret_access_key="y",
+    )
+    client.create_secret(Name="tls", SecretString=json.dumps({"certificate": certificate, "key": key}))
+    client.create_secret(Name="tokens", SecretString=(tmp_path / "tokens").read_text())
+    place = "aws-secretsmanager://"
+    options = ["--tls-certificate", f"{place}tls#certificate", "--tls-key", f"{place}tls#key"]
+    options += ["--token-file", f"{place}tokens", "--secrets-refresh-s", "0.5"]
+    with ServerProcess(*options, log_level="DEBUG", environment=environment) as server:
+        assert answers(server.address, authority, token)
+        for wrong in (STRANGE, "", None):
+            with pytest.raises(grpc.RpcError) as caught:
+                answers(server.address, authority, wrong)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        time.sleep(1.2)  # the secrets are fetched again
+        log = server.log
+    secret = [token, STRANGE, *environment.values()][:-2]
+    hashed = (tmp_path / "tokens").read_text().split()[1]
+    lines_of_the_key = [line for line in key.splitlines() if len(line) > 40]
+    assert len(lines_of_the_key) >= 2 or lines_of_the_key
+    for text in (*secret, hashed, *lines_of_the_key, "PRIVATE KEY"):
+        assert text not in log, f"the log holds {text[:8]}…"
+    assert "DEBUG" in log
+    assert "UNAUTHENTICATED" in log
+
+
+def test_a_token_is_in_no_command_line_of_ours(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "inference_server", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "--token-file" in said
+    assert "--token " not in said
+
+
+def test_what_aws_answers_is_not_logged_even_at_debug() -> None:
+    code = (
+        "import logging; from inference_server.logs import log_to_stderr; log_to_stderr('DEBUG', 'text');"
+        "print([logging.getLogger(n).isEnabledFor(logging.DEBUG) for n in ('botocore.parsers', 'urllib3.x', 'gorggle')])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert said.stdout.strip() == "[False, False, True]"
+    assert logging.getLogger("botocore").level in (logging.NOTSET, logging.INFO)

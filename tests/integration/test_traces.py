@@ -1,0 +1,238 @@
+"""Traces, as a collector gets them: OTLP over HTTP from a real server that was really called."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import grpc
+import pytest
+from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, model_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from inference_server.service.tracing import MAX_UTTERANCES, CallTrace, Tracing
+from inference_server.settings import ServerSettings
+from tests.integration.conftest import DEMO, RunningServer, running_server
+
+TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
+Stub = lip_reading_pb2_grpc.LipReadingStub
+
+
+class Collector:
+    """An OTLP collector that keeps what it gets."""
+
+    def __init__(self) -> None:
+        spans: list[Span] = []
+        self.spans, self.resources = spans, (resources := [])
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                assert self.path == "/v1/traces"
+                data = self.rfile.read(int(self.headers["content-length"]))
+                if self.headers.get("content-encoding") == "gzip":
+                    import gzip
+
+                    data = gzip.decompress(data)
+                for resource_spans in ExportTraceServiceRequest.FromString(data).resource_spans:
+                    resources.append(resource_spans.resource)
+                    for scope in resource_spans.scope_spans:
+                        spans.extend(scope.spans)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}/v1/traces"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    running = Collector()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def traced(collector: Collector) -> Iterator[RunningServer]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    patch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
+    with running_server(otlp_endpoint=collector.endpoint) as running:
+        yield running
+    patch.undo()
+
+
+@pytest.fixture
+def channel(traced: RunningServer) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(traced.address) as channel:
+        yield channel
+
+
+def spans_of(collector: Collector, trace_id: str, *, until: str = "gorggle.v1.LipReading/") -> list[Span]:
+    """The spans of a trace, once the call's own is there: it ends last."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = [span for span in collector.spans if span.trace_id.hex() == trace_id]
+        if any(span.name.startswith(until) for span in found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError("no trace came")
+
+
+def attributes(span: Span) -> dict[str, object]:
+    return {entry.key: getattr(entry.value, entry.value.WhichOneof("value")) for entry in span.attributes}
+
+
+def read_demo(channel: grpc.Channel, traceparent: str) -> str:
+    """Stream the demo clip; the request's id."""
+    requests = [
+        lip_reading_pb2.StreamingRecognizeRequest(config=config_pb2.StreamingConfig()),
+        lip_reading_pb2.StreamingRecognizeRequest(media=DEMO.read_bytes()),
+    ]
+    call = Stub(channel).StreamingRecognize(
+        iter(requests), metadata=[("traceparent", traceparent)], timeout=60
+    )
+    first, *_ = list(call)
+    return first.started.request_id
+
+
+def test_a_call_continues_its_callers_trace_and_shows_its_parts(
+    channel: grpc.Channel, collector: Collector
+) -> None:
+    request_id = read_demo(channel, TRACEPARENT)
+    spans = spans_of(collector, TRACE_ID)
+    (call,) = [span for span in spans if span.name == "gorggle.v1.LipReading/StreamingRecognize"]
+    assert call.parent_span_id.hex() == PARENT_ID
+    assert call.kind == Span.SPAN_KIND_SERVER
+    told = attributes(call)
+    assert told["gorggle.request_id"] == request_id
+    assert told["rpc.grpc.status_code"] == 0
+    assert told["gorggle.media_s"] == pytest.approx(20, abs=0.2)
+    parts = [span for span in spans if span is not call]
+    assert {span.parent_span_id for span in parts} == {call.span_id}
+    assert {span.name for span in parts} == {"decoding", "seeing", "hearing", "waiting", "reading"}
+    assert sum(span.name == "reading" for span in parts) >= told["gorggle.segments"] >= 3
+    for span in parts:
+        assert call.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
+        assert span.end_time_unix_nano <= call.end_time_unix_nano
+    (seeing,) = [span for span in parts if span.name == "seeing"]
+    seen = attributes(seeing)
+    assert 0 < seen["gorggle.busy_s"] <= (seeing.end_time_unix_nano - seeing.start_time_unix_nano) / 1e9
+    assert seen["gorggle.frames"] >= seen["gorggle.frames_with_faces"] > 100
+
+
+def test_an_utterance_waits_before_it_is_read(channel: grpc.Channel, collector: Collector) -> None:
+    trace_id = "aaf92f3577b34da6a3ce929d0e0e4736"
+    read_demo(channel, f"00-{trace_id}-{PARENT_ID}-01")
+    spans = spans_of(collector, trace_id)
+    waits = sorted(span.end_time_unix_nano for span in spans if span.name == "waiting")
+    reads = sorted(span.start_time_unix_nano for span in spans if span.name == "reading")
+    assert len(waits) == len(reads)
+    for waited, begun in zip(waits, reads, strict=True):
+        assert abs(begun - waited) < 1e6
+
+
+def test_who_brings_no_trace_or_a_wrong_one_begins_one(channel: grpc.Channel, collector: Collector) -> None:
+    for metadata in ([], [("traceparent", "nonsense")], [("traceparent", f"00-{'0' * 32}-{PARENT_ID}-01")]):
+        before = len(collector.spans)
+        Stub(channel).ListModels(model_pb2.ListModelsRequest(), metadata=metadata, timeout=10)
+        deadline = time.monotonic() + 10
+        while len(collector.spans) == before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (span,) = collector.spans[before:]
+        assert span.parent_span_id == b""
+        assert span.name == "gorggle.v1.LipReading/ListModels"
+
+
+def test_a_refusal_is_told_and_is_no_error_of_the_server(channel: grpc.Channel, collector: Collector) -> None:
+    trace_id = "bbf92f3577b34da6a3ce929d0e0e4736"
+    with pytest.raises(grpc.RpcError):
+        Stub(channel).GetModel(
+            model_pb2.GetModelRequest(name="nobody"),
+            metadata=[("traceparent", f"00-{trace_id}-{PARENT_ID}-01")],
+            timeout=10,
+        )
+    (span,) = spans_of(collector, trace_id)
+    assert attributes(span)["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
+    assert span.status.code == 0
+
+
+def test_what_was_said_is_in_no_span_and_health_checks_make_none(
+    channel: grpc.Channel, collector: Collector
+) -> None:
+    health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+    trace_id = "ccf92f3577b34da6a3ce929d0e0e4736"
+    read_demo(channel, f"00-{trace_id}-{PARENT_ID}-01")
+    spans_of(collector, trace_id)
+    text = " ".join(map(str, collector.spans))
+    assert "reading" in text
+    assert "place" not in text
+    assert "ealth" not in text
+    told = {entry.key: entry.value.string_value for entry in collector.resources[0].attributes}
+    assert told["service.name"] == "gorggle"
+    assert told["deployment.environment"] == "test"
+
+
+def test_a_collector_that_is_not_there_costs_no_call(channel: grpc.Channel) -> None:
+    with running_server(otlp_endpoint="http://127.0.0.1:9/v1/traces") as running:
+        with grpc.insecure_channel(running.address) as channel:
+            assert read_demo(channel, TRACEPARENT)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 30
+
+
+def test_a_stream_without_end_makes_no_trace_without_end() -> None:
+    exporter = InMemorySpanExporter()
+    tracing = Tracing("0", exporter)
+    from concurrent.futures import Future
+
+    import numpy as np
+
+    from inference_server.recognizer import Window
+
+    call = CallTrace(tracing.tracer, tracing.tracer.start_span("call"))
+    for _ in range(MAX_UTTERANCES + 50):
+        done: Future = Future()
+        done.set_result([])
+        call.utterance(Window(None, np.zeros((5, 104), np.float32)), False, time.time_ns(), done)
+    tracing.close()
+    assert len(exporter.get_finished_spans()) == MAX_UTTERANCES
+
+
+@pytest.mark.parametrize(
+    ("environment", "endpoint"),
+    [
+        ({}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318/"}, "http://c:4318/v1/traces"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://t/x"},
+            "http://t/x",
+        ),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_SDK_DISABLED": "true"}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_TRACES_EXPORTER": "none"}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "GORGGLE_OTLP_ENDPOINT": "http://g/y"}, "http://g/y"),
+    ],
+)
+def test_the_standard_variables_say_where_traces_go(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], endpoint: str
+) -> None:
+    for name in ("ENDPOINT", "TRACES_ENDPOINT"):
+        monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert ServerSettings().otlp_endpoint == endpoint

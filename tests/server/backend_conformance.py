@@ -1,0 +1,139 @@
+"""What every ``InferenceBackend`` must hold to, as tests; a backend's own test module inherits the class.
+
+The readings are held to those of the same windows read one after another, so that nothing that a backend does to go
+faster may change what is read.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import time
+from concurrent.futures import CancelledError, Future, wait
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from inference_server.avhubert import Model
+from inference_server.errors import NotFoundError
+from inference_server.recognizer import Recognizer, SearchOptions, Window
+from inference_server.scheduler import InferenceBackend
+from inference_server.transcript import Modality, Reading
+from tests.avhubert import golden
+
+MODEL = "golden"
+SEARCHES = (SearchOptions(4, 1.0, 2, True), SearchOptions(1, 1.0, 0, False), SearchOptions(3, 0.5, 0, True))
+LENGTHS = (1, 6, 25)
+
+
+def golden_recognizer() -> Recognizer:
+    """A recognizer of the small golden model."""
+    return Recognizer(Model(golden.network(), golden.vocabulary()))
+
+
+def window(frames: int, modality: Modality = Modality.AUDIO_VISUAL, seed: int = 0) -> Window:
+    """A window of noise."""
+    rng = np.random.default_rng(1000 * seed + frames)
+    crops = rng.integers(0, 256, (frames, 96, 96)).astype(np.uint8) if modality.sees else None
+    return Window(crops, rng.standard_normal((frames, 104)).astype(np.float32) if modality.hears else None)
+
+
+def assert_same(found: list[Reading], expected: list[Reading]) -> None:
+    """The same words at the same times; confidences to what the order of sums may change."""
+    assert [reading.text for reading in found] == [reading.text for reading in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
+        assert [(word.text, word.start_s, word.end_s) for word in one.words] == [
+            (word.text, word.start_s, word.end_s) for word in other.words
+        ]
+
+
+@functools.cache
+def alone() -> dict[tuple[int, Modality, int, int], list[Reading]]:
+    """What each window gives when it is read by itself."""
+    recognizer = golden_recognizer()
+    return {
+        (frames, modality, seed, number): recognizer.read([window(frames, modality, seed)], search)[0]
+        for frames, modality, seed, (number, search) in itertools.product(
+            LENGTHS, Modality, range(1), enumerate(SEARCHES)
+        )
+    }
+
+
+class BackendConformance:
+    """Inherit, and give a fixture ``backend`` that serves the golden model as ``MODEL``."""
+
+    def test_a_window_is_read_as_if_it_were_the_only_one(self, backend: InferenceBackend) -> None:
+        futures = {
+            key: backend.submit(MODEL, window(*key[:3]), SEARCHES[key[3]], stream=key[0]) for key in alone()
+        }
+        for key, future in futures.items():
+            assert_same(future.result(60), alone()[key])
+
+    @settings(
+        max_examples=15,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    @given(data=st.data())
+    def test_the_order_and_time_of_submission_do_not_change_what_is_read(
+        self, backend: InferenceBackend, data: st.DataObject
+    ) -> None:
+        keys = data.draw(st.lists(st.sampled_from(sorted(alone(), key=repr)), min_size=1, max_size=8))
+        pauses = data.draw(st.lists(st.sampled_from([0, 0, 0.002, 0.02]), min_size=8, max_size=8))
+        futures: list[Future[list[Reading]]] = []
+        for number, (key, pause_s) in enumerate(zip(keys, pauses, strict=False)):
+            time.sleep(pause_s)
+            futures.append(
+                backend.submit(
+                    MODEL, window(*key[:3]), SEARCHES[key[3]], interim=number % 3 == 1, stream=number % 2
+                )
+            )
+        for key, future in zip(keys, futures, strict=False):
+            assert_same(future.result(60), alone()[key])
+
+    def test_a_cancelled_window_disturbs_no_other(self, backend: InferenceBackend) -> None:
+        key = (25, Modality.AUDIO_VISUAL, 0, 0)
+        futures = [
+            backend.submit(MODEL, window(25), SEARCHES[0], stream=stream, utterance=stream)
+            for stream in range(6)
+        ]
+        futures[0].cancel()
+        time.sleep(0.03)  # by now some are being read
+        futures[3].cancel()
+        kept = [future for future in futures if not future.cancelled()]
+        assert kept
+        for future in kept:
+            assert_same(future.result(60), alone()[key])
+
+    def test_a_newer_reading_of_an_utterance_supersedes_interim_ones(self, backend: InferenceBackend) -> None:
+        interim = [
+            backend.submit(MODEL, window(40), SEARCHES[0], interim=True, stream=1, utterance="u")
+            for _ in range(3)
+        ]
+        other = backend.submit(MODEL, window(40), SEARCHES[0], interim=True, stream=2, utterance="u")
+        final = backend.submit(MODEL, window(40), SEARCHES[0], stream=1, utterance="u")
+        later = backend.submit(MODEL, window(40), SEARCHES[0], interim=True, stream=1, utterance="u")
+        wait([*interim, other, final, later], 60)
+        assert_same(other.result(0), final.result(0))
+        assert_same(later.result(0), final.result(0))
+        for future in interim:
+            # Done in time, or given up: never lost.
+            if not future.cancelled():
+                assert_same(future.result(0), final.result(0))
+
+    def test_an_unknown_model_is_refused_at_once(self, backend: InferenceBackend) -> None:
+        with pytest.raises(NotFoundError, match=MODEL):
+            backend.submit("another", window(5), SEARCHES[0])
+
+    def test_readings_of_a_window_that_nobody_wants_any_more_do_not_come(
+        self, backend: InferenceBackend
+    ) -> None:
+        future = backend.submit(MODEL, window(40), SEARCHES[0])
+        if future.cancel():
+            with pytest.raises(CancelledError):
+                future.result(5)
+        else:  # it was read on the spot
+            assert future.result(0)

@@ -1,0 +1,51 @@
+"""The plainest backend there can be, held to the same suite: what the suite asks for is no more than it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from concurrent.futures import Future
+
+import pytest
+
+from inference_server.errors import NotFoundError
+from inference_server.recognizer import Recognizer, SearchOptions, Window
+from inference_server.scheduler import InferenceBackend
+from inference_server.transcript import Reading
+from tests.server import backend_conformance
+from tests.server.backend_conformance import BackendConformance
+
+
+class SequentialBackend:
+    """Reads every window on the spot, on the caller's thread."""
+
+    def __init__(self, recognizers: dict[str, Recognizer]) -> None:
+        self._recognizers = recognizers
+
+    def submit(
+        self,
+        model: str,
+        window: Window,
+        search: SearchOptions,
+        *,
+        interim: bool = False,
+        stream: Hashable = None,
+        utterance: Hashable = None,
+        deadline: float | None = None,
+    ) -> Future[list[Reading]]:
+        if model not in self._recognizers:
+            raise NotFoundError(f"there is no model {model!r}; there are: {', '.join(self._recognizers)}")
+        future: Future[list[Reading]] = Future()
+        try:
+            future.set_result(self._recognizers[model].read([window], search)[0])
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture(scope="module")
+def backend() -> InferenceBackend:
+    return SequentialBackend({backend_conformance.MODEL: backend_conformance.golden_recognizer()})
+
+
+class TestSequentialBackend(BackendConformance):
+    pass
