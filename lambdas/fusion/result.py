@@ -17,7 +17,7 @@ from lambdas.fusion.people import Person
 from lambdas.fusion.readings import FaceBox, Media, Model, NoiseStretch, SourceFailure, SourceName
 from lambdas.fusion.wording import joined
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 Status = Literal["used", "partial", "failed", "absent"]
 """``partial``: used, but it failed in stretches. ``absent``: it was not asked for, or the media has no such stream."""

@@ -1,0 +1,190 @@
+"""Gorggle on AWS: settings, then components, then outputs. ``pulumi up`` runs this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure import estimates, manifest, network, triggers
+from infrastructure.api import Api
+from infrastructure.artifacts import Artifacts
+from infrastructure.budget import Budget
+from infrastructure.credentials import Credentials
+from infrastructure.dashboard import Dashboard
+from infrastructure.encryption import PUBLISHERS, Encryption
+from infrastructure.functions import LambdaFunction, Surroundings
+from infrastructure.gpu_fleet import GpuFleet
+from infrastructure.load_balancer import LoadBalancer
+from infrastructure.messaging import Queue, Topic
+from infrastructure.monitoring import Monitoring
+from infrastructure.naming import Names
+from infrastructure.packaging import building
+from infrastructure.packaging.packages import Packages
+from infrastructure.pipeline import Pipeline
+from infrastructure.references import References
+from infrastructure.scaling import Scaling
+from infrastructure.settings import StackSettings, checked_stack_name, read
+from infrastructure.storage import Bucket, BucketShape, Table
+from infrastructure.website import Website
+
+ROOT = Path(__file__).resolve().parent
+# Functions and secrets that are there for API tokens alone.
+TOKEN_PARTS = ("authorize_request", "rotate_token", "api_tokens", "operator_token")
+
+
+def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
+    """Put the stack together; the result is its outputs."""
+    region = pulumi.Config("aws").require("region")
+    name = checked_stack_name(pulumi.get_stack())
+    tags = {**settings.tag_map, "gorggle:stack": name}
+    provider = aws.Provider("aws", region=region, default_tags={"tags": tags})
+    here = pulumi.ResourceOptions(provider=provider)
+    asks = pulumi.InvokeOptions(provider=provider)
+    names = Names(
+        stack=name,
+        account=aws.get_caller_identity(opts=asks).account_id,
+        region=region,
+        partition=aws.get_partition(opts=asks).partition,
+    )
+    left_out = () if settings.api_auth == "token" else TOKEN_PARTS
+    work = manifest.read(ROOT / "lambdas/functions.toml").without(left_out)
+    care = manifest.read(ROOT / "infrastructure/operations/functions.toml").without(left_out)
+
+    key_arn = Encryption("encryption", names, here).key_arn
+    references = References(names, settings, key_arn)
+    net = network.Network("network", names, settings, network.gpu_zones(settings, opts=asks), key_arn, here)
+    balancer = LoadBalancer("gpu", names, settings, net, here)
+    references.values["server:address"] = balancer.address
+
+    buckets = {
+        role: Bucket(role, names, _bucket_shape(role, shape, settings, key_arn), here)
+        for role, shape in work.buckets.items()
+    }
+    for role, bucket in buckets.items():
+        references.add(f"bucket:{role}", bucket.arn, bucket.name)
+    for role, shape in work.tables.items():
+        table = Table(f"table-{role}", names, role, shape, settings, key_arn, here)
+        references.add(f"table:{role}", table.arn, table.name)
+    queues = _queues(names, work, here)
+    for role, queue in queues.items():
+        references.add(f"queue:{role}", queue.arn, queue.url)
+    topics = {
+        role: Topic(f"topic-{role}", names, role, key_arn, PUBLISHERS if role != "jobs" else (), here)
+        for role in (*work.topics, *care.topics, "alerts")
+    }
+    for role, topic in topics.items():
+        references.add(f"topic:{role}", topic.arn, topic.arn)
+    credentials = Credentials("credentials", names, (*work.secrets, *care.secrets), here)
+    for role, secret in credentials.secrets.items():
+        references.add(f"secret:{role}", secret.arn, secret.arn)
+
+    artifacts = Artifacts("artifacts", names, settings, packages, here)
+    around = Surroundings(
+        names=names,
+        settings=settings,
+        references=references,
+        layers=artifacts.layers,
+        subnet_ids=net.subnet_ids,
+        group_id=balancer.functions_group.id,
+        dead_letters_arn=queues["event_failures"].arn,
+        key_arn=key_arn,
+    )
+    functions = {
+        each.name: LambdaFunction(each, artifacts.code[kind], around, here)
+        for source, plain in ((work, "thin"), (care, "operations"))
+        for each in source.functions.values()
+        for kind in ("full" if "media" in each.layers else plain,)
+    }
+    assert work.state_machine is not None
+    pipeline = Pipeline(
+        "pipeline", names, settings, work.state_machine, functions, references, ROOT, key_arn, here
+    )
+    triggers.Triggers("triggers", names, work, functions, queues, references, here)
+    triggers.add_operations(care, functions, credentials, topics, here)
+
+    fleet = GpuFleet(
+        "fleet",
+        names,
+        settings,
+        net,
+        balancer,
+        artifacts.server_bundle,
+        credentials.secrets["server_certificate"].arn,
+        key_arn,
+        here,
+    )
+    Scaling("scaling", names, settings, fleet.group, here)
+
+    site = Website("website", names, buckets["uploads"], here) if settings.website else None
+    origins = [site.origin] if site else []
+    api = Api("api", names, settings, work, functions, origins, key_arn, here)
+    if site:
+        buckets["uploads"].allow_forms_from(site.origin)
+        buckets["results"].allow_forms_from(site.origin)
+        site.publish(ROOT, api.address, api.sign_in)
+
+    Budget("budget", names, settings, topics["alerts"], topics["budget"], functions["wake_fleet"], here)
+    watch = Monitoring("monitoring", names, settings, topics["alerts"], here)
+    watch.watch_functions(functions)
+    dead_letters = {role: queues[role] for role in queues if role.endswith("_failures")}
+    watch.watch_pipeline(pipeline, dead_letters, queues["uploads"])
+    watch.watch_api(api)
+    watch.watch_fleet(fleet, balancer)
+    dashboard = Dashboard(
+        "dashboard",
+        names,
+        functions=[names.function(each) for each in functions],
+        queues=[names.queue(role) for role in queues],
+        api_id=api.api.id,
+        machine_arn=pipeline.arn,
+        hosts=(balancer.target_group.arn_suffix, balancer.balancer.arn_suffix),
+        alarm_arns=[alarm.arn for alarm in watch.alarms],
+        opts=here,
+    )
+    return {
+        "api": api.address,
+        "website": site.origin if site else None,
+        "uploadsBucket": buckets["uploads"].name,
+        "resultsBucket": buckets["results"].name,
+        "artifactsBucket": artifacts.bucket.name,
+        "websiteBucket": site.bucket.name if site else None,
+        "stateMachine": pipeline.arn,
+        "gpuFleet": fleet.group.name,
+        "serverAddress": balancer.address,
+        "operatorToken": names.secret("operator_token") if not left_out else None,
+        "dashboard": dashboard.link,
+        "alertsTopic": topics["alerts"].arn,
+        **estimates.outputs(settings),
+    }
+
+
+def _bucket_shape(
+    role: str, shape: dict[str, Any], settings: StackSettings, key_arn: pulumi.Input[str]
+) -> BucketShape:
+    return BucketShape(
+        role,
+        versioned=shape.get("versioned", False),
+        event_bridge=shape.get("event_bridge", False),
+        expire_days=settings.job_retention_days,
+        key_arn=key_arn,
+        keep=settings.deletion_protection,
+    )
+
+
+def _queues(names: Names, work: manifest.Manifest, opts: pulumi.ResourceOptions) -> dict[str, Queue]:
+    """Dead letters first: the others are given their addresses."""
+    queues: dict[str, Queue] = {}
+    for role, shape in sorted(work.queues.items(), key=lambda each: "dead_letters" in each[1]):
+        dead = queues[shape["dead_letters"]].arn if "dead_letters" in shape else None
+        queues[role] = Queue(f"queue-{role}", names.queue(role), shape, dead, opts)
+    return queues
+
+
+if __name__ == "__main__":
+    config = pulumi.Config("gorggle")
+    chosen = read(config.get, config.get_object)
+    for output, value in stack(chosen, building.packages(ROOT, chosen)).items():
+        pulumi.export(output, value)

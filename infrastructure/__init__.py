@@ -1,0 +1,1 @@
+"""The AWS stack of Gorggle: one concern a file, composed by ``__main__.py``."""

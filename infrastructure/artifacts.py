@@ -1,0 +1,72 @@
+"""Publishes the packages: code, layers and what instances install, each under the digest of its contents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure.functions import Code
+from infrastructure.naming import Names
+from infrastructure.packaging.packages import Package, Packages
+from infrastructure.settings import StackSettings
+from infrastructure.storage import Bucket, BucketShape
+
+
+class Artifacts(pulumi.ComponentResource):
+    """The bucket of packages, and the layers made from it."""
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        settings: StackSettings,
+        packages: Packages,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gorggle:artifacts:Artifacts", name, None, opts)
+        self._name = name
+        self._child = pulumi.ResourceOptions(parent=self)
+        # Under S3's own key: what lies here is this repository and public packages. Old versions stay for a week, so
+        # that an instance which starts during an update finds what its template names.
+        self.bucket = Bucket(f"{name}-store", names, BucketShape("artifacts", versioned=True), self._child)
+        self.code = {role: self._code(role, package) for role, package in packages.code.items()}
+        self.layers: Mapping[str, pulumi.Output[str]] = {
+            role: self._layer(role, package, names, settings) for role, package in packages.layers.items()
+        }
+        server = self._publish("server", packages.server)
+        self.server_bundle = (server.bucket, server.key)
+        self.register_outputs({"bucket": self.bucket.name})
+
+    def _publish(self, role: str, package: Package) -> aws.s3.BucketObjectv2:
+        return aws.s3.BucketObjectv2(
+            f"{self._name}-{role}",
+            bucket=self.bucket.name,
+            key=f"packages/{role}-{package.digest[:16]}.zip",
+            source=pulumi.FileAsset(str(package.path)),
+            source_hash=package.digest,
+            content_type="application/zip",
+            opts=self._child,
+        )
+
+    def _code(self, role: str, package: Package) -> Code:
+        published = self._publish(f"code-{role}", package)
+        return Code(published.bucket, published.key, package.digest_base64)
+
+    def _layer(
+        self, role: str, package: Package, names: Names, settings: StackSettings
+    ) -> pulumi.Output[str]:
+        published = self._publish(f"layer-{role}", package)
+        layer = aws.lambda_.LayerVersion(
+            f"{self._name}-{role}",
+            layer_name=f"{names.prefix}-{role}",
+            s3_bucket=published.bucket,
+            s3_key=published.key,
+            source_code_hash=package.digest_base64,
+            compatible_runtimes=[f"python{settings.python_version}"],
+            compatible_architectures=[settings.architecture],
+            opts=self._child,
+        )
+        arn: pulumi.Output[str] = layer.arn
+        return arn

@@ -1,0 +1,108 @@
+"""The month's budget: alerts on the way, and a brake on what costs most, the GPU fleet."""
+
+from __future__ import annotations
+
+import json
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure import policy
+from infrastructure.functions import LambdaFunction
+from infrastructure.messaging import Topic
+from infrastructure.naming import Names
+from infrastructure.settings import StackSettings
+
+ALERT_PERCENT = (50.0, 80.0)
+WAKING = ("autoscaling:SetDesiredCapacity", "autoscaling:UpdateAutoScalingGroup")
+
+
+class Budget(pulumi.ComponentResource):
+    """Budget, alerts, and two brakes.
+
+    At 100 % a message stops the fleet (its largest size becomes zero), and an action of AWS Budgets takes the right to
+    wake it from the pipeline, in case the message does not arrive. AWS's figures are some hours old: a budget stops a
+    leak, not a minute.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        settings: StackSettings,
+        alerts: Topic,
+        brake: Topic,
+        waker: LambdaFunction,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gorggle:budget:Budget", name, None, opts)
+        self._name, self._names, self._settings = name, names, settings
+        self._child = pulumi.ResourceOptions(parent=self)
+        notices = [_notice(percent, "ACTUAL", alerts) for percent in ALERT_PERCENT]
+        notices.append(_notice(100.0, "FORECASTED", alerts))
+        notices.append(_notice(100.0, "ACTUAL", brake if settings.budget_stops_fleet else alerts))
+        self.budget = aws.budgets.Budget(
+            f"{name}-month",
+            name=names.prefix,
+            budget_type="COST",
+            limit_amount=f"{settings.monthly_budget_usd:.2f}",
+            limit_unit="USD",
+            time_unit="MONTHLY",
+            cost_filters=self._filters(),
+            notifications=notices,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[alerts.policy, brake.policy]),
+        )
+        if settings.budget_stops_fleet:
+            self._take_the_right_to_wake(alerts, waker)
+        self.register_outputs({})
+
+    def _filters(self) -> list[dict[str, object]] | None:
+        if self._settings.budget_scope == "account":
+            return None
+        return [{"name": "TagKeyValue", "values": [f"user:gorggle:stack${self._names.stack}"]}]
+
+    def _take_the_right_to_wake(self, alerts: Topic, waker: LambdaFunction) -> None:
+        document = {
+            "Version": policy.VERSION,
+            "Statement": [{"Effect": "Deny", "Action": list(WAKING), "Resource": self._names.fleet_arn}],
+        }
+        asleep = aws.iam.Policy(
+            f"{self._name}-asleep",
+            name=f"{self._names.prefix}-fleet-stays-asleep",
+            policy=json.dumps(document),
+            opts=self._child,
+        )
+        grant = policy.Grant(
+            ("iam:AttachRolePolicy", "iam:DetachRolePolicy"),
+            [waker.role.arn],
+            {"ArnEquals": {"iam:PolicyARN": asleep.arn}},
+        )
+        actor = policy.ServiceRole(
+            f"{self._names.prefix}-budget",
+            "budgets.amazonaws.com",
+            [grant],
+            conditions=policy.from_account(self._names.account),
+            opts=self._child,
+        )
+        aws.budgets.BudgetAction(
+            f"{self._name}-brake",
+            budget_name=self.budget.name,
+            action_type="APPLY_IAM_POLICY",
+            approval_model="AUTOMATIC",
+            notification_type="ACTUAL",
+            action_threshold={"action_threshold_type": "PERCENTAGE", "action_threshold_value": 100.0},
+            definition={"iam_action_definition": {"policy_arn": asleep.arn, "roles": [waker.role.role.name]}},
+            execution_role_arn=actor.arn,
+            subscribers=[{"subscription_type": "SNS", "address": alerts.arn}],
+            opts=self._child,
+        )
+
+
+def _notice(percent: float, kind: str, topic: Topic) -> dict[str, object]:
+    return {
+        "comparison_operator": "GREATER_THAN",
+        "threshold": percent,
+        "threshold_type": "PERCENTAGE",
+        "notification_type": kind,
+        "subscriber_sns_topic_arns": [topic.arn],
+    }

@@ -1,0 +1,273 @@
+"""The GPU fleet: nothing while nobody asks, up to the settings' largest size while many do."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure import policy
+from infrastructure.load_balancer import OPERATIONS_PORT, SERVER_PORT, LoadBalancer
+from infrastructure.naming import Names
+from infrastructure.network import Network
+from infrastructure.settings import StackSettings
+
+LAUNCH_HOOK, TERMINATE_HOOK = "ready", "drain"
+# From launch to ready: boot, 350 MB of packages, model, warm-up. An instance that takes longer is given up.
+START_LIMIT_S = 900
+# Instances do not grow old: a new one has the newest packages and a fresh disk.
+LIFETIME_S = 14 * 24 * 3600
+IAM_INSTANCE = "ec2.amazonaws.com"
+GROUP_METRICS = ("GroupDesiredCapacity", "GroupInServiceInstances", "GroupPendingInstances")
+
+
+class GpuFleet(pulumi.ComponentResource):
+    """Role, launch template and Auto Scaling group of the servers."""
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        settings: StackSettings,
+        network: Network,
+        balancer: LoadBalancer,
+        bundle: tuple[pulumi.Output[str], pulumi.Output[str]],
+        certificate_secret: pulumi.Output[str],
+        key_arn: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """``bundle``: bucket and key of what instances install; ``certificate_secret``: its ARN."""
+        super().__init__("gorggle:gpu_fleet:GpuFleet", name, None, opts)
+        self._name, self._names, self._settings = name, names, settings
+        self._child = pulumi.ResourceOptions(parent=self)
+        self._bundle, self._secret = bundle, certificate_secret
+        self.log_group = aws.cloudwatch.LogGroup(
+            f"{name}-logs",
+            name=f"/gorggle/{names.stack}/server",
+            retention_in_days=settings.log_days,
+            kms_key_id=key_arn,
+            opts=self._child,
+        )
+        self.role = policy.ServiceRole(
+            f"{names.prefix}-server", IAM_INSTANCE, self._grants(), opts=self._child
+        )
+        self.template = self._template(balancer)
+        self.group = self._group(network, balancer)
+        self._warm_hours()
+        self.register_outputs({"group": self.group.name})
+
+    def _grants(self) -> list[policy.Grant]:
+        bucket, key = self._bundle
+        bundle_arn = pulumi.Output.concat("arn:", self._names.partition, ":s3:::", bucket, "/", key)
+        grants = [
+            policy.Grant(("s3:GetObject",), [bundle_arn]),
+            policy.Grant(("secretsmanager:GetSecretValue",), [self._secret]),
+            policy.Grant(("autoscaling:CompleteLifecycleAction",), [self._names.fleet_arn]),
+            policy.log_writing(self.log_group.arn),
+            policy.Grant(
+                ("cloudwatch:PutMetricData",),
+                ["*"],
+                {"StringEquals": {"cloudwatch:namespace": self._names.metrics}},
+                reason="metrics are no resources; the namespace is the condition",
+            ),
+        ]
+        if self._settings.session_manager:
+            grants.append(SESSION_MANAGER)
+        if model := self._settings.model_object:
+            address = self._names.arn("s3", "/".join(model), region=False, account=False)
+            grants.append(policy.Grant(("s3:GetObject",), [address]))
+        return grants
+
+    def _template(self, balancer: LoadBalancer) -> aws.ec2.LaunchTemplate:
+        profile = aws.iam.InstanceProfile(
+            f"{self._name}-profile",
+            name=f"{self._names.prefix}-server",
+            role=self.role.role.name,
+            opts=self._child,
+        )
+        image = aws.ssm.get_parameter_output(
+            name=self._settings.gpu_image_parameter, opts=pulumi.InvokeOutputOptions(parent=self)
+        )
+        tags = instance_tags(self._names, self._settings)
+        return aws.ec2.LaunchTemplate(
+            f"{self._name}-template",
+            name=f"{self._names.prefix}-server",
+            image_id=image.value,
+            instance_type=self._settings.gpu_instance_types[0],
+            iam_instance_profile={"arn": profile.arn},
+            vpc_security_group_ids=[balancer.servers_group.id],
+            user_data=self._user_data(),
+            update_default_version=True,
+            ebs_optimized="true",
+            # Tokens only, and not from inside a container: a stolen request cannot read the role's credentials.
+            metadata_options={
+                "http_endpoint": "enabled",
+                "http_tokens": "required",
+                "http_put_response_hop_limit": 1,
+            },
+            block_device_mappings=[
+                {
+                    "device_name": "/dev/xvda",
+                    "ebs": {
+                        "volume_size": self._settings.gpu_disk_gib,
+                        "volume_type": "gp3",
+                        "encrypted": "true",
+                        "delete_on_termination": "true",
+                    },
+                }
+            ],
+            # Default tags reach the template, not what is launched from it.
+            tag_specifications=[
+                {"resource_type": kind, "tags": tags} for kind in ("instance", "volume", "network-interface")
+            ],
+            opts=self._child,
+        )
+
+    def _user_data(self) -> pulumi.Output[str]:
+        bucket, key = self._bundle
+        return pulumi.Output.all(bucket, key, self._secret, self.log_group.name).apply(
+            lambda known: base64.b64encode(user_data(self._names, self._settings, *known).encode()).decode()
+        )
+
+    def _group(self, network: Network, balancer: LoadBalancer) -> aws.autoscaling.Group:
+        settings = self._settings
+        tags = instance_tags(self._names, settings)
+        template = {
+            "launch_template_id": self.template.id,
+            "version": self.template.latest_version.apply(str),
+        }
+        return aws.autoscaling.Group(
+            f"{self._name}-group",
+            name=self._names.fleet,
+            min_size=settings.gpu_min_instances,
+            max_size=settings.gpu_max_instances,
+            desired_capacity=settings.gpu_min_instances,
+            vpc_zone_identifiers=network.subnet_ids,
+            target_group_arns=[balancer.target_group.arn],
+            health_check_type="ELB",
+            health_check_grace_period=START_LIMIT_S,
+            default_instance_warmup=60,
+            max_instance_lifetime=LIFETIME_S,
+            # A spot instance that is about to be taken back is replaced before it goes.
+            capacity_rebalance=settings.gpu_on_demand_percent < 100,
+            wait_for_capacity_timeout="0",
+            enabled_metrics=list(GROUP_METRICS),
+            mixed_instances_policy={
+                "launch_template": {
+                    "launch_template_specification": template,
+                    "overrides": [{"instance_type": kind} for kind in settings.gpu_instance_types],
+                },
+                "instances_distribution": {
+                    "on_demand_base_capacity": 0,
+                    "on_demand_percentage_above_base_capacity": settings.gpu_on_demand_percent,
+                    "on_demand_allocation_strategy": "prioritized",
+                    "spot_allocation_strategy": "price-capacity-optimized",
+                },
+            },
+            initial_lifecycle_hooks=[
+                {
+                    "name": LAUNCH_HOOK,
+                    "lifecycle_transition": "autoscaling:EC2_INSTANCE_LAUNCHING",
+                    "heartbeat_timeout": START_LIMIT_S,
+                    "default_result": "ABANDON",
+                },
+                {
+                    "name": TERMINATE_HOOK,
+                    "lifecycle_transition": "autoscaling:EC2_INSTANCE_TERMINATING",
+                    "heartbeat_timeout": settings.gpu_drain_minutes * 60 + 120,
+                    "default_result": "CONTINUE",
+                },
+            ],
+            instance_refresh={
+                "strategy": "Rolling",
+                "preferences": {"min_healthy_percentage": 100, "max_healthy_percentage": 200},
+            },
+            tags=[{"key": key, "value": value, "propagate_at_launch": False} for key, value in tags.items()],
+            # The pipeline and the scaling policies say how many there are.
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                ignore_changes=["desiredCapacity"],
+                depends_on=[self.role.policy, balancer.listener],
+            ),
+        )
+
+    def _warm_hours(self) -> None:
+        """Keep one instance during working hours, where asked to."""
+        hours = {"warm": (self._settings.gpu_warm_from, max(1, self._settings.gpu_min_instances))}
+        hours["cool"] = (self._settings.gpu_warm_until, self._settings.gpu_min_instances)
+        for role, (recurrence, least) in hours.items():
+            if recurrence:
+                aws.autoscaling.Schedule(
+                    f"{self._name}-{role}",
+                    scheduled_action_name=f"{self._names.prefix}-{role}",
+                    autoscaling_group_name=self.group.name,
+                    recurrence=recurrence,
+                    min_size=least,
+                    max_size=-1,  # -1: as it is
+                    desired_capacity=-1,
+                    opts=self._child,
+                )
+
+
+# Session Manager's agent asks for channels, which are no resources. These are the least it works with:
+# https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
+SESSION_MANAGER = policy.Grant(
+    (
+        "ssm:UpdateInstanceInformation",
+        "ssmmessages:CreateControlChannel",
+        "ssmmessages:CreateDataChannel",
+        "ssmmessages:OpenControlChannel",
+        "ssmmessages:OpenDataChannel",
+    ),
+    ["*"],
+    reason="Session Manager's channels are no resources",
+)
+
+
+def instance_tags(names: Names, settings: StackSettings) -> dict[str, str]:
+    """Tags of what is launched: the stack's own and the instance's name."""
+    return {**settings.tag_map, "gorggle:stack": names.stack, "Name": names.fleet}
+
+
+def instance_environment(
+    names: Names, settings: StackSettings, bucket: str, key: str, secret: str, log_group: str
+) -> Mapping[str, str]:
+    """What an instance is told."""
+    return {
+        "AWS_DEFAULT_REGION": names.region,
+        "GORGGLE_BUNDLE": f"s3://{bucket}/{key}",
+        "GORGGLE_MODEL_URI": settings.model_uri,
+        "GORGGLE_FLEET": names.fleet,
+        "GORGGLE_LAUNCH_HOOK": LAUNCH_HOOK,
+        "GORGGLE_TERMINATE_HOOK": TERMINATE_HOOK,
+        "GORGGLE_CERTIFICATE_SECRET": secret,
+        "GORGGLE_METRICS_NAMESPACE": names.metrics,
+        "GORGGLE_LOG_GROUP": log_group,
+        "GORGGLE_SERVER_PORT": str(SERVER_PORT),
+        "GORGGLE_OPERATIONS_PORT": str(OPERATIONS_PORT),
+        "GORGGLE_STREAMS": str(settings.gpu_streams),
+        "GORGGLE_DRAIN_S": str(settings.gpu_drain_minutes * 60),
+    }
+
+
+def user_data(
+    names: Names, settings: StackSettings, bucket: str, key: str, secret: str, log_group: str
+) -> str:
+    """What runs at an instance's first boot: it fetches the bundle and hands over to its ``start.sh``.
+
+    There is nothing secret in it: user data can be read by whoever may describe instances.
+    """
+    environment = instance_environment(names, settings, bucket, key, secret, log_group)
+    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
+    return f"""#!/bin/bash
+set -euo pipefail
+{exports}
+aws s3 cp --only-show-errors "$GORGGLE_BUNDLE" /tmp/gorggle.zip
+mkdir -p /opt/gorggle
+/opt/pytorch/bin/python -m zipfile -e /tmp/gorggle.zip /opt/gorggle/bundle
+rm /tmp/gorggle.zip
+exec bash /opt/gorggle/bundle/infrastructure/instance/start.sh
+"""

@@ -1,0 +1,113 @@
+"""The way to the GPU servers: an internal load balancer that passes TLS through.
+
+The server itself asks for the client's certificate, so the balancer must not open the connection; gRPC streams stay
+whole, and no domain name or public certificate is needed.
+"""
+
+from __future__ import annotations
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure.naming import Names
+from infrastructure.network import Network, allow, allow_aws, security_group
+from infrastructure.settings import StackSettings
+
+SERVER_PORT = 50_051
+# /readyz, /livez and /metrics, over plain HTTP: for the balancer's checks and for nobody else.
+OPERATIONS_PORT = 9464
+# A stream may be silent while a long utterance is read; the balancer's own limit would be 350 s.
+IDLE_TIMEOUT_S = 3600
+
+
+class LoadBalancer(pulumi.ComponentResource):
+    """Balancer, target group, listener, and the security groups along the way."""
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        settings: StackSettings,
+        network: Network,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gorggle:load_balancer:LoadBalancer", name, None, opts)
+        self._name, self._network = name, network
+        self._child = pulumi.ResourceOptions(parent=self)
+        self.functions_group = self._group("functions", "functions that call the GPU server")
+        self.balancer_group = self._group("balancer", "the load balancer before the GPU servers")
+        self.servers_group = self._group("servers", "the GPU servers")
+        self._open_the_way()
+        self.balancer = aws.lb.LoadBalancer(
+            f"{name}-balancer",
+            name=names.prefix,
+            load_balancer_type="network",
+            internal=True,
+            subnets=network.subnet_ids,
+            security_groups=[self.balancer_group.id],
+            # A client's address leads to one zone, and the only awake server may be in another.
+            enable_cross_zone_load_balancing=True,
+            opts=self._child,
+        )
+        self.target_group = aws.lb.TargetGroup(
+            f"{name}-targets",
+            name=names.prefix,
+            vpc_id=network.vpc.id,
+            port=SERVER_PORT,
+            protocol="TCP",
+            target_type="instance",
+            deregistration_delay=settings.gpu_drain_minutes * 60,
+            health_check={
+                "protocol": "HTTP",
+                "port": str(OPERATIONS_PORT),
+                "path": "/readyz",
+                "matcher": "200",
+                "interval": 10,
+                "timeout": 5,
+                "healthy_threshold": 2,
+                "unhealthy_threshold": 3,
+            },
+            opts=self._child,
+        )
+        self.listener = aws.lb.Listener(
+            f"{name}-listener",
+            load_balancer_arn=self.balancer.arn,
+            port=SERVER_PORT,
+            protocol="TCP",
+            tcp_idle_timeout_seconds=IDLE_TIMEOUT_S,
+            default_actions=[{"type": "forward", "target_group_arn": self.target_group.arn}],
+            opts=self._child,
+        )
+        self.address = pulumi.Output.concat(self.balancer.dns_name, f":{SERVER_PORT}")
+        self.register_outputs({"address": self.address})
+
+    def _group(self, role: str, description: str) -> aws.ec2.SecurityGroup:
+        return security_group(f"{self._name}-{role}", self._network.vpc.id, description, self._child)
+
+    def _open_the_way(self) -> None:
+        allow(
+            f"{self._name}-functions-to-balancer",
+            self.functions_group,
+            self.balancer_group,
+            SERVER_PORT,
+            "gRPC",
+            self._child,
+        )
+        allow(
+            f"{self._name}-balancer-to-servers",
+            self.balancer_group,
+            self.servers_group,
+            SERVER_PORT,
+            "gRPC",
+            self._child,
+        )
+        allow(
+            f"{self._name}-balancer-asks-servers",
+            self.balancer_group,
+            self.servers_group,
+            OPERATIONS_PORT,
+            "readiness",
+            self._child,
+        )
+        for role, group in (("functions", self.functions_group), ("servers", self.servers_group)):
+            allow_aws(f"{self._name}-{role}", group, self._network, self._child)

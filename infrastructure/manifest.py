@@ -1,0 +1,179 @@
+"""Reads ``functions.toml``: which functions there are, what each may do, what calls it.
+
+The file is the handlers' own; this module knows its grammar and nothing of Pulumi.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+ROUTE_KINDS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+TRIGGER_KINDS = {
+    "authorizer": {"identity", "payload", "simple", "ttl_s"},
+    "route": {"route", "authorized"},
+    "queue": {"queue", "batch", "report_batch_item_failures", "max_concurrency"},
+    "events": {"rules", "schedules"},
+    "state_machine": set(),
+    "rotation": {"secrets", "every_days"},
+    "topic": {"topic"},
+}
+# Lambda's own limits: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MEMORY_MIB = (128, 10_240)
+TIMEOUT_S = (1, 900)
+EPHEMERAL_MIB = (512, 10_240)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a role may do, with resources named as in the manifest."""
+
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    reason: str = ""
+
+    @property
+    def is_wild(self) -> bool:
+        """Whether it speaks of every resource there is."""
+        return "*" in self.resources
+
+
+@dataclass(frozen=True)
+class Function:
+    """One Lambda function."""
+
+    name: str
+    description: str
+    handler: str
+    trigger: Mapping[str, Any]
+    memory_mib: int
+    timeout_s: int
+    ephemeral_mib: int
+    in_vpc: bool
+    layers: tuple[str, ...]
+    environment: Mapping[str, str]
+    statements: tuple[Statement, ...]
+
+    @property
+    def pascal_name(self) -> str:
+        """Its name in the state machine's definition."""
+        return "".join(word.capitalize() for word in self.name.split("_"))
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether its callers do not wait for it, so that Lambda retries and then drops the event."""
+        return self.trigger["kind"] in ("events", "topic")
+
+
+@dataclass(frozen=True)
+class StateMachine:
+    """The pipeline."""
+
+    definition: str
+    type: str
+    calls: tuple[str, ...]
+    substitutions: Mapping[str, str]
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that the functions need around them."""
+
+    functions: Mapping[str, Function]
+    state_machine: StateMachine | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    buckets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    queues: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    secrets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    topics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def called_by(self, kind: str) -> Iterator[Function]:
+        """The functions that one kind of trigger calls."""
+        return (function for function in self.functions.values() if function.trigger["kind"] == kind)
+
+    def without(self, names: Container[str]) -> Manifest:
+        """The same without functions and secrets of these names."""
+        return replace(
+            self,
+            functions={name: each for name, each in self.functions.items() if name not in names},
+            secrets={name: each for name, each in self.secrets.items() if name not in names},
+        )
+
+
+def read(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ValueError: it says something that is not understood: nothing in it may go unheard.
+    """
+    document = tomllib.loads(path.read_text())
+    defaults = document.pop("defaults", {})
+    for ignored in ("runtime", "api"):  # said by the stack's settings, and by documentation
+        document.pop(ignored, None)
+    machine = document.pop("state_machine", None)
+    functions = {
+        name: _function(name, body, defaults) for name, body in document.pop("functions", {}).items()
+    }
+    known = set(Manifest.__dataclass_fields__) - {"functions", "state_machine"}
+    if unknown := set(document) - known:
+        raise ValueError(f"{path} has sections that are not understood: {sorted(unknown)}")
+    return Manifest(functions=functions, state_machine=_machine(machine) if machine else None, **document)
+
+
+def _function(name: str, body: dict[str, Any], defaults: dict[str, Any]) -> Function:
+    merged = {**defaults, **body}
+    environment = {**defaults.get("environment", {}), **body.get("environment", {})}
+    trigger = dict(merged["trigger"])
+    options = set(trigger) - {"kind"}
+    if trigger["kind"] not in TRIGGER_KINDS or not options <= TRIGGER_KINDS[trigger["kind"]]:
+        raise ValueError(f"{name} has a trigger that is not understood: {trigger}")
+    function = Function(
+        name=name,
+        description=merged.pop("description"),
+        handler=merged.pop("handler"),
+        trigger=merged.pop("trigger"),
+        memory_mib=merged.pop("memory_mb"),
+        timeout_s=merged.pop("timeout_s"),
+        ephemeral_mib=merged.pop("ephemeral_mb"),
+        in_vpc=merged.pop("in_vpc"),
+        layers=tuple(merged.pop("layers")),
+        environment=environment,
+        statements=tuple(_statement(name, each) for each in merged.pop("statements")),
+    )
+    if unknown := set(merged) - {"environment"}:
+        raise ValueError(f"the function {name} has keys that are not understood: {sorted(unknown)}")
+    _within(name, "memory_mb", function.memory_mib, MEMORY_MIB)
+    _within(name, "timeout_s", function.timeout_s, TIMEOUT_S)
+    _within(name, "ephemeral_mb", function.ephemeral_mib, EPHEMERAL_MIB)
+    return function
+
+
+def _within(function: str, key: str, value: int, limits: tuple[int, int]) -> None:
+    if not limits[0] <= value <= limits[1]:
+        raise ValueError(f"{function}: {key} is {value}; Lambda takes {limits[0]} to {limits[1]}")
+
+
+def _statement(owner: str, body: dict[str, Any]) -> Statement:
+    statement = Statement(tuple(body["actions"]), tuple(body["resources"]), body.get("reason", ""))
+    if unknown := set(body) - {"actions", "resources", "reason", "why"}:
+        raise ValueError(f"{owner} has a statement with keys that are not understood: {sorted(unknown)}")
+    if statement.is_wild and not statement.reason:
+        raise ValueError(f"{owner} asks for {statement.actions} on every resource without a reason")
+    return statement
+
+
+def _machine(body: dict[str, Any]) -> StateMachine:
+    return StateMachine(
+        definition=body["definition"],
+        type=body["type"],
+        calls=tuple(body["calls"]),
+        substitutions=body["substitutions"],
+        statements=tuple(_statement("the state machine", each) for each in body["statements"]),
+    )

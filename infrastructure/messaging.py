@@ -1,0 +1,149 @@
+"""Queues with their dead letters, and topics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure.naming import Names
+from infrastructure.policy import VERSION
+
+DAY_S = 24 * 3600
+
+
+class Queue(pulumi.ComponentResource):
+    """One queue."""
+
+    def __init__(
+        self,
+        name: str,
+        queue_name: str,
+        shape: Mapping[str, Any],
+        dead_letters_arn: pulumi.Output[str] | None = None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gorggle:messaging:Queue", name, None, opts)
+        self._name = name
+        redrive = None
+        if dead_letters_arn is not None:
+            tries = shape["dead_letters_after"]
+            redrive = pulumi.Output.json_dumps(
+                {"deadLetterTargetArn": dead_letters_arn, "maxReceiveCount": tries}
+            )
+        self.queue = aws.sqs.Queue(
+            f"{name}-queue",
+            name=queue_name,
+            visibility_timeout_seconds=shape.get("visibility_s"),
+            message_retention_seconds=shape.get("retention_days", 4) * DAY_S,
+            redrive_policy=redrive,
+            sqs_managed_sse_enabled=True,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.arn, self.url, self.name = self.queue.arn, self.queue.url, self.queue.name
+        self._senders: list[pulumi.Input[str]] = []
+        self.register_outputs({"url": self.url})
+
+    def accept_from(self, rule_arn: pulumi.Input[str]) -> None:
+        """Let a rule of EventBridge send here; ``write_policy`` says so to SQS."""
+        self._senders.append(rule_arn)
+
+    def write_policy(self) -> None:
+        """Give the queue its one policy: TLS only, and the rules that may send."""
+        aws.sqs.QueuePolicy(
+            f"{self._name}-policy",
+            queue_url=self.url,
+            policy=pulumi.Output.all(self.arn, self._senders).apply(
+                lambda known: json.dumps(queue_policy(known[0], known[1]))
+            ),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+
+def queue_policy(arn: str, rules: list[str]) -> dict[str, Any]:
+    """Nobody without TLS; EventBridge for these rules."""
+    statements: list[dict[str, Any]] = [_tls_only("sqs:*", arn)]
+    if rules:
+        statements.append(
+            {
+                "Sid": "Rules",
+                "Effect": "Allow",
+                "Principal": {"Service": "events.amazonaws.com"},
+                "Action": "sqs:SendMessage",
+                "Resource": arn,
+                "Condition": {"ArnEquals": {"aws:SourceArn": rules}},
+            }
+        )
+    return {"Version": VERSION, "Statement": statements}
+
+
+class Topic(pulumi.ComponentResource):
+    """One topic under the stack's key."""
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        role: str,
+        key_arn: pulumi.Input[str],
+        publishers: tuple[str, ...] = (),
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """``publishers``: AWS services that write here on behalf of this account."""
+        super().__init__("gorggle:messaging:Topic", name, None, opts)
+        self._name = name
+        self.topic = aws.sns.Topic(
+            f"{name}-topic",
+            name=names.topic(role),
+            kms_master_key_id=key_arn,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.arn = self.topic.arn
+        self.policy = aws.sns.TopicPolicy(
+            f"{name}-policy",
+            arn=self.arn,
+            policy=self.arn.apply(lambda arn: json.dumps(topic_policy(arn, names.account, publishers))),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({"arn": self.arn})
+
+    def tell(self, role: str, protocol: str, endpoint: pulumi.Input[str]) -> None:
+        """Subscribe someone."""
+        aws.sns.TopicSubscription(
+            f"{self._name}-{role}",
+            topic=self.arn,
+            protocol=protocol,
+            endpoint=endpoint,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+
+def topic_policy(arn: str, account: str, publishers: tuple[str, ...]) -> dict[str, Any]:
+    """Nobody without TLS; these services, for this account. The account's own roles are allowed by their policies."""
+    statements: list[dict[str, Any]] = [_tls_only("sns:Publish", arn)]
+    if publishers:
+        statements.append(
+            {
+                "Sid": "Services",
+                "Effect": "Allow",
+                "Principal": {"Service": list(publishers)},
+                "Action": "sns:Publish",
+                "Resource": arn,
+                "Condition": {"StringEquals": {"aws:SourceAccount": account}},
+            }
+        )
+    return {"Version": VERSION, "Statement": statements}
+
+
+def _tls_only(action: str, arn: str) -> dict[str, Any]:
+    return {
+        "Sid": "TlsOnly",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": action,
+        "Resource": arn,
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }

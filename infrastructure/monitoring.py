@@ -1,0 +1,204 @@
+"""Alarms and what they are told to. Each says in its description what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure.api import Api
+from infrastructure.functions import LambdaFunction
+from infrastructure.gpu_fleet import GpuFleet
+from infrastructure.load_balancer import LoadBalancer
+from infrastructure.messaging import Queue, Topic
+from infrastructure.naming import Names
+from infrastructure.pipeline import Pipeline
+from infrastructure.scaling import metric_query
+from infrastructure.settings import StackSettings
+
+FIVE_MINUTES_S = 300
+# A waking fleet has no server yet: only after this is it a fault.
+FLEET_START_MINUTES = 15
+# States retry what can pass; single errors there are no alarm.
+RETRIED_ERRORS, ERRORS = 5, 1
+API_LATENCY_MS, API_FAULTS = 5000, 3
+UPLOAD_AGE_S = 3600
+BUSY_PERCENT, BUSY_MINUTES = 90.0, 15
+MEMORY_PERCENT, DISK_PERCENT = 95.0, 85.0
+# Pattern in the server's log, and the metric made from it.
+LOG_FILTERS = {
+    "ServerErrors": ('{ $.level = "ERROR" }', "the server logged errors"),
+    "OutOfMemory": (
+        '"out of memory"',
+        "a GPU ran out of memory: fewer streams (gpuStreams), or a larger type",
+    ),
+}
+
+
+class Monitoring(pulumi.ComponentResource):
+    """All alarms of the stack."""
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        settings: StackSettings,
+        alerts: Topic,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gorggle:monitoring:Monitoring", name, None, opts)
+        self._name, self._names, self._settings, self._alerts = name, names, settings, alerts
+        self._child = pulumi.ResourceOptions(parent=self)
+        self.alarms: list[aws.cloudwatch.MetricAlarm] = []
+        for index, address in enumerate(settings.alert_emails):
+            alerts.tell(f"email-{index}", "email", address)
+
+    def watch_functions(self, functions: Mapping[str, LambdaFunction]) -> None:
+        """Errors of each function, and throttling in the account."""
+        for role, function in functions.items():
+            retried = function.manifest.trigger["kind"] == "state_machine"
+            self._alarm(
+                f"errors-{role}",
+                f"{role} fails: its log group says why",
+                ("AWS/Lambda", "Errors", {"FunctionName": function.name}, "Sum"),
+                threshold=RETRIED_ERRORS if retried else ERRORS,
+            )
+        self._alarm(
+            "throttles",
+            "Lambda throttles: the account's concurrency is used up; ask for a higher quota or lower lipsConcurrency",
+            # Without a function's name: concurrency is shared by the whole account and region.
+            ("AWS/Lambda", "Throttles", {}, "Sum"),
+            threshold=1,
+        )
+
+    def watch_pipeline(self, pipeline: Pipeline, queues: Mapping[str, Queue], waiting: Queue) -> None:
+        """Failed jobs, dead letters, uploads that nobody takes."""
+        for metric, what in (
+            ("ExecutionsFailed", "jobs fail: their records and the executions' histories say why"),
+            ("ExecutionsTimedOut", "jobs run into the pipeline's time limit"),
+            ("ExecutionThrottled", "Step Functions throttles the pipeline"),
+        ):
+            of_machine = {"StateMachineArn": pipeline.arn}
+            self._alarm(metric, what, ("AWS/States", metric, of_machine, "Sum"), threshold=1)
+        for role, queue in queues.items():
+            self._alarm(
+                f"dead-{role}",
+                f"messages were given up and lie in {role}: mend the cause, then redrive them",
+                ("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": queue.name}, "Maximum"),
+                threshold=1,
+            )
+        self._alarm(
+            "uploads-wait",
+            "uploaded videos are not taken: look at start_pipeline",
+            ("AWS/SQS", "ApproximateAgeOfOldestMessage", {"QueueName": waiting.name}, "Maximum"),
+            threshold=UPLOAD_AGE_S,
+        )
+
+    def watch_api(self, api: Api) -> None:
+        """Faults and slowness."""
+        of_api = {"ApiId": api.api.id, "Stage": api.stage.name}
+        self._alarm(
+            "api-5xx", "the API answers with faults", ("AWS/ApiGateway", "5xx", of_api, "Sum"), API_FAULTS
+        )
+        self._alarm(
+            "api-latency",
+            f"one call in twenty takes more than {API_LATENCY_MS / 1000:g} s",
+            ("AWS/ApiGateway", "Latency", of_api, "p95"),
+            threshold=API_LATENCY_MS,
+            periods=3,
+        )
+
+    def watch_fleet(self, fleet: GpuFleet, balancer: LoadBalancer) -> None:
+        """No server where one is asked for; GPUs, memory, disks."""
+        self._watch_hosts(balancer)
+        for metric, limit, minutes, what in (
+            ("GpuUtilization", BUSY_PERCENT, BUSY_MINUTES, "GPUs are busy: raise gpuMaxInstances"),
+            ("GpuMemoryUtilization", MEMORY_PERCENT, 5, "GPU memory is nearly used up: lower gpuStreams"),
+            ("CpuUtilization", BUSY_PERCENT, BUSY_MINUTES, "processors are busy: take a larger type"),
+            ("MemoryUtilization", MEMORY_PERCENT, 5, "memory is nearly used up: lower gpuStreams"),
+            ("DiskUtilization", DISK_PERCENT, 5, "a disk is nearly full: raise gpuDiskGib"),
+        ):
+            source = (self._names.metrics, metric, {"AutoScalingGroupName": self._names.fleet}, "Maximum")
+            self._alarm(metric, what, source, limit, periods=minutes, period_s=60)
+        for metric, (pattern, what) in LOG_FILTERS.items():
+            aws.cloudwatch.LogMetricFilter(
+                f"{self._name}-{metric}",
+                name=metric,
+                log_group_name=fleet.log_group.name,
+                pattern=pattern,
+                metric_transformation={
+                    "name": metric,
+                    "namespace": self._names.metrics,
+                    "value": "1",
+                    "default_value": "0",
+                },
+                opts=self._child,
+            )
+            self._alarm(metric, what, (self._names.metrics, metric, {}, "Sum"), threshold=1)
+
+    def _watch_hosts(self, balancer: LoadBalancer) -> None:
+        """Jobs ask ``check_fleet`` while they wait: asked, and no healthy server for longer than a start takes."""
+        hosts = {
+            "TargetGroup": balancer.target_group.arn_suffix,
+            "LoadBalancer": balancer.balancer.arn_suffix,
+        }
+        checks = {"FunctionName": self._names.function("check_fleet")}
+        formula = "IF(FILL(asked, 0) > 0 AND FILL(healthy, 0) < 1, 1, 0)"
+        self._add(
+            "no-healthy-host",
+            "jobs wait and no server is healthy: look at the fleet's activity (capacity, quota) and the server's log",
+            threshold=1,
+            comparison_operator="GreaterThanOrEqualToThreshold",
+            evaluation_periods=FLEET_START_MINUTES,
+            metric_queries=[
+                metric_query("asked", "AWS/Lambda", "Invocations", "Sum", checks),
+                metric_query("healthy", "AWS/NetworkELB", "HealthyHostCount", "Maximum", hosts),
+                {
+                    "id": "result",
+                    "expression": formula,
+                    "label": "no server for waiting jobs",
+                    "return_data": True,
+                },
+            ],
+        )
+
+    def _alarm(
+        self,
+        role: str,
+        what: str,
+        source: tuple[str, str, Mapping[str, pulumi.Input[str]], str],
+        threshold: float,
+        periods: int = 1,
+        period_s: int = FIVE_MINUTES_S,
+    ) -> None:
+        namespace, metric, dimensions, statistic = source
+        is_percentile = statistic.startswith("p")
+        self._add(
+            role,
+            what,
+            namespace=namespace,
+            metric_name=metric,
+            dimensions=dimensions or None,
+            statistic=None if is_percentile else statistic,
+            extended_statistic=statistic if is_percentile else None,
+            threshold=threshold,
+            period=period_s,
+            evaluation_periods=periods,
+            comparison_operator="GreaterThanOrEqualToThreshold",
+        )
+
+    def _add(self, role: str, what: str, **rule: Any) -> None:
+        self.alarms.append(
+            aws.cloudwatch.MetricAlarm(
+                f"{self._name}-{role}",
+                name=f"{self._names.prefix}-{role}",
+                alarm_description=what,
+                treat_missing_data="notBreaching",
+                alarm_actions=[self._alerts.arn],
+                ok_actions=[self._alerts.arn],
+                opts=self._child,
+                **rule,
+            )
+        )

@@ -1,0 +1,278 @@
+"""The private network: subnets in the zones that have the GPU type, and the ways from them to AWS.
+
+Nothing in it can be reached from the internet. Without a NAT gateway nothing in it can reach the internet either:
+S3 and DynamoDB are reached by gateway endpoints, other services by interface endpoints.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure import policy
+from infrastructure.naming import Names
+from infrastructure.settings import StackSettings
+
+# What instances and functions in the network call.
+INTERFACES = ("secretsmanager", "logs", "monitoring", "autoscaling")
+SESSION_MANAGER = ("ssm", "ssmmessages")
+GATEWAYS = ("s3", "dynamodb")
+HTTPS = 443
+SUBNET_PREFIX = 20
+
+
+def gpu_zones(settings: StackSettings, *, opts: pulumi.InvokeOptions) -> list[str]:
+    """Zones that offer the preferred GPU type, at most as many as are asked for.
+
+    Raises:
+        ValueError: no zone of the region has it.
+    """
+    preferred = settings.gpu_instance_types[0]
+    offers = aws.ec2.get_instance_type_offerings(
+        filters=[{"name": "instance-type", "values": [preferred]}],
+        location_type="availability-zone",
+        opts=opts,
+    )
+    zones = sorted(set(offers.locations))
+    if not zones:
+        raise ValueError(f"no zone of this region has {preferred}: set gpuInstanceTypes or another region")
+    return zones[: settings.zones]
+
+
+class Network(pulumi.ComponentResource):
+    """VPC, subnets, routes and endpoints."""
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        settings: StackSettings,
+        zones: Sequence[str],
+        key_arn: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gorggle:network:Network", name, None, opts)
+        self._name, self._names, self._settings = name, names, settings
+        self._child = pulumi.ResourceOptions(parent=self)
+        self._blocks = list(ipaddress.ip_network(settings.vpc_cidr).subnets(new_prefix=SUBNET_PREFIX))
+        self.vpc = aws.ec2.Vpc(
+            f"{name}-vpc",
+            cidr_block=settings.vpc_cidr,
+            enable_dns_hostnames=True,
+            enable_dns_support=True,
+            tags={"Name": names.prefix},
+            opts=self._child,
+        )
+        # The group that comes with a network lets its members talk freely: leave it without rules.
+        aws.ec2.DefaultSecurityGroup(f"{name}-default-group", vpc_id=self.vpc.id, opts=self._child)
+        self.subnets = [self._subnet(index, zone) for index, zone in enumerate(zones)]
+        self.subnet_ids = [subnet.id for subnet in self.subnets]
+        self.routes = aws.ec2.RouteTable(
+            f"{name}-routes", vpc_id=self.vpc.id, tags={"Name": f"{names.prefix}-private"}, opts=self._child
+        )
+        for index, subnet in enumerate(self.subnets):
+            aws.ec2.RouteTableAssociation(
+                f"{name}-route-{index}", subnet_id=subnet.id, route_table_id=self.routes.id, opts=self._child
+            )
+        self.gateways = {service: self._gateway(service) for service in GATEWAYS}
+        self.endpoint_group: aws.ec2.SecurityGroup | None = None
+        if settings.nat:
+            self._add_nat(zones[0])
+        else:
+            self._add_interfaces()
+        if settings.flow_logs:
+            self._add_flow_logs(key_arn)
+        self.register_outputs({"vpc_id": self.vpc.id})
+
+    def _subnet(self, index: int, zone: str) -> aws.ec2.Subnet:
+        return aws.ec2.Subnet(
+            f"{self._name}-subnet-{index}",
+            vpc_id=self.vpc.id,
+            availability_zone=zone,
+            cidr_block=str(self._blocks[index]),
+            map_public_ip_on_launch=False,
+            tags={"Name": f"{self._names.prefix}-private-{zone}"},
+            opts=self._child,
+        )
+
+    def _gateway(self, service: str) -> aws.ec2.VpcEndpoint:
+        return aws.ec2.VpcEndpoint(
+            f"{self._name}-{service}-gateway",
+            vpc_id=self.vpc.id,
+            service_name=f"com.amazonaws.{self._names.region}.{service}",
+            vpc_endpoint_type="Gateway",
+            route_table_ids=[self.routes.id],
+            tags={"Name": f"{self._names.prefix}-{service}"},
+            opts=self._child,
+        )
+
+    def _add_interfaces(self) -> None:
+        self.endpoint_group = security_group(
+            f"{self._name}-endpoints", self.vpc.id, "AWS services, for the private network", self._child
+        )
+        aws.vpc.SecurityGroupIngressRule(
+            f"{self._name}-endpoints-in",
+            security_group_id=self.endpoint_group.id,
+            description="HTTPS from the private network",
+            cidr_ipv4=self._settings.vpc_cidr,
+            ip_protocol="tcp",
+            from_port=HTTPS,
+            to_port=HTTPS,
+            opts=self._child,
+        )
+        services = INTERFACES + (SESSION_MANAGER if self._settings.session_manager else ())
+        for service in services:
+            aws.ec2.VpcEndpoint(
+                f"{self._name}-{service}-endpoint",
+                vpc_id=self.vpc.id,
+                service_name=f"com.amazonaws.{self._names.region}.{service}",
+                vpc_endpoint_type="Interface",
+                private_dns_enabled=True,
+                subnet_ids=self.subnet_ids[: self._settings.endpoint_zones],
+                security_group_ids=[self.endpoint_group.id],
+                tags={"Name": f"{self._names.prefix}-{service}"},
+                opts=self._child,
+            )
+
+    def _add_nat(self, zone: str) -> None:
+        """A way out for the private subnets; the public subnet holds the gateway and nothing else."""
+        internet = aws.ec2.InternetGateway(
+            f"{self._name}-internet",
+            vpc_id=self.vpc.id,
+            tags={"Name": self._names.prefix},
+            opts=self._child,
+        )
+        public = aws.ec2.Subnet(
+            f"{self._name}-public",
+            vpc_id=self.vpc.id,
+            availability_zone=zone,
+            cidr_block=str(self._blocks[-1]),
+            map_public_ip_on_launch=False,
+            tags={"Name": f"{self._names.prefix}-public-{zone}"},
+            opts=self._child,
+        )
+        out = aws.ec2.RouteTable(
+            f"{self._name}-public-routes",
+            vpc_id=self.vpc.id,
+            tags={"Name": f"{self._names.prefix}-public"},
+            opts=self._child,
+        )
+        aws.ec2.RouteTableAssociation(
+            f"{self._name}-public-route", subnet_id=public.id, route_table_id=out.id, opts=self._child
+        )
+        self._default_route("public-out", out.id, gateway_id=internet.id)
+        address = aws.ec2.Eip(
+            f"{self._name}-nat-address",
+            domain="vpc",
+            tags={"Name": f"{self._names.prefix}-nat"},
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[internet]),
+        )
+        nat = aws.ec2.NatGateway(
+            f"{self._name}-nat",
+            allocation_id=address.id,
+            subnet_id=public.id,
+            tags={"Name": self._names.prefix},
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[internet]),
+        )
+        self._default_route("private-out", self.routes.id, nat_gateway_id=nat.id)
+
+    def _default_route(self, role: str, table: pulumi.Input[str], **target: pulumi.Input[str]) -> None:
+        aws.ec2.Route(
+            f"{self._name}-{role}",
+            route_table_id=table,
+            destination_cidr_block="0.0.0.0/0",
+            opts=self._child,
+            **target,
+        )
+
+    def _add_flow_logs(self, key_arn: pulumi.Input[str]) -> None:
+        group = aws.cloudwatch.LogGroup(
+            f"{self._name}-refused",
+            name=f"/gorggle/{self._names.stack}/network",
+            retention_in_days=self._settings.log_days,
+            kms_key_id=key_arn,
+            opts=self._child,
+        )
+        writer = policy.ServiceRole(
+            f"{self._names.prefix}-flow-logs",
+            "vpc-flow-logs.amazonaws.com",
+            [policy.log_writing(group.arn)],
+            conditions=policy.from_account(self._names.account),
+            opts=self._child,
+        )
+        aws.ec2.FlowLog(
+            f"{self._name}-flow-log",
+            vpc_id=self.vpc.id,
+            traffic_type="REJECT",
+            log_destination=group.arn,
+            iam_role_arn=writer.arn,
+            opts=self._child,
+        )
+
+
+def security_group(
+    name: str, vpc_id: pulumi.Input[str], description: str, opts: pulumi.ResourceOptions
+) -> aws.ec2.SecurityGroup:
+    """A group without rules: each is added by itself, so that no two places write the same list."""
+    return aws.ec2.SecurityGroup(
+        f"{name}-group", vpc_id=vpc_id, description=description, tags={"Name": name}, opts=opts
+    )
+
+
+def allow(
+    name: str,
+    source: aws.ec2.SecurityGroup,
+    target: aws.ec2.SecurityGroup,
+    port: int,
+    what: str,
+    opts: pulumi.ResourceOptions,
+) -> None:
+    """Let one group call another on one port, seen from both sides."""
+    aws.vpc.SecurityGroupEgressRule(
+        f"{name}-out",
+        security_group_id=source.id,
+        referenced_security_group_id=target.id,
+        description=what,
+        ip_protocol="tcp",
+        from_port=port,
+        to_port=port,
+        opts=opts,
+    )
+    aws.vpc.SecurityGroupIngressRule(
+        f"{name}-in",
+        security_group_id=target.id,
+        referenced_security_group_id=source.id,
+        description=what,
+        ip_protocol="tcp",
+        from_port=port,
+        to_port=port,
+        opts=opts,
+    )
+
+
+def allow_aws(
+    name: str, source: aws.ec2.SecurityGroup, network: Network, opts: pulumi.ResourceOptions
+) -> None:
+    """Let a group call AWS by HTTPS: through the endpoints, or through the NAT gateway."""
+    targets: dict[str, dict[str, pulumi.Input[str]]] = {
+        service: {"prefix_list_id": gateway.prefix_list_id} for service, gateway in network.gateways.items()
+    }
+    if network.endpoint_group is None:
+        # With a NAT gateway AWS is reached at public addresses that no list holds.
+        targets["internet"] = {"cidr_ipv4": "0.0.0.0/0"}
+    else:
+        targets["endpoints"] = {"referenced_security_group_id": network.endpoint_group.id}
+    for role, target in targets.items():
+        aws.vpc.SecurityGroupEgressRule(
+            f"{name}-to-{role}",
+            security_group_id=source.id,
+            description=f"HTTPS to {role}",
+            ip_protocol="tcp",
+            from_port=HTTPS,
+            to_port=HTTPS,
+            opts=opts,
+            **target,
+        )

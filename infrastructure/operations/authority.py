@@ -1,0 +1,170 @@
+"""The stack's own certificate authority: who server and clients are, for one another and for nobody else.
+
+Two authorities may hold at once. A new one is trusted for ``SETTLING`` before it signs, so that by the time a
+certificate of it is shown, everyone has renewed theirs and with it the list of whom they trust.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+AUTHORITY_LIFE = dt.timedelta(days=3 * 365)
+AUTHORITY_RENEWAL = dt.timedelta(days=365)
+CERTIFICATE_LIFE = dt.timedelta(days=90)
+# Secrets are renewed every 30 days: after 45 all of them have been.
+SETTLING = dt.timedelta(days=45)
+CLOCK_SKEW = dt.timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """One authority: its certificate and its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def parse(cls, pem: dict[str, str]) -> Authority:
+        """Read what ``pem`` wrote."""
+        key = serialization.load_pem_private_key(pem["key"].encode(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError(f"the authority's key is a {type(key).__name__}, not one on an elliptic curve")
+        return cls(x509.load_pem_x509_certificate(pem["certificate"].encode()), key)
+
+    @property
+    def pem(self) -> dict[str, str]:
+        """As kept in the secret."""
+        return {"certificate": _certificate_pem(self.certificate), "key": _key_pem(self.key)}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A certificate with its key, and whom its bearer trusts."""
+
+    ca: str
+    certificate: str
+    key: str
+
+
+def new_authority(name: str, now: dt.datetime) -> Authority:
+    """Make an authority that signs certificates and no further authorities."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    usage = x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + AUTHORITY_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Authority(certificate, key)
+
+
+def renewed(authorities: Sequence[Authority], name: str, now: dt.datetime) -> list[Authority]:
+    """The authorities that hold from now on, newest first: expired ones go, one is added when the newest is old."""
+    living = [each for each in authorities if each.certificate.not_valid_after_utc > now]
+    if not living or now - living[0].certificate.not_valid_before_utc > AUTHORITY_RENEWAL:
+        return [new_authority(name, now), *living]
+    return living
+
+
+def signing(authorities: Sequence[Authority], now: dt.datetime) -> Authority:
+    """The newest authority that everyone trusts by now; the oldest where none is old enough."""
+    settled = (each for each in authorities if now - each.certificate.not_valid_before_utc >= SETTLING)
+    return next(settled, authorities[-1])
+
+
+def identity(authorities: Sequence[Authority], name: str, *, is_server: bool, now: dt.datetime) -> Identity:
+    """Make a certificate for a server or a client of that name."""
+    issuer, key = signing(authorities, now), ec.generate_private_key(ec.SECP256R1())
+    purpose = ExtendedKeyUsageOID.SERVER_AUTH if is_server else ExtendedKeyUsageOID.CLIENT_AUTH
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(issuer.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(min(now + CERTIFICATE_LIFE, issuer.certificate.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(_names(name, is_server=is_server)), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), critical=False
+        )
+        .sign(issuer.key, hashes.SHA256())
+    )
+    trusted = "".join(_certificate_pem(each.certificate) for each in authorities)
+    return Identity(trusted, _certificate_pem(certificate), _key_pem(key))
+
+
+def check(found: Identity, now: dt.datetime) -> None:
+    """Hold an identity against itself.
+
+    Raises:
+        ValueError: its certificate is not of its key, of its authorities, or of this time.
+    """
+    certificate = x509.load_pem_x509_certificate(found.certificate.encode())
+    key = serialization.load_pem_private_key(found.key.encode(), password=None)
+    if key.public_key() != certificate.public_key():
+        raise ValueError("the certificate is not of the key beside it")
+    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+        raise ValueError(
+            f"the certificate holds from {certificate.not_valid_before_utc} to {certificate.not_valid_after_utc}"
+        )
+    trusted = x509.load_pem_x509_certificates(found.ca.encode())
+    issuer = next((each for each in trusted if _signed(certificate, each)), None)
+    if issuer is None:
+        raise ValueError(f"the certificate is signed by none of the {len(trusted)} authorities beside it")
+
+
+def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _names(name: str, *, is_server: bool) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = [x509.DNSName(name)]
+    # The instance asks its own server, by loopback, whether it is ready.
+    return [*names, x509.IPAddress(ipaddress.ip_address("127.0.0.1"))] if is_server else names
+
+
+def _certificate_pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()

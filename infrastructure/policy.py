@@ -1,0 +1,118 @@
+"""IAM policies as plain data: documents, trust, and the list of every wildcard with its reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+VERSION = "2012-10-17"
+Text = pulumi.Input[str]
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One statement of a policy, with addresses of resources."""
+
+    actions: Sequence[str]
+    resources: Sequence[Text]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    effect: str = "Allow"
+
+    def __post_init__(self) -> None:
+        if "*" in self.resources and self.effect == "Allow" and not self.reason:
+            raise ValueError(f"{list(self.actions)} on every resource needs a reason")
+
+    def statement(self) -> dict[str, Any]:
+        """As IAM reads it."""
+        body: dict[str, Any] = {
+            "Effect": self.effect,
+            "Action": sorted(self.actions),
+            "Resource": list(self.resources),
+        }
+        return {**body, "Condition": dict(self.conditions)} if self.conditions else body
+
+
+def document(grants: Iterable[Grant]) -> pulumi.Output[str]:
+    """A policy's JSON."""
+    return pulumi.Output.json_dumps({"Version": VERSION, "Statement": [each.statement() for each in grants]})
+
+
+def trust(service: str, conditions: Mapping[str, Any] | None = None) -> str:
+    """Who may take a role: one AWS service."""
+    statement: dict[str, Any] = {
+        "Effect": "Allow",
+        "Principal": {"Service": service},
+        "Action": "sts:AssumeRole",
+    }
+    if conditions:
+        statement["Condition"] = dict(conditions)
+    return json.dumps({"Version": VERSION, "Statement": [statement]})
+
+
+def from_account(account: str) -> dict[str, Any]:
+    """The condition that a service acts for this account: no confused deputy."""
+    return {"StringEquals": {"aws:SourceAccount": account}}
+
+
+class ServiceRole(pulumi.ComponentResource):
+    """A role of its own for one thing, with one policy that says all it may do."""
+
+    def __init__(
+        self,
+        name: str,
+        service: str,
+        grants: Sequence[Grant],
+        *,
+        conditions: Mapping[str, Any] | None = None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gorggle:policy:ServiceRole", name, None, opts)
+        self.role = aws.iam.Role(
+            f"{name}-role",
+            name=f"{name}-role",
+            assume_role_policy=trust(service, conditions),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.policy = aws.iam.RolePolicy(
+            f"{name}-policy",
+            name="own",
+            role=self.role.name,
+            policy=document(grants),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.arn = self.role.arn
+        self.register_outputs({"arn": self.arn})
+
+
+TRACING = Grant(
+    actions=("xray:PutTraceSegments", "xray:PutTelemetryRecords"),
+    resources=("*",),
+    reason="X-Ray has no resources for these",
+)
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+NETWORK_INTERFACES = Grant(
+    actions=(
+        "ec2:CreateNetworkInterface",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSubnets",
+        "ec2:DeleteNetworkInterface",
+        "ec2:AssignPrivateIpAddresses",
+        "ec2:UnassignPrivateIpAddresses",
+    ),
+    resources=("*",),
+    reason="Lambda checks these on every resource when it connects a function to a network",
+)
+
+
+def log_writing(log_group_arn: Text) -> Grant:
+    """May write to one log group."""
+    return Grant(
+        actions=("logs:CreateLogStream", "logs:PutLogEvents"),
+        resources=[pulumi.Output.concat(log_group_arn, ":*")],
+    )

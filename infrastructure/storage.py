@@ -1,0 +1,220 @@
+"""Buckets and tables: encrypted, private, by TLS only, and emptied by age."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure.naming import Names
+from infrastructure.policy import VERSION
+from infrastructure.settings import StackSettings
+
+UNFINISHED_UPLOAD_DAYS = 1
+OLD_VERSION_DAYS = 7
+
+
+@dataclass(frozen=True)
+class BucketShape:
+    """What one bucket is for.
+
+    ``key_arn`` None: under S3's own key, for what holds nothing private (CloudFront and new instances read it).
+    ``policy_by_owner``: who made the bucket calls ``set_policy`` when it knows the further statements.
+    """
+
+    role: str
+    versioned: bool = False
+    event_bridge: bool = False
+    expire_days: int | None = None
+    key_arn: pulumi.Input[str] | None = None
+    keep: bool = False
+    policy_by_owner: bool = False
+
+
+class Bucket(pulumi.ComponentResource):
+    """One bucket with everything that makes it private."""
+
+    def __init__(
+        self, name: str, names: Names, shape: BucketShape, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("gorggle:storage:Bucket", name, None, opts)
+        self._name, self._shape = name, shape
+        self._child = pulumi.ResourceOptions(parent=self)
+        self.bucket = aws.s3.Bucket(
+            f"{name}-bucket",
+            bucket=names.bucket(shape.role),
+            # A stack that is taken down takes its bucket along only where nothing in it is worth keeping.
+            force_destroy=not shape.keep,
+            tags={"Name": names.bucket(shape.role)},
+            opts=self._child,
+        )
+        self.name, self.arn = self.bucket.bucket, self.bucket.arn
+        self._close()
+        self._encrypt()
+        self._expire()
+        if shape.versioned:
+            aws.s3.BucketVersioning(
+                f"{name}-versioning",
+                bucket=self.name,
+                versioning_configuration={"status": "Enabled"},
+                opts=self._child,
+            )
+        if shape.event_bridge:
+            aws.s3.BucketNotification(f"{name}-events", bucket=self.name, eventbridge=True, opts=self._child)
+        self.register_outputs({"name": self.name})
+
+    def _close(self) -> None:
+        block = aws.s3.BucketPublicAccessBlock(
+            f"{self._name}-private",
+            bucket=self.name,
+            block_public_acls=True,
+            block_public_policy=True,
+            ignore_public_acls=True,
+            restrict_public_buckets=True,
+            opts=self._child,
+        )
+        aws.s3.BucketOwnershipControls(
+            f"{self._name}-owner",
+            bucket=self.name,
+            rule={"object_ownership": "BucketOwnerEnforced"},
+            opts=self._child,
+        )
+        # S3 refuses to change both at once.
+        self._after_block = pulumi.ResourceOptions(parent=self, depends_on=[block])
+        if not self._shape.policy_by_owner:
+            self.set_policy()
+
+    def set_policy(self, *further: Mapping[str, Any]) -> None:
+        """Give the bucket its one policy: TLS only, and the statements that its use needs."""
+        aws.s3.BucketPolicy(
+            f"{self._name}-policy",
+            bucket=self.name,
+            policy=pulumi.Output.all(self.arn, list(further)).apply(
+                lambda known: json.dumps(bucket_policy(known[0], known[1]))
+            ),
+            opts=self._after_block,
+        )
+
+    def _encrypt(self) -> None:
+        own = self._shape.key_arn is not None
+        algorithm: dict[str, Any] = {"sse_algorithm": "aws:kms" if own else "AES256"}
+        if own:
+            algorithm["kms_master_key_id"] = self._shape.key_arn
+        aws.s3.BucketServerSideEncryptionConfiguration(
+            f"{self._name}-encryption",
+            bucket=self.name,
+            # The bucket's own key spares a call to KMS for every object.
+            rules=[{"apply_server_side_encryption_by_default": algorithm, "bucket_key_enabled": own}],
+            opts=self._child,
+        )
+
+    def _expire(self) -> None:
+        rules: list[dict[str, Any]] = [
+            {
+                "id": "unfinished-uploads",
+                "status": "Enabled",
+                "filter": {"prefix": ""},
+                "abort_incomplete_multipart_upload": {"days_after_initiation": UNFINISHED_UPLOAD_DAYS},
+            }
+        ]
+        if self._shape.expire_days is not None:
+            rules.append(
+                {
+                    "id": "age",
+                    "status": "Enabled",
+                    "filter": {"prefix": ""},
+                    "expiration": {"days": self._shape.expire_days},
+                }
+            )
+        if self._shape.versioned:
+            rules.append(
+                {
+                    "id": "old-versions",
+                    "status": "Enabled",
+                    "filter": {"prefix": ""},
+                    "noncurrent_version_expiration": {"noncurrent_days": OLD_VERSION_DAYS},
+                }
+            )
+        aws.s3.BucketLifecycleConfiguration(
+            f"{self._name}-lifecycle", bucket=self.name, rules=rules, opts=self._child
+        )
+
+    def allow_forms_from(self, origin: pulumi.Input[str]) -> None:
+        """Let pages of an origin send to the bucket and read from it, with addresses that were signed for them."""
+        aws.s3.BucketCorsConfiguration(
+            f"{self._name}-origins",
+            bucket=self.name,
+            cors_rules=[
+                {
+                    "allowed_methods": ["POST", "PUT", "GET", "HEAD"],
+                    "allowed_origins": [origin],
+                    "allowed_headers": ["content-type", "x-amz-*"],
+                    "expose_headers": ["ETag"],
+                    "max_age_seconds": 3600,
+                }
+            ],
+            opts=self._child,
+        )
+
+
+def bucket_policy(arn: str, further: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Nobody without TLS; ``further`` statements."""
+    refuse_plain = {
+        "Sid": "TlsOnly",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [arn, f"{arn}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    return {"Version": VERSION, "Statement": [refuse_plain, *further]}
+
+
+class Table(pulumi.ComponentResource):
+    """One table, paid by use."""
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        role: str,
+        shape: Mapping[str, Any],
+        settings: StackSettings,
+        key_arn: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gorggle:storage:Table", name, None, opts)
+        indexes = shape.get("indexes", {})
+        is_record = bool(shape.get("point_in_time_recovery"))
+        self.table = aws.dynamodb.Table(
+            f"{name}-table",
+            name=names.table(role),
+            billing_mode="PAY_PER_REQUEST",
+            hash_key=shape["hash_key"],
+            range_key=shape.get("range_key"),
+            attributes=[{"name": each, "type": "S"} for each in _key_attributes(shape)],
+            global_secondary_indexes=[_index(index, keys) for index, keys in indexes.items()] or None,
+            ttl={"attribute_name": shape["time_to_live"], "enabled": True},
+            point_in_time_recovery={"enabled": is_record},
+            server_side_encryption={"enabled": True, "kms_key_arn": key_arn},
+            deletion_protection_enabled=is_record and settings.deletion_protection,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.name, self.arn = self.table.name, self.table.arn
+        self.register_outputs({"name": self.name})
+
+
+def _key_attributes(shape: Mapping[str, Any]) -> list[str]:
+    keyed = [shape, *shape.get("indexes", {}).values()]
+    return sorted({each[key] for each in keyed for key in ("hash_key", "range_key") if key in each})
+
+
+def _index(name: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    schemas = [{"attribute_name": keys["hash_key"], "key_type": "HASH"}]
+    if "range_key" in keys:
+        schemas.append({"attribute_name": keys["range_key"], "key_type": "RANGE"})
+    return {"name": name, "key_schemas": schemas, "projection_type": keys["projection"]}

@@ -1,0 +1,1 @@
+"""Lets calls with a known API token through."""

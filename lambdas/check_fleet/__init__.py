@@ -1,0 +1,1 @@
+"""Asks the GPU server whether it is ready."""

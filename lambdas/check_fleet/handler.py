@@ -1,0 +1,44 @@
+"""Asks the GPU server whether it is ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gorggle.errors import AuthenticationError, ConfigurationError, DeadlineError, UnavailableError
+
+from lambdas.common.environment import settings
+from lambdas.common.errors import AwsUnavailableError, FleetLateError
+from lambdas.common.events import is_past
+from lambdas.common.observation import logger, task
+from lambdas.common.server import server_client
+
+RAISES = (FleetLateError, AuthenticationError, ConfigurationError, AwsUnavailableError)
+
+# One look; the state machine asks again.
+LOOK_S = 8.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    server_address: str
+    server_name: str
+    server_client_secret: str
+
+
+@task
+def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    """Give what ``wake_fleet`` gave, with ``is_ready`` as it is now."""
+    chosen, waiting = settings(Settings), event["fleet"]
+    client = server_client(chosen.server_address, chosen.server_name, chosen.server_client_secret)
+    try:
+        with client:
+            info = client.wait_until_ready(LOOK_S)
+    except (UnavailableError, DeadlineError) as error:
+        if is_past(waiting["deadline"]):
+            raise FleetLateError(f"no GPU server was ready in the time it was given: {error}") from error
+        return {**waiting, "is_ready": False}
+    logger.info("the server is ready", version=info.version, streams=info.capacity.active_streams)
+    return {**waiting, "is_ready": True}

@@ -1,0 +1,1 @@
+"""Tells whether the API answers."""

@@ -1,0 +1,1 @@
+"""Tells whether the face detection is done."""

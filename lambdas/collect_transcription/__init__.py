@@ -1,0 +1,1 @@
+"""Tells whether the transcription is done."""

@@ -1,0 +1,1 @@
+"""Makes a job and an address to send its video to."""

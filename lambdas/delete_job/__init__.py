@@ -1,0 +1,1 @@
+"""Stops a job and deletes what it has."""

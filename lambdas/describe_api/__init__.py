@@ -1,0 +1,1 @@
+"""Gives the API's OpenAPI document."""

@@ -1,0 +1,52 @@
+"""Marks the job done, with what it cost, tells subscribers, gives its place to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lambdas.common.costs import actual, prices
+from lambdas.common.ending import Ending
+from lambdas.common.environment import settings
+from lambdas.common.errors import AwsUnavailableError
+from lambdas.common.events import JobEvent
+from lambdas.common.jobs import JobTable
+from lambdas.common.observation import count, task
+from lambdas.common.places import Places
+
+RAISES = (AwsUnavailableError,)
+
+# A function that reads a window waits for the GPU with this much memory.
+READER_GB = 1.5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    jobs_table: str
+    state_machine_arn: str
+    max_jobs: int
+    poll_s: int
+    jobs_topic: str
+    prices: str
+
+
+@task
+def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    """End the job well."""
+    job, chosen, result = JobEvent.of(event), settings(Settings), event["result"]
+    table = JobTable(chosen.jobs_table)
+    places = Places(table, chosen.state_machine_arn, chosen.max_jobs, chosen.poll_s)
+    amounts = result["measured"]
+    unit = prices(chosen.prices)
+    values = {
+        "result_version": 1,
+        "versions": result["versions"],
+        "sources": result["sources"],
+        "is_degraded": result["is_degraded"],
+        "cost": actual({**amounts, "lambda_gb_s": amounts["gpu_s"] * READER_GB}, unit),
+    }
+    if Ending(table, places, chosen.jobs_topic).done(job.job_id, job.attempt, values):
+        count("DoneJobs")
+    return {"job_id": job.job_id, "state": "done"}

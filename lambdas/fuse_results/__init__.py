@@ -1,0 +1,1 @@
+"""Makes one result of all sources."""

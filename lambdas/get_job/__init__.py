@@ -1,0 +1,1 @@
+"""Tells how far a job is."""

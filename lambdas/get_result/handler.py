@@ -1,0 +1,82 @@
+"""Gives a result: its address for a while, or, where it is small and asked for, itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from lambdas.common import aws, jobs, objects
+from lambdas.common.environment import settings
+from lambdas.common.http import MAX_BODY_BYTES, Request, Response, bad_request, conflict, not_found, route
+from lambdas.common.jobs import JobTable
+from lambdas.common.ownership import job_of
+from lambdas.common.publishing import FORMS, Form
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    jobs_table: str
+    results_bucket: str
+    result_link_s: int
+
+
+@route
+def handler(request: Request) -> Response:
+    """Answer ``GET /jobs/{job_id}/result?format=vtt&version=2&inline=true``."""
+    chosen = settings(Settings)
+    job = job_of(request, JobTable(chosen.jobs_table))
+    if job["state"] != jobs.DONE:
+        raise conflict(_why_not(job))
+    form, folder = _form(request.query), _folder(request.query, job)
+    key = objects.result_key(job["job_id"], folder, form.extension)
+    if request.query.get("inline", "false").lower() == "true":
+        return _inline(chosen.results_bucket, key, form)
+    stem = str(job.get("name", "video")).rpartition(".")[0] or "video"
+    address = aws.client("s3").generate_presigned_url(
+        "get_object",
+        Params={
+            "Bucket": chosen.results_bucket,
+            "Key": key,
+            "ResponseContentType": form.content_type,
+            "ResponseContentDisposition": f'inline; filename="{stem}.{form.extension}"',
+        },
+        ExpiresIn=chosen.result_link_s,
+    )
+    return Response(HTTPStatus.FOUND, headers={"location": address})
+
+
+def _inline(bucket: str, key: str, form: Form) -> Response:
+    s3 = aws.client("s3")
+    if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] > MAX_BODY_BYTES:
+        raise conflict("the result is too large to be sent inline: leave `inline` out and follow the address")
+    text = s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+    return Response(body=text, content_type=form.content_type)
+
+
+def _form(query: Mapping[str, str]) -> Form:
+    name = query.get("format", "json")
+    if name not in FORMS:
+        raise bad_request(f"format is {name!r}: expected one of {', '.join(FORMS)}")
+    return FORMS[name]
+
+
+def _folder(query: Mapping[str, str], job: Mapping[str, Any]) -> str:
+    """Where the version lies that is asked for; the latest where none is."""
+    latest = int(job["result_version"])
+    text = query.get("version", str(latest))
+    if not text.isdecimal() or int(text) < 1:
+        raise bad_request(f"version is {text!r}: expected a whole number, 1 or more")
+    if int(text) > latest:
+        raise not_found(f"there is no version {text}: the latest is {latest}")
+    folder: str = next(one["folder"] for one in job["versions"] if one["version"] == int(text))
+    return folder
+
+
+def _why_not(job: Mapping[str, Any]) -> str:
+    if job["state"] == jobs.FAILED:
+        return f"the job failed, there is no result: {job.get('failure', {}).get('reason', 'no reason is known')}"
+    return f"the job is {job['state']}: ask again when it is done"

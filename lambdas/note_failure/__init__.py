@@ -1,0 +1,1 @@
+"""Keeps why a source is lost."""

@@ -1,0 +1,1 @@
+"""Reads one window of the video."""

@@ -1,0 +1,45 @@
+"""Runs a failed job again, as another attempt with files of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from lambdas.common import jobs
+from lambdas.common.environment import settings
+from lambdas.common.http import Request, Response, conflict, route
+from lambdas.common.jobs import JobTable, description
+from lambdas.common.ownership import job_of
+from lambdas.common.places import Places
+
+MAX_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    jobs_table: str
+    state_machine_arn: str
+    max_jobs: int
+    poll_s: int
+
+
+@route
+def handler(request: Request) -> Response:
+    """Answer ``POST /jobs/{job_id}/retry``."""
+    chosen = settings(Settings)
+    table = JobTable(chosen.jobs_table)
+    job = job_of(request, table)
+    if job["state"] != jobs.FAILED:
+        raise conflict(f"the job is {job['state']}: only a failed one can run again")
+    attempt = int(job["attempt"]) + 1
+    if attempt > MAX_ATTEMPTS:
+        raise conflict(f"the job has failed {MAX_ATTEMPTS} times: send the video anew")
+    values = {"state": jobs.WAITING, "stage": "waiting", "attempt": attempt, "windows": {}}
+    if not table.change(job["job_id"], values, only_in=(jobs.FAILED,), expecting={"attempt": attempt - 1}):
+        raise conflict("the job was started again meanwhile")
+    again = table.get(job["job_id"])
+    assert again is not None, "it was there a moment ago"
+    Places(table, chosen.state_machine_arn, chosen.max_jobs, chosen.poll_s).start_waiting(also=again)
+    return Response(HTTPStatus.ACCEPTED, description(table.get(job["job_id"]) or again))

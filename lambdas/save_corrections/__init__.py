@@ -1,0 +1,1 @@
+"""Keeps a corrected result as a new version."""

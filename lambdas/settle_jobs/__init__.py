@@ -1,0 +1,1 @@
+"""Ends jobs whose execution ended without saying so."""

@@ -1,0 +1,1 @@
+"""Starts face detection on the video."""

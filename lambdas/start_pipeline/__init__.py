@@ -1,0 +1,1 @@
+"""Makes an uploaded object a job."""

@@ -1,0 +1,1 @@
+"""Starts Amazon Transcribe on the sound."""

@@ -1,0 +1,1 @@
+"""Asks for GPU instances if there are none."""

@@ -1,0 +1,46 @@
+"""``python -m local_aws``: an AWS on this machine, until standard input closes. Tells its addresses as a line of JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+from local_aws import packages
+from local_aws.machine import Machine, MachineSettings
+
+
+def main() -> None:
+    """Run the machine."""
+    parser = argparse.ArgumentParser(prog="python -m local_aws", description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "gorggle-local-aws")
+    parser.add_argument("--truth", type=Path, action="append", default=[], help="folder of clips' truths")
+    parser.add_argument("--aws-port", type=int, default=0)
+    parser.add_argument("--api-port", type=int, default=0)
+    parser.add_argument("--time-scale", type=float, default=1.0, help="of the state machine's retries")
+    given = parser.parse_args()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    machine = Machine(
+        MachineSettings(given.cache, tuple(given.truth), given.aws_port, given.api_port, given.time_scale)
+    )
+    machine.start()
+    told = {
+        "endpoint_url": machine.endpoint_url,
+        "api_url": machine.api_url,
+        "interpreter": packages.interpreter(),
+    }
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+    try:
+        sys.stdin.read()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        machine.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""HTTP APIs answered: routes and authorizers as they stand in API Gateway's table, functions called with payload 2.0.
+
+moto keeps HTTP APIs but answers no call to one. Not emulated: stages, throttling, the checks of a JWT's signature.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from moto.apigatewayv2.models import apigatewayv2_backends
+
+Call = Callable[[str, dict[str, Any]], Any]
+_FUNCTION = re.compile(r"functions/(arn:[^/]+)/invocations|(arn:aws[a-z-]*:lambda:.+)")
+# Paths below this are not the API's but this machine's.
+CONTROL = "/_local/"
+
+
+class HttpApi:
+    """The calls to the HTTP APIs of one account and region."""
+
+    def __init__(self, account: str, region: str, call: Call) -> None:
+        self._backend = apigatewayv2_backends[account][region]
+        self._call = call
+
+    def answer(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, source: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Answer a call: status, headers, body."""
+        address = urlsplit(target)
+        found = self._route(method, address.path)
+        if found is None:
+            return 404, {"content-type": "application/json"}, b'{"message":"Not Found"}'
+        api, route, parameters = found
+        event = _event(method, address, headers, body, source, route.route_key, parameters)
+        refusal = self._authorized(api, route, event)
+        if refusal is not None:
+            return refusal, {"content-type": "application/json"}, b'{"message":"Unauthorized"}'
+        integration = api.integrations[route.target.rpartition("/")[2]]
+        return _reply(self._call(_function(integration.integration_uri), event))
+
+    def _route(self, method: str, path: str) -> tuple[Any, Any, dict[str, str]] | None:
+        for api in self._backend.apis.values():
+            for route in sorted(api.routes.values(), key=lambda one: one.route_key.count("{")):
+                wanted, _, pattern = route.route_key.partition(" ")
+                match = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern), path)
+                if match and wanted in (method, "ANY"):
+                    return api, route, {name: unquote(value) for name, value in match.groupdict().items()}
+        return None
+
+    def _authorized(self, api: Any, route: Any, event: dict[str, Any]) -> int | None:
+        """Put who calls into the event; or the status to refuse with."""
+        if route.authorization_type in (None, "", "NONE"):
+            return None
+        header = event["headers"].get("authorization")
+        if not header:
+            return 401
+        authorizer = api.authorizers[route.authorizer_id]
+        if route.authorization_type == "JWT":
+            event["requestContext"]["authorizer"] = {"jwt": {"claims": _claims(header), "scopes": None}}
+            return None
+        question = {**event, "type": "REQUEST", "routeArn": "arn:local", "identitySource": [header]}
+        answer = self._call(_function(authorizer.authorizer_uri), question)
+        if not isinstance(answer, dict) or not answer.get("isAuthorized"):
+            return 403
+        event["requestContext"]["authorizer"] = {"lambda": answer.get("context") or {}}
+        return None
+
+
+def serve(port: int, api: HttpApi, control: Callable[[str, bytes], Any]) -> ThreadingHTTPServer:
+    """Make a server of it; the caller runs it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.path.startswith(CONTROL):
+                status, headers = 200, {"content-type": "application/json"}
+                content = json.dumps(control(self.path.removeprefix(CONTROL), body)).encode()
+            else:
+                given = {name.lower(): value for name, value in self.headers.items()}
+                status, headers, content = api.answer(
+                    self.command, self.path, given, body, self.client_address[0]
+                )
+            self.send_response(status)
+            for name, value in {**headers, "content-length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = _serve  # noqa: N815 - the base class's names
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing: the functions log themselves."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    return server
+
+
+def _event(
+    method: str,
+    address: Any,
+    headers: Mapping[str, str],
+    body: bytes,
+    source: str,
+    route_key: str,
+    parameters: dict[str, str],
+) -> dict[str, Any]:
+    try:
+        text, is_base64 = body.decode(), False
+    except UnicodeDecodeError:
+        text, is_base64 = base64.b64encode(body).decode(), True
+    query = dict(parse_qsl(address.query, keep_blank_values=True))
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": route_key,
+        "rawPath": address.path,
+        "rawQueryString": address.query,
+        "headers": dict(headers),
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "local",
+            "domainName": headers.get("host", "localhost"),
+            "http": {
+                "method": method,
+                "path": address.path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": source,
+                "userAgent": headers.get("user-agent", ""),
+            },
+            "requestId": str(uuid.uuid4()),
+            "routeKey": route_key,
+            "stage": "$default",
+            "timeEpoch": int(time.time() * 1000),
+        },
+        "isBase64Encoded": is_base64,
+    }
+    if query:
+        event["queryStringParameters"] = query
+    if parameters:
+        event["pathParameters"] = parameters
+    if text:
+        event["body"] = text
+    return event
+
+
+def _reply(answer: Any) -> tuple[int, dict[str, str], bytes]:
+    if not isinstance(answer, dict) or "statusCode" not in answer:
+        return 500, {"content-type": "application/json"}, b'{"message":"Internal Server Error"}'
+    content = answer.get("body") or ""
+    raw = base64.b64decode(content) if answer.get("isBase64Encoded") else content.encode()
+    return (
+        int(answer["statusCode"]),
+        {k.lower(): str(v) for k, v in (answer.get("headers") or {}).items()},
+        raw,
+    )
+
+
+def _function(uri: str) -> str:
+    match = _FUNCTION.search(uri)
+    if match is None:
+        raise ValueError(f"{uri} is no function: expected a Lambda's ARN")
+    return match[1] or match[2]
+
+
+def _claims(header: str) -> dict[str, Any]:
+    """A JWT's claims; its signature is not looked at here."""
+    payload = header.rpartition(" ")[2].split(".")[1]
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return claims

@@ -1,0 +1,132 @@
+"""The functions' packages for this machine: code as on AWS, dependencies from this environment's own distributions.
+
+On AWS the layers hold wheels for Lambda's Python and glibc. Here they hold the same distributions as they are installed
+beside this file, for this interpreter; which one that is, ``interpreter`` says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# What each layer holds; further distributions that these need are in none of them but in the runtime.
+LAYERS = {
+    "base": ("aws-lambda-powertools", "aws-xray-sdk", "wrapt", "typing_extensions", "jmespath", "PyYAML"),
+    "media": ("grpcio", "protobuf", "av", "numpy", "typing_extensions"),
+    "certificates": ("cryptography", "cffi", "pycparser"),
+}
+# What Lambda's own Python runtime brings.
+RUNTIME = (
+    *("awslambdaric", "simplejson", "snapshot-restore-py"),
+    *("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"),
+)
+# A zip's own dates and modes, so that the same content is the same file.
+_DATE = (1980, 1, 1, 0, 0, 0)
+_LEFT_OUT = (
+    "__pycache__",
+    ".pyc",
+    ".pyi",
+    "/tests/",
+    "/include/",
+    ".dist-info/RECORD",
+    ".dist-info/direct_url.json",
+)
+
+
+def interpreter() -> str:
+    """What the packages are made for."""
+    return f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor} of this machine"
+
+
+def code_zip(target: Path) -> Path:
+    """The functions' code: ``lambdas``, and the SDK that some of them speak to the server with."""
+    sources = [
+        *_tree(ROOT / "lambdas", Path("lambdas")),
+        *_tree(ROOT / "clients" / "python" / "gorggle", Path("gorggle")),
+    ]
+    return _zipped(sources, target)
+
+
+def layer_zip(layer: str, target: Path) -> Path:
+    """A layer of this environment's distributions, below ``python/`` as Lambda wants it."""
+    sources = [(path, Path("python") / name) for path, name in _distributions(LAYERS[layer])]
+    return _zipped(sources, target)
+
+
+def runtime_folder(cache: Path) -> Path:
+    """A folder with what Lambda's runtime brings; nothing else of this environment can be imported from it."""
+    files = list(_distributions(RUNTIME))
+    folder = cache / f"runtime-{_digest(files)}"
+    if not folder.exists():
+        draft = folder.with_name(f"{folder.name}.{os.getpid()}")
+        for path, name in files:
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, draft / name)
+        _settled(draft, folder)
+    return folder
+
+
+def unzipped(content: bytes, cache: Path) -> Path:
+    """A zip's content in a folder, made once for each content."""
+    folder = cache / f"zip-{hashlib.sha256(content).hexdigest()[:32]}"
+    if not folder.exists():
+        draft = folder.with_name(f"{folder.name}.{os.getpid()}")
+        archive = draft.with_suffix(".zip")
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        archive.write_bytes(content)
+        with zipfile.ZipFile(archive) as opened:
+            opened.extractall(draft)
+        archive.unlink()
+        _settled(draft, folder)
+    return folder
+
+
+def _settled(draft: Path, folder: Path) -> None:
+    try:
+        draft.rename(folder)
+    except OSError:
+        # Another process was quicker; it has made the same.
+        shutil.rmtree(draft)
+
+
+def _tree(folder: Path, below: Path) -> Iterator[tuple[Path, Path]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not _is_left_out(path.as_posix()):
+            yield path, below / path.relative_to(folder)
+
+
+def _distributions(names: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+    for name in names:
+        for file in metadata.files(name) or []:
+            path = Path(str(file.locate()))
+            # Scripts lie outside of the packages' folder; nothing imports them.
+            if file.parts[0] != ".." and path.is_file() and not _is_left_out(path.as_posix()):
+                yield path, Path(*file.parts)
+
+
+def _is_left_out(path: str) -> bool:
+    return any(part in path for part in _LEFT_OUT)
+
+
+def _zipped(sources: Sequence[tuple[Path, Path]], target: Path) -> Path:
+    draft = target.with_name(f"{target.name}.{os.getpid()}")
+    # Not compressed: it goes nowhere but into this machine's memory.
+    with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
+        for path, name in sorted(sources, key=lambda source: source[1].as_posix()):
+            entry = zipfile.ZipInfo(name.as_posix(), _DATE)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, path.read_bytes())
+    draft.rename(target)
+    return target
+
+
+def _digest(files: Sequence[tuple[Path, Path]]) -> str:
+    told = "\n".join(f"{name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path, name in files)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]

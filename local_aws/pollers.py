@@ -1,0 +1,83 @@
+"""Event source mappings from SQS: takes messages from queues and calls functions with them, as Lambda does on AWS."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from typing import Any
+
+from moto.awslambda.models import lambda_backends
+
+POLL_S = 0.05
+
+
+class Pollers:
+    """One thread that serves every enabled mapping."""
+
+    def __init__(self, account: str, region: str, sqs: Any, functions: Any) -> None:
+        self._backend = lambda_backends[account][region]
+        self._region = region
+        self._sqs = sqs
+        self._functions = functions
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin to poll."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._is_over.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._is_over.wait(POLL_S):
+            for mapping in self._backend.list_event_source_mappings("", ""):
+                if mapping.enabled and ":sqs:" in mapping.event_source_arn:
+                    # A queue that is being deleted is no reason to end.
+                    with contextlib.suppress(Exception):
+                        self._take(mapping)
+
+    def _take(self, mapping: Any) -> None:
+        name = mapping.event_source_arn.rpartition(":")[2]
+        url = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        answer = self._sqs.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=min(10, mapping.batch_size), AttributeNames=["All"]
+        )
+        messages = answer.get("Messages", [])
+        if messages:
+            failed = self._failed(mapping, messages)
+            for message in messages:
+                if message["MessageId"] not in failed:
+                    self._sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
+    def _failed(self, mapping: Any, messages: list[dict[str, Any]]) -> set[str]:
+        """The messages that are to come again when their visibility timeout is over."""
+        everything = {message["MessageId"] for message in messages}
+        event = {"Records": [self._record(mapping, message) for message in messages]}
+        answer = self._functions.invoke(FunctionName=mapping.function_arn, Payload=json.dumps(event))
+        if answer.get("FunctionError"):
+            return everything
+        reply = json.loads(answer["Payload"].read() or b"null")
+        if not isinstance(reply, dict):
+            return set()
+        return {item["itemIdentifier"] for item in reply.get("batchItemFailures", [])}
+
+    def _record(self, mapping: Any, message: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "messageId": message["MessageId"],
+            "receiptHandle": message["ReceiptHandle"],
+            "body": message["Body"],
+            "attributes": {
+                **message.get("Attributes", {}),
+                "SentTimestamp": str(int(time.time() * 1000)),
+            },
+            "messageAttributes": {},
+            "md5OfBody": message["MD5OfBody"],
+            "eventSource": "aws:sqs",
+            "eventSourceARN": mapping.event_source_arn,
+            "awsRegion": self._region,
+        }

@@ -1,0 +1,30 @@
+"""One server and one pipeline for all tests of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, certificates, running_pipeline
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return certificates(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def server(keys: Certificates) -> Iterator[GpuServer]:
+    server = GpuServer(keys)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def pipeline(
+    tmp_path_factory: pytest.TempPathFactory, server: GpuServer, keys: Certificates
+) -> Iterator[Pipeline]:
+    with running_pipeline(tmp_path_factory.mktemp("aws"), server, keys, time_scale=0.1) as pipeline:
+        yield pipeline

@@ -1,0 +1,236 @@
+"""A pipeline on the local AWS with a real server behind it: started, used as a person would, and broken to order."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+import trustme
+
+from local_aws.stack import Server, Stack, made
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+DEMO = EXAMPLES / "demo.mp4"
+TOKEN = "a-token-for-tests"
+SERVER_NAME = "gorggle.internal"
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Both sides of mutual TLS, as files."""
+
+    ca: Path
+    server: Path
+    server_key: Path
+    client: Path
+    client_key: Path
+
+
+def certificates(folder: Path) -> Certificates:
+    ca = trustme.CA()
+    server, client = ca.issue_cert(SERVER_NAME), ca.issue_cert("lambda.gorggle.internal")
+    paths = Certificates(*(folder / name for name in ("ca.pem", "s.pem", "s.key", "c.pem", "c.key")))
+    ca.cert_pem.write_to_path(paths.ca)
+    server.cert_chain_pems[0].write_to_path(paths.server)
+    server.private_key_pem.write_to_path(paths.server_key)
+    client.cert_chain_pems[0].write_to_path(paths.client)
+    client.private_key_pem.write_to_path(paths.client_key)
+    return paths
+
+
+class GpuServer:
+    """``gorggle serve`` with mutual TLS in a process of its own; it keeps its port when it starts again."""
+
+    def __init__(self, keys: Certificates, port: int = 0) -> None:
+        self._keys = keys
+        self.port = port
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, *, wait: bool = True) -> None:
+        command = [sys.executable, "-m", "gorggle", "serve", "--announce", "--until-stdin-closes"]
+        command += ["--listen", f"127.0.0.1:{self.port}", "--threads", "1", "--shutdown-grace-s", "1"]
+        command += ["--tls-certificate", self._keys.server, "--tls-key", self._keys.server_key]
+        command += ["--tls-client-ca", self._keys.ca]
+        self._process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        self.port = int(json.loads(line)["listening"].rpartition(":")[2])
+
+    def kill(self) -> None:
+        """End it at once, as a spot instance may."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Let it give no sign of life, with its connections open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def local_aws(time_scale: float = 1.0, truths: Path = EXAMPLES) -> Iterator[dict[str, str]]:
+    """An AWS in a process of its own; its addresses."""
+    command = [sys.executable, "-m", "local_aws", "--truth", str(truths), "--time-scale", str(time_scale)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+@dataclass
+class Pipeline:
+    """The pipeline as a caller of its API sees it, and as a test looks behind it."""
+
+    api_url: str
+    stack: Stack
+    server: GpuServer
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def call(self, method: str, path: str, *, token: str | None = TOKEN, **further: Any) -> requests.Response:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        headers |= further.pop("headers", {})
+        return self.session.request(
+            method, self.api_url + path, headers=headers, allow_redirects=False, timeout=60, **further
+        )
+
+    def ask_for_upload(self, name: str = "demo.mp4", **options: str) -> dict[str, Any]:
+        body = {"name": name, "content_type": "video/mp4", "options": options}
+        answer = self.call("POST", "/uploads", json=body)
+        assert answer.status_code == 201, answer.text
+        asked: dict[str, Any] = answer.json()
+        return asked
+
+    def send(self, upload: dict[str, Any], content: bytes) -> None:
+        answer = requests.post(
+            upload["upload"]["url"], data=upload["upload"]["fields"], files={"file": content}, timeout=60
+        )
+        assert answer.status_code in (200, 204), answer.text
+
+    def upload(self, path: Path = DEMO, **options: str) -> str:
+        """Send a video as a browser would; the job's name."""
+        asked = self.ask_for_upload(path.name, **options)
+        self.send(asked, path.read_bytes())
+        return str(asked["job_id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        answer = self.call("GET", f"/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def ended(self, job_id: str, timeout_s: float = 300.0) -> dict[str, Any]:
+        """The job, once it is done or failed."""
+        end = time.monotonic() + timeout_s
+        while (job := self.job(job_id))["state"] not in ("done", "failed"):
+            assert time.monotonic() < end, f"the job is still {job}\n{self.told()}"
+            time.sleep(0.2)
+        return job
+
+    def result(self, job_id: str) -> dict[str, Any]:
+        answer = self.call("GET", f"/jobs/{job_id}/result?inline=true")
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def order(self, *faults: dict[str, Any]) -> None:
+        """Order faults; without any, forget those that are left."""
+        requests.post(f"{self.api_url}/_local/faults", json=list(faults), timeout=10)
+
+    def invocations(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = requests.get(f"{self.api_url}/_local/logs", timeout=10).json()
+        return found
+
+    def told(self) -> str:
+        """The last words of functions that failed, for a test that fails."""
+        failed = [entry for entry in self.invocations() if entry["is_error"]][-3:]
+        return "\n".join(f"{e['function']}: {e['payload']}\n" + "\n".join(e["log"][-8:]) for e in failed)
+
+    def work(self, job_id: str) -> list[str]:
+        """The names of what a job has in the results bucket."""
+        pages = self.stack.client("s3").list_objects_v2(
+            Bucket=self.stack["bucket:results"], Prefix=f"jobs/{job_id}/"
+        )
+        return [found["Key"].removeprefix(f"jobs/{job_id}/") for found in pages.get("Contents", [])]
+
+    def item(self, job_id: str) -> dict[str, Any]:
+        """The job as it lies in DynamoDB."""
+        answer = self.stack.client("dynamodb").get_item(
+            TableName=self.stack["table:jobs"], Key={"job_id": {"S": job_id}}, ConsistentRead=True
+        )
+        found: dict[str, Any] = answer["Item"]
+        return found
+
+    def executions(self) -> list[dict[str, Any]]:
+        answer = self.stack.client("stepfunctions").list_executions(
+            stateMachineArn=self.stack["state_machine"]
+        )
+        found: list[dict[str, Any]] = answer["executions"]
+        return found
+
+
+@contextlib.contextmanager
+def running_pipeline(
+    folder: Path, server: GpuServer, keys: Certificates, *, time_scale: float = 1.0, **settings: Any
+) -> Iterator[Pipeline]:
+    """A local AWS with the pipeline on it."""
+    with local_aws(time_scale) as addresses:
+        stack = made(
+            addresses["endpoint_url"],
+            Server(
+                f"127.0.0.1:{server.port}",
+                SERVER_NAME,
+                keys.ca.read_text(),
+                keys.client.read_text(),
+                keys.client_key.read_text(),
+            ),
+            {"ada": hashlib.sha256(TOKEN.encode()).hexdigest()},
+            {"poll_s": 1, **settings},
+        )
+        yield Pipeline(addresses["api_url"], stack, server)
+
+
+def spoken(truth: Path = EXAMPLES / "demo.json") -> list[str]:
+    """The words that are said in a clip, by its truth."""
+    sentences = json.loads(truth.read_text())["sentences"]
+    return [word for sentence in sentences for word in sentence["text"].split()]
+
+
+def words(result: dict[str, Any]) -> list[str]:
+    return [word["text"] for segment in result["segments"] for word in segment["words"]]

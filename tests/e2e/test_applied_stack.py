@@ -1,0 +1,119 @@
+"""The stack that ``pulumi up`` builds, created on the local AWS, with its own certificates and tokens, and used.
+
+Functions and layers are this machine's (see ``local_aws.packages``); the secrets come of the stack's own rotation, and
+the server and the functions know each other by nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from infrastructure.packaging import archive, building
+from local_aws import packages
+from local_aws.stack import Stack
+from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, local_aws, spoken, words
+
+pytestmark = pytest.mark.timeout(1200)
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {"soundEngine": "server", "facesEngine": "server", "pollS": 5}
+
+
+@dataclass
+class AppliedPipeline(Pipeline):
+    """Called with the operator's own token."""
+
+    token: str = ""
+
+    def call(
+        self, method: str, path: str, *, token: str | None = "operator", **further: Any
+    ) -> requests.Response:
+        return super().call(method, path, token=self.token if token == "operator" else token, **further)
+
+
+def made_packages(folder: Path) -> Path:
+    """This machine's packages, listed as ``local_aws.apply`` reads them."""
+    code = packages.code_zip(folder / "code.zip")
+    operations = archive.write(folder / "operations.zip", building._operations(ROOT)).path
+    layers = {name: packages.layer_zip(name, folder / f"{name}.zip") for name in packages.LAYERS}
+    server = folder / "server.zip"
+    with zipfile.ZipFile(server, "w") as empty:
+        empty.writestr("bundle", "the server of this test runs from the working tree")
+    listed = {
+        "code": {"thin": str(code), "full": str(code), "operations": str(operations)},
+        "layers": {name: str(path) for name, path in layers.items()},
+        "server": str(server),
+    }
+    path = folder / "packages.json"
+    path.write_text(json.dumps(listed))
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def kept_certificates(stack: Stack, folder: Path) -> Certificates:
+    """What the rotation put into the secrets, as files."""
+    found = {}
+    for role in ("server_certificate", "server_client"):
+        answer = stack.client("secretsmanager").get_secret_value(
+            SecretId=f"gorggle-local/{role}", VersionStage="AWSCURRENT"
+        )
+        for name, text in json.loads(answer["SecretString"]).items():
+            found[f"{role}.{name}"] = folder / f"{role}.{name}.pem"
+            found[f"{role}.{name}"].write_text(text)
+    names = ("server_certificate.ca", "server_certificate.certificate", "server_certificate.key")
+    return Certificates(*(found[name] for name in (*names, "server_client.certificate", "server_client.key")))
+
+
+@pytest.fixture(scope="module")
+def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppliedPipeline]:
+    folder, port = tmp_path_factory.mktemp("applied"), free_port()
+    with local_aws(time_scale=0.1) as addresses:
+        command = [sys.executable, "-m", "local_aws.apply", "--endpoint", addresses["endpoint_url"]]
+        command += ["--packages", str(made_packages(folder)), "--settings", json.dumps(SETTINGS)]
+        command += ["--variables", json.dumps({"SERVER_ADDRESS": f"127.0.0.1:{port}"})]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        stack = Stack(addresses["endpoint_url"], "gorggle-local")
+        secrets = stack.client("secretsmanager")
+        token = secrets.get_secret_value(SecretId="gorggle-local/operator_token", VersionStage="AWSCURRENT")
+        server = GpuServer(kept_certificates(stack, folder), port)
+        server.start()
+        yield AppliedPipeline(
+            addresses["api_url"], stack, server, token=json.loads(token["SecretString"])["token"]
+        )
+        server.kill()
+
+
+def test_a_clip_is_read_by_the_stack_that_pulumi_builds(applied: AppliedPipeline) -> None:
+    job_id = applied.upload(lips="av", sound="server", faces="server")
+    job = applied.ended(job_id, timeout_s=600)
+    assert job["state"] == "done", (job, applied.told())
+    assert job["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
+    found = words(applied.result(job_id))
+    assert len(set(found) & set(spoken())) >= 0.8 * len(set(spoken()))
+
+
+def test_the_pipeline_woke_the_fleet(applied: AppliedPipeline) -> None:
+    (group,) = applied.stack.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert group["DesiredCapacity"] == 1
+
+
+def test_nobody_calls_without_a_token(applied: AppliedPipeline) -> None:
+    assert applied.call("GET", "/jobs", token=None).status_code == 401
+    assert applied.call("GET", "/jobs", token="a-guess").status_code in (401, 403)
+    assert applied.call("GET", "/health", token=None).status_code == 200

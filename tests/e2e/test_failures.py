@@ -1,0 +1,396 @@
+"""What may go wrong on the way, made to go wrong: the job ends, says what is lost, and gives its place back."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.pipeline import (
+    DEMO,
+    ROOT,
+    Certificates,
+    GpuServer,
+    Pipeline,
+    running_pipeline,
+    spoken,
+    words,
+)
+
+pytestmark = pytest.mark.timeout(600)
+
+MANIFEST = tomllib.loads((ROOT / "lambdas" / "functions.toml").read_text())
+CALLED = [
+    name
+    for name in MANIFEST["state_machine"]["calls"]
+    if name not in ("note_failure", "fail_job", "read_sound")
+]
+ALL_SOURCES = {"lips": "av", "sound": "transcribe", "faces": "rekognition"}
+QUICK = {"lips": "none", "sound": "transcribe", "faces": "none"}
+
+
+@pytest.fixture(scope="module")
+def own_server(keys: Certificates) -> Iterator[GpuServer]:
+    """A server that is killed, frozen and started again."""
+    server = GpuServer(keys)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def pipeline(
+    tmp_path_factory: pytest.TempPathFactory, own_server: GpuServer, keys: Certificates
+) -> Iterator[Pipeline]:
+    folder = tmp_path_factory.mktemp("aws")
+    settings = {"stall_s": 25, "fleet_start_s": 45, "max_jobs": 2, "window_s": 9}
+    with running_pipeline(folder, own_server, keys, time_scale=0.2, **settings) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture(autouse=True)
+def no_faults_are_left(pipeline: Pipeline) -> Iterator[None]:
+    yield
+    pipeline.order()
+
+
+def everywhere(kind: str, **further: Any) -> list[dict[str, Any]]:
+    return [{"function": f"-{name}", "kind": kind, **further} for name in CALLED]
+
+
+def failures_of(result: dict[str, Any], source: str) -> list[str]:
+    return [failure["reason"] for failure in result["sources"][source]["failures"]]
+
+
+def ended_well(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
+    job = pipeline.ended(job_id)
+    assert job["state"] == "done", (job, pipeline.told())
+    return pipeline.result(job_id)
+
+
+def ended_whole(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
+    """Well, and nothing is lost."""
+    result = ended_well(pipeline, job_id)
+    assert not result["is_degraded"], (result["sources"], pipeline.told())
+    return result
+
+
+# ------------------------------------------------------------------------------------------------------- the functions
+
+
+def test_every_function_called_twice_gives_one_result(pipeline: Pipeline) -> None:
+    pipeline.order(*everywhere("twice"), {"function": "-start_pipeline", "kind": "twice"})
+    before = len(pipeline.executions())
+    job_id = pipeline.upload(**ALL_SOURCES)
+    result = ended_whole(pipeline, job_id)
+    assert set(spoken()) <= set(words(result))
+    assert len(pipeline.executions()) == before + 1
+
+
+def test_every_function_that_times_out_once_is_called_again(pipeline: Pipeline) -> None:
+    pipeline.order(*everywhere("timeout", after_s=0.01))
+    ended_whole(pipeline, pipeline.upload(**ALL_SOURCES))
+
+
+def test_every_function_whose_process_dies_once_is_called_again(pipeline: Pipeline) -> None:
+    pipeline.order(*everywhere("exit", after_s=0.001))
+    ended_whole(pipeline, pipeline.upload(**ALL_SOURCES))
+
+
+def test_lambda_itself_failing_for_a_while_costs_nothing(pipeline: Pipeline) -> None:
+    pipeline.order(*everywhere("unreachable", times=2))
+    ended_whole(pipeline, pipeline.upload(**ALL_SOURCES))
+
+
+@pytest.mark.parametrize("function", ["start_transcription", "collect_transcription"])
+def test_the_loss_of_the_sound_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
+    pipeline.order(
+        {"function": f"-{function}", "kind": "error", "error": "KeyError", "message": "secret", "times": 9}
+    )
+    result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
+    assert result["is_degraded"]
+    assert result["sources"]["sound"]["status"] == "failed"
+    assert failures_of(result, "sound") == ["internal error (KeyError)"]
+    assert result["segments"]
+
+
+@pytest.mark.parametrize("function", ["start_faces", "collect_faces"])
+def test_the_loss_of_the_faces_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
+    pipeline.order(
+        {
+            "function": f"-{function}",
+            "kind": "error",
+            "error": "SourceLateError",
+            "message": "too late",
+            "times": 9,
+        }
+    )
+    result = ended_well(pipeline, pipeline.upload(lips="none", sound="transcribe", faces="rekognition"))
+    assert result["sources"]["faces"]["status"] == "failed"
+    assert failures_of(result, "faces") == ["too late"]
+    assert words(result) == spoken()
+
+
+@pytest.mark.parametrize("function", ["wake_fleet", "check_fleet", "read_lips"])
+def test_the_loss_of_the_lips_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
+    pipeline.order(
+        {
+            "function": f"-{function}",
+            "kind": "error",
+            "error": "NoFaceError",
+            "message": "no face",
+            "times": 9,
+        }
+    )
+    result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
+    assert result["sources"]["lips"]["status"] == "failed"
+    assert failures_of(result, "lips") == ["no face"]
+    assert words(result) == spoken()
+
+
+def test_the_loss_of_one_window_is_told_with_its_times(pipeline: Pipeline) -> None:
+    pipeline.order(
+        {"function": "-read_lips", "kind": "error", "error": "ServerError", "message": "x", "times": 1}
+    )
+    result = ended_well(pipeline, pipeline.upload(lips="video", sound="none", faces="none"))
+    assert result["sources"]["lips"]["status"] == "partial"
+    (failure,) = result["sources"]["lips"]["failures"]
+    assert failure["reason"] == "internal error (ServerError)"
+    assert failure["end_s"] > failure["start_s"]
+
+
+@pytest.mark.parametrize("function", ["probe_media", "fuse_results", "finish_job"])
+def test_what_no_result_can_do_without_fails_the_job_with_the_reason(
+    pipeline: Pipeline, function: str
+) -> None:
+    pipeline.order({"function": f"-{function}", "kind": "error", "error": "ZeroDivisionError", "times": 9})
+    job = pipeline.ended(pipeline.upload(**QUICK))
+    assert job["state"] == "failed"
+    assert job["failure"] == {
+        "error": "ZeroDivisionError",
+        "reason": "internal error (ZeroDivisionError)",
+    }
+
+
+def test_a_failed_job_can_run_again(pipeline: Pipeline) -> None:
+    pipeline.order({"function": "-probe_media", "kind": "error", "times": 1})
+    job_id = pipeline.upload(**QUICK)
+    assert pipeline.ended(job_id)["state"] == "failed"
+    answer = pipeline.call("POST", f"/jobs/{job_id}/retry")
+    assert answer.status_code == 202, answer.text
+    result = ended_well(pipeline, job_id)
+    assert words(result) == spoken()
+    assert pipeline.job(job_id)["attempt"] == 2
+
+
+def test_a_job_whose_failure_cannot_be_written_down_is_settled_by_its_executions_end(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.order(
+        {"function": "-probe_media", "kind": "error", "times": 1},
+        {"function": "-fail_job", "kind": "error", "error": "MemoryError", "times": 9},
+    )
+    job = pipeline.ended(pipeline.upload(**QUICK))
+    assert job["state"] == "failed"
+    assert job["failure"]["reason"] == "internal error (MemoryError)"
+
+
+def test_when_every_source_is_lost_the_job_fails_with_all_reasons(pipeline: Pipeline) -> None:
+    pipeline.order(
+        {
+            "function": "-start_transcription",
+            "kind": "error",
+            "error": "SourceFailedError",
+            "message": "no sound",
+            "times": 9,
+        },
+        {
+            "function": "-wake_fleet",
+            "kind": "error",
+            "error": "FleetLateError",
+            "message": "no fleet",
+            "times": 9,
+        },
+    )
+    job = pipeline.ended(pipeline.upload(lips="video", sound="transcribe", faces="none"))
+    assert job["failure"]["error"] == "NothingReadError"
+    assert "no sound" in job["failure"]["reason"]
+    assert "no fleet" in job["failure"]["reason"]
+
+
+# ------------------------------------------------------------------------------------------------------ the other parts
+
+
+def test_transcribe_failing_degrades_the_result(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The stand-in fails where it knows no truth."""
+    unknown = tmp_path / "unknown.mp4"
+    unknown.write_bytes(DEMO.read_bytes())
+    result = ended_well(pipeline, pipeline.upload(unknown, lips="video", sound="transcribe", faces="none"))
+    assert "Amazon Transcribe gave up" in failures_of(result, "sound")[0]
+
+
+@pytest.mark.parametrize("content", [b"\0" * 5000, b"not a video at all", DEMO.read_bytes()[:3000]])
+def test_poison_media_fails_the_job_and_names_the_cause(pipeline: Pipeline, content: bytes) -> None:
+    asked = pipeline.ask_for_upload(**ALL_SOURCES)
+    pipeline.send(asked, content)
+    job = pipeline.ended(asked["job_id"])
+    assert job["failure"]["error"] == "InvalidMediaError"
+    assert "cannot be read" in job["failure"]["reason"]
+
+
+def test_a_server_that_is_down_costs_the_lips_alone(pipeline: Pipeline, own_server: GpuServer) -> None:
+    own_server.kill()
+    try:
+        result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
+    finally:
+        own_server.start()
+    assert "no GPU server was ready" in failures_of(result, "lips")[0]
+    assert words(result) == spoken()
+
+
+def test_a_server_that_comes_up_late_is_waited_for(pipeline: Pipeline, own_server: GpuServer) -> None:
+    own_server.kill()
+    late = threading.Timer(2.0, own_server.start)
+    late.start()
+    ended_whole(pipeline, pipeline.upload(lips="video", sound="none", faces="none"))
+    late.join()
+
+
+def test_a_server_that_dies_in_mid_stream_is_asked_again(pipeline: Pipeline, own_server: GpuServer) -> None:
+    job_id = pipeline.upload(lips="video", sound="none", faces="none")
+    await_progress(pipeline, job_id)
+    own_server.kill()
+    own_server.start()
+    ended_whole(pipeline, job_id)
+    tried = [
+        entry
+        for entry in pipeline.invocations()
+        if entry["function"].endswith("-read_lips") and entry["is_error"]
+    ]
+    assert any("UnavailableError" in entry["payload"] for entry in tried)
+
+
+def test_a_server_that_stalls_in_mid_stream_is_asked_again(pipeline: Pipeline, own_server: GpuServer) -> None:
+    job_id = pipeline.upload(lips="video", sound="none", faces="none")
+    await_progress(pipeline, job_id)
+    own_server.freeze()
+    try:
+        time.sleep(40)
+    finally:
+        own_server.thaw()
+    ended_whole(pipeline, job_id)
+    tried = [
+        entry
+        for entry in pipeline.invocations()
+        if entry["function"].endswith("-read_lips") and entry["is_error"]
+    ]
+    assert any("ServerStalledError" in entry["payload"] for entry in tried)
+
+
+def await_progress(pipeline: Pipeline, job_id: str) -> None:
+    """Until the server has begun to read."""
+    end = time.monotonic() + 90
+    while not pipeline.job(job_id).get("progress", {}).get("read_s"):
+        assert time.monotonic() < end, pipeline.told()
+        time.sleep(0.1)
+
+
+# ------------------------------------------------------------------------------------------------- events and queues
+
+
+def uploaded_event(pipeline: Pipeline, key: str, version_id: str) -> str:
+    detail = {
+        "version": "0",
+        "bucket": {"name": pipeline.stack["bucket:uploads"]},
+        "object": {"key": key, "size": 1, "etag": "x", "version-id": version_id, "sequencer": "1"},
+        "request-id": "r",
+        "requester": "q",
+        "reason": "PutObject",
+    }
+    return json.dumps({"version": "0", "source": "aws.s3", "detail-type": "Object Created", "detail": detail})
+
+
+def test_events_that_come_again_start_nothing(pipeline: Pipeline) -> None:
+    job_id = pipeline.upload(**QUICK)
+    ended_well(pipeline, job_id)
+    item = pipeline.item(job_id)
+    event = uploaded_event(pipeline, item["key"]["S"], item["version_id"]["S"])
+    before = len(pipeline.executions())
+    for _ in range(3):
+        pipeline.stack.client("sqs").send_message(QueueUrl=pipeline.stack["queue:uploads"], MessageBody=event)
+    queue_is_empty(pipeline, "uploads")
+    assert len(pipeline.executions()) == before
+    assert pipeline.job(job_id)["state"] == "done"
+
+
+def test_a_form_that_is_sent_twice_makes_two_jobs_whatever_order_the_events_come_in(
+    pipeline: Pipeline,
+) -> None:
+    asked = pipeline.ask_for_upload(**QUICK)
+    before = len(pipeline.executions())
+    pipeline.send(asked, DEMO.read_bytes())
+    pipeline.send(asked, DEMO.read_bytes())
+    end = time.monotonic() + 120
+    while len(pipeline.executions()) < before + 2:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    listed = pipeline.call("GET", "/jobs").json()["jobs"]
+    for job in listed[:2]:
+        assert words(ended_well(pipeline, job["job_id"])) == spoken()
+
+
+def test_no_more_jobs_run_at_once_than_there_are_places(pipeline: Pipeline) -> None:
+    job_ids = [pipeline.upload(**QUICK) for _ in range(4)]
+    most = 0
+    end = time.monotonic() + 180
+    while any(pipeline.job(job_id)["state"] not in ("done", "failed") for job_id in job_ids):
+        running = [one for one in pipeline.executions() if one["status"] == "RUNNING"]
+        most = max(most, len(running))
+        assert time.monotonic() < end, pipeline.told()
+    assert most == 2
+    assert [pipeline.job(job_id)["state"] for job_id in job_ids] == ["done"] * 4
+    assert pipeline.call("GET", "/health", token=None).json()["running_jobs"] == 0
+
+
+def test_an_event_that_always_fails_goes_to_the_dead_letters_and_can_be_driven_back(
+    pipeline: Pipeline,
+) -> None:
+    sqs = pipeline.stack.client("sqs")
+    uploads, dead = pipeline.stack["queue:uploads"], pipeline.stack["queue:upload_failures"]
+    sqs.set_queue_attributes(QueueUrl=uploads, Attributes={"VisibilityTimeout": "0"})
+    job_id = pipeline.ask_for_upload(**QUICK)["job_id"]
+    pipeline.order({"function": "-start_pipeline", "kind": "error", "times": 100})
+    key = f"uploads/{job_id}/demo.mp4"
+    version = pipeline.stack.client("s3").put_object(
+        Bucket=pipeline.stack["bucket:uploads"], Key=key, Body=DEMO.read_bytes()
+    )["VersionId"]
+    assert version
+    end = time.monotonic() + 60
+    while count_messages(pipeline, "upload_failures") == 0:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    pipeline.order()
+    message = sqs.receive_message(QueueUrl=dead)["Messages"][0]
+    sqs.send_message(QueueUrl=uploads, MessageBody=message["Body"])
+    assert words(ended_well(pipeline, job_id)) == spoken()
+
+
+def count_messages(pipeline: Pipeline, queue: str) -> int:
+    answer = pipeline.stack.client("sqs").get_queue_attributes(
+        QueueUrl=pipeline.stack[f"queue:{queue}"],
+        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+    )
+    return sum(int(value) for value in answer["Attributes"].values())
+
+
+def queue_is_empty(pipeline: Pipeline, queue: str) -> None:
+    end = time.monotonic() + 30
+    while count_messages(pipeline, queue):
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -1,0 +1,107 @@
+"""A video of two hours through the distributed map, with a scripted server: the real one would take hours here."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import av
+import grpc
+import numpy as np
+import pytest
+from gorggle.v1 import lip_reading_pb2_grpc
+
+from tests.e2e.pipeline import Certificates, GpuServer, running_pipeline, words
+from tests.sdk import lip_reading
+from tests.sdk.lip_reading import FakeLipReading
+
+pytestmark = pytest.mark.timeout(600)
+
+HOURS = 2
+DURATION_S = HOURS * 3600
+# One word is said every ten seconds, three seconds after a full ten.
+EVERY_S, AFTER_S, WORD_S = 10.0, 3.0, 0.5
+
+
+class Reader(FakeLipReading):
+    """Takes a window whole, and says the words that the truth has between its start and its end."""
+
+    def StreamingRecognize(self, request_iterator: Any, context: Any) -> Iterator[Any]:
+        first = next(request_iterator)
+        offset = first.config.recognition.start_offset
+        start_s = offset.seconds + offset.nanos / 1e9
+        yield lip_reading.started()
+        content = b"".join(request.media for request in request_iterator)
+        end_s = start_s + length_s(content)
+        for number in range(max(0, math.floor(start_s / EVERY_S) - 1), math.ceil(end_s / EVERY_S) + 1):
+            at_s = number * EVERY_S + AFTER_S
+            if start_s <= at_s and at_s + WORD_S <= min(end_s, DURATION_S):
+                yield lip_reading.segment(f"word{number}", start_s=at_s, end_s=at_s + WORD_S)
+        yield lip_reading.finished(end_s - start_s)
+
+
+def length_s(content: bytes) -> float:
+    with av.open(io.BytesIO(content)) as container:
+        times = [
+            float(packet.pts * packet.time_base)
+            for packet in container.demux(video=0)
+            if packet.pts is not None
+        ]
+    return max(times) - min(times) + 1.0
+
+
+@pytest.fixture(scope="module")
+def two_hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small picture a second, and a tone that pauses every ten seconds."""
+    path = tmp_path_factory.mktemp("long") / "long.mkv"
+    with av.open(str(path), "w") as made:
+        video = made.add_stream("mpeg4", rate=1)
+        video.width, video.height, video.gop_size = 64, 48, 10
+        audio = made.add_stream("pcm_s16le", rate=8000, layout="mono")
+        picture = np.zeros((48, 64, 3), np.uint8)
+        tone = (6000 * np.sin(np.arange(8000) * 2 * np.pi * 200 / 8000)).astype(np.int16)
+        for second in range(DURATION_S):
+            picture[:, :, second % 3] = second % 200
+            made.mux(video.encode(av.VideoFrame.from_ndarray(picture)))
+            sound = tone if second % 10 else np.zeros_like(tone)
+            frame = av.AudioFrame.from_ndarray(sound.reshape(1, -1), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 8000, second * 8000
+            made.mux(audio.encode(frame))
+        made.mux(video.encode(None))
+    return path
+
+
+@pytest.fixture
+def reader(keys: Certificates) -> Iterator[int]:
+    """A scripted server with mutual TLS; its port."""
+    credentials = grpc.ssl_server_credentials(
+        [(keys.server_key.read_bytes(), keys.server.read_bytes())],
+        root_certificates=keys.ca.read_bytes(),
+        require_client_auth=True,
+    )
+    with futures.ThreadPoolExecutor(16) as pool:
+        server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
+        lip_reading_pb2_grpc.add_LipReadingServicer_to_server(Reader(), server)
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
+        yield port
+        server.stop(None).wait()
+
+
+def test_a_two_hour_video_loses_and_doubles_no_word(
+    tmp_path: Path, keys: Certificates, reader: int, two_hours: Path
+) -> None:
+    settings = {"lips_concurrency": 4, "fleet_start_s": 60}
+    with running_pipeline(tmp_path, GpuServer(keys, reader), keys, **settings) as pipeline:
+        job_id = pipeline.upload(two_hours, lips="video", sound="none", faces="none")
+        job = pipeline.ended(job_id, 500)
+        assert job["state"] == "done", (job, pipeline.told())
+        assert job["progress"]["windows"] == pytest.approx(120, abs=12)
+        assert words(pipeline.result(job_id)) == [f"word{number}" for number in range(DURATION_S // 10)]
+        made = pipeline.work(job_id)
+        assert len([name for name in made if name.startswith("work/1/lips/")]) == job["progress"]["windows"]
+        assert not job["is_degraded"]

@@ -1,0 +1,158 @@
+"""The whole way: a video sent by the API, the state machine on moto, the functions' packages, a real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import jsonschema
+import pytest
+import requests
+
+from lambdas.fusion.result import result_schema
+from tests.e2e.pipeline import EXAMPLES, Pipeline, spoken, words
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def error_rate(said: Sequence[str], true: Sequence[str]) -> float:
+    """Word error rate: Levenshtein's distance over the true words' number."""
+    costs = list(range(len(true) + 1))
+    for row, word in enumerate(said, 1):
+        diagonal, costs[0] = costs[0], row
+        for column, other in enumerate(true, 1):
+            diagonal, costs[column] = (
+                costs[column],
+                min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other)),
+            )
+    return costs[-1] / len(true)
+
+
+@pytest.fixture(scope="module")
+def job_id(pipeline: Pipeline) -> str:
+    """The demo clip, with the stand-ins for Transcribe and Rekognition."""
+    job_id = pipeline.upload(lips="av", sound="transcribe", faces="rekognition")
+    job = pipeline.ended(job_id)
+    assert job["state"] == "done", (job, pipeline.told())
+    return job_id
+
+
+def test_the_demo_clip_is_read_with_stand_ins_for_transcribe_and_rekognition(
+    pipeline: Pipeline, job_id: str
+) -> None:
+    job, result = pipeline.job(job_id), pipeline.result(job_id)
+    jsonschema.validate(result, result_schema())
+    assert error_rate(words(result), spoken()) <= 0.07
+    assert job["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
+    assert not job["is_degraded"]
+    assert result["model"]["name"] == "gorggle-mini-1"
+    assert {"both"} <= {word["source"] for segment in result["segments"] for word in segment["words"]}
+    assert len(result["people"]) == 1
+
+
+def test_the_servers_own_modes_need_neither_transcribe_nor_rekognition(pipeline: Pipeline) -> None:
+    job_id = pipeline.upload(lips="video", sound="server", faces="server")
+    job = pipeline.ended(job_id)
+    assert job["state"] == "done", (job, pipeline.told())
+    result = pipeline.result(job_id)
+    assert job["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
+    assert error_rate(words(result), spoken()) <= 0.15
+    assert result["sources"]["sound"]["engine"] == "gorggle-mini-1"
+    assert result["faces"]
+    made = pipeline.work(job_id)
+    assert "work/1/sound/0000.json" in made
+    assert "work/1/sound/transcription.json" not in made
+
+
+def test_two_people_are_told_apart(pipeline: Pipeline) -> None:
+    clip = EXAMPLES / "two_speakers.mp4"
+    job_id = pipeline.upload(clip, lips="av", sound="transcribe", faces="rekognition")
+    job = pipeline.ended(job_id)
+    assert job["state"] == "done", (job, pipeline.told())
+    result = pipeline.result(job_id)
+    assert {segment["person"] for segment in result["segments"]} == {"person-1", "person-2"}
+    assert error_rate(sorted(words(result)), sorted(spoken(clip.with_suffix(".json")))) <= 0.15
+
+
+def test_the_job_in_dynamodb_holds_decimals_and_no_words(pipeline: Pipeline, job_id: str) -> None:
+    item = pipeline.item(job_id)
+    assert item["media"]["M"]["duration_s"] == {"N": "19.968"}
+    assert "please" not in json.dumps(item)
+
+
+def test_nothing_large_goes_through_the_state_machine(pipeline: Pipeline, job_id: str) -> None:
+    execution = pipeline.item(job_id)["execution_arn"]["S"]
+    history = pipeline.stack.client("stepfunctions").get_execution_history(executionArn=execution)
+    sizes = [len(json.dumps(event, default=str)) for event in history["events"]]
+    assert max(sizes) < 8_000
+    assert "please" not in json.dumps(history, default=str)
+
+
+@pytest.mark.parametrize(
+    ("form", "content_type", "beginning"),
+    [
+        ("vtt", "text/vtt", "WEBVTT"),
+        ("srt", "application/x-subrip", "1\n00:00:0"),
+        ("ttml", "application/ttml+xml", "<?xml"),
+        ("txt", "text/plain", "bin blue"),
+        ("json", "application/json", "{"),
+    ],
+)
+def test_a_result_comes_in_every_form(
+    pipeline: Pipeline, job_id: str, form: str, content_type: str, beginning: str
+) -> None:
+    moved = pipeline.call("GET", f"/jobs/{job_id}/result?format={form}")
+    assert moved.status_code == 302
+    answer = requests.get(moved.headers["location"], timeout=30)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith(content_type)
+    assert answer.text.startswith(beginning)
+    inline = pipeline.call("GET", f"/jobs/{job_id}/result?format={form}&inline=true")
+    assert inline.text == answer.text
+
+
+def test_a_correction_is_a_new_version_and_the_old_one_stays(pipeline: Pipeline, job_id: str) -> None:
+    first = pipeline.result(job_id)["segments"][0]
+    corrections = {
+        "base_version": 1,
+        "segments": [{"id": first["id"], "text": first["text"].replace("blue", "yellow")}],
+        "names": {"person-1": "Anna"},
+    }
+    answer = pipeline.call("PUT", f"/jobs/{job_id}/result", json=corrections)
+    assert answer.status_code == 200, answer.text
+    assert pipeline.job(job_id)["result_version"] == 2
+    jsonschema.validate(pipeline.result(job_id), result_schema())
+    assert "<v Anna>bin yellow" in pipeline.call("GET", f"/jobs/{job_id}/result?format=vtt&inline=true").text
+    old = pipeline.call("GET", f"/jobs/{job_id}/result?version=1&inline=true").json()
+    assert old["segments"][0]["text"] == first["text"]
+    again = pipeline.call("PUT", f"/jobs/{job_id}/result", json=corrections)
+    assert again.status_code == 409
+
+
+def test_only_who_has_a_token_gets_in_and_sees_nobody_elses_jobs(pipeline: Pipeline, job_id: str) -> None:
+    assert pipeline.call("GET", f"/jobs/{job_id}", token=None).status_code == 401
+    assert pipeline.call("GET", f"/jobs/{job_id}", token="wrong").status_code == 403
+    listed = pipeline.call("GET", "/jobs").json()["jobs"]
+    assert job_id in [job["job_id"] for job in listed]
+    missing = pipeline.call("GET", f"/jobs/{'0' * 32}")
+    assert missing.status_code == 404
+    assert missing.headers["content-type"] == "application/problem+json"
+
+
+def test_health_and_description_are_open_to_all(pipeline: Pipeline) -> None:
+    health = pipeline.call("GET", "/health", token=None)
+    assert health.json()["status"] == "ok"
+    description = pipeline.call("GET", "/openapi.json", token=None).json()
+    assert description["openapi"].startswith("3.1")
+
+
+def test_a_deleted_job_leaves_nothing_behind(pipeline: Pipeline) -> None:
+    job_id = pipeline.upload(lips="none", sound="transcribe", faces="none")
+    pipeline.ended(job_id)
+    assert pipeline.call("DELETE", f"/jobs/{job_id}").status_code == 204
+    assert pipeline.call("GET", f"/jobs/{job_id}").status_code == 404
+    assert pipeline.work(job_id) == []
+    versions = pipeline.stack.client("s3").list_object_versions(
+        Bucket=pipeline.stack["bucket:uploads"], Prefix=f"uploads/{job_id}/"
+    )
+    assert "Versions" not in versions

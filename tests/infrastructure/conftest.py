@@ -1,0 +1,76 @@
+"""Stacks that several tests look at, each built once."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from recording import recorded
+
+# Every setting that changes what is built, in each of its values. Settings of different concerns share a stack.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "protected": {
+        "architecture": "arm64",
+        "pythonVersion": "3.13",
+        "soundEngine": "server",
+        "facesEngine": "server",
+        "lipsModality": "video",
+        "deletionProtection": True,
+        "tags": ["team=speech"],
+    },
+    "nat": {
+        "nat": True,
+        "sessionManager": False,
+        "flowLogs": False,
+        "apiAuth": "cognito",
+        "website": False,
+        "soundEngine": "none",
+        "facesEngine": "none",
+    },
+    "wide": {
+        "zones": 3,
+        "endpointZones": 3,
+        "gpuOnDemandPercent": 0,
+        "gpuInstanceTypes": ["g5.2xlarge"],
+        "gpuMinInstances": 1,
+        "gpuMaxInstances": 5,
+        "modelUri": "s3://models-of-ours/lips/large.safetensors",
+        "gpuWarmFrom": "0 8 * * MON-FRI",
+        "gpuWarmUntil": "0 18 * * MON-FRI",
+    },
+    "jwt": {
+        "apiAuth": "jwt",
+        "jwtIssuer": "https://id.example.org/",
+        "jwtAudience": ["gorggle"],
+        "logDays": 365,
+        "alertEmails": ["ops@example.org"],
+        "budgetStopsFleet": False,
+        "tracing": False,
+    },
+    "cognito": {"apiAuth": "cognito", "zones": 1, "budgetScope": "stack", "monthlyBudgetUsd": 50},
+}
+
+
+@functools.cache
+def _built(variant: str) -> Any:
+    return recorded(json.loads(json.dumps(VARIANTS[variant])))
+
+
+@pytest.fixture(scope="session", params=VARIANTS)
+def any_stack(request: pytest.FixtureRequest) -> Any:
+    """Every supported stack, one after the other."""
+    return _built(request.param)
+
+
+@pytest.fixture(scope="session")
+def built() -> Any:
+    """A stack by the name of its variant."""
+    return _built

@@ -1,0 +1,271 @@
+"""What a person corrects: words keep their times, new ones get those of what they replace."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lambdas.authorize_request.handler import owner_of
+from lambdas.common.corrections import CorrectionError, corrected, corrections_of
+from lambdas.common.publishing import forms
+from lambdas.fusion.result import result_schema
+from tests.lambdas.cloud import JOB_ID, Cloud, job_event
+
+
+def word(text: str, start_s: float, end_s: float) -> dict[str, Any]:
+    return {
+        "text": text,
+        "start_s": start_s,
+        "end_s": end_s,
+        "confidence": 0.5,
+        "source": "both",
+        "alternatives": [],
+    }
+
+
+def result(*texts: str) -> dict[str, Any]:
+    segments = []
+    for number, text in enumerate(texts, 1):
+        words = [
+            word(one, number * 10 + index, number * 10 + index + 0.8)
+            for index, one in enumerate(text.split())
+        ]
+        segments.append(
+            {
+                "id": f"segment-{number}",
+                "person": f"person-{number}",
+                "start_s": words[0]["start_s"],
+                "end_s": words[-1]["end_s"],
+                "text": text,
+                "confidence": 0.5,
+                "words": words,
+            }
+        )
+    absent = {"status": "absent", "engine": "", "failures": []}
+    return {
+        "schema_version": "1.1",
+        "media": {
+            "name": "x",
+            "duration_s": 100.0,
+            "width_px": 1,
+            "height_px": 1,
+            "frame_rate_hz": 25.0,
+            "video_codec": "",
+            "audio_codec": "",
+        },
+        "language": "en",
+        "model": None,
+        "is_degraded": False,
+        "sources": {"lips": {**absent, "status": "used"}, "sound": absent, "faces": absent},
+        "noise": [],
+        "people": [
+            {"name": f"person-{number}", "first_s": 0.0, "voices": [], "faces": []}
+            for number in range(1, len(texts) + 1)
+        ],
+        "segments": segments,
+        "faces": [],
+        "omissions": [],
+    }
+
+
+def changed(document: dict[str, Any], **corrections: Any) -> dict[str, Any]:
+    return corrected(document, corrections_of(corrections))
+
+
+def test_words_that_stay_keep_their_times_and_sources() -> None:
+    before = result("bin blue at f two now")
+    after = changed(before, segments=[{"id": "segment-1", "text": "bin green at f two now please"}])
+    words = after["segments"][0]["words"]
+    assert [one["text"] for one in words] == ["bin", "green", "at", "f", "two", "now", "please"]
+    assert words[0] == before["segments"][0]["words"][0]
+    assert (words[1]["start_s"], words[1]["end_s"], words[1]["source"]) == (11, 11.8, "correction")
+    assert words[5]["end_s"] <= words[6]["start_s"]
+    assert after["segments"][0]["text"] == "bin green at f two now please"
+    assert before == result("bin blue at f two now")
+
+
+def test_one_word_for_two_takes_the_time_of_both() -> None:
+    after = changed(result("going to sleep"), segments=[{"id": "segment-1", "text": "gonna sleep"}])
+    assert (after["segments"][0]["words"][0]["start_s"], after["segments"][0]["words"][0]["end_s"]) == (
+        10,
+        11.8,
+    )
+
+
+def test_a_segment_can_go_and_change_hands_and_people_get_names() -> None:
+    after = changed(
+        result("one two", "three"),
+        segments=[{"id": "segment-1", "person": "person-2"}, {"id": "segment-2", "delete": True}],
+        names={"person-2": " Anna  Smith "},
+    )
+    assert [segment["person"] for segment in after["segments"]] == ["person-2"]
+    assert after["names"] == {"person-2": "Anna Smith"}
+    assert "<v Anna Smith>one two" in forms(after)["vtt"]
+
+
+@pytest.mark.parametrize(
+    ("corrections", "said"),
+    [
+        ({"segments": [{"id": "segment-9", "text": "x"}]}, "segment-9"),
+        ({"segments": [{"id": "segment-1", "text": " "}]}, "delete"),
+        ({"segments": [{"id": "segment-1", "text": 3}]}, "characters"),
+        ({"segments": [{"id": "segment-1", "person": "person-9"}]}, "person-9"),
+        ({"segments": [{"text": "x"}]}, "expected id"),
+        ({"segments": [{"id": "segment-1"}, {"id": "segment-1"}]}, "twice"),
+        ({"segments": {}}, "no array"),
+        ({"segments": [1]}, "no object"),
+        ({"names": {"person-1": ""}}, "characters"),
+        ({"names": []}, "no object"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_a_correction_that_cannot_be_applied_says_why(corrections: dict[str, Any], said: str) -> None:
+    with pytest.raises(CorrectionError, match=said):
+        changed(result("one two"), **corrections)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", "d", "longer"]), min_size=1, max_size=8),
+    st.lists(st.sampled_from(["a", "b", "c", "e", "longest"]), min_size=1, max_size=8),
+)
+def test_whatever_is_corrected_is_a_result_whose_words_follow_each_other(
+    before: list[str], after: list[str]
+) -> None:
+    document = changed(result(" ".join(before)), segments=[{"id": "segment-1", "text": " ".join(after)}])
+    jsonschema.validate(document, result_schema())
+    words = document["segments"][0]["words"]
+    assert [one["text"] for one in words] == after
+    assert all(one["end_s"] > one["start_s"] for one in words)
+    assert all(one["end_s"] <= following["start_s"] + 1e-9 for one, following in itertools.pairwise(words))
+    assert set(forms(document)) == {"json", "vtt", "srt", "ttml", "txt"}
+
+
+# ------------------------------------------------------------------------------------------------------------- the API
+
+
+@pytest.fixture
+def done(cloud: Cloud) -> Cloud:
+    """A job that is done, with its result."""
+    given = job_event(cloud)
+    for extension, text in forms(result("bin blue at f two now")).items():
+        cloud.client("s3").put_object(
+            Bucket=cloud.stack["bucket:results"],
+            Key=f"jobs/{JOB_ID}/results/1-1/result.{extension}",
+            Body=text.encode(),
+        )
+    ended = {
+        "versions": [{"version": 1, "folder": "1-1"}],
+        "sources": {},
+        "is_degraded": False,
+        "measured": {"transcribed_s": 0.0, "searched_s": 0.0, "gpu_s": 0.0},
+    }
+    cloud.call("finish_job", {**given, "result": ended})
+    return cloud
+
+
+PATH = {"pathParameters": {"job_id": JOB_ID}}
+
+
+def test_a_result_is_an_address_or_comes_inline(done: Cloud) -> None:
+    status, _ = done.api("get_result", **PATH, queryStringParameters={"format": "srt"})
+    assert status == 302
+    assert f"jobs/{JOB_ID}/results/1-1/result.srt" in done.headers["location"]
+    status, text = done.api("get_result", **PATH, queryStringParameters={"format": "txt", "inline": "true"})
+    assert (status, text) == (200, "bin blue at f two now\n")
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [({"format": "doc"}, 400), ({"version": "x"}, 400), ({"version": "0"}, 400), ({"version": "2"}, 404)],
+)
+def test_a_result_that_is_not_there_is_refused(done: Cloud, query: dict[str, str], status: int) -> None:
+    assert done.api("get_result", **PATH, queryStringParameters=query)[0] == status
+
+
+def test_a_job_that_is_not_done_has_no_result(cloud: Cloud) -> None:
+    job_event(cloud)
+    assert cloud.api("get_result", **PATH)[0] == 409
+    assert cloud.api("save_corrections", **PATH, body={"base_version": 1})[0] == 409
+
+
+def test_corrections_are_versions(done: Cloud) -> None:
+    body = {"base_version": 1, "segments": [{"id": "segment-1", "text": "place blue at f two now"}]}
+    status, answer = done.api("save_corrections", **PATH, body=body)
+    assert (status, answer["version"]) == (200, 2)
+    assert done.api("save_corrections", **PATH, body=body)[0] == 409
+    assert done.api("save_corrections", **PATH, body={"base_version": 2, "segments": 5})[0] == 400
+    assert done.api("save_corrections", **PATH, body={})[0] == 400
+    texts = [
+        done.api(
+            "get_result",
+            **PATH,
+            queryStringParameters={"version": version, "format": "txt", "inline": "true"},
+        )[1]
+        for version in ("1", "2")
+    ]
+    assert [text.split()[0] for text in texts] == ["bin", "place"]
+
+
+def test_of_two_who_correct_at_once_one_is_told(done: Cloud) -> None:
+    from lambdas.common.jobs import JobTable
+
+    real = JobTable.change
+
+    def late(self: JobTable, job_id: str, values: Any, **further: Any) -> bool:
+        real(self, job_id, {"result_version": 2})
+        return real(self, job_id, values, **further)
+
+    body = {"base_version": 1, "names": {"person-1": "Anna"}}
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(JobTable, "change", late)
+        status, problem = done.api("save_corrections", **PATH, body=body)
+    assert status == 409
+    assert "somebody else" in problem["detail"]
+
+
+def test_the_api_describes_itself(cloud: Cloud) -> None:
+    status, document = cloud.api("describe_api", owner="")
+    assert (status, document["openapi"]) == (200, "3.1.0")
+
+
+# ------------------------------------------------------------------------------------------------------------- tokens
+
+
+@pytest.mark.parametrize(
+    ("header", "owner"),
+    [
+        ("Bearer secret", "ada"),
+        ("bearer secret", "ada"),
+        ("Bearer wrong", None),
+        ("Basic secret", None),
+        ("", None),
+        ("Bearer ", None),
+    ],
+)
+def test_a_token_says_who_calls(header: str, owner: str | None) -> None:
+    assert owner_of(header, {"bob": "0" * 64, "ada": hashlib.sha256(b"secret").hexdigest()}) == owner
+
+
+def test_the_authorizer_answers_in_the_simple_form(cloud: Cloud) -> None:
+    cloud.client("secretsmanager").put_secret_value(
+        SecretId=cloud.stack["secret:api_tokens"],
+        SecretString=json.dumps({"ada": hashlib.sha256(b"secret").hexdigest()}),
+    )
+    event = {
+        "version": "2.0",
+        "type": "REQUEST",
+        "headers": {"Authorization": "Bearer secret"},
+        "requestContext": {},
+    }
+    assert cloud.call("authorize_request", event) == {"isAuthorized": True, "context": {"owner": "ada"}}
+    event = copy.deepcopy(event) | {"headers": {}}
+    assert not cloud.call("authorize_request", event)["isAuthorized"]

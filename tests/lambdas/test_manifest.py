@@ -1,0 +1,148 @@
+"""The manifest says of each function what its code needs: no more, no less."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import botocore.loaders
+import botocore.session
+import jsonschema
+import pytest
+import yaml
+
+from lambdas.common.environment import SettingsError, settings, variables
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFEST: dict[str, Any] = tomllib.loads((ROOT / "lambdas" / "functions.toml").read_text())
+FUNCTIONS: dict[str, dict[str, Any]] = MANIFEST["functions"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_is_given_the_variables_that_it_reads(name: str) -> None:
+    module = importlib.import_module(f"lambdas.{name}.handler")
+    read = variables(module.Settings) if hasattr(module, "Settings") else set()
+    assert set(FUNCTIONS[name]["environment"]) == read
+
+
+def test_every_folder_with_a_handler_is_in_the_manifest() -> None:
+    folders = {path.parent.name for path in (ROOT / "lambdas").glob("*/handler.py")}
+    assert folders == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_handler_is_where_the_manifest_says(name: str) -> None:
+    module, _, function = FUNCTIONS[name]["handler"].rpartition(".")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_wildcard_has_its_reason(name: str) -> None:
+    for statement in FUNCTIONS[name]["statements"]:
+        assert all(not action.endswith("*") for action in statement["actions"])
+        if "*" in statement["resources"]:
+            assert statement["reason"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_only_what_imports_the_media_layer_has_it(name: str) -> None:
+    used = _modules_of(f"lambdas.{name}.handler", set())
+    needs = bool(used & {"av", "numpy", "grpc", "gorggle"})
+    assert ("media" in FUNCTIONS[name].get("layers", ["base"])) == needs
+
+
+def _modules_of(module: str, seen: set[str]) -> set[str]:
+    """The top-level names that a module of ours imports, through ours."""
+    path = ROOT / (module.replace(".", "/") + ".py")
+    path = path if path.is_file() else ROOT / module.replace(".", "/") / "__init__.py"
+    if module in seen or not path.is_file():
+        return set()
+    seen.add(module)
+    found: set[str] = set()
+    for source, names in re.findall(
+        r"^from ([\w.]+) import (\(.*?\)|[^\n]+)", path.read_text(), re.MULTILINE | re.DOTALL
+    ):
+        if source.startswith("lambdas"):
+            found |= _modules_of(source, seen)
+            for name in re.findall(r"\w+", names):
+                found |= _modules_of(f"{source}.{name}", seen)
+        else:
+            found.add(source.split(".")[0])
+    found |= {name.split(".")[0] for name in re.findall(r"^import ([\w.]+)", path.read_text(), re.MULTILINE)}
+    return found
+
+
+def test_every_setting_that_is_named_exists_and_every_one_is_used() -> None:
+    text = (ROOT / "lambdas" / "functions.toml").read_text()
+    named = set(re.findall(r'"setting:(\w+)"', text))
+    assert named == set(MANIFEST["settings"])
+
+
+def test_every_route_is_described_and_no_other() -> None:
+    document = yaml.safe_load((ROOT / "lambdas" / "api" / "openapi.yaml").read_text())
+    described = {
+        f"{method.upper()} {path}"
+        for path, item in document["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+    routes = {
+        one["trigger"]["route"]: one["trigger"]["authorized"]
+        for one in FUNCTIONS.values()
+        if one["trigger"]["kind"] == "route"
+    }
+    assert described == set(routes)
+    for route, authorized in routes.items():
+        method, path = route.split()
+        assert (document["paths"][path][method.lower()].get("security") != []) == authorized
+
+
+def test_the_openapi_document_is_one_and_its_references_lead_somewhere() -> None:
+    document = yaml.safe_load((ROOT / "lambdas" / "api" / "openapi.yaml").read_text())
+    assert document["openapi"] == "3.1.0"
+    for reference in re.findall(r"#/([\w/]+)", json.dumps(document)):
+        place = document
+        for part in reference.split("/"):
+            place = place[part]
+    for schema in document["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_actions_of_a_function_exist(name: str) -> None:
+    """Each is a call of its service, or one of the permissions that S3's calls have under other names."""
+    session = botocore.session.get_session()
+    beside = {"s3:ListBucketVersions", "s3:ListBucket", "s3:GetObjectVersion", "s3:DeleteObjectVersion"}
+    services = {"states": "stepfunctions", "kms": "kms"}
+    for statement in FUNCTIONS[name]["statements"]:
+        for action in statement["actions"]:
+            service, _, call = action.partition(":")
+            if action not in beside:
+                assert call in session.get_service_model(services.get(service, service)).operation_names, (
+                    action
+                )
+
+
+def test_a_variable_that_is_missing_or_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lambdas.check_health.handler import Settings
+
+    monkeypatch.delenv("JOBS_TABLE", raising=False)
+    with pytest.raises(SettingsError, match="JOBS_TABLE is not set"):
+        settings(Settings)
+    monkeypatch.setenv("JOBS_TABLE", "jobs")
+    monkeypatch.setenv("MAX_JOBS", "many")
+    with pytest.raises(SettingsError, match="MAX_JOBS is 'many': expected int"):
+        settings(Settings)
+
+
+def test_below_the_handlers_nothing_reads_the_environment() -> None:
+    readers = [
+        path.name
+        for path in (ROOT / "lambdas").rglob("*.py")
+        if re.search(r"os\.environ|getenv", path.read_text())
+    ]
+    assert readers == ["environment.py"]

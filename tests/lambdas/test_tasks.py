@@ -1,0 +1,542 @@
+"""The tasks of the state machine, one by one, against moto and a real gRPC server with mutual TLS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import grpc
+import jsonschema
+import pytest
+import trustme
+from botocore.exceptions import ClientError
+from gorggle.errors import AuthenticationError, NoFaceError, OverloadedError, UnavailableError
+from gorggle.v1 import lip_reading_pb2_grpc
+from moto import mock_aws
+
+from lambdas.common import aws
+from lambdas.common.errors import (
+    AwsUnavailableError,
+    FleetLateError,
+    InvalidMediaError,
+    JobMissingError,
+    NothingReadError,
+    ServerStalledError,
+    SourceFailedError,
+    SourceLateError,
+    VideoMissingError,
+    WindowMissingError,
+)
+from lambdas.common.events import deadline
+from lambdas.fusion.result import result_schema
+from local_aws import stand_ins
+from local_aws.stack import Server
+from tests.lambdas.cloud import JOB_ID, SERVER_NAME, Cloud, Context, job_event, made_cloud
+from tests.sdk import lip_reading
+from tests.sdk.lip_reading import FakeLipReading
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = (ROOT / "examples" / "demo.mp4").read_bytes()
+TRUTH = json.loads((ROOT / "examples" / "demo.json").read_text())
+WORK = f"jobs/{JOB_ID}/work/1/"
+WINDOW = {"index": 0, "start_s": 0.0, "end_s": 19.968}
+
+
+@dataclass
+class Gpu:
+    """A scripted server with mutual TLS, and an AWS whose secret fits it."""
+
+    service: FakeLipReading
+    cloud: Cloud
+
+
+@pytest.fixture
+def gpu() -> Iterator[Gpu]:
+    ca = trustme.CA()
+    server_pair, client = ca.issue_cert(SERVER_NAME), ca.issue_cert("lambda")
+    credentials = grpc.ssl_server_credentials(
+        [(server_pair.private_key_pem.bytes(), server_pair.cert_chain_pems[0].bytes())],
+        root_certificates=ca.cert_pem.bytes(),
+        require_client_auth=True,
+    )
+    service = FakeLipReading()
+    with futures.ThreadPoolExecutor(8) as pool:
+        server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
+        lip_reading_pb2_grpc.add_LipReadingServicer_to_server(service, server)
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
+        with mock_aws():
+            pem = [
+                text.bytes().decode()
+                for text in (ca.cert_pem, client.cert_chain_pems[0], client.private_key_pem)
+            ]
+            yield Gpu(service, made_cloud(Server(f"127.0.0.1:{port}", SERVER_NAME, *pem)))
+        server.stop(None).wait()
+
+
+# -------------------------------------------------------------------------------------------------------------- probing
+
+
+def test_a_video_is_probed_into_sound_noise_and_windows(cloud: Cloud) -> None:
+    cloud.settings["window_s"] = 8
+    answer = cloud.call("probe_media", job_event(cloud, DEMO))
+    assert answer["sound"] == "transcribe"
+    assert answer["is_short"]
+    assert answer["window_count"] == len(answer["windows"]) >= 2
+    assert cloud.document(WORK + "windows.json") == answer["windows"]
+    assert cloud.document(WORK + "plan.json")["media"]["duration_s"] == answer["duration_s"]
+    assert cloud.document(WORK + "noise.json")["stretches"][0]["snr_db"] > 20
+    wav = cloud.client("s3").head_object(Bucket=cloud.stack["bucket:results"], Key=WORK + "sound.wav")
+    assert wav["ContentLength"] == pytest.approx(19.968 * 32000, rel=0.01)
+    item = cloud.item(JOB_ID)
+    assert item is not None
+    assert item["stage"] == "reading"
+    assert item["estimate"]["total"] > 0
+
+
+@pytest.mark.parametrize("content", [b"poison", DEMO[:3000]])
+def test_poison_media_is_refused_by_name(cloud: Cloud, content: bytes) -> None:
+    with pytest.raises(InvalidMediaError, match="cannot be read"):
+        cloud.call("probe_media", job_event(cloud, content))
+
+
+def test_a_video_that_was_deleted_is_named(cloud: Cloud) -> None:
+    with pytest.raises(VideoMissingError):
+        cloud.call("probe_media", job_event(cloud))
+
+
+def test_a_job_that_was_deleted_is_worked_on_no_further(cloud: Cloud) -> None:
+    given = job_event(cloud, DEMO)
+    cloud.client("dynamodb").delete_item(TableName=cloud.stack["table:jobs"], Key={"job_id": {"S": JOB_ID}})
+    with pytest.raises(JobMissingError):
+        cloud.call("probe_media", given)
+
+
+def test_a_failure_of_aws_that_passes_has_its_own_name(cloud: Cloud) -> None:
+    given = job_event(cloud, DEMO)
+    slow_down = ClientError(
+        {"Error": {"Code": "SlowDown", "Message": "slow down"}, "ResponseMetadata": {"HTTPStatusCode": 503}},
+        "HeadObject",
+    )
+    with (
+        patch("lambdas.probe_media.handler.ObjectFile", side_effect=slow_down),
+        pytest.raises(AwsUnavailableError, match="HeadObject"),
+    ):
+        cloud.call("probe_media", given)
+    denied = ClientError(
+        {"Error": {"Code": "AccessDenied", "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": 403}},
+        "HeadObject",
+    )
+    assert aws.passing(denied) is None
+
+
+# -------------------------------------------------------------------------------------------------------- transcription
+
+
+def test_a_transcription_is_started_once_with_speaker_labels(cloud: Cloud) -> None:
+    given = job_event(cloud)
+    first = cloud.call("start_transcription", given)
+    assert cloud.call("start_transcription", given)["name"] == first["name"]
+    job = cloud.client("transcribe").get_transcription_job(TranscriptionJobName=first["name"])[
+        "TranscriptionJob"
+    ]
+    assert job["Settings"]["ShowSpeakerLabels"]
+    assert job["Media"]["MediaFileUri"].endswith("sound.wav")
+
+
+def test_a_transcription_is_waited_for_and_its_result_checked(cloud: Cloud) -> None:
+    given = job_event(cloud)
+    begun = cloud.call("start_transcription", given)
+    assert cloud.call("collect_transcription", {**given, "sound": begun}) == {**begun, "is_done": False}
+    document = stand_ins.transcription(TRUTH, begun["name"])
+    put = cloud.client("s3").put_object
+    answers = []
+    for _ in range(3):
+        put(
+            Bucket=cloud.stack["bucket:results"],
+            Key=WORK + "sound/transcription.json",
+            Body=json.dumps(document),
+        )
+        answers.append(cloud.call("collect_transcription", {**given, "sound": begun})["is_done"])
+    assert answers[-1]
+
+
+def transcribe_answering(**job: Any) -> Any:
+    answer = {"TranscriptionJob": job}
+    client = type("Transcribe", (), {"get_transcription_job": lambda *_, **__: answer})
+    return patch("lambdas.collect_transcription.handler.aws.client", return_value=client())
+
+
+@pytest.mark.parametrize(
+    ("job", "limit_s", "error"),
+    [
+        ({"TranscriptionJobStatus": "FAILED", "FailureReason": "unsupported"}, 60, SourceFailedError),
+        ({"TranscriptionJobStatus": "IN_PROGRESS"}, -1, SourceLateError),
+    ],
+)
+def test_a_transcription_that_fails_or_is_late_is_named(
+    cloud: Cloud, job: dict[str, Any], limit_s: float, error: type[Exception]
+) -> None:
+    given = {**job_event(cloud), "sound": {"name": "n", "is_done": False, "deadline": deadline(limit_s)}}
+    with transcribe_answering(**job), pytest.raises(error):
+        cloud.call("collect_transcription", given)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [(None, AwsUnavailableError), (b"{", SourceFailedError), (b'{"results": 3}', SourceFailedError)],
+)
+def test_a_transcript_that_cannot_be_read_costs_the_sound_alone(
+    cloud: Cloud, content: bytes | None, error: type[Exception]
+) -> None:
+    from lambdas.collect_transcription.handler import _check
+
+    key = WORK + "sound/transcription.json"
+    if content is not None:
+        cloud.client("s3").put_object(Bucket=cloud.stack["bucket:results"], Key=key, Body=content)
+    with pytest.raises(error):
+        _check(cloud.stack["bucket:results"], key)
+
+
+# ---------------------------------------------------------------------------------------------------------------- faces
+
+
+class Rekognition:
+    """Answers as the service does; moto has no face detection in video."""
+
+    def __init__(self, *pages: dict[str, Any]) -> None:
+        self.pages = list(pages)
+        self.asked: list[dict[str, Any]] = []
+
+    def start_face_detection(self, **given: Any) -> dict[str, str]:
+        self.asked.append(given)
+        return {"JobId": "search-1"}
+
+    def get_face_detection(self, **given: Any) -> dict[str, Any]:
+        self.asked.append(given)
+        return self.pages[int(given.get("NextToken", 0))]
+
+
+def rekognition(service: Rekognition) -> Any:
+    real = aws.client
+    return patch.object(aws, "client", lambda name: service if name == "rekognition" else real(name))
+
+
+def test_face_detection_is_started_for_this_version_of_the_video(cloud: Cloud) -> None:
+    service, given = Rekognition(), job_event(cloud, DEMO)
+    with rekognition(service):
+        assert cloud.call("start_faces", given)["search_id"] == "search-1"
+    (asked,) = service.asked
+    assert asked["Video"]["S3Object"]["Version"] == given["job"]["version_id"]
+    assert asked["ClientRequestToken"] == f"{JOB_ID}-1"
+
+
+def test_every_page_of_faces_is_kept(cloud: Cloud) -> None:
+    pages = [stand_ins.face_detection(TRUTH, page=page, page_faces=20) for page in range(2)]
+    given = {
+        **job_event(cloud),
+        "faces": {"search_id": "search-1", "is_done": False, "deadline": deadline(9)},
+    }
+    with rekognition(Rekognition(*pages)):
+        assert cloud.call("collect_faces", given)["pages"] == 2
+    assert len(cloud.document(WORK + "faces/0000.json")["Faces"]) == 20
+    assert "NextToken" not in cloud.document(WORK + "faces/0001.json")
+
+
+@pytest.mark.parametrize(
+    ("page", "limit_s", "error"),
+    [
+        ({"JobStatus": "FAILED", "StatusMessage": "codec"}, 9, SourceFailedError),
+        ({"JobStatus": "IN_PROGRESS"}, -1, SourceLateError),
+    ],
+)
+def test_face_detection_that_fails_or_is_late_is_named(
+    cloud: Cloud, page: dict[str, Any], limit_s: float, error: type[Exception]
+) -> None:
+    given = {**job_event(cloud), "faces": {"search_id": "s", "is_done": False, "deadline": deadline(limit_s)}}
+    with rekognition(Rekognition(page)), pytest.raises(error):
+        cloud.call("collect_faces", given)
+
+
+# ------------------------------------------------------------------------------------------------------------ the fleet
+
+
+class Scaling:
+    """An Auto Scaling group."""
+
+    def __init__(self, *groups: dict[str, int]) -> None:
+        self.groups = [{"DesiredCapacity": 0, "MaxSize": 2, **group} for group in groups]
+        self.set: list[int] = []
+
+    def describe_auto_scaling_groups(self, **_: Any) -> dict[str, Any]:
+        return {"AutoScalingGroups": self.groups}
+
+    def set_desired_capacity(self, **given: Any) -> None:
+        self.set.append(given["DesiredCapacity"])
+
+
+@pytest.mark.parametrize(("desired", "set_to"), [(0, [1]), (1, []), (2, [])])
+def test_the_fleet_is_woken_but_never_made_smaller(cloud: Cloud, desired: int, set_to: list[int]) -> None:
+    scaling = Scaling({"DesiredCapacity": desired})
+    with patch("lambdas.wake_fleet.handler.aws.client", return_value=scaling):
+        assert not cloud.call("wake_fleet", job_event(cloud))["is_ready"]
+    assert scaling.set == set_to
+
+
+@pytest.mark.parametrize("groups", [(), ({"MaxSize": 0},)])
+def test_a_fleet_that_cannot_come_is_not_waited_for(cloud: Cloud, groups: tuple[dict[str, int], ...]) -> None:
+    with (
+        patch("lambdas.wake_fleet.handler.aws.client", return_value=Scaling(*groups)),
+        pytest.raises(FleetLateError),
+    ):
+        cloud.call("wake_fleet", {"job": {}})
+
+
+def test_a_server_that_is_ready_is_told_by_mutual_tls(gpu: Gpu) -> None:
+    fleet = {"is_ready": False, "deadline": deadline(60)}
+    assert gpu.cloud.call("check_fleet", {"job": {}, "fleet": fleet})["is_ready"]
+
+
+def test_a_server_that_is_not_there_is_asked_again_until_the_deadline(cloud: Cloud) -> None:
+    authority = trustme.CA()
+    pair = authority.issue_cert("x")
+    texts = [
+        pem.bytes().decode() for pem in (authority.cert_pem, pair.cert_chain_pems[0], pair.private_key_pem)
+    ]
+    secret = dict(zip(("ca", "certificate", "key"), texts, strict=True))
+    cloud.client("secretsmanager").put_secret_value(
+        SecretId=cloud.stack["secret:server_client"], SecretString=json.dumps(secret)
+    )
+    with patch("lambdas.check_fleet.handler.LOOK_S", 0.2):
+        waiting = {"is_ready": False, "deadline": deadline(60)}
+        assert cloud.call("check_fleet", {"job": {}, "fleet": waiting}) == waiting
+        with pytest.raises(FleetLateError, match="no GPU server was ready"):
+            cloud.call("check_fleet", {"job": {}, "fleet": {**waiting, "deadline": deadline(-1)}})
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+def read(gpu: Gpu, function: str = "read_lips", remaining_s: float = 60.0, **options: str) -> Any:
+    given = job_event(gpu.cloud, DEMO, **options)
+    if function == "read_sound":
+        gpu.cloud.call("probe_media", given)
+    return gpu.cloud.call(function, {**given, "window": WINDOW}, Context(remaining_s=remaining_s))
+
+
+def test_a_window_is_read_and_kept_as_fusion_takes_it(gpu: Gpu) -> None:
+    assert read(gpu) == {"index": 0, "segments": 1}
+    document = gpu.cloud.document(WORK + "lips/0000.json")
+    (segment,) = document["window"]["segments"]
+    assert segment["modality"] == "av"
+    assert [word["text"] for word in segment["words"]] == ["bin", "blue", "at", "f", "two", "now"]
+    assert document["model"]["licence"] == "Apache-2.0"
+    assert gpu.service.config is not None
+    assert gpu.service.config.recognition.enable_face_boxes
+    item = gpu.cloud.item(JOB_ID)
+    assert item is not None
+    assert item["windows"] == {"lips-0": 19.968}
+
+
+def test_the_sound_of_a_window_goes_to_the_servers_audio_mode(gpu: Gpu) -> None:
+    assert read(gpu, "read_sound", sound="server")["segments"] == 1
+    sent = sum(len(request.pcm.samples) for request in gpu.service.requests)
+    assert sent == pytest.approx(19.968 * 32000, abs=64)
+
+
+def refusing(code: grpc.StatusCode, cause: str = "") -> Any:
+    def script(requests: Any, context: Any) -> Any:
+        yield lip_reading.started()
+        if cause:
+            context.set_trailing_metadata([("gorggle-error", cause)])
+        context.abort(code, "refused")
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("code", "cause", "error"),
+    [
+        (grpc.StatusCode.FAILED_PRECONDITION, "NoFaceError", NoFaceError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "", OverloadedError),
+        (grpc.StatusCode.UNAVAILABLE, "NotReadyError", UnavailableError),
+        (grpc.StatusCode.UNAUTHENTICATED, "", AuthenticationError),
+    ],
+)
+def test_what_the_server_refuses_reaches_the_state_machine_by_name(
+    gpu: Gpu, code: grpc.StatusCode, cause: str, error: type[Exception]
+) -> None:
+    gpu.service.script = refusing(code, cause)
+    with pytest.raises(error) as raised:
+        read(gpu)
+    assert type(raised.value) is error
+    assert WORK + "lips/0000.json" not in gpu.cloud.result_keys()
+
+
+def test_a_server_that_goes_silent_is_given_up(gpu: Gpu) -> None:
+    def silent(requests: Any, context: Any) -> Any:
+        yield lip_reading.started()
+        list(requests)
+        gpu.service.ended.wait(20)
+
+    gpu.service.script = silent
+    gpu.cloud.settings["stall_s"] = 1
+    with pytest.raises(ServerStalledError, match="nothing for 1 s"):
+        read(gpu)
+
+
+def test_progress_reaches_the_job_while_a_window_is_read(gpu: Gpu) -> None:
+    seen: list[Any] = []
+
+    def slow(requests: Any, context: Any) -> Any:
+        yield lip_reading.started()
+        list(requests)
+        yield lip_reading.progress(8, 7.5)
+        for _ in range(100):
+            item = gpu.cloud.item(JOB_ID)
+            if item and item["windows"]:
+                seen.append(item["windows"])
+                break
+            gpu.service.ended.wait(0.05)
+        yield lip_reading.finished()
+
+    gpu.service.script = slow
+    read(gpu)
+    assert seen == [{"lips-0": 7.5}]
+
+
+# -------------------------------------------------------------------------------------------------------------- failures
+
+
+def test_a_lost_window_is_noted_with_its_times_and_reason(cloud: Cloud) -> None:
+    error = {
+        "Error": "NoFaceError",
+        "Cause": json.dumps({"errorMessage": "no face", "errorType": "NoFaceError"}),
+    }
+    given = {**job_event(cloud), "source": "lips", "error": error, "window": WINDOW}
+    for _ in range(2):
+        assert cloud.call("note_failure", given)["is_lost"]
+    noted = cloud.document(WORK + "failures/lips/0000.json")
+    assert (noted["reason"], noted["start"], noted["end"]) == ("no face", 0.0, 19.968)
+
+
+def test_a_source_that_is_none_is_refused(cloud: Cloud) -> None:
+    with pytest.raises(ValueError, match="eyes"):
+        cloud.call("note_failure", {**job_event(cloud), "source": "eyes", "error": {}})
+
+
+# --------------------------------------------------------------------------------------------------------------- fusing
+
+
+def kept(cloud: Cloud, name: str, document: Any) -> None:
+    cloud.client("s3").put_object(
+        Bucket=cloud.stack["bucket:results"], Key=WORK + name, Body=json.dumps(document)
+    )
+
+
+@pytest.fixture
+def fusible(cloud: Cloud) -> dict[str, Any]:
+    """A job that was probed; its sources are yet to come."""
+    given = job_event(cloud, DEMO)
+    cloud.call("probe_media", given)
+    return given
+
+
+def lips_window(**further: Any) -> dict[str, Any]:
+    words = [
+        {"text": "bin", "start": 1.0, "end": 1.4, "confidence": 0.9},
+        {"text": "blue", "start": 1.4, "end": 1.8, "confidence": 0.9},
+    ]
+    boxes = [{"time": 1.0, "left": 0.4, "top": 0.3, "width": 0.2, "height": 0.3}]
+    segment = {
+        "start": 1.0,
+        "end": 1.8,
+        "text": "bin blue",
+        "speaker": "face-1",
+        "confidence": 0.9,
+        "modality": "video",
+        "words": words,
+        "face_boxes": boxes,
+    }
+    return {
+        "window": {"start": 0.0, "end": 19.968, "segments": [segment]},
+        "model": {"name": "m", "licence": "free", "licence_summary": "", "licence_url": ""},
+        "warnings": [],
+        "took_s": 4.0,
+        **further,
+    }
+
+
+def fused_result(cloud: Cloud) -> dict[str, Any]:
+    document: dict[str, Any] = cloud.document(f"jobs/{JOB_ID}/results/1-1/result.json")
+    jsonschema.validate(document, result_schema())
+    return document
+
+
+def test_all_sources_become_one_result_in_every_form(cloud: Cloud, fusible: dict[str, Any]) -> None:
+    kept(cloud, "lips/0000.json", lips_window())
+    kept(cloud, "sound/transcription.json", stand_ins.transcription(TRUTH, "n"))
+    kept(cloud, "faces/0000.json", stand_ins.face_detection(TRUTH, page=0, page_faces=1000))
+    answer = cloud.call("fuse_results", fusible)
+    assert answer["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
+    assert answer["measured"] == {"transcribed_s": 19.968, "searched_s": 19.968, "gpu_s": 4.0}
+    result = fused_result(cloud)
+    assert result["segments"][0]["words"][0]["source"] == "both"
+    made = {key.rpartition(".")[2] for key in cloud.result_keys() if "/results/" in key}
+    assert made == {"json", "vtt", "srt", "ttml", "txt"}
+
+
+def test_a_lost_source_is_told_in_the_result(cloud: Cloud, fusible: dict[str, Any]) -> None:
+    kept(cloud, "lips/0000.json", lips_window())
+    kept(cloud, "failures/sound.json", {"source": "sound", "reason": "no sound today", "error": "X"})
+    kept(cloud, "failures/faces.json", {"source": "faces", "reason": "no eyes today", "error": "X"})
+    assert cloud.call("fuse_results", fusible)["is_degraded"]
+    sources = fused_result(cloud)["sources"]
+    assert sources["sound"] == {
+        "status": "failed",
+        "engine": "Amazon Transcribe",
+        "failures": [{"reason": "no sound today"}],
+    }
+    assert sources["lips"]["status"] == "used"
+
+
+def test_a_window_without_a_face_is_told(cloud: Cloud) -> None:
+    given = job_event(cloud, DEMO, sound="none", faces="server")
+    cloud.call("probe_media", given)
+    kept(cloud, "lips/0000.json", lips_window(warnings=[{"kind": "no_face", "message": "no face was seen"}]))
+    cloud.call("fuse_results", given)
+    result = fused_result(cloud)
+    assert result["sources"]["lips"]["status"] == "partial"
+    assert result["sources"]["faces"]["status"] == "used"
+    assert result["sources"]["sound"]["status"] == "absent"
+
+
+def test_when_nothing_was_read_there_is_no_result_but_the_reasons(
+    cloud: Cloud, fusible: dict[str, Any]
+) -> None:
+    lost = {"source": "lips", "reason": "no fleet", "error": "X", "start": 0.0, "end": 19.968, "index": 0}
+    kept(cloud, "failures/lips/0000.json", lost)
+    kept(cloud, "failures/sound.json", {"source": "sound", "reason": "no sound", "error": "X"})
+    kept(cloud, "failures/faces.json", {"source": "faces", "reason": "no eyes", "error": "X"})
+    with pytest.raises(NothingReadError, match="lips: no fleet; sound: no sound"):
+        cloud.call("fuse_results", fusible)
+
+
+def test_a_window_that_nobody_accounts_for_is_an_error_and_no_gap(
+    cloud: Cloud, fusible: dict[str, Any]
+) -> None:
+    kept(cloud, "sound/transcription.json", stand_ins.transcription(TRUTH, "n"))
+    kept(cloud, "faces/0000.json", stand_ins.face_detection(TRUTH, page=0, page_faces=1000))
+    with pytest.raises(WindowMissingError, match="window 0 of the lips"):
+        cloud.call("fuse_results", fusible)
+
+
+def test_a_missing_transcript_is_an_error_and_no_silence(cloud: Cloud, fusible: dict[str, Any]) -> None:
+    kept(cloud, "lips/0000.json", lips_window())
+    with pytest.raises(KeyError):
+        cloud.call("fuse_results", fusible)

@@ -1,0 +1,213 @@
+"""Asking for an upload, and what an event about one starts."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from lambdas.create_upload.handler import safe_name
+from tests.lambdas.cloud import Cloud
+
+
+def asked(cloud: Cloud, **further: Any) -> dict[str, Any]:
+    body = {"name": "talk.mp4", "content_type": "video/mp4", **further}
+    status, answer = cloud.api("create_upload", body=body)
+    assert status == 201, answer
+    return dict(answer)
+
+
+def event(cloud: Cloud, key: str, version: str, size: int = 5) -> dict[str, Any]:
+    detail = {
+        "version": "0",
+        "bucket": {"name": cloud.stack["bucket:uploads"]},
+        "object": {"key": key, "size": size, "etag": "x", "version-id": version, "sequencer": "1"},
+        "request-id": "r",
+        "requester": "q",
+        "source-ip-address": "1.2.3.4",
+        "reason": "PutObject",
+    }
+    return {"version": "0", "id": "1", "source": "aws.s3", "detail-type": "Object Created", "detail": detail}
+
+
+def queued(*bodies: Any) -> dict[str, Any]:
+    records = [
+        {
+            "messageId": f"m{number}",
+            "receiptHandle": "h",
+            "body": body if isinstance(body, str) else json.dumps(body),
+            "attributes": {},
+            "messageAttributes": {},
+            "eventSource": "aws:sqs",
+            "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:q",
+            "awsRegion": "us-east-1",
+        }
+        for number, body in enumerate(bodies)
+    ]
+    return {"Records": records}
+
+
+def policy_of(answer: dict[str, Any]) -> list[Any]:
+    document = json.loads(base64.b64decode(answer["upload"]["fields"]["policy"]))
+    conditions: list[Any] = document["conditions"]
+    return conditions
+
+
+def test_an_upload_is_one_object_of_one_type_and_a_bounded_size(cloud: Cloud) -> None:
+    answer = asked(cloud)
+    conditions = policy_of(answer)
+    assert ["content-length-range", 1, 5368709120] in conditions
+    assert {"Content-Type": "video/mp4"} in conditions
+    assert {"key": f"uploads/{answer['job_id']}/talk.mp4"} in conditions
+    item = cloud.item(answer["job_id"])
+    assert item is not None
+    assert (item["state"], item["owner"]) == ("awaiting_upload", "ada")
+
+
+def test_a_known_size_is_the_only_one_that_may_be_sent(cloud: Cloud) -> None:
+    assert ["content-length-range", 77, 77] in policy_of(asked(cloud, size_bytes=77))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"content_type": "text/html"}, "content_type"),
+        ({"size_bytes": 0}, "size_bytes"),
+        ({"size_bytes": True}, "size_bytes"),
+        ({"size_bytes": 10**12}, "size_bytes"),
+        ({"options": {"lips": "eyes"}}, "lips"),
+        ({"options": {"lips": "none", "sound": "none"}}, "at least one"),
+        ({"options": {"ears": 2}}, "ears"),
+        ({"options": []}, "object"),
+        ({"name": 7}, "name"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(cloud: Cloud, wrong: dict[str, Any], said: str) -> None:
+    status, problem = cloud.api("create_upload", body={"content_type": "video/mp4", **wrong})
+    assert status == 400
+    assert said in problem["detail"]
+    assert cloud.headers["content-type"] == "application/problem+json"
+    assert problem["title"] == "Bad Request"
+
+
+def test_a_body_that_is_no_json_is_refused(cloud: Cloud) -> None:
+    status, problem = cloud.api("create_upload", body="{")
+    assert status == 400
+    assert "no JSON" in problem["detail"]
+
+
+def test_nobody_gets_an_upload_without_a_name(cloud: Cloud) -> None:
+    assert cloud.api("create_upload", owner="", body={"content_type": "video/mp4"})[0] == 401
+
+
+def test_one_idempotency_key_makes_one_job(cloud: Cloud) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    body = {"content_type": "video/mp4"}
+    first = cloud.api("create_upload", body=body, headers=headers)
+    assert cloud.api("create_upload", body=body, headers=headers) == first
+    assert cloud.api("create_upload", owner="bob", body=body, headers=headers)[1] != first[1]
+    status, problem = cloud.api("create_upload", body={"content_type": "video/webm"}, headers=headers)
+    assert status == 409
+    assert "another body" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\clips\\my talk.mp4", "my-talk.mp4"),
+        ("…", "video"),
+        (".hidden", "hidden"),
+        ("a" * 300 + ".mp4", "a" * 116 + ".mp4"),
+    ],
+)
+def test_a_name_is_made_safe_for_a_key(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+# -------------------------------------------------------------------------------------------------------------- events
+
+
+def test_an_uploaded_video_starts_its_job_once_however_often_the_event_comes(cloud: Cloud) -> None:
+    job_id = asked(cloud)["job_id"]
+    key = f"uploads/{job_id}/talk.mp4"
+    told = event(cloud, key, cloud.put(key, b"video"))
+    for _ in range(3):
+        assert cloud.call("start_pipeline", queued(told, told)) == {"batchItemFailures": []}
+    (execution,) = cloud.executions()
+    item = cloud.item(job_id)
+    assert item is not None
+    assert item["state"] == "running"
+    assert item["execution_arn"] == execution["executionArn"]
+    given = json.loads(
+        cloud.client("stepfunctions").describe_execution(executionArn=execution["executionArn"])["input"]
+    )
+    assert given["job"]["version_id"] == item["version_id"]
+    assert given["job"]["options"]["lips"] == "av"
+
+
+def test_an_executions_name_comes_from_bucket_key_and_version(cloud: Cloud) -> None:
+    names = set()
+    for version in ("v1", "v2", "v1"):
+        cloud.call("start_pipeline", queued(event(cloud, "uploads/x/y/direct.mp4", version)))
+        names = {execution["name"] for execution in cloud.executions()}
+    assert len(names) == 2
+
+
+def test_a_second_version_under_one_key_is_a_job_of_its_own(cloud: Cloud) -> None:
+    job_id = asked(cloud)["job_id"]
+    key = f"uploads/{job_id}/talk.mp4"
+    for content in (b"one", b"two"):
+        cloud.call("start_pipeline", queued(event(cloud, key, cloud.put(key, content))))
+    assert len(cloud.executions()) == 2
+    _, listed = cloud.api("list_jobs")
+    assert len(listed["jobs"]) == 2
+
+
+def test_a_video_that_was_put_into_the_bucket_directly_is_a_job_too(cloud: Cloud) -> None:
+    cloud.call("start_pipeline", queued(event(cloud, "uploads/by/hand/talk.mp4", "v")))
+    _, listed = cloud.api("list_jobs", owner="direct")
+    assert listed["jobs"][0]["name"] == "talk.mp4"
+    assert listed["jobs"][0]["options"]["sound"] == "transcribe"
+
+
+def test_only_the_message_that_fails_comes_again(cloud: Cloud) -> None:
+    good = event(cloud, "uploads/a/b/c.mp4", "v")
+    answer = cloud.call("start_pipeline", queued("no json", good))
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    assert len(cloud.executions()) == 1
+
+
+def test_a_batch_that_fails_whole_says_so_message_by_message(cloud: Cloud) -> None:
+    answer = cloud.call("start_pipeline", queued("no json", "{}"))
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}, {"itemIdentifier": "m1"}]}
+
+
+def test_jobs_beyond_the_cap_wait_and_start_in_order(cloud: Cloud) -> None:
+    cloud.settings["max_jobs"] = 2
+    for number in range(4):
+        cloud.call("start_pipeline", queued(event(cloud, f"uploads/by/hand/{number}.mp4", "v")))
+    _, listed = cloud.api("list_jobs", owner="direct")
+    by_name = {job["name"]: job for job in listed["jobs"]}
+    assert [by_name[f"{number}.mp4"]["state"] for number in range(4)] == [
+        "running",
+        "running",
+        "waiting",
+        "waiting",
+    ]
+    first = by_name["0.mp4"]["job_id"]
+    finish(cloud, first)
+    states = {job["name"]: job["state"] for job in cloud.api("list_jobs", owner="direct")[1]["jobs"]}
+    assert states == {"0.mp4": "failed", "1.mp4": "running", "2.mp4": "running", "3.mp4": "waiting"}
+
+
+def finish(cloud: Cloud, job_id: str) -> None:
+    item = cloud.item(job_id)
+    assert item is not None
+    cloud.call(
+        "fail_job",
+        {"job": item, "error": {"Error": "InvalidMediaError", "Cause": '{"errorMessage": "broken"}'}},
+    )
