@@ -1,0 +1,65 @@
+"""``gorggle gateway``: serve the page and live captions until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import threading
+
+from gorggle import GorggleError
+
+from gorggle_gateway.settings import GatewaySettings, SettingsError, read_settings
+from gorggle_gateway.tokens import TokenFileError
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+
+def main() -> int:
+    """Run the gateway; the result is its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # A line for each request would name whoever captions themselves.
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    try:
+        asyncio.run(serve(read_settings()))
+    except SettingsError as error:
+        print(f"gorggle gateway: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except (GorggleError, TokenFileError, OSError) as error:
+        print(f"gorggle gateway: error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serve until SIGINT or SIGTERM; says with one line of JSON on standard output where it listens."""
+    from aiohttp import web
+
+    from gorggle_gateway.application import application
+
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    runner = web.AppRunner(application(settings), shutdown_timeout=5.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+        port = runner.addresses[0][1]
+        print(json.dumps({"listening": f"{settings.host}:{port}"}), flush=True)
+        if settings.until_stdin_closes:
+            threading.Thread(target=_wait_for_stdin, args=(loop, stopped), daemon=True).start()
+        await stopped.wait()
+    finally:
+        await runner.cleanup()
+
+
+def _wait_for_stdin(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
+    sys.stdin.buffer.read()
+    loop.call_soon_threadsafe(stopped.set)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

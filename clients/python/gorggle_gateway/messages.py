@@ -1,0 +1,253 @@
+"""The messages of ``/v1/live``: what clients say, checked, and what they are told. ``docs/live.md`` is their manual."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import gorggle
+from gorggle import Segment
+from gorggle.events import Activity, Event, Finished, Interrupted, MediaInfo, Progress, Started, StreamWarning
+from gorggle.results import Modality
+
+VERSION = 1
+SUBPROTOCOL = "gorggle.live.v1"
+
+Media = Literal["webm", "pcm"]
+
+# Of text: only media is large.
+MAX_TEXT_CHARS = 16_384
+_HEAD = struct.Struct(">I")
+
+
+class MessageError(ValueError):
+    """A message that is not what it should be; the text is for whoever writes the client."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Begin a session."""
+
+    media: Media
+    modality: Modality
+    interim: bool
+    face_boxes: bool
+    model: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a session whose connection was lost."""
+
+    session: str
+    key: str
+    last_event: int
+    token: str
+
+
+@dataclass(frozen=True)
+class Ping:
+    """The client is there, and has all events up to this one."""
+
+    last_event: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """No more media comes."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next piece of media."""
+
+    sequence: int
+    media: bytes
+
+
+ClientMessage = Start | Resume | Ping | Stop | Piece
+
+_FIELDS: dict[str, dict[str, type]] = {
+    "start": {"media": str, "modality": str, "interim": bool, "face_boxes": bool, "model": str, "token": str},
+    "resume": {"session": str, "key": str, "last_event": int, "token": str},
+    "ping": {"last_event": int},
+    "stop": {},
+}
+_DEFAULTS: dict[str, Any] = {
+    "modality": "av",
+    "interim": True,
+    "face_boxes": False,
+    "model": "",
+    "token": "",
+    "last_event": 0,
+}
+
+
+def read_text(text: str) -> ClientMessage:
+    """Read a text message.
+
+    Raises:
+        MessageError: it is no message of this version.
+    """
+    if len(text) > MAX_TEXT_CHARS:
+        raise MessageError(f"a text message of {len(text)} characters: expected at most {MAX_TEXT_CHARS}")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MessageError("a text message that is no JSON") from error
+    kind = document.pop("type", None) if isinstance(document, dict) else None
+    if not isinstance(kind, str) or kind not in _FIELDS:
+        raise MessageError(f"a text message without a known type: expected one of {', '.join(_FIELDS)}")
+    values = _values(kind, document)
+    match kind:
+        case "start":
+            _check_choice("media", values["media"], get_args(Media))
+            _check_choice("modality", values["modality"], get_args(Modality))
+            return Start(**values)
+        case "resume":
+            return Resume(**values)
+        case "ping":
+            return Ping(**values)
+    return Stop()
+
+
+def read_binary(data: bytes) -> Piece:
+    """Read a binary message: the piece's number as four bytes, most significant first, then the media.
+
+    Raises:
+        MessageError: it is too short, or the number is 0.
+    """
+    if len(data) <= _HEAD.size:
+        raise MessageError(f"a binary message of {len(data)} bytes: expected a number of 4 bytes, then media")
+    sequence = _HEAD.unpack_from(data)[0]
+    if sequence == 0:
+        raise MessageError("a piece of media with the number 0: they are numbered from 1")
+    return Piece(sequence, data[_HEAD.size :])
+
+
+def _values(kind: str, document: dict[str, Any]) -> dict[str, Any]:
+    fields = _FIELDS[kind]
+    unknown = sorted(set(document) - set(fields))
+    if unknown:
+        raise MessageError(f"{kind} has {', '.join(unknown)}: known are {', '.join(fields) or 'none'}")
+    values = {}
+    for name, expected in fields.items():
+        value = document.get(name, _DEFAULTS.get(name))
+        if type(value) is not expected or (isinstance(value, int) and value < 0):
+            raise MessageError(f"{kind}.{name} is {value!r}: expected {expected.__name__}")
+        values[name] = value
+    return values
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise MessageError(f"start.{name} is {value!r}: expected one of {', '.join(known)}")
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+def segment_message(segment: Segment, generation: int) -> dict[str, Any]:
+    """A segment; segments of another reader have other names."""
+    return {
+        "type": "segment",
+        "segment_id": f"{generation}.{segment.segment_id}",
+        "revision": segment.revision,
+        "is_final": segment.is_final,
+        "speaker": segment.speaker,
+        "modality": segment.modality,
+        "start_s": _ms(segment.start_s),
+        "end_s": _ms(segment.end_s),
+        "text": segment.text,
+        "confidence": round(segment.confidence, 4),
+        "words": [
+            {
+                "text": word.text,
+                "start_s": _ms(word.start_s),
+                "end_s": _ms(word.end_s),
+                "confidence": round(word.confidence, 4),
+            }
+            for word in segment.words
+        ],
+        "face_boxes": [
+            {
+                "time_s": _ms(box.time_s),
+                "left": round(box.left, 4),
+                "top": round(box.top, 4),
+                "width": round(box.width, 4),
+                "height": round(box.height, 4),
+            }
+            for box in segment.face_boxes
+        ],
+    }
+
+
+def event_message(event: Event, offset_s: float) -> dict[str, Any] | None:
+    """What a server tells beside segments; None for what is no business of a browser."""
+    match event:
+        case Started():
+            return {"type": "started", "model": event.model, "request_id": event.request_id}
+        case MediaInfo():
+            return {
+                "type": "media",
+                "width_px": event.width_px,
+                "height_px": event.height_px,
+                "video_codec": event.video_codec,
+                "audio_codec": event.audio_codec,
+            }
+        case Activity():
+            return {
+                "type": "activity",
+                "kind": event.kind,
+                "time_s": _ms(event.time_s),
+                "speaker": event.speaker,
+            }
+        case Progress():
+            return {
+                "type": "progress",
+                "received_s": _ms(event.received_s + offset_s),
+                "processed_s": _ms(event.processed_s + offset_s),
+                "faces": event.faces,
+            }
+        case StreamWarning():
+            return {"type": "warning", "kind": event.kind, "message": event.message}
+        case Interrupted():
+            return {"type": "recovering", "reason": event.reason}
+        case Finished():
+            return {
+                "type": "finished",
+                "duration_s": _ms(event.duration_s + offset_s),
+                "segments": event.segments,
+                "faces": event.faces,
+            }
+    return None
+
+
+def error_message(code: str, message: str, retry_after_s: float | None = None) -> dict[str, Any]:
+    """The last message of a session that failed."""
+    return {"type": "error", "code": code, "message": message, "retry_after_s": retry_after_s}
+
+
+# From the SDK's errors to the protocol's codes; what is not here is "internal".
+ERROR_CODES: dict[type[gorggle.GorggleError], str] = {
+    gorggle.NoFaceError: "no_face",
+    gorggle.InvalidRequestError: "invalid_media",
+    gorggle.NotFoundError: "not_found",
+    gorggle.OverloadedError: "overloaded",
+    gorggle.UnavailableError: "unavailable",
+    gorggle.DeadlineError: "deadline",
+}
+
+
+def failure_message(error: gorggle.GorggleError) -> dict[str, Any]:
+    """What a browser is told of an error of the inference server; of faults, their number alone."""
+    code = next((code for kind, code in ERROR_CODES.items() if isinstance(error, kind)), "internal")
+    text = str(error) if code != "internal" else f"internal error (request {error.request_id or 'unknown'})"
+    return error_message(code, text, getattr(error, "retry_after_s", None))
+
+
+def _ms(time_s: float) -> float:
+    return round(time_s, 3)

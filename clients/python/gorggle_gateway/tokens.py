@@ -1,0 +1,71 @@
+"""Who may open live sessions: the names and SHA-256 hashes that ``gorggle token NAME FILE`` writes.
+
+The format is the inference server's, so that one file can serve both. It is read again when it changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+
+_LINE = re.compile(r"([\w.@-]{1,64})\s+([0-9a-f]{64})")
+
+_log = logging.getLogger(__name__)
+
+
+class TokenFileError(ValueError):
+    """The file cannot be read, or a line of it is no name and hash."""
+
+
+class TokenFile:
+    """The tokens that hold now.
+
+    Raises:
+        TokenFileError: see there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version = _version(path)
+        self._names = _read(path)
+
+    def name_of(self, token: str) -> str | None:
+        """Whose token this is; None where it is nobody's."""
+        self._refresh()
+        return self._names.get(hashlib.sha256(token.encode()).hexdigest())
+
+    def _refresh(self) -> None:
+        """A file that cannot be used leaves the tokens as they were."""
+        try:
+            version = _version(self._path)
+            if version != self._version:
+                self._names, self._version = _read(self._path), version
+        except TokenFileError as error:
+            _log.error("the tokens stay as they were: %s", error)
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise TokenFileError(f"the token file {path} cannot be read: {error.strerror}") from error
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read(path: Path) -> dict[str, str]:
+    """From hashes to names."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenFileError(f"the token file {path} cannot be read: {error}") from error
+    names: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            raise TokenFileError(f"{path}, line {number}: expected a name and a SHA-256 hash")
+        names[match[2]] = match[1]
+    return names

@@ -1,0 +1,1 @@
+"""``gorggle local``: the whole product on one machine."""

@@ -1,0 +1,117 @@
+"""The processes of the product: started in order, told to end in the other, their logs kept apart."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+START_LIMIT_S = 180.0
+STOP_LIMIT_S = 15.0
+LAST_LINES = 12
+
+
+class ServiceError(Exception):
+    """A service did not start, or ended by itself; the message has the last lines of its log."""
+
+
+class Service:
+    """One process. It says with one line of JSON on standard output that it is ready, and ends with standard input.
+
+    Args:
+        name: of the service, and of its log.
+        command: what to run.
+        logs: folder of the logs.
+        environment: variables beside those of this process.
+
+    Attributes:
+        told: what it said when it was ready.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], logs: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.name, self.log = name, logs / f"{name}.log"
+        self.told: dict[str, Any] = {}
+        self._command, self._environment = list(command), dict(environment or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it is ready.
+
+        Raises:
+            ServiceError: see there.
+        """
+        lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        with self.log.open("wb") as log:
+            self._process = process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # Ctrl-C is for the one that started them: it ends them in order.
+                start_new_session=True,
+                env={**os.environ, **self._environment},
+            )
+        threading.Thread(target=self._read, args=(process, lines), daemon=True).start()
+        end = time.monotonic() + START_LIMIT_S
+        while not self.told:
+            try:
+                line = lines.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                raise ServiceError(
+                    f"{self.name} was not ready within {START_LIMIT_S:g} s{self._last_words()}"
+                ) from None
+            if not line:
+                raise ServiceError(f"{self.name} ended with exit code {process.wait()}{self._last_words()}")
+            with contextlib.suppress(ValueError):
+                document = json.loads(line)
+                self.told = document if isinstance(document, dict) else {}
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
+    def ended(self) -> ServiceError:
+        """What to tell of a service that ended by itself."""
+        code = self._process.wait() if self._process else None
+        return ServiceError(f"{self.name} ended with exit code {code}{self._last_words()}")
+
+    def stop(self) -> None:
+        """Ask it to end; kill it where it does not."""
+        process = self._process
+        if process is None:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            if process.stdin is not None:
+                process.stdin.close()
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._process = None
+
+    def _read(self, process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes]) -> None:
+        """Read standard output to its end, so that nobody waits for it to be read; an empty line is the end."""
+        with self.log.open("ab") as log:
+            for line in process.stdout or ():
+                log.write(line)
+                log.flush()
+                lines.put(line)
+        lines.put(b"")
+
+    def _last_words(self) -> str:
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        except OSError:
+            return ""
+        return "".join(f"\n    {line}" for line in lines) + f"\n  (all of it: {self.log})"

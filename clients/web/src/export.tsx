@@ -1,0 +1,109 @@
+/** Files of a transcript. */
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Format } from "./api";
+import { toSrt, toText, toTtml, toWebVtt } from "./captions";
+import { Icon } from "./icons";
+import type { Result, Transcript } from "./result";
+import { notify, reasonOf } from "./state";
+import { strings } from "./strings";
+
+const FORMATS: Format[] = ["vtt", "srt", "ttml", "json", "txt"];
+
+interface ExportProps {
+  /** Of the file that is read, whose ending is replaced. */
+  name: string;
+  make: (format: Format) => Promise<Blob>;
+  recording?: Blob | null;
+}
+
+export function ExportMenu({ name, make, recording }: ExportProps) {
+  const [isBusy, setBusy] = useState(false);
+  const menu = useRef<HTMLDetailsElement>(null);
+  useEffect(() => {
+    const close = (event: Event) => {
+      if (menu.current?.open && event.target instanceof Node && !menu.current.contains(event.target)) menu.current.open = false;
+    };
+    document.addEventListener("pointerdown", close);
+    document.addEventListener("focusin", close);
+    return () => {
+      document.removeEventListener("pointerdown", close);
+      document.removeEventListener("focusin", close);
+    };
+  }, []);
+  const run = async (format: Format) => {
+    setBusy(true);
+    try {
+      download(await make(format), `${stemOf(name)}.${format}`);
+    } catch (error) {
+      notify(strings.export.failed(reasonOf(error)), "error");
+    }
+    setBusy(false);
+    if (menu.current) menu.current.open = false;
+  };
+  return (
+    <details
+      class="menu"
+      ref={menu}
+      onKeyDown={(event) => {
+        if (event.key !== "Escape" || !menu.current?.open) return;
+        menu.current.open = false;
+        menu.current.querySelector("summary")?.focus();
+      }}
+    >
+      <summary class="button">
+        <Icon name="export" /> {strings.export.title}
+      </summary>
+      <ul>
+        {FORMATS.map((format) => (
+          <li key={format}>
+            <button type="button" class="plain wide" disabled={isBusy} onClick={() => void run(format)}>
+              {strings.export.formats[format]}
+            </button>
+          </li>
+        ))}
+        {recording && (
+          <li>
+            <button type="button" class="plain wide" onClick={() => download(recording, `${stemOf(name)}.webm`)}>
+              {strings.export.video}
+            </button>
+          </li>
+        )}
+      </ul>
+    </details>
+  );
+}
+
+/** A file made here, where no server keeps the transcript. */
+export function fileOf(format: Format, result: Result, transcript: Transcript): Blob {
+  switch (format) {
+    case "vtt":
+      return new Blob([toWebVtt(transcript)], { type: "text/vtt" });
+    case "srt":
+      return new Blob([toSrt(transcript)], { type: "application/x-subrip" });
+    case "ttml":
+      return new Blob([toTtml(transcript, result.language)], { type: "application/ttml+xml" });
+    case "txt":
+      return new Blob([toText(transcript)], { type: "text/plain" });
+    case "json":
+      return new Blob([JSON.stringify(documentOf(result, transcript), null, 1)], { type: "application/json" });
+  }
+}
+
+/** A result with its corrections, as the API would give it. */
+export function documentOf(result: Result, transcript: Transcript): Result & { names?: Record<string, string> } {
+  const document = { ...result, segments: transcript.segments };
+  return Object.keys(transcript.names).length ? { ...document, names: transcript.names } : document;
+}
+
+export function download(blob: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+function stemOf(name: string): string {
+  return name.replace(/\.[a-z0-9]{1,5}$/i, "").replace(/[^\p{L}\p{N}._ -]+/gu, "-").slice(0, 100) || "transcript";
+}

@@ -1,0 +1,91 @@
+/** What a live session has said so far: pure functions from messages to lines, and from lines to a result. */
+
+import type { Box, Origin, Result, Segment } from "../result";
+import type { LiveSegment, Modality } from "./messages";
+
+export interface Lines {
+  final: LiveSegment[];
+  interim: LiveSegment[];
+  /** Everybody who was heard, in order of appearance: who is first is person 1. */
+  speakers: string[];
+}
+
+export const NO_LINES: Lines = { final: [], interim: [], speakers: [] };
+
+/** Who is heard and not seen. */
+export const VOICE = "voice";
+
+/** Take in a segment: an interim one replaces the one before, a final one stands. */
+export function withSegment(lines: Lines, segment: LiveSegment): Lines {
+  const isSame = (other: LiveSegment) => other.segment_id === segment.segment_id;
+  if (lines.final.some(isSame)) return lines;
+  const speakers = lines.speakers.includes(segment.speaker) ? lines.speakers : [...lines.speakers, segment.speaker];
+  const interim = lines.interim.filter((other) => !isSame(other));
+  if (!segment.is_final) return { ...lines, speakers, interim: [...interim, segment].sort(byStart) };
+  return { final: segment.text ? [...lines.final, segment].sort(byStart) : lines.final, interim, speakers };
+}
+
+function byStart(a: LiveSegment, b: LiveSegment): number {
+  return a.start_s - b.start_s || a.end_s - b.end_s;
+}
+
+const ORIGINS: Record<Modality, Origin> = { av: "both", video: "lips", audio: "sound" };
+
+/** A speaker as a result calls people: "person-2" is who appeared second. */
+export function personOf(lines: Lines, speaker: string): string {
+  const index = lines.speakers.indexOf(speaker);
+  return `person-${(index < 0 ? lines.speakers.length : index) + 1}`;
+}
+
+/** A voice without a face has no number in people's eyes. */
+export function namesOf(lines: Lines, voice: string): Record<string, string> {
+  return lines.speakers.length > 1 && lines.speakers.includes(VOICE) ? { [personOf(lines, VOICE)]: voice } : {};
+}
+
+export interface About {
+  name: string;
+  durationS: number;
+  widthPx: number;
+  heightPx: number;
+  model: string;
+  modality: Modality;
+}
+
+/** A session as a result, as a job would give it. */
+export function resultOf(lines: Lines, about: About): Result {
+  const segments = lines.final.map((live, index) => segmentOf(live, index, personOf(lines, live.speaker))).filter((segment) => segment.words.length);
+  const people = [...new Set(segments.map((segment) => segment.person))];
+  const status = (is: boolean) => ({ status: is ? ("used" as const) : ("absent" as const), engine: is ? about.model : "", failures: [] });
+  return {
+    schema_version: "1.0",
+    media: { name: about.name, duration_s: about.durationS, width_px: about.widthPx, height_px: about.heightPx, frame_rate_hz: 0, video_codec: "", audio_codec: "" },
+    language: "",
+    // What its licence permits, the list of models says: it does not come with the words.
+    model: null,
+    is_degraded: false,
+    sources: { lips: status(about.modality !== "audio"), sound: status(about.modality !== "video"), faces: status(about.modality !== "audio") },
+    noise: [],
+    people: people.map((name) => ({ name, first_s: Math.min(...segments.filter((segment) => segment.person === name).map((segment) => segment.start_s)), voices: [], faces: [] })),
+    segments,
+    faces: people.map((person) => ({ person, boxes: boxesOf(lines, person) })).filter((face) => face.boxes.length),
+    omissions: [],
+  };
+}
+
+function segmentOf(live: LiveSegment, index: number, person: string): Segment {
+  const source = ORIGINS[live.modality];
+  const words = live.words.length ? live.words : [{ text: live.text, start_s: live.start_s, end_s: live.end_s, confidence: live.confidence }];
+  return {
+    id: `segment-${index + 1}`,
+    person,
+    start_s: live.start_s,
+    end_s: live.end_s,
+    text: live.text,
+    confidence: live.confidence,
+    words: words.map((word) => ({ ...word, source, alternatives: [] })),
+  };
+}
+
+function boxesOf(lines: Lines, person: string): Box[] {
+  return lines.final.filter((segment) => personOf(lines, segment.speaker) === person).flatMap((segment) => segment.face_boxes);
+}

@@ -1,0 +1,80 @@
+/** A live session that was kept in this browser. */
+
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import type { Format } from "../api";
+import type { History } from "../editing";
+import { historyOf } from "../editing";
+import { ExportMenu, fileOf } from "../export";
+import { Icon } from "../icons";
+import type { Session } from "../live/sessions";
+import { loadSession, saveSession } from "../live/sessions";
+import { Editor } from "../player/editor";
+import { notify, reasonOf } from "../state";
+import { strings } from "../strings";
+import { startUpload } from "../uploads";
+
+export function SessionPage({ id }: { id: string }) {
+  const [session, setSession] = useState<Session | null | undefined>(undefined);
+  useEffect(() => {
+    loadSession(id).then(setSession, () => setSession(null));
+  }, [id]);
+  useEffect(() => {
+    if (session) document.title = `${session.name} · ${strings.app.name}`;
+  }, [session?.name]);
+  return (
+    <main id="content" tabIndex={-1} class="job">
+      <div class="title">
+        <a class="back" href="#/">
+          {strings.app.videos}
+        </a>
+        <h1 dir="auto">{session === null ? strings.app.notFound : (session?.name ?? strings.job.loading)}</h1>
+      </div>
+      {session && <SessionEditor session={session} isKept />}
+    </main>
+  );
+}
+
+/** A session with everything that can be done with it; where it is kept, changes are kept too. */
+export function SessionEditor({ session, isKept }: { session: Session; isKept: boolean }) {
+  const [history, setHistory] = useState<History>(() => historyOf({ segments: session.result.segments, names: session.names }));
+  const [video, setVideo] = useState("");
+  const isFirst = useRef(true);
+  useEffect(() => {
+    if (!session.recording) return;
+    const url = URL.createObjectURL(session.recording);
+    setVideo(url);
+    return () => URL.revokeObjectURL(url);
+  }, [session.recording]);
+  useEffect(() => {
+    if (isFirst.current || !isKept) {
+      isFirst.current = false;
+      return;
+    }
+    const { segments, names } = history.present;
+    saveSession({ ...session, names, result: { ...session.result, segments } }).catch((error: unknown) => notify(reasonOf(error), "error"));
+  }, [history.present, isKept]);
+  const onHistory = useCallback((change: (history: History) => History) => setHistory(change), []);
+  const make = (format: Format) => Promise.resolve(fileOf(format, session.result, history.present));
+  const readAgain = () => {
+    if (session.recording) startUpload(session.recording, `${session.name.replace(/[^\p{L}\p{N}]+/gu, "-")}.webm`, {}, (jobId) => (location.hash = `#/jobs/${jobId}`));
+    location.hash = "#/";
+  };
+  return (
+    <Editor
+      result={session.result}
+      history={history}
+      onHistory={onHistory}
+      video={video}
+      tools={
+        <>
+          {session.recording && (
+            <button type="button" title={strings.live.uploadHint} onClick={readAgain}>
+              <Icon name="upload" /> {strings.live.upload}
+            </button>
+          )}
+          <ExportMenu name={session.name} make={make} recording={session.recording} />
+        </>
+      }
+    />
+  );
+}

@@ -1,0 +1,53 @@
+/** A job's steps, as they happen. */
+
+import type { Job, Step } from "../api";
+import { Bar } from "../bar";
+import { strings } from "../strings";
+import { Estimate, timeLeft } from "../time";
+
+export function currentStep(job: Job): string {
+  const running = job.steps.filter((step) => step.state === "running").map((step) => nameOf(step));
+  return running.join(", ") || strings.job.percent(job.percent);
+}
+
+const estimates = new Map<string, Estimate>();
+
+/** The seconds that a job will still take, from how it went while this page looked; null where that is not known. */
+export function leftOf(job: Job): number | null {
+  if (job.state !== "running") {
+    estimates.delete(job.id);
+    return null;
+  }
+  const estimate = estimates.get(job.id) ?? new Estimate();
+  estimates.set(job.id, estimate);
+  return estimate.update(job.percent / 100, performance.now() / 1000);
+}
+
+export function Steps({ job }: { job: Job }) {
+  const leftS = leftOf(job);
+  return (
+    <section class="card steps" aria-labelledby="progress">
+      <div class="steps-head">
+        <h2 id="progress">{strings.job.states[job.state] ?? job.state}</h2>
+        <strong>{strings.job.percent(job.percent)}</strong>
+      </div>
+      <Bar percent={job.percent} label={strings.job.progress} />
+      <p class="quiet" aria-live="polite">
+        {leftS === null ? currentStep(job) : timeLeft(leftS)}
+      </p>
+      <ol>
+        {job.steps.map((step) => (
+          <li key={step.name} class={step.state}>
+            <span class="dot" aria-hidden="true" />
+            <span>{nameOf(step)}</span>
+            <span class="quiet">{step.state === "running" && step.percent > 0 ? strings.job.percent(step.percent) : (strings.job.stepStates[step.state] ?? "")}</span>
+          </li>
+        ))}
+      </ol>
+    </section>
+  );
+}
+
+function nameOf(step: Step): string {
+  return strings.job.steps[step.name] ?? step.name;
+}

@@ -1,0 +1,183 @@
+"""The page in a real Chromium, served by the real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from gorggle_gateway import web_page
+from gorggle_gateway.application import application
+from gorggle_gateway.settings import GatewaySettings
+
+from tests.web.pipeline import Pipeline
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+RESULTS = Path(__file__).resolve().parent / "results"
+# What Debian, Fedora, snaps and Google call it.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+ACTION_LIMIT_MS = 15_000
+
+
+def result(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return document
+
+
+@dataclass
+class Site:
+    """A gateway with the page, and the API behind it."""
+
+    url: str
+    pipeline: Pipeline
+
+
+@contextlib.contextmanager
+def running_site(
+    pipeline: Pipeline | None = None, *, server: str = "127.0.0.1:1", **settings: Any
+) -> Iterator[Site]:
+    """Serve the page, live captions by way of ``server``, and the API of ``pipeline``, on a thread of their own."""
+    pipeline = pipeline or Pipeline()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def call(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)
+
+    async def start() -> web.AppRunner:
+        app = application(GatewaySettings(listen="127.0.0.1:0", server=server, **settings))
+        pipeline.add_routes(app)
+        runner = web.AppRunner(app, shutdown_timeout=1.0)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner
+
+    runner = call(start())
+    try:
+        yield Site(f"http://127.0.0.1:{runner.addresses[0][1]}", pipeline)
+    finally:
+        call(runner.cleanup())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with running_site() as running:
+        yield running
+
+
+def chromium() -> str:
+    """The browser's path; where there is none, the test is left out."""
+    if not web_page.is_built():
+        pytest.skip("the page is not built: make web")
+    named = os.environ.get("GORGGLE_CHROMIUM")
+    path = named or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("there is no Chromium: apt-get install chromium, or name one in GORGGLE_CHROMIUM")
+    return path
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Any]:
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="there is no playwright: pip install 'gorggle[dev]'"
+    )
+    with sync_api.sync_playwright() as running:
+        yield running
+
+
+OpenBrowser = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def open_browser(playwright: Any) -> Iterator[OpenBrowser]:
+    """Starts a Chromium with further arguments."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str) -> Any:
+            # Chromium's own sandbox takes rights that root in a container does not have.
+            sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+            browser = playwright.chromium.launch(
+                executable_path=chromium(),
+                args=[
+                    *sandbox,
+                    "--disable-gpu",
+                    "--disable-dev-shm-usage",
+                    "--autoplay-policy=no-user-gesture-required",
+                    *arguments,
+                ],
+            )
+            stack.callback(browser.close)
+            return browser
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def browser(open_browser: OpenBrowser) -> Any:
+    return open_browser()
+
+
+@dataclass
+class Visit:
+    """A tab, and everything that went wrong in it."""
+
+    page: Any
+    faults: list[str]
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
+    """Opens addresses, each in a browser of its own; at the end of the test nothing may have gone wrong in any."""
+    visits: list[Visit] = []
+    with contextlib.ExitStack() as stack:
+
+        def go(url: str, **context: Any) -> Visit:
+            made = browser.new_context(
+                **{"viewport": {"width": 1360, "height": 850}, "locale": "en-GB", **context}
+            )
+            stack.callback(made.close)
+            visits.append(watched(made.new_page()))
+            visits[-1].page.goto(url)
+            return visits[-1]
+
+        yield go
+        faults = [fault for each in visits for fault in each.faults]
+    assert faults == []
+
+
+def watched(page: Any) -> Visit:
+    """Note what goes wrong in a tab: exceptions, console errors, violations of the content security policy."""
+    visit = Visit(page, [])
+    page.set_default_timeout(ACTION_LIMIT_MS)
+    page.on("pageerror", lambda error: visit.faults.append(f"exception: {error}"))
+    page.on("console", lambda message: visit.faults.append(message.text) if _is_fault(message) else None)
+    page.on("dialog", lambda dialog: dialog.accept())
+    return visit
+
+
+def _is_fault(message: Any) -> bool:
+    # Answers of 404, 409 and the like are noted as errors, and are part of many tests.
+    return message.type == "error" and not message.text.startswith("Failed to load resource")
+
+
+def wait_until(page: Any, expression: str, also: Callable[[], bool] = lambda: True) -> None:
+    """Wait for an expression to be true in the page, and something else here. Playwright's own wait would evaluate code, which the page's policy forbids."""
+    end = time.monotonic() + ACTION_LIMIT_MS / 1000
+    while not (also() and page.evaluate(expression)):
+        assert time.monotonic() < end, f"it never came to be: {expression}"
+        page.wait_for_timeout(50)

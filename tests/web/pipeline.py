@@ -1,0 +1,206 @@
+"""The HTTP API as the page meets it, with a pipeline that takes a moment and gives results that were made before.
+
+Corrections, captions and file names go through the pipeline's own code; only what would take an inference server is
+played. The results are of the clips in ``examples/``, read by the embedded model and fused (lips alone, sound alone).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from lambdas.common.corrections import CorrectionError, corrected, corrections_of
+from lambdas.common.publishing import FORMS, forms
+from lambdas.create_upload.handler import TYPES, safe_name
+
+HERE = Path(__file__).resolve().parent
+STAGES = ("waiting", "probing", "reading", "fusing")
+
+
+@dataclass
+class Job:
+    name: str
+    size_bytes: int
+    owner: str = ""
+    job_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    created_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat().replace("+00:00", "Z"))
+    video: bytes = b""
+    arrived_at: float | None = None
+    failure: dict[str, str] | None = None
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Pipeline:
+    """All jobs; ``seconds`` is how long each takes."""
+
+    def __init__(self, seconds: float = 1.0, token: str = "") -> None:
+        self.seconds, self.token = seconds, token
+        self.jobs: dict[str, Job] = {}
+        self.is_down = False
+        self.requests: list[tuple[str, str]] = []
+
+    # ------------------------------------------------------------------------------------------------------- contents
+
+    def add(self, name: str, clip: Path, result: dict[str, Any], **changes: Any) -> Job:
+        """A job that is done."""
+        job = Job(
+            name, clip.stat().st_size, video=clip.read_bytes(), arrived_at=0.0, results=[result], **changes
+        )
+        self.jobs[job.job_id] = job
+        return job
+
+    def described(self, job: Job) -> dict[str, Any]:
+        about: dict[str, Any] = {
+            "job_id": job.job_id,
+            "name": job.name,
+            "created_at": job.created_at,
+            "size_bytes": job.size_bytes,
+        }
+        if job.arrived_at is None:
+            return {**about, "state": "awaiting_upload"}
+        share = (time.monotonic() - job.arrived_at) / max(self.seconds, 1e-6)
+        if job.failure and share >= 1:
+            return {**about, "state": "failed", "stage": "failed", "failure": job.failure}
+        if share >= 1:
+            return self._done(job, about)
+        stage = STAGES[min(3, int(share * 5) if share < 0.4 else 2 if share < 0.9 else 3)]
+        about |= {"state": "waiting" if stage == "waiting" else "running", "stage": stage}
+        if stage == "reading":
+            about["progress"] = {
+                "windows": 1,
+                "to_read_s": 20.0,
+                "read_s": round(20 * (share - 0.4) / 0.5, 1),
+            }
+        return about
+
+    def _done(self, job: Job, about: dict[str, Any]) -> dict[str, Any]:
+        if not job.results:
+            known = "two_speakers" if job.name.startswith("two") else "demo"
+            job.results.append(json.loads((HERE / "results" / f"{known}.json").read_text()))
+        result = job.results[-1]
+        return {
+            **about,
+            "state": "done",
+            "stage": "done",
+            "media": result["media"],
+            "is_degraded": result["is_degraded"],
+            "result_version": len(job.results),
+            "cost": {"currency": "USD", "total": 0.0123},
+        }
+
+    # --------------------------------------------------------------------------------------------------------- routes
+
+    def add_routes(self, app: web.Application) -> None:
+        route = app.router.add_route
+        route("POST", "/api/uploads", self._api(self.create_upload))
+        route("GET", "/api/jobs", self._api(self.list_jobs))
+        route("GET", "/api/jobs/{job_id}", self._api(self.get_job))
+        route("DELETE", "/api/jobs/{job_id}", self._api(self.delete_job))
+        route("POST", "/api/jobs/{job_id}/retry", self._api(self.retry_job))
+        route("GET", "/api/jobs/{job_id}/result", self._api(self.get_result))
+        route("PUT", "/api/jobs/{job_id}/result", self._api(self.save_corrections))
+        route("GET", "/api/jobs/{job_id}/video", self._api(self.get_video))
+        route("POST", "/store", self.receive)
+        route("GET", "/store/{job_id}", self.give)
+
+    def _api(self, answer: Any) -> Any:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            self.requests.append((request.method, request.path))
+            if self.is_down:
+                return problem(503, "down for a test")
+            if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
+                return problem(401, "who are you?")
+            response: web.StreamResponse = await answer(request)
+            return response
+
+        return handler
+
+    def _job(self, request: web.Request) -> Job:
+        job = self.jobs.get(request.match_info["job_id"])
+        if job is None:
+            raise problem(404, "there is no such job", raised=True)
+        return job
+
+    async def create_upload(self, request: web.Request) -> web.StreamResponse:
+        document = await request.json()
+        if document["content_type"] not in TYPES:
+            return problem(400, f"content_type is {document['content_type']!r}")
+        job = Job(safe_name(document["name"]), document["size_bytes"])
+        self.jobs[job.job_id] = job
+        upload = {"method": "POST", "url": f"{request.url.origin()}/store", "fields": {"key": job.job_id}}
+        return web.json_response({"job_id": job.job_id, "upload": upload}, status=201)
+
+    async def receive(self, request: web.Request) -> web.StreamResponse:
+        fields: dict[str, Any] = {}
+        async for part in await request.multipart():
+            fields[part.name] = await part.read(decode=False)
+        job = self.jobs[fields["key"].decode()]
+        assert len(fields["file"]) == job.size_bytes
+        job.video, job.arrived_at = bytes(fields["file"]), time.monotonic()
+        return web.Response(status=204)
+
+    async def list_jobs(self, _request: web.Request) -> web.StreamResponse:
+        newest = sorted(self.jobs.values(), key=lambda job: job.created_at, reverse=True)
+        return web.json_response({"jobs": [self.described(job) for job in newest]})
+
+    async def get_job(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self.described(self._job(request)))
+
+    async def delete_job(self, request: web.Request) -> web.StreamResponse:
+        del self.jobs[self._job(request).job_id]
+        return web.Response(status=204)
+
+    async def retry_job(self, request: web.Request) -> web.StreamResponse:
+        job = self._job(request)
+        job.failure, job.arrived_at = None, time.monotonic()
+        return web.json_response(self.described(job), status=202)
+
+    async def get_result(self, request: web.Request) -> web.StreamResponse:
+        job = self._job(request)
+        version = int(request.query.get("version", len(job.results)))
+        form = FORMS[request.query.get("format", "json")]
+        text = forms(job.results[version - 1])[form.extension]
+        return web.Response(text=text, content_type=form.content_type.split(";")[0])
+
+    async def save_corrections(self, request: web.Request) -> web.StreamResponse:
+        job, document = self._job(request), await request.json()
+        if document["base_version"] != len(job.results):
+            return problem(409, "somebody else saved a version meanwhile")
+        try:
+            result = corrected(job.results[-1], corrections_of(document))
+        except CorrectionError as error:
+            return problem(400, str(error))
+        job.results.append(result)
+        return web.json_response({"version": len(job.results), "result": result})
+
+    async def get_video(self, request: web.Request) -> web.StreamResponse:
+        job = self._job(request)
+        return web.json_response({"url": f"{request.url.origin()}/store/{job.job_id}", "expires_in_s": 900})
+
+    async def give(self, request: web.Request) -> web.StreamResponse:
+        body = self._job(request).video
+        wanted = request.http_range
+        start, stop = wanted.start or 0, wanted.stop or len(body)
+        headers = {"accept-ranges": "bytes", "content-range": f"bytes {start}-{stop - 1}/{len(body)}"}
+        partial = "range" in request.headers
+        return web.Response(
+            body=body[start:stop],
+            status=206 if partial else 200,
+            headers=headers if partial else {},
+            content_type="video/mp4",
+        )
+
+
+def problem(status: int, detail: str, *, raised: bool = False) -> Any:
+    document = {"type": "about:blank", "title": "Problem", "status": status, "detail": detail}
+    if raised:
+        error: dict[int, type[web.HTTPException]] = {404: web.HTTPNotFound}
+        return error[status](text=json.dumps(document), content_type="application/problem+json")
+    return web.json_response(document, status=status, content_type="application/problem+json")
