@@ -56,11 +56,11 @@ web:  ## build the page anew (takes Node 20.19 or newer; the built page is in th
 	npm --prefix clients/web ci
 	npm --prefix clients/web run build
 
-train: setup  ## train and measure the embedded model anew (an hour of training on two cores, and the rendering)
+train: setup  ## train and measure the embedded model anew (an hour and a half of training on two cores, and the rendering)
 	$(BIN)/python -m training prepare
-	$(BIN)/python -m training train --out $(RUN) --minutes 60 --resume
+	$(BIN)/python -m training train --out $(RUN) --minutes 90 --resume
 	$(BIN)/python -m training export --out $(RUN) $(RUN)/model.safetensors
-	$(BIN)/python -m training evaluate $(RUN)/model.safetensors --noise > $(RUN)/evaluation.json
+	$(BIN)/python -m training evaluate $(RUN)/model.safetensors --noise --picture $(RUN)/noise.png > $(RUN)/evaluation.json
 	$(BIN)/python -m training export --out $(RUN) --evaluation $(RUN)/evaluation.json inference_server/assets/gorggle-mini-1.safetensors
 
 fuzz: setup  ## send 20 000 hostile requests and media files to a real server

@@ -197,12 +197,13 @@ def transcriptions_are_written(truths: Truths) -> None:
 
     def response_object(self: FakeTranscriptionJob, response_type: str) -> dict[str, Any]:
         answer = described(self, response_type)
-        if response_type == "GET" and self.failure_reason:
-            answer["TranscriptionJob"]["FailureReason"] = self.failure_reason
+        reason: Any = self.failure_reason
+        if response_type == "GET" and reason:
+            answer["TranscriptionJob"]["FailureReason"] = reason
         return answer
 
     FakeTranscriptionJob.advance = advance  # type: ignore[method-assign]
-    FakeTranscriptionJob.response_object = response_object  # type: ignore[assignment,method-assign]
+    FakeTranscriptionJob.response_object = response_object  # type: ignore[method-assign]
 
 
 def _uploaded_name(s3: Any, output_key: str) -> str:

@@ -46,25 +46,26 @@ class Stack:
     name: str
     values: dict[str, Any] = field(default_factory=dict)
 
-    @functools.cache  # noqa: B019 - a stack lives as long as the process
     def client(self, service: str) -> Any:
         """A client of a service."""
-        config: Any = Config(signature_version="s3v4" if service == "s3" else None)
-        return boto3.client(
-            service,
-            endpoint_url=self.endpoint_url or None,
-            region_name=REGION,
-            aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106 - moto wants some
-            config=config,
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.endpoint_url, self.name))
+        return _client(self.endpoint_url, service)
 
     def __getitem__(self, reference: str) -> str:
         """What a name of the manifest stands for: ``table:jobs``."""
         return str(self.values[reference])
+
+
+@functools.cache
+def _client(endpoint_url: str, service: str) -> Any:
+    config: Any = Config(signature_version="s3v4" if service == "s3" else None)
+    return boto3.client(
+        service,
+        endpoint_url=endpoint_url or None,
+        region_name=REGION,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",  # noqa: S106 - moto wants some
+        config=config,
+    )
 
 
 def made(

@@ -56,8 +56,9 @@ def test_a_server_that_is_killed_and_started_again_loses_no_sentence(tmp_path: P
                     break
             await asyncio.to_thread(server.kill)
             await live.until("recovering")
-            await asyncio.to_thread(server.start)
+            starting = asyncio.create_task(asyncio.to_thread(server.start))
             await live.until("recovered")
+            await starting
             await live.send_all(media[len(media) // 2 :], step=16_384)
             await live.say({"type": "stop"})
             await live.rest()
