@@ -27,7 +27,7 @@ Response = lip_reading_pb2.StreamingRecognizeResponse
 Stub = lip_reading_pb2_grpc.LipReadingStub
 CODE = grpc.StatusCode
 PLACES = 3
-MAX_IDLE_S = 5.0
+MAX_IDLE_S = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def words_in(responses: list[Response]) -> list[str]:
     ]
 
 
-def until(condition: Callable[[], object], patience_s: float = 20) -> None:
+def until(condition: Callable[[], object], patience_s: float = 60) -> None:
     deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -195,7 +195,7 @@ def test_a_client_that_reads_nothing_and_stays_leaves_no_task_behind(process: Se
         sender.end()
         until(lambda: process.metrics()["gorggle_streams"] == 1)
         until(lambda: process.metrics()["gorggle_streams"] == 0)
-        until(lambda: process.usage().tasks <= tasks + 1, patience_s=15)  # the connection's own
+        until(lambda: process.usage().tasks <= tasks + 1)  # the connection's own
         call.cancel()
 
 

@@ -43,7 +43,7 @@ GPU_USD_PER_HOUR: Mapping[str, float] = {
 
 @dataclass(frozen=True)
 class Prices:
-    """Unit prices in US dollars, and the two measured rates of work.
+    """Unit prices in US dollars, and the two rates of work, which are assumed.
 
     ``spot_share`` is what spot costs of on-demand: it moves daily, and 0.4 is a cautious middle.
     """

@@ -9,7 +9,6 @@ export interface WordPlace {
 
 /** Text as one line, without control characters. */
 export function cleaned(text: string): string {
-  // eslint-disable-next-line no-control-regex
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").replace(/\s+/g, " ").trim();
 }
 

@@ -109,40 +109,40 @@ export function Picture({ handle, now, onTime, video, vtt, cues, faces, transcri
   return (
     <section class="player card" aria-label={words.label} ref={frame}>
       <div class="backdrop">
-      <div class={hasPicture ? "screen" : "screen sound"} style={{ "--ratio": String(ratio) }}>
-        {video && (
-          <video
-            ref={element}
-            src={video}
-            playsInline
-            preload="auto"
-            tabIndex={-1}
-            onClick={toggle}
-            onPlay={() => setPlaying(true)}
-            onPause={() => setPlaying(false)}
-            onEnded={() => setPlaying(false)}
-            onSeeked={(event) => onTime(event.currentTarget.currentTime)}
-            onTimeUpdate={(event) => onTime(event.currentTarget.currentTime)}
-            onVolumeChange={(event) => setMuted(event.currentTarget.muted)}
-            onLoadedMetadata={(event) => {
-              // A browser's own recording does not say how long it is: looking for its end finds out.
-              if (event.currentTarget.duration === Infinity) event.currentTarget.currentTime = 1e7;
-            }}
-            onDurationChange={(event) => {
-              const found = event.currentTarget.duration;
-              if (!Number.isFinite(found) || found <= 0) return;
-              setDuration(Math.max(found, result.media.duration_s));
-              if (event.currentTarget.currentTime > found - 0.5 && event.currentTarget.paused) event.currentTarget.currentTime = 0;
-            }}
-            onError={() => setFault(true)}
-          >
-            {track && <track kind="captions" src={track} srcLang={result.language || "en"} label={words.captions} />}
-          </video>
-        )}
-        {(!video || fault) && <p class="no-video">{video ? words.cannotPlay : words.noVideo}</p>}
-        {hasBoxes && video && !fault && <Boxes now={now} faces={faces} transcript={transcript} />}
-        {hasCaptions && <Caption now={now} cues={cues} transcript={transcript} people={people} />}
-      </div>
+        <div class={hasPicture ? "screen" : "screen sound"} style={{ "--ratio": String(ratio) }}>
+          {video && (
+            <video
+              ref={element}
+              src={video}
+              playsInline
+              preload="auto"
+              tabIndex={-1}
+              onClick={toggle}
+              onPlay={() => setPlaying(true)}
+              onPause={() => setPlaying(false)}
+              onEnded={() => setPlaying(false)}
+              onSeeked={(event) => onTime(event.currentTarget.currentTime)}
+              onTimeUpdate={(event) => onTime(event.currentTarget.currentTime)}
+              onVolumeChange={(event) => setMuted(event.currentTarget.muted)}
+              onLoadedMetadata={(event) => {
+                // A browser's own recording does not say how long it is: looking for its end finds out.
+                if (event.currentTarget.duration === Infinity) event.currentTarget.currentTime = 1e7;
+              }}
+              onDurationChange={(event) => {
+                const found = event.currentTarget.duration;
+                if (!Number.isFinite(found) || found <= 0) return;
+                setDuration(Math.max(found, result.media.duration_s));
+                if (event.currentTarget.currentTime > found - 0.5 && event.currentTarget.paused) event.currentTarget.currentTime = 0;
+              }}
+              onError={() => setFault(true)}
+            >
+              {track && <track kind="captions" src={track} srcLang={result.language || "en"} label={words.captions} />}
+            </video>
+          )}
+          {(!video || fault) && <p class="no-video">{video ? words.cannotPlay : words.noVideo}</p>}
+          {hasBoxes && video && !fault && <Boxes now={now} faces={faces} transcript={transcript} />}
+          {hasCaptions && <Caption now={now} cues={cues} transcript={transcript} people={people} />}
+        </div>
       </div>
       <Lanes transcript={transcript} people={people} durationS={durationS} now={now} seek={seek} />
       <div class="controls">
