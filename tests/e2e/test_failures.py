@@ -281,7 +281,7 @@ def test_a_server_that_dies_in_mid_stream_is_asked_again(pipeline: Pipeline, own
 
 def test_a_server_that_stalls_in_mid_stream_is_asked_again(pipeline: Pipeline, own_server: GpuServer) -> None:
     job_id = pipeline.upload(lips="video", sound="none", faces="none")
-    await_reading(pipeline, job_id)
+    await_progress(pipeline, job_id)
     own_server.freeze()
     try:
         time.sleep(40)
@@ -294,6 +294,14 @@ def test_a_server_that_stalls_in_mid_stream_is_asked_again(pipeline: Pipeline, o
         if entry["function"].endswith("-read_lips") and entry["is_error"]
     ]
     assert any("ServerStalledError" in entry["payload"] for entry in tried)
+
+
+def await_progress(pipeline: Pipeline, job_id: str) -> None:
+    """Until the server has told the first of a window: its stream is open, and its end is still to come."""
+    end = time.monotonic() + 90
+    while not pipeline.item(job_id).get("windows", {}).get("M"):
+        assert time.monotonic() < end, pipeline.told()
+        time.sleep(0.02)
 
 
 def await_reading(pipeline: Pipeline, job_id: str) -> None:
