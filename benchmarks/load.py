@@ -99,7 +99,8 @@ def ramp(
     """Add streams until one misses; how many were carried, and the figures of each step."""
     steps: list[dict[str, Any]] = []
     best, count, step = 0, options.start, options.start
-    with ServerProcess("--max-streams", "512", log_level="ERROR") as server:
+    # Nothing is refused for want of capacity: that is what is to be found.
+    with ServerProcess("--max-streams", "512", "--live-capacity", "0", log_level="ERROR") as server:
         carried(server.address, pieces, 1, duration_s * 6)  # what is loaded late is loaded now
         while count <= options.max_streams and (not steps or time.monotonic() < options.end):
             before = _cpu_s(server), time.monotonic()
@@ -124,7 +125,8 @@ def ramp(
 
 def beyond(pieces: list[Piece], duration_s: float, places: int) -> dict[str, Any]:
     """Fill a server and keep knocking: how fast it refuses, and whether those inside feel it."""
-    with ServerProcess("--max-streams", str(places), log_level="ERROR") as server:
+    limits = ("--max-streams", str(places), "--live-capacity", "0")
+    with ServerProcess(*limits, log_level="ERROR") as server:
         alone = carried(server.address, pieces, places, duration_s * 6)
         refused: list[Outcome] = []
         over = threading.Event()
@@ -157,6 +159,15 @@ def beyond(pieces: list[Piece], duration_s: float, places: int) -> dict[str, Any
     }
 
 
+def admitted(pieces: list[Piece], duration_s: float, streams: int) -> dict[str, Any]:
+    """Offer a server more streams than it can carry, with its own judgement of how many those are."""
+    with ServerProcess("--max-streams", "512", log_level="ERROR") as server:
+        carried(server.address, pieces, 1, duration_s * 6)  # what one takes is measured
+        outcomes = carried(server.address, pieces, streams, duration_s * 6)
+    inside = [outcome for outcome in outcomes if outcome.code != "RESOURCE_EXHAUSTED"]
+    return {"offered": streams, "refused": streams - len(inside), "admitted": figures(inside, 0.0)}
+
+
 def _quantile(ordered: list[float], share: float) -> float | None:
     return round(float(np.quantile(ordered, share)), 3) if ordered else None
 
@@ -187,8 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--places", type=int, help="leave the ramp out: go beyond so many")
     parser.add_argument("--out", type=Path, help="write the figures there, as JSON")
     options = parser.parse_args(arguments)
-    options.end = time.monotonic() + options.minutes * 60
     pieces, duration_s = pieces_of(options.kind)
+    options.end = time.monotonic() + options.minutes * 60
     best, steps = (options.places, []) if options.places else ramp(pieces, duration_s, options)
     report = {
         "kind": options.kind,
@@ -197,6 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
         "carried": best,
         "steps": steps,
         "beyond": beyond(pieces, duration_s, best) if best else None,
+        "by_measured_capacity": admitted(pieces, duration_s, best * 2 + 2) if best else None,
         "load_average": statistics.mean(os.getloadavg()),
     }
     text = json.dumps(report, indent=1)

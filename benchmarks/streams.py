@@ -25,9 +25,9 @@ def channel_to(address: str, **options: int) -> grpc.Channel:
     return grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1), *named])
 
 
-def configuration(*, interim: bool = False) -> Request:
+def configuration(*, interim: bool = False, live: bool = False) -> Request:
     """The first message of a stream."""
-    return Request(config=config_pb2.StreamingConfig(interim_results=interim))
+    return Request(config=config_pb2.StreamingConfig(interim_results=interim, live=live))
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def real_time_stream(channel: grpc.Channel, pieces: list[Piece], timeout_s: floa
     done_sending = [began]
 
     def requests() -> Iterator[Request]:
-        yield configuration()
+        yield configuration(live=True)
         for piece in pieces:
             late_s = time.monotonic() - began - piece.due_s
             outcome.late_sending_s = max(outcome.late_sending_s, late_s)

@@ -65,11 +65,11 @@ class Hearing:
     """How much the sound is worth at a signal-to-noise ratio: 0 to 1 along a logistic curve.
 
     The defaults follow the word accuracy of gorggle-mini-1 reading sound alone (docs/models.md; the mean of white
-    noise, speech-shaped noise and babble: 89 % at 10 dB, 72 % at 0 dB, 37 % at −10 dB).
+    noise, speech-shaped noise and babble: 94 % at 10 dB, 77 % at 0 dB, 45 % at −10 dB).
     """
 
-    half_at_db: float = -7.0
-    per_db: float = 0.13
+    half_at_db: float = -8.5
+    per_db: float = 0.15
 
     def worth(self, snr_db: float | None) -> float:
         """The weight of the sound's words; 1 where no noise was measured."""

@@ -68,7 +68,7 @@ def test_agreement_helps_and_contest_harms(one: float, other: float) -> None:
 def test_the_sound_is_worth_what_the_embedded_model_makes_of_it() -> None:
     hearing = Hearing()
     assert hearing.worth(None) == 1
-    for snr_db, accuracy in ((10, 0.89), (0, 0.72), (-10, 0.37)):
+    for snr_db, accuracy in ((10, 0.94), (0, 0.77), (-10, 0.45)):
         assert hearing.worth(snr_db) == pytest.approx(accuracy, abs=0.04)
 
 
