@@ -29,16 +29,24 @@ PANEL_IN, RESOLUTION_DPI = 4.0, 110
 def draw(evaluation: Mapping[str, Any], path: Path) -> None:
     """Draw an evaluation, as its JSON holds it, into a PNG file: a row for each corpus, a column for each noise."""
     conditions = {corpus: results["conditions"].values() for corpus, results in evaluation.items()}
-    kinds = [kind for kind in NoiseKind if any(_snrs(list(found), kind) for found in conditions.values())]
+    conditions = {corpus: found for corpus, found in conditions.items() if _kinds(list(found))}
+    kinds = [kind for kind in NoiseKind if any(kind in _kinds(list(found)) for found in conditions.values())]
     if not kinds:
         raise ValueError("nothing was measured in noise: evaluate with --noise")
     figure = Figure(figsize=(PANEL_IN * len(kinds), 3.4 * len(conditions)), layout="constrained")
     panels: Any = figure.subplots(len(conditions), len(kinds), squeeze=False, sharey="row")
     for row, (corpus, found) in zip(panels, conditions.items(), strict=True):
+        highest = max(one["words"]["interval"][1] for one in found)
+        row[0].set_ylim(0, 105 * highest)  # the row shares its axis
         for axes, kind in zip(row, kinds, strict=True):
-            _panel(axes, list(found), kind)
-            axes.set_title(f"{CORPUS_NAMES[Corpus(corpus)]}, {kind.value}")
-        row[0].set_ylabel("word error rate, %")
+            if _snrs(list(found), kind):
+                _panel(axes, list(found), kind)
+                axes.set_title(f"{CORPUS_NAMES[Corpus(corpus)]}, {kind.value}")
+            else:
+                axes.set_visible(False)
+        first = next(axes for axes in row if axes.get_visible())
+        first.set_ylabel("word error rate, %")
+        first.tick_params(labelleft=True)
     panels[0][-1].legend(frameon=False)
     figure.savefig(path, dpi=RESOLUTION_DPI)
 
@@ -81,8 +89,12 @@ def _panel(axes: Axes, found: Sequence[Mapping[str, Any]], kind: NoiseKind) -> N
                 label=NAMES[modality],
             )
     axes.set_xticks(range(len(snrs) + 1), [*(f"{snr:g}" for snr in snrs), CLEAN])
-    axes.set(xlabel="signal-to-noise ratio, dB", ylim=(0, None))
+    axes.set_xlabel("signal-to-noise ratio, dB")
     axes.grid(alpha=0.3)
+
+
+def _kinds(found: Sequence[Mapping[str, Any]]) -> list[NoiseKind]:
+    return [kind for kind in NoiseKind if _snrs(found, kind)]
 
 
 def _snrs(found: Sequence[Mapping[str, Any]], kind: NoiseKind) -> list[float]:
