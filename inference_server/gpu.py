@@ -44,6 +44,11 @@ def _busy_share() -> float | None:
         return None
 
 
+def calculate_something(device: str) -> None:
+    """As little as tells whether a device ("cpu" or "cuda") can calculate; raises what torch raises where it cannot."""
+    torch.ones(2, device=device).sum().item()
+
+
 class DeviceProbe:
     """Whether the device still calculates.
 
@@ -54,10 +59,14 @@ class DeviceProbe:
     Args:
         device: "cpu" or "cuda".
         calculate: for tests: what must succeed.
+
+    Attributes:
+        on_lost: called once, on the thread that found out.
     """
 
     def __init__(self, device: str, calculate: Callable[[], object] | None = None) -> None:
-        self._calculate = calculate or (lambda: torch.ones(2, device=device).sum().item())
+        self.on_lost: Callable[[], None] = lambda: None
+        self._calculate = calculate or (lambda: calculate_something(device))
         self._is_suspected = self._is_lost = False
 
     def suspect(self) -> None:
@@ -74,4 +83,5 @@ class DeviceProbe:
             except Exception as error:  # the border to the device
                 self._is_lost = True
                 _log.error("the device is lost, the server must be started anew: %s", error)
+                self.on_lost()
         return not self._is_lost

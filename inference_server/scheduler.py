@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from inference_server.batching import Batches, Outcome
-from inference_server.errors import DeadlineError, NotFoundError, NotReadyError
+from inference_server.errors import DeadlineError, GorggleError, NotFoundError, NotReadyError
 from inference_server.queueing import FairQueue, Job
 from inference_server.recognizer import Recognizer, SearchOptions, Window
 from inference_server.transcript import Reading
@@ -134,6 +134,7 @@ class DeviceScheduler:
         observer: SchedulerObserver | None = None,
         options: BatchingOptions = BatchingOptions(),
         charge: Callable[[Hashable, float], None] = lambda _stream, _device_s: None,
+        device_works: Callable[[], bool] = lambda: True,
     ) -> None:
         """Begin to read.
 
@@ -143,8 +144,9 @@ class DeviceScheduler:
             options: how windows are put together.
             charge: is told how many seconds each window took the device, its share of the batches it was part of,
                 whether or not it came to its end; and whose it was. Called on the device's thread.
+            device_works: whether the device still calculates; asked where a reading has failed.
         """
-        self._charge_stream = charge
+        self._charge_stream, self._device_works = charge, device_works
         self._recognizers, self._observer, self._options = recognizers, observer, options
         self._queue = FairQueue()
         self._batches = Batches(recognizers, options.max_frames, self._settle)
@@ -335,11 +337,23 @@ class DeviceScheduler:
             self._tell_of_drop("cancelled")
         elif isinstance(outcome, Exception):
             self._tell_of_drop("failed")
-            job.future.set_exception(outcome)
+            job.future.set_exception(self._explained(outcome))
         else:
             if self._observer is not None:
                 self._observer.window_read(job.window.frames, took_s, stream=job.stream)
             job.future.set_result(outcome)
+
+    def _explained(self, error: Exception) -> Exception:
+        """What to tell of a failure: where the device is lost, nothing is wrong with the window, and no more is read here."""
+        if isinstance(error, GorggleError) or self._device_works():
+            return error
+        with self._changed:
+            self._closed = True
+        lost = NotReadyError(
+            "this server has lost its device and is started anew: send the rest to another one"
+        )
+        lost.__cause__ = error
+        return lost
 
     def _tell_of_drop(self, cause: str) -> None:
         if self._observer is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from inference_server.admission import Admission
-from inference_server.errors import InvalidRequestError
+from inference_server.errors import InvalidRequestError, NotReadyError
 from inference_server.gpu import DeviceProbe, GpuCollector
 from inference_server.material import SecretsManager, material_at
 from inference_server.measurements import Measurements
@@ -59,6 +60,7 @@ class Server:
         self.measurements = Measurements(version)
         self._device = DeviceProbe(settings.device)
         self.measurements.on_device_failure = self._device.suspect
+        self.device_lost = asyncio.Event()
         if settings.device == "cuda":
             self.measurements.registry.register(GpuCollector())
         self._servicer = LipReadingServicer(settings, version, self.measurements, self._decoders)
@@ -86,6 +88,8 @@ class Server:
             InvalidRequestError: the address cannot be bound, or the TLS files cannot be used.
         """
         await self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        loop = asyncio.get_running_loop()
+        self._device.on_lost = lambda: _tell_if_open(loop, self.device_lost.set)
         try:
             self.port = _bind(self._server, self.settings, self._secrets)
         except (RuntimeError, OSError, ValueError) as error:
@@ -120,7 +124,9 @@ class Server:
         estimate = await asyncio.to_thread(_live_cost, recognizers[catalog.default])
         admission = Admission(self.settings.live_capacity, estimate)
         batching = BatchingOptions(self.settings.gathering_window_s, self.settings.max_batch_frames)
-        self._scheduler = DeviceScheduler(recognizers, self.measurements, batching, admission.charge)
+        self._scheduler = DeviceScheduler(
+            recognizers, self.measurements, batching, admission.charge, lambda: self._device.works
+        )
         self.measurements.admits(admission)
         self._servicer.serve(catalog, self._scheduler, admission)
         self._tell_readiness(is_ready=True)
@@ -155,7 +161,11 @@ class Server:
 
 
 async def serve(settings: ServerSettings, on_ready: Callable[[str, str], None], stop: asyncio.Event) -> None:
-    """Run a server until ``stop`` is set; ``on_ready`` gets its address, and its operations server's, once it answers."""
+    """Run a server until ``stop`` is set; ``on_ready`` gets its address, and its operations server's, once it answers.
+
+    Raises:
+        NotReadyError: the device was lost; its streams were told to go on elsewhere.
+    """
     server = Server(settings)
     await server.start()
     host = settings.listen.rpartition(":")[0]
@@ -166,9 +176,18 @@ async def serve(settings: ServerSettings, on_ready: Callable[[str, str], None], 
         if loading.done():
             await loading
             on_ready(f"{host}:{server.port}", server.operations.address if server.operations else "")
-            await stopping
+            lost = asyncio.ensure_future(server.device_lost.wait())
+            await asyncio.wait([stopping, lost], return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done():
+                raise NotReadyError("the device is lost: start the server anew; the log has more")
     finally:
         await server.stop()
+
+
+def _tell_if_open(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+    """Have something called on an event loop, from any thread."""
+    with contextlib.suppress(RuntimeError):  # the loop has ended: there is nobody to tell
+        loop.call_soon_threadsafe(what)
 
 
 def _tracing(settings: ServerSettings, version: str) -> Tracing | None:

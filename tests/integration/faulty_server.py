@@ -1,6 +1,7 @@
 """The real server with a device that fails while a file is there: ``python -m tests.integration.faulty_server FILE …``.
 
 The file's text is the error's. The fault is put in below everything of the server, where a call of the device would raise.
+A text that begins with "lost" makes the device fail for good, as CUDA does after an illegal access.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from inference_server import gpu
 from inference_server.__main__ import main
 from inference_server.avhubert import Model
 
@@ -26,7 +28,15 @@ def fail_while_there_is(fault: Path) -> None:
                 raise RuntimeError(text)
         return encode(self, *arguments, **named)
 
+    calculate = gpu.calculate_something
+
+    def calculate_or_fail(device: str) -> None:
+        if fault.exists() and fault.read_text().startswith("lost"):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        calculate(device)
+
     Model.encode = failing  # type: ignore[method-assign]
+    gpu.calculate_something = calculate_or_fail
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import gorggle
@@ -106,9 +107,9 @@ async def live_async(items: Iterable[Any], pause_s: float = 0.0) -> AsyncIterato
         yield item
 
 
-def chunks() -> list[bytes]:
+def chunks(size: int = CHUNK) -> list[bytes]:
     content = DEMO.read_bytes()
-    return [content[start : start + CHUNK] for start in range(0, len(content), CHUNK)]
+    return [content[start : start + size] for start in range(0, len(content), size)]
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +134,12 @@ def expected_of_pieces(server: RunningServer) -> Transcript:
 class Program:
     """A server in a process of its own."""
 
-    def __init__(self, port: int = 0, *arguments: str) -> None:
+    def __init__(self, port: int = 0, *arguments: str, module: Sequence[str] = ("inference_server",)) -> None:
         self.process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
-                "inference_server",
+                *module,
                 "--listen",
                 f"127.0.0.1:{port}",
                 "--announce",
@@ -164,8 +165,8 @@ class Program:
 def program() -> Iterator[Callable[..., Program]]:
     with contextlib.ExitStack() as stack:
 
-        def start(port: int = 0, *arguments: str) -> Program:
-            running = Program(port, *arguments)
+        def start(port: int = 0, *arguments: str, module: Sequence[str] = ("inference_server",)) -> Program:
+            running = Program(port, *arguments, module=module)
             stack.callback(running.close)
             return running
 
@@ -209,6 +210,25 @@ def test_a_server_that_is_killed_and_started_again_goes_on(
     transcript = read([address], live(chunks()), is_async=False, after_each=accident)
     assert len(accident.interruptions) >= 2, "it takes a while to start"
     same(transcript, expected)
+
+
+def test_a_server_that_loses_its_device_hands_its_streams_over_and_ends(
+    server: RunningServer, program: Callable[..., Program], expected: Transcript, tmp_path: Path
+) -> None:
+    fault = tmp_path / "fault"
+    victim = program(module=("tests.integration.faulty_server", str(fault)))
+    address = victim.address()
+    accident = Accident(
+        lambda: fault.write_text("lost: CUDA error: unspecified launch failure"), a_final_segment
+    )
+    # Slowly: what is read before the device fails is read.
+    source = live(chunks(16_384), pause_s=0.2)
+    transcript = read([address, server.address], source, is_async=False, after_each=accident)
+    assert accident.has_happened
+    assert any(isinstance(item, gorggle.Draining | Interrupted) for item in accident.told)
+    same(transcript, expected)
+    # Whoever started it is to start it anew.
+    assert victim.process.wait(timeout=30) == 1
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
