@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -17,7 +16,8 @@ from inference_server.scene import FaceTrack
 from inference_server.scheduler import InferenceBackend
 from inference_server.segments import moved, placed, shown, span, spread
 from inference_server.speakers import Turn
-from inference_server.transcript import Event, Modality, Reading, RecognitionOptions, Segment
+from inference_server.transcript import Modality, Reading, RecognitionOptions, Segment
+from inference_server.voice import Voice
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,6 @@ class OpenText:
     revision: int
     stable_text: str
     stable_end_s: float
-
-
-@dataclass(frozen=True)
-class StreamVoice:
-    """How a session says something.
-
-    Attributes:
-        lock: held while anything is said.
-        say: says it; to be called with the lock.
-        speaker_id: the name of whoever a track shows; to be called with the lock.
-    """
-
-    lock: threading.RLock
-    say: Callable[[Event], None]
-    speaker_id: Callable[[FaceTrack | None], str]
 
 
 class LiveResults:
@@ -61,7 +46,7 @@ class LiveResults:
         options: RecognitionOptions,
         backend: InferenceBackend,
         window: Callable[[Stretch, FaceTrack | None], Window],
-        voice: StreamVoice,
+        voice: Voice,
         first_frame: int,
         resumed: Mapping[str, OpenText],
     ) -> None:

@@ -9,47 +9,40 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from inference_server.channel import Channel, Cut, OpenUtterance
+from inference_server.channel import Channel, Cut
 from inference_server.endpointing import EndpointingOptions, Stretch
-from inference_server.errors import NoFaceError, NotReadyError
+from inference_server.errors import NoFaceError
+from inference_server.final_results import EndedUtterance, FinalResults
 from inference_server.listening import Listening
-from inference_server.live_results import LiveResults, OpenText, StreamVoice
+from inference_server.live_results import LiveResults, OpenText
 from inference_server.media.audio import audio_features
 from inference_server.recognizer import SearchOptions, Window, seconds_of
 from inference_server.scene import FaceTrack, Scene
 from inference_server.scheduler import InferenceBackend
-from inference_server.segments import earliest, moved, placed, shown, span, speech_begins, speech_ends
+from inference_server.segments import earliest, moved, speech_begins, speech_ends
 from inference_server.speakers import Turn, turns
 from inference_server.stream_state import ChannelState, StreamState
 from inference_server.transcript import (
     VIDEO_FRAME_RATE_HZ,
     Event,
-    FaceBox,
     Finished,
     Modality,
     Progress,
-    Reading,
     RecognitionOptions,
-    Segment,
     StreamWarning,
     WarningKind,
 )
 from inference_server.vision.activity import sound_agreement
+from inference_server.voice import Voice
 
 _log = logging.getLogger(__name__)
 
-VOICE = "voice"
-# Utterances that may wait for the device before perceiving pauses.
-MAX_PENDING = 2
 PROGRESS_EVERY_FRAMES = VIDEO_FRAME_RATE_HZ
 # Below this level (of 32 768) the sound counts as silent: −60 dBFS.
 SILENT_RMS = 33.0
@@ -112,19 +105,6 @@ class Resumed:
     open_texts: Mapping[str, OpenText] = field(default_factory=dict)
 
 
-@dataclass
-class _Utterance:
-    """Speech of one person on its way through the device."""
-
-    channel: Channel
-    cut: Cut
-    turn: Turn
-    modality: Modality
-    going_on: OpenUtterance | None
-    face_boxes: tuple[FaceBox, ...]
-    readings: Future[list[Reading]]
-
-
 class Session:
     """Reads one stream."""
 
@@ -150,7 +130,7 @@ class Session:
         resumed = resumed or Resumed()
         self._perception, self._scene = perception, perception.scene
         self._options, self._backend = options, backend
-        self._emit_event, self._wait_for_room = emit, wait_for_room
+        self._wait_for_room = wait_for_room
         self._endpointing = EndpointingOptions.of(options.endpointing)
         self._lip_endpointing = (
             self._endpointing.for_lips() if perception.sees_faces else self._endpointing.for_crops()
@@ -170,17 +150,19 @@ class Session:
             Stretch(*heard) for heard in before.heard
         ]  # recent stretches of sound, to tell lips that nobody heard
         self._waiting: list[tuple[Channel, Cut]] = []  # ended, but their pictures are not all there yet
-        self._pending: deque[_Utterance] = deque()
-        self._lock = threading.RLock()
-        self._names = {person: f"face-{number}" for number, person in enumerate(before.people, 1)}
-        self._segments_sent, self._has_found_speech = before.segments, before.utterances
+        self._voice = Voice(emit, before.people)
+        self._has_found_speech = before.utterances
         self._done_until = self._final_until = before.final_until
         self._spoke_until = before.spoke_until
         self._stock: tuple[dict[Channel, ChannelState], int] = ({}, 0)
         self._next_progress = PROGRESS_EVERY_FRAMES
         self._stopped = False
-        voice = StreamVoice(self._lock, self._emit_event, self._speaker_id)
-        self._live = LiveResults(options, backend, self._window, voice, self._first_frame, resumed.open_texts)
+        self._finals = FinalResults(
+            options, backend, self._search, self._voice, self._first_frame, before.segments
+        )
+        self._live = LiveResults(
+            options, backend, self._window, self._voice, self._first_frame, resumed.open_texts
+        )
 
     def run(self) -> None:
         """Read to the end of the media; events leave through ``emit``, the last one is ``Finished``.
@@ -192,7 +174,7 @@ class Session:
         try:
             for events in steps:
                 for event in events:
-                    self._say(event)
+                    self._voice.say(event)
                 self._advance(media_ended=False)
                 self._report_progress()
                 self._wait_for_room()
@@ -202,20 +184,19 @@ class Session:
                     break
             self._advance(media_ended=True)
             self._check_what_was_seen()
-            while self._pending and not self._stopped:
-                self._wait_for_oldest()
-            self._say(
-                Finished(self._media_s(self._known_end()), self._segments_sent, self._perception.faces_seen)
+            self._finals.wait()
+            self._voice.say(
+                Finished(self._media_s(self._known_end()), self._finals.segments, self._perception.faces_seen)
             )
         finally:
             if isinstance(steps, Generator):
                 steps.close()
-            self._drop_pending()
+            self._give_up()
 
     def stop(self) -> None:
         """Give up: the caller has gone. ``run`` returns after the step at hand."""
         self._stopped = True
-        self._drop_pending()
+        self._give_up()
 
     # ------------------------------------------------------------------------------------------- cutting utterances
 
@@ -346,13 +327,13 @@ class Session:
     def _has_been_silent(self) -> bool:
         """Whether nobody has spoken for so long that the stream shall end; says so."""
         limit_s = self._options.close_after_silence_s
-        if not limit_s or self._waiting or self._pending:
+        if not limit_s or self._waiting or self._finals.pending:
             return False
         going_on = [channel.open_stretch is not None for channel in self._channels()]
         if any(going_on) or seconds_of(self._known_until() - self._spoke_until) < limit_s:
             return False
         text = f"nobody has spoken for {limit_s:g} s: the stream ends, as was asked for"
-        self._say(StreamWarning(WarningKind.CLOSED_AFTER_SILENCE, text))
+        self._voice.say(StreamWarning(WarningKind.CLOSED_AFTER_SILENCE, text))
         return True
 
     # ------------------------------------------------------------------------------------------------------ reading
@@ -363,15 +344,8 @@ class Session:
         foretold = self._live.foretold(channel, turn)
         if turn.stretch.start < self._done_until:
             return  # it was read and sent before this session was taken up
-        while len(self._pending) >= MAX_PENDING and not self._stopped:
-            self._wait_for_oldest()
-        window = self._window(turn.stretch, turn.track)
-        # Taken now: the scene will have let go of them when the words are known.
-        boxes = turn.track.boxes_in(turn.stretch) if turn.track and self._options.face_boxes else ()
-        readings = foretold or self._backend.submit(self._options.model, window, self._search)
-        with self._lock:
-            self._pending.append(_Utterance(channel, cut, turn, window.modality, going_on, boxes, readings))
-        readings.add_done_callback(lambda _: self._send_finished())
+        utterance = EndedUtterance(channel, cut, turn, going_on, foretold)
+        self._finals.read(utterance, self._window(turn.stretch, turn.track))
 
     def _read_ahead(self) -> None:
         """Have open utterances read, for interim results and to have the final ones sooner."""
@@ -399,94 +373,11 @@ class Session:
             return Window(crops, None)
         return Window(crops, audio_features(sound)[: stretch.frames])
 
-    def _wait_for_oldest(self) -> None:
-        """Wait until the oldest utterance was read; raise what went wrong with it."""
-        try:
-            oldest = self._pending[0]
-        except IndexError:
-            return
-        try:
-            oldest.readings.result()
-        except CancelledError:
-            if self._stopped:
-                return
-            raise NotReadyError("the server is shutting down: send the rest to another one") from None
-        self._send_finished()
-
-    def _send_finished(self) -> None:
-        """Send the segments at the head of the line that have been read."""
-        with self._lock:
-            while (
-                self._pending
-                and self._pending[0].readings.done()
-                and not self._pending[0].readings.cancelled()
-            ):
-                utterance = self._pending[0]
-                if utterance.readings.exception() is not None:
-                    return  # _wait_for_oldest raises it on the session's own thread
-                self._pending.popleft()
-                segment = self._final_segment(utterance, utterance.readings.result())
-                if segment is not None:
-                    self._segments_sent += bool(segment.best.text)
-                    self._emit_event(segment)
-
-    def _drop_pending(self) -> None:
-        for utterance in list(self._pending):
-            utterance.readings.cancel()
+    def _give_up(self) -> None:
+        self._finals.stop()
         self._live.stop([self._sound, *self._faces.values()])
 
-    def _final_segment(self, utterance: _Utterance, readings: list[Reading]) -> Segment | None:
-        stretch = moved(utterance.turn.stretch, self._first_frame)
-        found = [placed(reading, stretch) for reading in readings if reading.text]
-        revision = 0
-        if utterance.going_on is not None:
-            revision = utterance.going_on.revision
-            found[:1] = [utterance.going_on.text.finish(found[0] if found else Reading("", 0.0))]
-        # Without words there is nothing to say, but where something was said already.
-        if not found or not (found[0].text or revision):
-            return None
-        start_s, end_s = span(found[0], stretch)
-        readings = [shown(reading, word_times=self._options.word_times) for reading in found]
-        return Segment(
-            segment_id=utterance.channel.segment_id(stretch.start),
-            revision=revision + 1,
-            is_final=True,
-            stable_words=len(found[0].text.split()),
-            start_s=start_s,
-            end_s=end_s,
-            best=readings[0],
-            alternatives=tuple(readings[1:]),
-            speaker_id=self._speaker_id(utterance.turn.track),
-            face_boxes=self._on_medias_clock(utterance.face_boxes),
-            modality=utterance.modality,
-        )
-
-    def _on_medias_clock(self, boxes: tuple[FaceBox, ...]) -> tuple[FaceBox, ...]:
-        if not self._first_frame:
-            return boxes
-        return tuple(
-            FaceBox(
-                self._media_s(round(box.offset_s * VIDEO_FRAME_RATE_HZ)),
-                box.left,
-                box.top,
-                box.width,
-                box.height,
-            )
-            for box in boxes
-        )
-
-    def _speaker_id(self, track: FaceTrack | None) -> str:
-        """Faces are numbered in the order in which they first speak."""
-        if track is None:
-            return VOICE
-        with self._lock:
-            return self._names.setdefault(track.person, f"face-{len(self._names) + 1}")
-
     # ------------------------------------------------------------------------------------------------- what is told
-
-    def _say(self, event: Event) -> None:
-        with self._lock:
-            self._emit_event(event)
 
     def _note_activity(self, channel: Channel, ended: Stretch | None) -> None:
         stretch = ended or channel.open_stretch
@@ -496,52 +387,53 @@ class Session:
             return
         if not channel.begun and not self._counts(channel, stretch):
             return
-        told, speaker = moved(stretch, self._first_frame), self._speaker_id(channel.track)
+        told, speaker = moved(stretch, self._first_frame), self._voice.speaker_id(channel.track)
         margin = self._endpointing.margin_frames
         if not channel.begun:
             channel.begun = True
-            self._say(speech_begins(told, margin, speaker))
+            self._voice.say(speech_begins(told, margin, speaker))
         if ended is not None:
             channel.begun = False
-            self._say(speech_ends(told, margin, speaker))
+            self._voice.say(speech_ends(told, margin, speaker))
 
     def _report_progress(self) -> None:
         received = self._known_end()
         if received >= self._next_progress:
             self._next_progress = received + PROGRESS_EVERY_FRAMES
-            with self._lock:
+            with self._voice.lock:
                 state = self._state()
                 processed_s = seconds_of(state.final_until)
                 received_s = max(self._media_s(received), processed_s)
-                self._emit_event(Progress(received_s, processed_s, self._perception.faces_now, state))
+                self._voice.say(Progress(received_s, processed_s, self._perception.faces_now, state))
 
     def _take_stock(self) -> None:
         """Note how far the media is cut; utterances that are being read are added when it is told."""
         states = {channel: channel.state for channel in self._channels()}
         for channel, cut in reversed(self._waiting):
             states[channel] = channel.state_at(cut)
-        with self._lock:
+        with self._voice.lock:
             self._stock = states, self._known_until()
 
     def _state(self) -> StreamState:
         """The stream as it is now, on the media's clock."""
         stock, known_until = self._stock
         states = dict(stock)
-        for utterance in reversed(self._pending):
+        pending = self._finals.pending
+        for utterance in reversed(pending):
             states[utterance.channel] = utterance.channel.state_at(utterance.cut)
         settled = [state.settled_until for state in states.values()]
         # A channel's first utterance may be one of several turns, of which the others are sent.
         final = [state.settled_until for channel, state in stock.items()]
-        final += [utterance.turn.stretch.start for utterance in self._pending]
+        final += [utterance.turn.stretch.start for utterance in pending]
         self._final_until = max(self._final_until, earliest(final, known_until))
         return StreamState(
             final_until=self._final_until,
             needed_from=earliest(settled, known_until),
             channels=tuple(states.values()),
             heard=tuple((heard.start, heard.end) for heard in self._heard),
-            people=tuple(self._names),
+            people=self._voice.people,
             spoke_until=self._spoke_until,
-            segments=self._segments_sent,
+            segments=self._finals.segments,
             utterances=self._has_found_speech,
         ).moved(-self._first_frame)
 
@@ -552,7 +444,7 @@ class Session:
     def _check_what_was_seen(self) -> None:
         """At the end: an answer without words must say why."""
         perception = self._perception
-        sees_nobody = not perception.faces_seen and not self._names
+        sees_nobody = not perception.faces_seen and not self._voice.people
         if self._options.modality is Modality.VIDEO_ONLY and sees_nobody:
             raise NoFaceError(
                 f"no face was found in {self._media_s(self._known_end()):.1f} s of video: lips can be read where a face "
@@ -560,7 +452,11 @@ class Session:
             )
         if self._options.modality is Modality.AUDIO_VISUAL and sees_nobody:
             what = "no face was found" if perception.has_pictures else "there are no pictures"
-            self._say(StreamWarning(WarningKind.NO_FACE, f"{what}: the words are read from the sound alone"))
+            self._voice.say(
+                StreamWarning(WarningKind.NO_FACE, f"{what}: the words are read from the sound alone")
+            )
         if not self._has_found_speech:
             where = "the lips" if not self._uses_sound() else "the sound and the lips"
-            self._say(StreamWarning(WarningKind.NO_SPEECH, f"nobody speaks: no speech was found in {where}"))
+            self._voice.say(
+                StreamWarning(WarningKind.NO_SPEECH, f"nobody speaks: no speech was found in {where}")
+            )
