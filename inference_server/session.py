@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from inference_server.channel import Channel, Cut
-from inference_server.endpointing import EndpointingOptions, Stretch
+from inference_server.curves import Curves, Perception
+from inference_server.endpointing import Stretch
 from inference_server.errors import NoFaceError
 from inference_server.final_results import EndedUtterance, FinalResults
-from inference_server.listening import Listening
 from inference_server.live_results import LiveResults, OpenText
 from inference_server.media.audio import audio_features
 from inference_server.recognizer import SearchOptions, Window, seconds_of
-from inference_server.scene import FaceTrack, Scene
+from inference_server.scene import FaceTrack
 from inference_server.scheduler import InferenceBackend
 from inference_server.segments import earliest, moved, speech_begins, speech_ends
-from inference_server.speakers import Turn, turns
+from inference_server.speakers import Turn
 from inference_server.stream_state import ChannelState, StreamState
 from inference_server.transcript import (
     VIDEO_FRAME_RATE_HZ,
@@ -38,7 +37,6 @@ from inference_server.transcript import (
     StreamWarning,
     WarningKind,
 )
-from inference_server.vision.activity import sound_agreement
 from inference_server.voice import Voice
 
 _log = logging.getLogger(__name__)
@@ -46,48 +44,6 @@ _log = logging.getLogger(__name__)
 PROGRESS_EVERY_FRAMES = VIDEO_FRAME_RATE_HZ
 # Below this level (of 32 768) the sound counts as silent: −60 dBFS.
 SILENT_RMS = 33.0
-# Lips that move for so long without any speech in the sound are read all the same: noise may hide the voice.
-MIN_UNHEARD_FRAMES = 20
-# Stretches of sound that are remembered, to tell lips that nobody heard.
-HEARD_STRETCHES = 20
-
-
-class Perception(Protocol):
-    """Turns media into a scene, a little at a time."""
-
-    @property
-    def scene(self) -> Scene:
-        """What was seen and heard so far."""
-        ...
-
-    @property
-    def has_sound(self) -> bool:
-        """Whether there is sound."""
-        ...
-
-    @property
-    def has_pictures(self) -> bool:
-        """Whether there are pictures."""
-        ...
-
-    @property
-    def sees_faces(self) -> bool:
-        """Whether it sees whole faces with their landmarks, or mouth crops alone."""
-        ...
-
-    @property
-    def faces_now(self) -> int:
-        """Faces in the latest picture."""
-        ...
-
-    @property
-    def faces_seen(self) -> int:
-        """People seen so far."""
-        ...
-
-    def steps(self) -> Iterable[Iterable[Event]]:
-        """Take in a little media at a time, add it to the scene, and yield what there is to say about it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -131,10 +87,6 @@ class Session:
         self._perception, self._scene = perception, perception.scene
         self._options, self._backend = options, backend
         self._wait_for_room = wait_for_room
-        self._endpointing = EndpointingOptions.of(options.endpointing)
-        self._lip_endpointing = (
-            self._endpointing.for_lips() if perception.sees_faces else self._endpointing.for_crops()
-        )
         # The times of words tell which of them have settled, whether the caller wants them or not.
         word_times = options.word_times or options.interim_results
         self._search = SearchOptions(
@@ -142,13 +94,7 @@ class Session:
         )
         self._first_frame = resumed.first_frame
         before = resumed.state.moved(self._first_frame)
-        self._states = {channel.person: channel for channel in before.channels}
-        self._sound = Channel(self._endpointing, resumed=self._states.pop(None, None))
-        self._listening = Listening(self._scene)
-        self._faces: dict[int, Channel] = {}
-        self._heard = [
-            Stretch(*heard) for heard in before.heard
-        ]  # recent stretches of sound, to tell lips that nobody heard
+        self._curves = Curves(perception, options, before)
         self._waiting: list[tuple[Channel, Cut]] = []  # ended, but their pictures are not all there yet
         self._voice = Voice(emit, before.people)
         self._has_found_speech = before.utterances
@@ -200,113 +146,34 @@ class Session:
 
     # ------------------------------------------------------------------------------------------- cutting utterances
 
-    def _advance(self, media_ended: bool) -> None:
+    def _advance(self, *, media_ended: bool) -> None:
         """Cut what has come in since the last time, and hand ended utterances to the device."""
-        if self._uses_sound():
-            known_until, activity_in = self._scene.sound_judged_until, self._scene.sound_speaking_in
-            if self._options.modality.sees and not self._sound.closed:
-                known_until = self._listening.known_until(media_ended=media_ended)
-                activity_in = self._listening.activity_in
-            self._follow(self._sound, known_until, activity_in, media_ended)
-        if self._options.modality.sees:
-            for track in list(self._scene.tracks.values()):
-                self._follow(
-                    self._face_channel(track),
-                    track.judged_until,
-                    track.speaking_in,
-                    media_ended or track.ended,
-                )
-            self._faces = {
-                number: self._faces[number] for number in self._faces if number in self._scene.tracks
-            }
-        self._submit_waiting(media_ended)
+        for channel, cuts in self._curves.follow(media_ended=media_ended):
+            for cut in cuts:
+                self._note_activity(channel, cut.stretch)
+                self._waiting.append((channel, cut))
+            if not cuts:
+                self._note_activity(channel, None)
+        self._submit_waiting(media_ended=media_ended)
         if not media_ended:
             self._read_ahead()
         self._take_stock()
         self._scene.forget_before(self._needed_from())
 
-    def _face_channel(self, track: FaceTrack) -> Channel:
-        channel = self._faces.get(track.track_id)
-        if channel is None:
-            known = self._states.pop(track.person, None)
-            channel = Channel(self._lip_endpointing, track.start, track, known)
-            self._faces[track.track_id] = channel
-        return channel
-
-    def _follow(
-        self,
-        channel: Channel,
-        judged_until: int,
-        activity_in: Callable[[Stretch], np.ndarray],
-        ended: bool,
-    ) -> None:
-        cuts = channel.follow(judged_until, activity_in, ended=ended)
-        for cut in cuts:
-            self._note_activity(channel, cut.stretch)
-            self._spoke_until = max(self._spoke_until, cut.stretch.end)
-            if channel is self._sound:
-                self._heard = [*self._heard[1 - HEARD_STRETCHES :], cut.stretch]
-            self._waiting.append((channel, cut))
-        if not cuts:
-            self._note_activity(channel, None)
-
-    def _submit_waiting(self, media_ended: bool) -> None:
+    def _submit_waiting(self, *, media_ended: bool) -> None:
         """Submit the ended stretches whose pictures and sound are all there."""
         still_waiting = []
         # A little later it is surer whose lips moved; live, that takes too long.
-        later = 0 if self._options.live else self._endpointing.margin_frames
+        later = 0 if self._options.live else self._curves.endpointing.margin_frames
         for channel, cut in self._waiting:
-            if not media_ended and self._known_until() < cut.stretch.end + later:
+            if not media_ended and self._curves.known_until < cut.stretch.end + later:
                 still_waiting.append((channel, cut))
                 continue
-            for turn in self._turns(channel, cut.stretch) if self._counts(channel, cut.stretch) else ():
-                self._submit(channel, cut, turn)
+            if self._curves.counts(channel, cut.stretch):
+                for turn in self._curves.turns(channel, cut.stretch):
+                    self._submit(channel, cut, turn)
             self._live.withdraw(channel, cut.stretch.end)
         self._waiting = still_waiting
-
-    def _turns(self, channel: Channel, stretch: Stretch) -> list[Turn]:
-        """Who speaks in a stretch of a channel."""
-        if channel is not self._sound:
-            return [Turn(stretch, channel.track)]
-        tracks = list(self._scene.tracks.values()) if self._options.modality.sees else []
-        sound = self._scene.sound_speaking_in(stretch)
-        agreement = (
-            {track.track_id: sound_agreement(track.speaking_in(stretch), sound) for track in tracks}
-            if len(tracks) > 1
-            else {}
-        )
-        return turns(stretch, tracks, sound, agreement)
-
-    def _counts(self, channel: Channel, stretch: Stretch) -> bool:
-        """Whether a stretch is to be read: of lips, where there is sound, only what nobody heard."""
-        if channel is self._sound or not self._uses_sound() or self._was_unheard(stretch):
-            return True
-        # What has settled was promised.
-        return any(
-            utterance.text.stable_words
-            for start, utterance in list(channel.open.items())
-            if stretch.start <= start < stretch.end
-        )
-
-    def _was_unheard(self, stretch: Stretch) -> bool:
-        """Whether lips moved for a while and the sound had no speech to it."""
-        going_on = self._sound.open_stretch
-        speech = [*self._heard, going_on] if going_on is not None else self._heard
-        heard = sum(stretch.overlap(other) for other in speech)
-        return stretch.frames >= MIN_UNHEARD_FRAMES and heard < 0.2 * stretch.frames
-
-    def _uses_sound(self) -> bool:
-        return self._options.modality.hears and self._perception.has_sound
-
-    def _known_until(self) -> int:
-        """The frame up to which everything that is read is there."""
-        known = []
-        if self._uses_sound():
-            known.append(self._scene.sound_judged_until)
-        if self._options.modality.sees and self._perception.has_pictures:
-            # Of live media the last crops may still be cut more steadily: nobody waits for that.
-            known.append(max(self._scene.seen_until, self._scene.glimpsed_until))
-        return min(known, default=0)
 
     def _known_end(self) -> int:
         return max(self._scene.seen_until, self._scene.heard_until)
@@ -314,23 +181,18 @@ class Session:
     def _needed_from(self) -> int:
         """The frame before which no utterance will want anything."""
         # Lips may begin to move before a sound that is not there yet: keep half an utterance's margin more.
-        slack = 2 * self._endpointing.margin_frames
+        slack = 2 * self._curves.endpointing.margin_frames
         needed = [cut.stretch.start for _, cut in self._waiting]
-        needed += [channel.settled_until - slack for channel in self._channels()]
-        return earliest(needed, self._known_until())
-
-    def _channels(self) -> list[Channel]:
-        """The curves still being cut."""
-        channels = ([self._sound] if self._uses_sound() else []) + list(self._faces.values())
-        return [channel for channel in channels if not channel.closed]
+        needed += [channel.settled_until - slack for channel in self._curves.going_on]
+        return earliest(needed, self._curves.known_until)
 
     def _has_been_silent(self) -> bool:
         """Whether nobody has spoken for so long that the stream shall end; says so."""
         limit_s = self._options.close_after_silence_s
         if not limit_s or self._waiting or self._finals.pending:
             return False
-        going_on = [channel.open_stretch is not None for channel in self._channels()]
-        if any(going_on) or seconds_of(self._known_until() - self._spoke_until) < limit_s:
+        going_on = [channel.open_stretch is not None for channel in self._curves.going_on]
+        if any(going_on) or seconds_of(self._curves.known_until - self._spoke_until) < limit_s:
             return False
         text = f"nobody has spoken for {limit_s:g} s: the stream ends, as was asked for"
         self._voice.say(StreamWarning(WarningKind.CLOSED_AFTER_SILENCE, text))
@@ -349,24 +211,24 @@ class Session:
 
     def _read_ahead(self) -> None:
         """Have open utterances read, for interim results and to have the final ones sooner."""
-        known_until = self._known_until()
-        for channel in self._channels():
+        known_until = self._curves.known_until
+        for channel in self._curves.going_on:
             going_on = channel.open_stretch
             if going_on is None or going_on.start < self._done_until:
                 continue
             stretch = Stretch(going_on.start, min(going_on.end, known_until))
-            if stretch.frames <= 0 or not self._counts(channel, stretch):
+            if stretch.frames <= 0 or not self._curves.counts(channel, stretch):
                 continue
-            turns_in = functools.partial(self._turns, channel)
+            turns_in = functools.partial(self._curves.turns, channel)
             if self._options.interim_results:
-                several = channel is self._sound and len(self._scene.tracks) > 1
+                several = channel is self._curves.sound and len(self._scene.tracks) > 1
                 self._live.read(channel, stretch, turns_in, several_faces=several)
             if self._options.live:
                 self._live.foretell(channel, known_until, self._search, turns_in)
 
     def _window(self, stretch: Stretch, track: FaceTrack | None) -> Window:
         crops = track.crops_in(stretch) if track is not None else None
-        if not self._uses_sound():
+        if not self._curves.uses_sound:
             return Window(crops, None)
         sound = self._scene.sound_in(stretch)
         if crops is not None and float(np.sqrt(np.mean(np.square(sound, dtype=np.float64)))) < SILENT_RMS:
@@ -375,7 +237,7 @@ class Session:
 
     def _give_up(self) -> None:
         self._finals.stop()
-        self._live.stop([self._sound, *self._faces.values()])
+        self._live.stop(self._curves.channels)
 
     # ------------------------------------------------------------------------------------------------- what is told
 
@@ -385,10 +247,10 @@ class Session:
             self._spoke_until = max(self._spoke_until, stretch.end)
         if not self._options.activity_events or stretch is None or stretch.start < self._done_until:
             return
-        if not channel.begun and not self._counts(channel, stretch):
+        if not channel.begun and not self._curves.counts(channel, stretch):
             return
         told, speaker = moved(stretch, self._first_frame), self._voice.speaker_id(channel.track)
-        margin = self._endpointing.margin_frames
+        margin = self._curves.endpointing.margin_frames
         if not channel.begun:
             channel.begun = True
             self._voice.say(speech_begins(told, margin, speaker))
@@ -408,11 +270,11 @@ class Session:
 
     def _take_stock(self) -> None:
         """Note how far the media is cut; utterances that are being read are added when it is told."""
-        states = {channel: channel.state for channel in self._channels()}
+        states = {channel: channel.state for channel in self._curves.going_on}
         for channel, cut in reversed(self._waiting):
             states[channel] = channel.state_at(cut)
         with self._voice.lock:
-            self._stock = states, self._known_until()
+            self._stock = states, self._curves.known_until
 
     def _state(self) -> StreamState:
         """The stream as it is now, on the media's clock."""
@@ -430,7 +292,7 @@ class Session:
             final_until=self._final_until,
             needed_from=earliest(settled, known_until),
             channels=tuple(states.values()),
-            heard=tuple((heard.start, heard.end) for heard in self._heard),
+            heard=tuple((heard.start, heard.end) for heard in self._curves.heard),
             people=self._voice.people,
             spoke_until=self._spoke_until,
             segments=self._finals.segments,
@@ -456,7 +318,7 @@ class Session:
                 StreamWarning(WarningKind.NO_FACE, f"{what}: the words are read from the sound alone")
             )
         if not self._has_found_speech:
-            where = "the lips" if not self._uses_sound() else "the sound and the lips"
+            where = "the lips" if not self._curves.uses_sound else "the sound and the lips"
             self._voice.say(
                 StreamWarning(WarningKind.NO_SPEECH, f"nobody speaks: no speech was found in {where}")
             )
