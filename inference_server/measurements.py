@@ -109,6 +109,11 @@ class Measurements:
             "Share of the device's time that the live streams are expected to take",
             registry=self.registry,
         )
+        self._processor_demand = Gauge(
+            "gorggle_live_processor_demand",
+            "Processors that the live streams are expected to keep busy, decoding, seeing, hearing and reading",
+            registry=self.registry,
+        )
         self._dropped = Counter(
             "gorggle_windows_dropped", "Utterances given up", ["cause"], registry=self.registry
         )
@@ -131,6 +136,7 @@ class Measurements:
         """Read what live streams need of the device from there whenever it is asked for."""
         self._live_streams.set_function(lambda: admission.live_streams)
         self._live_demand.set_function(lambda: admission.demand)
+        self._processor_demand.set_function(lambda: admission.processor_demand)
 
     def count_tasks(self, current: Callable[[], int]) -> None:
         """Read the number of tasks on the event loop from there whenever it is asked for."""

@@ -18,6 +18,7 @@ from inference_server.media.audio import SpeechMeter, probability_of_speech
 from inference_server.media.container import MediaLimits, StreamInfo, decode
 from inference_server.media.pipe import BytePipe
 from inference_server.media.timeline import GreyFrame, Timed, TimelineEnd, Waveform, on_timeline
+from inference_server.processor_use import ProcessorUse
 from inference_server.recognizer import samples_of, seconds_of
 from inference_server.scene import FACE_BOX_EVERY_FRAMES, FaceTrack, Scene
 from inference_server.stages import Stage, StageClock
@@ -63,6 +64,7 @@ def perception_of(
     decoders: DecoderPool | None = None,
     request_id: str = "",
     clock: StageClock | None = None,
+    use: ProcessorUse | None = None,
 ) -> ContainerPerception | ElementaryPerception:
     """Perceive what comes through an intake: a pipe of container bytes, or a queue of crops and sound.
 
@@ -74,9 +76,10 @@ def perception_of(
         decoders: processes to decode containers in; None decodes them on the calling thread.
         request_id: names the stream in the log.
         clock: times the stages.
+        use: is told of the decoder's process.
     """
     if isinstance(intake, BytePipe):
-        return ContainerPerception(intake, options, settings, limit_s, decoders, request_id, clock)
+        return ContainerPerception(intake, options, settings, limit_s, decoders, request_id, clock, use)
     return ElementaryPerception(intake, options, limit_s)
 
 
@@ -118,9 +121,11 @@ class ContainerPerception(_SceneBuilder):
         decoders: DecoderPool | None = None,
         request_id: str = "",
         clock: StageClock | None = None,
+        use: ProcessorUse | None = None,
     ) -> None:
         super().__init__(options)
         self._pipe, self._decoders, self._request_id = pipe, decoders, request_id
+        self._use = use or ProcessorUse()
         self._clock = clock or StageClock()
         self._limits = MediaLimits(limit_s, settings.max_spooled_bytes, settings.max_frame_pixels)
         self._tracker = FaceTracker(FaceFinder(settings.landmark_model), max_faces=options.max_speakers)
@@ -169,6 +174,7 @@ class ContainerPerception(_SceneBuilder):
             pictures=sees,
             sound=hears,
             request_id=self._request_id,
+            at_work=self._use.of_process,
         )
 
     def _open(self, info: StreamInfo) -> list[Event]:

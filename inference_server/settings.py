@@ -99,6 +99,13 @@ class ServerSettings(BaseSettings):
         description="share of the device's time that live streams may take, as measured; beyond it a further one is "
         "refused; 0: no limit but max_streams",
     )
+    processor_capacity: float = Field(
+        0.85,
+        ge=0,
+        le=10,
+        description="share of the processors' time that live streams may take, as measured, decoding, seeing and hearing "
+        "together; beyond it a further one is refused; 0: no limit but max_streams",
+    )
     max_streams_per_client: int = Field(0, ge=0, description="of one caller; 0: no limit but max_streams")
     max_message_bytes: int = Field(32 * 2**20, ge=2**16, le=2**30)
     max_stream_duration_s: float = Field(4 * 3600.0, gt=0)

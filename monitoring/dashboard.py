@@ -106,10 +106,11 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel(
-            "Live streams on the device",
+            "Live streams on the machine",
             {
                 "streams": f"sum(gorggle_live_streams{{{PLACE}}})",
                 "expected share of its time": f"avg(gorggle_live_demand{{{PLACE}}})",
+                "expected busy processors": f"avg(gorggle_live_processor_demand{{{PLACE}}})",
             },
         ),
         Panel("Utterances waiting", {"waiting": f"sum(gorggle_windows_waiting{{{PLACE}}})"}),

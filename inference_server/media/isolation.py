@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 from typing import TYPE_CHECKING, NoReturn
@@ -28,7 +29,8 @@ from inference_server.media.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
 
     from inference_server.media.pool import DecoderPool
     from inference_server.media.process import DecoderProcess
@@ -50,8 +52,11 @@ def timeline_apart(
     pictures: bool = True,
     sound: bool = True,
     request_id: str = "",
+    at_work: Callable[[int], AbstractContextManager[None]] = lambda _pid: contextlib.nullcontext(),
 ) -> Generator[Timed]:
     """What ``on_timeline(decode(…))`` gives, decoded in a process of its own. Aborting the pipe kills that at once.
+
+    While process PID decodes, ``at_work(PID)`` is entered.
 
     Raises:
         InvalidMediaError: as ``decode``; or the media kills the decoder, stalls it, or needs more than it may have.
@@ -61,7 +66,7 @@ def timeline_apart(
     """
     cpu_s = CPU_S_BESIDES + round(CPU_S_PER_MEDIA_S * limits.max_duration_s)
     order = Order(limits, pictures, sound, pool.memory_bytes, cpu_s)
-    with pool.process(order) as process:
+    with pool.process(order) as process, at_work(process.pid):
         pipe.on_abort(process.kill)
         try:
             yield from _Conversation(process, pipe, order).items()

@@ -32,6 +32,7 @@ from inference_server.media.pipe import BytePipe
 from inference_server.models import ModelCatalog
 from inference_server.outbox import Outbox
 from inference_server.perception import perception_of
+from inference_server.processor_use import ProcessorUse
 from inference_server.recognizer import seconds_of
 from inference_server.resumption import ResumePoint
 from inference_server.scheduler import InferenceBackend, StreamBackend
@@ -110,7 +111,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             model = self._models[options.model].name
             await self._sessions.supersede(resumption.session_id, caller.get())
             with (
-                self._room_for(options),
+                self._room_for(options) as use,
                 self._sessions.carried_on(resumption.session_id, caller.get()) as call,
             ):
                 yield convert.started_response(request_id.get(), model, resumption.session_id, interval_s)
@@ -133,6 +134,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
                     feed=feed.run,
                     resumed=feed.resumed(resumption.open_texts),
                     limit_s=self._settings.max_stream_duration_s,
+                    use=use,
                 )
                 feed.warn, call.outbox = stream.outbox.put, stream.outbox
                 final_until_s = seconds_of(resumption.point.state.final_until)
@@ -229,10 +231,12 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             if not self._active_of[name]:
                 del self._active_of[name]
 
-    def _room_for(self, options: RecognitionOptions) -> contextlib.AbstractContextManager[None]:
-        """Where a stream is live, its share of the device; or refuse it at once."""
+    def _room_for(self, options: RecognitionOptions) -> contextlib.AbstractContextManager[ProcessorUse]:
+        """Where a stream is live, its share of the machine; or refuse it at once."""
         assert self._admission is not None, "calls are refused until the models are there"
-        return self._admission.live_stream(request_id.get()) if options.live else contextlib.nullcontext()
+        if options.live:
+            return self._admission.live_stream(request_id.get())
+        return contextlib.nullcontext(ProcessorUse())
 
     async def _next(self, requests: AsyncIterator[T]) -> T | None:
         """The client's next message; None when it has no more."""
@@ -279,10 +283,11 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             self._decoders,
             request_id.get(),
             observation.clock,
+            stream.use,
         )
         backend = observation.backend(StreamBackend(self._backend, request_id.get()))
         session = Session(perception, options, backend, outbox.put, outbox.wait_for_room, stream.resumed)
-        running = loop.run_in_executor(self._threads, _run_to_outbox, session, outbox)
+        running = loop.run_in_executor(self._threads, _run_to_outbox, session, outbox, stream.use)
         feeding = asyncio.ensure_future(_feed_to_end(stream.feed, intake))
         beating = asyncio.ensure_future(_beat(outbox, heartbeat_interval_s))
         try:
@@ -328,12 +333,13 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
 
 @dataclass(frozen=True)
 class _Stream:
-    """A session to be run: its media, what moves it there, what was read before, how long it may be."""
+    """A session to be run: its media, what moves it there, what was read before, how long it may be, what it takes."""
 
     intake: MediaIntake
     feed: Feed
     limit_s: float
     resumed: Resumed = field(default_factory=Resumed)
+    use: ProcessorUse = field(default_factory=ProcessorUse)
     outbox: Outbox[Event] = field(default_factory=Outbox)
 
 
@@ -402,10 +408,11 @@ async def _feed_elementary(intake: Intake[Elementary], clip: lip_reading_pb2.Ele
         await intake.put(piece, piece.size_bytes)
 
 
-def _run_to_outbox(session: Session, outbox: Outbox[Event]) -> None:
+def _run_to_outbox(session: Session, outbox: Outbox[Event], use: ProcessorUse) -> None:
     """Run a session on this thread; its end, good or bad, closes the outbox."""
     try:
-        session.run()
+        with use.of_this_thread():
+            session.run()
     except CallerGoneError:
         outbox.close()
     except Exception as error:  # the border of the thread: raised again where the outbox is read

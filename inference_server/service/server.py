@@ -15,7 +15,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from inference_server.admission import Admission
+from inference_server.admission import Admission, Budget
 from inference_server.errors import InvalidRequestError, NotReadyError
 from inference_server.gpu import DeviceProbe, GpuCollector
 from inference_server.material import SecretsManager, material_at
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from inference_server.service.tracing import Tracing
 
 _log = logging.getLogger(__name__)
+
+# Processor seconds that decoding, seeing and hearing a second of live video take, until that was measured: about half of
+# what 1280x720 took on a machine of 2026, so that a first few are let in and measured.
+LIVE_PROCESSOR_ESTIMATE = 0.15
 
 SERVICE_NAME = lip_reading_pb2.DESCRIPTOR.services_by_name["LipReading"].full_name
 # Bytes of one stream that lie between client and server: HTTP/2 lets a client run ahead by so much.
@@ -122,7 +126,7 @@ class Server:
             await asyncio.to_thread(check_decoding, self._decoders)
         catalog, recognizers = await asyncio.to_thread(_loaded, self.settings)
         estimate = await asyncio.to_thread(_live_cost, recognizers[catalog.default])
-        admission = Admission(self.settings.live_capacity, estimate)
+        admission = _admission(self.settings, estimate)
         batching = BatchingOptions(self.settings.gathering_window_s, self.settings.max_batch_frames)
         self._scheduler = DeviceScheduler(
             recognizers, self.measurements, batching, admission.charge, lambda: self._device.works
@@ -225,6 +229,14 @@ def _live_cost(recognizer: Recognizer) -> float:
     """Device seconds that a second of a live stream is likely to take, before any was seen."""
     # Interim readings come on top: an utterance is read again while it grows, three to four times in all.
     return 3 * recognizer.measured_cost()
+
+
+def _admission(settings: ServerSettings, device_estimate: float) -> Admission:
+    """What live streams may have of this machine."""
+    processors = Budget(settings.processor_capacity * _processors(), LIVE_PROCESSOR_ESTIMATE)
+    # A thread waits for a GPU, and works where there is none.
+    threads = 1 if settings.device == "cuda" else settings.threads or max(1, _processors() // 2)
+    return Admission(Budget(settings.live_capacity, device_estimate), processors, threads)
 
 
 def _processors() -> int:

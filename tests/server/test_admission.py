@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
-from inference_server.admission import Admission
+from inference_server.admission import Admission, Budget
 from inference_server.errors import OverloadedError
+from inference_server.processor_use import ProcessorUse
 
 
 class Clock:
@@ -42,11 +48,11 @@ def run(admission: Admission, clock: Clock, cost: float, seconds: float = 120.0)
 
 def test_as_many_are_let_in_as_the_estimate_allows(clock: Clock) -> None:
     with contextlib.ExitStack() as places:
-        assert admitted(Admission(0.75, 0.1, clock), places) == 7
+        assert admitted(Admission(Budget(0.75, 0.1), clock=clock), places) == 7
 
 
 def test_what_is_measured_replaces_the_estimate(clock: Clock) -> None:
-    admission = Admission(0.8, 0.4, clock)
+    admission = Admission(Budget(0.8, 0.4), clock=clock)
     with contextlib.ExitStack() as places:
         assert admitted(admission, places) == 2
         run(admission, clock, 0.02)
@@ -55,7 +61,7 @@ def test_what_is_measured_replaces_the_estimate(clock: Clock) -> None:
 
 
 def test_an_estimate_that_was_too_low_is_corrected(clock: Clock) -> None:
-    admission = Admission(0.8, 0.01, clock)
+    admission = Admission(Budget(0.8, 0.01), clock=clock)
     with contextlib.ExitStack() as places:
         for number in range(5):
             places.enter_context(admission.live_stream(number))
@@ -66,7 +72,7 @@ def test_an_estimate_that_was_too_low_is_corrected(clock: Clock) -> None:
 
 
 def test_a_place_that_was_given_back_can_be_taken(clock: Clock) -> None:
-    admission = Admission(0.5, 0.25, clock)
+    admission = Admission(Budget(0.5, 0.25), clock=clock)
     with admission.live_stream("a"):
         with admission.live_stream("b"), pytest.raises(OverloadedError), admission.live_stream("c"):
             pass
@@ -77,13 +83,13 @@ def test_a_place_that_was_given_back_can_be_taken(clock: Clock) -> None:
 
 
 def test_the_first_stream_is_served_however_slow_the_device(clock: Clock) -> None:
-    admission = Admission(0.5, 3.0, clock)
+    admission = Admission(Budget(0.5, 3.0), clock=clock)
     with admission.live_stream("a"), pytest.raises(OverloadedError), admission.live_stream("b"):
         pass
 
 
 def test_files_take_nothing_from_live_streams(clock: Clock) -> None:
-    admission = Admission(0.5, 0.1, clock)
+    admission = Admission(Budget(0.5, 0.1), clock=clock)
     for _ in range(100):
         clock.now_s += 0.1
         admission.charge("a file", 0.1)
@@ -93,4 +99,72 @@ def test_files_take_nothing_from_live_streams(clock: Clock) -> None:
 
 def test_a_capacity_of_zero_is_no_limit(clock: Clock) -> None:
     with contextlib.ExitStack() as places:
-        assert admitted(Admission(0.0, 10.0, clock), places) == 1000
+        assert admitted(Admission(Budget(0.0, 10.0), clock=clock), places) == 1000
+
+
+def test_streams_that_keep_the_processors_busy_are_counted_though_the_device_rests(clock: Clock) -> None:
+    admission = Admission(Budget(0.7, 0.001), Budget(1.6, 0.01), clock=clock)
+    with contextlib.ExitStack() as places:
+        uses = [places.enter_context(admission.live_stream(number)) for number in range(4)]
+        for _ in range(600):
+            clock.now_s += 0.1
+            for use in uses:
+                use._done_s += 0.03  # each keeps 30 % of a processor busy
+            admission.charge("nobody", 0.0)
+        assert admission.processor_demand == pytest.approx(1.2, abs=0.1)
+        places.enter_context(admission.live_stream("fifth"))
+        with pytest.raises(OverloadedError, match="processors' time"), admission.live_stream("sixth"):
+            pass
+
+
+def test_a_model_on_the_cpu_takes_processor_time_too(clock: Clock) -> None:
+    admission = Admission(Budget(0.0, 0.0), Budget(1.6, 0.0), device_processors=2, clock=clock)
+    with admission.live_stream(0):
+        run(admission, clock, 0.4, seconds=300)
+        assert admission.processor_demand == pytest.approx(0.8, abs=0.05)
+
+
+def test_what_was_learnt_outlasts_a_quiet_hour(clock: Clock) -> None:
+    admission = Admission(Budget(0.8, 0.01), clock=clock)
+    with contextlib.ExitStack() as places:
+        for number in range(3):
+            places.enter_context(admission.live_stream(number))
+        run(admission, clock, 0.25, seconds=300)
+    clock.now_s += 3600
+    with contextlib.ExitStack() as places:
+        assert 3 <= admitted(admission, places) <= 4
+
+
+def test_a_stream_that_has_left_is_charged_for_all_that_it_took(clock: Clock) -> None:
+    admission = Admission(Budget(0.0, 0.0), Budget(10.0, 0.0), clock=clock)
+    with admission.live_stream("stays"):
+        with admission.live_stream("leaves") as use:
+            clock.now_s += 0.1
+            use._done_s = 0.5
+        assert admission.processor_demand > 0
+
+
+def test_the_processor_time_of_a_thread_and_of_a_process_is_told() -> None:
+    use = ProcessorUse()
+
+    def work() -> None:
+        with use.of_this_thread():
+            end = time.thread_time() + 0.2
+            while time.thread_time() < end:
+                pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert 0.2 <= use.seconds < 0.4
+    if not Path("/proc/self/stat").exists():
+        return
+    code = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as process:
+        with use.of_process(process.pid):
+            assert process.stdout is not None
+            process.stdout.readline()
+            assert 0.45 <= use.seconds < 1.0
+            process.kill()
+            process.wait()
+        assert 0.45 <= use.seconds < 1.0  # what it took stays counted after its end
