@@ -100,7 +100,9 @@ def ramp(
     steps: list[dict[str, Any]] = []
     best, count, step = 0, options.start, options.start
     # Nothing is refused for want of capacity: that is what is to be found.
-    with ServerProcess("--max-streams", "512", "--live-capacity", "0", log_level="ERROR") as server:
+    with ServerProcess(
+        "--max-streams", "512", "--live-capacity", "0", "--processor-capacity", "0", log_level="ERROR"
+    ) as server:
         carried(server.address, pieces, 1, duration_s * 6)  # what is loaded late is loaded now
         while count <= options.max_streams and (not steps or time.monotonic() < options.end):
             before = _cpu_s(server), time.monotonic()
@@ -125,7 +127,7 @@ def ramp(
 
 def beyond(pieces: list[Piece], duration_s: float, places: int) -> dict[str, Any]:
     """Fill a server and keep knocking: how fast it refuses, and whether those inside feel it."""
-    limits = ("--max-streams", str(places), "--live-capacity", "0")
+    limits = ("--max-streams", str(places), "--live-capacity", "0", "--processor-capacity", "0")
     with ServerProcess(*limits, log_level="ERROR") as server:
         alone = carried(server.address, pieces, places, duration_s * 6)
         refused: list[Outcome] = []

@@ -78,7 +78,8 @@ class Curves:
             self.endpointing.for_lips() if perception.sees_faces else self.endpointing.for_crops()
         )
         self._states = {channel.person: channel for channel in before.channels}
-        self.sound = Channel(self.endpointing, resumed=self._states.pop(None, None))
+        sound_endpointing = self.endpointing.for_live_sound() if options.live else self.endpointing
+        self.sound = Channel(sound_endpointing, resumed=self._states.pop(None, None))
         self._listening = Listening(self._scene)
         self._faces: dict[int, Channel] = {}
         self.heard = [Stretch(*heard) for heard in before.heard]

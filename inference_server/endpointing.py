@@ -13,6 +13,10 @@ END_THRESHOLD_SHARE = 0.7
 # many; of these, lips rest in mid-sentence for three. Chosen on clips of the validation speakers.
 LIP_PAUSE_SHORTER_FRAMES = 5
 LEAST_LIP_PAUSE_FRAMES = 3
+# A frame of sound counts with the two before it (``media.audio``), which shortens pauses by as many. Files can wait, and
+# are cut the later the surer; live, everybody waits.
+SOUND_PAUSE_SHORTER_FRAMES = 2
+LEAST_SOUND_PAUSE_FRAMES = 4
 # Crops alone show small movements less surely than crops and landmarks together.
 CROPS_THRESHOLD_SHARE = 0.7
 
@@ -45,6 +49,11 @@ class EndpointingOptions:
         """
         shorter = max(LEAST_LIP_PAUSE_FRAMES, self.pause_frames - LIP_PAUSE_SHORTER_FRAMES)
         return replace(self, pause_frames=shorter, margin_frames=3)
+
+    def for_live_sound(self) -> EndpointingOptions:
+        """The same for the sound of a live stream."""
+        shorter = max(LEAST_SOUND_PAUSE_FRAMES, self.pause_frames - SOUND_PAUSE_SHORTER_FRAMES)
+        return replace(self, pause_frames=min(self.pause_frames, shorter))
 
     def for_crops(self) -> EndpointingOptions:
         """The same for a curve of movement in mouth crops alone."""

@@ -19,6 +19,10 @@ from inference_server.speakers import Turn
 from inference_server.transcript import Modality, Reading, RecognitionOptions, Segment
 from inference_server.voice import Voice
 
+# So much of the silence after speech is read with it where its end is foretold: the sooner it is read, and no words are
+# in the rest.
+FORETOLD_MARGIN_FRAMES = 3
+
 
 @dataclass(frozen=True)
 class OpenText:
@@ -66,8 +70,8 @@ class LiveResults:
         several_faces: bool,
     ) -> None:
         """Have the last turn of an open stretch read, if it is time to."""
-        if not self._is_due(channel, stretch):
-            return
+        if self._is_foretold(channel) or not self._is_due(channel, stretch):
+            return  # of a pause there is no more to say than its foretold end will
         turn = turns_in(stretch)[-1]
         start = turn.stretch.start
         with self._voice.lock:
@@ -195,12 +199,12 @@ class LiveResults:
         """While somebody pauses, read what will be the utterance if nobody goes on.
 
         A pause of half a second ends an utterance, and it is read without what is silent: it can be read while the
-        pause is waited for.
+        pause is waited for. It is final work: mostly it is the final reading, and somebody waits for it.
         """
         going_on = channel.open_stretch
         if going_on is None:
             return
-        end = channel.last_active + 1 + channel.options.margin_frames
+        end = _foretold_end(channel)
         if end > min(known_until, channel.known_until) or end <= going_on.start:
             return
         stretch = Stretch(going_on.start, end)
@@ -212,19 +216,30 @@ class LiveResults:
         if len(found) > 1:
             return
         track = found[0].track
-        reading = self._backend.submit(
-            self._options.model, self._window(stretch, track), search, interim=True
-        )
+        reading = self._backend.submit(self._options.model, self._window(stretch, track), search)
         channel.foretold = Foretold(stretch, track, reading)
+        # It need not wait for readings of less.
+        for utterance in list(channel.open.values()):
+            if utterance.reading is not None:
+                utterance.reading.cancel()
+
+    def _is_foretold(self, channel: Channel) -> bool:
+        """Whether all that was said so far is being read as if it had ended, or was."""
+        known = channel.foretold
+        return known is not None and known.stretch.end == _foretold_end(channel)
 
     def foretold(self, channel: Channel, turn: Turn) -> Future[list[Reading]] | None:
-        """The reading of a turn that was foretold, where it is done or under way."""
+        """The reading of a turn that was foretold, if it was; what was foretold and has not come is given up."""
         known, channel.foretold = channel.foretold, None
         if known is None:
             return None
-        is_same = known.stretch == turn.stretch and known.track is turn.track
-        is_read = known.reading.running() or (known.reading.done() and not known.reading.cancelled())
-        if is_same and is_read:
+        more_silence = turn.stretch.end - known.stretch.end
+        is_same = (
+            known.stretch.start == turn.stretch.start
+            and 0 <= more_silence <= max(0, channel.options.margin_frames - FORETOLD_MARGIN_FRAMES)
+            and known.track is turn.track
+        )
+        if is_same and not known.reading.cancelled():
             return known.reading
         known.reading.cancel()
         return None
@@ -237,3 +252,8 @@ class LiveResults:
                     utterance.reading.cancel()
             if channel.foretold is not None:
                 channel.foretold.reading.cancel()
+
+
+def _foretold_end(channel: Channel) -> int:
+    """The end of the open stretch, if nobody goes on."""
+    return channel.last_active + 1 + min(FORETOLD_MARGIN_FRAMES, channel.options.margin_frames)

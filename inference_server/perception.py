@@ -164,7 +164,8 @@ class ContainerPerception(_SceneBuilder):
     def _timeline(self) -> Generator[Timed]:
         sees, hears = self._options.modality.sees, self._options.modality.hears
         if self._decoders is None:
-            return on_timeline(decode(self._pipe, self._limits, pictures=sees, sound=hears), self._limits)
+            decoded = decode(self._pipe, self._limits, pictures=sees, sound=hears, live=self._options.live)
+            return on_timeline(decoded, self._limits)
         from inference_server.media.isolation import timeline_apart  # not to be had on every system
 
         return timeline_apart(
@@ -173,6 +174,7 @@ class ContainerPerception(_SceneBuilder):
             self._limits,
             pictures=sees,
             sound=hears,
+            live=self._options.live,
             request_id=self._request_id,
             at_work=self._use.of_process,
         )

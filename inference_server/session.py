@@ -220,11 +220,11 @@ class Session:
             if stretch.frames <= 0 or not self._curves.counts(channel, stretch):
                 continue
             turns_in = functools.partial(self._curves.turns, channel)
+            if self._options.live:
+                self._live.foretell(channel, known_until, self._search, turns_in)
             if self._options.interim_results:
                 several = channel is self._curves.sound and len(self._scene.tracks) > 1
                 self._live.read(channel, stretch, turns_in, several_faces=several)
-            if self._options.live:
-                self._live.foretell(channel, known_until, self._search, turns_in)
 
     def _window(self, stretch: Stretch, track: FaceTrack | None) -> Window:
         crops = track.crops_in(stretch) if track is not None else None

@@ -1,7 +1,7 @@
 """What is asked of a recognition and what comes out of it: the words the whole server shares.
 
 Times are seconds on the clip's own clock, which starts at 0 with its first picture or sound; the start offset that a
-caller asks for is added where messages are written (``service.convert``).
+caller asks for is added where messages are written (``service.response_messages``).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from torch.nn import functional
 from inference_server.avhubert.attention import Attention, KeysValues
 from inference_server.avhubert.cache import DecoderCache
 from inference_server.avhubert.config import PAD, ModelConfig
+from inference_server.avhubert.lineage import Lineages
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
@@ -28,15 +29,19 @@ def sinusoids(positions: Tensor, dim: int) -> Tensor:
 
 
 class StepView:
-    """What one step of a running batch reads and writes of its cache."""
+    """What one step of a running batch reads and writes of its cache; ``positions`` already count the new unit."""
 
-    def __init__(self, cache: DecoderCache) -> None:
+    def __init__(self, cache: DecoderCache, heads: int) -> None:
         self._cache = cache
         clips, frames = cache.clips, cache.frames
         slots = cache.next_slots()
         rows = torch.arange(clips, device=slots.device).unsqueeze(1)
         self._places = (rows * cache.seen.shape[2] + slots).flatten()
-        self.seen = cache.seen[:clips, :, : cache.slots].unsqueeze(1)
+        seen, units = cache.seen[:clips, :, : cache.slots], cache.positions[:clips]
+        self._seen = seen.unsqueeze(1)
+        self._lineages: Lineages | None = None
+        if Lineages.worthwhile(seen, units, cache.past.dtype):
+            self._lineages = Lineages(seen, units, cache.seen.shape[2], heads)
         audible = cache.audible[:clips, :frames]
         self.audible = None if bool(audible.all()) else audible[:, None, None, :]
 
@@ -46,13 +51,18 @@ class StepView:
         keys, values = self._cache.source[layer]
         return KeysValues(keys[:clips, :frames], values[:clips, :frames])
 
-    def with_new(self, layer: int, new: KeysValues) -> KeysValues:
-        """Write those of the newest units, each (C, W, D), and return those of all units, each (C, slots, D)."""
+    def attended(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
+        """Let the newest units, (C, W, D), look at themselves and those before; they are written into the cache."""
+        queries, new = attention.queries_keys_values(x)
         past = self._cache.past[layer]
         for kind, rows in zip(past, new, strict=True):
             kind.flatten(0, 1).index_copy_(0, self._places, rows.flatten(0, 1))
+        if self._lineages is not None:
+            result: Tensor = attention.out_proj(self._lineages.attended(queries, *past))
+            return result
         clips, slots = self._cache.clips, self._cache.slots
-        return KeysValues(past[0, :clips, :slots], past[1, :clips, :slots])
+        seen = KeysValues(past[0, :clips, :slots], past[1, :clips, :slots])
+        return attention.joined(queries, seen, self._seen)
 
 
 class DecoderLayer(nn.Module):
@@ -86,8 +96,7 @@ class DecoderLayer(nn.Module):
 
     def step(self, x: Tensor, layer: int, view: StepView) -> Tensor:
         """One more unit of every hypothesis, (C, W, D); its keys and values are written into the cache."""
-        queries, new = self.self_attn.queries_keys_values(self.self_attn_layer_norm(x))
-        x = x + self.self_attn.joined(queries, view.with_new(layer, new), view.seen)
+        x = x + view.attended(self.self_attn, layer, self.self_attn_layer_norm(x))
         queries = self.encoder_attn.q_proj(self.encoder_attn_layer_norm(x))
         x = x + self.encoder_attn.joined(queries, view.source(layer), view.audible)
         return self._feed_forward(x)
@@ -173,8 +182,8 @@ class Decoder(nn.Module):
         Returns:
             Logits (C, W, V).
         """
-        view = StepView(cache)
         cache.positions[: cache.clips] += 1
+        view = StepView(cache, self._layers[0].self_attn.heads)
         x = self._embedded(tokens, PAD + cache.positions[: cache.clips].unsqueeze(1))
         for number, layer in enumerate(self._layers):
             x = layer.step(x, number, view)

@@ -121,6 +121,7 @@ def decode(
     *,
     pictures: bool = True,
     sound: bool = True,
+    live: bool = False,
     spool_file: IO[bytes] | None = None,
 ) -> Iterator[Decoded]:
     """Decode media from its bytes, on the calling thread, as they arrive.
@@ -130,6 +131,7 @@ def decode(
         limits: what is refused.
         pictures: decode the pictures; the info names them in any case.
         sound: decode the sound; likewise.
+        live: give every picture as soon as it is there, not as many as possible at once.
         spool_file: an empty file for that copy, where none can be opened.
 
     Yields:
@@ -145,7 +147,7 @@ def decode(
             raise InvalidMediaError("the stream held no bytes: send a media file or a live recording")
         source = _source(head, reader, limits, stack, spool_file)
         container = stack.enter_context(_opened(source, head, limits))
-        yield from _Decoding(container, source, limits, pictures=pictures, sound=sound).items()
+        yield from _Decoding(container, source, limits, pictures=pictures, sound=sound, live=live).items()
 
 
 def _source(
@@ -206,7 +208,14 @@ class _Decoding:
     """One pass over an opened container."""
 
     def __init__(
-        self, container: InputContainer, source: Source, limits: MediaLimits, *, pictures: bool, sound: bool
+        self,
+        container: InputContainer,
+        source: Source,
+        limits: MediaLimits,
+        *,
+        pictures: bool,
+        sound: bool,
+        live: bool,
     ) -> None:
         self._container, self._source = container, source
         video = _chosen(container.streams.video, formats.VIDEO_CODECS)
@@ -223,7 +232,9 @@ class _Decoding:
             gives_sound=audio is not None and sound,
         )
         _refuse_if_too_long(self._info.duration_s, limits.max_duration_s)
-        self._picture_decoder = PictureDecoder(video, limits.max_frame_pixels) if video and pictures else None
+        self._picture_decoder = (
+            PictureDecoder(video, limits.max_frame_pixels, live=live) if video and pictures else None
+        )
         self._sound_decoder = SoundDecoder(audio) if audio and sound else None
         self._decoders: list[PacketDecoder] = [
             decoder for decoder in (self._picture_decoder, self._sound_decoder) if decoder is not None

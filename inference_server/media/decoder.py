@@ -127,7 +127,12 @@ def _carry_out(
     results.send(Header(Kind.CONFINED, number=protection))
     try:
         decoded = decode(
-            reader, order.limits, pictures=order.pictures, sound=order.sound, spool_file=spool_file
+            reader,
+            order.limits,
+            pictures=order.pictures,
+            sound=order.sound,
+            live=order.live,
+            spool_file=spool_file,
         )
         for item in on_timeline(decoded, order.limits):
             results.send_item(item)

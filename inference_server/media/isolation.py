@@ -51,6 +51,7 @@ def timeline_apart(
     *,
     pictures: bool = True,
     sound: bool = True,
+    live: bool = False,
     request_id: str = "",
     at_work: Callable[[int], AbstractContextManager[None]] = lambda _pid: contextlib.nullcontext(),
 ) -> Generator[Timed]:
@@ -65,7 +66,7 @@ def timeline_apart(
         DecoderError: the process fails for a reason of its own, or does not keep to its part.
     """
     cpu_s = CPU_S_BESIDES + round(CPU_S_PER_MEDIA_S * limits.max_duration_s)
-    order = Order(limits, pictures, sound, pool.memory_bytes, cpu_s)
+    order = Order(limits, pictures, sound, pool.memory_bytes, cpu_s, live)
     with pool.process(order) as process, at_work(process.pid):
         pipe.on_abort(process.kill)
         try:

@@ -128,12 +128,13 @@ class PacketDecoder(ABC):
 class PictureDecoder(PacketDecoder):
     """Decodes pictures, and refuses those beyond ``max_pixels``, before decoding where the header tells."""
 
-    def __init__(self, stream: av.VideoStream, max_pixels: int) -> None:
+    def __init__(self, stream: av.VideoStream, max_pixels: int, *, live: bool = False) -> None:
         super().__init__(stream)
         self._max_pixels = max_pixels
         context = stream.codec_context
         self._refuse_if_too_large(context.width, context.height)
-        context.thread_type = "AUTO"
+        # Live, a picture is not held back to have others decoded beside it.
+        context.thread_type = "SLICE" if live else "AUTO"
         context.thread_count = DECODER_THREADS
         context.options = {"max_pixels": str(decoder_pixels(max_pixels))}
         self._pixel_aspect = _pixel_aspect(stream)

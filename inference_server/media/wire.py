@@ -27,8 +27,8 @@ HEADER = struct.Struct("<4sBBHHHIQ")
 INFO = struct.Struct("<64s32s32sIIddddHBB")
 # Frames, samples, broken packets, leaps, truncated.
 END = struct.Struct("<QQQQB")
-# Duration, spooled bytes, pixels, memory, seconds of processor time, pictures, sound.
-ORDER = struct.Struct("<dQQQIBB")
+# Duration, spooled bytes, pixels, memory, seconds of processor time, pictures, sound, live.
+ORDER = struct.Struct("<dQQQIBBB")
 DATA_SIZE = struct.Struct("<I")
 
 MAX_REQUEST_BYTES = 60 * 2**10
@@ -72,6 +72,7 @@ class Order:
     sound: bool
     memory_bytes: int
     cpu_s: int
+    live: bool = False
 
     def packed(self) -> bytes:
         """As it is sent."""
@@ -84,13 +85,15 @@ class Order:
             self.cpu_s,
             self.pictures,
             self.sound,
+            self.live,
         )
 
     @classmethod
     def unpacked(cls, data: bytes) -> Order:
         """As it was sent."""
-        duration_s, spooled, pixels, memory_bytes, cpu_s, pictures, sound = ORDER.unpack(data)
-        return cls(MediaLimits(duration_s, spooled, pixels), bool(pictures), bool(sound), memory_bytes, cpu_s)
+        duration_s, spooled, pixels, memory_bytes, cpu_s, pictures, sound, live = ORDER.unpack(data)
+        limits = MediaLimits(duration_s, spooled, pixels)
+        return cls(limits, bool(pictures), bool(sound), memory_bytes, cpu_s, bool(live))
 
 
 @dataclass(frozen=True)

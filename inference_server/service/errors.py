@@ -84,7 +84,8 @@ async def _abort(context: Context, error: Exception) -> None:
     if isinstance(error, errors.OverloadedError):
         trailer.append(("grpc-status-details-bin", _retry_details(code, text, error.retry_after_s)))  # type: ignore[arg-type]
     try:
-        await asyncio.wait_for(context.abort(code, text, tuple(trailer)), MAX_ABORT_S)
+        async with asyncio.timeout(MAX_ABORT_S):
+            await context.abort(code, text, tuple(trailer))
     except TimeoutError:
         # Who reads nothing does not read this either: the call is let go of, and HTTP/2 resets its stream.
         raise asyncio.CancelledError from None

@@ -16,7 +16,7 @@ from inference_server.intake import Intake
 from inference_server.live_results import OpenText
 from inference_server.media.pipe import BytePipe
 from inference_server.resumption import LEAD_FRAMES, ResumePoint
-from inference_server.service import convert
+from inference_server.service import request_messages
 from inference_server.session import Resumed
 from inference_server.stream_state import StreamState
 from inference_server.transcript import (
@@ -175,11 +175,11 @@ class MediaFeed:
         if kind == "media":
             await self.pipe.write_async(request.media)
         elif kind == "mouth_crops":
-            crops = convert.crops_from(request.mouth_crops)
+            crops = request_messages.crops_from(request.mouth_crops)
             self._note(request.sequence, crops.times_s[-1] if crops.times_s else 0.0)
             await self.crops_and_sound.put(self._from_first_frame(crops), size)
         else:
-            sound = convert.sound_from(request.pcm)
+            sound = request_messages.sound_from(request.pcm)
             skipped = max(0, self.first_frame * SAMPLES_PER_FRAME - self._samples)
             self._samples += len(sound.samples)
             self._note(request.sequence, self._samples / AUDIO_SAMPLE_RATE_HZ)

@@ -49,7 +49,8 @@ class ReadingPaceInterceptor(CallInterceptor):
 
     async def _write(self, context: Context, response: Any) -> None:
         try:
-            await asyncio.wait_for(context.write(response), self._max_unread_s)
+            async with asyncio.timeout(self._max_unread_s):
+                await context.write(response)
         except TimeoutError:
             raise IdleError(
                 f"nothing of what was sent was read for {self._max_unread_s:g} s: read the responses while you send"

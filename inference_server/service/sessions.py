@@ -58,7 +58,8 @@ class Sessions:
         call.end(SupersededError("another call carries this session on"))
         for patience_s in (TELL_S, CANCEL_S):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(call.ended.wait(), patience_s)
+                async with asyncio.timeout(patience_s):
+                    await call.ended.wait()
                 return
             if call.task is not None:
                 call.task.cancel()

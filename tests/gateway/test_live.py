@@ -16,7 +16,7 @@ from gorggle.v1 import config_pb2
 from gorggle_gateway.application import SESSIONS
 from gorggle_gateway.settings import Limits
 
-from tests.gateway.conftest import run, running_gateway
+from tests.gateway.conftest import PATIENCE_S, Gateway, run, running_gateway
 from tests.gateway.recordings import pcm, recording
 from tests.sdk.lip_reading import FakeLipReading, Request, Response, finished, progress, segment, started
 
@@ -174,8 +174,38 @@ def test_a_second_connection_takes_the_place_of_the_first(service: FakeLipReadin
     run(test())
 
 
+def test_connections_that_follow_each_other_at_once_take_each_others_places(
+    service: FakeLipReading, target: str
+) -> None:
+    gate = Gate(service)
+    gate.opened.set()
+
+    async def taken_over_twice(gateway: Gateway) -> None:
+        async with gateway.session() as live, gateway.connect() as second, gateway.connect() as third:
+            resume = {"type": "resume", "session": live.ready["session"], "key": live.ready["key"]}
+            await asyncio.gather(second.say(resume), third.say(resume))
+            await live.rest()
+            assert live.closed_with == 4409
+            # Whichever was heard last has the session; the other may have been superseded before it was ready.
+            rest = [asyncio.ensure_future(each.rest()) for each in (second, third)]
+            done, _ = await asyncio.wait(rest, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            assert len(done) == 1
+            loser, winner = (second, third) if rest[0] in done else (third, second)
+            assert loser.closed_with == 4409
+            await winner.say({"type": "stop"})
+            await asyncio.wait_for(asyncio.gather(*rest), PATIENCE_S)
+            assert winner.heard[-1]["type"] == "finished"
+
+    async def test() -> None:
+        async with running_gateway(target) as gateway:
+            for _ in range(15):
+                await taken_over_twice(gateway)
+
+    run(test())
+
+
 def test_a_session_whose_client_stays_away_ends(service: FakeLipReading, target: str) -> None:
-    Gate(service)
+    gate = Gate(service)
 
     async def test() -> None:
         async with running_gateway(target, limits=Limits(resume_s=0.2)) as gateway:
@@ -189,6 +219,7 @@ def test_a_session_whose_client_stays_away_ends(service: FakeLipReading, target:
             )
 
     run(test())
+    gate.opened.set()
 
 
 def test_a_lost_server_is_replaced_and_nothing_is_lost(make_server: Any) -> None:
@@ -414,7 +445,7 @@ def test_without_a_known_token_there_is_no_session(target: str, tmp_path: Any) -
 
 
 def test_a_ping_is_answered_and_frees_what_was_kept(service: FakeLipReading, target: str) -> None:
-    Gate(service)
+    gate = Gate(service)
 
     async def test() -> None:
         async with running_gateway(target) as gateway, gateway.session() as live:
@@ -424,3 +455,4 @@ def test_a_ping_is_answered_and_frees_what_was_kept(service: FakeLipReading, tar
             await live.until("pong")
 
     run(test())
+    gate.opened.set()

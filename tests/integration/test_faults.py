@@ -27,7 +27,7 @@ Response = lip_reading_pb2.StreamingRecognizeResponse
 Stub = lip_reading_pb2_grpc.LipReadingStub
 CODE = grpc.StatusCode
 PLACES = 3
-MAX_IDLE_S = 10.0
+MAX_IDLE_S = 5.0
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,3 +101,8 @@ def test_a_caller_may_ask_for_longer_pauses_and_a_finer_ear() -> None:
 
 def test_the_defaults_in_seconds_are_those_in_frames() -> None:
     assert EndpointingOptions.of(Endpointing()) == EndpointingOptions()
+
+
+@pytest.mark.parametrize(("asked", "live"), [(11, 9), (25, 23), (5, 4), (3, 3)])
+def test_a_live_pause_is_as_long_as_it_sounds_though_levels_are_smoothed(asked: int, live: int) -> None:
+    assert EndpointingOptions(pause_frames=asked).for_live_sound().pause_frames == live

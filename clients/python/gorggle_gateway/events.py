@@ -70,7 +70,8 @@ class Events:
         if not self._unsent and not self._is_closed:
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
             except TimeoutError:
                 return []
         if self._unsent:

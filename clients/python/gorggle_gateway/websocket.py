@@ -71,13 +71,23 @@ class LiveSocket:
         )
         await socket.prepare(request)
         try:
-            session = await self._first(socket, request)
+            session, last_event = await self._first(socket, request)
         except (MessageError, SessionError) as error:
             await self._refuse(socket, error)
             return socket
-        connection = self._connections[session.name]
+        # The connection that a client lost may not know it yet.
+        before = self._connections.get(session.name)
+        connection = self._connections[session.name] = _Connection(socket)
         try:
+            if before is not None:
+                before.end(SUPERSEDED)
+                await before.gone.wait()
+            if last_event is not None:
+                session.events.rewind(last_event)
+            await self._say(socket, self._ready(session))
             await self._serve(connection, session)
+        except (ConnectionError, TimeoutError):
+            pass  # this one is lost as well, and the client may come back once more
         finally:
             self._leave(connection, session)
         return socket
@@ -87,9 +97,11 @@ class LiveSocket:
         for connection in list(self._connections.values()):
             connection.end(GOING_AWAY)
 
-    async def _first(self, socket: web.WebSocketResponse, request: web.Request) -> Session:
+    async def _first(self, socket: web.WebSocketResponse, request: web.Request) -> tuple[Session, int | None]:
+        """The session that the first message begins, or resumes after an event."""
         try:
-            first = await asyncio.wait_for(_read(socket), self._limits.start_s)
+            async with asyncio.timeout(self._limits.start_s):
+                first = await _read(socket)
         except TimeoutError:
             raise MessageError(
                 f"nothing came for {self._limits.start_s:g} s: expected start or resume"
@@ -100,18 +112,8 @@ class LiveSocket:
         if owner is None:
             raise SessionError("unauthorized", "the token is missing or not known here")
         if isinstance(first, Start):
-            session = self._sessions.begin(first, owner)
-        else:
-            session = self._sessions.find(first, owner)
-            # The connection that a client lost may not know it yet.
-            before = self._connections.pop(session.name, None)
-            if before is not None:
-                before.end(SUPERSEDED)
-                await before.gone.wait()
-            session.events.rewind(first.last_event)
-        self._connections[session.name] = _Connection(socket)
-        await self._say(socket, self._ready(session))
-        return session
+            return self._sessions.begin(first, owner), None
+        return self._sessions.find(first, owner), first.last_event
 
     def _leave(self, connection: _Connection, session: Session) -> None:
         connection.gone.set()
@@ -209,12 +211,15 @@ class LiveSocket:
         await _closed(socket, REFUSED)
 
     async def _say(self, socket: web.WebSocketResponse, message: dict[str, Any]) -> None:
-        await asyncio.wait_for(socket.send_json(message), SEND_LIMIT_S)
+        # Not wait_for, which in Python 3.11 forgets that it was cancelled where the message leaves at the same time.
+        async with asyncio.timeout(SEND_LIMIT_S):
+            await socket.send_json(message)
 
 
 async def _closed(socket: web.WebSocketResponse, code: int) -> None:
     with contextlib.suppress(ConnectionError, TimeoutError):
-        await asyncio.wait_for(socket.close(code=code), CLOSE_LIMIT_S)
+        async with asyncio.timeout(CLOSE_LIMIT_S):
+            await socket.close(code=code)
 
 
 async def _read(socket: web.WebSocketResponse) -> messages.ClientMessage | None:
