@@ -7,7 +7,7 @@ PARITY := .build/parity
 BENCH_THREADS ?= 2
 RUN := runs/gorggle-mini-1
 
-.PHONY: help setup demo bench test lint format protos web train parity fuzz soak load clean
+.PHONY: help setup demo bench test lint format protos web layers train parity fuzz soak load clean
 
 help:  ## show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -44,10 +44,13 @@ parity:  ## compare the engine with fairseq, in an environment of its own (Pytho
 	READTHEDOCS=1 $(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation fairseq==0.12.2
 	$(PARITY)/bin/python -m pytest -p no:hydra_pytest tests/parity
 
-bench:  ## time the engine beside fairseq (where `make parity` has installed it) and write docs/performance.md's figures
-	@test -x $(PARITY)/bin/python || $(MAKE) setup
-	$$(test -x $(PARITY)/bin/python && echo $(PARITY)/bin/python || echo $(BIN)/python) -m benchmarks.engine --threads $(BENCH_THREADS)
-	$(BIN)/python -m benchmarks.engine_report
+bench: setup  ## measure all speeds, beside fairseq where `make parity` has installed it, and write docs/performance.md (QUICK=1: only whether it works)
+ifdef QUICK
+	@mkdir -p .build/bench/docs && cp docs/performance.md .build/bench/docs/
+	$(BIN)/python -m benchmarks.suite --quick --threads $(BENCH_THREADS) --results .build/bench --docs .build/bench/docs
+else
+	$(BIN)/python -m benchmarks.suite --threads $(BENCH_THREADS)
+endif
 
 protos:  ## write the Python of protos/ anew
 	protos/generate.sh
@@ -55,6 +58,9 @@ protos:  ## write the Python of protos/ anew
 web:  ## build the page anew (takes Node 20.19 or newer; the built page is in the repository)
 	npm --prefix clients/web ci
 	npm --prefix clients/web run build
+
+layers: setup  ## build the functions' layers for every processor and Python, and hold them against Lambda's limits
+	$(BIN)/python -m infrastructure.packaging
 
 train: setup  ## train and measure the embedded model anew (an hour and a half of training on two cores, and the rendering)
 	$(BIN)/python -m training prepare

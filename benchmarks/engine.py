@@ -1,54 +1,61 @@
 """The engine's speed: front-end, encoder and beam search, beside fairseq's own modules in the same process.
 
-    make bench-engine
-    .build/parity/bin/python -m benchmarks.engine --models large --beams 20,50
+    python -m benchmarks.engine --models large --beams 20,50
 
 Every figure is the least of its repetitions, ours and theirs in turn; with one thread it is the processor's time, which
-other programs on the machine do not lengthen, with more it is the clock's.
+other programs on the machine do not lengthen, with more it is the clock's. A stage's floor is the time that its operations
+or its bytes would take, whichever is longer, at the rates that the machine reaches at best (``benchmarks.machine``).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.engine_models import Pair, fairseq_or_none, pair, quiet, their_search
+from benchmarks import machine
+from benchmarks.engine_models import Pair, pair, quiet, their_search
+from benchmarks.toolkit import fairseq_or_none
 from inference_server.avhubert.search import BeamSearch, beam_search
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Time what the command line asks for, print a table, write JSON."""
-    options = _options()
+    options = _options(arguments)
     torch.set_num_threads(options.threads)
     fairseq = fairseq_or_none()
     rows: list[dict[str, Any]] = []
-    began, machine = time.time(), _machine(options)
+    began, tried_on = time.time(), _described(options)
     RESULTS.mkdir(exist_ok=True)
     out = options.out or RESULTS / "engine.json"
     with torch.inference_mode(), quiet():
         for name in options.models.split(","):
-            made = pair(name, fairseq, int8=options.int8, dtype=getattr(torch, options.dtype))
+            made = pair(
+                name,
+                fairseq,
+                int8=options.int8,
+                dtype=getattr(torch, options.dtype),
+                device=options.device,
+            )
             for row in _rows(name, made, fairseq, options):
                 rows.append(row)
                 _print(row)
                 # After every row: a run that is cut short has not been for nothing.
-                measured = {"machine": machine, "took_s": time.time() - began, "rows": rows}
+                measured = {"machine": tried_on, "took_s": time.time() - began, "rows": rows}
                 out.write_text(json.dumps(measured, indent=1))
             del made
     print(f"written to {out}")
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,9 +68,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--utterances", type=int, default=16, help="read together and one after another")
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--stages", default="frontend,encoder,search,batch")
     parser.add_argument("--out", type=Path)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def _rows(name: str, made: Pair, fairseq: Any, options: argparse.Namespace) -> Any:
@@ -72,8 +80,8 @@ def _rows(name: str, made: Pair, fairseq: Any, options: argparse.Namespace) -> A
     dtype = getattr(torch, options.dtype)
     stages = options.stages.split(",")
     if "frontend" in stages:
-        yield _frontend(name, made, torch.randn(1, frames, 88, 88), dtype, options)
-    encoder_in = torch.randn(1, frames, made.ours.config.encoder_dim)
+        yield _frontend(name, made, torch.randn(1, frames, 88, 88).to(options.device), dtype, options)
+    encoder_in = torch.randn(1, frames, made.ours.config.encoder_dim).to(options.device)
     if "encoder" in stages:
         yield _encoder(name, made, encoder_in, dtype, options)
     if "search" in stages:
@@ -95,7 +103,7 @@ def _frontend(
 
 
 def _encoder(name: str, made: Pair, x: torch.Tensor, dtype: torch.dtype, options: argparse.Namespace) -> Any:
-    mask = torch.zeros(x.shape[:2], dtype=torch.bool)
+    mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
     ours_in = x.to(dtype)
     encoder = made.encoder
     theirs_of = None if encoder is None else (lambda: encoder(x.clone(), padding_mask=mask)[0])
@@ -139,6 +147,10 @@ def _search(
     macs = steps * beam * (per_row + dim * config.vocabulary_size)
     macs += config.decoder_layers * frames * 2 * dim * config.encoder_dim
     row = _row(name, f"beam search, beam {beam}", ours, theirs, None, "fairseq", 2 * macs)
+    # Each step reads the weights, and the keys and values of the clip, once for all hypotheses.
+    numbers = config.decoder_layers * (6 * dim**2 + 2 * dim * config.decoder_ffn_dim + 2 * dim * frames)
+    bytes_a_number = 1 if options.int8 else torch.finfo(dtype).bits // 8
+    row["gigabytes"] = steps * (numbers + dim * config.vocabulary_size) * bytes_a_number / 1e9
     row["steps"] = steps
     row["tokens_identical"] = None if expected is None else found == expected
     return row
@@ -148,9 +160,9 @@ def _batch(name: str, made: Pair, dtype: torch.dtype, options: argparse.Namespac
     """Utterances of two to four seconds, crops to units at beam 5: together, and one after another."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(50, 101, options.utterances).tolist()
-    videos = [torch.randn(1, frames, 88, 88).to(dtype) for frames in lengths]
+    videos = [torch.randn(1, frames, 88, 88).to(options.device, dtype) for frames in lengths]
     longest = max(lengths)
-    mask = torch.arange(longest)[None] >= torch.tensor(lengths)[:, None]
+    mask = (torch.arange(longest)[None] >= torch.tensor(lengths)[:, None]).to(options.device)
     network, units = made.ours, [8 + frames // 5 for frames in lengths]
 
     def read(video: torch.Tensor, padded: torch.Tensor | None, limits: list[int]) -> list[list[int]]:
@@ -159,7 +171,7 @@ def _batch(name: str, made: Pair, dtype: torch.dtype, options: argparse.Namespac
         return [of_clip[0].tokens for of_clip in found]
 
     def together() -> list[list[int]]:
-        video = torch.zeros(len(lengths), longest, 88, 88, dtype=dtype)
+        video = torch.zeros(len(lengths), longest, 88, 88, dtype=dtype, device=options.device)
         for row, clip in zip(video, videos, strict=True):
             row[: clip.shape[1]] = clip[0]
         return read(video, mask, units)
@@ -178,7 +190,7 @@ def _timed(
     ours: Callable[[], Any], theirs: Callable[[], Any] | None, options: argparse.Namespace
 ) -> tuple[float, float | None, Any, Any]:
     """The least time of each, in turn, and what they gave."""
-    clock = time.thread_time if options.threads == 1 else time.perf_counter
+    clock = machine.clock()
     best: list[float | None] = [None, None]
     given: list[Any] = [None, None]
     for _ in range(options.repeats):
@@ -187,6 +199,8 @@ def _timed(
                 continue
             began = clock()
             given[place] = call()
+            if options.device == "cuda":
+                torch.cuda.synchronize()
             took = clock() - began
             before = best[place]
             best[place] = took if before is None else min(before, took)
@@ -227,44 +241,18 @@ def _frontend_macs(channels: int) -> float:
 
 
 def _apart(found: torch.Tensor, expected: torch.Tensor | None) -> float | None:
-    return None if expected is None else float((found.float() - expected).abs().max())
+    return None if expected is None else float((found.float() - expected.float()).abs().max())
 
 
-def _machine(options: argparse.Namespace) -> dict[str, Any]:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
+def _described(options: argparse.Namespace) -> dict[str, Any]:
     return {
-        "processor": model,
-        "threads": options.threads,
-        "clock": "processor time" if options.threads == 1 else "wall time",
-        "load": Path("/proc/loadavg").read_text().split()[0],
-        "torch": torch.__version__,
+        **machine.described(options.threads),
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "dtype": "int8 weights" if options.int8 else options.dtype,
-        "gflops": _measured_gflops(),
         "clip_s": options.seconds,
         "units": options.units,
         "repeats": options.repeats,
     }
-
-
-def _measured_gflops() -> float:
-    """What a large product of matrices reaches here: the floor of the figures is taken from it."""
-    from inference_server.avhubert.preparation import PackedLinear
-
-    x, layer = torch.randn(512, 2048), PackedLinear(torch.randn(2048, 2048), None)
-    best = float("inf")
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    for _ in range(10):
-        began = clock()
-        layer(x)
-        best = min(best, clock() - began)
-    return 2 * 512 * 2048 * 2048 / best / 1e9
 
 
 def _print(row: dict[str, Any]) -> None:

@@ -40,8 +40,13 @@ class Pair:
     units: Any = None
 
 
-def pair(name: str, fairseq: Any, *, int8: bool = False, dtype: torch.dtype = torch.float32) -> Pair:
-    """Build a model by name: ``embedded`` with its weights, ``base`` and ``large`` with random ones."""
+def pair(
+    name: str, fairseq: Any, *, int8: bool = False, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> Pair:
+    """Build a model by name: ``embedded`` with its weights, ``base`` and ``large`` with random ones.
+
+    fairseq's stays in float32; ours is of the type asked for.
+    """
     network = load_model(EMBEDDED).network if name == "embedded" else _random(CONFIGS[name])
     plain_frontend = copy.deepcopy(network.encoder.feature_extractor_video)
     made = Pair(network, plain_frontend)
@@ -49,7 +54,10 @@ def pair(name: str, fairseq: Any, *, int8: bool = False, dtype: torch.dtype = to
         made.units = _units(fairseq, network.config.vocabulary_size)
         made.encoder = _their_encoder(fairseq, network)
         made.decoder = _their_decoder(fairseq, network, made.units)
-    network.to(dtype)
+    for theirs in (made.frontend, made.encoder, made.decoder):
+        if theirs is not None:
+            theirs.to(device)
+    network.to(device, dtype)
     prepare(network, int8=int8)
     return made
 
@@ -61,17 +69,6 @@ def _random(config: ModelConfig) -> AVHubertNetwork:
     network.decoder.embed_tokens.weight.mul_(4.0)
     network.decoder.embed_tokens.weight[1] = 0
     return network
-
-
-def fairseq_or_none() -> Any:
-    """fairseq, or None where it is not installed; ``make parity`` installs it."""
-    from tests.parity import reference_toolkit
-
-    try:
-        return reference_toolkit.imported()
-    except BaseException as error:  # pytest's skip is no Exception
-        print(f"without fairseq: {error}")
-        return None
 
 
 def _units(fairseq: Any, size: int) -> Any:
@@ -123,7 +120,7 @@ def their_search(fairseq: Any, made: Pair, beam: int, limit: int, encoder_out: T
     """fairseq's generator over an encoder output that is given, and its input."""
     from tests.parity.test_fairseq import Finished, Searched
 
-    mask = torch.zeros(encoder_out.shape[:2], dtype=torch.bool)
+    mask = torch.zeros(encoder_out.shape[:2], dtype=torch.bool, device=encoder_out.device)
     generator = fairseq.sequence_generator.SequenceGenerator(
         [Searched(Finished(encoder_out, mask), made.decoder)],
         made.units,
@@ -132,7 +129,9 @@ def their_search(fairseq: Any, made: Pair, beam: int, limit: int, encoder_out: T
         max_len_b=limit,
         len_penalty=1,
     )
-    return generator, {"net_input": {"source": torch.zeros(encoder_out.shape[:2]), "padding_mask": mask}}
+    return generator, {
+        "net_input": {"source": torch.zeros_like(mask, dtype=torch.float32), "padding_mask": mask}
+    }
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,11 +205,15 @@ def _per_frame_ms(way: Usual | Ours) -> dict[str, float]:
     return {**stages, "all": sum(stages.values())}
 
 
-def run(seconds: float = 10.0, report: Callable[[str], None] = print) -> dict[str, Any]:
-    """Measure all clips, with ordinary and with large motion."""
+def run(
+    seconds: float = 10.0, names: Collection[str] = (), report: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Measure all clips, or those named, with ordinary and with large motion."""
     results: dict[str, Any] = {}
     count = round(seconds * FRAME_RATE_HZ)
     for name, frames in clips().items():
+        if names and name not in names:
+            continue
         for motion, moved in (("ordinary", frames()), ("large", shaken(frames()))):
             found = results[f"{name}, {motion} motion"] = measured(moved, count)
             apart = found["mouth apart, % of the eyes' distance"]
@@ -225,9 +229,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print a line for each clip, and write all as JSON where that is asked for."""
     parser = argparse.ArgumentParser(description="Times vision beside the usual way.")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each clip (default: 10)")
+    parser.add_argument("--clips", default="", help=f"of {', '.join(clips())} (default: all)")
     parser.add_argument("--out", type=Path, help="JSON")
     options = parser.parse_args(arguments)
-    results = run(options.seconds)
+    results = run(options.seconds, options.clips.split(",") if options.clips else ())
     if options.out:
         options.out.write_text(json.dumps(results, indent=2))
     return 0

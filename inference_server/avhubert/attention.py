@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,6 +46,13 @@ class Attention(nn.Module):
         """Self-attention of (B, T, dim); the rest as in ``joined``."""
         queries, own = self.queries_keys_values(x)
         return self.joined(queries, own, visible, is_causal=is_causal)
+
+    def within_clips(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Self-attention of clips that stand behind each other without padding, (1, N, dim), N the sum of lengths."""
+        queries, own = self.queries_keys_values(x)
+        parts = (torch.split(self._split(whole), list(lengths), dim=2) for whole in (queries, *own))
+        attended = [functional.scaled_dot_product_attention(*part) for part in zip(*parts, strict=True)]
+        return self._out(torch.cat(attended, dim=2))
 
     def forward(self, x: Tensor, source: KeysValues, visible: Tensor | None = None) -> Tensor:
         """Attention of (B, L, dim) to a source; the rest as in ``joined``."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from inference_server.avhubert.graphs import FixedSteps
 
 # Capacities grow in these steps: seldom enough not to matter, closely enough not to waste.
 _FRAMES_STEP, _SLOTS_STEP = 64, 32
@@ -26,6 +31,7 @@ class DecoderCache:
         positions: (capacity,), how many units each clip's hypotheses have.
         clips: C, how many of the rows are in use: always the first ones.
         slots: how many of the slots are in use, with gaps: always among the first ones.
+        fixed: makes the steps in fixed shapes, where that is wanted (see ``graphs``).
     """
 
     def __init__(self, layers: int, dim: int, width: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -37,6 +43,7 @@ class DecoderCache:
         self.seen = torch.zeros(0, width, 0, device=device, dtype=torch.bool)
         self.positions = torch.zeros(0, device=device, dtype=torch.long)
         self.slots = 0
+        self.fixed: FixedSteps | None = None
         self._frames: list[int] = []
 
     @property
@@ -105,7 +112,8 @@ class DecoderCache:
             more = _rounded(frames, _FRAMES_STEP) - self.audible.shape[1]
             self.source, self.audible = _longer(self.source, 3, more), _longer(self.audible, 1, more)
         if slots > self.seen.shape[2]:
-            more = _rounded(slots, max(_SLOTS_STEP, self.seen.shape[2] // 2)) - self.seen.shape[2]
+            # Doubled: a search that needs many needs more and more, and all are copied each time.
+            more = _rounded(max(slots, 2 * self.seen.shape[2]), _SLOTS_STEP) - self.seen.shape[2]
             self.past, self.seen = _longer(self.past, 3, more), _longer(self.seen, 2, more)
 
 
@@ -114,6 +122,9 @@ def _rounded(size: int, step: int) -> int:
 
 
 def _longer(tensor: Tensor, dim: int, more: int) -> Tensor:
-    shape = list(tensor.shape)
-    shape[dim] = more
-    return torch.cat((tensor, tensor.new_zeros(shape)), dim=dim)
+    shape, before = list(tensor.shape), tensor.shape[dim]
+    shape[dim] += more
+    longer = tensor.new_empty(shape)
+    longer.narrow(dim, 0, before).copy_(tensor)
+    longer.narrow(dim, before, more).zero_()
+    return longer

@@ -12,6 +12,7 @@ from torch.nn import functional
 from inference_server.avhubert.attention import Attention, KeysValues
 from inference_server.avhubert.cache import DecoderCache
 from inference_server.avhubert.config import PAD, ModelConfig
+from inference_server.avhubert.graphs import FixedSteps, View
 from inference_server.avhubert.lineage import Lineages
 
 
@@ -43,7 +44,12 @@ class StepView:
         if Lineages.worthwhile(seen, units, cache.past.dtype):
             self._lineages = Lineages(seen, units, cache.seen.shape[2], heads)
         audible = cache.audible[:clips, :frames]
-        self.audible = None if bool(audible.all()) else audible[:, None, None, :]
+        self._audible = None if bool(audible.all()) else audible[:, None, None, :]
+
+    @property
+    def audible(self) -> Tensor | None:
+        """Bool (C, 1, 1, T), false where a clip is padded; None where none is."""
+        return self._audible
 
     def source(self, layer: int) -> KeysValues:
         """Keys and values of the clips, each (C, T, D)."""
@@ -94,7 +100,7 @@ class DecoderLayer(nn.Module):
             attended = self.encoder_attn(normed, source, visible)
         return self._feed_forward(x + self.dropout(attended)), weights
 
-    def step(self, x: Tensor, layer: int, view: StepView) -> Tensor:
+    def step(self, x: Tensor, layer: int, view: View) -> Tensor:
         """One more unit of every hypothesis, (C, W, D); its keys and values are written into the cache."""
         x = x + view.attended(self.self_attn, layer, self.self_attn_layer_norm(x))
         queries = self.encoder_attn.q_proj(self.encoder_attn_layer_norm(x))
@@ -124,6 +130,8 @@ class Decoder(nn.Module):
         self.position_table: Tensor | None
         self.register_buffer("position_table", None)
         self._positions = PAD + 1 + config.max_target_size
+        # Where a model was prepared for reading on a GPU: see ``graphs``.
+        self.steps_in_fixed_shapes = False
         # In place of ``output_weight`` where a model was prepared for reading (see ``preparation``).
         self.output_proj: nn.Module | None = None
         if not config.share_embeddings:
@@ -161,7 +169,10 @@ class Decoder(nn.Module):
     def empty_cache(self, width: int) -> DecoderCache:
         """A cache for clips that are searched with ``width`` hypotheses each."""
         weight = self.embed_tokens.weight
-        return DecoderCache(len(self.layers), weight.shape[1], width, weight.device, weight.dtype)
+        cache = DecoderCache(len(self.layers), weight.shape[1], width, weight.device, weight.dtype)
+        if self.steps_in_fixed_shapes:
+            cache.fixed = FixedSteps(self._stepped)
+        return cache
 
     def admit(self, encoder_out: Tensor, lengths: list[int], cache: DecoderCache) -> None:
         """Let clips join a running batch: project (B, T, D), padded behind ``lengths``, once for all steps to come."""
@@ -183,8 +194,13 @@ class Decoder(nn.Module):
             Logits (C, W, V).
         """
         cache.positions[: cache.clips] += 1
+        if cache.fixed is not None:
+            return cache.fixed.logits(tokens, cache)
         view = StepView(cache, self._layers[0].self_attn.heads)
-        x = self._embedded(tokens, PAD + cache.positions[: cache.clips].unsqueeze(1))
+        return self._stepped(tokens, cache.positions[: cache.clips], view)
+
+    def _stepped(self, tokens: Tensor, positions: Tensor, view: View) -> Tensor:
+        x = self._embedded(tokens, PAD + positions.unsqueeze(1))
         for number, layer in enumerate(self._layers):
             x = layer.step(x, number, view)
         return self._logits(x)

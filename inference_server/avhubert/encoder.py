@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -72,8 +74,14 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
         """(B, T, D) to (B, T, D); ``visible`` is (B, 1, 1, T), false where padded."""
-        normed = self.self_attn_layer_norm(x)
-        x = x + self.dropout(self.self_attn.to_itself(normed, visible))
+        x = x + self.dropout(self.self_attn.to_itself(self.self_attn_layer_norm(x), visible))
+        return self._feed_forward(x)
+
+    def within_clips(self, x: Tensor, lengths: list[int]) -> Tensor:
+        """The same for clips that stand behind each other without padding, (1, N, D); for reading only."""
+        return self._feed_forward(x + self.self_attn.within_clips(self.self_attn_layer_norm(x), lengths))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
         hidden = self.activation_dropout(functional.gelu(self.fc1(self.final_layer_norm(x))))
         result: Tensor = x + self.dropout(self.fc2(hidden))
         return result
@@ -91,18 +99,49 @@ class TransformerEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
+        # Set where a model was prepared for reading (see ``preparation``).
+        self.skips_padding = False
 
     def forward(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         visible = None
         if padding_mask is not None:
+            lengths = _lengths(padding_mask) if self.skips_padding else None
+            if lengths is not None:
+                return self._without_padding(x, lengths)
             x = x.masked_fill(padding_mask.unsqueeze(-1), 0.0)
             visible = ~padding_mask[:, None, None, :]
         x = self.dropout(x + self.pos_conv(x.transpose(1, 2)).transpose(1, 2))
-        for layer in self.layers:
+        for layer in self._layers:
             x = layer(x, visible)
         result: Tensor = self.layer_norm(x)
         return result
+
+    def _without_padding(self, x: Tensor, lengths: list[int]) -> Tensor:
+        """As ``forward``, with nothing worked out for padding: there are zeros."""
+        clips = [clip[None, :length] for clip, length in zip(x, lengths, strict=True)]
+        clips = [clip + self.pos_conv(clip.transpose(1, 2)).transpose(1, 2) for clip in clips]
+        joined = torch.cat(clips, dim=1)
+        for layer in self._layers:
+            joined = layer.within_clips(joined, lengths)
+        found = self.layer_norm(joined)[0].split(lengths)
+        spread = x.new_zeros(x.shape)
+        for row, clip in zip(spread, found, strict=True):
+            row[: len(clip)] = clip
+        return spread
+
+    @property
+    def _layers(self) -> list[EncoderLayer]:
+        return cast("list[EncoderLayer]", list(self.layers))
+
+
+def _lengths(padding_mask: Tensor) -> list[int] | None:
+    """How many frames each clip has; None where padding does not only stand behind them, or a clip has none."""
+    lengths: list[int] = (~padding_mask).sum(1).tolist()
+    expected = torch.arange(padding_mask.shape[1], device=padding_mask.device) >= torch.tensor(
+        lengths, device=padding_mask.device
+    ).unsqueeze(1)
+    return lengths if min(lengths) and torch.equal(expected, padding_mask) else None
 
 
 class AudioVisualEncoder(nn.Module):

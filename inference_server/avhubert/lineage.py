@@ -10,7 +10,7 @@ from torch.nn import functional
 
 # A look at a unit by its number takes so many times as long as one in a product with all slots (measured with widths of
 # head from 64 to 192, and 5 to 50 hypotheses).
-_SLOTS_PER_UNIT = 5
+_SLOTS_PER_UNIT = 6
 
 
 class Lineages:

@@ -11,6 +11,9 @@ What is done, each with its reason:
 - Queries, keys and values come from one product instead of three.
 - On a CPU, linear layers keep their weights packed for oneDNN, whose products of few rows take 2.3 to 2.6 times less
   than those of the library that torch uses by itself on an AMD processor (on an Intel one it was not measured).
+- On a CPU the encoder works on the frames of a batch's clips behind each other, and not on their padding; a GPU would
+  rather work on padding than on one clip's attention after another's.
+- On a GPU the decoder's steps have fixed shapes, and are replayed as CUDA graphs (see ``graphs``).
 - On request linear layers keep their weights as 8-bit integers, a scale for each output; then the numbers differ.
 """
 
@@ -50,7 +53,10 @@ def prepare(network: AVHubertNetwork, *, int8: bool = False) -> None:
         network.decoder.fix_positions()
         _join_projections(network)
         if network.decoder.embed_tokens.weight.device.type == "cpu":
+            network.encoder.encoder.skips_padding = True
             _pack_linear_layers(network, int8=int8)
+        else:
+            network.decoder.steps_in_fixed_shapes = True
 
 
 class PackedLinear(nn.Module):

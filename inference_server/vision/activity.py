@@ -23,7 +23,7 @@ MIN_SEEN_FRAMES = 4
 # mouth, the two eyes. The corners are the least certain of them.
 UPPER_LIP, LOWER_LIP = [50, 51, 52, 61, 62, 63], [58, 57, 56, 67, 66, 65]
 MOUTH_CORNERS = (48, 54)
-LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
+LEFT_EYE, RIGHT_EYE, EYE_POINTS = slice(36, 42), slice(42, 48), 6
 WIDTH_WEIGHT = 0.25
 
 # Movement at which speaking is as likely as not: of landmarks in shares of the distance between the eyes, of crops in
@@ -93,18 +93,16 @@ class MovementMeter:
         return [self._variation()]
 
     def _variation(self) -> float:
-        known = [(time, numbers) for time, numbers in enumerate(self._recent) if numbers is not None]
+        known = [time for time, numbers in enumerate(self._recent) if numbers is not None]
         if len(known) < MIN_SEEN_FRAMES:
             return 0.0
-        times = np.array([time for time, _ in known], np.float64)
-        series = np.stack([numbers for _, numbers in known])
-        times -= times.mean()
-        series = series - series.mean(axis=0)
-        trend = (
-            times @ series / (times @ times)
-        )  # a head that turns changes what lips look like, but steadily
-        rest = series - np.outer(times, trend)
-        return float(np.sqrt((rest**2).sum(axis=1).mean()))
+        times = np.array(known, np.float64)
+        series = np.array([self._recent[time] for time in known])
+        times -= np.add.reduce(times) / len(known)
+        series -= np.add.reduce(series) / len(known)
+        # A head that turns changes what lips look like, but steadily: what follows the trend is no movement of theirs.
+        rest = series - np.multiply.outer(times, times @ series / (times @ times))
+        return math.sqrt(np.vdot(rest, rest) / len(known))
 
 
 class LipActivity:
@@ -209,18 +207,19 @@ def sound_agreement(mouth_movement: NDArray[np.floating[Any]], speech: NDArray[n
 def lip_shape(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Opening between the lips and width of the mouth, in shares of the distance between the eyes: (2,)."""
     points = landmarks.astype(np.float64)
-    eyes = float(np.linalg.norm(points[RIGHT_EYE].mean(axis=0) - points[LEFT_EYE].mean(axis=0)))
-    opening = np.linalg.norm(points[LOWER_LIP] - points[UPPER_LIP], axis=1).mean()
-    width = np.linalg.norm(points[MOUTH_CORNERS[1]] - points[MOUTH_CORNERS[0]])
-    return np.array([opening, WIDTH_WEIGHT * width]) / max(eyes, 1.0)
+    eyes_apart = (np.add.reduce(points[RIGHT_EYE]) - np.add.reduce(points[LEFT_EYE])) / EYE_POINTS
+    gaps = points[LOWER_LIP] - points[UPPER_LIP]
+    opening = float(np.add.reduce(np.hypot(gaps[:, 0], gaps[:, 1]))) / len(UPPER_LIP)
+    width = math.hypot(*(points[MOUTH_CORNERS[1]] - points[MOUTH_CORNERS[0]]))
+    return np.array([opening, WIDTH_WEIGHT * width]) / max(math.hypot(*eyes_apart), 1.0)
 
 
 def crop_shape(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The mouth in a few grey values whose mean is 0 and whose squares sum to 1: (48,)."""
     small = cv2.resize(crop[CROP_ROWS, CROP_COLUMNS], CROP_REDUCED, interpolation=cv2.INTER_AREA)
     values = small.astype(np.float64).ravel()
-    values -= values.mean()
-    return np.asarray(values / max(float(np.linalg.norm(values)), 1.0))
+    values -= np.add.reduce(values) / len(values)
+    return np.asarray(values / max(math.sqrt(values @ values), 1.0))
 
 
 def _probabilities(movement: Iterable[float], even_at: float) -> list[float]:

@@ -100,11 +100,16 @@ def crop_mouths(
 
 @dataclass(eq=False)
 class _Held:
-    """A frame that waits for those that follow, with its landmarks, seen or filled in: float64 (68, 2)."""
+    """A frame that waits for those that follow, with its landmarks, seen or filled in: float64 (68, 2), (5, 2)."""
 
     index: int
     frame: NDArray[np.uint8]
     landmarks: NDArray[np.float64]
+    stable: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, index: int, frame: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> _Held:
+        return cls(index, frame, landmarks, landmarks[STABLE_POINTS])
 
 
 class MouthCropper:
@@ -152,7 +157,7 @@ class MouthCropper:
         else:
             points = np.asarray(landmarks, np.float64)
             self._fill_gap(self._last_known, points)
-            self._known.append(_Held(frame_index, frame, points))
+            self._known.append(_Held.of(frame_index, frame, points))
             self._last_known = points
         return list(self._ready())
 
@@ -177,13 +182,13 @@ class MouthCropper:
         """The oldest frame of the gap will wait no longer."""
         oldest = self._gap.popleft()
         if self._last_known is not None:
-            self._known.append(_Held(*oldest, self._last_known))
+            self._known.append(_Held.of(*oldest, self._last_known))
 
     def _fill_gap(self, before: NDArray[np.float64] | None, after: NDArray[np.float64]) -> None:
         before = after if before is None else before
         for position, (index, frame) in enumerate(self._gap, start=1):
             between = before + (after - before) * (position / (len(self._gap) + 1))
-            self._known.append(_Held(index, frame, between))
+            self._known.append(_Held.of(index, frame, between))
         self._gap.clear()
 
     def _ready(self) -> Iterator[MouthCrop]:
@@ -192,8 +197,8 @@ class MouthCropper:
             yield self._crop(self._known.popleft())
 
     def _transform(self) -> NDArray[np.float64]:
-        stable = [held.landmarks[STABLE_POINTS] for held in islice(self._known, SMOOTHED_FRAMES)]
-        return similarity(sum(stable, np.zeros((len(STABLE_POINTS), 2))) / len(stable), self._stable_target)
+        stable = [held.stable for held in islice(self._known, SMOOTHED_FRAMES)]
+        return similarity(np.add.reduce(stable) / len(stable), self._stable_target)
 
     def _crop(self, held: _Held) -> MouthCrop:
         assert self._last_transform is not None, "the first transform precedes the first crop"
@@ -214,34 +219,44 @@ class PromptMouthCropper:
         """The crop, uint8 (96, 96), of a frame (H, W), grey, with its landmarks (68, 2), pixels, x before y."""
         points = np.asarray(landmarks, np.float64)
         self._stable.append(points[STABLE_POINTS])
-        return cut(frame, points, similarity(np.mean(self._stable, axis=0), self._stable_target))
+        return cut(
+            frame, points, similarity(np.add.reduce(self._stable) / len(self._stable), self._stable_target)
+        )
 
 
 def cut(
     frame: NDArray[np.uint8], landmarks: NDArray[np.float64], transform: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
     """The 96 x 96 square around the mouth, in the canvas that ``transform`` (2, 3) leads to."""
-    mouth = landmarks[MOUTH_POINTS].mean(axis=0)
+    mouth = np.add.reduce(landmarks[MOUTH_POINTS]) / (LANDMARKS - MOUTH_POINTS.start)
     centre = transform[:, :2] @ mouth + transform[:, 2]
     half = CROP_PX // 2
-    corner = np.clip(np.rint(centre), half, CANVAS_PX - half) - half
     to_crop = transform.copy()
-    to_crop[:, 2] -= corner
+    for axis in (0, 1):
+        to_crop[axis, 2] -= min(max(round(float(centre[axis])), half), CANVAS_PX - half) - half
     return cv2.warpAffine(frame, to_crop, (CROP_PX, CROP_PX)).astype(np.uint8, copy=False)
 
 
 def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
     """The rotation, scale and shift that takes (N, 2) points onto others with the least squared error: (2, 3).
 
-    In the plane, points taken as complex numbers, it is a linear regression: ``target = a * source + b``.
+    In the plane, points taken as complex numbers, it is a linear regression: ``target = a * source + b``. Called
+    several times a frame on a few points, where what numpy does around its sums takes longer than the sums.
     """
-    from_points, to_points = source @ (1, 1j), target @ (1, 1j)
-    from_mean, to_mean = from_points.mean(), to_points.mean()
+    from_points, to_points = _in_plane(source), _in_plane(target)
+    count = len(from_points)
+    from_mean, to_mean = np.add.reduce(from_points) / count, np.add.reduce(to_points) / count
     centred = from_points - from_mean
     spread = np.vdot(centred, centred).real
     factor = np.vdot(centred, to_points - to_mean) / spread if spread > 0 else 1.0 + 0j
     shift = to_mean - factor * from_mean
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+
+
+def _in_plane(points: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """(N, 2) as (N,): x + iy."""
+    numbers: NDArray[np.complex128] = np.ascontiguousarray(points, np.float64).view(np.complex128)[:, 0]
+    return numbers
 
 
 def _refuse_unless_clip(frames: NDArray[np.uint8], landmarks: Sequence[NDArray[Any] | None]) -> None:

@@ -252,7 +252,11 @@ class FaceTracker:
 
     def _confirm(self, track: _Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """The face is there: make sure that the landmarks are on it."""
-        quick = self._fitted(frame, self._fitted(frame, found.box).box)
+        quick = self._fitted(frame, found.box)
+        if quick.difference(track.face) > DIFFERENT_FIT:
+            quick = self._fitted(
+                frame, quick.box
+            )  # fitted once, from a box that lies otherwise, it may be off
         if quick.difference(track.face) <= DIFFERENT_FIT:
             track.confirm(track.face, found.score)
             return

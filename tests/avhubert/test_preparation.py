@@ -35,7 +35,10 @@ def test_the_encoder_and_the_logits_agree_with_the_reference(
 ) -> None:
     tokens, mask = golden.array(name, "prev_output_tokens"), golden.clip(name).padding_mask
     assert tokens is not None
-    torch.testing.assert_close(read[name], golden.array(name, "encoder_out"), atol=1e-4, rtol=0)
+    expected = golden.array(name, "encoder_out")
+    assert expected is not None
+    real = torch.ones(expected.shape[:2], dtype=torch.bool) if mask is None else ~mask
+    torch.testing.assert_close(read[name][real], expected[real], atol=1e-4, rtol=0)
     torch.testing.assert_close(
         prepared.logits(read[name], mask, tokens), golden.array(name, "logits"), atol=TOLERANCE, rtol=0
     )
@@ -108,3 +111,22 @@ def test_plain_layers_serve_where_weights_cannot_be_packed(monkeypatch: pytest.M
     clip = golden.clip("av7")
     found = plain.encode(clip.video, clip.audio)
     torch.testing.assert_close(found, golden.array("av7", "encoder_out"), atol=1e-4, rtol=0)
+
+
+def test_clips_in_a_batch_are_encoded_as_if_there_were_no_padding(prepared: Model) -> None:
+    lengths = [9, 23, 1, 17]
+    video = torch.randn(len(lengths), max(lengths), 88, 88, generator=torch.Generator().manual_seed(3))
+    mask = torch.arange(max(lengths))[None] >= torch.tensor(lengths)[:, None]
+    together = prepared.encode(video, None, mask)
+    for row, length in enumerate(lengths):
+        alone = prepared.encode(video[row : row + 1, :length], None)
+        torch.testing.assert_close(together[row, :length], alone[0], atol=1e-4, rtol=0)
+        assert not together[row, length:].any()
+
+
+def test_padding_before_a_clip_is_borne_too(model: Model, prepared: Model) -> None:
+    video = torch.randn(2, 12, 88, 88, generator=torch.Generator().manual_seed(4))
+    mask = torch.zeros(2, 12, dtype=torch.bool)
+    mask[1, :4] = True
+    found, expected = prepared.encode(video, None, mask), model.encode(video, None, mask)
+    torch.testing.assert_close(found[~mask], expected[~mask], atol=1e-4, rtol=0)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference_server.avhubert import lineage
 from inference_server.avhubert.config import ModelConfig
 from inference_server.avhubert.decoder import Decoder
+from inference_server.avhubert.lineage import Lineages
 from inference_server.avhubert.search import BeamSearch, Hypothesis, beam_search
 from inference_server.errors import ModelFormatError
 
@@ -94,3 +99,90 @@ def test_slots_of_units_that_nobody_continues_are_used_again() -> None:
         most = max(most, search._cache.slots)
     # Forty steps of five hypotheses would take 200, were nothing ever freed.
     assert 40 <= most < 160
+
+
+def test_units_looked_up_one_by_one_give_what_a_product_with_all_slots_gives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoder = random_decoder(2)
+    sources = [torch.randn(1, frames, WIDTH) for frames in (40, 25, 60)]
+
+    def read() -> list[list[Hypothesis]]:
+        together = BeamSearch(decoder, beam=11, length_penalty=1.0)
+        found: dict[object, list[Hypothesis]] = {}
+        for step in range(40):
+            if step % 4 == 0 and step < 12:  # each at a step of its own
+                together.join([step], sources[step // 4], [sources[step // 4].shape[1]], [20])
+            for key, hypotheses in together.step().items() if together.keys else ():
+                assert not isinstance(hypotheses, ModelFormatError)
+                found[key] = hypotheses
+        return [found[key] for key in (0, 4, 8)]
+
+    made: list[Lineages] = []
+    original = Lineages.__init__
+
+    def counted(self: Lineages, *arguments: Any) -> None:
+        made.append(self)
+        original(self, *arguments)
+
+    monkeypatch.setattr(Lineages, "__init__", counted)
+    monkeypatch.setattr(lineage, "_SLOTS_PER_UNIT", 0)
+    one_by_one = read()
+    assert len(made) >= 28
+    monkeypatch.setattr(lineage, "_SLOTS_PER_UNIT", 10**9)
+    made.clear()
+    with_all = read()
+    assert made == []
+    for found, expected in zip(one_by_one, with_all, strict=True):
+        assert tokens(found) == tokens(expected)
+        assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-4)
+
+
+def test_another_version_of_torch_without_the_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lineage._has_products()
+    lineage._has_products.cache_clear()
+    monkeypatch.setattr(lineage, "_products", lambda *_: torch.zeros(3))
+    try:
+        assert not lineage._has_products()
+    finally:
+        lineage._has_products.cache_clear()
+
+
+@settings(max_examples=15, deadline=None)
+@given(clips=clips, beam=st.sampled_from([1, 3, 7]), seed=st.integers(0, 3))
+def test_steps_in_fixed_shapes_find_the_same(clips: list[tuple[int, int, int]], beam: int, seed: int) -> None:
+    decoder = random_decoder(seed)
+    sources = [torch.randn(1, frames, WIDTH) for frames, _, _ in clips]
+
+    def read() -> dict[object, list[Hypothesis] | ModelFormatError]:
+        search, found = BeamSearch(decoder, beam=beam, length_penalty=1.0), {}
+        for step in range(60):
+            for number, (frames, limit, begins) in enumerate(clips):
+                if begins == step:
+                    search.join([number], sources[number], [frames], [limit])
+            if search.keys:
+                found.update(search.step())
+        return found
+
+    expected = read()
+    decoder.steps_in_fixed_shapes = True
+    found = read()
+    assert found.keys() == expected.keys()
+    for number, hypotheses in found.items():
+        assert tokens(hypotheses) == tokens(expected[number])
+
+
+def test_a_step_in_fixed_shapes_uses_the_same_tensors_until_the_cache_grows() -> None:
+    decoder = random_decoder(1)
+    decoder.steps_in_fixed_shapes = True
+    search = BeamSearch(decoder, beam=2, length_penalty=1.0)
+    search.join(["first"], torch.randn(1, 30, WIDTH), [30], [9])
+    search.step()
+    steps = search._cache.fixed
+    assert steps is not None
+    view = steps._view
+    search.step()
+    assert steps._view is view
+    search.join(["second", "third"], torch.randn(2, 90, WIDTH), [90, 40], [9, 9])
+    search.step()
+    assert steps._view is not view

@@ -1,0 +1,109 @@
+"""The pictures of ``docs/performance.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+MODELS = {"embedded": "embedded (gorggle-mini-1)", "base": "Base", "large": "Large"}
+
+# How the stages of a file begin, in the order in which they come.
+STAGES = (
+    *("decoding", "faces", "face detection", "landmarks", "warp", "what is between"),
+    *("front-end", "beam search", "times"),
+)
+
+
+def engine(measured: dict[str, Any], path: Path) -> None:
+    """The ratios, stage by stage, a colour for each model."""
+    compared = [row for row in measured["rows"] if row["ratio"] is not None]
+    stages = list(dict.fromkeys(row["stage"] for row in compared))
+    figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
+    models = [name for name in MODELS if any(row["model"] == name for row in compared)]
+    for place, name in enumerate(models):
+        ratio_of = {row["stage"]: row["ratio"] for row in compared if row["model"] == name}
+        at = [number + (place - (len(models) - 1) / 2) * 0.27 for number in range(len(stages))]
+        bars = axes.bar(at, [ratio_of.get(stage, 0) for stage in stages], 0.25, label=MODELS[name])
+        axes.bar_label(bars, fmt=lambda ratio: f"{ratio:.1f}" if ratio else "", fontsize=8)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(stages)), [stage.replace(", ", ",\n") for stage in stages], fontsize=8)
+    axes.set_ylabel("times as fast")
+    axes.set_title(
+        "The engine beside fairseq's modules (front-end: plain torch; utterances: one by one)", fontsize=10
+    )
+    _finished(figure, axes, path)
+
+
+def whole(measured: dict[str, Any], path: Path) -> None:
+    """Where the seconds of a file go, ours and the reference's, on one scale."""
+    rows = measured["rows"]
+    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.9 * len(rows)), layout="constrained")
+    bars = [
+        (f"{MODELS[row['model']]}, {way}", {stage: row[key][stage] for stage in in_order(row[key])})
+        for row in rows
+        for way, key in (("reference", "reference"), ("Gorggle", "ours"))
+    ]
+    stages = in_order({stage: 0.0 for _, seconds in bars for stage in seconds})
+    colours = dict(zip(stages, plt.get_cmap("tab10").colors, strict=False))
+    for stage in stages:
+        left = [_before(seconds, stage) for _, seconds in bars]
+        width = [seconds.get(stage, 0.0) for _, seconds in bars]
+        axes.barh([name for name, _ in bars], width, left=left, label=stage, color=colours.get(stage))
+    for number, (_, seconds) in enumerate(bars):
+        axes.text(sum(seconds.values()), number, f" {sum(seconds.values()):.1f} s", va="center", fontsize=8)
+    axes.axvline(measured["clip_s"], color="black", linewidth=0.8, linestyle=":")
+    axes.set_xlabel(f"seconds for a clip of {measured['clip_s']:g} s (dotted: real time)")
+    axes.invert_yaxis()
+    _finished(figure, axes, path)
+
+
+def growth(measured: dict[str, Any], path: Path) -> None:
+    """Seconds for n streams, beside n times those of one."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for kind in measured["kinds"]:
+        counts = [step["streams"] for step in kind["steps"]]
+        took = [step["wall_s"] for step in kind["steps"]]
+        (line,) = axes.plot(counts, took, marker="o", label=f"the demo clip as {kind['kind']}")
+        axes.plot(
+            counts, [took[0] / counts[0] * n for n in counts], linestyle=":", color=line.get_color(),
+            label="n times one stream",
+        )  # fmt: skip
+    axes.set_xlabel("streams at once")
+    axes.set_ylabel("seconds until all are read")
+    _finished(figure, axes, path)
+
+
+def in_order(seconds: dict[str, float]) -> list[str]:
+    """Stages in the order in which they come."""
+    return [stage for name in STAGES for stage in seconds if stage.startswith(name)]
+
+
+def _before(seconds: dict[str, float], stage: str) -> float:
+    """What the stages before one take."""
+    before = 0.0
+    for name, taken in seconds.items():
+        if name == stage:
+            return before
+        before += taken
+    return before
+
+
+def _finished(figure: Any, axes: Any, path: Path) -> None:
+    axes.legend(fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+PICTURES: dict[str, tuple[str, Callable[[dict[str, Any], Path], None]]] = {
+    "engine": ("engine-speed.png", engine),
+    "whole": ("whole-file.png", whole),
+    "growth": ("growth.png", growth),
+}

@@ -1,0 +1,245 @@
+"""From the figures in ``benchmarks/results`` to the tables and pictures of ``docs/performance.md``.
+
+.venv/bin/python -m benchmarks.report
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import pictures
+
+DOCS = Path(__file__).parents[1] / "docs"
+RESULTS = Path(__file__).parent / "results"
+MODELS = pictures.MODELS
+
+
+def write(results: Path, docs: Path) -> None:
+    """Bring the page and its pictures up to what was measured; parts without figures stay as they are."""
+    page = docs / "performance.md"
+    text = page.read_text()
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
+    for name, table in TABLES.items():
+        if name in found:
+            text = with_part(text, name, table(found))
+    page.write_text(text)
+    for name, (file, draw) in pictures.PICTURES.items():
+        if name in found:
+            draw(found[name], docs / "images" / file)
+    print(f"written: {page} and its pictures")
+
+
+def with_part(text: str, name: str, lines: Sequence[str]) -> str:
+    """The page with what stands between the marks of a part exchanged.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"the page has no marks {begin} and {end}: put them where the figures are to stand")
+    return f"{before}{begin}\n{chr(10).join(lines)}\n{end}{after}"
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """What the figures were taken on."""
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} thread(s), torch {machine['torch']}; "
+        f"{machine['clock']}; a large product of matrices reaches {machine['gflops']:.0f} GFLOP/s, memory is read at "
+        f"{machine['gigabytes_per_s']:.0f} GB/s; the machine's load at the start was {machine['load']:.1f}."
+    )
+
+
+def floor_s(row: dict[str, Any], machine: dict[str, Any]) -> float | None:
+    """The time that the operations or the bytes of a row take at best, whichever is longer."""
+    if row["gflop"] is None:
+        return None
+    return max(row["gflop"] / machine["gflops"], row.get("gigabytes", 0.0) / machine["gigabytes_per_s"])
+
+
+def engine(found: dict[str, Any]) -> list[str]:
+    """The engine's stages beside fairseq's."""
+    measured = found["engine"]
+    machine = measured["machine"]
+    lines = [
+        (
+            f"{machine_line(machine)} {machine['dtype']}, a clip of {machine['clip_s']:g} s, hypotheses of "
+            f"{machine['units']} units, the least of {machine['repeats']}."
+        ),
+        "",
+        "| model | stage | Gorggle | the other | ratio | beside | floor | of the floor | tokens |",
+        "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
+    ]
+    for row in measured["rows"]:
+        floor = floor_s(row, machine)
+        cells = (
+            MODELS[row["model"]],
+            row["stage"],
+            seconds(row["ours_s"]),
+            seconds(row["theirs_s"]),
+            times(row["ratio"]),
+            row["beside"],
+            seconds(floor),
+            "" if floor is None else f"{row['ours_s'] / floor:.1f}×",
+            {True: "identical", False: "DIFFER", None: ""}[row.get("tokens_identical")],
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    if "note" in measured:
+        lines += ["", measured["note"]]
+    return lines
+
+
+def other_weights(name: str) -> Callable[[dict[str, Any]], list[str]]:
+    """A table of the engine with weights of another kind beside those of 32 bits, of the same report."""
+
+    def table(found: dict[str, Any]) -> list[str]:
+        usual = {
+            (row["model"], row["stage"]): row["ours_s"] for row in found.get("engine", {}).get("rows", [])
+        }
+        lines = [
+            "| model | stage | float32 | these | times as fast | tokens as fairseq's |",
+            "| --- | --- | ---: | ---: | ---: | --- |",
+        ]
+        for row in found[name]["rows"]:
+            before = usual.get((row["model"], row["stage"]))
+            ratio = None if before is None else before / row["ours_s"]
+            same = {True: "identical", False: "differ", None: ""}[row.get("tokens_identical")]
+            cells = (
+                MODELS[row["model"]],
+                row["stage"],
+                seconds(before),
+                seconds(row["ours_s"]),
+                times(ratio),
+                same,
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+        return lines
+
+    return table
+
+
+def vision(found: dict[str, Any]) -> list[str]:
+    """Faces to crops beside the usual way."""
+    lines = [
+        "| clip | usual way, a frame | Gorggle, a frame | ratio | mouth apart, median (95 %) | lost |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, clip in found["vision"]["clips"].items():
+        apart, cost = clip["mouth apart, % of the eyes' distance"], clip["ms a frame"]
+        lines.append(
+            f"| {name} | {cost['usual']['all']:.0f} ms | {cost['ours']['all']:.2f} ms | **{clip['times faster']:.0f}×** "
+            f"| {apart['median']:.2f} % ({apart['95 %']:.2f} %) | {clip['lost']} of {clip['compared']} |"
+        )
+    return lines
+
+
+def whole(found: dict[str, Any]) -> list[str]:
+    """A file to words."""
+    measured = found["whole"]
+    lines = [machine_line(measured["machine"]), ""]
+    for row in measured["rows"]:
+        lines += [f"| {MODELS[row['model']]} | Gorggle | the reference's modules |", "| --- | ---: | ---: |"]
+        stages = pictures.in_order({**row["ours"], **row["reference"]})
+        for stage in stages:
+            lines.append(
+                f"| {stage} | {seconds(row['ours'].get(stage))} | {seconds(row['reference'].get(stage))} |"
+            )
+        together = f"| **all** | **{row['ours_s']:.2f} s** |"
+        if row["reference_s"] is not None:
+            same = "the same units" if row["tokens_identical"] else "OTHER UNITS"
+            together += f" {row['reference_s']:.1f} s, **{row['ratio']:.1f}×**, {same} |"
+        lines += [
+            f"{together}",
+            "",
+            f"{row['times_real_time']:.1f} times as fast as the clip of {measured['clip_s']:g} s is played.",
+            "",
+        ]
+    lines.append(f"The features of its sound take {measured['audio_features_s'] * 1000:.1f} ms.")
+    return lines
+
+
+def growth(found: dict[str, Any]) -> list[str]:
+    """What n streams cost."""
+    lines = [
+        "| the demo clip as | streams | all read after | a stream | processor, a stream |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for kind in found["growth"]["kinds"]:
+        for step in kind["steps"]:
+            count = step["streams"]
+            lines.append(
+                f"| {kind['kind']} | {count} | {step['wall_s']:.2f} s | {step['wall_s'] / count:.2f} s "
+                f"| {step['cpu_s'] / count:.2f} s |"
+            )
+    return lines
+
+
+def startup(found: dict[str, Any]) -> list[str]:
+    """How long things take to start."""
+    measured = found["startup"]
+    return [
+        "| start | takes |",
+        "| --- | ---: |",
+        f"| `import gorggle` | {measured['import_gorggle_s']:.2f} s |",
+        f"| `gorggle serve` with the embedded model, until it serves | {measured['server_ready_s']:.1f} s |",
+        f"| the first clip, longer than the second | {max(0.0, measured['first_clip_extra_s']):.2f} s |",
+    ]
+
+
+def load(found: dict[str, Any]) -> list[str]:
+    """The service under load."""
+    measured = found["load"]
+    lines = [
+        f"{measured['carried']} streams of crops and sound, each at the pace of life, on {measured['processors']} cores.",
+        "",
+        "| streams | final results after their media, median | 95 % | processors in use | carried |",
+        "| ---: | ---: | ---: | ---: | --- |",
+    ]
+    return lines + [
+        f"| {step['streams']} | {seconds(step['final_delay_p50_s'])} | {seconds(step['final_delay_p95_s'])} "
+        f"| {step['server_processors']:.2f} | {'no' if step['missed'] else 'yes'} |"
+        for step in measured["steps"]
+    ]
+
+
+def seconds(value: float | None) -> str:
+    """For a table; nothing where there is nothing."""
+    return "" if value is None else f"{value:.3f} s"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio for a table."""
+    return "" if ratio is None else f"**{ratio:.2f}×**"
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "engine": engine,
+    "engine-int8": other_weights("engine-int8"),
+    "engine-bfloat16": other_weights("engine-bfloat16"),
+    "vision": vision,
+    "whole": whole,
+    "growth": growth,
+    "startup": startup,
+    "load": load,
+}
+
+
+def main() -> None:
+    """Write the report anew."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    options = parser.parse_args()
+    write(options.results, options.docs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""How long things take to start: ``python -m benchmarks.startup``.
+
+``import gorggle``, beyond what Python itself takes, and ``gorggle serve`` with the embedded model until it says that it
+serves, after which a call is answered at once. Each is the least of several times: files are then in the system's cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.growth import read_once
+from benchmarks.load import DEMO
+from benchmarks.serving import ServerProcess
+from benchmarks.streams import Request
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def run_s(program: str) -> float:
+    """How long Python takes for a program."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    return time.perf_counter() - began
+
+
+def import_s(module: str, repeats: int) -> float:
+    """How long an import takes in a new process, beyond the process itself."""
+    return min(run_s(f"import {module}") for _ in range(repeats)) - min(run_s("pass") for _ in range(repeats))
+
+
+def server_s(repeats: int) -> tuple[float, float]:
+    """From the server's start to its being ready; and its first clip's seconds over those of its second."""
+    ready_s, extra_s = float("inf"), float("inf")
+    requests = [Request(media=DEMO.read_bytes())]
+    for _ in range(repeats):
+        began = time.perf_counter()
+        with ServerProcess(log_level="ERROR") as server:
+            ready_s = min(ready_s, time.perf_counter() - began)
+            took = []
+            for _ in range(2):
+                began = time.perf_counter()
+                read_once(server.address, requests)
+                took.append(time.perf_counter() - began)
+        extra_s = min(extra_s, took[0] - took[1])
+    return ready_s, extra_s
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS / "startup.json")
+    options = parser.parse_args(arguments)
+    ready_s, extra_s = server_s(options.repeats)
+    measured = {
+        "import_gorggle_s": import_s("gorggle", 2 * options.repeats),
+        "server_ready_s": ready_s,
+        "first_clip_extra_s": extra_s,
+    }
+    print(measured)
+    options.out.write_text(json.dumps(measured, indent=1))
+
+
+if __name__ == "__main__":
+    main()

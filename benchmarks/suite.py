@@ -1,0 +1,103 @@
+"""All measurements of speed, one after another, then the tables and pictures: ``make bench``, ``python -m benchmarks.suite``.
+
+Each part runs in a process of its own and writes JSON into ``benchmarks/results``. ``--quick`` runs all of it once with
+little of everything, which shows that it works and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import report
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A measurement: its module, the arguments of an ordinary and of a quick run, whether it is told the threads.
+
+    ``quick`` is None for what cannot be quick: it plays whole clips at the pace of life.
+    """
+
+    name: str
+    module: str
+    usual: str = ""
+    quick: str | None = ""
+    threaded: bool = True
+
+
+SMALL = "--seconds 1 --repeats 1 --units 6"
+PARTS = (
+    Part("engine", "engine", "--repeats 2", f"--models embedded --beams 1,5 --utterances 2 {SMALL}"),
+    Part(
+        "engine-int8",
+        "engine",
+        "--int8 --models base,large --beams 5,20 --stages encoder,search --repeats 2",
+        f"--int8 --models embedded --beams 5 --stages encoder,search {SMALL}",
+    ),
+    Part(
+        "engine-bfloat16",
+        "engine",
+        "--dtype bfloat16 --models base,large --beams 5,20 --stages frontend,encoder,search --repeats 2",
+        f"--dtype bfloat16 --models embedded --beams 5 --stages encoder,search {SMALL}",
+    ),
+    Part("vision", "vision", "", "--seconds 1 --clips drawn", threaded=False),
+    Part("whole", "whole", "", f"--models embedded --beam 3 {SMALL}"),
+    Part("growth", "growth", "", "--kinds crops --streams 1,2 --repeats 1", threaded=False),
+    Part("startup", "startup", "", "--repeats 1", threaded=False),
+    Part("load", "load", "--kind crops --minutes 3", None, threaded=False),
+)
+
+
+def run(part: Part, folder: Path, threads: int, *, quick: bool) -> None:
+    """Run one part; its output is shown.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    arguments = ((part.quick or "") if quick else part.usual).split()
+    if part.threaded:
+        arguments += ["--threads", str(threads)]
+    # The page is checked against the results: half of a part is none.
+    unfinished = folder / f"{part.name}.unfinished"
+    print(f"--- {part.name}", flush=True)
+    began = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{part.module}", *arguments, "--out", str(unfinished)],
+        check=True,
+    )
+    unfinished.replace(folder / f"{part.name}.json")
+    print(f"--- {part.name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what the command line asks for, and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = [part.name for part in PARTS]
+    parser.add_argument("--parts", default=",".join(known), help=f"of {', '.join(known)}")
+    parser.add_argument("--threads", type=int, default=2, help="of the models (default: 2)")
+    parser.add_argument("--quick", action="store_true", help="little of everything: shows that it works")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--docs", type=Path, default=report.DOCS, help="where performance.md and images/ are")
+    options = parser.parse_args(arguments)
+    wanted = options.parts.split(",")
+    if unknown := set(wanted) - set(known):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
+    options.results.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        if part.name in wanted and not (options.quick and part.quick is None):
+            run(part, options.results, options.threads, quick=options.quick)
+    report.write(options.results, options.docs)
+
+
+if __name__ == "__main__":
+    main()

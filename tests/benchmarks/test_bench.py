@@ -1,0 +1,117 @@
+"""`make bench`: what it measures comes to the page, and its parts run from end to end on little of everything."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import engine, report, suite, whole
+
+ROOT = Path(__file__).parents[2]
+MACHINE = {
+    "processor": "a processor",
+    "cores": 2,
+    "threads": 1,
+    "torch": "2",
+    "clock": "wall time",
+    "gflops": 100.0,
+    "gigabytes_per_s": 10.0,
+    "load": 0.0,
+}
+
+
+@pytest.fixture
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def page_in(folder: Path) -> Path:
+    return Path(shutil.copy(ROOT / "docs" / "performance.md", folder / "performance.md"))
+
+
+def test_the_page_shows_the_figures_in_the_results(tmp_path: Path) -> None:
+    page, results = page_in(tmp_path), ROOT / "benchmarks" / "results"
+    report.write(results, tmp_path)
+    assert page.read_text() == (ROOT / "docs" / "performance.md").read_text()
+    drawn = {path.name for path in (tmp_path / "images").iterdir()}
+    pictures = report.pictures.PICTURES.items()
+    assert drawn == {file for name, (file, _) in pictures if (results / f"{name}.json").is_file()}
+    assert "engine-speed.png" in drawn
+
+
+def test_parts_that_were_not_measured_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "startup.json").write_text(
+        json.dumps({"import_gorggle_s": 0.125, "server_ready_s": 7.25, "first_clip_extra_s": -1.0})
+    )
+    page = page_in(tmp_path)
+    before = page.read_text()
+    report.write(tmp_path, tmp_path)
+    changed = set(page.read_text().splitlines()) - set(before.splitlines())
+    assert "| `import gorggle` | 0.12 s |" in changed
+    assert "| the first clip, longer than the second | 0.00 s |" in {*changed, *before.splitlines()}
+    assert len(changed) <= 3
+
+
+def test_a_page_without_the_marks_of_a_part_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"<!-- growth: begin -->"):
+        report.with_part("# Performance\n<!-- growth: end -->", "growth", ["a table"])
+
+
+def test_the_floor_is_the_longer_of_calculating_and_reading() -> None:
+    assert report.floor_s({"gflop": 200.0, "gigabytes": 5.0}, MACHINE) == 2.0
+    assert report.floor_s({"gflop": 200.0, "gigabytes": 50.0}, MACHINE) == 5.0
+    assert report.floor_s({"gflop": 200.0}, MACHINE) == 2.0
+    assert report.floor_s({"gflop": None}, MACHINE) is None
+
+
+def test_every_part_has_a_table_and_a_module() -> None:
+    assert {part.name for part in suite.PARTS} == set(report.TABLES)
+    assert all((ROOT / "benchmarks" / f"{part.module}.py").is_file() for part in suite.PARTS)
+
+
+def test_an_unknown_part_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        suite.main(["--parts", "engine,warp", "--results", str(tmp_path)])
+    assert "there is no part warp" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_engine_is_measured_without_fairseq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "fairseq_or_none", lambda: None)
+    out = tmp_path / "engine.json"
+    quick = "--models embedded --beams 2 --utterances 2 --seconds 1 --units 4 --repeats 1 --threads 1"
+    engine.main([*quick.split(), "--out", str(out)])
+    measured = json.loads(out.read_text())
+    assert [row["stage"] for row in measured["rows"]] == [
+        "front-end",
+        "encoder",
+        "beam search, beam 2",
+        "2 utterances",
+    ]
+    assert all(row["ours_s"] > 0 for row in measured["rows"])
+    assert measured["rows"][-1]["tokens_identical"]
+    lines = report.engine({"engine": measured})
+    assert sum("embedded (gorggle-mini-1)" in line for line in lines) == 4
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_file_is_read_to_words_by_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole, "fairseq_or_none", lambda: None)
+    out = tmp_path / "whole.json"
+    quick = "--models embedded --seconds 1 --units 4 --beam 2 --repeats 1 --threads 1"
+    whole.main([*quick.split(), "--out", str(out)])
+    measured = json.loads(out.read_text())
+    (row,) = measured["rows"]
+    assert row["ratio"] is None
+    assert row["ours_s"] == pytest.approx(sum(row["ours"].values()))
+    assert min(row["ours"].values()) >= 0
+    assert row["times_real_time"] == pytest.approx(1 / row["ours_s"])
+    lines = report.whole({"whole": measured})
+    assert any(line.startswith("| beam search, beam 2 |") for line in lines)
