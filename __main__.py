@@ -9,6 +9,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infrastructure import estimates, manifest, network, triggers
+from infrastructure import origins as cross_origin
 from infrastructure.api import Api
 from infrastructure.artifacts import Artifacts
 from infrastructure.budget import Budget
@@ -118,13 +119,16 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
     )
     Scaling("scaling", names, settings, fleet.group, here)
 
-    site = Website("website", names, buckets["uploads"], here) if settings.website else None
+    pages = names.sign_in_pages if settings.api_auth == "cognito" else ""
+    site = Website("website", names, buckets, pages, here) if settings.website else None
     origins = [site.origin] if site else []
     api = Api("api", names, settings, work, functions, origins, key_arn, here)
     if site:
-        buckets["uploads"].allow_forms_from(site.origin)
-        buckets["results"].allow_forms_from(site.origin)
-        site.publish(ROOT, api.address, api.sign_in)
+        buckets["uploads"].allow_pages(
+            [cross_origin.sending_rule(origins), cross_origin.reading_rule(origins)]
+        )
+        buckets["results"].allow_pages([cross_origin.reading_rule(origins)])
+        site.publish(ROOT, {"api": api.address, "max_upload_bytes": settings.max_upload_bytes, **api.sign_in})
 
     Budget("budget", names, settings, topics["alerts"], topics["budget"], functions["wake_fleet"], here)
     watch = Monitoring("monitoring", names, settings, topics["alerts"], here)

@@ -11,12 +11,11 @@ import pulumi_aws as aws
 from infrastructure.functions import LambdaFunction
 from infrastructure.manifest import Manifest
 from infrastructure.naming import Names
+from infrastructure.origins import api_rule
 from infrastructure.settings import StackSettings
 
 # The longest that an HTTP API waits.
 INTEGRATION_LIMIT_MS = 30_000
-HEADERS = ["authorization", "content-type", "idempotency-key"]
-METHODS = ["GET", "POST", "PUT", "DELETE"]
 # No query, no address, no token: those may hold what is private.
 LOGGED = {
     "request": "$context.requestId",
@@ -53,14 +52,7 @@ class Api(pulumi.ComponentResource):
             f"{name}-http",
             name=names.prefix,
             protocol_type="HTTP",
-            cors_configuration={
-                "allow_origins": origins,
-                "allow_headers": HEADERS,
-                "allow_methods": METHODS,
-                "max_age": 3600,
-            }
-            if origins
-            else None,
+            cors_configuration=api_rule(origins) if origins else None,
             opts=self._child,
         )
         # What the browser application must know to let people in.
@@ -79,8 +71,7 @@ class Api(pulumi.ComponentResource):
             case "jwt":
                 return "JWT", self._jwt_authorizer(self._settings.jwt_issuer, self._settings.jwt_audience)
         pool, client = self._user_pool()
-        pages = f"https://{self._sign_in_domain}.auth.{self._names.region}.amazoncognito.com"
-        self.sign_in.update({"client_id": client.id, "sign_in": pages})
+        self.sign_in.update({"client_id": client.id, "sign_in": self._names.sign_in_pages})
         issuer = pulumi.Output.concat(f"https://cognito-idp.{self._names.region}.amazonaws.com/", pool.id)
         return "JWT", self._jwt_authorizer(issuer, [client.id])
 
@@ -139,7 +130,7 @@ class Api(pulumi.ComponentResource):
         )
         aws.cognito.UserPoolDomain(
             f"{self._name}-sign-in",
-            domain=self._sign_in_domain,
+            domain=self._names.sign_in_domain,
             user_pool_id=pool.id,
             opts=self._child,
         )
@@ -161,10 +152,6 @@ class Api(pulumi.ComponentResource):
             opts=self._child,
         )
         return pool, client
-
-    @property
-    def _sign_in_domain(self) -> str:
-        return f"{self._names.prefix}-{self._names.account}"
 
     def _route(self, function: LambdaFunction) -> None:
         manifest = function.manifest
@@ -188,8 +175,8 @@ class Api(pulumi.ComponentResource):
             authorizer_id=self._authorizer.id if guarded else None,
             opts=self._child,
         )
-        method, path = manifest.trigger["route"].split(" ")
-        # A route's own calls and no other's; a path's parameters are stars in an ARN.
+        method, _, path = manifest.trigger["route"].partition(" ")
+        # A route's own calls and no other's; a path's parameters are stars in an ARN; $default stands for itself.
         pattern = "/".join("*" if part.startswith("{") else part for part in path.split("/"))
         source = pulumi.Output.concat(self.api.execution_arn, f"/*/{method}{pattern}")
         function.permit("api", "apigateway.amazonaws.com", source)

@@ -82,6 +82,9 @@ def dashboard_body(
             [["AWS/States", f"Executions{end}", *of_machine] for end in ("Started", "Succeeded", "Failed")],
         ),
         ("Time of a job", "p95", [["AWS/States", "ExecutionTime", *of_machine]]),
+        ("Results", "Sum", _own(names, "DoneJobs", "DegradedResults", "FailedJobs")),
+        ("Sources lost", "Sum", _own(names, "LostLips", "LostSound", "LostFaces")),
+        ("Video taken, s", "Sum", _own(names, "VideoSeconds")),
         ("API", "Sum", [["AWS/ApiGateway", metric, *of_api] for metric in ("Count", "4xx", "5xx")]),
         ("API, latency", "p95", [["AWS/ApiGateway", "Latency", *of_api]]),
         ("Streams per instance", "Average", [[names.metrics, "Streams", *fleet]]),
@@ -127,6 +130,11 @@ def dashboard_body(
         "properties": {"title": "Alarms", "alarms": list(alarms)[:100]},
     }
     return {"widgets": [head, *(_graph(index, names.region, *graph) for index, graph in enumerate(graphs))]}
+
+
+def _own(names: Names, *metrics: str) -> list[list[str]]:
+    """What the functions measure themselves."""
+    return [[names.metrics, metric, "service", "gorggle"] for metric in metrics]
 
 
 def _graph(index: int, region: str, title: str, statistic: str, metrics: list[list[str]]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""What the stack's settings cost, by the cost model of the SDK."""
+"""What the stack's settings cost, by the one cost model that there is: the SDK's."""
 
 from __future__ import annotations
 
 import json
 
 from gorggle import costs
+from gorggle.prices import prices_of
 
 from infrastructure import network
 from infrastructure.settings import StackSettings
@@ -31,25 +32,19 @@ def cost_stack(settings: StackSettings) -> costs.Stack:
 
 def outputs(settings: StackSettings) -> dict[str, float]:
     """Two sums for the stack's outputs, in US dollars."""
-    shape = cost_stack(settings)
+    shape, unit = cost_stack(settings), prices_of(settings.prices)
     return {
-        "idleUsdPerMonth": round(costs.idle_month(shape).total, 2),
-        "videoUsdPerHour": round(costs.video_hours(1.0, shape).total, 2),
+        "idleUsdPerMonth": round(costs.idle_month(shape, unit).total, 2),
+        "videoUsdPerHour": round(costs.video_hours(1.0, shape, unit).total, 2),
     }
 
 
 def prices(settings: StackSettings) -> str:
-    """Unit prices for the functions that estimate jobs: those given, else those of this stack's GPU type."""
-    if settings.prices:
-        return settings.prices
-    unit = costs.Prices()
-    return json.dumps(
-        {
-            "transcribe_per_min": unit.transcribe_per_min,
-            "rekognition_per_min": unit.rekognition_per_min,
-            "gpu_per_h": round(costs.gpu_per_hour(cost_stack(settings), unit), 4),
-            "lambda_per_gb_s": unit.lambda_per_gb_s,
-            "gpu_s_per_video_s": unit.gpu_s_per_video_s,
-            "lambda_gb_s_per_video_s": unit.lambda_gb_s_per_video_s,
-        }
-    )
+    """Unit prices for the functions that estimate jobs: those given, and what this stack's instances cost an hour.
+
+    Raises:
+        PricesError: the setting holds something else.
+    """
+    gpu_per_h = costs.gpu_per_hour(cost_stack(settings), prices_of(settings.prices))
+    given = json.loads(settings.prices) if settings.prices.strip() else {}
+    return json.dumps({**given, "gpu_per_h": round(gpu_per_h, 4)})

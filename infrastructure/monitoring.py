@@ -27,6 +27,8 @@ API_LATENCY_MS, API_FAULTS = 5000, 3
 UPLOAD_AGE_S = 3600
 BUSY_PERCENT, BUSY_MINUTES = 90.0, 15
 MEMORY_PERCENT, DISK_PERCENT = 95.0, 85.0
+# What the functions measure themselves has the dimension that Powertools gives it (POWERTOOLS_SERVICE_NAME).
+OF_FUNCTIONS = {"service": "gorggle"}
 # Pattern in the server's log, and the metric made from it.
 LOG_FILTERS = {
     "ServerErrors": ('{ $.level = "ERROR" }', "the server logged errors"),
@@ -82,6 +84,12 @@ class Monitoring(pulumi.ComponentResource):
         ):
             of_machine = {"StateMachineArn": pipeline.arn}
             self._alarm(metric, what, ("AWS/States", metric, of_machine, "Sum"), threshold=1)
+        self._alarm(
+            "untold-ends",
+            "jobs end and their subscribers are not told: look at the topic jobs and its key",
+            (self._names.metrics, "UntoldEnds", OF_FUNCTIONS, "Sum"),
+            threshold=1,
+        )
         for role, queue in queues.items():
             self._alarm(
                 f"dead-{role}",

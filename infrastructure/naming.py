@@ -54,6 +54,16 @@ class Names:
         return f"{self.prefix}-{role}"
 
     @property
+    def sign_in_domain(self) -> str:
+        """What the user pool's pages are called among those of everybody in the region."""
+        return f"{self.prefix}-{self.account}"
+
+    @property
+    def sign_in_pages(self) -> str:
+        """Where people sign in, with a user pool of the stack's own."""
+        return f"https://{self.sign_in_domain}.auth.{self.region}.amazoncognito.com"
+
+    @property
     def metrics(self) -> str:
         """The CloudWatch namespace of what the stack measures itself."""
         return f"Gorggle/{self.stack}"

@@ -39,6 +39,7 @@ class References:
         self.add("state_machine", self.names.state_machine_arn, self.names.state_machine_arn)
         self.add("key:data", self.key_arn, self.key_arn)
         self.values["server:name"] = SERVER_NAME
+        self.values["metrics:namespace"] = self.names.metrics
 
     def add(self, reference: str, arn: Text, value: Text) -> None:
         """Make a resource known."""
@@ -53,7 +54,7 @@ class References:
             return _plain(getattr(self.settings, name))
         if text in self.values:
             return self.values[text]
-        if kind in ("table", "bucket", "queue", "secret", "topic", "server", "function", "index"):
+        if kind in ("table", "bucket", "queue", "secret", "topic", "server", "function", "index", "metrics"):
             raise KeyError(f"{text!r} is asked for, and the stack has no such thing")
         return text
 

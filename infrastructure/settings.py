@@ -47,7 +47,9 @@ class StackSettings(BaseModel):
     job_retention_days: int = Field(
         30, ge=1, le=3650, description="days until a job, its video and its results are deleted"
     )
-    result_link_s: int = Field(900, ge=60, le=43_200, description="how long an address of a result works")
+    result_link_s: int = Field(
+        900, ge=60, le=43_200, description="how long an address of a result or a video works"
+    )
     max_jobs: int = Field(10, ge=1, le=1000, description="jobs that run at once; further ones wait in order")
     max_duration_s: int = Field(
         14_400, ge=1, le=14_400, description="longest video; Transcribe takes 4 hours"
@@ -84,7 +86,7 @@ class StackSettings(BaseModel):
         1, ge=1, le=50, description="GPU instances that a waiting job asks for, at least"
     )
     prices: str = Field(
-        "", description="unit prices as JSON, for the estimates; empty: the documented ones of us-east-1"
+        "", description="unit prices as JSON, for the estimates; empty: the list prices of gorggle/prices.py"
     )
 
     # GPU fleet

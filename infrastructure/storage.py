@@ -143,20 +143,12 @@ class Bucket(pulumi.ComponentResource):
             f"{self._name}-lifecycle", bucket=self.name, rules=rules, opts=self._child
         )
 
-    def allow_forms_from(self, origin: pulumi.Input[str]) -> None:
-        """Let pages of an origin send to the bucket and read from it, with addresses that were signed for them."""
+    def allow_pages(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Let pages of other origins use addresses that were signed for them; see ``origins``."""
         aws.s3.BucketCorsConfiguration(
             f"{self._name}-origins",
             bucket=self.name,
-            cors_rules=[
-                {
-                    "allowed_methods": ["POST", "PUT", "GET", "HEAD"],
-                    "allowed_origins": [origin],
-                    "allowed_headers": ["content-type", "x-amz-*"],
-                    "expose_headers": ["ETag"],
-                    "max_age_seconds": 3600,
-                }
-            ],
+            cors_rules=[dict(rule) for rule in rules],
             opts=self._child,
         )
 

@@ -1,15 +1,16 @@
-"""The browser application: a private bucket that CloudFront alone may read."""
+"""The browser application: a private bucket that CloudFront alone may read, and what is put into it."""
 
 from __future__ import annotations
 
-import mimetypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 
 from infrastructure.naming import Names
+from infrastructure.origins import content_policy
 from infrastructure.storage import Bucket, BucketShape
 
 # AWS's own policy: cache, compress, and forward nothing (no cookie, no header, no query).
@@ -17,21 +18,23 @@ CACHING_OPTIMIZED = "658327ea-f89d-4fab-a63d-7e88639e58f6"
 CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
 YEAR_S = 31_536_000
 CONFIGURATION = "config.json"
-# What a build makes and what it is made of: the first that is there is published.
-SOURCES = ("clients/web/dist", "clients/web")
-PUBLISHED = {
-    ".html",
-    ".js",
-    ".mjs",
-    ".css",
-    ".svg",
-    ".png",
-    ".ico",
-    ".woff2",
-    ".wasm",
-    ".webmanifest",
-    ".vtt",
-    ".mp4",
+# The built page is in the repository (`make web` writes it): publishing it takes no Node.
+PAGE = "clients/python/gorggle_gateway/page"
+# Names below it hold a hash of their content; everything else is asked for anew, so that a new page is seen at once.
+ASSETS = "assets/"
+FOR_EVER, ASKED_ANEW = f"public, max-age={YEAR_S}, immutable", "no-cache"
+# What mimetypes takes from the machine that it runs on must not depend on it.
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+    ".woff2": "font/woff2",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
 }
 
 
@@ -39,15 +42,21 @@ class Website(pulumi.ComponentResource):
     """Bucket, distribution and headers."""
 
     def __init__(
-        self, name: str, names: Names, uploads: Bucket, opts: pulumi.ResourceOptions | None = None
+        self,
+        name: str,
+        names: Names,
+        buckets: Mapping[str, Bucket],
+        sign_in: str = "",
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """``buckets``: ``uploads`` and ``results``, which the pages speak to; ``sign_in``: likewise, where there is one."""
         super().__init__("gorggle:website:Website", name, None, opts)
-        self._name, self._names = name, names
+        self._name, self._names, self._sign_in = name, names, sign_in
         self._child = pulumi.ResourceOptions(parent=self)
         self.bucket = Bucket(
             f"{name}-store", names, BucketShape("website", policy_by_owner=True), self._child
         )
-        self.distribution = self._distribution(uploads)
+        self.distribution = self._distribution(buckets)
         self.origin = pulumi.Output.concat("https://", self.distribution.domain_name)
         self.bucket.set_policy(
             {
@@ -61,7 +70,7 @@ class Website(pulumi.ComponentResource):
         )
         self.register_outputs({"origin": self.origin})
 
-    def _distribution(self, uploads: Bucket) -> aws.cloudfront.Distribution:
+    def _distribution(self, buckets: Mapping[str, Bucket]) -> aws.cloudfront.Distribution:
         control = aws.cloudfront.OriginAccessControl(
             f"{self._name}-access",
             name=self._names.prefix,
@@ -76,7 +85,7 @@ class Website(pulumi.ComponentResource):
             "allowed_methods": ["GET", "HEAD"],
             "cached_methods": ["GET", "HEAD"],
             "compress": True,
-            "response_headers_policy_id": self._headers(uploads).id,
+            "response_headers_policy_id": self._headers(buckets).id,
         }
         return aws.cloudfront.Distribution(
             f"{self._name}-distribution",
@@ -104,8 +113,11 @@ class Website(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _headers(self, uploads: Bucket) -> aws.cloudfront.ResponseHeadersPolicy:
-        content = uploads.name.apply(lambda bucket: content_policy(self._names.region, bucket))
+    def _headers(self, buckets: Mapping[str, Bucket]) -> aws.cloudfront.ResponseHeadersPolicy:
+        spoken_to = pulumi.Output.all(buckets["uploads"].name, buckets["results"].name)
+        content = spoken_to.apply(
+            lambda known: content_policy(self._names.region, known[0], known[1], self._sign_in)
+        )
         return aws.cloudfront.ResponseHeadersPolicy(
             f"{self._name}-headers",
             name=self._names.prefix,
@@ -127,61 +139,57 @@ class Website(pulumi.ComponentResource):
                         "header": "Permissions-Policy",
                         "value": "camera=(self), microphone=(self), geolocation=()",
                         "override": True,
-                    }
+                    },
+                    {"header": "Cross-Origin-Opener-Policy", "value": "same-origin", "override": True},
                 ]
             },
             opts=self._child,
         )
 
-    def publish(self, root: Path, api: pulumi.Output[str], sign_in: dict[str, pulumi.Input[str]]) -> None:
-        """Put the application and what it must know of the stack into the bucket."""
+    def publish(self, root: Path, known: Mapping[str, Any]) -> None:
+        """Put the application and what it must know of the stack into the bucket.
+
+        Raises:
+            ValueError: the built page is not there, or holds a file of a kind that is not served.
+        """
         for path, key in site_files(root):
-            kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
             aws.s3.BucketObjectv2(
                 f"{self._name}-{key}",
                 bucket=self.bucket.name,
                 key=key,
                 source=pulumi.FileAsset(str(path)),
-                content_type=f"{kind}; charset=utf-8" if kind.startswith("text/") else kind,
+                content_type=TYPES[path.suffix],
+                cache_control=FOR_EVER if key.startswith(ASSETS) else ASKED_ANEW,
                 opts=self._child,
             )
-        known = pulumi.Output.json_dumps({"api": api, "region": self._names.region, **sign_in})
         aws.s3.BucketObjectv2(
             f"{self._name}-{CONFIGURATION}",
             bucket=self.bucket.name,
             key=CONFIGURATION,
-            content=known,
-            content_type="application/json",
+            # No gateway is here: live captions come with a server of one's own.
+            content=pulumi.Output.json_dumps({"live": "", **known}),
+            content_type=TYPES[".json"],
+            cache_control=ASKED_ANEW,
             opts=self._child,
         )
 
 
-def content_policy(region: str, uploads: str) -> str:
-    """What the pages may load: themselves, the API, and videos from the bucket that they were sent to."""
-    # The API's own address is made after the site's, since the API must know whose pages may call it.
-    api = f"https://*.execute-api.{region}.amazonaws.com"
-    bucket = f"https://{uploads}.s3.{region}.amazonaws.com https://{uploads}.s3.amazonaws.com"
-    return "; ".join(
-        (
-            "default-src 'self'",
-            f"connect-src 'self' {api} {bucket} https://*.amazoncognito.com",
-            f"media-src 'self' blob: {bucket}",
-            "img-src 'self' blob: data:",
-            "object-src 'none'",
-            "base-uri 'none'",
-            "form-action 'self'",
-            "frame-ancestors 'none'",
-        )
-    )
-
-
 def site_files(root: Path) -> Iterator[tuple[Path, str]]:
-    """Files of the browser application and their keys."""
-    folder = next((root / each for each in SOURCES if (root / each).is_dir()), None)
-    if folder is None:
-        return
+    """Files of the browser application and their keys.
+
+    Raises:
+        ValueError: there is no built page, or it holds a file of a kind that is not served.
+    """
+    folder = root / PAGE
+    if not (folder / "index.html").is_file():
+        raise ValueError(
+            f"{folder} holds no index.html: build the page with `make web`, or set website to false"
+        )
     for path in sorted(folder.rglob("*")):
-        place = path.relative_to(folder)
-        hidden = any(part.startswith(".") or part == "node_modules" for part in place.parts)
-        if path.suffix in PUBLISHED and path.is_file() and not hidden:
-            yield path, place.as_posix()
+        if not path.is_file():
+            continue
+        if path.suffix not in TYPES:
+            raise ValueError(
+                f"{path} is a {path.suffix or 'nameless'} file: known are {', '.join(sorted(TYPES))}"
+            )
+        yield path, path.relative_to(folder).as_posix()

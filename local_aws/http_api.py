@@ -47,13 +47,18 @@ class HttpApi:
         return _reply(self._call(_function(integration.integration_uri), event))
 
     def _route(self, method: str, path: str) -> tuple[Any, Any, dict[str, str]] | None:
+        """API, route and the path's variables; ``$default`` takes what no other does."""
+        default: tuple[Any, Any, dict[str, str]] | None = None
         for api in self._backend.apis.values():
             for route in sorted(api.routes.values(), key=lambda one: one.route_key.count("{")):
+                if route.route_key == "$default":
+                    default = api, route, {}
+                    continue
                 wanted, _, pattern = route.route_key.partition(" ")
                 match = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern), path)
                 if match and wanted in (method, "ANY"):
                     return api, route, {name: unquote(value) for name, value in match.groupdict().items()}
-        return None
+        return default
 
     def _authorized(self, api: Any, route: Any, event: dict[str, Any]) -> int | None:
         """Put who calls into the event; or the status to refuse with."""
@@ -96,7 +101,7 @@ def serve(port: int, api: HttpApi, control: Callable[[str, bytes], Any]) -> Thre
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = _serve  # noqa: N815 - the base class's names
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815 - the base class's names
 
         def log_message(self, *_: Any) -> None:
             """Nothing: the functions log themselves."""

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +28,8 @@ _API = "/2018-06-01/runtime"
 MAX_INIT_S = 60.0
 LOOK_S = 0.02
 KEPT_LINES = 2000
+# What a function may answer: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MAX_ANSWER_BYTES = 6_291_556
 _START = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(':') + sys.path;"
     "from awslambdaric.__main__ import main; main(['bootstrap', sys.argv[1]])"
@@ -97,6 +100,8 @@ class Functions:
             timeout_s: instead of the function's own; 0: the function's own.
             kill_after_s: kill the process so long after the invocation began; 0: never.
         """
+        if self._is_closed:
+            return failure("Sandbox.Closed", "this machine is ending")
         process = self._taken(version)
         outcome = process.invoke(payload, timeout_s or version.timeout_s, kill_after_s)
         with self._lock:
@@ -111,9 +116,10 @@ class Functions:
         """End all processes."""
         with self._lock:
             self._is_closed = True
-            for process in self._all:
-                process.kill()
             self._idle.clear()
+            # Each takes up to half a second, most of it waiting.
+            with ThreadPoolExecutor(max(1, len(self._all))) as pool:
+                list(pool.map(_Process.kill, self._all))
 
     def _taken(self, version: FunctionVersion) -> _Process:
         with self._lock:
@@ -180,6 +186,11 @@ class _Process:
         while True:
             try:
                 outcome = self._outcomes.get(timeout=LOOK_S)
+                if len(outcome.payload.encode()) > MAX_ANSWER_BYTES:
+                    return self._failed(
+                        "Function.ResponseSizeTooLarge",
+                        f"Response payload size exceeded maximum allowed payload size ({MAX_ANSWER_BYTES} bytes).",
+                    )
                 return Outcome(outcome.payload, outcome.is_error, list(self._lines))
             except queue.Empty:
                 pass

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from moto.awslambda.models import LambdaFunction
+from moto.awslambda.models import LambdaFunction, LayerVersion
 from moto.core.config import default_user_config
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from local_aws import http_api, moto_patches, packages
 from local_aws.faults import Fault, Faults
+from local_aws.keeping import Keeper, Kept
+from local_aws.kept_state import KeptStateError
 from local_aws.lambda_runtime import Functions, FunctionVersion, Outcome, failure
 from local_aws.pollers import Pollers
 from local_aws.stand_ins import Truths
@@ -50,6 +52,7 @@ class Machine:
         self._settings = settings
         self.faults = Faults()
         self.logs: list[dict[str, Any]] = []
+        self._folders: dict[str, Path] = {}
         os.environ |= {
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
@@ -57,6 +60,7 @@ class Machine:
             "MOTO_ACCOUNT_ID": ACCOUNT,
         }
         self._server = ThreadedMotoServer("127.0.0.1", settings.aws_port, verbose=False)
+        self._keeper: Keeper | None = None
         self.endpoint_url = ""
         self.api_url = ""
 
@@ -85,6 +89,9 @@ class Machine:
         """End everything."""
         self._api.shutdown()
         self._pollers.stop()
+        # Before the functions: what their end does to jobs is not kept.
+        if self._keeper is not None:
+            self._keeper.stop()
         self._functions.close()
         self._server.stop()
 
@@ -141,18 +148,26 @@ class Machine:
         for layer in function.layers:
             found = backend.layers_versions_by_arn(layer["Arn"])
             assert found is not None, "moto checks layers when a function is made"
-            layers.append(packages.unzipped(found.code_bytes, self._settings.cache))
+            layers.append(self._unzipped(found))
         return FunctionVersion(
             name=function.function_name,
             arn=function.function_arn,
             handler=str(function.handler),
-            code=packages.unzipped(function.code_bytes, self._settings.cache),
+            code=self._unzipped(function),
             layers=tuple(layers),
             runtime=self._runtime,
             variables=tuple(sorted(function.environment_vars.items())),
             timeout_s=float(function.timeout),
             memory_mb=int(function.memory_size),
         )
+
+    def _unzipped(self, package: LambdaFunction | LayerVersion) -> Path:
+        """The folder of a package; looked for once, since a layer's bytes take half a second to be told apart."""
+        folder = self._folders.get(package.code_sha_256)
+        if folder is None:
+            folder = packages.unzipped(package.code_bytes, self._settings.cache)
+            self._folders[package.code_sha_256] = folder
+        return folder
 
     def _control(self, path: str, body: bytes) -> Any:
         """What tests and people ask of this machine beside AWS."""
@@ -163,7 +178,21 @@ class Machine:
             return {"ordered": True}
         if path == "logs":
             return _shown(self.logs)
+        if path == "keep":
+            return self._keep(**json.loads(body))
         return {"interpreter": packages.interpreter(), "endpoint_url": self.endpoint_url}
+
+    def _keep(self, folder: str, **kept: Any) -> dict[str, Any]:
+        """Give back what a folder holds of earlier runs, and keep there what happens from now on."""
+        if self._keeper is not None:
+            return {"error": "this machine keeps its state already"}
+        try:
+            keeper = Keeper(Path(folder), Kept(**kept), ACCOUNT, REGION, self.client("dynamodb"))
+            told = keeper.start()
+        except (KeptStateError, OSError) as error:
+            return {"error": str(error)}
+        self._keeper = keeper
+        return told
 
 
 def _shown(logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

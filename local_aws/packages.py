@@ -7,14 +7,17 @@ beside this file, for this interpreter; which one that is, ``interpreter`` says.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
+# The working tree, or the folder of installed packages: both hold ``lambdas`` and its files.
 ROOT = Path(__file__).resolve().parents[1]
 # What each layer holds; further distributions that these need are in none of them but in the runtime.
 LAYERS = {
@@ -27,6 +30,8 @@ RUNTIME = (
     *("awslambdaric", "simplejson", "snapshot-restore-py"),
     *("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"),
 )
+# In a layer that lists what it consists of.
+LISTED = "distributions.json"
 # A zip's own dates and modes, so that the same content is the same file.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _LEFT_OUT = (
@@ -47,11 +52,16 @@ def interpreter() -> str:
 
 def code_zip(target: Path) -> Path:
     """The functions' code: ``lambdas``, and the SDK that some of them speak to the server with."""
-    sources = [
-        *_tree(ROOT / "lambdas", Path("lambdas")),
-        *_tree(ROOT / "clients" / "python" / "gorggle", Path("gorggle")),
-    ]
+    sources = [source for name in ("lambdas", "gorggle") for source in _tree(_package(name), Path(name))]
     return _zipped(sources, target)
+
+
+def _package(name: str) -> Path:
+    """A package's folder, in a working tree or where it was installed."""
+    found = find_spec(name)
+    assert found is not None, f"{name} comes with this package"
+    assert found.origin is not None, f"{name} is a regular package"
+    return Path(found.origin).parent
 
 
 def layer_zip(layer: str, target: Path) -> Path:
@@ -60,15 +70,28 @@ def layer_zip(layer: str, target: Path) -> Path:
     return _zipped(sources, target)
 
 
+def listed_layer_zip(layer: str, target: Path) -> Path:
+    """A layer that lists its distributions instead of holding them: whoever unzips it on this machine finds them.
+
+    Most of the time that a pipeline takes to start would go into moving a hundred megabytes through moto.
+    """
+    return _zipped_texts({LISTED: json.dumps(LAYERS[layer])}, target)
+
+
 def runtime_folder(cache: Path) -> Path:
     """A folder with what Lambda's runtime brings; nothing else of this environment can be imported from it."""
-    files = list(_distributions(RUNTIME))
-    folder = cache / f"runtime-{_digest(files)}"
+    return _copied(RUNTIME, cache, "runtime", Path())
+
+
+def _copied(names: Sequence[str], cache: Path, kind: str, below: Path) -> Path:
+    """A folder with distributions, made once for each state of them."""
+    files = list(_distributions(names))
+    folder = cache / f"{kind}-{_digest(files)}"
     if not folder.exists():
         draft = folder.with_name(f"{folder.name}.{os.getpid()}")
         for path, name in files:
-            (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, draft / name)
+            (draft / below / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, draft / below / name)
         _settled(draft, folder)
     return folder
 
@@ -85,6 +108,8 @@ def unzipped(content: bytes, cache: Path) -> Path:
             opened.extractall(draft)
         archive.unlink()
         _settled(draft, folder)
+    if (folder / LISTED).is_file():
+        return _copied(json.loads((folder / LISTED).read_text()), cache, "layer", Path("python"))
     return folder
 
 
@@ -116,13 +141,22 @@ def _is_left_out(path: str) -> bool:
 
 
 def _zipped(sources: Sequence[tuple[Path, Path]], target: Path) -> Path:
+    ordered = sorted(sources, key=lambda source: source[1].as_posix())
+    return _written(((name.as_posix(), path.read_bytes()) for path, name in ordered), target)
+
+
+def _zipped_texts(texts: Mapping[str, str], target: Path) -> Path:
+    return _written(((name, text.encode()) for name, text in sorted(texts.items())), target)
+
+
+def _written(contents: Iterable[tuple[str, bytes]], target: Path) -> Path:
     draft = target.with_name(f"{target.name}.{os.getpid()}")
     # Not compressed: it goes nowhere but into this machine's memory.
     with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
-        for path, name in sorted(sources, key=lambda source: source[1].as_posix()):
-            entry = zipfile.ZipInfo(name.as_posix(), _DATE)
+        for name, content in contents:
+            entry = zipfile.ZipInfo(name, _DATE)
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, path.read_bytes())
+            archive.writestr(entry, content)
     draft.rename(target)
     return target
 

@@ -89,6 +89,7 @@ def made(
     chosen = {key: one["default"] for key, one in manifest["settings"].items()} | dict(settings or {})
     stack.values |= {f"setting:{key}": value for key, value in chosen.items()}
     stack.values |= {"server:address": server.address, "server:name": server.name}
+    stack.values["metrics:namespace"] = f"Gorggle/{name}"
     _storage(stack, manifest)
     _secrets(stack, server, tokens)
     _fleet(stack)
@@ -236,7 +237,7 @@ def _functions(stack: Stack, manifest: Mapping[str, Any]) -> None:
         _put(stack, code)
         layers = {}
         for layer in packages.LAYERS:
-            _put(stack, packages.layer_zip(layer, Path(folder) / f"{layer}.zip"))
+            _put(stack, packages.listed_layer_zip(layer, Path(folder) / f"{layer}.zip"))
             answer = client.publish_layer_version(
                 LayerName=f"{stack.name}-{layer}",
                 Content={"S3Bucket": stack["bucket:artifacts"], "S3Key": f"{layer}.zip"},

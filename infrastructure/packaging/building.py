@@ -23,6 +23,7 @@ from infrastructure.settings import StackSettings
 MAX_UNPACKED_BYTES = 250 * 2**20
 # The 68-point predictor: https://github.com/ageitgey/face_recognition_models (NOTICE says what its licence permits).
 LANDMARKS = "face_recognition_models/models/shape_predictor_68_face_landmarks.dat"
+MANIFESTS = ("lambdas/functions.toml", "infrastructure/operations/functions.toml")
 # Part of each kept package's name: changed when packages are made otherwise.
 EDITION = "1"
 
@@ -37,8 +38,10 @@ def packages(root: Path, settings: StackSettings) -> Packages:
     kept = root / ".build" / "packages"
     target = Target(settings.architecture, settings.python_version)
     layers = {name: layer(name, target, kept) for name in locking.LAYERS}
-    code = {name: archive.write(kept / f"code-{name}.zip", list(entries)) for name, entries in _code(root)}
-    for path in ("lambdas/functions.toml", "infrastructure/operations/functions.toml"):
+    code = {
+        name: archive.write(kept / f"code-{name}.zip", list(entries)) for name, entries in code_entries(root)
+    }
+    for path in MANIFESTS:
         check_sizes(read(root / path), code, layers)
     return Packages(code=code, layers=layers, server=server_bundle(root, kept))
 
@@ -54,7 +57,7 @@ def layer(name: str, target: Target, kept: Path) -> Package:
     path = kept / f"layer-{name}-{hashlib.sha256(marks.encode()).hexdigest()[:16]}.zip"
     if path.exists():
         return Package.of(path)
-    folder = kept.parent / "wheels" / f"{name}-{target.architecture}-{target.python}"
+    folder = wheels.folder_of(name, target, kept.parent)
     found = wheels.download(lock, target, folder)
     entries = [entry for wheel in found for entry in wheels.unpacked(wheel, "python")]
     for entry in entries:
@@ -84,17 +87,27 @@ def check_sizes(manifest: Manifest, code: dict[str, Package], layers: dict[str, 
     Raises:
         ValueError: it is more than Lambda takes.
     """
-    for function in manifest.functions.values():
-        own = code["full" if "media" in function.layers else "thin"]
-        size = own.unpacked_bytes + sum(layers[name].unpacked_bytes for name in function.layers)
+    for name, size in sizes(manifest, code, layers).items():
         if size > MAX_UNPACKED_BYTES:
             raise ValueError(
-                f"{function.name} takes {size / 2**20:.0f} MiB with its layers; Lambda takes "
+                f"{name} takes {size / 2**20:.0f} MiB with its layers; Lambda takes "
                 f"{MAX_UNPACKED_BYTES / 2**20:.0f} MiB: drop a dependency, or leave out more of it"
             )
 
 
-def _code(root: Path) -> Iterator[tuple[str, Iterator[Entry]]]:
+def sizes(manifest: Manifest, code: dict[str, Package], layers: dict[str, Package]) -> dict[str, int]:
+    """What each function takes with its layers, unpacked, in bytes."""
+    found = {}
+    for function in manifest.functions.values():
+        own = code["full" if "media" in function.layers else "thin"]
+        found[function.name] = own.unpacked_bytes + sum(
+            layers[name].unpacked_bytes for name in function.layers
+        )
+    return found
+
+
+def code_entries(root: Path) -> Iterator[tuple[str, Iterator[Entry]]]:
+    """The kinds of code, and the files of each."""
     yield "thin", archive.files_below(root / "lambdas", "lambdas")
     yield "full", _with_sdk(root)
     yield "operations", _operations(root)

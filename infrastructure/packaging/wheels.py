@@ -78,11 +78,21 @@ def download(lock: Path, target: Target, folder: Path) -> list[Path]:
         RuntimeError: one is not there, or is not what was locked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["download", "--quiet", "--no-deps", "--require-hashes", f"--dest={folder}"]
-    _pip([*command, *target.options, "--requirement", str(lock)])
+    _pip(download_command(lock, target, folder))
     # The folder is kept: wheels of older locks lie there, too.
     wanted = set(locked_versions(lock.read_text()).items())
     return [wheel for wheel in sorted(folder.glob("*.whl")) if _name_and_version(wheel) in wanted]
+
+
+def download_command(lock: Path, target: Target, folder: Path) -> list[str]:
+    """What pip is told: this lock and nothing else, for the target and not for this machine."""
+    command = ["download", "--quiet", "--no-deps", "--require-hashes", f"--dest={folder}"]
+    return [*command, *target.options, "--requirement", str(lock)]
+
+
+def folder_of(name: str, target: Target, build: Path) -> Path:
+    """Where a layer's wheels are kept."""
+    return build / "wheels" / f"{name}-{target.architecture}-{target.python}"
 
 
 def locked_versions(lock: str) -> dict[str, str]:

@@ -24,7 +24,9 @@ _CONFIG: Any = Config(
     retries={"mode": "standard", "total_max_attempts": 5},
     signature_version="v4",
 )
-_S3_CONFIG: Any = _CONFIG.merge(Config(signature_version="s3v4"))
+# With the bucket's name in the host, addresses name the region: a new bucket's name is known to S3's global address only
+# hours later, and until then that redirects, which browsers do not follow from page to bucket.
+_S3_CONFIG: Any = _CONFIG.merge(Config(signature_version="s3v4", s3={"addressing_style": "virtual"}))
 
 # Names for "not now", over all the services used here; other errors with status 5xx count too.
 _PASSING = frozenset(

@@ -9,7 +9,7 @@ from typing import Any
 
 from lambdas.common import aws, jobs
 from lambdas.common.jobs import JobTable
-from lambdas.common.observation import logger
+from lambdas.common.observation import count, logger
 from lambdas.common.places import Places
 from lambdas.common.reasons import Reason
 
@@ -27,9 +27,9 @@ class Ending:
         return self._end(job_id, attempt, {**values, "state": jobs.DONE, "stage": "done"})
 
     def failed(self, job_id: str, attempt: int, reason: Reason) -> bool:
-        """Mark a job failed, with the reason; False likewise."""
+        """Mark a job failed, with the reason; False likewise. Its stage stays the one in which it failed."""
         failure = {"error": reason.error, "reason": reason.text}
-        return self._end(job_id, attempt, {"state": jobs.FAILED, "stage": "failed", "failure": failure})
+        return self._end(job_id, attempt, {"state": jobs.FAILED, "failure": failure})
 
     def _end(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> bool:
         ended = self.table.change(
@@ -57,5 +57,6 @@ class Ending:
                 MessageAttributes={"state": {"DataType": "String", "StringValue": values["state"]}},
             )
         except Exception:
-            # The job has ended and says so; nobody may wait for a message. The alarm on this log line is for us.
+            # The job has ended and says so; nobody may wait for a message. An alarm tells us.
+            count("UntoldEnds")
             logger.exception("subscribers could not be told")

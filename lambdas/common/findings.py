@@ -78,7 +78,9 @@ def measured(findings: Findings) -> dict[str, float]:
     """The amounts that a job is billed by, but for the functions' own time."""
     duration_s = findings.inputs.media.duration_s
     has_sound, has_faces = findings.inputs.sound is not None, findings.inputs.faces is not None
+    hears_itself = findings.sound_engine == "server"
     return {
+        "windows": len(findings.inputs.lips or ()) + len(findings.inputs.sound or ()) * hears_itself,
         "transcribed_s": duration_s if findings.sound_engine == "transcribe" and has_sound else 0.0,
         "searched_s": duration_s if findings.faces_engine == "rekognition" and has_faces else 0.0,
         "gpu_s": round(findings.server_s, 3),

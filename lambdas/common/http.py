@@ -16,7 +16,9 @@ from lambdas.common import aws
 from lambdas.common.observation import count, logger, observed
 
 PROBLEM_TYPE = "application/problem+json"
-# API Gateway takes answers of at most 6 MB from a function, in base64 or not.
+# Where an answer is too large: its address, in a type of its own, so that nobody takes it for the thing itself.
+ADDRESS_TYPE = "application/vnd.gorggle.address+json"
+# Lambda hands over answers of at most 6 MB, in which the body is a JSON text with its quotes and other signs escaped.
 MAX_BODY_BYTES = 5 * 2**20
 
 
@@ -56,6 +58,7 @@ class Request:
         headers: with lower-case names.
         body: as text; empty where there is none.
         context: the invocation's, as Lambda gives it.
+        method, called_path: as they were called, whatever route took them.
     """
 
     owner: str = ""
@@ -64,6 +67,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
     context: Any = None
+    method: str = ""
+    called_path: str = ""
 
     def document(self) -> dict[str, Any]:
         """The body as a JSON object.
@@ -88,6 +93,11 @@ class Response:
     body: Any = None
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def is_too_large(text: str) -> bool:
+    """Whether a body is more than a function can answer."""
+    return len(text) > MAX_BODY_BYTES or len(json.dumps(text)) > MAX_BODY_BYTES
 
 
 def route(answer: Callable[[Request], Response]) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
@@ -126,6 +136,7 @@ def _request(event: dict[str, Any], context: Any) -> Request:
             body = base64.b64decode(body).decode()
         except ValueError as error:
             raise bad_request("the body is no UTF-8 text: send JSON") from error
+    called = event.get("requestContext", {}).get("http") or {}
     return Request(
         owner=_owner(event),
         path=dict(parsed.path_parameters or {}),
@@ -133,6 +144,8 @@ def _request(event: dict[str, Any], context: Any) -> Request:
         headers={name.lower(): value for name, value in (event.get("headers") or {}).items()},
         body=body,
         context=context,
+        method=str(called.get("method", "")),
+        called_path=str(event.get("rawPath") or called.get("path", "")),
     )
 
 

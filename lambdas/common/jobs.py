@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from lambdas.common import aws, numbers
 from lambdas.common.errors import JobMissingError
+from lambdas.common.progress import progress_of
 
 AWAITING, WAITING, RUNNING, DONE, FAILED = "awaiting_upload", "waiting", "running", "done", "failed"
 ENDED = (DONE, FAILED)
@@ -211,7 +212,7 @@ def description(item: Mapping[str, Any]) -> dict[str, Any]:
         # Windows overlap: their sum is a little more than there is.
         read_s = min(sum(map(float, windows.values())), float(shown["progress"].get("to_read_s", 0)))
         shown["progress"] = {**shown["progress"], "read_s": round(read_s, 1)}
-    return shown
+    return shown | progress_of(shown)
 
 
 def _is_refused(error: ClientError) -> bool:

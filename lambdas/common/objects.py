@@ -9,6 +9,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from lambdas.common import aws
+from lambdas.common.observation import logger
 
 UPLOADS = "uploads/"
 JSON_TYPE = "application/json"
@@ -66,6 +67,19 @@ def write_text(bucket: str, key: str, text: str, content_type: str) -> None:
     aws.client("s3").put_object(Bucket=bucket, Key=key, Body=text.encode(), ContentType=content_type)
 
 
+def address(bucket: str, key: str, lifetime_s: int, **further: str) -> str:
+    """An address that gives an object to whoever has it, for ``lifetime_s``; ``further`` as ``GetObject`` takes it."""
+    signed: str = aws.client("s3").generate_presigned_url(
+        "get_object", Params={"Bucket": bucket, "Key": key, **further}, ExpiresIn=lifetime_s
+    )
+    return signed
+
+
+def address_document(found: str, lifetime_s: int) -> dict[str, Any]:
+    """What the API answers in the place of an object."""
+    return {"url": found, "expires_in_s": lifetime_s}
+
+
 def keys(bucket: str, beginning: str) -> Iterator[str]:
     """The keys that begin so, in order."""
     pages = aws.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=beginning)
@@ -77,6 +91,19 @@ def keys(bucket: str, beginning: str) -> Iterator[str]:
 def is_missing(error: ClientError) -> bool:
     """Whether the object, or this version of it, does not exist."""
     return aws.code_of(error) in _MISSING
+
+
+def is_there(bucket: str, key: str, **further: str) -> bool:
+    """Whether an object exists; ``further`` as ``HeadObject`` takes it."""
+    try:
+        aws.client("s3").head_object(Bucket=bucket, Key=key, **further)
+    except ClientError as error:
+        # Who may not list a bucket is not told what it lacks: S3 forbids looking instead.
+        if is_missing(error) or aws.code_of(error) == "403":
+            logger.warning("an object is not there, or may not be read", key=key, code=aws.code_of(error))
+            return False
+        raise
+    return True
 
 
 def delete_all(bucket: str, beginning: str) -> int:

@@ -24,14 +24,8 @@ from lambdas.common.http import Request, Response, bad_request, conflict, owner_
 from lambdas.common.jobs import JobTable
 from lambdas.common.observation import count
 from lambdas.common.options import JobOptions, OptionsError, options_of
+from lambdas.media.formats import TYPES
 
-TYPES = frozenset(
-    {
-        *("video/mp4", "video/quicktime", "video/webm", "video/x-matroska", "video/mp2t", "video/mpeg"),
-        *("video/x-msvideo", "video/x-flv", "video/x-ms-wmv", "video/ogg", "application/ogg"),
-        *("audio/wav", "audio/x-wav", "audio/mpeg", "audio/mp4", "audio/flac", "audio/aac", "audio/ogg"),
-    }
-)
 MAX_NAME_CHARS = 120
 _KNOWN = frozenset({"name", "content_type", "size_bytes", "options"})
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")

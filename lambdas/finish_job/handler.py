@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lambdas.common.costs import actual, prices
+from lambdas.common.billing import actual
 from lambdas.common.ending import Ending
 from lambdas.common.environment import settings
 from lambdas.common.errors import AwsUnavailableError
@@ -15,9 +15,6 @@ from lambdas.common.observation import count, task
 from lambdas.common.places import Places
 
 RAISES = (AwsUnavailableError,)
-
-# A function that reads a window waits for the GPU with this much memory.
-READER_GB = 1.5
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,7 @@ class Settings:
     max_jobs: int
     poll_s: int
     jobs_topic: str
+    job_retention_days: int
     prices: str
 
 
@@ -38,14 +36,13 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     job, chosen, result = JobEvent.of(event), settings(Settings), event["result"]
     table = JobTable(chosen.jobs_table)
     places = Places(table, chosen.state_machine_arn, chosen.max_jobs, chosen.poll_s)
-    amounts = result["measured"]
-    unit = prices(chosen.prices)
+    kept_days, prices = chosen.job_retention_days, chosen.prices
     values = {
         "result_version": 1,
         "versions": result["versions"],
         "sources": result["sources"],
         "is_degraded": result["is_degraded"],
-        "cost": actual({**amounts, "lambda_gb_s": amounts["gpu_s"] * READER_GB}, unit),
+        "cost": actual(job, result["measured"], kept_days=kept_days, prices=prices),
     }
     if Ending(table, places, chosen.jobs_topic).done(job.job_id, job.attempt, values):
         count("DoneJobs")

@@ -1,7 +1,12 @@
-"""Gives a result: its address for a while, or, where it is small and asked for, itself."""
+"""Gives a result: its address for a while, or, where that is asked for, itself.
+
+What is too large to be answered comes as its address even then: as JSON of its own type, which pages can fetch. They
+cannot follow a redirection there: browsers take the page's origin away from a request that is sent on to another.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -9,7 +14,17 @@ from typing import Any
 
 from lambdas.common import aws, jobs, objects
 from lambdas.common.environment import settings
-from lambdas.common.http import MAX_BODY_BYTES, Request, Response, bad_request, conflict, not_found, route
+from lambdas.common.http import (
+    ADDRESS_TYPE,
+    MAX_BODY_BYTES,
+    Request,
+    Response,
+    bad_request,
+    conflict,
+    is_too_large,
+    not_found,
+    route,
+)
 from lambdas.common.jobs import JobTable
 from lambdas.common.ownership import job_of
 from lambdas.common.publishing import FORMS, Form
@@ -33,28 +48,32 @@ def handler(request: Request) -> Response:
         raise conflict(_why_not(job))
     form, folder = _form(request.query), _folder(request.query, job)
     key = objects.result_key(job["job_id"], folder, form.extension)
-    if request.query.get("inline", "false").lower() == "true":
-        return _inline(chosen.results_bucket, key, form)
-    stem = str(job.get("name", "video")).rpartition(".")[0] or "video"
-    address = aws.client("s3").generate_presigned_url(
-        "get_object",
-        Params={
-            "Bucket": chosen.results_bucket,
-            "Key": key,
-            "ResponseContentType": form.content_type,
-            "ResponseContentDisposition": f'inline; filename="{stem}.{form.extension}"',
-        },
-        ExpiresIn=chosen.result_link_s,
+    is_inline = request.query.get("inline", "false").lower() == "true"
+    text = _text(chosen.results_bucket, key) if is_inline else None
+    if text is not None:
+        return Response(body=text, content_type=form.content_type)
+    # What was put into the bucket by hand may be called anything, and S3 refuses a header that holds it.
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", str(job.get("name", "")).rpartition(".")[0]).strip("-") or "video"
+    address = objects.address(
+        chosen.results_bucket,
+        key,
+        chosen.result_link_s,
+        ResponseContentType=form.content_type,
+        ResponseContentDisposition=f'inline; filename="{stem}.{form.extension}"',
     )
+    if is_inline:
+        document = objects.address_document(address, chosen.result_link_s)
+        return Response(body=document, content_type=ADDRESS_TYPE)
     return Response(HTTPStatus.FOUND, headers={"location": address})
 
 
-def _inline(bucket: str, key: str, form: Form) -> Response:
+def _text(bucket: str, key: str) -> str | None:
+    """The result itself; None where it is too large for an answer."""
     s3 = aws.client("s3")
     if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] > MAX_BODY_BYTES:
-        raise conflict("the result is too large to be sent inline: leave `inline` out and follow the address")
-    text = s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode()
-    return Response(body=text, content_type=form.content_type)
+        return None
+    text: str = s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+    return None if is_too_large(text) else text
 
 
 def _form(query: Mapping[str, str]) -> Form:

@@ -1,24 +1,22 @@
-"""Opening a stranger's media with FFmpeg: which formats, which streams, and its errors as ours."""
+"""Opening a stranger's media with FFmpeg: which streams are taken, and its errors as ours."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cache
 from typing import IO, TYPE_CHECKING, Any
 
 import av
+from av.codec import Codec, codecs_available
 from av.stream import Disposition
 
 from lambdas.common.errors import InvalidMediaError
+from lambdas.media import formats
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-# What cameras, phones, browsers and editors write. No playlists (they name further addresses), no image sequences.
-FORMATS = "mov,matroska,mpegts,mpeg,avi,flv,asf,ogg,wav,mp3,flac,aac"
-FORMATS_IN_WORDS = "MP4, MOV, WebM, Matroska, MPEG-TS, MPEG-PS, AVI, FLV, ASF, Ogg, WAV, MP3, FLAC or AAC"
-# Nothing of a file may make FFmpeg open another.
-_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "", "enable_drefs": "0"}
 _OTHERS_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
@@ -30,28 +28,29 @@ def opened(file: IO[bytes] | Any) -> Iterator[InputContainer]:
         InvalidMediaError: of no known format, or broken: here, or where the block decodes.
     """
     try:
-        with av.open(file, "r", options=_OPTIONS, metadata_errors="replace") as container:
+        with av.open(file, "r", options=_options(), metadata_errors="replace") as container:
             yield container
     except av.FFmpegError as error:
         raise_failure = getattr(file, "raise_failure", None)
         if raise_failure is not None:
             raise_failure()
         raise InvalidMediaError(
-            f"the video cannot be read ({_words(error)}): expected {FORMATS_IN_WORDS}, complete"
+            f"the video cannot be read ({_words(error)}): expected {formats.IN_WORDS}, complete"
         ) from error
 
 
 def video_stream(container: InputContainer) -> Any | None:
-    """The stream of moving pictures; None where there are none (a cover is no moving picture)."""
+    """The stream of moving pictures; None where there are none that are taken (a cover is no moving picture)."""
     for stream in container.streams.video:
-        if not stream.disposition & _OTHERS_PICTURES and _is_known(stream):
+        if not stream.disposition & _OTHERS_PICTURES and _codec(stream) in formats.VIDEO_CODECS:
             return stream
     return None
 
 
 def audio_stream(container: InputContainer) -> Any | None:
-    """The first stream of sound that can be decoded; None where there is none."""
-    return next((stream for stream in container.streams.audio if _is_known(stream)), None)
+    """The first stream of sound that is taken; None where there is none."""
+    streams = container.streams.audio
+    return next((stream for stream in streams if _codec(stream) in formats.AUDIO_CODECS), None)
 
 
 def zero_s(container: InputContainer) -> float:
@@ -66,9 +65,28 @@ def zero_s(container: InputContainer) -> float:
     return (container.start_time or 0) / av.time_base
 
 
-def _is_known(stream: Any) -> bool:
+@cache
+def _options() -> dict[str, str]:
+    # Nothing of a file may make FFmpeg open another, or wake a decoder that nobody needs.
+    return {
+        "format_whitelist": ",".join(container.demuxer for container in formats.CONTAINERS),
+        "codec_whitelist": ",".join(sorted(name for name in codecs_available if _is_taken(name))),
+        "protocol_whitelist": "",
+        "enable_drefs": "0",
+    }
+
+
+def _is_taken(decoder: str) -> bool:
+    """Whether a decoder is for a codec of the list: one codec can have several."""
+    try:
+        return Codec(decoder, "r").canonical_name in formats.VIDEO_CODECS | formats.AUDIO_CODECS
+    except ValueError:  # PyAV's UnknownCodecError: there is an encoder of this name alone
+        return False
+
+
+def _codec(stream: Any) -> str:
     # A stream without a codec context is one for which this FFmpeg has no decoder.
-    return stream.codec_context is not None
+    return stream.codec_context.codec.canonical_name if stream.codec_context is not None else ""
 
 
 def _words(error: av.FFmpegError) -> str:

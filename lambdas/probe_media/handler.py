@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lambdas.common import aws, objects
-from lambdas.common.costs import estimate, prices
+from lambdas.common.billing import estimate
 from lambdas.common.environment import settings
 from lambdas.common.errors import AwsUnavailableError, InvalidMediaError, JobMissingError, VideoMissingError
 from lambdas.common.events import JobEvent
@@ -35,6 +35,7 @@ class Settings:
     results_bucket: str
     max_duration_s: int
     window_s: int
+    job_retention_days: int
     prices: str
 
 
@@ -104,10 +105,12 @@ def _answer(
     }
     reads_lips = bool(found.video_codec) and job.options.lips != "none"
     reads_sound = bool(found.audio_codec) and job.options.sound != "none"
+    sound = job.options.sound if reads_sound else "none"
+    faces = job.options.faces if found.video_codec else "none"
     plan = {"media": media, "windows": listed, "reads_lips": reads_lips, "reads_sound": reads_sound}
     objects.write_json(chosen.results_bucket, job.work_key("plan.json"), plan)
     objects.write_json(chosen.results_bucket, job.work_key("windows.json"), listed)
-    reads = reads_lips + (reads_sound and job.options.sound == "server")
+    reads = reads_lips + (sound == "server")
     table.advance(
         job.job_id,
         job.attempt,
@@ -116,15 +119,24 @@ def _answer(
             "media": {**media, "rotation_degrees": found.rotation_degrees, "container": found.container},
             "progress": {"windows": len(windows) * reads, "to_read_s": round(found.duration_s * reads, 1)},
             "windows": {},
-            "estimate": estimate(found.duration_s, job.options, prices(chosen.prices)),
+            "estimate": estimate(
+                job,
+                found.duration_s,
+                reads_lips=reads_lips,
+                sound=sound,
+                faces=faces,
+                window_s=chosen.window_s,
+                kept_days=chosen.job_retention_days,
+                prices=chosen.prices,
+            ),
         },
     )
     count("VideoSeconds", found.duration_s)
     is_short = len(windows) <= MAX_INLINE_WINDOWS
     return {
         "duration_s": found.duration_s,
-        "sound": job.options.sound if reads_sound else "none",
-        "faces": job.options.faces if found.video_codec else "none",
+        "sound": sound,
+        "faces": faces,
         "lips": job.options.lips if reads_lips else "none",
         "is_short": is_short,
         "windows": listed if is_short else [],

@@ -33,6 +33,8 @@ def handler(request: Request) -> Response:
     job = job_of(request, table)
     if job["state"] != jobs.FAILED:
         raise conflict(f"the job is {job['state']}: only a failed one can run again")
+    if "version_id" not in job:
+        raise conflict("the job's video never arrived: send it anew")
     attempt = int(job["attempt"]) + 1
     if attempt > MAX_ATTEMPTS:
         raise conflict(f"the job has failed {MAX_ATTEMPTS} times: send the video anew")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -10,7 +11,7 @@ from typing import Any
 from lambdas.common import jobs, objects
 from lambdas.common.corrections import CorrectionError, corrected, corrections_of
 from lambdas.common.environment import settings
-from lambdas.common.http import Request, Response, bad_request, conflict, owner_of, route
+from lambdas.common.http import Request, Response, bad_request, conflict, is_too_large, owner_of, route
 from lambdas.common.jobs import JobTable
 from lambdas.common.observation import count
 from lambdas.common.ownership import job_of
@@ -58,7 +59,9 @@ def handler(request: Request) -> Response:
     if not table.change(job["job_id"], values, only_in=(jobs.DONE,), expecting={"result_version": base}):
         raise conflict("somebody else saved a version meanwhile: load it and correct that one")
     count("Corrections")
-    return Response(HTTPStatus.OK, {"version": base + 1, "result": result})
+    answer = json.dumps({"version": base + 1, "result": result}, ensure_ascii=False)
+    # What is too large to be answered is fetched like any version.
+    return Response(HTTPStatus.OK, {"version": base + 1} if is_too_large(answer) else answer)
 
 
 def _folder(job: dict[str, Any], version: int) -> str:

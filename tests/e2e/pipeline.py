@@ -173,6 +173,14 @@ class Pipeline:
         """Order faults; without any, forget those that are left."""
         requests.post(f"{self.api_url}/_local/faults", json=list(faults), timeout=10)
 
+    def configure(self, function: str, **variables: str) -> None:
+        """Give a function other variables than the stack did."""
+        client, name = self.stack.client("lambda"), f"{self.stack.name}-{function}"
+        before = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+        client.update_function_configuration(
+            FunctionName=name, Environment={"Variables": {**before, **variables}}
+        )
+
     def invocations(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = requests.get(f"{self.api_url}/_local/logs", timeout=10).json()
         return found
@@ -207,14 +215,20 @@ class Pipeline:
 
 @contextlib.contextmanager
 def running_pipeline(
-    folder: Path, server: GpuServer, keys: Certificates, *, time_scale: float = 1.0, **settings: Any
+    folder: Path,
+    server: GpuServer,
+    keys: Certificates,
+    *,
+    time_scale: float = 1.0,
+    server_port: int = 0,
+    **settings: Any,
 ) -> Iterator[Pipeline]:
-    """A local AWS with the pipeline on it."""
+    """A local AWS with the pipeline on it; ``server_port``: where the functions find the server, if not at its own."""
     with local_aws(time_scale) as addresses:
         stack = made(
             addresses["endpoint_url"],
             Server(
-                f"127.0.0.1:{server.port}",
+                f"127.0.0.1:{server_port or server.port}",
                 SERVER_NAME,
                 keys.ca.read_text(),
                 keys.client.read_text(),

@@ -1,121 +1,307 @@
-"""``gorggle local``: the whole product with one command, used through its page's address."""
+"""``gorggle local``: the whole product with one command, used as people use it, and killed in the middle."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from tests.e2e.hostile import hostile_files
+from tests.fusion.readers import read_webvtt
+from tests.web.conftest import ACTION_LIMIT_MS, wait_until, watched
+
 pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo.mp4"
+TRUTH = json.loads(DEMO.with_suffix(".json").read_text())
+PATIENCE_S = 300.0
+STATE = "document.querySelector('.steps [role=progressbar]')?.ariaValueNow"
+
+
+class Local:
+    """The product in a folder, started and ended at will."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+
+    def start(self) -> None:
+        self.process = started(self.folder)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        self.url = json.loads(line)["listening"].rstrip("/")
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=120)
+        return self.process.returncode
+
+    def kill(self) -> None:
+        """End everything at once, as a crash of the machine would."""
+        assert self.process is not None
+        pids = [self.process.pid, *map(int, children(self.process.pid))]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
+
+    def kill_server(self) -> None:
+        assert self.process is not None
+        (pid,) = (
+            pid for pid, command in children(self.process.pid).items() if b"inference_server" in command
+        )
+        os.kill(int(pid), signal.SIGKILL)
+
+    def upload(self, name: str = "demo.mp4") -> str:
+        body = {"name": name, "content_type": "video/mp4", "size_bytes": DEMO.stat().st_size}
+        made = requests.post(f"{self.url}/api/uploads", json=body, timeout=60).json()
+        with DEMO.open("rb") as file:
+            form = made["upload"]
+            sent = requests.post(form["url"], data=form["fields"], files={"file": file}, timeout=60)
+        assert sent.status_code in (200, 201, 204)
+        return str(made["job_id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = requests.get(f"{self.url}/api/jobs/{job_id}", timeout=60).json()
+        return found
+
+    def read(self) -> str:
+        """A job that is done already; empty where there is none."""
+        jobs = requests.get(f"{self.url}/api/jobs", timeout=60).json()["jobs"]
+        return next((str(job["job_id"]) for job in jobs if job["state"] == "done"), "")
+
+    def until(self, job_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The job, once something is true of it."""
+        end = time.monotonic() + PATIENCE_S
+        while not holds(job := self.job(job_id)):
+            assert time.monotonic() < end, f"it never came to be: {job}"
+            time.sleep(0.2)
+        return job
+
+    def result(self, job_id: str) -> dict[str, Any]:
+        address = f"{self.url}/api/jobs/{job_id}/result?inline=true"
+        found: dict[str, Any] = requests.get(address, timeout=60).json()
+        return found
+
+
+def children(parent: int) -> dict[str, bytes]:
+    """The processes that a process has started: their command lines."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            # The name, in brackets, may hold anything.
+            is_child = (
+                folder.name.isdecimal()
+                and int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent
+            )
+            if is_child:
+                found[folder.name] = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+    return found
 
 
 def started(folder: Path, listen: str = "127.0.0.1:0") -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "gorggle",
-        "local",
-        "--announce",
-        "--listen",
-        listen,
-        "--folder",
-        str(folder),
-    ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    command = [sys.executable, "-m", "gorggle", "local", "--announce", "--listen", listen]
+    return subprocess.Popen(
+        [*command, "--folder", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
 
 
-def ended(process: subprocess.Popen[str]) -> int:
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
-    return process.returncode
+def ended(job: dict[str, Any]) -> bool:
+    return job["state"] in ("done", "failed")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("local")
+def is_being_read(job: dict[str, Any]) -> bool:
+    assert not ended(job), job
+    return job.get("stage") == "reading"
 
 
 @pytest.fixture(scope="module")
-def url(folder: Path) -> Iterator[str]:
-    process = started(folder)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, process.communicate()[1]
-    yield json.loads(line)["listening"].rstrip("/")
-    assert ended(process) == 0
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    running = Local(tmp_path_factory.mktemp("local"))
+    running.start()
+    yield running
+    assert running.stop() == 0
 
 
-def test_a_video_is_uploaded_read_corrected_and_exported(url: str) -> None:
-    body = {"name": "demo.mp4", "content_type": "video/mp4", "size_bytes": DEMO.stat().st_size}
-    made = requests.post(f"{url}/api/uploads", json=body, timeout=60).json()
-    with DEMO.open("rb") as file:
-        sent = requests.post(
-            made["upload"]["url"], data=made["upload"]["fields"], files={"file": file}, timeout=60
-        )
-    assert sent.status_code in (200, 201, 204)
-    job = finished(url, made["job_id"])
-    assert job["state"] == "done", job
-    address = f"{url}/api/jobs/{made['job_id']}/result"
-    result = requests.get(f"{address}?inline=true", timeout=60).json()
-    truth = json.loads(DEMO.with_suffix(".json").read_text())
-    assert result["segments"][0]["text"] == truth["sentences"][0]["text"]
-    first = result["segments"][0]
-    change = {
-        "base_version": job["result_version"],
-        "segments": [{"id": first["id"], "text": "pin " + first["text"][4:]}],
+def test_a_video_is_read_on_the_page_though_the_server_is_killed(local: Local, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 1360, "height": 850}, locale="en-GB")
+    visit = watched(context.new_page())
+    page = visit.page
+    page.goto(local.url)
+    page.set_input_files("[data-testid=files]", str(DEMO))
+    page.click("a.name:text-is('demo.mp4')", timeout=4 * ACTION_LIMIT_MS)
+    job_id = page.url.rpartition("/")[2]
+    local.until(job_id, is_being_read)
+    local.kill_server()
+    percents = [0]
+    while (percent := page.evaluate(STATE)) is not None:
+        percents.append(int(percent))
+        assert page.locator("[role=alert]").count() == 0
+        page.wait_for_timeout(200)
+    assert percents == sorted(percents)
+    page.wait_for_selector("button.word", timeout=PATIENCE_S * 1000)
+    said = [word["text"] for sentence in TRUTH["sentences"] for word in sentence["words"]]
+    assert page.locator("button.word").all_inner_texts() == said
+    for sentence in TRUTH["sentences"]:
+        middle_s = (sentence["words"][0]["start_s"] + sentence["words"][-1]["end_s"]) / 2
+        page.evaluate(f"document.querySelector('video').currentTime = {middle_s}")
+        wait_until(page, "!document.querySelector('video').seeking")
+        caption = page.locator("[data-testid=caption]").inner_text()
+        assert caption.split()[:4] == sentence["text"].split()[:4]
+    page.dblclick("button.word >> nth=0")
+    page.keyboard.type("pin")
+    page.keyboard.press("Enter")
+    wait_until(page, "document.querySelector('.save').dataset.state === 'saved'")
+    page.reload()
+    page.wait_for_selector("button.word")
+    assert page.locator("button.word").first.inner_text() == "pin"
+    # By now the page holds no video of its own: it plays from where the pipeline keeps it.
+    wait_until(page, "document.querySelector('video')?.readyState >= 2")
+    assert "X-Amz-Signature=" in page.evaluate("document.querySelector('video').src")
+    page.click("summary.button")
+    with page.expect_download() as download:
+        page.click(".menu button:has-text('WebVTT')")
+    cues = read_webvtt(Path(download.value.path()).read_text())
+    assert cues[0].lines[0].startswith("pin blue")
+    assert cues[0].start_ms == pytest.approx(1000, abs=200)
+    context.close()
+    assert visit.faults == []
+
+
+def test_hostile_uploads_fail_with_a_reason_and_do_nothing_else(
+    local: Local, browser: Any, tmp_path: Path
+) -> None:
+    says = hostile_files(tmp_path)
+    renamed = "<img src=x onerror=alert(1)>.mp4"
+    (tmp_path / "zip-bomb.mp4").rename(tmp_path / renamed)
+    context = browser.new_context(locale="en-GB")
+    visit = watched(context.new_page())
+    page = visit.page
+    page.goto(local.url)
+    page.set_input_files("[data-testid=files]", [str(path) for path in tmp_path.iterdir()])
+    rows = ".row:has(.state.failed)"
+    page.wait_for_selector(f"{rows} >> nth={len(says) - 1}", timeout=PATIENCE_S * 1000)
+    shown = {
+        row.locator("a.name").inner_text(): row.locator(".problem").inner_text()
+        for row in page.locator(rows).all()
     }
-    assert requests.put(address, json=change, timeout=60).status_code == 200
-    vtt = requests.get(f"{address}?format=vtt&inline=true", timeout=60).text
-    assert vtt.startswith("WEBVTT")
-    assert "pin blue" in vtt
+    for name, text in says.items():
+        # The store's names are plain; what was called worse has lost it on the way.
+        known = "img-src-x-onerror-alert-1-.mp4" if name == "zip-bomb.mp4" else name
+        assert text in shown[known], shown
+    assert page.locator("main img, main script").count() == 0
+    claim = {"name": "../../etc/passwd", "content_type": "video/mp4", "size_bytes": 10**10}
+    refused = requests.post(f"{local.url}/api/uploads", json=claim, timeout=60)
+    assert refused.status_code == 400
+    assert "expected a whole number from 1 to 5368709120" in refused.json()["detail"]
+    assert requests.get(f"{local.url}/api/health", timeout=60).json()["status"] == "ok"
+    context.close()
+    assert visit.faults == []
 
 
-def finished(url: str, job_id: str) -> dict[str, Any]:
-    end = time.monotonic() + 400
-    while time.monotonic() < end:
-        job: dict[str, Any] = requests.get(f"{url}/api/jobs/{job_id}", timeout=60).json()
-        if job["state"] in ("done", "failed"):
-            return job
-        time.sleep(1)
-    raise AssertionError(f"the job did not end: {job}")
+def test_nothing_is_lost_when_everything_is_killed(local: Local) -> None:
+    done = local.read() or local.upload("before.mp4")
+    job = local.until(done, ended)
+    assert job["state"] == "done", job
+    before = job["result_version"]
+    segment = local.result(done)["segments"][0]
+    text = "pin " + segment["text"][4:]
+    change = {"base_version": before, "segments": [{"id": segment["id"], "text": text}]}
+    saved = requests.put(f"{local.url}/api/jobs/{done}/result", json=change, timeout=60)
+    assert saved.status_code == 200, saved.text
+    cut_off = local.upload("cut-off.mp4")
+    asked = requests.post(
+        f"{local.url}/api/uploads", json={"name": "never.mp4", "content_type": "video/mp4"}, timeout=60
+    ).json()
+    local.until(cut_off, is_being_read)
+    # What is kept is at most a second behind.
+    time.sleep(2)
+    local.kill()
+    local.start()
+    kept = local.job(done)
+    assert (kept["state"], kept["result_version"]) == ("done", before + 1)
+    assert local.result(done)["segments"][0]["text"].startswith("pin blue")
+    never = local.job(asked["job_id"])
+    assert never["state"] == "failed"
+    assert "upload it again" in never["failure"]["reason"]
+    again = requests.post(f"{local.url}/api/jobs/{asked['job_id']}/retry", timeout=60)
+    assert again.status_code == 409
+    resumed = local.until(cut_off, ended)
+    assert (resumed["state"], resumed["attempt"]) == ("done", 2)
+    assert [each["text"] for each in local.result(cut_off)["segments"]] == [
+        sentence["text"] for sentence in TRUTH["sentences"]
+    ]
 
 
-def test_the_page_knows_where_everything_is(url: str) -> None:
-    page = requests.get(url, timeout=60)
+def test_the_api_is_described_where_people_look_for_it(local: Local, browser: Any) -> None:
+    described = requests.get(f"{local.url}/openapi.json", timeout=60)
+    assert described.url == f"{local.url}/api/openapi.json"
+    assert described.json()["openapi"].startswith("3.1")
+    context = browser.new_context(color_scheme="dark")
+    visit = watched(context.new_page())
+    visit.page.goto(f"{local.url}/docs")
+    assert visit.page.locator("section.one").count() > 10
+    visit.page.click("text=Fetch a result.")
+    assert visit.page.url.endswith("/api/docs#getResult")
+    context.close()
+    assert visit.faults == []
+    unknown = requests.get(f"{local.url}/api/nothing", timeout=60)
+    assert (unknown.status_code, unknown.headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_the_page_knows_where_everything_is(local: Local) -> None:
+    page = requests.get(local.url, timeout=60)
     assert "script-src 'self'" in page.headers["content-security-policy"]
-    config = requests.get(f"{url}/config.json", timeout=60).json()
+    config = requests.get(f"{local.url}/config.json", timeout=60).json()
     assert config["api"] == "/api"
     assert config["auth"] == "none"
-    assert requests.get(f"{url}/api/jobs", timeout=60).status_code == 200
+    assert requests.get(f"{local.url}/api/jobs", timeout=60).status_code == 200
 
 
-def test_pages_of_others_are_kept_away(url: str) -> None:
+def test_pages_of_others_are_kept_away(local: Local) -> None:
     for headers in ({"origin": "https://evil.example.org"}, {"host": "evil.example.org"}):
-        assert requests.get(f"{url}/api/jobs", headers=headers, timeout=60).status_code in (403, 421)
+        assert requests.get(f"{local.url}/api/jobs", headers=headers, timeout=60).status_code in (403, 421)
 
 
-def test_each_service_has_a_log_and_keys_are_private(url: str, folder: Path) -> None:
-    assert {path.name for path in (folder / "logs").iterdir()} == {
-        "inference-server.log",
-        "pipeline.log",
-        "gateway.log",
-    }
+def test_each_service_has_a_log_and_nobody_else_sees_keys_and_data(local: Local) -> None:
+    folder = local.folder
+    logs = {path.name for path in (folder / "logs").iterdir()}
+    assert logs == {"inference-server.log", "pipeline.log", "gateway.log"}
     assert {oct(path.stat().st_mode & 0o777) for path in (folder / "keys").iterdir()} == {"0o600"}
+    assert oct((folder / "data").stat().st_mode & 0o777) == "0o700"
 
 
-def test_a_port_that_is_taken_is_said_and_nothing_is_left_behind(url: str, tmp_path: Path) -> None:
-    process = started(tmp_path, url.removeprefix("http://"))
-    _, said = process.communicate(timeout=300)
+@pytest.mark.parametrize("listen", ["taken", "127.0.0.1:99999", "nowhere", "192.0.2.1:80"])
+def test_an_address_that_cannot_be_had_is_said_at_once(local: Local, tmp_path: Path, listen: str) -> None:
+    process = started(tmp_path / "data", local.url.removeprefix("http://") if listen == "taken" else listen)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "gateway ended" in said
-    assert "in use" in said
+    assert ("name another address with --listen" in said) or ("expected HOST:PORT" in said)
+    assert not (tmp_path / "data").exists(), "nothing was begun"
+
+
+def test_a_folder_is_not_taken_from_the_one_that_uses_it(local: Local) -> None:
+    keys = {path: path.read_bytes() for path in (local.folder / "keys").iterdir()}
+    process = started(local.folder)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "is in use: end the other Gorggle first" in said
+    assert {path: path.read_bytes() for path in (local.folder / "keys").iterdir()} == keys

@@ -9,8 +9,9 @@ import jsonschema
 import pytest
 import requests
 
+from lambdas.common.http import ADDRESS_TYPE
 from lambdas.fusion.result import result_schema
-from tests.e2e.pipeline import EXAMPLES, Pipeline, spoken, words
+from tests.e2e.pipeline import DEMO, EXAMPLES, Pipeline, spoken, words
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -109,6 +110,33 @@ def test_a_result_comes_in_every_form(
     assert answer.text.startswith(beginning)
     inline = pipeline.call("GET", f"/jobs/{job_id}/result?format={form}&inline=true")
     assert inline.text == answer.text
+
+
+def test_the_video_plays_from_its_address_in_ranges(pipeline: Pipeline, job_id: str) -> None:
+    answer = pipeline.call("GET", f"/jobs/{job_id}/video")
+    assert answer.status_code == 200, answer.text
+    part = requests.get(answer.json()["url"], headers={"range": "bytes=100-199"}, timeout=30)
+    assert part.status_code == 206
+    assert part.content == DEMO.read_bytes()[100:200]
+    assert part.headers["content-type"] == "video/mp4"
+    assert part.headers["content-range"] == f"bytes 100-199/{DEMO.stat().st_size}"
+
+
+def test_a_result_that_is_more_than_a_function_can_answer_comes_as_its_address(
+    pipeline: Pipeline, job_id: str
+) -> None:
+    """Beyond its limit Lambda fails the call, as on AWS."""
+    s3, key = pipeline.stack.client("s3"), f"jobs/{job_id}/results/1-1/result.json"
+    bucket, whole = pipeline.stack["bucket:results"], json.dumps({"words": ['"'] * 1_500_000}).encode()
+    before = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert len(whole) > 4 * 2**20
+    s3.put_object(Bucket=bucket, Key=key, Body=whole)
+    try:
+        answer = pipeline.call("GET", f"/jobs/{job_id}/result?inline=true&version=1")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, ADDRESS_TYPE)
+        assert requests.get(answer.json()["url"], timeout=30).content == whole
+    finally:
+        s3.put_object(Bucket=bucket, Key=key, Body=before, ContentType="application/json")
 
 
 def test_a_correction_is_a_new_version_and_the_old_one_stays(pipeline: Pipeline, job_id: str) -> None:

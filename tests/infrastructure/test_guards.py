@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from gorggle import costs
 
 # Each stack takes seconds to build, and minutes on a busy machine.
 pytestmark = pytest.mark.timeout(1200)
@@ -293,7 +295,7 @@ def test_the_guides_alarms_are_all_there(built: Any) -> None:
     names = {each.inputs["name"].removeprefix("gorggle-test-") for each in built("default").of("MetricAlarm")}
     assert names >= {
         "throttles", "ExecutionsFailed", "ExecutionsTimedOut", "dead-upload_failures", "dead-event_failures",
-        "uploads-wait", "api-5xx", "api-latency", "no-healthy-host", "GpuUtilization", "GpuMemoryUtilization",
+        "untold-ends", "uploads-wait", "api-5xx", "api-latency", "no-healthy-host", "GpuUtilization", "GpuMemoryUtilization",
         "OutOfMemory", "ServerErrors", "CpuUtilization", "MemoryUtilization", "DiskUtilization",
     }  # fmt: skip
 
@@ -335,7 +337,7 @@ def test_every_route_but_the_open_ones_asks_who_calls(any_stack: Any) -> None:
         if "routeKey" in each.inputs
     }
     unguarded = {route for route, kind in routes.items() if kind == "NONE"}
-    assert unguarded == {"GET /health", "GET /openapi.json"}
+    assert unguarded == {"GET /health", "GET /openapi.json", "GET /docs", "$default"}
     assert len(routes) >= 9
     (stage,) = any_stack.of("Stage")
     assert stage.inputs["defaultRouteSettings"]["throttlingBurstLimit"] == 40
@@ -355,10 +357,112 @@ def test_the_site_is_read_through_cloudfront_alone(built: Any) -> None:
     assert distribution.inputs["defaultCacheBehavior"]["viewerProtocolPolicy"] == "redirect-to-https"
     (headers,) = stack.of("ResponseHeadersPolicy")
     policy = headers.inputs["securityHeadersConfig"]["contentSecurityPolicy"]["contentSecurityPolicy"]
-    assert "default-src 'self'" in policy
+    assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
     site = next(each for each in stack.of("BucketPolicy") if "website" in each.inputs["bucket"])
     reader = statements(site.inputs["policy"])[1]
     assert reader["Condition"] == {"StringEquals": {"AWS:SourceArn": distribution.outputs["arn"]}}
     assert reader["Action"] == "s3:GetObject"
+
+
+def test_buckets_answer_pages_of_the_site_and_no_others(built: Any) -> None:
+    stack = built("default")
+    found = {}
+    for each in stack.of("BucketCorsConfiguration"):
+        role = next(role for role in ("uploads", "results") if role in each.inputs["bucket"])
+        for rule in each.inputs["corsRules"]:
+            assert rule["allowedOrigins"] == ["https://website-distribution-domainName"]
+            found[role, rule["id"]] = set(rule["allowedMethods"])
+    assert found == {
+        ("uploads", "send"): {"POST"},
+        ("uploads", "read"): {"GET", "HEAD"},
+        ("results", "read"): {"GET", "HEAD"},
+    }
+    assert not built("nat").of("BucketCorsConfiguration"), "without a site no page calls"
+
+
+def test_whoever_gives_a_video_s_address_may_read_videos_and_nothing_else_of_s3(built: Any) -> None:
+    stack = built("default")
+    uploads = {
+        each.outputs["arn"] for each in stack.of("Bucket") if "uploads" in str(each.inputs.get("bucket"))
+    }
+    (policy,) = (each for each in stack.of("RolePolicy") if "get_video" in each.name)
+    (statement,) = (
+        each for each in statements(policy.inputs["policy"]) if "s3:" in json.dumps(each["Action"])
+    )
+    assert set(statement["Action"]) == {"s3:GetObject", "s3:GetObjectVersion"}
+    assert {
+        *([statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"])
+    } == {f"{arn}/uploads/*" for arn in uploads}
+
+
+def test_a_new_page_is_seen_at_once_and_its_parts_are_kept(built: Any) -> None:
+    stack = built("default")
+    objects = {
+        each.inputs["key"]: each.inputs
+        for each in stack.of("BucketObjectv2")
+        if "website" in each.inputs["bucket"]
+    }
+    assert {"index.html", "config.json"} <= set(objects)
+    for key, found in objects.items():
+        expected = "immutable" if key.startswith("assets/") else "no-cache"
+        assert expected in found["cacheControl"], key
+    assert objects["index.html"]["contentType"] == "text/html; charset=utf-8"
+    known = json.loads(objects["config.json"]["content"])
+    assert known["auth"] == "token"
+    assert known["max_upload_bytes"] == 5 * 2**30
+    assert known["api"].startswith("https://") or known["api"]
+
+
+def test_what_functions_measure_is_kept_apart_by_stack_and_watched_by_its_names(built: Any) -> None:
+    stack = built("default")
+    names = {
+        each.inputs["environment"]["variables"].get("POWERTOOLS_METRICS_NAMESPACE")
+        for each in stack.of("Function")
+    }
+    assert names - {None} == {"Gorggle/test"}
+    (untold,) = (each for each in stack.of("MetricAlarm") if each.inputs["name"].endswith("untold-ends"))
+    assert (untold.inputs["namespace"], untold.inputs["metricName"]) == ("Gorggle/test", "UntoldEnds")
+    assert untold.inputs["dimensions"] == {"service": "gorggle"}
+    counted = "".join(
+        path.read_text() for path in (Path(__file__).resolve().parents[2] / "lambdas").rglob("*.py")
+    )
+    (dashboard,) = stack.of("Dashboard")
+    shown = [
+        metric[1]
+        for widget in json.loads(dashboard.inputs["dashboardBody"])["widgets"]
+        for metric in widget["properties"].get("metrics", ())
+        if metric[2:] == ["service", "gorggle"]
+    ]
+    assert len(shown) == 7
+    for name in shown:
+        assert f'"{name}"' in counted or name in ("LostLips", "LostSound", "LostFaces"), name
+
+
+def test_the_cost_model_counts_what_the_stack_has(built: Any) -> None:
+    stack, model = built("default"), costs.Stack()
+    looked_at = 0
+    for alarm in stack.of("MetricAlarm"):
+        queries = alarm.inputs.get("metricQueries")
+        looked_at += sum("metric" in each for each in queries) if queries else 1
+    # Half a dollar: a function more or less is no new price.
+    assert model.alarm_metrics == pytest.approx(looked_at, abs=5)
+    interfaces = [each for each in stack.of("VpcEndpoint") if each.inputs["vpcEndpointType"] == "Interface"]
+    assert model.endpoints * model.endpoint_zones == len(interfaces)
+    assert model.secrets == len(stack.of("Secret"))
+
+
+def test_people_of_the_user_pool_are_sent_to_its_pages_and_back(built: Any) -> None:
+    stack = built("cognito")
+    (config,) = (each for each in stack.of("BucketObjectv2") if each.inputs["key"] == "config.json")
+    known = json.loads(config.inputs["content"])
+    (domain,) = stack.of("UserPoolDomain")
+    assert known["sign_in"] == f"https://{domain.inputs['domain']}.auth.us-east-1.amazoncognito.com"
+    assert known["client_id"]
+    (headers,) = stack.of("ResponseHeadersPolicy")
+    policy = headers.inputs["securityHeadersConfig"]["contentSecurityPolicy"]["contentSecurityPolicy"]
+    assert f" {known['sign_in']};" in policy
+    (client,) = stack.of("UserPoolClient")
+    assert client.inputs["callbackUrls"] == ["https://website-distribution-domainName/"]
+    assert "amazoncognito" not in str(built("default").of("ResponseHeadersPolicy")[0].inputs)

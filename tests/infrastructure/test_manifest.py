@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 from gorggle import costs
+from gorggle.prices import Prices, PricesError, prices_of
 
 from infrastructure import estimates, manifest
 from infrastructure.naming import Names
 from infrastructure.pipeline import rendered
 from infrastructure.references import References
 from infrastructure.settings import StackSettings
-from lambdas.common.costs import Prices, prices
+from lambdas.common import billing
+from lambdas.common.events import JobEvent
+from lambdas.common.options import JobOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTION = """
@@ -106,21 +109,63 @@ def test_a_definition_keeps_the_types_of_what_is_put_in() -> None:
         rendered("${Missing}", {})
 
 
-def test_both_cost_models_have_the_same_prices() -> None:
-    """The functions estimate with the prices of the stack that they are in."""
-    theirs, ours = Prices(), costs.Prices()
-    for name in (
-        "transcribe_per_min",
-        "rekognition_per_min",
-        "lambda_per_gb_s",
-        "gpu_s_per_video_s",
-        "lambda_gb_s_per_video_s",
-    ):
-        assert getattr(theirs, name) == getattr(ours, name), name
-    told = prices(estimates.prices(StackSettings(gpu_instance_types=("g5.xlarge",))))
+def test_functions_count_with_the_prices_of_their_stack() -> None:
+    told = prices_of(estimates.prices(StackSettings(gpu_instance_types=("g5.xlarge",))))
     assert told.gpu_per_h == pytest.approx(1.006 + 100 * 0.08 / 730, abs=1e-3)
-    given = json.dumps({"gpu_per_h": 2})
-    assert estimates.prices(StackSettings(prices=given)) == given
+    own = StackSettings(prices=json.dumps({"gpu_per_h": 2, "transcribe_per_min": 0.5}))
+    given = prices_of(estimates.prices(own))
+    assert (given.gpu_per_h, given.transcribe_per_min) == (2, 0.5)
+    assert given.rekognition_per_min == Prices().rekognition_per_min
+    assert (
+        estimates.outputs(own)["videoUsdPerHour"] > estimates.outputs(StackSettings())["videoUsdPerHour"] + 28
+    )
+
+
+def test_prices_that_cannot_be_are_refused_before_anything_is_built() -> None:
+    with pytest.raises(PricesError, match="transcribe"):
+        estimates.prices(StackSettings(prices='{"transcribe": 1}'))
+
+
+def test_a_job_s_estimate_is_the_stack_s_own_model() -> None:
+    """What a job shows and what the stack's outputs and `gorggle cost` say are one sum."""
+    settings = StackSettings()
+    shape, unit = estimates.cost_stack(settings), prices_of(estimates.prices(settings))
+    hour = costs.video_hours(1.0, shape, unit)
+    job = JobEvent("0" * 32, 1, "b", "k", "v", int(shape.video_gib_per_h * 2**30), "demo.mp4", JobOptions())
+    found = billing.estimate(
+        job,
+        3600.0,
+        reads_lips=True,
+        sound="transcribe",
+        faces="rekognition",
+        window_s=shape.window_s,
+        kept_days=shape.retention_days,
+        prices=estimates.prices(settings),
+    )
+    waking = hour.parts["gpu_waiting"]
+    assert found["total"] == pytest.approx(hour.total - waking, abs=1e-3)
+    for name, usd in hour.parts.items():
+        if name != "gpu_waiting":
+            assert found[name] == pytest.approx(usd, abs=1e-4), name
+    assert set(found) - {"currency", "total"} == set(hour.parts) - {"gpu_waiting"}
+
+
+def test_what_was_measured_is_counted_like_what_was_planned() -> None:
+    job = JobEvent("0" * 32, 1, "b", "k", "v", 2**30, "demo.mp4", JobOptions())
+    measured = {"windows": 10, "transcribed_s": 600.0, "searched_s": 600.0, "gpu_s": 150.0}
+    after = billing.actual(job, measured, kept_days=30, prices="")
+    before = billing.estimate(
+        job,
+        600.0,
+        reads_lips=True,
+        sound="transcribe",
+        faces="rekognition",
+        window_s=60.0,
+        kept_days=30,
+        prices="",
+    )
+    same = {"currency", "transcribe", "rekognition", "gpu", "step_functions", "s3"}
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
 
 
 def test_buckets_names_are_as_long_as_s3_takes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 import tomllib
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from infrastructure import manifest
+from infrastructure.packaging import __main__ as command
 from infrastructure.packaging import archive, building, elf, locking, wheels
 from infrastructure.packaging.archive import Entry
 from infrastructure.packaging.packages import Package
@@ -48,7 +50,7 @@ def test_a_layer_is_the_same_bytes_each_time(name: str, tmp_path: Path) -> None:
 
 
 def test_code_is_the_same_bytes_each_time_and_holds_what_it_is_named_for(tmp_path: Path) -> None:
-    for kind, entries in building._code(ROOT):
+    for kind, entries in building.code_entries(ROOT):
         listed = list(entries)
         made = [
             archive.write(tmp_path / f"{index}.zip", reversed(listed) if index else listed)
@@ -75,7 +77,7 @@ def test_layers_load_on_lambda_and_leave_room() -> None:
     layers = {name: building.layer(name, X86, KEPT) for name in locking.LAYERS}
     code = {
         name: archive.write(KEPT / f"code-{name}.zip", list(entries))
-        for name, entries in building._code(ROOT)
+        for name, entries in building.code_entries(ROOT)
     }
     functions = manifest.read(ROOT / "lambdas/functions.toml")
     building.check_sizes(functions, code, layers)
@@ -123,6 +125,43 @@ def test_pip_is_told_every_tag_that_runs_there() -> None:
     assert tags[0] == "manylinux_2_34_aarch64"
     assert "manylinux_2_28_aarch64" in tags
     assert tags[-1] == "manylinux2014_aarch64"
+
+
+def test_layers_for_the_other_processor_are_planned_from_the_same_locks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`make layers` builds them; this looks at what it would ask for."""
+    command.main(["--plan", "--architecture", "arm64"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(locking.LAYERS) * 2, "for each Python"
+    for line in lines:
+        words = line.split()
+        assert {"--only-binary=:all:", "--require-hashes", "--no-deps"} <= set(words)
+        platforms = [word for word in words if word.startswith("--platform=")]
+        assert {"--platform=manylinux_2_34_aarch64", "--platform=manylinux2014_aarch64"} <= set(platforms)
+        assert all(platform.endswith("aarch64") for platform in platforms)
+        lock = Path(words[-1]).read_text()
+        for name in wheels.locked_versions(lock):
+            entry = next(
+                each for each in re.split(r"\n(?=\S)", lock) if wheels.normal(each).startswith(f"{name}==")
+            )
+            assert "--hash=sha256:" in entry, name
+
+
+def test_compiled_packages_are_locked_for_both_processors() -> None:
+    """One hash for each processor and Python, but for what has one wheel for all."""
+    lock = (locking.LOCKS / "media.lock").read_text()
+    for name in ("av", "numpy", "grpcio"):
+        entry = next(each for each in re.split(r"\n(?=\S)", lock) if each.startswith(f"{name}=="))
+        assert entry.count("--hash=") >= 2, entry
+
+
+def test_a_layer_is_looked_into(tmp_path: Path) -> None:
+    made = archive.write(
+        tmp_path / "layer.zip",
+        [Entry("a.so", library()), Entry("b.so", library(needs=b"GLIBC_2.28")), Entry("c.py", b"")],
+    )
+    assert command.contents(made) == command.Contents(2, (2, 28))
 
 
 def test_a_wheel_s_scripts_tests_and_headers_stay_out(tmp_path: Path) -> None:

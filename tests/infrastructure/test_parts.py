@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from conftest import VARIANTS
+from gorggle_gateway import web_page
 
 from infrastructure import network
 from infrastructure.dashboard import dashboard_body
 from infrastructure.naming import Names
+from infrastructure.origins import content_policy, reading_rule, sending_rule
 from infrastructure.settings import StackSettings, option_name
-from infrastructure.website import content_policy, site_files
+from infrastructure.website import PAGE, site_files
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = Names("test", "123456789012", "us-east-1")
 
 
@@ -52,30 +56,59 @@ def test_a_region_without_the_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         network.gpu_zones(StackSettings(), opts=None)  # type: ignore[arg-type]
 
 
-def test_the_site_s_files_are_published_and_what_made_them_is_not(tmp_path: Path) -> None:
-    assert list(site_files(tmp_path)) == []
-    web = tmp_path / "clients" / "web"
-    for name in (
-        "index.html",
-        "src/app.js",
-        "node_modules/x/y.js",
-        ".cache/z.js",
-        "package.json",
-        "notes.md",
-    ):
-        (web / name).parent.mkdir(parents=True, exist_ok=True)
-        (web / name).write_text(name)
-    assert [key for _, key in site_files(tmp_path)] == ["index.html", "src/app.js"]
-    (web / "dist").mkdir()
-    (web / "dist" / "index.html").write_text("built")
-    assert [key for _, key in site_files(tmp_path)] == ["index.html"]
+def test_the_built_page_is_what_the_site_publishes() -> None:
+    published = {key: path for path, key in site_files(ROOT)}
+    assert "index.html" in published
+    linked = re.findall(r'(?:src|href)="\./([^"]+)"', published["index.html"].read_text())
+    assert linked
+    assert set(linked) <= set(published)
+    assert [key for key in published if key.startswith("assets/") and key.endswith(".js")]
+    assert published["index.html"].parent == web_page.FOLDER, "the folder that the gateway serves"
 
 
-def test_the_site_may_call_the_api_and_the_uploads_bucket_alone() -> None:
-    policy = dict(part.split(" ", 1) for part in content_policy("eu-west-1", "videos").split("; "))
-    assert "https://*.execute-api.eu-west-1.amazonaws.com" in policy["connect-src"]
-    assert "https://videos.s3.eu-west-1.amazonaws.com" in policy["connect-src"]
-    assert policy["default-src"] == "'self'"
+def test_a_page_that_is_not_built_or_holds_strange_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="make web"):
+        list(site_files(tmp_path))
+    page = tmp_path / PAGE
+    page.mkdir(parents=True)
+    (page / "index.html").write_text("page")
+    (page / "notes.md").write_text("strange")
+    with pytest.raises(ValueError, match=r"notes\.md is a \.md file"):
+        list(site_files(tmp_path))
+
+
+def policy_of(text: str) -> dict[str, str]:
+    return {name: value for name, _, value in (part.partition(" ") for part in text.split("; "))}
+
+
+def test_the_site_may_call_the_api_and_its_two_buckets_alone() -> None:
+    policy = policy_of(content_policy("eu-west-1", "videos", "results"))
+    api = "https://*.execute-api.eu-west-1.amazonaws.com"
+    videos = "https://videos.s3.eu-west-1.amazonaws.com https://videos.s3.amazonaws.com"
+    results = videos.replace("videos", "results")
+    assert policy["media-src"] == f"'self' blob: {videos}"
+    assert policy["connect-src"] == f"'self' {api} {videos} {results}"
+
+
+def test_the_site_s_policy_is_the_gateway_s_but_for_the_addresses() -> None:
+    """The same page is served by both: what it needs of one it needs of the other."""
+    site = policy_of(content_policy("eu-west-1", "videos", "results"))
+    gateway = policy_of(web_page.content_security_policy(()))
+    assert site.keys() == gateway.keys()
+    for name in site.keys() - {"media-src", "connect-src"}:
+        assert site[name] == gateway[name], name
+    for name in ("media-src", "connect-src"):
+        assert site[name].startswith(gateway[name])
+
+
+def test_pages_read_results_and_videos_and_send_videos_alone() -> None:
+    site = ["https://site.example.org"]
+    reading, sending = reading_rule(site), sending_rule(site)
+    assert reading["allowed_methods"] == ["GET", "HEAD"]
+    assert {"range", "if-range"} <= set(reading["allowed_headers"])
+    assert {"Content-Range", "Accept-Ranges", "Content-Length"} <= set(reading["expose_headers"])
+    assert sending["allowed_methods"] == ["POST"]
+    assert reading["allowed_origins"] == sending["allowed_origins"] == site
 
 
 def test_the_dashboard_has_no_graph_over_another_and_none_that_is_empty() -> None:

@@ -166,7 +166,7 @@ def done(cloud: Cloud) -> Cloud:
         "versions": [{"version": 1, "folder": "1-1"}],
         "sources": {},
         "is_degraded": False,
-        "measured": {"transcribed_s": 0.0, "searched_s": 0.0, "gpu_s": 0.0},
+        "measured": {"windows": 0, "transcribed_s": 0.0, "searched_s": 0.0, "gpu_s": 0.0},
     }
     cloud.call("finish_job", {**given, "result": ended})
     return cloud

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from gorggle.costs import gpu_per_hour
 
 from lambdas.common.jobs import FAILED, RUNNING, WAITING, JobTable
 from lambdas.common.numbers import loaded, stored
@@ -97,6 +98,7 @@ def test_a_wrong_page_is_refused(cloud: Cloud, query: dict[str, str]) -> None:
 
 def test_a_job_that_fails_says_why_and_tells_subscribers(cloud: Cloud) -> None:
     given = job_event(cloud)
+    table(cloud).advance(JOB_ID, 1, {"stage": "reading"})
     queue = cloud.client("sqs").create_queue(QueueName="mail")["QueueUrl"]
     cloud.client("sns").subscribe(
         TopicArn=cloud.stack["topic:jobs"], Protocol="sqs", Endpoint="arn:aws:sqs:us-east-1:123456789012:mail"
@@ -106,8 +108,19 @@ def test_a_job_that_fails_says_why_and_tells_subscribers(cloud: Cloud) -> None:
         assert answer["reason"] == "the video is broken"
     _, job = cloud.api("get_job", **path())
     assert job["failure"] == {"error": "InvalidMediaError", "reason": "the video is broken"}
+    assert (job["state"], job["stage"]) == ("failed", "reading"), "where it failed"
     mail = cloud.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
     assert len(mail) == 1
+
+
+def test_a_job_ends_though_its_subscribers_cannot_be_told_and_that_is_counted(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = job_event(cloud)
+    cloud.client("sns").delete_topic(TopicArn=cloud.stack["topic:jobs"])
+    cloud.call("fail_job", {**given, "error": BROKEN})
+    assert cloud.api("get_job", **path())[1]["state"] == "failed"
+    assert '"UntoldEnds"' in capsys.readouterr().out
 
 
 def test_what_was_not_raised_on_purpose_is_not_shown(cloud: Cloud) -> None:
@@ -123,7 +136,7 @@ def test_a_done_job_does_not_fail_later(cloud: Cloud) -> None:
         "versions": [{"version": 1, "folder": "1-1"}],
         "sources": {"lips": "used"},
         "is_degraded": False,
-        "measured": {"transcribed_s": 60.0, "searched_s": 0.0, "gpu_s": 36.0},
+        "measured": {"windows": 1, "transcribed_s": 60.0, "searched_s": 0.0, "gpu_s": 36.0},
     }
     for _ in range(2):
         cloud.call("finish_job", {**given, "result": result})
@@ -131,7 +144,8 @@ def test_a_done_job_does_not_fail_later(cloud: Cloud) -> None:
     _, job = cloud.api("get_job", **path())
     assert job["state"] == "done"
     assert job["cost"]["transcribe"] == pytest.approx(0.024)
-    assert job["cost"]["gpu"] == pytest.approx(0.0053, abs=1e-4)
+    assert job["cost"]["gpu"] == pytest.approx(36 / 3600 * gpu_per_hour(), abs=1e-4)
+    assert job["cost"]["step_functions"] == pytest.approx(43 * 0.000025, abs=1e-4)
 
 
 def test_a_failed_job_runs_again_with_another_name(cloud: Cloud) -> None:

@@ -93,7 +93,8 @@ def test_every_route_is_described_and_no_other() -> None:
     routes = {
         one["trigger"]["route"]: one["trigger"]["authorized"]
         for one in FUNCTIONS.values()
-        if one["trigger"]["kind"] == "route"
+        # What no route takes is in no document.
+        if one["trigger"]["kind"] == "route" and one["trigger"]["route"] != "$default"
     }
     assert described == set(routes)
     for route, authorized in routes.items():

@@ -484,7 +484,12 @@ def test_all_sources_become_one_result_in_every_form(cloud: Cloud, fusible: dict
     kept(cloud, "faces/0000.json", stand_ins.face_detection(TRUTH, page=0, page_faces=1000))
     answer = cloud.call("fuse_results", fusible)
     assert answer["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
-    assert answer["measured"] == {"transcribed_s": 19.968, "searched_s": 19.968, "gpu_s": 4.0}
+    assert answer["measured"] == {
+        "windows": 1,
+        "transcribed_s": 19.968,
+        "searched_s": 19.968,
+        "gpu_s": 4.0,
+    }
     result = fused_result(cloud)
     assert result["segments"][0]["words"][0]["source"] == "both"
     made = {key.rpartition(".")[2] for key in cloud.result_keys() if "/results/" in key}

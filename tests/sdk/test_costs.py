@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from gorggle import cli, costs
+from gorggle.prices import AS_OF, INSTANCES, Prices, PricesError, prices_of, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_stack_at_rest_costs_nothing_for_gpus() -> None:
-    assert costs.idle_month().parts["GPU instances kept"] == 0
+    assert costs.idle_month().parts["gpu_kept"] == 0
     kept = costs.idle_month(costs.Stack(gpu_min_instances=1))
     assert kept.total - costs.idle_month().total == pytest.approx(730 * (0.8048 + 100 * 0.08 / 730))
 
@@ -22,38 +23,38 @@ def test_more_zones_cost_more_and_nat_takes_the_endpoints_place() -> None:
     one, three = (costs.idle_month(costs.Stack(endpoint_zones=zones)) for zones in (1, 3))
     assert three.total - one.total == pytest.approx(2 * 6 * 0.01 * 730)
     nat = costs.idle_month(costs.Stack(nat=True))
-    assert "interface endpoints" not in nat.parts
-    assert nat.parts["NAT gateway"] == pytest.approx(36.5)
+    assert "endpoints" not in nat.parts
+    assert nat.parts["nat"] == pytest.approx(36.5)
 
 
 def test_an_hour_of_video_is_made_of_its_parts() -> None:
     hour = costs.video_hours(1)
-    assert hour.parts["Transcribe"] == pytest.approx(1.44)
-    assert hour.parts["Rekognition"] == pytest.approx(6.0)
-    assert hour.parts["GPU at work"] == pytest.approx(
-        0.25 * costs.gpu_per_hour(costs.Stack(), costs.Prices())
-    )
+    assert hour.parts["transcribe"] == pytest.approx(1.44)
+    assert hour.parts["rekognition"] == pytest.approx(6.0)
+    assert hour.parts["gpu"] == pytest.approx(0.25 * costs.gpu_per_hour(costs.Stack(), Prices()))
     assert hour.total == pytest.approx(sum(hour.parts.values()))
 
 
 def test_the_server_s_own_ears_and_eyes_cost_gpu_time_alone() -> None:
     own = costs.video_hours(1, costs.Stack(sound="server", faces="server"))
-    assert own.parts["Transcribe"] == own.parts["Rekognition"] == 0
-    assert own.parts["GPU at work"] == pytest.approx(2 * costs.video_hours(1).parts["GPU at work"])
+    assert own.parts["transcribe"] == own.parts["rekognition"] == 0
+    assert own.parts["gpu"] == pytest.approx(2 * costs.video_hours(1).parts["gpu"])
 
 
 def test_waking_is_paid_once_however_long_the_video() -> None:
     short, long = costs.video_hours(0.1), costs.video_hours(10)
-    assert short.parts["GPU waking and waiting"] == long.parts["GPU waking and waiting"] > 0
-    assert costs.video_hours(1, costs.Stack(gpu_min_instances=1)).parts["GPU waking and waiting"] == 0
+    assert short.parts["gpu_waiting"] == long.parts["gpu_waiting"] > 0
+    assert costs.video_hours(1, costs.Stack(gpu_min_instances=1)).parts["gpu_waiting"] == 0
 
 
 def test_spot_is_cheaper_and_an_unknown_type_is_refused() -> None:
-    prices = costs.Prices()
+    prices = Prices()
     spot = costs.gpu_per_hour(costs.Stack(gpu_on_demand_percent=0), prices)
     assert spot < 0.5 * costs.gpu_per_hour(costs.Stack(), prices)
+    exotic = costs.Stack(gpu_instance_type="p4d.24xlarge", gpu_disk_gib=0)
     with pytest.raises(ValueError, match=r"p4d.24xlarge is not known; known are g4dn"):
-        costs.gpu_per_hour(costs.Stack(gpu_instance_type="p4d.24xlarge"), prices)
+        costs.gpu_per_hour(exotic, prices)
+    assert costs.gpu_per_hour(exotic, prices_of('{"instances": {"p4d.24xlarge": 32.8}}')) == 32.8
 
 
 def test_the_command_writes_both_sums(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,10 +67,55 @@ def test_the_command_writes_both_sums(capsys: pytest.CaptureFixture[str]) -> Non
     text = capsys.readouterr().out
     assert "a month at rest: $" in text
     assert "Transcribe" not in text
+    assert AS_OF in text
+
+
+def test_prices_of_a_file_take_the_place_of_the_list_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps({"transcribe_per_min": 1.0, "instances": {"g6.xlarge": 9.0}}))
+    assert cli.main(["cost", "--json", "--prices", str(mine)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["1 h of video"]["parts"]["transcribe"] == 60
+    assert found["1 h of video"]["parts"]["gpu"] == pytest.approx(0.25 * (9 + 100 * 0.08 / 730), abs=1e-4)
+    assert found["prices"]["rekognition_per_min"] == Prices().rekognition_per_min
+    assert found["prices"]["instances"]["g5.xlarge"] == INSTANCES["g5.xlarge"]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--hours", "0"], ["--hours", "x"], ["--gpu", "p3"], ["--on-demand-percent", "101"]]
+    ("text", "said"),
+    [
+        ("{", "no JSON"),
+        ("3", "the prices hold 3"),
+        ('{"colour": 1}', "the prices hold colour"),
+        ('{"nat_per_h": -1}', "nat_per_h is -1"),
+        ('{"nat_per_h": true}', "nat_per_h is True"),
+        ('{"nat_per_h": Infinity}', "nat_per_h is inf"),
+        ('{"instances": 3}', "instances is 3"),
+    ],
+)
+def test_prices_that_cannot_be_are_refused_by_name(text: str, said: str) -> None:
+    with pytest.raises(PricesError, match=said):
+        prices_of(text)
+
+
+def test_every_price_says_where_it_comes_from_and_as_of_when() -> None:
+    assert re.fullmatch(r"20\d\d-\d\d", AS_OF)
+    for name, source in sources():
+        assert source.startswith(("https://aws.amazon.com/", "an assumption")), name
+    assert AS_OF in (ROOT / "docs" / "aws.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--hours", "0"],
+        ["--hours", "x"],
+        ["--gpu", "p3"],
+        ["--on-demand-percent", "101"],
+        ["--prices", "no-such-file.json"],
+    ],
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +14,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from gorggle_gateway import web_page
 from gorggle_gateway.application import application
 from gorggle_gateway.settings import GatewaySettings
 
@@ -25,9 +22,9 @@ from tests.web.pipeline import Pipeline
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 RESULTS = Path(__file__).resolve().parent / "results"
-# What Debian, Fedora, snaps and Google call it.
-BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 ACTION_LIMIT_MS = 15_000
+
+OpenBrowser = Callable[..., Any]
 
 
 def result(name: str) -> dict[str, Any]:
@@ -78,58 +75,6 @@ def running_site(
 def site() -> Iterator[Site]:
     with running_site() as running:
         yield running
-
-
-def chromium() -> str:
-    """The browser's path; where there is none, the test is left out."""
-    if not web_page.is_built():
-        pytest.skip("the page is not built: make web")
-    named = os.environ.get("GORGGLE_CHROMIUM")
-    path = named or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("there is no Chromium: apt-get install chromium, or name one in GORGGLE_CHROMIUM")
-    return path
-
-
-@pytest.fixture(scope="session")
-def playwright() -> Iterator[Any]:
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="there is no playwright: pip install 'gorggle[dev]'"
-    )
-    with sync_api.sync_playwright() as running:
-        yield running
-
-
-OpenBrowser = Callable[..., Any]
-
-
-@pytest.fixture(scope="session")
-def open_browser(playwright: Any) -> Iterator[OpenBrowser]:
-    """Starts a Chromium with further arguments."""
-    with contextlib.ExitStack() as stack:
-
-        def start(*arguments: str) -> Any:
-            # Chromium's own sandbox takes rights that root in a container does not have.
-            sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-            browser = playwright.chromium.launch(
-                executable_path=chromium(),
-                args=[
-                    *sandbox,
-                    "--disable-gpu",
-                    "--disable-dev-shm-usage",
-                    "--autoplay-policy=no-user-gesture-required",
-                    *arguments,
-                ],
-            )
-            stack.callback(browser.close)
-            return browser
-
-        yield start
-
-
-@pytest.fixture(scope="session")
-def browser(open_browser: OpenBrowser) -> Any:
-    return open_browser()
 
 
 @dataclass

@@ -17,6 +17,8 @@ from typing import Any
 from aiohttp import web
 
 from lambdas.common.corrections import CorrectionError, corrected, corrections_of
+from lambdas.common.http import ADDRESS_TYPE
+from lambdas.common.progress import progress_of
 from lambdas.common.publishing import FORMS, forms
 from lambdas.create_upload.handler import TYPES, safe_name
 
@@ -44,6 +46,12 @@ class Pipeline:
         self.seconds, self.token = seconds, token
         self.jobs: dict[str, Job] = {}
         self.is_down = False
+        # Where videos and results lie; empty: beside the API.
+        self.uploads_origin, self.results_origin = "", ""
+        # Larger results are answered as their addresses.
+        self.answer_limit_bytes = 5 * 2**20
+        # So many addresses of videos were given; these of them work no more, and these run out in mid-play.
+        self.addresses, self.run_out, self.running_out = 0, set[int](), set[int]()
         self.requests: list[tuple[str, str]] = []
 
     # ------------------------------------------------------------------------------------------------------- contents
@@ -57,6 +65,10 @@ class Pipeline:
         return job
 
     def described(self, job: Job) -> dict[str, Any]:
+        about = self._about(job)
+        return about | progress_of(about)
+
+    def _about(self, job: Job) -> dict[str, Any]:
         about: dict[str, Any] = {
             "job_id": job.job_id,
             "name": job.name,
@@ -67,7 +79,7 @@ class Pipeline:
             return {**about, "state": "awaiting_upload"}
         share = (time.monotonic() - job.arrived_at) / max(self.seconds, 1e-6)
         if job.failure and share >= 1:
-            return {**about, "state": "failed", "stage": "failed", "failure": job.failure}
+            return {**about, "state": "failed", "stage": "reading", "failure": job.failure}
         if share >= 1:
             return self._done(job, about)
         stage = STAGES[min(3, int(share * 5) if share < 0.4 else 2 if share < 0.9 else 3)]
@@ -109,6 +121,7 @@ class Pipeline:
         route("GET", "/api/jobs/{job_id}/video", self._api(self.get_video))
         route("POST", "/store", self.receive)
         route("GET", "/store/{job_id}", self.give)
+        route("GET", "/results/{job_id}/{version}/{format}", self.give_result)
 
     def _api(self, answer: Any) -> Any:
         async def handler(request: web.Request) -> web.StreamResponse:
@@ -134,7 +147,8 @@ class Pipeline:
             return problem(400, f"content_type is {document['content_type']!r}")
         job = Job(safe_name(document["name"]), document["size_bytes"])
         self.jobs[job.job_id] = job
-        upload = {"method": "POST", "url": f"{request.url.origin()}/store", "fields": {"key": job.job_id}}
+        origin = self.uploads_origin or request.url.origin()
+        upload = {"method": "POST", "url": f"{origin}/store", "fields": {"key": job.job_id}}
         return web.json_response({"job_id": job.job_id, "upload": upload}, status=201)
 
     async def receive(self, request: web.Request) -> web.StreamResponse:
@@ -167,6 +181,18 @@ class Pipeline:
         version = int(request.query.get("version", len(job.results)))
         form = FORMS[request.query.get("format", "json")]
         text = forms(job.results[version - 1])[form.extension]
+        if len(text) > self.answer_limit_bytes:
+            origin = self.results_origin or request.url.origin()
+            address = {
+                "url": f"{origin}/results/{job.job_id}/{version}/{form.extension}",
+                "expires_in_s": 900,
+            }
+            return web.json_response(address, content_type=ADDRESS_TYPE)
+        return web.Response(text=text, content_type=form.content_type.split(";")[0])
+
+    async def give_result(self, request: web.Request) -> web.StreamResponse:
+        job, form = self._job(request), FORMS[request.match_info["format"]]
+        text = forms(job.results[int(request.match_info["version"]) - 1])[form.extension]
         return web.Response(text=text, content_type=form.content_type.split(";")[0])
 
     async def save_corrections(self, request: web.Request) -> web.StreamResponse:
@@ -178,14 +204,24 @@ class Pipeline:
         except CorrectionError as error:
             return problem(400, str(error))
         job.results.append(result)
-        return web.json_response({"version": len(job.results), "result": result})
+        answer = {"version": len(job.results), "result": result}
+        return web.json_response(
+            answer if len(json.dumps(result)) <= self.answer_limit_bytes else {"version": answer["version"]}
+        )
 
     async def get_video(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
-        return web.json_response({"url": f"{request.url.origin()}/store/{job.job_id}", "expires_in_s": 900})
+        self.addresses += 1
+        address = f"{self.uploads_origin or request.url.origin()}/store/{job.job_id}?address={self.addresses}"
+        return web.json_response({"url": address, "expires_in_s": 900})
 
     async def give(self, request: web.Request) -> web.StreamResponse:
-        body = self._job(request).video
+        address, body = int(request.query["address"]), self._job(request).video
+        if address in self.run_out:
+            return web.Response(status=403, text="Request has expired")
+        if address in self.running_out:
+            self.run_out.add(address)
+            return await half(request, body)
         wanted = request.http_range
         start, stop = wanted.start or 0, wanted.stop or len(body)
         headers = {"accept-ranges": "bytes", "content-range": f"bytes {start}-{stop - 1}/{len(body)}"}
@@ -196,6 +232,17 @@ class Pipeline:
             headers=headers if partial else {},
             content_type="video/mp4",
         )
+
+
+async def half(request: web.Request, body: bytes) -> web.StreamResponse:
+    """Half of a video, and then no more."""
+    response = web.StreamResponse(headers={"content-type": "video/mp4", "accept-ranges": "bytes"})
+    response.content_length = len(body)
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    assert request.transport is not None
+    request.transport.abort()
+    return response
 
 
 def problem(status: int, detail: str, *, raised: bool = False) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +12,9 @@ from typing import Any
 
 import av
 import pytest
-from gorggle.private_server import PrivateServer
 
 from tests.gateway.recordings import pcm
-from tests.web.conftest import EXAMPLES, OpenBrowser, running_site, watched
+from tests.web.conftest import EXAMPLES, ROOT, OpenBrowser, running_site, watched
 
 pytestmark = pytest.mark.timeout(400)
 # Two cores that draw, encode, decode and read at once are not always as fast as the clip.
@@ -47,13 +48,52 @@ def camera(open_browser: OpenBrowser, tmp_path_factory: pytest.TempPathFactory) 
     )
 
 
+class ReadingServer:
+    """A real inference server that can be killed; it keeps its port when it starts again."""
+
+    def __init__(self) -> None:
+        self.address = "127.0.0.1:0"
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "gorggle", "serve", "--announce", "--until-stdin-closes"]
+        self._process = subprocess.Popen(
+            [*command, "--listen", self.address, "--threads", "1"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def wait(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self.address = json.loads(self._process.stdout.readline())["listening"]
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.communicate()
+
+
 @pytest.fixture(scope="module")
-def live_url(camera: Any) -> Iterator[str]:
-    with PrivateServer() as server, running_site(server=server.address) as site:
+def server() -> Iterator[ReadingServer]:
+    running = ReadingServer()
+    running.start()
+    running.wait()
+    yield running
+    running.kill()
+
+
+@pytest.fixture(scope="module")
+def live_url(camera: Any, server: ReadingServer) -> Iterator[str]:
+    with running_site(server=server.address) as site:
         yield f"{site.url}/#/live"
 
 
-def test_words_appear_interim_then_final_and_the_session_is_kept(camera: Any, live_url: str) -> None:
+def test_words_appear_outlive_a_killed_server_and_are_kept(
+    camera: Any, live_url: str, server: ReadingServer
+) -> None:
     context = camera.new_context(
         permissions=["camera", "microphone"], viewport={"width": 1360, "height": 850}
     )
@@ -69,9 +109,19 @@ def test_words_appear_interim_then_final_and_the_session_is_kept(camera: Any, li
     page.goto(live_url)
     page.click("button:text-is('Start')")
     page.wait_for_selector(".live-state.live")
-    page.wait_for_selector(".final >> nth=2", timeout=PATIENCE_MS)
-    level = float(page.locator(".level").get_attribute("aria-valuenow") or 0)
-    assert level >= 0
+    page.wait_for_selector(".final >> nth=1", timeout=PATIENCE_MS)
+    assert float(page.locator(".level").get_attribute("aria-valuenow") or 0) >= 0
+    server.kill()
+    page.wait_for_selector(".live-state.recovering")
+    before = page.locator(".final").all_inner_texts()
+    server.start()
+    page.wait_for_selector(".live-state.live", timeout=PATIENCE_MS)
+    page.wait_for_selector(f".final >> nth={len(before)}", timeout=PATIENCE_MS)
+    # Names may have come before the words, where a reader takes somebody for another person than the one before.
+    after = [text.split() for text in page.locator(".final").all_inner_texts()]
+    for then, now in zip(before, after, strict=False):
+        assert now[-len(then.split()) :] == then.split(), "nothing is lost or said twice"
+    assert page.locator("[role=alert]").count() == 0
     page.click("button:text-is('Stop')")
     page.wait_for_selector(".editor", timeout=PATIENCE_MS)
     segments = [message for message in told if message["type"] == "segment"]

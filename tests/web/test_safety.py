@@ -105,6 +105,16 @@ def test_what_is_no_video_is_refused_before_it_is_sent(
     assert not [each for each in site.pipeline.requests if each[0] == "POST"]
 
 
+def test_ten_gigabytes_are_refused_before_they_are_sent(site: Site, visit: Go, tmp_path: Path) -> None:
+    huge = tmp_path / "huge.mp4"
+    with huge.open("wb") as file:
+        file.truncate(10 * 10**9)
+    page = visit(site.url).page
+    page.set_input_files("[data-testid=files]", str(huge))
+    assert "huge.mp4 is 10.0 GB; the limit is 5.4 GB" in page.locator(".notice.error").inner_text()
+    assert not [each for each in site.pipeline.requests if each[0] == "POST"]
+
+
 def test_nothing_runs_or_loads_that_is_not_the_pages_own(site: Site, visit: Go) -> None:
     going = visit(site.url)
     addresses: list[str] = []

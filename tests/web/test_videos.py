@@ -47,7 +47,7 @@ def saved(page: Any, pipeline: Pipeline, versions: int) -> None:
 
 
 def test_a_dropped_video_is_uploaded_read_and_shown(visit: Go) -> None:
-    with running_site(Pipeline(seconds=8)) as site:
+    with running_site(Pipeline(seconds=4)) as site:
         page = visit(site.url).page
         data = page.evaluate_handle(
             """async (bytes) => {
@@ -110,6 +110,23 @@ def test_a_word_that_is_clicked_is_where_the_player_goes(site: Site, visit: Go) 
     assert "white" in details
     assert "lips and sound" in details
     assert re.search(r"\d+ %", details)
+
+
+def test_a_word_that_is_clicked_before_the_video_is_there_is_not_forgotten(site: Site, visit: Go) -> None:
+    job = site.pipeline.add("demo.mp4", EXAMPLES / "demo.mp4", result("demo"))
+    page = visit(site.url).page
+    held: list[Any] = []
+    holds = True
+    page.route("**/store/*", lambda route: held.append(route) if holds else route.continue_())
+    page.goto(f"{site.url}/#/jobs/{job.job_id}")
+    page.click(word(3, 1))
+    wait_until(page, "true", lambda: bool(held))
+    holds = False
+    for request in held:
+        request.continue_()
+    wait_until(page, "document.querySelector('video').readyState >= 2")
+    start_s = result("demo")["segments"][2]["words"][1]["start_s"]
+    assert now(page) == pytest.approx(start_s, abs=0.05)
 
 
 def test_the_transcript_follows_and_marks_the_word_that_is_said(site: Site, visit: Go) -> None:
@@ -283,7 +300,9 @@ def test_a_failed_job_says_why_and_runs_again(site: Site, visit: Go) -> None:
     job = site.pipeline.add("demo.mp4", EXAMPLES / "demo.mp4", result("demo"))
     job.failure = {"error": "InvalidMediaError", "reason": "the file is <b>no</b> video"}
     page = visit(f"{site.url}/#/jobs/{job.job_id}").page
-    assert "the file is <b>no</b> video" in page.locator(".failure").inner_text()
+    told = page.locator(".failure").inner_text()
+    assert "the file is <b>no</b> video" in told
+    assert "Read lips and sound" in told, "how far it got"
     page.click(".failure button")
     page.wait_for_selector(".word")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
-from gorggle import costs
+from gorggle import costs, prices
 
 _EXAMPLES = """\
 examples:
@@ -14,8 +15,11 @@ examples:
   gorggle cost --hours 0.17 --gpu g4dn.xlarge     a ten-minute video
   gorggle cost --sound server --faces server      without Transcribe and Rekognition
   gorggle cost --on-demand-percent 0 --json       all spot, for a program
+  gorggle cost --prices mine.json                 with prices of your own
 
-Prices are those of us-east-1, on demand, in US dollars, without free tiers; docs/aws.md says what is counted.
+Prices are list prices of {region} as of {as_of}, on demand, in US dollars, without free tiers: look them up before you rely
+on them. A file of your own holds those that differ, such as {{"transcribe_per_min": 0.02, "instances": {{"g6.xlarge": 0.9}}}};
+all their names are in the answer to --json. docs/aws.md says what is counted.
 """
 
 
@@ -24,14 +28,13 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="gorggle cost",
         description="Estimate what the AWS pipeline costs: a month at rest, and video on top.",
-        epilog=_EXAMPLES,
+        epilog=_EXAMPLES.format(region=prices.REGION, as_of=prices.AS_OF),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     default = costs.Stack()
     made.add_argument("--hours", type=_hours, default=1.0, metavar="H", help="hours of video (default: 1)")
     made.add_argument(
         "--gpu",
-        choices=sorted(costs.GPU_USD_PER_HOUR),
         default=default.gpu_instance_type,
         metavar="TYPE",
         help=f"instance type (default: {default.gpu_instance_type})",
@@ -53,13 +56,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--endpoint-zones", type=int, default=1, metavar="N", help="zones with endpoints (default: 1)"
     )
+    made.add_argument(
+        "--prices", type=_prices, default=prices.Prices(), metavar="FILE", help="unit prices as JSON"
+    )
     made.add_argument("--json", action="store_true", help="write JSON")
     return made
 
 
 def run(arguments: Sequence[str]) -> None:
     """Write the estimate to standard output."""
-    options = parser().parse_args(arguments)
+    options = (given := parser()).parse_args(arguments)
     stack = costs.Stack(
         gpu_instance_type=options.gpu,
         gpu_min_instances=options.gpu_min,
@@ -69,16 +75,18 @@ def run(arguments: Sequence[str]) -> None:
         sound=options.sound,
         faces=options.faces,
     )
-    sums = {
-        "a month at rest": costs.idle_month(stack),
-        f"{options.hours:g} h of video": costs.video_hours(options.hours, stack),
-    }
-    print(
-        _as_json(sums) if options.json else "\n\n".join(_as_text(title, sum_) for title, sum_ in sums.items())
-    )
+    unit: prices.Prices = options.prices
+    try:
+        sums = {
+            "a month at rest": costs.idle_month(stack, unit),
+            f"{options.hours:g} h of video": costs.video_hours(options.hours, stack, unit),
+        }
+    except ValueError as error:
+        given.error(str(error))
+    print(_as_json(sums, unit) if options.json else _as_text(sums))
 
 
-def _as_json(sums: dict[str, costs.Estimate]) -> str:
+def _as_json(sums: dict[str, costs.Estimate], unit: prices.Prices) -> str:
     found = {
         title: {
             "total": round(each.total, 4),
@@ -86,13 +94,40 @@ def _as_json(sums: dict[str, costs.Estimate]) -> str:
         }
         for title, each in sums.items()
     }
-    return json.dumps({"currency": "USD", **found}, indent=2)
+    used = {name: getattr(unit, name) for name, _ in prices.sources()}
+    used["instances"] = dict(unit.instances)
+    return json.dumps(
+        {
+            "currency": "USD",
+            **found,
+            "list_prices": {
+                "region": prices.REGION,
+                "as_of": prices.AS_OF,
+                "sources": dict(prices.sources()),
+            },
+            "prices": used,
+        },
+        indent=2,
+    )
 
 
-def _as_text(title: str, estimate: costs.Estimate) -> str:
-    lines = [f"{title}: ${estimate.total:.2f}"]
-    lines += [f"  {usd:10.2f}  {name}" for name, usd in estimate.parts.items() if usd > 0]
-    return "\n".join(lines)
+def _as_text(sums: dict[str, costs.Estimate]) -> str:
+    blocks = []
+    for title, estimate in sums.items():
+        lines = [f"{title}: ${estimate.total:.2f}"]
+        lines += [f"  {usd:10.2f}  {costs.LABELS[name]}" for name, usd in estimate.parts.items() if usd > 0]
+        blocks.append("\n".join(lines))
+    blocks.append(
+        f"List prices of {prices.REGION} as of {prices.AS_OF}; --prices FILE puts others in their place."
+    )
+    return "\n\n".join(blocks)
+
+
+def _prices(path: str) -> prices.Prices:
+    try:
+        return prices.prices_of(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, prices.PricesError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error}") from error
 
 
 def _hours(text: str) -> float:

@@ -1,69 +1,45 @@
-"""What the AWS pipeline costs: a small model of amounts times unit prices, in US dollars.
+"""What the AWS pipeline costs: amounts times unit prices (``gorggle.prices``), in US dollars.
 
-Two sums: what a stack costs in a month while nobody uses it, and what an hour of video costs on top. Prices are AWS's
-on-demand prices in us-east-1 in 2026, without free tiers, taxes and data sent to the internet. Two numbers are ours:
-how long a GPU and the functions work for a second of video. Real bills differ; the model says where money goes.
+One model for everybody: ``gorggle cost``, the stack's outputs, a job's estimate before it runs and its cost after. Three
+sums: what a stack costs in a month while nobody uses it, what the work for a video costs, and what waking the fleet for
+it costs. Not counted: data sent to the internet, logs beyond a few MB, CloudFront, free tiers, taxes. Real bills differ; the
+model says where money goes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from gorggle.prices import Prices
 
 HOURS_PER_MONTH = 730.0
 SECONDS_PER_HOUR = 3600.0
+SECONDS_PER_MINUTE = 60.0
 MINUTES_PER_HOUR = 60.0
+DAYS_PER_MONTH = 30.0
+# Transcribe bills at least so much of each job.
+MIN_TRANSCRIBED_S = 15.0
+# Each job is some forty states, and each window that the server reads three more.
+TRANSITIONS_PER_JOB, TRANSITIONS_PER_WINDOW = 40, 3
 
-# On-demand, Linux, us-east-1, per hour.
-GPU_USD_PER_HOUR: Mapping[str, float] = {
-    "g4dn.xlarge": 0.526,
-    "g4dn.2xlarge": 0.752,
-    "g4dn.4xlarge": 1.204,
-    "g4dn.8xlarge": 2.176,
-    "g4dn.16xlarge": 4.352,
-    "g5.xlarge": 1.006,
-    "g5.2xlarge": 1.212,
-    "g5.4xlarge": 1.624,
-    "g5.8xlarge": 2.448,
-    "g5.16xlarge": 4.096,
-    "g6.xlarge": 0.8048,
-    "g6.2xlarge": 0.9776,
-    "g6.4xlarge": 1.3232,
-    "g6.8xlarge": 2.0144,
-    "g6.16xlarge": 3.3968,
-    "g6e.xlarge": 1.861,
-    "g6e.2xlarge": 2.2421,
-    "g6e.4xlarge": 3.0042,
-    "g6e.8xlarge": 4.5286,
-    "g6e.16xlarge": 7.5772,
-    "gr6.4xlarge": 1.5392,
-    "gr6.8xlarge": 2.4464,
+# What people call the parts of an estimate.
+LABELS: Mapping[str, str] = {
+    "load_balancer": "load balancer",
+    "endpoints": "interface endpoints",
+    "nat": "NAT gateway",
+    "alarms": "alarms",
+    "secrets": "secrets and key",
+    "gpu_kept": "GPU instances kept",
+    "transcribe": "Transcribe",
+    "rekognition": "Rekognition",
+    "gpu": "GPU at work",
+    "gpu_waiting": "GPU waking and waiting",
+    "lambda": "Lambda",
+    "step_functions": "Step Functions",
+    "s3": "S3",
 }
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Unit prices in US dollars, and the two rates of work, which are assumed.
-
-    ``spot_share`` is what spot costs of on-demand: it moves daily, and 0.4 is a cautious middle.
-    """
-
-    load_balancer_per_h: float = 0.0225
-    endpoint_per_h: float = 0.01
-    nat_per_h: float = 0.045
-    address_per_h: float = 0.005
-    secret_per_month: float = 0.40
-    key_per_month: float = 1.00
-    alarm_metric_per_month: float = 0.10
-    disk_per_gib_month: float = 0.08
-    storage_per_gib_month: float = 0.023
-    transcribe_per_min: float = 0.024
-    rekognition_per_min: float = 0.10
-    lambda_per_gb_s: float = 0.0000166667
-    state_transition: float = 0.000025
-    spot_share: float = 0.4
-    gpu_s_per_video_s: float = 0.25
-    lambda_gb_s_per_video_s: float = 0.6
 
 
 @dataclass(frozen=True)
@@ -88,7 +64,7 @@ class Stack:
     endpoints: int = 6
     endpoint_zones: int = 1
     secrets: int = 5
-    alarm_metrics: int = 65
+    alarm_metrics: int = 57
     sound: str = "transcribe"
     faces: str = "rekognition"
     window_s: float = 60.0
@@ -97,8 +73,29 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What one video has AWS do: planned before, measured after.
+
+    Attributes:
+        transcribed_s: seconds that Transcribe hears.
+        searched_s: seconds that Rekognition looks at.
+        gpu_s: how long the GPU works.
+        lambda_gb_s: what the functions take.
+        windows: pieces that the server reads, of the lips and of the sound.
+        gib_months: the video, for as long as it is kept.
+    """
+
+    transcribed_s: float = 0.0
+    searched_s: float = 0.0
+    gpu_s: float = 0.0
+    lambda_gb_s: float = 0.0
+    windows: float = 0.0
+    gib_months: float = 0.0
+
+
+@dataclass(frozen=True)
 class Estimate:
-    """A sum and its parts, in US dollars."""
+    """A sum and its parts, in US dollars; ``LABELS`` says what people call the parts."""
 
     parts: Mapping[str, float]
 
@@ -107,41 +104,101 @@ class Estimate:
         """The sum."""
         return sum(self.parts.values())
 
+    def to_document(self) -> dict[str, Any]:
+        """As JSON's types, to a hundredth of a cent."""
+        rounded = {name: round(usd, 4) for name, usd in self.parts.items()}
+        return {"currency": "USD", "total": round(self.total, 4), **rounded}
 
-def gpu_per_hour(stack: Stack, prices: Prices) -> float:
+
+def planned_work(
+    duration_s: float,
+    *,
+    reads_lips: bool = True,
+    sound: str = "transcribe",
+    faces: str = "rekognition",
+    window_s: float = 60.0,
+    gib_months: float = 0.0,
+    prices: Prices | None = None,
+) -> Work:
+    """What a video will probably have AWS do.
+
+    Args:
+        duration_s: of the video.
+        reads_lips: whether the server reads lips.
+        sound: who hears: "transcribe", "server" or "none".
+        faces: who sees: "rekognition", "server" or "none".
+        window_s: length of a window.
+        gib_months: the video's size times how long it is kept.
+        prices: for the two rates of work.
+    """
+    prices = prices or Prices()
+    readings = reads_lips + (sound == "server")
+    return Work(
+        transcribed_s=duration_s if sound == "transcribe" else 0.0,
+        searched_s=duration_s if faces == "rekognition" else 0.0,
+        gpu_s=readings * duration_s * prices.gpu_s_per_video_s,
+        lambda_gb_s=duration_s * prices.lambda_gb_s_per_video_s,
+        windows=readings * duration_s / window_s,
+        gib_months=gib_months,
+    )
+
+
+def work_cost(work: Work, gpu_per_h: float, prices: Prices | None = None) -> Estimate:
+    """What the work for one video costs.
+
+    Args:
+        work: planned or measured.
+        gpu_per_h: see ``gpu_per_hour``.
+        prices: unit prices.
+    """
+    prices = prices or Prices()
+    billed_s = max(work.transcribed_s, MIN_TRANSCRIBED_S) if work.transcribed_s else 0.0
+    transitions = TRANSITIONS_PER_JOB + TRANSITIONS_PER_WINDOW * work.windows
+    return Estimate(
+        {
+            "transcribe": billed_s / SECONDS_PER_MINUTE * prices.transcribe_per_min,
+            "rekognition": work.searched_s / SECONDS_PER_MINUTE * prices.rekognition_per_min,
+            "gpu": work.gpu_s / SECONDS_PER_HOUR * gpu_per_h,
+            "lambda": work.lambda_gb_s * prices.lambda_per_gb_s,
+            "step_functions": transitions * prices.state_transition,
+            "s3": work.gib_months * prices.storage_per_gib_month,
+        }
+    )
+
+
+def gpu_per_hour(stack: Stack | None = None, prices: Prices | None = None) -> float:
     """One instance with its disk for an hour, at the stack's mix of on-demand and spot.
 
     Raises:
-        ValueError: the type's price is not known here.
+        ValueError: the type's price is not known.
     """
-    if stack.gpu_instance_type not in GPU_USD_PER_HOUR:
-        known = ", ".join(sorted(GPU_USD_PER_HOUR))
-        raise ValueError(f"the price of {stack.gpu_instance_type} is not known; known are {known}")
+    stack, prices = stack or Stack(), prices or Prices()
+    if prices.gpu_per_h is not None:
+        return prices.gpu_per_h
+    if stack.gpu_instance_type not in prices.instances:
+        known = ", ".join(sorted(prices.instances))
+        raise ValueError(
+            f"the price of {stack.gpu_instance_type} is not known; known are {known}: give it in the prices, "
+            f'as {{"instances": {{"{stack.gpu_instance_type}": USD-AN-HOUR}}}}'
+        )
     on_demand = stack.gpu_on_demand_percent / 100
-    instance = GPU_USD_PER_HOUR[stack.gpu_instance_type] * (on_demand + (1 - on_demand) * prices.spot_share)
+    listed = prices.instances[stack.gpu_instance_type]
+    instance = listed * (on_demand + (1 - on_demand) * prices.spot_share)
     return instance + stack.gpu_disk_gib * prices.disk_per_gib_month / HOURS_PER_MONTH
 
 
 def idle_month(stack: Stack | None = None, prices: Prices | None = None) -> Estimate:
     """A month in which nobody uses the stack."""
     stack, prices = stack or Stack(), prices or Prices()
-    way_out = (
-        {"NAT gateway": (prices.nat_per_h + prices.address_per_h) * HOURS_PER_MONTH}
-        if stack.nat
-        else {
-            "interface endpoints": stack.endpoints
-            * stack.endpoint_zones
-            * prices.endpoint_per_h
-            * HOURS_PER_MONTH
-        }
-    )
+    endpoints = stack.endpoints * stack.endpoint_zones * prices.endpoint_per_h * HOURS_PER_MONTH
+    nat = (prices.nat_per_h + prices.address_per_h) * HOURS_PER_MONTH
     return Estimate(
         {
-            "load balancer": prices.load_balancer_per_h * HOURS_PER_MONTH,
-            **way_out,
+            "load_balancer": prices.load_balancer_per_h * HOURS_PER_MONTH,
+            **({"nat": nat} if stack.nat else {"endpoints": endpoints}),
             "alarms": stack.alarm_metrics * prices.alarm_metric_per_month,
-            "secrets and key": stack.secrets * prices.secret_per_month + prices.key_per_month,
-            "GPU instances kept": stack.gpu_min_instances * gpu_per_hour(stack, prices) * HOURS_PER_MONTH,
+            "secrets": stack.secrets * prices.secret_per_month + prices.key_per_month,
+            "gpu_kept": stack.gpu_min_instances * gpu_per_hour(stack, prices) * HOURS_PER_MONTH,
         }
     )
 
@@ -149,28 +206,15 @@ def idle_month(stack: Stack | None = None, prices: Prices | None = None) -> Esti
 def video_hours(hours: float, stack: Stack | None = None, prices: Prices | None = None) -> Estimate:
     """So many hours of video, given as one job to a sleeping fleet: with its start and its wait for more work."""
     stack, prices = stack or Stack(), prices or Prices()
-    seconds = hours * SECONDS_PER_HOUR
-    readings = 2 if stack.sound == "server" else 1
-    awake_h = (stack.gpu_start_minutes + stack.gpu_idle_minutes) / MINUTES_PER_HOUR
-    if stack.gpu_min_instances:
-        awake_h = 0.0
-    working_h = readings * hours * prices.gpu_s_per_video_s
-    months_kept = stack.retention_days / 30
-    return Estimate(
-        {
-            "Transcribe": hours
-            * MINUTES_PER_HOUR
-            * prices.transcribe_per_min
-            * (stack.sound == "transcribe"),
-            "Rekognition": hours
-            * MINUTES_PER_HOUR
-            * prices.rekognition_per_min
-            * (stack.faces == "rekognition"),
-            "GPU at work": working_h * gpu_per_hour(stack, prices),
-            "GPU waking and waiting": awake_h * gpu_per_hour(stack, prices),
-            "Lambda": seconds * prices.lambda_gb_s_per_video_s * prices.lambda_per_gb_s,
-            # Each window of a long video is three states, and each job some forty.
-            "Step Functions": (40 + 3 * seconds / stack.window_s) * prices.state_transition,
-            "S3": hours * stack.video_gib_per_h * prices.storage_per_gib_month * months_kept,
-        }
+    work = planned_work(
+        hours * SECONDS_PER_HOUR,
+        sound=stack.sound,
+        faces=stack.faces,
+        window_s=stack.window_s,
+        gib_months=hours * stack.video_gib_per_h * stack.retention_days / DAYS_PER_MONTH,
+        prices=prices,
     )
+    gpu_per_h = gpu_per_hour(stack, prices)
+    awake_h = (stack.gpu_start_minutes + stack.gpu_idle_minutes) / MINUTES_PER_HOUR
+    waiting = 0.0 if stack.gpu_min_instances else awake_h * gpu_per_h
+    return Estimate({**work_cost(work, gpu_per_h, prices).parts, "gpu_waiting": waiting})

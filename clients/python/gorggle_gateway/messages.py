@@ -150,14 +150,14 @@ def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
 # ------------------------------------------------------------------------------------------------------------- answers
 
 
-def segment_message(segment: Segment, generation: int) -> dict[str, Any]:
-    """A segment; segments of another reader have other names."""
+def segment_message(segment: Segment, generation: int, speaker: str) -> dict[str, Any]:
+    """A segment, and who speaks it; segments of another reader have other names."""
     return {
         "type": "segment",
         "segment_id": f"{generation}.{segment.segment_id}",
         "revision": segment.revision,
         "is_final": segment.is_final,
-        "speaker": segment.speaker,
+        "speaker": speaker,
         "modality": segment.modality,
         "start_s": _ms(segment.start_s),
         "end_s": _ms(segment.end_s),

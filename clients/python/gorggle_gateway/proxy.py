@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
 
 import aiohttp
 from aiohttp import web
@@ -11,7 +12,13 @@ PREFIX = "/api"
 MAX_BODY_BYTES = 16 * 2**20
 LIMIT_S = 60.0
 _REQUEST_HEADERS = ("accept", "authorization", "content-type", "idempotency-key")
-_RESPONSE_HEADERS = ("content-type", "content-disposition", "location", "retry-after", "cache-control")
+_RESPONSE_HEADERS = (
+    *("content-type", "content-disposition", "location", "retry-after", "cache-control", "allow"),
+    # A document of the API's, such as its reference, is more confined than the page is.
+    "content-security-policy",
+)
+# Where people and tools look for the API's description.
+_DESCRIPTIONS = ("/openapi.json", "/docs")
 _CLIENT: web.AppKey[aiohttp.ClientSession] = web.AppKey("upstream", aiohttp.ClientSession)
 
 
@@ -36,7 +43,7 @@ def add_proxy(
 
     async def answer(request: web.Request) -> web.StreamResponse:
         if not is_welcome(request):
-            raise web.HTTPForbidden(text="pages of this origin may not call")
+            return _problem(HTTPStatus.FORBIDDEN, "pages of this origin may not call")
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
@@ -45,23 +52,29 @@ def add_proxy(
         while len(body) <= MAX_BODY_BYTES and (more := await request.content.read(MAX_BODY_BYTES)):
             body += more
         if len(body) > MAX_BODY_BYTES:
-            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(body))
+            return _problem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the body has more than {MAX_BODY_BYTES} bytes: videos go to the address that an upload is given",
+            )
         try:
             async with request.app[_CLIENT].request(
                 request.method, address, data=body or None, headers=headers, allow_redirects=False
             ) as found:
                 kept = {name: found.headers[name] for name in _RESPONSE_HEADERS if name in found.headers}
                 return web.Response(status=found.status, body=await found.read(), headers=kept)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            document = {
-                "type": "about:blank",
-                "title": "Bad Gateway",
-                "status": 502,
-                "detail": "the API does not answer",
-            }
-            raise web.HTTPBadGateway(
-                text=web.json_response(document).text, content_type="application/problem+json"
-            ) from error
+        except (aiohttp.ClientError, TimeoutError):
+            return _problem(HTTPStatus.BAD_GATEWAY, "the API does not answer: try again shortly")
+
+    async def lead(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPPermanentRedirect(PREFIX + request.path)
 
     app.cleanup_ctx.append(running)
+    for path in _DESCRIPTIONS:
+        app.router.add_get(path, lead)
     app.router.add_route("*", PREFIX + "/{path:.+}", answer)
+
+
+def _problem(status: HTTPStatus, detail: str) -> web.Response:
+    """Problem details (RFC 9457), as the API itself would give them."""
+    document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+    return web.json_response(document, status=status.value, content_type="application/problem+json")

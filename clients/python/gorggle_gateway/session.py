@@ -27,6 +27,7 @@ from gorggle_gateway.matroska import MatroskaError
 from gorggle_gateway.messages import Piece, Start
 from gorggle_gateway.recording import Recording, RetentionError
 from gorggle_gateway.settings import Limits
+from gorggle_gateway.speakers import Speakers
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Session:
         self._processed_s = 0.0
         self._offset_s = 0.0
         self._generation = 0
+        self._speakers = Speakers()
         self._is_recovering = False
         # How far everything was final when the last server was lost.
         self._resumed_s = 0.0
@@ -262,6 +264,8 @@ class Session:
                 if self._recording is not None:
                     self._recording.forget(self._processed_s)
         message = messages.event_message(event, self._offset_s)
+        if message is not None and "speaker" in message:
+            message["speaker"] = self._speakers.known(message["speaker"], self._generation)
         if message is not None:
             self.events.add(message)
 
@@ -273,7 +277,8 @@ class Session:
                 known for known in self._finals if known[1].end_s > segment.start_s - REMEMBERED_S
             ]
             self._finals.append((self._generation, segment))
-        self.events.add(messages.segment_message(segment, self._generation))
+        speaker = self._speakers.name(segment, self._generation)
+        self.events.add(messages.segment_message(segment, self._generation, speaker))
 
     def _is_known(self, segment: Segment) -> bool:
         """Whether a lost server had finished this: the next one begins a little before what was not yet read."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gzip
+import mimetypes
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
@@ -53,21 +56,58 @@ def headers(connect: tuple[str, ...]) -> dict[str, str]:
 
 def add_page(application: web.Application, config: Mapping[str, object], folder: Path = FOLDER) -> None:
     """Serve the page at ``/``, and what it has to know at ``/config.json``."""
+    # All of it is read now: a page that is built anew meanwhile never mixes with this one.
+    index_file, icon_file = File.of(folder / "index.html"), File.of(folder / "icon.svg")
 
-    async def index(_request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(folder / "index.html", headers={"cache-control": "no-cache"})
+    async def index(request: web.Request) -> web.StreamResponse:
+        return index_file.response(request, {"cache-control": "no-cache"})
 
-    async def icon(_request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(folder / "icon.svg", headers={"cache-control": "no-cache"})
+    async def icon(request: web.Request) -> web.StreamResponse:
+        return icon_file.response(request, {"cache-control": "no-cache"})
 
     async def told(_request: web.Request) -> web.StreamResponse:
         return web.json_response(dict(config), headers={"cache-control": "no-store"})
+
+    files = {path.name: File.of(path) for path in (folder / "assets").iterdir()}
+
+    async def asset(request: web.Request) -> web.StreamResponse:
+        file = files.get(request.match_info["name"])
+        if file is None:
+            raise web.HTTPNotFound(text="there is no such file")
+        return file.response(request)
 
     application.router.add_get("/", index)
     application.router.add_get("/index.html", index)
     application.router.add_get("/icon.svg", icon)
     application.router.add_get("/config.json", told)
-    application.router.add_static("/assets", folder / "assets")
+    application.router.add_get("/assets/{name}", asset)
+
+
+@dataclass(frozen=True)
+class File:
+    """One of the page's own files, in memory: there are few, and they are small."""
+
+    content_type: str
+    plain: bytes
+    zipped: bytes
+
+    @classmethod
+    def of(cls, path: Path) -> File:
+        """Read it."""
+        plain = path.read_bytes()
+        content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        return cls(content_type, plain, gzip.compress(plain, 9, mtime=0))
+
+    def response(self, request: web.Request, further: Mapping[str, str] | None = None) -> web.Response:
+        """The file, compressed for those who take that."""
+        parts = request.headers.get("accept-encoding", "").replace(" ", "").split(",")
+        takes = {part.partition(";")[0] for part in parts if not part.endswith(";q=0")}
+        headers = {"vary": "accept-encoding", **(further or {})}
+        is_zipped = "gzip" in takes
+        if is_zipped:
+            headers["content-encoding"] = "gzip"
+        body = self.zipped if is_zipped else self.plain
+        return web.Response(body=body, content_type=self.content_type, headers=headers)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from importlib import util
@@ -22,13 +23,15 @@ def main() -> int:
     from gorggle_local.services import ServiceError
 
     signal.signal(signal.SIGTERM, _interrupt)
-    settings = LocalSettings(options.listen, options.folder.resolve(), options.device)
+    limit_bytes = int(options.limit_gb * 1e9)
+    settings = LocalSettings(options.listen, options.folder.resolve(), options.device, limit_bytes)
     try:
         with Product(settings, lambda text: print(text, file=sys.stderr, flush=True)) as product:
             if options.announce:
                 print(told(product), flush=True)
             print(
-                f"\n  Gorggle is at {product.url}\n  Logs are in {settings.folder / 'logs'}. Ctrl-C ends it.\n",
+                f"\n  Gorggle is at {product.url}\n"
+                f"  Videos, transcripts and logs are in {settings.folder}. Ctrl-C ends it.\n",
                 file=sys.stderr,
             )
             product.watch()
@@ -50,14 +53,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folder",
         type=Path,
-        default=Path.home() / ".cache" / "gorggle",
-        help="for logs and keys (default: ~/.cache/gorggle)",
+        default=_data_home() / "gorggle",
+        help="for videos, transcripts, logs and keys (default: ~/.local/share/gorggle)",
+    )
+    parser.add_argument(
+        "--limit-gb",
+        type=_size_gb,
+        default=20.0,
+        help="the most that videos and transcripts take there; beyond, the oldest videos are deleted (default: 20)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the model runs")
     parser.add_argument(
         "--announce", action="store_true", help="tell the address as a line of JSON when ready"
     )
     return parser
+
+
+def _data_home() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+
+
+def _size_gb(text: str) -> float:
+    size = float(text)
+    if not 0 < size < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is no size: expected gigabytes, such as 20")
+    return size
 
 
 def _interrupt(_number: int, _frame: object) -> None:

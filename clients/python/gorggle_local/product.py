@@ -8,18 +8,25 @@ import hashlib
 import json
 import os
 import secrets
+import socket
 import sys
 import time
+import urllib.request
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from gorggle_local.services import Service
+from gorggle_local.services import Service, ServiceError
 
 SERVER_NAME = "localhost"
 OWNER = "you"
 LOOK_EVERY_S = 0.5
+# A server that ends by itself is started again: so often within so long, and then no more.
+MAX_RESTARTS, RESTARTS_WITHIN_S = 5, 600.0
+RESTORE_LIMIT_S = 300.0
+MAX_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -28,13 +35,15 @@ class LocalSettings:
 
     Attributes:
         listen: where the page is.
-        folder: for logs, certificates and unpacked functions.
+        folder: for videos, transcripts, logs, certificates and unpacked functions.
         device: where the model runs: "cpu" or "cuda".
+        limit_bytes: the most that videos and transcripts take; then the oldest videos go.
     """
 
     listen: str
     folder: Path
     device: str
+    limit_bytes: int
 
 
 class Product:
@@ -48,6 +57,7 @@ class Product:
         self.url = ""
         self._settings, self._tell = settings, tell
         self._services: list[Service] = []
+        self._restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -63,50 +73,68 @@ class Product:
         self._stack.close()
 
     def watch(self) -> None:
-        """Wait until a service ends by itself.
+        """Wait until a service ends by itself; the inference server is then started again.
 
         Raises:
-            ServiceError: it did.
+            ServiceError: another one ended, or this one does not stay.
         """
         while True:
             for service in self._services:
                 if service.has_ended:
-                    raise service.ended()
+                    self._revive(service)
             time.sleep(LOOK_EVERY_S)
 
+    def _revive(self, service: Service) -> None:
+        """Start the inference server again where it was: all who speak to it wait for it. The others cannot be."""
+        now = time.monotonic()
+        has_room = len(self._restarts) < MAX_RESTARTS or now - self._restarts[0] > RESTARTS_WITHIN_S
+        if service is not self._server or not has_room:
+            raise service.ended()
+        self._restarts.append(now)
+        self._tell(f"{service.ended()}\nStarting the inference server again …")
+        service.begin_again(
+            _server_command(self._settings.folder / "keys", self._settings.device, self._server_address)
+        )
+        service.wait()
+
     def _start(self) -> None:
+        _check_free(self._settings.listen)
         folder = self._settings.folder
+        _check_unused(folder / "data")
         logs, keys = folder / "logs", folder / "keys"
         for each in (logs, keys):
             each.mkdir(parents=True, exist_ok=True)
         keys.chmod(0o700)
         certificates = _certificates(keys)
-        self._tell("Starting the inference server …")
-        server = self._service("inference-server", _server_command(keys, self._settings.device), logs)
-        self._tell("Starting the pipeline …")
+        self._tell("Starting the inference server and the pipeline …")
+        command = _server_command(keys, self._settings.device, "127.0.0.1:0")
+        server = self._server = self._service("inference-server", command, logs)
         aws = self._service("pipeline", _module("local_aws", "--cache", str(folder / "cache")), logs)
+        server.wait()
+        aws.wait()
+        self._server_address = server.told["listening"]
         token = secrets.token_urlsafe(32)
-        self._make_pipeline(aws.told["endpoint_url"], server.told["listening"], certificates, token)
+        stack = self._make_pipeline(aws.told["endpoint_url"], self._server_address, certificates, token)
+        self._restore(stack, aws.told["api_url"])
         self._tell("Starting the page …")
         token_file = keys / "api_token"
         _write(token_file, token)
         gateway = self._service("gateway", self._gateway_command(server, aws, keys, token_file), logs)
+        gateway.wait()
         self.url = f"http://{gateway.told['listening']}/"
 
     def _service(self, name: str, command: list[str], logs: Path) -> Service:
         service = Service(name, command, logs)
         self._stack.callback(service.stop)
-        service.start()
+        service.begin()
         self._services.append(service)
         return service
 
-    def _make_pipeline(
-        self, endpoint_url: str, server: str, certificates: dict[str, str], token: str
-    ) -> None:
+    def _make_pipeline(self, endpoint_url: str, server: str, certificates: dict[str, str], token: str) -> Any:
         # moto, boto3 and what they bring: seconds, and only here.
         from local_aws.stack import Server, made
 
-        made(
+        return made(
             endpoint_url,
             Server(server, SERVER_NAME, certificates["ca"], certificates["certificate"], certificates["key"]),
             {OWNER: hashlib.sha256(token.encode()).hexdigest()},
@@ -118,6 +146,35 @@ class Product:
                 "max_jobs": 2,
                 "lips_concurrency": 2,
             },
+        )
+
+    def _restore(self, stack: Any, api_url: str) -> None:
+        """Give the pipeline what there was when it last ended, and let go on what was cut off.
+
+        Raises:
+            ServiceError: it cannot be read, or is in use.
+        """
+        wanted = {
+            "folder": str(self._settings.folder / "data"),
+            "videos": stack["bucket:uploads"],
+            "results": stack["bucket:results"],
+            "jobs": stack["table:jobs"],
+            "limit_bytes": self._settings.limit_bytes,
+        }
+        # The address is one that the pipeline has just told, on this machine.
+        request = urllib.request.Request(f"{api_url}/_local/keep", json.dumps(wanted).encode())  # noqa: S310
+        # Within this machine: no proxy of the environment is asked.
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(request, timeout=RESTORE_LIMIT_S) as answer:
+            told = json.load(answer)
+        if "error" in told:
+            raise ServiceError(told["error"])
+        for state, text in (("resumed", "go on"), ("failed", "cannot go on: the page says why")):
+            if told[state]:
+                self._tell(f"{len(told[state])} of the videos that were cut off {text}.")
+        # Starts the jobs that wait, as the schedule does on AWS.
+        stack.client("lambda").invoke(
+            FunctionName=stack["function:settle_jobs"], InvocationType="Event", Payload=b"{}"
         )
 
     def _gateway_command(self, server: Service, aws: Service, keys: Path, token_file: Path) -> list[str]:
@@ -138,10 +195,46 @@ class Product:
         )
 
 
-def _server_command(keys: Path, device: str) -> list[str]:
+def _check_free(listen: str) -> None:
+    """Say at once what would otherwise come out when all the rest has started.
+
+    Raises:
+        ServiceError: the page cannot be at this address.
+    """
+    host, separator, port = listen.rpartition(":")
+    if not separator or not port.isdecimal() or int(port) > MAX_PORT:
+        raise ServiceError(f"{listen!r} is no address: expected HOST:PORT, such as 127.0.0.1:8080")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as tried:
+        # As the gateway will do it: an address that a process has just left is free.
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            raise ServiceError(
+                f"the page cannot be at {listen} ({error.strerror or error}): "
+                "end what is there, or name another address with --listen"
+            ) from error
+
+
+def _check_unused(folder: Path) -> None:
+    """See that no other Gorggle keeps its data here, before its keys are replaced.
+
+    Raises:
+        ServiceError: one does.
+    """
+    from local_aws.kept_state import KeptFolder, KeptStateError
+
+    try:
+        KeptFolder(folder).close()
+    except KeptStateError as error:
+        raise ServiceError(f"{error} (--folder)") from error
+
+
+def _server_command(keys: Path, device: str, listen: str) -> list[str]:
     return _module(
         "inference_server",
-        *("--listen", "127.0.0.1:0", "--announce", "--until-stdin-closes", "--device", device),
+        *("--listen", listen, "--announce", "--until-stdin-closes", "--device", device),
         *("--tls-certificate", str(keys / "server.pem"), "--tls-key", str(keys / "server.key")),
         *("--tls-client-ca", str(keys / "ca.pem")),
     )

@@ -42,16 +42,45 @@ class Service:
         self.told: dict[str, Any] = {}
         self._command, self._environment = list(command), dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
-    def start(self) -> None:
-        """Start it, and wait until it is ready.
+    def begin(self) -> None:
+        """Start it."""
+        self._begin("wb")
+
+    def begin_again(self, command: Sequence[str]) -> None:
+        """Start it another time after it has ended by itself; its log goes on."""
+        self._command = list(command)
+        self._begin("ab")
+
+    def wait(self) -> None:
+        """Wait until it is ready.
 
         Raises:
-            ServiceError: see there.
+            ServiceError: it is not ready in time, or ends.
         """
-        lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        with self.log.open("wb") as log:
-            self._process = process = subprocess.Popen(
+        assert self._process is not None, "it was begun"
+        end = time.monotonic() + START_LIMIT_S
+        while not self.told:
+            try:
+                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                raise ServiceError(
+                    f"{self.name} was not ready within {START_LIMIT_S:g} s{self._last_words()}"
+                ) from None
+            if not line:
+                raise ServiceError(
+                    f"{self.name} ended with exit code {self._process.wait()}{self._last_words()}"
+                )
+            with contextlib.suppress(ValueError):
+                document = json.loads(line)
+                self.told = document if isinstance(document, dict) else {}
+
+    def _begin(self, mode: str) -> None:
+        self._lines = queue.SimpleQueue()
+        self.told = {}
+        with self.log.open(mode) as log:
+            self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -60,20 +89,7 @@ class Service:
                 start_new_session=True,
                 env={**os.environ, **self._environment},
             )
-        threading.Thread(target=self._read, args=(process, lines), daemon=True).start()
-        end = time.monotonic() + START_LIMIT_S
-        while not self.told:
-            try:
-                line = lines.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                raise ServiceError(
-                    f"{self.name} was not ready within {START_LIMIT_S:g} s{self._last_words()}"
-                ) from None
-            if not line:
-                raise ServiceError(f"{self.name} ended with exit code {process.wait()}{self._last_words()}")
-            with contextlib.suppress(ValueError):
-                document = json.loads(line)
-                self.told = document if isinstance(document, dict) else {}
+        threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
 
     @property
     def has_ended(self) -> bool:

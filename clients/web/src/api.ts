@@ -2,6 +2,7 @@
 
 import { nameOf } from "./captions";
 import type { Result, Transcript } from "./result";
+import type { SignInPages } from "./signin";
 import { strings } from "./strings";
 
 /** What the page is told at its start by `config.json` beside it. */
@@ -12,6 +13,8 @@ export interface Config {
   live: string;
   /** Whether calls need a token. */
   auth: "none" | "token";
+  /** Where people get their tokens; null: they have one. */
+  signIn: SignInPages | null;
   maxUploadBytes: number;
 }
 
@@ -33,6 +36,8 @@ export interface Job {
   durationS: number;
   /** 0 to 100, of the whole. */
   percent: number;
+  /** Where it is, or where it failed. */
+  stage: string;
   steps: Step[];
   failure: string;
   isDegraded: boolean;
@@ -71,6 +76,8 @@ export interface SegmentCorrection {
   delete?: true;
 }
 
+/** What the API answers a result as that is too large for an answer: where it lies. */
+const ADDRESS_TYPE = "application/vnd.gorggle.address+json";
 const RETRIES = 3;
 const REQUEST_LIMIT_MS = 30_000;
 
@@ -118,7 +125,9 @@ export class Api {
    */
   async save(id: string, base: number, before: Transcript, after: Transcript): Promise<LoadedResult & { version: number }> {
     const answer = await this.json("PUT", `${jobPath(id)}/result`, { base_version: base, ...corrections(before, after) });
-    return { version: Number(answer.version), ...loaded(record(answer.result)) };
+    const version = Number(answer.version);
+    // What is too large to be answered is fetched.
+    return { version, ...(answer.result === undefined ? await this.result(id, version) : loaded(record(answer.result))) };
   }
 
   /** A file of a job's transcript, made by the server. */
@@ -137,14 +146,10 @@ export class Api {
   }
 
   private async resultIn(id: string, format: Format, version: number): Promise<Response> {
-    const path = `${jobPath(id)}/result?format=${format}&version=${version}`;
-    try {
-      return await this.call("GET", `${path}&inline=true`);
-    } catch (error) {
-      // Too large to be sent inline: the answer is then the address where it lies, which fetch() follows.
-      if (error instanceof ApiError && error.status === 409) return this.call("GET", path);
-      throw error;
-    }
+    const response = await this.call("GET", `${jobPath(id)}/result?format=${format}&version=${version}&inline=true`);
+    if (!response.headers.get("content-type")?.startsWith(ADDRESS_TYPE)) return response;
+    // Too large to be answered: this is the address where it lies. It is shown no token; who has it may read.
+    return ask(text(record(await response.json()).url), { credentials: "omit" });
   }
 
   private async json(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Record<string, unknown>> {
@@ -155,28 +160,31 @@ export class Api {
     const headers = { ...further };
     if (this.token) headers.authorization = `Bearer ${this.token}`;
     if (body !== undefined) headers["content-type"] = "application/json";
-    for (let attempt = 0; ; attempt++) {
-      const isLast = method !== "GET" || attempt === RETRIES - 1;
-      let response: Response;
-      try {
-        response = await fetch(this.config.api + path, {
-          method,
-          headers,
-          body: body === undefined ? null : JSON.stringify(body),
-          cache: "no-store",
-          credentials: "omit",
-          signal: AbortSignal.timeout(REQUEST_LIMIT_MS),
-        });
-      } catch {
-        if (isLast) throw new ApiError(0, strings.problems.offline);
-        await pause(300 * 2 ** attempt);
-        continue;
-      }
-      if (response.ok) return response;
-      if (response.status === 401) this.onUnauthorized();
-      if (isLast || ![429, 502, 503, 504].includes(response.status)) throw await problemOf(response);
-      await pause(300 * 2 ** attempt);
+    try {
+      return await ask(this.config.api + path, { method, headers, body: body === undefined ? null : JSON.stringify(body), cache: "no-store", credentials: "omit" });
+    } catch (error) {
+      // API Gateway says 401 where there is no token and 403 where it is wrong.
+      if (error instanceof ApiError && (error.status === 401 || error.status === 403)) this.onUnauthorized();
+      throw error;
     }
+  }
+}
+
+/** Ask, and where nothing is changed by it ask again a few times; ApiError where there is no success. */
+async function ask(url: string, request: RequestInit): Promise<Response> {
+  for (let attempt = 0; ; attempt++) {
+    const isLast = (request.method ?? "GET") !== "GET" || attempt === RETRIES - 1;
+    let response: Response;
+    try {
+      response = await fetch(url, { ...request, signal: AbortSignal.timeout(REQUEST_LIMIT_MS) });
+    } catch {
+      if (isLast) throw new ApiError(0, strings.problems.offline);
+      await pause(300 * 2 ** attempt);
+      continue;
+    }
+    if (response.ok) return response;
+    if (isLast || ![429, 502, 503, 504].includes(response.status)) throw await problemOf(response);
+    await pause(300 * 2 ** attempt);
   }
 }
 
@@ -189,7 +197,9 @@ export async function loadConfig(): Promise<Config> {
   return {
     api: new URL(text(given.api) || ".", location.href).href.replace(/\/+$/, ""),
     live: text(given.live).startsWith("/") ? origin + text(given.live) : text(given.live),
-    auth: given.auth === "token" ? "token" : "none",
+    // A token of the API's own or a JWT: both are shown alike.
+    signIn: text(given.sign_in) ? { url: text(given.sign_in), clientId: text(given.client_id) } : null,
+    auth: given.auth === undefined || given.auth === "none" ? "none" : "token",
     maxUploadBytes: Number(given.max_upload_bytes ?? 5 * 2 ** 30),
   };
 }
@@ -223,7 +233,7 @@ function jobOf(value: unknown): Job {
   const job = record(value);
   const failure = record(job.failure);
   const state = text(job.state) as JobState;
-  const { percent, steps } = progressOf(state, text(job.stage), record(job.progress));
+  const stage = text(job.stage);
   return {
     id: text(job.job_id),
     name: text(job.name),
@@ -231,8 +241,9 @@ function jobOf(value: unknown): Job {
     createdAt: text(job.created_at),
     sizeBytes: Number(job.size_bytes ?? 0),
     durationS: Number(record(job.media).duration_s ?? 0),
-    percent,
-    steps,
+    percent: Number(job.percent ?? 0),
+    stage,
+    steps: list(job.steps).map(stepOf),
     failure: text(failure.reason),
     isDegraded: job.is_degraded === true,
     version: Number(job.result_version ?? 0),
@@ -241,31 +252,9 @@ function jobOf(value: unknown): Job {
   };
 }
 
-// The stages of a job, in order, and what share of the whole each is done at. Reading takes nearly all the time.
-const STAGES = [
-  { name: "waiting", from: 0, to: 3 },
-  { name: "probing", from: 3, to: 10 },
-  { name: "reading", from: 10, to: 95 },
-  { name: "fusing", from: 95, to: 100 },
-] as const;
-
-/** How far a job is: from its stage, and within the reading from the seconds that were read. */
-export function progressOf(state: JobState, stage: string, progress: Record<string, unknown>): { percent: number; steps: Step[] } {
-  const toReadS = Number(progress.to_read_s ?? 0);
-  const share = toReadS > 0 ? Math.min(1, Number(progress.read_s ?? 0) / toReadS) : 0;
-  if (state === "done") return { percent: 100, steps: STAGES.map(({ name }) => ({ name, state: "done", percent: 100 })) };
-  if (state === "awaiting_upload") return { percent: 0, steps: STAGES.map(({ name }) => ({ name, state: "waiting", percent: 0 })) };
-  // A failed job says no more at which stage it was: what it had planned to read it has at least looked into.
-  const name = state === "failed" ? (toReadS > 0 ? "reading" : "probing") : stage;
-  const at = Math.max(0, STAGES.findIndex((each) => each.name === name));
-  const now = STAGES[at]!;
-  const within = now.name === "reading" ? share : 0;
-  const steps = STAGES.map((each, index): Step => {
-    if (index < at) return { name: each.name, state: "done", percent: 100 };
-    if (index > at) return { name: each.name, state: "waiting", percent: 0 };
-    return { name: each.name, state: state === "failed" ? "failed" : "running", percent: Math.round(within * 100) };
-  });
-  return { percent: Math.floor(now.from + (now.to - now.from) * within), steps };
+function stepOf(value: unknown): Step {
+  const step = record(value);
+  return { name: text(step.name), state: text(step.state) as Step["state"], percent: Number(step.percent ?? 0) };
 }
 
 function moneyOf(value: unknown): string {
@@ -302,9 +291,11 @@ export function corrections(before: Transcript, after: Transcript): { segments: 
 }
 
 const TYPES: Record<string, string> = {
-  ...{ mp4: "video/mp4", m4v: "video/mp4", mov: "video/quicktime", webm: "video/webm", mkv: "video/x-matroska", ts: "video/mp2t", mts: "video/mp2t" },
-  ...{ mpg: "video/mpeg", mpeg: "video/mpeg", avi: "video/x-msvideo", flv: "video/x-flv", wmv: "video/x-ms-wmv", ogv: "video/ogg", "3gp": "video/mp4" },
-  ...{ wav: "audio/wav", mp3: "audio/mpeg", m4a: "audio/mp4", flac: "audio/flac", aac: "audio/aac", ogg: "audio/ogg", oga: "audio/ogg", opus: "audio/ogg" },
+  ...{ mp4: "video/mp4", m4v: "video/x-m4v", mov: "video/quicktime", "3gp": "video/3gpp", "3g2": "video/3gpp2", webm: "video/webm", mkv: "video/x-matroska" },
+  ...{ ts: "video/mp2t", mts: "video/mp2t", m2ts: "video/mp2t", mpg: "video/mpeg", mpeg: "video/mpeg", avi: "video/x-msvideo", flv: "video/x-flv" },
+  ...{ wmv: "video/x-ms-wmv", asf: "video/x-ms-asf", ogv: "video/ogg", wav: "audio/wav", mp3: "audio/mpeg", m4a: "audio/mp4", flac: "audio/flac" },
+  ...{ aac: "audio/aac", ogg: "audio/ogg", oga: "audio/ogg", opus: "audio/ogg", weba: "audio/webm", mka: "audio/x-matroska", wma: "audio/x-ms-wma" },
+  ...{ amr: "audio/amr", aif: "audio/aiff", aiff: "audio/aiff" },
 };
 
 /** The type that the API takes a file as; empty: it is no medium. What a file really is, the server finds out. */
@@ -313,7 +304,6 @@ export function mediaType(name: string, type: string): string {
   if (known) return known;
   const bare = type.split(";")[0]!.trim().toLowerCase();
   if (Object.values(TYPES).includes(bare)) return bare;
-  if (bare === "audio/webm") return "video/webm";
   return /^(video|audio)\//.test(bare) ? "video/mp4" : "";
 }
 

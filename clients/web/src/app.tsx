@@ -9,7 +9,9 @@ import { HomePage } from "./pages/home";
 import { JobPage } from "./pages/job";
 import { LivePage } from "./pages/live";
 import { SessionPage } from "./pages/session";
+import { goToSignIn, tokenFromSignIn } from "./signin";
 import { api, dismiss, isSignedIn, keep, kept, notices, reasonOf, route, theme, toggleTheme } from "./state";
+import type { SignInPages } from "./signin";
 import { strings } from "./strings";
 
 export function App() {
@@ -50,7 +52,10 @@ export function App() {
 
 async function start(): Promise<void> {
   const made = new Api(await loadConfig());
-  made.token = kept("token") ?? sessionToken() ?? "";
+  const { signIn } = made.config;
+  const given = signIn && (await tokenFromSignIn(signIn));
+  if (given) keepToken(given, false);
+  made.token = given ?? kept("token") ?? sessionToken() ?? "";
   made.onUnauthorized = () => {
     isSignedIn.value = false;
   };
@@ -167,6 +172,26 @@ class Fence extends Component<{ children: ComponentChildren }, { fault: string }
 // --------------------------------------------------------------------------------------------------------- sign-in
 
 function SignIn() {
+  const { signIn } = api.value.config;
+  return signIn ? <SignInAway pages={signIn} /> : <SignInHere />;
+}
+
+/** Where there is a user pool: its own pages ask for name, password and second factor. */
+function SignInAway({ pages }: { pages: SignInPages }) {
+  return (
+    <main class="alone" id="content" tabIndex={-1}>
+      <div class="card sign-in">
+        <h1>{strings.signIn.title}</h1>
+        <p>{strings.signIn.pagesLead}</p>
+        <button type="button" class="primary" onClick={() => void goToSignIn(pages)}>
+          {strings.signIn.submit}
+        </button>
+      </div>
+    </main>
+  );
+}
+
+function SignInHere() {
   const [token, setToken] = useState("");
   const [isKept, setKept] = useState(false);
   const [problem, setProblem] = useState("");

@@ -23,6 +23,8 @@ export const strings = {
     remember: "Remember it on this device",
     submit: "Sign in",
     wrong: "The server does not know this token.",
+    pagesLead: "You need an account here. Whoever runs this server can invite you.",
+    failed: "Signing in did not work. Load the page and try again.",
   },
   time: {
     fewSeconds: "a few seconds left",
@@ -74,6 +76,7 @@ export const strings = {
     progress: "Progress",
     percent: (percent: number) => `${percent} %`,
     failed: "This video could not be read",
+    failedAt: (step: string) => `It got as far as “${step}”.`,
     again: "Try again",
     loading: "Loading the transcript…",
     degraded: "Some of it could not be used",

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { corrections, mediaType, progressOf } from "../src/api";
+import { corrections, mediaType } from "../src/api";
 import { cuesOf, toSrt, toTtml, toWebVtt } from "../src/captions";
 import { done, historyOf, matches, redone, undone, withName, withWord } from "../src/editing";
 import { NO_LINES, namesOf, personOf, resultOf, withSegment } from "../src/live/words";
@@ -112,7 +112,10 @@ describe("live words", () => {
   it("belong to people in order of appearance", () => {
     let lines = withSegment(NO_LINES, live("1", "a", true, "face-3"));
     lines = withSegment(lines, live("2", "b", true, "voice"));
+    lines = withSegment(lines, live("3", "c", false, "face-9"));
     expect(personOf(lines, "face-3")).toBe("person-1");
+    expect(personOf(lines, "face-9")).toBe("person-3");
+    expect(lines.speakers).toEqual(["face-3", "voice"]);
     expect(namesOf(lines, "Voice")).toEqual({ "person-2": "Voice" });
     const result = resultOf(lines, { name: "x", durationS: 2, widthPx: 0, heightPx: 0, model: "m", modality: "av" });
     expect(result.segments.map((each) => [each.id, each.person, each.words[0]!.source])).toEqual([["segment-1", "person-1", "both"], ["segment-2", "person-2", "both"]]);
@@ -120,18 +123,12 @@ describe("live words", () => {
 });
 
 describe("jobs", () => {
-  it("say how far they are", () => {
-    expect(progressOf("running", "reading", { to_read_s: 20, read_s: 10 }).percent).toBe(52);
-    expect(progressOf("running", "reading", { to_read_s: 20, read_s: 99 }).percent).toBe(95);
-    expect(progressOf("done", "done", {}).percent).toBe(100);
-    expect(progressOf("failed", "failed", { to_read_s: 20 }).steps.map((step) => step.state)).toEqual(["done", "done", "failed", "waiting"]);
-    const stages = ["waiting", "probing", "reading", "fusing"].map((stage) => progressOf("running", stage, {}).percent);
-    expect(stages).toEqual([...stages].sort((a, b) => a - b));
-  });
   it("are of types that the API takes", () => {
     expect(mediaType("a.MKV", "")).toBe("video/x-matroska");
     expect(mediaType("blob", "video/webm;codecs=vp8,opus")).toBe("video/webm");
-    expect(mediaType("x.m4v", "video/x-m4v")).toBe("video/mp4");
+    expect(mediaType("x.m4v", "")).toBe("video/x-m4v");
+    expect(mediaType("clip.3gp", "")).toBe("video/3gpp");
+    expect(mediaType("recording", "audio/webm;codecs=opus")).toBe("audio/webm");
     expect(mediaType("notes.txt", "text/plain")).toBe("");
   });
 });

@@ -6,7 +6,7 @@ import type { LiveSegment, Modality } from "./messages";
 export interface Lines {
   final: LiveSegment[];
   interim: LiveSegment[];
-  /** Everybody who was heard, in order of appearance: who is first is person 1. */
+  /** Everybody whose words stand, in order of appearance: who is first is person 1. What may still change may be another's. */
   speakers: string[];
 }
 
@@ -19,10 +19,11 @@ export const VOICE = "voice";
 export function withSegment(lines: Lines, segment: LiveSegment): Lines {
   const isSame = (other: LiveSegment) => other.segment_id === segment.segment_id;
   if (lines.final.some(isSame)) return lines;
-  const speakers = lines.speakers.includes(segment.speaker) ? lines.speakers : [...lines.speakers, segment.speaker];
   const interim = lines.interim.filter((other) => !isSame(other));
-  if (!segment.is_final) return { ...lines, speakers, interim: [...interim, segment].sort(byStart) };
-  return { final: segment.text ? [...lines.final, segment].sort(byStart) : lines.final, interim, speakers };
+  if (!segment.is_final) return { ...lines, interim: [...interim, segment].sort(byStart) };
+  if (!segment.text) return { ...lines, interim };
+  const speakers = lines.speakers.includes(segment.speaker) ? lines.speakers : [...lines.speakers, segment.speaker];
+  return { final: [...lines.final, segment].sort(byStart), interim, speakers };
 }
 
 function byStart(a: LiveSegment, b: LiveSegment): number {
@@ -33,8 +34,9 @@ const ORIGINS: Record<Modality, Origin> = { av: "both", video: "lips", audio: "s
 
 /** A speaker as a result calls people: "person-2" is who appeared second. */
 export function personOf(lines: Lines, speaker: string): string {
-  const index = lines.speakers.indexOf(speaker);
-  return `person-${(index < 0 ? lines.speakers.length : index) + 1}`;
+  const all = [...new Set([...lines.speakers, ...lines.interim.map((line) => line.speaker)])];
+  const index = all.indexOf(speaker);
+  return `person-${(index < 0 ? all.length : index) + 1}`;
 }
 
 /** A voice without a face has no number in people's eyes. */

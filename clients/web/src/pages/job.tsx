@@ -19,6 +19,8 @@ const words = strings.job;
 interface Loaded extends LoadedResult {
   version: number;
   video: string;
+  /** Asks for another address of the video; null where it plays from this page's own memory. */
+  renewVideo: (() => Promise<string>) | null;
 }
 
 export function JobPage({ id }: { id: string }) {
@@ -91,8 +93,9 @@ export function JobPage({ id }: { id: string }) {
 
 async function load(job: Job): Promise<Loaded> {
   const local = localVideos.get(job.id);
-  const [result, video] = await Promise.all([api.value.result(job.id, job.version), local ? URL.createObjectURL(local) : api.value.videoUrl(job.id)]);
-  return { ...result, version: job.version, video };
+  const renewVideo = local ? null : () => api.value.videoUrl(job.id);
+  const [result, video] = await Promise.all([api.value.result(job.id, job.version), local ? URL.createObjectURL(local) : renewVideo!()]);
+  return { ...result, version: job.version, video, renewVideo };
 }
 
 function Corrector({ id, name, loaded, reload }: { id: string; name: string; loaded: Loaded; reload: () => void }) {
@@ -112,6 +115,7 @@ function Corrector({ id, name, loaded, reload }: { id: string; name: string; loa
       history={saving.history}
       onHistory={saving.onHistory}
       video={loaded.video}
+      renewVideo={loaded.renewVideo}
       onSave={() => void saving.save()}
       tools={
         <>
@@ -163,6 +167,7 @@ function Failure({ job, again }: { job: Job; again: () => void }) {
         <Icon name="warning" /> {words.failed}
       </h2>
       <p dir="auto">{job.failure}</p>
+      {words.steps[job.stage] && <p class="quiet">{words.failedAt(words.steps[job.stage]!)}</p>}
       <button type="button" class="primary" onClick={() => void retry()}>
         {words.again}
       </button>

@@ -257,7 +257,7 @@ function Captions({ lines, speaking, size, resize }: { lines: Lines; speaking: r
     // Whoever scrolled up to read stays there.
     if (box.current && sticks.current) box.current.scrollTop = box.current.scrollHeight;
   }, [lines]);
-  const several = new Set([...lines.final, ...lines.interim].map((line) => line.speaker)).size > 1;
+  const several = lines.speakers.length > 1;
   const names = namesOf(lines, words.voice);
   const name = (speaker: string) => nameOf({ names }, personOf(lines, speaker));
   return (

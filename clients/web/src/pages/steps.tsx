@@ -14,13 +14,15 @@ const estimates = new Map<string, Estimate>();
 
 /** The seconds that a job will still take, from how it went while this page looked; null where that is not known. */
 export function leftOf(job: Job): number | null {
-  if (job.state !== "running") {
+  // The steps before it say nothing about how fast reading goes, and the one after it takes no time.
+  const reading = job.steps.find((step) => step.name === "reading" && step.state === "running");
+  if (job.state !== "running" || !reading) {
     estimates.delete(job.id);
     return null;
   }
   const estimate = estimates.get(job.id) ?? new Estimate();
   estimates.set(job.id, estimate);
-  return estimate.update(job.percent / 100, performance.now() / 1000);
+  return estimate.update(reading.percent / 100, performance.now() / 1000);
 }
 
 export function Steps({ job }: { job: Job }) {

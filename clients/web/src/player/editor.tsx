@@ -23,6 +23,8 @@ export interface EditorProps {
   history: History;
   onHistory: (change: (history: History) => History) => void;
   video: string;
+  /** Asks for another address of the video, for the one that is shown works for some minutes only. */
+  renewVideo?: (() => Promise<string>) | null;
   /** Shown above the transcript: saving, exporting. */
   tools: ComponentChildren;
   onSave?: () => void;
@@ -30,7 +32,7 @@ export interface EditorProps {
 
 export { done, historyOf };
 
-export function Editor({ result, history, onHistory, video, tools, onSave }: EditorProps) {
+export function Editor({ result, history, onHistory, video, renewVideo, tools, onSave }: EditorProps) {
   const transcript = history.present;
   const now = useSignal(0);
   const player = useRef<PlayerHandle>(null);
@@ -81,7 +83,7 @@ export function Editor({ result, history, onHistory, video, tools, onSave }: Edi
   return (
     <div class="editor">
       <div class="stage">
-        <Picture handle={player} now={now} onTime={(timeS) => (now.value = timeS)} video={video} vtt={vtt} cues={cues} faces={faces} transcript={transcript} result={result} people={people} />
+        <Picture handle={player} now={now} onTime={(timeS) => (now.value = timeS)} video={video} renewVideo={renewVideo ?? null} vtt={vtt} cues={cues} faces={faces} transcript={transcript} result={result} people={people} />
         <div class="stage-foot">
           <WordDetails transcript={transcript} place={chosen} change={change} onEdit={setEditing} />
           <People transcript={transcript} people={people} change={change} />

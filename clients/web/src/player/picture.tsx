@@ -1,7 +1,7 @@
 /** The video with its captions, face boxes and controls. */
 
 import type { ReadonlySignal } from "@preact/signals";
-import type { Ref } from "preact";
+import type { Ref, RefObject } from "preact";
 import { useEffect, useImperativeHandle, useRef, useState } from "preact/hooks";
 import type { Cue } from "../captions";
 import { nameOf } from "../captions";
@@ -14,6 +14,7 @@ import { clockOf } from "../time";
 import { Lanes } from "./lanes";
 
 const words = strings.player;
+const RENEWAL_REST_MS = 10_000;
 const SPEEDS = [0.5, 0.75, 1, 1.25, 1.5, 2];
 
 export interface PlayerHandle {
@@ -28,6 +29,7 @@ interface PictureProps {
   now: ReadonlySignal<number>;
   onTime: (timeS: number) => void;
   video: string;
+  renewVideo: (() => Promise<string>) | null;
   vtt: string;
   cues: Cue[];
   faces: Map<string, Box[]>;
@@ -36,7 +38,7 @@ interface PictureProps {
   people: string[];
 }
 
-export function Picture({ handle, now, onTime, video, vtt, cues, faces, transcript, result, people }: PictureProps) {
+export function Picture({ handle, now, onTime, video, renewVideo, vtt, cues, faces, transcript, result, people }: PictureProps) {
   const element = useRef<HTMLVideoElement>(null);
   const frame = useRef<HTMLDivElement>(null);
   const [isPlaying, setPlaying] = useState(false);
@@ -51,13 +53,16 @@ export function Picture({ handle, now, onTime, video, vtt, cues, faces, transcri
   // What is heard alone has no picture to show.
   const hasPicture = result.media.width_px > 0;
 
-  useEffect(() => setFault(false), [video]);
+  const wanted = useRef<number | null>(null);
+  const { address, renew, resume } = useAddress(element, video, renewVideo, now, setFault);
 
   const seek = (timeS: number, plays = false) => {
     const target = Math.min(Math.max(0, timeS), durationS);
     onTime(target);
     const media = element.current;
     if (!media) return;
+    // Browsers may forget where to go while they know nothing of the video yet.
+    if (media.readyState === HTMLMediaElement.HAVE_NOTHING) wanted.current = target;
     media.currentTime = target;
     if (plays) media.play().catch(() => {});
   };
@@ -113,7 +118,7 @@ export function Picture({ handle, now, onTime, video, vtt, cues, faces, transcri
           {video && (
             <video
               ref={element}
-              src={video}
+              src={address}
               playsInline
               preload="auto"
               tabIndex={-1}
@@ -125,6 +130,9 @@ export function Picture({ handle, now, onTime, video, vtt, cues, faces, transcri
               onTimeUpdate={(event) => onTime(event.currentTarget.currentTime)}
               onVolumeChange={(event) => setMuted(event.currentTarget.muted)}
               onLoadedMetadata={(event) => {
+                resume();
+                if (wanted.current !== null) event.currentTarget.currentTime = wanted.current;
+                wanted.current = null;
                 // A browser's own recording does not say how long it is: looking for its end finds out.
                 if (event.currentTarget.duration === Infinity) event.currentTarget.currentTime = 1e7;
               }}
@@ -134,7 +142,7 @@ export function Picture({ handle, now, onTime, video, vtt, cues, faces, transcri
                 setDuration(Math.max(found, result.media.duration_s));
                 if (event.currentTarget.currentTime > found - 0.5 && event.currentTarget.paused) event.currentTarget.currentTime = 0;
               }}
-              onError={() => setFault(true)}
+              onError={renew}
             >
               {track && <track kind="captions" src={track} srcLang={result.language || "en"} label={words.captions} />}
             </video>
@@ -183,6 +191,41 @@ export function Picture({ handle, now, onTime, video, vtt, cues, faces, transcri
       </div>
     </section>
   );
+}
+
+/**
+ * The video's address, and another one where it has run out: then the player goes on from where it was. A second failure
+ * within a moment is no old address but a video that cannot be played.
+ */
+function useAddress(element: RefObject<HTMLVideoElement | null>, video: string, renewVideo: (() => Promise<string>) | null, now: ReadonlySignal<number>, setFault: (is: boolean) => void) {
+  const [address, setAddress] = useState(video);
+  const renewedAt = useRef(-Infinity);
+  const left = useRef<{ timeS: number; plays: boolean } | null>(null);
+  useEffect(() => {
+    setAddress(video);
+    setFault(false);
+  }, [video]);
+  const renew = () => {
+    if (!renewVideo || performance.now() - renewedAt.current < RENEWAL_REST_MS) {
+      setFault(true);
+      return;
+    }
+    renewedAt.current = performance.now();
+    left.current = { timeS: now.peek(), plays: element.current !== null && !element.current.paused };
+    renewVideo().then(
+      (found) => (found ? setAddress(found) : setFault(true)),
+      () => setFault(true),
+    );
+  };
+  const resume = () => {
+    const media = element.current;
+    if (!media || !left.current) return;
+    const { timeS, plays } = left.current;
+    left.current = null;
+    media.currentTime = timeS;
+    if (plays) media.play().catch(() => {});
+  };
+  return { address, renew, resume };
 }
 
 function Caption({ now, cues, transcript, people }: { now: ReadonlySignal<number>; cues: Cue[]; transcript: Transcript; people: string[] }) {

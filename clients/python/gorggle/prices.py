@@ -1,0 +1,151 @@
+"""What AWS asks for one unit of each thing that the pipeline uses, in US dollars: one table for everybody who counts.
+
+These are list prices, on demand, of us-east-1, without free tiers, discounts and taxes, as they were known in the middle
+of 2026 (``AS_OF``). Nothing here asks AWS: prices move, and other regions cost more. The page of AWS's that each comes from
+stands beside it and says what holds today. Give your own, as JSON: ``gorggle cost --prices FILE``, or the stack's setting
+``prices``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+AS_OF = "2026-06"
+REGION = "us-east-1"
+
+_PAGES = "https://aws.amazon.com/"
+_EC2 = _PAGES + "ec2/pricing/on-demand/"
+_BALANCING = _PAGES + "elasticloadbalancing/pricing/"
+_ENDPOINTS = _PAGES + "privatelink/pricing/"
+_NETWORK = _PAGES + "vpc/pricing/"
+_SECRETS = _PAGES + "secrets-manager/pricing/"
+_KEYS = _PAGES + "kms/pricing/"
+_ALARMS = _PAGES + "cloudwatch/pricing/"
+_DISKS = _PAGES + "ebs/pricing/"
+_STORAGE = _PAGES + "s3/pricing/"
+_TRANSCRIBE = _PAGES + "transcribe/pricing/"
+_REKOGNITION = _PAGES + "rekognition/pricing/"
+_LAMBDA = _PAGES + "lambda/pricing/"
+_STATES = _PAGES + "step-functions/pricing/"
+_ASSUMED = "an assumption about work or markets, no price of AWS"
+
+# Linux, an hour.
+INSTANCES: Mapping[str, float] = MappingProxyType(
+    {
+        "g4dn.xlarge": 0.526,
+        "g4dn.2xlarge": 0.752,
+        "g4dn.4xlarge": 1.204,
+        "g4dn.8xlarge": 2.176,
+        "g4dn.16xlarge": 4.352,
+        "g5.xlarge": 1.006,
+        "g5.2xlarge": 1.212,
+        "g5.4xlarge": 1.624,
+        "g5.8xlarge": 2.448,
+        "g5.16xlarge": 4.096,
+        "g6.xlarge": 0.8048,
+        "g6.2xlarge": 0.9776,
+        "g6.4xlarge": 1.3232,
+        "g6.8xlarge": 2.0144,
+        "g6.16xlarge": 3.3968,
+        "g6e.xlarge": 1.861,
+        "g6e.2xlarge": 2.2421,
+        "g6e.4xlarge": 3.0042,
+        "g6e.8xlarge": 4.5286,
+        "g6e.16xlarge": 7.5772,
+        "gr6.4xlarge": 1.5392,
+        "gr6.8xlarge": 2.4464,
+    }
+)
+
+
+class PricesError(ValueError):
+    """Prices that cannot be; the message says what was found and what was expected."""
+
+
+def _price(usd: float, source: str) -> Any:
+    return field(default=usd, metadata={"source": source})
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Unit prices in US dollars; where each comes from is in its field's metadata.
+
+    Attributes:
+        instances: GPU instances by type, an hour.
+        gpu_per_h: one instance of the fleet with its disk, whatever its type; None: by ``instances`` and the stack's mix.
+        transcribe_per_min: Amazon Transcribe, batch.
+        rekognition_per_min: Amazon Rekognition, face detection in stored video.
+        lambda_per_gb_s: x86; the requests beside it do not count.
+        spot_share: what spot costs of on-demand: it moves daily, and 0.4 is a cautious middle.
+        gpu_s_per_video_s: how long a GPU works for a second of video, one window at a time.
+        lambda_gb_s_per_video_s: likewise for the functions, which mostly wait for the GPU.
+    """
+
+    instances: Mapping[str, float] = field(default_factory=lambda: INSTANCES, metadata={"source": _EC2})
+    gpu_per_h: float | None = field(default=None, metadata={"source": _EC2})
+    load_balancer_per_h: float = _price(0.0225, _BALANCING)
+    endpoint_per_h: float = _price(0.01, _ENDPOINTS)
+    nat_per_h: float = _price(0.045, _NETWORK)
+    address_per_h: float = _price(0.005, _NETWORK)
+    secret_per_month: float = _price(0.40, _SECRETS)
+    key_per_month: float = _price(1.00, _KEYS)
+    alarm_metric_per_month: float = _price(0.10, _ALARMS)
+    disk_per_gib_month: float = _price(0.08, _DISKS)
+    storage_per_gib_month: float = _price(0.023, _STORAGE)
+    transcribe_per_min: float = _price(0.024, _TRANSCRIBE)
+    rekognition_per_min: float = _price(0.10, _REKOGNITION)
+    lambda_per_gb_s: float = _price(0.0000166667, _LAMBDA)
+    state_transition: float = _price(0.000025, _STATES)
+    spot_share: float = _price(0.4, _ASSUMED)
+    gpu_s_per_video_s: float = _price(0.25, _ASSUMED)
+    lambda_gb_s_per_video_s: float = _price(0.6, _ASSUMED)
+
+
+def prices_of(text: str) -> Prices:
+    """Read prices from JSON; what it leaves out is as in the table. Empty: the table.
+
+    Args:
+        text: an object of prices by their names in ``Prices``; ``instances`` is an object of prices by type, and adds to
+            the table's.
+
+    Raises:
+        PricesError: it is something else.
+    """
+    if not text.strip():
+        return Prices()
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise PricesError(f"the prices are no JSON: {error}") from error
+    known = [each.name for each in fields(Prices)]
+    if not isinstance(given, dict) or set(given) - set(known):
+        found = ", ".join(sorted(set(given) - set(known))) if isinstance(given, dict) else text[:80]
+        raise PricesError(f"the prices hold {found}: expected an object with some of {', '.join(known)}")
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name == "instances":
+            types = value if isinstance(value, dict) else {}
+            if not types:
+                raise PricesError(
+                    f"instances is {value!r}: expected an object of prices an hour by instance type"
+                )
+            values[name] = {**INSTANCES, **{kind: _usd(kind, usd) for kind, usd in types.items()}}
+        else:
+            values[name] = _usd(name, value)
+    return Prices(**values)
+
+
+def _usd(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise PricesError(f"{name} is {value!r}: expected a number, 0 or more, in US dollars")
+    return float(value)
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """Each price's name, and the page that it comes from."""
+    for each in fields(Prices):
+        yield each.name, str(each.metadata["source"])

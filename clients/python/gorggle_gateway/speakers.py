@@ -1,0 +1,59 @@
+"""Who speaks, across inference servers: each of them numbers the faces that it sees anew."""
+
+from __future__ import annotations
+
+from gorggle import FaceBox, Segment
+
+# Who is heard and not seen is the same for all of them.
+VOICE = "voice"
+# Faces that share less than this of what they cover together are two people's.
+LEAST_SHARED = 0.25
+
+
+class Speakers:
+    """Names of people that outlive a server: whoever is seen where somebody was seen last keeps that name."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[int, str], str] = {}
+        self._seen: dict[str, FaceBox] = {}
+
+    def name(self, segment: Segment, generation: int) -> str:
+        """Who speaks a segment.
+
+        Args:
+            segment: as a server tells it.
+            generation: of the server: 1 is the first.
+        """
+        if segment.speaker == VOICE:
+            return VOICE
+        key = generation, segment.speaker
+        if key not in self._names:
+            self._names[key] = self._recognised(segment, generation)
+        if segment.face_boxes:
+            self._seen[self._names[key]] = segment.face_boxes[-1]
+        return self._names[key]
+
+    def known(self, speaker: str, generation: int) -> str:
+        """The name of somebody of whom nothing but a server's own name is told."""
+        return self._names.get((generation, speaker), speaker)
+
+    def _recognised(self, segment: Segment, generation: int) -> str:
+        taken = {name for (one, _), name in self._names.items() if one == generation}
+        free = [name for name in self._seen if name not in taken]
+        if segment.face_boxes:
+            first = segment.face_boxes[0]
+            nearest = max(free, key=lambda name: _shared(first, self._seen[name]), default=None)
+            if nearest is not None and _shared(first, self._seen[nearest]) >= LEAST_SHARED:
+                return nearest
+        elif segment.speaker not in taken:
+            return segment.speaker
+        is_new = segment.speaker not in self._names.values()
+        return segment.speaker if is_new else f"{segment.speaker}.{generation}"
+
+
+def _shared(a: FaceBox, b: FaceBox) -> float:
+    """How much of the area that two boxes cover together both of them cover, 0 to 1."""
+    width = min(a.left + a.width, b.left + b.width) - max(a.left, b.left)
+    height = min(a.top + a.height, b.top + b.height) - max(a.top, b.top)
+    both = max(0.0, width) * max(0.0, height)
+    return both / (a.width * a.height + b.width * b.height - both) if both else 0.0

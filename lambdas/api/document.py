@@ -1,0 +1,18 @@
+"""The OpenAPI document as it is published."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PATH = Path(__file__).with_name("openapi.yaml")
+
+
+@cache
+def openapi() -> dict[str, Any]:
+    """The document; not to be changed."""
+    document: dict[str, Any] = yaml.safe_load(PATH.read_text("utf-8"))
+    return document

@@ -1,0 +1,1 @@
+"""Gives an address that plays the uploaded video for a while."""

@@ -1,0 +1,114 @@
+"""Which media are taken: containers, the types that they are sent as, and codecs. The one list of the pipeline.
+
+It is the server's own (``inference_server/media/formats.py``): what is uploaded is also read. A test holds the two together,
+and the page and the API's description against this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of file.
+
+    Attributes:
+        demuxer: FFmpeg's name.
+        names: what people call it.
+        types: what browsers and programs send it as.
+    """
+
+    demuxer: str
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+
+
+# What cameras, phones, browsers and editors write. No playlists (they name further addresses), no image sequences.
+CONTAINERS = (
+    Container(
+        "mov",
+        ("MP4", "MOV"),
+        (
+            *("video/mp4", "video/quicktime", "video/x-m4v", "video/3gpp", "video/3gpp2"),
+            *("audio/mp4", "audio/x-m4a", "audio/3gpp", "audio/3gpp2"),
+        ),
+    ),
+    Container(
+        "matroska",
+        ("WebM", "Matroska"),
+        ("video/webm", "audio/webm", "video/x-matroska", "audio/x-matroska"),
+    ),
+    Container("mpegts", ("MPEG-TS",), ("video/mp2t",)),
+    Container("mpeg", ("MPEG-PS",), ("video/mpeg",)),
+    Container("avi", ("AVI",), ("video/x-msvideo", "video/avi")),
+    Container("flv", ("FLV",), ("video/x-flv",)),
+    Container("asf", ("ASF",), ("video/x-ms-wmv", "video/x-ms-asf", "audio/x-ms-wma")),
+    Container("ogg", ("Ogg",), ("video/ogg", "audio/ogg", "application/ogg")),
+    Container("wav", ("WAV",), ("audio/wav", "audio/x-wav")),
+    Container("mp3", ("MP3",), ("audio/mpeg",)),
+    Container("flac", ("FLAC",), ("audio/flac", "audio/x-flac")),
+    Container("aac", ("AAC",), ("audio/aac",)),
+    Container("amr", ("AMR",), ("audio/amr",)),
+    Container("aiff", ("AIFF",), ("audio/aiff", "audio/x-aiff")),
+)
+
+TYPES = frozenset(kind for container in CONTAINERS for kind in container.types)
+
+_NAMES = [name for container in CONTAINERS for name in container.names]
+IN_WORDS = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
+
+VIDEO_CODECS = frozenset(
+    {
+        # what is in use
+        *("h264", "hevc", "vvc", "av1", "vp8", "vp9"),
+        # what was
+        *(
+            "mpeg1video",
+            "mpeg2video",
+            "mpeg4",
+            "msmpeg4v1",
+            "msmpeg4v2",
+            "msmpeg4v3",
+            "h261",
+            "h263",
+            "h263p",
+        ),
+        *("flv1", "vp6", "vp6a", "vp6f", "theora", "wmv1", "wmv2", "wmv3", "vc1", "svq1", "svq3", "cinepak"),
+        # cameras, editors and archives
+        *("mjpeg", "prores", "dnxhd", "cfhd", "dvvideo", "jpeg2000", "ffv1", "huffyuv", "ffvhuff", "utvideo"),
+        *("magicyuv", "rawvideo", "v210", "qtrle", "png"),
+    }
+)
+AUDIO_CODECS = frozenset(
+    {
+        *(
+            "aac",
+            "aac_latm",
+            "mp1",
+            "mp2",
+            "mp3",
+            "opus",
+            "vorbis",
+            "speex",
+            "flac",
+            "alac",
+            "wavpack",
+            "tta",
+        ),
+        *("ac3", "eac3", "dts", "truehd", "mlp", "amr_nb", "amr_wb", "gsm", "gsm_ms", "nellymoser"),
+        *(
+            "wmav1",
+            "wmav2",
+            "wmapro",
+            "wmalossless",
+            "adpcm_ms",
+            "adpcm_ima_wav",
+            "adpcm_ima_qt",
+            "adpcm_swf",
+        ),
+        *("adpcm_g722", "adpcm_g726", "pcm_alaw", "pcm_mulaw", "pcm_bluray", "pcm_dvd", "pcm_u8", "pcm_s8"),
+        *("pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"),
+        *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be"),
+    }
+)

@@ -1,0 +1,1 @@
+"""Answers requests that no route takes."""

@@ -1,0 +1,1 @@
+"""Shows the API's OpenAPI document as a page."""

@@ -1,0 +1,68 @@
+"""The browser, for all tests that need one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+# What Debian, Fedora, snaps and Google call it.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+
+OpenBrowser = Callable[..., Any]
+
+
+def chromium() -> str:
+    """The browser's path; where there is none, the test is left out."""
+    # Not every environment that runs tests has what the gateway takes.
+    from gorggle_gateway import web_page
+
+    if not web_page.is_built():
+        pytest.skip("the page is not built: make web")
+    named = os.environ.get("GORGGLE_CHROMIUM")
+    path = named or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("there is no Chromium: apt-get install chromium, or name one in GORGGLE_CHROMIUM")
+    return path
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Any]:
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="there is no playwright: pip install 'gorggle[dev]'"
+    )
+    with sync_api.sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def open_browser(playwright: Any) -> Iterator[OpenBrowser]:
+    """Starts a Chromium with further arguments."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str) -> Any:
+            # Chromium's own sandbox takes rights that root in a container does not have.
+            sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+            browser = playwright.chromium.launch(
+                executable_path=chromium(),
+                args=[
+                    *sandbox,
+                    "--disable-gpu",
+                    "--disable-dev-shm-usage",
+                    "--autoplay-policy=no-user-gesture-required",
+                    *arguments,
+                ],
+            )
+            stack.callback(browser.close)
+            return browser
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def browser(open_browser: OpenBrowser) -> Any:
+    return open_browser()

@@ -1,0 +1,254 @@
+"""The HTTP API keeps what its OpenAPI document promises: one suite against the functions, and against the local API.
+
+Schemathesis makes requests of the document, good ones and bad ones, and holds every answer against it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from moto import mock_aws
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi import checks
+
+from lambdas.api import document
+from lambdas.common import objects
+from lambdas.common.publishing import FORMS, forms
+from local_aws import http_api
+from local_aws.stack import Server, Stack, made
+from tests.e2e.pipeline import local_aws
+from tests.lambdas.cloud import MANIFEST_DOCUMENT, SERVER_NAME, Cloud, made_cloud
+from tests.lambdas.test_corrections import result
+
+TOKEN, JOB_ID = "a-token", "ab" * 16
+SCHEMA = schemathesis.openapi.from_dict(dict(document.openapi()))
+OPERATIONS = {
+    each["operationId"]: (path, method.upper())
+    for path, item in document.openapi()["paths"].items()
+    for method, each in item.items()
+    if method != "parameters"
+}
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+]
+# What they leave is another job than the one that was seeded.
+CHANGING = ("deleteJob", "saveCorrections")
+FEW = settings(
+    max_examples=3,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@dataclass
+class Api:
+    """An API under test."""
+
+    url: str
+    stack: Stack
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def call(self, method: str, path: str, **further: Any) -> requests.Response:
+        return self.session.request(
+            method, self.url + path, timeout=60, allow_redirects=False, **{"headers": AUTHORIZED, **further}
+        )
+
+    def seed(self) -> None:
+        """A job of the caller's that is done, as if nothing had happened to it."""
+        read = result("the first words", "and the second ones")
+        for extension, text in forms(read).items():
+            self.stack.client("s3").put_object(
+                Bucket=self.stack["bucket:results"],
+                Key=objects.result_key(JOB_ID, "1", extension),
+                Body=text.encode(),
+                ContentType=FORMS[extension].content_type,
+            )
+        at = "2026-01-02T03:04:05.000000Z"
+        item = {
+            "job_id": JOB_ID,
+            "owner": "ada",
+            "state": "done",
+            "stage": "done",
+            "name": "talk.mp4",
+            "bucket": self.stack["bucket:uploads"],
+            "key": f"uploads/{JOB_ID}/talk.mp4",
+            "created_at": at,
+            "updated_at": at,
+        }
+        self.stack.client("dynamodb").put_item(
+            TableName=self.stack["table:jobs"],
+            Item={name: {"S": value} for name, value in item.items()}
+            | {"attempt": {"N": "1"}, "result_version": {"N": "1"}, "size_bytes": {"N": "3"}}
+            | {"versions": {"L": [{"M": {"version": {"N": "1"}, "folder": {"S": "1"}}}]}},
+        )
+
+
+AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
+
+
+class Handlers:
+    """API Gateway in front of the functions in this process: routes as the manifest says."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._functions = {
+            one["trigger"]["route"]: (name, one["trigger"]["authorized"])
+            for name, one in MANIFEST_DOCUMENT["functions"].items()
+            if one["trigger"]["kind"] == "route"
+        }
+
+    def answer(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, source: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        address = http_api.urlsplit(target)
+        for route in sorted(self._functions, key=lambda each: (each == "$default", each.count("{"))):
+            wanted, _, pattern = route.partition(" ")
+            match = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern), address.path)
+            if route == "$default" or (match and wanted == method):
+                break
+        variables = (
+            {name: http_api.unquote(value) for name, value in match.groupdict().items()} if match else {}
+        )
+        event = http_api._event(method, address, headers, body, source, route, variables)
+        name, is_authorized = self._functions[route]
+        if is_authorized and headers.get("authorization") == AUTHORIZED["authorization"]:
+            event["requestContext"]["authorizer"] = {"lambda": {"owner": "ada"}}
+        return http_api._reply(self._cloud.call(name, event))
+
+
+@contextlib.contextmanager
+def the_functions() -> Iterator[Api]:
+    with mock_aws():
+        cloud = made_cloud()
+        server = http_api.serve(0, Handlers(cloud), lambda _path, _body: None)  # type: ignore[arg-type]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Api(f"http://127.0.0.1:{server.server_address[1]}", cloud.stack)
+        server.shutdown()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def the_local_api() -> Iterator[Api]:
+    with local_aws() as addresses:
+        stack = made(
+            addresses["endpoint_url"],
+            Server("127.0.0.1:1", SERVER_NAME, "", "", ""),
+            {"ada": hashlib.sha256(TOKEN.encode()).hexdigest()},
+        )
+        yield Api(addresses["api_url"], stack)
+
+
+@pytest.fixture(scope="module", params=[the_functions, the_local_api], ids=lambda each: each.__name__)
+def api(request: pytest.FixtureRequest) -> Iterator[Api]:
+    with request.param() as running:
+        running.seed()
+        yield running
+        running.session.close()
+
+
+def modes(path: str, method: str) -> list[GenerationMode]:
+    """Good requests, and bad ones where there is anything to get wrong."""
+    item = document.openapi()["paths"][path]
+    has_input = "parameters" in item or {"parameters", "requestBody"} & set(item[method.lower()])
+    return list(GenerationMode) if has_input else [GenerationMode.POSITIVE]
+
+
+@pytest.mark.parametrize(
+    ("operation", "mode"),
+    [
+        pytest.param(name, mode, id=f"{name}-{mode.value}")
+        for name, place in OPERATIONS.items()
+        for mode in modes(*place)
+    ],
+)
+def test_every_answer_is_as_the_document_says(api: Api, operation: str, mode: GenerationMode) -> None:
+    path, method = OPERATIONS[operation]
+    known = {"job_id": JOB_ID} if "{job_id}" in path and mode is GenerationMode.POSITIVE else {}
+    seen = []
+
+    @FEW
+    @given(case=SCHEMA[path][method].as_strategy(generation_mode=mode, path_parameters=known))
+    def answered(case: Any) -> None:
+        if operation in CHANGING:
+            api.seed()
+        response = case.call(base_url=api.url, session=api.session, headers=AUTHORIZED, allow_redirects=False)
+        seen.append(response.status_code)
+        # Queries that it does not know are passed over, as is the custom; bodies are not.
+        strict = [checks.negative_data_rejection] if method in ("POST", "PUT") else []
+        case.validate_response(response, checks=[*CHECKS, *strict])
+
+    answered()
+    if operation in CHANGING:
+        api.seed()
+    assert seen, "requests were made"
+    if known and operation in ("getJob", "getResult", "deleteJob"):
+        assert min(seen) < 400, "the job is there"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nothing/here", None, 404),
+        ("GET", "/", None, 404),
+        ("PATCH", f"/jobs/{JOB_ID}", None, 405),
+        ("POST", "/jobs", None, 405),
+        ("GET", "/jobs/none", None, 404),
+        ("GET", "/jobs?limit=0", None, 400),
+        ("GET", f"/jobs/{JOB_ID}/result?format=exe", None, 400),
+        ("POST", "/uploads", b"{", 400),
+        ("POST", "/uploads", b"\xff\xfe", 400),
+        ("POST", "/uploads", b'{"content_type": "text/html"}', 400),
+        ("PUT", f"/jobs/{JOB_ID}/result", b'{"base_version": 7}', 409),
+    ],
+)
+def test_every_error_is_problem_details(
+    api: Api, method: str, path: str, body: bytes | None, status: int
+) -> None:
+    answer = api.call(method, path, data=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert {"type", "title", "detail", "instance"} <= set(problem)
+    if status == 405:
+        assert "GET" in answer.headers["allow"]
+
+
+def test_whoever_shows_no_token_or_a_wrong_one_is_refused(api: Api) -> None:
+    for path, method in OPERATIONS.values():
+        if document.openapi()["paths"][path][method.lower()].get("security") == []:
+            continue
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            answer = api.call(method, path.replace("{job_id}", JOB_ID), headers=headers, json={})
+            assert answer.status_code in (401, 403), (method, path)
+            assert JOB_ID not in answer.text.replace(path, "")
+
+
+def test_the_document_and_its_page_are_open_to_all(api: Api) -> None:
+    described = api.call("GET", "/openapi.json", headers={})
+    assert described.json() == json.loads(json.dumps(document.openapi()))
+    page = api.call("GET", "/docs", headers={})
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<script" not in page.text
+    assert "unsafe" not in page.headers["content-security-policy"]
+    for path, _ in OPERATIONS.values():
+        assert f"<code>{path}</code>" in page.text
