@@ -43,10 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _run(settings: ServerSettings, announce: bool, until_stdin_closes: bool) -> None:
+def set_up_libraries() -> None:
+    """Tell what torch brings along how to behave in a server; to be called before it is loaded, for it looks only then."""
     # Threads that wait for each other must sleep: spinning, they take the processor from decoding and seeing, and where
-    # those are busy a batch takes many times as long. OpenMP reads this when torch is loaded.
+    # those are busy a batch takes many times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Convolutions are prepared for each length of utterance, and what was prepared is kept: 3 MB each for 1024 of them,
+    # which looks like a leak for hours. So few are enough for those of one utterance, and preparing costs little.
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+
+
+async def _run(settings: ServerSettings, announce: bool, until_stdin_closes: bool) -> None:
+    set_up_libraries()
     # Loading torch takes a second: wrong settings are told before it.
     from inference_server.service.server import serve
 
