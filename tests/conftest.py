@@ -1,4 +1,7 @@
-"""The browser, for all tests that need one."""
+"""The browser, for all tests that need one.
+
+Each module has its own: while Playwright runs, nothing else in this thread can run an event loop.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Any]:
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="there is no playwright: pip install 'gorggle[dev]'"
@@ -39,7 +42,7 @@ def playwright() -> Iterator[Any]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def open_browser(playwright: Any) -> Iterator[OpenBrowser]:
     """Starts a Chromium with further arguments."""
     with contextlib.ExitStack() as stack:
@@ -63,6 +66,6 @@ def open_browser(playwright: Any) -> Iterator[OpenBrowser]:
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(open_browser: OpenBrowser) -> Any:
     return open_browser()

@@ -7,9 +7,10 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from gorggle import Client, cli
+from gorggle import Client, cli, cost_command
 from gorggle_gateway.settings import read_settings
 from gorggle_local import __main__ as whole_product
 
@@ -58,7 +59,7 @@ def test_the_code_runs_as_it_stands(code: str, server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("line", commands("gorggle"))
-def test_the_command_is_understood(line: str) -> None:
+def test_the_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     match shlex.split(line, comments=True)[1:]:
         case ["serve", *rest]:
             serving._parser().parse_args(rest)
@@ -68,6 +69,10 @@ def test_the_command_is_understood(line: str) -> None:
             measuring._parser().parse_args(rest)
         case ["token", name, _]:
             assert name
+        case ["cost", *rest]:
+            monkeypatch.chdir(tmp_path)
+            (tmp_path / "prices.json").write_text("{}")
+            cost_command.parser().parse_args(rest)
         case ["gateway", *rest]:
             read_settings(rest)
         case ["local", *rest]:
