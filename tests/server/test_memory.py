@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -44,8 +45,10 @@ print(json.dumps(allocated))
     platform.libc_ver()[0] != "glibc" or platform.libc_ver()[1] < "2.33", reason="needs mallinfo2 of glibc"
 )
 def test_utterances_of_new_lengths_take_no_memory_for_good() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120
-    )
+    # What an operator, or training, has set holds there as here.
+    bounds = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    environment = {name: value for name, value in os.environ.items() if name not in bounds}
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
     allocated = json.loads(done.stdout)
     assert allocated[-1] - allocated[0] < 20 * 2**20, allocated
