@@ -160,6 +160,19 @@ def test_a_correction_is_saved_and_there_after_reloading(site: Site, visit: Go) 
     assert [each["source"] for each in corrected] == ["correction"] * 3
 
 
+def test_who_types_at_once_loses_no_letter(site: Site, visit: Go) -> None:
+    page = opened(site, visit)
+    focused = page.evaluate(
+        """() => {
+            const word = document.querySelector("button.word");
+            word.dispatchEvent(new MouseEvent("dblclick", { bubbles: true }));
+            const next = (done) => Promise.resolve().then(() => done(document.activeElement.className));
+            return new Promise((done) => Promise.resolve().then(() => next(done)));
+        }"""
+    )
+    assert focused == "word-input"
+
+
 def test_undo_takes_back_and_redo_does_it_again(site: Site, visit: Go) -> None:
     page = opened(site, visit)
     first = page.locator(word(1, 0))

@@ -3,7 +3,7 @@
 import type { ReadonlySignal } from "@preact/signals";
 import { effect } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { nameOf } from "../captions";
 import type { Match, WordPlace } from "../editing";
 import { matches, withPerson, withWord } from "../editing";
@@ -276,7 +276,8 @@ function WordInput({ text, finish }: { text: string; finish: (text: string | nul
     isOver.current = true;
     finish(value);
   };
-  useEffect(() => {
+  // At once: after the next picture, the first letter of a quick typist would be lost.
+  useLayoutEffect(() => {
     input.current?.focus();
     input.current?.select();
   }, []);
