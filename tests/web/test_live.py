@@ -111,6 +111,9 @@ def test_words_appear_outlive_a_killed_server_and_are_kept(
     page.wait_for_selector(".live-state.live")
     page.wait_for_selector(".final >> nth=1", timeout=PATIENCE_MS)
     assert float(page.locator(".level").get_attribute("aria-valuenow") or 0) >= 0
+    right = "document.querySelector('%s').getBoundingClientRect().right"
+    for inside in (".preview", ".indicators", ".choice select", ".stop"):
+        assert page.evaluate(f"{right % inside} < {right % '.live-side'}"), f"{inside} lies within its card"
     server.kill()
     page.wait_for_selector(".live-state.recovering")
     before = page.locator(".final").all_inner_texts()
