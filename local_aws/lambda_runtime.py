@@ -290,7 +290,13 @@ def _handler_of(process: _Process) -> type[BaseHTTPRequestHandler]:
             )
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            length = int(self.headers.get("Content-Length", 0))
+            content = self.rfile.read(length)
+            if len(content) < length:
+                # The process died while it answered: that is none.
+                self.close_connection = True
+                return
+            body = content.decode()
             is_error = not self.path.endswith("/response")
             self._reply(202, "{}", {})
             process.answer(_described(body) if is_error else body, is_error=is_error)
