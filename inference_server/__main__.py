@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def set_up_libraries() -> None:
-    """Tell what torch brings along how to behave in a server; to be called before it is loaded, for it looks only then."""
+    """Tell torch's libraries and gRPC how to behave in a server; to be called before they are loaded: they look only then."""
+    # What its core meets on the way, a client that goes for one, is no line of our log, and not in its form.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # Threads that wait for each other must sleep: spinning, they take the processor from decoding and seeing, and where
     # those are busy a batch takes many times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

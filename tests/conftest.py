@@ -1,6 +1,6 @@
-"""The browser, for all tests that need one.
+"""What all tests start from: the environment of the pipeline's functions, and the browser for those that need one.
 
-Each module has its own: while Playwright runs, nothing else in this thread can run an event loop.
+Each module has a browser of its own: while Playwright runs, nothing else in this thread can run an event loop.
 """
 
 from __future__ import annotations
@@ -17,6 +17,16 @@ import pytest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
 OpenBrowser = Callable[..., Any]
+
+# Powertools reads these once, when the first test imports a function, wherever that test is.
+os.environ |= {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "POWERTOOLS_TRACE_DISABLED": "true",
+    "POWERTOOLS_METRICS_NAMESPACE": "Gorggle",
+    "POWERTOOLS_SERVICE_NAME": "gorggle",
+}
 
 
 def chromium() -> str:

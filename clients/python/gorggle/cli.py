@@ -73,6 +73,8 @@ _NO_EVALUATION = "what measures models is not installed: pip install 'gorggle[ev
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the result is its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # gRPC's core writes to standard error what it meets on the way, even where the call goes on elsewhere.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         code = _run(given)
         sys.stdout.flush()
