@@ -18,6 +18,9 @@ _MEMORY_S = 30.0
 _EXPECTED_WEIGHT_S = 10.0
 # The expectation follows what is measured, over so many seconds of streams: what was learnt outlasts a quiet hour.
 _LEARNING_S = 120.0
+# A stream's first seconds say nothing of it: no utterance has come to its end. Of many that come at once they would say
+# that a stream costs nothing, and ever more would be let in.
+_SETTLING_S = 5.0
 # To look up what a process has used takes some microseconds, and the device's thread is here for every utterance.
 _METER_EVERY_S = 0.5
 RETRY_AFTER_S = 5.0
@@ -41,7 +44,7 @@ class Admission:
 
     A live stream brings a second of media every second and cannot wait, so what counts is how many seconds of the
     device, which reads, and of the processors, which decode, see and hear, a second of it takes. That is measured over
-    all live streams, interim readings and silence included. One more is admitted where the streams there are and it would
+    all live streams but their first seconds, interim readings and silence included. One more is admitted where the streams there are and it would
     together take no more than the capacity of either. Whoever is over that is refused at once, which costs it a retry;
     let in, it would cost everyone their words in time.
 
@@ -82,20 +85,20 @@ class Admission:
             if self._live:
                 self._device.check(len(self._live), "the device's time")
                 self._processors.check(len(self._live), "the processors' time")
-            metered = self._live[stream] = _Metered(ProcessorUse())
+            metered = self._live[stream] = _Metered(ProcessorUse(), self._known_at + _SETTLING_S)
         try:
             yield metered.use
         finally:
             with self._lock:
                 self._advance()
                 if (left := self._live.pop(stream, None)) is not None:
-                    self._processors.charge(left.used_since())
+                    self._meter(left)
 
     def charge(self, stream: Hashable, device_s: float) -> None:
         """The device was busy with a stream's window for so long."""
         with self._lock:
             self._advance()
-            if stream in self._live:
+            if (metered := self._live.get(stream)) is not None and self._known_at >= metered.counts_from:
                 self._device.charge(device_s)
                 self._processors.charge(device_s * self._device_processors)
 
@@ -122,19 +125,27 @@ class Admission:
         """Let time pass: the past fades, and every live stream has lasted longer and taken more."""
         now = self._clock()
         elapsed_s, self._known_at = now - self._known_at, now
+        settled = sum(now >= metered.counts_from for metered in self._live.values())
         for account in (self._device, self._processors):
-            account.advance(elapsed_s, len(self._live))
+            account.advance(elapsed_s, settled)
         if now - self._metered_at >= _METER_EVERY_S:
             self._metered_at = now
             for metered in self._live.values():
-                self._processors.charge(metered.used_since())
+                self._meter(metered)
+
+    def _meter(self, metered: _Metered) -> None:
+        """Charge what a stream has used since it was looked at last, if it counts by now."""
+        used_s = metered.used_since()
+        if self._known_at >= metered.counts_from:
+            self._processors.charge(used_s)
 
 
 @dataclass
 class _Metered:
-    """A live stream, and up to where its processor time is charged."""
+    """A live stream, from when it counts, and up to where its processor time is charged."""
 
     use: ProcessorUse
+    counts_from: float
     charged_s: float = 0.0
 
     def used_since(self) -> float:
@@ -151,7 +162,7 @@ class _Account:
         self._used_s = self._stream_s = 0.0
 
     def advance(self, elapsed_s: float, streams: int) -> None:
-        """So much time has passed with so many streams."""
+        """So much time has passed with so many streams that count."""
         kept = math.exp(-elapsed_s / _MEMORY_S)
         self._used_s *= kept
         self._stream_s = self._stream_s * kept + streams * _MEMORY_S * (1 - kept)

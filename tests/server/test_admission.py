@@ -139,9 +139,21 @@ def test_a_stream_that_has_left_is_charged_for_all_that_it_took(clock: Clock) ->
     admission = Admission(Budget(0.0, 0.0), Budget(10.0, 0.0), clock=clock)
     with admission.live_stream("stays"):
         with admission.live_stream("leaves") as use:
-            clock.now_s += 0.1
+            clock.now_s += 6.0
             use._done_s = 0.5
         assert admission.processor_demand > 0
+
+
+def test_streams_that_come_at_once_are_not_judged_by_their_first_silence(clock: Clock) -> None:
+    admission = Admission(Budget(0.71, 0.02), clock=clock)
+    with contextlib.ExitStack() as places:
+        inside = 0
+        for number in range(100):
+            clock.now_s += 0.02
+            with contextlib.suppress(OverloadedError):
+                places.enter_context(admission.live_stream(number))
+                inside += 1
+        assert inside == 35
 
 
 def test_the_processor_time_of_a_thread_and_of_a_process_is_told() -> None:
