@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from inference_server.allocator import bound_heaps
 from inference_server.errors import GorggleError
 from inference_server.logs import log_to_stderr
 from inference_server.settings import ServerSettings
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def set_up_libraries() -> None:
-    """Tell torch's libraries and gRPC how to behave in a server; to be called before they are loaded: they look only then."""
+    """Tell allocator, torch's libraries and gRPC how to behave in a server; to be called first: they look only at the start."""
+    bound_heaps()
     # What its core meets on the way, a client that goes for one, is no line of our log, and not in its form.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # Threads that wait for each other must sleep: spinning, they take the processor from decoding and seeing, and where

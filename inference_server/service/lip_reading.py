@@ -12,6 +12,7 @@ from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, model_
 from grpc import aio
 
 from inference_server.admission import Admission
+from inference_server.allocator import give_back_free_memory
 from inference_server.errors import (
     IdleError,
     NotReadyError,
@@ -46,6 +47,9 @@ Context = aio.ServicerContext[Any, Any]
 # Names the session that a call carries on, as `StreamingConfig.resume` does a little later.
 SESSION_METADATA = "gorggle-session-id"
 
+# Without a call for so long, a server has time for its memory.
+REST_S = 1.0
+
 
 class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
     """Answers calls once ``serve`` has given it the models."""
@@ -64,13 +68,20 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         self._backend: InferenceBackend | None = None
         self._admission: Admission | None = None
         self._started_at = time.monotonic()
-        self._places = Places(settings.max_streams, settings.max_streams_per_client)
+        self._places = Places(settings.max_streams, settings.max_streams_per_client, self._begin_rest)
         self._runner = StreamRunner(settings, measurements, decoders)
         self._sessions = Sessions()
 
     def serve(self, catalog: ModelCatalog, backend: InferenceBackend, admission: Admission) -> None:
         """From now on answer calls with these models."""
         self._catalog, self._backend, self._admission = catalog, backend, admission
+
+    def _begin_rest(self) -> None:
+        asyncio.get_running_loop().call_later(REST_S, self._rest)
+
+    def _rest(self) -> None:
+        if not self._places.taken:
+            asyncio.get_running_loop().run_in_executor(None, give_back_free_memory)
 
     def drain(self, deadline_s: float) -> None:
         """From now on take no new recognition calls; tell those in flight that they may go on for so long."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from inference_server.errors import NotReadyError, OverloadedError
 
@@ -17,9 +17,11 @@ class Places:
     Args:
         places: calls served at once.
         places_per_caller: of these, of one caller; 0: no limit but ``places``.
+        on_rest: is called when the last call has ended.
     """
 
-    def __init__(self, places: int, places_per_caller: int) -> None:
+    def __init__(self, places: int, places_per_caller: int, on_rest: Callable[[], object] = int) -> None:
+        self._on_rest = on_rest
         self._places, self._places_per_caller = places, places_per_caller
         self._taken = 0
         self._taken_by: Counter[str] = Counter()
@@ -63,3 +65,5 @@ class Places:
             self._taken_by[caller] -= 1
             if not self._taken_by[caller]:
                 del self._taken_by[caller]
+            if not self._taken:
+                self._on_rest()

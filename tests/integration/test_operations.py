@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference_server.errors import InvalidRequestError
 from inference_server.measurements import Measurements
+from inference_server.service import lip_reading
 from inference_server.service.operations import OperationsServer
 from tests.integration.conftest import DEMO, RunningServer, running_server
 
@@ -87,6 +89,17 @@ def test_what_was_said_is_in_no_metric(observed: RunningServer) -> None:
     assert "place" in words
     assert "place" not in text
     assert "demo" not in text
+
+
+def test_a_server_at_rest_gives_its_free_memory_back(
+    observed: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back = threading.Event()
+    monkeypatch.setattr(lip_reading, "give_back_free_memory", given_back.set)
+    monkeypatch.setattr(lip_reading, "REST_S", 0.2)
+    with Client(observed.address) as client, pytest.raises(GorggleError):
+        list(client.transcribe(b"no media at all"))
+    assert given_back.wait(10)
 
 
 def test_readiness_follows_the_models_and_the_end() -> None:

@@ -1,0 +1,37 @@
+"""The C library's allocator, told to hold on to little: a server runs for months, and its memory is paid for.
+
+glibc gives every few threads a heap of their own, and gives nothing back while anything above it is in use. Frames, sounds
+and messages of many streams come and go in many threads, and tear holes into all of these heaps; what the process holds
+grows for hours though it uses no more than at the start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+
+# Python's own lock lets one thread allocate at a time, but for what torch and OpenCV do outside it.
+HEAPS = 2
+_M_ARENA_MAX = -8  # malloc.h
+
+
+def bound_heaps() -> None:
+    """Have all threads share a few heaps. To be called before there are threads; without glibc nothing happens."""
+    if (libc := _glibc()) is not None:
+        libc.mallopt(_M_ARENA_MAX, HEAPS)
+
+
+def give_back_free_memory() -> None:
+    """Give the system what is free in all heaps. Takes some milliseconds, in which no other thread can allocate."""
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+    # Other C libraries, such as musl, have neither function.
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None

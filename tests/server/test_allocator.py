@@ -1,0 +1,59 @@
+"""What is free goes back to the system, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Many threads tear holes into their heaps: of what each has allocated, only every hundredth piece stays in use.
+PROGRAM = """
+import json, os, threading
+from inference_server.allocator import bound_heaps, give_back_free_memory
+import ctypes
+
+bound_heaps()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def tear():
+    pieces = [libc.malloc(50_000) for _ in range(400)]
+    for piece in pieces:
+        ctypes.memset(piece, 1, 50_000)
+    together.wait()
+    for number, piece in enumerate(pieces):
+        if number % 100:
+            libc.free(piece)
+
+together = threading.Barrier(8)
+threads = [threading.Thread(target=tear) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+before = resident()
+give_back_free_memory()
+libc.fopen.restype = ctypes.c_void_p
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+libc.fclose.argtypes = [ctypes.c_void_p]
+file = libc.fopen(b"/dev/stderr", b"w")
+libc.malloc_info(0, file)
+libc.fclose(file)
+print(json.dumps([before, resident()]))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have one heap")
+def test_threads_share_a_few_heaps_and_give_back_what_is_free() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=60
+    )
+    before, after = json.loads(done.stdout)
+    assert done.stderr.count("<heap nr=") == 2
+    # Of 160 MB that were free, nearly all.
+    assert before - after > 100e6, (before, after)
