@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure import estimates, manifest, network, triggers
+from infrastructure import estimates, manifest, network, quotas, triggers
 from infrastructure import origins as cross_origin
 from infrastructure.api import Api
 from infrastructure.artifacts import Artifacts
@@ -50,6 +50,7 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
         region=region,
         partition=aws.get_partition(opts=asks).partition,
     )
+    quotas.warn(settings, opts=asks)
     left_out = () if settings.api_auth == "token" else TOKEN_PARTS
     work = manifest.read(ROOT / "lambdas/functions.toml").without(left_out)
     care = manifest.read(ROOT / "infrastructure/operations/functions.toml").without(left_out)
@@ -66,8 +67,9 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
     }
     for role, bucket in buckets.items():
         references.add(f"bucket:{role}", bucket.arn, bucket.name)
+    tables = {}
     for role, shape in work.tables.items():
-        table = Table(f"table-{role}", names, role, shape, settings, key_arn, here)
+        tables[role] = table = Table(f"table-{role}", names, role, shape, settings, key_arn, here)
         references.add(f"table:{role}", table.arn, table.name)
     queues = _queues(names, work, here)
     for role, queue in queues.items():
@@ -136,7 +138,7 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
     dead_letters = {role: queues[role] for role in queues if role.endswith("_failures")}
     watch.watch_pipeline(pipeline, dead_letters, queues["uploads"])
     watch.watch_api(api)
-    watch.watch_fleet(fleet, balancer)
+    watch.watch_fleet(fleet)
     dashboard = Dashboard(
         "dashboard",
         names,
@@ -155,6 +157,7 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
         "resultsBucket": buckets["results"].name,
         "artifactsBucket": artifacts.bucket.name,
         "websiteBucket": site.bucket.name if site else None,
+        "jobsTable": tables["jobs"].name,
         "stateMachine": pipeline.arn,
         "gpuFleet": fleet.group.name,
         "serverAddress": balancer.address,

@@ -75,7 +75,7 @@ def dashboard_body(
     of_api = ["ApiId", api_id, "Stage", "$default"]
     of_machine = ["StateMachineArn", machine]
     of_hosts = ["TargetGroup", hosts[0], "LoadBalancer", hosts[1]]
-    graphs = [
+    graphs: list[tuple[str, str, list[list[Any]]]] = [
         (
             "Jobs",
             "Sum",
@@ -83,11 +83,26 @@ def dashboard_body(
         ),
         ("Time of a job", "p95", [["AWS/States", "ExecutionTime", *of_machine]]),
         ("Results", "Sum", _own(names, "DoneJobs", "DegradedResults", "FailedJobs")),
+        ("Jobs that succeed, %", "Sum", _success(names)),
         ("Sources lost", "Sum", _own(names, "LostLips", "LostSound", "LostFaces")),
         ("Video taken, s", "Sum", _own(names, "VideoSeconds")),
         ("API", "Sum", [["AWS/ApiGateway", metric, *of_api] for metric in ("Count", "4xx", "5xx")]),
         ("API, latency", "p95", [["AWS/ApiGateway", "Latency", *of_api]]),
         ("Streams per instance", "Average", [[names.metrics, "Streams", *fleet]]),
+        ("Calls of the server", "Sum", [[names.metrics, "Requests", *fleet]]),
+        (
+            "A call of the server, s; a second of video, s",
+            "Average",
+            [[names.metrics, what, *fleet] for what in ("RequestTime", "RealTimeFactor")],
+        ),
+        (
+            "Connections to servers",
+            "Sum",
+            [
+                ["AWS/NetworkELB", what, "LoadBalancer", hosts[1]]
+                for what in ("NewFlowCount", "TCP_Target_Reset_Count", "TCP_ELB_Reset_Count")
+            ],
+        ),
         (
             "Instances",
             "Maximum",
@@ -96,7 +111,7 @@ def dashboard_body(
                     ["AWS/AutoScaling", f"Group{what}", *fleet]
                     for what in ("DesiredCapacity", "InServiceInstances")
                 ),
-                ["AWS/NetworkELB", "HealthyHostCount", *of_hosts],
+                *(["AWS/NetworkELB", f"{what}HostCount", *of_hosts] for what in ("Healthy", "UnHealthy")),
             ],
         ),
         (
@@ -132,12 +147,26 @@ def dashboard_body(
     return {"widgets": [head, *(_graph(index, names.region, *graph) for index, graph in enumerate(graphs))]}
 
 
+def _success(names: Names) -> list[list[Any]]:
+    """The share of jobs that end well: of nothing there is none."""
+    ends = _own(names, "DoneJobs", "FailedJobs")
+    counted: list[list[Any]] = [
+        [*metric, {"id": f"m{index}", "visible": False}] for index, metric in enumerate(ends)
+    ]
+    share = {
+        "expression": "100 * FILL(m0, 0) / (FILL(m0, 0) + FILL(m1, 0))",
+        "label": "succeed",
+        "id": "share",
+    }
+    return [[share], *counted]
+
+
 def _own(names: Names, *metrics: str) -> list[list[str]]:
     """What the functions measure themselves."""
     return [[names.metrics, metric, "service", "gorggle"] for metric in metrics]
 
 
-def _graph(index: int, region: str, title: str, statistic: str, metrics: list[list[str]]) -> dict[str, Any]:
+def _graph(index: int, region: str, title: str, statistic: str, metrics: list[list[Any]]) -> dict[str, Any]:
     row, column = divmod(index, COLUMNS)
     return {
         "type": "metric",

@@ -250,6 +250,7 @@ def instance_environment(
         "GORGGLE_OPERATIONS_PORT": str(OPERATIONS_PORT),
         "GORGGLE_STREAMS": str(settings.gpu_streams),
         "GORGGLE_DRAIN_S": str(settings.gpu_drain_minutes * 60),
+        "GORGGLE_LOG_LEVEL": settings.log_level,
     }
 
 

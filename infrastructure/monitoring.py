@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,22 +12,23 @@ import pulumi_aws as aws
 from infrastructure.api import Api
 from infrastructure.functions import LambdaFunction
 from infrastructure.gpu_fleet import GpuFleet
-from infrastructure.load_balancer import LoadBalancer
 from infrastructure.messaging import Queue, Topic
 from infrastructure.naming import Names
 from infrastructure.pipeline import Pipeline
-from infrastructure.scaling import metric_query
 from infrastructure.settings import StackSettings
 
 FIVE_MINUTES_S = 300
-# A waking fleet has no server yet: only after this is it a fault.
-FLEET_START_MINUTES = 15
+# A waking fleet has no server yet; one that has none for so long is late, and jobs give up at fleetStartS. Not every
+# minute has a look in it.
+FLEET_LATE_MINUTES, LOOKED_AT_SHARE = 12, 0.8
 # States retry what can pass; single errors there are no alarm.
 RETRIED_ERRORS, ERRORS = 5, 1
 API_LATENCY_MS, API_FAULTS = 5000, 3
 UPLOAD_AGE_S = 3600
+# GPUs are there to be busy; processors and main memory are not: those are told of sooner.
 BUSY_PERCENT, BUSY_MINUTES = 90.0, 15
-MEMORY_PERCENT, DISK_PERCENT = 95.0, 85.0
+HOST_PERCENT, HOST_MINUTES = 80.0, 10
+GPU_MEMORY_PERCENT, DISK_PERCENT = 95.0, 85.0
 # What the functions measure themselves has the dimension that Powertools gives it (POWERTOOLS_SERVICE_NAME).
 OF_FUNCTIONS = {"service": "gorggle"}
 # Pattern in the server's log, and the metric made from it.
@@ -118,14 +120,14 @@ class Monitoring(pulumi.ComponentResource):
             periods=3,
         )
 
-    def watch_fleet(self, fleet: GpuFleet, balancer: LoadBalancer) -> None:
+    def watch_fleet(self, fleet: GpuFleet) -> None:
         """No server where one is asked for; GPUs, memory, disks."""
-        self._watch_hosts(balancer)
+        self._watch_hosts()
         for metric, limit, minutes, what in (
             ("GpuUtilization", BUSY_PERCENT, BUSY_MINUTES, "GPUs are busy: raise gpuMaxInstances"),
-            ("GpuMemoryUtilization", MEMORY_PERCENT, 5, "GPU memory is nearly used up: lower gpuStreams"),
-            ("CpuUtilization", BUSY_PERCENT, BUSY_MINUTES, "processors are busy: take a larger type"),
-            ("MemoryUtilization", MEMORY_PERCENT, 5, "memory is nearly used up: lower gpuStreams"),
+            ("GpuMemoryUtilization", GPU_MEMORY_PERCENT, 5, "GPU memory is nearly used up: lower gpuStreams"),
+            ("CpuUtilization", HOST_PERCENT, HOST_MINUTES, "processors are busy: take a larger type"),
+            ("MemoryUtilization", HOST_PERCENT, HOST_MINUTES, "memory is nearly used up: lower gpuStreams"),
             ("DiskUtilization", DISK_PERCENT, 5, "a disk is nearly full: raise gpuDiskGib"),
         ):
             source = (self._names.metrics, metric, {"AutoScalingGroupName": self._names.fleet}, "Maximum")
@@ -146,30 +148,24 @@ class Monitoring(pulumi.ComponentResource):
             )
             self._alarm(metric, what, (self._names.metrics, metric, {}, "Sum"), threshold=1)
 
-    def _watch_hosts(self, balancer: LoadBalancer) -> None:
-        """Jobs ask ``check_fleet`` while they wait: asked, and no healthy server for longer than a start takes."""
-        hosts = {
-            "TargetGroup": balancer.target_group.arn_suffix,
-            "LoadBalancer": balancer.balancer.arn_suffix,
-        }
-        checks = {"FunctionName": self._names.function("check_fleet")}
-        formula = "IF(FILL(asked, 0) > 0 AND FILL(healthy, 0) < 1, 1, 0)"
+    def _watch_hosts(self) -> None:
+        """Jobs look for a server while they wait: each look that finds none counts.
+
+        The balancer's own counts would not do: it has none while it has no targets, as where no instance can start.
+        """
+        minutes = min(FLEET_LATE_MINUTES, self._settings.fleet_start_s // 60)
         self._add(
             "no-healthy-host",
             "jobs wait and no server is healthy: look at the fleet's activity (capacity, quota) and the server's log",
+            namespace=self._names.metrics,
+            metric_name="UnreadyLooks",
+            dimensions=OF_FUNCTIONS,
+            statistic="Sum",
             threshold=1,
+            period=60,
+            evaluation_periods=minutes,
+            datapoints_to_alarm=math.floor(minutes * LOOKED_AT_SHARE),
             comparison_operator="GreaterThanOrEqualToThreshold",
-            evaluation_periods=FLEET_START_MINUTES,
-            metric_queries=[
-                metric_query("asked", "AWS/Lambda", "Invocations", "Sum", checks),
-                metric_query("healthy", "AWS/NetworkELB", "HealthyHostCount", "Maximum", hosts),
-                {
-                    "id": "result",
-                    "expression": formula,
-                    "label": "no server for waiting jobs",
-                    "return_data": True,
-                },
-            ],
         )
 
     def _alarm(

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Literal, Self
@@ -25,6 +26,11 @@ IMAGE = (
 RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653)
 
 
+# An execution may have 25,000 events; a look at something that is waited for has nine (a wait, a call, a choice). The rest
+# is for what an execution does beside looking.
+MAX_EVENTS_OF_LOOKS, EVENTS_PER_LOOK = 20_000, 9
+
+
 class StackSettings(BaseModel):
     """Every setting of the stack, in the order of ``Pulumi.yaml``."""
 
@@ -38,7 +44,7 @@ class StackSettings(BaseModel):
         "3.12", description="Python of the Lambda functions; 3.12 is the first on Amazon Linux 2023"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="least level that the Lambda functions log"
+        "INFO", description="least level that functions and server log"
     )
     max_upload_bytes: int = Field(
         5 * 2**30, ge=2**20, le=5 * 2**30, description="largest video; S3 takes 5 GiB in one piece"
@@ -77,8 +83,8 @@ class StackSettings(BaseModel):
         15, ge=5, le=50, description="seconds between two looks at a transcription, a face search, the fleet"
     )
     fleet_start_s: int = Field(900, ge=300, le=3600, description="how long a job waits for the GPU fleet")
-    sound_limit_s: int = Field(7200, ge=300, le=43_200, description="how long a transcription may take")
-    faces_limit_s: int = Field(7200, ge=300, le=43_200, description="how long a face search may take")
+    sound_limit_s: int = Field(7200, ge=300, le=36_000, description="how long a transcription may take")
+    faces_limit_s: int = Field(7200, ge=300, le=36_000, description="how long a face search may take")
     stall_s: int = Field(
         120, ge=30, le=600, description="a server that sends nothing for so long has stalled"
     )
@@ -161,7 +167,9 @@ class StackSettings(BaseModel):
     )
     budget_stops_fleet: bool = Field(True, description="stop the GPU fleet when the budget is spent")
     log_days: int = Field(30, description="days that logs are kept")
-    tracing: bool = Field(True, description="X-Ray traces of functions, state machine and API")
+    tracing: bool = Field(
+        True, description="X-Ray traces of functions and state machine; an HTTP API has none"
+    )
     tags: tuple[str, ...] = Field((), description="further tags for every resource, each NAME=VALUE")
 
     @field_validator("gpu_instance_types")
@@ -231,6 +239,13 @@ class StackSettings(BaseModel):
         given = bool(self.jwt_issuer), bool(self.jwt_audience)
         if given != (self.api_auth == "jwt",) * 2:
             raise ValueError("jwtIssuer and jwtAudience belong to apiAuth: jwt, and it needs both")
+        waits_s = self.sound_limit_s + self.faces_limit_s + 2 * self.fleet_start_s
+        if waits_s / self.poll_s * EVENTS_PER_LOOK > MAX_EVENTS_OF_LOOKS:
+            least_s = math.ceil(waits_s * EVENTS_PER_LOOK / MAX_EVENTS_OF_LOOKS)
+            raise ValueError(
+                f"pollS ({self.poll_s}) is too short for waits of up to {waits_s} s (soundLimitS, facesLimitS, fleetStartS): "
+                f"an execution of Step Functions may have 25,000 events; set pollS to {least_s} or more"
+            )
         if self.endpoint_zones > self.zones:
             raise ValueError(f"endpointZones ({self.endpoint_zones}) is above zones ({self.zones})")
         return self

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from local_aws import packages
+from local_aws import interpreters
 from local_aws.machine import Machine, MachineSettings
 
 
@@ -22,16 +22,33 @@ def main() -> None:
     parser.add_argument("--aws-port", type=int, default=0)
     parser.add_argument("--api-port", type=int, default=0)
     parser.add_argument("--time-scale", type=float, default=1.0, help="of the state machine's retries")
+    parser.add_argument("--python", type=Path, help="interpreter that functions run under; default: this one")
+    parser.add_argument("--runtime", type=Path, help="zip of what Lambda's runtime brings for --python")
     given = parser.parse_args()
+    interpreter = None
+    if (given.python is None) != (given.runtime is None):
+        parser.error("--python and --runtime belong together: a runtime is built for one Python")
+    if given.python is not None:
+        interpreter = interpreters.asked(given.python)
+        if interpreter is None:
+            parser.error(f"{given.python} is no CPython that takes packages built for Lambda: give another")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     machine = Machine(
-        MachineSettings(given.cache, tuple(given.truth), given.aws_port, given.api_port, given.time_scale)
+        MachineSettings(
+            given.cache,
+            tuple(given.truth),
+            given.aws_port,
+            given.api_port,
+            given.time_scale,
+            interpreter,
+            given.runtime,
+        )
     )
     machine.start()
     told = {
         "endpoint_url": machine.endpoint_url,
         "api_url": machine.api_url,
-        "interpreter": packages.interpreter(),
+        "interpreter": str(machine.interpreter),
     }
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()

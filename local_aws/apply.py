@@ -129,6 +129,17 @@ def _create_group(account: LocalAccount, parameters: dict[str, Any]) -> Any:
     return answer
 
 
+def _put_scaling_policy(account: LocalAccount, parameters: dict[str, Any]) -> Any:
+    """Add the policy's address: moto's answer lacks it."""
+    answer = account.send("autoscaling.PutScalingPolicy", parameters)
+    group, policy = parameters["AutoScalingGroupName"], parameters["PolicyName"]
+    arn = (
+        f"arn:aws:autoscaling:{computed.REGION}:{computed.ACCOUNT}:scalingPolicy:{uuid.uuid4()}:"
+        f"autoScalingGroupName/{group}:policyName/{policy}"
+    )
+    return {**answer, "PolicyARN": arn}
+
+
 def _rotate_secret(account: LocalAccount, parameters: dict[str, Any]) -> Any:
     """Take the four steps here: moto fails on the first rotation of a secret that has no value yet."""
     secret, token = parameters["SecretId"], str(uuid.uuid4())
@@ -145,6 +156,7 @@ def _rotate_secret(account: LocalAccount, parameters: dict[str, Any]) -> Any:
 ROUNDABOUTS: Mapping[str, Callable[[LocalAccount, dict[str, Any]], Any]] = {
     "s3.PutBucketPolicy": _put_bucket_policy,
     "autoscaling.CreateAutoScalingGroup": _create_group,
+    "autoscaling.PutScalingPolicy": _put_scaling_policy,
     "secretsmanager.RotateSecret": _rotate_secret,
 }
 

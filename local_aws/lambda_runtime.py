@@ -10,7 +10,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,6 +21,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from local_aws.interpreters import Interpreter, own
 
 _API = "/2018-06-01/runtime"
 # The first breath: importing the runtime and the handler. Lambda allows ten seconds and then counts it as its time.
@@ -81,7 +82,9 @@ def failure(kind: str, message: str, log: Sequence[str] = ()) -> Outcome:
 class Functions:
     """All functions' processes; an idle one is taken, else one is started."""
 
-    def __init__(self, endpoint_url: str, region: str) -> None:
+    def __init__(self, endpoint_url: str, region: str, interpreter: Interpreter | None = None) -> None:
+        """``interpreter``: what functions run under; None: what runs this."""
+        self._interpreter = interpreter or own()
         self._endpoint_url = endpoint_url
         self._region = region
         self._idle: dict[FunctionVersion, list[_Process]] = defaultdict(list)
@@ -128,7 +131,7 @@ class Functions:
                 if process.is_alive:
                     return process
                 self._all.remove(process)
-        process = _Process(version, self._endpoint_url, self._region)
+        process = _Process(version, self._interpreter, self._endpoint_url, self._region)
         with self._lock:
             self._all.append(process)
         return process
@@ -137,8 +140,10 @@ class Functions:
 class _Process:
     """One process and the Runtime API that it speaks to."""
 
-    def __init__(self, version: FunctionVersion, endpoint_url: str, region: str) -> None:
-        self._version = version
+    def __init__(
+        self, version: FunctionVersion, interpreter: Interpreter, endpoint_url: str, region: str
+    ) -> None:
+        self._version, self._interpreter = version, interpreter
         self._invocations: queue.Queue[tuple[str, str, float]] = queue.Queue()
         self._outcomes: queue.Queue[Outcome] = queue.Queue()
         self._is_ready = threading.Event()
@@ -151,7 +156,7 @@ class _Process:
             map(str, (version.code, *(layer / "python" for layer in version.layers), version.runtime))
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _START, path, version.handler],
+            [str(interpreter.executable), "-I", "-S", "-c", _START, path, version.handler],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -185,7 +190,7 @@ class _Process:
         self._invocations.put((str(uuid.uuid4()), payload, time.time() + timeout_s))
         while True:
             try:
-                outcome = self._outcomes.get(timeout=LOOK_S)
+                outcome = self._outcomes.get(timeout=min(LOOK_S, timeout_s))
                 if len(outcome.payload.encode()) > MAX_ANSWER_BYTES:
                     return self._failed(
                         "Function.ResponseSizeTooLarge",
@@ -239,7 +244,7 @@ class _Process:
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{version.name}",
             "AWS_LAMBDA_LOG_STREAM_NAME": "local",
             "LAMBDA_TASK_ROOT": str(version.code),
-            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.12",
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{self._interpreter.version.rpartition('.')[0]}",
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
             "AWS_ACCESS_KEY_ID": "local",

@@ -1,4 +1,8 @@
-"""Answers to what the program asks AWS before it declares anything."""
+"""Answers to what the program asks AWS before it declares anything.
+
+They are made up: the engines that record have no AWS, and moto knows neither the parameter of the image nor quotas (a test
+finds out when it does).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from typing import Any
 from local_aws.computed import ACCOUNT, REGION
 
 GPU_ZONES = ("a", "b", "c", "d")
+# A quota of GPU instances that is enough for all.
+PROCESSORS = 10_000
 IMAGE = "ami-0123456789abcdef0"
 
 
@@ -45,4 +51,6 @@ def answer(token: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
                 "version": 1,
                 "id": "1",
             }
+        case "aws:servicequotas/getServiceQuota:getServiceQuota":
+            return {"value": float(PROCESSORS), "quotaCode": arguments["quotaCode"], "id": "quota"}
     raise KeyError(f"the program asks for {token}, and nothing is known of it")

@@ -15,8 +15,9 @@ from moto.awslambda.models import LambdaFunction, LayerVersion
 from moto.core.config import default_user_config
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-from local_aws import http_api, moto_patches, packages
+from local_aws import http_api, interpreters, moto_patches, packages
 from local_aws.faults import Fault, Faults
+from local_aws.interpreters import Interpreter
 from local_aws.keeping import Keeper, Kept
 from local_aws.kept_state import KeptStateError
 from local_aws.lambda_runtime import Functions, FunctionVersion, Outcome, failure
@@ -36,6 +37,8 @@ class MachineSettings:
         truths: folders with the truths that the stand-ins answer from.
         aws_port, api_port: 0 takes free ones.
         time_scale: the state machine's retries take this share of their time.
+        interpreter: what the functions run under; None: what runs this.
+        runtime: a zip of what Lambda's runtime brings for it; None: as it is installed beside this.
     """
 
     cache: Path
@@ -43,6 +46,8 @@ class MachineSettings:
     aws_port: int = 0
     api_port: int = 0
     time_scale: float = 1.0
+    interpreter: Interpreter | None = None
+    runtime: Path | None = None
 
 
 class Machine:
@@ -50,6 +55,7 @@ class Machine:
 
     def __init__(self, settings: MachineSettings) -> None:
         self._settings = settings
+        self.interpreter = settings.interpreter or interpreters.own()
         self.faults = Faults()
         self.logs: list[dict[str, Any]] = []
         self._folders: dict[str, Path] = {}
@@ -75,8 +81,8 @@ class Machine:
         self.endpoint_url = f"http://127.0.0.1:{port}"
         # Where moto's Step Functions calls moto's other services.
         os.environ["MOTO_PORT"] = str(port)
-        self._functions = Functions(self.endpoint_url, REGION)
-        self._runtime = packages.runtime_folder(self._settings.cache)
+        self._functions = Functions(self.endpoint_url, REGION, self.interpreter)
+        self._runtime = packages.runtime_folder(self._settings.cache, self._settings.runtime)
         self._client = self.client("lambda")
         self._pollers = Pollers(ACCOUNT, REGION, self.client("sqs"), self._client)
         self._pollers.start()
@@ -180,7 +186,7 @@ class Machine:
             return _shown(self.logs)
         if path == "keep":
             return self._keep(**json.loads(body))
-        return {"interpreter": packages.interpreter(), "endpoint_url": self.endpoint_url}
+        return {"interpreter": str(self.interpreter), "endpoint_url": self.endpoint_url}
 
     def _keep(self, folder: str, **kept: Any) -> dict[str, Any]:
         """Give back what a folder holds of earlier runs, and keep there what happens from now on."""

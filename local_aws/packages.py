@@ -1,7 +1,8 @@
-"""The functions' packages for this machine: code as on AWS, dependencies from this environment's own distributions.
+"""The functions' packages for this machine: code as on AWS, and layers of one of two kinds.
 
-On AWS the layers hold wheels for Lambda's Python and glibc. Here they hold the same distributions as they are installed
-beside this file, for this interpreter; which one that is, ``interpreter`` says.
+On AWS the layers hold wheels for Lambda's Python and glibc. Where somebody has built those and names an interpreter that
+takes them, they are used here as they are; else layers hold the same distributions as they are installed beside this
+file, for the interpreter that runs it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -30,7 +30,7 @@ RUNTIME = (
     *("awslambdaric", "simplejson", "snapshot-restore-py"),
     *("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"),
 )
-# In a layer that lists what it consists of.
+# In a layer that lists what it consists of: names of distributions, or the path of a built layer.
 LISTED = "distributions.json"
 # A zip's own dates and modes, so that the same content is the same file.
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -43,11 +43,6 @@ _LEFT_OUT = (
     ".dist-info/RECORD",
     ".dist-info/direct_url.json",
 )
-
-
-def interpreter() -> str:
-    """What the packages are made for."""
-    return f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor} of this machine"
 
 
 def code_zip(target: Path) -> Path:
@@ -78,8 +73,20 @@ def listed_layer_zip(layer: str, target: Path) -> Path:
     return _zipped_texts({LISTED: json.dumps(LAYERS[layer])}, target)
 
 
-def runtime_folder(cache: Path) -> Path:
-    """A folder with what Lambda's runtime brings; nothing else of this environment can be imported from it."""
+def pointing_layer_zip(built: Path, target: Path) -> Path:
+    """A layer that says where a built one lies: whoever unzips it on this machine gets that one."""
+    return _zipped_texts({LISTED: json.dumps(str(built.resolve()))}, target)
+
+
+def runtime_folder(cache: Path, built: Path | None = None) -> Path:
+    """A folder with what Lambda's runtime brings; nothing else of this environment can be imported from it.
+
+    Args:
+        cache: where it is made.
+        built: a zip of it for another interpreter, below ``python/`` as in a layer; None: of this environment.
+    """
+    if built is not None:
+        return unzipped(built.read_bytes(), cache) / "python"
     return _copied(RUNTIME, cache, "runtime", Path())
 
 
@@ -109,7 +116,10 @@ def unzipped(content: bytes, cache: Path) -> Path:
         archive.unlink()
         _settled(draft, folder)
     if (folder / LISTED).is_file():
-        return _copied(json.loads((folder / LISTED).read_text()), cache, "layer", Path("python"))
+        listed = json.loads((folder / LISTED).read_text())
+        if isinstance(listed, str):
+            return unzipped(Path(listed).read_bytes(), cache)
+        return _copied(listed, cache, "layer", Path("python"))
     return folder
 
 

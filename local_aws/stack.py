@@ -74,6 +74,7 @@ def made(
     tokens: Mapping[str, str],
     settings: Mapping[str, Any] | None = None,
     name: str = "gorggle",
+    layers: Mapping[str, Path] | None = None,
 ) -> Stack:
     """Make a pipeline.
 
@@ -83,6 +84,7 @@ def made(
         tokens: SHA-256 of API tokens by their owners' names.
         settings: instead of the manifest's defaults.
         name: what its resources' names begin with.
+        layers: built for the interpreter that functions run under, by name; None: of this environment.
     """
     manifest = tomllib.loads(MANIFEST.read_text("utf-8"))
     stack = Stack(endpoint_url, name)
@@ -95,7 +97,7 @@ def made(
     _fleet(stack)
     _role(stack)
     stack.values["state_machine"] = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{name}"
-    _functions(stack, manifest)
+    _functions(stack, manifest, layers or {})
     _state_machine(stack, manifest)
     _triggers(stack, manifest)
     return stack
@@ -230,14 +232,18 @@ def _role(stack: Stack) -> None:
     )
 
 
-def _functions(stack: Stack, manifest: Mapping[str, Any]) -> None:
+def _functions(stack: Stack, manifest: Mapping[str, Any], built: Mapping[str, Path]) -> None:
     client = stack.client("lambda")
     with tempfile.TemporaryDirectory() as folder:
         code = packages.code_zip(Path(folder) / "code.zip")
         _put(stack, code)
         layers = {}
         for layer in packages.LAYERS:
-            _put(stack, packages.listed_layer_zip(layer, Path(folder) / f"{layer}.zip"))
+            path = Path(folder) / f"{layer}.zip"
+            if layer in built:
+                _put(stack, packages.pointing_layer_zip(built[layer], path))
+            else:
+                _put(stack, packages.listed_layer_zip(layer, path))
             answer = client.publish_layer_version(
                 LayerName=f"{stack.name}-{layer}",
                 Content={"S3Bucket": stack["bucket:artifacts"], "S3Key": f"{layer}.zip"},

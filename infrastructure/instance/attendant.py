@@ -50,7 +50,7 @@ class Attendant:
         self._metadata = Metadata(around.metadata)
         self.instance = self._metadata.instance
         self._journal = Journal(clients.logs, around.log_group, self.instance, around.cursor)
-        self._processor = measurements.Processor()
+        self._processor, self._calls = measurements.Processor(), measurements.Calls()
         self._measured = self._renewed = float("-inf")
         self.is_ready = False
         self.is_done = False
@@ -80,7 +80,7 @@ class Attendant:
         if self._clock() - self._measured < MEASURE_S:
             return
         page = fetched(f"{self._around.operations}/metrics")
-        data = measurements.data(page, self._processor, self._around.fleet)
+        data = measurements.data(page, self._processor, self._around.fleet, self._calls)
         self._clients.cloudwatch.put_metric_data(Namespace=self._around.metrics_namespace, MetricData=data)
         self._measured = self._clock()
 

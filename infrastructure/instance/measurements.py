@@ -9,6 +9,13 @@ from pathlib import Path
 from typing import Any
 
 PERCENT = "Percent"
+# Of the server's page: calls that have ended, and what is given as a mean of the last minute.
+CALLS = "gorggle_calls_total"
+STARTED = "process_start_time_seconds"
+MEANS = (
+    ("RequestTime", "gorggle_call_seconds", "Seconds"),
+    ("RealTimeFactor", "gorggle_real_time_factor", "None"),
+)
 _LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$")
 
 
@@ -42,6 +49,33 @@ class Processor:
         return 100.0 * (1 - (now[1] - before[1]) / passed) if passed > 0 else 0.0
 
 
+class Calls:
+    """What the server's counters have grown by since the last look: calls, their time, and how well streams keep up."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def data(self, server: Mapping[str, float]) -> Iterator[tuple[str, float, str]]:
+        """Name, value and unit; what nothing has happened to has no mean."""
+        if server.get(STARTED) != self._last.get(STARTED):
+            # A server that has started again counts from nothing.
+            self._last = {}
+        ended = {name: value for name, value in server.items() if name.startswith(CALLS)}
+        yield "Requests", sum(self._grown(name, value) for name, value in ended.items()), "Count"
+        for metric, name, unit in MEANS:
+            total, count = (self._grown_sum(server, f"{name}_{part}") for part in ("sum", "count"))
+            if count > 0:
+                yield metric, total / count, unit
+        self._last = dict(server)
+
+    def _grown_sum(self, server: Mapping[str, float], name: str) -> float:
+        parts = (each for each in server if each.partition("{")[0] == name)
+        return sum(self._grown(each, server[each]) for each in parts)
+
+    def _grown(self, name: str, value: float) -> float:
+        return value - self._last.get(name, 0.0)
+
+
 def memory_percent(source: Path = Path("/proc/meminfo")) -> float:
     """Main memory in use."""
     found = dict(re.findall(r"^(\w+):\s+(\d+)", source.read_text(), re.MULTILINE))
@@ -54,7 +88,9 @@ def disk_percent(path: str = "/") -> float:
     return 100.0 * usage.used / usage.total
 
 
-def data(page: str | None, processor: Processor, fleet: str) -> list[dict[str, Any]]:
+def data(
+    page: str | None, processor: Processor, fleet: str, calls: Calls | None = None
+) -> list[dict[str, Any]]:
     """All of it as CloudWatch takes it, for the whole fleet: what differs by instance is in its log.
 
     ``Streams`` is always there, 0 while the server starts: a fleet without this figure would never be put to sleep.
@@ -62,6 +98,8 @@ def data(page: str | None, processor: Processor, fleet: str) -> list[dict[str, A
     server = server_metrics(page)
     dimensions = [{"Name": "AutoScalingGroupName", "Value": fleet}]
     values = [("Streams", server.get("gorggle_streams", 0.0), "Count")]
+    if page is not None and calls is not None:
+        values += calls.data(server)
     values += [(name, value, PERCENT) for name, value in _gpu(server)]
     values += [
         ("CpuUtilization", processor.busy_percent(), PERCENT),

@@ -37,7 +37,7 @@ give_up() {
 trap 'give_up $LINENO' ERR
 
 for name in FLEET LAUNCH_HOOK TERMINATE_HOOK CERTIFICATE_SECRET METRICS_NAMESPACE LOG_GROUP SERVER_PORT \
-    OPERATIONS_PORT STREAMS DRAIN_S; do
+    OPERATIONS_PORT STREAMS DRAIN_S LOG_LEVEL; do
     variable="GORGGLE_$name"
     if [ -z "${!variable:-}" ]; then
         step="reading its environment: $variable is not set"
@@ -102,6 +102,7 @@ GORGGLE_SHUTDOWN_GRACE_S=$GORGGLE_DRAIN_S
 GORGGLE_LANDMARK_MODEL=$bundle/models/landmarks.dat
 GORGGLE_MODELS=$models
 GORGGLE_DEFAULT_MODEL=$default_model
+LOG_LEVEL=$GORGGLE_LOG_LEVEL
 SETTINGS
 cat >"$settings/attendant.env" <<SETTINGS
 AWS_DEFAULT_REGION=$AWS_DEFAULT_REGION

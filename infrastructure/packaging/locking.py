@@ -27,6 +27,9 @@ LAYERS: Mapping[str, Sequence[str]] = {
     "media": ("grpcio>=1.81.1", "protobuf>=6.33.5,<7", "av>=18.1,<19", "numpy>=2.1,<3"),
     "certificates": ("cryptography>=45",),
 }
+# What stands for Lambda's own runtime where functions run on a machine of ours, under the runtime's Python. It is no layer.
+RUNTIME = "runtime"
+RUNTIME_REQUIREMENTS: Sequence[str] = ("awslambdaric>=4,<5", "boto3>=1.40")
 # Lambda's runtime brings these; https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
 IN_RUNTIME = {"boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"}
 # The image brings torch, for its GPU. Of the other only a data file is used: see building.LANDMARKS.
@@ -72,6 +75,7 @@ def main(root: Path) -> None:
     LOCKS.mkdir(exist_ok=True)
     for name, requirements in LAYERS.items():
         (LOCKS / f"{name}.lock").write_text(locked(requirements, LAMBDA_TARGETS, IN_RUNTIME))
+    (LOCKS / f"{RUNTIME}.lock").write_text(locked(RUNTIME_REQUIREMENTS, LAMBDA_TARGETS))
     (LOCKS / "server.lock").write_text(locked(server_requirements(root), LOCKED_SERVER_TARGETS))
 
 

@@ -10,7 +10,7 @@ from gorggle.errors import AuthenticationError, ConfigurationError, DeadlineErro
 from lambdas.common.environment import settings
 from lambdas.common.errors import AwsUnavailableError, FleetLateError
 from lambdas.common.events import is_past
-from lambdas.common.observation import logger, task
+from lambdas.common.observation import count, logger, task
 from lambdas.common.server import server_client
 
 RAISES = (FleetLateError, AuthenticationError, ConfigurationError, AwsUnavailableError)
@@ -37,6 +37,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         with client:
             info = client.wait_until_ready(LOOK_S)
     except (UnavailableError, DeadlineError) as error:
+        count("UnreadyLooks")
         if is_past(waiting["deadline"]):
             raise FleetLateError(f"no GPU server was ready in the time it was given: {error}") from error
         return {**waiting, "is_ready": False}

@@ -62,9 +62,8 @@ def _query(query: Inputs) -> dict[str, Any]:
 
 @makes("cloudwatch/dashboard:Dashboard")
 def dashboard(resource: Resource, inputs: Inputs) -> Making:
-    (tags,) = taken(inputs, "tags")
-    # moto knows no tags of dashboards, and the API takes them since 2025.
-    del tags
+    # The provider gives dashboards no tags.
+    del inputs["tags"]
     yield fitting_call("cloudwatch.PutDashboard", inputs)
     return inputs["dashboardName"], {}
 

@@ -88,12 +88,7 @@ def policy(resource: Resource, inputs: Inputs) -> Making:
         metric = tracking["customizedMetricSpecification"]
         metric["dimensions"] = metric.pop("metricDimensions")
     made = yield fitting_call("autoscaling.PutScalingPolicy", inputs, {"name": "policyName"})
-    # moto's answer lacks the address.
-    made_arn = made.get("PolicyARN") or (
-        "arn:aws:autoscaling:us-east-1:123456789012:scalingPolicy:00000000-0000-4000-8000-000000000000:"
-        f"autoScalingGroupName/{inputs['autoscalingGroupName']}:policyName/{inputs['name']}"
-    )
-    return inputs["name"], {"arn": made_arn}
+    return inputs["name"], {"arn": made["PolicyARN"]}
 
 
 @makes("autoscaling/schedule:Schedule")

@@ -7,6 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, certificates, running_pipeline
+from tests.e2e.runtime import lambda_python
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the functions ran under, where any did."""
+    if lambda_python.cache_info().currsize:
+        terminalreporter.write_line(f"functions of the pipeline ran under {lambda_python().told}")
 
 
 @pytest.fixture(scope="session")

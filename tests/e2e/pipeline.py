@@ -19,6 +19,7 @@ import requests
 import trustme
 
 from local_aws.stack import Server, Stack, made
+from tests.e2e.runtime import LambdaPython, lambda_python
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -93,9 +94,12 @@ class GpuServer:
 
 
 @contextlib.contextmanager
-def local_aws(time_scale: float = 1.0, truths: Path = EXAMPLES) -> Iterator[dict[str, str]]:
-    """An AWS in a process of its own; its addresses."""
+def local_aws(
+    time_scale: float = 1.0, truths: Path = EXAMPLES, python: LambdaPython | None = None
+) -> Iterator[dict[str, str]]:
+    """An AWS in a process of its own; its addresses. ``python``: what functions run under, if not this interpreter."""
     command = [sys.executable, "-m", "local_aws", "--truth", str(truths), "--time-scale", str(time_scale)]
+    command += python.options if python else ()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
@@ -224,7 +228,8 @@ def running_pipeline(
     **settings: Any,
 ) -> Iterator[Pipeline]:
     """A local AWS with the pipeline on it; ``server_port``: where the functions find the server, if not at its own."""
-    with local_aws(time_scale) as addresses:
+    python = lambda_python()
+    with local_aws(time_scale, python=python) as addresses:
         stack = made(
             addresses["endpoint_url"],
             Server(
@@ -236,6 +241,7 @@ def running_pipeline(
             ),
             {"ada": hashlib.sha256(TOKEN.encode()).hexdigest()},
             {"poll_s": 1, **settings},
+            layers=python.layers,
         )
         yield Pipeline(addresses["api_url"], stack, server)
 

@@ -1,6 +1,6 @@
 """The stack that ``pulumi up`` builds, created on the local AWS, with its own certificates and tokens, and used.
 
-Functions and layers are this machine's (see ``local_aws.packages``); the secrets come of the stack's own rotation, and
+Code and layers are those that AWS gets, where this machine has the runtime's Python (see ``tests.e2e.runtime``); the secrets come of the stack's own rotation, and
 the server and the functions know each other by nothing else.
 """
 
@@ -23,10 +23,17 @@ from infrastructure.packaging import archive, building
 from local_aws import packages
 from local_aws.stack import Stack
 from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, local_aws, spoken, words
+from tests.e2e.runtime import lambda_python
 
 pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = {"soundEngine": "server", "facesEngine": "server", "pollS": 5}
+SETTINGS = {
+    "soundEngine": "server",
+    "facesEngine": "server",
+    "pollS": 5,
+    "soundLimitS": 3000,
+    "facesLimitS": 3000,
+}
 
 
 @dataclass
@@ -42,15 +49,19 @@ class AppliedPipeline(Pipeline):
 
 
 def made_packages(folder: Path) -> Path:
-    """This machine's packages, listed as ``local_aws.apply`` reads them."""
-    code = packages.code_zip(folder / "code.zip")
-    operations = archive.write(folder / "operations.zip", building._operations(ROOT)).path
-    layers = {name: packages.layer_zip(name, folder / f"{name}.zip") for name in packages.LAYERS}
+    """The packages, listed as ``local_aws.apply`` reads them."""
+    code = {
+        kind: archive.write(folder / f"{kind}.zip", entries).path
+        for kind, entries in building.code_entries(ROOT)
+    }
+    layers = lambda_python().layers or {
+        name: packages.layer_zip(name, folder / f"{name}.zip") for name in packages.LAYERS
+    }
     server = folder / "server.zip"
     with zipfile.ZipFile(server, "w") as empty:
         empty.writestr("bundle", "the server of this test runs from the working tree")
     listed = {
-        "code": {"thin": str(code), "full": str(code), "operations": str(operations)},
+        "code": {kind: str(path) for kind, path in code.items()},
         "layers": {name: str(path) for name, path in layers.items()},
         "server": str(server),
     }
@@ -82,7 +93,7 @@ def kept_certificates(stack: Stack, folder: Path) -> Certificates:
 @pytest.fixture(scope="module")
 def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppliedPipeline]:
     folder, port = tmp_path_factory.mktemp("applied"), free_port()
-    with local_aws(time_scale=0.1) as addresses:
+    with local_aws(time_scale=0.1, python=lambda_python()) as addresses:
         command = [sys.executable, "-m", "local_aws.apply", "--endpoint", addresses["endpoint_url"]]
         command += ["--packages", str(made_packages(folder)), "--settings", json.dumps(SETTINGS)]
         command += ["--variables", json.dumps({"SERVER_ADDRESS": f"127.0.0.1:{port}"})]

@@ -290,15 +290,79 @@ def test_when_every_source_is_lost_the_job_fails_with_all_reasons(pipeline: Pipe
     assert "no fleet" in job["failure"]["reason"]
 
 
+@pytest.fixture(scope="module")
+def done_job(pipeline: Pipeline) -> str:
+    job_id = pipeline.upload(**QUICK)
+    ended_well(pipeline, job_id)
+    return job_id
+
+
+ROUTES = {
+    name: function["trigger"]["route"]
+    for name, function in MANIFEST["functions"].items()
+    if function["trigger"]["kind"] == "route"
+}
+
+
+@pytest.mark.parametrize("function", sorted(ROUTES, key="delete_job".__eq__))
+def test_a_route_whose_function_fails_or_times_out_answers_a_fault_and_then_its_answer(
+    pipeline: Pipeline, done_job: str, function: str
+) -> None:
+    method, _, path = ROUTES[function].replace("$default", "GET /nothing").partition(" ")
+    path = path.format(job_id=done_job)
+    pipeline.order(
+        *({"function": f"-{function}", "kind": kind, "after_s": 0.001} for kind in ("error", "timeout"))
+    )
+    statuses = [pipeline.call(method, path, json={}).status_code for _ in range(3)]
+    assert statuses[:2] == [500, 500]
+    assert statuses[2] < 500
+
+
+def test_who_calls_while_nobody_can_be_known_is_not_let_in(pipeline: Pipeline) -> None:
+    pipeline.order({"function": "-authorize_request", "kind": "error"})
+    refused, let_in = (pipeline.call("GET", "/jobs").status_code for _ in range(2))
+    assert refused in (401, 403, 500)
+    assert let_in == 200
+
+
+def test_a_job_that_nobody_settled_when_its_execution_ended_is_settled_by_the_next_look(
+    pipeline: Pipeline,
+) -> None:
+    """On AWS Lambda tries again, too; here the schedule's look, made by hand, is the next."""
+    pipeline.order(
+        {"function": "-probe_media", "kind": "error", "times": 1},
+        {"function": "-fail_job", "kind": "error", "times": 9},
+        {"function": "-settle_jobs", "kind": "error", "times": 1},
+    )
+    job_id = pipeline.upload(**QUICK)
+    until(lambda: failed_invocations(pipeline, "settle_jobs"), pipeline)
+    assert pipeline.job(job_id)["state"] == "running"
+    pipeline.order({"function": "-settle_jobs", "kind": "twice"})
+    pipeline.stack.client("lambda").invoke(FunctionName=f"{pipeline.stack.name}-settle_jobs", Payload=b"{}")
+    assert pipeline.job(job_id)["state"] == "failed"
+    assert pipeline.call("GET", "/health", token=None).json()["running_jobs"] == 0
+
+
+def failed_invocations(pipeline: Pipeline, function: str) -> list[dict[str, Any]]:
+    return [
+        entry
+        for entry in pipeline.invocations()
+        if entry["function"].endswith(f"-{function}") and entry["is_error"]
+    ]
+
+
 # ------------------------------------------------------------------------------------------------------ the other parts
 
 
-def test_transcribe_failing_degrades_the_result(pipeline: Pipeline, tmp_path: Path) -> None:
-    """The stand-in fails where it knows no truth."""
+def test_transcribe_and_rekognition_failing_degrade_the_result(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The stand-ins fail where they know no truth."""
     unknown = tmp_path / "unknown.mp4"
     unknown.write_bytes(DEMO.read_bytes())
-    result = ended_well(pipeline, pipeline.upload(unknown, lips="video", sound="transcribe", faces="none"))
+    job_id = pipeline.upload(unknown, lips="video", sound="transcribe", faces="rekognition")
+    result = ended_well(pipeline, job_id)
     assert "Amazon Transcribe gave up" in failures_of(result, "sound")[0]
+    assert "Amazon Rekognition" in failures_of(result, "faces")[0]
+    assert result["segments"], "the lips were read"
 
 
 @pytest.mark.parametrize("content", [b"\0" * 5000, b"not a video at all", DEMO.read_bytes()[:3000]])

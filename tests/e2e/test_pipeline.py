@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
 from collections.abc import Sequence
 
 import jsonschema
 import pytest
 import requests
 
+from infrastructure.packaging import locking, wheels
 from lambdas.common.http import ADDRESS_TYPE
 from lambdas.fusion.result import result_schema
-from tests.e2e.pipeline import DEMO, EXAMPLES, Pipeline, spoken, words
+from tests.e2e.pipeline import DEMO, EXAMPLES, ROOT, TOKEN, Pipeline, spoken, words
+from tests.e2e.runtime import lambda_python
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -36,6 +44,42 @@ def job_id(pipeline: Pipeline) -> str:
     job = pipeline.ended(job_id)
     assert job["state"] == "done", (job, pipeline.told())
     return job_id
+
+
+# Answers what it runs under, and where its layers' packages come from.
+TELLING = """
+import platform, sys
+import av, boto3, grpc, numpy
+
+def handler(event, context):
+    return {"python": platform.python_version(), "av": av.__version__, "from": [m.__file__ for m in (av, boto3, grpc, numpy)]}
+"""
+
+
+def test_functions_run_under_the_python_that_is_told_and_see_nothing_of_this_environment(
+    pipeline: Pipeline,
+) -> None:
+    client, packed = pipeline.stack.client("lambda"), io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("telling.py", TELLING)
+    like = client.get_function_configuration(FunctionName=f"{pipeline.stack.name}-read_lips")
+    client.create_function(
+        FunctionName="telling",
+        Runtime=like["Runtime"],
+        Role=like["Role"],
+        Handler="telling.handler",
+        Code={"ZipFile": packed.getvalue()},
+        Timeout=60,
+        MemorySize=512,
+        Layers=[layer["Arn"] for layer in like["Layers"]],
+    )
+    told = json.loads(client.invoke(FunctionName="telling")["Payload"].read())
+    assert f"CPython {told['python']} (" in lambda_python().told
+    if lambda_python().layers:
+        assert f"python{told['python'].rpartition('.')[0]}" == like["Runtime"]
+        locked = wheels.locked_versions((locking.LOCKS / "media.lock").read_text())
+        assert told["av"] == locked["av"]
+    assert not [path for path in told["from"] if path.startswith(sys.prefix)]
 
 
 def test_the_demo_clip_is_read_with_stand_ins_for_transcribe_and_rekognition(
@@ -184,3 +228,30 @@ def test_a_deleted_job_leaves_nothing_behind(pipeline: Pipeline) -> None:
         Bucket=pipeline.stack["bucket:uploads"], Prefix=f"uploads/{job_id}/"
     )
     assert "Versions" not in versions
+
+
+def verified(pipeline: Pipeline, token: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the command that checks a stack says of this one."""
+    return subprocess.run(
+        [sys.executable, "-m", "infrastructure.verification", pipeline.api_url, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "GORGGLE_TOKEN": token},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_stack_is_verified_by_one_command(pipeline: Pipeline) -> None:
+    done = verified(pipeline, json.dumps({"token": TOKEN}))
+    assert done.returncode == 0, (done.stdout, done.stderr, pipeline.told())
+    assert "health: ok" in done.stdout
+    assert "faces used, lips used, sound used" in done.stdout
+    assert re.search(r"estimated \d+\.\d{4} USD, cost \d+\.\d{4} USD", done.stdout)
+    assert done.stdout.splitlines()[-1] == "all is well"
+
+
+def test_a_stack_that_lets_nobody_in_is_found_out(pipeline: Pipeline) -> None:
+    done = verified(pipeline, "a guess")
+    assert (done.returncode, "all is well" in done.stdout) == (1, False)
+    assert "wrong: POST /uploads answers 403" in done.stderr

@@ -12,10 +12,13 @@ from typing import Any
 
 import boto3
 import pytest
+import requests
 from botocore.exceptions import ClientError
 from moto.core.config import default_user_config
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
+from infrastructure import quotas
+from infrastructure.settings import IMAGE
 from local_aws import apply, fitting
 
 # Some five hundred calls to moto.
@@ -113,6 +116,17 @@ def test_the_state_machine_calls_functions_that_are_there(applied: dict[str, Any
     functions = {each["FunctionArn"] for each in client(endpoint, "lambda").list_functions()["Functions"]}
     called = {each for each in functions if each in definition}
     assert len(called) >= 13
+
+
+def test_every_function_and_the_state_machine_are_active(applied: dict[str, Any], endpoint: str) -> None:
+    caller = client(endpoint, "lambda")
+    names = [each["FunctionName"] for each in caller.list_functions()["Functions"]]
+    states = {caller.get_function(FunctionName=name)["Configuration"]["State"] for name in names}
+    assert states == {"Active"}
+    machine = client(endpoint, "stepfunctions").describe_state_machine(
+        stateMachineArn=applied["outputs"]["stateMachine"]
+    )
+    assert machine["status"] == "ACTIVE"
 
 
 def test_an_upload_s_event_has_its_way_to_the_queue(applied: dict[str, Any], endpoint: str) -> None:
@@ -242,3 +256,58 @@ def test_moto_still_fails_on_the_first_rotation_of_an_empty_secret(
             SecretId=secret, RotationLambdaARN=function, RotationRules={"AutomaticallyAfterDays": 30}
         )
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+
+
+def test_moto_still_tells_no_address_of_a_scaling_policy(applied: dict[str, Any], endpoint: str) -> None:
+    answer = client(endpoint, "autoscaling").put_scaling_policy(
+        AutoScalingGroupName="gorggle-local-gpu",
+        PolicyName="another",
+        PolicyType="StepScaling",
+        AdjustmentType="ChangeInCapacity",
+        StepAdjustments=[{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
+    )
+    assert "PolicyARN" not in answer
+    client(endpoint, "autoscaling").delete_policy(
+        AutoScalingGroupName="gorggle-local-gpu", PolicyName="another"
+    )
+
+
+def test_moto_still_knows_no_parameter_of_the_instances_image(endpoint: str) -> None:
+    with pytest.raises(ClientError, match="ParameterNotFound"):
+        client(endpoint, "ssm").get_parameter(Name=IMAGE)
+
+
+def test_moto_still_knows_no_quota_of_gpu_instances(endpoint: str) -> None:
+    for _, code in (quotas.ON_DEMAND, quotas.SPOT):
+        with pytest.raises(ClientError, match="NoSuchResource"):
+            client(endpoint, "service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)
+
+
+def test_moto_still_answers_no_call_of_an_http_api(applied: dict[str, Any], endpoint: str) -> None:
+    """``local_aws.http_api`` does."""
+    host = applied["outputs"]["api"].removeprefix("https://")
+    answer = requests.get(f"{endpoint}/health", headers={"host": host}, timeout=30)
+    assert answer.status_code == 404
+
+
+def test_moto_still_moves_no_dead_letters(applied: dict[str, Any], endpoint: str) -> None:
+    """The pipeline's own test moves them by hand."""
+    arns = [
+        f"arn:aws:sqs:us-east-1:123456789012:gorggle-local-{each}" for each in ("upload_failures", "uploads")
+    ]
+    with pytest.raises(ClientError) as refused:
+        client(endpoint, "sqs").start_message_move_task(SourceArn=arns[0], DestinationArn=arns[1])
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 500, 501)
+
+
+def test_what_uploads_lost_lies_in_the_queue_that_sqs_drives_back(
+    applied: dict[str, Any], endpoint: str
+) -> None:
+    """SQS moves messages out of the dead letters of a queue alone: the rule's must lie there, too."""
+    sqs, events = client(endpoint, "sqs"), client(endpoint, "events")
+    url = sqs.get_queue_url(QueueName="gorggle-local-upload_failures")["QueueUrl"]
+    sources = sqs.list_dead_letter_source_queues(QueueUrl=url)["queueUrls"]
+    assert [each.rpartition("/")[2] for each in sources] == ["gorggle-local-uploads"]
+    (target,) = events.list_targets_by_rule(Rule="gorggle-local-uploaded")["Targets"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    assert target["DeadLetterConfig"]["Arn"] == arn

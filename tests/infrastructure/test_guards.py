@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from gorggle import costs
 
+from infrastructure.instance import measurements
+from infrastructure.settings import StackSettings
+
 # Each stack takes seconds to build, and minutes on a busy machine.
 pytestmark = pytest.mark.timeout(1200)
 
@@ -298,6 +301,68 @@ def test_the_guides_alarms_are_all_there(built: Any) -> None:
         "untold-ends", "uploads-wait", "api-5xx", "api-latency", "no-healthy-host", "GpuUtilization", "GpuMemoryUtilization",
         "OutOfMemory", "ServerErrors", "CpuUtilization", "MemoryUtilization", "DiskUtilization",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("metric", "percent", "minutes"),
+    [
+        ("CpuUtilization", 80, 10),
+        ("MemoryUtilization", 80, 10),
+        ("GpuUtilization", 90, 15),
+        ("GpuMemoryUtilization", 95, 5),
+        ("DiskUtilization", 85, 5),
+    ],
+)
+def test_what_an_instance_uses_up_is_told_of_in_time(
+    built: Any, metric: str, percent: float, minutes: int
+) -> None:
+    (alarm,) = (
+        each.inputs for each in built("default").of("MetricAlarm") if each.inputs.get("metricName") == metric
+    )
+    assert (alarm["threshold"], alarm["evaluationPeriods"] * alarm["period"]) == (percent, minutes * 60)
+
+
+def test_a_fleet_that_does_not_come_is_told_of_before_jobs_give_up(built: Any) -> None:
+    (alarm,) = (
+        each.inputs
+        for each in built("default").of("MetricAlarm")
+        if each.inputs["name"].endswith("no-healthy-host")
+    )
+    # By what the functions find: a balancer without targets tells nothing.
+    assert (alarm["namespace"], alarm["metricName"]) == ("Gorggle/test", "UnreadyLooks")
+    assert alarm["dimensions"] == {"service": "gorggle"}
+    assert alarm["evaluationPeriods"] * alarm["period"] < StackSettings().fleet_start_s
+    # A start takes about six minutes: that alone is no alarm. Looks come at most a minute apart.
+    assert 8 < alarm["datapointsToAlarm"] < alarm["evaluationPeriods"]
+
+
+def test_every_metric_of_the_dashboard_is_one_that_somebody_gives(built: Any) -> None:
+    """Of this stack's own: what the attendant measures, the functions count, and the log's filters make."""
+    stack = built("default")
+    (dashboard,) = stack.of("Dashboard")
+    shown = {
+        metric[1]
+        for widget in json.loads(dashboard.inputs["dashboardBody"])["widgets"]
+        for metric in widget["properties"].get("metrics", ())
+        if metric[0] == "Gorggle/test" and metric[2:3] != ["service"]
+    }
+    page = "gorggle_call_seconds_sum 1\ngorggle_call_seconds_count 1\ngorggle_real_time_factor_sum 1\n"
+    page += "gorggle_real_time_factor_count 1\ngorggle_gpu_utilisation_ratio 0.5\n"
+    page += "".join(f'gorggle_gpu_memory_bytes{{kind="{kind}"}} 1\n' for kind in ("free", "total"))
+    given = measurements.data(page, measurements.Processor(), "fleet", measurements.Calls())
+    filtered = {each.inputs["name"] for each in stack.of("LogMetricFilter")}
+    assert shown == {each["MetricName"] for each in given} | filtered
+
+
+def test_the_outputs_say_where_everything_is(built: Any) -> None:
+    outputs = built("default").outputs
+    for name in ("api", "website", "uploadsBucket", "resultsBucket", "artifactsBucket", "websiteBucket"):
+        assert outputs[name], name
+    for name in ("jobsTable", "stateMachine", "gpuFleet", "serverAddress", "operatorToken", "alertsTopic"):
+        assert outputs[name], name
+    assert outputs["dashboard"].startswith("https://us-east-1.console.aws.amazon.com/cloudwatch/")
+    assert outputs["idleUsdPerMonth"] > 0
+    assert outputs["videoUsdPerHour"] > 0
 
 
 def test_every_failure_ends_somewhere(any_stack: Any) -> None:

@@ -27,6 +27,10 @@ gorggle_gpu_memory_bytes{kind="free"} 6e+09
 gorggle_gpu_memory_bytes{kind="total"} 2.4e+10
 gorggle_gpu_utilisation_ratio 0.5
 gorggle_calls_total{code="OK",method="Recognize"} 7.0
+gorggle_calls_total{code="INTERNAL",method="Recognize"} 1.0
+gorggle_call_seconds_bucket{le="+Inf",method="Recognize"} 8.0
+gorggle_call_seconds_sum{method="Recognize"} 20.0
+gorggle_call_seconds_count{method="Recognize"} 8.0
 """
 FLEET, GROUP, SECRET = "gorggle-test-gpu", "/gorggle/test/server", "gorggle-test/server_certificate"
 
@@ -173,6 +177,7 @@ def test_streams_and_loads_are_measured(attendant: Attendant, machine: Machine, 
     }
     assert set(found) == {
         "Streams", "GpuUtilization", "GpuMemoryUtilization", "CpuUtilization", "MemoryUtilization", "DiskUtilization",
+        "Requests", "RequestTime",
     }  # fmt: skip
     assert found["Streams"]["Dimensions"] == [{"Name": "AutoScalingGroupName", "Value": FLEET}]
     values = {
@@ -181,6 +186,33 @@ def test_streams_and_loads_are_measured(attendant: Attendant, machine: Machine, 
     }
     assert (values["Streams"], values["GpuUtilization"], values["GpuMemoryUtilization"]) == (3.0, 50.0, 75.0)
     assert all(0 <= value <= 100 for value in values.values())
+
+
+def test_what_the_server_counts_is_told_as_what_it_has_grown_by() -> None:
+    calls = measurements.Calls()
+
+    def told(page: str) -> dict[str, float]:
+        return {name: value for name, value, _ in calls.data(measurements.server_metrics(page))}
+
+    assert told(METRICS) == {"Requests": 8.0, "RequestTime": 2.5}
+    assert told(METRICS) == {"Requests": 0.0}, "nothing has happened: there is no mean"
+    grown = (
+        METRICS.replace("} 7.0", "} 9.0")
+        .replace("} 20.0", "} 26.0")
+        .replace('_count{method="Recognize"} 8.0', '_count{method="Recognize"} 10.0')
+    )
+    further = "gorggle_real_time_factor_sum 3.0\ngorggle_real_time_factor_count 4.0\n"
+    assert told(grown + further) == {"Requests": 2.0, "RequestTime": 3.0, "RealTimeFactor": 0.75}
+    again = METRICS + "process_start_time_seconds 2.0\n"
+    assert told(again) == {"Requests": 8.0, "RequestTime": 2.5}, "it has started again"
+
+
+def test_what_is_read_of_the_server_s_page_is_there() -> None:
+    from inference_server.measurements import Measurements
+
+    families = {family.name for family in Measurements("0").registry.collect()}
+    read = {measurements.CALLS.removesuffix("_total"), *(name for _, name, _ in measurements.MEANS)}
+    assert read | {"gorggle_streams", measurements.STARTED} <= families
 
 
 def test_an_instance_whose_server_starts_counts_as_idle_not_as_absent() -> None:

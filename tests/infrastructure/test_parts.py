@@ -12,11 +12,11 @@ import pytest
 from conftest import VARIANTS
 from gorggle_gateway import web_page
 
-from infrastructure import network
+from infrastructure import network, quotas
 from infrastructure.dashboard import dashboard_body
 from infrastructure.naming import Names
 from infrastructure.origins import content_policy, reading_rule, sending_rule
-from infrastructure.settings import StackSettings, option_name
+from infrastructure.settings import GPU_INSTANCE, StackSettings, option_name
 from infrastructure.website import PAGE, site_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +54,57 @@ def test_a_region_without_the_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     offers(monkeypatch)
     with pytest.raises(ValueError, match=r"no zone of this region has g6.xlarge: set gpuInstanceTypes"):
         network.gpu_zones(StackSettings(), opts=None)  # type: ignore[arg-type]
+
+
+def shortages(allowed: dict[tuple[str, str], float], **settings: Any) -> list[str]:
+    by_code = {code: value for (_, code), value in allowed.items()}
+    return list(quotas.shortages(StackSettings(**settings), by_code.__getitem__))
+
+
+def test_an_account_that_may_run_no_gpu_is_told_what_to_ask_for() -> None:
+    (told,) = shortages({quotas.ON_DEMAND: 0})
+    assert "no instance of g6.xlarge" in told
+    assert "--quota-code L-DB2E81BA --desired-value 8" in told
+
+
+def test_an_account_that_may_run_fewer_instances_than_are_set_is_told_how_many() -> None:
+    (told,) = shortages({quotas.ON_DEMAND: 9}, gpu_instance_types=["g5.2xlarge"], gpu_max_instances=3)
+    assert "1 of 3 instances of g5.2xlarge" in told
+    assert "--desired-value 24" in told
+
+
+def test_a_quota_that_is_enough_is_not_spoken_of() -> None:
+    assert not shortages({quotas.ON_DEMAND: 8})
+
+
+def test_spot_instances_have_a_quota_of_their_own() -> None:
+    (told,) = shortages({quotas.SPOT: 0}, gpu_on_demand_percent=0)
+    assert "L-3819A6DF" in told
+    both = {quotas.SPOT: 0.0, quotas.ON_DEMAND: 0.0}
+    assert len(shortages(both, gpu_on_demand_percent=50)) == 2
+
+
+def test_every_instance_that_may_be_set_has_a_known_number_of_processors() -> None:
+    sizes = GPU_INSTANCE.pattern.rpartition("(")[2].rstrip(")").split("|")
+    assert set(sizes) == set(quotas.PROCESSORS)
+
+
+@pytest.mark.parametrize("answer", [RuntimeError("AccessDenied"), 0.0])
+def test_what_the_quotas_say_is_a_warning_and_no_end(
+    monkeypatch: pytest.MonkeyPatch, answer: RuntimeError | float
+) -> None:
+    def looked_up(**_: Any) -> Any:
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return SimpleNamespace(value=answer)
+
+    said: list[str] = []
+    service = SimpleNamespace(get_service_quota=looked_up)
+    monkeypatch.setattr(quotas, "aws", SimpleNamespace(servicequotas=service))
+    monkeypatch.setattr(quotas.pulumi, "log", SimpleNamespace(warn=said.append))
+    quotas.warn(StackSettings(), opts=None)  # type: ignore[arg-type]
+    (text,) = said
+    assert "AccessDenied" in text if isinstance(answer, RuntimeError) else "no instance" in text
 
 
 def test_the_built_page_is_what_the_site_publishes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ import yaml
 from pydantic import ValidationError
 
 from infrastructure import manifest
-from infrastructure.settings import StackSettings, checked_stack_name, option_name, read
+from infrastructure.settings import (
+    EVENTS_PER_LOOK,
+    StackSettings,
+    checked_stack_name,
+    option_name,
+    read,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
@@ -86,12 +93,45 @@ def test_settings_are_read_as_pulumi_keeps_them() -> None:
         ({"tags": ["owner"]}, "NAME=VALUE"),
         ({"pythonVersion": "3.11"}, "3.12"),
         ({"maxUploadBytes": 6 * 2**30}, "less than or equal"),
+        ({"pollS": 5}, "25,000 events; set pollS to 8 or more"),
+        ({"soundLimitS": 36_000, "facesLimitS": 36_000}, "set pollS to 34 or more"),
+        ({"soundLimitS": 40_000}, "less than or equal"),
         ({"colour": "blue"}, "colour"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         StackSettings.model_validate(given)
+
+
+def test_a_look_of_the_state_machine_has_as_many_events_as_are_counted() -> None:
+    """A wait and a choice are entered and left; a call is scheduled, started and answered between that."""
+    events = {"Wait": 2, "Choice": 2, "Task": 5}
+    definition = json.loads((ROOT / "lambdas/state_machine.asl.json").read_text())
+    loops = list(looks(definition))
+    assert len(loops) == 4
+    for loop in loops:
+        assert sum(events[kind] for kind in loop) == EVENTS_PER_LOOK
+
+
+def looks(node: Any) -> Iterator[list[str]]:
+    """The kinds of states between each wait and its next, where one leads back to itself."""
+    if isinstance(node, list):
+        for each in node:
+            yield from looks(each)
+    elif isinstance(node, dict):
+        known = node.get("States", {})
+        for name, state in known.items():
+            if state["Type"] == "Wait":
+                kinds, at = ["Wait"], state["Next"]
+                while known[at]["Type"] != "Choice":
+                    kinds.append(known[at]["Type"])
+                    at = known[at]["Next"]
+                ways = [known[at]["Default"], *(each["Next"] for each in known[at]["Choices"])]
+                assert name in ways, f"{name} leads nowhere back to itself"
+                yield [*kinds, "Choice"]
+        for each in node.values():
+            yield from looks(each)
 
 
 @pytest.mark.parametrize("name", ["Prod", "a", "a-stack-with-a-long-name", "dev_1", "1st"])

@@ -302,7 +302,9 @@ def test_a_server_that_is_ready_is_told_by_mutual_tls(gpu: Gpu) -> None:
     assert gpu.cloud.call("check_fleet", {"job": {}, "fleet": fleet})["is_ready"]
 
 
-def test_a_server_that_is_not_there_is_asked_again_until_the_deadline(cloud: Cloud) -> None:
+def test_a_server_that_is_not_there_is_asked_again_until_the_deadline(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
     authority = trustme.CA()
     pair = authority.issue_cert("x")
     texts = [
@@ -317,6 +319,7 @@ def test_a_server_that_is_not_there_is_asked_again_until_the_deadline(cloud: Clo
         assert cloud.call("check_fleet", {"job": {}, "fleet": waiting}) == waiting
         with pytest.raises(FleetLateError, match="no GPU server was ready"):
             cloud.call("check_fleet", {"job": {}, "fleet": {**waiting, "deadline": deadline(-1)}})
+    assert capsys.readouterr().out.count('"UnreadyLooks":[1.0]') == 2, "an alarm looks at it"
 
 
 # -------------------------------------------------------------------------------------------------------------- reading

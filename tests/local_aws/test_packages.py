@@ -25,3 +25,18 @@ def test_a_layer_that_lists_its_distributions_is_unzipped_as_one_that_holds_them
 def test_what_was_unzipped_once_is_found_again(tmp_path: Path) -> None:
     listed = packages.listed_layer_zip("base", tmp_path / "listed.zip").read_bytes()
     assert packages.unzipped(listed, tmp_path / "cache") == packages.unzipped(listed, tmp_path / "cache")
+
+
+def test_a_layer_that_points_to_a_built_one_is_unzipped_as_that_one(tmp_path: Path) -> None:
+    built = packages.layer_zip("base", tmp_path / "built.zip")
+    pointing = packages.pointing_layer_zip(built, tmp_path / "pointing.zip").read_bytes()
+    assert len(pointing) < 1000
+    found = contents(packages.unzipped(pointing, tmp_path / "cache"))
+    assert found == contents(packages.unzipped(built.read_bytes(), tmp_path / "cache"))
+
+
+def test_a_runtime_that_was_built_for_another_python_is_taken_as_it_is(tmp_path: Path) -> None:
+    built = packages.layer_zip("base", tmp_path / "built.zip")
+    folder = packages.runtime_folder(tmp_path / "cache", built)
+    assert (folder / "aws_lambda_powertools" / "__init__.py").is_file()
+    assert not (folder / "boto3").exists(), "nothing of this environment"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from gorggle import cli, costs
-from gorggle.prices import AS_OF, INSTANCES, Prices, PricesError, prices_of, sources
+from gorggle.prices import AS_OF, COMPARED, INSTANCES, Prices, PricesError, comparisons, prices_of, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,6 +102,8 @@ def test_prices_that_cannot_be_are_refused_by_name(text: str, said: str) -> None
 
 def test_every_price_says_where_it_comes_from_and_as_of_when() -> None:
     assert re.fullmatch(r"20\d\d-\d\d", AS_OF)
+    assert AS_OF < COMPARED
+    assert all(compared for _, compared in comparisons())
     for name, source in sources():
         assert source.startswith(("https://aws.amazon.com/", "an assumption")), name
     assert AS_OF in (ROOT / "docs" / "aws.md").read_text()

@@ -104,6 +104,7 @@ def _as_json(sums: dict[str, costs.Estimate], unit: prices.Prices) -> str:
                 "region": prices.REGION,
                 "as_of": prices.AS_OF,
                 "sources": dict(prices.sources()),
+                "compared": {"in": prices.COMPARED, **dict(prices.comparisons())},
             },
             "prices": used,
         },

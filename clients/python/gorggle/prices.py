@@ -2,7 +2,9 @@
 
 These are list prices, on demand, of us-east-1, without free tiers, discounts and taxes, as they were known in the middle
 of 2026 (``AS_OF``). Nothing here asks AWS: prices move, and other regions cost more. The page of AWS's that each comes from
-stands beside it and says what holds today. Give your own, as JSON: ``gorggle cost --prices FILE``, or the stack's setting
+stands beside it and says what holds today; those pages fill their figures in by script, so that no copy of them could be
+compared. Each price was compared, in ``COMPARED``, with what others publish of AWS's price list instead: beside it stands with
+what, or that nothing was found. Give your own, as JSON: ``gorggle cost --prices FILE``, or the stack's setting
 ``prices``.
 """
 
@@ -15,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 AS_OF = "2026-06"
+COMPARED = "2026-11"
 REGION = "us-east-1"
 
 _PAGES = "https://aws.amazon.com/"
@@ -52,10 +55,11 @@ INSTANCES: Mapping[str, float] = MappingProxyType(
         "g6.8xlarge": 2.0144,
         "g6.16xlarge": 3.3968,
         "g6e.xlarge": 1.861,
-        "g6e.2xlarge": 2.2421,
+        "g6e.2xlarge": 2.2421,  # the list's 2.24208
         "g6e.4xlarge": 3.0042,
         "g6e.8xlarge": 4.5286,
         "g6e.16xlarge": 7.5772,
+        # Found nowhere to compare with.
         "gr6.4xlarge": 1.5392,
         "gr6.8xlarge": 2.4464,
     }
@@ -66,8 +70,16 @@ class PricesError(ValueError):
     """Prices that cannot be; the message says what was found and what was expected."""
 
 
-def _price(usd: float, source: str) -> Any:
-    return field(default=usd, metadata={"source": source})
+# With what a price was compared: all agree with the figure here.
+_TABLES = "several price tables in public programs"
+_GUIDE_MAY = "a guide to PrivateLink's costs, May 2026"
+_GUIDES = "several public guides"
+_UNCERTAIN = "one public table of September 2026, which says itself that it was not verified"
+_NOTHING = "nothing to compare"
+
+
+def _price(usd: float, source: str, compared: str = _GUIDES) -> Any:
+    return field(default=usd, metadata={"source": source, "compared": compared})
 
 
 @dataclass(frozen=True)
@@ -85,10 +97,12 @@ class Prices:
         lambda_gb_s_per_video_s: likewise for the functions, which mostly wait for the GPU.
     """
 
-    instances: Mapping[str, float] = field(default_factory=lambda: INSTANCES, metadata={"source": _EC2})
-    gpu_per_h: float | None = field(default=None, metadata={"source": _EC2})
-    load_balancer_per_h: float = _price(0.0225, _BALANCING)
-    endpoint_per_h: float = _price(0.01, _ENDPOINTS)
+    instances: Mapping[str, float] = field(
+        default_factory=lambda: INSTANCES, metadata={"source": _EC2, "compared": _TABLES}
+    )
+    gpu_per_h: float | None = field(default=None, metadata={"source": _EC2, "compared": _NOTHING})
+    load_balancer_per_h: float = _price(0.0225, _BALANCING, _GUIDE_MAY)
+    endpoint_per_h: float = _price(0.01, _ENDPOINTS, _GUIDE_MAY)
     nat_per_h: float = _price(0.045, _NETWORK)
     address_per_h: float = _price(0.005, _NETWORK)
     secret_per_month: float = _price(0.40, _SECRETS)
@@ -97,12 +111,12 @@ class Prices:
     disk_per_gib_month: float = _price(0.08, _DISKS)
     storage_per_gib_month: float = _price(0.023, _STORAGE)
     transcribe_per_min: float = _price(0.024, _TRANSCRIBE)
-    rekognition_per_min: float = _price(0.10, _REKOGNITION)
-    lambda_per_gb_s: float = _price(0.0000166667, _LAMBDA)
+    rekognition_per_min: float = _price(0.10, _REKOGNITION, _UNCERTAIN)
+    lambda_per_gb_s: float = _price(0.0000166667, _LAMBDA, _TABLES)
     state_transition: float = _price(0.000025, _STATES)
-    spot_share: float = _price(0.4, _ASSUMED)
-    gpu_s_per_video_s: float = _price(0.25, _ASSUMED)
-    lambda_gb_s_per_video_s: float = _price(0.6, _ASSUMED)
+    spot_share: float = _price(0.4, _ASSUMED, _NOTHING)
+    gpu_s_per_video_s: float = _price(0.25, _ASSUMED, _NOTHING)
+    lambda_gb_s_per_video_s: float = _price(0.6, _ASSUMED, _NOTHING)
 
 
 def prices_of(text: str) -> Prices:
@@ -143,6 +157,12 @@ def _usd(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise PricesError(f"{name} is {value!r}: expected a number, 0 or more, in US dollars")
     return float(value)
+
+
+def comparisons() -> Iterator[tuple[str, str]]:
+    """Each price's name, and what it was compared with."""
+    for each in fields(Prices):
+        yield each.name, str(each.metadata["compared"])
 
 
 def sources() -> Iterator[tuple[str, str]]:
