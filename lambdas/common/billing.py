@@ -10,6 +10,8 @@ from gorggle.prices import prices_of
 
 from lambdas.common.events import JobEvent
 
+# Prices where nobody is charged, such as on a machine of one's own: jobs tell no cost.
+FREE = "none"
 # A function that reads a window waits for the GPU with this much memory.
 READER_GB = 1.5
 GIB = 2**30
@@ -25,8 +27,8 @@ def estimate(
     window_s: float,
     kept_days: int,
     prices: str,
-) -> dict[str, Any]:
-    """What a video will probably cost, in US dollars, by part.
+) -> dict[str, Any] | None:
+    """What a video will probably cost, in US dollars, by part; None where nobody is charged.
 
     Args:
         job: for the video's size.
@@ -36,8 +38,10 @@ def estimate(
         faces: who sees: "rekognition", "server" or "none".
         window_s: length of a window.
         kept_days: how long the video is kept.
-        prices: unit prices as JSON; empty: the documented ones.
+        prices: unit prices as JSON; empty: the documented ones; "none": nobody is charged.
     """
+    if prices == FREE:
+        return None
     unit = prices_of(prices)
     work = planned_work(
         duration_s,
@@ -51,8 +55,10 @@ def estimate(
     return work_cost(work, gpu_per_hour(prices=unit), unit).to_document()
 
 
-def actual(job: JobEvent, measured: Mapping[str, float], *, kept_days: int, prices: str) -> dict[str, Any]:
-    """What a video cost, from what ``findings.measured`` gives."""
+def actual(job: JobEvent, measured: Mapping[str, float], *, kept_days: int, prices: str) -> dict[str, Any] | None:
+    """What a video cost, from what ``findings.measured`` gives; None where nobody is charged."""
+    if prices == FREE:
+        return None
     unit = prices_of(prices)
     work = Work(**measured, lambda_gb_s=measured["gpu_s"] * READER_GB, gib_months=_gib_months(job, kept_days))
     return work_cost(work, gpu_per_hour(prices=unit), unit).to_document()

@@ -42,8 +42,9 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         "versions": result["versions"],
         "sources": result["sources"],
         "is_degraded": result["is_degraded"],
-        "cost": actual(job, result["measured"], kept_days=kept_days, prices=prices),
     }
+    if cost := actual(job, result["measured"], kept_days=kept_days, prices=prices):
+        values["cost"] = cost
     if Ending(table, places, chosen.jobs_topic).done(job.job_id, job.attempt, values):
         count("DoneJobs")
     return {"job_id": job.job_id, "state": "done"}

@@ -111,26 +111,23 @@ def _answer(
     objects.write_json(chosen.results_bucket, job.work_key("plan.json"), plan)
     objects.write_json(chosen.results_bucket, job.work_key("windows.json"), listed)
     reads = reads_lips + (sound == "server")
-    table.advance(
-        job.job_id,
-        job.attempt,
-        {
-            "stage": "reading",
-            "media": {**media, "rotation_degrees": found.rotation_degrees, "container": found.container},
-            "progress": {"windows": len(windows) * reads, "to_read_s": round(found.duration_s * reads, 1)},
-            "windows": {},
-            "estimate": estimate(
-                job,
-                found.duration_s,
-                reads_lips=reads_lips,
-                sound=sound,
-                faces=faces,
-                window_s=chosen.window_s,
-                kept_days=chosen.job_retention_days,
-                prices=chosen.prices,
-            ),
-        },
+    values = {
+        "stage": "reading",
+        "media": {**media, "rotation_degrees": found.rotation_degrees, "container": found.container},
+        "progress": {"windows": len(windows) * reads, "to_read_s": round(found.duration_s * reads, 1)},
+        "windows": {},
+    }
+    bill = estimate(
+        job,
+        found.duration_s,
+        reads_lips=reads_lips,
+        sound=sound,
+        faces=faces,
+        window_s=chosen.window_s,
+        kept_days=chosen.job_retention_days,
+        prices=chosen.prices,
     )
+    table.advance(job.job_id, job.attempt, {**values, **({"estimate": bill} if bill else {})})
     count("VideoSeconds", found.duration_s)
     is_short = len(windows) <= MAX_INLINE_WINDOWS
     return {

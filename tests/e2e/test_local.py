@@ -222,6 +222,8 @@ def test_nothing_is_lost_when_everything_is_killed(local: Local) -> None:
     job = local.until(done, ended)
     assert job["state"] == "done", job
     before = job["result_version"]
+    # Nobody is charged for a machine of one's own.
+    assert {"estimate", "cost"}.isdisjoint(local.job(done))
     segment = local.result(done)["segments"][0]
     text = "pin " + segment["text"][4:]
     change = {"base_version": before, "segments": [{"id": segment["id"], "text": text}]}

@@ -99,6 +99,15 @@ def test_a_video_is_probed_into_sound_noise_and_windows(cloud: Cloud) -> None:
     assert item["estimate"]["total"] > 0
 
 
+def test_where_nobody_is_charged_no_cost_is_told(cloud: Cloud) -> None:
+    cloud.settings["prices"] = "none"
+    cloud.call("probe_media", job_event(cloud, DEMO))
+    item = cloud.item(JOB_ID)
+    assert item is not None
+    assert item["stage"] == "reading"
+    assert "estimate" not in item
+
+
 @pytest.mark.parametrize("content", [b"poison", DEMO[:3000]])
 def test_poison_media_is_refused_by_name(cloud: Cloud, content: bytes) -> None:
     with pytest.raises(InvalidMediaError, match="cannot be read"):

@@ -145,6 +145,7 @@ class Product:
                 "poll_s": 2,
                 "max_jobs": 2,
                 "lips_concurrency": 2,
+                "prices": "none",
             },
         )
 
