@@ -32,6 +32,9 @@ PIPE_BYTES = 2**20
 READ_AHEAD_BYTES = 32 * 2**10
 # Python and FFmpeg load in 0.2 s; on a machine under load in a few.
 START_S = 30.0
+# A process that has work, but no processor to do it on, has not stalled: on a machine with far more streams than processors
+# it may wait for seconds. It is told by looking for so long: there it waited for most of the time. Nobody waits for ever.
+LOOK_S, STARVED_SHARE, MOST_LOOKS = 0.5, 0.5, 60
 
 
 class StalledError(Exception):
@@ -55,7 +58,7 @@ class DecoderProcess:
         """
         self._stall_s = stall_s
         self.protection = Protection(0)
-        self._deadline = 0.0
+        self._deadline, self._looks = 0.0, 0
         self._buffer = memoryview(bytearray(READ_AHEAD_BYTES))
         self._ahead = self._buffer[:0]
         with tempfile.TemporaryFile() as spool_file:
@@ -104,7 +107,7 @@ class DecoderProcess:
 
     def restart_clock(self, limit_s: float | None = None) -> None:
         """From now on it has ``stall_s`` again, for all that it is waited for."""
-        self._deadline = time.monotonic() + (self._stall_s if limit_s is None else limit_s)
+        self._deadline, self._looks = time.monotonic() + (self._stall_s if limit_s is None else limit_s), 0
 
     def receive(self, size: int) -> bytes:
         """Exactly ``size`` bytes."""
@@ -176,8 +179,29 @@ class DecoderProcess:
         waiting = select.poll()
         waiting.register(fd, event)
         left_s = self._deadline - time.monotonic()
-        if left_s <= 0 or not waiting.poll(left_s * 1000):
+        if left_s > 0 and waiting.poll(left_s * 1000):
+            return
+        if self._looks == MOST_LOOKS or not self._starves():
             raise StalledError
+        self._looks += 1
+        self._deadline = time.monotonic() + LOOK_S
+
+    def _starves(self) -> bool:
+        """Look at it for a moment: whether it waits for a processor for most of that."""
+        queued_s = _queued_s(self.pid)
+        time.sleep(LOOK_S)
+        return _queued_s(self.pid) - queued_s > STARVED_SHARE * LOOK_S
+
+
+def _queued_s(pid: int) -> float:
+    """For how many seconds a process was ready to run and had no processor; 0 where the system does not tell.
+
+    Source: Linux, Documentation/scheduler/sched-stats.rst.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def _environment(server: Mapping[str, str]) -> dict[str, str]:

@@ -7,10 +7,12 @@ import functools
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,6 +197,29 @@ def test_a_decoder_that_runs_in_circles_is_killed() -> None:
     pool = pool_of(decoder_that("while True: pass"), stall_s=0.5)
     with pytest.raises(InvalidMediaError, match="stalled"):
         list(timeline_apart(pool, piped(clip()), LIMITS))
+    pool.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system does not tell who waits")
+def test_a_decoder_that_gets_no_processor_has_not_stalled() -> None:
+    # It takes a tenth of a processor's second, and shares one with eight others.
+    work = (
+        "import os, time\nend = time.process_time() + 0.1\nwhile time.process_time() < end: pass\nos._exit(3)"
+    )
+    pool = pool_of(decoder_that(work), stall_s=0.3)
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) for _ in range(8)
+    ]
+    try:
+        with pytest.raises(DecoderError, match="exit code 3"):
+            list(timeline_apart(pool, piped(clip()), LIMITS))
+    finally:
+        os.sched_setaffinity(0, allowed)
+        for process in busy:
+            process.kill()
+            process.wait()
     pool.close()
 
 
