@@ -1,8 +1,10 @@
 """The engine's speed: front-end, encoder and beam search, beside fairseq's own modules in the same process.
 
     python -m benchmarks.engine --models large --beams 20,50
+    python -m benchmarks.engine --int8 --beside float32
 
-Every figure is the least of its repetitions, ours and theirs in turn; with one thread it is the processor's time, which
+With weights of another kind (``--int8``, ``--dtype``) the other can be our own network in float32: it finds the units
+that fairseq finds, and takes less time to be asked. Every figure is the least of its repetitions, ours and theirs in turn; with one thread it is the processor's time, which
 other programs on the machine do not lengthen, with more it is the clock's. A stage's floor is the time that its operations
 or its bytes would take, whichever is longer, at the rates that the machine reaches at best (``benchmarks.machine``).
 """
@@ -22,6 +24,7 @@ import torch
 from benchmarks import machine
 from benchmarks.engine_models import Pair, pair, quiet, their_search
 from benchmarks.toolkit import fairseq_or_none
+from inference_server.avhubert import AVHubertNetwork
 from inference_server.avhubert.search import BeamSearch, beam_search
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Time what the command line asks for, print a table, write JSON."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
-    fairseq = fairseq_or_none()
+    fairseq = fairseq_or_none() if options.beside == "fairseq" else None
     rows: list[dict[str, Any]] = []
     began, tried_on = time.time(), _described(options)
     RESULTS.mkdir(exist_ok=True)
@@ -44,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 int8=options.int8,
                 dtype=getattr(torch, options.dtype),
                 device=options.device,
+                with_float32=options.beside == "float32",
             )
             for row in _rows(name, made, fairseq, options):
                 rows.append(row)
@@ -68,6 +72,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--utterances", type=int, default=16, help="read together and one after another")
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--beside", default="fairseq", choices=["fairseq", "float32"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--stages", default="frontend,encoder,search,batch")
     parser.add_argument("--out", type=Path)
@@ -95,11 +100,14 @@ def _frontend(
     name: str, made: Pair, video: torch.Tensor, dtype: torch.dtype, options: argparse.Namespace
 ) -> Any:
     ours_in = video.to(dtype)
+    frontend = made.float32.encoder.feature_extractor_video if made.float32 else made.frontend
     ours, theirs, found, expected = _timed(
-        lambda: made.ours.encoder.feature_extractor_video(ours_in), lambda: made.frontend(video), options
+        lambda: made.ours.encoder.feature_extractor_video(ours_in), lambda: frontend(video), options
     )
     macs = _frontend_macs(made.ours.config.frontend_channels) * video.shape[1]
-    return _row(name, "front-end", ours, theirs, _apart(found, expected), "plain torch", 2 * macs)
+    return _row(
+        name, "front-end", ours, theirs, _apart(found, expected), _beside(made, "plain torch"), 2 * macs
+    )
 
 
 def _encoder(name: str, made: Pair, x: torch.Tensor, dtype: torch.dtype, options: argparse.Namespace) -> Any:
@@ -107,6 +115,8 @@ def _encoder(name: str, made: Pair, x: torch.Tensor, dtype: torch.dtype, options
     ours_in = x.to(dtype)
     encoder = made.encoder
     theirs_of = None if encoder is None else (lambda: encoder(x.clone(), padding_mask=mask)[0])
+    if (usual := made.float32) is not None:
+        theirs_of = lambda: usual.encoder.encoder(x, None)  # noqa: E731
     ours, theirs, found, expected = _timed(
         lambda: made.ours.encoder.encoder(ours_in, None), theirs_of, options
     )
@@ -116,7 +126,7 @@ def _encoder(name: str, made: Pair, x: torch.Tensor, dtype: torch.dtype, options
         config.encoder_layers * (4 * dim**2 + 2 * dim * config.encoder_ffn_dim + 2 * dim * frames)
         + dim**2 // config.position_groups * config.position_kernel_size
     )
-    return _row(name, "encoder", ours, theirs, _apart(found, expected), "fairseq", 2 * macs)
+    return _row(name, "encoder", ours, theirs, _apart(found, expected), _beside(made, "fairseq"), 2 * macs)
 
 
 def _search(
@@ -128,25 +138,26 @@ def _search(
     dtype: torch.dtype,
     options: argparse.Namespace,
 ) -> Any:
-    decoder, limits = made.ours.decoder, [options.units]
     ours_in = x.to(dtype)
 
-    def search() -> list[list[int]]:
-        running = BeamSearch(decoder, beam=beam, length_penalty=1.0)
-        return [one.tokens for one in beam_search(running, ours_in, None, limits=limits)[0]]
+    def search(network: AVHubertNetwork, encoded: torch.Tensor) -> list[list[int]]:
+        running = BeamSearch(network.decoder, beam=beam, length_penalty=1.0)
+        return [one.tokens for one in beam_search(running, encoded, None, limits=[options.units])[0]]
 
     theirs_of = None
+    if (usual := made.float32) is not None:
+        theirs_of = lambda: search(usual, x)  # noqa: E731
     if fairseq is not None:
         generator, sample = their_search(fairseq, made, beam, options.units, x)
         theirs_of = lambda: [one["tokens"].tolist() for one in generator.generate([], sample)[0]]  # noqa: E731
-    ours, theirs, found, expected = _timed(search, theirs_of, options)
+    ours, theirs, found, expected = _timed(lambda: search(made.ours, ours_in), theirs_of, options)
     config, frames = made.ours.config, x.shape[1]
     dim = config.decoder_dim
     steps = max(map(len, found))
     per_row = config.decoder_layers * (6 * dim**2 + 2 * dim * config.decoder_ffn_dim + 2 * dim * frames)
     macs = steps * beam * (per_row + dim * config.vocabulary_size)
     macs += config.decoder_layers * frames * 2 * dim * config.encoder_dim
-    row = _row(name, f"beam search, beam {beam}", ours, theirs, None, "fairseq", 2 * macs)
+    row = _row(name, f"beam search, beam {beam}", ours, theirs, None, _beside(made, "fairseq"), 2 * macs)
     # Each step reads the weights, and the keys and values of the clip, once for all hypotheses.
     numbers = config.decoder_layers * (6 * dim**2 + 2 * dim * config.decoder_ffn_dim + 2 * dim * frames)
     bytes_a_number = 1 if options.int8 else torch.finfo(dtype).bits // 8
@@ -160,30 +171,46 @@ def _batch(name: str, made: Pair, dtype: torch.dtype, options: argparse.Namespac
     """Utterances of two to four seconds, crops to units at beam 5: together, and one after another."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(50, 101, options.utterances).tolist()
-    videos = [torch.randn(1, frames, 88, 88).to(options.device, dtype) for frames in lengths]
+    videos = [torch.randn(1, frames, 88, 88).to(options.device) for frames in lengths]
     longest = max(lengths)
     mask = (torch.arange(longest)[None] >= torch.tensor(lengths)[:, None]).to(options.device)
-    network, units = made.ours, [8 + frames // 5 for frames in lengths]
+    units = [8 + frames // 5 for frames in lengths]
 
-    def read(video: torch.Tensor, padded: torch.Tensor | None, limits: list[int]) -> list[list[int]]:
+    def read(
+        network: AVHubertNetwork, video: torch.Tensor, padded: torch.Tensor | None, limits: list[int]
+    ) -> list[list[int]]:
         running = BeamSearch(network.decoder, beam=5, length_penalty=1.0)
         found = beam_search(running, network.encode(video, None, padded), padded, limits=limits)
         return [of_clip[0].tokens for of_clip in found]
 
-    def together() -> list[list[int]]:
+    def together(network: AVHubertNetwork, dtype: torch.dtype) -> list[list[int]]:
         video = torch.zeros(len(lengths), longest, 88, 88, dtype=dtype, device=options.device)
         for row, clip in zip(video, videos, strict=True):
             row[: clip.shape[1]] = clip[0]
-        return read(video, mask, units)
+        return read(network, video, mask, units)
 
     def one_by_one() -> list[list[int]]:
-        return [read(video, None, [limit])[0] for video, limit in zip(videos, units, strict=True)]
+        return [
+            read(made.ours, video.to(dtype), None, [limit])[0]
+            for video, limit in zip(videos, units, strict=True)
+        ]
 
-    ours, theirs, found, expected = _timed(together, one_by_one, options)
-    row = _row(name, f"{len(lengths)} utterances", ours, theirs, None, "one after another", None)
+    usual = made.float32
+    ours, theirs, found, expected = _timed(
+        lambda: together(made.ours, dtype),
+        one_by_one if usual is None else lambda: together(usual, torch.float32),
+        options,
+    )
+    row = _row(
+        name, f"{len(lengths)} utterances", ours, theirs, None, _beside(made, "one after another"), None
+    )
     row["tokens_identical"] = found == expected
     row["media_s"] = sum(lengths) / 25
     return row
+
+
+def _beside(made: Pair, other: str) -> str:
+    return other if made.float32 is None else "float32"
 
 
 def _timed(

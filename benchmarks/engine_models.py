@@ -30,7 +30,8 @@ class Pair:
     Attributes:
         ours: prepared for reading.
         frontend: the visual front-end as it was published, layer by layer in plain torch (it is no part of fairseq).
-        encoder, searcher: fairseq's, None where it is not installed or cannot hold this model.
+        encoder, decoder: fairseq's, None where it is not installed or not asked.
+        float32: ours in float32, where that is what weights of another kind are compared with.
     """
 
     ours: AVHubertNetwork
@@ -38,10 +39,17 @@ class Pair:
     encoder: nn.Module | None = None
     decoder: Any = None
     units: Any = None
+    float32: AVHubertNetwork | None = None
 
 
 def pair(
-    name: str, fairseq: Any, *, int8: bool = False, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    name: str,
+    fairseq: Any,
+    *,
+    int8: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    with_float32: bool = False,
 ) -> Pair:
     """Build a model by name: ``embedded`` with its weights, ``base`` and ``large`` with random ones.
 
@@ -57,6 +65,9 @@ def pair(
     for theirs in (made.frontend, made.encoder, made.decoder):
         if theirs is not None:
             theirs.to(device)
+    if with_float32:
+        made.float32 = copy.deepcopy(network).to(device)
+        prepare(made.float32)
     network.to(device, dtype)
     prepare(network, int8=int8)
     return made

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import pictures
+from benchmarks.floors import floor_s, seeing_ms
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = Path(__file__).parent / "results"
@@ -56,13 +57,6 @@ def machine_line(machine: dict[str, Any]) -> str:
     )
 
 
-def floor_s(row: dict[str, Any], machine: dict[str, Any]) -> float | None:
-    """The time that the operations or the bytes of a row take at best, whichever is longer."""
-    if row["gflop"] is None:
-        return None
-    return max(row["gflop"] / machine["gflops"], row.get("gigabytes", 0.0) / machine["gigabytes_per_s"])
-
-
 def engine(found: dict[str, Any]) -> list[str]:
     """The engine's stages beside fairseq's."""
     measured = found["engine"]
@@ -96,47 +90,77 @@ def engine(found: dict[str, Any]) -> list[str]:
 
 
 def other_weights(name: str) -> Callable[[dict[str, Any]], list[str]]:
-    """A table of the engine with weights of another kind beside those of 32 bits, of the same report."""
+    """A table of the engine with weights of another kind beside those of 32 bits, of the same run."""
 
     def table(found: dict[str, Any]) -> list[str]:
-        usual = {
-            (row["model"], row["stage"]): row["ours_s"] for row in found.get("engine", {}).get("rows", [])
-        }
         lines = [
-            "| model | stage | float32 | these | times as fast | tokens as fairseq's |",
+            machine_line(found[name]["machine"]),
+            "",
+            "| model | stage | float32 | these | times as fast | units as with float32 |",
             "| --- | --- | ---: | ---: | ---: | --- |",
         ]
         for row in found[name]["rows"]:
-            before = usual.get((row["model"], row["stage"]))
-            ratio = None if before is None else before / row["ours_s"]
             same = {True: "identical", False: "differ", None: ""}[row.get("tokens_identical")]
-            cells = (
-                MODELS[row["model"]],
-                row["stage"],
-                seconds(before),
-                seconds(row["ours_s"]),
-                times(ratio),
-                same,
-            )
-            lines.append(f"| {' | '.join(cells)} |")
+            figures = (seconds(row["theirs_s"]), seconds(row["ours_s"]), times(row["ratio"]))
+            lines.append(f"| {' | '.join((MODELS[row['model']], row['stage'], *figures, same))} |")
         return lines
 
     return table
 
 
 def vision(found: dict[str, Any]) -> list[str]:
-    """Faces to crops beside the usual way."""
+    """Faces to crops beside the usual way, and how far its stages are from what they need at least."""
+    measured = found["vision"]
+    machine, clips = measured["machine"], measured["clips"]
     lines = [
-        "| clip | usual way, a frame | Gorggle, a frame | ratio | mouth apart, median (95 %) | lost |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        machine_line(machine),
+        "",
+        "| clip | usual way, a frame | Gorggle, a frame | ratio | live, lips alone | mouth apart, median (95 %) | lost |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, clip in found["vision"]["clips"].items():
+    for name, clip in clips.items():
         apart, cost = clip["mouth apart, % of the eyes' distance"], clip["ms a frame"]
         lines.append(
             f"| {name} | {cost['usual']['all']:.0f} ms | {cost['ours']['all']:.2f} ms | **{clip['times faster']:.0f}×** "
+            f"| {cost['ours, live']['all']:.2f} ms, {clip['times faster, live']:.0f}× "
             f"| {apart['median']:.2f} % ({apart['95 %']:.2f} %) | {clip['lost']} of {clip['compared']} |"
         )
+    lines += [
+        "",
+        "| of the clips' mean, a frame | usual way | Gorggle | live, lips alone | floor | of the floor |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    floors_ms = seeing_ms(clips, machine)
+    for stage, name in SEEING.items():
+        usual, ours, live = (
+            _mean([clip["ms a frame"][way].get(stage) for clip in clips.values()])
+            for way in ("usual", "ours", "ours, live")
+        )
+        floor = floors_ms.get(stage)
+        of_floor = "" if not floor or ours is None else f"{ours / floor:.0f}×"
+        cells = (name, _ms(usual), _ms(ours), _ms(live), _ms(floor), of_floor)
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+# Stages of seeing, with their names for readers.
+SEEING = {
+    "detect": "finding faces",
+    "landmarks": "landmarks",
+    "rest": "what else following takes",
+    "crop": "crop",
+    "warp and cut": "warp and cut",
+    "movement": "movement of the lips",
+}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} ms"
 
 
 def whole(found: dict[str, Any]) -> list[str]:
@@ -192,20 +216,38 @@ def startup(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def load(found: dict[str, Any]) -> list[str]:
-    """The service under load."""
-    measured = found["load"]
-    lines = [
-        f"{measured['carried']} streams of crops and sound, each at the pace of life, on {measured['processors']} cores.",
-        "",
-        "| streams | final results after their media, median | 95 % | processors in use | carried |",
-        "| ---: | ---: | ---: | ---: | --- |",
-    ]
-    return lines + [
-        f"| {step['streams']} | {seconds(step['final_delay_p50_s'])} | {seconds(step['final_delay_p95_s'])} "
-        f"| {step['server_processors']:.2f} | {'no' if step['missed'] else 'yes'} |"
-        for step in measured["steps"]
-    ]
+def load(name: str) -> Callable[[dict[str, Any]], list[str]]:
+    """The service under load, and beyond what it carries."""
+
+    def table(found: dict[str, Any]) -> list[str]:
+        measured = found[name]
+        kind = {"crops": "crops and sound", "video": "whole video of 640×480"}[measured["kind"]]
+        lines = [
+            f"**{measured['carried']} streams of {kind}**, each at the pace of life, on {measured['processors']} cores.",
+            "",
+            "| streams | final results after their media, median | 95 % | processors in use | carried |",
+            "| ---: | ---: | ---: | ---: | --- |",
+        ]
+        lines += [
+            f"| {step['streams']} | {seconds(step['final_delay_p50_s'])} | {seconds(step['final_delay_p95_s'])} "
+            f"| {step['server_processors']:.2f} | {'no' if step['missed'] else 'yes'} |"
+            for step in sorted(measured["steps"], key=lambda step: step["streams"])
+        ]
+        beyond, judged = measured["beyond"], measured["by_measured_capacity"]
+        before, beside = beyond["admitted_alone"], beyond["admitted_crowded"]
+        filled = (
+            f"A server filled with {beyond['places']} of them refused {beyond['refused']} of {beyond['extra_calls']} calls "
+            f"more, within {beyond['refused_max_s'] * 1000:.0f} ms at most; meanwhile 95 % of the final results of those "
+            f"inside came after {seconds(beside['final_delay_p95_s'])} ({seconds(before['final_delay_p95_s'])} without)."
+        )
+        offered = (
+            f"Offered {judged['offered']} streams at once, a server with the usual settings let {judged['admitted']['streams']} "
+            f"in, by its own judgement of what it carries; 95 % of their final results came after "
+            f"{seconds(judged['admitted']['final_delay_p95_s'])}."
+        )
+        return [*lines, "", filled, offered]
+
+    return table
 
 
 def seconds(value: float | None) -> str:
@@ -226,7 +268,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "whole": whole,
     "growth": growth,
     "startup": startup,
-    "load": load,
+    "load-crops": load("load-crops"),
+    "load-video": load("load-video"),
 }
 
 

@@ -27,12 +27,14 @@ class Usage:
     """What a server and its children use at one moment.
 
     Attributes:
-        rss_bytes: memory of the server's process.
+        rss_bytes: memory of the server's process, with what it shares with files, which the system drops and reads again.
+        own_bytes: of that, what it has for itself: only this can leak.
         children_rss_bytes: memory of its decoder processes, shared pages counted in each.
         tasks: asyncio tasks on the server's loop; 0 where its metrics are not served.
     """
 
     rss_bytes: int
+    own_bytes: int
     children_rss_bytes: int
     children: int
     threads: int
@@ -125,6 +127,7 @@ class ServerProcess:
         children = self.children
         return Usage(
             rss_bytes=_rss_bytes(self.pid),
+            own_bytes=int(status["RssAnon"].split()[0]) * 1024,
             children_rss_bytes=sum(map(_rss_bytes, children)),
             children=len(children),
             threads=int(status["Threads"]),

@@ -33,26 +33,28 @@ class Part:
     threaded: bool = True
 
 
+OTHER_WEIGHTS = "--beside float32 --beams 1,5,20 --repeats 2"
 SMALL = "--seconds 1 --repeats 1 --units 6"
 PARTS = (
     Part("engine", "engine", "--repeats 2", f"--models embedded --beams 1,5 --utterances 2 {SMALL}"),
     Part(
         "engine-int8",
         "engine",
-        "--int8 --models base,large --beams 5,20 --stages encoder,search --repeats 2",
-        f"--int8 --models embedded --beams 5 --stages encoder,search {SMALL}",
+        f"--int8 {OTHER_WEIGHTS}",
+        f"--int8 --beside float32 --models embedded --beams 5 --stages encoder,search {SMALL}",
     ),
     Part(
         "engine-bfloat16",
         "engine",
-        "--dtype bfloat16 --models base,large --beams 5,20 --stages frontend,encoder,search --repeats 2",
-        f"--dtype bfloat16 --models embedded --beams 5 --stages encoder,search {SMALL}",
+        f"--dtype bfloat16 {OTHER_WEIGHTS}",
+        f"--dtype bfloat16 --beside float32 --models embedded --beams 5 --stages encoder,search {SMALL}",
     ),
     Part("vision", "vision", "", "--seconds 1 --clips drawn", threaded=False),
     Part("whole", "whole", "", f"--models embedded --beam 3 {SMALL}"),
     Part("growth", "growth", "", "--kinds crops --streams 1,2 --repeats 1", threaded=False),
     Part("startup", "startup", "", "--repeats 1", threaded=False),
-    Part("load", "load", "--kind crops --minutes 3", None, threaded=False),
+    Part("load-crops", "load", "--kind crops --start 15", None, threaded=False),
+    Part("load-video", "load", "--kind video --start 3 --max-streams 16", None, threaded=False),
 )
 
 

@@ -1,11 +1,12 @@
 """Faces to mouth crops, beside the usual way: ``python -m benchmarks.vision [--seconds 10] [--out vision.json]``.
 
 The usual way, as the published preparation of AV-HuBERT does it: dlib's detector on every frame, enlarged once; its 68
-landmarks; the whole colour frame warped by scikit-image onto the mean face; the mouth cut out. Ours: ``FaceTracker``,
-``MouthCropper`` and what judges movement. Both get the same frames of 1280 x 720 in turn, in this process;
+landmarks; the whole colour frame warped by scikit-image onto the mean face; the mouth cut out. Ours: ``FaceStrides``,
+``MouthCropper`` and what judges movement; and the same without strides, as live media and lips alone are followed. Both get the same frames of 1280 x 720 in turn, in this process;
 times are the processor's, of all threads, so that other programs disturb them less.
 
-The usual way takes a quarter of a second a frame, so it gets every tenth one. Where the head moves as heads do, ours
+The usual way takes a fifth of a second a frame, so it gets every seventh one: in turn such as ours looked at, and such
+as it left out. Where the head moves as heads do, ours
 must put the mouth where the detector of that frame does; where it moves much, whether it stays on the face counts.
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -23,11 +23,14 @@ from typing import Any
 import cv2
 import dlib
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from skimage import transform
 
+from benchmarks import machine
+from benchmarks.moving_heads import FRAME_RATE_HZ, SIZE_PX, Frame, clips, shaken
 from inference_server.vision.activity import LipActivity
-from inference_server.vision.faces import FaceFinder, landmark_model_path
+from inference_server.vision.faces import COARSE_SIDE_PX, Box, FaceFinder, landmark_model_path
 from inference_server.vision.mouth import (
     CANVAS_PX,
     CROP_PX,
@@ -38,20 +41,15 @@ from inference_server.vision.mouth import (
     PromptMouthCropper,
     mean_face,
 )
+from inference_server.vision.strides import FaceStrides, SeenFrame
 from inference_server.vision.tracks import FaceTracker
-from training.clips import DEMO_VOICE, demo_scene, talk_photo
-from training.photographs import Photograph
-from training.sentences import DEMO_SENTENCES
 
-SIZE_PX = (1280, 720)
-FRAME_RATE_HZ = 25
-REFERENCE_EVERY_FRAMES = 10
+REFERENCE_EVERY_FRAMES = 7
 WARM_UP_FRAMES = 11
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 # A face whose mouth is further off than this, in distances between the eyes, is not followed but lost.
 LOST = 0.25
 
-Frame = NDArray[np.uint8]
 Points = NDArray[np.float64]
 
 
@@ -103,101 +101,140 @@ class Usual:
         return result
 
 
-class Ours:
-    """What the server does with a frame of one face."""
+class TimedFinder(FaceFinder):
+    """The server's finder; keeps what it was asked, and the seconds that it took."""
 
     def __init__(self) -> None:
-        self._tracker = FaceTracker(FaceFinder())
+        super().__init__()
+        self.forget_times()
+
+    def forget_times(self) -> None:
+        """Begin to count anew."""
+        self.seconds = {"detect": 0.0, "landmarks": 0.0}
+        self.fits, self.looked_at_px = 0, 0.0
+
+    def detect(self, frame: Frame, short_side_px: int = COARSE_SIDE_PX, min_score: float = 0.0) -> Any:
+        """Of the whole frame."""
+        self.looked_at_px += frame.size * (short_side_px / min(frame.shape)) ** 2
+        began = time.process_time()
+        found = super().detect(frame, short_side_px, min_score)
+        self.seconds["detect"] += time.process_time() - began
+        return found
+
+    def landmarks(self, frame: Frame, box: Box) -> Any:
+        """Of one face."""
+        self.fits += 1
+        began = time.process_time()
+        found = super().landmarks(frame, box)
+        self.seconds["landmarks"] += time.process_time() - began
+        return found
+
+
+class Ours:
+    """What the server does with a frame of one face; ``waits`` as it does where there is sound and nothing is live."""
+
+    def __init__(self, *, waits: bool = True) -> None:
+        self.finder = TimedFinder()
+        self._strides = FaceStrides(FaceTracker(self.finder), waits=waits)
         self._cropper, self._prompt = MouthCropper(mean_face()), PromptMouthCropper(mean_face())
         self._activity = LipActivity()
-        self.seconds = {"follow": 0.0, "crop": 0.0, "movement": 0.0}
+        self.points: dict[int, Points | None] = {}
+        self._seconds = {"following": 0.0, "crop": 0.0, "movement": 0.0}
         self.frames = 0
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By stage; ``rest`` is what following takes besides detecting and landmarks."""
+        found = self.finder.seconds
+        rest = self._seconds["following"] - sum(found.values())
+        return {**found, "rest": rest, "crop": self._seconds["crop"], "movement": self._seconds["movement"]}
 
     def forget_times(self) -> None:
         """What was first done belongs to the start of a program."""
-        self.seconds, self.frames = dict.fromkeys(self.seconds, 0.0), 0
+        self._seconds, self.frames = dict.fromkeys(self._seconds, 0.0), 0
+        self.finder.forget_times()
 
-    def look(self, grey: Frame, index: int) -> Points | None:
-        """The landmarks of the face, and the time that all of it took."""
+    def look(self, grey: Frame, index: int) -> None:
+        """Take in a frame; ``points`` gets the landmarks that are known with it."""
         self.frames += 1
         began = time.process_time()
-        faces = self._tracker.update(grey, index)
-        landmarks = faces[0].landmarks if faces else None
-        followed = time.process_time()
-        self._cropper.push(index, grey, landmarks)
+        seen = self._strides.push(grey, index)
+        self._seconds["following"] += time.process_time() - began
+        for frame in seen:
+            self._take_in(frame)
+
+    def _take_in(self, frame: SeenFrame) -> None:
+        face = frame.faces[0] if frame.faces else None
+        landmarks = None if face is None else face.landmarks
+        began = time.process_time()
+        self._cropper.push(frame.index, frame.pixels, landmarks)
         cut = time.process_time()
-        crop = None if landmarks is None else self._prompt.cut(grey, landmarks)
-        self._activity.push(index, landmarks, crop)
-        judged = time.process_time()
-        for stage, seconds in zip(
-            self.seconds, (followed - began, cut - followed, judged - cut), strict=True
-        ):
-            self.seconds[stage] += seconds
-        return None if landmarks is None else landmarks.astype(np.float64)
+        if face is None or face.is_half_way:
+            self._activity.push(frame.index, None, None)
+        else:
+            crop = self._prompt.cut(frame.pixels, face.landmarks)
+            self._activity.push(frame.index, face.landmarks, crop)
+        self._seconds["crop"] += cut - began
+        self._seconds["movement"] += time.process_time() - cut
+        self.points[frame.index] = None if landmarks is None else landmarks.astype(np.float64)
 
 
-def clips() -> dict[str, Callable[[], Iterator[Frame]]]:
-    """Speakers who move their heads as one does before a camera: drawn, and two photographs whose mouths are moved."""
-    made: dict[str, Callable[[], Iterator[Frame]]] = {"drawn": lambda: enlarged(demo_scene().frames)}
-    for photo in Photograph:
-        made[f"photograph: {photo.value}"] = lambda photo=photo: iter(
-            talk_photo(photo, DEMO_SENTENCES, DEMO_VOICE, size=SIZE_PX).frames
-        )
-    return made
+def measured(frames: Callable[[], Iterator[Frame]], count: int) -> dict[str, Any]:
+    """Milliseconds a frame of both ways on one clip, and how far apart their mouths are, in distances between the eyes.
 
-
-def enlarged(frames: Any) -> Iterator[Frame]:
-    """Frames of 640 x 480 as frames of 1280 x 720, with bars at the sides."""
-    for frame in frames:
-        picture = cv2.resize(frame, (960, 720), interpolation=cv2.INTER_CUBIC)
-        yield cv2.copyMakeBorder(picture, 0, 0, 160, 160, cv2.BORDER_REPLICATE)
-
-
-def shaken(frames: Iterator[Frame]) -> Iterator[Frame]:
-    """The same through a camera that is walked with: it sways by a tenth of the picture, turns and comes nearer."""
-    for index, frame in enumerate(frames):
-        time_s = index / FRAME_RATE_HZ
-        matrix = cv2.getRotationMatrix2D(
-            (SIZE_PX[0] / 2, SIZE_PX[1] / 2), 14 * np.sin(2.3 * time_s), 1 + 0.2 * np.sin(1.7 * time_s)
-        )
-        matrix[:, 2] += (0.1 * SIZE_PX[0] * np.sin(3.1 * time_s), 0.08 * SIZE_PX[1] * np.sin(4.3 * time_s))
-        yield np.asarray(cv2.warpAffine(frame, matrix, SIZE_PX, borderMode=cv2.BORDER_REFLECT), np.uint8)
-
-
-def measured(frames: Iterator[Frame], count: int) -> dict[str, Any]:
-    """Milliseconds a frame of both ways on one clip, and how far apart their mouths are, in distances between the eyes."""
-    usual, ours = Usual(), Ours()
-    apart, missed = [], 0
-    for index, colour in zip(range(WARM_UP_FRAMES + count), frames, strict=False):
+    What live media take is measured on the same frames once more, for it would find in the caches what the other left.
+    """
+    usual, ours, live = Usual(), Ours(), Ours(waits=False)
+    expected: dict[int, Points] = {}
+    for index, colour, grey in _with_grey(frames(), count):
         if index == WARM_UP_FRAMES:
             usual.forget_times()
             ours.forget_times()
-        grey = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
-        points = ours.look(grey, index)
-        if index % REFERENCE_EVERY_FRAMES:
-            continue
-        expected = usual.look(colour, grey)
-        if expected is None:
-            continue
-        if points is None:
-            missed += 1
-            continue
-        eyes = np.linalg.norm(expected[RIGHT_EYE].mean(axis=0) - expected[LEFT_EYE].mean(axis=0))
-        off = points[MOUTH_POINTS].mean(axis=0) - expected[MOUTH_POINTS].mean(axis=0)
-        apart.append(float(np.linalg.norm(off) / eyes))
-    per_frame = {way: _per_frame_ms(found) for way, found in (("usual", usual), ("ours", ours))}
+        ours.look(grey, index)
+        if index % REFERENCE_EVERY_FRAMES == 0 and (points := usual.look(colour, grey)) is not None:
+            expected[index] = points
+    for index, _, grey in _with_grey(frames(), count):
+        if index == WARM_UP_FRAMES:
+            live.forget_times()
+        live.look(grey, index)
+    ways: dict[str, Usual | Ours] = {"usual": usual, "ours": ours, "ours, live": live}
+    per_frame = {name: _per_frame_ms(way) for name, way in ways.items()}
     return {
         "frames": ours.frames,
         "ms a frame": per_frame,
+        "landmark fits a frame": ours.finder.fits / ours.frames,
+        "pixels searched a frame": ours.finder.looked_at_px / ours.frames,
         "times faster": per_frame["usual"]["all"] / per_frame["ours"]["all"],
+        "times faster, live": per_frame["usual"]["all"] / per_frame["ours, live"]["all"],
+        **compared(ours.points, expected),
+    }
+
+
+def _with_grey(frames: Iterator[Frame], count: int) -> Iterator[tuple[int, Frame, Frame]]:
+    for index, colour in zip(range(WARM_UP_FRAMES + count), frames, strict=False):
+        yield index, colour, np.asarray(cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def compared(found: dict[int, Points | None], expected: dict[int, Points]) -> dict[str, Any]:
+    """How far apart two ways put the mouth, in distances between the eyes."""
+    apart = [off for index in expected if (off := mouth_off(found.get(index), expected[index])) is not None]
+    return {
         "mouth apart, % of the eyes' distance": {
             "median": 100 * float(np.median(apart)),
             "mean": 100 * float(np.mean(apart)),
             "95 %": 100 * float(np.quantile(apart, 0.95)),
         },
-        "lost": missed + sum(one > LOST for one in apart),
-        "compared": len(apart) + missed,
+        "lost": len(expected) - len(apart) + sum(one > LOST for one in apart),
+        "compared": len(expected),
     }
+
+
+def mouth_off(found: Points | None, expected: Points) -> float | None:
+    """How far the middle of the mouth is from where it is expected; None where no face was found."""
+    if found is None:
+        return None
+    eyes = np.linalg.norm(expected[RIGHT_EYE].mean(axis=0) - expected[LEFT_EYE].mean(axis=0))
+    return float(np.linalg.norm((found - expected)[MOUTH_POINTS].mean(axis=0)) / eyes)
 
 
 def _per_frame_ms(way: Usual | Ours) -> dict[str, float]:
@@ -214,15 +251,17 @@ def run(
     for name, frames in clips().items():
         if names and name not in names:
             continue
-        for motion, moved in (("ordinary", frames()), ("large", shaken(frames()))):
+        for motion, moved in (("ordinary", frames), ("large", lambda frames=frames: shaken(frames()))):
             found = results[f"{name}, {motion} motion"] = measured(moved, count)
             apart = found["mouth apart, % of the eyes' distance"]
             report(
                 f"{name + ', ' + motion + ' motion':40}  usual {found['ms a frame']['usual']['all']:6.1f} ms   "
                 f"ours {found['ms a frame']['ours']['all']:5.2f} ms   {found['times faster']:5.0f} times   "
+                f"live {found['ms a frame']['ours, live']['all']:5.2f} ms   "
                 f"mouth apart {apart['median']:.2f} % (95 %: {apart['95 %']:.2f} %)   lost {found['lost']} of {found['compared']}"
             )
-    return {"size_px": SIZE_PX, "machine": platform.processor() or platform.machine(), "clips": results}
+    torch.set_num_threads(1)
+    return {"size_px": SIZE_PX, "machine": machine.described(1), "clips": results}
 
 
 def main(arguments: list[str] | None = None) -> int:

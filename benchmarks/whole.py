@@ -29,8 +29,9 @@ from torch import Tensor
 
 from benchmarks import machine
 from benchmarks.engine_models import EMBEDDED, Pair, pair, quiet, their_search
+from benchmarks.moving_heads import enlarged
 from benchmarks.toolkit import fairseq_or_none
-from benchmarks.vision import Usual, enlarged
+from benchmarks.vision import Usual
 from inference_server.avhubert import Model, load_model
 from inference_server.avhubert.text import RESERVED_UNITS, WORD_START, Vocabulary
 from inference_server.endpointing import Stretch

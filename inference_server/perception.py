@@ -36,6 +36,7 @@ from inference_server.transcript import (
 from inference_server.vision.activity import CropActivity, LipActivity
 from inference_server.vision.faces import Box, FaceFinder
 from inference_server.vision.mouth import MouthCrop, MouthCropper, PromptMouthCropper, mean_face
+from inference_server.vision.strides import FaceStrides, SeenFrame
 from inference_server.vision.tracks import FaceTracker, TrackedFace
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class ContainerPerception(_SceneBuilder):
         self._clock = clock or StageClock()
         self._limits = MediaLimits(limit_s, settings.max_spooled_bytes, settings.max_frame_pixels)
         self._tracker = FaceTracker(FaceFinder(settings.landmark_model), max_faces=options.max_speakers)
+        self._strides = FaceStrides(self._tracker, waits=False)
         self._mouths: dict[int, _Mouth] = {}
         self._told_of_too_many = False
 
@@ -148,13 +150,15 @@ class ContainerPerception(_SceneBuilder):
                         yield self._open(item)
                     case GreyFrame():
                         with self._clock.within(Stage.SEEING):
-                            events = list(self._look(item))
-                        self._clock.saw(self.faces_now)
+                            events = [*self._look(self._strides.push(item.pixels, item.index))]
                         yield from events
                     case Waveform():
                         with self._clock.within(Stage.HEARING):
                             self._hear(item.samples)
                     case TimelineEnd():
+                        with self._clock.within(Stage.SEEING):
+                            events = [*self._look(self._strides.finish())]
+                        yield from events
                         yield self._end(item)
                 if max(self.scene.seen_until, self.scene.heard_until) >= next_step:
                     next_step = max(self.scene.seen_until, self.scene.heard_until) + step
@@ -186,6 +190,9 @@ class ContainerPerception(_SceneBuilder):
         if modality is Modality.AUDIO_ONLY and not info.has_audio:
             raise InvalidMediaError("the media has no sound: send sound, or read the lips (modality video)")
         self.has_sound, self.has_pictures = info.has_audio, info.has_video
+        # Where lips alone tell when somebody speaks, all that they do is looked at; and live media do not wait.
+        waits = modality.hears and info.has_audio and not self._options.live
+        self._strides = FaceStrides(self._tracker, waits=waits)
         events: list[Event] = [
             MediaInfo(
                 container=info.container,
@@ -206,8 +213,22 @@ class ContainerPerception(_SceneBuilder):
             )
         return events
 
-    def _look(self, frame: GreyFrame) -> Iterator[Iterable[Event]]:
-        faces = {face.track_id: face for face in self._tracker.update(frame.pixels, frame.index)}
+    def _look(self, frames: Iterable[SeenFrame]) -> Iterator[Iterable[Event]]:
+        """Take in frames whose faces are known now."""
+        for frame in frames:
+            self._take_in(frame)
+            self._clock.saw(self.faces_now)
+            if self._tracker.faces_dropped and not self._told_of_too_many:
+                self._told_of_too_many = True
+                most = self._options.max_speakers
+                yield [
+                    StreamWarning(
+                        WarningKind.TOO_MANY_FACES, f"more faces are seen than the {most} that are followed"
+                    )
+                ]
+
+    def _take_in(self, frame: SeenFrame) -> None:
+        faces = {face.track_id: face for face in frame.faces}
         self.faces_now = len(faces)
         for person in faces:
             self._note_face(person)
@@ -224,14 +245,6 @@ class ContainerPerception(_SceneBuilder):
         if self._options.live:
             known = [mouth.track.glimpsed_until for mouth in self._mouths.values()]
             self.scene.glimpsed_until = max(self.scene.glimpsed_until, min([*known, frame.index + 1]))
-        if self._tracker.faces_dropped and not self._told_of_too_many:
-            self._told_of_too_many = True
-            most = self._options.max_speakers
-            yield [
-                StreamWarning(
-                    WarningKind.TOO_MANY_FACES, f"more faces are seen than the {most} that are followed"
-                )
-            ]
 
     def _end(self, end: TimelineEnd) -> list[Event]:
         for mouth in self._mouths.values():
@@ -257,16 +270,20 @@ class _Mouth:
         self._prompt_cropper, self._activity = PromptMouthCropper(mean_face()), LipActivity()
         self._next_box = track.start
 
-    def see(self, frame: GreyFrame, face: TrackedFace | None) -> None:
+    def see(self, frame: SeenFrame, face: TrackedFace | None) -> None:
         """Take in the face in one frame, or its absence."""
         if face is not None:
             self.last_seen = frame.index
         landmarks = None if face is None else face.landmarks
         self._add(self._cropper.push(frame.index, frame.pixels, landmarks))
-        mouth = None if landmarks is None else self._prompt_cropper.cut(frame.pixels, landmarks)
-        self.track.speaking.extend(self._activity.push(frame.index, landmarks, mouth))
-        if self._keeps_glimpses and mouth is not None:
-            self.track.glimpse(frame.index, mouth)
+        if face is None or face.is_half_way:
+            # Lips that are taken to be half-way show nothing of how they move.
+            self.track.speaking.extend(self._activity.push(frame.index, None, None))
+        else:
+            mouth = self._prompt_cropper.cut(frame.pixels, face.landmarks)
+            self.track.speaking.extend(self._activity.push(frame.index, face.landmarks, mouth))
+            if self._keeps_glimpses:
+                self.track.glimpse(frame.index, mouth)
         if face is not None and frame.index >= self._next_box:
             self._next_box = frame.index + FACE_BOX_EVERY_FRAMES
             self.track.boxes.append(_face_box(frame, face.box))
@@ -282,7 +299,7 @@ class _Mouth:
             self.track.add_crop(crop.frame_index, crop.pixels)
 
 
-def _face_box(frame: GreyFrame, box: Box) -> FaceBox:
+def _face_box(frame: SeenFrame, box: Box) -> FaceBox:
     height, width = frame.pixels.shape
     return FaceBox(
         offset_s=seconds_of(frame.index),

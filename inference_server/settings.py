@@ -100,7 +100,7 @@ class ServerSettings(BaseSettings):
         "refused; 0: no limit but max_streams",
     )
     processor_capacity: float = Field(
-        0.85,
+        0.5,
         ge=0,
         le=10,
         description="share of the processors' time that live streams may take, as measured, decoding, seeing and hearing "

@@ -46,6 +46,9 @@ _log = logging.getLogger(__name__)
 # Processor seconds that decoding, seeing and hearing a second of live video take, until that was measured: about half of
 # what 1280x720 took on a machine of 2026, so that a first few are let in and measured.
 LIVE_PROCESSOR_ESTIMATE = 0.15
+# More of them live streams cannot use, however many there are: half of their work is Python's, or holds its lock, and one
+# thread at a time does that (five streams of video held the lock for 52 % of the time). More streams take a second server.
+INTERPRETER_PROCESSORS = 1.6
 
 SERVICE_NAME = lip_reading_pb2.DESCRIPTOR.services_by_name["LipReading"].full_name
 # Bytes of one stream that lie between client and server: HTTP/2 lets a client run ahead by so much.
@@ -233,7 +236,8 @@ def _live_cost(recognizer: Recognizer) -> float:
 
 def _admission(settings: ServerSettings, device_estimate: float) -> Admission:
     """What live streams may have of this machine."""
-    processors = Budget(settings.processor_capacity * _processors(), LIVE_PROCESSOR_ESTIMATE)
+    useful = min(settings.processor_capacity * _processors(), INTERPRETER_PROCESSORS)
+    processors = Budget(useful, LIVE_PROCESSOR_ESTIMATE)
     # A thread waits for a GPU, and works where there is none.
     threads = 1 if settings.device == "cuda" else settings.threads or max(1, _processors() // 2)
     return Admission(Budget(settings.live_capacity, device_estimate), processors, threads)

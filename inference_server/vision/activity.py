@@ -102,7 +102,10 @@ class MovementMeter:
         series -= np.add.reduce(series) / len(known)
         # A head that turns changes what lips look like, but steadily: what follows the trend is no movement of theirs.
         rest = series - np.multiply.outer(times, times @ series / (times @ times))
-        return math.sqrt(np.vdot(rest, rest) / len(known))
+        # The trend takes two frames' freedom, which weighs the more the more frames in between are not known.
+        within = known[-1] - known[0] + 1
+        freedom = (1 - 2 / within) / (1 - 2 / len(known))
+        return math.sqrt(np.vdot(rest, rest) / len(known) * freedom)
 
 
 class LipActivity:

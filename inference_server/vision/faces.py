@@ -78,6 +78,11 @@ class Box(NamedTuple):
         """The point in the middle."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
+    def moved(self, way: complex) -> Box:
+        """The box so far away: x + iy, in pixels."""
+        x, y = way.real, way.imag
+        return Box(self.left + x, self.top + y, self.right + x, self.bottom + y)
+
     def overlap(self, other: Box) -> float:
         """Intersection over union with another box, 0 to 1."""
         width = min(self.right, other.right) - max(self.left, other.left)
@@ -113,6 +118,8 @@ class FaceFinder:
             NotFoundError: there is no such file, or the package is not installed.
         """
         self._predictor = _predictor(landmark_model_path(landmark_model))
+        # OpenCV's threads take longer to meet than pictures so small take to make; streams have threads of their own.
+        cv2.setNumThreads(1)
 
     def detect(
         self, frame: NDArray[np.uint8], short_side_px: int = COARSE_SIDE_PX, min_score: float = 0.0

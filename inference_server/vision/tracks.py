@@ -2,7 +2,8 @@
 
 Detecting costs ten times what landmarks cost. So landmarks are found on every frame from the box that the frame
 before led to, and the detector looks only now and then: for new faces, and whether the followed ones are still there,
-since dlib's predictor finds landmarks on a wall as readily as on a face.
+since dlib's predictor finds landmarks on a wall as readily as on a face. Whoever can wait for the next frame may have
+them found on every second one (``strides``).
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from inference_server.vision.faces import (
@@ -21,7 +21,14 @@ from inference_server.vision.faces import (
     FaceFinder,
     box_of,
 )
-from inference_server.vision.mouth import STABLE_POINTS, mean_face, similarity
+from inference_server.vision.person import (
+    REFINE_SHIFT,
+    SAME_PERSON_CORRELATION,
+    Face,
+    Track,
+    growth,
+    patch_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,21 +40,6 @@ if TYPE_CHECKING:
 SURE_SCORE = 0.3
 WEAK_SCORE = 0.12
 FOLLOWED_SCORE = -0.4
-
-# Movement from frame to frame, in face widths: beyond the first, landmarks are found again from the new box, beyond
-# the second (or a change of size) the detector must confirm the face.
-REFINE_SHIFT = 0.06
-DOUBTFUL_SHIFT = 0.4
-DOUBTFUL_GROWTH = 1.35
-
-# A head looks like itself on the frame before: in motion and in speech the correlation stays above 0.9. Below the
-# first the detector must confirm it. Between detections a head turns: below the second it is someone else's. Hair and
-# what is behind the head are compared too: the skin alone may be so even that little but the open mouth can be seen.
-# Landmarks tremble, so the best correlation within a small shift counts.
-DOUBTFUL_CORRELATION = 0.85
-SAME_PERSON_CORRELATION = 0.6
-PATCH_PX, PATCH_WARPED_PX, PATCH_SHIFT_PX = 24, 144, 3
-PATCH_LEFT, PATCH_TOP, PATCH_SIDE = -3, -23, 264  # in the canvas of the mean face
 
 # dlib's detector can put its box up to half as wide again as the predictor was trained for, and the predictor then
 # misses. So a newly detected face is fitted from several boxes, and the fit that the others agree with most is taken.
@@ -80,57 +72,14 @@ class TrackedFace:
         box: where the face is, pixels.
         landmarks: float32 (68, 2), pixels, x before y, iBUG order.
         score: the detector's last word on this face (see ``DetectedFace``).
+        is_half_way: the frame was not looked at: the face is taken to be half-way between those before and after.
     """
 
     track_id: int
     box: Box
     landmarks: NDArray[np.float32]
     score: float
-
-
-@dataclass(eq=False)
-class _Face:
-    """A face on one frame. ``patch`` shows it upright and small: its looks, to be compared."""
-
-    landmarks: NDArray[np.float32]
-    box: Box
-    patch: NDArray[np.float32]
-
-    def likeness(self, other: _Face) -> float:
-        """Correlation of the looks, -1 to 1."""
-        inner = other.patch[PATCH_SHIFT_PX:-PATCH_SHIFT_PX, PATCH_SHIFT_PX:-PATCH_SHIFT_PX]
-        return float(cv2.matchTemplate(self.patch, inner, cv2.TM_CCOEFF_NORMED).max())
-
-    def difference(self, other: _Face) -> float:
-        """Mean distance of the landmarks, in shares of the box."""
-        distance = np.linalg.norm(self.landmarks - other.landmarks, axis=1).mean()
-        return float(distance) / max(self.box.side, 1.0)
-
-
-@dataclass(eq=False)
-class _Track:
-    """A person followed: the face as last found, and as last confirmed by the detector."""
-
-    track_id: int
-    face: _Face
-    confirmed: _Face
-    score: float
-    checked_at: int
-    misses: int = 0
-    is_doubtful: bool = False
-    different_fits: int = 0
-
-    @property
-    def is_seen(self) -> bool:
-        return self.misses == 0 and not self.is_doubtful
-
-    @property
-    def box(self) -> Box:
-        return self.face.box
-
-    def confirm(self, face: _Face, score: float) -> None:
-        self.face = self.confirmed = face
-        self.score, self.misses, self.is_doubtful, self.different_fits = score, 0, False, 0
+    is_half_way: bool = False
 
 
 class FaceTracker:
@@ -150,8 +99,8 @@ class FaceTracker:
         self._finder = finder
         self._max_faces = max_faces
         self._detect_every, self._search_every = detect_every, search_every
-        self._tracks: list[_Track] = []
-        self._lost: list[_Track] = []
+        self._tracks: list[Track] = []
+        self._lost: list[Track] = []
         self._weak: list[DetectedFace] = []  # seen once by the detector, unsurely
         self._detected_at = self._searched_at = -(10**9)
         self._last_frame: NDArray[np.uint8] | None = None
@@ -181,48 +130,90 @@ class FaceTracker:
             frame: uint8 (H, W), grey. The same array again (a still picture) costs nothing.
             index: the frame's number, rising.
         """
-        self._index = index
+        frames, self._index = index - self._index, index
         if frame is not self._last_frame:
             self._last_frame = frame
             for track in self._tracks:
                 if track.is_seen:
-                    self._follow(track, frame)
+                    self._follow(track, frame, frames)
             self._look(frame)
-        seen = sorted((track for track in self._tracks if track.is_seen), key=lambda track: -track.box.side)
-        return [TrackedFace(track.track_id, track.box, track.face.landmarks, track.score) for track in seen]
+        return self._seen()
 
-    def _follow(self, track: _Track, frame: NDArray[np.uint8]) -> None:
-        """Find the face again where it was. Where it leaps, or looks different, the detector must speak."""
-        face = self._followed(frame, track.box)
-        track.is_doubtful = (
-            face.box.distance(track.box) > DOUBTFUL_SHIFT * track.box.side
-            or _growth(face.box, track.box) > DOUBTFUL_GROWTH
-            or face.likeness(track.face) < DOUBTFUL_CORRELATION
+    def can_leave_out(self, frame: NDArray[np.uint8], index: int) -> bool:
+        """Whether ``update_both`` may take in this frame, the next one, together with the one that follows it.
+
+        There must be faces, all of them must have been found on the last two frames that were looked at, and the
+        detector must not be due.
+        """
+        return (
+            index == self._index + 1
+            and frame is not self._last_frame
+            and not self._is_due(index)
+            and len(self._tracks) > 0
+            and all(track.is_steady for track in self._tracks)
         )
-        if not track.is_doubtful:
-            track.face = face
 
-    def _followed(self, frame: NDArray[np.uint8], box: Box) -> _Face:
-        """The face near where it was on the frame before."""
+    def update_both(
+        self, between: NDArray[np.uint8], frame: NDArray[np.uint8], index: int
+    ) -> tuple[list[TrackedFace], list[TrackedFace]]:
+        """The faces on the next two frames; on the first half-way to the second where they keep their pace.
+
+        Args:
+            between: the frame ``index - 1``, of which ``can_leave_out`` was true.
+            frame: uint8 (H, W), grey.
+            index: the second frame's number.
+        """
+        found = [(track, self._followed(frame, track.expected_box(2))) for track in self._tracks]
+        if any(track.doubts(face) for track, face in found):
+            return self.update(between, index - 1), self.update(frame, index)
+        faces_between = [self._between(track, face, between) for track, face in found]
+        self._index, self._last_frame = index, frame
+        self._look(frame)
+        return _largest_first(faces_between), self._seen()
+
+    def _seen(self) -> list[TrackedFace]:
+        return _largest_first(_told(track, track.face) for track in self._tracks if track.is_seen)
+
+    def _follow(self, track: Track, frame: NDArray[np.uint8], frames: int) -> None:
+        """Find the face again where it was. Where it leaps, or looks different, the detector must speak."""
+        face = self._followed(frame, track.expected_box(frames))
+        track.is_doubtful = track.doubts(face)
+        if not track.is_doubtful:
+            track.advance(face, frames)
+
+    def _between(self, track: Track, face: Face, frame: NDArray[np.uint8]) -> TrackedFace:
+        """The face on the frame before the one that it was found on; from then on it is known there too."""
+        half_way = np.asarray((track.face.landmarks + face.landmarks) / 2, np.float32)
+        box = box_of(half_way)
+        if track.keeps_pace_to(face):
+            track.advance(face, 2)
+            return TrackedFace(track.track_id, box, half_way, track.score, is_half_way=True)
+        track.advance(self._fitted(frame, box), 1)
+        looked_at = _told(track, track.face)
+        track.advance(face, 1)
+        return looked_at
+
+    def _followed(self, frame: NDArray[np.uint8], box: Box) -> Face:
+        """The face near where it is expected."""
         face = self._fitted(frame, box)
         return face if face.box.distance(box) <= REFINE_SHIFT * box.side else self._fitted(frame, face.box)
 
-    def _detected(self, frame: NDArray[np.uint8], box: Box) -> _Face:
+    def _detected(self, frame: NDArray[np.uint8], box: Box) -> Face:
         """The face in a box of the detector's."""
         boxes = (Box.around(box.centre, share * box.side) for share in FITTED_BOXES)
         fits = [self._fitted(frame, self._fitted(frame, box).box) for box in boxes]
         return min(fits, key=lambda fit: float(np.median([fit.difference(other) for other in fits])))
 
-    def _fitted(self, frame: NDArray[np.uint8], box: Box) -> _Face:
+    def _fitted(self, frame: NDArray[np.uint8], box: Box) -> Face:
         landmarks = self._finder.landmarks(frame, box)
-        return _Face(landmarks, box_of(landmarks), _patch(frame, landmarks))
+        return Face(landmarks, box_of(landmarks), patch_of(frame, landmarks))
 
     # -- the detector speaks ------------------------------------------------------------------------------------
 
     def _look(self, frame: NDArray[np.uint8]) -> None:
         """Let the detector look at the whole frame when it is due, and at faces in doubt at once."""
         is_search = self._index - self._searched_at >= self._search_every
-        is_whole = is_search or self._index - self._detected_at >= self._detect_every
+        is_whole = self._is_due(self._index)
         faces: list[DetectedFace] = []
         if is_whole:
             faces = self._finder.detect(frame, FINE_SIDE_PX if is_search else COARSE_SIDE_PX, WEAK_SCORE)
@@ -237,7 +228,13 @@ class FaceTracker:
             self._dropped = 0 if is_search else self._dropped
             self._welcome_sure([face for face in faces if not self._is_followed(face.box)], frame)
 
-    def _check(self, track: _Track, faces: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:
+    def _is_due(self, index: int) -> bool:
+        """Whether the detector looks at the whole of this frame."""
+        return (
+            index - self._searched_at >= self._search_every or index - self._detected_at >= self._detect_every
+        )
+
+    def _check(self, track: Track, faces: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:
         """Ask the detector whether a face is still there."""
         track.checked_at = self._index
         found = max(faces, key=lambda face: face.box.overlap(track.box), default=None)
@@ -250,7 +247,7 @@ class FaceTracker:
         else:
             self._find_again(track, found, frame)
 
-    def _confirm(self, track: _Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
+    def _confirm(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """The face is there: make sure that the landmarks are on it."""
         quick = self._fitted(frame, found.box)
         if quick.difference(track.face) > DIFFERENT_FIT:
@@ -265,7 +262,7 @@ class FaceTracker:
         if track.different_fits >= FITS_TO_REPLACE:
             track.confirm(careful, found.score)
 
-    def _find_again(self, track: _Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
+    def _find_again(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """A face is where one was in doubt: the same person's or, after a cut, someone else's."""
         face = self._detected(frame, found.box)
         if face.likeness(track.confirmed) >= SAME_PERSON_CORRELATION:
@@ -275,13 +272,13 @@ class FaceTracker:
         if found.score >= SURE_SCORE:
             self._welcome(found, frame)
 
-    def _miss(self, track: _Track) -> None:
+    def _miss(self, track: Track) -> None:
         track.misses += 1
         track.is_doubtful = False
         if track.misses >= MAX_MISSES:
             self._lose(track)
 
-    def _lose(self, track: _Track) -> None:
+    def _lose(self, track: Track) -> None:
         self._tracks.remove(track)
         track.checked_at = self._index
         self._lost = [*filter(self._is_remembered, self._lost), track]
@@ -309,7 +306,7 @@ class FaceTracker:
         else:
             self._people += 1
             track_id = self._people
-        self._tracks.append(_Track(track_id, face, face, found.score, self._index))
+        self._tracks.append(Track(track_id, face, face, found.score, self._index))
         return True
 
     def _has_place_for(self, box: Box) -> bool:
@@ -321,7 +318,7 @@ class FaceTracker:
         self._lose(smallest)
         return True
 
-    def _is_remembered(self, lost: _Track) -> bool:
+    def _is_remembered(self, lost: Track) -> bool:
         return self._index - lost.checked_at <= REMEMBERED_FRAMES
 
     def _is_followed(self, box: Box) -> bool:
@@ -335,29 +332,21 @@ class FaceTracker:
                 self._lose(track)
 
 
-def _growth(one: Box, other: Box) -> float:
-    """How much larger the larger is, at least 1."""
-    small, large = sorted((one.side, other.side))
-    return large / max(small, 1e-6)
+def _told(track: Track, face: Face) -> TrackedFace:
+    return TrackedFace(track.track_id, face.box, face.landmarks, track.score)
+
+
+def _largest_first(faces: Iterable[TrackedFace]) -> list[TrackedFace]:
+    return sorted(faces, key=lambda face: -face.box.side)
 
 
 def _is_among(face: DetectedFace, faces: Iterable[DetectedFace]) -> bool:
     return any(face.box.overlap(other.box) >= SAME_BOX_OVERLAP for other in faces)
 
 
-def _is_return(face: _Face, lost: _Track) -> bool:
+def _is_return(face: Face, lost: Track) -> bool:
     return (
         face.box.distance(lost.confirmed.box) <= RETURN_DISTANCE * face.box.side
-        and _growth(face.box, lost.confirmed.box) <= RETURN_GROWTH
+        and growth(face.box, lost.confirmed.box) <= RETURN_GROWTH
         and face.likeness(lost.confirmed) >= SAME_PERSON_CORRELATION
     )
-
-
-def _patch(frame: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The head upright in 24 x 24 pixels, with the hair and a little of what is behind."""
-    to_canvas = similarity(landmarks[STABLE_POINTS].astype(np.float64), mean_face()[STABLE_POINTS])
-    to_patch = (to_canvas - [[0, 0, PATCH_LEFT], [0, 0, PATCH_TOP]]) * (PATCH_WARPED_PX / PATCH_SIDE)
-    warped = cv2.warpAffine(
-        frame, to_patch, (PATCH_WARPED_PX, PATCH_WARPED_PX), borderMode=cv2.BORDER_REPLICATE
-    )
-    return cv2.resize(warped, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_AREA).astype(np.float32)

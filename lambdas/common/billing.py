@@ -55,7 +55,9 @@ def estimate(
     return work_cost(work, gpu_per_hour(prices=unit), unit).to_document()
 
 
-def actual(job: JobEvent, measured: Mapping[str, float], *, kept_days: int, prices: str) -> dict[str, Any] | None:
+def actual(
+    job: JobEvent, measured: Mapping[str, float], *, kept_days: int, prices: str
+) -> dict[str, Any] | None:
     """What a video cost, from what ``findings.measured`` gives; None where nobody is charged."""
     if prices == FREE:
         return None

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import engine, report, suite, whole
+from benchmarks import engine, floors, report, suite, vision, whole
+from benchmarks.moving_heads import clips
 
 ROOT = Path(__file__).parents[2]
 MACHINE = {
@@ -65,10 +66,42 @@ def test_a_page_without_the_marks_of_a_part_is_refused() -> None:
 
 
 def test_the_floor_is_the_longer_of_calculating_and_reading() -> None:
-    assert report.floor_s({"gflop": 200.0, "gigabytes": 5.0}, MACHINE) == 2.0
-    assert report.floor_s({"gflop": 200.0, "gigabytes": 50.0}, MACHINE) == 5.0
-    assert report.floor_s({"gflop": 200.0}, MACHINE) == 2.0
-    assert report.floor_s({"gflop": None}, MACHINE) is None
+    assert floors.floor_s({"gflop": 200.0, "gigabytes": 5.0}, MACHINE) == 2.0
+    assert floors.floor_s({"gflop": 200.0, "gigabytes": 50.0}, MACHINE) == 5.0
+    assert floors.floor_s({"gflop": 200.0}, MACHINE) == 2.0
+    assert floors.floor_s({"gflop": None}, MACHINE) is None
+
+
+def test_the_floor_of_seeing_is_what_its_searches_and_fits_need() -> None:
+    clip = {"landmark fits a frame": 0.5, "pixels searched a frame": 10_000.0}
+    found = floors.seeing_ms({"one": clip, "other": clip}, MACHINE)
+    assert found["landmarks"] == pytest.approx(0.5 * 4.08e6 / 10e9 * 1e3)
+    assert found["detect"] == pytest.approx(1e4 * floors.OPERATIONS_A_PIXEL / 100e9 * 1e3)
+
+
+def test_faces_followed_are_measured_beside_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little of it: as times are this short, it is only told that they are there."""
+    monkeypatch.setattr(vision, "WARM_UP_FRAMES", 8)
+    found = vision.measured(clips()["drawn"], 5)
+    assert found["frames"] == 5
+    assert found["lost"] == 0
+    assert found["compared"] == 2
+    assert 0 < found["landmark fits a frame"] < 2
+    assert found["mouth apart, % of the eyes' distance"]["median"] < 5
+    lines = report.vision({"vision": {"machine": MACHINE, "clips": {"drawn, ordinary motion": found}}})
+    assert sum(line.startswith("| drawn, ordinary motion | ") for line in lines) == 1
+    assert sum(line.startswith("| landmarks | ") and line.endswith("× |") for line in lines) == 1
+
+
+def test_other_weights_are_told_beside_those_of_32_bits() -> None:
+    rows = [
+        {"model": "base", "stage": "encoder", "ours_s": 0.2, "theirs_s": 0.5, "ratio": 2.5},
+        {"model": "large", "stage": "beam search, beam 5", "ours_s": 1.0, "theirs_s": 1.5, "ratio": 1.5}
+        | {"tokens_identical": False},
+    ]
+    lines = report.TABLES["engine-int8"]({"engine-int8": {"machine": MACHINE, "rows": rows}})
+    assert "| Base | encoder | 0.500 s | 0.200 s | **2.50×** |  |" in lines
+    assert "| Large | beam search, beam 5 | 1.500 s | 1.000 s | **1.50×** | differ |" in lines
 
 
 def test_every_part_has_a_table_and_a_module() -> None:

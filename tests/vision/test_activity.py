@@ -19,6 +19,7 @@ from inference_server.vision.activity import (
     sound_agreement,
 )
 from inference_server.vision.mouth import crop_mouths, mean_face
+from inference_server.vision.strides import FaceStrides
 from inference_server.vision.tracks import FaceTracker
 from tests.vision.talking_heads import astronaut, finder, hopper, painted, swaying, syllables
 
@@ -27,16 +28,17 @@ FRAMES = 150
 
 
 @cache
-def talk(person: str) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
-    """Landmarks and crops of six seconds in which a swaying head speaks from frame 40 to 110."""
+def talk(person: str, *, live: bool = False) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
+    """Landmarks and crops of six seconds in which a swaying head speaks from frame 40 to 110, from a file or live."""
     head = {"astronaut": astronaut, "hopper": hopper}[person]()
-    tracker, frames, landmarks = FaceTracker(finder()), [], []
+    strides, frames, seen = FaceStrides(FaceTracker(finder()), waits=not live), [], []
     for index in range(FRAMES):
         frame = np.zeros((480, 640), np.uint8)
         opening = syllables(index) if SPEECH.start <= index < SPEECH.stop else 0.0
         painted(head, swaying(640, 480, index, 65, opening=opening), frame)
         frames.append(frame)
-        landmarks.append(tracker.update(frame, index)[0].landmarks)
+        seen += strides.push(frame, index)
+    landmarks = [one.faces[0].landmarks for one in [*seen, *strides.finish()]]
     return landmarks, crop_mouths(np.stack(frames), landmarks, mean_face())
 
 
@@ -48,9 +50,10 @@ def movement_of(landmarks: list[NDArray[np.float32]]) -> NDArray[np.float64]:
     return np.array(values + meter.finish())
 
 
+@pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("person", ["astronaut", "hopper"])
-def test_lips_that_speak_are_told_from_lips_that_rest_on_a_head_that_moves(person: str) -> None:
-    landmarks, crops = talk(person)
+def test_lips_that_speak_are_told_from_lips_that_rest_on_a_head_that_moves(person: str, live: bool) -> None:
+    landmarks, crops = talk(person, live=live)
     activity = LipActivity()
     probability: list[float] = []
     for index, (points, crop) in enumerate(zip(landmarks, crops, strict=True)):
@@ -183,3 +186,13 @@ def test_curves_of_different_length_are_compared_as_far_as_both_go() -> None:
     curve = np.sin(np.arange(60) / 3)
     assert sound_agreement(curve, curve[:40]) == pytest.approx(1)
     assert -1 <= sound_agreement(curve, -curve) <= 1
+
+
+def test_half_of_the_frames_show_as_much_movement_as_all() -> None:
+    noise = np.random.default_rng(3).normal(0, 1, (2000, 2))
+    whole, halved = MovementMeter(), MovementMeter()
+    of_all, of_half = [], []
+    for index, numbers in enumerate(noise):
+        of_all += whole.push(index, numbers)
+        of_half += halved.push(index, None if index % 2 else numbers)
+    assert np.mean(np.square(of_half)) == pytest.approx(np.mean(np.square(of_all)), rel=0.1)

@@ -1,0 +1,49 @@
+"""How containers are looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference_server import perception
+from inference_server.media.pipe import BytePipe
+from inference_server.settings import ServerSettings
+from inference_server.transcript import Modality, RecognitionOptions
+from inference_server.vision.strides import FaceStrides
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
+
+
+@pytest.mark.parametrize(
+    ("modality", "live", "waits"),
+    [
+        (Modality.AUDIO_VISUAL, False, True),
+        (Modality.AUDIO_VISUAL, True, False),
+        (Modality.VIDEO_ONLY, False, False),
+    ],
+)
+def test_frames_wait_for_the_next_only_where_sound_tells_who_speaks_and_nothing_is_live(
+    monkeypatch: pytest.MonkeyPatch, modality: Modality, live: bool, waits: bool
+) -> None:
+    made: list[bool] = []
+
+    class Strides(FaceStrides):
+        def __init__(self, tracker: Any, *, waits: bool) -> None:
+            super().__init__(tracker, waits=waits)
+            made.append(waits)
+
+    monkeypatch.setattr(perception, "FaceStrides", Strides)
+    data = DEMO.read_bytes()
+    pipe = BytePipe(len(data) + 1)
+    pipe.write(data)
+    pipe.close()
+    options = RecognitionOptions(model="", modality=modality, live=live)
+    perceived = perception.perception_of(pipe, options, ServerSettings(), 3600.0)
+    for number, events in enumerate(perceived.steps()):
+        list(events)
+        if number == 8:
+            break
+    assert made[-1] is waits
+    assert perceived.scene.tracks
