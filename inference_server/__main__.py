@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from inference_server.allocator import bound_heaps
+from inference_server.allocator import bound_heaps, set_apart_what_stays
 from inference_server.errors import GorggleError
 from inference_server.logs import log_to_stderr
 from inference_server.settings import ServerSettings
@@ -74,6 +74,7 @@ async def _run(settings: ServerSettings, announce: bool, until_stdin_closes: boo
         threading.Thread(target=_watch_stdin, args=(loop, stop), daemon=True).start()
 
     def tell(address: str, operations: str) -> None:
+        set_apart_what_stays()
         logging.getLogger(__name__).info("serving on %s", address)
         if announce:
             print(json.dumps({"listening": address, "operations": operations}), flush=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
+
+from inference_server.allocator import give_back_free_memory
 
 # Many threads tear holes into their heaps: of what each has allocated, only every hundredth piece stays in use.
 PROGRAM = """
@@ -46,6 +50,34 @@ libc.malloc_info(0, file)
 libc.fclose(file)
 print(json.dumps([before, resident()]))
 """
+
+
+class Ring:
+    """Refers to itself."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_refers_to_itself_is_given_back_too() -> None:
+    gc.disable()
+    try:
+        ring = Ring()
+        left = weakref.ref(ring)
+        del ring
+        assert left() is not None
+        give_back_free_memory()
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+def test_the_collector_leaves_a_ready_server_s_own_objects_alone() -> None:
+    program = "import gc; from inference_server.allocator import set_apart_what_stays as s; s(); print(len(gc.get_objects()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(done.stdout) < 100  # of thousands
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have one heap")
