@@ -77,7 +77,9 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         self._catalog, self._backend, self._admission = catalog, backend, admission
 
     def _begin_rest(self) -> None:
-        asyncio.get_running_loop().call_later(REST_S, self._rest)
+        # A call that the process's end cut off gives its place back when no loop runs any more.
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().call_later(REST_S, self._rest)
 
     def _rest(self) -> None:
         if not self._places.taken:

@@ -102,6 +102,12 @@ def test_a_server_at_rest_gives_its_free_memory_back(
     assert given_back.wait(10)
 
 
+def test_a_place_can_be_given_back_when_the_loop_has_ended(observed: RunningServer) -> None:
+    place = observed.server._servicer._places.take("somebody")
+    place.__enter__()
+    place.__exit__(None, None, None)  # on this thread, which has no loop
+
+
 def test_readiness_follows_the_models_and_the_end() -> None:
     with running_server(load=False, operations_listen="127.0.0.1:0") as running:
         assert ask(running, "/readyz")[0] == 503

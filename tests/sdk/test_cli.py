@@ -7,10 +7,8 @@ import os
 import pty
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 import grpc
 import pytest
+from gorggle.cli import main
 
 from tests.sdk import lip_reading
 from tests.sdk.conftest import MakeServer
@@ -497,24 +496,12 @@ def test_tls_options_reach_the_connection(folder: Path, make_server: MakeServer)
     assert (done.returncode, done.stdout, done.stderr) == (0, LINE, "")
 
 
-# ------------------------------------------------------------------------------------------------- standard error's own
-
-
-def test_a_connection_that_ends_with_an_error_leaves_no_line_of_grpcs_own(folder: Path) -> None:
-    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-    # The last stream served: 0; error code 2: INTERNAL_ERROR (RFC 9113, 6.8).
-    goaway = bytes([0, 0, 8, 7, 0, 0, 0, 0, 0]) + (0).to_bytes(4, "big") + (2).to_bytes(4, "big")
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    def end_one_and_go() -> None:
-        connection, _ = listening.accept()
-        listening.close()
-        with connection:
-            connection.sendall(settings + goaway)
-            connection.recv(65536)
-
-    threading.Thread(target=end_one_and_go, daemon=True).start()
-    done = transcribe(f"127.0.0.1:{listening.getsockname()[1]}", "a.mp4")
-    assert done.returncode == 1
-    assert "chttp2" not in done.stderr
-    assert done.stderr.startswith("gorggle: ")
+def test_grpcs_own_lines_stay_off_standard_error_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, then in ((None, "ERROR"), ("debug", "debug")):
+        with monkeypatch.context() as patch:
+            # Set first, so that whatever happens is undone.
+            patch.setenv("GRPC_VERBOSITY", given or "")
+            if given is None:
+                patch.delenv("GRPC_VERBOSITY")
+            assert main(["model", "--help"]) == 0
+            assert os.environ["GRPC_VERBOSITY"] == then
