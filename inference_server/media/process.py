@@ -33,7 +33,7 @@ READ_AHEAD_BYTES = 32 * 2**10
 # Python and FFmpeg load in 0.2 s; on a machine under load in a few.
 START_S = 30.0
 # A process that has work, but no processor to do it on, has not stalled: on a machine with far more streams than processors
-# it may wait for seconds. It is told by looking for so long: there it waited for most of the time. Nobody waits for ever.
+# it may wait for seconds. It is told by looking for so long: it waited for most of that, and is looked at so often at most.
 LOOK_S, STARVED_SHARE, MOST_LOOKS = 0.5, 0.5, 60
 
 

@@ -20,7 +20,9 @@ class Places:
         on_rest: is called when the last call has ended.
     """
 
-    def __init__(self, places: int, places_per_caller: int, on_rest: Callable[[], object] = int) -> None:
+    def __init__(
+        self, places: int, places_per_caller: int, on_rest: Callable[[], object] = lambda: None
+    ) -> None:
         self._on_rest = on_rest
         self._places, self._places_per_caller = places, places_per_caller
         self._taken = 0
