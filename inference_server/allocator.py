@@ -39,9 +39,12 @@ def set_apart_what_stays() -> None:
 def give_back_free_memory() -> None:
     """Collect what refers to itself, and give the system what is free in all heaps.
 
-    Takes some milliseconds, in which no other thread can allocate.
+    Takes some milliseconds, in which no other thread can allocate. Where the server is a part of another program, which
+    has set nothing apart, the collector would look at all that program's objects and stop it for seconds: there Python
+    decides when to collect.
     """
-    gc.collect()
+    if gc.get_freeze_count():
+        gc.collect()
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
 
