@@ -87,7 +87,8 @@ def test_faces_followed_are_measured_beside_the_usual_way(monkeypatch: pytest.Mo
     assert found["lost"] == 0
     assert found["compared"] == 2
     assert 0 < found["landmark fits a frame"] < 2
-    assert found["mouth apart, % of the eyes' distance"]["median"] < 5
+    for way in (found, found["live"], found["usual"]):
+        assert 0 < way["mouth apart, % of the eyes' distance"]["median"] < 5
     lines = report.vision({"vision": {"machine": MACHINE, "clips": {"drawn, ordinary motion": found}}})
     assert sum(line.startswith("| drawn, ordinary motion | ") for line in lines) == 1
     assert sum(line.startswith("| landmarks | ") and line.endswith("× |") for line in lines) == 1
@@ -102,6 +103,27 @@ def test_other_weights_are_told_beside_those_of_32_bits() -> None:
     lines = report.TABLES["engine-int8"]({"engine-int8": {"machine": MACHINE, "rows": rows}})
     assert "| Base | encoder | 0.500 s | 0.200 s | **2.50×** |  |" in lines
     assert "| Large | beam search, beam 5 | 1.500 s | 1.000 s | **1.50×** | differ |" in lines
+
+
+def test_front_end_and_encoder_are_told_together_too() -> None:
+    front_end = {"model": "large", "stage": "front-end", "ours_s": 0.75, "theirs_s": 1.0, "gflop": 10.0}
+    encoder = {"model": "large", "stage": "encoder", "ours_s": 0.75, "theirs_s": 2.0, "gflop": 20.0}
+    search = {"model": "large", "stage": "beam search, beam 5", "ours_s": 1.0, "theirs_s": 2.0, "gflop": None}
+    rows = report.with_both([front_end, encoder, search])
+    assert [row["stage"] for row in rows] == [
+        "front-end",
+        "encoder",
+        "front-end and encoder",
+        "beam search, beam 5",
+    ]
+    assert (rows[2]["ours_s"], rows[2]["theirs_s"], rows[2]["ratio"], rows[2]["gflop"]) == (
+        1.5,
+        3.0,
+        2.0,
+        30.0,
+    )
+    # Without fairseq there is nothing to compare with.
+    assert len(report.with_both([front_end, encoder | {"theirs_s": None}])) == 2
 
 
 def test_every_part_has_a_table_and_a_module() -> None:
