@@ -204,7 +204,9 @@ def measured(frames: Callable[[], Iterator[Frame]], count: int) -> dict[str, Any
     """Milliseconds a frame of both ways on one clip, and how far apart their mouths are, in distances between the eyes.
 
     What live media take is measured on the same frames once more, for it would find in the caches what the other left.
+    They are kept for that: voices are not made twice the same, and so not the faces that speak with them.
     """
+    greys: list[Frame] = []
     usual, ours, live = Usual(), Ours(), Ours(waits=False)
     expected: dict[int, Points] = {}
     at_once: dict[int, Points | None] = {}
@@ -213,11 +215,12 @@ def measured(frames: Callable[[], Iterator[Frame]], count: int) -> dict[str, Any
             usual.forget_times()
             ours.forget_times()
         ours.look(grey, index)
+        greys.append(grey)
         if index % REFERENCE_EVERY_FRAMES == 0:
             at_once[index] = usual.look(colour, grey)
             if (points := usual.ruler(grey)) is not None:
                 expected[index] = points
-    for index, _, grey in _with_grey(frames(), count):
+    for index, grey in enumerate(greys):
         if index == WARM_UP_FRAMES:
             live.forget_times()
         live.look(grey, index)

@@ -7,12 +7,11 @@ the sound's activity is taken for nothing, and the utterances are cut by the lip
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.endpointing import Stretch
+from inference_server.quantiles import RecentValues
 from inference_server.recognizer import samples_of
 from inference_server.scene import Scene
 from inference_server.transcript import VIDEO_FRAME_RATE_HZ
@@ -22,7 +21,7 @@ WINDOW_FRAMES = 5 * VIDEO_FRAME_RATE_HZ
 # noise at 10 dB 16, babble at 10 dB 18 to 25, at 5 dB 13 to 20. Between the two the sound is distrusted only while
 # somebody in view has just spoken: a narrator who never pauses is heard over faces that rest.
 NOISY_SPAN_DB, CLEAN_SPAN_DB = 19.0, 24.0
-LOUD_PERCENTILE, QUIET_PERCENTILE = 97, 5
+LOUD_QUANTILE, QUIET_QUANTILE = 0.97, 0.05
 # A background below this drowns nothing, whatever is above it: 55 dB below full scale.
 SILENT_DB = 35.0
 SPEAKING = 0.5
@@ -34,7 +33,7 @@ class Listening:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self._levels: deque[float] = deque(maxlen=WINDOW_FRAMES)
+        self._levels = RecentValues(WINDOW_FRAMES)
         self._spans: list[float] = []  # of the frames from _start on
         self._start = 0
         self._lips_spoke_at = -RECENT_FRAMES
@@ -80,6 +79,7 @@ class Listening:
             return
         samples = self._scene.sound_in(stretch).astype(np.float64).reshape(-1, samples_of(1))
         for level_db in 10 * np.log10(np.square(samples).mean(axis=1) + 1):
-            self._levels.append(float(level_db))
-            loud, quiet = np.percentile(self._levels, [LOUD_PERCENTILE, QUIET_PERCENTILE])
-            self._spans.append(float(loud - quiet) if quiet > SILENT_DB else np.inf)
+            self._levels.push(float(level_db))
+            quiet = self._levels.quantile(QUIET_QUANTILE)
+            span = self._levels.quantile(LOUD_QUANTILE) - quiet
+            self._spans.append(span if quiet > SILENT_DB else np.inf)

@@ -212,7 +212,7 @@ def unit_limit(frames: int) -> int:
 
 def normalised_crops(crops: torch.Tensor) -> torch.Tensor:
     """Scale the grey levels of uint8 crops as the model was trained: float32, on the device where they are."""
-    return (crops.float() / 255 - GREY_MEAN) / GREY_DEVIATION
+    return crops.float().div_(255).sub_(GREY_MEAN).div_(GREY_DEVIATION)
 
 
 def _padding_mask(lengths: Sequence[int]) -> torch.Tensor:

@@ -66,20 +66,43 @@ class ResNet(nn.Module):
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), padding=(0, 1, 1)),
         )
         self.trunk: nn.Module = Trunk(channels)
-        # In place of ``frontend3D`` where a model was prepared for reading (see ``preparation``).
+        # Where a model was prepared for reading (see ``preparation``): in place of ``frontend3D``, or of all.
         self.stem: nn.Module | None = None
+        self.in_pieces: nn.Module | None = None
 
     def forward(self, video: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """(B, T, H, W) to (B, T, 8C); padded frames give zeros and cost nothing in the trunk."""
         batch, frames = video.shape[:2]
         if padding_mask is None:
-            features: Tensor = self.trunk(self._stem(video))
-            return features.view(batch, frames, -1)
+            return self._features(video).view(batch, frames, -1)
         real = ~padding_mask
-        features = self.trunk(self._stem_of_real(video, real))
+        features = self._features_of_real(video, real)
         spread = features.new_zeros(batch, frames, features.shape[-1])
         spread[real] = features
         return spread
+
+    def _features(self, video: Tensor) -> Tensor:
+        """(B, T, H, W) to (B·T, 8C)."""
+        features: Tensor = self.trunk(self._stem(video)) if self.in_pieces is None else self.in_pieces(video)
+        return features
+
+    def _features_of_real(self, video: Tensor, real: Tensor) -> Tensor:
+        """(B, T, H, W) to (N, 8C), the N frames that are no padding."""
+        lengths = real.sum(1).tolist()
+        if all(bool(row[:length].all()) for row, length in zip(real, lengths, strict=True)):
+            # Clip by clip: the frames behind a clip's end are never looked at.
+            clips = [clip[None, :length] for clip, length in zip(video, lengths, strict=True)]
+            if self.in_pieces is not None:
+                return torch.cat([self.in_pieces(clip) for clip in clips])
+            if self.stem is not None:
+                features: Tensor = self.trunk(torch.cat([self.stem(clip) for clip in clips]))
+                return features
+        # The stem looks two frames ahead: whatever stands in the padding must not reach real frames.
+        silenced = video.masked_fill(~real[:, :, None, None], 0.0)
+        if self.in_pieces is not None:
+            return self._features(silenced)[real.flatten()]
+        pictures: Tensor = self.trunk(self._stem(silenced)[real.flatten()])
+        return pictures
 
     def _stem(self, video: Tensor) -> Tensor:
         """(B, T, H, W) to (B·T, C, H/4, W/4)."""
@@ -88,15 +111,6 @@ class ResNet(nn.Module):
             return pictures
         x: Tensor = self.frontend3D(video.unsqueeze(1))
         return x.transpose(1, 2).flatten(0, 1)
-
-    def _stem_of_real(self, video: Tensor, real: Tensor) -> Tensor:
-        """(B, T, H, W) to (N, C, H/4, W/4), the N frames that are no padding."""
-        lengths = real.sum(1).tolist()
-        if self.stem is not None and all(bool(row[:n].all()) for row, n in zip(real, lengths, strict=True)):
-            # Clip by clip: the frames behind a clip's end are never looked at.
-            return torch.cat([self._stem(clip[None, :n]) for clip, n in zip(video, lengths, strict=True)])
-        # The stem looks two frames ahead: whatever stands in the padding must not reach real frames.
-        return self._stem(video.masked_fill(~real[:, :, None, None], 0.0))[real.flatten()]
 
 
 class VideoFrontend(nn.Module):

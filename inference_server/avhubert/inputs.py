@@ -29,7 +29,7 @@ def features(
         raise InvalidRequestError(
             f"{name} has type {tensor.dtype}; expected floating-point numbers, already normalised"
         )
-    if not torch.isfinite(tensor).all():
+    if not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
         raise InvalidRequestError(f"{name} holds values that are not finite; expected numbers only")
     return tensor.to(device=device, dtype=dtype)
 

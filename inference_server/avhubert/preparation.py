@@ -33,7 +33,7 @@ from inference_server.avhubert.network import AVHubertNetwork
 # Rows that packed weights are laid out for: more than one hypothesis, fewer than an utterance has frames. Other numbers
 # of rows give the same results; between 16 and 256 their speed differs by a tenth.
 _PACKED_ROWS = 64
-# The stem and the trunk work on so many frames at a time: what one layer hands the next then stays in the caches.
+# Stem and trunk work on so many frames at a time.
 _FRAMES_AT_ONCE = 32
 _INT8_MOST = 127
 
@@ -118,28 +118,38 @@ class Stem(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """(B, T, H, W) to (B·T, C, H/4, W/4)."""
+        return torch.cat([self.of(some) for some in torch.split(self.pictures(video), _FRAMES_AT_ONCE)])
+
+    def pictures(self, video: Tensor) -> Tensor:
+        """(B, T, H, W) to (B·T, 5, H, W): each frame with the two before and after it. A view of little more than that."""
         margin = self.frames // 2
         seen = functional.pad(video, (0, 0, 0, 0, margin, margin)).unfold(1, self.frames, 1)
         # The frames are channels, and stand last already: no copy is needed for channels-last.
-        pictures = seen.flatten(0, 1).permute(0, 3, 1, 2)
-        return torch.cat([self._of(some) for some in torch.split(pictures, _FRAMES_AT_ONCE)])
+        return seen.flatten(0, 1).permute(0, 3, 1, 2)
 
-    def _of(self, pictures: Tensor) -> Tensor:
+    def of(self, pictures: Tensor) -> Tensor:
+        """(N, 5, H, W) to (N, C, H/4, W/4)."""
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         x = functional.conv2d(pictures, self.weight, self.bias, stride=2, padding=self.weight.shape[-1] // 2)
         return functional.max_pool2d(self.relu(x), 3, 2, 1)
 
 
-class SplitTrunk(nn.Module):
-    """The trunk, on a few frames at a time."""
+class FrontendInPieces(nn.Module):
+    """Stem and trunk one after the other on a few frames, then on the next: what layers hand on stays in the caches."""
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, stem: Stem, trunk: nn.Module) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.stem, self.trunk = stem, trunk
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, 8C)."""
-        return torch.cat([self.trunk(some) for some in torch.split(x, _FRAMES_AT_ONCE)])
+    def forward(self, video: Tensor) -> Tensor:
+        """(B, T, H, W) to (B·T, 8C)."""
+        return torch.cat(
+            [
+                self.trunk(self.stem.of(some))
+                for clip in video
+                for some in torch.split(self.stem.pictures(clip[None]), _FRAMES_AT_ONCE)
+            ]
+        )
 
 
 def _prepare_frontend(resnet: ResNet) -> None:
@@ -150,12 +160,15 @@ def _prepare_frontend(resnet: ResNet) -> None:
             block.conv2, block.bn2 = _with_norm(block.conv2, block.bn2), nn.Identity()
             if isinstance(block.downsample, nn.Sequential):
                 block.downsample = _with_norm(*block.downsample)
-    resnet.stem = Stem(resnet.frontend3D)
-    # On a GPU the whole batch at once keeps more of it busy.
+    stem = Stem(resnet.frontend3D)
     resnet.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if on_cpu:
-        resnet.trunk = SplitTrunk(resnet.trunk)
     del resnet.frontend3D
+    if on_cpu:
+        resnet.in_pieces = FrontendInPieces(stem, resnet.trunk)
+        del resnet.trunk
+    else:
+        # The whole batch at once keeps more of a GPU busy.
+        resnet.stem = stem
 
 
 def _with_norm(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -102,6 +101,9 @@ def _mel_filters() -> NDArray[np.float64]:
 
 # Speech shows between these frequencies; hum lies below, hiss above.
 SPEECH_BAND_EDGES_HZ = (150, 300, 500, 800, 1200, 1800, 2600, 4000)
+_BAND_EDGES = np.array(SPEECH_BAND_EDGES_HZ) * SAMPLES_PER_FRAME // SAMPLE_RATE_HZ
+_BAND_WIDTHS = np.diff(_BAND_EDGES)
+_BAND_WINDOW = np.hanning(SAMPLES_PER_FRAME)
 
 # A sound of speech fills some of the bands, never all.
 LOUDEST_BANDS = 3
@@ -130,8 +132,8 @@ class SpeechMeter:
 
     def __init__(self) -> None:
         self._rest = np.zeros(0, np.int16)
-        self._powers: deque[NDArray[np.float64]] = deque(maxlen=SMOOTHED_FRAMES)
-        self._recent_db: deque[NDArray[np.float64]] = deque(maxlen=NOISE_FRAMES)
+        self._powers = _LatestBands(SMOOTHED_FRAMES)
+        self._recent_db = _LatestBands(NOISE_FRAMES)
         self._first_db: list[NDArray[np.float64]] | None = []
 
     def push(self, samples: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -162,19 +164,39 @@ class SpeechMeter:
             if len(self._first_db) < FIRST_FRAMES and not is_end:
                 return np.zeros(0, np.float32)
             bands_db, self._first_db = self._first_db, None
-            self._recent_db.extend(bands_db[:FIRST_FRAMES])
+            for frame_db in bands_db[:FIRST_FRAMES]:
+                self._recent_db.push(frame_db)
         return np.array([self._level(frame_db) for frame_db in bands_db], np.float32)
 
     def _smoothed_db(self, power: NDArray[np.float64]) -> NDArray[np.float64]:
-        self._powers.append(power)
-        mean: NDArray[np.float64] = np.mean(self._powers, axis=0)
+        self._powers.push(power)
+        mean = np.add.reduce(self._powers.known) / len(self._powers.known)
         smoothed_db: NDArray[np.float64] = np.maximum(10 * np.log10(mean + 1e-9), QUIETEST_NOISE_DB)
         return smoothed_db
 
     def _level(self, bands_db: NDArray[np.float64]) -> float:
-        self._recent_db.append(bands_db)
-        above_noise = np.clip(bands_db - np.min(self._recent_db, axis=0), 0, MAX_LEVEL_DB)
-        return float(np.sort(above_noise)[-LOUDEST_BANDS:].mean())
+        self._recent_db.push(bands_db)
+        above_noise = bands_db - np.minimum.reduce(self._recent_db.known)
+        loudest: list[float] = sorted(above_noise.tolist())[-LOUDEST_BANDS:]
+        return sum(min(level_db, MAX_LEVEL_DB) for level_db in loudest) / LOUDEST_BANDS
+
+
+class _LatestBands:
+    """The latest frames' numbers, one for each speech band, in no order."""
+
+    def __init__(self, most: int) -> None:
+        self._frames = np.empty((most, len(SPEECH_BAND_EDGES_HZ) - 1))
+        self._pushed = 0
+
+    @property
+    def known(self) -> NDArray[np.float64]:
+        """(frames, bands): a view."""
+        return self._frames[: self._pushed]
+
+    def push(self, bands: NDArray[np.float64]) -> None:
+        """Take in the next frame in place of the oldest."""
+        self._frames[self._pushed % len(self._frames)] = bands
+        self._pushed += 1
 
 
 class SpeechDetector:
@@ -227,10 +249,9 @@ def speech_probability(wav: NDArray[np.int16]) -> NDArray[np.float32]:
 
 def _band_powers(samples: NDArray[np.int16]) -> NDArray[np.float64]:
     """Mean power in each speech band, one unit of int16 squared: (T, 7)."""
-    frames = samples.reshape(-1, SAMPLES_PER_FRAME) * np.hanning(SAMPLES_PER_FRAME)
+    frames = samples.reshape(-1, SAMPLES_PER_FRAME) * _BAND_WINDOW
     power = np.abs(np.fft.rfft(frames)) ** 2 / SAMPLES_PER_FRAME
-    edges = np.array(SPEECH_BAND_EDGES_HZ) * SAMPLES_PER_FRAME // SAMPLE_RATE_HZ
-    bands: NDArray[np.float64] = np.add.reduceat(power, edges, axis=1)[:, :-1] / np.diff(edges)
+    bands: NDArray[np.float64] = np.add.reduceat(power, _BAND_EDGES, axis=1)[:, :-1] / _BAND_WIDTHS
     return bands
 
 

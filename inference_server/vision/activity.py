@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from inference_server.quantiles import RecentValues
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -149,16 +151,16 @@ class UsualMovement:
     """Learns, as one face moves, where its rest ends and its speech begins: 1 for a face like any other."""
 
     def __init__(self) -> None:
-        self._recent: deque[float] = deque(maxlen=USUAL_FRAMES)
+        self._recent = RecentValues(USUAL_FRAMES)
         self._pushed = 0
         self._border = 1.0
 
     def push(self, movement: float) -> float:
         """Take in the next frame's movement; give the border that it is to be compared with."""
-        self._recent.append(movement)
+        self._recent.push(movement)
         self._pushed += 1
         if len(self._recent) >= LEAST_USUAL_FRAMES and self._pushed % USUAL_EVERY_FRAMES == 0:
-            rest, speech = np.quantile(self._recent, (REST_QUANTILE, SPEECH_QUANTILE))
+            rest, speech = map(self._recent.quantile, (REST_QUANTILE, SPEECH_QUANTILE))
             between = rest ** (1 - SPEECH_WEIGHT) * speech**SPEECH_WEIGHT
             self._border = float(np.clip(between, LEAST_USUAL, MOST_USUAL))
         return self._border

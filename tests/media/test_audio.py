@@ -164,5 +164,5 @@ def test_hours_of_sound_take_the_memory_of_minutes() -> None:
     meter = SpeechMeter()
     for _ in range(200):
         meter.push(np.zeros(RATE_HZ, np.int16))
-    assert len(meter._recent_db) == audio.NOISE_FRAMES
+    assert len(meter._recent_db.known) == audio.NOISE_FRAMES
     assert len(meter._rest) == 0
