@@ -79,6 +79,8 @@ def _smoothed(curve: NDArray[np.float32]) -> NDArray[np.float32]:
 def _likeliest_path(scores: NDArray[np.float64]) -> NDArray[np.intp]:
     """The sequence of candidates with the best sum of scores less ``SWITCH_COST`` for each change (Viterbi)."""
     candidates, frames = scores.shape
+    if candidates == 1:
+        return np.zeros(frames, np.intp)
     came_from = np.zeros((candidates, frames), np.intp)
     best = scores[:, 0].copy()
     for frame in range(1, frames):
