@@ -122,6 +122,8 @@ def ramp(
                 step = max(1, step // 2)
             failed = [found["streams"] for found in steps if found["missed"]]
             count = best + step
+            if best < options.max_streams:
+                count = min(count, options.max_streams)
             if failed and count >= min(failed):
                 if best + 1 >= min(failed):
                     break
