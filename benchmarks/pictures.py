@@ -60,7 +60,7 @@ def whole(measured: dict[str, Any], path: Path) -> None:
     axes.axvline(measured["clip_s"], color="black", linewidth=0.8, linestyle=":")
     axes.set_xlabel(f"seconds for a clip of {measured['clip_s']:g} s (dotted: real time)")
     axes.invert_yaxis()
-    _finished(figure, axes, path)
+    _finished(figure, axes, path, legend_beside=True)
 
 
 def growth(measured: dict[str, Any], path: Path) -> None:
@@ -94,8 +94,12 @@ def _before(seconds: dict[str, float], stage: str) -> float:
     return before
 
 
-def _finished(figure: Any, axes: Any, path: Path) -> None:
-    axes.legend(fontsize=8)
+def _finished(figure: Any, axes: Any, path: Path, *, legend_beside: bool = False) -> None:
+    """Save the picture; its legend inside, or beside where bars fill the inside."""
+    if legend_beside:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.12, 0.5))
+    else:
+        axes.legend(fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

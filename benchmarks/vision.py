@@ -3,7 +3,8 @@
 The usual way, as the published preparation of AV-HuBERT does it: dlib's detector on every frame, enlarged once; its 68
 landmarks; the whole colour frame warped by scikit-image onto the mean face; the mouth cut out. Ours: ``FaceStrides``,
 ``MouthCropper`` and what judges movement; and the same without strides, as live media and lips alone are followed. Both
-get the same frames of 1280 x 720 in turn, in this process; times are the processor's, of all threads, so that other programs disturb them less.
+get the same frames of 1280 x 720 in turn, in this process; times are the processor's, of all threads, so that other
+programs disturb them less.
 
 The usual way takes a fifth of a second a frame, so it gets every seventh one: in turn such as ours looked at, and such
 as it left out. Where the head moves as heads do, ours must put the mouth where the usual way does; where it moves much,

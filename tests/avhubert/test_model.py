@@ -90,6 +90,14 @@ def test_a_model_leaves_training_mode(model: Model) -> None:
     assert not any(module.training for module in model.network.modules())
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_single_number_that_is_not_finite_is_refused(model: Model, value: float) -> None:
+    video = VIDEO.copy()
+    video[0, 2, 40, 40] = value
+    with pytest.raises(InvalidRequestError, match="video holds values that are not finite"):
+        model.encode(video=video)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_scores_that_are_not_finite_are_an_error(encoded: dict[str, Tensor], value: float) -> None:
     network = golden.network()
