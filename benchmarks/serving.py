@@ -112,12 +112,8 @@ class ServerProcess:
 
     @property
     def children(self) -> list[int]:
-        """The processes it has started."""
-        found = []
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                found += [int(pid) for pid in (task / "children").read_text().split()]
-        return found
+        """The processes it has started, and those that these have."""
+        return _descendants(self.pid)
 
     def usage(self) -> Usage:
         """What it uses now."""
@@ -206,6 +202,15 @@ def _left_over(before: Usage, after: Usage, slack: dict[str, int]) -> dict[str, 
         for kind in ("open_files", "threads", "tasks", "children")
     }
     return {kind: count for kind, count in grown.items() if count > slack.get(kind, 0)}
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *_descendants(int(child))]
+    return found
 
 
 def _rss_bytes(pid: int) -> int:

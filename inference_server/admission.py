@@ -57,6 +57,7 @@ class Admission:
         device: Budget,
         processors: Budget = Budget(0.0, 0.0),
         device_processors: float = 0.0,
+        interpreter: Budget = Budget(0.0, 0.0),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin without streams.
@@ -65,9 +66,11 @@ class Admission:
             device: the budget of the device's time.
             processors: the budget of the processors' time, of all of them together.
             device_processors: how many processors work while the device does: the threads of a model on the CPU.
+            interpreter: the budget of what this process's own threads take for streams, which share Python's lock.
             clock: seconds.
         """
         self._device, self._processors = _Account(device), _Account(processors)
+        self._interpreter = _Account(interpreter)
         self._device_processors, self._clock = device_processors, clock
         self._live: dict[Hashable, _Metered] = {}
         self._known_at = self._metered_at = clock()
@@ -85,6 +88,7 @@ class Admission:
             if self._live:
                 self._device.check(len(self._live), "the device's time")
                 self._processors.check(len(self._live), "the processors' time")
+                self._interpreter.check(len(self._live), "one Python process's time")
             metered = self._live[stream] = _Metered(ProcessorUse(), self._known_at + _SETTLING_S)
         try:
             yield metered.use
@@ -121,12 +125,19 @@ class Admission:
             self._advance()
             return self._processors.demand(len(self._live))
 
+    @property
+    def interpreter_demand(self) -> float:
+        """Seconds of this process's own threads that the live streams are expected to take in every second."""
+        with self._lock:
+            self._advance()
+            return self._interpreter.demand(len(self._live))
+
     def _advance(self) -> None:
         """Let time pass: the past fades, and every live stream has lasted longer and taken more."""
         now = self._clock()
         elapsed_s, self._known_at = now - self._known_at, now
         settled = sum(now >= metered.counts_from for metered in self._live.values())
-        for account in (self._device, self._processors):
+        for account in (self._device, self._processors, self._interpreter):
             account.advance(elapsed_s, settled)
         if now - self._metered_at >= _METER_EVERY_S:
             self._metered_at = now
@@ -135,9 +146,10 @@ class Admission:
 
     def _meter(self, metered: _Metered) -> None:
         """Charge what a stream has used since it was looked at last, if it counts by now."""
-        used_s = metered.used_since()
+        used_s, own_s = metered.used_since()
         if self._known_at >= metered.counts_from:
             self._processors.charge(used_s)
+            self._interpreter.charge(own_s)
 
 
 @dataclass
@@ -147,11 +159,13 @@ class _Metered:
     use: ProcessorUse
     counts_from: float
     charged_s: float = 0.0
+    own_charged_s: float = 0.0
 
-    def used_since(self) -> float:
-        """Processor seconds since this was asked last."""
+    def used_since(self) -> tuple[float, float]:
+        """Processor seconds since this was asked last: of all, and of this process's own thread."""
         before, self.charged_s = self.charged_s, self.use.seconds
-        return max(0.0, self.charged_s - before)
+        own_before, self.own_charged_s = self.own_charged_s, self.use.own_seconds
+        return max(0.0, self.charged_s - before), max(0.0, self.own_charged_s - own_before)
 
 
 class _Account:

@@ -114,6 +114,11 @@ class Measurements:
             "Processors that the live streams are expected to keep busy, decoding, seeing, hearing and reading",
             registry=self.registry,
         )
+        self._interpreter_demand = Gauge(
+            "gorggle_live_interpreter_demand",
+            "Of these, what the server's own process is expected to take, whose threads share Python's lock",
+            registry=self.registry,
+        )
         self._dropped = Counter(
             "gorggle_windows_dropped", "Utterances given up", ["cause"], registry=self.registry
         )
@@ -137,6 +142,7 @@ class Measurements:
         self._live_streams.set_function(lambda: admission.live_streams)
         self._live_demand.set_function(lambda: admission.demand)
         self._processor_demand.set_function(lambda: admission.processor_demand)
+        self._interpreter_demand.set_function(lambda: admission.interpreter_demand)
 
     def count_tasks(self, current: Callable[[], int]) -> None:
         """Read the number of tasks on the event loop from there whenever it is asked for."""

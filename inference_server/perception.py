@@ -17,10 +17,11 @@ from inference_server.intake import Intake
 from inference_server.media.audio import SpeechMeter, probability_of_speech
 from inference_server.media.container import MediaLimits, StreamInfo, decode
 from inference_server.media.pipe import BytePipe
-from inference_server.media.timeline import GreyFrame, Timed, TimelineEnd, Waveform, on_timeline
+from inference_server.media.timeline import TimelineEnd, Waveform, on_timeline
 from inference_server.processor_use import ProcessorUse
 from inference_server.recognizer import samples_of, seconds_of
-from inference_server.scene import FACE_BOX_EVERY_FRAMES, FaceTrack, Scene
+from inference_server.scene import FaceTrack, Scene
+from inference_server.sights import Perceived, with_sights
 from inference_server.stages import Stage, StageClock
 from inference_server.transcript import (
     AUDIO_SAMPLE_RATE_HZ,
@@ -33,16 +34,14 @@ from inference_server.transcript import (
     StreamWarning,
     WarningKind,
 )
-from inference_server.vision.activity import CropActivity, LipActivity
-from inference_server.vision.faces import Box, FaceFinder
-from inference_server.vision.mouth import MouthCrop, MouthCropper, PromptMouthCropper, mean_face
-from inference_server.vision.strides import FaceStrides, SeenFrame
-from inference_server.vision.tracks import FaceTracker, TrackedFace
+from inference_server.vision.activity import CropActivity
+from inference_server.vision.faces import FaceFinder
+from inference_server.vision.mouths import FacePlace, MouthNews, Sight
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from inference_server.media.pool import DecoderPool
+    from inference_server.sandbox.pool import DecoderPool
     from inference_server.settings import ServerSettings
 
 # The scene is looked at whenever it has grown by so much: 0.4 s.
@@ -51,8 +50,6 @@ STEP_FRAMES = 10
 LIVE_STEP_FRAMES = 1
 # Crops or sound that lag this far behind the other are taken as absent.
 MAX_LAG_FRAMES = 5 * VIDEO_FRAME_RATE_HZ
-# A face that is away for longer begins a new track when it returns.
-MAX_ABSENCE_FRAMES = 25
 # A face seen for less is a false alarm of the detector.
 MIN_FACE_FRAMES = 12
 
@@ -109,7 +106,7 @@ class _SceneBuilder:
 
 
 class ContainerPerception(_SceneBuilder):
-    """Decodes a container, follows the faces in it and cuts out their mouths."""
+    """Takes in what is heard and seen in a container: decoded, with its mouths cut out, in a process of its own."""
 
     sees_faces = True
 
@@ -129,9 +126,8 @@ class ContainerPerception(_SceneBuilder):
         self._use = use or ProcessorUse()
         self._clock = clock or StageClock()
         self._limits = MediaLimits(limit_s, settings.max_spooled_bytes, settings.max_frame_pixels)
-        self._tracker = FaceTracker(FaceFinder(settings.landmark_model), max_faces=options.max_speakers)
-        self._strides = FaceStrides(self._tracker, waits=False)
-        self._mouths: dict[int, _Mouth] = {}
+        self._landmark_model = settings.landmark_model
+        self._followed: dict[int, _Followed] = {}
         self._told_of_too_many = False
 
     def steps(self) -> Iterator[Iterable[Event]]:
@@ -148,29 +144,32 @@ class ContainerPerception(_SceneBuilder):
                 match item:
                     case StreamInfo():
                         yield self._open(item)
-                    case GreyFrame():
-                        with self._clock.within(Stage.SEEING):
-                            events = [*self._look(self._strides.push(item.pixels, item.index))]
-                        yield from events
+                    case Sight():
+                        self._clock.elsewhere(Stage.SEEING, item.took_s, waited_for_in=Stage.DECODING)
+                        self._take_in(item)
+                        yield self._told_of(item)
                     case Waveform():
                         with self._clock.within(Stage.HEARING):
                             self._hear(item.samples)
                     case TimelineEnd():
-                        with self._clock.within(Stage.SEEING):
-                            events = [*self._look(self._strides.finish())]
-                        yield from events
                         yield self._end(item)
                 if max(self.scene.seen_until, self.scene.heard_until) >= next_step:
                     next_step = max(self.scene.seen_until, self.scene.heard_until) + step
                     self._clock.stepped()
                     yield ()
 
-    def _timeline(self) -> Generator[Timed]:
+    def _timeline(self) -> Generator[Perceived]:
         sees, hears = self._options.modality.sees, self._options.modality.hears
         if self._decoders is None:
             decoded = decode(self._pipe, self._limits, pictures=sees, sound=hears, live=self._options.live)
-            return on_timeline(decoded, self._limits)
-        from inference_server.media.isolation import timeline_apart  # not to be had on every system
+            return with_sights(
+                on_timeline(decoded, self._limits),
+                FaceFinder(self._landmark_model),
+                max_faces=self._options.max_speakers,
+                sound=hears,
+                live=self._options.live,
+            )
+        from inference_server.sandbox.isolation import timeline_apart  # not to be had on every system
 
         return timeline_apart(
             self._decoders,
@@ -179,6 +178,7 @@ class ContainerPerception(_SceneBuilder):
             pictures=sees,
             sound=hears,
             live=self._options.live,
+            max_faces=self._options.max_speakers,
             request_id=self._request_id,
             at_work=self._use.of_process,
         )
@@ -190,9 +190,6 @@ class ContainerPerception(_SceneBuilder):
         if modality is Modality.AUDIO_ONLY and not info.has_audio:
             raise InvalidMediaError("the media has no sound: send sound, or read the lips (modality video)")
         self.has_sound, self.has_pictures = info.has_audio, info.has_video
-        # Where lips alone tell when somebody speaks, all that they do is looked at; and live media do not wait.
-        waits = modality.hears and info.has_audio and not self._options.live
-        self._strides = FaceStrides(self._tracker, waits=waits)
         events: list[Event] = [
             MediaInfo(
                 container=info.container,
@@ -213,42 +210,38 @@ class ContainerPerception(_SceneBuilder):
             )
         return events
 
-    def _look(self, frames: Iterable[SeenFrame]) -> Iterator[Iterable[Event]]:
-        """Take in frames whose faces are known now."""
-        for frame in frames:
-            self._take_in(frame)
-            self._clock.saw(self.faces_now)
-            if self._tracker.faces_dropped and not self._told_of_too_many:
-                self._told_of_too_many = True
-                most = self._options.max_speakers
-                yield [
-                    StreamWarning(
-                        WarningKind.TOO_MANY_FACES, f"more faces are seen than the {most} that are followed"
-                    )
-                ]
+    def _told_of(self, sight: Sight) -> list[Event]:
+        if not sight.is_crowded or self._told_of_too_many:
+            return []
+        self._told_of_too_many = True
+        most = self._options.max_speakers
+        return [
+            StreamWarning(
+                WarningKind.TOO_MANY_FACES, f"more faces are seen than the {most} that are followed"
+            )
+        ]
 
-    def _take_in(self, frame: SeenFrame) -> None:
-        faces = {face.track_id: face for face in frame.faces}
-        self.faces_now = len(faces)
-        for person in faces:
-            self._note_face(person)
-            if person not in self._mouths:
-                self._mouths[person] = _Mouth(
-                    self.scene.begin_track(person, frame.index), glimpses=self._options.live
-                )
-        for person, mouth in list(self._mouths.items()):
-            mouth.see(frame, faces.get(person))
-            if frame.index - mouth.last_seen > MAX_ABSENCE_FRAMES:
-                self._mouths.pop(person).end()
-        known = [mouth.track.end for mouth in self._mouths.values()]
-        self.scene.seen_until = max(self.scene.seen_until, min([*known, frame.index + 1]))
+    def _take_in(self, sight: Sight) -> None:
+        for mouth in sight.mouths:
+            if mouth.person not in self._followed:
+                track = self.scene.begin_track(mouth.person, sight.index)
+                self._followed[mouth.person] = _Followed(track, sight.index)
+            if mouth.is_seen:
+                self._note_face(mouth.person)
+            self._followed[mouth.person].take(mouth, sight.index)
+            if mouth.has_left:
+                del self._followed[mouth.person]
+        if sight.is_last:
+            return
+        self.faces_now = sight.faces
+        self._clock.saw(sight.faces)
+        known = [followed.track.end for followed in self._followed.values()]
+        self.scene.seen_until = max(self.scene.seen_until, min([*known, sight.index + 1]))
         if self._options.live:
-            known = [mouth.track.glimpsed_until for mouth in self._mouths.values()]
-            self.scene.glimpsed_until = max(self.scene.glimpsed_until, min([*known, frame.index + 1]))
+            known = [followed.track.glimpsed_until for followed in self._followed.values()]
+            self.scene.glimpsed_until = max(self.scene.glimpsed_until, min([*known, sight.index + 1]))
 
     def _end(self, end: TimelineEnd) -> list[Event]:
-        for mouth in self._mouths.values():
-            mouth.end()
         self.scene.seen_until = max(self.scene.seen_until, end.frames)
         if self.has_sound:
             self.scene.judge_sound(probability_of_speech(self._speech.finish()))
@@ -259,54 +252,34 @@ class ContainerPerception(_SceneBuilder):
         return [StreamWarning(WarningKind.DAMAGED_MEDIA, f"the media {what}{broken}: words may be missing")]
 
 
-class _Mouth:
+class _Followed:
     """One followed face on its way into the scene."""
 
-    def __init__(self, track: FaceTrack, *, glimpses: bool = False) -> None:
-        self.track = track
-        self._keeps_glimpses = glimpses
-        self.last_seen = track.start
-        self._cropper = MouthCropper(mean_face(), max_gap_frames=MAX_ABSENCE_FRAMES)
-        self._prompt_cropper, self._activity = PromptMouthCropper(mean_face()), LipActivity()
-        self._next_box = track.start
+    def __init__(self, track: FaceTrack, frame: int) -> None:
+        self.track, self._last_seen = track, frame
 
-    def see(self, frame: SeenFrame, face: TrackedFace | None) -> None:
-        """Take in the face in one frame, or its absence."""
-        if face is not None:
-            self.last_seen = frame.index
-        landmarks = None if face is None else face.landmarks
-        self._add(self._cropper.push(frame.index, frame.pixels, landmarks))
-        if face is None or face.is_half_way:
-            # Lips that are taken to be half-way show nothing of how they move.
-            self.track.speaking.extend(self._activity.push(frame.index, None, None))
-        else:
-            mouth = self._prompt_cropper.cut(frame.pixels, face.landmarks)
-            self.track.speaking.extend(self._activity.push(frame.index, face.landmarks, mouth))
-            if self._keeps_glimpses:
-                self.track.glimpse(frame.index, mouth)
-        if face is not None and frame.index >= self._next_box:
-            self._next_box = frame.index + FACE_BOX_EVERY_FRAMES
-            self.track.boxes.append(_face_box(frame, face.box))
-
-    def end(self) -> None:
-        """The face is gone: what was filled in since it was last seen is not kept."""
-        self._add(self._cropper.flush())
-        self.track.speaking.extend(self._activity.finish())
-        self.track.end_at(self.last_seen + 1)
-
-    def _add(self, crops: Iterable[MouthCrop]) -> None:
-        for crop in crops:
+    def take(self, mouth: MouthNews, frame: int) -> None:
+        """Take in what a frame adds."""
+        if mouth.is_seen:
+            self._last_seen = frame
+        for crop in mouth.crops:
             self.track.add_crop(crop.frame_index, crop.pixels)
+        self.track.speaking.extend(mouth.speaking)
+        if mouth.glimpse is not None:
+            self.track.glimpse(frame, mouth.glimpse)
+        if mouth.place is not None:
+            self.track.boxes.append(_face_box(mouth.place, frame))
+        if mouth.has_left:
+            self.track.end_at(self._last_seen + 1)
 
 
-def _face_box(frame: SeenFrame, box: Box) -> FaceBox:
-    height, width = frame.pixels.shape
+def _face_box(place: FacePlace, frame: int) -> FaceBox:
     return FaceBox(
-        offset_s=seconds_of(frame.index),
-        left=box.left / width,
-        top=box.top / height,
-        width=box.width / width,
-        height=box.height / height,
+        offset_s=seconds_of(frame),
+        left=place.left,
+        top=place.top,
+        width=place.width,
+        height=place.height,
     )
 
 

@@ -1,4 +1,4 @@
-"""How much processor time one stream takes: its thread's, which sees and hears, and its decoder's."""
+"""How much processor time one stream takes: its thread's, and that of its decoder, which sees as well."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class ProcessorUse:
         self._began_s = 0.0
         self._process: int | None = None
         self._process_s = self._done_s = 0.0
+        self._own_done_s = 0.0
 
     @property
     def seconds(self) -> float:
@@ -30,6 +31,12 @@ class ProcessorUse:
                 # A process that has ended has used what it had when it was last looked at.
                 self._process_s = max(self._process_s, _process_s(self._process))
             return self._done_s + self._process_s + self._thread_s()
+
+    @property
+    def own_seconds(self) -> float:
+        """Those of this process's thread alone."""
+        with self._lock:
+            return self._own_done_s + self._thread_s()
 
     @contextlib.contextmanager
     def of_this_thread(self) -> Iterator[None]:
@@ -44,7 +51,9 @@ class ProcessorUse:
             yield
         finally:
             with self._lock:
-                self._done_s += self._thread_s()
+                took_s = self._thread_s()
+                self._done_s += took_s
+                self._own_done_s += took_s
                 self._clock = None
 
     @contextlib.contextmanager

@@ -19,9 +19,6 @@ from inference_server.transcript import MOUTH_CROP_SIZE_PX, FaceBox
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Faces are reported five times a second: enough to draw a box that follows.
-FACE_BOX_EVERY_FRAMES = 5
-
 
 @dataclass
 class FaceTrack:

@@ -121,7 +121,8 @@ class ServerSettings(BaseSettings):
     max_utterance_s: float = Field(20.0, ge=2, le=20, description="AV-HuBERT was trained on at most 20 s")
 
     isolate_decoding: bool = Field(
-        True, description="decode media in processes of their own; false: in the server's process"
+        True,
+        description="decode media and look for faces in processes of their own; false: in the server's process",
     )
     decoder_memory_bytes: int = Field(
         2 * 2**30, ge=2**29, description="address space of one decoder process, its program included"

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Stage(StrEnum):
-    """What a stream's own thread does; waiting for the device and reading are the scheduler's."""
+    """What a stream's own thread and its decoder do; waiting for the device and reading are the scheduler's."""
 
     DECODING = "decoding"
     SEEING = "seeing"
@@ -54,6 +54,7 @@ class StageClock:
     ) -> None:
         self._observer, self._starved_s = observer, starved_s
         self._this_step: dict[Stage, float] = {}
+        self._not_waited_s: dict[Stage, float] = {}
         self.spans: dict[Stage, Span] = {}
         self.frames_seen = self.frames_with_faces = 0
 
@@ -66,9 +67,8 @@ class StageClock:
             yield
         finally:
             took_s = max(0.0, time.monotonic() - began - (self._starved_s() - starved_s))
-            span.busy_s += took_s
             span.last_ns = time.time_ns()
-            self._this_step[stage] = self._this_step.get(stage, 0.0) + took_s
+            self._add(stage, took_s)
 
     def timed(self, stage: Stage, items: Iterator[T]) -> Iterator[T]:
         """The same items; it belongs to a stage to make them."""
@@ -79,6 +79,26 @@ class StageClock:
             if item is end:
                 return
             yield item  # type: ignore[misc]  # it is no end
+
+    def elsewhere(self, stage: Stage, seconds: float, *, waited_for_in: Stage) -> None:
+        """Another process was busy with a stage for so long; what was waited for it counts as another stage's no longer."""
+        now_ns = time.time_ns()
+        span = self.spans.setdefault(stage, Span(now_ns - int(seconds * 1e9)))
+        span.last_ns = now_ns
+        self._add(stage, seconds)
+        # Results come several at once: some were waited for before they are told of, some will yet have been.
+        self._not_waited_s[waited_for_in] = self._not_waited_s.get(waited_for_in, 0.0) + seconds
+        self.spans.setdefault(waited_for_in, Span(now_ns, now_ns))
+        self._add(waited_for_in, 0.0)
+
+    def _add(self, stage: Stage, seconds: float) -> None:
+        """Count a stage's seconds, but for those that are others'."""
+        known_s = self._this_step.get(stage, 0.0) + seconds
+        others_s = min(known_s, self._not_waited_s.get(stage, 0.0))
+        if others_s:
+            self._not_waited_s[stage] -= others_s
+        self._this_step[stage] = known_s - others_s
+        self.spans[stage].busy_s += seconds - others_s
 
     def saw(self, faces: int) -> None:
         """A frame was searched for faces."""

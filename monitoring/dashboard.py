@@ -111,6 +111,7 @@ ROWS: dict[str, list[Panel]] = {
                 "streams": f"sum(gorggle_live_streams{{{PLACE}}})",
                 "expected share of its time": f"avg(gorggle_live_demand{{{PLACE}}})",
                 "expected busy processors": f"avg(gorggle_live_processor_demand{{{PLACE}}})",
+                "of these in the server's process": f"avg(gorggle_live_interpreter_demand{{{PLACE}}})",
             },
         ),
         Panel("Utterances waiting", {"waiting": f"sum(gorggle_windows_waiting{{{PLACE}}})"}),

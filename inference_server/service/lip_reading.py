@@ -39,7 +39,7 @@ from inference_server.settings import ServerSettings
 from inference_server.transcript import Event, Finished, Progress, RecognitionOptions, Transcript
 
 if TYPE_CHECKING:
-    from inference_server.media.pool import DecoderPool
+    from inference_server.sandbox.pool import DecoderPool
 
 T = TypeVar("T")
 Context = aio.ServicerContext[Any, Any]

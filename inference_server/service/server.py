@@ -38,7 +38,7 @@ from inference_server.tokens import Tokens
 from inference_server.vision.faces import FaceFinder
 
 if TYPE_CHECKING:
-    from inference_server.media.pool import DecoderPool
+    from inference_server.sandbox.pool import DecoderPool
     from inference_server.service.tracing import Tracing
 
 _log = logging.getLogger(__name__)
@@ -46,9 +46,10 @@ _log = logging.getLogger(__name__)
 # Processor seconds that decoding, seeing and hearing a second of live video take, until that was measured: about half of
 # what 1280x720 took on a machine of 2026, so that a first few are let in and measured.
 LIVE_PROCESSOR_ESTIMATE = 0.15
-# More of them live streams cannot use, however many there are: half of their work is Python's, or holds its lock, and one
-# thread at a time does that (five streams of video held the lock for 52 % of the time). More streams take a second server.
-INTERPRETER_PROCESSORS = 1.6
+# What live streams may take of this process's own threads, however many processors there are: much of their work is
+# Python's, or holds its lock, and one thread at a time does that. Decoders are processes. More streams take a second server.
+INTERPRETER_PROCESSORS = 1.2
+LIVE_INTERPRETER_ESTIMATE = 0.03
 
 SERVICE_NAME = lip_reading_pb2.DESCRIPTOR.services_by_name["LipReading"].full_name
 # Bytes of one stream that lie between client and server: HTTP/2 lets a client run ahead by so much.
@@ -123,11 +124,9 @@ class Server:
             NotFoundError, ModelFormatError: a model cannot be loaded.
             PreconditionError: decoder processes do not work here.
         """
-        if self._decoders is not None:
-            from inference_server.media.isolation import check_decoding
-
-            await asyncio.to_thread(check_decoding, self._decoders)
-        catalog, recognizers = await asyncio.to_thread(_loaded, self.settings)
+        (catalog, recognizers), _ = await asyncio.gather(
+            asyncio.to_thread(_loaded, self.settings), asyncio.to_thread(self._make_ready_to_see)
+        )
         estimate = await asyncio.to_thread(_live_cost, recognizers[catalog.default])
         admission = _admission(self.settings, estimate)
         batching = BatchingOptions(self.settings.gathering_window_s, self.settings.max_batch_frames)
@@ -138,6 +137,15 @@ class Server:
         self._servicer.serve(catalog, self._scheduler, admission)
         self._tell_readiness(is_ready=True)
         await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+
+    def _make_ready_to_see(self) -> None:
+        if self._decoders is None:
+            # A hundred megabytes, kept from then on: loaded by the first call, they would hold it up.
+            FaceFinder(self.settings.landmark_model)
+            return
+        from inference_server.sandbox.isolation import check_decoding
+
+        check_decoding(self._decoders)
 
     async def stop(self) -> None:
         """Take no new calls, let those in flight finish within the grace, end."""
@@ -210,17 +218,17 @@ def _decoders(settings: ServerSettings) -> DecoderPool | None:
     if not settings.isolate_decoding:
         return None
     # Late: it needs what only Unix has.
-    from inference_server.media.pool import DecoderPool
+    from inference_server.sandbox.pool import DecoderPool
 
-    return DecoderPool(settings.decoder_memory_bytes, settings.decoder_stall_s)
+    return DecoderPool(
+        settings.decoder_memory_bytes, settings.decoder_stall_s, landmark_model=settings.landmark_model
+    )
 
 
 def _loaded(settings: ServerSettings) -> tuple[ModelCatalog, dict[str, Recognizer]]:
     import torch
 
     torch.set_num_threads(settings.threads or max(1, _processors() // 2))
-    # A hundred megabytes, kept from then on: loaded by the first call, they would hold up the event loop.
-    FaceFinder(settings.landmark_model)
     catalog = load_catalog(settings)
     recognizers = {served.name: Recognizer(served.model) for served in catalog}
     for recognizer in recognizers.values():
@@ -236,11 +244,12 @@ def _live_cost(recognizer: Recognizer) -> float:
 
 def _admission(settings: ServerSettings, device_estimate: float) -> Admission:
     """What live streams may have of this machine."""
-    useful = min(settings.processor_capacity * _processors(), INTERPRETER_PROCESSORS)
-    processors = Budget(useful, LIVE_PROCESSOR_ESTIMATE)
+    processors = Budget(settings.processor_capacity * _processors(), LIVE_PROCESSOR_ESTIMATE)
+    own_estimate = LIVE_INTERPRETER_ESTIMATE if settings.isolate_decoding else LIVE_PROCESSOR_ESTIMATE
+    interpreter = Budget(INTERPRETER_PROCESSORS if settings.processor_capacity else 0.0, own_estimate)
     # A thread waits for a GPU, and works where there is none.
     threads = 1 if settings.device == "cuda" else settings.threads or max(1, _processors() // 2)
-    return Admission(Budget(settings.live_capacity, device_estimate), processors, threads)
+    return Admission(Budget(settings.live_capacity, device_estimate), processors, threads, interpreter)
 
 
 def _processors() -> int:

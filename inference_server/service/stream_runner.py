@@ -23,7 +23,7 @@ from inference_server.settings import ServerSettings
 from inference_server.transcript import Event, Heartbeat, RecognitionOptions
 
 if TYPE_CHECKING:
-    from inference_server.media.pool import DecoderPool
+    from inference_server.sandbox.pool import DecoderPool
 
 Feed = Callable[[], Awaitable[None]]
 

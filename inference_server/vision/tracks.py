@@ -9,6 +9,7 @@ them found on every second one (``strides``).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -202,7 +203,7 @@ class FaceTracker:
         """The face in a box of the detector's."""
         boxes = (Box.around(box.centre, share * box.side) for share in FITTED_BOXES)
         fits = [self._fitted(frame, self._fitted(frame, box).box) for box in boxes]
-        return min(fits, key=lambda fit: float(np.median([fit.difference(other) for other in fits])))
+        return min(fits, key=lambda fit: median(fit.difference(other) for other in fits))
 
     def _fitted(self, frame: NDArray[np.uint8], box: Box) -> Face:
         landmarks = self._finder.landmarks(frame, box)

@@ -13,7 +13,7 @@ import pytest
 from gorggle import Client, ServerError
 
 from inference_server.gpu import DeviceProbe
-from inference_server.media import process
+from inference_server.sandbox import forking
 from tests.clips import transcoded
 from tests.integration.conftest import DEMO, ROOT, RunningServer, running_server
 from tests.integration.test_operations import ask
@@ -35,7 +35,7 @@ def own_server() -> Iterator[RunningServer]:
 def test_a_full_disk_costs_the_calls_that_need_it_and_is_told_in_the_log_alone(
     short_clip: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
-    monkeypatch.setattr(process.tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115, PTH123
+    monkeypatch.setattr(forking.tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115, PTH123
     with running_server() as running, Client(running.address) as client:
         with pytest.raises(ServerError) as caught:
             client.recognize(short_clip)

@@ -180,3 +180,23 @@ def test_the_processor_time_of_a_thread_and_of_a_process_is_told() -> None:
             process.kill()
             process.wait()
         assert 0.45 <= use.seconds < 1.0  # what it took stays counted after its end
+    assert 0.2 <= use.own_seconds < 0.4
+
+
+def test_what_holds_pythons_lock_is_counted_apart_from_what_decoders_take(clock: Clock) -> None:
+    admission = Admission(Budget(0.0, 0.0), Budget(16.0, 0.01), interpreter=Budget(1.2, 0.01), clock=clock)
+    with contextlib.ExitStack() as places:
+        uses = [places.enter_context(admission.live_stream(number)) for number in range(5)]
+        for _ in range(600):
+            clock.now_s += 0.1
+            for use in uses:
+                use._done_s += 0.05  # half a processor each, of which its own thread takes two fifths
+                use._own_done_s += 0.019
+            admission.charge("nobody", 0.0)
+        assert admission.processor_demand == pytest.approx(2.5, abs=0.2)
+        places.enter_context(admission.live_stream("sixth"))
+        with (
+            pytest.raises(OverloadedError, match="one Python process's time"),
+            admission.live_stream("seventh"),
+        ):
+            pass

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from inference_server import perception
+from inference_server import perception, sights
 from inference_server.media.pipe import BytePipe
 from inference_server.settings import ServerSettings
 from inference_server.transcript import Modality, RecognitionOptions
-from inference_server.vision.strides import FaceStrides
+from inference_server.vision.faces import FaceFinder
+from inference_server.vision.mouths import MouthTracker
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
 
@@ -29,12 +30,12 @@ def test_frames_wait_for_the_next_only_where_sound_tells_who_speaks_and_nothing_
 ) -> None:
     made: list[bool] = []
 
-    class Strides(FaceStrides):
-        def __init__(self, tracker: Any, *, waits: bool) -> None:
-            super().__init__(tracker, waits=waits)
+    class Tracker(MouthTracker):
+        def __init__(self, finder: FaceFinder, *, waits: bool, **more: Any) -> None:
+            super().__init__(finder, waits=waits, **more)
             made.append(waits)
 
-    monkeypatch.setattr(perception, "FaceStrides", Strides)
+    monkeypatch.setattr(sights, "MouthTracker", Tracker)
     data = DEMO.read_bytes()
     pipe = BytePipe(len(data) + 1)
     pipe.write(data)

@@ -13,34 +13,68 @@ import numpy as np
 
 from inference_server.media.container import StreamInfo
 from inference_server.media.formats import AUDIO_CODECS, CONTAINERS, VIDEO_CODECS
-from inference_server.media.pictures import WORKING_SIDE_PX
 from inference_server.media.sound import SAMPLE_RATE_HZ
 from inference_server.media.timeline import (
     FRAME_RATE_HZ,
     PIECE_SAMPLES,
     ROUNDING_S,
-    GreyFrame,
-    Timed,
     TimelineEnd,
     Waveform,
 )
-from inference_server.media.wire import (
+from inference_server.sandbox.wire import (
+    CROP_BYTES,
     END,
+    FRAME,
     HEADER,
     INFO,
     MAGIC,
     MAX_BODY_BYTES,
+    MAX_CROPS,
+    MAX_JUDGED,
+    MAX_MOUTHS_BYTES,
     MAX_REQUEST_BYTES,
     MAX_TEXT_BYTES,
+    MOUTH,
     VERSION,
     DecoderError,
+    FrameFlag,
     Header,
     Kind,
+    MouthFlag,
     Order,
 )
+from inference_server.vision.mouth import CROP_PX, MouthCrop
+from inference_server.vision.mouths import MAX_ABSENCE_FRAMES, FacePlace, MouthNews, Sight
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from inference_server.sights import Perceived
+
+# A face lies in the frame or sticks out of it; so many frames beside it there is none.
+FARTHEST_PLACE = 100.0
+# So many people no media shows: hours of it would not do for their faces.
+MOST_PEOPLE = 2**31 - 1
+# Nothing takes longer to see: decoders are given seconds.
+LONGEST_LOOK_S = 3600.0
+
+
+class _Person:
+    """What has been said of a person so far."""
+
+    def __init__(self, begun: int) -> None:
+        self.has_left = False
+        self._begun, self._next_crop, self._judged = begun, begun, 0
+
+    def take(self, crops: list[int], judged: int, frame: int) -> None:
+        """Crops of these frames, and so many judgements, come with a frame."""
+        for index in crops:
+            if not self._next_crop <= index <= frame:
+                _refuse(f"the crop of frame {index} with frame {frame}")
+            self._next_crop = index + 1
+        self._judged += judged
+        if self._judged > frame - self._begun + 1:
+            _refuse(f"{self._judged} judgements of a mouth seen for {frame - self._begun + 1} frames")
 
 
 class Reception:
@@ -53,7 +87,10 @@ class Reception:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._info: StreamInfo | None = None
-        self._picture: NDArray[np.uint8] | None = None
+        self._mouths: list[MouthNews] = []  # of the frame that is announced next
+        self._mouths_bytes = 0
+        self._people: dict[int, _Person] = {}
+        self._seen_all = False
         self.frames = 0
         self.samples = 0
 
@@ -69,8 +106,10 @@ class Reception:
                 _refuse("a second description of the media")
             case Kind.INFO:
                 _expect(header.size, INFO.size, "bytes of description")
-            case Kind.FRAME | Kind.SAME_FRAME:
+            case Kind.FRAME:
                 self._check_frame(header)
+            case Kind.MOUTH:
+                self._check_mouth(header)
             case Kind.SOUND:
                 self._check_sound(header)
             case Kind.END if self._info is not None:
@@ -79,17 +118,17 @@ class Reception:
                 _refuse(f"{header.kind.name} out of place")
         return header
 
-    def item(self, header: Header, body: NDArray[np.uint8]) -> Timed:
-        """The item that a checked header announced."""
+    def item(self, header: Header, body: NDArray[np.uint8]) -> Perceived | None:
+        """The item that a checked header announced; None: a part of the next one."""
         match header.kind:
             case Kind.INFO:
                 self._info = _info_from(body.tobytes(), self._order)
                 return self._info
+            case Kind.MOUTH:
+                self._mouths.append(self._mouth(header.number, body))
+                return None
             case Kind.FRAME:
-                self._picture = body.reshape(header.height, header.width)
-                return self._frame(self._picture)
-            case Kind.SAME_FRAME if self._picture is not None:
-                return self._frame(self._picture)
+                return self._sight(header, body)
             case Kind.SOUND:
                 start, self.samples = self.samples, self.samples + header.size // 2
                 return Waveform(start, body.view("<i2").astype(np.int16, copy=False))
@@ -97,25 +136,76 @@ class Reception:
                 return self._end(body.tobytes())
         raise _fault(f"{header.kind.name} where an item is due")
 
-    def _frame(self, picture: NDArray[np.uint8]) -> GreyFrame:
-        self.frames += 1
-        return GreyFrame(self.frames - 1, picture)
+    def _sight(self, header: Header, body: NDArray[np.uint8]) -> Sight:
+        (took_s,) = FRAME.unpack(body.data)
+        if not 0 <= took_s <= LONGEST_LOOK_S:
+            _refuse(f"a look of {took_s} s")
+        mouths, self._mouths, self._mouths_bytes = self._mouths, [], 0
+        self._people = {number: person for number, person in self._people.items() if not person.has_left}
+        self._seen_all = bool(header.height & FrameFlag.LAST)
+        self.frames += not self._seen_all
+        return Sight(
+            index=header.number,
+            mouths=mouths,
+            faces=header.width,
+            is_crowded=bool(header.height & FrameFlag.CROWDED),
+            is_last=self._seen_all,
+            took_s=took_s,
+        )
+
+    def _mouth(self, number: int, body: NDArray[np.uint8]) -> MouthNews:
+        flags, crops, judged, *place = MOUTH.unpack_from(body.data)
+        if flags > sum(MouthFlag) or crops > MAX_CROPS or judged > MAX_JUDGED:
+            _refuse(f"a mouth with {crops} crops, {judged} judgements and flags {flags}")
+        glimpses = bool(flags & MouthFlag.GLIMPSE)
+        size = MOUTH.size + 8 * judged + crops * (8 + CROP_BYTES) + glimpses * CROP_BYTES
+        _expect(len(body), size, "bytes of mouth")
+        speaking, rest = body[MOUTH.size :][: 8 * judged].view("<f8"), body[MOUTH.size + 8 * judged :]
+        indices, pixels = rest[: 8 * crops].view("<i8"), rest[8 * crops :].reshape(-1, CROP_PX, CROP_PX)
+        if not np.all((speaking >= 0) & (speaking <= 1)):
+            _refuse("a probability that is none")
+        if not all(abs(share) <= FARTHEST_PLACE for share in place):
+            _refuse(f"a face at {place}")
+        person = self._people.setdefault(number, _Person(self.frames))
+        person.take(indices.tolist(), judged, self.frames)
+        person.has_left = bool(flags & MouthFlag.LEFT)
+        return MouthNews(
+            number,
+            is_seen=bool(flags & MouthFlag.SEEN),
+            crops=list(map(MouthCrop, indices.tolist(), pixels)),
+            speaking=speaking.tolist(),
+            glimpse=pixels[-1] if glimpses else None,
+            place=FacePlace(*place) if flags & MouthFlag.PLACE else None,
+            has_left=person.has_left,
+        )
 
     def _check_frame(self, header: Header) -> None:
-        if self._info is None or not self._info.gives_pictures:
-            _refuse("a picture where there are none")
-        _expect(header.number, self.frames, "as the picture's place")
+        self._check_pictures("a frame")
+        _expect(header.number, self.frames, "as the frame's place")
+        _expect(header.size, FRAME.size, "bytes of frame")
         self._check_time(self.frames / FRAME_RATE_HZ)
-        if header.kind is Kind.SAME_FRAME:
-            if self._picture is None:
-                _refuse("a picture like the one before the first")
-            _expect(header.size, 0, "bytes of a picture that is known")
-            return
-        if not (1 <= header.width <= WORKING_SIDE_PX and 1 <= header.height <= WORKING_SIDE_PX):
-            _refuse(f"a picture of {header.width}x{header.height}")
-        _expect(header.size, header.width * header.height, "bytes of picture")
-        if self._picture is not None and self._picture.shape != (header.height, header.width):
-            _refuse("a picture of another size than the first")
+        if header.width > self._order.max_faces or header.height > sum(FrameFlag):
+            _refuse(f"a frame with {header.width} faces and flags {header.height}")
+
+    def _check_mouth(self, header: Header) -> None:
+        self._check_pictures("a mouth")
+        # Those who left a while ago are still followed, in case they come back.
+        most = (MAX_ABSENCE_FRAMES + 2) * self._order.max_faces
+        if header.number not in self._people and len(self._people) >= most:
+            _refuse(f"more than {most} people at a time")
+        if header.size < MOUTH.size or not 1 <= header.number <= MOST_PEOPLE:
+            _refuse(f"a mouth of {header.size} bytes of person {header.number}")
+        if any(mouth.person == header.number for mouth in self._mouths):
+            _refuse(f"person {header.number} twice on a frame")
+        self._mouths_bytes += header.size
+        if self._mouths_bytes > MAX_MOUTHS_BYTES:
+            _refuse(f"mouths of {self._mouths_bytes} bytes on a frame")
+
+    def _check_pictures(self, what: str) -> None:
+        if self._info is None or not self._info.gives_pictures:
+            _refuse(f"{what} where there are no pictures")
+        if self._seen_all:
+            _refuse(f"{what} after the last")
 
     def _check_sound(self, header: Header) -> None:
         if self._info is None or not self._info.gives_sound:
@@ -133,6 +223,8 @@ class Reception:
         frames, samples, broken_packets, leaps, truncated = END.unpack(body)
         _expect(frames, self.frames, "frames in all")
         _expect(samples, self.samples, "samples in all")
+        if self._mouths or (self._info is not None and self._info.gives_pictures and not self._seen_all):
+            _refuse("the end before the last frame")
         return TimelineEnd(frames, samples, broken_packets, bool(truncated), leaps)
 
 
@@ -149,7 +241,7 @@ def checked_header(data: bytes) -> Header:
         _refuse(f"a message of the kind {kind}")
     header = Header(Kind(kind), width, height, size, number)
     limit = {
-        Kind.INFO: INFO.size, Kind.FRAME: MAX_BODY_BYTES, Kind.SOUND: 2 * PIECE_SAMPLES,
+        Kind.INFO: INFO.size, Kind.FRAME: FRAME.size, Kind.MOUTH: MAX_BODY_BYTES, Kind.SOUND: 2 * PIECE_SAMPLES,
         Kind.END: END.size, Kind.FAILED: MAX_TEXT_BYTES,
     }.get(header.kind, 0)  # fmt: skip
     if size > limit:

@@ -1,8 +1,9 @@
-"""``python -m inference_server.media.decoder FD``: decodes one stream, shut in, for a server that does not trust it.
+"""``python -m inference_server.sandbox.decoder FD [LANDMARKS]``: decodes one stream and looks at it, shut in.
 
-Started by ``process``, with the media's bytes on standard input, the results on standard output (``wire``) and an empty
-file, open for the media that must be spooled, under the number given. It makes itself ready, waits for its order, shuts
-itself in, decodes, and ends.
+For a server that does not trust the stream. Started by ``process``, with the media's bytes on standard input, the results
+on standard output (``wire``), an empty file, open for the media that must be spooled, under the number given, and the file
+of the landmark model. It makes itself ready, waits for its order, shuts itself in, decodes, and ends. ``fork_server`` is
+the quicker way to the same.
 """
 
 from __future__ import annotations
@@ -15,24 +16,28 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import cv2
+import numpy as np
 
 from inference_server.errors import InvalidMediaError, OutOfRangeError
-from inference_server.media import confinement, wire
 from inference_server.media.container import MediaLimits, StreamInfo, decode
 from inference_server.media.sound import SAMPLE_RATE_HZ
-from inference_server.media.timeline import GreyFrame, TimelineEnd, Waveform, on_timeline
-from inference_server.media.wire import Failure, Header, Kind, Order
+from inference_server.media.timeline import TimelineEnd, Waveform, on_timeline
+from inference_server.sandbox import confinement, wire
+from inference_server.sandbox.wire import Failure, Header, Kind, Order
+from inference_server.sights import with_sights
+from inference_server.vision.faces import FINE_SIDE_PX, Box, FaceFinder
+from inference_server.vision.mouth import mean_face
+from inference_server.vision.mouths import Sight
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from inference_server.media.confinement import Protection
-    from inference_server.media.timeline import Timed
+    from inference_server.sandbox.confinement import Protection
+    from inference_server.sights import Perceived
 
 TINY_CLIP_SAMPLES = 1600
-# To wake the server for a few milliseconds of sound costs more than the sound. Nothing is held while input is waited for.
-MAX_HELD_BYTES = 16 * 2**10
+# To wake the server for a few milliseconds of sound, or for one mouth, costs more than they do. Nothing is held while input
+# is waited for.
+MAX_HELD_BYTES = 64 * 2**10
+HELD_KINDS = frozenset({Kind.SOUND, Kind.MOUTH, Kind.FRAME})
 
 
 def tiny_clip() -> bytes:
@@ -61,39 +66,37 @@ class Requests:
 
 
 class Results:
-    """Messages to the server; a picture that stands is sent once."""
+    """Messages to the server.
+
+    Attributes:
+        live: frames are waited for: none is held.
+    """
 
     def __init__(self, results_fd: int) -> None:
         self._fd = results_fd
         self._held = bytearray()
-        self._picture: NDArray[np.uint8] | None = None
+        self.live = False
 
     def send(self, header: Header, body: bytes | memoryview = b"") -> None:
-        """Write a message, waiting while the server lags; sound goes together with what comes next."""
+        """Write a message, waiting while the server lags; sound and mouths go together with what comes next."""
         self._held += header.packed()
-        if header.kind is Kind.SOUND and len(self._held) < MAX_HELD_BYTES:
-            self._held += memoryview(body).cast("B")
+        self._held += memoryview(body).cast("B")
+        is_held = header.kind in HELD_KINDS and not (self.live and header.kind is Kind.FRAME)
+        if is_held and len(self._held) < MAX_HELD_BYTES:
             return
-        parts = [memoryview(self._held), memoryview(body).cast("B")]
+        rest = memoryview(self._held)
         self._held = bytearray()
-        while parts:
-            written = os.writev(self._fd, parts)
-            while parts and written >= len(parts[0]):
-                written -= len(parts.pop(0))
-            if parts:
-                parts[0] = parts[0][written:]
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
 
-    def send_item(self, item: Timed) -> None:
-        """Write what was decoded."""
+    def send_item(self, item: Perceived) -> None:
+        """Write what was heard or seen."""
         match item:
             case StreamInfo():
                 self.send(Header(Kind.INFO, size=wire.INFO.size), wire.info_body(item))
-            case GreyFrame() if item.pixels is self._picture:
-                self.send(Header(Kind.SAME_FRAME, number=item.index))
-            case GreyFrame():
-                self._picture = item.pixels
-                height, width = item.pixels.shape
-                self.send(Header(Kind.FRAME, width, height, item.pixels.size, item.index), item.pixels.data)
+            case Sight():
+                for header, body in wire.sight_messages(item):
+                    self.send(header, body)
             case Waveform():
                 samples = item.samples.astype("<i2", copy=False)
                 self.send(Header(Kind.SOUND, size=samples.nbytes, number=item.start), samples.data)
@@ -108,21 +111,67 @@ class Results:
 
 def main() -> int:
     """Decode one stream; the exit code is 0 when the server was told how it went."""
-    results = Results(_taken_over(1))
-    protection = confinement.leave()
-    _decode_tiny_clip()
-    spool_file = os.fdopen(int(sys.argv[1]), "w+b")
+    results_fd = _taken_over(1)
+    protection = confinement.cut_off() | confinement.leave()
+    finder = make_ready(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    return serve(0, results_fd, os.fdopen(int(sys.argv[1]), "w+b"), protection, finder)
+
+
+def make_ready(landmark_model: Path | None) -> FaceFinder:
+    """Let everything be loaded that is loaded on first use: later no file can be opened.
+
+    Raises:
+        NotFoundError: there is no such landmark model, or it is none.
+    """
+    cv2.setNumThreads(1)  # the cores are FFmpeg's; and OpenCV looks for plug-ins here, not later
+
+    class Clip:
+        left = tiny_clip()
+
+        def read(self, size: int) -> bytes:
+            data, self.left = self.left[:size], self.left[size:]
+            return data
+
+    for _ in on_timeline(decode(Clip(), MediaLimits()), MediaLimits()):
+        pass
+    finder = FaceFinder(landmark_model)
+    nobody = np.zeros((FINE_SIDE_PX, FINE_SIDE_PX), np.uint8)
+    finder.detect(nobody)
+    finder.landmarks(nobody, Box(100, 100, 300, 300))
+    mean_face()
+    return finder
+
+
+def serve(
+    media_fd: int, results_fd: int, spool_file: IO[bytes], protection: Protection, finder: FaceFinder
+) -> int:
+    """Take an order, shut the process in, and carry the order out: the exit code.
+
+    Args:
+        media_fd: the order and the media are read from here.
+        results_fd: answers are written here.
+        spool_file: empty, for the media that must be spooled.
+        protection: what holds already.
+        finder: finds faces and landmarks.
+    """
+    results = Results(results_fd)
     with contextlib.suppress(BrokenPipeError, EOFError):  # the server has gone
         results.send(Header(Kind.READY))
-        order = Order.unpacked(read_fully(0, wire.ORDER.size))
+        order = Order.unpacked(read_fully(media_fd, wire.ORDER.size))
+        results.live = order.live
         _silence_standard_error()
         protection |= confinement.confine(order.memory_bytes, order.cpu_s, order.limits.max_spooled_bytes)
-        _carry_out(order, protection, results, Requests(results, 0), spool_file)
+        _carry_out(order, protection, results, Requests(results, media_fd), spool_file, finder)
     return 0
 
 
 def _carry_out(
-    order: Order, protection: Protection, results: Results, reader: Requests, spool_file: IO[bytes]
+    order: Order,
+    protection: Protection,
+    results: Results,
+    reader: Requests,
+    spool_file: IO[bytes],
+    finder: FaceFinder,
 ) -> None:
     results.send(Header(Kind.CONFINED, number=protection))
     try:
@@ -134,7 +183,8 @@ def _carry_out(
             live=order.live,
             spool_file=spool_file,
         )
-        for item in on_timeline(decoded, order.limits):
+        items = on_timeline(decoded, order.limits)
+        for item in with_sights(items, finder, max_faces=order.max_faces, sound=order.sound, live=order.live):
             results.send_item(item)
     except (BrokenPipeError, EOFError):
         raise
@@ -194,21 +244,6 @@ def _silence_standard_error() -> None:
     for fd in (1, 2):
         os.dup2(nowhere, fd)
     os.close(nowhere)
-
-
-def _decode_tiny_clip() -> None:
-    """Let everything be loaded that is loaded on first use: later no file can be opened."""
-    cv2.setNumThreads(1)  # the cores are FFmpeg's; and OpenCV looks for plug-ins here, not later
-
-    class Clip:
-        left = tiny_clip()
-
-        def read(self, size: int) -> bytes:
-            data, self.left = self.left[:size], self.left[size:]
-            return data
-
-    for _ in on_timeline(decode(Clip(), MediaLimits()), MediaLimits()):
-        pass
 
 
 if __name__ == "__main__":

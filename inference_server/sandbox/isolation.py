@@ -1,4 +1,7 @@
-"""Decodes a stranger's media in a process of its own: what crashes, stalls or bloats FFmpeg costs its stream alone."""
+"""Decodes and looks at a stranger's media in a process of its own: what crashes, stalls or bloats it costs its stream alone.
+
+And what sees in a process of its own waits for no other stream's Python.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from inference_server.errors import InvalidMediaError, NotReadyError, OutOfRangeError, PreconditionError
-from inference_server.media.confinement import Protection
 from inference_server.media.container import MediaLimits
-from inference_server.media.decoder import tiny_clip
 from inference_server.media.pipe import BytePipe
-from inference_server.media.process import StalledError
-from inference_server.media.reception import Reception
-from inference_server.media.timeline import Timed, TimelineEnd
-from inference_server.media.wire import (
+from inference_server.media.timeline import TimelineEnd
+from inference_server.sandbox.confinement import Protection
+from inference_server.sandbox.decoder import tiny_clip
+from inference_server.sandbox.process import StalledError
+from inference_server.sandbox.reception import Reception
+from inference_server.sandbox.wire import (
     DATA_SIZE,
     HEADER,
     MAX_REQUEST_BYTES,
@@ -32,9 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from contextlib import AbstractContextManager
 
-    from inference_server.media.pool import DecoderPool
-    from inference_server.media.process import DecoderProcess
-    from inference_server.media.wire import Header
+    from inference_server.sandbox.pool import DecoderPool
+    from inference_server.sandbox.process import DecoderProcess
+    from inference_server.sandbox.wire import Header
+    from inference_server.sights import Perceived
 
 _log = logging.getLogger(__name__)
 
@@ -52,10 +56,11 @@ def timeline_apart(
     pictures: bool = True,
     sound: bool = True,
     live: bool = False,
+    max_faces: int = 4,
     request_id: str = "",
     at_work: Callable[[int], AbstractContextManager[None]] = lambda _pid: contextlib.nullcontext(),
-) -> Generator[Timed]:
-    """What ``on_timeline(decode(…))`` gives, decoded in a process of its own. Aborting the pipe kills that at once.
+) -> Generator[Perceived]:
+    """What ``with_sights(on_timeline(decode(…)))`` gives, from a process of its own. Aborting the pipe kills that at once.
 
     While process PID decodes, ``at_work(PID)`` is entered.
 
@@ -66,7 +71,7 @@ def timeline_apart(
         DecoderError: the process fails for a reason of its own, or does not keep to its part.
     """
     cpu_s = CPU_S_BESIDES + round(CPU_S_PER_MEDIA_S * limits.max_duration_s)
-    order = Order(limits, pictures, sound, pool.memory_bytes, cpu_s, live)
+    order = Order(limits, pictures, sound, pool.memory_bytes, cpu_s, live, max_faces)
     with pool.process(order) as process, at_work(process.pid):
         pipe.on_abort(process.kill)
         try:
@@ -121,8 +126,8 @@ class _Conversation:
         self._reception = Reception(order)
         self._media_ended = False
 
-    def items(self) -> Iterator[Timed]:
-        """What is decoded, up to the end."""
+    def items(self) -> Iterator[Perceived]:
+        """What is heard and seen, up to the end."""
         self._process.restart_clock()
         while True:
             header = self._reception.header(self._process.receive(HEADER.size))
@@ -134,6 +139,8 @@ class _Conversation:
             if header.kind is Kind.FAILED:
                 self._raise_failure(header, text_of(body.data))
             item = self._reception.item(header, body)
+            if item is None:
+                continue
             yield item
             if isinstance(item, TimelineEnd):
                 return

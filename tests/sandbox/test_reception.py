@@ -6,19 +6,24 @@ import contextlib
 import dataclasses
 import math
 import struct
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference_server.errors import InvalidMediaError, OutOfRangeError
-from inference_server.media import wire
 from inference_server.media.container import MediaLimits, StreamInfo
-from inference_server.media.isolation import _Conversation
-from inference_server.media.reception import Reception, checked_header
-from inference_server.media.timeline import TimelineEnd
-from inference_server.media.wire import HEADER, MAX_BODY_BYTES, DecoderError, Header, Kind, Order, text_of
-from tests.media.decoders import piped
+from inference_server.media.timeline import TimelineEnd, Waveform
+from inference_server.sandbox import wire
+from inference_server.sandbox.isolation import _Conversation
+from inference_server.sandbox.reception import Reception, checked_header
+from inference_server.sandbox.wire import HEADER, MAX_BODY_BYTES, DecoderError, Header, Kind, Order, text_of
+from inference_server.vision.mouth import MouthCrop
+from inference_server.vision.mouths import FacePlace, MouthNews, Sight
+from tests.sandbox.decoders import piped
 
 LIMITS = MediaLimits(max_duration_s=2.0)
 ORDER = Order(LIMITS, pictures=True, sound=True, memory_bytes=2**30, cpu_s=60)
@@ -70,9 +75,27 @@ def info_message(info: StreamInfo = INFO) -> bytes:
     return said(Header(Kind.INFO, size=wire.INFO.size), wire.info_body(info))
 
 
-def frame(number: int, width: int = 4, height: int = 3) -> bytes:
-    size = width * height
-    return said(Header(Kind.FRAME, width, height, size, number), bytes(size))
+def frame(number: int, mouths: Sequence[MouthNews] = (), **more: Any) -> bytes:
+    messages = wire.sight_messages(Sight(number, list(mouths), **more))
+    return b"".join(said(header, body) for header, body in messages)
+
+
+def last(number: int, mouths: Sequence[MouthNews] = ()) -> bytes:
+    return frame(number, mouths, is_last=True)
+
+
+def mouth(person: int = 1, crops: Sequence[int] = (), judged: int = 0, **more: Any) -> MouthNews:
+    pixels = np.arange(96 * 96, dtype=np.uint8).reshape(96, 96)
+    more.setdefault("is_seen", True)
+    return MouthNews(
+        person, crops=[MouthCrop(index, pixels) for index in crops], speaking=[0.25] * judged, **more
+    )
+
+
+def raw_mouth(*fields: float, rest: bytes = b"", person: int = 1) -> bytes:
+    """A mouth of these flags, crops, judgements and place."""
+    body = wire.MOUTH.pack(*fields) + rest
+    return said(Header(Kind.MOUTH, size=len(body), number=person), body)
 
 
 def sound(start: int, samples: int = 10) -> bytes:
@@ -90,13 +113,38 @@ def heard(data: bytes, order: Order = ORDER) -> list[object]:
 
 
 def test_what_is_as_it_should_be_is_believed() -> None:
-    same = said(Header(Kind.SAME_FRAME, number=1))
-    items = heard(info_message() + frame(0) + sound(0) + same + frame(2) + sound(10, 16_000) + end(3, 16_010))
+    first = mouth(1, place=FacePlace(0.1, 0.2, 0.3, 0.4))
+    second = mouth(1, [0, 1], 2, glimpse=np.full((96, 96), 7, np.uint8))
+    left = mouth(1, [2], 1, is_seen=False, has_left=True)
+    items = heard(
+        info_message()
+        + frame(0, [first, mouth(2)], faces=2, is_crowded=True, took_s=0.125)
+        + sound(0)
+        + frame(1, [second])
+        + frame(2)
+        + sound(10, 16_000)
+        + last(3, [left])
+        + end(3, 16_010)
+    )
     assert items[0] == INFO
     assert items[-1] == TimelineEnd(3, 16_010, 0, False, 0)
-    assert [type(item).__name__ for item in items[1:-1]] == [
-        *("GreyFrame", "Waveform", "GreyFrame", "GreyFrame", "Waveform")
-    ]
+    sights = [item for item in items if isinstance(item, Sight)]
+    assert [type(item) for item in items[1:-1]] == [Sight, Waveform, Sight, Sight, Waveform, Sight]
+    assert [(sight.index, sight.faces, sight.is_crowded, sight.is_last) for sight in sights] == [
+        (0, 2, True, False), (1, 0, False, False), (2, 0, False, False), (3, 0, False, True),
+    ]  # fmt: skip
+    assert sights[0].took_s == 0.125
+    assert [news.person for news in sights[0].mouths] == [1, 2]
+    assert sights[0].mouths[0].place == first.place
+    (news,) = sights[1].mouths
+    assert (news.person, news.is_seen, news.speaking, news.place) == (1, True, [0.25, 0.25], None)
+    for crop, sent in zip(news.crops, second.crops, strict=True):
+        assert crop.frame_index == sent.frame_index
+        np.testing.assert_array_equal(crop.pixels, sent.pixels)
+    assert news.glimpse is not None
+    assert (news.glimpse == 7).all()
+    (gone,) = sights[3].mouths
+    assert (gone.is_seen, gone.has_left, [crop.frame_index for crop in gone.crops]) == (False, True, [2])
 
 
 @pytest.mark.parametrize(
@@ -107,17 +155,60 @@ def test_what_is_as_it_should_be_is_believed() -> None:
         pytest.param(info_message() * 2, id="two descriptions"),
         pytest.param(info_message() + frame(1), id="a picture that leaves one out"),
         pytest.param(info_message() + frame(0) + frame(0), id="a picture twice"),
-        pytest.param(info_message() + frame(0) + frame(1, 5, 3), id="a picture of another size"),
-        pytest.param(info_message() + frame(0, 1281, 1), id="a picture too wide"),
-        pytest.param(info_message() + said(Header(Kind.FRAME, 0, 0, 0, 0)), id="a picture without pixels"),
-        pytest.param(info_message() + said(Header(Kind.FRAME, 4, 3, 11, 0), bytes(11)), id="a pixel too few"),
-        pytest.param(info_message() + said(Header(Kind.SAME_FRAME)), id="the same as nothing"),
+        pytest.param(info_message() + frame(0, faces=5), id="more faces than are followed"),
+        pytest.param(info_message() + said(Header(Kind.FRAME, 0, 4, 8, 0), bytes(8)), id="an unknown flag"),
+        pytest.param(
+            info_message() + said(Header(Kind.FRAME)), id="a picture that says not how long it took"
+        ),
+        pytest.param(info_message() + frame(0, took_s=math.nan), id="a look that took no number"),
+        pytest.param(info_message() + frame(0, took_s=-1.0), id="a look that took less than no time"),
+        pytest.param(info_message() + last(0) + frame(0), id="a picture after the last"),
+        pytest.param(info_message() + last(0) + last(0), id="two last pictures"),
+        pytest.param(
+            info_message() + last(0, [mouth()]) + raw_mouth(1, 0, 0, 0, 0, 0, 0), id="a mouth after the last"
+        ),
+        pytest.param(raw_mouth(1, 0, 0, 0, 0, 0, 0), id="a mouth before the description"),
+        pytest.param(info_message() + frame(0, [mouth(), mouth()]), id="a person twice"),
+        pytest.param(info_message() + frame(0, [mouth(n) for n in range(1, 110)]), id="a crowd"),
+        pytest.param(info_message() + frame(0, [mouth(0)]), id="nobody"),
+        pytest.param(info_message() + frame(0, [mouth(2**40)]), id="a person of a great number"),
+        pytest.param(info_message() + frame(0, [mouth(1, [1])]), id="a crop of a frame to come"),
+        pytest.param(
+            info_message() + frame(0) + frame(1, [mouth(1, [0])]), id="a crop before the person came"
+        ),
+        pytest.param(info_message() + frame(0, [mouth(1, [0, 0])]), id="a crop twice"),
+        pytest.param(
+            info_message() + frame(0, [mouth(1, [0])]) + frame(1, [mouth(1, [0])]), id="a crop again"
+        ),
+        pytest.param(info_message() + frame(0, [mouth(1, judged=2)]), id="judgements of frames to come"),
+        pytest.param(
+            info_message() + frame(0, [mouth(1, judged=1)]) + frame(1, [mouth(1, judged=2)]), id="too many"
+        ),
+        pytest.param(info_message() + raw_mouth(16, 0, 0, 0, 0, 0, 0), id="an unknown flag of a mouth"),
+        pytest.param(info_message() + raw_mouth(1, 0, 1, 0, 0, 0, 0, rest=bytes(7)), id="half a judgement"),
+        pytest.param(
+            info_message() + raw_mouth(1, 0, 1, 0, 0, 0, 0, rest=struct.pack("<d", 1.5)), id="surer than sure"
+        ),
+        pytest.param(
+            info_message() + raw_mouth(1, 0, 1, 0, 0, 0, 0, rest=struct.pack("<d", math.nan)), id="no number"
+        ),
+        pytest.param(
+            info_message() + raw_mouth(1, 1, 0, 0, 0, 0, 0, rest=bytes(8 + 9215)), id="a pixel too few"
+        ),
+        pytest.param(info_message() + raw_mouth(5, 0, 0, 0, 0, 0, 0), id="a glimpse that is not there"),
+        pytest.param(info_message() + raw_mouth(9, 0, 0, math.nan, 0, 0, 0), id="a face that is nowhere"),
+        pytest.param(info_message() + raw_mouth(9, 0, 0, 0, 1e9, 0, 0), id="a face far away"),
+        pytest.param(
+            info_message() + said(Header(Kind.MOUTH, size=5, number=1), bytes(5)), id="a piece of a mouth"
+        ),
+        pytest.param(info_message() + last(0, [mouth()])[:-32] + end(0, 0), id="a mouth without its frame"),
+        pytest.param(info_message() + end(0, 0), id="an end without the last picture"),
         pytest.param(info_message() + sound(5), id="sound with a gap"),
         pytest.param(info_message() + sound(0, 16_001), id="too much sound at once"),
         pytest.param(info_message() + said(Header(Kind.SOUND, size=3), bytes(3)), id="half a sample"),
         pytest.param(info_message() + said(Header(Kind.SOUND)), id="no sound in sound"),
-        pytest.param(info_message() + sound(0) + end(0, 11), id="an end with other samples"),
-        pytest.param(info_message() + frame(0) + end(2, 0), id="an end with other frames"),
+        pytest.param(info_message() + sound(0) + last(0) + end(0, 11), id="an end with other samples"),
+        pytest.param(info_message() + frame(0) + last(1) + end(2, 0), id="an end with other frames"),
         pytest.param(said(Header(Kind.NEED, number=0)), id="a request for nothing"),
         pytest.param(said(Header(Kind.NEED, number=2**40)), id="a request for a terabyte"),
         pytest.param(said(Header(Kind.NEED, 7, 7, 0, 10)), id="a request with a width"),
@@ -126,9 +217,9 @@ def test_what_is_as_it_should_be_is_believed() -> None:
         pytest.param(said(Header(Kind.FAILED, number=99)), id="an unknown failure"),
         pytest.param(said(Header(Kind.FAILED, size=2001, number=1), bytes(2001)), id="a failure at length"),
         pytest.param(b"\0" * 24, id="zeros"),
-        pytest.param(HEADER.pack(b"GDEC", 2, 3, 0, 0, 0, 0, 10), id="another version"),
-        pytest.param(HEADER.pack(b"GDEC", 1, 77, 0, 0, 0, 0, 10), id="an unknown kind"),
-        pytest.param(HEADER.pack(b"GDEC", 1, 3, 0, 0, 1, 0, 10), id="something where nothing belongs"),
+        pytest.param(HEADER.pack(b"GDEC", 1, 3, 0, 0, 0, 0, 10), id="another version"),
+        pytest.param(HEADER.pack(b"GDEC", 2, 77, 0, 0, 0, 0, 10), id="an unknown kind"),
+        pytest.param(HEADER.pack(b"GDEC", 2, 3, 0, 0, 1, 0, 10), id="something where nothing belongs"),
     ],
 )
 def test_what_cannot_be_is_an_internal_error(data: bytes) -> None:
@@ -162,9 +253,9 @@ def test_what_cannot_be_is_an_internal_error(data: bytes) -> None:
     ],
 )
 def test_a_description_that_no_media_has_is_refused(changes: dict[str, object]) -> None:
-    assert heard(info_message() + end(0, 0))
+    assert heard(info_message() + last(0) + end(0, 0))
     with pytest.raises(DecoderError, match="a description that no media has"):
-        heard(info_message(dataclasses.replace(INFO, **changes)) + end(0, 0))
+        heard(info_message(dataclasses.replace(INFO, **changes)) + last(0) + end(0, 0))
 
 
 def test_frames_and_sound_without_end_are_refused_at_the_limit() -> None:
@@ -173,15 +264,16 @@ def test_frames_and_sound_without_end_are_refused_at_the_limit() -> None:
         heard(info_message() + b"".join(frame(number) for number in range(60)))
     with pytest.raises(DecoderError, match="beyond the limit"):
         heard(info_message() + b"".join(sound(16_000 * number, 16_000) for number in range(9)))
-    assert heard(info_message() + b"".join(frame(number) for number in range(51)) + end(51, 0))
+    assert heard(info_message() + b"".join(frame(number) for number in range(50)) + last(50) + end(50, 0))
 
 
 def test_pictures_are_refused_where_only_sound_was_asked_for() -> None:
     order = dataclasses.replace(ORDER, pictures=False)
     info = info_message(dataclasses.replace(INFO, gives_pictures=False))
     assert heard(info + sound(0) + end(0, 10), order)
-    with pytest.raises(DecoderError, match="a picture where there are none"):
-        heard(info + frame(0), order)
+    for picture in (frame(0), frame(0, [mouth()]), last(0)):
+        with pytest.raises(DecoderError, match="where there are no pictures"):
+            heard(info + picture, order)
 
 
 def test_a_text_stays_one_line() -> None:
@@ -189,12 +281,15 @@ def test_a_text_stays_one_line() -> None:
 
 
 def test_an_order_arrives_as_it_was_sent() -> None:
-    order = Order(MediaLimits(12.5, 2**31, 4096 * 2304), False, True, 2**40, 99)
+    order = Order(MediaLimits(12.5, 2**31, 4096 * 2304), False, True, 2**40, 99, True, 7)
     assert Order.unpacked(order.packed()) == order
 
 
 kinds = st.one_of(st.sampled_from(list(Kind)), st.integers(0, 255))
-sizes = st.one_of(st.integers(0, 64), st.sampled_from([0xFFFF, 2**31, 2**32 - 1, 1280 * 1280, 32_000]))
+sizes = st.one_of(
+    st.integers(0, 64),
+    st.sampled_from([0xFFFF, 2**31, 2**32 - 1, 8, MAX_BODY_BYTES, MAX_BODY_BYTES + 1, 32_000]),
+)
 hostile_headers = st.one_of(
     st.binary(min_size=24, max_size=24),
     st.builds(
@@ -223,9 +318,25 @@ def test_a_header_that_is_believed_never_announces_more_than_the_limit(data: byt
 
 plausible = st.one_of(
     st.just(info_message()),
-    st.builds(frame, st.integers(0, 3), st.integers(1, 5), st.integers(1, 5)),
+    st.builds(
+        frame,
+        st.integers(0, 3),
+        st.lists(
+            st.builds(
+                mouth,
+                st.integers(0, 3),
+                st.lists(st.integers(-1, 3), max_size=3),
+                st.integers(0, 3),
+                is_seen=st.booleans(),
+                has_left=st.booleans(),
+            ),
+            max_size=3,
+        ),
+        faces=st.integers(0, 5),
+        is_last=st.booleans(),
+    ),
+    st.binary(max_size=60).map(lambda body: said(Header(Kind.MOUTH, size=len(body), number=1), body)),
     st.builds(sound, st.sampled_from([0, 10, 20]), st.integers(1, 10)),
-    st.builds(lambda number: said(Header(Kind.SAME_FRAME, number=number)), st.integers(0, 3)),
     st.builds(lambda number: said(Header(Kind.NEED, number=number)), st.integers(0, 10)),
     st.builds(
         lambda number, text: said(Header(Kind.FAILED, size=len(text), number=number), text),

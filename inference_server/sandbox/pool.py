@@ -1,4 +1,4 @@
-"""Decoder processes: a fresh one for every stream, and one that waits ready, so that no stream waits for Python."""
+"""Decoder processes: a fresh one for every stream, and one that waits ready, so that no stream waits for it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from inference_server.errors import NotReadyError
-from inference_server.media.process import COMMAND, DecoderProcess, StalledError
-from inference_server.media.wire import DecoderError, Order
+from inference_server.errors import NotFoundError, NotReadyError
+from inference_server.sandbox.forking import ForkServer, ForkServerGoneError, can_fork
+from inference_server.sandbox.process import (
+    PYTHON,
+    DecoderProcess,
+    SpawnedProcess,
+    StalledError,
+    environment,
+)
+from inference_server.sandbox.wire import DecoderError, Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from inference_server.sandbox.process import Child
+
+DECODER = (*PYTHON, "inference_server.sandbox.decoder")
+FORK_SERVER = (*PYTHON, "inference_server.sandbox.fork_server")
 
 DEFAULT_MEMORY_BYTES = 2 * 2**30
 DEFAULT_STALL_S = 20.0
@@ -33,7 +46,8 @@ class DecoderPool:
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
         stall_s: float = DEFAULT_STALL_S,
         spares: int = 1,
-        command: Sequence[str] = COMMAND,
+        landmark_model: Path | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -41,16 +55,21 @@ class DecoderPool:
             memory_bytes: address space of one process.
             stall_s: how long one may give no sign of life.
             spares: how many wait ready.
-            command: what is run, followed by the number of a file descriptor.
+            landmark_model: another than the usual one.
+            command: what is run for each process, followed by the number of a file descriptor; None: they are forked from
+                one that has loaded everything, where that can be had.
         """
         self.memory_bytes, self.stall_s = memory_bytes, stall_s
-        self._spares, self._command = spares, tuple(command)
-        self._waiting: deque[DecoderProcess | OSError] = deque()
+        self._spares = spares
+        self._landmark_model = None if landmark_model is None else landmark_model.absolute()
+        self._command = DECODER if command is None and not can_fork() else command
+        self._fork_server: ForkServer | None = None
+        self._waiting: deque[DecoderProcess | OSError | NotFoundError] = deque()
         self._running: set[DecoderProcess] = set()
         self._takers = 0
         self._changed = threading.Condition()
         self._starter: threading.Thread | None = None
-        self._closed = False
+        self._closed = self._waiting_are_buried = False
 
     @property
     def is_closed(self) -> bool:
@@ -63,6 +82,7 @@ class DecoderPool:
 
         Raises:
             DecoderError: none can be started.
+            NotFoundError: there is no landmark model.
             NotReadyError: the pool was closed.
         """
         process = self._begun_process(order)
@@ -85,6 +105,12 @@ class DecoderPool:
         for spare in spares:
             if isinstance(spare, DecoderProcess):
                 spare.close()
+        with self._changed:
+            # After its children, which it buries. It may still be loading what they were to share.
+            self._waiting_are_buried = True
+            self._changed.notify_all()
+            if self._fork_server is not None:
+                self._fork_server.kill()
         if starter is not None:
             starter.join()
 
@@ -120,6 +146,8 @@ class DecoderPool:
                 raise NotReadyError("the server is shutting down: send the request to another one")
             process = self._waiting.popleft()
             self._changed.notify_all()
+            if isinstance(process, NotFoundError):
+                raise process
             if isinstance(process, OSError):
                 raise DecoderError(f"no decoder process can be started: {process}") from process
             self._running.add(process)
@@ -135,16 +163,54 @@ class DecoderPool:
 
         On one thread that lives as long as the pool: Linux ends the children with the thread that started them.
         """
+        while self._is_one_wanted():
+            started = self._started()
+            with self._changed:
+                if not self._closed:
+                    self._waiting.append(started)
+                    self._changed.notify_all()
+                    continue
+            if isinstance(started, DecoderProcess):
+                started.close()
         with self._changed:
-            while not self._closed:
-                self._waiting.append(self._started())
-                self._changed.notify_all()
-                self._changed.wait_for(
-                    lambda: self._closed or len(self._waiting) < self._spares + self._takers
-                )
+            self._changed.wait_for(lambda: self._waiting_are_buried)
+        self._drop_fork_server()
 
-    def _started(self) -> DecoderProcess | OSError:
+    def _is_one_wanted(self) -> bool:
+        """Wait until one is, or the pool is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._spares + self._takers)
+            return not self._closed
+
+    def _started(self) -> DecoderProcess | OSError | NotFoundError:
         try:
-            return DecoderProcess(self._command, self.stall_s)
-        except OSError as error:
+            return DecoderProcess(self._child(), self.stall_s)
+        except (OSError, NotFoundError) as error:
             return error
+
+    def _child(self) -> Child:
+        if self._command is not None:
+            return SpawnedProcess(self._command, self._landmark_model)
+        try:
+            return self._forked()
+        except ForkServerGoneError:
+            self._drop_fork_server()
+            if self._closed:
+                raise
+            return self._forked()  # by a new one
+
+    def _forked(self) -> Child:
+        if self._fork_server is None:
+            named = [] if self._landmark_model is None else [str(self._landmark_model)]
+            fork_server = ForkServer([*FORK_SERVER, *named], environment())
+            with self._changed:
+                self._fork_server = fork_server
+                if self._closed:
+                    fork_server.kill()
+        return self._fork_server.fork()
+
+    def _drop_fork_server(self) -> None:
+        with self._changed:
+            fork_server, self._fork_server = self._fork_server, None
+        if fork_server is not None:
+            fork_server.close()

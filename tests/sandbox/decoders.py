@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from inference_server.media.pipe import BytePipe
-from inference_server.media.pool import DecoderPool
-from inference_server.media.timeline import GreyFrame, Timed
-from inference_server.media.wire import Order
+from inference_server.sandbox.pool import DecoderPool
+from inference_server.sandbox.wire import Order
+from inference_server.sights import Perceived
+from inference_server.vision.mouths import Sight
 from tests.media.samples import LIMITS, clip
 
 PROC = Path("/proc")
@@ -27,20 +28,20 @@ LIVE = functools.partial(clip, "mpegts", noisy=True)
 _REPLACED = """
 import ctypes, os, socket, sys, threading
 from inference_server.errors import InvalidMediaError
-from inference_server.media import decoder
+from inference_server.sandbox import decoder
 
 def decode(reader, limits, **choice):
 {body}
     yield
 
-given, decoder._decode_tiny_clip = decoder.decode, lambda: None
+given, decoder.make_ready = decoder.decode, lambda landmark_model: None
 decoder.decode = decode
 sys.exit(decoder.main())
 """
 # No decoder at all, which says that it is one and then does something else.
 _POSING = """
 import os, sys
-from inference_server.media.wire import DATA_SIZE, MAX_REQUEST_BYTES, Header, Kind
+from inference_server.sandbox.wire import DATA_SIZE, MAX_REQUEST_BYTES, Header, Kind
 
 def say(*header):
     os.write(1, Header(*header).packed())
@@ -81,8 +82,8 @@ def the_child(pool: DecoderPool) -> int:
     return process.pid
 
 
-def up_to_first_frame(items: Iterator[Timed]) -> None:
-    assert any(isinstance(item, GreyFrame) for item in items)
+def up_to_first_frame(items: Iterator[Perceived]) -> None:
+    assert any(isinstance(item, Sight) for item in items)
 
 
 def live(data: bytes) -> BytePipe:
@@ -103,14 +104,15 @@ def until(is_so: Callable[[], bool], limit_s: float = 10.0) -> bool:
     return is_so()
 
 
-def children() -> set[int]:
-    """The processes that this one has started and not yet buried."""
-    threads = (PROC / "self/task").iterdir()
+def descendants(pid: int | str = "self") -> set[int]:
+    """The processes that one, or its children, has started and not yet buried."""
     found: set[int] = set()
-    for thread in threads:
-        # A thread may end while this one looks; then its children are another's, or gone.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            found.update(int(pid) for pid in (thread / "children").read_text().split())
+    # A process or a thread may end while this one looks; then its children are another's, or gone.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in (PROC / str(pid) / "task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for child in (thread / "children").read_text().split():
+                    found |= {int(child)} | descendants(child)
     return found
 
 

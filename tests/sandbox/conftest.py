@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from inference_server.media.pool import DecoderPool
-from tests.media.decoders import children
+from inference_server.sandbox.pool import DecoderPool
+from tests.sandbox.decoders import descendants
 
 
 @pytest.fixture
@@ -19,6 +19,6 @@ def pool() -> Iterator[DecoderPool]:
 
 @pytest.fixture
 def born() -> Callable[[], set[int]]:
-    """The processes that this one has started in this test and not yet buried."""
-    before = children()
-    return lambda: children() - before
+    """The processes that this one, or its children, has started in this test and not yet buried."""
+    before = descendants()
+    return lambda: descendants() - before

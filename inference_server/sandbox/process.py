@@ -1,4 +1,4 @@
-"""One decoder process as the server sees it: started with nothing of the server's, spoken to with a clock running."""
+"""One decoder process as the server sees it: it has nothing of the server's, and is spoken to with a clock running."""
 
 from __future__ import annotations
 
@@ -11,30 +11,99 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from inference_server.media.confinement import Protection
-from inference_server.media.reception import checked_header
-from inference_server.media.wire import HEADER, DecoderError, Header, Kind, Order
+from inference_server.sandbox.confinement import Protection
+from inference_server.sandbox.reception import checked_header
+from inference_server.sandbox.wire import HEADER, DecoderError, Header, Kind, Order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # -P: a folder that happens to bear the module's name must not be run because one stands beside it. -B: no file is
 # written, nor that of a compiled module.
-COMMAND = (sys.executable, "-P", "-s", "-B", "-m", "inference_server.media.decoder")
+PYTHON = (sys.executable, "-P", "-s", "-B", "-m")
 # What Python itself may need to start; nothing else of the server's environment is passed on, secrets least of all.
 PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 
-# A picture fits in, so that the next one is decoded while this one is looked at.
+# Seconds of crops and sound fit in: the next ones are decoded while the server does something else.
 PIPE_BYTES = 2**20
 # Small messages are read many at a time.
-READ_AHEAD_BYTES = 32 * 2**10
+READ_AHEAD_BYTES = 128 * 2**10
 # Python and FFmpeg load in 0.2 s; on a machine under load in a few.
 START_S = 30.0
 # A process that has work, but no processor to do it on, has not stalled: on a machine with far more streams than processors
 # it may wait for seconds. It is told by looking for so long: it waited for most of that, and is looked at so often at most.
 LOOK_S, STARVED_SHARE, MOST_LOOKS = 0.5, 0.5, 60
+
+
+class Child(Protocol):
+    """A process, and the server's ends of the two pipes to and from it."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    @property
+    def to_fd(self) -> int:
+        """The pipe to it."""
+        ...
+
+    @property
+    def from_fd(self) -> int:
+        """The pipe from it."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once; from any thread."""
+        ...
+
+    def wait(self) -> int:
+        """How it ended, waiting for that; negative: the signal that ended it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it held here; it has ended."""
+        ...
+
+
+class SpawnedProcess:
+    """A decoder that was started by itself, and ends with the thread that started it."""
+
+    def __init__(self, command: Sequence[str], landmark_model: Path | None = None) -> None:
+        """Start it; it makes itself ready meanwhile.
+
+        Args:
+            command: what is run, followed by the number of a file descriptor.
+            landmark_model: another than the usual one.
+
+        Raises:
+            OSError: no process, or no temporary file, can be had.
+        """
+        with tempfile.TemporaryFile() as spool_file:
+            named = [] if landmark_model is None else [str(landmark_model)]
+            self._process = subprocess.Popen(
+                [*command, str(spool_file.fileno()), *named],
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=[spool_file.fileno()],
+                env=environment(),
+                cwd="/",
+                start_new_session=True,
+            )
+        assert self._process.stdin is not None, "it is a pipe"
+        assert self._process.stdout is not None, "it is a pipe"
+        self._pipes = self._process.stdin, self._process.stdout
+        self.pid = self._process.pid
+        self.to_fd, self.from_fd = (pipe.fileno() for pipe in self._pipes)
+        self.kill, self.wait = self._process.kill, self._process.wait
+
+    def close(self) -> None:
+        """Let go of what it held here; it has ended."""
+        for pipe in self._pipes:
+            pipe.close()
 
 
 class StalledError(Exception):
@@ -50,31 +119,14 @@ class DecoderProcess:
         protection: what it has shut itself in with, once it has begun.
     """
 
-    def __init__(self, command: Sequence[str] = COMMAND, stall_s: float = 20.0) -> None:
-        """Start it; it makes itself ready meanwhile.
-
-        Raises:
-            OSError: no process, or no temporary file, can be had.
-        """
-        self._stall_s = stall_s
+    def __init__(self, child: Child, stall_s: float = 20.0) -> None:
+        """Take charge of it while it makes itself ready."""
+        self._child, self._stall_s = child, stall_s
         self.protection = Protection(0)
         self._deadline, self._looks = 0.0, 0
         self._buffer = memoryview(bytearray(READ_AHEAD_BYTES))
         self._ahead = self._buffer[:0]
-        with tempfile.TemporaryFile() as spool_file:
-            self._process = subprocess.Popen(
-                [*command, str(spool_file.fileno())],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=[spool_file.fileno()],
-                env=_environment(os.environ),
-                cwd="/",
-                start_new_session=True,
-            )
-        assert self._process.stdin is not None, "it is a pipe"
-        assert self._process.stdout is not None, "it is a pipe"
-        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        self._to, self._from = child.to_fd, child.from_fd
         for fd in (self._to, self._from):
             os.set_blocking(fd, False)
         # Linux; elsewhere, and where the user has too many, the pipe stays as small as it is.
@@ -84,7 +136,7 @@ class DecoderProcess:
     @property
     def pid(self) -> int:
         """Its process id."""
-        return self._process.pid
+        return self._child.pid
 
     def begin(self, order: Order) -> None:
         """Give it its one order as soon as it is ready, and wait until it has shut itself in: it opens the media next.
@@ -148,19 +200,17 @@ class DecoderProcess:
 
     def kill(self) -> None:
         """End it at once, from any thread; whoever waits for it gets EOFError."""
-        self._process.kill()
+        self._child.kill()
 
     def exit_code(self) -> int:
         """How it ended, waiting for that; negative: the signal that ended it."""
-        return self._process.wait()
+        return self._child.wait()
 
     def close(self) -> None:
         """End it, and let go of all that it held in this process."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._child.kill()
+        self._child.wait()
+        self._child.close()
 
     def _read_into(self, room: memoryview) -> int:
         """Read into ``room``, and into the buffer what comes behind it; how much came in all."""
@@ -204,7 +254,7 @@ def _queued_s(pid: int) -> float:
         return 0.0
 
 
-def _environment(server: Mapping[str, str]) -> dict[str, str]:
+def environment(server: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What a decoder needs of an environment: where the modules are, and threads and arenas that cost address space."""
     needed = {name: server[name] for name in PASSED_ON if name in server}
     return needed | {

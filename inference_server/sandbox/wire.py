@@ -9,17 +9,23 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from inference_server.media.container import MediaLimits, StreamInfo
-from inference_server.media.pictures import WORKING_SIDE_PX
+from inference_server.vision.mouth import CROP_PX, SMOOTHED_FRAMES
+from inference_server.vision.mouths import MAX_ABSENCE_FRAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from inference_server.media.timeline import TimelineEnd
+    from inference_server.vision.mouths import MouthNews, Sight
 
 MAGIC = b"GDEC"
-VERSION = 1
+VERSION = 2
 
 # Magic, version, kind, width, height, nothing, size of the body, number.
 HEADER = struct.Struct("<4sBBHHHIQ")
@@ -27,13 +33,23 @@ HEADER = struct.Struct("<4sBBHHHIQ")
 INFO = struct.Struct("<64s32s32sIIddddHBB")
 # Frames, samples, broken packets, leaps, truncated.
 END = struct.Struct("<QQQQB")
-# Duration, spooled bytes, pixels, memory, seconds of processor time, pictures, sound, live.
-ORDER = struct.Struct("<dQQQIBBB")
+# Seconds that it took to see a frame.
+FRAME = struct.Struct("<d")
+# Flags (MouthFlag), how many crops, how many frames judged, left, top, width and height of the face. Behind it the
+# judgements (float64), the numbers of the crops' frames (int64), the crops, and the glimpse.
+MOUTH = struct.Struct("<HHHdddd")
+# Duration, spooled bytes, pixels, memory, seconds of processor time, faces, pictures, sound, live.
+ORDER = struct.Struct("<dQQQIHBBB")
 DATA_SIZE = struct.Struct("<I")
 
 MAX_REQUEST_BYTES = 60 * 2**10
 MAX_TEXT_BYTES = 2000
-MAX_BODY_BYTES = WORKING_SIDE_PX**2
+CROP_BYTES = CROP_PX**2
+# A face that comes back brings what was held while it was away, and one that leaves what was held for it.
+MAX_CROPS = MAX_JUDGED = 2 * (SMOOTHED_FRAMES + MAX_ABSENCE_FRAMES)
+MAX_BODY_BYTES = MOUTH.size + 8 * MAX_JUDGED + MAX_CROPS * (8 + CROP_BYTES) + CROP_BYTES
+# Of all mouths of a frame together.
+MAX_MOUTHS_BYTES = 32 * 2**20
 
 
 class DecoderError(Exception):
@@ -47,8 +63,10 @@ class Kind(IntEnum):
     CONFINED = 2  # it has shut itself in (Protection flags), and opens the media next
     NEED = 3  # it wants more of the media (how much at most)
     INFO = 4
-    FRAME = 5  # a grey picture, width x height (its place among the frames)
-    SAME_FRAME = 6  # the picture before stands for one frame more (its place)
+    FRAME = (
+        5  # a frame was looked at: width is the faces on it, height FrameFlags (its place among the frames)
+    )
+    MOUTH = 6  # what the frame announced next adds to one person's mouth (the person)
     SOUND = 7  # int16 samples (its first sample's place)
     END = 8
     FAILED = 9  # it gives up, with a text (Failure)
@@ -63,6 +81,22 @@ class Failure(IntEnum):
     INTERNAL = 4
 
 
+class FrameFlag(IntFlag):
+    """What is to be said of a frame."""
+
+    CROWDED = 1
+    LAST = 2
+
+
+class MouthFlag(IntFlag):
+    """What is to be said of a mouth."""
+
+    SEEN = 1
+    LEFT = 2
+    GLIMPSE = 4
+    PLACE = 8
+
+
 @dataclass(frozen=True)
 class Order:
     """What a decoder process is to do, and what it may use."""
@@ -73,6 +107,7 @@ class Order:
     memory_bytes: int
     cpu_s: int
     live: bool = False
+    max_faces: int = 4
 
     def packed(self) -> bytes:
         """As it is sent."""
@@ -83,6 +118,7 @@ class Order:
             limits.max_frame_pixels,
             self.memory_bytes,
             self.cpu_s,
+            self.max_faces,
             self.pictures,
             self.sound,
             self.live,
@@ -91,9 +127,11 @@ class Order:
     @classmethod
     def unpacked(cls, data: bytes) -> Order:
         """As it was sent."""
-        duration_s, spooled, pixels, memory_bytes, cpu_s, pictures, sound, live = ORDER.unpack(data)
+        duration_s, spooled, pixels, memory_bytes, cpu_s, max_faces, pictures, sound, live = ORDER.unpack(
+            data
+        )
         limits = MediaLimits(duration_s, spooled, pixels)
-        return cls(limits, bool(pictures), bool(sound), memory_bytes, cpu_s, bool(live))
+        return cls(limits, bool(pictures), bool(sound), memory_bytes, cpu_s, bool(live), max_faces)
 
 
 @dataclass(frozen=True)
@@ -128,6 +166,36 @@ def info_body(info: StreamInfo) -> bytes:
         info.gives_pictures,
         info.gives_sound,
     )
+
+
+def sight_messages(sight: Sight) -> Iterator[tuple[Header, bytes]]:
+    """What was seen on a frame, as it is sent: the mouths, then the frame."""
+    for mouth in sight.mouths:
+        body = _mouth_body(mouth)
+        yield Header(Kind.MOUTH, size=len(body), number=mouth.person), body
+    flags = FrameFlag.CROWDED * sight.is_crowded | FrameFlag.LAST * sight.is_last
+    yield (
+        Header(Kind.FRAME, sight.faces, flags, FRAME.size, sight.index),
+        FRAME.pack(sight.took_s),
+    )
+
+
+def _mouth_body(mouth: MouthNews) -> bytes:
+    flags = MouthFlag.SEEN * mouth.is_seen | MouthFlag.LEFT * mouth.has_left
+    if mouth.glimpse is not None:
+        flags |= MouthFlag.GLIMPSE
+    if mouth.place is not None:
+        flags |= MouthFlag.PLACE
+    place = mouth.place or (0.0, 0.0, 0.0, 0.0)
+    parts = [
+        MOUTH.pack(flags, len(mouth.crops), len(mouth.speaking), *place),
+        np.array(mouth.speaking, "<f8").tobytes(),
+        np.array([crop.frame_index for crop in mouth.crops], "<i8").tobytes(),
+        *(crop.pixels.tobytes() for crop in mouth.crops),
+    ]
+    if mouth.glimpse is not None:
+        parts.append(mouth.glimpse.tobytes())
+    return b"".join(parts)
 
 
 def end_body(end: TimelineEnd) -> bytes:

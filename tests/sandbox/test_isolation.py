@@ -19,12 +19,15 @@ import pytest
 
 from inference_server.errors import InvalidMediaError, OutOfRangeError
 from inference_server.media.container import MediaLimits, StreamInfo, decode
-from inference_server.media.isolation import timeline_apart
 from inference_server.media.pipe import BytePipe
-from inference_server.media.pool import DecoderPool
-from inference_server.media.timeline import GreyFrame, TimelineEnd, Waveform, on_timeline
-from inference_server.media.wire import DecoderError
-from tests.media.decoders import (
+from inference_server.media.timeline import TimelineEnd, Waveform, on_timeline
+from inference_server.sandbox.isolation import timeline_apart
+from inference_server.sandbox.pool import DecoderPool
+from inference_server.sandbox.wire import DecoderError
+from inference_server.sights import Perceived, with_sights
+from inference_server.vision.mouths import Sight
+from tests.media.samples import LIMITS, clip
+from tests.sandbox.decoders import (
     LIVE,
     decoder_that,
     impostor_that,
@@ -36,7 +39,8 @@ from tests.media.decoders import (
     the_child,
     up_to_first_frame,
 )
-from tests.media.samples import LIMITS, clip
+from tests.vision.talking_heads import finder
+from tests.vision.test_whole_path import SECONDS, filmed
 
 INDEX_FIRST = (("movflags", "+faststart"),)
 CLIPS = {
@@ -54,37 +58,69 @@ CLIPS = {
 # ------------------------------------------------------------------------------------------------ as in one process
 
 
-@pytest.mark.parametrize("name", CLIPS)
-def test_the_same_comes_out_as_in_the_servers_process(name: str, pool: DecoderPool) -> None:
-    data = CLIPS[name]()
-    here = list(on_timeline(decode(piped(data), LIMITS), LIMITS))
-    apart = list(timeline_apart(pool, piped(data), LIMITS))
-    assert (apart[0], apart[-1]) == (here[0], here[-1])
-    assert isinstance(apart[0], StreamInfo)
-    for item, other in zip(apart[1:-1], here[1:-1], strict=True):
+def seen_here(
+    data: bytes, limits: MediaLimits = LIMITS, *, live: bool = False, **choice: bool
+) -> list[Perceived]:
+    """What the server's own process makes of a file."""
+    items = on_timeline(decode(piped(data), limits, live=live, **choice), limits)
+    return list(with_sights(items, finder(), max_faces=4, sound=choice.get("sound", True), live=live))
+
+
+def assert_same(items: list[Perceived], others: list[Perceived]) -> None:
+    """Everything but how long it took is the same."""
+    for item, other in zip(items, others, strict=True):
         match item, other:
-            case GreyFrame(), GreyFrame():
-                assert item.index == other.index
-                np.testing.assert_array_equal(item.pixels, other.pixels)
+            case Sight(), Sight():
+                assert _numbers(item) == _numbers(other)
+                for mouth, same in zip(item.mouths, other.mouths, strict=True):
+                    # Sums of numbers that lie otherwise in memory may differ in their last bit.
+                    assert mouth.speaking == pytest.approx(same.speaking, rel=1e-9)
+                    for crop, same_crop in zip(mouth.crops, same.crops, strict=True):
+                        assert crop.frame_index == same_crop.frame_index
+                        np.testing.assert_array_equal(crop.pixels, same_crop.pixels)
+                    assert (mouth.glimpse is None) == (same.glimpse is None)
+                    if mouth.glimpse is not None:
+                        np.testing.assert_array_equal(mouth.glimpse, same.glimpse)
             case Waveform(), Waveform():
                 assert item.start == other.start
                 assert item.samples.dtype == np.int16
                 np.testing.assert_array_equal(item.samples, other.samples)
             case _:
-                pytest.fail(f"{type(item)} instead of {type(other)}")
+                assert item == other
 
 
-def test_a_picture_that_stands_is_the_same_array_in_each_frame(pool: DecoderPool) -> None:
-    data = clip(times_s=(0.0, 0.04, 2.0), audio=None)
-    frames = [item for item in timeline_apart(pool, piped(data), LIMITS) if isinstance(item, GreyFrame)]
-    assert frames[10].pixels is frames[20].pixels
-    assert frames[0].pixels is not frames[20].pixels
+def _numbers(sight: Sight) -> list[object]:
+    mouths = [(mouth.person, mouth.is_seen, mouth.place, mouth.has_left) for mouth in sight.mouths]
+    return [sight.index, sight.faces, sight.is_crowded, sight.is_last, mouths]
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_the_same_comes_out_as_in_the_servers_process(name: str, pool: DecoderPool) -> None:
+    data = CLIPS[name]()
+    here, apart = seen_here(data), list(timeline_apart(pool, piped(data), LIMITS))
+    assert isinstance(apart[0], StreamInfo)
+    assert isinstance(apart[-1], TimelineEnd)
+    assert_same(apart, here)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_the_same_mouths_are_seen_as_in_the_servers_process(live: bool, pool: DecoderPool) -> None:
+    data = filmed((640, 480))
+    apart = list(timeline_apart(pool, piped(data), LIMITS, live=live))
+    sights = [item for item in apart if isinstance(item, Sight)]
+    assert [sight.index for sight in sights] == list(range(SECONDS * 25 + 1))
+    crops = [crop for sight in sights for mouth in sight.mouths for crop in mouth.crops]
+    assert [crop.frame_index for crop in crops] == list(range(SECONDS * 25))
+    assert all(sight.faces == 1 and sight.took_s > 0 for sight in sights[:-1])
+    assert any(mouth.glimpse is not None for sight in sights for mouth in sight.mouths) == live
+    assert sights[-1].is_last
+    assert [mouth.has_left for mouth in sights[-1].mouths] == [True]
+    assert_same(apart, seen_here(data, live=live))
 
 
 @pytest.mark.parametrize("choice", [{"pictures": False}, {"sound": False}])
 def test_what_is_not_asked_for_is_not_decoded(choice: dict[str, bool], pool: DecoderPool) -> None:
-    here = list(on_timeline(decode(piped(clip()), LIMITS, **choice), LIMITS))
-    apart = list(timeline_apart(pool, piped(clip()), LIMITS, **choice))
+    here, apart = seen_here(clip(), **choice), list(timeline_apart(pool, piped(clip()), LIMITS, **choice))
     assert [type(item) for item in apart] == [type(item) for item in here]
     assert apart[-1] == here[-1]
 
@@ -108,7 +144,7 @@ def test_what_is_refused_is_refused_in_the_same_words(
     data: bytes, limits: MediaLimits, pool: DecoderPool
 ) -> None:
     with pytest.raises((InvalidMediaError, OutOfRangeError)) as here:
-        list(on_timeline(decode(piped(data), limits), limits))
+        seen_here(data, limits)
     with pytest.raises((InvalidMediaError, OutOfRangeError)) as apart:
         list(timeline_apart(pool, piped(data), limits))
     assert (type(apart.value), str(apart.value)) == (type(here.value), str(here.value))
@@ -263,7 +299,7 @@ def test_memory_beyond_the_limit_is_refused_with_a_reason() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits address space")
 def test_media_that_needs_more_memory_than_a_decoder_has_costs_its_stream_alone() -> None:
     data = clip(audio=None, size=(3840, 2160), duration_s=0.4)
-    scarce = DecoderPool(memory_bytes=440 * 2**20)
+    scarce = DecoderPool(memory_bytes=540 * 2**20)
     try:
         (*_, end) = timeline_apart(scarce, piped(data), LIMITS)
     except InvalidMediaError:
@@ -291,7 +327,7 @@ def test_an_error_that_nobody_planned_is_the_servers_and_holds_nothing_of_the_me
     [
         "os.write(1, bytes(range(256)))",
         "os.write(1, b'GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n')",
-        "say(Kind.FRAME, 60000, 60000, 3_600_000_000, 0)",
+        "say(Kind.MOUTH, 0, 0, 3_600_000_000, 1)",
         "say(Kind.READY)",
         "say(Kind.END, 0, 0, 33)",
         "say(Kind.SOUND, 0, 0, 2)",

@@ -1,7 +1,8 @@
 """How a decoder process shuts itself in before it opens a stranger's file: what it gives up, and what is left to it.
 
-``leave`` comes first, while the process is still being made ready; ``confine`` when it knows its limits. Each takes what
-this system and this user's rights allow, and ``confine`` tells what holds. Only Linux has all of it.
+``cut_off`` comes first, while the process is still being made ready, or the one that it is forked from; then ``leave``;
+``confine`` when it knows its limits. Each takes what this system and this user's rights allow, and tells what holds. Only
+Linux has all of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from enum import IntFlag
 from pathlib import Path
 
-from inference_server.media.syscalls import filter_system_calls
+from inference_server.sandbox.syscalls import filter_system_calls
 
 MAX_OPEN_FILES = 16
 # How much longer the process lives once it was told that its processor time is up.
@@ -33,27 +34,37 @@ class Protection(IntFlag):
     MEMORY = 8
 
 
-def leave() -> Protection:
-    """Cut the ties that can be cut at once: signals, the network, other processes' eyes, the life after the parent."""
+def cut_off() -> Protection:
+    """Cut the ties that children inherit cut: signals, and the network. Ends with the thread that started it."""
     # A terminal and a supervisor signal every process of the server, which lets its streams finish; then it ends us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    if not sys.platform.startswith("linux"):
+        return Protection(0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    held = Protection(0)
+    # Without a user namespace only root may; where neither is permitted, the filter of calls has to do.
+    if any(libc.unshare(flags) == 0 for flags in (_CLONE_NEWUSER | _CLONE_NEWNET, _CLONE_NEWNET)):
+        held |= Protection.NO_NETWORK
+    # After unshare, which resets both. Who may not be looked into owns nothing of its own in /proc, which is needed yet.
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    return held
+
+
+def leave() -> Protection:
+    """Cut the ties of this very process: other processes' eyes, more rights, the life after the parent."""
     if not sys.platform.startswith("linux"):
         return Protection(0)
     # Where memory runs out, this process goes first. Written now: later /proc is not ours any more.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     libc = ctypes.CDLL(None, use_errno=True)
-    held = Protection(0)
-    # Without a user namespace only root may; where neither is permitted, the filter of calls has to do.
-    if any(libc.unshare(flags) == 0 for flags in (_CLONE_NEWUSER | _CLONE_NEWNET, _CLONE_NEWNET)):
-        held |= Protection.NO_NETWORK
-    # After unshare, which resets the next two.
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
-        held |= Protection.NO_NEW_PRIVILEGES
-    return held
+        return Protection.NO_NEW_PRIVILEGES
+    return Protection(0)
 
 
 def confine(memory_bytes: int, cpu_s: int, max_file_bytes: int) -> Protection:

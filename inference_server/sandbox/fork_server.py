@@ -1,0 +1,143 @@
+"""``python -m inference_server.sandbox.fork_server [LANDMARKS] FD``: decoder processes are forked from this one.
+
+Python, FFmpeg and a landmark model of 100 MB are loaded once, here, and shared by all decoders, which are born in
+milliseconds: each has its stream alone, and what it changes is its own. This process has no media, no secrets, one thread
+and one task. It is asked through the socket FD (``forking``), and ends with the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inference_server.errors import NotFoundError
+from inference_server.sandbox import confinement, decoder
+from inference_server.sandbox.forking import (
+    BORN,
+    CARRIED_FDS,
+    MAX_TEXT_BYTES,
+    NOT_FOUND,
+    NUMBER,
+    READY,
+    UNBORN,
+)
+
+if TYPE_CHECKING:
+    from inference_server.sandbox.confinement import Protection
+    from inference_server.vision.faces import FaceFinder
+
+
+def main() -> int:
+    """Fork decoders until the server has gone."""
+    *landmark_model, fd = sys.argv[1:]
+    control = socket.socket(fileno=int(fd))
+    protection = confinement.cut_off()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server has gone
+        try:
+            finder = decoder.make_ready(Path(landmark_model[0]) if landmark_model else None)
+        except NotFoundError as error:
+            control.send(NOT_FOUND + str(error).encode(errors="replace")[:MAX_TEXT_BYTES])
+            return 1
+        # Collecting would touch, and so copy, the pages that decoders share with this process.
+        gc.collect()
+        gc.freeze()
+        _Parent(control, protection, finder).run()
+    return 0
+
+
+class _Parent:
+    """Forks when asked, and tells how its children ended."""
+
+    def __init__(self, control: socket.socket, protection: Protection, finder: FaceFinder) -> None:
+        self._control, self._protection, self._finder = control, protection, finder
+        self._pid = os.getpid()
+        self._status_fds: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Until the server's end of the socket is closed."""
+        woken, wakes = os.pipe()
+        for fd in (woken, wakes):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        waiting = select.poll()
+        for fd in (self._control.fileno(), woken):
+            waiting.register(fd, select.POLLIN)
+        self._control.send(READY)
+        while True:
+            ready = {fd for fd, _ in waiting.poll()}
+            if woken in ready:
+                os.read(woken, 4096)
+                self._bury()
+            if self._control.fileno() in ready:
+                request, fds, _, _ = socket.recv_fds(self._control, 1, CARRIED_FDS)
+                if not request:
+                    return
+                self._answer(fds)
+
+    def _bury(self) -> None:
+        with contextlib.suppress(ChildProcessError):  # none is left
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                fd = self._status_fds.pop(pid)
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(fd, NUMBER.pack(os.waitstatus_to_exitcode(status)))
+                os.close(fd)
+
+    def _answer(self, fds: list[int]) -> None:
+        *carried, status_fd = fds
+        try:
+            pid = os.fork()
+            if not pid:
+                os._exit(self._be_decoder(carried))
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            os.close(status_fd)
+            self._control.send(UNBORN + NUMBER.pack(error.errno or 0))
+        else:
+            self._status_fds[pid] = status_fd
+            socket.send_fds(self._control, [BORN + NUMBER.pack(pid)], [pidfd])
+            os.close(pidfd)
+        finally:
+            for fd in carried:
+                os.close(fd)
+
+    def _be_decoder(self, carried: list[int]) -> int:
+        """What the child does: its exit code."""
+        try:
+            media_fd, results_fd, spool_fd = carried
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.dup2(media_fd, 0)
+            os.dup2(2, 1)
+            _close_all_but({0, 1, 2, results_fd, spool_fd})
+            protection = self._protection | confinement.leave()
+            if os.getppid() != self._pid:
+                return 1  # it ended before it could take this one with it
+            return decoder.serve(0, results_fd, os.fdopen(spool_fd, "w+b"), protection, self._finder)
+        except BaseException:  # nothing of the parent's is to be run here
+            traceback.print_exc()
+            return 1
+
+
+def _close_all_but(kept: set[int]) -> None:
+    first = 0
+    for fd in sorted(kept):
+        if fd > first:  # of an empty range Linux would be asked to close all
+            os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
