@@ -100,7 +100,7 @@ class ServerSettings(BaseSettings):
         "refused; 0: no limit but max_streams",
     )
     processor_capacity: float = Field(
-        0.5,
+        0.7,
         ge=0,
         le=10,
         description="share of the processors' time that live streams may take, as measured, decoding, seeing and hearing "
@@ -125,7 +125,7 @@ class ServerSettings(BaseSettings):
         description="decode media and look for faces in processes of their own; false: in the server's process",
     )
     decoder_memory_bytes: int = Field(
-        2 * 2**30, ge=2**29, description="address space of one decoder process, its program included"
+        2 * 2**30, ge=5 * 2**27, description="address space of one decoder process, its program included"
     )
     decoder_stall_s: float = Field(
         20.0, gt=0, description="a decoder that gives no sign of life for so long is killed"

@@ -8,6 +8,7 @@ and one task. It is asked through the socket FD (``forking``), and ends with the
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import select
@@ -95,6 +96,11 @@ class _Parent:
                 os.close(fd)
 
     def _answer(self, fds: list[int]) -> None:
+        if len(fds) < CARRIED_FDS:  # there was no room for the others
+            for fd in fds:
+                os.close(fd)
+            self._control.send(UNBORN + NUMBER.pack(errno.EMFILE))
+            return
         *carried, status_fd = fds
         try:
             pid = os.fork()

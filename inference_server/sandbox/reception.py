@@ -44,15 +44,19 @@ from inference_server.sandbox.wire import (
     Order,
 )
 from inference_server.vision.mouth import CROP_PX, MouthCrop
-from inference_server.vision.mouths import MAX_ABSENCE_FRAMES, FacePlace, MouthNews, Sight
+from inference_server.vision.mouths import (
+    FARTHEST_PLACE,
+    MAX_ABSENCE_FRAMES,
+    FacePlace,
+    MouthNews,
+    Sight,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from inference_server.sights import Perceived
 
-# A face lies in the frame or sticks out of it; so many frames beside it there is none.
-FARTHEST_PLACE = 100.0
 # So many people no media shows: hours of it would not do for their faces.
 MOST_PEOPLE = 2**31 - 1
 # Nothing takes longer to see: decoders are given seconds.
@@ -183,7 +187,8 @@ class Reception:
         self._check_pictures("a frame")
         _expect(header.number, self.frames, "as the frame's place")
         _expect(header.size, FRAME.size, "bytes of frame")
-        self._check_time(self.frames / FRAME_RATE_HZ)
+        if not header.height & FrameFlag.LAST:
+            self._check_time(self.frames / FRAME_RATE_HZ)
         if header.width > self._order.max_faces or header.height > sum(FrameFlag):
             _refuse(f"a frame with {header.width} faces and flags {header.height}")
 

@@ -63,9 +63,7 @@ class Kind(IntEnum):
     CONFINED = 2  # it has shut itself in (Protection flags), and opens the media next
     NEED = 3  # it wants more of the media (how much at most)
     INFO = 4
-    FRAME = (
-        5  # a frame was looked at: width is the faces on it, height FrameFlags (its place among the frames)
-    )
+    FRAME = 5  # one was looked at: width is the faces on it, height its FrameFlag (its place)
     MOUTH = 6  # what the frame announced next adds to one person's mouth (the person)
     SOUND = 7  # int16 samples (its first sample's place)
     END = 8

@@ -5,7 +5,6 @@ What comes out is small, numbers and squares of 96 x 96 pixels, so that whoever 
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 FACE_BOX_EVERY_FRAMES = 5
 # A face that is away for longer begins a new track when it returns.
 MAX_ABSENCE_FRAMES = 25
+# A face lies in the frame or sticks out of it: landmarks that say that it is so many frames away are on none.
+FARTHEST_PLACE = 100.0
 
 
 class FacePlace(NamedTuple):
@@ -193,4 +194,4 @@ class _Mouth:
         self._next_place = frame.index + FACE_BOX_EVERY_FRAMES
         (height, width), box = frame.pixels.shape, face.box
         place = FacePlace(box.left / width, box.top / height, box.width / width, box.height / height)
-        return place if all(map(math.isfinite, place)) else None
+        return place if all(abs(share) <= FARTHEST_PLACE for share in place) else None

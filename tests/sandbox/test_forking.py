@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from inference_server.errors import InvalidMediaError, NotFoundError, NotReadyEr
 from inference_server.media.timeline import TimelineEnd
 from inference_server.sandbox import forking
 from inference_server.sandbox import pool as pools
-from inference_server.sandbox.forking import ForkServer, ForkServerGoneError, can_fork
+from inference_server.sandbox.forking import BORN, ForkServer, ForkServerGoneError, can_fork
 from inference_server.sandbox.isolation import check_decoding, timeline_apart
 from inference_server.sandbox.pool import FORK_SERVER, DecoderPool
 from inference_server.sandbox.process import environment
@@ -148,6 +149,18 @@ def test_a_parent_that_is_none_is_told_from_one_that_works() -> None:
         with pytest.raises(ForkServerGoneError, match=r"ended with exit code (3|-9)"):
             made.fork()
         made.close()
+
+
+def test_a_request_of_which_a_part_is_lost_costs_that_request_alone(parent: ForkServer) -> None:
+    """Descriptors are lost where the one who gets them has no room for more."""
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        socket.send_fds(parent._socket, [BORN], [nothing.fileno()])
+    with pytest.raises(OSError, match="Too many open files"):
+        parent._expect(BORN, parent._answer()[0])
+    child = parent.fork()
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    child.close()
 
 
 def test_a_decoder_whose_parent_says_nothing_more_counts_as_killed(

@@ -264,7 +264,7 @@ def test_frames_and_sound_without_end_are_refused_at_the_limit() -> None:
         heard(info_message() + b"".join(frame(number) for number in range(60)))
     with pytest.raises(DecoderError, match="beyond the limit"):
         heard(info_message() + b"".join(sound(16_000 * number, 16_000) for number in range(9)))
-    assert heard(info_message() + b"".join(frame(number) for number in range(50)) + last(50) + end(50, 0))
+    assert heard(info_message() + b"".join(frame(number) for number in range(51)) + last(51) + end(51, 0))
 
 
 def test_pictures_are_refused_where_only_sound_was_asked_for() -> None:

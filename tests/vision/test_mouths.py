@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from inference_server.vision.faces import Box
 from inference_server.vision.mouths import (
     FACE_BOX_EVERY_FRAMES,
     MAX_ABSENCE_FRAMES,
     MouthNews,
     MouthTracker,
     Sight,
+    _Mouth,
 )
+from inference_server.vision.strides import SeenFrame
+from inference_server.vision.tracks import TrackedFace
 from tests.vision.talking_heads import Pose, astronaut, finder, hopper, painted, swaying, syllables
 
 SIZE = (640, 480)
@@ -103,6 +107,14 @@ def test_more_faces_than_are_followed_are_told_of() -> None:
     both = sights_of(MouthTracker(finder(), max_faces=2), map(two, range(3)))
     assert {mouth.person for sight in both for mouth in sight.mouths} == {1, 2}
     assert not any(sight.is_crowded for sight in both)
+
+
+def test_landmarks_that_put_a_face_beyond_all_bounds_tell_no_place() -> None:
+    landmarks = finder().landmarks(speaking(0), Box(200, 100, 400, 300))
+    frame = SeenFrame(0, speaking(0), [])
+    for side, is_told in ((200.0, True), (1e9, False), (float("nan"), False)):
+        face = TrackedFace(1, Box.around((300.0, 200.0), side), landmarks, 1.0)
+        assert (_Mouth(1, 0, glimpses=False).see(frame, face).place is not None) == is_told
 
 
 def test_a_video_without_faces_has_sights_without_mouths() -> None:
