@@ -147,7 +147,8 @@ class ContainerPerception(_SceneBuilder):
                     case Sight():
                         self._clock.elsewhere(Stage.SEEING, item.took_s, waited_for_in=Stage.DECODING)
                         self._take_in(item)
-                        yield self._told_of(item)
+                        if events := self._told_of(item):
+                            yield events
                     case Waveform():
                         with self._clock.within(Stage.HEARING):
                             self._hear(item.samples)

@@ -30,7 +30,7 @@ PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 PIPE_BYTES = 2**20
 # Small messages are read many at a time.
 READ_AHEAD_BYTES = 128 * 2**10
-# Python and FFmpeg load in 0.2 s; on a machine under load in a few.
+# Where it is not forked it loads Python, FFmpeg and the landmark model, in a second; on a machine under load in a few.
 START_S = 30.0
 # A process that has work, but no processor to do it on, has not stalled: on a machine with far more streams than processors
 # it may wait for seconds. It is told by looking for so long: it waited for most of that, and is looked at so often at most.

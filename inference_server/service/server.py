@@ -35,7 +35,7 @@ from inference_server.service.reading_pace import ReadingPaceInterceptor
 from inference_server.service.requests import RequestInterceptor
 from inference_server.settings import ServerSettings
 from inference_server.tokens import Tokens
-from inference_server.vision.faces import FaceFinder
+from inference_server.vision.faces import FaceFinder, landmark_model_path
 
 if TYPE_CHECKING:
     from inference_server.sandbox.pool import DecoderPool
@@ -145,6 +145,7 @@ class Server:
             return
         from inference_server.sandbox.isolation import check_decoding
 
+        landmark_model_path(self.settings.landmark_model)
         check_decoding(self._decoders)
 
     async def stop(self) -> None:

@@ -76,10 +76,7 @@ class StreamRunner:
         limit_s = stream.limit_s - seconds_of(stream.resumed.first_frame)
         observation = StreamObservation(self._measurements, intake)
         loop = asyncio.get_running_loop()
-        # On the stream's thread: the first one loads the landmark model, which takes a while.
-        perception = await loop.run_in_executor(
-            self._threads,
-            perception_of,
+        perception = perception_of(
             intake,
             options,
             self._settings,

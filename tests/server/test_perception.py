@@ -48,3 +48,16 @@ def test_frames_wait_for_the_next_only_where_sound_tells_who_speaks_and_nothing_
             break
     assert made[-1] is waits
     assert perceived.scene.tracks
+
+
+def test_the_scene_of_a_file_is_looked_at_every_ten_frames_only() -> None:
+    data = DEMO.read_bytes()
+    pipe = BytePipe(len(data) + 1)
+    pipe.write(data)
+    pipe.close()
+    perceived = perception.perception_of(
+        pipe, RecognitionOptions(model="", modality=Modality.AUDIO_VISUAL), ServerSettings(), 3600.0
+    )
+    looks = sum(1 for _ in perceived.steps())
+    assert perceived.scene.seen_until == 499
+    assert looks <= 499 / perception.STEP_FRAMES + 5
