@@ -102,16 +102,20 @@ class _Parent:
             self._control.send(UNBORN + NUMBER.pack(errno.EMFILE))
             return
         *carried, status_fd = fds
+        pid = 0
         try:
             pid = os.fork()
             if not pid:
                 os._exit(self._be_decoder(carried))
+            self._status_fds[pid] = status_fd
             pidfd = os.pidfd_open(pid)
         except OSError as error:
-            os.close(status_fd)
+            if pid:
+                os.kill(pid, signal.SIGKILL)  # of which nobody would know; it is buried with the others
+            else:
+                os.close(status_fd)
             self._control.send(UNBORN + NUMBER.pack(error.errno or 0))
         else:
-            self._status_fds[pid] = status_fd
             socket.send_fds(self._control, [BORN + NUMBER.pack(pid)], [pidfd])
             os.close(pidfd)
         finally:

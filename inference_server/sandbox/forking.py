@@ -94,10 +94,12 @@ class ForkServer:
             spool_file = theirs.enter_context(tempfile.TemporaryFile())
             try:
                 socket.send_fds(self._socket, [BORN], [media, to_results, spool_file.fileno(), to_status])
-            except BrokenPipeError:
+            except (BrokenPipeError, TimeoutError):
                 raise self._gone() from None
             answer, fds = self._answer()
             self._expect(BORN, answer)
+            if not fds:  # there was no room for it: the process ends when its pipes are closed
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             ours.pop_all()
         (pid,), (pidfd,) = NUMBER.unpack(answer[1:]), fds
         return ForkedProcess(pid, pidfd, to_media, results, status)
@@ -115,7 +117,7 @@ class ForkServer:
     def _answer(self) -> tuple[bytes, list[int]]:
         try:
             answer, fds, _, _ = socket.recv_fds(self._socket, 1 + MAX_TEXT_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
-        except TimeoutError:
+        except (ConnectionResetError, TimeoutError):
             raise self._gone() from None
         if not answer:
             raise self._gone()

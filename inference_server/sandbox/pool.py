@@ -64,7 +64,7 @@ class DecoderPool:
         self._landmark_model = None if landmark_model is None else landmark_model.absolute()
         self._command = DECODER if command is None and not can_fork() else command
         self._fork_server: ForkServer | None = None
-        self._waiting: deque[DecoderProcess | OSError | NotFoundError] = deque()
+        self._waiting: deque[DecoderProcess | Exception] = deque()
         self._running: set[DecoderProcess] = set()
         self._takers = 0
         self._changed = threading.Condition()
@@ -148,7 +148,7 @@ class DecoderPool:
             self._changed.notify_all()
             if isinstance(process, NotFoundError):
                 raise process
-            if isinstance(process, OSError):
+            if isinstance(process, Exception):
                 raise DecoderError(f"no decoder process can be started: {process}") from process
             self._running.add(process)
             return process
@@ -182,10 +182,12 @@ class DecoderPool:
             self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._spares + self._takers)
             return not self._closed
 
-    def _started(self) -> DecoderProcess | OSError | NotFoundError:
+    def _started(self) -> DecoderProcess | Exception:
         try:
             return DecoderProcess(self._child(), self.stall_s)
-        except (OSError, NotFoundError) as error:
+        except (
+            Exception
+        ) as error:  # the border of the thread: whoever waits is told, and does not wait on and on
             return error
 
     def _child(self) -> Child:

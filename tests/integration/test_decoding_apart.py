@@ -16,8 +16,10 @@ import pytest
 from gorggle import Client
 from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
 
+from inference_server import perception
 from inference_server.__main__ import _parser
 from inference_server.errors import PreconditionError
+from inference_server.service import server as server_module
 from tests.integration.conftest import DEMO, Messages, RunningServer, running_server
 
 Stub = lip_reading_pb2_grpc.LipReadingStub
@@ -154,6 +156,16 @@ def test_a_fault_of_the_decoder_is_internal_and_says_no_more(
             list(stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=60))
         assert caught.value.code() is grpc.StatusCode.INTERNAL
         assert caught.value.details().startswith("internal error")
+
+
+def test_faces_are_looked_for_in_the_decoders_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_here(*_: object) -> None:
+        raise AssertionError("the server itself looks for faces")
+
+    monkeypatch.setattr(perception, "FaceFinder", not_here)
+    monkeypatch.setattr(server_module, "FaceFinder", not_here)
+    with running_server() as running, Client(running.address) as client:
+        assert {segment.speaker for segment in client.transcribe(DEMO)} == {"face-1"}
 
 
 def test_the_same_words_are_read_with_and_without_processes(server: RunningServer) -> None:

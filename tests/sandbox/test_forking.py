@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,7 @@ from tests.media.samples import LIMITS, clip
 from tests.sandbox.decoders import (
     LIVE,
     ORDER,
+    descendants,
     is_alive,
     live,
     needs_proc,
@@ -157,10 +160,60 @@ def test_a_request_of_which_a_part_is_lost_costs_that_request_alone(parent: Fork
         socket.send_fds(parent._socket, [BORN], [nothing.fileno()])
     with pytest.raises(OSError, match="Too many open files"):
         parent._expect(BORN, parent._answer()[0])
+    assert_forks(parent)
+
+
+def test_a_server_without_room_for_the_process_descriptor_is_told_so(
+    parent: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = forking.socket.recv_fds
+
+    def recv_fds(*arguments: Any) -> tuple[Any, ...]:
+        answer, fds, *rest = taken(*arguments)
+        for fd in fds:
+            os.close(fd)
+        return answer, [], *rest
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forking.socket, "recv_fds", recv_fds)
+        with pytest.raises(OSError, match="Too many open files"):
+            parent.fork()
+    assert_forks(parent)
+
+
+@needs_proc
+def test_a_parent_without_room_for_descriptors_refuses_and_goes_on(parent: ForkServer) -> None:
+    held = {int(fd.name) for fd in Path(f"/proc/{parent.pid}/fd").iterdir()}
+    free = [number for number in range(64) if number not in held]
+    usual = resource.prlimit(parent.pid, resource.RLIMIT_NOFILE)
+    for room in (2, 4):  # for a part of what a request carries; for all of that, but not for the process
+        resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, (free[room], usual[1]))
+        with pytest.raises(OSError, match="Too many open files"):
+            parent.fork()
+    resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, usual)
+    assert_forks(parent)
+    assert until(lambda: descendants(parent.pid) == set())
+    assert_forks(parent)  # though it has buried one of which nobody was told
+
+
+def assert_forks(parent: ForkServer) -> None:
     child = parent.fork()
     child.kill()
     assert child.wait() == -signal.SIGKILL
     child.close()
+
+
+def test_whatever_goes_wrong_in_starting_a_process_nobody_waits_for_it_for_ever(
+    pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(pool, "_child", fails)
+    with pytest.raises(DecoderError, match="no decoder process can be started: nobody thought of this"):
+        list(timeline_apart(pool, piped(clip()), LIMITS))
+    monkeypatch.undo()
+    assert until(lambda: is_read_at_last(pool))
 
 
 def test_a_decoder_whose_parent_says_nothing_more_counts_as_killed(
