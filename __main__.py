@@ -8,26 +8,26 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure import estimates, manifest, network, quotas, triggers
-from infrastructure import origins as cross_origin
-from infrastructure.api import Api
+from infrastructure import cors as cross_origin
+from infrastructure import cost_estimate, event_sources, function_manifest, network, quota_check
+from infrastructure.alarms import Monitoring
 from infrastructure.artifacts import Artifacts
+from infrastructure.autoscaling import Scaling
 from infrastructure.budget import Budget
-from infrastructure.credentials import Credentials
+from infrastructure.config import StackSettings, checked_stack_name, read
 from infrastructure.dashboard import Dashboard
-from infrastructure.encryption import PUBLISHERS, Encryption
-from infrastructure.functions import LambdaFunction, Surroundings
 from infrastructure.gpu_fleet import GpuFleet
+from infrastructure.http_api import Api
+from infrastructure.kms import PUBLISHERS, Encryption
+from infrastructure.lambda_function import LambdaFunction, Surroundings
 from infrastructure.load_balancer import LoadBalancer
 from infrastructure.messaging import Queue, Topic
-from infrastructure.monitoring import Monitoring
 from infrastructure.naming import Names
-from infrastructure.packaging import building
-from infrastructure.packaging.packages import Packages
-from infrastructure.pipeline import Pipeline
-from infrastructure.references import References
-from infrastructure.scaling import Scaling
-from infrastructure.settings import StackSettings, checked_stack_name, read
+from infrastructure.packaging import build
+from infrastructure.packaging.package import Packages
+from infrastructure.resource_references import References
+from infrastructure.secrets import Credentials
+from infrastructure.state_machine import Pipeline
 from infrastructure.storage import Bucket, BucketShape, Table
 from infrastructure.website import Website
 
@@ -50,10 +50,10 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
         region=region,
         partition=aws.get_partition(opts=asks).partition,
     )
-    quotas.warn(settings, opts=asks)
+    quota_check.warn(settings, opts=asks)
     left_out = () if settings.api_auth == "token" else TOKEN_PARTS
-    work = manifest.read(ROOT / "lambdas/functions.toml").without(left_out)
-    care = manifest.read(ROOT / "infrastructure/operations/functions.toml").without(left_out)
+    work = function_manifest.read(ROOT / "lambdas/functions.toml").without(left_out)
+    care = function_manifest.read(ROOT / "lambdas/operations/functions.toml").without(left_out)
 
     key_arn = Encryption("encryption", names, here).key_arn
     references = References(names, settings, key_arn)
@@ -105,8 +105,8 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
     pipeline = Pipeline(
         "pipeline", names, settings, work.state_machine, functions, references, ROOT, key_arn, here
     )
-    triggers.Triggers("triggers", names, work, functions, queues, references, here)
-    triggers.add_operations(care, functions, credentials, topics, here)
+    event_sources.Triggers("triggers", names, work, functions, queues, references, here)
+    event_sources.add_operations(care, functions, credentials, topics, here)
 
     fleet = GpuFleet(
         "fleet",
@@ -132,7 +132,7 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
         buckets["results"].allow_pages([cross_origin.reading_rule(origins)])
         site.publish(ROOT, {"api": api.address, "max_upload_bytes": settings.max_upload_bytes, **api.sign_in})
 
-    Budget("budget", names, settings, topics["alerts"], topics["budget"], functions["wake_fleet"], here)
+    Budget("budget", names, settings, topics["alerts"], topics["budget"], functions["scale_up_fleet"], here)
     watch = Monitoring("monitoring", names, settings, topics["alerts"], here)
     watch.watch_functions(functions)
     dead_letters = {role: queues[role] for role in queues if role.endswith("_failures")}
@@ -164,7 +164,7 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
         "operatorToken": names.secret("operator_token") if not left_out else None,
         "dashboard": dashboard.link,
         "alertsTopic": topics["alerts"].arn,
-        **estimates.outputs(settings),
+        **cost_estimate.outputs(settings),
     }
 
 
@@ -181,7 +181,7 @@ def _bucket_shape(
     )
 
 
-def _queues(names: Names, work: manifest.Manifest, opts: pulumi.ResourceOptions) -> dict[str, Queue]:
+def _queues(names: Names, work: function_manifest.Manifest, opts: pulumi.ResourceOptions) -> dict[str, Queue]:
     """Dead letters first: the others are given their addresses."""
     queues: dict[str, Queue] = {}
     for role, shape in sorted(work.queues.items(), key=lambda each: "dead_letters" in each[1]):
@@ -193,5 +193,5 @@ def _queues(names: Names, work: manifest.Manifest, opts: pulumi.ResourceOptions)
 if __name__ == "__main__":
     config = pulumi.Config("gorggle")
     chosen = read(config.get, config.get_object)
-    for output, value in stack(chosen, building.packages(ROOT, chosen)).items():
+    for output, value in stack(chosen, build.packages(ROOT, chosen)).items():
         pulumi.export(output, value)

@@ -6,7 +6,7 @@
 With weights of another kind (``--int8``, ``--dtype``) the other can be our own network in float32: it finds the units
 that fairseq finds, and takes less time to be asked. Every figure is the least of its repetitions, ours and theirs in turn; with one thread it is the processor's time, which
 other programs on the machine do not lengthen, with more it is the clock's. A stage's floor is the time that its operations
-or its bytes would take, whichever is longer, at the rates that the machine reaches at best (``benchmarks.machine``).
+or its bytes would take, whichever is longer, at the rates that the machine reaches at best (``benchmarks.hardware``).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import machine
+from benchmarks import hardware
 from benchmarks.engine_models import Pair, pair, quiet, their_search
-from benchmarks.toolkit import fairseq_or_none
-from inference_server.avhubert import AVHubertNetwork
-from inference_server.avhubert.search import BeamSearch, beam_search
+from benchmarks.fairseq_reference import fairseq_or_none
+from gorggle_server.avhubert import AVHubertNetwork
+from gorggle_server.avhubert.beam_search import BeamSearch, beam_search
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -217,7 +217,7 @@ def _timed(
     ours: Callable[[], Any], theirs: Callable[[], Any] | None, options: argparse.Namespace
 ) -> tuple[float, float | None, Any, Any]:
     """The least time of each, in turn, and what they gave."""
-    clock = machine.clock()
+    clock = hardware.clock()
     best: list[float | None] = [None, None]
     given: list[Any] = [None, None]
     for _ in range(options.repeats):
@@ -273,7 +273,7 @@ def _apart(found: torch.Tensor, expected: torch.Tensor | None) -> float | None:
 
 def _described(options: argparse.Namespace) -> dict[str, Any]:
     return {
-        **machine.described(options.threads),
+        **hardware.described(options.threads),
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "dtype": "int8 weights" if options.int8 else options.dtype,
         "clip_s": options.seconds,

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inference_server.avhubert import AVHubertNetwork, ModelConfig, load_model
-from inference_server.avhubert.preparation import prepare
+from gorggle_server.avhubert import AVHubertNetwork, ModelConfig, load_model
+from gorggle_server.avhubert.optimization import prepare
 
 EMBEDDED = Path(__file__).parents[1] / "inference_server" / "assets" / "gorggle-mini-1.safetensors"
 VOCABULARY = 1000

@@ -27,12 +27,12 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from gorggle.v1 import lip_reading_pb2
 
-from benchmarks.hostile_seeds import RECOGNIZE, REFLECTION, REQUEST_OF, STREAMING, Call, Request, seeds
+from benchmarks.coverage_server import MAP_BYTES
+from benchmarks.fuzz_seeds import RECOGNIZE, REFLECTION, REQUEST_OF, STREAMING, Call, Request, seeds
 from benchmarks.mutations import spoiled_media, spoiled_message, spoiled_wire
-from benchmarks.serving import ServerProcess
-from benchmarks.traced_server import MAP_BYTES
+from benchmarks.server_process import ServerProcess
+from gorggle.v1 import lip_reading_pb2
 
 # What a caller may be answered whatever it sends. INTERNAL, UNKNOWN and the rest are the server's faults.
 DOCUMENTED = frozenset(
@@ -276,7 +276,7 @@ class Fuzzer:
 
     def _check_that_nothing_is_left(self) -> None:
         deadline = time.monotonic() + 30
-        while self._server.is_running and self._server.metrics()["gorggle_streams"]:
+        while self._server.is_running and self._server.metrics()["gorggle_active_streams"]:
             if time.monotonic() > deadline:
                 self._findings.fault("calls are left over after their callers have gone")
                 return

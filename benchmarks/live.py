@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import av
-from gorggle import Client, MouthCrops, Segment, Sound, StreamWarning
 
-from benchmarks.serving import ServerProcess
+from benchmarks.server_process import ServerProcess
+from gorggle import Client, MouthCrops, Segment, Sound, StreamWarning
 
 FIRST_INTERIM_TARGET_S, FINAL_TARGET_S = 1.0, 0.7
 # A result belongs to the utterance that it overlaps most; one that is further off than this belongs to none.
@@ -125,7 +125,7 @@ def camera(path: Path) -> list[Piece]:
 
 def mouth_camera(path: Path) -> list[Piece]:
     """A clip as mouth crops and sound, as a client sends them that finds faces by itself."""
-    from tests.integration.pieces import mouths_and_sound
+    from tests.integration.crop_stream import mouths_and_sound
 
     tracks, sound = mouths_and_sound(path)
     pieces = []

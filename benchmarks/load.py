@@ -21,8 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving import ServerProcess
-from benchmarks.streams import Outcome, Piece, channel_to, pieces_of_crops, pieces_of_file, real_time_stream
+from benchmarks.client_streams import (
+    Outcome,
+    Piece,
+    channel_to,
+    pieces_of_crops,
+    pieces_of_file,
+    real_time_stream,
+)
+from benchmarks.server_process import ServerProcess
 from tests.clips import read
 
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
@@ -47,11 +54,11 @@ def pieces_of(kind: str) -> tuple[list[Piece], float]:
 
 def mouth_crops() -> np.ndarray:
     """The clip's mouth, as a client that does the vision itself would cut it: uint8 (T, 96, 96)."""
-    from inference_server.endpointing import Stretch
-    from inference_server.media.pipe import BytePipe
-    from inference_server.perception import perception_of
-    from inference_server.settings import ServerSettings
-    from inference_server.transcript import Modality, RecognitionOptions
+    from gorggle_server.media.byte_pipe import BytePipe
+    from gorggle_server.settings import ServerSettings
+    from gorggle_server.streaming.endpointing import Stretch
+    from gorggle_server.streaming.media_pipeline import perception_of
+    from gorggle_server.types import Modality, RecognitionOptions
 
     data = DEMO.read_bytes()
     pipe = BytePipe(len(data) + 1)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import pictures
-from benchmarks.floors import floor_s, seeing_ms
+from benchmarks import plots
+from benchmarks.roofline import floor_s, seeing_ms
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = Path(__file__).parent / "results"
-MODELS = pictures.MODELS
+MODELS = plots.MODELS
 
 
 def write(results: Path, docs: Path) -> None:
@@ -28,7 +28,7 @@ def write(results: Path, docs: Path) -> None:
         if name in found:
             text = with_part(text, name, table(found))
     page.write_text(text)
-    for name, (file, draw) in pictures.PICTURES.items():
+    for name, (file, draw) in plots.PICTURES.items():
         if name in found:
             draw(found[name], docs / "images" / file)
     print(f"written: {page} and its pictures")
@@ -193,7 +193,7 @@ def whole(found: dict[str, Any]) -> list[str]:
     lines = [machine_line(measured["machine"]), ""]
     for row in measured["rows"]:
         lines += [f"| {MODELS[row['model']]} | Gorggle | the reference's modules |", "| --- | ---: | ---: |"]
-        stages = pictures.in_order({**row["ours"], **row["reference"]})
+        stages = plots.in_order({**row["ours"], **row["reference"]})
         for stage in stages:
             lines.append(
                 f"| {stage} | {seconds(row['ours'].get(stage))} | {seconds(row['reference'].get(stage))} |"

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving import ServerProcess, Usage
-from benchmarks.streams import KINDS, Misbehaving
+from benchmarks.client_streams import KINDS, Misbehaving
+from benchmarks.server_process import ServerProcess, Usage
 from tests.clips import transcoded
 
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
@@ -86,7 +86,7 @@ def _work(address: str, data: bytes, chance: random.Random, until: float, record
 def _rest(server: ServerProcess) -> None:
     """Wait until all calls have ended, and connections with them."""
     deadline = time.monotonic() + REST_S
-    while server.metrics()["gorggle_streams"]:
+    while server.metrics()["gorggle_active_streams"]:
         if time.monotonic() > deadline:
             raise AssertionError("calls go on although their clients have gone")
         time.sleep(0.1)
@@ -164,7 +164,9 @@ def main(arguments: list[str] | None = None) -> int:
     with ServerProcess(*limits, log_level="WARNING") as server:
         record = soak(server, options, data)
         metrics = {
-            name: value for name, value in server.metrics().items() if name.startswith("gorggle_calls_total")
+            name: value
+            for name, value in server.metrics().items()
+            if name.startswith("gorggle_grpc_requests_total")
         }
     report = {
         "minutes": options.minutes,

@@ -14,10 +14,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.growth import read_once
+from benchmarks.client_streams import Request
 from benchmarks.load import DEMO
-from benchmarks.serving import ServerProcess
-from benchmarks.streams import Request
+from benchmarks.server_process import ServerProcess
+from benchmarks.stream_scaling import read_once
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -32,11 +32,13 @@ import torch
 from numpy.typing import NDArray
 from skimage import transform
 
-from benchmarks import machine
-from benchmarks.moving_heads import FRAME_RATE_HZ, SIZE_PX, Frame, clips, shaken
-from inference_server.vision.activity import LipActivity
-from inference_server.vision.faces import COARSE_SIDE_PX, Box, FaceFinder, landmark_model_path
-from inference_server.vision.mouth import (
+from benchmarks import hardware
+from benchmarks.synthetic_video import FRAME_RATE_HZ, SIZE_PX, Frame, clips, shaken
+from gorggle_server.vision.face_detector import COARSE_SIDE_PX, Box, FaceFinder, landmark_model_path
+from gorggle_server.vision.face_tracker import FaceTracker
+from gorggle_server.vision.frame_skipping import FaceStrides, SeenFrame
+from gorggle_server.vision.lip_activity import LipActivity
+from gorggle_server.vision.mouth_cropper import (
     CANVAS_PX,
     CROP_PX,
     LANDMARKS,
@@ -46,8 +48,6 @@ from inference_server.vision.mouth import (
     PromptMouthCropper,
     mean_face,
 )
-from inference_server.vision.strides import FaceStrides, SeenFrame
-from inference_server.vision.tracks import FaceTracker
 
 REFERENCE_EVERY_FRAMES = 7
 WARM_UP_FRAMES = 11
@@ -292,7 +292,7 @@ def run(
                 f"{found['usual'][APART]['median']:.2f} %)   lost {found['lost']} of {found['compared']}"
             )
     torch.set_num_threads(1)
-    return {"size_px": SIZE_PX, "machine": machine.described(1), "clips": results}
+    return {"size_px": SIZE_PX, "machine": hardware.described(1), "clips": results}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""``gorggle evaluate``, also ``python -m evaluation``: measure a model on clips whose words are known."""
+"""``gorggle evaluate``, also ``python -m gorggle_evaluation``: measure a model on clips whose words are known."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from gorggle.errors import GorggleError
-from gorggle.outputs import complain, write_atomically
-from gorggle.server_options import (
+from gorggle.cli.output import complain, write_atomically
+from gorggle.cli.server_args import (
     ChosenServer,
     CommandError,
     UsageError,
     add_server_options,
     check_server_options,
 )
+from gorggle.errors import GorggleError
 from gorggle.version import installed_version
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -65,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from evaluation.conditions import DEFAULT_SNRS_DB, MODALITIES
-    from evaluation.noise import NoiseKind
-    from evaluation.text import DESCRIPTION
+    from gorggle_evaluation.conditions import DEFAULT_SNRS_DB, MODALITIES
+    from gorggle_evaluation.noise import NoiseKind
+    from gorggle_evaluation.text_normalization import DESCRIPTION
 
     parser = argparse.ArgumentParser(
         prog="gorggle evaluate",
@@ -121,14 +121,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(options: argparse.Namespace, given: list[str]) -> bool:
     """Measure, and write what came of it; true if every clip was read."""
-    from evaluation.conditions import DEFAULT_SNRS_DB, NoisyClips, conditions
-    from evaluation.manifest import ManifestError, read_manifest
-    from evaluation.measurement import progress, readings
-    from evaluation.noise import NoiseKind
-    from evaluation.readings import Reader
-    from evaluation.results import condition_result
-    from evaluation.table import tables
-    from evaluation.visemes import LexiconError, read_lexicon
+    from gorggle_evaluation.conditions import DEFAULT_SNRS_DB, NoisyClips, conditions
+    from gorggle_evaluation.manifest import ManifestError, read_manifest
+    from gorggle_evaluation.noise import NoiseKind
+    from gorggle_evaluation.report_table import tables
+    from gorggle_evaluation.results import condition_result
+    from gorggle_evaluation.runner import progress, readings
+    from gorggle_evaluation.transcriber import Reader
+    from gorggle_evaluation.visemes import LexiconError, read_lexicon
 
     if options.snr and not options.noise:
         raise UsageError("--snr goes with --noise")
@@ -165,7 +165,7 @@ def _prepare(folder: Path | None) -> None:
     if folder is None:
         return
     # It needs matplotlib, which may be missing.
-    import_module("evaluation.plots")
+    import_module("gorggle_evaluation.plots")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -180,7 +180,7 @@ def _about(
     client: Any, options: argparse.Namespace, manifest: Any, clips: int, given: list[str]
 ) -> dict[str, Any]:
     """What was measured with what, so that it can be measured again."""
-    from evaluation.text import DESCRIPTION
+    from gorggle_evaluation.text_normalization import DESCRIPTION
 
     server = client.wait_until_ready(READY_TIMEOUT_S)
     model = client.model(options.model)
@@ -239,8 +239,8 @@ def _heading(about: dict[str, Any]) -> str:
 
 def _write(folder: Path, about: dict[str, Any], results: Any, found: Any) -> None:
     """Write everything into the folder."""
-    from evaluation.plots import write_plots
-    from evaluation.results import condition_json, reading_json
+    from gorggle_evaluation.plots import write_plots
+    from gorggle_evaluation.results import condition_json, reading_json
 
     try:
         plots = write_plots(results, folder)

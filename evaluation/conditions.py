@@ -9,11 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from gorggle.results import Modality
 
-from evaluation.manifest import Entry
-from evaluation.media import MediaError, Sound, read_sound, with_sound
-from evaluation.noise import FloatArray, Int16Array, NoiseKind, active, mixed, noise, shaped, spectrum
+from gorggle.results import Modality
+from gorggle_evaluation.manifest import Entry
+from gorggle_evaluation.media import MediaError, Sound, read_sound, with_sound
+from gorggle_evaluation.noise import FloatArray, Int16Array, NoiseKind, active, mixed, noise, shaped, spectrum
 
 MODALITIES: tuple[Modality, ...] = ("av", "video", "audio")
 HEARING: tuple[Modality, ...] = ("av", "audio")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from evaluation.visemes import NOTHING, Lexicon, Phoneme, aligned_phonemes
+from gorggle_evaluation.visemes import NOTHING, Lexicon, Phoneme, aligned_phonemes
 
 WORDS_LISTED = 50
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.text import normalised_words
+from gorggle_evaluation.text_normalization import normalised_words
 
 FIELDS = ("media", "text", "words", "sentences", "id", "group", "notes")
 SENTENCE_FIELDS = ("text", "speaker", "start_s", "end_s", "words")

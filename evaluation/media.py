@@ -14,7 +14,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
 
-from evaluation.noise import SAMPLE_RATE_HZ, Int16Array
+from gorggle_evaluation.noise import SAMPLE_RATE_HZ, Int16Array
 
 # Timestamps jitter by their rounding; what is further off than a frame of video is a gap.
 JITTER_S = 0.04

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gorggle.results import Modality
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.conditions import HEARING, MODALITY_NAMES
-from evaluation.confusions import VisemeConfusions
-from evaluation.measures import SHARP_S
-from evaluation.noise import NoiseKind
-from evaluation.results import ConditionResult
-from evaluation.visemes import NOTHING, VISEMES
+from gorggle.results import Modality
+from gorggle_evaluation.conditions import HEARING, MODALITY_NAMES
+from gorggle_evaluation.confusions import VisemeConfusions
+from gorggle_evaluation.metrics import SHARP_S
+from gorggle_evaluation.noise import NoiseKind
+from gorggle_evaluation.results import ConditionResult
+from gorggle_evaluation.visemes import NOTHING, VISEMES
 
 # Wong's palette, distinguishable with any colour vision (Nature Methods 8, 2011); markers tell them apart in grey.
 COLOURS: dict[Modality, str] = {"av": "#0072B2", "video": "#009E73", "audio": "#D55E00"}

@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.conditions import Condition
-from evaluation.confusions import Confusions, confusions
-from evaluation.measures import (
+from gorggle_evaluation.conditions import Condition
+from gorggle_evaluation.confusions import Confusions, confusions
+from gorggle_evaluation.metrics import (
     Alignment,
     ErrorRate,
     Timed,
@@ -23,9 +23,9 @@ from evaluation.measures import (
     time_error,
     time_offsets_s,
 )
-from evaluation.readings import Reading
-from evaluation.speakers import Attribution, attribution
-from evaluation.visemes import Lexicon
+from gorggle_evaluation.speaker_attribution import Attribution, attribution
+from gorggle_evaluation.transcriber import Reading
+from gorggle_evaluation.visemes import Lexicon
 
 
 @dataclass(frozen=True, eq=False)

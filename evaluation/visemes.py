@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.text import normalised_words
+from gorggle_evaluation.text_normalization import normalised_words
 
 # By the phonemes of each, in IPA: the first ones name the viseme.
 VISEMES: Mapping[str, str] = {

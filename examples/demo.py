@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jiwer
+
 from gorggle import Client, Segment
-from gorggle.private_server import PrivateServer
+from gorggle.local_server import PrivateServer
 
 HERE = Path(__file__).resolve().parent
 CHUNK_BYTES = 16 * 1024

@@ -1,4 +1,4 @@
-"""``python -m inference_server``, also ``gorggle serve``: runs the server until Ctrl-C or SIGTERM."""
+"""``python -m gorggle_server``, also ``gorggle serve``: runs the server until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from inference_server.allocator import bound_heaps, set_apart_what_stays
-from inference_server.errors import GorggleError
-from inference_server.logs import log_to_stderr
-from inference_server.settings import ServerSettings
+from gorggle_server.errors import GorggleError
+from gorggle_server.logging_setup import log_to_stderr
+from gorggle_server.memory import bound_heaps, set_apart_what_stays
+from gorggle_server.settings import ServerSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def set_up_libraries() -> None:
 async def _run(settings: ServerSettings, announce: bool, until_stdin_closes: bool) -> None:
     set_up_libraries()
     # Loading torch takes a second: wrong settings are told before it.
-    from inference_server.service.server import serve
+    from gorggle_server.grpc_server.server import serve
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

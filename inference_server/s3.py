@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from inference_server.errors import InvalidMediaError, InvalidRequestError, NotFoundError
+from gorggle_server.errors import InvalidMediaError, InvalidRequestError, NotFoundError
 
 PIECE_BYTES = 256 * 1024
 # What S3 says of an object that is not there, or that we may not know of.

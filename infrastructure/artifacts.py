@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure.functions import Code
+from infrastructure.config import StackSettings
+from infrastructure.lambda_function import Code
 from infrastructure.naming import Names
-from infrastructure.packaging.packages import Package, Packages
-from infrastructure.settings import StackSettings
+from infrastructure.packaging.package import Package, Packages
 from infrastructure.storage import Bucket, BucketShape
 
 

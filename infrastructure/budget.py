@@ -7,11 +7,11 @@ import json
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure import policy
-from infrastructure.functions import LambdaFunction
+from infrastructure import iam
+from infrastructure.config import StackSettings
+from infrastructure.lambda_function import LambdaFunction
 from infrastructure.messaging import Topic
 from infrastructure.naming import Names
-from infrastructure.settings import StackSettings
 
 ALERT_PERCENT = (50.0, 80.0)
 WAKING = ("autoscaling:SetDesiredCapacity", "autoscaling:UpdateAutoScalingGroup")
@@ -63,7 +63,7 @@ class Budget(pulumi.ComponentResource):
 
     def _take_the_right_to_wake(self, alerts: Topic, waker: LambdaFunction) -> None:
         document = {
-            "Version": policy.VERSION,
+            "Version": iam.VERSION,
             "Statement": [{"Effect": "Deny", "Action": list(WAKING), "Resource": self._names.fleet_arn}],
         }
         asleep = aws.iam.Policy(
@@ -72,16 +72,16 @@ class Budget(pulumi.ComponentResource):
             policy=json.dumps(document),
             opts=self._child,
         )
-        grant = policy.Grant(
+        grant = iam.Grant(
             ("iam:AttachRolePolicy", "iam:DetachRolePolicy"),
             [waker.role.arn],
             {"ArnEquals": {"iam:PolicyARN": asleep.arn}},
         )
-        actor = policy.ServiceRole(
+        actor = iam.ServiceRole(
             f"{self._names.prefix}-budget",
             "budgets.amazonaws.com",
             [grant],
-            conditions=policy.from_account(self._names.account),
+            conditions=iam.from_account(self._names.account),
             opts=self._child,
         )
         aws.budgets.BudgetAction(

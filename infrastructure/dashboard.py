@@ -82,7 +82,7 @@ def dashboard_body(
             [["AWS/States", f"Executions{end}", *of_machine] for end in ("Started", "Succeeded", "Failed")],
         ),
         ("Time of a job", "p95", [["AWS/States", "ExecutionTime", *of_machine]]),
-        ("Results", "Sum", _own(names, "DoneJobs", "DegradedResults", "FailedJobs")),
+        ("Results", "Sum", _own(names, "SucceededJobs", "DegradedResults", "FailedJobs")),
         ("Jobs that succeed, %", "Sum", _success(names)),
         ("Sources lost", "Sum", _own(names, "LostLips", "LostSound", "LostFaces")),
         ("Video taken, s", "Sum", _own(names, "VideoSeconds")),
@@ -149,7 +149,7 @@ def dashboard_body(
 
 def _success(names: Names) -> list[list[Any]]:
     """The share of jobs that end well: of nothing there is none."""
-    ends = _own(names, "DoneJobs", "FailedJobs")
+    ends = _own(names, "SucceededJobs", "FailedJobs")
     counted: list[list[Any]] = [
         [*metric, {"id": f"m{index}", "visible": False}] for index, metric in enumerate(ends)
     ]

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure import policy
+from infrastructure import iam
+from infrastructure.config import StackSettings
 from infrastructure.load_balancer import OPERATIONS_PORT, SERVER_PORT, LoadBalancer
 from infrastructure.naming import Names
 from infrastructure.network import Network
-from infrastructure.settings import StackSettings
 
 LAUNCH_HOOK, TERMINATE_HOOK = "ready", "drain"
 # From launch to ready: boot, 350 MB of packages, model, warm-up. An instance that takes longer is given up.
@@ -51,23 +51,21 @@ class GpuFleet(pulumi.ComponentResource):
             kms_key_id=key_arn,
             opts=self._child,
         )
-        self.role = policy.ServiceRole(
-            f"{names.prefix}-server", IAM_INSTANCE, self._grants(), opts=self._child
-        )
+        self.role = iam.ServiceRole(f"{names.prefix}-server", IAM_INSTANCE, self._grants(), opts=self._child)
         self.template = self._template(balancer)
         self.group = self._group(network, balancer)
         self._warm_hours()
         self.register_outputs({"group": self.group.name})
 
-    def _grants(self) -> list[policy.Grant]:
+    def _grants(self) -> list[iam.Grant]:
         bucket, key = self._bundle
         bundle_arn = pulumi.Output.concat("arn:", self._names.partition, ":s3:::", bucket, "/", key)
         grants = [
-            policy.Grant(("s3:GetObject",), [bundle_arn]),
-            policy.Grant(("secretsmanager:GetSecretValue",), [self._secret]),
-            policy.Grant(("autoscaling:CompleteLifecycleAction",), [self._names.fleet_arn]),
-            policy.log_writing(self.log_group.arn),
-            policy.Grant(
+            iam.Grant(("s3:GetObject",), [bundle_arn]),
+            iam.Grant(("secretsmanager:GetSecretValue",), [self._secret]),
+            iam.Grant(("autoscaling:CompleteLifecycleAction",), [self._names.fleet_arn]),
+            iam.log_writing(self.log_group.arn),
+            iam.Grant(
                 ("cloudwatch:PutMetricData",),
                 ["*"],
                 {"StringEquals": {"cloudwatch:namespace": self._names.metrics}},
@@ -78,7 +76,7 @@ class GpuFleet(pulumi.ComponentResource):
             grants.append(SESSION_MANAGER)
         if model := self._settings.model_object:
             address = self._names.arn("s3", "/".join(model), region=False, account=False)
-            grants.append(policy.Grant(("s3:GetObject",), [address]))
+            grants.append(iam.Grant(("s3:GetObject",), [address]))
         return grants
 
     def _template(self, balancer: LoadBalancer) -> aws.ec2.LaunchTemplate:
@@ -214,7 +212,7 @@ class GpuFleet(pulumi.ComponentResource):
 
 # Session Manager's agent asks for channels, which are no resources. These are the least it works with:
 # https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
-SESSION_MANAGER = policy.Grant(
+SESSION_MANAGER = iam.Grant(
     (
         "ssm:UpdateInstanceInformation",
         "ssmmessages:CreateControlChannel",
@@ -257,7 +255,7 @@ def instance_environment(
 def user_data(
     names: Names, settings: StackSettings, bucket: str, key: str, secret: str, log_group: str
 ) -> str:
-    """What runs at an instance's first boot: it fetches the bundle and hands over to its ``start.sh``.
+    """What runs at an instance's first boot: it fetches the bundle and hands over to its ``bootstrap.sh``.
 
     There is nothing secret in it: user data can be read by whoever may describe instances.
     """
@@ -270,5 +268,5 @@ aws s3 cp --only-show-errors "$GORGGLE_BUNDLE" /tmp/gorggle.zip
 mkdir -p /opt/gorggle
 /opt/pytorch/bin/python -m zipfile -e /tmp/gorggle.zip /opt/gorggle/bundle
 rm /tmp/gorggle.zip
-exec bash /opt/gorggle/bundle/infrastructure/instance/start.sh
+exec bash /opt/gorggle/bundle/infrastructure/instance_agent/bootstrap.sh
 """

@@ -9,9 +9,9 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
+from infrastructure.config import StackSettings
 from infrastructure.naming import Names
 from infrastructure.network import Network, allow, allow_aws, security_group
-from infrastructure.settings import StackSettings
 
 SERVER_PORT = 50_051
 # /readyz, /livez and /metrics, over plain HTTP: for the balancer's checks and for nobody else.

@@ -9,8 +9,8 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from infrastructure.iam import VERSION
 from infrastructure.naming import Names
-from infrastructure.policy import VERSION
 
 DAY_S = 24 * 3600
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure import policy
+from infrastructure import iam
+from infrastructure.config import StackSettings
 from infrastructure.naming import Names
-from infrastructure.settings import StackSettings
 
 # What instances and functions in the network call.
 INTERFACES = ("secretsmanager", "logs", "monitoring", "autoscaling")
@@ -196,11 +196,11 @@ class Network(pulumi.ComponentResource):
             kms_key_id=key_arn,
             opts=self._child,
         )
-        writer = policy.ServiceRole(
+        writer = iam.ServiceRole(
             f"{self._names.prefix}-flow-logs",
             "vpc-flow-logs.amazonaws.com",
-            [policy.log_writing(group.arn)],
-            conditions=policy.from_account(self._names.account),
+            [iam.log_writing(group.arn)],
+            conditions=iam.from_account(self._names.account),
             opts=self._child,
         )
         aws.ec2.FlowLog(

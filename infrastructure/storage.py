@@ -10,9 +10,9 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from infrastructure.config import StackSettings
+from infrastructure.iam import VERSION
 from infrastructure.naming import Names
-from infrastructure.policy import VERSION
-from infrastructure.settings import StackSettings
 
 UNFINISHED_UPLOAD_DAYS = 1
 OLD_VERSION_DAYS = 7

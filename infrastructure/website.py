@@ -9,8 +9,8 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from infrastructure.cors import content_policy
 from infrastructure.naming import Names
-from infrastructure.origins import content_policy
 from infrastructure.storage import Bucket, BucketShape
 
 # AWS's own policy: cache, compress, and forward nothing (no cookie, no header, no query).

@@ -32,9 +32,9 @@ os.environ |= {
 def chromium() -> str:
     """The browser's path; where there is none, the test is left out."""
     # Not every environment that runs tests has what the gateway takes.
-    from gorggle_gateway import web_page
+    from gorggle_gateway import static_files
 
-    if not web_page.is_built():
+    if not static_files.is_built():
         pytest.skip("the page is not built: make web")
     named = os.environ.get("GORGGLE_CHROMIUM")
     path = named or next(filter(None, map(shutil.which, BROWSERS)), None)

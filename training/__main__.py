@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from training import held_out
+    from training import test_set
 
     parser = argparse.ArgumentParser(
         prog="python -m training", description="Train and measure the embedded model."
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="for the card: the runs that this one's first weights came from",
     )
-    held_out.add_arguments(
+    test_set.add_arguments(
         commands.add_parser("clips", help="render clips of unseen speakers, with a manifest")
     )
     evaluate = commands.add_parser("evaluate", help="error rates on held-out speakers and sentences, as JSON")
@@ -98,7 +98,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training.embedded import train_embedded
+    from training.gorggle_mini import train_embedded
     from training.train import TrainingOptions
 
     _keep_freed_memory()
@@ -115,23 +115,23 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from training.embedded import export
+    from training.gorggle_mini import export
 
     evaluation = json.loads(options.evaluation.read_text()) if options.evaluation else None
     export(options.out, options.model, evaluation, options.earlier_runs)
 
 
 def _clips(options: argparse.Namespace) -> None:
-    from training import held_out
+    from training import test_set
 
-    held_out.run(options, _report)
+    test_set.run(options, _report)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     import torch
 
-    from evaluation.noise import NoiseKind
-    from inference_server.avhubert import load_model
+    from gorggle_evaluation.noise import NoiseKind
+    from gorggle_server.avhubert import load_model
     from training.evaluate import CLEAN, IN_NOISE, evaluation
     from training.sentences import Corpus, Split
     from training.shards import UtteranceStore, prepare

@@ -20,11 +20,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.faces import Speaker, demo_speaker, render_frames
-from training.photographs import Photograph, render_photo_frames
+from training.face_rendering import Speaker, demo_speaker, render_frames
+from training.photo_animation import Photograph, render_photo_frames
 from training.sentences import DEMO_SENTENCES, DEMO_SPEAKER_SEED
+from training.speech_synthesis import SAMPLE_RATE_HZ, Speech, TimedPhoneme, TimedWord, Voice, padded, speak
 from training.visemes import FRAME_RATE_HZ, Style, mouth_motion
-from training.voices import SAMPLE_RATE_HZ, Speech, TimedPhoneme, TimedWord, Voice, padded, speak
 
 Int16Array = NDArray[np.int16]
 UInt8Array = NDArray[np.uint8]

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.noise import NoiseKind, mixed, noise
-from inference_server.media.audio import audio_features
-from inference_server.recognizer import GREY_DEVIATION, GREY_MEAN, MODEL_CROP_PX
+from gorggle_evaluation.noise import NoiseKind, mixed, noise
+from gorggle_server.inference.recognizer import GREY_DEVIATION, GREY_MEAN, MODEL_CROP_PX
+from gorggle_server.media.audio import audio_features
 from training.shards import UtteranceStore
+from training.speech_synthesis import TimedWord
 from training.tokenizer import END, PAD, Tokenizer
 from training.utterances import FRAME_RATE_HZ, Utterance
-from training.voices import TimedWord
 
 # In frame targets: no unit is being said. <s> is otherwise never a target.
 SILENCE = 0

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.noise import NoiseKind, mixed, noise
-from inference_server.avhubert.model import Model
-from inference_server.media.audio import audio_features
-from inference_server.recognizer import Recognizer, SearchOptions, Window
-from inference_server.transcript import Modality, Reading
-from training.measures import error_rate, time_error
+from gorggle_evaluation.noise import NoiseKind, mixed, noise
+from gorggle_server.avhubert.model import Model
+from gorggle_server.inference.recognizer import Recognizer, SearchOptions, Window
+from gorggle_server.media.audio import audio_features
+from gorggle_server.types import Modality, Reading
+from training.metrics import error_rate, time_error
 from training.shards import UtteranceStore
 from training.utterances import Utterance
 

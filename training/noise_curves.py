@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.noise import NoiseKind
-from inference_server.transcript import Modality
+from gorggle_evaluation.noise import NoiseKind
+from gorggle_server.types import Modality
 from training.sentences import Corpus
 
 # Wong's palette, distinguishable with any colour vision (Nature Methods 8, 2011); markers tell them apart in grey.

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.sentences import Corpus, Split
+from training.speech_synthesis import TimedWord
 from training.utterances import SAMPLES_PER_FRAME, Utterance, rendered_utterance
-from training.voices import TimedWord
 
 UTTERANCES_PER_SHARD = 50
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from inference_server.avhubert import Model, load_model
-from inference_server.avhubert.config import ModelConfig
-from inference_server.avhubert.network import AVHubertNetwork
-from training.curves import Journal, draw
+from gorggle_server.avhubert import Model, load_model
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.avhubert.network import AVHubertNetwork
 from training.dataset import Batch, Batches
-from training.objective import Objective, Weights
+from training.learning_curves import Journal, draw
+from training.loss import Objective, Weights
 from training.shards import UtteranceStore
 from training.tokenizer import Tokenizer
 

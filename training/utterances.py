@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from training.faces import Speaker, render_crops
+from training.face_rendering import Speaker, render_crops
 from training.sentences import FIRST_SPEAKER_SEED, Corpus, Sentence, Split, random_sentence, random_span
+from training.speech_synthesis import Speech, TimedPhoneme, TimedWord, Voice, speak
 from training.visemes import mouth_motion
-from training.voices import Speech, TimedPhoneme, TimedWord, Voice, speak
 
 FRAME_RATE_HZ = 25
 SAMPLE_RATE_HZ = 16_000

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.voices import TimedPhoneme
+from training.speech_synthesis import TimedPhoneme
 
 FRAME_RATE_HZ = 25
 # The trajectory is computed finely and then seen through a shutter.

@@ -5,12 +5,12 @@ Cluster Prediction" (ICLR 2022) and "Robust Self-Supervised Audio-Visual Speech 
 held to the published implementation by recorded results.
 """
 
-from inference_server.avhubert.alignment import WordTime
-from inference_server.avhubert.checkpoint import convert, info, load_model, save_model
-from inference_server.avhubert.config import ModelConfig
-from inference_server.avhubert.model import Model
-from inference_server.avhubert.network import AVHubertNetwork
-from inference_server.avhubert.search import Hypothesis
+from gorggle_server.avhubert.beam_search import Hypothesis
+from gorggle_server.avhubert.checkpoints.loading import convert, info, load_model, save_model
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.avhubert.model import Model
+from gorggle_server.avhubert.network import AVHubertNetwork
+from gorggle_server.avhubert.word_alignment import WordTime
 
 __all__ = [
     "AVHubertNetwork",

@@ -1,4 +1,4 @@
-"""``python -m inference_server.avhubert``, also ``gorggle model``: converts model files and tells what is in them."""
+"""``python -m gorggle_server.avhubert``, also ``gorggle model``: converts model files and tells what is in them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inference_server.avhubert.checkpoint import DTYPES, convert, info
-from inference_server.errors import GorggleError, InvalidRequestError
+from gorggle_server.avhubert.checkpoints.loading import DTYPES, convert, info
+from gorggle_server.errors import GorggleError, InvalidRequestError
 
 EXIT_OK, EXIT_FAILED = 0, 1
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from inference_server.errors import ModelFormatError
+from gorggle_server.errors import ModelFormatError
 
 FRAME_S = 0.04
 """The duration of one encoder frame: 25 frames a second."""

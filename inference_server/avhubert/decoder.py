@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inference_server.avhubert.attention import Attention, KeysValues
-from inference_server.avhubert.cache import DecoderCache
-from inference_server.avhubert.config import PAD, ModelConfig
-from inference_server.avhubert.graphs import FixedSteps, View
-from inference_server.avhubert.lineage import Lineages
+from gorggle_server.avhubert.attention import Attention, KeysValues
+from gorggle_server.avhubert.config import PAD, ModelConfig
+from gorggle_server.avhubert.cuda_graphs import FixedSteps, View
+from gorggle_server.avhubert.kv_cache import DecoderCache
+from gorggle_server.avhubert.sparse_self_attention import Lineages
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inference_server.avhubert.attention import Attention
-from inference_server.avhubert.config import ModelConfig
-from inference_server.avhubert.frontend import AudioFrontend, VideoFrontend
+from gorggle_server.avhubert.attention import Attention
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.avhubert.frontend import AudioFrontend, VideoFrontend
 
 
 class GroupedConvolution(nn.Module):

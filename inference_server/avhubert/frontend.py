@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inference_server.avhubert.config import ModelConfig
+from gorggle_server.avhubert.config import ModelConfig
 
 
 class BasicBlock(nn.Module):

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference_server.avhubert import alignment, inputs, preparation, search
-from inference_server.avhubert.alignment import WordTime
-from inference_server.avhubert.config import EOS, ModelConfig
-from inference_server.avhubert.inputs import Array
-from inference_server.avhubert.network import AVHubertNetwork
-from inference_server.avhubert.search import BeamSearch, Hypothesis
-from inference_server.avhubert.text import Vocabulary
-from inference_server.errors import InvalidRequestError, ModelFormatError
+from gorggle_server.avhubert import beam_search, input_validation, optimization, word_alignment
+from gorggle_server.avhubert.beam_search import BeamSearch, Hypothesis
+from gorggle_server.avhubert.config import EOS, ModelConfig
+from gorggle_server.avhubert.input_validation import Array
+from gorggle_server.avhubert.network import AVHubertNetwork
+from gorggle_server.avhubert.tokenizer import Vocabulary
+from gorggle_server.avhubert.word_alignment import WordTime
+from gorggle_server.errors import InvalidRequestError, ModelFormatError
 
 __all__ = ["AVHubertNetwork", "Model"]
 
@@ -46,7 +46,7 @@ class Model:
         Args:
             int8: keep the weights of linear layers as 8-bit integers. Faster on a CPU, and no longer the same numbers.
         """
-        preparation.prepare(self.network, int8=int8)
+        optimization.prepare(self.network, int8=int8)
         return self
 
     @property
@@ -98,26 +98,30 @@ class Model:
         Raises:
             InvalidRequestError: neither video nor audio, or arrays that do not fit together.
         """
-        frames = None if video is None else inputs.video_frames(video, self.device, self.dtype)
+        frames = None if video is None else input_validation.video_frames(video, self.device, self.dtype)
         shape = ("B", "T") if frames is None else tuple(frames.shape[:2])
         sound = None
         if audio is not None:
-            sound = inputs.features("audio", audio, (*shape, self.config.audio_dim), self.device, self.dtype)
+            sound = input_validation.features(
+                "audio", audio, (*shape, self.config.audio_dim), self.device, self.dtype
+            )
         present = frames if frames is not None else sound
         if present is None:
             raise InvalidRequestError("neither video nor audio was given; expected at least one")
         batch, length = present.shape[:2]
-        padded = None if padding_mask is None else inputs.mask(padding_mask, batch, length, self.device)
+        padded = (
+            None if padding_mask is None else input_validation.mask(padding_mask, batch, length, self.device)
+        )
         return self.network.encode(
             frames,
             sound,
             padded,
             has_video=None
             if has_video is None
-            else inputs.presence("has_video", has_video, batch, self.device),
+            else input_validation.presence("has_video", has_video, batch, self.device),
             has_audio=None
             if has_audio is None
-            else inputs.presence("has_audio", has_audio, batch, self.device),
+            else input_validation.presence("has_audio", has_audio, batch, self.device),
         )
 
     @torch.inference_mode()
@@ -133,7 +137,7 @@ class Model:
             (B, L, V).
         """
         encoded, padded = self._encoded(encoder_out, padding_mask)
-        tokens = inputs.unit_ids(
+        tokens = input_validation.unit_ids(
             "prev_output_tokens", prev_output_tokens, len(encoded), self.config.vocabulary_size, self.device
         )
         return self.network.decode(encoded, padded, tokens)
@@ -166,8 +170,8 @@ class Model:
             ModelFormatError: the model's scores are not finite.
         """
         encoded, padded = self._encoded(encoder_out, padding_mask)
-        limits = inputs.unit_limits(max_len, len(encoded), self.config.max_target_size - 1)
-        return search.beam_search(
+        limits = input_validation.unit_limits(max_len, len(encoded), self.config.max_target_size - 1)
+        return beam_search.beam_search(
             self.running_search(beam=beam, length_penalty=length_penalty), encoded, padded, limits=limits
         )
 
@@ -197,18 +201,18 @@ class Model:
         Returns:
             One entry for each word of ``hypothesis.text``.
         """
-        encoded = inputs.features(
+        encoded = input_validation.features(
             "encoder_out", encoder_out, ("T", self.config.encoder_dim), self.device, self.dtype
         )
         activity = None
         if speech_activity is not None:
             cpu = torch.device("cpu")
-            activity = inputs.features(
+            activity = input_validation.features(
                 "speech_activity", speech_activity, (len(encoded),), cpu, torch.float64
             ).numpy()
         previous = torch.tensor([[EOS, *hypothesis.tokens[:-1]]], device=self.device)
         _, attention = self.network.decode_with_attention(encoded.unsqueeze(0), None, previous)
-        return alignment.word_times(
+        return word_alignment.word_times(
             attention[0].float().cpu().numpy(),
             [self.units[token] for token in hypothesis.tokens],
             token_scores=hypothesis.token_scores,
@@ -217,7 +221,7 @@ class Model:
 
     def _encoded(self, encoder_out: Array, padding_mask: Array | None) -> tuple[Tensor, Tensor | None]:
         wanted = ("B", "T", self.config.encoder_dim)
-        encoded = inputs.features("encoder_out", encoder_out, wanted, self.device, self.dtype)
+        encoded = input_validation.features("encoder_out", encoder_out, wanted, self.device, self.dtype)
         if padding_mask is None:
             return encoded, None
-        return encoded, inputs.mask(padding_mask, encoded.shape[0], encoded.shape[1], self.device)
+        return encoded, input_validation.mask(padding_mask, encoded.shape[0], encoded.shape[1], self.device)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from inference_server.avhubert.config import ModelConfig
-from inference_server.avhubert.decoder import Decoder
-from inference_server.avhubert.encoder import AudioVisualEncoder
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.avhubert.decoder import Decoder
+from gorggle_server.avhubert.encoder import AudioVisualEncoder
 
 
 class AVHubertNetwork(nn.Module):

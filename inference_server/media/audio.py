@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference_server.errors import InvalidRequestError
+from gorggle_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

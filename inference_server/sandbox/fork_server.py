@@ -1,4 +1,4 @@
-"""``python -m inference_server.sandbox.fork_server [LANDMARKS] FD``: decoder processes are forked from this one.
+"""``python -m gorggle_server.sandbox.fork_server [LANDMARKS] FD``: decoder processes are forked from this one.
 
 Python, FFmpeg and a landmark model of 100 MB are loaded once, here, and shared by all decoders, which are born in
 milliseconds: each has its stream alone, and what it changes is its own. This process has no media, no secrets, one thread
@@ -19,9 +19,9 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference_server.errors import NotFoundError
-from inference_server.sandbox import confinement, decoder
-from inference_server.sandbox.forking import (
+from gorggle_server.errors import NotFoundError
+from gorggle_server.sandbox import decoder_main, hardening
+from gorggle_server.sandbox.fork_client import (
     BORN,
     CARRIED_FDS,
     MAX_TEXT_BYTES,
@@ -32,18 +32,18 @@ from inference_server.sandbox.forking import (
 )
 
 if TYPE_CHECKING:
-    from inference_server.sandbox.confinement import Protection
-    from inference_server.vision.faces import FaceFinder
+    from gorggle_server.sandbox.hardening import Protection
+    from gorggle_server.vision.face_detector import FaceFinder
 
 
 def main() -> int:
     """Fork decoders until the server has gone."""
     *landmark_model, fd = sys.argv[1:]
     control = socket.socket(fileno=int(fd))
-    protection = confinement.cut_off()
+    protection = hardening.cut_off()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server has gone
         try:
-            finder = decoder.make_ready(Path(landmark_model[0]) if landmark_model else None)
+            finder = decoder_main.make_ready(Path(landmark_model[0]) if landmark_model else None)
         except NotFoundError as error:
             control.send(NOT_FOUND + str(error).encode(errors="replace")[:MAX_TEXT_BYTES])
             return 1
@@ -131,10 +131,10 @@ class _Parent:
             os.dup2(media_fd, 0)
             os.dup2(2, 1)
             _close_all_but({0, 1, 2, results_fd, spool_fd})
-            protection = self._protection | confinement.leave()
+            protection = self._protection | hardening.leave()
             if os.getppid() != self._pid:
                 return 1  # it ended before it could take this one with it
-            return decoder.serve(0, results_fd, os.fdopen(spool_fd, "w+b"), protection, self._finder)
+            return decoder_main.serve(0, results_fd, os.fdopen(spool_fd, "w+b"), protection, self._finder)
         except BaseException:  # nothing of the parent's is to be run here
             traceback.print_exc()
             return 1

@@ -7,25 +7,25 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from inference_server.errors import NotFoundError, NotReadyError
-from inference_server.sandbox.forking import ForkServer, ForkServerGoneError, can_fork
-from inference_server.sandbox.process import (
+from gorggle_server.errors import NotFoundError, NotReadyError
+from gorggle_server.sandbox.decoder_process import (
     PYTHON,
     DecoderProcess,
     SpawnedProcess,
     StalledError,
     environment,
 )
-from inference_server.sandbox.wire import DecoderError, Order
+from gorggle_server.sandbox.fork_client import ForkServer, ForkServerGoneError, can_fork
+from gorggle_server.sandbox.protocol import DecoderError, Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from inference_server.sandbox.process import Child
+    from gorggle_server.sandbox.decoder_process import Child
 
-DECODER = (*PYTHON, "inference_server.sandbox.decoder")
-FORK_SERVER = (*PYTHON, "inference_server.sandbox.fork_server")
+DECODER = (*PYTHON, "gorggle_server.sandbox.decoder_main")
+FORK_SERVER = (*PYTHON, "gorggle_server.sandbox.fork_server")
 
 DEFAULT_MEMORY_BYTES = 2 * 2**30
 DEFAULT_STALL_S = 20.0

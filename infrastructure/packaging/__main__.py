@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infrastructure import manifest
-from infrastructure.packaging import archive, building, elf, locking, wheels
-from infrastructure.packaging.packages import Package
+from infrastructure import function_manifest
+from infrastructure.packaging import build, elf, lock, wheels, zip_archive
+from infrastructure.packaging.package import Package
 from infrastructure.packaging.wheels import Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     targets = [
         target
-        for target in locking.LAMBDA_TARGETS
+        for target in lock.LAMBDA_TARGETS
         if options.architecture in (None, target.architecture) and options.python in (None, target.python)
     ]
     for target in targets:
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def planned(target: Target) -> Iterator[str]:
     """What would be asked of pip."""
-    for name in locking.LAYERS:
+    for name in lock.LAYERS:
         folder = wheels.folder_of(name, target, ROOT / ".build")
-        command = wheels.download_command(locking.LOCKS / f"{name}.lock", target, folder)
+        command = wheels.download_command(lock.LOCKS / f"{name}.lock", target, folder)
         yield " ".join(["pip", *command])
 
 
@@ -61,9 +61,9 @@ def built(target: Target, kept: Path) -> Iterator[str]:
         RuntimeError: a wheel cannot be had.
     """
     layers: dict[str, Package] = {}
-    for name in locking.LAYERS:
+    for name in lock.LAYERS:
         began = time.monotonic()
-        layers[name] = made = building.layer(name, target, kept)
+        layers[name] = made = build.layer(name, target, kept)
         found = contents(made)
         needs = f", needs glibc {'.'.join(map(str, found.glibc))}" if found.libraries else ""
         yield (
@@ -73,16 +73,16 @@ def built(target: Target, kept: Path) -> Iterator[str]:
         )
     with tempfile.TemporaryDirectory() as folder:
         code = {
-            name: archive.write(Path(folder) / f"{name}.zip", list(entries))
-            for name, entries in building.code_entries(ROOT)
+            name: zip_archive.write(Path(folder) / f"{name}.zip", list(entries))
+            for name, entries in build.code_entries(ROOT)
         }
-    for path in building.MANIFESTS:
-        described = manifest.read(ROOT / path)
-        building.check_sizes(described, code, layers)
-        largest = max(building.sizes(described, code, layers).items(), key=lambda each: each[1])
+    for path in build.MANIFESTS:
+        described = function_manifest.read(ROOT / path)
+        build.check_sizes(described, code, layers)
+        largest = max(build.sizes(described, code, layers).items(), key=lambda each: each[1])
         yield (
             f"{target.architecture} {target.python} largest function of {path}: {largest[0]} with "
-            f"{largest[1] / MIB:.1f} of {building.MAX_UNPACKED_BYTES / MIB:.0f} MiB"
+            f"{largest[1] / MIB:.1f} of {build.MAX_UNPACKED_BYTES / MIB:.0f} MiB"
         )
 
 
@@ -99,8 +99,8 @@ def contents(layer: Package) -> Contents:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m infrastructure.packaging", description=__doc__)
-    architectures = sorted({target.architecture for target in locking.LAMBDA_TARGETS})
-    pythons = sorted({target.python for target in locking.LAMBDA_TARGETS})
+    architectures = sorted({target.architecture for target in lock.LAMBDA_TARGETS})
+    pythons = sorted({target.python for target in lock.LAMBDA_TARGETS})
     parser.add_argument("--architecture", choices=architectures, help="one processor alone (default: all)")
     parser.add_argument("--python", choices=pythons, help="one Python alone (default: all)")
     parser.add_argument(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from infrastructure.packaging.archive import Entry
+from infrastructure.packaging.zip_archive import Entry
 
 # Amazon Linux 2023's glibc. pip takes a platform by its word: 2_34 alone would find no wheel that is tagged 2_28.
 GLIBC = (2, 34)

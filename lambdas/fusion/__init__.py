@@ -4,8 +4,11 @@ Pure functions of the standard library: what comes from S3 is parsed by ``docume
 put together by ``fusing``, written by ``result`` and ``captions``.
 """
 
-from lambdas.fusion.decision import FusionRules
-from lambdas.fusion.documents import (
+from gorggle_lambdas.fusion.amazon_transcribe import transcribe_language, transcribe_window
+from gorggle_lambdas.fusion.errors import FusionInputError
+from gorggle_lambdas.fusion.face_tracks import rekognition_tracks
+from gorggle_lambdas.fusion.fuse import fused
+from gorggle_lambdas.fusion.parsing import (
     face_tracks,
     failures,
     lip_window,
@@ -14,12 +17,9 @@ from lambdas.fusion.documents import (
     noise_stretches,
     sound_window,
 )
-from lambdas.fusion.errors import FusionInputError
-from lambdas.fusion.faces import rekognition_tracks
-from lambdas.fusion.fusing import fused
-from lambdas.fusion.readings import Inputs
-from lambdas.fusion.result import Result, result_schema
-from lambdas.fusion.transcribe import transcribe_language, transcribe_window
+from gorggle_lambdas.fusion.result import Result, result_schema
+from gorggle_lambdas.fusion.types import Inputs
+from gorggle_lambdas.fusion.word_voting import FusionRules
 
 __all__ = [
     "FusionInputError",

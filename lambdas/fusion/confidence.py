@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lambdas.fusion.readings import NoiseStretch
+from gorggle_lambdas.fusion.types import NoiseStretch
 
 # No source is ever wholly sure or unsure: keeps odds finite.
 LEAST = 1e-4

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lambdas.fusion.decision import FusedWord, Omission, OtherReading
-from lambdas.fusion.people import Person
-from lambdas.fusion.readings import FaceBox, Media, Model, NoiseStretch, SourceFailure, SourceName
-from lambdas.fusion.wording import joined
+from gorggle_lambdas.fusion.speaker_identity import Person
+from gorggle_lambdas.fusion.text_normalization import joined
+from gorggle_lambdas.fusion.types import FaceBox, Media, Model, NoiseStretch, SourceFailure, SourceName
+from gorggle_lambdas.fusion.word_voting import FusedWord, Omission, OtherReading
 
 SCHEMA_VERSION = "1.1"
 

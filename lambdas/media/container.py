@@ -11,8 +11,8 @@ import av
 from av.codec import Codec, codecs_available
 from av.stream import Disposition
 
-from lambdas.common.errors import InvalidMediaError
-from lambdas.media import formats
+from gorggle_lambdas.common.errors import InvalidMediaError
+from gorggle_lambdas.media import formats
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -8,9 +8,9 @@ from typing import IO, Any
 
 import av
 
-from lambdas.common.errors import InvalidMediaError
-from lambdas.media.container import audio_stream, opened, video_stream, zero_s
-from lambdas.media.sound import SAMPLE_RATE_HZ, WaveformWriter
+from gorggle_lambdas.common.errors import InvalidMediaError
+from gorggle_lambdas.media.container import audio_stream, opened, video_stream, zero_s
+from gorggle_lambdas.media.wav_writer import SAMPLE_RATE_HZ, WaveformWriter
 
 MAX_STREAMS = 64
 # A file of which less can be decoded than this is no video with a fault but a fault.

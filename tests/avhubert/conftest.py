@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from inference_server.avhubert.model import Model
+from gorggle_server.avhubert.model import Model
 from tests.avhubert import golden, reference_files
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference_server.avhubert.config import ModelConfig
-from inference_server.avhubert.network import AVHubertNetwork
-from inference_server.avhubert.text import Vocabulary, units_of_dictionary
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.avhubert.network import AVHubertNetwork
+from gorggle_server.avhubert.tokenizer import Vocabulary, units_of_dictionary
 
 FOLDER = Path(__file__).parents[1] / "golden" / "avhubert"
 CHECKPOINT_WITHOUT_RESNET = FOLDER / "checkpoint_without_resnet.pt"

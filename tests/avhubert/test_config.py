@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from inference_server.avhubert.config import ModelConfig
-from inference_server.avhubert.stored import weight_shapes
-from inference_server.errors import ModelFormatError
+from gorggle_server.avhubert.checkpoints.stored_model import weight_shapes
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.errors import ModelFormatError
 from tests.avhubert import golden
 
 LARGE = ModelConfig(24, 1024, 4096, 16, 9, 1024, 4096, 8, vocabulary_size=1000)

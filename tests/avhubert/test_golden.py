@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference_server.avhubert.model import Model
+from gorggle_server.avhubert.model import Model
 from tests.avhubert import golden
 
 TOLERANCE = 1e-4

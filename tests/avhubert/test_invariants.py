@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference_server.avhubert.config import EOS
-from inference_server.avhubert.model import Model
+from gorggle_server.avhubert.config import EOS
+from gorggle_server.avhubert.model import Model
 from tests.avhubert import golden
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference_server.avhubert.model import Model
-from inference_server.errors import InvalidRequestError, ModelFormatError
+from gorggle_server.avhubert.model import Model
+from gorggle_server.errors import InvalidRequestError, ModelFormatError
 from tests.avhubert import golden
 
 VIDEO = np.zeros((1, 4, 88, 88), np.float32)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.avhubert import info, load_model
-from inference_server.avhubert.__main__ import main
-from inference_server.avhubert.card import checked_card
-from inference_server.errors import ModelFormatError
+from gorggle_server.avhubert import info, load_model
+from gorggle_server.avhubert.__main__ import main
+from gorggle_server.avhubert.checkpoints.model_card import checked_card
+from gorggle_server.errors import ModelFormatError
 
 
 def test_a_checkpoint_becomes_a_model_file_that_tells_what_it_permits(

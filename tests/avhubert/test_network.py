@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from inference_server.avhubert.config import EOS, PAD, ModelConfig
-from inference_server.avhubert.network import AVHubertNetwork
+from gorggle_server.avhubert.config import EOS, PAD, ModelConfig
+from gorggle_server.avhubert.network import AVHubertNetwork
 from tests.avhubert import golden
 
 SMALL = ModelConfig(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import engine, floors, report, suite, vision, whole
-from benchmarks.moving_heads import clips
+from benchmarks import end_to_end, engine, report, roofline, suite, vision
+from benchmarks.synthetic_video import clips
 
 ROOT = Path(__file__).parents[2]
 MACHINE = {
@@ -66,17 +66,17 @@ def test_a_page_without_the_marks_of_a_part_is_refused() -> None:
 
 
 def test_the_floor_is_the_longer_of_calculating_and_reading() -> None:
-    assert floors.floor_s({"gflop": 200.0, "gigabytes": 5.0}, MACHINE) == 2.0
-    assert floors.floor_s({"gflop": 200.0, "gigabytes": 50.0}, MACHINE) == 5.0
-    assert floors.floor_s({"gflop": 200.0}, MACHINE) == 2.0
-    assert floors.floor_s({"gflop": None}, MACHINE) is None
+    assert roofline.floor_s({"gflop": 200.0, "gigabytes": 5.0}, MACHINE) == 2.0
+    assert roofline.floor_s({"gflop": 200.0, "gigabytes": 50.0}, MACHINE) == 5.0
+    assert roofline.floor_s({"gflop": 200.0}, MACHINE) == 2.0
+    assert roofline.floor_s({"gflop": None}, MACHINE) is None
 
 
 def test_the_floor_of_seeing_is_what_its_searches_and_fits_need() -> None:
     clip = {"landmark fits a frame": 0.5, "pixels searched a frame": 10_000.0}
-    found = floors.seeing_ms({"one": clip, "other": clip}, MACHINE)
+    found = roofline.seeing_ms({"one": clip, "other": clip}, MACHINE)
     assert found["landmarks"] == pytest.approx(0.5 * 4.08e6 / 10e9 * 1e3)
-    assert found["detect"] == pytest.approx(1e4 * floors.OPERATIONS_A_PIXEL / 100e9 * 1e3)
+    assert found["detect"] == pytest.approx(1e4 * roofline.OPERATIONS_A_PIXEL / 100e9 * 1e3)
 
 
 def test_faces_followed_are_measured_beside_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,10 +158,10 @@ def test_the_engine_is_measured_without_fairseq(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_file_is_read_to_words_by_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole, "fairseq_or_none", lambda: None)
+    monkeypatch.setattr(end_to_end, "fairseq_or_none", lambda: None)
     out = tmp_path / "whole.json"
     quick = "--models embedded --seconds 1 --units 4 --beam 2 --repeats 1 --threads 1"
-    whole.main([*quick.split(), "--out", str(out)])
+    end_to_end.main([*quick.split(), "--out", str(out)])
     measured = json.loads(out.read_text())
     (row,) = measured["rows"]
     assert row["ratio"] is None

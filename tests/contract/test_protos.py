@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor, FileDescriptor
+
 from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2, model_pb2, server_pb2, transcript_pb2
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from typing import Any
 import requests
 import trustme
 
-from local_aws.stack import Server, Stack, made
+from gorggle_local.aws.pipeline import Server, Stack, made
 from tests.e2e.runtime import LambdaPython, lambda_python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +98,15 @@ def local_aws(
     time_scale: float = 1.0, truths: Path = EXAMPLES, python: LambdaPython | None = None
 ) -> Iterator[dict[str, str]]:
     """An AWS in a process of its own; its addresses. ``python``: what functions run under, if not this interpreter."""
-    command = [sys.executable, "-m", "local_aws", "--truth", str(truths), "--time-scale", str(time_scale)]
+    command = [
+        sys.executable,
+        "-m",
+        "gorggle_local.aws",
+        "--truth",
+        str(truths),
+        "--time-scale",
+        str(time_scale),
+    ]
     command += python.options if python else ()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(

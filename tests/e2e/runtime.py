@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infrastructure.packaging import building, locking
+from gorggle_local.aws import python_discovery
+from infrastructure.config import StackSettings
+from infrastructure.packaging import build, lock
 from infrastructure.packaging.wheels import Target
-from infrastructure.settings import StackSettings
-from local_aws import interpreters
 
 KEPT = Path(__file__).resolve().parents[2] / ".build" / "packages"
 ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
@@ -26,7 +26,7 @@ class LambdaPython:
 
     Attributes:
         told: the same in words.
-        options: what ``python -m local_aws`` is told.
+        options: what ``python -m gorggle_local.aws`` is told.
         layers: built ones by name; None: of this environment.
     """
 
@@ -36,20 +36,20 @@ class LambdaPython:
 
 
 def of_this_environment(why: str) -> LambdaPython:
-    return LambdaPython(f"{interpreters.own()}, with what is installed here: {why}")
+    return LambdaPython(f"{python_discovery.own()}, with what is installed here: {why}")
 
 
 @functools.cache
 def lambda_python() -> LambdaPython:
     """Look for the runtime's Python, and build its layers once."""
     wanted = StackSettings().python_version
-    found = interpreters.find(wanted)
+    found = python_discovery.find(wanted)
     if found is None:
         return of_this_environment(f"this machine has no Python {wanted}")
     target = Target(ARCHITECTURES[platform.machine()], wanted)
     try:
-        layers = {name: building.layer(name, target, KEPT).path for name in locking.LAYERS}
-        runtime = building.layer(locking.RUNTIME, target, KEPT).path
+        layers = {name: build.layer(name, target, KEPT).path for name in lock.LAYERS}
+        runtime = build.layer(lock.RUNTIME, target, KEPT).path
     except RuntimeError as error:
         # The tests of packaging fail then; these can do without.
         return of_this_environment(f"the layers cannot be had: {str(error)[:200]}")

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import requests
 
-from infrastructure.packaging import archive, building
-from local_aws import packages
-from local_aws.stack import Stack
+from gorggle_local.aws import lambda_packages
+from gorggle_local.aws.pipeline import Stack
+from infrastructure.packaging import build, zip_archive
 from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, local_aws, spoken, words
 from tests.e2e.runtime import lambda_python
 
@@ -49,13 +49,13 @@ class AppliedPipeline(Pipeline):
 
 
 def made_packages(folder: Path) -> Path:
-    """The packages, listed as ``local_aws.apply`` reads them."""
+    """The packages, listed as ``gorggle_local.aws.deploy`` reads them."""
     code = {
-        kind: archive.write(folder / f"{kind}.zip", entries).path
-        for kind, entries in building.code_entries(ROOT)
+        kind: zip_archive.write(folder / f"{kind}.zip", entries).path
+        for kind, entries in build.code_entries(ROOT)
     }
     layers = lambda_python().layers or {
-        name: packages.layer_zip(name, folder / f"{name}.zip") for name in packages.LAYERS
+        name: lambda_packages.layer_zip(name, folder / f"{name}.zip") for name in lambda_packages.LAYERS
     }
     server = folder / "server.zip"
     with zipfile.ZipFile(server, "w") as empty:
@@ -94,7 +94,7 @@ def kept_certificates(stack: Stack, folder: Path) -> Certificates:
 def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppliedPipeline]:
     folder, port = tmp_path_factory.mktemp("applied"), free_port()
     with local_aws(time_scale=0.1, python=lambda_python()) as addresses:
-        command = [sys.executable, "-m", "local_aws.apply", "--endpoint", addresses["endpoint_url"]]
+        command = [sys.executable, "-m", "gorggle_local.aws.deploy", "--endpoint", addresses["endpoint_url"]]
         command += ["--packages", str(made_packages(folder)), "--settings", json.dumps(SETTINGS)]
         command += ["--variables", json.dumps({"SERVER_ADDRESS": f"127.0.0.1:{port}"})]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

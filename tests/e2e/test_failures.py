@@ -29,11 +29,11 @@ pytestmark = pytest.mark.timeout(600)
 MANIFEST = tomllib.loads((ROOT / "lambdas" / "functions.toml").read_text())
 # All that a job calls which asks for all sources and loses none; the others have tests of their own.
 CALLED = [
-    "start_pipeline",
+    "start_job",
     *(
         name
         for name in MANIFEST["state_machine"]["calls"]
-        if name not in ("note_failure", "fail_job", "read_sound")
+        if name not in ("record_source_failure", "fail_job", "transcribe_audio")
     ),
 ]
 ALL_SOURCES = {"lips": "av", "sound": "transcribe", "faces": "rekognition"}
@@ -133,7 +133,7 @@ def test_lambda_itself_failing_for_a_while_costs_nothing(pipeline: Pipeline) -> 
     ended_whole(pipeline, pipeline.upload(**ALL_SOURCES))
 
 
-@pytest.mark.parametrize("function", ["start_transcription", "collect_transcription"])
+@pytest.mark.parametrize("function", ["start_transcription", "check_transcription"])
 def test_the_loss_of_the_sound_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
     pipeline.order(
         {"function": f"-{function}", "kind": "error", "error": "KeyError", "message": "secret", "times": 9}
@@ -145,7 +145,7 @@ def test_the_loss_of_the_sound_degrades_the_result_and_says_so(pipeline: Pipelin
     assert result["segments"]
 
 
-@pytest.mark.parametrize("function", ["start_faces", "collect_faces"])
+@pytest.mark.parametrize("function", ["start_face_detection", "check_face_detection"])
 def test_the_loss_of_the_faces_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
     pipeline.order(
         {
@@ -162,7 +162,7 @@ def test_the_loss_of_the_faces_degrades_the_result_and_says_so(pipeline: Pipelin
     assert words(result) == spoken()
 
 
-@pytest.mark.parametrize("function", ["wake_fleet", "check_fleet", "read_lips"])
+@pytest.mark.parametrize("function", ["scale_up_fleet", "check_fleet", "read_lips"])
 def test_the_loss_of_the_lips_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
     pipeline.order(
         {
@@ -182,7 +182,7 @@ def test_the_loss_of_the_lips_degrades_the_result_and_says_so(pipeline: Pipeline
 def test_the_server_s_ears_outlive_every_fault_that_passes(pipeline: Pipeline) -> None:
     """One after the other in one job: its windows are read again."""
     pipeline.order(
-        *({"function": "-read_sound", "kind": kind} for kind in ("timeout", "unreachable", "twice"))
+        *({"function": "-transcribe_audio", "kind": kind} for kind in ("timeout", "unreachable", "twice"))
     )
     result = ended_whole(pipeline, pipeline.upload(lips="none", sound="server", faces="none"))
     assert result["segments"]
@@ -191,7 +191,7 @@ def test_the_server_s_ears_outlive_every_fault_that_passes(pipeline: Pipeline) -
 
 def test_the_loss_of_the_server_s_ears_degrades_the_result_and_says_so(pipeline: Pipeline) -> None:
     pipeline.order(
-        {"function": "-read_sound", "kind": "error", "error": "ServerError", "message": "x", "times": 9}
+        {"function": "-transcribe_audio", "kind": "error", "error": "ServerError", "message": "x", "times": 9}
     )
     result = ended_well(pipeline, pipeline.upload(lips="video", sound="server", faces="none"))
     assert result["sources"]["sound"]["status"] == "failed"
@@ -202,7 +202,7 @@ def test_the_loss_of_the_server_s_ears_degrades_the_result_and_says_so(pipeline:
 def test_a_loss_whose_note_fails_for_a_while_is_noted_all_the_same(pipeline: Pipeline) -> None:
     pipeline.order(
         {"function": "-start_transcription", "kind": "error", "error": "SourceFailedError", "message": "no"},
-        *({"function": "-note_failure", "kind": kind} for kind in ("unreachable", "exit", "twice")),
+        *({"function": "-record_source_failure", "kind": kind} for kind in ("unreachable", "exit", "twice")),
     )
     result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
     assert failures_of(result, "sound") == ["no"]
@@ -211,7 +211,7 @@ def test_a_loss_whose_note_fails_for_a_while_is_noted_all_the_same(pipeline: Pip
 def test_a_loss_that_cannot_be_noted_fails_the_job_for_nothing_may_be_lost_unsaid(pipeline: Pipeline) -> None:
     pipeline.order(
         {"function": "-start_transcription", "kind": "error", "error": "SourceFailedError", "message": "no"},
-        {"function": "-note_failure", "kind": "error", "error": "KeyError", "times": 9},
+        {"function": "-record_source_failure", "kind": "error", "error": "KeyError", "times": 9},
     )
     job = pipeline.ended(pipeline.upload(**QUICK))
     assert (job["state"], job["stage"]) == ("failed", "reading")
@@ -229,7 +229,7 @@ def test_the_loss_of_one_window_is_told_with_its_times(pipeline: Pipeline) -> No
     assert failure["end_s"] > failure["start_s"]
 
 
-@pytest.mark.parametrize("function", ["probe_media", "fuse_results", "finish_job"])
+@pytest.mark.parametrize("function", ["probe_media", "fuse_results", "complete_job"])
 def test_what_no_result_can_do_without_fails_the_job_with_the_reason(
     pipeline: Pipeline, function: str
 ) -> None:
@@ -240,7 +240,7 @@ def test_what_no_result_can_do_without_fails_the_job_with_the_reason(
         "error": "ZeroDivisionError",
         "reason": "internal error (ZeroDivisionError)",
     }
-    reached = {"probe_media": "waiting", "fuse_results": "reading", "finish_job": "fusing"}
+    reached = {"probe_media": "waiting", "fuse_results": "reading", "complete_job": "fusing"}
     assert job["stage"] == reached[function], "where it failed"
 
 
@@ -277,7 +277,7 @@ def test_when_every_source_is_lost_the_job_fails_with_all_reasons(pipeline: Pipe
             "times": 9,
         },
         {
-            "function": "-wake_fleet",
+            "function": "-scale_up_fleet",
             "kind": "error",
             "error": "FleetLateError",
             "message": "no fleet",
@@ -332,13 +332,15 @@ def test_a_job_that_nobody_settled_when_its_execution_ended_is_settled_by_the_ne
     pipeline.order(
         {"function": "-probe_media", "kind": "error", "times": 1},
         {"function": "-fail_job", "kind": "error", "times": 9},
-        {"function": "-settle_jobs", "kind": "error", "times": 1},
+        {"function": "-reconcile_jobs", "kind": "error", "times": 1},
     )
     job_id = pipeline.upload(**QUICK)
-    until(lambda: failed_invocations(pipeline, "settle_jobs"), pipeline)
+    until(lambda: failed_invocations(pipeline, "reconcile_jobs"), pipeline)
     assert pipeline.job(job_id)["state"] == "running"
-    pipeline.order({"function": "-settle_jobs", "kind": "twice"})
-    pipeline.stack.client("lambda").invoke(FunctionName=f"{pipeline.stack.name}-settle_jobs", Payload=b"{}")
+    pipeline.order({"function": "-reconcile_jobs", "kind": "twice"})
+    pipeline.stack.client("lambda").invoke(
+        FunctionName=f"{pipeline.stack.name}-reconcile_jobs", Payload=b"{}"
+    )
     assert pipeline.job(job_id)["state"] == "failed"
     assert pipeline.call("GET", "/health", token=None).json()["running_jobs"] == 0
 
@@ -375,12 +377,12 @@ def test_poison_media_fails_the_job_and_names_the_cause(pipeline: Pipeline, cont
 
 
 def test_a_server_that_is_down_costs_the_lips_alone(pipeline: Pipeline, own_server: GpuServer) -> None:
-    pipeline.configure("wake_fleet", FLEET_START_S="1")
+    pipeline.configure("scale_up_fleet", FLEET_START_S="1")
     own_server.kill()
     try:
         result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
     finally:
-        pipeline.configure("wake_fleet", FLEET_START_S=str(PATIENCE_S))
+        pipeline.configure("scale_up_fleet", FLEET_START_S=str(PATIENCE_S))
         own_server.start()
     assert "no GPU server was ready" in failures_of(result, "lips")[0]
     assert words(result) == spoken()
@@ -504,7 +506,7 @@ def test_an_event_that_always_fails_goes_to_the_dead_letters_and_can_be_driven_b
     uploads, dead = pipeline.stack["queue:uploads"], pipeline.stack["queue:upload_failures"]
     sqs.set_queue_attributes(QueueUrl=uploads, Attributes={"VisibilityTimeout": "0"})
     job_id = pipeline.ask_for_upload(**QUICK)["job_id"]
-    pipeline.order({"function": "-start_pipeline", "kind": "error", "times": 100})
+    pipeline.order({"function": "-start_job", "kind": "error", "times": 100})
     key = f"uploads/{job_id}/demo.mp4"
     version = pipeline.stack.client("s3").put_object(
         Bucket=pipeline.stack["bucket:uploads"], Key=key, Body=DEMO.read_bytes()

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.hostile import hostile_files
-from tests.fusion.readers import read_webvtt
+from tests.e2e.malicious_files import hostile_files
+from tests.fusion.caption_parsers import read_webvtt
 from tests.web.conftest import ACTION_LIMIT_MS, wait_until, watched
 
 pytestmark = pytest.mark.timeout(600)
@@ -59,9 +59,7 @@ class Local:
 
     def kill_server(self) -> None:
         assert self.process is not None
-        (pid,) = (
-            pid for pid, command in children(self.process.pid).items() if b"inference_server" in command
-        )
+        (pid,) = (pid for pid, command in children(self.process.pid).items() if b"gorggle_server" in command)
         os.kill(int(pid), signal.SIGKILL)
 
     def upload(self, name: str = "demo.mp4") -> str:

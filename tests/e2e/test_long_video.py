@@ -13,11 +13,11 @@ import av
 import grpc
 import numpy as np
 import pytest
-from gorggle.v1 import lip_reading_pb2_grpc
 
+from gorggle.v1 import lip_reading_pb2_grpc
 from tests.e2e.pipeline import Certificates, GpuServer, running_pipeline, words
-from tests.sdk import lip_reading
-from tests.sdk.lip_reading import FakeLipReading
+from tests.sdk import fake_service
+from tests.sdk.fake_service import FakeLipReading
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -34,14 +34,14 @@ class Reader(FakeLipReading):
         first = next(request_iterator)
         offset = first.config.recognition.start_offset
         start_s = offset.seconds + offset.nanos / 1e9
-        yield lip_reading.started()
+        yield fake_service.started()
         content = b"".join(request.media for request in request_iterator)
         end_s = start_s + length_s(content)
         for number in range(max(0, math.floor(start_s / EVERY_S) - 1), math.ceil(end_s / EVERY_S) + 1):
             at_s = number * EVERY_S + AFTER_S
             if start_s <= at_s and at_s + WORD_S <= min(end_s, DURATION_S):
-                yield lip_reading.segment(f"word{number}", start_s=at_s, end_s=at_s + WORD_S)
-        yield lip_reading.finished(end_s - start_s)
+                yield fake_service.segment(f"word{number}", start_s=at_s, end_s=at_s + WORD_S)
+        yield fake_service.finished(end_s - start_s)
 
 
 def length_s(content: bytes) -> float:

@@ -15,9 +15,9 @@ import jsonschema
 import pytest
 import requests
 
-from infrastructure.packaging import locking, wheels
-from lambdas.common.http import ADDRESS_TYPE
-from lambdas.fusion.result import result_schema
+from gorggle_lambdas.common.api_gateway import ADDRESS_TYPE
+from gorggle_lambdas.fusion.result import result_schema
+from infrastructure.packaging import lock, wheels
 from tests.e2e.pipeline import DEMO, EXAMPLES, ROOT, TOKEN, Pipeline, spoken, words
 from tests.e2e.runtime import lambda_python
 
@@ -77,7 +77,7 @@ def test_functions_run_under_the_python_that_is_told_and_see_nothing_of_this_env
     assert f"CPython {told['python']} (" in lambda_python().told
     if lambda_python().layers:
         assert f"python{told['python'].rpartition('.')[0]}" == like["Runtime"]
-        locked = wheels.locked_versions((locking.LOCKS / "media.lock").read_text())
+        locked = wheels.locked_versions((lock.LOCKS / "media.lock").read_text())
         assert told["av"] == locked["av"]
     assert not [path for path in told["from"] if path.startswith(sys.prefix)]
 
@@ -233,7 +233,7 @@ def test_a_deleted_job_leaves_nothing_behind(pipeline: Pipeline) -> None:
 def verified(pipeline: Pipeline, token: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What the command that checks a stack says of this one."""
     return subprocess.run(
-        [sys.executable, "-m", "infrastructure.verification", pipeline.api_url, *arguments],
+        [sys.executable, "-m", "infrastructure.smoke_test", pipeline.api_url, *arguments],
         cwd=ROOT,
         env={**os.environ, "GORGGLE_TOKEN": token},
         capture_output=True,

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from evaluation.manifest import Entry, SaidWord
+from gorggle_evaluation.manifest import Entry, SaidWord
 from tests.sdk.conftest import make_server, server, service, target
 
 __all__ = ["make_server", "server", "service", "target"]

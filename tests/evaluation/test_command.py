@@ -15,12 +15,12 @@ import av
 import grpc
 import pytest
 
-from evaluation.__main__ import main
-from evaluation.manifest import Entry
-from evaluation.measurement import progress
-from evaluation.readings import Reading
+from gorggle_evaluation.__main__ import main
+from gorggle_evaluation.manifest import Entry
+from gorggle_evaluation.runner import progress
+from gorggle_evaluation.transcriber import Reading
 from tests.evaluation.conftest import WriteManifest
-from tests.sdk.lip_reading import FakeLipReading, Request, Response, finished, segment, started, warning
+from tests.sdk.fake_service import FakeLipReading, Request, Response, finished, segment, started, warning
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PLOTS = {"error_rate_over_noise.png", "confusions.png", "word_times.png"}
@@ -228,7 +228,7 @@ def test_what_cannot_work_is_told_in_a_line(
     code: int,
     expected: str,
 ) -> None:
-    monkeypatch.setattr("evaluation.__main__.READY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("gorggle_evaluation.__main__.READY_TIMEOUT_S", 0.5)
     try:
         found = main([str(write_manifest(B)), *arguments])
     except SystemExit as exit_:
@@ -283,7 +283,7 @@ def test_what_is_being_read_is_given_up_after_ctrl_c(
         raise KeyboardInterrupt
 
     service.script = slow
-    monkeypatch.setattr("gorggle.progress.ProgressLine.note", interrupted)
+    monkeypatch.setattr("gorggle.cli.progress.ProgressLine.note", interrupted)
     manifest = write_manifest(A, B)
     assert main([str(manifest), "--server", target, "--modality", "av", "--jobs", "2"]) == 130
     assert given_up.wait(10)
@@ -293,7 +293,7 @@ def test_what_is_being_read_is_given_up_after_ctrl_c(
 def test_without_its_packages_the_command_says_what_to_install(
     write_manifest: WriteManifest, tmp_path: Path, package: str
 ) -> None:
-    code = f"import sys; sys.modules[{package!r}] = None; from gorggle import cli; sys.exit(cli.main(sys.argv[1:]))"
+    code = f"import sys; sys.modules[{package!r}] = None; from gorggle.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "evaluate", str(write_manifest(B)), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.manifest import ManifestError, SaidWord, read_manifest
+from gorggle_evaluation.manifest import ManifestError, SaidWord, read_manifest
 from tests.evaluation.conftest import WriteManifest
 
 A = {"media": "a.mp4", "text": "Bin blue."}

@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from evaluation.conditions import Circumstances, Clip, NoisyClips, conditions
-from evaluation.manifest import Entry
-from evaluation.media import MediaError, Sound, read_sound, with_sound
-from evaluation.noise import NoiseKind, active
+from gorggle_evaluation.conditions import Circumstances, Clip, NoisyClips, conditions
+from gorggle_evaluation.manifest import Entry
+from gorggle_evaluation.media import MediaError, Sound, read_sound, with_sound
+from gorggle_evaluation.noise import NoiseKind, active
 from tests.clips import remuxed, transcoded
 from tests.evaluation.conftest import entry, sound_file
 

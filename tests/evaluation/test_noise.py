@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.noise import INT16_MAX, NoiseKind, active, mixed, noise, shaped, spectrum
+from gorggle_evaluation.noise import INT16_MAX, NoiseKind, active, mixed, noise, shaped, spectrum
 
 RATE_HZ = 16_000
 

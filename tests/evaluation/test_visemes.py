@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.confusions import confusions
-from evaluation.visemes import NOTHING, VISEMES, LexiconError, aligned_phonemes, phoneme, read_lexicon
+from gorggle_evaluation.confusions import confusions
+from gorggle_evaluation.visemes import NOTHING, VISEMES, LexiconError, aligned_phonemes, phoneme, read_lexicon
 
 IPA = "bin\tb ˈɪ n\npin\tp ɪ n\nfin\tf ɪ n\nblue\tb l ˈuː\n"
 CMU = ";;; a comment\nBIN  B IH1 N\nPIN  P IH1 N\nPIN(2)  P EH1 N\n'N  AH0 N\nFIN  F IH1 N\n"

@@ -8,9 +8,9 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambdas.fusion.alignment import aligned
-from lambdas.fusion.claims import Claim
-from tests.fusion.speech import claim
+from gorggle_lambdas.fusion.alignment import aligned
+from gorggle_lambdas.fusion.word_hypotheses import Claim
+from tests.fusion.factories import claim
 
 unhurried = settings(deadline=None, max_examples=60)
 

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambdas.fusion.assignment import best_pairs
+from gorggle_lambdas.fusion.assignment import best_pairs
 
 unhurried = settings(deadline=None, max_examples=150)
 

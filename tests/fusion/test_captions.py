@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lambdas.fusion.captions import (
+from gorggle_lambdas.fusion.captions import (
     CaptionRules,
     Cue,
     caption_cues,
@@ -19,12 +19,12 @@ from lambdas.fusion.captions import (
     to_ttml,
     to_webvtt,
 )
-from lambdas.fusion.captions.formats import SRT_LOOK_ALIKES
-from lambdas.fusion.captions.typography import clean, is_right_to_left, pieces, width
-from lambdas.fusion.readings import Word
-from lambdas.fusion.result import FusedSegment
-from tests.fusion.readers import ReadCue, read_srt, read_ttml, read_webvtt
-from tests.fusion.speech import fused_segment, sentences, spoken, word
+from gorggle_lambdas.fusion.captions.formats import SRT_LOOK_ALIKES
+from gorggle_lambdas.fusion.captions.text_width import clean, is_right_to_left, pieces, width
+from gorggle_lambdas.fusion.result import FusedSegment
+from gorggle_lambdas.fusion.types import Word
+from tests.fusion.caption_parsers import ReadCue, read_srt, read_ttml, read_webvtt
+from tests.fusion.factories import fused_segment, sentences, spoken, word
 
 unhurried = settings(deadline=None, max_examples=80)
 

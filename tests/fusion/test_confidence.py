@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambdas.fusion.confidence import Calibration, Hearing, NoiseCurve, agreed, contested, fitted_calibration
-from lambdas.fusion.readings import NoiseStretch
-from lambdas.fusion.wording import difference, joined, plain
+from gorggle_lambdas.fusion.confidence import (
+    Calibration,
+    Hearing,
+    NoiseCurve,
+    agreed,
+    contested,
+    fitted_calibration,
+)
+from gorggle_lambdas.fusion.text_normalization import difference, joined, plain
+from gorggle_lambdas.fusion.types import NoiseStretch
 
 shares = st.floats(0, 1)
 open_shares = st.floats(0.001, 0.999)

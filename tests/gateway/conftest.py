@@ -12,12 +12,12 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from gorggle_gateway import application as gateway
-from gorggle_gateway.messages import SUBPROTOCOL
-from gorggle_gateway.settings import GatewaySettings, Limits
 
+from gorggle_gateway import app as gateway
+from gorggle_gateway.protocol import SUBPROTOCOL
+from gorggle_gateway.settings import GatewaySettings, Limits
 from tests.sdk.conftest import make_server  # noqa: F401 - a fixture
-from tests.sdk.lip_reading import FakeLipReading
+from tests.sdk.fake_service import FakeLipReading
 
 # The machine may be busy; nothing here takes a second.
 PATIENCE_S = 30.0

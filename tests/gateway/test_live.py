@@ -12,13 +12,13 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
-from gorggle.v1 import config_pb2
-from gorggle_gateway.application import SESSIONS
-from gorggle_gateway.settings import Limits
 
+from gorggle.v1 import config_pb2
+from gorggle_gateway.app import SESSIONS
+from gorggle_gateway.settings import Limits
 from tests.gateway.conftest import PATIENCE_S, Gateway, run, running_gateway
 from tests.gateway.recordings import pcm, recording
-from tests.sdk.lip_reading import FakeLipReading, Request, Response, finished, progress, segment, started
+from tests.sdk.fake_service import FakeLipReading, Request, Response, finished, progress, segment, started
 
 
 def media(max_s: float = 3.0) -> bytes:

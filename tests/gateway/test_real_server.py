@@ -28,7 +28,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "inference_server", "--listen", self.address, "--threads", "1"]
+        command = [sys.executable, "-m", "gorggle_server", "--listen", self.address, "--threads", "1"]
         self.process = subprocess.Popen(
             [*command, "--announce", "--until-stdin-closes"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from recording import recorded
+from recording_engine import recorded
 
 # Every setting that changes what is built, in each of its values. Settings of different concerns share a stack.
 VARIANTS: dict[str, dict[str, Any]] = {

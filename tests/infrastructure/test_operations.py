@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from moto import mock_aws
 
-from infrastructure.operations import authority, rotate_certificates, rotate_token, stop_fleet
+from gorggle_lambdas.operations import certificate_authority, rotate_certificates, rotate_token, stop_fleet
 
 NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 STEPS = ("createSecret", "setSecret", "testSecret", "finishSecret")
@@ -59,7 +59,9 @@ def test_server_and_client_believe_each_other_and_nobody_else(client: Any) -> No
     caller = rotated(client, rotate_certificates.handler, CLIENT)
     assert server["ca"] == caller["ca"]
     assert handshake(server, caller) == "server.gorggle.internal"
-    other = authority.identity([authority.new_authority("other", NOW)], "pipeline", is_server=False, now=NOW)
+    other = certificate_authority.identity(
+        [certificate_authority.new_authority("other", NOW)], "pipeline", is_server=False, now=NOW
+    )
     stranger = {"ca": caller["ca"], "certificate": other.certificate, "key": other.key}
     with pytest.raises(ssl.SSLError):
         handshake(server, stranger)
@@ -143,38 +145,45 @@ def test_a_rotation_that_was_never_begun_cannot_be_finished(client: Any) -> None
 
 
 def test_a_new_authority_is_trusted_before_it_signs() -> None:
-    old = [authority.new_authority("Gorggle", NOW)]
-    later = NOW + authority.AUTHORITY_RENEWAL + dt.timedelta(days=1)
-    both = authority.renewed(old, "Gorggle", later)
+    old = [certificate_authority.new_authority("Gorggle", NOW)]
+    later = NOW + certificate_authority.AUTHORITY_RENEWAL + dt.timedelta(days=1)
+    both = certificate_authority.renewed(old, "Gorggle", later)
     assert len(both) == 2
-    assert authority.signing(both, later) is both[1]
-    assert authority.signing(both, later + authority.SETTLING + dt.timedelta(days=1)) is both[0]
-    bearer = authority.identity(both, "server", is_server=True, now=later)
+    assert certificate_authority.signing(both, later) is both[1]
+    assert (
+        certificate_authority.signing(both, later + certificate_authority.SETTLING + dt.timedelta(days=1))
+        is both[0]
+    )
+    bearer = certificate_authority.identity(both, "server", is_server=True, now=later)
     assert len(x509.load_pem_x509_certificates(bearer.ca.encode())) == 2
-    authority.check(bearer, later)
+    certificate_authority.check(bearer, later)
 
 
 def test_an_expired_authority_is_dropped() -> None:
-    old = [authority.new_authority("Gorggle", NOW)]
-    (only,) = authority.renewed(old, "Gorggle", NOW + authority.AUTHORITY_LIFE)
+    old = [certificate_authority.new_authority("Gorggle", NOW)]
+    (only,) = certificate_authority.renewed(old, "Gorggle", NOW + certificate_authority.AUTHORITY_LIFE)
     assert only is not old[0]
 
 
 @pytest.mark.parametrize("part", ["certificate", "key", "ca"])
 def test_a_certificate_with_a_part_of_another_is_refused(part: str) -> None:
     made = [
-        authority.identity([authority.new_authority("Gorggle", NOW)], "server", is_server=True, now=NOW)
+        certificate_authority.identity(
+            [certificate_authority.new_authority("Gorggle", NOW)], "server", is_server=True, now=NOW
+        )
         for _ in range(2)
     ]
     mixed = {**made[0].__dict__, part: made[1].__dict__[part]}
     with pytest.raises(ValueError, match="beside it"):
-        authority.check(authority.Identity(**mixed), NOW)
+        certificate_authority.check(certificate_authority.Identity(**mixed), NOW)
 
 
 def test_an_old_certificate_is_refused() -> None:
-    made = authority.identity([authority.new_authority("Gorggle", NOW)], "server", is_server=True, now=NOW)
+    made = certificate_authority.identity(
+        [certificate_authority.new_authority("Gorggle", NOW)], "server", is_server=True, now=NOW
+    )
     with pytest.raises(ValueError, match="holds from"):
-        authority.check(made, NOW + authority.CERTIFICATE_LIFE)
+        certificate_authority.check(made, NOW + certificate_authority.CERTIFICATE_LIFE)
 
 
 def test_the_operator_s_token_is_renewed_and_others_keep_theirs(client: Any) -> None:

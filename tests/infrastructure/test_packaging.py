@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure import manifest
+from infrastructure import function_manifest
 from infrastructure.packaging import __main__ as command
-from infrastructure.packaging import archive, building, elf, locking, wheels
-from infrastructure.packaging.archive import Entry
-from infrastructure.packaging.packages import Package
+from infrastructure.packaging import build, elf, lock, wheels, zip_archive
+from infrastructure.packaging.package import Package
 from infrastructure.packaging.wheels import Target
+from infrastructure.packaging.zip_archive import Entry
 
 # Packages are downloaded.
 pytestmark = pytest.mark.timeout(1200)
@@ -44,24 +44,24 @@ def test_a_layer_is_the_same_bytes_each_time(name: str, tmp_path: Path) -> None:
     """Built from nothing twice, in two folders: downloads, unpacking and all."""
     digests = set()
     for folder in ("first", "second"):
-        made = building.layer(name, X86, tmp_path / folder / "packages")
+        made = build.layer(name, X86, tmp_path / folder / "packages")
         digests.add(hashlib.sha256(made.path.read_bytes()).hexdigest())
     assert len(digests) == 1
 
 
 def test_code_is_the_same_bytes_each_time_and_holds_what_it_is_named_for(tmp_path: Path) -> None:
-    for kind, entries in building.code_entries(ROOT):
+    for kind, entries in build.code_entries(ROOT):
         listed = list(entries)
         made = [
-            archive.write(tmp_path / f"{index}.zip", reversed(listed) if index else listed)
+            zip_archive.write(tmp_path / f"{index}.zip", reversed(listed) if index else listed)
             for index in (0, 1)
         ]
         assert made[0].path.read_bytes() == made[1].path.read_bytes()
         with zipfile.ZipFile(made[0].path) as opened:
             names = opened.namelist()
         assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
-        handlers = manifest.read(
-            ROOT / ("infrastructure/operations" if kind == "operations" else "lambdas") / "functions.toml"
+        handlers = function_manifest.read(
+            ROOT / ("lambdas/operations" if kind == "operations" else "lambdas") / "functions.toml"
         )
         for function in handlers.functions.values():
             assert function.handler.rpartition(".")[0].replace(".", "/") + ".py" in names
@@ -70,19 +70,19 @@ def test_code_is_the_same_bytes_each_time_and_holds_what_it_is_named_for(tmp_pat
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="twice"):
-        archive.write(tmp_path / "a.zip", [Entry("a", b"1"), Entry("a", b"2")])
+        zip_archive.write(tmp_path / "a.zip", [Entry("a", b"1"), Entry("a", b"2")])
 
 
 def test_layers_load_on_lambda_and_leave_room() -> None:
-    layers = {name: building.layer(name, X86, KEPT) for name in locking.LAYERS}
+    layers = {name: build.layer(name, X86, KEPT) for name in lock.LAYERS}
     code = {
-        name: archive.write(KEPT / f"code-{name}.zip", list(entries))
-        for name, entries in building.code_entries(ROOT)
+        name: zip_archive.write(KEPT / f"code-{name}.zip", list(entries))
+        for name, entries in build.code_entries(ROOT)
     }
-    functions = manifest.read(ROOT / "lambdas/functions.toml")
-    building.check_sizes(functions, code, layers)
+    functions = function_manifest.read(ROOT / "lambdas/functions.toml")
+    build.check_sizes(functions, code, layers)
     total = code["full"].unpacked_bytes + layers["base"].unpacked_bytes + layers["media"].unpacked_bytes
-    assert 150 * 2**20 < total < building.MAX_UNPACKED_BYTES
+    assert 150 * 2**20 < total < build.MAX_UNPACKED_BYTES
     with zipfile.ZipFile(layers["media"].path) as opened:
         names = opened.namelist()
         libraries = [name for name in names if elf.is_elf(opened.open(name).read(4))]
@@ -92,16 +92,16 @@ def test_layers_load_on_lambda_and_leave_room() -> None:
 
 
 def test_a_function_that_is_too_large_is_refused(tmp_path: Path) -> None:
-    functions = manifest.read(ROOT / "lambdas/functions.toml")
-    small, large = Package(tmp_path, "", 1), Package(tmp_path, "", building.MAX_UNPACKED_BYTES)
+    functions = function_manifest.read(ROOT / "lambdas/functions.toml")
+    small, large = Package(tmp_path, "", 1), Package(tmp_path, "", build.MAX_UNPACKED_BYTES)
     with pytest.raises(ValueError, match="Lambda takes 250 MiB"):
-        building.check_sizes(functions, {"thin": small, "full": small}, {"base": small, "media": large})
+        build.check_sizes(functions, {"thin": small, "full": small}, {"base": small, "media": large})
 
 
 def test_a_library_for_another_processor_is_refused() -> None:
-    building.check_library(Entry("a.so", library()), X86)
+    build.check_library(Entry("a.so", library()), X86)
     with pytest.raises(ValueError, match="is for arm64"):
-        building.check_library(Entry("a.so", library(machine=183)), X86)
+        build.check_library(Entry("a.so", library(machine=183)), X86)
     with pytest.raises(ValueError, match="machine 8"):
         elf.machine(library(machine=8))
 
@@ -109,7 +109,7 @@ def test_a_library_for_another_processor_is_refused() -> None:
 def test_a_library_for_a_newer_glibc_is_refused() -> None:
     assert elf.glibc(library(needs=b"GLIBC_2.34")) == (2, 34)
     with pytest.raises(ValueError, match=r"needs glibc 2\.35"):
-        building.check_library(Entry("a.so", library(needs=b"GLIBC_2.35")), X86)
+        build.check_library(Entry("a.so", library(needs=b"GLIBC_2.35")), X86)
 
 
 def test_this_interpreter_s_own_libraries_are_understood() -> None:
@@ -133,31 +133,33 @@ def test_layers_for_the_other_processor_are_planned_from_the_same_locks(
     """`make layers` builds them; this looks at what it would ask for."""
     command.main(["--plan", "--architecture", "arm64"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(locking.LAYERS) * 2, "for each Python"
+    assert len(lines) == len(lock.LAYERS) * 2, "for each Python"
     for line in lines:
         words = line.split()
         assert {"--only-binary=:all:", "--require-hashes", "--no-deps"} <= set(words)
         platforms = [word for word in words if word.startswith("--platform=")]
         assert {"--platform=manylinux_2_34_aarch64", "--platform=manylinux2014_aarch64"} <= set(platforms)
         assert all(platform.endswith("aarch64") for platform in platforms)
-        lock = Path(words[-1]).read_text()
-        for name in wheels.locked_versions(lock):
+        lock_text = Path(words[-1]).read_text()
+        for name in wheels.locked_versions(lock_text):
             entry = next(
-                each for each in re.split(r"\n(?=\S)", lock) if wheels.normal(each).startswith(f"{name}==")
+                each
+                for each in re.split(r"\n(?=\S)", lock_text)
+                if wheels.normal(each).startswith(f"{name}==")
             )
             assert "--hash=sha256:" in entry, name
 
 
 def test_compiled_packages_are_locked_for_both_processors() -> None:
     """One hash for each processor and Python, but for what has one wheel for all."""
-    lock = (locking.LOCKS / "media.lock").read_text()
+    lock_text = (lock.LOCKS / "media.lock").read_text()
     for name in ("av", "numpy", "grpcio"):
-        entry = next(each for each in re.split(r"\n(?=\S)", lock) if each.startswith(f"{name}=="))
+        entry = next(each for each in re.split(r"\n(?=\S)", lock_text) if each.startswith(f"{name}=="))
         assert entry.count("--hash=") >= 2, entry
 
 
 def test_a_layer_is_looked_into(tmp_path: Path) -> None:
-    made = archive.write(
+    made = zip_archive.write(
         tmp_path / "layer.zip",
         [Entry("a.so", library()), Entry("b.so", library(needs=b"GLIBC_2.28")), Entry("c.py", b"")],
     )
@@ -187,25 +189,23 @@ def test_a_wheel_s_scripts_tests_and_headers_stay_out(tmp_path: Path) -> None:
 
 def test_the_locks_are_of_what_the_project_asks_for() -> None:
     """Every requirement of the server is locked, and each lock holds hashes for all its packages."""
-    locked = wheels.locked_versions((locking.LOCKS / "server.lock").read_text())
-    wanted = {locking._name(each) for each in locking.server_requirements(ROOT)}
+    locked = wheels.locked_versions((lock.LOCKS / "server.lock").read_text())
+    wanted = {lock._name(each) for each in lock.server_requirements(ROOT)}
     assert wanted <= set(locked)
     assert "torch" not in locked
-    for path in locking.LOCKS.glob("*.lock"):
+    for path in lock.LOCKS.glob("*.lock"):
         text = path.read_text()
         assert text.count("--hash=sha256:") >= len(wheels.locked_versions(text)) > 0
-    layers = {
-        name: wheels.locked_versions((locking.LOCKS / f"{name}.lock").read_text()) for name in locking.LAYERS
-    }
-    for name, requirements in locking.LAYERS.items():
-        assert {locking._name(each) for each in requirements} <= set(layers[name])
+    layers = {name: wheels.locked_versions((lock.LOCKS / f"{name}.lock").read_text()) for name in lock.LAYERS}
+    for name, requirements in lock.LAYERS.items():
+        assert {lock._name(each) for each in requirements} <= set(layers[name])
     # What is in two places is the same there, or functions would differ from servers.
     for name, version in layers["media"].items():
         assert locked.get(name, version) == version
 
 
 def test_the_image_s_torch_is_the_one_that_the_project_pins() -> None:
-    from infrastructure.settings import IMAGE
+    from infrastructure.config import IMAGE
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (pin,) = [each for each in project["optional-dependencies"]["server"] if each.startswith("torch==")]
@@ -213,7 +213,7 @@ def test_the_image_s_torch_is_the_one_that_the_project_pins() -> None:
 
 
 def test_a_missing_wheel_is_named(tmp_path: Path) -> None:
-    lock = tmp_path / "a.lock"
-    lock.write_text("numpy==2.4.6 --hash=sha256:" + "0" * 64 + "\n")
+    lock_file = tmp_path / "a.lock"
+    lock_file.write_text("numpy==2.4.6 --hash=sha256:" + "0" * 64 + "\n")
     with pytest.raises(RuntimeError, match="pip download failed"):
-        wheels.download(lock, X86, tmp_path / "wheels")
+        wheels.download(lock_file, X86, tmp_path / "wheels")

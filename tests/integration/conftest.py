@@ -13,11 +13,11 @@ from typing import Any
 
 import grpc
 import pytest
+
 from gorggle import Client
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc
-
-from inference_server.service.server import Server
-from inference_server.settings import ServerSettings
+from gorggle_server.grpc_server.server import Server
+from gorggle_server.settings import ServerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo.mp4"

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from inference_server import gpu
-from inference_server.__main__ import main
-from inference_server.avhubert import Model
+from gorggle_server.__main__ import main
+from gorggle_server.avhubert import Model
+from gorggle_server.inference import device_health
 
 
 def fail_while_there_is(fault: Path) -> None:
@@ -28,7 +28,7 @@ def fail_while_there_is(fault: Path) -> None:
                 raise RuntimeError(text)
         return encode(self, *arguments, **named)
 
-    calculate = gpu.calculate_something
+    calculate = device_health.calculate_something
 
     def calculate_or_fail(device: str) -> None:
         if fault.exists() and fault.read_text().startswith("lost"):
@@ -36,7 +36,7 @@ def fail_while_there_is(fault: Path) -> None:
         calculate(device)
 
     Model.encode = failing  # type: ignore[method-assign]
-    gpu.calculate_something = calculate_or_fail
+    device_health.calculate_something = calculate_or_fail
 
 
 if __name__ == "__main__":

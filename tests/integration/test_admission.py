@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc
 from grpc_status import rpc_status
 
+from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc
 from tests.integration.conftest import RunningServer, running_server
 
 Requests = queue.SimpleQueue[lip_reading_pb2.StreamingRecognizeRequest | None]
@@ -71,5 +71,5 @@ def test_a_live_stream_too_many_is_refused_at_once_and_files_are_not(narrow: Run
                 time.sleep(0.05)
         third_requests.put(None)
         third.cancel()
-    demand = narrow.server.measurements.registry.get_sample_value("gorggle_live_demand")
+    demand = narrow.server.measurements.registry.get_sample_value("gorggle_live_device_load")
     assert demand is not None

@@ -11,9 +11,9 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
+
 from gorggle import Client
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2, model_pb2
-
 from tests.clips import transcoded
 from tests.integration.conftest import DEMO, Messages, running_server
 

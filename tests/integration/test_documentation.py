@@ -10,14 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from gorggle import Client, cli, cost_command
-from gorggle_gateway.settings import read_settings
-from gorggle_local import __main__ as whole_product
 
-from evaluation import __main__ as measuring
-from inference_server import __main__ as serving
-from inference_server.avhubert import __main__ as models
-from inference_server.settings import ServerSettings
+from gorggle import Client
+from gorggle.cli import main
+from gorggle_evaluation import __main__ as measuring
+from gorggle_gateway.settings import read_settings
+from gorggle_lambdas.aws_costs import __main__
+from gorggle_local import __main__ as whole_product
+from gorggle_server import __main__ as serving
+from gorggle_server.avhubert import __main__ as models
+from gorggle_server.settings import ServerSettings
 from tests.integration.conftest import DEMO, ROOT, RunningServer
 from training import __main__ as training
 
@@ -72,13 +74,13 @@ def test_the_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytes
         case ["cost", *rest]:
             monkeypatch.chdir(tmp_path)
             (tmp_path / "prices.json").write_text("{}")
-            cost_command.parser().parse_args(rest)
+            __main__.parser().parse_args(rest)
         case ["gateway", *rest]:
             read_settings(rest)
         case ["local", *rest]:
             whole_product._parser().parse_args(rest)
         case arguments:
-            cli._parser().parse_args(arguments)
+            main._parser().parse_args(arguments)
 
 
 @pytest.mark.parametrize("line", commands("python -m training"))

@@ -13,10 +13,10 @@ import grpc
 import pytest
 import trustme
 from google.rpc import error_details_pb2, status_pb2
+
+from benchmarks.server_process import ServerProcess, settled
 from gorggle import Client, ServerError
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, server_pb2
-
-from benchmarks.serving import ServerProcess, settled
 from tests.clips import transcoded
 from tests.integration.conftest import DEMO
 
@@ -59,11 +59,11 @@ def _nothing_is_left_and_the_next_call_works(
         yield
         fault.unlink(missing_ok=True)
         deadline = time.monotonic() + 20
-        while process.metrics()["gorggle_streams"] and time.monotonic() < deadline:
+        while process.metrics()["gorggle_active_streams"] and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert process.metrics()["gorggle_streams"] == 0
+        assert process.metrics()["gorggle_active_streams"] == 0
         assert reads(process, short_clip)
-        until(lambda: process.metrics()["gorggle_windows_waiting"] == 0)
+        until(lambda: process.metrics()["gorggle_queue_depth"] == 0)
 
 
 @pytest.fixture
@@ -179,8 +179,8 @@ def test_a_client_that_reads_nothing_loses_its_place_and_is_told_why(process: Se
         call = Stub(channel).StreamingRecognize(iter(sender), timeout=60)
         sender.media(DEMO.read_bytes())
         sender.end()
-        until(lambda: process.metrics()["gorggle_streams"] == 1)
-        until(lambda: process.metrics()["gorggle_streams"] == 0)
+        until(lambda: process.metrics()["gorggle_active_streams"] == 1)
+        until(lambda: process.metrics()["gorggle_active_streams"] == 0)
         code, text = end_of(call)  # what came before is there, and then the end
     assert code is CODE.DEADLINE_EXCEEDED
     assert f"read for {MAX_IDLE_S:g} s" in text
@@ -193,8 +193,8 @@ def test_a_client_that_reads_nothing_and_stays_leaves_no_task_behind(process: Se
         call = Stub(channel).StreamingRecognize(iter(sender), timeout=120)
         sender.media(DEMO.read_bytes())
         sender.end()
-        until(lambda: process.metrics()["gorggle_streams"] == 1)
-        until(lambda: process.metrics()["gorggle_streams"] == 0)
+        until(lambda: process.metrics()["gorggle_active_streams"] == 1)
+        until(lambda: process.metrics()["gorggle_active_streams"] == 0)
         until(lambda: process.usage().tasks <= tasks + 1)  # the connection's own
         call.cancel()
 

@@ -10,14 +10,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+
 from gorggle import AsyncClient, Client, Segment, Sound, StreamWarning
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2
-
-from inference_server.service import feed
-from inference_server.service.feed import BEHIND_S, CAUGHT_UP_S, _Pace
-from inference_server.transcript import WarningKind
+from gorggle_server.grpc_server import media_receiver
+from gorggle_server.grpc_server.media_receiver import BEHIND_S, CAUGHT_UP_S, _Pace
+from gorggle_server.types import WarningKind
 from tests.integration.conftest import DEMO, RunningServer, running_server
-from tests.integration.pieces import pieces
+from tests.integration.crop_stream import pieces
 
 Request = lip_reading_pb2.StreamingRecognizeRequest
 HEARTBEAT = Request(heartbeat=lip_reading_pb2.Heartbeat())
@@ -191,8 +191,8 @@ def test_live_media_that_comes_faster_than_it_is_read_is_warned_of(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sent at once, the clip waits for as long as it takes to read it: how long that is depends on the machine."""
-    monkeypatch.setattr(feed, "BEHIND_S", 0.1)
-    monkeypatch.setattr(feed, "CAUGHT_UP_S", 0.05)
+    monkeypatch.setattr(media_receiver, "BEHIND_S", 0.1)
+    monkeypatch.setattr(media_receiver, "CAUGHT_UP_S", 0.05)
     content = DEMO.read_bytes()
     with Client(server.address) as client:
         stream = client.transcribe(

@@ -11,19 +11,19 @@ import grpc
 import pytest
 import torch
 import yaml
-from gorggle import Client, GorggleError
-from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
-from inference_server.errors import InvalidRequestError
-from inference_server.gpu import GpuCollector
-from inference_server.service.channelz import ChannelzServer
-from inference_server.service.event_loop import EventLoopWatch
-from inference_server.settings import ServerSettings
-from monitoring import dashboard
+from gorggle import Client, GorggleError
+from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
+from gorggle_server.errors import InvalidRequestError
+from gorggle_server.grpc_server.channelz import ChannelzServer
+from gorggle_server.grpc_server.event_loop_watchdog import EventLoopWatch
+from gorggle_server.inference.device_health import GpuCollector
+from gorggle_server.settings import ServerSettings
+from monitoring import grafana_dashboard
 from tests.integration.conftest import DEMO, ROOT, RunningServer, running_server
 from tests.integration.test_operations import ask, measured
 
@@ -76,7 +76,7 @@ def test_every_metric_that_is_asked_for_is_exported(
     observed: RunningServer, graphics: CollectorRegistry
 ) -> None:
     there = exported(ask(observed, "/metrics")[1]) | exported(generate_latest(graphics).decode())
-    for expression in (*dashboard.queries(), *(rule["expr"] for rule in RULES)):
+    for expression in (*grafana_dashboard.queries(), *(rule["expr"] for rule in RULES)):
         metrics = asked_for(expression)
         assert metrics, expression
         assert metrics <= there | OF_PROMETHEUS, expression
@@ -86,7 +86,7 @@ def test_every_metric_of_ours_is_shown_and_explained(
     observed: RunningServer, graphics: CollectorRegistry
 ) -> None:
     texts = ask(observed, "/metrics")[1], generate_latest(graphics).decode()
-    shown = " ".join(dashboard.queries())
+    shown = " ".join(grafana_dashboard.queries())
     families = {family.name for text in texts for family in text_string_to_metric_families(text)}
     ours = {name for name in families if name.startswith("gorggle_") and not name.endswith("_created")}
     assert len(ours) > 20
@@ -97,11 +97,11 @@ def test_every_metric_of_ours_is_shown_and_explained(
 
 
 def test_the_dashboard_file_is_what_its_code_makes() -> None:
-    assert dashboard.OUT.read_text() == dashboard.text()
+    assert grafana_dashboard.OUT.read_text() == grafana_dashboard.text()
 
 
 def test_the_dashboard_is_whole() -> None:
-    panels = json.loads(dashboard.OUT.read_text())["panels"]
+    panels = json.loads(grafana_dashboard.OUT.read_text())["panels"]
     numbers = [panel["id"] for panel in panels]
     assert len(set(numbers)) == len(numbers)
     taken = set()
@@ -113,7 +113,7 @@ def test_the_dashboard_is_whole() -> None:
             for y in range(place["y"], place["y"] + place["h"])
         }
         assert not cells & taken, panel["title"]
-        assert max(x for x, _ in cells) < dashboard.COLUMNS
+        assert max(x for x, _ in cells) < grafana_dashboard.COLUMNS
         taken |= cells
         if panel["type"] != "row":
             assert all(target["expr"].count("(") == target["expr"].count(")") for target in panel["targets"])
@@ -138,20 +138,22 @@ def test_stages_pace_faces_and_errors_are_measured(observed: RunningServer) -> N
     def value(name: str, *labels: str) -> float:
         return found[(name, frozenset(labels))]
 
-    steps = value("gorggle_stage_seconds_count", "seeing")
+    steps = value("gorggle_stage_duration_seconds_count", "seeing")
     assert steps == pytest.approx(20 / 0.4, abs=3)
     for stage in ("decoding", "seeing", "hearing"):
-        assert value("gorggle_stage_seconds_sum", stage) > 0
-    busy_s = sum(value("gorggle_stage_seconds_sum", stage) for stage in ("decoding", "seeing", "hearing"))
-    media_s = value("gorggle_media_seconds_total")
+        assert value("gorggle_stage_duration_seconds_sum", stage) > 0
+    busy_s = sum(
+        value("gorggle_stage_duration_seconds_sum", stage) for stage in ("decoding", "seeing", "hearing")
+    )
+    media_s = value("gorggle_media_processed_seconds_total")
     assert value("gorggle_real_time_factor_count") == 1
     # What the stream's own thread did is part of what the stream took.
     assert busy_s / media_s <= value("gorggle_real_time_factor_sum") < 20
-    assert value("gorggle_frames_total") == pytest.approx(20 * 25, abs=2)
-    assert 0.5 < value("gorggle_frames_with_faces_total") / value("gorggle_frames_total") <= 1
-    assert value("gorggle_faces_total") >= value("gorggle_frames_with_faces_total")
+    assert value("gorggle_frames_processed_total") == pytest.approx(20 * 25, abs=2)
+    assert 0.5 < value("gorggle_frames_with_faces_total") / value("gorggle_frames_processed_total") <= 1
+    assert value("gorggle_faces_detected_total") >= value("gorggle_frames_with_faces_total")
     assert value("gorggle_errors_total", "InvalidMediaError") == 1
-    assert value("gorggle_bytes_in_flight") == 0
+    assert value("gorggle_input_buffer_bytes") == 0
     assert value("gorggle_event_loop_tasks") > 0
     assert value("gorggle_event_loop_lag_seconds_count") > 0
 
@@ -165,7 +167,7 @@ def test_media_that_waits_is_in_flight(observed: RunningServer, monkeypatch: pyt
         call = lip_reading_pb2_grpc.LipReadingStub(channel).StreamingRecognize(iter(requests), timeout=60)
         most, deadline = 0.0, time.monotonic() + 20
         while not most and time.monotonic() < deadline:
-            most = max(most, measured(observed)[("gorggle_bytes_in_flight", frozenset())])
+            most = max(most, measured(observed)[("gorggle_input_buffer_bytes", frozenset())])
         assert 0 < most <= 64 * 1024
         list(call)
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from gorggle import Client, GorggleError
 from prometheus_client.parser import text_string_to_metric_families
 
-from inference_server.errors import InvalidRequestError
-from inference_server.measurements import Measurements
-from inference_server.service import lip_reading
-from inference_server.service.operations import OperationsServer
+from gorggle import Client, GorggleError
+from gorggle_server.errors import InvalidRequestError
+from gorggle_server.grpc_server import servicer
+from gorggle_server.grpc_server.http_endpoints import OperationsServer
+from gorggle_server.observability.metrics import Measurements
 from tests.integration.conftest import DEMO, RunningServer, running_server
 
 
@@ -55,7 +55,7 @@ def test_calls_media_segments_and_batches_are_counted(observed: RunningServer) -
         with pytest.raises(GorggleError):
             client.recognize(b"no media at all")
     # A refused client hears of it before the server has counted the call.
-    refused = ("gorggle_calls_total", frozenset({"Recognize", "INVALID_ARGUMENT"}))
+    refused = ("gorggle_grpc_requests_total", frozenset({"Recognize", "INVALID_ARGUMENT"}))
     deadline = time.monotonic() + 10
     while refused not in (after := measured(observed)) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -63,17 +63,17 @@ def test_calls_media_segments_and_batches_are_counted(observed: RunningServer) -
     def grown(name: str, *labels: str) -> float:
         return after[(name, frozenset(labels))] - before.get((name, frozenset(labels)), 0.0)
 
-    assert grown("gorggle_calls_total", "Recognize", "OK") == 1
-    assert grown("gorggle_calls_total", "Recognize", "INVALID_ARGUMENT") == 1
-    assert grown("gorggle_call_seconds_count", "Recognize") == 2
-    assert grown("gorggle_media_seconds_total") == pytest.approx(transcript.duration_s, abs=0.1)
+    assert grown("gorggle_grpc_requests_total", "Recognize", "OK") == 1
+    assert grown("gorggle_grpc_requests_total", "Recognize", "INVALID_ARGUMENT") == 1
+    assert grown("gorggle_grpc_request_duration_seconds_count", "Recognize") == 2
+    assert grown("gorggle_media_processed_seconds_total") == pytest.approx(transcript.duration_s, abs=0.1)
     assert sum(
         grown("gorggle_segments_total", *labels) for name, labels in after if name == "gorggle_segments_total"
     ) == len(transcript.segments)
-    assert grown("gorggle_batch_windows_sum") == grown("gorggle_window_wait_seconds_count", "final")
-    assert grown("gorggle_batch_windows_sum") >= len(transcript.segments)
-    assert after[("gorggle_streams", frozenset())] == 0
-    assert after[("gorggle_streams_limit", frozenset())] == observed.server.settings.max_streams
+    assert grown("gorggle_encode_batch_size_sum") == grown("gorggle_queue_wait_seconds_count", "final")
+    assert grown("gorggle_encode_batch_size_sum") >= len(transcript.segments)
+    assert after[("gorggle_active_streams", frozenset())] == 0
+    assert after[("gorggle_max_streams", frozenset())] == observed.server.settings.max_streams
 
 
 def test_a_method_that_there_is_not_makes_no_series(observed: RunningServer) -> None:
@@ -95,8 +95,8 @@ def test_a_server_at_rest_gives_its_free_memory_back(
     observed: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_back = threading.Event()
-    monkeypatch.setattr(lip_reading, "give_back_free_memory", given_back.set)
-    monkeypatch.setattr(lip_reading, "REST_S", 0.2)
+    monkeypatch.setattr(servicer, "give_back_free_memory", given_back.set)
+    monkeypatch.setattr(servicer, "REST_S", 0.2)
     with Client(observed.address) as client, pytest.raises(GorggleError):
         list(client.transcribe(b"no media at all"))
     assert given_back.wait(10)

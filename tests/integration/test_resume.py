@@ -16,14 +16,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from pathlib import Path
 from typing import Any
 
-import gorggle
 import grpc
 import pytest
+
+import gorggle
 from gorggle import AsyncClient, Client, Interrupted, Progress, Segment, Transcript
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc
-
 from tests.integration.conftest import DEMO, RunningServer, running_server
-from tests.integration.pieces import pieces
+from tests.integration.crop_stream import pieces
 from tests.integration.proxy import proxy_to
 
 CHUNK = 65_536
@@ -134,7 +134,7 @@ def expected_of_pieces(server: RunningServer) -> Transcript:
 class Program:
     """A server in a process of its own."""
 
-    def __init__(self, port: int = 0, *arguments: str, module: Sequence[str] = ("inference_server",)) -> None:
+    def __init__(self, port: int = 0, *arguments: str, module: Sequence[str] = ("gorggle_server",)) -> None:
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -165,7 +165,7 @@ class Program:
 def program() -> Iterator[Callable[..., Program]]:
     with contextlib.ExitStack() as stack:
 
-        def start(port: int = 0, *arguments: str, module: Sequence[str] = ("inference_server",)) -> Program:
+        def start(port: int = 0, *arguments: str, module: Sequence[str] = ("gorggle_server",)) -> Program:
             running = Program(port, *arguments, module=module)
             stack.callback(running.close)
             return running

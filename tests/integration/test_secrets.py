@@ -14,15 +14,15 @@ import boto3
 import grpc
 import pytest
 import trustme
-from gorggle.v1 import lip_reading_pb2_grpc, server_pb2
 from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
-from benchmarks.serving import ServerProcess
-from inference_server.errors import InvalidRequestError
-from inference_server.material import FileMaterial, SecretsManager, material_at
-from inference_server.service.credentials import RenewableCredentials
-from inference_server.tokens import new_token
+from benchmarks.server_process import ServerProcess
+from gorggle.v1 import lip_reading_pb2_grpc, server_pb2
+from gorggle_server.errors import InvalidRequestError
+from gorggle_server.grpc_server.tls import RenewableCredentials
+from gorggle_server.security.api_tokens import new_token
+from gorggle_server.security.secret_sources import FileMaterial, SecretsManager, material_at
 from tests.integration.conftest import running_server
 
 QUESTION = server_pb2.GetServerInfoRequest()
@@ -143,11 +143,13 @@ def test_a_secret_that_cannot_be_fetched_again_stays_as_it_was(aws, secrets: Sec
 
 
 def test_two_things_in_one_secret_are_fetched_once(aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inference_server import material
+    from gorggle_server.security import secret_sources
 
     fetched = []
-    fetch = material._fetch
-    monkeypatch.setattr(material, "_fetch", lambda secret_id: fetched.append(secret_id) or fetch(secret_id))
+    fetch = secret_sources._fetch
+    monkeypatch.setattr(
+        secret_sources, "_fetch", lambda secret_id: fetched.append(secret_id) or fetch(secret_id)
+    )
     aws.create_secret(Name="both", SecretString='{"a": "1", "b": "2"}')
     secrets = SecretsManager(3600)
     parts = [material_at(f"aws-secretsmanager://both#{key}", secrets) for key in "ab"]
@@ -250,7 +252,7 @@ def test_nothing_secret_is_in_the_log_of_a_server_that_logs_everything(
 
 
 def test_a_token_is_in_no_command_line_of_ours(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "inference_server", "--help"]
+    command = [sys.executable, "-m", "gorggle_server", "--help"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "--token-file" in said
     assert "--token " not in said
@@ -258,7 +260,7 @@ def test_a_token_is_in_no_command_line_of_ours(tmp_path: Path) -> None:
 
 def test_what_aws_answers_is_not_logged_even_at_debug() -> None:
     code = (
-        "import logging; from inference_server.logs import log_to_stderr; log_to_stderr('DEBUG', 'text');"
+        "import logging; from gorggle_server.logging_setup import log_to_stderr; log_to_stderr('DEBUG', 'text');"
         "print([logging.getLogger(n).isEnabledFor(logging.DEBUG) for n in ('botocore.parsers', 'urllib3.x', 'gorggle')])"
     )
     said = subprocess.run(

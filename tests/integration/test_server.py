@@ -16,12 +16,12 @@ import pytest
 import trustme
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
-from gorggle import Client
-from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2, model_pb2, server_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from moto import mock_aws
 
+from gorggle import Client
+from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2, model_pb2, server_pb2
 from tests.integration.conftest import DEMO, Messages, RunningServer, running_server
 
 SERVICE = "gorggle.v1.LipReading"
@@ -165,9 +165,9 @@ def test_a_clip_in_s3_is_read_where_the_operator_allows_it(bucket: str) -> None:
 
 
 def test_a_model_in_s3_is_fetched_and_a_file_that_is_none_is_refused(bucket: str) -> None:
-    from inference_server.errors import ModelFormatError
-    from inference_server.models import load_catalog
-    from inference_server.settings import EMBEDDED_MODEL, ServerSettings
+    from gorggle_server.errors import ModelFormatError
+    from gorggle_server.inference.model_registry import load_catalog
+    from gorggle_server.settings import EMBEDDED_MODEL, ServerSettings
 
     s3 = boto3.client("s3")
     s3.put_object(Bucket=bucket, Key="mine.safetensors", Body=EMBEDDED_MODEL.read_bytes())
@@ -185,7 +185,7 @@ def test_a_model_in_s3_is_fetched_and_a_file_that_is_none_is_refused(bucket: str
 
 
 def program(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "inference_server", "--listen", "127.0.0.1:0", "--announce", *arguments]
+    command = [sys.executable, "-m", "gorggle_server", "--listen", "127.0.0.1:0", "--announce", *arguments]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -222,7 +222,7 @@ def test_the_program_ends_with_the_one_that_started_it() -> None:
 
 
 def test_a_port_that_is_taken_is_told_in_a_line(server: RunningServer) -> None:
-    command = [sys.executable, "-m", "inference_server", "--listen", server.address]
+    command = [sys.executable, "-m", "gorggle_server", "--listen", server.address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

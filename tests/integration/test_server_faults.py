@@ -10,10 +10,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from gorggle import Client, ServerError
 
-from inference_server.gpu import DeviceProbe
-from inference_server.sandbox import forking
+from gorggle import Client, ServerError
+from gorggle_server.inference.device_health import DeviceProbe
+from gorggle_server.sandbox import fork_client
 from tests.clips import transcoded
 from tests.integration.conftest import DEMO, ROOT, RunningServer, running_server
 from tests.integration.test_operations import ask
@@ -35,7 +35,7 @@ def own_server() -> Iterator[RunningServer]:
 def test_a_full_disk_costs_the_calls_that_need_it_and_is_told_in_the_log_alone(
     short_clip: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
-    monkeypatch.setattr(forking.tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115, PTH123
+    monkeypatch.setattr(fork_client.tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115, PTH123
     with running_server() as running, Client(running.address) as client:
         with pytest.raises(ServerError) as caught:
             client.recognize(short_clip)
@@ -58,7 +58,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_line(tmp_path: P
     path = tmp_path / "model.safetensors"
     if model == "damaged":
         path.write_bytes(b"\x08" + bytes(200))
-    command = [sys.executable, "-m", "inference_server", "--listen", "127.0.0.1:0", "--log-level", "ERROR"]
+    command = [sys.executable, "-m", "gorggle_server", "--listen", "127.0.0.1:0", "--log-level", "ERROR"]
     ended = subprocess.run(
         [*command, "--models", f'{{"mine": "{path}"}}'],
         capture_output=True,
@@ -115,7 +115,7 @@ def test_a_device_that_works_again_is_used_again() -> None:
 
 def test_no_time_but_the_logs_and_traces_comes_from_a_clock_that_can_be_set() -> None:
     """A clock that is wrong, or set while a stream runs, changes no limit and no duration."""
-    allowed = {"logs.py", "stages.py", "tracing.py"}
+    allowed = {"logging_setup.py", "stage_timer.py", "tracing.py"}
     wall_clock = re.compile(r"\btime\.time\(|\btime_ns\(|datetime\.now\(|utcnow\(|date\.today\(")
     users = {
         path.name

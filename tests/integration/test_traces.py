@@ -9,14 +9,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
 import pytest
-from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, model_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from inference_server.service.tracing import MAX_UTTERANCES, CallTrace, Tracing
-from inference_server.settings import ServerSettings
+from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, model_pb2
+from gorggle_server.grpc_server.interceptors.tracing import MAX_UTTERANCES, CallTrace, Tracing
+from gorggle_server.settings import ServerSettings
 from tests.integration.conftest import DEMO, RunningServer, running_server
 
 TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -133,7 +133,7 @@ def test_a_call_continues_its_callers_trace_and_shows_its_parts(
     (seeing,) = [span for span in parts if span.name == "seeing"]
     seen = attributes(seeing)
     assert 0 < seen["gorggle.busy_s"] <= (seeing.end_time_unix_nano - seeing.start_time_unix_nano) / 1e9
-    assert seen["gorggle.frames"] >= seen["gorggle.frames_with_faces"] > 100
+    assert seen["gorggle.arrays"] >= seen["gorggle.frames_with_faces"] > 100
 
 
 def test_an_utterance_waits_before_it_is_read(channel: grpc.Channel, collector: Collector) -> None:
@@ -203,7 +203,7 @@ def test_a_stream_without_end_makes_no_trace_without_end() -> None:
 
     import numpy as np
 
-    from inference_server.recognizer import Window
+    from gorggle_server.inference.recognizer import Window
 
     call = CallTrace(tracing.tracer, tracing.tracer.start_span("call"))
     for _ in range(MAX_UTTERANCES + 50):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from moto import mock_aws
 
-from tests.lambdas.cloud import Cloud, made_cloud
+from tests.lambdas.moto_environment import Cloud, made_cloud
 
 
 @pytest.fixture

@@ -23,20 +23,20 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks
 
-from lambdas.api import document
-from lambdas.common import objects
-from lambdas.common.publishing import FORMS, forms
-from local_aws import http_api
-from local_aws.stack import Server, Stack, made
+from gorggle_lambdas.api import openapi
+from gorggle_lambdas.common import s3_objects
+from gorggle_lambdas.common.result_publisher import FORMS, forms
+from gorggle_local.aws import api_gateway
+from gorggle_local.aws.pipeline import Server, Stack, made
 from tests.e2e.pipeline import local_aws
-from tests.lambdas.cloud import MANIFEST_DOCUMENT, SERVER_NAME, Cloud, made_cloud
+from tests.lambdas.moto_environment import MANIFEST_DOCUMENT, SERVER_NAME, Cloud, made_cloud
 from tests.lambdas.test_corrections import result
 
 TOKEN, JOB_ID = "a-token", "ab" * 16
-SCHEMA = schemathesis.openapi.from_dict(dict(document.openapi()))
+SCHEMA = schemathesis.openapi.from_dict(dict(openapi.openapi()))
 OPERATIONS = {
     each["operationId"]: (path, method.upper())
-    for path, item in document.openapi()["paths"].items()
+    for path, item in openapi.openapi()["paths"].items()
     for method, each in item.items()
     if method != "parameters"
 }
@@ -78,7 +78,7 @@ class Api:
         for extension, text in forms(read).items():
             self.stack.client("s3").put_object(
                 Bucket=self.stack["bucket:results"],
-                Key=objects.result_key(JOB_ID, "1", extension),
+                Key=s3_objects.result_key(JOB_ID, "1", extension),
                 Body=text.encode(),
                 ContentType=FORMS[extension].content_type,
             )
@@ -119,27 +119,27 @@ class Handlers:
     def answer(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, source: str
     ) -> tuple[int, dict[str, str], bytes]:
-        address = http_api.urlsplit(target)
+        address = api_gateway.urlsplit(target)
         for route in sorted(self._functions, key=lambda each: (each == "$default", each.count("{"))):
             wanted, _, pattern = route.partition(" ")
             match = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern), address.path)
             if route == "$default" or (match and wanted == method):
                 break
         variables = (
-            {name: http_api.unquote(value) for name, value in match.groupdict().items()} if match else {}
+            {name: api_gateway.unquote(value) for name, value in match.groupdict().items()} if match else {}
         )
-        event = http_api._event(method, address, headers, body, source, route, variables)
+        event = api_gateway._event(method, address, headers, body, source, route, variables)
         name, is_authorized = self._functions[route]
         if is_authorized and headers.get("authorization") == AUTHORIZED["authorization"]:
             event["requestContext"]["authorizer"] = {"lambda": {"owner": "ada"}}
-        return http_api._reply(self._cloud.call(name, event))
+        return api_gateway._reply(self._cloud.call(name, event))
 
 
 @contextlib.contextmanager
 def the_functions() -> Iterator[Api]:
     with mock_aws():
         cloud = made_cloud()
-        server = http_api.serve(0, Handlers(cloud), lambda _path, _body: None)  # type: ignore[arg-type]
+        server = api_gateway.serve(0, Handlers(cloud), lambda _path, _body: None)  # type: ignore[arg-type]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield Api(f"http://127.0.0.1:{server.server_address[1]}", cloud.stack)
         server.shutdown()
@@ -167,7 +167,7 @@ def api(request: pytest.FixtureRequest) -> Iterator[Api]:
 
 def modes(path: str, method: str) -> list[GenerationMode]:
     """Good requests, and bad ones where there is anything to get wrong."""
-    item = document.openapi()["paths"][path]
+    item = openapi.openapi()["paths"][path]
     has_input = "parameters" in item or {"parameters", "requestBody"} & set(item[method.lower()])
     return list(GenerationMode) if has_input else [GenerationMode.POSITIVE]
 
@@ -235,7 +235,7 @@ def test_every_error_is_problem_details(
 
 def test_whoever_shows_no_token_or_a_wrong_one_is_refused(api: Api) -> None:
     for path, method in OPERATIONS.values():
-        if document.openapi()["paths"][path][method.lower()].get("security") == []:
+        if openapi.openapi()["paths"][path][method.lower()].get("security") == []:
             continue
         for headers in ({}, {"authorization": "Bearer wrong"}):
             answer = api.call(method, path.replace("{job_id}", JOB_ID), headers=headers, json={})
@@ -245,7 +245,7 @@ def test_whoever_shows_no_token_or_a_wrong_one_is_refused(api: Api) -> None:
 
 def test_the_document_and_its_page_are_open_to_all(api: Api) -> None:
     described = api.call("GET", "/openapi.json", headers={})
-    assert described.json() == json.loads(json.dumps(document.openapi()))
+    assert described.json() == json.loads(json.dumps(openapi.openapi()))
     page = api.call("GET", "/docs", headers={})
     assert page.headers["content-type"].startswith("text/html")
     assert "<script" not in page.text

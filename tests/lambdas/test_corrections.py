@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambdas.authorize_request.handler import owner_of
-from lambdas.common.corrections import CorrectionError, corrected, corrections_of
-from lambdas.common.publishing import forms
-from lambdas.fusion.result import result_schema
-from tests.lambdas.cloud import JOB_ID, Cloud, job_event
+from gorggle_lambdas.common.corrections import CorrectionError, corrected, corrections_of
+from gorggle_lambdas.common.result_publisher import forms
+from gorggle_lambdas.fusion.result import result_schema
+from gorggle_lambdas.handlers.authorize_request import owner_of
+from tests.lambdas.moto_environment import JOB_ID, Cloud, job_event
 
 
 def word(text: str, start_s: float, end_s: float) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def done(cloud: Cloud) -> Cloud:
         "is_degraded": False,
         "measured": {"windows": 0, "transcribed_s": 0.0, "searched_s": 0.0, "gpu_s": 0.0},
     }
-    cloud.call("finish_job", {**given, "result": ended})
+    cloud.call("complete_job", {**given, "result": ended})
     return cloud
 
 
@@ -216,7 +216,7 @@ def test_corrections_are_versions(done: Cloud) -> None:
 
 
 def test_of_two_who_correct_at_once_one_is_told(done: Cloud) -> None:
-    from lambdas.common.jobs import JobTable
+    from gorggle_lambdas.common.job_table import JobTable
 
     real = JobTable.change
 
@@ -233,7 +233,7 @@ def test_of_two_who_correct_at_once_one_is_told(done: Cloud) -> None:
 
 
 def test_the_api_describes_itself(cloud: Cloud) -> None:
-    status, document = cloud.api("describe_api", owner="")
+    status, document = cloud.api("get_openapi", owner="")
     assert (status, document["openapi"]) == (200, "3.1.0")
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import yaml
 
-from inference_server.media import formats as server_formats
-from lambdas.common.errors import InvalidMediaError
-from lambdas.media import formats
-from lambdas.media.container import opened
-from lambdas.media.probe import probe
-from tests.lambdas.cloud import Cloud
+from gorggle_lambdas.common.errors import InvalidMediaError
+from gorggle_lambdas.media import formats
+from gorggle_lambdas.media.container import opened
+from gorggle_lambdas.media.probe import probe
+from gorggle_server.media import formats as server_formats
+from tests.lambdas.moto_environment import Cloud
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE_TYPES = re.compile(r"const TYPES: Record<string, string> = \{(.*?)\n\};", re.DOTALL)

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambdas.common.errors import InvalidMediaError, VideoMissingError
-from lambdas.media import object_file
-from lambdas.media.cutting import cut
-from lambdas.media.loudness import FRAME_S, frame_powers, noise, quietest_s
-from lambdas.media.object_file import ObjectFile
-from lambdas.media.probe import Probe, probe
-from lambdas.media.sound import SAMPLE_RATE_HZ, byte_range, read_waveform
-from lambdas.media.windows import MAX_LEAD_S, OVERLAP_S, planned
+from gorggle_lambdas.common.errors import InvalidMediaError, VideoMissingError
+from gorggle_lambdas.media import s3_file
+from gorggle_lambdas.media.clip_extraction import cut
+from gorggle_lambdas.media.noise_estimation import FRAME_S, frame_powers, noise, quietest_s
+from gorggle_lambdas.media.probe import Probe, probe
+from gorggle_lambdas.media.s3_file import ObjectFile
+from gorggle_lambdas.media.wav_writer import SAMPLE_RATE_HZ, byte_range, read_waveform
+from gorggle_lambdas.media.window_planning import MAX_LEAD_S, OVERLAP_S, planned
 from tests.clips import remuxed, transcoded
-from tests.lambdas.cloud import Cloud
+from tests.lambdas.moto_environment import Cloud
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo.mp4"
@@ -125,7 +125,7 @@ def test_a_video_beyond_the_limit_is_refused_with_both_lengths(tmp_path: Path) -
 def test_an_object_is_read_in_pieces_as_they_are_needed(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_file, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(s3_file, "BLOCK_BYTES", 1000)
     content = np.random.default_rng(1).bytes(10_500)
     version = cloud.put("uploads/x", content)
     cloud.put("uploads/x", b"a later version")

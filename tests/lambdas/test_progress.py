@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.common.progress import STEPS, progress_of
+from gorggle_lambdas.common.progress import STEPS, progress_of
 
 READ = {"progress": {"to_read_s": 20.0, "read_s": 10.0}}
 

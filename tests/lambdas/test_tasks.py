@@ -15,12 +15,12 @@ import jsonschema
 import pytest
 import trustme
 from botocore.exceptions import ClientError
-from gorggle.errors import AuthenticationError, NoFaceError, OverloadedError, UnavailableError
-from gorggle.v1 import lip_reading_pb2_grpc
 from moto import mock_aws
 
-from lambdas.common import aws
-from lambdas.common.errors import (
+from gorggle.errors import AuthenticationError, NoFaceError, OverloadedError, UnavailableError
+from gorggle.v1 import lip_reading_pb2_grpc
+from gorggle_lambdas.common import aws_clients
+from gorggle_lambdas.common.errors import (
     AwsUnavailableError,
     FleetLateError,
     InvalidMediaError,
@@ -32,13 +32,13 @@ from lambdas.common.errors import (
     VideoMissingError,
     WindowMissingError,
 )
-from lambdas.common.events import deadline
-from lambdas.fusion.result import result_schema
-from local_aws import stand_ins
-from local_aws.stack import Server
-from tests.lambdas.cloud import JOB_ID, SERVER_NAME, Cloud, Context, job_event, made_cloud
-from tests.sdk import lip_reading
-from tests.sdk.lip_reading import FakeLipReading
+from gorggle_lambdas.common.task_events import deadline
+from gorggle_lambdas.fusion.result import result_schema
+from gorggle_local.aws import fake_services
+from gorggle_local.aws.pipeline import Server
+from tests.lambdas.moto_environment import JOB_ID, SERVER_NAME, Cloud, Context, job_event, made_cloud
+from tests.sdk import fake_service
+from tests.sdk.fake_service import FakeLipReading
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = (ROOT / "examples" / "demo.mp4").read_bytes()
@@ -133,7 +133,7 @@ def test_a_failure_of_aws_that_passes_has_its_own_name(cloud: Cloud) -> None:
         "HeadObject",
     )
     with (
-        patch("lambdas.probe_media.handler.ObjectFile", side_effect=slow_down),
+        patch("gorggle_lambdas.handlers.probe_media.ObjectFile", side_effect=slow_down),
         pytest.raises(AwsUnavailableError, match="HeadObject"),
     ):
         cloud.call("probe_media", given)
@@ -141,7 +141,7 @@ def test_a_failure_of_aws_that_passes_has_its_own_name(cloud: Cloud) -> None:
         {"Error": {"Code": "AccessDenied", "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": 403}},
         "HeadObject",
     )
-    assert aws.passing(denied) is None
+    assert aws_clients.passing(denied) is None
 
 
 # -------------------------------------------------------------------------------------------------------- transcription
@@ -161,8 +161,8 @@ def test_a_transcription_is_started_once_with_speaker_labels(cloud: Cloud) -> No
 def test_a_transcription_is_waited_for_and_its_result_checked(cloud: Cloud) -> None:
     given = job_event(cloud)
     begun = cloud.call("start_transcription", given)
-    assert cloud.call("collect_transcription", {**given, "sound": begun}) == {**begun, "is_done": False}
-    document = stand_ins.transcription(TRUTH, begun["name"])
+    assert cloud.call("check_transcription", {**given, "sound": begun}) == {**begun, "is_done": False}
+    document = fake_services.transcription(TRUTH, begun["name"])
     put = cloud.client("s3").put_object
     answers = []
     for _ in range(3):
@@ -171,14 +171,14 @@ def test_a_transcription_is_waited_for_and_its_result_checked(cloud: Cloud) -> N
             Key=WORK + "sound/transcription.json",
             Body=json.dumps(document),
         )
-        answers.append(cloud.call("collect_transcription", {**given, "sound": begun})["is_done"])
+        answers.append(cloud.call("check_transcription", {**given, "sound": begun})["is_done"])
     assert answers[-1]
 
 
 def transcribe_answering(**job: Any) -> Any:
     answer = {"TranscriptionJob": job}
     client = type("Transcribe", (), {"get_transcription_job": lambda *_, **__: answer})
-    return patch("lambdas.collect_transcription.handler.aws.client", return_value=client())
+    return patch("gorggle_lambdas.handlers.check_transcription.aws_clients.client", return_value=client())
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_transcription_that_fails_or_is_late_is_named(
 ) -> None:
     given = {**job_event(cloud), "sound": {"name": "n", "is_done": False, "deadline": deadline(limit_s)}}
     with transcribe_answering(**job), pytest.raises(error):
-        cloud.call("collect_transcription", given)
+        cloud.call("check_transcription", given)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_transcription_that_fails_or_is_late_is_named(
 def test_a_transcript_that_cannot_be_read_costs_the_sound_alone(
     cloud: Cloud, content: bytes | None, error: type[Exception]
 ) -> None:
-    from lambdas.collect_transcription.handler import _check
+    from gorggle_lambdas.handlers.check_transcription import _check
 
     key = WORK + "sound/transcription.json"
     if content is not None:
@@ -232,27 +232,27 @@ class Rekognition:
 
 
 def rekognition(service: Rekognition) -> Any:
-    real = aws.client
-    return patch.object(aws, "client", lambda name: service if name == "rekognition" else real(name))
+    real = aws_clients.client
+    return patch.object(aws_clients, "client", lambda name: service if name == "rekognition" else real(name))
 
 
 def test_face_detection_is_started_for_this_version_of_the_video(cloud: Cloud) -> None:
     service, given = Rekognition(), job_event(cloud, DEMO)
     with rekognition(service):
-        assert cloud.call("start_faces", given)["search_id"] == "search-1"
+        assert cloud.call("start_face_detection", given)["search_id"] == "search-1"
     (asked,) = service.asked
     assert asked["Video"]["S3Object"]["Version"] == given["job"]["version_id"]
     assert asked["ClientRequestToken"] == f"{JOB_ID}-1"
 
 
 def test_every_page_of_faces_is_kept(cloud: Cloud) -> None:
-    pages = [stand_ins.face_detection(TRUTH, page=page, page_faces=20) for page in range(2)]
+    pages = [fake_services.face_detection(TRUTH, page=page, page_faces=20) for page in range(2)]
     given = {
         **job_event(cloud),
         "faces": {"search_id": "search-1", "is_done": False, "deadline": deadline(9)},
     }
     with rekognition(Rekognition(*pages)):
-        assert cloud.call("collect_faces", given)["pages"] == 2
+        assert cloud.call("check_face_detection", given)["pages"] == 2
     assert len(cloud.document(WORK + "faces/0000.json")["Faces"]) == 20
     assert "NextToken" not in cloud.document(WORK + "faces/0001.json")
 
@@ -269,7 +269,7 @@ def test_face_detection_that_fails_or_is_late_is_named(
 ) -> None:
     given = {**job_event(cloud), "faces": {"search_id": "s", "is_done": False, "deadline": deadline(limit_s)}}
     with rekognition(Rekognition(page)), pytest.raises(error):
-        cloud.call("collect_faces", given)
+        cloud.call("check_face_detection", given)
 
 
 # ------------------------------------------------------------------------------------------------------------ the fleet
@@ -292,18 +292,18 @@ class Scaling:
 @pytest.mark.parametrize(("desired", "set_to"), [(0, [1]), (1, []), (2, [])])
 def test_the_fleet_is_woken_but_never_made_smaller(cloud: Cloud, desired: int, set_to: list[int]) -> None:
     scaling = Scaling({"DesiredCapacity": desired})
-    with patch("lambdas.wake_fleet.handler.aws.client", return_value=scaling):
-        assert not cloud.call("wake_fleet", job_event(cloud))["is_ready"]
+    with patch("gorggle_lambdas.handlers.scale_up_fleet.aws_clients.client", return_value=scaling):
+        assert not cloud.call("scale_up_fleet", job_event(cloud))["is_ready"]
     assert scaling.set == set_to
 
 
 @pytest.mark.parametrize("groups", [(), ({"MaxSize": 0},)])
 def test_a_fleet_that_cannot_come_is_not_waited_for(cloud: Cloud, groups: tuple[dict[str, int], ...]) -> None:
     with (
-        patch("lambdas.wake_fleet.handler.aws.client", return_value=Scaling(*groups)),
+        patch("gorggle_lambdas.handlers.scale_up_fleet.aws_clients.client", return_value=Scaling(*groups)),
         pytest.raises(FleetLateError),
     ):
-        cloud.call("wake_fleet", {"job": {}})
+        cloud.call("scale_up_fleet", {"job": {}})
 
 
 def test_a_server_that_is_ready_is_told_by_mutual_tls(gpu: Gpu) -> None:
@@ -323,12 +323,12 @@ def test_a_server_that_is_not_there_is_asked_again_until_the_deadline(
     cloud.client("secretsmanager").put_secret_value(
         SecretId=cloud.stack["secret:server_client"], SecretString=json.dumps(secret)
     )
-    with patch("lambdas.check_fleet.handler.LOOK_S", 0.2):
+    with patch("gorggle_lambdas.handlers.check_fleet.LOOK_S", 0.2):
         waiting = {"is_ready": False, "deadline": deadline(60)}
         assert cloud.call("check_fleet", {"job": {}, "fleet": waiting}) == waiting
         with pytest.raises(FleetLateError, match="no GPU server was ready"):
             cloud.call("check_fleet", {"job": {}, "fleet": {**waiting, "deadline": deadline(-1)}})
-    assert capsys.readouterr().out.count('"UnreadyLooks":[1.0]') == 2, "an alarm looks at it"
+    assert capsys.readouterr().out.count('"FleetNotReadyChecks":[1.0]') == 2, "an alarm looks at it"
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -336,7 +336,7 @@ def test_a_server_that_is_not_there_is_asked_again_until_the_deadline(
 
 def read(gpu: Gpu, function: str = "read_lips", remaining_s: float = 60.0, **options: str) -> Any:
     given = job_event(gpu.cloud, DEMO, **options)
-    if function == "read_sound":
+    if function == "transcribe_audio":
         gpu.cloud.call("probe_media", given)
     return gpu.cloud.call(function, {**given, "window": WINDOW}, Context(remaining_s=remaining_s))
 
@@ -356,14 +356,14 @@ def test_a_window_is_read_and_kept_as_fusion_takes_it(gpu: Gpu) -> None:
 
 
 def test_the_sound_of_a_window_goes_to_the_servers_audio_mode(gpu: Gpu) -> None:
-    assert read(gpu, "read_sound", sound="server")["segments"] == 1
+    assert read(gpu, "transcribe_audio", sound="server")["segments"] == 1
     sent = sum(len(request.pcm.samples) for request in gpu.service.requests)
     assert sent == pytest.approx(19.968 * 32000, abs=64)
 
 
 def refusing(code: grpc.StatusCode, cause: str = "") -> Any:
     def script(requests: Any, context: Any) -> Any:
-        yield lip_reading.started()
+        yield fake_service.started()
         if cause:
             context.set_trailing_metadata([("gorggle-error", cause)])
         context.abort(code, "refused")
@@ -392,7 +392,7 @@ def test_what_the_server_refuses_reaches_the_state_machine_by_name(
 
 def test_a_server_that_goes_silent_is_given_up(gpu: Gpu) -> None:
     def silent(requests: Any, context: Any) -> Any:
-        yield lip_reading.started()
+        yield fake_service.started()
         list(requests)
         gpu.service.ended.wait(20)
 
@@ -406,16 +406,16 @@ def test_progress_reaches_the_job_while_a_window_is_read(gpu: Gpu) -> None:
     seen: list[Any] = []
 
     def slow(requests: Any, context: Any) -> Any:
-        yield lip_reading.started()
+        yield fake_service.started()
         list(requests)
-        yield lip_reading.progress(8, 7.5)
+        yield fake_service.progress(8, 7.5)
         for _ in range(100):
             item = gpu.cloud.item(JOB_ID)
             if item and item["windows"]:
                 seen.append(item["windows"])
                 break
             gpu.service.ended.wait(0.05)
-        yield lip_reading.finished()
+        yield fake_service.finished()
 
     gpu.service.script = slow
     read(gpu)
@@ -432,14 +432,14 @@ def test_a_lost_window_is_noted_with_its_times_and_reason(cloud: Cloud) -> None:
     }
     given = {**job_event(cloud), "source": "lips", "error": error, "window": WINDOW}
     for _ in range(2):
-        assert cloud.call("note_failure", given)["is_lost"]
+        assert cloud.call("record_source_failure", given)["is_lost"]
     noted = cloud.document(WORK + "failures/lips/0000.json")
     assert (noted["reason"], noted["start"], noted["end"]) == ("no face", 0.0, 19.968)
 
 
 def test_a_source_that_is_none_is_refused(cloud: Cloud) -> None:
     with pytest.raises(ValueError, match="eyes"):
-        cloud.call("note_failure", {**job_event(cloud), "source": "eyes", "error": {}})
+        cloud.call("record_source_failure", {**job_event(cloud), "source": "eyes", "error": {}})
 
 
 # --------------------------------------------------------------------------------------------------------------- fusing
@@ -492,8 +492,8 @@ def fused_result(cloud: Cloud) -> dict[str, Any]:
 
 def test_all_sources_become_one_result_in_every_form(cloud: Cloud, fusible: dict[str, Any]) -> None:
     kept(cloud, "lips/0000.json", lips_window())
-    kept(cloud, "sound/transcription.json", stand_ins.transcription(TRUTH, "n"))
-    kept(cloud, "faces/0000.json", stand_ins.face_detection(TRUTH, page=0, page_faces=1000))
+    kept(cloud, "sound/transcription.json", fake_services.transcription(TRUTH, "n"))
+    kept(cloud, "faces/0000.json", fake_services.face_detection(TRUTH, page=0, page_faces=1000))
     answer = cloud.call("fuse_results", fusible)
     assert answer["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
     assert answer["measured"] == {
@@ -547,8 +547,8 @@ def test_when_nothing_was_read_there_is_no_result_but_the_reasons(
 def test_a_window_that_nobody_accounts_for_is_an_error_and_no_gap(
     cloud: Cloud, fusible: dict[str, Any]
 ) -> None:
-    kept(cloud, "sound/transcription.json", stand_ins.transcription(TRUTH, "n"))
-    kept(cloud, "faces/0000.json", stand_ins.face_detection(TRUTH, page=0, page_faces=1000))
+    kept(cloud, "sound/transcription.json", fake_services.transcription(TRUTH, "n"))
+    kept(cloud, "faces/0000.json", fake_services.face_detection(TRUTH, page=0, page_faces=1000))
     with pytest.raises(WindowMissingError, match="window 0 of the lips"):
         cloud.call("fuse_results", fusible)
 

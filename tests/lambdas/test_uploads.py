@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lambdas.create_upload.handler import safe_name
-from tests.lambdas.cloud import Cloud
+from gorggle_lambdas.handlers.create_upload import safe_name
+from tests.lambdas.moto_environment import Cloud
 
 
 def asked(cloud: Cloud, **further: Any) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def test_an_uploaded_video_starts_its_job_once_however_often_the_event_comes(clo
     key = f"uploads/{job_id}/talk.mp4"
     told = event(cloud, key, cloud.put(key, b"video"))
     for _ in range(3):
-        assert cloud.call("start_pipeline", queued(told, told)) == {"batchItemFailures": []}
+        assert cloud.call("start_job", queued(told, told)) == {"batchItemFailures": []}
     (execution,) = cloud.executions()
     item = cloud.item(job_id)
     assert item is not None
@@ -152,7 +152,7 @@ def test_an_uploaded_video_starts_its_job_once_however_often_the_event_comes(clo
 def test_an_executions_name_comes_from_bucket_key_and_version(cloud: Cloud) -> None:
     names = set()
     for version in ("v1", "v2", "v1"):
-        cloud.call("start_pipeline", queued(event(cloud, "uploads/x/y/direct.mp4", version)))
+        cloud.call("start_job", queued(event(cloud, "uploads/x/y/direct.mp4", version)))
         names = {execution["name"] for execution in cloud.executions()}
     assert len(names) == 2
 
@@ -161,14 +161,14 @@ def test_a_second_version_under_one_key_is_a_job_of_its_own(cloud: Cloud) -> Non
     job_id = asked(cloud)["job_id"]
     key = f"uploads/{job_id}/talk.mp4"
     for content in (b"one", b"two"):
-        cloud.call("start_pipeline", queued(event(cloud, key, cloud.put(key, content))))
+        cloud.call("start_job", queued(event(cloud, key, cloud.put(key, content))))
     assert len(cloud.executions()) == 2
     _, listed = cloud.api("list_jobs")
     assert len(listed["jobs"]) == 2
 
 
 def test_a_video_that_was_put_into_the_bucket_directly_is_a_job_too(cloud: Cloud) -> None:
-    cloud.call("start_pipeline", queued(event(cloud, "uploads/by/hand/talk.mp4", "v")))
+    cloud.call("start_job", queued(event(cloud, "uploads/by/hand/talk.mp4", "v")))
     _, listed = cloud.api("list_jobs", owner="direct")
     assert listed["jobs"][0]["name"] == "talk.mp4"
     assert listed["jobs"][0]["options"]["sound"] == "transcribe"
@@ -176,20 +176,20 @@ def test_a_video_that_was_put_into_the_bucket_directly_is_a_job_too(cloud: Cloud
 
 def test_only_the_message_that_fails_comes_again(cloud: Cloud) -> None:
     good = event(cloud, "uploads/a/b/c.mp4", "v")
-    answer = cloud.call("start_pipeline", queued("no json", good))
+    answer = cloud.call("start_job", queued("no json", good))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     assert len(cloud.executions()) == 1
 
 
 def test_a_batch_that_fails_whole_says_so_message_by_message(cloud: Cloud) -> None:
-    answer = cloud.call("start_pipeline", queued("no json", "{}"))
+    answer = cloud.call("start_job", queued("no json", "{}"))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}, {"itemIdentifier": "m1"}]}
 
 
 def test_jobs_beyond_the_cap_wait_and_start_in_order(cloud: Cloud) -> None:
     cloud.settings["max_jobs"] = 2
     for number in range(4):
-        cloud.call("start_pipeline", queued(event(cloud, f"uploads/by/hand/{number}.mp4", "v")))
+        cloud.call("start_job", queued(event(cloud, f"uploads/by/hand/{number}.mp4", "v")))
     _, listed = cloud.api("list_jobs", owner="direct")
     by_name = {job["name"]: job for job in listed["jobs"]}
     assert [by_name[f"{number}.mp4"]["state"] for number in range(4)] == [

@@ -12,9 +12,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.media.container import MediaLimits, decode
-from inference_server.media.sound import SAMPLE_RATE_HZ
-from inference_server.media.timeline import GreyFrame, TimelineEnd, Waveform, on_timeline
+from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
+from gorggle_server.media.demuxer import MediaLimits, decode
+from gorggle_server.media.resampling import GreyFrame, TimelineEnd, Waveform, on_timeline
 
 CODE_BITS = 8
 BURSTS_S = (0.5, 1.3)

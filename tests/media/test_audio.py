@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference_server.errors import InvalidRequestError
-from inference_server.media import audio
-from inference_server.media.audio import (
+from gorggle_server.errors import InvalidRequestError
+from gorggle_server.media import audio
+from gorggle_server.media.audio import (
     SpeechDetector,
     SpeechMeter,
     audio_features,

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inference_server.avhubert import info, search
-from inference_server.avhubert.config import ModelConfig
-from inference_server.avhubert.decoder import Decoder
-from inference_server.avhubert.encoder import TransformerEncoder
-from inference_server.avhubert.text import Vocabulary, units_of_dictionary
+from gorggle_server.avhubert import beam_search, info
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.avhubert.decoder import Decoder
+from gorggle_server.avhubert.encoder import TransformerEncoder
+from gorggle_server.avhubert.tokenizer import Vocabulary, units_of_dictionary
 from tests.parity import reference_toolkit
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "avhubert"
@@ -189,8 +189,8 @@ def test_the_beam_search_finds_the_same(fairseq: Any, seed: int, beam: int, pena
         expected = generator_of_theirs.generate(
             [], {"net_input": {"source": torch.zeros(4, 24), "padding_mask": mask}}
         )
-        running = search.BeamSearch(ours, beam=beam, length_penalty=penalty)
-        found = search.beam_search(running, encoder_out, mask, limits=[limit] * 4)
+        running = beam_search.BeamSearch(ours, beam=beam, length_penalty=penalty)
+        found = beam_search.beam_search(running, encoder_out, mask, limits=[limit] * 4)
     for hypotheses, theirs_of_clip in zip(found, expected, strict=True):
         assert len(hypotheses) == len(theirs_of_clip) == beam
         scores = torch.tensor([hypothesis.score for hypothesis in hypotheses])
@@ -213,8 +213,8 @@ def test_some_searches_end_before_their_limit(fairseq: Any) -> None:
             4, 24, SIZES[seed % len(SIZES)][0], generator=torch.Generator().manual_seed(seed)
         )
         with torch.inference_mode():
-            running = search.BeamSearch(ours, beam=5, length_penalty=1.0)
-            for of_clip in search.beam_search(running, encoder_out, None, limits=[14] * 4):
+            running = beam_search.BeamSearch(ours, beam=5, length_penalty=1.0)
+            for of_clip in beam_search.beam_search(running, encoder_out, None, limits=[14] * 4):
                 lengths |= {len(hypothesis.tokens) for hypothesis in of_clip}
     assert min(lengths) < 8
     assert max(lengths) == 15

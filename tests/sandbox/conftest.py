@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from inference_server.sandbox.pool import DecoderPool
-from tests.sandbox.decoders import descendants
+from gorggle_server.sandbox.pool import DecoderPool
+from tests.sandbox.helpers import descendants
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from collections.abc import Callable
 
 import pytest
 
-from inference_server.errors import InvalidMediaError, NotReadyError, PreconditionError
-from inference_server.media.timeline import TimelineEnd
-from inference_server.sandbox.forking import can_fork
-from inference_server.sandbox.isolation import check_decoding, timeline_apart
-from inference_server.sandbox.pool import DecoderPool
-from inference_server.sandbox.wire import DecoderError
+from gorggle_server.errors import InvalidMediaError, NotReadyError, PreconditionError
+from gorggle_server.media.resampling import TimelineEnd
+from gorggle_server.sandbox.decoding import check_decoding, timeline_apart
+from gorggle_server.sandbox.fork_client import can_fork
+from gorggle_server.sandbox.pool import DecoderPool
+from gorggle_server.sandbox.protocol import DecoderError
 from tests.media.samples import LIMITS, clip
-from tests.sandbox.decoders import (
+from tests.sandbox.helpers import (
     LIVE,
     ORDER,
     PROC,
@@ -186,9 +186,9 @@ def test_a_process_that_waits_ready_is_had_in_50_ms(pool: DecoderPool) -> None:
 def test_a_decoder_ends_when_its_server_is_killed(is_at_work: bool) -> None:
     server = f"""
 import time
-from inference_server.sandbox.pool import DecoderPool
-from inference_server.media.container import MediaLimits
-from inference_server.sandbox.wire import Order
+from gorggle_server.sandbox.pool import DecoderPool
+from gorggle_server.media.demuxer import MediaLimits
+from gorggle_server.sandbox.protocol import Order
 pool = DecoderPool()
 order = Order(MediaLimits(), pictures=True, sound=True, memory_bytes=2**30, cpu_s=60)
 with pool.process(order) as process:

@@ -10,10 +10,10 @@ from typing import Any
 
 import grpc
 import pytest
+
 from gorggle import AsyncClient, Client, Segment
 from gorggle.v1 import lip_reading_pb2_grpc
-
-from tests.sdk.lip_reading import FakeLipReading
+from tests.sdk.fake_service import FakeLipReading
 
 MakeServer = Callable[..., tuple[FakeLipReading, int]]
 

@@ -8,10 +8,11 @@ import re
 from dataclasses import dataclass
 
 import pytest
-from gorggle import Segment, Word, to_srt, to_vtt
-from gorggle.captions import MAX_CUE_LINES, MAX_LINE_CHARS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from gorggle import Segment, Word, to_srt, to_vtt
+from gorggle.captions import MAX_CUE_LINES, MAX_LINE_CHARS
 
 # Two cores are shared with other work: how long an example takes says nothing.
 unhurried = settings(deadline=None)

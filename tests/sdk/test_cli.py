@@ -16,17 +16,17 @@ from typing import Any
 
 import grpc
 import pytest
-from gorggle.cli import main
 
-from tests.sdk import lip_reading
+from gorggle.cli.main import main
+from tests.sdk import fake_service
 from tests.sdk.conftest import MakeServer
-from tests.sdk.lip_reading import FakeLipReading
+from tests.sdk.fake_service import FakeLipReading
 
 # A shell that runs the tests in the background has them ignore SIGINT, and their children too.
 HEARS_CTRL_C = """\
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from gorggle.cli import main
+from gorggle.cli.main import main
 sys.exit(main())
 """
 LINE = "[00:00.52 - 00:02.10] face-1: bin blue at f two now\n"
@@ -60,15 +60,15 @@ def transcribe(target: str, *arguments: str, **options: Any) -> subprocess.Compl
 def reading_names(service: FakeLipReading) -> None:
     """Have the server read the name that each of the files holds; it cannot read bad.mp4."""
 
-    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
-        yield lip_reading.started()
-        yield lip_reading.media_info()
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
+        yield fake_service.media_info()
         content = b"".join(request.media for request in requests)
         name = content[: len(content) // 1000].decode()
         if name == "bad.mp4":
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this is no video:\nsend MP4, WebM or Matroska")
-        yield lip_reading.segment(f"read {name}")
-        yield lip_reading.finished(3.0)
+        yield fake_service.segment(f"read {name}")
+        yield fake_service.finished(3.0)
 
     service.script = script
 
@@ -128,12 +128,12 @@ def test_options_arrive(folder: Path, service: FakeLipReading, target: str) -> N
 
 
 def test_segments_are_printed_as_they_come(folder: Path, service: FakeLipReading, target: str) -> None:
-    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
-        yield lip_reading.started()
-        yield lip_reading.segment("early")
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
+        yield fake_service.segment("early")
         for _ in requests:
             pass
-        yield lip_reading.finished()
+        yield fake_service.finished()
 
     service.script = script
     command = [sys.executable, "-m", "gorggle", "transcribe", "-", "--server", target]
@@ -159,14 +159,14 @@ def test_standard_input_is_read(folder: Path, service: FakeLipReading, target: s
 def test_interim_results_and_warnings_go_to_standard_error(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
-    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
-        yield lip_reading.started()
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
         for _ in requests:
             pass
-        yield lip_reading.warning("there is no sound:\nread from the lips alone")
-        yield lip_reading.segment("bin", is_final=False)
-        yield lip_reading.segment()
-        yield lip_reading.finished()
+        yield fake_service.warning("there is no sound:\nread from the lips alone")
+        yield fake_service.segment("bin", is_final=False)
+        yield fake_service.segment()
+        yield fake_service.finished()
 
     service.script = script
     done = transcribe(target, "a.mp4", "--interim")
@@ -180,11 +180,11 @@ def test_interim_results_and_warnings_go_to_standard_error(
 def test_a_file_in_which_nobody_speaks_is_no_failure(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
-    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
-        yield lip_reading.started()
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
         for _ in requests:
             pass
-        yield lip_reading.finished()
+        yield fake_service.finished()
 
     service.script = script
     assert transcribe(target, "a.mp4").stdout == ""
@@ -300,10 +300,10 @@ def test_options_of_a_server_need_a_server(folder: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- ends and faults
 
 
-def endless_answers(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
-    yield lip_reading.started()
+def endless_answers(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+    yield fake_service.started()
     while context.is_active():
-        yield lip_reading.segment("on and on")
+        yield fake_service.segment("on and on")
         time.sleep(0.01)
 
 
@@ -396,16 +396,16 @@ def test_a_token_file_that_is_not_there_is_told(folder: Path, target: str) -> No
 def test_progress_is_drawn_on_a_terminal_and_wiped(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
-    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
-        yield lip_reading.started()
-        yield lip_reading.media_info(4.0)
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
+        yield fake_service.media_info(4.0)
         for _ in requests:
             pass
         for done_s in range(1, 4):
             time.sleep(0.15)
-            yield lip_reading.progress(4, done_s)
-        yield lip_reading.segment()
-        yield lip_reading.finished()
+            yield fake_service.progress(4, done_s)
+        yield fake_service.segment()
+        yield fake_service.finished()
 
     service.script = script
     ours, theirs = pty.openpty()
@@ -475,7 +475,7 @@ def test_no_command_or_an_unknown_one_exits_with_2(arguments: list[str]) -> None
 
 
 def test_tls_options_reach_the_connection(folder: Path, make_server: MakeServer) -> None:
-    from tests.sdk.test_connection import Authority, server_credentials
+    from tests.sdk.test_channel import Authority, server_credentials
 
     authority = Authority()
     _, port = make_server(server_credentials(authority, "gorggle.internal", mutual=True))

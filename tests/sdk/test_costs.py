@@ -7,63 +7,74 @@ import re
 from pathlib import Path
 
 import pytest
-from gorggle import cli, costs
-from gorggle.prices import AS_OF, COMPARED, INSTANCES, Prices, PricesError, comparisons, prices_of, sources
+
+from gorggle.cli import main
+from gorggle_lambdas.aws_costs import cost_model
+from gorggle_lambdas.aws_costs.prices import (
+    AS_OF,
+    COMPARED,
+    INSTANCES,
+    Prices,
+    PricesError,
+    comparisons,
+    prices_of,
+    sources,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_stack_at_rest_costs_nothing_for_gpus() -> None:
-    assert costs.idle_month().parts["gpu_kept"] == 0
-    kept = costs.idle_month(costs.Stack(gpu_min_instances=1))
-    assert kept.total - costs.idle_month().total == pytest.approx(730 * (0.8048 + 100 * 0.08 / 730))
+    assert cost_model.idle_month().parts["gpu_kept"] == 0
+    kept = cost_model.idle_month(cost_model.Stack(gpu_min_instances=1))
+    assert kept.total - cost_model.idle_month().total == pytest.approx(730 * (0.8048 + 100 * 0.08 / 730))
 
 
 def test_more_zones_cost_more_and_nat_takes_the_endpoints_place() -> None:
-    one, three = (costs.idle_month(costs.Stack(endpoint_zones=zones)) for zones in (1, 3))
+    one, three = (cost_model.idle_month(cost_model.Stack(endpoint_zones=zones)) for zones in (1, 3))
     assert three.total - one.total == pytest.approx(2 * 6 * 0.01 * 730)
-    nat = costs.idle_month(costs.Stack(nat=True))
+    nat = cost_model.idle_month(cost_model.Stack(nat=True))
     assert "endpoints" not in nat.parts
     assert nat.parts["nat"] == pytest.approx(36.5)
 
 
 def test_an_hour_of_video_is_made_of_its_parts() -> None:
-    hour = costs.video_hours(1)
+    hour = cost_model.video_hours(1)
     assert hour.parts["transcribe"] == pytest.approx(1.44)
     assert hour.parts["rekognition"] == pytest.approx(6.0)
-    assert hour.parts["gpu"] == pytest.approx(0.25 * costs.gpu_per_hour(costs.Stack(), Prices()))
+    assert hour.parts["gpu"] == pytest.approx(0.25 * cost_model.gpu_per_hour(cost_model.Stack(), Prices()))
     assert hour.total == pytest.approx(sum(hour.parts.values()))
 
 
 def test_the_server_s_own_ears_and_eyes_cost_gpu_time_alone() -> None:
-    own = costs.video_hours(1, costs.Stack(sound="server", faces="server"))
+    own = cost_model.video_hours(1, cost_model.Stack(sound="server", faces="server"))
     assert own.parts["transcribe"] == own.parts["rekognition"] == 0
-    assert own.parts["gpu"] == pytest.approx(2 * costs.video_hours(1).parts["gpu"])
+    assert own.parts["gpu"] == pytest.approx(2 * cost_model.video_hours(1).parts["gpu"])
 
 
 def test_waking_is_paid_once_however_long_the_video() -> None:
-    short, long = costs.video_hours(0.1), costs.video_hours(10)
+    short, long = cost_model.video_hours(0.1), cost_model.video_hours(10)
     assert short.parts["gpu_waiting"] == long.parts["gpu_waiting"] > 0
-    assert costs.video_hours(1, costs.Stack(gpu_min_instances=1)).parts["gpu_waiting"] == 0
+    assert cost_model.video_hours(1, cost_model.Stack(gpu_min_instances=1)).parts["gpu_waiting"] == 0
 
 
 def test_spot_is_cheaper_and_an_unknown_type_is_refused() -> None:
     prices = Prices()
-    spot = costs.gpu_per_hour(costs.Stack(gpu_on_demand_percent=0), prices)
-    assert spot < 0.5 * costs.gpu_per_hour(costs.Stack(), prices)
-    exotic = costs.Stack(gpu_instance_type="p4d.24xlarge", gpu_disk_gib=0)
+    spot = cost_model.gpu_per_hour(cost_model.Stack(gpu_on_demand_percent=0), prices)
+    assert spot < 0.5 * cost_model.gpu_per_hour(cost_model.Stack(), prices)
+    exotic = cost_model.Stack(gpu_instance_type="p4d.24xlarge", gpu_disk_gib=0)
     with pytest.raises(ValueError, match=r"p4d.24xlarge is not known; known are g4dn"):
-        costs.gpu_per_hour(exotic, prices)
-    assert costs.gpu_per_hour(exotic, prices_of('{"instances": {"p4d.24xlarge": 32.8}}')) == 32.8
+        cost_model.gpu_per_hour(exotic, prices)
+    assert cost_model.gpu_per_hour(exotic, prices_of('{"instances": {"p4d.24xlarge": 32.8}}')) == 32.8
 
 
 def test_the_command_writes_both_sums(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["cost", "--hours", "2", "--gpu", "g4dn.xlarge", "--json"]) == 0
+    assert main.main(["cost", "--hours", "2", "--gpu", "g4dn.xlarge", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["2 h of video"]["total"] == pytest.approx(
-        costs.video_hours(2, costs.Stack(gpu_instance_type="g4dn.xlarge")).total, abs=1e-3
+        cost_model.video_hours(2, cost_model.Stack(gpu_instance_type="g4dn.xlarge")).total, abs=1e-3
     )
-    assert cli.main(["cost", "--sound", "none"]) == 0
+    assert main.main(["cost", "--sound", "none"]) == 0
     text = capsys.readouterr().out
     assert "a month at rest: $" in text
     assert "Transcribe" not in text
@@ -75,7 +86,7 @@ def test_prices_of_a_file_take_the_place_of_the_list_s(
 ) -> None:
     mine = tmp_path / "mine.json"
     mine.write_text(json.dumps({"transcribe_per_min": 1.0, "instances": {"g6.xlarge": 9.0}}))
-    assert cli.main(["cost", "--json", "--prices", str(mine)]) == 0
+    assert main.main(["cost", "--json", "--prices", str(mine)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["1 h of video"]["parts"]["transcribe"] == 60
     assert found["1 h of video"]["parts"]["gpu"] == pytest.approx(0.25 * (9 + 100 * 0.08 / 730), abs=1e-4)
@@ -121,7 +132,7 @@ def test_every_price_says_where_it_comes_from_and_as_of_when() -> None:
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["cost", *arguments])
+        main.main(["cost", *arguments])
     assert ended.value.code == 2
     assert "usage: gorggle cost" in capsys.readouterr().err
 
@@ -130,6 +141,6 @@ def test_the_manual_s_figures_are_the_model_s() -> None:
     manual = (ROOT / "docs" / "aws.md").read_text()
     totals = [float(each) for each in re.findall(r"\*\*total\*\* \| \*\*([\d.]+)\*\*", manual)]
     assert totals == [
-        pytest.approx(costs.idle_month().total, abs=0.01),
-        pytest.approx(costs.video_hours(1).total, abs=0.01),
+        pytest.approx(cost_model.idle_month().total, abs=0.01),
+        pytest.approx(cost_model.video_hours(1).total, abs=0.01),
     ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
+
 from gorggle import MediaInfo, Progress
-from gorggle import progress as module
-from gorggle.progress import ProgressLine, minutes
+from gorggle.cli import progress as module
+from gorggle.cli.progress import ProgressLine, minutes
 
 
 class Terminal(io.StringIO):

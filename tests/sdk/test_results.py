@@ -6,10 +6,11 @@ import dataclasses
 import json
 
 import pytest
-from gorggle import Segment, Transcript, Word, text_line, to_json, to_text
-from gorggle.results import clock, in_order
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gorggle import Segment, Transcript, Word, text_line, to_json, to_text
+from gorggle.results import clock, in_order
 
 # Two cores are shared with other work: how long an example takes says nothing.
 unhurried = settings(deadline=None)

@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import gorggle
 import pytest
 from google.protobuf.duration_pb2 import Duration
+
+import gorggle
 from gorggle import Activity, AsyncClient, Client, Finished, MediaInfo, Progress, Started, StreamWarning
 from gorggle.v1 import config_pb2, lip_reading_pb2
-
-from tests.sdk import lip_reading
+from tests.sdk import fake_service
 from tests.sdk.conftest import AsyncReader, Reader, SyncReader
-from tests.sdk.lip_reading import FakeLipReading
+from tests.sdk.fake_service import FakeLipReading
 
 CONTENT = bytes(range(256)) * 700
 
@@ -31,16 +31,16 @@ def clip(tmp_path: Path) -> Path:
 
 
 def test_a_segment_comes_back_whole(reader: Reader, service: FakeLipReading, target: str) -> None:
-    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
-        yield lip_reading.started()
-        answer = lip_reading.segment("bin blue")
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
+        answer = fake_service.segment("bin blue")
         answer.segment.alternatives.add(text="bin glue", confidence=0.25)
         answer.segment.alternatives[0].words.add(text="bin", start_offset=Duration(nanos=520_000_000))
         answer.segment.face_boxes.add(
             offset=Duration(seconds=1), left=0.25, top=0.125, width=0.5, height=0.375
         )
         yield answer
-        yield lip_reading.finished()
+        yield fake_service.finished()
 
     service.script = script
     [found] = reader.transcribe(target, CONTENT)
@@ -223,12 +223,12 @@ def test_a_pipe_is_sent_as_it_fills(service: FakeLipReading, target: str) -> Non
     """A live source has no more for now: what it has must not wait for a full chunk."""
     arrived = threading.Event()
 
-    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
-        yield lip_reading.started()
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
         for request in requests:
             service.requests.append(request)
             arrived.set()
-        yield lip_reading.finished()
+        yield fake_service.finished()
 
     service.script = script
     reading, writing = os.pipe()
@@ -304,24 +304,24 @@ def test_a_source_that_gives_no_bytes_says_so(reader: Reader, target: str, make:
 # ------------------------------------------------------------------------------------------------------------ events
 
 
-def told_script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
+def told_script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
     begin, end = (
         lip_reading_pb2.ActivityEvent.KIND_SPEECH_BEGIN,
         lip_reading_pb2.ActivityEvent.KIND_SPEECH_END,
     )
     for _ in requests:
         pass
-    yield lip_reading.started("call-7", "grid")
-    yield lip_reading.media_info()
-    yield lip_reading.warning("there is no sound")
-    yield lip_reading.activity(begin, 0.5)
-    yield lip_reading.segment("bin", is_final=False)
-    yield lip_reading.Response()  # a kind that this client does not know yet
-    yield lip_reading.segment("bin blue")
-    yield lip_reading.activity(end, 2.0)
-    yield lip_reading.progress(2.5, 2.0, 4096)
-    yield lip_reading.warning("a new kind", kind=77)  # type: ignore[arg-type]
-    yield lip_reading.finished(3.25)
+    yield fake_service.started("call-7", "grid")
+    yield fake_service.media_info()
+    yield fake_service.warning("there is no sound")
+    yield fake_service.activity(begin, 0.5)
+    yield fake_service.segment("bin", is_final=False)
+    yield fake_service.Response()  # a kind that this client does not know yet
+    yield fake_service.segment("bin blue")
+    yield fake_service.activity(end, 2.0)
+    yield fake_service.progress(2.5, 2.0, 4096)
+    yield fake_service.warning("a new kind", kind=77)  # type: ignore[arg-type]
+    yield fake_service.finished(3.25)
 
 
 TOLD = [
@@ -372,12 +372,12 @@ def test_what_is_known_of_a_stream_stands_in_its_attributes(service: FakeLipRead
 def test_a_transcript_gathers_a_stream(
     reader: Reader, service: FakeLipReading, target: str, clip: Path
 ) -> None:
-    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
-        yield lip_reading.started()
-        yield lip_reading.segment("second", start_s=1.0, speaker="face-2")
-        yield lip_reading.segment("fir", start_s=0.5, is_final=False)
-        yield lip_reading.segment("first", start_s=0.5)
-        yield lip_reading.finished()
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
+        yield fake_service.segment("second", start_s=1.0, speaker="face-2")
+        yield fake_service.segment("fir", start_s=0.5, is_final=False)
+        yield fake_service.segment("first", start_s=0.5)
+        yield fake_service.finished()
 
     service.script = script
 
@@ -397,14 +397,14 @@ def test_the_first_segment_comes_before_the_last_byte_is_sent(
 ) -> None:
     seen = threading.Event()
 
-    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
-        yield lip_reading.started()
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
         next(requests)
-        yield lip_reading.segment("early")
+        yield fake_service.segment("early")
         for _ in requests:
             pass
-        yield lip_reading.progress(1, 1)
-        yield lip_reading.finished()
+        yield fake_service.progress(1, 1)
+        yield fake_service.finished()
 
     def chunks() -> Iterator[bytes]:
         yield b"first"
@@ -483,10 +483,10 @@ def test_the_server_tells_its_limits(reader: Reader, target: str) -> None:
 
 
 def test_a_client_may_be_used_from_several_threads(service: FakeLipReading, target: str) -> None:
-    def script(requests: Any, context: Any) -> Iterator[lip_reading.Response]:
-        yield lip_reading.started()
-        yield lip_reading.segment(b"".join(request.media for request in requests).decode())
-        yield lip_reading.finished()
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
+        yield fake_service.segment(b"".join(request.media for request in requests).decode())
+        yield fake_service.finished()
 
     service.script = script
     found: dict[str, str] = {}

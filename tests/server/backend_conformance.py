@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference_server.avhubert import Model
-from inference_server.errors import NotFoundError
-from inference_server.recognizer import Recognizer, SearchOptions, Window
-from inference_server.scheduler import InferenceBackend
-from inference_server.transcript import Modality, Reading
+from gorggle_server.avhubert import Model
+from gorggle_server.errors import NotFoundError
+from gorggle_server.inference.recognizer import Recognizer, SearchOptions, Window
+from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.types import Modality, Reading
 from tests.avhubert import golden
 
 MODEL = "golden"

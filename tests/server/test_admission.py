@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.admission import Admission, Budget
-from inference_server.errors import OverloadedError
-from inference_server.processor_use import ProcessorUse
+from gorggle_server.admission.controller import Admission, Budget
+from gorggle_server.admission.cpu_accounting import ProcessorUse
+from gorggle_server.errors import OverloadedError
 
 
 class Clock:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_server.endpointing import Endpointer, EndpointingOptions, Stretch
-from inference_server.transcript import Endpointing
+from gorggle_server.streaming.endpointing import Endpointer, EndpointingOptions, Stretch
+from gorggle_server.types import Endpointing
 
 OPTIONS = EndpointingOptions()
 curves = st.lists(st.floats(0, 1), max_size=700)

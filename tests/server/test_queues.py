@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from inference_server.errors import InvalidMediaError
-from inference_server.intake import Intake
-from inference_server.outbox import Outbox
+from gorggle_server.errors import InvalidMediaError
+from gorggle_server.streaming.event_queue import Outbox
+from gorggle_server.streaming.input_queue import Intake
 
 
 def test_an_intake_slows_a_sender_that_is_faster_than_its_reader() -> None:

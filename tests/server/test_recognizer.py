@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from inference_server.avhubert import load_model
-from inference_server.errors import ModelFormatError
-from inference_server.recognizer import Recognizer, SearchOptions, Window
-from inference_server.settings import EMBEDDED_MODEL
+from gorggle_server.avhubert import load_model
+from gorggle_server.errors import ModelFormatError
+from gorggle_server.inference.recognizer import Recognizer, SearchOptions, Window
+from gorggle_server.settings import EMBEDDED_MODEL
 
 SEARCH = SearchOptions(beam_size=3, length_penalty=1.0, alternatives=0, word_times=True)
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from inference_server.errors import DeadlineError, ModelFormatError, NotFoundError, NotReadyError
-from inference_server.recognizer import SearchOptions, Window
-from inference_server.scheduler import BatchingOptions, DeviceScheduler, StreamBackend
-from inference_server.transcript import Modality, Reading
+from gorggle_server.errors import DeadlineError, ModelFormatError, NotFoundError, NotReadyError
+from gorggle_server.inference.recognizer import SearchOptions, Window
+from gorggle_server.inference.scheduler import BatchingOptions, DeviceScheduler, StreamBackend
+from gorggle_server.types import Modality, Reading
 from tests.server import backend_conformance
 from tests.server.backend_conformance import BackendConformance, window
 

@@ -7,10 +7,10 @@ from concurrent.futures import Future
 
 import pytest
 
-from inference_server.errors import NotFoundError
-from inference_server.recognizer import Recognizer, SearchOptions, Window
-from inference_server.scheduler import InferenceBackend
-from inference_server.transcript import Reading
+from gorggle_server.errors import NotFoundError
+from gorggle_server.inference.recognizer import Recognizer, SearchOptions, Window
+from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.types import Reading
 from tests.server import backend_conformance
 from tests.server.backend_conformance import BackendConformance
 

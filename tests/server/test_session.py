@@ -10,12 +10,12 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from inference_server.errors import NoFaceError
-from inference_server.interim import Cadence
-from inference_server.recognizer import SearchOptions, Window, samples_of, seconds_of
-from inference_server.scene import FaceTrack, Scene
-from inference_server.session import Resumed, Session
-from inference_server.transcript import (
+from gorggle_server.errors import NoFaceError
+from gorggle_server.inference.recognizer import SearchOptions, Window, samples_of, seconds_of
+from gorggle_server.streaming.interim_text import Cadence
+from gorggle_server.streaming.session import Resumed, Session
+from gorggle_server.streaming.stream_buffer import FaceTrack, Scene
+from gorggle_server.types import (
     Activity,
     Event,
     FaceBox,

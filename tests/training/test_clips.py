@@ -20,8 +20,8 @@ from training.clips import (
     two_speakers_scene,
     write_clip,
 )
-from training.faces import Speaker, demo_speaker
-from training.voices import Voice
+from training.face_rendering import Speaker, demo_speaker
+from training.speech_synthesis import Voice
 
 SENTENCES = ("bin blue", "place red in h")
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.noise import NoiseKind, mixed, noise
+from gorggle_evaluation.noise import NoiseKind, mixed, noise
 from training import phrases
 from training.dataset import Batches, timed_units, varied_crops
 from training.sentences import GRID_VOCABULARY, Corpus, Split
 from training.shards import UtteranceStore, write_shard
+from training.speech_synthesis import TimedWord
 from training.tokenizer import END, PAD, Tokenizer, train_tokenizer
 from training.utterances import LONGEST_S, SAMPLES_PER_FRAME, rendered_utterance
-from training.voices import TimedWord
 
 UTTERANCES = 8
 

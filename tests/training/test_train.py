@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from inference_server.avhubert import ModelConfig, load_model, save_model
-from inference_server.avhubert.network import AVHubertNetwork
-from inference_server.transcript import Word
-from training.curves import Journal
+from gorggle_server.avhubert import ModelConfig, load_model, save_model
+from gorggle_server.avhubert.network import AVHubertNetwork
+from gorggle_server.types import Word
 from training.dataset import Batches
-from training.embedded import NAME, export, model_card
-from training.measures import error_rate, time_error
-from training.objective import Objective, Weights, frame_features
+from training.gorggle_mini import NAME, export, model_card
+from training.learning_curves import Journal
+from training.loss import Objective, Weights, frame_features
+from training.metrics import error_rate, time_error
 from training.sentences import Split
 from training.shards import UtteranceStore, write_shard
+from training.speech_synthesis import TimedWord
 from training.tokenizer import Tokenizer, train_tokenizer
 from training.train import TrainingOptions, TrainingRun, small_config
-from training.voices import TimedWord
 
 OPTIONS = TrainingOptions(minutes=0.5, frames_per_batch=260, threads=1)
 

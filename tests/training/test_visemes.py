@@ -9,8 +9,8 @@ import pytest
 
 from training import visemes
 from training.sentences import VOCABULARY
+from training.speech_synthesis import LANGUAGES, TimedPhoneme, Voice, padded, speak
 from training.visemes import JAW, PARAMETERS, PRESS, ROUND, TUCK, VISEMES, Style, mouth_motion, visemes_of
-from training.voices import LANGUAGES, TimedPhoneme, Voice, padded, speak
 
 LETTERS = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
 

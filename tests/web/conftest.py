@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from gorggle_gateway.application import application
-from gorggle_gateway.settings import GatewaySettings
 
+from gorggle_gateway.app import application
+from gorggle_gateway.settings import GatewaySettings
 from tests.web.pipeline import Pipeline
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,11 +16,11 @@ from typing import Any
 
 from aiohttp import web
 
-from lambdas.common.corrections import CorrectionError, corrected, corrections_of
-from lambdas.common.http import ADDRESS_TYPE
-from lambdas.common.progress import progress_of
-from lambdas.common.publishing import FORMS, forms
-from lambdas.create_upload.handler import TYPES, safe_name
+from gorggle_lambdas.common.api_gateway import ADDRESS_TYPE
+from gorggle_lambdas.common.corrections import CorrectionError, corrected, corrections_of
+from gorggle_lambdas.common.progress import progress_of
+from gorggle_lambdas.common.result_publisher import FORMS, forms
+from gorggle_lambdas.handlers.create_upload import TYPES, safe_name
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("waiting", "probing", "reading", "fusing")
@@ -118,7 +118,7 @@ class Pipeline:
         route("POST", "/api/jobs/{job_id}/retry", self._api(self.retry_job))
         route("GET", "/api/jobs/{job_id}/result", self._api(self.get_result))
         route("PUT", "/api/jobs/{job_id}/result", self._api(self.save_corrections))
-        route("GET", "/api/jobs/{job_id}/video", self._api(self.get_video))
+        route("GET", "/api/jobs/{job_id}/video", self._api(self.get_video_url))
         route("POST", "/store", self.receive)
         route("GET", "/store/{job_id}", self.give)
         route("GET", "/results/{job_id}/{version}/{format}", self.give_result)
@@ -209,7 +209,7 @@ class Pipeline:
             answer if len(json.dumps(result)) <= self.answer_limit_bytes else {"version": answer["version"]}
         )
 
-    async def get_video(self, request: web.Request) -> web.StreamResponse:
+    async def get_video_url(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
         self.addresses += 1
         address = f"{self.uploads_origin or request.url.origin()}/store/{job.job_id}?address={self.addresses}"

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from gorggle_gateway import web_page
 
+from gorggle_gateway import static_files
 from tests.web.conftest import ROOT
 
 WEB = ROOT / "clients" / "web"
@@ -31,8 +31,8 @@ def files(folder: Path) -> list[str]:
 
 def test_the_built_page_is_up_to_date(tmp_path: Path) -> None:
     node("vite", "build", "--outDir", str(tmp_path), "--emptyOutDir", "--logLevel", "error")
-    assert files(tmp_path) == files(web_page.FOLDER), "build it anew: make web"
-    different = filecmp.cmpfiles(tmp_path, web_page.FOLDER, files(tmp_path), shallow=False)[1:]
+    assert files(tmp_path) == files(static_files.FOLDER), "build it anew: make web"
+    different = filecmp.cmpfiles(tmp_path, static_files.FOLDER, files(tmp_path), shallow=False)[1:]
     assert different == ([], []), "build it anew: make web"
 
 
@@ -45,6 +45,6 @@ def test_its_pure_functions_pass_their_tests() -> None:
 
 
 def test_the_page_is_small() -> None:
-    if not web_page.is_built():
+    if not static_files.is_built():
         pytest.skip("the page is not built: make web")
-    assert sum(path.stat().st_size for path in web_page.FOLDER.rglob("*") if path.is_file()) < 250_000
+    assert sum(path.stat().st_size for path in static_files.FOLDER.rglob("*") if path.is_file()) < 250_000

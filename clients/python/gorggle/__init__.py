@@ -9,7 +9,7 @@
             print(gorggle.text_line(segment))
 
 ``Client`` and ``AsyncClient`` talk to a server (``gorggle serve``). What they give stands in ``gorggle.results``,
-``gorggle.events`` and ``gorggle.descriptions``, what they raise in ``gorggle.errors``, what they read in
+``gorggle.events`` and ``gorggle.server_info``, what they raise in ``gorggle.errors``, what they read in
 ``gorggle.sources``; ``gorggle.v1`` is the generated API underneath.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gorggle.descriptions import ErrorRate, Model, ModelLicense, ServerCapacity, ServerInfo, ServerLimits
+from gorggle.arrays import MouthCrops, Sound
 from gorggle.errors import (
     AuthenticationError,
     CallCancelledError,
@@ -46,7 +46,6 @@ from gorggle.events import (
     Started,
     StreamWarning,
 )
-from gorggle.frames import MouthCrops, Sound
 from gorggle.results import (
     Alternative,
     FaceBox,
@@ -59,9 +58,10 @@ from gorggle.results import (
     to_text,
     to_vtt,
 )
+from gorggle.server_info import ErrorRate, Model, ModelLicense, ServerCapacity, ServerInfo, ServerLimits
 
 if TYPE_CHECKING:
-    from gorggle.aio import AsyncClient, AsyncTranscription
+    from gorggle.async_client import AsyncClient, AsyncTranscription
     from gorggle.client import Client, Transcription
 
     __version__: str
@@ -118,8 +118,8 @@ __all__ = [
 _CLIENTS = {
     "Client": "gorggle.client",
     "Transcription": "gorggle.client",
-    "AsyncClient": "gorggle.aio",
-    "AsyncTranscription": "gorggle.aio",
+    "AsyncClient": "gorggle.async_client",
+    "AsyncTranscription": "gorggle.async_client",
 }
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from gorggle.cli import main
+from gorggle.cli.main import main
 
 sys.exit(main())

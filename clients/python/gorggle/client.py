@@ -10,21 +10,22 @@ from typing import Any, Self
 
 import grpc
 
-from gorggle import calls, requests
-from gorggle.calls import Deadline, Question, StreamCall, T
-from gorggle.client_base import ClientBase
-from gorggle.delivery import Delivery, synchronous
-from gorggle.descriptions import Model, ServerInfo
+from gorggle._base_client import ClientBase
+from gorggle._protobuf import encode
+from gorggle._protobuf.encode import ReadingOptions, StreamRequest
+from gorggle._transport import calls
+from gorggle._transport.call_watchdog import Watch
+from gorggle._transport.calls import Deadline, Question, StreamCall, T
+from gorggle._transport.receiver import Reception
+from gorggle._transport.resume import Recovery
+from gorggle._transport.sender import Delivery, synchronous
+from gorggle._transport.status_mapping import Status
 from gorggle.errors import DeadlineError, GorggleError, UnavailableError
 from gorggle.events import Event, Interrupted
-from gorggle.reception import Reception
-from gorggle.recovery import Recovery
-from gorggle.requests import ReadingOptions, StreamRequest
 from gorggle.results import Segment, Transcript
+from gorggle.server_info import Model, ServerInfo
 from gorggle.sources import Media
-from gorggle.statuses import Status
 from gorggle.v1 import lip_reading_pb2_grpc
-from gorggle.watch import Watch
 
 
 class Client(ClientBase["Transcription", Transcript]):
@@ -134,7 +135,7 @@ class Client(ClientBase["Transcription", Transcript]):
         return stub.StreamingRecognize(messages, timeout=timeout_s, metadata=metadata)
 
     def _recognize(self, options: ReadingOptions, media: Media, timeout_s: float | None) -> Transcript:
-        request = requests.clip_request(options, synchronous(media.messages))
+        request = encode.clip_request(options, synchronous(media.messages))
         return self._ask(calls.clip_question(request, media.name), timeout_s)
 
     def _recognize_at(self, question: Question[Transcript], timeout_s: float | None) -> Transcript:

@@ -19,7 +19,7 @@
     └── ServerError              a fault of the server; quote ``request_id`` when you report it
 
 Every error has ``code``, the ``grpc.StatusCode`` that the server sent (None where no call was made), and
-``request_id``, the call's name in the server's log (empty where unknown). ``gorggle.statuses`` holds the
+``request_id``, the call's name in the server's log (empty where unknown). ``gorggle._transport.status_mapping`` holds the
 table from status codes to these classes.
 """
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
-from gorggle import frames
+from gorggle import arrays
+from gorggle._protobuf.encode import StreamRequest, media_message
 from gorggle.errors import DataLossError, InvalidRequestError, InvalidSourceError
-from gorggle.requests import StreamRequest, media_message
 
 MAX_CHUNK_BYTES = 16 * 2**20
 S3_SCHEME = "s3://"
@@ -40,9 +40,9 @@ class BinaryFile(Protocol):
         """Read up to ``size`` bytes; empty at the end."""
 
 
-Chunk: TypeAlias = Bytes | frames.MouthCrops | frames.Sound
+Chunk: TypeAlias = Bytes | arrays.MouthCrops | arrays.Sound
 Source: TypeAlias = (
-    str | os.PathLike[str] | BinaryFile | Bytes | Iterable[Chunk] | AsyncIterable[Chunk] | frames.Array | None
+    str | os.PathLike[str] | BinaryFile | Bytes | Iterable[Chunk] | AsyncIterable[Chunk] | arrays.Array | None
 )
 """A path, a binary file object, a media file's bytes, an iterable of its chunks (or of mouth crops and sound), or an
 array of frames."""
@@ -67,7 +67,7 @@ class SourceOptions:
     chunk_bytes: int = 65536
     frame_rate_hz: float | None = None
     crops: bool = False
-    audio: frames.Samples | None = None
+    audio: arrays.Samples | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.chunk_bytes <= MAX_CHUNK_BYTES:
@@ -81,7 +81,7 @@ def prepared(source: Source, options: SourceOptions) -> Media:
         InvalidSourceError: it cannot be read, is empty, or is of a type that is not understood.
         InvalidRequestError: the options do not go with it.
     """
-    if source is None or frames.is_array(source):
+    if source is None or arrays.is_array(source):
         return _repeatable("", lambda: _array_messages(source, options))
     if options.crops or options.audio is not None or options.frame_rate_hz is not None:
         raise InvalidRequestError("crops, audio and frame_rate_hz go with arrays of frames: leave them out")
@@ -195,18 +195,18 @@ def _name_of(file: object) -> str:
 # ------------------------------------------------------------------------------------------------------------ messages
 
 
-def _array_messages(source: frames.Array | None, options: SourceOptions) -> Messages:
-    audio = None if options.audio is None else frames.sound(options.audio)
+def _array_messages(source: arrays.Array | None, options: SourceOptions) -> Messages:
+    audio = None if options.audio is None else arrays.sound(options.audio)
     if source is None:
         if audio is None:
             raise InvalidSourceError(
                 "there is no source: give a path, a file, chunks of bytes or an array of frames"
             )
-        return frames.sound_messages(audio, options.chunk_bytes)
-    rate_hz = frames.frame_rate(options.frame_rate_hz)
+        return arrays.sound_messages(audio, options.chunk_bytes)
+    rate_hz = arrays.frame_rate(options.frame_rate_hz)
     if options.crops:
-        return frames.crop_messages(frames.mouth_crops(source), rate_hz, audio, options.chunk_bytes)
-    chunks = frames.matroska(frames.pictures(source), rate_hz, audio)
+        return arrays.crop_messages(arrays.mouth_crops(source), rate_hz, audio, options.chunk_bytes)
+    chunks = arrays.matroska(arrays.pictures(source), rate_hz, audio)
     return _media_messages(chunks, options.chunk_bytes)
 
 
@@ -225,7 +225,7 @@ async def _async_media_messages(chunks: AsyncIterable[Chunk], chunk_bytes: int) 
 
 def _pieces(chunk: Chunk, number: int, chunk_bytes: int) -> Iterator[StreamRequest]:
     """Cut a chunk of any size; small ones are sent at once, since a live source may have no more for a while."""
-    if isinstance(chunk, frames.MouthCrops | frames.Sound):
+    if isinstance(chunk, arrays.MouthCrops | arrays.Sound):
         yield from chunk.messages(chunk_bytes)
         return
     if not isinstance(chunk, Bytes):

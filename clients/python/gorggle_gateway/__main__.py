@@ -10,9 +10,8 @@ import sys
 import threading
 
 from gorggle import GorggleError
-
 from gorggle_gateway.settings import GatewaySettings, SettingsError, read_settings
-from gorggle_gateway.tokens import TokenFileError
+from gorggle_gateway.token_file import TokenFileError
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
@@ -37,7 +36,7 @@ async def serve(settings: GatewaySettings) -> None:
     """Serve until SIGINT or SIGTERM; says with one line of JSON on standard output where it listens."""
     from aiohttp import web
 
-    from gorggle_gateway.application import application
+    from gorggle_gateway.app import application
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()

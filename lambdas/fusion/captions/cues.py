@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lambdas.fusion.captions.layout import Lines, Token
-from lambdas.fusion.captions.rules import CaptionRules, Cue
-from lambdas.fusion.captions.typography import clean, pieces, width
-from lambdas.fusion.result import FusedSegment
-from lambdas.fusion.wording import separator
+from gorggle_lambdas.fusion.captions.line_breaking import Lines, Token
+from gorggle_lambdas.fusion.captions.rules import CaptionRules, Cue
+from gorggle_lambdas.fusion.captions.text_width import clean, pieces, width
+from gorggle_lambdas.fusion.result import FusedSegment
+from gorggle_lambdas.fusion.text_normalization import separator
 
 # What a caption costs in itself: fewer, fuller ones read better.
 EACH_CAPTION = 6.0

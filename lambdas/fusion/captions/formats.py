@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lambdas.fusion.captions.rules import Cue
-from lambdas.fusion.captions.typography import clean
-from lambdas.fusion.result import FusedSegment
+from gorggle_lambdas.fusion.captions.rules import Cue
+from gorggle_lambdas.fusion.captions.text_width import clean
+from gorggle_lambdas.fusion.result import FusedSegment
 
 # SubRip cannot escape anything: what players take for tags, styles or the timing arrow is shown by look-alikes.
 SRT_LOOK_ALIKES = str.maketrans({"<": "‹", ">": "›", "{": "(", "}": ")"})

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lambdas.fusion.captions.layout import parts_number
-from lambdas.fusion.captions.rules import CaptionRules, Cue
-from lambdas.fusion.captions.typography import clean, width
-from lambdas.fusion.wording import separator
+from gorggle_lambdas.fusion.captions.line_breaking import parts_number
+from gorggle_lambdas.fusion.captions.rules import CaptionRules, Cue
+from gorggle_lambdas.fusion.captions.text_width import clean, width
+from gorggle_lambdas.fusion.text_normalization import separator
 
 Rule = Literal[
     "text",

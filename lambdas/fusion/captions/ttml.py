@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
-from lambdas.fusion.captions.rules import Cue
-from lambdas.fusion.captions.typography import is_right_to_left
+from gorggle_lambdas.fusion.captions.rules import Cue
+from gorggle_lambdas.fusion.captions.text_width import is_right_to_left
 
 _HEAD = """\
 <?xml version="1.0" encoding="UTF-8"?>

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class MouthCrops(_message.Message):
     """Mouth crops already cut by a client that does the vision itself: on a phone, say, or to keep faces at home.
-    A crop is what `inference_server.vision.mouth` cuts: 96 x 96 grey pixels, the face turned upright and scaled to
+    A crop is what `gorggle_server.vision.mouth_cropper` cuts: 96 x 96 grey pixels, the face turned upright and scaled to
     the mean face, centred on the mouth.
     """
 

@@ -1,0 +1,220 @@
+"""A real server in a process of its own, and what it uses: for benchmarks, and for tests that hurt it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+START_S = 120.0
+END_S = 60.0
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a server and its children use at one moment.
+
+    Attributes:
+        rss_bytes: memory of the server's process, with what it shares with files, which the system drops and reads again.
+        own_bytes: of that, what it has for itself: only this can leak.
+        children_rss_bytes: memory of its decoder processes, shared pages counted in each.
+        tasks: asyncio tasks on the server's loop; 0 where its metrics are not served.
+    """
+
+    rss_bytes: int
+    own_bytes: int
+    children_rss_bytes: int
+    children: int
+    threads: int
+    open_files: int
+    tasks: int = 0
+
+
+class ServerProcess:
+    """``gorggle serve`` on a free port, until the ``with`` ends; then it must end by itself, with exit code 0.
+
+    Attributes:
+        address: where it serves.
+        log_path: everything that it has logged.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        program: Sequence[str] = ("-m", "gorggle_server"),
+        log_level: str = "INFO",
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="gorggle-server-")
+        self.log_path = Path(self._folder.name) / "log"
+        self._command = [
+            sys.executable,
+            *program,
+            *("--listen", "127.0.0.1:0", "--operations-listen", "127.0.0.1:0"),
+            *("--announce", "--until-stdin-closes", "--log-level", log_level, "--shutdown-grace-s", "2"),
+            *arguments,
+        ]
+        self._environment = {**os.environ, **(environment or {})}
+        self.address = self.operations = ""
+
+    def __enter__(self) -> Self:
+        with self.log_path.open("w") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self._environment,
+            )
+        try:
+            self._wait_until_it_serves()
+        except BaseException:
+            self._process.kill()
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ):
+        code = self._end()
+        if kind is None and code != 0:
+            raise AssertionError(f"the server ended with exit code {code}: {self.log[-3000:]}")
+        self._folder.cleanup()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """All that it has logged so far."""
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def children(self) -> list[int]:
+        """The processes it has started, and those that these have."""
+        return _descendants(self.pid)
+
+    def usage(self) -> Usage:
+        """What it uses now."""
+        status = dict(
+            line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        )
+        children = self.children
+        return Usage(
+            rss_bytes=_rss_bytes(self.pid),
+            own_bytes=int(status["RssAnon"].split()[0]) * 1024,
+            children_rss_bytes=sum(map(_rss_bytes, children)),
+            children=len(children),
+            threads=int(status["Threads"]),
+            open_files=len(list(Path(f"/proc/{self.pid}/fd").iterdir())),
+            tasks=int(self.metrics().get("gorggle_event_loop_tasks", 0)) if self.operations else 0,
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Its metrics, by name with labels as Prometheus writes them."""
+        return {
+            line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+            for line in self.ask("/metrics").splitlines()
+            if line and not line.startswith("#")
+        }
+
+    def ask(self, path: str) -> str:
+        """The body that its operations server answers with."""
+        with urllib.request.urlopen(f"http://{self.operations}{path}", timeout=10) as answer:
+            return answer.read().decode()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = END_S) -> int:
+        """Wait for its end; the exit code."""
+        return self._process.wait(timeout_s)
+
+    def _wait_until_it_serves(self) -> None:
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            line = self._process.stdout.readline()
+            if not line:
+                raise AssertionError(f"the server did not start: {self.log[-3000:]}")
+            told = json.loads(line)
+            if "listening" in told:
+                self.address, self.operations = told["listening"], told.get("operations", "")
+                return
+
+    def _end(self) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            code = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._process.stdout.close()
+        return code
+
+
+@contextlib.contextmanager
+def settled(server: ServerProcess, patience_s: float = 20.0, **slack: int) -> Iterator[None]:
+    """Hold that what is done inside leaves nothing behind: no files, threads, tasks, processes, within the patience.
+
+    Args:
+        server: whose process is looked at.
+        patience_s: how long what was used may take to be given back.
+        slack: how many more of a kind are allowed, such as ``threads=1``.
+    """
+    before = server.usage()
+    yield
+    deadline = time.monotonic() + patience_s
+    while left := _left_over(before, server.usage(), slack):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"left behind: {left}")
+        time.sleep(0.05)
+
+
+def _left_over(before: Usage, after: Usage, slack: dict[str, int]) -> dict[str, int]:
+    grown = {
+        kind: getattr(after, kind) - getattr(before, kind)
+        for kind in ("open_files", "threads", "tasks", "children")
+    }
+    return {kind: count for kind, count in grown.items() if count > slack.get(kind, 0)}
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *_descendants(int(child))]
+    return found
+
+
+def _rss_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return 0

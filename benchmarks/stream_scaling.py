@@ -1,0 +1,85 @@
+"""What n streams cost: ``python -m benchmarks.stream_scaling --streams 1,2,4,8,16``.
+
+A server reads the demo clip n times at once, sent as fast as it takes it. Told are the seconds until all are read and the
+processor's seconds of the server and its decoders, per stream: neither may grow with n. Streams share the device's
+batches. All numbers of streams are tried in each round, and the least of the rounds counts: what else the machine does
+then falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.client_streams import Request, Stub, channel_to, configuration
+from benchmarks.load import DEMO, _cpu_s, pieces_of
+from benchmarks.server_process import ServerProcess
+
+RESULTS = Path(__file__).parent / "results"
+TIMEOUT_S = 600.0
+
+
+def read_once(address: str, requests: Sequence[Request]) -> int:
+    """Send a clip as fast as it is taken; how many final segments came back."""
+    with channel_to(address) as channel:
+        responses = Stub(channel).StreamingRecognize(iter([configuration(), *requests]), timeout=TIMEOUT_S)
+        return sum(one.WhichOneof("event") == "segment" and one.segment.is_final for one in responses)
+
+
+def cost_of(server: ServerProcess, requests: Sequence[Request], streams: int) -> dict[str, Any]:
+    """So many at once."""
+    cpu_s, began = _cpu_s(server), time.monotonic()
+    with ThreadPoolExecutor(streams) as pool:
+        segments = list(pool.map(lambda _: read_once(server.address, requests), range(streams)))
+    wall_s = time.monotonic() - began
+    if len(set(segments)) > 1 or not segments[0]:
+        raise AssertionError(f"streams of one clip gave {segments} segments; expected as many each, and some")
+    return {
+        "streams": streams,
+        "segments": segments[0],
+        "wall_s": round(wall_s, 3),
+        "cpu_s": round(_cpu_s(server) - cpu_s, 3),
+    }
+
+
+def growth(kind: str, counts: Sequence[int], repeats: int) -> dict[str, Any]:
+    """The cost of one stream, two, and so on; the least of the repetitions."""
+    requests = [Request(media=DEMO.read_bytes())]
+    duration_s = 0.0
+    if kind == "crops":
+        pieces, duration_s = pieces_of("crops")
+        requests = [piece.request for piece in pieces]
+    tried: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
+    with ServerProcess("--max-streams", "64", "--live-capacity", "0", log_level="ERROR") as server:
+        cost_of(server, requests, 1)  # what is loaded late is loaded now
+        for _ in range(repeats):
+            for count in counts:
+                tried[count].append(cost_of(server, requests, count))
+                print(kind, tried[count][-1], flush=True)
+    steps = [min(costs, key=lambda cost: cost["wall_s"]) for costs in tried.values()]
+    return {"kind": kind, "media_s": duration_s, "steps": steps}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure as the command line says, write JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kinds", default="crops,video")
+    parser.add_argument("--streams", default="1,2,4,8,16")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS / "growth.json")
+    options = parser.parse_args(arguments)
+    counts = [int(count) for count in options.streams.split(",")]
+    kinds = [growth(kind, counts, options.repeats) for kind in options.kinds.split(",")]
+    options.out.write_text(json.dumps({"cores": os.cpu_count(), "kinds": kinds}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Speakers in 1280 x 720 who move their heads: what vision is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.clips import DEMO_VOICE, demo_scene, talk_photo
+from training.photo_animation import Photograph
+from training.sentences import DEMO_SENTENCES
+
+SIZE_PX = (1280, 720)
+FRAME_RATE_HZ = 25
+
+Frame = NDArray[np.uint8]
+
+
+def clips() -> dict[str, Callable[[], Iterator[Frame]]]:
+    """Speakers who move their heads as one does before a camera: drawn, and two photographs whose mouths are moved."""
+    made: dict[str, Callable[[], Iterator[Frame]]] = {"drawn": lambda: enlarged(demo_scene().frames)}
+    for photo in Photograph:
+        made[f"photograph: {photo.value}"] = lambda photo=photo: iter(
+            talk_photo(photo, DEMO_SENTENCES, DEMO_VOICE, size=SIZE_PX).frames
+        )
+    return made
+
+
+def enlarged(frames: Any) -> Iterator[Frame]:
+    """Frames of 640 x 480 as frames of 1280 x 720, with bars at the sides."""
+    for frame in frames:
+        picture = cv2.resize(frame, (960, 720), interpolation=cv2.INTER_CUBIC)
+        yield cv2.copyMakeBorder(picture, 0, 0, 160, 160, cv2.BORDER_REPLICATE)
+
+
+def shaken(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """The same through a camera that is walked with: it sways by a tenth of the picture, turns and comes nearer."""
+    for index, frame in enumerate(frames):
+        time_s = index / FRAME_RATE_HZ
+        matrix = cv2.getRotationMatrix2D(
+            (SIZE_PX[0] / 2, SIZE_PX[1] / 2), 14 * np.sin(2.3 * time_s), 1 + 0.2 * np.sin(1.7 * time_s)
+        )
+        matrix[:, 2] += (0.1 * SIZE_PX[0] * np.sin(3.1 * time_s), 0.08 * SIZE_PX[1] * np.sin(4.3 * time_s))
+        yield np.asarray(cv2.warpAffine(frame, matrix, SIZE_PX, borderMode=cv2.BORDER_REFLECT), np.uint8)

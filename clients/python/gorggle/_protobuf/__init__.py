@@ -1,0 +1,1 @@
+"""Conversion between the SDK's types and protobuf messages."""

@@ -1,0 +1,230 @@
+"""From the server's messages to the SDK's types: the only place that reads protobuf."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+from gorggle.events import (
+    Activity,
+    Draining,
+    Event,
+    Finished,
+    MediaInfo,
+    Progress,
+    Started,
+    StreamWarning,
+    WarningKind,
+)
+from gorggle.results import Alternative, FaceBox, Modality, Segment, Transcript, Word, in_order
+from gorggle.server_info import (
+    CommercialUse,
+    ErrorRate,
+    Model,
+    ModelLicense,
+    ServerCapacity,
+    ServerInfo,
+    ServerLimits,
+)
+from gorggle.v1 import config_pb2, lip_reading_pb2, model_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
+    from gorggle.v1 import media_pb2, server_pb2, transcript_pb2
+
+_MODALITIES: dict[int, Modality] = {
+    config_pb2.MODALITY_AUDIO_VISUAL: "av",
+    config_pb2.MODALITY_VIDEO_ONLY: "video",
+    config_pb2.MODALITY_AUDIO_ONLY: "audio",
+}
+_COMMERCIAL_USE: dict[int, CommercialUse] = {
+    model_pb2.COMMERCIAL_USE_PERMITTED: "permitted",
+    model_pb2.COMMERCIAL_USE_FORBIDDEN: "forbidden",
+}
+# A newer server may send kinds that this client does not know: their text is still shown.
+_WARNINGS: dict[int, WarningKind] = {
+    number: cast(WarningKind, name.removeprefix("KIND_").lower())
+    for name, number in lip_reading_pb2.Warning.Kind.items()
+    if number != lip_reading_pb2.Warning.KIND_UNSPECIFIED
+}
+
+
+def received(message: lip_reading_pb2.StreamingRecognizeResponse) -> Segment | Event | None:
+    """What one message of a stream holds; None for a kind that this client does not know."""
+    match message.WhichOneof("event"):
+        case "segment":
+            return segment_of(message.segment)
+        case "started":
+            return Started(message.started.request_id, message.started.model)
+        case "media_info":
+            return media_info_of(message.media_info)
+        case "progress":
+            return _progress_of(message.progress)
+        case "activity":
+            return _activity_of(message.activity)
+        case "warning":
+            return warning_of(message.warning)
+        case "finished":
+            finished = message.finished
+            return Finished(seconds(finished.media_duration), finished.segments, finished.faces)
+        case "drain":
+            return Draining(seconds(message.drain.deadline))
+    return None
+
+
+def transcript_of(message: lip_reading_pb2.RecognizeResponse, file: str) -> Transcript:
+    """The answer to a unary call."""
+    return Transcript(
+        file=file,
+        duration_s=seconds(message.media_duration),
+        model=message.model,
+        segments=in_order(segment_of(segment) for segment in message.segments),
+        warnings=tuple(warning_of(warning) for warning in message.warnings),
+        request_id=message.request_id,
+    )
+
+
+def segment_of(message: transcript_pb2.SpeechSegment) -> Segment:
+    """One result."""
+    return Segment(
+        start_s=seconds(message.start_offset),
+        end_s=seconds(message.end_offset),
+        text=message.text,
+        confidence=_share(message.confidence),
+        stability=_share(message.stability),
+        is_final=message.is_final,
+        segment_id=message.segment_id,
+        revision=message.revision,
+        speaker=message.speaker_id,
+        words=_words_of(message.words),
+        alternatives=tuple(
+            Alternative(other.text, _share(other.confidence), _words_of(other.words))
+            for other in message.alternatives
+        ),
+        face_boxes=tuple(
+            FaceBox(seconds(box.offset), box.left, box.top, box.width, box.height)
+            for box in message.face_boxes
+        ),
+        modality=_MODALITIES.get(message.modality, "av"),
+        stable_words=message.stable_words,
+    )
+
+
+def media_info_of(message: media_pb2.MediaInfo) -> MediaInfo:
+    """What the media is."""
+    return MediaInfo(
+        container=message.container,
+        video_codec=message.video_codec,
+        audio_codec=message.audio_codec,
+        width_px=message.width_px,
+        height_px=message.height_px,
+        frame_rate_hz=message.frame_rate_hz,
+        duration_s=seconds(message.duration) if message.HasField("duration") else None,
+        rotation_degrees=message.rotation_degrees,
+    )
+
+
+def warning_of(message: lip_reading_pb2.Warning) -> StreamWarning:
+    """Something worth knowing."""
+    return StreamWarning(_WARNINGS.get(message.kind, "other"), message.message)
+
+
+def model_of(message: model_pb2.Model) -> Model:
+    """What a model is."""
+    license_ = message.license
+    return Model(
+        name=message.name,
+        description=message.description,
+        architecture=message.architecture,
+        parameters=message.parameters,
+        encoder_layers=message.encoder_layers,
+        encoder_width=message.encoder_width,
+        decoder_layers=message.decoder_layers,
+        decoder_width=message.decoder_width,
+        units=message.units,
+        modalities=tuple(_MODALITIES[value] for value in message.modalities if value in _MODALITIES),
+        video_frame_rate_hz=message.video_frame_rate_hz,
+        audio_sample_rate_hz=message.audio_sample_rate_hz,
+        mouth_crop_size_px=message.mouth_crop_size_px,
+        language_codes=tuple(message.language_codes),
+        vocabulary=message.vocabulary,
+        trained_on=message.trained_on,
+        error_rates=tuple(_error_rate_of(rate) for rate in message.error_rates),
+        license=ModelLicense(
+            license_.name,
+            license_.url,
+            _COMMERCIAL_USE.get(license_.commercial_use, "unknown"),
+            license_.summary,
+        ),
+        sha256=message.sha256,
+    )
+
+
+def server_info_of(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
+    """What a server is."""
+    limits = message.limits
+    return ServerInfo(
+        version=message.version,
+        default_model=message.default_model,
+        device=message.device,
+        uptime_s=seconds(message.uptime),
+        limits=ServerLimits(
+            max_message_bytes=limits.max_message_bytes,
+            max_stream_duration_s=seconds(limits.max_stream_duration),
+            max_clip_duration_s=seconds(limits.max_clip_duration),
+            max_spooled_bytes=limits.max_spooled_bytes,
+            max_frame_pixels=limits.max_frame_pixels,
+            max_speakers=limits.max_speakers,
+            max_beam_size=limits.max_beam_size,
+            max_idle_s=seconds(limits.max_idle),
+            max_utterance_s=seconds(limits.max_utterance),
+        ),
+        capacity=ServerCapacity(message.capacity.max_streams, message.capacity.active_streams),
+    )
+
+
+def seconds(duration: Duration) -> float:
+    """A protobuf Duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def _error_rate_of(message: model_pb2.ErrorRate) -> ErrorRate:
+    return ErrorRate(
+        dataset=message.dataset,
+        modality=_MODALITIES.get(message.modality, "av"),
+        condition=message.condition,
+        word_error_rate_percent=message.word_error_rate_percent,
+        source=message.source,
+    )
+
+
+def _progress_of(message: lip_reading_pb2.Progress) -> Progress:
+    return Progress(
+        bytes_received=message.bytes_received,
+        received_s=seconds(message.media_received),
+        processed_s=seconds(message.media_processed),
+        faces=message.faces,
+    )
+
+
+def _activity_of(message: lip_reading_pb2.ActivityEvent) -> Activity | None:
+    match message.kind:
+        case lip_reading_pb2.ActivityEvent.KIND_SPEECH_BEGIN:
+            return Activity("speech_begin", seconds(message.offset), message.speaker_id)
+        case lip_reading_pb2.ActivityEvent.KIND_SPEECH_END:
+            return Activity("speech_end", seconds(message.offset), message.speaker_id)
+    return None
+
+
+def _words_of(messages: Iterable[transcript_pb2.Word]) -> tuple[Word, ...]:
+    return tuple(
+        Word(word.text, seconds(word.start_offset), seconds(word.end_offset), _share(word.confidence))
+        for word in messages
+    )
+
+
+def _share(value: float) -> float:
+    """A number from 0 to 1; what is no number becomes 0, since JSON has no way to write it."""
+    return min(1.0, max(0.0, value)) if math.isfinite(value) else 0.0

@@ -1,0 +1,1 @@
+"""Channels, calls, retries and resumption."""

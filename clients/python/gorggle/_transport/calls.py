@@ -1,0 +1,118 @@
+"""The calls that a server answers, without the waiting: what is asked, and how the answer is read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from gorggle._protobuf import decode
+from gorggle._protobuf.encode import StreamRequest
+from gorggle.events import Event
+from gorggle.results import Transcript
+from gorggle.server_info import Model, ServerInfo
+from gorggle.sources import Media
+from gorggle.v1 import lip_reading_pb2, model_pb2, server_pb2
+
+T = TypeVar("T")
+OnEvent = Callable[[Event], Awaitable[None] | None]
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+
+
+class Deadline:
+    """When something must be over that takes several calls; None: never. The time runs from the first call."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self._end: float | None = None
+
+    def left_s(self) -> float | None:
+        """What is left for the next call, at least a moment."""
+        if self._timeout_s is None:
+            return None
+        if self._end is None:
+            self._end = time.monotonic() + self._timeout_s
+        return max(0.001, self._end - time.monotonic())
+
+    def is_within(self, seconds: float) -> bool:
+        """Whether it comes within so many seconds."""
+        left_s = self.left_s()
+        return left_s is not None and left_s <= seconds
+
+
+@dataclass(frozen=True)
+class StreamCall:
+    """One stream to open: the configuration, then the media.
+
+    Attributes:
+        keep_bytes: of a source that cannot be read again, what may be kept for a server that takes over.
+        heartbeat_s: what is sent at least so often.
+        resume_within_s: how long to go on trying to carry the stream on; 0: not at all.
+        servers: how many addresses there are.
+    """
+
+    opening: StreamRequest
+    media: Media
+    on_event: OnEvent | None
+    timeout_s: float | None
+    keep_bytes: int
+    heartbeat_s: float
+    resume_within_s: float
+    servers: int
+
+
+@dataclass(frozen=True)
+class Question(Generic[T]):
+    """One unary call: the method's name, its request, and how its answer is read."""
+
+    method: str
+    request: Message
+    answer: Callable[[Any], T]
+
+
+def models_question() -> Question[list[Model]]:
+    """Ask for all models."""
+    return Question(
+        "ListModels",
+        model_pb2.ListModelsRequest(),
+        lambda answer: [decode.model_of(model) for model in answer.models],
+    )
+
+
+def model_question(name: str | None) -> Question[Model]:
+    """Ask for one model."""
+    return Question("GetModel", model_pb2.GetModelRequest(name=name or ""), decode.model_of)
+
+
+def server_info_question() -> Question[ServerInfo]:
+    """Ask what the server is."""
+    return Question("GetServerInfo", server_pb2.GetServerInfoRequest(), decode.server_info_of)
+
+
+def clip_question(request: lip_reading_pb2.RecognizeRequest, file: str) -> Question[Transcript]:
+    """Ask for a clip's transcript."""
+    return Question("Recognize", request, lambda answer: decode.transcript_of(answer, file))
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One of several attempts: how long it may take, and how long to pause after it."""
+
+    timeout_s: float
+    pause_s: float
+
+
+def attempts(timeout_s: float) -> Iterator[Attempt]:
+    """Attempts at growing distances until the time is over; at least one."""
+    end, pause_s = time.monotonic() + timeout_s, FIRST_PAUSE_S
+    remaining_s = timeout_s
+    while True:
+        yield Attempt(timeout_s=max(0.01, remaining_s), pause_s=max(0.0, min(pause_s, remaining_s)))
+        remaining_s = end - time.monotonic()
+        if remaining_s <= 0:
+            return
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

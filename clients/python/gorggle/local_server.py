@@ -1,0 +1,168 @@
+"""A server of one's own, for programs that were given none: started for one purpose, gone with it."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib import util
+from types import TracebackType
+from typing import IO, Self
+
+from gorggle.errors import ConfigurationError, UnavailableError
+
+MODULE = "gorggle_server"
+NOT_INSTALLED = "the server is not installed: pip install 'gorggle[server]'"
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 15.0
+KEPT_LOG_LINES = 40
+# What a server for others may be set up with in the environment; models and device apply to a private one too.
+FOREIGN_SETTINGS = frozenset(
+    {"GORGGLE_TLS_CERTIFICATE", "GORGGLE_TLS_KEY", "GORGGLE_TLS_CLIENT_CA", "GORGGLE_TOKEN"}
+)
+
+
+class PrivateServer:
+    """A server process on a free port of this machine; ``address`` is its HOST:PORT once it is entered.
+
+    It ends when its standard input closes, hence also when this process is killed. Its log is only shown, in parts,
+    where it fails to start.
+
+    Raises:
+        ConfigurationError: the server is not installed.
+        UnavailableError: it ended, or was not ready in time.
+    """
+
+    def __init__(
+        self, command: Sequence[str] | None = None, *, start_timeout_s: float = START_TIMEOUT_S
+    ) -> None:
+        self.address = ""
+        self._command = list(command) if command is not None else _server_command()
+        self._start_timeout_s = start_timeout_s
+        self._log: collections.deque[str] = collections.deque(maxlen=KEPT_LOG_LINES)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._readers: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        # A session of its own keeps Ctrl-C from reaching the server before this process has taken leave of it.
+        self._process = process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name not in FOREIGN_SETTINGS},
+        )
+        try:
+            self.address = self._announced(process)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ask the server to end by closing its standard input; kill it where it does not."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None or process.stderr is None:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for reader in self._readers:
+            reader.join(STOP_TIMEOUT_S)
+        process.stdout.close()
+        process.stderr.close()
+        self._process = None
+
+    def _announced(self, process: subprocess.Popen[bytes]) -> str:
+        lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._read(process.stdout, lines.put)
+        self._read(process.stderr, self._keep)
+        end = time.monotonic() + self._start_timeout_s
+        while True:
+            try:
+                line = lines.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                raise UnavailableError(
+                    f"the server did not start within {self._start_timeout_s:g} s{self._last_words()}"
+                ) from None
+            if line is None:
+                raise self._failed(process)
+            address = _address_in(line)
+            if address is not None:
+                return address
+
+    def _read(self, stream: IO[bytes] | None, take: Callable[[bytes | None], None]) -> None:
+        """Read a pipe to its end in a thread, so that the server never waits for somebody to read it.
+
+        ``take`` gets each line, and None at the end.
+        """
+
+        def read() -> None:
+            for line in stream or ():
+                take(line)
+            take(None)
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def _keep(self, line: bytes | None) -> None:
+        if line is not None:
+            self._log.append(line.decode(errors="replace").rstrip())
+
+    def _failed(self, process: subprocess.Popen[bytes]) -> Exception:
+        code = process.wait()
+        self._readers[1].join(STOP_TIMEOUT_S)
+        if any(re.match(r"ModuleNotFoundError: ", line) for line in self._log):
+            return ConfigurationError(f"{NOT_INSTALLED}, or name one with --server")
+        return UnavailableError(
+            f"the server ended with exit code {code} before it was ready{self._last_words()}"
+        )
+
+    def _last_words(self) -> str:
+        words = [line for line in self._log if line.strip()]
+        return f": {words[-1].strip()}" if words else ""
+
+
+def _server_command() -> list[str]:
+    if util.find_spec(MODULE) is None:
+        raise ConfigurationError(f"{NOT_INSTALLED}, or name one with --server")
+    # -P: a folder that happens to bear the module's name must not be run because one stands beside it.
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        MODULE,
+        "--listen",
+        "127.0.0.1:0",
+        "--announce",
+        "--until-stdin-closes",
+    ]
+
+
+def _address_in(line: bytes) -> str | None:
+    """The address in ``{"listening": "127.0.0.1:PORT"}``; None for any other line."""
+    try:
+        announcement = json.loads(line)
+    except ValueError:
+        return None
+    address = announcement.get("listening") if isinstance(announcement, dict) else None
+    return address if isinstance(address, str) else None

@@ -1,0 +1,1 @@
+"""Draw results: captions over a video, and a timeline plot."""

@@ -1,0 +1,312 @@
+"""One live session: media from a client, through an inference server, to words.
+
+A session outlives its client's connection for a while, and its server: what is not yet read is kept, and goes to
+whichever server comes next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import random
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import gorggle
+from gorggle import AsyncClient, Segment
+from gorggle.events import Event, Interrupted, Progress, Started
+from gorggle_gateway import protocol
+from gorggle_gateway.ebml import MatroskaError
+from gorggle_gateway.event_log import Events, SlowClientError
+from gorggle_gateway.media_buffer import Recording, RetentionError
+from gorggle_gateway.protocol import Piece, Start
+from gorggle_gateway.settings import Limits
+from gorggle_gateway.speaker_identity import Speakers
+
+_log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 3.0
+# Words this near to the border between two servers may come from either.
+BORDER_S = 0.2
+# A final result is compared with what another server reads for so long: far longer than an utterance.
+REMEMBERED_S = 60.0
+# Errors that another attempt may not meet.
+PASSING = (
+    gorggle.UnavailableError,
+    gorggle.OverloadedError,
+    gorggle.DeadlineError,
+    gorggle.CallCancelledError,
+    # What the SDK says where it would have to send again what it was told not to keep: it is kept here.
+    gorggle.DataLossError,
+)
+
+
+class SessionError(Exception):
+    """Ends a session; ``code`` and text are told to the client."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Session:
+    """One session.
+
+    Attributes:
+        name, key: what a client names to come back.
+        owner: whose it is.
+        events: what the client is told.
+        received: the number of the last piece that was taken.
+        is_over: whether everything was told.
+    """
+
+    def __init__(self, start: Start, owner: str, client: AsyncClient, limits: Limits) -> None:
+        self.name, self.key = secrets.token_hex(8), secrets.token_urlsafe(24)
+        self.owner = owner
+        self.events = Events()
+        self.received = 0
+        self.is_over = False
+        self._start, self._client, self._limits = start, client, limits
+        self._recording = Recording(limits.retained_bytes) if start.media == "webm" else None
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._total_bytes = 0
+        self._is_ended = False
+        self._changed = asyncio.Condition()
+        self._processed_s = 0.0
+        self._offset_s = 0.0
+        self._generation = 0
+        self._speakers = Speakers()
+        self._is_recovering = False
+        # How far everything was final when the last server was lost.
+        self._resumed_s = 0.0
+        self._half_sample = b""
+        # What was finished lately, and by which server.
+        self._finals: list[tuple[int, Segment]] = []
+
+    # ------------------------------------------------------------------------------------------------------- the client
+
+    async def take(self, piece: Piece) -> None:
+        """Take the next piece of media; waits while enough of it waits already.
+
+        Raises:
+            SessionError: it cannot be, or goes beyond a limit.
+        """
+        if piece.sequence <= self.received or self._is_ended or self.is_over:
+            return
+        if piece.sequence != self.received + 1:
+            raise SessionError(
+                "out_of_order",
+                f"piece {piece.sequence} came after {self.received}: pieces follow one another",
+            )
+        self._total_bytes += len(piece.media)
+        if self._total_bytes > self._limits.session_bytes:
+            raise SessionError(
+                "too_long", f"more than {self._limits.session_bytes} bytes: start another session"
+            )
+        try:
+            elements = (
+                self._whole_samples(piece.media)
+                if self._recording is None
+                else self._recording.add(piece.media)
+            )
+        except MatroskaError as error:
+            raise SessionError("invalid_media", str(error)) from error
+        except RetentionError as error:
+            raise SessionError("overloaded", str(error)) from error
+        async with self._changed:
+            for element in elements:
+                self._waiting.append(element)
+                self._waiting_bytes += len(element)
+            self.received = piece.sequence
+            self._changed.notify_all()
+            await self._changed.wait_for(
+                lambda: self._waiting_bytes <= self._limits.waiting_bytes or self.is_over
+            )
+
+    async def end_of_media(self) -> None:
+        """The client has no more."""
+        async with self._changed:
+            self._is_ended = True
+            self._changed.notify_all()
+
+    def _whole_samples(self, media: bytes) -> list[bytes]:
+        """Half a sample waits for its other half."""
+        media = self._half_sample + media
+        even = len(media) // 2 * 2
+        self._half_sample = media[even:]
+        return [media[:even]] if even else []
+
+    # ------------------------------------------------------------------------------------------------------- the server
+
+    async def run(self) -> None:
+        """Read until the media ends; whatever happens is told to the client."""
+        try:
+            async with asyncio.timeout(self._limits.session_s):
+                await self._read()
+        except TimeoutError:
+            self._fail(
+                protocol.error_message("too_long", f"a session lasts at most {self._limits.session_s:g} s")
+            )
+        except SessionError as error:
+            self._fail(protocol.error_message(error.code, str(error)))
+        except SlowClientError as error:
+            self._fail(protocol.error_message("slow_client", str(error)))
+        except gorggle.GorggleError as error:
+            _log.warning("session %s ended: %s", self.name, error)
+            self._fail(protocol.failure_message(error))
+        except Exception:  # the border of the session: its client must be told
+            _log.exception("session %s failed", self.name)
+            self._fail(protocol.error_message("internal", "internal error"))
+        finally:
+            self.is_over = True
+            self.events.close()
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def fail(self, error: SessionError) -> None:
+        """End the session for a fault of its client."""
+        self._fail(protocol.error_message(error.code, str(error)))
+        self.is_over = True
+        self.events.close()
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _read(self) -> None:
+        lost_since: float | None = None
+        for attempt in itertools.count():
+            begun = time.monotonic()
+            try:
+                await self._read_once()
+            except PASSING as error:
+                now = time.monotonic()
+                # A server that read for a while and then went is another loss, not the same one going on.
+                lost_since = now if lost_since is None or now - begun > self._limits.recover_s else lost_since
+                if self._recording is None or now - lost_since > self._limits.recover_s:
+                    raise
+                await self._lose(error, attempt)
+            else:
+                return
+
+    async def _read_once(self) -> None:
+        self._generation += 1
+        async with contextlib.aclosing(self._pieces()) as pieces:
+            stream = self._client.transcribe(
+                pieces,
+                modality=self._start.modality,
+                model=self._start.model or None,
+                interim_results=self._start.interim,
+                face_boxes=self._start.face_boxes,
+                activity_events=True,
+                start_offset_s=self._offset_s,
+                live=True,
+                # What a recording needs is kept here, from a key frame on; the SDK would keep it from its start.
+                keep_bytes=0 if self._recording is not None else self._limits.retained_bytes,
+                on_event=self._tell,
+            )
+            async with stream:
+                async for segment in stream:
+                    self._recovered()
+                    self._tell_segment(segment)
+
+    async def _pieces(self) -> AsyncGenerator[Any]:
+        """The media from where this server has to begin, in the SDK's terms."""
+        idle_s = self._limits.idle_s
+        while True:
+            async with self._changed:
+                try:
+                    async with asyncio.timeout(idle_s):
+                        await self._changed.wait_for(lambda: self._waiting or self._is_ended or self.is_over)
+                except TimeoutError:
+                    raise SessionError("idle", f"no media came for {idle_s:g} s") from None
+                if not self._waiting:
+                    return
+                element = self._waiting.popleft()
+                self._waiting_bytes -= len(element)
+                self._changed.notify_all()
+            yield element if self._recording is not None else gorggle.Sound(element)
+
+    async def _lose(self, error: gorggle.GorggleError, attempt: int) -> None:
+        """A server was lost: put back what it had not finished, tell the client, and wait a little."""
+        assert self._recording is not None, "sound alone is carried on by the SDK"
+        _log.warning("session %s lost its server: %s", self.name, error)
+        self._tell_lost(str(error))
+        pause_s = getattr(error, "retry_after_s", None) or min(
+            LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt, 5)
+        )
+        await asyncio.sleep(pause_s * (0.75 + random.random() / 2))
+        async with self._changed:
+            self._offset_s, again = self._recording.again(self._processed_s)
+            self._waiting = deque(again)
+            self._waiting_bytes = sum(map(len, again))
+            self._changed.notify_all()
+
+    # ---------------------------------------------------------------------------------------------------------- telling
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case Interrupted():
+                self._tell_lost(event.reason)
+                return
+            case Started():
+                self._recovered()
+                if self._generation > 1:
+                    return
+            case Progress():
+                self._recovered()
+                self._processed_s = max(self._processed_s, event.processed_s + self._offset_s)
+                if self._recording is not None:
+                    self._recording.forget(self._processed_s)
+        message = protocol.event_message(event, self._offset_s)
+        if message is not None and "speaker" in message:
+            message["speaker"] = self._speakers.known(message["speaker"], self._generation)
+        if message is not None:
+            self.events.add(message)
+
+    def _tell_segment(self, segment: Segment) -> None:
+        if self._generation > 1 and self._is_known(segment):
+            return
+        if segment.is_final:
+            self._finals = [
+                known for known in self._finals if known[1].end_s > segment.start_s - REMEMBERED_S
+            ]
+            self._finals.append((self._generation, segment))
+        speaker = self._speakers.name(segment, self._generation)
+        self.events.add(protocol.segment_message(segment, self._generation, speaker))
+
+    def _is_known(self, segment: Segment) -> bool:
+        """Whether a lost server had finished this: the next one begins a little before what was not yet read."""
+        if segment.end_s <= self._resumed_s + BORDER_S:
+            return True
+        return any(
+            generation < self._generation and _is_same(segment, known) for generation, known in self._finals
+        )
+
+    def _tell_lost(self, reason: str) -> None:
+        self._resumed_s = self._processed_s
+        if not self._is_recovering:
+            self._is_recovering = True
+            self.events.add({"type": "recovering", "reason": reason})
+
+    def _recovered(self) -> None:
+        if self._is_recovering:
+            self._is_recovering = False
+            self.events.add({"type": "recovered"})
+
+    def _fail(self, message: dict[str, Any]) -> None:
+        if not self.is_over:
+            with contextlib.suppress(SlowClientError):
+                self.events.add(message)
+
+
+def _is_same(segment: Segment, known: Segment) -> bool:
+    """Whether two servers read one utterance: at one time, by one person or with the same words."""
+    together_s = min(segment.end_s, known.end_s) - max(segment.start_s, known.start_s)
+    shorter_s = min(segment.end_s - segment.start_s, known.end_s - known.start_s)
+    is_alike = segment.speaker == known.speaker or segment.text == known.text
+    return is_alike and together_s > shorter_s / 2

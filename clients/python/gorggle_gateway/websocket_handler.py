@@ -1,0 +1,237 @@
+"""``/v1/live``: one WebSocket connection of a client, which begins a session or comes back to one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from gorggle_gateway import protocol
+from gorggle_gateway.live_session import Session, SessionError
+from gorggle_gateway.protocol import MessageError, Piece, Ping, Resume, Start, Stop
+from gorggle_gateway.session_registry import Sessions
+from gorggle_gateway.settings import Limits
+
+_log = logging.getLogger(__name__)
+
+# Something is said at least so often, so that a client can tell a quiet session from a dead connection.
+SAY_EVERY_S = 5.0
+# A client that does not take what it is sent for so long is gone.
+SEND_LIMIT_S = 20.0
+CLOSE_LIMIT_S = 2.0
+# Close codes of our own (4000 to 4999 are for applications).
+DONE, GOING_AWAY, REFUSED, SUPERSEDED = 1000, 1001, 4400, 4409
+# From a token to whose it is; None: nobody's.
+Know = Callable[[str, web.Request], str | None]
+
+
+class _Connection:
+    """One connection that serves a session: how it is told to end, and how it tells that it has."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self.socket = socket
+        self.close_code = 0
+        self.ended, self.gone = asyncio.Event(), asyncio.Event()
+
+    def end(self, close_code: int) -> None:
+        self.close_code = close_code
+        self.ended.set()
+
+
+class LiveSocket:
+    """Answers ``/v1/live``.
+
+    Args:
+        sessions: where sessions are.
+        limits: what a client may do.
+        know: finds out who calls.
+        is_welcome: whether pages of an origin may call.
+    """
+
+    def __init__(
+        self, sessions: Sessions, limits: Limits, know: Know, is_welcome: Callable[[web.Request], bool]
+    ) -> None:
+        self._sessions, self._limits, self._know, self._is_welcome = sessions, limits, know, is_welcome
+        self._connections: dict[str, _Connection] = {}
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Serve one connection from its first message to its end."""
+        if not self._is_welcome(request):
+            raise web.HTTPForbidden(text="pages of this origin may not open live sessions here")
+        socket = web.WebSocketResponse(
+            protocols=(protocol.SUBPROTOCOL,),
+            max_msg_size=self._limits.message_bytes + 64,
+            heartbeat=20.0,
+            # Media and words do not compress, and compression takes memory for each connection.
+            compress=False,
+        )
+        await socket.prepare(request)
+        try:
+            session, last_event = await self._first(socket, request)
+        except (MessageError, SessionError) as error:
+            await self._refuse(socket, error)
+            return socket
+        # The connection that a client lost may not know it yet.
+        before = self._connections.get(session.name)
+        connection = self._connections[session.name] = _Connection(socket)
+        try:
+            if before is not None:
+                before.end(SUPERSEDED)
+                await before.gone.wait()
+            if last_event is not None:
+                session.events.rewind(last_event)
+            await self._say(socket, self._ready(session))
+            await self._serve(connection, session)
+        except (ConnectionError, TimeoutError):
+            pass  # this one is lost as well, and the client may come back once more
+        finally:
+            self._leave(connection, session)
+        return socket
+
+    async def close(self) -> None:
+        """Close all connections: the gateway ends."""
+        for connection in list(self._connections.values()):
+            connection.end(GOING_AWAY)
+
+    async def _first(self, socket: web.WebSocketResponse, request: web.Request) -> tuple[Session, int | None]:
+        """The session that the first message begins, or resumes after an event."""
+        try:
+            async with asyncio.timeout(self._limits.start_s):
+                first = await _read(socket)
+        except TimeoutError:
+            raise MessageError(
+                f"nothing came for {self._limits.start_s:g} s: expected start or resume"
+            ) from None
+        if not isinstance(first, Start | Resume):
+            raise MessageError("the first message is not start or resume")
+        owner = self._know(first.token, request)
+        if owner is None:
+            raise SessionError("unauthorized", "the token is missing or not known here")
+        if isinstance(first, Start):
+            return self._sessions.begin(first, owner), None
+        return self._sessions.find(first, owner), first.last_event
+
+    def _leave(self, connection: _Connection, session: Session) -> None:
+        connection.gone.set()
+        if self._connections.get(session.name) is not connection:
+            return
+        del self._connections[session.name]
+        if session.is_over and connection.socket.close_code == DONE:
+            self._sessions.end(session)
+        else:
+            self._sessions.leave(session)
+
+    async def _serve(self, connection: _Connection, session: Session) -> None:
+        """Take and tell at once, until one of them is over, or somebody says so."""
+        socket = connection.socket
+        tasks = [
+            asyncio.create_task(self._tell(socket, session)),
+            asyncio.create_task(self._take(socket, session)),
+            asyncio.create_task(connection.ended.wait()),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                _log.error("session %s: a connection failed", session.name, exc_info=result)
+        # Whoever comes next need not wait until the lost one says goodbye.
+        connection.gone.set()
+        if connection.close_code:
+            await _closed(socket, connection.close_code)
+
+    async def _tell(self, socket: web.WebSocketResponse, session: Session) -> None:
+        acknowledged = -1
+        while (events := await session.events.following(SAY_EVERY_S)) is not None:
+            try:
+                if session.received != acknowledged:
+                    acknowledged = session.received
+                    await self._say(socket, {"type": "ack", "received": acknowledged})
+                elif not events:
+                    await self._say(socket, {"type": "pong"})
+                for event in events:
+                    await self._say(socket, event)
+            except (ConnectionError, TimeoutError):
+                return
+        await _closed(socket, DONE)
+
+    async def _take(self, socket: web.WebSocketResponse, session: Session) -> None:
+        unacknowledged = 0
+        try:
+            while (message := await _read(socket)) is not None:
+                match message:
+                    case Piece():
+                        await session.take(message)
+                        unacknowledged += len(message.media)
+                        if unacknowledged >= self._limits.message_bytes:
+                            unacknowledged = 0
+                            await self._say(socket, {"type": "ack", "received": session.received})
+                    case Ping():
+                        session.events.acknowledge(message.last_event)
+                        await self._say(socket, {"type": "ack", "received": session.received})
+                        await self._say(socket, {"type": "pong"})
+                    case Stop():
+                        await session.end_of_media()
+                    case _:
+                        raise MessageError("start and resume come once, and first")
+        except (ConnectionError, TimeoutError):
+            return
+        except (MessageError, SessionError) as error:
+            code = error.code if isinstance(error, SessionError) else "protocol"
+            await session.fail(SessionError(code, str(error)))
+            # What is still to be told, the error last, is told by the other task.
+            await asyncio.sleep(SEND_LIMIT_S)
+
+    def _ready(self, session: Session) -> dict[str, Any]:
+        return {
+            "type": "ready",
+            "version": protocol.VERSION,
+            "session": session.name,
+            "key": session.key,
+            "received": session.received,
+            "limits": {
+                "message_bytes": self._limits.message_bytes,
+                "unacknowledged_bytes": self._limits.unacknowledged_bytes,
+                "duration_s": self._limits.session_s,
+                "idle_s": self._limits.idle_s,
+            },
+        }
+
+    async def _refuse(self, socket: web.WebSocketResponse, error: Exception) -> None:
+        code = error.code if isinstance(error, SessionError) else "protocol"
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            await self._say(socket, protocol.error_message(code, str(error)))
+        await _closed(socket, REFUSED)
+
+    async def _say(self, socket: web.WebSocketResponse, message: dict[str, Any]) -> None:
+        # Not wait_for, which in Python 3.11 forgets that it was cancelled where the message leaves at the same time.
+        async with asyncio.timeout(SEND_LIMIT_S):
+            await socket.send_json(message)
+
+
+async def _closed(socket: web.WebSocketResponse, code: int) -> None:
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(CLOSE_LIMIT_S):
+            await socket.close(code=code)
+
+
+async def _read(socket: web.WebSocketResponse) -> protocol.ClientMessage | None:
+    """The next message; None at the end of the connection.
+
+    Raises:
+        MessageError: it is none of ours.
+    """
+    message = await socket.receive()
+    match message.type:
+        case WSMsgType.TEXT:
+            return protocol.read_text(message.data)
+        case WSMsgType.BINARY:
+            return protocol.read_binary(message.data)
+    return None

@@ -1,0 +1,137 @@
+"""The results as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gorggle_evaluation.metrics import ErrorRate
+from gorggle_evaluation.results import ConditionResult
+
+FAILURES_SHOWN = 20
+
+
+def tables(results: Sequence[ConditionResult]) -> str:
+    """All tables that have something to tell, with a line between."""
+    parts = [
+        _error_rates(results),
+        _groups(results),
+        _times(results),
+        _speakers(results),
+        _failures(results),
+        _warnings(results),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def percent(share: float) -> str:
+    """Such as "3.2 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def _error_rates(results: Sequence[ConditionResult]) -> str:
+    rows = [
+        ["word error rate", "", "95 %", "words", "other", "added", "missed", "clips", "failed", "x real time"]
+    ]
+    for result in results:
+        factor = result.real_time_factor
+        rows.append(
+            [
+                result.condition.name,
+                *_rate(result.words),
+                str(result.words.clips),
+                str(len(result.failures)),
+                "–" if factor is None else f"{factor:.2f}",
+            ]
+        )
+    return _aligned(rows)
+
+
+def _groups(results: Sequence[ConditionResult]) -> str:
+    rows = [["by group", "", "95 %", "words", "other", "added", "missed", "clips"]]
+    for result in results:
+        for name, rate in result.groups.items():
+            rows.append([f"{result.condition.name}: {name}", *_rate(rate), str(rate.clips)])
+    return _aligned(rows) if len(rows) > 1 else ""
+
+
+def _rate(rate: ErrorRate) -> list[str]:
+    interval = "–" if rate.interval is None else " to ".join(f"{100 * end:.1f}" for end in rate.interval)
+    counts = (rate.words, rate.substitutions, rate.insertions, rate.deletions)
+    return [percent(rate.rate), interval, *map(str, counts)]
+
+
+def _times(results: Sequence[ConditionResult]) -> str:
+    rows = [
+        [
+            "word times, off by",
+            "start, median",
+            "mean",
+            "end, median",
+            "mean",
+            "≤ 100 ms",
+            "≤ 120 ms",
+            "words",
+        ]
+    ]
+    for result in results:
+        times = result.times
+        if times is None:
+            continue
+        in_ms = (times.median_start_ms, times.mean_start_ms, times.median_end_ms, times.mean_end_ms)
+        shares = (times.words_within_100_ms, times.words_within_120_ms)
+        rows.append(
+            [
+                result.condition.name,
+                *(f"{value:.0f} ms" for value in in_ms),
+                *map(percent, shares),
+                str(times.words),
+            ]
+        )
+    return _aligned(rows) if len(rows) > 1 else ""
+
+
+def _speakers(results: Sequence[ConditionResult]) -> str:
+    rows = [["on the right speaker", "of words read", "of words said", "words", "clips"]]
+    for result in results:
+        found = result.speakers
+        if found is not None:
+            shares = (found.share_of_read, found.share_of_said)
+            rows.append([result.condition.name, *map(percent, shares), str(found.words), str(found.clips)])
+    return _aligned(rows) if len(rows) > 1 else ""
+
+
+def _failures(results: Sequence[ConditionResult]) -> str:
+    failures = [
+        f"  {name} ({result.condition.name}): {error}"
+        for result in results
+        for name, error in result.failures.items()
+    ]
+    if not failures:
+        return ""
+    more = len(failures) - FAILURES_SHOWN
+    rest = [f"  and {more} more"] if more > 0 else []
+    return "\n".join(
+        ["could not be read (all their words count as missed):", *failures[:FAILURES_SHOWN], *rest]
+    )
+
+
+def _warnings(results: Sequence[ConditionResult]) -> str:
+    warnings = [
+        f"  {text} ({result.condition.name}, {clips} clip{'s' if clips > 1 else ''})"
+        for result in results
+        for text, clips in result.warnings.items()
+    ]
+    return "\n".join(["the server warned:", *warnings]) if warnings else ""
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they must be, the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""What becomes of jobs that a stop cut off: they run again from their video, or they fail and say why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+
+from gorggle_lambdas.common import job_table
+from gorggle_lambdas.common.job_slots import PLACES
+
+# A job that is cut off again and again may be the cause.
+MAX_INTERRUPTIONS = 3
+ERROR = "StoppedError"
+NO_VIDEO = "Gorggle was stopped before the whole video had arrived: upload it again"
+VIDEO_GONE = "Gorggle was stopped while this was read, and the video is no longer there: upload it again"
+TOO_OFTEN = (
+    f"Gorggle was stopped {MAX_INTERRUPTIONS} times while this was read, and does not begin again by itself: "
+    "if it was you, try again; if not, this video may take more memory than there is"
+)
+
+_load: Callable[[Any], Any] = TypeDeserializer().deserialize
+_store: Callable[[Any], Any] = TypeSerializer().serialize
+
+
+@dataclass
+class Afterwards:
+    """The jobs' table as it is to be at the start.
+
+    Attributes:
+        items: as DynamoDB's JSON.
+        resumed, failed, expired: names of jobs.
+    """
+
+    items: list[dict[str, Any]] = field(default_factory=list)
+    resumed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    expired: list[str] = field(default_factory=list)
+
+
+def afterwards(items: Iterable[Mapping[str, Any]], videos: Mapping[str, tuple[str, int]]) -> Afterwards:
+    """Settle the jobs of a table.
+
+    Args:
+        items: as DynamoDB's JSON.
+        videos: version and size in bytes of the latest upload by its key.
+    """
+    result = Afterwards()
+    for typed in items:
+        job = {name: _load(value) for name, value in typed.items()}
+        job_id = job["job_id"]
+        # Nobody has a place: nothing runs.
+        if job_id == PLACES:
+            continue
+        if 0 < job.get("expires_at", 0) < time.time():
+            result.expired.append(job_id)
+            continue
+        if job.get("state") in (job_table.AWAITING, job_table.WAITING, job_table.RUNNING):
+            job = _settled(job, videos.get(job["key"]))
+            (result.failed if job["state"] == job_table.FAILED else result.resumed).append(job_id)
+        result.items.append({name: _store(value) for name, value in job.items()})
+    return result
+
+
+def _settled(job: dict[str, Any], video: tuple[str, int] | None) -> dict[str, Any]:
+    if video is None:
+        return _failed(job, NO_VIDEO if job["state"] == job_table.AWAITING else VIDEO_GONE)
+    if job["state"] == job_table.AWAITING:
+        # It had arrived, and nobody had been told.
+        return _waiting(job) | {"version_id": video[0], "size_bytes": video[1]}
+    if job["state"] == job_table.WAITING:
+        return _waiting(job)
+    interruptions = int(job.get("interruptions", 0)) + 1
+    if interruptions > MAX_INTERRUPTIONS:
+        return _failed(job, TOO_OFTEN) | {"interruptions": 0}
+    return _waiting(job) | {"attempt": int(job["attempt"]) + 1, "interruptions": interruptions}
+
+
+def _waiting(job: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {
+        name: value for name, value in job.items() if name not in ("execution_arn", "started_at", "progress")
+    }
+    return {
+        **kept,
+        "state": job_table.WAITING,
+        "stage": "waiting",
+        "windows": {},
+        "updated_at": job_table.now(),
+    }
+
+
+def _failed(job: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    ended = {
+        "failure": {"error": ERROR, "reason": reason},
+        "ended_at": job_table.now(),
+        "updated_at": job_table.now(),
+    }
+    return {**job, "state": job_table.FAILED, **ended}

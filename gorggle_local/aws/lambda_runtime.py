@@ -1,0 +1,332 @@
+"""Lambda functions as they run on AWS: their package, in a process of its own, under AWS's runtime interface client.
+
+A process serves one invocation at a time and is kept for the next. Not emulated: IAM, the network of a VPC, the size of
+/tmp, a read-only code folder, the share of a processor, the freeze between invocations.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from gorggle_local.aws.python_discovery import Interpreter, own
+
+_API = "/2018-06-01/runtime"
+# The first breath: importing the runtime and the handler. Lambda allows ten seconds and then counts it as its time.
+MAX_INIT_S = 60.0
+LOOK_S = 0.02
+KEPT_LINES = 2000
+# What a function may answer: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MAX_ANSWER_BYTES = 6_291_556
+_START = (
+    "import sys; sys.path[:] = sys.argv.pop(1).split(':') + sys.path;"
+    "from awslambdaric.__main__ import main; main(['bootstrap', sys.argv[1]])"
+)
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class FunctionVersion:
+    """What a process is made from.
+
+    Attributes:
+        name: the function's.
+        arn: likewise.
+        handler: module and function.
+        code: folder of the unzipped package.
+        layers: folders of the unzipped layers.
+        runtime: folder of what the runtime brings.
+        variables: the environment.
+        timeout_s: how long one invocation may take.
+        memory_mb: how much memory it may have.
+    """
+
+    name: str
+    arn: str
+    handler: str
+    code: Path
+    layers: tuple[Path, ...]
+    runtime: Path
+    variables: tuple[tuple[str, str], ...]
+    timeout_s: float
+    memory_mb: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an invocation gave: a payload, and whether it is an error's description."""
+
+    payload: str
+    is_error: bool = False
+    log: Sequence[str] = field(default_factory=list)
+
+
+def failure(kind: str, message: str, log: Sequence[str] = ()) -> Outcome:
+    """An error as Lambda describes it."""
+    return Outcome(json.dumps({"errorType": kind, "errorMessage": message}), is_error=True, log=list(log))
+
+
+class Functions:
+    """All functions' processes; an idle one is taken, else one is started."""
+
+    def __init__(self, endpoint_url: str, region: str, interpreter: Interpreter | None = None) -> None:
+        """``interpreter``: what functions run under; None: what runs this."""
+        self._interpreter = interpreter or own()
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._idle: dict[FunctionVersion, list[_Process]] = defaultdict(list)
+        self._all: list[_Process] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def invoke(
+        self, version: FunctionVersion, payload: str, *, timeout_s: float = 0.0, kill_after_s: float = 0.0
+    ) -> Outcome:
+        """Run one invocation.
+
+        Args:
+            version: of the function.
+            payload: JSON.
+            timeout_s: instead of the function's own; 0: the function's own.
+            kill_after_s: kill the process so long after the invocation began; 0: never.
+        """
+        if self._is_closed:
+            return failure("Sandbox.Closed", "this machine is ending")
+        process = self._taken(version)
+        outcome = process.invoke(payload, timeout_s or version.timeout_s, kill_after_s)
+        with self._lock:
+            if process.is_alive and not self._is_closed:
+                self._idle[version].append(process)
+            else:
+                self._all.remove(process)
+                process.kill()
+        return outcome
+
+    def close(self) -> None:
+        """End all processes."""
+        with self._lock:
+            self._is_closed = True
+            self._idle.clear()
+            # Each takes up to half a second, most of it waiting.
+            with ThreadPoolExecutor(max(1, len(self._all))) as pool:
+                list(pool.map(_Process.kill, self._all))
+
+    def _taken(self, version: FunctionVersion) -> _Process:
+        with self._lock:
+            while self._idle[version]:
+                process = self._idle[version].pop()
+                if process.is_alive:
+                    return process
+                self._all.remove(process)
+        process = _Process(version, self._interpreter, self._endpoint_url, self._region)
+        with self._lock:
+            self._all.append(process)
+        return process
+
+
+class _Process:
+    """One process and the Runtime API that it speaks to."""
+
+    def __init__(
+        self, version: FunctionVersion, interpreter: Interpreter, endpoint_url: str, region: str
+    ) -> None:
+        self._version, self._interpreter = version, interpreter
+        self._invocations: queue.Queue[tuple[str, str, float]] = queue.Queue()
+        self._outcomes: queue.Queue[Outcome] = queue.Queue()
+        self._is_ready = threading.Event()
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._tmp = tempfile.TemporaryDirectory(prefix="lambda-")
+        self._api = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self._api.daemon_threads = True
+        threading.Thread(target=self._api.serve_forever, daemon=True).start()
+        path = ":".join(
+            map(str, (version.code, *(layer / "python" for layer in version.layers), version.runtime))
+        )
+        self._process = subprocess.Popen(
+            [str(interpreter.executable), "-I", "-S", "-c", _START, path, version.handler],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=version.code,
+            env=self._environment(endpoint_url, region),
+            start_new_session=True,
+        )
+        threading.Thread(target=self._keep_lines, daemon=True).start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._api.shutdown()
+        self._api.server_close()
+        self._tmp.cleanup()
+
+    def invoke(self, payload: str, timeout_s: float, kill_after_s: float) -> Outcome:
+        self._lines.clear()
+        started = time.monotonic()
+        while not self._is_ready.wait(LOOK_S):
+            if not self.is_alive:
+                return self._ended()
+            if time.monotonic() - started > MAX_INIT_S:
+                self._process.kill()
+                return self._failed("Sandbox.Timedout", f"the function did not start within {MAX_INIT_S:g} s")
+        begun = time.monotonic()
+        self._invocations.put((str(uuid.uuid4()), payload, time.time() + timeout_s))
+        while True:
+            try:
+                outcome = self._outcomes.get(timeout=min(LOOK_S, timeout_s))
+                if len(outcome.payload.encode()) > MAX_ANSWER_BYTES:
+                    return self._failed(
+                        "Function.ResponseSizeTooLarge",
+                        f"Response payload size exceeded maximum allowed payload size ({MAX_ANSWER_BYTES} bytes).",
+                    )
+                return Outcome(outcome.payload, outcome.is_error, list(self._lines))
+            except queue.Empty:
+                pass
+            taken_s = time.monotonic() - begun
+            if not self.is_alive:
+                return self._ended()
+            if kill_after_s and taken_s > kill_after_s:
+                self._process.kill()
+            elif taken_s > timeout_s:
+                self._process.kill()
+                return self._failed("Sandbox.Timedout", f"Task timed out after {timeout_s:.2f} seconds")
+            elif self._memory_mb() > self._version.memory_mb:
+                self._process.kill()
+                return self._failed("Runtime.OutOfMemory", f"it took more than {self._version.memory_mb} MB")
+
+    def _ended(self) -> Outcome:
+        code = self._process.wait()
+        try:
+            return self._outcomes.get_nowait()
+        except queue.Empty:
+            return self._failed("Runtime.ExitError", f"Runtime exited with status {code}")
+
+    def _failed(self, kind: str, message: str) -> Outcome:
+        return failure(kind, message, self._lines)
+
+    def _memory_mb(self) -> float:
+        try:
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            return 0.0
+        return pages * _PAGE_BYTES / 2**20
+
+    def _keep_lines(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line.decode(errors="replace").rstrip())
+
+    def _environment(self, endpoint_url: str, region: str) -> dict[str, str]:
+        version = self._version
+        return {
+            **dict(version.variables),
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_address[1]}",
+            "AWS_LAMBDA_FUNCTION_NAME": version.name,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(version.memory_mb),
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{version.name}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": "local",
+            "LAMBDA_TASK_ROOT": str(version.code),
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{self._interpreter.version.rpartition('.')[0]}",
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_ENDPOINT_URL": endpoint_url,
+            # Nobody receives traces here.
+            "POWERTOOLS_TRACE_DISABLED": "true",
+            "AWS_XRAY_SDK_ENABLED": "false",
+            "TMPDIR": self._tmp.name,
+            "PATH": "/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "TZ": ":UTC",
+            # Of two processors one is the server's.
+            "OMP_NUM_THREADS": "1",
+        }
+
+    # ------------------------------------------------------------------------------------------------- the Runtime API
+
+    def next(self) -> tuple[str, str, float]:
+        self._is_ready.set()
+        return self._invocations.get()
+
+    def answer(self, payload: str, *, is_error: bool) -> None:
+        self._outcomes.put(Outcome(payload, is_error))
+
+    @property
+    def arn(self) -> str:
+        return self._version.arn
+
+
+def _handler_of(process: _Process) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = -1
+
+        def do_GET(self) -> None:
+            request_id, payload, deadline = process.next()
+            self._reply(
+                200,
+                payload,
+                {
+                    "Lambda-Runtime-Aws-Request-Id": request_id,
+                    "Lambda-Runtime-Deadline-Ms": str(int(deadline * 1000)),
+                    "Lambda-Runtime-Invoked-Function-Arn": process.arn,
+                    "Lambda-Runtime-Trace-Id": "Root=1-00000000-000000000000000000000000;Sampled=0",
+                },
+            )
+
+        def do_POST(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            content = self.rfile.read(length)
+            if len(content) < length:
+                # The process died while it answered: that is none.
+                self.close_connection = True
+                return
+            body = content.decode()
+            is_error = not self.path.endswith("/response")
+            self._reply(202, "{}", {})
+            process.answer(_described(body) if is_error else body, is_error=is_error)
+
+        def _reply(self, status: int, body: str, headers: Mapping[str, str]) -> None:
+            content = body.encode()
+            self.send_response(status)
+            for name, value in {
+                **headers,
+                "Content-Length": str(len(content)),
+                "Content-Type": "application/json",
+            }.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+            self.wfile.flush()
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing: the functions log themselves."""
+
+    return Handler
+
+
+def _described(body: str) -> str:
+    """An error as Lambda hands it on: the runtime sends more than that."""
+    document = json.loads(body)
+    kept = {name: document[name] for name in ("errorMessage", "errorType", "stackTrace") if name in document}
+    return json.dumps(kept)

@@ -1,0 +1,250 @@
+"""What moto 5.2.5 lacks or gets wrong, worked round; each patch has a test that fails once moto mends it.
+
+Nothing else of this project changes moto. ``patch`` is called once, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from moto.awslambda.models import LambdaFunction
+from moto.events.models import Rule, events_backends
+from moto.rekognition.responses import RekognitionResponse
+from moto.s3.models import s3_backends
+from moto.sqs.models import Queue
+from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
+from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
+from moto.transcribe.models import FakeTranscriptionJob
+from moto.utilities.arns import parse_arn
+
+from gorggle_lambdas.common.job_table import VideoVersion
+from gorggle_local.aws import fake_services
+from gorggle_local.aws.fake_services import NoTruthError, Truths
+
+InvokeFunction = Callable[[LambdaFunction, str, Any, Any], str]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What the patches need.
+
+    Attributes:
+        invoke: runs a function: (function, payload, request headers, response headers) → payload.
+        truths: what the stand-ins for Transcribe and Rekognition answer from.
+        time_scale: the state machine's waits and retries take this share of their time.
+    """
+
+    invoke: InvokeFunction
+    truths: Truths
+    time_scale: float = 1.0
+
+
+def patch(patches: Patches) -> None:
+    """Change moto in this process."""
+    functions_run(patches.invoke)
+    rules_call_functions()
+    executions_tell_their_end()
+    queues_wait_for_pollers()
+    waits_are_scaled(patches.time_scale)
+    transcriptions_are_written(patches.truths)
+    faces_are_detected(patches.truths)
+
+
+def functions_run(invoke: InvokeFunction) -> None:
+    """Without docker moto's functions answer one fixed text: here they run."""
+
+    def run(self: LambdaFunction, body: Any, request_headers: Any, response_headers: Any) -> str:
+        payload = body.decode() if isinstance(body, bytes) else body or "{}"
+        if (
+            request_headers.get("X-Amz-Invocation-Type", request_headers.get("x-amz-invocation-type"))
+            == "Event"
+        ):
+            _in_background(lambda: invoke(self, payload, {}, {}))
+            return ""
+        return invoke(self, payload, request_headers, response_headers)
+
+    LambdaFunction.invoke = run  # type: ignore[method-assign]
+
+
+def rules_call_functions() -> None:
+    """A rule whose target is a function raises NotImplementedError: here it calls the function, as an event."""
+    original = Rule.send_to_targets
+
+    def send(self: Rule, original_event: Any, transform_input: bool = True) -> None:
+        # Taken out for the moment of the call: moto raises at them, and forgets the targets behind.
+        functions = [target for target in self.targets if ":lambda:" in target["Arn"]]
+        others = [target for target in self.targets if target not in functions]
+        if functions and self.event_pattern.matches_event(original_event):
+            for target in functions:
+                _call_target(target, original_event)
+        whole, self.targets = self.targets, others
+        try:
+            original(self, original_event, transform_input)
+        finally:
+            self.targets = whole
+
+    Rule.send_to_targets = send  # type: ignore[method-assign]
+
+
+def _call_target(target: dict[str, Any], event: Any) -> None:
+    from moto.awslambda.utils import get_backend
+
+    arn = parse_arn(target["Arn"])
+    payload = target.get("Input") or json.dumps(event, default=str)
+    _in_background(lambda: get_backend(arn.account, arn.region).invoke(target["Arn"], None, payload, {}, {}))
+
+
+def executions_tell_their_end() -> None:
+    """Step Functions on AWS sends an event when an execution ends; moto sends none."""
+    original = BaseExecutionWorkerCommunication.terminated
+
+    def terminated(self: BaseExecutionWorkerCommunication) -> None:
+        original(self)
+        execution = self.execution
+        if execution.exec_status is None:
+            return
+        detail = {
+            "executionArn": execution.exec_arn,
+            "stateMachineArn": execution.state_machine.arn,
+            "name": execution.name,
+            "status": execution.exec_status.value,
+            "input": json.dumps(execution.input_data),
+            "error": execution.error,
+            "cause": execution.cause,
+        }
+        event: Any = {
+            "version": "0",
+            "id": execution.name,
+            "source": "aws.states",
+            "detail-type": "Step Functions Execution Status Change",
+            "account": execution.account_id,
+            "region": execution.region_name,
+            "time": time.time(),
+            "resources": [execution.exec_arn],
+            "detail": detail,
+        }
+        for bus in events_backends[execution.account_id][execution.region_name].event_buses.values():
+            for rule in bus.rules.values():
+                rule.send_to_targets(event, transform_input=False)
+
+    BaseExecutionWorkerCommunication.terminated = terminated  # type: ignore[method-assign]
+
+
+def queues_wait_for_pollers() -> None:
+    """A queue with an event source mapping calls the function while a message is being sent.
+
+    The sender waits for it, a failed message is never tried again, and a batch's partial failures are not looked at.
+    Here ``pollers`` take the messages, as on AWS.
+    """
+    original = Queue.add_message
+
+    def add_message(self: Queue, message: Any) -> None:
+        mappings, self.lambda_event_source_mappings = self.lambda_event_source_mappings, {}
+        try:
+            original(self, message)
+        finally:
+            self.lambda_event_source_mappings = mappings
+
+    Queue.add_message = add_message  # type: ignore[method-assign]
+
+
+def waits_are_scaled(scale: float) -> None:
+    """Let retries take a share of their time, for tests: moto has no setting for it. Waits keep theirs."""
+    if scale == 1.0:
+        return
+    sleep = time.sleep
+
+    class Clock:
+        """The module ``time`` as the retrier uses it."""
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            sleep(seconds * scale)
+
+    # The module's own name for ``time``, not the module: nothing else of moto waits for less.
+    vars(retrier_decl)["time"] = Clock
+
+
+def transcriptions_are_written(truths: Truths) -> None:
+    """Moto's transcriptions complete without a transcript: here a stand-in writes one, or the job fails.
+
+    Nor does moto tell why a transcription failed.
+    """
+    original = FakeTranscriptionJob.advance
+
+    def advance(self: FakeTranscriptionJob) -> None:
+        before = self.status
+        original(self)
+        if self.status == before or self.status != "COMPLETED":
+            return
+        s3 = s3_backends[self._account_id]["aws"]
+        bucket, output_key = str(self._output_bucket_name), str(self.output_key)
+        try:
+            truth = truths.of(_uploaded_name(s3, output_key))
+        except NoTruthError as error:
+            self.status = "FAILED"
+            self.failure_reason = str(error)  # type: ignore[assignment]
+            return
+        document = fake_services.transcription(truth, self.transcription_job_name)
+        s3.put_object(bucket, output_key, json.dumps(document).encode())
+
+    described = FakeTranscriptionJob.response_object
+
+    def response_object(self: FakeTranscriptionJob, response_type: str) -> dict[str, Any]:
+        answer = described(self, response_type)
+        reason: Any = self.failure_reason
+        if response_type == "GET" and reason:
+            answer["TranscriptionJob"]["FailureReason"] = reason
+        return answer
+
+    FakeTranscriptionJob.advance = advance  # type: ignore[method-assign]
+    FakeTranscriptionJob.response_object = response_object  # type: ignore[method-assign]
+
+
+def _uploaded_name(s3: Any, output_key: str) -> str:
+    """The name of the video that a job's files are made from: its key holds the job's name, too."""
+    job_id = output_key.split("/")[1]
+    for bucket in s3.buckets.values():
+        for key, versions in bucket.keys.lists():
+            digests = [VideoVersion(bucket.name, key, str(one.version_id)).digest for one in versions]
+            if key.startswith(f"uploads/{job_id}/") or job_id in digests:
+                return str(key)
+    return output_key
+
+
+def faces_are_detected(truths: Truths) -> None:
+    """Moto has no face detection in video: here a stand-in answers."""
+    searches: dict[str, tuple[str, int]] = {}
+
+    def start_face_detection(self: RekognitionResponse) -> str:
+        given = json.loads(self.body)
+        search_id = given.get("ClientRequestToken") or f"search-{len(searches)}"
+        searches.setdefault(search_id, (given["Video"]["S3Object"]["Name"], 0))
+        return json.dumps({"JobId": search_id})
+
+    def get_face_detection(self: RekognitionResponse) -> str:
+        given = json.loads(self.body)
+        name, looks = searches[given["JobId"]]
+        searches[given["JobId"]] = (name, looks + 1)
+        # The first look comes too early, as it does on AWS.
+        if looks == 0:
+            return json.dumps({"JobStatus": "IN_PROGRESS"})
+        try:
+            truth = truths.of(name)
+        except NoTruthError as error:
+            return json.dumps({"JobStatus": "FAILED", "StatusMessage": str(error)})
+        page = int(given.get("NextToken") or 0)
+        answer = fake_services.face_detection(truth, page=page, page_faces=given.get("MaxResults") or 1000)
+        return json.dumps(answer)
+
+    RekognitionResponse.start_face_detection = start_face_detection  # type: ignore[attr-defined]
+    RekognitionResponse.get_face_detection = get_face_detection  # type: ignore[attr-defined]
+
+
+def _in_background(work: Callable[[], object]) -> None:
+    threading.Thread(target=work, daemon=True).start()

@@ -1,0 +1,357 @@
+"""The pipeline on the local AWS, made from the functions' manifest: every table, queue, function and route by boto3.
+
+The Pulumi program makes the same and more on AWS; this is the shortest way to a pipeline that runs on one machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+import gorggle_lambdas
+from gorggle_local.aws import lambda_packages
+from gorggle_local.aws.emulator import ACCOUNT, REGION
+
+LAMBDAS = Path(gorggle_lambdas.__file__).parent
+MANIFEST = LAMBDAS / "functions.toml"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/local"
+_SUBSTITUTION = re.compile(r"\$\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Server:
+    """The GPU server that the functions speak to: its address, and the client side of mutual TLS (PEM)."""
+
+    address: str
+    name: str
+    ca: str
+    certificate: str
+    key: str
+
+
+@dataclass
+class Stack:
+    """A pipeline and its names; ``made`` makes one."""
+
+    endpoint_url: str
+    name: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def client(self, service: str) -> Any:
+        """A client of a service."""
+        return _client(self.endpoint_url, service)
+
+    def __getitem__(self, reference: str) -> str:
+        """What a name of the manifest stands for: ``table:jobs``."""
+        return str(self.values[reference])
+
+
+@functools.cache
+def _client(endpoint_url: str, service: str) -> Any:
+    config: Any = Config(signature_version="s3v4" if service == "s3" else None)
+    return boto3.client(
+        service,
+        endpoint_url=endpoint_url or None,
+        region_name=REGION,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",  # noqa: S106 - moto wants some
+        config=config,
+    )
+
+
+def made(
+    endpoint_url: str,
+    server: Server,
+    tokens: Mapping[str, str],
+    settings: Mapping[str, Any] | None = None,
+    name: str = "gorggle",
+    layers: Mapping[str, Path] | None = None,
+) -> Stack:
+    """Make a pipeline.
+
+    Args:
+        endpoint_url: of the local AWS.
+        server: the GPU server.
+        tokens: SHA-256 of API tokens by their owners' names.
+        settings: instead of the manifest's defaults.
+        name: what its resources' names begin with.
+        layers: built for the interpreter that functions run under, by name; None: of this environment.
+    """
+    manifest = tomllib.loads(MANIFEST.read_text("utf-8"))
+    stack = Stack(endpoint_url, name)
+    chosen = {key: one["default"] for key, one in manifest["settings"].items()} | dict(settings or {})
+    stack.values |= {f"setting:{key}": value for key, value in chosen.items()}
+    stack.values |= {"server:address": server.address, "server:name": server.name}
+    stack.values["metrics:namespace"] = f"Gorggle/{name}"
+    _storage(stack, manifest)
+    _secrets(stack, server, tokens)
+    _fleet(stack)
+    _role(stack)
+    stack.values["state_machine"] = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{name}"
+    _functions(stack, manifest, layers or {})
+    _state_machine(stack, manifest)
+    _triggers(stack, manifest)
+    return stack
+
+
+def definition(stack: Stack, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The state machine's definition with every ``${Name}`` replaced."""
+    given = manifest["state_machine"]
+    values = {_pascal(call): stack[f"function:{call}"] for call in given["calls"]}
+    values |= {key: stack.values[reference] for key, reference in given["substitutions"].items()}
+    text = (LAMBDAS / given["definition"]).read_text("utf-8")
+    replaced: dict[str, Any] = _replaced(json.loads(text), values)
+    return replaced
+
+
+def _replaced(value: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _replaced(inner, values) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_replaced(inner, values) for inner in value]
+    if not isinstance(value, str):
+        return value
+    whole = _SUBSTITUTION.fullmatch(value)
+    if whole:
+        return values[whole[1]]
+    return _SUBSTITUTION.sub(lambda match: str(values[match[1]]), value)
+
+
+def _pascal(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _storage(stack: Stack, manifest: Mapping[str, Any]) -> None:
+    s3, sqs = stack.client("s3"), stack.client("sqs")
+    for key, bucket in manifest["buckets"].items():
+        stack.values[f"bucket:{key}"] = name = f"{stack.name}-{key}"
+        s3.create_bucket(Bucket=name)
+        if bucket.get("versioned"):
+            s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+        if bucket.get("event_bridge"):
+            s3.put_bucket_notification_configuration(
+                Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
+            )
+    stack.values["bucket:artifacts"] = f"{stack.name}-artifacts"
+    s3.create_bucket(Bucket=stack["bucket:artifacts"])
+    for key, queue in sorted(manifest["queues"].items(), key=lambda item: "dead_letters" in item[1]):
+        attributes: dict[str, str] = {"VisibilityTimeout": str(queue.get("visibility_s", 30))}
+        if "dead_letters" in queue:
+            attributes["RedrivePolicy"] = json.dumps(
+                {
+                    "deadLetterTargetArn": stack[f"queue-arn:{queue['dead_letters']}"],
+                    "maxReceiveCount": queue["dead_letters_after"],
+                }
+            )
+        url = sqs.create_queue(QueueName=f"{stack.name}-{key}", Attributes=attributes)["QueueUrl"]
+        stack.values[f"queue:{key}"] = url
+        stack.values[f"queue-arn:{key}"] = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{stack.name}-{key}"
+    for key, table in manifest["tables"].items():
+        stack.values[f"table:{key}"] = _table(stack, f"{stack.name}-{key}", table)
+    for key in manifest["topics"]:
+        topic = stack.client("sns").create_topic(Name=f"{stack.name}-{key}")
+        stack.values[f"topic:{key}"] = topic["TopicArn"]
+
+
+def _table(stack: Stack, name: str, table: Mapping[str, Any]) -> str:
+    indexes = table.get("indexes", {})
+    names = {
+        table["hash_key"],
+        *(key for index in indexes.values() for key in (index["hash_key"], index["range_key"])),
+    }
+    further = {
+        "GlobalSecondaryIndexes": [
+            {
+                "IndexName": key,
+                "KeySchema": [
+                    {"AttributeName": index["hash_key"], "KeyType": "HASH"},
+                    {"AttributeName": index["range_key"], "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": index["projection"]},
+            }
+            for key, index in indexes.items()
+        ]
+    }
+    stack.client("dynamodb").create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": table["hash_key"], "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": one, "AttributeType": "S"} for one in sorted(names)],
+        BillingMode="PAY_PER_REQUEST",
+        **(further if indexes else {}),
+    )
+    return name
+
+
+def _secrets(stack: Stack, server: Server, tokens: Mapping[str, str]) -> None:
+    contents = {
+        "server_client": {"ca": server.ca, "certificate": server.certificate, "key": server.key},
+        "api_tokens": dict(tokens),
+    }
+    for key, content in contents.items():
+        answer = stack.client("secretsmanager").create_secret(
+            Name=f"{stack.name}-{key}", SecretString=json.dumps(content)
+        )
+        stack.values[f"secret:{key}"] = answer["ARN"]
+
+
+def _fleet(stack: Stack) -> None:
+    """A group without a machine behind it: the server runs here, whatever the group says."""
+    ec2, scaling = stack.client("ec2"), stack.client("autoscaling")
+    template = f"{stack.name}-server"
+    ec2.create_launch_template(
+        LaunchTemplateName=template,
+        LaunchTemplateData={"ImageId": "ami-12c6146b", "InstanceType": "g5.xlarge"},
+    )
+    scaling.create_auto_scaling_group(
+        AutoScalingGroupName=f"{stack.name}-fleet",
+        LaunchTemplate={"LaunchTemplateName": template},
+        MinSize=0,
+        MaxSize=2,
+        DesiredCapacity=0,
+        AvailabilityZones=[f"{REGION}a"],
+    )
+    stack.values["fleet"] = f"{stack.name}-fleet"
+
+
+def _role(stack: Stack) -> None:
+    """One role for all, which permits nothing: nothing here looks at permissions, but Lambda wants one."""
+    principals = {"Service": ["lambda.amazonaws.com", "states.amazonaws.com"]}
+    statement = {"Effect": "Allow", "Principal": principals, "Action": "sts:AssumeRole"}
+    stack.client("iam").create_role(
+        RoleName=ROLE.rpartition("/")[2],
+        AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
+    )
+
+
+def _functions(stack: Stack, manifest: Mapping[str, Any], built: Mapping[str, Path]) -> None:
+    client = stack.client("lambda")
+    with tempfile.TemporaryDirectory() as folder:
+        code = lambda_packages.code_zip(Path(folder) / "code.zip")
+        _put(stack, code)
+        layers = {}
+        for layer in lambda_packages.LAYERS:
+            path = Path(folder) / f"{layer}.zip"
+            if layer in built:
+                _put(stack, lambda_packages.pointing_layer_zip(built[layer], path))
+            else:
+                _put(stack, lambda_packages.listed_layer_zip(layer, path))
+            answer = client.publish_layer_version(
+                LayerName=f"{stack.name}-{layer}",
+                Content={"S3Bucket": stack["bucket:artifacts"], "S3Key": f"{layer}.zip"},
+            )
+            layers[layer] = answer["LayerVersionArn"]
+    for key, given in manifest["functions"].items():
+        one = manifest["defaults"] | given
+        environment = manifest["defaults"]["environment"] | given.get("environment", {})
+        answer = client.create_function(
+            FunctionName=f"{stack.name}-{key}",
+            Runtime=f"python{manifest['runtime']['python']}",
+            Role=ROLE,
+            Handler=one["handler"],
+            Code={"S3Bucket": stack["bucket:artifacts"], "S3Key": "code.zip"},
+            Timeout=one["timeout_s"],
+            MemorySize=one["memory_mb"],
+            EphemeralStorage={"Size": one["ephemeral_mb"]},
+            Layers=[layers[layer] for layer in one["layers"]],
+            Environment={
+                "Variables": {key: str(stack.values.get(value, value)) for key, value in environment.items()}
+            },
+        )
+        stack.values[f"function:{key}"] = answer["FunctionArn"]
+
+
+def _put(stack: Stack, path: Path) -> None:
+    stack.client("s3").put_object(Bucket=stack["bucket:artifacts"], Key=path.name, Body=path.read_bytes())
+
+
+def _state_machine(stack: Stack, manifest: Mapping[str, Any]) -> None:
+    stack.client("stepfunctions").create_state_machine(
+        name=stack.name,
+        definition=json.dumps(definition(stack, manifest)),
+        roleArn=ROLE,
+        type=manifest["state_machine"]["type"],
+    )
+
+
+def _triggers(stack: Stack, manifest: Mapping[str, Any]) -> None:
+    for key, rule in manifest["rules"].items():
+        _rule(stack, f"{stack.name}-{key}", rule)
+    api = stack.client("apigatewayv2").create_api(Name=stack.name, ProtocolType="HTTP")
+    authorizers = {
+        key: _authorizer(stack, api["ApiId"], key, one["trigger"])
+        for key, one in manifest["functions"].items()
+        if one["trigger"]["kind"] == "authorizer"
+    }
+    authorizer_id = next(iter(authorizers.values()))
+    for key, one in manifest["functions"].items():
+        trigger = one["trigger"]
+        if trigger["kind"] == "route":
+            _route(stack, api["ApiId"], key, trigger, authorizer_id)
+        elif trigger["kind"] == "queue":
+            stack.client("lambda").create_event_source_mapping(
+                EventSourceArn=stack[f"queue-arn:{trigger['queue'].removeprefix('queue:')}"],
+                FunctionName=f"{stack.name}-{key}",
+                BatchSize=trigger["batch"],
+                FunctionResponseTypes=["ReportBatchItemFailures"],
+            )
+
+
+def _rule(stack: Stack, name: str, rule: Mapping[str, Any]) -> None:
+    events = stack.client("events")
+    pattern = _referred(stack, rule["pattern"])
+    kind, _, target = rule["target"].partition(":")
+    arn = stack[f"queue-arn:{target}"] if kind == "queue" else stack[f"function:{target}"]
+    events.put_rule(Name=name, EventPattern=json.dumps(pattern))
+    events.put_targets(Rule=name, Targets=[{"Id": "1", "Arn": arn}])
+
+
+def _referred(stack: Stack, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _referred(stack, inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_referred(stack, inner) for inner in value]
+    return stack.values.get(value, value) if isinstance(value, str) else value
+
+
+def _authorizer(stack: Stack, api_id: str, key: str, trigger: Mapping[str, Any]) -> str:
+    answer = stack.client("apigatewayv2").create_authorizer(
+        ApiId=api_id,
+        AuthorizerType="REQUEST",
+        AuthorizerUri=_invocations(stack[f"function:{key}"]),
+        AuthorizerPayloadFormatVersion=trigger["payload"],
+        EnableSimpleResponses=trigger["simple"],
+        IdentitySource=[trigger["identity"]],
+        Name=key,
+    )
+    return str(answer["AuthorizerId"])
+
+
+def _route(stack: Stack, api_id: str, key: str, trigger: Mapping[str, Any], authorizer_id: str) -> None:
+    api = stack.client("apigatewayv2")
+    integration = api.create_integration(
+        ApiId=api_id,
+        IntegrationType="AWS_PROXY",
+        IntegrationUri=_invocations(stack[f"function:{key}"]),
+        PayloadFormatVersion="2.0",
+    )
+    further = {"AuthorizationType": "CUSTOM", "AuthorizerId": authorizer_id} if trigger["authorized"] else {}
+    api.create_route(
+        ApiId=api_id,
+        RouteKey=trigger["route"],
+        Target=f"integrations/{integration['IntegrationId']}",
+        **further,
+    )
+
+
+def _invocations(arn: str) -> str:
+    return f"arn:aws:apigateway:{REGION}:lambda:path/2015-03-31/functions/{arn}/invocations"

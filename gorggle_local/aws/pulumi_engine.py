@@ -1,0 +1,179 @@
+"""Runs a Pulumi program without Pulumi's engine: every resource it declares is handed to a function of ours.
+
+The program is the one that ``pulumi up`` runs, unchanged. What becomes of a resource is up to who runs it: the tests
+record it, ``gorggle_local.aws.deploy`` creates it on a local AWS. One program a process: Pulumi's SDK keeps its state in the
+process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+from pulumi.runtime import mocks, set_all_config
+from pulumi.runtime.stack import run_pulumi_func
+
+# How Pulumi's SDK marks a secret in what it hands to an engine.
+SECRET_MARK = "4dabf18193072939515e22adb298388d"  # noqa: S105 - a marker, not a secret
+SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - likewise
+PROVIDER = "pulumi:providers:aws"
+
+
+@dataclass
+class Resource:
+    """One resource that the program declares.
+
+    Attributes:
+        type: Pulumi's token, such as ``aws:s3/bucket:Bucket``.
+        inputs: as the provider would get them: camel case, numbers without fractions as int, secrets opened.
+        dependencies: addresses (URN) of what it refers to.
+        secrets: names of the inputs that are kept secret.
+    """
+
+    type: str
+    name: str
+    urn: str
+    parent: str
+    provider: str
+    inputs: dict[str, Any]
+    dependencies: list[str]
+    ignored: list[str]
+    secrets: list[str] = field(default_factory=list)
+    id: str = ""
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_aws(self) -> bool:
+        """Whether AWS's provider makes it: no component of ours, and not the provider itself."""
+        return self.type.startswith("aws:")
+
+
+Create = Callable[[Resource], tuple[str, Mapping[str, Any]]]
+Call = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass
+class Run:
+    """What became of a program."""
+
+    resources: list[Resource]
+    outputs: dict[str, Any]
+
+    def of(self, kind: str) -> list[Resource]:
+        """AWS resources whose token ends so: ``of("Bucket")``."""
+        return [each for each in self.aws if each.type.rpartition(":")[2] == kind]
+
+    @property
+    def aws(self) -> list[Resource]:
+        """All that AWS would hold."""
+        return [each for each in self.resources if each.is_aws]
+
+
+class _Monitor(mocks.MockMonitor):
+    """Knows more of a resource than Pulumi's own mocks tell: its parent, its dependencies, its options."""
+
+    def __init__(self, own: _Mocks, create: Create) -> None:
+        super().__init__(own)
+        self._create = create
+        # The SDK declares from several threads; one resource is made at a time.
+        self._one_by_one = threading.Lock()
+        self.declared: list[Resource] = []
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - gRPC's name
+        if request.type == "pulumi:pulumi:Stack":
+            return super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        with self._one_by_one:
+            return self._declare(request)
+
+    def _declare(self, request: Any) -> Any:
+        own: _Mocks = typing.cast("_Mocks", self.mocks)
+        own.pending = Resource(
+            type=request.type,
+            name=request.name,
+            urn=self.make_urn(request.parent, request.type, request.name),
+            parent=request.parent,
+            provider=request.provider,
+            inputs={},
+            dependencies=list(request.dependencies),
+            ignored=list(request.ignoreChanges),
+        )
+        self.declared.append(own.pending)
+        return super().RegisterResource(request)  # type: ignore[no-untyped-call]
+
+
+class _Mocks(mocks.Mocks):
+    def __init__(self, create: Create, call: Call) -> None:
+        self._create, self._call = create, call
+        self.pending: Resource | None = None
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        resource = self.pending
+        assert resource is not None, "the monitor announces each resource"
+        resource.secrets = [name for name, value in args.inputs.items() if _is_secret(value)]
+        resource.inputs = {name: plain(value) for name, value in args.inputs.items()}
+        if resource.is_aws:
+            resource.id, made = self._create(resource)
+        else:
+            resource.id, made = f"{resource.name}-id", {}
+        resource.outputs = {**resource.inputs, **made}
+        return resource.id, resource.outputs
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        return dict(self._call(args.token, plain(args.args))), []
+
+
+def run(
+    program: Callable[[], Mapping[str, Any]],
+    create: Create,
+    call: Call,
+    *,
+    stack: str,
+    config: Mapping[str, str],
+) -> Run:
+    """Run a program to its end.
+
+    Args:
+        program: declares resources; its result is the stack's outputs.
+        create: makes one resource; the result is its id and what its provider computes.
+        call: answers a look-up by its token.
+        stack: the stack's name.
+        config: Pulumi's configuration, such as ``{"aws:region": "us-east-1"}``.
+    """
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    own = _Mocks(create, call)
+    monitor = _Monitor(own, create)
+    set_all_config(dict(config))
+    mocks.set_mocks(own, project="gorggle", stack=stack, preview=False, monitor=monitor)
+    outputs: dict[str, Any] = {}
+
+    async def whole() -> None:
+        declared = program()
+        for name, value in declared.items():
+            outputs[name] = plain(await pulumi.Output.from_input(value).future())
+
+    loop = asyncio.get_event_loop()
+    loop.run_until_complete(run_pulumi_func(lambda: loop.create_task(whole())))
+    return Run(monitor.declared, outputs)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON would have it: secrets opened, whole numbers as int."""
+    match value:
+        case dict() if _is_secret(value):
+            return plain(value["value"])
+        case dict():
+            return {key: plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [plain(each) for each in value]
+        case float() if value.is_integer():
+            return int(value)
+    return value
+
+
+def _is_secret(value: object) -> bool:
+    return isinstance(value, dict) and value.get(SECRET_MARK) == SECRET

@@ -1,0 +1,116 @@
+"""The HTTP API and the website."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gorggle_local.aws.pulumi_engine import Resource
+from gorggle_local.aws.resource_handlers.registry import Inputs, Making, fitting_call, makes, only, taken
+
+
+@makes("apigatewayv2/api:Api")
+def api(resource: Resource, inputs: Inputs) -> Making:
+    (tags,) = taken(inputs, "tags")
+    made = yield fitting_call("apigatewayv2.CreateApi", inputs, Tags=tags)
+    identity = made["ApiId"]
+    arn = f"arn:aws:execute-api:us-east-1:123456789012:{identity}"
+    return identity, {"apiEndpoint": made["ApiEndpoint"], "executionArn": arn}
+
+
+@makes("apigatewayv2/authorizer:Authorizer")
+def authorizer(resource: Resource, inputs: Inputs) -> Making:
+    sources, jwt, _tags = taken(inputs, "identitySources", "jwtConfiguration", "tags")
+    further = {"JwtConfiguration": {"Issuer": jwt["issuer"], "Audience": jwt["audiences"]}} if jwt else {}
+    made = yield fitting_call("apigatewayv2.CreateAuthorizer", inputs, IdentitySource=sources, **further)
+    return made["AuthorizerId"], {}
+
+
+@makes("apigatewayv2/integration:Integration")
+def integration(resource: Resource, inputs: Inputs) -> Making:
+    timeout, _tags = taken(inputs, "timeoutMilliseconds", "tags")
+    made = yield fitting_call("apigatewayv2.CreateIntegration", inputs, TimeoutInMillis=timeout)
+    return made["IntegrationId"], {}
+
+
+@makes("apigatewayv2/route:Route")
+def route(resource: Resource, inputs: Inputs) -> Making:
+    del inputs["tags"]
+    made = yield fitting_call("apigatewayv2.CreateRoute", inputs)
+    return made["RouteId"], {}
+
+
+@makes("apigatewayv2/stage:Stage")
+def stage(resource: Resource, inputs: Inputs) -> Making:
+    (tags,) = taken(inputs, "tags")
+    yield fitting_call("apigatewayv2.CreateStage", inputs, {"name": "stageName"}, Tags=tags)
+    return inputs["name"], {}
+
+
+@makes("cloudfront/originAccessControl:OriginAccessControl")
+def access_control(resource: Resource, inputs: Inputs) -> Making:
+    del inputs["tags"]
+    kind = inputs.pop("originAccessControlOriginType")
+    wrapped = {"originAccessControlConfig": {**inputs, "originAccessControlOriginType": kind}}
+    made = yield fitting_call("cloudfront.CreateOriginAccessControl", wrapped)
+    return made["OriginAccessControl"]["Id"], {}
+
+
+@makes("cloudfront/responseHeadersPolicy:ResponseHeadersPolicy")
+def headers_policy(resource: Resource, inputs: Inputs) -> Making:
+    security, custom, name = taken(inputs, "securityHeadersConfig", "customHeadersConfig", "name")
+    only(inputs, "tags")
+    transport = security["strictTransportSecurity"]
+    transport["accessControlMaxAgeSec"] = int(transport["accessControlMaxAgeSec"])
+    wanted = {
+        "name": name,
+        "securityHeadersConfig": security,
+        "customHeadersConfig": _counted(custom["items"]),
+    }
+    made = yield fitting_call(
+        "cloudfront.CreateResponseHeadersPolicy", {"responseHeadersPolicyConfig": wanted}
+    )
+    return made["ResponseHeadersPolicy"]["Id"], {}
+
+
+@makes("cloudfront/distribution:Distribution")
+def distribution(resource: Resource, inputs: Inputs) -> Making:
+    origins, behavior, ordered, tags = taken(
+        inputs, "origins", "defaultCacheBehavior", "orderedCacheBehaviors", "tags"
+    )
+    certificate, _wait = taken(inputs, "viewerCertificate", "waitForDeployment")
+    geography = inputs.pop("restrictions")["geoRestriction"]
+    wanted = {
+        **inputs,
+        "callerReference": resource.name,
+        "origins": _counted([_origin(each) for each in origins]),
+        "defaultCacheBehavior": _behavior(behavior),
+        "cacheBehaviors": _counted([_behavior(each) for each in ordered]),
+        "viewerCertificate": {"cloudFrontDefaultCertificate": certificate["cloudfrontDefaultCertificate"]},
+        "restrictions": {"geoRestriction": {"restrictionType": geography["restrictionType"], "quantity": 0}},
+    }
+    wrapped = {"distributionConfigWithTags": {"distributionConfig": wanted, "tags": {"items": _listed(tags)}}}
+    words = {"isIpv6Enabled": "isIPV6Enabled"}
+    wanted.update({words[name]: wanted.pop(name) for name in words if name in wanted})
+    made = yield fitting_call("cloudfront.CreateDistributionWithTags", wrapped)
+    found = made["Distribution"]
+    return found["Id"], {"arn": found["ARN"], "domainName": found["DomainName"]}
+
+
+def _listed(tags: dict[str, str]) -> list[dict[str, str]]:
+    return [{"key": name, "value": text} for name, text in tags.items()]
+
+
+def _counted(items: list[Any]) -> dict[str, Any]:
+    """CloudFront counts its lists."""
+    return {"quantity": len(items), "items": items}
+
+
+def _origin(origin: dict[str, Any]) -> dict[str, Any]:
+    renamed = {("id" if name == "originId" else name): value for name, value in origin.items()}
+    # With access control the older way is said to be off.
+    return {**renamed, "s3OriginConfig": {"originAccessIdentity": ""}}
+
+
+def _behavior(behavior: dict[str, Any]) -> dict[str, Any]:
+    allowed, cached = behavior.pop("allowedMethods"), behavior.pop("cachedMethods")
+    return {**behavior, "allowedMethods": {**_counted(allowed), "cachedMethods": _counted(cached)}}

@@ -1,0 +1,120 @@
+"""Logs, alarms, dashboards and budgets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gorggle_local.aws.pulumi_engine import Resource
+from gorggle_local.aws.resource_handlers.registry import (
+    Inputs,
+    Making,
+    call,
+    fitting_call,
+    makes,
+    only,
+    tag_list,
+    taken,
+)
+
+
+@makes("cloudwatch/logGroup:LogGroup")
+def log_group(resource: Resource, inputs: Inputs) -> Making:
+    days, tags = taken(inputs, "retentionInDays", "tags")
+    name = inputs["name"]
+    yield fitting_call("logs.CreateLogGroup", inputs, {"name": "logGroupName"}, tags=tags)
+    yield call("logs.PutRetentionPolicy", logGroupName=name, retentionInDays=days)
+    return name, {"arn": f"arn:aws:logs:us-east-1:123456789012:log-group:{name}"}
+
+
+@makes("cloudwatch/logMetricFilter:LogMetricFilter")
+def metric_filter(resource: Resource, inputs: Inputs) -> Making:
+    transformation, _tags = taken(inputs, "metricTransformation", "tags")
+    made = {
+        "metricName": transformation["name"],
+        "metricNamespace": transformation["namespace"],
+        "metricValue": transformation["value"],
+        "defaultValue": transformation["defaultValue"],
+    }
+    words = {"name": "filterName", "pattern": "filterPattern"}
+    yield fitting_call("logs.PutMetricFilter", {**inputs, "metricTransformations": [made]}, words)
+    return inputs["name"], {}
+
+
+@makes("cloudwatch/metricAlarm:MetricAlarm")
+def alarm(resource: Resource, inputs: Inputs) -> Making:
+    dimensions, queries, tags = taken(inputs, "dimensions", "metricQueries", "tags")
+    words = {"name": "alarmName", "okActions": "oKActions"}
+    if queries:
+        inputs["metrics"] = [_query(each) for each in queries]
+    yield fitting_call(
+        "cloudwatch.PutMetricAlarm",
+        inputs,
+        words,
+        Dimensions=tag_list(dimensions, "Name", "Value") if dimensions else None,
+        Tags=tag_list(tags),
+    )
+    name = inputs["name"]
+    return name, {"arn": f"arn:aws:cloudwatch:us-east-1:123456789012:alarm:{name}"}
+
+
+def _query(query: Inputs) -> dict[str, Any]:
+    metric = query.pop("metric", None)
+    if metric:
+        found = {
+            "namespace": metric["namespace"],
+            "metricName": metric["metricName"],
+            "dimensions": tag_list(metric.get("dimensions") or {}, "name", "value"),
+        }
+        query["metricStat"] = {"metric": found, "period": metric["period"], "stat": metric["stat"]}
+    return query
+
+
+@makes("cloudwatch/dashboard:Dashboard")
+def dashboard(resource: Resource, inputs: Inputs) -> Making:
+    # The provider gives dashboards no tags.
+    del inputs["tags"]
+    yield fitting_call("cloudwatch.PutDashboard", inputs)
+    return inputs["dashboardName"], {}
+
+
+@makes("budgets/budget:Budget")
+def budget(resource: Resource, inputs: Inputs) -> Making:
+    name, notices, filters, _tags = taken(inputs, "name", "notifications", "costFilters", "tags")
+    kind, amount, unit, period = taken(inputs, "budgetType", "limitAmount", "limitUnit", "timeUnit")
+    only(inputs)
+    limit = {"Amount": amount, "Unit": unit}
+    wanted: dict[str, Any] = {
+        "BudgetName": name,
+        "BudgetType": kind,
+        "BudgetLimit": limit,
+        "TimeUnit": period,
+    }
+    if filters:
+        wanted["CostFilters"] = {each["name"]: each["values"] for each in filters}
+    yield call(
+        "budgets.CreateBudget",
+        AccountId="123456789012",
+        Budget=wanted,
+        NotificationsWithSubscribers=[_notice(each) for each in notices],
+    )
+    return name, {}
+
+
+def _notice(notice: Inputs) -> dict[str, Any]:
+    (topics,) = taken(notice, "subscriberSnsTopicArns")
+    only(notice, "comparisonOperator", "threshold", "thresholdType", "notificationType")
+    wanted = {
+        "ComparisonOperator": notice["comparisonOperator"],
+        "Threshold": float(notice["threshold"]),
+        "ThresholdType": notice["thresholdType"],
+        "NotificationType": notice["notificationType"],
+    }
+    subscribers = [{"SubscriptionType": "SNS", "Address": each} for each in topics]
+    return {"Notification": wanted, "Subscribers": subscribers}
+
+
+@makes("budgets/budgetAction:BudgetAction")
+def budget_action(resource: Resource, inputs: Inputs) -> Making:
+    del inputs["tags"]
+    made = yield fitting_call("budgets.CreateBudgetAction", inputs, AccountId="123456789012")
+    return made["ActionId"], {}

@@ -1,0 +1,239 @@
+"""Networks, endpoints, security groups and load balancers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gorggle_local.aws.pulumi_engine import Resource
+from gorggle_local.aws.resource_handlers.registry import (
+    Inputs,
+    Making,
+    call,
+    fitting_call,
+    makes,
+    only,
+    tag_list,
+    taken,
+)
+
+
+def specifications(kind: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Tags as EC2 takes them when something is made."""
+    return [{"ResourceType": kind, "Tags": tag_list(tags)}]
+
+
+@makes("ec2/vpc:Vpc")
+def vpc(resource: Resource, inputs: Inputs) -> Making:
+    hostnames, support, tags = taken(inputs, "enableDnsHostnames", "enableDnsSupport", "tags")
+    made = yield fitting_call("ec2.CreateVpc", inputs, TagSpecifications=specifications("vpc", tags))
+    identity = made["Vpc"]["VpcId"]
+    yield call("ec2.ModifyVpcAttribute", VpcId=identity, EnableDnsSupport={"Value": support})
+    yield call("ec2.ModifyVpcAttribute", VpcId=identity, EnableDnsHostnames={"Value": hostnames})
+    return identity, {"arn": f"arn:aws:ec2:us-east-1:123456789012:vpc/{identity}"}
+
+
+@makes("ec2/defaultSecurityGroup:DefaultSecurityGroup")
+def default_group(resource: Resource, inputs: Inputs) -> Making:
+    network, _tags = taken(inputs, "vpcId", "tags")
+    only(inputs)
+    wanted = [{"Name": "vpc-id", "Values": [network]}, {"Name": "group-name", "Values": ["default"]}]
+    found = yield call("ec2.DescribeSecurityGroups", Filters=wanted)
+    group = found["SecurityGroups"][0]
+    for operation, rules in (("Ingress", group["IpPermissions"]), ("Egress", group["IpPermissionsEgress"])):
+        if rules:
+            yield call(f"ec2.RevokeSecurityGroup{operation}", GroupId=group["GroupId"], IpPermissions=rules)
+    return group["GroupId"], {}
+
+
+@makes("ec2/subnet:Subnet")
+def subnet(resource: Resource, inputs: Inputs) -> Making:
+    public, tags = taken(inputs, "mapPublicIpOnLaunch", "tags")
+    made = yield fitting_call("ec2.CreateSubnet", inputs, TagSpecifications=specifications("subnet", tags))
+    identity = made["Subnet"]["SubnetId"]
+    yield call("ec2.ModifySubnetAttribute", SubnetId=identity, MapPublicIpOnLaunch={"Value": public})
+    return identity, {}
+
+
+@makes("ec2/routeTable:RouteTable")
+def route_table(resource: Resource, inputs: Inputs) -> Making:
+    (tags,) = taken(inputs, "tags")
+    made = yield fitting_call(
+        "ec2.CreateRouteTable", inputs, TagSpecifications=specifications("route-table", tags)
+    )
+    return made["RouteTable"]["RouteTableId"], {}
+
+
+@makes("ec2/routeTableAssociation:RouteTableAssociation")
+def association(resource: Resource, inputs: Inputs) -> Making:
+    del inputs["tags"]
+    made = yield fitting_call("ec2.AssociateRouteTable", inputs)
+    return made["AssociationId"], {}
+
+
+@makes("ec2/route:Route")
+def route(resource: Resource, inputs: Inputs) -> Making:
+    del inputs["tags"]
+    yield fitting_call("ec2.CreateRoute", inputs)
+    return f"{inputs['routeTableId']}_{inputs['destinationCidrBlock']}", {}
+
+
+@makes("ec2/internetGateway:InternetGateway")
+def internet_gateway(resource: Resource, inputs: Inputs) -> Making:
+    network, tags = taken(inputs, "vpcId", "tags")
+    only(inputs)
+    made = yield call("ec2.CreateInternetGateway", TagSpecifications=specifications("internet-gateway", tags))
+    identity = made["InternetGateway"]["InternetGatewayId"]
+    yield call("ec2.AttachInternetGateway", InternetGatewayId=identity, VpcId=network)
+    return identity, {}
+
+
+@makes("ec2/eip:Eip")
+def address(resource: Resource, inputs: Inputs) -> Making:
+    (tags,) = taken(inputs, "tags")
+    made = yield fitting_call(
+        "ec2.AllocateAddress", inputs, TagSpecifications=specifications("elastic-ip", tags)
+    )
+    return made["AllocationId"], {"allocationId": made["AllocationId"], "publicIp": made["PublicIp"]}
+
+
+@makes("ec2/natGateway:NatGateway")
+def nat_gateway(resource: Resource, inputs: Inputs) -> Making:
+    (tags,) = taken(inputs, "tags")
+    made = yield fitting_call(
+        "ec2.CreateNatGateway", inputs, TagSpecifications=specifications("natgateway", tags)
+    )
+    return made["NatGateway"]["NatGatewayId"], {}
+
+
+@makes("ec2/vpcEndpoint:VpcEndpoint")
+def endpoint(resource: Resource, inputs: Inputs) -> Making:
+    (tags,) = taken(inputs, "tags")
+    made = yield fitting_call(
+        "ec2.CreateVpcEndpoint", inputs, TagSpecifications=specifications("vpc-endpoint", tags)
+    )
+    identity = made["VpcEndpoint"]["VpcEndpointId"]
+    if inputs["vpcEndpointType"] != "Gateway":
+        return identity, {}
+    wanted = [{"Name": "prefix-list-name", "Values": [inputs["serviceName"]]}]
+    found = yield call("ec2.DescribeManagedPrefixLists", Filters=wanted)
+    return identity, {"prefixListId": found["PrefixLists"][0]["PrefixListId"]}
+
+
+@makes("ec2/securityGroup:SecurityGroup")
+def security_group(resource: Resource, inputs: Inputs) -> Making:
+    (tags,) = taken(inputs, "tags")
+    made = yield fitting_call(
+        "ec2.CreateSecurityGroup",
+        inputs,
+        GroupName=resource.name,
+        TagSpecifications=specifications("security-group", tags),
+    )
+    identity = made["GroupId"]
+    # EC2 lets a new group call everything; the provider takes that rule away.
+    everything = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
+    yield call("ec2.RevokeSecurityGroupEgress", GroupId=identity, IpPermissions=everything)
+    return identity, {"arn": f"arn:aws:ec2:us-east-1:123456789012:security-group/{identity}"}
+
+
+@makes("vpc/securityGroupIngressRule:SecurityGroupIngressRule")
+def ingress(resource: Resource, inputs: Inputs) -> Making:
+    return (yield from _rule("Ingress", inputs))
+
+
+@makes("vpc/securityGroupEgressRule:SecurityGroupEgressRule")
+def egress(resource: Resource, inputs: Inputs) -> Making:
+    return (yield from _rule("Egress", inputs))
+
+
+def _rule(direction: str, inputs: Inputs) -> Making:
+    group, what, tags = taken(inputs, "securityGroupId", "description", "tags")
+    protocol, first, last = taken(inputs, "ipProtocol", "fromPort", "toPort")
+    permission: dict[str, Any] = {"IpProtocol": protocol, "FromPort": first, "ToPort": last}
+    sources = {
+        "cidrIpv4": ("IpRanges", "CidrIp"),
+        "prefixListId": ("PrefixListIds", "PrefixListId"),
+        "referencedSecurityGroupId": ("UserIdGroupPairs", "GroupId"),
+    }
+    for name, (member, inner) in sources.items():
+        if name in inputs:
+            permission[member] = [{inner: inputs.pop(name), "Description": what}]
+    only(inputs)
+    made = yield call(
+        f"ec2.AuthorizeSecurityGroup{direction}",
+        GroupId=group,
+        IpPermissions=[permission],
+        TagSpecifications=specifications("security-group-rule", tags),
+    )
+    return made["SecurityGroupRules"][0]["SecurityGroupRuleId"], {}
+
+
+@makes("ec2/flowLog:FlowLog")
+def flow_log(resource: Resource, inputs: Inputs) -> Making:
+    network, tags = taken(inputs, "vpcId", "tags")
+    made = yield fitting_call(
+        "ec2.CreateFlowLogs",
+        inputs,
+        {"iamRoleArn": "deliverLogsPermissionArn"},
+        ResourceIds=[network],
+        ResourceType="VPC",
+        LogDestinationType="cloud-watch-logs",
+        TagSpecifications=specifications("vpc-flow-log", tags),
+    )
+    return made["FlowLogIds"][0], {}
+
+
+@makes("lb/loadBalancer:LoadBalancer")
+def load_balancer(resource: Resource, inputs: Inputs) -> Making:
+    internal, cross_zone, tags = taken(inputs, "internal", "enableCrossZoneLoadBalancing", "tags")
+    made = yield fitting_call(
+        "elbv2.CreateLoadBalancer",
+        inputs,
+        {"loadBalancerType": "type"},
+        Scheme="internal" if internal else "internet-facing",
+        Tags=tag_list(tags),
+    )
+    found = made["LoadBalancers"][0]
+    attributes = [{"Key": "load_balancing.cross_zone.enabled", "Value": str(bool(cross_zone)).lower()}]
+    yield call(
+        "elbv2.ModifyLoadBalancerAttributes", LoadBalancerArn=found["LoadBalancerArn"], Attributes=attributes
+    )
+    arn = found["LoadBalancerArn"]
+    return arn, {"arn": arn, "dnsName": found["DNSName"], "arnSuffix": _suffix(arn, "loadbalancer/")}
+
+
+@makes("lb/targetGroup:TargetGroup")
+def target_group(resource: Resource, inputs: Inputs) -> Making:
+    delay, check, tags = taken(inputs, "deregistrationDelay", "healthCheck", "tags")
+    words = {
+        "protocol": "healthCheckProtocol",
+        "port": "healthCheckPort",
+        "path": "healthCheckPath",
+        "interval": "healthCheckIntervalSeconds",
+        "timeout": "healthCheckTimeoutSeconds",
+        "healthyThreshold": "healthyThresholdCount",
+        "unhealthyThreshold": "unhealthyThresholdCount",
+    }
+    matcher = {"HttpCode": check.pop("matcher")}
+    checks = {words[name]: value for name, value in check.items()}
+    made = yield fitting_call(
+        "elbv2.CreateTargetGroup", {**inputs, **checks}, Matcher=matcher, Tags=tag_list(tags)
+    )
+    arn = made["TargetGroups"][0]["TargetGroupArn"]
+    attributes = [{"Key": "deregistration_delay.timeout_seconds", "Value": str(delay)}]
+    yield call("elbv2.ModifyTargetGroupAttributes", TargetGroupArn=arn, Attributes=attributes)
+    return arn, {"arn": arn, "arnSuffix": arn.rpartition(":")[2]}
+
+
+@makes("lb/listener:Listener")
+def listener(resource: Resource, inputs: Inputs) -> Making:
+    idle, tags = taken(inputs, "tcpIdleTimeoutSeconds", "tags")
+    made = yield fitting_call("elbv2.CreateListener", inputs, Tags=tag_list(tags))
+    arn = made["Listeners"][0]["ListenerArn"]
+    attributes = [{"Key": "tcp.idle_timeout.seconds", "Value": str(idle)}]
+    yield call("elbv2.ModifyListenerAttributes", ListenerArn=arn, Attributes=attributes)
+    return arn, {"arn": arn}
+
+
+def _suffix(arn: str, prefix: str) -> str:
+    return arn.rpartition(":")[2].removeprefix(prefix)

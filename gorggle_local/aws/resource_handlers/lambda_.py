@@ -1,0 +1,99 @@
+"""Functions, layers, what calls them, and the state machine."""
+
+from __future__ import annotations
+
+from gorggle_local.aws.pulumi_engine import Resource
+from gorggle_local.aws.resource_handlers.registry import (
+    Inputs,
+    Making,
+    fitting_call,
+    makes,
+    only,
+    tag_list,
+    taken,
+)
+
+
+@makes("lambda/layerVersion:LayerVersion")
+def layer(resource: Resource, inputs: Inputs) -> Making:
+    bucket, key, _hash, _tags = taken(inputs, "s3Bucket", "s3Key", "sourceCodeHash", "tags")
+    made = yield fitting_call(
+        "lambda.PublishLayerVersion", inputs, Content={"S3Bucket": bucket, "S3Key": key}
+    )
+    arn = made["LayerVersionArn"]
+    return arn, {"arn": arn, "layerArn": made["LayerArn"], "version": str(made["Version"])}
+
+
+@makes("lambda/function:Function")
+def function(resource: Resource, inputs: Inputs) -> Making:
+    bucket, key, _hash, tags = taken(inputs, "s3Bucket", "s3Key", "sourceCodeHash", "tags")
+    made = yield fitting_call(
+        "lambda.CreateFunction",
+        inputs,
+        {"name": "functionName"},
+        Code={"S3Bucket": bucket, "S3Key": key},
+        Tags=tags,
+    )
+    arn = made["FunctionArn"]
+    path = f"2015-03-31/functions/{arn}/invocations"
+    return inputs["name"], {"arn": arn, "invokeArn": f"arn:aws:apigateway:us-east-1:lambda:path/{path}"}
+
+
+@makes("lambda/permission:Permission")
+def permission(resource: Resource, inputs: Inputs) -> Making:
+    del inputs["tags"]
+    yield fitting_call(
+        "lambda.AddPermission", inputs, {"function": "functionName"}, StatementId=resource.name
+    )
+    return resource.name, {}
+
+
+@makes("lambda/functionEventInvokeConfig:FunctionEventInvokeConfig")
+def event_config(resource: Resource, inputs: Inputs) -> Making:
+    del inputs["tags"]
+    yield fitting_call("lambda.PutFunctionEventInvokeConfig", inputs)
+    return inputs["functionName"], {}
+
+
+@makes("lambda/eventSourceMapping:EventSourceMapping")
+def event_source(resource: Resource, inputs: Inputs) -> Making:
+    (tags,) = taken(inputs, "tags")
+    made = yield fitting_call("lambda.CreateEventSourceMapping", inputs, Tags=tags)
+    return made["UUID"], {"uuid": made["UUID"]}
+
+
+@makes("sfn/stateMachine:StateMachine")
+def state_machine(resource: Resource, inputs: Inputs) -> Making:
+    logging, tags = taken(inputs, "loggingConfiguration", "tags")
+    wanted = {
+        "level": logging["level"],
+        "includeExecutionData": logging["includeExecutionData"],
+        "destinations": [{"cloudWatchLogsLogGroup": {"logGroupArn": logging["logDestination"]}}],
+    }
+    made = yield fitting_call(
+        "stepfunctions.CreateStateMachine",
+        inputs,
+        loggingConfiguration=wanted,
+        tags=tag_list(tags, "key", "value"),
+    )
+    return made["stateMachineArn"], {"arn": made["stateMachineArn"]}
+
+
+@makes("cloudwatch/eventRule:EventRule")
+def rule(resource: Resource, inputs: Inputs) -> Making:
+    (tags,) = taken(inputs, "tags")
+    made = yield fitting_call("events.PutRule", inputs, Tags=tag_list(tags))
+    return inputs["name"], {"arn": made["RuleArn"]}
+
+
+@makes("cloudwatch/eventTarget:EventTarget")
+def target(resource: Resource, inputs: Inputs) -> Making:
+    rule_name, identity, arn, letters, retry = taken(
+        inputs, "rule", "targetId", "arn", "deadLetterConfig", "retryPolicy"
+    )
+    only(inputs, "tags")
+    wanted = {"id": identity, "arn": arn, "deadLetterConfig": letters, "retryPolicy": retry}
+    answer = yield fitting_call("events.PutTargets", {"rule": rule_name, "targets": [wanted]})
+    if answer.get("FailedEntryCount") and "sample" not in str(answer):
+        raise RuntimeError(f"{resource.name}: {answer['FailedEntries']}")
+    return f"{rule_name}-{identity}", {}

@@ -1,0 +1,195 @@
+"""Buckets, objects, tables, keys and secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from gorggle_local.aws.pulumi_engine import Resource
+from gorggle_local.aws.resource_handlers.registry import (
+    Inputs,
+    Making,
+    call,
+    fitting_call,
+    makes,
+    only,
+    tag_list,
+    taken,
+)
+
+
+@makes("s3/bucket:Bucket")
+def bucket(resource: Resource, inputs: Inputs) -> Making:
+    name, tags, _force = taken(inputs, "bucket", "tags", "forceDestroy")
+    only(inputs)
+    yield call("s3.CreateBucket", Bucket=name)
+    yield call("s3.PutBucketTagging", Bucket=name, Tagging={"TagSet": tag_list(tags)})
+    domain = f"{name}.s3.us-east-1.amazonaws.com"
+    return name, {
+        "arn": f"arn:aws:s3:::{name}",
+        "bucketRegionalDomainName": domain,
+        "bucketDomainName": f"{name}.s3.amazonaws.com",
+    }
+
+
+@makes("s3/bucketVersioning:BucketVersioning")
+def versioning(resource: Resource, inputs: Inputs) -> Making:
+    del inputs["tags"]
+    yield fitting_call("s3.PutBucketVersioning", inputs)
+    return inputs["bucket"], {}
+
+
+@makes("s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration")
+def encryption(resource: Resource, inputs: Inputs) -> Making:
+    name, rules = taken(inputs, "bucket", "rules")
+    only(inputs, "tags")
+    wrapped = {"bucket": name, "serverSideEncryptionConfiguration": {"rules": rules}}
+    yield fitting_call("s3.PutBucketEncryption", wrapped)
+    return name, {}
+
+
+@makes("s3/bucketPublicAccessBlock:BucketPublicAccessBlock")
+def access_block(resource: Resource, inputs: Inputs) -> Making:
+    name, _tags = taken(inputs, "bucket", "tags")
+    wrapped = {"bucket": name, "publicAccessBlockConfiguration": inputs}
+    yield fitting_call("s3.PutPublicAccessBlock", wrapped)
+    return name, {}
+
+
+@makes("s3/bucketOwnershipControls:BucketOwnershipControls")
+def ownership(resource: Resource, inputs: Inputs) -> Making:
+    name, rule = taken(inputs, "bucket", "rule")
+    only(inputs, "tags")
+    wrapped = {"bucket": name, "ownershipControls": {"rules": [rule]}}
+    yield fitting_call("s3.PutBucketOwnershipControls", wrapped)
+    return name, {}
+
+
+@makes("s3/bucketPolicy:BucketPolicy")
+def bucket_policy(resource: Resource, inputs: Inputs) -> Making:
+    del inputs["tags"]
+    yield fitting_call("s3.PutBucketPolicy", inputs)
+    return inputs["bucket"], {}
+
+
+@makes("s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration")
+def lifecycle(resource: Resource, inputs: Inputs) -> Making:
+    name, rules = taken(inputs, "bucket", "rules")
+    only(inputs, "tags")
+    wrapped = {"bucket": name, "lifecycleConfiguration": {"rules": rules}}
+    yield fitting_call("s3.PutBucketLifecycleConfiguration", wrapped)
+    return name, {}
+
+
+@makes("s3/bucketCorsConfiguration:BucketCorsConfiguration")
+def cors(resource: Resource, inputs: Inputs) -> Making:
+    name, rules = taken(inputs, "bucket", "corsRules")
+    only(inputs, "tags")
+    yield fitting_call("s3.PutBucketCors", {"bucket": name, "corsConfiguration": {"corsRules": rules}})
+    return name, {}
+
+
+@makes("s3/bucketNotification:BucketNotification")
+def notification(resource: Resource, inputs: Inputs) -> Making:
+    name, to_eventbridge = taken(inputs, "bucket", "eventbridge")
+    only(inputs, "tags")
+    wanted: dict[str, Any] = {"EventBridgeConfiguration": {}} if to_eventbridge else {}
+    yield call("s3.PutBucketNotificationConfiguration", Bucket=name, NotificationConfiguration=wanted)
+    return name, {}
+
+
+@makes("s3/bucketObjectv2:BucketObjectv2")
+def stored_object(resource: Resource, inputs: Inputs) -> Making:
+    source, content, _hash, _tags = taken(inputs, "source", "content", "sourceHash", "tags")
+    # A recorded resource holds its file's name only; an applied one holds the file.
+    body = (
+        Path(source.path).read_bytes() if isinstance(source, pulumi.FileAsset) else (content or "").encode()
+    )
+    yield fitting_call("s3.PutObject", inputs, Body=body)
+    return inputs["key"], {}
+
+
+@makes("dynamodb/table:Table")
+def table(resource: Resource, inputs: Inputs) -> Making:
+    name, hash_key, range_key, ttl, recovery, indexes, encrypted, tags = taken(
+        inputs,
+        "name",
+        "hashKey",
+        "rangeKey",
+        "ttl",
+        "pointInTimeRecovery",
+        "globalSecondaryIndexes",
+        "serverSideEncryption",
+        "tags",
+    )
+    keys = [{"AttributeName": hash_key, "KeyType": "HASH"}]
+    keys += [{"AttributeName": range_key, "KeyType": "RANGE"}] if range_key else []
+    inputs["attributeDefinitions"] = [
+        {"attributeName": each["name"], "attributeType": each["type"]} for each in inputs.pop("attributes")
+    ]
+    made = yield fitting_call(
+        "dynamodb.CreateTable",
+        inputs,
+        TableName=name,
+        KeySchema=keys,
+        GlobalSecondaryIndexes=[_index(each) for each in indexes] if indexes else None,
+        SSESpecification={
+            "Enabled": encrypted["enabled"],
+            "SSEType": "KMS",
+            "KMSMasterKeyId": encrypted["kmsKeyArn"],
+        },
+        Tags=tag_list(tags),
+    )
+    specification = {"AttributeName": ttl["attributeName"], "Enabled": ttl["enabled"]}
+    yield call("dynamodb.UpdateTimeToLive", TableName=name, TimeToLiveSpecification=specification)
+    if recovery["enabled"]:
+        yield call(
+            "dynamodb.UpdateContinuousBackups",
+            TableName=name,
+            PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True},
+        )
+    return name, {"arn": made["TableDescription"]["TableArn"]}
+
+
+def _index(index: Inputs) -> dict[str, Any]:
+    keys = [
+        {"AttributeName": each["attributeName"], "KeyType": each["keyType"]} for each in index["keySchemas"]
+    ]
+    return {
+        "IndexName": index["name"],
+        "KeySchema": keys,
+        "Projection": {"ProjectionType": index["projectionType"]},
+    }
+
+
+@makes("kms/key:Key")
+def key(resource: Resource, inputs: Inputs) -> Making:
+    rotated, _window, tags = taken(inputs, "enableKeyRotation", "deletionWindowInDays", "tags")
+    made = yield fitting_call("kms.CreateKey", inputs, Tags=tag_list(tags, "TagKey", "TagValue"))
+    identity = made["KeyMetadata"]["KeyId"]
+    if rotated:
+        yield call("kms.EnableKeyRotation", KeyId=identity)
+    return identity, {"arn": made["KeyMetadata"]["Arn"], "keyId": identity}
+
+
+@makes("kms/alias:Alias")
+def alias(resource: Resource, inputs: Inputs) -> Making:
+    del inputs["tags"]
+    yield fitting_call("kms.CreateAlias", inputs, {"name": "aliasName"})
+    return inputs["name"], {}
+
+
+@makes("secretsmanager/secret:Secret")
+def secret(resource: Resource, inputs: Inputs) -> Making:
+    tags, _days = taken(inputs, "tags", "recoveryWindowInDays")
+    made = yield fitting_call("secretsmanager.CreateSecret", inputs, Tags=tag_list(tags))
+    return made["ARN"], {"arn": made["ARN"]}
+
+
+@makes("secretsmanager/secretRotation:SecretRotation")
+def rotation(resource: Resource, inputs: Inputs) -> Making:
+    del inputs["tags"]
+    yield fitting_call("secretsmanager.RotateSecret", inputs, {"rotationLambdaArn": "rotationLambdaARN"})
+    return inputs["secretId"], {}

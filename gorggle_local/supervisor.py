@@ -1,0 +1,277 @@
+"""What the product is made of on one machine, and how its parts are told of each other."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import json
+import os
+import secrets
+import socket
+import sys
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from gorggle_local.processes import Service, ServiceError
+
+SERVER_NAME = "localhost"
+OWNER = "you"
+LOOK_EVERY_S = 0.5
+# A server that ends by itself is started again: so often within so long, and then no more.
+MAX_RESTARTS, RESTARTS_WITHIN_S = 5, 600.0
+RESTORE_LIMIT_S = 300.0
+MAX_PORT = 65_535
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """How the product is run here.
+
+    Attributes:
+        listen: where the page is.
+        folder: for videos, transcripts, logs, certificates and unpacked functions.
+        device: where the model runs: "cpu" or "cuda".
+        limit_bytes: the most that videos and transcripts take; then the oldest videos go.
+    """
+
+    listen: str
+    folder: Path
+    device: str
+    limit_bytes: int
+
+
+class Product:
+    """The running product; use it in a ``with`` statement.
+
+    Attributes:
+        url: the page's address.
+    """
+
+    def __init__(self, settings: LocalSettings, tell: Callable[[str], None]) -> None:
+        self.url = ""
+        self._settings, self._tell = settings, tell
+        self._services: list[Service] = []
+        self._restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tell("Ending …")
+        self._stack.close()
+
+    def watch(self) -> None:
+        """Wait until a service ends by itself; the inference server is then started again.
+
+        Raises:
+            ServiceError: another one ended, or this one does not stay.
+        """
+        while True:
+            for service in self._services:
+                if service.has_ended:
+                    self._revive(service)
+            time.sleep(LOOK_EVERY_S)
+
+    def _revive(self, service: Service) -> None:
+        """Start the inference server again where it was: all who speak to it wait for it. The others cannot be."""
+        now = time.monotonic()
+        has_room = len(self._restarts) < MAX_RESTARTS or now - self._restarts[0] > RESTARTS_WITHIN_S
+        if service is not self._server or not has_room:
+            raise service.ended()
+        self._restarts.append(now)
+        self._tell(f"{service.ended()}\nStarting the inference server again …")
+        service.begin_again(
+            _server_command(self._settings.folder / "keys", self._settings.device, self._server_address)
+        )
+        service.wait()
+
+    def _start(self) -> None:
+        _check_free(self._settings.listen)
+        folder = self._settings.folder
+        _check_unused(folder / "data")
+        logs, keys = folder / "logs", folder / "keys"
+        for each in (logs, keys):
+            each.mkdir(parents=True, exist_ok=True)
+        keys.chmod(0o700)
+        certificates = _certificates(keys)
+        self._tell("Starting the inference server and the pipeline …")
+        command = _server_command(keys, self._settings.device, "127.0.0.1:0")
+        server = self._server = self._service("inference-server", command, logs)
+        aws = self._service("pipeline", _module("gorggle_local.aws", "--cache", str(folder / "cache")), logs)
+        server.wait()
+        aws.wait()
+        self._server_address = server.told["listening"]
+        token = secrets.token_urlsafe(32)
+        stack = self._make_pipeline(aws.told["endpoint_url"], self._server_address, certificates, token)
+        self._restore(stack, aws.told["api_url"])
+        self._tell("Starting the page …")
+        token_file = keys / "api_token"
+        _write(token_file, token)
+        gateway = self._service("gateway", self._gateway_command(server, aws, keys, token_file), logs)
+        gateway.wait()
+        self.url = f"http://{gateway.told['listening']}/"
+
+    def _service(self, name: str, command: list[str], logs: Path) -> Service:
+        service = Service(name, command, logs)
+        self._stack.callback(service.stop)
+        service.begin()
+        self._services.append(service)
+        return service
+
+    def _make_pipeline(self, endpoint_url: str, server: str, certificates: dict[str, str], token: str) -> Any:
+        # moto, boto3 and what they bring: seconds, and only here.
+        from gorggle_local.aws.pipeline import Server, made
+
+        return made(
+            endpoint_url,
+            Server(server, SERVER_NAME, certificates["ca"], certificates["certificate"], certificates["key"]),
+            {OWNER: hashlib.sha256(token.encode()).hexdigest()},
+            # Amazon's services are not here: the server hears and sees for itself.
+            {
+                "sound_engine": "server",
+                "faces_engine": "server",
+                "poll_s": 2,
+                "max_jobs": 2,
+                "lips_concurrency": 2,
+                "prices": "none",
+            },
+        )
+
+    def _restore(self, stack: Any, api_url: str) -> None:
+        """Give the pipeline what there was when it last ended, and let go on what was cut off.
+
+        Raises:
+            ServiceError: it cannot be read, or is in use.
+        """
+        wanted = {
+            "folder": str(self._settings.folder / "data"),
+            "videos": stack["bucket:uploads"],
+            "results": stack["bucket:results"],
+            "jobs": stack["table:jobs"],
+            "limit_bytes": self._settings.limit_bytes,
+        }
+        # The address is one that the pipeline has just told, on this machine.
+        request = urllib.request.Request(f"{api_url}/_local/keep", json.dumps(wanted).encode())  # noqa: S310
+        # Within this machine: no proxy of the environment is asked.
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(request, timeout=RESTORE_LIMIT_S) as answer:
+            told = json.load(answer)
+        if "error" in told:
+            raise ServiceError(told["error"])
+        for state, text in (("resumed", "go on"), ("failed", "cannot go on: the page says why")):
+            if told[state]:
+                self._tell(f"{len(told[state])} of the videos that were cut off {text}.")
+        # Starts the jobs that wait, as the schedule does on AWS.
+        stack.client("lambda").invoke(
+            FunctionName=stack["function:reconcile_jobs"], InvocationType="Event", Payload=b"{}"
+        )
+
+    def _gateway_command(self, server: Service, aws: Service, keys: Path, token_file: Path) -> list[str]:
+        return _module(
+            "gorggle_gateway",
+            *("--listen", self._settings.listen, "--until-stdin-closes"),
+            *("--server", server.told["listening"], "--server-name", SERVER_NAME),
+            *(
+                "--ca",
+                str(keys / "ca.pem"),
+                "--cert",
+                str(keys / "client.pem"),
+                "--key",
+                str(keys / "client.key"),
+            ),
+            *("--upstream", aws.told["api_url"], "--upstream-token-file", str(token_file)),
+            *("--connect", aws.told["endpoint_url"]),
+        )
+
+
+def _check_free(listen: str) -> None:
+    """Say at once what would otherwise come out when all the rest has started.
+
+    Raises:
+        ServiceError: the page cannot be at this address.
+    """
+    host, separator, port = listen.rpartition(":")
+    if not separator or not port.isdecimal() or int(port) > MAX_PORT:
+        raise ServiceError(f"{listen!r} is no address: expected HOST:PORT, such as 127.0.0.1:8080")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as tried:
+        # As the gateway will do it: an address that a process has just left is free.
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            raise ServiceError(
+                f"the page cannot be at {listen} ({error.strerror or error}): "
+                "end what is there, or name another address with --listen"
+            ) from error
+
+
+def _check_unused(folder: Path) -> None:
+    """See that no other Gorggle keeps its data here, before its keys are replaced.
+
+    Raises:
+        ServiceError: one does.
+    """
+    from gorggle_local.aws.state_store import KeptFolder, KeptStateError
+
+    try:
+        KeptFolder(folder).close()
+    except KeptStateError as error:
+        raise ServiceError(f"{error} (--folder)") from error
+
+
+def _server_command(keys: Path, device: str, listen: str) -> list[str]:
+    return _module(
+        "gorggle_server",
+        *("--listen", listen, "--announce", "--until-stdin-closes", "--device", device),
+        *("--tls-certificate", str(keys / "server.pem"), "--tls-key", str(keys / "server.key")),
+        *("--tls-client-ca", str(keys / "ca.pem")),
+    )
+
+
+def _certificates(keys: Path) -> dict[str, str]:
+    """Make an authority and what server and clients show each other; the client's, as texts. All last one run."""
+    from gorggle_lambdas.operations.certificate_authority import identity, new_authority
+
+    now = dt.datetime.now(dt.UTC)
+    authorities = [new_authority("gorggle local", now)]
+    server = identity(authorities, SERVER_NAME, is_server=True, now=now)
+    client = identity(authorities, "gorggle-local", is_server=False, now=now)
+    texts = {
+        "ca.pem": server.ca,
+        "server.pem": server.certificate,
+        "server.key": server.key,
+        "client.pem": client.certificate,
+        "client.key": client.key,
+    }
+    for name, text in texts.items():
+        _write(keys / name, text)
+    return {"ca": client.ca, "certificate": client.certificate, "key": client.key}
+
+
+def _write(path: Path, text: str) -> None:
+    """Write what nobody else may read."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _module(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", name, *arguments]
+
+
+def told(product: Product) -> str:
+    """What a program that started this reads."""
+    return json.dumps({"listening": product.url})

@@ -1,0 +1,1 @@
+"""Admission control: how many streams the device and the CPUs can serve."""

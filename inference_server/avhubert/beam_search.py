@@ -1,0 +1,295 @@
+"""Beam search over units, many clips at a time; clips join and leave a running batch between two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gorggle_server.avhubert.config import EOS, PAD
+from gorggle_server.avhubert.decoder import Decoder
+from gorggle_server.errors import ModelFormatError
+
+_NEVER = float("-inf")
+_UNITS_STEP = 64
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One reading of a clip.
+
+    ``tokens`` ends in ``</s>``; ``token_scores`` are the natural logarithms of their probabilities;
+    ``score`` is their sum over the number of tokens to the power of the length penalty.
+    """
+
+    tokens: list[int]
+    score: float
+    token_scores: list[float]
+    text: str = ""
+
+
+@dataclass
+class _Beams:
+    """The unfinished hypotheses of C clips, W each, in rows of which the first C are in use.
+
+    ``limits`` are in units without ``</s>``; ``steps`` are the units that each clip's hypotheses have; ``tokens``
+    (rows, W, 1 + units) start with ``</s>``; ``scores`` (rows, W, 1 + units) are cumulative and start with 0;
+    ``totals`` (rows, W) are the newest of them, minus infinity where a hypothesis is none: a clip begins with one;
+    ``finished`` counts the hypotheses that each clip has completed.
+    """
+
+    limits: Tensor
+    steps: Tensor
+    tokens: Tensor
+    scores: Tensor
+    totals: Tensor
+    finished: Tensor
+
+    @staticmethod
+    def empty(width: int, device: torch.device) -> _Beams:
+        counts = torch.zeros(0, device=device, dtype=torch.long)
+        return _Beams(
+            limits=counts,
+            steps=counts.clone(),
+            tokens=torch.zeros(0, width, 1, device=device, dtype=torch.long),
+            scores=torch.zeros(0, width, 1, device=device),
+            totals=torch.zeros(0, width, device=device),
+            finished=counts.clone(),
+        )
+
+    def joined_by(self, limits: Sequence[int]) -> _Beams:
+        """These and new clips, which stand at ``</s>``."""
+        new, width, units = len(limits), self.totals.shape[1], self.tokens.shape[2]
+        totals = self.totals.new_full((new, width), _NEVER)
+        totals[:, 0] = 0.0
+        tokens = self.tokens.new_full((new, width, units), EOS)
+        return _Beams(
+            limits=torch.cat((self.limits, self.limits.new_tensor(limits))),
+            steps=torch.cat((self.steps, self.steps.new_zeros(new))),
+            tokens=torch.cat((self.tokens, tokens)),
+            scores=torch.cat((self.scores, self.scores.new_zeros(new, width, units))),
+            totals=torch.cat((self.totals, totals)),
+            finished=torch.cat((self.finished, self.finished.new_zeros(new))),
+        )
+
+    def without(self, row: int) -> _Beams:
+        """All but one clip; the last one takes its row."""
+        order = torch.arange(len(self.limits) - 1, device=self.limits.device)
+        if row < len(order):
+            order[row] = len(order)
+        return _Beams(
+            self.limits[order],
+            self.steps[order],
+            self.tokens[order],
+            self.scores[order],
+            self.totals[order],
+            self.finished[order],
+        )
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The best continuations of each clip's hypotheses, best first; all fields are (C, 2W)."""
+
+    scores: Tensor
+    parents: Tensor
+    units: Tensor
+
+
+class BeamSearch:
+    """A running batch of searches of one width and length penalty.
+
+    Clips are known by keys of the caller's. What a search finds does not depend on the clips beside it.
+
+    Source: the rules of the reference's sequence generator, which the published results rest on.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        beam: int,
+        length_penalty: float,
+        text: Callable[[Sequence[int]], str] = lambda _: "",
+    ) -> None:
+        """Begin with no clip.
+
+        Args:
+            decoder: in evaluation mode.
+            beam: how many hypotheses live at a time, and the most that are returned for a clip.
+            length_penalty: the power of the length that sums of log-probabilities are divided by.
+            text: spells units, ``</s>`` included.
+        """
+        self._text = text
+        self._decoder, self._beam, self._length_penalty = decoder, beam, length_penalty
+        self._cache = decoder.empty_cache(beam)
+        self._beams = _Beams.empty(beam, self._cache.positions.device)
+        self._keys: list[Hashable] = []
+        self._found: list[list[Hypothesis]] = []
+
+    @property
+    def keys(self) -> list[Hashable]:
+        """The clips being searched."""
+        return list(self._keys)
+
+    @torch.inference_mode()
+    def join(
+        self, keys: Sequence[Hashable], encoder_out: Tensor, lengths: Sequence[int], limits: Sequence[int]
+    ) -> None:
+        """Let clips join.
+
+        Args:
+            keys: one a clip, none of them in the batch already.
+            encoder_out: (B, T, D).
+            lengths: for each clip how many of the T frames are its own; it sees no others.
+            limits: for each clip the most units before ``</s>``, at least 1.
+        """
+        self._decoder.admit(encoder_out, list(lengths), self._cache)
+        self._beams = self._beams.joined_by(limits)
+        self._keys += keys
+        self._found += [[] for _ in keys]
+
+    @torch.inference_mode()
+    def leave(self, key: Hashable) -> None:
+        """Take a clip out in the middle of its search."""
+        self._drop(self._keys.index(key))
+
+    @torch.inference_mode()
+    def step(self) -> dict[Hashable, list[Hypothesis] | ModelFormatError]:
+        """Add a unit to every hypothesis of every clip.
+
+        Returns:
+            The clips whose search ended with this step; they have left. For each its hypotheses without text, best
+            first, or the error if the decoder gave scores for it that are not finite.
+        """
+        log_probabilities, damaged = self._log_probabilities()
+        candidates = _candidates(log_probabilities, self._beams)
+        self._collect(candidates)
+        ended = (self._beams.finished >= self._beam) | (self._beams.limits <= self._beams.steps)
+        self._advance(candidates)
+        done: dict[Hashable, list[Hypothesis] | ModelFormatError] = {}
+        for row in sorted({*damaged, *ended.nonzero().flatten().tolist()}, reverse=True):
+            if row in damaged:
+                self._cache.wipe(row)
+                done[self._keys[row]] = self._not_finite()
+            else:
+                # Sorting is stable: of equal scores the one that was complete first leads.
+                done[self._keys[row]] = sorted(self._found[row], key=lambda found: -found.score)
+            self._drop(row)
+        return done
+
+    def _drop(self, row: int) -> None:
+        last = len(self._keys) - 1
+        if row < last:
+            self._cache.move(last, row)
+            self._keys[row], self._found[row] = self._keys[last], self._found[last]
+        self._cache.drop_last()
+        self._beams = self._beams.without(row)
+        del self._keys[last], self._found[last]
+
+    def _log_probabilities(self) -> tuple[Tensor, set[int]]:
+        """Of every next unit, (C, W, V), with what must not follow ruled out; and the clips that are damaged."""
+        beams = self._beams
+        newest = beams.tokens.gather(
+            2, beams.steps[:, None, None].expand(-1, beams.tokens.shape[1], 1)
+        ).squeeze(2)
+        logits = self._decoder.step(newest, self._cache).float()
+        damaged: set[int] = set()
+        # The sum tells with one number whether all are finite: infinity and not-a-number both survive it.
+        if not torch.isfinite(logits.sum()):
+            finite = torch.isfinite(logits).flatten(1).all(dim=1)
+            damaged = set((~finite).nonzero().flatten().tolist())
+            logits[~finite] = 0.0
+        log_probabilities = logits.log_softmax(dim=-1)
+        log_probabilities[:, :, PAD] = _NEVER
+        at_end = log_probabilities[:, :, EOS].masked_fill((beams.steps == 0)[:, None], _NEVER)
+        log_probabilities.masked_fill_((beams.limits <= beams.steps)[:, None, None], _NEVER)
+        log_probabilities[:, :, EOS] = at_end
+        return log_probabilities, damaged
+
+    def _collect(self, candidates: _Candidates) -> None:
+        """Record what ends here; count it in ``finished``."""
+        beams, beam = self._beams, self._beam
+        ends = (candidates.units == EOS) & (candidates.scores > _NEVER)
+        ends[:, beam:] = False
+        # Where more end than there is room for, the best keep their places.
+        ends &= ends.cumsum(1) + beams.finished[:, None] <= beam
+        beams.finished += ends.sum(1)
+        rows, ranks = ends.nonzero(as_tuple=True)
+        if not len(rows):
+            return
+        parents = candidates.parents[rows, ranks]
+        for row, units, tokens, sums, total in zip(
+            rows.tolist(),
+            beams.steps[rows].tolist(),
+            beams.tokens[rows, parents].tolist(),
+            beams.scores[rows, parents].double().diff(dim=1).tolist(),
+            torch.stack((candidates.scores[rows, ranks], beams.totals[rows, parents]), 1).double().tolist(),
+            strict=True,
+        ):
+            whole, before = total
+            score = whole / (units + 1) ** self._length_penalty
+            spoken, scores = [*tokens[1 : units + 1], EOS], [*sums[:units], whole - before]
+            self._found[row].append(Hypothesis(spoken, score, scores, self._text(spoken)))
+
+    def _advance(self, candidates: _Candidates) -> None:
+        """Let the best unfinished candidates of every clip live on."""
+        beams, count = self._beams, candidates.scores.shape[1]
+        order = (candidates.units == EOS) * count + torch.arange(count, device=candidates.units.device)
+        chosen = order.topk(self._beam, largest=False).indices
+        parents = candidates.parents.gather(1, chosen)
+        self._cache.reorder(parents)
+        beams.steps += 1
+        if int(beams.steps.max()) >= beams.tokens.shape[2]:
+            beams.tokens = torch.nn.functional.pad(beams.tokens, (0, _UNITS_STEP), value=EOS)
+            beams.scores = torch.nn.functional.pad(beams.scores, (0, _UNITS_STEP))
+        lineage = parents.unsqueeze(2).expand(-1, -1, beams.tokens.shape[2])
+        at = beams.steps[:, None, None].expand(-1, self._beam, 1)
+        beams.totals = candidates.scores.gather(1, chosen)
+        units = candidates.units.gather(1, chosen).unsqueeze(2)
+        beams.tokens = beams.tokens.gather(1, lineage).scatter_(2, at, units)
+        beams.scores = beams.scores.gather(1, lineage).scatter_(2, at, beams.totals.unsqueeze(2))
+
+    def _not_finite(self) -> ModelFormatError:
+        return ModelFormatError(
+            "the decoder's scores are not finite: the weights are damaged, or their range is too wide for "
+            f"{self._decoder.embed_tokens.weight.dtype}; convert the checkpoint again or load it as float32"
+        )
+
+
+def _candidates(log_probabilities: Tensor, beams: _Beams) -> _Candidates:
+    width, vocabulary = log_probabilities.shape[1:]
+    totals = log_probabilities + beams.totals.unsqueeze(2)
+    scores, places = totals.flatten(1).topk(2 * width)
+    return _Candidates(scores, places // vocabulary, places % vocabulary)
+
+
+def beam_search(
+    search: BeamSearch, encoder_out: Tensor, padding_mask: Tensor | None, *, limits: Sequence[int]
+) -> list[list[Hypothesis]]:
+    """Find the most probable readings of clips that begin together, with a search that holds no other.
+
+    Args:
+        search: empty.
+        encoder_out: (B, T, D).
+        padding_mask: (B, T), true where padded: only behind a clip's own frames.
+        limits: for each clip the most units before ``</s>``, at least 1.
+
+    Returns:
+        For each clip its hypotheses, best first.
+
+    Raises:
+        ModelFormatError: the decoder gave scores that are not finite.
+    """
+    frames = encoder_out.shape[1]
+    lengths = [frames] * len(limits) if padding_mask is None else (~padding_mask).sum(1).tolist()
+    search.join(range(len(limits)), encoder_out, lengths, limits)
+    found: dict[Hashable, list[Hypothesis]] = {}
+    while search.keys:
+        for clip, outcome in search.step().items():
+            if isinstance(outcome, ModelFormatError):
+                raise outcome
+            found[clip] = outcome
+    return [found[clip] for clip in range(len(limits))]

@@ -1,0 +1,1 @@
+"""Read and write model files: fairseq checkpoints and safetensors."""

@@ -1,0 +1,137 @@
+"""The checkpoints of the reference toolkit: where they keep the configuration, the units and the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gorggle_server.avhubert.checkpoints import torch_archive
+from gorggle_server.avhubert.checkpoints.model_card import REFERENCE_LICENSE
+from gorggle_server.avhubert.checkpoints.pickle_allowlist import Inert
+from gorggle_server.avhubert.checkpoints.stored_model import StoredModel, UnreadTensor
+from gorggle_server.avhubert.checkpoints.tensor_storage import TensorRecord
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.errors import ModelFormatError
+
+# What pre-training needed, what counts batches, what merely marks versions. A name is ignored if any part is here.
+_IGNORED = frozenset(
+    {
+        "mask_emb",
+        "final_proj",
+        "target_glu",
+        "label_embs_concat",
+        "num_batches_tracked",
+        "_float_tensor",
+        "version",
+    }
+)
+_SEPARATE_OUTPUT = "decoder.embed_out"
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[StoredModel]:
+    """Read a ``.pt`` file; its weights can be read until the context ends.
+
+    Raises:
+        ModelFormatError: it is damaged, names classes that are not allowed, or holds no model for transcription.
+    """
+    with torch_archive.opened(path) as root:
+        yield _model(root, path)
+
+
+def _model(root: object, path: Path) -> StoredModel:
+    if not isinstance(root, dict) or not isinstance(root.get("model"), dict):
+        raise ModelFormatError(
+            "the checkpoint has no model: expected what the reference toolkit writes after fine-tuning"
+        )
+    weights = _weights(root["model"])
+    units, sentencepiece_model = _units(root.get("task_state"))
+    encoder, decoder, modalities = _configuration(root)
+    decoder = {**decoder, "share_decoder_input_output_embed": _SEPARATE_OUTPUT not in weights}
+    return StoredModel(
+        config=replace(ModelConfig.from_reference(encoder, decoder, len(units)), modalities=modalities),
+        units=units,
+        sentencepiece_model=sentencepiece_model,
+        card={"name": path.stem, "license": REFERENCE_LICENSE},
+        weights=weights,
+        layout="reference",
+    )
+
+
+def _weights(state: Mapping[Any, Any]) -> dict[str, UnreadTensor]:
+    weights: dict[str, UnreadTensor] = {}
+    for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise ModelFormatError("a weight of the checkpoint has a name that is not text")
+        if _IGNORED.intersection(name.split(".")):
+            continue
+        if not isinstance(tensor, TensorRecord):
+            raise ModelFormatError(f"the checkpoint's {name} is no tensor")
+        weights[name.replace("encoder.w2v_model.", "encoder.", 1)] = tensor
+    return weights
+
+
+def _units(task_state: object) -> tuple[list[str], bytes | None]:
+    state = _fields(task_state) or {}
+    symbols = (_fields(state.get("target_dictionary")) or {}).get("symbols")
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise ModelFormatError(
+            "the checkpoint's task_state holds no target_dictionary: expected a model fine-tuned for transcription"
+        )
+    tokenizer = _fields(state.get("s2s_tokenizer")) or {}
+    processor = tokenizer.get("sp")
+    # Older versions of SentencePiece pickled the bare bytes of the model.
+    model = processor.state if isinstance(processor, Inert) else None
+    if isinstance(model, dict):
+        model = model.get("model_proto")
+    return symbols, model if isinstance(model, bytes) else None
+
+
+def _configuration(root: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """The fields of encoder and decoder, in ``cfg`` or in old checkpoints under ``args``; the modalities trained on."""
+    configuration = _fields(root.get("cfg"))
+    decoder = _fields((configuration or {}).get("model")) if configuration else _fields(root.get("args"))
+    if not decoder:
+        raise ModelFormatError(
+            "the checkpoint has neither cfg.model nor args, where the model's sizes are kept"
+        )
+    encoder = _fields(decoder.get("w2v_args"))
+    if encoder:
+        encoder = _fields(encoder.get("model")) or encoder
+    if not encoder:
+        raise ModelFormatError(
+            "the checkpoint's configuration has no w2v_args, where the encoder's sizes are kept: expected a model "
+            "fine-tuned for transcription, not a pre-trained encoder"
+        )
+    task = _fields((configuration or {}).get("task")) or decoder
+    return encoder, decoder, _modalities(task.get("modalities"))
+
+
+def _modalities(listed: object) -> tuple[str, ...]:
+    """Those that fine-tuning used; both where the checkpoint does not say."""
+    if isinstance(listed, Inert) and isinstance(listed.state, dict):
+        listed = listed.state.get("_content")
+    named = [_value(item) for item in listed] if isinstance(listed, list) else []
+    return tuple(name for name in ("audio", "video") if name in named) or ("audio", "video")
+
+
+def _fields(value: object) -> dict[str, Any] | None:
+    """The named values, one level deep, of a dict, a namespace, an object or an omegaconf container."""
+    if isinstance(value, Inert):
+        value = value.state
+        if isinstance(value, dict) and isinstance(value.get("_content"), dict):
+            value = value["_content"]
+    if not isinstance(value, dict):
+        return None
+    return {key: _value(item) for key, item in value.items() if isinstance(key, str)}
+
+
+def _value(item: object) -> object:
+    """What an omegaconf node wraps; anything else as it is."""
+    if isinstance(item, Inert) and isinstance(item.state, dict) and "_val" in item.state:
+        item = item.state["_val"]
+    is_enumeration = isinstance(item, Inert) and item.state is None and len(item.arguments) == 1
+    return item.arguments[0] if isinstance(item, Inert) and is_enumeration else item

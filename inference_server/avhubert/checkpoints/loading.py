@@ -1,0 +1,188 @@
+"""Model files: loading, converting, describing and saving them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gorggle_server.avhubert.checkpoints import fairseq_checkpoint, safetensors_file, torch_archive
+from gorggle_server.avhubert.checkpoints.model_card import checked_card
+from gorggle_server.avhubert.checkpoints.stored_model import COUNTERS, StoredModel, UnreadTensor
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.avhubert.model import Model
+from gorggle_server.avhubert.network import AVHubertNetwork
+from gorggle_server.avhubert.tokenizer import Vocabulary
+from gorggle_server.errors import InvalidRequestError, ModelFormatError, NotFoundError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HEADER_LENGTH_BYTES = 8
+
+
+def load_model(
+    path: str | Path, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"
+) -> Model:
+    """Load a model from a ``.pt`` checkpoint of the reference toolkit or from our ``.safetensors``.
+
+    The file's content decides which it is. Nothing that a file says is run.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ModelFormatError: the file is damaged, not a model, or names classes that are not allowed.
+        InvalidRequestError: an unknown or unavailable device, or another dtype than float32, bfloat16 and float16.
+    """
+    to_device, to_dtype = _device(device), _dtype(dtype)
+    with _opened(path) as stored:
+        vocabulary = Vocabulary(stored.units, stored.sentencepiece_model)
+        network = stored.network(to_device, to_dtype).requires_grad_(False)
+    if to_device.type == "cuda" or to_dtype != torch.float32:
+        # The layout that convolution kernels prefer. On a CPU in float32 the published results' own layout stays,
+        # since another order of summing moves the logits by more than the golden data allow.
+        network.encoder.feature_extractor_video.resnet.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Model(network, vocabulary, stored.card)
+
+
+def convert(
+    pt_path: str | Path,
+    out_path: str | Path,
+    card: Mapping[str, Any] | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> None:
+    """Write a checkpoint anew as a ``.safetensors`` file.
+
+    Args:
+        pt_path: a ``.pt`` file, or a ``.safetensors`` of ours to give another card or dtype.
+        out_path: of the file to write.
+        card: what to say about the model (see ``card.checked_card``); added to what the file says already.
+        dtype: what to store the weights as; None keeps their types.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ModelFormatError: it is not a whole model, or the card has values of wrong types.
+    """
+    to_dtype = None if dtype is None else _dtype(dtype)
+    added = checked_card(card or {})
+    with _opened(pt_path) as stored:
+        state = {name: unread.tensor() for name, unread in stored.checked().weights.items()}
+        merged = {**stored.card, **added}
+        safetensors_file.write(
+            Path(out_path), state, stored.config, stored.units, stored.sentencepiece_model, merged, to_dtype
+        )
+
+
+def info(path: str | Path) -> dict[str, Any]:
+    """Describe a model file without building the model: values that JSON can hold.
+
+    Returns:
+        ``name``, ``layout``, ``size_bytes``, ``parameters``, ``dtypes`` (tensors of each type), ``units``
+        (their number), ``has_sentencepiece``, ``modalities``, ``config``, ``card``, and ``problems``: what keeps
+        the file from being loaded, empty for a whole model.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ModelFormatError: the file cannot be read at all.
+    """
+    with _opened(path) as stored:
+        return {
+            "name": stored.card.get("name", Path(path).stem),
+            "layout": stored.layout,
+            "size_bytes": Path(path).stat().st_size,
+            "parameters": sum(prod(weight.shape) for weight in stored.weights.values()),
+            "dtypes": dict(
+                Counter(str(weight.dtype).removeprefix("torch.") for weight in stored.weights.values())
+            ),
+            "units": len(stored.units),
+            "has_sentencepiece": stored.sentencepiece_model is not None,
+            "modalities": list(stored.config.modalities),
+            "config": stored.config.to_dict(),
+            "card": stored.card,
+            "problems": stored.problems(),
+        }
+
+
+def save_model(
+    network: AVHubertNetwork,
+    config: ModelConfig,
+    units: list[str],
+    sentencepiece_bytes: bytes | None,
+    card: Mapping[str, Any],
+    path: str | Path,
+    dtype: str | torch.dtype = "float32",
+) -> None:
+    """Write a trained network as a ``.safetensors`` file that ``load_model`` reads.
+
+    Raises:
+        ModelFormatError: network, configuration and units do not belong together.
+    """
+    card = checked_card(card)
+    # Built as a vocabulary and compared by shape, so that what is written is what can be read.
+    Vocabulary(units, sentencepiece_bytes)
+    state = network.state_dict()
+    unread: dict[str, UnreadTensor] = {
+        name: _Present(tensor) for name, tensor in state.items() if not name.endswith(COUNTERS)
+    }
+    StoredModel(config, units, sentencepiece_bytes, dict(card), unread, "memory").checked()
+    safetensors_file.write(Path(path), state, config, units, sentencepiece_bytes, card, _dtype(dtype))
+
+
+@dataclass(frozen=True)
+class _Present:
+    """A tensor that is in memory already."""
+
+    present: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.present.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.present.dtype
+
+    def tensor(self) -> Tensor:
+        return self.present
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[StoredModel]:
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(_HEADER_LENGTH_BYTES + 1)
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no model file at {path}") from None
+    except OSError as error:
+        raise ModelFormatError(f"the model file {path} cannot be read: {error.strerror}") from error
+    # A safetensors file is the length of its header, then the header in JSON.
+    is_safetensors = start[_HEADER_LENGTH_BYTES:] == b"{" and not start.startswith(
+        torch_archive.ZIP_SIGNATURE
+    )
+    try:
+        with safetensors_file.opened(path) if is_safetensors else fairseq_checkpoint.opened(path) as stored:
+            yield stored
+    except ModelFormatError as error:
+        raise ModelFormatError(f"{path} is not a model that can be used: {error}") from error
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InvalidRequestError(f"there is no device {device!r}; expected cpu, cuda or cuda:0") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidRequestError(f"device {device} was asked for, but torch sees no GPU here: use cpu")
+    return found
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in DTYPES.values():
+        raise InvalidRequestError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
+    return found

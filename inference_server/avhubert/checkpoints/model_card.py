@@ -1,0 +1,70 @@
+"""The model card: what a model file says of its origin, its error rates and its licence (all of it optional)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gorggle_server.errors import ModelFormatError
+
+_TEXTS = ("name", "description", "vocabulary", "trained_on")
+_LISTS_OF_TEXTS = ("languages", "modalities")
+_LICENSE_TEXTS = ("name", "url", "summary")
+_ERROR_RATE_TEXTS = ("dataset", "modality", "condition", "source")
+
+# A checkpoint in the reference toolkit's layout does not name its licence. Its authors' own do forbid commercial use,
+# and what was trained further from them keeps their terms, so that is said unless another card is given.
+REFERENCE_LICENSE = {
+    "name": "AV-HuBERT licence",
+    "url": "https://github.com/facebookresearch/av_hubert/blob/main/LICENSE",
+    "commercial_use": False,
+    "summary": "Assumed from the file's layout: the official AV-HuBERT weights are for research only. If this file has "
+    "other terms, state them with `gorggle model convert --card`.",
+}
+
+
+def checked_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the types of what a card says; keys that are not known are kept as they are.
+
+    Known keys: ``name``, ``description``, ``vocabulary``, ``trained_on`` (texts); ``languages`` (BCP 47),
+    ``modalities`` ("audio-visual", "video", "audio") (lists of texts); ``license`` (``name``, ``url``, ``summary``,
+    ``commercial_use``); ``error_rates`` (list of ``dataset``, ``modality``, ``condition``, ``source``,
+    ``word_error_rate_percent``).
+
+    Raises:
+        ModelFormatError: a value has another type than it must have.
+    """
+    for key in _TEXTS:
+        _expect(card.get(key, ""), str, key)
+    for key in _LISTS_OF_TEXTS:
+        for text in _expect(card.get(key, []), list, key):
+            _expect(text, str, f"{key}[]")
+    license_entry = _expect(card.get("license", {}), dict, "license")
+    for key in _LICENSE_TEXTS:
+        _expect(license_entry.get(key, ""), str, f"license.{key}")
+    if license_entry.get("commercial_use") is not None:
+        _expect(license_entry["commercial_use"], bool, "license.commercial_use")
+    for entry in _expect(card.get("error_rates", []), list, "error_rates"):
+        _expect(entry, dict, "error_rates[]")
+        for key in _ERROR_RATE_TEXTS:
+            _expect(entry.get(key, ""), str, f"error_rates[].{key}")
+        rate = entry.get("word_error_rate_percent")
+        if (
+            not isinstance(rate, (int, float))
+            or isinstance(rate, bool)
+            or not math.isfinite(rate)
+            or rate < 0
+        ):
+            raise ModelFormatError(
+                f"the model card's error_rates[].word_error_rate_percent is {rate!r}; expected a number of per cent"
+            )
+    return dict(card)
+
+
+def _expect(value: Any, kind: type, key: str) -> Any:
+    if not isinstance(value, kind):
+        raise ModelFormatError(
+            f"the model card's {key} is a {type(value).__name__}; expected a {kind.__name__}"
+        )
+    return value

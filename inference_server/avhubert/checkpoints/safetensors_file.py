@@ -1,0 +1,196 @@
+"""Our own model file: one safetensors file with the weights, the units, the configuration and the card.
+
+The header's metadata has ``format``, ``version``, and as JSON ``config``, ``units``, ``card`` and
+``checksums``: the CRC-32 of every tensor, and under "" that of the other entries, since safetensors itself
+notices no flipped bit. The SentencePiece model is the uint8 tensor ``sentencepiece_model``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gorggle_server.avhubert.checkpoints.model_card import checked_card
+from gorggle_server.avhubert.checkpoints.stored_model import COUNTERS, StoredModel, UnreadTensor
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.errors import ModelFormatError, NotFoundError
+
+FORMAT = "gorggle-avhubert"
+VERSION = 1
+_SENTENCEPIECE = "sentencepiece_model"
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "U8": torch.uint8,
+}
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """A tensor of an open safetensors file."""
+
+    file: Any
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    checksum: int | None
+
+    def tensor(self) -> Tensor:
+        tensor: Tensor = self.file.get_tensor(self.name)
+        if _checksum(tensor) != self.checksum:
+            raise ModelFormatError(
+                f"{self.name} does not match its checksum: the file is damaged, fetch it again"
+            )
+        return tensor
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[StoredModel]:
+    """Read a file that ``write`` wrote; its weights can be read until the context ends.
+
+    Raises:
+        ModelFormatError: it is damaged, cut off, of a newer version, or another program's.
+    """
+    try:
+        file = safe_open(path, framework="pt")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFormatError(
+            f"the file is neither a checkpoint nor a whole safetensors file: {error}"
+        ) from error
+    with file:
+        yield _model(file)
+
+
+def _model(file: Any) -> StoredModel:
+    metadata: dict[str, str] = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise ModelFormatError(
+            f"the safetensors file has format {metadata.get('format')!r}; expected {FORMAT!r}: "
+            "make one from a checkpoint with `gorggle model convert`"
+        )
+    if metadata.get("version") != str(VERSION):
+        raise ModelFormatError(
+            f"the model file has version {metadata.get('version')!r}; this server reads {VERSION}: update it"
+        )
+    checksums = _json(metadata, "checksums", dict)
+    if _header_checksum(metadata) != checksums.get(""):
+        raise ModelFormatError(
+            "the model file's header does not match its checksum: the file is damaged, fetch it again"
+        )
+    units = _json(metadata, "units", list)
+    if not all(isinstance(unit, str) for unit in units):
+        raise ModelFormatError("the model file's units are not all text")
+    slices = {name: _slice(file, name, checksums.get(name)) for name in file.keys()}  # noqa: SIM118  no dict
+    sentencepiece = slices.pop(_SENTENCEPIECE, None)
+    weights: dict[str, UnreadTensor] = dict(slices)
+    return StoredModel(
+        config=ModelConfig.from_dict(_json(metadata, "config", dict)),
+        units=units,
+        sentencepiece_model=None if sentencepiece is None else sentencepiece.tensor().numpy().tobytes(),
+        card=checked_card(_json(metadata, "card", dict)),
+        weights=weights,
+        layout=f"{FORMAT} {VERSION}",
+    )
+
+
+def _slice(file: Any, name: str, checksum: int | None) -> _Slice:
+    view = file.get_slice(name)
+    dtype = _DTYPES.get(view.get_dtype())
+    if dtype is None:
+        raise ModelFormatError(f"{name} has type {view.get_dtype()}; expected one of {sorted(_DTYPES)}")
+    return _Slice(file, name, tuple(view.get_shape()), dtype, checksum)
+
+
+def _json(metadata: Mapping[str, str], name: str, kind: type) -> Any:
+    try:
+        value = json.loads(metadata[name])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ModelFormatError(f"the model file's header has no readable {name}: {error}") from error
+    if not isinstance(value, kind):
+        raise ModelFormatError(
+            f"the model file's {name} is a {type(value).__name__}; expected a {kind.__name__}"
+        )
+    return value
+
+
+def write(
+    path: Path,
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    units: list[str],
+    sentencepiece_model: bytes | None,
+    card: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a model file; an existing file of the name is replaced only once the new one is whole.
+
+    Args:
+        path: of the file.
+        state: the network's weights, by their names in ``AVHubertNetwork``.
+        config: the network's sizes.
+        units: their spellings, in the order of their ids.
+        sentencepiece_model: what cuts text into the units, serialised.
+        card: values that JSON can hold.
+        dtype: what to store the weights as; None keeps their types.
+
+    Raises:
+        NotFoundError: the folder does not exist.
+    """
+    tensors: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in state.items():
+        if name.endswith(COUNTERS):
+            continue
+        stored = tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        # safetensors refuses tensors that share memory, as those of a checkpoint may.
+        tensors[name] = stored.clone() if stored.data_ptr() in places else stored
+        places.add(stored.data_ptr())
+    if sentencepiece_model is not None:
+        tensors[_SENTENCEPIECE] = torch.frombuffer(bytearray(sentencepiece_model), dtype=torch.uint8)
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "config": json.dumps(config.to_dict()),
+        "units": json.dumps(units, ensure_ascii=False),
+        "card": json.dumps(dict(card), ensure_ascii=False),
+    }
+    checksums = {name: _checksum(tensor) for name, tensor in tensors.items()}
+    metadata["checksums"] = json.dumps({"": _header_checksum(metadata), **checksums})
+    if not path.parent.is_dir():
+        raise NotFoundError(f"there is no folder {path.parent} to write the model file to: make it first")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    try:
+        save_file(tensors, temporary, metadata)
+        # mkstemp's files are for their owner alone; a model is for everyone who may read the folder.
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _checksum(tensor: Tensor) -> int:
+    described = f"{tensor.dtype}{tuple(tensor.shape)}".encode()
+    numbers: NDArray[np.uint8] = tensor.flatten().view(torch.uint8).numpy()
+    return zlib.crc32(numbers.data, zlib.crc32(described))
+
+
+def _header_checksum(metadata: Mapping[str, str]) -> int:
+    covered = [metadata.get(name, "") for name in ("format", "version", "config", "units", "card")]
+    return zlib.crc32("\0".join(covered).encode("utf-8", "surrogatepass"))

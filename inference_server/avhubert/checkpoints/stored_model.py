@@ -1,0 +1,132 @@
+"""A model as it lies in a file, whichever layout the file has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.avhubert.network import AVHubertNetwork
+from gorggle_server.errors import ModelFormatError
+
+# BatchNorm counts its batches; the count changes nothing that is computed later.
+COUNTERS = "num_batches_tracked"
+_NAMES_IN_MESSAGES = 5
+
+
+class UnreadTensor(Protocol):
+    """A tensor whose numbers are still in the file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its numbers."""
+
+    def tensor(self) -> Tensor:
+        """Read it; ModelFormatError if it is damaged."""
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """Everything of a model but its numbers, and where to read those.
+
+    ``units`` are spelled in the order of their ids; ``layout`` says which kind of file it is.
+    """
+
+    config: ModelConfig
+    units: list[str]
+    sentencepiece_model: bytes | None
+    card: dict[str, Any]
+    weights: Mapping[str, UnreadTensor]
+    layout: str
+
+    def problems(self) -> list[str]:
+        """What stands between this file and a whole model: weights missing, unexpected, of wrong shape or type."""
+        expected = weight_shapes(self.config)
+        missing = sorted(set(expected) - set(self.weights))
+        unexpected = sorted(set(self.weights) - set(expected))
+        problems = [
+            f"{text} {_listed(names)}"
+            for text, names in (("missing", missing), ("unexpected", unexpected))
+            if names
+        ]
+        for name in sorted(set(expected) & set(self.weights)):
+            found = self.weights[name]
+            if found.shape != expected[name]:
+                problems.append(f"{name} has shape {found.shape}; expected {expected[name]}")
+            elif not found.dtype.is_floating_point:
+                problems.append(f"{name} has type {found.dtype}; expected floating-point numbers")
+        if len(self.units) != self.config.vocabulary_size:
+            problems.append(
+                f"the dictionary has {len(self.units)} units; expected {self.config.vocabulary_size}"
+            )
+        return problems
+
+    def checked(self) -> StoredModel:
+        """This, if a network can be built from it.
+
+        Raises:
+            ModelFormatError: naming what is missing, unexpected or of wrong shape.
+        """
+        problems = self.problems()
+        if problems:
+            shown = "; ".join(problems[:_NAMES_IN_MESSAGES])
+            more = (
+                f"; and {len(problems) - _NAMES_IN_MESSAGES} more"
+                if len(problems) > _NAMES_IN_MESSAGES
+                else ""
+            )
+            raise ModelFormatError(f"the checkpoint's weights do not fit its configuration: {shown}{more}")
+        return self
+
+    def network(self, device: torch.device, dtype: torch.dtype) -> AVHubertNetwork:
+        """Build the network and read its weights into it.
+
+        Raises:
+            ModelFormatError: the file is damaged, or its weights do not fit its configuration.
+        """
+        self.checked()
+        network = skeleton(self.config)
+        weights = {name: unread.tensor().to(device, dtype) for name, unread in self.weights.items()}
+        network.load_state_dict(weights, strict=False, assign=True)
+        for module in network.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  torch has no public name for it
+                module.num_batches_tracked = torch.zeros((), dtype=torch.long, device=device)
+        return network
+
+
+def skeleton(config: ModelConfig) -> AVHubertNetwork:
+    """The network without memory for its weights."""
+    with torch.device("meta"), _WithoutDrawing():
+        return AVHubertNetwork(config)
+
+
+class _WithoutDrawing(TorchFunctionMode):
+    """Leaves out the drawing of first weights: for tensors without memory torch imports its compiler to do it, 2 s."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs.get("tensor", args[0] if args else None)
+        return func(*args, **kwargs)
+
+
+def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all weights that a model of these sizes has."""
+    state = skeleton(config).state_dict()
+    return {name: tuple(weight.shape) for name, weight in state.items() if not name.endswith(COUNTERS)}
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMES_IN_MESSAGES
+    return ", ".join(names[:_NAMES_IN_MESSAGES]) + (f" and {more} more" if more > 0 else "")

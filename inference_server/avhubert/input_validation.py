@@ -1,0 +1,114 @@
+"""What callers hand to a model: arrays of either kind, checked and brought to its device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gorggle_server.avhubert.config import CROP_PX
+from gorggle_server.errors import InvalidRequestError
+
+Array: TypeAlias = Tensor | NDArray[np.generic]
+
+
+def features(
+    name: str, value: Array, shape: Sequence[int | str], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """A finite floating-point tensor of the given shape; letters stand for any size above 0.
+
+    Raises:
+        InvalidRequestError: another shape or type, or values that are not finite.
+    """
+    tensor = _tensor(name, value, shape)
+    if not tensor.is_floating_point():
+        raise InvalidRequestError(
+            f"{name} has type {tensor.dtype}; expected floating-point numbers, already normalised"
+        )
+    if not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
+        raise InvalidRequestError(f"{name} holds values that are not finite; expected numbers only")
+    return tensor.to(device=device, dtype=dtype)
+
+
+def video_frames(value: Array, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(B, T, 88, 88), normalised mouth crops."""
+    return features("video", value, ("B", "T", CROP_PX, CROP_PX), device, dtype)
+
+
+def mask(value: Array, batch: int, frames: int, device: torch.device) -> Tensor:
+    """(B, T), true where padded.
+
+    Raises:
+        InvalidRequestError: another shape or type, or a clip without a single real frame.
+    """
+    tensor = _tensor("padding_mask", value, (batch, frames))
+    if tensor.dtype != torch.bool:
+        raise InvalidRequestError(f"padding_mask has type {tensor.dtype}; expected bool, true where padded")
+    if tensor.all(dim=1).any():
+        raise InvalidRequestError(
+            "padding_mask marks all frames of a clip as padding; expected at least one real frame"
+        )
+    return tensor.to(device)
+
+
+def presence(name: str, value: Array, batch: int, device: torch.device) -> Tensor:
+    """(B,), false for the clips that lack a modality."""
+    tensor = _tensor(name, value, (batch,))
+    if tensor.dtype != torch.bool:
+        raise InvalidRequestError(f"{name} has type {tensor.dtype}; expected bool")
+    return tensor.to(device)
+
+
+def unit_ids(name: str, value: Array, batch: int, vocabulary_size: int, device: torch.device) -> Tensor:
+    """(B, L), ids of units."""
+    tensor = _tensor(name, value, (batch, "L"))
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise InvalidRequestError(f"{name} has type {tensor.dtype}; expected whole numbers")
+    if tensor.min() < 0 or tensor.max() >= vocabulary_size:
+        raise InvalidRequestError(
+            f"{name} has ids from {int(tensor.min())} to {int(tensor.max())}; expected 0 to {vocabulary_size - 1}"
+        )
+    return tensor.to(device=device, dtype=torch.long)
+
+
+def unit_limits(value: int | Sequence[int], batch: int, most: int) -> list[int]:
+    """For each clip the most units to search for, cut to what the decoder has positions for.
+
+    Raises:
+        InvalidRequestError: a limit below 1, or not one for each clip.
+    """
+    limits = [value] * batch if isinstance(value, int) else list(value)
+    if len(limits) != batch:
+        raise InvalidRequestError(
+            f"max_len has {len(limits)} limits; expected one number or {batch}, one for each clip"
+        )
+    if min(limits) < 1:
+        raise InvalidRequestError(f"max_len is {min(limits)}; expected at least 1 unit")
+    return [min(int(limit), most) for limit in limits]
+
+
+def _tensor(name: str, value: Array, shape: Sequence[int | str]) -> Tensor:
+    tensor = value if isinstance(value, Tensor) else _from_numpy(name, value)
+    expected = len(shape) == tensor.dim() and all(
+        size > 0 if isinstance(wanted, str) else size == wanted
+        for size, wanted in zip(tensor.shape, shape, strict=True)
+    )
+    if not expected:
+        wanted_text = ", ".join(map(str, shape))
+        raise InvalidRequestError(
+            f"{name} has shape {tuple(tensor.shape)}; expected ({wanted_text}), none of them 0"
+        )
+    return tensor
+
+
+def _from_numpy(name: str, value: NDArray[np.generic]) -> Tensor:
+    try:
+        # torch warns about arrays that cannot be written to, such as views of received bytes.
+        array = np.require(value, requirements=["C", "W"])
+        return torch.from_numpy(array)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(f"{name} cannot be read as an array of numbers: {error}") from error

@@ -1,0 +1,130 @@
+"""What a running batch of beam searches remembers: keys and values of its clips, and of the units chosen so far."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from gorggle_server.avhubert.cuda_graphs import FixedSteps
+
+# Capacities grow in these steps: seldom enough not to matter, closely enough not to waste.
+_FRAMES_STEP, _SLOTS_STEP = 64, 32
+
+
+class DecoderCache:
+    """Keys and values of C clips with W hypotheses each, every clip at a step of its own.
+
+    The units of a clip's hypotheses form a tree: all begin alike. Each unit has one *slot*, which every hypothesis that
+    continues it looks at. When the search reorders its hypotheses only the table of who looks at what changes, no key
+    and no value moves; a slot that nobody looks at any more is taken by the next unit. (The order of slots means
+    nothing: positions are part of the embedded units.)
+
+    Attributes:
+        source: (layers, 2, capacity, frames, D), keys and values of the encoder's output; one row a clip, whatever the
+            number of its hypotheses.
+        audible: bool (capacity, frames), false where padded.
+        past: (layers, 2, capacity, slots, D), keys and values of the units.
+        seen: bool (capacity, W, slots), which units each hypothesis continues.
+        positions: (capacity,), how many units each clip's hypotheses have.
+        clips: C, how many of the rows are in use: always the first ones.
+        slots: how many of the slots are in use, with gaps: always among the first ones.
+        fixed: makes the steps in fixed shapes, where that is wanted (see ``graphs``).
+    """
+
+    def __init__(self, layers: int, dim: int, width: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.width = width
+        self.clips = 0
+        self.source = torch.zeros(layers, 2, 0, 0, dim, device=device, dtype=dtype)
+        self.audible = torch.zeros(0, 0, device=device, dtype=torch.bool)
+        self.past = torch.zeros(layers, 2, 0, 0, dim, device=device, dtype=dtype)
+        self.seen = torch.zeros(0, width, 0, device=device, dtype=torch.bool)
+        self.positions = torch.zeros(0, device=device, dtype=torch.long)
+        self.slots = 0
+        self.fixed: FixedSteps | None = None
+        self._frames: list[int] = []
+
+    @property
+    def frames(self) -> int:
+        """T of the longest clip."""
+        return max(self._frames, default=0)
+
+    def join(self, lengths: list[int]) -> range:
+        """Make room for clips of so many frames; their rows of ``source`` are to be filled in by the caller."""
+        rows = range(self.clips, self.clips + len(lengths))
+        self._frames += lengths
+        self.clips = rows.stop
+        self._reserve(rows.stop, self.frames, self.width)
+        self.audible[rows.start : rows.stop] = torch.arange(
+            self.audible.shape[1], device=self.audible.device
+        ) < torch.tensor(lengths, device=self.audible.device).unsqueeze(1)
+        self.seen[rows.start : rows.stop] = False
+        self.positions[rows.start : rows.stop] = 0
+        return rows
+
+    def move(self, row: int, to: int) -> None:
+        """Let a clip take another's row."""
+        frames = self._frames[row]
+        self.source[:, :, to, :frames] = self.source[:, :, row, :frames]
+        self.past[:, :, to] = self.past[:, :, row]
+        for table in (self.audible, self.seen, self.positions):
+            table[to] = table[row]
+        self._frames[to] = frames
+
+    def wipe(self, row: int) -> None:
+        """Clear numbers that are not finite: weights of zero would not keep them from those who come after."""
+        self.source[:, :, row] = 0
+        self.past[:, :, row] = 0
+
+    def drop_last(self) -> None:
+        """Free the last row in use."""
+        self.clips -= 1
+        self._frames.pop()
+
+    def reorder(self, parents: Tensor) -> None:
+        """Let hypothesis (c, w) continue what was (c, parents[c, w]); ``parents`` is (C, W)."""
+        seen = self.seen[: self.clips]
+        self.seen[: self.clips] = seen.gather(1, parents.unsqueeze(2).expand(-1, -1, seen.shape[2]))
+
+    def next_slots(self) -> Tensor:
+        """Take a free slot for the next unit of every hypothesis, (C, W), and let each look at its own."""
+        taken = self.seen[: self.clips].any(dim=1)
+        most = int(taken.sum(dim=1).max())
+        if most + self.width > self.seen.shape[2]:
+            self._reserve(0, 0, most + self.width)
+            return self.next_slots()
+        # False sorts before true; stable, so that the same search always takes the same slots.
+        slots = taken.to(torch.uint8).argsort(dim=1, stable=True)[:, : self.width]
+        self.seen[: self.clips].scatter_(2, slots.unsqueeze(2), True)
+        used = self.seen[: self.clips].flatten(0, 1).any(dim=0)
+        self.slots = int(used.nonzero()[-1]) + 1
+        return slots
+
+    def _reserve(self, clips: int, frames: int, slots: int) -> None:
+        if clips > self.positions.shape[0]:
+            more = max(clips, 2 * self.positions.shape[0]) - self.positions.shape[0]
+            self.source, self.past = _longer(self.source, 2, more), _longer(self.past, 2, more)
+            self.audible, self.seen = _longer(self.audible, 0, more), _longer(self.seen, 0, more)
+            self.positions = _longer(self.positions, 0, more)
+        if frames > self.audible.shape[1]:
+            more = _rounded(frames, _FRAMES_STEP) - self.audible.shape[1]
+            self.source, self.audible = _longer(self.source, 3, more), _longer(self.audible, 1, more)
+        if slots > self.seen.shape[2]:
+            # Doubled: a search that needs many needs more and more, and all are copied each time.
+            more = _rounded(max(slots, 2 * self.seen.shape[2]), _SLOTS_STEP) - self.seen.shape[2]
+            self.past, self.seen = _longer(self.past, 3, more), _longer(self.seen, 2, more)
+
+
+def _rounded(size: int, step: int) -> int:
+    return -(-size // step) * step
+
+
+def _longer(tensor: Tensor, dim: int, more: int) -> Tensor:
+    shape, before = list(tensor.shape), tensor.shape[dim]
+    shape[dim] += more
+    longer = tensor.new_empty(shape)
+    longer.narrow(dim, 0, before).copy_(tensor)
+    longer.narrow(dim, before, more).zero_()
+    return longer

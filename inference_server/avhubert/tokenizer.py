@@ -1,0 +1,96 @@
+"""Units and text: what the decoder's output ids spell, and the ids of a sentence to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from gorggle_server.avhubert.config import BOS, EOS, PAD, UNK
+from gorggle_server.errors import ModelFormatError
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+
+WORD_START = "▁"
+"""SentencePiece's mark for the space before a word (U+2581, not an underscore)."""
+
+RESERVED_UNITS = ("<s>", "<pad>", "</s>", "<unk>")
+"""What stands at ids 0 to 3 of every dictionary."""
+
+_UNSPOKEN = frozenset({BOS, PAD, EOS})
+
+
+def units_of_dictionary(lines: Iterable[str]) -> list[str]:
+    """Read the units of a dictionary file, one ``unit count`` a line; the reserved ones come first.
+
+    Raises:
+        ModelFormatError: a line has no count.
+    """
+    units = list(RESERVED_UNITS)
+    for number, line in enumerate(lines, 1):
+        unit, space, count = line.rstrip("\r\n").rpartition(" ")
+        if not space or not count.isdigit():
+            raise ModelFormatError(
+                f"line {number} of the dictionary is {line!r}; expected a unit, a space and a count"
+            )
+        units.append(unit)
+    return units
+
+
+def spelled(pieces: Iterable[str]) -> str:
+    """Join units to text: "▁go", "ne", "▁now" are "gone now"."""
+    return "".join(pieces).replace(WORD_START, " ").strip()
+
+
+class Vocabulary:
+    """The units of one model, with the SentencePiece model that cuts text into them.
+
+    The ids are those of the dictionary. SentencePiece numbers its pieces otherwise, so they meet by spelling.
+    """
+
+    def __init__(self, units: Sequence[str], sentencepiece_model: bytes | None = None) -> None:
+        if tuple(units[: len(RESERVED_UNITS)]) != RESERVED_UNITS:
+            raise ModelFormatError(
+                f"the dictionary starts with {list(units[:4])}; expected {list(RESERVED_UNITS)}"
+            )
+        self.units = list(units)
+        self.sentencepiece_model = sentencepiece_model
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def pieces(self, tokens: Iterable[int]) -> list[str]:
+        """The spelling of each id, without ``<s>``, ``<pad>`` and ``</s>``."""
+        return [self.units[token] for token in tokens if token not in _UNSPOKEN]
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """What the ids say."""
+        return spelled(self.pieces(tokens))
+
+    def tokens(self, text: str) -> list[int]:
+        """Cut text into units: their ids, without ``</s>``; ``<unk>`` for what the dictionary lacks.
+
+        Raises:
+            ModelFormatError: the checkpoint brought no SentencePiece model, or a damaged one.
+        """
+        pieces: list[str] = self._processor.EncodeAsPieces(text)
+        return [self._ids.get(piece, UNK) for piece in pieces]
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {unit: number for number, unit in enumerate(self.units)}
+
+    @cached_property
+    def _processor(self) -> SentencePieceProcessor:
+        # Late: reading lips needs no SentencePiece, only training does.
+        from sentencepiece import SentencePieceProcessor
+
+        if self.sentencepiece_model is None:
+            raise ModelFormatError(
+                "this checkpoint holds no SentencePiece model, so text cannot be cut into its units"
+            )
+        try:
+            return SentencePieceProcessor(model_proto=self.sentencepiece_model)
+        except RuntimeError as error:
+            raise ModelFormatError(f"the checkpoint's SentencePiece model is damaged: {error}") from error

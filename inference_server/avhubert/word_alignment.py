@@ -1,0 +1,205 @@
+"""Word times: when each unit is said, from where the decoder looks while it writes the unit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gorggle_server.avhubert.config import FRAME_S
+from gorggle_server.avhubert.tokenizer import RESERVED_UNITS, WORD_START, spelled
+from gorggle_server.errors import InvalidRequestError, ModelFormatError
+
+FloatArray = NDArray[np.float64]
+
+# How well silence explains a frame, beside 1 for the frame that a unit looks at most.
+# (These numbers and the smoothing were chosen on simulated attention of known times, blurred and noisy.)
+_SILENCE_SHARE = 0.4
+# No frame is impossible. A pause must last three frames or more to be set apart, since stopping and
+# starting to speak costs as much as two frames of it gain.
+_LEAST_SHARE = 0.1
+_PAUSE_COST = 2 * math.log(_SILENCE_SHARE / _LEAST_SHARE)
+# What follows the last word may be claimed by the row of </s>, but not at the cost of a clear last word.
+_END_TRUST = 0.5
+_SMOOTHED_FRAMES = 3
+
+
+@dataclass(frozen=True)
+class WordTime:
+    """One word of a reading, seconds from the clip's first frame.
+
+    ``confidence`` is the probability, 0 to 1, that the model gave to the word after the words before it.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class _Word:
+    """A word's text and the rows of its units: first, and one past the last."""
+
+    text: str
+    first: int
+    end: int
+
+
+def word_times(
+    attention: NDArray[np.floating],
+    units: Sequence[str],
+    frame_s: float = FRAME_S,
+    *,
+    token_scores: Sequence[float] | None = None,
+    speech_activity: NDArray[np.floating] | None = None,
+) -> list[WordTime]:
+    """Find when each word is said.
+
+    Args:
+        attention: (L, T), where the decoder looked for each unit; rows need not sum to one.
+        units: the L units' spellings, ``</s>`` included if the attention has its row.
+        frame_s: duration of a frame, seconds.
+        token_scores: L log-probabilities; without them the confidence is 1.
+        speech_activity: (T,), the probability of speech in each frame; pauses then follow it.
+
+    Returns:
+        One entry a word, in order: times never run backwards, never overlap, lie within the clip,
+        and every word has a positive length.
+
+    Raises:
+        InvalidRequestError: the arguments' lengths contradict each other.
+        ModelFormatError: the attention is not finite.
+    """
+    weights = np.asarray(attention, np.float64)
+    _check(weights, units, token_scores, speech_activity)
+    spoken = [row for row, unit in enumerate(units) if unit not in RESERVED_UNITS or unit == "<unk>"]
+    words = _words([units[row] for row in spoken])
+    if not words:
+        return []
+    # With fewer frames than units each frame is cut up, so that every unit has a place of its own.
+    parts = math.ceil(len(spoken) / weights.shape[1])
+    shares = np.repeat(_shares(weights), parts, axis=1)
+    silence = np.full(shares.shape[1], _SILENCE_SHARE)
+    after = np.maximum(silence, _END_TRUST * shares[-1]) if units[-1] == "</s>" else silence
+    if speech_activity is not None:
+        speech = np.repeat(np.clip(np.asarray(speech_activity, np.float64), 0.0, 1.0), parts)
+        shares, silence, after = shares * speech, 1.0 - speech, 1.0 - speech
+    spans = _unit_spans(shares[spoken], words, silence, after)
+    scores = [0.0] * len(spoken) if token_scores is None else [token_scores[row] for row in spoken]
+    part_s = frame_s / parts
+    return [
+        WordTime(
+            word.text,
+            start_s=float(spans[word.first, 0] * part_s),
+            end_s=float(spans[word.end - 1, 1] * part_s),
+            confidence=min(1.0, math.exp(sum(scores[word.first : word.end]))),
+        )
+        for word in words
+    ]
+
+
+def _check(
+    weights: FloatArray,
+    units: Sequence[str],
+    token_scores: Sequence[float] | None,
+    speech_activity: NDArray[np.floating] | None,
+) -> None:
+    if weights.ndim != 2 or weights.shape[0] != len(units) or weights.shape[1] == 0:
+        raise InvalidRequestError(
+            f"attention has shape {weights.shape}; expected {len(units)} rows of at least one frame"
+        )
+    if token_scores is not None and len(token_scores) != len(units):
+        raise InvalidRequestError(
+            f"there are {len(token_scores)} token scores; expected {len(units)}, one a unit"
+        )
+    if speech_activity is not None and np.shape(speech_activity) != weights.shape[1:]:
+        raise InvalidRequestError(
+            f"speech_activity has shape {np.shape(speech_activity)}; expected {weights.shape[1:]}, one a frame"
+        )
+    if not np.isfinite(weights).all():
+        raise ModelFormatError("the decoder's attention is not finite: the weights are damaged")
+
+
+def _words(pieces: Sequence[str]) -> list[_Word]:
+    """Group units into words; marks that spell nothing belong to the word after them."""
+    later_starts = [row for row, piece in enumerate(pieces) if row > 0 and piece.startswith(WORD_START)]
+    words: list[_Word] = []
+    first_unused = 0
+    for end in [*later_starts, len(pieces)]:
+        text = spelled(pieces[first_unused:end])
+        if text:
+            words.append(_Word(text, first_unused, end))
+            first_unused = end
+    return words
+
+
+def _shares(weights: FloatArray) -> FloatArray:
+    """Each row smoothed over time and scaled so that its highest frame is 1."""
+    margin = (_SMOOTHED_FRAMES // 2, _SMOOTHED_FRAMES // 2)
+    padded = np.pad(np.clip(weights, 0.0, None), ((0, 0), margin), mode="edge")
+    smooth = np.lib.stride_tricks.sliding_window_view(padded, _SMOOTHED_FRAMES, axis=1).mean(axis=2)
+    highest = smooth.max(axis=1, keepdims=True)
+    shares: FloatArray = np.divide(smooth, highest, out=np.ones_like(weights), where=highest > 0)
+    return shares
+
+
+def _unit_spans(
+    shares: FloatArray, words: Sequence[_Word], silence: FloatArray, after: FloatArray
+) -> NDArray[np.int64]:
+    """The frames of each unit, first and one past the last, on the most probable path.
+
+    The path passes all units in order, each for at least one frame; before, between and after the
+    words it may pass a silence.
+
+    Returns:
+        (units, 2).
+    """
+    emissions: list[FloatArray] = []
+    row_of_state: list[int] = []
+    for word in words:
+        emissions += [silence, *shares[word.first : word.end]]
+        row_of_state += [-1, *range(word.first, word.end)]
+    emissions.append(after)
+    row_of_state.append(-1)
+    rows = np.array(row_of_state)
+    path = rows[_best_path(np.log(np.maximum(emissions, _LEAST_SHARE)), rows < 0)]
+    spans = np.zeros((len(shares), 2), np.int64)
+    for row in range(len(shares)):
+        (frames,) = np.nonzero(path == row)
+        spans[row] = (frames[0], frames[-1] + 1) if len(frames) else (0, 0)
+    return spans
+
+
+def _best_path(scores: FloatArray, optional: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Viterbi from left to right.
+
+    Args:
+        scores: (states, T), logarithmic; the first and the last state are optional.
+        optional: (states,), those that may be skipped, at a cost when entered from speech.
+
+    Returns:
+        (T,), the state of each frame.
+    """
+    states, frames = scores.shape
+    may_skip = np.zeros(states, bool)
+    may_skip[2:] = optional[1:-1]
+    entry_cost = np.where(optional, _PAUSE_COST, 0.0)
+    entry_cost[[0, -1]] = 0.0
+    best = np.full(states, -np.inf)
+    best[:2] = scores[:2, 0]
+    came_by = np.zeros((states, frames), np.int64)
+    for frame in range(1, frames):
+        advance = np.concatenate(([-np.inf], best[:-1])) - entry_cost
+        skip = np.where(may_skip, np.concatenate(([-np.inf, -np.inf], best[:-2])), -np.inf)
+        choices = np.stack((best, advance, skip))
+        came_by[:, frame] = choices.argmax(axis=0)
+        best = choices.max(axis=0) + scores[:, frame]
+    path = np.empty(frames, np.int64)
+    path[-1] = states - 1 if best[-1] > best[-2] else states - 2
+    for frame in range(frames - 1, 0, -1):
+        path[frame - 1] = path[frame] - came_by[path[frame], frame]
+    return path

@@ -1,0 +1,66 @@
+"""Where the clip of a unary call comes from: the message itself, S3, or mouth crops and sound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator
+
+from gorggle.v1 import lip_reading_pb2
+from gorggle_server import s3
+from gorggle_server.errors import InvalidMediaError, InvalidRequestError
+from gorggle_server.grpc_server import request_decoding
+from gorggle_server.grpc_server.media_receiver import MAX_INTAKE_BYTES, MediaIntake
+from gorggle_server.grpc_server.stream_runner import Feed
+from gorggle_server.media.byte_pipe import BytePipe
+from gorggle_server.streaming.crop_input import Elementary, in_step
+from gorggle_server.streaming.input_queue import Intake
+
+
+def clip_of(
+    request: lip_reading_pb2.RecognizeRequest, *, buckets: Collection[str], max_bytes: int
+) -> tuple[MediaIntake, Feed]:
+    """Where a clip goes, and what moves it there.
+
+    Args:
+        request: the call's.
+        buckets: those of S3 that callers may name.
+        max_bytes: of an object there.
+
+    Raises:
+        InvalidRequestError: the request names no clip, or one that it may not.
+    """
+    pipe, crops_and_sound = BytePipe(MAX_INTAKE_BYTES), Intake[Elementary](MAX_INTAKE_BYTES)
+    match request.WhichOneof("source"):
+        case "content":
+            return pipe, lambda: _feed_pieces(pipe, iter([request.content]))
+        case "uri":
+            pieces = s3.read(_readable(request.uri, buckets), max_bytes=max_bytes)
+            return pipe, lambda: _feed_pieces(pipe, pieces)
+        case "elementary":
+            return crops_and_sound, lambda: _feed_elementary(crops_and_sound, request.elementary)
+        case _:
+            raise InvalidRequestError("the request holds no clip: set content, uri or elementary")
+
+
+def _readable(uri: str, buckets: Collection[str]) -> s3.Address:
+    """An address that the operator allows callers to name."""
+    address = s3.Address.parse(uri)
+    if address.bucket not in buckets:
+        raise InvalidRequestError(
+            f"this server may not read the bucket {address.bucket!r}: "
+            "its operator names the allowed ones in GORGGLE_S3_BUCKETS"
+        )
+    return address
+
+
+async def _feed_pieces(pipe: BytePipe, pieces: Iterator[bytes]) -> None:
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        await pipe.write_async(piece)
+
+
+async def _feed_elementary(intake: Intake[Elementary], clip: lip_reading_pb2.ElementaryClip) -> None:
+    if not clip.mouth_crops and not clip.HasField("pcm"):
+        raise InvalidMediaError("the clip holds neither mouth crops nor sound")
+    sound = [request_decoding.sound_from(clip.pcm)] if clip.HasField("pcm") else []
+    for piece in in_step([*map(request_decoding.crops_from, clip.mouth_crops), *sound]):
+        await intake.put(piece, piece.size_bytes)

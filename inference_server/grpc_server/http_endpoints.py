@@ -1,0 +1,116 @@
+"""What operators and load balancers ask over plain HTTP: ``/metrics`` (Prometheus), ``/livez`` and ``/readyz``.
+
+Nothing there is secret, and nothing can be changed: it answers GET alone, on an address of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from gorggle_server.errors import InvalidRequestError
+
+REQUEST_TIMEOUT_S = 10.0
+
+_log = logging.getLogger(__name__)
+_StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+
+class OperationsServer:
+    """Serves on a thread of its own from ``start`` to ``stop``.
+
+    Args:
+        listen: HOST:PORT; port 0 takes a free one.
+        registry: of the metrics.
+        is_ready: whether calls are served now.
+        is_alive: whether the process is worth keeping.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        registry: CollectorRegistry,
+        is_ready: Callable[[], bool],
+        is_alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._listen, self._is_ready, self._is_alive = listen, is_ready, is_alive
+        self._metrics = make_wsgi_app(registry)
+        self._server: WSGIServer | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it serves on."""
+        assert self._server is not None, "it has been started"
+        return self._server.server_port
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT it serves on."""
+        return f"{self._listen.rpartition(':')[0]}:{self.port}"
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            InvalidRequestError: the address cannot be bound.
+        """
+        host, _, port = self._listen.rpartition(":")
+        try:
+            self._server = make_server(host.strip("[]"), int(port), self._answer, _Threading, _Silent)
+        except OSError as error:
+            raise InvalidRequestError(f"cannot listen on {self._listen}: {error}") from error
+        threading.Thread(target=self._server.serve_forever, name="operations", daemon=True).start()
+
+    def stop(self) -> None:
+        """Serve no more."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def _answer(self, environ: dict[str, Any], start_response: _StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _text(start_response, "405 Method Not Allowed", "only GET is answered")
+        match environ["PATH_INFO"]:
+            case "/metrics":
+                answer: Iterable[bytes] = self._metrics(environ, start_response)
+                return answer
+            case "/livez" if self._is_alive():
+                return _text(start_response, "200 OK", "alive")
+            case "/livez":
+                return _text(
+                    start_response,
+                    "503 Service Unavailable",
+                    "the event loop stands still, or the device is lost: restart",
+                )
+            case "/readyz" if self._is_ready():
+                return _text(start_response, "200 OK", "ready")
+            case "/readyz":
+                return _text(start_response, "503 Service Unavailable", "loading models, or shutting down")
+            case _:
+                return _text(start_response, "404 Not Found", "there are /metrics, /livez and /readyz")
+
+
+class _Threading(ThreadingMixIn, WSGIServer):
+    """One that a slow client does not hold up."""
+
+    daemon_threads = True
+
+
+class _Silent(WSGIRequestHandler):
+    timeout = REQUEST_TIMEOUT_S
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Load balancers ask every few seconds: for the curious only."""
+        _log.debug(format, *args)
+
+
+def _text(start_response: _StartResponse, status: str, body: str) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [body.encode() + b"\n"]

@@ -1,0 +1,200 @@
+"""OpenTelemetry traces: each call continues its caller's (W3C ``traceparent`` in the metadata), with a span for each part.
+
+A call's spans: the call itself; ``decoding``, ``seeing`` and ``hearing``, each from its first to its last work with the
+seconds in which it was busy; and for every utterance ``waiting`` for the device and ``reading``. No span holds words,
+names of files or tokens. Everything but the address is set by the standard OTEL_… variables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Hashable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from grpc import aio
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from gorggle_server import logging_setup
+from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
+from gorggle_server.grpc_server.interceptors.metrics import status_of_call
+from gorggle_server.grpc_server.stream_observer import current_trace
+from gorggle_server.inference.recognizer import SearchOptions, Window
+from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.observability.stage_timer import StageClock
+from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Reading
+
+# Load balancers ask every few seconds: nobody wants to see that.
+_UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")
+# A stream of hours has thousands of utterances: what came after so many is not traced one by one.
+MAX_UTTERANCES = 500
+
+
+class Tracing:
+    """Makes spans and sends them off, in batches, on a thread of its own.
+
+    Args:
+        version: of the server.
+        exporter: where spans go.
+    """
+
+    def __init__(self, version: str, exporter: SpanExporter) -> None:
+        resource = Resource.create({SERVICE_VERSION: version})
+        if str(resource.attributes[SERVICE_NAME]).startswith(
+            "unknown_service"
+        ):  # OTEL_SERVICE_NAME names it otherwise
+            resource = resource.merge(Resource({SERVICE_NAME: "gorggle"}))
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self.tracer = self._provider.get_tracer("gorggle", version)
+
+    @classmethod
+    def over_http(cls, version: str, endpoint: str) -> Tracing:
+        """Send spans by OTLP over HTTP to a collector's address, such as http://127.0.0.1:4318/v1/traces."""
+        return cls(version, OTLPSpanExporter(endpoint=endpoint))
+
+    def interceptor(self) -> TracingInterceptor:
+        """What traces calls."""
+        return TracingInterceptor(self)
+
+    def close(self) -> None:
+        """Send what is left; waits for the collector for a few seconds."""
+        self._provider.shutdown()
+
+
+class CallTrace:
+    """One call's span, and those below it."""
+
+    def __init__(self, tracer: Tracer, span: Span) -> None:
+        self._tracer, self._span = tracer, span
+        self._context = trace.set_span_in_context(span)
+        self._utterances = 0
+
+    def stages(self, clock: StageClock) -> None:
+        """The stages of the call's stream, now that it has ended."""
+        for stage, found in clock.spans.items():
+            span = self._tracer.start_span(stage.value, self._context, start_time=found.first_ns)
+            span.set_attribute("gorggle.busy_s", round(found.busy_s, 6))
+            if stage == "seeing":
+                span.set_attribute("gorggle.arrays", clock.frames_seen)
+                span.set_attribute("gorggle.frames_with_faces", clock.frames_with_faces)
+            span.end(found.last_ns)
+
+    def backend(self, backend: InferenceBackend) -> InferenceBackend:
+        """A backend whose work for this call is traced."""
+        return TracedBackend(backend, self)
+
+    def tell(self, **attributes: float | str) -> None:
+        """Add to the call's span."""
+        self._span.set_attributes({f"gorggle.{name}": value for name, value in attributes.items()})
+
+    def utterance(
+        self, window: Window, interim: bool, submitted_ns: int, done: Future[list[Reading]]
+    ) -> None:
+        """An utterance was read, or given up."""
+        self._utterances += 1
+        if self._utterances > MAX_UTTERANCES:
+            return
+        now_ns = time.time_ns()
+        begun_at: float | None = getattr(done, "begun_at", None)
+        begun_ns = now_ns if begun_at is None else now_ns - int((time.monotonic() - begun_at) * 1e9)
+        attributes = {
+            "gorggle.modality": window.modality.value,
+            "gorggle.media_s": window.frames / VIDEO_FRAME_RATE_HZ,
+            "gorggle.interim": interim,
+        }
+        waiting = self._tracer.start_span(
+            "waiting", self._context, attributes=attributes, start_time=submitted_ns
+        )
+        waiting.end(max(submitted_ns, begun_ns))
+        if begun_at is None:
+            return
+        reading = self._tracer.start_span(
+            "reading", self._context, attributes=attributes, start_time=begun_ns
+        )
+        if done.cancelled():
+            reading.set_attribute("gorggle.cancelled", True)
+        elif (error := done.exception()) is not None:
+            reading.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        reading.end(now_ns)
+
+
+class TracedBackend:
+    """A backend whose work for one call is traced."""
+
+    def __init__(self, backend: InferenceBackend, call: CallTrace) -> None:
+        self._backend, self._call = backend, call
+
+    def submit(
+        self,
+        model: str,
+        window: Window,
+        search: SearchOptions,
+        *,
+        interim: bool = False,
+        stream: Hashable = None,
+        utterance: Hashable = None,
+        deadline: float | None = None,
+    ) -> Future[list[Reading]]:
+        """Queue a window; see ``InferenceBackend``."""
+        submitted_ns = time.time_ns()
+        readings = self._backend.submit(
+            model, window, search, interim=interim, stream=stream, utterance=utterance, deadline=deadline
+        )
+        readings.add_done_callback(lambda done: self._call.utterance(window, interim, submitted_ns, done))
+        return readings
+
+
+class TracingInterceptor(CallInterceptor):
+    """Opens a span around each call, as part of the caller's trace where it brings one."""
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracer = tracing.tracer
+        self._propagator = TraceContextTextMapPropagator()
+
+    @asynccontextmanager
+    async def around(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
+        """Trace the call."""
+        if details.method.startswith(_UNTRACED):
+            yield
+            return
+        carrier = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
+        service, _, method = details.method.strip("/").partition("/")
+        span = self._tracer.start_span(
+            f"{service}/{method}",
+            self._propagator.extract(carrier),
+            kind=SpanKind.SERVER,
+            attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
+        )
+        current_trace.set(CallTrace(self._tracer, span))
+        logging_setup.trace_id.set(trace.format_trace_id(span.get_span_context().trace_id))
+        code = grpc.StatusCode.OK
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except aio.AbortError:
+            code = status_of_call(context)
+            raise
+        finally:
+            _end(span, code)
+
+
+def _end(span: Span, code: grpc.StatusCode) -> None:
+    number: Any = code.value[0]
+    span.set_attribute("rpc.grpc.status_code", number)
+    span.set_attribute("gorggle.request_id", logging_setup.request_id.get())
+    # Of the caller's mistakes the span tells the code; an error is what the server has to answer for.
+    if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE):
+        span.set_status(Status(StatusCode.ERROR, code.name))
+    span.end()

@@ -1,0 +1,71 @@
+"""Requests that are no message of the API: the caller's mistake, told as one.
+
+Left to itself, grpc.aio ends such calls with UNKNOWN or INTERNAL, and a traceback in the log, before any handler sees them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from gorggle_server.errors import InvalidRequestError
+from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
+
+Deserializer = Callable[[bytes], Any]
+
+
+class _Undecodable:
+    """Stands in for a request that could not be parsed."""
+
+
+class RequestInterceptor(CallInterceptor):
+    """The innermost interceptor: what its handlers get was parsed."""
+
+    def around(
+        self, details: grpc.HandlerCallDetails, context: Context
+    ) -> contextlib.AbstractAsyncContextManager[None]:
+        """Nothing is done around a call."""
+        return contextlib.nullcontext()
+
+    def _deserializing(self, deserialize: Deserializer) -> Deserializer:
+        def parsed(data: bytes) -> Any:
+            try:
+                return deserialize(data)
+            except (DecodeError, ValueError, RecursionError):
+                return _Undecodable()
+
+        return parsed
+
+    def _answering(
+        self, behaviour: Callable[..., Any], details: grpc.HandlerCallDetails
+    ) -> Callable[..., Any]:
+        return super()._answering(_checking(behaviour, details.method), details)
+
+    def _streaming(
+        self, behaviour: Callable[..., Any], details: grpc.HandlerCallDetails
+    ) -> Callable[..., Any]:
+        return super()._streaming(_checking(behaviour, details.method), details)
+
+
+def _checking(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
+    """The behaviour, given checked requests: one, or an iterator of them."""
+
+    def checked(request: Any) -> Any:
+        if isinstance(request, _Undecodable):
+            raise InvalidRequestError(
+                f"a message is no request of {method}: use the API's own protocol buffers, and send them whole"
+            )
+        return request
+
+    async def each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield checked(request)
+
+    def call(request: Any, context: Context) -> Any:
+        return behaviour(each(request) if hasattr(request, "__aiter__") else checked(request), context)
+
+    return call

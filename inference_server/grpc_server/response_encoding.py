@@ -1,0 +1,201 @@
+"""What callers get: the server's own types become messages here, and times move to where the caller wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+
+from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2, transcript_pb2
+from gorggle_server.types import (
+    Activity,
+    ActivityKind,
+    Drain,
+    Event,
+    FaceBox,
+    Finished,
+    Heartbeat,
+    MediaInfo,
+    Modality,
+    Progress,
+    Reading,
+    RecognitionOptions,
+    Segment,
+    StreamWarning,
+    Transcript,
+    WarningKind,
+    Word,
+)
+
+_MODALITY_MESSAGES = {
+    Modality.AUDIO_VISUAL: config_pb2.MODALITY_AUDIO_VISUAL,
+    Modality.VIDEO_ONLY: config_pb2.MODALITY_VIDEO_ONLY,
+    Modality.AUDIO_ONLY: config_pb2.MODALITY_AUDIO_ONLY,
+}
+_WARNING_MESSAGES = {kind: lip_reading_pb2.Warning.Kind.Value(f"KIND_{kind.name}") for kind in WarningKind}
+_ACTIVITY_MESSAGES = {
+    kind: lip_reading_pb2.ActivityEvent.Kind.Value(f"KIND_{kind.name}") for kind in ActivityKind
+}
+
+
+def duration_of(seconds: float) -> Duration:
+    """Write seconds as a Duration, to the microsecond."""
+    duration = Duration()
+    duration.FromMicroseconds(round(seconds * 1e6))
+    return duration
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a stream has come.
+
+    Attributes:
+        bytes_received: bytes of media taken in.
+        final_until_s: media up to which everything is final and sent.
+        acknowledged_sequence: requests up to this number are needed no more.
+        token: what the stream is resumed with.
+    """
+
+    bytes_received: int
+    final_until_s: float
+    acknowledged_sequence: int
+    token: bytes
+
+
+def streaming_response(
+    event: Event, options: RecognitionOptions, position: Position
+) -> lip_reading_pb2.StreamingRecognizeResponse:
+    """Write one event of a stream."""
+    shift_s = options.start_offset_s
+    response = lip_reading_pb2.StreamingRecognizeResponse(
+        final_until_offset=duration_of(position.final_until_s + shift_s)
+    )
+    match event:
+        case MediaInfo():
+            response.media_info.CopyFrom(media_info_message(event))
+        case Segment():
+            response.segment.CopyFrom(segment_message(event, shift_s))
+        case Activity():
+            response.activity.kind = _ACTIVITY_MESSAGES[event.kind]
+            response.activity.offset.CopyFrom(duration_of(event.offset_s + shift_s))
+            response.activity.speaker_id = event.speaker_id
+        case Progress():
+            response.progress.bytes_received = position.bytes_received
+            response.progress.acknowledged_sequence = position.acknowledged_sequence
+            response.progress.resume_token = position.token
+            response.progress.media_received.CopyFrom(duration_of(event.received_s))
+            response.progress.media_processed.CopyFrom(duration_of(event.processed_s))
+            response.progress.faces = event.faces
+        case StreamWarning():
+            response.warning.CopyFrom(warning_message(event))
+        case Finished():
+            response.finished.media_duration.CopyFrom(duration_of(event.duration_s))
+            response.finished.segments = event.segments
+            response.finished.faces = event.faces
+        case Drain():
+            response.drain.deadline.CopyFrom(duration_of(event.deadline_s))
+            response.drain.acknowledged_sequence = position.acknowledged_sequence
+            response.drain.resume_token = position.token
+        case Heartbeat():
+            response.heartbeat.SetInParent()
+    return response
+
+
+def started_response(
+    request_id: str, model: str, session_id: str, heartbeat_interval_s: float
+) -> lip_reading_pb2.StreamingRecognizeResponse:
+    """Write the first message of a stream."""
+    started = lip_reading_pb2.StreamStarted(
+        request_id=request_id,
+        model=model,
+        session_id=session_id,
+        heartbeat_interval=duration_of(heartbeat_interval_s),
+    )
+    return lip_reading_pb2.StreamingRecognizeResponse(started=started)
+
+
+def heartbeat_response() -> lip_reading_pb2.StreamingRecognizeResponse:
+    """Write that there is nothing new, before there is any media."""
+    return lip_reading_pb2.StreamingRecognizeResponse(heartbeat=lip_reading_pb2.Heartbeat())
+
+
+def recognize_response(
+    transcript: Transcript, options: RecognitionOptions, request_id: str
+) -> lip_reading_pb2.RecognizeResponse:
+    """Write the answer to a unary call."""
+    return lip_reading_pb2.RecognizeResponse(
+        request_id=request_id,
+        model=options.model,
+        media_info=None if transcript.media_info is None else media_info_message(transcript.media_info),
+        segments=[segment_message(segment, options.start_offset_s) for segment in transcript.segments],
+        warnings=[warning_message(warning) for warning in transcript.warnings],
+        media_duration=duration_of(transcript.duration_s),
+    )
+
+
+def media_info_message(info: MediaInfo) -> media_pb2.MediaInfo:
+    """Write what the container holds."""
+    return media_pb2.MediaInfo(
+        container=info.container,
+        video_codec=info.video_codec,
+        audio_codec=info.audio_codec,
+        width_px=info.width_px,
+        height_px=info.height_px,
+        frame_rate_hz=info.frame_rate_hz,
+        duration=None if info.duration_s is None else duration_of(info.duration_s),
+        rotation_degrees=info.rotation_degrees,
+    )
+
+
+def segment_message(segment: Segment, shift_s: float) -> transcript_pb2.SpeechSegment:
+    """Write a segment, its times moved by ``shift_s``."""
+    return transcript_pb2.SpeechSegment(
+        segment_id=segment.segment_id,
+        revision=segment.revision,
+        is_final=segment.is_final,
+        stability=segment.stability,
+        start_offset=duration_of(segment.start_s + shift_s),
+        end_offset=duration_of(segment.end_s + shift_s),
+        text=segment.best.text,
+        confidence=segment.best.confidence,
+        words=_word_messages(segment.best.words, shift_s),
+        alternatives=[_alternative_message(reading, shift_s) for reading in segment.alternatives],
+        speaker_id=segment.speaker_id,
+        face_boxes=[_face_box_message(box, shift_s) for box in segment.face_boxes],
+        modality=_MODALITY_MESSAGES[segment.modality],
+        stable_words=segment.stable_words,
+    )
+
+
+def warning_message(warning: StreamWarning) -> lip_reading_pb2.Warning:
+    """Write a warning."""
+    return lip_reading_pb2.Warning(kind=_WARNING_MESSAGES[warning.kind], message=warning.message)
+
+
+def _alternative_message(reading: Reading, shift_s: float) -> transcript_pb2.Alternative:
+    return transcript_pb2.Alternative(
+        text=reading.text, confidence=reading.confidence, words=_word_messages(reading.words, shift_s)
+    )
+
+
+def _word_messages(words: Iterable[Word], shift_s: float) -> list[transcript_pb2.Word]:
+    return [
+        transcript_pb2.Word(
+            text=word.text,
+            start_offset=duration_of(word.start_s + shift_s),
+            end_offset=duration_of(word.end_s + shift_s),
+            confidence=word.confidence,
+        )
+        for word in words
+    ]
+
+
+def _face_box_message(box: FaceBox, shift_s: float) -> transcript_pb2.FaceBox:
+    return transcript_pb2.FaceBox(
+        offset=duration_of(box.offset_s + shift_s),
+        left=box.left,
+        top=box.top,
+        width=box.width,
+        height=box.height,
+    )

@@ -1,0 +1,302 @@
+"""The gRPC server: its services, its credentials, its beginning and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
+from gorggle_server.admission.controller import Admission, Budget
+from gorggle_server.errors import InvalidRequestError, NotReadyError
+from gorggle_server.grpc_server.channelz import ChannelzServer
+from gorggle_server.grpc_server.event_loop_watchdog import EventLoopWatch
+from gorggle_server.grpc_server.http_endpoints import OperationsServer
+from gorggle_server.grpc_server.interceptors.auth import AuthenticationInterceptor
+from gorggle_server.grpc_server.interceptors.errors import ErrorInterceptor
+from gorggle_server.grpc_server.interceptors.metrics import CallMetricsInterceptor
+from gorggle_server.grpc_server.interceptors.validation import RequestInterceptor
+from gorggle_server.grpc_server.interceptors.write_timeout import ReadingPaceInterceptor
+from gorggle_server.grpc_server.servicer import LipReadingServicer
+from gorggle_server.grpc_server.tls import RenewableCredentials
+from gorggle_server.inference.device_health import DeviceProbe, GpuCollector
+from gorggle_server.inference.model_registry import ModelCatalog, load_catalog
+from gorggle_server.inference.recognizer import Recognizer
+from gorggle_server.inference.scheduler import BatchingOptions, DeviceScheduler
+from gorggle_server.observability.metrics import Measurements
+from gorggle_server.security.api_tokens import Tokens
+from gorggle_server.security.secret_sources import SecretsManager, material_at
+from gorggle_server.settings import ServerSettings
+from gorggle_server.vision.face_detector import FaceFinder, landmark_model_path
+
+if TYPE_CHECKING:
+    from gorggle_server.grpc_server.interceptors.tracing import Tracing
+    from gorggle_server.sandbox.pool import DecoderPool
+
+_log = logging.getLogger(__name__)
+
+# Processor seconds that decoding, seeing and hearing a second of live video take, until that was measured: about half of
+# what 1280x720 took on a machine of 2026, so that a first few are let in and measured.
+LIVE_PROCESSOR_ESTIMATE = 0.15
+# What live streams may take of this process's own threads, however many processors there are: much of their work is
+# Python's, or holds its lock, and one thread at a time does that. Decoders are processes. More streams take a second server.
+INTERPRETER_PROCESSORS = 1.2
+LIVE_INTERPRETER_ESTIMATE = 0.03
+
+SERVICE_NAME = lip_reading_pb2.DESCRIPTOR.services_by_name["LipReading"].full_name
+# Bytes of one stream that lie between client and server: HTTP/2 lets a client run ahead by so much.
+STREAM_WINDOW_BYTES = 64 * 1024
+
+
+class Server:
+    """Listens at once, answers with UNAVAILABLE and NOT_SERVING until the models are loaded and warm."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.port = 0
+        self._secrets = SecretsManager(settings.secrets_refresh_s)
+        self._decoders = _decoders(settings)
+        version = metadata.version("gorggle")
+        self.measurements = Measurements(version)
+        self._device = DeviceProbe(settings.device)
+        self.measurements.on_device_failure = self._device.suspect
+        self.device_lost = asyncio.Event()
+        if settings.device == "cuda":
+            self.measurements.registry.register(GpuCollector())
+        self._servicer = LipReadingServicer(settings, version, self.measurements, self._decoders)
+        self._tracing = _tracing(settings, version)
+        self._channelz: ChannelzServer | None = None
+        self._is_ready = False
+        self.operations: OperationsServer | None = None
+        self._watch = EventLoopWatch(self.measurements.loop_lagged)
+        self._health = health.aio.HealthServicer()
+        self._scheduler: DeviceScheduler | None = None
+        self._server = aio.server(
+            interceptors=_interceptors(settings, self.measurements, self._secrets, self._tracing),
+            options=_channel_options(settings),
+        )
+        lip_reading_pb2_grpc.add_LipReadingServicer_to_server(self._servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+
+    async def start(self) -> None:
+        """Bind and listen.
+
+        Raises:
+            InvalidRequestError: the address cannot be bound, or the TLS files cannot be used.
+        """
+        await self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        loop = asyncio.get_running_loop()
+        self._device.on_lost = lambda: _tell_if_open(loop, self.device_lost.set)
+        try:
+            self.port = _bind(self._server, self.settings, self._secrets)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise InvalidRequestError(f"cannot listen on {self.settings.listen}: {error}") from error
+        if self.settings.operations_listen:
+            self.operations = OperationsServer(
+                self.settings.operations_listen,
+                self.measurements.registry,
+                is_ready=lambda: self._is_ready and self._device.works,
+                is_alive=lambda: self._watch.is_alive and self._device.works,
+            )
+            self.operations.start()
+        if self.settings.channelz_listen:
+            self._channelz = ChannelzServer(self.settings.channelz_listen)
+            await self._channelz.start()
+        self._watch.start()
+        self.measurements.count_tasks(self._watch.tasks)
+        await self._server.start()
+
+    async def load(self) -> None:
+        """Load and warm the models, then serve.
+
+        Raises:
+            NotFoundError, ModelFormatError: a model cannot be loaded.
+            PreconditionError: decoder processes do not work here.
+        """
+        (catalog, recognizers), _ = await asyncio.gather(
+            asyncio.to_thread(_loaded, self.settings), asyncio.to_thread(self._make_ready_to_see)
+        )
+        estimate = await asyncio.to_thread(_live_cost, recognizers[catalog.default])
+        admission = _admission(self.settings, estimate)
+        batching = BatchingOptions(self.settings.gathering_window_s, self.settings.max_batch_frames)
+        self._scheduler = DeviceScheduler(
+            recognizers, self.measurements, batching, admission.charge, lambda: self._device.works
+        )
+        self.measurements.admits(admission)
+        self._servicer.serve(catalog, self._scheduler, admission)
+        self._tell_readiness(is_ready=True)
+        await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+
+    def _make_ready_to_see(self) -> None:
+        if self._decoders is None:
+            # A hundred megabytes, kept from then on: loaded by the first call, they would hold it up.
+            FaceFinder(self.settings.landmark_model)
+            return
+        from gorggle_server.sandbox.decoding import check_decoding
+
+        landmark_model_path(self.settings.landmark_model)
+        check_decoding(self._decoders)
+
+    async def stop(self) -> None:
+        """Take no new calls, let those in flight finish within the grace, end."""
+        self._servicer.drain(self.settings.shutdown_grace_s)
+        self._tell_readiness(is_ready=False)
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self.settings.shutdown_grace_s)
+        if self._decoders is not None:
+            await asyncio.to_thread(self._decoders.close)
+        if self._scheduler is not None:
+            await asyncio.to_thread(self._scheduler.close)
+        self._watch.stop()
+        self._secrets.close()
+        if self._channelz is not None:
+            await self._channelz.stop()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
+        if self.operations is not None:
+            await asyncio.to_thread(self.operations.stop)
+
+    def _tell_readiness(self, *, is_ready: bool) -> None:
+        self._is_ready = is_ready
+        self.measurements.serves(ready=is_ready, places=self.settings.max_streams)
+
+    async def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for service in ("", SERVICE_NAME):
+            await self._health.set(service, status)
+
+
+async def serve(settings: ServerSettings, on_ready: Callable[[str, str], None], stop: asyncio.Event) -> None:
+    """Run a server until ``stop`` is set; ``on_ready`` gets its address, and its operations server's, once it answers.
+
+    Raises:
+        NotReadyError: the device was lost; its streams were told to go on elsewhere.
+    """
+    server = Server(settings)
+    await server.start()
+    host = settings.listen.rpartition(":")[0]
+    try:
+        loading = asyncio.ensure_future(server.load())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            await loading
+            on_ready(f"{host}:{server.port}", server.operations.address if server.operations else "")
+            lost = asyncio.ensure_future(server.device_lost.wait())
+            await asyncio.wait([stopping, lost], return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done():
+                raise NotReadyError("the device is lost: start the server anew; the log has more")
+    finally:
+        await server.stop()
+
+
+def _tell_if_open(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+    """Have something called on an event loop, from any thread."""
+    with contextlib.suppress(RuntimeError):  # the loop has ended: there is nobody to tell
+        loop.call_soon_threadsafe(what)
+
+
+def _tracing(settings: ServerSettings, version: str) -> Tracing | None:
+    if not settings.otlp_endpoint:
+        return None
+    # Late: who does not trace need not have OpenTelemetry.
+    from gorggle_server.grpc_server.interceptors.tracing import Tracing
+
+    return Tracing.over_http(version, settings.otlp_endpoint)
+
+
+def _decoders(settings: ServerSettings) -> DecoderPool | None:
+    if not settings.isolate_decoding:
+        return None
+    # Late: it needs what only Unix has.
+    from gorggle_server.sandbox.pool import DecoderPool
+
+    return DecoderPool(
+        settings.decoder_memory_bytes, settings.decoder_stall_s, landmark_model=settings.landmark_model
+    )
+
+
+def _loaded(settings: ServerSettings) -> tuple[ModelCatalog, dict[str, Recognizer]]:
+    import torch
+
+    torch.set_num_threads(settings.threads or max(1, _processors() // 2))
+    catalog = load_catalog(settings)
+    recognizers = {served.name: Recognizer(served.model) for served in catalog}
+    for recognizer in recognizers.values():
+        recognizer.warm_up()
+    return catalog, recognizers
+
+
+def _live_cost(recognizer: Recognizer) -> float:
+    """Device seconds that a second of a live stream is likely to take, before any was seen."""
+    # Interim readings come on top: an utterance is read again while it grows, three to four times in all.
+    return 3 * recognizer.measured_cost()
+
+
+def _admission(settings: ServerSettings, device_estimate: float) -> Admission:
+    """What live streams may have of this machine."""
+    processors = Budget(settings.processor_capacity * _processors(), LIVE_PROCESSOR_ESTIMATE)
+    own_estimate = LIVE_INTERPRETER_ESTIMATE if settings.isolate_decoding else LIVE_PROCESSOR_ESTIMATE
+    interpreter = Budget(INTERPRETER_PROCESSORS if settings.processor_capacity else 0.0, own_estimate)
+    # A thread waits for a GPU, and works where there is none.
+    threads = 1 if settings.device == "cuda" else settings.threads or max(1, _processors() // 2)
+    return Admission(Budget(settings.live_capacity, device_estimate), processors, threads, interpreter)
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.enable_channelz", int(bool(settings.channelz_listen))),
+        ("grpc.so_reuseport", 0),  # a second server on one port must fail, not share it
+        # Back-pressure must reach the client: without these the window grows to megabytes.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
+        # Keepalive as the gRPC guide advises: notice dead clients within a minute and a half.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ]
+
+
+def _interceptors(
+    settings: ServerSettings, measurements: Measurements, secrets: SecretsManager, tracing: Tracing | None
+) -> list[aio.ServerInterceptor]:
+    """The outermost first: errors of the others become statuses too."""
+    traced = [] if tracing is None else [tracing.interceptor()]
+    tokens = None if settings.token_file is None else Tokens(material_at(settings.token_file, secrets))
+    return [
+        CallMetricsInterceptor(measurements),
+        *traced,
+        ErrorInterceptor(measurements.failed),
+        AuthenticationInterceptor(tokens),
+        ReadingPaceInterceptor(settings.max_idle_s),
+        RequestInterceptor(),
+    ]
+
+
+def _bind(server: aio.Server, settings: ServerSettings, secrets: SecretsManager) -> int:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return server.add_insecure_port(settings.listen)
+    client_ca = None if settings.tls_client_ca is None else material_at(settings.tls_client_ca, secrets)
+    renewable = RenewableCredentials(
+        material_at(settings.tls_certificate, secrets), material_at(settings.tls_key, secrets), client_ca
+    )
+    return server.add_secure_port(settings.listen, renewable.credentials())

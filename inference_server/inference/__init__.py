@@ -1,0 +1,1 @@
+"""Device side: request queue, batching scheduler, recognizer and loaded models."""

@@ -1,0 +1,97 @@
+"""The models that a server offers: found, fetched, loaded, described."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gorggle_server import s3
+from gorggle_server.avhubert import Model, load_model
+from gorggle_server.errors import InvalidRequestError, NotFoundError
+from gorggle_server.settings import EMBEDDED_MODEL, ServerSettings
+
+_log = logging.getLogger(__name__)
+
+MAX_MODEL_BYTES = 8 * 2**30
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A loaded model under the name that requests use, with its file's SHA-256 in hexadecimal."""
+
+    name: str
+    model: Model
+    sha256: str
+
+
+class ModelCatalog:
+    """The loaded models by name, the default one first."""
+
+    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+        self._models = dict(models)
+
+    @property
+    def default(self) -> str:
+        """The model used where a request names none."""
+        return next(iter(self._models))
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self._models.values())
+
+    def __getitem__(self, name: str) -> ServedModel:
+        try:
+            return self._models[name]
+        except KeyError:
+            known = ", ".join(sorted(self._models))
+            raise NotFoundError(f"there is no model {name!r}; this server has: {known}") from None
+
+
+def model_sources(settings: ServerSettings) -> dict[str, str]:
+    """Where each model lies, by name, the default one first.
+
+    Raises:
+        InvalidRequestError: the default model is not among them.
+    """
+    sources = {EMBEDDED_MODEL.stem: str(EMBEDDED_MODEL), **settings.models}
+    default = settings.default_model or EMBEDDED_MODEL.stem
+    if default not in sources:
+        raise InvalidRequestError(f"default_model is {default!r}, which is none of: {', '.join(sources)}")
+    return {default: sources[default], **sources}
+
+
+def load_catalog(settings: ServerSettings) -> ModelCatalog:
+    """Load every model that the settings name; takes seconds to minutes.
+
+    Raises:
+        NotFoundError: a model is not where it should be.
+        ModelFormatError: a file is no model.
+    """
+    models = {}
+    for name, source in model_sources(settings).items():
+        with tempfile.TemporaryDirectory(prefix="gorggle-model-") as folder:
+            path = _fetched(source, Path(folder))
+            model = load_model(path, device=settings.device, dtype=settings.dtype)
+            model.prepared(int8=settings.int8_weights)
+            models[name] = ServedModel(name, model, _sha256(path))
+        _log.info("model %s is loaded from %s", name, source)
+    return ModelCatalog(models)
+
+
+def _fetched(source: str, folder: Path) -> Path:
+    if not source.startswith("s3://"):
+        return Path(source)
+    address = s3.Address.parse(source)
+    path = folder / Path(address.key).name
+    with path.open("wb") as file:
+        for piece in s3.read(address, max_bytes=MAX_MODEL_BYTES):
+            file.write(piece)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,279 @@
+"""From windows of mouth crops and audio features to readings with word times: the model's whole work on an utterance."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+
+from gorggle_server.errors import ModelFormatError
+from gorggle_server.types import (
+    AUDIO_SAMPLE_RATE_HZ,
+    MOUTH_CROP_SIZE_PX,
+    VIDEO_FRAME_RATE_HZ,
+    Modality,
+    Reading,
+    Word,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gorggle_server.avhubert import Hypothesis, Model
+
+T = TypeVar("T")
+
+MODEL_CROP_PX = 88
+# The published normalisation of grey levels (AV-HuBERT, appendix A.1 of the paper).
+GREY_MEAN, GREY_DEVIATION = 0.421, 0.165
+
+# A fast talker says six words a second; sub-words and single letters come to about ten units.
+MAX_UNITS_PER_SECOND = 10
+MIN_UNITS_LIMIT = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What the device is given of an utterance: pictures, sound features, or both, of the same T frames at 25 Hz.
+
+    Attributes:
+        crops: uint8 (T, 96, 96), mouth crops; None where only the sound is read.
+        features: float32 (T, 104), stacked log mel energies; None where only the lips are read.
+    """
+
+    crops: NDArray[np.uint8] | None
+    features: NDArray[np.float32] | None
+
+    @property
+    def frames(self) -> int:
+        """T, the number of frames at 25 Hz."""
+        present = self.crops if self.crops is not None else self.features
+        return 0 if present is None else len(present)
+
+    @property
+    def modality(self) -> Modality:
+        """What the window can be read from."""
+        if self.crops is None:
+            return Modality.AUDIO_ONLY
+        return Modality.VIDEO_ONLY if self.features is None else Modality.AUDIO_VISUAL
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search. Windows are batched only with others that share these."""
+
+    beam_size: int
+    length_penalty: float
+    alternatives: int
+    word_times: bool
+
+
+class Recognizer:
+    """Reads windows with one model, on the calling thread: encodes them together, then searches step by step."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def encode(self, windows: Sequence[Window]) -> list[torch.Tensor | ModelFormatError]:
+        """Encode windows of one modality together.
+
+        Returns:
+            For each window (T, D), or the error where the model's numbers for it are not finite.
+        """
+        padding_mask = _padding_mask([window.frames for window in windows])
+        device = self.model.device
+        encoder_out = self.model.encode(
+            video=_batch_of_crops(windows, padding_mask.shape[1], device),
+            audio=_batch_of_features(windows, padding_mask.shape[1]),
+            padding_mask=padding_mask if bool(padding_mask.any()) else None,
+        )
+        own = [row[: window.frames] for row, window in zip(encoder_out, windows, strict=True)]
+        return [row if bool(torch.isfinite(row).all()) else _not_finite() for row in own]
+
+    def decoding(self, search: SearchOptions) -> Decoding:
+        """A batch of searches that windows join and leave between two steps."""
+        return Decoding(self.model, search)
+
+    def read(self, windows: Sequence[Window], search: SearchOptions) -> list[list[Reading]]:
+        """Read windows of one modality from beginning to end.
+
+        Returns:
+            For each window its readings, best first: one, and up to ``search.alternatives`` more. Word times are in
+            seconds from the window's first frame.
+
+        Raises:
+            ModelFormatError: the model's numbers are not finite: not the caller's fault.
+        """
+        decoding = self.decoding(search)
+        decoding.join(range(len(windows)), [_or_raise(found) for found in self.encode(windows)])
+        found: dict[Hashable, list[Reading]] = {}
+        while decoding.windows:
+            found.update({key: _or_raise(readings) for key, readings in decoding.step().items()})
+        return [found[key] for key in range(len(windows))]
+
+    def release_memory(self) -> None:
+        """Give back what the device's allocator keeps for later."""
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def measured_cost(self) -> float:
+        """Device seconds that a second of media takes, tried on two seconds of it at the usual width of search.
+
+        The least of some tries: on a busy machine one of them may take many times as long as the work.
+        """
+        frames, search = 2 * VIDEO_FRAME_RATE_HZ, SearchOptions(5, 1.0, 0, word_times=True)
+        crops = np.zeros((frames, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
+        window = Window(crops, np.zeros((frames, 104), np.float32))
+        taken_s = []
+        for _ in range(3):
+            began = time.perf_counter()
+            self.read([window], search)
+            taken_s.append(time.perf_counter() - began)
+        return min(taken_s) / seconds_of(frames)
+
+    def warm_up(self) -> None:
+        """Run every modality once, so that the first caller does not pay for lazy initialisation."""
+        crops = np.zeros((VIDEO_FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
+        features = np.zeros((VIDEO_FRAME_RATE_HZ, 104), np.float32)
+        search = SearchOptions(beam_size=2, length_penalty=1.0, alternatives=0, word_times=True)
+        for window in (Window(crops, features), Window(crops, None), Window(None, features)):
+            self.read([window], search)
+
+
+class Decoding:
+    """Encoded windows being searched together; see ``Recognizer.decoding``."""
+
+    def __init__(self, model: Model, search: SearchOptions) -> None:
+        self._model, self._options = model, search
+        self._search = model.running_search(beam=search.beam_size, length_penalty=search.length_penalty)
+        self._encoded: dict[Hashable, torch.Tensor] = {}
+
+    @property
+    def windows(self) -> int:
+        """How many windows are being searched."""
+        return len(self._encoded)
+
+    def join(self, keys: Sequence[Hashable], encoded: Sequence[torch.Tensor]) -> None:
+        """Let windows join, each (T, D) as ``Recognizer.encode`` gave it, under keys of the caller's."""
+        lengths = [len(window) for window in encoded]
+        most = self._model.config.max_target_size - 1
+        padded = torch.nn.utils.rnn.pad_sequence(list(encoded), batch_first=True)
+        self._search.join(keys, padded, lengths, [min(unit_limit(frames), most) for frames in lengths])
+        self._encoded.update(zip(keys, encoded, strict=True))
+
+    def leave(self, key: Hashable) -> None:
+        """Give up a window in the middle of its search; its place is free at once."""
+        self._search.leave(key)
+        del self._encoded[key]
+
+    def step(self) -> dict[Hashable, list[Reading] | ModelFormatError]:
+        """Search one unit further.
+
+        Returns:
+            The windows that were done with this step and have left: the readings of each, best first, or the error
+            where the model's numbers for it were not finite.
+        """
+        return {
+            key: found if isinstance(found, ModelFormatError) else self._readings(key, found)
+            for key, found in self._search.step().items()
+        }
+
+    def _readings(self, key: Hashable, found: Sequence[Hypothesis]) -> list[Reading]:
+        encoder_out, wanted = self._encoded.pop(key), 1 + self._options.alternatives
+        return [self._reading(encoder_out, hypothesis) for hypothesis in _distinct(found, wanted)]
+
+    def _reading(self, encoder_out: torch.Tensor, hypothesis: Hypothesis) -> Reading:
+        confidence = _geometric_mean(hypothesis.token_scores)
+        if not self._options.word_times:
+            return Reading(hypothesis.text, confidence)
+        words = self._model.word_times(encoder_out, hypothesis)
+        return Reading(
+            hypothesis.text,
+            confidence,
+            tuple(Word(word.text, word.start_s, word.end_s, word.confidence) for word in words),
+        )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device, or this machine, lacked memory."""
+    # On a CPU torch raises a bare RuntimeError that names its allocator.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def unit_limit(frames: int) -> int:
+    """The most units that speech of so many frames can hold."""
+    return MIN_UNITS_LIMIT + math.ceil(frames / VIDEO_FRAME_RATE_HZ * MAX_UNITS_PER_SECOND)
+
+
+def normalised_crops(crops: torch.Tensor) -> torch.Tensor:
+    """Scale the grey levels of uint8 crops as the model was trained: float32, on the device where they are."""
+    # A new tensor once, then in place: a large batch is not written three times into memory that must first be had.
+    return (crops / 255).sub_(GREY_MEAN).div_(GREY_DEVIATION)
+
+
+def _padding_mask(lengths: Sequence[int]) -> torch.Tensor:
+    longest = max(lengths)
+    return torch.arange(longest)[None, :] >= torch.tensor(lengths)[:, None]
+
+
+def _batch_of_crops(windows: Sequence[Window], frames: int, device: torch.device) -> torch.Tensor | None:
+    """The centres of the crops, (B, T, 88, 88). They travel to the device as bytes, a quarter of what floats take."""
+    if windows[0].crops is None:
+        return None
+    margin = (MOUTH_CROP_SIZE_PX - MODEL_CROP_PX) // 2
+    centre = slice(margin, margin + MODEL_CROP_PX)
+    batch = torch.zeros(len(windows), frames, MODEL_CROP_PX, MODEL_CROP_PX, dtype=torch.uint8)
+    for row, window in zip(batch.numpy(), windows, strict=True):
+        assert window.crops is not None, "a batch holds one modality"
+        row[: window.frames] = window.crops[:, centre, centre]
+    if device.type == "cuda":
+        # Only from pinned memory can the copy go on beside what the device computes.
+        batch = batch.pin_memory().to(device, non_blocking=True)
+    return normalised_crops(batch)
+
+
+def _batch_of_features(windows: Sequence[Window], frames: int) -> torch.Tensor | None:
+    if windows[0].features is None:
+        return None
+    batch = torch.zeros(len(windows), frames, windows[0].features.shape[1])
+    for row, window in zip(batch, windows, strict=True):
+        assert window.features is not None, "a batch holds one modality"
+        row[: window.frames] = torch.from_numpy(window.features)
+    return batch
+
+
+def _distinct(hypotheses: Sequence[Hypothesis], most: int) -> list[Hypothesis]:
+    """The best hypotheses whose texts differ: different units can spell the same words."""
+    seen: dict[str, Hypothesis] = {}
+    for hypothesis in hypotheses:
+        seen.setdefault(hypothesis.text, hypothesis)
+    return list(seen.values())[:most]
+
+
+def _not_finite() -> ModelFormatError:
+    return ModelFormatError("the encoder's output is not finite: its weights or the device are damaged")
+
+
+def _or_raise(found: T | ModelFormatError) -> T:
+    if isinstance(found, ModelFormatError):
+        raise found
+    return found
+
+
+def _geometric_mean(log_probabilities: Sequence[float]) -> float:
+    return math.exp(sum(log_probabilities) / len(log_probabilities)) if log_probabilities else 0.0
+
+
+def seconds_of(frames: int) -> float:
+    """How long so many frames last."""
+    return frames / VIDEO_FRAME_RATE_HZ
+
+
+def samples_of(frames: int) -> int:
+    """How many samples of sound so many frames last."""
+    return frames * (AUDIO_SAMPLE_RATE_HZ // VIDEO_FRAME_RATE_HZ)

@@ -1,0 +1,129 @@
+"""Windows that wait for the device, and whose turn it is."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import defaultdict, deque
+from collections.abc import Hashable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from gorggle_server.inference.recognizer import SearchOptions, Window
+from gorggle_server.types import Reading
+
+
+class PendingReadings(Future[list[Reading]]):
+    """Readings to come.
+
+    Attributes:
+        begun_at: of ``time.monotonic``, when the device took the window on; None before.
+    """
+
+    begun_at: float | None = None
+
+
+@dataclass(eq=False)
+class Job:
+    """A window on its way to its readings.
+
+    Attributes:
+        stream: whose it is: streams share the device evenly.
+        utterance: what it is a reading of, unique in its stream; None where nothing can supersede it.
+        deadline: of ``time.monotonic``, after which nobody wants the readings; None: never.
+        future: stays pending until the readings are there, so that it can be cancelled at any time before.
+        alone: a batch that it was in has failed: from now on it is read by itself.
+    """
+
+    model: str
+    window: Window
+    search: SearchOptions
+    interim: bool = False
+    stream: Hashable = None
+    utterance: Hashable = None
+    deadline: float | None = None
+    future: PendingReadings = field(default_factory=PendingReadings)
+    submitted_at: float = field(default_factory=time.monotonic)
+    alone: bool = False
+
+    def is_encoded_like(self, other: Job) -> bool:
+        """Whether the two can be encoded in one batch."""
+        return (
+            self.model == other.model
+            and self.search == other.search
+            and self.window.modality is other.window.modality
+        )
+
+    def is_interim_of(self, stream: Hashable, utterance: Hashable) -> bool:
+        """Whether a newer reading of this utterance makes it worthless."""
+        return (
+            self.interim
+            and self.utterance is not None
+            and (self.stream, self.utterance) == (stream, utterance)
+        )
+
+
+class FairQueue:
+    """Final work before interim work; among equals the stream that has had the least of the device goes first.
+
+    Start-time fair queueing (Goyal, Vin and Cheng, 1996): each stream's clock advances by the frames that are read for
+    it, and the stream whose clock is furthest behind is next. A stream that had nothing to read does not save up turns:
+    its clock is set forward to where the others are when it comes back. Not safe for threads.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Hashable, list[Job]] = defaultdict(list)
+        self._clocks: dict[Hashable, float] = {}
+        self._now = 0.0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def __iter__(self) -> Iterator[Job]:
+        for jobs in self._waiting.values():
+            yield from jobs
+
+    def put(self, job: Job) -> None:
+        """Let a job wait for its turn."""
+        if job.stream not in self._waiting:
+            self._clocks[job.stream] = max(self._clocks.get(job.stream, 0.0), self._now)
+        self._waiting[job.stream].append(job)
+
+    def in_turn(self) -> Iterator[Job]:
+        """All that waits, in the order in which it would be read."""
+        for interim in (False, True):
+            lines = {
+                stream: deque(job for job in jobs if job.interim is interim)
+                for stream, jobs in self._waiting.items()
+            }
+            turns = [
+                (self._clocks[stream], line[0].submitted_at, id(line[0]), stream)
+                for stream, line in lines.items()
+                if line
+            ]
+            heapq.heapify(turns)
+            while turns:
+                clock, _, _, stream = heapq.heappop(turns)
+                job = lines[stream].popleft()
+                yield job
+                if lines[stream]:
+                    following = lines[stream][0]
+                    turn = (clock + job.window.frames, following.submitted_at, id(following), stream)
+                    heapq.heappush(turns, turn)
+
+    def take(self, jobs: Iterable[Job]) -> None:
+        """The turn of these has come: they leave, and their streams' clocks advance."""
+        for job in jobs:
+            self._now = max(self._now, self._clocks[job.stream])
+            self._clocks[job.stream] += job.window.frames
+            self.remove(job)
+
+    def remove(self, job: Job) -> None:
+        """A job leaves without its turn."""
+        self._waiting[job.stream].remove(job)
+        if not self._waiting[job.stream]:
+            del self._waiting[job.stream]
+        # Clocks that are no further than everybody's say nothing more.
+        for stream in [stream for stream in self._clocks if stream not in self._waiting]:
+            if self._clocks[stream] <= self._now:
+                del self._clocks[stream]

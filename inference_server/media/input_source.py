@@ -1,0 +1,169 @@
+"""What FFmpeg reads from: a stream of bytes as it arrives, or a spooled file where the index stands at the end."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from dataclasses import dataclass
+from typing import IO, Protocol
+
+from gorggle_server.errors import InvalidMediaError
+
+# A packet holds one picture at most. This many bytes without one mean a forged size: FFmpeg would gather them all.
+MAX_BYTES_BETWEEN_PACKETS = 64 * 2**20
+
+# Boxes before an MP4's index are small, or padding. Beyond this the whole is spooled instead of kept in memory.
+MAX_HEAD_BYTES = 4 * 2**20
+SPOOL_IN_MEMORY_BYTES = 4 * 2**20
+COPY_BYTES = 256 * 2**10
+
+_FIRST_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid"})
+
+
+class Reader(Protocol):
+    """Anything with a ``read`` that returns at most ``size`` bytes, and nothing only at the end."""
+
+    def read(self, size: int, /) -> bytes: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first bytes of a stream, read to learn how it must be opened.
+
+    Attributes:
+        read: the bytes taken from the reader so far.
+        index_at_end: an MP4 whose index follows its samples: FFmpeg needs to seek in it.
+    """
+
+    read: bytes
+    index_at_end: bool
+
+
+class Source:
+    """A file object for FFmpeg over bytes that arrive; it can only be read.
+
+    Errors of the reader never reach FFmpeg's C code, which would keep them for whatever call comes next on this
+    thread: the stream ends instead, and ``raise_failure`` tells why.
+    """
+
+    def __init__(self, reader: Reader, head: bytes = b"") -> None:
+        self._reader = reader
+        self._head = head
+        self._failure: BaseException | None = None
+        self._since_packet = 0
+        self.bytes_read = 0
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes; nothing at the end, and after a failure."""
+        if self._failure is not None:
+            return b""
+        try:
+            data = self._read(size)
+            self._account(len(data))
+        except BaseException as failure:  # kept, and raised again by raise_failure
+            self._failure = failure
+            return b""
+        return data
+
+    def packet_came(self) -> None:
+        """A packet was found in what was read."""
+        self._since_packet = 0
+
+    def raise_failure(self) -> None:
+        """Raise what made the reader fail, if it did."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _read(self, size: int) -> bytes:
+        if self._head:
+            data, self._head = self._head[:size], self._head[size:]
+            return data
+        # Sliced, for PyAV copies whatever comes into a buffer of ``size`` bytes without looking.
+        return bytes(self._reader.read(size)[:size])
+
+    def _account(self, size: int) -> None:
+        self.bytes_read += size
+        self._since_packet += size
+        if self._since_packet > MAX_BYTES_BETWEEN_PACKETS:
+            raise InvalidMediaError(
+                f"{self._since_packet // 2**20} MiB of the media hold no complete picture or sound: it is damaged, "
+                "or not what it claims to be; write it anew with an ordinary encoder"
+            )
+
+
+class SpooledSource(Source):
+    """A file object for FFmpeg over a file that is complete: it can also seek."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self._file = file
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As a file's ``seek``, but -1 where there is no such place: forged offsets are FFmpeg's to judge."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
+
+    def tell(self) -> int:
+        """As a file's ``tell``."""
+        return self._file.tell()
+
+
+def read_head(reader: Reader) -> Head:
+    """Read as far as is needed to tell whether this is an MP4 with its index at the end."""
+    head = bytearray()
+    while len(head) <= MAX_HEAD_BYTES:
+        header = _read_fully(reader, 8)
+        head += header
+        if len(header) < 8:
+            return Head(bytes(head), index_at_end=False)
+        size, kind = int.from_bytes(header[:4]), header[4:]
+        # Empty sample boxes are written as placeholders before the index.
+        if kind == b"mdat" and size != 8:
+            return Head(bytes(head), index_at_end=True)
+        if kind in {b"moov", b"moof"} or size < 8:
+            return Head(bytes(head), index_at_end=False)
+        if len(head) == 8 and kind not in _FIRST_BOXES:
+            return Head(bytes(head), index_at_end=False)
+        head += _read_fully(reader, min(size - 8, MAX_HEAD_BYTES + 1))
+    return Head(bytes(head), index_at_end=True)
+
+
+def spooled(head: Head, reader: Reader, max_bytes: int, into: IO[bytes] | None = None) -> IO[bytes]:
+    """Copy the whole stream into a temporary file.
+
+    Args:
+        head: how the stream begins.
+        reader: the rest of it.
+        max_bytes: how long the stream may be.
+        into: an empty file for it, which is the caller's no more; default: one of its own, in memory while it is small.
+
+    Raises:
+        InvalidMediaError: it is longer than ``max_bytes``.
+    """
+    file = into or tempfile.SpooledTemporaryFile(max_size=SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115 - handed on open
+    try:
+        for data in itertools.chain([head.read], iter(lambda: reader.read(COPY_BYTES), b"")):
+            # Before it is written: no byte beyond the limit reaches the disk.
+            if file.tell() + len(data) > max_bytes:
+                raise InvalidMediaError(
+                    f"the MP4's index is at its end and it is longer than {max_bytes} bytes, so it cannot be kept "
+                    "until the index comes: move the index to the front (ffmpeg -movflags +faststart)"
+                )
+            file.write(data)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _read_fully(reader: Reader, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        more = reader.read(size - len(data))
+        if not more:
+            break
+        data += more
+    return bytes(data)

@@ -1,0 +1,87 @@
+"""What is counted and timed of streams: how long their stages take, whether they keep pace, what they hold, what they see."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from gorggle_server.observability.stage_timer import Stage
+
+# A step is 0.4 s of media: what takes a stage longer does not keep pace.
+_STEP_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 5, 20)
+_REAL_TIME_FACTORS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0, 1.2, 1.5, 2, 3, 5, 10)
+
+
+class Holding(Protocol):
+    """An intake of a stream's media."""
+
+    @property
+    def bytes_held(self) -> int:
+        """How many bytes wait in it."""
+        ...
+
+
+class StreamMeasurements:
+    """The metrics of streams, in the server's registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._intakes: set[Holding] = set()
+        self._lock = threading.Lock()  # streams come and go while the metrics are asked for
+        self._stage_seconds = Histogram(
+            "gorggle_stage_duration_seconds",
+            "How long a step of 0.4 s of media kept a stage busy",
+            ["stage"],
+            buckets=_STEP_BUCKETS_S,
+            registry=registry,
+        )
+        self._real_time_factor = Histogram(
+            "gorggle_real_time_factor",
+            "Seconds that a finished stream took for each second of its media, without waiting for its client",
+            buckets=_REAL_TIME_FACTORS,
+            registry=registry,
+        )
+        self._frames = Counter("gorggle_frames_processed", "Frames searched for faces", registry=registry)
+        self._frames_with_faces = Counter(
+            "gorggle_frames_with_faces", "Frames with at least one face", registry=registry
+        )
+        self._faces = Counter("gorggle_faces_detected", "Faces in all frames", registry=registry)
+        held = Gauge(
+            "gorggle_input_buffer_bytes",
+            "Media received that its stream has not taken yet",
+            registry=registry,
+        )
+        held.set_function(self._bytes_held)
+
+    def holds(self, intake: Holding) -> None:
+        """Count what waits in an intake from now on."""
+        with self._lock:
+            self._intakes.add(intake)
+
+    def lets_go(self, intake: Holding) -> None:
+        """Count it no more."""
+        with self._lock:
+            self._intakes.discard(intake)
+
+    def _bytes_held(self) -> int:
+        with self._lock:
+            return sum(intake.bytes_held for intake in self._intakes)
+
+    def stream_ended(self, media_s: float, busy_s: float) -> None:
+        """A stream was read to its end, which took so long once its media was there."""
+        if media_s > 0:
+            self._real_time_factor.observe(busy_s / media_s)
+
+    # ------------------------------------------------------------------------------------ the part of ``StageObserver``
+
+    def stage_took(self, stage: Stage, seconds: float) -> None:
+        """A step kept a stage busy for so long."""
+        self._stage_seconds.labels(stage.value).observe(seconds)
+
+    def frame_seen(self, faces: int) -> None:
+        """A frame was searched for faces."""
+        self._frames.inc()
+        self._faces.inc(faces)
+        if faces:
+            self._frames_with_faces.inc()

@@ -1,0 +1,250 @@
+"""``python -m gorggle_server.sandbox.decoder_main FD [LANDMARKS]``: decodes one stream and looks at it, shut in.
+
+For a server that does not trust the stream. Started by ``process``, with the media's bytes on standard input, the results
+on standard output (``wire``), an empty file, open for the media that must be spooled, under the number given, and the file
+of the landmark model. It makes itself ready, waits for its order, shuts itself in, decodes, and ends. ``fork_server`` is
+the quicker way to the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from gorggle_server.errors import InvalidMediaError, OutOfRangeError
+from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
+from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
+from gorggle_server.media.resampling import TimelineEnd, Waveform, on_timeline
+from gorggle_server.sandbox import hardening, protocol
+from gorggle_server.sandbox.protocol import Failure, Header, Kind, Order
+from gorggle_server.vision.face_detector import FINE_SIDE_PX, Box, FaceFinder
+from gorggle_server.vision.frame_stage import with_sights
+from gorggle_server.vision.mouth_cropper import mean_face
+from gorggle_server.vision.mouth_tracker import Sight
+
+if TYPE_CHECKING:
+    from gorggle_server.sandbox.hardening import Protection
+    from gorggle_server.vision.frame_stage import Perceived
+
+TINY_CLIP_SAMPLES = 1600
+# To wake the server for a few milliseconds of sound, or for one mouth, costs more than they do. Nothing is held while input
+# is waited for.
+MAX_HELD_BYTES = 64 * 2**10
+HELD_KINDS = frozenset({Kind.SOUND, Kind.MOUTH, Kind.FRAME})
+
+
+def tiny_clip() -> bytes:
+    """A tenth of a second of silence as a WAV file."""
+    size = 2 * TINY_CLIP_SAMPLES
+    form = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE_HZ, 2 * SAMPLE_RATE_HZ, 2, 16)
+    chunks = b"fmt " + len(form).to_bytes(4, "little") + form + b"data" + size.to_bytes(4, "little")
+    return b"RIFF" + (len(chunks) + size + 4).to_bytes(4, "little") + b"WAVE" + chunks + bytes(size)
+
+
+class Requests:
+    """The media, asked for piece by piece: the process never holds more than one."""
+
+    def __init__(self, results: Results, media_fd: int) -> None:
+        self._results, self._media_fd = results, media_fd
+        self._piece = b""
+
+    def read(self, size: int) -> bytes:
+        """Between 1 and ``size`` bytes; nothing at the end."""
+        if not self._piece:
+            self._results.send(Header(Kind.NEED, number=protocol.MAX_REQUEST_BYTES))
+            (length,) = protocol.DATA_SIZE.unpack(read_fully(self._media_fd, protocol.DATA_SIZE.size))
+            self._piece = read_fully(self._media_fd, length)
+        data, self._piece = self._piece[:size], self._piece[size:]
+        return data
+
+
+class Results:
+    """Messages to the server.
+
+    Attributes:
+        live: frames are waited for: none is held.
+    """
+
+    def __init__(self, results_fd: int) -> None:
+        self._fd = results_fd
+        self._held = bytearray()
+        self.live = False
+
+    def send(self, header: Header, body: bytes | memoryview = b"") -> None:
+        """Write a message, waiting while the server lags; sound and mouths go together with what comes next."""
+        self._held += header.packed()
+        self._held += memoryview(body).cast("B")
+        is_held = header.kind in HELD_KINDS and not (self.live and header.kind is Kind.FRAME)
+        if is_held and len(self._held) < MAX_HELD_BYTES:
+            return
+        rest = memoryview(self._held)
+        self._held = bytearray()
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+    def send_item(self, item: Perceived) -> None:
+        """Write what was heard or seen."""
+        match item:
+            case StreamInfo():
+                self.send(Header(Kind.INFO, size=protocol.INFO.size), protocol.info_body(item))
+            case Sight():
+                for header, body in protocol.sight_messages(item):
+                    self.send(header, body)
+            case Waveform():
+                samples = item.samples.astype("<i2", copy=False)
+                self.send(Header(Kind.SOUND, size=samples.nbytes, number=item.start), samples.data)
+            case TimelineEnd():
+                self.send(Header(Kind.END, size=protocol.END.size), protocol.end_body(item))
+
+    def send_failure(self, failure: Failure, text: str = "") -> None:
+        """Write why there will be nothing more."""
+        body = text.encode(errors="replace")[: protocol.MAX_TEXT_BYTES]
+        self.send(Header(Kind.FAILED, size=len(body), number=failure), body)
+
+
+def main() -> int:
+    """Decode one stream; the exit code is 0 when the server was told how it went."""
+    results_fd = _taken_over(1)
+    protection = hardening.cut_off() | hardening.leave()
+    finder = make_ready(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    return serve(0, results_fd, os.fdopen(int(sys.argv[1]), "w+b"), protection, finder)
+
+
+def make_ready(landmark_model: Path | None) -> FaceFinder:
+    """Let everything be loaded that is loaded on first use: later no file can be opened.
+
+    Raises:
+        NotFoundError: there is no such landmark model, or it is none.
+    """
+    cv2.setNumThreads(1)  # the cores are FFmpeg's; and OpenCV looks for plug-ins here, not later
+
+    class Clip:
+        left = tiny_clip()
+
+        def read(self, size: int) -> bytes:
+            data, self.left = self.left[:size], self.left[size:]
+            return data
+
+    for _ in on_timeline(decode(Clip(), MediaLimits()), MediaLimits()):
+        pass
+    finder = FaceFinder(landmark_model)
+    nobody = np.zeros((FINE_SIDE_PX, FINE_SIDE_PX), np.uint8)
+    finder.detect(nobody)
+    finder.landmarks(nobody, Box(100, 100, 300, 300))
+    mean_face()
+    return finder
+
+
+def serve(
+    media_fd: int, results_fd: int, spool_file: IO[bytes], protection: Protection, finder: FaceFinder
+) -> int:
+    """Take an order, shut the process in, and carry the order out: the exit code.
+
+    Args:
+        media_fd: the order and the media are read from here.
+        results_fd: answers are written here.
+        spool_file: empty, for the media that must be spooled.
+        protection: what holds already.
+        finder: finds faces and landmarks.
+    """
+    results = Results(results_fd)
+    with contextlib.suppress(BrokenPipeError, EOFError):  # the server has gone
+        results.send(Header(Kind.READY))
+        order = Order.unpacked(read_fully(media_fd, protocol.ORDER.size))
+        results.live = order.live
+        _silence_standard_error()
+        protection |= hardening.confine(order.memory_bytes, order.cpu_s, order.limits.max_spooled_bytes)
+        _carry_out(order, protection, results, Requests(results, media_fd), spool_file, finder)
+    return 0
+
+
+def _carry_out(
+    order: Order,
+    protection: Protection,
+    results: Results,
+    reader: Requests,
+    spool_file: IO[bytes],
+    finder: FaceFinder,
+) -> None:
+    results.send(Header(Kind.CONFINED, number=protection))
+    try:
+        decoded = decode(
+            reader,
+            order.limits,
+            pictures=order.pictures,
+            sound=order.sound,
+            live=order.live,
+            spool_file=spool_file,
+        )
+        items = on_timeline(decoded, order.limits)
+        for item in with_sights(items, finder, max_faces=order.max_faces, sound=order.sound, live=order.live):
+            results.send_item(item)
+    except (BrokenPipeError, EOFError):
+        raise
+    except InvalidMediaError as error:
+        results.send_failure(Failure.INVALID_MEDIA, str(error))
+    except OutOfRangeError as error:
+        results.send_failure(Failure.OUT_OF_RANGE, str(error))
+    except Exception as error:  # the border of the process
+        if _is_for_lack_of_memory(error):
+            results.send_failure(Failure.MEMORY)
+        else:
+            results.send_failure(Failure.INTERNAL, _where(error))
+
+
+def _is_for_lack_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or getattr(error, "code", None) == cv2.Error.StsNoMem
+
+
+def _where(error: BaseException) -> str:
+    """The kind and the place of an error; its words may hold some of the media."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return type(error).__name__
+    # Of a full disk or a refused call the system's own word is told; it holds nothing of the media either.
+    cause = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
+    name = Path(place.tb_frame.f_code.co_filename).name
+    return f"{type(error).__name__}{cause} in {name}, line {place.tb_lineno}"
+
+
+def read_fully(fd: int, size: int) -> bytes:
+    """Exactly ``size`` bytes.
+
+    Raises:
+        EOFError: the server closed its end.
+    """
+    data = bytearray()
+    while len(data) < size:
+        more = os.read(fd, size - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return bytes(data)
+
+
+def _taken_over(fd: int) -> int:
+    """The pipe behind a standard descriptor, which from now on leads where errors go: nothing else is to write there."""
+    taken = os.dup(fd)
+    os.dup2(2, fd)
+    return taken
+
+
+def _silence_standard_error() -> None:
+    """Nothing of the media, and nothing that a hostile one makes up, is to reach the server's log."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for fd in (1, 2):
+        os.dup2(nowhere, fd)
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""Checks what a decoder process says before it is believed, and before anything is allocated for it.
+
+Once the process has opened a stranger's file its word is a stranger's word. What it may say is narrow: messages of known
+kinds and sizes, frames and samples in order without a gap, names from our own lists, numbers that are finite.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
+from gorggle_server.media.demuxer import StreamInfo
+from gorggle_server.media.formats import AUDIO_CODECS, CONTAINERS, VIDEO_CODECS
+from gorggle_server.media.resampling import FRAME_RATE_HZ, PIECE_SAMPLES, ROUNDING_S, TimelineEnd, Waveform
+from gorggle_server.sandbox.protocol import (
+    CROP_BYTES,
+    END,
+    FRAME,
+    HEADER,
+    INFO,
+    MAGIC,
+    MAX_BODY_BYTES,
+    MAX_CROPS,
+    MAX_JUDGED,
+    MAX_MOUTHS_BYTES,
+    MAX_REQUEST_BYTES,
+    MAX_TEXT_BYTES,
+    MOUTH,
+    VERSION,
+    DecoderError,
+    FrameFlag,
+    Header,
+    Kind,
+    MouthFlag,
+    Order,
+)
+from gorggle_server.vision.mouth_cropper import CROP_PX, MouthCrop
+from gorggle_server.vision.mouth_tracker import (
+    FARTHEST_PLACE,
+    MAX_ABSENCE_FRAMES,
+    FacePlace,
+    MouthNews,
+    Sight,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gorggle_server.vision.frame_stage import Perceived
+
+# So many people no media shows: hours of it would not do for their faces.
+MOST_PEOPLE = 2**31 - 1
+# Nothing takes longer to see: decoders are given seconds.
+LONGEST_LOOK_S = 3600.0
+
+
+class _Person:
+    """What has been said of a person so far."""
+
+    def __init__(self, begun: int) -> None:
+        self.has_left = False
+        self._begun, self._next_crop, self._judged = begun, begun, 0
+
+    def take(self, crops: list[int], judged: int, frame: int) -> None:
+        """Crops of these frames, and so many judgements, come with a frame."""
+        for index in crops:
+            if not self._next_crop <= index <= frame:
+                _refuse(f"the crop of frame {index} with frame {frame}")
+            self._next_crop = index + 1
+        self._judged += judged
+        if self._judged > frame - self._begun + 1:
+            _refuse(f"{self._judged} judgements of a mouth seen for {frame - self._begun + 1} frames")
+
+
+class Reception:
+    """Checks what a decoder says against what it may say at this point of its order, and keeps count.
+
+    Raises:
+        DecoderError: it says anything else.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._info: StreamInfo | None = None
+        self._mouths: list[MouthNews] = []  # of the frame that is announced next
+        self._mouths_bytes = 0
+        self._people: dict[int, _Person] = {}
+        self._seen_all = False
+        self.frames = 0
+        self.samples = 0
+
+    def header(self, data: bytes) -> Header:
+        """The header of the next message: its body is at most ``MAX_BODY_BYTES`` long."""
+        header = checked_header(data)
+        match header.kind:
+            case Kind.NEED if not 1 <= header.number <= MAX_REQUEST_BYTES or header.size:
+                _refuse(f"a request for {header.number} bytes")
+            case Kind.NEED | Kind.FAILED:
+                pass
+            case Kind.INFO if self._info is not None:
+                _refuse("a second description of the media")
+            case Kind.INFO:
+                _expect(header.size, INFO.size, "bytes of description")
+            case Kind.FRAME:
+                self._check_frame(header)
+            case Kind.MOUTH:
+                self._check_mouth(header)
+            case Kind.SOUND:
+                self._check_sound(header)
+            case Kind.END if self._info is not None:
+                _expect(header.size, END.size, "bytes of end")
+            case _:
+                _refuse(f"{header.kind.name} out of place")
+        return header
+
+    def item(self, header: Header, body: NDArray[np.uint8]) -> Perceived | None:
+        """The item that a checked header announced; None: a part of the next one."""
+        match header.kind:
+            case Kind.INFO:
+                self._info = _info_from(body.tobytes(), self._order)
+                return self._info
+            case Kind.MOUTH:
+                self._mouths.append(self._mouth(header.number, body))
+                return None
+            case Kind.FRAME:
+                return self._sight(header, body)
+            case Kind.SOUND:
+                start, self.samples = self.samples, self.samples + header.size // 2
+                return Waveform(start, body.view("<i2").astype(np.int16, copy=False))
+            case Kind.END:
+                return self._end(body.tobytes())
+        raise _fault(f"{header.kind.name} where an item is due")
+
+    def _sight(self, header: Header, body: NDArray[np.uint8]) -> Sight:
+        (took_s,) = FRAME.unpack(body.data)
+        if not 0 <= took_s <= LONGEST_LOOK_S:
+            _refuse(f"a look of {took_s} s")
+        mouths, self._mouths, self._mouths_bytes = self._mouths, [], 0
+        self._people = {number: person for number, person in self._people.items() if not person.has_left}
+        self._seen_all = bool(header.height & FrameFlag.LAST)
+        self.frames += not self._seen_all
+        return Sight(
+            index=header.number,
+            mouths=mouths,
+            faces=header.width,
+            is_crowded=bool(header.height & FrameFlag.CROWDED),
+            is_last=self._seen_all,
+            took_s=took_s,
+        )
+
+    def _mouth(self, number: int, body: NDArray[np.uint8]) -> MouthNews:
+        flags, crops, judged, *place = MOUTH.unpack_from(body.data)
+        if flags > sum(MouthFlag) or crops > MAX_CROPS or judged > MAX_JUDGED:
+            _refuse(f"a mouth with {crops} crops, {judged} judgements and flags {flags}")
+        glimpses = bool(flags & MouthFlag.GLIMPSE)
+        size = MOUTH.size + 8 * judged + crops * (8 + CROP_BYTES) + glimpses * CROP_BYTES
+        _expect(len(body), size, "bytes of mouth")
+        speaking, rest = body[MOUTH.size :][: 8 * judged].view("<f8"), body[MOUTH.size + 8 * judged :]
+        indices, pixels = rest[: 8 * crops].view("<i8"), rest[8 * crops :].reshape(-1, CROP_PX, CROP_PX)
+        if not np.all((speaking >= 0) & (speaking <= 1)):
+            _refuse("a probability that is none")
+        if not all(abs(share) <= FARTHEST_PLACE for share in place):
+            _refuse(f"a face at {place}")
+        person = self._people.setdefault(number, _Person(self.frames))
+        person.take(indices.tolist(), judged, self.frames)
+        person.has_left = bool(flags & MouthFlag.LEFT)
+        return MouthNews(
+            number,
+            is_seen=bool(flags & MouthFlag.SEEN),
+            crops=list(map(MouthCrop, indices.tolist(), pixels)),
+            speaking=speaking.tolist(),
+            glimpse=pixels[-1] if glimpses else None,
+            place=FacePlace(*place) if flags & MouthFlag.PLACE else None,
+            has_left=person.has_left,
+        )
+
+    def _check_frame(self, header: Header) -> None:
+        self._check_pictures("a frame")
+        _expect(header.number, self.frames, "as the frame's place")
+        _expect(header.size, FRAME.size, "bytes of frame")
+        if not header.height & FrameFlag.LAST:
+            self._check_time(self.frames / FRAME_RATE_HZ)
+        if header.width > self._order.max_faces or header.height > sum(FrameFlag):
+            _refuse(f"a frame with {header.width} faces and flags {header.height}")
+
+    def _check_mouth(self, header: Header) -> None:
+        self._check_pictures("a mouth")
+        # Those who left a while ago are still followed, in case they come back.
+        most = (MAX_ABSENCE_FRAMES + 2) * self._order.max_faces
+        if header.number not in self._people and len(self._people) >= most:
+            _refuse(f"more than {most} people at a time")
+        if header.size < MOUTH.size or not 1 <= header.number <= MOST_PEOPLE:
+            _refuse(f"a mouth of {header.size} bytes of person {header.number}")
+        if any(mouth.person == header.number for mouth in self._mouths):
+            _refuse(f"person {header.number} twice on a frame")
+        self._mouths_bytes += header.size
+        if self._mouths_bytes > MAX_MOUTHS_BYTES:
+            _refuse(f"mouths of {self._mouths_bytes} bytes on a frame")
+
+    def _check_pictures(self, what: str) -> None:
+        if self._info is None or not self._info.gives_pictures:
+            _refuse(f"{what} where there are no pictures")
+        if self._seen_all:
+            _refuse(f"{what} after the last")
+
+    def _check_sound(self, header: Header) -> None:
+        if self._info is None or not self._info.gives_sound:
+            _refuse("sound where there is none")
+        _expect(header.number, self.samples, "as the sound's place")
+        self._check_time(self.samples / SAMPLE_RATE_HZ)
+        if header.size % 2 or not 1 <= header.size // 2 <= PIECE_SAMPLES:
+            _refuse(f"sound of {header.size} bytes")
+
+    def _check_time(self, time_s: float) -> None:
+        if time_s > self._order.limits.max_duration_s + ROUNDING_S:
+            _refuse(f"media at {time_s:.2f} s, beyond the limit")
+
+    def _end(self, body: bytes) -> TimelineEnd:
+        frames, samples, broken_packets, leaps, truncated = END.unpack(body)
+        _expect(frames, self.frames, "frames in all")
+        _expect(samples, self.samples, "samples in all")
+        if self._mouths or (self._info is not None and self._info.gives_pictures and not self._seen_all):
+            _refuse("the end before the last frame")
+        return TimelineEnd(frames, samples, broken_packets, bool(truncated), leaps)
+
+
+def checked_header(data: bytes) -> Header:
+    """The header in 24 bytes.
+
+    Raises:
+        DecoderError: it is none, or its body would be larger than any may be.
+    """
+    magic, version, kind, width, height, nothing, size, number = HEADER.unpack(data)
+    if magic != MAGIC or version != VERSION or nothing:
+        _refuse(f"a header that begins with {data[:8].hex(' ')}")
+    if kind not in Kind.__members__.values():
+        _refuse(f"a message of the kind {kind}")
+    header = Header(Kind(kind), width, height, size, number)
+    limit = {
+        Kind.INFO: INFO.size, Kind.FRAME: FRAME.size, Kind.MOUTH: MAX_BODY_BYTES, Kind.SOUND: 2 * PIECE_SAMPLES,
+        Kind.END: END.size, Kind.FAILED: MAX_TEXT_BYTES,
+    }.get(header.kind, 0)  # fmt: skip
+    if size > limit:
+        _refuse(f"{header.kind.name} of {size} bytes")
+    if header.kind is not Kind.FRAME and (width or height):
+        _refuse(f"{header.kind.name} with a width and a height")
+    return header
+
+
+def _info_from(body: bytes, order: Order) -> StreamInfo:
+    container, video, audio, width, height, rate_hz, *times, rotation, pictures, sound = INFO.unpack(body)
+    names = [name.rstrip(b"\0").decode("ascii", "replace") for name in (container, video, audio)]
+    duration_s, video_start_s, audio_start_s = (None if math.isnan(time_s) else time_s for time_s in times)
+    info = StreamInfo(
+        container=names[0],
+        video_codec=names[1],
+        audio_codec=names[2],
+        width_px=width,
+        height_px=height,
+        frame_rate_hz=rate_hz,
+        duration_s=duration_s,
+        rotation_degrees=rotation,
+        video_start_s=video_start_s,
+        audio_start_s=audio_start_s,
+        gives_pictures=bool(pictures),
+        gives_sound=bool(sound),
+    )
+    if not _is_possible(info, order):
+        _refuse("a description that no media has")
+    return info
+
+
+def _is_possible(info: StreamInfo, order: Order) -> bool:
+    """Whether the names are of our lists (they go out to the caller) and the numbers are such."""
+    times_s = [
+        time_s for time_s in (info.duration_s, info.video_start_s, info.audio_start_s) if time_s is not None
+    ]
+    return (
+        # FFmpeg gives some demuxers several names, all of letters and digits.
+        not set(CONTAINERS).isdisjoint(info.container.split(","))
+        and info.container.replace(",", "").isalnum()
+        and info.video_codec in VIDEO_CODECS | {""}
+        and info.audio_codec in AUDIO_CODECS | {""}
+        and info.gives_pictures == (info.has_video and order.pictures)
+        and info.gives_sound == (info.has_audio and order.sound)
+        and info.rotation_degrees in {0, 90, 180, 270}
+        and all(map(math.isfinite, [info.frame_rate_hz, *times_s]))
+        and info.frame_rate_hz >= 0
+        and 0 <= (info.duration_s or 0) <= order.limits.max_duration_s
+    )
+
+
+def _expect(found: int, expected: int, what: str) -> None:
+    if found != expected:
+        _refuse(f"{found} {what} instead of {expected}")
+
+
+def _refuse(found: str) -> NoReturn:
+    raise _fault(found)
+
+
+def _fault(found: str) -> DecoderError:
+    return DecoderError(f"the decoder process sent {found}: it was killed")

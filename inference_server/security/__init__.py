@@ -1,0 +1,1 @@
+"""Bearer tokens and the sources of secrets."""

@@ -1,0 +1,123 @@
+"""Bearer tokens (RFC 6750): names and SHA-256 hashes, so that who reads them cannot call the server.
+
+Several tokens may hold at once: to renew one, add the new one, hand it out, and delete the old line. The file, or the
+secret, is read again when it changes; no restart is needed. ``gorggle token NAME FILE`` makes one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import re
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gorggle_server.errors import GorggleError, InvalidRequestError
+from gorggle_server.security.secret_sources import FileMaterial, Material
+
+TOKEN_BYTES = 32  # of randomness: none can be guessed, so a plain hash suffices
+_LINE = re.compile(r"(?P<name>[\w.@-]{1,64})\s+(?P<hash>[0-9a-f]{64})")
+
+_log = logging.getLogger(__name__)
+
+
+class Tokens:
+    """The tokens that hold now.
+
+    Raises:
+        InvalidRequestError: the material cannot be read, or a line is not a name and a hash.
+    """
+
+    def __init__(self, material: Material) -> None:
+        self._material = material
+        self._version = material.version()
+        self._names = _names_in(material)
+
+    def name_of(self, token: str) -> str | None:
+        """Whose token this is; None where it is nobody's."""
+        self._refresh()
+        return self._names.get(_hash(token))
+
+    def _refresh(self) -> None:
+        """Read the tokens anew when they have changed; what cannot be used leaves them as they were."""
+        try:
+            version = self._material.version()
+            if version != self._version:
+                self._names, self._version = _names_in(self._material), version
+        except InvalidRequestError as error:
+            _log.error("the tokens stay as they were: %s", error)
+
+
+def new_token(name: str, path: Path) -> str:
+    """Make a token for a client, add its hash to the file, and return it: it is kept nowhere else.
+
+    Raises:
+        InvalidRequestError: the name is not one, is taken, or the file cannot be written.
+    """
+    if not re.fullmatch(r"[\w.@-]{1,64}", name):
+        raise InvalidRequestError(f"{name!r} is no name for a client: use letters, digits and . _ @ -")
+    if path.exists() and name in _names_in(FileMaterial(path)).values():
+        raise InvalidRequestError(
+            f"{path} has a token for {name} already: delete its line, or choose another name"
+        )
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    try:
+        with open(path, "a", encoding="ascii", opener=_private) as file:
+            file.write(f"{name} {_hash(token)}\n")
+    except OSError as error:
+        raise InvalidRequestError(f"{path} cannot be written: {error.strerror}") from error
+    return token
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``gorggle token NAME FILE``: print a new token once."""
+    parser = argparse.ArgumentParser(
+        prog="gorggle token",
+        description="Make a bearer token for a client of the server: its hash is added to FILE (for `gorggle serve "
+        "--token-file FILE`), the token itself is printed once and kept nowhere.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the client's name, for the log")
+    parser.add_argument("file", metavar="FILE", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        print(new_token(options.name, options.file))
+    except GorggleError as error:
+        print(f"gorggle: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _names_in(material: Material) -> dict[str, str]:
+    """From hashes to names."""
+    try:
+        lines = material.read().decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"{material} holds no text: make it with `gorggle token`") from error
+    names: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            # The line itself may hold a token by mistake: it is not repeated.
+            raise InvalidRequestError(
+                f"{material}, line {number}: expected a name and the SHA-256 of a token; make lines with `gorggle token`"
+            )
+        names[match["hash"]] = match["name"]
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

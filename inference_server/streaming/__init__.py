@@ -1,0 +1,1 @@
+"""One recognition stream: from decoded media to time-aligned segments."""

@@ -1,0 +1,135 @@
+"""Who says what: gives each stretch of sound to the faces whose mouths speak in it. Pure functions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gorggle_server.streaming.endpointing import Stretch
+from gorggle_server.streaming.stream_buffer import FaceTrack
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# A face that is seen for less of a stretch cannot be judged in it.
+MIN_COVERAGE = 0.5
+# The mouth must speak for this share of a stretch: a still face beside a voice is a listener.
+MIN_SPEAKING_SHARE = 0.2
+# Speech passes from one face to another at most so often: shorter turns are not trusted.
+MIN_TURN_FRAMES = 15
+# What changing the speaker costs, in units of log probability: about half a second of clear evidence.
+SWITCH_COST = 8.0
+# Lips rest between words: the evidence is averaged over half a second.
+SMOOTHING_FRAMES = 13
+# Where two turns meet, the cut may move so far to fall into a pause.
+CUT_SEARCH_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A stretch of speech and the face that it belongs to; None where nobody in the picture speaks."""
+
+    stretch: Stretch
+    track: FaceTrack | None
+
+
+def turns(
+    stretch: Stretch,
+    tracks: Sequence[FaceTrack],
+    sound_activity: NDArray[np.float32],
+    agreement: dict[int, float] | None = None,
+) -> list[Turn]:
+    """Divide a stretch of sound among the faces seen.
+
+    Args:
+        stretch: where somebody is heard.
+        tracks: the faces known.
+        sound_activity: (T,), how likely each frame of the stretch holds speech: cuts fall where it is low.
+        agreement: for each face, how well its mouth moves with the sound over the stretch, −1 to 1.
+
+    Returns:
+        Turns that follow each other and fill the stretch.
+    """
+    candidates = [track for track in tracks if track.crops and track.covers(stretch) >= MIN_COVERAGE]
+    if not candidates:
+        return [Turn(stretch, None)]
+    speaking = np.stack([_smoothed(track.speaking_in(stretch)) for track in candidates])
+    bonus = np.array([(agreement or {}).get(track.track_id, 0.0) for track in candidates])[:, None]
+    chosen = _likeliest_path(np.log(speaking + 0.05) + bonus)
+    found = []
+    for first, last, index in _runs(_without_short_turns(chosen), sound_activity):
+        piece = Stretch(stretch.start + first, stretch.start + last)
+        share = float((candidates[index].speaking_in(piece) >= 0.5).mean()) if piece.frames else 0.0
+        found.append(Turn(piece, candidates[index] if share >= MIN_SPEAKING_SHARE else None))
+    return _joined(found)
+
+
+def _smoothed(curve: NDArray[np.float32]) -> NDArray[np.float32]:
+    width = min(SMOOTHING_FRAMES, len(curve))
+    smooth = np.convolve(
+        np.pad(curve, width // 2, mode="edge"), np.ones(width, np.float32) / width, mode="valid"
+    )
+    return smooth[: len(curve)].astype(np.float32)
+
+
+def _likeliest_path(scores: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The sequence of candidates with the best sum of scores less ``SWITCH_COST`` for each change (Viterbi)."""
+    candidates, frames = scores.shape
+    if candidates == 1:
+        return np.zeros(frames, np.intp)
+    came_from = np.zeros((candidates, frames), np.intp)
+    best = scores[:, 0].copy()
+    for frame in range(1, frames):
+        leader = int(best.argmax())
+        stays = best >= best[leader] - SWITCH_COST
+        came_from[:, frame] = np.where(stays, np.arange(candidates), leader)
+        best = np.where(stays, best, best[leader] - SWITCH_COST) + scores[:, frame]
+    path = np.empty(frames, np.intp)
+    path[-1] = best.argmax()
+    for frame in range(frames - 1, 0, -1):
+        path[frame - 1] = came_from[path[frame], frame]
+    return path
+
+
+def _without_short_turns(path: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Give turns that are too short to be trusted to the turn before (the first one: to the turn after)."""
+    path = path.copy()
+    edges = [0, *(np.flatnonzero(np.diff(path)) + 1), len(path)]
+    for first, last in itertools.pairwise(edges):
+        if last - first < MIN_TURN_FRAMES:
+            if first > 0:
+                path[first:last] = path[first - 1]
+            elif last < len(path):
+                path[first:last] = path[last]
+    return path
+
+
+def _runs(path: NDArray[np.intp], sound_activity: NDArray[np.float32]) -> list[tuple[int, int, int]]:
+    """Each turn's first frame, end and candidate, the cuts moved into the nearest pause."""
+    cuts: list[int] = []
+    for change in (np.flatnonzero(np.diff(path)) + 1).tolist():
+        first = max(change - CUT_SEARCH_FRAMES, cuts[-1] + 1 if cuts else 1)
+        around = sound_activity[first : change + CUT_SEARCH_FRAMES + 1]
+        cuts.append(first + int(around.argmin()) if len(around) else change)
+    starts, ends = [0, *cuts], [*cuts, len(path)]
+    # A candidate is read off at the middle, which no moved cut reaches.
+    return [
+        (first, last, int(path[(first + last) // 2]))
+        for first, last in zip(starts, ends, strict=True)
+        if last > first
+    ]
+
+
+def _joined(found: Sequence[Turn]) -> list[Turn]:
+    """Neighbouring turns of the same face as one."""
+    joined: list[Turn] = []
+    for turn in found:
+        if joined and joined[-1].track is turn.track:
+            joined[-1] = Turn(Stretch(joined[-1].stretch.start, turn.stretch.end), turn.track)
+        else:
+            joined.append(turn)
+    return joined

@@ -1,0 +1,147 @@
+"""One curve of activity on its way to utterances: the sound's, or one face's; and what is known of an open utterance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from numpy import float32
+from numpy.typing import NDArray
+
+from gorggle_server.stream_state import ChannelState
+from gorggle_server.streaming.endpointing import Endpointer, EndpointingOptions, Stretch
+from gorggle_server.streaming.interim_text import SettlingText
+from gorggle_server.streaming.stream_buffer import FaceTrack
+from gorggle_server.types import Reading
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A stretch that has ended. ``is_going_on``: speech went on across its beginning, where one too long was cut."""
+
+    stretch: Stretch
+    is_going_on: bool
+
+
+@dataclass
+class OpenUtterance:
+    """Speech that still goes on, of which interim results are sent."""
+
+    segment_id: str
+    text: SettlingText
+    revision: int = 0
+    read_until: int = 0  # the frame up to which it was read, or is being read
+    submitted_at: float = 0.0
+    reading: Future[list[Reading]] | None = None
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """The reading of a stretch that will have ended, if nobody goes on speaking."""
+
+    stretch: Stretch
+    track: FaceTrack | None
+    reading: Future[list[Reading]]
+
+
+@dataclass(eq=False)
+class Channel:
+    """Cuts one curve as it grows.
+
+    Attributes:
+        options: where utterances begin and end.
+        first_frame: the curve's first frame.
+        track: whose mouth it is; None for the sound.
+        resumed: how far another server had cut it; what comes before is looked at and not cut again.
+        closed: the curve has ended.
+        begun: that speech begins was told.
+        open: utterances still going on, by their first frame.
+    """
+
+    options: EndpointingOptions
+    first_frame: int = 0
+    track: FaceTrack | None = None
+    resumed: ChannelState | None = None
+    closed: bool = False
+    begun: bool = False
+    open: dict[int, OpenUtterance] = field(default_factory=dict)
+    foretold: Foretold | None = None
+
+    def __post_init__(self) -> None:
+        self._asked_until = self.first_frame
+        settled = self.first_frame if self.resumed is None else self.resumed.settled_until
+        self._endpointer = Endpointer(self.options, settled)
+        self._cut_at = settled if self.resumed is not None and self.resumed.is_going_on else None
+        self._opens_at = self._cut_at
+        self.last_active = settled - 1
+
+    @property
+    def settled_until(self) -> int:
+        """The frame before which no further stretch will begin."""
+        return self._endpointer.settled_until
+
+    @property
+    def known_until(self) -> int:
+        """The frame up to which the curve was cut."""
+        return self._endpointer.heard_until
+
+    @property
+    def open_stretch(self) -> Stretch | None:
+        """The stretch still going on, once it is long enough to be speech."""
+        return self._endpointer.open_stretch
+
+    @property
+    def state(self) -> ChannelState:
+        """What it takes to cut on from here, on another server."""
+        settled = self.settled_until
+        return ChannelState(self._person, settled, is_going_on=settled == self._cut_at)
+
+    def state_at(self, cut: Cut) -> ChannelState:
+        """What it takes to find a stretch that has ended once more, and all after it."""
+        return ChannelState(self._person, cut.stretch.start, cut.is_going_on)
+
+    def segment_id(self, start: int) -> str:
+        """The name of the utterance that begins at a frame of the media: the same whoever reads it, and whenever."""
+        return f"segment-{start}" if self._person is None else f"segment-{start}-{self._person}"
+
+    def follow(
+        self, judged_until: int, activity_in: Callable[[Stretch], NDArray[float32]], *, ended: bool
+    ) -> list[Cut]:
+        """Take in the curve up to a frame; give the stretches that end with it.
+
+        Args:
+            judged_until: the frame up to which the curve is known.
+            activity_in: gives a piece of the curve; asked for each frame once, in order.
+            ended: the curve ends there.
+        """
+        if self.closed:
+            return []
+        new = Stretch(self._asked_until, max(judged_until, self._asked_until))
+        self._asked_until = new.end
+        cuts: list[Cut] = []
+        # One by one: whether a stretch was cut is seen from the frame at which it ended.
+        for frame, value in zip(range(new.start, new.end), activity_in(new), strict=True):
+            if frame >= self._endpointer.heard_until:
+                cuts += self._push(frame, 1.0 if frame == self._opens_at else float(value))
+        if ended:
+            self.closed = True
+            cuts += [self._cut(stretch) for stretch in self._endpointer.finish()]
+        return cuts
+
+    def _push(self, frame: int, activity: float) -> list[Cut]:
+        if activity >= self.options.end_threshold:
+            self.last_active = frame
+        cuts = []
+        for stretch in self._endpointer.push([activity]):
+            cuts.append(self._cut(stretch))
+            if frame + 1 - stretch.start >= self.options.max_frames:
+                self._cut_at = stretch.end
+        return cuts
+
+    def _cut(self, stretch: Stretch) -> Cut:
+        return Cut(stretch, is_going_on=stretch.start == self._cut_at)
+
+    @property
+    def _person(self) -> int | None:
+        return None if self.track is None else self.track.person

@@ -1,0 +1,182 @@
+"""Reading utterances that have ended: their segments leave in the order in which they ended."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+
+from gorggle_server.errors import NotReadyError
+from gorggle_server.inference.recognizer import SearchOptions, Window, seconds_of
+from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.streaming.active_speaker import Turn
+from gorggle_server.streaming.activity_channel import Channel, Cut, OpenUtterance
+from gorggle_server.streaming.event_emitter import Voice
+from gorggle_server.streaming.segment_builder import moved, placed, shown, span
+from gorggle_server.types import VIDEO_FRAME_RATE_HZ, FaceBox, Modality, Reading, RecognitionOptions, Segment
+
+# Utterances that may wait for the device before perceiving pauses.
+MAX_PENDING = 2
+
+
+@dataclass(frozen=True)
+class EndedUtterance:
+    """Speech of one person that has ended.
+
+    Attributes:
+        going_on: what was said of it while it went on.
+        foretold: its reading, where it was begun before it was sure that it had ended.
+    """
+
+    channel: Channel
+    cut: Cut
+    turn: Turn
+    going_on: OpenUtterance | None
+    foretold: Future[list[Reading]] | None
+
+
+@dataclass
+class _Pending:
+    """An utterance on its way through the device."""
+
+    utterance: EndedUtterance
+    modality: Modality
+    face_boxes: tuple[FaceBox, ...]
+    readings: Future[list[Reading]]
+
+
+class FinalResults:
+    """Has the ended utterances of one stream read, and says them.
+
+    Args:
+        options: how to read.
+        backend: who reads.
+        search: how to search.
+        voice: how results leave.
+        first_frame: the media's frame at which the scene's clock starts.
+        segments: how many segments with words the stream has sent already.
+    """
+
+    def __init__(
+        self,
+        options: RecognitionOptions,
+        backend: InferenceBackend,
+        search: SearchOptions,
+        voice: Voice,
+        first_frame: int,
+        segments: int,
+    ) -> None:
+        self._options, self._backend, self._search, self._voice = options, backend, search, voice
+        self._first_frame, self._segments = first_frame, segments
+        self._pending: deque[_Pending] = deque()
+        self._stopped = False
+
+    @property
+    def segments(self) -> int:
+        """Segments with words that were sent."""
+        return self._segments
+
+    @property
+    def pending(self) -> list[EndedUtterance]:
+        """Utterances that are being read, in the order in which they ended."""
+        return [pending.utterance for pending in self._pending]
+
+    def read(self, utterance: EndedUtterance, window: Window) -> None:
+        """Have an utterance read; wait while too many are being read already.
+
+        Raises:
+            GorggleError: one of those before could not be read.
+        """
+        while len(self._pending) >= MAX_PENDING and not self._stopped:
+            self._wait_for_oldest()
+        track, stretch = utterance.turn.track, utterance.turn.stretch
+        # Taken now: the scene will have let go of them when the words are known.
+        boxes = track.boxes_in(stretch) if track and self._options.face_boxes else ()
+        readings = utterance.foretold or self._backend.submit(self._options.model, window, self._search)
+        with self._voice.lock:
+            self._pending.append(_Pending(utterance, window.modality, self._on_medias_clock(boxes), readings))
+        readings.add_done_callback(lambda _: self._send_finished())
+
+    def wait(self) -> None:
+        """Wait until all were read and sent; raises as ``read`` does."""
+        while self._pending and not self._stopped:
+            self._wait_for_oldest()
+
+    def stop(self) -> None:
+        """Give up everything that is being read."""
+        self._stopped = True
+        for pending in list(self._pending):
+            pending.readings.cancel()
+
+    def _wait_for_oldest(self) -> None:
+        """Wait until the oldest utterance was read; raise what went wrong with it."""
+        try:
+            oldest = self._pending[0]
+        except IndexError:
+            return
+        try:
+            oldest.readings.result()
+        except CancelledError:
+            if self._stopped:
+                return
+            raise NotReadyError("the server is shutting down: send the rest to another one") from None
+        self._send_finished()
+
+    def _send_finished(self) -> None:
+        """Send the segments at the head of the line that have been read."""
+        with self._voice.lock:
+            while (
+                self._pending
+                and self._pending[0].readings.done()
+                and not self._pending[0].readings.cancelled()
+            ):
+                pending = self._pending[0]
+                if pending.readings.exception() is not None:
+                    return  # _wait_for_oldest raises it on the session's own thread
+                self._pending.popleft()
+                segment = self._segment(pending, pending.readings.result())
+                if segment is not None:
+                    self._segments += bool(segment.best.text)
+                    self._voice.say(segment)
+
+    def _segment(self, pending: _Pending, readings: Iterable[Reading]) -> Segment | None:
+        utterance = pending.utterance
+        stretch = moved(utterance.turn.stretch, self._first_frame)
+        found = [placed(reading, stretch) for reading in readings if reading.text]
+        revision = 0
+        if utterance.going_on is not None:
+            revision = utterance.going_on.revision
+            found[:1] = [utterance.going_on.text.finish(found[0] if found else Reading("", 0.0))]
+        # Without words there is nothing to say, but where something was said already.
+        if not found or not (found[0].text or revision):
+            return None
+        start_s, end_s = span(found[0], stretch)
+        best, *alternatives = (shown(reading, word_times=self._options.word_times) for reading in found)
+        return Segment(
+            segment_id=utterance.channel.segment_id(stretch.start),
+            revision=revision + 1,
+            is_final=True,
+            stable_words=len(found[0].text.split()),
+            start_s=start_s,
+            end_s=end_s,
+            best=best,
+            alternatives=tuple(alternatives),
+            speaker_id=self._voice.speaker_id(utterance.turn.track),
+            face_boxes=pending.face_boxes,
+            modality=pending.modality,
+        )
+
+    def _on_medias_clock(self, boxes: tuple[FaceBox, ...]) -> tuple[FaceBox, ...]:
+        if not self._first_frame:
+            return boxes
+        return tuple(
+            FaceBox(
+                seconds_of(round(box.offset_s * VIDEO_FRAME_RATE_HZ) + self._first_frame),
+                box.left,
+                box.top,
+                box.width,
+                box.height,
+            )
+            for box in boxes
+        )

@@ -1,0 +1,48 @@
+"""Looks at the frames of a timeline: what was seen on them takes their place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gorggle_server.media.demuxer import StreamInfo
+from gorggle_server.media.resampling import GreyFrame, Timed, TimelineEnd, Waveform
+from gorggle_server.vision.mouth_tracker import MouthTracker, Sight
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from gorggle_server.vision.face_detector import FaceFinder
+
+Perceived = StreamInfo | Sight | Waveform | TimelineEnd
+
+
+def with_sights(
+    items: Iterable[Timed], finder: FaceFinder, *, max_faces: int, sound: bool, live: bool
+) -> Generator[Perceived]:
+    """What ``on_timeline`` gives, with sights for frames; the last sight, in which all leave, before the end.
+
+    Args:
+        items: of the timeline.
+        finder: finds faces and landmarks.
+        max_faces: how many faces are followed at once.
+        sound: whether the media's sound is read as well, if there is any. Where lips alone tell when somebody speaks, all
+            that they do is looked at.
+        live: give every frame's sight at once, with crops for what cannot wait.
+    """
+    mouths: MouthTracker | None = None
+    for item in items:
+        match item:
+            case StreamInfo():
+                if item.gives_pictures:
+                    waits = sound and item.has_audio and not live
+                    mouths = MouthTracker(finder, max_faces=max_faces, waits=waits, glimpses=live)
+                yield item
+            case GreyFrame():
+                assert mouths is not None, "frames come where pictures were announced"
+                yield from mouths.push(item.pixels, item.index)
+            case TimelineEnd():
+                if mouths is not None:
+                    yield from mouths.finish()
+                yield item
+            case _:
+                yield item

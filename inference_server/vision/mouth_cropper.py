@@ -1,0 +1,273 @@
+"""Cuts the aligned grey square around the mouth that the model reads, frame by frame as landmarks come.
+
+The cut, as AV-HuBERT's preparation makes it (paper, section A.1, and the behaviour of its reference): landmarks are
+averaged over this frame and the eleven that follow; a similarity transform takes the nose and eye corners of that
+average onto those of the mean face in a 256 x 256 canvas; the crop is 96 x 96 around this frame's own mouth points in
+the canvas. Warp and cut are one step here, so that only the crop's own pixels are calculated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from gorggle_server.errors import InvalidRequestError, NoFaceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+CROP_PX = 96
+CANVAS_PX = 256
+SMOOTHED_FRAMES = 12
+LANDMARKS = 68
+
+# Points of the iBUG order that stay put while one speaks: below the nose, and the corners of the eyes.
+STABLE_POINTS = [33, 36, 39, 42, 45]
+MOUTH_POINTS = slice(48, 68)
+
+# How many frames a streaming cropper waits for a face to come back before it goes on without.
+DEFAULT_MAX_GAP_FRAMES = 25
+
+MEAN_FACE_FILE = Path(__file__).parents[1] / "assets" / "mean_face.json"
+
+
+class MouthCrop(NamedTuple):
+    """The mouth in one frame: the frame's number and uint8 (96, 96)."""
+
+    frame_index: int
+    pixels: NDArray[np.uint8]
+
+
+@cache
+def mean_face() -> NDArray[np.float64]:
+    """The mean face's landmarks in the 256 x 256 canvas: (68, 2), read-only."""
+    points = np.array(json.loads(MEAN_FACE_FILE.read_text())["points"])
+    points.setflags(write=False)
+    return points
+
+
+def crop_mouths(
+    frames: NDArray[np.uint8],
+    landmarks: Sequence[NDArray[np.floating] | NDArray[np.integer] | None],
+    mean_face: NDArray[np.floating],
+    *,
+    resize_without_face: bool = False,
+) -> NDArray[np.uint8]:
+    """Cut the mouth out of every frame of a clip.
+
+    Args:
+        frames: uint8 (T, H, W), grey, 25 fps.
+        landmarks: T arrays of (68, 2), pixels, x before y; None where no face was found. Missing ones are
+            interpolated between their neighbours, and held at both ends.
+        mean_face: (68, 2) in a canvas of 256 x 256 pixels.
+        resize_without_face: give the whole frames, scaled to the crop's size, where no frame has a face (as the
+            reference does) instead of an error.
+
+    Returns:
+        uint8 (T, 96, 96).
+
+    Raises:
+        NoFaceError: no frame has a face.
+        InvalidRequestError: shapes or types are not as above.
+    """
+    _refuse_unless_clip(frames, landmarks)
+    if all(points is None for points in landmarks):
+        if resize_without_face and len(frames):
+            return np.stack([cv2.resize(frame, (CROP_PX, CROP_PX)) for frame in frames]).astype(np.uint8)
+        raise NoFaceError(
+            f"none of the {len(frames)} frames has a face: lips cannot be read; "
+            "send a video that shows the speaker's face from the front, at least 90 pixels wide"
+        )
+    cropper = MouthCropper(mean_face, max_gap_frames=None)
+    crops = [
+        crop
+        for index, (frame, points) in enumerate(zip(frames, landmarks, strict=True))
+        for crop in cropper.push(index, frame, points)
+    ]
+    crops += cropper.flush()
+    return np.stack([crop.pixels for crop in crops])
+
+
+@dataclass(eq=False)
+class _Held:
+    """A frame that waits for those that follow, with its landmarks, seen or filled in: float64 (68, 2), (5, 2)."""
+
+    index: int
+    frame: NDArray[np.uint8]
+    landmarks: NDArray[np.float64]
+    stable: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, index: int, frame: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> _Held:
+        return cls(index, frame, landmarks, landmarks[STABLE_POINTS])
+
+
+class MouthCropper:
+    """Cuts the mouth of one tracked face out of frames as they come.
+
+    A crop needs the landmarks of the eleven frames that follow, and those of the next frame with a face where its
+    own has none; until then the frame is held, by reference: several croppers of one video share its frames, which
+    at 1280 x 720 are 0.9 MB each (copies of the faces' surroundings would differ where the crop is moved inside the
+    canvas, and weigh more as soon as there are several faces). At most 11 + ``max_gap_frames`` frames are held.
+
+    Args:
+        mean_face: (68, 2) in a canvas of 256 x 256 pixels.
+        max_gap_frames: after so many frames without a face in a row the last known landmarks are taken to hold; a
+            face that has not been seen at all is waited for no longer either, and frames before it yield no crop.
+            None: wait without end, for clips that are in memory anyway.
+    """
+
+    def __init__(
+        self, mean_face: NDArray[np.floating], max_gap_frames: int | None = DEFAULT_MAX_GAP_FRAMES
+    ) -> None:
+        self._stable_target = np.asarray(mean_face, np.float64)[STABLE_POINTS]
+        self._max_gap_frames = max_gap_frames
+        self._known: deque[_Held] = deque()  # landmarks known or filled in
+        self._gap: deque[tuple[int, NDArray[np.uint8]]] = deque()  # the latest frames, without landmarks
+        self._last_known: NDArray[np.float64] | None = None
+        self._last_transform: NDArray[np.float64] | None = None
+
+    def push(
+        self,
+        frame_index: int,
+        frame: NDArray[np.uint8],
+        landmarks: NDArray[np.floating] | NDArray[np.integer] | None,
+    ) -> list[MouthCrop]:
+        """Take in the next frame; give the crops that are ready, in order.
+
+        Args:
+            frame_index: given back with the crop; rises by one from call to call.
+            frame: uint8 (H, W), grey; must not change afterwards.
+            landmarks: (68, 2), pixels, x before y; None where the face is not seen.
+        """
+        if landmarks is None:
+            self._gap.append((frame_index, frame))
+            if self._max_gap_frames is not None and len(self._gap) > self._max_gap_frames:
+                self._give_up_waiting()
+        else:
+            points = np.asarray(landmarks, np.float64)
+            self._fill_gap(self._last_known, points)
+            self._known.append(_Held.of(frame_index, frame, points))
+            self._last_known = points
+        return list(self._ready())
+
+    def flush(self) -> list[MouthCrop]:
+        """The track ends: give the crops of the frames still held, and start anew.
+
+        Fewer than twelve frames are left to average for them: they reuse the last transform, which for a track
+        shorter than that is the average of all its frames.
+        """
+        if self._last_known is not None:
+            self._fill_gap(self._last_known, self._last_known)
+        crops = list(self._ready())
+        if self._known and self._last_transform is None:
+            self._last_transform = self._transform()
+        crops += [self._crop(held) for held in self._known]
+        self._known.clear()
+        self._gap.clear()
+        self._last_known = self._last_transform = None
+        return crops
+
+    def _give_up_waiting(self) -> None:
+        """The oldest frame of the gap will wait no longer."""
+        oldest = self._gap.popleft()
+        if self._last_known is not None:
+            self._known.append(_Held.of(*oldest, self._last_known))
+
+    def _fill_gap(self, before: NDArray[np.float64] | None, after: NDArray[np.float64]) -> None:
+        before = after if before is None else before
+        for position, (index, frame) in enumerate(self._gap, start=1):
+            between = before + (after - before) * (position / (len(self._gap) + 1))
+            self._known.append(_Held.of(index, frame, between))
+        self._gap.clear()
+
+    def _ready(self) -> Iterator[MouthCrop]:
+        while len(self._known) >= SMOOTHED_FRAMES:
+            self._last_transform = self._transform()
+            yield self._crop(self._known.popleft())
+
+    def _transform(self) -> NDArray[np.float64]:
+        stable = [held.stable for held in islice(self._known, SMOOTHED_FRAMES)]
+        return similarity(np.add.reduce(stable) / len(stable), self._stable_target)
+
+    def _crop(self, held: _Held) -> MouthCrop:
+        assert self._last_transform is not None, "the first transform precedes the first crop"
+        return MouthCrop(held.index, cut(held.frame, held.landmarks, self._last_transform))
+
+
+class PromptMouthCropper:
+    """Cuts the mouth of one tracked face at once: aligned by this frame and the eleven before, not those to come.
+
+    For what cannot wait, such as judging whether the mouth moves; the model reads what ``MouthCropper`` cuts.
+    """
+
+    def __init__(self, mean_face: NDArray[np.floating]) -> None:
+        self._stable_target = np.asarray(mean_face, np.float64)[STABLE_POINTS]
+        self._stable: deque[NDArray[np.float64]] = deque(maxlen=SMOOTHED_FRAMES)
+
+    def cut(self, frame: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """The crop, uint8 (96, 96), of a frame (H, W), grey, with its landmarks (68, 2), pixels, x before y."""
+        points = np.asarray(landmarks, np.float64)
+        self._stable.append(points[STABLE_POINTS])
+        return cut(
+            frame, points, similarity(np.add.reduce(self._stable) / len(self._stable), self._stable_target)
+        )
+
+
+def cut(
+    frame: NDArray[np.uint8], landmarks: NDArray[np.float64], transform: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """The 96 x 96 square around the mouth, in the canvas that ``transform`` (2, 3) leads to."""
+    mouth = np.add.reduce(landmarks[MOUTH_POINTS]) / (LANDMARKS - MOUTH_POINTS.start)
+    centre = transform[:, :2] @ mouth + transform[:, 2]
+    half = CROP_PX // 2
+    to_crop = transform.copy()
+    for axis in (0, 1):
+        to_crop[axis, 2] -= min(max(round(float(centre[axis])), half), CANVAS_PX - half) - half
+    return cv2.warpAffine(frame, to_crop, (CROP_PX, CROP_PX)).astype(np.uint8, copy=False)
+
+
+def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rotation, scale and shift that takes (N, 2) points onto others with the least squared error: (2, 3).
+
+    In the plane, points taken as complex numbers, it is a linear regression: ``target = a * source + b``. Called
+    several times a frame on a few points, where what numpy does around its sums takes longer than the sums.
+    """
+    from_points, to_points = _in_plane(source), _in_plane(target)
+    count = len(from_points)
+    from_mean, to_mean = np.add.reduce(from_points) / count, np.add.reduce(to_points) / count
+    centred = from_points - from_mean
+    spread = np.vdot(centred, centred).real
+    factor = np.vdot(centred, to_points - to_mean) / spread if spread > 0 else 1.0 + 0j
+    shift = to_mean - factor * from_mean
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+
+
+def _in_plane(points: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """(N, 2) as (N,): x + iy."""
+    numbers: NDArray[np.complex128] = np.ascontiguousarray(points, np.float64).view(np.complex128)[:, 0]
+    return numbers
+
+
+def _refuse_unless_clip(frames: NDArray[np.uint8], landmarks: Sequence[NDArray[Any] | None]) -> None:
+    if frames.ndim != 3 or frames.dtype != np.uint8:
+        raise InvalidRequestError(
+            f"the frames are {frames.dtype} {frames.shape}; expected uint8 of shape (T, H, W)"
+        )
+    if len(landmarks) != len(frames):
+        raise InvalidRequestError(
+            f"there are {len(landmarks)} landmarks for {len(frames)} frames: one each is needed"
+        )
+    shapes: set[tuple[int, ...]] = {points.shape for points in landmarks if points is not None}
+    for wrong in shapes - {(LANDMARKS, 2)}:
+        raise InvalidRequestError(f"landmarks have the shape {wrong}; expected (68, 2), x before y")

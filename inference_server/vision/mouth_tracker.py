@@ -1,0 +1,197 @@
+"""Follows everybody's mouth through a video: of its pictures, all that is wanted for the words.
+
+What comes out is small, numbers and squares of 96 x 96 pixels, so that whoever looks need not be the process that reads.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from gorggle_server.vision.face_tracker import FaceTracker
+from gorggle_server.vision.frame_skipping import FaceStrides
+from gorggle_server.vision.lip_activity import LipActivity
+from gorggle_server.vision.mouth_cropper import MouthCropper, PromptMouthCropper, mean_face
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gorggle_server.vision.face_detector import FaceFinder
+    from gorggle_server.vision.face_tracker import TrackedFace
+    from gorggle_server.vision.frame_skipping import SeenFrame
+    from gorggle_server.vision.mouth_cropper import MouthCrop
+
+# Faces are reported five times a second: enough to draw a box that follows.
+FACE_BOX_EVERY_FRAMES = 5
+# A face that is away for longer begins a new track when it returns.
+MAX_ABSENCE_FRAMES = 25
+# A face lies in the frame or sticks out of it: landmarks that say that it is so many frames away are on none.
+FARTHEST_PLACE = 100.0
+
+
+class FacePlace(NamedTuple):
+    """Where a face is, in shares of the frame's width and height; partly outside it may be."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, eq=False)
+class MouthNews:
+    """What one frame adds to what is known of one person's mouth.
+
+    Attributes:
+        person: the person's number, from 1.
+        is_seen: the face is on this frame.
+        crops: of this frame or earlier ones, in order, each uint8 (96, 96).
+        speaking: how likely the mouth is speaking, 0 to 1, of the next frames since the track began; four frames late.
+        glimpse: this frame's crop, cut less steadily, for what cannot wait.
+        place: of the face, now and then.
+        has_left: the face is gone, or the video ends: the track has ended where the face was last seen.
+    """
+
+    person: int
+    is_seen: bool
+    crops: list[MouthCrop] = field(default_factory=list)
+    speaking: list[float] = field(default_factory=list)
+    glimpse: NDArray[np.uint8] | None = None
+    place: FacePlace | None = None
+    has_left: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What was seen on one frame.
+
+    Attributes:
+        index: the frame's number. The last sight, in which all leave, has the number after the last frame's.
+        mouths: of everybody who is followed; the first that is heard of a person begins a track.
+        faces: how many faces are on the frame.
+        is_crowded: more faces were seen than are followed.
+        is_last: no frame of its own: the video has ended.
+        took_s: seconds that it took to see this.
+    """
+
+    index: int
+    mouths: list[MouthNews]
+    faces: int = 0
+    is_crowded: bool = False
+    is_last: bool = False
+    took_s: float = 0.0
+
+
+class MouthTracker:
+    """Follows the faces of one video and cuts out their mouths, frame by frame. Not to be shared by threads.
+
+    Args:
+        finder: finds faces and landmarks.
+        max_faces: how many faces are followed at once.
+        waits: whether the next frame may be waited for: then landmarks are found on every second one.
+        glimpses: give crops for what cannot wait as well.
+    """
+
+    def __init__(
+        self, finder: FaceFinder, *, max_faces: int = 4, waits: bool = True, glimpses: bool = False
+    ) -> None:
+        self._tracker = FaceTracker(finder, max_faces=max_faces)
+        self._strides = FaceStrides(self._tracker, waits=waits)
+        self._glimpses = glimpses
+        self._mouths: dict[int, _Mouth] = {}
+        self._frames = 0
+
+    def push(self, pixels: NDArray[np.uint8], index: int) -> list[Sight]:
+        """Take in the next frame, uint8 (H, W), grey, with its number; what was seen on those that are known now."""
+        self._frames = index + 1
+        began = time.perf_counter()
+        return self._timed(began, self._strides.push(pixels, index))
+
+    def finish(self) -> list[Sight]:
+        """The video ends: what was seen on a frame still held, and what is left of everybody who was followed."""
+        began = time.perf_counter()
+        sights = self._timed(began, self._strides.finish())
+        began = time.perf_counter()
+        left = [mouth.end() for mouth in self._mouths.values()]
+        self._mouths.clear()
+        return [*sights, Sight(self._frames, left, is_last=True, took_s=time.perf_counter() - began)]
+
+    def _timed(self, began: float, frames: Iterable[SeenFrame]) -> list[Sight]:
+        sights = []
+        for frame in frames:
+            mouths = self._news(frame)
+            now = time.perf_counter()
+            faces, is_crowded = len(frame.faces), self._tracker.faces_dropped > 0
+            sights.append(Sight(frame.index, mouths, faces, is_crowded, took_s=now - began))
+            began = now
+        return sights
+
+    def _news(self, frame: SeenFrame) -> list[MouthNews]:
+        faces = {face.track_id: face for face in frame.faces}
+        for person in faces:
+            if person not in self._mouths:
+                self._mouths[person] = _Mouth(person, frame.index, glimpses=self._glimpses)
+        news = [mouth.see(frame, faces.get(person)) for person, mouth in self._mouths.items()]
+        for mouth in news:
+            if mouth.has_left:
+                del self._mouths[mouth.person]
+        return news
+
+
+class _Mouth:
+    """One person who is followed."""
+
+    def __init__(self, person: int, start: int, *, glimpses: bool) -> None:
+        self._person, self._glimpses = person, glimpses
+        self._last_seen = self._next_place = start
+        self._cropper = MouthCropper(mean_face(), max_gap_frames=MAX_ABSENCE_FRAMES)
+        self._prompt_cropper, self._activity = PromptMouthCropper(mean_face()), LipActivity()
+
+    def see(self, frame: SeenFrame, face: TrackedFace | None) -> MouthNews:
+        """Take in the face on one frame, or its absence."""
+        crops = self._cropper.push(frame.index, frame.pixels, None if face is None else face.landmarks)
+        if face is None:
+            speaking = self._activity.push(frame.index, None, None)
+            if frame.index - self._last_seen > MAX_ABSENCE_FRAMES:
+                return self.end(crops, speaking)
+            return MouthNews(self._person, is_seen=False, crops=crops, speaking=speaking)
+        self._last_seen = frame.index
+        glimpse = None
+        if face.is_half_way:
+            # Lips that are taken to be half-way show nothing of how they move.
+            speaking = self._activity.push(frame.index, None, None)
+        else:
+            mouth = self._prompt_cropper.cut(frame.pixels, face.landmarks)
+            speaking = self._activity.push(frame.index, face.landmarks, mouth)
+            glimpse = mouth if self._glimpses else None
+        return MouthNews(
+            self._person,
+            is_seen=True,
+            crops=crops,
+            speaking=speaking,
+            glimpse=glimpse,
+            place=self._place(frame, face),
+        )
+
+    def end(self, crops: Iterable[MouthCrop] = (), speaking: Iterable[float] = ()) -> MouthNews:
+        """The face is gone: what is left of it, behind what this frame brought."""
+        left = [*crops, *self._cropper.flush()]
+        return MouthNews(
+            self._person,
+            is_seen=False,
+            crops=[crop for crop in left if crop.frame_index <= self._last_seen],
+            speaking=[*speaking, *self._activity.finish()],
+            has_left=True,
+        )
+
+    def _place(self, frame: SeenFrame, face: TrackedFace) -> FacePlace | None:
+        if frame.index < self._next_place:
+            return None
+        self._next_place = frame.index + FACE_BOX_EVERY_FRAMES
+        (height, width), box = frame.pixels.shape, face.box
+        place = FacePlace(box.left / width, box.top / height, box.width / width, box.height / height)
+        return place if all(abs(share) <= FARTHEST_PLACE for share in place) else None

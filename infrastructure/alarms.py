@@ -1,0 +1,208 @@
+"""Alarms and what they are told to. Each says in its description what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure.config import StackSettings
+from infrastructure.gpu_fleet import GpuFleet
+from infrastructure.http_api import Api
+from infrastructure.lambda_function import LambdaFunction
+from infrastructure.messaging import Queue, Topic
+from infrastructure.naming import Names
+from infrastructure.state_machine import Pipeline
+
+FIVE_MINUTES_S = 300
+# A waking fleet has no server yet; one that has none for so long is late, and jobs give up at fleetStartS. Not every
+# minute has a look in it.
+FLEET_LATE_MINUTES, LOOKED_AT_SHARE = 12, 0.8
+# States retry what can pass; single errors there are no alarm.
+RETRIED_ERRORS, ERRORS = 5, 1
+API_LATENCY_MS, API_FAULTS = 5000, 3
+UPLOAD_AGE_S = 3600
+# GPUs are there to be busy; processors and main memory are not: those are told of sooner.
+BUSY_PERCENT, BUSY_MINUTES = 90.0, 15
+HOST_PERCENT, HOST_MINUTES = 80.0, 10
+GPU_MEMORY_PERCENT, DISK_PERCENT = 95.0, 85.0
+# What the functions measure themselves has the dimension that Powertools gives it (POWERTOOLS_SERVICE_NAME).
+OF_FUNCTIONS = {"service": "gorggle"}
+# Pattern in the server's log, and the metric made from it.
+LOG_FILTERS = {
+    "ServerErrors": ('{ $.level = "ERROR" }', "the server logged errors"),
+    "OutOfMemory": (
+        '"out of memory"',
+        "a GPU ran out of memory: fewer streams (gpuStreams), or a larger type",
+    ),
+}
+
+
+class Monitoring(pulumi.ComponentResource):
+    """All alarms of the stack."""
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        settings: StackSettings,
+        alerts: Topic,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gorggle:monitoring:Monitoring", name, None, opts)
+        self._name, self._names, self._settings, self._alerts = name, names, settings, alerts
+        self._child = pulumi.ResourceOptions(parent=self)
+        self.alarms: list[aws.cloudwatch.MetricAlarm] = []
+        for index, address in enumerate(settings.alert_emails):
+            alerts.tell(f"email-{index}", "email", address)
+
+    def watch_functions(self, functions: Mapping[str, LambdaFunction]) -> None:
+        """Errors of each function, and throttling in the account."""
+        for role, function in functions.items():
+            retried = function.manifest.trigger["kind"] == "state_machine"
+            self._alarm(
+                f"errors-{role}",
+                f"{role} fails: its log group says why",
+                ("AWS/Lambda", "Errors", {"FunctionName": function.name}, "Sum"),
+                threshold=RETRIED_ERRORS if retried else ERRORS,
+            )
+        self._alarm(
+            "throttles",
+            "Lambda throttles: the account's concurrency is used up; ask for a higher quota or lower lipsConcurrency",
+            # Without a function's name: concurrency is shared by the whole account and region.
+            ("AWS/Lambda", "Throttles", {}, "Sum"),
+            threshold=1,
+        )
+
+    def watch_pipeline(self, pipeline: Pipeline, queues: Mapping[str, Queue], waiting: Queue) -> None:
+        """Failed jobs, dead letters, uploads that nobody takes."""
+        for metric, what in (
+            ("ExecutionsFailed", "jobs fail: their records and the executions' histories say why"),
+            ("ExecutionsTimedOut", "jobs run into the pipeline's time limit"),
+            ("ExecutionThrottled", "Step Functions throttles the pipeline"),
+        ):
+            of_machine = {"StateMachineArn": pipeline.arn}
+            self._alarm(metric, what, ("AWS/States", metric, of_machine, "Sum"), threshold=1)
+        self._alarm(
+            "notification-failures",
+            "jobs end and their subscribers are not told: look at the topic jobs and its key",
+            (self._names.metrics, "NotificationFailures", OF_FUNCTIONS, "Sum"),
+            threshold=1,
+        )
+        for role, queue in queues.items():
+            self._alarm(
+                f"dead-{role}",
+                f"messages were given up and lie in {role}: mend the cause, then redrive them",
+                ("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": queue.name}, "Maximum"),
+                threshold=1,
+            )
+        self._alarm(
+            "uploads-wait",
+            "uploaded videos are not taken: look at start_job",
+            ("AWS/SQS", "ApproximateAgeOfOldestMessage", {"QueueName": waiting.name}, "Maximum"),
+            threshold=UPLOAD_AGE_S,
+        )
+
+    def watch_api(self, api: Api) -> None:
+        """Faults and slowness."""
+        of_api = {"ApiId": api.api.id, "Stage": api.stage.name}
+        self._alarm(
+            "api-5xx", "the API answers with faults", ("AWS/ApiGateway", "5xx", of_api, "Sum"), API_FAULTS
+        )
+        self._alarm(
+            "api-latency",
+            f"one call in twenty takes more than {API_LATENCY_MS / 1000:g} s",
+            ("AWS/ApiGateway", "Latency", of_api, "p95"),
+            threshold=API_LATENCY_MS,
+            periods=3,
+        )
+
+    def watch_fleet(self, fleet: GpuFleet) -> None:
+        """No server where one is asked for; GPUs, memory, disks."""
+        self._watch_hosts()
+        for metric, limit, minutes, what in (
+            ("GpuUtilization", BUSY_PERCENT, BUSY_MINUTES, "GPUs are busy: raise gpuMaxInstances"),
+            ("GpuMemoryUtilization", GPU_MEMORY_PERCENT, 5, "GPU memory is nearly used up: lower gpuStreams"),
+            ("CpuUtilization", HOST_PERCENT, HOST_MINUTES, "processors are busy: take a larger type"),
+            ("MemoryUtilization", HOST_PERCENT, HOST_MINUTES, "memory is nearly used up: lower gpuStreams"),
+            ("DiskUtilization", DISK_PERCENT, 5, "a disk is nearly full: raise gpuDiskGib"),
+        ):
+            source = (self._names.metrics, metric, {"AutoScalingGroupName": self._names.fleet}, "Maximum")
+            self._alarm(metric, what, source, limit, periods=minutes, period_s=60)
+        for metric, (pattern, what) in LOG_FILTERS.items():
+            aws.cloudwatch.LogMetricFilter(
+                f"{self._name}-{metric}",
+                name=metric,
+                log_group_name=fleet.log_group.name,
+                pattern=pattern,
+                metric_transformation={
+                    "name": metric,
+                    "namespace": self._names.metrics,
+                    "value": "1",
+                    "default_value": "0",
+                },
+                opts=self._child,
+            )
+            self._alarm(metric, what, (self._names.metrics, metric, {}, "Sum"), threshold=1)
+
+    def _watch_hosts(self) -> None:
+        """Jobs look for a server while they wait: each look that finds none counts.
+
+        The balancer's own counts would not do: it has none while it has no targets, as where no instance can start.
+        """
+        minutes = min(FLEET_LATE_MINUTES, self._settings.fleet_start_s // 60)
+        self._add(
+            "no-healthy-host",
+            "jobs wait and no server is healthy: look at the fleet's activity (capacity, quota) and the server's log",
+            namespace=self._names.metrics,
+            metric_name="FleetNotReadyChecks",
+            dimensions=OF_FUNCTIONS,
+            statistic="Sum",
+            threshold=1,
+            period=60,
+            evaluation_periods=minutes,
+            datapoints_to_alarm=math.floor(minutes * LOOKED_AT_SHARE),
+            comparison_operator="GreaterThanOrEqualToThreshold",
+        )
+
+    def _alarm(
+        self,
+        role: str,
+        what: str,
+        source: tuple[str, str, Mapping[str, pulumi.Input[str]], str],
+        threshold: float,
+        periods: int = 1,
+        period_s: int = FIVE_MINUTES_S,
+    ) -> None:
+        namespace, metric, dimensions, statistic = source
+        is_percentile = statistic.startswith("p")
+        self._add(
+            role,
+            what,
+            namespace=namespace,
+            metric_name=metric,
+            dimensions=dimensions or None,
+            statistic=None if is_percentile else statistic,
+            extended_statistic=statistic if is_percentile else None,
+            threshold=threshold,
+            period=period_s,
+            evaluation_periods=periods,
+            comparison_operator="GreaterThanOrEqualToThreshold",
+        )
+
+    def _add(self, role: str, what: str, **rule: Any) -> None:
+        self.alarms.append(
+            aws.cloudwatch.MetricAlarm(
+                f"{self._name}-{role}",
+                name=f"{self._names.prefix}-{role}",
+                alarm_description=what,
+                treat_missing_data="notBreaching",
+                alarm_actions=[self._alerts.arn],
+                ok_actions=[self._alerts.arn],
+                opts=self._child,
+                **rule,
+            )
+        )

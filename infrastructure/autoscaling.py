@@ -1,0 +1,177 @@
+"""When the GPU fleet grows and shrinks: by streams per instance, and to its least size when idle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure.config import StackSettings
+from infrastructure.naming import Names
+
+PERIOD_S = 60
+# An instance leaves when the others can take its streams with room to spare.
+SPARE_SHARE = 0.4
+SPARE_MINUTES = 10
+STREAMS = "Streams"
+
+
+class Scaling(pulumi.ComponentResource):
+    """Policies and the alarms that pull them."""
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        settings: StackSettings,
+        fleet: aws.autoscaling.Group,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gorggle:scaling:Scaling", name, None, opts)
+        self._name, self._names, self._settings, self._fleet = name, names, settings, fleet
+        self._child = pulumi.ResourceOptions(parent=self)
+        self._grow()
+        self._shrink()
+        self._sleep()
+        self.register_outputs({})
+
+    def _grow(self) -> None:
+        aws.autoscaling.Policy(
+            f"{self._name}-grow",
+            name="grow",
+            autoscaling_group_name=self._fleet.name,
+            policy_type="TargetTrackingScaling",
+            target_tracking_configuration={
+                "customized_metric_specification": {
+                    "namespace": self._names.metrics,
+                    "metric_name": STREAMS,
+                    "statistic": "Average",
+                    "metric_dimensions": [{"name": "AutoScalingGroupName", "value": self._names.fleet}],
+                },
+                "target_value": self._settings.gpu_target_streams,
+                # Tracking would shrink the fleet after 15 minutes whatever the settings say.
+                "disable_scale_in": True,
+            },
+            opts=self._child,
+        )
+
+    def _shrink(self) -> None:
+        policy = self._step("shrink", "ChangeInCapacity", -1)
+        spare = self._settings.gpu_target_streams * SPARE_SHARE
+        self._alarm(
+            "shrink",
+            "one instance fewer: the others have room for its streams",
+            policy,
+            minutes=SPARE_MINUTES,
+            queries=[
+                self._query("streams", self._names.metrics, STREAMS, "Average", self._of_fleet()),
+                self._query(
+                    "servers", "AWS/AutoScaling", "GroupInServiceInstances", "Minimum", self._of_fleet()
+                ),
+                _expression(f"IF(servers > 1 AND streams < {spare:g}, 1, 0)", "an instance is spare"),
+            ],
+            comparison="GreaterThanOrEqualToThreshold",
+        )
+
+    def _sleep(self) -> None:
+        """To the least size when for some minutes there was no stream and no job asked for the fleet.
+
+        The calls of ``scale_up_fleet`` and ``check_fleet`` count as use: a job that has just woken the fleet must find it
+        there. Every awake instance reports its streams, also while its server starts, so missing data means that
+        there is none.
+        """
+        policy = self._step("sleep", "ExactCapacity", self._settings.gpu_min_instances)
+        calls = [
+            self._query(
+                f"calls{index}",
+                "AWS/Lambda",
+                "Invocations",
+                "Sum",
+                {"FunctionName": self._names.function(name)},
+            )
+            for index, name in enumerate(("scale_up_fleet", "check_fleet"))
+        ]
+        self._alarm(
+            "sleep",
+            "the fleet sleeps: nobody has used it",
+            policy,
+            minutes=self._settings.gpu_idle_minutes,
+            queries=[
+                self._query("streams", self._names.metrics, STREAMS, "Maximum", self._of_fleet()),
+                *calls,
+                _expression("IF(streams + FILL(calls0, 0) + FILL(calls1, 0) < 1, 1, 0)", "the fleet is idle"),
+            ],
+            comparison="GreaterThanOrEqualToThreshold",
+        )
+
+    def _step(self, role: str, kind: str, adjustment: int) -> aws.autoscaling.Policy:
+        return aws.autoscaling.Policy(
+            f"{self._name}-{role}",
+            name=role,
+            autoscaling_group_name=self._fleet.name,
+            policy_type="StepScaling",
+            adjustment_type=kind,
+            metric_aggregation_type="Maximum",
+            step_adjustments=[{"scaling_adjustment": adjustment, "metric_interval_lower_bound": "0"}],
+            opts=self._child,
+        )
+
+    def _alarm(
+        self,
+        role: str,
+        description: str,
+        policy: aws.autoscaling.Policy,
+        *,
+        minutes: int,
+        queries: list[dict[str, Any]],
+        comparison: str,
+    ) -> None:
+        aws.cloudwatch.MetricAlarm(
+            f"{self._name}-{role}-alarm",
+            name=f"{self._names.prefix}-fleet-{role}",
+            alarm_description=description,
+            comparison_operator=comparison,
+            threshold=1,
+            evaluation_periods=minutes,
+            datapoints_to_alarm=minutes,
+            metric_queries=queries,
+            treat_missing_data="notBreaching",
+            alarm_actions=[policy.arn],
+            opts=self._child,
+        )
+
+    def _of_fleet(self) -> dict[str, str]:
+        return {"AutoScalingGroupName": self._names.fleet}
+
+    @staticmethod
+    def _query(
+        identity: str, namespace: str, metric: str, statistic: str, dimensions: dict[str, str]
+    ) -> dict[str, Any]:
+        return metric_query(identity, namespace, metric, statistic, dimensions)
+
+
+def metric_query(
+    identity: str,
+    namespace: str,
+    metric: str,
+    statistic: str,
+    dimensions: dict[str, pulumi.Input[str]] | dict[str, str],
+    period_s: int = PERIOD_S,
+) -> dict[str, Any]:
+    """One metric that an alarm's expression speaks of."""
+    return {
+        "id": identity,
+        "return_data": False,
+        "metric": {
+            "namespace": namespace,
+            "metric_name": metric,
+            "stat": statistic,
+            "period": period_s,
+            "dimensions": dimensions,
+        },
+    }
+
+
+def _expression(formula: str, label: str) -> dict[str, Any]:
+    return {"id": "result", "expression": formula, "label": label, "return_data": True}

@@ -1,0 +1,204 @@
+"""The HTTP API: routes as the manifest says, each but the open ones behind a token or a JWT."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure.config import StackSettings
+from infrastructure.cors import api_rule
+from infrastructure.function_manifest import Manifest
+from infrastructure.lambda_function import LambdaFunction
+from infrastructure.naming import Names
+
+# The longest that an HTTP API waits.
+INTEGRATION_LIMIT_MS = 30_000
+# No query, no address, no token: those may hold what is private.
+LOGGED = {
+    "request": "$context.requestId",
+    "time": "$context.requestTime",
+    "route": "$context.routeKey",
+    "status": "$context.status",
+    "latency_ms": "$context.responseLatency",
+    "error": "$context.error.messageString",
+    "integration_error": "$context.integrationErrorMessage",
+    "authorizer_error": "$context.authorizer.error",
+}
+
+
+class Api(pulumi.ComponentResource):
+    """API, stage, routes and their authorizer."""
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        settings: StackSettings,
+        manifest: Manifest,
+        functions: Mapping[str, LambdaFunction],
+        origins: list[pulumi.Output[str]],
+        key_arn: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """``origins``: whose pages may call; browsers keep all others away."""
+        super().__init__("gorggle:api:Api", name, None, opts)
+        self._name, self._names, self._settings = name, names, settings
+        self._functions, self._origins = functions, origins
+        self._child = pulumi.ResourceOptions(parent=self)
+        self.api = aws.apigatewayv2.Api(
+            f"{name}-http",
+            name=names.prefix,
+            protocol_type="HTTP",
+            cors_configuration=api_rule(origins) if origins else None,
+            opts=self._child,
+        )
+        # What the browser application must know to let people in.
+        self.sign_in: dict[str, pulumi.Input[str]] = {"auth": settings.api_auth}
+        self._kind, self._authorizer = self._make_authorizer(manifest)
+        for function in manifest.called_by("route"):
+            self._route(functions[function.name])
+        self.stage = self._stage(key_arn)
+        self.address = self.api.api_endpoint
+        self.register_outputs({"address": self.address})
+
+    def _make_authorizer(self, manifest: Manifest) -> tuple[str, aws.apigatewayv2.Authorizer]:
+        match self._settings.api_auth:
+            case "token":
+                return "CUSTOM", self._token_authorizer(manifest)
+            case "jwt":
+                return "JWT", self._jwt_authorizer(self._settings.jwt_issuer, self._settings.jwt_audience)
+        pool, client = self._user_pool()
+        self.sign_in.update({"client_id": client.id, "sign_in": self._names.sign_in_pages})
+        issuer = pulumi.Output.concat(f"https://cognito-idp.{self._names.region}.amazonaws.com/", pool.id)
+        return "JWT", self._jwt_authorizer(issuer, [client.id])
+
+    def _token_authorizer(self, manifest: Manifest) -> aws.apigatewayv2.Authorizer:
+        shape = next(manifest.called_by("authorizer"))
+        function = self._functions[shape.name]
+        authorizer = aws.apigatewayv2.Authorizer(
+            f"{self._name}-tokens",
+            name="tokens",
+            api_id=self.api.id,
+            authorizer_type="REQUEST",
+            authorizer_uri=function.function.invoke_arn,
+            authorizer_payload_format_version=shape.trigger["payload"],
+            enable_simple_responses=shape.trigger["simple"],
+            identity_sources=[shape.trigger["identity"]],
+            authorizer_result_ttl_in_seconds=shape.trigger["ttl_s"],
+            opts=self._child,
+        )
+        source = pulumi.Output.concat(self.api.execution_arn, "/authorizers/", authorizer.id)
+        function.permit("api", "apigateway.amazonaws.com", source)
+        return authorizer
+
+    def _jwt_authorizer(
+        self, issuer: pulumi.Input[str], audience: Sequence[pulumi.Input[str]]
+    ) -> aws.apigatewayv2.Authorizer:
+        return aws.apigatewayv2.Authorizer(
+            f"{self._name}-jwt",
+            name="jwt",
+            api_id=self.api.id,
+            authorizer_type="JWT",
+            identity_sources=["$request.header.Authorization"],
+            jwt_configuration={"issuer": issuer, "audiences": list(audience)},
+            opts=self._child,
+        )
+
+    def _user_pool(self) -> tuple[aws.cognito.UserPool, aws.cognito.UserPoolClient]:
+        """Users whom an administrator invites, with a second factor where they set one up."""
+        pool = aws.cognito.UserPool(
+            f"{self._name}-users",
+            name=self._names.prefix,
+            username_attributes=["email"],
+            auto_verified_attributes=["email"],
+            admin_create_user_config={"allow_admin_create_user_only": True},
+            mfa_configuration="OPTIONAL",
+            software_token_mfa_configuration={"enabled": True},
+            password_policy={
+                "minimum_length": 12,
+                "require_lowercase": True,
+                "require_uppercase": True,
+                "require_numbers": True,
+                "require_symbols": False,
+                "temporary_password_validity_days": 7,
+            },
+            deletion_protection="ACTIVE" if self._settings.deletion_protection else "INACTIVE",
+            opts=self._child,
+        )
+        aws.cognito.UserPoolDomain(
+            f"{self._name}-sign-in",
+            domain=self._names.sign_in_domain,
+            user_pool_id=pool.id,
+            opts=self._child,
+        )
+        pages = [pulumi.Output.concat(origin, "/") for origin in self._origins]
+        client = aws.cognito.UserPoolClient(
+            f"{self._name}-client",
+            name=self._names.prefix,
+            user_pool_id=pool.id,
+            generate_secret=False,
+            explicit_auth_flows=["ALLOW_USER_SRP_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"],
+            prevent_user_existence_errors="ENABLED",
+            supported_identity_providers=["COGNITO"],
+            # The sign-in pages lead back to the site, and there is no such way without one.
+            allowed_oauth_flows=["code"] if pages else None,
+            allowed_oauth_scopes=["openid", "email"] if pages else None,
+            allowed_oauth_flows_user_pool_client=bool(pages),
+            callback_urls=pages or None,
+            logout_urls=pages or None,
+            opts=self._child,
+        )
+        return pool, client
+
+    def _route(self, function: LambdaFunction) -> None:
+        manifest = function.manifest
+        integration = aws.apigatewayv2.Integration(
+            f"{self._name}-{manifest.name}",
+            api_id=self.api.id,
+            integration_type="AWS_PROXY",
+            integration_uri=function.function.invoke_arn,
+            integration_method="POST",
+            payload_format_version="2.0",
+            timeout_milliseconds=INTEGRATION_LIMIT_MS,
+            opts=self._child,
+        )
+        guarded = manifest.trigger["authorized"]
+        aws.apigatewayv2.Route(
+            f"{self._name}-{manifest.name}-route",
+            api_id=self.api.id,
+            route_key=manifest.trigger["route"],
+            target=pulumi.Output.concat("integrations/", integration.id),
+            authorization_type=self._kind if guarded else "NONE",
+            authorizer_id=self._authorizer.id if guarded else None,
+            opts=self._child,
+        )
+        method, _, path = manifest.trigger["route"].partition(" ")
+        # A route's own calls and no other's; a path's parameters are stars in an ARN; $default stands for itself.
+        pattern = "/".join("*" if part.startswith("{") else part for part in path.split("/"))
+        source = pulumi.Output.concat(self.api.execution_arn, f"/*/{method}{pattern}")
+        function.permit("api", "apigateway.amazonaws.com", source)
+
+    def _stage(self, key_arn: pulumi.Input[str]) -> aws.apigatewayv2.Stage:
+        log_group = aws.cloudwatch.LogGroup(
+            f"{self._name}-logs",
+            name=f"/aws/vendedlogs/apis/{self._names.prefix}",
+            retention_in_days=self._settings.log_days,
+            kms_key_id=key_arn,
+            opts=self._child,
+        )
+        return aws.apigatewayv2.Stage(
+            f"{self._name}-stage",
+            api_id=self.api.id,
+            name="$default",
+            auto_deploy=True,
+            default_route_settings={
+                "throttling_rate_limit": self._settings.api_rate,
+                "throttling_burst_limit": self._settings.api_burst,
+                "detailed_metrics_enabled": True,
+            },
+            access_log_settings={"destination_arn": log_group.arn, "format": json.dumps(LOGGED)},
+            opts=self._child,
+        )

@@ -1,0 +1,120 @@
+"""What the instance measures of itself and its server, for scaling and alarms."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+PERCENT = "Percent"
+# Of the server's page: calls that have ended, and what is given as a mean of the last minute.
+CALLS = "gorggle_grpc_requests_total"
+STARTED = "process_start_time_seconds"
+MEANS = (
+    ("RequestTime", "gorggle_grpc_request_duration_seconds", "Seconds"),
+    ("RealTimeFactor", "gorggle_real_time_factor", "None"),
+)
+_LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$")
+
+
+def server_metrics(page: str | None) -> dict[str, float]:
+    """Values of the server's ``/metrics``, by name and labels; nothing where it does not answer."""
+    found = {}
+    for line in (page or "").splitlines():
+        if match := _LINE.match(line):
+            labels = f"{{{match['labels']}}}" if match["labels"] else ""
+            found[match["name"] + labels] = float(match["value"])
+    return found
+
+
+class Processor:
+    """The share of time that the processors were busy since the last look."""
+
+    def __init__(self, source: Path = Path("/proc/stat")) -> None:
+        self._source = source
+        self._last = self._times()
+
+    def _times(self) -> tuple[float, float]:
+        fields = [float(each) for each in self._source.read_text().split("\n", 1)[0].split()[1:]]
+        idle = fields[3] + fields[4]
+        return sum(fields), idle
+
+    def busy_percent(self) -> float:
+        """Since the last call; 0 where no time has passed."""
+        now, before = self._times(), self._last
+        self._last = now
+        passed = now[0] - before[0]
+        return 100.0 * (1 - (now[1] - before[1]) / passed) if passed > 0 else 0.0
+
+
+class Calls:
+    """What the server's counters have grown by since the last look: calls, their time, and how well streams keep up."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def data(self, server: Mapping[str, float]) -> Iterator[tuple[str, float, str]]:
+        """Name, value and unit; what nothing has happened to has no mean."""
+        if server.get(STARTED) != self._last.get(STARTED):
+            # A server that has started again counts from nothing.
+            self._last = {}
+        ended = {name: value for name, value in server.items() if name.startswith(CALLS)}
+        yield "Requests", sum(self._grown(name, value) for name, value in ended.items()), "Count"
+        for metric, name, unit in MEANS:
+            total, count = (self._grown_sum(server, f"{name}_{part}") for part in ("sum", "count"))
+            if count > 0:
+                yield metric, total / count, unit
+        self._last = dict(server)
+
+    def _grown_sum(self, server: Mapping[str, float], name: str) -> float:
+        parts = (each for each in server if each.partition("{")[0] == name)
+        return sum(self._grown(each, server[each]) for each in parts)
+
+    def _grown(self, name: str, value: float) -> float:
+        return value - self._last.get(name, 0.0)
+
+
+def memory_percent(source: Path = Path("/proc/meminfo")) -> float:
+    """Main memory in use."""
+    found = dict(re.findall(r"^(\w+):\s+(\d+)", source.read_text(), re.MULTILINE))
+    return 100.0 * (1 - int(found["MemAvailable"]) / int(found["MemTotal"]))
+
+
+def disk_percent(path: str = "/") -> float:
+    """The disk in use."""
+    usage = shutil.disk_usage(path)
+    return 100.0 * usage.used / usage.total
+
+
+def data(
+    page: str | None, processor: Processor, fleet: str, calls: Calls | None = None
+) -> list[dict[str, Any]]:
+    """All of it as CloudWatch takes it, for the whole fleet: what differs by instance is in its log.
+
+    ``Streams`` is always there, 0 while the server starts: a fleet without this figure would never be put to sleep.
+    """
+    server = server_metrics(page)
+    dimensions = [{"Name": "AutoScalingGroupName", "Value": fleet}]
+    values = [("Streams", server.get("gorggle_active_streams", 0.0), "Count")]
+    if page is not None and calls is not None:
+        values += calls.data(server)
+    values += [(name, value, PERCENT) for name, value in _gpu(server)]
+    values += [
+        ("CpuUtilization", processor.busy_percent(), PERCENT),
+        ("MemoryUtilization", memory_percent(), PERCENT),
+        ("DiskUtilization", disk_percent(), PERCENT),
+    ]
+    return [
+        {"MetricName": name, "Value": value, "Unit": unit, "Dimensions": dimensions}
+        for name, value, unit in values
+    ]
+
+
+def _gpu(server: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    memory = {kind: server.get(f'gorggle_gpu_memory_bytes{{kind="{kind}"}}') for kind in ("free", "total")}
+    if memory["total"] and memory["free"] is not None:
+        yield "GpuMemoryUtilization", 100.0 * (1 - memory["free"] / memory["total"])
+    if (busy := server.get("gorggle_gpu_utilisation_ratio")) is not None:
+        yield "GpuUtilization", 100.0 * busy

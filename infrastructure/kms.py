@@ -1,0 +1,78 @@
+"""The key that encrypts what the stack keeps: buckets, table, topics and logs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure.iam import VERSION, from_account
+from infrastructure.naming import Names
+
+# Services that write into topics, queues and logs of ours and so must use the key themselves. CloudWatch's alarms
+# cannot publish to a topic under AWS's own key: its policy does not name them.
+PUBLISHERS = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.amazonaws.com")
+
+
+class Encryption(pulumi.ComponentResource):
+    """A customer-managed key that turns once a year."""
+
+    def __init__(self, name: str, names: Names, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("gorggle:encryption:Encryption", name, None, opts)
+        self.key = aws.kms.Key(
+            f"{name}-key",
+            description=f"{names.prefix}: buckets, table, topics, logs",
+            enable_key_rotation=True,
+            deletion_window_in_days=30,
+            policy=json.dumps(key_policy(names)),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        aws.kms.Alias(
+            f"{name}-alias",
+            name=f"alias/{names.prefix}",
+            target_key_id=self.key.key_id,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.key_arn = self.key.arn
+        self.register_outputs({"key_arn": self.key_arn})
+
+
+def key_policy(names: Names) -> dict[str, Any]:
+    """Who may use the key. In a key's policy the resource ``*`` is the key itself."""
+    logs = names.arn("logs", "*")
+    return {
+        "Version": VERSION,
+        "Statement": [
+            {
+                "Sid": "AccountGrantsByItsOwnPolicies",
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:{names.partition}:iam::{names.account}:root"},
+                "Action": "kms:*",
+                "Resource": "*",
+            },
+            {
+                "Sid": "LogsOfThisAccount",
+                "Effect": "Allow",
+                "Principal": {"Service": f"logs.{names.region}.amazonaws.com"},
+                "Action": [
+                    "kms:Encrypt",
+                    "kms:Decrypt",
+                    "kms:ReEncrypt*",
+                    "kms:GenerateDataKey*",
+                    "kms:DescribeKey",
+                ],
+                "Resource": "*",
+                "Condition": {"ArnLike": {"kms:EncryptionContext:aws:logs:arn": logs}},
+            },
+            {
+                "Sid": "AlarmsBudgetsAndEvents",
+                "Effect": "Allow",
+                "Principal": {"Service": list(PUBLISHERS)},
+                "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+                "Resource": "*",
+                "Condition": from_account(names.account),
+            },
+        ],
+    }

@@ -1,0 +1,103 @@
+"""What the manifests' names mean in one stack: ``table:jobs``, ``bucket:results/jobs/*``, ``setting:max_jobs``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+
+from infrastructure import cost_estimate
+from infrastructure.config import StackSettings
+from infrastructure.function_manifest import Function, Statement
+from infrastructure.iam import Grant
+from infrastructure.naming import Names
+
+Text = pulumi.Input[str]
+# The name on the server's certificate. Clients ask for it whatever address they call.
+SERVER_NAME = "server.gorggle.internal"
+
+
+@dataclass
+class References:
+    """Addresses and names of everything that a manifest may speak of.
+
+    ``arns`` and ``values`` are filled while the stack is put together: ``table:jobs`` has an ARN for policies and a
+    value for environments. A name that is not there raises: nothing is left to be found out in the cloud.
+    """
+
+    names: Names
+    settings: StackSettings
+    key_arn: Text
+    arns: dict[str, Text] = field(default_factory=dict)
+    values: dict[str, Text] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Known before they exist: these are referred to by what they themselves refer to.
+        self.add("fleet", self.names.fleet_arn, self.names.fleet)
+        self.add("state_machine", self.names.state_machine_arn, self.names.state_machine_arn)
+        self.add("key:data", self.key_arn, self.key_arn)
+        self.values["server:name"] = SERVER_NAME
+        self.values["metrics:namespace"] = self.names.metrics
+
+    def add(self, reference: str, arn: Text, value: Text) -> None:
+        """Make a resource known."""
+        self.arns[reference], self.values[reference] = arn, value
+
+    def value(self, text: str) -> Text:
+        """What a function's environment holds for it; what is no reference is itself."""
+        kind, _, name = text.partition(":")
+        if text == "setting:prices":
+            return cost_estimate.prices(self.settings)
+        if kind == "setting":
+            return _plain(getattr(self.settings, name))
+        if text in self.values:
+            return self.values[text]
+        if kind in ("table", "bucket", "queue", "secret", "topic", "server", "function", "index", "metrics"):
+            raise KeyError(f"{text!r} is asked for, and the stack has no such thing")
+        return text
+
+    def setting(self, text: str) -> Any:
+        """The value behind ``setting:NAME``, in its own type."""
+        return getattr(self.settings, text.removeprefix("setting:"))
+
+    def arn(self, reference: str) -> list[Text]:
+        """What a policy says for it."""
+        machine = self.names.state_machine
+        match reference.split(":", 1):
+            case ["*"]:
+                return ["*"]
+            case ["executions"]:
+                return [self.names.arn("states", f"execution:{machine}:*")]
+            case ["map_runs"]:
+                # A distributed map's child executions and its runs carry its label after the machine's name.
+                return [self.names.arn("states", f"{kind}:{machine}/*:*") for kind in ("execution", "mapRun")]
+            case ["index", name]:
+                table, _, index = name.partition("/")
+                return [pulumi.Output.concat(self.arns[f"table:{table}"], "/index/", index)]
+            case ["bucket", name] if "/" in name:
+                bucket, _, keys = name.partition("/")
+                return [pulumi.Output.concat(self.arns[f"bucket:{bucket}"], "/", keys)]
+        if reference not in self.arns:
+            raise KeyError(f"{reference!r} is asked for, and the stack has no such thing")
+        return [self.arns[reference]]
+
+    def grant(self, statement: Statement) -> Grant:
+        """A statement with addresses in the place of names."""
+        resources = [arn for each in statement.resources for arn in self.arn(each)]
+        return Grant(statement.actions, resources, reason=statement.reason)
+
+    def grants(self, statements: Iterable[Statement]) -> list[Grant]:
+        """Several."""
+        return [self.grant(statement) for statement in statements]
+
+    def environment(self, function: Function) -> Mapping[str, Text]:
+        """A function's variables."""
+        return {name: self.value(text) for name, text in function.environment.items()}
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

@@ -1,0 +1,100 @@
+"""The state machine: its definition from the handlers' own file, with the functions' addresses put in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infrastructure import iam
+from infrastructure.config import StackSettings
+from infrastructure.function_manifest import StateMachine
+from infrastructure.lambda_function import LambdaFunction
+from infrastructure.naming import Names
+from infrastructure.resource_references import References
+
+_NAME = re.compile(r"\$\{(\w+)\}")
+
+
+def rendered(definition: Any, values: Mapping[str, Any]) -> Any:
+    """A definition with its ``${Name}`` replaced; a text that is nothing else takes the value's own type.
+
+    Raises:
+        KeyError: a name has no value.
+    """
+    match definition:
+        case dict():
+            return {key: rendered(value, values) for key, value in definition.items()}
+        case list():
+            return [rendered(each, values) for each in definition]
+        case str():
+            if alone := _NAME.fullmatch(definition):
+                return values[alone[1]]
+            return _NAME.sub(lambda match: str(values[match[1]]), definition)
+    return definition
+
+
+class Pipeline(pulumi.ComponentResource):
+    """State machine, its role, and its log."""
+
+    def __init__(
+        self,
+        name: str,
+        names: Names,
+        settings: StackSettings,
+        machine: StateMachine,
+        functions: Mapping[str, LambdaFunction],
+        references: References,
+        root: Path,
+        key_arn: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gorggle:pipeline:Pipeline", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        self.log_group = aws.cloudwatch.LogGroup(
+            f"{name}-logs",
+            # A name under this prefix spares the resource policy of CloudWatch Logs, which may not grow beyond 5120 B.
+            name=f"/aws/vendedlogs/states/{names.state_machine}",
+            retention_in_days=settings.log_days,
+            kms_key_id=key_arn,
+            opts=child,
+        )
+        called = [functions[each] for each in machine.calls]
+        grants = references.grants(machine.statements)
+        grants.append(iam.Grant(("lambda:InvokeFunction",), [each.arn for each in called]))
+        self.role = iam.ServiceRole(
+            names.state_machine,
+            "states.amazonaws.com",
+            grants,
+            conditions=iam.from_account(names.account),
+            opts=child,
+        )
+        definition = json.loads((root / "lambdas" / machine.definition).read_text())
+        values: dict[str, pulumi.Input[Any]] = {each.manifest.pascal_name: each.arn for each in called}
+        for key, reference in machine.substitutions.items():
+            is_setting = reference.startswith("setting:")
+            values[key] = references.setting(reference) if is_setting else references.value(reference)
+        self.machine = aws.sfn.StateMachine(
+            f"{name}-machine",
+            name=names.state_machine,
+            type=machine.type,
+            role_arn=self.role.arn,
+            definition=pulumi.Output.all(**values).apply(
+                lambda known: json.dumps(rendered(definition, known), indent=1)
+            ),
+            tracing_configuration={"enabled": settings.tracing},
+            # Errors without data: what people say stays out of the logs.
+            logging_configuration={
+                "level": "ERROR",
+                "include_execution_data": False,
+                "log_destination": pulumi.Output.concat(self.log_group.arn, ":*"),
+            },
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.role.policy]),
+        )
+        self.arn = self.machine.arn
+        self.register_outputs({"arn": self.arn})

@@ -1,1 +1,0 @@
-"""Lets calls with a known API token through."""

@@ -1,0 +1,1 @@
+"""Cost model of the AWS pipeline and the list prices it uses."""

@@ -1,1 +1,0 @@
-"""Asks the GPU server whether it is ready."""

@@ -1,1 +1,0 @@
-"""Tells whether the API answers."""

@@ -1,1 +1,0 @@
-"""Tells whether the face detection is done."""

@@ -1,1 +1,0 @@
-"""Tells whether the transcription is done."""

@@ -1,0 +1,221 @@
+"""The table of jobs: what a job is, and every change that is made to one.
+
+A job goes ``awaiting_upload`` → ``waiting`` → ``running`` → ``done`` or ``failed``. Every change is conditional, so
+that events which come twice, late or out of order change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from gorggle_lambdas.common import aws_clients, dynamodb_numbers
+from gorggle_lambdas.common.errors import JobMissingError
+from gorggle_lambdas.common.progress import progress_of
+
+AWAITING, WAITING, RUNNING, DONE, FAILED = "awaiting_upload", "waiting", "running", "done", "failed"
+ENDED = (DONE, FAILED)
+# Who owns a job whose video was put into the bucket by somebody with rights to it, not through the API.
+DIRECT_OWNER = "direct"
+# What the API tells of a job, in this order.
+PUBLIC = (
+    *("job_id", "name", "state", "stage", "created_at", "updated_at", "started_at", "ended_at", "expires_at"),
+    *("size_bytes", "options", "media", "progress", "sources", "is_degraded", "result_version", "versions"),
+    *("failure", "estimate", "cost", "attempt"),
+)
+
+
+@dataclass(frozen=True)
+class VideoVersion:
+    """One version of an uploaded object: what a job is made for, once."""
+
+    bucket: str
+    key: str
+    version_id: str
+    size_bytes: int = 0
+
+    @property
+    def digest(self) -> str:
+        """The same for every event about this version: 40 hexadecimal digits."""
+        text = f"{self.bucket}\n{self.key}\n{self.version_id}"
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def now() -> str:
+    """The time as it is stored: ISO 8601 in UTC, with microseconds, so that texts sort like times."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def new_job_id() -> str:
+    """A name that cannot be guessed."""
+    return secrets.token_hex(16)
+
+
+def execution_name(item: Mapping[str, Any]) -> str:
+    """The execution's name for a job: from bucket, key, version and attempt, hence the same for every event."""
+    version = VideoVersion(item["bucket"], item["key"], item["version_id"])
+    return f"{version.digest}-{int(item['attempt'])}"
+
+
+def expiry(days: int) -> int:
+    """When an item goes, in seconds since 1970, as DynamoDB wants it."""
+    return int((datetime.now(UTC) + timedelta(days=days)).timestamp())
+
+
+class JobTable:
+    """The jobs in DynamoDB."""
+
+    def __init__(self, name: str) -> None:
+        self.table = aws_clients.table(name)
+
+    def get(self, job_id: str) -> dict[str, Any] | None:
+        """A job, or None."""
+        answer = self.table.get_item(Key={"job_id": job_id}, ConsistentRead=True)
+        item = answer.get("Item")
+        return None if item is None else dynamodb_numbers.loaded(item)
+
+    def create(self, item: Mapping[str, Any]) -> bool:
+        """Keep a new job; False where one of this name exists."""
+        created = {**item, "created_at": now(), "updated_at": now(), "attempt": 1}
+        try:
+            self.table.put_item(
+                Item=dynamodb_numbers.stored(created), ConditionExpression="attribute_not_exists(job_id)"
+            )
+        except ClientError as error:
+            if _is_refused(error):
+                return False
+            raise
+        return True
+
+    def change(
+        self,
+        job_id: str,
+        values: Mapping[str, Any],
+        *,
+        only_in: tuple[str, ...] = (),
+        expecting: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Set attributes of a job.
+
+        Args:
+            job_id: the job.
+            values: the attributes.
+            only_in: states it must be in; empty: any.
+            expecting: attributes that must be so.
+
+        Returns:
+            False where it is gone, in another state, or not as expected: then nothing is changed.
+        """
+        condition = "attribute_exists(job_id)"
+        names, given = {"#updated": "updated_at"}, {":updated": now()}
+        if only_in:
+            marks = {f":in{index}": state for index, state in enumerate(only_in)}
+            condition += f" AND #state IN ({', '.join(marks)})"
+            given |= marks
+            names["#state"] = "state"
+        for index, (name, value) in enumerate((expecting or {}).items()):
+            condition += f" AND #e{index} = :e{index}"
+            names[f"#e{index}"], given[f":e{index}"] = name, dynamodb_numbers.stored(value)
+        sets = ["#updated = :updated"]
+        for index, (name, value) in enumerate(values.items()):
+            if name == "state":
+                names["#state"] = "state"
+                sets.append("#state = :to")
+                given[":to"] = value
+            else:
+                names[f"#n{index}"], given[f":v{index}"] = name, dynamodb_numbers.stored(value)
+                sets.append(f"#n{index} = :v{index}")
+        return self._update(
+            job_id,
+            UpdateExpression=f"SET {', '.join(sets)}",
+            ConditionExpression=condition,
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues=given,
+        )
+
+    def advance(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> None:
+        """Set attributes of the job that this run of the pipeline works on.
+
+        Raises:
+            JobMissingError: it was deleted, or is another run's by now.
+        """
+        if not self.change(job_id, values, expecting={"attempt": attempt}):
+            raise JobMissingError(f"job {job_id} was deleted or started anew: this run goes no further")
+
+    def tell_progress(self, job_id: str, attempt: int, window: str, read_s: float) -> None:
+        """Note how far a window is read. A job that is gone is no error here: the next step finds out."""
+        self._update(
+            job_id,
+            UpdateExpression="SET windows.#window = :read, #updated = :now",
+            ConditionExpression="attempt = :attempt AND attribute_exists(windows)",
+            ExpressionAttributeNames={"#window": window, "#updated": "updated_at"},
+            ExpressionAttributeValues=dynamodb_numbers.stored(
+                {":read": read_s, ":now": now(), ":attempt": attempt}
+            ),
+        )
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job."""
+        self.table.delete_item(Key={"job_id": job_id})
+
+    def of_owner(
+        self, owner: str, limit: int, start: Mapping[str, Any] | None
+    ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+        """Some of an owner's jobs, newest first, and where to go on (None at the end)."""
+        return self._query("by_owner", "owner", owner, limit, start, newest_first=True)
+
+    def in_state(self, state: str, limit: int) -> list[dict[str, Any]]:
+        """Some jobs in a state, oldest first."""
+        return self._query("by_state", "state", state, limit, None, newest_first=False)[0]
+
+    def _query(
+        self,
+        index: str,
+        name: str,
+        value: str,
+        limit: int,
+        start: Mapping[str, Any] | None,
+        *,
+        newest_first: bool,
+    ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+        further: dict[str, Any] = {"ExclusiveStartKey": dict(start)} if start else {}
+        answer = self.table.query(
+            IndexName=index,
+            KeyConditionExpression="#name = :value",
+            ExpressionAttributeNames={"#name": name},
+            ExpressionAttributeValues={":value": value},
+            ScanIndexForward=not newest_first,
+            Limit=limit,
+            **further,
+        )
+        return [dynamodb_numbers.loaded(item) for item in answer["Items"]], answer.get("LastEvaluatedKey")
+
+    def _update(self, job_id: str, **update: Any) -> bool:
+        try:
+            self.table.update_item(Key={"job_id": job_id}, **update)
+        except ClientError as error:
+            if _is_refused(error):
+                return False
+            raise
+        return True
+
+
+def description(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What the API tells of a job."""
+    shown = {name: item[name] for name in PUBLIC if name in item}
+    windows = item.get("windows")
+    if isinstance(windows, Mapping) and "progress" in shown:
+        # Windows overlap: their sum is a little more than there is.
+        read_s = min(sum(map(float, windows.values())), float(shown["progress"].get("to_read_s", 0)))
+        shown["progress"] = {**shown["progress"], "read_s": round(read_s, 1)}
+    return shown | progress_of(shown)
+
+
+def _is_refused(error: ClientError) -> bool:
+    return aws_clients.code_of(error) == "ConditionalCheckFailedException"

@@ -1,0 +1,70 @@
+"""A result in all its forms, written to S3: JSON, WebVTT, SubRip, TTML and plain text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gorggle_lambdas.common import s3_objects
+from gorggle_lambdas.fusion.captions import caption_cues, to_plain_text, to_srt, to_ttml, to_webvtt
+from gorggle_lambdas.fusion.result import FusedSegment
+from gorggle_lambdas.fusion.word_voting import FusedWord
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of a result."""
+
+    extension: str
+    content_type: str
+
+
+FORMS = {
+    form.extension: form
+    for form in (
+        Form("json", "application/json"),
+        Form("vtt", "text/vtt; charset=utf-8"),
+        Form("srt", "application/x-subrip; charset=utf-8"),
+        Form("ttml", "application/ttml+xml; charset=utf-8"),
+        Form("txt", "text/plain; charset=utf-8"),
+    )
+}
+
+
+def publish(bucket: str, job_id: str, folder: str, document: Mapping[str, Any]) -> None:
+    """Write a result document and everything that is made of it; the JSON last, so that it is there when all is."""
+    texts = forms(document)
+    for extension in sorted(texts, key="json".__eq__):
+        key = s3_objects.result_key(job_id, folder, extension)
+        s3_objects.write_text(bucket, key, texts[extension], FORMS[extension].content_type)
+
+
+def forms(document: Mapping[str, Any]) -> dict[str, str]:
+    """A result document in all its forms, by extension."""
+    segments = segments_of(document)
+    names = document.get("names") or {}
+    cues = caption_cues(segments, names=names)
+    return {
+        "json": json.dumps(document, ensure_ascii=False, allow_nan=False),
+        "vtt": to_webvtt(cues),
+        # SubRip and plain text have no place for the speaker but the text.
+        "srt": to_srt(caption_cues(segments, names=names, labelled=True)),
+        "ttml": to_ttml(cues, str(document.get("language", ""))),
+        "txt": to_plain_text(segments, names),
+    }
+
+
+def segments_of(document: Mapping[str, Any]) -> tuple[FusedSegment, ...]:
+    """The segments of a result document, as captions are made of them."""
+    return tuple(
+        FusedSegment(segment["person"], _words(segment["words"])) for segment in document["segments"]
+    )
+
+
+def _words(words: Sequence[Mapping[str, Any]]) -> tuple[FusedWord, ...]:
+    return tuple(
+        FusedWord(word["text"], word["start_s"], word["end_s"], word["confidence"], word["source"])
+        for word in words
+    )

@@ -1,0 +1,81 @@
+"""What the state machine gives to its tasks, read into types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gorggle_lambdas.common import s3_objects
+from gorggle_lambdas.common.job_options import JobOptions
+
+# The version of an object in a bucket that keeps none.
+UNVERSIONED = "null"
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """The job that a task works on."""
+
+    job_id: str
+    attempt: int
+    bucket: str
+    key: str
+    version_id: str
+    size_bytes: int
+    name: str
+    options: JobOptions
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> JobEvent:
+        """Read ``event["job"]``.
+
+        Raises:
+            KeyError, OptionsError: the state machine gives something else: its definition is wrong.
+        """
+        job = event["job"]
+        return cls(
+            job_id=job["job_id"],
+            attempt=int(job["attempt"]),
+            bucket=job["bucket"],
+            key=job["key"],
+            version_id=job["version_id"],
+            size_bytes=int(job["size_bytes"]),
+            name=job["name"],
+            options=JobOptions(**job["options"]),
+        )
+
+    @property
+    def version_id_or_none(self) -> str:
+        """The version as S3 takes it; empty where the bucket keeps none."""
+        return "" if self.version_id == UNVERSIONED else self.version_id
+
+    def work_key(self, name: str) -> str:
+        """Where this run keeps something on its way."""
+        return s3_objects.work_key(self.job_id, self.attempt, name)
+
+
+@dataclass(frozen=True)
+class WindowEvent:
+    """A piece of the video, from ``start_s`` to ``end_s``."""
+
+    index: int
+    start_s: float
+    end_s: float
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> WindowEvent:
+        """Read ``event["window"]``."""
+        window = event["window"]
+        return cls(int(window["index"]), float(window["start_s"]), float(window["end_s"]))
+
+
+def deadline(limit_s: float) -> str:
+    """The moment ``limit_s`` from now, as the state machine carries it."""
+    return (datetime.now(UTC) + timedelta(seconds=limit_s)).isoformat()
+
+
+def is_past(moment: str) -> bool:
+    """Whether a moment that ``deadline`` gave is over."""
+    return datetime.now(UTC) >= datetime.fromisoformat(moment)

@@ -1,1 +1,0 @@
-"""Makes a job and an address to send its video to."""

@@ -1,1 +1,0 @@
-"""Stops a job and deletes what it has."""

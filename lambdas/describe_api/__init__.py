@@ -1,1 +1,0 @@
-"""Gives the API's OpenAPI document."""

@@ -1,1 +1,0 @@
-"""Makes one result of all sources."""

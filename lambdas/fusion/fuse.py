@@ -1,0 +1,163 @@
+"""Everything that is known about a video made into one result: windows merged, people found, words decided."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+from gorggle_lambdas.fusion.confidence import NoiseCurve
+from gorggle_lambdas.fusion.errors import FusionInputError
+from gorggle_lambdas.fusion.intervals import joined_spans
+from gorggle_lambdas.fusion.result import FusedSegment, Result, SourceReport, Status
+from gorggle_lambdas.fusion.speaker_identity import People, people
+from gorggle_lambdas.fusion.types import Inputs, SourceName, Window
+from gorggle_lambdas.fusion.window_merging import Merged, merged_claims, merged_lips, merged_sound
+from gorggle_lambdas.fusion.word_hypotheses import Claim, in_order
+from gorggle_lambdas.fusion.word_voting import (
+    Evidence,
+    FusedWord,
+    FusionRules,
+    Omission,
+    Place,
+    decided,
+    places,
+    share_between_people,
+)
+
+# A segment ends at a pause of this length, and after a sentence once it is so long.
+PAUSE_S = 0.7
+LONG_SEGMENT_S = 10.0
+SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
+
+
+def fused(inputs: Inputs, rules: FusionRules | None = None) -> Result:
+    """Fuse all sources of one video.
+
+    The order of windows, segments and tracks in the inputs makes no difference.
+
+    Raises:
+        FusionInputError: neither lips nor sound were read: there is nothing to fuse, and an empty result would lie.
+    """
+    _check(inputs)
+    lips, sound = _readings(inputs)
+    found = people(sound, lips.claims, lips.faces, inputs.faces or ())
+    evidence = Evidence(
+        NoiseCurve(inputs.noise),
+        _listening(inputs, "lips", inputs.lips),
+        _listening(inputs, "sound", inputs.sound),
+        rules or FusionRules(),
+    )
+    by_person = _places(found, lips.claims, sound)
+    segments: list[FusedSegment] = []
+    omissions: list[Omission] = []
+    words: list[list[FusedWord]] = []
+    for person, some in zip(found.persons, by_person, strict=True):
+        said, omitted = decided(some, evidence, person.name)
+        words.append(said)
+        omissions += omitted
+    starts = sorted(word.start_s for said in words for word in said)
+    for person, said in zip(found.persons, words, strict=True):
+        segments += _segments(person.name, said, starts)
+    segments.sort(key=lambda segment: (segment.start_s, segment.end_s, segment.person))
+    omissions.sort(key=lambda omission: (omission.reading.start_s, omission.person, omission.reading.text))
+    return Result(
+        media=inputs.media,
+        language=inputs.language,
+        model=inputs.model,
+        sources=_reports(inputs),
+        noise=inputs.noise,
+        people=found.persons,
+        segments=tuple(segments),
+        omissions=tuple(omissions),
+    )
+
+
+def _check(inputs: Inputs) -> None:
+    if inputs.lips is None and inputs.sound is None:
+        reasons = "; ".join(f"{failure.source}: {failure.reason}" for failure in inputs.failures)
+        raise FusionInputError(
+            f"neither lips nor sound were read ({reasons or 'no reason given'}): nothing to fuse"
+        )
+
+
+def _readings(inputs: Inputs) -> tuple[Merged, list[Claim]]:
+    """What the lips say, and what the sound says.
+
+    Where the server saw no face it read the sound alone, even in lip reading: such words count as sound, beside those
+    of the transcript.
+    """
+    lips = merged_lips(inputs.lips or ())
+    heard_beside = [claim for claim in lips.claims if claim.origin == "sound"]
+    read = tuple(claim for claim in lips.claims if claim.origin != "sound")
+    sound = list(merged_sound(inputs.sound or ()).claims)
+    if heard_beside:
+        sound = merged_claims(sound, heard_beside)
+    return Merged(read, lips.faces), sound
+
+
+def _places(found: People, lips: Sequence[Claim], sound: Sequence[Claim]) -> list[list[Place]]:
+    """Each person's claims, aligned; in the order of people."""
+    names = [person.name for person in found.persons]
+    read: dict[str, list[Claim]] = {name: [] for name in names}
+    heard: dict[str, list[Claim]] = {name: [] for name in names}
+    for claim in in_order(lips):
+        read[found.speaker_of(claim, is_sound=False).name].append(claim)
+    for claim in in_order(sound):
+        heard[found.speaker_of(claim, is_sound=True).name].append(claim)
+    by_person = [places(read[name], heard[name]) for name in names]
+    share_between_people(by_person)
+    return by_person
+
+
+def _segments(person: str, words: Sequence[FusedWord], starts: Sequence[float]) -> list[FusedSegment]:
+    runs: list[list[FusedWord]] = []
+    for word in words:
+        if runs and not _ends(runs[-1], word, starts):
+            runs[-1].append(word)
+        else:
+            runs.append([word])
+    return [FusedSegment(person, tuple(run)) for run in runs]
+
+
+def _ends(run: Sequence[FusedWord], word: FusedWord, starts: Sequence[float]) -> bool:
+    """Whether a segment ends before this word: at a pause, after a long sentence, where somebody else speaks between."""
+    last = run[-1]
+    if word.start_s - last.end_s >= PAUSE_S:
+        return True
+    if last.text.endswith(SENTENCE_ENDS) and last.end_s - run[0].start_s >= LONG_SEGMENT_S:
+        return True
+    return bisect_left(starts, last.end_s) < bisect_left(starts, word.start_s)
+
+
+def _listening(
+    inputs: Inputs, source: SourceName, windows: Sequence[Window] | None
+) -> Callable[[float], bool]:
+    """Whether a source was read at a moment: a window covers it and no failure does."""
+    spans = joined_spans((window.start_s, window.end_s) for window in windows or ())
+    failed = [
+        (failure.start_s, failure.end_s)
+        for failure in inputs.failures
+        if failure.source == source and failure.start_s is not None and failure.end_s is not None
+    ]
+
+    def listens(time_s: float) -> bool:
+        read = any(start_s <= time_s <= end_s for start_s, end_s in spans)
+        return read and not any(start_s <= time_s <= end_s for start_s, end_s in failed)
+
+    return listens
+
+
+def _reports(inputs: Inputs) -> tuple[SourceReport, ...]:
+    lips_engine = inputs.model.name if inputs.model else ""
+    return (
+        _report(inputs, "lips", inputs.lips is not None, lips_engine),
+        _report(inputs, "sound", inputs.sound is not None, inputs.sound_engine),
+        _report(inputs, "faces", inputs.faces is not None, inputs.faces_engine),
+    )
+
+
+def _report(inputs: Inputs, source: SourceName, is_read: bool, engine: str) -> SourceReport:
+    failed = tuple(failure for failure in inputs.failures if failure.source == source)
+    ordered = tuple(sorted(failed, key=lambda f: (f.start_s is not None, f.start_s or 0.0, f.reason)))
+    status: Status = ("partial" if failed else "used") if is_read else ("failed" if failed else "absent")
+    return SourceReport(source, status, engine, ordered)

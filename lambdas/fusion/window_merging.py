@@ -1,0 +1,304 @@
+"""Windows of a long video put together: what two of them read in their overlap becomes one, nothing gets lost.
+
+Words of the overlap are aligned in time. Three kinds of pairs are one word:
+
+- the same text at the same time, give or take what word times jitter;
+- a word that a window's border cut, and the word that the other window holds where the cut piece would go on;
+- two texts at one time, well inside both windows: the readings differ.
+
+The one that lies further from its own window's border is kept, since models read the middle of a window best. A
+different text of the other is kept as an alternative. Words without a partner stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from gorggle_lambdas.fusion.alignment import PairCost, aligned, overlap_s
+from gorggle_lambdas.fusion.assignment import best_pairs
+from gorggle_lambdas.fusion.face_tracks import BOX_LIKENESS, BOX_MS, BOX_REACH_S, box_at, likeness
+from gorggle_lambdas.fusion.text_normalization import plain
+from gorggle_lambdas.fusion.types import ANYBODY, FaceBox, Window
+from gorggle_lambdas.fusion.word_hypotheses import Claim, in_order, window_claims
+
+# Two readings of one word differ by so much at either end: ±80 ms each (99.9 % of the embedded model's words are
+# within 100 ms), and a little more.
+SAME_TIME_S = 0.2
+# A word that ends so near to its window's border may have been cut there.
+BORDER_S = 0.15
+# Two different words at one time overlap for this share of the shorter.
+SAME_PLACE_SHARE = 0.5
+# Starts of two readings of one word lie at most so far apart; only a cut word comes near it.
+REACH_S = 3.0
+
+Boxes = tuple[FaceBox, ...]
+
+_GAP_COST = 1.0
+_SAME_COST_MOST = 0.9
+_DIFFERENT_COST = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFace:
+    """A face as one window names it."""
+
+    window: int
+    label: str
+
+    @property
+    def key(self) -> str:
+        """Its name in the whole media: "window-2/face-1"."""
+        return f"window-{self.window + 1}/{self.label}"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedFace:
+    """One face through one or several windows; ``key`` is that of its first."""
+
+    key: str
+    local_faces: tuple[LocalFace, ...]
+    boxes: tuple[FaceBox, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """All windows as one reading; ``faces`` is empty for sound."""
+
+    claims: tuple[Claim, ...]
+    faces: tuple[WindowedFace, ...] = ()
+
+
+def merged_sound(windows: Sequence[Window]) -> Merged:
+    """Put windows of sound together; a speaker's label means the same in all of them."""
+    claims: list[Claim] = []
+    for window in _by_time(windows):
+        new = window_claims(window)
+        claims = _merged(claims, new, {claim.speaker: claim.speaker for claim in new})
+    return Merged(tuple(claims))
+
+
+def merged_lips(windows: Sequence[Window]) -> Merged:
+    """Put windows of lip reading together, and faces where two windows read the same words from their lips."""
+    claims: list[Claim] = []
+    members: dict[str, list[LocalFace]] = {}
+    boxes: dict[str, Boxes] = {}
+    for index, window in enumerate(_by_time(windows)):
+        new = window_claims(window, LocalFace(index, "").key)
+        shown = _boxes(window, index)
+        known = {
+            key: some
+            for key, some in boxes.items()
+            if some and some[-1].time_s >= window.start_s - BOX_REACH_S
+        }
+        links = _linked_speakers(_near(claims, window.start_s), new, known, shown)
+        claims = _merged(claims, new, links)
+        for label in sorted({segment.speaker for segment in window.segments} - {ANYBODY}):
+            local = LocalFace(index, label)
+            key = links.get(local.key) or local.key
+            members.setdefault(key, []).append(local)
+            boxes[key] = tuple(sorted({*boxes.get(key, ()), *shown[local.key]}, key=_place))
+    faces = [
+        WindowedFace(
+            key,
+            tuple(sorted(local, key=lambda face: (face.window, face.label))),
+            boxes[key],
+        )
+        for key, local in members.items()
+    ]
+    return Merged(tuple(claims), tuple(faces))
+
+
+def _boxes(window: Window, index: int) -> dict[str, Boxes]:
+    """Where each of a window's faces was, by its key."""
+    found: dict[str, list[FaceBox]] = {}
+    for segment in window.segments:
+        if segment.speaker != ANYBODY:
+            found.setdefault(LocalFace(index, segment.speaker).key, []).extend(segment.face_boxes)
+    return {key: tuple(sorted(boxes, key=_place)) for key, boxes in found.items()}
+
+
+def _place(box: FaceBox) -> tuple[float, float, float]:
+    return box.time_s, box.left, box.top
+
+
+def merged_claims(first: Sequence[Claim], second: Sequence[Claim]) -> list[Claim]:
+    """Put two readings of the same sound together as if they were two windows, whoever they say speaks."""
+    near, new = list(first), list(second)
+    pairs = aligned(near, new, _pair_cost, _GAP_COST, REACH_S)
+    return _united(near, new, pairs)
+
+
+def _by_time(windows: Sequence[Window]) -> list[Window]:
+    return sorted(windows, key=lambda window: (window.start_s, window.end_s))
+
+
+def _near(claims: Sequence[Claim], start_s: float) -> list[Claim]:
+    return [claim for claim in claims if claim.end_s >= start_s - SAME_TIME_S]
+
+
+def _linked_speakers(
+    before: Sequence[Claim], new: Sequence[Claim], known: Mapping[str, Boxes], shown: Mapping[str, Boxes]
+) -> dict[str, str]:
+    """For each new speaker the one before who is the same: by the words of the overlap, and by where the faces are."""
+    old_speakers = list(dict.fromkeys([*(claim.speaker for claim in before), *known]))
+    new_speakers = list(dict.fromkeys([*(claim.speaker for claim in new), *shown]))
+    weights = [
+        [
+            _evidence_ms(_of(before, old), _of(new, speaker), known.get(old, ()), shown.get(speaker, ()))
+            for speaker in new_speakers
+        ]
+        for old in old_speakers
+    ]
+    return {new_speakers[column]: old_speakers[row] for row, column in best_pairs(weights)}
+
+
+def _evidence_ms(left: Sequence[Claim], right: Sequence[Claim], known: Boxes, shown: Boxes) -> int:
+    """For how long two speakers say the same and are in the same place; 0 if they are seen in different places."""
+    near = [
+        (likeness(other, box))
+        for box in shown
+        if (other := box_at(known, box.time_s, BOX_REACH_S)) is not None
+    ]
+    if near and sum(near) / len(near) < BOX_LIKENESS:
+        return 0
+    shared = sum(round(BOX_MS * alike) for alike in near)
+    for i, j in aligned(left, right, _pair_cost, _GAP_COST, REACH_S):
+        lasts_ms = 1 + round(1000 * left[i].duration_s)
+        # Two readings of one place say less about who it is than the same word does.
+        shared += lasts_ms if plain(left[i].text) == plain(right[j].text) else 1 + lasts_ms // 4
+    return shared
+
+
+def _of(claims: Sequence[Claim], speaker: str) -> list[Claim]:
+    return [claim for claim in claims if claim.speaker == speaker]
+
+
+def _merged(before: list[Claim], new: list[Claim], links: dict[str, str]) -> list[Claim]:
+    """Merge new claims into those before: first linked speakers with each other, then whoever is left.
+
+    The second round catches words that the two windows gave to different speakers, or whose order jitter changed.
+    """
+    start_s = min((claim.window[0] for claim in new), default=0.0)
+    near = _near(before, start_s)
+    pairs = _matched(near, new, links)
+    # Words of nobody stay nobody's unless they are matched one by one.
+    renamed = [replace(c, speaker=links.get(c.speaker) or c.speaker) if c.speaker else c for c in new]
+    far = [claim for claim in before if claim.end_s < start_s - SAME_TIME_S]
+    return in_order(far + _united(near, renamed, pairs))
+
+
+def _united(before: list[Claim], new: list[Claim], pairs: Sequence[tuple[int, int]]) -> list[Claim]:
+    """The pairs as one claim each, and all claims without a partner."""
+    paired_before, paired_new = {i for i, _ in pairs}, {j for _, j in pairs}
+    united = [_one_of(before[i], new[j]) for i, j in pairs]
+    united += [claim for i, claim in enumerate(before) if i not in paired_before]
+    return in_order(united + [claim for j, claim in enumerate(new) if j not in paired_new])
+
+
+def _matched(near: list[Claim], new: list[Claim], links: dict[str, str]) -> list[tuple[int, int]]:
+    alone, alone_new = list(range(len(near))), list(range(len(new)))
+    pairs: list[tuple[int, int]] = []
+
+    def match(left: list[int], right: list[int], cost: PairCost[Claim]) -> None:
+        found = aligned([near[i] for i in left], [new[j] for j in right], cost, _GAP_COST, REACH_S)
+        for i, j in found:
+            pairs.append((left[i], right[j]))
+            alone.remove(left[i])
+            alone_new.remove(right[j])
+
+    # Twice: jitter may have changed the order of short words, and an alignment keeps to the order.
+    for speaker, old in [*links.items()] * 2:
+        left = [i for i in alone if near[i].speaker == old]
+        match(left, [j for j in alone_new if new[j].speaker == speaker], _pair_cost)
+    match(list(alone), list(alone_new), _same_word_cost)
+    return pairs
+
+
+def _pair_cost(one: Claim, other: Claim) -> float | None:
+    same = _same_word_cost(one, other)
+    if same is not None:
+        return same
+    if _continues(one, other) or _continues(other, one) or _same_place(one, other):
+        apart_s = abs(one.start_s - other.start_s) + abs(one.end_s - other.end_s)
+        return _DIFFERENT_COST + min(apart_s / REACH_S, 1) / 2
+    return None
+
+
+def _same_word_cost(one: Claim, other: Claim) -> float | None:
+    """0 to ``_SAME_COST_MOST`` for the same text at the same time; an end that a border cut is not looked at."""
+    if plain(one.text) != plain(other.text):
+        return None
+    starts = 0.0 if _cut_at_start(one) or _cut_at_start(other) else abs(one.start_s - other.start_s)
+    ends = 0.0 if _cut_at_end(one) or _cut_at_end(other) else abs(one.end_s - other.end_s)
+    if max(starts, ends) > SAME_TIME_S or overlap_s(one, other) < -SAME_TIME_S:
+        return None
+    apart_s = abs(one.start_s - other.start_s) + abs(one.end_s - other.end_s)
+    return min(apart_s / (4 * SAME_TIME_S), 1) * _SAME_COST_MOST
+
+
+def _cut_at_start(claim: Claim) -> bool:
+    return claim.start_s <= claim.window[0] + BORDER_S
+
+
+def _cut_at_end(claim: Claim) -> bool:
+    return claim.end_s >= claim.window[1] - BORDER_S
+
+
+def _continues(piece: Claim, whole: Claim) -> bool:
+    """Whether ``piece``, cut by its window's border, may be what is left of ``whole``, which crosses that border."""
+    cut_end = (
+        _cut_at_end(piece)
+        and not _cut_at_start(whole)
+        and abs(piece.start_s - whole.start_s) <= SAME_TIME_S
+        and whole.end_s >= piece.window[1] - BORDER_S
+        and whole.window[1] > piece.window[1]
+    )
+    cut_start = (
+        _cut_at_start(piece)
+        and not _cut_at_end(whole)
+        and abs(piece.end_s - whole.end_s) <= SAME_TIME_S
+        and whole.start_s <= piece.window[0] + BORDER_S
+        and whole.window[0] < piece.window[0]
+    )
+    return cut_end or cut_start
+
+
+def _is_cut(claim: Claim) -> bool:
+    return _cut_at_start(claim) or _cut_at_end(claim)
+
+
+def _same_place(one: Claim, other: Claim) -> bool:
+    """Whether two different words claim one place, and each window should have seen the other's word whole."""
+    if not (_inside(one, other.window) and _inside(other, one.window)):
+        return False
+    return overlap_s(one, other) >= SAME_PLACE_SHARE * min(one.duration_s, other.duration_s) > 0
+
+
+def _inside(claim: Claim, window: tuple[float, float]) -> bool:
+    return window[0] + BORDER_S <= claim.start_s and claim.end_s <= window[1] - BORDER_S
+
+
+def _one_of(one: Claim, other: Claim) -> Claim:
+    """The claim to keep of two that are one word."""
+    prefers_other = _trust(other) > _trust(one)
+    if plain(one.text) != plain(other.text) and _continues(one, other) != _continues(other, one):
+        prefers_other = _continues(one, other)
+    keep, leave = (other, one) if prefers_other else (one, other)
+    speaker = one.speaker if one.speaker != ANYBODY else other.speaker
+    rivals = [*keep.losers, *leave.losers, replace(leave, losers=())]
+    return replace(keep, speaker=speaker, losers=_distinct(rivals, plain(keep.text)))
+
+
+def _trust(claim: Claim) -> tuple[bool, float]:
+    margin_s = min(claim.start_s - claim.window[0], claim.window[1] - claim.end_s)
+    return not _is_cut(claim), margin_s
+
+
+def _distinct(rivals: Sequence[Claim], winner: str) -> tuple[Claim, ...]:
+    """One claim for each text that differs from the winner's, the surest."""
+    ordered = sorted(rivals, key=lambda claim: (plain(claim.text), -claim.confidence, claim.start_s))
+    return tuple(
+        next(group) for text, group in groupby(ordered, key=lambda c: plain(c.text)) if text != winner
+    )

@@ -1,0 +1,309 @@
+"""Word by word: which of two readings of one person's speech is kept.
+
+Lips and sound are aligned in time. Where they agree, the word is kept once. Where they claim different words for one
+place, the side with the greater mean confidence takes the place, and the other's words become alternatives. A word
+that one source alone has is kept, unless the other was listening and the word is less sure than that silence allows:
+then it is listed as omitted, with the reason. Every claim ends up as a word, an alternative, or an omission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from gorggle_lambdas.fusion.alignment import aligned, distance_s, overlap_s
+from gorggle_lambdas.fusion.confidence import Calibration, Hearing, NoiseCurve, agreed, contested
+from gorggle_lambdas.fusion.text_normalization import difference, plain
+from gorggle_lambdas.fusion.types import Origin
+from gorggle_lambdas.fusion.word_hypotheses import Claim
+
+# Costs of the alignment: a word without a partner; a second of distance. Two unlike words (difference 1) are taken
+# for one place up to 0.2 s of distance, like words up to 0.6 s.
+GAP_COST = 0.75
+COST_PER_S = 2.5
+REACH_S = 2.0
+# Two claims rival for one place if they overlap for this share of the shorter.
+RIVAL_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class FusionRules:
+    """What decides between words.
+
+    Attributes:
+        lips: turns the lips' stated confidence into a probability.
+        sound: likewise.
+        hearing: what the sound is worth in noise.
+        lone_lips: least probability of a word that only the lips have while the sound was listening; times what the
+            sound is worth there.
+        lone_sound: least probability of a word that only the sound has while lips were read.
+    """
+
+    lips: Calibration = field(default_factory=Calibration)
+    sound: Calibration = field(default_factory=Calibration)
+    hearing: Hearing = field(default_factory=Hearing)
+    lone_lips: float = 0.3
+    lone_sound: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class OtherReading:
+    """A reading that was decided against."""
+
+    text: str
+    source: Origin
+    confidence: float
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FusedWord:
+    """A word as it was decided; confidences here are probabilities after calibration and noise."""
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+    source: Origin
+    alternatives: tuple[OtherReading, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Omission:
+    """A claim that was not kept, and why."""
+
+    reading: OtherReading
+    person: str
+    reason: str
+
+
+Listens = Callable[[float], bool]
+"""Whether a source was read at a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the decision knows beside the claims: noise, and when each source was read."""
+
+    noise: NoiseCurve
+    lips_listen: Listens
+    sound_listens: Listens
+    rules: FusionRules = field(default_factory=FusionRules)
+
+    def probability(self, claim: Claim) -> float:
+        """How likely a claim is right."""
+        if claim.origin != "sound":
+            return self.rules.lips.probability(claim.confidence)
+        return self.rules.sound.probability(claim.confidence) * self.hearing_at(claim)
+
+    def hearing_at(self, claim: Claim) -> float:
+        """What the sound is worth in the middle of a word."""
+        return self.rules.hearing.worth(self.noise.snr_db((claim.start_s + claim.end_s) / 2))
+
+    def reading(self, claim: Claim) -> OtherReading:
+        """A claim as a reading that lost."""
+        return OtherReading(claim.text, claim.origin, self.probability(claim), claim.start_s, claim.end_s)
+
+
+@dataclass(slots=True)
+class Place:
+    """Claims for one place in a person's speech, in order of time: what the lips read there, what the sound said."""
+
+    lips: list[Claim] = field(default_factory=list)
+    sound: list[Claim] = field(default_factory=list)
+
+    @property
+    def is_agreed(self) -> bool:
+        """Whether both sides have one word, the same."""
+        return len(self.lips) == len(self.sound) == 1 and plain(self.lips[0].text) == plain(
+            self.sound[0].text
+        )
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Both sides' claims."""
+        return [*self.lips, *self.sound]
+
+
+def places(lips: Sequence[Claim], sound: Sequence[Claim]) -> list[Place]:
+    """Align one person's claims; every claim is in one place, and places keep the order of both sides."""
+    found: list[Place] = []
+    i = j = 0
+    for to_i, to_j in [*aligned(lips, sound, _pair_cost, GAP_COST, REACH_S), (len(lips), len(sound))]:
+        alone = [Place(lips=[c]) for c in lips[i:to_i]] + [Place(sound=[c]) for c in sound[j:to_j]]
+        # A stable sort: each side is in order already.
+        found += sorted(alone, key=lambda place: place.claims[0].start_s)
+        if to_i < len(lips):
+            found.append(Place([lips[to_i]], [sound[to_j]]))
+        i, j = to_i + 1, to_j + 1
+    return found
+
+
+def share_between_people(by_person: Sequence[list[Place]]) -> None:
+    """Where lips of one person and the sound of another have the same word at once, give it to the lips.
+
+    Diarisation errs more often than a face does. Changes the lists.
+    """
+    lips = [(n, p) for n, some in enumerate(by_person) for p in some if p.lips and not p.sound]
+    sound = [(n, p) for n, some in enumerate(by_person) for p in some if p.sound and not p.lips]
+    lips.sort(key=lambda item: item[1].lips[0].start_s)
+    sound.sort(key=lambda item: item[1].sound[0].start_s)
+    pairs = aligned(
+        [p.lips[0] for _, p in lips], [p.sound[0] for _, p in sound], _same_word_cost, GAP_COST, REACH_S
+    )
+    for i, j in pairs:
+        person, place = sound[j]
+        lips[i][1].sound.append(place.sound[0])
+        by_person[person][:] = [other for other in by_person[person] if other is not place]
+
+
+def decided(
+    found: Sequence[Place], evidence: Evidence, person: str
+) -> tuple[list[FusedWord], list[Omission]]:
+    """Decide one person's places.
+
+    Returns:
+        Words whose starts never fall and which do not overlap, and what was left out.
+    """
+    words: list[FusedWord] = []
+    omitted: list[Omission] = []
+    for place in _without_rivals(found):
+        if place.lips and place.sound:
+            words += _agreement(place, evidence) if place.is_agreed else _contest(place, evidence)
+        else:
+            reason = _doubt(place.claims[0], evidence)
+            alone = [_word(claim, evidence.probability(claim), [], evidence) for claim in place.claims]
+            if reason:
+                omitted += [
+                    Omission(reading, person, reason)
+                    for claim in place.claims
+                    for reading in (evidence.reading(claim), *map(evidence.reading, claim.losers))
+                ]
+            else:
+                words += alone
+    return _one_after_another(words), omitted
+
+
+def _pair_cost(one: Claim, other: Claim) -> float | None:
+    cost = difference(one.text, other.text) + COST_PER_S * distance_s(one, other)
+    return cost if cost < 2 * GAP_COST else None
+
+
+def _same_word_cost(one: Claim, other: Claim) -> float | None:
+    return _pair_cost(one, other) if plain(one.text) == plain(other.text) else None
+
+
+def _rivals(one: Sequence[Claim], other: Sequence[Claim]) -> bool:
+    return any(
+        overlap_s(a, b) >= RIVAL_SHARE * min(a.duration_s, b.duration_s) and overlap_s(a, b) >= 0
+        for a in one
+        for b in other
+    )
+
+
+def _without_rivals(found: Sequence[Place]) -> list[Place]:
+    """Join places whose claims of different sources rival for the same time: "gonna" against "going to".
+
+    Only neighbours join: the order of both sides is kept.
+    """
+    joined: list[Place] = []
+    for place in found:
+        if joined and _compete(joined[-1], place):
+            joined[-1] = Place(joined[-1].lips + place.lips, joined[-1].sound + place.sound)
+        else:
+            joined.append(Place(list(place.lips), list(place.sound)))
+    return joined
+
+
+def _compete(before: Place, after: Place) -> bool:
+    """Whether one of two neighbours is a word without a partner that the other leaves no room for.
+
+    A word that both sides have leaves room for others: how long it lasts is the least sure thing about it.
+    """
+    if before.is_agreed or after.is_agreed:
+        return False
+    alone = not (before.lips and before.sound) or not (after.lips and after.sound)
+    return alone and (_rivals(before.lips, after.sound) or _rivals(before.sound, after.lips))
+
+
+def _agreement(place: Place, evidence: Evidence) -> list[FusedWord]:
+    """The sound writes the word (capitals, punctuation); the surer one times it."""
+    lips, sound = place.lips[0], place.sound[0]
+    likely_lips, likely_sound = evidence.probability(lips), evidence.probability(sound)
+    timed = lips if likely_lips > likely_sound else sound
+    # A model that heard the sound too does not err independently of it.
+    confidence = (
+        max(likely_lips, likely_sound) if lips.origin == "both" else agreed(likely_lips, likely_sound)
+    )
+    chosen = replace(timed, text=sound.text, origin="both", losers=lips.losers + sound.losers)
+    return [_word(chosen, confidence, [], evidence)]
+
+
+def _contest(place: Place, evidence: Evidence) -> list[FusedWord]:
+    """One side takes the place; each of the other's words becomes an alternative of the word that it overlaps most."""
+    chances = {
+        side: _mean([evidence.probability(c) for c in getattr(place, side)]) for side in ("lips", "sound")
+    }
+    winners, losers = (
+        (place.lips, place.sound) if chances["lips"] > chances["sound"] else (place.sound, place.lips)
+    )
+    beaten: list[list[Claim]] = [[] for _ in winners]
+    for loser in losers:
+        nearest = max(range(len(winners)), key=lambda at: (round(overlap_s(winners[at], loser), 3), -at))
+        beaten[nearest].append(loser)
+    return [
+        _word(winner, _contested(winner, rivals, evidence), rivals, evidence)
+        for winner, rivals in zip(winners, beaten, strict=True)
+    ]
+
+
+def _contested(winner: Claim, rivals: Sequence[Claim], evidence: Evidence) -> float:
+    chance = evidence.probability(winner)
+    unlike = [evidence.probability(rival) for rival in rivals if plain(rival.text) != plain(winner.text)]
+    return contested(chance, max(unlike)) if unlike else chance
+
+
+def _word(claim: Claim, confidence: float, rivals: Sequence[Claim], evidence: Evidence) -> FusedWord:
+    lost = [*claim.losers, *rivals, *(loser for rival in rivals for loser in rival.losers)]
+    readings = tuple(evidence.reading(other) for other in lost)
+    return FusedWord(claim.text, claim.start_s, claim.end_s, confidence, claim.origin, readings)
+
+
+def _doubt(claim: Claim, evidence: Evidence) -> str:
+    """Why a word that one source alone has is not believed; empty if it is."""
+    chance, rules = evidence.probability(claim), evidence.rules
+    middle_s = (claim.start_s + claim.end_s) / 2
+    if claim.origin == "lips" and evidence.sound_listens(middle_s):
+        least = rules.lone_lips * evidence.hearing_at(claim)
+        return (
+            f"no such word in the sound, and the lips' {chance:.2f} is below {least:.2f}"
+            if chance < least
+            else ""
+        )
+    if claim.origin == "sound" and evidence.lips_listen(middle_s):
+        least = rules.lone_sound
+        return (
+            f"no such word on the lips, and the sound's {chance:.2f} is below {least:.2f}"
+            if chance < least
+            else ""
+        )
+    return ""
+
+
+def _one_after_another(words: Sequence[FusedWord]) -> list[FusedWord]:
+    """Make times follow the order of the words: an overlap goes to the later word, or is halved where it has no rest."""
+    placed: list[FusedWord] = []
+    for word in words:
+        if placed and word.start_s < placed[-1].end_s:
+            before = placed[-1]
+            end_s = max(word.end_s, before.end_s) if word.start_s <= before.start_s else word.end_s
+            start_s = word.start_s if word.start_s > before.start_s else (before.start_s + end_s) / 2
+            placed[-1] = replace(before, end_s=min(before.end_s, start_s))
+            word = replace(word, start_s=start_s, end_s=max(start_s, end_s))
+        placed.append(word)
+    return placed
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,1 +1,0 @@
-"""Tells how far a job is."""

@@ -1,1 +1,0 @@
-"""Gives an address that plays the uploaded video for a while."""

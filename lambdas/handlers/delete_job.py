@@ -1,0 +1,55 @@
+"""Stops a job and deletes its video, its results and itself, in this order: a second try finds what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from botocore.exceptions import ClientError
+
+from gorggle_lambdas.common import aws_clients, s3_objects
+from gorggle_lambdas.common.api_gateway import Request, Response, route
+from gorggle_lambdas.common.job_access import job_of
+from gorggle_lambdas.common.job_slots import free_place
+from gorggle_lambdas.common.job_table import JobTable
+from gorggle_lambdas.common.observability import count
+from gorggle_lambdas.common.settings import settings
+
+_GONE = frozenset({"ExecutionDoesNotExist", "ValidationException"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    jobs_table: str
+    uploads_bucket: str
+    results_bucket: str
+
+
+@route
+def handler(request: Request) -> Response:
+    """Answer ``DELETE /jobs/{job_id}``."""
+    chosen = settings(Settings)
+    table = JobTable(chosen.jobs_table)
+    job = job_of(request, table)
+    job_id: str = job["job_id"]
+    if job.get("execution_arn"):
+        _stop(job["execution_arn"])
+    s3_objects.delete_all(chosen.uploads_bucket, f"{s3_objects.UPLOADS}{job_id}/")
+    s3_objects.delete_all(chosen.results_bucket, s3_objects.prefix(job_id))
+    table.delete(job_id)
+    free_place(table, job_id)
+    count("DeletedJobs")
+    return Response(HTTPStatus.NO_CONTENT)
+
+
+def _stop(execution_arn: str) -> None:
+    try:
+        aws_clients.client("stepfunctions").stop_execution(
+            executionArn=execution_arn, error="Deleted", cause="the job was deleted"
+        )
+    except ClientError as error:
+        # Executions are forgotten after ninety days; one that has ended cannot be stopped.
+        if aws_clients.code_of(error) not in _GONE:
+            raise

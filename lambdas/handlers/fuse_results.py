@@ -1,0 +1,66 @@
+"""Makes one result and its captions of all that was found out about a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gorggle_lambdas.common import job_table
+from gorggle_lambdas.common.analysis_results import Findings, measured, read_findings
+from gorggle_lambdas.common.errors import (
+    AwsUnavailableError,
+    JobMissingError,
+    NothingReadError,
+    WindowMissingError,
+)
+from gorggle_lambdas.common.job_table import JobTable
+from gorggle_lambdas.common.observability import count, task
+from gorggle_lambdas.common.result_publisher import publish
+from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.task_events import JobEvent
+from gorggle_lambdas.fusion import FusionInputError, Result, fused
+
+RAISES = (NothingReadError, WindowMissingError, JobMissingError, FusionInputError, AwsUnavailableError)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    jobs_table: str
+    results_bucket: str
+
+
+@task
+def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    """Fuse, publish as version 1, and give what the job is to say of it."""
+    job, chosen = JobEvent.of(event), settings(Settings)
+    JobTable(chosen.jobs_table).advance(job.job_id, job.attempt, {"stage": "fusing"})
+    findings = read_findings(chosen.results_bucket, job)
+    result = fuse(findings)
+    folder = f"1-{job.attempt}"
+    publish(chosen.results_bucket, job.job_id, folder, result.to_document())
+    count("Words", sum(len(segment.words) for segment in result.segments))
+    if result.is_degraded:
+        count("DegradedResults")
+    version = {"version": 1, "folder": folder, "base": 0, "created_at": job_table.now(), "by": "pipeline"}
+    return {
+        "versions": [version],
+        "sources": {report.name: report.status for report in result.sources},
+        "is_degraded": result.is_degraded,
+        "measured": measured(findings),
+    }
+
+
+def fuse(findings: Findings) -> Result:
+    """Fuse what was found.
+
+    Raises:
+        NothingReadError: neither lips nor sound were read; the message says why.
+        FusionInputError: a document is not what it should be.
+    """
+    inputs = findings.inputs
+    if inputs.lips is None and inputs.sound is None:
+        reasons = "; ".join(dict.fromkeys(f"{one.source}: {one.reason}" for one in inputs.failures))
+        raise NothingReadError(f"nothing could be read ({reasons or 'no source was asked for'})")
+    return fused(inputs)

@@ -1,0 +1,101 @@
+"""Gives a result: its address for a while, or, where that is asked for, itself.
+
+What is too large to be answered comes as its address even then: as JSON of its own type, which pages can fetch. They
+cannot follow a redirection there: browsers take the page's origin away from a request that is sent on to another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from gorggle_lambdas.common import aws_clients, job_table, s3_objects
+from gorggle_lambdas.common.api_gateway import (
+    ADDRESS_TYPE,
+    MAX_BODY_BYTES,
+    Request,
+    Response,
+    bad_request,
+    conflict,
+    is_too_large,
+    not_found,
+    route,
+)
+from gorggle_lambdas.common.job_access import job_of
+from gorggle_lambdas.common.job_table import JobTable
+from gorggle_lambdas.common.result_publisher import FORMS, Form
+from gorggle_lambdas.common.settings import settings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    jobs_table: str
+    results_bucket: str
+    result_link_s: int
+
+
+@route
+def handler(request: Request) -> Response:
+    """Answer ``GET /jobs/{job_id}/result?format=vtt&version=2&inline=true``."""
+    chosen = settings(Settings)
+    job = job_of(request, JobTable(chosen.jobs_table))
+    if job["state"] != job_table.DONE:
+        raise conflict(_why_not(job))
+    form, folder = _form(request.query), _folder(request.query, job)
+    key = s3_objects.result_key(job["job_id"], folder, form.extension)
+    is_inline = request.query.get("inline", "false").lower() == "true"
+    text = _text(chosen.results_bucket, key) if is_inline else None
+    if text is not None:
+        return Response(body=text, content_type=form.content_type)
+    # What was put into the bucket by hand may be called anything, and S3 refuses a header that holds it.
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", str(job.get("name", "")).rpartition(".")[0]).strip("-") or "video"
+    address = s3_objects.address(
+        chosen.results_bucket,
+        key,
+        chosen.result_link_s,
+        ResponseContentType=form.content_type,
+        ResponseContentDisposition=f'inline; filename="{stem}.{form.extension}"',
+    )
+    if is_inline:
+        document = s3_objects.address_document(address, chosen.result_link_s)
+        return Response(body=document, content_type=ADDRESS_TYPE)
+    return Response(HTTPStatus.FOUND, headers={"location": address})
+
+
+def _text(bucket: str, key: str) -> str | None:
+    """The result itself; None where it is too large for an answer."""
+    s3 = aws_clients.client("s3")
+    if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] > MAX_BODY_BYTES:
+        return None
+    text: str = s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+    return None if is_too_large(text) else text
+
+
+def _form(query: Mapping[str, str]) -> Form:
+    name = query.get("format", "json")
+    if name not in FORMS:
+        raise bad_request(f"format is {name!r}: expected one of {', '.join(FORMS)}")
+    return FORMS[name]
+
+
+def _folder(query: Mapping[str, str], job: Mapping[str, Any]) -> str:
+    """Where the version lies that is asked for; the latest where none is."""
+    latest = int(job["result_version"])
+    text = query.get("version", str(latest))
+    if not text.isdecimal() or int(text) < 1:
+        raise bad_request(f"version is {text!r}: expected a whole number, 1 or more")
+    if int(text) > latest:
+        raise not_found(f"there is no version {text}: the latest is {latest}")
+    folder: str = next(one["folder"] for one in job["versions"] if one["version"] == int(text))
+    return folder
+
+
+def _why_not(job: Mapping[str, Any]) -> str:
+    if job["state"] == job_table.FAILED:
+        return f"the job failed, there is no result: {job.get('failure', {}).get('reason', 'no reason is known')}"
+    return f"the job is {job['state']}: ask again when it is done"

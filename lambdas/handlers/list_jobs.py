@@ -1,0 +1,61 @@
+"""Lists the caller's jobs, newest first, page by page."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gorggle_lambdas.common.api_gateway import Request, Response, bad_request, owner_of, route
+from gorggle_lambdas.common.job_table import JobTable, description
+from gorggle_lambdas.common.settings import settings
+
+DEFAULT_LIMIT, MAX_LIMIT = 25, 100
+_CURSOR_NAMES = frozenset({"job_id", "created_at"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    jobs_table: str
+
+
+@route
+def handler(request: Request) -> Response:
+    """Answer ``GET /jobs``."""
+    owner = owner_of(request)
+    limit, start = _limit(request.query), _start(request.query, owner)
+    found, following = JobTable(settings(Settings).jobs_table).of_owner(owner, limit, start)
+    answer: dict[str, Any] = {"jobs": [description(job) for job in found]}
+    if following:
+        answer["next"] = _cursor(following)
+    return Response(body=answer)
+
+
+def _limit(query: Mapping[str, str]) -> int:
+    text = query.get("limit", str(DEFAULT_LIMIT))
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_LIMIT:
+        raise bad_request(f"limit is {text!r}: expected a whole number from 1 to {MAX_LIMIT}")
+    return int(text)
+
+
+def _cursor(key: Mapping[str, Any]) -> str:
+    text = json.dumps({name: key[name] for name in sorted(_CURSOR_NAMES)})
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _start(query: Mapping[str, str], owner: str) -> dict[str, Any] | None:
+    """Where to go on; the owner is the caller's, whatever the cursor says."""
+    text = query.get("next")
+    if text is None:
+        return None
+    try:
+        key = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        if set(key) != _CURSOR_NAMES or not all(isinstance(value, str) for value in key.values()):
+            raise ValueError("other names")
+    except (ValueError, TypeError) as error:
+        raise bad_request("next is not what a list answered: leave it out to begin anew") from error
+    return {**key, "owner": owner}

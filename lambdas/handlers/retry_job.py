@@ -1,0 +1,49 @@
+"""Runs a failed job again, as another attempt with files of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from gorggle_lambdas.common import job_table
+from gorggle_lambdas.common.api_gateway import Request, Response, conflict, route
+from gorggle_lambdas.common.job_access import job_of
+from gorggle_lambdas.common.job_slots import Places
+from gorggle_lambdas.common.job_table import JobTable, description
+from gorggle_lambdas.common.settings import settings
+
+MAX_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    jobs_table: str
+    state_machine_arn: str
+    max_jobs: int
+    poll_s: int
+
+
+@route
+def handler(request: Request) -> Response:
+    """Answer ``POST /jobs/{job_id}/retry``."""
+    chosen = settings(Settings)
+    table = JobTable(chosen.jobs_table)
+    job = job_of(request, table)
+    if job["state"] != job_table.FAILED:
+        raise conflict(f"the job is {job['state']}: only a failed one can run again")
+    if "version_id" not in job:
+        raise conflict("the job's video never arrived: send it anew")
+    attempt = int(job["attempt"]) + 1
+    if attempt > MAX_ATTEMPTS:
+        raise conflict(f"the job has failed {MAX_ATTEMPTS} times: send the video anew")
+    values = {"state": job_table.WAITING, "stage": "waiting", "attempt": attempt, "windows": {}}
+    if not table.change(
+        job["job_id"], values, only_in=(job_table.FAILED,), expecting={"attempt": attempt - 1}
+    ):
+        raise conflict("the job was started again meanwhile")
+    again = table.get(job["job_id"])
+    assert again is not None, "it was there a moment ago"
+    Places(table, chosen.state_machine_arn, chosen.max_jobs, chosen.poll_s).start_waiting(also=again)
+    return Response(HTTPStatus.ACCEPTED, description(table.get(job["job_id"]) or again))

@@ -1,0 +1,90 @@
+"""Keeps a corrected result as a new version, with captions of its own; versions before it stay."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from gorggle_lambdas.common import job_table, s3_objects
+from gorggle_lambdas.common.api_gateway import (
+    Request,
+    Response,
+    bad_request,
+    conflict,
+    is_too_large,
+    owner_of,
+    route,
+)
+from gorggle_lambdas.common.corrections import CorrectionError, corrected, corrections_of
+from gorggle_lambdas.common.job_access import job_of
+from gorggle_lambdas.common.job_table import JobTable
+from gorggle_lambdas.common.observability import count
+from gorggle_lambdas.common.result_publisher import publish
+from gorggle_lambdas.common.settings import settings
+
+# A job's item has to stay below DynamoDB's 400 kB.
+MAX_VERSIONS = 200
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    jobs_table: str
+    results_bucket: str
+
+
+@route
+def handler(request: Request) -> Response:
+    """Answer ``PUT /jobs/{job_id}/result``."""
+    chosen = settings(Settings)
+    table = JobTable(chosen.jobs_table)
+    job = job_of(request, table)
+    document = request.document()
+    base = _base_version(document, job)
+    before = s3_objects.read_json(
+        chosen.results_bucket, s3_objects.result_key(job["job_id"], _folder(job, base), "json")
+    )
+    try:
+        result = corrected(before, corrections_of(document))
+    except CorrectionError as error:
+        raise bad_request(str(error)) from error
+    # A folder of its own even where two are saved at once: files of the version that is kept are never overwritten.
+    folder = f"{base + 1}-{secrets.token_hex(4)}"
+    entry = {
+        "version": base + 1,
+        "folder": folder,
+        "base": base,
+        "created_at": job_table.now(),
+        "by": owner_of(request),
+    }
+    publish(chosen.results_bucket, job["job_id"], folder, result)
+    # The files first: a version that the job names is always there.
+    values = {"result_version": base + 1, "versions": [*job["versions"], entry]}
+    if not table.change(job["job_id"], values, only_in=(job_table.DONE,), expecting={"result_version": base}):
+        raise conflict("somebody else saved a version meanwhile: load it and correct that one")
+    count("Corrections")
+    answer = json.dumps({"version": base + 1, "result": result}, ensure_ascii=False)
+    # What is too large to be answered is fetched like any version.
+    return Response(HTTPStatus.OK, {"version": base + 1} if is_too_large(answer) else answer)
+
+
+def _folder(job: dict[str, Any], version: int) -> str:
+    folder: str = next(one["folder"] for one in job["versions"] if one["version"] == version)
+    return folder
+
+
+def _base_version(document: dict[str, Any], job: dict[str, Any]) -> int:
+    if job["state"] != job_table.DONE:
+        raise conflict(f"the job is {job['state']}: only the result of one that is done can be corrected")
+    base, latest = document.get("base_version"), int(job["result_version"])
+    if isinstance(base, bool) or not isinstance(base, int):
+        raise bad_request("base_version is missing: send the number of the version that was corrected")
+    if base != latest:
+        raise conflict(f"version {base} was corrected, the latest is {latest}: correct that one")
+    if latest >= MAX_VERSIONS:
+        raise conflict(f"the result has {MAX_VERSIONS} versions: no more are kept")
+    return base

@@ -1,0 +1,48 @@
+"""Starts Amazon Rekognition's face detection on the video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from gorggle_lambdas.common import aws_clients
+from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError
+from gorggle_lambdas.common.observability import task
+from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.task_events import JobEvent, deadline
+
+RAISES = (SourceFailedError, AwsUnavailableError)
+
+# Rekognition reads H.264 in MP4 and MOV, up to 10 GB; what else there is it says itself, in these.
+_REFUSALS = frozenset({"InvalidParameterException", "InvalidS3ObjectException", "VideoTooLargeException"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    faces_limit_s: int
+
+
+@task
+def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    """Start it once: Rekognition gives the same search for the same token."""
+    job, chosen = JobEvent.of(event), settings(Settings)
+    where = {"Bucket": job.bucket, "Name": job.key}
+    if job.version_id_or_none:
+        where["Version"] = job.version_id_or_none
+    try:
+        answer = aws_clients.client("rekognition").start_face_detection(
+            Video={"S3Object": where},
+            ClientRequestToken=f"{job.job_id}-{job.attempt}",
+            FaceAttributes="DEFAULT",
+            JobTag=job.job_id,
+        )
+    except ClientError as error:
+        if aws_clients.code_of(error) in _REFUSALS:
+            text = error.response.get("Error", {}).get("Message", "")
+            raise SourceFailedError(f"Amazon Rekognition refuses the video: {text}") from error
+        raise
+    return {"search_id": answer["JobId"], "is_done": False, "deadline": deadline(chosen.faces_limit_s)}

@@ -1,0 +1,64 @@
+"""Starts Amazon Transcribe on the sound, with speaker labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from gorggle_lambdas.common import aws_clients
+from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError
+from gorggle_lambdas.common.observability import task
+from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.task_events import JobEvent, deadline
+
+RAISES = (SourceFailedError, AwsUnavailableError)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
+
+    results_bucket: str
+    max_voices: int
+    sound_limit_s: int
+
+
+@task
+def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    """Start it once: a second call finds the transcription of the first."""
+    job, chosen = JobEvent.of(event), settings(Settings)
+    name = f"gorggle-{job.job_id}-{job.attempt}"
+    try:
+        aws_clients.client("transcribe").start_transcription_job(**request(job, name, chosen))
+    except ClientError as error:
+        if aws_clients.code_of(error) == "BadRequestException":
+            raise SourceFailedError(f"Amazon Transcribe refuses the sound: {_text(error)}") from error
+        if aws_clients.code_of(error) != "ConflictException":
+            raise
+    return {"name": name, "is_done": False, "deadline": deadline(chosen.sound_limit_s)}
+
+
+def request(job: JobEvent, name: str, chosen: Settings) -> dict[str, Any]:
+    """What Transcribe is asked."""
+    language = job.options.language
+    return {
+        "TranscriptionJobName": name,
+        "Media": {"MediaFileUri": f"s3://{chosen.results_bucket}/{job.work_key('sound.wav')}"},
+        "MediaFormat": "wav",
+        "MediaSampleRateHertz": 16_000,
+        "OutputBucketName": chosen.results_bucket,
+        "OutputKey": job.work_key("sound/transcription.json"),
+        "Settings": {
+            "ShowSpeakerLabels": True,
+            "MaxSpeakerLabels": chosen.max_voices,
+            "ShowAlternatives": True,
+            "MaxAlternatives": 2,
+        },
+        **({"LanguageCode": language} if language else {"IdentifyLanguage": True}),
+    }
+
+
+def _text(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Message", ""))

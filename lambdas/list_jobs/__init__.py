@@ -1,1 +1,0 @@
-"""Lists the caller's jobs."""

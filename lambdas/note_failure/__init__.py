@@ -1,1 +1,0 @@
-"""Keeps why a source is lost."""

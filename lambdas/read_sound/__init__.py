@@ -1,1 +1,0 @@
-"""Reads one window of the sound."""

@@ -1,1 +1,0 @@
-"""Answers requests that no route takes."""

@@ -1,1 +1,0 @@
-"""Keeps a corrected result as a new version."""

@@ -1,1 +1,0 @@
-"""Ends jobs whose execution ended without saying so."""

@@ -1,1 +1,0 @@
-"""Shows the API's OpenAPI document as a page."""

@@ -1,1 +1,0 @@
-"""Starts face detection on the video."""

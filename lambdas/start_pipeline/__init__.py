@@ -1,1 +1,0 @@
-"""Makes an uploaded object a job."""

@@ -1,1 +1,0 @@
-"""Starts Amazon Transcribe on the sound."""

@@ -1,1 +1,0 @@
-"""Asks for GPU instances if there are none."""

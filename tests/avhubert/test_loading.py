@@ -1,0 +1,356 @@
+"""Checkpoints of the reference toolkit, our own files, and what is said about damaged ones."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from gorggle_server.avhubert import Model, convert, info, load_model, save_model
+from gorggle_server.avhubert.config import ModelConfig
+from gorggle_server.avhubert.network import AVHubertNetwork
+from gorggle_server.errors import InvalidRequestError, ModelFormatError, NotFoundError
+from tests.avhubert import golden, reference_files
+
+SMALL = ModelConfig(
+    encoder_layers=1,
+    encoder_dim=16,
+    encoder_ffn_dim=16,
+    encoder_heads=2,
+    decoder_layers=1,
+    decoder_dim=16,
+    decoder_ffn_dim=16,
+    decoder_heads=2,
+    vocabulary_size=37,
+    frontend_channels=2,
+    position_kernel_size=8,
+    position_groups=4,
+    alignment_heads=((0, 1),),
+    dropout=0.1,
+)
+CARD = {
+    "name": "small",
+    "license": {"name": "Apache-2.0", "commercial_use": True},
+    "languages": ["en"],
+    "error_rates": [{"dataset": "drawn", "modality": "video", "word_error_rate_percent": 50.0}],
+}
+
+
+def results(model: Model) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
+    """What a model makes of a golden input."""
+    clip, tokens = golden.clip("av7"), golden.array("av7", "prev_output_tokens")
+    assert tokens is not None
+    encoded = model.encode(clip.video, clip.audio)
+    found = model.beam_search(encoded, beam=3, max_len=20)[0]
+    return encoded, model.logits(encoded, None, tokens), [one.tokens for one in found]
+
+
+def assert_golden(model: Model) -> None:
+    encoded, logits, tokens = results(model)
+    torch.testing.assert_close(encoded, golden.array("av7", "encoder_out"), atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, golden.array("av7", "logits"), atol=1e-4, rtol=0)
+    assert len(tokens) == 3
+
+
+@pytest.fixture
+def small_file(tmp_path: Path) -> Path:
+    torch.manual_seed(3)
+    vocabulary = golden.vocabulary()
+    path = tmp_path / "small.safetensors"
+    save_model(AVHubertNetwork(SMALL), SMALL, vocabulary.units, vocabulary.sentencepiece_model, CARD, path)
+    return path
+
+
+def test_the_reference_layout_loads(full_checkpoint: Path) -> None:
+    model = load_model(full_checkpoint)
+    assert_golden(model)
+    assert model.config == golden.CONFIG
+    assert model.units == golden.vocabulary().units
+    assert model.vocabulary.tokens("go now") == golden.vocabulary().tokens("go now")
+    assert model.device.type == "cpu"
+    assert model.dtype == torch.float32
+
+
+def test_a_converted_checkpoint_computes_the_same(full_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "converted.safetensors"
+    convert(full_checkpoint, out, {"license": {"name": "see the publisher"}, "name": "golden"})
+    converted = load_model(out)
+    for found, expected in zip(results(converted), results(load_model(full_checkpoint)), strict=True):
+        if isinstance(found, torch.Tensor):
+            assert torch.equal(found, expected)
+        else:
+            assert found == expected
+    assert converted.card == {"license": {"name": "see the publisher"}, "name": "golden"}
+    assert converted.vocabulary.sentencepiece_model == golden.vocabulary().sentencepiece_model
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    "arranged",
+    [reference_files.with_old_namespace, reference_files.with_omegaconf],
+    ids=["args-namespace", "omegaconf"],
+)
+def test_other_homes_of_the_configuration_are_read(
+    arranged: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "other.pt"
+    checkpoint = arranged(reference_files.root({"encoder.w2v_model.mask_emb": torch.ones(3)}))
+    checkpoint["extra_state"] = {"train_meters": {"loss": reference_files.AverageMeter()}}
+    reference_files.save(checkpoint, path)
+    assert info(path)["config"] == golden.CONFIG.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        (["video"], ("video",)),
+        (["video", "audio"], ("audio", "video")),
+        (None, ("audio", "video")),
+        (7, ("audio", "video")),
+    ],
+)
+def test_the_modalities_of_fine_tuning_are_known(
+    tmp_path: Path, named: object, expected: tuple[str, ...]
+) -> None:
+    checkpoint = reference_files.root({})
+    checkpoint["cfg"]["task"]["modalities"] = named
+    path = tmp_path / "modalities.pt"
+    reference_files.save(checkpoint, path)
+    assert info(path)["modalities"] == list(expected)
+
+
+def test_the_legacy_layout_of_torch_loads(tmp_path: Path) -> None:
+    path = tmp_path / "legacy.pt"
+    reference_files.save(reference_files.root(golden.reference_state()), path, is_legacy=True)
+    assert not zipfile.is_zipfile(path)
+    assert_golden(load_model(path))
+
+
+def test_a_separate_output_projection_is_used(tmp_path: Path) -> None:
+    state = golden.reference_state()
+    path = tmp_path / "untied.pt"
+    reference_files.save(
+        reference_files.root({**state, "decoder.embed_out": -state["decoder.embed_tokens.weight"]}), path
+    )
+    model = load_model(path)
+    assert not model.config.share_embeddings
+    tokens = golden.array("av7", "prev_output_tokens")
+    encoder_out, logits = golden.array("av7", "encoder_out"), golden.array("av7", "logits")
+    assert tokens is not None
+    assert encoder_out is not None
+    assert logits is not None
+    torch.testing.assert_close(model.logits(encoder_out, None, tokens), -logits, atol=1e-4, rtol=0)
+    out = tmp_path / "untied.safetensors"
+    convert(path, out)
+    assert torch.equal(
+        load_model(out).logits(encoder_out, None, tokens), model.logits(encoder_out, None, tokens)
+    )
+
+
+def test_a_tied_output_projection_that_was_saved_twice_is_converted(tmp_path: Path) -> None:
+    state = golden.reference_state()
+    path, out = tmp_path / "twice.pt", tmp_path / "twice.safetensors"
+    embedding = state["decoder.embed_tokens.weight"]
+    reference_files.save(reference_files.root({**state, "decoder.embed_out": embedding}), path)
+    convert(path, out)
+    assert_golden(load_model(out))
+
+
+def test_a_folder_that_is_not_there_is_named(small_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"no folder .*absent"):
+        convert(small_file, tmp_path / "absent" / "out.safetensors")
+
+
+def test_weights_of_pre_training_are_ignored(tmp_path: Path) -> None:
+    extra = {
+        "encoder.w2v_model.final_proj.weight": torch.ones(2, 2),
+        "encoder.w2v_model.label_embs_concat": torch.ones(2),
+        "encoder.w2v_model.target_glu.0.weight": torch.ones(2),
+        "decoder.version": torch.ones(1),
+    }
+    path = tmp_path / "extra.pt"
+    reference_files.save(reference_files.root({**golden.reference_state(), **extra}), path)
+    assert_golden(load_model(path))
+
+
+def test_tensors_that_share_a_storage_are_read_apart(tmp_path: Path) -> None:
+    state = golden.reference_state()
+    names = [name for name in state if name.startswith("decoder.layers.0.self_attn")]
+    flat = torch.cat([state[name].flatten() for name in names])
+    views = dict(zip(names, flat.split([state[name].numel() for name in names]), strict=True))
+    shared = {name: view.view_as(state[name]) for name, view in views.items()}
+    path = tmp_path / "shared.pt"
+    reference_files.save(reference_files.root({**state, **shared}), path)
+    assert_golden(load_model(path))
+
+
+def test_our_file_keeps_everything(small_file: Path) -> None:
+    model = load_model(small_file)
+    assert model.config == SMALL
+    assert model.card == CARD
+    assert model.units == golden.vocabulary().units
+    assert model.vocabulary.tokens("soon") == golden.vocabulary().tokens("soon")
+    torch.manual_seed(3)
+    expected = AVHubertNetwork(SMALL).eval()
+    for name, weight in model.network.state_dict().items():
+        assert torch.equal(weight, expected.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+def test_narrow_weights_are_widened_on_loading(tmp_path: Path, small_file: Path, stored: str) -> None:
+    out = tmp_path / "narrow.safetensors"
+    convert(small_file, out, dtype=stored)
+    assert info(out)["dtypes"] == {stored: len(AVHubertNetwork(SMALL).state_dict()) - 20}
+    assert load_model(out).dtype == torch.float32
+    assert out.stat().st_size < small_file.stat().st_size
+
+
+def test_a_file_is_described_without_building_the_model(
+    small_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("a weight was read")
+
+    monkeypatch.setattr("gorggle_server.avhubert.checkpoints.stored_model.StoredModel.network", refused)
+    described = info(small_file)
+    assert json.loads(json.dumps(described)) == described | {
+        "config": json.loads(json.dumps(SMALL.to_dict()))
+    }
+    assert described["name"] == "small"
+    assert described["layout"] == "gorggle-avhubert 1"
+    assert described["parameters"] == sum(
+        weight.numel()
+        for name, weight in AVHubertNetwork(SMALL).state_dict().items()
+        if "num_batches" not in name
+    )
+    assert described["card"] == CARD
+    assert described["problems"] == []
+    assert described["has_sentencepiece"]
+
+
+def test_an_incomplete_checkpoint_names_what_is_missing() -> None:
+    with pytest.raises(
+        ModelFormatError, match=r"missing encoder\.feature_extractor_video\.resnet\..* and 112 more"
+    ):
+        load_model(golden.CHECKPOINT_WITHOUT_RESNET)
+    assert "and 112 more" in info(golden.CHECKPOINT_WITHOUT_RESNET)["problems"][0]
+
+
+def test_unexpected_and_misshapen_weights_are_named(tmp_path: Path) -> None:
+    state = {**golden.reference_state(), "decoder.surprise": torch.ones(1)}
+    state["decoder.layer_norm.bias"] = torch.ones(65)
+    state["decoder.layer_norm.weight"] = torch.ones(64, dtype=torch.int64)
+    path = tmp_path / "strange.pt"
+    reference_files.save(reference_files.root(state), path)
+    with pytest.raises(ModelFormatError) as refused:
+        load_model(path)
+    assert "unexpected decoder.surprise" in str(refused.value)
+    assert "decoder.layer_norm.bias has shape (65,); expected (64,)" in str(refused.value)
+    assert "decoder.layer_norm.weight has type torch.int64" in str(refused.value)
+    with pytest.raises(ModelFormatError, match="unexpected"):
+        convert(path, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_network_is_not_saved_with_another_models_sizes(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match="missing"):
+        save_model(AVHubertNetwork(SMALL), golden.CONFIG, golden.vocabulary().units, None, {}, tmp_path / "x")
+    with pytest.raises(ModelFormatError, match="36 units; expected 37"):
+        save_model(AVHubertNetwork(SMALL), SMALL, golden.vocabulary().units[:-1], None, {}, tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: root.pop("model"), "has no model"),
+        (lambda root: root.pop("task_state"), "target_dictionary"),
+        (lambda root: root["task_state"].pop("target_dictionary"), "target_dictionary"),
+        (lambda root: (root.pop("cfg"), root.pop("args")), "neither cfg.model nor args"),
+        (lambda root: root["cfg"]["model"].pop("w2v_args"), "w2v_args"),
+        (lambda root: root["cfg"]["model"].pop("decoder_layers"), "lacks decoder_layers"),
+        (lambda root: root["cfg"]["model"].update(decoder_layers=10**9), "whole number from 1 to 256"),
+        (lambda root: root["cfg"]["model"].update(decoder_layers=[[[]]] * 9), "decoder_layers is"),
+        (lambda root: root["cfg"]["model"].update(decoder_learned_pos=True), "decoder_learned_pos"),
+        (
+            lambda root: root["cfg"]["model"]["w2v_args"]["model"].update(layer_norm_first=False),
+            "layer_norm_first",
+        ),
+        (lambda root: root["cfg"]["model"]["w2v_args"]["model"].update(encoder_attention_heads=7), "divided"),
+        (lambda root: root["model"].update(x="text"), "x is no tensor"),
+    ],
+)
+def test_a_checkpoint_of_another_kind_says_what_it_lacks(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    checkpoint = reference_files.root({})
+    change(checkpoint)
+    path = tmp_path / "other.pt"
+    reference_files.save(checkpoint, path)
+    with pytest.raises(ModelFormatError, match=message):
+        load_model(path)
+
+
+def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+    for call in (load_model, info, lambda path: convert(path, tmp_path / "out")):
+        with pytest.raises(NotFoundError, match="absent"):
+            call(tmp_path / "absent.pt")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match="cannot be read"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"<html>", b"\x80", b"PK\x03\x04", b"\x10\0\0\0\0\0\0\0{", b"\0" * 99]
+)
+def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "odd.pt"
+    path.write_bytes(content)
+    with pytest.raises(ModelFormatError):
+        load_model(path)
+
+
+def test_another_programs_safetensors_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    safetensors.torch.save_file({"x": torch.ones(2)}, path)
+    with pytest.raises(ModelFormatError, match="gorggle model convert"):
+        load_model(path)
+
+
+def test_a_newer_version_of_our_format_is_refused(small_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "newer.safetensors"
+    path.write_bytes(small_file.read_bytes().replace(b'"version":"1"', b'"version":"2"'))
+    with pytest.raises(ModelFormatError, match="version '2'"):
+        load_model(path)
+
+
+def test_a_device_or_dtype_that_is_not_there_is_refused(
+    small_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InvalidRequestError, match="sees no GPU"):
+        load_model(small_file, device="cuda")
+    with pytest.raises(InvalidRequestError, match="no device 'quantum'"):
+        load_model(small_file, device="quantum")
+    with pytest.raises(InvalidRequestError, match="float32, bfloat16"):
+        load_model(small_file, dtype="int8")
+
+
+def test_bfloat16_runs_and_stays_near(full_checkpoint: Path) -> None:
+    model = load_model(full_checkpoint, dtype="bfloat16")
+    encoded, logits, tokens = results(model)
+    assert encoded.dtype == logits.dtype == torch.bfloat16
+    expected = golden.array("av7", "encoder_out")
+    assert expected is not None
+    # Eight bits of mantissa through two layers; values are of size 1.
+    assert (encoded.float() - expected).abs().mean() < 0.05
+    assert all(len(one) >= 2 for one in tokens)
+    hypothesis = model.beam_search(encoded, beam=2, max_len=8)[0][0]
+    assert all(word.end_s > word.start_s for word in model.word_times(encoded[0], hypothesis))

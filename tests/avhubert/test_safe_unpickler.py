@@ -1,0 +1,306 @@
+"""Pickles that ask for code are refused by name, and nothing of them runs."""
+
+from __future__ import annotations
+
+import builtins
+import copyreg
+import functools
+import os
+import pickle
+import struct
+import subprocess
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gorggle_server.avhubert import info, load_model
+from gorggle_server.avhubert.checkpoints import safe_unpickler, torch_archive
+from gorggle_server.avhubert.checkpoints.pickle_allowlist import Inert
+from gorggle_server.avhubert.checkpoints.tensor_storage import StorageReference, TensorRecord
+from gorggle_server.errors import ModelFormatError
+from tests.avhubert import reference_files
+
+
+class Call:
+    """Pickles as a call of anything."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self._call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self._call
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    """A file that appears only if something ran."""
+    return tmp_path / "it-ran"
+
+
+def attacks(marker: Path) -> dict[str, object]:
+    command = f"touch {marker}"
+    return {
+        "posix.system": Call(os.system, command),
+        "builtins.eval": Call(eval, f"open({str(marker)!r}, 'w')"),
+        "builtins.exec": Call(exec, f"open({str(marker)!r}, 'w')"),
+        "builtins.getattr": Call(getattr, marker, "touch"),
+        "builtins.__import__": Call(builtins.__import__, "os"),
+        "subprocess.Popen|commands.Popen": Call(subprocess.Popen, command),
+        "functools.partial": Call(functools.partial, os.system, command),
+        "pathlib._local.Path|pathlib.Path": Call(Path, str(marker)),
+        "torch.storage._load_from_bytes": Call(torch.storage._load_from_bytes, b""),
+        "torch.serialization.load": Call(torch.load, str(marker)),
+        "types.SimpleNamespace": Call(types.SimpleNamespace),
+        "pickle.loads|_pickle.loads": Call(pickle.loads, b""),
+    }
+
+
+@pytest.mark.parametrize(
+    "where", ["root", "model", "cfg", "task_state", "extra_state", "last_optimizer_state", "deep"]
+)
+@pytest.mark.parametrize("name", list(attacks(Path("x"))))
+def test_a_call_anywhere_is_refused_by_name(tmp_path: Path, marker: Path, name: str, where: str) -> None:
+    attack = attacks(marker)[name]
+    checkpoint: Any = reference_files.root({})
+    if where == "root":
+        checkpoint = attack
+    elif where == "deep":
+        checkpoint["task_state"]["s2s_tokenizer"].hidden = {"a": [({"b": attack},)]}
+    elif where == "last_optimizer_state":
+        checkpoint[where]["state"][0] = attack
+    else:
+        checkpoint[where]["evil"] = attack
+    path = tmp_path / "evil.pt"
+    for is_legacy in (False, True):
+        reference_files.save(checkpoint, path, is_legacy=is_legacy)
+        for read in (load_model, info):
+            with pytest.raises(ModelFormatError) as refused:
+                read(path)
+            assert any(one in str(refused.value) for one in name.split("|"))
+            assert not marker.exists()
+
+
+def command(marker: Path) -> bytes:
+    return f"touch {marker}".encode()
+
+
+HAND_WRITTEN: dict[str, Callable[[Path], bytes]] = {
+    "GLOBAL, REDUCE": lambda m: b"cposix\nsystem\n(S'" + command(m) + b"'\ntR.",
+    "GLOBAL of the os alias": lambda m: b"cos\nsystem\n(X" + text(command(m)) + b"tR.",
+    "INST": lambda m: b"(X" + text(command(m)) + b"iposix\nsystem\n.",
+    "OBJ": lambda m: b"(cposix\nsystem\nX" + text(command(m)) + b"o.",
+    "STACK_GLOBAL": lambda m: b"\x80\x04\x8c\x05posix\x8c\x06system\x93X" + text(command(m)) + b"\x85R.",
+    "STACK_GLOBAL through the memo": lambda m: (
+        b"\x80\x04\x8c\x06system\x94\x8c\x05posix\x94" + b"00h\x01h\x00\x93X" + text(command(m)) + b"\x85R."
+    ),
+    "a dotted name of an allowed module": lambda m: (
+        b"\x80\x04\x8c\x08argparse\x8c\x0a_os.system\x93X" + text(command(m)) + b"\x85R."
+    ),
+    "NEWOBJ": lambda m: b"\x80\x02cposix\nsystem\nX" + text(command(m)) + b"\x85\x81.",
+    "NEWOBJ_EX": lambda _: b"\x80\x04cposix\nsystem\n)}\x92.",
+    "after a good object": lambda m: b"\x80\x02]q\x00cposix\nsystem\nX" + text(command(m)) + b"\x85Ra.",
+    "a state for an inert object": lambda m: (
+        b"\x80\x02cargparse\nNamespace\n)\x81}X"
+        + text(b"x")
+        + b"cposix\nsystem\nX"
+        + text(command(m))
+        + b"\x85Rsb."
+    ),
+    "a key of a dict": lambda m: b"\x80\x02}cposix\nsystem\nX" + text(command(m)) + b"\x85RNs.",
+}
+
+
+def text(data: bytes) -> bytes:
+    return struct.pack("<I", len(data)) + data
+
+
+@pytest.mark.parametrize("name", list(HAND_WRITTEN))
+def test_every_way_to_name_a_function_is_refused(tmp_path: Path, marker: Path, name: str) -> None:
+    pickled = HAND_WRITTEN[name](marker)
+    path = tmp_path / "evil.pt"
+    for content in ("bare", "zip"):
+        if content == "bare":
+            path.write_bytes(pickled)
+        else:
+            reference_files.zip_of(pickled, path)
+        with pytest.raises(ModelFormatError, match=r"system|instruction b'S'"):
+            load_model(path)
+        assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "code", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"], ids=["EXT1", "EXT2", "EXT4"]
+)
+def test_the_extension_registry_is_refused(tmp_path: Path, marker: Path, code: bytes) -> None:
+    copyreg.add_extension("posix", "system", 1)
+    try:
+        path = tmp_path / "evil.pt"
+        reference_files.zip_of(b"\x80\x02" + code + b"X" + text(command(marker)) + b"\x85R.", path)
+        with pytest.raises(ModelFormatError, match="instruction"):
+            load_model(path)
+    finally:
+        copyreg.remove_extension("posix", "system", 1)
+    assert not marker.exists()
+
+
+NONSENSE: dict[str, bytes] = {
+    "REDUCE of a record": b"cargparse\nNamespace\n)\x81)R.",
+    "REDUCE of text": b"X\x01\0\0\0x)R.",
+    "REDUCE with a list": b"cargparse\nNamespace\n]R.",
+    "a call of a storage class": b"ctorch\nFloatStorage\n)R.",
+    "a call of a type": b"c__builtin__\nlong\n)R.",
+    "BUILD of a class": b"cargparse\nNamespace\n}b.",
+    "BUILD of a number": b"K\x01}b.",
+    "SETITEM of a list": b"]NNs.",
+    "APPEND to a dict": b"}Na.",
+    "an odd number of items": b"}(Nu.",
+    "a list as a key": b"}]Ns.",
+    "a deep tuple as a key": b"})" + b"\x85" * 200_000 + b"Ns.",
+    "a memo that is empty": b"h\x05.",
+    "STOP with nothing": b".",
+    "POP from nothing": b"0.",
+    "a MARK that is missing": b"t.",
+    "TUPLE2 of one": b"N\x86.",
+    "a text of four gigabytes": b"X\xff\xff\xff\xff",
+    "bytes of 2^63": b"\x8e" + b"\xff" * 7 + b"\x7f.",
+    "a number of 10,000 digits": b"I" + b"9" * 10_000 + b"\n.",
+    "text that is not UTF-8": b"X\x01\0\0\0\xff.",
+    "a protocol to come": b"\x80\x63N.",
+    "a storage without a reader": b"NQ.",
+    "codecs other than latin1": b"c_codecs\nencode\nX\x01\0\0\0xX\x05\0\0\0utf-8\x86R.",
+    "a tensor without a storage": b"ctorch._utils\n_rebuild_tensor_v2\n(NK\0)))tR.",
+    "a parameter of nothing": b"ctorch._utils\n_rebuild_parameter\n(N\x89)tR.",
+    "an OrderedDict of a number": b"ccollections\nOrderedDict\nK\x01\x85R.",
+    "an OrderedDict of odd pairs": b"ccollections\nOrderedDict\n]]a\x85R.",
+    "a class name that is a number": b"K\x01K\x02\x93.",
+    "a numpy type to come": b"cnumpy\ndtype\nX\x02\0\0\0O8\x85R.",
+    "a short numpy scalar": b"cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0f8\x85RC\x01a\x86R.",
+    "a line without an end": b"cposix",
+}
+
+
+@pytest.mark.parametrize("name", list(NONSENSE))
+def test_a_pickle_that_makes_no_sense_is_a_format_error(name: str) -> None:
+    with pytest.raises(ModelFormatError):
+        safe_unpickler.loads(NONSENSE[name])
+
+
+def test_a_huge_memo_number_costs_nothing() -> None:
+    # Python's own unpickler would allocate 32 GB for this.
+    assert safe_unpickler.loads(b"Nr\xff\xff\xff\x7f.") is None
+
+
+def test_a_recursive_object_is_read() -> None:
+    found = safe_unpickler.loads(b"]q\x00h\x00a.")
+    assert found[0] is found
+
+
+def test_a_class_is_never_changed_by_a_state() -> None:
+    evil = b"cargparse\nNamespace\n(N}X\x01\0\0\0xK\x01stb."
+    with pytest.raises(ModelFormatError, match="state"):
+        safe_unpickler.loads(evil)
+    assert not hasattr(Inert, "x")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_values_survive_every_protocol(protocol: int) -> None:
+    value = {
+        "text": "▁now \n 'quoted'",
+        "numbers": [0, -1, 255, 256, 65536, 2**31, -(2**40), 2**70, 1.5, -0.0],
+        "flags": [True, False, None],
+        "nested": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [[]], {"": {}}),
+        5: "an int as a key",
+        "bytes": b"\x00\xff",
+    }
+    assert safe_unpickler.loads(pickle.dumps(value, protocol)) == value
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    values = [np.float64(1.5), np.float32(0.25), np.int64(-3), np.bool_(True), np.uint8(200)]
+    assert safe_unpickler.loads(pickle.dumps(values, 2)) == [1.5, 0.25, -3, True, 200]
+
+
+def test_a_short_pickle_cannot_copy_a_long_list_for_ever() -> None:
+    copies = b"h\x01h\x00\x85R0" * 100_000
+    items = b"]q\x00(" + b"N" * 1000 + b"e0"
+    with pytest.raises(ModelFormatError, match="copies more"):
+        safe_unpickler.loads(items + b"c__builtin__\nset\nq\x010" + copies + b"N.")
+
+
+STORAGE = StorageReference(torch.float32, 6, lambda: bytearray(24))
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "stride"),
+    [
+        (0, (7,), (1,)),
+        (1, (6,), (1,)),
+        (-1, (2,), (1,)),
+        (0, (2, 3), (4, 1)),
+        (0, (2, 3), (-3, 1)),
+        (0, (-1,), (1,)),
+        (0, (10**9,), (0,)),
+        (2**62, (1,), (1,)),
+        (0, (2**40, 2**40), (0, 0)),
+        (0, (2,), (1, 1)),
+        (0, (1,) * 40, (1,) * 40),
+        (0.0, (1,), (1,)),
+        (0, ("1",), (1,)),
+        (True, (1,), (1,)),
+        (0, None, None),
+    ],
+)
+def test_a_view_beyond_its_storage_is_refused(offset: Any, shape: Any, stride: Any) -> None:
+    with pytest.raises(ModelFormatError):
+        TensorRecord.checked(STORAGE, offset, shape, stride)
+
+
+def test_a_view_inside_its_storage_is_read() -> None:
+    storage = StorageReference(torch.float32, 6, lambda: bytearray(torch.arange(6.0).numpy().tobytes()))
+    transposed = TensorRecord.checked(storage, 0, (3, 2), (1, 3)).tensor()
+    assert transposed.tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert TensorRecord.checked(storage, 4, (2,), (1,)).tensor().tolist() == [4, 5]
+    assert TensorRecord.checked(storage, 5, (), ()).tensor().item() == 5
+    assert TensorRecord.checked(storage, 0, (0, 3), (3, 1)).tensor().shape == (0, 3)
+
+
+def tensor_pickle(key: bytes, length: int, kind: bytes = b"FloatStorage") -> bytes:
+    count = struct.pack("<i", length)
+    reference = (
+        b"(X\x07\0\0\0storagectorch\n" + kind + b"\nX" + text(key) + b"X\x03\0\0\0cpuJ" + count + b"tQ"
+    )
+    return (
+        b"\x80\x02}X\x05\0\0\0modelctorch._utils\n_rebuild_tensor_v2\n("
+        + reference
+        + b"K\0K\x02\x85K\x01\x85\x89NtRs."
+    )
+
+
+@pytest.mark.parametrize(("length", "held"), [(2, 4), (2, 12), (3, 8), (2**30, 8)])
+def test_a_storage_of_another_length_than_announced_is_refused(
+    tmp_path: Path, length: int, held: int
+) -> None:
+    path = tmp_path / "evil.pt"
+    reference_files.zip_of(tensor_pickle(b"0", length), path, {"0": b"\0" * held})
+    with torch_archive.opened(path) as root, pytest.raises(ModelFormatError, match="storage"):
+        root["model"].tensor()
+
+
+@pytest.mark.parametrize("pickled", [tensor_pickle(b"0", -2), tensor_pickle(b"0", 2, b"QuantumStorage")])
+def test_a_storage_that_makes_no_sense_is_refused(tmp_path: Path, pickled: bytes) -> None:
+    path = tmp_path / "evil.pt"
+    reference_files.zip_of(pickled, path, {"0": b"\0" * 8})
+    with pytest.raises(ModelFormatError), torch_archive.opened(path):
+        pass
+
+
+def test_a_storage_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pt"
+    reference_files.zip_of(tensor_pickle(b"../../etc/passwd", 2), path)
+    with torch_archive.opened(path) as root, pytest.raises(ModelFormatError, match="lacks"):
+        root["model"].tensor()

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from gorggle_server.avhubert.tokenizer import RESERVED_UNITS, Vocabulary, spelled, units_of_dictionary
+from gorggle_server.errors import ModelFormatError
+from tests.avhubert import golden
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        ([], ""),
+        (["▁go", "ne", "▁now"], "gone now"),
+        (["go", "▁now"], "go now"),
+        (["▁", "b", "▁"], "b"),
+        (["▁it", "'", "s"], "it's"),
+    ],
+)
+def test_units_are_joined_and_marks_become_spaces(pieces: list[str], text: str) -> None:
+    assert spelled(pieces) == text
+
+
+def test_ids_are_the_dictionarys_not_sentencepieces() -> None:
+    vocabulary = golden.vocabulary()
+    # In the golden SentencePiece model "▁" has id 4 or less; the dictionary's first line has id 4.
+    assert vocabulary.units[:5] == [*RESERVED_UNITS, "▁"]
+    assert vocabulary.pieces(vocabulary.tokens("soon")) == ["▁soon"]
+    assert vocabulary.tokens("soon") == [vocabulary.units.index("▁soon")]
+
+
+@pytest.mark.parametrize("text", ["place blue now", "bin white at l soon", "again"])
+def test_text_survives_the_way_through_units(text: str) -> None:
+    vocabulary = golden.vocabulary()
+    tokens = vocabulary.tokens(text)
+    assert 3 not in tokens
+    assert vocabulary.text([0, *tokens, 2, 1, 1]) == text
+
+
+def test_what_the_dictionary_lacks_is_unknown() -> None:
+    vocabulary = golden.vocabulary()
+    assert vocabulary.tokens("ж")[-1] == 3
+    assert vocabulary.text([3]) == "<unk>"
+
+
+def test_a_dictionary_without_the_reserved_units_is_refused() -> None:
+    with pytest.raises(ModelFormatError, match=r"expected \['<s>', '<pad>', '</s>', '<unk>'\]"):
+        Vocabulary(["<pad>", "<s>", "</s>", "<unk>", "a"])
+
+
+@pytest.mark.parametrize("line", ["nocount", "unit x", ""])
+def test_a_dictionary_line_without_a_count_is_refused(line: str) -> None:
+    with pytest.raises(ModelFormatError, match="line 2"):
+        units_of_dictionary(["a 1", line])
+
+
+def test_text_cannot_be_cut_without_a_sentencepiece_model() -> None:
+    units = golden.vocabulary().units
+    with pytest.raises(ModelFormatError, match="no SentencePiece model"):
+        Vocabulary(units).tokens("go")
+    with pytest.raises(ModelFormatError, match="damaged"):
+        Vocabulary(units, b"garbage").tokens("go")

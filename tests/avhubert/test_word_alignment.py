@@ -1,0 +1,176 @@
+"""Word times from attention: their promises for any attention, and their sharpness for a good one."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gorggle_server.avhubert.config import FRAME_S
+from gorggle_server.avhubert.word_alignment import WordTime, word_times
+from gorggle_server.errors import InvalidRequestError, ModelFormatError
+
+UNIT_TEXTS = ["▁", "▁go", "▁now", "a", "in", "▁b", "<unk>", "'s"]
+
+
+@st.composite
+def attentions(draw: st.DrawFn) -> tuple[np.ndarray, list[str], list[float], np.ndarray | None]:
+    units = draw(st.lists(st.sampled_from(UNIT_TEXTS), max_size=12)) + draw(st.sampled_from([[], ["</s>"]]))
+    frames = draw(st.integers(1, 30))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kind = draw(st.sampled_from(["random", "peaked", "zero", "flat", "backwards", "negative"]))
+    weights = {
+        "random": rng.random((len(units), frames)),
+        "peaked": rng.random((len(units), frames)) ** 30,
+        "zero": np.zeros((len(units), frames)),
+        "flat": np.ones((len(units), frames)) / frames,
+        "backwards": np.eye(max(len(units), frames))[: len(units), :frames][::-1],
+        "negative": rng.standard_normal((len(units), frames)) * 1e6,
+    }[kind]
+    scores = (-10 * rng.random(len(units))).tolist()
+    activity = draw(st.sampled_from([None, rng.random(frames), np.zeros(frames), np.ones(frames) * 2]))
+    return weights, units, scores, activity
+
+
+@settings(max_examples=300, deadline=None)
+@given(attentions())
+def test_times_are_in_order_inside_the_clip_and_of_positive_length(
+    case: tuple[np.ndarray, list[str], list[float], np.ndarray | None],
+) -> None:
+    weights, units, scores, activity = case
+    if not units:
+        return
+    words = word_times(weights, units, 0.04, token_scores=scores, speech_activity=activity)
+    text = "".join(unit for unit in units if unit != "</s>").replace("▁", " ").split()
+    assert [word.text for word in words] == text
+    times = [time for word in words for time in (word.start_s, word.end_s)]
+    assert times == sorted(times)
+    assert all(word.end_s > word.start_s for word in words)
+    assert all(0 <= time <= weights.shape[1] * 0.04 + 1e-9 for time in times)
+    assert all(0 <= word.confidence <= 1 for word in words)
+
+
+def looking_at(spans: list[tuple[int, int]], frames: int, floor: float = 0.0) -> np.ndarray:
+    """Attention spread evenly over each unit's frames, and a little over all others."""
+    weights = np.full((len(spans), frames), floor / frames)
+    for row, (first, end) in enumerate(spans):
+        weights[row, first:end] += (1 - floor) / (end - first)
+    return weights
+
+
+def test_clear_attention_gives_exact_times() -> None:
+    spans = [(5, 9), (9, 12), (20, 26), (26, 29), (30, 40)]
+    words = word_times(looking_at(spans, 40), ["▁he", "llo", "▁the", "re", "</s>"])
+    assert words == [WordTime("hello", 0.2, 0.48, 1.0), WordTime("there", 0.8, pytest.approx(1.16), 1.0)]
+
+
+def test_a_word_of_a_single_frame_is_found_to_within_a_frame() -> None:
+    (word,) = word_times(looking_at([(12, 13), (25, 30)], 30), ["▁a", "</s>"])
+    assert word.start_s == pytest.approx(12 * FRAME_S, abs=FRAME_S + 1e-9)
+    assert word.end_s == pytest.approx(13 * FRAME_S, abs=FRAME_S + 1e-9)
+
+
+def test_words_that_follow_at_once_share_a_border() -> None:
+    words = word_times(looking_at([(4, 10), (10, 15), (15, 20)], 20), ["▁bin", "▁blue", "</s>"])
+    assert [(word.start_s, word.end_s) for word in words] == [
+        (pytest.approx(0.16), pytest.approx(0.4)),
+        (pytest.approx(0.4), pytest.approx(0.6)),
+    ]
+
+
+def random_sentence(rng: np.random.Generator) -> tuple[list[tuple[int, int]], int]:
+    """Frames of six words with pauses here and there, then of the end, and the clip's length."""
+    spans, at = [], int(rng.integers(3, 15))
+    for _ in range(6):
+        length = int(rng.integers(4, 14))
+        spans.append((at, at + length))
+        at += length + (int(rng.integers(4, 15)) if rng.random() < 0.4 else 0)
+    frames = at + int(rng.integers(3, 15))
+    return [*spans, (at, frames)], frames
+
+
+# The share of attention that goes anywhere, its blur in frames, its noise in nepers; then the mean error allowed.
+@pytest.mark.parametrize(
+    ("floor", "blur", "noise", "mean_s"),
+    [(0.0, 0.0, 0.0, 0.001), (0.3, 1.0, 0.3, 0.02), (0.5, 2.0, 0.6, 0.06)],
+)
+def test_noisy_attention_still_gives_sharp_times(
+    floor: float, blur: float, noise: float, mean_s: float
+) -> None:
+    rng = np.random.default_rng(7)
+    kernel = np.exp(-0.5 * (np.arange(-6, 7) / max(blur, 0.01)) ** 2)
+    errors = []
+    for _ in range(40):
+        spans, frames = random_sentence(rng)
+        weights = looking_at(spans, frames, floor)
+        weights = np.stack([np.convolve(row, kernel / kernel.sum(), "same") for row in weights])
+        weights *= np.exp(noise * rng.standard_normal(weights.shape))
+        words = word_times(
+            weights / weights.sum(1, keepdims=True), [*["▁a", "▁b", "▁c", "▁d", "▁e", "▁f"], "</s>"]
+        )
+        for word, (first, end) in zip(words, spans[:-1], strict=True):
+            errors += [abs(word.start_s - first * 0.04), abs(word.end_s - end * 0.04)]
+    assert np.mean(errors) < mean_s
+    assert np.quantile(errors, 0.95) <= 3 * FRAME_S + 1e-9
+
+
+def test_speech_activity_trims_the_silence_around_words() -> None:
+    # The attention says only which half of the clip each word is in.
+    weights = looking_at([(0, 20), (20, 40)], 40)
+    activity = np.zeros(40)
+    activity[5:12] = activity[25:33] = 1.0
+    loose = word_times(weights, ["▁one", "▁two"])
+    assert [(word.start_s, word.end_s) for word in loose] == [
+        (0, pytest.approx(0.8)),
+        (pytest.approx(0.8), 1.6),
+    ]
+    trimmed = word_times(weights, ["▁one", "▁two"], speech_activity=activity * 0.9 + 0.05)
+    assert [(word.start_s, word.end_s) for word in trimmed] == [
+        (pytest.approx(0.2), pytest.approx(0.48)),
+        (pytest.approx(1.0), pytest.approx(1.32)),
+    ]
+
+
+def test_more_units_than_frames_share_the_frames() -> None:
+    words = word_times(np.ones((5, 2)), ["▁a", "▁b", "▁c", "▁d", "▁e"])
+    times = [word.start_s for word in words] + [words[-1].end_s]
+    assert all(late > early for early, late in itertools.pairwise(times))
+    assert times[-1] <= 0.08 + 1e-9
+
+
+def test_confidence_is_the_probability_of_the_whole_word() -> None:
+    weights = looking_at([(0, 2), (2, 4), (4, 6), (6, 8)], 8)
+    scores = [math.log(0.5), math.log(0.8), math.log(0.9), math.log(0.1)]
+    words = word_times(weights, ["▁he", "llo", "▁you", "</s>"], token_scores=scores)
+    assert [word.confidence for word in words] == [pytest.approx(0.4), pytest.approx(0.9)]
+
+
+@pytest.mark.parametrize("units", [["</s>"], ["▁", "</s>"], ["<s>", "<pad>", "</s>"], ["▁"]])
+def test_a_reading_without_words_has_no_times(units: list[str]) -> None:
+    assert word_times(np.ones((len(units), 4)), units) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "keywords", "message"),
+    [
+        ((2, 4), {}, "expected 3 rows"),
+        ((3, 0), {}, "at least one frame"),
+        ((3,), {}, "expected 3 rows"),
+        ((3, 4), {"token_scores": [0.0]}, "1 token scores; expected 3"),
+        ((3, 4), {"speech_activity": np.ones(5)}, r"expected \(4,\)"),
+    ],
+)
+def test_arguments_that_contradict_each_other_are_refused(
+    shape: tuple[int, ...], keywords: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        word_times(np.ones(shape), ["▁a", "▁b", "</s>"], **keywords)
+
+
+def test_attention_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(ModelFormatError, match="not finite"):
+        word_times(np.full((1, 3), np.nan), ["▁a"])

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gorggle_evaluation.text_normalization import normalised_words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Don't, PLEASE!", ["don't", "please"]),
+        ("‘Tis said — “don’t”", ["tis", "said", "don't"]),
+        ("the dogs' house", ["the", "dogs", "house"]),
+        ("twenty-one", ["twenty", "one"]),
+        ("ﬁne café", ["fine", "café"]),
+        ("cafe\u0301", ["café"]),
+        ("snake_case + 5 %", ["snake", "case", "5"]),
+        ("rock ' n ' roll", ["rock", "n", "roll"]),
+        ("  \t\u00a0\u200b… ", []),
+        ("Ärger STRASSE", ["ärger", "strasse"]),
+    ],
+)
+def test_words_are_compared_in_one_form(text: str, words: list[str]) -> None:
+    assert list(normalised_words(text)) == words
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    words = normalised_words(text)
+    assert normalised_words(" ".join(words)) == words
+
+
+@given(st.text())
+def test_no_word_holds_blanks_or_is_empty(text: str) -> None:
+    assert all(word and word.split() == [word] for word in normalised_words(text))

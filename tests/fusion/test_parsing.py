@@ -1,0 +1,310 @@
+"""Documents are read strictly: what is wrong is named, with its place."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gorggle import Segment as SdkSegment
+from gorggle import Transcript
+from gorggle import Word as SdkWord
+from gorggle_lambdas.fusion import (
+    FusionInputError,
+    face_tracks,
+    failures,
+    lip_window,
+    media,
+    model,
+    noise_stretches,
+    rekognition_tracks,
+    sound_window,
+    transcribe_language,
+    transcribe_window,
+)
+from gorggle_lambdas.fusion.types import FaceBox, NoiseStretch, SourceFailure, Word
+from tests.fusion.factories import texts, transcribe_result
+
+LIPS: dict[str, Any] = {
+    "start": 10.0,
+    "end": 20.0,
+    "segments": [
+        {
+            "start": 11.0,
+            "end": 12.0,
+            "text": "bin blue",
+            "speaker": "face-1",
+            "confidence": 0.8,
+            "modality": "video",
+            "words": [
+                {"start": 11.0, "end": 11.4, "text": "bin", "confidence": 0.9},
+                {"start": 11.4, "end": 12.0, "text": "blue", "confidence": 0.7},
+            ],
+            "face_boxes": [{"time": 11.2, "left": 0.4, "top": 0.2, "width": 0.1, "height": 0.2}],
+        }
+    ],
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """A copy of ``LIPS`` with one place changed: "segments.0.words.1.text"."""
+    document = copy.deepcopy(LIPS)
+    *way, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    place: Any = document
+    for step in way:
+        place = place[step]
+    if value is KeyError:
+        del place[last]
+    else:
+        place[last] = value
+    return document
+
+
+def test_a_window_of_lip_reading_is_read() -> None:
+    window = lip_window(LIPS)
+    [segment] = window.segments
+    assert (window.start_s, window.end_s, segment.speaker, segment.origin) == (10, 20, "face-1", "lips")
+    assert segment.words[1] == Word("blue", 11.4, 12.0, 0.7)
+    assert segment.face_boxes == (FaceBox(11.2, 0.4, 0.2, 0.1, 0.2),)
+
+
+def test_what_the_sdk_writes_is_read() -> None:
+    said = SdkSegment(1.0, 2.0, "hello", 0.9, speaker="voice", words=(SdkWord("hello", 1.0, 2.0, 0.9),))
+    document = json.loads(Transcript("a.mp4", 5.0, "m", (said,)).to_json())
+    window = sound_window({**document, "start": 0, "end": 5.0})
+    [segment] = window.segments
+    assert (segment.speaker, segment.origin, texts(segment.words)) == ("", "sound", ["hello"])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("segments", KeyError, "the lip reading: segments is missing"),
+        ("segments", {}, "segments is {}; expected a list"),
+        ("segments.0", 7, r"segments\[0\] is 7; expected a JSON object"),
+        ("segments.0.words.1.text", "  ", r"segments\[0\]: words\[1\]: text is '  '; expected a word"),
+        ("segments.0.words.1.text", 5, "text is 5; expected a string"),
+        ("segments.0.words.1.confidence", 1.5, "confidence is 1.5; expected a number from 0 to 1"),
+        ("segments.0.words.1.confidence", True, "confidence is True"),
+        ("segments.0.words.1.confidence", KeyError, "confidence is missing"),
+        ("segments.0.words.1.start", float("nan"), "start is nan"),
+        ("segments.0.words.1.start", "11.4", "start is '11.4'; expected a number from 0 up"),
+        ("segments.0.words.1.start", 10**400, "start is 1000"),
+        ("segments.0.words.1.end", 11.3, r"end is 11.3; expected a number from 11.4 up"),
+        ("segments.0.words", [], "words is .*; expected the words of its text with their times"),
+        ("segments.0.modality", "lips", "modality is 'lips'; expected video or audio or av"),
+        ("segments.0.speeker", "x", "unknown fields: speeker"),
+        ("end", 9, "end is 9; expected a number from 10 up"),
+        ("segments.0.face_boxes.0.width", -1, "width is -1"),
+    ],
+)
+def test_what_is_wrong_is_named(path: str, value: Any, message: str) -> None:
+    with pytest.raises(FusionInputError, match=message):
+        lip_window(changed(path, value))
+
+
+@pytest.mark.parametrize("document", [None, [], "x", 5])
+@pytest.mark.parametrize(
+    "read",
+    [lip_window, sound_window, face_tracks, noise_stretches, failures, media, model, transcribe_language],
+)
+def test_a_document_that_is_no_object_is_refused(read: Any, document: Any) -> None:
+    with pytest.raises(FusionInputError, match="expected a JSON object"):
+        read(document)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.sampled_from(["start", "segments", "segments.0", "segments.0.words.0", "segments.0.words.1.end"]),
+    json_values,
+)
+def test_any_other_value_is_read_or_refused_never_a_crash(path: str, value: Any) -> None:
+    message = "the lip reading"
+    try:
+        lip_window(changed(path, value))
+    except FusionInputError as error:
+        message = str(error)
+    assert message.startswith("the lip reading")
+
+
+def test_half_characters_do_not_reach_the_result() -> None:
+    [segment] = lip_window(changed("segments.0.words.0.text", "a\ud800b")).segments
+    assert segment.words[0].text == "a\ufffdb"
+
+
+def test_sound_that_was_read_from_the_picture_is_refused() -> None:
+    with pytest.raises(FusionInputError, match="expected modality audio"):
+        sound_window(changed("segments.0.modality", "av"))
+
+
+def test_face_tracks_are_read_in_order_of_time() -> None:
+    box = {"left": 0, "top": 0, "width": 1, "height": 1}
+    tracks = face_tracks({"tracks": [{"face": "a", "boxes": [{"time": 2, **box}, {"time": 1, **box}]}]})
+    assert [b.time_s for b in tracks[0].boxes] == [1, 2]
+    with pytest.raises(FusionInputError, match="expected at least one box"):
+        face_tracks({"tracks": [{"face": "a", "boxes": []}]})
+    with pytest.raises(FusionInputError, match="a come twice"):
+        face_tracks({"tracks": [{"face": "a", "boxes": [{"time": 2, **box}]}] * 2})
+
+
+def test_noise_is_read_and_must_follow_itself() -> None:
+    stretches = [{"start": 0, "end": 5, "snr_db": -3.5}, {"start": 5, "end": 9, "snr_db": 20}]
+    assert noise_stretches({"stretches": stretches})[0] == NoiseStretch(0, 5, -3.5)
+    with pytest.raises(FusionInputError, match="stretches follow each other"):
+        noise_stretches({"stretches": stretches[::-1]})
+
+
+def test_failures_are_read_and_need_a_reason() -> None:
+    said = {
+        "failures": [
+            {"source": "lips", "reason": "no face", "start": 0, "end": 60},
+            {"source": "sound", "reason": "x"},
+        ]
+    }
+    assert failures(said) == (SourceFailure("lips", "no face", 0, 60), SourceFailure("sound", "x"))
+    for wrong in ({"reason": " "}, {"source": "smell"}, {"end": None}):
+        with pytest.raises(FusionInputError):
+            failures({"failures": [{**said["failures"][0], **wrong}]})
+
+
+def test_media_and_model_are_read() -> None:
+    assert media({"duration_s": 12.5, "width_px": 640}).width_px == 640
+    assert model({"name": "m", "licence": "Apache-2.0"}).licence == "Apache-2.0"
+    with pytest.raises(FusionInputError, match="licence is missing"):
+        model({"name": "m"})
+
+
+# Amazon Transcribe
+
+HOLD = [
+    ("I've", 4.87, 5.02, 1.0, "spk_0"),
+    ("been", 5.02, 5.17, 0.98, "spk_0"),
+    (".", 0, 0, 0, ""),
+    ("Sorry", 8.49, 8.88, 0.9, "spk_1"),
+    (",", 0, 0, 0, ""),
+    ("sir", 8.88, 9.0, 0.9, "spk_1"),
+    ("?", 0, 0, 0, ""),
+]
+
+
+@pytest.mark.parametrize("speaker_in_items", [True, False])
+def test_transcribes_result_is_read(speaker_in_items: bool) -> None:
+    window = transcribe_window(transcribe_result(HOLD, speaker_in_items=speaker_in_items), 30.0)
+    assert (window.start_s, window.end_s) == (0.0, 30.0)
+    assert [(s.speaker, texts(s.words)) for s in window.segments] == [
+        ("spk_0", ["I've", "been."]),
+        ("spk_1", ["Sorry,", "sir?"]),
+    ]
+    assert window.segments[0].words[0] == Word("I've", 4.87, 5.02, 1.0)
+
+
+def test_transcribes_words_without_speakers_are_anybodys() -> None:
+    window = transcribe_window(transcribe_result([(*w[:4], "") for w in HOLD]), 1.0)
+    assert [s.speaker for s in window.segments] == [""]
+    assert window.end_s == 9.0
+
+
+def test_transcribes_opening_marks_go_to_the_next_word() -> None:
+    said = [("¿", 0, 0, 0, ""), ("Qué", 0.0, 0.5, 0.9, ""), ("?", 0, 0, 0, "")]
+    assert texts(transcribe_window(transcribe_result(said), 1).segments[0].words) == ["¿Qué?"]
+
+
+def test_transcribes_further_alternatives_and_redactions_are_read() -> None:
+    document = transcribe_result([("two", 0, 1, 0.6, "")])
+    document["results"]["items"][0]["alternatives"] += [{"content": "to", "confidence": "0.3"}]
+    document["results"]["items"] += [
+        {
+            "type": "pronunciation",
+            "start_time": "2.0",
+            "end_time": "3.0",
+            "alternatives": [{"content": "[PII]", "redactions": [{"confidence": "0.9"}]}],
+        }
+    ]
+    document["results"]["language_code"] = "en-GB"
+    first, second = transcribe_window(document, 5).segments[0].words
+    assert [(a.text, a.confidence) for a in first.alternatives] == [("to", 0.3)]
+    assert (second.text, second.confidence) == ("[PII]", 0.9)
+    assert transcribe_language(document) == "en-GB"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": "FAILED"}, "status is 'FAILED'; expected COMPLETED"),
+        ({"results": {}}, "items is missing"),
+        ({"results": {"items": [{"type": "noise"}]}}, "pronunciation or punctuation"),
+        ({"results": {"items": [{"type": "pronunciation", "alternatives": []}]}}, "at least one"),
+        (
+            {
+                "results": {
+                    "items": [
+                        {"type": "pronunciation", "alternatives": [{"content": "a", "confidence": "1"}]}
+                    ]
+                }
+            },
+            "start_time is missing",
+        ),
+    ],
+)
+def test_what_is_not_transcribes_result_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(FusionInputError, match=message):
+        transcribe_window({**transcribe_result(HOLD), **change}, 1)
+
+
+def test_an_empty_transcription_is_silence() -> None:
+    assert transcribe_window(transcribe_result([]), 9.0).segments == ()
+
+
+# Amazon Rekognition
+
+
+def detection(time_ms: int, left: float) -> dict[str, Any]:
+    box = {"Left": left, "Top": 0.2, "Width": 0.1, "Height": 0.2}
+    return {"Timestamp": time_ms, "Face": {"BoundingBox": box, "Confidence": 99.9, "Emotions": []}}
+
+
+def page(*faces: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"JobStatus": "SUCCEEDED", "VideoMetadata": {"FrameRate": 25.0}, "Faces": list(faces), **more}
+
+
+def test_rekognitions_detections_become_tracks() -> None:
+    """Two faces cross no one's way; one of them is gone for two looks, and for good after four seconds."""
+    seen = [detection(t, 0.1 + t / 1e5) for t in range(0, 3000, 500)]
+    other = [detection(t, 0.7) for t in (0, 500, 1500, 6000)]
+    tracks = rekognition_tracks([page(*other, NextToken="x"), page(*seen)])
+    assert [(t.name, len(t.boxes)) for t in tracks] == [("track-1", 6), ("track-2", 3), ("track-3", 1)]
+    assert tracks[0].boxes[1].time_s == 0.5
+
+
+def test_a_face_that_jumps_is_another_track() -> None:
+    assert len(rekognition_tracks([page(detection(0, 0.1), detection(500, 0.5))])) == 2
+
+
+@pytest.mark.parametrize(
+    ("pages", "message"),
+    [
+        ([], "at least one"),
+        ([page(NextToken="more")], "expected all pages"),
+        ([{"JobStatus": "FAILED"}], "JobStatus is 'FAILED'; expected SUCCEEDED"),
+        ([page({"Timestamp": 0})], "Face is missing"),
+        ([page({"Timestamp": -1, "Face": detection(0, 0)["Face"]})], "Timestamp is -1"),
+    ],
+)
+def test_what_is_not_rekognitions_whole_result_is_refused(pages: list[Any], message: str) -> None:
+    with pytest.raises(FusionInputError, match=message):
+        rekognition_tracks(pages)
+
+
+def test_a_video_without_faces_has_no_tracks() -> None:
+    assert rekognition_tracks([page()]) == ()

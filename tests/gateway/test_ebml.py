@@ -1,0 +1,111 @@
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gorggle_gateway.ebml import MatroskaError, Splitter
+from gorggle_gateway.media_buffer import Recording, RetentionError
+from tests.gateway.recordings import decoded, recording
+
+SIX_SECONDS = {"max_s": 6.0}
+
+
+def split(media: bytes, sizes: list[int]) -> tuple[Splitter, list]:
+    splitter, elements, at = Splitter(), [], 0
+    for size in sizes:
+        elements += splitter.feed(media[at : at + size])
+        at += size
+    return splitter, elements + splitter.feed(media[at:])
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000, 1 << 20])
+def test_a_recording_is_cut_the_same_however_it_arrives(step: int) -> None:
+    media = recording(max_s=2.0)
+    splitter, elements = split(media, [step] * (len(media) // step))
+    whole, expected = split(media, [])
+    assert [raw for _, raw in elements] == [raw for _, raw in expected]
+    assert splitter.header == whole.header
+    assert media.startswith(b"".join(raw for _, raw in elements))
+
+
+def test_clusters_know_when_they_begin_and_whether_reading_can_begin_there() -> None:
+    _, elements = split(recording(**SIX_SECONDS), [])
+    clusters = list({id(cluster): cluster for cluster, _ in elements if cluster is not None}.values())
+    assert [round(cluster.start_s or 0) for cluster in clusters] == sorted(
+        round(c.start_s or 0) for c in clusters
+    )
+    keys = [cluster.start_s for cluster in clusters if cluster.is_key]
+    assert len(keys) >= 5
+    for start_s in keys:
+        assert abs(start_s - round(start_s)) < 0.05, "key frames come each second"
+
+
+def test_sound_alone_can_be_read_from_any_cluster() -> None:
+    _, elements = split(recording(video=False, **SIX_SECONDS), [])
+    keys = [cluster.is_key for cluster, _ in elements if cluster is not None]
+    assert keys
+    assert all(keys)
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        b"<html><body>",
+        b"\x00\x00\x00\x20ftypisom",
+        b"\x1a\x45\xdf\xa3\xff\xff",
+        b"RIFF1234WAVE",
+        b"\x00" * 64,
+    ],
+)
+def test_what_is_no_webm_is_refused(media: bytes) -> None:
+    with pytest.raises(MatroskaError):
+        Splitter().feed(media)
+
+
+def test_an_element_that_claims_a_gigabyte_is_refused_before_it_arrives() -> None:
+    with pytest.raises(MatroskaError, match="1073741824 bytes"):
+        Splitter().feed(b"\x1a\x45\xdf\xa3" + (1 << 30 | 1 << 56).to_bytes(8, "big"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=400), st.integers(0, 2**32))
+def test_damage_is_an_error_of_its_own_or_passed_on(noise: bytes, seed: int) -> None:
+    media = bytearray(recording(max_s=1.0)[:20_000])
+    at = random.Random(seed).randrange(len(media))
+    media[at : at + len(noise)] = noise
+    splitter = Splitter()
+    try:
+        for start in range(0, len(media), 997):
+            splitter.feed(bytes(media[start : start + 997]))
+    except MatroskaError:
+        pass
+
+
+def test_another_server_gets_what_was_not_yet_read_from_a_key_frame_on() -> None:
+    media = recording(**SIX_SECONDS)
+    kept = Recording(retained_bytes=1 << 30)
+    kept.add(media)
+    kept.forget(3.4)
+    offset_s, again = kept.again(3.4)
+    assert 2.9 < offset_s <= 3.4
+    times, sound_s = decoded(b"".join(again))
+    assert times[0] == pytest.approx(offset_s, abs=0.05)
+    assert times[-1] == pytest.approx(5.96, abs=0.05)
+    assert sound_s == pytest.approx(6.0 - offset_s, abs=0.1)
+    assert sum(map(len, again)) < 0.7 * len(media), "what was read is not kept"
+
+
+def test_everything_is_kept_until_something_is_read() -> None:
+    media = recording(**SIX_SECONDS)
+    kept = Recording(retained_bytes=1 << 30)
+    sent = b"".join(kept.add(media))
+    offset_s, again = kept.again(0.0)
+    assert offset_s == 0.0
+    assert b"".join(again) == sent
+
+
+def test_a_server_that_is_too_far_behind_ends_the_session() -> None:
+    kept = Recording(retained_bytes=100_000)
+    with pytest.raises(RetentionError, match="cannot keep up"):
+        kept.add(recording(**SIX_SECONDS))

@@ -1,0 +1,136 @@
+import asyncio
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gorggle
+from gorggle_gateway import protocol
+from gorggle_gateway.event_log import MAX_UNSENT, Events, SlowClientError
+from gorggle_gateway.protocol import MessageError, Piece, Ping, Resume, Start, Stop, read_binary, read_text
+
+
+def test_what_clients_say_is_read() -> None:
+    assert read_text('{"type":"start","media":"webm"}') == Start("webm", "av", True, False, "", "")
+    assert read_text('{"type":"resume","session":"a","key":"b","last_event":3}') == Resume("a", "b", 3, "")
+    assert read_text('{"type":"ping"}') == Ping(0)
+    assert read_text('{"type":"stop"}') == Stop()
+    assert read_binary(b"\x00\x00\x01\x02media") == Piece(258, b"media")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no JSON"),
+        ("[" * 10_000, "no JSON"),
+        ("[]", "known type"),
+        ('{"type":"begin"}', "known type"),
+        ('{"type":["start"]}', "known type"),
+        ('{"type":"start"}', "start.media"),
+        ('{"type":"start","media":"mp4"}', "webm, pcm"),
+        ('{"type":"start","media":"webm","modality":"smell"}', "av, video, audio"),
+        ('{"type":"start","media":"webm","interim":1}', "expected bool"),
+        ('{"type":"start","media":"webm","beam":5}', "beam"),
+        ('{"type":"ping","last_event":-1}', "expected int"),
+        ('{"type":"ping","last_event":true}', "expected int"),
+        (json.dumps({"type": "start", "media": "webm", "token": "x" * 20_000}), "characters"),
+    ],
+)
+def test_other_texts_are_refused_with_what_was_expected(text: str, says: str) -> None:
+    with pytest.raises(MessageError, match=says):
+        read_text(text)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00\x00\x00\x01", b"\x00\x00\x00\x00media"])
+def test_pieces_without_a_number_or_without_media_are_refused(data: bytes) -> None:
+    with pytest.raises(MessageError):
+        read_binary(data)
+
+
+@given(
+    st.text(max_size=200)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["type", "media", "start", "token"]), inner, max_size=4)
+        ),
+    ).map(json.dumps)
+)
+def test_no_text_raises_anything_else(text: str) -> None:
+    with contextlib.suppress(MessageError):
+        read_text(text)
+
+
+def test_every_error_of_the_sdk_has_a_code_and_faults_keep_their_details() -> None:
+    fault = gorggle.ServerError("at 0x7f: secret", request_id="r-1")
+    assert protocol.failure_message(fault) == {
+        "type": "error",
+        "code": "internal",
+        "message": "internal error (request r-1)",
+        "retry_after_s": None,
+    }
+    full = gorggle.OverloadedError("all places are taken", retry_after_s=2.0)
+    assert protocol.failure_message(full)["retry_after_s"] == 2.0
+    assert protocol.failure_message(gorggle.NoFaceError("no face"))["code"] == "no_face"
+    assert protocol.failure_message(gorggle.AuthenticationError("bad token at host"))["code"] == "internal"
+
+
+def segment(name: str, revision: int = 1) -> dict:
+    return {"type": "segment", "segment_id": name, "revision": revision}
+
+
+async def taken(events: Events) -> list[dict] | None:
+    return await events.following(0.01)
+
+
+async def _a_slow_client_gets_the_newest_only() -> None:
+    events = Events()
+    for revision in range(1, 50):
+        events.add(segment("1", revision))
+        events.add({"type": "progress", "received_s": revision})
+    events.add(segment("2"))
+    found = await taken(events)
+    assert [(event["type"], event.get("revision"), event["event"]) for event in found or []] == [
+        ("segment", 49, 97),
+        ("progress", None, 98),
+        ("segment", 1, 99),
+    ]
+
+
+async def _what_was_sent_and_not_acknowledged_is_sent_again() -> None:
+    events = Events()
+    for name in "123":
+        events.add(segment(name))
+    assert len(await taken(events) or []) == 3
+    assert await taken(events) == []
+    events.rewind(1)
+    assert [event["segment_id"] for event in await taken(events) or []] == ["2", "3"]
+    events.acknowledge(3)
+    events.rewind(0)
+    assert await taken(events) == []
+    events.close()
+    assert await taken(events) is None
+
+
+async def _a_client_that_takes_nothing_ends_its_session() -> None:
+    events = Events()
+    for number in range(MAX_UNSENT):
+        events.add(segment(str(number)))
+    with pytest.raises(SlowClientError):
+        events.add(segment("one more"))
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        _a_slow_client_gets_the_newest_only,
+        _what_was_sent_and_not_acknowledged_is_sent_again,
+        _a_client_that_takes_nothing_ends_its_session,
+    ],
+    ids=lambda check: check.__name__.strip("_"),
+)
+def test_events(check) -> None:
+    asyncio.run(check())

@@ -1,0 +1,52 @@
+"""People keep their names when another server reads on, by where their faces are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gorggle import FaceBox, Segment
+from gorggle_gateway.speaker_identity import Speakers
+
+LEFT, RIGHT = (0.1, 0.2), (0.6, 0.2)
+
+
+def said(speaker: str, at: tuple[float, float] | None = None) -> Segment:
+    boxes = (FaceBox(1.0, *at, 0.25, 0.4),) if at else ()
+    given: dict[str, Any] = {
+        "segment_id": "1", "revision": 1, "is_final": True, "speaker": speaker, "modality": "av",
+        "start_s": 0.0, "end_s": 1.0, "text": "x", "confidence": 1.0, "words": (), "face_boxes": boxes,
+    }  # fmt: skip
+    return Segment(**given)
+
+
+def test_the_first_server_names_people() -> None:
+    speakers = Speakers()
+    assert [speakers.name(said(name, at), 1) for name, at in (("face-1", LEFT), ("face-2", RIGHT))] == [
+        "face-1",
+        "face-2",
+    ]
+    assert speakers.name(said("voice"), 1) == "voice"
+
+
+def test_another_server_that_counts_otherwise_changes_nobodys_name() -> None:
+    speakers = Speakers()
+    speakers.name(said("face-1", LEFT), 1)
+    speakers.name(said("face-2", RIGHT), 1)
+    assert speakers.known("face-1", 2) == "face-1"
+    assert speakers.name(said("face-1", (0.58, 0.22)), 2) == "face-2"
+    assert speakers.name(said("face-7", LEFT), 2) == "face-1"
+    assert speakers.known("face-1", 2) == "face-2"
+    assert speakers.name(said("face-1"), 2) == "face-2"
+    assert speakers.name(said("voice"), 2) == "voice"
+
+
+def test_somebody_new_gets_a_name_that_nobody_had() -> None:
+    speakers = Speakers()
+    speakers.name(said("face-1", LEFT), 1)
+    assert speakers.name(said("face-1", RIGHT), 2) == "face-1.2"
+    assert speakers.name(said("face-2", LEFT), 2) == "face-1"
+
+
+def test_without_boxes_names_stay_what_servers_say() -> None:
+    speakers = Speakers()
+    assert [speakers.name(said("face-1"), generation) for generation in (1, 2)] == ["face-1", "face-1"]

@@ -1,0 +1,114 @@
+"""The page's own files, and the API under the page's address."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from gorggle_gateway import static_files
+from tests.gateway.conftest import run, running_gateway
+
+
+def built() -> list[Path]:
+    if not static_files.is_built():
+        pytest.skip("the page is not built: make web")
+    return list((static_files.FOLDER / "assets").iterdir())
+
+
+def test_the_pages_files_come_whole_and_compressed_to_those_who_take_that() -> None:
+    files = built()
+
+    async def test() -> None:
+        async with running_gateway("127.0.0.1:1") as gateway:
+            for path in files:
+                url = f"{gateway.url}/assets/{path.name}"
+                for takes, comes in (("gzip, br", "gzip"), ("identity", None), ("gzip;q=0", None)):
+                    async with gateway.client.get(url, headers={"accept-encoding": takes}) as answer:
+                        assert answer.status == 200
+                        assert answer.headers.get("content-encoding") == comes
+                        assert "immutable" in answer.headers["cache-control"]
+                        assert await answer.read() == path.read_bytes()
+
+    run(test())
+
+
+@pytest.mark.parametrize("name", ["none.js", "..%2f..%2fsettings.py", "%2e%2e/index.html", "index.html"])
+def test_nothing_but_the_pages_files_is_among_them(name: str) -> None:
+    built()
+
+    async def test() -> None:
+        async with (
+            running_gateway("127.0.0.1:1") as gateway,
+            gateway.client.get(URL(f"{gateway.url}/assets/{name}", encoded=True)) as answer,
+        ):
+            assert answer.status == 404
+
+    run(test())
+
+
+@contextlib.asynccontextmanager
+async def an_api() -> AsyncIterator[str]:
+    """An API of which each answer says what was asked."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(
+            text=request.path,
+            content_type="text/html",
+            headers={"content-security-policy": "default-src 'none'", "x-secret": "no"},
+        )
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
+def test_the_apis_description_is_where_people_look_for_it_and_keeps_its_policy(path: str) -> None:
+    async def test() -> None:
+        async with (
+            an_api() as api,
+            running_gateway("127.0.0.1:1", upstream=api) as gateway,
+            gateway.client.get(gateway.url + path) as answer,
+        ):
+            assert answer.url.path == f"/api{path}"
+            assert await answer.text() == path
+            assert answer.headers.getall("content-security-policy") == ["default-src 'none'"]
+            assert "x-secret" not in answer.headers
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"origin": "https://evil.example.org"}, b"{}", 403),
+        ({}, b" " * (16 * 2**20 + 1), 413),
+        ({}, b"{}", 502),
+    ],
+)
+def test_the_gateways_own_errors_are_problem_details_too(
+    headers: dict[str, str], body: bytes, status: int
+) -> None:
+    async def test() -> None:
+        async with (
+            running_gateway("127.0.0.1:1", upstream="http://127.0.0.1:1") as gateway,
+            gateway.client.post(
+                f"{gateway.url}/api/uploads", data=io.BytesIO(body), headers=headers
+            ) as answer,
+        ):
+            assert answer.status == status
+            assert answer.content_type == "application/problem+json"
+            problem = await answer.json(content_type=None)
+            assert (problem["status"], len(problem["detail"]) > 20) == (status, True)
+
+    run(test())

@@ -1,0 +1,211 @@
+"""Objects and items go into a folder and come back into another moto; what a stop cut off goes on or says why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from gorggle_lambdas.common import job_table
+from gorggle_lambdas.common.job_slots import PLACES
+from gorggle_local.aws.emulator import ACCOUNT, REGION
+from gorggle_local.aws.job_recovery import MAX_INTERRUPTIONS, afterwards
+from gorggle_local.aws.persistence import Keeper, Kept
+
+JOB, KEY = "ab" * 16, f"uploads/{'ab' * 16}/demo.mp4"
+VIDEO = bytes(range(256)) * 100
+
+
+@dataclass
+class Cloud:
+    s3: Any
+    table: Any
+    keeper: Keeper
+    told: dict[str, list[str]]
+
+    def put(self, bucket: str, key: str, body: bytes = VIDEO) -> str:
+        answer = self.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="video/mp4")
+        return str(answer.get("VersionId", "null"))
+
+    def body(self, bucket: str, key: str, **further: str) -> bytes:
+        return bytes(self.s3.get_object(Bucket=bucket, Key=key, **further)["Body"].read())
+
+    def job(self, **values: Any) -> dict[str, Any]:
+        """Put a job that is done, but for the values."""
+        item = {
+            "job_id": JOB, "owner": "you", "state": "done", "key": KEY, "attempt": 1,
+            "created_at": "2026-01-01", "ended_at": "2026-01-01", "cost": {"total": Decimal("0.012")}, **values,
+        }  # fmt: skip
+        self.table.put_item(Item=item)
+        return item
+
+    def jobs(self) -> list[dict[str, Any]]:
+        return list(self.table.scan()["Items"])
+
+
+@contextmanager
+def running(folder: Path, limit_bytes: int = 10**9) -> Iterator[Cloud]:
+    """A moto that begins with nothing but empty buckets and tables, and keeps its state in a folder."""
+    with mock_aws():
+        s3, dynamodb = boto3.client("s3", REGION), boto3.resource("dynamodb", REGION)
+        for name in ("uploads", "results"):
+            s3.create_bucket(Bucket=name)
+        s3.put_bucket_versioning(Bucket="uploads", VersioningConfiguration={"Status": "Enabled"})
+        table = dynamodb.create_table(
+            TableName="jobs",
+            KeySchema=[{"AttributeName": "job_id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "job_id", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        kept = Kept("uploads", "results", "jobs", limit_bytes)
+        keeper = Keeper(folder, kept, ACCOUNT, REGION, boto3.client("dynamodb", REGION))
+        told = keeper.start()
+        try:
+            yield Cloud(s3, table, keeper, told)
+        finally:
+            keeper.stop()
+
+
+def test_objects_and_items_are_the_same_after_a_stop(tmp_path: Path) -> None:
+    with running(tmp_path) as cloud:
+        versions = [cloud.put("uploads", KEY, body) for body in (b"first", VIDEO)]
+        cloud.put("results", f"jobs/{JOB}/result.json", b"{}")
+        job = cloud.job()
+        etag = cloud.s3.head_object(Bucket="uploads", Key=KEY)["ETag"]
+    for _ in range(2):
+        with running(tmp_path) as cloud:
+            assert cloud.told == {"resumed": [], "failed": []}
+            assert cloud.jobs() == [job]
+            assert cloud.body("uploads", KEY) == VIDEO
+            assert cloud.body("uploads", KEY, VersionId=versions[0]) == b"first"
+            assert cloud.body("uploads", KEY, Range="bytes=256-258") == b"\x00\x01\x02"
+            assert cloud.body("results", f"jobs/{JOB}/result.json") == b"{}"
+            head = cloud.s3.head_object(Bucket="uploads", Key=KEY)
+            assert (head["VersionId"], head["ETag"]) == (versions[1], etag)
+            assert head["ContentType"] == "video/mp4"
+            assert head["ContentLength"] == len(VIDEO)
+
+
+def test_what_is_saved_at_once_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
+    with running(tmp_path) as cloud:
+        cloud.put("uploads", KEY)
+        cloud.job()
+        end = time.monotonic() + 20
+        while JOB not in _state(tmp_path):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        text = _state(tmp_path)
+        assert cloud.body("uploads", KEY) == VIDEO, "it is read from the kept copy now"
+    assert _state(tmp_path) == text, "there was nothing left to save at the end"
+
+
+def _state(folder: Path) -> str:
+    path = folder / "state.json"
+    return path.read_text() if path.exists() else ""
+
+
+def test_what_is_overwritten_or_deleted_leaves_nothing_behind(tmp_path: Path) -> None:
+    with running(tmp_path) as cloud:
+        version = cloud.put("uploads", KEY)
+        cloud.put("results", "jobs/x", b"old")
+    with running(tmp_path) as cloud:
+        cloud.put("results", "jobs/x", b"new")
+        cloud.s3.delete_object(Bucket="uploads", Key=KEY, VersionId=version)
+    with running(tmp_path) as cloud:
+        assert cloud.body("results", "jobs/x") == b"new"
+        assert "Contents" not in cloud.s3.list_objects_v2(Bucket="uploads")
+    assert len(list((tmp_path / "objects").iterdir())) == 1
+
+
+def test_beyond_the_limit_the_oldest_videos_go_and_transcripts_stay(tmp_path: Path) -> None:
+    with running(tmp_path) as cloud:
+        for number in range(3):
+            cloud.put("uploads", f"uploads/{number}/v.mp4")
+            cloud.put("results", f"jobs/{number}/result.json", b"{}")
+            cloud.job(
+                job_id=str(number) * 32,
+                key=f"uploads/{number}/v.mp4",
+                **({} if number else {"state": "running"}),
+            )
+        cloud.table.update_item(Key={"job_id": "0" * 32}, UpdateExpression="REMOVE ended_at")
+    with running(tmp_path, limit_bytes=2 * len(VIDEO) + 100) as cloud:
+        pass
+    with running(tmp_path) as cloud:
+        left = {each["Key"] for each in cloud.s3.list_objects_v2(Bucket="uploads")["Contents"]}
+        assert left == {"uploads/0/v.mp4", "uploads/2/v.mp4"}, "the first is still being read"
+        assert cloud.body("results", "jobs/1/result.json") == b"{}"
+        assert len(cloud.jobs()) == 3
+
+
+def test_jobs_whose_time_is_over_go_with_their_files(tmp_path: Path) -> None:
+    with running(tmp_path) as cloud:
+        cloud.put("uploads", KEY)
+        cloud.put("results", f"jobs/{JOB}/result.json", b"{}")
+        cloud.job(expires_at=int(time.time()) - 1)
+    with running(tmp_path) as cloud:
+        assert cloud.jobs() == []
+        assert "Contents" not in cloud.s3.list_objects_v2(Bucket="results")
+    assert list((tmp_path / "objects").iterdir()) == []
+
+
+def test_a_job_that_was_cut_off_waits_again_with_its_video(tmp_path: Path) -> None:
+    with running(tmp_path) as cloud:
+        version = cloud.put("uploads", KEY)
+        cloud.job(
+            state="running",
+            stage="reading",
+            version_id=version,
+            execution_arn="arn",
+            progress={"to_read_s": 9},
+        )
+        cloud.table.put_item(Item={"job_id": PLACES, "running": {JOB}})
+    with running(tmp_path) as cloud:
+        assert cloud.told == {"resumed": [JOB], "failed": []}
+        (job,) = cloud.jobs()
+        assert (job["state"], job["attempt"], job["version_id"]) == ("waiting", 2, version)
+        assert "execution_arn" not in job
+
+
+@pytest.mark.parametrize(
+    ("state", "has_video", "becomes", "says"),
+    [
+        ("awaiting_upload", False, "failed", "before the whole video had arrived"),
+        ("awaiting_upload", True, "waiting", ""),
+        ("waiting", True, "waiting", ""),
+        ("waiting", False, "failed", "no longer there"),
+        ("running", False, "failed", "no longer there"),
+        ("done", False, "done", ""),
+        ("failed", False, "failed", "as before"),
+    ],
+)
+def test_what_becomes_of_a_job_at_the_start(state: str, has_video: bool, becomes: str, says: str) -> None:
+    item = {
+        "job_id": {"S": JOB}, "state": {"S": state}, "key": {"S": KEY}, "attempt": {"N": "1"},
+        "failure": {"M": {"reason": {"S": "as before"}}} if state == "failed" else {"NULL": True},
+    }  # fmt: skip
+    (job,) = afterwards([item], {KEY: ("v7", 42)} if has_video else {}).items
+    assert job["state"]["S"] == becomes
+    assert says in str(job.get("failure"))
+    if state == "awaiting_upload" and has_video:
+        assert (job["version_id"], job["size_bytes"]) == ({"S": "v7"}, {"N": "42"})
+
+
+def test_a_job_that_is_cut_off_again_and_again_is_given_up_until_somebody_asks() -> None:
+    item: dict[str, Any] = {
+        "job_id": {"S": JOB}, "state": {"S": "running"}, "key": {"S": KEY}, "attempt": {"N": "1"},
+    }  # fmt: skip
+    states = []
+    for _ in range(MAX_INTERRUPTIONS + 1):
+        (item,) = afterwards([item], {KEY: ("v", 1)}).items
+        states.append(item["state"]["S"])
+        item["state"] = {"S": job_table.RUNNING}
+    assert states == [job_table.WAITING] * MAX_INTERRUPTIONS + [job_table.FAILED]
+    assert "stopped 3 times" in item["failure"]["M"]["reason"]["S"]

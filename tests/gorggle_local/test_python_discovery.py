@@ -1,0 +1,111 @@
+"""The search for the Python that Lambda runs: what is one, what only has its name, and where it looks."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+from gorggle_local.aws import python_discovery
+
+MACHINE = platform.machine()
+ABI = f"cpython-999-{MACHINE}-linux-gnu"
+
+
+def script(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def speaking(path: Path, version: str = "9.99.1", abi: str = ABI) -> Path:
+    """An interpreter that answers as one of that version would."""
+    answer = json.dumps([str(path), version, abi])
+    return script(path, f"cat <<'ANSWER'\n{answer}\nANSWER")
+
+
+def found(tmp_path: Path, **environment: str) -> python_discovery.Interpreter | None:
+    environment = {"PATH": str(tmp_path / "path"), **environment}
+    return python_discovery.find("9.99", environment, tmp_path / "home", tmp_path / "root")
+
+
+def test_this_interpreter_is_what_it_says() -> None:
+    minor = ".".join(platform.python_version_tuple()[:2])
+    itself = python_discovery.find(minor)
+    assert itself is not None
+    assert itself.version == platform.python_version()
+    assert itself.executable.samefile(sys.executable)
+    assert str(itself) == f"CPython {platform.python_version()} ({itself.executable})"
+
+
+def test_a_script_that_only_has_the_name_is_passed_over(tmp_path: Path) -> None:
+    script(tmp_path / "path/python9.99", "echo 'python9.99: command not found' >&2; exit 127")
+    assert found(tmp_path) is None
+    real = speaking(tmp_path / "home/.pyenv/versions/9.99.1/bin/python9.99")
+    assert found(tmp_path) == python_discovery.Interpreter(real, "9.99.1")
+
+
+def test_a_script_that_stands_for_an_interpreter_leads_to_it(tmp_path: Path) -> None:
+    real = speaking(tmp_path / "elsewhere/python9.99")
+    script(tmp_path / "path/python9.99", f'exec {real} "$@"')
+    itself = found(tmp_path)
+    assert itself is not None
+    assert itself.executable == real
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(f"home/{each}/bin" for each in (".pyenv/versions/9.99.1", ".asdf/installs/python/9.99.1")),
+        "home/.local/share/mise/installs/python/9.99.1/bin",
+        "home/.local/share/uv/python/cpython-9.99.1-linux-x86_64-gnu/bin",
+        "home/.rye/py/cpython@9.99.1/bin",
+        "root/opt/hostedtoolcache/Python/9.99.1/x64/bin",
+        "root/opt/python/cp999-cp999/bin",
+        *(f"root/{each}" for each in ("usr/local/bin", "usr/bin")),
+        "path",
+    ],
+)
+def test_usual_places_are_looked_into(tmp_path: Path, place: str) -> None:
+    real = speaking(tmp_path / place / "python9.99")
+    assert found(tmp_path) == python_discovery.Interpreter(real, "9.99.1")
+
+
+def test_pyenv_s_own_folder_is_looked_into(tmp_path: Path) -> None:
+    real = speaking(tmp_path / "pyenv/versions/9.99.1/bin/python9.99")
+    assert found(tmp_path) is None
+    assert found(tmp_path, PYENV_ROOT=str(tmp_path / "pyenv")) == python_discovery.Interpreter(real, "9.99.1")
+
+
+def test_the_newest_of_several_is_taken(tmp_path: Path) -> None:
+    for version in ("9.99.9", "9.99.10", "9.99.2"):
+        speaking(tmp_path / f"home/.pyenv/versions/{version}/bin/python9.99", version)
+    itself = found(tmp_path)
+    assert itself is not None
+    assert itself.version == "9.99.10"
+
+
+@pytest.mark.parametrize(
+    ("version", "abi"),
+    [
+        pytest.param("9.98.1", f"cpython-998-{MACHINE}-linux-gnu", id="another version"),
+        pytest.param("9.99.1", f"cpython-999t-{MACHINE}-linux-gnu", id="free-threaded"),
+        pytest.param("9.99.1", f"cpython-999-{MACHINE}-linux-musl", id="musl"),
+        pytest.param("9.99.1", "cpython-999-sparc64-linux-gnu", id="another processor"),
+        pytest.param("9.99.1", "pypy999-pp73", id="not CPython"),
+    ],
+)
+def test_one_that_takes_other_packages_is_not_taken(tmp_path: Path, version: str, abi: str) -> None:
+    speaking(tmp_path / "path/python9.99", version, abi)
+    assert found(tmp_path) is None
+
+
+def test_one_that_lacks_what_functions_need_is_not_taken(tmp_path: Path) -> None:
+    """It was built without OpenSSL, say: then importing fails, after whatever was said before."""
+    answer = json.dumps(["/x", "9.99.1", ABI])
+    script(tmp_path / "path/python9.99", f"echo '{answer}'; echo \"No module named '_ssl'\" >&2; exit 1")
+    assert found(tmp_path) is None

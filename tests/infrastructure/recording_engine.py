@@ -1,0 +1,93 @@
+"""Records the whole stack: the program of ``__main__.py`` on an engine that keeps what it would have made.
+
+Pulumi's SDK keeps its state in the process, and takes seconds to import: one process imports it and forks for each
+stack. Whatever goes wrong in a program is raised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import traceback
+import zipfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+STACK = "test"
+
+
+def recorded(settings: dict[str, Any]) -> Any:
+    """The stack with these settings."""
+    from gorggle_local.aws.pulumi_engine import Resource, Run
+
+    worker = _worker()
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write(json.dumps(settings) + "\n")
+    worker.stdin.flush()
+    found = json.loads(worker.stdout.readline())
+    if "error" in found:
+        raise RuntimeError(found["error"])
+    return Run([Resource(**each) for each in found["resources"]], found["outputs"])
+
+
+@functools.cache
+def _worker() -> subprocess.Popen[str]:
+    # It ends with its standard input, which ends with this process.
+    return subprocess.Popen(
+        [sys.executable, __file__], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def _serve() -> None:
+    sys.path.insert(0, str(ROOT))
+    program = runpy.run_path(str(ROOT / "__main__.py"), run_name="gorggle_stack")["stack"]
+    for line in sys.stdin:
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            continue
+        try:
+            print(json.dumps(_record(program, json.loads(line)), default=str), flush=True)
+        except BaseException:
+            print(json.dumps({"error": traceback.format_exc()[-3000:]}), flush=True)
+        os._exit(0)
+
+
+def _record(program: Any, given: dict[str, Any]) -> dict[str, Any]:
+    from gorggle_local.aws import data_sources, provider_outputs, pulumi_engine
+    from infrastructure.config import StackSettings
+    from infrastructure.packaging.package import Package, Packages
+
+    def package(name: str) -> Package:
+        path = Path(folder) / f"{name}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("empty", "")
+        return Package(path, "ab" * 32, 1)
+
+    settings = StackSettings.model_validate(given)
+    with tempfile.TemporaryDirectory() as folder:
+        packages = Packages(
+            code={kind: package(kind) for kind in ("thin", "full", "operations")},
+            layers={kind: package(f"layer-{kind}") for kind in ("base", "media", "certificates")},
+            server=package("server"),
+        )
+        run = pulumi_engine.run(
+            lambda: program(settings, packages),
+            provider_outputs.outputs,
+            data_sources.answer,
+            stack=STACK,
+            config={"aws:region": provider_outputs.REGION},
+        )
+    return {"resources": [dataclasses.asdict(each) for each in run.resources], "outputs": run.outputs}
+
+
+if __name__ == "__main__":
+    _serve()

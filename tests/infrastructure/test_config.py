@@ -1,0 +1,134 @@
+"""The stack's settings: what they are, what they refuse, and that every place that names them agrees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from infrastructure import function_manifest
+from infrastructure.config import EVENTS_PER_LOOK, StackSettings, checked_stack_name, option_name, read
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+
+
+def default_of(field: str) -> Any:
+    info = StackSettings.model_fields[field]
+    return info.get_default(call_default_factory=True)
+
+
+def test_the_project_file_lists_every_setting_with_its_default_and_description() -> None:
+    listed = {name: body for name, body in PROJECT["config"].items() if ":" not in name}
+    assert set(listed) == {option_name(field) for field in StackSettings.model_fields}
+    for field, info in StackSettings.model_fields.items():
+        entry = listed[option_name(field)]
+        assert entry["description"] == info.description, field
+        text = json.dumps(entry["default"])
+        found = StackSettings.model_validate({option_name(field): json.loads(text)})
+        assert getattr(found, field) == default_of(field), field
+
+
+def test_the_settings_table_of_the_manual_is_complete() -> None:
+    manual = (ROOT / "docs" / "aws.md").read_text()
+    for field in StackSettings.model_fields:
+        assert f"`{option_name(field)}`" in manual, field
+
+
+def test_the_stack_has_every_setting_of_the_functions_with_the_same_default() -> None:
+    wanted = function_manifest.read(ROOT / "lambdas/functions.toml").settings
+    assert wanted
+    for name, body in wanted.items():
+        assert name in StackSettings.model_fields, name
+        assert default_of(name) == body["default"], name
+
+
+def test_settings_are_read_as_pulumi_keeps_them() -> None:
+    kept = {
+        "architecture": "arm64",
+        "pythonVersion": "3.13",
+        "gpuInstanceTypes": '["g5.xlarge"]',
+        "nat": "true",
+        "maxJobs": "3",
+    }
+    settings = read(kept.get, lambda name: json.loads(kept[name]))
+    assert (settings.architecture, settings.python_version, settings.nat, settings.max_jobs) == (
+        "arm64",
+        "3.13",
+        True,
+        3,
+    )
+    assert settings.gpu_instance_types == ("g5.xlarge",)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"gpuInstanceTypes": ["p4d.24xlarge"]}, "one NVIDIA GPU"),
+        ({"gpuInstanceTypes": []}, "at least 1"),
+        ({"gpuInstanceTypes": ["g5.xlarge", "g5.xlarge"]}, "twice"),
+        ({"gpuMinInstances": 3}, "above gpuMaxInstances"),
+        ({"gpuTargetStreams": 9}, "would never grow"),
+        ({"fleetMinOnWake": 3}, "above gpuMaxInstances"),
+        ({"gpuWarmFrom": "0 8 * * *"}, "belong together"),
+        ({"apiAuth": "jwt"}, "needs both"),
+        ({"jwtIssuer": "https://id.example.org"}, "apiAuth: jwt"),
+        ({"endpointZones": 3}, "above zones"),
+        ({"modelUri": "s3://bucket/model.pt"}, "gorggle model convert"),
+        ({"modelUri": "/home/me/model.safetensors"}, "s3://"),
+        ({"logDays": 31}, "not for 31"),
+        ({"alertEmails": ["nobody"]}, "e-mail"),
+        ({"tags": ["aws:owner=me"]}, "is taken"),
+        ({"tags": ["owner"]}, "NAME=VALUE"),
+        ({"pythonVersion": "3.11"}, "3.12"),
+        ({"maxUploadBytes": 6 * 2**30}, "less than or equal"),
+        ({"pollS": 5}, "25,000 events; set pollS to 8 or more"),
+        ({"soundLimitS": 36_000, "facesLimitS": 36_000}, "set pollS to 34 or more"),
+        ({"soundLimitS": 40_000}, "less than or equal"),
+        ({"colour": "blue"}, "colour"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        StackSettings.model_validate(given)
+
+
+def test_a_look_of_the_state_machine_has_as_many_events_as_are_counted() -> None:
+    """A wait and a choice are entered and left; a call is scheduled, started and answered between that."""
+    events = {"Wait": 2, "Choice": 2, "Task": 5}
+    definition = json.loads((ROOT / "lambdas/state_machine.asl.json").read_text())
+    loops = list(looks(definition))
+    assert len(loops) == 4
+    for loop in loops:
+        assert sum(events[kind] for kind in loop) == EVENTS_PER_LOOK
+
+
+def looks(node: Any) -> Iterator[list[str]]:
+    """The kinds of states between each wait and its next, where one leads back to itself."""
+    if isinstance(node, list):
+        for each in node:
+            yield from looks(each)
+    elif isinstance(node, dict):
+        known = node.get("States", {})
+        for name, state in known.items():
+            if state["Type"] == "Wait":
+                kinds, at = ["Wait"], state["Next"]
+                while known[at]["Type"] != "Choice":
+                    kinds.append(known[at]["Type"])
+                    at = known[at]["Next"]
+                ways = [known[at]["Default"], *(each["Next"] for each in known[at]["Choices"])]
+                assert name in ways, f"{name} leads nowhere back to itself"
+                yield [*kinds, "Choice"]
+        for each in node.values():
+            yield from looks(each)
+
+
+@pytest.mark.parametrize("name", ["Prod", "a", "a-stack-with-a-long-name", "dev_1", "1st"])
+def test_a_stack_s_name_that_no_bucket_can_bear_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="bucket names"):
+        checked_stack_name(name)

@@ -1,0 +1,318 @@
+"""The attendant of an instance: against moto, a metadata service of our own, and a server's operations page."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from infrastructure.instance_agent import certificates, log_shipper, metrics
+from infrastructure.instance_agent.agent import Attendant, Clients
+from infrastructure.instance_agent.environment import Metadata, Surroundings
+
+METRICS = """\
+# HELP gorggle_active_streams recognition calls being served
+gorggle_active_streams 3.0
+gorggle_gpu_memory_bytes{kind="free"} 6e+09
+gorggle_gpu_memory_bytes{kind="total"} 2.4e+10
+gorggle_gpu_utilisation_ratio 0.5
+gorggle_grpc_requests_total{code="OK",method="Recognize"} 7.0
+gorggle_grpc_requests_total{code="INTERNAL",method="Recognize"} 1.0
+gorggle_grpc_request_duration_seconds_bucket{le="+Inf",method="Recognize"} 8.0
+gorggle_grpc_request_duration_seconds_sum{method="Recognize"} 20.0
+gorggle_grpc_request_duration_seconds_count{method="Recognize"} 8.0
+"""
+FLEET, GROUP, SECRET = "gorggle-test-gpu", "/gorggle/test/server", "gorggle-test/server_certificate"
+
+
+class Machine:
+    """What stands around an attendant: pages by path, and what was asked with which headers."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, str] = {"/latest/meta-data/instance-id": "i-0123456789abcdef0"}
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
+                self.answer("the-token")
+
+            def do_GET(self) -> None:
+                if (
+                    self.path.startswith("/latest/")
+                    and self.headers["X-aws-ec2-metadata-token"] != "the-token"
+                ):
+                    self.send_error(401)
+                elif self.path in outer.pages:
+                    self.answer(outer.pages[self.path])
+                else:
+                    self.send_error(404)
+
+            def answer(self, text: str) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    made = Machine()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        made = Clients(
+            *(boto3.client(each) for each in ("autoscaling", "cloudwatch", "logs", "secretsmanager"))
+        )
+        made.logs.create_log_group(logGroupName=GROUP)
+        value = {"ca": "CA", "certificate": "CERTIFICATE", "key": "KEY"}
+        made.secretsmanager.create_secret(Name=SECRET, SecretString=json.dumps(value))
+        yield made
+
+
+@pytest.fixture
+def around(machine: Machine, tmp_path: Path) -> Surroundings:
+    return Surroundings(
+        fleet=FLEET,
+        launch_hook="ready",
+        terminate_hook="drain",
+        certificate_secret=SECRET,
+        certificate_folder=tmp_path,
+        metrics_namespace="Gorggle/test",
+        log_group=GROUP,
+        operations=machine.address,
+        metadata=machine.address,
+        cursor=tmp_path / "cursor",
+    )
+
+
+class Commands:
+    """Stands before the system's commands, and keeps what was called."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log = folder / "commands.log"
+        for name, body in {
+            "journalctl": f"cat {folder}/journal 2>/dev/null; rm -f {folder}/journal",
+            "systemctl": "true",
+        }.items():
+            path = folder / name
+            path.write_text(f'#!/bin/sh\necho "{name} $*" >> {self.log}\n{body}\nexit 0\n')
+            path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder), prepend=":")
+        self.journal = folder / "journal"
+
+    @property
+    def called(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    return Commands(folder, monkeypatch)
+
+
+class Hooks:
+    """Keeps which lifecycle actions were completed; everything else goes to moto."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.completed = client, list[tuple[str, str]]()
+
+    def complete_lifecycle_action(self, **given: str) -> None:
+        assert given["AutoScalingGroupName"] == FLEET
+        assert given["InstanceId"] == "i-0123456789abcdef0"
+        self.completed.append((given["LifecycleHookName"], given["LifecycleActionResult"]))
+
+
+@pytest.fixture
+def attendant(around: Surroundings, clients: Clients, commands: Commands) -> Attendant:
+    # moto has no CompleteLifecycleAction.
+    return Attendant(
+        around, Clients(Hooks(clients.autoscaling), clients.cloudwatch, clients.logs, clients.secretsmanager)
+    )
+
+
+def test_an_instance_is_ready_when_its_server_is(attendant: Attendant, machine: Machine) -> None:
+    hooks = attendant._clients.autoscaling
+    attendant.step()
+    assert not attendant.is_ready
+    assert not hooks.completed
+    machine.pages["/readyz"] = "ready"
+    attendant.step()
+    attendant.step()
+    assert hooks.completed == [("ready", "CONTINUE")]
+
+
+def test_streams_and_loads_are_measured(attendant: Attendant, machine: Machine, clients: Clients) -> None:
+    machine.pages["/metrics"] = METRICS
+    attendant.step()
+    found = {
+        each["MetricName"]: each
+        for each in clients.cloudwatch.list_metrics(Namespace="Gorggle/test")["Metrics"]
+    }
+    assert set(found) == {
+        "Streams", "GpuUtilization", "GpuMemoryUtilization", "CpuUtilization", "MemoryUtilization", "DiskUtilization",
+        "Requests", "RequestTime",
+    }  # fmt: skip
+    assert found["Streams"]["Dimensions"] == [{"Name": "AutoScalingGroupName", "Value": FLEET}]
+    values = {each["MetricName"]: each["Value"] for each in metrics.data(METRICS, metrics.Processor(), FLEET)}
+    assert (values["Streams"], values["GpuUtilization"], values["GpuMemoryUtilization"]) == (3.0, 50.0, 75.0)
+    assert all(0 <= value <= 100 for value in values.values())
+
+
+def test_what_the_server_counts_is_told_as_what_it_has_grown_by() -> None:
+    calls = metrics.Calls()
+
+    def told(page: str) -> dict[str, float]:
+        return {name: value for name, value, _ in calls.data(metrics.server_metrics(page))}
+
+    assert told(METRICS) == {"Requests": 8.0, "RequestTime": 2.5}
+    assert told(METRICS) == {"Requests": 0.0}, "nothing has happened: there is no mean"
+    grown = (
+        METRICS.replace("} 7.0", "} 9.0")
+        .replace("} 20.0", "} 26.0")
+        .replace('_count{method="Recognize"} 8.0', '_count{method="Recognize"} 10.0')
+    )
+    further = "gorggle_real_time_factor_sum 3.0\ngorggle_real_time_factor_count 4.0\n"
+    assert told(grown + further) == {"Requests": 2.0, "RequestTime": 3.0, "RealTimeFactor": 0.75}
+    again = METRICS + "process_start_time_seconds 2.0\n"
+    assert told(again) == {"Requests": 8.0, "RequestTime": 2.5}, "it has started again"
+
+
+def test_what_is_read_of_the_server_s_page_is_there() -> None:
+    from gorggle_server.observability.metrics import Measurements
+
+    families = {family.name for family in Measurements("0").registry.collect()}
+    read = {metrics.CALLS.removesuffix("_total"), *(name for _, name, _ in metrics.MEANS)}
+    assert read | {"gorggle_active_streams", metrics.STARTED} <= families
+
+
+def test_an_instance_whose_server_starts_counts_as_idle_not_as_absent() -> None:
+    (streams, *_) = metrics.data(None, metrics.Processor(), FLEET)
+    assert (streams["MetricName"], streams["Value"]) == ("Streams", 0.0)
+
+
+def test_log_lines_reach_cloudwatch_once(attendant: Attendant, commands: Commands, clients: Clients) -> None:
+    now = time.time_ns() // 1000
+    lines = [
+        {"MESSAGE": message, "__REALTIME_TIMESTAMP": str(now + index * 1000)}
+        for index, message in enumerate(("first", list(b"caf\xc3\xa9"), None))
+    ]
+    commands.journal.write_text("\n".join(json.dumps(each) for each in lines))
+    assert attendant._journal.carry() == 2
+    assert attendant._journal.carry() == 0
+    events = clients.logs.get_log_events(logGroupName=GROUP, logStreamName=attendant.instance)["events"]
+    assert [each["message"] for each in events] == ["first", "café"]
+    assert "--cursor-file=" in commands.called[0]
+    assert "--unit=gorggle.service" in commands.called[0]
+
+
+def test_a_batch_is_as_large_as_cloudwatch_takes() -> None:
+    events = [{"timestamp": index, "message": "x" * 100_000} for index in range(20)]
+    assert len(log_shipper.first_batch(events)) == 10
+    assert len(log_shipper.first_batch([{"timestamp": 0, "message": "x"}] * 20_000)) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("path", "page"),
+    [
+        ("/latest/meta-data/autoscaling/target-lifecycle-state", "Terminated"),
+        ("/latest/meta-data/spot/instance-action", '{"action": "terminate", "time": "2026-11-21T12:00:00Z"}'),
+    ],
+)
+def test_an_instance_that_ends_lets_its_server_finish_first(
+    attendant: Attendant, machine: Machine, commands: Commands, path: str, page: str
+) -> None:
+    hooks = attendant._clients.autoscaling
+    machine.pages["/latest/meta-data/autoscaling/target-lifecycle-state"] = "InService"
+    attendant.step()
+    assert not attendant.is_done
+    assert "systemctl stop gorggle.service" not in commands.called
+    machine.pages[path] = page
+    attendant.step()
+    assert attendant._stopping is not None
+    attendant._stopping.wait()
+    attendant.step()
+    attendant.step()
+    assert attendant.is_done
+    assert hooks.completed == [("drain", "CONTINUE")]
+    assert commands.called.count("systemctl stop gorggle.service") == 1
+
+
+def test_certificates_are_private_and_renewed_in_place(clients: Clients, tmp_path: Path) -> None:
+    client = clients.secretsmanager
+    assert certificates.refresh(client, SECRET, tmp_path)
+    assert not certificates.refresh(client, SECRET, tmp_path)
+    key = tmp_path / "key.pem"
+    assert key.read_text() == "KEY"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o400
+    renewed = json.dumps({"ca": "CA", "certificate": "NEW", "key": "NEW KEY"})
+    client.put_secret_value(SecretId=SECRET, SecretString=renewed)
+    assert certificates.refresh(client, SECRET, tmp_path)
+    assert key.read_text() == "NEW KEY"
+
+
+def test_certificates_that_never_come_are_an_error(clients: Clients, tmp_path: Path) -> None:
+    clients.secretsmanager.create_secret(Name="empty")
+    with pytest.raises(LookupError, match="no value yet"):
+        certificates.await_first(clients.secretsmanager, "empty", tmp_path, wait_s=0)
+
+
+def test_a_step_that_fails_does_not_keep_the_others(
+    attendant: Attendant, machine: Machine, clients: Clients, caplog: pytest.LogCaptureFixture
+) -> None:
+    clients.secretsmanager.delete_secret(SecretId=SECRET, ForceDeleteWithoutRecovery=True)
+    machine.pages["/readyz"] = "ready"
+    attendant.step()
+    assert "renew failed and is tried again" in caplog.text
+    assert attendant.is_ready
+
+
+def test_an_instance_without_metadata_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="which instance"):
+        _ = Metadata("http://127.0.0.1:9").instance
+
+
+def test_the_attendant_is_told_all_it_reads(around: Surroundings) -> None:
+    script = (Path(__file__).resolve().parents[2] / "infrastructure/instance_agent/bootstrap.sh").read_text()
+    told = script.partition('agent.env" <<SETTINGS')[2].partition("\nSETTINGS")[0]
+    names = {line.partition("=")[0] for line in told.splitlines() if "=" in line}
+    assert names == {each.upper() for each in around.__dataclass_fields__} | {
+        "AWS_DEFAULT_REGION",
+        "PYTHONPATH",
+    }
+
+
+def test_the_start_up_script_is_well_written() -> None:
+    import sys
+
+    script = Path(__file__).resolve().parents[2] / "infrastructure/instance_agent/bootstrap.sh"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("shellcheck"), script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,279 @@
+"""The start-up of an instance, for real: the bundle as it is published, ``bootstrap.sh``, and the server that comes of it.
+
+What belongs to the machine is replaced: the image's Python holds torch and nothing else of ours, and the commands of
+the system (``systemctl``, ``useradd``, ``aws``) only say that they were called. The test then does what systemd would:
+it starts the unit's command with the unit's environment.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+from gorggle_lambdas.operations import certificate_authority
+from infrastructure.config import StackSettings
+from infrastructure.gpu_fleet import instance_environment, user_data
+from infrastructure.naming import Names
+from infrastructure.packaging import build
+from infrastructure.packaging.wheels import Target
+
+# Packages are downloaded and installed.
+pytestmark = pytest.mark.timeout(1200)
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIP = ROOT / "examples" / "demo.mp4"
+NAMES = Names("test", "123456789012", "us-east-1")
+# torch and what it imports, as the image has them.
+IN_IMAGE = (
+    *("torch", "torchgen", "functorch", "sympy", "mpmath", "networkx", "jinja2", "markupsafe"),
+    *("filelock", "fsspec", "typing_extensions.py"),
+)
+MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
+UNITS = ("gorggle.service", "gorggle-agent.service")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python that has torch and nothing else."""
+    folder = tmp_path_factory.mktemp("image")
+    venv.create(folder, with_pip=False)
+    packages = folder / "lib" / f"python{MINOR}" / "site-packages"
+    import torch
+
+    ours = Path(torch.__file__).parents[1]
+    for name in IN_IMAGE:
+        if (ours / name).exists():
+            (packages / name).symlink_to(ours / name)
+    for metadata in ours.glob("torch-*.dist-info"):
+        (packages / metadata.name).symlink_to(metadata)
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def secrets() -> Iterator[str]:
+    """The address of a Secrets Manager that holds the server's certificates."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def identities(secrets: str) -> tuple[certificate_authority.Identity, certificate_authority.Identity]:
+    import dataclasses
+    import datetime as dt
+
+    now = dt.datetime.now(dt.UTC)
+    ours = [certificate_authority.new_authority("Gorggle", now)]
+    server = certificate_authority.identity(ours, "server.gorggle.internal", is_server=True, now=now)
+    client = boto3.client(
+        "secretsmanager", endpoint_url=secrets, region_name="us-east-1",
+        aws_access_key_id="test", aws_secret_access_key="test",
+    )  # fmt: skip
+    client.create_secret(Name="server", SecretString=json.dumps(dataclasses.asdict(server)))
+    return server, certificate_authority.identity(ours, "pipeline", is_server=False, now=now)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def started(
+    image: Path, secrets: str, identities: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, str], list[str]]:
+    """An instance after its start-up: its root, what it was told, and the commands that it called."""
+    root = tmp_path_factory.mktemp("instance")
+    package = build.server_bundle(
+        ROOT, ROOT / ".build" / "packages", (Target("x86_64", MINOR),), name=f"server-{MINOR}"
+    )
+    with zipfile.ZipFile(package.path) as archive:
+        archive.extractall(root / "opt/gorggle/bundle")
+    told = {
+        **instance_environment(
+            NAMES,
+            StackSettings(gpu_streams=2, gpu_target_streams=1),
+            "bucket",
+            "key",
+            "server",
+            "/gorggle/test/server",
+        ),
+        "GORGGLE_ROOT": str(root),
+        "GORGGLE_IMAGE_PYTHON": str(image),
+        "GORGGLE_DEVICE": "cpu",
+        "GORGGLE_LISTEN_HOST": "127.0.0.1",
+        "GORGGLE_SERVER_PORT": str(free_port()),
+        "GORGGLE_OPERATIONS_PORT": str(free_port()),
+        "AWS_ENDPOINT_URL": secrets,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
+    commands = tmp_path_factory.mktemp("commands")
+    log = commands / "called"
+    for name in ("systemctl", "useradd", "aws", "curl"):
+        (commands / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {log}\n')
+        (commands / name).chmod(0o755)
+    environment = {"PATH": f"{commands}:/usr/bin:/bin", "HOME": str(root), **told}
+    script = root / "opt/gorggle/bundle/infrastructure/instance_agent/bootstrap.sh"
+    done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return root, told, log.read_text().splitlines()
+
+
+def test_the_services_are_started_last(started: Any) -> None:
+    _, _, called = started
+    assert called[-2:] == [
+        "systemctl daemon-reload",
+        "systemctl enable --now gorggle.service gorggle-agent.service",
+    ]
+
+
+def test_what_is_installed_is_the_lock_and_this_project(started: Any) -> None:
+    root, _, _ = started
+    found = subprocess.run(
+        [root / "opt/gorggle/venv/bin/python", "-c", "import gorggle, gorggle_server, numpy, torch; print(gorggle.__file__, numpy.__file__, torch.__file__)"],
+        env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert str(root) in found[0]
+    assert str(root) in found[1]
+    assert str(root) not in found[2]
+
+
+def test_the_units_are_ones_that_systemd_takes(started: Any) -> None:
+    root, told, _ = started
+    for unit in UNITS:
+        text = (root / "etc/systemd/system" / unit).read_text()
+        parser = configparser.RawConfigParser(strict=False, interpolation=None)
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        parser.read_string(text)
+        assert parser["Service"]["ExecStart"].startswith(str(root))
+        assert "@" not in text
+        if analyze := shutil.which("systemd-analyze"):
+            done = subprocess.run(
+                [analyze, "verify", "--man=no", root / "etc/systemd/system" / unit],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            assert "Unknown" not in done.stderr, done.stderr
+    server = (root / "etc/systemd/system/gorggle.service").read_text()
+    assert f"TimeoutStopSec={int(told['GORGGLE_DRAIN_S']) + 30}" in server
+
+
+def environment_of(root: Path, unit: str) -> dict[str, str]:
+    lines = (root / "etc/gorggle" / unit).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_the_server_reads_lips_by_mutual_tls(started: Any, identities: Any) -> None:
+    from gorggle import Client
+
+    root, told, _ = started
+    _, caller = identities
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(root),
+        "OMP_NUM_THREADS": "1",
+        **environment_of(root, "server.env"),
+    }
+    command = [
+        root / "opt/gorggle/venv/bin/gorggle",
+        "serve",
+        "--log-format",
+        "json",
+        "--announce",
+        "--until-stdin-closes",
+    ]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        try:
+            assert json.loads(server.stdout.readline())
+            with Client(
+                f"127.0.0.1:{told['GORGGLE_SERVER_PORT']}",
+                root_certificate=caller.ca.encode(),
+                client_certificate=caller.certificate.encode(),
+                client_key=caller.key.encode(),
+                server_name="server.gorggle.internal",
+            ) as client:
+                assert client.server_info().capacity.max_streams == 2
+                words = " ".join(segment.text for segment in client.transcribe(CLIP))
+        finally:
+            server.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(60)
+    assert len(words.split()) >= 3
+
+
+def test_an_instance_that_cannot_start_says_why_and_gives_itself_up(image: Path, tmp_path: Path) -> None:
+    """With no wheels: the step is named in the log group, and the fleet is told to try another."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    log = commands / "called"
+    for name in ("aws", "useradd", "systemctl"):
+        (commands / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {log}\n')
+        (commands / name).chmod(0o755)
+    (commands / "curl").write_text("#!/bin/sh\necho i-0123456789abcdef0\n")
+    (commands / "curl").chmod(0o755)
+    bundle = tmp_path / "opt/gorggle/bundle"
+    shutil.copytree(ROOT / "infrastructure/instance_agent", bundle / "infrastructure/instance_agent")
+    (bundle / "wheels").mkdir()
+    shutil.copy(ROOT / "infrastructure/packaging/locks/server.lock", bundle)
+    told = instance_environment(NAMES, StackSettings(), "bucket", "key", "server", "/gorggle/test/server")
+    environment = {
+        **told,
+        "PATH": f"{commands}:/usr/bin:/bin",
+        "GORGGLE_ROOT": str(tmp_path),
+        "GORGGLE_IMAGE_PYTHON": str(image),
+    }
+    script = bundle / "infrastructure/instance_agent/bootstrap.sh"
+    done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    called = log.read_text()
+    assert "installing the packages" in called
+    assert "complete-lifecycle-action" in called
+    assert "ABANDON" in called
+    assert "i-0123456789abcdef0" in called
+    assert "systemctl" not in called
+
+
+def test_user_data_holds_no_more_than_ec2_takes() -> None:
+    text = user_data(
+        NAMES,
+        StackSettings(model_uri="s3://models-of-ours/lips/large.safetensors"),
+        "bucket",
+        "key",
+        "arn",
+        "group",
+    )
+    assert len(text.encode()) < 16_384
+    checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    linter = Path(sys.executable).with_name("shellcheck")
+    linted = subprocess.run([linter, "-"], input=text, text=True, capture_output=True, check=False)
+    assert linted.returncode == 0, linted.stdout
+
+
+def test_the_script_asks_for_nothing_that_it_is_not_told() -> None:
+    told = set(instance_environment(NAMES, StackSettings(), "bucket", "key", "arn", "group"))
+    script = (ROOT / "infrastructure/instance_agent/bootstrap.sh").read_text()
+    required = script.partition("for name in ")[2].partition("; do")[0].replace("\\", "").split()
+    assert {f"GORGGLE_{name}" for name in required} <= told

@@ -1,0 +1,99 @@
+"""What the command that checks a stack makes of answers; that it finds a good stack good is shown end to end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infrastructure import smoke_test
+from infrastructure.smoke_test import VerificationError
+
+EXAMPLES = smoke_test.EXAMPLES
+WORDS = smoke_test.spoken(EXAMPLES / "demo.json")
+
+
+class Answers:
+    """An API that answers as it is told to."""
+
+    def __init__(self, job: Mapping[str, Any], words: list[str], failures: list[dict[str, str]]) -> None:
+        self.job, self.words, self.failures = job, words, failures
+
+    def call(self, method: str, path: str, document: Any = None) -> dict[str, Any]:
+        match method, path.partition("?")[0]:
+            case "GET", "/health":
+                return {"status": "ok", "running_jobs": 0}
+            case "POST", "/uploads":
+                return {"job_id": "j", "upload": {"url": "http://s3", "method": "POST", "fields": {}}}
+            case "GET", "/jobs/j":
+                return dict(self.job)
+        segments = [{"words": [{"text": word} for word in self.words]}]
+        return {
+            "segments": segments,
+            "sources": {name: {"failures": self.failures} for name in ("lips", "sound")},
+        }
+
+
+def told(
+    monkeypatch: pytest.MonkeyPatch, job: Mapping[str, Any], words: list[str] = WORDS, why: str = ""
+) -> list[str]:
+    monkeypatch.setattr(smoke_test, "sent", lambda *_: b"")
+    api: Any = Answers(job, words, [{"reason": why}])
+    return list(smoke_test.verify(api, EXAMPLES / "demo.mp4", EXAMPLES / "demo.json", patience_s=0.0))
+
+
+GOOD = {"state": "done", "sources": {"lips": "used", "sound": "used"}, "cost": {"total": 0.01}}
+
+
+def test_a_stack_that_reads_what_is_said_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = told(monkeypatch, GOOD)
+    assert lines[-1].startswith("words: 100% of")
+    assert "cost 0.0100 USD" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("job", "words", "said"),
+    [
+        ({"state": "running", "stage": "reading"}, WORDS, "still running"),
+        ({"state": "failed", "failure": {"reason": "no fleet"}}, WORDS, "the job failed: no fleet"),
+        ({**GOOD, "sources": {"lips": "failed", "sound": "used"}}, WORDS, r"lost: lips \(no GPU\)"),
+        (GOOD, WORDS[: len(WORDS) // 2], "only 50% of the words agree"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    monkeypatch: pytest.MonkeyPatch, job: Mapping[str, Any], words: list[str], said: str
+) -> None:
+    with pytest.raises(VerificationError, match=said):
+        told(monkeypatch, job, words, "no GPU")
+
+
+def test_an_address_that_nobody_answers_is_named() -> None:
+    with pytest.raises(VerificationError, match="GET /health cannot be reached"):
+        smoke_test.Api("http://127.0.0.1:9", "t").call("GET", "/health")
+    with pytest.raises(VerificationError, match="is no address"):
+        smoke_test.Api("file:///etc", "t").call("GET", "/health")
+
+
+def test_a_token_is_taken_alone_or_in_its_secret() -> None:
+    assert smoke_test.token_of(" abc\n") == "abc"
+    assert smoke_test.token_of(json.dumps({"token": "abc"})) == "abc"
+
+
+def test_without_a_token_nothing_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GORGGLE_TOKEN", raising=False)
+    with pytest.raises(SystemExit):
+        smoke_test.main(["https://api.example.org"])
+    assert "GORGGLE_TOKEN is not set" in capsys.readouterr().err
+
+
+def test_a_form_holds_its_fields_before_the_file(tmp_path: Path) -> None:
+    clip = tmp_path / "a.mp4"
+    clip.write_bytes(b"video")
+    body = smoke_test.form_body({"key": "uploads/a", "Content-Type": "video/mp4"}, clip)
+    assert body.index(b"uploads/a") < body.index(b"video/mp4") < body.index(b'name="file"')
+    assert body.endswith(f"video\r\n--{smoke_test.BOUNDARY}--\r\n".encode())

@@ -1,0 +1,48 @@
+"""The demo clip as a client would send it that finds mouths by itself: pieces of crops and sound, in step."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from gorggle import MouthCrops, Sound
+from gorggle_server.media.byte_pipe import BytePipe
+from gorggle_server.settings import ServerSettings
+from gorggle_server.streaming.media_pipeline import perception_of
+from gorggle_server.types import RecognitionOptions
+
+PIECE_FRAMES = 5
+
+
+@functools.cache
+def mouths_and_sound(path: Path) -> tuple[tuple[tuple[int, np.ndarray], ...], np.ndarray]:
+    """Each face's first frame and crops (T, 96, 96), and the sound: int16 (S,), 16 kHz."""
+    content = path.read_bytes()
+    pipe = BytePipe(len(content) + 1)
+    pipe.try_write(content)
+    pipe.close()
+    perception = perception_of(pipe, RecognitionOptions("any"), ServerSettings(), 1000.0)
+    for _ in perception.steps():
+        pass
+    tracks = tuple((track.start, np.stack(track.crops)) for track in perception.scene.tracks.values())
+    perception.scene._join_sound()
+    return tracks, perception.scene._sound
+
+
+def pieces(path: Path, times: int = 1) -> list[MouthCrops | Sound]:
+    """The clip, several times over, in pieces of a fifth of a second."""
+    tracks, sound = mouths_and_sound(path)
+    frames = len(sound) // 640
+    made: list[MouthCrops | Sound] = []
+    for start in range(0, frames * times, PIECE_FRAMES):
+        first = start % frames
+        end = min(first + PIECE_FRAMES, frames)
+        for face, (track_start, crops) in enumerate(tracks):
+            shown = range(max(first, track_start), min(end, track_start + len(crops)))
+            if shown:
+                pixels = crops[shown.start - track_start : shown.stop - track_start]
+                made.append(MouthCrops(pixels, [(start - first + frame) / 25 for frame in shown], face))
+        made.append(Sound(sound[first * 640 : end * 640]))
+    return made

@@ -1,0 +1,265 @@
+"""Callers that the server does not know, and keys that change while it runs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gorggle import AuthenticationError, Client, UnavailableError
+from gorggle.v1 import lip_reading_pb2_grpc, server_pb2
+from gorggle_server.errors import InvalidRequestError
+from gorggle_server.security.api_tokens import Tokens, main, new_token
+from gorggle_server.security.secret_sources import FileMaterial
+from tests.integration.conftest import Messages, RunningServer, running_server
+
+QUESTION = server_pb2.GetServerInfoRequest()
+SECRET = "a-token-that-nobody-has-given-out"
+Metadata = list[tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tokens") / "tokens"
+
+
+@pytest.fixture(scope="module")
+def token(token_file: Path) -> str:
+    return new_token("camera-1", token_file)
+
+
+@pytest.fixture(scope="module")
+def guarded(token_file: Path, token: str) -> Iterator[RunningServer]:
+    with running_server(token_file=token_file, max_streams_per_client=1) as running:
+        yield running
+
+
+@pytest.fixture
+def stub(guarded: RunningServer) -> Iterator[lip_reading_pb2_grpc.LipReadingStub]:
+    with grpc.insecure_channel(guarded.address) as channel:
+        yield lip_reading_pb2_grpc.LipReadingStub(channel)
+
+
+def bearer(token: str) -> Metadata:
+    return [("authorization", f"Bearer {token}")]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        [],
+        bearer(SECRET),
+        bearer(""),
+        [("authorization", SECRET)],
+        [("authorization", f"Basic {SECRET}")],
+        [("token", SECRET)],
+        [*bearer(SECRET), *bearer(SECRET)],
+    ],
+    ids=["none", "unknown", "empty", "bare", "another scheme", "wrong place", "twice"],
+)
+def test_a_call_without_a_known_token_is_refused(stub, metadata, caplog, messages: Messages) -> None:
+    caplog.set_level(logging.DEBUG)
+    calls: list[Callable[[], object]] = [
+        lambda: stub.GetServerInfo(QUESTION, metadata=metadata, timeout=10),
+        lambda: list(stub.StreamingRecognize(messages(b"media"), metadata=metadata, timeout=10)),
+    ]
+    for call in calls:
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "oken" in caught.value.details()
+        assert SECRET not in caught.value.details()
+    assert SECRET not in caplog.text
+
+
+def test_a_right_token_twice_is_refused(stub, token: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.GetServerInfo(QUESTION, metadata=[*bearer(token), *bearer(token)], timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_known_token_is_served(stub, token: str) -> None:
+    assert stub.GetServerInfo(QUESTION, metadata=bearer(token), timeout=10).version
+
+
+def test_health_checks_need_no_token(guarded: RunningServer) -> None:
+    with grpc.insecure_channel(guarded.address) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_tokens_come_and_go_without_a_restart(stub, token_file: Path, token: str) -> None:
+    second = new_token("camera-2", token_file)
+    assert stub.GetServerInfo(QUESTION, metadata=bearer(second), timeout=10).version
+    kept = [line for line in token_file.read_text().splitlines() if not line.startswith("camera-2")]
+    token_file.write_text("\n".join([*kept, ""]))
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.GetServerInfo(QUESTION, metadata=bearer(second), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert stub.GetServerInfo(QUESTION, metadata=bearer(token), timeout=10).version
+
+
+def test_a_token_file_that_breaks_leaves_the_tokens_as_they_were(tmp_path: Path, caplog) -> None:
+    path = tmp_path / "tokens"
+    token = new_token("camera", path)
+    tokens = Tokens(FileMaterial(path))
+    path.write_text(f"camera {SECRET}\n")
+    assert tokens.name_of(token) == "camera"
+    path.unlink()
+    assert tokens.name_of(token) == "camera"
+    assert "line 1" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_a_token_file_holds_no_token_and_only_its_owner_reads_it(token_file: Path, token: str) -> None:
+    assert token not in token_file.read_text()
+    assert token_file.stat().st_mode & 0o077 == 0
+
+
+def test_the_command_makes_a_token_that_holds(tmp_path: Path, capsys) -> None:
+    path = str(tmp_path / "tokens")
+    assert main(["editor", path]) == 0
+    assert Tokens(FileMaterial(Path(path))).name_of(capsys.readouterr().out.strip()) == "editor"
+    assert main(["editor", path]) == 1
+    assert main(["two words", path]) == 1
+    assert main(["editor", str(tmp_path / "nowhere" / "tokens")]) == 1
+    assert capsys.readouterr().err.count("gorggle: error:") == 3
+
+
+def test_one_client_may_not_take_all_places(stub, token_file: Path, token: str, messages: Messages) -> None:
+    other = new_token("camera-3", token_file)
+    held = stub.StreamingRecognize(iter(_slowly(messages())), metadata=bearer(token), timeout=20)
+    next(held)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.StreamingRecognize(messages(), metadata=bearer(token), timeout=20))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "camera-1" in caught.value.details()
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.StreamingRecognize(messages(b"x"), metadata=bearer(other), timeout=20))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # it had a place
+    held.cancel()
+
+
+def _slowly(requests):
+    yield next(requests)
+    time.sleep(5)
+
+
+def test_a_token_file_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
+        Tokens(FileMaterial(tmp_path / "missing"))
+
+
+# ------------------------------------------------------------------------------------------------------- certificates
+
+
+class Keys:
+    """The files of a server with mutual TLS, and of its clients."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = trustme.CA()
+        self.certificate, self.key, self.client_ca = (
+            folder / name for name in ("server.pem", "server.key", "clients.pem")
+        )
+        self.authority.cert_pem.write_to_path(str(self.client_ca))
+        self.renew(self.authority)
+
+    def renew(self, authority: trustme.CA) -> None:
+        """Give the server a new certificate."""
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        issued.private_key_pem.write_to_path(str(self.key))
+        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+        self.certificate.write_bytes(chain)
+
+    def client(
+        self, address: str, issued: trustme.LeafCert | None, trusted: trustme.CA | None = None
+    ) -> Client:
+        """A client with that certificate, which trusts that authority."""
+        number = len(list(self.folder.iterdir()))
+        root = self.folder / f"root-{number}.pem"
+        (trusted or self.authority).cert_pem.write_to_path(str(root))
+        own = {}
+        if issued is not None:
+            certificate, key = self.folder / f"client-{number}.pem", self.folder / f"client-{number}.key"
+            certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+            issued.private_key_pem.write_to_path(str(key))
+            own = {"client_certificate": certificate, "client_key": key}
+        return Client(address.replace("127.0.0.1", "localhost"), root_certificate=root, **own)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def mutual(keys: Keys) -> Iterator[RunningServer]:
+    with running_server(
+        tls_certificate=keys.certificate, tls_key=keys.key, tls_client_ca=keys.client_ca
+    ) as running:
+        yield running
+
+
+def test_a_client_with_a_certificate_of_the_authority_is_served(mutual: RunningServer, keys: Keys) -> None:
+    with keys.client(mutual.address, keys.authority.issue_cert("worker.internal")) as client:
+        assert client.server_info().version
+
+
+def long_ago() -> dt.datetime:
+    return dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
+
+
+@pytest.mark.parametrize(
+    "issue",
+    [
+        lambda _: None,
+        lambda _: trustme.CA().issue_cert("worker.internal"),
+        lambda authority: authority.issue_cert("worker.internal", not_after=long_ago()),
+    ],
+    ids=["no certificate", "another authority", "expired"],
+)
+def test_a_stranger_fails_at_the_handshake(mutual: RunningServer, keys: Keys, issue) -> None:
+    with keys.client(mutual.address, issue(keys.authority)) as client, pytest.raises(UnavailableError):
+        client.server_info()
+
+
+def test_a_server_of_another_authority_is_not_spoken_to(mutual: RunningServer, keys: Keys) -> None:
+    issued = keys.authority.issue_cert("worker.internal")
+    with keys.client(mutual.address, issued, trustme.CA()) as client, pytest.raises(UnavailableError):
+        client.server_info()
+
+
+def test_a_renewed_certificate_serves_the_next_connection(mutual: RunningServer, keys: Keys) -> None:
+    another = trustme.CA()
+    keys.renew(another)
+    issued = keys.authority.issue_cert("worker.internal")
+    with keys.client(mutual.address, issued, another) as client:
+        assert client.server_info().version
+    keys.certificate.unlink()  # half a renewal: what was there stays
+    with keys.client(mutual.address, issued, another) as client:
+        assert client.server_info().version
+
+
+def test_a_token_over_tls_is_served_and_a_wrong_one_is_named_as_such(
+    keys: Keys, token_file: Path, token: str
+) -> None:
+    keys.renew(keys.authority)
+    with running_server(tls_certificate=keys.certificate, tls_key=keys.key, token_file=token_file) as running:
+        root = keys.folder / "authority.pem"
+        keys.authority.cert_pem.write_to_path(str(root))
+        address = running.address.replace("127.0.0.1", "localhost")
+        with Client(address, root_certificate=root, token=token) as client:
+            assert client.models()
+        with (
+            Client(address, root_certificate=root, token=SECRET) as client,
+            pytest.raises(AuthenticationError),
+        ):
+            client.models()

@@ -1,0 +1,153 @@
+"""Requests and media made to do harm, to a real server: it answers each as documented, and goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.fuzz import DOCUMENTED
+from benchmarks.fuzz_seeds import RECOGNIZE, REQUEST_OF, STREAMING, elementary_calls
+from benchmarks.mutations import boxes, elements, spoiled_media, spoiled_message, spoiled_wire
+from gorggle.v1 import lip_reading_pb2
+from tests.clips import remuxed, transcoded
+from tests.integration.conftest import DEMO, ROOT, RunningServer
+
+CODE = grpc.StatusCode
+NO_MESSAGE = b"\xff\xff\xff\xff\xff\xff"
+UNARY = sorted(set(REQUEST_OF) - {STREAMING})
+
+
+@pytest.fixture(scope="module")
+def channel(server: RunningServer):
+    with grpc.insecure_channel(server.address) as channel:
+        yield channel
+
+
+def status_of(channel: grpc.Channel, method: str, *messages: bytes) -> tuple[grpc.StatusCode, str]:
+    """How a call with these bytes ends."""
+    try:
+        if method == STREAMING or "Reflection" in method:
+            list(channel.stream_stream(method)(iter(messages), timeout=60))
+        else:
+            channel.unary_unary(method)(messages[0], timeout=60)
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+    return CODE.OK, ""
+
+
+@pytest.mark.parametrize("method", REQUEST_OF)
+def test_a_message_that_is_none_is_the_callers_mistake(channel: grpc.Channel, method: str, caplog) -> None:
+    code, text = status_of(channel, method, NO_MESSAGE)
+    assert code is CODE.INVALID_ARGUMENT
+    assert method in text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_message_that_is_none_ends_a_stream_in_its_middle(channel: grpc.Channel) -> None:
+    config = lip_reading_pb2.StreamingRecognizeRequest(config={}).SerializeToString()
+    media = lip_reading_pb2.StreamingRecognizeRequest(media=DEMO.read_bytes()[:40_000]).SerializeToString()
+    code, _ = status_of(channel, STREAMING, config, media, NO_MESSAGE)
+    assert code is CODE.INVALID_ARGUMENT
+
+
+def test_messages_nested_beyond_all_measure_are_refused(channel: grpc.Channel) -> None:
+    nested = b""
+    for _ in range(5000):
+        length, size = len(nested), bytearray()
+        while length > 0x7F:
+            size.append(length & 0x7F | 0x80)
+            length >>= 7
+        nested = b"\x0a" + bytes([*size, length]) + nested
+    for method in (STREAMING, RECOGNIZE):
+        assert status_of(channel, method, nested)[0].name in DOCUMENTED
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(UNARY), st.binary(max_size=300))
+def test_any_bytes_to_any_method_get_a_documented_answer(
+    channel: grpc.Channel, method: str, data: bytes
+) -> None:
+    assert status_of(channel, method, data)[0].name in DOCUMENTED
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.randoms(use_true_random=False))
+def test_spoiled_calls_get_a_documented_answer(channel: grpc.Channel, chance) -> None:
+    call = chance.choice(elementary_calls_once())
+    messages = [
+        spoiled_message(message, REQUEST_OF[call.method], chance)
+        if chance.random() < 0.5
+        else spoiled_wire(message, chance)
+        if chance.random() < 0.1
+        else message
+        for message in call.messages
+    ]
+    code, text = status_of(channel, call.method, *messages)
+    assert code.name in DOCUMENTED, text
+
+
+_CALLS: list = []
+
+
+def elementary_calls_once() -> list:
+    if not _CALLS:
+        _CALLS.extend(elementary_calls())
+    return _CALLS
+
+
+def test_headers_beyond_the_limit_are_refused_and_odd_ones_are_not(channel: grpc.Channel) -> None:
+    call = channel.unary_unary("/gorggle.v1.LipReading/GetServerInfo")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"", metadata=[("x-large", "a" * 40_000)], timeout=10)
+    assert caught.value.code() is CODE.RESOURCE_EXHAUSTED
+    assert call(b"", metadata=[("x-large", "a" * 8_000)], timeout=10)
+    assert call(b"", metadata=[("x-odd-bin", b"\xff\xfe\x00")], timeout=10)
+
+
+# ------------------------------------------------------------------------------------------------- the spoiling itself
+
+
+def test_boxes_and_elements_are_found_and_spoiling_leaves_the_original(tmp_path: Path) -> None:
+    import random
+
+    clip = transcoded(DEMO, tmp_path / "clip.mp4", size=(160, 120), max_s=0.2)
+    mp4 = clip.read_bytes()
+    assert {
+        b"ftyp",
+        b"moov",
+        b"stsz",
+        b"avcC" if b"avcC" in {kind for *_, kind in boxes(mp4)} else b"stsd",
+    } <= {kind for *_, kind in boxes(mp4)}
+    matroska = remuxed(clip, tmp_path / "clip.mkv", "matroska").read_bytes()
+    assert len(elements(matroska)) > 20
+    for data in (mp4, matroska):
+        before, results = bytes(data), {spoiled_media(data, random.Random(number)) for number in range(50)}
+        assert data == before
+        assert len(results - {data}) > 40
+
+
+def test_a_short_run_of_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "fuzz.json"
+    options = ["--inputs", "200", "--minutes", "4", "--no-all-seeds", "--seed", "3", "--out", str(out)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "fuzz.py"), *options]
+    done = subprocess.run(
+        [*command, "--findings", str(tmp_path / "findings")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=290,
+        check=False,
+    )
+    report = json.loads(out.read_text())
+    assert done.returncode == 0, report["faults"]
+    assert report["calls"] >= 100
+    assert report["kept"] > 0
+    assert report["growth"] or report["calls"] < 250
+    assert set(report["by_status"]) <= DOCUMENTED

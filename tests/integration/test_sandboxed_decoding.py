@@ -1,0 +1,206 @@
+"""A real server whose decoder processes are killed, stopped and left behind: one stream pays, the others go on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from gorggle import Client
+from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
+from gorggle_server.__main__ import _parser
+from gorggle_server.errors import PreconditionError
+from gorggle_server.grpc_server import server as server_module
+from gorggle_server.streaming import media_pipeline
+from tests.integration.conftest import DEMO, Messages, RunningServer, running_server
+
+Stub = lip_reading_pb2_grpc.LipReadingStub
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+
+
+@pytest.fixture
+def own_server() -> Iterator[RunningServer]:
+    with running_server(decoder_stall_s=1.0) as running:
+        yield running
+
+
+@pytest.fixture
+def own_stub(own_server: RunningServer) -> Iterator[Stub]:
+    with grpc.insecure_channel(own_server.address) as channel:
+        yield Stub(channel)
+
+
+def at_work(running: RunningServer) -> list[int]:
+    """The processes that decode a stream of this server."""
+    decoders = running.server._decoders
+    return [process.pid for process in decoders._running] if decoders is not None else []
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+class HalfSent:
+    """A stream of which the second half comes when it is let go on."""
+
+    def __init__(self, messages: Messages) -> None:
+        data = DEMO.read_bytes()
+        self._first, self._second = data[: len(data) // 2], data[len(data) // 2 :]
+        self._messages, self._go_on = messages, threading.Event()
+
+    def __iter__(self) -> Iterator[lip_reading_pb2.StreamingRecognizeRequest]:
+        yield from self._messages(self._first)
+        self._go_on.wait(30)
+        yield lip_reading_pb2.StreamingRecognizeRequest(media=self._second)
+
+    def go_on(self) -> None:
+        self._go_on.set()
+
+
+def begun(stub: Stub, media: HalfSent) -> tuple[grpc.Call, str]:
+    """A call whose media is being decoded, and its request id."""
+    call = stub.StreamingRecognize(iter(media), timeout=60)
+    started = next(call)
+    for response in call:
+        if response.WhichOneof("event") == "media_info":
+            break
+    return call, started.started.request_id
+
+
+def how_it_ended(call: grpc.Call) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError):
+        list(call)
+    return call.code(), call.details()
+
+
+def test_a_decoder_that_is_killed_costs_its_own_stream_alone(
+    own_server: RunningServer, own_stub: Stub, messages: Messages, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim, other = HalfSent(messages), HalfSent(messages)
+    failing, request_id = begun(own_stub, victim)
+    (pid,) = at_work(own_server)
+    going_on, _ = begun(own_stub, other)
+    os.kill(pid, signal.SIGKILL)
+    victim.go_on()
+    code, text = how_it_ended(failing)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "the decoder failed on this file (signal SIGKILL)" in text
+    assert any(
+        f"request {request_id}: decoder process {pid} was ended by SIGKILL" in line.getMessage()
+        for line in caplog.records
+    )
+    other.go_on()
+    rest = list(going_on)
+    assert rest[-1].WhichOneof("event") == "finished"
+    assert sum(response.WhichOneof("event") == "segment" for response in rest) >= 2
+    again = list(own_stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=60))
+    assert again[-1].WhichOneof("event") == "finished"
+    assert not is_alive(pid)
+    assert at_work(own_server) == []
+
+
+def test_a_decoder_that_stands_still_ends_its_stream_in_time(
+    own_server: RunningServer, own_stub: Stub, messages: Messages
+) -> None:
+    media = HalfSent(messages)
+    call, _ = begun(own_stub, media)
+    (pid,) = at_work(own_server)
+    os.kill(pid, signal.SIGSTOP)
+    media.go_on()
+    begun_at = time.monotonic()
+    code, text = how_it_ended(call)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "decoding stalled" in text
+    assert time.monotonic() - begun_at < 10
+    assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("way", ["cancelled", "expired"])
+def test_a_call_that_is_given_up_takes_its_decoder_with_it(
+    own_server: RunningServer, own_stub: Stub, messages: Messages, way: str
+) -> None:
+    media = HalfSent(messages)
+    call = own_stub.StreamingRecognize(iter(media), timeout=60 if way == "cancelled" else 1.5)
+    while not at_work(own_server):
+        next(call)
+    pids = at_work(own_server)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)  # it will not end of its own accord
+    if way == "cancelled":
+        call.cancel()
+    deadline = time.monotonic() + 5
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(is_alive, pids))
+    media.go_on()
+
+
+def test_a_fault_of_the_decoder_is_internal_and_says_no_more(
+    messages: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_server() as running, grpc.insecure_channel(running.address) as channel:
+        pool = running.server._decoders
+        assert pool is not None
+        monkeypatch.setattr(pool, "_command", (sys.executable, "-c", "raise SystemExit(3)"))
+        stub = Stub(channel)
+        list(stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=60))  # by the one that waited
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=60))
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert caught.value.details().startswith("internal error")
+
+
+def test_faces_are_looked_for_in_the_decoders_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_here(*_: object) -> None:
+        raise AssertionError("the server itself looks for faces")
+
+    monkeypatch.setattr(media_pipeline, "FaceFinder", not_here)
+    monkeypatch.setattr(server_module, "FaceFinder", not_here)
+    with running_server() as running, Client(running.address) as client:
+        assert {segment.speaker for segment in client.transcribe(DEMO)} == {"face-1"}
+
+
+def test_the_same_words_are_read_with_and_without_processes(server: RunningServer) -> None:
+    with running_server(isolate_decoding=False) as running:
+        assert running.server._decoders is None
+        with Client(running.address) as within, Client(server.address) as apart:
+            assert [segment.text for segment in within.transcribe(DEMO)] == [
+                segment.text for segment in apart.transcribe(DEMO)
+            ]
+
+
+def test_the_server_starts_one_process_ahead_and_leaves_none(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), running_server() as running:
+        pool = running.server._decoders
+        assert pool is not None
+        deadline = time.monotonic() + 5
+        while len(pool._waiting) != 1 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        (spare,) = pool._waiting
+        pid = spare.pid  # type: ignore[union-attr]
+        assert is_alive(pid)
+    assert "media is decoded in processes of their own" in caplog.text
+    assert not is_alive(pid)
+
+
+def test_a_server_whose_decoders_cannot_work_does_not_begin_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_server(load=False) as running:
+        monkeypatch.setattr(
+            running.server._decoders, "_command", (sys.executable, "-c", "raise SystemExit(3)")
+        )
+        with pytest.raises(PreconditionError, match="set isolate_decoding to false"):
+            running.call(running.server.load())
+
+
+def test_isolation_can_be_turned_off_on_the_command_line() -> None:
+    assert _parser().parse_args(["--no-isolate-decoding"]).isolate_decoding is False
+    assert _parser().parse_args(["--isolate-decoding"]).isolate_decoding is True
+    assert _parser().parse_args([]).isolate_decoding is None

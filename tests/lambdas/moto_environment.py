@@ -1,0 +1,150 @@
+"""The pipeline's tables, buckets and queues on moto, in this process, and functions called with what they are given."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import tomllib
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+from gorggle_local.aws import pipeline as local_stack
+from gorggle_local.aws.pipeline import MANIFEST, Server, Stack
+
+MANIFEST_DOCUMENT: dict[str, Any] = tomllib.loads(MANIFEST.read_text("utf-8"))
+SERVER_NAME = "gorggle.internal"
+
+
+@dataclass
+class Context:
+    """What Lambda gives a handler beside the event."""
+
+    function_name: str = "gorggle-test"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:us-east-1:123456789012:function:gorggle-test"
+    aws_request_id: str = "request-1"
+    remaining_s: float = 60.0
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self.remaining_s * 1000)
+
+
+@dataclass
+class Cloud:
+    """Everything that functions use, by the manifest."""
+
+    stack: Stack
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def client(self, service: str) -> Any:
+        return self.stack.client(service)
+
+    def environment(self, function: str) -> dict[str, str]:
+        given = MANIFEST_DOCUMENT["functions"][function]["environment"]
+        values = self.stack.values | {f"setting:{key}": value for key, value in self.settings.items()}
+        return {key: str(values.get(value, value)) for key, value in given.items()}
+
+    def call(self, function: str, event: dict[str, Any], context: Any = None) -> Any:
+        """Call a function with the environment that the manifest gives it, and nothing else of ours."""
+        handler = importlib.import_module(f"gorggle_lambdas.handlers.{function}").handler
+        with patch.dict(os.environ, self.environment(function)):
+            return handler(event, context or Context())
+
+    def api(
+        self,
+        function: str,
+        *,
+        owner: str = "ada",
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        **further: Any,
+    ) -> tuple[int, Any]:
+        """Call a route's function as API Gateway does: status, and body (JSON where it is)."""
+        authorizer = {"lambda": {"owner": owner}} if owner else {}
+        event = {
+            "version": "2.0",
+            "routeKey": "$default",
+            "headers": headers or {},
+            "requestContext": {
+                "requestId": "call-1",
+                "authorizer": authorizer,
+                "http": {"method": "GET", "path": "/"},
+            },
+            "isBase64Encoded": False,
+            **({"body": body if isinstance(body, str) else json.dumps(body)} if body is not None else {}),
+            **further,
+        }
+        answer = self.call(function, event)
+        self.headers = answer["headers"]
+        text = answer.get("body")
+        is_json = text and "json" in answer["headers"].get("content-type", "")
+        return answer["statusCode"], json.loads(text) if is_json else text
+
+    def item(self, job_id: str) -> dict[str, Any] | None:
+        from gorggle_lambdas.common.job_table import JobTable
+
+        return JobTable(self.stack["table:jobs"]).get(job_id)
+
+    def put(self, key: str, content: bytes) -> str:
+        """Put a video into the uploads bucket; its version."""
+        answer = self.client("s3").put_object(Bucket=self.stack["bucket:uploads"], Key=key, Body=content)
+        return str(answer["VersionId"])
+
+    def document(self, key: str) -> Any:
+        """A JSON object in the results bucket."""
+        answer = self.client("s3").get_object(Bucket=self.stack["bucket:results"], Key=key)
+        return json.loads(answer["Body"].read())
+
+    def result_keys(self) -> list[str]:
+        answer = self.client("s3").list_objects_v2(Bucket=self.stack["bucket:results"])
+        return [found["Key"] for found in answer.get("Contents", [])]
+
+    def executions(self) -> list[dict[str, Any]]:
+        answer = self.client("stepfunctions").list_executions(stateMachineArn=self.stack["state_machine"])
+        found: list[dict[str, Any]] = answer["executions"]
+        return found
+
+
+def made_cloud(server: Server | None = None, **settings: Any) -> Cloud:
+    """Make everything but the functions."""
+    stack = Stack("", "gorggle")
+    stack.values |= {f"setting:{key}": one["default"] for key, one in MANIFEST_DOCUMENT["settings"].items()}
+    local_stack._storage(stack, MANIFEST_DOCUMENT)
+    given = server or Server("127.0.0.1:1", SERVER_NAME, "", "", "")
+    local_stack._secrets(stack, given, {"ada": "0" * 64})
+    stack.values |= {"server:address": given.address, "server:name": given.name, "fleet": "gorggle-fleet"}
+    machine = stack.client("stepfunctions").create_state_machine(
+        name="gorggle",
+        definition=json.dumps({"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}),
+        roleArn=local_stack.ROLE,
+    )
+    stack.values["state_machine"] = machine["stateMachineArn"]
+    return Cloud(stack, dict(settings))
+
+
+JOB_ID = "0123456789abcdef0123456789abcdef"
+
+
+def job_event(
+    cloud: Cloud, content: bytes | None = None, name: str = "demo.mp4", **options: str
+) -> dict[str, Any]:
+    """A running job, its video, and what the state machine gives its tasks."""
+    from gorggle_lambdas.common.job_table import RUNNING, JobTable
+
+    key = f"uploads/{JOB_ID}/{name}"
+    version = cloud.put(key, content) if content is not None else "none"
+    job = {
+        "job_id": JOB_ID,
+        "bucket": cloud.stack["bucket:uploads"],
+        "key": key,
+        "version_id": version,
+        "size_bytes": len(content or b""),
+        "name": name,
+        "options": {"lips": "av", "sound": "transcribe", "faces": "rekognition", "language": "", **options},
+    }
+    table = JobTable(cloud.stack["table:jobs"])
+    table.delete(JOB_ID)
+    table.create({**job, "owner": "ada", "state": RUNNING, "windows": {}})
+    return {"job": {**job, "attempt": 1}}

@@ -1,0 +1,170 @@
+"""Addresses of videos and results: whose they are, how long they work, and what is too large to be answered itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from gorggle_lambdas.common import aws_clients, s3_objects
+from gorggle_lambdas.common.api_gateway import ADDRESS_TYPE, MAX_BODY_BYTES, is_too_large
+from gorggle_lambdas.common.job_table import AWAITING, JobTable
+from tests.lambdas.moto_environment import JOB_ID, Cloud, job_event
+
+PATH = {"pathParameters": {"job_id": JOB_ID}}
+INLINE = {**PATH, "queryStringParameters": {"inline": "true"}}
+
+
+def query(address: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
+
+
+# --------------------------------------------------------------------------------------------------------------- video
+
+
+def test_a_video_s_address_is_of_the_version_that_was_read_and_works_for_a_while(cloud: Cloud) -> None:
+    given = job_event(cloud, b"the video")
+    cloud.put(given["job"]["key"], b"another that was sent since")
+    status, answer = cloud.api("get_video_url", **PATH)
+    assert (status, answer["expires_in_s"]) == (200, 900)
+    assert urlsplit(answer["url"]).path.endswith(given["job"]["key"])
+    signed = query(answer["url"])
+    assert signed["versionId"] == given["job"]["version_id"]
+    assert signed["X-Amz-Expires"] == "900"
+    found = cloud.client("s3").get_object(
+        Bucket=given["job"]["bucket"], Key=given["job"]["key"], VersionId=signed["versionId"]
+    )
+    assert found["Body"].read() == b"the video"
+
+
+def test_a_video_is_its_owner_s_alone(cloud: Cloud) -> None:
+    job_event(cloud, b"the video")
+    assert cloud.api("get_video_url", owner="eve", **PATH)[0] == 404
+    assert cloud.api("get_video_url", owner="", **PATH)[0] == 401
+    assert cloud.api("get_video_url", pathParameters={"job_id": "0" * 32})[0] == 404
+
+
+def test_a_video_that_has_not_arrived_has_no_address(cloud: Cloud) -> None:
+    job_event(cloud)
+    JobTable(cloud.stack["table:jobs"]).change(JOB_ID, {"state": AWAITING})
+    status, problem = cloud.api("get_video_url", **PATH)
+    assert status == 409
+    assert "has not arrived" in problem["detail"]
+
+
+def test_a_video_that_is_kept_no_more_has_no_address(cloud: Cloud) -> None:
+    given = job_event(cloud, b"the video")["job"]
+    cloud.client("s3").delete_object(Bucket=given["bucket"], Key=given["key"], VersionId=given["version_id"])
+    status, problem = cloud.api("get_video_url", **PATH)
+    assert status == 404
+    assert "not kept any more" in problem["detail"]
+
+
+def test_where_a_missing_video_is_a_forbidden_one_it_has_no_address_either(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As S3 answers those who may read objects and not list their bucket."""
+    job_event(cloud, b"the video")
+
+    class Forbidding:
+        def head_object(self, **_: Any) -> Any:
+            raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject")
+
+    monkeypatch.setattr(s3_objects.aws_clients, "client", lambda _: Forbidding())
+    assert cloud.api("get_video_url", **PATH)[0] == 404
+
+
+def test_a_bucket_that_keeps_no_versions_needs_none_in_its_address(cloud: Cloud) -> None:
+    job_event(cloud, b"the video")
+    JobTable(cloud.stack["table:jobs"]).change(JOB_ID, {"version_id": "null"})
+    assert "versionId" not in query(cloud.api("get_video_url", **PATH)[1]["url"])
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [("us-east-1", "videos.s3.amazonaws.com"), ("eu-central-1", "videos.s3.eu-central-1.amazonaws.com")],
+)
+def test_addresses_name_their_region_so_that_nothing_redirects_a_page(region: str, host: str) -> None:
+    s3 = boto3.client(
+        "s3",
+        region_name=region,
+        config=aws_clients._S3_CONFIG,
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+    )
+    got = s3.generate_presigned_url("get_object", Params={"Bucket": "videos", "Key": "k"})
+    posted = s3.generate_presigned_post(Bucket="videos", Key="k")["url"]
+    assert {urlsplit(got).netloc, urlsplit(posted).netloc} == {host}
+
+
+# -------------------------------------------------------------------------------------------------------------- results
+
+
+def done(cloud: Cloud, result: Any) -> None:
+    """A job with a result."""
+    given = job_event(cloud)
+    ended = {
+        "versions": [{"version": 1, "folder": "1-1"}],
+        "sources": {},
+        "is_degraded": False,
+        "measured": {"windows": 0, "transcribed_s": 0.0, "searched_s": 0.0, "gpu_s": 0.0},
+    }
+    cloud.call("complete_job", {**given, "result": ended})
+    cloud.client("s3").put_object(
+        Bucket=cloud.stack["bucket:results"],
+        Key=f"jobs/{JOB_ID}/results/1-1/result.json",
+        Body=result if isinstance(result, bytes) else json.dumps(result).encode(),
+    )
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        pytest.param(b"x" * (MAX_BODY_BYTES + 1), id="large"),
+        pytest.param(b'"' * (MAX_BODY_BYTES - 100), id="large once its quotes are escaped"),
+        pytest.param("é".encode() * (MAX_BODY_BYTES // 3), id="large once its letters are"),
+    ],
+)
+def test_a_result_that_is_too_large_for_an_answer_comes_as_its_address(cloud: Cloud, result: bytes) -> None:
+    done(cloud, result)
+    status, answer = cloud.api("get_result", **INLINE)
+    assert status == 200
+    assert cloud.headers["content-type"] == ADDRESS_TYPE
+    assert urlsplit(answer["url"]).path.endswith(f"jobs/{JOB_ID}/results/1-1/result.json")
+    assert query(answer["url"])["response-content-type"] == "application/json"
+    assert answer["expires_in_s"] == 900
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("talk.mp4", "talk.srt"),
+        ('a "b"\r\nx: y.mp4', "a-b-x-y.srt"),
+        ("été.mp4", "t.srt"),
+        ("…", "video.srt"),
+    ],
+)
+def test_a_result_s_file_has_a_name_that_fits_into_a_header(cloud: Cloud, name: str, file: str) -> None:
+    done(cloud, {})
+    JobTable(cloud.stack["table:jobs"]).change(JOB_ID, {"name": name})
+    assert cloud.api("get_result", **PATH, queryStringParameters={"format": "srt"})[0] == 302
+    signed = query(cloud.headers["location"])
+    assert signed["response-content-disposition"] == f'inline; filename="{file}"'
+
+
+def test_a_result_that_fits_is_answered_itself(cloud: Cloud) -> None:
+    done(cloud, {"words": "x" * (MAX_BODY_BYTES - 100)})
+    status, answer = cloud.api("get_result", **INLINE)
+    assert (status, cloud.headers["content-type"]) == (200, "application/json")
+    assert len(answer["words"]) == MAX_BODY_BYTES - 100
+
+
+def test_what_fits_is_below_lambda_s_limit_with_its_quotes_escaped() -> None:
+    text = '{"a": "é"}' * 250_000
+    assert not is_too_large(text)
+    assert len(json.dumps({"statusCode": 200, "headers": {}, "body": text})) < 6_291_556
+    assert is_too_large(text * 2)

@@ -1,0 +1,212 @@
+"""The bounded queue of bytes between an event loop and a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from gorggle_server.media.byte_pipe import BytePipe
+
+
+def in_thread(work: Callable[[], Any]) -> Future[Any]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    return future
+
+
+def read_all(pipe: BytePipe, size: int) -> bytes:
+    return b"".join(iter(lambda: pipe.read(size), b""))
+
+
+def test_bytes_come_out_in_order_whatever_the_sizes() -> None:
+    pipe = BytePipe(1000)
+    data = bytes(range(256)) * 100
+    reading = in_thread(lambda: read_all(pipe, 777))
+    for start in range(0, len(data), 64):
+        pipe.write(data[start : start + 64])
+    pipe.write(b"")
+    pipe.write(memoryview(data))
+    pipe.close()
+    assert reading.result(10) == data + data
+    assert pipe.bytes_written == 2 * len(data)
+
+
+def test_a_write_larger_than_the_pipe_goes_through_in_parts() -> None:
+    pipe = BytePipe(10)
+    reading = in_thread(lambda: read_all(pipe, 3))
+    pipe.write(bytes(1000))
+    pipe.close()
+    assert len(reading.result(10)) == 1000
+
+
+def test_read_gives_what_there_is_without_waiting_for_more() -> None:
+    pipe = BytePipe()
+    pipe.write(b"abc")
+    assert pipe.read(100) == b"abc"
+
+
+def test_try_write_takes_what_fits_and_never_more_than_the_capacity_is_held() -> None:
+    pipe = BytePipe(100)
+    assert pipe.try_write(bytes(70)) == 70
+    assert pipe.room() == 30
+    assert pipe.try_write(bytes(70)) == 30
+    assert pipe.try_write(bytes(70)) == 0
+    assert len(pipe.read(1000)) == 100
+
+
+def test_a_writer_waits_for_a_slow_reader() -> None:
+    pipe = BytePipe(100)
+    pipe.write(bytes(100))
+    writing = in_thread(lambda: pipe.write(b"x"))
+    time.sleep(0.05)
+    assert not writing.done()
+    pipe.read(100)
+    writing.result(10)
+
+
+def test_a_reader_waits_for_a_slow_writer() -> None:
+    pipe = BytePipe()
+    reading = in_thread(lambda: pipe.read(10))
+    time.sleep(0.05)
+    assert not reading.done()
+    pipe.write(b"now")
+    assert reading.result(10) == b"now"
+
+
+def test_the_event_loop_goes_on_while_a_write_waits() -> None:
+    pipe = BytePipe(100)
+
+    async def produce() -> int:
+        ticks = 0
+        writing = asyncio.ensure_future(pipe.write_async(bytes(10_000)))
+        while not writing.done():
+            await asyncio.sleep(0.001)
+            ticks += 1
+        pipe.close()
+        return ticks
+
+    def consume() -> int:
+        total = 0
+        while piece := pipe.read(100):
+            total += len(piece)
+            time.sleep(0.0005)
+        return total
+
+    consuming = in_thread(consume)
+    assert asyncio.run(produce()) > 5
+    assert consuming.result(10) == 10_000
+
+
+def test_a_write_that_is_cancelled_leaves_the_pipe_usable() -> None:
+    pipe = BytePipe(10)
+
+    async def produce() -> None:
+        await pipe.write_async(bytes(10))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pipe.write_async(b"more"), 0.01)
+        assert pipe.read(10) == bytes(10)
+        await asyncio.sleep(0)
+        await pipe.write_async(b"again")
+
+    asyncio.run(produce())
+    assert pipe.read(10) == b"again"
+
+
+def test_a_loop_that_has_ended_does_not_trouble_the_reader() -> None:
+    pipe = BytePipe(10)
+
+    async def produce() -> None:
+        await pipe.write_async(bytes(10))
+        asyncio.get_running_loop().call_later(0.01, lambda: None)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pipe.write_async(b"more"), 0.01)
+
+    asyncio.run(produce())
+    assert pipe.read(10) == bytes(10)
+
+
+@pytest.mark.parametrize("side", ["reader", "writer", "async writer"])
+def test_an_abort_reaches_whoever_waits(side: str) -> None:
+    pipe = BytePipe(10)
+    if side != "reader":
+        pipe.write(bytes(10))
+    waits = {
+        "reader": lambda: pipe.read(1),
+        "writer": lambda: pipe.write(b"x"),
+        "async writer": lambda: asyncio.run(pipe.write_async(b"x")),
+    }
+    waiting = in_thread(waits[side])
+    time.sleep(0.05)
+    pipe.abort(ConnectionResetError("the client is gone"))
+    pipe.abort(ValueError("a later error does not hide the first"))
+    with pytest.raises(ConnectionResetError, match="the client is gone"):
+        waiting.result(10)
+    with pytest.raises(ConnectionResetError):
+        pipe.try_write(b"x")
+    with pytest.raises(ConnectionResetError):
+        pipe.read(1)
+
+
+def test_what_was_written_before_the_end_is_still_read() -> None:
+    pipe = BytePipe()
+    pipe.write(b"last words")
+    pipe.close()
+    assert pipe.read(4) == b"last"
+    assert pipe.read(100) == b" words"
+    assert pipe.read(100) == b""
+    assert pipe.read(100) == b""
+
+
+def test_nothing_is_written_after_the_end() -> None:
+    pipe = BytePipe()
+    pipe.close()
+    with pytest.raises(ValueError, match="closed"):
+        pipe.write(b"x")
+
+
+def test_a_reader_that_is_done_frees_the_writer() -> None:
+    pipe = BytePipe(10)
+    pipe.write(bytes(10))
+    writing = in_thread(lambda: pipe.write(bytes(1000)))
+    time.sleep(0.05)
+    pipe.discard()
+    writing.result(10)
+    asyncio.run(pipe.write_async(bytes(1000)))
+
+
+def test_many_threads_of_tiny_pieces_lose_nothing() -> None:
+    pipe = BytePipe(128)
+    lock, written = threading.Lock(), []
+
+    def produce(byte: int) -> None:
+        for _ in range(500):
+            with lock:
+                pipe.write(bytes([byte]))
+                written.append(byte)
+
+    with ThreadPoolExecutor(5) as pool:
+        reading = pool.submit(read_all, pipe, 7)
+        for future in [pool.submit(produce, byte) for byte in range(4)]:
+            future.result(20)
+        pipe.close()
+        assert reading.result(20) == bytes(written)
+
+
+def test_who_waits_for_something_else_is_told_of_an_abort() -> None:
+    pipe, told = BytePipe(10), []
+    pipe.on_abort(lambda: told.append("early"))
+    pipe.raise_abort()
+    assert told == []
+    pipe.abort(ConnectionResetError("the client is gone"))
+    assert told == ["early"]
+    pipe.on_abort(lambda: told.append("late"))
+    assert told == ["early", "late"]
+    with pytest.raises(ConnectionResetError, match="the client is gone"):
+        pipe.raise_abort()

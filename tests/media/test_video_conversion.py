@@ -1,0 +1,89 @@
+"""Decoded pictures of every kind turned to grey."""
+
+from __future__ import annotations
+
+import av
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from gorggle_server.media.video_conversion import WORKING_SIDE_PX, clockwise_rotation, fitted, upright_grey
+
+FULL_RANGE = 2
+
+# Formats with few bits, and those that go through swscale's conversion from YUV to BGR, which loses a level or two.
+ROUNDED = {"rgb565le": 3.0, "p010le": 2.0, "yuyv422": 2.0}
+
+
+def photograph(size: tuple[int, int] = (320, 240)) -> np.ndarray:
+    return cv2.resize(data.astronaut(), size, interpolation=cv2.INTER_AREA)
+
+
+def opencv_grey(photograph: np.ndarray) -> np.ndarray:
+    """The truth: not of the decoded frame, for swscale's way from YUV to BGR loses a level on its own."""
+    return cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)
+
+
+@pytest.mark.parametrize(
+    "pixel_format",
+    [
+        *("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuva420p", "nv12", "gray"),
+        *("yuv420p10le", "yuv422p10le", "yuv444p12le", "p010le", "gray10le"),
+        *("rgb24", "bgr24", "gbrp", "rgba", "yuyv422", "rgb565le", "gbrp10le"),
+    ],
+)
+@pytest.mark.parametrize("width", [320, 322])
+def test_grey_is_within_a_level_of_opencvs_on_average(pixel_format: str, width: int) -> None:
+    picture = photograph((width, 240))
+    grey = upright_grey(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixel_format))
+    assert grey.shape == (240, width)
+    assert grey.dtype == np.uint8
+    assert np.abs(grey.astype(int) - opencv_grey(picture)).mean() < ROUNDED.get(pixel_format, 1.0)
+
+
+def test_the_full_range_of_a_full_range_picture_is_kept() -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (240, 1))
+    limited = av.VideoFrame.from_ndarray(np.vstack([ramp, np.full((120, 256), 128, np.uint8)]), "yuv420p")
+    full = av.VideoFrame.from_ndarray(np.vstack([ramp, np.full((120, 256), 128, np.uint8)]), "yuv420p")
+    full.color_range = FULL_RANGE
+    np.testing.assert_array_equal(upright_grey(full), ramp)
+    grey = upright_grey(limited)[0]
+    assert (grey[16], grey[235], grey[0], grey[255]) == (0, 255, 0, 255)
+
+
+def test_large_pictures_are_reduced_to_the_working_size() -> None:
+    picture = photograph((1920, 1080))
+    grey = upright_grey(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p"))
+    assert grey.shape == (720, WORKING_SIDE_PX)
+    expected = cv2.resize(opencv_grey(picture), (WORKING_SIDE_PX, 720), interpolation=cv2.INTER_AREA)
+    assert np.abs(grey.astype(int) - expected).mean() < 1.0
+
+
+def test_pixels_that_are_not_square_are_made_so() -> None:
+    frame = av.VideoFrame.from_ndarray(photograph((360, 288)), "rgb24").reformat(format="yuv420p")
+    assert upright_grey(frame, 16 / 15).shape == (288, 384)
+
+
+def test_the_grey_picture_does_not_refer_to_the_decoders_memory() -> None:
+    for pixel_format in ("gray", "yuvj420p", "yuv420p"):
+        frame = av.VideoFrame.from_ndarray(photograph(), "rgb24").reformat(format=pixel_format)
+        grey = upright_grey(frame)
+        before = grey.copy()
+        np.frombuffer(memoryview(frame.planes[0]), np.uint8)[:] = 0
+        np.testing.assert_array_equal(grey, before)
+        assert grey.flags.c_contiguous
+
+
+def test_a_frame_without_a_matrix_stands_upright() -> None:
+    assert clockwise_rotation(av.VideoFrame(16, 16, "gray")) == 0
+
+
+def test_a_picture_of_another_shape_is_fitted_without_distortion() -> None:
+    wide = np.full((100, 200), 200, np.uint8)
+    canvas = fitted(wide, (240, 320))
+    assert canvas.shape == (240, 320)
+    rows = np.flatnonzero(canvas.mean(axis=1) > 100)
+    assert (rows[0], rows[-1]) == (40, 199)
+    assert fitted(canvas, (240, 320)) is canvas
+    assert fitted(np.zeros((1, 5000), np.uint8), (10, 10)).shape == (10, 10)

@@ -1,0 +1,371 @@
+"""Decoding in processes of their own: the same comes out, and what goes wrong in one costs its own stream alone."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gorggle_server.errors import InvalidMediaError, OutOfRangeError
+from gorggle_server.media.byte_pipe import BytePipe
+from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
+from gorggle_server.media.resampling import TimelineEnd, Waveform, on_timeline
+from gorggle_server.sandbox.decoding import timeline_apart
+from gorggle_server.sandbox.pool import DecoderPool
+from gorggle_server.sandbox.protocol import DecoderError
+from gorggle_server.vision.frame_stage import Perceived, with_sights
+from gorggle_server.vision.mouth_tracker import Sight
+from tests.media.samples import LIMITS, clip
+from tests.sandbox.helpers import (
+    LIVE,
+    decoder_that,
+    impostor_that,
+    is_alive,
+    live,
+    needs_proc,
+    piped,
+    pool_of,
+    the_child,
+    up_to_first_frame,
+)
+from tests.vision.synthetic_video import finder
+from tests.vision.test_end_to_end import SECONDS, filmed
+
+INDEX_FIRST = (("movflags", "+faststart"),)
+CLIPS = {
+    "MP4, index at the end": clip,
+    "MP4, index first, a still of two seconds": functools.partial(
+        clip, times_s=(0.0, 0.04, 2.0, 2.04), options=INDEX_FIRST
+    ),
+    "WebM, live": functools.partial(clip, "webm", "libvpx-vp9", "libopus", options=(("live", "1"),)),
+    "MPEG-TS": functools.partial(clip, "mpegts"),
+    "MP3": functools.partial(clip, "mp3", None, "mp3"),
+    "turned": functools.partial(clip, "matroska", turned=90, audio=None),
+}
+
+
+# ------------------------------------------------------------------------------------------------ as in one process
+
+
+def seen_here(
+    data: bytes, limits: MediaLimits = LIMITS, *, live: bool = False, **choice: bool
+) -> list[Perceived]:
+    """What the server's own process makes of a file."""
+    items = on_timeline(decode(piped(data), limits, live=live, **choice), limits)
+    return list(with_sights(items, finder(), max_faces=4, sound=choice.get("sound", True), live=live))
+
+
+def assert_same(items: list[Perceived], others: list[Perceived]) -> None:
+    """Everything but how long it took is the same."""
+    for item, other in zip(items, others, strict=True):
+        match item, other:
+            case Sight(), Sight():
+                assert _numbers(item) == _numbers(other)
+                for mouth, same in zip(item.mouths, other.mouths, strict=True):
+                    # Sums of numbers that lie otherwise in memory may differ in their last bit.
+                    assert mouth.speaking == pytest.approx(same.speaking, rel=1e-9)
+                    for crop, same_crop in zip(mouth.crops, same.crops, strict=True):
+                        assert crop.frame_index == same_crop.frame_index
+                        np.testing.assert_array_equal(crop.pixels, same_crop.pixels)
+                    assert (mouth.glimpse is None) == (same.glimpse is None)
+                    if mouth.glimpse is not None:
+                        np.testing.assert_array_equal(mouth.glimpse, same.glimpse)
+            case Waveform(), Waveform():
+                assert item.start == other.start
+                assert item.samples.dtype == np.int16
+                np.testing.assert_array_equal(item.samples, other.samples)
+            case _:
+                assert item == other
+
+
+def _numbers(sight: Sight) -> list[object]:
+    mouths = [(mouth.person, mouth.is_seen, mouth.place, mouth.has_left) for mouth in sight.mouths]
+    return [sight.index, sight.faces, sight.is_crowded, sight.is_last, mouths]
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_the_same_comes_out_as_in_the_servers_process(name: str, pool: DecoderPool) -> None:
+    data = CLIPS[name]()
+    here, apart = seen_here(data), list(timeline_apart(pool, piped(data), LIMITS))
+    assert isinstance(apart[0], StreamInfo)
+    assert isinstance(apart[-1], TimelineEnd)
+    assert_same(apart, here)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_the_same_mouths_are_seen_as_in_the_servers_process(live: bool, pool: DecoderPool) -> None:
+    data = filmed((640, 480))
+    apart = list(timeline_apart(pool, piped(data), LIMITS, live=live))
+    sights = [item for item in apart if isinstance(item, Sight)]
+    assert [sight.index for sight in sights] == list(range(SECONDS * 25 + 1))
+    crops = [crop for sight in sights for mouth in sight.mouths for crop in mouth.crops]
+    assert [crop.frame_index for crop in crops] == list(range(SECONDS * 25))
+    assert all(sight.faces == 1 and sight.took_s > 0 for sight in sights[:-1])
+    assert any(mouth.glimpse is not None for sight in sights for mouth in sight.mouths) == live
+    assert sights[-1].is_last
+    assert [mouth.has_left for mouth in sights[-1].mouths] == [True]
+    assert_same(apart, seen_here(data, live=live))
+
+
+@pytest.mark.parametrize("choice", [{"pictures": False}, {"sound": False}])
+def test_what_is_not_asked_for_is_not_decoded(choice: dict[str, bool], pool: DecoderPool) -> None:
+    here, apart = seen_here(clip(), **choice), list(timeline_apart(pool, piped(clip()), LIMITS, **choice))
+    assert [type(item) for item in apart] == [type(item) for item in here]
+    assert apart[-1] == here[-1]
+
+
+@pytest.mark.parametrize(
+    ("data", "limits"),
+    [
+        (b"", LIMITS),
+        (b"Dear Sir or Madam, \r\n" * 900, LIMITS),
+        (bytes(100_000), LIMITS),
+        (clip()[:-3000], LIMITS),
+        (clip(), MediaLimits(max_spooled_bytes=5000)),
+        (clip(), MediaLimits(max_duration_s=1.5)),
+        (clip(), MediaLimits(max_frame_pixels=100 * 100)),
+        (clip("mpegts"), MediaLimits(max_duration_s=0.5)),
+        (clip("webm", "libvpx-vp9", "libopus", options=(("live", "1"),)), MediaLimits(max_duration_s=0.5)),
+        (clip("avi", "asv1", None), LIMITS),
+    ],
+)
+def test_what_is_refused_is_refused_in_the_same_words(
+    data: bytes, limits: MediaLimits, pool: DecoderPool
+) -> None:
+    with pytest.raises((InvalidMediaError, OutOfRangeError)) as here:
+        seen_here(data, limits)
+    with pytest.raises((InvalidMediaError, OutOfRangeError)) as apart:
+        list(timeline_apart(pool, piped(data), limits))
+    assert (type(apart.value), str(apart.value)) == (type(here.value), str(here.value))
+
+
+def test_the_media_comes_in_as_it_is_needed(pool: DecoderPool) -> None:
+    """The writer is held up by a reader that looks at one frame only."""
+    data = LIVE(duration_s=4.0)
+    pipe = BytePipe(64 * 2**10)
+    writing = threading.Thread(target=_write_until_refused, args=(pipe, data))
+    writing.start()
+    items = timeline_apart(pool, pipe, LIMITS)
+    up_to_first_frame(items)
+    time.sleep(0.3)
+    assert pipe.bytes_written < len(data) * 3 // 4
+    items.close()
+    pipe.abort(ConnectionResetError())
+    writing.join(10)
+    assert not writing.is_alive()
+
+
+def _write_until_refused(pipe: BytePipe, data: bytes) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        pipe.write(data)
+
+
+# ------------------------------------------------------------------------------------------------------ what fails
+
+
+@needs_proc
+def test_a_killed_decoder_fails_its_stream_with_a_reason_and_a_line_in_the_log(
+    pool: DecoderPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = timeline_apart(pool, live(LIVE()), LIMITS, request_id="stream-17")
+    up_to_first_frame(items)
+    pid = the_child(pool)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(InvalidMediaError, match=r"the decoder failed on this file \(signal SIGKILL\)"):
+        list(items)
+    assert not is_alive(pid)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == f"request stream-17: decoder process {pid} was ended by SIGKILL"
+
+
+def test_other_streams_and_the_next_one_go_on_while_a_decoder_dies(pool: DecoderPool) -> None:
+    broken = timeline_apart(pool, live(LIVE()), LIMITS)
+    up_to_first_frame(broken)
+    victim = the_child(pool)
+    other = timeline_apart(pool, piped(clip()), LIMITS)
+    seen = [next(other), next(other)]
+    os.kill(victim, signal.SIGKILL)
+    with pytest.raises(InvalidMediaError):
+        list(broken)
+    seen += other
+    assert isinstance(seen[-1], TimelineEnd)
+    assert seen[-1].frames == 50
+    (*_, end) = timeline_apart(pool, piped(clip()), LIMITS)
+    assert isinstance(end, TimelineEnd)
+
+
+def test_a_crash_in_a_library_is_told_by_its_signal() -> None:
+    pool = pool_of(decoder_that("reader.read(10); ctypes.string_at(0)"))
+    with pytest.raises(InvalidMediaError, match="signal SIGSEGV"):
+        list(timeline_apart(pool, piped(b"x" * 1000), LIMITS))
+    pool.close()
+
+
+@needs_proc
+def test_a_decoder_that_stands_still_is_killed(caplog: pytest.LogCaptureFixture) -> None:
+    pool = DecoderPool(stall_s=0.5)
+    items = timeline_apart(pool, live(LIVE()), LIMITS, request_id="stream-18")
+    up_to_first_frame(items)
+    pid = the_child(pool)
+    os.kill(pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    with pytest.raises(InvalidMediaError, match=r"decoding stalled: nothing came of this file for 0\.5 s"):
+        list(items)
+    assert time.monotonic() - begun < 5
+    assert not is_alive(pid)
+    assert "stream-18" in caplog.text
+    pool.close()
+
+
+def test_a_decoder_that_runs_in_circles_is_killed() -> None:
+    pool = pool_of(decoder_that("while True: pass"), stall_s=0.5)
+    with pytest.raises(InvalidMediaError, match="stalled"):
+        list(timeline_apart(pool, piped(clip()), LIMITS))
+    pool.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system does not tell who waits")
+def test_a_decoder_that_gets_no_processor_has_not_stalled() -> None:
+    # It takes a tenth of a processor's second, and shares one with eight others.
+    work = (
+        "import os, time\nend = time.process_time() + 0.1\nwhile time.process_time() < end: pass\nos._exit(3)"
+    )
+    pool = pool_of(decoder_that(work), stall_s=0.3)
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) for _ in range(8)
+    ]
+    try:
+        with pytest.raises(DecoderError, match="exit code 3"):
+            list(timeline_apart(pool, piped(clip()), LIMITS))
+    finally:
+        os.sched_setaffinity(0, allowed)
+        for process in busy:
+            process.kill()
+            process.wait()
+    pool.close()
+
+
+def test_a_client_that_pauses_is_no_stall() -> None:
+    pool = DecoderPool(stall_s=1.0)
+    data = clip("mpegts")
+    pipe = live(data)
+
+    def finish() -> None:
+        time.sleep(2.0)
+        pipe.write(data[len(data) * 3 // 4 :])
+        pipe.close()
+
+    sending = threading.Thread(target=finish)
+    sending.start()
+    (*_, end) = timeline_apart(pool, pipe, LIMITS)
+    sending.join()
+    assert isinstance(end, TimelineEnd)
+    assert end.frames == 50
+    pool.close()
+
+
+def test_a_server_that_looks_long_at_a_frame_is_no_stall() -> None:
+    pool = DecoderPool(stall_s=0.5)
+    items = timeline_apart(pool, piped(clip()), LIMITS)
+    up_to_first_frame(items)
+    time.sleep(1.0)
+    (*_, end) = items
+    assert isinstance(end, TimelineEnd)
+    pool.close()
+
+
+def test_memory_beyond_the_limit_is_refused_with_a_reason() -> None:
+    eat = "eaten = [bytearray(2**24) for _ in range(1000)]"
+    pool = pool_of(decoder_that(eat), memory_bytes=2**29)
+    with pytest.raises(InvalidMediaError, match="more memory than the 512 MiB"):
+        list(timeline_apart(pool, piped(clip()), LIMITS))
+    pool.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits address space")
+def test_media_that_needs_more_memory_than_a_decoder_has_costs_its_stream_alone() -> None:
+    data = clip(audio=None, size=(3840, 2160), duration_s=0.4)
+    scarce = DecoderPool(memory_bytes=540 * 2**20)
+    try:
+        (*_, end) = timeline_apart(scarce, piped(data), LIMITS)
+    except InvalidMediaError:
+        pass
+    else:  # FFmpeg drops a picture that it has no room for
+        assert isinstance(end, TimelineEnd)
+        assert end.broken_packets > 0
+    assert isinstance([*timeline_apart(scarce, piped(clip()), LIMITS)][-1], TimelineEnd)
+    scarce.close()
+
+
+def test_an_error_that_nobody_planned_is_the_servers_and_holds_nothing_of_the_media() -> None:
+    pool = pool_of(decoder_that("raise KeyError(reader.read(20))"))
+    with pytest.raises(DecoderError, match=r"KeyError in <string>, line \d+") as caught:
+        list(timeline_apart(pool, piped(b"secret media"), LIMITS))
+    assert "secret" not in str(caught.value)
+    pool.close()
+
+
+# ------------------------------------------------------------------------------------------------ what is not a decoder
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "os.write(1, bytes(range(256)))",
+        "os.write(1, b'GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n')",
+        "say(Kind.MOUTH, 0, 0, 3_600_000_000, 1)",
+        "say(Kind.READY)",
+        "say(Kind.END, 0, 0, 33)",
+        "say(Kind.SOUND, 0, 0, 2)",
+    ],
+)
+@needs_proc
+def test_a_false_header_ends_the_stream_with_an_internal_error_and_the_process(
+    body: str, born: Callable[[], set[int]]
+) -> None:
+    pool = pool_of(impostor_that(f"{body}\nimport time; time.sleep(60)"))
+    items = timeline_apart(pool, piped(clip()), LIMITS)
+    with pytest.raises(DecoderError, match="the decoder process sent"):
+        list(items)
+    assert born() == set()
+    pool.close()
+
+
+def test_a_process_that_asks_on_and_on_after_the_end_is_killed() -> None:
+    asks = "while True: say(Kind.NEED, 0, 0, 0, MAX_REQUEST_BYTES); os.read(0, 2**17)"
+    pool = pool_of(impostor_that(asks), stall_s=0.5)
+    with pytest.raises(InvalidMediaError, match="stalled"):
+        list(timeline_apart(pool, piped(clip()), LIMITS))
+    pool.close()
+
+
+def test_a_process_that_asks_and_does_not_take_is_killed() -> None:
+    asks = "while True: say(Kind.NEED, 0, 0, 0, MAX_REQUEST_BYTES)"
+    pool = pool_of(impostor_that(asks), stall_s=0.5)
+    with pytest.raises(InvalidMediaError, match="stalled"):
+        list(timeline_apart(pool, piped(bytes(2**22)), LIMITS))
+    pool.close()
+
+
+def test_a_process_that_sends_a_header_in_drops_is_killed() -> None:
+    drips = "import time\nfor _ in range(100): os.write(1, b'G'); time.sleep(0.2)"
+    pool = pool_of(impostor_that(drips), stall_s=0.5)
+    begun = time.monotonic()
+    with pytest.raises(InvalidMediaError, match="stalled"):
+        list(timeline_apart(pool, piped(clip()), LIMITS))
+    assert time.monotonic() - begun < 3
+    pool.close()

@@ -1,0 +1,139 @@
+"""Arrays as sources: mouth crops and sound as they are, pictures as a video file."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+import gorggle
+from gorggle.v1 import lip_reading_pb2
+from tests.sdk.conftest import AsyncReader, Reader
+from tests.sdk.fake_service import FakeLipReading
+
+RANDOM = np.random.default_rng(7)
+
+
+def smooth(frames: int, height: int, width: int, *colours: int) -> np.ndarray[Any, Any]:
+    """Pictures that change slowly from place to place and time to time, as real ones do."""
+    t, y, x = np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij")
+    grey = 127 + 60 * np.sin(x / 17 + t / 5) + 60 * np.cos(y / 13)
+    picture = np.stack([np.roll(grey, 20 * c, axis=2) for c in range(*colours)], -1) if colours else grey
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def test_mouth_crops_and_sound_arrive_in_step(reader: Reader, service: FakeLipReading, target: str) -> None:
+    crops = RANDOM.integers(0, 256, (60, 96, 96), dtype=np.uint8)
+    sound = RANDOM.integers(-(2**15), 2**15, 2 * 16_000 + 5, dtype=np.int16)
+    reader.transcribe(target, crops, crops=True, frame_rate_hz=30, audio=sound)
+    pixels = b"".join(request.mouth_crops.pixels for request in service.requests)
+    assert pixels == crops.tobytes()
+    times_s = [t.ToNanoseconds() / 1e9 for r in service.requests for t in r.mouth_crops.timestamps]
+    assert times_s == pytest.approx([index / 30 for index in range(60)], abs=1e-6)
+    assert b"".join(request.pcm.samples for request in service.requests) == sound.tobytes()
+    # In audio-visual mode neither may run ahead of the other.
+    seen_s = heard_s = 0.0
+    for request in service.requests:
+        seen_s += len(request.mouth_crops.timestamps) / 30
+        heard_s += len(request.pcm.samples) / 32_000
+        assert abs(seen_s - heard_s) < 0.5
+
+
+def test_crops_of_29_97_hz_keep_their_times(reader: Reader, service: FakeLipReading, target: str) -> None:
+    crops = np.zeros((3000, 96, 96), np.uint8)
+    reader.transcribe(target, crops, crops=True, frame_rate_hz=30_000 / 1001, chunk_bytes=2**20)
+    last = service.requests[-1].mouth_crops.timestamps[-1]
+    assert last.ToMicroseconds() == round(2999 * 1001 / 30_000 * 1e6)
+
+
+def test_sound_alone_can_be_sent(reader: Reader, service: FakeLipReading, target: str) -> None:
+    sound = RANDOM.integers(-100, 100, 40_001, dtype=np.int16)
+    for audio in (sound, sound.tobytes()):
+        service.requests.clear()
+        reader.transcribe(target, None, audio=audio, modality="audio", chunk_bytes=999)
+        assert b"".join(request.pcm.samples for request in service.requests) == sound.tobytes()
+        assert {len(request.pcm.samples) for request in service.requests[:-1]} == {998}
+
+
+def test_a_clip_of_crops_is_read_in_one_call(reader: Reader, service: FakeLipReading, target: str) -> None:
+    requests: list[lip_reading_pb2.RecognizeRequest] = []
+    answer = service.clip
+    service.clip = lambda request, context: (requests.append(request), answer(request, context))[1]
+    crops = RANDOM.integers(0, 256, (20, 96, 96), dtype=np.uint8)
+    reader.ask(target, "recognize", crops, crops=True, frame_rate_hz=25, audio=b"\1\0" * 8000)
+    clip = requests[0].elementary
+    assert b"".join(part.pixels for part in clip.mouth_crops) == crops.tobytes()
+    assert clip.pcm.samples == b"\1\0" * 8000
+
+
+@pytest.mark.parametrize("shape", [(30, 120, 160), (30, 121, 161), (12, 120, 160, 3), (12, 97, 99, 3)])
+def test_pictures_arrive_as_a_video_file_that_looks_the_same(
+    reader: Reader, service: FakeLipReading, target: str, shape: tuple[int, ...]
+) -> None:
+    frames = smooth(*shape)
+    sound = (8000 * np.sin(np.arange(int(16_000 * len(frames) / 12.5)) / 5)).astype(np.int16)
+    reader.transcribe(target, frames, frame_rate_hz=12.5, audio=sound)
+    with av.open(io.BytesIO(service.media)) as container:
+        assert container.format.name == "matroska,webm"
+        assert container.streams.video[0].codec_context.name == "h264"
+        pictures, heard, times_s = [], [], []
+        for frame in container.decode(video=0, audio=0):
+            if isinstance(frame, av.VideoFrame):
+                times_s.append(frame.time)
+                pictures.append(frame.to_ndarray(format="rgb24" if frames.ndim == 4 else "gray"))
+            else:
+                heard.append(frame.to_ndarray()[0])
+    assert times_s == pytest.approx([index / 12.5 for index in range(len(frames))], abs=1e-3)
+    found = np.stack(pictures)[:, : shape[1], : shape[2]].astype(int)
+    assert np.abs(found - frames).mean() < 3
+    assert np.array_equal(np.concatenate(heard), sound)
+
+
+def test_the_first_bytes_of_long_pictures_do_not_wait_for_the_last() -> None:
+    """An array is encoded as it is sent, not before."""
+    from fractions import Fraction
+
+    from gorggle import arrays
+
+    sizes = [len(chunk) for chunk in arrays.matroska(smooth(300, 64, 64), Fraction(25), None)]
+    assert sum(sizes[:200]) > 0
+    assert max(sizes) < sum(sizes)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "said"),
+    [
+        (np.zeros((5, 96, 96), np.uint8), {"crops": True}, "frame_rate_hz="),
+        (np.zeros((5, 96, 96), np.uint8), {"crops": True, "frame_rate_hz": 0}, "frame_rate_hz is 0"),
+        (np.zeros((5, 96, 96), np.uint8), {"crops": True, "frame_rate_hz": float("inf")}, "inf"),
+        (np.zeros((5, 88, 88), np.uint8), {"crops": True, "frame_rate_hz": 25}, r"\(5, 88, 88\)"),
+        (np.zeros((0, 96, 96), np.uint8), {"crops": True, "frame_rate_hz": 25}, r"\(0, 96, 96\)"),
+        (np.zeros((5, 96, 96), np.float32), {"crops": True, "frame_rate_hz": 25}, "float32"),
+        (np.zeros((480, 640, 3), np.uint8), {"frame_rate_hz": 25}, r"\(480, 640, 3\)"),
+        (np.zeros((5, 64, 64, 4), np.uint8), {"frame_rate_hz": 25}, r"\(5, 64, 64, 4\)"),
+        (np.zeros((0, 64, 64), np.uint8), {"frame_rate_hz": 25}, r"\(0, 64, 64\)"),
+        (np.zeros((5, 64, 64), np.int16), {"frame_rate_hz": 25}, "int16"),
+        (np.zeros((5, 64, 64), np.uint8), {"frame_rate_hz": 25, "audio": np.zeros(9, np.float32)}, "float32"),
+        (
+            np.zeros((5, 64, 64), np.uint8),
+            {"frame_rate_hz": 25, "audio": np.zeros((9, 2), np.int16)},
+            r"\(9, 2\)",
+        ),
+        (np.zeros((5, 64, 64), np.uint8), {"frame_rate_hz": 25, "audio": b"odd"}, "3 bytes"),
+    ],
+)
+def test_arrays_that_are_no_pictures_are_refused_before_a_call(
+    reader: Reader, source: Any, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(gorggle.InvalidRequestError, match=said):
+        reader.transcribe("127.0.0.1:1", source, **options)
+
+
+def test_without_pyav_pictures_are_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(gorggle.ConfigurationError, match=r"pip install 'gorggle\[server\]'"):
+        AsyncReader().transcribe("127.0.0.1:1", np.zeros((5, 64, 64), np.uint8), frame_rate_hz=25)

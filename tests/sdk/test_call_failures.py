@@ -1,0 +1,573 @@
+"""How calls end when they do not go well, through both clients; and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+import gorggle
+from gorggle import AsyncClient, Client
+from tests.sdk import fake_service
+from tests.sdk.conftest import AsyncReader, MakeServer, Reader, SyncReader
+from tests.sdk.fake_service import FakeLipReading
+
+CHUNK = b"x" * 65536
+
+
+def endless() -> Iterator[bytes]:
+    while True:
+        yield CHUNK
+
+
+async def endless_async() -> AsyncIterator[bytes]:
+    while True:
+        yield CHUNK
+
+
+def retry_details(delay_s: float) -> bytes:
+    """As grpcio-status writes them, with a detail of another kind before the delay."""
+    details = [any_pb2.Any(), any_pb2.Any()]
+    details[0].Pack(error_details_pb2.DebugInfo(detail="unrelated"))
+    delay = duration_pb2.Duration()
+    delay.FromMicroseconds(round(delay_s * 1e6))
+    details[1].Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    status: bytes = status_pb2.Status(code=8, message="full", details=details).SerializeToString()
+    return status
+
+
+# ---------------------------------------------------------------------------------------------------------- statuses
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, gorggle.InvalidRequestError),
+        (grpc.StatusCode.OUT_OF_RANGE, gorggle.InvalidRequestError),
+        (grpc.StatusCode.FAILED_PRECONDITION, gorggle.PreconditionError),
+        (grpc.StatusCode.NOT_FOUND, gorggle.NotFoundError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, gorggle.OverloadedError),
+        (grpc.StatusCode.UNAVAILABLE, gorggle.UnavailableError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, gorggle.DeadlineError),
+        (grpc.StatusCode.ABORTED, gorggle.SupersededError),
+        (grpc.StatusCode.DATA_LOSS, gorggle.DataLossError),
+        (grpc.StatusCode.UNAUTHENTICATED, gorggle.AuthenticationError),
+        (grpc.StatusCode.PERMISSION_DENIED, gorggle.AuthenticationError),
+        (grpc.StatusCode.CANCELLED, gorggle.CallCancelledError),
+        (grpc.StatusCode.INTERNAL, gorggle.ServerError),
+        (grpc.StatusCode.UNKNOWN, gorggle.ServerError),
+    ],
+)
+def test_each_status_becomes_its_error(
+    reader: Reader, service: FakeLipReading, target: str, code: grpc.StatusCode, expected: type[Exception]
+) -> None:
+    service.script = fake_service.ending(code, "what was found, what to do")
+    service.clip = lambda _request, context: context.abort(code, "what was found, what to do")
+    with pytest.raises(gorggle.GorggleError, match="what was found, what to do") as of_stream:
+        reader.transcribe(target, b"media")
+    with pytest.raises(gorggle.GorggleError, match="what was found, what to do") as of_clip:
+        reader.ask(target, "recognize", b"media")
+    for caught in (of_stream, of_clip):
+        assert type(caught.value) is expected
+        assert caught.value.code is code
+    assert of_stream.value.request_id == "call-1"
+
+
+def test_no_face_is_told_apart_by_the_servers_trailer(
+    reader: Reader, service: FakeLipReading, target: str
+) -> None:
+    service.script = fake_service.ending(
+        grpc.StatusCode.FAILED_PRECONDITION, "no face is seen", ("gorggle-error", "NoFaceError"), first=False
+    )
+    with pytest.raises(gorggle.NoFaceError, match="no face is seen"):
+        reader.transcribe(target, b"media")
+
+
+def test_a_trailer_that_contradicts_the_status_is_ignored(
+    reader: Reader, service: FakeLipReading, target: str
+) -> None:
+    service.script = fake_service.ending(grpc.StatusCode.INTERNAL, "oh", ("gorggle-error", "NoFaceError"))
+    with pytest.raises(gorggle.ServerError):
+        reader.transcribe(target, b"media")
+
+
+def test_a_full_server_says_when_to_try_again(reader: Reader, service: FakeLipReading, target: str) -> None:
+    service.script = fake_service.ending(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "full", ("grpc-status-details-bin", retry_details(2.5))
+    )
+    with pytest.raises(gorggle.OverloadedError, match="full") as caught:
+        reader.transcribe(target, b"media")
+    assert caught.value.retry_after_s == 2.5
+
+
+@pytest.mark.parametrize("details", [None, b"\xff\xff\xff", b"", b"\x1a\x02\x0a\x00"])
+def test_a_full_server_that_names_no_delay_is_still_full(
+    reader: Reader, service: FakeLipReading, target: str, details: bytes | None
+) -> None:
+    trailers = [] if details is None else [("grpc-status-details-bin", details)]
+    service.script = fake_service.ending(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", *trailers)
+    with pytest.raises(gorggle.OverloadedError, match="full") as caught:
+        reader.transcribe(target, b"media")
+    assert caught.value.retry_after_s is None
+
+
+def test_a_request_id_may_come_in_a_trailer(reader: Reader, service: FakeLipReading, target: str) -> None:
+    def clip(request: Any, context: Any) -> None:
+        context.set_trailing_metadata([("gorggle-request-id", "call-9")])
+        context.abort(grpc.StatusCode.INTERNAL, "internal error")
+
+    service.clip = clip
+    with pytest.raises(gorggle.ServerError) as caught:
+        reader.ask(target, "recognize", b"media")
+    assert caught.value.request_id == "call-9"
+
+
+def test_a_message_beyond_the_servers_limit_is_no_overload(reader: Reader, target: str) -> None:
+    with pytest.raises(gorggle.InvalidRequestError, match=r"larger than max .*transcribe\(\)"):
+        reader.ask(target, "recognize", bytes(5 * 2**20))
+
+
+def test_a_stream_that_ends_without_its_last_message_is_a_fault(
+    reader: Reader, service: FakeLipReading, target: str
+) -> None:
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
+        yield fake_service.segment()
+
+    service.script = script
+    with pytest.raises(gorggle.ServerError, match="before it had read all") as caught:
+        reader.transcribe(target, b"media")
+    assert caught.value.request_id == "call-1"
+
+
+# -------------------------------------------------------------------------------------------- ends while media is sent
+
+
+@pytest.mark.parametrize("source", [endless, endless_async])
+def test_the_servers_reason_survives_writes_that_fail(
+    service: FakeLipReading, target: str, source: Any
+) -> None:
+    """grpc.aio puts "Internal error from Core" in its place when a write fails as the call ends."""
+    service.script = fake_service.ending(grpc.StatusCode.INVALID_ARGUMENT, "this is no video", first=False)
+    endings: set[tuple[type[Exception], str, str]] = set()
+
+    async def read() -> None:
+        async with AsyncClient(target) as client:
+            for _ in range(60):
+                with pytest.raises(gorggle.GorggleError) as caught:
+                    await client.transcribe(source()).transcript()
+                endings.add((type(caught.value), str(caught.value), caught.value.request_id))
+
+    asyncio.run(read())
+    assert endings == {(gorggle.InvalidRequestError, "this is no video", "call-1")}
+
+
+def test_the_servers_reason_reaches_the_ordinary_client_while_it_sends(
+    service: FakeLipReading, target: str
+) -> None:
+    service.script = fake_service.ending(grpc.StatusCode.INVALID_ARGUMENT, "this is no video", first=False)
+    with Client(target) as client:
+        for _ in range(30):
+            with pytest.raises(gorggle.InvalidRequestError, match="this is no video"):
+                client.transcribe(endless()).transcript()
+
+
+def test_no_answer_is_lost_when_the_server_has_enough_before_all_is_sent(
+    reader: Reader, service: FakeLipReading, target: str
+) -> None:
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
+        for number in range(20):
+            yield fake_service.segment(f"segment {number}")
+        yield fake_service.finished()
+
+    service.script = script
+    for _ in range(20):
+        segments = reader.transcribe(target, itertools.repeat(CHUNK, 20))
+        assert [segment.text for segment in segments] == [f"segment {number}" for number in range(20)]
+
+
+def test_a_slow_server_slows_the_source_down(service: FakeLipReading, target: str) -> None:
+    """Nothing is read ahead without end: what lies between is bounded by HTTP/2's windows."""
+    go_on = threading.Event()
+
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
+        yield fake_service.segment("one")
+        go_on.wait(10)
+        context.abort(grpc.StatusCode.OUT_OF_RANGE, "too long")
+
+    service.script = script
+
+    async def read() -> int:
+        async with AsyncClient(target) as client, client.transcribe(endless()) as stream:
+            await anext(stream)
+            await asyncio.to_thread(_wait_for_media, stream)
+            return stream.bytes_sent
+
+    with Client(target) as client, client.transcribe(endless()) as stream:
+        next(stream)
+        _wait_for_media(stream)
+        sent = [stream.bytes_sent, asyncio.run(read())]
+        go_on.set()
+    assert all(0 < bytes_sent < 16 * 2**20 for bytes_sent in sent), sent
+
+
+def _wait_for_media(stream: Any) -> None:
+    """Until some has been sent, and half a second on."""
+    deadline = time.monotonic() + 5
+    while not stream.bytes_sent and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.5)
+
+
+def test_a_call_has_a_deadline(reader: Reader, service: FakeLipReading, target: str) -> None:
+    def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+        yield fake_service.started()
+        for _ in requests:
+            pass
+
+    service.script = script
+    started_at = time.monotonic()
+    with pytest.raises(gorggle.DeadlineError) as caught:
+        reader.transcribe(target, endless(), timeout_s=0.3)
+    with pytest.raises(gorggle.DeadlineError):
+        reader.transcribe(target, endless(), settings={"timeout_s": 0.3})
+    assert time.monotonic() - started_at < 5
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert service.ended.wait(5)
+
+
+# ---------------------------------------------------------------------------------------------------- leaving early
+
+
+def forever(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+    yield fake_service.started()
+    yield fake_service.segment("first")
+    for _ in requests:
+        pass
+
+
+def test_closing_a_stream_ends_the_call(service: FakeLipReading, target: str) -> None:
+    service.script = forever
+    with Client(target) as client:
+        with client.transcribe(endless()) as stream:
+            next(stream)
+            assert not service.ended.is_set()
+        assert service.ended.wait(5)
+        assert list(stream) == []
+
+
+def test_closing_an_asynchronous_stream_ends_the_call_and_the_source(
+    service: FakeLipReading, target: str
+) -> None:
+    service.script = forever
+    closed = threading.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        try:
+            async for chunk in endless_async():
+                yield chunk
+        finally:
+            closed.set()
+
+    async def read() -> None:
+        async with AsyncClient(target) as client:
+            async with client.transcribe(source()) as stream:
+                await anext(stream)
+            assert await asyncio.to_thread(service.ended.wait, 5)
+            assert [segment async for segment in stream] == []
+
+    asyncio.run(read())
+    assert closed.is_set()
+
+
+def test_dropping_a_stream_ends_the_call(service: FakeLipReading, target: str) -> None:
+    service.script = forever
+    with Client(target) as client:
+        for segment in client.transcribe(endless()):
+            assert segment.text == "first"
+            break
+        gc.collect()
+        assert service.ended.wait(5)
+
+
+def test_dropping_an_asynchronous_stream_ends_the_call(service: FakeLipReading, target: str) -> None:
+    service.script = forever
+
+    async def read() -> None:
+        async with AsyncClient(target) as client:
+            async for segment in client.transcribe(endless_async()):
+                assert segment.text == "first"
+                break
+            gc.collect()
+            assert await asyncio.to_thread(service.ended.wait, 5)
+
+    asyncio.run(read())
+
+
+def test_a_stream_may_be_closed_from_another_thread(service: FakeLipReading, target: str) -> None:
+    service.script = forever
+    with Client(target) as client:
+        stream = client.transcribe(endless())
+        next(stream)
+        threading.Timer(0.2, stream.close).start()
+        with pytest.raises(gorggle.CallCancelledError):
+            next(stream)
+    assert service.ended.wait(5)
+
+
+def test_closing_the_client_ends_its_calls(service: FakeLipReading, target: str) -> None:
+    service.script = forever
+    client = Client(target)
+    stream = client.transcribe(endless())
+    next(stream)
+    threading.Timer(0.2, client.close).start()
+    with pytest.raises(gorggle.CallCancelledError):
+        next(stream)
+
+
+def test_closing_the_asynchronous_client_ends_its_calls(service: FakeLipReading, target: str) -> None:
+    service.script = forever
+    go_on = threading.Event()
+    service.clip = lambda *_: go_on.wait(10)
+
+    async def read() -> None:
+        client = AsyncClient(target)
+        stream = client.transcribe(endless_async())
+        await anext(stream)
+        waiting = [asyncio.ensure_future(anext(stream)), asyncio.ensure_future(client.recognize(b"media"))]
+        await asyncio.sleep(0.2)
+        await client.close()
+        for task in waiting:
+            with pytest.raises(gorggle.CallCancelledError):
+                await task
+
+    asyncio.run(read())
+    go_on.set()
+
+
+def test_cancelling_a_task_cancels_its_call(service: FakeLipReading, target: str) -> None:
+    service.script = forever
+
+    async def read() -> None:
+        async with AsyncClient(target) as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await client.transcribe(endless_async()).transcript()
+            assert await asyncio.to_thread(service.ended.wait, 5)
+            assert (await client.server_info()).version == "0.1.0", "the client is still of use"
+
+    asyncio.run(read())
+
+
+def test_a_closed_client_refuses_calls(reader: Reader, target: str) -> None:
+    async def ask_closed() -> None:
+        client = AsyncClient(target)
+        await client.server_info()
+        await client.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            await client.models()
+        with pytest.raises(RuntimeError, match="closed"):
+            await anext(client.transcribe(b"media"))
+
+    if isinstance(reader, AsyncReader):
+        asyncio.run(ask_closed())
+        return
+    client = Client(target)
+    client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        client.models()
+    with pytest.raises(RuntimeError, match="closed"):
+        next(client.transcribe(b"media"))
+
+
+def test_an_asynchronous_client_serves_one_event_loop(target: str) -> None:
+    client = AsyncClient(target)
+    asyncio.run(_ask_and_keep_open(client))
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(_ask_and_keep_open(client))
+
+
+async def _ask_and_keep_open(client: AsyncClient) -> None:
+    await client.server_info()
+
+
+# -------------------------------------------------------------------------------------------------- faulty sources
+
+
+class CameraError(Exception):
+    """A fault of the caller's own source."""
+
+
+def test_a_source_that_fails_raises_its_own_error_and_cancels_the_call(
+    reader: Reader, service: FakeLipReading, target: str
+) -> None:
+    service.script = forever
+
+    def failing() -> Iterator[bytes]:
+        yield CHUNK
+        time.sleep(0.2)  # the call is under way
+        raise CameraError("unplugged")
+
+    with pytest.raises(CameraError, match="unplugged"):
+        reader.transcribe(target, failing())
+    assert service.ended.wait(5)
+
+
+def test_an_asynchronous_source_that_fails_raises_its_own_error(service: FakeLipReading, target: str) -> None:
+    service.script = forever
+
+    async def failing() -> AsyncIterator[bytes]:
+        yield CHUNK
+        await asyncio.sleep(0.2)
+        raise asyncio.InvalidStateError("not gRPC's")
+
+    with pytest.raises(asyncio.InvalidStateError, match="not gRPC's"):
+        AsyncReader().transcribe(target, failing())
+    assert service.ended.wait(5)
+
+
+def test_a_file_that_cannot_be_read_to_its_end_says_so(
+    reader: Reader, service: FakeLipReading, target: str, tmp_path: Path
+) -> None:
+    service.script = forever
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(CHUNK)
+
+    class Unplugged:
+        name = "clip.mp4"
+
+        def read(self, size: int) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        reader.transcribe(target, Unplugged())
+
+
+def test_an_error_in_the_event_callback_ends_the_call(
+    reader: Reader, service: FakeLipReading, target: str
+) -> None:
+    service.script = forever
+
+    def tell(event: gorggle.Event) -> None:
+        raise CameraError("in the callback")
+
+    with pytest.raises(CameraError, match="in the callback"):
+        reader.transcribe(target, endless(), on_event=tell)
+    assert service.ended.wait(5)
+
+
+def test_files_are_closed_however_a_stream_ends(
+    reader: Reader, service: FakeLipReading, target: str, tmp_path: Path
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(CHUNK * 100)
+    for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL):
+        service.script = fake_service.ending(code, "refused", first=False)
+        with pytest.raises(gorggle.GorggleError):
+            reader.transcribe(target, clip)
+    deadline = time.monotonic() + 5
+    while _open_files(clip) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _open_files(clip)
+
+
+def _open_files(path: Path) -> list[Path]:
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            if descriptor.resolve() == path:
+                found.append(descriptor)
+        except OSError:
+            continue
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------- connecting
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def test_nobody_there_is_told_at_once_with_the_address(reader: Reader) -> None:
+    target = f"127.0.0.1:{free_port()}"
+    started_at = time.monotonic()
+    with pytest.raises(gorggle.UnavailableError, match=target) as caught:
+        reader.ask(target, "models")
+    with pytest.raises(gorggle.UnavailableError, match=target):
+        reader.transcribe(target, endless())
+    assert time.monotonic() - started_at < 5
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_host_that_does_not_answer_is_given_up_after_the_connect_timeout(reader: Reader) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        started_at = time.monotonic()
+        with pytest.raises(gorggle.UnavailableError, match=target):
+            reader.transcribe(target, endless(), settings={"connect_timeout_s": 0.5})
+        assert 0.4 < time.monotonic() - started_at < 5
+
+
+def test_a_server_that_goes_away_is_unavailable(make_server: MakeServer) -> None:
+    service, port = make_server()
+    service.script = fake_service.ending(
+        grpc.StatusCode.UNAVAILABLE, "shutting down", ("gorggle-error", "NotReadyError")
+    )
+    with pytest.raises(gorggle.UnavailableError, match=r"^shutting down$"):
+        SyncReader().transcribe(f"127.0.0.1:{port}", b"media")
+
+
+def test_waiting_until_the_models_are_loaded(reader: Reader, service: FakeLipReading, target: str) -> None:
+    service.not_ready_for = 3
+    assert reader.ask(target, "wait_until_ready", 10).version == "0.1.0"
+    assert service.not_ready_for == 0
+
+
+def test_waiting_for_a_server_that_is_still_to_be_started(reader: Reader, make_server: MakeServer) -> None:
+    port = free_port()
+    starting = threading.Timer(0.5, make_server, kwargs={"port": port})
+    starting.start()
+    assert reader.ask(f"127.0.0.1:{port}", "wait_until_ready", 20).default_model == "grid"
+    starting.join()
+
+
+def test_waiting_ends_with_the_last_reason(reader: Reader, service: FakeLipReading, target: str) -> None:
+    service.not_ready_for = 10_000
+    started_at = time.monotonic()
+    with pytest.raises(
+        gorggle.UnavailableError, match=r"not ready within 0.5 s: the models are still being loaded"
+    ):
+        reader.ask(target, "wait_until_ready", 0.5)
+    assert time.monotonic() - started_at < 5
+
+
+def test_a_server_of_another_kind_is_told_from_ours(reader: Reader) -> None:
+    from concurrent import futures
+
+    other = grpc.server(futures.ThreadPoolExecutor(2))
+    port = other.add_insecure_port("127.0.0.1:0")
+    other.start()
+    try:
+        with pytest.raises(gorggle.ServerError, match="no Gorggle server"):
+            reader.ask(f"127.0.0.1:{port}", "server_info")
+    finally:
+        other.stop(None).wait()

@@ -1,0 +1,209 @@
+"""The server that the command line starts for itself, and the commands that are the server's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gorggle
+from gorggle import local_server
+from gorggle.local_server import PrivateServer
+from tests.sdk.test_cli import HEARS_CTRL_C, LINE
+from tests.sdk.test_cli import gorggle as run_gorggle
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FAKE_SERVER = """
+import json, os, sys, time
+from concurrent import futures
+
+assert sys.argv[1:] == ["--listen", "127.0.0.1:0", "--announce", "--until-stdin-closes"], sys.argv
+open(os.environ["FAKE_PID_FILE"], "w").write(str(os.getpid()))
+mode = os.environ.get("FAKE_MODE", "serve")
+print("loading the model", file=sys.stderr, flush=True)
+if mode == "fail":
+    sys.exit("gorggle serve: the model file is damaged")
+if mode == "missing":
+    import a_module_that_is_not_there
+if mode == "hang":
+    time.sleep(600)
+import grpc
+from gorggle.v1 import lip_reading_pb2_grpc
+from tests.sdk.fake_service import FakeLipReading
+
+server = grpc.server(futures.ThreadPoolExecutor(4))
+lip_reading_pb2_grpc.add_LipReadingServicer_to_server(FakeLipReading(), server)
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+print("some library's noise")
+print(json.dumps(["listening"]))
+print(json.dumps({"listening": f"127.0.0.1:{port}"}), flush=True)
+print("a log line " * 20000, file=sys.stderr, flush=True)
+assert "GORGGLE_TOKEN" not in os.environ and "GORGGLE_TLS_KEY" not in os.environ
+while sys.stdin.buffer.read1(1024):
+    pass
+server.stop(None)
+"""
+
+
+@pytest.fixture
+def fake_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that takes the server's place in new processes; gives the file with the process' id."""
+    package = tmp_path / "packages" / "gorggle_server"
+    (package / "avhubert").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(FAKE_SERVER)
+    (package / "avhubert" / "__init__.py").touch()
+    (package / "avhubert" / "__main__.py").write_text("import sys; print(sys.argv); sys.exit(3)")
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(package.parent), str(ROOT), str(ROOT / "clients/python")])
+    )
+    monkeypatch.setenv("FAKE_PID_FILE", str(tmp_path / "pid"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"media")
+    return tmp_path / "pid"
+
+
+def is_running(pid_file: Path) -> bool:
+    try:
+        os.kill(int(pid_file.read_text()), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until_gone(pid_file: Path) -> bool:
+    end = time.monotonic() + 10
+    while is_running(pid_file) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not is_running(pid_file)
+
+
+def test_a_private_server_serves_and_is_gone_afterwards(fake_server: Path) -> None:
+    with PrivateServer() as server, gorggle.Client(server.address) as client:
+        assert server.address.startswith("127.0.0.1:")
+        assert [segment.text for segment in client.transcribe(b"media")] == ["bin blue at f two now"]
+        assert is_running(fake_server)
+    assert not is_running(fake_server)
+
+
+def test_without_server_the_command_starts_one(fake_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GORGGLE_TOKEN", "for another server")
+    monkeypatch.setenv("GORGGLE_TLS_KEY", "for another server")
+    done = run_gorggle("transcribe", "a.mp4")
+    assert (done.returncode, done.stdout, done.stderr) == (0, LINE, "")
+    assert wait_until_gone(fake_server)
+
+
+def test_several_files_share_one_private_server(fake_server: Path) -> None:
+    done = run_gorggle("transcribe", "nowhere.mp4", "a.mp4", "a.mp4", "--format", "json")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == "gorggle: nowhere.mp4: does not exist\n"
+
+
+def test_no_server_is_started_for_files_that_cannot_be_read(fake_server: Path) -> None:
+    assert run_gorggle("transcribe", "nowhere.mp4").returncode == 1
+    assert not fake_server.exists()
+
+
+def test_models_are_asked_of_a_private_server_too(fake_server: Path) -> None:
+    done = run_gorggle("models")
+    assert done.returncode == 0
+    assert "Reads the GRID grammar." in done.stdout
+
+
+def test_a_server_that_fails_to_start_says_why_once(
+    fake_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_MODE", "fail")
+    done = run_gorggle("transcribe", "a.mp4", "a.mp4")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "gorggle: the server ended with exit code 1 before it was ready: "
+        "gorggle serve: the model file is damaged\n"
+    )
+
+
+def test_a_server_whose_packages_are_missing_is_not_installed(
+    fake_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_MODE", "missing")
+    done = run_gorggle("transcribe", "a.mp4")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "gorggle: the server is not installed: pip install 'gorggle[server]', or name one with --server\n"
+    )
+
+
+def test_a_server_that_is_absent_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(util, "find_spec", lambda _name: None)
+    with pytest.raises(gorggle.ConfigurationError, match=r"pip install 'gorggle\[server\]'.*--server"):
+        PrivateServer()
+
+
+def test_a_server_that_hangs_is_given_up_and_killed(
+    fake_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_MODE", "hang")
+    monkeypatch.setattr(local_server, "STOP_TIMEOUT_S", 0.5)
+    with pytest.raises(gorggle.UnavailableError, match="did not start within 2 s: loading the model"):
+        PrivateServer(start_timeout_s=2).__enter__()
+    assert not is_running(fake_server)
+
+
+def _interrupted(
+    fake_server: Path, arguments: list[str], wait_for: Any, number: signal.Signals
+) -> tuple[int, bytes]:
+    command = [sys.executable, "-c", HEARS_CTRL_C, *arguments]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        end = time.monotonic() + 20
+        while not wait_for() and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(number)
+        code = process.wait(30)
+        assert process.stderr
+        return code, process.stderr.read()
+
+
+def test_ctrl_c_ends_the_private_server_too(fake_server: Path) -> None:
+    code, said = _interrupted(fake_server, ["transcribe", "-"], fake_server.exists, signal.SIGINT)
+    assert (code, said) == (130, b"")
+    assert wait_until_gone(fake_server)
+
+
+def test_a_killed_command_leaves_no_server_behind(fake_server: Path) -> None:
+    code, _ = _interrupted(fake_server, ["transcribe", "-"], fake_server.exists, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert wait_until_gone(fake_server)
+
+
+def test_the_servers_own_commands_are_handed_over(fake_server: Path) -> None:
+    done = run_gorggle("model", "convert", "in.pt", "out.safetensors", "--help")
+    assert done.returncode == 3
+    assert done.stdout == "['gorggle model', 'convert', 'in.pt', 'out.safetensors', '--help']\n"
+    serving = run_gorggle("serve", "--port", "1")
+    assert "AssertionError: ['gorggle serve', '--port', '1']" in serving.stderr
+
+
+def test_commands_of_a_server_that_is_not_installed_say_so(
+    fake_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("gorggle_server", "gorggle_server/avhubert"):
+        program = fake_server.parent / "packages" / package / "__main__.py"
+        program.write_text("import a_module_that_is_not_there")
+    for arguments in (["serve"], ["model", "info", "x"]):
+        done = run_gorggle(*arguments)
+        assert done.returncode == 1
+        expected = f"gorggle: {local_server.NOT_INSTALLED} (no module named a_module_that_is_not_there)\n"
+        assert done.stderr == expected

@@ -1,0 +1,177 @@
+"""``--overlay`` and ``--plot``: the pictures are drawn of real clips, from segments whose words are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from gorggle import FaceBox, Segment, Transcript, Word
+from gorggle.cli.main import main
+from gorggle.cli.rendering import Pictures
+from gorggle.errors import ConfigurationError, InvalidSourceError
+from gorggle.events import Activity
+from gorggle.rendering.overlay import write_overlay
+from gorggle.rendering.timeline_plot import mouth_pictures, speech_stretches, write_plot
+from tests.clips import transcoded
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+CLIP = EXAMPLES / "demo.mp4"
+BOX = (0.35, 0.3, 0.3, 0.4)
+
+
+def segments(speaker: str = "face-1") -> list[Segment]:
+    truth = json.loads(CLIP.with_suffix(".json").read_text())
+    made = []
+    for sentence in truth["sentences"][:2]:
+        words = tuple(Word(each["text"], each["start_s"], each["end_s"], 0.9) for each in sentence["words"])
+        times = np.arange(words[0].start_s, words[-1].end_s, 0.2)
+        boxes = tuple(FaceBox(float(time_s), *BOX) for time_s in times)
+        made.append(
+            Segment(
+                words[0].start_s,
+                words[-1].end_s,
+                sentence["text"],
+                speaker=speaker,
+                words=words,
+                face_boxes=boxes,
+            )
+        )
+    return made
+
+
+def pictures_at(clip: Path, *times_s: float) -> list[Any]:
+    with av.open(str(clip)) as container:
+        frames = [(frame.time, frame) for frame in container.decode(video=0)]
+    return [
+        min(frames, key=lambda each: abs(each[0] - time_s))[1].to_ndarray(format="rgb24").astype(int)
+        for time_s in times_s
+    ]
+
+
+def lengths(clip: Path) -> tuple[int, float]:
+    with av.open(str(clip)) as container:
+        pictures = sum(1 for _ in container.decode(video=0))
+    with av.open(str(clip)) as container:
+        sound_s = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+    return pictures, sound_s
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return transcoded(CLIP, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=5.0)
+
+
+def test_captions_and_boxes_are_there_while_people_speak_and_only_then(short: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    write_overlay(short, segments(), target)
+    (silent, spoken), (silent_before, spoken_before) = (
+        pictures_at(target, 4.0, 2.0),
+        pictures_at(short, 4.0, 2.0),
+    )
+    height, width = spoken.shape[:2]
+    caption = (slice(int(height * 0.87), int(height * 0.94)), slice(int(width * 0.4), int(width * 0.6)))
+    assert np.abs(silent - silent_before).mean() < 4, "nothing is drawn where nobody speaks"
+    assert np.abs(spoken[caption] - spoken_before[caption]).mean() > 40
+    edge = spoken[int(height * 0.5), int(width * BOX[0]) + 1]
+    assert edge[1] > 180, "the box's left side, in the speaker's colour"
+    assert edge[1] > edge[0] + 60
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_pictures_and_sound_are_as_many_as_before(short: Path, tmp_path: Path) -> None:
+    for name in ("out.mp4", "out.mkv"):
+        write_overlay(short, segments(), tmp_path / name)
+        (pictures, sound_s), (before, sound_before_s) = lengths(tmp_path / name), lengths(short)
+        assert pictures == before
+        assert sound_s == pytest.approx(sound_before_s, abs=0.1)
+
+
+def test_a_turned_video_is_drawn_upright(tmp_path: Path) -> None:
+    turned = transcoded(CLIP, tmp_path / "turned.mp4", turned_degrees=90, max_s=2.4)
+    write_overlay(turned, segments(), tmp_path / "out.mp4")
+    (upright,), (original,) = pictures_at(tmp_path / "out.mp4", 0.4), pictures_at(CLIP, 0.4)
+    assert upright.shape == original.shape
+    assert np.abs(upright - original).mean() < 8
+
+
+def test_odd_sizes_silent_videos_and_faces_beyond_the_edge_are_drawn(tmp_path: Path) -> None:
+    clip = transcoded(
+        CLIP,
+        tmp_path / "odd.webm",
+        container="webm",
+        video_codec="libvpx-vp9",
+        audio_codec=None,
+        size=(161, 121),
+        max_s=1.6,
+    )
+    wide = [
+        Segment(
+            0.0, 1.5, "a" * 90 + " <b>", speaker="ü" * 40, face_boxes=(FaceBox(0.5, -0.2, -0.3, 1.6, 1.8),)
+        )
+    ]
+    write_overlay(clip, wide, tmp_path / "out.mp4")
+    (picture,) = pictures_at(tmp_path / "out.mp4", 0.5)
+    assert picture.shape == (120, 160, 3)
+
+
+def test_sound_alone_has_nothing_to_draw_on(tmp_path: Path) -> None:
+    sound = transcoded(CLIP, tmp_path / "sound.mp4", video_codec=None, max_s=1.0)
+    with pytest.raises(InvalidSourceError, match="no pictures"):
+        write_overlay(sound, segments(), tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+    write_plot(sound, Transcript(str(sound), 1.0, "grid", tuple(segments("voice"))), [], tmp_path / "out.png")
+
+
+def test_the_plot_shows_mouths_words_and_speech(short: Path, tmp_path: Path) -> None:
+    transcript = Transcript(str(short), 5.0, "grid", tuple(segments()))
+    activities = [Activity("speech_begin", 0.9, "face-1"), Activity("speech_end", 3.5, "face-1")]
+    mouths = mouth_pictures(short, segments(), 5.0)
+    assert [speaker for _, speaker in mouths] == ["face-1"] * len(mouths)
+    assert all(1.0 <= time_s <= 5.0 for time_s, _ in mouths)
+    assert len(mouths) >= 3
+    assert all(min(mouth.shape[:2]) > 50 for mouth in mouths.values())
+    write_plot(short, transcript, activities, tmp_path / "out.png")
+    with av.open(str(tmp_path / "out.png")) as picture:
+        assert picture.streams.video[0].width > 1000
+
+
+def test_speech_goes_from_its_begin_to_its_end() -> None:
+    told = [
+        Activity("speech_begin", 1.0, "face-1"),
+        Activity("speech_begin", 1.5, "face-2"),
+        Activity("speech_end", 2.0, "face-1"),
+    ]
+    assert speech_stretches(told, [], 4.0) == [("face-1", 1.0, 2.0), ("face-2", 1.5, 4.0)]
+    assert speech_stretches([], segments()[:1], 4.0) == [("face-1", 1.0, 3.496)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["a.mp4", "b.mp4", "--overlay", "out.mp4"], "one file at a time"),
+        (["-", "--plot", "out.png"], "no standard input"),
+        (["a.mp4", "--overlay", "out.gif"], ".mp4, .mov, .mkv"),
+        (["a.mp4", "--plot", "out.jpg"], ".png, .svg, .pdf"),
+        (["a.mp4", "--overlay", "./a.mp4"], "overwrite"),
+        (["a.mp4", "--overlay", "no/such/out.mp4"], "no folder"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is_read(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ending:
+        main(["transcribe", *arguments])
+    assert ending.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_where_nothing_can_draw_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delitem(__import__("sys").modules, "gorggle.rendering.timeline_plot", raising=False)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(ConfigurationError, match=r"gorggle\[pictures\]"):
+        Pictures(plot=tmp_path / "out.png").write(CLIP, Transcript("", 0.0, ""), [])

@@ -1,0 +1,151 @@
+"""What is sent again when a stream is resumed, and what is kept for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gorggle
+from gorggle import MouthCrops, Sound, sources
+from gorggle._protobuf.encode import StreamRequest
+from gorggle._transport.sender import Delivery
+from gorggle.sources import SourceOptions
+
+OPENING = StreamRequest()
+CONTENT = bytes(range(200))
+
+
+def delivery(
+    source: Any, keep_bytes: int = 10**6, heartbeat_s: float = 10.0, chunk_bytes: int = 10
+) -> Delivery:
+    media = sources.prepared(source, SourceOptions(chunk_bytes=chunk_bytes))
+    return Delivery(media, keep_bytes, heartbeat_s)
+
+
+def sent(delivery: Delivery, acknowledged: int = 0, most: int = 10**6) -> list[StreamRequest]:
+    """What one call sends, the configuration left out."""
+    requests = delivery.requests(OPENING, acknowledged, delivery.turn())
+    assert next(requests) is OPENING
+    return [request for _, request in zip(range(most), requests, strict=False)]
+
+
+@pytest.mark.parametrize("kind", ["path", "file", "bytes", "list", "iterator"])
+def test_any_source_can_be_sent_from_any_request_on(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(CONTENT)
+    chunks = [CONTENT[start : start + 10] for start in range(0, len(CONTENT), 10)]
+    with path.open("rb") as file:
+        source = {"path": path, "file": file, "bytes": CONTENT, "list": chunks, "iterator": iter(chunks)}[
+            kind
+        ]
+        made = delivery(source)
+        first = sent(made, most=7)
+        assert [request.sequence for request in first] == list(range(1, 8))
+        for acknowledged in (0, 3, 6):
+            rest = sent(made, acknowledged)
+            assert [request.sequence for request in rest] == list(range(acknowledged + 1, 21))
+            assert b"".join(request.media for request in rest) == CONTENT[10 * acknowledged :]
+        assert made.bytes_sent == len(CONTENT), "each byte counts once"
+        made.close()
+
+
+def test_what_is_acknowledged_is_no_longer_kept() -> None:
+    made = delivery(iter([CONTENT]))
+    sent(made)
+    made.check(0)
+    made.acknowledge(12)
+    made.check(12)
+    assert [request.sequence for request in sent(made, 12)] == list(range(13, 21))
+    with pytest.raises(gorggle.DataLossError, match="requests 6 to 12 would have to be sent again"):
+        made.check(5)
+
+
+def test_no_more_is_kept_than_was_allowed() -> None:
+    made = delivery(iter([CONTENT]), keep_bytes=60)
+    sent(made)
+    with pytest.raises(gorggle.DataLossError, match="give keep_bytes above 60"):
+        made.check(0)
+    assert made._kept_bytes <= 60
+
+
+def test_a_source_that_has_nothing_for_a_while_is_covered_by_heartbeats() -> None:
+    go_on = threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        yield b"first"
+        go_on.wait(10)
+        yield b"second"
+
+    made = delivery(slow(), heartbeat_s=0.05)
+    requests = made.requests(OPENING, 0, made.turn())
+    next(requests)
+    kinds = [next(requests).WhichOneof("payload") for _ in range(4)]
+    assert kinds == ["media", "heartbeat", "heartbeat", "heartbeat"]
+    go_on.set()
+    rest = [request for request in requests if request.HasField("media") or request.media]
+    assert [(request.media, request.sequence) for request in rest] == [(b"second", 2)]
+
+
+def test_nothing_is_read_before_it_is_wanted() -> None:
+    read: list[int] = []
+
+    def counting() -> Iterator[bytes]:
+        for number in range(100):
+            read.append(number)
+            yield b"x"
+
+    made = delivery(counting())
+    sent(made, most=5)
+    time.sleep(0.2)
+    assert len(read) <= 6
+
+
+def test_the_call_before_sends_no_more_once_the_next_one_has_its_turn() -> None:
+    made = delivery(iter([CONTENT]))
+    before = made.requests(OPENING, 0, made.turn())
+    next(before)
+    next(before)
+    after = made.requests(OPENING, 0, made.turn())
+    assert list(before) == []
+    assert len(list(after)) == 21
+
+
+def test_crops_and_sound_come_in_pieces() -> None:
+    crops = np.arange(3 * 96 * 96, dtype=np.uint32).astype(np.uint8).reshape(3, 96, 96)
+    pieces = [MouthCrops(crops, [0.0, 0.04, 0.08], face=7), Sound(np.arange(-3, 5, dtype=np.int16))]
+    requests = sent(delivery(pieces, chunk_bytes=2 * 9216))
+    assert [len(request.mouth_crops.timestamps) for request in requests] == [2, 1, 0]
+    assert b"".join(request.mouth_crops.pixels for request in requests) == crops.tobytes()
+    assert requests[1].mouth_crops.face == 7
+    assert requests[1].mouth_crops.timestamps[0].ToMilliseconds() == 80
+    assert requests[2].pcm.samples == np.arange(-3, 5, dtype="<i2").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("piece", "words"),
+    [
+        (MouthCrops(np.zeros((2, 96, 96), np.uint8), [0.0]), "2 mouth crops have 1 times"),
+        (MouthCrops(np.zeros((2, 88, 88), np.uint8), [0.0, 0.1]), "96"),
+        (Sound(np.zeros(4, np.float32)), "int16"),
+    ],
+)
+def test_pieces_that_do_not_fit_are_refused(piece: Any, words: str) -> None:
+    made = delivery([piece])
+    requests = made.requests(OPENING, 0, sending := made.turn())
+    cancelled = threading.Event()
+
+    class Call:
+        def cancel(self) -> None:
+            cancelled.set()
+
+    sending.cancelling(Call())
+    assert list(requests) == [OPENING]
+    assert cancelled.is_set()
+    with pytest.raises(gorggle.InvalidSourceError, match=words):
+        raise made.failure or AssertionError

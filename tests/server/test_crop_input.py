@@ -1,0 +1,62 @@
+"""A client's own crops and sound on the server's 25 frames a second."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gorggle_server.streaming.crop_input import CropGrid, Crops, Sound, in_step
+
+
+def numbered(count: int) -> np.ndarray:
+    return np.repeat(np.arange(count, dtype=np.uint8), 96 * 96).reshape(count, 96, 96)
+
+
+def on_grid(times_s: list[float]) -> list[tuple[int, int]]:
+    grid, placed = CropGrid(), []
+    for time_s, crop in zip(times_s, numbered(len(times_s)), strict=True):
+        placed += list(grid.push(time_s, crop))
+    placed += list(grid.finish())
+    return [(frame, int(crop[0, 0])) for frame, crop in placed]
+
+
+def test_crops_at_25_a_second_pass_one_by_one() -> None:
+    assert on_grid([k / 25 for k in range(20)]) == [(k, k) for k in range(20)]
+
+
+@pytest.mark.parametrize("rate_hz", [15, 24, 30, 50, 60])
+def test_other_rates_take_the_nearest_crop_for_each_frame(rate_hz: int) -> None:
+    placed = on_grid([k / rate_hz for k in range(rate_hz * 2)])
+    assert [frame for frame, _ in placed] == list(range(len(placed)))
+    assert len(placed) in (49, 50, 51)
+    for frame, number in placed:
+        assert abs(number / rate_hz - frame / 25) <= 0.5 / rate_hz + 1e-6
+
+
+def test_a_face_that_comes_late_begins_late_and_a_long_absence_is_not_filled() -> None:
+    assert on_grid([2.0, 2.04, 60.0]) == [(50, 0), (51, 1), (1500, 2)]
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=40))
+def test_frames_rise_and_are_never_many_more_than_the_crops(times_s: list[float]) -> None:
+    frames = [frame for frame, _ in on_grid(sorted(times_s))]
+    assert frames == sorted(set(frames))
+    assert len(frames) <= 26 * len(times_s)
+
+
+def test_a_whole_clip_is_taken_in_step() -> None:
+    crops = Crops(3, np.zeros((100, 96, 96), np.uint8), [k / 25 for k in range(100)])
+    sound = Sound(np.arange(4 * 16_000, dtype=np.int16))
+    pieces = list(in_step([sound, crops]))
+    lead_s = seen_s = heard_s = 0.0
+    for piece in pieces:
+        if isinstance(piece, Crops):
+            seen_s = piece.times_s[-1]
+        else:
+            heard_s += len(piece.samples) / 16_000
+        lead_s = max(lead_s, abs(seen_s - heard_s))
+    assert lead_s <= 1.05
+    assert np.array_equal(np.concatenate([p.samples for p in pieces if isinstance(p, Sound)]), sound.samples)
+    assert sum(len(p.times_s) for p in pieces if isinstance(p, Crops)) == 100

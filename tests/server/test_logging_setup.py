@@ -1,0 +1,58 @@
+"""The log as machines read it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+
+from gorggle_server.logging_setup import JsonFormatter, request_id
+
+
+def line(record: logging.LogRecord) -> dict[str, str]:
+    text = JsonFormatter().format(record)
+    assert "\n" not in text
+    return json.loads(text)
+
+
+def record(message: str, *arguments: object, error: BaseException | None = None) -> logging.LogRecord:
+    information = None if error is None else (type(error), error, error.__traceback__)
+    return logging.LogRecord("gorggle", logging.WARNING, "file.py", 1, message, arguments, information)
+
+
+def test_a_record_is_one_line_of_json_with_its_request() -> None:
+    token = request_id.set("abc123")
+    try:
+        entry = line(record("two\nlines of %s", "“text”"))
+    finally:
+        request_id.reset(token)
+    assert entry["message"] == "two\nlines of “text”"
+    assert (entry["level"], entry["logger"], entry["request_id"]) == ("WARNING", "gorggle", "abc123")
+    assert entry["time"].endswith("+00:00")
+
+
+def test_an_exception_keeps_its_traceback_and_no_request_is_left_out() -> None:
+    try:
+        raise ValueError("broken")
+    except ValueError as error:
+        entry = line(record("failed", error=error))
+    assert "ValueError: broken" in entry["exception"]
+    assert "request_id" not in entry
+
+
+def test_the_server_writes_json_where_asked() -> None:
+    command = [sys.executable, "-m", "gorggle_server", "--log-format", "json", "--announce"]
+    with subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0", "--until-stdin-closes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        address = json.loads(server.stdout.readline())["listening"]
+        _, said = server.communicate(timeout=30)
+    entries = [json.loads(entry) for entry in said.splitlines()]
+    assert any(address in entry["message"] for entry in entries)
+    assert server.returncode == 0

@@ -1,0 +1,64 @@
+"""How containers are looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gorggle_server.media.byte_pipe import BytePipe
+from gorggle_server.settings import ServerSettings
+from gorggle_server.streaming import media_pipeline
+from gorggle_server.types import Modality, RecognitionOptions
+from gorggle_server.vision import frame_stage
+from gorggle_server.vision.face_detector import FaceFinder
+from gorggle_server.vision.mouth_tracker import MouthTracker
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
+
+
+@pytest.mark.parametrize(
+    ("modality", "live", "waits"),
+    [
+        (Modality.AUDIO_VISUAL, False, True),
+        (Modality.AUDIO_VISUAL, True, False),
+        (Modality.VIDEO_ONLY, False, False),
+    ],
+)
+def test_frames_wait_for_the_next_only_where_sound_tells_who_speaks_and_nothing_is_live(
+    monkeypatch: pytest.MonkeyPatch, modality: Modality, live: bool, waits: bool
+) -> None:
+    made: list[bool] = []
+
+    class Tracker(MouthTracker):
+        def __init__(self, finder: FaceFinder, *, waits: bool, **more: Any) -> None:
+            super().__init__(finder, waits=waits, **more)
+            made.append(waits)
+
+    monkeypatch.setattr(frame_stage, "MouthTracker", Tracker)
+    data = DEMO.read_bytes()
+    pipe = BytePipe(len(data) + 1)
+    pipe.write(data)
+    pipe.close()
+    options = RecognitionOptions(model="", modality=modality, live=live)
+    perceived = media_pipeline.perception_of(pipe, options, ServerSettings(), 3600.0)
+    for number, events in enumerate(perceived.steps()):
+        list(events)
+        if number == 8:
+            break
+    assert made[-1] is waits
+    assert perceived.scene.tracks
+
+
+def test_the_scene_of_a_file_is_looked_at_every_ten_frames_only() -> None:
+    data = DEMO.read_bytes()
+    pipe = BytePipe(len(data) + 1)
+    pipe.write(data)
+    pipe.close()
+    perceived = media_pipeline.perception_of(
+        pipe, RecognitionOptions(model="", modality=Modality.AUDIO_VISUAL), ServerSettings(), 3600.0
+    )
+    looks = sum(1 for _ in perceived.steps())
+    assert perceived.scene.seen_until == 499
+    assert looks <= 499 / media_pipeline.STEP_FRAMES + 5

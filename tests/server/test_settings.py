@@ -1,0 +1,70 @@
+"""The server's settings: what is refused, and that the manual names them all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from gorggle_server.__main__ import main
+from gorggle_server.settings import ServerSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:50051", "localhost:1", "127.9.9.9:50051"])
+def test_loopback_needs_no_tls(listen: str) -> None:
+    assert ServerSettings(listen=listen).listens_on_loopback
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:50051", "10.1.2.3:50051", "server.example:50051"])
+def test_beyond_loopback_needs_tls_and_client_certificates(listen: str, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="can be reached from other machines"):
+        ServerSettings(listen=listen)
+    files = {"tls_certificate": tmp_path / "c.pem", "tls_key": tmp_path / "k.pem"}
+    with pytest.raises(ValidationError, match="can be reached from other machines"):
+        ServerSettings(listen=listen, **files)
+    assert ServerSettings(listen=listen, **files, tls_client_ca=tmp_path / "ca.pem")
+    assert ServerSettings(listen=listen, allow_insecure=True)
+
+
+@pytest.mark.parametrize("listen", ["", "50051", "host", "host:", "host:port", "host:70000", ":50051"])
+def test_an_address_that_is_none_is_refused(listen: str) -> None:
+    with pytest.raises(ValidationError, match="HOST:PORT"):
+        ServerSettings(listen=listen)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GORGGLE_MAX_STREAMS", "3")
+    monkeypatch.setenv("GORGGLE_MODELS", '{"large": "/models/large.safetensors"}')
+    settings = ServerSettings()
+    assert settings.max_streams == 3
+    assert settings.models == {"large": "/models/large.safetensors"}
+
+
+def test_the_manual_names_every_setting_and_its_default() -> None:
+    manual = (ROOT / "docs" / "operations.md").read_text()
+    table = dict(re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", manual, re.MULTILINE))
+    named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
+    assert named >= set(ServerSettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--listen", "0.0.0.0:1"], "can be reached from other machines"),
+        (["--max-streams", "0"], "max_streams"),
+        (["--max-streams", "many"], "max_streams"),
+        (["--device", "tpu"], "device"),
+    ],
+)
+def test_wrong_settings_are_told_in_a_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("gorggle serve: ")
+    assert words in told
+    assert len(told.splitlines()) == 1

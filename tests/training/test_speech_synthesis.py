@@ -1,0 +1,150 @@
+"""Synthetic voices: their times are those of the sound."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from training.speech_synthesis import (
+    LANGUAGES,
+    SAMPLE_RATE_HZ,
+    VARIANTS,
+    Speech,
+    TimedPhoneme,
+    Voice,
+    padded,
+    speak,
+)
+
+VOICES = [Voice(), Voice("en-us", "f2", 160, 60), Voice("en-gb-x-rp", "Andy", 95, 40)]
+VOWELS = "aɛɪiouʊɔeəæɑɒʌɜʉ"
+
+
+def is_vowel(phoneme: TimedPhoneme) -> bool:
+    return phoneme.symbol.strip("ˈˌ")[0] in VOWELS
+
+
+def sound_of(speech: Speech, start_s: float, end_s: float) -> np.ndarray:
+    return speech.waveform[round(start_s * SAMPLE_RATE_HZ) : round(end_s * SAMPLE_RATE_HZ)].astype(float)
+
+
+def share_above_3500_hz(samples: np.ndarray) -> float:
+    power = np.abs(np.fft.rfft(samples)) ** 2
+    return float(power[len(samples) * 3500 // SAMPLE_RATE_HZ :].sum() / power.sum())
+
+
+def loudness(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(samples**2)))
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_every_word_is_timed_in_order(voice: Voice) -> None:
+    words = ["place", "red", "in", "h", "nine", "please"]
+    speech = speak(words, voice)
+    assert [word.text for word in speech.words] == words
+    for word, following in zip(speech.words, speech.words[1:], strict=False):
+        assert 0 <= word.start_s < word.end_s <= following.start_s
+    assert (
+        speech.words[-1].end_s <= speech.duration_s == pytest.approx(len(speech.waveform) / 16_000, abs=1e-4)
+    )
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_every_phoneme_lies_in_a_word(voice: Voice) -> None:
+    speech = speak("set white with p four soon", voice)
+    for phoneme in speech.phonemes:
+        assert any(w.start_s <= phoneme.start_s and phoneme.end_s <= w.end_s for w in speech.words), phoneme
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_hissing_is_heard_when_an_s_is_said_and_not_in_vowels(voice: Voice) -> None:
+    speech = speak("set six soon", voice)
+    hisses = [p for p in speech.phonemes if p.symbol == "s"]
+    assert len(hisses) == 4
+    assert min(share_above_3500_hz(sound_of(speech, p.start_s + 0.01, p.end_s - 0.01)) for p in hisses) > 0.8
+    vowels = [p for p in speech.phonemes if is_vowel(p)]
+    assert max(share_above_3500_hz(sound_of(speech, p.start_s, p.end_s)) for p in vowels) < 0.4
+
+
+def test_the_hiss_begins_within_25_ms_of_its_time() -> None:
+    speech = padded(speak("set", Voice(rate_wpm=100)), 0.2, 0.1)
+    start_s = speech.phonemes[0].start_s
+    windows = np.arange(start_s - 0.1, start_s + 0.1, 0.005)
+    loud = [loudness(sound_of(speech, at_s, at_s + 0.005)) > 100 for at_s in windows]
+    assert abs(windows[loud.index(True)] - start_s) < 0.025
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_vowels_are_loud_and_padding_is_silent(voice: Voice) -> None:
+    speech = padded(speak("bin blue at f two now", voice), 0.3, 0.4)
+    whole = loudness(speech.waveform.astype(float))
+    assert loudness(sound_of(speech, 0.0, speech.words[0].start_s)) == 0
+    assert loudness(sound_of(speech, speech.words[-1].end_s + 0.03, speech.duration_s)) < 0.02 * whole
+    vowels = [p for p in speech.phonemes if is_vowel(p) and p.end_s - p.start_s > 0.06]
+    assert min(loudness(sound_of(speech, p.start_s + 0.02, p.end_s - 0.02)) for p in vowels) > 0.4 * whole
+
+
+def test_padding_shifts_all_times() -> None:
+    speech = speak("bin blue", Voice())
+    later = padded(speech, 0.25, 0.5)
+    assert later.words[1].start_s == pytest.approx(speech.words[1].start_s + 0.25)
+    assert later.phonemes[-1].end_s == pytest.approx(speech.phonemes[-1].end_s + 0.25)
+    assert len(later.waveform) == len(speech.waveform) + 12_000
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"), [("bin blue at a two now", "eɪ"), ("put A down", "eɪ"), ("put a book down", "ɐ")]
+)
+def test_the_letter_a_is_told_from_the_article(text: str, spoken: str) -> None:
+    speech = speak(text, Voice())
+    letter = next(word for word in speech.words if word.text.lower() == "a")
+    symbols = [p.symbol.strip("ˈˌ") for p in speech.phonemes if letter.start_s <= p.start_s < letter.end_s]
+    assert symbols == [spoken]
+
+
+def test_words_that_espeak_joins_are_timed_apart() -> None:
+    speech = speak("the end of the box in the room", Voice())
+    assert [word.text for word in speech.words] == ["the", "end", "of", "the", "box", "in", "the", "room"]
+    assert all(word.end_s - word.start_s > 0.03 for word in speech.words)
+
+
+def test_a_faster_voice_needs_less_time() -> None:
+    assert (
+        speak("lay green", Voice(rate_wpm=160)).duration_s
+        < 0.8 * speak("lay green", Voice(rate_wpm=95)).duration_s
+    )
+
+
+def test_every_voice_speaks() -> None:
+    for language in LANGUAGES:
+        for variant in VARIANTS:
+            speech = speak("place", Voice(language, variant))
+            assert np.abs(speech.waveform.astype(int)).max() > 1500, (language, variant)
+
+
+def test_a_random_voice_is_given_by_its_seed() -> None:
+    first, again, other = (Voice.random(np.random.default_rng(seed)) for seed in (4, 4, 5))
+    assert first == again != other
+
+
+def _hash_in_worker(text: str) -> bytes:
+    return speak(text, Voice()).waveform.tobytes()
+
+
+def test_fresh_processes_say_the_same() -> None:
+    with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
+        first, second = pool.map(_hash_in_worker, ["bin blue at f two now"] * 2, chunksize=1)
+    assert first == second
+
+
+@pytest.mark.parametrize("text", ["", "  ", "bin ?!"])
+def test_nothing_to_say_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"say|said"):
+        speak(text, Voice())
+
+
+def test_an_unknown_voice_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="tlh"):
+        speak("bin", Voice(language="tlh"))

@@ -1,0 +1,126 @@
+"""Faces and landmarks found by dlib in two photographs."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gorggle_server.errors import NotFoundError
+from gorggle_server.vision.face_detector import FINE_SIDE_PX, Box, FaceFinder, box_of, landmark_model_path
+from tests.vision.synthetic_video import Pose, astronaut, finder, hopper, painted
+
+
+def frame_with(head, eyes_px: float, size: tuple[int, int] = (640, 480)):
+    canvas = np.zeros(size[::-1], np.uint8)
+    truth = painted(head, Pose(size[0] / 2, size[1] / 2, eyes_px), canvas)
+    return canvas, truth
+
+
+@pytest.mark.parametrize("head", [astronaut, hopper])
+@pytest.mark.parametrize(("size", "eyes_px"), [((640, 480), 80), ((1280, 720), 110)])
+def test_a_photographed_face_is_found_where_it_is(head, size: tuple[int, int], eyes_px: float) -> None:
+    frame, truth = frame_with(head(), eyes_px, size)
+    face = finder().detect(frame)[0]
+    assert face.score > 0.5
+    assert face.box.overlap(box_of(truth.astype(np.float32))) > 0.5
+
+
+def test_landmarks_are_those_of_the_enlarged_photograph() -> None:
+    frame, truth = frame_with(astronaut(), 80)
+    landmarks = finder().landmarks(frame, box_of(truth.astype(np.float32)))
+    assert landmarks.shape == (68, 2)
+    assert landmarks.dtype == np.float32
+    assert np.linalg.norm(landmarks - truth, axis=1).mean() < 0.04 * 80
+
+
+def test_a_small_face_is_found_by_the_fine_search() -> None:
+    frame, _ = frame_with(astronaut(), 48, (1280, 720))
+    assert finder().detect(frame) == []
+    assert len(finder().detect(frame, FINE_SIDE_PX, min_score=0.5)) == 1
+
+
+def test_the_largest_face_comes_first() -> None:
+    frame = np.full((480, 1280), 90, np.uint8)
+    painted(astronaut(), Pose(300, 240, 60), frame, cut_out=True)
+    painted(hopper(), Pose(900, 240, 85), frame, cut_out=True)
+    faces = finder().detect(frame, FINE_SIDE_PX)
+    assert [face.box.centre[0] > 600 for face in faces] == [True, False]
+
+
+def test_a_known_face_is_found_again_near_where_it_was() -> None:
+    frame, truth = frame_with(astronaut(), 40, (1280, 720))
+    box = box_of(truth.astype(np.float32))
+    face = finder().detect_near(frame, Box(*(side + 0.2 * box.side for side in box)))
+    assert face is not None
+    assert face.box.overlap(box) > 0.5
+    assert finder().detect_near(frame, Box.around((1000, 600), box.side)) is None
+
+
+@pytest.mark.parametrize(
+    "box",
+    [Box(-500, -500, -300, -300), Box(1000, 1000, 1200, 1200), Box.around((50, 50), 0), Box(0, 0, 9e4, 9e4)],
+)
+def test_looking_where_there_is_no_picture_finds_nothing(box: Box) -> None:
+    assert finder().detect_near(np.zeros((480, 640), np.uint8), box) is None
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1280), (1280, 8), (96, 96)])
+def test_frames_of_any_shape_can_be_searched(shape: tuple[int, int]) -> None:
+    assert finder().detect(np.zeros(shape, np.uint8), FINE_SIDE_PX) == []
+
+
+def test_landmarks_lead_back_to_the_box_they_came_from() -> None:
+    _, truth = frame_with(hopper(), 80)
+    box = box_of(truth)
+    smaller = box_of(truth * 0.5 + 10)
+    assert smaller.side == pytest.approx(box.side / 2)
+    assert smaller.centre == pytest.approx((box.centre[0] / 2 + 10, box.centre[1] / 2 + 10))
+
+
+def test_threads_may_share_a_finder() -> None:
+    frame, _ = frame_with(astronaut(), 80)
+    alone = finder().detect(frame)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: finder().detect(frame), range(8)))
+    assert found == [alone] * 8
+
+
+def test_boxes_overlap_by_intersection_over_union() -> None:
+    assert Box(0, 0, 10, 10).overlap(Box(5, 0, 15, 10)) == pytest.approx(1 / 3)
+    assert Box(0, 0, 10, 10).overlap(Box(10, 0, 20, 10)) == 0
+    assert Box(0, 0, 0, 0).overlap(Box(0, 0, 0, 0)) == 0
+
+
+def test_the_landmark_model_comes_from_its_package_unless_another_is_named(tmp_path: Path) -> None:
+    assert landmark_model_path().name == "shape_predictor_68_face_landmarks.dat"
+    other = tmp_path / "other.dat"
+    other.touch()
+    assert landmark_model_path(other) == other
+
+
+def test_a_landmark_model_that_is_not_there_is_named_in_the_error(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"absent\.dat is not a file"):
+        FaceFinder(tmp_path / "absent.dat")
+
+
+def test_a_file_that_is_no_landmark_model_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "text.dat"
+    file.write_text("not a predictor")
+    with pytest.raises(NotFoundError, match="no dlib landmark predictor"):
+        FaceFinder(file)
+
+
+def test_a_missing_package_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(NotFoundError, match="install face_recognition_models"):
+        landmark_model_path()
+
+
+def test_brightness_and_contrast_do_not_hide_a_face() -> None:
+    frame, _ = frame_with(astronaut(), 80)
+    dim = cv2.convertScaleAbs(frame, alpha=0.4, beta=10)
+    assert len(finder().detect(dim)) == 1

@@ -1,0 +1,169 @@
+"""Mouth crops against the reference's own, and as a stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gorggle_server.errors import InvalidRequestError, NoFaceError
+from gorggle_server.vision.mouth_cropper import (
+    SMOOTHED_FRAMES,
+    MouthCropper,
+    PromptMouthCropper,
+    crop_mouths,
+    mean_face,
+    similarity,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "avhubert" / "preprocessing.npz"
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, NDArray]:
+    return dict(np.load(GOLDEN))
+
+
+def seen_landmarks(golden: dict[str, NDArray]) -> list[NDArray | None]:
+    return [
+        None if frame in golden["missing"] else points for frame, points in enumerate(golden["landmarks"])
+    ]
+
+
+def test_crops_are_within_two_grey_levels_of_the_reference_on_99_percent_of_the_pixels(golden) -> None:
+    crops = crop_mouths(golden["frames"], seen_landmarks(golden), golden["mean_face"])
+    difference = np.abs(crops.astype(int) - golden["mouth_roi"])
+    assert crops.shape == (40, 96, 96)
+    assert crops.dtype == np.uint8
+    assert (difference <= 2).mean() >= 0.99
+    assert difference.max() <= 4
+
+
+def test_the_mean_face_that_is_shipped_is_the_references(golden) -> None:
+    np.testing.assert_array_equal(mean_face(), golden["mean_face"])
+
+
+def test_crops_that_come_one_by_one_are_those_of_the_whole_clip(golden) -> None:
+    landmarks = seen_landmarks(golden)
+    whole = crop_mouths(golden["frames"], landmarks, golden["mean_face"])
+    cropper = MouthCropper(golden["mean_face"], max_gap_frames=5)
+    crops = []
+    for index, (frame, points) in enumerate(zip(golden["frames"], landmarks, strict=True)):
+        crops += cropper.push(100 + index, frame, points)
+    waiting = 40 - len(crops)
+    crops += cropper.flush()
+    assert [index for index, _ in crops] == list(range(100, 140))
+    np.testing.assert_array_equal(np.stack([pixels for _, pixels in crops]), whole)
+    assert waiting == SMOOTHED_FRAMES  # the last frame has no landmarks, eleven more look ahead
+
+
+def test_a_crop_comes_as_soon_as_eleven_frames_follow_it(golden) -> None:
+    cropper = MouthCropper(golden["mean_face"])
+    ready = [
+        len(cropper.push(index, golden["frames"][index], golden["landmarks"][index])) for index in range(20)
+    ]
+    assert ready == [0] * 11 + [1] * 9
+
+
+def test_a_prompt_crop_shows_the_mouth_of_its_own_frame_aligned_by_the_eleven_before(golden) -> None:
+    frames, landmarks = golden["frames"], golden["landmarks"]
+    prompt, cropper = PromptMouthCropper(golden["mean_face"]), MouthCropper(golden["mean_face"])
+    at_once = [prompt.cut(frame, points) for frame, points in zip(frames, landmarks, strict=True)]
+    waited = [
+        crop.pixels
+        for index, (frame, points) in enumerate(zip(frames, landmarks, strict=True))
+        for crop in cropper.push(index, frame, points)
+    ]
+    likeness = [np.corrcoef(crop.ravel(), at_once[index].ravel())[0, 1] for index, crop in enumerate(waited)]
+    assert min(likeness) > 0.95
+    first = PromptMouthCropper(golden["mean_face"]).cut(frames[0], landmarks[0])
+    np.testing.assert_array_equal(first, crop_mouths(frames[:1], landmarks[:1], golden["mean_face"])[0])
+
+
+def test_a_long_gap_is_not_waited_for(golden) -> None:
+    """Memory is bounded: after the gap's limit the last landmarks hold, and crops go on coming."""
+    cropper = MouthCropper(golden["mean_face"], max_gap_frames=10)
+    frame, points = golden["frames"][20], golden["landmarks"][20]
+    crops = [crop for index in range(12) for crop in cropper.push(index, frame, points)]
+    for index in range(12, 500):
+        crops += cropper.push(index, frame, None)
+        assert index - len(crops) <= 10 + SMOOTHED_FRAMES
+    crops += cropper.push(500, frame, points)
+    crops += cropper.flush()
+    assert [index for index, _ in crops] == list(range(501))
+    np.testing.assert_array_equal(crops[300].pixels, crops[0].pixels)
+
+
+def test_frames_before_a_face_ever_shows_are_let_go(golden) -> None:
+    cropper = MouthCropper(golden["mean_face"], max_gap_frames=10)
+    frame, points = golden["frames"][20], golden["landmarks"][20]
+    crops = [crop for index in range(300) for crop in cropper.push(index, frame, None)]
+    crops += cropper.push(300, frame, points)
+    crops += cropper.flush()
+    assert [index for index, _ in crops] == list(range(290, 301))
+
+
+def test_a_flushed_cropper_starts_anew(golden) -> None:
+    cropper = MouthCropper(golden["mean_face"])
+    clips = []
+    for _ in range(2):
+        crops = [
+            crop
+            for index in range(15)
+            for crop in cropper.push(index, golden["frames"][index + 15], golden["landmarks"][index + 15])
+        ]
+        clips.append([pixels for _, pixels in crops + cropper.flush()])
+    np.testing.assert_array_equal(clips[0], clips[1])
+
+
+@pytest.mark.parametrize("length", [1, 2, 11, 12, 13])
+def test_a_clip_shorter_than_the_smoothing_window_has_a_crop_for_every_frame(golden, length: int) -> None:
+    crops = crop_mouths(golden["frames"][:length], list(golden["landmarks"][:length]), golden["mean_face"])
+    assert crops.shape == (length, 96, 96)
+    assert crops.std() > 10
+
+
+def test_a_clip_without_a_face_is_refused(golden) -> None:
+    with pytest.raises(NoFaceError, match="none of the 40 frames has a face"):
+        crop_mouths(golden["frames"], [None] * 40, golden["mean_face"])
+
+
+def test_a_clip_without_a_face_is_scaled_down_where_that_is_asked_for(golden) -> None:
+    crops = crop_mouths(golden["frames"], [None] * 40, golden["mean_face"], resize_without_face=True)
+    assert crops.shape == (40, 96, 96)
+    assert abs(float(crops.mean()) - float(golden["frames"].mean())) < 1
+
+
+def test_a_mouth_beyond_the_edge_of_the_frame_still_gives_a_crop(golden) -> None:
+    far = golden["landmarks"][20] + [250, 200]
+    crops = crop_mouths(golden["frames"][:3], [far] * 3, golden["mean_face"])
+    assert crops.shape == (3, 96, 96)
+
+
+@pytest.mark.parametrize(
+    ("frames", "landmarks", "message"),
+    [
+        (np.zeros((2, 8, 8, 3), np.uint8), [None, None], "expected uint8 of shape"),
+        (np.zeros((2, 8, 8), np.float32), [None, None], "float32"),
+        (np.zeros((2, 8, 8), np.uint8), [None], "1 landmarks for 2 frames"),
+        (np.zeros((1, 8, 8), np.uint8), [np.zeros((5, 2))], r"\(5, 2\)"),
+    ],
+)
+def test_wrong_shapes_and_types_are_refused(frames, landmarks, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        crop_mouths(frames, landmarks, mean_face())
+
+
+def test_a_similarity_transform_is_found_again() -> None:
+    points = np.random.default_rng(3).uniform(0, 100, (5, 2))
+    turn, scale, shift = 0.4, 1.7, np.array([5.0, -30.0])
+    rotation = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    found = similarity(points, points @ rotation.T + shift)
+    np.testing.assert_allclose(found, np.column_stack([rotation, shift]), atol=1e-9)
+
+
+def test_points_that_coincide_give_a_transform_all_the_same() -> None:
+    found = similarity(np.ones((5, 2)), np.random.default_rng(0).uniform(0, 9, (5, 2)))
+    assert np.isfinite(found).all()

@@ -1,0 +1,123 @@
+"""Everybody's mouth, frame by frame: all crops once and in order, and tracks that end where a face was last seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gorggle_server.vision.face_detector import Box
+from gorggle_server.vision.face_tracker import TrackedFace
+from gorggle_server.vision.frame_skipping import SeenFrame
+from gorggle_server.vision.mouth_tracker import (
+    FACE_BOX_EVERY_FRAMES,
+    MAX_ABSENCE_FRAMES,
+    MouthNews,
+    MouthTracker,
+    Sight,
+    _Mouth,
+)
+from tests.vision.synthetic_video import Pose, astronaut, finder, hopper, painted, swaying, syllables
+
+SIZE = (640, 480)
+
+
+def speaking(frame: int) -> NDArray[np.uint8]:
+    """One head that moves and speaks."""
+    picture = np.zeros(SIZE[::-1], np.uint8)
+    painted(astronaut(), swaying(*SIZE, frame, 62, opening=syllables(frame)), picture)
+    return picture
+
+
+def nobody(frame: int) -> NDArray[np.uint8]:
+    """Noise, so that no frame is the one before."""
+    return np.random.default_rng(frame).integers(0, 60, SIZE[::-1], np.uint8)
+
+
+def two(_frame: int) -> NDArray[np.uint8]:
+    """Two heads side by side."""
+    halves = []
+    for head in (astronaut(), hopper()):
+        half = np.zeros(SIZE[::-1], np.uint8)
+        painted(head, Pose(SIZE[0] / 2, SIZE[1] / 2, 62), half)
+        halves.append(half)
+    return np.hstack(halves)
+
+
+def sights_of(tracker: MouthTracker, pictures: Iterable[NDArray[np.uint8]]) -> list[Sight]:
+    sights = [sight for index, picture in enumerate(pictures) for sight in tracker.push(picture, index)]
+    return [*sights, *tracker.finish()]
+
+
+def news_of(sights: list[Sight], person: int) -> list[MouthNews]:
+    return [mouth for sight in sights for mouth in sight.mouths if mouth.person == person]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_every_frame_is_told_of_once_and_brings_one_crop(waits: bool) -> None:
+    tracker = MouthTracker(finder(), waits=waits)
+    sights = sights_of(tracker, map(speaking, range(40)))
+    assert [sight.index for sight in sights] == list(range(41))
+    assert [sight.faces for sight in sights] == [1] * 40 + [0]
+    assert [sight.is_last for sight in sights] == [False] * 40 + [True]
+    news = news_of(sights, 1)
+    crops = [crop for mouth in news for crop in mouth.crops]
+    assert [crop.frame_index for crop in crops] == list(range(40))
+    assert all(crop.pixels.shape == (96, 96) for crop in crops)
+    assert sum(len(mouth.speaking) for mouth in news) == 40
+    assert [mouth.has_left for mouth in news] == [False] * 40 + [True]
+    placed = [sight.index for sight in sights for mouth in sight.mouths if mouth.place is not None]
+    assert placed == list(range(0, 40, FACE_BOX_EVERY_FRAMES))
+    (place, *_) = [mouth.place for mouth in news if mouth.place is not None]
+    assert 0 < place.left < place.left + place.width < 1
+    assert 0 < place.top < place.top + place.height < 1
+
+
+def test_what_cannot_wait_gets_a_crop_of_each_frame_at_once() -> None:
+    tracker = MouthTracker(finder(), waits=False, glimpses=True)
+    for index in range(5):
+        (sight,) = tracker.push(speaking(index), index)
+        assert sight.index == index
+        (mouth,) = sight.mouths
+        assert mouth.glimpse is not None
+        assert mouth.glimpse.shape == (96, 96)
+
+
+def test_a_face_that_stays_away_ends_its_track_where_it_was_last_seen() -> None:
+    tracker = MouthTracker(finder(), waits=False)
+    pictures = [*map(speaking, range(20)), *map(nobody, range(MAX_ABSENCE_FRAMES + 20))]
+    sights = sights_of(tracker, pictures)
+    news = news_of(sights, 1)
+    seen = [sight.index for sight in sights for mouth in sight.mouths if mouth.is_seen]
+    last_seen = seen[-1]
+    (left,) = [sight.index for sight in sights for mouth in sight.mouths if mouth.has_left]
+    assert left == last_seen + MAX_ABSENCE_FRAMES + 1
+    assert [crop.frame_index for mouth in news for crop in mouth.crops] == list(range(last_seen + 1))
+    assert sum(len(mouth.speaking) for mouth in news) == left + 1
+    assert sights[-1].is_last
+    assert sights[-1].mouths == []
+
+
+def test_more_faces_than_are_followed_are_told_of() -> None:
+    alone = sights_of(MouthTracker(finder(), max_faces=1), map(two, range(3)))
+    assert {mouth.person for sight in alone for mouth in sight.mouths} == {1}
+    assert alone[0].is_crowded
+    both = sights_of(MouthTracker(finder(), max_faces=2), map(two, range(3)))
+    assert {mouth.person for sight in both for mouth in sight.mouths} == {1, 2}
+    assert not any(sight.is_crowded for sight in both)
+
+
+def test_landmarks_that_put_a_face_beyond_all_bounds_tell_no_place() -> None:
+    landmarks = finder().landmarks(speaking(0), Box(200, 100, 400, 300))
+    frame = SeenFrame(0, speaking(0), [])
+    for side, is_told in ((200.0, True), (1e9, False), (float("nan"), False)):
+        face = TrackedFace(1, Box.around((300.0, 200.0), side), landmarks, 1.0)
+        assert (_Mouth(1, 0, glimpses=False).see(frame, face).place is not None) == is_told
+
+
+def test_a_video_without_faces_has_sights_without_mouths() -> None:
+    sights = sights_of(MouthTracker(finder()), map(nobody, range(12)))
+    assert [sight.index for sight in sights] == list(range(13))
+    assert not any(sight.mouths or sight.faces for sight in sights)

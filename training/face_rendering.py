@@ -1,0 +1,291 @@
+"""Drawn speakers: mouth crops for training, whole faces for videos, from the same drawing.
+
+A crop is drawn in the geometry in which the server cuts it: the head is turned and projected, a
+similarity takes base of nose and eye corners (mean of 12 frames) onto the mean face, and 96 × 96
+pixels around the mouth are kept. What the landmark detector adds to that, a bias and a tremble, was
+measured on whole frames and is put on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training import face_appearance, head_rendering
+from training.camera_simulation import Capture, Pose, applied, similarities, slow_noise, turned
+from training.face_appearance import ALIGNED, Box, Build, Palette
+from training.mouth_geometry import Layer, Mouth, mouth_landmarks, mouth_layers, mouth_shape
+from training.visemes import JAW, Style
+
+Float32Array = NDArray[np.float32]
+UInt8Array = NDArray[np.uint8]
+
+CROP_PX = 96
+# Frames over which the server averages landmarks before it aligns.
+_WINDOW_FRAMES = 12
+# What dlib's landmarks do to the crops of whole drawn frames, mean over 24 speakers: the mouth lies
+# this much further right and down than where it was drawn, and larger by this factor.
+LANDMARK_BIAS_PX = (0.2, -0.5)
+LANDMARK_SCALE = 1.001
+_CROP_BOX: Box = (-78.0, -66.0, 78.0, 104.0)
+_CROP_TEXTURE_SCALE = 1.0
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Everything that stays the same about a person from clip to clip."""
+
+    seed: int
+    build: Build
+    mouth: Mouth
+    palette: Palette
+    style: Style
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> Speaker:
+        """Anyone: build, mouth, colours and way of speaking drawn independently."""
+        seed = int(rng.integers(2**31))
+        build = face_appearance.random_build(rng)
+        return cls(
+            seed=seed,
+            build=build,
+            mouth=face_appearance.random_mouth(rng, build.beard),
+            palette=face_appearance.random_palette(rng),
+            style=Style.random(rng),
+        )
+
+    @classmethod
+    def seeded(cls, seed: int) -> Speaker:
+        """The speaker of a number: the same one always. From 1,000,000 on they are kept for tests."""
+        return replace(cls.random(np.random.default_rng(seed)), seed=seed)
+
+
+def render_crops(speaker: Speaker, motion: Float32Array, rng: np.random.Generator) -> UInt8Array:
+    """Mouth crops as the server would cut them from a video of this speaker.
+
+    Args:
+        speaker: who speaks.
+        motion: [T, K] from `visemes.mouth_motion`.
+        rng: pose, light, focus, noise and the landmark detector's errors.
+
+    Returns:
+        [T, 96, 96], grey.
+    """
+    capture = Capture.random(rng)
+    transforms, pose = _crop_transforms(speaker, motion, rng)
+    pictures = _crops_drawn(speaker, motion, pose, transforms)
+    return capture.take(pictures, rng)
+
+
+def _crop_transforms(
+    speaker: Speaker, motion: Float32Array, rng: np.random.Generator
+) -> tuple[Float32Array, Pose]:
+    """From the projected head to crop pixels, [T, 2, 3], and the pose."""
+    frames = len(motion)
+    pose = Pose.wandering(frames, rng)
+    fixed = face_appearance.head_landmarks(speaker.build)[list(ALIGNED)]
+    seen = pose.project(_raised(speaker.build, fixed))
+    transforms = similarities(_looking_ahead(seen), face_appearance.mean_face()[list(ALIGNED)])
+    lips = mouth_landmarks(mouth_shape(speaker.mouth, motion))
+    centres = applied(transforms, pose.project(lips)).mean(axis=1)
+    transforms[:, :, 2] += CROP_PX / 2 - centres
+    return misaligned(transforms, rng), pose
+
+
+def _raised(build: Build, points: Float32Array) -> Float32Array:
+    """Points of the face [N, 2] with their depth: [N, 3]."""
+    return np.concatenate([points, face_appearance.depth(build, points[:, :1], points[:, 1:])], axis=1)
+
+
+def _looking_ahead(points: Float32Array) -> Float32Array:
+    """The mean of each frame's points with those of the 11 after it; the last frames reuse the last mean."""
+    frames = len(points)
+    window = min(_WINDOW_FRAMES, frames)
+    sums = np.cumsum(np.concatenate([np.zeros_like(points[:1]), points]), axis=0)
+    means = (sums[window:] - sums[:-window]) / window
+    return np.asarray(means[np.minimum(np.arange(frames), len(means) - 1)], np.float32)
+
+
+def misaligned(transforms: Float32Array, rng: np.random.Generator) -> Float32Array:
+    """Put the landmark detector's errors on top: a little shift, turn and scale that change slowly."""
+    frames = len(transforms)
+    scale = LANDMARK_SCALE + 0.03 * rng.normal() + 0.008 * slow_noise(rng, frames, 1, 12.0)[:, 0]
+    angle = np.radians(1.2 * rng.normal() + 0.5 * slow_noise(rng, frames, 1, 12.0)[:, 0])
+    held = np.asarray(LANDMARK_BIAS_PX) + rng.normal(0, 1.0, 2)
+    tremble = 0.45 * rng.standard_normal((frames, 2)) + 0.4 * slow_noise(rng, frames, 2, 12.0)
+    shift = held + tremble
+    errors = turned(angle, scale, np.full(2, CROP_PX / 2, np.float32))
+    moved = errors[:, :, :2] @ transforms
+    moved[:, :, 2] += errors[:, :, 2] + shift
+    return np.asarray(moved, np.float32)
+
+
+def _crops_drawn(speaker: Speaker, motion: Float32Array, pose: Pose, transforms: Float32Array) -> UInt8Array:
+    texture = _crop_texture(speaker)
+    skin = _Skin(speaker, texture, _CROP_BOX, _CROP_TEXTURE_SCALE)
+    shape = mouth_shape(speaker.mouth, motion)
+    layers = _on_screen(mouth_layers(speaker.mouth, shape), pose, transforms)
+    colours = {layer.colour: _luma(getattr(speaker.palette, layer.colour)) for layer, _ in layers}
+    pictures = np.empty((len(motion), CROP_PX, CROP_PX), np.uint8)
+    jaw = speaker.mouth.opening * motion[:, JAW] * 0.8
+    for index in range(len(motion)):
+        pictures[index] = skin.seen(
+            pose.rows[index], float(jaw[index]), transforms[index], (CROP_PX, CROP_PX)
+        )
+        _draw(pictures[index], layers, colours, index)
+    return pictures
+
+
+def _draw(
+    picture: UInt8Array,
+    layers: list[tuple[Layer, NDArray[np.int32]]],
+    colours: Mapping[str, float | face_appearance.Colour],
+    index: int,
+) -> None:
+    for layer, points in layers:
+        if layer.visible[index]:
+            cv2.fillPoly(picture, [points[index]], colours[layer.colour], cv2.LINE_AA, _SHIFT)
+
+
+_SHIFT = 4
+
+
+def _on_screen(
+    layers: list[Layer], pose: Pose, transforms: Float32Array
+) -> list[tuple[Layer, NDArray[np.int32]]]:
+    """Every layer with its outline in sixteenths of a pixel: [T, N, 2]."""
+    return [
+        (layer, np.round(applied(transforms, pose.project(layer.points)) * (1 << _SHIFT)).astype(np.int32))
+        for layer in layers
+    ]
+
+
+def _luma(colour: face_appearance.Colour) -> float:
+    b, g, r = colour
+    return 0.114 * b + 0.587 * g + 0.299 * r
+
+
+@lru_cache(maxsize=64)
+def _crop_texture(speaker: Speaker) -> UInt8Array:
+    painted = face_appearance.painted_skin(
+        speaker.build, speaker.mouth, speaker.palette, speaker.seed, _CROP_BOX, _CROP_TEXTURE_SCALE
+    )
+    return np.asarray(cv2.cvtColor(painted, cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+class _Skin:
+    """The painted skin as it is seen when the head turns and the jaw drops."""
+
+    def __init__(self, speaker: Speaker, texture: UInt8Array, box: Box, scale: float) -> None:
+        x, y = face_appearance.grid(box, scale)
+        self._texture = texture
+        rows, columns = texture.shape[:2]
+        self._columns = np.broadcast_to(np.arange(columns, dtype=np.float32), (rows, columns))
+        self._rows = np.broadcast_to(np.arange(rows, dtype=np.float32)[:, None], (rows, columns))
+        self._depth = face_appearance.depth(speaker.build, x, y) * np.float32(scale)
+        self._give = face_appearance.give(speaker.build, speaker.mouth, x, y) * np.float32(scale)
+        self._to_head = np.array([[1 / scale, 0, box[0]], [0, 1 / scale, box[1]], [0, 0, 1]], np.float32)
+
+    def seen(
+        self,
+        rotation: Float32Array,
+        jaw: float,
+        transform: Float32Array,
+        size: tuple[int, int],
+        border: int = cv2.BORDER_REPLICATE,
+    ) -> UInt8Array:
+        """The picture of `size` (width, height) under `transform` [2, 3] of the projected head."""
+        turn = rotation[:, :2]
+        slide = np.linalg.solve(turn, rotation[:, 2])
+        map_x = cv2.scaleAdd(self._depth, -float(slide[0]), self._columns)
+        map_y = cv2.scaleAdd(self._depth, -float(slide[1]), self._rows)
+        map_y = cv2.scaleAdd(self._give, -jaw, map_y)
+        moved = cv2.remap(self._texture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        flat = np.concatenate([transform[:, :2] @ turn, transform[:, 2:]], axis=1) @ self._to_head
+        picture = cv2.warpAffine(moved, flat, size, flags=cv2.INTER_LINEAR, borderMode=border)
+        return np.asarray(picture, np.uint8)
+
+
+def render_frames(
+    speaker: Speaker,
+    motion: Float32Array,
+    size: tuple[int, int] = (640, 480),
+    rng: np.random.Generator | None = None,
+) -> Iterator[UInt8Array]:
+    """The speaker as a portrait that talks, blinks and moves: BGR [H, W, 3] for every frame of `motion`.
+
+    Args:
+        speaker: who speaks.
+        motion: [T, K] from `visemes.mouth_motion`.
+        size: width and height in pixels.
+        rng: the way the head moves; the speaker's own seed by default.
+    """
+    rng = rng or np.random.default_rng(speaker.seed)
+    pose = Pose.wandering(len(motion), rng, turn_deg=3.0, sway_deg=2.0)
+    transforms = _frame_transforms(len(motion), size, rng)
+    yield from _portrait(speaker, motion, pose, transforms, size, rng)
+
+
+def _frame_transforms(frames: int, size: tuple[int, int], rng: np.random.Generator) -> Float32Array:
+    """From the projected head to the pixels of the frame, [T, 2, 3]: a head that shifts a little."""
+    width, height = size
+    scale = 1.72 * min(height / 480, width / 400) * float(rng.uniform(0.93, 1.05))
+    rest = np.array([(0.5 + rng.uniform(-0.02, 0.02)) * width, 0.56 * height], np.float32)
+    transforms = np.zeros((frames, 2, 3), np.float32)
+    transforms[:, 0, 0] = transforms[:, 1, 1] = scale
+    transforms[:, :, 2] = rest + 2.2 * scale * slow_noise(rng, frames, 2, 30.0)
+    return transforms
+
+
+def _portrait(
+    speaker: Speaker,
+    motion: Float32Array,
+    pose: Pose,
+    transforms: Float32Array,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+) -> Iterator[UInt8Array]:
+    build, mouth, palette = speaker.build, speaker.mouth, speaker.palette
+    scale = float(transforms[0, 0, 0])
+    rest = (float(transforms[0, 0, 2]), float(transforms[0, 1, 2]))
+    room = head_rendering.painted_room(build, palette, speaker.seed, size, rest, scale)
+    texture, cover = head_rendering.painted_head(build, mouth, palette, speaker.seed, scale)
+    skin = _Skin(speaker, np.dstack([texture, cover]), head_rendering.HEAD_BOX, scale)
+    gaze = 0.5 * slow_noise(rng, len(motion), 2, 40.0)
+    layers = head_rendering.eye_layers(build, head_rendering.blinks(len(motion), rng), gaze)
+    layers += mouth_layers(mouth, mouth_shape(mouth, motion))
+    drawn = _on_screen(layers, pose, transforms)
+    colours: dict[str, face_appearance.Colour] = {**asdict(palette), **head_rendering.head_colours(palette)}
+    jaw = mouth.opening * motion[:, JAW] * 0.8
+    for index in range(len(motion)):
+        head = skin.seen(pose.rows[index], float(jaw[index]), transforms[index], size, cv2.BORDER_CONSTANT)
+        alpha = head[..., 3:].astype(np.uint16)
+        picture = ((head[..., :3] * alpha + room * (255 - alpha) + 127) // 255).astype(np.uint8)
+        _draw(picture, drawn, colours, index)
+        yield np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.35 * scale), np.uint8)
+
+
+def demo_speaker() -> Speaker:
+    """The speaker of the demo clip, composed by hand within the bounds of the random ones."""
+    return Speaker(
+        seed=2_000_000,
+        build=Build(
+            width=0.99, jaw_width=0.95, chin=0.97, eye_size=1.12, brow_weight=0.85, nose_width=0.88,
+            nose_depth=0.8, cheeks=0.9, folds=0.12, freckles=0.25, hair_length=0.95, hairline=-1.0,
+        ),
+        mouth=Mouth(y=17.5, half_width=22.0, upper_lip=5.4, lower_lip=7.6, bow=0.22, corner_drop=-0.8, opening=20.0),
+        palette=Palette(
+            skin=(158.0, 190.0, 231.0), upper_lip=(92.0, 88.0, 178.0), lower_lip=(108.0, 106.0, 204.0),
+            lip_highlight=(136.0, 138.0, 222.0), seam=(50.0, 46.0, 96.0), cavity=(20.0, 18.0, 34.0),
+            tongue=(80.0, 78.0, 158.0), tongue_tip=(98.0, 96.0, 186.0), lower_teeth=(168.0, 184.0, 192.0),
+            upper_teeth=(212.0, 226.0, 234.0), upper_teeth_side=(164.0, 178.0, 188.0),
+            moustache=(60.0, 70.0, 90.0), hair=(36.0, 46.0, 74.0), iris=(52.0, 88.0, 112.0),
+            clothes=(124.0, 92.0, 44.0), backdrop=(196.0, 190.0, 164.0),
+        ),
+        style=Style(strength=1.05, timing_jitter_s=0.004, target_jitter=0.04),
+    )  # fmt: skip

@@ -1,0 +1,143 @@
+"""The embedded model, gorggle-mini: how it is trained, checked on the way, and written with its card."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gorggle_server.avhubert import save_model
+from gorggle_server.avhubert.model import Model
+from gorggle_server.avhubert.network import AVHubertNetwork
+from gorggle_server.avhubert.tokenizer import Vocabulary
+from gorggle_server.types import Modality
+from training.evaluate import Condition, read
+from training.metrics import error_rate
+from training.sentences import GRID_VOCABULARY, VOCABULARY, Corpus, Split
+from training.shards import UtteranceStore
+from training.tokenizer import Tokenizer, train_tokenizer
+from training.train import TrainingOptions, TrainingRun, small_config
+
+NAME = "gorggle-mini-1"
+# The names that model cards use.
+_MODALITIES = {
+    Modality.AUDIO_VISUAL: "audio-visual",
+    Modality.VIDEO_ONLY: "video",
+    Modality.AUDIO_ONLY: "audio",
+}
+_DATASETS = {Corpus.GRID: "sentences of the GRID grammar", Corpus.PHRASES: "phrases"}
+_CONDITIONS_ON_THE_CARD = ("clean", "babble at 0 dB", "babble at -10 dB")
+VALIDATION_SENTENCES = 40  # of each corpus
+FIRST_DATA_POLL_S = 5.0
+
+
+def train_embedded(out: Path, data: Path, options: TrainingOptions, report: Callable[[str], None]) -> None:
+    """Train, or go on training, the run in a folder; waits for the first rendered utterances."""
+    store = _store(data, Split.TRAIN, report)
+    tokenizer = train_tokenizer()
+    check = _Check(tokenizer, {corpus: _store(data, Split.VALIDATION, report, corpus) for corpus in Corpus})
+    run = TrainingRun(out, store, tokenizer, small_config(len(tokenizer.units)), options, check)
+    run.train(report)
+
+
+def export(
+    out: Path, path: Path, evaluation: dict[str, Any] | None = None, earlier_runs: str | None = None
+) -> None:
+    """Write the averaged weights of a run, in half precision, as a model file with its card.
+
+    Args:
+        out: folder of the run.
+        path: of the file to write.
+        evaluation: what ``evaluate.evaluation`` measured, for the card.
+        earlier_runs: where the run's first weights came from, for the card; None if from nowhere.
+    """
+    state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
+    tokenizer = train_tokenizer()
+    config = small_config(len(tokenizer.units))
+    network = AVHubertNetwork(config)
+    network.load_state_dict(state["averaged"])
+    card = model_card(state["steps"], state["elapsed_s"] / 60, evaluation, earlier_runs)
+    save_model(
+        network, config, list(tokenizer.units), tokenizer.sentencepiece_model, card, path, dtype="float16"
+    )
+
+
+def model_card(
+    steps: int, minutes: float, evaluation: dict[str, Any] | None, earlier_runs: str | None = None
+) -> dict[str, Any]:
+    """What the file says about itself; see ``gorggle_server.avhubert.checkpoints.model_card``."""
+    card: dict[str, Any] = {
+        "name": NAME,
+        "description": (
+            "A small AV-HuBERT for rendered speakers. It reads commands of the GRID grammar (such as 'bin blue at f two "
+            "now') and short sentences of common words. It has seen no real person."
+        ),
+        "license": {
+            "name": "Apache-2.0",
+            "url": "https://www.apache.org/licenses/LICENSE-2.0",
+            "commercial_use": True,
+            "summary": "The licence of the code; trained on rendered data only.",
+        },
+        "languages": ["en"],
+        "vocabulary": (
+            f"sub-words, learnt from {len(VOCABULARY)} words: the {len(GRID_VOCABULARY)} of the GRID grammar and common ones"
+        ),
+        "modalities": list(_MODALITIES.values()),
+        "trained_on": (
+            "rendered speakers: faces drawn by this project's renderer, speech by espeak-ng; "
+            f"{steps} steps in {minutes:.0f} minutes"
+            f"{f', begun with the weights of {earlier_runs}' if earlier_runs else ''}; no recording of any person"
+        ),
+    }
+    if evaluation is not None:
+        card["error_rates"] = [
+            {
+                "dataset": f"{results['sentences']} {_DATASETS[Corpus(corpus)]}, rendered; speakers and sentences held out",
+                "modality": _MODALITIES[Modality(measured["modality"])],
+                "condition": measured["condition"],
+                "word_error_rate_percent": round(100 * measured["words"]["rate"], 2),
+                "source": f"python -m training evaluate, beam {results['beam_size']}",
+            }
+            for corpus, results in evaluation.items()
+            for measured in results["conditions"].values()
+            if measured["condition"] in _CONDITIONS_ON_THE_CARD
+        ]
+    return card
+
+
+class _Check:
+    """Word error rates of the network as it is now, on the validation speakers of each corpus."""
+
+    def __init__(self, tokenizer: Tokenizer, stores: Mapping[Corpus, UtteranceStore]) -> None:
+        self._vocabulary = Vocabulary(tokenizer.units, tokenizer.sentencepiece_model)
+        self._utterances = {
+            corpus: [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
+            for corpus, store in stores.items()
+        }
+
+    def __call__(self, network: AVHubertNetwork) -> dict[str, float]:
+        model = Model(copy.deepcopy(network).float().cpu(), self._vocabulary)
+        return {
+            f"{corpus.value}, {modality.value}": error_rate(
+                [utterance.text for utterance in utterances],
+                [reading.text for reading in read(model, utterances, Condition(modality), beam_size=1)],
+            ).rate
+            for corpus, utterances in self._utterances.items()
+            for modality in Modality
+        }
+
+
+def _store(
+    data: Path, split: Split, report: Callable[[str], None], corpus: Corpus = Corpus.GRID
+) -> UtteranceStore:
+    store = UtteranceStore(data, split, corpus)
+    if not len(store):
+        report(f"waiting for utterances in {data}: run `python -m training prepare` beside this")
+    while not len(store):
+        time.sleep(FIRST_DATA_POLL_S)
+        store.refresh()
+    return store

@@ -1,0 +1,264 @@
+"""Whole heads for full frames: hair, eyes that blink, brows, shoulders, a room behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training import face_appearance
+from training.face_appearance import Box, Build, Colour, Palette
+from training.mouth_geometry import Layer, Mouth
+
+Float32Array = NDArray[np.float32]
+UInt8Array = NDArray[np.uint8]
+
+_LONG_HAIR = 0.55
+HEAD_BOX: Box = (-98.0, -132.0, 98.0, 96.0)
+_U = np.sin(np.pi / 2 * np.linspace(-1.0, 1.0, 13)).astype(np.float32)
+
+
+def painted_head(
+    build: Build, mouth: Mouth, palette: Palette, seed: int, scale: float
+) -> tuple[UInt8Array, UInt8Array]:
+    """Face and hair over `HEAD_BOX` without eyes, brows and mouth: BGR [H, W, 3] and cover [H, W]."""
+    b, g, r = palette.skin
+    # Skin to the very edge: the backdrop must not shine through where the head moves before it.
+    edgeless = replace(palette, backdrop=(0.62 * b, 0.62 * g, 0.62 * r))
+    skin = face_appearance.painted_skin(build, mouth, edgeless, seed, HEAD_BOX, scale).astype(np.float32)
+    shape = skin.shape
+    face = face_appearance.filled(face_appearance.face_outline(build), HEAD_BOX, scale, shape, 0.6)
+    left, right = (
+        face_appearance.filled(_ear(build, side), HEAD_BOX, scale, shape, 0.6) for side in (-1.0, 1.0)
+    )
+    hair = face_appearance.filled(_hair(build), HEAD_BOX, scale, shape, 0.8)
+    front = face_appearance.filled(_hairline(build), HEAD_BOX, scale, shape, 1.5)
+    ear_colour = np.asarray(palette.skin, np.float32) * 0.82
+    picture = np.empty_like(skin)
+    picture[:] = _strands(palette, seed, HEAD_BOX, scale)
+    # Long hair falls over the ears.
+    ears = np.maximum(left, right)
+    if build.hair_length > _LONG_HAIR:
+        ears = ears * (1.0 - hair)
+    picture += ears[..., None] * (ear_colour - picture)
+    inside = face * (1.0 - front)
+    picture += inside[..., None] * (skin - picture)
+    cover = np.maximum.reduce([face, ears, hair])
+    return np.clip(picture, 0, 255).astype(np.uint8), np.round(255 * cover).astype(np.uint8)
+
+
+def _strands(palette: Palette, seed: int, box: Box, scale: float) -> Float32Array:
+    """Hair: its colour with fine strands and a soft shine, [H, W, 3]."""
+    x, y = face_appearance.grid(box, scale)
+    rng = np.random.default_rng(seed + 1)
+    noise = rng.standard_normal((y.shape[0], x.shape[1]), dtype=np.float32)
+    strands = cv2.GaussianBlur(noise, (0, 0), sigmaX=0.7 * scale, sigmaY=7.0 * scale)
+    strands = np.asarray(strands, np.float32) / (float(np.std(strands)) + 1e-6)
+    shine = np.exp(-(((y + 88.0 + 0.004 * x**2) / 14.0) ** 2)) * np.exp(-((x / 60.0) ** 2))
+    light = 1.0 + 0.1 * strands + 0.35 * shine - 0.25 * np.clip((y + 40) / 100.0, 0, 1)
+    hair = np.asarray(palette.hair, np.float32)
+    return np.asarray(hair * light[..., None] + 18.0 * shine[..., None], np.float32)
+
+
+def _ear(build: Build, side: float) -> Float32Array:
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    edge = abs(float(face_appearance.head_landmarks(build)[16, 0]))
+    return np.stack([side * (edge + 2.0) + 5.5 * np.cos(angles), -24.0 + 13.5 * np.sin(angles)], 1).astype(
+        np.float32
+    )
+
+
+def _half_width(build: Build) -> float:
+    jaw = face_appearance.head_landmarks(build)[:17]
+    return float(jaw[16, 0] - jaw[0, 0]) / 2
+
+
+def _hair(build: Build) -> Float32Array:
+    """The outline of the hair seen from the front; long hair falls beside the cheeks."""
+    half = _half_width(build) + 7.0
+    reach = -30.0 + 105.0 * max(0.0, build.hair_length - 0.3)
+    swing = 0.07 * max(0.0, reach + 30.0)
+    angles = np.linspace(0, np.pi, 31)
+    crown = np.stack([half * np.cos(angles), -42.0 - 84.0 * np.sin(angles)], axis=1)
+    lock = np.array([
+        (half + swing, 0.5 * (reach - 42.0)), (half + swing, reach - 6.0),
+        (half - 3.0 + 0.5 * swing, reach + 6.0), (half - 15.0, reach + 4.0), (half - 24.0, reach - 12.0),
+        (half - 20.0, 0.5 * (reach - 30.0)),
+    ])  # fmt: skip
+    mirrored = lock * (-1.0, 1.0)
+    return smoothed(np.concatenate([crown, mirrored, lock[::-1]]))
+
+
+def smoothed(outline: NDArray[np.floating], times: int = 2) -> Float32Array:
+    """A closed outline with its corners cut off, again and again (Chaikin's curve)."""
+    for _ in range(times):
+        following = np.roll(outline, -1, axis=0)
+        cut = np.stack([0.75 * outline + 0.25 * following, 0.25 * outline + 0.75 * following], axis=1)
+        outline = cut.reshape(-1, 2)
+    return outline.astype(np.float32)
+
+
+def _hairline(build: Build) -> Float32Array:
+    """The hair in front of the forehead and down the temples, as a region cut out of the face."""
+    half = _half_width(build)
+    x = np.linspace(-1, 1, 21)
+    parting = 0.8 * np.sin(9.0 * build.hair_length)
+    low = -94.0 - build.hairline + 46.0 * np.abs(x) ** 4 + 13.0 * np.abs(x - parting) ** 1.5
+    line = np.stack([half * 1.1 * x, low], axis=1)
+    top = np.array([(half * 1.3, -140.0), (-half * 1.3, -140.0)])
+    return np.concatenate([line, top]).astype(np.float32)
+
+
+def eye_layers(build: Build, closed: Float32Array, gaze: Float32Array) -> list[Layer]:
+    """Both eyes and brows: `closed` [T] is 1 when shut, `gaze` [T, 2] in head units."""
+    points = face_appearance.head_landmarks(build)
+    layers: list[Layer] = []
+    for first, brow in ((36, slice(17, 22)), (42, slice(22, 27))):
+        layers += _eye(build, points[first : first + 6], closed, gaze)
+        layers.append(_brow(build, points[brow], len(closed)))
+    return layers
+
+
+def _eye(build: Build, points: Float32Array, closed: Float32Array, gaze: Float32Array) -> list[Layer]:
+    left, right = points[0], points[3]
+    middle, half = (left + right) / 2, float(right[0] - left[0]) / 2
+    height = 5.2 * build.eye_size
+    open_ = (1.0 - closed)[:, None]
+    base = middle[1] + (right[1] - left[1]) / 2 * _U
+    arch = (1.0 - np.abs(_U) ** 2.3).astype(np.float32)
+    upper = base - height * 0.9 * arch * open_ + 1.0 * arch * (1 - open_)
+    lower = base + height * 0.5 * arch * np.maximum(open_, 0.5)
+    x = np.broadcast_to(middle[0] + half * _U, upper.shape)
+
+    def between(top: NDArray[np.floating], bottom: NDArray[np.floating], colour: str) -> Layer:
+        return _strip(build, x, top, bottom, colour)
+
+    def disc(radius: float, colour: str, dx: float = 0.0, dy: float = 0.0) -> Layer:
+        centre_x = middle[0] + gaze[:, :1] + dx
+        centre_y = middle[1] - 0.12 * height + gaze[:, 1:] + dy
+        at_x = centre_x + radius * _U
+        bow = radius * np.sqrt(1.0 - np.minimum(_U**2, 1.0))
+        top_lid = np.stack([np.interp(at_x[t], x[t], upper[t]) for t in range(len(at_x))])
+        low_lid = np.stack([np.interp(at_x[t], x[t], lower[t]) for t in range(len(at_x))])
+        top = np.clip(centre_y - bow, top_lid, low_lid)
+        return _strip(build, at_x, top, np.clip(centre_y + bow, top_lid, low_lid), colour)
+
+    return [
+        between(upper - 3.2 * arch, lower + 1.6 * arch, "eyelid"),
+        between(upper, lower, "eye_white"),
+        disc(4.7 * build.eye_size, "iris"),
+        disc(2.2 * build.eye_size, "pupil"),
+        disc(0.9 * build.eye_size, "glint", 1.4, -1.5),
+        between(upper - 1.3 * np.sqrt(arch) - 0.2, upper + 0.5 * arch + 0.2, "lashes"),
+        between(upper - 4.6 * arch - 0.4, upper - 3.8 * arch - 0.1, "eyelid_crease"),
+    ]
+
+
+def _brow(build: Build, points: Float32Array, frames: int) -> Layer:
+    x = np.linspace(points[0, 0], points[-1, 0], len(_U))
+    y = np.interp(x, points[:, 0], points[:, 1])
+    thick = 2.2 * build.brow_weight * (1.0 - 0.6 * _U**4)
+    shape = (frames, len(_U))
+    return _strip(
+        build, np.broadcast_to(x, shape), np.broadcast_to(y - thick, shape),
+        np.broadcast_to(y + 0.8 * thick, shape), "brow",
+    )  # fmt: skip
+
+
+def _strip(
+    build: Build,
+    x: NDArray[np.floating],
+    top: NDArray[np.floating],
+    bottom: NDArray[np.floating],
+    colour: str,
+) -> Layer:
+    over = np.stack([x, top, face_appearance.depth(build, x, top)], axis=-1)
+    under = np.stack([x, bottom, face_appearance.depth(build, x, bottom)], axis=-1)[:, ::-1]
+    points = np.concatenate([over, under], axis=1).astype(np.float32)
+    return Layer(points, colour, np.max(bottom - top, axis=1) > 0.2)
+
+
+def head_colours(palette: Palette) -> dict[str, Colour]:
+    """The colours of the layers that the palette leaves to derive."""
+    b, g, r = palette.skin
+    hb, hg, hr = palette.hair
+    return {
+        "eyelid": (b * 0.86, g * 0.85, r * 0.88),
+        "eyelid_crease": (b * 0.62, g * 0.62, r * 0.68),
+        "eye_white": (228.0, 232.0, 236.0),
+        "pupil": (14.0, 12.0, 12.0),
+        "glint": (250.0, 250.0, 250.0),
+        "lashes": (min(hb, 40.0), min(hg, 38.0), min(hr, 42.0)),
+        "brow": (0.75 * hb + 0.15 * b, 0.75 * hg + 0.15 * g, 0.75 * hr + 0.15 * r),
+    }
+
+
+def blinks(frames: int, rng: np.random.Generator) -> Float32Array:
+    """How far the eyes are closed, [T]: a blink every few seconds."""
+    closed = np.zeros(frames + 8, np.float32)
+    frame = int(rng.integers(15, 60))
+    while frame < frames:
+        closed[frame : frame + 5] = np.maximum(closed[frame : frame + 5], (0.5, 1.0, 0.9, 0.5, 0.2))
+        frame += int(rng.integers(50, 130))
+    return closed[:frames]
+
+
+def painted_room(
+    build: Build, palette: Palette, seed: int, size: tuple[int, int], neck: tuple[float, float], scale: float
+) -> UInt8Array:
+    """Backdrop, shoulders and neck: BGR [H, W, 3]; `neck` is where the base of the nose is at rest."""
+    width, height = size
+    rng = np.random.default_rng(seed + 2)
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    light = 1.06 - 0.18 * (x + rng.uniform(-0.5, 0.5)) ** 2 - 0.14 * (y + 0.3) ** 2
+    picture = np.asarray(palette.backdrop, np.float32) * light[..., None]
+    skin, clothes = np.asarray(palette.skin, np.float32), np.asarray(palette.clothes, np.float32)
+    box = (-neck[0] / scale, -neck[1] / scale, (width - neck[0]) / scale, (height - neck[1]) / scale)
+    shape = picture.shape
+    hair = np.asarray(palette.hair, np.float32)
+    for outline, colour, soft in (
+        (_hair_behind(build), hair * 0.6, 2.0),
+        (_shoulders(build), clothes * 0.95, 0.8),
+        (_throat(build), skin * 0.8, 1.0),
+        (_collar(build), clothes * 0.8, 0.7),
+    ):
+        cover = face_appearance.filled(outline, box, scale, shape, soft)
+        picture += cover[..., None] * (colour - picture)
+    _, rows = face_appearance.grid(box, scale)
+    under_chin = 0.34 * np.exp(-(((rows[:height] - 60.0 * build.chin) / 24.0) ** 2))
+    throat = face_appearance.filled(_throat(build), box, scale, shape, 2.0)
+    picture *= 1.0 - (throat * under_chin)[..., None]
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _hair_behind(build: Build) -> Float32Array:
+    """Long hair behind the neck; nothing that is seen where the hair is short."""
+    half = _half_width(build) - 10.0
+    low = 66.0 * build.hair_length if build.hair_length > _LONG_HAIR else -64.0
+    return smoothed(np.array([(-half, -65), (half, -65), (half, low), (-half, low)], np.float32))
+
+
+def _shoulders(build: Build) -> Float32Array:
+    x = np.linspace(-1, 1, 41)
+    top = 84.0 + 46.0 * np.abs(x) ** 1.8 + 120.0 * np.clip(np.abs(x) - 0.82, 0, 1) ** 1.5
+    return np.concatenate(
+        [np.stack([185.0 * build.width * x, top], 1), [(190.0, 400.0), (-190.0, 400.0)]]
+    ).astype(np.float32)
+
+
+def _throat(build: Build) -> Float32Array:
+    half = 35.0 * build.jaw_width
+    curve = np.linspace(0, np.pi, 15)
+    low = np.stack([half * 1.1 * np.cos(curve), 88.0 + 24.0 * np.sin(curve)], axis=1)
+    return np.concatenate([[(-half, 20.0), (half, 20.0)], low]).astype(np.float32)
+
+
+def _collar(build: Build) -> Float32Array:
+    half = 35.0 * build.jaw_width
+    curve = np.linspace(0, np.pi, 15)
+    inner = np.stack([half * 1.12 * np.cos(curve), 88.0 + 24.0 * np.sin(curve)], axis=1)
+    outer = np.stack([half * 1.24 * np.cos(curve), 85.0 + 32.0 * np.sin(curve)], axis=1)[::-1]
+    return np.concatenate([inner, outer]).astype(np.float32)

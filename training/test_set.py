@@ -1,0 +1,222 @@
+"""Held-out clips to measure a model with through the whole service: whole pictures, a manifest with every word's time.
+
+People and sentences are the test split's, which no training saw; or the validation split's, to choose settings on. ``gorggle evaluate FOLDER/manifest.jsonl`` reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from training.clips import Scene, dialogue, truth, write_clip
+from training.face_rendering import Speaker
+from training.sentences import FIRST_SPEAKER_SEED, VOCABULARY, Corpus, Split, random_sentence
+from training.speech_synthesis import Voice, speak
+
+MANIFEST, LEXICON = "manifest.jsonl", "lexicon.tsv"
+SENTENCES_PER_CLIP = {1: 4, 2: 6}  # by the number of speakers
+SIZE_PX = {1: (640, 480), 2: (1280, 720)}
+# Longer than the pause at which the service ends an utterance.
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.6, 1.2
+# Other people than those of the rendered utterances of any split.
+FIRST_CLIP_SEED = {Split.VALIDATION: 3_000_000, Split.TEST: FIRST_SPEAKER_SEED[Split.TEST] + 100_000}
+# Far more clips of one kind than anybody renders: each kind has people of its own.
+SEEDS_PER_KIND = 50_000
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """Which clip to render: all else is drawn from this."""
+
+    corpus: Corpus
+    speakers: int
+    number: int
+    sentences: int
+    split: Split = Split.TEST
+
+    @property
+    def name(self) -> str:
+        """Such as "grid-one-00012"."""
+        return f"{self.corpus.value}-{'one' if self.speakers == 1 else 'two'}-{self.number:05d}"
+
+    @property
+    def speaker_seeds(self) -> tuple[int, ...]:
+        """Of the people in it, from left to right; nobody is in two clips."""
+        kind = list(Corpus).index(self.corpus) * len(SIZE_PX) + self.speakers - 1
+        first = FIRST_CLIP_SEED[self.split] + kind * SEEDS_PER_KIND + self.number * self.speakers
+        return tuple(range(first, first + self.speakers))
+
+
+def plans(
+    corpora: Sequence[Corpus], sentences: int, speakers: int, split: Split = Split.TEST
+) -> list[ClipPlan]:
+    """The clips that hold so many sentences of each corpus; the last one of each may be shorter."""
+    most = SENTENCES_PER_CLIP[speakers]
+    return [
+        ClipPlan(corpus, speakers, number, min(most, sentences - number * most), split)
+        for corpus in corpora
+        for number in range(-(-sentences // most))
+    ]
+
+
+def scene_of(plan: ClipPlan) -> Scene:
+    """People side by side who take turns, or one person, with pauses around all that is said."""
+    rng = np.random.default_rng([plan.speaker_seeds[0], 2])
+    speakers, voices = [], []
+    for seed in plan.speaker_seeds:
+        # As people are drawn for training: face and voice from one seed, so that they are others there.
+        own_rng = np.random.default_rng(seed)
+        speakers.append(Speaker.random(own_rng))
+        voices.append(Voice.random(own_rng))
+    sentences = [random_sentence(plan.split, rng, plan.corpus) for _ in range(plan.sentences)]
+    turns = [(index % plan.speakers, " ".join(sentence)) for index, sentence in enumerate(sentences)]
+    pause_s = float(rng.uniform(SHORTEST_PAUSE_S, LONGEST_PAUSE_S))
+    return dialogue(speakers, voices, turns, pause_s, SIZE_PX[plan.speakers], rng)
+
+
+def entry_of(plan: ClipPlan, scene: Scene) -> dict[str, Any]:
+    """The clip's line of the manifest; words are small, as the model writes them."""
+    seeds = plan.speaker_seeds
+    told = truth(scene, "python -m training clips")
+    return {
+        "media": f"{plan.name}.mp4",
+        "id": plan.name,
+        "group": plan.corpus.value,
+        "sentences": [
+            {
+                **sentence,
+                "text": sentence["text"].lower(),
+                "speaker": f"{plan.split.value}-{seeds[sentence['speaker']]}",
+                "words": [{**word, "text": word["text"].lower()} for word in sentence["words"]],
+            }
+            for sentence in told["sentences"]
+        ],
+        "notes": {"made_by": told["made_by"], "duration_s": told["duration_s"], "speaker_seeds": list(seeds)},
+    }
+
+
+def write_held_out(
+    folder: Path,
+    sentences: int,
+    report: Callable[[str], None],
+    *,
+    corpora: Sequence[Corpus] = (Corpus.GRID,),
+    two_speakers: bool = False,
+    workers: int = 1,
+    split: Split = Split.TEST,
+) -> Path:
+    """Render clips and write their manifest and lexicon; clips that are there from an earlier call are kept.
+
+    Args:
+        folder: for the clips, the truth of each beside it, and the manifest.
+        sentences: how many of each corpus, at least 1.
+        report: told a line from time to time.
+        corpora: kinds of sentences; they are the groups of the manifest.
+        two_speakers: two people side by side take turns; otherwise each clip shows one.
+        workers: processes that render.
+        split: whose people and sentences.
+
+    Returns:
+        The manifest's path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = plans(corpora, sentences, 2 if two_speakers else 1, split)
+    tasks = [(folder, plan) for plan in chosen]
+    lines: list[str] = []
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=_settle) as pool:
+        for done, line in enumerate(pool.imap(_write_clip, tasks), start=1):
+            lines.append(line)
+            if done % 10 == 0 or done == len(tasks):
+                report(f"{folder}: {done} of {len(tasks)} clips")
+    said = {
+        word["text"]
+        for line in lines
+        for sentence in json.loads(line)["sentences"]
+        for word in sentence["words"]
+    }
+    write_lexicon(folder / LEXICON, said | set(VOCABULARY))
+    manifest = folder / MANIFEST
+    manifest.write_text("".join(f"{line}\n" for line in lines))
+    return manifest
+
+
+def write_lexicon(path: Path, words: Iterable[str]) -> None:
+    """How words sound, for ``gorggle evaluate --lexicon``: in IPA, as one British voice says them, letters by name."""
+    voice = Voice()
+    with path.open("w", encoding="utf-8") as file:
+        for word in sorted(words):
+            phonemes = speak([word.upper() if word == "a" else word], voice).phonemes
+            file.write(f"{word}\t{' '.join(phoneme.symbol for phoneme in phonemes)}\n")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m training clips``."""
+    parser.add_argument("--out", type=Path, required=True, help="folder for clips and manifest")
+    parser.add_argument(
+        "--sentences", type=int, default=500, metavar="N", help="of each corpus (default: 500)"
+    )
+    parser.add_argument(
+        "--corpus",
+        nargs="+",
+        choices=[corpus.value for corpus in Corpus],
+        default=[Corpus.GRID.value],
+        help="kinds of sentences (default: grid)",
+    )
+    parser.add_argument(
+        "--two-speakers", action="store_true", help="two people side by side take turns, 1280x720"
+    )
+    parser.add_argument(
+        "--split",
+        choices=[Split.VALIDATION.value, Split.TEST.value],
+        default=Split.TEST.value,
+        help="whose people and sentences: test to measure, validation to choose settings on (default: test)",
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
+
+
+def run(options: argparse.Namespace, report: Callable[[str], None]) -> None:
+    """Do what the options ask; the manifest's path goes to standard output."""
+    if options.sentences < 1:
+        sys.exit(f"--sentences is {options.sentences}: give a whole number from 1")
+    manifest = write_held_out(
+        options.out,
+        options.sentences,
+        report,
+        corpora=[Corpus(name) for name in options.corpus],
+        two_speakers=options.two_speakers,
+        workers=options.workers,
+        split=Split(options.split),
+    )
+    print(manifest)
+
+
+def _settle() -> None:
+    os.nice(5)
+    cv2.setNumThreads(1)  # every core has a worker of its own
+
+
+def _write_clip(task: tuple[Path, ClipPlan]) -> str:
+    """Render a clip unless it is there; gives its line of the manifest."""
+    folder, plan = task
+    clip, line = folder / f"{plan.name}.mp4", folder / f"{plan.name}.json"
+    if not (clip.exists() and line.exists() and _sentences_in(line) == plan.sentences):
+        scene = scene_of(plan)
+        partial = clip.with_name(f"{plan.name}.partial.mp4")
+        write_clip(partial, scene.frames, scene.waveform)
+        line.write_text(json.dumps(entry_of(plan, scene)))
+        partial.rename(clip)
+    return line.read_text()
+
+
+def _sentences_in(line: Path) -> int:
+    return len(json.loads(line.read_text())["sentences"])
