@@ -19,13 +19,13 @@ from infrastructure.dashboard import Dashboard
 from infrastructure.gpu_fleet import GpuFleet
 from infrastructure.http_api import Api
 from infrastructure.kms import PUBLISHERS, Encryption
-from infrastructure.lambda_function import LambdaFunction, Surroundings
+from infrastructure.lambda_function import FunctionContext, LambdaFunction
 from infrastructure.load_balancer import LoadBalancer
 from infrastructure.messaging import Queue, Topic
 from infrastructure.naming import Names
 from infrastructure.packaging import build
 from infrastructure.packaging.package import Packages
-from infrastructure.resource_references import References
+from infrastructure.resource_references import ResourceReferences
 from infrastructure.secrets import Credentials
 from infrastructure.state_machine import Pipeline
 from infrastructure.storage import Bucket, BucketShape, Table
@@ -56,7 +56,7 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
     care = function_manifest.read(ROOT / "lambdas/operations/functions.toml").without(left_out)
 
     key_arn = Encryption("encryption", names, here).key_arn
-    references = References(names, settings, key_arn)
+    references = ResourceReferences(names, settings, key_arn)
     net = network.Network("network", names, settings, network.gpu_zones(settings, opts=asks), key_arn, here)
     balancer = LoadBalancer("gpu", names, settings, net, here)
     references.values["server:address"] = balancer.address
@@ -85,7 +85,7 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
         references.add(f"secret:{role}", secret.arn, secret.arn)
 
     artifacts = Artifacts("artifacts", names, settings, packages, here)
-    around = Surroundings(
+    around = FunctionContext(
         names=names,
         settings=settings,
         references=references,
@@ -127,9 +127,9 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
     api = Api("api", names, settings, work, functions, origins, key_arn, here)
     if site:
         buckets["uploads"].allow_pages(
-            [cross_origin.sending_rule(origins), cross_origin.reading_rule(origins)]
+            [cross_origin.upload_cors_rule(origins), cross_origin.download_cors_rule(origins)]
         )
-        buckets["results"].allow_pages([cross_origin.reading_rule(origins)])
+        buckets["results"].allow_pages([cross_origin.download_cors_rule(origins)])
         site.publish(ROOT, {"api": api.address, "max_upload_bytes": settings.max_upload_bytes, **api.sign_in})
 
     Budget("budget", names, settings, topics["alerts"], topics["budget"], functions["scale_up_fleet"], here)

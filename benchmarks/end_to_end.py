@@ -34,13 +34,13 @@ from benchmarks.synthetic_video import enlarged
 from benchmarks.vision import Usual
 from gorggle_server.avhubert import Model, load_model
 from gorggle_server.avhubert.tokenizer import RESERVED_UNITS, WORD_START, Vocabulary
-from gorggle_server.inference.recognizer import Recognizer, Window
+from gorggle_server.inference.recognizer import InferenceInput, Recognizer
 from gorggle_server.media.audio import audio_features
 from gorggle_server.media.byte_pipe import BytePipe
-from gorggle_server.observability.stage_timer import Stage, StageClock
+from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.settings import ServerSettings
-from gorggle_server.streaming.endpointing import Stretch
-from gorggle_server.streaming.media_pipeline import perception_of
+from gorggle_server.streaming.endpointing import FrameSpan
+from gorggle_server.streaming.media_pipeline import create_media_pipeline
 from gorggle_server.types import Modality, RecognitionOptions
 from training.clips import Scene, demo_scene, write_clip
 
@@ -84,27 +84,29 @@ def crops_of(data: bytes, times: Times) -> np.ndarray:
     pipe = BytePipe(len(data) + 1)
     pipe.write(data)
     pipe.close()
-    clock = StageClock()
+    clock = StageTimer()
     options = RecognitionOptions(model="", modality=Modality.VIDEO_ONLY)
-    perception = perception_of(pipe, options, ServerSettings(), 3600.0, clock=clock)
+    perception = create_media_pipeline(pipe, options, ServerSettings(), 3600.0, clock=clock)
 
     def perceive() -> None:
         for events in perception.steps():
             list(events)
 
     times.taken(REST, perceive)
-    for name, stage in (("decoding", Stage.DECODING), (SEEING, Stage.SEEING)):
+    for name, stage in (("decoding", PipelineStage.DECODING), (SEEING, PipelineStage.SEEING)):
         times.seconds[name] = clock.spans[stage].busy_s
         times.seconds[REST] -= clock.spans[stage].busy_s
     track = max(perception.scene.tracks.values(), key=lambda track: track.end - track.start)
-    return track.crops_in(Stretch(track.start, track.end))
+    return track.crops_in(FrameSpan(track.start, track.end))
 
 
 def ours(data: bytes, model: Model, options: argparse.Namespace) -> tuple[Times, np.ndarray, list[int]]:
     """File to words; the crops and the units on the way."""
     times = Times()
     crops = crops_of(data, times)
-    (encoded,) = times.taken("front-end and encoder", lambda: Recognizer(model).encode([Window(crops, None)]))
+    (encoded,) = times.taken(
+        "front-end and encoder", lambda: Recognizer(model).encode([InferenceInput(crops, None)])
+    )
     assert isinstance(encoded, Tensor)
     (found,) = times.taken(
         f"beam search, beam {options.beam}",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gorggle_server.avhubert import AVHubertNetwork, ModelConfig, load_model
-from gorggle_server.avhubert.optimization import prepare
+from gorggle_server.avhubert.optimization import optimize_for_inference
 
 EMBEDDED = Path(__file__).parents[1] / "inference_server" / "assets" / "gorggle-mini-1.safetensors"
 VOCABULARY = 1000
@@ -67,9 +67,9 @@ def pair(
             theirs.to(device)
     if with_float32:
         made.float32 = copy.deepcopy(network).to(device)
-        prepare(made.float32)
+        optimize_for_inference(made.float32)
     network.to(device, dtype)
-    prepare(network, int8=int8)
+    optimize_for_inference(network, int8=int8)
     return made
 
 

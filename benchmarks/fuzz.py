@@ -53,8 +53,8 @@ MIB = 2**20
 DECODER_MEMORY_BYTES = 768 * MIB
 LIMITS = {
     "max-streams": 8,
-    "max-idle-s": 10,
-    "decoder-stall-s": 10,
+    "idle-timeout-s": 10,
+    "decoder-timeout-s": 10,
     "max-stream-duration-s": 30,
     "max-clip-duration-s": 30,
     "max-spooled-bytes": 8 * MIB,
@@ -132,7 +132,7 @@ class Corpus:
             self._answers.add(answer)
 
 
-def spoiled(call: Call, other: Call, chance: random.Random) -> Call:
+def mutate(call: Call, other: Call, chance: random.Random) -> Call:
     """A call made hostile: its media, its fields, its bytes, or the order of its messages."""
     if call.has_media and chance.random() < 0.75:
         return _with_spoiled_media(call, other, chance)
@@ -224,7 +224,7 @@ class Fuzzer:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 * MIB)]
         with grpc.insecure_channel(self._server.address, options) as channel:
             while self._server.is_running and time.monotonic() < end and self._take_one():
-                self._try(channel, spoiled(*self._corpus.choose(chance, self._options.media_share), chance))
+                self._try(channel, mutate(*self._corpus.choose(chance, self._options.media_share), chance))
 
     def _take_one(self) -> bool:
         with self._lock:

@@ -26,7 +26,7 @@ from typing import Any
 import av
 
 from benchmarks.server_process import ServerProcess
-from gorggle import Client, MouthCrops, Segment, Sound, StreamWarning
+from gorggle import AudioChunk, Client, MouthCrops, Segment, StreamWarning
 
 FIRST_INTERIM_TARGET_S, FINAL_TARGET_S = 1.0, 0.7
 # A result belongs to the utterance that it overlaps most; one that is further off than this belongs to none.
@@ -63,7 +63,7 @@ def main() -> int:
     """Run; the exit code is 1 where a target is missed or stable text changed."""
     options = _options()
     clips = [json.loads(line) for line in (options.clips / "manifest.jsonl").read_text().splitlines()]
-    arguments = ["--threads", str(options.threads)] if options.threads else []
+    arguments = ["--num-threads", str(options.threads)] if options.threads else []
     utterances: list[Utterance] = []
     changes: list[str] = []
     warnings: list[str] = []
@@ -136,7 +136,7 @@ def mouth_camera(path: Path) -> list[Piece]:
             if shown:
                 pixels = crops[shown.start - start : shown.stop - start]
                 pieces.append(Piece(end / 25, MouthCrops(pixels, [frame / 25 for frame in shown], face)))
-        pieces.append(Piece(end / 25, Sound(sound[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME])))
+        pieces.append(Piece(end / 25, AudioChunk(sound[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME])))
     return pieces
 
 

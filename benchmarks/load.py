@@ -56,8 +56,8 @@ def mouth_crops() -> np.ndarray:
     """The clip's mouth, as a client that does the vision itself would cut it: uint8 (T, 96, 96)."""
     from gorggle_server.media.byte_pipe import BytePipe
     from gorggle_server.settings import ServerSettings
-    from gorggle_server.streaming.endpointing import Stretch
-    from gorggle_server.streaming.media_pipeline import perception_of
+    from gorggle_server.streaming.endpointing import FrameSpan
+    from gorggle_server.streaming.media_pipeline import create_media_pipeline
     from gorggle_server.types import Modality, RecognitionOptions
 
     data = DEMO.read_bytes()
@@ -65,14 +65,14 @@ def mouth_crops() -> np.ndarray:
     pipe.write(data)
     pipe.close()
     options = RecognitionOptions(model="", modality=Modality.AUDIO_VISUAL)
-    perception = perception_of(pipe, options, ServerSettings(), 3600.0)
+    perception = create_media_pipeline(pipe, options, ServerSettings(), 3600.0)
     for events in perception.steps():
         list(events)
     track = max(perception.scene.tracks.values(), key=lambda track: track.end - track.start)
-    return track.crops_in(Stretch(track.start, track.end))
+    return track.crops_in(FrameSpan(track.start, track.end))
 
 
-def carried(address: str, pieces: list[Piece], streams: int, timeout_s: float) -> list[Outcome]:
+def run_streams(address: str, pieces: list[Piece], streams: int, timeout_s: float) -> list[Outcome]:
     """Run so many streams at once, not quite in step."""
 
     def one(number: int) -> Outcome:
@@ -112,12 +112,18 @@ def ramp(
     best, count, step = 0, options.start, options.start
     # Nothing is refused for want of capacity: that is what is to be found.
     with ServerProcess(
-        "--max-streams", "512", "--live-capacity", "0", "--processor-capacity", "0", log_level="ERROR"
+        "--max-streams",
+        "512",
+        "--max-live-device-utilization",
+        "0",
+        "--max-live-cpu-utilization",
+        "0",
+        log_level="ERROR",
     ) as server:
-        carried(server.address, pieces, 1, duration_s * 6)  # what is loaded late is loaded now
+        run_streams(server.address, pieces, 1, duration_s * 6)  # what is loaded late is loaded now
         while count <= options.max_streams and (not steps or time.monotonic() < options.end):
             before = _cpu_s(server), time.monotonic()
-            outcomes = carried(server.address, pieces, count, duration_s * 6)
+            outcomes = run_streams(server.address, pieces, count, duration_s * 6)
             share = (_cpu_s(server) - before[0]) / (time.monotonic() - before[1])
             missed = has_missed(outcomes, options.miss_s)
             steps.append({**figures(outcomes, share), "missed": missed})
@@ -140,9 +146,16 @@ def ramp(
 
 def beyond(pieces: list[Piece], duration_s: float, places: int) -> dict[str, Any]:
     """Fill a server and keep knocking: how fast it refuses, and whether those inside feel it."""
-    limits = ("--max-streams", str(places), "--live-capacity", "0", "--processor-capacity", "0")
+    limits = (
+        "--max-streams",
+        str(places),
+        "--max-live-device-utilization",
+        "0",
+        "--max-live-cpu-utilization",
+        "0",
+    )
     with ServerProcess(*limits, log_level="ERROR") as server:
-        alone = carried(server.address, pieces, places, duration_s * 6)
+        alone = run_streams(server.address, pieces, places, duration_s * 6)
         refused: list[Outcome] = []
         over = threading.Event()
 
@@ -157,7 +170,7 @@ def beyond(pieces: list[Piece], duration_s: float, places: int) -> dict[str, Any
         timer.start()
         stopping = threading.Timer(duration_s - 1.0, over.set)
         stopping.start()
-        crowded = carried(server.address, pieces, places, duration_s * 6)
+        crowded = run_streams(server.address, pieces, places, duration_s * 6)
         over.set()
         knocking.join()
     times_s = sorted(outcome.answered_s for outcome in refused if outcome.code == "RESOURCE_EXHAUSTED")
@@ -177,8 +190,8 @@ def beyond(pieces: list[Piece], duration_s: float, places: int) -> dict[str, Any
 def admitted(pieces: list[Piece], duration_s: float, streams: int) -> dict[str, Any]:
     """Offer a server more streams than it can carry, with its own judgement of how many those are."""
     with ServerProcess("--max-streams", "512", log_level="ERROR") as server:
-        carried(server.address, pieces, 1, duration_s * 6)  # what one takes is measured
-        outcomes = carried(server.address, pieces, streams, duration_s * 6)
+        run_streams(server.address, pieces, 1, duration_s * 6)  # what one takes is measured
+        outcomes = run_streams(server.address, pieces, streams, duration_s * 6)
     inside = [outcome for outcome in outcomes if outcome.code != "RESOURCE_EXHAUSTED"]
     return {"offered": streams, "refused": streams - len(inside), "admitted": figures(inside, 0.0)}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
-from benchmarks.roofline import floor_s, seeing_ms
+from benchmarks.roofline import roofline_s, seeing_ms
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = Path(__file__).parent / "results"
@@ -71,7 +71,7 @@ def engine(found: dict[str, Any]) -> list[str]:
         "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
     ]
     for row in with_both(measured["rows"]):
-        floor = floor_s(row, machine)
+        floor = roofline_s(row, machine)
         cells = (
             MODELS[row["model"]],
             row["stage"],

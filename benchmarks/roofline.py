@@ -11,7 +11,7 @@ LEAF_BYTES = 15 * 500 * 136 * 4
 OPERATIONS_A_PIXEL = 36 / 11 * (20 + 31 * 5 * 2 * (10 + 10) / 64)
 
 
-def floor_s(row: dict[str, Any], machine: dict[str, Any]) -> float | None:
+def roofline_s(row: dict[str, Any], machine: dict[str, Any]) -> float | None:
     """The time that the operations or the bytes of a row take at best, whichever is longer."""
     if row["gflop"] is None:
         return None

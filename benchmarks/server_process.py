@@ -62,8 +62,15 @@ class ServerProcess:
         self._command = [
             sys.executable,
             *program,
-            *("--listen", "127.0.0.1:0", "--operations-listen", "127.0.0.1:0"),
-            *("--announce", "--until-stdin-closes", "--log-level", log_level, "--shutdown-grace-s", "2"),
+            *("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
+            *(
+                "--announce",
+                "--exit-on-stdin-eof",
+                "--log-level",
+                log_level,
+                "--shutdown-grace-period-s",
+                "2",
+            ),
             *arguments,
         ]
         self._environment = {**os.environ, **(environment or {})}

@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     warm_s = options.warm_up_minutes * 60
     with tempfile.TemporaryDirectory() as folder:
         data = transcoded(DEMO, Path(folder) / "clip.mp4", max_s=CLIP_S).read_bytes()
-    limits = ("--max-streams", str(PLACES), "--max-idle-s", "10", "--decoder-stall-s", "10")
+    limits = ("--max-streams", str(PLACES), "--idle-timeout-s", "10", "--decoder-timeout-s", "10")
     with ServerProcess(*limits, log_level="WARNING") as server:
         record = soak(server, options, data)
         metrics = {

@@ -56,7 +56,9 @@ def growth(kind: str, counts: Sequence[int], repeats: int) -> dict[str, Any]:
         pieces, duration_s = pieces_of("crops")
         requests = [piece.request for piece in pieces]
     tried: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
-    with ServerProcess("--max-streams", "64", "--live-capacity", "0", log_level="ERROR") as server:
+    with ServerProcess(
+        "--max-streams", "64", "--max-live-device-utilization", "0", log_level="ERROR"
+    ) as server:
         cost_of(server, requests, 1)  # what is loaded late is loaded now
         for _ in range(repeats):
             for count in counts:

@@ -1,7 +1,7 @@
 """Faces to mouth crops, beside the usual way: ``python -m benchmarks.vision [--seconds 10] [--out vision.json]``.
 
 The usual way, as the published preparation of AV-HuBERT does it: dlib's detector on every frame, enlarged once; its 68
-landmarks; the whole colour frame warped by scikit-image onto the mean face; the mouth cut out. Ours: ``FaceStrides``,
+landmarks; the whole colour frame warped by scikit-image onto the mean face; the mouth cut out. Ours: ``FrameSkipper``,
 ``MouthCropper`` and what judges movement; and the same without strides, as live media and lips alone are followed. Both
 get the same frames of 1280 x 720 in turn, in this process; times are the processor's, of all threads, so that other
 programs disturb them less.
@@ -34,18 +34,18 @@ from skimage import transform
 
 from benchmarks import hardware
 from benchmarks.synthetic_video import FRAME_RATE_HZ, SIZE_PX, Frame, clips, shaken
-from gorggle_server.vision.face_detector import COARSE_SIDE_PX, Box, FaceFinder, landmark_model_path
+from gorggle_server.vision.face_detector import COARSE_SIDE_PX, BoundingBox, FaceDetector, landmark_model_path
 from gorggle_server.vision.face_tracker import FaceTracker
-from gorggle_server.vision.frame_skipping import FaceStrides, SeenFrame
-from gorggle_server.vision.lip_activity import LipActivity
+from gorggle_server.vision.frame_skipping import FrameSkipper, SeenFrame
+from gorggle_server.vision.lip_activity import VisualVoiceActivityDetector
 from gorggle_server.vision.mouth_cropper import (
     CANVAS_PX,
-    CROP_PX,
     LANDMARKS,
+    MOUTH_CROP_SIZE_PX,
     MOUTH_POINTS,
     STABLE_POINTS,
+    LowLatencyMouthCropper,
     MouthCropper,
-    PromptMouthCropper,
     mean_face,
 )
 
@@ -112,9 +112,12 @@ class Usual:
         )
         grey = cv2.cvtColor(warped.astype(np.uint8), cv2.COLOR_BGR2GRAY)
         x, y = np.rint(found(points[MOUTH_POINTS]).mean(axis=0)).astype(int)
-        half = CROP_PX // 2
-        left, top = np.clip(x - half, 0, CANVAS_PX - CROP_PX), np.clip(y - half, 0, CANVAS_PX - CROP_PX)
-        return grey[top : top + CROP_PX, left : left + CROP_PX]
+        half = MOUTH_CROP_SIZE_PX // 2
+        left, top = (
+            np.clip(x - half, 0, CANVAS_PX - MOUTH_CROP_SIZE_PX),
+            np.clip(y - half, 0, CANVAS_PX - MOUTH_CROP_SIZE_PX),
+        )
+        return grey[top : top + MOUTH_CROP_SIZE_PX, left : left + MOUTH_CROP_SIZE_PX]
 
     def _timed(self, stage: str, work: Callable[[], Any]) -> Any:
         began = time.process_time()
@@ -123,7 +126,7 @@ class Usual:
         return result
 
 
-class TimedFinder(FaceFinder):
+class TimedFinder(FaceDetector):
     """The server's finder; keeps what it was asked, and the seconds that it took."""
 
     def __init__(self) -> None:
@@ -143,7 +146,7 @@ class TimedFinder(FaceFinder):
         self.seconds["detect"] += time.process_time() - began
         return found
 
-    def landmarks(self, frame: Frame, box: Box) -> Any:
+    def landmarks(self, frame: Frame, box: BoundingBox) -> Any:
         """Of one face."""
         self.fits += 1
         began = time.process_time()
@@ -157,9 +160,9 @@ class Ours:
 
     def __init__(self, *, waits: bool = True) -> None:
         self.finder = TimedFinder()
-        self._strides = FaceStrides(FaceTracker(self.finder), waits=waits)
-        self._cropper, self._prompt = MouthCropper(mean_face()), PromptMouthCropper(mean_face())
-        self._activity = LipActivity()
+        self._strides = FrameSkipper(FaceTracker(self.finder), waits=waits)
+        self._cropper, self._prompt = MouthCropper(mean_face()), LowLatencyMouthCropper(mean_face())
+        self._activity = VisualVoiceActivityDetector()
         self.points: dict[int, Points | None] = {}
         self._seconds = {"following": 0.0, "crop": 0.0, "movement": 0.0}
         self.frames = 0

@@ -14,10 +14,10 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from gorggle.cli.output import complain, write_atomically
+from gorggle.cli.output import print_error, write_atomically
 from gorggle.cli.server_args import (
-    ChosenServer,
     CommandError,
+    ServerHandle,
     UsageError,
     add_server_options,
     check_server_options,
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         parser.exit(EXIT_USAGE, f"gorggle evaluate: error: {error}\n")
     except (CommandError, GorggleError) as error:
-        complain(error)
+        print_error(error)
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -124,10 +124,10 @@ def _evaluate(options: argparse.Namespace, given: list[str]) -> bool:
     from gorggle_evaluation.conditions import DEFAULT_SNRS_DB, NoisyClips, conditions
     from gorggle_evaluation.manifest import ManifestError, read_manifest
     from gorggle_evaluation.noise import NoiseKind
-    from gorggle_evaluation.report_table import tables
+    from gorggle_evaluation.report_table import format_tables
     from gorggle_evaluation.results import condition_result
     from gorggle_evaluation.runner import progress, readings
-    from gorggle_evaluation.transcriber import Reader
+    from gorggle_evaluation.transcriber import Transcriber
     from gorggle_evaluation.visemes import LexiconError, read_lexicon
 
     if options.snr and not options.noise:
@@ -144,17 +144,17 @@ def _evaluate(options: argparse.Namespace, given: list[str]) -> bool:
     wanted = conditions(options.modality, kinds, sorted(set(options.snr or DEFAULT_SNRS_DB)))
     entries = manifest.entries[: options.limit]
     begun = time.monotonic()
-    with ChosenServer(options) as server:
+    with ServerHandle(options) as server:
         client = server.client()
         about = _about(client, options, manifest, len(entries), given)
-        reader = Reader(client, options.model, options.beam)
+        reader = Transcriber(client, options.model, options.beam)
         clips = NoisyClips(manifest.entries, options.seed)
         about["voices_in_babble"] = clips.voices_in_babble if NoiseKind.BABBLE in kinds else None
         with progress(len(entries) * len(wanted)) as tell:
             found = readings(reader, entries, wanted, clips, options.jobs, tell)
     about["took_s"] = round(time.monotonic() - begun, 1)
     results = [condition_result(one, lexicon, options.seed) for one in found]
-    sys.stdout.write(f"{_heading(about)}\n\n{tables(results)}")
+    sys.stdout.write(f"{_heading(about)}\n\n{format_tables(results)}")
     if options.out is not None:
         _write(options.out, about, results, found)
     return not any(result.failures for result in results)

@@ -16,7 +16,7 @@ from gorggle_evaluation.media import MediaError, Sound, read_sound, with_sound
 from gorggle_evaluation.noise import FloatArray, Int16Array, NoiseKind, active, mixed, noise, shaped, spectrum
 
 MODALITIES: tuple[Modality, ...] = ("av", "video", "audio")
-HEARING: tuple[Modality, ...] = ("av", "audio")
+AUDIO_MODALITIES: tuple[Modality, ...] = ("av", "audio")
 MODALITY_NAMES: dict[Modality, str] = {"av": "lips and sound", "video": "lips alone", "audio": "sound alone"}
 DEFAULT_SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0, 20.0)
 
@@ -28,7 +28,7 @@ CLIPS_KEPT = 64
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class NoiseCondition:
     """What is heard besides the speaker: nothing, or a noise at a signal-to-noise ratio."""
 
     noise: NoiseKind | None = None
@@ -57,7 +57,7 @@ class Condition:
     """A modality under circumstances."""
 
     modality: Modality
-    circumstances: Circumstances
+    circumstances: NoiseCondition
 
     @property
     def name(self) -> str:
@@ -71,14 +71,14 @@ def conditions(
     """Every modality in clean sound, and those that hear in every noise at every ratio."""
     chosen = [modality for modality in MODALITIES if modality in modalities]
     circumstances = [
-        Circumstances(),
-        *(Circumstances(kind, snr) for kind in kinds for snr in sorted(snrs_db)),
+        NoiseCondition(),
+        *(NoiseCondition(kind, snr) for kind in kinds for snr in sorted(snrs_db)),
     ]
     return [
         Condition(modality, around)
         for around in circumstances
         for modality in chosen
-        if around.noise is None or modality in HEARING
+        if around.noise is None or modality in AUDIO_MODALITIES
     ]
 
 
@@ -106,7 +106,7 @@ class NoisyClips:
         """How many other clips babble is made of, where all can be heard."""
         return min(VOICES_IN_BABBLE, len(self._media) - 1)
 
-    def clip(self, entry: Entry, circumstances: Circumstances) -> Clip:
+    def clip(self, entry: Entry, circumstances: NoiseCondition) -> Clip:
         """The clip's file itself in clean sound; otherwise its pictures with mixed sound, as a Matroska file.
 
         The signal-to-noise ratio is that of the samples in which somebody speaks (``noise.active``).

@@ -26,7 +26,7 @@ class ManifestError(Exception):
 
 
 @dataclass(frozen=True)
-class SaidWord:
+class ReferenceWord:
     """A word as it is compared; its times and its speaker where the manifest tells them."""
 
     text: str
@@ -46,7 +46,7 @@ class Entry:
 
     id: str
     media: Path
-    words: tuple[SaidWord, ...]
+    words: tuple[ReferenceWord, ...]
     group: str | None = None
     speakers: tuple[str, ...] = ()
 
@@ -161,7 +161,7 @@ def _entry(values: dict[str, Any], folder: Path) -> Entry:
     )
 
 
-def _words(values: dict[str, Any]) -> tuple[tuple[SaidWord, ...], tuple[str, ...]]:
+def _words(values: dict[str, Any]) -> tuple[tuple[ReferenceWord, ...], tuple[str, ...]]:
     if "sentences" not in values:
         return _said(values, "", None), ()
     if "words" in values:
@@ -169,7 +169,7 @@ def _words(values: dict[str, Any]) -> tuple[tuple[SaidWord, ...], tuple[str, ...
     sentences = values["sentences"]
     if not isinstance(sentences, list) or not sentences or not all(isinstance(s, dict) for s in sentences):
         raise ManifestError("sentences must be a list of objects with text, speaker, start_s, end_s, words")
-    words: list[SaidWord] = []
+    words: list[ReferenceWord] = []
     speakers: list[str | None] = []
     for place, sentence in _in_order(sentences):
         _refuse_unknown(sentence, SENTENCE_FIELDS, f"field of {place.rstrip('.')}")
@@ -194,7 +194,7 @@ def _in_order(sentences: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]
     return [placed[index] for index in order]
 
 
-def _said(values: dict[str, Any], place: str, speaker: str | None) -> tuple[SaidWord, ...]:
+def _said(values: dict[str, Any], place: str, speaker: str | None) -> tuple[ReferenceWord, ...]:
     """The words of a line or of a sentence, with times where there are any."""
     words = normalised_words(_text(values, f"{place}text", "what is said"))
     if not words:
@@ -202,7 +202,7 @@ def _said(values: dict[str, Any], place: str, speaker: str | None) -> tuple[Said
             f"{place}text is {_shown(values['text'])}, which holds no word: give what is said, or leave it out"
         )
     if "words" not in values:
-        return tuple(SaidWord(word, speaker=speaker) for word in words)
+        return tuple(ReferenceWord(word, speaker=speaker) for word in words)
     timed = values["words"]
     if not isinstance(timed, list) or not all(isinstance(word, dict) for word in timed):
         raise ManifestError(f"{place}words must be a list of objects with text, start_s, end_s")
@@ -215,7 +215,7 @@ def _said(values: dict[str, Any], place: str, speaker: str | None) -> tuple[Said
     return said
 
 
-def _timed_word(values: dict[str, Any], place: str, speaker: str | None) -> SaidWord:
+def _timed_word(values: dict[str, Any], place: str, speaker: str | None) -> ReferenceWord:
     _refuse_unknown(values, WORD_FIELDS, f"field of {place.rstrip('.')}")
     found = normalised_words(_text(values, f"{place}text", "a word"))
     if len(found) != 1:
@@ -224,7 +224,7 @@ def _timed_word(values: dict[str, Any], place: str, speaker: str | None) -> Said
             "expected one, with times of its own"
         )
     start_s, end_s = _span(values, place)
-    return SaidWord(found[0], start_s, end_s, speaker)
+    return ReferenceWord(found[0], start_s, end_s, speaker)
 
 
 def _speaker(sentence: dict[str, Any], place: str) -> str | None:
@@ -236,7 +236,7 @@ def _speaker(sentence: dict[str, Any], place: str) -> str | None:
     return str(speaker)
 
 
-def _check_text(values: dict[str, Any], words: Iterable[SaidWord]) -> None:
+def _check_text(values: dict[str, Any], words: Iterable[ReferenceWord]) -> None:
     """Where a line has sentences, its own text is not needed; where it stands there, it must say the same."""
     if "text" not in values:
         return

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 BOOTSTRAP_SAMPLES = 1000
 # A word time within this counts as right: the strict limit, and the one that captions need.
-SHARP_S, FAIR_S = 0.1, 0.12
+TIGHT_TOLERANCE_S, FAIR_S = 0.1, 0.12
 
 
 class Timed(Protocol):
@@ -174,9 +174,9 @@ def time_error(pairs: Sequence[tuple[Timed, Timed]]) -> TimeError | None:
         median_end_ms=float(np.median(ends)),
         mean_end_ms=float(ends.mean()),
         median_ms=float(np.median(errors_ms)),
-        within_100_ms=float(np.mean(errors_ms <= 1000 * SHARP_S)),
+        within_100_ms=float(np.mean(errors_ms <= 1000 * TIGHT_TOLERANCE_S)),
         within_120_ms=float(np.mean(errors_ms <= 1000 * FAIR_S)),
-        words_within_100_ms=float(np.mean(worst <= 1000 * SHARP_S)),
+        words_within_100_ms=float(np.mean(worst <= 1000 * TIGHT_TOLERANCE_S)),
         words_within_120_ms=float(np.mean(worst <= 1000 * FAIR_S)),
         words=len(pairs),
     )

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gorggle.results import Modality
-from gorggle_evaluation.conditions import HEARING, MODALITY_NAMES
+from gorggle_evaluation.conditions import AUDIO_MODALITIES, MODALITY_NAMES
 from gorggle_evaluation.confusions import VisemeConfusions
-from gorggle_evaluation.metrics import SHARP_S
+from gorggle_evaluation.metrics import TIGHT_TOLERANCE_S
 from gorggle_evaluation.noise import NoiseKind
 from gorggle_evaluation.results import ConditionResult
 from gorggle_evaluation.visemes import NOTHING, VISEMES
@@ -80,7 +80,7 @@ def _curve(axes: Axes, results: Sequence[ConditionResult], modality: Modality, k
     )
     clean = next((r for r in results if r.condition.circumstances.noise is None), None)
     colour, label = COLOURS[modality], MODALITY_NAMES[modality]
-    if modality not in HEARING:
+    if modality not in AUDIO_MODALITIES:
         if clean is not None:
             axes.axhline(100 * clean.words.rate, color=colour, linestyle="--", label=label)
         return
@@ -178,7 +178,7 @@ def _word_times(results: Sequence[ConditionResult]) -> Figure | None:
                 linestyle=style,
                 label=name,
             )
-        for limit_ms in (-1000 * SHARP_S, 1000 * SHARP_S):
+        for limit_ms in (-1000 * TIGHT_TOLERANCE_S, 1000 * TIGHT_TOLERANCE_S):
             axes.axvline(limit_ms, color="0.6", linewidth=0.8)
         axes.set(
             title=f"{MODALITY_NAMES[result.condition.modality]} ({len(offsets_ms)} words)",

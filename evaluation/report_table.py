@@ -10,7 +10,7 @@ from gorggle_evaluation.results import ConditionResult
 FAILURES_SHOWN = 20
 
 
-def tables(results: Sequence[ConditionResult]) -> str:
+def format_tables(results: Sequence[ConditionResult]) -> str:
     """All tables that have something to tell, with a line between."""
     parts = [
         _error_rates(results),

@@ -24,7 +24,7 @@ from gorggle_evaluation.metrics import (
     time_offsets_s,
 )
 from gorggle_evaluation.speaker_attribution import Attribution, attribution
-from gorggle_evaluation.transcriber import Reading
+from gorggle_evaluation.transcriber import ClipResult
 from gorggle_evaluation.visemes import Lexicon
 
 
@@ -62,7 +62,7 @@ class ConditionResult:
         return self.elapsed_s / self.media_s if self.media_s else None
 
 
-def condition_result(readings: Sequence[Reading], lexicon: Lexicon | None, seed: int) -> ConditionResult:
+def condition_result(readings: Sequence[ClipResult], lexicon: Lexicon | None, seed: int) -> ConditionResult:
     """Compare the readings of one condition with what was said.
 
     Args:
@@ -119,7 +119,7 @@ def condition_json(result: ConditionResult) -> dict[str, Any]:
     }
 
 
-def reading_json(reading: Reading) -> dict[str, Any]:
+def reading_json(reading: ClipResult) -> dict[str, Any]:
     """One clip's result under one condition, for programs; a line of clips.jsonl."""
     found = alignment(reading.entry.texts, reading.texts)
     return {
@@ -159,7 +159,7 @@ def _condition(condition: Condition) -> dict[str, Any]:
     }
 
 
-def _errors(reading: Reading, found: Alignment) -> list[dict[str, Any]]:
+def _errors(reading: ClipResult, found: Alignment) -> list[dict[str, Any]]:
     """Every error: what was said and what was read, null where there is nothing."""
     said, read = reading.entry.texts, reading.texts
     return [
@@ -169,7 +169,7 @@ def _errors(reading: Reading, found: Alignment) -> list[dict[str, Any]]:
     ]
 
 
-def _timed(reading: Reading, found: Alignment) -> list[tuple[Timed, Timed]]:
+def _timed(reading: ClipResult, found: Alignment) -> list[tuple[Timed, Timed]]:
     """Rightly read words (said, read) whose times are all known."""
     pairs = ((reading.entry.words[ours], reading.words[theirs]) for ours, theirs in found.right)
     return [
@@ -179,7 +179,9 @@ def _timed(reading: Reading, found: Alignment) -> list[tuple[Timed, Timed]]:
     ]
 
 
-def _by_group(readings: Sequence[Reading], aligned: Sequence[Alignment], seed: int) -> dict[str, ErrorRate]:
+def _by_group(
+    readings: Sequence[ClipResult], aligned: Sequence[Alignment], seed: int
+) -> dict[str, ErrorRate]:
     groups: dict[str, list[Alignment]] = {}
     for reading, found in zip(readings, aligned, strict=True):
         if reading.entry.group is not None:
@@ -187,14 +189,14 @@ def _by_group(readings: Sequence[Reading], aligned: Sequence[Alignment], seed: i
     return {name: error_rate(members, seed) for name, members in sorted(groups.items())}
 
 
-def _attribution(reading: Reading, found: Alignment) -> Attribution:
+def _attribution(reading: ClipResult, found: Alignment) -> Attribution:
     said_by = [word.speaker or "" for word in reading.entry.words]
     read_on = [(ours, reading.words[theirs].speaker) for ours, theirs in (*found.right, *found.substituted)]
     return attribution(said_by, read_on)
 
 
 def _confusions(
-    readings: Sequence[Reading], aligned: Sequence[Alignment], lexicon: Lexicon | None
+    readings: Sequence[ClipResult], aligned: Sequence[Alignment], lexicon: Lexicon | None
 ) -> Confusions:
     pairs = list(zip(readings, aligned, strict=True))
     return confusions(

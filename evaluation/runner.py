@@ -13,19 +13,19 @@ from typing import TextIO
 from gorggle.cli.progress import ProgressLine, minutes
 from gorggle_evaluation.conditions import Condition, NoisyClips
 from gorggle_evaluation.manifest import Entry
-from gorggle_evaluation.transcriber import Reader, Reading
+from gorggle_evaluation.transcriber import ClipResult, Transcriber
 
 BAR_CHARS = 20
 
 
 def readings(
-    reader: Reader,
+    reader: Transcriber,
     entries: Sequence[Entry],
     conditions: Sequence[Condition],
     clips: NoisyClips,
     jobs: int,
-    tell: Callable[[Reading], None],
-) -> list[list[Reading]]:
+    tell: Callable[[ClipResult], None],
+) -> list[list[ClipResult]]:
     """Read all clips under all conditions; a list a condition, each in the order of the clips.
 
     A clip with noise is made once and read in every modality that hears.
@@ -38,7 +38,7 @@ def readings(
         jobs: clips read at once.
         tell: told every reading as it comes, in the thread of the call. Where it raises, the client is closed.
     """
-    found: dict[tuple[str, Condition], Reading] = {}
+    found: dict[tuple[str, Condition], ClipResult] = {}
     pool = futures.ThreadPoolExecutor(jobs)
     try:
         tasks = [
@@ -58,7 +58,9 @@ def readings(
     return [[found[entry.id, condition] for entry in entries] for condition in conditions]
 
 
-def _read(reader: Reader, entry: Entry, conditions: Sequence[Condition], clips: NoisyClips) -> list[Reading]:
+def _read(
+    reader: Transcriber, entry: Entry, conditions: Sequence[Condition], clips: NoisyClips
+) -> list[ClipResult]:
     """One clip in all modalities under the same circumstances."""
     clip = functools.cache(functools.partial(clips.clip, entry, conditions[0].circumstances))
     return [reader.read(entry, condition, clip) for condition in conditions]
@@ -72,13 +74,13 @@ def _by_circumstances(conditions: Sequence[Condition]) -> list[list[Condition]]:
 
 
 @contextlib.contextmanager
-def progress(total: int, stream: TextIO = sys.stderr) -> Iterator[Callable[[Reading], None]]:
+def progress(total: int, stream: TextIO = sys.stderr) -> Iterator[Callable[[ClipResult], None]]:
     """A line that tells, where the stream is a terminal, how many of the readings are done."""
     line = ProgressLine(stream, "gorggle evaluate")
     begun = time.monotonic()
     done = failed = 0
 
-    def tell(reading: Reading) -> None:
+    def tell(reading: ClipResult) -> None:
         nonlocal done, failed
         done += 1
         failed += reading.error is not None

@@ -14,12 +14,12 @@ from gorggle_evaluation.media import MediaError
 from gorggle_evaluation.text_normalization import normalised_words
 
 # A busy server is asked again for so long.
-PATIENCE_S = 600.0
+TIMEOUT_S = 600.0
 PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
-class ReadWord:
+class HypothesisWord:
     """A word as it is compared; None for times of a word that the model wrote together with another one."""
 
     text: str
@@ -29,7 +29,7 @@ class ReadWord:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ClipResult:
     """What came of one clip under one condition.
 
     Attributes:
@@ -42,7 +42,7 @@ class Reading:
 
     entry: Entry
     condition: Condition
-    words: tuple[ReadWord, ...] = ()
+    words: tuple[HypothesisWord, ...] = ()
     segments: tuple[Segment, ...] = ()
     duration_s: float = 0.0
     elapsed_s: float = 0.0
@@ -56,7 +56,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Reader:
+class Transcriber:
     """Has the service read clips.
 
     Attributes:
@@ -68,7 +68,7 @@ class Reader:
     model: str | None = None
     beam_size: int = 0
 
-    def read(self, entry: Entry, condition: Condition, clip: Callable[[], Clip]) -> Reading:
+    def read(self, entry: Entry, condition: Condition, clip: Callable[[], Clip]) -> ClipResult:
         """Read a clip under a condition; a failure is a result too.
 
         Args:
@@ -79,10 +79,12 @@ class Reader:
         try:
             return self._patiently(entry, condition, clip())
         except (GorggleError, MediaError) as error:
-            return Reading(entry, condition, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+            return ClipResult(
+                entry, condition, error=f"{type(error).__name__}: {' '.join(str(error).split())}"
+            )
 
-    def _patiently(self, entry: Entry, condition: Condition, clip: Clip) -> Reading:
-        end = time.monotonic() + PATIENCE_S
+    def _patiently(self, entry: Entry, condition: Condition, clip: Clip) -> ClipResult:
+        end = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 return self._read(entry, condition, clip)
@@ -91,14 +93,14 @@ class Reader:
                     raise
                 time.sleep(error.retry_after_s or PAUSE_S)
 
-    def _read(self, entry: Entry, condition: Condition, clip: Clip) -> Reading:
+    def _read(self, entry: Entry, condition: Condition, clip: Clip) -> ClipResult:
         begun = time.monotonic()
         stream = self.client.transcribe(
             clip.source, modality=condition.modality, model=self.model, beam_size=self.beam_size
         )
         with stream:
             segments = tuple(_earlier(segment, clip.lead_s) for segment in in_order(stream))
-        return Reading(
+        return ClipResult(
             entry,
             condition,
             words=read_words(segments),
@@ -119,19 +121,19 @@ def _earlier(segment: Segment, lead_s: float) -> Segment:
     )
 
 
-def read_words(segments: Sequence[Segment]) -> tuple[ReadWord, ...]:
+def read_words(segments: Sequence[Segment]) -> tuple[HypothesisWord, ...]:
     """The words of segments as they are compared.
 
     What the model wrote as one word and is compared as several ("twenty-one") has a start for the first and an end for
     the last of them; so has a segment that came without words.
     """
-    words: list[ReadWord] = []
+    words: list[HypothesisWord] = []
     for segment in segments:
         spans = segment.words or (segment,)
         for span in spans:
             texts = normalised_words(span.text)
             words += [
-                ReadWord(
+                HypothesisWord(
                     text,
                     segment.speaker,
                     span.start_s if index == 0 else None,

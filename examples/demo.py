@@ -16,7 +16,7 @@ from pathlib import Path
 import jiwer
 
 from gorggle import Client, Segment
-from gorggle.local_server import PrivateServer
+from gorggle.local_server import LocalServer
 
 HERE = Path(__file__).resolve().parent
 CHUNK_BYTES = 16 * 1024
@@ -45,7 +45,7 @@ def main() -> int:
     truth = json.loads(arguments.truth.read_text())
     print("Starting the inference server ... ", end="", flush=True)
     started = time.monotonic()
-    with PrivateServer() as server, Client(server.address) as client:
+    with LocalServer() as server, Client(server.address) as client:
         print(f"ready in {time.monotonic() - started:.1f} s.")
         info = client.server_info()
         print(f"gorggle {info.version}, model {info.default_model}, on {info.device}.\n")

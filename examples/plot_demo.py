@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from gorggle import Client, Segment
-from gorggle.local_server import PrivateServer
+from gorggle.local_server import LocalServer
 
 HERE = Path(__file__).resolve().parent
 READ, TRUE, SOUND, INK = "#0b7a75", "#ccd6da", "#8fa3ad", "#22313a"
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, default=HERE / "demo.mp4")
     arguments = parser.parse_args()
     truth = json.loads(arguments.clip.with_suffix(".json").read_text())
-    with PrivateServer() as server, Client(server.address) as client:
+    with LocalServer() as server, Client(server.address) as client:
         segments = list(client.transcribe(arguments.clip, modality="video", face_boxes=True))
     figure, (frame_axes, line_axes) = plt.subplots(
         1, 2, figsize=(13, 3.6), width_ratios=(1, 2.6), layout="constrained"

@@ -20,15 +20,15 @@ def main() -> int:
     if missing:
         return _complain(f"{', '.join(missing)} is not installed: pip install 'gorggle[local]'")
     from gorggle_local.processes import ServiceError
-    from gorggle_local.supervisor import LocalSettings, Product, told
+    from gorggle_local.supervisor import LocalSettings, LocalStack, ready_message
 
     signal.signal(signal.SIGTERM, _interrupt)
     limit_bytes = int(options.limit_gb * 1e9)
     settings = LocalSettings(options.listen, options.folder.resolve(), options.device, limit_bytes)
     try:
-        with Product(settings, lambda text: print(text, file=sys.stderr, flush=True)) as product:
+        with LocalStack(settings, lambda text: print(text, file=sys.stderr, flush=True)) as product:
             if options.announce:
-                print(told(product), flush=True)
+                print(ready_message(product), flush=True)
             print(
                 f"\n  Gorggle is at {product.url}\n"
                 f"  Videos, transcripts and logs are in {settings.folder}. Ctrl-C ends it.\n",

@@ -22,7 +22,7 @@ class ServiceError(Exception):
     """A service did not start, or ended by itself; the message has the last lines of its log."""
 
 
-class Service:
+class ManagedProcess:
     """One process. It says with one line of JSON on standard output that it is ready, and ends with standard input.
 
     Args:
@@ -48,7 +48,7 @@ class Service:
         """Start it."""
         self._begin("wb")
 
-    def begin_again(self, command: Sequence[str]) -> None:
+    def restart(self, command: Sequence[str]) -> None:
         """Start it another time after it has ended by itself; its log goes on."""
         self._command = list(command)
         self._begin("ab")

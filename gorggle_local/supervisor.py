@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from gorggle_local.processes import Service, ServiceError
+from gorggle_local.processes import ManagedProcess, ServiceError
 
 SERVER_NAME = "localhost"
 OWNER = "you"
-LOOK_EVERY_S = 0.5
+POLL_INTERVAL_S = 0.5
 # A server that ends by itself is started again: so often within so long, and then no more.
 MAX_RESTARTS, RESTARTS_WITHIN_S = 5, 600.0
 RESTORE_LIMIT_S = 300.0
@@ -46,7 +46,7 @@ class LocalSettings:
     limit_bytes: int
 
 
-class Product:
+class LocalStack:
     """The running product; use it in a ``with`` statement.
 
     Attributes:
@@ -56,7 +56,7 @@ class Product:
     def __init__(self, settings: LocalSettings, tell: Callable[[str], None]) -> None:
         self.url = ""
         self._settings, self._tell = settings, tell
-        self._services: list[Service] = []
+        self._services: list[ManagedProcess] = []
         self._restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._stack = contextlib.ExitStack()
 
@@ -81,10 +81,10 @@ class Product:
         while True:
             for service in self._services:
                 if service.has_ended:
-                    self._revive(service)
-            time.sleep(LOOK_EVERY_S)
+                    self._restart(service)
+            time.sleep(POLL_INTERVAL_S)
 
-    def _revive(self, service: Service) -> None:
+    def _restart(self, service: ManagedProcess) -> None:
         """Start the inference server again where it was: all who speak to it wait for it. The others cannot be."""
         now = time.monotonic()
         has_room = len(self._restarts) < MAX_RESTARTS or now - self._restarts[0] > RESTARTS_WITHIN_S
@@ -92,7 +92,7 @@ class Product:
             raise service.ended()
         self._restarts.append(now)
         self._tell(f"{service.ended()}\nStarting the inference server again …")
-        service.begin_again(
+        service.restart(
             _server_command(self._settings.folder / "keys", self._settings.device, self._server_address)
         )
         service.wait()
@@ -123,8 +123,8 @@ class Product:
         gateway.wait()
         self.url = f"http://{gateway.told['listening']}/"
 
-    def _service(self, name: str, command: list[str], logs: Path) -> Service:
-        service = Service(name, command, logs)
+    def _service(self, name: str, command: list[str], logs: Path) -> ManagedProcess:
+        service = ManagedProcess(name, command, logs)
         self._stack.callback(service.stop)
         service.begin()
         self._services.append(service)
@@ -132,19 +132,19 @@ class Product:
 
     def _make_pipeline(self, endpoint_url: str, server: str, certificates: dict[str, str], token: str) -> Any:
         # moto, boto3 and what they bring: seconds, and only here.
-        from gorggle_local.aws.pipeline import Server, made
+        from gorggle_local.aws.pipeline import Server, deploy
 
-        return made(
+        return deploy(
             endpoint_url,
             Server(server, SERVER_NAME, certificates["ca"], certificates["certificate"], certificates["key"]),
             {OWNER: hashlib.sha256(token.encode()).hexdigest()},
             # Amazon's services are not here: the server hears and sees for itself.
             {
-                "sound_engine": "server",
-                "faces_engine": "server",
-                "poll_s": 2,
-                "max_jobs": 2,
-                "lips_concurrency": 2,
+                "audio_engine": "server",
+                "face_engine": "server",
+                "poll_interval_s": 2,
+                "max_concurrent_jobs": 2,
+                "max_concurrent_windows": 2,
                 "prices": "none",
             },
         )
@@ -178,10 +178,12 @@ class Product:
             FunctionName=stack["function:reconcile_jobs"], InvocationType="Event", Payload=b"{}"
         )
 
-    def _gateway_command(self, server: Service, aws: Service, keys: Path, token_file: Path) -> list[str]:
+    def _gateway_command(
+        self, server: ManagedProcess, aws: ManagedProcess, keys: Path, token_file: Path
+    ) -> list[str]:
         return _module(
             "gorggle_gateway",
-            *("--listen", self._settings.listen, "--until-stdin-closes"),
+            *("--listen", self._settings.listen, "--exit-on-stdin-eof"),
             *("--server", server.told["listening"], "--server-name", SERVER_NAME),
             *(
                 "--ca",
@@ -224,10 +226,10 @@ def _check_unused(folder: Path) -> None:
     Raises:
         ServiceError: one does.
     """
-    from gorggle_local.aws.state_store import KeptFolder, KeptStateError
+    from gorggle_local.aws.state_store import KeptStateError, StateFolder
 
     try:
-        KeptFolder(folder).close()
+        StateFolder(folder).close()
     except KeptStateError as error:
         raise ServiceError(f"{error} (--folder)") from error
 
@@ -235,7 +237,7 @@ def _check_unused(folder: Path) -> None:
 def _server_command(keys: Path, device: str, listen: str) -> list[str]:
     return _module(
         "gorggle_server",
-        *("--listen", listen, "--announce", "--until-stdin-closes", "--device", device),
+        *("--listen", listen, "--announce", "--exit-on-stdin-eof", "--device", device),
         *("--tls-certificate", str(keys / "server.pem"), "--tls-key", str(keys / "server.key")),
         *("--tls-client-ca", str(keys / "ca.pem")),
     )
@@ -272,6 +274,6 @@ def _module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", name, *arguments]
 
 
-def told(product: Product) -> str:
+def ready_message(product: LocalStack) -> str:
     """What a program that started this reads."""
     return json.dumps({"listening": product.url})

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from gorggle_server.errors import GorggleError
-from gorggle_server.logging_setup import log_to_stderr
-from gorggle_server.memory import bound_heaps, set_apart_what_stays
+from gorggle_server.logging_setup import configure_logging
+from gorggle_server.memory import freeze_gc, limit_malloc_arenas
 from gorggle_server.settings import ServerSettings
 
 
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; the exit code is 0 after a clean end, 1 after a failure, 2 for wrong settings."""
     parser = _parser()
     given = vars(parser.parse_args(arguments))
-    announce, until_stdin_closes = given.pop("announce"), given.pop("until_stdin_closes")
-    log_to_stderr(given.pop("log_level"), given.pop("log_format"))
+    announce, exit_on_stdin_eof = given.pop("announce"), given.pop("exit_on_stdin_eof")
+    configure_logging(given.pop("log_level"), given.pop("log_format"))
     try:
         settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"gorggle serve: {where}: {message}", file=sys.stderr)
         return 2
     try:
-        asyncio.run(_run(settings, announce, until_stdin_closes))
+        asyncio.run(_run(settings, announce, exit_on_stdin_eof))
     except GorggleError as error:
         print(f"gorggle serve: {error}", file=sys.stderr)
         return 1
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def set_up_libraries() -> None:
     """Tell allocator, torch's libraries and gRPC how to behave in a server; to be called first: they look only at the start."""
-    bound_heaps()
+    limit_malloc_arenas()
     # What its core meets on the way, a client that goes for one, is no line of our log, and not in its form.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # Threads that wait for each other must sleep: spinning, they take the processor from decoding and seeing, and where
@@ -61,7 +61,7 @@ def set_up_libraries() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 
-async def _run(settings: ServerSettings, announce: bool, until_stdin_closes: bool) -> None:
+async def _run(settings: ServerSettings, announce: bool, exit_on_stdin_eof: bool) -> None:
     set_up_libraries()
     # Loading torch takes a second: wrong settings are told before it.
     from gorggle_server.grpc_server.server import serve
@@ -70,11 +70,11 @@ async def _run(settings: ServerSettings, announce: bool, until_stdin_closes: boo
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    if until_stdin_closes:
+    if exit_on_stdin_eof:
         threading.Thread(target=_watch_stdin, args=(loop, stop), daemon=True).start()
 
     def tell(address: str, operations: str) -> None:
-        set_apart_what_stays()
+        freeze_gc()
         logging.getLogger(__name__).info("serving on %s", address)
         if announce:
             print(json.dumps({"listening": address, "operations": operations}), flush=True)
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print one JSON line with the address on stdout when ready to serve",
     )
-    parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input is closed")
+    parser.add_argument("--exit-on-stdin-eof", action="store_true", help="end when standard input is closed")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     parser.add_argument("--log-format", default="text", choices=["text", "json"])
     return parser

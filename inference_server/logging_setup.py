@@ -31,7 +31,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps({key: value for key, value in entry.items() if value}, ensure_ascii=False)
 
 
-def log_to_stderr(level: str, log_format: str) -> None:
+def configure_logging(level: str, log_format: str) -> None:
     """Send everything from a level on ("INFO") to standard error, as "text" or "json"."""
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":

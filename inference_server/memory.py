@@ -17,17 +17,17 @@ import gc
 import sys
 
 # Python's own lock lets one thread allocate at a time, but for what torch and OpenCV do outside it.
-HEAPS = 2
+MALLOC_ARENAS = 2
 _M_ARENA_MAX = -8  # malloc.h
 
 
-def bound_heaps() -> None:
+def limit_malloc_arenas() -> None:
     """Have all threads share a few heaps. To be called before there are threads; without glibc nothing happens."""
     if (libc := _glibc()) is not None:
-        libc.mallopt(_M_ARENA_MAX, HEAPS)
+        libc.mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
 
 
-def set_apart_what_stays() -> None:
+def freeze_gc() -> None:
     """Have the collector never look again at what there is now: the libraries and models of a server that is ready.
 
     It then soon looks at everything else, and needs milliseconds for it.
@@ -36,7 +36,7 @@ def set_apart_what_stays() -> None:
     gc.freeze()
 
 
-def give_back_free_memory() -> None:
+def trim_memory() -> None:
     """Collect what refers to itself, and give the system what is free in all heaps.
 
     Takes some milliseconds, in which no other thread can allocate. Where the server is a part of another program, which

@@ -43,14 +43,14 @@ class ServerSettings(BaseSettings):
         None,
         description="bearer tokens' names and hashes; callers must show one (see `gorggle token`)",
     )
-    secrets_refresh_s: float = Field(
+    secrets_refresh_interval_s: float = Field(
         300.0, gt=0, description="how often secrets of AWS Secrets Manager are fetched again"
     )
     allow_insecure: bool = Field(
         False, description="listen beyond loopback without TLS and a way to know the callers"
     )
 
-    operations_listen: str = Field(
+    http_listen: str = Field(
         "", description="address of /metrics, /livez and /readyz over plain HTTP; default: none"
     )
 
@@ -75,31 +75,31 @@ class ServerSettings(BaseSettings):
     int8_weights: bool = Field(
         False, description="keep weights as 8-bit integers: faster on a CPU, with a little less accuracy"
     )
-    gathering_window_s: float = Field(
+    max_batch_delay_s: float = Field(
         0.01, ge=0, le=1, description="an utterance waits so long for others to be read with"
     )
     max_batch_frames: int = Field(
         2000, ge=500, le=1_000_000, description="of one batch: its utterances times the longest of them"
     )
-    threads: int = Field(
+    num_threads: int = Field(
         0,
         ge=0,
         le=256,
         description="threads of the models on the CPU; 0: half the processors, the others see",
     )
-    landmark_model: Path | None = Field(None, description="another 68-point dlib predictor")
+    landmark_model_path: Path | None = Field(None, description="another 68-point dlib predictor")
 
     s3_buckets: tuple[str, ...] = Field((), description="buckets that Recognize may read; default: none")
 
     max_streams: int = Field(8, ge=1, le=10_000, description="recognition calls served at once")
-    live_capacity: float = Field(
+    max_live_device_utilization: float = Field(
         0.7,
         ge=0,
         le=10,
         description="share of the device's time that live streams may take, as measured; beyond it a further one is "
         "refused; 0: no limit but max_streams",
     )
-    processor_capacity: float = Field(
+    max_live_cpu_utilization: float = Field(
         0.7,
         ge=0,
         le=10,
@@ -114,28 +114,28 @@ class ServerSettings(BaseSettings):
     max_frame_pixels: int = Field(4096 * 2304, ge=96 * 96)
     max_speakers: int = Field(4, ge=1, le=32)
     max_beam_size: int = Field(50, ge=1, le=200)
-    max_idle_s: float = Field(30.0, gt=0, description="a client may send nothing for so long")
-    max_pause_s: float = Field(
+    idle_timeout_s: float = Field(30.0, gt=0, description="a client may send nothing for so long")
+    media_timeout_s: float = Field(
         600.0, gt=0, description="a client may send heartbeats and no media for so long"
     )
     max_utterance_s: float = Field(20.0, ge=2, le=20, description="AV-HuBERT was trained on at most 20 s")
 
-    isolate_decoding: bool = Field(
+    sandbox_decoding: bool = Field(
         True,
         description="decode media and look for faces in processes of their own; false: in the server's process",
     )
     decoder_memory_bytes: int = Field(
         2 * 2**30, ge=5 * 2**27, description="address space of one decoder process, its program included"
     )
-    decoder_stall_s: float = Field(
+    decoder_timeout_s: float = Field(
         20.0, gt=0, description="a decoder that gives no sign of life for so long is killed"
     )
 
-    shutdown_grace_s: float = Field(
+    shutdown_grace_period_s: float = Field(
         10.0, ge=0, description="calls in flight may finish for so long after SIGTERM"
     )
 
-    @field_validator("listen", "operations_listen", "channelz_listen")
+    @field_validator("listen", "http_listen", "channelz_listen")
     @classmethod
     def _listen_is_an_address(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.field_name != "listen":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class ChannelState:
+class ChannelCheckpoint:
     """One curve of activity: how far it is cut.
 
     Attributes:
@@ -22,7 +22,7 @@ class ChannelState:
 
 
 @dataclass(frozen=True)
-class StreamState:
+class StreamCheckpoint:
     """A stream at one moment. Frames are counted from the start of the media, at 25 Hz.
 
     Attributes:
@@ -38,14 +38,14 @@ class StreamState:
 
     final_until: int = 0
     needed_from: int = 0
-    channels: tuple[ChannelState, ...] = ()
+    channels: tuple[ChannelCheckpoint, ...] = ()
     heard: tuple[tuple[int, int], ...] = ()
     people: tuple[int, ...] = ()
     spoke_until: int = 0
     segments: int = 0
     utterances: bool = False
 
-    def moved(self, frames: int) -> StreamState:
+    def moved(self, frames: int) -> StreamCheckpoint:
         """The same stream on a clock that starts ``frames`` later."""
         return dataclasses.replace(
             self,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gorggle_server.stream_state import StreamState
+    from gorggle_server.stream_state import StreamCheckpoint
 
 VIDEO_FRAME_RATE_HZ = 25
 AUDIO_SAMPLE_RATE_HZ = 16_000
@@ -38,7 +38,7 @@ class Modality(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Endpointing:
+class EndpointingConfig:
     """Where utterances begin and end, in seconds; ``threshold`` from 0 to 1 is how sure it must be that one speaks."""
 
     pause_s: float = 0.44
@@ -57,7 +57,7 @@ class RecognitionOptions:
         length_penalty: exponent of the length that divides a hypothesis' score.
         max_speakers: faces followed at once.
         start_offset_s: added to every time that is sent.
-        close_after_silence_s: the stream ends when nobody has spoken for so long; 0: never.
+        silence_timeout_s: the stream ends when nobody has spoken for so long; 0: never.
         live: the media comes into being while it is sent.
     """
 
@@ -72,9 +72,9 @@ class RecognitionOptions:
     face_boxes: bool = False
     interim_results: bool = False
     activity_events: bool = False
-    close_after_silence_s: float = 0.0
+    silence_timeout_s: float = 0.0
     live: bool = False
-    endpointing: Endpointing = field(default_factory=Endpointing)
+    endpointing: EndpointingConfig = field(default_factory=EndpointingConfig)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Hypothesis:
     """One way to read an utterance, with confidence from 0 to 1."""
 
     text: str
@@ -120,10 +120,10 @@ class Segment:
     stable_words: int
     start_s: float
     end_s: float
-    best: Reading
+    best: Hypothesis
     speaker_id: str
     modality: Modality
-    alternatives: tuple[Reading, ...] = ()
+    alternatives: tuple[Hypothesis, ...] = ()
     face_boxes: tuple[FaceBox, ...] = ()
 
     @property
@@ -192,7 +192,7 @@ class Progress:
     received_s: float
     processed_s: float
     faces: int
-    state: StreamState | None = field(default=None, repr=False)
+    state: StreamCheckpoint | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Drain:
+class Draining:
     """The server goes after so many seconds."""
 
     deadline_s: float
@@ -216,7 +216,7 @@ class Heartbeat:
     """Nothing new."""
 
 
-Event = MediaInfo | Segment | Activity | Progress | StreamWarning | Finished | Drain | Heartbeat
+Event = MediaInfo | Segment | Activity | Progress | StreamWarning | Finished | Draining | Heartbeat
 
 
 @dataclass

@@ -18,7 +18,7 @@ from infrastructure.naming import Names
 from infrastructure.state_machine import Pipeline
 
 FIVE_MINUTES_S = 300
-# A waking fleet has no server yet; one that has none for so long is late, and jobs give up at fleetStartS. Not every
+# A waking fleet has no server yet; one that has none for so long is late, and jobs give up at fleetStartTimeoutS. Not every
 # minute has a look in it.
 FLEET_LATE_MINUTES, LOOKED_AT_SHARE = 12, 0.8
 # States retry what can pass; single errors there are no alarm.
@@ -36,7 +36,7 @@ LOG_FILTERS = {
     "ServerErrors": ('{ $.level = "ERROR" }', "the server logged errors"),
     "OutOfMemory": (
         '"out of memory"',
-        "a GPU ran out of memory: fewer streams (gpuStreams), or a larger type",
+        "a GPU ran out of memory: fewer streams (gpuMaxStreams), or a larger type",
     ),
 }
 
@@ -57,7 +57,7 @@ class Monitoring(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self)
         self.alarms: list[aws.cloudwatch.MetricAlarm] = []
         for index, address in enumerate(settings.alert_emails):
-            alerts.tell(f"email-{index}", "email", address)
+            alerts.subscribe(f"email-{index}", "email", address)
 
     def watch_functions(self, functions: Mapping[str, LambdaFunction]) -> None:
         """Errors of each function, and throttling in the account."""
@@ -71,7 +71,7 @@ class Monitoring(pulumi.ComponentResource):
             )
         self._alarm(
             "throttles",
-            "Lambda throttles: the account's concurrency is used up; ask for a higher quota or lower lipsConcurrency",
+            "Lambda throttles: the account's concurrency is used up; ask for a higher quota or lower maxConcurrentWindows",
             # Without a function's name: concurrency is shared by the whole account and region.
             ("AWS/Lambda", "Throttles", {}, "Sum"),
             threshold=1,
@@ -125,10 +125,20 @@ class Monitoring(pulumi.ComponentResource):
         self._watch_hosts()
         for metric, limit, minutes, what in (
             ("GpuUtilization", BUSY_PERCENT, BUSY_MINUTES, "GPUs are busy: raise gpuMaxInstances"),
-            ("GpuMemoryUtilization", GPU_MEMORY_PERCENT, 5, "GPU memory is nearly used up: lower gpuStreams"),
+            (
+                "GpuMemoryUtilization",
+                GPU_MEMORY_PERCENT,
+                5,
+                "GPU memory is nearly used up: lower gpuMaxStreams",
+            ),
             ("CpuUtilization", HOST_PERCENT, HOST_MINUTES, "processors are busy: take a larger type"),
-            ("MemoryUtilization", HOST_PERCENT, HOST_MINUTES, "memory is nearly used up: lower gpuStreams"),
-            ("DiskUtilization", DISK_PERCENT, 5, "a disk is nearly full: raise gpuDiskGib"),
+            (
+                "MemoryUtilization",
+                HOST_PERCENT,
+                HOST_MINUTES,
+                "memory is nearly used up: lower gpuMaxStreams",
+            ),
+            ("DiskUtilization", DISK_PERCENT, 5, "a disk is nearly full: raise gpuVolumeSizeGib"),
         ):
             source = (self._names.metrics, metric, {"AutoScalingGroupName": self._names.fleet}, "Maximum")
             self._alarm(metric, what, source, limit, periods=minutes, period_s=60)
@@ -153,7 +163,7 @@ class Monitoring(pulumi.ComponentResource):
 
         The balancer's own counts would not do: it has none while it has no targets, as where no instance can start.
         """
-        minutes = min(FLEET_LATE_MINUTES, self._settings.fleet_start_s // 60)
+        minutes = min(FLEET_LATE_MINUTES, self._settings.fleet_start_timeout_s // 60)
         self._add(
             "no-healthy-host",
             "jobs wait and no server is healthy: look at the fleet's activity (capacity, quota) and the server's log",

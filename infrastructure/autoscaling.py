@@ -12,7 +12,7 @@ from infrastructure.naming import Names
 
 PERIOD_S = 60
 # An instance leaves when the others can take its streams with room to spare.
-SPARE_SHARE = 0.4
+SCALE_IN_HEADROOM = 0.4
 SPARE_MINUTES = 10
 STREAMS = "Streams"
 
@@ -33,7 +33,7 @@ class Scaling(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self)
         self._grow()
         self._shrink()
-        self._sleep()
+        self._scale_to_minimum()
         self.register_outputs({})
 
     def _grow(self) -> None:
@@ -49,7 +49,7 @@ class Scaling(pulumi.ComponentResource):
                     "statistic": "Average",
                     "metric_dimensions": [{"name": "AutoScalingGroupName", "value": self._names.fleet}],
                 },
-                "target_value": self._settings.gpu_target_streams,
+                "target_value": self._settings.gpu_target_streams_per_instance,
                 # Tracking would shrink the fleet after 15 minutes whatever the settings say.
                 "disable_scale_in": True,
             },
@@ -58,7 +58,7 @@ class Scaling(pulumi.ComponentResource):
 
     def _shrink(self) -> None:
         policy = self._step("shrink", "ChangeInCapacity", -1)
-        spare = self._settings.gpu_target_streams * SPARE_SHARE
+        spare = self._settings.gpu_target_streams_per_instance * SCALE_IN_HEADROOM
         self._alarm(
             "shrink",
             "one instance fewer: the others have room for its streams",
@@ -74,7 +74,7 @@ class Scaling(pulumi.ComponentResource):
             comparison="GreaterThanOrEqualToThreshold",
         )
 
-    def _sleep(self) -> None:
+    def _scale_to_minimum(self) -> None:
         """To the least size when for some minutes there was no stream and no job asked for the fleet.
 
         The calls of ``scale_up_fleet`` and ``check_fleet`` count as use: a job that has just woken the fleet must find it

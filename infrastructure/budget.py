@@ -14,7 +14,7 @@ from infrastructure.messaging import Topic
 from infrastructure.naming import Names
 
 ALERT_PERCENT = (50.0, 80.0)
-WAKING = ("autoscaling:SetDesiredCapacity", "autoscaling:UpdateAutoScalingGroup")
+SCALE_UP_ACTIONS = ("autoscaling:SetDesiredCapacity", "autoscaling:UpdateAutoScalingGroup")
 
 
 class Budget(pulumi.ComponentResource):
@@ -40,7 +40,7 @@ class Budget(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self)
         notices = [_notice(percent, "ACTUAL", alerts) for percent in ALERT_PERCENT]
         notices.append(_notice(100.0, "FORECASTED", alerts))
-        notices.append(_notice(100.0, "ACTUAL", brake if settings.budget_stops_fleet else alerts))
+        notices.append(_notice(100.0, "ACTUAL", brake if settings.stop_fleet_on_budget else alerts))
         self.budget = aws.budgets.Budget(
             f"{name}-month",
             name=names.prefix,
@@ -52,8 +52,8 @@ class Budget(pulumi.ComponentResource):
             notifications=notices,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[alerts.policy, brake.policy]),
         )
-        if settings.budget_stops_fleet:
-            self._take_the_right_to_wake(alerts, waker)
+        if settings.stop_fleet_on_budget:
+            self._deny_scale_up(alerts, waker)
         self.register_outputs({})
 
     def _filters(self) -> list[dict[str, object]] | None:
@@ -61,10 +61,12 @@ class Budget(pulumi.ComponentResource):
             return None
         return [{"name": "TagKeyValue", "values": [f"user:gorggle:stack${self._names.stack}"]}]
 
-    def _take_the_right_to_wake(self, alerts: Topic, waker: LambdaFunction) -> None:
+    def _deny_scale_up(self, alerts: Topic, waker: LambdaFunction) -> None:
         document = {
             "Version": iam.VERSION,
-            "Statement": [{"Effect": "Deny", "Action": list(WAKING), "Resource": self._names.fleet_arn}],
+            "Statement": [
+                {"Effect": "Deny", "Action": list(SCALE_UP_ACTIONS), "Resource": self._names.fleet_arn}
+            ],
         }
         asleep = aws.iam.Policy(
             f"{self._name}-asleep",

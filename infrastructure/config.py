@@ -49,25 +49,27 @@ class StackSettings(BaseModel):
     max_upload_bytes: int = Field(
         5 * 2**30, ge=2**20, le=5 * 2**30, description="largest video; S3 takes 5 GiB in one piece"
     )
-    upload_expiry_s: int = Field(3600, ge=60, le=43_200, description="how long an upload address works")
+    upload_url_expiry_s: int = Field(3600, ge=60, le=43_200, description="how long an upload address works")
     job_retention_days: int = Field(
         30, ge=1, le=3650, description="days until a job, its video and its results are deleted"
     )
-    result_link_s: int = Field(
+    presigned_url_expiry_s: int = Field(
         900, ge=60, le=43_200, description="how long an address of a result or a video works"
     )
-    max_jobs: int = Field(10, ge=1, le=1000, description="jobs that run at once; further ones wait in order")
-    max_duration_s: int = Field(
+    max_concurrent_jobs: int = Field(
+        10, ge=1, le=1000, description="jobs that run at once; further ones wait in order"
+    )
+    max_media_duration_s: int = Field(
         14_400, ge=1, le=14_400, description="longest video; Transcribe takes 4 hours"
     )
-    window_s: int = Field(60, ge=10, le=300, description="length of one piece of a long video")
-    lips_modality: Literal["av", "video"] = Field(
+    window_duration_s: int = Field(60, ge=10, le=300, description="length of one piece of a long video")
+    lip_modality: Literal["av", "video"] = Field(
         "av", description="what the server reads: lips and sound (av), or lips alone (video)"
     )
-    sound_engine: Literal["transcribe", "server", "none"] = Field(
+    audio_engine: Literal["transcribe", "server", "none"] = Field(
         "transcribe", description="who hears the words: Amazon Transcribe, the server's audio mode, or nobody"
     )
-    faces_engine: Literal["rekognition", "server", "none"] = Field(
+    face_engine: Literal["rekognition", "server", "none"] = Field(
         "rekognition", description="who finds faces: Amazon Rekognition, the server's tracks, or nobody"
     )
     language: str = Field(
@@ -75,20 +77,26 @@ class StackSettings(BaseModel):
         pattern=r"([a-z]{2,3}-[A-Z]{2})?",
         description="language for Transcribe, such as en-US; empty: it finds out",
     )
-    max_voices: int = Field(10, ge=2, le=30, description="most speakers that Transcribe tells apart")
-    lips_concurrency: int = Field(
+    max_speaker_labels: int = Field(10, ge=2, le=30, description="most speakers that Transcribe tells apart")
+    max_concurrent_windows: int = Field(
         8, ge=1, le=1000, description="windows of one video read at once; at most the streams of the fleet"
     )
-    poll_s: int = Field(
+    poll_interval_s: int = Field(
         15, ge=5, le=50, description="seconds between two looks at a transcription, a face search, the fleet"
     )
-    fleet_start_s: int = Field(900, ge=300, le=3600, description="how long a job waits for the GPU fleet")
-    sound_limit_s: int = Field(7200, ge=300, le=36_000, description="how long a transcription may take")
-    faces_limit_s: int = Field(7200, ge=300, le=36_000, description="how long a face search may take")
-    stall_s: int = Field(
+    fleet_start_timeout_s: int = Field(
+        900, ge=300, le=3600, description="how long a job waits for the GPU fleet"
+    )
+    transcription_timeout_s: int = Field(
+        7200, ge=300, le=36_000, description="how long a transcription may take"
+    )
+    face_detection_timeout_s: int = Field(
+        7200, ge=300, le=36_000, description="how long a face search may take"
+    )
+    server_stall_timeout_s: int = Field(
         120, ge=30, le=600, description="a server that sends nothing for so long has stalled"
     )
-    fleet_min_on_wake: int = Field(
+    fleet_min_size_on_scale_up: int = Field(
         1, ge=1, le=50, description="GPU instances that a waiting job asks for, at least"
     )
     prices: str = Field(
@@ -107,8 +115,8 @@ class StackSettings(BaseModel):
     gpu_on_demand_percent: int = Field(
         100, ge=0, le=100, description="share of on-demand instances; the rest is spot"
     )
-    gpu_streams: int = Field(8, ge=1, le=64, description="streams that one instance serves at once")
-    gpu_target_streams: float = Field(
+    gpu_max_streams: int = Field(8, ge=1, le=64, description="streams that one instance serves at once")
+    gpu_target_streams_per_instance: float = Field(
         6.0, gt=0, le=64, description="streams per instance that scaling aims at"
     )
     gpu_idle_minutes: int = Field(
@@ -117,14 +125,14 @@ class StackSettings(BaseModel):
     gpu_drain_minutes: int = Field(
         15, ge=1, le=60, description="minutes that streams in flight may take when an instance ends"
     )
-    gpu_disk_gib: int = Field(100, ge=75, le=1000, description="encrypted disk of an instance")
-    gpu_image_parameter: str = Field(
+    gpu_volume_size_gib: int = Field(100, ge=75, le=1000, description="encrypted disk of an instance")
+    gpu_ami_parameter: str = Field(
         IMAGE, pattern=r"/aws/service/.+", description="public SSM parameter that names the instances' image"
     )
-    gpu_warm_from: str = Field(
+    gpu_warm_start: str = Field(
         "", description="cron (UTC) from when one instance is kept warm, such as '0 8 * * MON-FRI'"
     )
-    gpu_warm_until: str = Field("", description="cron (UTC) until when; given together with gpuWarmFrom")
+    gpu_warm_end: str = Field("", description="cron (UTC) until when; given together with gpuWarmStart")
     model_uri: str = Field(
         "", description="s3://BUCKET/KEY of a model (.safetensors); default: the embedded one"
     )
@@ -133,11 +141,13 @@ class StackSettings(BaseModel):
     vpc_cidr: str = Field(
         "10.71.0.0/16", pattern=r"10\.\d{1,3}\.0\.0/16", description="addresses of the private network"
     )
-    zones: int = Field(2, ge=1, le=6, description="availability zones, of those that have the GPU type")
-    endpoint_zones: int = Field(
+    availability_zone_count: int = Field(
+        2, ge=1, le=6, description="availability zones, of those that have the GPU type"
+    )
+    endpoint_zone_count: int = Field(
         1, ge=1, le=6, description="zones with interface endpoints of their own; each zone costs"
     )
-    nat: bool = Field(False, description="a NAT gateway instead of interface endpoints")
+    nat_gateway: bool = Field(False, description="a NAT gateway instead of interface endpoints")
     session_manager: bool = Field(
         True, description="shell on instances through Session Manager (two endpoints)"
     )
@@ -154,8 +164,8 @@ class StackSettings(BaseModel):
     )
     jwt_issuer: str = Field("", pattern=r"(https://.+)?", description="issuer of the JWTs (apiAuth: jwt)")
     jwt_audience: tuple[str, ...] = Field((), description="audiences of the JWTs (apiAuth: jwt)")
-    api_rate: int = Field(20, ge=1, le=10_000, description="requests a second to the API")
-    api_burst: int = Field(40, ge=1, le=5_000, description="requests at once to the API")
+    api_rate_limit: int = Field(20, ge=1, le=10_000, description="requests a second to the API")
+    api_burst_limit: int = Field(40, ge=1, le=5_000, description="requests at once to the API")
     website: bool = Field(True, description="the browser application, behind CloudFront")
 
     # Operations
@@ -165,8 +175,8 @@ class StackSettings(BaseModel):
         "account",
         description="what the budget counts; stack: costs tagged gorggle:stack, once that tag is a cost allocation tag",
     )
-    budget_stops_fleet: bool = Field(True, description="stop the GPU fleet when the budget is spent")
-    log_days: int = Field(30, description="days that logs are kept")
+    stop_fleet_on_budget: bool = Field(True, description="stop the GPU fleet when the budget is spent")
+    log_retention_days: int = Field(30, description="days that logs are kept")
     tracing: bool = Field(
         True, description="X-Ray traces of functions and state machine; an HTTP API has none"
     )
@@ -193,7 +203,7 @@ class StackSettings(BaseModel):
             )
         return uri
 
-    @field_validator("log_days")
+    @field_validator("log_retention_days")
     @classmethod
     def _logs_are_kept_as_long_as_aws_offers(cls, days: int) -> int:
         if days not in RETENTION_DAYS:
@@ -225,29 +235,33 @@ class StackSettings(BaseModel):
             raise ValueError(
                 f"gpuMinInstances ({self.gpu_min_instances}) is above gpuMaxInstances ({self.gpu_max_instances})"
             )
-        if self.fleet_min_on_wake > self.gpu_max_instances:
+        if self.fleet_min_size_on_scale_up > self.gpu_max_instances:
             raise ValueError(
-                f"fleetMinOnWake ({self.fleet_min_on_wake}) is above gpuMaxInstances ({self.gpu_max_instances})"
+                f"fleetMinSizeOnScaleUp ({self.fleet_min_size_on_scale_up}) is above gpuMaxInstances ({self.gpu_max_instances})"
             )
-        if self.gpu_target_streams > self.gpu_streams:
+        if self.gpu_target_streams_per_instance > self.gpu_max_streams:
             raise ValueError(
-                f"gpuTargetStreams ({self.gpu_target_streams:g}) is above gpuStreams ({self.gpu_streams}): "
+                f"gpuTargetStreamsPerInstance ({self.gpu_target_streams_per_instance:g}) is above gpuMaxStreams ({self.gpu_max_streams}): "
                 "the fleet would never grow"
             )
-        if bool(self.gpu_warm_from) != bool(self.gpu_warm_until):
-            raise ValueError("gpuWarmFrom and gpuWarmUntil belong together: give both or neither")
+        if bool(self.gpu_warm_start) != bool(self.gpu_warm_end):
+            raise ValueError("gpuWarmStart and gpuWarmEnd belong together: give both or neither")
         given = bool(self.jwt_issuer), bool(self.jwt_audience)
         if given != (self.api_auth == "jwt",) * 2:
             raise ValueError("jwtIssuer and jwtAudience belong to apiAuth: jwt, and it needs both")
-        waits_s = self.sound_limit_s + self.faces_limit_s + 2 * self.fleet_start_s
-        if waits_s / self.poll_s * EVENTS_PER_LOOK > MAX_EVENTS_OF_LOOKS:
+        waits_s = (
+            self.transcription_timeout_s + self.face_detection_timeout_s + 2 * self.fleet_start_timeout_s
+        )
+        if waits_s / self.poll_interval_s * EVENTS_PER_LOOK > MAX_EVENTS_OF_LOOKS:
             least_s = math.ceil(waits_s * EVENTS_PER_LOOK / MAX_EVENTS_OF_LOOKS)
             raise ValueError(
-                f"pollS ({self.poll_s}) is too short for waits of up to {waits_s} s (soundLimitS, facesLimitS, fleetStartS): "
-                f"an execution of Step Functions may have 25,000 events; set pollS to {least_s} or more"
+                f"pollIntervalS ({self.poll_interval_s}) is too short for waits of up to {waits_s} s (transcriptionTimeoutS, faceDetectionTimeoutS, fleetStartTimeoutS): "
+                f"an execution of Step Functions may have 25,000 events; set pollIntervalS to {least_s} or more"
             )
-        if self.endpoint_zones > self.zones:
-            raise ValueError(f"endpointZones ({self.endpoint_zones}) is above zones ({self.zones})")
+        if self.endpoint_zone_count > self.availability_zone_count:
+            raise ValueError(
+                f"endpointZoneCount ({self.endpoint_zone_count}) is above availabilityZoneCount ({self.availability_zone_count})"
+            )
         return self
 
     @property

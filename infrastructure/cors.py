@@ -25,7 +25,7 @@ def api_rule(origins: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def reading_rule(origins: Sequence[Any]) -> dict[str, Any]:
+def download_cors_rule(origins: Sequence[Any]) -> dict[str, Any]:
     """Pages of these origins may read, whole and in ranges, what an address was signed for."""
     return {
         "id": "read",
@@ -37,7 +37,7 @@ def reading_rule(origins: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def sending_rule(origins: Sequence[Any]) -> dict[str, Any]:
+def upload_cors_rule(origins: Sequence[Any]) -> dict[str, Any]:
     """Pages of these origins may send the form that was signed for them."""
     return {
         "id": "send",
@@ -49,7 +49,7 @@ def sending_rule(origins: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def content_policy(region: str, uploads: str, results: str, sign_in: str = "") -> str:
+def content_security_policy(region: str, uploads: str, results: str, sign_in: str = "") -> str:
     """What the pages may do: run and show the site's own files, ask the API, send and play videos, fetch results.
 
     Args:

@@ -10,21 +10,21 @@ from infrastructure import network
 from infrastructure.config import StackSettings
 
 
-def cost_stack(settings: StackSettings) -> cost_model.Stack:
+def cost_stack(settings: StackSettings) -> cost_model.StackConfig:
     """The settings as the cost model sees them."""
     services = len(network.INTERFACES) + len(network.SESSION_MANAGER) * settings.session_manager
-    return cost_model.Stack(
+    return cost_model.StackConfig(
         gpu_instance_type=settings.gpu_instance_types[0],
         gpu_min_instances=settings.gpu_min_instances,
         gpu_on_demand_percent=settings.gpu_on_demand_percent,
         gpu_idle_minutes=settings.gpu_idle_minutes,
-        gpu_disk_gib=settings.gpu_disk_gib,
-        nat=settings.nat,
+        gpu_volume_size_gib=settings.gpu_volume_size_gib,
+        nat_gateway=settings.nat_gateway,
         endpoints=services,
-        endpoint_zones=settings.endpoint_zones,
-        sound=settings.sound_engine,
-        faces=settings.faces_engine,
-        window_s=settings.window_s,
+        endpoint_zone_count=settings.endpoint_zone_count,
+        sound=settings.audio_engine,
+        faces=settings.face_engine,
+        window_s=settings.window_duration_s,
         retention_days=settings.job_retention_days,
     )
 

@@ -12,7 +12,7 @@ from infrastructure.function_manifest import Manifest
 from infrastructure.lambda_function import LambdaFunction
 from infrastructure.messaging import Queue, Topic
 from infrastructure.naming import Names
-from infrastructure.resource_references import References
+from infrastructure.resource_references import ResourceReferences
 from infrastructure.secrets import Credentials
 
 Functions = Mapping[str, LambdaFunction]
@@ -29,7 +29,7 @@ class Triggers(pulumi.ComponentResource):
         manifest: Manifest,
         functions: Functions,
         queues: Mapping[str, Queue],
-        references: References,
+        references: ResourceReferences,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gorggle:triggers:Triggers", name, None, opts)
@@ -116,7 +116,7 @@ def add_operations(
     for function in manifest.called_by("topic"):
         topic = topics[function.trigger["topic"]]
         functions[function.name].permit("topic", "sns.amazonaws.com", topic.arn)
-        topic.tell(function.name, "lambda", functions[function.name].arn)
+        topic.subscribe(function.name, "lambda", functions[function.name].arn)
 
 
 def _rotate(

@@ -19,7 +19,7 @@ LAUNCH_HOOK, TERMINATE_HOOK = "ready", "drain"
 # From launch to ready: boot, 350 MB of packages, model, warm-up. An instance that takes longer is given up.
 START_LIMIT_S = 900
 # Instances do not grow old: a new one has the newest packages and a fresh disk.
-LIFETIME_S = 14 * 24 * 3600
+MAX_INSTANCE_LIFETIME_S = 14 * 24 * 3600
 IAM_INSTANCE = "ec2.amazonaws.com"
 GROUP_METRICS = ("GroupDesiredCapacity", "GroupInServiceInstances", "GroupPendingInstances")
 
@@ -47,14 +47,14 @@ class GpuFleet(pulumi.ComponentResource):
         self.log_group = aws.cloudwatch.LogGroup(
             f"{name}-logs",
             name=f"/gorggle/{names.stack}/server",
-            retention_in_days=settings.log_days,
+            retention_in_days=settings.log_retention_days,
             kms_key_id=key_arn,
             opts=self._child,
         )
         self.role = iam.ServiceRole(f"{names.prefix}-server", IAM_INSTANCE, self._grants(), opts=self._child)
         self.template = self._template(balancer)
         self.group = self._group(network, balancer)
-        self._warm_hours()
+        self._schedule_warm_pool()
         self.register_outputs({"group": self.group.name})
 
     def _grants(self) -> list[iam.Grant]:
@@ -87,7 +87,7 @@ class GpuFleet(pulumi.ComponentResource):
             opts=self._child,
         )
         image = aws.ssm.get_parameter_output(
-            name=self._settings.gpu_image_parameter, opts=pulumi.InvokeOutputOptions(parent=self)
+            name=self._settings.gpu_ami_parameter, opts=pulumi.InvokeOutputOptions(parent=self)
         )
         tags = instance_tags(self._names, self._settings)
         return aws.ec2.LaunchTemplate(
@@ -110,7 +110,7 @@ class GpuFleet(pulumi.ComponentResource):
                 {
                     "device_name": "/dev/xvda",
                     "ebs": {
-                        "volume_size": self._settings.gpu_disk_gib,
+                        "volume_size": self._settings.gpu_volume_size_gib,
                         "volume_type": "gp3",
                         "encrypted": "true",
                         "delete_on_termination": "true",
@@ -148,7 +148,7 @@ class GpuFleet(pulumi.ComponentResource):
             health_check_type="ELB",
             health_check_grace_period=START_LIMIT_S,
             default_instance_warmup=60,
-            max_instance_lifetime=LIFETIME_S,
+            max_instance_lifetime=MAX_INSTANCE_LIFETIME_S,
             # A spot instance that is about to be taken back is replaced before it goes.
             capacity_rebalance=settings.gpu_on_demand_percent < 100,
             wait_for_capacity_timeout="0",
@@ -192,10 +192,10 @@ class GpuFleet(pulumi.ComponentResource):
             ),
         )
 
-    def _warm_hours(self) -> None:
+    def _schedule_warm_pool(self) -> None:
         """Keep one instance during working hours, where asked to."""
-        hours = {"warm": (self._settings.gpu_warm_from, max(1, self._settings.gpu_min_instances))}
-        hours["cool"] = (self._settings.gpu_warm_until, self._settings.gpu_min_instances)
+        hours = {"warm": (self._settings.gpu_warm_start, max(1, self._settings.gpu_min_instances))}
+        hours["cool"] = (self._settings.gpu_warm_end, self._settings.gpu_min_instances)
         for role, (recurrence, least) in hours.items():
             if recurrence:
                 aws.autoscaling.Schedule(
@@ -246,7 +246,7 @@ def instance_environment(
         "GORGGLE_LOG_GROUP": log_group,
         "GORGGLE_SERVER_PORT": str(SERVER_PORT),
         "GORGGLE_OPERATIONS_PORT": str(OPERATIONS_PORT),
-        "GORGGLE_STREAMS": str(settings.gpu_streams),
+        "GORGGLE_STREAMS": str(settings.gpu_max_streams),
         "GORGGLE_DRAIN_S": str(settings.gpu_drain_minutes * 60),
         "GORGGLE_LOG_LEVEL": settings.log_level,
     }

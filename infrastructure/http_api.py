@@ -185,7 +185,7 @@ class Api(pulumi.ComponentResource):
         log_group = aws.cloudwatch.LogGroup(
             f"{self._name}-logs",
             name=f"/aws/vendedlogs/apis/{self._names.prefix}",
-            retention_in_days=self._settings.log_days,
+            retention_in_days=self._settings.log_retention_days,
             kms_key_id=key_arn,
             opts=self._child,
         )
@@ -195,8 +195,8 @@ class Api(pulumi.ComponentResource):
             name="$default",
             auto_deploy=True,
             default_route_settings={
-                "throttling_rate_limit": self._settings.api_rate,
-                "throttling_burst_limit": self._settings.api_burst,
+                "throttling_rate_limit": self._settings.api_rate_limit,
+                "throttling_burst_limit": self._settings.api_burst_limit,
                 "detailed_metrics_enabled": True,
             },
             access_log_settings={"destination_arn": log_group.arn, "format": json.dumps(LOGGED)},

@@ -12,11 +12,11 @@ from infrastructure import iam
 from infrastructure.config import StackSettings
 from infrastructure.function_manifest import Function
 from infrastructure.naming import Names
-from infrastructure.resource_references import References
+from infrastructure.resource_references import ResourceReferences
 
 # What Lambda itself does in a function's name when it connects it to the network is nothing its code should do.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-best-practice-security
-NOT_BY_CODE = iam.NETWORK_INTERFACES.actions
+DENIED_TO_CODE = iam.NETWORK_INTERFACES.actions
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class FunctionContext:
     """What all functions of the stack share."""
 
     names: Names
     settings: StackSettings
-    references: References
+    references: ResourceReferences
     layers: Mapping[str, pulumi.Input[str]]
     subnet_ids: list[pulumi.Output[str]]
     group_id: pulumi.Input[str]
@@ -49,7 +49,7 @@ class LambdaFunction(pulumi.ComponentResource):
         self,
         function: Function,
         code: Code,
-        around: Surroundings,
+        around: FunctionContext,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         full_name = around.names.function(function.name)
@@ -59,7 +59,7 @@ class LambdaFunction(pulumi.ComponentResource):
         self.log_group = aws.cloudwatch.LogGroup(
             f"{full_name}-logs",
             name=f"/aws/lambda/{full_name}",
-            retention_in_days=around.settings.log_days,
+            retention_in_days=around.settings.log_retention_days,
             kms_key_id=around.key_arn,
             opts=child,
         )
@@ -90,7 +90,7 @@ class LambdaFunction(pulumi.ComponentResource):
         )
         self.name, self.arn = self.function.name, self.function.arn
         if function.is_asynchronous:
-            self._keep_lost_events(child)
+            self._configure_dead_letters(child)
         self.register_outputs({"arn": self.arn})
 
     def _grants(self) -> list[iam.Grant]:
@@ -108,14 +108,14 @@ class LambdaFunction(pulumi.ComponentResource):
     def _not_by_code(self) -> iam.Grant:
         arn = self._around.names.function_arn(self.manifest.name)
         conditions = {"ArnEquals": {"lambda:SourceFunctionArn": arn}}
-        return iam.Grant(NOT_BY_CODE, ["*"], conditions, effect="Deny")
+        return iam.Grant(DENIED_TO_CODE, ["*"], conditions, effect="Deny")
 
     def _network(self) -> dict[str, object] | None:
         if not self.manifest.in_vpc:
             return None
         return {"subnet_ids": self._around.subnet_ids, "security_group_ids": [self._around.group_id]}
 
-    def _keep_lost_events(self, child: pulumi.ResourceOptions) -> None:
+    def _configure_dead_letters(self, child: pulumi.ResourceOptions) -> None:
         """Lambda tries an event that nobody waits for three times; then it goes to the dead letters."""
         aws.lambda_.FunctionEventInvokeConfig(
             f"{self._around.names.function(self.manifest.name)}-events",

@@ -11,7 +11,7 @@ import pulumi_aws as aws
 
 from infrastructure.config import StackSettings
 from infrastructure.naming import Names
-from infrastructure.network import Network, allow, allow_aws, security_group
+from infrastructure.network import Network, allow, allow_aws_apis, security_group
 
 SERVER_PORT = 50_051
 # /readyz, /livez and /metrics, over plain HTTP: for the balancer's checks and for nobody else.
@@ -110,4 +110,4 @@ class LoadBalancer(pulumi.ComponentResource):
             self._child,
         )
         for role, group in (("functions", self.functions_group), ("servers", self.servers_group)):
-            allow_aws(f"{self._name}-{role}", group, self._network, self._child)
+            allow_aws_apis(f"{self._name}-{role}", group, self._network, self._child)

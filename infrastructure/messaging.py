@@ -110,7 +110,7 @@ class Topic(pulumi.ComponentResource):
         )
         self.register_outputs({"arn": self.arn})
 
-    def tell(self, role: str, protocol: str, endpoint: pulumi.Input[str]) -> None:
+    def subscribe(self, role: str, protocol: str, endpoint: pulumi.Input[str]) -> None:
         """Subscribe someone."""
         aws.sns.TopicSubscription(
             f"{self._name}-{role}",

@@ -39,7 +39,7 @@ def gpu_zones(settings: StackSettings, *, opts: pulumi.InvokeOptions) -> list[st
     zones = sorted(set(offers.locations))
     if not zones:
         raise ValueError(f"no zone of this region has {preferred}: set gpuInstanceTypes or another region")
-    return zones[: settings.zones]
+    return zones[: settings.availability_zone_count]
 
 
 class Network(pulumi.ComponentResource):
@@ -79,7 +79,7 @@ class Network(pulumi.ComponentResource):
             )
         self.gateways = {service: self._gateway(service) for service in GATEWAYS}
         self.endpoint_group: aws.ec2.SecurityGroup | None = None
-        if settings.nat:
+        if settings.nat_gateway:
             self._add_nat(zones[0])
         else:
             self._add_interfaces()
@@ -131,7 +131,7 @@ class Network(pulumi.ComponentResource):
                 service_name=f"com.amazonaws.{self._names.region}.{service}",
                 vpc_endpoint_type="Interface",
                 private_dns_enabled=True,
-                subnet_ids=self.subnet_ids[: self._settings.endpoint_zones],
+                subnet_ids=self.subnet_ids[: self._settings.endpoint_zone_count],
                 security_group_ids=[self.endpoint_group.id],
                 tags={"Name": f"{self._names.prefix}-{service}"},
                 opts=self._child,
@@ -192,7 +192,7 @@ class Network(pulumi.ComponentResource):
         group = aws.cloudwatch.LogGroup(
             f"{self._name}-refused",
             name=f"/gorggle/{self._names.stack}/network",
-            retention_in_days=self._settings.log_days,
+            retention_in_days=self._settings.log_retention_days,
             kms_key_id=key_arn,
             opts=self._child,
         )
@@ -253,7 +253,7 @@ def allow(
     )
 
 
-def allow_aws(
+def allow_aws_apis(
     name: str, source: aws.ec2.SecurityGroup, network: Network, opts: pulumi.ResourceOptions
 ) -> None:
     """Let a group call AWS by HTTPS: through the endpoints, or through the NAT gateway."""

@@ -1,4 +1,4 @@
-"""What the manifests' names mean in one stack: ``table:jobs``, ``bucket:results/jobs/*``, ``setting:max_jobs``."""
+"""What the manifests' names mean in one stack: ``table:jobs``, ``bucket:results/jobs/*``, ``setting:max_concurrent_jobs``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SERVER_NAME = "server.gorggle.internal"
 
 
 @dataclass
-class References:
+class ResourceReferences:
     """Addresses and names of everything that a manifest may speak of.
 
     ``arns`` and ``values`` are filled while the stack is put together: ``table:jobs`` has an ARN for policies and a

@@ -26,9 +26,9 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 # As the operator's secret holds it, or the token alone: a command line is seen by all of a machine.
 TOKEN_VARIABLE = "GORGGLE_TOKEN"  # noqa: S105 - a variable's name
 TIMEOUT_S = 60.0
-POLL_S = 5.0
+POLL_INTERVAL_S = 5.0
 # A sleeping fleet takes some minutes to come; the clip itself takes seconds.
-PATIENCE_S = 1800.0
+TIMEOUT_S = 1800.0
 ENOUGH = 0.8
 BOUNDARY = "gorggle-verification-" + uuid.uuid4().hex
 
@@ -79,7 +79,7 @@ def sent(address: str, method: str, headers: Mapping[str, str], body: bytes | No
     return content
 
 
-def verify(api: Api, clip: Path, truth: Path, patience_s: float = PATIENCE_S) -> Iterator[str]:
+def verify(api: Api, clip: Path, truth: Path, patience_s: float = TIMEOUT_S) -> Iterator[str]:
     """Do it, and tell step by step.
 
     Raises:
@@ -97,8 +97,8 @@ def verify(api: Api, clip: Path, truth: Path, patience_s: float = PATIENCE_S) ->
     yield "sources: " + ", ".join(f"{name} {state}" for name, state in sorted(job["sources"].items()))
     result = api.call("GET", f"/jobs/{job_id}/result?inline=true")
     found = [word["text"].lower() for segment in result["segments"] for word in segment["words"]]
-    said = spoken(truth)
-    share = agreement(found, said)
+    said = reference_words(truth)
+    share = word_accuracy(found, said)
     yield f"words: {share:.0%} of {len(said)} as the truth has them: {' '.join(found)}"
     if lost := sorted(name for name, state in job["sources"].items() if state == "failed"):
         why = "; ".join(each["reason"] for name in lost for each in result["sources"][name]["failures"])
@@ -137,7 +137,7 @@ def ended(api: Api, job_id: str, latest: float) -> dict[str, Any]:
             raise VerificationError(
                 f"the job is still {job['state']} ({job.get('stage')}): look at its execution"
             )
-        time.sleep(POLL_S)
+        time.sleep(POLL_INTERVAL_S)
     return job
 
 
@@ -147,13 +147,13 @@ def money(job: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {found['total']:.4f} USD" for name, found in sums if found) or "no costs told"
 
 
-def spoken(truth: Path) -> list[str]:
+def reference_words(truth: Path) -> list[str]:
     """The words that are said in a clip."""
     sentences = json.loads(truth.read_text())["sentences"]
     return [word for sentence in sentences for word in sentence["text"].lower().split()]
 
 
-def agreement(found: Sequence[str], said: Sequence[str]) -> float:
+def word_accuracy(found: Sequence[str], said: Sequence[str]) -> float:
     """The share of words that were found in their order."""
     matcher = difflib.SequenceMatcher(a=found, b=said, autojunk=False)
     return sum(block.size for block in matcher.get_matching_blocks()) / len(said)

@@ -16,7 +16,7 @@ from infrastructure.config import StackSettings
 from infrastructure.function_manifest import StateMachine
 from infrastructure.lambda_function import LambdaFunction
 from infrastructure.naming import Names
-from infrastructure.resource_references import References
+from infrastructure.resource_references import ResourceReferences
 
 _NAME = re.compile(r"\$\{(\w+)\}")
 
@@ -49,7 +49,7 @@ class Pipeline(pulumi.ComponentResource):
         settings: StackSettings,
         machine: StateMachine,
         functions: Mapping[str, LambdaFunction],
-        references: References,
+        references: ResourceReferences,
         root: Path,
         key_arn: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
@@ -60,7 +60,7 @@ class Pipeline(pulumi.ComponentResource):
             f"{name}-logs",
             # A name under this prefix spares the resource policy of CloudWatch Logs, which may not grow beyond 5120 B.
             name=f"/aws/vendedlogs/states/{names.state_machine}",
-            retention_in_days=settings.log_days,
+            retention_in_days=settings.log_retention_days,
             kms_key_id=key_arn,
             opts=child,
         )

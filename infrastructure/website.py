@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure.cors import content_policy
+from infrastructure.cors import content_security_policy
 from infrastructure.naming import Names
 from infrastructure.storage import Bucket, BucketShape
 
@@ -22,7 +22,7 @@ CONFIGURATION = "config.json"
 PAGE = "clients/python/gorggle_gateway/page"
 # Names below it hold a hash of their content; everything else is asked for anew, so that a new page is seen at once.
 ASSETS = "assets/"
-FOR_EVER, ASKED_ANEW = f"public, max-age={YEAR_S}, immutable", "no-cache"
+IMMUTABLE_CACHE, NO_CACHE = f"public, max-age={YEAR_S}, immutable", "no-cache"
 # What mimetypes takes from the machine that it runs on must not depend on it.
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -116,7 +116,7 @@ class Website(pulumi.ComponentResource):
     def _headers(self, buckets: Mapping[str, Bucket]) -> aws.cloudfront.ResponseHeadersPolicy:
         spoken_to = pulumi.Output.all(buckets["uploads"].name, buckets["results"].name)
         content = spoken_to.apply(
-            lambda known: content_policy(self._names.region, known[0], known[1], self._sign_in)
+            lambda known: content_security_policy(self._names.region, known[0], known[1], self._sign_in)
         )
         return aws.cloudfront.ResponseHeadersPolicy(
             f"{self._name}-headers",
@@ -159,7 +159,7 @@ class Website(pulumi.ComponentResource):
                 key=key,
                 source=pulumi.FileAsset(str(path)),
                 content_type=TYPES[path.suffix],
-                cache_control=FOR_EVER if key.startswith(ASSETS) else ASKED_ANEW,
+                cache_control=IMMUTABLE_CACHE if key.startswith(ASSETS) else NO_CACHE,
                 opts=self._child,
             )
         aws.s3.BucketObjectv2(
@@ -169,7 +169,7 @@ class Website(pulumi.ComponentResource):
             # No gateway is here: live captions come with a server of one's own.
             content=pulumi.Output.json_dumps({"live": "", **known}),
             content_type=TYPES[".json"],
-            cache_control=ASKED_ANEW,
+            cache_control=NO_CACHE,
             opts=self._child,
         )
 

@@ -98,7 +98,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training.gorggle_mini import train_embedded
+    from training.gorggle_mini import train_gorggle_mini
     from training.train import TrainingOptions
 
     _keep_freed_memory()
@@ -111,7 +111,7 @@ def _train(options: argparse.Namespace) -> None:
         begin_with=options.begin_with,
         learning_rate=options.learning_rate,
     )
-    train_embedded(options.out, options.data, training, _report)
+    train_gorggle_mini(options.out, options.data, training, _report)
 
 
 def _export(options: argparse.Namespace) -> None:

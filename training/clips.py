@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 from training.face_rendering import Speaker, demo_speaker, render_frames
 from training.photo_animation import Photograph, render_photo_frames
 from training.sentences import DEMO_SENTENCES, DEMO_SPEAKER_SEED
-from training.speech_synthesis import SAMPLE_RATE_HZ, Speech, TimedPhoneme, TimedWord, Voice, padded, speak
+from training.speech_synthesis import (
+    SAMPLE_RATE_HZ,
+    Speech,
+    TimedPhoneme,
+    TimedWord,
+    Voice,
+    padded,
+    synthesize,
+)
 from training.visemes import FRAME_RATE_HZ, Style, mouth_motion
 
 Int16Array = NDArray[np.int16]
@@ -151,7 +159,7 @@ def _taken(turns: Sequence[tuple[int, str]], voices: Sequence[Voice], pause_s: f
     sentences: list[TimedSentence] = []
     samples = 0
     for who, text in turns:
-        alone = _without_tail(speak(text, voices[who]))
+        alone = _without_tail(synthesize(text, voices[who]))
         speech = padded(alone, samples / SAMPLE_RATE_HZ + pause_s, 0.0)
         phonemes[who] += speech.phonemes
         start_s, end_s = speech.words[0].start_s, speech.words[-1].end_s
@@ -173,7 +181,7 @@ def _without_tail(speech: Speech) -> Speech:
     return replace(speech, waveform=waveform, duration_s=len(waveform) / SAMPLE_RATE_HZ)
 
 
-def talk(
+def single_speaker_scene(
     speaker: Speaker,
     sentences: Sequence[str],
     voice: Voice,
@@ -246,7 +254,7 @@ def _rounded(value: Any) -> Any:
 
 def demo_scene() -> Scene:
     """The speaker of the README, who is in no training set, and says sentences that are in none."""
-    return talk(demo_speaker(), DEMO_SENTENCES, DEMO_VOICE, pause_s=1.0)
+    return single_speaker_scene(demo_speaker(), DEMO_SENTENCES, DEMO_VOICE, pause_s=1.0)
 
 
 def two_speakers_scene(sentences: Sequence[str] = DEMO_SENTENCES[:4]) -> Scene:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from gorggle_evaluation.noise import NoiseKind, mixed, noise
-from gorggle_server.inference.recognizer import GREY_DEVIATION, GREY_MEAN, MODEL_CROP_PX
+from gorggle_server.inference.recognizer import GREY_DEVIATION, GREY_MEAN, MODEL_INPUT_SIZE_PX
 from gorggle_server.media.audio import audio_features
 from training.shards import UtteranceStore
 from training.speech_synthesis import TimedWord
@@ -105,7 +105,7 @@ class Batches:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The utterances of those numbers, each made different from the last time."""
-        return collated([self._example(index) for index in indices])
+        return collate([self._example(index) for index in indices])
 
     def _epoch(self) -> Iterator[list[int]]:
         """All utterances once, in batches of like length and at most ``frames_per_batch`` padded frames."""
@@ -132,7 +132,7 @@ class Batches:
         utterance, rng = self._store[index], self._rng
         units, spans = timed_units(utterance.words, self._tokenizer, utterance.frames)
         return Example(
-            video=varied_crops(utterance.crops, rng),
+            video=augment_crops(utterance.crops, rng),
             audio=audio_features(self._noisy(utterance))[: utterance.frames],
             clean_audio=audio_features(utterance.waveform)[: utterance.frames],
             motion=utterance.motion,
@@ -173,22 +173,24 @@ def timed_units(
     return [*units, END], spans
 
 
-def varied_crops(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+def augment_crops(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
     """Crops as another camera would see them: moved, turned, mirrored, brighter or darker, noisier; (T, 88, 88)."""
-    size, margin = crops.shape[1], (crops.shape[1] - MODEL_CROP_PX) / 2
+    size, margin = crops.shape[1], (crops.shape[1] - MODEL_INPUT_SIZE_PX) / 2
     angle = rng.uniform(-MOST_ROTATION_DEGREES, MOST_ROTATION_DEGREES)
     scale = rng.uniform(1 - MOST_SCALING, 1 + MOST_SCALING)
     transform = cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)
     transform[:, 2] += rng.uniform(-MOST_SHIFT_PX, MOST_SHIFT_PX, 2) - margin
     if rng.random() < 0.5:
-        transform = np.array([[-1, 0, MODEL_CROP_PX - 1], [0, 1, 0]]) @ np.vstack([transform, [0, 0, 1]])
+        transform = np.array([[-1, 0, MODEL_INPUT_SIZE_PX - 1], [0, 1, 0]]) @ np.vstack(
+            [transform, [0, 0, 1]]
+        )
     jitter = rng.normal(0, JITTER_PX, (len(crops), 2)) * rng.random()
-    varied = np.empty((len(crops), MODEL_CROP_PX, MODEL_CROP_PX), np.float32)
+    varied = np.empty((len(crops), MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX), np.float32)
     for frame, crop in enumerate(crops):
         transform_now = transform.copy()
         transform_now[:, 2] += jitter[frame]
         varied[frame] = cv2.warpAffine(
-            crop, transform_now, (MODEL_CROP_PX, MODEL_CROP_PX), borderMode=cv2.BORDER_REPLICATE
+            crop, transform_now, (MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX), borderMode=cv2.BORDER_REPLICATE
         )
     contrast, brightness = rng.uniform(0.7, 1.3), rng.uniform(-0.5, 0.5)
     varied *= np.float32(contrast / 255 / GREY_DEVIATION)
@@ -207,12 +209,12 @@ def _blinded(video: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np
     return video
 
 
-def collated(examples: Sequence[Example]) -> Batch:
+def collate(examples: Sequence[Example]) -> Batch:
     """Examples padded to the longest, and a little more: batches of few different shapes train faster."""
     count, frames = len(examples), _round(max(example.frames for example in examples))
     length = max(len(example.units) for example in examples)
     batch = Batch(
-        video=torch.zeros(count, frames, MODEL_CROP_PX, MODEL_CROP_PX),
+        video=torch.zeros(count, frames, MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX),
         audio=torch.zeros(count, frames, examples[0].audio.shape[1]),
         clean_audio=torch.zeros(count, frames, examples[0].audio.shape[1]),
         padding_mask=torch.ones(count, frames, dtype=torch.bool),

@@ -10,9 +10,9 @@ import numpy as np
 
 from gorggle_evaluation.noise import NoiseKind, mixed, noise
 from gorggle_server.avhubert.model import Model
-from gorggle_server.inference.recognizer import Recognizer, SearchOptions, Window
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
 from gorggle_server.media.audio import audio_features
-from gorggle_server.types import Modality, Reading
+from gorggle_server.types import Hypothesis, Modality
 from training.metrics import error_rate, time_error
 from training.shards import UtteranceStore
 from training.utterances import Utterance
@@ -87,12 +87,12 @@ def evaluation(
 
 def read(
     model: Model, utterances: Sequence[Utterance], condition: Condition, beam_size: int
-) -> list[Reading]:
+) -> list[Hypothesis]:
     """What the model makes of every utterance under a condition, in order."""
     recognizer = Recognizer(model)
-    search = SearchOptions(beam_size=beam_size, length_penalty=1.0, alternatives=0, word_times=True)
+    search = DecodingOptions(beam_size=beam_size, length_penalty=1.0, alternatives=0, word_times=True)
     by_length = sorted(range(len(utterances)), key=lambda index: utterances[index].frames)
-    readings: dict[int, Reading] = {}
+    readings: dict[int, Hypothesis] = {}
     for start in range(0, len(by_length), UTTERANCES_PER_BATCH):
         indices = by_length[start : start + UTTERANCES_PER_BATCH]
         windows = [_window(utterances, index, condition) for index in indices]
@@ -101,13 +101,13 @@ def read(
     return [readings[index] for index in range(len(utterances))]
 
 
-def _window(utterances: Sequence[Utterance], index: int, condition: Condition) -> Window:
+def _window(utterances: Sequence[Utterance], index: int, condition: Condition) -> InferenceInput:
     utterance = utterances[index]
     crops = None if condition.modality is Modality.AUDIO_ONLY else utterance.crops
     if condition.modality is Modality.VIDEO_ONLY:
-        return Window(crops, None)
+        return InferenceInput(crops, None)
     features = audio_features(_heard(utterances, index, condition))[: utterance.frames]
-    return Window(crops, features)
+    return InferenceInput(crops, features)
 
 
 def _heard(utterances: Sequence[Utterance], index: int, condition: Condition) -> np.ndarray:

@@ -35,7 +35,9 @@ VALIDATION_SENTENCES = 40  # of each corpus
 FIRST_DATA_POLL_S = 5.0
 
 
-def train_embedded(out: Path, data: Path, options: TrainingOptions, report: Callable[[str], None]) -> None:
+def train_gorggle_mini(
+    out: Path, data: Path, options: TrainingOptions, report: Callable[[str], None]
+) -> None:
     """Train, or go on training, the run in a folder; waits for the first rendered utterances."""
     store = _store(data, Split.TRAIN, report)
     tokenizer = train_tokenizer()

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 
-class Journal:
+class MetricsLog:
     """The notes of a run, one JSON object a line: ``kind`` is "loss" or "error"; both have ``minutes``."""
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +39,7 @@ class Journal:
         ]
 
 
-def draw(journal: Journal, path: Path) -> None:
+def draw(journal: MetricsLog, path: Path) -> None:
     """Losses and validation errors over the minutes of the run."""
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     _lines(losses, journal.notes("loss"))

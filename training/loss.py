@@ -20,7 +20,7 @@ READINGS = 4  # of every utterance: video only, audio only clean and noisy, audi
 
 
 @dataclass(frozen=True)
-class Weights:
+class LossWeights:
     """How much each part of the loss counts.
 
     Attributes:
@@ -36,10 +36,10 @@ class Weights:
     motion: float = 0.5
 
 
-class Objective(nn.Module):
+class TrainingLoss(nn.Module):
     """The network with the two heads that only training needs."""
 
-    def __init__(self, network: AVHubertNetwork, motion_parameters: int, weights: Weights) -> None:
+    def __init__(self, network: AVHubertNetwork, motion_parameters: int, weights: LossWeights) -> None:
         super().__init__()
         self.network = network
         self.weights = weights

@@ -108,7 +108,7 @@ class Voice:
         )
 
 
-def speak(text_or_words: str | Sequence[str], voice: Voice) -> Speech:
+def synthesize(text_or_words: str | Sequence[str], voice: Voice) -> Speech:
     """Say a sentence.
 
     A single letter is spoken by its name. The only one that is ambiguous, "a", is taken as the letter

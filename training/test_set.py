@@ -21,13 +21,13 @@ import numpy as np
 from training.clips import Scene, dialogue, truth, write_clip
 from training.face_rendering import Speaker
 from training.sentences import FIRST_SPEAKER_SEED, VOCABULARY, Corpus, Split, random_sentence
-from training.speech_synthesis import Voice, speak
+from training.speech_synthesis import Voice, synthesize
 
 MANIFEST, LEXICON = "manifest.jsonl", "lexicon.tsv"
 SENTENCES_PER_CLIP = {1: 4, 2: 6}  # by the number of speakers
 SIZE_PX = {1: (640, 480), 2: (1280, 720)}
 # Longer than the pause at which the service ends an utterance.
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.6, 1.2
+SHORTEST_PAUSE_S, MAX_BACKOFF_S = 0.6, 1.2
 # Other people than those of the rendered utterances of any split.
 FIRST_CLIP_SEED = {Split.VALIDATION: 3_000_000, Split.TEST: FIRST_SPEAKER_SEED[Split.TEST] + 100_000}
 # Far more clips of one kind than anybody renders: each kind has people of its own.
@@ -80,7 +80,7 @@ def scene_of(plan: ClipPlan) -> Scene:
         voices.append(Voice.random(own_rng))
     sentences = [random_sentence(plan.split, rng, plan.corpus) for _ in range(plan.sentences)]
     turns = [(index % plan.speakers, " ".join(sentence)) for index, sentence in enumerate(sentences)]
-    pause_s = float(rng.uniform(SHORTEST_PAUSE_S, LONGEST_PAUSE_S))
+    pause_s = float(rng.uniform(SHORTEST_PAUSE_S, MAX_BACKOFF_S))
     return dialogue(speakers, voices, turns, pause_s, SIZE_PX[plan.speakers], rng)
 
 
@@ -155,7 +155,7 @@ def write_lexicon(path: Path, words: Iterable[str]) -> None:
     voice = Voice()
     with path.open("w", encoding="utf-8") as file:
         for word in sorted(words):
-            phonemes = speak([word.upper() if word == "a" else word], voice).phonemes
+            phonemes = synthesize([word.upper() if word == "a" else word], voice).phonemes
             file.write(f"{word}\t{' '.join(phoneme.symbol for phoneme in phonemes)}\n")
 
 

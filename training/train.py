@@ -18,8 +18,8 @@ from gorggle_server.avhubert import Model, load_model
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.network import AVHubertNetwork
 from training.dataset import Batch, Batches
-from training.learning_curves import Journal, draw
-from training.loss import Objective, Weights
+from training.learning_curves import MetricsLog, draw
+from training.loss import LossWeights, TrainingLoss
 from training.shards import UtteranceStore
 from training.tokenizer import Tokenizer
 
@@ -53,7 +53,7 @@ class TrainingOptions:
     seed: int = 0
     check_every_minutes: float = 4.0
     begin_with: Path | None = None
-    weights: Weights = field(default_factory=Weights)
+    weights: LossWeights = field(default_factory=LossWeights)
 
 
 def small_config(vocabulary_size: int) -> ModelConfig:
@@ -100,13 +100,13 @@ class TrainingRun:
         self.tokenizer, self.config, self.options = tokenizer, config, options
         self._out, self._store, self._check = out, store, check
         out.mkdir(parents=True, exist_ok=True)
-        self.journal = Journal(out / "journal.jsonl")
+        self.journal = MetricsLog(out / "journal.jsonl")
         torch.manual_seed(options.seed)
         motion_parameters = store[0].motion.shape[1]
         network = AVHubertNetwork(config)
         if options.begin_with is not None:
-            take_over(network, tokenizer.units, load_model(options.begin_with))
-        self.objective = Objective(network, motion_parameters, options.weights).to(options.device)
+            load_matching_weights(network, tokenizer.units, load_model(options.begin_with))
+        self.objective = TrainingLoss(network, motion_parameters, options.weights).to(options.device)
         self.averaged = copy.deepcopy(self.objective.network).eval().requires_grad_(False)
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(self.objective, options.weight_decay), betas=(0.9, 0.98)
@@ -222,7 +222,7 @@ class TrainingRun:
 
 
 @torch.no_grad()
-def take_over(network: AVHubertNetwork, units: Sequence[str], other: Model) -> None:
+def load_matching_weights(network: AVHubertNetwork, units: Sequence[str], other: Model) -> None:
     """Give a network the weights of another model wherever the shapes agree, and its embeddings of the same units."""
     weights = network.state_dict()
     embeddings = "decoder.embed_tokens.weight"
@@ -235,7 +235,7 @@ def take_over(network: AVHubertNetwork, units: Sequence[str], other: Model) -> N
             weights[embeddings][row].copy_(other.network.state_dict()[embeddings][rows[unit]])
 
 
-def _parameter_groups(objective: Objective, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(objective: TrainingLoss, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay; biases, norms and lengths do not."""
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     return [

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from training.face_rendering import Speaker, render_crops
 from training.sentences import FIRST_SPEAKER_SEED, Corpus, Sentence, Split, random_sentence, random_span
-from training.speech_synthesis import Speech, TimedPhoneme, TimedWord, Voice, speak
+from training.speech_synthesis import Speech, TimedPhoneme, TimedWord, Voice, synthesize
 from training.visemes import mouth_motion
 
 FRAME_RATE_HZ = 25
@@ -99,7 +99,7 @@ def _training_sentences(rng: np.random.Generator) -> list[Sentence]:
 
 def _spoken(sentence: Sentence, voice: Voice) -> Speech:
     """The sentence in that voice, its words small."""
-    speech = speak(sentence, voice)
+    speech = synthesize(sentence, voice)
     return replace(speech, words=tuple(replace(word, text=word.text.lower()) for word in speech.words))
 
 

@@ -51,7 +51,7 @@ await new Promise((resolve) => api.listen(0, "127.0.0.1", resolve));
 const store = `http://127.0.0.1:${api.address().port}`;
 const folder = mkdtempSync(join(tmpdir(), "lighthouse-"));
 writeFileSync(join(folder, "token"), "any");
-const gateway = spawn(python, ["-m", "gorggle_gateway", "--listen", "127.0.0.1:0", "--until-stdin-closes", "--upstream", store, "--upstream-token-file", join(folder, "token"), "--connect", store], { stdio: ["pipe", "pipe", "inherit"] });
+const gateway = spawn(python, ["-m", "gorggle_gateway", "--listen", "127.0.0.1:0", "--exit-on-stdin-eof", "--upstream", store, "--upstream-token-file", join(folder, "token"), "--connect", store], { stdio: ["pipe", "pipe", "inherit"] });
 const [line] = await new Promise((resolve) => createInterface(gateway.stdout).once("line", (...lines) => resolve(lines)));
 const site = `http://${JSON.parse(line).listening}`;
 const chromePath = process.env.GORGGLE_CHROMIUM ?? execFileSync("sh", ["-c", "command -v chromium || command -v google-chrome"], { encoding: "utf8" }).trim();

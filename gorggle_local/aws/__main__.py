@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from gorggle_local.aws import python_discovery
-from gorggle_local.aws.emulator import Machine, MachineSettings
+from gorggle_local.aws.emulator import AwsEmulator, MachineSettings
 
 
 def main() -> None:
@@ -29,11 +29,11 @@ def main() -> None:
     if (given.python is None) != (given.runtime is None):
         parser.error("--python and --runtime belong together: a runtime is built for one Python")
     if given.python is not None:
-        interpreter = python_discovery.asked(given.python)
+        interpreter = python_discovery.probe(given.python)
         if interpreter is None:
             parser.error(f"{given.python} is no CPython that takes packages built for Lambda: give another")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    machine = Machine(
+    machine = AwsEmulator(
         MachineSettings(
             given.cache,
             tuple(given.truth),

@@ -22,7 +22,7 @@ Operation = Any
 _NUMBERS: Mapping[str, type] = {"integer": int, "long": int, "float": float, "double": float}
 
 
-class UnfitError(ValueError):
+class ApiShapeError(ValueError):
     """The API has no such member, or it takes another type."""
 
 
@@ -33,11 +33,11 @@ def operation(name: str) -> Operation:
     return botocore.session.get_session().get_service_model(service).operation_model(method)
 
 
-def fitted(shape: Shape, value: Any, where: str = "") -> Any:
+def convert(shape: Shape, value: Any, where: str = "") -> Any:
     """A value in the provider's casing as the shape has it.
 
     Raises:
-        UnfitError: something in it has no place in the shape.
+        ApiShapeError: something in it has no place in the shape.
     """
     match shape.type_name:
         case "structure":
@@ -45,11 +45,11 @@ def fitted(shape: Shape, value: Any, where: str = "") -> Any:
         case "list":
             # What comes once at most is no list in the provider's schema.
             items = value if isinstance(value, list) else [value]
-            return [fitted(shape.member, each, f"{where}[{index}]") for index, each in enumerate(items)]
+            return [convert(shape.member, each, f"{where}[{index}]") for index, each in enumerate(items)]
         case "map":
             if not isinstance(value, dict):
-                raise UnfitError(f"{where} is {value!r}; the API takes a map")
-            return {key: fitted(shape.value, each, f"{where}.{key}") for key, each in value.items()}
+                raise ApiShapeError(f"{where} is {value!r}; the API takes a map")
+            return {key: convert(shape.value, each, f"{where}.{key}") for key, each in value.items()}
     return _scalar(shape, value)
 
 
@@ -57,17 +57,17 @@ def _structure(shape: Shape, value: Any, where: str) -> dict[str, Any]:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, dict):
-        raise UnfitError(f"{where} is {value!r}; the API takes {', '.join(shape.members)}")
+        raise ApiShapeError(f"{where} is {value!r}; the API takes {', '.join(shape.members)}")
     made = {}
     for name, each in value.items():
         if each is None:
             continue
         member = member_of(shape, name)
         if member is None:
-            raise UnfitError(
+            raise ApiShapeError(
                 f"{where}.{name} is nothing that the API knows; it takes {', '.join(shape.members)}"
             )
-        made[member] = fitted(shape.members[member], each, f"{where}.{name}")
+        made[member] = convert(shape.members[member], each, f"{where}.{name}")
     return made
 
 
@@ -92,7 +92,7 @@ def _scalar(shape: Shape, value: Any) -> Any:
     return value
 
 
-def faults(shape: Shape, value: Any, where: str = "") -> Iterator[str]:
+def validate(shape: Shape, value: Any, where: str = "") -> Iterator[str]:
     """Everything about a request that the API would refuse."""
     match shape.type_name:
         case "structure":
@@ -103,11 +103,11 @@ def faults(shape: Shape, value: Any, where: str = "") -> Iterator[str]:
                 return
             yield from _size_faults(shape, len(value), where, "items")
             for index, each in enumerate(value):
-                yield from faults(shape.member, each, f"{where}[{index}]")
+                yield from validate(shape.member, each, f"{where}[{index}]")
         case "map":
             for key, each in value.items():
-                yield from faults(shape.key, key, f"{where}'s key")
-                yield from faults(shape.value, each, f"{where}.{key}")
+                yield from validate(shape.key, key, f"{where}'s key")
+                yield from validate(shape.value, each, f"{where}.{key}")
         case "string":
             yield from _text_faults(shape, value, where)
         case "integer" | "long" | "float" | "double" as kind:
@@ -131,7 +131,7 @@ def _structure_faults(shape: Shape, value: Any, where: str) -> Iterator[str]:
         if name not in shape.members:
             yield f"{where}.{name} is nothing that the API knows"
         else:
-            yield from faults(shape.members[name], each, f"{where}.{name}")
+            yield from validate(shape.members[name], each, f"{where}.{name}")
 
 
 def _text_faults(shape: Shape, value: Any, where: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ PROCESSORS = 10_000
 IMAGE = "ami-0123456789abcdef0"
 
 
-def answer(token: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+def invoke(token: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     """Answer one look-up.
 
     Raises:

@@ -5,7 +5,7 @@ permissions (moto asks nobody's), quotas, replacement of what is there, and AWS 
 
 Run in a process of its own, since Pulumi's SDK keeps its state in the process::
 
-    python -m gorggle_local.aws.deploy --endpoint http://127.0.0.1:5000 --packages packages.json --settings '{"faces_engine": "server"}'
+    python -m gorggle_local.aws.deploy --endpoint http://127.0.0.1:5000 --packages packages.json --settings '{"face_engine": "server"}'
 
 It prints the stack's outputs as JSON. Whatever cannot be applied ends it with an error.
 """
@@ -64,18 +64,18 @@ class LocalAccount:
         except StopIteration as done:
             identity, made = done.value
             return identity, {"id": identity, **_texts(resource), **made}
-        except (ClientError, KeyError, IndexError, TypeError, api_validation.UnfitError) as error:
+        except (ClientError, KeyError, IndexError, TypeError, api_validation.ApiShapeError) as error:
             raise ApplyError(f"{resource.type} {resource.name}: {type(error).__name__}: {error}") from error
 
     def _answer(self, wanted: resource_handlers.Call) -> Any:
         operation = api_validation.operation(wanted.operation)
-        if wrong := list(api_validation.faults(operation.input_shape, wanted.parameters, wanted.operation)):
-            raise api_validation.UnfitError("; ".join(wrong))
+        if wrong := list(api_validation.validate(operation.input_shape, wanted.parameters, wanted.operation)):
+            raise api_validation.ApiShapeError("; ".join(wrong))
         if wanted.operation in MISSING_IN_MOTO:
             self.left_out.append(wanted.operation)
             return api_validation.sample(operation.output_shape)
-        if wanted.operation in ROUNDABOUTS:
-            return ROUNDABOUTS[wanted.operation](self, dict(wanted.parameters))
+        if wanted.operation in OVERRIDES:
+            return OVERRIDES[wanted.operation](self, dict(wanted.parameters))
         return self.send(wanted.operation, self._local(wanted))
 
     def _local(self, wanted: resource_handlers.Call) -> Mapping[str, Any]:
@@ -153,7 +153,7 @@ def _rotate_secret(account: LocalAccount, parameters: dict[str, Any]) -> Any:
     return {"ARN": secret}
 
 
-ROUNDABOUTS: Mapping[str, Callable[[LocalAccount, dict[str, Any]], Any]] = {
+OVERRIDES: Mapping[str, Callable[[LocalAccount, dict[str, Any]], Any]] = {
     "s3.PutBucketPolicy": _put_bucket_policy,
     "autoscaling.CreateAutoScalingGroup": _create_group,
     "autoscaling.PutScalingPolicy": _put_scaling_policy,
@@ -168,7 +168,7 @@ def apply(
     *,
     stack: str = STACK,
     variables: Mapping[str, str] | None = None,
-) -> tuple[pulumi_engine.Run, LocalAccount]:
+) -> tuple[pulumi_engine.ProgramResult, LocalAccount]:
     """Create the stack on a moto server.
 
     Raises:
@@ -180,7 +180,7 @@ def apply(
     run = pulumi_engine.run(
         lambda: program(settings, packages),
         account.create,
-        data_sources.answer,
+        data_sources.invoke,
         stack=stack,
         config={"aws:region": provider_outputs.REGION},
     )

@@ -16,10 +16,10 @@ from moto.core.config import default_user_config
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from gorggle_local.aws import api_gateway, lambda_packages, moto_patches, python_discovery
-from gorggle_local.aws.fake_services import Truths
+from gorggle_local.aws.fake_services import GroundTruth
 from gorggle_local.aws.fault_injection import Fault, Faults
 from gorggle_local.aws.lambda_runtime import Functions, FunctionVersion, Outcome, failure
-from gorggle_local.aws.persistence import Keeper, Kept
+from gorggle_local.aws.persistence import PersistenceConfig, StatePersister
 from gorggle_local.aws.python_discovery import Interpreter
 from gorggle_local.aws.sqs_poller import Pollers
 from gorggle_local.aws.state_store import KeptStateError
@@ -50,7 +50,7 @@ class MachineSettings:
     runtime: Path | None = None
 
 
-class Machine:
+class AwsEmulator:
     """Runs in this process; one in a process, for moto's state is the process's."""
 
     def __init__(self, settings: MachineSettings) -> None:
@@ -66,7 +66,7 @@ class Machine:
             "MOTO_ACCOUNT_ID": ACCOUNT,
         }
         self._server = ThreadedMotoServer("127.0.0.1", settings.aws_port, verbose=False)
-        self._keeper: Keeper | None = None
+        self._keeper: StatePersister | None = None
         self.endpoint_url = ""
         self.api_url = ""
 
@@ -74,7 +74,7 @@ class Machine:
         """Listen."""
         default_user_config["stepfunctions"] = {"execute_state_machine": True}
         moto_patches.patch(
-            moto_patches.Patches(self._invoke, Truths(self._settings.truths), self._settings.time_scale)
+            moto_patches.Patches(self._invoke, GroundTruth(self._settings.truths), self._settings.time_scale)
         )
         self._server.start()
         port = self._server.get_host_and_port()[1]
@@ -193,7 +193,9 @@ class Machine:
         if self._keeper is not None:
             return {"error": "this machine keeps its state already"}
         try:
-            keeper = Keeper(Path(folder), Kept(**kept), ACCOUNT, REGION, self.client("dynamodb"))
+            keeper = StatePersister(
+                Path(folder), PersistenceConfig(**kept), ACCOUNT, REGION, self.client("dynamodb")
+            )
             told = keeper.start()
         except (KeptStateError, OSError) as error:
             return {"error": str(error)}

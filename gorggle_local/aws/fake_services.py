@@ -16,7 +16,7 @@ from typing import Any
 LABEL = "a stand-in of the local AWS"
 # Transcribe is never quite sure.
 CONFIDENCE = "0.96"
-LOOK_MS = 500
+FACE_SAMPLE_INTERVAL_MS = 500
 
 
 class NoTruthError(Exception):
@@ -24,7 +24,7 @@ class NoTruthError(Exception):
 
 
 @dataclass(frozen=True)
-class Truths:
+class GroundTruth:
     """The truths in some folders, by the clips' names without extension."""
 
     folders: tuple[Path, ...]
@@ -82,7 +82,7 @@ def face_detection(truth: Mapping[str, Any], *, page: int, page_faces: int) -> d
     """What GetFaceDetection would answer: where the faces are, twice a second."""
     found = [
         {"Timestamp": at_ms, "Face": {"BoundingBox": box, "Confidence": 99.9}}
-        for at_ms in range(0, int(truth["duration_s"] * 1000), LOOK_MS)
+        for at_ms in range(0, int(truth["duration_s"] * 1000), FACE_SAMPLE_INTERVAL_MS)
         for box in _boxes(truth)
     ]
     first = page * page_faces

@@ -27,7 +27,7 @@ _store: Callable[[Any], Any] = TypeSerializer().serialize
 
 
 @dataclass
-class Afterwards:
+class RecoveryPlan:
     """The jobs' table as it is to be at the start.
 
     Attributes:
@@ -41,14 +41,14 @@ class Afterwards:
     expired: list[str] = field(default_factory=list)
 
 
-def afterwards(items: Iterable[Mapping[str, Any]], videos: Mapping[str, tuple[str, int]]) -> Afterwards:
+def plan_recovery(items: Iterable[Mapping[str, Any]], videos: Mapping[str, tuple[str, int]]) -> RecoveryPlan:
     """Settle the jobs of a table.
 
     Args:
         items: as DynamoDB's JSON.
         videos: version and size in bytes of the latest upload by its key.
     """
-    result = Afterwards()
+    result = RecoveryPlan()
     for typed in items:
         job = {name: _load(value) for name, value in typed.items()}
         job_id = job["job_id"]

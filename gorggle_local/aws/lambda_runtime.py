@@ -30,7 +30,7 @@ MAX_INIT_S = 60.0
 LOOK_S = 0.02
 KEPT_LINES = 2000
 # What a function may answer: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-MAX_ANSWER_BYTES = 6_291_556
+MAX_RECEIVE_MESSAGE_BYTES = 6_291_556
 _START = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(':') + sys.path;"
     "from awslambdaric.__main__ import main; main(['bootstrap', sys.argv[1]])"
@@ -191,10 +191,10 @@ class _Process:
         while True:
             try:
                 outcome = self._outcomes.get(timeout=min(LOOK_S, timeout_s))
-                if len(outcome.payload.encode()) > MAX_ANSWER_BYTES:
+                if len(outcome.payload.encode()) > MAX_RECEIVE_MESSAGE_BYTES:
                     return self._failed(
                         "Function.ResponseSizeTooLarge",
-                        f"Response payload size exceeded maximum allowed payload size ({MAX_ANSWER_BYTES} bytes).",
+                        f"Response payload size exceeded maximum allowed payload size ({MAX_RECEIVE_MESSAGE_BYTES} bytes).",
                     )
                 return Outcome(outcome.payload, outcome.is_error, list(self._lines))
             except queue.Empty:

@@ -24,7 +24,7 @@ from moto.utilities.arns import parse_arn
 
 from gorggle_lambdas.common.job_table import VideoVersion
 from gorggle_local.aws import fake_services
-from gorggle_local.aws.fake_services import NoTruthError, Truths
+from gorggle_local.aws.fake_services import GroundTruth, NoTruthError
 
 InvokeFunction = Callable[[LambdaFunction, str, Any, Any], str]
 
@@ -40,7 +40,7 @@ class Patches:
     """
 
     invoke: InvokeFunction
-    truths: Truths
+    truths: GroundTruth
     time_scale: float = 1.0
 
 
@@ -170,7 +170,7 @@ def waits_are_scaled(scale: float) -> None:
     vars(retrier_decl)["time"] = Clock
 
 
-def transcriptions_are_written(truths: Truths) -> None:
+def transcriptions_are_written(truths: GroundTruth) -> None:
     """Moto's transcriptions complete without a transcript: here a stand-in writes one, or the job fails.
 
     Nor does moto tell why a transcription failed.
@@ -217,7 +217,7 @@ def _uploaded_name(s3: Any, output_key: str) -> str:
     return output_key
 
 
-def faces_are_detected(truths: Truths) -> None:
+def faces_are_detected(truths: GroundTruth) -> None:
     """Moto has no face detection in video: here a stand-in answers."""
     searches: dict[str, tuple[str, int]] = {}
 

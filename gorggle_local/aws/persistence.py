@@ -17,15 +17,15 @@ from typing import Any
 from moto.dynamodb.models import dynamodb_backends
 from moto.s3.models import FakeKey, s3_backends
 
-from gorggle_local.aws.job_recovery import afterwards
-from gorggle_local.aws.state_store import Content, KeptFolder, KeptObject, KeptState, pieces_of
+from gorggle_local.aws.job_recovery import plan_recovery
+from gorggle_local.aws.state_store import Content, KeptObject, SavedState, StateFolder, pieces_of
 
 SAVE_EVERY_S = 1.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Kept:
+class PersistenceConfig:
     """What is kept, and how much.
 
     Attributes:
@@ -41,7 +41,7 @@ class Kept:
     limit_bytes: int
 
 
-class Keeper:
+class StatePersister:
     """Restores, then saves every second what has changed.
 
     Args:
@@ -51,8 +51,10 @@ class Keeper:
         dynamodb: a client of moto's.
     """
 
-    def __init__(self, folder: Path, kept: Kept, account: str, region: str, dynamodb: Any) -> None:
-        self._folder = KeptFolder(folder)
+    def __init__(
+        self, folder: Path, kept: PersistenceConfig, account: str, region: str, dynamodb: Any
+    ) -> None:
+        self._folder = StateFolder(folder)
         self._kept = kept
         self._s3 = s3_backends[account]["aws"]
         self._tables = dynamodb_backends[account][region]
@@ -98,13 +100,13 @@ class Keeper:
 
     # --------------------------------------------------------------------------------------------------------- restore
 
-    def _restore(self, state: KeptState) -> dict[str, list[str]]:
+    def _restore(self, state: SavedState) -> dict[str, list[str]]:
         videos = {
             each.key: (each.version_id, each.size_bytes)
             for each in state.objects
             if each.bucket == self._kept.videos
         }
-        jobs = afterwards(state.tables.get(self._kept.jobs, []), videos)
+        jobs = plan_recovery(state.tables.get(self._kept.jobs, []), videos)
         gone = {f"{folder}/{job_id}/" for job_id in jobs.expired for folder in ("uploads", "jobs")}
         for each in state.objects:
             if each.bucket in (self._kept.videos, self._kept.results) and not each.key.startswith(
@@ -138,7 +140,7 @@ class Keeper:
         items = [item.to_json()["Attributes"] for item in found]
         self._shrink(items)
         objects = [self._keep(key) for key in self._keys((self._kept.videos, self._kept.results))]
-        if self._folder.save(KeptState(objects, {self._kept.jobs: items})):
+        if self._folder.save(SavedState(objects, {self._kept.jobs: items})):
             self._folder.tidy(each.file for each in objects)
 
     def _keys(self, buckets: Sequence[str]) -> Iterator[FakeKey]:

@@ -69,7 +69,7 @@ def _client(endpoint_url: str, service: str) -> Any:
     )
 
 
-def made(
+def deploy(
     endpoint_url: str,
     server: Server,
     tokens: Mapping[str, str],

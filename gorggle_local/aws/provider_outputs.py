@@ -40,7 +40,7 @@ _ARNS = {
 }
 
 
-def outputs(resource: Resource) -> tuple[str, Mapping[str, Any]]:
+def computed_outputs(resource: Resource) -> tuple[str, Mapping[str, Any]]:
     """Its id and what it would compute."""
     kind = resource.type.rpartition(":")[2]
     name = _given_name(resource)

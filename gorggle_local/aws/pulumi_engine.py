@@ -58,7 +58,7 @@ Call = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass
-class Run:
+class ProgramResult:
     """What became of a program."""
 
     resources: list[Resource]
@@ -115,7 +115,7 @@ class _Mocks(mocks.Mocks):
         resource = self.pending
         assert resource is not None, "the monitor announces each resource"
         resource.secrets = [name for name, value in args.inputs.items() if _is_secret(value)]
-        resource.inputs = {name: plain(value) for name, value in args.inputs.items()}
+        resource.inputs = {name: to_json(value) for name, value in args.inputs.items()}
         if resource.is_aws:
             resource.id, made = self._create(resource)
         else:
@@ -124,7 +124,7 @@ class _Mocks(mocks.Mocks):
         return resource.id, resource.outputs
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-        return dict(self._call(args.token, plain(args.args))), []
+        return dict(self._call(args.token, to_json(args.args))), []
 
 
 def run(
@@ -134,7 +134,7 @@ def run(
     *,
     stack: str,
     config: Mapping[str, str],
-) -> Run:
+) -> ProgramResult:
     """Run a program to its end.
 
     Args:
@@ -154,22 +154,22 @@ def run(
     async def whole() -> None:
         declared = program()
         for name, value in declared.items():
-            outputs[name] = plain(await pulumi.Output.from_input(value).future())
+            outputs[name] = to_json(await pulumi.Output.from_input(value).future())
 
     loop = asyncio.get_event_loop()
     loop.run_until_complete(run_pulumi_func(lambda: loop.create_task(whole())))
-    return Run(monitor.declared, outputs)
+    return ProgramResult(monitor.declared, outputs)
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """A value as JSON would have it: secrets opened, whole numbers as int."""
     match value:
         case dict() if _is_secret(value):
-            return plain(value["value"])
+            return to_json(value["value"])
         case dict():
-            return {key: plain(each) for key, each in value.items()}
+            return {key: to_json(each) for key, each in value.items()}
         case list() | tuple():
-            return [plain(each) for each in value]
+            return [to_json(each) for each in value]
         case float() if value.is_integer():
             return int(value)
     return value

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 # Imports what boto3 and numpy take of the standard library: an interpreter that was built without them is of no use.
 _ASK = (
     "import ctypes, json, ssl, sys, sysconfig, zlib;"
@@ -71,7 +71,7 @@ def find(
     for candidate in candidates(
         minor, os.environ if environment is None else environment, home or Path.home(), root
     ):
-        found = asked(candidate)
+        found = probe(candidate)
         if found is not None and found.version.rpartition(".")[0] == minor:
             return found
     return None
@@ -88,12 +88,12 @@ def candidates(minor: str, environment: Mapping[str, str], home: Path, root: Pat
                 yield each
 
 
-def asked(executable: Path) -> Interpreter | None:
+def probe(executable: Path) -> Interpreter | None:
     """What an executable says that it is; None where it is no CPython that loads wheels for Lambda on this processor."""
     command = [str(executable), "-I", "-S", "-c", _ASK]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=PATIENCE_S, stdin=subprocess.DEVNULL
+            command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL
         )
         itself, version, abi = json.loads(done.stdout)
     except (OSError, subprocess.TimeoutExpired, ValueError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from moto.awslambda.models import lambda_backends
 
-POLL_S = 0.05
+POLL_INTERVAL_S = 0.05
 
 
 class Pollers:
@@ -34,7 +34,7 @@ class Pollers:
         self._thread.join(5)
 
     def _run(self) -> None:
-        while not self._is_over.wait(POLL_S):
+        while not self._is_over.wait(POLL_INTERVAL_S):
             for mapping in self._backend.list_event_source_mappings("", ""):
                 if mapping.enabled and ":sqs:" in mapping.event_source_arn:
                     # A queue that is being deleted is no reason to end.

@@ -52,7 +52,7 @@ class KeptObject:
 
 
 @dataclass(frozen=True)
-class KeptState:
+class SavedState:
     """Everything that is kept.
 
     Attributes:
@@ -70,7 +70,7 @@ class KeptState:
         return f'{{"format": {FORMAT},\n"objects": {objects},\n"tables": {{\n{_BREAK.join(tables)}\n}}}}\n'
 
     @classmethod
-    def from_text(cls, text: str) -> KeptState:
+    def from_text(cls, text: str) -> SavedState:
         """Read it.
 
         Raises:
@@ -90,7 +90,7 @@ def _lines(documents: Iterable[Any]) -> str:
     return f"[\n{_BREAK.join(map(json.dumps, documents))}\n]"
 
 
-class KeptFolder:
+class StateFolder:
     """The folder; one process at a time uses it.
 
     Args:
@@ -113,7 +113,7 @@ class KeptFolder:
         """Let others use it."""
         self._lock.close()
 
-    def load(self) -> KeptState:
+    def load(self) -> SavedState:
         """What was kept; what belongs to nothing is removed.
 
         Raises:
@@ -122,10 +122,10 @@ class KeptFolder:
         try:
             text = (self.path / "state.json").read_text("utf-8")
         except FileNotFoundError:
-            state = KeptState()
+            state = SavedState()
         else:
             try:
-                state = KeptState.from_text(text)
+                state = SavedState.from_text(text)
             except ValueError as error:
                 raise KeptStateError(
                     f"{self.path / 'state.json'} is damaged ({error}): put an older copy in its place, "
@@ -133,9 +133,9 @@ class KeptFolder:
                 ) from error
         objects = [each for each in state.objects if self._is_whole(each)]
         self.tidy(each.file for each in objects)
-        return KeptState(objects, state.tables)
+        return SavedState(objects, state.tables)
 
-    def save(self, state: KeptState) -> bool:
+    def save(self, state: SavedState) -> bool:
         """Replace what is kept; False where nothing has changed."""
         text = state.to_text()
         if text == self._written:

@@ -9,25 +9,25 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
-from gorggle_server.admission.cpu_accounting import ProcessorUse
+from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.errors import OverloadedError
 
 # Measurements count for about so long: speech and silence of many streams even out over it.
-_MEMORY_S = 30.0
+_USAGE_TIME_CONSTANT_S = 30.0
 # What is expected of a stream before it was measured weighs as much as so many seconds of one stream.
-_EXPECTED_WEIGHT_S = 10.0
+_PRIOR_WEIGHT_S = 10.0
 # The expectation follows what is measured, over so many seconds of streams: what was learnt outlasts a quiet hour.
-_LEARNING_S = 120.0
+_WARMUP_S = 120.0
 # A stream's first seconds say nothing of it: no utterance has come to its end. Of many that come at once they would say
 # that a stream costs nothing, and ever more would be let in.
-_SETTLING_S = 5.0
+_STARTUP_GRACE_S = 5.0
 # To look up what a process has used takes some microseconds, and the device's thread is here for every utterance.
-_METER_EVERY_S = 0.5
+_SAMPLING_INTERVAL_S = 0.5
 RETRY_AFTER_S = 5.0
 
 
 @dataclass(frozen=True)
-class Budget:
+class ResourceLimit:
     """What live streams may have of one resource.
 
     Attributes:
@@ -39,7 +39,7 @@ class Budget:
     estimate: float
 
 
-class Admission:
+class AdmissionController:
     """Admits live streams as long as this machine can be expected to keep up with all of them.
 
     A live stream brings a second of media every second and cannot wait, so what counts is how many seconds of the
@@ -54,10 +54,10 @@ class Admission:
 
     def __init__(
         self,
-        device: Budget,
-        processors: Budget = Budget(0.0, 0.0),
+        device: ResourceLimit,
+        processors: ResourceLimit = ResourceLimit(0.0, 0.0),
         device_processors: float = 0.0,
-        interpreter: Budget = Budget(0.0, 0.0),
+        interpreter: ResourceLimit = ResourceLimit(0.0, 0.0),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin without streams.
@@ -69,15 +69,15 @@ class Admission:
             interpreter: the budget of what this process's own threads take for streams, which share Python's lock.
             clock: seconds.
         """
-        self._device, self._processors = _Account(device), _Account(processors)
-        self._interpreter = _Account(interpreter)
+        self._device, self._processors = _UsageAccount(device), _UsageAccount(processors)
+        self._interpreter = _UsageAccount(interpreter)
         self._device_processors, self._clock = device_processors, clock
-        self._live: dict[Hashable, _Metered] = {}
+        self._live: dict[Hashable, _StreamUsage] = {}
         self._known_at = self._metered_at = clock()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def live_stream(self, stream: Hashable) -> Iterator[ProcessorUse]:
+    def admit_stream(self, stream: Hashable) -> Iterator[CpuTimer]:
         """Hold a live stream's place; gives what is to tell how much processor time it takes.
 
         Raises:
@@ -89,7 +89,7 @@ class Admission:
                 self._device.check(len(self._live), "the device's time")
                 self._processors.check(len(self._live), "the processors' time")
                 self._interpreter.check(len(self._live), "one Python process's time")
-            metered = self._live[stream] = _Metered(ProcessorUse(), self._known_at + _SETTLING_S)
+            metered = self._live[stream] = _StreamUsage(CpuTimer(), self._known_at + _STARTUP_GRACE_S)
         try:
             yield metered.use
         finally:
@@ -98,7 +98,7 @@ class Admission:
                 if (left := self._live.pop(stream, None)) is not None:
                     self._meter(left)
 
-    def charge(self, stream: Hashable, device_s: float) -> None:
+    def record_device_time(self, stream: Hashable, device_s: float) -> None:
         """The device was busy with a stream's window for so long."""
         with self._lock:
             self._advance()
@@ -112,21 +112,21 @@ class Admission:
         return len(self._live)
 
     @property
-    def demand(self) -> float:
+    def expected_device_load(self) -> float:
         """Seconds of the device that the live streams are expected to take in every second."""
         with self._lock:
             self._advance()
             return self._device.demand(len(self._live))
 
     @property
-    def processor_demand(self) -> float:
+    def expected_cpu_load(self) -> float:
         """Seconds of all processors together that the live streams are expected to take in every second."""
         with self._lock:
             self._advance()
             return self._processors.demand(len(self._live))
 
     @property
-    def interpreter_demand(self) -> float:
+    def expected_gil_load(self) -> float:
         """Seconds of this process's own threads that the live streams are expected to take in every second."""
         with self._lock:
             self._advance()
@@ -139,12 +139,12 @@ class Admission:
         settled = sum(now >= metered.counts_from for metered in self._live.values())
         for account in (self._device, self._processors, self._interpreter):
             account.advance(elapsed_s, settled)
-        if now - self._metered_at >= _METER_EVERY_S:
+        if now - self._metered_at >= _SAMPLING_INTERVAL_S:
             self._metered_at = now
             for metered in self._live.values():
                 self._meter(metered)
 
-    def _meter(self, metered: _Metered) -> None:
+    def _meter(self, metered: _StreamUsage) -> None:
         """Charge what a stream has used since it was looked at last, if it counts by now."""
         used_s, own_s = metered.used_since()
         if self._known_at >= metered.counts_from:
@@ -153,10 +153,10 @@ class Admission:
 
 
 @dataclass
-class _Metered:
+class _StreamUsage:
     """A live stream, from when it counts, and up to where its processor time is charged."""
 
-    use: ProcessorUse
+    use: CpuTimer
     counts_from: float
     charged_s: float = 0.0
     own_charged_s: float = 0.0
@@ -168,19 +168,19 @@ class _Metered:
         return max(0.0, self.charged_s - before), max(0.0, self.own_charged_s - own_before)
 
 
-class _Account:
+class _UsageAccount:
     """What live streams took of one resource in the recent past, and what one is expected to take."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: ResourceLimit) -> None:
         self._capacity, self._expected = budget.capacity, budget.estimate
         self._used_s = self._stream_s = 0.0
 
     def advance(self, elapsed_s: float, streams: int) -> None:
         """So much time has passed with so many streams that count."""
-        kept = math.exp(-elapsed_s / _MEMORY_S)
+        kept = math.exp(-elapsed_s / _USAGE_TIME_CONSTANT_S)
         self._used_s *= kept
-        self._stream_s = self._stream_s * kept + streams * _MEMORY_S * (1 - kept)
-        learnt = 1 - math.exp(-elapsed_s * streams / _LEARNING_S)
+        self._stream_s = self._stream_s * kept + streams * _USAGE_TIME_CONSTANT_S * (1 - kept)
+        learnt = 1 - math.exp(-elapsed_s * streams / _WARMUP_S)
         self._expected += learnt * (self._cost() - self._expected)
 
     def charge(self, used_s: float) -> None:
@@ -204,5 +204,5 @@ class _Account:
 
     def _cost(self) -> float:
         """Seconds of the resource that a second of a live stream takes."""
-        seen_s = self._used_s + self._expected * _EXPECTED_WEIGHT_S
-        return seen_s / (self._stream_s + _EXPECTED_WEIGHT_S)
+        seen_s = self._used_s + self._expected * _PRIOR_WEIGHT_S
+        return seen_s / (self._stream_s + _PRIOR_WEIGHT_S)

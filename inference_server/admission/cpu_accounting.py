@@ -12,7 +12,7 @@ from pathlib import Path
 _TICKS_HZ = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
-class ProcessorUse:
+class CpuTimer:
     """The processor seconds of one stream, as far as the system tells them. May be asked from any thread."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class ProcessorUse:
             return self._own_done_s + self._thread_s()
 
     @contextlib.contextmanager
-    def of_this_thread(self) -> Iterator[None]:
+    def track_current_thread(self) -> Iterator[None]:
         """What this thread does inside is the stream's."""
         if not hasattr(time, "pthread_getcpuclockid"):
             yield
@@ -57,7 +57,7 @@ class ProcessorUse:
                 self._clock = None
 
     @contextlib.contextmanager
-    def of_process(self, pid: int) -> Iterator[None]:
+    def track_process(self, pid: int) -> Iterator[None]:
         """What a process does meanwhile is the stream's."""
         with self._lock:
             self._process = pid

@@ -11,7 +11,7 @@ from gorggle_server.errors import NotReadyError, OverloadedError
 RETRY_AFTER_S = 2.0
 
 
-class Places:
+class StreamLimiter:
     """Counts the calls being served. Belongs to the event loop.
 
     Args:
@@ -39,7 +39,7 @@ class Places:
         self._closed = True
 
     @contextlib.contextmanager
-    def take(self, caller: str) -> Iterator[None]:
+    def acquire(self, caller: str) -> Iterator[None]:
         """Hold a place.
 
         Raises:

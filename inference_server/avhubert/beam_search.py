@@ -146,7 +146,7 @@ class BeamSearch:
             lengths: for each clip how many of the T frames are its own; it sees no others.
             limits: for each clip the most units before ``</s>``, at least 1.
         """
-        self._decoder.admit(encoder_out, list(lengths), self._cache)
+        self._decoder.prefill(encoder_out, list(lengths), self._cache)
         self._beams = self._beams.joined_by(limits)
         self._keys += keys
         self._found += [[] for _ in keys]
@@ -172,7 +172,7 @@ class BeamSearch:
         done: dict[Hashable, list[Hypothesis] | ModelFormatError] = {}
         for row in sorted({*damaged, *ended.nonzero().flatten().tolist()}, reverse=True):
             if row in damaged:
-                self._cache.wipe(row)
+                self._cache.clear_non_finite(row)
                 done[self._keys[row]] = self._not_finite()
             else:
                 # Sorting is stable: of equal scores the one that was complete first leads.

@@ -17,7 +17,7 @@ from torch import Tensor
 from gorggle_server.avhubert.attention import Attention, KeysValues
 
 if TYPE_CHECKING:
-    from gorggle_server.avhubert.kv_cache import DecoderCache
+    from gorggle_server.avhubert.kv_cache import KVCache
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class View(Protocol):
     """What a decoder's layer reads and writes of a cache during one step."""
 
     @property
-    def audible(self) -> Tensor | None:
+    def encoder_mask(self) -> Tensor | None:
         """Bool (C, 1, 1, T), false where a clip is padded; None where none is."""
         ...
 
@@ -48,16 +48,16 @@ Step = Callable[[Tensor, Tensor, View], Tensor]
 """From tokens (C, W), positions (C,) and a view to logits (C, W, V)."""
 
 
-class FixedView:
+class StaticCacheView:
     """A view of all that a cache has room for, and the inputs of a step, in tensors that stay.
 
     Attributes:
         tokens: (clips, W).
         positions: (clips,).
-        audible: bool (clips, 1, 1, frames).
+        encoder_mask: bool (clips, 1, 1, frames).
     """
 
-    def __init__(self, cache: DecoderCache) -> None:
+    def __init__(self, cache: KVCache) -> None:
         clips, width, slots = cache.seen.shape
         device = cache.seen.device
         self._cache, self._key = cache, key_of(cache)
@@ -67,9 +67,9 @@ class FixedView:
         first = torch.arange(width, device=device).expand(clips, -1)
         self._places = torch.arange(clips, device=device).unsqueeze(1) * slots + first
         self._seen = torch.zeros(clips, 1, width, slots, device=device, dtype=torch.bool)
-        self.audible = torch.zeros(clips, 1, 1, cache.audible.shape[1], device=device, dtype=torch.bool)
+        self.encoder_mask = torch.zeros(clips, 1, 1, cache.audible.shape[1], device=device, dtype=torch.bool)
 
-    def serves(self, cache: DecoderCache) -> bool:
+    def serves(self, cache: KVCache) -> bool:
         """Whether the cache is still where it was, and as large."""
         return key_of(cache) == self._key
 
@@ -80,7 +80,7 @@ class FixedView:
         self.tokens[:clips] = tokens
         self.positions[:clips] = cache.positions[:clips]
         self._places[:clips] = rows * cache.seen.shape[2] + slots
-        for mask, table in ((self._seen[:, 0], cache.seen), (self.audible[:, 0, 0], cache.audible)):
+        for mask, table in ((self._seen[:, 0], cache.seen), (self.encoder_mask[:, 0, 0], cache.audible)):
             mask[:clips] = table[:clips]
             mask[clips:] = False
             mask[clips:, ..., 0] = True
@@ -99,7 +99,7 @@ class FixedView:
         return attention.joined(queries, KeysValues(past[0], past[1]), self._seen)
 
 
-class FixedSteps:
+class CudaGraphRunner:
     """Steps of one cache in fixed shapes: one by one at first, and from a graph where that is possible.
 
     Before a graph is used, what it gives is compared with the step that it was made from. Where the capture fails, or the
@@ -108,16 +108,16 @@ class FixedSteps:
 
     def __init__(self, step: Step) -> None:
         self._step = step
-        self._view: FixedView | None = None
+        self._view: StaticCacheView | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
         self._steps, self._may_capture = 0, True
 
-    def logits(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
+    def logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Add one unit to every hypothesis: as ``Decoder.step``, which has counted it in ``positions``."""
         slots = cache.next_slots()
         if self._view is None or not self._view.serves(cache):
-            self._view, self._graph, self._steps = FixedView(cache), None, 0
+            self._view, self._graph, self._steps = StaticCacheView(cache), None, 0
         view = self._view
         view.fill(tokens, slots)
         self._steps += 1
@@ -130,7 +130,7 @@ class FixedSteps:
             self._capture(view, logits[: cache.clips])
         return logits[: cache.clips]
 
-    def _capture(self, view: FixedView, expected: Tensor) -> None:
+    def _capture(self, view: StaticCacheView, expected: Tensor) -> None:
         """Record the step just made, and see that a replay gives the same: it writes the same into the same slots."""
         try:
             graph = torch.cuda.CUDAGraph()
@@ -149,6 +149,6 @@ class FixedSteps:
         self._graph, self._logits = graph, logits
 
 
-def key_of(cache: DecoderCache) -> tuple[int, ...]:
+def key_of(cache: KVCache) -> tuple[int, ...]:
     """Changes when a cache has grown."""
     return (cache.source.data_ptr(), cache.past.data_ptr(), *cache.seen.shape, cache.audible.shape[1])

@@ -11,12 +11,12 @@ from torch.nn import functional
 
 from gorggle_server.avhubert.attention import Attention, KeysValues
 from gorggle_server.avhubert.config import PAD, ModelConfig
-from gorggle_server.avhubert.cuda_graphs import FixedSteps, View
-from gorggle_server.avhubert.kv_cache import DecoderCache
-from gorggle_server.avhubert.sparse_self_attention import Lineages
+from gorggle_server.avhubert.cuda_graphs import CudaGraphRunner, View
+from gorggle_server.avhubert.kv_cache import KVCache
+from gorggle_server.avhubert.sparse_self_attention import AncestorIndex
 
 
-def sinusoids(positions: Tensor, dim: int) -> Tensor:
+def sinusoidal_positions(positions: Tensor, dim: int) -> Tensor:
     """Sines then cosines of geometric frequencies, (..., dim); zero at the position of padding.
 
     Source: "Attention Is All You Need", in the arrangement of tensor2tensor that the reference follows.
@@ -32,7 +32,7 @@ def sinusoids(positions: Tensor, dim: int) -> Tensor:
 class StepView:
     """What one step of a running batch reads and writes of its cache; ``positions`` already count the new unit."""
 
-    def __init__(self, cache: DecoderCache, heads: int) -> None:
+    def __init__(self, cache: KVCache, heads: int) -> None:
         self._cache = cache
         clips, frames = cache.clips, cache.frames
         slots = cache.next_slots()
@@ -40,14 +40,14 @@ class StepView:
         self._places = (rows * cache.seen.shape[2] + slots).flatten()
         seen, units = cache.seen[:clips, :, : cache.slots], cache.positions[:clips]
         self._seen = seen.unsqueeze(1)
-        self._lineages: Lineages | None = None
-        if Lineages.worthwhile(seen, units, cache.past.dtype):
-            self._lineages = Lineages(seen, units, cache.seen.shape[2], heads)
+        self._lineages: AncestorIndex | None = None
+        if AncestorIndex.worthwhile(seen, units, cache.past.dtype):
+            self._lineages = AncestorIndex(seen, units, cache.seen.shape[2], heads)
         audible = cache.audible[:clips, :frames]
         self._audible = None if bool(audible.all()) else audible[:, None, None, :]
 
     @property
-    def audible(self) -> Tensor | None:
+    def encoder_mask(self) -> Tensor | None:
         """Bool (C, 1, 1, T), false where a clip is padded; None where none is."""
         return self._audible
 
@@ -104,7 +104,7 @@ class DecoderLayer(nn.Module):
         """One more unit of every hypothesis, (C, W, D); its keys and values are written into the cache."""
         x = x + view.attended(self.self_attn, layer, self.self_attn_layer_norm(x))
         queries = self.encoder_attn.q_proj(self.encoder_attn_layer_norm(x))
-        x = x + self.encoder_attn.joined(queries, view.source(layer), view.audible)
+        x = x + self.encoder_attn.joined(queries, view.source(layer), view.encoder_mask)
         return self._feed_forward(x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -166,24 +166,24 @@ class Decoder(nn.Module):
         alignment = torch.cat(weights, dim=1).mean(dim=1) if need_weights else None
         return self._logits(x), alignment
 
-    def empty_cache(self, width: int) -> DecoderCache:
+    def empty_cache(self, width: int) -> KVCache:
         """A cache for clips that are searched with ``width`` hypotheses each."""
         weight = self.embed_tokens.weight
-        cache = DecoderCache(len(self.layers), weight.shape[1], width, weight.device, weight.dtype)
+        cache = KVCache(len(self.layers), weight.shape[1], width, weight.device, weight.dtype)
         if self.steps_in_fixed_shapes:
-            cache.fixed = FixedSteps(self._stepped)
+            cache.fixed = CudaGraphRunner(self._stepped)
         return cache
 
-    def admit(self, encoder_out: Tensor, lengths: list[int], cache: DecoderCache) -> None:
+    def prefill(self, encoder_out: Tensor, lengths: list[int], cache: KVCache) -> None:
         """Let clips join a running batch: project (B, T, D), padded behind ``lengths``, once for all steps to come."""
-        rows = cache.join(lengths)
+        rows = cache.add_sequences(lengths)
         for number, layer in enumerate(self._layers):
             for kind, projection in enumerate((layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)):
                 cache.source[number, kind, rows.start : rows.stop, : encoder_out.shape[1]] = projection(
                     encoder_out
                 )
 
-    def step(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
+    def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Add one unit to every hypothesis of a running batch and score the next.
 
         Args:
@@ -209,7 +209,7 @@ class Decoder(nn.Module):
         """Work out the embedding of every position once."""
         weight = self.embed_tokens.weight
         positions = torch.arange(self._positions, device=weight.device)
-        self.position_table = sinusoids(positions, weight.shape[1]).to(weight.dtype)
+        self.position_table = sinusoidal_positions(positions, weight.shape[1]).to(weight.dtype)
 
     @property
     def output_weight(self) -> Tensor:
@@ -229,7 +229,7 @@ class Decoder(nn.Module):
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         embedded: Tensor = self.embed_tokens(tokens) * self.embedding_scale
         if self.position_table is None:
-            return embedded + sinusoids(positions, embedded.shape[-1]).to(embedded.dtype)
+            return embedded + sinusoidal_positions(positions, embedded.shape[-1]).to(embedded.dtype)
         return embedded + functional.embedding(positions, self.position_table)
 
     def _logits(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.frontend import AudioFrontend, VideoFrontend
 
 
-class GroupedConvolution(nn.Module):
+class ConvolutionalPositions(nn.Module):
     """A 1-D convolution whose kernel is stored as direction and length per tap (weight normalisation)."""
 
     def __init__(self, dim: int, kernel_size: int, groups: int) -> None:
@@ -46,7 +46,7 @@ class GroupedConvolution(nn.Module):
         return functional.conv1d(x, kernel, self.bias, padding=self.padding, groups=self.groups)
 
 
-class TrimmedGelu(nn.Module):
+class SamePadGelu(nn.Module):
     """GELU, after dropping the output that an even kernel yields beyond the last frame."""
 
     def __init__(self, kernel_size: int) -> None:
@@ -94,7 +94,7 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         dim, kernel_size = config.encoder_dim, config.position_kernel_size
         self.pos_conv = nn.Sequential(
-            GroupedConvolution(dim, kernel_size, config.position_groups), TrimmedGelu(kernel_size)
+            ConvolutionalPositions(dim, kernel_size, config.position_groups), SamePadGelu(kernel_size)
         )
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(dim)

@@ -34,7 +34,7 @@ class BasicBlock(nn.Module):
         return result
 
 
-class Trunk(nn.Module):
+class ResNet18Trunk(nn.Module):
     """An 18-layer residual network without its stem, applied to single frames."""
 
     def __init__(self, channels: int) -> None:
@@ -65,7 +65,7 @@ class ResNet(nn.Module):
             nn.PReLU(channels),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), padding=(0, 1, 1)),
         )
-        self.trunk: nn.Module = Trunk(channels)
+        self.trunk: nn.Module = ResNet18Trunk(channels)
         # Where a model was prepared for reading (see ``preparation``): in place of ``frontend3D``, or of all.
         self.stem: nn.Module | None = None
         self.in_pieces: nn.Module | None = None

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from gorggle_server.avhubert.cuda_graphs import FixedSteps
+    from gorggle_server.avhubert.cuda_graphs import CudaGraphRunner
 
 # Capacities grow in these steps: seldom enough not to matter, closely enough not to waste.
 _FRAMES_STEP, _SLOTS_STEP = 64, 32
 
 
-class DecoderCache:
+class KVCache:
     """Keys and values of C clips with W hypotheses each, every clip at a step of its own.
 
     The units of a clip's hypotheses form a tree: all begin alike. Each unit has one *slot*, which every hypothesis that
@@ -43,7 +43,7 @@ class DecoderCache:
         self.seen = torch.zeros(0, width, 0, device=device, dtype=torch.bool)
         self.positions = torch.zeros(0, device=device, dtype=torch.long)
         self.slots = 0
-        self.fixed: FixedSteps | None = None
+        self.fixed: CudaGraphRunner | None = None
         self._frames: list[int] = []
 
     @property
@@ -51,7 +51,7 @@ class DecoderCache:
         """T of the longest clip."""
         return max(self._frames, default=0)
 
-    def join(self, lengths: list[int]) -> range:
+    def add_sequences(self, lengths: list[int]) -> range:
         """Make room for clips of so many frames; their rows of ``source`` are to be filled in by the caller."""
         rows = range(self.clips, self.clips + len(lengths))
         self._frames += lengths
@@ -73,7 +73,7 @@ class DecoderCache:
             table[to] = table[row]
         self._frames[to] = frames
 
-    def wipe(self, row: int) -> None:
+    def clear_non_finite(self, row: int) -> None:
         """Clear numbers that are not finite: weights of zero would not keep them from those who come after."""
         self.source[:, :, row] = 0
         self.past[:, :, row] = 0

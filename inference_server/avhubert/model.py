@@ -40,13 +40,13 @@ class Model:
         self.card: dict[str, Any] = dict(card or {})
         self.parameter_count = sum(weights.numel() for weights in network.parameters())
 
-    def prepared(self, *, int8: bool = False) -> Model:
+    def optimized(self, *, int8: bool = False) -> Model:
         """This model made ready for reading, in place: see ``preparation``. It can be neither trained nor saved after.
 
         Args:
             int8: keep the weights of linear layers as 8-bit integers. Faster on a CPU, and no longer the same numbers.
         """
-        optimization.prepare(self.network, int8=int8)
+        optimization.optimize_for_inference(self.network, int8=int8)
         return self
 
     @property
@@ -172,10 +172,10 @@ class Model:
         encoded, padded = self._encoded(encoder_out, padding_mask)
         limits = input_validation.unit_limits(max_len, len(encoded), self.config.max_target_size - 1)
         return beam_search.beam_search(
-            self.running_search(beam=beam, length_penalty=length_penalty), encoded, padded, limits=limits
+            self.start_beam_search(beam=beam, length_penalty=length_penalty), encoded, padded, limits=limits
         )
 
-    def running_search(self, *, beam: int, length_penalty: float = 1.0) -> BeamSearch:
+    def start_beam_search(self, *, beam: int, length_penalty: float = 1.0) -> BeamSearch:
         """A beam search that clips join and leave between two steps; see there. What it finds has texts.
 
         Raises:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gorggle_server.avhubert.attention import Attention
-from gorggle_server.avhubert.encoder import GroupedConvolution
+from gorggle_server.avhubert.encoder import ConvolutionalPositions
 from gorggle_server.avhubert.frontend import BasicBlock, ResNet
 from gorggle_server.avhubert.network import AVHubertNetwork
 
@@ -38,7 +38,7 @@ _FRAMES_AT_ONCE = 32
 _INT8_MOST = 127
 
 
-def prepare(network: AVHubertNetwork, *, int8: bool = False) -> None:
+def optimize_for_inference(network: AVHubertNetwork, *, int8: bool = False) -> None:
     """Make a network in evaluation mode ready for reading, in place.
 
     Args:
@@ -48,7 +48,7 @@ def prepare(network: AVHubertNetwork, *, int8: bool = False) -> None:
     with torch.no_grad():
         _prepare_frontend(network.encoder.feature_extractor_video.resnet)
         for module in list(network.modules()):
-            if isinstance(module, GroupedConvolution):
+            if isinstance(module, ConvolutionalPositions):
                 module.fix_kernel()
         network.decoder.fix_positions()
         _join_projections(network)
@@ -134,7 +134,7 @@ class Stem(nn.Module):
         return functional.max_pool2d(self.relu(x), 3, 2, 1)
 
 
-class FrontendInPieces(nn.Module):
+class ChunkedFrontend(nn.Module):
     """Stem and trunk one after the other on a few frames, then on the next: what layers hand on stays in the caches."""
 
     def __init__(self, stem: Stem, trunk: nn.Module) -> None:
@@ -164,7 +164,7 @@ def _prepare_frontend(resnet: ResNet) -> None:
     resnet.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     del resnet.frontend3D
     if on_cpu:
-        resnet.in_pieces = FrontendInPieces(stem, resnet.trunk)
+        resnet.in_pieces = ChunkedFrontend(stem, resnet.trunk)
         del resnet.trunk
     else:
         # The whole batch at once keeps more of a GPU busy.

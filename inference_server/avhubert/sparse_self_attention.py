@@ -13,7 +13,7 @@ from torch.nn import functional
 _SLOTS_PER_UNIT = 6
 
 
-class Lineages:
+class AncestorIndex:
     """Which units each hypothesis continues, as lists of slots.
 
     Hypotheses that have little in common need many slots: fifty of forty units need up to two thousand, of which each

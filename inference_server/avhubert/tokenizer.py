@@ -21,7 +21,7 @@ RESERVED_UNITS = ("<s>", "<pad>", "</s>", "<unk>")
 _UNSPOKEN = frozenset({BOS, PAD, EOS})
 
 
-def units_of_dictionary(lines: Iterable[str]) -> list[str]:
+def load_dictionary(lines: Iterable[str]) -> list[str]:
     """Read the units of a dictionary file, one ``unit count`` a line; the reserved ones come first.
 
     Raises:
@@ -38,7 +38,7 @@ def units_of_dictionary(lines: Iterable[str]) -> list[str]:
     return units
 
 
-def spelled(pieces: Iterable[str]) -> str:
+def detokenize(pieces: Iterable[str]) -> str:
     """Join units to text: "▁go", "ne", "▁now" are "gone now"."""
     return "".join(pieces).replace(WORD_START, " ").strip()
 
@@ -66,7 +66,7 @@ class Vocabulary:
 
     def text(self, tokens: Iterable[int]) -> str:
         """What the ids say."""
-        return spelled(self.pieces(tokens))
+        return detokenize(self.pieces(tokens))
 
     def tokens(self, text: str) -> list[int]:
         """Cut text into units: their ids, without ``</s>``; ``<unk>`` for what the dictionary lacks.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gorggle_server.avhubert.config import FRAME_S
-from gorggle_server.avhubert.tokenizer import RESERVED_UNITS, WORD_START, spelled
+from gorggle_server.avhubert.tokenizer import RESERVED_UNITS, WORD_START, detokenize
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
 
 FloatArray = NDArray[np.float64]
@@ -23,7 +23,7 @@ _SILENCE_SHARE = 0.4
 _LEAST_SHARE = 0.1
 _PAUSE_COST = 2 * math.log(_SILENCE_SHARE / _LEAST_SHARE)
 # What follows the last word may be claimed by the row of </s>, but not at the cost of a clear last word.
-_END_TRUST = 0.5
+_EOS_WEIGHT = 0.5
 _SMOOTHED_FRAMES = 3
 
 
@@ -84,7 +84,7 @@ def word_times(
     parts = math.ceil(len(spoken) / weights.shape[1])
     shares = np.repeat(_shares(weights), parts, axis=1)
     silence = np.full(shares.shape[1], _SILENCE_SHARE)
-    after = np.maximum(silence, _END_TRUST * shares[-1]) if units[-1] == "</s>" else silence
+    after = np.maximum(silence, _EOS_WEIGHT * shares[-1]) if units[-1] == "</s>" else silence
     if speech_activity is not None:
         speech = np.repeat(np.clip(np.asarray(speech_activity, np.float64), 0.0, 1.0), parts)
         shares, silence, after = shares * speech, 1.0 - speech, 1.0 - speech
@@ -130,7 +130,7 @@ def _words(pieces: Sequence[str]) -> list[_Word]:
     words: list[_Word] = []
     first_unused = 0
     for end in [*later_starts, len(pieces)]:
-        text = spelled(pieces[first_unused:end])
+        text = detokenize(pieces[first_unused:end])
         if text:
             words.append(_Word(text, first_unused, end))
             first_unused = end

@@ -12,11 +12,11 @@ from gorggle_server.grpc_server import request_decoding
 from gorggle_server.grpc_server.media_receiver import MAX_INTAKE_BYTES, MediaIntake
 from gorggle_server.grpc_server.stream_runner import Feed
 from gorggle_server.media.byte_pipe import BytePipe
-from gorggle_server.streaming.crop_input import Elementary, in_step
-from gorggle_server.streaming.input_queue import Intake
+from gorggle_server.streaming.crop_input import PreprocessedInput, interleave
+from gorggle_server.streaming.input_queue import InputQueue
 
 
-def clip_of(
+def open_clip(
     request: lip_reading_pb2.RecognizeRequest, *, buckets: Collection[str], max_bytes: int
 ) -> tuple[MediaIntake, Feed]:
     """Where a clip goes, and what moves it there.
@@ -29,7 +29,7 @@ def clip_of(
     Raises:
         InvalidRequestError: the request names no clip, or one that it may not.
     """
-    pipe, crops_and_sound = BytePipe(MAX_INTAKE_BYTES), Intake[Elementary](MAX_INTAKE_BYTES)
+    pipe, crops_and_sound = BytePipe(MAX_INTAKE_BYTES), InputQueue[PreprocessedInput](MAX_INTAKE_BYTES)
     match request.WhichOneof("source"):
         case "content":
             return pipe, lambda: _feed_pieces(pipe, iter([request.content]))
@@ -58,9 +58,11 @@ async def _feed_pieces(pipe: BytePipe, pieces: Iterator[bytes]) -> None:
         await pipe.write_async(piece)
 
 
-async def _feed_elementary(intake: Intake[Elementary], clip: lip_reading_pb2.ElementaryClip) -> None:
+async def _feed_elementary(
+    intake: InputQueue[PreprocessedInput], clip: lip_reading_pb2.ElementaryClip
+) -> None:
     if not clip.mouth_crops and not clip.HasField("pcm"):
         raise InvalidMediaError("the clip holds neither mouth crops nor sound")
     sound = [request_decoding.sound_from(clip.pcm)] if clip.HasField("pcm") else []
-    for piece in in_step([*map(request_decoding.crops_from, clip.mouth_crops), *sound]):
+    for piece in interleave([*map(request_decoding.crops_from, clip.mouth_crops), *sound]):
         await intake.put(piece, piece.size_bytes)

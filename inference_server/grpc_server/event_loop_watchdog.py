@@ -21,7 +21,7 @@ STALL_S, DEAD_S = 2.0, 60.0
 _log = logging.getLogger(__name__)
 
 
-class EventLoopWatch:
+class EventLoopWatchdog:
     """Watches the running loop from ``start`` to ``stop``.
 
     Args:

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 _StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
-class OperationsServer:
+class HttpServer:
     """Serves on a thread of its own from ``start`` to ``stop``.
 
     Args:

@@ -12,12 +12,12 @@ from gorggle.v1 import lip_reading_pb2
 from gorggle_server.errors import DataLossError, IdleError, InvalidRequestError
 from gorggle_server.grpc_server import request_decoding
 from gorggle_server.media.byte_pipe import BytePipe
-from gorggle_server.stream_state import StreamState
-from gorggle_server.streaming.crop_input import Crops, Elementary, Sound
-from gorggle_server.streaming.input_queue import Intake
-from gorggle_server.streaming.interim_results import OpenText
-from gorggle_server.streaming.resume_token import LEAD_FRAMES, ResumePoint
-from gorggle_server.streaming.session import Resumed
+from gorggle_server.stream_state import StreamCheckpoint
+from gorggle_server.streaming.crop_input import AudioChunk, MouthCropChunk, PreprocessedInput
+from gorggle_server.streaming.input_queue import InputQueue
+from gorggle_server.streaming.interim_results import PartialTranscript
+from gorggle_server.streaming.resume_token import REPLAY_MARGIN_FRAMES, ResumeToken
+from gorggle_server.streaming.session import ResumeState
 from gorggle_server.types import (
     AUDIO_SAMPLE_RATE_HZ,
     SAMPLES_PER_FRAME,
@@ -28,7 +28,7 @@ from gorggle_server.types import (
 )
 
 Request = lip_reading_pb2.StreamingRecognizeRequest
-MediaIntake = BytePipe | Intake[Elementary]
+MediaIntake = BytePipe | InputQueue[PreprocessedInput]
 
 # What may wait for the decoder: enough to keep it busy, little enough that a fast sender feels its pace.
 MAX_INTAKE_BYTES = 64 * 1024
@@ -45,7 +45,7 @@ class _Sent:
     samples: int
 
 
-class MediaFeed:
+class MediaReceiver:
     """Moves a stream's media messages into its intake; the first one decides which kind they are.
 
     ``first_frame`` is the media's frame at which this call's media starts.
@@ -56,7 +56,7 @@ class MediaFeed:
         read_next: waits for the next of them, None at the end.
         point: where the stream is taken up.
         live: the media comes into being while it is sent.
-        max_pause_s: how long there may be heartbeats and no media.
+        media_timeout_s: how long there may be heartbeats and no media.
     """
 
     def __init__(
@@ -64,32 +64,35 @@ class MediaFeed:
         first: Request | None,
         requests: AsyncIterator[Request],
         read_next: Callable[[AsyncIterator[Any]], Awaitable[Any]],
-        point: ResumePoint,
+        point: ResumeToken,
         *,
         live: bool,
-        max_pause_s: float,
+        media_timeout_s: float,
     ) -> None:
         self.is_elementary = first is not None and first.WhichOneof("payload") in ("mouth_crops", "pcm")
-        self.pipe, self.crops_and_sound = BytePipe(MAX_INTAKE_BYTES), Intake[Elementary](MAX_INTAKE_BYTES)
+        self.pipe, self.crops_and_sound = (
+            BytePipe(MAX_INTAKE_BYTES),
+            InputQueue[PreprocessedInput](MAX_INTAKE_BYTES),
+        )
         self.bytes_received = 0
         self.warn: Callable[[StreamWarning], None] | None = None
         self._first, self._requests, self._read_next = first, requests, read_next
-        self._numbering = _Numbering(point.sequence)
+        self._numbering = _SequenceTracker(point.sequence)
         self._point = point
         self._samples = point.samples
         # The sound starts with a whole frame, and so does the clock of this call's media.
         self.first_frame = -(-point.samples // SAMPLES_PER_FRAME) if self.is_elementary else 0
         self._unacknowledged: deque[_Sent] = deque()
         self._keeps_step = True
-        self._pace = _Pace() if live else None
-        self._max_pause_s = max_pause_s
+        self._pace = _BackpressureMonitor() if live else None
+        self._media_timeout_s = media_timeout_s
 
     @property
     def intake(self) -> MediaIntake:
         """Where this stream's media goes."""
         return self.crops_and_sound if self.is_elementary else self.pipe
 
-    def resumed(self, open_texts: dict[str, OpenText]) -> Resumed:
+    def resumed(self, open_texts: dict[str, PartialTranscript]) -> ResumeState:
         """What the session must know of what came before.
 
         Raises:
@@ -103,7 +106,7 @@ class MediaFeed:
                 raise InvalidRequestError("the resume token is one of crops and sound: send these")
         elif any(channel.settled_until < self.first_frame for channel in state.channels):
             raise InvalidRequestError("the resume token contradicts itself: give the last one that came")
-        return Resumed(state, self.first_frame, open_texts)
+        return ResumeState(state, self.first_frame, open_texts)
 
     # ----------------------------------------------------------------------------------------------- acknowledgement
 
@@ -113,15 +116,15 @@ class MediaFeed:
             # Silence was put in the place of sound: its place in the media is no longer told by how much was sent.
             self._keeps_step = False
             self._unacknowledged.clear()
-        state: StreamState | None = getattr(event, "state", None)
+        state: StreamCheckpoint | None = getattr(event, "state", None)
         if state is None:
             return
         sequence, samples = self._point.sequence, self._point.samples
-        horizon_s = (state.needed_from - LEAD_FRAMES) / VIDEO_FRAME_RATE_HZ
+        horizon_s = (state.needed_from - REPLAY_MARGIN_FRAMES) / VIDEO_FRAME_RATE_HZ
         while self._unacknowledged and self._unacknowledged[0].end_s <= horizon_s:
             sent = self._unacknowledged.popleft()
             sequence, samples = sent.sequence, sent.samples
-        self._point = ResumePoint(state, sequence, samples)
+        self._point = ResumeToken(state, sequence, samples)
 
     @property
     def acknowledged_sequence(self) -> int:
@@ -131,7 +134,7 @@ class MediaFeed:
     @property
     def token(self) -> bytes:
         """What the stream is resumed with; empty where requests are not numbered."""
-        return self._point.token() if self._numbering.is_used else b""
+        return self._point.encode() if self._numbering.is_used else b""
 
     # ------------------------------------------------------------------------------------------------------ the media
 
@@ -153,9 +156,9 @@ class MediaFeed:
                     self.warn(self._pace.warning())
 
     def _check_pause(self, pause_s: float) -> None:
-        if pause_s > self._max_pause_s:
+        if pause_s > self._media_timeout_s:
             raise IdleError(
-                f"no media came for {self._max_pause_s:g} s: end the stream, and begin another one later"
+                f"no media came for {self._media_timeout_s:g} s: end the stream, and begin another one later"
             )
 
     async def _put(self, request: Request) -> None:
@@ -182,23 +185,23 @@ class MediaFeed:
             skipped = max(0, self.first_frame * SAMPLES_PER_FRAME - self._samples)
             self._samples += len(sound.samples)
             self._note(request.sequence, self._samples / AUDIO_SAMPLE_RATE_HZ)
-            await self.crops_and_sound.put(Sound(sound.samples[skipped:]), size)
+            await self.crops_and_sound.put(AudioChunk(sound.samples[skipped:]), size)
 
     def _note(self, sequence: int, end_s: float) -> None:
         if self._numbering.is_used and self._keeps_step:
             self._unacknowledged.append(_Sent(sequence, end_s, self._samples))
 
-    def _from_first_frame(self, crops: Crops) -> Crops:
+    def _from_first_frame(self, crops: MouthCropChunk) -> MouthCropChunk:
         """Crops on this call's clock, which starts with its media."""
         if not self.first_frame:
             return crops
         first_s = self.first_frame / VIDEO_FRAME_RATE_HZ
         times_s = [round(time_s - first_s, 9) for time_s in crops.times_s]
         earlier = sum(time_s < 0 for time_s in times_s)
-        return Crops(crops.face, crops.pixels[earlier:], times_s[earlier:])
+        return MouthCropChunk(crops.face, crops.pixels[earlier:], times_s[earlier:])
 
 
-class _Numbering:
+class _SequenceTracker:
     """The numbers of requests: all of them bear one, or none."""
 
     def __init__(self, last: int) -> None:
@@ -236,7 +239,7 @@ class _Numbering:
         return is_new
 
 
-class _Pace:
+class _BackpressureMonitor:
     """How far a live sender is ahead: for how long it had to wait, less what it did not send anything."""
 
     def __init__(self) -> None:

@@ -13,10 +13,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from gorggle.v1 import config_pb2, media_pb2
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.streaming.crop_input import Crops, Sound
-from gorggle_server.streaming.interim_results import OpenText
-from gorggle_server.streaming.resume_token import ResumePoint
-from gorggle_server.types import MOUTH_CROP_SIZE_PX, Endpointing, Modality, RecognitionOptions
+from gorggle_server.streaming.crop_input import AudioChunk, MouthCropChunk
+from gorggle_server.streaming.interim_results import PartialTranscript
+from gorggle_server.streaming.resume_token import ResumeToken
+from gorggle_server.types import MOUTH_CROP_SIZE_PX, EndpointingConfig, Modality, RecognitionOptions
 
 if TYPE_CHECKING:
     from gorggle_server.settings import ServerSettings
@@ -26,7 +26,7 @@ MAX_ALTERNATIVES = 10
 MAX_START_OFFSET_S = 366 * 24 * 3600.0
 DEFAULT_BEAM_SIZE = 5
 # The least and the most that may be asked for, in seconds.
-CLOSE_AFTER_SILENCE_S = 1.0, 3600.0
+SILENCE_TIMEOUT_S = 1.0, 3600.0
 HEARTBEAT_INTERVAL_S = 0.1, 60.0
 MAX_OPEN_SEGMENTS = 64
 
@@ -38,7 +38,7 @@ _MODALITIES = {
 }
 
 
-def options_from(
+def decode_recognition_config(
     config: config_pb2.RecognitionConfig, default_model: str, limits: ServerSettings
 ) -> RecognitionOptions:
     """Read and check how a clip is to be read.
@@ -73,8 +73,8 @@ def options_from(
     )
 
 
-def _endpointing_from(config: config_pb2.EndpointingConfig, limits: ServerSettings) -> Endpointing:
-    defaults = Endpointing(max_utterance_s=limits.max_utterance_s)
+def _endpointing_from(config: config_pb2.EndpointingConfig, limits: ServerSettings) -> EndpointingConfig:
+    defaults = EndpointingConfig(max_utterance_s=limits.max_utterance_s)
     threshold = config.threshold if config.HasField("threshold") else defaults.threshold
     if not 0 < threshold < 1:
         raise InvalidRequestError(f"endpointing.threshold is {threshold:g}: give a number between 0 and 1")
@@ -93,19 +93,19 @@ def _endpointing_from(config: config_pb2.EndpointingConfig, limits: ServerSettin
                     f"endpointing.{name} is {given_s:g} s: give {least_s:g} s to {most_s:g} s"
                 )
             seconds[f"{name}_s"] = given_s
-    return Endpointing(threshold=threshold, **seconds)
+    return EndpointingConfig(threshold=threshold, **seconds)
 
 
 def streaming_options_from(
     config: config_pb2.StreamingConfig, default_model: str, limits: ServerSettings
 ) -> RecognitionOptions:
-    """Read and check how a stream is to be read; see ``options_from``."""
+    """Read and check how a stream is to be read; see ``decode_recognition_config``."""
     return dataclasses.replace(
-        options_from(config.recognition, default_model, limits),
+        decode_recognition_config(config.recognition, default_model, limits),
         interim_results=config.interim_results,
         activity_events=config.activity_events,
         live=config.live,
-        close_after_silence_s=_seconds_within(config, "close_after_silence", *CLOSE_AFTER_SILENCE_S),
+        silence_timeout_s=_seconds_within(config, "close_after_silence", *SILENCE_TIMEOUT_S),
     )
 
 
@@ -123,8 +123,8 @@ class Resumption:
     """The session that a call carries on, where it is taken up, and what was sent of open utterances."""
 
     session_id: str
-    point: ResumePoint
-    open_texts: dict[str, OpenText]
+    point: ResumeToken
+    open_texts: dict[str, PartialTranscript]
 
 
 def resumption_from(config: config_pb2.StreamingConfig) -> Resumption | None:
@@ -144,14 +144,14 @@ def resumption_from(config: config_pb2.StreamingConfig) -> Resumption | None:
         )
     start_offset_s = seconds_from(config.recognition.start_offset, "start_offset")
     open_texts = {
-        segment.segment_id: OpenText(
+        segment.segment_id: PartialTranscript(
             segment.revision,
             segment.stable_text,
             seconds_from(segment.stable_end_offset, "stable_end_offset") - start_offset_s,
         )
         for segment in resume.open_segments
     }
-    return Resumption(resume.session_id, ResumePoint.of_token(resume.resume_token), open_texts)
+    return Resumption(resume.session_id, ResumeToken.decode(resume.resume_token), open_texts)
 
 
 def _seconds_within(
@@ -167,7 +167,7 @@ def _seconds_within(
     return seconds
 
 
-def crops_from(message: media_pb2.MouthCrops) -> Crops:
+def crops_from(message: media_pb2.MouthCrops) -> MouthCropChunk:
     """Read mouth crops: uint8 (T, 96, 96) with T times.
 
     Raises:
@@ -186,10 +186,10 @@ def crops_from(message: media_pb2.MouthCrops) -> Crops:
             "mouth_crops.timestamps fall or are negative: send crops in order of time, from 0"
         )
     pixels = np.frombuffer(message.pixels, np.uint8).reshape(count, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX)
-    return Crops(message.face, pixels, times_s)
+    return MouthCropChunk(message.face, pixels, times_s)
 
 
-def sound_from(message: media_pb2.Pcm) -> Sound:
+def sound_from(message: media_pb2.Pcm) -> AudioChunk:
     """Read PCM: int16 (S,), 16 kHz.
 
     Raises:
@@ -199,7 +199,7 @@ def sound_from(message: media_pb2.Pcm) -> Sound:
         raise InvalidRequestError(
             f"pcm holds {len(message.samples)} bytes: send whole samples of 16 bits, mono, 16 kHz, little-endian"
         )
-    return Sound(np.frombuffer(message.samples, "<i2").astype(np.int16, copy=False))
+    return AudioChunk(np.frombuffer(message.samples, "<i2").astype(np.int16, copy=False))
 
 
 def seconds_from(duration: Duration, name: str) -> float:

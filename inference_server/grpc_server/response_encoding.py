@@ -11,15 +11,15 @@ from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2, transcript_pb2
 from gorggle_server.types import (
     Activity,
     ActivityKind,
-    Drain,
+    Draining,
     Event,
     FaceBox,
     Finished,
     Heartbeat,
+    Hypothesis,
     MediaInfo,
     Modality,
     Progress,
-    Reading,
     RecognitionOptions,
     Segment,
     StreamWarning,
@@ -47,7 +47,7 @@ def duration_of(seconds: float) -> Duration:
 
 
 @dataclass(frozen=True)
-class Position:
+class StreamPosition:
     """How far a stream has come.
 
     Attributes:
@@ -64,7 +64,7 @@ class Position:
 
 
 def streaming_response(
-    event: Event, options: RecognitionOptions, position: Position
+    event: Event, options: RecognitionOptions, position: StreamPosition
 ) -> lip_reading_pb2.StreamingRecognizeResponse:
     """Write one event of a stream."""
     shift_s = options.start_offset_s
@@ -93,7 +93,7 @@ def streaming_response(
             response.finished.media_duration.CopyFrom(duration_of(event.duration_s))
             response.finished.segments = event.segments
             response.finished.faces = event.faces
-        case Drain():
+        case Draining():
             response.drain.deadline.CopyFrom(duration_of(event.deadline_s))
             response.drain.acknowledged_sequence = position.acknowledged_sequence
             response.drain.resume_token = position.token
@@ -173,7 +173,7 @@ def warning_message(warning: StreamWarning) -> lip_reading_pb2.Warning:
     return lip_reading_pb2.Warning(kind=_WARNING_MESSAGES[warning.kind], message=warning.message)
 
 
-def _alternative_message(reading: Reading, shift_s: float) -> transcript_pb2.Alternative:
+def _alternative_message(reading: Hypothesis, shift_s: float) -> transcript_pb2.Alternative:
     return transcript_pb2.Alternative(
         text=reading.text, confidence=reading.confidence, words=_word_messages(reading.words, shift_s)
     )

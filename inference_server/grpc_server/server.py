@@ -15,27 +15,27 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
-from gorggle_server.admission.controller import Admission, Budget
+from gorggle_server.admission.controller import AdmissionController, ResourceLimit
 from gorggle_server.errors import InvalidRequestError, NotReadyError
 from gorggle_server.grpc_server.channelz import ChannelzServer
-from gorggle_server.grpc_server.event_loop_watchdog import EventLoopWatch
-from gorggle_server.grpc_server.http_endpoints import OperationsServer
+from gorggle_server.grpc_server.event_loop_watchdog import EventLoopWatchdog
+from gorggle_server.grpc_server.http_endpoints import HttpServer
 from gorggle_server.grpc_server.interceptors.auth import AuthenticationInterceptor
 from gorggle_server.grpc_server.interceptors.errors import ErrorInterceptor
 from gorggle_server.grpc_server.interceptors.metrics import CallMetricsInterceptor
-from gorggle_server.grpc_server.interceptors.validation import RequestInterceptor
-from gorggle_server.grpc_server.interceptors.write_timeout import ReadingPaceInterceptor
+from gorggle_server.grpc_server.interceptors.validation import RequestValidationInterceptor
+from gorggle_server.grpc_server.interceptors.write_timeout import WriteTimeoutInterceptor
 from gorggle_server.grpc_server.servicer import LipReadingServicer
-from gorggle_server.grpc_server.tls import RenewableCredentials
-from gorggle_server.inference.device_health import DeviceProbe, GpuCollector
-from gorggle_server.inference.model_registry import ModelCatalog, load_catalog
+from gorggle_server.grpc_server.tls import ReloadingTlsCredentials
+from gorggle_server.inference.device_health import DeviceHealthCheck, GpuCollector
+from gorggle_server.inference.model_registry import ModelRegistry, load_models
 from gorggle_server.inference.recognizer import Recognizer
-from gorggle_server.inference.scheduler import BatchingOptions, DeviceScheduler
-from gorggle_server.observability.metrics import Measurements
-from gorggle_server.security.api_tokens import Tokens
-from gorggle_server.security.secret_sources import SecretsManager, material_at
+from gorggle_server.inference.scheduler import BatchingConfig, DeviceScheduler
+from gorggle_server.observability.metrics import ServerMetrics
+from gorggle_server.security.api_tokens import TokenStore
+from gorggle_server.security.secret_sources import SecretsManager, open_secret_source
 from gorggle_server.settings import ServerSettings
-from gorggle_server.vision.face_detector import FaceFinder, landmark_model_path
+from gorggle_server.vision.face_detector import FaceDetector, landmark_model_path
 
 if TYPE_CHECKING:
     from gorggle_server.grpc_server.interceptors.tracing import Tracing
@@ -62,12 +62,12 @@ class Server:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.port = 0
-        self._secrets = SecretsManager(settings.secrets_refresh_s)
+        self._secrets = SecretsManager(settings.secrets_refresh_interval_s)
         self._decoders = _decoders(settings)
         version = metadata.version("gorggle")
-        self.measurements = Measurements(version)
-        self._device = DeviceProbe(settings.device)
-        self.measurements.on_device_failure = self._device.suspect
+        self.measurements = ServerMetrics(version)
+        self._device = DeviceHealthCheck(settings.device)
+        self.measurements.on_device_failure = self._device.mark_suspect
         self.device_lost = asyncio.Event()
         if settings.device == "cuda":
             self.measurements.registry.register(GpuCollector())
@@ -75,8 +75,8 @@ class Server:
         self._tracing = _tracing(settings, version)
         self._channelz: ChannelzServer | None = None
         self._is_ready = False
-        self.operations: OperationsServer | None = None
-        self._watch = EventLoopWatch(self.measurements.loop_lagged)
+        self.operations: HttpServer | None = None
+        self._watch = EventLoopWatchdog(self.measurements.loop_lagged)
         self._health = health.aio.HealthServicer()
         self._scheduler: DeviceScheduler | None = None
         self._server = aio.server(
@@ -102,12 +102,12 @@ class Server:
             self.port = _bind(self._server, self.settings, self._secrets)
         except (RuntimeError, OSError, ValueError) as error:
             raise InvalidRequestError(f"cannot listen on {self.settings.listen}: {error}") from error
-        if self.settings.operations_listen:
-            self.operations = OperationsServer(
-                self.settings.operations_listen,
+        if self.settings.http_listen:
+            self.operations = HttpServer(
+                self.settings.http_listen,
                 self.measurements.registry,
-                is_ready=lambda: self._is_ready and self._device.works,
-                is_alive=lambda: self._watch.is_alive and self._device.works,
+                is_ready=lambda: self._is_ready and self._device.is_healthy,
+                is_alive=lambda: self._watch.is_alive and self._device.is_healthy,
             )
             self.operations.start()
         if self.settings.channelz_listen:
@@ -129,11 +129,15 @@ class Server:
         )
         estimate = await asyncio.to_thread(_live_cost, recognizers[catalog.default])
         admission = _admission(self.settings, estimate)
-        batching = BatchingOptions(self.settings.gathering_window_s, self.settings.max_batch_frames)
+        batching = BatchingConfig(self.settings.max_batch_delay_s, self.settings.max_batch_frames)
         self._scheduler = DeviceScheduler(
-            recognizers, self.measurements, batching, admission.charge, lambda: self._device.works
+            recognizers,
+            self.measurements,
+            batching,
+            admission.record_device_time,
+            lambda: self._device.is_healthy,
         )
-        self.measurements.admits(admission)
+        self.measurements.bind_admission(admission)
         self._servicer.serve(catalog, self._scheduler, admission)
         self._tell_readiness(is_ready=True)
         await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
@@ -141,19 +145,19 @@ class Server:
     def _make_ready_to_see(self) -> None:
         if self._decoders is None:
             # A hundred megabytes, kept from then on: loaded by the first call, they would hold it up.
-            FaceFinder(self.settings.landmark_model)
+            FaceDetector(self.settings.landmark_model_path)
             return
         from gorggle_server.sandbox.decoding import check_decoding
 
-        landmark_model_path(self.settings.landmark_model)
+        landmark_model_path(self.settings.landmark_model_path)
         check_decoding(self._decoders)
 
     async def stop(self) -> None:
         """Take no new calls, let those in flight finish within the grace, end."""
-        self._servicer.drain(self.settings.shutdown_grace_s)
+        self._servicer.drain(self.settings.shutdown_grace_period_s)
         self._tell_readiness(is_ready=False)
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self.settings.shutdown_grace_s)
+        await self._server.stop(self.settings.shutdown_grace_period_s)
         if self._decoders is not None:
             await asyncio.to_thread(self._decoders.close)
         if self._scheduler is not None:
@@ -216,21 +220,21 @@ def _tracing(settings: ServerSettings, version: str) -> Tracing | None:
 
 
 def _decoders(settings: ServerSettings) -> DecoderPool | None:
-    if not settings.isolate_decoding:
+    if not settings.sandbox_decoding:
         return None
     # Late: it needs what only Unix has.
     from gorggle_server.sandbox.pool import DecoderPool
 
     return DecoderPool(
-        settings.decoder_memory_bytes, settings.decoder_stall_s, landmark_model=settings.landmark_model
+        settings.decoder_memory_bytes, settings.decoder_timeout_s, landmark_model=settings.landmark_model_path
     )
 
 
-def _loaded(settings: ServerSettings) -> tuple[ModelCatalog, dict[str, Recognizer]]:
+def _loaded(settings: ServerSettings) -> tuple[ModelRegistry, dict[str, Recognizer]]:
     import torch
 
-    torch.set_num_threads(settings.threads or max(1, _processors() // 2))
-    catalog = load_catalog(settings)
+    torch.set_num_threads(settings.num_threads or max(1, _processors() // 2))
+    catalog = load_models(settings)
     recognizers = {served.name: Recognizer(served.model) for served in catalog}
     for recognizer in recognizers.values():
         recognizer.warm_up()
@@ -243,14 +247,18 @@ def _live_cost(recognizer: Recognizer) -> float:
     return 3 * recognizer.measured_cost()
 
 
-def _admission(settings: ServerSettings, device_estimate: float) -> Admission:
+def _admission(settings: ServerSettings, device_estimate: float) -> AdmissionController:
     """What live streams may have of this machine."""
-    processors = Budget(settings.processor_capacity * _processors(), LIVE_PROCESSOR_ESTIMATE)
-    own_estimate = LIVE_INTERPRETER_ESTIMATE if settings.isolate_decoding else LIVE_PROCESSOR_ESTIMATE
-    interpreter = Budget(INTERPRETER_PROCESSORS if settings.processor_capacity else 0.0, own_estimate)
+    processors = ResourceLimit(settings.max_live_cpu_utilization * _processors(), LIVE_PROCESSOR_ESTIMATE)
+    own_estimate = LIVE_INTERPRETER_ESTIMATE if settings.sandbox_decoding else LIVE_PROCESSOR_ESTIMATE
+    interpreter = ResourceLimit(
+        INTERPRETER_PROCESSORS if settings.max_live_cpu_utilization else 0.0, own_estimate
+    )
     # A thread waits for a GPU, and works where there is none.
-    threads = 1 if settings.device == "cuda" else settings.threads or max(1, _processors() // 2)
-    return Admission(Budget(settings.live_capacity, device_estimate), processors, threads, interpreter)
+    threads = 1 if settings.device == "cuda" else settings.num_threads or max(1, _processors() // 2)
+    return AdmissionController(
+        ResourceLimit(settings.max_live_device_utilization, device_estimate), processors, threads, interpreter
+    )
 
 
 def _processors() -> int:
@@ -277,26 +285,32 @@ def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
 
 
 def _interceptors(
-    settings: ServerSettings, measurements: Measurements, secrets: SecretsManager, tracing: Tracing | None
+    settings: ServerSettings, measurements: ServerMetrics, secrets: SecretsManager, tracing: Tracing | None
 ) -> list[aio.ServerInterceptor]:
     """The outermost first: errors of the others become statuses too."""
     traced = [] if tracing is None else [tracing.interceptor()]
-    tokens = None if settings.token_file is None else Tokens(material_at(settings.token_file, secrets))
+    tokens = (
+        None if settings.token_file is None else TokenStore(open_secret_source(settings.token_file, secrets))
+    )
     return [
         CallMetricsInterceptor(measurements),
         *traced,
         ErrorInterceptor(measurements.failed),
         AuthenticationInterceptor(tokens),
-        ReadingPaceInterceptor(settings.max_idle_s),
-        RequestInterceptor(),
+        WriteTimeoutInterceptor(settings.idle_timeout_s),
+        RequestValidationInterceptor(),
     ]
 
 
 def _bind(server: aio.Server, settings: ServerSettings, secrets: SecretsManager) -> int:
     if settings.tls_certificate is None or settings.tls_key is None:
         return server.add_insecure_port(settings.listen)
-    client_ca = None if settings.tls_client_ca is None else material_at(settings.tls_client_ca, secrets)
-    renewable = RenewableCredentials(
-        material_at(settings.tls_certificate, secrets), material_at(settings.tls_key, secrets), client_ca
+    client_ca = (
+        None if settings.tls_client_ca is None else open_secret_source(settings.tls_client_ca, secrets)
+    )
+    renewable = ReloadingTlsCredentials(
+        open_secret_source(settings.tls_certificate, secrets),
+        open_secret_source(settings.tls_key, secrets),
+        client_ca,
     )
     return server.add_secure_port(settings.listen, renewable.credentials())

@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from grpc import aio
 
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, model_pb2, server_pb2
-from gorggle_server.admission.controller import Admission
-from gorggle_server.admission.cpu_accounting import ProcessorUse
-from gorggle_server.admission.stream_limiter import Places
+from gorggle_server.admission.controller import AdmissionController
+from gorggle_server.admission.cpu_accounting import CpuTimer
+from gorggle_server.admission.stream_limiter import StreamLimiter
 from gorggle_server.errors import IdleError, NotReadyError, PreconditionError
 from gorggle_server.grpc_server import request_decoding, response_encoding
-from gorggle_server.grpc_server.clip_source import clip_of
+from gorggle_server.grpc_server.clip_source import open_clip
 from gorggle_server.grpc_server.interceptors.auth import caller
-from gorggle_server.grpc_server.media_receiver import MediaFeed
+from gorggle_server.grpc_server.media_receiver import MediaReceiver
 from gorggle_server.grpc_server.model_message import model_message
 from gorggle_server.grpc_server.request_decoding import Resumption
-from gorggle_server.grpc_server.response_encoding import Position
-from gorggle_server.grpc_server.session_registry import Sessions
-from gorggle_server.grpc_server.stream_runner import Stream, StreamRunner
-from gorggle_server.inference.model_registry import ModelCatalog
-from gorggle_server.inference.recognizer import seconds_of
+from gorggle_server.grpc_server.response_encoding import StreamPosition
+from gorggle_server.grpc_server.session_registry import SessionRegistry
+from gorggle_server.grpc_server.stream_runner import Stream, StreamExecutor
+from gorggle_server.inference.model_registry import ModelRegistry
+from gorggle_server.inference.recognizer import frames_to_seconds
 from gorggle_server.inference.scheduler import InferenceBackend
 from gorggle_server.logging_setup import request_id
-from gorggle_server.memory import give_back_free_memory
-from gorggle_server.observability.metrics import Measurements
+from gorggle_server.memory import trim_memory
+from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.settings import ServerSettings
-from gorggle_server.streaming.resume_token import ResumePoint
+from gorggle_server.streaming.resume_token import ResumeToken
 from gorggle_server.types import Event, Finished, Progress, RecognitionOptions, Transcript
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ Context = aio.ServicerContext[Any, Any]
 SESSION_METADATA = "gorggle-session-id"
 
 # Without a call for so long, a server has time for its memory.
-REST_S = 1.0
+IDLE_TRIM_DELAY_S = 1.0
 
 
 class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
@@ -54,32 +54,34 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         self,
         settings: ServerSettings,
         version: str,
-        measurements: Measurements,
+        measurements: ServerMetrics,
         decoders: DecoderPool | None = None,
     ) -> None:
         """Prepare to serve; ``decoders`` are processes to decode media in, None decodes on the streams' threads."""
         self._settings, self._version = settings, version
         measurements.count_streams(lambda: self._places.taken)
-        self._catalog: ModelCatalog | None = None
+        self._catalog: ModelRegistry | None = None
         self._backend: InferenceBackend | None = None
-        self._admission: Admission | None = None
+        self._admission: AdmissionController | None = None
         self._started_at = time.monotonic()
-        self._places = Places(settings.max_streams, settings.max_streams_per_client, self._begin_rest)
-        self._runner = StreamRunner(settings, measurements, decoders)
-        self._sessions = Sessions()
+        self._places = StreamLimiter(settings.max_streams, settings.max_streams_per_client, self._begin_rest)
+        self._runner = StreamExecutor(settings, measurements, decoders)
+        self._sessions = SessionRegistry()
 
-    def serve(self, catalog: ModelCatalog, backend: InferenceBackend, admission: Admission) -> None:
+    def serve(
+        self, catalog: ModelRegistry, backend: InferenceBackend, admission: AdmissionController
+    ) -> None:
         """From now on answer calls with these models."""
         self._catalog, self._backend, self._admission = catalog, backend, admission
 
     def _begin_rest(self) -> None:
         # A call that the process's end cut off gives its place back when no loop runs any more.
         with contextlib.suppress(RuntimeError):
-            asyncio.get_running_loop().call_later(REST_S, self._rest)
+            asyncio.get_running_loop().call_later(IDLE_TRIM_DELAY_S, self._rest)
 
     def _rest(self) -> None:
         if not self._places.taken:
-            asyncio.get_running_loop().run_in_executor(None, give_back_free_memory)
+            asyncio.get_running_loop().run_in_executor(None, trim_memory)
 
     def drain(self, deadline_s: float) -> None:
         """From now on take no new recognition calls; tell those in flight that they may go on for so long."""
@@ -94,36 +96,36 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         """Read a stream; see the API."""
         # Told before the first message, so that a full server can free the place that is to be taken over.
         await self._sessions.supersede(_session_named(context), caller.get())
-        with self._places.take(caller.get()):
+        with self._places.acquire(caller.get()):
             requests = aiter(request_iterator)
             config = _configuration(await self._next(requests))
             options = request_decoding.streaming_options_from(config, self._models.default, self._settings)
             interval_s = request_decoding.heartbeat_interval_s_from(config)
             resumption = request_decoding.resumption_from(config) or Resumption(
-                self._sessions.new_id(), ResumePoint(), {}
+                self._sessions.new_id(), ResumeToken(), {}
             )
             model = self._models[options.model].name
             await self._sessions.supersede(resumption.session_id, caller.get())
             with (
                 self._room_for(options) as use,
-                self._sessions.carried_on(resumption.session_id, caller.get()) as call,
+                self._sessions.attach(resumption.session_id, caller.get()) as call,
             ):
                 yield response_encoding.started_response(
                     request_id.get(), model, resumption.session_id, interval_s
                 )
                 first_media = asyncio.ensure_future(self._first_media(requests))
                 try:
-                    while not await _is_done_within(first_media, interval_s):
+                    while not await _wait_done(first_media, interval_s):
                         yield response_encoding.heartbeat_response()
                 finally:
                     first_media.cancel()
-                feed = MediaFeed(
+                feed = MediaReceiver(
                     first_media.result(),
                     requests,
                     self._next,
                     resumption.point,
                     live=options.live,
-                    max_pause_s=self._settings.max_pause_s,
+                    media_timeout_s=self._settings.media_timeout_s,
                 )
                 stream = Stream(
                     intake=feed.intake,
@@ -133,14 +135,14 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
                     use=use,
                 )
                 feed.warn, call.outbox = stream.outbox.put, stream.outbox
-                final_until_s = seconds_of(resumption.point.state.final_until)
+                final_until_s = frames_to_seconds(resumption.point.state.final_until)
                 async with contextlib.aclosing(
                     self._runner.events(stream, options, self._device, interval_s)
                 ) as events:
                     async for event in events:
                         feed.acknowledge(event)
                         final_until_s = max(final_until_s, _final_until_s(event))
-                        position = Position(
+                        position = StreamPosition(
                             feed.bytes_received, final_until_s, feed.acknowledged_sequence, feed.token
                         )
                         yield response_encoding.streaming_response(event, options, position)
@@ -149,10 +151,12 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         self, request: lip_reading_pb2.RecognizeRequest, context: Context
     ) -> lip_reading_pb2.RecognizeResponse:
         """Read one clip; see the API."""
-        with self._places.take(caller.get()):
-            options = request_decoding.options_from(request.config, self._models.default, self._settings)
+        with self._places.acquire(caller.get()):
+            options = request_decoding.decode_recognition_config(
+                request.config, self._models.default, self._settings
+            )
             self._models[options.model]
-            intake, feed = clip_of(
+            intake, feed = open_clip(
                 request, buckets=self._settings.s3_buckets, max_bytes=self._settings.max_spooled_bytes
             )
             transcript = Transcript()
@@ -190,9 +194,9 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
                 max_frame_pixels=limits.max_frame_pixels,
                 max_speakers=limits.max_speakers,
                 max_beam_size=limits.max_beam_size,
-                max_idle=response_encoding.duration_of(limits.max_idle_s),
+                max_idle=response_encoding.duration_of(limits.idle_timeout_s),
                 max_utterance=response_encoding.duration_of(limits.max_utterance_s),
-                max_pause=response_encoding.duration_of(limits.max_pause_s),
+                max_pause=response_encoding.duration_of(limits.media_timeout_s),
             ),
             capacity=server_pb2.ServerCapacity(
                 max_streams=limits.max_streams, active_streams=self._places.taken
@@ -202,7 +206,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
     # ----------------------------------------------------------------------------------------------------- mechanics
 
     @property
-    def _models(self) -> ModelCatalog:
+    def _models(self) -> ModelRegistry:
         if self._catalog is None:
             raise NotReadyError("the models are still being loaded: try again in a few seconds")
         return self._catalog
@@ -212,24 +216,24 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         assert self._backend is not None, "calls are refused until the models are there"
         return self._backend
 
-    def _room_for(self, options: RecognitionOptions) -> contextlib.AbstractContextManager[ProcessorUse]:
+    def _room_for(self, options: RecognitionOptions) -> contextlib.AbstractContextManager[CpuTimer]:
         """Where a stream is live, its share of the machine; or refuse it at once."""
         assert self._admission is not None, "calls are refused until the models are there"
         if options.live:
-            return self._admission.live_stream(request_id.get())
-        return contextlib.nullcontext(ProcessorUse())
+            return self._admission.admit_stream(request_id.get())
+        return contextlib.nullcontext(CpuTimer())
 
     async def _next(self, requests: AsyncIterator[T]) -> T | None:
         """The client's next message; None when it has no more."""
         try:
             # Not wait_for, which in Python 3.11 forgets that it was cancelled where a message comes at the same time.
-            async with asyncio.timeout(self._settings.max_idle_s):
+            async with asyncio.timeout(self._settings.idle_timeout_s):
                 return await anext(requests)
         except StopAsyncIteration:
             return None
         except TimeoutError:
             raise IdleError(
-                f"nothing came for {self._settings.max_idle_s:g} s: send media, or end the stream"
+                f"nothing came for {self._settings.idle_timeout_s:g} s: send media, or end the stream"
             ) from None
 
     async def _first_media(
@@ -240,9 +244,9 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         while (request := await self._next(requests)) is not None:
             if request.WhichOneof("payload") != "heartbeat":
                 break
-            if time.monotonic() - begun_at > self._settings.max_pause_s:
+            if time.monotonic() - begun_at > self._settings.media_timeout_s:
                 raise IdleError(
-                    f"no media came for {self._settings.max_pause_s:g} s: send some, or end the stream"
+                    f"no media came for {self._settings.media_timeout_s:g} s: send some, or end the stream"
                 )
         return request
 
@@ -273,7 +277,7 @@ def _final_until_s(event: Event) -> float:
     return 0.0
 
 
-async def _is_done_within(task: asyncio.Future[T], interval_s: float) -> bool:
+async def _wait_done(task: asyncio.Future[T], interval_s: float) -> bool:
     """Whether a task ends within so many seconds; 0: wait for its end."""
     done, _ = await asyncio.wait([task], timeout=interval_s or None)
     return bool(done)

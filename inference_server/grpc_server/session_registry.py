@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gorggle_server.errors import NotReadyError, SupersededError
-from gorggle_server.streaming.event_queue import Outbox
-from gorggle_server.types import Drain, Event
+from gorggle_server.streaming.event_queue import EventQueue
+from gorggle_server.types import Draining, Event
 
 _log = logging.getLogger(__name__)
 
 # A call whose client is gone cannot be told: after so long it is cancelled, and its place waited for once more.
-TELL_S, CANCEL_S = 1.0, 5.0
+SUPERSEDE_TIMEOUT_S, CANCEL_S = 1.0, 5.0
 # Of the time that is left, streams are ended a little before the server goes, so that they hear why.
-LAST_WORDS_S = 1.0
+DRAIN_NOTICE_S = 1.0
 
 
 @dataclass(eq=False)
@@ -27,7 +27,7 @@ class _Call:
 
     caller: str
     task: asyncio.Task[object] | None
-    outbox: Outbox[Event] | None = None
+    outbox: EventQueue[Event] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, error: Exception) -> None:
@@ -38,7 +38,7 @@ class _Call:
             self.task.cancel()
 
 
-class Sessions:
+class SessionRegistry:
     """Calls by the session that they carry on: at most one each. For one event loop."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Sessions:
             return
         _log.info("another call carries a session on: ending the one before")
         call.end(SupersededError("another call carries this session on"))
-        for patience_s in (TELL_S, CANCEL_S):
+        for patience_s in (SUPERSEDE_TIMEOUT_S, CANCEL_S):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience_s):
                     await call.ended.wait()
@@ -65,7 +65,7 @@ class Sessions:
                 call.task.cancel()
 
     @contextlib.contextmanager
-    def carried_on(self, session_id: str, caller: str) -> Iterator[_Call]:
+    def attach(self, session_id: str, caller: str) -> Iterator[_Call]:
         """While a call carries a session on."""
         call = self._calls[session_id] = _Call(caller, asyncio.current_task())
         try:
@@ -78,10 +78,10 @@ class Sessions:
     def drain(self, deadline_s: float) -> None:
         """Tell every stream that the server goes after so many seconds, and end those that are left shortly before."""
         loop = asyncio.get_running_loop()
-        last_words_s = min(LAST_WORDS_S, deadline_s / 2)
+        last_words_s = min(DRAIN_NOTICE_S, deadline_s / 2)
         for call in list(self._calls.values()):
             if call.outbox is not None:
-                call.outbox.put(Drain(deadline_s))
+                call.outbox.put(Draining(deadline_s))
         loop.call_later(deadline_s - last_words_s, self._end_all)
 
     def _end_all(self) -> None:

@@ -7,19 +7,19 @@ import time
 from typing import Protocol
 
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.observability.metrics import Measurements
-from gorggle_server.observability.stage_timer import StageClock
+from gorggle_server.observability.metrics import ServerMetrics
+from gorggle_server.observability.stage_timer import StageTimer
 from gorggle_server.types import Event, Finished
 
 
 class StreamTrace(Protocol):
     """The trace of a call that reads a stream."""
 
-    def stages(self, clock: StageClock) -> None:
+    def stages(self, clock: StageTimer) -> None:
         """The stream has ended; its stages took so long."""
         ...
 
-    def tell(self, **attributes: float | str) -> None:
+    def set_attributes(self, **attributes: float | str) -> None:
         """Add to the call's span."""
         ...
 
@@ -41,23 +41,23 @@ class Intake(Protocol):
         ...
 
     @property
-    def starved_s(self) -> float:
+    def wait_time_s(self) -> float:
         """For how many seconds the stream has waited for its client."""
         ...
 
 
-class StreamObservation:
+class StreamObserver:
     """Watches one stream from its first message to its end.
 
     Attributes:
         clock: times the stream's stages.
     """
 
-    def __init__(self, measurements: Measurements, intake: Intake) -> None:
+    def __init__(self, measurements: ServerMetrics, intake: Intake) -> None:
         self._measurements, self._intake = measurements, intake
         self._trace = current_trace.get()
         self._began = time.monotonic()
-        self.clock = StageClock(measurements.of_streams, lambda: intake.starved_s)
+        self.clock = StageTimer(measurements.of_streams, lambda: intake.wait_time_s)
         measurements.of_streams.holds(intake)
 
     def backend(self, backend: InferenceBackend) -> InferenceBackend:
@@ -68,10 +68,10 @@ class StreamObservation:
         """The stream said something."""
         self._measurements.event(event)
         if isinstance(event, Finished):
-            busy_s = time.monotonic() - self._began - self._intake.starved_s
+            busy_s = time.monotonic() - self._began - self._intake.wait_time_s
             self._measurements.of_streams.stream_ended(event.duration_s, busy_s)
             if self._trace is not None:
-                self._trace.tell(media_s=event.duration_s, segments=event.segments)
+                self._trace.set_attributes(media_s=event.duration_s, segments=event.segments)
 
     def end(self) -> None:
         """The stream has ended, well or not."""

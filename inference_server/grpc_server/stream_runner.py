@@ -8,18 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gorggle_server.admission.cpu_accounting import ProcessorUse
+from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.grpc_server.media_receiver import MediaIntake
-from gorggle_server.grpc_server.stream_observer import StreamObservation
-from gorggle_server.inference.recognizer import seconds_of
-from gorggle_server.inference.scheduler import InferenceBackend, StreamBackend
+from gorggle_server.grpc_server.stream_observer import StreamObserver
+from gorggle_server.inference.recognizer import frames_to_seconds
+from gorggle_server.inference.scheduler import InferenceBackend, StreamScopedBackend
 from gorggle_server.logging_setup import request_id
-from gorggle_server.observability.metrics import Measurements
+from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.settings import ServerSettings
-from gorggle_server.streaming.event_queue import Outbox
-from gorggle_server.streaming.input_queue import CallerGoneError
-from gorggle_server.streaming.media_pipeline import perception_of
-from gorggle_server.streaming.session import Resumed, Session
+from gorggle_server.streaming.event_queue import EventQueue
+from gorggle_server.streaming.input_queue import ClientDisconnectedError
+from gorggle_server.streaming.media_pipeline import create_media_pipeline
+from gorggle_server.streaming.session import RecognitionSession, ResumeState
 from gorggle_server.types import Event, Heartbeat, RecognitionOptions
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ class Stream:
     intake: MediaIntake
     feed: Feed
     limit_s: float
-    resumed: Resumed = field(default_factory=Resumed)
-    use: ProcessorUse = field(default_factory=ProcessorUse)
-    outbox: Outbox[Event] = field(default_factory=Outbox)
+    resumed: ResumeState = field(default_factory=ResumeState)
+    use: CpuTimer = field(default_factory=CpuTimer)
+    outbox: EventQueue[Event] = field(default_factory=EventQueue)
 
 
-class StreamRunner:
+class StreamExecutor:
     """Runs the sessions of one server.
 
     Args:
@@ -59,7 +59,7 @@ class StreamRunner:
     """
 
     def __init__(
-        self, settings: ServerSettings, measurements: Measurements, decoders: DecoderPool | None
+        self, settings: ServerSettings, measurements: ServerMetrics, decoders: DecoderPool | None
     ) -> None:
         self._settings, self._measurements, self._decoders = settings, measurements, decoders
         self._threads = ThreadPoolExecutor(settings.max_streams, thread_name_prefix="stream")
@@ -73,10 +73,10 @@ class StreamRunner:
     ) -> AsyncGenerator[Event, None]:
         """Run a session while its intake is filled; yield what it says. When this ends, its thread is free again."""
         intake, outbox = stream.intake, stream.outbox
-        limit_s = stream.limit_s - seconds_of(stream.resumed.first_frame)
-        observation = StreamObservation(self._measurements, intake)
+        limit_s = stream.limit_s - frames_to_seconds(stream.resumed.first_frame)
+        observation = StreamObserver(self._measurements, intake)
         loop = asyncio.get_running_loop()
-        perception = perception_of(
+        perception = create_media_pipeline(
             intake,
             options,
             self._settings,
@@ -86,8 +86,10 @@ class StreamRunner:
             observation.clock,
             stream.use,
         )
-        backend = observation.backend(StreamBackend(backend, request_id.get()))
-        session = Session(perception, options, backend, outbox.put, outbox.wait_for_room, stream.resumed)
+        backend = observation.backend(StreamScopedBackend(backend, request_id.get()))
+        session = RecognitionSession(
+            perception, options, backend, outbox.put, outbox.wait_for_capacity, stream.resumed
+        )
         running = loop.run_in_executor(self._threads, _run_to_outbox, session, outbox, stream.use)
         feeding = asyncio.ensure_future(_feed_to_end(stream.feed, intake))
         beating = asyncio.ensure_future(_beat(outbox, heartbeat_interval_s))
@@ -97,7 +99,7 @@ class StreamRunner:
                 yield event
         finally:
             session.stop()
-            intake.abort(CallerGoneError())
+            intake.abort(ClientDisconnectedError())
             outbox.close()
             feeding.cancel()
             beating.cancel()
@@ -108,10 +110,10 @@ class StreamRunner:
                 observation.end()
 
 
-async def _beat(outbox: Outbox[Event], interval_s: float) -> None:
+async def _beat(outbox: EventQueue[Event], interval_s: float) -> None:
     """Say that there is nothing new whenever nothing was said for so long; 0: never."""
     while interval_s:
-        silent_for_s = outbox.silent_for_s
+        silent_for_s = outbox.idle_time_s
         if silent_for_s >= interval_s:
             outbox.put(Heartbeat())
             silent_for_s = 0.0
@@ -128,12 +130,12 @@ async def _feed_to_end(feed: Feed, intake: MediaIntake) -> None:
         intake.close()
 
 
-def _run_to_outbox(session: Session, outbox: Outbox[Event], use: ProcessorUse) -> None:
+def _run_to_outbox(session: RecognitionSession, outbox: EventQueue[Event], use: CpuTimer) -> None:
     """Run a session on this thread; its end, good or bad, closes the outbox."""
     try:
-        with use.of_this_thread():
+        with use.track_current_thread():
             session.run()
-    except CallerGoneError:
+    except ClientDisconnectedError:
         outbox.close()
     except Exception as error:  # the border of the thread: raised again where the outbox is read
         outbox.close(error)

@@ -13,12 +13,12 @@ from pathlib import Path
 import grpc
 
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.security.secret_sources import Material
+from gorggle_server.security.secret_sources import SecretSource
 
 _log = logging.getLogger(__name__)
 
 
-class RenewableCredentials:
+class ReloadingTlsCredentials:
     """A certificate chain, its key and the authority of the clients, read again for a handshake after they changed.
 
     Args:
@@ -27,7 +27,7 @@ class RenewableCredentials:
         client_ca: PEM; clients must show a certificate signed by it. None: they need none.
     """
 
-    def __init__(self, certificate: Material, key: Material, client_ca: Material | None) -> None:
+    def __init__(self, certificate: SecretSource, key: SecretSource, client_ca: SecretSource | None) -> None:
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
         self._versions: list[Hashable] = []
 

@@ -9,28 +9,28 @@ from dataclasses import dataclass, field
 import torch
 
 from gorggle_server.errors import ModelFormatError
-from gorggle_server.inference.recognizer import Decoding, Recognizer, is_out_of_memory
-from gorggle_server.inference.request_queue import Job
-from gorggle_server.types import Reading
+from gorggle_server.inference.recognizer import DecodingBatch, Recognizer, is_out_of_memory
+from gorggle_server.inference.request_queue import InferenceRequest
+from gorggle_server.types import Hypothesis
 
 _log = logging.getLogger(__name__)
 
-Outcome = list[Reading] | Exception
+Outcome = list[Hypothesis] | Exception
 
 
 @dataclass
 class _Batch:
     """Windows that are searched together."""
 
-    decoding: Decoding
-    jobs: dict[Job, torch.Tensor] = field(default_factory=dict)
+    decoding: DecodingBatch
+    jobs: dict[InferenceRequest, torch.Tensor] = field(default_factory=dict)
 
     @property
     def longest(self) -> int:
         return max((job.window.frames for job in self.jobs), default=0)
 
 
-class Batches:
+class BatchRunner:
     """All that the device is reading, in one batch for each way of searching.
 
     Windows join a batch and leave it between two steps of its search. When a call of the device fails, those that were
@@ -41,7 +41,7 @@ class Batches:
         self,
         recognizers: Mapping[str, Recognizer],
         max_frames: int,
-        tell: Callable[[Job, Outcome], None],
+        tell: Callable[[InferenceRequest, Outcome], None],
     ) -> None:
         """Begin empty.
 
@@ -54,11 +54,11 @@ class Batches:
         self._batches: dict[Hashable, _Batch] = {}
 
     @property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[InferenceRequest]:
         """All jobs being read."""
         return [job for batch in self._batches.values() for job in batch.jobs]
 
-    def have_room_for(self, job: Job, companions: Sequence[Job] = ()) -> bool:
+    def has_capacity(self, job: InferenceRequest, companions: Sequence[InferenceRequest] = ()) -> bool:
         """Whether a job may join, along with others that join the same batch; a batch of one is always possible."""
         batch = self._batches.get(_key(job))
         inside = len(companions) + (len(batch.jobs) if batch else 0)
@@ -67,15 +67,15 @@ class Batches:
         )
         return not inside or longest * (inside + 1) <= self._max_frames
 
-    def begin(self, jobs: Sequence[Job]) -> None:
+    def start(self, jobs: Sequence[InferenceRequest]) -> None:
         """Encode windows that are alike, and let them join their batch."""
         recognizer = self._recognizers[jobs[0].model]
         try:
             encoded = recognizer.encode([job.window for job in jobs])
         except Exception as error:  # the border to the device: the error belongs to the callers
-            self._try_again(jobs, error, self.begin)
+            self._try_again(jobs, error, self.start)
             return
-        sound: dict[Job, torch.Tensor] = {}
+        sound: dict[InferenceRequest, torch.Tensor] = {}
         for job, found in zip(jobs, encoded, strict=True):
             if isinstance(found, ModelFormatError):
                 self._tell(job, found)
@@ -94,13 +94,13 @@ class Batches:
                 self._break_up(key, error)
                 continue
             for job, readings in ended.items():
-                assert isinstance(job, Job)
+                assert isinstance(job, InferenceRequest)
                 del batch.jobs[job]
                 self._tell(job, readings)
             if not batch.jobs:
                 del self._batches[key]
 
-    def leave(self, jobs: Iterable[Job]) -> None:
+    def remove(self, jobs: Iterable[InferenceRequest]) -> None:
         """Take jobs out in the middle of their search."""
         for job in jobs:
             batch = self._batches.get(_key(job))
@@ -115,7 +115,7 @@ class Batches:
             except Exception as error:  # the border to the device, as above
                 self._break_up(_key(job), error)
 
-    def _join(self, encoded: Mapping[Job, torch.Tensor]) -> None:
+    def _join(self, encoded: Mapping[InferenceRequest, torch.Tensor]) -> None:
         if not encoded:
             return
         first = next(iter(encoded))
@@ -135,7 +135,10 @@ class Batches:
         self._try_again(list(jobs), error, lambda alone: self._join({job: jobs[job] for job in alone}))
 
     def _try_again(
-        self, jobs: Sequence[Job], error: Exception, begin: Callable[[Sequence[Job]], None]
+        self,
+        jobs: Sequence[InferenceRequest],
+        error: Exception,
+        begin: Callable[[Sequence[InferenceRequest]], None],
     ) -> None:
         full = is_out_of_memory(error)
         _log.warning("reading %d windows together failed", len(jobs), exc_info=error)
@@ -150,5 +153,5 @@ class Batches:
                 begin([job])
 
 
-def _key(job: Job) -> Hashable:
+def _key(job: InferenceRequest) -> Hashable:
     return (job.model, job.search, job if job.alone else None)

@@ -44,12 +44,12 @@ def _busy_share() -> float | None:
         return None
 
 
-def calculate_something(device: str) -> None:
+def run_probe_kernel(device: str) -> None:
     """As little as tells whether a device ("cpu" or "cuda") can calculate; raises what torch raises where it cannot."""
     torch.ones(2, device=device).sum().item()
 
 
-class DeviceProbe:
+class DeviceHealthCheck:
     """Whether the device still calculates.
 
     After some CUDA errors every later call of the process fails too, and only a new process helps (CUDA's documentation
@@ -66,15 +66,15 @@ class DeviceProbe:
 
     def __init__(self, device: str, calculate: Callable[[], object] | None = None) -> None:
         self.on_lost: Callable[[], None] = lambda: None
-        self._calculate = calculate or (lambda: calculate_something(device))
+        self._calculate = calculate or (lambda: run_probe_kernel(device))
         self._is_suspected = self._is_lost = False
 
-    def suspect(self) -> None:
+    def mark_suspect(self) -> None:
         """A reading has failed on it."""
         self._is_suspected = True
 
     @property
-    def works(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether it can be used; may calculate, so it is not for the event loop."""
         if self._is_suspected and not self._is_lost:
             self._is_suspected = False

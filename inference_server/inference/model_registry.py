@@ -28,7 +28,7 @@ class ServedModel:
     sha256: str
 
 
-class ModelCatalog:
+class ModelRegistry:
     """The loaded models by name, the default one first."""
 
     def __init__(self, models: Mapping[str, ServedModel]) -> None:
@@ -63,7 +63,7 @@ def model_sources(settings: ServerSettings) -> dict[str, str]:
     return {default: sources[default], **sources}
 
 
-def load_catalog(settings: ServerSettings) -> ModelCatalog:
+def load_models(settings: ServerSettings) -> ModelRegistry:
     """Load every model that the settings name; takes seconds to minutes.
 
     Raises:
@@ -75,10 +75,10 @@ def load_catalog(settings: ServerSettings) -> ModelCatalog:
         with tempfile.TemporaryDirectory(prefix="gorggle-model-") as folder:
             path = _fetched(source, Path(folder))
             model = load_model(path, device=settings.device, dtype=settings.dtype)
-            model.prepared(int8=settings.int8_weights)
+            model.optimized(int8=settings.int8_weights)
             models[name] = ServedModel(name, model, _sha256(path))
         _log.info("model %s is loaded from %s", name, source)
-    return ModelCatalog(models)
+    return ModelRegistry(models)
 
 
 def _fetched(source: str, folder: Path) -> Path:

@@ -16,29 +16,30 @@ from gorggle_server.types import (
     AUDIO_SAMPLE_RATE_HZ,
     MOUTH_CROP_SIZE_PX,
     VIDEO_FRAME_RATE_HZ,
+    Hypothesis,
     Modality,
-    Reading,
     Word,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gorggle_server.avhubert import Hypothesis, Model
+    from gorggle_server.avhubert import Hypothesis as TokenHypothesis
+    from gorggle_server.avhubert import Model
 
 T = TypeVar("T")
 
-MODEL_CROP_PX = 88
+MODEL_INPUT_SIZE_PX = 88
 # The published normalisation of grey levels (AV-HuBERT, appendix A.1 of the paper).
 GREY_MEAN, GREY_DEVIATION = 0.421, 0.165
 
 # A fast talker says six words a second; sub-words and single letters come to about ten units.
-MAX_UNITS_PER_SECOND = 10
+MAX_TOKENS_PER_SECOND = 10
 MIN_UNITS_LIMIT = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class InferenceInput:
     """What the device is given of an utterance: pictures, sound features, or both, of the same T frames at 25 Hz.
 
     Attributes:
@@ -64,7 +65,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class SearchOptions:
+class DecodingOptions:
     """How to search. Windows are batched only with others that share these."""
 
     beam_size: int
@@ -79,7 +80,7 @@ class Recognizer:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    def encode(self, windows: Sequence[Window]) -> list[torch.Tensor | ModelFormatError]:
+    def encode(self, windows: Sequence[InferenceInput]) -> list[torch.Tensor | ModelFormatError]:
         """Encode windows of one modality together.
 
         Returns:
@@ -95,11 +96,11 @@ class Recognizer:
         own = [row[: window.frames] for row, window in zip(encoder_out, windows, strict=True)]
         return [row if bool(torch.isfinite(row).all()) else _not_finite() for row in own]
 
-    def decoding(self, search: SearchOptions) -> Decoding:
+    def decoding(self, search: DecodingOptions) -> DecodingBatch:
         """A batch of searches that windows join and leave between two steps."""
-        return Decoding(self.model, search)
+        return DecodingBatch(self.model, search)
 
-    def read(self, windows: Sequence[Window], search: SearchOptions) -> list[list[Reading]]:
+    def read(self, windows: Sequence[InferenceInput], search: DecodingOptions) -> list[list[Hypothesis]]:
         """Read windows of one modality from beginning to end.
 
         Returns:
@@ -111,7 +112,7 @@ class Recognizer:
         """
         decoding = self.decoding(search)
         decoding.join(range(len(windows)), [_or_raise(found) for found in self.encode(windows)])
-        found: dict[Hashable, list[Reading]] = {}
+        found: dict[Hashable, list[Hypothesis]] = {}
         while decoding.windows:
             found.update({key: _or_raise(readings) for key, readings in decoding.step().items()})
         return [found[key] for key in range(len(windows))]
@@ -126,31 +127,35 @@ class Recognizer:
 
         The least of some tries: on a busy machine one of them may take many times as long as the work.
         """
-        frames, search = 2 * VIDEO_FRAME_RATE_HZ, SearchOptions(5, 1.0, 0, word_times=True)
+        frames, search = 2 * VIDEO_FRAME_RATE_HZ, DecodingOptions(5, 1.0, 0, word_times=True)
         crops = np.zeros((frames, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
-        window = Window(crops, np.zeros((frames, 104), np.float32))
+        window = InferenceInput(crops, np.zeros((frames, 104), np.float32))
         taken_s = []
         for _ in range(3):
             began = time.perf_counter()
             self.read([window], search)
             taken_s.append(time.perf_counter() - began)
-        return min(taken_s) / seconds_of(frames)
+        return min(taken_s) / frames_to_seconds(frames)
 
     def warm_up(self) -> None:
         """Run every modality once, so that the first caller does not pay for lazy initialisation."""
         crops = np.zeros((VIDEO_FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
         features = np.zeros((VIDEO_FRAME_RATE_HZ, 104), np.float32)
-        search = SearchOptions(beam_size=2, length_penalty=1.0, alternatives=0, word_times=True)
-        for window in (Window(crops, features), Window(crops, None), Window(None, features)):
+        search = DecodingOptions(beam_size=2, length_penalty=1.0, alternatives=0, word_times=True)
+        for window in (
+            InferenceInput(crops, features),
+            InferenceInput(crops, None),
+            InferenceInput(None, features),
+        ):
             self.read([window], search)
 
 
-class Decoding:
+class DecodingBatch:
     """Encoded windows being searched together; see ``Recognizer.decoding``."""
 
-    def __init__(self, model: Model, search: SearchOptions) -> None:
+    def __init__(self, model: Model, search: DecodingOptions) -> None:
         self._model, self._options = model, search
-        self._search = model.running_search(beam=search.beam_size, length_penalty=search.length_penalty)
+        self._search = model.start_beam_search(beam=search.beam_size, length_penalty=search.length_penalty)
         self._encoded: dict[Hashable, torch.Tensor] = {}
 
     @property
@@ -163,7 +168,7 @@ class Decoding:
         lengths = [len(window) for window in encoded]
         most = self._model.config.max_target_size - 1
         padded = torch.nn.utils.rnn.pad_sequence(list(encoded), batch_first=True)
-        self._search.join(keys, padded, lengths, [min(unit_limit(frames), most) for frames in lengths])
+        self._search.join(keys, padded, lengths, [min(max_output_tokens(frames), most) for frames in lengths])
         self._encoded.update(zip(keys, encoded, strict=True))
 
     def leave(self, key: Hashable) -> None:
@@ -171,7 +176,7 @@ class Decoding:
         self._search.leave(key)
         del self._encoded[key]
 
-    def step(self) -> dict[Hashable, list[Reading] | ModelFormatError]:
+    def step(self) -> dict[Hashable, list[Hypothesis] | ModelFormatError]:
         """Search one unit further.
 
         Returns:
@@ -183,16 +188,16 @@ class Decoding:
             for key, found in self._search.step().items()
         }
 
-    def _readings(self, key: Hashable, found: Sequence[Hypothesis]) -> list[Reading]:
+    def _readings(self, key: Hashable, found: Sequence[TokenHypothesis]) -> list[Hypothesis]:
         encoder_out, wanted = self._encoded.pop(key), 1 + self._options.alternatives
         return [self._reading(encoder_out, hypothesis) for hypothesis in _distinct(found, wanted)]
 
-    def _reading(self, encoder_out: torch.Tensor, hypothesis: Hypothesis) -> Reading:
+    def _reading(self, encoder_out: torch.Tensor, hypothesis: TokenHypothesis) -> Hypothesis:
         confidence = _geometric_mean(hypothesis.token_scores)
         if not self._options.word_times:
-            return Reading(hypothesis.text, confidence)
+            return Hypothesis(hypothesis.text, confidence)
         words = self._model.word_times(encoder_out, hypothesis)
-        return Reading(
+        return Hypothesis(
             hypothesis.text,
             confidence,
             tuple(Word(word.text, word.start_s, word.end_s, word.confidence) for word in words),
@@ -205,9 +210,9 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def unit_limit(frames: int) -> int:
+def max_output_tokens(frames: int) -> int:
     """The most units that speech of so many frames can hold."""
-    return MIN_UNITS_LIMIT + math.ceil(frames / VIDEO_FRAME_RATE_HZ * MAX_UNITS_PER_SECOND)
+    return MIN_UNITS_LIMIT + math.ceil(frames / VIDEO_FRAME_RATE_HZ * MAX_TOKENS_PER_SECOND)
 
 
 def normalised_crops(crops: torch.Tensor) -> torch.Tensor:
@@ -221,13 +226,15 @@ def _padding_mask(lengths: Sequence[int]) -> torch.Tensor:
     return torch.arange(longest)[None, :] >= torch.tensor(lengths)[:, None]
 
 
-def _batch_of_crops(windows: Sequence[Window], frames: int, device: torch.device) -> torch.Tensor | None:
+def _batch_of_crops(
+    windows: Sequence[InferenceInput], frames: int, device: torch.device
+) -> torch.Tensor | None:
     """The centres of the crops, (B, T, 88, 88). They travel to the device as bytes, a quarter of what floats take."""
     if windows[0].crops is None:
         return None
-    margin = (MOUTH_CROP_SIZE_PX - MODEL_CROP_PX) // 2
-    centre = slice(margin, margin + MODEL_CROP_PX)
-    batch = torch.zeros(len(windows), frames, MODEL_CROP_PX, MODEL_CROP_PX, dtype=torch.uint8)
+    margin = (MOUTH_CROP_SIZE_PX - MODEL_INPUT_SIZE_PX) // 2
+    centre = slice(margin, margin + MODEL_INPUT_SIZE_PX)
+    batch = torch.zeros(len(windows), frames, MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX, dtype=torch.uint8)
     for row, window in zip(batch.numpy(), windows, strict=True):
         assert window.crops is not None, "a batch holds one modality"
         row[: window.frames] = window.crops[:, centre, centre]
@@ -237,7 +244,7 @@ def _batch_of_crops(windows: Sequence[Window], frames: int, device: torch.device
     return normalised_crops(batch)
 
 
-def _batch_of_features(windows: Sequence[Window], frames: int) -> torch.Tensor | None:
+def _batch_of_features(windows: Sequence[InferenceInput], frames: int) -> torch.Tensor | None:
     if windows[0].features is None:
         return None
     batch = torch.zeros(len(windows), frames, windows[0].features.shape[1])
@@ -247,9 +254,9 @@ def _batch_of_features(windows: Sequence[Window], frames: int) -> torch.Tensor |
     return batch
 
 
-def _distinct(hypotheses: Sequence[Hypothesis], most: int) -> list[Hypothesis]:
+def _distinct(hypotheses: Sequence[TokenHypothesis], most: int) -> list[TokenHypothesis]:
     """The best hypotheses whose texts differ: different units can spell the same words."""
-    seen: dict[str, Hypothesis] = {}
+    seen: dict[str, TokenHypothesis] = {}
     for hypothesis in hypotheses:
         seen.setdefault(hypothesis.text, hypothesis)
     return list(seen.values())[:most]
@@ -269,11 +276,11 @@ def _geometric_mean(log_probabilities: Sequence[float]) -> float:
     return math.exp(sum(log_probabilities) / len(log_probabilities)) if log_probabilities else 0.0
 
 
-def seconds_of(frames: int) -> float:
+def frames_to_seconds(frames: int) -> float:
     """How long so many frames last."""
     return frames / VIDEO_FRAME_RATE_HZ
 
 
-def samples_of(frames: int) -> int:
+def frames_to_samples(frames: int) -> int:
     """How many samples of sound so many frames last."""
     return frames * (AUDIO_SAMPLE_RATE_HZ // VIDEO_FRAME_RATE_HZ)

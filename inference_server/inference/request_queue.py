@@ -9,11 +9,11 @@ from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from gorggle_server.inference.recognizer import SearchOptions, Window
-from gorggle_server.types import Reading
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
+from gorggle_server.types import Hypothesis
 
 
-class PendingReadings(Future[list[Reading]]):
+class PendingResult(Future[list[Hypothesis]]):
     """Readings to come.
 
     Attributes:
@@ -24,7 +24,7 @@ class PendingReadings(Future[list[Reading]]):
 
 
 @dataclass(eq=False)
-class Job:
+class InferenceRequest:
     """A window on its way to its readings.
 
     Attributes:
@@ -36,17 +36,17 @@ class Job:
     """
 
     model: str
-    window: Window
-    search: SearchOptions
+    window: InferenceInput
+    search: DecodingOptions
     interim: bool = False
     stream: Hashable = None
     utterance: Hashable = None
     deadline: float | None = None
-    future: PendingReadings = field(default_factory=PendingReadings)
+    future: PendingResult = field(default_factory=PendingResult)
     submitted_at: float = field(default_factory=time.monotonic)
     alone: bool = False
 
-    def is_encoded_like(self, other: Job) -> bool:
+    def is_encoded_like(self, other: InferenceRequest) -> bool:
         """Whether the two can be encoded in one batch."""
         return (
             self.model == other.model
@@ -72,24 +72,24 @@ class FairQueue:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[Hashable, list[Job]] = defaultdict(list)
+        self._waiting: dict[Hashable, list[InferenceRequest]] = defaultdict(list)
         self._clocks: dict[Hashable, float] = {}
         self._now = 0.0
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
-    def __iter__(self) -> Iterator[Job]:
+    def __iter__(self) -> Iterator[InferenceRequest]:
         for jobs in self._waiting.values():
             yield from jobs
 
-    def put(self, job: Job) -> None:
+    def put(self, job: InferenceRequest) -> None:
         """Let a job wait for its turn."""
         if job.stream not in self._waiting:
             self._clocks[job.stream] = max(self._clocks.get(job.stream, 0.0), self._now)
         self._waiting[job.stream].append(job)
 
-    def in_turn(self) -> Iterator[Job]:
+    def ordered(self) -> Iterator[InferenceRequest]:
         """All that waits, in the order in which it would be read."""
         for interim in (False, True):
             lines = {
@@ -111,14 +111,14 @@ class FairQueue:
                     turn = (clock + job.window.frames, following.submitted_at, id(following), stream)
                     heapq.heappush(turns, turn)
 
-    def take(self, jobs: Iterable[Job]) -> None:
+    def take(self, jobs: Iterable[InferenceRequest]) -> None:
         """The turn of these has come: they leave, and their streams' clocks advance."""
         for job in jobs:
             self._now = max(self._now, self._clocks[job.stream])
             self._clocks[job.stream] += job.window.frames
             self.remove(job)
 
-    def remove(self, job: Job) -> None:
+    def remove(self, job: InferenceRequest) -> None:
         """A job leaves without its turn."""
         self._waiting[job.stream].remove(job)
         if not self._waiting[job.stream]:

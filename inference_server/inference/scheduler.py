@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gorggle_server.errors import DeadlineError, GorggleError, NotFoundError, NotReadyError
-from gorggle_server.inference.batch_runner import Batches, Outcome
-from gorggle_server.inference.recognizer import Recognizer, SearchOptions, Window
-from gorggle_server.inference.request_queue import FairQueue, Job
-from gorggle_server.types import Reading
+from gorggle_server.inference.batch_runner import BatchRunner, Outcome
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
+from gorggle_server.inference.request_queue import FairQueue, InferenceRequest
+from gorggle_server.types import Hypothesis
 
 
 class InferenceBackend(Protocol):
@@ -29,14 +29,14 @@ class InferenceBackend(Protocol):
     def submit(
         self,
         model: str,
-        window: Window,
-        search: SearchOptions,
+        window: InferenceInput,
+        search: DecodingOptions,
         *,
         interim: bool = False,
         stream: Hashable = None,
         utterance: Hashable = None,
         deadline: float | None = None,
-    ) -> Future[list[Reading]]:
+    ) -> Future[list[Hypothesis]]:
         """Queue a window. Cancelling the future gives its place back, also in the middle of its reading.
 
         Args:
@@ -60,7 +60,7 @@ class InferenceBackend(Protocol):
         ...
 
 
-class StreamBackend:
+class StreamScopedBackend:
     """A backend as one stream sees it: all it submits is known as that stream's."""
 
     def __init__(self, backend: InferenceBackend, stream: Hashable) -> None:
@@ -69,14 +69,14 @@ class StreamBackend:
     def submit(
         self,
         model: str,
-        window: Window,
-        search: SearchOptions,
+        window: InferenceInput,
+        search: DecodingOptions,
         *,
         interim: bool = False,
         stream: Hashable = None,
         utterance: Hashable = None,
         deadline: float | None = None,
-    ) -> Future[list[Reading]]:
+    ) -> Future[list[Hypothesis]]:
         """Queue a window; see ``InferenceBackend``. ``stream`` tells parts of the stream apart, if given."""
         whose = self._stream if stream is None else (self._stream, stream)
         return self._backend.submit(
@@ -87,11 +87,11 @@ class StreamBackend:
 class SchedulerObserver(Protocol):
     """Is told what the scheduler does; called on its thread, so it must not linger."""
 
-    def waiting(self, windows: int) -> None:
+    def set_queue_depth(self, windows: int) -> None:
         """So many windows wait for the device."""
         ...
 
-    def waited(self, seconds: float, *, interim: bool) -> None:
+    def observe_queue_wait(self, seconds: float, *, interim: bool) -> None:
         """A window's turn has come."""
         ...
 
@@ -113,15 +113,15 @@ class SchedulerObserver(Protocol):
 
 
 @dataclass(frozen=True)
-class BatchingOptions:
+class BatchingConfig:
     """How windows are put together.
 
     Attributes:
-        gathering_window_s: how long a window waits for others before it is encoded. Searches that are going on go on.
+        max_batch_delay_s: how long a window waits for others before it is encoded. Searches that are going on go on.
         max_frames: of one padded batch, its windows times the longest of them; 2000 are four utterances of 20 s.
     """
 
-    gathering_window_s: float = 0.01
+    max_batch_delay_s: float = 0.01
     max_frames: int = 2000
 
 
@@ -132,7 +132,7 @@ class DeviceScheduler:
         self,
         recognizers: Mapping[str, Recognizer],
         observer: SchedulerObserver | None = None,
-        options: BatchingOptions = BatchingOptions(),
+        options: BatchingConfig = BatchingConfig(),
         charge: Callable[[Hashable, float], None] = lambda _stream, _device_s: None,
         device_works: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -149,9 +149,9 @@ class DeviceScheduler:
         self._charge_stream, self._device_works = charge, device_works
         self._recognizers, self._observer, self._options = recognizers, observer, options
         self._queue = FairQueue()
-        self._batches = Batches(recognizers, options.max_frames, self._settle)
-        self._live: set[Job] = set()  # waiting or being read
-        self._device_s: dict[Job, float] = {}  # what each that is being read has taken so far
+        self._batches = BatchRunner(recognizers, options.max_frames, self._settle)
+        self._live: set[InferenceRequest] = set()  # waiting or being read
+        self._device_s: dict[InferenceRequest, float] = {}  # what each that is being read has taken so far
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -160,18 +160,18 @@ class DeviceScheduler:
     def submit(
         self,
         model: str,
-        window: Window,
-        search: SearchOptions,
+        window: InferenceInput,
+        search: DecodingOptions,
         *,
         interim: bool = False,
         stream: Hashable = None,
         utterance: Hashable = None,
         deadline: float | None = None,
-    ) -> Future[list[Reading]]:
+    ) -> Future[list[Hypothesis]]:
         """Queue a window; see ``InferenceBackend``."""
         if model not in self._recognizers:
             raise NotFoundError(f"there is no model {model!r}; there are: {', '.join(self._recognizers)}")
-        job = Job(model, window, search, interim, stream, utterance, deadline)
+        job = InferenceRequest(model, window, search, interim, stream, utterance, deadline)
         with self._changed:
             if self._closed:
                 raise NotReadyError("the server is shutting down: send the request to another one")
@@ -225,11 +225,11 @@ class DeviceScheduler:
 
     def _until_ripe(self) -> float:
         """Seconds until the window whose turn is next has waited for others long enough."""
-        first = next(self._queue.in_turn())
+        first = next(self._queue.ordered())
         companions = self._with_companions(first)
-        if len(companions) < len(self._queue) and not self._batches.have_room_for(first, companions):
+        if len(companions) < len(self._queue) and not self._batches.has_capacity(first, companions):
             return 0.0
-        return first.submitted_at + self._options.gathering_window_s - time.monotonic()
+        return first.submitted_at + self._options.max_batch_delay_s - time.monotonic()
 
     def _drop_unwanted(self) -> None:
         """Let go of jobs that were cancelled or are too late."""
@@ -247,58 +247,58 @@ class DeviceScheduler:
                 self._live.discard(job)
                 if job not in reading:
                     self._queue.remove(job)
-        self._batches.leave(job for job in unwanted if job in reading)
+        self._batches.remove(job for job in unwanted if job in reading)
         for job in unwanted:
             self._bill(job)
             if job.future.cancelled():
                 job.future.set_running_or_notify_cancel()
                 self._tell_of_drop("cancelled")
 
-    def _snapshot(self) -> list[Job]:
+    def _snapshot(self) -> list[InferenceRequest]:
         with self._changed:
             return list(self._live)
 
-    def _next_batch(self) -> list[Job]:
+    def _next_batch(self) -> list[InferenceRequest]:
         """Take the windows whose turn it is, if there is room for them and they have waited for others."""
         with self._changed:
             if self._closed or not self._queue or self._until_ripe() > 0:
                 return []
             # One way of searching may have no room while another has.
-            first = next((job for job in self._queue.in_turn() if self._batches.have_room_for(job)), None)
+            first = next((job for job in self._queue.ordered() if self._batches.has_capacity(job)), None)
             if first is None:
                 return []
             batch = self._with_companions(first)
             self._queue.take(batch)
             return batch
 
-    def _with_companions(self, first: Job) -> list[Job]:
+    def _with_companions(self, first: InferenceRequest) -> list[InferenceRequest]:
         """A job and what may be encoded along with it."""
         batch = [first]
-        for job in self._queue.in_turn():
+        for job in self._queue.ordered():
             if (
                 job is not first
                 and job.is_encoded_like(first)
                 and job.interim <= first.interim
-                and self._batches.have_room_for(job, batch)
+                and self._batches.has_capacity(job, batch)
                 and _is_of_like_length(job, batch)
             ):
                 batch.append(job)
         return batch
 
-    def _begin(self, batch: list[Job]) -> None:
+    def _begin(self, batch: list[InferenceRequest]) -> None:
         began = time.monotonic()
         for job in batch:
             self._device_s[job] = 0.0
             job.future.begun_at = began
-        self._batches.begin(batch)
+        self._batches.start(batch)
         took_s = time.monotonic() - began
         self._charge(batch, took_s)
         if self._observer is not None:
             with self._changed:
                 waiting = len(self._queue)
-            self._observer.waiting(waiting)
+            self._observer.set_queue_depth(waiting)
             for job in batch:
-                self._observer.waited(began - job.submitted_at, interim=job.interim)
+                self._observer.observe_queue_wait(began - job.submitted_at, interim=job.interim)
             self._observer.batch_read(len(batch), took_s)
 
     def _step(self) -> None:
@@ -317,19 +317,19 @@ class DeviceScheduler:
         if self._observer is not None:
             self._observer.stepped(len(stepping), took_s)
 
-    def _charge(self, jobs: list[Job], took_s: float) -> None:
+    def _charge(self, jobs: list[InferenceRequest], took_s: float) -> None:
         for job in jobs:
             if job in self._device_s:
                 self._device_s[job] += took_s / len(jobs)
 
-    def _bill(self, job: Job) -> float:
+    def _bill(self, job: InferenceRequest) -> float:
         """A job is over: charge its stream with what it took, in seconds."""
         took_s = self._device_s.pop(job, 0.0)
         if took_s:
             self._charge_stream(job.stream, took_s)
         return took_s
 
-    def _settle(self, job: Job, outcome: Outcome) -> None:
+    def _settle(self, job: InferenceRequest, outcome: Outcome) -> None:
         with self._changed:
             self._live.discard(job)
         took_s = self._bill(job)
@@ -360,12 +360,12 @@ class DeviceScheduler:
             self._observer.dropped(cause)
 
 
-def _claimed(job: Job) -> bool:
+def _claimed(job: InferenceRequest) -> bool:
     """Whether the outcome may be told: from now on it can no longer be cancelled."""
     return not job.future.done() and job.future.set_running_or_notify_cancel()
 
 
-def _is_of_like_length(job: Job, batch: list[Job]) -> bool:
+def _is_of_like_length(job: InferenceRequest, batch: list[InferenceRequest]) -> bool:
     """Whether at most half of the batch would be padding."""
     frames = [job.window.frames, *(other.window.frames for other in batch)]
     return 2 * sum(frames) >= max(frames) * len(frames)

@@ -44,7 +44,7 @@ def audio_features(wav: NDArray[np.int16]) -> NDArray[np.float32]:
 
     Source: AV-HuBERT's preparation; python_speech_features 0.6 for the filterbank.
     """
-    return layer_normed(stacked(log_mel_energies(wav)))
+    return layer_norm(stack_frames(log_mel_energies(wav)))
 
 
 def log_mel_energies(wav: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -57,13 +57,13 @@ def log_mel_energies(wav: NDArray[np.int16]) -> NDArray[np.float32]:
     return np.concatenate([_energies(wav, first, min(first + WINDOWS_AT_ONCE, windows)) for first in pieces])
 
 
-def stacked(energies: NDArray[np.float32]) -> NDArray[np.float32]:
+def stack_frames(energies: NDArray[np.float32]) -> NDArray[np.float32]:
     """Four consecutive windows side by side, zeros after the last: (windows, 26) -> (T, 104)."""
     padding = -len(energies) % STACKED
     return np.pad(energies, ((0, padding), (0, 0))).reshape(-1, energies.shape[1] * STACKED)
 
 
-def layer_normed(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def layer_norm(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Each frame to mean 0 and variance 1 over its numbers."""
     centred = features - features.mean(axis=1, keepdims=True)
     deviation = np.sqrt(np.mean(centred**2, axis=1, keepdims=True) + LAYER_NORM_EPSILON)
@@ -127,7 +127,7 @@ SPEECH_LEVEL_DB, SPEECH_SLOPE_DB = 6.5, 0.8
 SAMPLES_AT_ONCE = 60 * SAMPLE_RATE_HZ
 
 
-class SpeechMeter:
+class SpeechLevelEstimator:
     """Measures how far sound stands above its steady background, frame by frame as it comes."""
 
     def __init__(self) -> None:
@@ -199,11 +199,11 @@ class _LatestBands:
         self._pushed += 1
 
 
-class SpeechDetector:
+class VoiceActivityDetector:
     """Judges sound that grows: ``speech_probability`` piece by piece, with the same numbers."""
 
     def __init__(self) -> None:
-        self._meter = SpeechMeter()
+        self._meter = SpeechLevelEstimator()
 
     def push(self, samples: NDArray[np.int16]) -> NDArray[np.float32]:
         """Take in sound; give the probability of speech in each frame of 640 samples that it completes.
@@ -213,38 +213,38 @@ class SpeechDetector:
         Raises:
             InvalidRequestError: not one-dimensional int16.
         """
-        return probability_of_speech(self._meter.push(samples))
+        return levels_to_probability(self._meter.push(samples))
 
     def finish(self) -> NDArray[np.float32]:
         """The probabilities of what is left, the last frame padded with silence."""
-        return probability_of_speech(self._meter.finish())
+        return levels_to_probability(self._meter.finish())
 
 
 def speech_levels(wav: NDArray[np.int16]) -> NDArray[np.float32]:
     """Level of speech above the background in dB, 0 to 30: (T,) at 25 Hz, T the number of begun frames."""
     _refuse_unless_waveform(wav)
-    meter = SpeechMeter()
+    meter = SpeechLevelEstimator()
     pieces = [
         meter.push(wav[first : first + SAMPLES_AT_ONCE]) for first in range(0, len(wav), SAMPLES_AT_ONCE)
     ]
     return np.concatenate([*pieces, meter.finish()])
 
 
-def probability_of_speech(levels_db: NDArray[np.float32]) -> NDArray[np.float32]:
+def levels_to_probability(levels_db: NDArray[np.float32]) -> NDArray[np.float32]:
     """How likely sound of such a level is speech, 0 to 1."""
     odds_against: NDArray[np.float32] = np.exp((SPEECH_LEVEL_DB - levels_db) / SPEECH_SLOPE_DB)
     return (1 / (1 + odds_against)).astype(np.float32)
 
 
 def speech_probability(wav: NDArray[np.int16]) -> NDArray[np.float32]:
-    """How likely someone speaks, 0 to 1: (T,) at 25 Hz. For sound that grows use ``SpeechDetector``.
+    """How likely someone speaks, 0 to 1: (T,) at 25 Hz. For sound that grows use ``VoiceActivityDetector``.
 
     Steady noise of any loudness counts as background after at most 2.4 s; music and other voices count as speech.
 
     Raises:
         InvalidRequestError: not one-dimensional int16.
     """
-    return probability_of_speech(speech_levels(wav))
+    return levels_to_probability(speech_levels(wav))
 
 
 def _band_powers(samples: NDArray[np.int16]) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ class AudioSamples:
     samples: NDArray[np.int16]
 
 
-class SoundResampler:
+class AudioResampler:
     """Turns decoded sound of any rate and layout into 16 kHz mono.
 
     As long as the timestamps follow one another, small deviations aside, the sound is one run and its times are

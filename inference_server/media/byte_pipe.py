@@ -44,7 +44,7 @@ class BytePipe:
         return len(self._buffer)
 
     @property
-    def starved_s(self) -> float:
+    def wait_time_s(self) -> float:
         """For how many seconds ``read`` has waited for the writer."""
         return self._starved_s
 

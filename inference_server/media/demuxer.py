@@ -16,12 +16,19 @@ from av.stream import Disposition
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
 from gorggle_server.media import formats
 from gorggle_server.media.audio_resampler import AudioSamples
-from gorggle_server.media.input_source import Head, Reader, Source, SpooledSource, read_head, spooled
+from gorggle_server.media.input_source import (
+    Reader,
+    Source,
+    SpooledSource,
+    StreamHeader,
+    read_head,
+    spool_to_file,
+)
 from gorggle_server.media.packet_decoders import (
     DAMAGE,
+    AudioDecoder,
     PacketDecoder,
-    PictureDecoder,
-    SoundDecoder,
+    VideoDecoder,
     VideoFrame,
     decoder_pixels,
     seconds,
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
 
 # How much is read to recognise the format, and then to learn what the streams are. FFmpeg's defaults (5 MB, 5 s) delay the first picture of a live
 # stream by seconds; MPEG program streams announce nothing, their streams show up as they come.
-RECOGNISE_BYTES = 128 * 2**10
+SNIFF_BYTES = 128 * 2**10
 PROBE_BYTES = 64 * 2**10
 PROBE_BYTES_PROGRAM_STREAM = 2**20
 ANALYSE_US = 500_000
@@ -151,7 +158,7 @@ def decode(
 
 
 def _source(
-    head: Head,
+    head: StreamHeader,
     reader: Reader,
     limits: MediaLimits,
     stack: contextlib.ExitStack,
@@ -159,10 +166,12 @@ def _source(
 ) -> Source:
     if not head.index_at_end:
         return Source(reader, head.read)
-    return SpooledSource(stack.enter_context(spooled(head, reader, limits.max_spooled_bytes, spool_file)))
+    return SpooledSource(
+        stack.enter_context(spool_to_file(head, reader, limits.max_spooled_bytes, spool_file))
+    )
 
 
-def _opened(source: Source, head: Head, limits: MediaLimits) -> InputContainer:
+def _opened(source: Source, head: StreamHeader, limits: MediaLimits) -> InputContainer:
     is_program_stream = head.read.startswith(b"\0\0\1\xba")
     try:
         container = av.open(
@@ -174,7 +183,7 @@ def _opened(source: Source, head: Head, limits: MediaLimits) -> InputContainer:
                 "codec_whitelist": formats.decoders(),
                 "protocol_whitelist": "none",
                 "probesize": str(PROBE_BYTES_PROGRAM_STREAM if is_program_stream else PROBE_BYTES),
-                "formatprobesize": str(RECOGNISE_BYTES),
+                "formatprobesize": str(SNIFF_BYTES),
                 "analyzeduration": str(ANALYSE_US),
                 "max_streams": str(MAX_STREAMS),
             },
@@ -186,7 +195,7 @@ def _opened(source: Source, head: Head, limits: MediaLimits) -> InputContainer:
     return container
 
 
-def _not_opened(head: Head, size: int, error: Exception) -> str:
+def _not_opened(head: StreamHeader, size: int, error: Exception) -> str:
     if head.index_at_end:
         return (
             "the MP4's index is missing or damaged: it belongs at the end of this file, so the file was probably cut "
@@ -233,9 +242,9 @@ class _Decoding:
         )
         _refuse_if_too_long(self._info.duration_s, limits.max_duration_s)
         self._picture_decoder = (
-            PictureDecoder(video, limits.max_frame_pixels, live=live) if video and pictures else None
+            VideoDecoder(video, limits.max_frame_pixels, live=live) if video and pictures else None
         )
-        self._sound_decoder = SoundDecoder(audio) if audio and sound else None
+        self._sound_decoder = AudioDecoder(audio) if audio and sound else None
         self._decoders: list[PacketDecoder] = [
             decoder for decoder in (self._picture_decoder, self._sound_decoder) if decoder is not None
         ]

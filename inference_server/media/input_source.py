@@ -27,7 +27,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class Head:
+class StreamHeader:
     """The first bytes of a stream, read to learn how it must be opened.
 
     Attributes:
@@ -110,27 +110,29 @@ class SpooledSource(Source):
         return self._file.tell()
 
 
-def read_head(reader: Reader) -> Head:
+def read_head(reader: Reader) -> StreamHeader:
     """Read as far as is needed to tell whether this is an MP4 with its index at the end."""
     head = bytearray()
     while len(head) <= MAX_HEAD_BYTES:
         header = _read_fully(reader, 8)
         head += header
         if len(header) < 8:
-            return Head(bytes(head), index_at_end=False)
+            return StreamHeader(bytes(head), index_at_end=False)
         size, kind = int.from_bytes(header[:4]), header[4:]
         # Empty sample boxes are written as placeholders before the index.
         if kind == b"mdat" and size != 8:
-            return Head(bytes(head), index_at_end=True)
+            return StreamHeader(bytes(head), index_at_end=True)
         if kind in {b"moov", b"moof"} or size < 8:
-            return Head(bytes(head), index_at_end=False)
+            return StreamHeader(bytes(head), index_at_end=False)
         if len(head) == 8 and kind not in _FIRST_BOXES:
-            return Head(bytes(head), index_at_end=False)
+            return StreamHeader(bytes(head), index_at_end=False)
         head += _read_fully(reader, min(size - 8, MAX_HEAD_BYTES + 1))
-    return Head(bytes(head), index_at_end=True)
+    return StreamHeader(bytes(head), index_at_end=True)
 
 
-def spooled(head: Head, reader: Reader, max_bytes: int, into: IO[bytes] | None = None) -> IO[bytes]:
+def spool_to_file(
+    head: StreamHeader, reader: Reader, max_bytes: int, into: IO[bytes] | None = None
+) -> IO[bytes]:
     """Copy the whole stream into a temporary file.
 
     Args:

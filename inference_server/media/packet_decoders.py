@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import av
 
 from gorggle_server.errors import InvalidMediaError
-from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ, AudioSamples, SoundResampler
-from gorggle_server.media.video_conversion import upright_grey
+from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ, AudioResampler, AudioSamples
+from gorggle_server.media.video_conversion import to_grayscale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ class VideoFrame:
             InvalidMediaError: the decoder's pixel format cannot be converted.
         """
         try:
-            return upright_grey(self.decoded, self.pixel_aspect)
+            return to_grayscale(self.decoded, self.pixel_aspect)
         except DAMAGE as error:
             raise InvalidMediaError(
                 f"pictures of the format {self.decoded.format.name} cannot be turned to grey; "
@@ -125,7 +125,7 @@ class PacketDecoder(ABC):
             )
 
 
-class PictureDecoder(PacketDecoder):
+class VideoDecoder(PacketDecoder):
     """Decodes pictures, and refuses those beyond ``max_pixels``, before decoding where the header tells."""
 
     def __init__(self, stream: av.VideoStream, max_pixels: int, *, live: bool = False) -> None:
@@ -154,12 +154,12 @@ class PictureDecoder(PacketDecoder):
             )
 
 
-class SoundDecoder(PacketDecoder):
+class AudioDecoder(PacketDecoder):
     """Decodes sound to 16 kHz mono."""
 
     def __init__(self, stream: av.AudioStream) -> None:
         super().__init__(stream)
-        self._resampler = SoundResampler()
+        self._resampler = AudioResampler()
 
     def finish(self) -> Iterator[VideoFrame | AudioSamples]:  # noqa: D102
         yield from super().finish()

@@ -19,7 +19,7 @@ from gorggle_server.errors import OutOfRangeError
 from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ, AudioSamples
 from gorggle_server.media.demuxer import Decoded, MediaEnd, MediaLimits, StreamInfo
 from gorggle_server.media.packet_decoders import VideoFrame
-from gorggle_server.media.timestamps import MAX_GAP_S, Clock
+from gorggle_server.media.timestamps import MAX_GAP_S, TimestampNormalizer
 from gorggle_server.media.video_conversion import fitted
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ PIECE_SAMPLES = SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, eq=False)
-class GreyFrame:
+class GrayFrame:
     """What is seen at ``index * 0.04`` s.
 
     Attributes:
@@ -71,7 +71,7 @@ class Waveform:
 
 
 @dataclass(frozen=True)
-class TimelineEnd:
+class EndOfStream:
     """Comes last.
 
     Attributes:
@@ -93,10 +93,10 @@ class TimelineEnd:
         return max(self.frames / FRAME_RATE_HZ, self.samples / SAMPLE_RATE_HZ)
 
 
-Timed = StreamInfo | GreyFrame | Waveform | TimelineEnd
+TimelineItem = StreamInfo | GrayFrame | Waveform | EndOfStream
 
 
-def on_timeline(decoded: Iterable[Decoded], limits: MediaLimits) -> Generator[Timed]:
+def resample(decoded: Iterable[Decoded], limits: MediaLimits) -> Generator[TimelineItem]:
     """Resample what ``container.decode`` gives, by its timestamps alone.
 
     Frames take the source picture nearest in time, so rates from 24 to 60 Hz and variable ones work alike. Gaps are
@@ -104,7 +104,7 @@ def on_timeline(decoded: Iterable[Decoded], limits: MediaLimits) -> Generator[Ti
     of order and sound that overlaps are dropped.
 
     Yields:
-        The ``StreamInfo``, then frames and waveform, each without a gap, ``TimelineEnd`` last.
+        The ``StreamInfo``, then frames and waveform, each without a gap, ``EndOfStream`` last.
 
     Raises:
         OutOfRangeError: the media goes on beyond ``limits.max_duration_s``.
@@ -193,11 +193,11 @@ class _Timeline:
     """Takes decoded items, gives frames and waveform."""
 
     def __init__(self, zero_s: float, max_duration_s: float) -> None:
-        self._clock = Clock(zero_s)
+        self._clock = TimestampNormalizer(zero_s)
         self._frames = _Frames(max_duration_s)
         self._waveform = _WaveformPieces(max_duration_s)
 
-    def picture(self, frame: VideoFrame) -> Iterator[GreyFrame]:
+    def picture(self, frame: VideoFrame) -> Iterator[GrayFrame]:
         """Take in a picture: give the frames that are settled with it."""
         line = self._clock.pictures
         time_s = line.end_s if frame.time_s is None else self._clock.place(line, frame.time_s)
@@ -210,10 +210,10 @@ class _Timeline:
         yield from self._waveform.push(self._clock.place(line, piece.time_s), piece.samples)
         line.end_s = self._waveform.end_s
 
-    def finish(self, end: MediaEnd) -> Iterator[GreyFrame | TimelineEnd]:
+    def finish(self, end: MediaEnd) -> Iterator[GrayFrame | EndOfStream]:
         """Give the last frames, and how it went."""
         yield from self._frames.finish()
-        yield TimelineEnd(
+        yield EndOfStream(
             frames=self._frames.given,
             samples=self._waveform.given,
             broken_packets=end.broken_packets,
@@ -234,7 +234,7 @@ class _Frames:
         self.given = 0
         self.end_s = 0.0  # up to when the last picture stands
 
-    def push(self, time_s: float, frame: VideoFrame) -> Iterator[GreyFrame]:
+    def push(self, time_s: float, frame: VideoFrame) -> Iterator[GrayFrame]:
         """The next picture, in seconds from zero."""
         interval_s = FRAME_S
         if self._shown is not None:
@@ -245,12 +245,12 @@ class _Frames:
         self._shown, self._shown_s, self._grey = frame, time_s, None
         self.end_s = time_s + (min(frame.duration_s, MAX_LAST_S) or interval_s)
 
-    def finish(self) -> Iterator[GreyFrame]:
+    def finish(self) -> Iterator[GrayFrame]:
         """The last picture stands to its end."""
         if self._shown is not None:
             yield from self._until(max(self.end_s - FRAME_S / 2, self._shown_s))
 
-    def _until(self, end_s: float) -> Iterator[GreyFrame]:
+    def _until(self, end_s: float) -> Iterator[GrayFrame]:
         assert self._shown is not None, "a picture is shown"
         while self.given * FRAME_S <= end_s + ROUNDING_S:
             _refuse_beyond(self.given * FRAME_S, self._max_duration_s)
@@ -258,7 +258,7 @@ class _Frames:
                 grey = self._shown.grey()
                 self._shape = self._shape or (grey.shape[0], grey.shape[1])
                 self._grey = fitted(grey, self._shape)
-            yield GreyFrame(self.given, self._grey)
+            yield GrayFrame(self.given, self._grey)
             self.given += 1
 
 

@@ -14,7 +14,7 @@ MAX_STEP_BACK_S = 1.0
 KNOWN_OFFSETS = 8
 
 
-class Line:
+class StreamClock:
     """One stream's place on the clock.
 
     Attributes:
@@ -27,7 +27,7 @@ class Line:
         self.offset_s: float | None = None
 
 
-class Clock:
+class TimestampNormalizer:
     """Places timestamps of pictures and sound on a common time.
 
     Where a stream leaps further than a gap can be, its offset changes so that it goes on where the clock stands. The
@@ -36,12 +36,12 @@ class Clock:
     """
 
     def __init__(self, zero_s: float) -> None:
-        self.pictures = Line()
-        self.sound = Line()
+        self.pictures = StreamClock()
+        self.sound = StreamClock()
         self.leaps = 0
         self._offsets: deque[float] = deque([-zero_s], maxlen=KNOWN_OFFSETS)
 
-    def place(self, line: Line, time_s: float) -> float:
+    def place(self, line: StreamClock, time_s: float) -> float:
         """Seconds from zero of a timestamp of this stream. The caller moves ``line.end_s`` on."""
         if line.offset_s is None:
             line.offset_s = self._offsets[0]
@@ -49,7 +49,7 @@ class Clock:
             line.offset_s = self._offset_for(line, time_s)
         return time_s + line.offset_s
 
-    def _offset_for(self, line: Line, time_s: float) -> float:
+    def _offset_for(self, line: StreamClock, time_s: float) -> float:
         for offset_s in reversed(self._offsets):
             if self._is_plausible(line, time_s + offset_s):
                 return offset_s
@@ -58,7 +58,7 @@ class Clock:
         self._offsets.append(offset_s)
         return offset_s
 
-    def _is_plausible(self, line: Line, placed_s: float) -> bool:
+    def _is_plausible(self, line: StreamClock, placed_s: float) -> bool:
         return line.end_s - MAX_STEP_BACK_S <= placed_s <= self._now_s() + MAX_GAP_S
 
     def _now_s(self) -> float:

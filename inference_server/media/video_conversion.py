@@ -27,7 +27,7 @@ _LUMA_BITS = (
 _FULL_RANGE_FORMATS = frozenset({"gray", "gray10le", "gray12le"})
 _LIMITED_RANGE, _FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
 
-_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+_ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 def clockwise_rotation(frame: av.VideoFrame) -> int:
@@ -35,7 +35,7 @@ def clockwise_rotation(frame: av.VideoFrame) -> int:
     return round(-frame.rotation / 90) % 4 * 90
 
 
-def upright_grey(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
+def to_grayscale(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
     """The picture in grey, upright, with square pixels, its long side at most ``WORKING_SIDE_PX``.
 
     Grey is brightness over the full range 0 to 255. It differs from OpenCV's conversion of the BGR picture by less
@@ -54,7 +54,7 @@ def upright_grey(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> NDArray[np.
         grey = _reduced(cv2.cvtColor(frame.to_ndarray(format="bgr24"), cv2.COLOR_BGR2GRAY), pixel_aspect)
     else:
         grey = _stretched(_reduced(plane, pixel_aspect), bits or 8, _is_full_range(frame))
-    turn = _TURNS.get(clockwise_rotation(frame))
+    turn = _ROTATIONS.get(clockwise_rotation(frame))
     grey = grey if turn is None else cv2.rotate(grey, turn)
     return np.ascontiguousarray(grey, dtype=np.uint8)
 

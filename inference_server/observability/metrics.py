@@ -17,9 +17,9 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from gorggle_server.admission.controller import Admission
+from gorggle_server.admission.controller import AdmissionController
 from gorggle_server.errors import GorggleError
-from gorggle_server.observability.stream_metrics import StreamMeasurements
+from gorggle_server.observability.stream_metrics import StreamMetrics
 from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Event, Finished, Segment
 
 # Calls last from milliseconds (a refusal) to hours (a stream); a batch takes milliseconds to seconds.
@@ -29,7 +29,7 @@ _STEP_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 _BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
-class Measurements:
+class ServerMetrics:
     """The metrics of one server, in a registry of their own."""
 
     def __init__(self, version: str) -> None:
@@ -142,14 +142,14 @@ class Measurements:
         self._errors.labels("internal")
         for cause in ("cancelled", "late", "failed"):
             self._dropped.labels(cause)
-        self.of_streams = StreamMeasurements(self.registry)
+        self.of_streams = StreamMetrics(self.registry)
 
-    def admits(self, admission: Admission) -> None:
+    def bind_admission(self, admission: AdmissionController) -> None:
         """Read what live streams need of the device from there whenever it is asked for."""
         self._live_streams.set_function(lambda: admission.live_streams)
-        self._live_demand.set_function(lambda: admission.demand)
-        self._processor_demand.set_function(lambda: admission.processor_demand)
-        self._interpreter_demand.set_function(lambda: admission.interpreter_demand)
+        self._live_demand.set_function(lambda: admission.expected_device_load)
+        self._processor_demand.set_function(lambda: admission.expected_cpu_load)
+        self._interpreter_demand.set_function(lambda: admission.expected_gil_load)
 
     def count_tasks(self, current: Callable[[], int]) -> None:
         """Read the number of tasks on the event loop from there whenever it is asked for."""
@@ -186,11 +186,11 @@ class Measurements:
 
     # ---------------------------------------------------------------- the scheduler's part (``SchedulerObserver``)
 
-    def waiting(self, windows: int) -> None:
+    def set_queue_depth(self, windows: int) -> None:
         """So many utterances wait for the device."""
         self._waiting.set(windows)
 
-    def waited(self, seconds: float, *, interim: bool) -> None:
+    def observe_queue_wait(self, seconds: float, *, interim: bool) -> None:
         """An utterance's turn has come."""
         self._wait_seconds.labels("interim" if interim else "final").observe(seconds)
 

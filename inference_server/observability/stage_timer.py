@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 
-class Stage(StrEnum):
+class PipelineStage(StrEnum):
     """What a stream's own thread and its decoder do; waiting for the device and reading are the scheduler's."""
 
     DECODING = "decoding"
@@ -23,7 +23,7 @@ class Stage(StrEnum):
 class StageObserver(Protocol):
     """Is told how long things took; called on the streams' threads."""
 
-    def stage_took(self, stage: Stage, seconds: float) -> None:
+    def stage_took(self, stage: PipelineStage, seconds: float) -> None:
         """One step of a stream's media, 0.4 s, has kept a stage busy for so long."""
         ...
 
@@ -41,7 +41,7 @@ class Span:
     busy_s: float = 0.0
 
 
-class StageClock:
+class StageTimer:
     """Times the stages of one stream, on its thread.
 
     Args:
@@ -53,13 +53,13 @@ class StageClock:
         self, observer: StageObserver | None = None, starved_s: Callable[[], float] = lambda: 0.0
     ) -> None:
         self._observer, self._starved_s = observer, starved_s
-        self._this_step: dict[Stage, float] = {}
-        self._not_waited_s: dict[Stage, float] = {}
-        self.spans: dict[Stage, Span] = {}
+        self._this_step: dict[PipelineStage, float] = {}
+        self._not_waited_s: dict[PipelineStage, float] = {}
+        self.spans: dict[PipelineStage, Span] = {}
         self.frames_seen = self.frames_with_faces = 0
 
     @contextlib.contextmanager
-    def within(self, stage: Stage) -> Iterator[None]:
+    def within(self, stage: PipelineStage) -> Iterator[None]:
         """What is done inside belongs to a stage."""
         span = self.spans.setdefault(stage, Span(time.time_ns()))
         began, starved_s = time.monotonic(), self._starved_s()
@@ -70,7 +70,7 @@ class StageClock:
             span.last_ns = time.time_ns()
             self._add(stage, took_s)
 
-    def timed(self, stage: Stage, items: Iterator[T]) -> Iterator[T]:
+    def timed(self, stage: PipelineStage, items: Iterator[T]) -> Iterator[T]:
         """The same items; it belongs to a stage to make them."""
         end = object()
         while True:
@@ -80,7 +80,7 @@ class StageClock:
                 return
             yield item  # type: ignore[misc]  # it is no end
 
-    def elsewhere(self, stage: Stage, seconds: float, *, waited_for_in: Stage) -> None:
+    def add_external(self, stage: PipelineStage, seconds: float, *, waited_for_in: PipelineStage) -> None:
         """Another process was busy with a stage for so long; what was waited for it counts as another stage's no longer."""
         now_ns = time.time_ns()
         span = self.spans.setdefault(stage, Span(now_ns - int(seconds * 1e9)))
@@ -91,7 +91,7 @@ class StageClock:
         self.spans.setdefault(waited_for_in, Span(now_ns, now_ns))
         self._add(waited_for_in, 0.0)
 
-    def _add(self, stage: Stage, seconds: float) -> None:
+    def _add(self, stage: PipelineStage, seconds: float) -> None:
         """Count a stage's seconds, but for those that are others'."""
         known_s = self._this_step.get(stage, 0.0) + seconds
         others_s = min(known_s, self._not_waited_s.get(stage, 0.0))

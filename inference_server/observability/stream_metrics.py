@@ -7,14 +7,14 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from gorggle_server.observability.stage_timer import Stage
+from gorggle_server.observability.stage_timer import PipelineStage
 
 # A step is 0.4 s of media: what takes a stage longer does not keep pace.
 _STEP_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 5, 20)
 _REAL_TIME_FACTORS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0, 1.2, 1.5, 2, 3, 5, 10)
 
 
-class Holding(Protocol):
+class ByteQueue(Protocol):
     """An intake of a stream's media."""
 
     @property
@@ -23,11 +23,11 @@ class Holding(Protocol):
         ...
 
 
-class StreamMeasurements:
+class StreamMetrics:
     """The metrics of streams, in the server's registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._intakes: set[Holding] = set()
+        self._intakes: set[ByteQueue] = set()
         self._lock = threading.Lock()  # streams come and go while the metrics are asked for
         self._stage_seconds = Histogram(
             "gorggle_stage_duration_seconds",
@@ -54,12 +54,12 @@ class StreamMeasurements:
         )
         held.set_function(self._bytes_held)
 
-    def holds(self, intake: Holding) -> None:
+    def holds(self, intake: ByteQueue) -> None:
         """Count what waits in an intake from now on."""
         with self._lock:
             self._intakes.add(intake)
 
-    def lets_go(self, intake: Holding) -> None:
+    def lets_go(self, intake: ByteQueue) -> None:
         """Count it no more."""
         with self._lock:
             self._intakes.discard(intake)
@@ -75,7 +75,7 @@ class StreamMeasurements:
 
     # ------------------------------------------------------------------------------------ the part of ``StageObserver``
 
-    def stage_took(self, stage: Stage, seconds: float) -> None:
+    def stage_took(self, stage: PipelineStage, seconds: float) -> None:
         """A step kept a stage busy for so long."""
         self._stage_seconds.labels(stage.value).observe(seconds)
 

@@ -21,26 +21,26 @@ import numpy as np
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
 from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
-from gorggle_server.media.resampling import TimelineEnd, Waveform, on_timeline
+from gorggle_server.media.resampling import EndOfStream, Waveform, resample
 from gorggle_server.sandbox import hardening, protocol
-from gorggle_server.sandbox.protocol import Failure, Header, Kind, Order
-from gorggle_server.vision.face_detector import FINE_SIDE_PX, Box, FaceFinder
-from gorggle_server.vision.frame_stage import with_sights
+from gorggle_server.sandbox.protocol import DecodeJob, FailureCode, Header, MessageType
+from gorggle_server.vision.face_detector import FINE_SIDE_PX, BoundingBox, FaceDetector
+from gorggle_server.vision.frame_stage import track_frames
 from gorggle_server.vision.mouth_cropper import mean_face
-from gorggle_server.vision.mouth_tracker import Sight
+from gorggle_server.vision.mouth_tracker import FrameResult
 
 if TYPE_CHECKING:
-    from gorggle_server.sandbox.hardening import Protection
-    from gorggle_server.vision.frame_stage import Perceived
+    from gorggle_server.sandbox.hardening import SandboxFeatures
+    from gorggle_server.vision.frame_stage import PipelineItem
 
 TINY_CLIP_SAMPLES = 1600
 # To wake the server for a few milliseconds of sound, or for one mouth, costs more than they do. Nothing is held while input
 # is waited for.
 MAX_HELD_BYTES = 64 * 2**10
-HELD_KINDS = frozenset({Kind.SOUND, Kind.MOUTH, Kind.FRAME})
+HELD_KINDS = frozenset({MessageType.SOUND, MessageType.MOUTH, MessageType.FRAME})
 
 
-def tiny_clip() -> bytes:
+def probe_clip() -> bytes:
     """A tenth of a second of silence as a WAV file."""
     size = 2 * TINY_CLIP_SAMPLES
     form = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE_HZ, 2 * SAMPLE_RATE_HZ, 2, 16)
@@ -48,24 +48,24 @@ def tiny_clip() -> bytes:
     return b"RIFF" + (len(chunks) + size + 4).to_bytes(4, "little") + b"WAVE" + chunks + bytes(size)
 
 
-class Requests:
+class MediaRequester:
     """The media, asked for piece by piece: the process never holds more than one."""
 
-    def __init__(self, results: Results, media_fd: int) -> None:
+    def __init__(self, results: ResultWriter, media_fd: int) -> None:
         self._results, self._media_fd = results, media_fd
         self._piece = b""
 
     def read(self, size: int) -> bytes:
         """Between 1 and ``size`` bytes; nothing at the end."""
         if not self._piece:
-            self._results.send(Header(Kind.NEED, number=protocol.MAX_REQUEST_BYTES))
+            self._results.send(Header(MessageType.NEED, number=protocol.MAX_REQUEST_BYTES))
             (length,) = protocol.DATA_SIZE.unpack(read_fully(self._media_fd, protocol.DATA_SIZE.size))
             self._piece = read_fully(self._media_fd, length)
         data, self._piece = self._piece[:size], self._piece[size:]
         return data
 
 
-class Results:
+class ResultWriter:
     """Messages to the server.
 
     Attributes:
@@ -81,7 +81,7 @@ class Results:
         """Write a message, waiting while the server lags; sound and mouths go together with what comes next."""
         self._held += header.packed()
         self._held += memoryview(body).cast("B")
-        is_held = header.kind in HELD_KINDS and not (self.live and header.kind is Kind.FRAME)
+        is_held = header.kind in HELD_KINDS and not (self.live and header.kind is MessageType.FRAME)
         if is_held and len(self._held) < MAX_HELD_BYTES:
             return
         rest = memoryview(self._held)
@@ -89,35 +89,35 @@ class Results:
         while rest:
             rest = rest[os.write(self._fd, rest) :]
 
-    def send_item(self, item: Perceived) -> None:
+    def send_item(self, item: PipelineItem) -> None:
         """Write what was heard or seen."""
         match item:
             case StreamInfo():
-                self.send(Header(Kind.INFO, size=protocol.INFO.size), protocol.info_body(item))
-            case Sight():
-                for header, body in protocol.sight_messages(item):
+                self.send(Header(MessageType.INFO, size=protocol.INFO.size), protocol.info_body(item))
+            case FrameResult():
+                for header, body in protocol.encode_frame_result(item):
                     self.send(header, body)
             case Waveform():
                 samples = item.samples.astype("<i2", copy=False)
-                self.send(Header(Kind.SOUND, size=samples.nbytes, number=item.start), samples.data)
-            case TimelineEnd():
-                self.send(Header(Kind.END, size=protocol.END.size), protocol.end_body(item))
+                self.send(Header(MessageType.SOUND, size=samples.nbytes, number=item.start), samples.data)
+            case EndOfStream():
+                self.send(Header(MessageType.END, size=protocol.END.size), protocol.end_body(item))
 
-    def send_failure(self, failure: Failure, text: str = "") -> None:
+    def send_failure(self, failure: FailureCode, text: str = "") -> None:
         """Write why there will be nothing more."""
         body = text.encode(errors="replace")[: protocol.MAX_TEXT_BYTES]
-        self.send(Header(Kind.FAILED, size=len(body), number=failure), body)
+        self.send(Header(MessageType.FAILED, size=len(body), number=failure), body)
 
 
 def main() -> int:
     """Decode one stream; the exit code is 0 when the server was told how it went."""
     results_fd = _taken_over(1)
-    protection = hardening.cut_off() | hardening.leave()
-    finder = make_ready(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    protection = hardening.isolate_signals_and_network() | hardening.drop_privileges()
+    finder = preload(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
     return serve(0, results_fd, os.fdopen(int(sys.argv[1]), "w+b"), protection, finder)
 
 
-def make_ready(landmark_model: Path | None) -> FaceFinder:
+def preload(landmark_model: Path | None) -> FaceDetector:
     """Let everything be loaded that is loaded on first use: later no file can be opened.
 
     Raises:
@@ -126,24 +126,24 @@ def make_ready(landmark_model: Path | None) -> FaceFinder:
     cv2.setNumThreads(1)  # the cores are FFmpeg's; and OpenCV looks for plug-ins here, not later
 
     class Clip:
-        left = tiny_clip()
+        left = probe_clip()
 
         def read(self, size: int) -> bytes:
             data, self.left = self.left[:size], self.left[size:]
             return data
 
-    for _ in on_timeline(decode(Clip(), MediaLimits()), MediaLimits()):
+    for _ in resample(decode(Clip(), MediaLimits()), MediaLimits()):
         pass
-    finder = FaceFinder(landmark_model)
+    finder = FaceDetector(landmark_model)
     nobody = np.zeros((FINE_SIDE_PX, FINE_SIDE_PX), np.uint8)
     finder.detect(nobody)
-    finder.landmarks(nobody, Box(100, 100, 300, 300))
+    finder.landmarks(nobody, BoundingBox(100, 100, 300, 300))
     mean_face()
     return finder
 
 
 def serve(
-    media_fd: int, results_fd: int, spool_file: IO[bytes], protection: Protection, finder: FaceFinder
+    media_fd: int, results_fd: int, spool_file: IO[bytes], protection: SandboxFeatures, finder: FaceDetector
 ) -> int:
     """Take an order, shut the process in, and carry the order out: the exit code.
 
@@ -154,26 +154,26 @@ def serve(
         protection: what holds already.
         finder: finds faces and landmarks.
     """
-    results = Results(results_fd)
+    results = ResultWriter(results_fd)
     with contextlib.suppress(BrokenPipeError, EOFError):  # the server has gone
-        results.send(Header(Kind.READY))
-        order = Order.unpacked(read_fully(media_fd, protocol.ORDER.size))
+        results.send(Header(MessageType.READY))
+        order = DecodeJob.unpacked(read_fully(media_fd, protocol.ORDER.size))
         results.live = order.live
         _silence_standard_error()
-        protection |= hardening.confine(order.memory_bytes, order.cpu_s, order.limits.max_spooled_bytes)
-        _carry_out(order, protection, results, Requests(results, media_fd), spool_file, finder)
+        protection |= hardening.apply_limits(order.memory_bytes, order.cpu_s, order.limits.max_spooled_bytes)
+        _carry_out(order, protection, results, MediaRequester(results, media_fd), spool_file, finder)
     return 0
 
 
 def _carry_out(
-    order: Order,
-    protection: Protection,
-    results: Results,
-    reader: Requests,
+    order: DecodeJob,
+    protection: SandboxFeatures,
+    results: ResultWriter,
+    reader: MediaRequester,
     spool_file: IO[bytes],
-    finder: FaceFinder,
+    finder: FaceDetector,
 ) -> None:
-    results.send(Header(Kind.CONFINED, number=protection))
+    results.send(Header(MessageType.CONFINED, number=protection))
     try:
         decoded = decode(
             reader,
@@ -183,20 +183,22 @@ def _carry_out(
             live=order.live,
             spool_file=spool_file,
         )
-        items = on_timeline(decoded, order.limits)
-        for item in with_sights(items, finder, max_faces=order.max_faces, sound=order.sound, live=order.live):
+        items = resample(decoded, order.limits)
+        for item in track_frames(
+            items, finder, max_faces=order.max_faces, sound=order.sound, live=order.live
+        ):
             results.send_item(item)
     except (BrokenPipeError, EOFError):
         raise
     except InvalidMediaError as error:
-        results.send_failure(Failure.INVALID_MEDIA, str(error))
+        results.send_failure(FailureCode.INVALID_MEDIA, str(error))
     except OutOfRangeError as error:
-        results.send_failure(Failure.OUT_OF_RANGE, str(error))
+        results.send_failure(FailureCode.OUT_OF_RANGE, str(error))
     except Exception as error:  # the border of the process
         if _is_for_lack_of_memory(error):
-            results.send_failure(Failure.MEMORY)
+            results.send_failure(FailureCode.MEMORY)
         else:
-            results.send_failure(Failure.INTERNAL, _where(error))
+            results.send_failure(FailureCode.INTERNAL, _where(error))
 
 
 def _is_for_lack_of_memory(error: Exception) -> bool:

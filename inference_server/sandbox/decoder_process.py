@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from gorggle_server.sandbox.hardening import Protection
-from gorggle_server.sandbox.protocol import HEADER, DecoderError, Header, Kind, Order
+from gorggle_server.sandbox.hardening import SandboxFeatures
+from gorggle_server.sandbox.protocol import HEADER, DecodeJob, DecoderError, Header, MessageType
 from gorggle_server.sandbox.protocol_validation import checked_header
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ READ_AHEAD_BYTES = 128 * 2**10
 START_S = 30.0
 # A process that has work, but no processor to do it on, has not stalled: on a machine with far more streams than processors
 # it may wait for seconds. It is told by looking for so long: it waited for most of that, and is looked at so often at most.
-LOOK_S, STARVED_SHARE, MOST_LOOKS = 0.5, 0.5, 60
+CPU_CHECK_INTERVAL_S, STARVED_SHARE, MOST_LOOKS = 0.5, 0.5, 60
 
 
-class Child(Protocol):
+class ChildProcess(Protocol):
     """A process, and the server's ends of the two pipes to and from it."""
 
     @property
@@ -119,10 +119,10 @@ class DecoderProcess:
         protection: what it has shut itself in with, once it has begun.
     """
 
-    def __init__(self, child: Child, stall_s: float = 20.0) -> None:
+    def __init__(self, child: ChildProcess, stall_s: float = 20.0) -> None:
         """Take charge of it while it makes itself ready."""
         self._child, self._stall_s = child, stall_s
-        self.protection = Protection(0)
+        self.protection = SandboxFeatures(0)
         self._deadline, self._looks = 0.0, 0
         self._buffer = memoryview(bytearray(READ_AHEAD_BYTES))
         self._ahead = self._buffer[:0]
@@ -138,7 +138,7 @@ class DecoderProcess:
         """Its process id."""
         return self._child.pid
 
-    def begin(self, order: Order) -> None:
+    def start_job(self, order: DecodeJob) -> None:
         """Give it its one order as soon as it is ready, and wait until it has shut itself in: it opens the media next.
 
         Raises:
@@ -147,11 +147,11 @@ class DecoderProcess:
             DecoderError: it is no decoder.
         """
         self.restart_clock(START_S)
-        self._expect(Kind.READY)
+        self._expect(MessageType.READY)
         self.send(order.packed())
-        self.protection = Protection(self._expect(Kind.CONFINED).number & sum(Protection))
+        self.protection = SandboxFeatures(self._expect(MessageType.CONFINED).number & sum(SandboxFeatures))
 
-    def _expect(self, kind: Kind) -> Header:
+    def _expect(self, kind: MessageType) -> Header:
         header = checked_header(self.receive(HEADER.size))
         if header.kind is not kind:
             raise DecoderError(f"the decoder process sent {header.kind.name} before {kind.name}")
@@ -231,16 +231,16 @@ class DecoderProcess:
         left_s = self._deadline - time.monotonic()
         if left_s > 0 and waiting.poll(left_s * 1000):
             return
-        if self._looks == MOST_LOOKS or not self._starves():
+        if self._looks == MOST_LOOKS or not self._is_cpu_starved():
             raise StalledError
         self._looks += 1
-        self._deadline = time.monotonic() + LOOK_S
+        self._deadline = time.monotonic() + CPU_CHECK_INTERVAL_S
 
-    def _starves(self) -> bool:
+    def _is_cpu_starved(self) -> bool:
         """Look at it for a moment: whether it waits for a processor for most of that."""
         queued_s = _queued_s(self.pid)
-        time.sleep(LOOK_S)
-        return _queued_s(self.pid) - queued_s > STARVED_SHARE * LOOK_S
+        time.sleep(CPU_CHECK_INTERVAL_S)
+        return _queued_s(self.pid) - queued_s > STARVED_SHARE * CPU_CHECK_INTERVAL_S
 
 
 def _queued_s(pid: int) -> float:

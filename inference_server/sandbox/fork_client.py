@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # Behind the answer's letter: the new process's id, the error's number, or a text.
-READY, BORN, UNBORN, NOT_FOUND = b"R", b"B", b"U", b"N"
+READY, FORKED, FORK_FAILED, NOT_FOUND = b"R", b"B", b"U", b"N"
 NUMBER = struct.Struct("<i")
 MAX_TEXT_BYTES = 2000
 # Media, results, spooled file, status.
 CARRIED_FDS = 4
 
 # The slowest that loading everything may be, on a machine under load; and how long a process that was killed may be buried.
-ANSWER_S, BURIAL_S = 60.0, 30.0
+ANSWER_S, REAP_TIMEOUT_S = 60.0, 30.0
 
 
 class ForkServerGoneError(OSError):
@@ -93,11 +93,11 @@ class ForkServer:
             status, to_status = _pipe(ours, theirs)
             spool_file = theirs.enter_context(tempfile.TemporaryFile())
             try:
-                socket.send_fds(self._socket, [BORN], [media, to_results, spool_file.fileno(), to_status])
+                socket.send_fds(self._socket, [FORKED], [media, to_results, spool_file.fileno(), to_status])
             except (BrokenPipeError, TimeoutError):
                 raise self._gone() from None
             answer, fds = self._answer()
-            self._expect(BORN, answer)
+            self._expect(FORKED, answer)
             if not fds:  # there was no room for it: the process ends when its pipes are closed
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             ours.pop_all()
@@ -132,7 +132,7 @@ class ForkServer:
 
     def _expect(self, kind: bytes, answer: bytes) -> None:
         letter, rest = answer[:1], answer[1:]
-        if letter == UNBORN:
+        if letter == FORK_FAILED:
             (number,) = NUMBER.unpack(rest)
             raise OSError(number, os.strerror(number))
         if letter == NOT_FOUND:
@@ -166,7 +166,7 @@ class ForkedProcess:
         if self._status is None:
             burial = select.poll()
             burial.register(self._status_fd, select.POLLIN)
-            data = os.read(self._status_fd, NUMBER.size) if burial.poll(BURIAL_S * 1000) else b""
+            data = os.read(self._status_fd, NUMBER.size) if burial.poll(REAP_TIMEOUT_S * 1000) else b""
             # Without a word its parent has been killed, and it with that.
             self._status = NUMBER.unpack(data)[0] if len(data) == NUMBER.size else -signal.SIGKILL
         return self._status

@@ -22,28 +22,28 @@ from typing import TYPE_CHECKING
 from gorggle_server.errors import NotFoundError
 from gorggle_server.sandbox import decoder_main, hardening
 from gorggle_server.sandbox.fork_client import (
-    BORN,
     CARRIED_FDS,
+    FORK_FAILED,
+    FORKED,
     MAX_TEXT_BYTES,
     NOT_FOUND,
     NUMBER,
     READY,
-    UNBORN,
 )
 
 if TYPE_CHECKING:
-    from gorggle_server.sandbox.hardening import Protection
-    from gorggle_server.vision.face_detector import FaceFinder
+    from gorggle_server.sandbox.hardening import SandboxFeatures
+    from gorggle_server.vision.face_detector import FaceDetector
 
 
 def main() -> int:
     """Fork decoders until the server has gone."""
     *landmark_model, fd = sys.argv[1:]
     control = socket.socket(fileno=int(fd))
-    protection = hardening.cut_off()
+    protection = hardening.isolate_signals_and_network()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server has gone
         try:
-            finder = decoder_main.make_ready(Path(landmark_model[0]) if landmark_model else None)
+            finder = decoder_main.preload(Path(landmark_model[0]) if landmark_model else None)
         except NotFoundError as error:
             control.send(NOT_FOUND + str(error).encode(errors="replace")[:MAX_TEXT_BYTES])
             return 1
@@ -57,7 +57,7 @@ def main() -> int:
 class _Parent:
     """Forks when asked, and tells how its children ended."""
 
-    def __init__(self, control: socket.socket, protection: Protection, finder: FaceFinder) -> None:
+    def __init__(self, control: socket.socket, protection: SandboxFeatures, finder: FaceDetector) -> None:
         self._control, self._protection, self._finder = control, protection, finder
         self._pid = os.getpid()
         self._status_fds: dict[int, int] = {}
@@ -77,14 +77,14 @@ class _Parent:
             ready = {fd for fd, _ in waiting.poll()}
             if woken in ready:
                 os.read(woken, 4096)
-                self._bury()
+                self._reap_children()
             if self._control.fileno() in ready:
                 request, fds, _, _ = socket.recv_fds(self._control, 1, CARRIED_FDS)
                 if not request:
                     return
                 self._answer(fds)
 
-    def _bury(self) -> None:
+    def _reap_children(self) -> None:
         with contextlib.suppress(ChildProcessError):  # none is left
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -99,7 +99,7 @@ class _Parent:
         if len(fds) < CARRIED_FDS:  # there was no room for the others
             for fd in fds:
                 os.close(fd)
-            self._control.send(UNBORN + NUMBER.pack(errno.EMFILE))
+            self._control.send(FORK_FAILED + NUMBER.pack(errno.EMFILE))
             return
         *carried, status_fd = fds
         pid = 0
@@ -114,9 +114,9 @@ class _Parent:
                 os.kill(pid, signal.SIGKILL)  # of which nobody would know; it is buried with the others
             else:
                 os.close(status_fd)
-            self._control.send(UNBORN + NUMBER.pack(error.errno or 0))
+            self._control.send(FORK_FAILED + NUMBER.pack(error.errno or 0))
         else:
-            socket.send_fds(self._control, [BORN + NUMBER.pack(pid)], [pidfd])
+            socket.send_fds(self._control, [FORKED + NUMBER.pack(pid)], [pidfd])
             os.close(pidfd)
         finally:
             for fd in carried:
@@ -131,7 +131,7 @@ class _Parent:
             os.dup2(media_fd, 0)
             os.dup2(2, 1)
             _close_all_but({0, 1, 2, results_fd, spool_fd})
-            protection = self._protection | hardening.leave()
+            protection = self._protection | hardening.drop_privileges()
             if os.getppid() != self._pid:
                 return 1  # it ended before it could take this one with it
             return decoder_main.serve(0, results_fd, os.fdopen(spool_fd, "w+b"), protection, self._finder)

@@ -25,7 +25,7 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
 
-class Protection(IntFlag):
+class SandboxFeatures(IntFlag):
     """What holds for a decoder beyond the limits of memory, time and files, which hold everywhere."""
 
     NO_NETWORK = 1  # in a network of its own that has no interface
@@ -34,28 +34,28 @@ class Protection(IntFlag):
     MEMORY = 8
 
 
-def cut_off() -> Protection:
+def isolate_signals_and_network() -> SandboxFeatures:
     """Cut the ties that children inherit cut: signals, and the network. Ends with the thread that started it."""
     # A terminal and a supervisor signal every process of the server, which lets its streams finish; then it ends us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     if not sys.platform.startswith("linux"):
-        return Protection(0)
+        return SandboxFeatures(0)
     libc = ctypes.CDLL(None, use_errno=True)
-    held = Protection(0)
+    held = SandboxFeatures(0)
     # Without a user namespace only root may; where neither is permitted, the filter of calls has to do.
     if any(libc.unshare(flags) == 0 for flags in (_CLONE_NEWUSER | _CLONE_NEWNET, _CLONE_NEWNET)):
-        held |= Protection.NO_NETWORK
+        held |= SandboxFeatures.NO_NETWORK
     # After unshare, which resets both. Who may not be looked into owns nothing of its own in /proc, which is needed yet.
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     return held
 
 
-def leave() -> Protection:
+def drop_privileges() -> SandboxFeatures:
     """Cut the ties of this very process: other processes' eyes, more rights, the life after the parent."""
     if not sys.platform.startswith("linux"):
-        return Protection(0)
+        return SandboxFeatures(0)
     # Where memory runs out, this process goes first. Written now: later /proc is not ours any more.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -63,11 +63,11 @@ def leave() -> Protection:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
-        return Protection.NO_NEW_PRIVILEGES
-    return Protection(0)
+        return SandboxFeatures.NO_NEW_PRIVILEGES
+    return SandboxFeatures(0)
 
 
-def confine(memory_bytes: int, cpu_s: int, max_file_bytes: int) -> Protection:
+def apply_limits(memory_bytes: int, cpu_s: int, max_file_bytes: int) -> SandboxFeatures:
     """Take on the limits, for good.
 
     Args:
@@ -75,7 +75,7 @@ def confine(memory_bytes: int, cpu_s: int, max_file_bytes: int) -> Protection:
         cpu_s: of processor time, of all threads together.
         max_file_bytes: how far any open file may grow; 0 where nothing is spooled.
     """
-    held = Protection(0)
+    held = SandboxFeatures(0)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, max_file_bytes)
     _limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
@@ -85,9 +85,9 @@ def confine(memory_bytes: int, cpu_s: int, max_file_bytes: int) -> Protection:
         _limit(resource.RLIMIT_NPROC, 1)
     # macOS maps hundreds of gigabytes into every process and has no limit that tells them from memory in use.
     elif _limit(resource.RLIMIT_AS, memory_bytes):
-        held |= Protection.MEMORY
+        held |= SandboxFeatures.MEMORY
     if filter_system_calls():
-        held |= Protection.FILTERED_CALLS
+        held |= SandboxFeatures.FILTERED_CALLS
     return held
 
 

@@ -16,13 +16,13 @@ from gorggle_server.sandbox.decoder_process import (
     environment,
 )
 from gorggle_server.sandbox.fork_client import ForkServer, ForkServerGoneError, can_fork
-from gorggle_server.sandbox.protocol import DecoderError, Order
+from gorggle_server.sandbox.protocol import DecodeJob, DecoderError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from gorggle_server.sandbox.decoder_process import Child
+    from gorggle_server.sandbox.decoder_process import ChildProcess
 
 DECODER = (*PYTHON, "gorggle_server.sandbox.decoder_main")
 FORK_SERVER = (*PYTHON, "gorggle_server.sandbox.fork_server")
@@ -77,7 +77,7 @@ class DecoderPool:
         return self._closed
 
     @contextlib.contextmanager
-    def process(self, order: Order) -> Iterator[DecoderProcess]:
+    def acquire(self, order: DecodeJob) -> Iterator[DecoderProcess]:
         """A process that has taken its one order and opens the media next; it is killed afterwards.
 
         Raises:
@@ -114,12 +114,12 @@ class DecoderPool:
         if starter is not None:
             starter.join()
 
-    def _begun_process(self, order: Order) -> DecoderProcess:
+    def _begun_process(self, order: DecodeJob) -> DecoderProcess:
         failures = []
         for _ in range(MAX_ATTEMPTS):
             process = self._taken()
             try:
-                process.begin(order)
+                process.start_job(order)
             except (EOFError, StalledError, DecoderError) as failure:
                 process.kill()
                 failures.append(f"{type(failure).__name__}, exit code {process.exit_code()}")
@@ -190,7 +190,7 @@ class DecoderPool:
         ) as error:  # the border of the thread: whoever waits is told, and does not wait on and on
             return error
 
-    def _child(self) -> Child:
+    def _child(self) -> ChildProcess:
         if self._command is not None:
             return SpawnedProcess(self._command, self._landmark_model)
         try:
@@ -201,7 +201,7 @@ class DecoderPool:
                 raise
             return self._forked()  # by a new one
 
-    def _forked(self) -> Child:
+    def _forked(self) -> ChildProcess:
         if self._fork_server is None:
             named = [] if self._landmark_model is None else [str(self._landmark_model)]
             fork_server = ForkServer([*FORK_SERVER, *named], environment())

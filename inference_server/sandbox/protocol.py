@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo
-from gorggle_server.vision.mouth_cropper import CROP_PX, SMOOTHED_FRAMES
+from gorggle_server.vision.mouth_cropper import MOUTH_CROP_SIZE_PX, SMOOTHED_FRAMES
 from gorggle_server.vision.mouth_tracker import MAX_ABSENCE_FRAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gorggle_server.media.resampling import TimelineEnd
-    from gorggle_server.vision.mouth_tracker import MouthNews, Sight
+    from gorggle_server.media.resampling import EndOfStream
+    from gorggle_server.vision.mouth_tracker import FrameResult, MouthUpdate
 
 MAGIC = b"GDEC"
 VERSION = 2
@@ -44,7 +44,7 @@ DATA_SIZE = struct.Struct("<I")
 
 MAX_REQUEST_BYTES = 60 * 2**10
 MAX_TEXT_BYTES = 2000
-CROP_BYTES = CROP_PX**2
+CROP_BYTES = MOUTH_CROP_SIZE_PX**2
 # A face that comes back brings what was held while it was away, and one that leaves what was held for it.
 MAX_CROPS = MAX_JUDGED = 2 * (SMOOTHED_FRAMES + MAX_ABSENCE_FRAMES)
 MAX_BODY_BYTES = MOUTH.size + 8 * MAX_JUDGED + MAX_CROPS * (8 + CROP_BYTES) + CROP_BYTES
@@ -56,7 +56,7 @@ class DecoderError(Exception):
     """A decoder process did not do its part: the server's own fault, for its log and not for a caller."""
 
 
-class Kind(IntEnum):
+class MessageType(IntEnum):
     """What a message is. ``number`` in brackets."""
 
     READY = 1  # the process waits for an order
@@ -70,7 +70,7 @@ class Kind(IntEnum):
     FAILED = 9  # it gives up, with a text (Failure)
 
 
-class Failure(IntEnum):
+class FailureCode(IntEnum):
     """Why a decoder gives up."""
 
     INVALID_MEDIA = 1
@@ -96,7 +96,7 @@ class MouthFlag(IntFlag):
 
 
 @dataclass(frozen=True)
-class Order:
+class DecodeJob:
     """What a decoder process is to do, and what it may use."""
 
     limits: MediaLimits
@@ -123,7 +123,7 @@ class Order:
         )
 
     @classmethod
-    def unpacked(cls, data: bytes) -> Order:
+    def unpacked(cls, data: bytes) -> DecodeJob:
         """As it was sent."""
         duration_s, spooled, pixels, memory_bytes, cpu_s, max_faces, pictures, sound, live = ORDER.unpack(
             data
@@ -136,7 +136,7 @@ class Order:
 class Header:
     """The start of a message from a decoder."""
 
-    kind: Kind
+    kind: MessageType
     width: int = 0
     height: int = 0
     size: int = 0
@@ -166,19 +166,19 @@ def info_body(info: StreamInfo) -> bytes:
     )
 
 
-def sight_messages(sight: Sight) -> Iterator[tuple[Header, bytes]]:
+def encode_frame_result(sight: FrameResult) -> Iterator[tuple[Header, bytes]]:
     """What was seen on a frame, as it is sent: the mouths, then the frame."""
     for mouth in sight.mouths:
         body = _mouth_body(mouth)
-        yield Header(Kind.MOUTH, size=len(body), number=mouth.person), body
+        yield Header(MessageType.MOUTH, size=len(body), number=mouth.person), body
     flags = FrameFlag.CROWDED * sight.is_crowded | FrameFlag.LAST * sight.is_last
     yield (
-        Header(Kind.FRAME, sight.faces, flags, FRAME.size, sight.index),
+        Header(MessageType.FRAME, sight.faces, flags, FRAME.size, sight.index),
         FRAME.pack(sight.took_s),
     )
 
 
-def _mouth_body(mouth: MouthNews) -> bytes:
+def _mouth_body(mouth: MouthUpdate) -> bytes:
     flags = MouthFlag.SEEN * mouth.is_seen | MouthFlag.LEFT * mouth.has_left
     if mouth.glimpse is not None:
         flags |= MouthFlag.GLIMPSE
@@ -196,7 +196,7 @@ def _mouth_body(mouth: MouthNews) -> bytes:
     return b"".join(parts)
 
 
-def end_body(end: TimelineEnd) -> bytes:
+def end_body(end: EndOfStream) -> bytes:
     """How it went, as it is sent."""
     return END.pack(end.frames, end.samples, end.broken_packets, end.leaps, end.truncated)
 

@@ -14,7 +14,7 @@ import numpy as np
 from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import StreamInfo
 from gorggle_server.media.formats import AUDIO_CODECS, CONTAINERS, VIDEO_CODECS
-from gorggle_server.media.resampling import FRAME_RATE_HZ, PIECE_SAMPLES, ROUNDING_S, TimelineEnd, Waveform
+from gorggle_server.media.resampling import FRAME_RATE_HZ, PIECE_SAMPLES, ROUNDING_S, EndOfStream, Waveform
 from gorggle_server.sandbox.protocol import (
     CROP_BYTES,
     END,
@@ -30,31 +30,31 @@ from gorggle_server.sandbox.protocol import (
     MAX_TEXT_BYTES,
     MOUTH,
     VERSION,
+    DecodeJob,
     DecoderError,
     FrameFlag,
     Header,
-    Kind,
+    MessageType,
     MouthFlag,
-    Order,
 )
-from gorggle_server.vision.mouth_cropper import CROP_PX, MouthCrop
+from gorggle_server.vision.mouth_cropper import MOUTH_CROP_SIZE_PX, MouthCrop
 from gorggle_server.vision.mouth_tracker import (
-    FARTHEST_PLACE,
     MAX_ABSENCE_FRAMES,
-    FacePlace,
-    MouthNews,
-    Sight,
+    MAX_NORMALIZED_OFFSET,
+    FrameResult,
+    MouthUpdate,
+    NormalizedBox,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gorggle_server.vision.frame_stage import Perceived
+    from gorggle_server.vision.frame_stage import PipelineItem
 
 # So many people no media shows: hours of it would not do for their faces.
-MOST_PEOPLE = 2**31 - 1
+MAX_PEOPLE = 2**31 - 1
 # Nothing takes longer to see: decoders are given seconds.
-LONGEST_LOOK_S = 3600.0
+MAX_FRAME_TIME_S = 3600.0
 
 
 class _Person:
@@ -75,17 +75,17 @@ class _Person:
             _refuse(f"{self._judged} judgements of a mouth seen for {frame - self._begun + 1} frames")
 
 
-class Reception:
+class ProtocolValidator:
     """Checks what a decoder says against what it may say at this point of its order, and keeps count.
 
     Raises:
         DecoderError: it says anything else.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: DecodeJob) -> None:
         self._order = order
         self._info: StreamInfo | None = None
-        self._mouths: list[MouthNews] = []  # of the frame that is announced next
+        self._mouths: list[MouthUpdate] = []  # of the frame that is announced next
         self._mouths_bytes = 0
         self._people: dict[int, _Person] = {}
         self._seen_all = False
@@ -96,53 +96,53 @@ class Reception:
         """The header of the next message: its body is at most ``MAX_BODY_BYTES`` long."""
         header = checked_header(data)
         match header.kind:
-            case Kind.NEED if not 1 <= header.number <= MAX_REQUEST_BYTES or header.size:
+            case MessageType.NEED if not 1 <= header.number <= MAX_REQUEST_BYTES or header.size:
                 _refuse(f"a request for {header.number} bytes")
-            case Kind.NEED | Kind.FAILED:
+            case MessageType.NEED | MessageType.FAILED:
                 pass
-            case Kind.INFO if self._info is not None:
+            case MessageType.INFO if self._info is not None:
                 _refuse("a second description of the media")
-            case Kind.INFO:
+            case MessageType.INFO:
                 _expect(header.size, INFO.size, "bytes of description")
-            case Kind.FRAME:
+            case MessageType.FRAME:
                 self._check_frame(header)
-            case Kind.MOUTH:
+            case MessageType.MOUTH:
                 self._check_mouth(header)
-            case Kind.SOUND:
+            case MessageType.SOUND:
                 self._check_sound(header)
-            case Kind.END if self._info is not None:
+            case MessageType.END if self._info is not None:
                 _expect(header.size, END.size, "bytes of end")
             case _:
                 _refuse(f"{header.kind.name} out of place")
         return header
 
-    def item(self, header: Header, body: NDArray[np.uint8]) -> Perceived | None:
+    def item(self, header: Header, body: NDArray[np.uint8]) -> PipelineItem | None:
         """The item that a checked header announced; None: a part of the next one."""
         match header.kind:
-            case Kind.INFO:
+            case MessageType.INFO:
                 self._info = _info_from(body.tobytes(), self._order)
                 return self._info
-            case Kind.MOUTH:
+            case MessageType.MOUTH:
                 self._mouths.append(self._mouth(header.number, body))
                 return None
-            case Kind.FRAME:
+            case MessageType.FRAME:
                 return self._sight(header, body)
-            case Kind.SOUND:
+            case MessageType.SOUND:
                 start, self.samples = self.samples, self.samples + header.size // 2
                 return Waveform(start, body.view("<i2").astype(np.int16, copy=False))
-            case Kind.END:
+            case MessageType.END:
                 return self._end(body.tobytes())
         raise _fault(f"{header.kind.name} where an item is due")
 
-    def _sight(self, header: Header, body: NDArray[np.uint8]) -> Sight:
+    def _sight(self, header: Header, body: NDArray[np.uint8]) -> FrameResult:
         (took_s,) = FRAME.unpack(body.data)
-        if not 0 <= took_s <= LONGEST_LOOK_S:
+        if not 0 <= took_s <= MAX_FRAME_TIME_S:
             _refuse(f"a look of {took_s} s")
         mouths, self._mouths, self._mouths_bytes = self._mouths, [], 0
         self._people = {number: person for number, person in self._people.items() if not person.has_left}
         self._seen_all = bool(header.height & FrameFlag.LAST)
         self.frames += not self._seen_all
-        return Sight(
+        return FrameResult(
             index=header.number,
             mouths=mouths,
             faces=header.width,
@@ -151,7 +151,7 @@ class Reception:
             took_s=took_s,
         )
 
-    def _mouth(self, number: int, body: NDArray[np.uint8]) -> MouthNews:
+    def _mouth(self, number: int, body: NDArray[np.uint8]) -> MouthUpdate:
         flags, crops, judged, *place = MOUTH.unpack_from(body.data)
         if flags > sum(MouthFlag) or crops > MAX_CROPS or judged > MAX_JUDGED:
             _refuse(f"a mouth with {crops} crops, {judged} judgements and flags {flags}")
@@ -159,21 +159,24 @@ class Reception:
         size = MOUTH.size + 8 * judged + crops * (8 + CROP_BYTES) + glimpses * CROP_BYTES
         _expect(len(body), size, "bytes of mouth")
         speaking, rest = body[MOUTH.size :][: 8 * judged].view("<f8"), body[MOUTH.size + 8 * judged :]
-        indices, pixels = rest[: 8 * crops].view("<i8"), rest[8 * crops :].reshape(-1, CROP_PX, CROP_PX)
+        indices, pixels = (
+            rest[: 8 * crops].view("<i8"),
+            rest[8 * crops :].reshape(-1, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX),
+        )
         if not np.all((speaking >= 0) & (speaking <= 1)):
             _refuse("a probability that is none")
-        if not all(abs(share) <= FARTHEST_PLACE for share in place):
+        if not all(abs(share) <= MAX_NORMALIZED_OFFSET for share in place):
             _refuse(f"a face at {place}")
         person = self._people.setdefault(number, _Person(self.frames))
         person.take(indices.tolist(), judged, self.frames)
         person.has_left = bool(flags & MouthFlag.LEFT)
-        return MouthNews(
+        return MouthUpdate(
             number,
             is_seen=bool(flags & MouthFlag.SEEN),
             crops=list(map(MouthCrop, indices.tolist(), pixels)),
             speaking=speaking.tolist(),
             glimpse=pixels[-1] if glimpses else None,
-            place=FacePlace(*place) if flags & MouthFlag.PLACE else None,
+            place=NormalizedBox(*place) if flags & MouthFlag.PLACE else None,
             has_left=person.has_left,
         )
 
@@ -192,7 +195,7 @@ class Reception:
         most = (MAX_ABSENCE_FRAMES + 2) * self._order.max_faces
         if header.number not in self._people and len(self._people) >= most:
             _refuse(f"more than {most} people at a time")
-        if header.size < MOUTH.size or not 1 <= header.number <= MOST_PEOPLE:
+        if header.size < MOUTH.size or not 1 <= header.number <= MAX_PEOPLE:
             _refuse(f"a mouth of {header.size} bytes of person {header.number}")
         if any(mouth.person == header.number for mouth in self._mouths):
             _refuse(f"person {header.number} twice on a frame")
@@ -218,13 +221,13 @@ class Reception:
         if time_s > self._order.limits.max_duration_s + ROUNDING_S:
             _refuse(f"media at {time_s:.2f} s, beyond the limit")
 
-    def _end(self, body: bytes) -> TimelineEnd:
+    def _end(self, body: bytes) -> EndOfStream:
         frames, samples, broken_packets, leaps, truncated = END.unpack(body)
         _expect(frames, self.frames, "frames in all")
         _expect(samples, self.samples, "samples in all")
         if self._mouths or (self._info is not None and self._info.gives_pictures and not self._seen_all):
             _refuse("the end before the last frame")
-        return TimelineEnd(frames, samples, broken_packets, bool(truncated), leaps)
+        return EndOfStream(frames, samples, broken_packets, bool(truncated), leaps)
 
 
 def checked_header(data: bytes) -> Header:
@@ -236,21 +239,21 @@ def checked_header(data: bytes) -> Header:
     magic, version, kind, width, height, nothing, size, number = HEADER.unpack(data)
     if magic != MAGIC or version != VERSION or nothing:
         _refuse(f"a header that begins with {data[:8].hex(' ')}")
-    if kind not in Kind.__members__.values():
+    if kind not in MessageType.__members__.values():
         _refuse(f"a message of the kind {kind}")
-    header = Header(Kind(kind), width, height, size, number)
+    header = Header(MessageType(kind), width, height, size, number)
     limit = {
-        Kind.INFO: INFO.size, Kind.FRAME: FRAME.size, Kind.MOUTH: MAX_BODY_BYTES, Kind.SOUND: 2 * PIECE_SAMPLES,
-        Kind.END: END.size, Kind.FAILED: MAX_TEXT_BYTES,
+        MessageType.INFO: INFO.size, MessageType.FRAME: FRAME.size, MessageType.MOUTH: MAX_BODY_BYTES, MessageType.SOUND: 2 * PIECE_SAMPLES,
+        MessageType.END: END.size, MessageType.FAILED: MAX_TEXT_BYTES,
     }.get(header.kind, 0)  # fmt: skip
     if size > limit:
         _refuse(f"{header.kind.name} of {size} bytes")
-    if header.kind is not Kind.FRAME and (width or height):
+    if header.kind is not MessageType.FRAME and (width or height):
         _refuse(f"{header.kind.name} with a width and a height")
     return header
 
 
-def _info_from(body: bytes, order: Order) -> StreamInfo:
+def _info_from(body: bytes, order: DecodeJob) -> StreamInfo:
     container, video, audio, width, height, rate_hz, *times, rotation, pictures, sound = INFO.unpack(body)
     names = [name.rstrip(b"\0").decode("ascii", "replace") for name in (container, video, audio)]
     duration_s, video_start_s, audio_start_s = (None if math.isnan(time_s) else time_s for time_s in times)
@@ -273,7 +276,7 @@ def _info_from(body: bytes, order: Order) -> StreamInfo:
     return info
 
 
-def _is_possible(info: StreamInfo, order: Order) -> bool:
+def _is_possible(info: StreamInfo, order: DecodeJob) -> bool:
     """Whether the names are of our lists (they go out to the caller) and the numbers are such."""
     times_s = [
         time_s for time_s in (info.duration_s, info.video_start_s, info.audio_start_s) if time_s is not None

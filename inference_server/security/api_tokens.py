@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gorggle_server.errors import GorggleError, InvalidRequestError
-from gorggle_server.security.secret_sources import FileMaterial, Material
+from gorggle_server.security.secret_sources import FileSecretSource, SecretSource
 
 TOKEN_BYTES = 32  # of randomness: none can be guessed, so a plain hash suffices
 _LINE = re.compile(r"(?P<name>[\w.@-]{1,64})\s+(?P<hash>[0-9a-f]{64})")
@@ -25,14 +25,14 @@ _LINE = re.compile(r"(?P<name>[\w.@-]{1,64})\s+(?P<hash>[0-9a-f]{64})")
 _log = logging.getLogger(__name__)
 
 
-class Tokens:
+class TokenStore:
     """The tokens that hold now.
 
     Raises:
         InvalidRequestError: the material cannot be read, or a line is not a name and a hash.
     """
 
-    def __init__(self, material: Material) -> None:
+    def __init__(self, material: SecretSource) -> None:
         self._material = material
         self._version = material.version()
         self._names = _names_in(material)
@@ -52,7 +52,7 @@ class Tokens:
             _log.error("the tokens stay as they were: %s", error)
 
 
-def new_token(name: str, path: Path) -> str:
+def create_token(name: str, path: Path) -> str:
     """Make a token for a client, add its hash to the file, and return it: it is kept nowhere else.
 
     Raises:
@@ -60,7 +60,7 @@ def new_token(name: str, path: Path) -> str:
     """
     if not re.fullmatch(r"[\w.@-]{1,64}", name):
         raise InvalidRequestError(f"{name!r} is no name for a client: use letters, digits and . _ @ -")
-    if path.exists() and name in _names_in(FileMaterial(path)).values():
+    if path.exists() and name in _names_in(FileSecretSource(path)).values():
         raise InvalidRequestError(
             f"{path} has a token for {name} already: delete its line, or choose another name"
         )
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", metavar="FILE", type=Path)
     options = parser.parse_args(arguments)
     try:
-        print(new_token(options.name, options.file))
+        print(create_token(options.name, options.file))
     except GorggleError as error:
         print(f"gorggle: error: {error}", file=sys.stderr)
         return 1
@@ -99,7 +99,7 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _names_in(material: Material) -> dict[str, str]:
+def _names_in(material: SecretSource) -> dict[str, str]:
     """From hashes to names."""
     try:
         lines = material.read().decode().splitlines()

@@ -22,7 +22,7 @@ _ARN = re.compile(r"arn:aws[\w-]*:secretsmanager:(?P<region>[\w-]+):\d{12}:secre
 _log = logging.getLogger(__name__)
 
 
-class Material(Protocol):
+class SecretSource(Protocol):
     """Something that the server keeps to itself, wherever it lies."""
 
     def version(self) -> Hashable:
@@ -42,7 +42,7 @@ class Material(Protocol):
         ...
 
 
-class FileMaterial:
+class FileSecretSource:
     """A file's content."""
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +67,7 @@ class FileMaterial:
             raise InvalidRequestError(f"{self._path} cannot be read: {error.strerror}") from error
 
 
-class SecretMaterial:
+class SecretsManagerSource:
     """A secret's value, or what its JSON object holds under a key."""
 
     def __init__(self, secrets: SecretsManager, secret_id: str, key: str | None) -> None:
@@ -109,7 +109,7 @@ class SecretsManager:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def material(self, place: str) -> SecretMaterial:
+    def material(self, place: str) -> SecretsManagerSource:
         """The secret at a place; it is fetched now.
 
         Raises:
@@ -126,7 +126,7 @@ class SecretsManager:
         if self._thread is None:
             self._thread = threading.Thread(target=self._refresh, name="secrets", daemon=True)
             self._thread.start()
-        return SecretMaterial(self, secret_id, key or None)
+        return SecretsManagerSource(self, secret_id, key or None)
 
     def fetched(self, secret_id: str) -> tuple[str, bytes]:
         """The version and the value that were fetched last."""
@@ -149,7 +149,7 @@ class SecretsManager:
             self.refresh()
 
 
-def material_at(place: str, secrets: SecretsManager) -> Material:
+def open_secret_source(place: str, secrets: SecretsManager) -> SecretSource:
     """What lies at a place: a path, or an address of a secret.
 
     Raises:
@@ -157,7 +157,7 @@ def material_at(place: str, secrets: SecretsManager) -> Material:
     """
     if place.startswith((SCHEME, "arn:")):
         return secrets.material(place)
-    return FileMaterial(Path(place))
+    return FileSecretSource(Path(place))
 
 
 def _fetch(secret_id: str) -> tuple[str, bytes]:

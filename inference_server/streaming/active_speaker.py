@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gorggle_server.streaming.endpointing import Stretch
+from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.streaming.stream_buffer import FaceTrack
 
 if TYPE_CHECKING:
@@ -30,19 +30,19 @@ CUT_SEARCH_FRAMES = 8
 
 
 @dataclass(frozen=True)
-class Turn:
+class SpeakerTurn:
     """A stretch of speech and the face that it belongs to; None where nobody in the picture speaks."""
 
-    stretch: Stretch
+    stretch: FrameSpan
     track: FaceTrack | None
 
 
-def turns(
-    stretch: Stretch,
+def assign_turns(
+    stretch: FrameSpan,
     tracks: Sequence[FaceTrack],
     sound_activity: NDArray[np.float32],
     agreement: dict[int, float] | None = None,
-) -> list[Turn]:
+) -> list[SpeakerTurn]:
     """Divide a stretch of sound among the faces seen.
 
     Args:
@@ -56,15 +56,15 @@ def turns(
     """
     candidates = [track for track in tracks if track.crops and track.covers(stretch) >= MIN_COVERAGE]
     if not candidates:
-        return [Turn(stretch, None)]
+        return [SpeakerTurn(stretch, None)]
     speaking = np.stack([_smoothed(track.speaking_in(stretch)) for track in candidates])
     bonus = np.array([(agreement or {}).get(track.track_id, 0.0) for track in candidates])[:, None]
     chosen = _likeliest_path(np.log(speaking + 0.05) + bonus)
     found = []
     for first, last, index in _runs(_without_short_turns(chosen), sound_activity):
-        piece = Stretch(stretch.start + first, stretch.start + last)
+        piece = FrameSpan(stretch.start + first, stretch.start + last)
         share = float((candidates[index].speaking_in(piece) >= 0.5).mean()) if piece.frames else 0.0
-        found.append(Turn(piece, candidates[index] if share >= MIN_SPEAKING_SHARE else None))
+        found.append(SpeakerTurn(piece, candidates[index] if share >= MIN_SPEAKING_SHARE else None))
     return _joined(found)
 
 
@@ -124,12 +124,12 @@ def _runs(path: NDArray[np.intp], sound_activity: NDArray[np.float32]) -> list[t
     ]
 
 
-def _joined(found: Sequence[Turn]) -> list[Turn]:
+def _joined(found: Sequence[SpeakerTurn]) -> list[SpeakerTurn]:
     """Neighbouring turns of the same face as one."""
-    joined: list[Turn] = []
+    joined: list[SpeakerTurn] = []
     for turn in found:
         if joined and joined[-1].track is turn.track:
-            joined[-1] = Turn(Stretch(joined[-1].stretch.start, turn.stretch.end), turn.track)
+            joined[-1] = SpeakerTurn(FrameSpan(joined[-1].stretch.start, turn.stretch.end), turn.track)
         else:
             joined.append(turn)
     return joined

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from numpy import float32
 from numpy.typing import NDArray
 
-from gorggle_server.stream_state import ChannelState
-from gorggle_server.streaming.endpointing import Endpointer, EndpointingOptions, Stretch
-from gorggle_server.streaming.interim_text import SettlingText
+from gorggle_server.stream_state import ChannelCheckpoint
+from gorggle_server.streaming.endpointing import Endpointer, EndpointingOptions, FrameSpan
+from gorggle_server.streaming.interim_text import StableTextTracker
 from gorggle_server.streaming.stream_buffer import FaceTrack
-from gorggle_server.types import Reading
+from gorggle_server.types import Hypothesis
 
 
 @dataclass(frozen=True)
-class Cut:
+class EndedSpan:
     """A stretch that has ended. ``is_going_on``: speech went on across its beginning, where one too long was cut."""
 
-    stretch: Stretch
-    is_going_on: bool
+    stretch: FrameSpan
+    continues_previous: bool
 
 
 @dataclass
@@ -29,24 +29,24 @@ class OpenUtterance:
     """Speech that still goes on, of which interim results are sent."""
 
     segment_id: str
-    text: SettlingText
+    text: StableTextTracker
     revision: int = 0
     read_until: int = 0  # the frame up to which it was read, or is being read
     submitted_at: float = 0.0
-    reading: Future[list[Reading]] | None = None
+    reading: Future[list[Hypothesis]] | None = None
 
 
 @dataclass(frozen=True)
-class Foretold:
+class SpeculativeResult:
     """The reading of a stretch that will have ended, if nobody goes on speaking."""
 
-    stretch: Stretch
+    stretch: FrameSpan
     track: FaceTrack | None
-    reading: Future[list[Reading]]
+    reading: Future[list[Hypothesis]]
 
 
 @dataclass(eq=False)
-class Channel:
+class ActivityChannel:
     """Cuts one curve as it grows.
 
     Attributes:
@@ -62,11 +62,11 @@ class Channel:
     options: EndpointingOptions
     first_frame: int = 0
     track: FaceTrack | None = None
-    resumed: ChannelState | None = None
+    resumed: ChannelCheckpoint | None = None
     closed: bool = False
     begun: bool = False
     open: dict[int, OpenUtterance] = field(default_factory=dict)
-    foretold: Foretold | None = None
+    foretold: SpeculativeResult | None = None
 
     def __post_init__(self) -> None:
         self._asked_until = self.first_frame
@@ -77,37 +77,37 @@ class Channel:
         self.last_active = settled - 1
 
     @property
-    def settled_until(self) -> int:
+    def committed_frame(self) -> int:
         """The frame before which no further stretch will begin."""
         return self._endpointer.settled_until
 
     @property
-    def known_until(self) -> int:
+    def available_until(self) -> int:
         """The frame up to which the curve was cut."""
         return self._endpointer.heard_until
 
     @property
-    def open_stretch(self) -> Stretch | None:
+    def open_stretch(self) -> FrameSpan | None:
         """The stretch still going on, once it is long enough to be speech."""
         return self._endpointer.open_stretch
 
     @property
-    def state(self) -> ChannelState:
+    def state(self) -> ChannelCheckpoint:
         """What it takes to cut on from here, on another server."""
-        settled = self.settled_until
-        return ChannelState(self._person, settled, is_going_on=settled == self._cut_at)
+        settled = self.committed_frame
+        return ChannelCheckpoint(self._person, settled, is_going_on=settled == self._cut_at)
 
-    def state_at(self, cut: Cut) -> ChannelState:
+    def state_at(self, cut: EndedSpan) -> ChannelCheckpoint:
         """What it takes to find a stretch that has ended once more, and all after it."""
-        return ChannelState(self._person, cut.stretch.start, cut.is_going_on)
+        return ChannelCheckpoint(self._person, cut.stretch.start, cut.continues_previous)
 
     def segment_id(self, start: int) -> str:
         """The name of the utterance that begins at a frame of the media: the same whoever reads it, and whenever."""
         return f"segment-{start}" if self._person is None else f"segment-{start}-{self._person}"
 
-    def follow(
-        self, judged_until: int, activity_in: Callable[[Stretch], NDArray[float32]], *, ended: bool
-    ) -> list[Cut]:
+    def process(
+        self, judged_until: int, activity_in: Callable[[FrameSpan], NDArray[float32]], *, ended: bool
+    ) -> list[EndedSpan]:
         """Take in the curve up to a frame; give the stretches that end with it.
 
         Args:
@@ -117,9 +117,9 @@ class Channel:
         """
         if self.closed:
             return []
-        new = Stretch(self._asked_until, max(judged_until, self._asked_until))
+        new = FrameSpan(self._asked_until, max(judged_until, self._asked_until))
         self._asked_until = new.end
-        cuts: list[Cut] = []
+        cuts: list[EndedSpan] = []
         # One by one: whether a stretch was cut is seen from the frame at which it ended.
         for frame, value in zip(range(new.start, new.end), activity_in(new), strict=True):
             if frame >= self._endpointer.heard_until:
@@ -129,7 +129,7 @@ class Channel:
             cuts += [self._cut(stretch) for stretch in self._endpointer.finish()]
         return cuts
 
-    def _push(self, frame: int, activity: float) -> list[Cut]:
+    def _push(self, frame: int, activity: float) -> list[EndedSpan]:
         if activity >= self.options.end_threshold:
             self.last_active = frame
         cuts = []
@@ -139,8 +139,8 @@ class Channel:
                 self._cut_at = stretch.end
         return cuts
 
-    def _cut(self, stretch: Stretch) -> Cut:
-        return Cut(stretch, is_going_on=stretch.start == self._cut_at)
+    def _cut(self, stretch: FrameSpan) -> EndedSpan:
+        return EndedSpan(stretch, continues_previous=stretch.start == self._cut_at)
 
     @property
     def _person(self) -> int | None:

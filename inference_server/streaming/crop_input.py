@@ -20,7 +20,7 @@ MAX_HELD_S = 1.0
 
 
 @dataclass(frozen=True)
-class Crops:
+class MouthCropChunk:
     """Mouth crops of one face: uint8 (T, 96, 96) and T times in seconds that never fall."""
 
     face: int
@@ -34,7 +34,7 @@ class Crops:
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioChunk:
     """Samples that continue the ones before: int16 (S,), 16 kHz mono."""
 
     samples: NDArray[np.int16]
@@ -45,27 +45,29 @@ class Sound:
         return self.samples.nbytes
 
 
-Elementary = Crops | Sound
+PreprocessedInput = MouthCropChunk | AudioChunk
 
 
-def in_step(clip: Iterable[Elementary]) -> Iterator[Elementary]:
+def interleave(clip: Iterable[PreprocessedInput]) -> Iterator[PreprocessedInput]:
     """Cut a whole clip into pieces of a second and give them in order of time, as a stream would bring them."""
-    pieces: list[tuple[float, Elementary]] = []
+    pieces: list[tuple[float, PreprocessedInput]] = []
     samples_before = 0
     for item in clip:
-        if isinstance(item, Sound):
+        if isinstance(item, AudioChunk):
             for first in range(0, len(item.samples), AUDIO_SAMPLE_RATE_HZ):
                 time_s = (samples_before + first) / AUDIO_SAMPLE_RATE_HZ
-                pieces.append((time_s, Sound(item.samples[first : first + AUDIO_SAMPLE_RATE_HZ])))
+                pieces.append((time_s, AudioChunk(item.samples[first : first + AUDIO_SAMPLE_RATE_HZ])))
             samples_before += len(item.samples)
         else:
             for first in range(0, len(item.times_s), VIDEO_FRAME_RATE_HZ):
                 part = slice(first, first + VIDEO_FRAME_RATE_HZ)
-                pieces.append((item.times_s[first], Crops(item.face, item.pixels[part], item.times_s[part])))
+                pieces.append(
+                    (item.times_s[first], MouthCropChunk(item.face, item.pixels[part], item.times_s[part]))
+                )
     return (piece for _, piece in sorted(pieces, key=lambda placed: placed[0]))
 
 
-class CropGrid:
+class CropResampler:
     """Puts one face's crops onto the grid of 25 frames a second: each frame takes the crop nearest in time."""
 
     def __init__(self) -> None:

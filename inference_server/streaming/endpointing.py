@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Endpointing
+from gorggle_server.types import VIDEO_FRAME_RATE_HZ, EndpointingConfig
 
 # Weak endings must not flicker: speech goes on down to this share of the activity at which it begins.
 END_THRESHOLD_SHARE = 0.7
 # The movement of a mouth is judged over eight frames around each (``vision.activity``), which shortens pauses by as
 # many; of these, lips rest in mid-sentence for three. Chosen on clips of the validation speakers.
-LIP_PAUSE_SHORTER_FRAMES = 5
-LEAST_LIP_PAUSE_FRAMES = 3
+LIP_SILENCE_OFFSET_FRAMES = 5
+MIN_LIP_SILENCE_FRAMES = 3
 # A frame of sound counts with the two before it (``media.audio``), which shortens pauses by as many. Files can wait, and
 # are cut the later the surer; live, everybody waits.
 SOUND_PAUSE_SHORTER_FRAMES = 2
@@ -47,7 +47,7 @@ class EndpointingOptions:
         Movement is judged over a third of a second around each frame, so speech seems to begin and end up to four
         frames further out than it does.
         """
-        shorter = max(LEAST_LIP_PAUSE_FRAMES, self.pause_frames - LIP_PAUSE_SHORTER_FRAMES)
+        shorter = max(MIN_LIP_SILENCE_FRAMES, self.pause_frames - LIP_SILENCE_OFFSET_FRAMES)
         return replace(self, pause_frames=shorter, margin_frames=3)
 
     def for_live_sound(self) -> EndpointingOptions:
@@ -64,7 +64,7 @@ class EndpointingOptions:
         )
 
     @classmethod
-    def of(cls, asked: Endpointing) -> EndpointingOptions:
+    def from_seconds(cls, asked: EndpointingConfig) -> EndpointingOptions:
         """What a caller asked for, in frames."""
         return cls(
             begin_threshold=asked.threshold,
@@ -76,7 +76,7 @@ class EndpointingOptions:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class FrameSpan:
     """Frames ``start`` up to, not including, ``end``, margins included."""
 
     start: int
@@ -87,7 +87,7 @@ class Stretch:
         """How many frames it lasts."""
         return self.end - self.start
 
-    def overlap(self, other: Stretch) -> int:
+    def overlap(self, other: FrameSpan) -> int:
         """How many frames the two share."""
         return max(0, min(self.end, other.end) - max(self.start, other.start))
 
@@ -121,13 +121,13 @@ class Endpointer:
         return max(self._floor, self._next - self._options.margin_frames)
 
     @property
-    def open_stretch(self) -> Stretch | None:
+    def open_stretch(self) -> FrameSpan | None:
         """The stretch still going on, once it is long enough to be speech."""
         if self._begin is None or self._speech < self._options.min_speech_frames:
             return None
-        return Stretch(self.settled_until, self._next)
+        return FrameSpan(self.settled_until, self._next)
 
-    def push(self, activity: Iterable[float]) -> list[Stretch]:
+    def push(self, activity: Iterable[float]) -> list[FrameSpan]:
         """Take in the next activity values; return the stretches that end with them."""
         ended = []
         for value in activity:
@@ -136,12 +136,12 @@ class Endpointer:
                 ended.append(stretch)
         return ended
 
-    def finish(self) -> list[Stretch]:
+    def finish(self) -> list[FrameSpan]:
         """The curve ends here: return the stretch still open, if it is speech."""
         stretch = self._close(self._next) if self._begin is not None else None
         return [] if stretch is None else [stretch]
 
-    def _step(self, value: float) -> Stretch | None:
+    def _step(self, value: float) -> FrameSpan | None:
         frame, self._next = self._next, self._next + 1
         if self._begin is None:
             if value < self._options.begin_threshold:
@@ -157,7 +157,7 @@ class Endpointer:
             return self._cut()
         return None
 
-    def _close(self, known_until: int) -> Stretch | None:
+    def _close(self, known_until: int) -> FrameSpan | None:
         assert self._begin is not None
         start = max(self._floor, self._begin - self._options.margin_frames)
         end = min(known_until, self._last + 1 + self._options.margin_frames)
@@ -166,9 +166,9 @@ class Endpointer:
         if not is_speech:
             return None
         self._floor = end
-        return Stretch(start, end)
+        return FrameSpan(start, end)
 
-    def _cut(self) -> Stretch:
+    def _cut(self) -> FrameSpan:
         """End the stretch at its quietest frame in the last third, and go on from there."""
         assert self._begin is not None
         first = len(self._curve) * 2 // 3
@@ -179,4 +179,4 @@ class Endpointer:
         active = [index for index, value in enumerate(self._curve) if value >= self._options.end_threshold]
         self._speech = len(active)
         self._last = cut + (active[-1] if active else 0)
-        return Stretch(start, cut)
+        return FrameSpan(start, cut)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from gorggle_server.streaming.stream_buffer import FaceTrack
 from gorggle_server.types import Event
 
-SOUND_ALONE = "voice"
+AUDIO_ONLY_SPEAKER = "voice"
 
 
-class Voice:
+class EventEmitter:
     """Says the events of one stream.
 
     Args:
@@ -32,7 +32,7 @@ class Voice:
         """Those who have spoken, in the order in which they first did."""
         return tuple(self._names)
 
-    def say(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """Send an event to whoever reads the stream."""
         with self.lock:
             self._emit(event)
@@ -40,6 +40,6 @@ class Voice:
     def speaker_id(self, track: FaceTrack | None) -> str:
         """The name of whoever a track shows, numbered in the order of first speaking; of the sound alone for None."""
         if track is None:
-            return SOUND_ALONE
+            return AUDIO_ONLY_SPEAKER
         with self.lock:
             return self._names.setdefault(track.person, f"face-{len(self._names) + 1}")

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Outbox(Generic[T]):
+class EventQueue(Generic[T]):
     """A queue from threads to one asyncio task.
 
     ``put`` never blocks, so that any thread may call it; whoever produces much calls ``wait_for_room`` first, which
@@ -39,7 +39,7 @@ class Outbox(Generic[T]):
         self._wake()
 
     @property
-    def silent_for_s(self) -> float:
+    def idle_time_s(self) -> float:
         """How long nothing was put; 0 while something waits to be read."""
         with self._room:
             return 0.0 if self._items else time.monotonic() - self._put_at
@@ -52,7 +52,7 @@ class Outbox(Generic[T]):
             self._room.notify_all()
         self._wake()
 
-    def wait_for_room(self) -> None:
+    def wait_for_capacity(self) -> None:
         """Block the calling thread while the outbox is full and open."""
         with self._room:
             self._room.wait_for(lambda: self._closed or len(self._items) < self._capacity)

@@ -8,20 +8,27 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 from gorggle_server.errors import NotReadyError
-from gorggle_server.inference.recognizer import SearchOptions, Window, seconds_of
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, frames_to_seconds
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.streaming.active_speaker import Turn
-from gorggle_server.streaming.activity_channel import Channel, Cut, OpenUtterance
-from gorggle_server.streaming.event_emitter import Voice
-from gorggle_server.streaming.segment_builder import moved, placed, shown, span
-from gorggle_server.types import VIDEO_FRAME_RATE_HZ, FaceBox, Modality, Reading, RecognitionOptions, Segment
+from gorggle_server.streaming.active_speaker import SpeakerTurn
+from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan, OpenUtterance
+from gorggle_server.streaming.event_emitter import EventEmitter
+from gorggle_server.streaming.segment_builder import apply_output_options, shift_span, span, to_media_time
+from gorggle_server.types import (
+    VIDEO_FRAME_RATE_HZ,
+    FaceBox,
+    Hypothesis,
+    Modality,
+    RecognitionOptions,
+    Segment,
+)
 
 # Utterances that may wait for the device before perceiving pauses.
 MAX_PENDING = 2
 
 
 @dataclass(frozen=True)
-class EndedUtterance:
+class FinishedUtterance:
     """Speech of one person that has ended.
 
     Attributes:
@@ -29,24 +36,24 @@ class EndedUtterance:
         foretold: its reading, where it was begun before it was sure that it had ended.
     """
 
-    channel: Channel
-    cut: Cut
-    turn: Turn
+    channel: ActivityChannel
+    cut: EndedSpan
+    turn: SpeakerTurn
     going_on: OpenUtterance | None
-    foretold: Future[list[Reading]] | None
+    foretold: Future[list[Hypothesis]] | None
 
 
 @dataclass
 class _Pending:
     """An utterance on its way through the device."""
 
-    utterance: EndedUtterance
+    utterance: FinishedUtterance
     modality: Modality
     face_boxes: tuple[FaceBox, ...]
-    readings: Future[list[Reading]]
+    readings: Future[list[Hypothesis]]
 
 
-class FinalResults:
+class FinalDecoder:
     """Has the ended utterances of one stream read, and says them.
 
     Args:
@@ -62,8 +69,8 @@ class FinalResults:
         self,
         options: RecognitionOptions,
         backend: InferenceBackend,
-        search: SearchOptions,
-        voice: Voice,
+        search: DecodingOptions,
+        voice: EventEmitter,
         first_frame: int,
         segments: int,
     ) -> None:
@@ -78,11 +85,11 @@ class FinalResults:
         return self._segments
 
     @property
-    def pending(self) -> list[EndedUtterance]:
+    def pending(self) -> list[FinishedUtterance]:
         """Utterances that are being read, in the order in which they ended."""
         return [pending.utterance for pending in self._pending]
 
-    def read(self, utterance: EndedUtterance, window: Window) -> None:
+    def read(self, utterance: FinishedUtterance, window: InferenceInput) -> None:
         """Have an utterance read; wait while too many are being read already.
 
         Raises:
@@ -138,21 +145,23 @@ class FinalResults:
                 segment = self._segment(pending, pending.readings.result())
                 if segment is not None:
                     self._segments += bool(segment.best.text)
-                    self._voice.say(segment)
+                    self._voice.emit(segment)
 
-    def _segment(self, pending: _Pending, readings: Iterable[Reading]) -> Segment | None:
+    def _segment(self, pending: _Pending, readings: Iterable[Hypothesis]) -> Segment | None:
         utterance = pending.utterance
-        stretch = moved(utterance.turn.stretch, self._first_frame)
-        found = [placed(reading, stretch) for reading in readings if reading.text]
+        stretch = shift_span(utterance.turn.stretch, self._first_frame)
+        found = [to_media_time(reading, stretch) for reading in readings if reading.text]
         revision = 0
         if utterance.going_on is not None:
             revision = utterance.going_on.revision
-            found[:1] = [utterance.going_on.text.finish(found[0] if found else Reading("", 0.0))]
+            found[:1] = [utterance.going_on.text.finish(found[0] if found else Hypothesis("", 0.0))]
         # Without words there is nothing to say, but where something was said already.
         if not found or not (found[0].text or revision):
             return None
         start_s, end_s = span(found[0], stretch)
-        best, *alternatives = (shown(reading, word_times=self._options.word_times) for reading in found)
+        best, *alternatives = (
+            apply_output_options(reading, word_times=self._options.word_times) for reading in found
+        )
         return Segment(
             segment_id=utterance.channel.segment_id(stretch.start),
             revision=revision + 1,
@@ -172,7 +181,7 @@ class FinalResults:
             return boxes
         return tuple(
             FaceBox(
-                seconds_of(round(box.offset_s * VIDEO_FRAME_RATE_HZ) + self._first_frame),
+                frames_to_seconds(round(box.offset_s * VIDEO_FRAME_RATE_HZ) + self._first_frame),
                 box.left,
                 box.top,
                 box.width,

@@ -12,11 +12,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class CallerGoneError(Exception):
+class ClientDisconnectedError(Exception):
     """The caller has gone: the session may end without a word."""
 
 
-class Intake(Generic[T]):
+class InputQueue(Generic[T]):
     """A queue from one asyncio task to one thread that holds at most ``capacity_bytes``.
 
     A single item larger than that is taken when the queue is empty.
@@ -39,7 +39,7 @@ class Intake(Generic[T]):
         return self._bytes
 
     @property
-    def starved_s(self) -> float:
+    def wait_time_s(self) -> float:
         """For how many seconds ``take`` has waited for an item."""
         return self._starved_s
 
@@ -73,7 +73,7 @@ class Intake(Generic[T]):
             self._filled.notify()
         self._make_room()
 
-    def take(self) -> T | None:
+    def get(self) -> T | None:
         """The next item, waiting for it; None at the end.
 
         Raises:

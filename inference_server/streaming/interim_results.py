@@ -8,29 +8,35 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from gorggle_server.inference.recognizer import SearchOptions, Window, seconds_of
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, frames_to_seconds
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.streaming.active_speaker import Turn
-from gorggle_server.streaming.activity_channel import Channel, Foretold, OpenUtterance
-from gorggle_server.streaming.endpointing import Stretch
-from gorggle_server.streaming.event_emitter import Voice
+from gorggle_server.streaming.active_speaker import SpeakerTurn
+from gorggle_server.streaming.activity_channel import ActivityChannel, OpenUtterance, SpeculativeResult
+from gorggle_server.streaming.endpointing import FrameSpan
+from gorggle_server.streaming.event_emitter import EventEmitter
 from gorggle_server.streaming.interim_text import (
-    SETTLED_BEFORE_END_S,
     SETTLED_BEFORE_TURN_S,
-    Cadence,
-    SettlingText,
+    STABLE_MARGIN_S,
+    InterimRateLimiter,
+    StableTextTracker,
 )
-from gorggle_server.streaming.segment_builder import moved, placed, shown, span, spread
+from gorggle_server.streaming.segment_builder import (
+    apply_output_options,
+    interpolate_word_times,
+    shift_span,
+    span,
+    to_media_time,
+)
 from gorggle_server.streaming.stream_buffer import FaceTrack
-from gorggle_server.types import Modality, Reading, RecognitionOptions, Segment
+from gorggle_server.types import Hypothesis, Modality, RecognitionOptions, Segment
 
 # So much of the silence after speech is read with it where its end is foretold: the sooner it is read, and no words are
 # in the rest.
-FORETOLD_MARGIN_FRAMES = 3
+SPECULATION_DELAY_FRAMES = 3
 
 
 @dataclass(frozen=True)
-class OpenText:
+class PartialTranscript:
     """What another server had sent of an utterance: its last revision, the settled words, and when they end."""
 
     revision: int
@@ -38,7 +44,7 @@ class OpenText:
     stable_end_s: float
 
 
-class LiveResults:
+class InterimDecoder:
     """Reads the utterances of one stream while they go on.
 
     Args:
@@ -54,23 +60,23 @@ class LiveResults:
         self,
         options: RecognitionOptions,
         backend: InferenceBackend,
-        window: Callable[[Stretch, FaceTrack | None], Window],
-        voice: Voice,
+        window: Callable[[FrameSpan, FaceTrack | None], InferenceInput],
+        voice: EventEmitter,
         first_frame: int,
-        resumed: Mapping[str, OpenText],
+        resumed: Mapping[str, PartialTranscript],
     ) -> None:
         self._options, self._backend, self._window, self._voice = options, backend, window, voice
         self._first_frame, self._resumed = first_frame, dict(resumed)
-        self._search = SearchOptions(1, options.length_penalty, 0, word_times=True)
-        self._cadence = Cadence()
+        self._search = DecodingOptions(1, options.length_penalty, 0, word_times=True)
+        self._cadence = InterimRateLimiter()
 
     # ------------------------------------------------------------------------------------------------ interim results
 
     def read(
         self,
-        channel: Channel,
-        stretch: Stretch,
-        turns_in: Callable[[Stretch], list[Turn]],
+        channel: ActivityChannel,
+        stretch: FrameSpan,
+        turns_in: Callable[[FrameSpan], list[SpeakerTurn]],
         *,
         several_faces: bool,
     ) -> None:
@@ -84,13 +90,13 @@ class LiveResults:
         utterance = utterance or self._opened(channel, start)
         utterance.read_until, utterance.submitted_at = turn.stretch.end, time.monotonic()
         window = self._window(turn.stretch, turn.track)
-        guard_s = SETTLED_BEFORE_TURN_S if several_faces else SETTLED_BEFORE_END_S
+        guard_s = SETTLED_BEFORE_TURN_S if several_faces else STABLE_MARGIN_S
         utterance.reading = self._backend.submit(self._options.model, window, self._search, interim=True)
         utterance.reading.add_done_callback(
             functools.partial(self._send, channel, utterance, turn, guard_s, window.modality)
         )
 
-    def _is_due(self, channel: Channel, stretch: Stretch) -> bool:
+    def _is_due(self, channel: ActivityChannel, stretch: FrameSpan) -> bool:
         """Whether so much was said since the last reading that another one is worth it; one at a time."""
         with self._voice.lock:
             going_on = [item for item in channel.open.items() if item[0] >= stretch.start]
@@ -102,14 +108,14 @@ class LiveResults:
         since_s = time.monotonic() - latest.submitted_at
         return self._cadence.is_due(stretch.end - start, latest.read_until - start, since_s)
 
-    def _opened(self, channel: Channel, start: int) -> OpenUtterance:
+    def _opened(self, channel: ActivityChannel, start: int) -> OpenUtterance:
         segment_id = channel.segment_id(start + self._first_frame)
         known = self._resumed.pop(segment_id, None)
-        begin_s = seconds_of(start + self._first_frame)
+        begin_s = frames_to_seconds(start + self._first_frame)
         if known is None:
-            utterance = OpenUtterance(segment_id, SettlingText())
+            utterance = OpenUtterance(segment_id, StableTextTracker())
         else:
-            text = SettlingText(spread(known.stable_text, begin_s, known.stable_end_s))
+            text = StableTextTracker(interpolate_word_times(known.stable_text, begin_s, known.stable_end_s))
             utterance = OpenUtterance(segment_id, text, known.revision)
         with self._voice.lock:
             channel.open[start] = utterance
@@ -117,25 +123,27 @@ class LiveResults:
 
     def _send(
         self,
-        channel: Channel,
+        channel: ActivityChannel,
         utterance: OpenUtterance,
-        turn: Turn,
+        turn: SpeakerTurn,
         guard_s: float,
         modality: Modality,
-        done: Future[list[Reading]],
+        done: Future[list[Hypothesis]],
     ) -> None:
-        self._cadence.took(time.monotonic() - utterance.submitted_at)
+        self._cadence.record_latency(time.monotonic() - utterance.submitted_at)
         if done.cancelled() or done.exception() is not None:
             return  # the final result will come, or raise
-        stretch = moved(turn.stretch, self._first_frame)
+        stretch = shift_span(turn.stretch, self._first_frame)
         with self._voice.lock:
             found = next((reading for reading in done.result() if reading.text), None)
             if found is None or channel.open.get(turn.stretch.start) is not utterance:
                 return  # nothing was said yet, or the utterance has ended meanwhile
-            best = utterance.text.take(placed(found, stretch), seconds_of(stretch.end) - guard_s)
+            best = utterance.text.take(
+                to_media_time(found, stretch), frames_to_seconds(stretch.end) - guard_s
+            )
             utterance.revision += 1
             start_s, end_s = span(best, stretch)
-            self._voice.say(
+            self._voice.emit(
                 Segment(
                     segment_id=utterance.segment_id,
                     revision=utterance.revision,
@@ -143,7 +151,7 @@ class LiveResults:
                     stable_words=utterance.text.stable_words,
                     start_s=start_s,
                     end_s=end_s,
-                    best=shown(best, word_times=self._options.word_times),
+                    best=apply_output_options(best, word_times=self._options.word_times),
                     speaker_id=self._voice.speaker_id(turn.track),
                     modality=modality,
                 )
@@ -151,7 +159,7 @@ class LiveResults:
 
     # ------------------------------------------------------------------------------------------------- the end of one
 
-    def ended(self, channel: Channel, start: int) -> OpenUtterance | None:
+    def ended(self, channel: ActivityChannel, start: int) -> OpenUtterance | None:
         """The utterance that began at ``start`` is over: no more of it will be sent from here."""
         with self._voice.lock:
             utterance = channel.open.pop(start, None)
@@ -162,7 +170,7 @@ class LiveResults:
             utterance.reading.cancel()
         return utterance
 
-    def withdraw(self, channel: Channel, before: int) -> None:
+    def retract_before(self, channel: ActivityChannel, before: int) -> None:
         """Say of what was begun before a frame and is none after all that it is over: without text, but for what had settled."""
         with self._voice.lock:
             for start in [start for start in channel.open if start < before]:
@@ -171,14 +179,14 @@ class LiveResults:
                     utterance.reading.cancel()
                 if not utterance.revision:
                     continue
-                stretch = Stretch(start + self._first_frame, utterance.read_until + self._first_frame)
+                stretch = FrameSpan(start + self._first_frame, utterance.read_until + self._first_frame)
                 best = (
-                    utterance.text.finish(Reading("", 0.0))
+                    utterance.text.finish(Hypothesis("", 0.0))
                     if utterance.text.stable_words
-                    else Reading("", 0.0)
+                    else Hypothesis("", 0.0)
                 )
                 start_s, end_s = span(best, stretch)
-                self._voice.say(
+                self._voice.emit(
                     Segment(
                         segment_id=utterance.segment_id,
                         revision=utterance.revision + 1,
@@ -186,7 +194,7 @@ class LiveResults:
                         stable_words=utterance.text.stable_words,
                         start_s=start_s,
                         end_s=end_s,
-                        best=shown(best, word_times=self._options.word_times),
+                        best=apply_output_options(best, word_times=self._options.word_times),
                         speaker_id=self._voice.speaker_id(channel.track),
                         modality=self._options.modality,
                     )
@@ -194,12 +202,12 @@ class LiveResults:
 
     # ------------------------------------------------------------------------------------------------------ foresight
 
-    def foretell(
+    def decode_speculatively(
         self,
-        channel: Channel,
+        channel: ActivityChannel,
         known_until: int,
-        search: SearchOptions,
-        turns_in: Callable[[Stretch], list[Turn]],
+        search: DecodingOptions,
+        turns_in: Callable[[FrameSpan], list[SpeakerTurn]],
     ) -> None:
         """While somebody pauses, read what will be the utterance if nobody goes on.
 
@@ -210,9 +218,9 @@ class LiveResults:
         if going_on is None:
             return
         end = _foretold_end(channel)
-        if end > min(known_until, channel.known_until) or end <= going_on.start:
+        if end > min(known_until, channel.available_until) or end <= going_on.start:
             return
-        stretch = Stretch(going_on.start, end)
+        stretch = FrameSpan(going_on.start, end)
         if channel.foretold is not None:
             if channel.foretold.stretch == stretch:
                 return
@@ -222,18 +230,20 @@ class LiveResults:
             return
         track = found[0].track
         reading = self._backend.submit(self._options.model, self._window(stretch, track), search)
-        channel.foretold = Foretold(stretch, track, reading)
+        channel.foretold = SpeculativeResult(stretch, track, reading)
         # It need not wait for readings of less.
         for utterance in list(channel.open.values()):
             if utterance.reading is not None:
                 utterance.reading.cancel()
 
-    def _is_foretold(self, channel: Channel) -> bool:
+    def _is_foretold(self, channel: ActivityChannel) -> bool:
         """Whether all that was said so far is being read as if it had ended, or was."""
         known = channel.foretold
         return known is not None and known.stretch.end == _foretold_end(channel)
 
-    def foretold(self, channel: Channel, turn: Turn) -> Future[list[Reading]] | None:
+    def take_speculative_result(
+        self, channel: ActivityChannel, turn: SpeakerTurn
+    ) -> Future[list[Hypothesis]] | None:
         """The reading of a turn that was foretold, if it was; what was foretold and has not come is given up."""
         known, channel.foretold = channel.foretold, None
         if known is None:
@@ -241,7 +251,7 @@ class LiveResults:
         more_silence = turn.stretch.end - known.stretch.end
         is_same = (
             known.stretch.start == turn.stretch.start
-            and 0 <= more_silence <= max(0, channel.options.margin_frames - FORETOLD_MARGIN_FRAMES)
+            and 0 <= more_silence <= max(0, channel.options.margin_frames - SPECULATION_DELAY_FRAMES)
             and known.track is turn.track
         )
         if is_same and not known.reading.cancelled():
@@ -249,7 +259,7 @@ class LiveResults:
         known.reading.cancel()
         return None
 
-    def stop(self, channels: Iterable[Channel]) -> None:
+    def stop(self, channels: Iterable[ActivityChannel]) -> None:
         """Give up everything that waits for the device."""
         for channel in channels:
             for utterance in list(channel.open.values()):
@@ -259,6 +269,6 @@ class LiveResults:
                 channel.foretold.reading.cancel()
 
 
-def _foretold_end(channel: Channel) -> int:
+def _foretold_end(channel: ActivityChannel) -> int:
     """The end of the open stretch, if nobody goes on."""
-    return channel.last_active + 1 + min(FORETOLD_MARGIN_FRAMES, channel.options.margin_frames)
+    return channel.last_active + 1 + min(SPECULATION_DELAY_FRAMES, channel.options.margin_frames)

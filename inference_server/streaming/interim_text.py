@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Reading, Word
+from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Hypothesis, Word
 
 # A word settles when two successive readings agree on it and all before it, and it ended so long before the end of
 # what was read: the last sounds change their meaning with what follows.
-SETTLED_BEFORE_END_S = 0.4
+STABLE_MARGIN_S = 0.4
 # With several faces in view it may turn out half a second later who spoke.
 SETTLED_BEFORE_TURN_S = 1.2
 
@@ -19,7 +19,7 @@ LEAST_GROWTH_FRAMES = 8
 MOST_GROWTH_FRAMES = 2 * VIDEO_FRAME_RATE_HZ
 
 
-class SettlingText:
+class StableTextTracker:
     """The words of one utterance as readings of it grow. Those that have settled begin every later text.
 
     Args:
@@ -35,7 +35,7 @@ class SettlingText:
         """How many words have settled."""
         return len(self._stable)
 
-    def take(self, reading: Reading, settled_until_s: float) -> Reading:
+    def take(self, reading: Hypothesis, settled_until_s: float) -> Hypothesis:
         """Take in a new reading of the utterance as far as it goes; give the text to show.
 
         Args:
@@ -56,11 +56,11 @@ class SettlingText:
             self._stable = words[:agreed]
         return joined
 
-    def finish(self, reading: Reading) -> Reading:
+    def finish(self, reading: Hypothesis) -> Hypothesis:
         """The final text: the reading, but for words that had settled otherwise."""
         return self._joined(reading)
 
-    def _joined(self, reading: Reading) -> Reading:
+    def _joined(self, reading: Hypothesis) -> Hypothesis:
         """The settled words, then those of the reading that follow them."""
         settled = [word.text for word in self._stable]
         if [word.text for word in reading.words[: len(settled)]] == settled:
@@ -68,16 +68,16 @@ class SettlingText:
         end_s = self._stable[-1].end_s
         following = [word for word in reading.words if (word.start_s + word.end_s) / 2 > end_s]
         words = (*self._stable, *following)
-        return Reading(" ".join(word.text for word in words), _confidence(words), words)
+        return Hypothesis(" ".join(word.text for word in words), _confidence(words), words)
 
 
-class Cadence:
+class InterimRateLimiter:
     """How often utterances are read while they go on: never more than half of the time goes into it."""
 
     def __init__(self) -> None:
         self._took_s = 0.0
 
-    def took(self, seconds: float) -> None:
+    def record_latency(self, seconds: float) -> None:
         """A reading took so long, waiting for the device included."""
         self._took_s = seconds
 

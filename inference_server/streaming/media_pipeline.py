@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gorggle_server.admission.cpu_accounting import ProcessorUse
+from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.errors import InvalidMediaError, InvalidRequestError, NoFaceError, OutOfRangeError
-from gorggle_server.inference.recognizer import samples_of, seconds_of
-from gorggle_server.media.audio import SpeechMeter, probability_of_speech
+from gorggle_server.inference.recognizer import frames_to_samples, frames_to_seconds
+from gorggle_server.media.audio import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
-from gorggle_server.media.resampling import TimelineEnd, Waveform, on_timeline
-from gorggle_server.observability.stage_timer import Stage, StageClock
-from gorggle_server.streaming.crop_input import CropGrid, Crops, Elementary, Sound
-from gorggle_server.streaming.input_queue import Intake
-from gorggle_server.streaming.stream_buffer import FaceTrack, Scene
+from gorggle_server.media.resampling import EndOfStream, Waveform, resample
+from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
+from gorggle_server.streaming.crop_input import AudioChunk, CropResampler, MouthCropChunk, PreprocessedInput
+from gorggle_server.streaming.input_queue import InputQueue
+from gorggle_server.streaming.stream_buffer import FaceTrack, StreamBuffer
 from gorggle_server.types import (
     AUDIO_SAMPLE_RATE_HZ,
     VIDEO_FRAME_RATE_HZ,
@@ -33,10 +33,10 @@ from gorggle_server.types import (
     StreamWarning,
     WarningKind,
 )
-from gorggle_server.vision.face_detector import FaceFinder
-from gorggle_server.vision.frame_stage import Perceived, with_sights
-from gorggle_server.vision.lip_activity import CropActivity
-from gorggle_server.vision.mouth_tracker import FacePlace, MouthNews, Sight
+from gorggle_server.vision.face_detector import FaceDetector
+from gorggle_server.vision.frame_stage import PipelineItem, track_frames
+from gorggle_server.vision.lip_activity import CropVoiceActivityDetector
+from gorggle_server.vision.mouth_tracker import FrameResult, MouthUpdate, NormalizedBox
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,16 +54,16 @@ MAX_LAG_FRAMES = 5 * VIDEO_FRAME_RATE_HZ
 MIN_FACE_FRAMES = 12
 
 
-def perception_of(
-    intake: BytePipe | Intake[Elementary],
+def create_media_pipeline(
+    intake: BytePipe | InputQueue[PreprocessedInput],
     options: RecognitionOptions,
     settings: ServerSettings,
     limit_s: float,
     decoders: DecoderPool | None = None,
     request_id: str = "",
-    clock: StageClock | None = None,
-    use: ProcessorUse | None = None,
-) -> ContainerPerception | ElementaryPerception:
+    clock: StageTimer | None = None,
+    use: CpuTimer | None = None,
+) -> ContainerPipeline | PreprocessedPipeline:
     """Perceive what comes through an intake: a pipe of container bytes, or a queue of crops and sound.
 
     Args:
@@ -77,19 +77,19 @@ def perception_of(
         use: is told of the decoder's process.
     """
     if isinstance(intake, BytePipe):
-        return ContainerPerception(intake, options, settings, limit_s, decoders, request_id, clock, use)
-    return ElementaryPerception(intake, options, limit_s)
+        return ContainerPipeline(intake, options, settings, limit_s, decoders, request_id, clock, use)
+    return PreprocessedPipeline(intake, options, limit_s)
 
 
 class _SceneBuilder:
     """What both ways have in common: sound, and faces that were seen long enough."""
 
     def __init__(self, options: RecognitionOptions) -> None:
-        self.scene = Scene()
+        self.scene = StreamBuffer()
         self.has_sound = self.has_pictures = False
         self.faces_now = 0
         self._options = options
-        self._speech = SpeechMeter()
+        self._speech = SpeechLevelEstimator()
         self._seen_frames: dict[int, int] = {}
 
     @property
@@ -99,13 +99,13 @@ class _SceneBuilder:
 
     def _hear(self, samples: NDArray[np.int16]) -> None:
         self.scene.add_sound(samples)
-        self.scene.judge_sound(probability_of_speech(self._speech.push(samples)))
+        self.scene.add_audio_vad(levels_to_probability(self._speech.push(samples)))
 
     def _note_face(self, track_id: int) -> None:
         self._seen_frames[track_id] = self._seen_frames.get(track_id, 0) + 1
 
 
-class ContainerPerception(_SceneBuilder):
+class ContainerPipeline(_SceneBuilder):
     """Takes in what is heard and seen in a container: decoded, with its mouths cut out, in a process of its own."""
 
     sees_faces = True
@@ -118,16 +118,16 @@ class ContainerPerception(_SceneBuilder):
         limit_s: float,
         decoders: DecoderPool | None = None,
         request_id: str = "",
-        clock: StageClock | None = None,
-        use: ProcessorUse | None = None,
+        clock: StageTimer | None = None,
+        use: CpuTimer | None = None,
     ) -> None:
         super().__init__(options)
         self._pipe, self._decoders, self._request_id = pipe, decoders, request_id
-        self._use = use or ProcessorUse()
-        self._clock = clock or StageClock()
+        self._use = use or CpuTimer()
+        self._clock = clock or StageTimer()
         self._limits = MediaLimits(limit_s, settings.max_spooled_bytes, settings.max_frame_pixels)
-        self._landmark_model = settings.landmark_model
-        self._followed: dict[int, _Followed] = {}
+        self._landmark_model = settings.landmark_model_path
+        self._followed: dict[int, _TrackedFace] = {}
         self._told_of_too_many = False
 
     def steps(self) -> Iterator[Iterable[Event]]:
@@ -140,39 +140,41 @@ class ContainerPerception(_SceneBuilder):
         next_step = step
         # Closed also where the session gives up in the middle: the decoder goes with it.
         with contextlib.closing(self._timeline()) as items:
-            for item in self._clock.timed(Stage.DECODING, items):
+            for item in self._clock.timed(PipelineStage.DECODING, items):
                 match item:
                     case StreamInfo():
                         yield self._open(item)
-                    case Sight():
-                        self._clock.elsewhere(Stage.SEEING, item.took_s, waited_for_in=Stage.DECODING)
+                    case FrameResult():
+                        self._clock.add_external(
+                            PipelineStage.SEEING, item.took_s, waited_for_in=PipelineStage.DECODING
+                        )
                         self._take_in(item)
                         if events := self._told_of(item):
                             yield events
                     case Waveform():
-                        with self._clock.within(Stage.HEARING):
+                        with self._clock.within(PipelineStage.HEARING):
                             self._hear(item.samples)
-                    case TimelineEnd():
+                    case EndOfStream():
                         yield self._end(item)
-                if max(self.scene.seen_until, self.scene.heard_until) >= next_step:
-                    next_step = max(self.scene.seen_until, self.scene.heard_until) + step
+                if max(self.scene.seen_until, self.scene.audio_until) >= next_step:
+                    next_step = max(self.scene.seen_until, self.scene.audio_until) + step
                     self._clock.stepped()
                     yield ()
 
-    def _timeline(self) -> Generator[Perceived]:
+    def _timeline(self) -> Generator[PipelineItem]:
         sees, hears = self._options.modality.sees, self._options.modality.hears
         if self._decoders is None:
             decoded = decode(self._pipe, self._limits, pictures=sees, sound=hears, live=self._options.live)
-            return with_sights(
-                on_timeline(decoded, self._limits),
-                FaceFinder(self._landmark_model),
+            return track_frames(
+                resample(decoded, self._limits),
+                FaceDetector(self._landmark_model),
                 max_faces=self._options.max_speakers,
                 sound=hears,
                 live=self._options.live,
             )
-        from gorggle_server.sandbox.decoding import timeline_apart  # not to be had on every system
+        from gorggle_server.sandbox.decoding import decode_in_sandbox  # not to be had on every system
 
-        return timeline_apart(
+        return decode_in_sandbox(
             self._decoders,
             self._pipe,
             self._limits,
@@ -181,7 +183,7 @@ class ContainerPerception(_SceneBuilder):
             live=self._options.live,
             max_faces=self._options.max_speakers,
             request_id=self._request_id,
-            at_work=self._use.of_process,
+            at_work=self._use.track_process,
         )
 
     def _open(self, info: StreamInfo) -> list[Event]:
@@ -211,7 +213,7 @@ class ContainerPerception(_SceneBuilder):
             )
         return events
 
-    def _told_of(self, sight: Sight) -> list[Event]:
+    def _told_of(self, sight: FrameResult) -> list[Event]:
         if not sight.is_crowded or self._told_of_too_many:
             return []
         self._told_of_too_many = True
@@ -222,11 +224,11 @@ class ContainerPerception(_SceneBuilder):
             )
         ]
 
-    def _take_in(self, sight: Sight) -> None:
+    def _take_in(self, sight: FrameResult) -> None:
         for mouth in sight.mouths:
             if mouth.person not in self._followed:
                 track = self.scene.begin_track(mouth.person, sight.index)
-                self._followed[mouth.person] = _Followed(track, sight.index)
+                self._followed[mouth.person] = _TrackedFace(track, sight.index)
             if mouth.is_seen:
                 self._note_face(mouth.person)
             self._followed[mouth.person].take(mouth, sight.index)
@@ -242,10 +244,10 @@ class ContainerPerception(_SceneBuilder):
             known = [followed.track.glimpsed_until for followed in self._followed.values()]
             self.scene.glimpsed_until = max(self.scene.glimpsed_until, min([*known, sight.index + 1]))
 
-    def _end(self, end: TimelineEnd) -> list[Event]:
+    def _end(self, end: EndOfStream) -> list[Event]:
         self.scene.seen_until = max(self.scene.seen_until, end.frames)
         if self.has_sound:
-            self.scene.judge_sound(probability_of_speech(self._speech.finish()))
+            self.scene.add_audio_vad(levels_to_probability(self._speech.finish()))
         if not end.truncated and not end.broken_packets:
             return []
         what = "ends before its declared length" if end.truncated else "is damaged"
@@ -253,13 +255,13 @@ class ContainerPerception(_SceneBuilder):
         return [StreamWarning(WarningKind.DAMAGED_MEDIA, f"the media {what}{broken}: words may be missing")]
 
 
-class _Followed:
+class _TrackedFace:
     """One followed face on its way into the scene."""
 
     def __init__(self, track: FaceTrack, frame: int) -> None:
         self.track, self._last_seen = track, frame
 
-    def take(self, mouth: MouthNews, frame: int) -> None:
+    def take(self, mouth: MouthUpdate, frame: int) -> None:
         """Take in what a frame adds."""
         if mouth.is_seen:
             self._last_seen = frame
@@ -267,16 +269,16 @@ class _Followed:
             self.track.add_crop(crop.frame_index, crop.pixels)
         self.track.speaking.extend(mouth.speaking)
         if mouth.glimpse is not None:
-            self.track.glimpse(frame, mouth.glimpse)
+            self.track.add_provisional_crop(frame, mouth.glimpse)
         if mouth.place is not None:
             self.track.boxes.append(_face_box(mouth.place, frame))
         if mouth.has_left:
             self.track.end_at(self._last_seen + 1)
 
 
-def _face_box(place: FacePlace, frame: int) -> FaceBox:
+def _face_box(place: NormalizedBox, frame: int) -> FaceBox:
     return FaceBox(
-        offset_s=seconds_of(frame),
+        offset_s=frames_to_seconds(frame),
         left=place.left,
         top=place.top,
         width=place.width,
@@ -284,15 +286,17 @@ def _face_box(place: FacePlace, frame: int) -> FaceBox:
     )
 
 
-class ElementaryPerception(_SceneBuilder):
+class PreprocessedPipeline(_SceneBuilder):
     """Takes crops and sound as a client cut them."""
 
     sees_faces = False
 
-    def __init__(self, intake: Intake[Elementary], options: RecognitionOptions, limit_s: float) -> None:
+    def __init__(
+        self, intake: InputQueue[PreprocessedInput], options: RecognitionOptions, limit_s: float
+    ) -> None:
         super().__init__(options)
         self._intake, self._limit_s = intake, limit_s
-        self._grids: dict[int, tuple[CropGrid, FaceTrack, CropActivity]] = {}
+        self._grids: dict[int, tuple[CropResampler, FaceTrack, CropVoiceActivityDetector]] = {}
         self._samples = 0
         self._told_of_lag = False
         # Taken to come until they lag too far behind.
@@ -304,18 +308,18 @@ class ElementaryPerception(_SceneBuilder):
         Raises:
             GorggleError: there is nothing, too much, or not what is to be read.
         """
-        while (item := self._intake.take()) is not None:
+        while (item := self._intake.get()) is not None:
             match item:
-                case Crops() if self._options.modality.sees:
+                case MouthCropChunk() if self._options.modality.sees:
                     self._see(item)
-                case Sound() if self._options.modality.hears:
+                case AudioChunk() if self._options.modality.hears:
                     self._listen(item)
                 case _:
                     continue  # what is not read is not looked at
             yield self._balance()
         yield self._end()
 
-    def _see(self, crops: Crops) -> None:
+    def _see(self, crops: MouthCropChunk) -> None:
         if crops.times_s and crops.times_s[-1] > self._limit_s:
             raise self._too_long(crops.times_s[-1])
         if crops.face not in self._grids:
@@ -323,7 +327,11 @@ class ElementaryPerception(_SceneBuilder):
                 raise InvalidRequestError(
                     f"crops of {len(self._grids) + 1} faces were sent; max_speakers is {self._options.max_speakers}"
                 )
-            self._grids[crops.face] = CropGrid(), self.scene.begin_track(crops.face, 0), CropActivity()
+            self._grids[crops.face] = (
+                CropResampler(),
+                self.scene.begin_track(crops.face, 0),
+                CropVoiceActivityDetector(),
+            )
         grid, track, activity = self._grids[crops.face]
         for time_s, pixels in zip(crops.times_s, crops.pixels, strict=True):
             self._place(crops.face, track, activity, grid.push(time_s, pixels))
@@ -333,7 +341,7 @@ class ElementaryPerception(_SceneBuilder):
         self,
         face: int,
         track: FaceTrack,
-        activity: CropActivity,
+        activity: CropVoiceActivityDetector,
         placed: Iterable[tuple[int, NDArray[np.uint8]]],
     ) -> None:
         for frame, crop in placed:
@@ -343,7 +351,7 @@ class ElementaryPerception(_SceneBuilder):
             for _ in range(max(before, track.start), track.end):
                 self._note_face(face)
 
-    def _listen(self, sound: Sound) -> None:
+    def _listen(self, sound: AudioChunk) -> None:
         if not self.has_sound:
             return  # given up, with a warning
         self._samples += len(sound.samples)
@@ -355,7 +363,7 @@ class ElementaryPerception(_SceneBuilder):
         """Take what lags far behind as absent, so that the rest is not held up without end."""
         if self._options.modality is not Modality.AUDIO_VISUAL:
             return []
-        seen, heard = self.scene.seen_until, self.scene.heard_until
+        seen, heard = self.scene.seen_until, self.scene.audio_until
         if abs(seen - heard) <= MAX_LAG_FRAMES:
             return []
         if seen < heard:
@@ -366,7 +374,7 @@ class ElementaryPerception(_SceneBuilder):
             return [
                 StreamWarning(WarningKind.NO_AUDIO, "no sound came: the words are read from the lips alone")
             ]
-        missing = samples_of(seen - MAX_LAG_FRAMES - heard)
+        missing = frames_to_samples(seen - MAX_LAG_FRAMES - heard)
         self._samples += missing
         self._hear(np.zeros(missing, np.int16))
         return self._tell_of_lag("the sound is", seen - heard)
@@ -375,7 +383,7 @@ class ElementaryPerception(_SceneBuilder):
         if self._told_of_lag:
             return []
         self._told_of_lag = True
-        text = f"{what} {seconds_of(frames):.1f} s behind and taken as absent for the time that is lacking"
+        text = f"{what} {frames_to_seconds(frames):.1f} s behind and taken as absent for the time that is lacking"
         return [StreamWarning(WarningKind.LAGGING_MODALITY, text)]
 
     def _end(self) -> list[Event]:
@@ -396,7 +404,7 @@ class ElementaryPerception(_SceneBuilder):
             [self.scene.seen_until, *(track.end for _, track, _ in self._grids.values())]
         )
         if self.has_sound:
-            self.scene.judge_sound(probability_of_speech(self._speech.finish()))
+            self.scene.add_audio_vad(levels_to_probability(self._speech.finish()))
         elif modality is Modality.AUDIO_VISUAL and not told_of_no_sound:
             return [
                 StreamWarning(WarningKind.NO_AUDIO, "no sound came: the words are read from the lips alone")

@@ -10,30 +10,30 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gorggle_server.inference.recognizer import samples_of
-from gorggle_server.streaming.endpointing import Stretch
-from gorggle_server.streaming.stream_buffer import Scene
+from gorggle_server.inference.recognizer import frames_to_samples
+from gorggle_server.streaming.endpointing import FrameSpan
+from gorggle_server.streaming.stream_buffer import StreamBuffer
 from gorggle_server.types import VIDEO_FRAME_RATE_HZ
-from gorggle_server.vision.rolling_quantile import RecentValues
+from gorggle_server.vision.rolling_quantile import RollingQuantile
 
 WINDOW_FRAMES = 5 * VIDEO_FRAME_RATE_HZ
 # Level spans in dB. Measured over 5 s: clean speech without any pause spans 19 to 29, with pauses 40 and more; white
 # noise at 10 dB 16, babble at 10 dB 18 to 25, at 5 dB 13 to 20. Between the two the sound is distrusted only while
 # somebody in view has just spoken: a narrator who never pauses is heard over faces that rest.
-NOISY_SPAN_DB, CLEAN_SPAN_DB = 19.0, 24.0
-LOUD_QUANTILE, QUIET_QUANTILE = 0.97, 0.05
+NOISY_DYNAMIC_RANGE_DB, CLEAN_SPAN_DB = 19.0, 24.0
+SPEECH_LEVEL_QUANTILE, QUIET_QUANTILE = 0.97, 0.05
 # A background below this drowns nothing, whatever is above it: 55 dB below full scale.
 SILENT_DB = 35.0
 SPEAKING = 0.5
 RECENT_FRAMES = 5 * VIDEO_FRAME_RATE_HZ
 
 
-class Listening:
+class AudioVadGate:
     """The sound's activity in one scene, as far as it can be trusted. Frames are asked for once each, in order."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: StreamBuffer) -> None:
         self._scene = scene
-        self._levels = RecentValues(WINDOW_FRAMES)
+        self._levels = RollingQuantile(WINDOW_FRAMES)
         self._spans: list[float] = []  # of the frames from _start on
         self._start = 0
         self._lips_spoke_at = -RECENT_FRAMES
@@ -42,8 +42,8 @@ class Listening:
         """The frame up to which the activity is known: in noise, not before the lips are."""
         judged = self._scene.sound_judged_until
         measured = self._start + len(self._spans)
-        self._measure(Stretch(measured, max(measured, judged)))
-        following = [track.judged_until for track in self._scene.tracks.values() if not track.ended]
+        self._measure(FrameSpan(measured, max(measured, judged)))
+        following = [track.vad_until for track in self._scene.tracks.values() if not track.ended]
         if media_ended or not following:
             return judged
         lips_known = min([self._scene.seen_until, *following])
@@ -52,7 +52,7 @@ class Listening:
                 return frame
         return judged
 
-    def activity_in(self, stretch: Stretch) -> NDArray[np.float32]:
+    def activity_in(self, stretch: FrameSpan) -> NDArray[np.float32]:
         """How likely somebody speaks in each frame, 0 to 1, as the sound tells; 0 where the lips shall tell."""
         activity = self._scene.sound_speaking_in(stretch)
         tracks = [track for track in self._scene.tracks.values() if track.covers(stretch) > 0]
@@ -67,19 +67,19 @@ class Listening:
             span = self._spans[frame - self._start]
             is_watched = any(track.start <= frame < track.end for track in tracks)
             spoke_lately = frame - self._lips_spoke_at < RECENT_FRAMES
-            if is_watched and (span < NOISY_SPAN_DB or (span < CLEAN_SPAN_DB and spoke_lately)):
+            if is_watched and (span < NOISY_DYNAMIC_RANGE_DB or (span < CLEAN_SPAN_DB and spoke_lately)):
                 activity[index] = 0.0
         del self._spans[: stretch.end - self._start]
         self._start = max(self._start, stretch.end)
         return activity
 
-    def _measure(self, stretch: Stretch) -> None:
+    def _measure(self, stretch: FrameSpan) -> None:
         """The span of levels in the seconds up to each frame; levels are dB over one step of the samples."""
         if not stretch.frames:
             return
-        samples = self._scene.sound_in(stretch).astype(np.float64).reshape(-1, samples_of(1))
+        samples = self._scene.sound_in(stretch).astype(np.float64).reshape(-1, frames_to_samples(1))
         for level_db in 10 * np.log10(np.square(samples).mean(axis=1) + 1):
             self._levels.push(float(level_db))
             quiet = self._levels.quantile(QUIET_QUANTILE)
-            span = self._levels.quantile(LOUD_QUANTILE) - quiet
+            span = self._levels.quantile(SPEECH_LEVEL_QUANTILE) - quiet
             self._spans.append(span if quiet > SILENT_DB else np.inf)

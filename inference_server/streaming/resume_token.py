@@ -1,8 +1,8 @@
 """Where a stream can be taken up again: all that a server must know of the media before a point, to go on from there.
 
 A container cannot be read from the middle: it is sent again from its start, perceived again, and what is final already
-is not read again (``StreamState.final_until``). Crops and sound go on from the last request that was not acknowledged:
-``LEAD_FRAMES`` before anything that is still wanted, which is longer than the memory of everything that judges them, so
+is not read again (``StreamCheckpoint.final_until``). Crops and sound go on from the last request that was not acknowledged:
+``REPLAY_MARGIN_FRAMES`` before anything that is still wanted, which is longer than the memory of everything that judges them, so
 that the curves of activity are the same; and each curve is cut on from where it had settled.
 """
 
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.stream_state import ChannelState, StreamState
+from gorggle_server.stream_state import ChannelCheckpoint, StreamCheckpoint
 
 # The longest memories are the sound's levels and the lips' last movement, 5 s each (``listening``), and before these
 # the background noise, 2.5 s (``media.audio``).
-LEAD_FRAMES = 200
+REPLAY_MARGIN_FRAMES = 200
 
 VERSION = 1
 MAX_TOKEN_BYTES = 64 * 1024
@@ -26,7 +26,7 @@ _MOST = 366 * 24 * 3600 * 16_000
 
 
 @dataclass(frozen=True)
-class ResumePoint:
+class ResumeToken:
     """Where a stream is taken up.
 
     Attributes:
@@ -35,11 +35,11 @@ class ResumePoint:
         samples: sound that was in the requests up to there.
     """
 
-    state: StreamState = field(default_factory=StreamState)
+    state: StreamCheckpoint = field(default_factory=StreamCheckpoint)
     sequence: int = 0
     samples: int = 0
 
-    def token(self) -> bytes:
+    def encode(self) -> bytes:
         """Write the point for the client to keep."""
         state = self.state
         content = {
@@ -65,7 +65,7 @@ class ResumePoint:
         return json.dumps(content, separators=(",", ":")).encode()
 
     @classmethod
-    def of_token(cls, token: bytes) -> ResumePoint:
+    def decode(cls, token: bytes) -> ResumeToken:
         """Read a token; an empty one is the start.
 
         Raises:
@@ -84,14 +84,14 @@ class ResumePoint:
             raise _no_token("cannot be read") from None
 
 
-def _point_of(content: Any) -> ResumePoint:
+def _point_of(content: Any) -> ResumeToken:
     channels = tuple(
-        ChannelState(
+        ChannelCheckpoint(
             None if person == -1 else _count(person), _count(settled_until), bool(_count(is_going_on))
         )
         for person, settled_until, is_going_on in content["channels"]
     )
-    state = StreamState(
+    state = StreamCheckpoint(
         final_until=_count(content["final_until"]),
         needed_from=_count(content["needed_from"]),
         channels=channels,
@@ -101,7 +101,7 @@ def _point_of(content: Any) -> ResumePoint:
         segments=_count(content["segments"]),
         utterances=bool(_count(content["utterances"])),
     )
-    return ResumePoint(state, _count(content["sequence"]), _count(content["samples"]))
+    return ResumeToken(state, _count(content["sequence"]), _count(content["samples"]))
 
 
 def _count(value: Any) -> int:

@@ -5,34 +5,34 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from gorggle_server.inference.recognizer import seconds_of
-from gorggle_server.streaming.endpointing import Stretch
-from gorggle_server.types import Activity, ActivityKind, Reading, Word
+from gorggle_server.inference.recognizer import frames_to_seconds
+from gorggle_server.streaming.endpointing import FrameSpan
+from gorggle_server.types import Activity, ActivityKind, Hypothesis, Word
 
 
-def placed(reading: Reading, stretch: Stretch) -> Reading:
+def to_media_time(reading: Hypothesis, stretch: FrameSpan) -> Hypothesis:
     """A reading with its words' times moved from the window's clock to the media's."""
-    shift_s = seconds_of(stretch.start)
+    shift_s = frames_to_seconds(stretch.start)
     words = tuple(
         Word(word.text, word.start_s + shift_s, word.end_s + shift_s, word.confidence)
         for word in reading.words
     )
-    return Reading(reading.text, reading.confidence, words)
+    return Hypothesis(reading.text, reading.confidence, words)
 
 
-def span(reading: Reading, stretch: Stretch) -> tuple[float, float]:
+def span(reading: Hypothesis, stretch: FrameSpan) -> tuple[float, float]:
     """When the words begin and end; the whole stretch where their times are not known."""
     if not reading.words:
-        return seconds_of(stretch.start), seconds_of(stretch.end)
+        return frames_to_seconds(stretch.start), frames_to_seconds(stretch.end)
     return reading.words[0].start_s, reading.words[-1].end_s
 
 
-def shown(reading: Reading, *, word_times: bool) -> Reading:
+def apply_output_options(reading: Hypothesis, *, word_times: bool) -> Hypothesis:
     """A reading as the caller asked for it."""
     return reading if word_times else dataclasses.replace(reading, words=())
 
 
-def spread(text: str, start_s: float, end_s: float) -> tuple[Word, ...]:
+def interpolate_word_times(text: str, start_s: float, end_s: float) -> tuple[Word, ...]:
     """Words of which it is only known when the first begins and the last ends."""
     texts = text.split()
     step_s = max(0.0, end_s - start_s) / max(1, len(texts))
@@ -42,21 +42,21 @@ def spread(text: str, start_s: float, end_s: float) -> tuple[Word, ...]:
     )
 
 
-def speech_begins(stretch: Stretch, margin_frames: int, speaker_id: str) -> Activity:
+def speech_begins(stretch: FrameSpan, margin_frames: int, speaker_id: str) -> Activity:
     """Speech begins where a stretch does, but for its margin."""
     begin = min(stretch.start + margin_frames, stretch.end)
-    return Activity(ActivityKind.SPEECH_BEGIN, seconds_of(begin), speaker_id)
+    return Activity(ActivityKind.SPEECH_BEGIN, frames_to_seconds(begin), speaker_id)
 
 
-def speech_ends(stretch: Stretch, margin_frames: int, speaker_id: str) -> Activity:
+def speech_ends(stretch: FrameSpan, margin_frames: int, speaker_id: str) -> Activity:
     """Speech ends where a stretch does, but for its margin."""
     end = max(stretch.start, stretch.end - margin_frames)
-    return Activity(ActivityKind.SPEECH_END, seconds_of(end), speaker_id)
+    return Activity(ActivityKind.SPEECH_END, frames_to_seconds(end), speaker_id)
 
 
-def moved(stretch: Stretch, frames: int) -> Stretch:
+def shift_span(stretch: FrameSpan, frames: int) -> FrameSpan:
     """The same stretch on a clock that started ``frames`` earlier."""
-    return Stretch(stretch.start + frames, stretch.end + frames)
+    return FrameSpan(stretch.start + frames, stretch.end + frames)
 
 
 def earliest(frames: Sequence[int], otherwise: int) -> int:

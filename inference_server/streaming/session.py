@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gorggle_server.errors import NoFaceError
-from gorggle_server.inference.recognizer import SearchOptions, Window, seconds_of
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, frames_to_seconds
 from gorggle_server.inference.scheduler import InferenceBackend
 from gorggle_server.media.audio import audio_features
-from gorggle_server.stream_state import ChannelState, StreamState
-from gorggle_server.streaming.active_speaker import Turn
-from gorggle_server.streaming.activity_channel import Channel, Cut
-from gorggle_server.streaming.endpointing import Stretch
-from gorggle_server.streaming.event_emitter import Voice
-from gorggle_server.streaming.final_results import EndedUtterance, FinalResults
-from gorggle_server.streaming.interim_results import LiveResults, OpenText
-from gorggle_server.streaming.segment_builder import earliest, moved, speech_begins, speech_ends
-from gorggle_server.streaming.segmenter import Curves, Perception
+from gorggle_server.stream_state import ChannelCheckpoint, StreamCheckpoint
+from gorggle_server.streaming.active_speaker import SpeakerTurn
+from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
+from gorggle_server.streaming.endpointing import FrameSpan
+from gorggle_server.streaming.event_emitter import EventEmitter
+from gorggle_server.streaming.final_results import FinalDecoder, FinishedUtterance
+from gorggle_server.streaming.interim_results import InterimDecoder, PartialTranscript
+from gorggle_server.streaming.segment_builder import earliest, shift_span, speech_begins, speech_ends
+from gorggle_server.streaming.segmenter import MediaPipeline, UtteranceSegmenter
 from gorggle_server.streaming.stream_buffer import FaceTrack
 from gorggle_server.types import (
     VIDEO_FRAME_RATE_HZ,
@@ -43,11 +43,11 @@ _log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_FRAMES = VIDEO_FRAME_RATE_HZ
 # Below this level (of 32 768) the sound counts as silent: −60 dBFS.
-SILENT_RMS = 33.0
+SILENCE_RMS = 33.0
 
 
 @dataclass(frozen=True)
-class Resumed:
+class ResumeState:
     """Where a session goes on that another server began.
 
     Attributes:
@@ -56,22 +56,22 @@ class Resumed:
         open_texts: what was sent of utterances that had not ended, by segment id.
     """
 
-    state: StreamState = field(default_factory=StreamState)
+    state: StreamCheckpoint = field(default_factory=StreamCheckpoint)
     first_frame: int = 0
-    open_texts: Mapping[str, OpenText] = field(default_factory=dict)
+    open_texts: Mapping[str, PartialTranscript] = field(default_factory=dict)
 
 
-class Session:
+class RecognitionSession:
     """Reads one stream."""
 
     def __init__(
         self,
-        perception: Perception,
+        perception: MediaPipeline,
         options: RecognitionOptions,
         backend: InferenceBackend,
         emit: Callable[[Event], None],
         wait_for_room: Callable[[], None] = lambda: None,
-        resumed: Resumed | None = None,
+        resumed: ResumeState | None = None,
     ) -> None:
         """Prepare to read.
 
@@ -83,30 +83,32 @@ class Session:
             wait_for_room: blocks while the events' reader lags.
             resumed: what was read before, elsewhere; None: nothing.
         """
-        resumed = resumed or Resumed()
+        resumed = resumed or ResumeState()
         self._perception, self._scene = perception, perception.scene
         self._options, self._backend = options, backend
         self._wait_for_room = wait_for_room
         # The times of words tell which of them have settled, whether the caller wants them or not.
         word_times = options.word_times or options.interim_results
-        self._search = SearchOptions(
+        self._search = DecodingOptions(
             options.beam_size, options.length_penalty, options.max_alternatives, word_times
         )
         self._first_frame = resumed.first_frame
         before = resumed.state.moved(self._first_frame)
-        self._curves = Curves(perception, options, before)
-        self._waiting: list[tuple[Channel, Cut]] = []  # ended, but their pictures are not all there yet
-        self._voice = Voice(emit, before.people)
+        self._curves = UtteranceSegmenter(perception, options, before)
+        self._waiting: list[
+            tuple[ActivityChannel, EndedSpan]
+        ] = []  # ended, but their pictures are not all there yet
+        self._voice = EventEmitter(emit, before.people)
         self._has_found_speech = before.utterances
         self._done_until = self._final_until = before.final_until
         self._spoke_until = before.spoke_until
-        self._stock: tuple[dict[Channel, ChannelState], int] = ({}, 0)
+        self._stock: tuple[dict[ActivityChannel, ChannelCheckpoint], int] = ({}, 0)
         self._next_progress = PROGRESS_EVERY_FRAMES
         self._stopped = False
-        self._finals = FinalResults(
+        self._finals = FinalDecoder(
             options, backend, self._search, self._voice, self._first_frame, before.segments
         )
-        self._live = LiveResults(
+        self._live = InterimDecoder(
             options, backend, self._window, self._voice, self._first_frame, resumed.open_texts
         )
 
@@ -120,7 +122,7 @@ class Session:
         try:
             for events in steps:
                 for event in events:
-                    self._voice.say(event)
+                    self._voice.emit(event)
                 self._advance(media_ended=False)
                 self._report_progress()
                 self._wait_for_room()
@@ -129,9 +131,9 @@ class Session:
                 if self._has_been_silent():
                     break
             self._advance(media_ended=True)
-            self._check_what_was_seen()
+            self._report_missing_input()
             self._finals.wait()
-            self._voice.say(
+            self._voice.emit(
                 Finished(self._media_s(self._known_end()), self._finals.segments, self._perception.faces_seen)
             )
         finally:
@@ -148,7 +150,7 @@ class Session:
 
     def _advance(self, *, media_ended: bool) -> None:
         """Cut what has come in since the last time, and hand ended utterances to the device."""
-        for channel, cuts in self._curves.follow(media_ended=media_ended):
+        for channel, cuts in self._curves.advance(media_ended=media_ended):
             for cut in cuts:
                 self._note_activity(channel, cut.stretch)
                 self._waiting.append((channel, cut))
@@ -157,8 +159,8 @@ class Session:
         self._submit_waiting(media_ended=media_ended)
         if not media_ended:
             self._read_ahead()
-        self._take_stock()
-        self._scene.forget_before(self._needed_from())
+        self._snapshot_state()
+        self._scene.discard_before(self._needed_from())
 
     def _submit_waiting(self, *, media_ended: bool) -> None:
         """Submit the ended stretches whose pictures and sound are all there."""
@@ -169,71 +171,71 @@ class Session:
             if not media_ended and self._curves.known_until < cut.stretch.end + later:
                 still_waiting.append((channel, cut))
                 continue
-            if self._curves.counts(channel, cut.stretch):
+            if self._curves.should_decode(channel, cut.stretch):
                 for turn in self._curves.turns(channel, cut.stretch):
                     self._submit(channel, cut, turn)
-            self._live.withdraw(channel, cut.stretch.end)
+            self._live.retract_before(channel, cut.stretch.end)
         self._waiting = still_waiting
 
     def _known_end(self) -> int:
-        return max(self._scene.seen_until, self._scene.heard_until)
+        return max(self._scene.seen_until, self._scene.audio_until)
 
     def _needed_from(self) -> int:
         """The frame before which no utterance will want anything."""
         # Lips may begin to move before a sound that is not there yet: keep half an utterance's margin more.
         slack = 2 * self._curves.endpointing.margin_frames
         needed = [cut.stretch.start for _, cut in self._waiting]
-        needed += [channel.settled_until - slack for channel in self._curves.going_on]
+        needed += [channel.committed_frame - slack for channel in self._curves.active_channels]
         return earliest(needed, self._curves.known_until)
 
     def _has_been_silent(self) -> bool:
         """Whether nobody has spoken for so long that the stream shall end; says so."""
-        limit_s = self._options.close_after_silence_s
+        limit_s = self._options.silence_timeout_s
         if not limit_s or self._waiting or self._finals.pending:
             return False
-        going_on = [channel.open_stretch is not None for channel in self._curves.going_on]
-        if any(going_on) or seconds_of(self._curves.known_until - self._spoke_until) < limit_s:
+        going_on = [channel.open_stretch is not None for channel in self._curves.active_channels]
+        if any(going_on) or frames_to_seconds(self._curves.known_until - self._spoke_until) < limit_s:
             return False
         text = f"nobody has spoken for {limit_s:g} s: the stream ends, as was asked for"
-        self._voice.say(StreamWarning(WarningKind.CLOSED_AFTER_SILENCE, text))
+        self._voice.emit(StreamWarning(WarningKind.CLOSED_AFTER_SILENCE, text))
         return True
 
     # ------------------------------------------------------------------------------------------------------ reading
 
-    def _submit(self, channel: Channel, cut: Cut, turn: Turn) -> None:
+    def _submit(self, channel: ActivityChannel, cut: EndedSpan, turn: SpeakerTurn) -> None:
         self._has_found_speech = True
         going_on = self._live.ended(channel, turn.stretch.start)
-        foretold = self._live.foretold(channel, turn)
+        foretold = self._live.take_speculative_result(channel, turn)
         if turn.stretch.start < self._done_until:
             return  # it was read and sent before this session was taken up
-        utterance = EndedUtterance(channel, cut, turn, going_on, foretold)
+        utterance = FinishedUtterance(channel, cut, turn, going_on, foretold)
         self._finals.read(utterance, self._window(turn.stretch, turn.track))
 
     def _read_ahead(self) -> None:
         """Have open utterances read, for interim results and to have the final ones sooner."""
         known_until = self._curves.known_until
-        for channel in self._curves.going_on:
+        for channel in self._curves.active_channels:
             going_on = channel.open_stretch
             if going_on is None or going_on.start < self._done_until:
                 continue
-            stretch = Stretch(going_on.start, min(going_on.end, known_until))
-            if stretch.frames <= 0 or not self._curves.counts(channel, stretch):
+            stretch = FrameSpan(going_on.start, min(going_on.end, known_until))
+            if stretch.frames <= 0 or not self._curves.should_decode(channel, stretch):
                 continue
             turns_in = functools.partial(self._curves.turns, channel)
             if self._options.live:
-                self._live.foretell(channel, known_until, self._search, turns_in)
+                self._live.decode_speculatively(channel, known_until, self._search, turns_in)
             if self._options.interim_results:
                 several = channel is self._curves.sound and len(self._scene.tracks) > 1
                 self._live.read(channel, stretch, turns_in, several_faces=several)
 
-    def _window(self, stretch: Stretch, track: FaceTrack | None) -> Window:
+    def _window(self, stretch: FrameSpan, track: FaceTrack | None) -> InferenceInput:
         crops = track.crops_in(stretch) if track is not None else None
         if not self._curves.uses_sound:
-            return Window(crops, None)
+            return InferenceInput(crops, None)
         sound = self._scene.sound_in(stretch)
-        if crops is not None and float(np.sqrt(np.mean(np.square(sound, dtype=np.float64)))) < SILENT_RMS:
-            return Window(crops, None)
-        return Window(crops, audio_features(sound)[: stretch.frames])
+        if crops is not None and float(np.sqrt(np.mean(np.square(sound, dtype=np.float64)))) < SILENCE_RMS:
+            return InferenceInput(crops, None)
+        return InferenceInput(crops, audio_features(sound)[: stretch.frames])
 
     def _give_up(self) -> None:
         self._finals.stop()
@@ -241,22 +243,22 @@ class Session:
 
     # ------------------------------------------------------------------------------------------------- what is told
 
-    def _note_activity(self, channel: Channel, ended: Stretch | None) -> None:
+    def _note_activity(self, channel: ActivityChannel, ended: FrameSpan | None) -> None:
         stretch = ended or channel.open_stretch
         if stretch is not None:
             self._spoke_until = max(self._spoke_until, stretch.end)
         if not self._options.activity_events or stretch is None or stretch.start < self._done_until:
             return
-        if not channel.begun and not self._curves.counts(channel, stretch):
+        if not channel.begun and not self._curves.should_decode(channel, stretch):
             return
-        told, speaker = moved(stretch, self._first_frame), self._voice.speaker_id(channel.track)
+        told, speaker = shift_span(stretch, self._first_frame), self._voice.speaker_id(channel.track)
         margin = self._curves.endpointing.margin_frames
         if not channel.begun:
             channel.begun = True
-            self._voice.say(speech_begins(told, margin, speaker))
+            self._voice.emit(speech_begins(told, margin, speaker))
         if ended is not None:
             channel.begun = False
-            self._voice.say(speech_ends(told, margin, speaker))
+            self._voice.emit(speech_ends(told, margin, speaker))
 
     def _report_progress(self) -> None:
         received = self._known_end()
@@ -264,19 +266,19 @@ class Session:
             self._next_progress = received + PROGRESS_EVERY_FRAMES
             with self._voice.lock:
                 state = self._state()
-                processed_s = seconds_of(state.final_until)
+                processed_s = frames_to_seconds(state.final_until)
                 received_s = max(self._media_s(received), processed_s)
-                self._voice.say(Progress(received_s, processed_s, self._perception.faces_now, state))
+                self._voice.emit(Progress(received_s, processed_s, self._perception.faces_now, state))
 
-    def _take_stock(self) -> None:
+    def _snapshot_state(self) -> None:
         """Note how far the media is cut; utterances that are being read are added when it is told."""
-        states = {channel: channel.state for channel in self._curves.going_on}
+        states = {channel: channel.state for channel in self._curves.active_channels}
         for channel, cut in reversed(self._waiting):
             states[channel] = channel.state_at(cut)
         with self._voice.lock:
             self._stock = states, self._curves.known_until
 
-    def _state(self) -> StreamState:
+    def _state(self) -> StreamCheckpoint:
         """The stream as it is now, on the media's clock."""
         stock, known_until = self._stock
         states = dict(stock)
@@ -288,7 +290,7 @@ class Session:
         final = [state.settled_until for channel, state in stock.items()]
         final += [utterance.turn.stretch.start for utterance in pending]
         self._final_until = max(self._final_until, earliest(final, known_until))
-        return StreamState(
+        return StreamCheckpoint(
             final_until=self._final_until,
             needed_from=earliest(settled, known_until),
             channels=tuple(states.values()),
@@ -301,9 +303,9 @@ class Session:
 
     def _media_s(self, frame: int) -> float:
         """A frame's time on the media's clock."""
-        return seconds_of(frame + self._first_frame)
+        return frames_to_seconds(frame + self._first_frame)
 
-    def _check_what_was_seen(self) -> None:
+    def _report_missing_input(self) -> None:
         """At the end: an answer without words must say why."""
         perception = self._perception
         sees_nobody = not perception.faces_seen and not self._voice.people
@@ -314,11 +316,11 @@ class Session:
             )
         if self._options.modality is Modality.AUDIO_VISUAL and sees_nobody:
             what = "no face was found" if perception.has_pictures else "there are no pictures"
-            self._voice.say(
+            self._voice.emit(
                 StreamWarning(WarningKind.NO_FACE, f"{what}: the words are read from the sound alone")
             )
         if not self._has_found_speech:
             where = "the lips" if not self._curves.uses_sound else "the sound and the lips"
-            self._voice.say(
+            self._voice.emit(
                 StreamWarning(WarningKind.NO_SPEECH, f"nobody speaks: no speech was found in {where}")
             )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gorggle_server.inference.recognizer import samples_of, seconds_of
-from gorggle_server.streaming.endpointing import Stretch
+from gorggle_server.inference.recognizer import frames_to_samples, frames_to_seconds
+from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.types import MOUTH_CROP_SIZE_PX, FaceBox
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class FaceTrack:
         return self.start + len(self.crops)
 
     @property
-    def judged_until(self) -> int:
+    def vad_until(self) -> int:
         """The frame after the last one known to be speaking or not."""
         return self.start + len(self.speaking)
 
@@ -69,7 +69,7 @@ class FaceTrack:
         """The frame after the last one of which there is any crop."""
         return self.end + len(self.glimpses)
 
-    def glimpse(self, frame: int, crop: NDArray[np.uint8]) -> None:
+    def add_provisional_crop(self, frame: int, crop: NDArray[np.uint8]) -> None:
         """Add a crop, uint8 (96, 96), that stands in until ``add_crop`` brings the better one."""
         if frame >= self.glimpsed_until:
             last = self.glimpses[-1] if self.glimpses else crop
@@ -83,11 +83,11 @@ class FaceTrack:
         self.glimpses.clear()
         self.ended = True
 
-    def covers(self, stretch: Stretch) -> float:
+    def covers(self, stretch: FrameSpan) -> float:
         """The share of the stretch in which the face was seen, 0 to 1."""
-        return Stretch(self.start, self.end).overlap(stretch) / max(1, stretch.frames)
+        return FrameSpan(self.start, self.end).overlap(stretch) / max(1, stretch.frames)
 
-    def crops_in(self, stretch: Stretch) -> NDArray[np.uint8]:
+    def crops_in(self, stretch: FrameSpan) -> NDArray[np.uint8]:
         """The crops of a stretch, (T, 96, 96); where the face was not seen, the nearest crop stands in."""
         seen = [*self.crops, *self.glimpses] if stretch.end > self.end else self.crops
         last = len(seen) - 1
@@ -95,19 +95,19 @@ class FaceTrack:
             [seen[min(max(frame - self.start, 0), last)] for frame in range(stretch.start, stretch.end)]
         )
 
-    def speaking_in(self, stretch: Stretch) -> NDArray[np.float32]:
+    def speaking_in(self, stretch: FrameSpan) -> NDArray[np.float32]:
         """How likely the mouth speaks in each frame of a stretch; 0 where the face was not seen."""
         curve = np.zeros(stretch.frames, np.float32)
-        first, last = max(stretch.start, self.start), min(stretch.end, self.judged_until)
+        first, last = max(stretch.start, self.start), min(stretch.end, self.vad_until)
         if last > first:
             curve[first - stretch.start : last - stretch.start] = self.speaking[
                 first - self.start : last - self.start
             ]
         return curve
 
-    def boxes_in(self, stretch: Stretch) -> tuple[FaceBox, ...]:
+    def boxes_in(self, stretch: FrameSpan) -> tuple[FaceBox, ...]:
         """Where the face was during a stretch."""
-        start_s, end_s = seconds_of(stretch.start), seconds_of(stretch.end)
+        start_s, end_s = frames_to_seconds(stretch.start), frames_to_seconds(stretch.end)
         return tuple(box for box in self.boxes if start_s <= box.offset_s < end_s)
 
     def forget_before(self, frame: int) -> None:
@@ -116,10 +116,10 @@ class FaceTrack:
         if gone:
             del self.crops[:gone], self.speaking[:gone]
             self.start += gone
-            self.boxes = [box for box in self.boxes if box.offset_s >= seconds_of(self.start)]
+            self.boxes = [box for box in self.boxes if box.offset_s >= frames_to_seconds(self.start)]
 
 
-class Scene:
+class StreamBuffer:
     """The faces and the sound of a stream, from the oldest frame still needed to the newest one known."""
 
     def __init__(self) -> None:
@@ -135,9 +135,9 @@ class Scene:
         self._speaking_start = 0  # frame of the first number in _sound_speaking
 
     @property
-    def heard_until(self) -> int:
+    def audio_until(self) -> int:
         """Whole frames of sound that are there."""
-        return self._sound_start + (len(self._sound) + self._pending_samples) // samples_of(1)
+        return self._sound_start + (len(self._sound) + self._pending_samples) // frames_to_samples(1)
 
     def begin_track(self, person: int, frame: int) -> FaceTrack:
         """A face appears."""
@@ -150,7 +150,7 @@ class Scene:
         self._sound_pending.append(samples)
         self._pending_samples += len(samples)
 
-    def judge_sound(self, speaking: Iterable[float]) -> None:
+    def add_audio_vad(self, speaking: Iterable[float]) -> None:
         """Add how likely the next frames of sound hold speech, 0 to 1 each."""
         self._sound_speaking.extend(float(value) for value in speaking)
 
@@ -159,7 +159,7 @@ class Scene:
         """The frame after the last one whose sound was judged."""
         return self._speaking_start + len(self._sound_speaking)
 
-    def sound_speaking_in(self, stretch: Stretch) -> NDArray[np.float32]:
+    def sound_speaking_in(self, stretch: FrameSpan) -> NDArray[np.float32]:
         """How likely the sound holds speech in each frame of a stretch; 0 where it was not judged."""
         curve = np.zeros(stretch.frames, np.float32)
         first, last = max(stretch.start, self._speaking_start), min(stretch.end, self.sound_judged_until)
@@ -170,25 +170,25 @@ class Scene:
 
     def pad_sound_to(self, frame: int) -> None:
         """Fill with silence up to a frame."""
-        missing = samples_of(frame - self._sound_start) - len(self._sound) - self._pending_samples
+        missing = frames_to_samples(frame - self._sound_start) - len(self._sound) - self._pending_samples
         if missing > 0:
             self.add_sound(np.zeros(missing, np.int16))
 
-    def sound_in(self, stretch: Stretch) -> NDArray[np.int16]:
+    def sound_in(self, stretch: FrameSpan) -> NDArray[np.int16]:
         """The samples of a stretch, int16 (640 a frame); silence where there are none."""
         self._join_sound()
-        first = samples_of(stretch.start - self._sound_start)
-        piece = self._sound[max(0, first) : max(0, first + samples_of(stretch.frames))]
-        before = max(0, min(-first, samples_of(stretch.frames)))
-        return np.pad(piece, (before, samples_of(stretch.frames) - before - len(piece)))
+        first = frames_to_samples(stretch.start - self._sound_start)
+        piece = self._sound[max(0, first) : max(0, first + frames_to_samples(stretch.frames))]
+        before = max(0, min(-first, frames_to_samples(stretch.frames)))
+        return np.pad(piece, (before, frames_to_samples(stretch.frames) - before - len(piece)))
 
-    def forget_before(self, frame: int) -> None:
+    def discard_before(self, frame: int) -> None:
         """Let go of what no utterance from ``frame`` on can need."""
         self._join_sound()
-        gone = min(frame - self._sound_start, len(self._sound) // samples_of(1))
+        gone = min(frame - self._sound_start, len(self._sound) // frames_to_samples(1))
         # Moving the rest costs time: done about once in two seconds of sound.
         if gone > 50:
-            self._sound = self._sound[samples_of(gone) :].copy()
+            self._sound = self._sound[frames_to_samples(gone) :].copy()
             self._sound_start += gone
             judged = min(max(0, frame - self._speaking_start), len(self._sound_speaking))
             del self._sound_speaking[:judged]

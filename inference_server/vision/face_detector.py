@@ -44,7 +44,7 @@ BOX_SIDE = 131.0
 _COORDINATES = attrgetter("x", "y")
 
 
-class Box(NamedTuple):
+class BoundingBox(NamedTuple):
     """A square or rectangle in the frame, in pixels; right and bottom lie outside."""
 
     left: float
@@ -53,7 +53,7 @@ class Box(NamedTuple):
     bottom: float
 
     @classmethod
-    def around(cls, centre: tuple[float, float], side: float) -> Box:
+    def around(cls, centre: tuple[float, float], side: float) -> BoundingBox:
         """The square of this side around a point."""
         x, y = centre
         return cls(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
@@ -78,12 +78,12 @@ class Box(NamedTuple):
         """The point in the middle."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
-    def moved(self, way: complex) -> Box:
+    def moved(self, way: complex) -> BoundingBox:
         """The box so far away: x + iy, in pixels."""
         x, y = way.real, way.imag
-        return Box(self.left + x, self.top + y, self.right + x, self.bottom + y)
+        return BoundingBox(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
-    def overlap(self, other: Box) -> float:
+    def iou(self, other: BoundingBox) -> float:
         """Intersection over union with another box, 0 to 1."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
@@ -91,7 +91,7 @@ class Box(NamedTuple):
         union = self.width * self.height + other.width * other.height - shared
         return shared / union if union > 0 else 0.0
 
-    def distance(self, other: Box) -> float:
+    def distance(self, other: BoundingBox) -> float:
         """Pixels between the centres."""
         return math.dist(self.centre, other.centre)
 
@@ -100,11 +100,11 @@ class Box(NamedTuple):
 class DetectedFace:
     """A face and how sure the detector is: 0 is its own threshold, plain frontal faces have 1 to 2.5."""
 
-    box: Box
+    box: BoundingBox
     score: float
 
 
-class FaceFinder:
+class FaceDetector:
     """Finds faces and landmarks. May be shared by threads.
 
     dlib's detector keeps its working memory in the object and cannot be shared, so each thread gets one of its own;
@@ -135,7 +135,9 @@ class FaceFinder:
             frame, min(short_side_px / min(frame.shape), MAX_ENLARGEMENT), (0.0, 0.0), min_score
         )
 
-    def detect_near(self, frame: NDArray[np.uint8], box: Box, min_score: float = 0.0) -> DetectedFace | None:
+    def detect_near(
+        self, frame: NDArray[np.uint8], box: BoundingBox, min_score: float = 0.0
+    ) -> DetectedFace | None:
         """The face that overlaps best with where one is expected, if there is one."""
         x, y = box.centre
         reach = NEAR_WIDTHS * box.side / 2
@@ -144,10 +146,10 @@ class FaceFinder:
         if min(region.shape) < box.side / 2 or box.side < 1:
             return None
         faces = self._detect(region, NEAR_FACE_PX / box.side, (left, top), min_score)
-        best = max(faces, key=lambda face: face.box.overlap(box), default=None)
-        return best if best is not None and best.box.overlap(box) > 0 else None
+        best = max(faces, key=lambda face: face.box.iou(box), default=None)
+        return best if best is not None and best.box.iou(box) > 0 else None
 
-    def landmarks(self, frame: NDArray[np.uint8], box: Box) -> NDArray[np.float32]:
+    def landmarks(self, frame: NDArray[np.uint8], box: BoundingBox) -> NDArray[np.float32]:
         """The 68 points (iBUG order) of the face in the box: (68, 2), pixels, x before y.
 
         dlib gives whole pixels, and points even where there is no face: the caller must know that there is one.
@@ -171,15 +173,15 @@ class FaceFinder:
         return sorted(faces, key=lambda face: -face.box.side)
 
 
-def box_of(landmarks: NDArray[np.floating[Any]]) -> Box:
+def box_of(landmarks: NDArray[np.floating[Any]]) -> BoundingBox:
     """Where the detector would put its box around a face with these landmarks (68, 2)."""
     to_canvas = similarity(landmarks.astype(np.float64), mean_face())
     factor = complex(to_canvas[0, 0], to_canvas[1, 0])
     if abs(factor) < 1e-9:
         x, y = landmarks.mean(axis=0)
-        return Box.around((float(x), float(y)), 0.0)
+        return BoundingBox.around((float(x), float(y)), 0.0)
     centre = (complex(*(BOX_CENTRE - to_canvas[:, 2]))) / factor
-    return Box.around((centre.real, centre.imag), BOX_SIDE / abs(factor))
+    return BoundingBox.around((centre.real, centre.imag), BOX_SIDE / abs(factor))
 
 
 def landmark_model_path(path: Path | None = None) -> Path:
@@ -231,10 +233,10 @@ def _thread_detector() -> Any:
     return _of_thread.detector
 
 
-def _placed(box: Any, scale: tuple[float, float], origin: tuple[float, float]) -> Box:
+def _placed(box: Any, scale: tuple[float, float], origin: tuple[float, float]) -> BoundingBox:
     """A box of dlib's, whose right and bottom lie inside, from the scaled picture back in the frame."""
     (x_scale, y_scale), (x, y) = scale, origin
-    return Box(
+    return BoundingBox(
         x + box.left() / x_scale,
         y + box.top() / y_scale,
         x + (box.right() + 1) / x_scale,
@@ -242,5 +244,5 @@ def _placed(box: Any, scale: tuple[float, float], origin: tuple[float, float]) -
     )
 
 
-def _whole(box: Box) -> tuple[int, int, int, int]:
+def _whole(box: BoundingBox) -> tuple[int, int, int, int]:
     return round(box.left), round(box.top), round(box.right) - 1, round(box.bottom) - 1

@@ -13,10 +13,10 @@ from gorggle_server.vision.mouth_cropper import MOUTH_POINTS, STABLE_POINTS, mea
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gorggle_server.vision.face_detector import Box
+    from gorggle_server.vision.face_detector import BoundingBox
 
 # Movement from frame to frame, in face widths: beyond this (or a change of size) the detector must confirm the face.
-DOUBTFUL_SHIFT = 0.4
+MAX_TRUSTED_SHIFT = 0.4
 DOUBTFUL_GROWTH = 1.35
 
 # A head looks like itself on the frame before: in motion and in speech the correlation stays above 0.9. Below the
@@ -35,7 +35,7 @@ REFINE_SHIFT = 0.06
 # On a frame that was left out a mouth is half-way between where it was before and after, as far as it keeps its pace.
 # It does unless the change of pace puts it further off than this, in distances between the eyes, and this share of
 # its way besides: what moves fast is blurred.
-MAX_BEND = 0.008
+MAX_INTERPOLATION_ERROR = 0.008
 MAX_BEND_OF_WAY = 0.05
 
 # iBUG order.
@@ -43,11 +43,11 @@ LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 
 
 @dataclass(eq=False)
-class Face:
+class FaceObservation:
     """A face on one frame. ``patch`` shows it upright and small: its looks, to be compared."""
 
     landmarks: NDArray[np.float32]
-    box: Box
+    box: BoundingBox
     patch: NDArray[np.float32]
 
     @property
@@ -60,12 +60,12 @@ class Face:
         """Pixels between the eyes."""
         return abs(_middle(self.landmarks[RIGHT_EYE]) - _middle(self.landmarks[LEFT_EYE]))
 
-    def likeness(self, other: Face) -> float:
+    def likeness(self, other: FaceObservation) -> float:
         """Correlation of the looks, -1 to 1."""
         inner = other.patch[PATCH_SHIFT_PX:-PATCH_SHIFT_PX, PATCH_SHIFT_PX:-PATCH_SHIFT_PX]
         return float(cv2.matchTemplate(self.patch, inner, cv2.TM_CCOEFF_NORMED).max())
 
-    def difference(self, other: Face) -> float:
+    def difference(self, other: FaceObservation) -> float:
         """Mean distance of the landmarks, in shares of the box."""
         distance = np.linalg.norm(self.landmarks - other.landmarks, axis=1).mean()
         return float(distance) / max(self.box.side, 1.0)
@@ -81,8 +81,8 @@ class Track:
     """
 
     track_id: int
-    face: Face
-    confirmed: Face
+    face: FaceObservation
+    confirmed: FaceObservation
     score: float
     checked_at: int
     misses: int = 0
@@ -102,36 +102,39 @@ class Track:
         return self.is_seen and self.pace_frames > 0
 
     @property
-    def box(self) -> Box:
+    def box(self) -> BoundingBox:
         """Where the face was last."""
         return self.face.box
 
-    def expected_box(self, frames: int) -> Box:
+    def expected_box(self, frames: int) -> BoundingBox:
         """Where the face is so many frames later if it keeps its pace."""
         way = frames * self.pace if self.pace_frames else 0j
         return self.box.moved(way) if abs(way) > REFINE_SHIFT * self.box.side else self.box
 
-    def doubts(self, face: Face) -> bool:
+    def needs_verification(self, face: FaceObservation) -> bool:
         """Whether what was found where this face should be has leapt there, or looks like something else."""
         return (
-            face.box.distance(self.box) > DOUBTFUL_SHIFT * self.box.side
+            face.box.distance(self.box) > MAX_TRUSTED_SHIFT * self.box.side
             or growth(face.box, self.box) > DOUBTFUL_GROWTH
             or face.likeness(self.face) < DOUBTFUL_CORRELATION
         )
 
-    def keeps_pace_to(self, face: Face) -> bool:
+    def is_linear_to(self, face: FaceObservation) -> bool:
         """Whether, with the face found two frames later, the mouth was half-way on the frame in between."""
         way = face.mouth - self.face.mouth
         # Two paces give the second derivative; half of it is how far the middle lies off the straight line.
         bend = abs(way / 2 - self.pace) / (2 + self.pace_frames)
-        return self.pace_frames > 0 and bend <= MAX_BEND * face.eyes_apart + MAX_BEND_OF_WAY * abs(way)
+        return (
+            self.pace_frames > 0
+            and bend <= MAX_INTERPOLATION_ERROR * face.eyes_apart + MAX_BEND_OF_WAY * abs(way)
+        )
 
-    def advance(self, face: Face, frames: int) -> None:
+    def advance(self, face: FaceObservation, frames: int) -> None:
         """The face was found so many frames later."""
         self.pace, self.pace_frames = (face.mouth - self.face.mouth) / frames, frames
         self.face = face
 
-    def confirm(self, face: Face, score: float) -> None:
+    def confirm(self, face: FaceObservation, score: float) -> None:
         """The detector has found the face: the one that is followed, or another, whose pace is not known."""
         if face is not self.face:
             self.pace, self.pace_frames = 0j, 0
@@ -139,7 +142,7 @@ class Track:
         self.score, self.misses, self.is_doubtful, self.different_fits = score, 0, False, 0
 
 
-def growth(one: Box, other: Box) -> float:
+def growth(one: BoundingBox, other: BoundingBox) -> float:
     """How much larger the larger is, at least 1."""
     small, large = sorted((one.side, other.side))
     return large / max(small, 1e-6)

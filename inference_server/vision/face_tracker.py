@@ -17,15 +17,15 @@ import numpy as np
 from gorggle_server.vision.face_detector import (
     COARSE_SIDE_PX,
     FINE_SIDE_PX,
-    Box,
+    BoundingBox,
     DetectedFace,
-    FaceFinder,
+    FaceDetector,
     box_of,
 )
 from gorggle_server.vision.face_track import (
     REFINE_SHIFT,
     SAME_PERSON_CORRELATION,
-    Face,
+    FaceObservation,
     Track,
     growth,
     patch_of,
@@ -77,7 +77,7 @@ class TrackedFace:
     """
 
     track_id: int
-    box: Box
+    box: BoundingBox
     landmarks: NDArray[np.float32]
     score: float
     is_half_way: bool = False
@@ -95,7 +95,7 @@ class FaceTracker:
     """
 
     def __init__(
-        self, finder: FaceFinder, *, max_faces: int = 4, detect_every: int = 10, search_every: int = 50
+        self, finder: FaceDetector, *, max_faces: int = 4, detect_every: int = 10, search_every: int = 50
     ) -> None:
         self._finder = finder
         self._max_faces = max_faces
@@ -140,7 +140,7 @@ class FaceTracker:
             self._look(frame)
         return self._seen()
 
-    def can_leave_out(self, frame: NDArray[np.uint8], index: int) -> bool:
+    def can_skip(self, frame: NDArray[np.uint8], index: int) -> bool:
         """Whether ``update_both`` may take in this frame, the next one, together with the one that follows it.
 
         There must be faces, all of them must have been found on the last two frames that were looked at, and the
@@ -165,7 +165,7 @@ class FaceTracker:
             index: the second frame's number.
         """
         found = [(track, self._followed(frame, track.expected_box(2))) for track in self._tracks]
-        if any(track.doubts(face) for track, face in found):
+        if any(track.needs_verification(face) for track, face in found):
             return self.update(between, index - 1), self.update(frame, index)
         faces_between = [self._between(track, face, between) for track, face in found]
         self._index, self._last_frame = index, frame
@@ -178,15 +178,15 @@ class FaceTracker:
     def _follow(self, track: Track, frame: NDArray[np.uint8], frames: int) -> None:
         """Find the face again where it was. Where it leaps, or looks different, the detector must speak."""
         face = self._followed(frame, track.expected_box(frames))
-        track.is_doubtful = track.doubts(face)
+        track.is_doubtful = track.needs_verification(face)
         if not track.is_doubtful:
             track.advance(face, frames)
 
-    def _between(self, track: Track, face: Face, frame: NDArray[np.uint8]) -> TrackedFace:
+    def _between(self, track: Track, face: FaceObservation, frame: NDArray[np.uint8]) -> TrackedFace:
         """The face on the frame before the one that it was found on; from then on it is known there too."""
         half_way = np.asarray((track.face.landmarks + face.landmarks) / 2, np.float32)
         box = box_of(half_way)
-        if track.keeps_pace_to(face):
+        if track.is_linear_to(face):
             track.advance(face, 2)
             return TrackedFace(track.track_id, box, half_way, track.score, is_half_way=True)
         track.advance(self._fitted(frame, box), 1)
@@ -194,20 +194,20 @@ class FaceTracker:
         track.advance(face, 1)
         return looked_at
 
-    def _followed(self, frame: NDArray[np.uint8], box: Box) -> Face:
+    def _followed(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
         """The face near where it is expected."""
         face = self._fitted(frame, box)
         return face if face.box.distance(box) <= REFINE_SHIFT * box.side else self._fitted(frame, face.box)
 
-    def _detected(self, frame: NDArray[np.uint8], box: Box) -> Face:
+    def _detected(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
         """The face in a box of the detector's."""
-        boxes = (Box.around(box.centre, share * box.side) for share in FITTED_BOXES)
+        boxes = (BoundingBox.around(box.centre, share * box.side) for share in FITTED_BOXES)
         fits = [self._fitted(frame, self._fitted(frame, box).box) for box in boxes]
         return min(fits, key=lambda fit: median(fit.difference(other) for other in fits))
 
-    def _fitted(self, frame: NDArray[np.uint8], box: Box) -> Face:
+    def _fitted(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
         landmarks = self._finder.landmarks(frame, box)
-        return Face(landmarks, box_of(landmarks), patch_of(frame, landmarks))
+        return FaceObservation(landmarks, box_of(landmarks), patch_of(frame, landmarks))
 
     # -- the detector speaks ------------------------------------------------------------------------------------
 
@@ -238,8 +238,8 @@ class FaceTracker:
     def _check(self, track: Track, faces: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:
         """Ask the detector whether a face is still there."""
         track.checked_at = self._index
-        found = max(faces, key=lambda face: face.box.overlap(track.box), default=None)
-        if found is None or found.box.overlap(track.box) < SAME_BOX_OVERLAP:
+        found = max(faces, key=lambda face: face.box.iou(track.box), default=None)
+        if found is None or found.box.iou(track.box) < SAME_BOX_OVERLAP:
             found = self._finder.detect_near(frame, track.box, FOLLOWED_SCORE)
         if found is None:
             self._miss(track)
@@ -310,7 +310,7 @@ class FaceTracker:
         self._tracks.append(Track(track_id, face, face, found.score, self._index))
         return True
 
-    def _has_place_for(self, box: Box) -> bool:
+    def _has_place_for(self, box: BoundingBox) -> bool:
         if len(self._tracks) < self._max_faces:
             return True
         smallest = min(self._tracks, key=lambda track: track.box.side)
@@ -322,18 +322,18 @@ class FaceTracker:
     def _is_remembered(self, lost: Track) -> bool:
         return self._index - lost.checked_at <= REMEMBERED_FRAMES
 
-    def _is_followed(self, box: Box) -> bool:
-        return any(track.box.overlap(box) >= SAME_BOX_OVERLAP for track in self._tracks)
+    def _is_followed(self, box: BoundingBox) -> bool:
+        return any(track.box.iou(box) >= SAME_BOX_OVERLAP for track in self._tracks)
 
     def _drop_duplicates(self) -> None:
         """Two tracks on one face: the one that began later goes."""
         for track in sorted(self._tracks, key=lambda track: -track.track_id):
             others = (other for other in self._tracks if other.track_id < track.track_id)
-            if any(track.box.overlap(other.box) >= DUPLICATE_OVERLAP for other in others):
+            if any(track.box.iou(other.box) >= DUPLICATE_OVERLAP for other in others):
                 self._lose(track)
 
 
-def _told(track: Track, face: Face) -> TrackedFace:
+def _told(track: Track, face: FaceObservation) -> TrackedFace:
     return TrackedFace(track.track_id, face.box, face.landmarks, track.score)
 
 
@@ -342,10 +342,10 @@ def _largest_first(faces: Iterable[TrackedFace]) -> list[TrackedFace]:
 
 
 def _is_among(face: DetectedFace, faces: Iterable[DetectedFace]) -> bool:
-    return any(face.box.overlap(other.box) >= SAME_BOX_OVERLAP for other in faces)
+    return any(face.box.iou(other.box) >= SAME_BOX_OVERLAP for other in faces)
 
 
-def _is_return(face: Face, lost: Track) -> bool:
+def _is_return(face: FaceObservation, lost: Track) -> bool:
     return (
         face.box.distance(lost.confirmed.box) <= RETURN_DISTANCE * face.box.side
         and growth(face.box, lost.confirmed.box) <= RETURN_GROWTH

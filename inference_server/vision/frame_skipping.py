@@ -26,7 +26,7 @@ class SeenFrame:
     faces: list[TrackedFace]
 
 
-class FaceStrides:
+class FrameSkipper:
     """Follows faces on every second frame where they keep their pace; what lies between is half-way.
 
     The faces on a frame are known with the next one at the latest. Frames are looked at one by one while nobody is
@@ -44,7 +44,7 @@ class FaceStrides:
     def push(self, frame: NDArray[np.uint8], index: int) -> list[SeenFrame]:
         """Take in the next frame, uint8 (H, W), grey, with its number; give those that are known now, in order."""
         if self._held is None:
-            if self._waits and self._tracker.can_leave_out(frame, index):
+            if self._waits and self._tracker.can_skip(frame, index):
                 self._held = index, frame
                 return []
             return [SeenFrame(index, frame, self._tracker.update(frame, index))]

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gorggle_server.media.demuxer import StreamInfo
-from gorggle_server.media.resampling import GreyFrame, Timed, TimelineEnd, Waveform
-from gorggle_server.vision.mouth_tracker import MouthTracker, Sight
+from gorggle_server.media.resampling import EndOfStream, GrayFrame, TimelineItem, Waveform
+from gorggle_server.vision.mouth_tracker import FrameResult, MouthTracker
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from gorggle_server.vision.face_detector import FaceFinder
+    from gorggle_server.vision.face_detector import FaceDetector
 
-Perceived = StreamInfo | Sight | Waveform | TimelineEnd
+PipelineItem = StreamInfo | FrameResult | Waveform | EndOfStream
 
 
-def with_sights(
-    items: Iterable[Timed], finder: FaceFinder, *, max_faces: int, sound: bool, live: bool
-) -> Generator[Perceived]:
-    """What ``on_timeline`` gives, with sights for frames; the last sight, in which all leave, before the end.
+def track_frames(
+    items: Iterable[TimelineItem], finder: FaceDetector, *, max_faces: int, sound: bool, live: bool
+) -> Generator[PipelineItem]:
+    """What ``resample`` gives, with sights for frames; the last sight, in which all leave, before the end.
 
     Args:
         items: of the timeline.
@@ -37,10 +37,10 @@ def with_sights(
                     waits = sound and item.has_audio and not live
                     mouths = MouthTracker(finder, max_faces=max_faces, waits=waits, glimpses=live)
                 yield item
-            case GreyFrame():
+            case GrayFrame():
                 assert mouths is not None, "frames come where pictures were announced"
                 yield from mouths.push(item.pixels, item.index)
-            case TimelineEnd():
+            case EndOfStream():
                 if mouths is not None:
                     yield from mouths.finish()
                 yield item

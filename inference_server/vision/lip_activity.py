@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from gorggle_server.vision.rolling_quantile import RecentValues
+from gorggle_server.vision.rolling_quantile import RollingQuantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +50,7 @@ MAX_LAG_FRAMES = 4
 MIN_AGREEMENT_FRAMES = 8
 
 
-class MovementMeter:
+class MotionEstimator:
     """Measures how much a few numbers vary about their trend in the third of a second around each frame, as they come.
 
     The value of a frame is known four frames later. Frames that were skipped, and frames without numbers, get the
@@ -110,12 +110,12 @@ class MovementMeter:
         return math.sqrt(np.vdot(rest, rest) / len(known) * freedom)
 
 
-class LipActivity:
+class VisualVoiceActivityDetector:
     """Judges from landmarks and mouth crops, as they come, how likely a mouth is speaking."""
 
     def __init__(self) -> None:
-        self._landmark_meter, self._crop_meter = MovementMeter(), MovementMeter()
-        self._usual = UsualMovement()
+        self._landmark_meter, self._crop_meter = MotionEstimator(), MotionEstimator()
+        self._usual = AdaptiveThreshold()
 
     def push(
         self, frame_index: int, landmarks: NDArray[np.floating[Any]] | None, crop: NDArray[np.uint8] | None
@@ -147,11 +147,11 @@ class LipActivity:
         return _probabilities((value / self._usual.push(value) for value in movement), 1.0)
 
 
-class UsualMovement:
+class AdaptiveThreshold:
     """Learns, as one face moves, where its rest ends and its speech begins: 1 for a face like any other."""
 
     def __init__(self) -> None:
-        self._recent = RecentValues(USUAL_FRAMES)
+        self._recent = RollingQuantile(USUAL_FRAMES)
         self._pushed = 0
         self._border = 1.0
 
@@ -166,11 +166,11 @@ class UsualMovement:
         return self._border
 
 
-class CropActivity:
+class CropVoiceActivityDetector:
     """Judges from mouth crops alone, as they come, how likely the mouth is speaking."""
 
     def __init__(self) -> None:
-        self._meter = MovementMeter()
+        self._meter = MotionEstimator()
 
     def push(self, frame_index: int, crop: NDArray[np.uint8] | None) -> list[float]:
         """Take in a crop, uint8 (96, 96), or None where there is none; skipped frames count likewise.
@@ -186,7 +186,9 @@ class CropActivity:
         return _probabilities(self._meter.finish(), CROP_MOVEMENT)
 
 
-def sound_agreement(mouth_movement: NDArray[np.floating[Any]], speech: NDArray[np.floating[Any]]) -> float:
+def audio_visual_correlation(
+    mouth_movement: NDArray[np.floating[Any]], speech: NDArray[np.floating[Any]]
+) -> float:
     """Whether a mouth moves with the sound: their correlation, at the shift of up to 4 frames that suits them best.
 
     Of several faces the one with the greatest agreement is the likeliest speaker.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-CROP_PX = 96
+MOUTH_CROP_SIZE_PX = 96
 CANVAS_PX = 256
 SMOOTHED_FRAMES = 12
 LANDMARKS = 68
@@ -83,7 +83,9 @@ def crop_mouths(
     _refuse_unless_clip(frames, landmarks)
     if all(points is None for points in landmarks):
         if resize_without_face and len(frames):
-            return np.stack([cv2.resize(frame, (CROP_PX, CROP_PX)) for frame in frames]).astype(np.uint8)
+            return np.stack(
+                [cv2.resize(frame, (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX)) for frame in frames]
+            ).astype(np.uint8)
         raise NoFaceError(
             f"none of the {len(frames)} frames has a face: lips cannot be read; "
             "send a video that shows the speaker's face from the front, at least 90 pixels wide"
@@ -205,7 +207,7 @@ class MouthCropper:
         return MouthCrop(held.index, cut(held.frame, held.landmarks, self._last_transform))
 
 
-class PromptMouthCropper:
+class LowLatencyMouthCropper:
     """Cuts the mouth of one tracked face at once: aligned by this frame and the eleven before, not those to come.
 
     For what cannot wait, such as judging whether the mouth moves; the model reads what ``MouthCropper`` cuts.
@@ -230,11 +232,13 @@ def cut(
     """The 96 x 96 square around the mouth, in the canvas that ``transform`` (2, 3) leads to."""
     mouth = np.add.reduce(landmarks[MOUTH_POINTS]) / (LANDMARKS - MOUTH_POINTS.start)
     centre = transform[:, :2] @ mouth + transform[:, 2]
-    half = CROP_PX // 2
+    half = MOUTH_CROP_SIZE_PX // 2
     to_crop = transform.copy()
     for axis in (0, 1):
         to_crop[axis, 2] -= min(max(round(float(centre[axis])), half), CANVAS_PX - half) - half
-    return cv2.warpAffine(frame, to_crop, (CROP_PX, CROP_PX)).astype(np.uint8, copy=False)
+    return cv2.warpAffine(frame, to_crop, (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX)).astype(
+        np.uint8, copy=False
+    )
 
 
 def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:

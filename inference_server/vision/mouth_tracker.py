@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from gorggle_server.vision.face_tracker import FaceTracker
-from gorggle_server.vision.frame_skipping import FaceStrides
-from gorggle_server.vision.lip_activity import LipActivity
-from gorggle_server.vision.mouth_cropper import MouthCropper, PromptMouthCropper, mean_face
+from gorggle_server.vision.frame_skipping import FrameSkipper
+from gorggle_server.vision.lip_activity import VisualVoiceActivityDetector
+from gorggle_server.vision.mouth_cropper import LowLatencyMouthCropper, MouthCropper, mean_face
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from gorggle_server.vision.face_detector import FaceFinder
+    from gorggle_server.vision.face_detector import FaceDetector
     from gorggle_server.vision.face_tracker import TrackedFace
     from gorggle_server.vision.frame_skipping import SeenFrame
     from gorggle_server.vision.mouth_cropper import MouthCrop
@@ -30,10 +30,10 @@ FACE_BOX_EVERY_FRAMES = 5
 # A face that is away for longer begins a new track when it returns.
 MAX_ABSENCE_FRAMES = 25
 # A face lies in the frame or sticks out of it: landmarks that say that it is so many frames away are on none.
-FARTHEST_PLACE = 100.0
+MAX_NORMALIZED_OFFSET = 100.0
 
 
-class FacePlace(NamedTuple):
+class NormalizedBox(NamedTuple):
     """Where a face is, in shares of the frame's width and height; partly outside it may be."""
 
     left: float
@@ -43,7 +43,7 @@ class FacePlace(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class MouthNews:
+class MouthUpdate:
     """What one frame adds to what is known of one person's mouth.
 
     Attributes:
@@ -61,12 +61,12 @@ class MouthNews:
     crops: list[MouthCrop] = field(default_factory=list)
     speaking: list[float] = field(default_factory=list)
     glimpse: NDArray[np.uint8] | None = None
-    place: FacePlace | None = None
+    place: NormalizedBox | None = None
     has_left: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class FrameResult:
     """What was seen on one frame.
 
     Attributes:
@@ -79,7 +79,7 @@ class Sight:
     """
 
     index: int
-    mouths: list[MouthNews]
+    mouths: list[MouthUpdate]
     faces: int = 0
     is_crowded: bool = False
     is_last: bool = False
@@ -97,40 +97,40 @@ class MouthTracker:
     """
 
     def __init__(
-        self, finder: FaceFinder, *, max_faces: int = 4, waits: bool = True, glimpses: bool = False
+        self, finder: FaceDetector, *, max_faces: int = 4, waits: bool = True, glimpses: bool = False
     ) -> None:
         self._tracker = FaceTracker(finder, max_faces=max_faces)
-        self._strides = FaceStrides(self._tracker, waits=waits)
+        self._strides = FrameSkipper(self._tracker, waits=waits)
         self._glimpses = glimpses
         self._mouths: dict[int, _Mouth] = {}
         self._frames = 0
 
-    def push(self, pixels: NDArray[np.uint8], index: int) -> list[Sight]:
+    def push(self, pixels: NDArray[np.uint8], index: int) -> list[FrameResult]:
         """Take in the next frame, uint8 (H, W), grey, with its number; what was seen on those that are known now."""
         self._frames = index + 1
         began = time.perf_counter()
         return self._timed(began, self._strides.push(pixels, index))
 
-    def finish(self) -> list[Sight]:
+    def finish(self) -> list[FrameResult]:
         """The video ends: what was seen on a frame still held, and what is left of everybody who was followed."""
         began = time.perf_counter()
         sights = self._timed(began, self._strides.finish())
         began = time.perf_counter()
         left = [mouth.end() for mouth in self._mouths.values()]
         self._mouths.clear()
-        return [*sights, Sight(self._frames, left, is_last=True, took_s=time.perf_counter() - began)]
+        return [*sights, FrameResult(self._frames, left, is_last=True, took_s=time.perf_counter() - began)]
 
-    def _timed(self, began: float, frames: Iterable[SeenFrame]) -> list[Sight]:
+    def _timed(self, began: float, frames: Iterable[SeenFrame]) -> list[FrameResult]:
         sights = []
         for frame in frames:
             mouths = self._news(frame)
             now = time.perf_counter()
             faces, is_crowded = len(frame.faces), self._tracker.faces_dropped > 0
-            sights.append(Sight(frame.index, mouths, faces, is_crowded, took_s=now - began))
+            sights.append(FrameResult(frame.index, mouths, faces, is_crowded, took_s=now - began))
             began = now
         return sights
 
-    def _news(self, frame: SeenFrame) -> list[MouthNews]:
+    def _news(self, frame: SeenFrame) -> list[MouthUpdate]:
         faces = {face.track_id: face for face in frame.faces}
         for person in faces:
             if person not in self._mouths:
@@ -149,16 +149,19 @@ class _Mouth:
         self._person, self._glimpses = person, glimpses
         self._last_seen = self._next_place = start
         self._cropper = MouthCropper(mean_face(), max_gap_frames=MAX_ABSENCE_FRAMES)
-        self._prompt_cropper, self._activity = PromptMouthCropper(mean_face()), LipActivity()
+        self._prompt_cropper, self._activity = (
+            LowLatencyMouthCropper(mean_face()),
+            VisualVoiceActivityDetector(),
+        )
 
-    def see(self, frame: SeenFrame, face: TrackedFace | None) -> MouthNews:
+    def see(self, frame: SeenFrame, face: TrackedFace | None) -> MouthUpdate:
         """Take in the face on one frame, or its absence."""
         crops = self._cropper.push(frame.index, frame.pixels, None if face is None else face.landmarks)
         if face is None:
             speaking = self._activity.push(frame.index, None, None)
             if frame.index - self._last_seen > MAX_ABSENCE_FRAMES:
                 return self.end(crops, speaking)
-            return MouthNews(self._person, is_seen=False, crops=crops, speaking=speaking)
+            return MouthUpdate(self._person, is_seen=False, crops=crops, speaking=speaking)
         self._last_seen = frame.index
         glimpse = None
         if face.is_half_way:
@@ -168,7 +171,7 @@ class _Mouth:
             mouth = self._prompt_cropper.cut(frame.pixels, face.landmarks)
             speaking = self._activity.push(frame.index, face.landmarks, mouth)
             glimpse = mouth if self._glimpses else None
-        return MouthNews(
+        return MouthUpdate(
             self._person,
             is_seen=True,
             crops=crops,
@@ -177,10 +180,10 @@ class _Mouth:
             place=self._place(frame, face),
         )
 
-    def end(self, crops: Iterable[MouthCrop] = (), speaking: Iterable[float] = ()) -> MouthNews:
+    def end(self, crops: Iterable[MouthCrop] = (), speaking: Iterable[float] = ()) -> MouthUpdate:
         """The face is gone: what is left of it, behind what this frame brought."""
         left = [*crops, *self._cropper.flush()]
-        return MouthNews(
+        return MouthUpdate(
             self._person,
             is_seen=False,
             crops=[crop for crop in left if crop.frame_index <= self._last_seen],
@@ -188,10 +191,10 @@ class _Mouth:
             has_left=True,
         )
 
-    def _place(self, frame: SeenFrame, face: TrackedFace) -> FacePlace | None:
+    def _place(self, frame: SeenFrame, face: TrackedFace) -> NormalizedBox | None:
         if frame.index < self._next_place:
             return None
         self._next_place = frame.index + FACE_BOX_EVERY_FRAMES
         (height, width), box = frame.pixels.shape, face.box
-        place = FacePlace(box.left / width, box.top / height, box.width / width, box.height / height)
-        return place if all(abs(share) <= FARTHEST_PLACE for share in place) else None
+        place = NormalizedBox(box.left / width, box.top / height, box.width / width, box.height / height)
+        return place if all(abs(share) <= MAX_NORMALIZED_OFFSET for share in place) else None

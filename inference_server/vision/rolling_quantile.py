@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 from collections import deque
 
 
-class RecentValues:
+class RollingQuantile:
     """The latest values, in order of their size: so that asking for quantiles after every value costs little.
 
     Args:

@@ -8,8 +8,8 @@ import sys
 import boto3
 
 from infrastructure.instance_agent import certificates
-from infrastructure.instance_agent.agent import Attendant, Clients, JsonLines
-from infrastructure.instance_agent.environment import Surroundings
+from infrastructure.instance_agent.agent import Clients, InstanceAgent, JsonLines
+from infrastructure.instance_agent.environment import AgentConfig
 
 _USAGE = "usage: python -m infrastructure.instance_agent certificates | attend"
 
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level="INFO", handlers=[handler])
-    around = Surroundings.read()
+    around = AgentConfig.read()
     match arguments:
         case ["certificates"]:
             client = boto3.client("secretsmanager")
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
             clients = Clients(
                 *(boto3.client(each) for each in ("autoscaling", "cloudwatch", "logs", "secretsmanager"))
             )
-            Attendant(around, clients).run()
+            InstanceAgent(around, clients).run()
         case _:
             print(_USAGE, file=sys.stderr)
             return 2

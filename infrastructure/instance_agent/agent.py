@@ -17,10 +17,10 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infrastructure.instance_agent import certificates, metrics
-from infrastructure.instance_agent.environment import Metadata, Surroundings, fetched
-from infrastructure.instance_agent.log_shipper import Journal
+from infrastructure.instance_agent.environment import AgentConfig, InstanceMetadataClient, http_get
+from infrastructure.instance_agent.log_shipper import LogShipper
 
-PAUSE_S = 5.0
+STEP_INTERVAL_S = 5.0
 MEASURE_S = 60.0
 CERTIFICATES_S = 3600.0
 STOP_SERVER = ("systemctl", "stop", "gorggle.service")
@@ -40,17 +40,17 @@ class Clients:
     secretsmanager: Any
 
 
-class Attendant:
+class InstanceAgent:
     """What it has done so far, and when the next of each thing is due."""
 
     def __init__(
-        self, around: Surroundings, clients: Clients, clock: Callable[[], float] = time.monotonic
+        self, around: AgentConfig, clients: Clients, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._around, self._clients, self._clock = around, clients, clock
-        self._metadata = Metadata(around.metadata)
+        self._metadata = InstanceMetadataClient(around.metadata)
         self.instance = self._metadata.instance
-        self._journal = Journal(clients.logs, around.log_group, self.instance, around.cursor)
-        self._processor, self._calls = metrics.Processor(), metrics.Calls()
+        self._journal = LogShipper(clients.logs, around.log_group, self.instance, around.cursor)
+        self._processor, self._calls = metrics.CpuUsage(), metrics.RequestCounters()
         self._measured = self._renewed = float("-inf")
         self.is_ready = False
         self.is_done = False
@@ -60,7 +60,7 @@ class Attendant:
         """Attend until the instance may go."""
         while not self.is_done:
             self.step()
-            time.sleep(PAUSE_S)
+            time.sleep(STEP_INTERVAL_S)
 
     def step(self) -> None:
         """Do what is due."""
@@ -71,7 +71,7 @@ class Attendant:
                 _log.error("%s failed and is tried again: %s", work.__name__.strip("_"), error)
 
     def _report_readiness(self) -> None:
-        if not self.is_ready and fetched(f"{self._around.operations}/readyz") is not None:
+        if not self.is_ready and http_get(f"{self._around.operations}/readyz") is not None:
             self._complete(self._around.launch_hook)
             self.is_ready = True
             _log.info("the server is ready")
@@ -79,7 +79,7 @@ class Attendant:
     def _measure(self) -> None:
         if self._clock() - self._measured < MEASURE_S:
             return
-        page = fetched(f"{self._around.operations}/metrics")
+        page = http_get(f"{self._around.operations}/metrics")
         data = metrics.data(page, self._processor, self._around.fleet, self._calls)
         self._clients.cloudwatch.put_metric_data(Namespace=self._around.metrics_namespace, MetricData=data)
         self._measured = self._clock()
@@ -108,7 +108,7 @@ class Attendant:
             self.is_done = True
 
     def _carry_logs(self) -> None:
-        self._journal.carry()
+        self._journal.ship()
 
     def _complete(self, hook: str) -> None:
         try:

@@ -71,7 +71,7 @@ import torch
 
 version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
 if version < (2, 10):
-    sys.exit(f"the image has torch {torch.__version__}; the server needs 2.10 or newer: set gpuImageParameter")
+    sys.exit(f"the image has torch {torch.__version__}; the server needs 2.10 or newer: set gpuAmiParameter")
 if sys.argv[1] == "cuda" and not torch.cuda.is_available():
     sys.exit("torch sees no GPU: the image's driver and the instance type do not fit")
 PYTHON
@@ -91,14 +91,14 @@ dtype=float32
 [ "$device" = cuda ] && dtype=bfloat16
 cat >"$settings/server.env" <<SETTINGS
 GORGGLE_LISTEN=${GORGGLE_LISTEN_HOST:-0.0.0.0}:$GORGGLE_SERVER_PORT
-GORGGLE_OPERATIONS_LISTEN=${GORGGLE_LISTEN_HOST:-0.0.0.0}:$GORGGLE_OPERATIONS_PORT
+GORGGLE_HTTP_LISTEN=${GORGGLE_LISTEN_HOST:-0.0.0.0}:$GORGGLE_OPERATIONS_PORT
 GORGGLE_TLS_CERTIFICATE=$certificates/certificate.pem
 GORGGLE_TLS_KEY=$certificates/key.pem
 GORGGLE_TLS_CLIENT_CA=$certificates/ca.pem
 GORGGLE_DEVICE=$device
 GORGGLE_DTYPE=$dtype
 GORGGLE_MAX_STREAMS=$GORGGLE_STREAMS
-GORGGLE_SHUTDOWN_GRACE_S=$GORGGLE_DRAIN_S
+GORGGLE_SHUTDOWN_GRACE_PERIOD_S=$GORGGLE_DRAIN_S
 GORGGLE_LANDMARK_MODEL=$bundle/models/landmarks.dat
 GORGGLE_MODELS=$models
 GORGGLE_DEFAULT_MODEL=$default_model

@@ -14,7 +14,7 @@ TOKEN_LIFE_S = 300
 
 
 @dataclasses.dataclass(frozen=True)
-class Surroundings:
+class AgentConfig:
     """The environment, each field a variable of that name in capitals."""
 
     fleet: str
@@ -29,7 +29,7 @@ class Surroundings:
     cursor: Path
 
     @classmethod
-    def read(cls, environment: Mapping[str, str] | None = None) -> Surroundings:
+    def read(cls, environment: Mapping[str, str] | None = None) -> AgentConfig:
         """Read it.
 
         Raises:
@@ -41,7 +41,7 @@ class Surroundings:
         return cls(**texts, **paths)  # type: ignore[arg-type]
 
 
-def fetched(address: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> str | None:
+def http_get(address: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> str | None:
     """What an address answers; None where it answers that there is nothing, or does not answer."""
     request = urllib.request.Request(address, headers=dict(headers or {}), method=method)  # noqa: S310
     try:
@@ -52,7 +52,7 @@ def fetched(address: str, headers: Mapping[str, str] | None = None, method: str 
     return content.decode(errors="replace")
 
 
-class Metadata:
+class InstanceMetadataClient:
     """The instance metadata service, version 2.
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
@@ -64,10 +64,10 @@ class Metadata:
     def get(self, path: str) -> str | None:
         """An item; None where there is none."""
         life = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_LIFE_S)}
-        token = fetched(f"{self._address}/latest/api/token", life, "PUT")
+        token = http_get(f"{self._address}/latest/api/token", life, "PUT")
         if token is None:
             return None
-        return fetched(f"{self._address}/latest/meta-data/{path}", {"X-aws-ec2-metadata-token": token})
+        return http_get(f"{self._address}/latest/meta-data/{path}", {"X-aws-ec2-metadata-token": token})
 
     @property
     def instance(self) -> str:

@@ -19,7 +19,7 @@ MAX_PENDING = 50_000
 Event = dict[str, Any]
 
 
-class Journal:
+class LogShipper:
     """Lines that have not been sent yet, and where the next ones begin."""
 
     def __init__(self, client: Any, group: str, stream: str, cursor: Path) -> None:
@@ -27,7 +27,7 @@ class Journal:
         self._pending: list[Event] = []
         self._has_stream = False
 
-    def carry(self) -> int:
+    def ship(self) -> int:
         """Send what is new; the number of lines that were sent."""
         self._pending = sorted(self._pending + new_events(self._cursor), key=lambda each: each["timestamp"])
         del self._pending[:-MAX_PENDING]

@@ -29,7 +29,7 @@ def server_metrics(page: str | None) -> dict[str, float]:
     return found
 
 
-class Processor:
+class CpuUsage:
     """The share of time that the processors were busy since the last look."""
 
     def __init__(self, source: Path = Path("/proc/stat")) -> None:
@@ -49,7 +49,7 @@ class Processor:
         return 100.0 * (1 - (now[1] - before[1]) / passed) if passed > 0 else 0.0
 
 
-class Calls:
+class RequestCounters:
     """What the server's counters have grown by since the last look: calls, their time, and how well streams keep up."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ def disk_percent(path: str = "/") -> float:
 
 
 def data(
-    page: str | None, processor: Processor, fleet: str, calls: Calls | None = None
+    page: str | None, processor: CpuUsage, fleet: str, calls: RequestCounters | None = None
 ) -> list[dict[str, Any]]:
     """All of it as CloudWatch takes it, for the whole fleet: what differs by instance is in its log.
 

@@ -25,7 +25,7 @@ MAX_UNPACKED_BYTES = 250 * 2**20
 LANDMARKS = "face_recognition_models/models/shape_predictor_68_face_landmarks.dat"
 MANIFESTS = ("lambdas/functions.toml", "lambdas/operations/functions.toml")
 # Part of each kept package's name: changed when packages are made otherwise.
-EDITION = "1"
+BUNDLE_FORMAT_VERSION = "1"
 
 
 def packages(root: Path, settings: StackSettings) -> Packages:
@@ -54,7 +54,7 @@ def layer(name: str, target: Target, kept: Path) -> Package:
         ValueError: it holds a library for another processor or a newer glibc.
     """
     lock_file = lock.LOCKS / f"{name}.lock"
-    marks = f"{EDITION} {target} {lock_file.read_text()}"
+    marks = f"{BUNDLE_FORMAT_VERSION} {target} {lock_file.read_text()}"
     path = kept / f"layer-{name}-{hashlib.sha256(marks.encode()).hexdigest()[:16]}.zip"
     if path.exists():
         return Package.of(path)

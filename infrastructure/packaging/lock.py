@@ -43,7 +43,9 @@ def server_requirements(root: Path) -> list[str]:
     return [each for each in wanted if _name(each) not in NOT_ON_SERVERS]
 
 
-def locked(requirements: Sequence[str], targets: Sequence[Target], left_out: Container[str] = ()) -> str:
+def resolve_lock(
+    requirements: Sequence[str], targets: Sequence[Target], left_out: Container[str] = ()
+) -> str:
     """A lock's text.
 
     Raises:
@@ -67,16 +69,16 @@ def locked(requirements: Sequence[str], targets: Sequence[Target], left_out: Con
 def _name(requirement: str) -> str:
     match = re.match(r"[\w.-]+", requirement)
     assert match, f"{requirement!r} names no package"
-    return wheels.normal(match[0])
+    return wheels.canonicalize_name(match[0])
 
 
 def main(root: Path) -> None:
     """Write all locks anew."""
     LOCKS.mkdir(exist_ok=True)
     for name, requirements in LAYERS.items():
-        (LOCKS / f"{name}.lock").write_text(locked(requirements, LAMBDA_TARGETS, IN_RUNTIME))
-    (LOCKS / f"{RUNTIME}.lock").write_text(locked(RUNTIME_REQUIREMENTS, LAMBDA_TARGETS))
-    (LOCKS / "server.lock").write_text(locked(server_requirements(root), LOCKED_SERVER_TARGETS))
+        (LOCKS / f"{name}.lock").write_text(resolve_lock(requirements, LAMBDA_TARGETS, IN_RUNTIME))
+    (LOCKS / f"{RUNTIME}.lock").write_text(resolve_lock(RUNTIME_REQUIREMENTS, LAMBDA_TARGETS))
+    (LOCKS / "server.lock").write_text(resolve_lock(server_requirements(root), LOCKED_SERVER_TARGETS))
 
 
 if __name__ == "__main__":

@@ -97,17 +97,17 @@ def folder_of(name: str, target: Target, build: Path) -> Path:
 
 def locked_versions(lock: str) -> dict[str, str]:
     """Names and versions in a lock."""
-    return {normal(name): version for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", lock)}
+    return {canonicalize_name(name): version for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", lock)}
 
 
-def normal(name: str) -> str:
+def canonicalize_name(name: str) -> str:
     """A package's name as PyPI compares them."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _name_and_version(wheel: Path) -> tuple[str, str]:
     name, version = wheel.name.split("-")[:2]
-    return normal(name), version
+    return canonicalize_name(name), version
 
 
 def download_source(lock: Path, folder: Path) -> Path:

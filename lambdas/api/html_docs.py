@@ -35,7 +35,7 @@ def content_security_policy() -> str:
     )
 
 
-class Reference:
+class OpenApiHtml:
     """The page of one document.
 
     Args:

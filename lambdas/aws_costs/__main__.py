@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES.format(region=prices.REGION, as_of=prices.AS_OF),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    default = cost_model.Stack()
+    default = cost_model.StackConfig()
     made.add_argument("--hours", type=_hours, default=1.0, metavar="H", help="hours of video (default: 1)")
     made.add_argument(
         "--gpu",
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--faces", choices=("rekognition", "server", "none"), default=default.faces)
     made.add_argument("--nat", action="store_true", help="a NAT gateway instead of interface endpoints")
     made.add_argument(
-        "--endpoint-zones", type=int, default=1, metavar="N", help="zones with endpoints (default: 1)"
+        "--endpoint-zone-count", type=int, default=1, metavar="N", help="zones with endpoints (default: 1)"
     )
     made.add_argument(
         "--prices", type=_prices, default=prices.Prices(), metavar="FILE", help="unit prices as JSON"
@@ -67,12 +67,12 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: Sequence[str]) -> None:
     """Write the estimate to standard output."""
     options = (given := parser()).parse_args(arguments)
-    stack = cost_model.Stack(
+    stack = cost_model.StackConfig(
         gpu_instance_type=options.gpu,
         gpu_min_instances=options.gpu_min,
         gpu_on_demand_percent=options.on_demand_percent,
-        nat=options.nat,
-        endpoint_zones=options.endpoint_zones,
+        nat_gateway=options.nat,
+        endpoint_zone_count=options.endpoint_zone_count,
         sound=options.sound,
         faces=options.faces,
     )

@@ -43,11 +43,11 @@ LABELS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Stack:
+class StackConfig:
     """What of a stack's settings costs money.
 
     Attributes:
-        endpoints: interface endpoints in each of ``endpoint_zones``; none where there is a NAT gateway.
+        endpoints: interface endpoints in each of ``endpoint_zone_count``; none where there is a NAT gateway.
         gpu_idle_minutes: how long an instance waits for further work before the fleet sleeps.
         gpu_start_minutes: from waking an instance until it is ready; paid, too.
         alarm_metrics: metrics that alarms look at.
@@ -59,10 +59,10 @@ class Stack:
     gpu_on_demand_percent: int = 100
     gpu_idle_minutes: float = 15.0
     gpu_start_minutes: float = 6.0
-    gpu_disk_gib: int = 100
-    nat: bool = False
+    gpu_volume_size_gib: int = 100
+    nat_gateway: bool = False
     endpoints: int = 6
-    endpoint_zones: int = 1
+    endpoint_zone_count: int = 1
     secrets: int = 5
     alarm_metrics: int = 57
     sound: str = "transcribe"
@@ -73,7 +73,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Work:
+class JobUsage:
     """What one video has AWS do: planned before, measured after.
 
     Attributes:
@@ -119,7 +119,7 @@ def planned_work(
     window_s: float = 60.0,
     gib_months: float = 0.0,
     prices: Prices | None = None,
-) -> Work:
+) -> JobUsage:
     """What a video will probably have AWS do.
 
     Args:
@@ -133,7 +133,7 @@ def planned_work(
     """
     prices = prices or Prices()
     readings = reads_lips + (sound == "server")
-    return Work(
+    return JobUsage(
         transcribed_s=duration_s if sound == "transcribe" else 0.0,
         searched_s=duration_s if faces == "rekognition" else 0.0,
         gpu_s=readings * duration_s * prices.gpu_s_per_video_s,
@@ -143,7 +143,7 @@ def planned_work(
     )
 
 
-def work_cost(work: Work, gpu_per_h: float, prices: Prices | None = None) -> Estimate:
+def work_cost(work: JobUsage, gpu_per_h: float, prices: Prices | None = None) -> Estimate:
     """What the work for one video costs.
 
     Args:
@@ -166,13 +166,13 @@ def work_cost(work: Work, gpu_per_h: float, prices: Prices | None = None) -> Est
     )
 
 
-def gpu_per_hour(stack: Stack | None = None, prices: Prices | None = None) -> float:
+def gpu_per_hour(stack: StackConfig | None = None, prices: Prices | None = None) -> float:
     """One instance with its disk for an hour, at the stack's mix of on-demand and spot.
 
     Raises:
         ValueError: the type's price is not known.
     """
-    stack, prices = stack or Stack(), prices or Prices()
+    stack, prices = stack or StackConfig(), prices or Prices()
     if prices.gpu_per_h is not None:
         return prices.gpu_per_h
     if stack.gpu_instance_type not in prices.instances:
@@ -184,18 +184,18 @@ def gpu_per_hour(stack: Stack | None = None, prices: Prices | None = None) -> fl
     on_demand = stack.gpu_on_demand_percent / 100
     listed = prices.instances[stack.gpu_instance_type]
     instance = listed * (on_demand + (1 - on_demand) * prices.spot_share)
-    return instance + stack.gpu_disk_gib * prices.disk_per_gib_month / HOURS_PER_MONTH
+    return instance + stack.gpu_volume_size_gib * prices.disk_per_gib_month / HOURS_PER_MONTH
 
 
-def idle_month(stack: Stack | None = None, prices: Prices | None = None) -> Estimate:
+def idle_month(stack: StackConfig | None = None, prices: Prices | None = None) -> Estimate:
     """A month in which nobody uses the stack."""
-    stack, prices = stack or Stack(), prices or Prices()
-    endpoints = stack.endpoints * stack.endpoint_zones * prices.endpoint_per_h * HOURS_PER_MONTH
+    stack, prices = stack or StackConfig(), prices or Prices()
+    endpoints = stack.endpoints * stack.endpoint_zone_count * prices.endpoint_per_h * HOURS_PER_MONTH
     nat = (prices.nat_per_h + prices.address_per_h) * HOURS_PER_MONTH
     return Estimate(
         {
             "load_balancer": prices.load_balancer_per_h * HOURS_PER_MONTH,
-            **({"nat": nat} if stack.nat else {"endpoints": endpoints}),
+            **({"nat": nat} if stack.nat_gateway else {"endpoints": endpoints}),
             "alarms": stack.alarm_metrics * prices.alarm_metric_per_month,
             "secrets": stack.secrets * prices.secret_per_month + prices.key_per_month,
             "gpu_kept": stack.gpu_min_instances * gpu_per_hour(stack, prices) * HOURS_PER_MONTH,
@@ -203,9 +203,9 @@ def idle_month(stack: Stack | None = None, prices: Prices | None = None) -> Esti
     )
 
 
-def video_hours(hours: float, stack: Stack | None = None, prices: Prices | None = None) -> Estimate:
+def video_hours(hours: float, stack: StackConfig | None = None, prices: Prices | None = None) -> Estimate:
     """So many hours of video, given as one job to a sleeping fleet: with its start and its wait for more work."""
-    stack, prices = stack or Stack(), prices or Prices()
+    stack, prices = stack or StackConfig(), prices or Prices()
     work = planned_work(
         hours * SECONDS_PER_HOUR,
         sound=stack.sound,

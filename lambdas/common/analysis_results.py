@@ -16,18 +16,18 @@ NO_FACE = "no face was seen: read from the sound alone"
 
 
 @dataclass(frozen=True)
-class Findings:
+class AnalysisResults:
     """What was found.
 
     Attributes:
         inputs: for fusion.
-        sound_engine, faces_engine: who was asked: "transcribe", "rekognition", "server", "none".
+        audio_engine, face_engine: who was asked: "transcribe", "rekognition", "server", "none".
         server_s: how long the server read, all windows together.
     """
 
     inputs: Inputs
-    sound_engine: str
-    faces_engine: str
+    audio_engine: str
+    face_engine: str
     server_s: float
 
 
@@ -41,7 +41,7 @@ class _Reading:
     took_s: float = 0.0
 
 
-def read_findings(bucket: str, job: JobEvent) -> Findings:
+def read_findings(bucket: str, job: JobEvent) -> AnalysisResults:
     """Read everything of a run.
 
     Raises:
@@ -53,7 +53,7 @@ def read_findings(bucket: str, job: JobEvent) -> Findings:
     media = fusion.media(plan["media"])
     lips = _windows(folder, plan, "lips") if plan["reads_lips"] else _Reading(None, ())
     sound, language, engine = _sound(folder, plan, job, lips)
-    faces, faces_failures, faces_engine = _faces(folder, plan, job, lips)
+    faces, faces_failures, face_engine = _faces(folder, plan, job, lips)
     inputs = Inputs(
         media=media,
         lips=lips.windows,
@@ -63,10 +63,10 @@ def read_findings(bucket: str, job: JobEvent) -> Findings:
         failures=(*lips.failures, *sound.failures, *faces_failures),
         model=fusion.model(lips.model) if lips.model else None,
         language=language or job.options.language,
-        sound_engine=engine,
-        faces_engine=faces_engine,
+        audio_engine=engine,
+        face_engine=face_engine,
     )
-    return Findings(
+    return AnalysisResults(
         inputs,
         job.options.sound if plan["reads_sound"] else "none",
         job.options.faces if plan["media"]["video_codec"] else "none",
@@ -74,15 +74,15 @@ def read_findings(bucket: str, job: JobEvent) -> Findings:
     )
 
 
-def measured(findings: Findings) -> dict[str, float]:
+def usage_of(findings: AnalysisResults) -> dict[str, float]:
     """The amounts that a job is billed by, but for the functions' own time."""
     duration_s = findings.inputs.media.duration_s
     has_sound, has_faces = findings.inputs.sound is not None, findings.inputs.faces is not None
-    hears_itself = findings.sound_engine == "server"
+    hears_itself = findings.audio_engine == "server"
     return {
         "windows": len(findings.inputs.lips or ()) + len(findings.inputs.sound or ()) * hears_itself,
-        "transcribed_s": duration_s if findings.sound_engine == "transcribe" and has_sound else 0.0,
-        "searched_s": duration_s if findings.faces_engine == "rekognition" and has_faces else 0.0,
+        "transcribed_s": duration_s if findings.audio_engine == "transcribe" and has_sound else 0.0,
+        "searched_s": duration_s if findings.face_engine == "rekognition" and has_faces else 0.0,
         "gpu_s": round(findings.server_s, 3),
     }
 

@@ -13,7 +13,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from gorggle_lambdas.common import aws_clients
-from gorggle_lambdas.common.observability import count, logger, observed
+from gorggle_lambdas.common.observability import count, instrument, logger
 
 PROBLEM_TYPE = "application/problem+json"
 # Where an answer is too large: its address, in a type of its own, so that nobody takes it for the thing itself.
@@ -22,7 +22,7 @@ ADDRESS_TYPE = "application/vnd.gorggle.address+json"
 MAX_BODY_BYTES = 5 * 2**20
 
 
-class Problem(Exception):  # noqa: N818 - RFC 9457 calls it that
+class HttpProblem(Exception):  # noqa: N818 - RFC 9457 calls it that
     """An answer that is no success. ``detail`` is for people: what was found, what was expected, what to do."""
 
     def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -32,19 +32,19 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it that
         self.headers = dict(headers or {})
 
 
-def bad_request(detail: str) -> Problem:
+def bad_request(detail: str) -> HttpProblem:
     """The request is wrong in itself."""
-    return Problem(HTTPStatus.BAD_REQUEST, detail)
+    return HttpProblem(HTTPStatus.BAD_REQUEST, detail)
 
 
-def not_found(detail: str) -> Problem:
+def not_found(detail: str) -> HttpProblem:
     """There is no such thing, or it is somebody else's: both look the same."""
-    return Problem(HTTPStatus.NOT_FOUND, detail)
+    return HttpProblem(HTTPStatus.NOT_FOUND, detail)
 
 
-def conflict(detail: str) -> Problem:
+def conflict(detail: str) -> HttpProblem:
     """Not in this state of things."""
-    return Problem(HTTPStatus.CONFLICT, detail)
+    return HttpProblem(HTTPStatus.CONFLICT, detail)
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,15 @@ def route(answer: Callable[[Request], Response]) -> Callable[[dict[str, Any], An
     def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         try:
             return _gateway(answer(_request(event, context)))
-        except Problem as problem:
+        except HttpProblem as problem:
             count(f"Problem{problem.status.value}")
             logger.info("refused", status=problem.status.value, detail=problem.detail)
             return _problem(problem, event)
         except Exception as error:
-            if aws_clients.passing(error) is not None:
+            if aws_clients.as_transient_error(error) is not None:
                 logger.exception("an AWS service is not available")
                 return _problem(
-                    Problem(
+                    HttpProblem(
                         HTTPStatus.SERVICE_UNAVAILABLE, "a service behind the API is busy: try again shortly"
                     ),
                     event,
@@ -123,9 +123,9 @@ def route(answer: Callable[[Request], Response]) -> Callable[[dict[str, Any], An
             # Its text could hold what is nobody's business: the log has it, under the request's id.
             count("ApiServerErrors")
             logger.exception("the API failed")
-            return _problem(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"), event)
+            return _problem(HttpProblem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"), event)
 
-    return observed(handler)
+    return instrument(handler)
 
 
 def _request(event: dict[str, Any], context: Any) -> Request:
@@ -163,7 +163,7 @@ def owner_of(request: Request) -> str:
         Problem: nobody: the route was deployed without its authorizer. Nothing is open by mistake.
     """
     if not request.owner:
-        raise Problem(
+        raise HttpProblem(
             HTTPStatus.UNAUTHORIZED,
             "the request says not who calls: send `authorization: Bearer TOKEN`",
             {"www-authenticate": "Bearer"},
@@ -181,7 +181,7 @@ def _gateway(response: Response) -> dict[str, Any]:
     return answer
 
 
-def _problem(problem: Problem, event: Mapping[str, Any]) -> dict[str, Any]:
+def _problem(problem: HttpProblem, event: Mapping[str, Any]) -> dict[str, Any]:
     request_id = event.get("requestContext", {}).get("requestId")
     document = {
         "type": "about:blank",

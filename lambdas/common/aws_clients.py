@@ -58,7 +58,7 @@ def code_of(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def passing(error: BaseException) -> AwsUnavailableError | None:
+def as_transient_error(error: BaseException) -> AwsUnavailableError | None:
     """The error to raise instead where a service's failure passes by itself; None where it does not."""
     if isinstance(error, _NETWORK):
         return AwsUnavailableError(f"an AWS service could not be reached: {error}")

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gorggle_lambdas.aws_costs.cost_model import DAYS_PER_MONTH, Work, gpu_per_hour, planned_work, work_cost
+from gorggle_lambdas.aws_costs.cost_model import (
+    DAYS_PER_MONTH,
+    JobUsage,
+    gpu_per_hour,
+    planned_work,
+    work_cost,
+)
 from gorggle_lambdas.aws_costs.prices import prices_of
 from gorggle_lambdas.common.task_events import JobEvent
 
 # Prices where nobody is charged, such as on a machine of one's own: jobs tell no cost.
-FREE = "none"
+NO_CHARGE = "none"
 # A function that reads a window waits for the GPU with this much memory.
 READER_GB = 1.5
 GIB = 2**30
@@ -39,7 +45,7 @@ def estimate(
         kept_days: how long the video is kept.
         prices: unit prices as JSON; empty: the documented ones; "none": nobody is charged.
     """
-    if prices == FREE:
+    if prices == NO_CHARGE:
         return None
     unit = prices_of(prices)
     work = planned_work(
@@ -58,10 +64,12 @@ def actual(
     job: JobEvent, measured: Mapping[str, float], *, kept_days: int, prices: str
 ) -> dict[str, Any] | None:
     """What a video cost, from what ``findings.measured`` gives; None where nobody is charged."""
-    if prices == FREE:
+    if prices == NO_CHARGE:
         return None
     unit = prices_of(prices)
-    work = Work(**measured, lambda_gb_s=measured["gpu_s"] * READER_GB, gib_months=_gib_months(job, kept_days))
+    work = JobUsage(
+        **measured, lambda_gb_s=measured["gpu_s"] * READER_GB, gib_months=_gib_months(job, kept_days)
+    )
     return work_cost(work, gpu_per_hour(prices=unit), unit).to_document()
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 
-def stored(value: Any) -> Any:
+def to_dynamodb(value: Any) -> Any:
     """A JSON value with every float as ``Decimal``, to the sixth decimal.
 
     Raises:
@@ -20,22 +20,22 @@ def stored(value: Any) -> Any:
             raise ValueError(f"{value} cannot be stored: expected a finite number")
         return Decimal(repr(round(value, 6)))
     if isinstance(value, dict):
-        return {str(key): stored(inner) for key, inner in value.items()}
+        return {str(key): to_dynamodb(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [stored(inner) for inner in value]
+        return [to_dynamodb(inner) for inner in value]
     if isinstance(value, set | frozenset):
-        return {stored(inner) for inner in value}
+        return {to_dynamodb(inner) for inner in value}
     raise ValueError(f"a {type(value).__name__} cannot be stored: expected JSON's types")
 
 
-def loaded(value: Any) -> Any:
+def from_dynamodb(value: Any) -> Any:
     """An item as JSON's types: whole numbers as ``int``, others as ``float``, sets as sorted lists."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, dict):
-        return {key: loaded(inner) for key, inner in value.items()}
+        return {key: from_dynamodb(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [loaded(inner) for inner in value]
+        return [from_dynamodb(inner) for inner in value]
     if isinstance(value, set | frozenset):
-        return sorted(loaded(inner) for inner in value)
+        return sorted(from_dynamodb(inner) for inner in value)
     return value

@@ -7,14 +7,14 @@ stands in ``state_machine.asl.json``; a test compares the two lists.
 
     PipelineError
     ├── InvalidMediaError     the video cannot be read, or is beyond a limit: the job fails and shows why
-    ├── VideoMissingError     the uploaded object is gone: the job fails
-    ├── JobMissingError       the job was deleted while it ran
+    ├── ObjectNotFoundError     the uploaded object is gone: the job fails
+    ├── JobNotFoundError       the job was deleted while it ran
     ├── SourceFailedError     Transcribe or Rekognition refused or gave up: the result does without
-    ├── SourceLateError       they did not finish in time: likewise
-    ├── FleetLateError        no GPU server was ready in time: the result does without lips
+    ├── SourceTimeoutError       they did not finish in time: likewise
+    ├── FleetTimeoutError        no GPU server was ready in time: the result does without lips
     ├── ServerStalledError    the GPU server sent nothing for too long: try again
     ├── WindowMissingError    a window was neither read nor noted as lost: a fault of ours
-    ├── NothingReadError      neither lips nor sound could be read: there is no result
+    ├── NoTranscriptError      neither lips nor sound could be read: there is no result
     └── AwsUnavailableError   an AWS service throttles or fails for the moment: try again
 """
 
@@ -29,11 +29,11 @@ class InvalidMediaError(PipelineError):
     """The video cannot be read, or is beyond a limit."""
 
 
-class VideoMissingError(PipelineError):
+class ObjectNotFoundError(PipelineError):
     """The uploaded object, or this version of it, is gone."""
 
 
-class JobMissingError(PipelineError):
+class JobNotFoundError(PipelineError):
     """The job was deleted while it ran."""
 
 
@@ -41,11 +41,11 @@ class SourceFailedError(PipelineError):
     """Transcribe or Rekognition refused the media or gave up."""
 
 
-class SourceLateError(PipelineError):
+class SourceTimeoutError(PipelineError):
     """Transcribe or Rekognition did not finish in time."""
 
 
-class FleetLateError(PipelineError):
+class FleetTimeoutError(PipelineError):
     """No GPU server was ready in time."""
 
 
@@ -57,7 +57,7 @@ class WindowMissingError(PipelineError):
     """A window was neither read nor noted as lost."""
 
 
-class NothingReadError(PipelineError):
+class NoTranscriptError(PipelineError):
     """Neither lips nor sound could be read."""
 
 

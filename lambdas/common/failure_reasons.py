@@ -11,19 +11,19 @@ from typing import Any
 MAX_TEXT_CHARS = 1000
 
 # Errors whose own text is made for people: ours, and the SDK's that come from the server.
-TOLD = frozenset(
+MESSAGES = frozenset(
     {
         *(
             "InvalidMediaError",
-            "VideoMissingError",
-            "JobMissingError",
+            "ObjectNotFoundError",
+            "JobNotFoundError",
             "SourceFailedError",
-            "SourceLateError",
+            "SourceTimeoutError",
         ),
         *(
-            "FleetLateError",
+            "FleetTimeoutError",
             "ServerStalledError",
-            "NothingReadError",
+            "NoTranscriptError",
             "AwsUnavailableError",
             "FusionInputError",
         ),
@@ -47,14 +47,14 @@ _OTHERS = {
 
 
 @dataclass(frozen=True)
-class Reason:
+class FailureReason:
     """Why something failed: the error's name, and a text for people."""
 
     error: str
     text: str
 
 
-def reason_of(failure: Mapping[str, Any]) -> Reason:
+def reason_of(failure: Mapping[str, Any]) -> FailureReason:
     """Read what a Catch put into the state: ``{"Error": NAME, "Cause": TEXT}``.
 
     The text of an error that was not raised on purpose is not shown: it may hold what is nobody's business, and the
@@ -62,9 +62,9 @@ def reason_of(failure: Mapping[str, Any]) -> Reason:
     """
     name = str(failure.get("Error") or "Unknown")
     message = _message(failure.get("Cause"))
-    if name in TOLD and message:
-        return Reason(name, message[:MAX_TEXT_CHARS])
-    return Reason(name, _OTHERS.get(name, f"internal error ({name})"))
+    if name in MESSAGES and message:
+        return FailureReason(name, message[:MAX_TEXT_CHARS])
+    return FailureReason(name, _OTHERS.get(name, f"internal error ({name})"))
 
 
 def _message(cause: Any) -> str:

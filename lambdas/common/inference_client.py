@@ -27,7 +27,7 @@ def server_client(address: str, name: str, secret_arn: str) -> Client:
     assert isinstance(secret, dict), "the secret holds a JSON object"
     return Client(
         address,
-        root_certificate=secret["ca"].encode(),
+        root_certificates=secret["ca"].encode(),
         client_certificate=secret["certificate"].encode(),
         client_key=secret["key"].encode(),
         server_name=name or None,

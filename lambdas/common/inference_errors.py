@@ -5,7 +5,7 @@ from __future__ import annotations
 from gorggle import errors
 
 # Try again: they pass by themselves, or the whole window is sent anew.
-PASSING = (
+TRANSIENT = (
     errors.OverloadedError,
     errors.UnavailableError,
     errors.DeadlineError,
@@ -14,7 +14,7 @@ PASSING = (
     errors.CallCancelledError,
 )
 # Do without this window: sending it again gives the same.
-LASTING = (
+PERMANENT = (
     errors.NoFaceError,
     errors.PreconditionError,
     errors.InvalidRequestError,
@@ -23,4 +23,4 @@ LASTING = (
     errors.ConfigurationError,
     errors.ServerError,
 )
-FROM_SERVER = (*PASSING, *LASTING)
+FROM_SERVER = (*TRANSIENT, *PERMANENT)

@@ -11,7 +11,7 @@ from gorggle_lambdas.common.job_table import JobTable
 _JOB_ID = re.compile(r"[0-9a-f]{32,40}")
 
 
-def job_of(request: Request, table: JobTable) -> dict[str, Any]:
+def get_owned_job(request: Request, table: JobTable) -> dict[str, Any]:
     """The job that the path names.
 
     Raises:

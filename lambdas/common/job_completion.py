@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common import aws_clients, job_table
-from gorggle_lambdas.common.failure_reasons import Reason
-from gorggle_lambdas.common.job_slots import Places
+from gorggle_lambdas.common.failure_reasons import FailureReason
+from gorggle_lambdas.common.job_slots import JobSlots
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, logger
 
 
 @dataclass(frozen=True)
-class Ending:
+class JobCompletion:
     """Ends jobs, each once."""
 
     table: JobTable
-    places: Places
+    places: JobSlots
     topic_arn: str
 
-    def done(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> bool:
+    def mark_done(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> bool:
         """Mark a job done; False where it had ended before, or is another attempt's."""
         return self._end(job_id, attempt, {**values, "state": job_table.DONE, "stage": "done"})
 
-    def failed(self, job_id: str, attempt: int, reason: Reason) -> bool:
+    def failed(self, job_id: str, attempt: int, reason: FailureReason) -> bool:
         """Mark a job failed, with the reason; False likewise. Its stage stays the one in which it failed."""
         failure = {"error": reason.error, "reason": reason.text}
         return self._end(job_id, attempt, {"state": job_table.FAILED, "failure": failure})

@@ -50,7 +50,7 @@ class JobOptions:
         return asdict(self)
 
 
-def options_of(document: Any, defaults: JobOptions) -> JobOptions:
+def parse_options(document: Any, defaults: JobOptions) -> JobOptions:
     """Read the options that a caller gave; what is left out is as in ``defaults``.
 
     Raises:

@@ -23,13 +23,13 @@ BATCH = 25
 
 
 @dataclass(frozen=True)
-class Places:
+class JobSlots:
     """The cap on jobs at once, and the state machine that runs them."""
 
     table: JobTable
     state_machine_arn: str
     most: int
-    poll_s: int
+    poll_interval_s: int
 
     def taken(self) -> list[str]:
         """The jobs that have a place."""
@@ -38,7 +38,7 @@ class Places:
 
     def give_back(self, job_id: str) -> None:
         """Free a job's place."""
-        free_place(self.table, job_id)
+        release_slot(self.table, job_id)
 
     def start_waiting(self, also: Mapping[str, Any] | None = None) -> list[str]:
         """Start the jobs that wait, oldest first, as far as there are places.
@@ -84,7 +84,9 @@ class Places:
         name = job_table.execution_name(job)
         try:
             answer = aws_clients.client("stepfunctions").start_execution(
-                stateMachineArn=self.state_machine_arn, name=name, input=execution_input(job, self.poll_s)
+                stateMachineArn=self.state_machine_arn,
+                name=name,
+                input=execution_input(job, self.poll_interval_s),
             )
             arn = answer["executionArn"]
         except ClientError as error:
@@ -107,7 +109,7 @@ class Places:
             self.give_back(job_id)
 
 
-def free_place(table: JobTable, job_id: str) -> None:
+def release_slot(table: JobTable, job_id: str) -> None:
     """Free a job's place; nothing happens where it has none."""
     table.table.update_item(
         Key={"job_id": PLACES},
@@ -116,10 +118,10 @@ def free_place(table: JobTable, job_id: str) -> None:
     )
 
 
-def execution_input(job: Mapping[str, Any], poll_s: int) -> str:
+def execution_input(job: Mapping[str, Any], poll_interval_s: int) -> str:
     """What the state machine is given: names of things, never the things themselves."""
     given = {
         name: job[name]
         for name in ("job_id", "attempt", "bucket", "key", "version_id", "size_bytes", "name", "options")
     }
-    return json.dumps({"job": given, "settings": {"poll_s": poll_s}})
+    return json.dumps({"job": given, "settings": {"poll_interval_s": poll_interval_s}})

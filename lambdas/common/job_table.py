@@ -16,8 +16,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from gorggle_lambdas.common import aws_clients, dynamodb_numbers
-from gorggle_lambdas.common.errors import JobMissingError
-from gorggle_lambdas.common.progress import progress_of
+from gorggle_lambdas.common.errors import JobNotFoundError
+from gorggle_lambdas.common.progress import compute_progress
 
 AWAITING, WAITING, RUNNING, DONE, FAILED = "awaiting_upload", "waiting", "running", "done", "failed"
 ENDED = (DONE, FAILED)
@@ -78,14 +78,14 @@ class JobTable:
         """A job, or None."""
         answer = self.table.get_item(Key={"job_id": job_id}, ConsistentRead=True)
         item = answer.get("Item")
-        return None if item is None else dynamodb_numbers.loaded(item)
+        return None if item is None else dynamodb_numbers.from_dynamodb(item)
 
     def create(self, item: Mapping[str, Any]) -> bool:
         """Keep a new job; False where one of this name exists."""
         created = {**item, "created_at": now(), "updated_at": now(), "attempt": 1}
         try:
             self.table.put_item(
-                Item=dynamodb_numbers.stored(created), ConditionExpression="attribute_not_exists(job_id)"
+                Item=dynamodb_numbers.to_dynamodb(created), ConditionExpression="attribute_not_exists(job_id)"
             )
         except ClientError as error:
             if _is_refused(error):
@@ -121,7 +121,7 @@ class JobTable:
             names["#state"] = "state"
         for index, (name, value) in enumerate((expecting or {}).items()):
             condition += f" AND #e{index} = :e{index}"
-            names[f"#e{index}"], given[f":e{index}"] = name, dynamodb_numbers.stored(value)
+            names[f"#e{index}"], given[f":e{index}"] = name, dynamodb_numbers.to_dynamodb(value)
         sets = ["#updated = :updated"]
         for index, (name, value) in enumerate(values.items()):
             if name == "state":
@@ -129,7 +129,7 @@ class JobTable:
                 sets.append("#state = :to")
                 given[":to"] = value
             else:
-                names[f"#n{index}"], given[f":v{index}"] = name, dynamodb_numbers.stored(value)
+                names[f"#n{index}"], given[f":v{index}"] = name, dynamodb_numbers.to_dynamodb(value)
                 sets.append(f"#n{index} = :v{index}")
         return self._update(
             job_id,
@@ -143,10 +143,10 @@ class JobTable:
         """Set attributes of the job that this run of the pipeline works on.
 
         Raises:
-            JobMissingError: it was deleted, or is another run's by now.
+            JobNotFoundError: it was deleted, or is another run's by now.
         """
         if not self.change(job_id, values, expecting={"attempt": attempt}):
-            raise JobMissingError(f"job {job_id} was deleted or started anew: this run goes no further")
+            raise JobNotFoundError(f"job {job_id} was deleted or started anew: this run goes no further")
 
     def tell_progress(self, job_id: str, attempt: int, window: str, read_s: float) -> None:
         """Note how far a window is read. A job that is gone is no error here: the next step finds out."""
@@ -155,7 +155,7 @@ class JobTable:
             UpdateExpression="SET windows.#window = :read, #updated = :now",
             ConditionExpression="attempt = :attempt AND attribute_exists(windows)",
             ExpressionAttributeNames={"#window": window, "#updated": "updated_at"},
-            ExpressionAttributeValues=dynamodb_numbers.stored(
+            ExpressionAttributeValues=dynamodb_numbers.to_dynamodb(
                 {":read": read_s, ":now": now(), ":attempt": attempt}
             ),
         )
@@ -194,7 +194,9 @@ class JobTable:
             Limit=limit,
             **further,
         )
-        return [dynamodb_numbers.loaded(item) for item in answer["Items"]], answer.get("LastEvaluatedKey")
+        return [dynamodb_numbers.from_dynamodb(item) for item in answer["Items"]], answer.get(
+            "LastEvaluatedKey"
+        )
 
     def _update(self, job_id: str, **update: Any) -> bool:
         try:
@@ -206,7 +208,7 @@ class JobTable:
         return True
 
 
-def description(item: Mapping[str, Any]) -> dict[str, Any]:
+def to_api(item: Mapping[str, Any]) -> dict[str, Any]:
     """What the API tells of a job."""
     shown = {name: item[name] for name in PUBLIC if name in item}
     windows = item.get("windows")
@@ -214,7 +216,7 @@ def description(item: Mapping[str, Any]) -> dict[str, Any]:
         # Windows overlap: their sum is a little more than there is.
         read_s = min(sum(map(float, windows.values())), float(shown["progress"].get("to_read_s", 0)))
         shown["progress"] = {**shown["progress"], "read_s": round(read_s, 1)}
-    return shown | progress_of(shown)
+    return shown | compute_progress(shown)
 
 
 def _is_refused(error: ClientError) -> bool:

@@ -37,15 +37,15 @@ def task(handler: Handler) -> Handler:
         try:
             return handler(event, context)
         except Exception as error:
-            temporary = aws_clients.passing(error)
+            temporary = aws_clients.as_transient_error(error)
             if temporary is not None:
                 raise temporary from error
             raise
 
-    return observed(named)
+    return instrument(named)
 
 
-def observed(handler: Handler) -> Handler:
+def instrument(handler: Handler) -> Handler:
     """Log, trace and measure a handler."""
 
     @functools.wraps(handler)

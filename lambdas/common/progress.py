@@ -26,7 +26,7 @@ STEPS = (
 _NAMES = [step.name for step in STEPS]
 
 
-def progress_of(job: Mapping[str, Any]) -> dict[str, Any]:
+def compute_progress(job: Mapping[str, Any]) -> dict[str, Any]:
     """How far a job is, of what the API tells of it otherwise: ``percent``, and ``steps`` in their order."""
     match job["state"]:
         case "done":

@@ -14,7 +14,7 @@ from gorggle_lambdas.fusion.word_voting import FusedWord
 
 
 @dataclass(frozen=True)
-class Form:
+class ResultFormat:
     """One form of a result."""
 
     extension: str
@@ -24,11 +24,11 @@ class Form:
 FORMS = {
     form.extension: form
     for form in (
-        Form("json", "application/json"),
-        Form("vtt", "text/vtt; charset=utf-8"),
-        Form("srt", "application/x-subrip; charset=utf-8"),
-        Form("ttml", "application/ttml+xml; charset=utf-8"),
-        Form("txt", "text/plain; charset=utf-8"),
+        ResultFormat("json", "application/json"),
+        ResultFormat("vtt", "text/vtt; charset=utf-8"),
+        ResultFormat("srt", "application/x-subrip; charset=utf-8"),
+        ResultFormat("ttml", "application/ttml+xml; charset=utf-8"),
+        ResultFormat("txt", "text/plain; charset=utf-8"),
     )
 }
 

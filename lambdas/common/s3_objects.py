@@ -67,7 +67,7 @@ def write_text(bucket: str, key: str, text: str, content_type: str) -> None:
     aws_clients.client("s3").put_object(Bucket=bucket, Key=key, Body=text.encode(), ContentType=content_type)
 
 
-def address(bucket: str, key: str, lifetime_s: int, **further: str) -> str:
+def presigned_url(bucket: str, key: str, lifetime_s: int, **further: str) -> str:
     """An address that gives an object to whoever has it, for ``lifetime_s``; ``further`` as ``GetObject`` takes it."""
     signed: str = aws_clients.client("s3").generate_presigned_url(
         "get_object", Params={"Bucket": bucket, "Key": key, **further}, ExpiresIn=lifetime_s

@@ -16,7 +16,7 @@ class SettingsError(Exception):
     """A variable of the environment is missing, or is not what its field says: the deployment is wrong."""
 
 
-def settings(kind: type[T]) -> T:
+def load_settings(kind: type[T]) -> T:
     """Read the environment.
 
     Raises:

@@ -76,6 +76,6 @@ def deadline(limit_s: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=limit_s)).isoformat()
 
 
-def is_past(moment: str) -> bool:
+def has_expired(moment: str) -> bool:
     """Whether a moment that ``deadline`` gave is over."""
     return datetime.now(UTC) >= datetime.fromisoformat(moment)

@@ -14,9 +14,9 @@ from gorggle.results import Modality
 from gorggle_lambdas.common.errors import ServerStalledError
 
 # Progress goes to the table this often at most.
-TELL_EVERY_S = 3.0
+PROGRESS_INTERVAL_S = 3.0
 # Left of a function's time for writing what was read.
-RESERVE_S = 20.0
+SHUTDOWN_MARGIN_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,11 @@ class Limits:
     """How long reading may take.
 
     Attributes:
-        stall_s: nothing may come or go for so long.
+        server_stall_timeout_s: nothing may come or go for so long.
         timeout_s: for the whole.
     """
 
-    stall_s: float
+    server_stall_timeout_s: float
     timeout_s: float
 
 
@@ -49,7 +49,7 @@ class WindowRequest:
     audio: Any = None
 
 
-def read_window(
+def transcribe_window(
     client: Client, request: WindowRequest, limits: Limits, tell: Callable[[float], None]
 ) -> dict[str, Any]:
     """Have a window read, and write what came as fusion takes it.
@@ -66,7 +66,7 @@ def read_window(
     """
     started = time.monotonic()
     progress = _Progress(tell)
-    with _Watch(limits.stall_s) as watch:
+    with _StallTimer(limits.server_stall_timeout_s) as watch:
 
         def on_event(event: Event) -> None:
             watch.sign()
@@ -87,7 +87,7 @@ def read_window(
         except CallCancelledError:
             if watch.has_stalled:
                 raise ServerStalledError(
-                    f"the server sent nothing for {limits.stall_s:g} s: it may be overloaded or gone"
+                    f"the server sent nothing for {limits.server_stall_timeout_s:g} s: it may be overloaded or gone"
                 ) from None
             raise
     return {
@@ -146,11 +146,11 @@ def _segment(segment: Segment) -> dict[str, Any]:
     }
 
 
-def _signing(chunks: Iterator[bytes] | None, watch: _Watch) -> Iterator[bytes] | None:
+def _signing(chunks: Iterator[bytes] | None, watch: _StallTimer) -> Iterator[bytes] | None:
     return None if chunks is None else _signed(chunks, watch)
 
 
-def _signed(chunks: Iterator[bytes], watch: _Watch) -> Iterator[bytes]:
+def _signed(chunks: Iterator[bytes], watch: _StallTimer) -> Iterator[bytes]:
     for chunk in chunks:
         watch.sign()
         yield chunk
@@ -164,16 +164,16 @@ class _Progress:
         self._told_at = 0.0
 
     def take(self, event: Event) -> None:
-        if isinstance(event, Progress) and time.monotonic() - self._told_at >= TELL_EVERY_S:
+        if isinstance(event, Progress) and time.monotonic() - self._told_at >= PROGRESS_INTERVAL_S:
             self._told_at = time.monotonic()
             self._tell(event.processed_s)
 
 
-class _Watch:
+class _StallTimer:
     """Ends a call that gives no sign of life: a state's heartbeat, where the work is one Lambda's."""
 
-    def __init__(self, stall_s: float) -> None:
-        self._stall_s = stall_s
+    def __init__(self, server_stall_timeout_s: float) -> None:
+        self._server_stall_timeout_s = server_stall_timeout_s
         self._last_sign = time.monotonic()
         self._end: Callable[[], None] | None = None
         self._is_over = threading.Event()
@@ -198,8 +198,8 @@ class _Watch:
         self._last_sign = time.monotonic()
 
     def _run(self) -> None:
-        while not self._is_over.wait(min(1.0, self._stall_s / 4)):
-            if self._end is not None and time.monotonic() - self._last_sign > self._stall_s:
+        while not self._is_over.wait(min(1.0, self._server_stall_timeout_s / 4)):
+            if self._end is not None and time.monotonic() - self._last_sign > self._server_stall_timeout_s:
                 self.has_stalled = True
                 self._end()
                 return

@@ -7,7 +7,7 @@ put together by ``fusing``, written by ``result`` and ``captions``.
 from gorggle_lambdas.fusion.amazon_transcribe import transcribe_language, transcribe_window
 from gorggle_lambdas.fusion.errors import FusionInputError
 from gorggle_lambdas.fusion.face_tracks import rekognition_tracks
-from gorggle_lambdas.fusion.fuse import fused
+from gorggle_lambdas.fusion.fuse import fuse
 from gorggle_lambdas.fusion.parsing import (
     face_tracks,
     failures,
@@ -28,7 +28,7 @@ __all__ = [
     "Result",
     "face_tracks",
     "failures",
-    "fused",
+    "fuse",
     "lip_window",
     "media",
     "model",

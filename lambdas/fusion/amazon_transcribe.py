@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gorggle_lambdas.fusion.errors import FusionInputError
-from gorggle_lambdas.fusion.json_fields import Fields
-from gorggle_lambdas.fusion.types import ANYBODY, Alternative, Segment, Window, Word
+from gorggle_lambdas.fusion.json_fields import JsonReader
+from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, Alternative, Segment, Window, Word
 
 WHERE = "Amazon Transcribe's result"
 # Marks that stand before the word they belong to; all others follow theirs.
@@ -34,7 +34,7 @@ def transcribe_window(document: object, duration_s: float) -> Window:
     Raises:
         FusionInputError: the job is not finished, or the document is not Transcribe's.
     """
-    fields = Fields.of(document, WHERE)
+    fields = JsonReader.of(document, WHERE)
     if fields.has("status") and fields.text("status") != "COMPLETED":
         raise fields.wrong("status", "COMPLETED")
     results = fields.inner("results")
@@ -58,17 +58,17 @@ def transcribe_window(document: object, duration_s: float) -> Window:
 
 def transcribe_language(document: object) -> str:
     """The language that Transcribe was told or found, as BCP 47; empty where it does not say."""
-    return Fields.of(document, WHERE).inner("results").text("language_code", "")
+    return JsonReader.of(document, WHERE).inner("results").text("language_code", "")
 
 
-def _content(item: Fields) -> str:
+def _content(item: JsonReader) -> str:
     alternatives = item.objects("alternatives")
     if not alternatives:
         raise item.wrong("alternatives", "at least one")
     return " ".join(alternatives[0].text("content").split())
 
 
-def _spoken(item: Fields, opening: str, speakers: dict[str, str]) -> _Spoken:
+def _spoken(item: JsonReader, opening: str, speakers: dict[str, str]) -> _Spoken:
     start_s = item.number("start_time", least=0, written=True)
     end_s = item.number("end_time", least=start_s, written=True)
     readings = [
@@ -80,10 +80,10 @@ def _spoken(item: Fields, opening: str, speakers: dict[str, str]) -> _Spoken:
     first, *others = readings
     speaker = item.text("speaker_label", "") or speakers.get(_key(start_s), "")
     word = Word(opening + first.text, start_s, end_s, first.confidence, tuple(o for o in others if o.text))
-    return _Spoken(word, speaker or item.text("channel_label", ANYBODY))
+    return _Spoken(word, speaker or item.text("channel_label", UNKNOWN_SPEAKER))
 
 
-def _confidence(reading: Fields) -> float:
+def _confidence(reading: JsonReader) -> float:
     if reading.has("confidence"):
         return reading.number("confidence", least=0, most=1, written=True)
     # A word that was taken out for privacy ("[PII]") states its confidence there instead.
@@ -93,7 +93,7 @@ def _confidence(reading: Fields) -> float:
     return redactions[0].number("confidence", least=0, most=1, written=True)
 
 
-def _speakers_by_time(results: Fields) -> dict[str, str]:
+def _speakers_by_time(results: JsonReader) -> dict[str, str]:
     if not results.has("speaker_labels"):
         return {}
     return {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 Weights = Sequence[Sequence[int]]
 
 
-def best_pairs(weights: Weights) -> list[tuple[int, int]]:
+def max_weight_matching(weights: Weights) -> list[tuple[int, int]]:
     """Pair rows with columns, each at most once, so that the sum of the paired weights is greatest.
 
     Args:
@@ -23,7 +23,7 @@ def best_pairs(weights: Weights) -> list[tuple[int, int]]:
     if not weights or not weights[0]:
         return []
     if len(weights) > len(weights[0]):
-        turned = best_pairs([list(column) for column in zip(*weights, strict=True)])
+        turned = max_weight_matching([list(column) for column in zip(*weights, strict=True)])
         return sorted((row, column) for column, row in turned)
     return [(row, column) for row, column in _cheapest(_with_preference(weights)) if weights[row][column] > 0]
 

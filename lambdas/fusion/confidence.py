@@ -61,7 +61,7 @@ def fitted_calibration(stated: Sequence[float], right: Sequence[bool], steps: in
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
+class NoiseWeighting:
     """How much the sound is worth at a signal-to-noise ratio: 0 to 1 along a logistic curve.
 
     The defaults follow the word accuracy of gorggle-mini-1 reading sound alone (docs/models.md; the mean of white
@@ -91,12 +91,12 @@ class NoiseCurve:
         return self._stretches[index].snr_db
 
 
-def agreed(one: float, other: float) -> float:
+def noisy_or(one: float, other: float) -> float:
     """How likely a word is right that two sources read alike: they err independently (noisy or)."""
     return 1 - (1 - one) * (1 - other)
 
 
-def contested(winner: float, loser: float) -> float:
+def winner_probability(winner: float, loser: float) -> float:
     """How likely the winner is right where two sources disagree: one of them is, or neither; not both (Bayes)."""
     mine, theirs, nobody = winner * (1 - loser), loser * (1 - winner), (1 - winner) * (1 - loser)
     return mine / (mine + theirs + nobody)

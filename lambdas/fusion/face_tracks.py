@@ -6,9 +6,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import groupby
 
-from gorggle_lambdas.fusion.assignment import best_pairs
+from gorggle_lambdas.fusion.assignment import max_weight_matching
 from gorggle_lambdas.fusion.errors import FusionInputError
-from gorggle_lambdas.fusion.json_fields import Fields
+from gorggle_lambdas.fusion.json_fields import JsonReader
 from gorggle_lambdas.fusion.types import FaceBox, FaceTrack
 
 WHERE = "Amazon Rekognition's result"
@@ -23,7 +23,7 @@ BOX_LIKENESS = 0.3
 BOX_MS = 200
 
 
-def likeness(one: FaceBox, other: FaceBox) -> float:
+def iou(one: FaceBox, other: FaceBox) -> float:
     """The boxes' intersection over their union, 0 to 1."""
     width = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
     height = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
@@ -52,7 +52,7 @@ def rekognition_tracks(pages: Sequence[object]) -> tuple[FaceTrack, ...]:
     """
     detections: list[FaceBox] = []
     for number, page in enumerate(pages, 1):
-        fields = Fields.of(page, f"{WHERE}, page {number}")
+        fields = JsonReader.of(page, f"{WHERE}, page {number}")
         fields.choice("JobStatus", "SUCCEEDED")
         if fields.has("NextToken") and number == len(pages):
             raise FusionInputError(f"{fields.where} names a next page; expected all pages")
@@ -62,7 +62,7 @@ def rekognition_tracks(pages: Sequence[object]) -> tuple[FaceTrack, ...]:
     return _tracks(sorted(detections, key=lambda box: (box.time_s, box.left, box.top, box.width, box.height)))
 
 
-def _detection(item: Fields) -> FaceBox:
+def _detection(item: JsonReader) -> FaceBox:
     box = item.inner("Face").inner("BoundingBox")
     return FaceBox(
         item.number("Timestamp", least=0) / 1000,
@@ -80,7 +80,7 @@ def _tracks(detections: Sequence[FaceBox]) -> tuple[FaceTrack, ...]:
         looked = list(group)
         live = [track for track in live if time_s - track[-1].time_s <= MAX_GAP_S]
         weights = [[_weight(track[-1], box) for box in looked] for track in live]
-        row_of = {column: row for row, column in best_pairs(weights)}
+        row_of = {column: row for row, column in max_weight_matching(weights)}
         for column, row in row_of.items():
             live[row].append(looked[column])
         begun = [[box] for column, box in enumerate(looked) if column not in row_of]
@@ -90,5 +90,5 @@ def _tracks(detections: Sequence[FaceBox]) -> tuple[FaceTrack, ...]:
 
 
 def _weight(last: FaceBox, box: FaceBox) -> int:
-    alike = likeness(last, box)
+    alike = iou(last, box)
     return round(1000 * alike) if alike >= MIN_OVERLAP else 0

@@ -9,18 +9,18 @@ from gorggle_lambdas.fusion.confidence import NoiseCurve
 from gorggle_lambdas.fusion.errors import FusionInputError
 from gorggle_lambdas.fusion.intervals import joined_spans
 from gorggle_lambdas.fusion.result import FusedSegment, Result, SourceReport, Status
-from gorggle_lambdas.fusion.speaker_identity import People, people
+from gorggle_lambdas.fusion.speaker_identity import SpeakerMap, resolve_speakers
 from gorggle_lambdas.fusion.types import Inputs, SourceName, Window
-from gorggle_lambdas.fusion.window_merging import Merged, merged_claims, merged_lips, merged_sound
-from gorggle_lambdas.fusion.word_hypotheses import Claim, in_order
+from gorggle_lambdas.fusion.window_merging import MergedTranscript, merged_claims, merged_lips, merged_sound
+from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis, in_order
 from gorggle_lambdas.fusion.word_voting import (
+    AlignmentSlot,
     Evidence,
     FusedWord,
     FusionRules,
-    Omission,
-    Place,
-    decided,
-    places,
+    RejectedWord,
+    align_words,
+    select_words,
     share_between_people,
 )
 
@@ -30,7 +30,7 @@ LONG_SEGMENT_S = 10.0
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 
 
-def fused(inputs: Inputs, rules: FusionRules | None = None) -> Result:
+def fuse(inputs: Inputs, rules: FusionRules | None = None) -> Result:
     """Fuse all sources of one video.
 
     The order of windows, segments and tracks in the inputs makes no difference.
@@ -40,7 +40,7 @@ def fused(inputs: Inputs, rules: FusionRules | None = None) -> Result:
     """
     _check(inputs)
     lips, sound = _readings(inputs)
-    found = people(sound, lips.claims, lips.faces, inputs.faces or ())
+    found = resolve_speakers(sound, lips.claims, lips.faces, inputs.faces or ())
     evidence = Evidence(
         NoiseCurve(inputs.noise),
         _listening(inputs, "lips", inputs.lips),
@@ -49,10 +49,10 @@ def fused(inputs: Inputs, rules: FusionRules | None = None) -> Result:
     )
     by_person = _places(found, lips.claims, sound)
     segments: list[FusedSegment] = []
-    omissions: list[Omission] = []
+    omissions: list[RejectedWord] = []
     words: list[list[FusedWord]] = []
     for person, some in zip(found.persons, by_person, strict=True):
-        said, omitted = decided(some, evidence, person.name)
+        said, omitted = select_words(some, evidence, person.name)
         words.append(said)
         omissions += omitted
     starts = sorted(word.start_s for said in words for word in said)
@@ -80,7 +80,7 @@ def _check(inputs: Inputs) -> None:
         )
 
 
-def _readings(inputs: Inputs) -> tuple[Merged, list[Claim]]:
+def _readings(inputs: Inputs) -> tuple[MergedTranscript, list[WordHypothesis]]:
     """What the lips say, and what the sound says.
 
     Where the server saw no face it read the sound alone, even in lip reading: such words count as sound, beside those
@@ -92,19 +92,21 @@ def _readings(inputs: Inputs) -> tuple[Merged, list[Claim]]:
     sound = list(merged_sound(inputs.sound or ()).claims)
     if heard_beside:
         sound = merged_claims(sound, heard_beside)
-    return Merged(read, lips.faces), sound
+    return MergedTranscript(read, lips.faces), sound
 
 
-def _places(found: People, lips: Sequence[Claim], sound: Sequence[Claim]) -> list[list[Place]]:
+def _places(
+    found: SpeakerMap, lips: Sequence[WordHypothesis], sound: Sequence[WordHypothesis]
+) -> list[list[AlignmentSlot]]:
     """Each person's claims, aligned; in the order of people."""
     names = [person.name for person in found.persons]
-    read: dict[str, list[Claim]] = {name: [] for name in names}
-    heard: dict[str, list[Claim]] = {name: [] for name in names}
+    read: dict[str, list[WordHypothesis]] = {name: [] for name in names}
+    heard: dict[str, list[WordHypothesis]] = {name: [] for name in names}
     for claim in in_order(lips):
         read[found.speaker_of(claim, is_sound=False).name].append(claim)
     for claim in in_order(sound):
         heard[found.speaker_of(claim, is_sound=True).name].append(claim)
-    by_person = [places(read[name], heard[name]) for name in names]
+    by_person = [align_words(read[name], heard[name]) for name in names]
     share_between_people(by_person)
     return by_person
 
@@ -151,8 +153,8 @@ def _reports(inputs: Inputs) -> tuple[SourceReport, ...]:
     lips_engine = inputs.model.name if inputs.model else ""
     return (
         _report(inputs, "lips", inputs.lips is not None, lips_engine),
-        _report(inputs, "sound", inputs.sound is not None, inputs.sound_engine),
-        _report(inputs, "faces", inputs.faces is not None, inputs.faces_engine),
+        _report(inputs, "sound", inputs.sound is not None, inputs.audio_engine),
+        _report(inputs, "faces", inputs.faces is not None, inputs.face_engine),
     )
 
 

@@ -42,7 +42,7 @@ def nearest_s(spans: Sequence[Span], word: Span) -> float:
     return min(max(start_s - word[1], word[0] - end_s, 0.0) for start_s, end_s in spans)
 
 
-def around(spans: Sequence[Span], word: Span) -> Sequence[Span]:
+def overlapping(spans: Sequence[Span], word: Span) -> Sequence[Span]:
     """Of spans in order and without overlaps, those that share time with a word, and its neighbours."""
     first = bisect_left(spans, (word[0], word[0]))
     return spans[max(0, first - 1) : bisect_right(spans, (word[1], float("inf"))) + 1]

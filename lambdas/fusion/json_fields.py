@@ -16,14 +16,14 @@ _MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
+class JsonReader:
     """The fields of one JSON object, and where it is: "the lip reading of window 3: segments[2]"."""
 
     where: str
     values: Mapping[str, Any]
 
     @classmethod
-    def of(cls, document: object, where: str) -> Fields:
+    def of(cls, document: object, where: str) -> JsonReader:
         """Check that a document is an object.
 
         Raises:
@@ -83,16 +83,16 @@ class Fields:
             raise self.wrong(name, expected)
         return number
 
-    def objects(self, name: str, *, required: bool = True) -> list[Fields]:
+    def objects(self, name: str, *, required: bool = True) -> list[JsonReader]:
         """A list of objects; an empty one where the field is missing and not required."""
         value = self._value(name, None if required else [])
         if not isinstance(value, list):
             raise self.wrong(name, "a list")
-        return [Fields.of(item, f"{self.where}: {name}[{index}]") for index, item in enumerate(value)]
+        return [JsonReader.of(item, f"{self.where}: {name}[{index}]") for index, item in enumerate(value)]
 
-    def inner(self, name: str) -> Fields:
+    def inner(self, name: str) -> JsonReader:
         """An object."""
-        return Fields.of(self._value(name, None), f"{self.where}: {name}")
+        return JsonReader.of(self._value(name, None), f"{self.where}: {name}")
 
     def wrong(self, name: str, expected: str) -> FusionInputError:
         """The error for a field that holds something else than what was expected."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import cast
 
 from gorggle_lambdas.fusion.errors import FusionInputError
-from gorggle_lambdas.fusion.json_fields import Fields
+from gorggle_lambdas.fusion.json_fields import JsonReader
 from gorggle_lambdas.fusion.types import (
-    ANYBODY,
+    UNKNOWN_SPEAKER,
     FaceBox,
     FaceTrack,
     Media,
@@ -37,7 +37,7 @@ def lip_window(document: object) -> Window:
     Raises:
         FusionInputError: see there; so for every function here.
     """
-    return _window(Fields.of(document, "the lip reading"), default_modality="video")
+    return _window(JsonReader.of(document, "the lip reading"), default_modality="video")
 
 
 def sound_window(document: object) -> Window:
@@ -46,7 +46,7 @@ def sound_window(document: object) -> Window:
     Raises:
         FusionInputError: also where a segment was not read from the sound alone.
     """
-    window = _window(Fields.of(document, "the sound's transcript"), default_modality="audio")
+    window = _window(JsonReader.of(document, "the sound's transcript"), default_modality="audio")
     for index, segment in enumerate(window.segments):
         if segment.origin != "sound":
             raise FusionInputError(
@@ -57,7 +57,7 @@ def sound_window(document: object) -> Window:
 
 def face_tracks(document: object) -> tuple[FaceTrack, ...]:
     """Read the server's face tracks: ``{"tracks": [{"face": "face-1", "boxes": [...]}]}``."""
-    fields = Fields.of(document, "the face tracks")
+    fields = JsonReader.of(document, "the face tracks")
     fields.only("tracks")
     tracks = [_track(track) for track in fields.objects("tracks")]
     names = [track.name for track in tracks]
@@ -69,7 +69,7 @@ def face_tracks(document: object) -> tuple[FaceTrack, ...]:
 
 def noise_stretches(document: object) -> tuple[NoiseStretch, ...]:
     """Read measured noise: ``{"stretches": [{"start": 0, "end": 10, "snr_db": 12.5}]}``, in order, apart."""
-    fields = Fields.of(document, "the noise")
+    fields = JsonReader.of(document, "the noise")
     fields.only("stretches")
     stretches: list[NoiseStretch] = []
     for item in fields.objects("stretches"):
@@ -83,14 +83,14 @@ def noise_stretches(document: object) -> tuple[NoiseStretch, ...]:
 
 def failures(document: object) -> tuple[SourceFailure, ...]:
     """Read what failed: ``{"failures": [{"source": "lips", "reason": "...", "start": 0, "end": 60}]}``."""
-    fields = Fields.of(document, "the failures")
+    fields = JsonReader.of(document, "the failures")
     fields.only("failures")
     return tuple(_failure(item) for item in fields.objects("failures"))
 
 
 def media(document: object) -> Media:
     """Read what the container holds."""
-    fields = Fields.of(document, "the media")
+    fields = JsonReader.of(document, "the media")
     sizes = ("width_px", "height_px")
     fields.only("duration_s", "name", *sizes, "frame_rate_hz", "video_codec", "audio_codec")
     width_px, height_px = (int(fields.number(size, 0, least=0, most=1e6)) for size in sizes)
@@ -107,20 +107,20 @@ def media(document: object) -> Media:
 
 def model(document: object) -> Model:
     """Read the model's name and licence: ``{"name": ..., "licence": ..., "licence_summary": ..., "licence_url": ...}``."""
-    fields = Fields.of(document, "the model")
+    fields = JsonReader.of(document, "the model")
     fields.only("name", "licence", "licence_summary", "licence_url")
     summary, url = fields.text("licence_summary", ""), fields.text("licence_url", "")
     return Model(fields.text("name"), fields.text("licence"), summary, url)
 
 
-def _window(fields: Fields, default_modality: str) -> Window:
+def _window(fields: JsonReader, default_modality: str) -> Window:
     fields.only("start", "end", "segments", "file", "duration", "model")
     start_s, end_s = _times(fields)
     segments = tuple(_segment(item, default_modality) for item in fields.objects("segments"))
     return Window(start_s, end_s, segments)
 
 
-def _segment(fields: Fields, default_modality: str) -> Segment:
+def _segment(fields: JsonReader, default_modality: str) -> Segment:
     fields.only(
         "start", "end", "text", "speaker", "confidence", "words", "modality", "face_boxes", "segment_id"
     )
@@ -128,19 +128,19 @@ def _segment(fields: Fields, default_modality: str) -> Segment:
     words = tuple(_word(item) for item in fields.objects("words"))
     if not words and fields.text("text", "").strip():
         raise fields.wrong("words", "the words of its text with their times: ask the server for word times")
-    speaker = fields.text("speaker", ANYBODY)
+    speaker = fields.text("speaker", UNKNOWN_SPEAKER)
     boxes = [_box(item) for item in fields.objects("face_boxes", required=False)]
     return Segment(
         start_s,
         end_s,
-        ANYBODY if speaker == UNSEEN_SPEAKER else speaker,
+        UNKNOWN_SPEAKER if speaker == UNSEEN_SPEAKER else speaker,
         ORIGINS[fields.choice("modality", *ORIGINS, default=default_modality)],
         words,
         tuple(sorted(boxes, key=lambda box: box.time_s)),
     )
 
 
-def _word(fields: Fields) -> Word:
+def _word(fields: JsonReader) -> Word:
     fields.only("start", "end", "text", "confidence")
     text = " ".join(fields.text("text").split())
     if not text:
@@ -149,7 +149,7 @@ def _word(fields: Fields) -> Word:
     return Word(text, start_s, end_s, fields.number("confidence", least=0, most=1))
 
 
-def _box(fields: Fields) -> FaceBox:
+def _box(fields: JsonReader) -> FaceBox:
     fields.only("time", "left", "top", "width", "height")
     return FaceBox(
         fields.number("time", least=0),
@@ -160,7 +160,7 @@ def _box(fields: Fields) -> FaceBox:
     )
 
 
-def _track(fields: Fields) -> FaceTrack:
+def _track(fields: JsonReader) -> FaceTrack:
     fields.only("face", "boxes")
     boxes = sorted((_box(item) for item in fields.objects("boxes")), key=lambda box: box.time_s)
     if not boxes:
@@ -168,7 +168,7 @@ def _track(fields: Fields) -> FaceTrack:
     return FaceTrack(fields.text("face"), tuple(boxes))
 
 
-def _failure(fields: Fields) -> SourceFailure:
+def _failure(fields: JsonReader) -> SourceFailure:
     fields.only("source", "reason", "start", "end")
     source = cast("SourceName", fields.choice("source", "lips", "sound", "faces"))
     reason = fields.text("reason").strip()
@@ -179,6 +179,6 @@ def _failure(fields: Fields) -> SourceFailure:
     return SourceFailure(source, reason, *(_times(fields) if fields.has("start") else (None, None)))
 
 
-def _times(fields: Fields) -> tuple[float, float]:
+def _times(fields: JsonReader) -> tuple[float, float]:
     start_s = fields.number("start", least=0)
     return start_s, fields.number("end", least=start_s)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from gorggle_lambdas.fusion.speaker_identity import Person
 from gorggle_lambdas.fusion.text_normalization import joined
 from gorggle_lambdas.fusion.types import FaceBox, Media, Model, NoiseStretch, SourceFailure, SourceName
-from gorggle_lambdas.fusion.word_voting import FusedWord, Omission, OtherReading
+from gorggle_lambdas.fusion.word_voting import FusedWord, OtherReading, RejectedWord
 
 SCHEMA_VERSION = "1.1"
 
@@ -72,7 +72,7 @@ class Result:
     noise: tuple[NoiseStretch, ...]
     people: tuple[Person, ...]
     segments: tuple[FusedSegment, ...]
-    omissions: tuple[Omission, ...]
+    omissions: tuple[RejectedWord, ...]
 
     @property
     def is_degraded(self) -> bool:

@@ -17,20 +17,20 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from gorggle_lambdas.fusion.assignment import best_pairs
-from gorggle_lambdas.fusion.face_tracks import BOX_LIKENESS, BOX_MS, BOX_REACH_S, box_at, likeness
+from gorggle_lambdas.fusion.assignment import max_weight_matching
+from gorggle_lambdas.fusion.face_tracks import BOX_LIKENESS, BOX_MS, BOX_REACH_S, box_at, iou
 from gorggle_lambdas.fusion.intervals import (
     Span,
     alone,
-    around,
     covered_ms,
     joined_spans,
     nearest_s,
+    overlapping,
     shared_ms,
 )
-from gorggle_lambdas.fusion.types import ANYBODY, FaceBox, FaceTrack
+from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, FaceBox, FaceTrack
 from gorggle_lambdas.fusion.window_merging import WindowedFace
-from gorggle_lambdas.fusion.word_hypotheses import Claim
+from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
 
 # Words of one speaker with shorter pauses between them are one stretch of speech.
 SPEECH_GAP_S = 0.3
@@ -44,7 +44,7 @@ LEAST_ALONE_SHARE = 0.5
 BEST_SHARE = 0.5
 # Words of a source that knows no speakers go to who speaks then, or to who spoke at most so long before or after.
 ATTRIBUTION_REACH_S = 1.0
-SHELF_S = 10.0
+TIME_BUCKET_S = 10.0
 # Tracks seen at the same time for longer are two people.
 SIMULTANEOUS_MS = 200
 
@@ -72,7 +72,7 @@ class Person:
 
 
 @dataclass(eq=False, slots=True)
-class _Body:
+class _Cluster:
     """A person in the making. Compared by identity."""
 
     voices: dict[str, list[Span]] = field(default_factory=dict)
@@ -95,14 +95,14 @@ class _Body:
         starts += [track.boxes[0].time_s for track in self.tracks.values()]
         return min(starts, default=0.0)
 
-    def take(self, other: _Body) -> None:
+    def take(self, other: _Cluster) -> None:
         self.voices |= other.voices
         self.lips |= other.lips
         self.tracks |= other.tracks
         self.spoken = joined_spans([*self.spoken, *other.spoken])
         self._gather()
 
-    def may_be(self, other: _Body) -> bool:
+    def may_be(self, other: _Cluster) -> bool:
         """Whether nothing says that the two are different people."""
         if (self.voices and other.voices) or self.windows & other.windows:
             return False
@@ -128,7 +128,7 @@ class _Body:
         )
 
 
-class People:
+class SpeakerMap:
     """Everybody in a video, and whose word each claim is."""
 
     def __init__(self, persons: Sequence[Person]) -> None:
@@ -137,9 +137,9 @@ class People:
         self._unknown = next((p for p in persons if not (p.voices or p.lips or p.tracks)), None)
         self._speakers = _Speakers([p for p in persons if p is not self._unknown])
 
-    def speaker_of(self, claim: Claim, *, is_sound: bool) -> Person:
+    def speaker_of(self, claim: WordHypothesis, *, is_sound: bool) -> Person:
         """Whose word it is; a source that knows no speakers is asked who spoke at that time."""
-        if claim.speaker != ANYBODY:
+        if claim.speaker != UNKNOWN_SPEAKER:
             voice = self._by_speaker.get(_voice(claim.speaker)) if is_sound else None
             return voice or self._by_speaker[claim.speaker]
         person = self._speakers.at(claim) or self._unknown
@@ -147,9 +147,12 @@ class People:
         return person
 
 
-def people(
-    sound: Sequence[Claim], lips: Sequence[Claim], faces: Sequence[WindowedFace], tracks: Sequence[FaceTrack]
-) -> People:
+def resolve_speakers(
+    sound: Sequence[WordHypothesis],
+    lips: Sequence[WordHypothesis],
+    faces: Sequence[WindowedFace],
+    tracks: Sequence[FaceTrack],
+) -> SpeakerMap:
     """Find out who is who.
 
     Args:
@@ -160,44 +163,44 @@ def people(
     """
     keys = {face.key for face in faces}
     heard = _speech([claim for claim in sound if claim.speaker not in keys])
-    voices = [_Body(voices={label: spans}, spoken=spans) for label, spans in heard.items()]
+    voices = [_Cluster(voices={label: spans}, spoken=spans) for label, spans in heard.items()]
     # The server may have read the sound alone although it knew the face.
     speech = _speech([*lips, *(claim for claim in sound if claim.speaker in keys)])
     readers = [
-        _Body(lips={f.key: f}, spoken=speech.get(f.key, [])) for f in sorted(faces, key=lambda f: f.key)
+        _Cluster(lips={f.key: f}, spoken=speech.get(f.key, [])) for f in sorted(faces, key=lambda f: f.key)
     ]
-    seen = [_Body(tracks={track.name: track}) for track in tracks]
+    seen = [_Cluster(tracks={track.name: track}) for track in tracks]
     bodies = _joined(_ordered(voices), _ordered(readers), _ordered(seen))
     speakers = _Speakers([body.person("") for body in bodies])
-    nobodys = [c for c in (*sound, *lips) if c.speaker == ANYBODY and speakers.at(c) is None]
+    nobodys = [c for c in (*sound, *lips) if c.speaker == UNKNOWN_SPEAKER and speakers.at(c) is None]
     if nobodys:
-        bodies.append(_Body(spoken=joined_spans([(c.start_s, c.end_s) for c in nobodys], SPEECH_GAP_S)))
-    return People([body.person(f"person-{number}") for number, body in enumerate(_ordered(bodies), 1)])
+        bodies.append(_Cluster(spoken=joined_spans([(c.start_s, c.end_s) for c in nobodys], SPEECH_GAP_S)))
+    return SpeakerMap([body.person(f"person-{number}") for number, body in enumerate(_ordered(bodies), 1)])
 
 
-def _speech(claims: Sequence[Claim]) -> dict[str, list[Span]]:
+def _speech(claims: Sequence[WordHypothesis]) -> dict[str, list[Span]]:
     spans: dict[str, list[Span]] = {}
     for claim in claims:
-        if claim.speaker != ANYBODY:
+        if claim.speaker != UNKNOWN_SPEAKER:
             spans.setdefault(claim.speaker, []).append((claim.start_s, claim.end_s))
     return {speaker: joined_spans(said, SPEECH_GAP_S) for speaker, said in spans.items()}
 
 
-def _ordered(bodies: Iterable[_Body]) -> list[_Body]:
+def _ordered(bodies: Iterable[_Cluster]) -> list[_Cluster]:
     return sorted(bodies, key=lambda b: (b.first_s(), sorted(b.voices), sorted(b.lips), sorted(b.tracks)))
 
 
-def _joined(voices: list[_Body], readers: list[_Body], seen: list[_Body]) -> list[_Body]:
+def _joined(voices: list[_Cluster], readers: list[_Cluster], seen: list[_Cluster]) -> list[_Cluster]:
     for window in sorted({window for body in readers for window in body.windows}):
         here = [body for body in readers if window in body.windows and not body.tracks]
-        taken = _unite(seen, here, _box_agreement)
+        taken = _merge_best_pairs(seen, here, _box_agreement)
         readers = [body for body in readers if body not in taken]
     faced = _ordered([*readers, *(body for body in seen if body.lips)])
     loose = [body for body in seen if not body.lips]
     loose = _until_settled(faced, loose, _box_agreement)
     for window in sorted({window for body in faced for window in body.windows}):
         here = [body for body in faced if window in body.windows and not body.voices]
-        taken = _unite(voices, here, _spoken_together)
+        taken = _merge_best_pairs(voices, here, _spoken_together)
         faced = [body for body in faced if body not in taken]
     heard_only = [body for body in voices if not (body.lips or body.tracks)]
     lonely = _alone_in_picture([*_tracks_of(faced), *_tracks_of(voices), *_tracks_of(loose)])
@@ -205,35 +208,35 @@ def _joined(voices: list[_Body], readers: list[_Body], seen: list[_Body]) -> lis
     return [*voices, *faced, *loose]
 
 
-def _tracks_of(bodies: Iterable[_Body]) -> list[FaceTrack]:
+def _tracks_of(bodies: Iterable[_Cluster]) -> list[FaceTrack]:
     """All tracks of some bodies."""
     return [track for body in bodies for track in body.tracks.values()]
 
 
 def _until_settled(
-    seeds: list[_Body], loose: list[_Body], weight: Callable[[_Body, _Body], int]
-) -> list[_Body]:
+    seeds: list[_Cluster], loose: list[_Cluster], weight: Callable[[_Cluster, _Cluster], int]
+) -> list[_Cluster]:
     """Unite in rounds until a round finds nothing; gives what stays loose."""
-    while taken := _unite(seeds, loose, weight):
+    while taken := _merge_best_pairs(seeds, loose, weight):
         loose = [body for body in loose if body not in taken]
     return loose
 
 
-def _unite(
-    seeds: Sequence[_Body], bodies: Sequence[_Body], weight: Callable[[_Body, _Body], int]
-) -> set[_Body]:
+def _merge_best_pairs(
+    seeds: Sequence[_Cluster], bodies: Sequence[_Cluster], weight: Callable[[_Cluster, _Cluster], int]
+) -> set[_Cluster]:
     """Give bodies to seeds, at most one to each, by greatest total weight; gives the bodies that were taken."""
     weights = [[weight(seed, body) if seed.may_be(body) else 0 for body in bodies] for seed in seeds]
     best = [max(column) for column in zip(*weights, strict=True)]
     # In a round in which its best seed takes another, a body must not fall to one that it hardly fits.
     fair = [[w if w >= BEST_SHARE * best[at] else 0 for at, w in enumerate(line)] for line in weights]
-    pairs = best_pairs(fair)
+    pairs = max_weight_matching(fair)
     for row, column in pairs:
         seeds[row].take(bodies[column])
     return {bodies[column] for _, column in pairs}
 
 
-def _box_agreement(one: _Body, other: _Body) -> int:
+def _box_agreement(one: _Cluster, other: _Cluster) -> int:
     """Milliseconds for which the boxes of lip reading lie on those of the tracks, weighted by how well."""
     tracks, lips = (
         (one.tracks, other.lip_boxes) if one.tracks and other.lips else (other.tracks, one.lip_boxes)
@@ -244,7 +247,7 @@ def _box_agreement(one: _Body, other: _Body) -> int:
         last = bisect_right(lips, track.boxes[-1].time_s + BOX_REACH_S, key=_time)
         for box in lips[first:last]:
             near = box_at(track.boxes, box.time_s, BOX_REACH_S)
-            alike = likeness(near, box) if near is not None else 0.0
+            alike = iou(near, box) if near is not None else 0.0
             total += round(BOX_MS * alike) if alike >= BOX_LIKENESS else 0
     return total
 
@@ -253,7 +256,7 @@ def _time(box: FaceBox) -> float:
     return box.time_s
 
 
-def _spoken_together(voice: _Body, face: _Body) -> int:
+def _spoken_together(voice: _Cluster, face: _Cluster) -> int:
     heard = [span for spans in voice.voices.values() for span in spans]
     shared = shared_ms(joined_spans(heard), face.spoken)
     enough = shared >= LEAST_SHARED_MS and shared >= LEAST_SHARED_SHARE * covered_ms(face.spoken)
@@ -266,7 +269,7 @@ def _alone_in_picture(tracks: Sequence[FaceTrack]) -> dict[str, list[Span]]:
     return {track.name: spans for track, spans in zip(tracks, lonely, strict=True)}
 
 
-def _alone_together(voice: _Body, face: _Body, lonely: dict[str, list[Span]]) -> int:
+def _alone_together(voice: _Cluster, face: _Cluster, lonely: dict[str, list[Span]]) -> int:
     spans = joined_spans([span for name in face.tracks for span in lonely[name]])
     shared = shared_ms(voice.spoken, spans)
     enough = shared >= LEAST_ALONE_MS and shared >= LEAST_ALONE_SHARE * covered_ms(voice.spoken)
@@ -287,13 +290,13 @@ class _Speakers:
             for at in sorted({at for span in person.spoken for at in _shelves(span)}):
                 self._filed.setdefault(at, []).append(number)
 
-    def at(self, claim: Claim) -> Person | None:
+    def at(self, claim: WordHypothesis) -> Person | None:
         """Who speaks for most of a word, else who spoke last or next; the earlier person where it is even."""
         word = (claim.start_s, claim.end_s)
         near = sorted({number for at in _shelves(word) for number in self._filed.get(at, ())})
         ranked = []
         for number in near:
-            spans = around(self._persons[number].spoken, word)
+            spans = overlapping(self._persons[number].spoken, word)
             ranked.append((-shared_ms(spans, [word]), nearest_s(spans, word), number))
         if not ranked or min(ranked)[1] > ATTRIBUTION_REACH_S:
             return None
@@ -303,7 +306,7 @@ class _Speakers:
 def _shelves(span: Span) -> range:
     """The numbers of the stretches of ``SHELF_S`` that a span touches, its reach included."""
     first, last = span[0] - ATTRIBUTION_REACH_S, span[1] + ATTRIBUTION_REACH_S
-    return range(int(first // SHELF_S), int(last // SHELF_S) + 1)
+    return range(int(first // TIME_BUCKET_S), int(last // TIME_BUCKET_S) + 1)
 
 
 def _voice(label: str) -> str:

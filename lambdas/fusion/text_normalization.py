@@ -10,7 +10,7 @@ _APOSTROPHES = str.maketrans("‘’ʼ", "'''")
 
 
 @lru_cache(maxsize=65536)
-def plain(text: str) -> str:
+def normalize(text: str) -> str:
     """The form in which words are compared: Unicode NFKC, case folded, letters, marks, digits and inner apostrophes.
 
     A text with nothing of that ("♪") stands for itself.
@@ -23,9 +23,9 @@ def plain(text: str) -> str:
 
 
 @lru_cache(maxsize=65536)
-def difference(one: str, other: str) -> float:
+def edit_distance(one: str, other: str) -> float:
     """How different two words are: 0 (the same) to 1 (nothing in common); Levenshtein's distance per letter."""
-    one, other = plain(one), plain(other)
+    one, other = normalize(one), normalize(other)
     if one == other:
         return 0.0
     costs = list(range(len(other) + 1))

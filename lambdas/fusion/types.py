@@ -13,7 +13,7 @@ Origin = Literal["lips", "sound", "both"]
 
 SourceName = Literal["lips", "sound", "faces"]
 
-ANYBODY = ""
+UNKNOWN_SPEAKER = ""
 """Speaker of a word whose source does not tell speakers apart."""
 
 
@@ -135,7 +135,7 @@ class Inputs:
         noise: where it was measured; elsewhere the sound counts as clean.
         failures: why a source is None, or misses windows.
         language: BCP 47, or empty where unknown.
-        sound_engine: who transcribed the sound.
+        audio_engine: who transcribed the sound.
     """
 
     media: Media
@@ -146,5 +146,5 @@ class Inputs:
     failures: tuple[SourceFailure, ...] = ()
     model: Model | None = None
     language: str = ""
-    sound_engine: str = ""
-    faces_engine: str = ""
+    audio_engine: str = ""
+    face_engine: str = ""

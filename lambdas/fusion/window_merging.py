@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from gorggle_lambdas.fusion.alignment import PairCost, aligned, overlap_s
-from gorggle_lambdas.fusion.assignment import best_pairs
-from gorggle_lambdas.fusion.face_tracks import BOX_LIKENESS, BOX_MS, BOX_REACH_S, box_at, likeness
-from gorggle_lambdas.fusion.text_normalization import plain
-from gorggle_lambdas.fusion.types import ANYBODY, FaceBox, Window
-from gorggle_lambdas.fusion.word_hypotheses import Claim, in_order, window_claims
+from gorggle_lambdas.fusion.assignment import max_weight_matching
+from gorggle_lambdas.fusion.face_tracks import BOX_LIKENESS, BOX_MS, BOX_REACH_S, box_at, iou
+from gorggle_lambdas.fusion.text_normalization import normalize
+from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, FaceBox, Window
+from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis, in_order, window_claims
 
 # Two readings of one word differ by so much at either end: ±80 ms each (99.9 % of the embedded model's words are
 # within 100 ms), and a little more.
@@ -63,25 +63,25 @@ class WindowedFace:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergedTranscript:
     """All windows as one reading; ``faces`` is empty for sound."""
 
-    claims: tuple[Claim, ...]
+    claims: tuple[WordHypothesis, ...]
     faces: tuple[WindowedFace, ...] = ()
 
 
-def merged_sound(windows: Sequence[Window]) -> Merged:
+def merged_sound(windows: Sequence[Window]) -> MergedTranscript:
     """Put windows of sound together; a speaker's label means the same in all of them."""
-    claims: list[Claim] = []
+    claims: list[WordHypothesis] = []
     for window in _by_time(windows):
         new = window_claims(window)
         claims = _merged(claims, new, {claim.speaker: claim.speaker for claim in new})
-    return Merged(tuple(claims))
+    return MergedTranscript(tuple(claims))
 
 
-def merged_lips(windows: Sequence[Window]) -> Merged:
+def merged_lips(windows: Sequence[Window]) -> MergedTranscript:
     """Put windows of lip reading together, and faces where two windows read the same words from their lips."""
-    claims: list[Claim] = []
+    claims: list[WordHypothesis] = []
     members: dict[str, list[LocalFace]] = {}
     boxes: dict[str, Boxes] = {}
     for index, window in enumerate(_by_time(windows)):
@@ -94,7 +94,7 @@ def merged_lips(windows: Sequence[Window]) -> Merged:
         }
         links = _linked_speakers(_near(claims, window.start_s), new, known, shown)
         claims = _merged(claims, new, links)
-        for label in sorted({segment.speaker for segment in window.segments} - {ANYBODY}):
+        for label in sorted({segment.speaker for segment in window.segments} - {UNKNOWN_SPEAKER}):
             local = LocalFace(index, label)
             key = links.get(local.key) or local.key
             members.setdefault(key, []).append(local)
@@ -107,14 +107,14 @@ def merged_lips(windows: Sequence[Window]) -> Merged:
         )
         for key, local in members.items()
     ]
-    return Merged(tuple(claims), tuple(faces))
+    return MergedTranscript(tuple(claims), tuple(faces))
 
 
 def _boxes(window: Window, index: int) -> dict[str, Boxes]:
     """Where each of a window's faces was, by its key."""
     found: dict[str, list[FaceBox]] = {}
     for segment in window.segments:
-        if segment.speaker != ANYBODY:
+        if segment.speaker != UNKNOWN_SPEAKER:
             found.setdefault(LocalFace(index, segment.speaker).key, []).extend(segment.face_boxes)
     return {key: tuple(sorted(boxes, key=_place)) for key, boxes in found.items()}
 
@@ -123,7 +123,7 @@ def _place(box: FaceBox) -> tuple[float, float, float]:
     return box.time_s, box.left, box.top
 
 
-def merged_claims(first: Sequence[Claim], second: Sequence[Claim]) -> list[Claim]:
+def merged_claims(first: Sequence[WordHypothesis], second: Sequence[WordHypothesis]) -> list[WordHypothesis]:
     """Put two readings of the same sound together as if they were two windows, whoever they say speaks."""
     near, new = list(first), list(second)
     pairs = aligned(near, new, _pair_cost, _GAP_COST, REACH_S)
@@ -134,12 +134,15 @@ def _by_time(windows: Sequence[Window]) -> list[Window]:
     return sorted(windows, key=lambda window: (window.start_s, window.end_s))
 
 
-def _near(claims: Sequence[Claim], start_s: float) -> list[Claim]:
+def _near(claims: Sequence[WordHypothesis], start_s: float) -> list[WordHypothesis]:
     return [claim for claim in claims if claim.end_s >= start_s - SAME_TIME_S]
 
 
 def _linked_speakers(
-    before: Sequence[Claim], new: Sequence[Claim], known: Mapping[str, Boxes], shown: Mapping[str, Boxes]
+    before: Sequence[WordHypothesis],
+    new: Sequence[WordHypothesis],
+    known: Mapping[str, Boxes],
+    shown: Mapping[str, Boxes],
 ) -> dict[str, str]:
     """For each new speaker the one before who is the same: by the words of the overlap, and by where the faces are."""
     old_speakers = list(dict.fromkeys([*(claim.speaker for claim in before), *known]))
@@ -151,15 +154,15 @@ def _linked_speakers(
         ]
         for old in old_speakers
     ]
-    return {new_speakers[column]: old_speakers[row] for row, column in best_pairs(weights)}
+    return {new_speakers[column]: old_speakers[row] for row, column in max_weight_matching(weights)}
 
 
-def _evidence_ms(left: Sequence[Claim], right: Sequence[Claim], known: Boxes, shown: Boxes) -> int:
+def _evidence_ms(
+    left: Sequence[WordHypothesis], right: Sequence[WordHypothesis], known: Boxes, shown: Boxes
+) -> int:
     """For how long two speakers say the same and are in the same place; 0 if they are seen in different places."""
     near = [
-        (likeness(other, box))
-        for box in shown
-        if (other := box_at(known, box.time_s, BOX_REACH_S)) is not None
+        (iou(other, box)) for box in shown if (other := box_at(known, box.time_s, BOX_REACH_S)) is not None
     ]
     if near and sum(near) / len(near) < BOX_LIKENESS:
         return 0
@@ -167,15 +170,17 @@ def _evidence_ms(left: Sequence[Claim], right: Sequence[Claim], known: Boxes, sh
     for i, j in aligned(left, right, _pair_cost, _GAP_COST, REACH_S):
         lasts_ms = 1 + round(1000 * left[i].duration_s)
         # Two readings of one place say less about who it is than the same word does.
-        shared += lasts_ms if plain(left[i].text) == plain(right[j].text) else 1 + lasts_ms // 4
+        shared += lasts_ms if normalize(left[i].text) == normalize(right[j].text) else 1 + lasts_ms // 4
     return shared
 
 
-def _of(claims: Sequence[Claim], speaker: str) -> list[Claim]:
+def _of(claims: Sequence[WordHypothesis], speaker: str) -> list[WordHypothesis]:
     return [claim for claim in claims if claim.speaker == speaker]
 
 
-def _merged(before: list[Claim], new: list[Claim], links: dict[str, str]) -> list[Claim]:
+def _merged(
+    before: list[WordHypothesis], new: list[WordHypothesis], links: dict[str, str]
+) -> list[WordHypothesis]:
     """Merge new claims into those before: first linked speakers with each other, then whoever is left.
 
     The second round catches words that the two windows gave to different speakers, or whose order jitter changed.
@@ -189,7 +194,9 @@ def _merged(before: list[Claim], new: list[Claim], links: dict[str, str]) -> lis
     return in_order(far + _united(near, renamed, pairs))
 
 
-def _united(before: list[Claim], new: list[Claim], pairs: Sequence[tuple[int, int]]) -> list[Claim]:
+def _united(
+    before: list[WordHypothesis], new: list[WordHypothesis], pairs: Sequence[tuple[int, int]]
+) -> list[WordHypothesis]:
     """The pairs as one claim each, and all claims without a partner."""
     paired_before, paired_new = {i for i, _ in pairs}, {j for _, j in pairs}
     united = [_one_of(before[i], new[j]) for i, j in pairs]
@@ -197,11 +204,13 @@ def _united(before: list[Claim], new: list[Claim], pairs: Sequence[tuple[int, in
     return in_order(united + [claim for j, claim in enumerate(new) if j not in paired_new])
 
 
-def _matched(near: list[Claim], new: list[Claim], links: dict[str, str]) -> list[tuple[int, int]]:
+def _matched(
+    near: list[WordHypothesis], new: list[WordHypothesis], links: dict[str, str]
+) -> list[tuple[int, int]]:
     alone, alone_new = list(range(len(near))), list(range(len(new)))
     pairs: list[tuple[int, int]] = []
 
-    def match(left: list[int], right: list[int], cost: PairCost[Claim]) -> None:
+    def match(left: list[int], right: list[int], cost: PairCost[WordHypothesis]) -> None:
         found = aligned([near[i] for i in left], [new[j] for j in right], cost, _GAP_COST, REACH_S)
         for i, j in found:
             pairs.append((left[i], right[j]))
@@ -216,7 +225,7 @@ def _matched(near: list[Claim], new: list[Claim], links: dict[str, str]) -> list
     return pairs
 
 
-def _pair_cost(one: Claim, other: Claim) -> float | None:
+def _pair_cost(one: WordHypothesis, other: WordHypothesis) -> float | None:
     same = _same_word_cost(one, other)
     if same is not None:
         return same
@@ -226,9 +235,9 @@ def _pair_cost(one: Claim, other: Claim) -> float | None:
     return None
 
 
-def _same_word_cost(one: Claim, other: Claim) -> float | None:
+def _same_word_cost(one: WordHypothesis, other: WordHypothesis) -> float | None:
     """0 to ``_SAME_COST_MOST`` for the same text at the same time; an end that a border cut is not looked at."""
-    if plain(one.text) != plain(other.text):
+    if normalize(one.text) != normalize(other.text):
         return None
     starts = 0.0 if _cut_at_start(one) or _cut_at_start(other) else abs(one.start_s - other.start_s)
     ends = 0.0 if _cut_at_end(one) or _cut_at_end(other) else abs(one.end_s - other.end_s)
@@ -238,15 +247,15 @@ def _same_word_cost(one: Claim, other: Claim) -> float | None:
     return min(apart_s / (4 * SAME_TIME_S), 1) * _SAME_COST_MOST
 
 
-def _cut_at_start(claim: Claim) -> bool:
+def _cut_at_start(claim: WordHypothesis) -> bool:
     return claim.start_s <= claim.window[0] + BORDER_S
 
 
-def _cut_at_end(claim: Claim) -> bool:
+def _cut_at_end(claim: WordHypothesis) -> bool:
     return claim.end_s >= claim.window[1] - BORDER_S
 
 
-def _continues(piece: Claim, whole: Claim) -> bool:
+def _continues(piece: WordHypothesis, whole: WordHypothesis) -> bool:
     """Whether ``piece``, cut by its window's border, may be what is left of ``whole``, which crosses that border."""
     cut_end = (
         _cut_at_end(piece)
@@ -265,40 +274,40 @@ def _continues(piece: Claim, whole: Claim) -> bool:
     return cut_end or cut_start
 
 
-def _is_cut(claim: Claim) -> bool:
+def _is_cut(claim: WordHypothesis) -> bool:
     return _cut_at_start(claim) or _cut_at_end(claim)
 
 
-def _same_place(one: Claim, other: Claim) -> bool:
+def _same_place(one: WordHypothesis, other: WordHypothesis) -> bool:
     """Whether two different words claim one place, and each window should have seen the other's word whole."""
     if not (_inside(one, other.window) and _inside(other, one.window)):
         return False
     return overlap_s(one, other) >= SAME_PLACE_SHARE * min(one.duration_s, other.duration_s) > 0
 
 
-def _inside(claim: Claim, window: tuple[float, float]) -> bool:
+def _inside(claim: WordHypothesis, window: tuple[float, float]) -> bool:
     return window[0] + BORDER_S <= claim.start_s and claim.end_s <= window[1] - BORDER_S
 
 
-def _one_of(one: Claim, other: Claim) -> Claim:
+def _one_of(one: WordHypothesis, other: WordHypothesis) -> WordHypothesis:
     """The claim to keep of two that are one word."""
     prefers_other = _trust(other) > _trust(one)
-    if plain(one.text) != plain(other.text) and _continues(one, other) != _continues(other, one):
+    if normalize(one.text) != normalize(other.text) and _continues(one, other) != _continues(other, one):
         prefers_other = _continues(one, other)
     keep, leave = (other, one) if prefers_other else (one, other)
-    speaker = one.speaker if one.speaker != ANYBODY else other.speaker
+    speaker = one.speaker if one.speaker != UNKNOWN_SPEAKER else other.speaker
     rivals = [*keep.losers, *leave.losers, replace(leave, losers=())]
-    return replace(keep, speaker=speaker, losers=_distinct(rivals, plain(keep.text)))
+    return replace(keep, speaker=speaker, losers=_distinct(rivals, normalize(keep.text)))
 
 
-def _trust(claim: Claim) -> tuple[bool, float]:
+def _trust(claim: WordHypothesis) -> tuple[bool, float]:
     margin_s = min(claim.start_s - claim.window[0], claim.window[1] - claim.end_s)
     return not _is_cut(claim), margin_s
 
 
-def _distinct(rivals: Sequence[Claim], winner: str) -> tuple[Claim, ...]:
+def _distinct(rivals: Sequence[WordHypothesis], winner: str) -> tuple[WordHypothesis, ...]:
     """One claim for each text that differs from the winner's, the surest."""
-    ordered = sorted(rivals, key=lambda claim: (plain(claim.text), -claim.confidence, claim.start_s))
+    ordered = sorted(rivals, key=lambda claim: (normalize(claim.text), -claim.confidence, claim.start_s))
     return tuple(
-        next(group) for text, group in groupby(ordered, key=lambda c: plain(c.text)) if text != winner
+        next(group) for text, group in groupby(ordered, key=lambda c: normalize(c.text)) if text != winner
     )

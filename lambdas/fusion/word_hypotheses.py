@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gorggle_lambdas.fusion.types import ANYBODY, Origin, Window
+from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, Origin, Window
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class WordHypothesis:
     """A word as one source read it.
 
     Attributes:
@@ -26,7 +26,7 @@ class Claim:
     origin: Origin
     speaker: str
     window: tuple[float, float]
-    losers: tuple[Claim, ...] = ()
+    losers: tuple[WordHypothesis, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -34,21 +34,21 @@ class Claim:
         return self.end_s - self.start_s
 
 
-def in_order(claims: Iterable[Claim]) -> list[Claim]:
+def in_order(claims: Iterable[WordHypothesis]) -> list[WordHypothesis]:
     """Claims by start, then end, then all the rest: the same claims give the same order, however they come."""
     return sorted(
         claims, key=lambda c: (c.start_s, c.end_s, c.text, c.speaker, c.origin, c.confidence, c.window)
     )
 
 
-def window_claims(window: Window, prefix: str = "") -> list[Claim]:
+def window_claims(window: Window, prefix: str = "") -> list[WordHypothesis]:
     """All words of a window as claims, by time; ``prefix`` makes speakers' names unique where windows reuse them."""
     bounds = (window.start_s, window.end_s)
     claims = []
     for segment in window.segments:
-        speaker = prefix + segment.speaker if segment.speaker != ANYBODY else ANYBODY
+        speaker = prefix + segment.speaker if segment.speaker != UNKNOWN_SPEAKER else UNKNOWN_SPEAKER
         for word in segment.words:
-            claim = Claim(
+            claim = WordHypothesis(
                 word.text, word.start_s, word.end_s, word.confidence, segment.origin, speaker, bounds
             )
             others = tuple(

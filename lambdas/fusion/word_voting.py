@@ -12,10 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gorggle_lambdas.fusion.alignment import aligned, distance_s, overlap_s
-from gorggle_lambdas.fusion.confidence import Calibration, Hearing, NoiseCurve, agreed, contested
-from gorggle_lambdas.fusion.text_normalization import difference, plain
+from gorggle_lambdas.fusion.confidence import (
+    Calibration,
+    NoiseCurve,
+    NoiseWeighting,
+    noisy_or,
+    winner_probability,
+)
+from gorggle_lambdas.fusion.text_normalization import edit_distance, normalize
 from gorggle_lambdas.fusion.types import Origin
-from gorggle_lambdas.fusion.word_hypotheses import Claim
+from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
 
 # Costs of the alignment: a word without a partner; a second of distance. Two unlike words (difference 1) are taken
 # for one place up to 0.2 s of distance, like words up to 0.6 s.
@@ -41,7 +47,7 @@ class FusionRules:
 
     lips: Calibration = field(default_factory=Calibration)
     sound: Calibration = field(default_factory=Calibration)
-    hearing: Hearing = field(default_factory=Hearing)
+    hearing: NoiseWeighting = field(default_factory=NoiseWeighting)
     lone_lips: float = 0.3
     lone_sound: float = 0.05
 
@@ -70,7 +76,7 @@ class FusedWord:
 
 
 @dataclass(frozen=True, slots=True)
-class Omission:
+class RejectedWord:
     """A claim that was not kept, and why."""
 
     reading: OtherReading
@@ -91,56 +97,58 @@ class Evidence:
     sound_listens: Listens
     rules: FusionRules = field(default_factory=FusionRules)
 
-    def probability(self, claim: Claim) -> float:
+    def probability(self, claim: WordHypothesis) -> float:
         """How likely a claim is right."""
         if claim.origin != "sound":
             return self.rules.lips.probability(claim.confidence)
         return self.rules.sound.probability(claim.confidence) * self.hearing_at(claim)
 
-    def hearing_at(self, claim: Claim) -> float:
+    def hearing_at(self, claim: WordHypothesis) -> float:
         """What the sound is worth in the middle of a word."""
         return self.rules.hearing.worth(self.noise.snr_db((claim.start_s + claim.end_s) / 2))
 
-    def reading(self, claim: Claim) -> OtherReading:
+    def reading(self, claim: WordHypothesis) -> OtherReading:
         """A claim as a reading that lost."""
         return OtherReading(claim.text, claim.origin, self.probability(claim), claim.start_s, claim.end_s)
 
 
 @dataclass(slots=True)
-class Place:
+class AlignmentSlot:
     """Claims for one place in a person's speech, in order of time: what the lips read there, what the sound said."""
 
-    lips: list[Claim] = field(default_factory=list)
-    sound: list[Claim] = field(default_factory=list)
+    lips: list[WordHypothesis] = field(default_factory=list)
+    sound: list[WordHypothesis] = field(default_factory=list)
 
     @property
     def is_agreed(self) -> bool:
         """Whether both sides have one word, the same."""
-        return len(self.lips) == len(self.sound) == 1 and plain(self.lips[0].text) == plain(
+        return len(self.lips) == len(self.sound) == 1 and normalize(self.lips[0].text) == normalize(
             self.sound[0].text
         )
 
     @property
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[WordHypothesis]:
         """Both sides' claims."""
         return [*self.lips, *self.sound]
 
 
-def places(lips: Sequence[Claim], sound: Sequence[Claim]) -> list[Place]:
+def align_words(lips: Sequence[WordHypothesis], sound: Sequence[WordHypothesis]) -> list[AlignmentSlot]:
     """Align one person's claims; every claim is in one place, and places keep the order of both sides."""
-    found: list[Place] = []
+    found: list[AlignmentSlot] = []
     i = j = 0
     for to_i, to_j in [*aligned(lips, sound, _pair_cost, GAP_COST, REACH_S), (len(lips), len(sound))]:
-        alone = [Place(lips=[c]) for c in lips[i:to_i]] + [Place(sound=[c]) for c in sound[j:to_j]]
+        alone = [AlignmentSlot(lips=[c]) for c in lips[i:to_i]] + [
+            AlignmentSlot(sound=[c]) for c in sound[j:to_j]
+        ]
         # A stable sort: each side is in order already.
         found += sorted(alone, key=lambda place: place.claims[0].start_s)
         if to_i < len(lips):
-            found.append(Place([lips[to_i]], [sound[to_j]]))
+            found.append(AlignmentSlot([lips[to_i]], [sound[to_j]]))
         i, j = to_i + 1, to_j + 1
     return found
 
 
-def share_between_people(by_person: Sequence[list[Place]]) -> None:
+def share_between_people(by_person: Sequence[list[AlignmentSlot]]) -> None:
     """Where lips of one person and the sound of another have the same word at once, give it to the lips.
 
     Diarisation errs more often than a face does. Changes the lists.
@@ -158,25 +166,25 @@ def share_between_people(by_person: Sequence[list[Place]]) -> None:
         by_person[person][:] = [other for other in by_person[person] if other is not place]
 
 
-def decided(
-    found: Sequence[Place], evidence: Evidence, person: str
-) -> tuple[list[FusedWord], list[Omission]]:
+def select_words(
+    found: Sequence[AlignmentSlot], evidence: Evidence, person: str
+) -> tuple[list[FusedWord], list[RejectedWord]]:
     """Decide one person's places.
 
     Returns:
         Words whose starts never fall and which do not overlap, and what was left out.
     """
     words: list[FusedWord] = []
-    omitted: list[Omission] = []
+    omitted: list[RejectedWord] = []
     for place in _without_rivals(found):
         if place.lips and place.sound:
             words += _agreement(place, evidence) if place.is_agreed else _contest(place, evidence)
         else:
-            reason = _doubt(place.claims[0], evidence)
+            reason = _rejection_reason(place.claims[0], evidence)
             alone = [_word(claim, evidence.probability(claim), [], evidence) for claim in place.claims]
             if reason:
                 omitted += [
-                    Omission(reading, person, reason)
+                    RejectedWord(reading, person, reason)
                     for claim in place.claims
                     for reading in (evidence.reading(claim), *map(evidence.reading, claim.losers))
                 ]
@@ -185,16 +193,16 @@ def decided(
     return _one_after_another(words), omitted
 
 
-def _pair_cost(one: Claim, other: Claim) -> float | None:
-    cost = difference(one.text, other.text) + COST_PER_S * distance_s(one, other)
+def _pair_cost(one: WordHypothesis, other: WordHypothesis) -> float | None:
+    cost = edit_distance(one.text, other.text) + COST_PER_S * distance_s(one, other)
     return cost if cost < 2 * GAP_COST else None
 
 
-def _same_word_cost(one: Claim, other: Claim) -> float | None:
-    return _pair_cost(one, other) if plain(one.text) == plain(other.text) else None
+def _same_word_cost(one: WordHypothesis, other: WordHypothesis) -> float | None:
+    return _pair_cost(one, other) if normalize(one.text) == normalize(other.text) else None
 
 
-def _rivals(one: Sequence[Claim], other: Sequence[Claim]) -> bool:
+def _rivals(one: Sequence[WordHypothesis], other: Sequence[WordHypothesis]) -> bool:
     return any(
         overlap_s(a, b) >= RIVAL_SHARE * min(a.duration_s, b.duration_s) and overlap_s(a, b) >= 0
         for a in one
@@ -202,21 +210,21 @@ def _rivals(one: Sequence[Claim], other: Sequence[Claim]) -> bool:
     )
 
 
-def _without_rivals(found: Sequence[Place]) -> list[Place]:
+def _without_rivals(found: Sequence[AlignmentSlot]) -> list[AlignmentSlot]:
     """Join places whose claims of different sources rival for the same time: "gonna" against "going to".
 
     Only neighbours join: the order of both sides is kept.
     """
-    joined: list[Place] = []
+    joined: list[AlignmentSlot] = []
     for place in found:
         if joined and _compete(joined[-1], place):
-            joined[-1] = Place(joined[-1].lips + place.lips, joined[-1].sound + place.sound)
+            joined[-1] = AlignmentSlot(joined[-1].lips + place.lips, joined[-1].sound + place.sound)
         else:
-            joined.append(Place(list(place.lips), list(place.sound)))
+            joined.append(AlignmentSlot(list(place.lips), list(place.sound)))
     return joined
 
 
-def _compete(before: Place, after: Place) -> bool:
+def _compete(before: AlignmentSlot, after: AlignmentSlot) -> bool:
     """Whether one of two neighbours is a word without a partner that the other leaves no room for.
 
     A word that both sides have leaves room for others: how long it lasts is the least sure thing about it.
@@ -227,20 +235,20 @@ def _compete(before: Place, after: Place) -> bool:
     return alone and (_rivals(before.lips, after.sound) or _rivals(before.sound, after.lips))
 
 
-def _agreement(place: Place, evidence: Evidence) -> list[FusedWord]:
+def _agreement(place: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
     """The sound writes the word (capitals, punctuation); the surer one times it."""
     lips, sound = place.lips[0], place.sound[0]
     likely_lips, likely_sound = evidence.probability(lips), evidence.probability(sound)
     timed = lips if likely_lips > likely_sound else sound
     # A model that heard the sound too does not err independently of it.
     confidence = (
-        max(likely_lips, likely_sound) if lips.origin == "both" else agreed(likely_lips, likely_sound)
+        max(likely_lips, likely_sound) if lips.origin == "both" else noisy_or(likely_lips, likely_sound)
     )
     chosen = replace(timed, text=sound.text, origin="both", losers=lips.losers + sound.losers)
     return [_word(chosen, confidence, [], evidence)]
 
 
-def _contest(place: Place, evidence: Evidence) -> list[FusedWord]:
+def _contest(place: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
     """One side takes the place; each of the other's words becomes an alternative of the word that it overlaps most."""
     chances = {
         side: _mean([evidence.probability(c) for c in getattr(place, side)]) for side in ("lips", "sound")
@@ -248,7 +256,7 @@ def _contest(place: Place, evidence: Evidence) -> list[FusedWord]:
     winners, losers = (
         (place.lips, place.sound) if chances["lips"] > chances["sound"] else (place.sound, place.lips)
     )
-    beaten: list[list[Claim]] = [[] for _ in winners]
+    beaten: list[list[WordHypothesis]] = [[] for _ in winners]
     for loser in losers:
         nearest = max(range(len(winners)), key=lambda at: (round(overlap_s(winners[at], loser), 3), -at))
         beaten[nearest].append(loser)
@@ -258,19 +266,23 @@ def _contest(place: Place, evidence: Evidence) -> list[FusedWord]:
     ]
 
 
-def _contested(winner: Claim, rivals: Sequence[Claim], evidence: Evidence) -> float:
+def _contested(winner: WordHypothesis, rivals: Sequence[WordHypothesis], evidence: Evidence) -> float:
     chance = evidence.probability(winner)
-    unlike = [evidence.probability(rival) for rival in rivals if plain(rival.text) != plain(winner.text)]
-    return contested(chance, max(unlike)) if unlike else chance
+    unlike = [
+        evidence.probability(rival) for rival in rivals if normalize(rival.text) != normalize(winner.text)
+    ]
+    return winner_probability(chance, max(unlike)) if unlike else chance
 
 
-def _word(claim: Claim, confidence: float, rivals: Sequence[Claim], evidence: Evidence) -> FusedWord:
+def _word(
+    claim: WordHypothesis, confidence: float, rivals: Sequence[WordHypothesis], evidence: Evidence
+) -> FusedWord:
     lost = [*claim.losers, *rivals, *(loser for rival in rivals for loser in rival.losers)]
     readings = tuple(evidence.reading(other) for other in lost)
     return FusedWord(claim.text, claim.start_s, claim.end_s, confidence, claim.origin, readings)
 
 
-def _doubt(claim: Claim, evidence: Evidence) -> str:
+def _rejection_reason(claim: WordHypothesis, evidence: Evidence) -> str:
     """Why a word that one source alone has is not believed; empty if it is."""
     chance, rules = evidence.probability(claim), evidence.rules
     middle_s = (claim.start_s + claim.end_s) / 2

@@ -15,8 +15,8 @@ from aws_lambda_powertools.utilities.data_classes.api_gateway_authorizer_event i
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 
 from gorggle_lambdas.common import aws_clients
-from gorggle_lambdas.common.observability import count, observed
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.observability import count, instrument
+from gorggle_lambdas.common.settings import load_settings
 
 # A token that was taken back works so long still; API Gateway keeps answers for a while, too.
 SECRET_AGE_S = 60
@@ -29,7 +29,7 @@ class Settings:
     tokens_secret: str
 
 
-@observed
+@instrument
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Answer API Gateway's question who calls, in its simple form."""
     request = APIGatewayAuthorizerEventV2(event)
@@ -59,6 +59,6 @@ def owner_of(authorization: str, hashes: Mapping[str, str]) -> str | None:
 
 def _hashes() -> Mapping[str, str]:
     provider = SecretsProvider(boto3_client=aws_clients.client("secretsmanager"))
-    hashes = provider.get(settings(Settings).tokens_secret, max_age=SECRET_AGE_S, transform="json")
+    hashes = provider.get(load_settings(Settings).tokens_secret, max_age=SECRET_AGE_S, transform="json")
     assert isinstance(hashes, dict), "the secret holds a JSON object"
     return hashes

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common import aws_clients, s3_objects
-from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError, SourceLateError
+from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError, SourceTimeoutError
 from gorggle_lambdas.common.observability import task
-from gorggle_lambdas.common.settings import settings
-from gorggle_lambdas.common.task_events import JobEvent, is_past
+from gorggle_lambdas.common.settings import load_settings
+from gorggle_lambdas.common.task_events import JobEvent, has_expired
 
-RAISES = (SourceFailedError, SourceLateError, AwsUnavailableError)
+RAISES = (SourceFailedError, SourceTimeoutError, AwsUnavailableError)
 
 PAGE_FACES = 1000
 # Two looks a second at ten faces for four hours would be 290 pages.
@@ -36,14 +36,14 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         )
     if page["JobStatus"] == "SUCCEEDED":
         return {**begun, "is_done": True, "pages": _keep(job, begun["search_id"], page)}
-    if is_past(begun["deadline"]):
-        raise SourceLateError("Amazon Rekognition did not finish in the time it was given")
+    if has_expired(begun["deadline"]):
+        raise SourceTimeoutError("Amazon Rekognition did not finish in the time it was given")
     return {**begun, "is_done": False}
 
 
 def _keep(job: JobEvent, search_id: str, page: dict[str, Any]) -> int:
     """Write all pages; how many there are."""
-    bucket = settings(Settings).results_bucket
+    bucket = load_settings(Settings).results_bucket
     for number in range(MAX_PAGES):
         kept = {name: page[name] for name in ("JobStatus", "NextToken", "Faces") if name in page}
         s3_objects.write_json(bucket, job.work_key(f"faces/{number:04d}.json"), kept)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from gorggle.errors import AuthenticationError, ConfigurationError, DeadlineError, UnavailableError
-from gorggle_lambdas.common.errors import AwsUnavailableError, FleetLateError
+from gorggle_lambdas.common.errors import AwsUnavailableError, FleetTimeoutError
 from gorggle_lambdas.common.inference_client import server_client
 from gorggle_lambdas.common.observability import count, logger, task
-from gorggle_lambdas.common.settings import settings
-from gorggle_lambdas.common.task_events import is_past
+from gorggle_lambdas.common.settings import load_settings
+from gorggle_lambdas.common.task_events import has_expired
 
-RAISES = (FleetLateError, AuthenticationError, ConfigurationError, AwsUnavailableError)
+RAISES = (FleetTimeoutError, AuthenticationError, ConfigurationError, AwsUnavailableError)
 
 # One look; the state machine asks again.
 LOOK_S = 8.0
@@ -30,15 +30,15 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Give what ``scale_up_fleet`` gave, with ``is_ready`` as it is now."""
-    chosen, waiting = settings(Settings), event["fleet"]
+    chosen, waiting = load_settings(Settings), event["fleet"]
     client = server_client(chosen.server_address, chosen.server_name, chosen.server_client_secret)
     try:
         with client:
             info = client.wait_until_ready(LOOK_S)
     except (UnavailableError, DeadlineError) as error:
         count("FleetNotReadyChecks")
-        if is_past(waiting["deadline"]):
-            raise FleetLateError(f"no GPU server was ready in the time it was given: {error}") from error
+        if has_expired(waiting["deadline"]):
+            raise FleetTimeoutError(f"no GPU server was ready in the time it was given: {error}") from error
         return {**waiting, "is_ready": False}
     logger.info("the server is ready", version=info.version, streams=info.capacity.active_streams)
     return {**waiting, "is_ready": True}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gorggle_lambdas.common.api_gateway import Request, Response, route
 from gorggle_lambdas.common.job_slots import PLACES
 from gorggle_lambdas.common.job_table import JobTable
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,15 @@ class Settings:
     """See ``functions.toml``."""
 
     jobs_table: str
-    max_jobs: int
+    max_concurrent_jobs: int
 
 
 @route
 def handler(_request: Request) -> Response:
     """Answer ``GET /health``; where the table cannot be read, with the problem."""
-    chosen = settings(Settings)
+    chosen = load_settings(Settings)
     item = JobTable(chosen.jobs_table).get(PLACES)
     running = len(item.get("running", [])) if item else 0
-    return Response(body={"status": "ok", "running_jobs": running, "max_jobs": chosen.max_jobs})
+    return Response(
+        body={"status": "ok", "running_jobs": running, "max_concurrent_jobs": chosen.max_concurrent_jobs}
+    )

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common import aws_clients, s3_objects
-from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError, SourceLateError
+from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError, SourceTimeoutError
 from gorggle_lambdas.common.observability import task
-from gorggle_lambdas.common.settings import settings
-from gorggle_lambdas.common.task_events import JobEvent, is_past
+from gorggle_lambdas.common.settings import load_settings
+from gorggle_lambdas.common.task_events import JobEvent, has_expired
 from gorggle_lambdas.fusion import FusionInputError, transcribe_window
 
-RAISES = (SourceFailedError, SourceLateError, AwsUnavailableError)
+RAISES = (SourceFailedError, SourceTimeoutError, AwsUnavailableError)
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
             f"Amazon Transcribe gave up: {found.get('FailureReason', 'it does not say why')}"
         )
     if status == "COMPLETED":
-        _check(settings(Settings).results_bucket, job.work_key("sound/transcription.json"))
+        _check(load_settings(Settings).results_bucket, job.work_key("sound/transcription.json"))
         return {**begun, "is_done": True}
-    if is_past(begun["deadline"]):
-        raise SourceLateError("Amazon Transcribe did not finish in the time it was given")
+    if has_expired(begun["deadline"]):
+        raise SourceTimeoutError("Amazon Transcribe did not finish in the time it was given")
     return {**begun, "is_done": False}
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from gorggle_lambdas.common.cost_estimates import actual
 from gorggle_lambdas.common.errors import AwsUnavailableError
-from gorggle_lambdas.common.job_completion import Ending
-from gorggle_lambdas.common.job_slots import Places
+from gorggle_lambdas.common.job_completion import JobCompletion
+from gorggle_lambdas.common.job_slots import JobSlots
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent
 
 RAISES = (AwsUnavailableError,)
@@ -23,8 +23,8 @@ class Settings:
 
     jobs_table: str
     state_machine_arn: str
-    max_jobs: int
-    poll_s: int
+    max_concurrent_jobs: int
+    poll_interval_s: int
     jobs_topic: str
     job_retention_days: int
     prices: str
@@ -33,9 +33,9 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """End the job well."""
-    job, chosen, result = JobEvent.of(event), settings(Settings), event["result"]
+    job, chosen, result = JobEvent.of(event), load_settings(Settings), event["result"]
     table = JobTable(chosen.jobs_table)
-    places = Places(table, chosen.state_machine_arn, chosen.max_jobs, chosen.poll_s)
+    places = JobSlots(table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s)
     kept_days, prices = chosen.job_retention_days, chosen.prices
     values = {
         "result_version": 1,
@@ -45,6 +45,6 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     }
     if cost := actual(job, result["measured"], kept_days=kept_days, prices=prices):
         values["cost"] = cost
-    if Ending(table, places, chosen.jobs_topic).done(job.job_id, job.attempt, values):
+    if JobCompletion(table, places, chosen.jobs_topic).mark_done(job.job_id, job.attempt, values):
         count("SucceededJobs")
     return {"job_id": job.job_id, "state": "done"}

@@ -20,10 +20,10 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 
 from gorggle_lambdas.common import aws_clients, job_table, s3_objects
 from gorggle_lambdas.common.api_gateway import Request, Response, bad_request, conflict, owner_of, route
-from gorggle_lambdas.common.job_options import JobOptions, OptionsError, options_of
+from gorggle_lambdas.common.job_options import JobOptions, OptionsError, parse_options
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.media.formats import TYPES
 
 MAX_NAME_CHARS = 120
@@ -39,11 +39,11 @@ class Settings:
     idempotency_table: str
     uploads_bucket: str
     max_upload_bytes: int
-    upload_expiry_s: int
+    upload_url_expiry_s: int
     job_retention_days: int
-    lips_modality: str
-    sound_engine: str
-    faces_engine: str
+    lip_modality: str
+    audio_engine: str
+    face_engine: str
     language: str
 
 
@@ -60,7 +60,7 @@ class Upload:
 @route
 def handler(request: Request) -> Response:
     """Answer ``POST /uploads``; with the header ``Idempotency-Key``, once and the same each time."""
-    owner, chosen = owner_of(request), settings(Settings)
+    owner, chosen = owner_of(request), load_settings(Settings)
     document = request.document()
     upload = _upload(document, chosen)
     key = request.headers.get("idempotency-key")
@@ -93,13 +93,13 @@ def create(upload: Upload, owner: str, chosen: Settings) -> dict[str, Any]:
         Key=key,
         Fields={"Content-Type": upload.content_type},
         Conditions=[{"Content-Type": upload.content_type}, ["content-length-range", least, most]],
-        ExpiresIn=chosen.upload_expiry_s,
+        ExpiresIn=chosen.upload_url_expiry_s,
     )
     count("Uploads")
     return {
         "job_id": job_id,
         "upload": {"method": "POST", "url": form["url"], "fields": form["fields"]},
-        "expires_in_s": chosen.upload_expiry_s,
+        "expires_in_s": chosen.upload_url_expiry_s,
         "max_bytes": most,
     }
 
@@ -112,7 +112,7 @@ def _create_once(
     config = IdempotencyConfig(
         event_key_jmespath="[owner, key]",
         payload_validation_jmespath="body",
-        expires_after_seconds=chosen.upload_expiry_s,
+        expires_after_seconds=chosen.upload_url_expiry_s,
         raise_on_no_idempotency_key=True,
     )
     config.register_lambda_context(context)
@@ -147,9 +147,9 @@ def _upload(document: dict[str, Any], chosen: Settings) -> Upload:
         raise bad_request(
             f"size_bytes is {size!r}: expected a whole number from 1 to {chosen.max_upload_bytes}"
         )
-    defaults = JobOptions(chosen.lips_modality, chosen.sound_engine, chosen.faces_engine, chosen.language)
+    defaults = JobOptions(chosen.lip_modality, chosen.audio_engine, chosen.face_engine, chosen.language)
     try:
-        options = options_of(document.get("options"), defaults)
+        options = parse_options(document.get("options"), defaults)
     except OptionsError as error:
         raise bad_request(str(error)) from error
     return Upload(safe_name(document.get("name", "video")), content_type, size, options)

@@ -6,7 +6,7 @@ import re
 from http import HTTPStatus
 
 from gorggle_lambdas.api import openapi
-from gorggle_lambdas.common.api_gateway import Problem, Request, Response, not_found, route
+from gorggle_lambdas.common.api_gateway import HttpProblem, Request, Response, not_found, route
 
 
 @route
@@ -16,7 +16,7 @@ def handler(request: Request) -> Response:
     if not methods:
         raise not_found(f"there is nothing at {request.called_path!r}: GET openapi.json tells what there is")
     allowed = ", ".join(methods)
-    raise Problem(
+    raise HttpProblem(
         HTTPStatus.METHOD_NOT_ALLOWED,
         f"{request.called_path!r} takes {allowed}, not {request.method}",
         {"allow": allowed},

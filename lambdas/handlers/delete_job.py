@@ -9,11 +9,11 @@ from botocore.exceptions import ClientError
 
 from gorggle_lambdas.common import aws_clients, s3_objects
 from gorggle_lambdas.common.api_gateway import Request, Response, route
-from gorggle_lambdas.common.job_access import job_of
-from gorggle_lambdas.common.job_slots import free_place
+from gorggle_lambdas.common.job_access import get_owned_job
+from gorggle_lambdas.common.job_slots import release_slot
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 
 _GONE = frozenset({"ExecutionDoesNotExist", "ValidationException"})
 
@@ -30,16 +30,16 @@ class Settings:
 @route
 def handler(request: Request) -> Response:
     """Answer ``DELETE /jobs/{job_id}``."""
-    chosen = settings(Settings)
+    chosen = load_settings(Settings)
     table = JobTable(chosen.jobs_table)
-    job = job_of(request, table)
+    job = get_owned_job(request, table)
     job_id: str = job["job_id"]
     if job.get("execution_arn"):
         _stop(job["execution_arn"])
     s3_objects.delete_all(chosen.uploads_bucket, f"{s3_objects.UPLOADS}{job_id}/")
     s3_objects.delete_all(chosen.results_bucket, s3_objects.prefix(job_id))
     table.delete(job_id)
-    free_place(table, job_id)
+    release_slot(table, job_id)
     count("DeletedJobs")
     return Response(HTTPStatus.NO_CONTENT)
 

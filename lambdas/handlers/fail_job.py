@@ -7,11 +7,11 @@ from typing import Any
 
 from gorggle_lambdas.common.errors import AwsUnavailableError
 from gorggle_lambdas.common.failure_reasons import reason_of
-from gorggle_lambdas.common.job_completion import Ending
-from gorggle_lambdas.common.job_slots import Places
+from gorggle_lambdas.common.job_completion import JobCompletion
+from gorggle_lambdas.common.job_slots import JobSlots
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, logger, task
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent
 
 RAISES = (AwsUnavailableError,)
@@ -23,18 +23,18 @@ class Settings:
 
     jobs_table: str
     state_machine_arn: str
-    max_jobs: int
-    poll_s: int
+    max_concurrent_jobs: int
+    poll_interval_s: int
     jobs_topic: str
 
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """End the job badly, and say why."""
-    job, chosen, reason = JobEvent.of(event), settings(Settings), reason_of(event["error"])
+    job, chosen, reason = JobEvent.of(event), load_settings(Settings), reason_of(event["error"])
     table = JobTable(chosen.jobs_table)
-    places = Places(table, chosen.state_machine_arn, chosen.max_jobs, chosen.poll_s)
+    places = JobSlots(table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s)
     logger.error("the job failed", error=reason.error, reason=reason.text, cause=event["error"].get("Cause"))
-    if Ending(table, places, chosen.jobs_topic).failed(job.job_id, job.attempt, reason):
+    if JobCompletion(table, places, chosen.jobs_topic).failed(job.job_id, job.attempt, reason):
         count("FailedJobs")
     return {"job_id": job.job_id, "error": reason.error, "reason": reason.text}

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common import job_table
-from gorggle_lambdas.common.analysis_results import Findings, measured, read_findings
+from gorggle_lambdas.common.analysis_results import AnalysisResults, read_findings, usage_of
 from gorggle_lambdas.common.errors import (
     AwsUnavailableError,
-    JobMissingError,
-    NothingReadError,
+    JobNotFoundError,
+    NoTranscriptError,
     WindowMissingError,
 )
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.result_publisher import publish
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent
-from gorggle_lambdas.fusion import FusionInputError, Result, fused
+from gorggle_lambdas.fusion import FusionInputError, Result, fuse
 
-RAISES = (NothingReadError, WindowMissingError, JobMissingError, FusionInputError, AwsUnavailableError)
+RAISES = (NoTranscriptError, WindowMissingError, JobNotFoundError, FusionInputError, AwsUnavailableError)
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Fuse, publish as version 1, and give what the job is to say of it."""
-    job, chosen = JobEvent.of(event), settings(Settings)
+    job, chosen = JobEvent.of(event), load_settings(Settings)
     JobTable(chosen.jobs_table).advance(job.job_id, job.attempt, {"stage": "fusing"})
     findings = read_findings(chosen.results_bucket, job)
-    result = fuse(findings)
+    result = fuse_job(findings)
     folder = f"1-{job.attempt}"
     publish(chosen.results_bucket, job.job_id, folder, result.to_document())
     count("Words", sum(len(segment.words) for segment in result.segments))
@@ -48,19 +48,19 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         "versions": [version],
         "sources": {report.name: report.status for report in result.sources},
         "is_degraded": result.is_degraded,
-        "measured": measured(findings),
+        "measured": usage_of(findings),
     }
 
 
-def fuse(findings: Findings) -> Result:
+def fuse_job(findings: AnalysisResults) -> Result:
     """Fuse what was found.
 
     Raises:
-        NothingReadError: neither lips nor sound were read; the message says why.
+        NoTranscriptError: neither lips nor sound were read; the message says why.
         FusionInputError: a document is not what it should be.
     """
     inputs = findings.inputs
     if inputs.lips is None and inputs.sound is None:
         reasons = "; ".join(dict.fromkeys(f"{one.source}: {one.reason}" for one in inputs.failures))
-        raise NothingReadError(f"nothing could be read ({reasons or 'no source was asked for'})")
-    return fused(inputs)
+        raise NoTranscriptError(f"nothing could be read ({reasons or 'no source was asked for'})")
+    return fuse(inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from gorggle_lambdas.api import openapi
-from gorggle_lambdas.api.html_docs import Reference, content_security_policy
+from gorggle_lambdas.api.html_docs import OpenApiHtml, content_security_policy
 from gorggle_lambdas.common.api_gateway import Request, Response, route
 
 
@@ -23,4 +23,4 @@ def handler(_request: Request) -> Response:
 @cache
 def page() -> str:
     """The page."""
-    return Reference(openapi.openapi()).to_html()
+    return OpenApiHtml(openapi.openapi()).to_html()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gorggle_lambdas.common.api_gateway import Request, Response, route
-from gorggle_lambdas.common.job_access import job_of
-from gorggle_lambdas.common.job_table import JobTable, description
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.job_access import get_owned_job
+from gorggle_lambdas.common.job_table import JobTable, to_api
+from gorggle_lambdas.common.settings import load_settings
 
 
 @dataclass(frozen=True)
@@ -20,4 +20,4 @@ class Settings:
 @route
 def handler(request: Request) -> Response:
     """Answer ``GET /jobs/{job_id}``."""
-    return Response(body=description(job_of(request, JobTable(settings(Settings).jobs_table))))
+    return Response(body=to_api(get_owned_job(request, JobTable(load_settings(Settings).jobs_table))))

@@ -24,10 +24,10 @@ from gorggle_lambdas.common.api_gateway import (
     not_found,
     route,
 )
-from gorggle_lambdas.common.job_access import job_of
+from gorggle_lambdas.common.job_access import get_owned_job
 from gorggle_lambdas.common.job_table import JobTable
-from gorggle_lambdas.common.result_publisher import FORMS, Form
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.result_publisher import FORMS, ResultFormat
+from gorggle_lambdas.common.settings import load_settings
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Settings:
 
     jobs_table: str
     results_bucket: str
-    result_link_s: int
+    presigned_url_expiry_s: int
 
 
 @route
 def handler(request: Request) -> Response:
     """Answer ``GET /jobs/{job_id}/result?format=vtt&version=2&inline=true``."""
-    chosen = settings(Settings)
-    job = job_of(request, JobTable(chosen.jobs_table))
+    chosen = load_settings(Settings)
+    job = get_owned_job(request, JobTable(chosen.jobs_table))
     if job["state"] != job_table.DONE:
         raise conflict(_why_not(job))
     form, folder = _form(request.query), _folder(request.query, job)
@@ -54,15 +54,15 @@ def handler(request: Request) -> Response:
         return Response(body=text, content_type=form.content_type)
     # What was put into the bucket by hand may be called anything, and S3 refuses a header that holds it.
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", str(job.get("name", "")).rpartition(".")[0]).strip("-") or "video"
-    address = s3_objects.address(
+    address = s3_objects.presigned_url(
         chosen.results_bucket,
         key,
-        chosen.result_link_s,
+        chosen.presigned_url_expiry_s,
         ResponseContentType=form.content_type,
         ResponseContentDisposition=f'inline; filename="{stem}.{form.extension}"',
     )
     if is_inline:
-        document = s3_objects.address_document(address, chosen.result_link_s)
+        document = s3_objects.address_document(address, chosen.presigned_url_expiry_s)
         return Response(body=document, content_type=ADDRESS_TYPE)
     return Response(HTTPStatus.FOUND, headers={"location": address})
 
@@ -76,7 +76,7 @@ def _text(bucket: str, key: str) -> str | None:
     return None if is_too_large(text) else text
 
 
-def _form(query: Mapping[str, str]) -> Form:
+def _form(query: Mapping[str, str]) -> ResultFormat:
     name = query.get("format", "json")
     if name not in FORMS:
         raise bad_request(f"format is {name!r}: expected one of {', '.join(FORMS)}")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common.api_gateway import Request, Response, bad_request, owner_of, route
-from gorggle_lambdas.common.job_table import JobTable, description
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.job_table import JobTable, to_api
+from gorggle_lambdas.common.settings import load_settings
 
 DEFAULT_LIMIT, MAX_LIMIT = 25, 100
 _CURSOR_NAMES = frozenset({"job_id", "created_at"})
@@ -28,8 +28,8 @@ def handler(request: Request) -> Response:
     """Answer ``GET /jobs``."""
     owner = owner_of(request)
     limit, start = _limit(request.query), _start(request.query, owner)
-    found, following = JobTable(settings(Settings).jobs_table).of_owner(owner, limit, start)
-    answer: dict[str, Any] = {"jobs": [description(job) for job in found]}
+    found, following = JobTable(load_settings(Settings).jobs_table).of_owner(owner, limit, start)
+    answer: dict[str, Any] = {"jobs": [to_api(job) for job in found]}
     if following:
         answer["next"] = _cursor(following)
     return Response(body=answer)

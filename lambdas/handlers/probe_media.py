@@ -12,20 +12,20 @@ from gorggle_lambdas.common.cost_estimates import estimate
 from gorggle_lambdas.common.errors import (
     AwsUnavailableError,
     InvalidMediaError,
-    JobMissingError,
-    VideoMissingError,
+    JobNotFoundError,
+    ObjectNotFoundError,
 )
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent
 from gorggle_lambdas.media.noise_estimation import frame_powers, noise, quietest_s
 from gorggle_lambdas.media.probe import Probe, probe
-from gorggle_lambdas.media.s3_file import ObjectFile
+from gorggle_lambdas.media.s3_file import S3File
 from gorggle_lambdas.media.wav_writer import read_waveform
-from gorggle_lambdas.media.window_planning import Window, planned
+from gorggle_lambdas.media.window_planning import Window, plan_windows
 
-RAISES = (InvalidMediaError, VideoMissingError, JobMissingError, AwsUnavailableError)
+RAISES = (InvalidMediaError, ObjectNotFoundError, JobNotFoundError, AwsUnavailableError)
 
 # As many fit into the state machine's payload with room to spare; more go through S3 and the distributed map.
 MAX_INLINE_WINDOWS = 30
@@ -38,8 +38,8 @@ class Settings:
 
     jobs_table: str
     results_bucket: str
-    max_duration_s: int
-    window_s: int
+    max_media_duration_s: int
+    window_duration_s: int
     job_retention_days: int
     prices: str
 
@@ -47,13 +47,13 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Give what the next states need of the media: what there is to read, and the windows or where they lie."""
-    job, chosen = JobEvent.of(event), settings(Settings)
+    job, chosen = JobEvent.of(event), load_settings(Settings)
     table = JobTable(chosen.jobs_table)
     table.advance(job.job_id, job.attempt, {"stage": "probing"})
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "sound.wav"
-        file = ObjectFile(aws_clients.client("s3"), job.bucket, job.key, job.version_id_or_none)
-        found = probe(file, wav, chosen.max_duration_s)
+        file = S3File(aws_clients.client("s3"), job.bucket, job.key, job.version_id_or_none)
+        found = probe(file, wav, chosen.max_media_duration_s)
         _check_there_is_something_to_read(job, found)
         windows = _take_sound(job, found, wav, chosen)
     return _answer(job, found, windows, table, chosen)
@@ -92,7 +92,7 @@ def _take_sound(job: JobEvent, found: Probe, wav: Path, chosen: Settings) -> tup
             return (from_s + to_s) / 2
 
     s3_objects.write_json(chosen.results_bucket, job.work_key("noise.json"), {"stretches": stretches})
-    return planned(found.duration_s, chosen.window_s, pause_s, found.keyframes_s)
+    return plan_windows(found.duration_s, chosen.window_duration_s, pause_s, found.keyframes_s)
 
 
 def _answer(
@@ -128,7 +128,7 @@ def _answer(
         reads_lips=reads_lips,
         sound=sound,
         faces=faces,
-        window_s=chosen.window_s,
+        window_s=chosen.window_duration_s,
         kept_days=chosen.job_retention_days,
         prices=chosen.prices,
     )

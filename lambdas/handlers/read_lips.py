@@ -9,26 +9,26 @@ from gorggle_lambdas.common import aws_clients, s3_objects
 from gorggle_lambdas.common.errors import (
     AwsUnavailableError,
     InvalidMediaError,
+    ObjectNotFoundError,
     ServerStalledError,
-    VideoMissingError,
 )
 from gorggle_lambdas.common.inference_client import server_client
 from gorggle_lambdas.common.inference_errors import FROM_SERVER
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent, WindowEvent
 from gorggle_lambdas.common.window_transcription import (
-    RESERVE_S,
+    SHUTDOWN_MARGIN_S,
     Limits,
     WindowRequest,
     model_document,
-    read_window,
+    transcribe_window,
 )
-from gorggle_lambdas.media.clip_extraction import cut
-from gorggle_lambdas.media.s3_file import ObjectFile
+from gorggle_lambdas.media.clip_extraction import extract_clip
+from gorggle_lambdas.media.s3_file import S3File
 
-RAISES = (InvalidMediaError, VideoMissingError, ServerStalledError, AwsUnavailableError, *FROM_SERVER)
+RAISES = (InvalidMediaError, ObjectNotFoundError, ServerStalledError, AwsUnavailableError, *FROM_SERVER)
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class Settings:
     server_address: str
     server_name: str
     server_client_secret: str
-    stall_s: int
+    server_stall_timeout_s: int
 
 
 @task
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Read a window; its words go to S3, and only where they lie goes on."""
-    job, window, chosen = JobEvent.of(event), WindowEvent.of(event), settings(Settings)
+    job, window, chosen = JobEvent.of(event), WindowEvent.of(event), load_settings(Settings)
     table = JobTable(chosen.jobs_table)
     modality: Any = job.options.lips
-    file = ObjectFile(aws_clients.client("s3"), job.bucket, job.key, job.version_id_or_none)
-    piece = cut(file, window.start_s, window.end_s, pictures=True, sound=modality == "av")
+    file = S3File(aws_clients.client("s3"), job.bucket, job.key, job.version_id_or_none)
+    piece = extract_clip(file, window.start_s, window.end_s, pictures=True, sound=modality == "av")
     lead_s = window.start_s - piece.start_s
 
     def tell(read_s: float) -> None:
@@ -58,11 +58,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         table.tell_progress(job.job_id, job.attempt, f"lips-{window.index}", read)
 
     limits = Limits(
-        stall_s=chosen.stall_s, timeout_s=context.get_remaining_time_in_millis() / 1000 - RESERVE_S
+        server_stall_timeout_s=chosen.server_stall_timeout_s,
+        timeout_s=context.get_remaining_time_in_millis() / 1000 - SHUTDOWN_MARGIN_S,
     )
     with server_client(chosen.server_address, chosen.server_name, chosen.server_client_secret) as client:
         request = WindowRequest(modality=modality, start_s=piece.start_s, chunks=piece.chunks)
-        document = read_window(client, request, limits, tell)
+        document = transcribe_window(client, request, limits, tell)
         document["model"] = model_document(client, document["model"])
     key = job.work_key(s3_objects.window_name("lips", window.index))
     s3_objects.write_json(chosen.results_bucket, key, document)

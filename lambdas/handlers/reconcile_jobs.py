@@ -14,11 +14,11 @@ from botocore.exceptions import ClientError
 
 from gorggle_lambdas.common import aws_clients, job_table
 from gorggle_lambdas.common.failure_reasons import reason_of
-from gorggle_lambdas.common.job_completion import Ending
-from gorggle_lambdas.common.job_slots import Places
+from gorggle_lambdas.common.job_completion import JobCompletion
+from gorggle_lambdas.common.job_slots import JobSlots
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 
 ENDED_BADLY = ("FAILED", "TIMED_OUT", "ABORTED")
 
@@ -29,18 +29,18 @@ class Settings:
 
     jobs_table: str
     state_machine_arn: str
-    max_jobs: int
-    poll_s: int
+    max_concurrent_jobs: int
+    poll_interval_s: int
     jobs_topic: str
 
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Take an "Execution Status Change" event, or the schedule's."""
-    chosen = settings(Settings)
+    chosen = load_settings(Settings)
     table = JobTable(chosen.jobs_table)
-    places = Places(table, chosen.state_machine_arn, chosen.max_jobs, chosen.poll_s)
-    ending = Ending(table, places, chosen.jobs_topic)
+    places = JobSlots(table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s)
+    ending = JobCompletion(table, places, chosen.jobs_topic)
     detail = event.get("detail") or {}
     if event.get("detail-type") == "Step Functions Execution Status Change":
         settled = settle(ending, detail)
@@ -50,7 +50,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     return {"settled": settled, "started": len(started)}
 
 
-def settle(ending: Ending, execution: dict[str, Any]) -> int:
+def settle(ending: JobCompletion, execution: dict[str, Any]) -> int:
     """End the job of an execution that has ended; how many jobs were ended by this: 0 or 1."""
     given = json.loads(execution.get("input") or "{}").get("job") or {}
     if not given:
@@ -71,7 +71,7 @@ def settle(ending: Ending, execution: dict[str, Any]) -> int:
     return int(ended)
 
 
-def _look_after(ending: Ending, job_id: str) -> int:
+def _look_after(ending: JobCompletion, job_id: str) -> int:
     job = ending.table.get(job_id)
     if job is None or job["state"] in job_table.ENDED:
         ending.places.give_back(job_id)

@@ -9,7 +9,7 @@ from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.errors import AwsUnavailableError
 from gorggle_lambdas.common.failure_reasons import reason_of
 from gorggle_lambdas.common.observability import count, logger, task
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent, WindowEvent
 
 RAISES = (AwsUnavailableError,)
@@ -36,7 +36,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         window = WindowEvent.of(event)
         failure |= {"start": window.start_s, "end": window.end_s, "index": window.index}
         name = f"failures/{s3_objects.window_name(source, window.index)}"
-    s3_objects.write_json(settings(Settings).results_bucket, job.work_key(name), failure)
+    s3_objects.write_json(load_settings(Settings).results_bucket, job.work_key(name), failure)
     count(f"Lost{source.capitalize()}")
     logger.warning("a source is lost", **failure)
     return {"source": source, "is_lost": True}

@@ -7,10 +7,10 @@ from http import HTTPStatus
 
 from gorggle_lambdas.common import job_table
 from gorggle_lambdas.common.api_gateway import Request, Response, conflict, route
-from gorggle_lambdas.common.job_access import job_of
-from gorggle_lambdas.common.job_slots import Places
-from gorggle_lambdas.common.job_table import JobTable, description
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.job_access import get_owned_job
+from gorggle_lambdas.common.job_slots import JobSlots
+from gorggle_lambdas.common.job_table import JobTable, to_api
+from gorggle_lambdas.common.settings import load_settings
 
 MAX_ATTEMPTS = 20
 
@@ -21,16 +21,16 @@ class Settings:
 
     jobs_table: str
     state_machine_arn: str
-    max_jobs: int
-    poll_s: int
+    max_concurrent_jobs: int
+    poll_interval_s: int
 
 
 @route
 def handler(request: Request) -> Response:
     """Answer ``POST /jobs/{job_id}/retry``."""
-    chosen = settings(Settings)
+    chosen = load_settings(Settings)
     table = JobTable(chosen.jobs_table)
-    job = job_of(request, table)
+    job = get_owned_job(request, table)
     if job["state"] != job_table.FAILED:
         raise conflict(f"the job is {job['state']}: only a failed one can run again")
     if "version_id" not in job:
@@ -45,5 +45,7 @@ def handler(request: Request) -> Response:
         raise conflict("the job was started again meanwhile")
     again = table.get(job["job_id"])
     assert again is not None, "it was there a moment ago"
-    Places(table, chosen.state_machine_arn, chosen.max_jobs, chosen.poll_s).start_waiting(also=again)
-    return Response(HTTPStatus.ACCEPTED, description(table.get(job["job_id"]) or again))
+    JobSlots(
+        table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s
+    ).start_waiting(also=again)
+    return Response(HTTPStatus.ACCEPTED, to_api(table.get(job["job_id"]) or again))

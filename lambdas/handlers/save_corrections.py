@@ -19,11 +19,11 @@ from gorggle_lambdas.common.api_gateway import (
     route,
 )
 from gorggle_lambdas.common.corrections import CorrectionError, corrected, corrections_of
-from gorggle_lambdas.common.job_access import job_of
+from gorggle_lambdas.common.job_access import get_owned_job
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count
 from gorggle_lambdas.common.result_publisher import publish
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 
 # A job's item has to stay below DynamoDB's 400 kB.
 MAX_VERSIONS = 200
@@ -40,9 +40,9 @@ class Settings:
 @route
 def handler(request: Request) -> Response:
     """Answer ``PUT /jobs/{job_id}/result``."""
-    chosen = settings(Settings)
+    chosen = load_settings(Settings)
     table = JobTable(chosen.jobs_table)
-    job = job_of(request, table)
+    job = get_owned_job(request, table)
     document = request.document()
     base = _base_version(document, job)
     before = s3_objects.read_json(

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common import aws_clients
-from gorggle_lambdas.common.errors import AwsUnavailableError, FleetLateError
+from gorggle_lambdas.common.errors import AwsUnavailableError, FleetTimeoutError
 from gorggle_lambdas.common.observability import count, logger, task
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import deadline
 
-RAISES = (FleetLateError, AwsUnavailableError)
+RAISES = (FleetTimeoutError, AwsUnavailableError)
 
 
 @dataclass(frozen=True)
@@ -19,31 +19,31 @@ class Settings:
     """See ``functions.toml``."""
 
     fleet: str
-    fleet_min_on_wake: int
-    fleet_start_s: int
+    fleet_min_size_on_scale_up: int
+    fleet_start_timeout_s: int
 
 
 @task
 def handler(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Give until when the fleet must be ready."""
-    chosen = settings(Settings)
-    wake(chosen.fleet, chosen.fleet_min_on_wake)
-    return {"is_ready": False, "deadline": deadline(chosen.fleet_start_s)}
+    chosen = load_settings(Settings)
+    wake(chosen.fleet, chosen.fleet_min_size_on_scale_up)
+    return {"is_ready": False, "deadline": deadline(chosen.fleet_start_timeout_s)}
 
 
 def wake(fleet: str, least: int) -> None:
     """Raise what the fleet should have to ``least``, never lower it: others may need more.
 
     Raises:
-        FleetLateError: there is no such fleet, or it may have no instance: waiting would be in vain.
+        FleetTimeoutError: there is no such fleet, or it may have no instance: waiting would be in vain.
     """
     scaling = aws_clients.client("autoscaling")
     groups = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[fleet])["AutoScalingGroups"]
     if not groups:
-        raise FleetLateError(f"there is no GPU fleet called {fleet}")
+        raise FleetTimeoutError(f"there is no GPU fleet called {fleet}")
     desired, most = groups[0]["DesiredCapacity"], groups[0]["MaxSize"]
     if most < 1:
-        raise FleetLateError("the GPU fleet is switched off: its largest size is 0")
+        raise FleetTimeoutError("the GPU fleet is switched off: its largest size is 0")
     wanted = min(max(desired, least), most)
     if wanted > desired:
         logger.info("waking the fleet", wanted=wanted)

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from gorggle_lambdas.common import aws_clients
 from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError
 from gorggle_lambdas.common.observability import task
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent, deadline
 
 RAISES = (SourceFailedError, AwsUnavailableError)
@@ -23,13 +23,13 @@ _REFUSALS = frozenset({"InvalidParameterException", "InvalidS3ObjectException", 
 class Settings:
     """See ``functions.toml``."""
 
-    faces_limit_s: int
+    face_detection_timeout_s: int
 
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Start it once: Rekognition gives the same search for the same token."""
-    job, chosen = JobEvent.of(event), settings(Settings)
+    job, chosen = JobEvent.of(event), load_settings(Settings)
     where = {"Bucket": job.bucket, "Name": job.key}
     if job.version_id_or_none:
         where["Version"] = job.version_id_or_none
@@ -45,4 +45,8 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
             text = error.response.get("Error", {}).get("Message", "")
             raise SourceFailedError(f"Amazon Rekognition refuses the video: {text}") from error
         raise
-    return {"search_id": answer["JobId"], "is_done": False, "deadline": deadline(chosen.faces_limit_s)}
+    return {
+        "search_id": answer["JobId"],
+        "is_done": False,
+        "deadline": deadline(chosen.face_detection_timeout_s),
+    }

@@ -13,10 +13,10 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 from gorggle_lambdas.common import job_table, s3_objects
 from gorggle_lambdas.common.job_options import JobOptions
-from gorggle_lambdas.common.job_slots import Places
+from gorggle_lambdas.common.job_slots import JobSlots
 from gorggle_lambdas.common.job_table import JobTable, VideoVersion
-from gorggle_lambdas.common.observability import count, logger, observed
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.observability import count, instrument, logger
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import UNVERSIONED
 
 
@@ -26,17 +26,17 @@ class Settings:
 
     jobs_table: str
     state_machine_arn: str
-    max_jobs: int
+    max_concurrent_jobs: int
     max_upload_bytes: int
     job_retention_days: int
-    lips_modality: str
-    sound_engine: str
-    faces_engine: str
+    lip_modality: str
+    audio_engine: str
+    face_engine: str
     language: str
-    poll_s: int
+    poll_interval_s: int
 
 
-@observed
+@instrument
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Take events from the queue; those that fail come again, and in the end go to the dead letters."""
     # Every message failing is an answer like any other: the queue gives them again.
@@ -48,13 +48,13 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 def take(record: SQSRecord) -> None:
     """Make a job of one event and start it, if there is room."""
     version = video_version(json.loads(record.body))
-    chosen = settings(Settings)
+    chosen = load_settings(Settings)
     table = JobTable(chosen.jobs_table)
     job = waiting_job(version, table, chosen)
     if job is None:
         count("DuplicateEvents")
         return
-    places = Places(table, chosen.state_machine_arn, chosen.max_jobs, chosen.poll_s)
+    places = JobSlots(table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s)
     places.start_waiting(also=job)
 
 
@@ -127,5 +127,5 @@ def _job_id(key: str) -> str | None:
 
 
 def _options(chosen: Settings) -> dict[str, str]:
-    options = JobOptions(chosen.lips_modality, chosen.sound_engine, chosen.faces_engine, chosen.language)
+    options = JobOptions(chosen.lip_modality, chosen.audio_engine, chosen.face_engine, chosen.language)
     return options.to_document()

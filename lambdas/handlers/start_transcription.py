@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from gorggle_lambdas.common import aws_clients
 from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError
 from gorggle_lambdas.common.observability import task
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent, deadline
 
 RAISES = (SourceFailedError, AwsUnavailableError)
@@ -21,14 +21,14 @@ class Settings:
     """See ``functions.toml``."""
 
     results_bucket: str
-    max_voices: int
-    sound_limit_s: int
+    max_speaker_labels: int
+    transcription_timeout_s: int
 
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Start it once: a second call finds the transcription of the first."""
-    job, chosen = JobEvent.of(event), settings(Settings)
+    job, chosen = JobEvent.of(event), load_settings(Settings)
     name = f"gorggle-{job.job_id}-{job.attempt}"
     try:
         aws_clients.client("transcribe").start_transcription_job(**request(job, name, chosen))
@@ -37,7 +37,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
             raise SourceFailedError(f"Amazon Transcribe refuses the sound: {_text(error)}") from error
         if aws_clients.code_of(error) != "ConflictException":
             raise
-    return {"name": name, "is_done": False, "deadline": deadline(chosen.sound_limit_s)}
+    return {"name": name, "is_done": False, "deadline": deadline(chosen.transcription_timeout_s)}
 
 
 def request(job: JobEvent, name: str, chosen: Settings) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def request(job: JobEvent, name: str, chosen: Settings) -> dict[str, Any]:
         "OutputKey": job.work_key("sound/transcription.json"),
         "Settings": {
             "ShowSpeakerLabels": True,
-            "MaxSpeakerLabels": chosen.max_voices,
+            "MaxSpeakerLabels": chosen.max_speaker_labels,
             "ShowAlternatives": True,
             "MaxAlternatives": 2,
         },

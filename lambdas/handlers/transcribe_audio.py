@@ -13,9 +13,14 @@ from gorggle_lambdas.common.inference_client import server_client
 from gorggle_lambdas.common.inference_errors import FROM_SERVER
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
-from gorggle_lambdas.common.settings import settings
+from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent, WindowEvent
-from gorggle_lambdas.common.window_transcription import RESERVE_S, Limits, WindowRequest, read_window
+from gorggle_lambdas.common.window_transcription import (
+    SHUTDOWN_MARGIN_S,
+    Limits,
+    WindowRequest,
+    transcribe_window,
+)
 from gorggle_lambdas.media.wav_writer import byte_range
 
 RAISES = (ServerStalledError, AwsUnavailableError, *FROM_SERVER)
@@ -30,13 +35,13 @@ class Settings:
     server_address: str
     server_name: str
     server_client_secret: str
-    stall_s: int
+    server_stall_timeout_s: int
 
 
 @task
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Hear a window; its words go to S3, and only where they lie goes on."""
-    job, window, chosen = JobEvent.of(event), WindowEvent.of(event), settings(Settings)
+    job, window, chosen = JobEvent.of(event), WindowEvent.of(event), load_settings(Settings)
     table = JobTable(chosen.jobs_table)
     answer = aws_clients.client("s3").get_object(
         Bucket=chosen.results_bucket,
@@ -50,11 +55,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         table.tell_progress(job.job_id, job.attempt, f"sound-{window.index}", read)
 
     limits = Limits(
-        stall_s=chosen.stall_s, timeout_s=context.get_remaining_time_in_millis() / 1000 - RESERVE_S
+        server_stall_timeout_s=chosen.server_stall_timeout_s,
+        timeout_s=context.get_remaining_time_in_millis() / 1000 - SHUTDOWN_MARGIN_S,
     )
     with server_client(chosen.server_address, chosen.server_name, chosen.server_client_secret) as client:
         request = WindowRequest(modality="audio", start_s=window.start_s, audio=samples)
-        document = read_window(client, request, limits, tell)
+        document = transcribe_window(client, request, limits, tell)
     key = job.work_key(s3_objects.window_name("sound", window.index))
     s3_objects.write_json(chosen.results_bucket, key, document)
     tell(window.end_s - window.start_s)

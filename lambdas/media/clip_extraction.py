@@ -18,13 +18,13 @@ _TRANSPORT = "mpegts"
 _CONTAINER, _MUXER_OPTIONS = "matroska", {"live": "1", "cluster_time_limit": "1000"}
 CHUNK_BYTES = 256 * 2**10
 # Containers without an index (MPEG-TS) are sought by bytes, and land between key frames: then further back.
-STEPS_BACK_S = (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, float("inf"))
+SEEK_MARGINS_S = (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, float("inf"))
 # Matroska does not store when a picture is decoded. It is within so much of when it is shown.
 MAX_REORDERING_S = 1.0
 
 
 @dataclass(frozen=True)
-class Cut:
+class ClipStream:
     """A window as it is sent.
 
     Attributes:
@@ -36,7 +36,9 @@ class Cut:
     chunks: Iterator[bytes]
 
 
-def cut(file: IO[bytes] | Any, start_s: float, end_s: float, *, pictures: bool, sound: bool) -> Cut:
+def extract_clip(
+    file: IO[bytes] | Any, start_s: float, end_s: float, *, pictures: bool, sound: bool
+) -> ClipStream:
     """Cut a window out of a video.
 
     Args:
@@ -55,7 +57,7 @@ def cut(file: IO[bytes] | Any, start_s: float, end_s: float, *, pictures: bool, 
     except StopIteration:
         raise InvalidMediaError(f"the video holds nothing from {start_s:.3f} s to {end_s:.3f} s") from None
     assert isinstance(first, float), "the start comes first"
-    return Cut(first, (piece for piece in pieces if isinstance(piece, bytes)))
+    return ClipStream(first, (piece for piece in pieces if isinstance(piece, bytes)))
 
 
 def _pieces(
@@ -87,7 +89,7 @@ def _packets(container: Any, streams: list[Any], from_s: float, to_s: float) -> 
     if not streams:
         return
     leader = streams[0]
-    for back_s in STEPS_BACK_S:
+    for back_s in SEEK_MARGINS_S:
         is_start = back_s >= from_s
         packets = _from(container, streams, 0.0 if is_start else from_s - back_s)
         held, first = _to_key_frame(packets, leader)

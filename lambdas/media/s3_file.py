@@ -9,21 +9,21 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from gorggle_lambdas.common import s3_objects
-from gorggle_lambdas.common.errors import VideoMissingError
+from gorggle_lambdas.common.errors import ObjectNotFoundError
 
 BLOCK_BYTES = 4 * 2**20
 # An MP4's index, its pictures and its sound may lie apart: a few blocks are kept.
 KEPT_BLOCKS = 6
 
 
-class ObjectFile(io.RawIOBase):
+class S3File(io.RawIOBase):
     """One version of an object, read in blocks as they are needed.
 
     Errors never reach FFmpeg's C code, which would keep them for another call: reading ends instead, and ``failure``
     tells why.
 
     Raises:
-        VideoMissingError: the object, or this version of it, does not exist.
+        ObjectNotFoundError: the object, or this version of it, does not exist.
     """
 
     def __init__(self, s3: Any, bucket: str, key: str, version_id: str = "") -> None:
@@ -92,7 +92,7 @@ class ObjectFile(io.RawIOBase):
             return getattr(self._s3, operation)(**self._where, **further)
         except ClientError as error:
             if s3_objects.is_missing(error):
-                raise VideoMissingError(
+                raise ObjectNotFoundError(
                     f"s3://{self._where['Bucket']}/{self._where['Key']} is gone: it was deleted or overwritten"
                 ) from error
             raise

@@ -27,7 +27,7 @@ class Window:
     end_s: float
 
 
-def planned(
+def plan_windows(
     duration_s: float,
     window_s: float,
     pause_s: Callable[[float, float], float],

@@ -20,19 +20,19 @@ AUTHORITY_LIFE = dt.timedelta(days=3 * 365)
 AUTHORITY_RENEWAL = dt.timedelta(days=365)
 CERTIFICATE_LIFE = dt.timedelta(days=90)
 # Secrets are renewed every 30 days: after 45 all of them have been.
-SETTLING = dt.timedelta(days=45)
+PROPAGATION_DELAY = dt.timedelta(days=45)
 CLOCK_SKEW = dt.timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Authority:
+class CertificateAuthority:
     """One authority: its certificate and its key."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
-    def parse(cls, pem: dict[str, str]) -> Authority:
+    def parse(cls, pem: dict[str, str]) -> CertificateAuthority:
         """Read what ``pem`` wrote."""
         key = serialization.load_pem_private_key(pem["key"].encode(), password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -54,7 +54,7 @@ class Identity:
     key: str
 
 
-def new_authority(name: str, now: dt.datetime) -> Authority:
+def new_authority(name: str, now: dt.datetime) -> CertificateAuthority:
     """Make an authority that signs certificates and no further authorities."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -82,10 +82,12 @@ def new_authority(name: str, now: dt.datetime) -> Authority:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return Authority(certificate, key)
+    return CertificateAuthority(certificate, key)
 
 
-def renewed(authorities: Sequence[Authority], name: str, now: dt.datetime) -> list[Authority]:
+def renewed(
+    authorities: Sequence[CertificateAuthority], name: str, now: dt.datetime
+) -> list[CertificateAuthority]:
     """The authorities that hold from now on, newest first: expired ones go, one is added when the newest is old."""
     living = [each for each in authorities if each.certificate.not_valid_after_utc > now]
     if not living or now - living[0].certificate.not_valid_before_utc > AUTHORITY_RENEWAL:
@@ -93,13 +95,17 @@ def renewed(authorities: Sequence[Authority], name: str, now: dt.datetime) -> li
     return living
 
 
-def signing(authorities: Sequence[Authority], now: dt.datetime) -> Authority:
+def signing(authorities: Sequence[CertificateAuthority], now: dt.datetime) -> CertificateAuthority:
     """The newest authority that everyone trusts by now; the oldest where none is old enough."""
-    settled = (each for each in authorities if now - each.certificate.not_valid_before_utc >= SETTLING)
+    settled = (
+        each for each in authorities if now - each.certificate.not_valid_before_utc >= PROPAGATION_DELAY
+    )
     return next(settled, authorities[-1])
 
 
-def identity(authorities: Sequence[Authority], name: str, *, is_server: bool, now: dt.datetime) -> Identity:
+def identity(
+    authorities: Sequence[CertificateAuthority], name: str, *, is_server: bool, now: dt.datetime
+) -> Identity:
     """Make a certificate for a server or a client of that name."""
     issuer, key = signing(authorities, now), ec.generate_private_key(ec.SECP256R1())
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if is_server else ExtendedKeyUsageOID.CLIENT_AUTH

@@ -42,7 +42,9 @@ def handler(event: Mapping[str, str], _context: object) -> None:
     secret_rotation.rotate(client, event, secret_rotation.Steps(create, test))
 
 
-def current_authorities(client: Any, secret: str, now: dt.datetime) -> list[certificate_authority.Authority]:
+def current_authorities(
+    client: Any, secret: str, now: dt.datetime
+) -> list[certificate_authority.CertificateAuthority]:
     """The authorities that hold now; made, renewed and kept where it is time to."""
     kept = _kept(client, secret)
     authorities = certificate_authority.renewed(kept, AUTHORITY_NAME, now)
@@ -62,9 +64,11 @@ def current_authorities(client: Any, secret: str, now: dt.datetime) -> list[cert
     return authorities
 
 
-def _kept(client: Any, secret: str) -> list[certificate_authority.Authority]:
+def _kept(client: Any, secret: str) -> list[certificate_authority.CertificateAuthority]:
     try:
         answer = client.get_secret_value(SecretId=secret)
     except client.exceptions.ResourceNotFoundException:
         return []
-    return [certificate_authority.Authority.parse(each) for each in json.loads(answer["SecretString"])]
+    return [
+        certificate_authority.CertificateAuthority.parse(each) for each in json.loads(answer["SecretString"])
+    ]

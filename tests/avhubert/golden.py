@@ -14,7 +14,7 @@ import torch
 
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.network import AVHubertNetwork
-from gorggle_server.avhubert.tokenizer import Vocabulary, units_of_dictionary
+from gorggle_server.avhubert.tokenizer import Vocabulary, load_dictionary
 
 FOLDER = Path(__file__).parents[1] / "golden" / "avhubert"
 CHECKPOINT_WITHOUT_RESNET = FOLDER / "checkpoint_without_resnet.pt"
@@ -114,4 +114,4 @@ def network() -> AVHubertNetwork:
 def vocabulary() -> Vocabulary:
     """The units of the golden dictionary."""
     lines = (FOLDER / "dict.wrd.txt").read_text().splitlines()
-    return Vocabulary(units_of_dictionary(lines), (FOLDER / "unigram.model").read_bytes())
+    return Vocabulary(load_dictionary(lines), (FOLDER / "unigram.model").read_bytes())

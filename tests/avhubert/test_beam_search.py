@@ -13,7 +13,7 @@ from gorggle_server.avhubert import sparse_self_attention
 from gorggle_server.avhubert.beam_search import BeamSearch, Hypothesis, beam_search
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.decoder import Decoder
-from gorggle_server.avhubert.sparse_self_attention import Lineages
+from gorggle_server.avhubert.sparse_self_attention import AncestorIndex
 from gorggle_server.errors import ModelFormatError
 
 WIDTH, VOCABULARY = 32, 40
@@ -118,14 +118,14 @@ def test_units_looked_up_one_by_one_give_what_a_product_with_all_slots_gives(
                 found[key] = hypotheses
         return [found[key] for key in (0, 4, 8)]
 
-    made: list[Lineages] = []
-    original = Lineages.__init__
+    made: list[AncestorIndex] = []
+    original = AncestorIndex.__init__
 
-    def counted(self: Lineages, *arguments: Any) -> None:
+    def counted(self: AncestorIndex, *arguments: Any) -> None:
         made.append(self)
         original(self, *arguments)
 
-    monkeypatch.setattr(Lineages, "__init__", counted)
+    monkeypatch.setattr(AncestorIndex, "__init__", counted)
     monkeypatch.setattr(sparse_self_attention, "_SLOTS_PER_UNIT", 0)
     one_by_one = read()
     assert len(made) >= 28

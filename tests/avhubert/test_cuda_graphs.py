@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gorggle_server.avhubert.beam_search import BeamSearch
-from gorggle_server.avhubert.cuda_graphs import FixedSteps
+from gorggle_server.avhubert.cuda_graphs import CudaGraphRunner
 from gorggle_server.avhubert.decoder import Decoder
 from tests.avhubert.test_beam_search import WIDTH, random_decoder
 
@@ -36,7 +36,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PlayedGraph, "replays", 0)
 
 
-def begun(decoder: Decoder) -> tuple[BeamSearch, FixedSteps]:
+def begun(decoder: Decoder) -> tuple[BeamSearch, CudaGraphRunner]:
     decoder.steps_in_fixed_shapes = True
     search = BeamSearch(decoder, beam=3, length_penalty=1.0)
     search.join(["clip"], torch.randn(1, 30, WIDTH), [30], [40])
@@ -47,7 +47,7 @@ def begun(decoder: Decoder) -> tuple[BeamSearch, FixedSteps]:
 
 
 @torch.inference_mode()
-def expected(steps: FixedSteps) -> torch.Tensor:
+def expected(steps: CudaGraphRunner) -> torch.Tensor:
     assert steps._view is not None
     return steps._step(steps._view.tokens, steps._view.positions, steps._view)
 

@@ -75,7 +75,7 @@ def test_cached_steps_equal_teacher_forcing(model: Model, encoded: dict[str, Ten
     decoder = model.network.decoder
     with torch.inference_mode():
         cache = decoder.empty_cache(1)
-        decoder.admit(encoded["batch2"], lengths_of(mask), cache)
+        decoder.prefill(encoded["batch2"], lengths_of(mask), cache)
         stepwise = torch.cat([decoder.step(column[:, None], cache) for column in tokens.unbind(1)], dim=1)
     torch.testing.assert_close(stepwise, whole, atol=2e-5, rtol=0)
 
@@ -92,7 +92,7 @@ def test_neither_sources_nor_units_move_when_hypotheses_are_reordered(
     decoder = model.network.decoder
     with torch.inference_mode():
         cache = decoder.empty_cache(3)
-        decoder.admit(encoded["batch2"], lengths_of(golden.clip("batch2").padding_mask), cache)
+        decoder.prefill(encoded["batch2"], lengths_of(golden.clip("batch2").padding_mask), cache)
         decoder.step(torch.full((2, 3), EOS), cache)
         before = cache.source.clone(), cache.past.clone(), cache.source.data_ptr(), cache.past.data_ptr()
         cache.reorder(torch.tensor([[1, 1, 0], [2, 0, 0]]))

@@ -20,7 +20,7 @@ import torch
 
 from gorggle_server.avhubert import info, load_model
 from gorggle_server.avhubert.checkpoints import safe_unpickler, torch_archive
-from gorggle_server.avhubert.checkpoints.pickle_allowlist import Inert
+from gorggle_server.avhubert.checkpoints.pickle_allowlist import OpaqueObject
 from gorggle_server.avhubert.checkpoints.tensor_storage import StorageReference, TensorRecord
 from gorggle_server.errors import ModelFormatError
 from tests.avhubert import reference_files
@@ -204,7 +204,7 @@ def test_a_class_is_never_changed_by_a_state() -> None:
     evil = b"cargparse\nNamespace\n(N}X\x01\0\0\0xK\x01stb."
     with pytest.raises(ModelFormatError, match="state"):
         safe_unpickler.loads(evil)
-    assert not hasattr(Inert, "x")
+    assert not hasattr(OpaqueObject, "x")
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -287,7 +287,7 @@ def test_a_storage_of_another_length_than_announced_is_refused(
 ) -> None:
     path = tmp_path / "evil.pt"
     reference_files.zip_of(tensor_pickle(b"0", length), path, {"0": b"\0" * held})
-    with torch_archive.opened(path) as root, pytest.raises(ModelFormatError, match="storage"):
+    with torch_archive.open_checkpoint(path) as root, pytest.raises(ModelFormatError, match="storage"):
         root["model"].tensor()
 
 
@@ -295,12 +295,12 @@ def test_a_storage_of_another_length_than_announced_is_refused(
 def test_a_storage_that_makes_no_sense_is_refused(tmp_path: Path, pickled: bytes) -> None:
     path = tmp_path / "evil.pt"
     reference_files.zip_of(pickled, path, {"0": b"\0" * 8})
-    with pytest.raises(ModelFormatError), torch_archive.opened(path):
+    with pytest.raises(ModelFormatError), torch_archive.open_checkpoint(path):
         pass
 
 
 def test_a_storage_that_is_not_there_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.pt"
     reference_files.zip_of(tensor_pickle(b"../../etc/passwd", 2), path)
-    with torch_archive.opened(path) as root, pytest.raises(ModelFormatError, match="lacks"):
+    with torch_archive.open_checkpoint(path) as root, pytest.raises(ModelFormatError, match="lacks"):
         root["model"].tensor()

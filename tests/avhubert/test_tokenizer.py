@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gorggle_server.avhubert.tokenizer import RESERVED_UNITS, Vocabulary, spelled, units_of_dictionary
+from gorggle_server.avhubert.tokenizer import RESERVED_UNITS, Vocabulary, detokenize, load_dictionary
 from gorggle_server.errors import ModelFormatError
 from tests.avhubert import golden
 
@@ -18,7 +18,7 @@ from tests.avhubert import golden
     ],
 )
 def test_units_are_joined_and_marks_become_spaces(pieces: list[str], text: str) -> None:
-    assert spelled(pieces) == text
+    assert detokenize(pieces) == text
 
 
 def test_ids_are_the_dictionarys_not_sentencepieces() -> None:
@@ -51,7 +51,7 @@ def test_a_dictionary_without_the_reserved_units_is_refused() -> None:
 @pytest.mark.parametrize("line", ["nocount", "unit x", ""])
 def test_a_dictionary_line_without_a_count_is_refused(line: str) -> None:
     with pytest.raises(ModelFormatError, match="line 2"):
-        units_of_dictionary(["a 1", line])
+        load_dictionary(["a 1", line])
 
 
 def test_text_cannot_be_cut_without_a_sentencepiece_model() -> None:

@@ -42,7 +42,7 @@ def test_the_page_shows_the_figures_in_the_results(tmp_path: Path) -> None:
     report.write(results, tmp_path)
     assert page.read_text() == (ROOT / "docs" / "performance.md").read_text()
     drawn = {path.name for path in (tmp_path / "images").iterdir()}
-    pictures = report.pictures.PICTURES.items()
+    pictures = report.plots.PICTURES.items()
     assert drawn == {file for name, (file, _) in pictures if (results / f"{name}.json").is_file()}
     assert "engine-speed.png" in drawn
 
@@ -66,10 +66,10 @@ def test_a_page_without_the_marks_of_a_part_is_refused() -> None:
 
 
 def test_the_floor_is_the_longer_of_calculating_and_reading() -> None:
-    assert roofline.floor_s({"gflop": 200.0, "gigabytes": 5.0}, MACHINE) == 2.0
-    assert roofline.floor_s({"gflop": 200.0, "gigabytes": 50.0}, MACHINE) == 5.0
-    assert roofline.floor_s({"gflop": 200.0}, MACHINE) == 2.0
-    assert roofline.floor_s({"gflop": None}, MACHINE) is None
+    assert roofline.roofline_s({"gflop": 200.0, "gigabytes": 5.0}, MACHINE) == 2.0
+    assert roofline.roofline_s({"gflop": 200.0, "gigabytes": 50.0}, MACHINE) == 5.0
+    assert roofline.roofline_s({"gflop": 200.0}, MACHINE) == 2.0
+    assert roofline.roofline_s({"gflop": None}, MACHINE) is None
 
 
 def test_the_floor_of_seeing_is_what_its_searches_and_fits_need() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import requests
 import trustme
 
-from gorggle_local.aws.pipeline import Server, Stack, made
+from gorggle_local.aws.pipeline import Server, Stack, deploy
 from tests.e2e.runtime import LambdaPython, lambda_python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,8 +60,15 @@ class GpuServer:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, *, wait: bool = True) -> None:
-        command = [sys.executable, "-m", "gorggle", "serve", "--announce", "--until-stdin-closes"]
-        command += ["--listen", f"127.0.0.1:{self.port}", "--threads", "1", "--shutdown-grace-s", "1"]
+        command = [sys.executable, "-m", "gorggle", "serve", "--announce", "--exit-on-stdin-eof"]
+        command += [
+            "--listen",
+            f"127.0.0.1:{self.port}",
+            "--num-threads",
+            "1",
+            "--shutdown-grace-period-s",
+            "1",
+        ]
         command += ["--tls-certificate", self._keys.server, "--tls-key", self._keys.server_key]
         command += ["--tls-client-ca", self._keys.ca]
         self._process = subprocess.Popen(
@@ -238,7 +245,7 @@ def running_pipeline(
     """A local AWS with the pipeline on it; ``server_port``: where the functions find the server, if not at its own."""
     python = lambda_python()
     with local_aws(time_scale, python=python) as addresses:
-        stack = made(
+        stack = deploy(
             addresses["endpoint_url"],
             Server(
                 f"127.0.0.1:{server_port or server.port}",
@@ -248,7 +255,7 @@ def running_pipeline(
                 keys.client_key.read_text(),
             ),
             {"ada": hashlib.sha256(TOKEN.encode()).hexdigest()},
-            {"poll_s": 1, **settings},
+            {"poll_interval_s": 1, **settings},
             layers=python.layers,
         )
         yield Pipeline(addresses["api_url"], stack, server)

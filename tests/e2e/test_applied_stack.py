@@ -28,11 +28,11 @@ from tests.e2e.runtime import lambda_python
 pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
-    "soundEngine": "server",
-    "facesEngine": "server",
-    "pollS": 5,
-    "soundLimitS": 3000,
-    "facesLimitS": 3000,
+    "audioEngine": "server",
+    "faceEngine": "server",
+    "pollIntervalS": 5,
+    "transcriptionTimeoutS": 3000,
+    "faceDetectionTimeoutS": 3000,
 }
 
 

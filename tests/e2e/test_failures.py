@@ -39,7 +39,7 @@ CALLED = [
 ALL_SOURCES = {"lips": "av", "sound": "transcribe", "faces": "rekognition"}
 # A part of a window of the demo clip: more than what is said before a video is sent, less than all of it.
 MID_STREAM_BYTES = 60_000
-PATIENCE_S = 120
+TIMEOUT_S = 120
 QUICK = {"lips": "none", "sound": "transcribe", "faces": "none"}
 
 
@@ -68,7 +68,7 @@ def pipeline(
     keys: Certificates,
 ) -> Iterator[Pipeline]:
     folder = tmp_path_factory.mktemp("aws")
-    settings = {"fleet_start_s": PATIENCE_S, "max_jobs": 2, "window_s": 9}
+    settings = {"fleet_start_timeout_s": TIMEOUT_S, "max_concurrent_jobs": 2, "window_duration_s": 9}
     with running_pipeline(
         folder, own_server, keys, time_scale=0.2, server_port=between.port, **settings
     ) as pipeline:
@@ -151,7 +151,7 @@ def test_the_loss_of_the_faces_degrades_the_result_and_says_so(pipeline: Pipelin
         {
             "function": f"-{function}",
             "kind": "error",
-            "error": "SourceLateError",
+            "error": "SourceTimeoutError",
             "message": "too late",
             "times": 9,
         }
@@ -279,13 +279,13 @@ def test_when_every_source_is_lost_the_job_fails_with_all_reasons(pipeline: Pipe
         {
             "function": "-scale_up_fleet",
             "kind": "error",
-            "error": "FleetLateError",
+            "error": "FleetTimeoutError",
             "message": "no fleet",
             "times": 9,
         },
     )
     job = pipeline.ended(pipeline.upload(lips="video", sound="transcribe", faces="none"))
-    assert job["failure"]["error"] == "NothingReadError"
+    assert job["failure"]["error"] == "NoTranscriptError"
     assert "no sound" in job["failure"]["reason"]
     assert "no fleet" in job["failure"]["reason"]
 
@@ -377,12 +377,12 @@ def test_poison_media_fails_the_job_and_names_the_cause(pipeline: Pipeline, cont
 
 
 def test_a_server_that_is_down_costs_the_lips_alone(pipeline: Pipeline, own_server: GpuServer) -> None:
-    pipeline.configure("scale_up_fleet", FLEET_START_S="1")
+    pipeline.configure("scale_up_fleet", FLEET_START_TIMEOUT_S="1")
     own_server.kill()
     try:
         result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
     finally:
-        pipeline.configure("scale_up_fleet", FLEET_START_S=str(PATIENCE_S))
+        pipeline.configure("scale_up_fleet", FLEET_START_TIMEOUT_S=str(TIMEOUT_S))
         own_server.start()
     assert "no GPU server was ready" in failures_of(result, "lips")[0]
     assert words(result) == spoken()
@@ -413,15 +413,15 @@ def test_a_server_that_dies_in_mid_stream_is_asked_again(
 def test_a_server_that_stalls_in_mid_stream_is_asked_again(
     pipeline: Pipeline, own_server: GpuServer, between: Interceptor
 ) -> None:
-    pipeline.configure("read_lips", STALL_S="8")
+    pipeline.configure("read_lips", SERVER_STALL_TIMEOUT_S="8")
     has_stalled = between.once_sent(MID_STREAM_BYTES, own_server.freeze)
     job_id = pipeline.upload(lips="video", sound="none", faces="none")
     try:
-        assert has_stalled.wait(PATIENCE_S), pipeline.told()
+        assert has_stalled.wait(TIMEOUT_S), pipeline.told()
         until(lambda: errors_of(pipeline, "ServerStalledError"), pipeline)
     finally:
         own_server.thaw()
-        pipeline.configure("read_lips", STALL_S=str(PATIENCE_S))
+        pipeline.configure("read_lips", SERVER_STALL_TIMEOUT_S=str(TIMEOUT_S))
     ended_whole(pipeline, job_id)
 
 
@@ -435,7 +435,7 @@ def errors_of(pipeline: Pipeline, name: str) -> list[dict[str, Any]]:
 
 
 def until(holds: Callable[[], Any], pipeline: Pipeline) -> None:
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + TIMEOUT_S
     while not holds():
         assert time.monotonic() < end, pipeline.told()
         time.sleep(0.2)

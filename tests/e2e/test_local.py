@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo.mp4"
 TRUTH = json.loads(DEMO.with_suffix(".json").read_text())
-PATIENCE_S = 300.0
+TIMEOUT_S = 300.0
 STATE = "document.querySelector('.steps [role=progressbar]')?.ariaValueNow"
 
 
@@ -82,7 +82,7 @@ class Local:
 
     def until(self, job_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The job, once something is true of it."""
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + TIMEOUT_S
         while not holds(job := self.job(job_id)):
             assert time.monotonic() < end, f"it never came to be: {job}"
             time.sleep(0.2)
@@ -155,7 +155,7 @@ def test_a_video_is_read_on_the_page_though_the_server_is_killed(local: Local, b
         assert page.locator("[role=alert]").count() == 0
         page.wait_for_timeout(200)
     assert percents == sorted(percents)
-    page.wait_for_selector("button.word", timeout=PATIENCE_S * 1000)
+    page.wait_for_selector("button.word", timeout=TIMEOUT_S * 1000)
     said = [word["text"] for sentence in TRUTH["sentences"] for word in sentence["words"]]
     assert page.locator("button.word").all_inner_texts() == said
     for sentence in TRUTH["sentences"]:
@@ -196,7 +196,7 @@ def test_hostile_uploads_fail_with_a_reason_and_do_nothing_else(
     page.goto(local.url)
     page.set_input_files("[data-testid=files]", [str(path) for path in tmp_path.iterdir()])
     rows = ".row:has(.state.failed)"
-    page.wait_for_selector(f"{rows} >> nth={len(says) - 1}", timeout=PATIENCE_S * 1000)
+    page.wait_for_selector(f"{rows} >> nth={len(says) - 1}", timeout=TIMEOUT_S * 1000)
     shown = {
         row.locator("a.name").inner_text(): row.locator(".problem").inner_text()
         for row in page.locator(rows).all()

@@ -99,7 +99,7 @@ def reader(keys: Certificates) -> Iterator[int]:
 def test_a_two_hour_video_loses_and_doubles_no_word(
     tmp_path: Path, keys: Certificates, reader: int, two_hours: Path
 ) -> None:
-    settings = {"lips_concurrency": 4, "fleet_start_s": 60}
+    settings = {"max_concurrent_windows": 4, "fleet_start_timeout_s": 60}
     with running_pipeline(tmp_path, GpuServer(keys, reader), keys, **settings) as pipeline:
         job_id = pipeline.upload(two_hours, lips="video", sound="none", faces="none")
         job = pipeline.ended(job_id, 500)

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from gorggle_evaluation.manifest import Entry, SaidWord
+from gorggle_evaluation.manifest import Entry, ReferenceWord
 from tests.sdk.conftest import make_server, server, service, target
 
 __all__ = ["make_server", "server", "service", "target"]
@@ -36,7 +36,7 @@ def write_manifest(tmp_path: Path) -> WriteManifest:
 
 
 def entry(media: Path) -> Entry:
-    return Entry(media.name, media, (SaidWord("word"),))
+    return Entry(media.name, media, (ReferenceWord("word"),))
 
 
 def sound_file(path: Path, waveform: np.ndarray) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gorggle_evaluation.manifest import ManifestError, SaidWord, read_manifest
+from gorggle_evaluation.manifest import ManifestError, ReferenceWord, read_manifest
 from tests.evaluation.conftest import WriteManifest
 
 A = {"media": "a.mp4", "text": "Bin blue."}
@@ -37,7 +37,7 @@ def test_a_line_needs_media_and_text_only(write_manifest: WriteManifest) -> None
 
 def test_words_bring_their_times(write_manifest: WriteManifest) -> None:
     (entry,) = read_manifest(write_manifest({**A, "words": WORDS})).entries
-    assert entry.words == (SaidWord("bin", 0.5, 0.8), SaidWord("blue", 0.8, 1.0))
+    assert entry.words == (ReferenceWord("bin", 0.5, 0.8), ReferenceWord("blue", 0.8, 1.0))
 
 
 def test_sentences_are_taken_in_order_of_time_with_their_speakers(write_manifest: WriteManifest) -> None:

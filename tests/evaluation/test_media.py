@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from gorggle_evaluation.conditions import Circumstances, Clip, NoisyClips, conditions
+from gorggle_evaluation.conditions import Clip, NoiseCondition, NoisyClips, conditions
 from gorggle_evaluation.manifest import Entry
 from gorggle_evaluation.media import MediaError, Sound, read_sound, with_sound
 from gorggle_evaluation.noise import NoiseKind, active
@@ -156,7 +156,7 @@ def noise_in(clip: Clip, clean: Path, tmp_path: Path) -> tuple[np.ndarray, np.nd
 
 @pytest.mark.parametrize("kind", list(NoiseKind))
 def test_a_clip_gets_noise_at_the_ratio_asked(kind: NoiseKind, tones: list[Entry], tmp_path: Path) -> None:
-    clip = NoisyClips(tones, seed=1).clip(tones[0], Circumstances(kind, 5.0))
+    clip = NoisyClips(tones, seed=1).clip(tones[0], NoiseCondition(kind, 5.0))
     clean, added = noise_in(clip, tones[0].media, tmp_path)
     speech = active(clean.astype(np.int16))
     assert 0.6 < speech.mean() * 1.5 < 0.8
@@ -167,7 +167,7 @@ def test_a_clip_gets_noise_at_the_ratio_asked(kind: NoiseKind, tones: list[Entry
 def test_babble_is_made_of_all_others_and_never_of_the_clip_itself(
     tones: list[Entry], tmp_path: Path
 ) -> None:
-    clip = NoisyClips(tones, seed=1).clip(tones[1], Circumstances(NoiseKind.BABBLE, 0.0))
+    clip = NoisyClips(tones, seed=1).clip(tones[1], NoiseCondition(NoiseKind.BABBLE, 0.0))
     _, added = noise_in(clip, tones[1].media, tmp_path)
     spectrum = np.abs(np.fft.rfft(added)) ** 2
     shares = [
@@ -182,7 +182,7 @@ def test_noise_is_the_same_for_every_run_and_ratio_and_another_for_another_clip_
     tones: list[Entry], tmp_path: Path
 ) -> None:
     def added(seed: int, entry: Entry, snr_db: float) -> np.ndarray:
-        clip = NoisyClips(tones, seed).clip(entry, Circumstances(NoiseKind.WHITE, snr_db))
+        clip = NoisyClips(tones, seed).clip(entry, NoiseCondition(NoiseKind.WHITE, snr_db))
         return noise_in(clip, entry.media, tmp_path)[1]
 
     first = added(1, tones[0], 0.0)
@@ -193,13 +193,13 @@ def test_noise_is_the_same_for_every_run_and_ratio_and_another_for_another_clip_
 
 
 def test_clean_clips_are_sent_as_they_are(tones: list[Entry]) -> None:
-    assert NoisyClips(tones, 0).clip(tones[0], Circumstances()).source == tones[0].media
+    assert NoisyClips(tones, 0).clip(tones[0], NoiseCondition()).source == tones[0].media
 
 
 def test_babble_passes_over_clips_that_cannot_be_heard(tones: list[Entry], tmp_path: Path) -> None:
     broken, silent = tmp_path / "broken.wav", sound_file(tmp_path / "silent.wav", np.zeros(16_000))
     broken.write_text("no sound")
-    babble = Circumstances(NoiseKind.BABBLE, 0.0)
+    babble = NoiseCondition(NoiseKind.BABBLE, 0.0)
     assert NoisyClips([tones[0], entry(broken), tones[1]], 0).clip(tones[0], babble)
     with pytest.raises(MediaError, match="no other clip of the manifest has sound"):
         NoisyClips([tones[0], entry(broken), entry(silent)], 0).clip(tones[0], babble)

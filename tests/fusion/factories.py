@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gorggle_lambdas.fusion.result import FusedSegment
 from gorggle_lambdas.fusion.types import Origin, Segment, Window, Word
-from gorggle_lambdas.fusion.word_hypotheses import Claim
+from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
 from gorggle_lambdas.fusion.word_voting import FusedWord
 
 VOCABULARY = [
@@ -61,8 +61,10 @@ def segment(words: Sequence[Word], speaker: str = "face-1", origin: Origin = "li
     return Segment(words[0].start_s, max(w.end_s for w in words), speaker, origin, tuple(words))
 
 
-def claim(text: str, start_s: float, end_s: float, confidence: float = 0.9, origin: Origin = "lips") -> Claim:
-    return Claim(text, start_s, end_s, confidence, origin, "face-1", (0.0, 1000.0))
+def claim(
+    text: str, start_s: float, end_s: float, confidence: float = 0.9, origin: Origin = "lips"
+) -> WordHypothesis:
+    return WordHypothesis(text, start_s, end_s, confidence, origin, "face-1", (0.0, 1000.0))
 
 
 def fused_segment(words: Iterable[Word], person: str = "person-1") -> FusedSegment:

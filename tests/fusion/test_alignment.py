@@ -9,24 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_lambdas.fusion.alignment import aligned
-from gorggle_lambdas.fusion.word_hypotheses import Claim
+from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
 from tests.fusion.factories import claim
 
 unhurried = settings(deadline=None, max_examples=60)
 
 
-def pair_cost(one: Claim, other: Claim) -> float | None:
+def pair_cost(one: WordHypothesis, other: WordHypothesis) -> float | None:
     apart_s = abs(one.start_s - other.start_s)
     return (one.text != other.text) + apart_s if apart_s <= 1 else None
 
 
-def cost_of(pairs: list[tuple[int, int]], left: list[Claim], right: list[Claim], gap: float) -> float:
+def cost_of(
+    pairs: list[tuple[int, int]], left: list[WordHypothesis], right: list[WordHypothesis], gap: float
+) -> float:
     costs = [pair_cost(left[i], right[j]) for i, j in pairs]
     assert None not in costs
     return sum(c for c in costs if c is not None) + gap * (len(left) + len(right) - 2 * len(pairs))
 
 
-def cheapest_of_all(left: list[Claim], right: list[Claim], gap: float) -> float:
+def cheapest_of_all(left: list[WordHypothesis], right: list[WordHypothesis], gap: float) -> float:
     best = gap * (len(left) + len(right))
     for size in range(1, min(len(left), len(right)) + 1):
         for some in itertools.combinations(range(len(left)), size):
@@ -37,7 +39,7 @@ def cheapest_of_all(left: list[Claim], right: list[Claim], gap: float) -> float:
     return best
 
 
-def drawn_claims(shake: random.Random) -> list[Claim]:
+def drawn_claims(shake: random.Random) -> list[WordHypothesis]:
     starts = sorted(shake.uniform(0, 3) for _ in range(shake.randint(0, 5)))
     return [claim(shake.choice("abc"), start_s, start_s + 0.2) for start_s in starts]
 
@@ -55,7 +57,7 @@ def test_no_alignment_is_cheaper(seed: int, gap: float) -> None:
 def test_two_hours_of_words_are_aligned_within_their_reach_only() -> None:
     asked = 0
 
-    def counted(one: Claim, other: Claim) -> float | None:
+    def counted(one: WordHypothesis, other: WordHypothesis) -> float | None:
         nonlocal asked
         asked += 1
         return pair_cost(one, other)

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion.assignment import best_pairs
+from gorggle_lambdas.fusion.assignment import max_weight_matching
 
 unhurried = settings(deadline=None, max_examples=150)
 
@@ -33,23 +33,23 @@ def greatest_of_all(given_weights: list[list[int]]) -> int:
 @unhurried
 @given(weights())
 def test_no_assignment_weighs_more(given_weights: list[list[int]]) -> None:
-    pairs = best_pairs(given_weights)
+    pairs = max_weight_matching(given_weights)
     assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs)
     assert all(given_weights[row][column] > 0 for row, column in pairs)
     assert sum(given_weights[row][column] for row, column in pairs) == greatest_of_all(given_weights)
 
 
 def test_ties_fall_to_the_first_with_the_first() -> None:
-    assert best_pairs([[5, 5], [5, 5]]) == [(0, 0), (1, 1)]
-    assert best_pairs([[5, 5, 5]]) == [(0, 0)]
-    assert best_pairs([[5], [5], [5]]) == [(0, 0)]
+    assert max_weight_matching([[5, 5], [5, 5]]) == [(0, 0), (1, 1)]
+    assert max_weight_matching([[5, 5, 5]]) == [(0, 0)]
+    assert max_weight_matching([[5], [5], [5]]) == [(0, 0)]
 
 
 def test_the_sum_counts_not_the_greatest_single_weight() -> None:
-    assert best_pairs([[10, 9], [9, 1]]) == [(0, 1), (1, 0)]
+    assert max_weight_matching([[10, 9], [9, 1]]) == [(0, 1), (1, 0)]
 
 
 def test_nobody_pairs_with_nobody() -> None:
-    assert best_pairs([]) == []
-    assert best_pairs([[], []]) == []
-    assert best_pairs([[0, 0]]) == []
+    assert max_weight_matching([]) == []
+    assert max_weight_matching([[], []]) == []
+    assert max_weight_matching([[0, 0]]) == []

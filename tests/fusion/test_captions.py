@@ -20,7 +20,7 @@ from gorggle_lambdas.fusion.captions import (
     to_webvtt,
 )
 from gorggle_lambdas.fusion.captions.formats import SRT_LOOK_ALIKES
-from gorggle_lambdas.fusion.captions.text_width import clean, is_right_to_left, pieces, width
+from gorggle_lambdas.fusion.captions.text_width import clean, is_right_to_left, split_word, width
 from gorggle_lambdas.fusion.result import FusedSegment
 from gorggle_lambdas.fusion.types import Word
 from tests.fusion.caption_parsers import ReadCue, read_srt, read_ttml, read_webvtt
@@ -332,11 +332,11 @@ def test_korean_keeps_its_spaces() -> None:
 
 
 def test_a_word_longer_than_a_line_is_cut_between_letters_not_from_their_marks() -> None:
-    cut = list(pieces("e\u0301" * 50, 42))
+    cut = list(split_word("e\u0301" * 50, 42))
     assert [width(piece) for piece in cut] == [42, 8]
     assert all(not piece.startswith("\u0301") for piece in cut)
-    assert "".join(pieces("👩\u200d👧" * 30, 42)) == "👩\u200d👧" * 30
-    assert list(pieces("漢" * 21 + "。字", 42)) == ["漢" * 20, "漢。字"]
+    assert "".join(split_word("👩\u200d👧" * 30, 42)) == "👩\u200d👧" * 30
+    assert list(split_word("漢" * 21 + "。字", 42)) == ["漢" * 20, "漢。字"]
 
 
 def test_direction_overrides_are_taken_out_and_marks_stay() -> None:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from gorggle_lambdas.fusion.confidence import (
     Calibration,
-    Hearing,
     NoiseCurve,
-    agreed,
-    contested,
+    NoiseWeighting,
     fitted_calibration,
+    noisy_or,
+    winner_probability,
 )
-from gorggle_lambdas.fusion.text_normalization import difference, joined, plain
+from gorggle_lambdas.fusion.text_normalization import edit_distance, joined, normalize
 from gorggle_lambdas.fusion.types import NoiseStretch
 
 shares = st.floats(0, 1)
@@ -67,13 +67,13 @@ def test_a_fit_needs_right_and_wrong_words(right: list[bool]) -> None:
 @unhurried
 @given(open_shares, open_shares)
 def test_agreement_helps_and_contest_harms(one: float, other: float) -> None:
-    assert max(one, other) <= agreed(one, other) <= 1
-    assert 0 < contested(one, other) <= one + 1e-12
-    assert contested(one, other) + contested(other, one) <= 1 + 1e-12
+    assert max(one, other) <= noisy_or(one, other) <= 1
+    assert 0 < winner_probability(one, other) <= one + 1e-12
+    assert winner_probability(one, other) + winner_probability(other, one) <= 1 + 1e-12
 
 
 def test_the_sound_is_worth_what_the_embedded_model_makes_of_it() -> None:
-    hearing = Hearing()
+    hearing = NoiseWeighting()
     assert hearing.worth(None) == 1
     for snr_db, accuracy in ((10, 0.94), (0, 0.77), (-10, 0.45)):
         assert hearing.worth(snr_db) == pytest.approx(accuracy, abs=0.04)
@@ -95,16 +95,16 @@ def test_noise_counts_where_it_was_measured() -> None:
     ],
 )
 def test_spelling_makes_no_other_word(one: str, other: str) -> None:
-    assert plain(one) == plain(other)
-    assert difference(one, other) == 0
+    assert normalize(one) == normalize(other)
+    assert edit_distance(one, other) == 0
 
 
 @unhurried
 @given(st.text(max_size=8), st.text(max_size=8))
 def test_difference_is_a_share_and_even(one: str, other: str) -> None:
-    assert 0 <= difference(one, other) <= 1
-    assert difference(one, other) == difference(other, one)
-    assert (difference(one, other) == 0) == (plain(one) == plain(other))
+    assert 0 <= edit_distance(one, other) <= 1
+    assert edit_distance(one, other) == edit_distance(other, one)
+    assert (edit_distance(one, other) == 0) == (normalize(one) == normalize(other))
 
 
 def test_words_are_joined_as_their_script_joins_them() -> None:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion import FusionInputError, FusionRules, Inputs, Result, fused, result_schema
-from gorggle_lambdas.fusion.text_normalization import plain
+from gorggle_lambdas.fusion import FusionInputError, FusionRules, Inputs, Result, fuse, result_schema
+from gorggle_lambdas.fusion.text_normalization import normalize
 from gorggle_lambdas.fusion.types import (
     Alternative,
     FaceBox,
@@ -34,7 +34,7 @@ unhurried = settings(deadline=None, max_examples=80)
 VALIDATOR = jsonschema.Draft202012Validator(result_schema())
 
 
-def fuse(
+def fuse_words(
     lips: list[Word] | None,
     sound: list[Word] | None,
     *,
@@ -49,7 +49,7 @@ def fuse(
         sound=None if sound is None else (window(sound, speaker, "sound", 600.0),),
         **more,  # type: ignore[arg-type]
     )
-    return fused(inputs)
+    return fuse(inputs)
 
 
 def words_of(found: Result) -> list[FusedWord]:
@@ -71,7 +71,7 @@ def test_the_schema_is_one() -> None:
 
 
 def test_words_that_agree_are_said_once_as_the_sound_writes_them() -> None:
-    found = fuse([word("hello", 1.0, 1.5, 0.8)], [word("Hello,", 1.05, 1.45, 0.9)])
+    found = fuse_words([word("hello", 1.0, 1.5, 0.8)], [word("Hello,", 1.05, 1.45, 0.9)])
     [said] = words_of(valid(found))
     assert (said.text, said.source, said.alternatives) == ("Hello,", "both", ())
     assert (said.start_s, said.end_s) == (1.05, 1.45)
@@ -79,7 +79,7 @@ def test_words_that_agree_are_said_once_as_the_sound_writes_them() -> None:
 
 
 def test_the_surer_source_wins_and_the_other_stays_as_alternative() -> None:
-    found = fuse([word("bin", 1.0, 1.5, 0.9)], [word("pin", 1.0, 1.5, 0.4)])
+    found = fuse_words([word("bin", 1.0, 1.5, 0.9)], [word("pin", 1.0, 1.5, 0.4)])
     [said] = words_of(valid(found))
     assert (said.text, said.source) == ("bin", "lips")
     [other] = said.alternatives
@@ -89,39 +89,43 @@ def test_the_surer_source_wins_and_the_other_stays_as_alternative() -> None:
 
 
 def test_an_even_contest_goes_to_the_sound() -> None:
-    assert texts_and_sources(fuse([word("bin", 1, 2, 0.6)], [word("pin", 1, 2, 0.6)])) == [("pin", "sound")]
+    assert texts_and_sources(fuse_words([word("bin", 1, 2, 0.6)], [word("pin", 1, 2, 0.6)])) == [
+        ("pin", "sound")
+    ]
 
 
 def test_noise_turns_a_decision() -> None:
     lips, sound = [word("bin", 1.0, 1.5, 0.6)], [word("pin", 1.0, 1.5, 0.8)]
-    assert texts_and_sources(fuse(lips, sound)) == [("pin", "sound")]
+    assert texts_and_sources(fuse_words(lips, sound)) == [("pin", "sound")]
     loud = (NoiseStretch(0.0, 10.0, -10.0),)
-    assert texts_and_sources(fuse(lips, sound, noise=loud)) == [("bin", "lips")]
+    assert texts_and_sources(fuse_words(lips, sound, noise=loud)) == [("bin", "lips")]
     elsewhere = (NoiseStretch(5.0, 10.0, -10.0),)
-    assert texts_and_sources(fuse(lips, sound, noise=elsewhere)) == [("pin", "sound")]
+    assert texts_and_sources(fuse_words(lips, sound, noise=elsewhere)) == [("pin", "sound")]
 
 
 def test_one_word_against_two_is_decided_as_a_whole() -> None:
     lips = [word("i'm", 0, 0.3, 0.5), word("gonna", 0.3, 0.9, 0.3), word("win", 0.9, 1.2, 0.5)]
     sound = [word("I'm", 0, 0.3), word("going", 0.3, 0.6), word("to", 0.6, 0.9), word("win", 0.9, 1.2)]
-    found = fuse(lips, sound)
+    found = fuse_words(lips, sound)
     assert texts_and_sources(found) == [("I'm", "both"), ("going", "sound"), ("to", "sound"), ("win", "both")]
     assert [[a.text for a in w.alternatives] for w in words_of(found)] == [[], ["gonna"], [], []]
     surer = [replace(w, confidence=0.95) if w.text == "gonna" else w for w in lips]
     unsure = [replace(w, confidence=0.3) for w in sound]
-    found = fuse(surer, unsure)
+    found = fuse_words(surer, unsure)
     assert [w.text for w in words_of(found)] == ["I'm", "gonna", "win"]
     assert [a.text for a in words_of(found)[1].alternatives] == ["going", "to"]
 
 
 def test_a_word_that_both_have_does_not_swallow_the_next_one() -> None:
     """However long one source takes it to last."""
-    found = fuse([word("hello", 1.0, 2.0, 0.9)], [word("hello", 1.0, 1.5, 0.9), word("you", 1.5, 1.7, 0.9)])
+    found = fuse_words(
+        [word("hello", 1.0, 2.0, 0.9)], [word("hello", 1.0, 1.5, 0.9), word("you", 1.5, 1.7, 0.9)]
+    )
     assert texts_and_sources(found) == [("hello", "both"), ("you", "sound")]
 
 
 def test_words_of_one_source_alone_are_kept() -> None:
-    found = fuse(spoken("bin blue", 1), spoken("set white", 20))
+    found = fuse_words(spoken("bin blue", 1), spoken("set white", 20))
     assert texts_and_sources(found) == [
         ("bin", "lips"),
         ("blue", "lips"),
@@ -132,7 +136,7 @@ def test_words_of_one_source_alone_are_kept() -> None:
 
 
 def test_unsure_lips_in_a_silence_that_was_heard_are_omitted_and_listed() -> None:
-    found = valid(fuse([word("bin", 1, 1.5, 0.1), word("blue", 3, 3.5, 0.9)], [word("now", 9, 9.4)]))
+    found = valid(fuse_words([word("bin", 1, 1.5, 0.1), word("blue", 3, 3.5, 0.9)], [word("now", 9, 9.4)]))
     assert [w.text for w in words_of(found)] == ["blue", "now"]
     [omission] = found.omissions
     assert (omission.reading.text, omission.reading.source, omission.person) == ("bin", "lips", "person-1")
@@ -141,19 +145,24 @@ def test_unsure_lips_in_a_silence_that_was_heard_are_omitted_and_listed() -> Non
 
 def test_unsure_lips_are_kept_where_nobody_listened() -> None:
     unsure = [word("bin", 1, 1.5, 0.1)]
-    assert [w.text for w in words_of(fuse(unsure, None))] == ["bin"]
+    assert [w.text for w in words_of(fuse_words(unsure, None))] == ["bin"]
     failed = (SourceFailure("sound", "throttled", 0.0, 5.0),)
-    assert [w.text for w in words_of(fuse(unsure, [word("now", 9, 9.4)], failures=failed))] == ["bin", "now"]
+    assert [w.text for w in words_of(fuse_words(unsure, [word("now", 9, 9.4)], failures=failed))] == [
+        "bin",
+        "now",
+    ]
     loud = (NoiseStretch(0.0, 5.0, -25.0),)
-    assert [w.text for w in words_of(fuse(unsure, [word("now", 9, 9.4)], noise=loud))] == ["bin", "now"]
+    assert [w.text for w in words_of(fuse_words(unsure, [word("now", 9, 9.4)], noise=loud))] == ["bin", "now"]
 
 
 def test_lips_and_sound_read_by_one_model_are_both() -> None:
     """And agreement with the sound does not make such a word surer: the model has heard it too."""
-    found = fuse([word("bin", 1, 1.5, 0.8)], [word("bin", 1, 1.5, 0.7)], origin="both")
+    found = fuse_words([word("bin", 1, 1.5, 0.8)], [word("bin", 1, 1.5, 0.7)], origin="both")
     [said] = words_of(found)
     assert (said.source, said.confidence) == ("both", pytest.approx(0.8))
-    assert texts_and_sources(fuse([word("bin", 1, 1.5, 0.1)], [word("x", 50, 51)], origin="both"))[0] == (
+    assert texts_and_sources(fuse_words([word("bin", 1, 1.5, 0.1)], [word("x", 50, 51)], origin="both"))[
+        0
+    ] == (
         "bin",
         "both",
     )
@@ -162,25 +171,25 @@ def test_lips_and_sound_read_by_one_model_are_both() -> None:
 def test_what_the_server_heard_without_a_face_counts_as_sound() -> None:
     heard = Segment(1, 2, "", "sound", (word("hello", 1, 1.4), word("there", 5, 5.4)))
     lips = (Window(0, 10, (heard,)),)
-    alone = fused(Inputs(Media(10), lips=lips))
+    alone = fuse(Inputs(Media(10), lips=lips))
     assert texts_and_sources(alone) == [("hello", "sound"), ("there", "sound")]
     transcript = (window([word("Hello", 1.02, 1.41)], "spk_0", "sound", 10.0),)
-    both = fused(Inputs(Media(10), lips=lips, sound=transcript))
-    assert sorted(plain(t) for t, _ in texts_and_sources(both)) == ["hello", "there"]
+    both = fuse(Inputs(Media(10), lips=lips, sound=transcript))
+    assert sorted(normalize(t) for t, _ in texts_and_sources(both)) == ["hello", "there"]
 
 
 def test_further_readings_of_a_source_are_alternatives() -> None:
     said = replace(word("two", 1, 1.5), alternatives=(Alternative("to", 0.3),))
-    [found] = words_of(fuse(None, [said]))
+    [found] = words_of(fuse_words(None, [said]))
     assert [(a.text, a.source) for a in found.alternatives] == [("to", "sound")]
 
 
 def test_calibration_decides_too() -> None:
     lips, sound = word("bin", 1, 1.5, 0.9), word("pin", 1, 1.5, 0.8)
     inputs = Inputs(Media(9), lips=(window([lips]),), sound=(window([sound], "spk_0", "sound"),))
-    assert texts_and_sources(fused(inputs)) == [("bin", "lips")]
+    assert texts_and_sources(fuse(inputs)) == [("bin", "lips")]
     boastful = replace(FusionRules(), lips=replace(FusionRules().lips, offset=-2.0))
-    assert texts_and_sources(fused(inputs, boastful)) == [("pin", "sound")]
+    assert texts_and_sources(fuse(inputs, boastful)) == [("pin", "sound")]
 
 
 # What fails is said, and costs no more than it must.
@@ -188,7 +197,7 @@ def test_calibration_decides_too() -> None:
 
 def test_a_failed_source_degrades_the_result_and_is_named() -> None:
     failed = (SourceFailure("lips", "no usable face"), SourceFailure("faces", "throttled"))
-    found = valid(fuse(None, spoken("bin blue"), failures=failed))
+    found = valid(fuse_words(None, spoken("bin blue"), failures=failed))
     assert found.is_degraded
     assert {r.name: (r.status, [f.reason for f in r.failures]) for r in found.sources} == {
         "lips": ("failed", ["no usable face"]),
@@ -200,7 +209,7 @@ def test_a_failed_source_degrades_the_result_and_is_named() -> None:
 
 def test_a_source_that_failed_in_a_stretch_is_partial() -> None:
     found = valid(
-        fuse(spoken("bin"), spoken("bin"), failures=(SourceFailure("lips", "data loss", 60.0, 120.0),))
+        fuse_words(spoken("bin"), spoken("bin"), failures=(SourceFailure("lips", "data loss", 60.0, 120.0),))
     )
     assert found.sources[0].status == "partial"
     document = found.to_document()["sources"]["lips"]
@@ -208,18 +217,20 @@ def test_a_source_that_failed_in_a_stretch_is_partial() -> None:
 
 
 def test_a_source_that_was_not_asked_for_is_absent_and_degrades_nothing() -> None:
-    found = valid(fuse(spoken("bin blue"), None))
+    found = valid(fuse_words(spoken("bin blue"), None))
     assert [r.status for r in found.sources] == ["used", "absent", "absent"]
     assert not found.is_degraded
 
 
 def test_nothing_to_fuse_is_an_error_not_an_empty_result() -> None:
     with pytest.raises(FusionInputError, match="lips: no GPU; sound: throttled"):
-        fuse(None, None, failures=(SourceFailure("lips", "no GPU"), SourceFailure("sound", "throttled")))
+        fuse_words(
+            None, None, failures=(SourceFailure("lips", "no GPU"), SourceFailure("sound", "throttled"))
+        )
 
 
 def test_silence_is_a_result() -> None:
-    found = valid(fuse([], []))
+    found = valid(fuse_words([], []))
     assert (found.segments, found.people, found.omissions) == ((), (), ())
 
 
@@ -231,14 +242,14 @@ def test_silence_is_a_result() -> None:
 def test_sources_that_agree_give_the_words_back(words: list[Word], seed: int) -> None:
     """Whatever their times jitter."""
     heard = jittered(words, random.Random(seed), 0.08)
-    found = fuse(words, heard)
+    found = fuse_words(words, heard)
     assert texts_and_sources(found) == [(w.text, "both") for w in words]
 
 
 @unhurried
 @given(sentences(max_words=25))
 def test_one_source_alone_gives_its_words_back_with_their_times(words: list[Word]) -> None:
-    for found in (fuse(words, None), fuse(None, words)):
+    for found in (fuse_words(words, None), fuse_words(None, words)):
         got = [(w.text, w.start_s, w.end_s) for w in words_of(found)]
         assert got == [(w.text, w.start_s, w.end_s) for w in words]
 
@@ -267,9 +278,9 @@ def accounted(found: Result) -> Counter[str]:
     """Every claim in a result: words (twice where two agreed), alternatives, omissions."""
     claims: Counter[str] = Counter()
     for w in words_of(found):
-        claims[plain(w.text)] += 2 if w.source == "both" else 1
-        claims.update(plain(a.text) for a in w.alternatives)
-    claims.update(plain(o.reading.text) for o in found.omissions)
+        claims[normalize(w.text)] += 2 if w.source == "both" else 1
+        claims.update(normalize(a.text) for a in w.alternatives)
+    claims.update(normalize(o.reading.text) for o in found.omissions)
     return claims
 
 
@@ -280,8 +291,8 @@ def test_every_claim_is_a_word_an_alternative_or_an_omission(
 ) -> None:
     """Nothing is invented, doubled, or dropped silently."""
     lips, sound = read
-    found = valid(fuse(lips, sound, speaker=speaker, noise=noise))
-    assert accounted(found) == Counter(plain(w.text) for w in [*lips, *sound])
+    found = valid(fuse_words(lips, sound, speaker=speaker, noise=noise))
+    assert accounted(found) == Counter(normalize(w.text) for w in [*lips, *sound])
     written = {w.text for w in [*lips, *sound]}
     assert all(w.text in written for w in words_of(found))
 
@@ -289,7 +300,7 @@ def test_every_claim_is_a_word_an_alternative_or_an_omission(
 @unhurried
 @given(readings())
 def test_times_never_fall_and_a_persons_words_do_not_overlap(read: tuple[list[Word], list[Word]]) -> None:
-    found = fuse(*read)
+    found = fuse_words(*read)
     for person in found.people:
         words = [w for s in found.segments if s.person == person.name for w in s.words]
         assert all(w.start_s <= w.end_s for w in words)
@@ -304,11 +315,11 @@ def test_two_people_account_for_every_claim_too(
 ) -> None:
     lips = [segment(w, f"face-{n}") for n, (w, _) in enumerate((one, other)) if w]
     sound = [segment(w, f"spk_{n}", "sound") for n, (_, w) in enumerate((one, other)) if w]
-    found = fused(
+    found = fuse(
         Inputs(Media(600), lips=(Window(0, 600, tuple(lips)),), sound=(Window(0, 600, tuple(sound)),))
     )
     VALIDATOR.validate(json.loads(found.to_json()))
-    assert accounted(found) == Counter(plain(w.text) for side in (*one, *other) for w in side)
+    assert accounted(found) == Counter(normalize(w.text) for side in (*one, *other) for w in side)
 
 
 # The result
@@ -324,10 +335,10 @@ def test_the_result_says_everything_that_the_schema_asks_for() -> None:
         noise=(NoiseStretch(0, 10, 12.345),),
         model=Model("gorggle-mini-1", "Apache-2.0", "free", "https://www.apache.org/licenses/LICENSE-2.0"),
         language="en-GB",
-        sound_engine="Amazon Transcribe",
-        faces_engine="Amazon Rekognition",
+        audio_engine="Amazon Transcribe",
+        face_engine="Amazon Rekognition",
     )
-    document = valid(fused(inputs)).to_document()
+    document = valid(fuse(inputs)).to_document()
     assert document["model"]["licence"]["name"] == "Apache-2.0"
     assert document["people"] == [
         {"name": "person-1", "first_s": 1.0, "voices": ["spk_0"], "faces": ["window-1/face-1", "track-1"]}
@@ -355,7 +366,7 @@ def test_the_result_says_everything_that_the_schema_asks_for() -> None:
     ],
 )
 def test_the_schema_refuses_what_is_not_a_result(spoil: object) -> None:
-    document = fuse(spoken("bin"), spoken("bin")).to_document()
+    document = fuse_words(spoken("bin"), spoken("bin")).to_document()
     assert VALIDATOR.is_valid(document)
     assert callable(spoil)
     spoil(document)
@@ -366,7 +377,7 @@ def test_a_segment_ends_at_a_pause_and_where_somebody_speaks_between() -> None:
     first = segment([*spoken("bin blue", 0), *spoken("at f", 2)], "spk_0", "sound")
     other = segment([word("yes", 2.9, 2.95)], "spk_1", "sound")
     last = segment(spoken("two now", 3.0), "spk_0", "sound")
-    found = fused(Inputs(Media(9), sound=(Window(0, 9, (first, other, last)),)))
+    found = fuse(Inputs(Media(9), sound=(Window(0, 9, (first, other, last)),)))
     assert [(s.person, s.text) for s in found.segments] == [
         ("person-1", "bin blue"),
         ("person-1", "at f"),

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion import Inputs, fused
+from gorggle_lambdas.fusion import Inputs, fuse
 from gorggle_lambdas.fusion.intervals import alone, joined_spans, shared_ms
 from gorggle_lambdas.fusion.result import Result
 from gorggle_lambdas.fusion.types import FaceBox, FaceTrack, Media, Segment, Window
@@ -39,7 +39,7 @@ def result(
     sound: list[Segment] | None = None,
     tracks: list[FaceTrack] | None = None,
 ) -> Result:
-    return fused(
+    return fuse(
         Inputs(
             Media(ENDS_S),
             lips=None if lip_windows is None else tuple(lip_windows),

@@ -48,7 +48,7 @@ def seen_in(words: list[Word], bounds: tuple[float, float], at_border: str) -> l
     return seen
 
 
-def read_window(words: list[Word], bounds: tuple[float, float], speaker: str) -> Window:
+def transcribe_window(words: list[Word], bounds: tuple[float, float], speaker: str) -> Window:
     return Window(*bounds, (segment(words, speaker),) if words else ())
 
 
@@ -64,7 +64,7 @@ def test_any_overlapping_windows_give_the_words_back(
 ) -> None:
     shake = random.Random(seed)
     windows = [
-        read_window(jittered(seen_in(words, bounds, at_border), shake, jitter_s), bounds, "face-1")
+        transcribe_window(jittered(seen_in(words, bounds, at_border), shake, jitter_s), bounds, "face-1")
         for bounds in cut_windows(words, shake)
     ]
     for merge in (merged_lips, merged_sound):
@@ -97,20 +97,26 @@ def test_two_people_who_talk_at_once_stay_two(first: list[Word], second: list[Wo
 
 def test_the_order_in_which_windows_arrive_makes_no_difference() -> None:
     words = spoken("the bin is blue at f two now please")
-    windows = [read_window(words[:5], (0.0, 2.1), "face-1"), read_window(words[3:], (1.1, 4.0), "face-1")]
+    windows = [
+        transcribe_window(words[:5], (0.0, 2.1), "face-1"),
+        transcribe_window(words[3:], (1.1, 4.0), "face-1"),
+    ]
     assert merged_lips(windows) == merged_lips(windows[::-1])
 
 
 def test_a_word_said_twice_stays_twice() -> None:
     words = spoken("no no no no no no", each_s=0.4)
-    windows = [read_window(words[:4], (0.0, 1.7), "face-1"), read_window(words[2:], (0.7, 2.6), "face-1")]
+    windows = [
+        transcribe_window(words[:4], (0.0, 1.7), "face-1"),
+        transcribe_window(words[2:], (0.7, 2.6), "face-1"),
+    ]
     assert texts(merged_lips(windows).claims) == ["no"] * 6
 
 
 def test_a_different_reading_in_the_overlap_becomes_an_alternative() -> None:
     left = [word("bin", 1.0, 1.4), word("blue", 2.0, 2.4, 0.5)]
     right = [word("glue", 2.0, 2.4, 0.9), word("now", 5.0, 5.4)]
-    windows = [read_window(left, (0.0, 3.0), "face-1"), read_window(right, (1.5, 6.0), "face-1")]
+    windows = [transcribe_window(left, (0.0, 3.0), "face-1"), transcribe_window(right, (1.5, 6.0), "face-1")]
     claims = merged_lips(windows).claims
     # 0.6 s from its window's border beats 0.5 s.
     assert texts(claims) == ["bin", "blue", "now"]
@@ -118,8 +124,8 @@ def test_a_different_reading_in_the_overlap_becomes_an_alternative() -> None:
 
 
 def test_a_window_that_was_read_twice_counts_once() -> None:
-    once = read_window(spoken("bin blue at f"), (0.0, 2.0), "face-1")
-    again = read_window(spoken("bin glue at f"), (0.0, 2.0), "face-2")
+    once = transcribe_window(spoken("bin blue at f"), (0.0, 2.0), "face-1")
+    again = transcribe_window(spoken("bin glue at f"), (0.0, 2.0), "face-2")
     merged = merged_lips([once, again])
     assert texts(merged.claims) == ["bin", "blue", "at", "f"]
     assert len(merged.faces) == 1
@@ -127,8 +133,8 @@ def test_a_window_that_was_read_twice_counts_once() -> None:
 
 def test_what_one_window_alone_read_is_kept() -> None:
     windows = [
-        read_window([word("bin", 2.0, 2.4)], (0.0, 4.0), "face-1"),
-        read_window([word("now", 3.0, 3.4)], (1.0, 6.0), "face-1"),
+        transcribe_window([word("bin", 2.0, 2.4)], (0.0, 4.0), "face-1"),
+        transcribe_window([word("now", 3.0, 3.4)], (1.0, 6.0), "face-1"),
     ]
     assert texts(merged_lips(windows).claims) == ["bin", "now"]
 
@@ -147,15 +153,15 @@ def test_a_face_keeps_its_key_from_window_to_window_by_its_words() -> None:
 
 
 def test_a_face_with_no_words_in_the_overlap_is_not_taken_for_another() -> None:
-    left = read_window(spoken("bin blue"), (0.0, 3.0), "face-1")
-    right = read_window(spoken("set white", 5.0), (2.0, 9.0), "face-1")
+    left = transcribe_window(spoken("bin blue"), (0.0, 3.0), "face-1")
+    right = transcribe_window(spoken("set white", 5.0), (2.0, 9.0), "face-1")
     assert [face.key for face in merged_lips([left, right]).faces] == ["window-1/face-1", "window-2/face-1"]
 
 
 def test_a_word_is_not_doubled_when_a_window_gives_it_to_somebody_else() -> None:
     words = spoken("bin blue at f")
     left = Window(0.0, 3.0, (segment(words[:2], "face-1"), segment(words[2:], "face-2")))
-    right = read_window(words, (0.0, 4.0), "face-1")
+    right = transcribe_window(words, (0.0, 4.0), "face-1")
     assert texts(merged_lips([left, right]).claims) == texts(words)
 
 
@@ -184,5 +190,5 @@ def test_a_piece_at_the_border_gives_way_to_the_whole_word(cut_s: float) -> None
     bounds = (0.0, 5.0 + cut_s * 0.5)
     left = [word("bin", 4.4, 4.7), word("pl", 5.0, bounds[1])]
     right = [word("bin", 4.4, 4.7), word("please", 5.0, 5.6), word("now", 6, 6.4)]
-    windows = [read_window(left, bounds, "face-1"), read_window(right, (4.0, 9.0), "face-1")]
+    windows = [transcribe_window(left, bounds, "face-1"), transcribe_window(right, (4.0, 9.0), "face-1")]
     assert texts(merged_lips(windows).claims) == ["bin", "please", "now"]

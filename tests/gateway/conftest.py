@@ -20,7 +20,7 @@ from tests.sdk.conftest import make_server  # noqa: F401 - a fixture
 from tests.sdk.fake_service import FakeLipReading
 
 # The machine may be busy; nothing here takes a second.
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ class Connection:
 
     async def hear(self) -> dict[str, Any] | None:
         """The next message; None at the end."""
-        message = await asyncio.wait_for(self.socket.receive(), PATIENCE_S)
+        message = await asyncio.wait_for(self.socket.receive(), TIMEOUT_S)
         if message.type is not aiohttp.WSMsgType.TEXT:
             self.closed_with = (
                 message.data if message.type is aiohttp.WSMsgType.CLOSE else self.socket.close_code
@@ -138,6 +138,6 @@ async def running_gateway(
 
 def run(test: Coroutine[Any, Any, None]) -> None:
     async def limited() -> None:
-        await asyncio.wait_for(test, 2 * PATIENCE_S)
+        await asyncio.wait_for(test, 2 * TIMEOUT_S)
 
     asyncio.run(limited())

@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_gateway.ebml import MatroskaError, Splitter
-from gorggle_gateway.media_buffer import Recording, RetentionError
+from gorggle_gateway.ebml import EbmlParser, MatroskaError
+from gorggle_gateway.media_buffer import RetainedMedia, RetentionError
 from tests.gateway.recordings import decoded, recording
 
 SIX_SECONDS = {"max_s": 6.0}
 
 
-def split(media: bytes, sizes: list[int]) -> tuple[Splitter, list]:
-    splitter, elements, at = Splitter(), [], 0
+def split(media: bytes, sizes: list[int]) -> tuple[EbmlParser, list]:
+    splitter, elements, at = EbmlParser(), [], 0
     for size in sizes:
         elements += splitter.feed(media[at : at + size])
         at += size
@@ -60,12 +60,12 @@ def test_sound_alone_can_be_read_from_any_cluster() -> None:
 )
 def test_what_is_no_webm_is_refused(media: bytes) -> None:
     with pytest.raises(MatroskaError):
-        Splitter().feed(media)
+        EbmlParser().feed(media)
 
 
 def test_an_element_that_claims_a_gigabyte_is_refused_before_it_arrives() -> None:
     with pytest.raises(MatroskaError, match="1073741824 bytes"):
-        Splitter().feed(b"\x1a\x45\xdf\xa3" + (1 << 30 | 1 << 56).to_bytes(8, "big"))
+        EbmlParser().feed(b"\x1a\x45\xdf\xa3" + (1 << 30 | 1 << 56).to_bytes(8, "big"))
 
 
 @settings(max_examples=200, deadline=None)
@@ -74,7 +74,7 @@ def test_damage_is_an_error_of_its_own_or_passed_on(noise: bytes, seed: int) -> 
     media = bytearray(recording(max_s=1.0)[:20_000])
     at = random.Random(seed).randrange(len(media))
     media[at : at + len(noise)] = noise
-    splitter = Splitter()
+    splitter = EbmlParser()
     try:
         for start in range(0, len(media), 997):
             splitter.feed(bytes(media[start : start + 997]))
@@ -84,10 +84,10 @@ def test_damage_is_an_error_of_its_own_or_passed_on(noise: bytes, seed: int) -> 
 
 def test_another_server_gets_what_was_not_yet_read_from_a_key_frame_on() -> None:
     media = recording(**SIX_SECONDS)
-    kept = Recording(retained_bytes=1 << 30)
+    kept = RetainedMedia(retained_bytes=1 << 30)
     kept.add(media)
     kept.forget(3.4)
-    offset_s, again = kept.again(3.4)
+    offset_s, again = kept.replay_from(3.4)
     assert 2.9 < offset_s <= 3.4
     times, sound_s = decoded(b"".join(again))
     assert times[0] == pytest.approx(offset_s, abs=0.05)
@@ -98,14 +98,14 @@ def test_another_server_gets_what_was_not_yet_read_from_a_key_frame_on() -> None
 
 def test_everything_is_kept_until_something_is_read() -> None:
     media = recording(**SIX_SECONDS)
-    kept = Recording(retained_bytes=1 << 30)
+    kept = RetainedMedia(retained_bytes=1 << 30)
     sent = b"".join(kept.add(media))
-    offset_s, again = kept.again(0.0)
+    offset_s, again = kept.replay_from(0.0)
     assert offset_s == 0.0
     assert b"".join(again) == sent
 
 
 def test_a_server_that_is_too_far_behind_ends_the_session() -> None:
-    kept = Recording(retained_bytes=100_000)
+    kept = RetainedMedia(retained_bytes=100_000)
     with pytest.raises(RetentionError, match="cannot keep up"):
         kept.add(recording(**SIX_SECONDS))

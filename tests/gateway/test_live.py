@@ -16,7 +16,7 @@ import pytest
 from gorggle.v1 import config_pb2
 from gorggle_gateway.app import SESSIONS
 from gorggle_gateway.settings import Limits
-from tests.gateway.conftest import PATIENCE_S, Gateway, run, running_gateway
+from tests.gateway.conftest import TIMEOUT_S, Gateway, run, running_gateway
 from tests.gateway.recordings import pcm, recording
 from tests.sdk.fake_service import FakeLipReading, Request, Response, finished, progress, segment, started
 
@@ -188,12 +188,12 @@ def test_connections_that_follow_each_other_at_once_take_each_others_places(
             assert live.closed_with == 4409
             # Whichever was heard last has the session; the other may have been superseded before it was ready.
             rest = [asyncio.ensure_future(each.rest()) for each in (second, third)]
-            done, _ = await asyncio.wait(rest, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(rest, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             assert len(done) == 1
             loser, winner = (second, third) if rest[0] in done else (third, second)
             assert loser.closed_with == 4409
             await winner.say({"type": "stop"})
-            await asyncio.wait_for(asyncio.gather(*rest), PATIENCE_S)
+            await asyncio.wait_for(asyncio.gather(*rest), TIMEOUT_S)
             assert winner.heard[-1]["type"] == "finished"
 
     async def test() -> None:

@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 
 import gorggle
 from gorggle_gateway import protocol
-from gorggle_gateway.event_log import MAX_UNSENT, Events, SlowClientError
-from gorggle_gateway.protocol import MessageError, Piece, Ping, Resume, Start, Stop, read_binary, read_text
+from gorggle_gateway.event_log import MAX_UNSENT, EventLog, SlowConsumerError
+from gorggle_gateway.protocol import (
+    MediaChunk,
+    MessageError,
+    Ping,
+    Resume,
+    Start,
+    Stop,
+    read_binary,
+    read_text,
+)
 
 
 def test_what_clients_say_is_read() -> None:
@@ -17,7 +26,7 @@ def test_what_clients_say_is_read() -> None:
     assert read_text('{"type":"resume","session":"a","key":"b","last_event":3}') == Resume("a", "b", 3, "")
     assert read_text('{"type":"ping"}') == Ping(0)
     assert read_text('{"type":"stop"}') == Stop()
-    assert read_binary(b"\x00\x00\x01\x02media") == Piece(258, b"media")
+    assert read_binary(b"\x00\x00\x01\x02media") == MediaChunk(258, b"media")
 
 
 @pytest.mark.parametrize(
@@ -82,12 +91,12 @@ def segment(name: str, revision: int = 1) -> dict:
     return {"type": "segment", "segment_id": name, "revision": revision}
 
 
-async def taken(events: Events) -> list[dict] | None:
+async def taken(events: EventLog) -> list[dict] | None:
     return await events.following(0.01)
 
 
 async def _a_slow_client_gets_the_newest_only() -> None:
-    events = Events()
+    events = EventLog()
     for revision in range(1, 50):
         events.add(segment("1", revision))
         events.add({"type": "progress", "received_s": revision})
@@ -101,7 +110,7 @@ async def _a_slow_client_gets_the_newest_only() -> None:
 
 
 async def _what_was_sent_and_not_acknowledged_is_sent_again() -> None:
-    events = Events()
+    events = EventLog()
     for name in "123":
         events.add(segment(name))
     assert len(await taken(events) or []) == 3
@@ -116,10 +125,10 @@ async def _what_was_sent_and_not_acknowledged_is_sent_again() -> None:
 
 
 async def _a_client_that_takes_nothing_ends_its_session() -> None:
-    events = Events()
+    events = EventLog()
     for number in range(MAX_UNSENT):
         events.add(segment(str(number)))
-    with pytest.raises(SlowClientError):
+    with pytest.raises(SlowConsumerError):
         events.add(segment("one more"))
 
 

@@ -28,9 +28,9 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gorggle_server", "--listen", self.address, "--threads", "1"]
+        command = [sys.executable, "-m", "gorggle_server", "--listen", self.address, "--num-threads", "1"]
         self.process = subprocess.Popen(
-            [*command, "--announce", "--until-stdin-closes"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*command, "--announce", "--exit-on-stdin-eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.process.stdout is not None
         assert b"listening" in self.process.stdout.readline()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gorggle import FaceBox, Segment
-from gorggle_gateway.speaker_identity import Speakers
+from gorggle_gateway.speaker_identity import SpeakerIdentities
 
 LEFT, RIGHT = (0.1, 0.2), (0.6, 0.2)
 
@@ -20,7 +20,7 @@ def said(speaker: str, at: tuple[float, float] | None = None) -> Segment:
 
 
 def test_the_first_server_names_people() -> None:
-    speakers = Speakers()
+    speakers = SpeakerIdentities()
     assert [speakers.name(said(name, at), 1) for name, at in (("face-1", LEFT), ("face-2", RIGHT))] == [
         "face-1",
         "face-2",
@@ -29,7 +29,7 @@ def test_the_first_server_names_people() -> None:
 
 
 def test_another_server_that_counts_otherwise_changes_nobodys_name() -> None:
-    speakers = Speakers()
+    speakers = SpeakerIdentities()
     speakers.name(said("face-1", LEFT), 1)
     speakers.name(said("face-2", RIGHT), 1)
     assert speakers.known("face-1", 2) == "face-1"
@@ -41,12 +41,12 @@ def test_another_server_that_counts_otherwise_changes_nobodys_name() -> None:
 
 
 def test_somebody_new_gets_a_name_that_nobody_had() -> None:
-    speakers = Speakers()
+    speakers = SpeakerIdentities()
     speakers.name(said("face-1", LEFT), 1)
     assert speakers.name(said("face-1", RIGHT), 2) == "face-1.2"
     assert speakers.name(said("face-2", LEFT), 2) == "face-1"
 
 
 def test_without_boxes_names_stay_what_servers_say() -> None:
-    speakers = Speakers()
+    speakers = SpeakerIdentities()
     assert [speakers.name(said("face-1"), generation) for generation in (1, 2)] == ["face-1", "face-1"]

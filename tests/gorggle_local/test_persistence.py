@@ -17,8 +17,8 @@ from moto import mock_aws
 from gorggle_lambdas.common import job_table
 from gorggle_lambdas.common.job_slots import PLACES
 from gorggle_local.aws.emulator import ACCOUNT, REGION
-from gorggle_local.aws.job_recovery import MAX_INTERRUPTIONS, afterwards
-from gorggle_local.aws.persistence import Keeper, Kept
+from gorggle_local.aws.job_recovery import MAX_INTERRUPTIONS, plan_recovery
+from gorggle_local.aws.persistence import PersistenceConfig, StatePersister
 
 JOB, KEY = "ab" * 16, f"uploads/{'ab' * 16}/demo.mp4"
 VIDEO = bytes(range(256)) * 100
@@ -28,7 +28,7 @@ VIDEO = bytes(range(256)) * 100
 class Cloud:
     s3: Any
     table: Any
-    keeper: Keeper
+    keeper: StatePersister
     told: dict[str, list[str]]
 
     def put(self, bucket: str, key: str, body: bytes = VIDEO) -> str:
@@ -65,8 +65,8 @@ def running(folder: Path, limit_bytes: int = 10**9) -> Iterator[Cloud]:
             AttributeDefinitions=[{"AttributeName": "job_id", "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
         )
-        kept = Kept("uploads", "results", "jobs", limit_bytes)
-        keeper = Keeper(folder, kept, ACCOUNT, REGION, boto3.client("dynamodb", REGION))
+        kept = PersistenceConfig("uploads", "results", "jobs", limit_bytes)
+        keeper = StatePersister(folder, kept, ACCOUNT, REGION, boto3.client("dynamodb", REGION))
         told = keeper.start()
         try:
             yield Cloud(s3, table, keeper, told)
@@ -191,7 +191,7 @@ def test_what_becomes_of_a_job_at_the_start(state: str, has_video: bool, becomes
         "job_id": {"S": JOB}, "state": {"S": state}, "key": {"S": KEY}, "attempt": {"N": "1"},
         "failure": {"M": {"reason": {"S": "as before"}}} if state == "failed" else {"NULL": True},
     }  # fmt: skip
-    (job,) = afterwards([item], {KEY: ("v7", 42)} if has_video else {}).items
+    (job,) = plan_recovery([item], {KEY: ("v7", 42)} if has_video else {}).items
     assert job["state"]["S"] == becomes
     assert says in str(job.get("failure"))
     if state == "awaiting_upload" and has_video:
@@ -204,7 +204,7 @@ def test_a_job_that_is_cut_off_again_and_again_is_given_up_until_somebody_asks()
     }  # fmt: skip
     states = []
     for _ in range(MAX_INTERRUPTIONS + 1):
-        (item,) = afterwards([item], {KEY: ("v", 1)}).items
+        (item,) = plan_recovery([item], {KEY: ("v", 1)}).items
         states.append(item["state"]["S"])
         item["state"] = {"S": job_table.RUNNING}
     assert states == [job_table.WAITING] * MAX_INTERRUPTIONS + [job_table.FAILED]

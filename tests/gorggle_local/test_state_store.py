@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gorggle_local.aws.state_store import KeptFolder, KeptObject, KeptState, KeptStateError, pieces_of
+from gorggle_local.aws.state_store import KeptObject, KeptStateError, SavedState, StateFolder, pieces_of
 
 ITEM = {"job_id": {"S": "a" * 32}, "name": {"S": 'naïve\n"quoted".mp4'}}
 
 
-def kept(folder: KeptFolder, content: bytes, key: str = "uploads/x/demo.mp4", size: int = -1) -> KeptObject:
+def kept(folder: StateFolder, content: bytes, key: str = "uploads/x/demo.mp4", size: int = -1) -> KeptObject:
     size = len(content) if size < 0 else size
     file = folder.add([content[:3], content[3:]])
     return KeptObject("b", key, "v1", file, size, "e", "2026-01-02T03:04:05", {"content-type": "video/mp4"})
@@ -23,11 +23,11 @@ def names(path: Path) -> set[str]:
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    folder = KeptFolder(tmp_path)
-    state = KeptState([kept(folder, b"a video")], {"jobs": [ITEM], "others": []})
+    folder = StateFolder(tmp_path)
+    state = SavedState([kept(folder, b"a video")], {"jobs": [ITEM], "others": []})
     assert folder.save(state)
     folder.close()
-    again = KeptFolder(tmp_path)
+    again = StateFolder(tmp_path)
     assert again.load() == state
     content = again.content(state.objects[0].file)
     assert b"".join(pieces_of(content)) == b"a video"
@@ -36,31 +36,31 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_holds_nothing_and_nobody_else_may_look_into_it(tmp_path: Path) -> None:
-    folder = KeptFolder(tmp_path / "new" / "data")
-    assert folder.load() == KeptState()
+    folder = StateFolder(tmp_path / "new" / "data")
+    assert folder.load() == SavedState()
     assert folder.path.stat().st_mode & 0o777 == 0o700
     folder.close()
 
 
 def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
-    folder = KeptFolder(tmp_path)
-    assert folder.save(KeptState(tables={"jobs": [ITEM]}))
-    assert not folder.save(KeptState(tables={"jobs": [ITEM]}))
-    assert folder.save(KeptState(tables={"jobs": []}))
+    folder = StateFolder(tmp_path)
+    assert folder.save(SavedState(tables={"jobs": [ITEM]}))
+    assert not folder.save(SavedState(tables={"jobs": [ITEM]}))
+    assert folder.save(SavedState(tables={"jobs": []}))
     folder.close()
 
 
 def test_what_a_killed_process_left_half_done_does_no_harm(tmp_path: Path) -> None:
-    folder = KeptFolder(tmp_path)
+    folder = StateFolder(tmp_path)
     whole, cut = kept(folder, b"whole"), kept(folder, b"cut", size=4)
     lost = KeptObject(**{**whole.__dict__, "file": "0" * 32})
     outside = KeptObject(**{**whole.__dict__, "file": "../state.json", "size_bytes": 1})
-    folder.save(KeptState([whole, cut, lost, outside]))
+    folder.save(SavedState([whole, cut, lost, outside]))
     (tmp_path / "state.json.draft").write_text('{"format": 1, "obj')
     (tmp_path / "objects" / "1234.draft").write_bytes(b"half")
     folder.add([b"belongs to nothing"])
     folder.close()
-    again = KeptFolder(tmp_path)
+    again = StateFolder(tmp_path)
     assert again.load().objects == [whole]
     assert names(tmp_path) == {whole.file}
     again.close()
@@ -70,7 +70,7 @@ def test_what_a_killed_process_left_half_done_does_no_harm(tmp_path: Path) -> No
     "text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "objects": [{}], "tables": {}}']
 )
 def test_a_damaged_state_is_refused_and_left_as_it_is(tmp_path: Path, text: str) -> None:
-    folder = KeptFolder(tmp_path)
+    folder = StateFolder(tmp_path)
     (tmp_path / "state.json").write_text(text)
     content = folder.add([b"a video"])
     with pytest.raises(KeptStateError, match=r"is damaged .*move .* away to begin with nothing"):
@@ -81,8 +81,8 @@ def test_a_damaged_state_is_refused_and_left_as_it_is(tmp_path: Path, text: str)
 
 
 def test_a_folder_serves_one_process_at_a_time(tmp_path: Path) -> None:
-    folder = KeptFolder(tmp_path)
+    folder = StateFolder(tmp_path)
     with pytest.raises(KeptStateError, match="is in use"):
-        KeptFolder(tmp_path, wait_s=0.2)
+        StateFolder(tmp_path, wait_s=0.2)
     threading.Timer(0.3, folder.close).start()
-    KeptFolder(tmp_path).close()
+    StateFolder(tmp_path).close()

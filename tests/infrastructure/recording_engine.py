@@ -25,7 +25,7 @@ STACK = "test"
 
 def recorded(settings: dict[str, Any]) -> Any:
     """The stack with these settings."""
-    from gorggle_local.aws.pulumi_engine import Resource, Run
+    from gorggle_local.aws.pulumi_engine import ProgramResult, Resource
 
     worker = _worker()
     assert worker.stdin is not None
@@ -35,7 +35,7 @@ def recorded(settings: dict[str, Any]) -> Any:
     found = json.loads(worker.stdout.readline())
     if "error" in found:
         raise RuntimeError(found["error"])
-    return Run([Resource(**each) for each in found["resources"]], found["outputs"])
+    return ProgramResult([Resource(**each) for each in found["resources"]], found["outputs"])
 
 
 @functools.cache
@@ -81,8 +81,8 @@ def _record(program: Any, given: dict[str, Any]) -> dict[str, Any]:
         )
         run = pulumi_engine.run(
             lambda: program(settings, packages),
-            provider_outputs.outputs,
-            data_sources.answer,
+            provider_outputs.computed_outputs,
+            data_sources.invoke,
             stack=STACK,
             config={"aws:region": provider_outputs.REGION},
         )

@@ -28,7 +28,7 @@ def faults(resource: Any) -> Iterator[str]:
             return
         operation = api_validation.operation(call.operation)
         assert operation.input_shape is not None
-        yield from api_validation.faults(operation.input_shape, call.parameters, call.operation)
+        yield from api_validation.validate(operation.input_shape, call.parameters, call.operation)
         answer = api_validation.sample(operation.output_shape)
 
 
@@ -70,12 +70,12 @@ def test_a_value_that_aws_does_not_take_is_refused(
 
 
 def test_a_property_that_no_call_knows_is_refused(built: Any) -> None:
-    with pytest.raises(api_validation.UnfitError, match="colour"):
+    with pytest.raises(api_validation.ApiShapeError, match="colour"):
         spoiled(built, "Function", colour="blue")
 
 
 def test_a_property_that_went_into_no_call_is_refused(built: Any) -> None:
-    with pytest.raises(api_validation.UnfitError, match="acl"):
+    with pytest.raises(api_validation.ApiShapeError, match="acl"):
         spoiled(built, "Bucket", acl="public-read")
 
 

@@ -14,7 +14,7 @@ from conftest import VARIANTS
 from gorggle_gateway import static_files
 from infrastructure import network, quota_check
 from infrastructure.config import GPU_INSTANCE, StackSettings, option_name
-from infrastructure.cors import content_policy, reading_rule, sending_rule
+from infrastructure.cors import content_security_policy, download_cors_rule, upload_cors_rule
 from infrastructure.dashboard import dashboard_body
 from infrastructure.naming import Names
 from infrastructure.website import PAGE, site_files
@@ -133,7 +133,7 @@ def policy_of(text: str) -> dict[str, str]:
 
 
 def test_the_site_may_call_the_api_and_its_two_buckets_alone() -> None:
-    policy = policy_of(content_policy("eu-west-1", "videos", "results"))
+    policy = policy_of(content_security_policy("eu-west-1", "videos", "results"))
     api = "https://*.execute-api.eu-west-1.amazonaws.com"
     videos = "https://videos.s3.eu-west-1.amazonaws.com https://videos.s3.amazonaws.com"
     results = videos.replace("videos", "results")
@@ -143,7 +143,7 @@ def test_the_site_may_call_the_api_and_its_two_buckets_alone() -> None:
 
 def test_the_site_s_policy_is_the_gateway_s_but_for_the_addresses() -> None:
     """The same page is served by both: what it needs of one it needs of the other."""
-    site = policy_of(content_policy("eu-west-1", "videos", "results"))
+    site = policy_of(content_security_policy("eu-west-1", "videos", "results"))
     gateway = policy_of(static_files.content_security_policy(()))
     assert site.keys() == gateway.keys()
     for name in site.keys() - {"media-src", "connect-src"}:
@@ -154,7 +154,7 @@ def test_the_site_s_policy_is_the_gateway_s_but_for_the_addresses() -> None:
 
 def test_pages_read_results_and_videos_and_send_videos_alone() -> None:
     site = ["https://site.example.org"]
-    reading, sending = reading_rule(site), sending_rule(site)
+    reading, sending = download_cors_rule(site), upload_cors_rule(site)
     assert reading["allowed_methods"] == ["GET", "HEAD"]
     assert {"range", "if-range"} <= set(reading["allowed_headers"])
     assert {"Content-Range", "Accept-Ranges", "Content-Length"} <= set(reading["expose_headers"])

@@ -15,7 +15,7 @@ from gorggle_lambdas.common.task_events import JobEvent
 from infrastructure import cost_estimate, function_manifest
 from infrastructure.config import StackSettings
 from infrastructure.naming import Names
-from infrastructure.resource_references import References
+from infrastructure.resource_references import ResourceReferences
 from infrastructure.state_machine import rendered
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,15 +72,17 @@ def test_what_the_manifest_cannot_mean_is_refused(old: str, new: str, message: s
 
 
 @pytest.fixture
-def references() -> References:
-    made = References(Names("test", "123456789012", "us-east-1"), StackSettings(nat=True), "arn:key")
+def references() -> ResourceReferences:
+    made = ResourceReferences(
+        Names("test", "123456789012", "us-east-1"), StackSettings(nat_gateway=True), "arn:key"
+    )
     made.add("table:jobs", "arn:aws:dynamodb:us-east-1:123456789012:table/jobs", "jobs")
     return made
 
 
-def test_names_mean_values_in_environments_and_addresses_in_policies(references: References) -> None:
+def test_names_mean_values_in_environments_and_addresses_in_policies(references: ResourceReferences) -> None:
     assert references.value("table:jobs") == "jobs"
-    assert references.value("setting:max_jobs") == "10"
+    assert references.value("setting:max_concurrent_jobs") == "10"
     assert references.value("setting:nat") == "true"
     assert references.value("gorggle") == "gorggle"
     assert references.arn("table:jobs") == ["arn:aws:dynamodb:us-east-1:123456789012:table/jobs"]
@@ -91,12 +93,12 @@ def test_names_mean_values_in_environments_and_addresses_in_policies(references:
 
 
 @pytest.mark.parametrize("name", ["table:songs", "bucket:songs/*", "queue:songs", "secret:songs", "nonsense"])
-def test_a_name_that_the_stack_does_not_have_is_refused(name: str, references: References) -> None:
+def test_a_name_that_the_stack_does_not_have_is_refused(name: str, references: ResourceReferences) -> None:
     with pytest.raises(KeyError):
         references.arn(name)
 
 
-def test_a_variable_that_names_nothing_is_refused(references: References) -> None:
+def test_a_variable_that_names_nothing_is_refused(references: ResourceReferences) -> None:
     with pytest.raises(KeyError, match="no such thing"):
         references.value("table:songs")
 

@@ -17,8 +17,8 @@ import pytest
 from moto import mock_aws
 
 from infrastructure.instance_agent import certificates, log_shipper, metrics
-from infrastructure.instance_agent.agent import Attendant, Clients
-from infrastructure.instance_agent.environment import Metadata, Surroundings
+from infrastructure.instance_agent.agent import Clients, InstanceAgent
+from infrastructure.instance_agent.environment import AgentConfig, InstanceMetadataClient
 
 METRICS = """\
 # HELP gorggle_active_streams recognition calls being served
@@ -95,8 +95,8 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
 
 
 @pytest.fixture
-def around(machine: Machine, tmp_path: Path) -> Surroundings:
-    return Surroundings(
+def around(machine: Machine, tmp_path: Path) -> AgentConfig:
+    return AgentConfig(
         fleet=FLEET,
         launch_hook="ready",
         terminate_hook="drain",
@@ -150,14 +150,14 @@ class Hooks:
 
 
 @pytest.fixture
-def attendant(around: Surroundings, clients: Clients, commands: Commands) -> Attendant:
+def attendant(around: AgentConfig, clients: Clients, commands: Commands) -> InstanceAgent:
     # moto has no CompleteLifecycleAction.
-    return Attendant(
+    return InstanceAgent(
         around, Clients(Hooks(clients.autoscaling), clients.cloudwatch, clients.logs, clients.secretsmanager)
     )
 
 
-def test_an_instance_is_ready_when_its_server_is(attendant: Attendant, machine: Machine) -> None:
+def test_an_instance_is_ready_when_its_server_is(attendant: InstanceAgent, machine: Machine) -> None:
     hooks = attendant._clients.autoscaling
     attendant.step()
     assert not attendant.is_ready
@@ -168,7 +168,7 @@ def test_an_instance_is_ready_when_its_server_is(attendant: Attendant, machine: 
     assert hooks.completed == [("ready", "CONTINUE")]
 
 
-def test_streams_and_loads_are_measured(attendant: Attendant, machine: Machine, clients: Clients) -> None:
+def test_streams_and_loads_are_measured(attendant: InstanceAgent, machine: Machine, clients: Clients) -> None:
     machine.pages["/metrics"] = METRICS
     attendant.step()
     found = {
@@ -180,13 +180,13 @@ def test_streams_and_loads_are_measured(attendant: Attendant, machine: Machine, 
         "Requests", "RequestTime",
     }  # fmt: skip
     assert found["Streams"]["Dimensions"] == [{"Name": "AutoScalingGroupName", "Value": FLEET}]
-    values = {each["MetricName"]: each["Value"] for each in metrics.data(METRICS, metrics.Processor(), FLEET)}
+    values = {each["MetricName"]: each["Value"] for each in metrics.data(METRICS, metrics.CpuUsage(), FLEET)}
     assert (values["Streams"], values["GpuUtilization"], values["GpuMemoryUtilization"]) == (3.0, 50.0, 75.0)
     assert all(0 <= value <= 100 for value in values.values())
 
 
 def test_what_the_server_counts_is_told_as_what_it_has_grown_by() -> None:
-    calls = metrics.Calls()
+    calls = metrics.RequestCounters()
 
     def told(page: str) -> dict[str, float]:
         return {name: value for name, value, _ in calls.data(metrics.server_metrics(page))}
@@ -205,27 +205,29 @@ def test_what_the_server_counts_is_told_as_what_it_has_grown_by() -> None:
 
 
 def test_what_is_read_of_the_server_s_page_is_there() -> None:
-    from gorggle_server.observability.metrics import Measurements
+    from gorggle_server.observability.metrics import ServerMetrics
 
-    families = {family.name for family in Measurements("0").registry.collect()}
+    families = {family.name for family in ServerMetrics("0").registry.collect()}
     read = {metrics.CALLS.removesuffix("_total"), *(name for _, name, _ in metrics.MEANS)}
     assert read | {"gorggle_active_streams", metrics.STARTED} <= families
 
 
 def test_an_instance_whose_server_starts_counts_as_idle_not_as_absent() -> None:
-    (streams, *_) = metrics.data(None, metrics.Processor(), FLEET)
+    (streams, *_) = metrics.data(None, metrics.CpuUsage(), FLEET)
     assert (streams["MetricName"], streams["Value"]) == ("Streams", 0.0)
 
 
-def test_log_lines_reach_cloudwatch_once(attendant: Attendant, commands: Commands, clients: Clients) -> None:
+def test_log_lines_reach_cloudwatch_once(
+    attendant: InstanceAgent, commands: Commands, clients: Clients
+) -> None:
     now = time.time_ns() // 1000
     lines = [
         {"MESSAGE": message, "__REALTIME_TIMESTAMP": str(now + index * 1000)}
         for index, message in enumerate(("first", list(b"caf\xc3\xa9"), None))
     ]
     commands.journal.write_text("\n".join(json.dumps(each) for each in lines))
-    assert attendant._journal.carry() == 2
-    assert attendant._journal.carry() == 0
+    assert attendant._journal.ship() == 2
+    assert attendant._journal.ship() == 0
     events = clients.logs.get_log_events(logGroupName=GROUP, logStreamName=attendant.instance)["events"]
     assert [each["message"] for each in events] == ["first", "café"]
     assert "--cursor-file=" in commands.called[0]
@@ -246,7 +248,7 @@ def test_a_batch_is_as_large_as_cloudwatch_takes() -> None:
     ],
 )
 def test_an_instance_that_ends_lets_its_server_finish_first(
-    attendant: Attendant, machine: Machine, commands: Commands, path: str, page: str
+    attendant: InstanceAgent, machine: Machine, commands: Commands, path: str, page: str
 ) -> None:
     hooks = attendant._clients.autoscaling
     machine.pages["/latest/meta-data/autoscaling/target-lifecycle-state"] = "InService"
@@ -284,7 +286,7 @@ def test_certificates_that_never_come_are_an_error(clients: Clients, tmp_path: P
 
 
 def test_a_step_that_fails_does_not_keep_the_others(
-    attendant: Attendant, machine: Machine, clients: Clients, caplog: pytest.LogCaptureFixture
+    attendant: InstanceAgent, machine: Machine, clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
     clients.secretsmanager.delete_secret(SecretId=SECRET, ForceDeleteWithoutRecovery=True)
     machine.pages["/readyz"] = "ready"
@@ -295,10 +297,10 @@ def test_a_step_that_fails_does_not_keep_the_others(
 
 def test_an_instance_without_metadata_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="which instance"):
-        _ = Metadata("http://127.0.0.1:9").instance
+        _ = InstanceMetadataClient("http://127.0.0.1:9").instance
 
 
-def test_the_attendant_is_told_all_it_reads(around: Surroundings) -> None:
+def test_the_attendant_is_told_all_it_reads(around: AgentConfig) -> None:
     script = (Path(__file__).resolve().parents[2] / "infrastructure/instance_agent/bootstrap.sh").read_text()
     told = script.partition('agent.env" <<SETTINGS')[2].partition("\nSETTINGS")[0]
     names = {line.partition("=")[0] for line in told.splitlines() if "=" in line}

@@ -109,7 +109,7 @@ def started(
     told = {
         **instance_environment(
             NAMES,
-            StackSettings(gpu_streams=2, gpu_target_streams=1),
+            StackSettings(gpu_max_streams=2, gpu_target_streams_per_instance=1),
             "bucket",
             "key",
             "server",
@@ -200,7 +200,7 @@ def test_the_server_reads_lips_by_mutual_tls(started: Any, identities: Any) -> N
         "--log-format",
         "json",
         "--announce",
-        "--until-stdin-closes",
+        "--exit-on-stdin-eof",
     ]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdin is not None
@@ -209,7 +209,7 @@ def test_the_server_reads_lips_by_mutual_tls(started: Any, identities: Any) -> N
             assert json.loads(server.stdout.readline())
             with Client(
                 f"127.0.0.1:{told['GORGGLE_SERVER_PORT']}",
-                root_certificate=caller.ca.encode(),
+                root_certificates=caller.ca.encode(),
                 client_certificate=caller.certificate.encode(),
                 client_key=caller.key.encode(),
                 server_name="server.gorggle.internal",

@@ -151,7 +151,9 @@ def test_a_new_authority_is_trusted_before_it_signs() -> None:
     assert len(both) == 2
     assert certificate_authority.signing(both, later) is both[1]
     assert (
-        certificate_authority.signing(both, later + certificate_authority.SETTLING + dt.timedelta(days=1))
+        certificate_authority.signing(
+            both, later + certificate_authority.PROPAGATION_DELAY + dt.timedelta(days=1)
+        )
         is both[0]
     )
     bearer = certificate_authority.identity(both, "server", is_server=True, now=later)

@@ -145,7 +145,7 @@ def test_layers_for_the_other_processor_are_planned_from_the_same_locks(
             entry = next(
                 each
                 for each in re.split(r"\n(?=\S)", lock_text)
-                if wheels.normal(each).startswith(f"{name}==")
+                if wheels.canonicalize_name(each).startswith(f"{name}==")
             )
             assert "--hash=sha256:" in entry, name
 

@@ -331,7 +331,7 @@ def test_a_fleet_that_does_not_come_is_told_of_before_jobs_give_up(built: Any) -
     # By what the functions find: a balancer without targets tells nothing.
     assert (alarm["namespace"], alarm["metricName"]) == ("Gorggle/test", "FleetNotReadyChecks")
     assert alarm["dimensions"] == {"service": "gorggle"}
-    assert alarm["evaluationPeriods"] * alarm["period"] < StackSettings().fleet_start_s
+    assert alarm["evaluationPeriods"] * alarm["period"] < StackSettings().fleet_start_timeout_s
     # A start takes about six minutes: that alone is no alarm. Looks come at most a minute apart.
     assert 8 < alarm["datapointsToAlarm"] < alarm["evaluationPeriods"]
 
@@ -349,7 +349,7 @@ def test_every_metric_of_the_dashboard_is_one_that_somebody_gives(built: Any) ->
     page = "gorggle_grpc_request_duration_seconds_sum 1\ngorggle_grpc_request_duration_seconds_count 1\ngorggle_real_time_factor_sum 1\n"
     page += "gorggle_real_time_factor_count 1\ngorggle_gpu_utilisation_ratio 0.5\n"
     page += "".join(f'gorggle_gpu_memory_bytes{{kind="{kind}"}} 1\n' for kind in ("free", "total"))
-    given = metrics.data(page, metrics.Processor(), "fleet", metrics.Calls())
+    given = metrics.data(page, metrics.CpuUsage(), "fleet", metrics.RequestCounters())
     filtered = {each.inputs["name"] for each in stack.of("LogMetricFilter")}
     assert shown == {each["MetricName"] for each in given} | filtered
 
@@ -511,7 +511,7 @@ def test_what_functions_measure_is_kept_apart_by_stack_and_watched_by_its_names(
 
 
 def test_the_cost_model_counts_what_the_stack_has(built: Any) -> None:
-    stack, model = built("default"), cost_model.Stack()
+    stack, model = built("default"), cost_model.StackConfig()
     looked_at = 0
     for alarm in stack.of("MetricAlarm"):
         queries = alarm.inputs.get("metricQueries")
@@ -519,7 +519,7 @@ def test_the_cost_model_counts_what_the_stack_has(built: Any) -> None:
     # Half a dollar: a function more or less is no new price.
     assert model.alarm_metrics == pytest.approx(looked_at, abs=5)
     interfaces = [each for each in stack.of("VpcEndpoint") if each.inputs["vpcEndpointType"] == "Interface"]
-    assert model.endpoints * model.endpoint_zones == len(interfaces)
+    assert model.endpoints * model.endpoint_zone_count == len(interfaces)
     assert model.secrets == len(stack.of("Secret"))
 
 

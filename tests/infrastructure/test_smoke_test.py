@@ -13,7 +13,7 @@ from infrastructure import smoke_test
 from infrastructure.smoke_test import VerificationError
 
 EXAMPLES = smoke_test.EXAMPLES
-WORDS = smoke_test.spoken(EXAMPLES / "demo.json")
+WORDS = smoke_test.reference_words(EXAMPLES / "demo.json")
 
 
 class Answers:

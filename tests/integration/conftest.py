@@ -46,7 +46,7 @@ def running_server(*, load: bool = True, **settings: Any) -> Iterator[RunningSer
     thread.start()
 
     async def make() -> Server:
-        return Server(ServerSettings(**{"listen": "127.0.0.1:0", "shutdown_grace_s": 1, **settings}))
+        return Server(ServerSettings(**{"listen": "127.0.0.1:0", "shutdown_grace_period_s": 1, **settings}))
 
     running = RunningServer(asyncio.run_coroutine_threadsafe(make(), loop).result(10), loop)
     running.call(running.server.start())

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gorggle import MouthCrops, Sound
+from gorggle import AudioChunk, MouthCrops
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.settings import ServerSettings
-from gorggle_server.streaming.media_pipeline import perception_of
+from gorggle_server.streaming.media_pipeline import create_media_pipeline
 from gorggle_server.types import RecognitionOptions
 
 PIECE_FRAMES = 5
@@ -23,7 +23,7 @@ def mouths_and_sound(path: Path) -> tuple[tuple[tuple[int, np.ndarray], ...], np
     pipe = BytePipe(len(content) + 1)
     pipe.try_write(content)
     pipe.close()
-    perception = perception_of(pipe, RecognitionOptions("any"), ServerSettings(), 1000.0)
+    perception = create_media_pipeline(pipe, RecognitionOptions("any"), ServerSettings(), 1000.0)
     for _ in perception.steps():
         pass
     tracks = tuple((track.start, np.stack(track.crops)) for track in perception.scene.tracks.values())
@@ -31,11 +31,11 @@ def mouths_and_sound(path: Path) -> tuple[tuple[tuple[int, np.ndarray], ...], np
     return tracks, perception.scene._sound
 
 
-def pieces(path: Path, times: int = 1) -> list[MouthCrops | Sound]:
+def pieces(path: Path, times: int = 1) -> list[MouthCrops | AudioChunk]:
     """The clip, several times over, in pieces of a fifth of a second."""
     tracks, sound = mouths_and_sound(path)
     frames = len(sound) // 640
-    made: list[MouthCrops | Sound] = []
+    made: list[MouthCrops | AudioChunk] = []
     for start in range(0, frames * times, PIECE_FRAMES):
         first = start % frames
         end = min(first + PIECE_FRAMES, frames)
@@ -44,5 +44,5 @@ def pieces(path: Path, times: int = 1) -> list[MouthCrops | Sound]:
             if shown:
                 pixels = crops[shown.start - track_start : shown.stop - track_start]
                 made.append(MouthCrops(pixels, [(start - first + frame) / 25 for frame in shown], face))
-        made.append(Sound(sound[first * 640 : end * 640]))
+        made.append(AudioChunk(sound[first * 640 : end * 640]))
     return made

@@ -28,7 +28,7 @@ def fail_while_there_is(fault: Path) -> None:
                 raise RuntimeError(text)
         return encode(self, *arguments, **named)
 
-    calculate = device_health.calculate_something
+    calculate = device_health.run_probe_kernel
 
     def calculate_or_fail(device: str) -> None:
         if fault.exists() and fault.read_text().startswith("lost"):
@@ -36,7 +36,7 @@ def fail_while_there_is(fault: Path) -> None:
         calculate(device)
 
     Model.encode = failing  # type: ignore[method-assign]
-    device_health.calculate_something = calculate_or_fail
+    device_health.run_probe_kernel = calculate_or_fail
 
 
 if __name__ == "__main__":

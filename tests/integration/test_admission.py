@@ -20,7 +20,7 @@ Requests = queue.SimpleQueue[lip_reading_pb2.StreamingRecognizeRequest | None]
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[RunningServer]:
     """A server with room for one live stream, however fast the machine."""
-    with running_server(live_capacity=1e-6, isolate_decoding=False) as running:
+    with running_server(max_live_device_utilization=1e-6, sandbox_decoding=False) as running:
         yield running
 
 

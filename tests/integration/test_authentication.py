@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gorggle import AuthenticationError, Client, UnavailableError
 from gorggle.v1 import lip_reading_pb2_grpc, server_pb2
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.security.api_tokens import Tokens, main, new_token
-from gorggle_server.security.secret_sources import FileMaterial
+from gorggle_server.security.api_tokens import TokenStore, create_token, main
+from gorggle_server.security.secret_sources import FileSecretSource
 from tests.integration.conftest import Messages, RunningServer, running_server
 
 QUESTION = server_pb2.GetServerInfoRequest()
@@ -32,7 +32,7 @@ def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def token(token_file: Path) -> str:
-    return new_token("camera-1", token_file)
+    return create_token("camera-1", token_file)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_health_checks_need_no_token(guarded: RunningServer) -> None:
 
 
 def test_tokens_come_and_go_without_a_restart(stub, token_file: Path, token: str) -> None:
-    second = new_token("camera-2", token_file)
+    second = create_token("camera-2", token_file)
     assert stub.GetServerInfo(QUESTION, metadata=bearer(second), timeout=10).version
     kept = [line for line in token_file.read_text().splitlines() if not line.startswith("camera-2")]
     token_file.write_text("\n".join([*kept, ""]))
@@ -108,8 +108,8 @@ def test_tokens_come_and_go_without_a_restart(stub, token_file: Path, token: str
 
 def test_a_token_file_that_breaks_leaves_the_tokens_as_they_were(tmp_path: Path, caplog) -> None:
     path = tmp_path / "tokens"
-    token = new_token("camera", path)
-    tokens = Tokens(FileMaterial(path))
+    token = create_token("camera", path)
+    tokens = TokenStore(FileSecretSource(path))
     path.write_text(f"camera {SECRET}\n")
     assert tokens.name_of(token) == "camera"
     path.unlink()
@@ -126,7 +126,7 @@ def test_a_token_file_holds_no_token_and_only_its_owner_reads_it(token_file: Pat
 def test_the_command_makes_a_token_that_holds(tmp_path: Path, capsys) -> None:
     path = str(tmp_path / "tokens")
     assert main(["editor", path]) == 0
-    assert Tokens(FileMaterial(Path(path))).name_of(capsys.readouterr().out.strip()) == "editor"
+    assert TokenStore(FileSecretSource(Path(path))).name_of(capsys.readouterr().out.strip()) == "editor"
     assert main(["editor", path]) == 1
     assert main(["two words", path]) == 1
     assert main(["editor", str(tmp_path / "nowhere" / "tokens")]) == 1
@@ -134,7 +134,7 @@ def test_the_command_makes_a_token_that_holds(tmp_path: Path, capsys) -> None:
 
 
 def test_one_client_may_not_take_all_places(stub, token_file: Path, token: str, messages: Messages) -> None:
-    other = new_token("camera-3", token_file)
+    other = create_token("camera-3", token_file)
     held = stub.StreamingRecognize(iter(_slowly(messages())), metadata=bearer(token), timeout=20)
     next(held)
     with pytest.raises(grpc.RpcError) as caught:
@@ -154,7 +154,7 @@ def _slowly(requests):
 
 def test_a_token_file_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be read"):
-        Tokens(FileMaterial(tmp_path / "missing"))
+        TokenStore(FileSecretSource(tmp_path / "missing"))
 
 
 # ------------------------------------------------------------------------------------------------------- certificates
@@ -192,7 +192,7 @@ class Keys:
             certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
             issued.private_key_pem.write_to_path(str(key))
             own = {"client_certificate": certificate, "client_key": key}
-        return Client(address.replace("127.0.0.1", "localhost"), root_certificate=root, **own)
+        return Client(address.replace("127.0.0.1", "localhost"), root_certificates=root, **own)
 
 
 @pytest.fixture(scope="module")
@@ -256,10 +256,10 @@ def test_a_token_over_tls_is_served_and_a_wrong_one_is_named_as_such(
         root = keys.folder / "authority.pem"
         keys.authority.cert_pem.write_to_path(str(root))
         address = running.address.replace("127.0.0.1", "localhost")
-        with Client(address, root_certificate=root, token=token) as client:
+        with Client(address, root_certificates=root, token=token) as client:
             assert client.models()
         with (
-            Client(address, root_certificate=root, token=SECRET) as client,
+            Client(address, root_certificates=root, token=SECRET) as client,
             pytest.raises(AuthenticationError),
         ):
             client.models()

@@ -221,7 +221,7 @@ def test_a_client_that_sends_nothing_is_let_go() -> None:
         yield Request(media=DEMO.read_bytes()[:10_000])
         time.sleep(8)
 
-    with running_server(max_idle_s=2) as running, grpc.insecure_channel(running.address) as channel:
+    with running_server(idle_timeout_s=2) as running, grpc.insecure_channel(running.address) as channel:
         begun = time.monotonic()
         code, text = failure(lip_reading_pb2_grpc.LipReadingStub(channel), stalled())
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -27,7 +27,7 @@ Response = lip_reading_pb2.StreamingRecognizeResponse
 Stub = lip_reading_pb2_grpc.LipReadingStub
 CODE = grpc.StatusCode
 PLACES = 3
-MAX_IDLE_S = 5.0
+IDLE_TIMEOUT_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,14 @@ def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def process(fault: Path, short_clip: Path) -> Iterator[ServerProcess]:
     program = ("-m", "tests.integration.faulty_server", str(fault))
-    options = ("--max-streams", str(PLACES), "--max-idle-s", str(MAX_IDLE_S), "--decoder-stall-s", "2")
+    options = (
+        "--max-streams",
+        str(PLACES),
+        "--idle-timeout-s",
+        str(IDLE_TIMEOUT_S),
+        "--decoder-timeout-s",
+        "2",
+    )
     with ServerProcess(*options, program=program) as running:
         assert reads(running, short_clip)  # the first call loads what is loaded late
         yield running
@@ -183,7 +190,7 @@ def test_a_client_that_reads_nothing_loses_its_place_and_is_told_why(process: Se
         until(lambda: process.metrics()["gorggle_active_streams"] == 0)
         code, text = end_of(call)  # what came before is there, and then the end
     assert code is CODE.DEADLINE_EXCEEDED
-    assert f"read for {MAX_IDLE_S:g} s" in text
+    assert f"read for {IDLE_TIMEOUT_S:g} s" in text
 
 
 def test_a_client_that_reads_nothing_and_stays_leaves_no_task_behind(process: ServerProcess) -> None:
@@ -251,8 +258,8 @@ def test_an_idle_client_is_let_go_in_time(stub: Stub, said: str) -> None:
     call = stub.StreamingRecognize(iter(sender), timeout=60)
     code, text = end_of(call)
     assert code is CODE.DEADLINE_EXCEEDED
-    assert f"nothing came for {MAX_IDLE_S:g} s" in text
-    assert time.monotonic() - begun < MAX_IDLE_S + 5
+    assert f"nothing came for {IDLE_TIMEOUT_S:g} s" in text
+    assert time.monotonic() - begun < IDLE_TIMEOUT_S + 5
     sender.end()
 
 

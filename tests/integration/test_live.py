@@ -11,10 +11,10 @@ import grpc
 import numpy as np
 import pytest
 
-from gorggle import AsyncClient, Client, Segment, Sound, StreamWarning
+from gorggle import AsyncClient, AudioChunk, Client, Segment, StreamWarning
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2
 from gorggle_server.grpc_server import media_receiver
-from gorggle_server.grpc_server.media_receiver import BEHIND_S, CAUGHT_UP_S, _Pace
+from gorggle_server.grpc_server.media_receiver import BEHIND_S, CAUGHT_UP_S, _BackpressureMonitor
 from gorggle_server.types import WarningKind
 from tests.integration.conftest import DEMO, RunningServer, running_server
 from tests.integration.crop_stream import pieces
@@ -27,7 +27,7 @@ QUIET = np.zeros(16_000, np.int16)
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[RunningServer]:
     """A server that waits for nobody for long."""
-    with running_server(max_idle_s=1.0, max_pause_s=4.0) as running:
+    with running_server(idle_timeout_s=1.0, media_timeout_s=4.0) as running:
         yield running
 
 
@@ -88,24 +88,24 @@ def test_heartbeats_alone_are_not_enough_for_ever(impatient: RunningServer) -> N
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
 def test_a_source_may_pause_longer_than_a_server_waits(impatient: RunningServer, is_async: bool) -> None:
-    def pausing() -> Iterator[Sound]:
-        yield Sound(QUIET)
+    def pausing() -> Iterator[AudioChunk]:
+        yield AudioChunk(QUIET)
         time.sleep(2.5)
-        yield Sound(QUIET)
+        yield AudioChunk(QUIET)
 
     async def read() -> float:
-        async def pausing_async() -> AsyncIterator[Sound]:
-            yield Sound(QUIET)
+        async def pausing_async() -> AsyncIterator[AudioChunk]:
+            yield AudioChunk(QUIET)
             await asyncio.sleep(2.5)
-            yield Sound(QUIET)
+            yield AudioChunk(QUIET)
 
-        async with AsyncClient(impatient.address, heartbeat_s=0.3) as client:
+        async with AsyncClient(impatient.address, heartbeat_interval_s=0.3) as client:
             return (await client.transcribe(pausing_async(), modality="audio").transcript()).duration_s
 
     if is_async:
         assert asyncio.run(read()) == 2.0
         return
-    with Client(impatient.address, heartbeat_s=0.3) as client:
+    with Client(impatient.address, heartbeat_interval_s=0.3) as client:
         assert client.transcribe(pausing(), modality="audio").transcript().duration_s == 2.0
 
 
@@ -160,9 +160,9 @@ def test_results_grow_settle_and_end(server: RunningServer) -> None:
 
 
 def test_a_stream_ends_after_the_silence_that_was_asked_for(server: RunningServer) -> None:
-    def endless() -> Iterator[Sound]:
+    def endless() -> Iterator[AudioChunk]:
         while True:
-            yield Sound(QUIET)
+            yield AudioChunk(QUIET)
 
     warnings: list[StreamWarning] = []
 
@@ -171,13 +171,13 @@ def test_a_stream_ends_after_the_silence_that_was_asked_for(server: RunningServe
             warnings.append(event)
 
     with Client(server.address) as client:
-        stream = client.transcribe(endless(), modality="audio", close_after_silence_s=5, on_event=tell)
+        stream = client.transcribe(endless(), modality="audio", silence_timeout_s=5, on_event=tell)
         assert 5 <= stream.transcript().duration_s < 10
     assert "closed_after_silence" in [warning.kind for warning in warnings]
 
 
 def test_a_live_sender_that_has_to_wait_is_told_once_until_it_has_caught_up() -> None:
-    pace = _Pace()
+    pace = _BackpressureMonitor()
     told = []
     for blocked_s, waited_s in [(0.1, 0.2), (1.5, 0.0), (1.0, 0.0), (1.0, 0.0), (0.0, 4.0), (2.5, 0.0)]:
         pace.note(blocked_s, waited_s)

@@ -20,7 +20,7 @@ from gorggle import Client, GorggleError
 from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
 from gorggle_server.errors import InvalidRequestError
 from gorggle_server.grpc_server.channelz import ChannelzServer
-from gorggle_server.grpc_server.event_loop_watchdog import EventLoopWatch
+from gorggle_server.grpc_server.event_loop_watchdog import EventLoopWatchdog
 from gorggle_server.inference.device_health import GpuCollector
 from gorggle_server.settings import ServerSettings
 from monitoring import grafana_dashboard
@@ -36,7 +36,7 @@ OF_PROMETHEUS = {"up"}
 
 @pytest.fixture(scope="module")
 def observed() -> Iterator[RunningServer]:
-    with running_server(operations_listen="127.0.0.1:0") as running, Client(running.address) as client:
+    with running_server(http_listen="127.0.0.1:0") as running, Client(running.address) as client:
         client.recognize(DEMO)
         with pytest.raises(GorggleError):
             client.recognize(b"no media at all")
@@ -196,7 +196,7 @@ def test_a_loop_that_stands_still_is_found_with_its_stack_and_told(caplog) -> No
     import asyncio
 
     lags: list[float] = []
-    watch = EventLoopWatch(lags.append, stall_s=0.5, dead_s=0.8)
+    watch = EventLoopWatchdog(lags.append, stall_s=0.5, dead_s=0.8)
 
     async def block() -> None:
         watch.start()

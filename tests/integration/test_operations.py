@@ -15,14 +15,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from gorggle import Client, GorggleError
 from gorggle_server.errors import InvalidRequestError
 from gorggle_server.grpc_server import servicer
-from gorggle_server.grpc_server.http_endpoints import OperationsServer
-from gorggle_server.observability.metrics import Measurements
+from gorggle_server.grpc_server.http_endpoints import HttpServer
+from gorggle_server.observability.metrics import ServerMetrics
 from tests.integration.conftest import DEMO, RunningServer, running_server
 
 
 @pytest.fixture(scope="module")
 def observed() -> Iterator[RunningServer]:
-    with running_server(operations_listen="127.0.0.1:0") as running:
+    with running_server(http_listen="127.0.0.1:0") as running:
         yield running
 
 
@@ -95,7 +95,7 @@ def test_a_server_at_rest_gives_its_free_memory_back(
     observed: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_back = threading.Event()
-    monkeypatch.setattr(servicer, "give_back_free_memory", given_back.set)
+    monkeypatch.setattr(servicer, "trim_memory", given_back.set)
     monkeypatch.setattr(servicer, "REST_S", 0.2)
     with Client(observed.address) as client, pytest.raises(GorggleError):
         list(client.transcribe(b"no media at all"))
@@ -103,13 +103,13 @@ def test_a_server_at_rest_gives_its_free_memory_back(
 
 
 def test_a_place_can_be_given_back_when_the_loop_has_ended(observed: RunningServer) -> None:
-    place = observed.server._servicer._places.take("somebody")
+    place = observed.server._servicer._places.acquire("somebody")
     place.__enter__()
     place.__exit__(None, None, None)  # on this thread, which has no loop
 
 
 def test_readiness_follows_the_models_and_the_end() -> None:
-    with running_server(load=False, operations_listen="127.0.0.1:0") as running:
+    with running_server(load=False, http_listen="127.0.0.1:0") as running:
         assert ask(running, "/readyz")[0] == 503
         assert ask(running, "/livez")[0] == 200
         running.call(running.server.load())
@@ -127,4 +127,4 @@ def test_a_taken_address_is_told(observed: RunningServer) -> None:
     assert observed.server.operations is not None
     taken = f"127.0.0.1:{observed.server.operations.port}"
     with pytest.raises(InvalidRequestError, match=taken):
-        OperationsServer(taken, Measurements("0").registry, lambda: True).start()
+        HttpServer(taken, ServerMetrics("0").registry, lambda: True).start()

@@ -225,7 +225,7 @@ def test_a_server_that_loses_its_device_hands_its_streams_over_and_ends(
     source = live(chunks(16_384), pause_s=0.2)
     transcript = read([address, server.address], source, is_async=False, after_each=accident)
     assert accident.has_happened
-    assert any(isinstance(item, gorggle.Draining | Interrupted) for item in accident.told)
+    assert any(isinstance(item, gorggle.ServerDraining | Interrupted) for item in accident.told)
     same(transcript, expected)
     # Whoever started it is to start it anew.
     assert victim.process.wait(timeout=30) == 1
@@ -235,11 +235,11 @@ def test_a_server_that_loses_its_device_hands_its_streams_over_and_ends(
 def test_a_server_that_must_go_hands_its_streams_over(
     server: RunningServer, program: Callable[..., Program], expected: Transcript, is_async: bool
 ) -> None:
-    leaving = program(0, "--shutdown-grace-s", "30")
+    leaving = program(0, "--shutdown-grace-period-s", "30")
     address = leaving.address()
     accident = Accident(lambda: leaving.process.send_signal(signal.SIGTERM), a_final_segment)
     transcript = read([address, server.address], DEMO, is_async=is_async, after_each=accident)
-    assert any(isinstance(item, gorggle.Draining) for item in accident.told)
+    assert any(isinstance(item, gorggle.ServerDraining) for item in accident.told)
     assert not accident.interruptions, "it moved before it was cut off"
     assert leaving.process.wait(20) == 0, "nothing holds the server back any more"
     same(transcript, expected)
@@ -271,7 +271,7 @@ def test_crops_and_sound_go_on_from_where_they_were_acknowledged(
         accident = Accident(proxy.cut, late)
         # The pace keeps what is sent close to what was acknowledged.
         source = live_async(pieces(DEMO, 2), 0.01) if is_async else live(pieces(DEMO, 2), 0.01)
-        options = {"keep_bytes": 4 * 2**20}
+        options = {"replay_buffer_bytes": 4 * 2**20}
         transcript = read([proxy.address], source, is_async=is_async, after_each=accident, **options)
     assert accident.interruptions
     same(transcript, expected_of_pieces)
@@ -308,7 +308,7 @@ def test_a_connection_that_falls_silent_is_given_up(
             DEMO,
             is_async=is_async,
             after_each=accident,
-            settings={"heartbeat_s": 1.0},
+            settings={"heartbeat_interval_s": 1.0},
         )
         assert time.monotonic() - begun < 60
     assert "silent" in accident.interruptions[0].reason
@@ -318,8 +318,16 @@ def test_a_connection_that_falls_silent_is_given_up(
 def test_what_is_no_longer_kept_is_told_to_be_lost(server: RunningServer) -> None:
     with proxy_to(server.address) as proxy:
         accident = Accident(proxy.cut, a_final_segment)
-        with pytest.raises(gorggle.DataLossError, match="no longer kept: give keep_bytes above 100000"):
-            read([proxy.address], live(chunks()), is_async=False, after_each=accident, keep_bytes=100_000)
+        with pytest.raises(
+            gorggle.DataLossError, match="no longer kept: give replay_buffer_bytes above 100000"
+        ):
+            read(
+                [proxy.address],
+                live(chunks()),
+                is_async=False,
+                after_each=accident,
+                replay_buffer_bytes=100_000,
+            )
     assert accident.has_happened
 
 
@@ -346,7 +354,7 @@ def test_a_client_that_is_not_to_resume_hears_of_the_end(server: RunningServer) 
                 DEMO,
                 is_async=False,
                 after_each=accident,
-                settings={"resume_within_s": 0},
+                settings={"resume_timeout_s": 0},
             )
 
 
@@ -355,7 +363,7 @@ def test_trying_to_resume_has_an_end(server: RunningServer) -> None:
         accident = Accident(proxy.close, a_final_segment)
         begun = time.monotonic()
         with pytest.raises(gorggle.UnavailableError, match=proxy.address):
-            read([proxy.address], DEMO, is_async=False, after_each=accident, settings={"resume_within_s": 2})
+            read([proxy.address], DEMO, is_async=False, after_each=accident, settings={"resume_timeout_s": 2})
         assert time.monotonic() - begun < 60
     assert 2 <= len(accident.interruptions) < 20
 

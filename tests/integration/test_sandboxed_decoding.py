@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lo
 
 @pytest.fixture
 def own_server() -> Iterator[RunningServer]:
-    with running_server(decoder_stall_s=1.0) as running:
+    with running_server(decoder_timeout_s=1.0) as running:
         yield running
 
 
@@ -162,14 +162,14 @@ def test_faces_are_looked_for_in_the_decoders_alone(monkeypatch: pytest.MonkeyPa
     def not_here(*_: object) -> None:
         raise AssertionError("the server itself looks for faces")
 
-    monkeypatch.setattr(media_pipeline, "FaceFinder", not_here)
-    monkeypatch.setattr(server_module, "FaceFinder", not_here)
+    monkeypatch.setattr(media_pipeline, "FaceDetector", not_here)
+    monkeypatch.setattr(server_module, "FaceDetector", not_here)
     with running_server() as running, Client(running.address) as client:
         assert {segment.speaker for segment in client.transcribe(DEMO)} == {"face-1"}
 
 
 def test_the_same_words_are_read_with_and_without_processes(server: RunningServer) -> None:
-    with running_server(isolate_decoding=False) as running:
+    with running_server(sandbox_decoding=False) as running:
         assert running.server._decoders is None
         with Client(running.address) as within, Client(server.address) as apart:
             assert [segment.text for segment in within.transcribe(DEMO)] == [
@@ -196,11 +196,11 @@ def test_a_server_whose_decoders_cannot_work_does_not_begin_to_serve(monkeypatch
         monkeypatch.setattr(
             running.server._decoders, "_command", (sys.executable, "-c", "raise SystemExit(3)")
         )
-        with pytest.raises(PreconditionError, match="set isolate_decoding to false"):
+        with pytest.raises(PreconditionError, match="set sandbox_decoding to false"):
             running.call(running.server.load())
 
 
 def test_isolation_can_be_turned_off_on_the_command_line() -> None:
-    assert _parser().parse_args(["--no-isolate-decoding"]).isolate_decoding is False
-    assert _parser().parse_args(["--isolate-decoding"]).isolate_decoding is True
-    assert _parser().parse_args([]).isolate_decoding is None
+    assert _parser().parse_args(["--no-sandbox-decoding"]).sandbox_decoding is False
+    assert _parser().parse_args(["--sandbox-decoding"]).sandbox_decoding is True
+    assert _parser().parse_args([]).sandbox_decoding is None

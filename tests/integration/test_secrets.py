@@ -20,9 +20,9 @@ from moto.server import ThreadedMotoServer
 from benchmarks.server_process import ServerProcess
 from gorggle.v1 import lip_reading_pb2_grpc, server_pb2
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.grpc_server.tls import RenewableCredentials
-from gorggle_server.security.api_tokens import new_token
-from gorggle_server.security.secret_sources import FileMaterial, SecretsManager, material_at
+from gorggle_server.grpc_server.tls import ReloadingTlsCredentials
+from gorggle_server.security.api_tokens import create_token
+from gorggle_server.security.secret_sources import FileSecretSource, SecretsManager, open_secret_source
 from tests.integration.conftest import running_server
 
 QUESTION = server_pb2.GetServerInfoRequest()
@@ -72,14 +72,14 @@ def answers(address: str, authority: trustme.CA, token: str | None = None) -> st
 
 def test_a_server_takes_certificate_key_and_tokens_from_secrets_and_renews_them(aws, tmp_path: Path) -> None:
     old, new = trustme.CA(), trustme.CA()
-    token, later = new_token("camera", tmp_path / "tokens"), new_token("second", tmp_path / "second")
+    token, later = create_token("camera", tmp_path / "tokens"), create_token("second", tmp_path / "second")
     aws.create_secret(Name="gorggle/tls", SecretString=pair(old))
     tokens = aws.create_secret(Name="gorggle/tokens", SecretString=(tmp_path / "tokens").read_text())
     with running_server(
         tls_certificate="aws-secretsmanager://gorggle/tls#certificate",
         tls_key="aws-secretsmanager://gorggle/tls#key",
         token_file=tokens["ARN"],
-        secrets_refresh_s=0.2,
+        secrets_refresh_interval_s=0.2,
     ) as running:
         assert answers(running.address, old, token)
         aws.put_secret_value(SecretId="gorggle/tls", SecretString=pair(new))
@@ -102,9 +102,9 @@ def test_a_server_takes_certificate_key_and_tokens_from_secrets_and_renews_them(
 def test_a_secret_may_be_binary_and_an_arn_names_its_region(aws, secrets: SecretsManager) -> None:
     other = boto3.client("secretsmanager", region_name="us-east-1")
     arn = other.create_secret(Name="blob", SecretBinary=b"\x00\x01")["ARN"]
-    assert material_at(arn, secrets).read() == b"\x00\x01"
+    assert open_secret_source(arn, secrets).read() == b"\x00\x01"
     with pytest.raises(InvalidRequestError, match="ResourceNotFoundException"):
-        material_at("aws-secretsmanager://blob", secrets)  # in the default region
+        open_secret_source("aws-secretsmanager://blob", secrets)  # in the default region
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_secret_may_be_binary_and_an_arn_names_its_region(aws, secrets: Secret
 )
 def test_a_place_that_holds_no_secret_is_told_at_the_start(aws, secrets: SecretsManager, place: str) -> None:
     with pytest.raises(InvalidRequestError, match="secret"):
-        material_at(place, secrets)
+        open_secret_source(place, secrets)
 
 
 @pytest.mark.parametrize("value", ["no json: hunter2", '{"other": "hunter2"}', '["hunter2"]', '{"key": 1}'])
@@ -126,7 +126,7 @@ def test_a_secret_without_the_key_is_refused_and_not_repeated(
     aws, secrets: SecretsManager, value: str
 ) -> None:
     aws.create_secret(Name="odd", SecretString=value)
-    material = material_at("aws-secretsmanager://odd#key", secrets)
+    material = open_secret_source("aws-secretsmanager://odd#key", secrets)
     with pytest.raises(InvalidRequestError, match="under 'key'") as caught:
         material.read()
     assert "hunter2" not in str(caught.value)
@@ -134,7 +134,7 @@ def test_a_secret_without_the_key_is_refused_and_not_repeated(
 
 def test_a_secret_that_cannot_be_fetched_again_stays_as_it_was(aws, secrets: SecretsManager, caplog) -> None:
     aws.create_secret(Name="kept", SecretString="value")
-    material = material_at("aws-secretsmanager://kept", secrets)
+    material = open_secret_source("aws-secretsmanager://kept", secrets)
     version = material.version()
     aws.delete_secret(SecretId="kept", ForceDeleteWithoutRecovery=True)
     secrets.refresh()
@@ -152,7 +152,7 @@ def test_two_things_in_one_secret_are_fetched_once(aws, monkeypatch: pytest.Monk
     )
     aws.create_secret(Name="both", SecretString='{"a": "1", "b": "2"}')
     secrets = SecretsManager(3600)
-    parts = [material_at(f"aws-secretsmanager://both#{key}", secrets) for key in "ab"]
+    parts = [open_secret_source(f"aws-secretsmanager://both#{key}", secrets) for key in "ab"]
     assert [part.read() for part in parts] == [b"1", b"2"]
     assert fetched == ["both"]
     secrets.close()
@@ -175,9 +175,9 @@ def test_key_and_certificate_that_do_not_belong_together_are_told(tmp_path: Path
     (certificate, _), (_, key) = issued(authority), issued(authority)
     (tmp_path / "a.pem").write_text(certificate)
     (tmp_path / "b.key").write_text(key)
-    parts = FileMaterial(tmp_path / "a.pem"), FileMaterial(tmp_path / "b.key")
+    parts = FileSecretSource(tmp_path / "a.pem"), FileSecretSource(tmp_path / "b.key")
     with pytest.raises(InvalidRequestError, match="no certificate and its private key"):
-        RenewableCredentials(*parts, None).credentials()
+        ReloadingTlsCredentials(*parts, None).credentials()
 
 
 def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path, caplog) -> None:
@@ -186,7 +186,7 @@ def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path, caplog) -> None
     paths = tmp_path / "a.pem", tmp_path / "b.key"
     paths[0].write_text(certificate)
     paths[1].write_text(key)
-    credentials = RenewableCredentials(*map(FileMaterial, paths), None)
+    credentials = ReloadingTlsCredentials(*map(FileSecretSource, paths), None)
     credentials.credentials()
     paths[0].write_text(renewed)
     assert credentials._renewed() is None
@@ -214,7 +214,7 @@ def test_nothing_secret_is_in_the_log_of_a_server_that_logs_everything(
 ) -> None:
     authority = trustme.CA()
     certificate, key = issued(authority)
-    token = new_token("camera", tmp_path / "tokens")
+    token = create_token("camera", tmp_path / "tokens")
     environment = {
         "AWS_ACCESS_KEY_ID": "AKIDSECRETSECRET",
         "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI-not-for-logs",
@@ -232,7 +232,7 @@ def test_nothing_secret_is_in_the_log_of_a_server_that_logs_everything(
     client.create_secret(Name="tokens", SecretString=(tmp_path / "tokens").read_text())
     place = "aws-secretsmanager://"
     options = ["--tls-certificate", f"{place}tls#certificate", "--tls-key", f"{place}tls#key"]
-    options += ["--token-file", f"{place}tokens", "--secrets-refresh-s", "0.5"]
+    options += ["--token-file", f"{place}tokens", "--secrets-refresh-interval-s", "0.5"]
     with ServerProcess(*options, log_level="DEBUG", environment=environment) as server:
         assert answers(server.address, authority, token)
         for wrong in (STRANGE, "", None):
@@ -260,7 +260,7 @@ def test_a_token_is_in_no_command_line_of_ours(tmp_path: Path) -> None:
 
 def test_what_aws_answers_is_not_logged_even_at_debug() -> None:
     code = (
-        "import logging; from gorggle_server.logging_setup import log_to_stderr; log_to_stderr('DEBUG', 'text');"
+        "import logging; from gorggle_server.logging_setup import configure_logging; configure_logging('DEBUG', 'text');"
         "print([logging.getLogger(n).isEnabledFor(logging.DEBUG) for n in ('botocore.parsers', 'urllib3.x', 'gorggle')])"
     )
     said = subprocess.run(

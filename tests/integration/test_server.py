@@ -166,19 +166,19 @@ def test_a_clip_in_s3_is_read_where_the_operator_allows_it(bucket: str) -> None:
 
 def test_a_model_in_s3_is_fetched_and_a_file_that_is_none_is_refused(bucket: str) -> None:
     from gorggle_server.errors import ModelFormatError
-    from gorggle_server.inference.model_registry import load_catalog
+    from gorggle_server.inference.model_registry import load_models
     from gorggle_server.settings import EMBEDDED_MODEL, ServerSettings
 
     s3 = boto3.client("s3")
     s3.put_object(Bucket=bucket, Key="mine.safetensors", Body=EMBEDDED_MODEL.read_bytes())
     s3.put_object(Bucket=bucket, Key="text.safetensors", Body=b"this is no model")
-    catalog = load_catalog(
+    catalog = load_models(
         ServerSettings(models={"mine": "s3://clips/mine.safetensors"}, default_model="mine")
     )
     assert [served.name for served in catalog] == ["mine", "gorggle-mini-1"]
     assert catalog["mine"].sha256 == catalog["gorggle-mini-1"].sha256
     with pytest.raises(ModelFormatError):
-        load_catalog(ServerSettings(models={"text": "s3://clips/text.safetensors"}))
+        load_models(ServerSettings(models={"text": "s3://clips/text.safetensors"}))
 
 
 # ---------------------------------------------------------------------------------------------------- as a program
@@ -215,7 +215,7 @@ def test_a_call_in_flight_is_finished_after_the_signal(messages: Messages) -> No
 
 
 def test_the_program_ends_with_the_one_that_started_it() -> None:
-    with program("--until-stdin-closes") as process:
+    with program("--exit-on-stdin-eof") as process:
         address_of(process)
         process.stdin.close()
         assert process.wait(20) == 0
@@ -289,7 +289,7 @@ def test_an_insecure_client_is_not_served_by_a_secure_server(secure_server: Runn
 def test_the_sdk_speaks_tls(secure_server: RunningServer, certificates: Path) -> None:
     with Client(
         secure_server.address,
-        root_certificate=certificates / "ca.pem",
+        root_certificates=certificates / "ca.pem",
         client_certificate=certificates / "client.pem",
         client_key=certificates / "client.key",
     ) as client:

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from gorggle import Client, ServerError
-from gorggle_server.inference.device_health import DeviceProbe
+from gorggle_server.inference.device_health import DeviceHealthCheck
 from gorggle_server.sandbox import fork_client
 from tests.clips import transcoded
 from tests.integration.conftest import DEMO, ROOT, RunningServer, running_server
@@ -27,7 +27,7 @@ def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_server() -> Iterator[RunningServer]:
-    with running_server(operations_listen="127.0.0.1:0") as running:
+    with running_server(http_listen="127.0.0.1:0") as running:
         yield running
 
 
@@ -83,9 +83,9 @@ def test_a_lost_device_makes_the_server_dead_and_a_failed_reading_alone_does_not
     def fail() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    lost = DeviceProbe("cpu", fail)
+    lost = DeviceHealthCheck("cpu", fail)
     own_server.server._device = lost
-    measurements.on_device_failure = lost.suspect
+    measurements.on_device_failure = lost.mark_suspect
     assert ask(own_server, "/livez")[0] == 200  # nobody has complained
     measurements.dropped("failed")
     assert ask(own_server, "/livez")[0] == ask(own_server, "/readyz")[0] == 503
@@ -98,19 +98,19 @@ def test_a_lost_device_stays_lost_and_is_told_once(caplog) -> None:
         asked.append(1)
         raise RuntimeError("CUDA error: unspecified launch failure")
 
-    probe = DeviceProbe("cuda", fail)
-    assert probe.works
+    probe = DeviceHealthCheck("cuda", fail)
+    assert probe.is_healthy
     for _ in range(3):
-        probe.suspect()
-        assert not probe.works
+        probe.mark_suspect()
+        assert not probe.is_healthy
     assert len(asked) == 1
     assert caplog.text.count("the device is lost") == 1
 
 
 def test_a_device_that_works_again_is_used_again() -> None:
-    probe = DeviceProbe("cpu")
-    probe.suspect()
-    assert probe.works
+    probe = DeviceHealthCheck("cpu")
+    probe.mark_suspect()
+    assert probe.is_healthy
 
 
 def test_no_time_but_the_logs_and_traces_comes_from_a_clock_that_can_be_set() -> None:

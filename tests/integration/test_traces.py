@@ -203,13 +203,13 @@ def test_a_stream_without_end_makes_no_trace_without_end() -> None:
 
     import numpy as np
 
-    from gorggle_server.inference.recognizer import Window
+    from gorggle_server.inference.recognizer import InferenceInput
 
     call = CallTrace(tracing.tracer, tracing.tracer.start_span("call"))
     for _ in range(MAX_UTTERANCES + 50):
         done: Future = Future()
         done.set_result([])
-        call.utterance(Window(None, np.zeros((5, 104), np.float32)), False, time.time_ns(), done)
+        call.utterance(InferenceInput(None, np.zeros((5, 104), np.float32)), False, time.time_ns(), done)
     tracing.close()
     assert len(exporter.get_finished_spans()) == MAX_UTTERANCES
 

@@ -15,8 +15,8 @@ import pytest
 from gorggle import Client, Finished, Segment, StreamWarning
 from gorggle.v1 import lip_reading_pb2
 from gorggle_server.media.demuxer import MediaLimits, decode
-from gorggle_server.media.resampling import GreyFrame, Waveform, on_timeline
-from gorggle_server.vision.face_detector import FaceFinder
+from gorggle_server.media.resampling import GrayFrame, Waveform, resample
+from gorggle_server.vision.face_detector import FaceDetector
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.mouth_cropper import crop_mouths, mean_face
 from tests.clips import remuxed, transcoded
@@ -129,11 +129,11 @@ def test_chunks_of_random_sizes_give_the_same(client: Client, expected: list[Seg
 
 def cut_here() -> tuple[np.ndarray, np.ndarray]:
     """The demo clip's mouth crops and sound, as a client that does the vision itself cuts them."""
-    tracker, frames, landmarks, sound = FaceTracker(FaceFinder(), max_faces=1), [], [], []
+    tracker, frames, landmarks, sound = FaceTracker(FaceDetector(), max_faces=1), [], [], []
     limits = MediaLimits()
     with DEMO.open("rb") as file:
-        for item in on_timeline(decode(file, limits), limits):
-            if isinstance(item, GreyFrame):
+        for item in resample(decode(file, limits), limits):
+            if isinstance(item, GrayFrame):
                 faces = tracker.update(item.pixels, item.index)
                 frames.append(item.pixels)
                 landmarks.append(faces[0].landmarks if faces else None)

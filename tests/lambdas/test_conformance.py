@@ -27,7 +27,7 @@ from gorggle_lambdas.api import openapi
 from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.result_publisher import FORMS, forms
 from gorggle_local.aws import api_gateway
-from gorggle_local.aws.pipeline import Server, Stack, made
+from gorggle_local.aws.pipeline import Server, Stack, deploy
 from tests.e2e.pipeline import local_aws
 from tests.lambdas.moto_environment import MANIFEST_DOCUMENT, SERVER_NAME, Cloud, made_cloud
 from tests.lambdas.test_corrections import result
@@ -149,7 +149,7 @@ def the_functions() -> Iterator[Api]:
 @contextlib.contextmanager
 def the_local_api() -> Iterator[Api]:
     with local_aws() as addresses:
-        stack = made(
+        stack = deploy(
             addresses["endpoint_url"],
             Server("127.0.0.1:1", SERVER_NAME, "", "", ""),
             {"ada": hashlib.sha256(TOKEN.encode()).hexdigest()},

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gorggle_lambdas.aws_costs.cost_model import gpu_per_hour
-from gorggle_lambdas.common.dynamodb_numbers import loaded, stored
+from gorggle_lambdas.common.dynamodb_numbers import from_dynamodb, to_dynamodb
 from gorggle_lambdas.common.job_table import FAILED, RUNNING, WAITING, JobTable
 from tests.lambdas.moto_environment import JOB_ID, Cloud, job_event
 
@@ -26,7 +26,7 @@ def path(job_id: str = JOB_ID) -> dict[str, Any]:
 
 def test_numbers_come_back_from_dynamodb_as_they_went(cloud: Cloud) -> None:
     values = {"share": 0.1, "count": 3, "whole": 2.0, "deep": [{"x": -1.5e-5}], "on": True, "none": None}
-    assert stored(values)["share"] == Decimal("0.1")
+    assert to_dynamodb(values)["share"] == Decimal("0.1")
     table(cloud).create({"job_id": JOB_ID, "owner": "ada", "state": RUNNING, "values": values})
     item = table(cloud).get(JOB_ID)
     assert item is not None
@@ -36,11 +36,11 @@ def test_numbers_come_back_from_dynamodb_as_they_went(cloud: Cloud) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
 def test_what_json_cannot_say_is_not_stored(value: Any) -> None:
     with pytest.raises(ValueError, match="cannot be stored"):
-        stored({"x": value})
+        to_dynamodb({"x": value})
 
 
 def test_sets_are_loaded_as_sorted_lists() -> None:
-    assert loaded({"b", "a"}) == ["a", "b"]
+    assert from_dynamodb({"b", "a"}) == ["a", "b"]
 
 
 def test_a_job_is_told_to_its_owner_alone(cloud: Cloud) -> None:
@@ -174,7 +174,7 @@ def test_a_deleted_job_is_gone_with_every_version_of_its_files(cloud: Cloud) -> 
 
 def test_health_tells_how_many_jobs_run(cloud: Cloud) -> None:
     status, answer = cloud.api("check_health", owner="")
-    assert (status, answer) == (200, {"status": "ok", "running_jobs": 0, "max_jobs": 10})
+    assert (status, answer) == (200, {"status": "ok", "running_jobs": 0, "max_concurrent_jobs": 10})
 
 
 def test_a_table_that_is_gone_is_no_health_and_says_nothing_of_itself(cloud: Cloud) -> None:

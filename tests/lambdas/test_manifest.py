@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
-from gorggle_lambdas.common.settings import SettingsError, settings, variables
+from gorggle_lambdas.common.settings import SettingsError, load_settings, variables
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST: dict[str, Any] = tomllib.loads((ROOT / "lambdas" / "functions.toml").read_text())
@@ -133,11 +133,11 @@ def test_a_variable_that_is_missing_or_no_number_is_named(monkeypatch: pytest.Mo
 
     monkeypatch.delenv("JOBS_TABLE", raising=False)
     with pytest.raises(SettingsError, match="JOBS_TABLE is not set"):
-        settings(Settings)
+        load_settings(Settings)
     monkeypatch.setenv("JOBS_TABLE", "jobs")
-    monkeypatch.setenv("MAX_JOBS", "many")
-    with pytest.raises(SettingsError, match="MAX_JOBS is 'many': expected int"):
-        settings(Settings)
+    monkeypatch.setenv("MAX_CONCURRENT_JOBS", "many")
+    with pytest.raises(SettingsError, match="MAX_CONCURRENT_JOBS is 'many': expected int"):
+        load_settings(Settings)
 
 
 def test_below_the_handlers_nothing_reads_the_environment() -> None:

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.common.errors import InvalidMediaError, VideoMissingError
+from gorggle_lambdas.common.errors import InvalidMediaError, ObjectNotFoundError
 from gorggle_lambdas.media import s3_file
-from gorggle_lambdas.media.clip_extraction import cut
+from gorggle_lambdas.media.clip_extraction import extract_clip
 from gorggle_lambdas.media.noise_estimation import FRAME_S, frame_powers, noise, quietest_s
 from gorggle_lambdas.media.probe import Probe, probe
-from gorggle_lambdas.media.s3_file import ObjectFile
+from gorggle_lambdas.media.s3_file import S3File
 from gorggle_lambdas.media.wav_writer import SAMPLE_RATE_HZ, byte_range, read_waveform
-from gorggle_lambdas.media.window_planning import MAX_LEAD_S, OVERLAP_S, planned
+from gorggle_lambdas.media.window_planning import MAX_LEAD_S, OVERLAP_S, plan_windows
 from tests.clips import remuxed, transcoded
 from tests.lambdas.moto_environment import Cloud
 
@@ -129,7 +129,7 @@ def test_an_object_is_read_in_pieces_as_they_are_needed(
     content = np.random.default_rng(1).bytes(10_500)
     version = cloud.put("uploads/x", content)
     cloud.put("uploads/x", b"a later version")
-    file = ObjectFile(boto3.client("s3"), cloud.stack["bucket:uploads"], "uploads/x", version)
+    file = S3File(boto3.client("s3"), cloud.stack["bucket:uploads"], "uploads/x", version)
     assert file.size_bytes == 10_500
     file.seek(-600, io.SEEK_END)
     assert b"".join(iter(lambda: file.read(250), b"")) == content[-600:]
@@ -139,18 +139,18 @@ def test_an_object_is_read_in_pieces_as_they_are_needed(
 
 
 def test_an_object_that_is_gone_is_named(cloud: Cloud) -> None:
-    with pytest.raises(VideoMissingError, match="uploads/gone is gone"):
-        ObjectFile(boto3.client("s3"), cloud.stack["bucket:uploads"], "uploads/gone")
+    with pytest.raises(ObjectNotFoundError, match="uploads/gone is gone"):
+        S3File(boto3.client("s3"), cloud.stack["bucket:uploads"], "uploads/gone")
 
 
 def test_an_object_that_goes_while_it_is_read_is_told(cloud: Cloud, tmp_path: Path) -> None:
     cloud.put("uploads/x", DEMO.read_bytes())
-    file = ObjectFile(boto3.client("s3"), cloud.stack["bucket:uploads"], "uploads/x")
+    file = S3File(boto3.client("s3"), cloud.stack["bucket:uploads"], "uploads/x")
     version = cloud.client("s3").list_object_versions(Bucket=cloud.stack["bucket:uploads"])["Versions"][0][
         "VersionId"
     ]
     cloud.client("s3").delete_object(Bucket=cloud.stack["bucket:uploads"], Key="uploads/x", VersionId=version)
-    with pytest.raises(VideoMissingError):
+    with pytest.raises(ObjectNotFoundError):
         probe(file, tmp_path / "s.wav", 100)
 
 
@@ -173,7 +173,7 @@ def test_a_window_is_the_same_pictures_from_the_key_frame_before_it(tmp_path: Pa
     with av.open(str(DEMO)) as container:
         whole = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
     with DEMO.open("rb") as file:
-        piece = cut(file, 12.0, 15.0, pictures=True, sound=True)
+        piece = extract_clip(file, 12.0, 15.0, pictures=True, sound=True)
         times, pictures, heard = frames_of(piece.chunks)
     assert piece.start_s == 10.0
     assert times[0] == 0.0
@@ -186,7 +186,7 @@ def test_a_window_is_the_same_pictures_from_the_key_frame_before_it(tmp_path: Pa
 
 def test_a_window_for_the_lips_alone_has_no_sound() -> None:
     with DEMO.open("rb") as file:
-        _, pictures, heard = frames_of(cut(file, 0.0, 2.0, pictures=True, sound=False).chunks)
+        _, pictures, heard = frames_of(extract_clip(file, 0.0, 2.0, pictures=True, sound=False).chunks)
     assert len(pictures) >= 50
     assert heard == []
 
@@ -195,7 +195,7 @@ def test_a_window_for_the_lips_alone_has_no_sound() -> None:
 def test_windows_of_other_containers_begin_where_they_say(tmp_path: Path, container: str) -> None:
     clip = remuxed(DEMO, tmp_path / "c", container)
     with clip.open("rb") as file:
-        piece = cut(file, 11.0, 13.0, pictures=True, sound=True)
+        piece = extract_clip(file, 11.0, 13.0, pictures=True, sound=True)
         times, pictures, _ = frames_of(piece.chunks)
     with av.open(str(DEMO)) as opened:
         whole = [frame.to_ndarray(format="gray") for frame in opened.decode(video=0)]
@@ -210,7 +210,7 @@ def test_windows_of_other_containers_begin_where_they_say(tmp_path: Path, contai
 
 def test_a_window_behind_the_end_is_refused() -> None:
     with DEMO.open("rb") as file, pytest.raises(InvalidMediaError, match="holds nothing"):
-        cut(file, 30.0, 40.0, pictures=False, sound=False)
+        extract_clip(file, 30.0, 40.0, pictures=False, sound=False)
 
 
 # --------------------------------------------------------------------------------------------------- sound and windows
@@ -252,7 +252,7 @@ def middle(from_s: float, to_s: float) -> float:
 @given(st.floats(0.1, 20_000), st.floats(5, 600), st.floats(0.5, 60))
 def test_windows_cover_the_video_and_overlap(duration_s: float, window_s: float, every_s: float) -> None:
     keyframes = list(np.arange(0, duration_s, every_s))
-    windows = planned(duration_s, window_s, middle, keyframes)
+    windows = plan_windows(duration_s, window_s, middle, keyframes)
     assert windows[0].start_s == 0
     assert windows[-1].end_s == pytest.approx(duration_s, abs=1e-3)
     for one, following in itertools.pairwise(windows):
@@ -262,18 +262,18 @@ def test_windows_cover_the_video_and_overlap(duration_s: float, window_s: float,
 
 
 def test_a_short_video_is_one_window() -> None:
-    assert len(planned(80, 60, middle, [0.0])) == 1
+    assert len(plan_windows(80, 60, middle, [0.0])) == 1
 
 
 def test_a_two_hour_video_has_windows_of_about_the_wished_length() -> None:
-    windows = planned(7200, 60, middle, [float(second) for second in range(0, 7200, 10)])
+    windows = plan_windows(7200, 60, middle, [float(second) for second in range(0, 7200, 10)])
     assert len(windows) == 120
     assert all(50 <= window.end_s - window.start_s <= 80 for window in windows)
 
 
 def test_where_no_picture_stands_for_itself_there_is_no_cut() -> None:
-    assert len(planned(7200, 60, middle, [0.0])) == 1
-    sparse = planned(600, 60, middle, [0.0, 300.0])
+    assert len(plan_windows(7200, 60, middle, [0.0])) == 1
+    sparse = plan_windows(600, 60, middle, [0.0, 300.0])
     assert all(window.start_s == 0 or 0 <= window.start_s - 300 <= MAX_LEAD_S for window in sparse)
 
 

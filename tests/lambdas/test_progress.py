@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gorggle_lambdas.common.progress import STEPS, progress_of
+from gorggle_lambdas.common.progress import STEPS, compute_progress
 
 READ = {"progress": {"to_read_s": 20.0, "read_s": 10.0}}
 
@@ -29,7 +29,7 @@ READ = {"progress": {"to_read_s": 20.0, "read_s": 10.0}}
 def test_a_job_says_how_far_it_is_as_a_whole_and_step_by_step(
     job: dict[str, Any], percent: int, states: str
 ) -> None:
-    told = progress_of(job)
+    told = compute_progress(job)
     assert told["percent"] == percent
     assert " ".join(step["state"] for step in told["steps"]) == states
     assert [step["name"] for step in told["steps"]] == [step.name for step in STEPS]
@@ -38,4 +38,4 @@ def test_a_job_says_how_far_it_is_as_a_whole_and_step_by_step(
 
 def test_windows_that_overlap_are_no_more_than_the_whole() -> None:
     job = {"state": "running", "stage": "reading", "progress": {"to_read_s": 20.0, "read_s": 99.0}}
-    assert progress_of(job)["percent"] == 95
+    assert compute_progress(job)["percent"] == 95

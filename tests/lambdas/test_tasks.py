@@ -22,14 +22,14 @@ from gorggle.v1 import lip_reading_pb2_grpc
 from gorggle_lambdas.common import aws_clients
 from gorggle_lambdas.common.errors import (
     AwsUnavailableError,
-    FleetLateError,
+    FleetTimeoutError,
     InvalidMediaError,
-    JobMissingError,
-    NothingReadError,
+    JobNotFoundError,
+    NoTranscriptError,
+    ObjectNotFoundError,
     ServerStalledError,
     SourceFailedError,
-    SourceLateError,
-    VideoMissingError,
+    SourceTimeoutError,
     WindowMissingError,
 )
 from gorggle_lambdas.common.task_events import deadline
@@ -83,7 +83,7 @@ def gpu() -> Iterator[Gpu]:
 
 
 def test_a_video_is_probed_into_sound_noise_and_windows(cloud: Cloud) -> None:
-    cloud.settings["window_s"] = 8
+    cloud.settings["window_duration_s"] = 8
     answer = cloud.call("probe_media", job_event(cloud, DEMO))
     assert answer["sound"] == "transcribe"
     assert answer["is_short"]
@@ -115,14 +115,14 @@ def test_poison_media_is_refused_by_name(cloud: Cloud, content: bytes) -> None:
 
 
 def test_a_video_that_was_deleted_is_named(cloud: Cloud) -> None:
-    with pytest.raises(VideoMissingError):
+    with pytest.raises(ObjectNotFoundError):
         cloud.call("probe_media", job_event(cloud))
 
 
 def test_a_job_that_was_deleted_is_worked_on_no_further(cloud: Cloud) -> None:
     given = job_event(cloud, DEMO)
     cloud.client("dynamodb").delete_item(TableName=cloud.stack["table:jobs"], Key={"job_id": {"S": JOB_ID}})
-    with pytest.raises(JobMissingError):
+    with pytest.raises(JobNotFoundError):
         cloud.call("probe_media", given)
 
 
@@ -133,7 +133,7 @@ def test_a_failure_of_aws_that_passes_has_its_own_name(cloud: Cloud) -> None:
         "HeadObject",
     )
     with (
-        patch("gorggle_lambdas.handlers.probe_media.ObjectFile", side_effect=slow_down),
+        patch("gorggle_lambdas.handlers.probe_media.S3File", side_effect=slow_down),
         pytest.raises(AwsUnavailableError, match="HeadObject"),
     ):
         cloud.call("probe_media", given)
@@ -141,7 +141,7 @@ def test_a_failure_of_aws_that_passes_has_its_own_name(cloud: Cloud) -> None:
         {"Error": {"Code": "AccessDenied", "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": 403}},
         "HeadObject",
     )
-    assert aws_clients.passing(denied) is None
+    assert aws_clients.as_transient_error(denied) is None
 
 
 # -------------------------------------------------------------------------------------------------------- transcription
@@ -185,7 +185,7 @@ def transcribe_answering(**job: Any) -> Any:
     ("job", "limit_s", "error"),
     [
         ({"TranscriptionJobStatus": "FAILED", "FailureReason": "unsupported"}, 60, SourceFailedError),
-        ({"TranscriptionJobStatus": "IN_PROGRESS"}, -1, SourceLateError),
+        ({"TranscriptionJobStatus": "IN_PROGRESS"}, -1, SourceTimeoutError),
     ],
 )
 def test_a_transcription_that_fails_or_is_late_is_named(
@@ -261,7 +261,7 @@ def test_every_page_of_faces_is_kept(cloud: Cloud) -> None:
     ("page", "limit_s", "error"),
     [
         ({"JobStatus": "FAILED", "StatusMessage": "codec"}, 9, SourceFailedError),
-        ({"JobStatus": "IN_PROGRESS"}, -1, SourceLateError),
+        ({"JobStatus": "IN_PROGRESS"}, -1, SourceTimeoutError),
     ],
 )
 def test_face_detection_that_fails_or_is_late_is_named(
@@ -301,7 +301,7 @@ def test_the_fleet_is_woken_but_never_made_smaller(cloud: Cloud, desired: int, s
 def test_a_fleet_that_cannot_come_is_not_waited_for(cloud: Cloud, groups: tuple[dict[str, int], ...]) -> None:
     with (
         patch("gorggle_lambdas.handlers.scale_up_fleet.aws_clients.client", return_value=Scaling(*groups)),
-        pytest.raises(FleetLateError),
+        pytest.raises(FleetTimeoutError),
     ):
         cloud.call("scale_up_fleet", {"job": {}})
 
@@ -326,7 +326,7 @@ def test_a_server_that_is_not_there_is_asked_again_until_the_deadline(
     with patch("gorggle_lambdas.handlers.check_fleet.LOOK_S", 0.2):
         waiting = {"is_ready": False, "deadline": deadline(60)}
         assert cloud.call("check_fleet", {"job": {}, "fleet": waiting}) == waiting
-        with pytest.raises(FleetLateError, match="no GPU server was ready"):
+        with pytest.raises(FleetTimeoutError, match="no GPU server was ready"):
             cloud.call("check_fleet", {"job": {}, "fleet": {**waiting, "deadline": deadline(-1)}})
     assert capsys.readouterr().out.count('"FleetNotReadyChecks":[1.0]') == 2, "an alarm looks at it"
 
@@ -397,7 +397,7 @@ def test_a_server_that_goes_silent_is_given_up(gpu: Gpu) -> None:
         gpu.service.ended.wait(20)
 
     gpu.service.script = silent
-    gpu.cloud.settings["stall_s"] = 1
+    gpu.cloud.settings["server_stall_timeout_s"] = 1
     with pytest.raises(ServerStalledError, match="nothing for 1 s"):
         read(gpu)
 
@@ -540,7 +540,7 @@ def test_when_nothing_was_read_there_is_no_result_but_the_reasons(
     kept(cloud, "failures/lips/0000.json", lost)
     kept(cloud, "failures/sound.json", {"source": "sound", "reason": "no sound", "error": "X"})
     kept(cloud, "failures/faces.json", {"source": "faces", "reason": "no eyes", "error": "X"})
-    with pytest.raises(NothingReadError, match="lips: no fleet; sound: no sound"):
+    with pytest.raises(NoTranscriptError, match="lips: no fleet; sound: no sound"):
         cloud.call("fuse_results", fusible)
 
 

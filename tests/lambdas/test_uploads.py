@@ -187,7 +187,7 @@ def test_a_batch_that_fails_whole_says_so_message_by_message(cloud: Cloud) -> No
 
 
 def test_jobs_beyond_the_cap_wait_and_start_in_order(cloud: Cloud) -> None:
-    cloud.settings["max_jobs"] = 2
+    cloud.settings["max_concurrent_jobs"] = 2
     for number in range(4):
         cloud.call("start_job", queued(event(cloud, f"uploads/by/hand/{number}.mp4", "v")))
     _, listed = cloud.api("list_jobs", owner="direct")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import MediaLimits, decode
-from gorggle_server.media.resampling import GreyFrame, TimelineEnd, Waveform, on_timeline
+from gorggle_server.media.resampling import EndOfStream, GrayFrame, Waveform, resample
 
 CODE_BITS = 8
 BURSTS_S = (0.5, 1.3)
@@ -181,10 +181,10 @@ class Seen:
     """Everything that came out of a clip."""
 
     def __init__(self, data: bytes, chunk: int = 2**20, limits: MediaLimits = LIMITS, **choice: bool) -> None:
-        items = list(on_timeline(decode(Pieces(data, chunk), limits, **choice), limits))
+        items = list(resample(decode(Pieces(data, chunk), limits, **choice), limits))
         self.info, self.end = items[0], items[-1]
-        assert isinstance(self.end, TimelineEnd)
-        self.frames = [item for item in items if isinstance(item, GreyFrame)]
+        assert isinstance(self.end, EndOfStream)
+        self.frames = [item for item in items if isinstance(item, GrayFrame)]
         pieces = [item for item in items if isinstance(item, Waveform)]
         self.waveform = np.concatenate([np.zeros(0, np.int16), *(piece.samples for piece in pieces)])
         assert [frame.index for frame in self.frames] == list(range(self.end.frames))

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from gorggle_server.errors import InvalidRequestError
 from gorggle_server.media import audio
 from gorggle_server.media.audio import (
-    SpeechDetector,
-    SpeechMeter,
+    SpeechLevelEstimator,
+    VoiceActivityDetector,
     audio_features,
     log_mel_energies,
     speech_levels,
     speech_probability,
-    stacked,
+    stack_frames,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "avhubert" / "preprocessing.npz"
@@ -32,13 +32,13 @@ def golden() -> dict[str, NDArray]:
 def test_features_are_the_references(golden) -> None:
     features = audio_features(golden["wav"])
     assert features.dtype == np.float32
-    np.testing.assert_allclose(features, golden["layer_normed"], atol=1e-3)
+    np.testing.assert_allclose(features, golden["layer_norm"], atol=1e-3)
 
 
 def test_each_step_is_the_references(golden) -> None:
     energies = log_mel_energies(golden["wav"])
     np.testing.assert_allclose(energies, golden["logfbank"], atol=1e-3)
-    np.testing.assert_allclose(stacked(energies), golden["stacked"], atol=1e-3)
+    np.testing.assert_allclose(stack_frames(energies), golden["stacked"], atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_noise_that_begins_is_background_after_two_and_a_half_seconds() -> Non
 def test_sound_that_comes_in_pieces_is_judged_alike(piece: int) -> None:
     sound = int16(np.concatenate([noise(1.0, 50), babble(2.0), noise(1.013, 50)]))
     sound = sound[:4000] if piece == 1 else sound
-    detector = SpeechDetector()
+    detector = VoiceActivityDetector()
     found = [detector.push(sound[start : start + piece]) for start in range(0, len(sound), piece)]
     found.append(detector.finish())
     np.testing.assert_array_equal(np.concatenate(found), speech_probability(sound))
@@ -155,13 +155,13 @@ def test_every_begun_frame_is_judged(samples: int) -> None:
 
 
 def test_after_the_first_half_second_judgements_come_at_once() -> None:
-    meter = SpeechMeter()
+    meter = SpeechLevelEstimator()
     given = [len(meter.push(np.ones(640, np.int16))) for _ in range(20)]
     assert given == [0] * 11 + [12] + [1] * 8
 
 
 def test_hours_of_sound_take_the_memory_of_minutes() -> None:
-    meter = SpeechMeter()
+    meter = SpeechLevelEstimator()
     for _ in range(200):
         meter.push(np.zeros(RATE_HZ, np.int16))
     assert len(meter._recent_db.known) == audio.NOISE_FRAMES

@@ -8,7 +8,7 @@ import pytest
 
 from gorggle_server.errors import InvalidMediaError
 from gorggle_server.media import input_source
-from gorggle_server.media.input_source import Source, SpooledSource, read_head, spooled
+from gorggle_server.media.input_source import Source, SpooledSource, read_head, spool_to_file
 from tests.media.samples import Pieces
 
 
@@ -102,8 +102,8 @@ def test_bytes_without_a_packet_are_counted_from_the_last_packet(monkeypatch: py
 def test_a_spooled_stream_is_whole_and_can_be_sought(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input_source, "SPOOL_IN_MEMORY_BYTES", 100)
     reader = Pieces(bytes(range(250)), 7)
-    head = input_source.Head(reader.read(7), index_at_end=True)
-    with spooled(head, reader, 1000) as file:
+    head = input_source.StreamHeader(reader.read(7), index_at_end=True)
+    with spool_to_file(head, reader, 1000) as file:
         read = SpooledSource(file)
         assert read.read(1000) == bytes(range(250))
         assert read.seek(200) == 200
@@ -116,7 +116,7 @@ def test_a_spooled_stream_is_whole_and_can_be_sought(monkeypatch: pytest.MonkeyP
 def test_a_stream_beyond_the_limit_is_not_spooled() -> None:
     reader = Pieces(bytes(10**6), 1000)
     with pytest.raises(InvalidMediaError, match="longer than 5000 bytes"):
-        spooled(input_source.Head(b"", index_at_end=True), reader, 5000)
+        spool_to_file(input_source.StreamHeader(b"", index_at_end=True), reader, 5000)
     assert reader.position < 10_000
 
 
@@ -131,11 +131,16 @@ def test_a_stream_is_spooled_into_the_file_that_is_given_and_never_beyond_the_li
 
     file = Counted()
     assert (
-        spooled(input_source.Head(b"head, ", index_at_end=True), Pieces(b"and the rest"), 100, file) is file
+        spool_to_file(
+            input_source.StreamHeader(b"head, ", index_at_end=True), Pieces(b"and the rest"), 100, file
+        )
+        is file
     )
     assert file.read() == b"head, and the rest"
     full = Counted()
     with pytest.raises(InvalidMediaError, match="longer than 5000 bytes"):
-        spooled(input_source.Head(b"head, ", index_at_end=True), Pieces(bytes(10**6), 1000), 5000, full)
+        spool_to_file(
+            input_source.StreamHeader(b"head, ", index_at_end=True), Pieces(bytes(10**6), 1000), 5000, full
+        )
     assert full.most <= 5000
     assert full.closed

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
 from gorggle_server.media.demuxer import MediaLimits, decode
-from gorggle_server.media.resampling import TimelineEnd, on_timeline
+from gorggle_server.media.resampling import EndOfStream, resample
 from tests.media.samples import Pieces, clip
 
 LIMITS = MediaLimits(max_duration_s=600.0, max_spooled_bytes=2**20, max_frame_pixels=1280 * 720)
@@ -70,11 +70,11 @@ def damaged(data: bytes, changes: list[tuple[str, float, int]]) -> bytes:
 def refused_or_decoded(data: bytes) -> None:
     """Decode to the end, grey pictures included, for they too are FFmpeg's work; any other error is the test's."""
     try:
-        *_, last = on_timeline(decode(Pieces(data, 4096), LIMITS), LIMITS)
+        *_, last = resample(decode(Pieces(data, 4096), LIMITS), LIMITS)
     except (InvalidMediaError, OutOfRangeError) as error:
         message = str(error)
     else:
-        assert isinstance(last, TimelineEnd)
+        assert isinstance(last, EndOfStream)
         return
     assert len(message) > 30
 

@@ -21,13 +21,13 @@ from gorggle_server.media.packet_decoders import VideoFrame
 from gorggle_server.media.resampling import (
     MAX_HELD_PIXELS,
     MAX_HELD_S,
-    GreyFrame,
-    Timed,
-    TimelineEnd,
+    EndOfStream,
+    GrayFrame,
+    TimelineItem,
     Waveform,
-    on_timeline,
+    resample,
 )
-from gorggle_server.media.timestamps import MAX_GAP_S, Clock
+from gorggle_server.media.timestamps import MAX_GAP_S, TimestampNormalizer
 from tests.media.samples import BURSTS_S, LIMITS, Seen, clip, onsets_s
 
 
@@ -82,26 +82,28 @@ ONLY_PICTURES = StreamInfo("test", "h264", gives_pictures=True)
 ONLY_SOUND = StreamInfo("test", audio_codec="aac", gives_sound=True)
 
 
-def timed(items: Iterable[Any], first: StreamInfo | None = None, limits: MediaLimits = LIMITS) -> list[Timed]:
+def timed(
+    items: Iterable[Any], first: StreamInfo | None = None, limits: MediaLimits = LIMITS
+) -> list[TimelineItem]:
     whole: Iterator[Decoded] = iter([first or info(), *items, MediaEnd(0, truncated=False)])
-    return list(on_timeline(whole, limits))
+    return list(resample(whole, limits))
 
 
-def levels(items: list[Timed]) -> list[int]:
-    frames = [item for item in items if isinstance(item, GreyFrame)]
+def levels(items: list[TimelineItem]) -> list[int]:
+    frames = [item for item in items if isinstance(item, GrayFrame)]
     assert [frame.index for frame in frames] == list(range(len(frames)))
     return [int(frame.pixels[0, 0]) for frame in frames]
 
 
-def waveform(items: list[Timed]) -> np.ndarray:
+def waveform(items: list[TimelineItem]) -> np.ndarray:
     pieces = [item for item in items if isinstance(item, Waveform)]
     ends = np.cumsum([len(piece.samples) for piece in pieces])
     assert [piece.start for piece in pieces] == [0, *ends[:-1].tolist()][: len(pieces)]
     return np.concatenate([np.zeros(0, np.int16), *(piece.samples for piece in pieces)])
 
 
-def end(items: list[Timed]) -> TimelineEnd:
-    assert isinstance(items[-1], TimelineEnd)
+def end(items: list[TimelineItem]) -> EndOfStream:
+    assert isinstance(items[-1], EndOfStream)
     return items[-1]
 
 
@@ -140,7 +142,7 @@ def test_a_variable_frame_rate_is_followed_by_time() -> None:
 
 def test_a_gap_is_filled_with_the_same_array() -> None:
     items = timed([picture(0.0, 1), picture(3.0, 2)], ONLY_PICTURES)
-    frames = [item for item in items if isinstance(item, GreyFrame)]
+    frames = [item for item in items if isinstance(item, GrayFrame)]
     assert len({id(frame.pixels) for frame in frames}) == 2
     assert levels(items).count(1) == 38
 
@@ -175,7 +177,7 @@ def test_sound_that_begins_a_little_early_does_not_move_the_frames() -> None:
 
 def test_a_start_that_the_header_tells_is_not_waited_for() -> None:
     decoded = iter([info(video_start_s=0.0, audio_start_s=0.0), *pictures(25, 10.0)])
-    items = on_timeline(decoded, LIMITS)
+    items = resample(decoded, LIMITS)
     assert isinstance(next(items), StreamInfo)
     next(items)
     assert len(list(decoded)) >= 247
@@ -183,7 +185,7 @@ def test_a_start_that_the_header_tells_is_not_waited_for() -> None:
 
 def test_sound_that_never_comes_is_waited_for_no_longer_than_a_second() -> None:
     decoded = iter([info(), *pictures(25, 10.0)])
-    items = on_timeline(decoded, LIMITS)
+    items = resample(decoded, LIMITS)
     next(items)
     next(items)
     assert len(list(decoded)) == pytest.approx(250 - MAX_HELD_S * 25, abs=2)
@@ -192,7 +194,7 @@ def test_sound_that_never_comes_is_waited_for_no_longer_than_a_second() -> None:
 def test_large_pictures_are_not_held_in_numbers_for_late_sound() -> None:
     huge = Surface(4096, 2304)
     decoded = iter([info(), *(picture(number / 25, number, surface=huge) for number in range(50))])
-    items = on_timeline(decoded, LIMITS)
+    items = resample(decoded, LIMITS)
     next(items)
     next(items)
     assert 50 - len(list(decoded)) <= MAX_HELD_PIXELS // (4096 * 2304) + 3
@@ -277,7 +279,7 @@ def test_pictures_without_times_follow_each_other() -> None:
 def test_a_change_of_size_in_mid_stream_does_not_change_the_frames_size() -> None:
     shown = [picture(number / 25, 9, surface=Surface(32 * (1 + number // 25), 24)) for number in range(50)]
     items = timed(shown, ONLY_PICTURES)
-    assert {item.pixels.shape for item in items if isinstance(item, GreyFrame)} == {(24, 32)}
+    assert {item.pixels.shape for item in items if isinstance(item, GrayFrame)} == {(24, 32)}
 
 
 @pytest.mark.parametrize("items", [pictures(25, 3.0), sound(0.0, 3.0)])
@@ -287,8 +289,8 @@ def test_media_beyond_the_limit_of_length_is_refused(items: list[Any]) -> None:
 
 
 def test_how_the_decoding_went_is_passed_on() -> None:
-    items = list(on_timeline(iter([ONLY_PICTURES, *pictures(25, 1.0), MediaEnd(7, truncated=True)]), LIMITS))
-    assert items[-1] == TimelineEnd(frames=25, samples=0, broken_packets=7, truncated=True, leaps=0)
+    items = list(resample(iter([ONLY_PICTURES, *pictures(25, 1.0), MediaEnd(7, truncated=True)]), LIMITS))
+    assert items[-1] == EndOfStream(frames=25, samples=0, broken_packets=7, truncated=True, leaps=0)
     assert end(items).duration_s == 1.0
 
 
@@ -320,7 +322,7 @@ def test_whatever_the_timestamps_frames_and_sound_have_no_gap_and_an_end(
 def test_an_hour_of_video_takes_the_memory_of_a_moment() -> None:
     whole = itertools.chain([ONLY_PICTURES], (picture(number / 25, number) for number in range(90_000)))
     tracemalloc.start()
-    frames = sum(1 for item in on_timeline(whole, LIMITS) if isinstance(item, GreyFrame))
+    frames = sum(1 for item in resample(whole, LIMITS) if isinstance(item, GrayFrame))
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert frames == pytest.approx(90_000, abs=2)
@@ -328,7 +330,7 @@ def test_an_hour_of_video_takes_the_memory_of_a_moment() -> None:
 
 
 def test_a_clock_forgets_the_oldest_of_many_offsets() -> None:
-    clock = Clock(0.0)
+    clock = TimestampNormalizer(0.0)
     for leap in range(100):
         placed_s = clock.place(clock.pictures, 1e6 * (leap + 1))
         clock.pictures.end_s = placed_s + 0.04
@@ -344,8 +346,8 @@ def test_a_long_piece_of_sound_is_given_in_pieces_of_a_second() -> None:
         AudioSamples(0.0, level),
         MediaEnd(0, truncated=False),
     ]
-    pieces = [item for item in on_timeline(decoded, LIMITS) if isinstance(item, Waveform)]
+    pieces = [item for item in resample(decoded, LIMITS) if isinstance(item, Waveform)]
     assert [len(piece.samples) for piece in pieces] == [16_000, 16_000, 8_000]
     np.testing.assert_array_equal(np.concatenate([piece.samples for piece in pieces]), level)
     with pytest.raises(OutOfRangeError):
-        list(on_timeline(decoded, MediaLimits(max_duration_s=1.5)))
+        list(resample(decoded, MediaLimits(max_duration_s=1.5)))

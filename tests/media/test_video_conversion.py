@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from gorggle_server.media.video_conversion import WORKING_SIDE_PX, clockwise_rotation, fitted, upright_grey
+from gorggle_server.media.video_conversion import WORKING_SIDE_PX, clockwise_rotation, fitted, to_grayscale
 
 FULL_RANGE = 2
 
@@ -36,7 +36,7 @@ def opencv_grey(photograph: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("width", [320, 322])
 def test_grey_is_within_a_level_of_opencvs_on_average(pixel_format: str, width: int) -> None:
     picture = photograph((width, 240))
-    grey = upright_grey(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixel_format))
+    grey = to_grayscale(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixel_format))
     assert grey.shape == (240, width)
     assert grey.dtype == np.uint8
     assert np.abs(grey.astype(int) - opencv_grey(picture)).mean() < ROUNDED.get(pixel_format, 1.0)
@@ -47,14 +47,14 @@ def test_the_full_range_of_a_full_range_picture_is_kept() -> None:
     limited = av.VideoFrame.from_ndarray(np.vstack([ramp, np.full((120, 256), 128, np.uint8)]), "yuv420p")
     full = av.VideoFrame.from_ndarray(np.vstack([ramp, np.full((120, 256), 128, np.uint8)]), "yuv420p")
     full.color_range = FULL_RANGE
-    np.testing.assert_array_equal(upright_grey(full), ramp)
-    grey = upright_grey(limited)[0]
+    np.testing.assert_array_equal(to_grayscale(full), ramp)
+    grey = to_grayscale(limited)[0]
     assert (grey[16], grey[235], grey[0], grey[255]) == (0, 255, 0, 255)
 
 
 def test_large_pictures_are_reduced_to_the_working_size() -> None:
     picture = photograph((1920, 1080))
-    grey = upright_grey(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p"))
+    grey = to_grayscale(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p"))
     assert grey.shape == (720, WORKING_SIDE_PX)
     expected = cv2.resize(opencv_grey(picture), (WORKING_SIDE_PX, 720), interpolation=cv2.INTER_AREA)
     assert np.abs(grey.astype(int) - expected).mean() < 1.0
@@ -62,13 +62,13 @@ def test_large_pictures_are_reduced_to_the_working_size() -> None:
 
 def test_pixels_that_are_not_square_are_made_so() -> None:
     frame = av.VideoFrame.from_ndarray(photograph((360, 288)), "rgb24").reformat(format="yuv420p")
-    assert upright_grey(frame, 16 / 15).shape == (288, 384)
+    assert to_grayscale(frame, 16 / 15).shape == (288, 384)
 
 
 def test_the_grey_picture_does_not_refer_to_the_decoders_memory() -> None:
     for pixel_format in ("gray", "yuvj420p", "yuv420p"):
         frame = av.VideoFrame.from_ndarray(photograph(), "rgb24").reformat(format=pixel_format)
-        grey = upright_grey(frame)
+        grey = to_grayscale(frame)
         before = grey.copy()
         np.frombuffer(memoryview(frame.planes[0]), np.uint8)[:] = 0
         np.testing.assert_array_equal(grey, before)

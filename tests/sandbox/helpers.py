@@ -13,15 +13,15 @@ import pytest
 
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.sandbox.pool import DecoderPool
-from gorggle_server.sandbox.protocol import Order
-from gorggle_server.vision.frame_stage import Perceived
-from gorggle_server.vision.mouth_tracker import Sight
+from gorggle_server.sandbox.protocol import DecodeJob
+from gorggle_server.vision.frame_stage import PipelineItem
+from gorggle_server.vision.mouth_tracker import FrameResult
 from tests.media.samples import LIMITS, clip
 
 PROC = Path("/proc")
 needs_proc = pytest.mark.skipif(not PROC.joinpath("self/fd").exists(), reason="this system has no /proc")
 
-ORDER = Order(LIMITS, pictures=True, sound=True, memory_bytes=2**30, cpu_s=60)
+ORDER = DecodeJob(LIMITS, pictures=True, sound=True, memory_bytes=2**30, cpu_s=60)
 LIVE = functools.partial(clip, "mpegts", noisy=True)
 
 # A real decoder, shut in as ever, in which another function stands for FFmpeg.
@@ -34,7 +34,7 @@ def decode(reader, limits, **choice):
 {body}
     yield
 
-given, decoder_main.make_ready = decoder_main.decode, lambda landmark_model: None
+given, decoder_main.preload = decoder_main.decode, lambda landmark_model: None
 decoder_main.decode = decode
 sys.exit(decoder_main.main())
 """
@@ -82,8 +82,8 @@ def the_child(pool: DecoderPool) -> int:
     return process.pid
 
 
-def up_to_first_frame(items: Iterator[Perceived]) -> None:
-    assert any(isinstance(item, Sight) for item in items)
+def up_to_first_frame(items: Iterator[PipelineItem]) -> None:
+    assert any(isinstance(item, FrameResult) for item in items)
 
 
 def live(data: bytes) -> BytePipe:

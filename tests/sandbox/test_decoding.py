@@ -20,12 +20,12 @@ import pytest
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
-from gorggle_server.media.resampling import TimelineEnd, Waveform, on_timeline
-from gorggle_server.sandbox.decoding import timeline_apart
+from gorggle_server.media.resampling import EndOfStream, Waveform, resample
+from gorggle_server.sandbox.decoding import decode_in_sandbox
 from gorggle_server.sandbox.pool import DecoderPool
 from gorggle_server.sandbox.protocol import DecoderError
-from gorggle_server.vision.frame_stage import Perceived, with_sights
-from gorggle_server.vision.mouth_tracker import Sight
+from gorggle_server.vision.frame_stage import PipelineItem, track_frames
+from gorggle_server.vision.mouth_tracker import FrameResult
 from tests.media.samples import LIMITS, clip
 from tests.sandbox.helpers import (
     LIVE,
@@ -60,17 +60,17 @@ CLIPS = {
 
 def seen_here(
     data: bytes, limits: MediaLimits = LIMITS, *, live: bool = False, **choice: bool
-) -> list[Perceived]:
+) -> list[PipelineItem]:
     """What the server's own process makes of a file."""
-    items = on_timeline(decode(piped(data), limits, live=live, **choice), limits)
-    return list(with_sights(items, finder(), max_faces=4, sound=choice.get("sound", True), live=live))
+    items = resample(decode(piped(data), limits, live=live, **choice), limits)
+    return list(track_frames(items, finder(), max_faces=4, sound=choice.get("sound", True), live=live))
 
 
-def assert_same(items: list[Perceived], others: list[Perceived]) -> None:
+def assert_same(items: list[PipelineItem], others: list[PipelineItem]) -> None:
     """Everything but how long it took is the same."""
     for item, other in zip(items, others, strict=True):
         match item, other:
-            case Sight(), Sight():
+            case FrameResult(), FrameResult():
                 assert _numbers(item) == _numbers(other)
                 for mouth, same in zip(item.mouths, other.mouths, strict=True):
                     # Sums of numbers that lie otherwise in memory may differ in their last bit.
@@ -89,7 +89,7 @@ def assert_same(items: list[Perceived], others: list[Perceived]) -> None:
                 assert item == other
 
 
-def _numbers(sight: Sight) -> list[object]:
+def _numbers(sight: FrameResult) -> list[object]:
     mouths = [(mouth.person, mouth.is_seen, mouth.place, mouth.has_left) for mouth in sight.mouths]
     return [sight.index, sight.faces, sight.is_crowded, sight.is_last, mouths]
 
@@ -97,17 +97,17 @@ def _numbers(sight: Sight) -> list[object]:
 @pytest.mark.parametrize("name", CLIPS)
 def test_the_same_comes_out_as_in_the_servers_process(name: str, pool: DecoderPool) -> None:
     data = CLIPS[name]()
-    here, apart = seen_here(data), list(timeline_apart(pool, piped(data), LIMITS))
+    here, apart = seen_here(data), list(decode_in_sandbox(pool, piped(data), LIMITS))
     assert isinstance(apart[0], StreamInfo)
-    assert isinstance(apart[-1], TimelineEnd)
+    assert isinstance(apart[-1], EndOfStream)
     assert_same(apart, here)
 
 
 @pytest.mark.parametrize("live", [False, True])
 def test_the_same_mouths_are_seen_as_in_the_servers_process(live: bool, pool: DecoderPool) -> None:
     data = filmed((640, 480))
-    apart = list(timeline_apart(pool, piped(data), LIMITS, live=live))
-    sights = [item for item in apart if isinstance(item, Sight)]
+    apart = list(decode_in_sandbox(pool, piped(data), LIMITS, live=live))
+    sights = [item for item in apart if isinstance(item, FrameResult)]
     assert [sight.index for sight in sights] == list(range(SECONDS * 25 + 1))
     crops = [crop for sight in sights for mouth in sight.mouths for crop in mouth.crops]
     assert [crop.frame_index for crop in crops] == list(range(SECONDS * 25))
@@ -120,7 +120,7 @@ def test_the_same_mouths_are_seen_as_in_the_servers_process(live: bool, pool: De
 
 @pytest.mark.parametrize("choice", [{"pictures": False}, {"sound": False}])
 def test_what_is_not_asked_for_is_not_decoded(choice: dict[str, bool], pool: DecoderPool) -> None:
-    here, apart = seen_here(clip(), **choice), list(timeline_apart(pool, piped(clip()), LIMITS, **choice))
+    here, apart = seen_here(clip(), **choice), list(decode_in_sandbox(pool, piped(clip()), LIMITS, **choice))
     assert [type(item) for item in apart] == [type(item) for item in here]
     assert apart[-1] == here[-1]
 
@@ -146,7 +146,7 @@ def test_what_is_refused_is_refused_in_the_same_words(
     with pytest.raises((InvalidMediaError, OutOfRangeError)) as here:
         seen_here(data, limits)
     with pytest.raises((InvalidMediaError, OutOfRangeError)) as apart:
-        list(timeline_apart(pool, piped(data), limits))
+        list(decode_in_sandbox(pool, piped(data), limits))
     assert (type(apart.value), str(apart.value)) == (type(here.value), str(here.value))
 
 
@@ -156,7 +156,7 @@ def test_the_media_comes_in_as_it_is_needed(pool: DecoderPool) -> None:
     pipe = BytePipe(64 * 2**10)
     writing = threading.Thread(target=_write_until_refused, args=(pipe, data))
     writing.start()
-    items = timeline_apart(pool, pipe, LIMITS)
+    items = decode_in_sandbox(pool, pipe, LIMITS)
     up_to_first_frame(items)
     time.sleep(0.3)
     assert pipe.bytes_written < len(data) * 3 // 4
@@ -178,7 +178,7 @@ def _write_until_refused(pipe: BytePipe, data: bytes) -> None:
 def test_a_killed_decoder_fails_its_stream_with_a_reason_and_a_line_in_the_log(
     pool: DecoderPool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    items = timeline_apart(pool, live(LIVE()), LIMITS, request_id="stream-17")
+    items = decode_in_sandbox(pool, live(LIVE()), LIMITS, request_id="stream-17")
     up_to_first_frame(items)
     pid = the_child(pool)
     os.kill(pid, signal.SIGKILL)
@@ -191,32 +191,32 @@ def test_a_killed_decoder_fails_its_stream_with_a_reason_and_a_line_in_the_log(
 
 
 def test_other_streams_and_the_next_one_go_on_while_a_decoder_dies(pool: DecoderPool) -> None:
-    broken = timeline_apart(pool, live(LIVE()), LIMITS)
+    broken = decode_in_sandbox(pool, live(LIVE()), LIMITS)
     up_to_first_frame(broken)
     victim = the_child(pool)
-    other = timeline_apart(pool, piped(clip()), LIMITS)
+    other = decode_in_sandbox(pool, piped(clip()), LIMITS)
     seen = [next(other), next(other)]
     os.kill(victim, signal.SIGKILL)
     with pytest.raises(InvalidMediaError):
         list(broken)
     seen += other
-    assert isinstance(seen[-1], TimelineEnd)
+    assert isinstance(seen[-1], EndOfStream)
     assert seen[-1].frames == 50
-    (*_, end) = timeline_apart(pool, piped(clip()), LIMITS)
-    assert isinstance(end, TimelineEnd)
+    (*_, end) = decode_in_sandbox(pool, piped(clip()), LIMITS)
+    assert isinstance(end, EndOfStream)
 
 
 def test_a_crash_in_a_library_is_told_by_its_signal() -> None:
     pool = pool_of(decoder_that("reader.read(10); ctypes.string_at(0)"))
     with pytest.raises(InvalidMediaError, match="signal SIGSEGV"):
-        list(timeline_apart(pool, piped(b"x" * 1000), LIMITS))
+        list(decode_in_sandbox(pool, piped(b"x" * 1000), LIMITS))
     pool.close()
 
 
 @needs_proc
 def test_a_decoder_that_stands_still_is_killed(caplog: pytest.LogCaptureFixture) -> None:
     pool = DecoderPool(stall_s=0.5)
-    items = timeline_apart(pool, live(LIVE()), LIMITS, request_id="stream-18")
+    items = decode_in_sandbox(pool, live(LIVE()), LIMITS, request_id="stream-18")
     up_to_first_frame(items)
     pid = the_child(pool)
     os.kill(pid, signal.SIGSTOP)
@@ -232,7 +232,7 @@ def test_a_decoder_that_stands_still_is_killed(caplog: pytest.LogCaptureFixture)
 def test_a_decoder_that_runs_in_circles_is_killed() -> None:
     pool = pool_of(decoder_that("while True: pass"), stall_s=0.5)
     with pytest.raises(InvalidMediaError, match="stalled"):
-        list(timeline_apart(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     pool.close()
 
 
@@ -250,7 +250,7 @@ def test_a_decoder_that_gets_no_processor_has_not_stalled() -> None:
     ]
     try:
         with pytest.raises(DecoderError, match="exit code 3"):
-            list(timeline_apart(pool, piped(clip()), LIMITS))
+            list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     finally:
         os.sched_setaffinity(0, allowed)
         for process in busy:
@@ -271,20 +271,20 @@ def test_a_client_that_pauses_is_no_stall() -> None:
 
     sending = threading.Thread(target=finish)
     sending.start()
-    (*_, end) = timeline_apart(pool, pipe, LIMITS)
+    (*_, end) = decode_in_sandbox(pool, pipe, LIMITS)
     sending.join()
-    assert isinstance(end, TimelineEnd)
+    assert isinstance(end, EndOfStream)
     assert end.frames == 50
     pool.close()
 
 
 def test_a_server_that_looks_long_at_a_frame_is_no_stall() -> None:
     pool = DecoderPool(stall_s=0.5)
-    items = timeline_apart(pool, piped(clip()), LIMITS)
+    items = decode_in_sandbox(pool, piped(clip()), LIMITS)
     up_to_first_frame(items)
     time.sleep(1.0)
     (*_, end) = items
-    assert isinstance(end, TimelineEnd)
+    assert isinstance(end, EndOfStream)
     pool.close()
 
 
@@ -292,7 +292,7 @@ def test_memory_beyond_the_limit_is_refused_with_a_reason() -> None:
     eat = "eaten = [bytearray(2**24) for _ in range(1000)]"
     pool = pool_of(decoder_that(eat), memory_bytes=2**29)
     with pytest.raises(InvalidMediaError, match="more memory than the 512 MiB"):
-        list(timeline_apart(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     pool.close()
 
 
@@ -301,20 +301,20 @@ def test_media_that_needs_more_memory_than_a_decoder_has_costs_its_stream_alone(
     data = clip(audio=None, size=(3840, 2160), duration_s=0.4)
     scarce = DecoderPool(memory_bytes=540 * 2**20)
     try:
-        (*_, end) = timeline_apart(scarce, piped(data), LIMITS)
+        (*_, end) = decode_in_sandbox(scarce, piped(data), LIMITS)
     except InvalidMediaError:
         pass
     else:  # FFmpeg drops a picture that it has no room for
-        assert isinstance(end, TimelineEnd)
+        assert isinstance(end, EndOfStream)
         assert end.broken_packets > 0
-    assert isinstance([*timeline_apart(scarce, piped(clip()), LIMITS)][-1], TimelineEnd)
+    assert isinstance([*decode_in_sandbox(scarce, piped(clip()), LIMITS)][-1], EndOfStream)
     scarce.close()
 
 
 def test_an_error_that_nobody_planned_is_the_servers_and_holds_nothing_of_the_media() -> None:
     pool = pool_of(decoder_that("raise KeyError(reader.read(20))"))
     with pytest.raises(DecoderError, match=r"KeyError in <string>, line \d+") as caught:
-        list(timeline_apart(pool, piped(b"secret media"), LIMITS))
+        list(decode_in_sandbox(pool, piped(b"secret media"), LIMITS))
     assert "secret" not in str(caught.value)
     pool.close()
 
@@ -338,7 +338,7 @@ def test_a_false_header_ends_the_stream_with_an_internal_error_and_the_process(
     body: str, born: Callable[[], set[int]]
 ) -> None:
     pool = pool_of(impostor_that(f"{body}\nimport time; time.sleep(60)"))
-    items = timeline_apart(pool, piped(clip()), LIMITS)
+    items = decode_in_sandbox(pool, piped(clip()), LIMITS)
     with pytest.raises(DecoderError, match="the decoder process sent"):
         list(items)
     assert born() == set()
@@ -349,7 +349,7 @@ def test_a_process_that_asks_on_and_on_after_the_end_is_killed() -> None:
     asks = "while True: say(Kind.NEED, 0, 0, 0, MAX_REQUEST_BYTES); os.read(0, 2**17)"
     pool = pool_of(impostor_that(asks), stall_s=0.5)
     with pytest.raises(InvalidMediaError, match="stalled"):
-        list(timeline_apart(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     pool.close()
 
 
@@ -357,7 +357,7 @@ def test_a_process_that_asks_and_does_not_take_is_killed() -> None:
     asks = "while True: say(Kind.NEED, 0, 0, 0, MAX_REQUEST_BYTES)"
     pool = pool_of(impostor_that(asks), stall_s=0.5)
     with pytest.raises(InvalidMediaError, match="stalled"):
-        list(timeline_apart(pool, piped(bytes(2**22)), LIMITS))
+        list(decode_in_sandbox(pool, piped(bytes(2**22)), LIMITS))
     pool.close()
 
 
@@ -366,6 +366,6 @@ def test_a_process_that_sends_a_header_in_drops_is_killed() -> None:
     pool = pool_of(impostor_that(drips), stall_s=0.5)
     begun = time.monotonic()
     with pytest.raises(InvalidMediaError, match="stalled"):
-        list(timeline_apart(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     assert time.monotonic() - begun < 3
     pool.close()

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from gorggle_server.errors import InvalidMediaError, NotFoundError, NotReadyError
-from gorggle_server.media.resampling import TimelineEnd
+from gorggle_server.media.resampling import EndOfStream
 from gorggle_server.sandbox import fork_client
 from gorggle_server.sandbox import pool as pools
 from gorggle_server.sandbox.decoder_process import environment
-from gorggle_server.sandbox.decoding import check_decoding, timeline_apart
-from gorggle_server.sandbox.fork_client import BORN, ForkServer, ForkServerGoneError, can_fork
+from gorggle_server.sandbox.decoding import check_decoding, decode_in_sandbox
+from gorggle_server.sandbox.fork_client import FORKED, ForkServer, ForkServerGoneError, can_fork
 from gorggle_server.sandbox.pool import FORK_SERVER, DecoderPool
 from gorggle_server.sandbox.protocol import DecoderError
 from gorggle_server.vision.face_detector import landmark_model_path
@@ -59,8 +59,8 @@ def parent_of(running: DecoderPool) -> int:
 
 def is_read(running: DecoderPool) -> bool:
     """Whether a stream is read to its end."""
-    (*_, end) = timeline_apart(running, piped(clip()), LIMITS)
-    return isinstance(end, TimelineEnd) and end.frames == 50
+    (*_, end) = decode_in_sandbox(running, piped(clip()), LIMITS)
+    return isinstance(end, EndOfStream) and end.frames == 50
 
 
 def test_a_decoder_is_had_at_once(parent: ForkServer) -> None:
@@ -78,7 +78,7 @@ def test_a_decoder_is_had_at_once(parent: ForkServer) -> None:
 @needs_proc
 def test_the_landmark_model_is_there_once_for_all(pool: DecoderPool) -> None:
     is_read(pool)
-    with pool.process(ORDER) as process:
+    with pool.acquire(ORDER) as process:
         rollup = Path(f"/proc/{process.pid}/smaps_rollup")
         try:
             rows = dict(line.split(":", 1) for line in rollup.read_text().splitlines()[1:])
@@ -101,7 +101,7 @@ def test_the_parent_has_one_thread_and_no_network(pool: DecoderPool) -> None:
 def test_a_parent_that_is_killed_takes_its_streams_with_it_and_the_next_stream_gets_another(
     pool: DecoderPool,
 ) -> None:
-    items = timeline_apart(pool, live(LIVE()), LIMITS)
+    items = decode_in_sandbox(pool, live(LIVE()), LIMITS)
     up_to_first_frame(items)
     decoder, parent = the_child(pool), parent_of(pool)
     os.kill(parent, signal.SIGKILL)
@@ -119,7 +119,7 @@ def test_a_server_without_descriptors_keeps_the_streams_it_has(
 ) -> None:
     data = clip("mpegts")
     pipe = live(data)
-    items = timeline_apart(pool, pipe, LIMITS)
+    items = decode_in_sandbox(pool, pipe, LIMITS)
     up_to_first_frame(items)
     assert until(lambda: len(pool._waiting) == 1)
     (spare,) = pool._waiting
@@ -127,10 +127,10 @@ def test_a_server_without_descriptors_keeps_the_streams_it_has(
     with monkeypatch.context() as patched:
         patched.setattr(fork_client.tempfile, "TemporaryFile", _no_descriptor)
         with pytest.raises(DecoderError, match=r"no decoder process can be started: .*Too many open files"):
-            list(timeline_apart(pool, piped(clip()), LIMITS))
+            list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     pipe.write(data[len(data) * 3 // 4 :])
     pipe.close()
-    assert isinstance([*items][-1], TimelineEnd)
+    assert isinstance([*items][-1], EndOfStream)
     assert until(lambda: is_read_at_last(pool))
 
 
@@ -157,9 +157,9 @@ def test_a_parent_that_is_none_is_told_from_one_that_works() -> None:
 def test_a_request_of_which_a_part_is_lost_costs_that_request_alone(parent: ForkServer) -> None:
     """Descriptors are lost where the one who gets them has no room for more."""
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
-        socket.send_fds(parent._socket, [BORN], [nothing.fileno()])
+        socket.send_fds(parent._socket, [FORKED], [nothing.fileno()])
     with pytest.raises(OSError, match="Too many open files"):
-        parent._expect(BORN, parent._answer()[0])
+        parent._expect(FORKED, parent._answer()[0])
     assert_forks(parent)
 
 
@@ -211,7 +211,7 @@ def test_whatever_goes_wrong_in_starting_a_process_nobody_waits_for_it_for_ever(
 
     monkeypatch.setattr(pool, "_child", fails)
     with pytest.raises(DecoderError, match="no decoder process can be started: nobody thought of this"):
-        list(timeline_apart(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     monkeypatch.undo()
     assert until(lambda: is_read_at_last(pool))
 

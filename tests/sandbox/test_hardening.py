@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gorggle_server.errors import InvalidMediaError
-from gorggle_server.sandbox.decoding import timeline_apart
-from gorggle_server.sandbox.hardening import MAX_OPEN_FILES, Protection
+from gorggle_server.sandbox.decoding import decode_in_sandbox
+from gorggle_server.sandbox.hardening import MAX_OPEN_FILES, SandboxFeatures
 from gorggle_server.sandbox.pool import DecoderPool
 from tests.media.samples import LIMITS
 from tests.sandbox.helpers import (
@@ -42,10 +42,10 @@ raise InvalidMediaError("it was possible")
 
 
 @pytest.fixture(scope="module")
-def protection() -> Protection:
+def protection() -> SandboxFeatures:
     """What holds on this machine."""
     pool = DecoderPool(spares=0)
-    with pool.process(ORDER) as process:
+    with pool.acquire(ORDER) as process:
         held = process.protection
     pool.close()
     return held
@@ -65,7 +65,7 @@ def attempted(what: str) -> str:
     attempt = what.strip().replace("\n", "\n    ")
     pool = pool_of(decoder_that(_TRY.format(attempt=attempt)))
     with pytest.raises(InvalidMediaError) as caught:
-        list(timeline_apart(pool, piped(b"media"), LIMITS))
+        list(decode_in_sandbox(pool, piped(b"media"), LIMITS))
     pool.close()
     return str(caught.value)
 
@@ -105,8 +105,8 @@ CALLS = {
 
 
 @pytest.mark.parametrize("what", CALLS)
-def test_a_decoder_cannot(what: str, protection: Protection) -> None:
-    if Protection.FILTERED_CALLS not in protection:
+def test_a_decoder_cannot(what: str, protection: SandboxFeatures) -> None:
+    if SandboxFeatures.FILTERED_CALLS not in protection:
         pytest.skip("this kernel or architecture has no filter of system calls")
     Path("/tmp/gorggle-to-be-removed").touch()
     assert attempted(CALLS[what]).startswith("refused")
@@ -115,16 +115,16 @@ def test_a_decoder_cannot(what: str, protection: Protection) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ptrace's number is Linux's")
-def test_a_decoder_cannot_trace_another_process(protection: Protection) -> None:
-    if Protection.FILTERED_CALLS not in protection:
+def test_a_decoder_cannot_trace_another_process(protection: SandboxFeatures) -> None:
+    if SandboxFeatures.FILTERED_CALLS not in protection:
         pytest.skip("this kernel or architecture has no filter of system calls")
     number = {"x86_64": 101, "aarch64": 117}[os.uname().machine]
     attempt = f"if ctypes.CDLL(None).syscall({number}, 16, os.getppid(), 0, 0) != 0: raise OSError"
     assert attempted(attempt) == "refused: OSError"
 
 
-def test_a_decoder_cannot_reach_the_network(protection: Protection) -> None:
-    if not protection & (Protection.NO_NETWORK | Protection.FILTERED_CALLS):
+def test_a_decoder_cannot_reach_the_network(protection: SandboxFeatures) -> None:
+    if not protection & (SandboxFeatures.NO_NETWORK | SandboxFeatures.FILTERED_CALLS):
         pytest.skip("this system can neither take the network away nor filter system calls")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
@@ -133,10 +133,10 @@ def test_a_decoder_cannot_reach_the_network(protection: Protection) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
 @needs_proc
-def test_a_decoder_has_a_network_of_its_own(protection: Protection, pool: DecoderPool) -> None:
-    if Protection.NO_NETWORK not in protection:
+def test_a_decoder_has_a_network_of_its_own(protection: SandboxFeatures, pool: DecoderPool) -> None:
+    if SandboxFeatures.NO_NETWORK not in protection:
         pytest.skip("this user may not make a network namespace")
-    with pool.process(ORDER) as process:
+    with pool.acquire(ORDER) as process:
         with looking_in():
             assert (PROC / str(process.pid) / "ns/net").readlink() != (PROC / "self/ns/net").readlink()
         interfaces = (PROC / str(process.pid) / "net/dev").read_text().splitlines()[2:]
@@ -146,14 +146,14 @@ def test_a_decoder_has_a_network_of_its_own(protection: Protection, pool: Decode
 def test_memory_is_limited() -> None:
     pool = pool_of(decoder_that(_TRY.format(attempt="bytearray(2**29)")), memory_bytes=2**29)
     with pytest.raises(InvalidMediaError, match="refused: MemoryError"):
-        list(timeline_apart(pool, piped(b"media"), LIMITS))
+        list(decode_in_sandbox(pool, piped(b"media"), LIMITS))
     pool.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @needs_proc
 def test_limits_and_rights_of_a_decoder_at_work(pool: DecoderPool) -> None:
-    items = timeline_apart(pool, live(LIVE()), LIMITS)
+    items = decode_in_sandbox(pool, live(LIVE()), LIMITS)
     up_to_first_frame(items)
     pid = the_child(pool)
     rows = (PROC / str(pid) / "limits").read_text().splitlines()[1:]
@@ -175,7 +175,7 @@ def test_nothing_of_the_servers_environment_reaches_a_decoder(monkeypatch: pytes
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret of the operator's")
     monkeypatch.setenv("GORGGLE_TOKEN", "another")
     pool = DecoderPool(spares=0)
-    with pool.process(ORDER) as process:
+    with pool.acquire(ORDER) as process:
         with looking_in():
             environment = (PROC / str(process.pid) / "environ").read_bytes()
         command = (PROC / str(process.pid) / "cmdline").read_bytes()
@@ -193,7 +193,7 @@ def test_a_decoder_holds_two_pipes_and_an_anonymous_file(pool: DecoderPool) -> N
     with tempfile.TemporaryFile() as secret, socket.create_server(("127.0.0.1", 0)) as server:
         for fd in (secret.fileno(), server.fileno()):
             os.set_inheritable(fd, True)
-        with pool.process(ORDER) as process, looking_in():
+        with pool.acquire(ORDER) as process, looking_in():
             held = sorted(str(fd.readlink()) for fd in (PROC / str(process.pid) / "fd").iterdir())
     assert [kind for kind in held if kind.startswith("pipe:")] == [held[-2], held[-1]]
     (spooled,) = [path for path in held if path.endswith("(deleted)")]
@@ -202,7 +202,7 @@ def test_a_decoder_holds_two_pipes_and_an_anonymous_file(pool: DecoderPool) -> N
 
 @needs_proc
 def test_a_decoder_loads_nothing_of_the_engine_or_the_service(pool: DecoderPool) -> None:
-    with pool.process(ORDER) as process, looking_in():
+    with pool.acquire(ORDER) as process, looking_in():
         maps = (PROC / str(process.pid) / "maps").read_text()
     assert "avcodec" in maps
     assert "dlib" in maps

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import pytest
 
 from gorggle_server.errors import InvalidMediaError, NotReadyError, PreconditionError
-from gorggle_server.media.resampling import TimelineEnd
-from gorggle_server.sandbox.decoding import check_decoding, timeline_apart
+from gorggle_server.media.resampling import EndOfStream
+from gorggle_server.sandbox.decoding import check_decoding, decode_in_sandbox
 from gorggle_server.sandbox.fork_client import can_fork
 from gorggle_server.sandbox.pool import DecoderPool
 from gorggle_server.sandbox.protocol import DecoderError
@@ -48,7 +48,7 @@ def test_processes_that_die_at_start_are_the_servers_fault_and_not_tried_for_eve
     begun = time.monotonic()
     pool = pool_of((sys.executable, "-c", "raise SystemExit(3)"))
     with pytest.raises(DecoderError, match=r"before they begin \(.*exit code 3.*exit code 3.*exit code 3\)"):
-        list(timeline_apart(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     pool.close()
     assert time.monotonic() - begun < 10
 
@@ -56,13 +56,13 @@ def test_processes_that_die_at_start_are_the_servers_fault_and_not_tried_for_eve
 def test_a_program_that_is_not_there_is_the_servers_fault() -> None:
     pool = pool_of(("/nowhere/python",))
     with pytest.raises(DecoderError, match="no decoder process can be started"):
-        list(timeline_apart(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     pool.close()
 
 
 def test_a_server_whose_decoders_do_not_work_is_told_what_to_do() -> None:
     pool = pool_of((sys.executable, "-c", "raise SystemExit(3)"))
-    with pytest.raises(PreconditionError, match="isolate_decoding"):
+    with pytest.raises(PreconditionError, match="sandbox_decoding"):
         check_decoding(pool)
     pool.close()
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_had_is_logged_at_the_start(
 def test_an_abort_kills_the_process_at_once_wherever_it_is_waited_for() -> None:
     pool = DecoderPool(stall_s=60)
     pipe, caught = live(LIVE()), []
-    items = timeline_apart(pool, pipe, LIMITS)
+    items = decode_in_sandbox(pool, pipe, LIMITS)
     up_to_first_frame(items)
     pid = the_child(pool)
     os.kill(pid, signal.SIGSTOP)
@@ -107,12 +107,12 @@ def test_an_abort_before_the_first_read_is_not_lost(pool: DecoderPool) -> None:
     pipe = live(LIVE())
     pipe.abort(ConnectionResetError("the client is gone"))
     with pytest.raises(ConnectionResetError):
-        list(timeline_apart(pool, pipe, LIMITS))
+        list(decode_in_sandbox(pool, pipe, LIMITS))
 
 
 @needs_proc
 def test_a_consumer_that_stops_takes_the_process_with_it(pool: DecoderPool) -> None:
-    items = timeline_apart(pool, live(LIVE()), LIMITS)
+    items = decode_in_sandbox(pool, live(LIVE()), LIMITS)
     up_to_first_frame(items)
     pid = the_child(pool)
     items.close()
@@ -121,19 +121,19 @@ def test_a_consumer_that_stops_takes_the_process_with_it(pool: DecoderPool) -> N
 
 @needs_proc
 def test_no_process_and_no_descriptor_is_left_after_many_streams(pool: DecoderPool, born: Born) -> None:
-    list(timeline_apart(pool, piped(clip()), LIMITS))  # what is loaded and started once
+    list(decode_in_sandbox(pool, piped(clip()), LIMITS))  # what is loaded and started once
     assert until(lambda: len(born()) == AT_REST)
     before = descriptors()
     for number in range(20):
         if number % 4 == 0:
-            assert list(timeline_apart(pool, piped(clip()), LIMITS))
+            assert list(decode_in_sandbox(pool, piped(clip()), LIMITS))
         elif number % 4 == 1:
-            next(timeline_apart(pool, live(LIVE()), LIMITS))
+            next(decode_in_sandbox(pool, live(LIVE()), LIMITS))
         elif number % 4 == 2:
             with pytest.raises(InvalidMediaError):
-                list(timeline_apart(pool, piped(b"no media at all"), LIMITS))
+                list(decode_in_sandbox(pool, piped(b"no media at all"), LIMITS))
         else:
-            items = timeline_apart(pool, live(LIVE()), LIMITS)
+            items = decode_in_sandbox(pool, live(LIVE()), LIMITS)
             up_to_first_frame(items)
             os.kill(the_child(pool), signal.SIGKILL)
             with pytest.raises(InvalidMediaError):
@@ -148,35 +148,35 @@ def test_no_process_and_no_descriptor_is_left_after_many_streams(pool: DecoderPo
 @needs_proc
 def test_a_pool_that_closes_ends_streams_and_processes(born: Born) -> None:
     pool = DecoderPool()
-    items = timeline_apart(pool, live(LIVE()), LIMITS)
+    items = decode_in_sandbox(pool, live(LIVE()), LIMITS)
     up_to_first_frame(items)
     pool.close()
     with pytest.raises(NotReadyError, match="shutting down"):
         list(items)
     assert born() == set()
     with pytest.raises(NotReadyError):
-        list(timeline_apart(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
 
 
 @needs_proc
 def test_a_spare_that_died_is_replaced(pool: DecoderPool) -> None:
-    list(timeline_apart(pool, piped(clip()), LIMITS))
+    list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     assert until(lambda: len(pool._waiting) == 1)
     (spare,) = pool._waiting
     os.kill(spare.pid, signal.SIGKILL)  # type: ignore[union-attr]
-    (*_, end) = timeline_apart(pool, piped(clip()), LIMITS)
-    assert isinstance(end, TimelineEnd)
+    (*_, end) = decode_in_sandbox(pool, piped(clip()), LIMITS)
+    assert isinstance(end, EndOfStream)
 
 
 @needs_proc
 def test_a_process_that_waits_ready_is_had_in_50_ms(pool: DecoderPool) -> None:
     took_s = []
     for _ in range(5):
-        with pool.process(ORDER):
+        with pool.acquire(ORDER):
             pass
         time.sleep(0.6)  # the next one makes itself ready
         begun = time.monotonic()
-        with pool.process(ORDER):
+        with pool.acquire(ORDER):
             took_s.append(time.monotonic() - begun)
     assert min(took_s) < 0.05
 
@@ -213,12 +213,12 @@ def test_signals_that_end_the_server_leave_its_streams_to_finish(pool: DecoderPo
     """Ctrl-C and a supervisor reach every process of the group; the server drains."""
     data = clip("mpegts")
     pipe = live(data)
-    items = timeline_apart(pool, pipe, LIMITS)
+    items = decode_in_sandbox(pool, pipe, LIMITS)
     up_to_first_frame(items)
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(the_child(pool), number)
     pipe.write(data[len(data) * 3 // 4 :])
     pipe.close()
     (*_, end) = items
-    assert isinstance(end, TimelineEnd)
+    assert isinstance(end, EndOfStream)
     assert end.frames == 50

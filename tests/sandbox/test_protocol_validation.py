@@ -16,17 +16,25 @@ from hypothesis import strategies as st
 
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo
-from gorggle_server.media.resampling import TimelineEnd, Waveform
+from gorggle_server.media.resampling import EndOfStream, Waveform
 from gorggle_server.sandbox import protocol
 from gorggle_server.sandbox.decoding import _Conversation
-from gorggle_server.sandbox.protocol import HEADER, MAX_BODY_BYTES, DecoderError, Header, Kind, Order, text_of
-from gorggle_server.sandbox.protocol_validation import Reception, checked_header
+from gorggle_server.sandbox.protocol import (
+    HEADER,
+    MAX_BODY_BYTES,
+    DecodeJob,
+    DecoderError,
+    Header,
+    MessageType,
+    text_of,
+)
+from gorggle_server.sandbox.protocol_validation import ProtocolValidator, checked_header
 from gorggle_server.vision.mouth_cropper import MouthCrop
-from gorggle_server.vision.mouth_tracker import FacePlace, MouthNews, Sight
+from gorggle_server.vision.mouth_tracker import FrameResult, MouthUpdate, NormalizedBox
 from tests.sandbox.helpers import piped
 
 LIMITS = MediaLimits(max_duration_s=2.0)
-ORDER = Order(LIMITS, pictures=True, sound=True, memory_bytes=2**30, cpu_s=60)
+ORDER = DecodeJob(LIMITS, pictures=True, sound=True, memory_bytes=2**30, cpu_s=60)
 INFO = StreamInfo(
     container="mov,mp4,m4a,3gp,3g2,mj2",
     video_codec="h264",
@@ -72,22 +80,22 @@ def said(header: Header, body: bytes = b"") -> bytes:
 
 
 def info_message(info: StreamInfo = INFO) -> bytes:
-    return said(Header(Kind.INFO, size=protocol.INFO.size), protocol.info_body(info))
+    return said(Header(MessageType.INFO, size=protocol.INFO.size), protocol.info_body(info))
 
 
-def frame(number: int, mouths: Sequence[MouthNews] = (), **more: Any) -> bytes:
-    messages = protocol.sight_messages(Sight(number, list(mouths), **more))
+def frame(number: int, mouths: Sequence[MouthUpdate] = (), **more: Any) -> bytes:
+    messages = protocol.encode_frame_result(FrameResult(number, list(mouths), **more))
     return b"".join(said(header, body) for header, body in messages)
 
 
-def last(number: int, mouths: Sequence[MouthNews] = ()) -> bytes:
+def last(number: int, mouths: Sequence[MouthUpdate] = ()) -> bytes:
     return frame(number, mouths, is_last=True)
 
 
-def mouth(person: int = 1, crops: Sequence[int] = (), judged: int = 0, **more: Any) -> MouthNews:
+def mouth(person: int = 1, crops: Sequence[int] = (), judged: int = 0, **more: Any) -> MouthUpdate:
     pixels = np.arange(96 * 96, dtype=np.uint8).reshape(96, 96)
     more.setdefault("is_seen", True)
-    return MouthNews(
+    return MouthUpdate(
         person, crops=[MouthCrop(index, pixels) for index in crops], speaking=[0.25] * judged, **more
     )
 
@@ -95,25 +103,25 @@ def mouth(person: int = 1, crops: Sequence[int] = (), judged: int = 0, **more: A
 def raw_mouth(*fields: float, rest: bytes = b"", person: int = 1) -> bytes:
     """A mouth of these flags, crops, judgements and place."""
     body = protocol.MOUTH.pack(*fields) + rest
-    return said(Header(Kind.MOUTH, size=len(body), number=person), body)
+    return said(Header(MessageType.MOUTH, size=len(body), number=person), body)
 
 
 def sound(start: int, samples: int = 10) -> bytes:
-    return said(Header(Kind.SOUND, size=2 * samples, number=start), bytes(2 * samples))
+    return said(Header(MessageType.SOUND, size=2 * samples, number=start), bytes(2 * samples))
 
 
 def end(frames: int, samples: int) -> bytes:
-    body = protocol.end_body(TimelineEnd(frames, samples, 0, False, 0))
-    return said(Header(Kind.END, size=len(body)), body)
+    body = protocol.end_body(EndOfStream(frames, samples, 0, False, 0))
+    return said(Header(MessageType.END, size=len(body)), body)
 
 
-def heard(data: bytes, order: Order = ORDER) -> list[object]:
+def heard(data: bytes, order: DecodeJob = ORDER) -> list[object]:
     """The items in what a process says."""
     return list(_Conversation(Speech(data), piped(b"media"), order).items())  # type: ignore[arg-type]
 
 
 def test_what_is_as_it_should_be_is_believed() -> None:
-    first = mouth(1, place=FacePlace(0.1, 0.2, 0.3, 0.4))
+    first = mouth(1, place=NormalizedBox(0.1, 0.2, 0.3, 0.4))
     second = mouth(1, [0, 1], 2, glimpse=np.full((96, 96), 7, np.uint8))
     left = mouth(1, [2], 1, is_seen=False, has_left=True)
     items = heard(
@@ -127,9 +135,16 @@ def test_what_is_as_it_should_be_is_believed() -> None:
         + end(3, 16_010)
     )
     assert items[0] == INFO
-    assert items[-1] == TimelineEnd(3, 16_010, 0, False, 0)
-    sights = [item for item in items if isinstance(item, Sight)]
-    assert [type(item) for item in items[1:-1]] == [Sight, Waveform, Sight, Sight, Waveform, Sight]
+    assert items[-1] == EndOfStream(3, 16_010, 0, False, 0)
+    sights = [item for item in items if isinstance(item, FrameResult)]
+    assert [type(item) for item in items[1:-1]] == [
+        FrameResult,
+        Waveform,
+        FrameResult,
+        FrameResult,
+        Waveform,
+        FrameResult,
+    ]
     assert [(sight.index, sight.faces, sight.is_crowded, sight.is_last) for sight in sights] == [
         (0, 2, True, False), (1, 0, False, False), (2, 0, False, False), (3, 0, False, True),
     ]  # fmt: skip
@@ -156,9 +171,11 @@ def test_what_is_as_it_should_be_is_believed() -> None:
         pytest.param(info_message() + frame(1), id="a picture that leaves one out"),
         pytest.param(info_message() + frame(0) + frame(0), id="a picture twice"),
         pytest.param(info_message() + frame(0, faces=5), id="more faces than are followed"),
-        pytest.param(info_message() + said(Header(Kind.FRAME, 0, 4, 8, 0), bytes(8)), id="an unknown flag"),
         pytest.param(
-            info_message() + said(Header(Kind.FRAME)), id="a picture that says not how long it took"
+            info_message() + said(Header(MessageType.FRAME, 0, 4, 8, 0), bytes(8)), id="an unknown flag"
+        ),
+        pytest.param(
+            info_message() + said(Header(MessageType.FRAME)), id="a picture that says not how long it took"
         ),
         pytest.param(info_message() + frame(0, took_s=math.nan), id="a look that took no number"),
         pytest.param(info_message() + frame(0, took_s=-1.0), id="a look that took less than no time"),
@@ -199,23 +216,26 @@ def test_what_is_as_it_should_be_is_believed() -> None:
         pytest.param(info_message() + raw_mouth(9, 0, 0, math.nan, 0, 0, 0), id="a face that is nowhere"),
         pytest.param(info_message() + raw_mouth(9, 0, 0, 0, 1e9, 0, 0), id="a face far away"),
         pytest.param(
-            info_message() + said(Header(Kind.MOUTH, size=5, number=1), bytes(5)), id="a piece of a mouth"
+            info_message() + said(Header(MessageType.MOUTH, size=5, number=1), bytes(5)),
+            id="a piece of a mouth",
         ),
         pytest.param(info_message() + last(0, [mouth()])[:-32] + end(0, 0), id="a mouth without its frame"),
         pytest.param(info_message() + end(0, 0), id="an end without the last picture"),
         pytest.param(info_message() + sound(5), id="sound with a gap"),
         pytest.param(info_message() + sound(0, 16_001), id="too much sound at once"),
-        pytest.param(info_message() + said(Header(Kind.SOUND, size=3), bytes(3)), id="half a sample"),
-        pytest.param(info_message() + said(Header(Kind.SOUND)), id="no sound in sound"),
+        pytest.param(info_message() + said(Header(MessageType.SOUND, size=3), bytes(3)), id="half a sample"),
+        pytest.param(info_message() + said(Header(MessageType.SOUND)), id="no sound in sound"),
         pytest.param(info_message() + sound(0) + last(0) + end(0, 11), id="an end with other samples"),
         pytest.param(info_message() + frame(0) + last(1) + end(2, 0), id="an end with other frames"),
-        pytest.param(said(Header(Kind.NEED, number=0)), id="a request for nothing"),
-        pytest.param(said(Header(Kind.NEED, number=2**40)), id="a request for a terabyte"),
-        pytest.param(said(Header(Kind.NEED, 7, 7, 0, 10)), id="a request with a width"),
-        pytest.param(said(Header(Kind.READY)), id="ready again"),
-        pytest.param(said(Header(Kind.CONFINED)), id="confined again"),
-        pytest.param(said(Header(Kind.FAILED, number=99)), id="an unknown failure"),
-        pytest.param(said(Header(Kind.FAILED, size=2001, number=1), bytes(2001)), id="a failure at length"),
+        pytest.param(said(Header(MessageType.NEED, number=0)), id="a request for nothing"),
+        pytest.param(said(Header(MessageType.NEED, number=2**40)), id="a request for a terabyte"),
+        pytest.param(said(Header(MessageType.NEED, 7, 7, 0, 10)), id="a request with a width"),
+        pytest.param(said(Header(MessageType.READY)), id="ready again"),
+        pytest.param(said(Header(MessageType.CONFINED)), id="confined again"),
+        pytest.param(said(Header(MessageType.FAILED, number=99)), id="an unknown failure"),
+        pytest.param(
+            said(Header(MessageType.FAILED, size=2001, number=1), bytes(2001)), id="a failure at length"
+        ),
         pytest.param(b"\0" * 24, id="zeros"),
         pytest.param(HEADER.pack(b"GDEC", 1, 3, 0, 0, 0, 0, 10), id="another version"),
         pytest.param(HEADER.pack(b"GDEC", 2, 77, 0, 0, 0, 0, 10), id="an unknown kind"),
@@ -281,11 +301,11 @@ def test_a_text_stays_one_line() -> None:
 
 
 def test_an_order_arrives_as_it_was_sent() -> None:
-    order = Order(MediaLimits(12.5, 2**31, 4096 * 2304), False, True, 2**40, 99, True, 7)
-    assert Order.unpacked(order.packed()) == order
+    order = DecodeJob(MediaLimits(12.5, 2**31, 4096 * 2304), False, True, 2**40, 99, True, 7)
+    assert DecodeJob.unpacked(order.packed()) == order
 
 
-kinds = st.one_of(st.sampled_from(list(Kind)), st.integers(0, 255))
+kinds = st.one_of(st.sampled_from(list(MessageType)), st.integers(0, 255))
 sizes = st.one_of(
     st.integers(0, 64),
     st.sampled_from([0xFFFF, 2**31, 2**32 - 1, 8, MAX_BODY_BYTES, MAX_BODY_BYTES + 1, 32_000]),
@@ -309,7 +329,7 @@ hostile_headers = st.one_of(
 @settings(max_examples=500, deadline=None)
 @given(hostile_headers)
 def test_a_header_that_is_believed_never_announces_more_than_the_limit(data: bytes) -> None:
-    for check in (checked_header, Reception(ORDER).header):
+    for check in (checked_header, ProtocolValidator(ORDER).header):
         with contextlib.suppress(DecoderError):
             header = check(data)
             assert header.size <= MAX_BODY_BYTES
@@ -335,17 +355,17 @@ plausible = st.one_of(
         faces=st.integers(0, 5),
         is_last=st.booleans(),
     ),
-    st.binary(max_size=60).map(lambda body: said(Header(Kind.MOUTH, size=len(body), number=1), body)),
+    st.binary(max_size=60).map(lambda body: said(Header(MessageType.MOUTH, size=len(body), number=1), body)),
     st.builds(sound, st.sampled_from([0, 10, 20]), st.integers(1, 10)),
-    st.builds(lambda number: said(Header(Kind.NEED, number=number)), st.integers(0, 10)),
+    st.builds(lambda number: said(Header(MessageType.NEED, number=number)), st.integers(0, 10)),
     st.builds(
-        lambda number, text: said(Header(Kind.FAILED, size=len(text), number=number), text),
+        lambda number, text: said(Header(MessageType.FAILED, size=len(text), number=number), text),
         st.integers(0, 5),
         st.binary(max_size=30),
     ),
     st.builds(end, st.integers(0, 3), st.integers(0, 30)),
     st.binary(min_size=protocol.INFO.size, max_size=protocol.INFO.size).map(
-        lambda body: said(Header(Kind.INFO, size=len(body)), body)
+        lambda body: said(Header(MessageType.INFO, size=len(body)), body)
     ),
     st.binary(max_size=40),
     hostile_headers,
@@ -364,6 +384,6 @@ def test_a_hostile_process_neither_makes_the_server_allocate_nor_hang_nor_raise_
     except (DecoderError, EOFError, InvalidMediaError, OutOfRangeError):
         pass
     else:
-        assert isinstance(items[-1], TimelineEnd)
+        assert isinstance(items[-1], EndOfStream)
     assert speech.most_room <= MAX_BODY_BYTES
     assert speech.taken <= 100 + struct.calcsize("<I") * len(data)

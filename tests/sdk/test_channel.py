@@ -88,7 +88,7 @@ def test_tls_with_an_authority_of_ones_own(
     root = tmp_path / "root.pem"
     root.write_bytes(authority.pem)
     for certificate in (root, str(root), authority.pem):
-        settings = {"root_certificate": certificate, "token": "secret"}
+        settings = {"root_certificates": certificate, "token": "secret"}
         assert len(reader.transcribe(f"127.0.0.1:{port}", b"media", settings=settings)) == 1
         assert service.metadata["authorization"] == "Bearer secret"
 
@@ -97,7 +97,7 @@ def test_a_server_of_another_authority_is_not_trusted(
     reader: Reader, make_server: MakeServer, authority: Authority
 ) -> None:
     _, port = make_server(server_credentials(authority, "127.0.0.1"))
-    for settings in ({"root_certificate": Authority().pem}, {"tls": True}):
+    for settings in ({"root_certificates": Authority().pem}, {"tls": True}):
         with pytest.raises(gorggle.UnavailableError, match=f"127.0.0.1:{port}"):
             reader.ask(f"127.0.0.1:{port}", "models", settings=settings)
 
@@ -107,8 +107,8 @@ def test_a_certificate_for_another_name_needs_that_name(
 ) -> None:
     _, port = make_server(server_credentials(authority, "gorggle.internal"))
     with pytest.raises(gorggle.UnavailableError):
-        reader.ask(f"127.0.0.1:{port}", "models", settings={"root_certificate": authority.pem})
-    settings = {"root_certificate": authority.pem, "server_name": "gorggle.internal"}
+        reader.ask(f"127.0.0.1:{port}", "models", settings={"root_certificates": authority.pem})
+    settings = {"root_certificates": authority.pem, "server_name": "gorggle.internal"}
     assert reader.ask(f"127.0.0.1:{port}", "models", settings=settings)
 
 
@@ -118,8 +118,8 @@ def test_mutual_tls_takes_a_client_certificate(
     _, port = make_server(server_credentials(authority, "127.0.0.1", mutual=True))
     certificate, key = authority.issue("client")
     with pytest.raises(gorggle.UnavailableError):
-        reader.ask(f"127.0.0.1:{port}", "models", settings={"root_certificate": authority.pem})
-    settings = {"root_certificate": authority.pem, "client_certificate": certificate, "client_key": key}
+        reader.ask(f"127.0.0.1:{port}", "models", settings={"root_certificates": authority.pem})
+    settings = {"root_certificates": authority.pem, "client_certificate": certificate, "client_key": key}
     assert reader.ask(f"127.0.0.1:{port}", "models", settings=settings)
 
 
@@ -149,13 +149,13 @@ def test_a_token_goes_with_every_call_within_the_machine(reader: Reader, make_se
         ({"token": "two words"}, "spaces"),
         ({"token": "line\n"}, "spaces"),
         ({"token": ""}, "empty"),
-        ({"root_certificate": "nowhere.pem"}, "nowhere.pem cannot be read: no such file"),
-        ({"root_certificate": b"no certificate"}, "PEM"),
+        ({"root_certificates": "nowhere.pem"}, "nowhere.pem cannot be read: no such file"),
+        ({"root_certificates": b"no certificate"}, "PEM"),
         ({"client_certificate": b"-----BEGIN"}, "belong together"),
         ({"client_key": b"-----BEGIN"}, "belong together"),
         ({"server_name": "gorggle.internal"}, "TLS"),
         (
-            {"root_certificate": b"-----BEGIN X", "credentials": grpc.local_channel_credentials()},
+            {"root_certificates": b"-----BEGIN X", "credentials": grpc.local_channel_credentials()},
             "one or the other",
         ),
         ({"connect_timeout_s": 0}, "connect_timeout_s is 0"),

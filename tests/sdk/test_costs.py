@@ -26,14 +26,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_a_stack_at_rest_costs_nothing_for_gpus() -> None:
     assert cost_model.idle_month().parts["gpu_kept"] == 0
-    kept = cost_model.idle_month(cost_model.Stack(gpu_min_instances=1))
+    kept = cost_model.idle_month(cost_model.StackConfig(gpu_min_instances=1))
     assert kept.total - cost_model.idle_month().total == pytest.approx(730 * (0.8048 + 100 * 0.08 / 730))
 
 
 def test_more_zones_cost_more_and_nat_takes_the_endpoints_place() -> None:
-    one, three = (cost_model.idle_month(cost_model.Stack(endpoint_zones=zones)) for zones in (1, 3))
+    one, three = (
+        cost_model.idle_month(cost_model.StackConfig(endpoint_zone_count=zones)) for zones in (1, 3)
+    )
     assert three.total - one.total == pytest.approx(2 * 6 * 0.01 * 730)
-    nat = cost_model.idle_month(cost_model.Stack(nat=True))
+    nat = cost_model.idle_month(cost_model.StackConfig(nat_gateway=True))
     assert "endpoints" not in nat.parts
     assert nat.parts["nat"] == pytest.approx(36.5)
 
@@ -42,12 +44,14 @@ def test_an_hour_of_video_is_made_of_its_parts() -> None:
     hour = cost_model.video_hours(1)
     assert hour.parts["transcribe"] == pytest.approx(1.44)
     assert hour.parts["rekognition"] == pytest.approx(6.0)
-    assert hour.parts["gpu"] == pytest.approx(0.25 * cost_model.gpu_per_hour(cost_model.Stack(), Prices()))
+    assert hour.parts["gpu"] == pytest.approx(
+        0.25 * cost_model.gpu_per_hour(cost_model.StackConfig(), Prices())
+    )
     assert hour.total == pytest.approx(sum(hour.parts.values()))
 
 
 def test_the_server_s_own_ears_and_eyes_cost_gpu_time_alone() -> None:
-    own = cost_model.video_hours(1, cost_model.Stack(sound="server", faces="server"))
+    own = cost_model.video_hours(1, cost_model.StackConfig(sound="server", faces="server"))
     assert own.parts["transcribe"] == own.parts["rekognition"] == 0
     assert own.parts["gpu"] == pytest.approx(2 * cost_model.video_hours(1).parts["gpu"])
 
@@ -55,14 +59,14 @@ def test_the_server_s_own_ears_and_eyes_cost_gpu_time_alone() -> None:
 def test_waking_is_paid_once_however_long_the_video() -> None:
     short, long = cost_model.video_hours(0.1), cost_model.video_hours(10)
     assert short.parts["gpu_waiting"] == long.parts["gpu_waiting"] > 0
-    assert cost_model.video_hours(1, cost_model.Stack(gpu_min_instances=1)).parts["gpu_waiting"] == 0
+    assert cost_model.video_hours(1, cost_model.StackConfig(gpu_min_instances=1)).parts["gpu_waiting"] == 0
 
 
 def test_spot_is_cheaper_and_an_unknown_type_is_refused() -> None:
     prices = Prices()
-    spot = cost_model.gpu_per_hour(cost_model.Stack(gpu_on_demand_percent=0), prices)
-    assert spot < 0.5 * cost_model.gpu_per_hour(cost_model.Stack(), prices)
-    exotic = cost_model.Stack(gpu_instance_type="p4d.24xlarge", gpu_disk_gib=0)
+    spot = cost_model.gpu_per_hour(cost_model.StackConfig(gpu_on_demand_percent=0), prices)
+    assert spot < 0.5 * cost_model.gpu_per_hour(cost_model.StackConfig(), prices)
+    exotic = cost_model.StackConfig(gpu_instance_type="p4d.24xlarge", gpu_volume_size_gib=0)
     with pytest.raises(ValueError, match=r"p4d.24xlarge is not known; known are g4dn"):
         cost_model.gpu_per_hour(exotic, prices)
     assert cost_model.gpu_per_hour(exotic, prices_of('{"instances": {"p4d.24xlarge": 32.8}}')) == 32.8
@@ -72,7 +76,7 @@ def test_the_command_writes_both_sums(capsys: pytest.CaptureFixture[str]) -> Non
     assert main.main(["cost", "--hours", "2", "--gpu", "g4dn.xlarge", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["2 h of video"]["total"] == pytest.approx(
-        cost_model.video_hours(2, cost_model.Stack(gpu_instance_type="g4dn.xlarge")).total, abs=1e-3
+        cost_model.video_hours(2, cost_model.StackConfig(gpu_instance_type="g4dn.xlarge")).total, abs=1e-3
     )
     assert main.main(["cost", "--sound", "none"]) == 0
     text = capsys.readouterr().out

@@ -15,7 +15,7 @@ import pytest
 
 import gorggle
 from gorggle import local_server
-from gorggle.local_server import PrivateServer
+from gorggle.local_server import LocalServer
 from tests.sdk.test_cli import HEARS_CTRL_C, LINE
 from tests.sdk.test_cli import gorggle as run_gorggle
 
@@ -25,7 +25,7 @@ FAKE_SERVER = """
 import json, os, sys, time
 from concurrent import futures
 
-assert sys.argv[1:] == ["--listen", "127.0.0.1:0", "--announce", "--until-stdin-closes"], sys.argv
+assert sys.argv[1:] == ["--listen", "127.0.0.1:0", "--announce", "--exit-on-stdin-eof"], sys.argv
 open(os.environ["FAKE_PID_FILE"], "w").write(str(os.getpid()))
 mode = os.environ.get("FAKE_MODE", "serve")
 print("loading the model", file=sys.stderr, flush=True)
@@ -88,7 +88,7 @@ def wait_until_gone(pid_file: Path) -> bool:
 
 
 def test_a_private_server_serves_and_is_gone_afterwards(fake_server: Path) -> None:
-    with PrivateServer() as server, gorggle.Client(server.address) as client:
+    with LocalServer() as server, gorggle.Client(server.address) as client:
         assert server.address.startswith("127.0.0.1:")
         assert [segment.text for segment in client.transcribe(b"media")] == ["bin blue at f two now"]
         assert is_running(fake_server)
@@ -147,7 +147,7 @@ def test_a_server_whose_packages_are_missing_is_not_installed(
 def test_a_server_that_is_absent_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(util, "find_spec", lambda _name: None)
     with pytest.raises(gorggle.ConfigurationError, match=r"pip install 'gorggle\[server\]'.*--server"):
-        PrivateServer()
+        LocalServer()
 
 
 def test_a_server_that_hangs_is_given_up_and_killed(
@@ -156,7 +156,7 @@ def test_a_server_that_hangs_is_given_up_and_killed(
     monkeypatch.setenv("FAKE_MODE", "hang")
     monkeypatch.setattr(local_server, "STOP_TIMEOUT_S", 0.5)
     with pytest.raises(gorggle.UnavailableError, match="did not start within 2 s: loading the model"):
-        PrivateServer(start_timeout_s=2).__enter__()
+        LocalServer(start_timeout_s=2).__enter__()
     assert not is_running(fake_server)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from gorggle import FaceBox, Segment, Transcript, Word
 from gorggle.cli.main import main
-from gorggle.cli.rendering import Pictures
+from gorggle.cli.rendering import RenderOptions
 from gorggle.errors import ConfigurationError, InvalidSourceError
 from gorggle.events import Activity
 from gorggle.rendering.overlay import write_overlay
@@ -174,4 +174,4 @@ def test_where_nothing_can_draw_the_extra_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(__import__("sys").modules, "gorggle.rendering.timeline_plot", raising=False)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ConfigurationError, match=r"gorggle\[pictures\]"):
-        Pictures(plot=tmp_path / "out.png").write(CLIP, Transcript("", 0.0, ""), [])
+        RenderOptions(plot=tmp_path / "out.png").write(CLIP, Transcript("", 0.0, ""), [])

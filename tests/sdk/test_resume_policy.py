@@ -7,13 +7,18 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from gorggle._protobuf.decode import segment_of
-from gorggle._transport.resume import FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_FRUITLESS_CALLS, Recovery
-from gorggle._transport.status_mapping import Status
+from gorggle._transport.resume import (
+    INITIAL_BACKOFF_S,
+    MAX_ATTEMPTS_WITHOUT_PROGRESS,
+    MAX_BACKOFF_S,
+    ResumePolicy,
+)
+from gorggle._transport.status_mapping import RpcStatus
 from gorggle.v1 import config_pb2, lip_reading_pb2
 from tests.sdk import fake_service
 from tests.sdk.test_call_failures import retry_details
 
-LOST = Status(grpc.StatusCode.UNAVAILABLE, "connection reset", None)
+LOST = RpcStatus(grpc.StatusCode.UNAVAILABLE, "connection reset", None)
 
 
 class Clock:
@@ -24,7 +29,7 @@ class Clock:
         return self.now_s
 
 
-def began(recovery: Recovery, session_id: str = "a" * 32) -> Recovery:
+def began(recovery: ResumePolicy, session_id: str = "a" * 32) -> ResumePolicy:
     started = fake_service.started()
     started.started.session_id = session_id
     started.started.heartbeat_interval.FromMilliseconds(2500)
@@ -40,15 +45,15 @@ def progress(token: bytes, acknowledged: int, final_until_s: float) -> fake_serv
 
 
 def test_a_stream_that_never_began_is_not_resumed() -> None:
-    assert Recovery(1, 60).pause_after(LOST) is None
+    assert ResumePolicy(1, 60).pause_after(LOST) is None
 
 
 def test_a_stream_of_a_server_that_knows_no_sessions_is_not_resumed() -> None:
-    assert began(Recovery(1, 60), session_id="").pause_after(LOST) is None
+    assert began(ResumePolicy(1, 60), session_id="").pause_after(LOST) is None
 
 
 def test_each_server_is_asked_once_before_a_stream_begins() -> None:
-    recovery = Recovery(3, 60)
+    recovery = ResumePolicy(3, 60)
     assert [recovery.pause_after(LOST) for _ in range(3)] == [0.0, 0.0, None]
     assert recovery.server == 2
 
@@ -58,45 +63,45 @@ def test_each_server_is_asked_once_before_a_stream_begins() -> None:
     [
         (LOST, True),
         (
-            Status(
+            RpcStatus(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "full", [("grpc-status-details-bin", retry_details(2))]
             ),
             True,
         ),
-        (Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max", None), False),
-        (Status(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", None), True),
-        (Status(grpc.StatusCode.INTERNAL, "internal error; the server's log has more", None), False),
-        (Status(grpc.StatusCode.INVALID_ARGUMENT, "no video", None), False),
-        (Status(grpc.StatusCode.ABORTED, "another call carries this session on", None), False),
-        (Status(grpc.StatusCode.DATA_LOSS, "a gap", None), False),
-        (Status(grpc.StatusCode.DEADLINE_EXCEEDED, "late", None), False),
+        (RpcStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max", None), False),
+        (RpcStatus(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", None), True),
+        (RpcStatus(grpc.StatusCode.INTERNAL, "internal error; the server's log has more", None), False),
+        (RpcStatus(grpc.StatusCode.INVALID_ARGUMENT, "no video", None), False),
+        (RpcStatus(grpc.StatusCode.ABORTED, "another call carries this session on", None), False),
+        (RpcStatus(grpc.StatusCode.DATA_LOSS, "a gap", None), False),
+        (RpcStatus(grpc.StatusCode.DEADLINE_EXCEEDED, "late", None), False),
     ],
 )
-def test_only_what_another_attempt_may_cure_is_tried_again(status: Status, is_taken_up: bool) -> None:
-    assert (began(Recovery(1, 60)).pause_after(status) is not None) == is_taken_up
+def test_only_what_another_attempt_may_cure_is_tried_again(status: RpcStatus, is_taken_up: bool) -> None:
+    assert (began(ResumePolicy(1, 60)).pause_after(status) is not None) == is_taken_up
 
 
 def test_pauses_grow_with_jitter_up_to_a_longest_one() -> None:
-    most = began(Recovery(1, 600, chance=lambda: 1.0))
-    least = began(Recovery(1, 600, chance=lambda: 0.0))
+    most = began(ResumePolicy(1, 600, chance=lambda: 1.0))
+    least = began(ResumePolicy(1, 600, chance=lambda: 0.0))
     longest = [most.pause_after(LOST) or 0.0 for _ in range(8)]
     shortest = [least.pause_after(LOST) or 0.0 for _ in range(8)]
-    assert longest[:4] == [FIRST_PAUSE_S * 2**number for number in range(4)]
-    assert longest[-1] == LONGEST_PAUSE_S
+    assert longest[:4] == [INITIAL_BACKOFF_S * 2**number for number in range(4)]
+    assert longest[-1] == MAX_BACKOFF_S
     assert shortest == [pause_s / 2 for pause_s in longest]
 
 
 def test_a_full_server_decides_how_long_to_wait() -> None:
-    full = Status(
+    full = RpcStatus(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "full", [("grpc-status-details-bin", retry_details(7.5))]
     )
-    pause_s = began(Recovery(1, 60)).pause_after(full)
+    pause_s = began(ResumePolicy(1, 60)).pause_after(full)
     assert pause_s is not None
     assert 7.5 <= pause_s <= 7.5 * 1.25
 
 
 def test_another_server_is_asked_at_once_and_all_of_them_before_any_pause() -> None:
-    recovery = began(Recovery(3, 60))
+    recovery = began(ResumePolicy(3, 60))
     pauses = [recovery.pause_after(LOST) or 0.0 for _ in range(4)]
     assert pauses[:2] == [0.0, 0.0]
     assert all(pause_s > 0 for pause_s in pauses[2:])
@@ -105,7 +110,7 @@ def test_another_server_is_asked_at_once_and_all_of_them_before_any_pause() -> N
 
 def test_trying_ends_after_the_time_that_was_given() -> None:
     clock = Clock()
-    recovery = began(Recovery(1, 3.0, clock=clock))
+    recovery = began(ResumePolicy(1, 3.0, clock=clock))
     attempts = 0
     while (pause_s := recovery.pause_after(LOST)) is not None:
         clock.now_s += pause_s
@@ -116,7 +121,7 @@ def test_trying_ends_after_the_time_that_was_given() -> None:
 
 def test_a_call_that_began_starts_the_time_anew() -> None:
     clock = Clock()
-    recovery = began(Recovery(1, 3.0, clock=clock))
+    recovery = began(ResumePolicy(1, 3.0, clock=clock))
     recovery.pause_after(LOST)
     clock.now_s = 100.0
     assert recovery.pause_after(LOST) is None
@@ -125,10 +130,10 @@ def test_a_call_that_began_starts_the_time_anew() -> None:
 
 
 def test_a_stream_that_breaks_every_server_at_the_same_place_is_given_up() -> None:
-    recovery = began(Recovery(1, 600))
+    recovery = began(ResumePolicy(1, 600))
     recovery.take(progress(b"t", 0, 1.0))
     pauses = []
-    for _ in range(MAX_FRUITLESS_CALLS + 1):
+    for _ in range(MAX_ATTEMPTS_WITHOUT_PROGRESS + 1):
         pauses.append(recovery.pause_after(LOST))
         recovery.opening(fake_service.Request(config=config_pb2.StreamingConfig()))
         began(recovery)
@@ -138,7 +143,7 @@ def test_a_stream_that_breaks_every_server_at_the_same_place_is_given_up() -> No
 
 
 def test_the_next_call_says_where_the_last_one_was() -> None:
-    recovery = began(Recovery(1, 60))
+    recovery = began(ResumePolicy(1, 60))
     recovery.take(progress(b"token-1", 3, 1.0))
     recovery.take(progress(b"token-2", 7, 2.0))
     interim = fake_service.segment("bin blue at", is_final=False, segment_id="segment-50")
@@ -163,14 +168,14 @@ def test_the_next_call_says_where_the_last_one_was() -> None:
 
 
 def test_a_first_call_says_nothing_of_a_session() -> None:
-    recovery = Recovery(1, 60)
+    recovery = ResumePolicy(1, 60)
     opening = fake_service.Request(config=config_pb2.StreamingConfig())
     assert recovery.opening(opening) == opening
     assert recovery.metadata() == ()
 
 
 def test_what_was_final_is_not_told_again() -> None:
-    recovery = began(Recovery(1, 60))
+    recovery = began(ResumePolicy(1, 60))
     final = segment_of(fake_service.segment("bin blue", segment_id="segment-1").segment)
     interim = segment_of(fake_service.segment("bin", segment_id="segment-1", is_final=False).segment)
     assert recovery.is_new(interim)
@@ -180,7 +185,7 @@ def test_what_was_final_is_not_told_again() -> None:
 
 
 def test_silence_is_measured_by_the_servers_own_heartbeats() -> None:
-    recovery = Recovery(1, 60)
+    recovery = ResumePolicy(1, 60)
     assert recovery.silence_s() is None
     assert began(recovery).silence_s() == 7.5
 
@@ -189,7 +194,7 @@ def test_a_server_that_goes_is_left_where_there_is_another() -> None:
     drain = fake_service.Response(
         drain=lip_reading_pb2.Drain(deadline=Duration(seconds=10), resume_token=b"t", acknowledged_sequence=5)
     )
-    several, one = began(Recovery(2, 60)), began(Recovery(1, 60))
+    several, one = began(ResumePolicy(2, 60)), began(ResumePolicy(1, 60))
     for recovery in (several, one):
         recovery.take(drain)
         assert recovery.acknowledged == 5

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import gorggle
-from gorggle import MouthCrops, Sound, sources
+from gorggle import AudioChunk, MouthCrops, sources
 from gorggle._protobuf.encode import StreamRequest
-from gorggle._transport.sender import Delivery
+from gorggle._transport.sender import MediaSender
 from gorggle.sources import SourceOptions
 
 OPENING = StreamRequest()
@@ -22,13 +22,13 @@ CONTENT = bytes(range(200))
 
 
 def delivery(
-    source: Any, keep_bytes: int = 10**6, heartbeat_s: float = 10.0, chunk_bytes: int = 10
-) -> Delivery:
-    media = sources.prepared(source, SourceOptions(chunk_bytes=chunk_bytes))
-    return Delivery(media, keep_bytes, heartbeat_s)
+    source: Any, replay_buffer_bytes: int = 10**6, heartbeat_interval_s: float = 10.0, chunk_bytes: int = 10
+) -> MediaSender:
+    media = sources.open_source(source, SourceOptions(chunk_bytes=chunk_bytes))
+    return MediaSender(media, replay_buffer_bytes, heartbeat_interval_s)
 
 
-def sent(delivery: Delivery, acknowledged: int = 0, most: int = 10**6) -> list[StreamRequest]:
+def sent(delivery: MediaSender, acknowledged: int = 0, most: int = 10**6) -> list[StreamRequest]:
     """What one call sends, the configuration left out."""
     requests = delivery.requests(OPENING, acknowledged, delivery.turn())
     assert next(requests) is OPENING
@@ -67,9 +67,9 @@ def test_what_is_acknowledged_is_no_longer_kept() -> None:
 
 
 def test_no_more_is_kept_than_was_allowed() -> None:
-    made = delivery(iter([CONTENT]), keep_bytes=60)
+    made = delivery(iter([CONTENT]), replay_buffer_bytes=60)
     sent(made)
-    with pytest.raises(gorggle.DataLossError, match="give keep_bytes above 60"):
+    with pytest.raises(gorggle.DataLossError, match="give replay_buffer_bytes above 60"):
         made.check(0)
     assert made._kept_bytes <= 60
 
@@ -82,7 +82,7 @@ def test_a_source_that_has_nothing_for_a_while_is_covered_by_heartbeats() -> Non
         go_on.wait(10)
         yield b"second"
 
-    made = delivery(slow(), heartbeat_s=0.05)
+    made = delivery(slow(), heartbeat_interval_s=0.05)
     requests = made.requests(OPENING, 0, made.turn())
     next(requests)
     kinds = [next(requests).WhichOneof("payload") for _ in range(4)]
@@ -118,7 +118,7 @@ def test_the_call_before_sends_no_more_once_the_next_one_has_its_turn() -> None:
 
 def test_crops_and_sound_come_in_pieces() -> None:
     crops = np.arange(3 * 96 * 96, dtype=np.uint32).astype(np.uint8).reshape(3, 96, 96)
-    pieces = [MouthCrops(crops, [0.0, 0.04, 0.08], face=7), Sound(np.arange(-3, 5, dtype=np.int16))]
+    pieces = [MouthCrops(crops, [0.0, 0.04, 0.08], face=7), AudioChunk(np.arange(-3, 5, dtype=np.int16))]
     requests = sent(delivery(pieces, chunk_bytes=2 * 9216))
     assert [len(request.mouth_crops.timestamps) for request in requests] == [2, 1, 0]
     assert b"".join(request.mouth_crops.pixels for request in requests) == crops.tobytes()
@@ -132,7 +132,7 @@ def test_crops_and_sound_come_in_pieces() -> None:
     [
         (MouthCrops(np.zeros((2, 96, 96), np.uint8), [0.0]), "2 mouth crops have 1 times"),
         (MouthCrops(np.zeros((2, 88, 88), np.uint8), [0.0, 0.1]), "96"),
-        (Sound(np.zeros(4, np.float32)), "int16"),
+        (AudioChunk(np.zeros(4, np.float32)), "int16"),
     ],
 )
 def test_pieces_that_do_not_fit_are_refused(piece: Any, words: str) -> None:

@@ -70,8 +70,8 @@ def test_every_option_arrives(reader: Reader, service: FakeLipReading, target: s
         face_boxes=True,
         activity_events=True,
         live=True,
-        close_after_silence_s=20,
-        settings={"heartbeat_s": 2},
+        silence_timeout_s=20,
+        settings={"heartbeat_interval_s": 2},
     )
     assert service.config == config_pb2.StreamingConfig(
         recognition=config_pb2.RecognitionConfig(
@@ -478,7 +478,7 @@ def test_the_server_tells_its_limits(reader: Reader, target: str) -> None:
     info = reader.ask(target, "server_info")
     assert (info.version, info.default_model, info.device, info.uptime_s) == ("0.1.0", "grid", "cpu", 12.5)
     assert info.limits.max_speakers == 4
-    assert info.limits.max_idle_s == 30.0
+    assert info.limits.idle_timeout_s == 30.0
     assert info.capacity == gorggle.ServerCapacity(max_streams=8, active_streams=1)
 
 

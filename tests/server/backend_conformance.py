@@ -18,13 +18,17 @@ from hypothesis import strategies as st
 
 from gorggle_server.avhubert import Model
 from gorggle_server.errors import NotFoundError
-from gorggle_server.inference.recognizer import Recognizer, SearchOptions, Window
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.types import Modality, Reading
+from gorggle_server.types import Hypothesis, Modality
 from tests.avhubert import golden
 
 MODEL = "golden"
-SEARCHES = (SearchOptions(4, 1.0, 2, True), SearchOptions(1, 1.0, 0, False), SearchOptions(3, 0.5, 0, True))
+SEARCHES = (
+    DecodingOptions(4, 1.0, 2, True),
+    DecodingOptions(1, 1.0, 0, False),
+    DecodingOptions(3, 0.5, 0, True),
+)
 LENGTHS = (1, 6, 25)
 
 
@@ -33,14 +37,16 @@ def golden_recognizer() -> Recognizer:
     return Recognizer(Model(golden.network(), golden.vocabulary()))
 
 
-def window(frames: int, modality: Modality = Modality.AUDIO_VISUAL, seed: int = 0) -> Window:
+def window(frames: int, modality: Modality = Modality.AUDIO_VISUAL, seed: int = 0) -> InferenceInput:
     """A window of noise."""
     rng = np.random.default_rng(1000 * seed + frames)
     crops = rng.integers(0, 256, (frames, 96, 96)).astype(np.uint8) if modality.sees else None
-    return Window(crops, rng.standard_normal((frames, 104)).astype(np.float32) if modality.hears else None)
+    return InferenceInput(
+        crops, rng.standard_normal((frames, 104)).astype(np.float32) if modality.hears else None
+    )
 
 
-def assert_same(found: list[Reading], expected: list[Reading]) -> None:
+def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
     """The same words at the same times; confidences to what the order of sums may change."""
     assert [reading.text for reading in found] == [reading.text for reading in expected]
     for one, other in zip(found, expected, strict=True):
@@ -51,7 +57,7 @@ def assert_same(found: list[Reading], expected: list[Reading]) -> None:
 
 
 @functools.cache
-def alone() -> dict[tuple[int, Modality, int, int], list[Reading]]:
+def alone() -> dict[tuple[int, Modality, int, int], list[Hypothesis]]:
     """What each window gives when it is read by itself."""
     recognizer = golden_recognizer()
     return {
@@ -83,7 +89,7 @@ class BackendConformance:
     ) -> None:
         keys = data.draw(st.lists(st.sampled_from(sorted(alone(), key=repr)), min_size=1, max_size=8))
         pauses = data.draw(st.lists(st.sampled_from([0, 0, 0.002, 0.02]), min_size=8, max_size=8))
-        futures: list[Future[list[Reading]]] = []
+        futures: list[Future[list[Hypothesis]]] = []
         for number, (key, pause_s) in enumerate(zip(keys, pauses, strict=False)):
             time.sleep(pause_s)
             futures.append(

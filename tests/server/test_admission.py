@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gorggle_server.admission.controller import Admission, Budget
-from gorggle_server.admission.cpu_accounting import ProcessorUse
+from gorggle_server.admission.controller import AdmissionController, ResourceLimit
+from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.errors import OverloadedError
 
 
@@ -28,107 +28,109 @@ def clock() -> Clock:
     return Clock()
 
 
-def admitted(admission: Admission, places: contextlib.ExitStack, most: int = 1000) -> int:
+def admitted(admission: AdmissionController, places: contextlib.ExitStack, most: int = 1000) -> int:
     """Let in as many streams as there is room for."""
     for number in range(most):
         try:
-            places.enter_context(admission.live_stream(number))
+            places.enter_context(admission.admit_stream(number))
         except OverloadedError:
             return number
     return most
 
 
-def run(admission: Admission, clock: Clock, cost: float, seconds: float = 120.0) -> None:
+def run(admission: AdmissionController, clock: Clock, cost: float, seconds: float = 120.0) -> None:
     """Every stream takes so much of the device for each second."""
     for _ in range(round(seconds * 10)):
         clock.now_s += 0.1
         for stream in range(admission.live_streams):
-            admission.charge(stream, cost * 0.1)
+            admission.record_device_time(stream, cost * 0.1)
 
 
 def test_as_many_are_let_in_as_the_estimate_allows(clock: Clock) -> None:
     with contextlib.ExitStack() as places:
-        assert admitted(Admission(Budget(0.75, 0.1), clock=clock), places) == 7
+        assert admitted(AdmissionController(ResourceLimit(0.75, 0.1), clock=clock), places) == 7
 
 
 def test_what_is_measured_replaces_the_estimate(clock: Clock) -> None:
-    admission = Admission(Budget(0.8, 0.4), clock=clock)
+    admission = AdmissionController(ResourceLimit(0.8, 0.4), clock=clock)
     with contextlib.ExitStack() as places:
         assert admitted(admission, places) == 2
         run(admission, clock, 0.02)
-        assert 0.04 <= admission.demand < 0.16
+        assert 0.04 <= admission.expected_device_load < 0.16
         assert 10 < 2 + admitted(admission, places) <= 40
 
 
 def test_an_estimate_that_was_too_low_is_corrected(clock: Clock) -> None:
-    admission = Admission(Budget(0.8, 0.01), clock=clock)
+    admission = AdmissionController(ResourceLimit(0.8, 0.01), clock=clock)
     with contextlib.ExitStack() as places:
         for number in range(5):
-            places.enter_context(admission.live_stream(number))
+            places.enter_context(admission.admit_stream(number))
         run(admission, clock, 0.2)
-        with pytest.raises(OverloadedError, match="5 live streams") as refused, admission.live_stream("six"):
+        with pytest.raises(OverloadedError, match="5 live streams") as refused, admission.admit_stream("six"):
             pass
         assert refused.value.retry_after_s > 0
 
 
 def test_a_place_that_was_given_back_can_be_taken(clock: Clock) -> None:
-    admission = Admission(Budget(0.5, 0.25), clock=clock)
-    with admission.live_stream("a"):
-        with admission.live_stream("b"), pytest.raises(OverloadedError), admission.live_stream("c"):
+    admission = AdmissionController(ResourceLimit(0.5, 0.25), clock=clock)
+    with admission.admit_stream("a"):
+        with admission.admit_stream("b"), pytest.raises(OverloadedError), admission.admit_stream("c"):
             pass
-        with admission.live_stream("c"):
+        with admission.admit_stream("c"):
             assert admission.live_streams == 2
     assert admission.live_streams == 0
-    assert admission.demand == 0
+    assert admission.expected_device_load == 0
 
 
 def test_the_first_stream_is_served_however_slow_the_device(clock: Clock) -> None:
-    admission = Admission(Budget(0.5, 3.0), clock=clock)
-    with admission.live_stream("a"), pytest.raises(OverloadedError), admission.live_stream("b"):
+    admission = AdmissionController(ResourceLimit(0.5, 3.0), clock=clock)
+    with admission.admit_stream("a"), pytest.raises(OverloadedError), admission.admit_stream("b"):
         pass
 
 
 def test_files_take_nothing_from_live_streams(clock: Clock) -> None:
-    admission = Admission(Budget(0.5, 0.1), clock=clock)
+    admission = AdmissionController(ResourceLimit(0.5, 0.1), clock=clock)
     for _ in range(100):
         clock.now_s += 0.1
-        admission.charge("a file", 0.1)
+        admission.record_device_time("a file", 0.1)
     with contextlib.ExitStack() as places:
         assert admitted(admission, places) == 5
 
 
 def test_a_capacity_of_zero_is_no_limit(clock: Clock) -> None:
     with contextlib.ExitStack() as places:
-        assert admitted(Admission(Budget(0.0, 10.0), clock=clock), places) == 1000
+        assert admitted(AdmissionController(ResourceLimit(0.0, 10.0), clock=clock), places) == 1000
 
 
 def test_streams_that_keep_the_processors_busy_are_counted_though_the_device_rests(clock: Clock) -> None:
-    admission = Admission(Budget(0.7, 0.001), Budget(1.6, 0.01), clock=clock)
+    admission = AdmissionController(ResourceLimit(0.7, 0.001), ResourceLimit(1.6, 0.01), clock=clock)
     with contextlib.ExitStack() as places:
-        uses = [places.enter_context(admission.live_stream(number)) for number in range(4)]
+        uses = [places.enter_context(admission.admit_stream(number)) for number in range(4)]
         for _ in range(600):
             clock.now_s += 0.1
             for use in uses:
                 use._done_s += 0.03  # each keeps 30 % of a processor busy
-            admission.charge("nobody", 0.0)
-        assert admission.processor_demand == pytest.approx(1.2, abs=0.1)
-        places.enter_context(admission.live_stream("fifth"))
-        with pytest.raises(OverloadedError, match="processors' time"), admission.live_stream("sixth"):
+            admission.record_device_time("nobody", 0.0)
+        assert admission.expected_cpu_load == pytest.approx(1.2, abs=0.1)
+        places.enter_context(admission.admit_stream("fifth"))
+        with pytest.raises(OverloadedError, match="processors' time"), admission.admit_stream("sixth"):
             pass
 
 
 def test_a_model_on_the_cpu_takes_processor_time_too(clock: Clock) -> None:
-    admission = Admission(Budget(0.0, 0.0), Budget(1.6, 0.0), device_processors=2, clock=clock)
-    with admission.live_stream(0):
+    admission = AdmissionController(
+        ResourceLimit(0.0, 0.0), ResourceLimit(1.6, 0.0), device_processors=2, clock=clock
+    )
+    with admission.admit_stream(0):
         run(admission, clock, 0.4, seconds=300)
-        assert admission.processor_demand == pytest.approx(0.8, abs=0.05)
+        assert admission.expected_cpu_load == pytest.approx(0.8, abs=0.05)
 
 
 def test_what_was_learnt_outlasts_a_quiet_hour(clock: Clock) -> None:
-    admission = Admission(Budget(0.8, 0.01), clock=clock)
+    admission = AdmissionController(ResourceLimit(0.8, 0.01), clock=clock)
     with contextlib.ExitStack() as places:
         for number in range(3):
-            places.enter_context(admission.live_stream(number))
+            places.enter_context(admission.admit_stream(number))
         run(admission, clock, 0.25, seconds=300)
     clock.now_s += 3600
     with contextlib.ExitStack() as places:
@@ -136,31 +138,31 @@ def test_what_was_learnt_outlasts_a_quiet_hour(clock: Clock) -> None:
 
 
 def test_a_stream_that_has_left_is_charged_for_all_that_it_took(clock: Clock) -> None:
-    admission = Admission(Budget(0.0, 0.0), Budget(10.0, 0.0), clock=clock)
-    with admission.live_stream("stays"):
-        with admission.live_stream("leaves") as use:
+    admission = AdmissionController(ResourceLimit(0.0, 0.0), ResourceLimit(10.0, 0.0), clock=clock)
+    with admission.admit_stream("stays"):
+        with admission.admit_stream("leaves") as use:
             clock.now_s += 6.0
             use._done_s = 0.5
-        assert admission.processor_demand > 0
+        assert admission.expected_cpu_load > 0
 
 
 def test_streams_that_come_at_once_are_not_judged_by_their_first_silence(clock: Clock) -> None:
-    admission = Admission(Budget(0.71, 0.02), clock=clock)
+    admission = AdmissionController(ResourceLimit(0.71, 0.02), clock=clock)
     with contextlib.ExitStack() as places:
         inside = 0
         for number in range(100):
             clock.now_s += 0.02
             with contextlib.suppress(OverloadedError):
-                places.enter_context(admission.live_stream(number))
+                places.enter_context(admission.admit_stream(number))
                 inside += 1
         assert inside == 35
 
 
 def test_the_processor_time_of_a_thread_and_of_a_process_is_told() -> None:
-    use = ProcessorUse()
+    use = CpuTimer()
 
     def work() -> None:
-        with use.of_this_thread():
+        with use.track_current_thread():
             end = time.thread_time() + 0.2
             while time.thread_time() < end:
                 pass
@@ -173,7 +175,7 @@ def test_the_processor_time_of_a_thread_and_of_a_process_is_told() -> None:
         return
     code = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as process:
-        with use.of_process(process.pid):
+        with use.track_process(process.pid):
             assert process.stdout is not None
             process.stdout.readline()
             assert 0.45 <= use.seconds < 1.0
@@ -184,19 +186,21 @@ def test_the_processor_time_of_a_thread_and_of_a_process_is_told() -> None:
 
 
 def test_what_holds_pythons_lock_is_counted_apart_from_what_decoders_take(clock: Clock) -> None:
-    admission = Admission(Budget(0.0, 0.0), Budget(16.0, 0.01), interpreter=Budget(1.2, 0.01), clock=clock)
+    admission = AdmissionController(
+        ResourceLimit(0.0, 0.0), ResourceLimit(16.0, 0.01), interpreter=ResourceLimit(1.2, 0.01), clock=clock
+    )
     with contextlib.ExitStack() as places:
-        uses = [places.enter_context(admission.live_stream(number)) for number in range(5)]
+        uses = [places.enter_context(admission.admit_stream(number)) for number in range(5)]
         for _ in range(600):
             clock.now_s += 0.1
             for use in uses:
                 use._done_s += 0.05  # half a processor each, of which its own thread takes two fifths
                 use._own_done_s += 0.019
-            admission.charge("nobody", 0.0)
-        assert admission.processor_demand == pytest.approx(2.5, abs=0.2)
-        places.enter_context(admission.live_stream("sixth"))
+            admission.record_device_time("nobody", 0.0)
+        assert admission.expected_cpu_load == pytest.approx(2.5, abs=0.2)
+        places.enter_context(admission.admit_stream("sixth"))
         with (
             pytest.raises(OverloadedError, match="one Python process's time"),
-            admission.live_stream("seventh"),
+            admission.admit_stream("seventh"),
         ):
             pass

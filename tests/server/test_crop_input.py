@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gorggle_server.streaming.crop_input import CropGrid, Crops, Sound, in_step
+from gorggle_server.streaming.crop_input import AudioChunk, CropResampler, MouthCropChunk, interleave
 
 
 def numbered(count: int) -> np.ndarray:
@@ -15,7 +15,7 @@ def numbered(count: int) -> np.ndarray:
 
 
 def on_grid(times_s: list[float]) -> list[tuple[int, int]]:
-    grid, placed = CropGrid(), []
+    grid, placed = CropResampler(), []
     for time_s, crop in zip(times_s, numbered(len(times_s)), strict=True):
         placed += list(grid.push(time_s, crop))
     placed += list(grid.finish())
@@ -47,16 +47,18 @@ def test_frames_rise_and_are_never_many_more_than_the_crops(times_s: list[float]
 
 
 def test_a_whole_clip_is_taken_in_step() -> None:
-    crops = Crops(3, np.zeros((100, 96, 96), np.uint8), [k / 25 for k in range(100)])
-    sound = Sound(np.arange(4 * 16_000, dtype=np.int16))
-    pieces = list(in_step([sound, crops]))
+    crops = MouthCropChunk(3, np.zeros((100, 96, 96), np.uint8), [k / 25 for k in range(100)])
+    sound = AudioChunk(np.arange(4 * 16_000, dtype=np.int16))
+    pieces = list(interleave([sound, crops]))
     lead_s = seen_s = heard_s = 0.0
     for piece in pieces:
-        if isinstance(piece, Crops):
+        if isinstance(piece, MouthCropChunk):
             seen_s = piece.times_s[-1]
         else:
             heard_s += len(piece.samples) / 16_000
         lead_s = max(lead_s, abs(seen_s - heard_s))
     assert lead_s <= 1.05
-    assert np.array_equal(np.concatenate([p.samples for p in pieces if isinstance(p, Sound)]), sound.samples)
-    assert sum(len(p.times_s) for p in pieces if isinstance(p, Crops)) == 100
+    assert np.array_equal(
+        np.concatenate([p.samples for p in pieces if isinstance(p, AudioChunk)]), sound.samples
+    )
+    assert sum(len(p.times_s) for p in pieces if isinstance(p, MouthCropChunk)) == 100

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gorggle_server.streaming.endpointing import Endpointer, EndpointingOptions, Stretch
-from gorggle_server.types import Endpointing
+from gorggle_server.streaming.endpointing import Endpointer, EndpointingOptions, FrameSpan
+from gorggle_server.types import EndpointingConfig
 
 OPTIONS = EndpointingOptions()
 curves = st.lists(st.floats(0, 1), max_size=700)
 
 
-def stretches_of(curve: list[float], options: EndpointingOptions = OPTIONS, pieces: int = 1) -> list[Stretch]:
+def stretches_of(
+    curve: list[float], options: EndpointingOptions = OPTIONS, pieces: int = 1
+) -> list[FrameSpan]:
     endpointer = Endpointer(options)
     found = []
     for start in range(0, len(curve), pieces):
@@ -32,7 +34,7 @@ def test_lips_that_rest_for_a_second_end_an_utterance() -> None:
 
 
 def test_speech_between_pauses_is_one_stretch_with_margins() -> None:
-    assert stretches_of([0.0] * 30 + [1.0] * 40 + [0.0] * 30) == [Stretch(24, 76)]
+    assert stretches_of([0.0] * 30 + [1.0] * 40 + [0.0] * 30) == [FrameSpan(24, 76)]
 
 
 def test_a_short_rest_does_not_end_an_utterance_and_a_pause_does() -> None:
@@ -46,14 +48,14 @@ def test_a_click_is_not_speech() -> None:
 
 
 def test_speech_that_is_still_going_on_at_the_end_is_kept() -> None:
-    assert stretches_of([0.0] * 10 + [1.0] * 30) == [Stretch(4, 40)]
+    assert stretches_of([0.0] * 10 + [1.0] * 30) == [FrameSpan(4, 40)]
 
 
 def test_long_speech_is_cut_where_it_is_quietest() -> None:
     curve = [1.0] * 480 + [0.4] + [1.0] * 300
     first, second = stretches_of(curve)
-    assert first == Stretch(0, 480)
-    assert second == Stretch(480, 781)
+    assert first == FrameSpan(0, 480)
+    assert second == FrameSpan(480, 781)
 
 
 def test_an_open_stretch_is_told_while_it_grows() -> None:
@@ -61,7 +63,7 @@ def test_an_open_stretch_is_told_while_it_grows() -> None:
     endpointer.push([0.0] * 20 + [1.0] * 4)
     assert endpointer.open_stretch is None
     endpointer.push([1.0])
-    assert endpointer.open_stretch == Stretch(14, 25)
+    assert endpointer.open_stretch == FrameSpan(14, 25)
 
 
 @given(curves, st.integers(1, 50))
@@ -95,12 +97,19 @@ def test_nothing_begins_before_what_is_settled(curve: list[float]) -> None:
 def test_a_caller_may_ask_for_longer_pauses_and_a_finer_ear() -> None:
     curve = [0.45] * 30 + [0.0] * 20 + [0.45] * 30 + [0.0] * 80
     assert stretches_of(curve) == []
-    assert len(stretches_of(curve, EndpointingOptions.of(Endpointing(threshold=0.3)))) == 2
-    assert len(stretches_of(curve, EndpointingOptions.of(Endpointing(threshold=0.3, pause_s=1.0)))) == 1
+    assert len(stretches_of(curve, EndpointingOptions.from_seconds(EndpointingConfig(threshold=0.3)))) == 2
+    assert (
+        len(
+            stretches_of(
+                curve, EndpointingOptions.from_seconds(EndpointingConfig(threshold=0.3, pause_s=1.0))
+            )
+        )
+        == 1
+    )
 
 
 def test_the_defaults_in_seconds_are_those_in_frames() -> None:
-    assert EndpointingOptions.of(Endpointing()) == EndpointingOptions()
+    assert EndpointingOptions.from_seconds(EndpointingConfig()) == EndpointingOptions()
 
 
 @pytest.mark.parametrize(("asked", "live"), [(11, 9), (25, 23), (5, 4), (3, 3)])

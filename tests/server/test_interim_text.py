@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from gorggle_server.streaming.interim_text import FIRST_FRAMES, Cadence, SettlingText
-from gorggle_server.types import Reading, Word
+from gorggle_server.streaming.interim_text import FIRST_FRAMES, InterimRateLimiter, StableTextTracker
+from gorggle_server.types import Hypothesis, Word
 
 
-def reading(text: str, first_s: float = 0.0) -> Reading:
+def reading(text: str, first_s: float = 0.0) -> Hypothesis:
     """Words of a third of a second each."""
     words = tuple(
         Word(word, first_s + number / 3, first_s + (number + 1) / 3, 0.8)
         for number, word in enumerate(text.split())
     )
-    return Reading(text, 0.8, words)
+    return Hypothesis(text, 0.8, words)
 
 
 def test_words_settle_when_two_readings_in_a_row_agree_on_them() -> None:
-    text = SettlingText()
+    text = StableTextTracker()
     assert text.take(reading("bin blue"), 9.0).text == "bin blue"
     assert text.stable_words == 0
     assert text.take(reading("bin blue at"), 9.0).text == "bin blue at"
@@ -28,14 +28,14 @@ def test_words_settle_when_two_readings_in_a_row_agree_on_them() -> None:
 
 
 def test_words_near_the_end_of_what_was_read_do_not_settle() -> None:
-    text = SettlingText()
+    text = StableTextTracker()
     for _ in range(3):
         text.take(reading("bin blue at"), 0.7)
     assert text.stable_words == 2
 
 
 def test_what_has_settled_begins_every_later_text() -> None:
-    text = SettlingText()
+    text = StableTextTracker()
     text.take(reading("bin blue at"), 9.0)
     text.take(reading("bin blue at f"), 9.0)
     assert text.stable_words == 3
@@ -47,14 +47,14 @@ def test_what_has_settled_begins_every_later_text() -> None:
 
 
 def test_a_final_reading_without_words_leaves_what_has_settled() -> None:
-    text = SettlingText()
+    text = StableTextTracker()
     text.take(reading("bin blue"), 9.0)
     text.take(reading("bin blue"), 9.0)
-    assert text.finish(Reading("", 0.0)).text == "bin blue"
+    assert text.finish(Hypothesis("", 0.0)).text == "bin blue"
 
 
 def test_what_agrees_takes_the_times_of_the_later_reading() -> None:
-    text = SettlingText()
+    text = StableTextTracker()
     text.take(reading("bin blue"), 9.0)
     text.take(reading("bin blue"), 9.0)
     later = text.finish(reading("bin blue at", first_s=0.1))
@@ -62,21 +62,21 @@ def test_what_agrees_takes_the_times_of_the_later_reading() -> None:
 
 
 def test_what_had_settled_on_another_server_stays() -> None:
-    text = SettlingText(reading("bin blue").words)
+    text = StableTextTracker(reading("bin blue").words)
     assert text.stable_words == 2
     assert text.take(reading("pin blue at"), 9.0).text == "bin blue at"
 
 
 def test_nothing_is_read_before_there_is_a_word_in_it() -> None:
-    assert not Cadence().is_due(FIRST_FRAMES - 1, 0, 0.0)
-    assert Cadence().is_due(FIRST_FRAMES, 0, 0.0)
+    assert not InterimRateLimiter().is_due(FIRST_FRAMES - 1, 0, 0.0)
+    assert InterimRateLimiter().is_due(FIRST_FRAMES, 0, 0.0)
 
 
 def test_the_slower_the_device_the_rarer_it_is_asked() -> None:
-    cadence = Cadence()
-    cadence.took(0.05)
+    cadence = InterimRateLimiter()
+    cadence.record_latency(0.05)
     assert cadence.is_due(30, 20, 0.5)
-    cadence.took(0.8)
+    cadence.record_latency(0.8)
     assert not cadence.is_due(30, 20, 5.0), "too little has been said since"
     assert not cadence.is_due(80, 20, 1.0), "it would take more than half of the time"
     assert cadence.is_due(80, 20, 2.0)

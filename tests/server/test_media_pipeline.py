@@ -12,7 +12,7 @@ from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming import media_pipeline
 from gorggle_server.types import Modality, RecognitionOptions
 from gorggle_server.vision import frame_stage
-from gorggle_server.vision.face_detector import FaceFinder
+from gorggle_server.vision.face_detector import FaceDetector
 from gorggle_server.vision.mouth_tracker import MouthTracker
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
@@ -32,7 +32,7 @@ def test_frames_wait_for_the_next_only_where_sound_tells_who_speaks_and_nothing_
     made: list[bool] = []
 
     class Tracker(MouthTracker):
-        def __init__(self, finder: FaceFinder, *, waits: bool, **more: Any) -> None:
+        def __init__(self, finder: FaceDetector, *, waits: bool, **more: Any) -> None:
             super().__init__(finder, waits=waits, **more)
             made.append(waits)
 
@@ -42,7 +42,7 @@ def test_frames_wait_for_the_next_only_where_sound_tells_who_speaks_and_nothing_
     pipe.write(data)
     pipe.close()
     options = RecognitionOptions(model="", modality=modality, live=live)
-    perceived = media_pipeline.perception_of(pipe, options, ServerSettings(), 3600.0)
+    perceived = media_pipeline.create_media_pipeline(pipe, options, ServerSettings(), 3600.0)
     for number, events in enumerate(perceived.steps()):
         list(events)
         if number == 8:
@@ -56,7 +56,7 @@ def test_the_scene_of_a_file_is_looked_at_every_ten_frames_only() -> None:
     pipe = BytePipe(len(data) + 1)
     pipe.write(data)
     pipe.close()
-    perceived = media_pipeline.perception_of(
+    perceived = media_pipeline.create_media_pipeline(
         pipe, RecognitionOptions(model="", modality=Modality.AUDIO_VISUAL), ServerSettings(), 3600.0
     )
     looks = sum(1 for _ in perceived.steps())

@@ -12,10 +12,10 @@ import pytest
 # Many threads tear holes into their heaps: of what each has allocated, only every hundredth piece stays in use.
 PROGRAM = """
 import json, os, threading
-from gorggle_server.memory import bound_heaps, give_back_free_memory
+from gorggle_server.memory import limit_malloc_arenas, trim_memory
 import ctypes
 
-bound_heaps()
+limit_malloc_arenas()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]
@@ -37,7 +37,7 @@ threads = [threading.Thread(target=tear) for _ in range(8)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 before = resident()
-give_back_free_memory()
+trim_memory()
 libc.fopen.restype = ctypes.c_void_p
 libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
 libc.fclose.argtypes = [ctypes.c_void_p]
@@ -51,7 +51,7 @@ print(json.dumps([before, resident()]))
 # Something that refers to itself, which only the collector finds.
 RING = """
 import gc, weakref
-from gorggle_server.memory import give_back_free_memory, set_apart_what_stays
+from gorggle_server.memory import trim_memory, freeze_gc
 
 class Ring:
     def __init__(self):
@@ -62,14 +62,14 @@ gc.disable()
 ring = Ring()
 left = weakref.ref(ring)
 del ring
-give_back_free_memory()
+trim_memory()
 print(left() is None)
 """
 
 
 @pytest.mark.parametrize(
     ("ready", "collected"),
-    [("set_apart_what_stays()", "True"), ("# the server is a part of another program", "False")],
+    [("freeze_gc()", "True"), ("# the server is a part of another program", "False")],
 )
 def test_what_refers_to_itself_is_given_back_in_a_process_of_the_server_s_own(
     ready: str, collected: str
@@ -82,7 +82,7 @@ def test_what_refers_to_itself_is_given_back_in_a_process_of_the_server_s_own(
 
 
 def test_the_collector_leaves_a_ready_server_s_own_objects_alone() -> None:
-    program = "import gc; from gorggle_server.memory import set_apart_what_stays as s; s(); print(len(gc.get_objects()))"
+    program = "import gc; from gorggle_server.memory import freeze_gc as s; s(); print(len(gc.get_objects()))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )

@@ -16,7 +16,7 @@ import ctypes, gc, json
 from gorggle_server.__main__ import set_up_libraries
 set_up_libraries()
 import numpy as np, torch
-from gorggle_server.inference.model_registry import load_catalog
+from gorggle_server.inference.model_registry import load_models
 from gorggle_server.inference.recognizer import Recognizer, Window
 from gorggle_server.settings import ServerSettings
 
@@ -27,7 +27,7 @@ class MallInfo(ctypes.Structure):
 libc = ctypes.CDLL("libc.so.6")
 libc.mallinfo2.restype = MallInfo
 torch.set_num_threads(1)
-recognizer = Recognizer(next(iter(load_catalog(ServerSettings()))).model)
+recognizer = Recognizer(next(iter(load_models(ServerSettings()))).model)
 allocated = []
 for number in range(40):
     frames = 20 + 2 * number

@@ -8,13 +8,13 @@ import threading
 import pytest
 
 from gorggle_server.errors import InvalidMediaError
-from gorggle_server.streaming.event_queue import Outbox
-from gorggle_server.streaming.input_queue import Intake
+from gorggle_server.streaming.event_queue import EventQueue
+from gorggle_server.streaming.input_queue import InputQueue
 
 
 def test_an_intake_slows_a_sender_that_is_faster_than_its_reader() -> None:
     async def scenario() -> tuple[list[int], list[int]]:
-        intake: Intake[int] = Intake(capacity_bytes=100)
+        intake: InputQueue[int] = InputQueue(capacity_bytes=100)
         put: list[int] = []
 
         async def send() -> None:
@@ -27,7 +27,7 @@ def test_an_intake_slows_a_sender_that_is_faster_than_its_reader() -> None:
         await asyncio.sleep(0.05)
         before_reading = list(put)
         taken = []
-        while (item := await asyncio.to_thread(intake.take)) is not None:
+        while (item := await asyncio.to_thread(intake.get)) is not None:
             taken.append(item)
         await sending
         return before_reading, taken
@@ -39,34 +39,34 @@ def test_an_intake_slows_a_sender_that_is_faster_than_its_reader() -> None:
 
 def test_an_item_larger_than_the_intake_still_passes() -> None:
     async def scenario() -> bytes | None:
-        intake: Intake[bytes] = Intake(capacity_bytes=10)
+        intake: InputQueue[bytes] = InputQueue(capacity_bytes=10)
         await asyncio.wait_for(intake.put(b"x" * 50, 50), 1)
-        return await asyncio.to_thread(intake.take)
+        return await asyncio.to_thread(intake.get)
 
     assert asyncio.run(scenario()) == b"x" * 50
 
 
 def test_aborting_wakes_both_sides() -> None:
     async def scenario() -> None:
-        intake: Intake[int] = Intake(capacity_bytes=1)
+        intake: InputQueue[int] = InputQueue(capacity_bytes=1)
         await intake.put(1, 1)
         waiting = asyncio.create_task(intake.put(2, 1))
         await asyncio.sleep(0.02)
         intake.abort(InvalidMediaError("broken"))
         await asyncio.wait_for(waiting, 1)
         with pytest.raises(InvalidMediaError, match="broken"):
-            await asyncio.to_thread(intake.take)
+            await asyncio.to_thread(intake.get)
 
     asyncio.run(scenario())
 
 
 def test_an_outbox_hands_over_in_order_and_then_raises_what_went_wrong() -> None:
     async def scenario() -> list[int]:
-        outbox: Outbox[int] = Outbox(capacity=4)
+        outbox: EventQueue[int] = EventQueue(capacity=4)
 
         def produce() -> None:
             for number in range(50):
-                outbox.wait_for_room()
+                outbox.wait_for_capacity()
                 outbox.put(number)
             outbox.close(InvalidMediaError("at the end"))
 
@@ -87,13 +87,13 @@ def test_an_outbox_hands_over_in_order_and_then_raises_what_went_wrong() -> None
 
 def test_an_outbox_holds_up_a_producer_whose_reader_lags() -> None:
     async def scenario() -> int:
-        outbox: Outbox[int] = Outbox(capacity=4)
+        outbox: EventQueue[int] = EventQueue(capacity=4)
         produced = 0
 
         def produce() -> None:
             nonlocal produced
             for number in range(100):
-                outbox.wait_for_room()
+                outbox.wait_for_capacity()
                 outbox.put(number)
                 produced += 1
 

@@ -8,16 +8,16 @@ import torch
 
 from gorggle_server.avhubert import load_model
 from gorggle_server.errors import ModelFormatError
-from gorggle_server.inference.recognizer import Recognizer, SearchOptions, Window
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
 from gorggle_server.settings import EMBEDDED_MODEL
 
-SEARCH = SearchOptions(beam_size=3, length_penalty=1.0, alternatives=0, word_times=True)
+SEARCH = DecodingOptions(beam_size=3, length_penalty=1.0, alternatives=0, word_times=True)
 
 
-def window(frames: int = 30) -> Window:
+def window(frames: int = 30) -> InferenceInput:
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 256, (frames, 96, 96)).astype(np.uint8)
-    return Window(crops, rng.standard_normal((frames, 104)).astype(np.float32))
+    return InferenceInput(crops, rng.standard_normal((frames, 104)).astype(np.float32))
 
 
 @pytest.mark.parametrize("damage", [float("nan"), float("inf")])

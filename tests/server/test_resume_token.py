@@ -10,21 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.media.audio import SpeechMeter, probability_of_speech
-from gorggle_server.stream_state import ChannelState, StreamState
-from gorggle_server.streaming.activity_channel import Channel, Cut
-from gorggle_server.streaming.endpointing import EndpointingOptions, Stretch
-from gorggle_server.streaming.noise_gate import Listening
-from gorggle_server.streaming.resume_token import LEAD_FRAMES, MAX_TOKEN_BYTES, ResumePoint
-from gorggle_server.streaming.stream_buffer import Scene
-from gorggle_server.vision.lip_activity import CropActivity
+from gorggle_server.media.audio import SpeechLevelEstimator, speech_probability
+from gorggle_server.stream_state import ChannelCheckpoint, StreamCheckpoint
+from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
+from gorggle_server.streaming.endpointing import EndpointingOptions, FrameSpan
+from gorggle_server.streaming.noise_gate import AudioVadGate
+from gorggle_server.streaming.resume_token import MAX_TOKEN_BYTES, REPLAY_MARGIN_FRAMES, ResumeToken
+from gorggle_server.streaming.stream_buffer import StreamBuffer
+from gorggle_server.vision.lip_activity import CropVoiceActivityDetector
 
 OPTIONS = EndpointingOptions(max_frames=60)
 
-STATE = StreamState(
+STATE = StreamCheckpoint(
     final_until=400,
     needed_from=380,
-    channels=(ChannelState(None, 400), ChannelState(3, 380, is_going_on=True)),
+    channels=(ChannelCheckpoint(None, 400), ChannelCheckpoint(3, 380, is_going_on=True)),
     heard=((100, 180), (300, 370)),
     people=(3, 1),
     spoke_until=390,
@@ -34,14 +34,14 @@ STATE = StreamState(
 
 
 def test_a_token_tells_what_was_written_into_it() -> None:
-    point = ResumePoint(STATE, sequence=17, samples=123_456)
-    assert ResumePoint.of_token(point.token()) == point
-    assert ResumePoint.of_token(b"") == ResumePoint()
+    point = ResumeToken(STATE, sequence=17, samples=123_456)
+    assert ResumeToken.decode(point.encode()) == point
+    assert ResumeToken.decode(b"") == ResumeToken()
 
 
 def test_a_token_is_small() -> None:
     many = dataclasses.replace(STATE, people=tuple(range(1000)), heard=((300_000, 300_100),) * 20)
-    assert len(ResumePoint(many, 10**6, 10**9).token()) < MAX_TOKEN_BYTES / 8
+    assert len(ResumeToken(many, 10**6, 10**9).encode()) < MAX_TOKEN_BYTES / 8
 
 
 def test_a_stream_can_be_moved_to_another_clock_and_back() -> None:
@@ -57,31 +57,33 @@ def test_a_stream_can_be_moved_to_another_clock_and_back() -> None:
         b"[]",
         b"null",
         b"\xff\xfe",
-        ResumePoint(STATE).token().replace(b"400", b"-40"),
-        ResumePoint(STATE).token().replace(b"400", b"4e2"),
-        ResumePoint(STATE).token().replace(b"400", b"true"),
-        ResumePoint(STATE).token().replace(b"400", b"9" * 40),
-        ResumePoint(STATE).token().replace(b"[[100,180]", b"[[100]"),
+        ResumeToken(STATE).encode().replace(b"400", b"-40"),
+        ResumeToken(STATE).encode().replace(b"400", b"4e2"),
+        ResumeToken(STATE).encode().replace(b"400", b"true"),
+        ResumeToken(STATE).encode().replace(b"400", b"9" * 40),
+        ResumeToken(STATE).encode().replace(b"[[100,180]", b"[[100]"),
         b"[" * (MAX_TOKEN_BYTES - 1),
     ],
 )
 def test_a_token_that_is_none_is_refused(token: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="the resume token"):
-        ResumePoint.of_token(token)
+        ResumeToken.decode(token)
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_break_the_reader_of_tokens(token: bytes) -> None:
     if token:
         with pytest.raises(InvalidRequestError):
-            ResumePoint.of_token(token)
+            ResumeToken.decode(token)
 
 
 # ------------------------------------------------------------------------------------------------ cutting goes on
 
 
-def cuts_of(channel: Channel, curve: np.ndarray, until: int, *, ended: bool = False) -> list[Cut]:
-    return channel.follow(until, lambda stretch: curve[stretch.start : stretch.end], ended=ended)
+def cuts_of(
+    channel: ActivityChannel, curve: np.ndarray, until: int, *, ended: bool = False
+) -> list[EndedSpan]:
+    return channel.process(until, lambda stretch: curve[stretch.start : stretch.end], ended=ended)
 
 
 # Silence, weak speech, speech: of lengths around the limits that matter.
@@ -93,11 +95,11 @@ RUNS = st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.4, 0.9]), st.integers(1, 
 def test_a_curve_is_cut_alike_from_wherever_it_is_taken_up(runs: list[tuple[float, int]], at: float) -> None:
     curve = np.concatenate([np.full(frames, value, np.float32) for value, frames in runs])
     until = int(at * len(curve))
-    whole = Channel(OPTIONS)
+    whole = ActivityChannel(OPTIONS)
     before = cuts_of(whole, curve, until)
     state = whole.state
     after = [cut.stretch for cut in cuts_of(whole, curve, len(curve), ended=True)]
-    again = Channel(OPTIONS, resumed=state)
+    again = ActivityChannel(OPTIONS, resumed=state)
     resumed = [cut.stretch for cut in cuts_of(again, curve, len(curve), ended=True)]
     assert resumed == after
     assert all(cut.stretch.end <= state.settled_until for cut in before)
@@ -107,10 +109,10 @@ def test_a_curve_is_cut_alike_from_wherever_it_is_taken_up(runs: list[tuple[floa
 @given(runs=RUNS)
 def test_an_utterance_that_has_ended_is_found_again_from_its_beginning(runs: list[tuple[float, int]]) -> None:
     curve = np.concatenate([np.full(frames, value, np.float32) for value, frames in runs])
-    whole = Channel(OPTIONS)
+    whole = ActivityChannel(OPTIONS)
     cuts = cuts_of(whole, curve, len(curve), ended=True)
     for number, cut in enumerate(cuts):
-        again = Channel(OPTIONS, resumed=whole.state_at(cut))
+        again = ActivityChannel(OPTIONS, resumed=whole.state_at(cut))
         found = cuts_of(again, curve, len(curve), ended=True)
         assert [other.stretch for other in found] == [other.stretch for other in cuts[number:]]
 
@@ -118,18 +120,18 @@ def test_an_utterance_that_has_ended_is_found_again_from_its_beginning(runs: lis
 def test_speech_that_never_pauses_is_cut_on_from_the_last_cut() -> None:
     curve = np.full(300, 0.9, np.float32)
     curve[::7] = 0.4
-    whole = Channel(OPTIONS)
+    whole = ActivityChannel(OPTIONS)
     cuts_of(whole, curve, 200)
     state = whole.state
     assert state.is_going_on
     after = cuts_of(whole, curve, 300, ended=True)
-    again = cuts_of(Channel(OPTIONS, resumed=state), curve, 300, ended=True)
+    again = cuts_of(ActivityChannel(OPTIONS, resumed=state), curve, 300, ended=True)
     assert [cut.stretch for cut in again] == [cut.stretch for cut in after]
 
 
 def test_names_of_segments_tell_where_they_begin_and_whose_they_are() -> None:
-    assert Channel(OPTIONS).segment_id(25) == "segment-25"
-    assert Stretch(0, 1).frames == 1
+    assert ActivityChannel(OPTIONS).segment_id(25) == "segment-25"
+    assert FrameSpan(0, 1).frames == 1
 
 
 # --------------------------------------------------------------------------------------------- what judges forgets
@@ -142,11 +144,11 @@ def test_what_judges_activity_forgets_within_the_lead() -> None:
     sound = (rng.normal(size=frames * 640) * loudness).clip(-32768, 32767).astype(np.int16)
     crops = rng.integers(0, 256, (frames, 96, 96), np.uint8)
 
-    def scene_from(first: int) -> Scene:
-        scene = Scene()
+    def scene_from(first: int) -> StreamBuffer:
+        scene = StreamBuffer()
         scene.add_sound(sound[first * 640 :])
-        meter, lips = SpeechMeter(), CropActivity()
-        scene.judge_sound(probability_of_speech(meter.push(sound[first * 640 :])))
+        meter, lips = SpeechLevelEstimator(), CropVoiceActivityDetector()
+        scene.add_audio_vad(speech_probability(meter.push(sound[first * 640 :])))
         track = scene.begin_track(1, 0)
         for frame, crop in enumerate(crops[first:]):
             track.add_crop(frame, crop)
@@ -158,7 +160,7 @@ def test_what_judges_activity_forgets_within_the_lead() -> None:
 
     def heard(first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         scene = scene_from(first)
-        listening, wanted = Listening(scene), Stretch(0, frames - first - 20)
+        listening, wanted = AudioVadGate(scene), FrameSpan(0, frames - first - 20)
         listening.known_until(media_ended=True)
         track = scene.tracks[1]
         return (
@@ -168,5 +170,5 @@ def test_what_judges_activity_forgets_within_the_lead() -> None:
         )
 
     for whole, part in zip(heard(0), heard(start), strict=True):
-        assert np.array_equal(whole[start + LEAD_FRAMES :], part[LEAD_FRAMES:])
-        assert len(part) > LEAD_FRAMES + 200
+        assert np.array_equal(whole[start + REPLAY_MARGIN_FRAMES :], part[REPLAY_MARGIN_FRAMES:])
+        assert len(part) > REPLAY_MARGIN_FRAMES + 200

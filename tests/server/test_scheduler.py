@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from gorggle_server.errors import DeadlineError, ModelFormatError, NotFoundError, NotReadyError
-from gorggle_server.inference.recognizer import SearchOptions, Window
-from gorggle_server.inference.scheduler import BatchingOptions, DeviceScheduler, StreamBackend
-from gorggle_server.types import Modality, Reading
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
+from gorggle_server.inference.scheduler import BatchingConfig, DeviceScheduler, StreamScopedBackend
+from gorggle_server.types import Hypothesis, Modality
 from tests.server import backend_conformance
 from tests.server.backend_conformance import BackendConformance, window
 
-SEARCH, INTERIM = SearchOptions(5, 1.0, 0, True), SearchOptions(1, 1.0, 0, True)
+SEARCH, INTERIM = DecodingOptions(5, 1.0, 0, True), DecodingOptions(1, 1.0, 0, True)
 VIDEO = Modality.VIDEO_ONLY
 
 
@@ -49,7 +49,7 @@ class SteppedDevice:
         self.step_gate, self.stepped = threading.Event(), threading.Semaphore(0)
         self.step_gate.set()
 
-    def encode(self, windows: Sequence[Window]) -> list[Any]:
+    def encode(self, windows: Sequence[InferenceInput]) -> list[Any]:
         self.encoded.append([window.frames for window in windows])
         self.arrived.release()
         assert self.gate.wait(10)
@@ -62,7 +62,7 @@ class SteppedDevice:
             for window in windows
         ]
 
-    def decoding(self, search: SearchOptions) -> SteppedDecoding:
+    def decoding(self, search: DecodingOptions) -> SteppedDecoding:
         return SteppedDecoding(self)
 
     def release_memory(self) -> None:
@@ -81,7 +81,7 @@ class SteppedDecoding:
     def leave(self, key: Hashable) -> None:
         del self.left[key]
 
-    def step(self) -> dict[Hashable, list[Reading]]:
+    def step(self) -> dict[Hashable, list[Hypothesis]]:
         self.device.steps.append(sorted(frames for frames, _ in self.left.values()))
         self.device.stepped.release()
         assert self.device.step_gate.wait(10)
@@ -91,7 +91,7 @@ class SteppedDecoding:
         ended = {key: frames for key, (frames, left) in self.left.items() if left <= 0}
         for key in ended:
             del self.left[key]
-        return {key: [Reading(str(frames), 1.0)] for key, frames in ended.items()}
+        return {key: [Hypothesis(str(frames), 1.0)] for key, frames in ended.items()}
 
 
 class Notes:
@@ -133,11 +133,11 @@ def scheduler(device: SteppedDevice, notes: Notes) -> Iterator[DeviceScheduler]:
     scheduler.close()
 
 
-def submit(scheduler: DeviceScheduler, frames: int, **options: Any) -> Future[list[Reading]]:
+def submit(scheduler: DeviceScheduler, frames: int, **options: Any) -> Future[list[Hypothesis]]:
     return scheduler.submit("m", window(frames, VIDEO), options.pop("search", SEARCH), **options)
 
 
-def held(scheduler: DeviceScheduler, device: SteppedDevice) -> Future[list[Reading]]:
+def held(scheduler: DeviceScheduler, device: SteppedDevice) -> Future[list[Hypothesis]]:
     """Keep the device busy with a window, so that what follows has to wait."""
     future = submit(scheduler, 1, stream="holder")
     assert device.arrived.acquire(timeout=10)
@@ -153,7 +153,7 @@ def test_windows_that_wait_together_are_read_together(scheduler, device) -> None
 
 
 def test_windows_that_come_within_the_gathering_window_are_read_together(device) -> None:
-    scheduler = DeviceScheduler({"m": device}, options=BatchingOptions(gathering_window_s=0.5))  # type: ignore[dict-item]
+    scheduler = DeviceScheduler({"m": device}, options=BatchingConfig(max_batch_delay_s=0.5))  # type: ignore[dict-item]
     device.gate.set()
     futures = [submit(scheduler, 10)]
     time.sleep(0.05)
@@ -167,7 +167,7 @@ def test_windows_that_come_within_the_gathering_window_are_read_together(device)
 def test_windows_read_differently_are_not_batched(scheduler, device) -> None:
     held(scheduler, device)
     one = submit(scheduler, 10)
-    other = submit(scheduler, 11, search=SearchOptions(9, 1.0, 0, True))
+    other = submit(scheduler, 11, search=DecodingOptions(9, 1.0, 0, True))
     device.gate.set()
     one.result(10), other.result(10)
     assert device.encoded[1:] == [[10], [11]]
@@ -243,7 +243,7 @@ def test_interim_work_yields_to_final_work(scheduler, device) -> None:
 
 
 def test_interim_searches_stand_still_while_final_work_waits(device) -> None:
-    scheduler = DeviceScheduler({"m": device}, options=BatchingOptions(max_frames=60))  # type: ignore[dict-item]
+    scheduler = DeviceScheduler({"m": device}, options=BatchingConfig(max_frames=60))  # type: ignore[dict-item]
     device.gate.set()
     device.step_gate.clear()
     interim = submit(scheduler, 40, search=INTERIM, interim=True)
@@ -352,7 +352,7 @@ def test_a_window_whose_deadline_has_passed_is_given_up(scheduler, device, notes
 
 def test_all_windows_of_a_stream_are_known_as_its_own(scheduler, device, notes) -> None:
     device.gate.set()
-    stream = StreamBackend(scheduler, "camera-1")
+    stream = StreamScopedBackend(scheduler, "camera-1")
     stream.submit("m", window(10, VIDEO), SEARCH).result(10)
     stream.submit("m", window(11, VIDEO), SEARCH, stream="face-2").result(10)
     assert notes.read == [("camera-1", 10), (("camera-1", "face-2"), 11)]

@@ -8,9 +8,9 @@ from concurrent.futures import Future
 import pytest
 
 from gorggle_server.errors import NotFoundError
-from gorggle_server.inference.recognizer import Recognizer, SearchOptions, Window
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.types import Reading
+from gorggle_server.types import Hypothesis
 from tests.server import backend_conformance
 from tests.server.backend_conformance import BackendConformance
 
@@ -24,17 +24,17 @@ class SequentialBackend:
     def submit(
         self,
         model: str,
-        window: Window,
-        search: SearchOptions,
+        window: InferenceInput,
+        search: DecodingOptions,
         *,
         interim: bool = False,
         stream: Hashable = None,
         utterance: Hashable = None,
         deadline: float | None = None,
-    ) -> Future[list[Reading]]:
+    ) -> Future[list[Hypothesis]]:
         if model not in self._recognizers:
             raise NotFoundError(f"there is no model {model!r}; there are: {', '.join(self._recognizers)}")
-        future: Future[list[Reading]] = Future()
+        future: Future[list[Hypothesis]] = Future()
         try:
             future.set_result(self._recognizers[model].read([window], search)[0])
         except Exception as error:

@@ -11,18 +11,23 @@ import numpy as np
 import pytest
 
 from gorggle_server.errors import NoFaceError
-from gorggle_server.inference.recognizer import SearchOptions, Window, samples_of, seconds_of
-from gorggle_server.streaming.interim_text import Cadence
-from gorggle_server.streaming.session import Resumed, Session
-from gorggle_server.streaming.stream_buffer import FaceTrack, Scene
+from gorggle_server.inference.recognizer import (
+    DecodingOptions,
+    InferenceInput,
+    frames_to_samples,
+    frames_to_seconds,
+)
+from gorggle_server.streaming.interim_text import InterimRateLimiter
+from gorggle_server.streaming.session import RecognitionSession, ResumeState
+from gorggle_server.streaming.stream_buffer import FaceTrack, StreamBuffer
 from gorggle_server.types import (
     Activity,
     Event,
     FaceBox,
     Finished,
+    Hypothesis,
     Modality,
     Progress,
-    Reading,
     RecognitionOptions,
     Segment,
     StreamWarning,
@@ -31,7 +36,7 @@ from gorggle_server.types import (
 )
 
 CROP = np.full((96, 96), 128, np.uint8)
-NOISE = np.random.default_rng(0).integers(-3000, 3000, samples_of(2000)).astype(np.int16)
+NOISE = np.random.default_rng(0).integers(-3000, 3000, frames_to_samples(2000)).astype(np.int16)
 
 
 class ScriptedPerception:
@@ -48,7 +53,13 @@ class ScriptedPerception:
     ) -> None:
         self.step = step
         self.is_noisy = is_noisy
-        self.scene, self.frames, self.sound, self.faces, self.loud = Scene(), frames, sound, faces, loud
+        self.scene, self.frames, self.sound, self.faces, self.loud = (
+            StreamBuffer(),
+            frames,
+            sound,
+            faces,
+            loud,
+        )
         self.has_sound, self.has_pictures, self.sees_faces = sound is not None, True, True
         self.faces_now = self.faces_seen = len(faces)
         self.longest_sound = 0
@@ -59,7 +70,7 @@ class ScriptedPerception:
             end = min(start + self.step, self.frames)
             if self.sound is not None:
                 self.scene.add_sound(self.sound_of(start, end))
-                self.scene.judge_sound(self.sound[start:end])
+                self.scene.add_audio_vad(self.sound[start:end])
             for person, speaking in self.faces.items():
                 track = self.tracks.setdefault(person, None) or self.scene.begin_track(person, 0)
                 self.tracks[person] = track
@@ -78,7 +89,10 @@ class ScriptedPerception:
             float(self.loud and (self.is_noisy or (self.sound[frame] > 0.5 and frame % 5 != 0)))
             for frame in range(start, end)
         ]
-        sound = NOISE[samples_of(start) : samples_of(end)].reshape(len(gains), -1) * np.array(gains)[:, None]
+        sound = (
+            NOISE[frames_to_samples(start) : frames_to_samples(end)].reshape(len(gains), -1)
+            * np.array(gains)[:, None]
+        )
         return sound.ravel().astype(np.int16)
 
 
@@ -86,22 +100,22 @@ class EchoBackend:
     """Reads every window as one word that says how long the window is."""
 
     def __init__(self) -> None:
-        self.windows: list[Window] = []
+        self.windows: list[InferenceInput] = []
 
     def submit(
-        self, model: str, window: Window, search: SearchOptions, *, interim: bool = False
-    ) -> Future[list[Reading]]:
+        self, model: str, window: InferenceInput, search: DecodingOptions, *, interim: bool = False
+    ) -> Future[list[Hypothesis]]:
         self.windows.append(window)
         text = f"{'interim ' if interim else ''}{window.modality.name.lower()}"
-        future: Future[list[Reading]] = Future()
-        future.set_result([Reading(text, 0.9, (Word(text, 0.2, seconds_of(window.frames), 0.9),))])
+        future: Future[list[Hypothesis]] = Future()
+        future.set_result([Hypothesis(text, 0.9, (Word(text, 0.2, frames_to_seconds(window.frames), 0.9),))])
         return future
 
 
 def run(perception: ScriptedPerception, **options: object) -> tuple[list[Event], EchoBackend]:
     events: list[Event] = []
     backend = EchoBackend()
-    Session(perception, RecognitionOptions("m", **options), backend, events.append).run()  # type: ignore[arg-type]
+    RecognitionSession(perception, RecognitionOptions("m", **options), backend, events.append).run()  # type: ignore[arg-type]
     return events, backend
 
 
@@ -240,19 +254,21 @@ def test_a_long_stream_takes_the_memory_of_a_short_one() -> None:
     perception = ScriptedPerception(len(curve), curve, {1: curve})
     events, _ = run(perception)
     assert len(of_kind(events, Segment)) == 18
-    assert perception.longest_sound < samples_of(400)
+    assert perception.longest_sound < frames_to_samples(400)
     assert len(perception.scene.tracks[1].crops) < 400
 
 
 def test_a_session_that_is_stopped_gives_up_its_windows() -> None:
     class StuckBackend(EchoBackend):
-        def submit(self, *args: object, **kwargs: object) -> Future[list[Reading]]:
-            self.future: Future[list[Reading]] = Future()
+        def submit(self, *args: object, **kwargs: object) -> Future[list[Hypothesis]]:
+            self.future: Future[list[Hypothesis]] = Future()
             return self.future
 
     backend = StuckBackend()
     events: list[Event] = []
-    session = Session(ScriptedPerception(200, TALK, {}), RecognitionOptions("m"), backend, events.append)
+    session = RecognitionSession(
+        ScriptedPerception(200, TALK, {}), RecognitionOptions("m"), backend, events.append
+    )
     thread = threading.Thread(target=session.run, daemon=True)
     thread.start()
     thread.join(0.5)
@@ -274,13 +290,19 @@ class WordBackend:
 
     def __init__(self, misread: dict[int, str] | None = None) -> None:
         self.readings = 0
-        self.searches: list[SearchOptions] = []
+        self.searches: list[DecodingOptions] = []
         self.interim: list[bool] = []
         self._misread = misread or {}
 
     def submit(
-        self, model: str, window: Window, search: SearchOptions, *, interim: bool = False, **_: object
-    ) -> Future[list[Reading]]:
+        self,
+        model: str,
+        window: InferenceInput,
+        search: DecodingOptions,
+        *,
+        interim: bool = False,
+        **_: object,
+    ) -> Future[list[Hypothesis]]:
         self.readings += 1
         self.searches.append(search)
         self.interim.append(interim)
@@ -288,15 +310,15 @@ class WordBackend:
         if self.readings in self._misread:
             texts = self._misread[self.readings].split()
         words = tuple(Word(text, number / 2, (number + 1) / 2, 0.9) for number, text in enumerate(texts))
-        future: Future[list[Reading]] = Future()
-        future.set_result([Reading(" ".join(texts), 0.9, words if search.word_times else ())])
+        future: Future[list[Hypothesis]] = Future()
+        future.set_result([Hypothesis(" ".join(texts), 0.9, words if search.word_times else ())])
         return future
 
 
 @pytest.fixture
 def _a_device_of_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy this machine is."""
-    monkeypatch.setattr(Cadence, "took", lambda *_: None)
+    monkeypatch.setattr(InterimRateLimiter, "took", lambda *_: None)
 
 
 def live(
@@ -304,7 +326,7 @@ def live(
 ) -> tuple[list[Event], list[Segment]]:
     events: list[Event] = []
     asked = RecognitionOptions("m", interim_results=True, **options)  # type: ignore[arg-type]
-    Session(perception, asked, backend, events.append).run()
+    RecognitionSession(perception, asked, backend, events.append).run()
     return events, of_kind(events, Segment)
 
 
@@ -367,11 +389,11 @@ def test_in_noise_interim_results_come_from_the_lips() -> None:
 @pytest.mark.usefixtures("_a_device_of_no_time")
 def test_what_turns_out_to_be_no_speech_is_taken_back() -> None:
     class Forgetful(WordBackend):
-        def submit(self, *args: object, interim: bool = False, **kwargs: object) -> Future[list[Reading]]:
+        def submit(self, *args: object, interim: bool = False, **kwargs: object) -> Future[list[Hypothesis]]:
             if interim:
                 return super().submit(*args, interim=True, **kwargs)  # type: ignore[arg-type]
-            future: Future[list[Reading]] = Future()
-            future.set_result([Reading("", 0.0)])
+            future: Future[list[Hypothesis]] = Future()
+            future.set_result([Hypothesis("", 0.0)])
             return future
 
     short = [0.0] * 25 + [1.0] * 12 + [0.0] * 63
@@ -385,7 +407,9 @@ def test_a_live_utterance_is_read_while_its_pause_is_waited_for() -> None:
     backend = WordBackend()
     events: list[Event] = []
     options = RecognitionOptions("m", live=True)
-    Session(ScriptedPerception(200, TALK, {1: TALK}, step=2), options, backend, events.append).run()
+    RecognitionSession(
+        ScriptedPerception(200, TALK, {1: TALK}, step=2), options, backend, events.append
+    ).run()
     assert [segment.best.text for segment in of_kind(events, Segment)] == [
         segment.best.text for segment in of_kind(run_with(WordBackend()), Segment)
     ]
@@ -394,21 +418,23 @@ def test_a_live_utterance_is_read_while_its_pause_is_waited_for() -> None:
 
 def run_with(backend: WordBackend) -> list[Event]:
     events: list[Event] = []
-    Session(ScriptedPerception(200, TALK, {1: TALK}), RecognitionOptions("m"), backend, events.append).run()
+    RecognitionSession(
+        ScriptedPerception(200, TALK, {1: TALK}), RecognitionOptions("m"), backend, events.append
+    ).run()
     return events
 
 
 def test_a_stream_closes_after_the_silence_that_was_asked_for() -> None:
     long = TALK + [0.0] * 2000
     perception = ScriptedPerception(len(long), long, {})
-    events, _ = run(perception, close_after_silence_s=10.0)
+    events, _ = run(perception, silence_timeout_s=10.0)
     assert WarningKind.CLOSED_AFTER_SILENCE in [warning.kind for warning in of_kind(events, StreamWarning)]
     assert len(of_kind(events, Segment)) == 2
     assert 17 < events[-1].duration_s < 19
 
 
 def test_speech_keeps_a_stream_open() -> None:
-    events, _ = run(ScriptedPerception(200, TALK, {}), close_after_silence_s=3.0)
+    events, _ = run(ScriptedPerception(200, TALK, {}), silence_timeout_s=3.0)
     assert events[-1].duration_s == 8.0
 
 
@@ -418,15 +444,17 @@ def test_what_was_final_before_is_not_read_again() -> None:
     backend = WordBackend()
     again: list[Event] = []
     before = dataclasses.replace(state, channels=(), heard=())
-    Session(
+    RecognitionSession(
         ScriptedPerception(200, TALK, {7: TALK}),
         RecognitionOptions("m", activity_events=True),
         backend,
         again.append,
-        resumed=Resumed(before),
+        resumed=ResumeState(before),
     ).run()
     assert [segment.segment_id for segment in of_kind(again, Segment)] == ["segment-119"]
     assert backend.readings == 1
-    assert next(event.processed_s for event in of_kind(again, Progress)) == seconds_of(state.final_until)
+    assert next(event.processed_s for event in of_kind(again, Progress)) == frames_to_seconds(
+        state.final_until
+    )
     assert len(of_kind(again, Activity)) == 2
     assert again[-1] == events[-1], "two segments in all"

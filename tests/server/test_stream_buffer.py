@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gorggle_server.inference.recognizer import samples_of
-from gorggle_server.streaming.endpointing import Stretch
-from gorggle_server.streaming.stream_buffer import Scene
+from gorggle_server.inference.recognizer import frames_to_samples
+from gorggle_server.streaming.endpointing import FrameSpan
+from gorggle_server.streaming.stream_buffer import StreamBuffer
 
 
 def crop(number: int) -> np.ndarray:
@@ -15,62 +15,64 @@ def crop(number: int) -> np.ndarray:
 
 
 def test_sound_is_given_by_frames_wherever_its_pieces_were_cut() -> None:
-    scene, sound = Scene(), np.arange(samples_of(50), dtype=np.int16)
+    scene, sound = StreamBuffer(), np.arange(frames_to_samples(50), dtype=np.int16)
     for piece in np.array_split(sound, 7):
         scene.add_sound(piece)
-    assert scene.heard_until == 50
-    assert np.array_equal(scene.sound_in(Stretch(10, 20)), sound[samples_of(10) : samples_of(20)])
-    beyond = scene.sound_in(Stretch(45, 60))
-    assert len(beyond) == samples_of(15)
-    assert not beyond[samples_of(5) :].any()
+    assert scene.audio_until == 50
+    assert np.array_equal(
+        scene.sound_in(FrameSpan(10, 20)), sound[frames_to_samples(10) : frames_to_samples(20)]
+    )
+    beyond = scene.sound_in(FrameSpan(45, 60))
+    assert len(beyond) == frames_to_samples(15)
+    assert not beyond[frames_to_samples(5) :].any()
 
 
 def test_forgetting_keeps_the_clock() -> None:
-    scene, sound = Scene(), np.arange(samples_of(200), dtype=np.int16)
+    scene, sound = StreamBuffer(), np.arange(frames_to_samples(200), dtype=np.int16)
     scene.add_sound(sound)
-    scene.judge_sound(np.linspace(0, 1, 200))
+    scene.add_audio_vad(np.linspace(0, 1, 200))
     track = scene.begin_track(1, 0)
     for frame in range(200):
         track.add_crop(frame, crop(frame))
         track.speaking.append(frame / 200)
     before = (
-        scene.sound_in(Stretch(120, 140)),
-        track.crops_in(Stretch(120, 140)),
-        track.speaking_in(Stretch(120, 140)),
+        scene.sound_in(FrameSpan(120, 140)),
+        track.crops_in(FrameSpan(120, 140)),
+        track.speaking_in(FrameSpan(120, 140)),
     )
-    curve = scene.sound_speaking_in(Stretch(120, 140))
-    scene.forget_before(100)
+    curve = scene.sound_speaking_in(FrameSpan(120, 140))
+    scene.discard_before(100)
     assert (track.start, track.end) == (100, 200)
     after = (
-        scene.sound_in(Stretch(120, 140)),
-        track.crops_in(Stretch(120, 140)),
-        track.speaking_in(Stretch(120, 140)),
+        scene.sound_in(FrameSpan(120, 140)),
+        track.crops_in(FrameSpan(120, 140)),
+        track.speaking_in(FrameSpan(120, 140)),
     )
     assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
-    assert np.array_equal(scene.sound_speaking_in(Stretch(120, 140)), curve)
+    assert np.array_equal(scene.sound_speaking_in(FrameSpan(120, 140)), curve)
 
 
 def test_a_face_that_has_left_is_forgotten_when_its_time_is_over() -> None:
-    scene = Scene()
+    scene = StreamBuffer()
     track = scene.begin_track(1, 0)
     for frame in range(30):
         track.add_crop(frame, crop(0))
     track.end_at(25)
     assert track.end == 25
-    scene.forget_before(20)
+    scene.discard_before(20)
     assert scene.tracks
-    scene.forget_before(25)
+    scene.discard_before(25)
     assert not scene.tracks
 
 
 def test_a_hole_in_a_track_is_filled_with_what_was_seen_last() -> None:
-    track = Scene().begin_track(1, 5)
+    track = StreamBuffer().begin_track(1, 5)
     track.add_crop(5, crop(1))
     track.add_crop(9, crop(2))
-    assert [int(c[0, 0]) for c in track.crops_in(Stretch(3, 12))] == [1, 1, 1, 1, 1, 1, 2, 2, 2]
-    assert track.covers(Stretch(0, 10)) == pytest.approx(0.5)
+    assert [int(c[0, 0]) for c in track.crops_in(FrameSpan(3, 12))] == [1, 1, 1, 1, 1, 1, 2, 2, 2]
+    assert track.covers(FrameSpan(0, 10)) == pytest.approx(0.5)
 
 
 def test_a_crop_of_another_size_is_a_mistake() -> None:
     with pytest.raises(ValueError, match=r"\(96, 96\)"):
-        Scene().begin_track(1, 0).add_crop(0, np.zeros((88, 88), np.uint8))
+        StreamBuffer().begin_track(1, 0).add_crop(0, np.zeros((88, 88), np.uint8))

@@ -15,7 +15,7 @@ from training.clips import (
     demo_scene,
     dialogue,
     main,
-    talk,
+    single_speaker_scene,
     truth,
     two_speakers_scene,
     write_clip,
@@ -38,7 +38,7 @@ def decoded(path: Path) -> tuple[list[np.ndarray], np.ndarray, int]:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".mkv"])
 def test_a_written_clip_has_all_its_pictures_and_its_sound_in_time(tmp_path: Path, suffix: str) -> None:
-    scene = talk(demo_speaker(), SENTENCES[:1], DEMO_VOICE, pause_s=0.4, size=(320, 240))
+    scene = single_speaker_scene(demo_speaker(), SENTENCES[:1], DEMO_VOICE, pause_s=0.4, size=(320, 240))
     path = tmp_path / f"clip{suffix}"
     given = list(scene.frames)
     write_clip(path, given, scene.waveform)
@@ -51,7 +51,7 @@ def test_a_written_clip_has_all_its_pictures_and_its_sound_in_time(tmp_path: Pat
 
 
 def test_an_mp4_has_its_index_in_front(tmp_path: Path) -> None:
-    scene = talk(demo_speaker(), ["bin"], DEMO_VOICE, pause_s=0.1, size=(160, 120))
+    scene = single_speaker_scene(demo_speaker(), ["bin"], DEMO_VOICE, pause_s=0.1, size=(160, 120))
     write_clip(tmp_path / "clip.mp4", scene.frames, scene.waveform)
     data = (tmp_path / "clip.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
@@ -70,7 +70,7 @@ def test_a_clip_without_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_sentences_have_pauses_of_the_length_asked_around_them() -> None:
-    scene = talk(demo_speaker(), SENTENCES, DEMO_VOICE, pause_s=0.6, size=(64, 48))
+    scene = single_speaker_scene(demo_speaker(), SENTENCES, DEMO_VOICE, pause_s=0.6, size=(64, 48))
     first, second = scene.sentences
     assert first.start_s == pytest.approx(0.6, abs=1e-3)
     assert second.start_s - first.end_s == pytest.approx(0.6, abs=0.01)
@@ -100,7 +100,7 @@ def test_pictures_side_by_side_last_as_long_as_the_shorter() -> None:
 
 
 def test_the_truth_tells_words_and_times() -> None:
-    scene = talk(demo_speaker(), SENTENCES, DEMO_VOICE, size=(64, 48))
+    scene = single_speaker_scene(demo_speaker(), SENTENCES, DEMO_VOICE, size=(64, 48))
     told = json.loads(json.dumps(truth(scene, "a test", speaker_seed=1)))
     assert [sentence["text"] for sentence in told["sentences"]] == list(SENTENCES)
     words = told["sentences"][1]["words"]

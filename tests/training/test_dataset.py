@@ -8,7 +8,7 @@ import torch
 
 from gorggle_evaluation.noise import NoiseKind, mixed, noise
 from training import phrases
-from training.dataset import Batches, timed_units, varied_crops
+from training.dataset import Batches, augment_crops, timed_units
 from training.sentences import GRID_VOCABULARY, Corpus, Split
 from training.shards import UtteranceStore, write_shard
 from training.speech_synthesis import TimedWord
@@ -157,7 +157,7 @@ def test_noise_is_mixed_in_at_the_ratio_asked_for() -> None:
 def test_varied_crops_differ_from_time_to_time_but_keep_their_shape() -> None:
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 255, (9, 96, 96), dtype=np.uint8)
-    first, second = varied_crops(crops, rng), varied_crops(crops, rng)
+    first, second = augment_crops(crops, rng), augment_crops(crops, rng)
     assert first.shape == (9, 88, 88)
     assert np.isfinite(first).all()
     assert not np.allclose(first, second)

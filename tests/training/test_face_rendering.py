@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from gorggle_server.vision.face_detector import FaceFinder, box_of
+from gorggle_server.vision.face_detector import FaceDetector, box_of
 from gorggle_server.vision.mouth_cropper import crop_mouths, mean_face
 from training.face_rendering import Speaker, demo_speaker, render_crops, render_frames
 from training.mouth_geometry import mouth_shape
 from training.photo_animation import Photograph, render_photo_crops, render_photo_frames
-from training.speech_synthesis import TimedPhoneme, Voice, padded, speak
+from training.speech_synthesis import TimedPhoneme, Voice, padded, synthesize
 from training.visemes import Style, mouth_motion
 
 # Faces without a moustache, of dark, fair and middle skin: a moustache hides the edge of the upper lip.
@@ -19,13 +19,13 @@ SPEAKERS = {"demo": demo_speaker(), "fair": Speaker.seeded(2_000_005), "dark": S
 
 
 @pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    return FaceFinder()
+def finder() -> FaceDetector:
+    return FaceDetector()
 
 
 @pytest.fixture(scope="module")
 def sentence_motion() -> np.ndarray:
-    speech = padded(speak("bin blue at f two now", Voice()), 0.2, 0.2)
+    speech = padded(synthesize("bin blue at f two now", Voice()), 0.2, 0.2)
     return mouth_motion(speech.phonemes, speech.duration_s)
 
 
@@ -39,7 +39,7 @@ def middle_picture(speaker: Speaker, symbol: str) -> np.ndarray:
     return render_crops(speaker, held(symbol), np.random.default_rng(3))[12].astype(float)[20:76, 16:80]
 
 
-def landmarks_of(frames: list[np.ndarray], finder: FaceFinder) -> list[np.ndarray | None]:
+def landmarks_of(frames: list[np.ndarray], finder: FaceDetector) -> list[np.ndarray | None]:
     """Landmarks by detection, then again in the box that fits them: dlib's predictor minds its box."""
     found: list[np.ndarray | None] = []
     for frame in frames:
@@ -50,7 +50,7 @@ def landmarks_of(frames: list[np.ndarray], finder: FaceFinder) -> list[np.ndarra
     return found
 
 
-def share_detected(frames: list[np.ndarray], finder: FaceFinder) -> float:
+def share_detected(frames: list[np.ndarray], finder: FaceDetector) -> float:
     """The share of the frames on which the detector alone, without following, finds exactly one face."""
     return float(np.mean([len(finder.detect(cv2.cvtColor(f, cv2.COLOR_BGR2GRAY))) == 1 for f in frames]))
 
@@ -131,7 +131,7 @@ def test_frames_reproduce_exactly(sentence_motion: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", SPEAKERS)
 def test_the_detector_finds_every_drawn_face_and_its_lips_follow_the_motion(
-    name: str, finder: FaceFinder, sentence_motion: np.ndarray
+    name: str, finder: FaceDetector, sentence_motion: np.ndarray
 ) -> None:
     speaker = SPEAKERS[name]
     frames = list(render_frames(speaker, sentence_motion))
@@ -145,7 +145,7 @@ def test_the_detector_finds_every_drawn_face_and_its_lips_follow_the_motion(
 @pytest.mark.parametrize("photo", Photograph)
 @pytest.mark.parametrize("size", [(640, 480), (1280, 720)])
 def test_the_detector_finds_every_talking_photograph_and_its_lips_follow_the_motion(
-    photo: Photograph, size: tuple[int, int], finder: FaceFinder, sentence_motion: np.ndarray
+    photo: Photograph, size: tuple[int, int], finder: FaceDetector, sentence_motion: np.ndarray
 ) -> None:
     frames = list(render_photo_frames(photo, sentence_motion, size))
     assert frames[0].shape == (size[1], size[0], 3)
@@ -157,7 +157,7 @@ def test_the_detector_finds_every_talking_photograph_and_its_lips_follow_the_mot
 
 @pytest.mark.parametrize("name", SPEAKERS)
 def test_crops_drawn_directly_look_like_those_cut_from_whole_faces(
-    name: str, finder: FaceFinder, sentence_motion: np.ndarray
+    name: str, finder: FaceDetector, sentence_motion: np.ndarray
 ) -> None:
     frames = list(render_frames(SPEAKERS[name], sentence_motion))
     greys = np.stack([cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in frames])

@@ -15,7 +15,7 @@ from training.speech_synthesis import (
     TimedPhoneme,
     Voice,
     padded,
-    speak,
+    synthesize,
 )
 
 VOICES = [Voice(), Voice("en-us", "f2", 160, 60), Voice("en-gb-x-rp", "Andy", 95, 40)]
@@ -42,7 +42,7 @@ def loudness(samples: np.ndarray) -> float:
 @pytest.mark.parametrize("voice", VOICES)
 def test_every_word_is_timed_in_order(voice: Voice) -> None:
     words = ["place", "red", "in", "h", "nine", "please"]
-    speech = speak(words, voice)
+    speech = synthesize(words, voice)
     assert [word.text for word in speech.words] == words
     for word, following in zip(speech.words, speech.words[1:], strict=False):
         assert 0 <= word.start_s < word.end_s <= following.start_s
@@ -53,14 +53,14 @@ def test_every_word_is_timed_in_order(voice: Voice) -> None:
 
 @pytest.mark.parametrize("voice", VOICES)
 def test_every_phoneme_lies_in_a_word(voice: Voice) -> None:
-    speech = speak("set white with p four soon", voice)
+    speech = synthesize("set white with p four soon", voice)
     for phoneme in speech.phonemes:
         assert any(w.start_s <= phoneme.start_s and phoneme.end_s <= w.end_s for w in speech.words), phoneme
 
 
 @pytest.mark.parametrize("voice", VOICES)
 def test_hissing_is_heard_when_an_s_is_said_and_not_in_vowels(voice: Voice) -> None:
-    speech = speak("set six soon", voice)
+    speech = synthesize("set six soon", voice)
     hisses = [p for p in speech.phonemes if p.symbol == "s"]
     assert len(hisses) == 4
     assert min(share_above_3500_hz(sound_of(speech, p.start_s + 0.01, p.end_s - 0.01)) for p in hisses) > 0.8
@@ -69,7 +69,7 @@ def test_hissing_is_heard_when_an_s_is_said_and_not_in_vowels(voice: Voice) -> N
 
 
 def test_the_hiss_begins_within_25_ms_of_its_time() -> None:
-    speech = padded(speak("set", Voice(rate_wpm=100)), 0.2, 0.1)
+    speech = padded(synthesize("set", Voice(rate_wpm=100)), 0.2, 0.1)
     start_s = speech.phonemes[0].start_s
     windows = np.arange(start_s - 0.1, start_s + 0.1, 0.005)
     loud = [loudness(sound_of(speech, at_s, at_s + 0.005)) > 100 for at_s in windows]
@@ -78,7 +78,7 @@ def test_the_hiss_begins_within_25_ms_of_its_time() -> None:
 
 @pytest.mark.parametrize("voice", VOICES)
 def test_vowels_are_loud_and_padding_is_silent(voice: Voice) -> None:
-    speech = padded(speak("bin blue at f two now", voice), 0.3, 0.4)
+    speech = padded(synthesize("bin blue at f two now", voice), 0.3, 0.4)
     whole = loudness(speech.waveform.astype(float))
     assert loudness(sound_of(speech, 0.0, speech.words[0].start_s)) == 0
     assert loudness(sound_of(speech, speech.words[-1].end_s + 0.03, speech.duration_s)) < 0.02 * whole
@@ -87,7 +87,7 @@ def test_vowels_are_loud_and_padding_is_silent(voice: Voice) -> None:
 
 
 def test_padding_shifts_all_times() -> None:
-    speech = speak("bin blue", Voice())
+    speech = synthesize("bin blue", Voice())
     later = padded(speech, 0.25, 0.5)
     assert later.words[1].start_s == pytest.approx(speech.words[1].start_s + 0.25)
     assert later.phonemes[-1].end_s == pytest.approx(speech.phonemes[-1].end_s + 0.25)
@@ -98,29 +98,29 @@ def test_padding_shifts_all_times() -> None:
     ("text", "spoken"), [("bin blue at a two now", "eɪ"), ("put A down", "eɪ"), ("put a book down", "ɐ")]
 )
 def test_the_letter_a_is_told_from_the_article(text: str, spoken: str) -> None:
-    speech = speak(text, Voice())
+    speech = synthesize(text, Voice())
     letter = next(word for word in speech.words if word.text.lower() == "a")
     symbols = [p.symbol.strip("ˈˌ") for p in speech.phonemes if letter.start_s <= p.start_s < letter.end_s]
     assert symbols == [spoken]
 
 
 def test_words_that_espeak_joins_are_timed_apart() -> None:
-    speech = speak("the end of the box in the room", Voice())
+    speech = synthesize("the end of the box in the room", Voice())
     assert [word.text for word in speech.words] == ["the", "end", "of", "the", "box", "in", "the", "room"]
     assert all(word.end_s - word.start_s > 0.03 for word in speech.words)
 
 
 def test_a_faster_voice_needs_less_time() -> None:
     assert (
-        speak("lay green", Voice(rate_wpm=160)).duration_s
-        < 0.8 * speak("lay green", Voice(rate_wpm=95)).duration_s
+        synthesize("lay green", Voice(rate_wpm=160)).duration_s
+        < 0.8 * synthesize("lay green", Voice(rate_wpm=95)).duration_s
     )
 
 
 def test_every_voice_speaks() -> None:
     for language in LANGUAGES:
         for variant in VARIANTS:
-            speech = speak("place", Voice(language, variant))
+            speech = synthesize("place", Voice(language, variant))
             assert np.abs(speech.waveform.astype(int)).max() > 1500, (language, variant)
 
 
@@ -130,7 +130,7 @@ def test_a_random_voice_is_given_by_its_seed() -> None:
 
 
 def _hash_in_worker(text: str) -> bytes:
-    return speak(text, Voice()).waveform.tobytes()
+    return synthesize(text, Voice()).waveform.tobytes()
 
 
 def test_fresh_processes_say_the_same() -> None:
@@ -142,9 +142,9 @@ def test_fresh_processes_say_the_same() -> None:
 @pytest.mark.parametrize("text", ["", "  ", "bin ?!"])
 def test_nothing_to_say_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"say|said"):
-        speak(text, Voice())
+        synthesize(text, Voice())
 
 
 def test_an_unknown_voice_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="tlh"):
-        speak("bin", Voice(language="tlh"))
+        synthesize("bin", Voice(language="tlh"))

@@ -12,8 +12,8 @@ from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.types import Word
 from training.dataset import Batches
 from training.gorggle_mini import NAME, export, model_card
-from training.learning_curves import Journal
-from training.loss import Objective, Weights, frame_features
+from training.learning_curves import MetricsLog
+from training.loss import LossWeights, TrainingLoss, frame_features
 from training.metrics import error_rate, time_error
 from training.sentences import Split
 from training.shards import UtteranceStore, write_shard
@@ -145,7 +145,7 @@ def test_the_fast_front_end_computes_what_the_network_does(
 ) -> None:
     torch.manual_seed(0)
     network = AVHubertNetwork(tiny_config(len(tokenizer.units))).eval()
-    Objective(network, 10, Weights())  # sets the slopes
+    TrainingLoss(network, 10, LossWeights())  # sets the slopes
     resnet = network.encoder.feature_extractor_video.resnet
     video = torch.randn(2, 11, 88, 88)
     padding_mask = torch.arange(11)[None, :] >= torch.tensor([11, 7])[:, None]
@@ -169,7 +169,7 @@ def test_the_learning_rate_rises_and_falls(
 
 
 def test_the_journal_gives_back_its_notes_by_kind(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal.jsonl")
+    journal = MetricsLog(tmp_path / "journal.jsonl")
     journal.add("loss", 1.0, {"sentence": 2.5})
     journal.add("error", 2.0, {"video only": 0.5})
     assert journal.notes("loss") == [{"minutes": 1.0, "sentence": 2.5}]

@@ -9,7 +9,7 @@ import pytest
 
 from training import visemes
 from training.sentences import VOCABULARY
-from training.speech_synthesis import LANGUAGES, TimedPhoneme, Voice, padded, speak
+from training.speech_synthesis import LANGUAGES, TimedPhoneme, Voice, padded, synthesize
 from training.visemes import JAW, PARAMETERS, PRESS, ROUND, TUCK, VISEMES, Style, mouth_motion, visemes_of
 
 LETTERS = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
@@ -22,7 +22,7 @@ def frame_in(phoneme: TimedPhoneme, lead_s: float = 0.02) -> int:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_phoneme_of_the_letters_and_digits_has_a_viseme(language: str) -> None:
     digits = "zero one two three four five six seven eight nine"
-    speech = speak(f"{LETTERS.upper()} {digits} pleasure church judge thing", Voice(language=language))
+    speech = synthesize(f"{LETTERS.upper()} {digits} pleasure church judge thing", Voice(language=language))
     assert all(visemes_of(phoneme.symbol) for phoneme in speech.phonemes)
 
 
@@ -35,7 +35,7 @@ def test_every_word_of_the_sentences_can_be_said_in_every_language() -> None:
     for language in LANGUAGES:
         for first in range(0, len(VOCABULARY), 20):
             words = VOCABULARY[first : first + 20]
-            speech = speak(words, Voice(language=language))
+            speech = synthesize(words, Voice(language=language))
             assert tuple(word.text for word in speech.words) == words
             for phoneme in speech.phonemes:
                 visemes_of(phoneme.symbol)  # raises where none is known
@@ -55,7 +55,7 @@ def test_frames_are_the_duration_rounded_up(duration_s: float, frames: int) -> N
 def test_lips_close_on_bilabials_and_open_on_vowels_in_every_style(seed: int) -> None:
     rng = np.random.default_rng(seed)
     style, voice = Style.random(rng), replace(Voice.random(rng), rate_wpm=110)
-    speech = padded(speak("bob bin pop map again", voice), 0.3, 0.3)
+    speech = padded(synthesize("bob bin pop map again", voice), 0.3, 0.3)
     motion = mouth_motion(speech.phonemes, speech.duration_s, rng, style)
     opened = 0
     for phoneme in speech.phonemes:
@@ -70,7 +70,7 @@ def test_lips_close_on_bilabials_and_open_on_vowels_in_every_style(seed: int) ->
 
 
 def test_lips_round_for_two_and_tuck_for_five() -> None:
-    speech = speak("two five", Voice())
+    speech = synthesize("two five", Voice())
     motion = mouth_motion(speech.phonemes, speech.duration_s)
     two, five = speech.words
     assert motion[int(two.start_s * 25) : int(two.end_s * 25), ROUND].max() > 0.8
@@ -78,7 +78,7 @@ def test_lips_round_for_two_and_tuck_for_five() -> None:
 
 
 def test_the_mouth_rests_where_nothing_is_said() -> None:
-    speech = padded(speak("now", Voice()), 1.0, 1.0)
+    speech = padded(synthesize("now", Voice()), 1.0, 1.0)
     motion = mouth_motion(speech.phonemes, speech.duration_s)
     assert np.abs(motion[:20] - visemes.REST.target).max() < 0.02
     assert np.abs(motion[-20:] - visemes.REST.target).max() < 0.02
@@ -92,7 +92,7 @@ def test_lips_are_round_before_the_vowel_that_rounds_them() -> None:
 
 
 def test_motion_is_smooth() -> None:
-    speech = speak("lay green by y seven again", Voice())
+    speech = synthesize("lay green by y seven again", Voice())
     motion = mouth_motion(speech.phonemes, speech.duration_s)
     assert np.abs(np.diff(motion[:, JAW])).max() < 0.5
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data
 
-from gorggle_server.vision.face_detector import FaceFinder
+from gorggle_server.vision.face_detector import FaceDetector
 
 MOUTH = slice(48, 68)
 
@@ -76,8 +76,8 @@ class Pose:
 
 
 @cache
-def finder() -> FaceFinder:
-    return FaceFinder()
+def finder() -> FaceDetector:
+    return FaceDetector()
 
 
 @cache

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gorggle_server.media.demuxer import MediaLimits, decode
-from gorggle_server.media.resampling import GreyFrame, on_timeline
+from gorggle_server.media.resampling import GrayFrame, resample
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.mouth_cropper import MouthCropper, crop_mouths, mean_face
 from tests.media.samples import Pieces
@@ -58,8 +58,8 @@ def filmed(
 def crops_of(data: bytes, chunk: int = 2**20) -> NDArray[np.uint8]:
     """The mouth crops of the one person in the clip."""
     tracker, cropper, crops = FaceTracker(finder()), MouthCropper(mean_face()), []
-    for item in on_timeline(decode(Pieces(data, chunk), LIMITS), LIMITS):
-        if isinstance(item, GreyFrame):
+    for item in resample(decode(Pieces(data, chunk), LIMITS), LIMITS):
+        if isinstance(item, GrayFrame):
             faces = tracker.update(item.pixels, item.index)
             crops += cropper.push(item.index, item.pixels, faces[0].landmarks if faces else None)
     crops += cropper.flush()

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from gorggle_server.errors import NotFoundError
-from gorggle_server.vision.face_detector import FINE_SIDE_PX, Box, FaceFinder, box_of, landmark_model_path
+from gorggle_server.vision.face_detector import (
+    FINE_SIDE_PX,
+    BoundingBox,
+    FaceDetector,
+    box_of,
+    landmark_model_path,
+)
 from tests.vision.synthetic_video import Pose, astronaut, finder, hopper, painted
 
 
@@ -26,7 +32,7 @@ def test_a_photographed_face_is_found_where_it_is(head, size: tuple[int, int], e
     frame, truth = frame_with(head(), eyes_px, size)
     face = finder().detect(frame)[0]
     assert face.score > 0.5
-    assert face.box.overlap(box_of(truth.astype(np.float32))) > 0.5
+    assert face.box.iou(box_of(truth.astype(np.float32))) > 0.5
 
 
 def test_landmarks_are_those_of_the_enlarged_photograph() -> None:
@@ -54,17 +60,22 @@ def test_the_largest_face_comes_first() -> None:
 def test_a_known_face_is_found_again_near_where_it_was() -> None:
     frame, truth = frame_with(astronaut(), 40, (1280, 720))
     box = box_of(truth.astype(np.float32))
-    face = finder().detect_near(frame, Box(*(side + 0.2 * box.side for side in box)))
+    face = finder().detect_near(frame, BoundingBox(*(side + 0.2 * box.side for side in box)))
     assert face is not None
-    assert face.box.overlap(box) > 0.5
-    assert finder().detect_near(frame, Box.around((1000, 600), box.side)) is None
+    assert face.box.iou(box) > 0.5
+    assert finder().detect_near(frame, BoundingBox.around((1000, 600), box.side)) is None
 
 
 @pytest.mark.parametrize(
     "box",
-    [Box(-500, -500, -300, -300), Box(1000, 1000, 1200, 1200), Box.around((50, 50), 0), Box(0, 0, 9e4, 9e4)],
+    [
+        BoundingBox(-500, -500, -300, -300),
+        BoundingBox(1000, 1000, 1200, 1200),
+        BoundingBox.around((50, 50), 0),
+        BoundingBox(0, 0, 9e4, 9e4),
+    ],
 )
-def test_looking_where_there_is_no_picture_finds_nothing(box: Box) -> None:
+def test_looking_where_there_is_no_picture_finds_nothing(box: BoundingBox) -> None:
     assert finder().detect_near(np.zeros((480, 640), np.uint8), box) is None
 
 
@@ -90,9 +101,9 @@ def test_threads_may_share_a_finder() -> None:
 
 
 def test_boxes_overlap_by_intersection_over_union() -> None:
-    assert Box(0, 0, 10, 10).overlap(Box(5, 0, 15, 10)) == pytest.approx(1 / 3)
-    assert Box(0, 0, 10, 10).overlap(Box(10, 0, 20, 10)) == 0
-    assert Box(0, 0, 0, 0).overlap(Box(0, 0, 0, 0)) == 0
+    assert BoundingBox(0, 0, 10, 10).iou(BoundingBox(5, 0, 15, 10)) == pytest.approx(1 / 3)
+    assert BoundingBox(0, 0, 10, 10).iou(BoundingBox(10, 0, 20, 10)) == 0
+    assert BoundingBox(0, 0, 0, 0).iou(BoundingBox(0, 0, 0, 0)) == 0
 
 
 def test_the_landmark_model_comes_from_its_package_unless_another_is_named(tmp_path: Path) -> None:
@@ -104,14 +115,14 @@ def test_the_landmark_model_comes_from_its_package_unless_another_is_named(tmp_p
 
 def test_a_landmark_model_that_is_not_there_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"absent\.dat is not a file"):
-        FaceFinder(tmp_path / "absent.dat")
+        FaceDetector(tmp_path / "absent.dat")
 
 
 def test_a_file_that_is_no_landmark_model_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "text.dat"
     file.write_text("not a predictor")
     with pytest.raises(NotFoundError, match="no dlib landmark predictor"):
-        FaceFinder(file)
+        FaceDetector(file)
 
 
 def test_a_missing_package_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gorggle_server.vision.face_tracker import FaceTracker
-from gorggle_server.vision.frame_skipping import FaceStrides, SeenFrame
+from gorggle_server.vision.frame_skipping import FrameSkipper, SeenFrame
 from tests.vision.synthetic_video import (
     MOUTH,
     Head,
@@ -60,7 +60,7 @@ def followed(
     frames: Frames, *, waits: bool = True, counting: CountingFinder | None = None
 ) -> list[SeenFrame]:
     tracker = FaceTracker(counting or finder())  # type: ignore[arg-type]
-    strides = FaceStrides(tracker, waits=waits)
+    strides = FrameSkipper(tracker, waits=waits)
     seen = [frame for index, pixels in enumerate(frames) for frame in strides.push(pixels, index)]
     return seen + strides.finish()
 
@@ -76,7 +76,7 @@ def ids(seen: Sequence[SeenFrame]) -> list[set[int]]:
 @pytest.mark.parametrize("length", [59, 60])
 def test_every_frame_comes_once_and_in_order_and_at_most_one_late(length: int) -> None:
     frames, _ = filmed(length, speaking)
-    strides, given = FaceStrides(FaceTracker(finder())), []
+    strides, given = FrameSkipper(FaceTracker(finder())), []
     for index, frame in enumerate(frames):
         given += strides.push(frame, index)
         assert index + 1 - len(given) in {0, 1}
@@ -104,7 +104,7 @@ def test_a_speaker_costs_little_more_than_half_the_landmarks_and_the_mouth_stays
 
 def test_what_cannot_wait_is_followed_as_it_comes() -> None:
     frames, _ = filmed(30, speaking)
-    strides, alone = FaceStrides(FaceTracker(finder()), waits=False), FaceTracker(finder())
+    strides, alone = FrameSkipper(FaceTracker(finder()), waits=False), FaceTracker(finder())
     for index, frame in enumerate(frames):
         (seen,) = strides.push(frame, index)
         assert seen.index == index
@@ -185,7 +185,7 @@ def test_of_two_people_both_are_known_on_frames_that_were_left_out() -> None:
 def test_a_still_picture_is_looked_at_once() -> None:
     (frame,), _ = filmed(1, lambda _: Pose(320, 240, EYES_PX))
     counting = CountingFinder()
-    strides, seen = FaceStrides(FaceTracker(counting)), []  # type: ignore[arg-type]
+    strides, seen = FrameSkipper(FaceTracker(counting)), []  # type: ignore[arg-type]
     for index in range(3):
         seen += strides.push(frame, index)
     asked = counting.landmarked
@@ -207,7 +207,7 @@ def test_a_picture_that_stands_for_two_frames_is_the_same_on_both() -> None:
 def test_frames_that_were_never_sent_are_not_bridged() -> None:
     frames, _ = filmed(60, speaking)
     tracker = FaceTracker(finder())
-    strides = FaceStrides(tracker)
+    strides = FrameSkipper(tracker)
     indices = [index for index in range(60) if index % 7]
     seen = [one for index in indices for one in strides.push(frames[index], index)] + strides.finish()
     assert [one.index for one in seen] == indices

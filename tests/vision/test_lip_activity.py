@@ -9,16 +9,16 @@ import pytest
 from numpy.typing import NDArray
 
 from gorggle_server.vision.face_tracker import FaceTracker
-from gorggle_server.vision.frame_skipping import FaceStrides
+from gorggle_server.vision.frame_skipping import FrameSkipper
 from gorggle_server.vision.lip_activity import (
     LEAST_USUAL,
     MOST_USUAL,
-    CropActivity,
-    LipActivity,
-    MovementMeter,
-    UsualMovement,
+    AdaptiveThreshold,
+    CropVoiceActivityDetector,
+    MotionEstimator,
+    VisualVoiceActivityDetector,
+    audio_visual_correlation,
     lip_shape,
-    sound_agreement,
 )
 from gorggle_server.vision.mouth_cropper import crop_mouths, mean_face
 from tests.vision.synthetic_video import astronaut, finder, hopper, painted, swaying, syllables
@@ -31,7 +31,7 @@ FRAMES = 150
 def talk(person: str, *, live: bool = False) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
     """Landmarks and crops of six seconds in which a swaying head speaks from frame 40 to 110, from a file or live."""
     head = {"astronaut": astronaut, "hopper": hopper}[person]()
-    strides, frames, seen = FaceStrides(FaceTracker(finder()), waits=not live), [], []
+    strides, frames, seen = FrameSkipper(FaceTracker(finder()), waits=not live), [], []
     for index in range(FRAMES):
         frame = np.zeros((480, 640), np.uint8)
         opening = syllables(index) if SPEECH.start <= index < SPEECH.stop else 0.0
@@ -43,7 +43,7 @@ def talk(person: str, *, live: bool = False) -> tuple[list[NDArray[np.float32]],
 
 
 def movement_of(landmarks: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-    meter = MovementMeter()
+    meter = MotionEstimator()
     values = [
         value for index, points in enumerate(landmarks) for value in meter.push(index, lip_shape(points))
     ]
@@ -54,7 +54,7 @@ def movement_of(landmarks: list[NDArray[np.float32]]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("person", ["astronaut", "hopper"])
 def test_lips_that_speak_are_told_from_lips_that_rest_on_a_head_that_moves(person: str, live: bool) -> None:
     landmarks, crops = talk(person, live=live)
-    activity = LipActivity()
+    activity = VisualVoiceActivityDetector()
     probability: list[float] = []
     for index, (points, crop) in enumerate(zip(landmarks, crops, strict=True)):
         probability += activity.push(index, points, crop)
@@ -67,7 +67,7 @@ def test_lips_that_speak_are_told_from_lips_that_rest_on_a_head_that_moves(perso
 
 @pytest.mark.parametrize("person", ["astronaut", "hopper"])
 def test_crops_alone_tell_speaking_from_resting(person: str) -> None:
-    activity = CropActivity()
+    activity = CropVoiceActivityDetector()
     crops = talk(person)[1]
     probability = [value for index, crop in enumerate(crops) for value in activity.push(index, crop)]
     probability = np.array(probability + activity.finish())
@@ -78,7 +78,7 @@ def test_crops_alone_tell_speaking_from_resting(person: str) -> None:
 
 def test_a_probability_comes_four_frames_late_wherever_the_count_begins() -> None:
     landmarks, crops = talk("astronaut")
-    first, second = LipActivity(), LipActivity()
+    first, second = VisualVoiceActivityDetector(), VisualVoiceActivityDetector()
     one, other = [], []
     for index, (points, crop) in enumerate(zip(landmarks, crops, strict=True)):
         one += first.push(500 + index, points, crop)
@@ -91,8 +91,8 @@ def test_a_probability_comes_four_frames_late_wherever_the_count_begins() -> Non
 
 def test_frames_without_a_face_keep_their_places() -> None:
     landmarks, crops = talk("astronaut")
-    given = LipActivity()
-    skipped = LipActivity()
+    given = VisualVoiceActivityDetector()
+    skipped = VisualVoiceActivityDetector()
     one, other = [], []
     for index, (points, crop) in enumerate(zip(landmarks, crops, strict=True)):
         is_hidden = 60 <= index < 90
@@ -106,7 +106,7 @@ def test_frames_without_a_face_keep_their_places() -> None:
 
 
 def test_a_meter_that_ended_starts_anew() -> None:
-    meter = MovementMeter()
+    meter = MotionEstimator()
     first = [value for index in range(20) for value in meter.push(index, np.array([float(index % 3)]))]
     first += meter.finish()
     second = [
@@ -119,7 +119,7 @@ def test_a_meter_that_ended_starts_anew() -> None:
 
 def test_what_counts_as_movement_follows_the_face_within_bounds() -> None:
     def border(*, rest: float, speech: float, frames: int = 200) -> float:
-        usual = UsualMovement()
+        usual = AdaptiveThreshold()
         return [usual.push(speech if index % 100 < 50 else rest) for index in range(frames)][-1]
 
     assert 0.5 < border(rest=0.5, speech=2.0) < 2.0
@@ -132,7 +132,7 @@ def test_what_counts_as_movement_follows_the_face_within_bounds() -> None:
 
 
 def test_steady_change_is_not_movement() -> None:
-    meter = MovementMeter()
+    meter = MotionEstimator()
     values = [
         value for index in range(40) for value in meter.push(index, np.array([0.02 * index, -0.01 * index]))
     ]
@@ -140,8 +140,8 @@ def test_steady_change_is_not_movement() -> None:
 
 
 def test_nothing_gives_nothing() -> None:
-    assert LipActivity().finish() == []
-    assert CropActivity().finish() == []
+    assert VisualVoiceActivityDetector().finish() == []
+    assert CropVoiceActivityDetector().finish() == []
 
 
 def test_an_opened_mouth_is_measured_in_eye_distances() -> None:
@@ -156,8 +156,8 @@ def test_a_mouth_agrees_with_its_own_sound_at_a_small_shift(lag: int) -> None:
     envelope = np.convolve(rng.uniform(0, 30, 140), np.ones(4) / 4, "same")
     own = np.roll(envelope, lag)[20:120] + rng.normal(0, 1, 100)
     other = np.convolve(rng.uniform(0, 30, 140), np.ones(4) / 4, "same")[20:120]
-    assert sound_agreement(own, envelope[20:120]) > 0.8
-    assert sound_agreement(other, envelope[20:120]) < 0.5
+    assert audio_visual_correlation(own, envelope[20:120]) > 0.8
+    assert audio_visual_correlation(other, envelope[20:120]) < 0.5
 
 
 def test_of_two_faces_the_one_that_moves_with_the_sound_agrees_more() -> None:
@@ -165,8 +165,8 @@ def test_of_two_faces_the_one_that_moves_with_the_sound_agrees_more() -> None:
     sound[SPEECH] = 15
     speaks = movement_of(talk("astronaut")[0])
     rests = movement_of(talk("hopper")[0][: SPEECH.start] * 4)
-    assert sound_agreement(speaks, sound) > 0.7
-    assert sound_agreement(speaks, sound) > sound_agreement(rests, sound) + 0.4
+    assert audio_visual_correlation(speaks, sound) > 0.7
+    assert audio_visual_correlation(speaks, sound) > audio_visual_correlation(rests, sound) + 0.4
 
 
 @pytest.mark.parametrize(
@@ -179,18 +179,18 @@ def test_of_two_faces_the_one_that_moves_with_the_sound_agrees_more() -> None:
     ],
 )
 def test_what_does_not_change_or_is_too_short_agrees_with_nothing(movement, sound) -> None:
-    assert sound_agreement(np.asarray(movement, float), np.asarray(sound, float)) == 0
+    assert audio_visual_correlation(np.asarray(movement, float), np.asarray(sound, float)) == 0
 
 
 def test_curves_of_different_length_are_compared_as_far_as_both_go() -> None:
     curve = np.sin(np.arange(60) / 3)
-    assert sound_agreement(curve, curve[:40]) == pytest.approx(1)
-    assert -1 <= sound_agreement(curve, -curve) <= 1
+    assert audio_visual_correlation(curve, curve[:40]) == pytest.approx(1)
+    assert -1 <= audio_visual_correlation(curve, -curve) <= 1
 
 
 def test_half_of_the_frames_show_as_much_movement_as_all() -> None:
     noise = np.random.default_rng(3).normal(0, 1, (2000, 2))
-    whole, halved = MovementMeter(), MovementMeter()
+    whole, halved = MotionEstimator(), MotionEstimator()
     of_all, of_half = [], []
     for index, numbers in enumerate(noise):
         of_all += whole.push(index, numbers)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from gorggle_server.errors import InvalidRequestError, NoFaceError
 from gorggle_server.vision.mouth_cropper import (
     SMOOTHED_FRAMES,
+    LowLatencyMouthCropper,
     MouthCropper,
-    PromptMouthCropper,
     crop_mouths,
     mean_face,
     similarity,
@@ -69,7 +69,7 @@ def test_a_crop_comes_as_soon_as_eleven_frames_follow_it(golden) -> None:
 
 def test_a_prompt_crop_shows_the_mouth_of_its_own_frame_aligned_by_the_eleven_before(golden) -> None:
     frames, landmarks = golden["frames"], golden["landmarks"]
-    prompt, cropper = PromptMouthCropper(golden["mean_face"]), MouthCropper(golden["mean_face"])
+    prompt, cropper = LowLatencyMouthCropper(golden["mean_face"]), MouthCropper(golden["mean_face"])
     at_once = [prompt.cut(frame, points) for frame, points in zip(frames, landmarks, strict=True)]
     waited = [
         crop.pixels
@@ -78,7 +78,7 @@ def test_a_prompt_crop_shows_the_mouth_of_its_own_frame_aligned_by_the_eleven_be
     ]
     likeness = [np.corrcoef(crop.ravel(), at_once[index].ravel())[0, 1] for index, crop in enumerate(waited)]
     assert min(likeness) > 0.95
-    first = PromptMouthCropper(golden["mean_face"]).cut(frames[0], landmarks[0])
+    first = LowLatencyMouthCropper(golden["mean_face"]).cut(frames[0], landmarks[0])
     np.testing.assert_array_equal(first, crop_mouths(frames[:1], landmarks[:1], golden["mean_face"])[0])
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gorggle_server.vision.face_detector import Box
+from gorggle_server.vision.face_detector import BoundingBox
 from gorggle_server.vision.face_tracker import TrackedFace
 from gorggle_server.vision.frame_skipping import SeenFrame
 from gorggle_server.vision.mouth_tracker import (
     FACE_BOX_EVERY_FRAMES,
     MAX_ABSENCE_FRAMES,
-    MouthNews,
+    FrameResult,
     MouthTracker,
-    Sight,
+    MouthUpdate,
     _Mouth,
 )
 from tests.vision.synthetic_video import Pose, astronaut, finder, hopper, painted, swaying, syllables
@@ -46,12 +46,12 @@ def two(_frame: int) -> NDArray[np.uint8]:
     return np.hstack(halves)
 
 
-def sights_of(tracker: MouthTracker, pictures: Iterable[NDArray[np.uint8]]) -> list[Sight]:
+def sights_of(tracker: MouthTracker, pictures: Iterable[NDArray[np.uint8]]) -> list[FrameResult]:
     sights = [sight for index, picture in enumerate(pictures) for sight in tracker.push(picture, index)]
     return [*sights, *tracker.finish()]
 
 
-def news_of(sights: list[Sight], person: int) -> list[MouthNews]:
+def news_of(sights: list[FrameResult], person: int) -> list[MouthUpdate]:
     return [mouth for sight in sights for mouth in sight.mouths if mouth.person == person]
 
 
@@ -110,10 +110,10 @@ def test_more_faces_than_are_followed_are_told_of() -> None:
 
 
 def test_landmarks_that_put_a_face_beyond_all_bounds_tell_no_place() -> None:
-    landmarks = finder().landmarks(speaking(0), Box(200, 100, 400, 300))
+    landmarks = finder().landmarks(speaking(0), BoundingBox(200, 100, 400, 300))
     frame = SeenFrame(0, speaking(0), [])
     for side, is_told in ((200.0, True), (1e9, False), (float("nan"), False)):
-        face = TrackedFace(1, Box.around((300.0, 200.0), side), landmarks, 1.0)
+        face = TrackedFace(1, BoundingBox.around((300.0, 200.0), side), landmarks, 1.0)
         assert (_Mouth(1, 0, glimpses=False).see(frame, face).place is not None) == is_told
 
 

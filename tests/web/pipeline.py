@@ -18,7 +18,7 @@ from aiohttp import web
 
 from gorggle_lambdas.common.api_gateway import ADDRESS_TYPE
 from gorggle_lambdas.common.corrections import CorrectionError, corrected, corrections_of
-from gorggle_lambdas.common.progress import progress_of
+from gorggle_lambdas.common.progress import compute_progress
 from gorggle_lambdas.common.result_publisher import FORMS, forms
 from gorggle_lambdas.handlers.create_upload import TYPES, safe_name
 
@@ -66,7 +66,7 @@ class Pipeline:
 
     def described(self, job: Job) -> dict[str, Any]:
         about = self._about(job)
-        return about | progress_of(about)
+        return about | compute_progress(about)
 
     def _about(self, job: Job) -> dict[str, Any]:
         about: dict[str, Any] = {

@@ -56,9 +56,9 @@ class ReadingServer:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gorggle", "serve", "--announce", "--until-stdin-closes"]
+        command = [sys.executable, "-m", "gorggle", "serve", "--announce", "--exit-on-stdin-eof"]
         self._process = subprocess.Popen(
-            [*command, "--listen", self.address, "--threads", "1"],
+            [*command, "--listen", self.address, "--num-threads", "1"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

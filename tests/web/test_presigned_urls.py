@@ -19,7 +19,7 @@ import trustme
 from aiohttp import web
 
 from gorggle_gateway import static_files
-from infrastructure.cors import api_rule, content_policy, reading_rule, sending_rule
+from infrastructure.cors import api_rule, content_security_policy, download_cors_rule, upload_cors_rule
 from tests.web.conftest import (
     ACTION_LIMIT_MS,
     EXAMPLES,
@@ -144,7 +144,7 @@ class Cloud:
         return web.json_response({"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600})
 
     async def index(self, _request: web.Request) -> web.StreamResponse:
-        policy = content_policy(REGION, UPLOADS, RESULTS, POOL if self.has_pool else "")
+        policy = content_security_policy(REGION, UPLOADS, RESULTS, POOL if self.has_pool else "")
         return web.FileResponse(
             static_files.FOLDER / "index.html", headers={"content-security-policy": policy}
         )
@@ -183,7 +183,7 @@ class Cloud:
         if POOL.endswith(host):
             # Every page may ask a user pool for tokens: who has no code gets none.
             return [{"allowed_origins": [SITE], "allowed_methods": ["POST"], "allowed_headers": []}]
-        reading, sending = reading_rule([SITE]), sending_rule([SITE])
+        reading, sending = download_cors_rule([SITE]), upload_cors_rule([SITE])
         return {UPLOADS_ORIGIN: [sending, reading], RESULTS_ORIGIN: [reading]}.get(f"https://{host}", [])
 
 

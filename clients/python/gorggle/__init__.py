@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gorggle.arrays import MouthCrops, Sound
+from gorggle.arrays import AudioChunk, MouthCrops
 from gorggle.errors import (
     AuthenticationError,
     CallCancelledError,
@@ -37,12 +37,12 @@ from gorggle.errors import (
 )
 from gorggle.events import (
     Activity,
-    Draining,
     Event,
     Finished,
     Interrupted,
     MediaInfo,
     Progress,
+    ServerDraining,
     Started,
     StreamWarning,
 )
@@ -61,8 +61,8 @@ from gorggle.results import (
 from gorggle.server_info import ErrorRate, Model, ModelLicense, ServerCapacity, ServerInfo, ServerLimits
 
 if TYPE_CHECKING:
-    from gorggle.async_client import AsyncClient, AsyncTranscription
-    from gorggle.client import Client, Transcription
+    from gorggle.async_client import AsyncClient, AsyncTranscriptionStream
+    from gorggle.client import Client, TranscriptionStream
 
     __version__: str
 
@@ -70,14 +70,14 @@ __all__ = [
     "Activity",
     "Alternative",
     "AsyncClient",
-    "AsyncTranscription",
+    "AsyncTranscriptionStream",
+    "AudioChunk",
     "AuthenticationError",
     "CallCancelledError",
     "Client",
     "ConfigurationError",
     "DataLossError",
     "DeadlineError",
-    "Draining",
     "ErrorRate",
     "Event",
     "FaceBox",
@@ -97,15 +97,15 @@ __all__ = [
     "Progress",
     "Segment",
     "ServerCapacity",
+    "ServerDraining",
     "ServerError",
     "ServerInfo",
     "ServerLimits",
-    "Sound",
     "Started",
     "StreamWarning",
     "SupersededError",
     "Transcript",
-    "Transcription",
+    "TranscriptionStream",
     "UnavailableError",
     "Word",
     "text_line",
@@ -117,9 +117,9 @@ __all__ = [
 
 _CLIENTS = {
     "Client": "gorggle.client",
-    "Transcription": "gorggle.client",
+    "TranscriptionStream": "gorggle.client",
     "AsyncClient": "gorggle.async_client",
-    "AsyncTranscription": "gorggle.async_client",
+    "AsyncTranscriptionStream": "gorggle.async_client",
 }
 
 

@@ -15,11 +15,11 @@ import grpc
 
 from gorggle import sources
 from gorggle._protobuf import encode
-from gorggle._protobuf.encode import ReadingOptions, StreamOptions
+from gorggle._protobuf.encode import RecognitionOptions, StreamOptions
 from gorggle._transport import channel, status_mapping
-from gorggle._transport.calls import OnEvent, Question, StreamCall, clip_question
-from gorggle._transport.channel import Certificate, Connection, ConnectionOptions
-from gorggle._transport.status_mapping import Status
+from gorggle._transport.calls import OnEvent, StreamCall, UnaryCall, clip_question
+from gorggle._transport.channel import Certificate, ChannelConfig, ConnectionOptions
+from gorggle._transport.status_mapping import RpcStatus
 from gorggle.arrays import Samples
 from gorggle.errors import ConfigurationError, GorggleError, InvalidRequestError, UnavailableError
 from gorggle.results import Modality, Transcript
@@ -29,7 +29,7 @@ StreamT = TypeVar("StreamT")
 TranscriptT = TypeVar("TranscriptT")
 
 # For calls that only ask about the server, where the client has no deadline of its own.
-ASK_TIMEOUT_S = 30.0
+UNARY_TIMEOUT_S = 30.0
 
 
 class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
@@ -40,7 +40,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         target: str | Sequence[str] = channel.DEFAULT_TARGET,
         *,
         tls: bool = False,
-        root_certificate: Certificate | None = None,
+        root_certificates: Certificate | None = None,
         client_certificate: Certificate | None = None,
         client_key: Certificate | None = None,
         server_name: str | None = None,
@@ -48,8 +48,8 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         token: str | None = None,
         connect_timeout_s: float = 10.0,
         timeout_s: float | None = None,
-        resume_within_s: float = 60.0,
-        heartbeat_s: float = 10.0,
+        resume_timeout_s: float = 60.0,
+        heartbeat_interval_s: float = 10.0,
     ) -> None:
         """Prepare to talk to a server; the connection is made with the first call.
 
@@ -57,7 +57,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             target: the server's address, HOST:PORT; or several, any of which may serve: where one cannot be
                 reached, is full, or is lost in the middle of a stream, the next one goes on.
             tls: speak TLS and trust the system's certificate authorities. Implied by the certificates below.
-            root_certificate: trust this authority instead: a PEM file, or its bytes.
+            root_certificates: trust this authority instead: a PEM file, or its bytes.
             client_certificate: show this to servers that ask clients for a certificate; together with client_key.
             client_key: the private key of client_certificate.
             server_name: the name on the server's certificate, where it is not the host in target.
@@ -65,9 +65,9 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             token: sent with every call as "authorization: Bearer …"; over TLS or within this machine only.
             connect_timeout_s: how long one attempt to connect may take.
             timeout_s: how long a call may take; default: transcribe and recognize take what they need.
-            resume_within_s: a stream whose server or connection is lost is carried on by any server that can be
+            resume_timeout_s: a stream whose server or connection is lost is carried on by any server that can be
                 reached within so long; 0: it ends with an error.
-            heartbeat_s: where there is nothing else to say, both sides say so this often; a server that has been
+            heartbeat_interval_s: where there is nothing else to say, both sides say so this often; a server that has been
                 silent for three times as long is given up.
 
         Raises:
@@ -75,7 +75,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         """
         options = ConnectionOptions(
             tls=tls,
-            root_certificate=root_certificate,
+            root_certificates=root_certificates,
             client_certificate=client_certificate,
             client_key=client_key,
             server_name=server_name,
@@ -87,13 +87,15 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         targets = [target] if isinstance(target, str) else list(target)
         if not targets:
             raise ConfigurationError(f"there is no address: give HOST:PORT, such as {channel.DEFAULT_TARGET}")
-        self._connections: list[Connection] = [channel.connection(name, options) for name in targets]
+        self._connections: list[ChannelConfig] = [channel.connection(name, options) for name in targets]
         self._first_server = 0
-        if not (math.isfinite(resume_within_s) and resume_within_s >= 0):
-            raise ConfigurationError(f"resume_within_s is {resume_within_s}: give seconds, 0 or more")
-        if not 0.1 <= heartbeat_s <= 60:
-            raise ConfigurationError(f"heartbeat_s is {heartbeat_s}: give 0.1 to 60 seconds")
-        self._resume_within_s, self._heartbeat_s = resume_within_s, heartbeat_s
+        if not (math.isfinite(resume_timeout_s) and resume_timeout_s >= 0):
+            raise ConfigurationError(f"resume_timeout_s is {resume_timeout_s}: give seconds, 0 or more")
+        if not 0.1 <= heartbeat_interval_s <= 60:
+            raise ConfigurationError(
+                f"heartbeat_interval_s is {heartbeat_interval_s}: give 0.1 to 60 seconds"
+            )
+        self._resume_timeout_s, self._heartbeat_interval_s = resume_timeout_s, heartbeat_interval_s
         self._is_closed = False
         self._open()
 
@@ -122,12 +124,12 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         pause_s: float | None = None,
         activity_events: bool = False,
         live: bool = False,
-        close_after_silence_s: float | None = None,
+        silence_timeout_s: float | None = None,
         frame_rate_hz: float | None = None,
         crops: bool = False,
         audio: Samples | None = None,
         chunk_bytes: int = 65536,
-        keep_bytes: int = 64 * 2**20,
+        replay_buffer_bytes: int = 64 * 2**20,
         on_event: OnEvent | None = None,
         timeout_s: float | None = None,
     ) -> StreamT:
@@ -138,7 +140,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
 
         Where the server or the connection is lost, the stream is carried on, by another server if there is one, and
         nothing is lost: a file is read again, and of a source that can be read only once (a pipe, a camera) what was
-        sent is kept, up to ``keep_bytes``, until the server will not need it again.
+        sent is kept, up to ``replay_buffer_bytes``, until the server will not need it again.
 
         Args:
             source: a path; a binary file; the bytes of a media file; an iterable (with AsyncClient also an
@@ -158,12 +160,12 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             activity_events: tell ``on_event`` when speech begins and ends.
             live: the media comes into being while it is sent: final results come sooner, and the server warns where
                 it cannot keep up.
-            close_after_silence_s: the stream ends when nobody has spoken for so long.
+            silence_timeout_s: the stream ends when nobody has spoken for so long.
             frame_rate_hz: of an array of frames; required there.
             crops: the array holds mouth crops (T, 96, 96), cut as the server would.
             audio: the sound to an array of frames: int16 (S,), mono, 16 kHz.
             chunk_bytes: media sent in one message, at most.
-            keep_bytes: of a source that can be read only once, how much may be kept in memory. Of crops and sound
+            replay_buffer_bytes: of a source that can be read only once, how much may be kept in memory. Of crops and sound
                 some ten seconds are needed; container bytes are needed from the start.
             on_event: called with each ``gorggle.Event``: start, media information, progress, activity, warnings,
                 interruptions.
@@ -174,7 +176,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             InvalidRequestError: options that no server would accept.
             GorggleError: later, from the iterator: what the server refused; see ``gorggle.errors``.
         """
-        options = ReadingOptions(
+        options = RecognitionOptions(
             modality=modality,
             model=model,
             word_times=word_times,
@@ -187,23 +189,23 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             pause_s=pause_s,
         )
         taking = SourceOptions(chunk_bytes=chunk_bytes, frame_rate_hz=frame_rate_hz, crops=crops, audio=audio)
-        if keep_bytes < 0:
-            raise InvalidRequestError(f"keep_bytes is {keep_bytes}: give 0 or more")
+        if replay_buffer_bytes < 0:
+            raise InvalidRequestError(f"replay_buffer_bytes is {replay_buffer_bytes}: give 0 or more")
         stream = StreamOptions(
             interim_results=interim_results,
             activity_events=activity_events,
             live=live,
-            close_after_silence_s=close_after_silence_s,
-            heartbeat_s=self._heartbeat_s,
+            silence_timeout_s=silence_timeout_s,
+            heartbeat_interval_s=self._heartbeat_interval_s,
         )
         call = StreamCall(
             opening=encode.opening(options, stream),
-            media=sources.prepared(source, taking),
+            media=sources.open_source(source, taking),
             on_event=on_event,
             timeout_s=self._deadline(timeout_s),
-            keep_bytes=keep_bytes,
-            heartbeat_s=self._heartbeat_s,
-            resume_within_s=self._resume_within_s,
+            replay_buffer_bytes=replay_buffer_bytes,
+            heartbeat_interval_s=self._heartbeat_interval_s,
+            resume_timeout_s=self._resume_timeout_s,
             servers=len(self._connections),
         )
         return self._stream(call)
@@ -235,7 +237,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         Raises:
             InvalidSourceError, InvalidRequestError, GorggleError: as in ``transcribe``.
         """
-        options = ReadingOptions(
+        options = RecognitionOptions(
             modality=modality,
             model=model,
             word_times=word_times,
@@ -252,7 +254,9 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             return self._recognize_at(
                 clip_question(encode.address_request(options, source), source), deadline_s
             )
-        media = sources.prepared(source, SourceOptions(frame_rate_hz=frame_rate_hz, crops=crops, audio=audio))
+        media = sources.open_source(
+            source, SourceOptions(frame_rate_hz=frame_rate_hz, crops=crops, audio=audio)
+        )
         return self._recognize(options, media, deadline_s)
 
     @abc.abstractmethod
@@ -264,11 +268,11 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         """Prepare a stream; the call is made when its first segment is asked for."""
 
     @abc.abstractmethod
-    def _recognize(self, options: ReadingOptions, media: Media, timeout_s: float | None) -> TranscriptT:
+    def _recognize(self, options: RecognitionOptions, media: Media, timeout_s: float | None) -> TranscriptT:
         """Read all media and ask for its transcript."""
 
     @abc.abstractmethod
-    def _recognize_at(self, question: Question[Transcript], timeout_s: float | None) -> TranscriptT:
+    def _recognize_at(self, question: UnaryCall[Transcript], timeout_s: float | None) -> TranscriptT:
         """Ask for the transcript of what the server fetches itself."""
 
     def _deadline(self, timeout_s: float | None) -> float | None:
@@ -279,9 +283,9 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             raise RuntimeError("the client is closed: make a new one")
 
     def _ask_timeout_s(self) -> float:
-        return ASK_TIMEOUT_S if self._timeout_s is None else self._timeout_s
+        return UNARY_TIMEOUT_S if self._timeout_s is None else self._timeout_s
 
-    def _error_of(self, status: Status, request_id: str = "", server: int = 0) -> GorggleError:
+    def _error_of(self, status: RpcStatus, request_id: str = "", server: int = 0) -> GorggleError:
         target = self._connections[server].target
         return status_mapping.error_of(status, target=target, request_id=request_id)
 

@@ -76,7 +76,7 @@ class MouthCrops:
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioChunk:
     """The next sound, for sources that are iterables of pieces: int16 (S,), mono, 16 kHz."""
 
     samples: Samples

@@ -16,13 +16,13 @@ from grpc import aio
 
 from gorggle._base_client import ClientBase
 from gorggle._protobuf import encode
-from gorggle._protobuf.encode import ReadingOptions
+from gorggle._protobuf.encode import RecognitionOptions
 from gorggle._transport import calls
-from gorggle._transport.async_sender import AsyncDelivery, asynchronous
-from gorggle._transport.calls import Deadline, Question, StreamCall, T
-from gorggle._transport.receiver import Reception
-from gorggle._transport.resume import Recovery
-from gorggle._transport.status_mapping import Status
+from gorggle._transport.async_sender import AsyncMediaSender, to_async_iterator
+from gorggle._transport.calls import Deadline, StreamCall, T, UnaryCall
+from gorggle._transport.receiver import StreamReceiver
+from gorggle._transport.resume import ResumePolicy
+from gorggle._transport.status_mapping import RpcStatus
 from gorggle.errors import CallCancelledError, DeadlineError, GorggleError, UnavailableError
 from gorggle.events import Event, Interrupted
 from gorggle.results import Segment, Transcript
@@ -35,7 +35,7 @@ WRITE_FAILED = "Internal error from Core"
 SETTLE_S = 1.0
 
 
-class AsyncClient(ClientBase["AsyncTranscription", Coroutine[Any, Any, Transcript]]):
+class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Transcript]]):
     """A client of one server, for one event loop.
 
     ::
@@ -118,7 +118,7 @@ class AsyncClient(ClientBase["AsyncTranscription", Coroutine[Any, Any, Transcrip
             return aio.insecure_channel(link.target, link.options)
         return aio.secure_channel(link.target, link.credentials, link.options)
 
-    async def _ask(self, question: Question[T], timeout_s: float | None) -> T:
+    async def _ask(self, question: UnaryCall[T], timeout_s: float | None) -> T:
         servers = self._servers()
         for server in servers:
             try:
@@ -131,22 +131,22 @@ class AsyncClient(ClientBase["AsyncTranscription", Coroutine[Any, Any, Transcrip
             return answer
         raise AssertionError("there is at least one server")
 
-    async def _asked(self, question: Question[T], timeout_s: float | None, server: int) -> T:
+    async def _asked(self, question: UnaryCall[T], timeout_s: float | None, server: int) -> T:
         method = getattr(self._stub(server), question.method)
         call = method(question.request, timeout=timeout_s, metadata=self._connections[server].metadata)
         self._calls.add(call)
         try:
             return question.answer(await call)
         except grpc.RpcError as error:
-            raise self._error_of(Status.of(error), server=server) from None
+            raise self._error_of(RpcStatus.of(error), server=server) from None
         except asyncio.CancelledError:
             _raise_if_task_is_cancelled()
             raise CallCancelledError(
                 "the client was closed during the call", code=grpc.StatusCode.CANCELLED
             ) from None
 
-    def _stream(self, call: StreamCall) -> AsyncTranscription:
-        return AsyncTranscription(call, self._start, self._error_of, self._servers()[0])
+    def _stream(self, call: StreamCall) -> AsyncTranscriptionStream:
+        return AsyncTranscriptionStream(call, self._start, self._error_of, self._servers()[0])
 
     def _start(self, timeout_s: float | None, server: int, metadata: tuple[tuple[str, str], ...]) -> Any:
         stub = self._stub(server)
@@ -155,16 +155,18 @@ class AsyncClient(ClientBase["AsyncTranscription", Coroutine[Any, Any, Transcrip
         self._calls.add(call)
         return call
 
-    async def _recognize(self, options: ReadingOptions, media: Media, timeout_s: float | None) -> Transcript:
-        messages = [message async for message in asynchronous(media.messages)]
+    async def _recognize(
+        self, options: RecognitionOptions, media: Media, timeout_s: float | None
+    ) -> Transcript:
+        messages = [message async for message in to_async_iterator(media.messages)]
         request = encode.clip_request(options, messages)
         return await self._ask(calls.clip_question(request, media.name), timeout_s)
 
-    async def _recognize_at(self, question: Question[Transcript], timeout_s: float | None) -> Transcript:
+    async def _recognize_at(self, question: UnaryCall[Transcript], timeout_s: float | None) -> Transcript:
         return await self._ask(question, timeout_s)
 
 
-class AsyncTranscription(Reception, AsyncIterator[Segment]):
+class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
     """The segments of one stream, as they come; ``AsyncClient.transcribe`` gives it.
 
     Its attributes tell what is known so far; see ``Reception``. To leave it early, ``aclose`` it or use it in an
@@ -176,12 +178,12 @@ class AsyncTranscription(Reception, AsyncIterator[Segment]):
         self,
         call: StreamCall,
         start: Callable[[float | None, int, tuple[tuple[str, str], ...]], Any],
-        error_of: Callable[[Status, str, int], GorggleError],
+        error_of: Callable[[RpcStatus, str, int], GorggleError],
         server: int,
     ) -> None:
-        self._delivery = AsyncDelivery(call.media, call.keep_bytes, call.heartbeat_s)
+        self._delivery = AsyncMediaSender(call.media, call.replay_buffer_bytes, call.heartbeat_interval_s)
         super().__init__(
-            call.media.name, self._delivery, Recovery(call.servers, call.resume_within_s, first=server)
+            call.media.name, self._delivery, ResumePolicy(call.servers, call.resume_timeout_s, first=server)
         )
         self._details = call
         self._start = start
@@ -242,7 +244,7 @@ class AsyncTranscription(Reception, AsyncIterator[Segment]):
             if item is not None:
                 await self._tell(item)
             if self._recovery.wants_to_move:
-                self._recovery.move()
+                self._recovery.next_server()
                 await self._end_call()
 
     def _begin_call(self) -> None:
@@ -274,7 +276,7 @@ class AsyncTranscription(Reception, AsyncIterator[Segment]):
             self._check_finished()
             raise
         except TimeoutError:
-            silent = Status(grpc.StatusCode.UNAVAILABLE, "the server has gone silent", None)
+            silent = RpcStatus(grpc.StatusCode.UNAVAILABLE, "the server has gone silent", None)
             return await self._take_up_again(silent, was_silent=True)
         except grpc.RpcError:
             if self._delivery.failure is not None:
@@ -292,7 +294,7 @@ class AsyncTranscription(Reception, AsyncIterator[Segment]):
         self._check_finished()
         raise StopAsyncIteration
 
-    async def _take_up_again(self, status: Status, *, was_silent: bool = False) -> None:
+    async def _take_up_again(self, status: RpcStatus, *, was_silent: bool = False) -> None:
         """Wait until the next call may be made; raise the error where there is to be none."""
         failure = self._delivery.failure or self._error_of(status, self.request_id, self._recovery.server)
         if self._delivery.failure is not None or self._is_over:
@@ -311,7 +313,7 @@ class AsyncTranscription(Reception, AsyncIterator[Segment]):
                 await answer
 
 
-async def _server_status(call: Any) -> Status:
+async def _server_status(call: Any) -> RpcStatus:
     """The status that the server ended the call with, which may be OK.
 
     When a write fails because the call has ended, grpc.aio first reports an error of its own; the server's status
@@ -321,7 +323,7 @@ async def _server_status(call: Any) -> Status:
     # gRPC tells of no second status, hence no event to wait for.
     while await call.details() == WRITE_FAILED and time.monotonic() < end:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
-    return Status(await call.code(), await call.details(), await call.trailing_metadata())
+    return RpcStatus(await call.code(), await call.details(), await call.trailing_metadata())
 
 
 def _cancel(task: asyncio.Task[None], _call: Any) -> None:

@@ -12,14 +12,14 @@ import grpc
 
 from gorggle._base_client import ClientBase
 from gorggle._protobuf import encode
-from gorggle._protobuf.encode import ReadingOptions, StreamRequest
+from gorggle._protobuf.encode import RecognitionOptions, StreamRequest
 from gorggle._transport import calls
-from gorggle._transport.call_watchdog import Watch
-from gorggle._transport.calls import Deadline, Question, StreamCall, T
-from gorggle._transport.receiver import Reception
-from gorggle._transport.resume import Recovery
-from gorggle._transport.sender import Delivery, synchronous
-from gorggle._transport.status_mapping import Status
+from gorggle._transport.call_watchdog import CallWatchdog
+from gorggle._transport.calls import Deadline, StreamCall, T, UnaryCall
+from gorggle._transport.receiver import StreamReceiver
+from gorggle._transport.resume import ResumePolicy
+from gorggle._transport.sender import MediaSender, to_iterator
+from gorggle._transport.status_mapping import RpcStatus
 from gorggle.errors import DeadlineError, GorggleError, UnavailableError
 from gorggle.events import Event, Interrupted
 from gorggle.results import Segment, Transcript
@@ -28,7 +28,7 @@ from gorggle.sources import Media
 from gorggle.v1 import lip_reading_pb2_grpc
 
 
-class Client(ClientBase["Transcription", Transcript]):
+class Client(ClientBase["TranscriptionStream", Transcript]):
     """A client of one server. It may be used from several threads at once.
 
     ::
@@ -102,7 +102,7 @@ class Client(ClientBase["Transcription", Transcript]):
             return grpc.insecure_channel(link.target, link.options)
         return grpc.secure_channel(link.target, link.credentials, link.options)
 
-    def _ask(self, question: Question[T], timeout_s: float | None) -> T:
+    def _ask(self, question: UnaryCall[T], timeout_s: float | None) -> T:
         servers = self._servers()
         for server in servers:
             method = getattr(self._stub(server), question.method)
@@ -110,7 +110,7 @@ class Client(ClientBase["Transcription", Transcript]):
             try:
                 answer = method(question.request, timeout=timeout_s, metadata=metadata)
             except grpc.RpcError as error:
-                failure = self._error_of(Status.of(error), server=server)
+                failure = self._error_of(RpcStatus.of(error), server=server)
                 if server != servers[-1] and isinstance(failure, UnavailableError):
                     continue
                 raise failure from None
@@ -118,10 +118,10 @@ class Client(ClientBase["Transcription", Transcript]):
             return question.answer(answer)
         raise AssertionError("there is at least one server")
 
-    def _stream(self, call: StreamCall) -> Transcription:
+    def _stream(self, call: StreamCall) -> TranscriptionStream:
         if call.media.again is None:
-            synchronous(call.media.messages)
-        return Transcription(call, self._start, self._error_of, self._servers()[0])
+            to_iterator(call.media.messages)
+        return TranscriptionStream(call, self._start, self._error_of, self._servers()[0])
 
     def _start(
         self,
@@ -134,15 +134,15 @@ class Client(ClientBase["Transcription", Transcript]):
         metadata = (*self._connections[server].metadata, *metadata)
         return stub.StreamingRecognize(messages, timeout=timeout_s, metadata=metadata)
 
-    def _recognize(self, options: ReadingOptions, media: Media, timeout_s: float | None) -> Transcript:
-        request = encode.clip_request(options, synchronous(media.messages))
+    def _recognize(self, options: RecognitionOptions, media: Media, timeout_s: float | None) -> Transcript:
+        request = encode.clip_request(options, to_iterator(media.messages))
         return self._ask(calls.clip_question(request, media.name), timeout_s)
 
-    def _recognize_at(self, question: Question[Transcript], timeout_s: float | None) -> Transcript:
+    def _recognize_at(self, question: UnaryCall[Transcript], timeout_s: float | None) -> Transcript:
         return self._ask(question, timeout_s)
 
 
-class Transcription(Reception, Iterator[Segment]):
+class TranscriptionStream(StreamReceiver, Iterator[Segment]):
     """The segments of one stream, as they come; ``Client.transcribe`` gives it.
 
     Its attributes tell what is known so far; see ``Reception``. Leaving it early is no fault: ``close`` it, use it
@@ -154,18 +154,18 @@ class Transcription(Reception, Iterator[Segment]):
         self,
         call: StreamCall,
         start: Callable[[Iterator[StreamRequest], float | None, int, tuple[tuple[str, str], ...]], Any],
-        error_of: Callable[[Status, str, int], GorggleError],
+        error_of: Callable[[RpcStatus, str, int], GorggleError],
         server: int,
     ) -> None:
-        self._delivery = Delivery(call.media, call.keep_bytes, call.heartbeat_s)
+        self._delivery = MediaSender(call.media, call.replay_buffer_bytes, call.heartbeat_interval_s)
         super().__init__(
-            call.media.name, self._delivery, Recovery(call.servers, call.resume_within_s, first=server)
+            call.media.name, self._delivery, ResumePolicy(call.servers, call.resume_timeout_s, first=server)
         )
         self._details = call
         self._start = start
         self._error_of = error_of
         self._deadline = Deadline(call.timeout_s)
-        self._watch = Watch()
+        self._watch = CallWatchdog()
         self._call: Any = None
         self._closing = threading.Event()
 
@@ -209,10 +209,10 @@ class Transcription(Reception, Iterator[Segment]):
             if self._call is None:
                 self._begin_call()
             try:
-                with self._watch.over(self._call, self._recovery.silence_s()):
+                with self._watch.guard(self._call, self._recovery.silence_s()):
                     message = next(self._call)
             except grpc.RpcError as error:
-                self._take_up_again(Status.of(error))
+                self._take_up_again(RpcStatus.of(error))
                 continue
             except StopIteration:
                 self._check_finished()
@@ -223,7 +223,7 @@ class Transcription(Reception, Iterator[Segment]):
             if item is not None:
                 self._tell(item)
             if self._recovery.wants_to_move:
-                self._recovery.move()
+                self._recovery.next_server()
                 self._end_call()
 
     def _begin_call(self) -> None:
@@ -240,7 +240,7 @@ class Transcription(Reception, Iterator[Segment]):
         self._call.cancel()
         self._call = None
 
-    def _take_up_again(self, status: Status) -> None:
+    def _take_up_again(self, status: RpcStatus) -> None:
         """Wait until the next call may be made; raise the error where there is to be none."""
         failure = self._delivery.failure or self._error_of(status, self.request_id, self._recovery.server)
         was_silent = self._watch.has_given_up

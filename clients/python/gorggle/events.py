@@ -95,7 +95,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Draining:
+class ServerDraining:
     """The server goes after so many seconds; the stream is carried on elsewhere, where there is another server."""
 
     deadline_s: float
@@ -116,4 +116,4 @@ class Interrupted:
     final_until_s: float
 
 
-Event = Started | MediaInfo | Progress | Activity | StreamWarning | Draining | Interrupted | Finished
+Event = Started | MediaInfo | Progress | Activity | StreamWarning | ServerDraining | Interrupted | Finished

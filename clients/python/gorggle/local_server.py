@@ -25,12 +25,12 @@ START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 15.0
 KEPT_LOG_LINES = 40
 # What a server for others may be set up with in the environment; models and device apply to a private one too.
-FOREIGN_SETTINGS = frozenset(
+IGNORED_ENV_VARS = frozenset(
     {"GORGGLE_TLS_CERTIFICATE", "GORGGLE_TLS_KEY", "GORGGLE_TLS_CLIENT_CA", "GORGGLE_TOKEN"}
 )
 
 
-class PrivateServer:
+class LocalServer:
     """A server process on a free port of this machine; ``address`` is its HOST:PORT once it is entered.
 
     It ends when its standard input closes, hence also when this process is killed. Its log is only shown, in parts,
@@ -59,7 +59,7 @@ class PrivateServer:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name not in FOREIGN_SETTINGS},
+            env={name: value for name, value in os.environ.items() if name not in IGNORED_ENV_VARS},
         )
         try:
             self.address = self._announced(process)
@@ -101,7 +101,7 @@ class PrivateServer:
                 line = lines.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
                 raise UnavailableError(
-                    f"the server did not start within {self._start_timeout_s:g} s{self._last_words()}"
+                    f"the server did not start within {self._start_timeout_s:g} s{self._log_tail()}"
                 ) from None
             if line is None:
                 raise self._failed(process)
@@ -134,10 +134,10 @@ class PrivateServer:
         if any(re.match(r"ModuleNotFoundError: ", line) for line in self._log):
             return ConfigurationError(f"{NOT_INSTALLED}, or name one with --server")
         return UnavailableError(
-            f"the server ended with exit code {code} before it was ready{self._last_words()}"
+            f"the server ended with exit code {code} before it was ready{self._log_tail()}"
         )
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         words = [line for line in self._log if line.strip()]
         return f": {words[-1].strip()}" if words else ""
 
@@ -154,7 +154,7 @@ def _server_command() -> list[str]:
         "--listen",
         "127.0.0.1:0",
         "--announce",
-        "--until-stdin-closes",
+        "--exit-on-stdin-eof",
     ]
 
 

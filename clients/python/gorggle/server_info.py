@@ -76,7 +76,7 @@ class ServerLimits:
     max_frame_pixels: int
     max_speakers: int
     max_beam_size: int
-    max_idle_s: float
+    idle_timeout_s: float
     max_utterance_s: float
 
 

@@ -40,7 +40,7 @@ class BinaryFile(Protocol):
         """Read up to ``size`` bytes; empty at the end."""
 
 
-Chunk: TypeAlias = Bytes | arrays.MouthCrops | arrays.Sound
+Chunk: TypeAlias = Bytes | arrays.MouthCrops | arrays.AudioChunk
 Source: TypeAlias = (
     str | os.PathLike[str] | BinaryFile | Bytes | Iterable[Chunk] | AsyncIterable[Chunk] | arrays.Array | None
 )
@@ -74,7 +74,7 @@ class SourceOptions:
             raise InvalidRequestError(f"chunk_bytes is {self.chunk_bytes}: give 1 to {MAX_CHUNK_BYTES}")
 
 
-def prepared(source: Source, options: SourceOptions) -> Media:
+def open_source(source: Source, options: SourceOptions) -> Media:
     """Check a source and make its messages ready.
 
     Raises:
@@ -225,7 +225,7 @@ async def _async_media_messages(chunks: AsyncIterable[Chunk], chunk_bytes: int) 
 
 def _pieces(chunk: Chunk, number: int, chunk_bytes: int) -> Iterator[StreamRequest]:
     """Cut a chunk of any size; small ones are sent at once, since a live source may have no more for a while."""
-    if isinstance(chunk, arrays.MouthCrops | arrays.Sound):
+    if isinstance(chunk, arrays.MouthCrops | arrays.AudioChunk):
         yield from chunk.messages(chunk_bytes)
         return
     if not isinstance(chunk, Bytes):

@@ -48,7 +48,7 @@ async def serve(settings: GatewaySettings) -> None:
         await web.TCPSite(runner, settings.host, settings.port).start()
         port = runner.addresses[0][1]
         print(json.dumps({"listening": f"{settings.host}:{port}"}), flush=True)
-        if settings.until_stdin_closes:
+        if settings.exit_on_stdin_eof:
             threading.Thread(target=_wait_for_stdin, args=(loop, stopped), daemon=True).start()
         await stopped.wait()
     finally:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 PREFIX = "/api"
 MAX_BODY_BYTES = 16 * 2**20
-LIMIT_S = 60.0
+UPSTREAM_TIMEOUT_S = 60.0
 _REQUEST_HEADERS = ("accept", "authorization", "content-type", "idempotency-key")
 _RESPONSE_HEADERS = (
     *("content-type", "content-disposition", "location", "retry-after", "cache-control", "allow"),
@@ -36,7 +36,7 @@ def add_proxy(
 
     async def running(app: web.Application) -> AsyncIterator[None]:
         # Within this machine: no proxy of the environment is asked.
-        timeout = aiohttp.ClientTimeout(total=LIMIT_S)
+        timeout = aiohttp.ClientTimeout(total=UPSTREAM_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout, trust_env=False, auto_decompress=False) as client:
             app[_CLIENT] = client
             yield

@@ -12,13 +12,13 @@ from aiohttp import web
 from gorggle import AsyncClient
 from gorggle_gateway import static_files
 from gorggle_gateway.api_proxy import add_proxy
-from gorggle_gateway.session_registry import Sessions
+from gorggle_gateway.session_registry import SessionRegistry
 from gorggle_gateway.settings import GatewaySettings
-from gorggle_gateway.token_file import TokenFile
+from gorggle_gateway.token_file import TokenStore
 from gorggle_gateway.websocket_handler import LiveSocket
 
 LIVE_PATH = "/v1/live"
-SESSIONS: web.AppKey[Sessions] = web.AppKey("sessions", Sessions)
+SESSIONS: web.AppKey[SessionRegistry] = web.AppKey("sessions", SessionRegistry)
 
 
 def application(settings: GatewaySettings) -> web.Application:
@@ -28,7 +28,7 @@ def application(settings: GatewaySettings) -> web.Application:
         gorggle.ConfigurationError: how to reach the inference server cannot be.
         TokenFileError: the token file cannot be read.
     """
-    tokens = TokenFile(Path(settings.token_file)) if settings.token_file else None
+    tokens = TokenStore(Path(settings.token_file)) if settings.token_file else None
     headers = static_files.headers(_connect_origins(settings))
 
     @web.middleware
@@ -67,13 +67,13 @@ def application(settings: GatewaySettings) -> web.Application:
         async with AsyncClient(
             settings.server,
             tls=bool(settings.ca),
-            root_certificate=settings.ca or None,
+            root_certificates=settings.ca or None,
             client_certificate=settings.cert or None,
             client_key=settings.key or None,
             server_name=settings.server_name or None,
             token=settings.server_token,
         ) as client:
-            sessions = app[SESSIONS] = Sessions(client, settings.limits)
+            sessions = app[SESSIONS] = SessionRegistry(client, settings.limits)
             live = LiveSocket(sessions, settings.limits, owner_of, is_welcome)
             sockets.append(live)
             yield

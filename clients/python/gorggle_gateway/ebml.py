@@ -46,7 +46,7 @@ class Cluster:
     size_bytes: int = 0
 
 
-class Splitter:
+class EbmlParser:
     """Cuts a stream that arrives in pieces into its elements.
 
     Attributes:

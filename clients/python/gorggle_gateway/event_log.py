@@ -10,11 +10,11 @@ from typing import Any
 MAX_KEPT, MAX_UNSENT = 2_000, 4_000
 
 
-class SlowClientError(Exception):
+class SlowConsumerError(Exception):
     """The client takes its events so slowly that no more are kept for it."""
 
 
-class Events:
+class EventLog:
     """The events of one session.
 
     What a later event makes worthless goes when it was not sent yet: an interim result when the next one comes,
@@ -33,7 +33,7 @@ class Events:
         """Tell something; after the end, nothing.
 
         Raises:
-            SlowClientError: see there.
+            SlowConsumerError: see there.
         """
         if self._is_closed:
             return
@@ -41,7 +41,7 @@ class Events:
         topic = _topic(message) or self._newest
         self._unsent.pop(topic, None)
         if len(self._unsent) >= MAX_UNSENT:
-            raise SlowClientError(f"{MAX_UNSENT} results wait to be taken")
+            raise SlowConsumerError(f"{MAX_UNSENT} results wait to be taken")
         self._unsent[topic] = self._newest, {**message, "event": self._newest}
         self._changed.set()
 

@@ -22,21 +22,21 @@ from gorggle import AsyncClient, Segment
 from gorggle.events import Event, Interrupted, Progress, Started
 from gorggle_gateway import protocol
 from gorggle_gateway.ebml import MatroskaError
-from gorggle_gateway.event_log import Events, SlowClientError
-from gorggle_gateway.media_buffer import Recording, RetentionError
-from gorggle_gateway.protocol import Piece, Start
+from gorggle_gateway.event_log import EventLog, SlowConsumerError
+from gorggle_gateway.media_buffer import RetainedMedia, RetentionError
+from gorggle_gateway.protocol import MediaChunk, Start
 from gorggle_gateway.settings import Limits
-from gorggle_gateway.speaker_identity import Speakers
+from gorggle_gateway.speaker_identity import SpeakerIdentities
 
 _log = logging.getLogger(__name__)
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 3.0
+INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.25, 3.0
 # Words this near to the border between two servers may come from either.
 BORDER_S = 0.2
 # A final result is compared with what another server reads for so long: far longer than an utterance.
 REMEMBERED_S = 60.0
 # Errors that another attempt may not meet.
-PASSING = (
+TRANSIENT_ERRORS = (
     gorggle.UnavailableError,
     gorggle.OverloadedError,
     gorggle.DeadlineError,
@@ -54,7 +54,7 @@ class SessionError(Exception):
         self.code = code
 
 
-class Session:
+class LiveSession:
     """One session.
 
     Attributes:
@@ -68,11 +68,11 @@ class Session:
     def __init__(self, start: Start, owner: str, client: AsyncClient, limits: Limits) -> None:
         self.name, self.key = secrets.token_hex(8), secrets.token_urlsafe(24)
         self.owner = owner
-        self.events = Events()
+        self.events = EventLog()
         self.received = 0
         self.is_over = False
         self._start, self._client, self._limits = start, client, limits
-        self._recording = Recording(limits.retained_bytes) if start.media == "webm" else None
+        self._recording = RetainedMedia(limits.retained_bytes) if start.media == "webm" else None
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._total_bytes = 0
@@ -81,7 +81,7 @@ class Session:
         self._processed_s = 0.0
         self._offset_s = 0.0
         self._generation = 0
-        self._speakers = Speakers()
+        self._speakers = SpeakerIdentities()
         self._is_recovering = False
         # How far everything was final when the last server was lost.
         self._resumed_s = 0.0
@@ -91,7 +91,7 @@ class Session:
 
     # ------------------------------------------------------------------------------------------------------- the client
 
-    async def take(self, piece: Piece) -> None:
+    async def take(self, piece: MediaChunk) -> None:
         """Take the next piece of media; waits while enough of it waits already.
 
         Raises:
@@ -155,7 +155,7 @@ class Session:
             )
         except SessionError as error:
             self._fail(protocol.error_message(error.code, str(error)))
-        except SlowClientError as error:
+        except SlowConsumerError as error:
             self._fail(protocol.error_message("slow_client", str(error)))
         except gorggle.GorggleError as error:
             _log.warning("session %s ended: %s", self.name, error)
@@ -183,7 +183,7 @@ class Session:
             begun = time.monotonic()
             try:
                 await self._read_once()
-            except PASSING as error:
+            except TRANSIENT_ERRORS as error:
                 now = time.monotonic()
                 # A server that read for a while and then went is another loss, not the same one going on.
                 lost_since = now if lost_since is None or now - begun > self._limits.recover_s else lost_since
@@ -206,7 +206,7 @@ class Session:
                 start_offset_s=self._offset_s,
                 live=True,
                 # What a recording needs is kept here, from a key frame on; the SDK would keep it from its start.
-                keep_bytes=0 if self._recording is not None else self._limits.retained_bytes,
+                replay_buffer_bytes=0 if self._recording is not None else self._limits.retained_bytes,
                 on_event=self._tell,
             )
             async with stream:
@@ -229,7 +229,7 @@ class Session:
                 element = self._waiting.popleft()
                 self._waiting_bytes -= len(element)
                 self._changed.notify_all()
-            yield element if self._recording is not None else gorggle.Sound(element)
+            yield element if self._recording is not None else gorggle.AudioChunk(element)
 
     async def _lose(self, error: gorggle.GorggleError, attempt: int) -> None:
         """A server was lost: put back what it had not finished, tell the client, and wait a little."""
@@ -237,11 +237,11 @@ class Session:
         _log.warning("session %s lost its server: %s", self.name, error)
         self._tell_lost(str(error))
         pause_s = getattr(error, "retry_after_s", None) or min(
-            LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt, 5)
+            MAX_BACKOFF_S, INITIAL_BACKOFF_S * 2 ** min(attempt, 5)
         )
         await asyncio.sleep(pause_s * (0.75 + random.random() / 2))
         async with self._changed:
-            self._offset_s, again = self._recording.again(self._processed_s)
+            self._offset_s, again = self._recording.replay_from(self._processed_s)
             self._waiting = deque(again)
             self._waiting_bytes = sum(map(len, again))
             self._changed.notify_all()
@@ -300,7 +300,7 @@ class Session:
 
     def _fail(self, message: dict[str, Any]) -> None:
         if not self.is_over:
-            with contextlib.suppress(SlowClientError):
+            with contextlib.suppress(SlowConsumerError):
                 self.events.add(message)
 
 

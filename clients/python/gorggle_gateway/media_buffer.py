@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gorggle_gateway.ebml import Cluster, Splitter
+from gorggle_gateway.ebml import Cluster, EbmlParser
 
 # The server counts time from the first picture or sound, whichever it decodes first: a frame this way or that.
 FRAME_S = 0.04
@@ -12,7 +12,7 @@ class RetentionError(Exception):
     """More of the recording would have to be kept than is allowed: the server is too far behind."""
 
 
-class Recording:
+class RetainedMedia:
     """A recording as it arrives: its elements in order, of which those before ``processed_s`` are let go.
 
     Args:
@@ -24,7 +24,7 @@ class Recording:
     """
 
     def __init__(self, retained_bytes: int) -> None:
-        self._splitter = Splitter()
+        self._splitter = EbmlParser()
         self._retained_bytes = retained_bytes
         self._clusters: list[Cluster] = []
         self._kept_bytes = 0
@@ -54,7 +54,7 @@ class Recording:
             self._kept_bytes -= cluster.size_bytes
         del self._clusters[:keep_from]
 
-    def again(self, processed_s: float) -> tuple[float, list[bytes]]:
+    def replay_from(self, processed_s: float) -> tuple[float, list[bytes]]:
         """What to send to another server: the time that it begins at, and the bytes."""
         clusters = self._clusters[self._beginning(processed_s) :]
         start_s = clusters[0].start_s if clusters else None

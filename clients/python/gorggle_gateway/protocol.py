@@ -61,14 +61,14 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Piece:
+class MediaChunk:
     """The next piece of media."""
 
     sequence: int
     media: bytes
 
 
-ClientMessage = Start | Resume | Ping | Stop | Piece
+ClientMessage = Start | Resume | Ping | Stop | MediaChunk
 
 _FIELDS: dict[str, dict[str, type]] = {
     "start": {"media": str, "modality": str, "interim": bool, "face_boxes": bool, "model": str, "token": str},
@@ -114,7 +114,7 @@ def read_text(text: str) -> ClientMessage:
     return Stop()
 
 
-def read_binary(data: bytes) -> Piece:
+def read_binary(data: bytes) -> MediaChunk:
     """Read a binary message: the piece's number as four bytes, most significant first, then the media.
 
     Raises:
@@ -125,7 +125,7 @@ def read_binary(data: bytes) -> Piece:
     sequence = _HEAD.unpack_from(data)[0]
     if sequence == 0:
         raise MessageError("a piece of media with the number 0: they are numbered from 1")
-    return Piece(sequence, data[_HEAD.size :])
+    return MediaChunk(sequence, data[_HEAD.size :])
 
 
 def _values(kind: str, document: dict[str, Any]) -> dict[str, Any]:

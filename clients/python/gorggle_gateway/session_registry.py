@@ -8,12 +8,12 @@ import hmac
 from collections import Counter
 
 from gorggle import AsyncClient
-from gorggle_gateway.live_session import Session, SessionError
+from gorggle_gateway.live_session import LiveSession, SessionError
 from gorggle_gateway.protocol import Resume, Start
 from gorggle_gateway.settings import Limits
 
 
-class Sessions:
+class SessionRegistry:
     """The sessions that go on.
 
     Args:
@@ -23,14 +23,14 @@ class Sessions:
 
     def __init__(self, client: AsyncClient, limits: Limits) -> None:
         self._client, self._limits = client, limits
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, LiveSession] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ends: dict[str, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def begin(self, start: Start, owner: str) -> Session:
+    def begin(self, start: Start, owner: str) -> LiveSession:
         """Make a session and begin to read.
 
         Raises:
@@ -46,12 +46,12 @@ class Sessions:
                 "overloaded",
                 f"{self._limits.connections_per_client} sessions of yours go on already: end one of them",
             )
-        session = Session(start, owner, self._client, self._limits)
+        session = LiveSession(start, owner, self._client, self._limits)
         self._sessions[session.name] = session
         self._tasks[session.name] = asyncio.create_task(session.run(), name=f"live session {session.name}")
         return session
 
-    def find(self, resume: Resume, owner: str) -> Session:
+    def find(self, resume: Resume, owner: str) -> LiveSession:
         """The session that a client comes back to.
 
         Raises:
@@ -63,7 +63,7 @@ class Sessions:
         self._keep(session)
         return session
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: LiveSession) -> None:
         """The client is gone: it has a while to come back; without it, the session ends."""
         if session.name not in self._sessions:
             return
@@ -71,7 +71,7 @@ class Sessions:
         loop = asyncio.get_running_loop()
         self._ends[session.name] = loop.call_later(self._limits.resume_s, self.end, session)
 
-    def end(self, session: Session) -> None:
+    def end(self, session: LiveSession) -> None:
         """Forget a session, and stop reading for it."""
         self._keep(session)
         self._sessions.pop(session.name, None)
@@ -88,7 +88,7 @@ class Sessions:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    def _keep(self, session: Session) -> None:
+    def _keep(self, session: LiveSession) -> None:
         timer = self._ends.pop(session.name, None)
         if timer is not None:
             timer.cancel()

@@ -77,7 +77,7 @@ class GatewaySettings:
     upstream: str = ""
     upstream_token_file: str = ""
     max_upload_bytes: int = 5 * 1024**3
-    until_stdin_closes: bool = False
+    exit_on_stdin_eof: bool = False
     limits: Limits = dataclasses.field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -140,12 +140,12 @@ def read_settings(arguments: list[str] | None = None) -> GatewaySettings:
         epilog="Each option is also a variable of the environment: GORGGLE_GATEWAY_LISTEN, GORGGLE_GATEWAY_MAX_CONNECTIONS…",
     )
     for field in dataclasses.fields(GatewaySettings):
-        if field.name not in ("limits", "until_stdin_closes"):
+        if field.name not in ("limits", "exit_on_stdin_eof"):
             _add(parser, field.name, field.default)
     for field in dataclasses.fields(Limits):
         _add(parser, f"max_{field.name}", field.default)
     parser.add_argument(
-        "--until-stdin-closes", action="store_true", help="end together with the program that started it"
+        "--exit-on-stdin-eof", action="store_true", help="end together with the program that started it"
     )
     given = vars(parser.parse_args(arguments))
     values = {name: value for name, value in given.items() if value is not None}

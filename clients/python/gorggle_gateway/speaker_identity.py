@@ -10,7 +10,7 @@ VOICE = "voice"
 LEAST_SHARED = 0.25
 
 
-class Speakers:
+class SpeakerIdentities:
     """Names of people that outlive a server: whoever is seen where somebody was seen last keeps that name."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ class TokenFileError(ValueError):
     """The file cannot be read, or a line of it is no name and hash."""
 
 
-class TokenFile:
+class TokenStore:
     """The tokens that hold now.
 
     Raises:

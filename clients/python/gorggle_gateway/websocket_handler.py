@@ -11,22 +11,22 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from gorggle_gateway import protocol
-from gorggle_gateway.live_session import Session, SessionError
-from gorggle_gateway.protocol import MessageError, Piece, Ping, Resume, Start, Stop
-from gorggle_gateway.session_registry import Sessions
+from gorggle_gateway.live_session import LiveSession, SessionError
+from gorggle_gateway.protocol import MediaChunk, MessageError, Ping, Resume, Start, Stop
+from gorggle_gateway.session_registry import SessionRegistry
 from gorggle_gateway.settings import Limits
 
 _log = logging.getLogger(__name__)
 
 # Something is said at least so often, so that a client can tell a quiet session from a dead connection.
-SAY_EVERY_S = 5.0
+HEARTBEAT_INTERVAL_S = 5.0
 # A client that does not take what it is sent for so long is gone.
 SEND_LIMIT_S = 20.0
 CLOSE_LIMIT_S = 2.0
 # Close codes of our own (4000 to 4999 are for applications).
 DONE, GOING_AWAY, REFUSED, SUPERSEDED = 1000, 1001, 4400, 4409
 # From a token to whose it is; None: nobody's.
-Know = Callable[[str, web.Request], str | None]
+Authenticate = Callable[[str, web.Request], str | None]
 
 
 class _Connection:
@@ -53,7 +53,11 @@ class LiveSocket:
     """
 
     def __init__(
-        self, sessions: Sessions, limits: Limits, know: Know, is_welcome: Callable[[web.Request], bool]
+        self,
+        sessions: SessionRegistry,
+        limits: Limits,
+        know: Authenticate,
+        is_welcome: Callable[[web.Request], bool],
     ) -> None:
         self._sessions, self._limits, self._know, self._is_welcome = sessions, limits, know, is_welcome
         self._connections: dict[str, _Connection] = {}
@@ -97,7 +101,9 @@ class LiveSocket:
         for connection in list(self._connections.values()):
             connection.end(GOING_AWAY)
 
-    async def _first(self, socket: web.WebSocketResponse, request: web.Request) -> tuple[Session, int | None]:
+    async def _first(
+        self, socket: web.WebSocketResponse, request: web.Request
+    ) -> tuple[LiveSession, int | None]:
         """The session that the first message begins, or resumes after an event."""
         try:
             async with asyncio.timeout(self._limits.start_s):
@@ -115,7 +121,7 @@ class LiveSocket:
             return self._sessions.begin(first, owner), None
         return self._sessions.find(first, owner), first.last_event
 
-    def _leave(self, connection: _Connection, session: Session) -> None:
+    def _leave(self, connection: _Connection, session: LiveSession) -> None:
         connection.gone.set()
         if self._connections.get(session.name) is not connection:
             return
@@ -125,7 +131,7 @@ class LiveSocket:
         else:
             self._sessions.leave(session)
 
-    async def _serve(self, connection: _Connection, session: Session) -> None:
+    async def _serve(self, connection: _Connection, session: LiveSession) -> None:
         """Take and tell at once, until one of them is over, or somebody says so."""
         socket = connection.socket
         tasks = [
@@ -147,9 +153,9 @@ class LiveSocket:
         if connection.close_code:
             await _closed(socket, connection.close_code)
 
-    async def _tell(self, socket: web.WebSocketResponse, session: Session) -> None:
+    async def _tell(self, socket: web.WebSocketResponse, session: LiveSession) -> None:
         acknowledged = -1
-        while (events := await session.events.following(SAY_EVERY_S)) is not None:
+        while (events := await session.events.following(HEARTBEAT_INTERVAL_S)) is not None:
             try:
                 if session.received != acknowledged:
                     acknowledged = session.received
@@ -162,12 +168,12 @@ class LiveSocket:
                 return
         await _closed(socket, DONE)
 
-    async def _take(self, socket: web.WebSocketResponse, session: Session) -> None:
+    async def _take(self, socket: web.WebSocketResponse, session: LiveSession) -> None:
         unacknowledged = 0
         try:
             while (message := await _read(socket)) is not None:
                 match message:
-                    case Piece():
+                    case MediaChunk():
                         await session.take(message)
                         unacknowledged += len(message.media)
                         if unacknowledged >= self._limits.message_bytes:
@@ -189,7 +195,7 @@ class LiveSocket:
             # What is still to be told, the error last, is told by the other task.
             await asyncio.sleep(SEND_LIMIT_S)
 
-    def _ready(self, session: Session) -> dict[str, Any]:
+    def _ready(self, session: LiveSession) -> dict[str, Any]:
         return {
             "type": "ready",
             "version": protocol.VERSION,

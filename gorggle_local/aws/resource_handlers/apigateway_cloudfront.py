@@ -5,48 +5,55 @@ from __future__ import annotations
 from typing import Any
 
 from gorggle_local.aws.pulumi_engine import Resource
-from gorggle_local.aws.resource_handlers.registry import Inputs, Making, fitting_call, makes, only, taken
+from gorggle_local.aws.resource_handlers.registry import (
+    Inputs,
+    Making,
+    assert_consumed,
+    fitting_call,
+    handles,
+    pop_inputs,
+)
 
 
-@makes("apigatewayv2/api:Api")
+@handles("apigatewayv2/api:Api")
 def api(resource: Resource, inputs: Inputs) -> Making:
-    (tags,) = taken(inputs, "tags")
+    (tags,) = pop_inputs(inputs, "tags")
     made = yield fitting_call("apigatewayv2.CreateApi", inputs, Tags=tags)
     identity = made["ApiId"]
     arn = f"arn:aws:execute-api:us-east-1:123456789012:{identity}"
     return identity, {"apiEndpoint": made["ApiEndpoint"], "executionArn": arn}
 
 
-@makes("apigatewayv2/authorizer:Authorizer")
+@handles("apigatewayv2/authorizer:Authorizer")
 def authorizer(resource: Resource, inputs: Inputs) -> Making:
-    sources, jwt, _tags = taken(inputs, "identitySources", "jwtConfiguration", "tags")
+    sources, jwt, _tags = pop_inputs(inputs, "identitySources", "jwtConfiguration", "tags")
     further = {"JwtConfiguration": {"Issuer": jwt["issuer"], "Audience": jwt["audiences"]}} if jwt else {}
     made = yield fitting_call("apigatewayv2.CreateAuthorizer", inputs, IdentitySource=sources, **further)
     return made["AuthorizerId"], {}
 
 
-@makes("apigatewayv2/integration:Integration")
+@handles("apigatewayv2/integration:Integration")
 def integration(resource: Resource, inputs: Inputs) -> Making:
-    timeout, _tags = taken(inputs, "timeoutMilliseconds", "tags")
+    timeout, _tags = pop_inputs(inputs, "timeoutMilliseconds", "tags")
     made = yield fitting_call("apigatewayv2.CreateIntegration", inputs, TimeoutInMillis=timeout)
     return made["IntegrationId"], {}
 
 
-@makes("apigatewayv2/route:Route")
+@handles("apigatewayv2/route:Route")
 def route(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     made = yield fitting_call("apigatewayv2.CreateRoute", inputs)
     return made["RouteId"], {}
 
 
-@makes("apigatewayv2/stage:Stage")
+@handles("apigatewayv2/stage:Stage")
 def stage(resource: Resource, inputs: Inputs) -> Making:
-    (tags,) = taken(inputs, "tags")
+    (tags,) = pop_inputs(inputs, "tags")
     yield fitting_call("apigatewayv2.CreateStage", inputs, {"name": "stageName"}, Tags=tags)
     return inputs["name"], {}
 
 
-@makes("cloudfront/originAccessControl:OriginAccessControl")
+@handles("cloudfront/originAccessControl:OriginAccessControl")
 def access_control(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     kind = inputs.pop("originAccessControlOriginType")
@@ -55,10 +62,10 @@ def access_control(resource: Resource, inputs: Inputs) -> Making:
     return made["OriginAccessControl"]["Id"], {}
 
 
-@makes("cloudfront/responseHeadersPolicy:ResponseHeadersPolicy")
+@handles("cloudfront/responseHeadersPolicy:ResponseHeadersPolicy")
 def headers_policy(resource: Resource, inputs: Inputs) -> Making:
-    security, custom, name = taken(inputs, "securityHeadersConfig", "customHeadersConfig", "name")
-    only(inputs, "tags")
+    security, custom, name = pop_inputs(inputs, "securityHeadersConfig", "customHeadersConfig", "name")
+    assert_consumed(inputs, "tags")
     transport = security["strictTransportSecurity"]
     transport["accessControlMaxAgeSec"] = int(transport["accessControlMaxAgeSec"])
     wanted = {
@@ -72,12 +79,12 @@ def headers_policy(resource: Resource, inputs: Inputs) -> Making:
     return made["ResponseHeadersPolicy"]["Id"], {}
 
 
-@makes("cloudfront/distribution:Distribution")
+@handles("cloudfront/distribution:Distribution")
 def distribution(resource: Resource, inputs: Inputs) -> Making:
-    origins, behavior, ordered, tags = taken(
+    origins, behavior, ordered, tags = pop_inputs(
         inputs, "origins", "defaultCacheBehavior", "orderedCacheBehaviors", "tags"
     )
-    certificate, _wait = taken(inputs, "viewerCertificate", "waitForDeployment")
+    certificate, _wait = pop_inputs(inputs, "viewerCertificate", "waitForDeployment")
     geography = inputs.pop("restrictions")["geoRestriction"]
     wanted = {
         **inputs,

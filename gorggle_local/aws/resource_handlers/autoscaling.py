@@ -6,13 +6,22 @@ from typing import Any
 
 from gorggle_local.aws.pulumi_engine import Resource
 from gorggle_local.aws.resource_handlers.ec2_elb import specifications
-from gorggle_local.aws.resource_handlers.registry import Inputs, Making, call, fitting_call, makes, taken
+from gorggle_local.aws.resource_handlers.registry import (
+    Inputs,
+    Making,
+    call,
+    fitting_call,
+    handles,
+    pop_inputs,
+)
 
 
-@makes("ec2/launchTemplate:LaunchTemplate")
+@handles("ec2/launchTemplate:LaunchTemplate")
 def launch_template(resource: Resource, inputs: Inputs) -> Making:
     # The provider itself makes the newest version the default one.
-    name, tags, launched, _newest = taken(inputs, "name", "tags", "tagSpecifications", "updateDefaultVersion")
+    name, tags, launched, _newest = pop_inputs(
+        inputs, "name", "tags", "tagSpecifications", "updateDefaultVersion"
+    )
     inputs["tagSpecifications"] = [
         {
             "resourceType": each["resourceType"],
@@ -31,10 +40,10 @@ def launch_template(resource: Resource, inputs: Inputs) -> Making:
     return found["LaunchTemplateId"], {"latestVersion": found["LatestVersionNumber"]}
 
 
-@makes("autoscaling/group:Group")
+@handles("autoscaling/group:Group")
 def group(resource: Resource, inputs: Inputs) -> Making:
     # Waiting for capacity and refreshing instances are what the provider does around the group.
-    zones, hooks, metrics, _wait, _refresh, tags = taken(
+    zones, hooks, metrics, _wait, _refresh, tags = pop_inputs(
         inputs,
         "vpcZoneIdentifiers",
         "initialLifecycleHooks",
@@ -80,7 +89,7 @@ def group(resource: Resource, inputs: Inputs) -> Making:
     return name, {"arn": f"arn:aws:autoscaling:us-east-1:123456789012:{address}"}
 
 
-@makes("autoscaling/policy:Policy")
+@handles("autoscaling/policy:Policy")
 def policy(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     tracking: dict[str, Any] | None = inputs.get("targetTrackingConfiguration")
@@ -91,7 +100,7 @@ def policy(resource: Resource, inputs: Inputs) -> Making:
     return inputs["name"], {"arn": made["PolicyARN"]}
 
 
-@makes("autoscaling/schedule:Schedule")
+@handles("autoscaling/schedule:Schedule")
 def schedule(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     # -1 says to the provider: leave it as it is.

@@ -8,27 +8,27 @@ from gorggle_local.aws.pulumi_engine import Resource
 from gorggle_local.aws.resource_handlers.registry import (
     Inputs,
     Making,
+    assert_consumed,
     call,
     fitting_call,
-    makes,
-    only,
+    handles,
+    pop_inputs,
     tag_list,
-    taken,
 )
 
 
-@makes("cloudwatch/logGroup:LogGroup")
+@handles("cloudwatch/logGroup:LogGroup")
 def log_group(resource: Resource, inputs: Inputs) -> Making:
-    days, tags = taken(inputs, "retentionInDays", "tags")
+    days, tags = pop_inputs(inputs, "retentionInDays", "tags")
     name = inputs["name"]
     yield fitting_call("logs.CreateLogGroup", inputs, {"name": "logGroupName"}, tags=tags)
     yield call("logs.PutRetentionPolicy", logGroupName=name, retentionInDays=days)
     return name, {"arn": f"arn:aws:logs:us-east-1:123456789012:log-group:{name}"}
 
 
-@makes("cloudwatch/logMetricFilter:LogMetricFilter")
+@handles("cloudwatch/logMetricFilter:LogMetricFilter")
 def metric_filter(resource: Resource, inputs: Inputs) -> Making:
-    transformation, _tags = taken(inputs, "metricTransformation", "tags")
+    transformation, _tags = pop_inputs(inputs, "metricTransformation", "tags")
     made = {
         "metricName": transformation["name"],
         "metricNamespace": transformation["namespace"],
@@ -40,9 +40,9 @@ def metric_filter(resource: Resource, inputs: Inputs) -> Making:
     return inputs["name"], {}
 
 
-@makes("cloudwatch/metricAlarm:MetricAlarm")
+@handles("cloudwatch/metricAlarm:MetricAlarm")
 def alarm(resource: Resource, inputs: Inputs) -> Making:
-    dimensions, queries, tags = taken(inputs, "dimensions", "metricQueries", "tags")
+    dimensions, queries, tags = pop_inputs(inputs, "dimensions", "metricQueries", "tags")
     words = {"name": "alarmName", "okActions": "oKActions"}
     if queries:
         inputs["metrics"] = [_query(each) for each in queries]
@@ -69,7 +69,7 @@ def _query(query: Inputs) -> dict[str, Any]:
     return query
 
 
-@makes("cloudwatch/dashboard:Dashboard")
+@handles("cloudwatch/dashboard:Dashboard")
 def dashboard(resource: Resource, inputs: Inputs) -> Making:
     # The provider gives dashboards no tags.
     del inputs["tags"]
@@ -77,11 +77,11 @@ def dashboard(resource: Resource, inputs: Inputs) -> Making:
     return inputs["dashboardName"], {}
 
 
-@makes("budgets/budget:Budget")
+@handles("budgets/budget:Budget")
 def budget(resource: Resource, inputs: Inputs) -> Making:
-    name, notices, filters, _tags = taken(inputs, "name", "notifications", "costFilters", "tags")
-    kind, amount, unit, period = taken(inputs, "budgetType", "limitAmount", "limitUnit", "timeUnit")
-    only(inputs)
+    name, notices, filters, _tags = pop_inputs(inputs, "name", "notifications", "costFilters", "tags")
+    kind, amount, unit, period = pop_inputs(inputs, "budgetType", "limitAmount", "limitUnit", "timeUnit")
+    assert_consumed(inputs)
     limit = {"Amount": amount, "Unit": unit}
     wanted: dict[str, Any] = {
         "BudgetName": name,
@@ -101,8 +101,8 @@ def budget(resource: Resource, inputs: Inputs) -> Making:
 
 
 def _notice(notice: Inputs) -> dict[str, Any]:
-    (topics,) = taken(notice, "subscriberSnsTopicArns")
-    only(notice, "comparisonOperator", "threshold", "thresholdType", "notificationType")
+    (topics,) = pop_inputs(notice, "subscriberSnsTopicArns")
+    assert_consumed(notice, "comparisonOperator", "threshold", "thresholdType", "notificationType")
     wanted = {
         "ComparisonOperator": notice["comparisonOperator"],
         "Threshold": float(notice["threshold"]),
@@ -113,7 +113,7 @@ def _notice(notice: Inputs) -> dict[str, Any]:
     return {"Notification": wanted, "Subscribers": subscribers}
 
 
-@makes("budgets/budgetAction:BudgetAction")
+@handles("budgets/budgetAction:BudgetAction")
 def budget_action(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     made = yield fitting_call("budgets.CreateBudgetAction", inputs, AccountId="123456789012")

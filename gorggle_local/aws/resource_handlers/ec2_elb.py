@@ -9,12 +9,12 @@ from gorggle_local.aws.pulumi_engine import Resource
 from gorggle_local.aws.resource_handlers.registry import (
     Inputs,
     Making,
+    assert_consumed,
     call,
     fitting_call,
-    makes,
-    only,
+    handles,
+    pop_inputs,
     tag_list,
-    taken,
 )
 
 
@@ -23,9 +23,9 @@ def specifications(kind: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"ResourceType": kind, "Tags": tag_list(tags)}]
 
 
-@makes("ec2/vpc:Vpc")
+@handles("ec2/vpc:Vpc")
 def vpc(resource: Resource, inputs: Inputs) -> Making:
-    hostnames, support, tags = taken(inputs, "enableDnsHostnames", "enableDnsSupport", "tags")
+    hostnames, support, tags = pop_inputs(inputs, "enableDnsHostnames", "enableDnsSupport", "tags")
     made = yield fitting_call("ec2.CreateVpc", inputs, TagSpecifications=specifications("vpc", tags))
     identity = made["Vpc"]["VpcId"]
     yield call("ec2.ModifyVpcAttribute", VpcId=identity, EnableDnsSupport={"Value": support})
@@ -33,10 +33,10 @@ def vpc(resource: Resource, inputs: Inputs) -> Making:
     return identity, {"arn": f"arn:aws:ec2:us-east-1:123456789012:vpc/{identity}"}
 
 
-@makes("ec2/defaultSecurityGroup:DefaultSecurityGroup")
+@handles("ec2/defaultSecurityGroup:DefaultSecurityGroup")
 def default_group(resource: Resource, inputs: Inputs) -> Making:
-    network, _tags = taken(inputs, "vpcId", "tags")
-    only(inputs)
+    network, _tags = pop_inputs(inputs, "vpcId", "tags")
+    assert_consumed(inputs)
     wanted = [{"Name": "vpc-id", "Values": [network]}, {"Name": "group-name", "Values": ["default"]}]
     found = yield call("ec2.DescribeSecurityGroups", Filters=wanted)
     group = found["SecurityGroups"][0]
@@ -46,69 +46,69 @@ def default_group(resource: Resource, inputs: Inputs) -> Making:
     return group["GroupId"], {}
 
 
-@makes("ec2/subnet:Subnet")
+@handles("ec2/subnet:Subnet")
 def subnet(resource: Resource, inputs: Inputs) -> Making:
-    public, tags = taken(inputs, "mapPublicIpOnLaunch", "tags")
+    public, tags = pop_inputs(inputs, "mapPublicIpOnLaunch", "tags")
     made = yield fitting_call("ec2.CreateSubnet", inputs, TagSpecifications=specifications("subnet", tags))
     identity = made["Subnet"]["SubnetId"]
     yield call("ec2.ModifySubnetAttribute", SubnetId=identity, MapPublicIpOnLaunch={"Value": public})
     return identity, {}
 
 
-@makes("ec2/routeTable:RouteTable")
+@handles("ec2/routeTable:RouteTable")
 def route_table(resource: Resource, inputs: Inputs) -> Making:
-    (tags,) = taken(inputs, "tags")
+    (tags,) = pop_inputs(inputs, "tags")
     made = yield fitting_call(
         "ec2.CreateRouteTable", inputs, TagSpecifications=specifications("route-table", tags)
     )
     return made["RouteTable"]["RouteTableId"], {}
 
 
-@makes("ec2/routeTableAssociation:RouteTableAssociation")
+@handles("ec2/routeTableAssociation:RouteTableAssociation")
 def association(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     made = yield fitting_call("ec2.AssociateRouteTable", inputs)
     return made["AssociationId"], {}
 
 
-@makes("ec2/route:Route")
+@handles("ec2/route:Route")
 def route(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     yield fitting_call("ec2.CreateRoute", inputs)
     return f"{inputs['routeTableId']}_{inputs['destinationCidrBlock']}", {}
 
 
-@makes("ec2/internetGateway:InternetGateway")
+@handles("ec2/internetGateway:InternetGateway")
 def internet_gateway(resource: Resource, inputs: Inputs) -> Making:
-    network, tags = taken(inputs, "vpcId", "tags")
-    only(inputs)
+    network, tags = pop_inputs(inputs, "vpcId", "tags")
+    assert_consumed(inputs)
     made = yield call("ec2.CreateInternetGateway", TagSpecifications=specifications("internet-gateway", tags))
     identity = made["InternetGateway"]["InternetGatewayId"]
     yield call("ec2.AttachInternetGateway", InternetGatewayId=identity, VpcId=network)
     return identity, {}
 
 
-@makes("ec2/eip:Eip")
+@handles("ec2/eip:Eip")
 def address(resource: Resource, inputs: Inputs) -> Making:
-    (tags,) = taken(inputs, "tags")
+    (tags,) = pop_inputs(inputs, "tags")
     made = yield fitting_call(
         "ec2.AllocateAddress", inputs, TagSpecifications=specifications("elastic-ip", tags)
     )
     return made["AllocationId"], {"allocationId": made["AllocationId"], "publicIp": made["PublicIp"]}
 
 
-@makes("ec2/natGateway:NatGateway")
+@handles("ec2/natGateway:NatGateway")
 def nat_gateway(resource: Resource, inputs: Inputs) -> Making:
-    (tags,) = taken(inputs, "tags")
+    (tags,) = pop_inputs(inputs, "tags")
     made = yield fitting_call(
         "ec2.CreateNatGateway", inputs, TagSpecifications=specifications("natgateway", tags)
     )
     return made["NatGateway"]["NatGatewayId"], {}
 
 
-@makes("ec2/vpcEndpoint:VpcEndpoint")
+@handles("ec2/vpcEndpoint:VpcEndpoint")
 def endpoint(resource: Resource, inputs: Inputs) -> Making:
-    (tags,) = taken(inputs, "tags")
+    (tags,) = pop_inputs(inputs, "tags")
     made = yield fitting_call(
         "ec2.CreateVpcEndpoint", inputs, TagSpecifications=specifications("vpc-endpoint", tags)
     )
@@ -120,9 +120,9 @@ def endpoint(resource: Resource, inputs: Inputs) -> Making:
     return identity, {"prefixListId": found["PrefixLists"][0]["PrefixListId"]}
 
 
-@makes("ec2/securityGroup:SecurityGroup")
+@handles("ec2/securityGroup:SecurityGroup")
 def security_group(resource: Resource, inputs: Inputs) -> Making:
-    (tags,) = taken(inputs, "tags")
+    (tags,) = pop_inputs(inputs, "tags")
     made = yield fitting_call(
         "ec2.CreateSecurityGroup",
         inputs,
@@ -136,19 +136,19 @@ def security_group(resource: Resource, inputs: Inputs) -> Making:
     return identity, {"arn": f"arn:aws:ec2:us-east-1:123456789012:security-group/{identity}"}
 
 
-@makes("vpc/securityGroupIngressRule:SecurityGroupIngressRule")
+@handles("vpc/securityGroupIngressRule:SecurityGroupIngressRule")
 def ingress(resource: Resource, inputs: Inputs) -> Making:
     return (yield from _rule("Ingress", inputs))
 
 
-@makes("vpc/securityGroupEgressRule:SecurityGroupEgressRule")
+@handles("vpc/securityGroupEgressRule:SecurityGroupEgressRule")
 def egress(resource: Resource, inputs: Inputs) -> Making:
     return (yield from _rule("Egress", inputs))
 
 
 def _rule(direction: str, inputs: Inputs) -> Making:
-    group, what, tags = taken(inputs, "securityGroupId", "description", "tags")
-    protocol, first, last = taken(inputs, "ipProtocol", "fromPort", "toPort")
+    group, what, tags = pop_inputs(inputs, "securityGroupId", "description", "tags")
+    protocol, first, last = pop_inputs(inputs, "ipProtocol", "fromPort", "toPort")
     permission: dict[str, Any] = {"IpProtocol": protocol, "FromPort": first, "ToPort": last}
     sources = {
         "cidrIpv4": ("IpRanges", "CidrIp"),
@@ -158,7 +158,7 @@ def _rule(direction: str, inputs: Inputs) -> Making:
     for name, (member, inner) in sources.items():
         if name in inputs:
             permission[member] = [{inner: inputs.pop(name), "Description": what}]
-    only(inputs)
+    assert_consumed(inputs)
     made = yield call(
         f"ec2.AuthorizeSecurityGroup{direction}",
         GroupId=group,
@@ -168,9 +168,9 @@ def _rule(direction: str, inputs: Inputs) -> Making:
     return made["SecurityGroupRules"][0]["SecurityGroupRuleId"], {}
 
 
-@makes("ec2/flowLog:FlowLog")
+@handles("ec2/flowLog:FlowLog")
 def flow_log(resource: Resource, inputs: Inputs) -> Making:
-    network, tags = taken(inputs, "vpcId", "tags")
+    network, tags = pop_inputs(inputs, "vpcId", "tags")
     made = yield fitting_call(
         "ec2.CreateFlowLogs",
         inputs,
@@ -183,9 +183,9 @@ def flow_log(resource: Resource, inputs: Inputs) -> Making:
     return made["FlowLogIds"][0], {}
 
 
-@makes("lb/loadBalancer:LoadBalancer")
+@handles("lb/loadBalancer:LoadBalancer")
 def load_balancer(resource: Resource, inputs: Inputs) -> Making:
-    internal, cross_zone, tags = taken(inputs, "internal", "enableCrossZoneLoadBalancing", "tags")
+    internal, cross_zone, tags = pop_inputs(inputs, "internal", "enableCrossZoneLoadBalancing", "tags")
     made = yield fitting_call(
         "elbv2.CreateLoadBalancer",
         inputs,
@@ -202,9 +202,9 @@ def load_balancer(resource: Resource, inputs: Inputs) -> Making:
     return arn, {"arn": arn, "dnsName": found["DNSName"], "arnSuffix": _suffix(arn, "loadbalancer/")}
 
 
-@makes("lb/targetGroup:TargetGroup")
+@handles("lb/targetGroup:TargetGroup")
 def target_group(resource: Resource, inputs: Inputs) -> Making:
-    delay, check, tags = taken(inputs, "deregistrationDelay", "healthCheck", "tags")
+    delay, check, tags = pop_inputs(inputs, "deregistrationDelay", "healthCheck", "tags")
     words = {
         "protocol": "healthCheckProtocol",
         "port": "healthCheckPort",
@@ -225,9 +225,9 @@ def target_group(resource: Resource, inputs: Inputs) -> Making:
     return arn, {"arn": arn, "arnSuffix": arn.rpartition(":")[2]}
 
 
-@makes("lb/listener:Listener")
+@handles("lb/listener:Listener")
 def listener(resource: Resource, inputs: Inputs) -> Making:
-    idle, tags = taken(inputs, "tcpIdleTimeoutSeconds", "tags")
+    idle, tags = pop_inputs(inputs, "tcpIdleTimeoutSeconds", "tags")
     made = yield fitting_call("elbv2.CreateListener", inputs, Tags=tag_list(tags))
     arn = made["Listeners"][0]["ListenerArn"]
     attributes = [{"Key": "tcp.idle_timeout.seconds", "Value": str(idle)}]

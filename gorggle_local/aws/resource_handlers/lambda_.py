@@ -6,17 +6,17 @@ from gorggle_local.aws.pulumi_engine import Resource
 from gorggle_local.aws.resource_handlers.registry import (
     Inputs,
     Making,
+    assert_consumed,
     fitting_call,
-    makes,
-    only,
+    handles,
+    pop_inputs,
     tag_list,
-    taken,
 )
 
 
-@makes("lambda/layerVersion:LayerVersion")
+@handles("lambda/layerVersion:LayerVersion")
 def layer(resource: Resource, inputs: Inputs) -> Making:
-    bucket, key, _hash, _tags = taken(inputs, "s3Bucket", "s3Key", "sourceCodeHash", "tags")
+    bucket, key, _hash, _tags = pop_inputs(inputs, "s3Bucket", "s3Key", "sourceCodeHash", "tags")
     made = yield fitting_call(
         "lambda.PublishLayerVersion", inputs, Content={"S3Bucket": bucket, "S3Key": key}
     )
@@ -24,9 +24,9 @@ def layer(resource: Resource, inputs: Inputs) -> Making:
     return arn, {"arn": arn, "layerArn": made["LayerArn"], "version": str(made["Version"])}
 
 
-@makes("lambda/function:Function")
+@handles("lambda/function:Function")
 def function(resource: Resource, inputs: Inputs) -> Making:
-    bucket, key, _hash, tags = taken(inputs, "s3Bucket", "s3Key", "sourceCodeHash", "tags")
+    bucket, key, _hash, tags = pop_inputs(inputs, "s3Bucket", "s3Key", "sourceCodeHash", "tags")
     made = yield fitting_call(
         "lambda.CreateFunction",
         inputs,
@@ -39,7 +39,7 @@ def function(resource: Resource, inputs: Inputs) -> Making:
     return inputs["name"], {"arn": arn, "invokeArn": f"arn:aws:apigateway:us-east-1:lambda:path/{path}"}
 
 
-@makes("lambda/permission:Permission")
+@handles("lambda/permission:Permission")
 def permission(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     yield fitting_call(
@@ -48,23 +48,23 @@ def permission(resource: Resource, inputs: Inputs) -> Making:
     return resource.name, {}
 
 
-@makes("lambda/functionEventInvokeConfig:FunctionEventInvokeConfig")
+@handles("lambda/functionEventInvokeConfig:FunctionEventInvokeConfig")
 def event_config(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     yield fitting_call("lambda.PutFunctionEventInvokeConfig", inputs)
     return inputs["functionName"], {}
 
 
-@makes("lambda/eventSourceMapping:EventSourceMapping")
+@handles("lambda/eventSourceMapping:EventSourceMapping")
 def event_source(resource: Resource, inputs: Inputs) -> Making:
-    (tags,) = taken(inputs, "tags")
+    (tags,) = pop_inputs(inputs, "tags")
     made = yield fitting_call("lambda.CreateEventSourceMapping", inputs, Tags=tags)
     return made["UUID"], {"uuid": made["UUID"]}
 
 
-@makes("sfn/stateMachine:StateMachine")
+@handles("sfn/stateMachine:StateMachine")
 def state_machine(resource: Resource, inputs: Inputs) -> Making:
-    logging, tags = taken(inputs, "loggingConfiguration", "tags")
+    logging, tags = pop_inputs(inputs, "loggingConfiguration", "tags")
     wanted = {
         "level": logging["level"],
         "includeExecutionData": logging["includeExecutionData"],
@@ -79,19 +79,19 @@ def state_machine(resource: Resource, inputs: Inputs) -> Making:
     return made["stateMachineArn"], {"arn": made["stateMachineArn"]}
 
 
-@makes("cloudwatch/eventRule:EventRule")
+@handles("cloudwatch/eventRule:EventRule")
 def rule(resource: Resource, inputs: Inputs) -> Making:
-    (tags,) = taken(inputs, "tags")
+    (tags,) = pop_inputs(inputs, "tags")
     made = yield fitting_call("events.PutRule", inputs, Tags=tag_list(tags))
     return inputs["name"], {"arn": made["RuleArn"]}
 
 
-@makes("cloudwatch/eventTarget:EventTarget")
+@handles("cloudwatch/eventTarget:EventTarget")
 def target(resource: Resource, inputs: Inputs) -> Making:
-    rule_name, identity, arn, letters, retry = taken(
+    rule_name, identity, arn, letters, retry = pop_inputs(
         inputs, "rule", "targetId", "arn", "deadLetterConfig", "retryPolicy"
     )
-    only(inputs, "tags")
+    assert_consumed(inputs, "tags")
     wanted = {"id": identity, "arn": arn, "deadLetterConfig": letters, "retryPolicy": retry}
     answer = yield fitting_call("events.PutTargets", {"rule": rule_name, "targets": [wanted]})
     if answer.get("FailedEntryCount") and "sample" not in str(answer):

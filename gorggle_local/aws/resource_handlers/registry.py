@@ -24,7 +24,7 @@ Making = Generator[Call, Any, tuple[str, Mapping[str, Any]]]
 _MAKERS: dict[str, Callable[[Resource, Inputs], Making]] = {}
 
 
-def makes(
+def handles(
     kind: str,
 ) -> Callable[[Callable[[Resource, Inputs], Making]], Callable[[Resource, Inputs], Making]]:
     """Say which kind of resource a function makes: ``s3/bucket:Bucket``."""
@@ -63,12 +63,12 @@ def fitting_call(
     ``renames``: inputs that the API calls otherwise; ``further``: parameters in the API's own words.
 
     Raises:
-        UnfitError: the operation takes no such thing.
+        ApiShapeError: the operation takes no such thing.
     """
     shape = api_validation.operation(operation).input_shape
     assert shape is not None
     renamed = {(renames or {}).get(name, name): value for name, value in inputs.items()}
-    found = api_validation.fitted(shape, renamed, operation)
+    found = api_validation.convert(shape, renamed, operation)
     return call(operation, **found, **further)
 
 
@@ -77,16 +77,16 @@ def tag_list(tags: Mapping[str, str], key: str = "Key", value: str = "Value") ->
     return [{key: name, value: text} for name, text in tags.items()]
 
 
-def taken(inputs: Inputs, *names: str) -> list[Any]:
+def pop_inputs(inputs: Inputs, *names: str) -> list[Any]:
     """Take inputs out, for a call of their own; None for those that are not there."""
     return [inputs.pop(name, None) for name in names]
 
 
-def only(inputs: Inputs, *expected: str) -> None:
+def assert_consumed(inputs: Inputs, *expected: str) -> None:
     """Hold that nothing is left but this.
 
     Raises:
-        UnfitError: something is left that no call was told of.
+        ApiShapeError: something is left that no call was told of.
     """
     if left := set(inputs) - set(expected):
-        raise api_validation.UnfitError(f"{sorted(left)} went into no call")
+        raise api_validation.ApiShapeError(f"{sorted(left)} went into no call")

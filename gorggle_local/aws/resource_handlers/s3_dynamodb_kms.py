@@ -11,19 +11,19 @@ from gorggle_local.aws.pulumi_engine import Resource
 from gorggle_local.aws.resource_handlers.registry import (
     Inputs,
     Making,
+    assert_consumed,
     call,
     fitting_call,
-    makes,
-    only,
+    handles,
+    pop_inputs,
     tag_list,
-    taken,
 )
 
 
-@makes("s3/bucket:Bucket")
+@handles("s3/bucket:Bucket")
 def bucket(resource: Resource, inputs: Inputs) -> Making:
-    name, tags, _force = taken(inputs, "bucket", "tags", "forceDestroy")
-    only(inputs)
+    name, tags, _force = pop_inputs(inputs, "bucket", "tags", "forceDestroy")
+    assert_consumed(inputs)
     yield call("s3.CreateBucket", Bucket=name)
     yield call("s3.PutBucketTagging", Bucket=name, Tagging={"TagSet": tag_list(tags)})
     domain = f"{name}.s3.us-east-1.amazonaws.com"
@@ -34,75 +34,75 @@ def bucket(resource: Resource, inputs: Inputs) -> Making:
     }
 
 
-@makes("s3/bucketVersioning:BucketVersioning")
+@handles("s3/bucketVersioning:BucketVersioning")
 def versioning(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     yield fitting_call("s3.PutBucketVersioning", inputs)
     return inputs["bucket"], {}
 
 
-@makes("s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration")
+@handles("s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration")
 def encryption(resource: Resource, inputs: Inputs) -> Making:
-    name, rules = taken(inputs, "bucket", "rules")
-    only(inputs, "tags")
+    name, rules = pop_inputs(inputs, "bucket", "rules")
+    assert_consumed(inputs, "tags")
     wrapped = {"bucket": name, "serverSideEncryptionConfiguration": {"rules": rules}}
     yield fitting_call("s3.PutBucketEncryption", wrapped)
     return name, {}
 
 
-@makes("s3/bucketPublicAccessBlock:BucketPublicAccessBlock")
+@handles("s3/bucketPublicAccessBlock:BucketPublicAccessBlock")
 def access_block(resource: Resource, inputs: Inputs) -> Making:
-    name, _tags = taken(inputs, "bucket", "tags")
+    name, _tags = pop_inputs(inputs, "bucket", "tags")
     wrapped = {"bucket": name, "publicAccessBlockConfiguration": inputs}
     yield fitting_call("s3.PutPublicAccessBlock", wrapped)
     return name, {}
 
 
-@makes("s3/bucketOwnershipControls:BucketOwnershipControls")
+@handles("s3/bucketOwnershipControls:BucketOwnershipControls")
 def ownership(resource: Resource, inputs: Inputs) -> Making:
-    name, rule = taken(inputs, "bucket", "rule")
-    only(inputs, "tags")
+    name, rule = pop_inputs(inputs, "bucket", "rule")
+    assert_consumed(inputs, "tags")
     wrapped = {"bucket": name, "ownershipControls": {"rules": [rule]}}
     yield fitting_call("s3.PutBucketOwnershipControls", wrapped)
     return name, {}
 
 
-@makes("s3/bucketPolicy:BucketPolicy")
+@handles("s3/bucketPolicy:BucketPolicy")
 def bucket_policy(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     yield fitting_call("s3.PutBucketPolicy", inputs)
     return inputs["bucket"], {}
 
 
-@makes("s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration")
+@handles("s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration")
 def lifecycle(resource: Resource, inputs: Inputs) -> Making:
-    name, rules = taken(inputs, "bucket", "rules")
-    only(inputs, "tags")
+    name, rules = pop_inputs(inputs, "bucket", "rules")
+    assert_consumed(inputs, "tags")
     wrapped = {"bucket": name, "lifecycleConfiguration": {"rules": rules}}
     yield fitting_call("s3.PutBucketLifecycleConfiguration", wrapped)
     return name, {}
 
 
-@makes("s3/bucketCorsConfiguration:BucketCorsConfiguration")
+@handles("s3/bucketCorsConfiguration:BucketCorsConfiguration")
 def cors(resource: Resource, inputs: Inputs) -> Making:
-    name, rules = taken(inputs, "bucket", "corsRules")
-    only(inputs, "tags")
+    name, rules = pop_inputs(inputs, "bucket", "corsRules")
+    assert_consumed(inputs, "tags")
     yield fitting_call("s3.PutBucketCors", {"bucket": name, "corsConfiguration": {"corsRules": rules}})
     return name, {}
 
 
-@makes("s3/bucketNotification:BucketNotification")
+@handles("s3/bucketNotification:BucketNotification")
 def notification(resource: Resource, inputs: Inputs) -> Making:
-    name, to_eventbridge = taken(inputs, "bucket", "eventbridge")
-    only(inputs, "tags")
+    name, to_eventbridge = pop_inputs(inputs, "bucket", "eventbridge")
+    assert_consumed(inputs, "tags")
     wanted: dict[str, Any] = {"EventBridgeConfiguration": {}} if to_eventbridge else {}
     yield call("s3.PutBucketNotificationConfiguration", Bucket=name, NotificationConfiguration=wanted)
     return name, {}
 
 
-@makes("s3/bucketObjectv2:BucketObjectv2")
+@handles("s3/bucketObjectv2:BucketObjectv2")
 def stored_object(resource: Resource, inputs: Inputs) -> Making:
-    source, content, _hash, _tags = taken(inputs, "source", "content", "sourceHash", "tags")
+    source, content, _hash, _tags = pop_inputs(inputs, "source", "content", "sourceHash", "tags")
     # A recorded resource holds its file's name only; an applied one holds the file.
     body = (
         Path(source.path).read_bytes() if isinstance(source, pulumi.FileAsset) else (content or "").encode()
@@ -111,9 +111,9 @@ def stored_object(resource: Resource, inputs: Inputs) -> Making:
     return inputs["key"], {}
 
 
-@makes("dynamodb/table:Table")
+@handles("dynamodb/table:Table")
 def table(resource: Resource, inputs: Inputs) -> Making:
-    name, hash_key, range_key, ttl, recovery, indexes, encrypted, tags = taken(
+    name, hash_key, range_key, ttl, recovery, indexes, encrypted, tags = pop_inputs(
         inputs,
         "name",
         "hashKey",
@@ -164,9 +164,9 @@ def _index(index: Inputs) -> dict[str, Any]:
     }
 
 
-@makes("kms/key:Key")
+@handles("kms/key:Key")
 def key(resource: Resource, inputs: Inputs) -> Making:
-    rotated, _window, tags = taken(inputs, "enableKeyRotation", "deletionWindowInDays", "tags")
+    rotated, _window, tags = pop_inputs(inputs, "enableKeyRotation", "deletionWindowInDays", "tags")
     made = yield fitting_call("kms.CreateKey", inputs, Tags=tag_list(tags, "TagKey", "TagValue"))
     identity = made["KeyMetadata"]["KeyId"]
     if rotated:
@@ -174,21 +174,21 @@ def key(resource: Resource, inputs: Inputs) -> Making:
     return identity, {"arn": made["KeyMetadata"]["Arn"], "keyId": identity}
 
 
-@makes("kms/alias:Alias")
+@handles("kms/alias:Alias")
 def alias(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     yield fitting_call("kms.CreateAlias", inputs, {"name": "aliasName"})
     return inputs["name"], {}
 
 
-@makes("secretsmanager/secret:Secret")
+@handles("secretsmanager/secret:Secret")
 def secret(resource: Resource, inputs: Inputs) -> Making:
-    tags, _days = taken(inputs, "tags", "recoveryWindowInDays")
+    tags, _days = pop_inputs(inputs, "tags", "recoveryWindowInDays")
     made = yield fitting_call("secretsmanager.CreateSecret", inputs, Tags=tag_list(tags))
     return made["ARN"], {"arn": made["ARN"]}
 
 
-@makes("secretsmanager/secretRotation:SecretRotation")
+@handles("secretsmanager/secretRotation:SecretRotation")
 def rotation(resource: Resource, inputs: Inputs) -> Making:
     del inputs["tags"]
     yield fitting_call("secretsmanager.RotateSecret", inputs, {"rotationLambdaArn": "rotationLambdaARN"})

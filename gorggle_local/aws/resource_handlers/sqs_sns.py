@@ -3,53 +3,61 @@
 from __future__ import annotations
 
 from gorggle_local.aws.pulumi_engine import Resource
-from gorggle_local.aws.resource_handlers.registry import Inputs, Making, call, makes, only, tag_list, taken
+from gorggle_local.aws.resource_handlers.registry import (
+    Inputs,
+    Making,
+    assert_consumed,
+    call,
+    handles,
+    pop_inputs,
+    tag_list,
+)
 
 
-@makes("sqs/queue:Queue")
+@handles("sqs/queue:Queue")
 def queue(resource: Resource, inputs: Inputs) -> Making:
-    name, tags = taken(inputs, "name", "tags")
+    name, tags = pop_inputs(inputs, "name", "tags")
     words = {
         "visibilityTimeoutSeconds": "VisibilityTimeout",
         "messageRetentionSeconds": "MessageRetentionPeriod",
         "redrivePolicy": "RedrivePolicy",
         "sqsManagedSseEnabled": "SqsManagedSseEnabled",
     }
-    only(inputs, *words)
+    assert_consumed(inputs, *words)
     attributes = {words[key]: _text(value) for key, value in inputs.items()}
     made = yield call("sqs.CreateQueue", QueueName=name, Attributes=attributes, tags=tags)
     url = made["QueueUrl"]
     return url, {"url": url, "arn": f"arn:aws:sqs:us-east-1:123456789012:{name}"}
 
 
-@makes("sqs/queuePolicy:QueuePolicy")
+@handles("sqs/queuePolicy:QueuePolicy")
 def queue_policy(resource: Resource, inputs: Inputs) -> Making:
-    url, policy = taken(inputs, "queueUrl", "policy")
-    only(inputs, "tags")
+    url, policy = pop_inputs(inputs, "queueUrl", "policy")
+    assert_consumed(inputs, "tags")
     yield call("sqs.SetQueueAttributes", QueueUrl=url, Attributes={"Policy": policy})
     return url, {}
 
 
-@makes("sns/topic:Topic")
+@handles("sns/topic:Topic")
 def topic(resource: Resource, inputs: Inputs) -> Making:
-    name, key, tags = taken(inputs, "name", "kmsMasterKeyId", "tags")
-    only(inputs)
+    name, key, tags = pop_inputs(inputs, "name", "kmsMasterKeyId", "tags")
+    assert_consumed(inputs)
     made = yield call("sns.CreateTopic", Name=name, Attributes={"KmsMasterKeyId": key}, Tags=tag_list(tags))
     return made["TopicArn"], {"arn": made["TopicArn"]}
 
 
-@makes("sns/topicPolicy:TopicPolicy")
+@handles("sns/topicPolicy:TopicPolicy")
 def topic_policy(resource: Resource, inputs: Inputs) -> Making:
-    arn, policy = taken(inputs, "arn", "policy")
-    only(inputs, "tags")
+    arn, policy = pop_inputs(inputs, "arn", "policy")
+    assert_consumed(inputs, "tags")
     yield call("sns.SetTopicAttributes", TopicArn=arn, AttributeName="Policy", AttributeValue=policy)
     return arn, {}
 
 
-@makes("sns/topicSubscription:TopicSubscription")
+@handles("sns/topicSubscription:TopicSubscription")
 def subscription(resource: Resource, inputs: Inputs) -> Making:
-    arn, protocol, endpoint = taken(inputs, "topic", "protocol", "endpoint")
-    only(inputs, "tags")
+    arn, protocol, endpoint = pop_inputs(inputs, "topic", "protocol", "endpoint")
+    assert_consumed(inputs, "tags")
     made = yield call(
         "sns.Subscribe", TopicArn=arn, Protocol=protocol, Endpoint=endpoint, ReturnSubscriptionArn=True
     )

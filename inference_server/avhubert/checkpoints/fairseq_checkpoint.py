@@ -10,7 +10,7 @@ from typing import Any
 
 from gorggle_server.avhubert.checkpoints import torch_archive
 from gorggle_server.avhubert.checkpoints.model_card import REFERENCE_LICENSE
-from gorggle_server.avhubert.checkpoints.pickle_allowlist import Inert
+from gorggle_server.avhubert.checkpoints.pickle_allowlist import OpaqueObject
 from gorggle_server.avhubert.checkpoints.stored_model import StoredModel, UnreadTensor
 from gorggle_server.avhubert.checkpoints.tensor_storage import TensorRecord
 from gorggle_server.avhubert.config import ModelConfig
@@ -38,7 +38,7 @@ def opened(path: Path) -> Iterator[StoredModel]:
     Raises:
         ModelFormatError: it is damaged, names classes that are not allowed, or holds no model for transcription.
     """
-    with torch_archive.opened(path) as root:
+    with torch_archive.open_checkpoint(path) as root:
         yield _model(root, path)
 
 
@@ -84,7 +84,7 @@ def _units(task_state: object) -> tuple[list[str], bytes | None]:
     tokenizer = _fields(state.get("s2s_tokenizer")) or {}
     processor = tokenizer.get("sp")
     # Older versions of SentencePiece pickled the bare bytes of the model.
-    model = processor.state if isinstance(processor, Inert) else None
+    model = processor.state if isinstance(processor, OpaqueObject) else None
     if isinstance(model, dict):
         model = model.get("model_proto")
     return symbols, model if isinstance(model, bytes) else None
@@ -112,7 +112,7 @@ def _configuration(root: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, A
 
 def _modalities(listed: object) -> tuple[str, ...]:
     """Those that fine-tuning used; both where the checkpoint does not say."""
-    if isinstance(listed, Inert) and isinstance(listed.state, dict):
+    if isinstance(listed, OpaqueObject) and isinstance(listed.state, dict):
         listed = listed.state.get("_content")
     named = [_value(item) for item in listed] if isinstance(listed, list) else []
     return tuple(name for name in ("audio", "video") if name in named) or ("audio", "video")
@@ -120,7 +120,7 @@ def _modalities(listed: object) -> tuple[str, ...]:
 
 def _fields(value: object) -> dict[str, Any] | None:
     """The named values, one level deep, of a dict, a namespace, an object or an omegaconf container."""
-    if isinstance(value, Inert):
+    if isinstance(value, OpaqueObject):
         value = value.state
         if isinstance(value, dict) and isinstance(value.get("_content"), dict):
             value = value["_content"]
@@ -131,7 +131,7 @@ def _fields(value: object) -> dict[str, Any] | None:
 
 def _value(item: object) -> object:
     """What an omegaconf node wraps; anything else as it is."""
-    if isinstance(item, Inert) and isinstance(item.state, dict) and "_val" in item.state:
+    if isinstance(item, OpaqueObject) and isinstance(item.state, dict) and "_val" in item.state:
         item = item.state["_val"]
-    is_enumeration = isinstance(item, Inert) and item.state is None and len(item.arguments) == 1
-    return item.arguments[0] if isinstance(item, Inert) and is_enumeration else item
+    is_enumeration = isinstance(item, OpaqueObject) and item.state is None and len(item.arguments) == 1
+    return item.arguments[0] if isinstance(item, OpaqueObject) and is_enumeration else item

@@ -15,14 +15,14 @@ from gorggle_server.errors import ModelFormatError
 
 
 @dataclass(frozen=True)
-class Mark:
+class GlobalReference:
     """A name that the pickle mentioned, in place of the class or function itself."""
 
     name: str
 
 
 @dataclass
-class Inert:
+class OpaqueObject:
     """An object of an allowed class: what the pickle said about it, and no behaviour.
 
     ``arguments`` went to its constructor, ``state`` to its ``__setstate__``; ``elements`` and
@@ -86,7 +86,7 @@ _SCALAR_CODES = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h
                  "u8": "Q", "u4": "I", "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip
 
 
-def named(module: object, name: object) -> Mark:
+def named(module: object, name: object) -> GlobalReference:
     """The mark of an allowed name.
 
     Raises:
@@ -98,10 +98,10 @@ def named(module: object, name: object) -> Mark:
     full_name = f"{'builtins' if module == '__builtin__' else module}.{name}".replace(
         "builtins.long", "builtins.int"
     )
-    if full_name in _CALLS or full_name in _TYPES or storage_dtype(Mark(full_name)) is not None:
-        return Mark(full_name)
+    if full_name in _CALLS or full_name in _TYPES or storage_dtype(GlobalReference(full_name)) is not None:
+        return GlobalReference(full_name)
     if full_name in _RECORDS or _RECORD_FAMILIES.fullmatch(full_name):
-        return Mark(full_name)
+        return GlobalReference(full_name)
     raise ModelFormatError(
         f"the checkpoint asks for {full_name}, which is not among the classes that a model needs: "
         "it was not loaded, and nothing of it was run; do not trust this file"
@@ -114,18 +114,18 @@ def called(mark: object, arguments: object) -> object:
     Raises:
         ModelFormatError: a call of something that is not callable in a checkpoint.
     """
-    if not isinstance(mark, Mark) or not isinstance(arguments, tuple):
+    if not isinstance(mark, GlobalReference) or not isinstance(arguments, tuple):
         raise ModelFormatError("the checkpoint's pickle calls something that is no class")
     if mark.name in _CALLS:
         return _CALLS[mark.name](*arguments)
     if mark.name in _TYPES or storage_dtype(mark) is not None:
         raise ModelFormatError(f"the checkpoint's pickle calls {mark.name}, which no checkpoint does")
-    return Inert(mark.name, arguments)
+    return OpaqueObject(mark.name, arguments)
 
 
 def storage_dtype(mark: object) -> torch.dtype | None:
     """The type of the numbers in a storage class of torch; None for other names."""
-    if not isinstance(mark, Mark):
+    if not isinstance(mark, GlobalReference):
         return None
     module, _, name = mark.name.rpartition(".")
     return _STORAGE_TYPES.get(name) if module in ("torch", "torch.storage", "torch.cuda") else None
@@ -161,14 +161,14 @@ def _encoded(text: object, encoding: object = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _numpy_type(code: object, *_: object) -> Inert:
+def _numpy_type(code: object, *_: object) -> OpaqueObject:
     if code not in _SCALAR_CODES:
         raise TypeError("a number of numpy has an unknown type")
-    return Inert("numpy.dtype", (code,))
+    return OpaqueObject("numpy.dtype", (code,))
 
 
 def _numpy_scalar(dtype: object, data: object) -> object:
-    if not isinstance(dtype, Inert) or dtype.name != "numpy.dtype" or not isinstance(data, bytes):
+    if not isinstance(dtype, OpaqueObject) or dtype.name != "numpy.dtype" or not isinstance(data, bytes):
         raise TypeError("a number of numpy is not made from a type and bytes")
     order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
     return struct.unpack((">" if order == ">" else "<") + _SCALAR_CODES[dtype.arguments[0]], data)[0]

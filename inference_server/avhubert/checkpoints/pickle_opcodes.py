@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
 
 from gorggle_server.avhubert.checkpoints import pickle_allowlist
-from gorggle_server.avhubert.checkpoints.pickle_allowlist import Inert, Mark
+from gorggle_server.avhubert.checkpoints.pickle_allowlist import GlobalReference, OpaqueObject
 from gorggle_server.errors import ModelFormatError
 
 PersistentLoad: TypeAlias = Callable[[object], object]
@@ -25,7 +25,7 @@ _KEY_TYPES = (str, int, float, bytes, type(None))
 
 
 @dataclass
-class Machine:
+class PickleMachine:
     """The state of an unpickler: a stack, the stacks below its marks, and the memo."""
 
     stream: BinaryIO
@@ -80,103 +80,103 @@ class Machine:
         self.push(pickle_allowlist.called(mark, arguments))
 
 
-def _mark(machine: Machine) -> None:
+def _mark(machine: PickleMachine) -> None:
     machine.marked.append(machine.stack)
     machine.stack = []
 
 
-def _pop(machine: Machine) -> None:
+def _pop(machine: PickleMachine) -> None:
     if machine.stack:
         machine.stack.pop()
     else:
         machine.pop_marked()
 
 
-def _pop_marked(machine: Machine) -> None:
+def _pop_marked(machine: PickleMachine) -> None:
     machine.pop_marked()
 
 
-def _frame(machine: Machine) -> None:
+def _frame(machine: PickleMachine) -> None:
     machine.read(8)  # a hint for reading ahead; the instructions inside say all
 
 
-def _protocol(machine: Machine) -> None:
+def _protocol(machine: PickleMachine) -> None:
     version = machine.unsigned(1)
     if version > 5:
         raise ModelFormatError(f"the checkpoint's pickle has protocol {version}; the highest known is 5")
 
 
-def _memoize(machine: Machine) -> None:
+def _memoize(machine: PickleMachine) -> None:
     machine.memo[len(machine.memo)] = machine.stack[-1]
 
 
-def _put(size: int) -> Callable[[Machine], None]:
-    def operation(machine: Machine) -> None:
+def _put(size: int) -> Callable[[PickleMachine], None]:
+    def operation(machine: PickleMachine) -> None:
         machine.memo[machine.unsigned(size)] = machine.stack[-1]
 
     return operation
 
 
-def _get(size: int) -> Callable[[Machine], None]:
-    def operation(machine: Machine) -> None:
+def _get(size: int) -> Callable[[PickleMachine], None]:
+    def operation(machine: PickleMachine) -> None:
         machine.push(machine.memo[machine.unsigned(size)])
 
     return operation
 
 
-def _put_line(machine: Machine) -> None:
+def _put_line(machine: PickleMachine) -> None:
     machine.memo[int(machine.line())] = machine.stack[-1]
 
 
-def _get_line(machine: Machine) -> None:
+def _get_line(machine: PickleMachine) -> None:
     machine.push(machine.memo[int(machine.line())])
 
 
-def _constant(value: object) -> Callable[[Machine], None]:
+def _constant(value: object) -> Callable[[PickleMachine], None]:
     return lambda machine: machine.push(value)
 
 
-def _integer(size: int, *, signed: bool = False) -> Callable[[Machine], None]:
+def _integer(size: int, *, signed: bool = False) -> Callable[[PickleMachine], None]:
     return lambda machine: machine.push(int.from_bytes(machine.read(size), "little", signed=signed))
 
 
-def _long(size: int) -> Callable[[Machine], None]:
+def _long(size: int) -> Callable[[PickleMachine], None]:
     return lambda machine: machine.push(
         int.from_bytes(machine.read(machine.unsigned(size)), "little", signed=True)
     )
 
 
-def _integer_line(machine: Machine) -> None:
+def _integer_line(machine: PickleMachine) -> None:
     text = machine.line()
     machine.push({"00": False, "01": True}[text] if text in ("00", "01") else int(text))
 
 
-def _long_line(machine: Machine) -> None:
+def _long_line(machine: PickleMachine) -> None:
     machine.push(int(machine.line().removesuffix("L")))
 
 
-def _float(machine: Machine) -> None:
+def _float(machine: PickleMachine) -> None:
     machine.push(struct.unpack(">d", machine.read(8))[0])
 
 
-def _float_line(machine: Machine) -> None:
+def _float_line(machine: PickleMachine) -> None:
     machine.push(float(machine.line()))
 
 
-def _text(size: int) -> Callable[[Machine], None]:
+def _text(size: int) -> Callable[[PickleMachine], None]:
     return lambda machine: machine.push(machine.read(machine.unsigned(size)).decode("utf-8", "surrogatepass"))
 
 
-def _bytes(size: int) -> Callable[[Machine], None]:
+def _bytes(size: int) -> Callable[[PickleMachine], None]:
     return lambda machine: machine.push(machine.read(machine.unsigned(size)))
 
 
-def _new(make: Callable[[], object]) -> Callable[[Machine], None]:
+def _new(make: Callable[[], object]) -> Callable[[PickleMachine], None]:
     return lambda machine: machine.push(make())
 
 
-def _tuple_of(count: int) -> Callable[[Machine], None]:
-    def operation(machine: Machine) -> None:
+def _tuple_of(count: int) -> Callable[[PickleMachine], None]:
+    def operation(machine: PickleMachine) -> None:
         items = tuple(machine.stack[-count:])
         if len(items) < count:
             raise IndexError("the stack is too short for a tuple")
@@ -185,35 +185,35 @@ def _tuple_of(count: int) -> Callable[[Machine], None]:
     return operation
 
 
-def _tuple(machine: Machine) -> None:
+def _tuple(machine: PickleMachine) -> None:
     items = machine.pop_marked()
     machine.push(tuple(items))
 
 
-def _list(machine: Machine) -> None:
+def _list(machine: PickleMachine) -> None:
     items = machine.pop_marked()
     machine.push(items)
 
 
-def _dict(machine: Machine) -> None:
+def _dict(machine: PickleMachine) -> None:
     items = machine.pop_marked()
     result: dict[Any, Any] = {}
     _set_items(result, items)
     machine.push(result)
 
 
-def _append(machine: Machine) -> None:
+def _append(machine: PickleMachine) -> None:
     value = machine.stack.pop()
     _extend(machine.stack[-1], [value])
 
 
-def _appends(machine: Machine) -> None:
+def _appends(machine: PickleMachine) -> None:
     items = machine.pop_marked()
     _extend(machine.stack[-1], items)
 
 
 def _extend(target: object, items: list[Any]) -> None:
-    if isinstance(target, Inert):
+    if isinstance(target, OpaqueObject):
         target.elements.extend(items)
     elif isinstance(target, list):
         target.extend(items)
@@ -221,18 +221,18 @@ def _extend(target: object, items: list[Any]) -> None:
         raise TypeError(f"cannot append to {type(target).__name__}")
 
 
-def _set_item(machine: Machine) -> None:
+def _set_item(machine: PickleMachine) -> None:
     value, key = machine.stack.pop(), machine.stack.pop()
     _set_items(machine.stack[-1], [key, value])
 
 
-def _set_many_items(machine: Machine) -> None:
+def _set_many_items(machine: PickleMachine) -> None:
     items = machine.pop_marked()
     _set_items(machine.stack[-1], items)
 
 
 def _set_items(target: object, items: list[Any]) -> None:
-    entries = target.entries if isinstance(target, Inert) else target
+    entries = target.entries if isinstance(target, OpaqueObject) else target
     if not isinstance(entries, dict) or len(items) % 2:
         raise TypeError(f"cannot set items of {type(target).__name__}")
     for key, value in zip(items[::2], items[1::2], strict=True):
@@ -242,34 +242,34 @@ def _set_items(target: object, items: list[Any]) -> None:
         entries[key] = value
 
 
-def _global(machine: Machine) -> None:
+def _global(machine: PickleMachine) -> None:
     module = machine.line()
     machine.push(pickle_allowlist.named(module, machine.line()))
 
 
-def _stack_global(machine: Machine) -> None:
+def _stack_global(machine: PickleMachine) -> None:
     name, module = machine.stack.pop(), machine.stack.pop()
     machine.push(pickle_allowlist.named(module, name))
 
 
-def _instance(machine: Machine) -> None:
+def _instance(machine: PickleMachine) -> None:
     module = machine.line()
     mark = pickle_allowlist.named(module, machine.line())
     arguments = machine.pop_marked()
     machine.call(mark, tuple(arguments))
 
 
-def _object(machine: Machine) -> None:
+def _object(machine: PickleMachine) -> None:
     mark, *arguments = machine.pop_marked()
     machine.call(mark, tuple(arguments))
 
 
-def _reduce(machine: Machine) -> None:
+def _reduce(machine: PickleMachine) -> None:
     arguments, mark = machine.stack.pop(), machine.stack.pop()
     machine.call(mark, arguments)
 
 
-def _new_object_with_names(machine: Machine) -> None:
+def _new_object_with_names(machine: PickleMachine) -> None:
     names = machine.stack.pop()
     if names != {}:
         raise ModelFormatError(
@@ -278,23 +278,23 @@ def _new_object_with_names(machine: Machine) -> None:
     _reduce(machine)
 
 
-def _build(machine: Machine) -> None:
+def _build(machine: PickleMachine) -> None:
     state = machine.stack.pop()
     target = machine.stack[-1]
-    if isinstance(target, Inert):
+    if isinstance(target, OpaqueObject):
         target.state = state
-    elif isinstance(target, Mark) or not isinstance(target, dict):
+    elif isinstance(target, GlobalReference) or not isinstance(target, dict):
         raise TypeError(f"cannot give a state to {type(target).__name__}")
     # A dict's state is the attributes of an OrderedDict, such as the versions in a state dict: not needed.
 
 
-def _persistent(machine: Machine) -> None:
+def _persistent(machine: PickleMachine) -> None:
     if machine.persistent_load is None:
         raise ModelFormatError("the checkpoint's pickle refers to a storage where none can be")
     machine.push(machine.persistent_load(machine.stack.pop()))
 
 
-OPERATIONS: dict[bytes, Callable[[Machine], None]] = {
+OPERATIONS: dict[bytes, Callable[[PickleMachine], None]] = {
     pickle.PROTO: _protocol,
     pickle.FRAME: _frame,
     pickle.MARK: _mark,

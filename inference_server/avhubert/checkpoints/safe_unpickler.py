@@ -13,7 +13,7 @@ import pickle
 import struct
 from typing import Any, BinaryIO
 
-from gorggle_server.avhubert.checkpoints.pickle_opcodes import OPERATIONS, Machine, PersistentLoad
+from gorggle_server.avhubert.checkpoints.pickle_opcodes import OPERATIONS, PersistentLoad, PickleMachine
 from gorggle_server.errors import ModelFormatError
 
 _MAX_STACK = 10_000_000
@@ -36,7 +36,7 @@ def load(stream: BinaryIO, persistent_load: PersistentLoad | None = None) -> Any
             checkpoint does.
     """
     try:
-        return _result(Machine(stream, persistent_load))
+        return _result(PickleMachine(stream, persistent_load))
     except _DAMAGE as error:
         raise ModelFormatError(
             f"the checkpoint's pickle is malformed: {type(error).__name__}: {error}"
@@ -48,7 +48,7 @@ def loads(data: bytes | bytearray, persistent_load: PersistentLoad | None = None
     return load(io.BytesIO(data), persistent_load)
 
 
-def _result(machine: Machine) -> Any:
+def _result(machine: PickleMachine) -> Any:
     while (code := machine.read(1)) != pickle.STOP:
         operation = OPERATIONS.get(code)
         if operation is None:

@@ -94,7 +94,7 @@ class StoredModel:
             ModelFormatError: the file is damaged, or its weights do not fit its configuration.
         """
         self.checked()
-        network = skeleton(self.config)
+        network = meta_network(self.config)
         weights = {name: unread.tensor().to(device, dtype) for name, unread in self.weights.items()}
         network.load_state_dict(weights, strict=False, assign=True)
         for module in network.modules():
@@ -103,13 +103,13 @@ class StoredModel:
         return network
 
 
-def skeleton(config: ModelConfig) -> AVHubertNetwork:
+def meta_network(config: ModelConfig) -> AVHubertNetwork:
     """The network without memory for its weights."""
-    with torch.device("meta"), _WithoutDrawing():
+    with torch.device("meta"), _SkipInitialization():
         return AVHubertNetwork(config)
 
 
-class _WithoutDrawing(TorchFunctionMode):
+class _SkipInitialization(TorchFunctionMode):
     """Leaves out the drawing of first weights: for tensors without memory torch imports its compiler to do it, 2 s."""
 
     def __torch_function__(
@@ -123,7 +123,7 @@ class _WithoutDrawing(TorchFunctionMode):
 
 def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all weights that a model of these sizes has."""
-    state = skeleton(config).state_dict()
+    state = meta_network(config).state_dict()
     return {name: tuple(weight.shape) for name, weight in state.items() if not name.endswith(COUNTERS)}
 
 

@@ -35,7 +35,7 @@ _DAMAGE = (
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_checkpoint(path: Path) -> Iterator[Any]:
     """Read the object that a file holds; its tensors are records that can be read until the context ends.
 
     Raises:

@@ -16,7 +16,7 @@ from grpc_health.v1 import health
 
 from gorggle_server.errors import AuthenticationError
 from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
-from gorggle_server.security.api_tokens import Tokens
+from gorggle_server.security.api_tokens import TokenStore
 
 # The caller's name: of its token, else in its certificate, else its address.
 caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="unknown")
@@ -27,11 +27,11 @@ _OPEN_METHODS = f"/{health.SERVICE_NAME}/"
 class AuthenticationInterceptor(CallInterceptor):
     """Lets calls through whose token is known; all, where no tokens are given."""
 
-    def __init__(self, tokens: Tokens | None) -> None:
+    def __init__(self, tokens: TokenStore | None) -> None:
         self._tokens = tokens
 
     @asynccontextmanager
-    async def around(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
+    async def wrap_call(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
         """Name the caller, or refuse the call."""
         if not details.method.startswith(_OPEN_METHODS):
             values = [value for key, value in details.invocation_metadata if key == "authorization"]

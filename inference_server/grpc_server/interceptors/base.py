@@ -18,7 +18,9 @@ class CallInterceptor(aio.ServerInterceptor, ABC):
     """Runs each call inside ``around``."""
 
     @abstractmethod
-    def around(self, details: grpc.HandlerCallDetails, context: Context) -> AbstractAsyncContextManager[None]:
+    def wrap_call(
+        self, details: grpc.HandlerCallDetails, context: Context
+    ) -> AbstractAsyncContextManager[None]:
         """What a call runs in: entered before its handler, left when it has ended, with what it raised."""
 
     async def intercept_service(
@@ -52,7 +54,7 @@ class CallInterceptor(aio.ServerInterceptor, ABC):
         self, behaviour: Callable[..., Any], details: grpc.HandlerCallDetails
     ) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:
-            async with self.around(details, context):
+            async with self.wrap_call(details, context):
                 answer = behaviour(request, context)
                 return await answer if asyncio.iscoroutine(answer) else answer
 
@@ -62,7 +64,7 @@ class CallInterceptor(aio.ServerInterceptor, ABC):
         self, behaviour: Callable[..., Any], details: grpc.HandlerCallDetails
     ) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self.around(details, context):
+            async with self.wrap_call(details, context):
                 responses = behaviour(request, context)
                 if asyncio.iscoroutine(responses):  # a handler that writes by itself (health's Watch)
                     await responses

@@ -61,7 +61,7 @@ class ErrorInterceptor(CallInterceptor):
         self._on_error = on_error
 
     @asynccontextmanager
-    async def around(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
+    async def wrap_call(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
         """Turn what a call raises into its status."""
         request_id.set(uuid.uuid4().hex)
         try:

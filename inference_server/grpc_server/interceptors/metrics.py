@@ -12,17 +12,17 @@ import grpc
 from grpc import aio
 
 from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
-from gorggle_server.observability.metrics import Measurements
+from gorggle_server.observability.metrics import ServerMetrics
 
 
 class CallMetricsInterceptor(CallInterceptor):
     """The outermost interceptor: it sees the status that the others gave."""
 
-    def __init__(self, measurements: Measurements) -> None:
+    def __init__(self, measurements: ServerMetrics) -> None:
         self._measurements = measurements
 
     @asynccontextmanager
-    async def around(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
+    async def wrap_call(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
         """Measure the call. Only methods that there are come here: strangers' inventions make no series."""
         began, code = time.monotonic(), grpc.StatusCode.OK
         try:

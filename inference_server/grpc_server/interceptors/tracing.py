@@ -28,10 +28,10 @@ from gorggle_server import logging_setup
 from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
 from gorggle_server.grpc_server.interceptors.metrics import status_of_call
 from gorggle_server.grpc_server.stream_observer import current_trace
-from gorggle_server.inference.recognizer import SearchOptions, Window
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.observability.stage_timer import StageClock
-from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Reading
+from gorggle_server.observability.stage_timer import StageTimer
+from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Hypothesis
 
 # Load balancers ask every few seconds: nobody wants to see that.
 _UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")
@@ -79,7 +79,7 @@ class CallTrace:
         self._context = trace.set_span_in_context(span)
         self._utterances = 0
 
-    def stages(self, clock: StageClock) -> None:
+    def stages(self, clock: StageTimer) -> None:
         """The stages of the call's stream, now that it has ended."""
         for stage, found in clock.spans.items():
             span = self._tracer.start_span(stage.value, self._context, start_time=found.first_ns)
@@ -93,12 +93,12 @@ class CallTrace:
         """A backend whose work for this call is traced."""
         return TracedBackend(backend, self)
 
-    def tell(self, **attributes: float | str) -> None:
+    def set_attributes(self, **attributes: float | str) -> None:
         """Add to the call's span."""
         self._span.set_attributes({f"gorggle.{name}": value for name, value in attributes.items()})
 
     def utterance(
-        self, window: Window, interim: bool, submitted_ns: int, done: Future[list[Reading]]
+        self, window: InferenceInput, interim: bool, submitted_ns: int, done: Future[list[Hypothesis]]
     ) -> None:
         """An utterance was read, or given up."""
         self._utterances += 1
@@ -137,14 +137,14 @@ class TracedBackend:
     def submit(
         self,
         model: str,
-        window: Window,
-        search: SearchOptions,
+        window: InferenceInput,
+        search: DecodingOptions,
         *,
         interim: bool = False,
         stream: Hashable = None,
         utterance: Hashable = None,
         deadline: float | None = None,
-    ) -> Future[list[Reading]]:
+    ) -> Future[list[Hypothesis]]:
         """Queue a window; see ``InferenceBackend``."""
         submitted_ns = time.time_ns()
         readings = self._backend.submit(
@@ -162,7 +162,7 @@ class TracingInterceptor(CallInterceptor):
         self._propagator = TraceContextTextMapPropagator()
 
     @asynccontextmanager
-    async def around(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
+    async def wrap_call(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
         """Trace the call."""
         if details.method.startswith(_UNTRACED):
             yield

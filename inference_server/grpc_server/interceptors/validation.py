@@ -22,10 +22,10 @@ class _Undecodable:
     """Stands in for a request that could not be parsed."""
 
 
-class RequestInterceptor(CallInterceptor):
+class RequestValidationInterceptor(CallInterceptor):
     """The innermost interceptor: what its handlers get was parsed."""
 
-    def around(
+    def wrap_call(
         self, details: grpc.HandlerCallDetails, context: Context
     ) -> contextlib.AbstractAsyncContextManager[None]:
         """Nothing is done around a call."""

@@ -17,7 +17,7 @@ from gorggle_server.errors import IdleError
 from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
 
 
-class ReadingPaceInterceptor(CallInterceptor):
+class WriteTimeoutInterceptor(CallInterceptor):
     """The innermost interceptor: writes each response of a stream by itself, within the limit.
 
     Args:
@@ -27,7 +27,7 @@ class ReadingPaceInterceptor(CallInterceptor):
     def __init__(self, max_unread_s: float) -> None:
         self._max_unread_s = max_unread_s
 
-    def around(
+    def wrap_call(
         self, details: grpc.HandlerCallDetails, context: Context
     ) -> contextlib.AbstractAsyncContextManager[None]:
         """Nothing more is done around a call."""

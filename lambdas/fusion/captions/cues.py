@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gorggle_lambdas.fusion.captions.line_breaking import Lines, Token
 from gorggle_lambdas.fusion.captions.rules import CaptionRules, Cue
-from gorggle_lambdas.fusion.captions.text_width import clean, pieces, width
+from gorggle_lambdas.fusion.captions.text_width import clean, split_word, width
 from gorggle_lambdas.fusion.result import FusedSegment
 from gorggle_lambdas.fusion.text_normalization import separator
 
@@ -112,7 +112,7 @@ def _drafts(segment: FusedSegment, name: str, labels: str, rules: CaptionRules) 
 
 def _label(name: str, rules: CaptionRules) -> str:
     most = min(MAX_LABEL_CHARS, rules.max_line_chars // 2) - 1
-    first = next(pieces(name.replace(" ", "\u00a0"), most), "")
+    first = next(split_word(name.replace(" ", "\u00a0"), most), "")
     return f"{first.rstrip()}:" if first else ""
 
 
@@ -152,7 +152,7 @@ def _tokens(segment: FusedSegment, rules: CaptionRules) -> list[Token]:
         parts = [
             (piece, " " if number == 0 else "")
             for text in clean(word.text).split()
-            for number, piece in enumerate(pieces(text, rules.max_line_chars))
+            for number, piece in enumerate(split_word(text, rules.max_line_chars))
         ]
         total, done = max(1, sum(width(piece) for piece, _ in parts)), 0
         for number, (piece, gap) in enumerate(parts):

@@ -48,7 +48,7 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def pieces(word: str, max_columns: int) -> Iterator[str]:
+def split_word(word: str, max_columns: int) -> Iterator[str]:
     """Cut a word to pieces of at most some columns, never between a letter and its marks where that is possible."""
     piece = ""
     for cluster in _clusters(word):

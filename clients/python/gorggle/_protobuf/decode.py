@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 from gorggle.events import (
     Activity,
-    Draining,
     Event,
     Finished,
     MediaInfo,
     Progress,
+    ServerDraining,
     Started,
     StreamWarning,
     WarningKind,
@@ -70,7 +70,7 @@ def received(message: lip_reading_pb2.StreamingRecognizeResponse) -> Segment | E
             finished = message.finished
             return Finished(seconds(finished.media_duration), finished.segments, finished.faces)
         case "drain":
-            return Draining(seconds(message.drain.deadline))
+            return ServerDraining(seconds(message.drain.deadline))
     return None
 
 
@@ -178,7 +178,7 @@ def server_info_of(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
             max_frame_pixels=limits.max_frame_pixels,
             max_speakers=limits.max_speakers,
             max_beam_size=limits.max_beam_size,
-            max_idle_s=seconds(limits.max_idle),
+            idle_timeout_s=seconds(limits.max_idle),
             max_utterance_s=seconds(limits.max_utterance),
         ),
         capacity=ServerCapacity(message.capacity.max_streams, message.capacity.active_streams),

@@ -24,7 +24,7 @@ _MODALITIES: dict[str, config_pb2.Modality.ValueType] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadingOptions:
+class RecognitionOptions:
     """How to read; ``Client.transcribe`` explains each.
 
     Raises:
@@ -56,7 +56,7 @@ class ReadingOptions:
             raise InvalidRequestError(f"start_offset_s is {self.start_offset_s}: give seconds, 0 or more")
 
 
-def recognition_config(options: ReadingOptions) -> config_pb2.RecognitionConfig:
+def recognition_config(options: RecognitionOptions) -> config_pb2.RecognitionConfig:
     """Write how to read."""
     pause = None if options.pause_s is None else duration_of(options.pause_s)
     return config_pb2.RecognitionConfig(
@@ -84,25 +84,25 @@ class StreamOptions:
     interim_results: bool = False
     activity_events: bool = False
     live: bool = False
-    close_after_silence_s: float | None = None
-    heartbeat_s: float = 10.0
+    silence_timeout_s: float | None = None
+    heartbeat_interval_s: float = 10.0
 
     def __post_init__(self) -> None:
-        silence_s = self.close_after_silence_s
+        silence_s = self.silence_timeout_s
         if silence_s is not None and not (math.isfinite(silence_s) and silence_s > 0):
-            raise InvalidRequestError(f"close_after_silence_s is {silence_s}: give seconds above 0")
+            raise InvalidRequestError(f"silence_timeout_s is {silence_s}: give seconds above 0")
 
 
-def opening(options: ReadingOptions, stream: StreamOptions) -> StreamRequest:
+def opening(options: RecognitionOptions, stream: StreamOptions) -> StreamRequest:
     """Write the first request of a stream."""
-    silence_s = stream.close_after_silence_s
+    silence_s = stream.silence_timeout_s
     config = config_pb2.StreamingConfig(
         recognition=recognition_config(options),
         interim_results=stream.interim_results,
         activity_events=stream.activity_events,
         live=stream.live,
         close_after_silence=None if silence_s is None else duration_of(silence_s),
-        heartbeat_interval=duration_of(stream.heartbeat_s),
+        heartbeat_interval=duration_of(stream.heartbeat_interval_s),
     )
     return StreamRequest(config=config)
 
@@ -141,7 +141,7 @@ def sound_message(samples: bytes) -> StreamRequest:
 
 
 def clip_request(
-    options: ReadingOptions, messages: Iterable[StreamRequest]
+    options: RecognitionOptions, messages: Iterable[StreamRequest]
 ) -> lip_reading_pb2.RecognizeRequest:
     """Write a whole clip, given as a stream's media messages, as one request.
 
@@ -164,7 +164,7 @@ def clip_request(
     return lip_reading_pb2.RecognizeRequest(config=config, content=bytes(content))
 
 
-def address_request(options: ReadingOptions, address: str) -> lip_reading_pb2.RecognizeRequest:
+def address_request(options: RecognitionOptions, address: str) -> lip_reading_pb2.RecognizeRequest:
     """Write a request for a clip that lies in S3."""
     return lip_reading_pb2.RecognizeRequest(config=recognition_config(options), uri=address)
 

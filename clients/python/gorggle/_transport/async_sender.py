@@ -11,16 +11,16 @@ from typing import Any
 import grpc
 
 from gorggle._protobuf.encode import StreamRequest, heartbeat_message
-from gorggle._transport.sender import Backlog
+from gorggle._transport.sender import ReplayBuffer
 from gorggle.sources import AsyncMessages, Media, Messages
 
 
-class AsyncDelivery(Backlog):
+class AsyncMediaSender(ReplayBuffer):
     """Sends one source through as many calls as it takes. For one event loop."""
 
-    def __init__(self, media: Media, keep_bytes: int, heartbeat_s: float) -> None:
-        super().__init__(keep_bytes)
-        self._media, self._heartbeat_s = media, heartbeat_s
+    def __init__(self, media: Media, replay_buffer_bytes: int, heartbeat_interval_s: float) -> None:
+        super().__init__(replay_buffer_bytes)
+        self._media, self._heartbeat_interval_s = media, heartbeat_interval_s
         self._live: AsyncGenerator[StreamRequest, None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._has_begun = False
@@ -63,7 +63,7 @@ class AsyncDelivery(Backlog):
         source = self._media.again() if self._has_begun and self._media.again else self._media.messages
         self._has_begun = True
         number = 0
-        async with contextlib.aclosing(asynchronous(source)) as messages:
+        async with contextlib.aclosing(to_async_iterator(source)) as messages:
             async for message in messages:
                 number += 1
                 if number > acknowledged:
@@ -85,10 +85,10 @@ class AsyncDelivery(Backlog):
     async def _has_read_more(self) -> bool:
         """Wait for the source; false where it has nothing for a while."""
         if self._live is None:
-            self._live = asynchronous(self._media.messages)
+            self._live = to_async_iterator(self._media.messages)
         if self._reading is None:
             self._reading = asyncio.create_task(self._read(self._live))
-        done, _ = await asyncio.wait([self._reading], timeout=self._heartbeat_s)
+        done, _ = await asyncio.wait([self._reading], timeout=self._heartbeat_interval_s)
         if not done:
             return False
         reading, self._reading = self._reading, None
@@ -119,7 +119,7 @@ async def _end_of_requests(call: Any) -> None:
         await call.done_writing()
 
 
-async def asynchronous(messages: Messages | AsyncMessages) -> AsyncGenerator[StreamRequest, None]:
+async def to_async_iterator(messages: Messages | AsyncMessages) -> AsyncGenerator[StreamRequest, None]:
     """A source's messages; those of an ordinary iterator are made in other threads, one at a time."""
     if isinstance(messages, AsyncGenerator):
         async with contextlib.aclosing(messages):

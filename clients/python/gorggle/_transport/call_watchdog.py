@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Watch:
+class CallWatchdog:
     """Watches over one call at a time, in a thread of its own that begins with the first limit.
 
     Attributes:
@@ -21,7 +21,7 @@ class Watch:
         self._state = _State()
 
     @contextlib.contextmanager
-    def over(self, call: Any, limit_s: float | None) -> Iterator[None]:
+    def guard(self, call: Any, limit_s: float | None) -> Iterator[None]:
         """While the next answer is waited for: cancel the call after so many seconds; None: wait for ever."""
         self.has_given_up = False
         if limit_s is None:

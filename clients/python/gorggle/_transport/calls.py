@@ -20,7 +20,7 @@ from gorggle.v1 import lip_reading_pb2, model_pb2, server_pb2
 T = TypeVar("T")
 OnEvent = Callable[[Event], Awaitable[None] | None]
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.1, 1.0
 
 
 class Deadline:
@@ -49,9 +49,9 @@ class StreamCall:
     """One stream to open: the configuration, then the media.
 
     Attributes:
-        keep_bytes: of a source that cannot be read again, what may be kept for a server that takes over.
-        heartbeat_s: what is sent at least so often.
-        resume_within_s: how long to go on trying to carry the stream on; 0: not at all.
+        replay_buffer_bytes: of a source that cannot be read again, what may be kept for a server that takes over.
+        heartbeat_interval_s: what is sent at least so often.
+        resume_timeout_s: how long to go on trying to carry the stream on; 0: not at all.
         servers: how many addresses there are.
     """
 
@@ -59,14 +59,14 @@ class StreamCall:
     media: Media
     on_event: OnEvent | None
     timeout_s: float | None
-    keep_bytes: int
-    heartbeat_s: float
-    resume_within_s: float
+    replay_buffer_bytes: int
+    heartbeat_interval_s: float
+    resume_timeout_s: float
     servers: int
 
 
 @dataclass(frozen=True)
-class Question(Generic[T]):
+class UnaryCall(Generic[T]):
     """One unary call: the method's name, its request, and how its answer is read."""
 
     method: str
@@ -74,45 +74,45 @@ class Question(Generic[T]):
     answer: Callable[[Any], T]
 
 
-def models_question() -> Question[list[Model]]:
+def models_question() -> UnaryCall[list[Model]]:
     """Ask for all models."""
-    return Question(
+    return UnaryCall(
         "ListModels",
         model_pb2.ListModelsRequest(),
         lambda answer: [decode.model_of(model) for model in answer.models],
     )
 
 
-def model_question(name: str | None) -> Question[Model]:
+def model_question(name: str | None) -> UnaryCall[Model]:
     """Ask for one model."""
-    return Question("GetModel", model_pb2.GetModelRequest(name=name or ""), decode.model_of)
+    return UnaryCall("GetModel", model_pb2.GetModelRequest(name=name or ""), decode.model_of)
 
 
-def server_info_question() -> Question[ServerInfo]:
+def server_info_question() -> UnaryCall[ServerInfo]:
     """Ask what the server is."""
-    return Question("GetServerInfo", server_pb2.GetServerInfoRequest(), decode.server_info_of)
+    return UnaryCall("GetServerInfo", server_pb2.GetServerInfoRequest(), decode.server_info_of)
 
 
-def clip_question(request: lip_reading_pb2.RecognizeRequest, file: str) -> Question[Transcript]:
+def clip_question(request: lip_reading_pb2.RecognizeRequest, file: str) -> UnaryCall[Transcript]:
     """Ask for a clip's transcript."""
-    return Question("Recognize", request, lambda answer: decode.transcript_of(answer, file))
+    return UnaryCall("Recognize", request, lambda answer: decode.transcript_of(answer, file))
 
 
 @dataclass(frozen=True)
-class Attempt:
+class RetryAttempt:
     """One of several attempts: how long it may take, and how long to pause after it."""
 
     timeout_s: float
     pause_s: float
 
 
-def attempts(timeout_s: float) -> Iterator[Attempt]:
+def attempts(timeout_s: float) -> Iterator[RetryAttempt]:
     """Attempts at growing distances until the time is over; at least one."""
-    end, pause_s = time.monotonic() + timeout_s, FIRST_PAUSE_S
+    end, pause_s = time.monotonic() + timeout_s, INITIAL_BACKOFF_S
     remaining_s = timeout_s
     while True:
-        yield Attempt(timeout_s=max(0.01, remaining_s), pause_s=max(0.0, min(pause_s, remaining_s)))
+        yield RetryAttempt(timeout_s=max(0.01, remaining_s), pause_s=max(0.0, min(pause_s, remaining_s)))
         remaining_s = end - time.monotonic()
         if remaining_s <= 0:
             return
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        pause_s = min(2 * pause_s, MAX_BACKOFF_S)

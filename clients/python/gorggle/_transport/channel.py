@@ -19,7 +19,7 @@ Certificate: TypeAlias = "str | Path | bytes"
 """A PEM file's path, or its bytes."""
 
 # Results are small, but face boxes of a long clip add up beyond gRPC's 4 MiB.
-MAX_ANSWER_BYTES = 64 * 2**20
+MAX_RECEIVE_MESSAGE_BYTES = 64 * 2**20
 # The server permits a ping every 20 s; a dead connection is noticed after interval + timeout.
 KEEPALIVE_INTERVAL_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
@@ -30,7 +30,7 @@ _SCHEMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "xds:")
 
 
 @dataclass(frozen=True)
-class Connection:
+class ChannelConfig:
     """All that it takes to open a channel. ``metadata`` goes with every call."""
 
     target: str
@@ -44,7 +44,7 @@ class ConnectionOptions:
     """How to connect; ``Client`` explains each."""
 
     tls: bool = False
-    root_certificate: Certificate | None = None
+    root_certificates: Certificate | None = None
     client_certificate: Certificate | None = None
     client_key: Certificate | None = field(default=None, repr=False)
     server_name: str | None = None
@@ -53,7 +53,7 @@ class ConnectionOptions:
     connect_timeout_s: float = 10.0
 
 
-def connection(target: str, options: ConnectionOptions) -> Connection:
+def connection(target: str, options: ConnectionOptions) -> ChannelConfig:
     """Check how to connect, and read the certificates.
 
     Raises:
@@ -64,7 +64,7 @@ def connection(target: str, options: ConnectionOptions) -> Connection:
     credentials = _credentials(options)
     if options.token is not None:
         _check_token(options.token, target, is_secure=credentials is not None)
-    return Connection(
+    return ChannelConfig(
         target=target,
         credentials=credentials,
         options=_channel_options(target, options),
@@ -110,7 +110,7 @@ def _credentials(options: ConnectionOptions) -> grpc.ChannelCredentials | None:
         raise ConfigurationError("client_certificate and client_key belong together: give both or neither")
     pem = [
         _pem(certificate)
-        for certificate in (options.root_certificate, options.client_key, options.client_certificate)
+        for certificate in (options.root_certificates, options.client_key, options.client_certificate)
     ]
     if options.credentials is not None:
         if any(pem):
@@ -159,7 +159,7 @@ def _channel_options(target: str, options: ConnectionOptions) -> tuple[tuple[str
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+        ("grpc.max_receive_message_length", MAX_RECEIVE_MESSAGE_BYTES),
     ]
     if is_loopback(target):
         # gRPC would send even these through the proxy that http_proxy names.

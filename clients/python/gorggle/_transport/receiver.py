@@ -7,15 +7,15 @@ from collections.abc import Iterable
 import grpc
 
 from gorggle._protobuf import decode
-from gorggle._transport.resume import Recovery
-from gorggle._transport.sender import Backlog
+from gorggle._transport.resume import ResumePolicy
+from gorggle._transport.sender import ReplayBuffer
 from gorggle.errors import ServerError
 from gorggle.events import Activity, Event, Finished, MediaInfo, Started, StreamWarning
 from gorggle.results import Segment, Transcript, in_order
 from gorggle.v1 import lip_reading_pb2
 
 
-class Reception:
+class StreamReceiver:
     """What a stream's answers have told so far.
 
     Attributes:
@@ -26,7 +26,7 @@ class Reception:
         warnings: what the server wants known.
     """
 
-    def __init__(self, file: str, backlog: Backlog, recovery: Recovery) -> None:
+    def __init__(self, file: str, backlog: ReplayBuffer, recovery: ResumePolicy) -> None:
         self.file = file
         self.request_id = ""
         self.model = ""

@@ -10,16 +10,16 @@ import grpc
 
 from gorggle._protobuf.encode import StreamRequest, duration_of, resumed
 from gorggle._transport import status_mapping
-from gorggle._transport.status_mapping import Status
+from gorggle._transport.status_mapping import RpcStatus
 from gorggle.results import Segment
 from gorggle.v1 import config_pb2, lip_reading_pb2
 
 # Names the session for servers that are full: they free the place of the call that this one replaces.
 SESSION_METADATA = "gorggle-session-id"
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
+INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.25, 5.0
 # Calls that began and were cut off without anything new in them: the media itself may be what breaks them.
-MAX_FRUITLESS_CALLS = 5
+MAX_ATTEMPTS_WITHOUT_PROGRESS = 5
 # So many heartbeats may be missing before a connection is given up.
 MISSING_HEARTBEATS = 3
 
@@ -27,7 +27,7 @@ MISSING_HEARTBEATS = 3
 _BROKEN = ("Received RST_STREAM", "Stream removed")
 
 
-class Recovery:
+class ResumePolicy:
     """What is known of a session that may have to be resumed.
 
     Args:
@@ -78,7 +78,7 @@ class Recovery:
         final_until_s = message.final_until_offset.ToMicroseconds() / 1e6
         if final_until_s > self.final_until_s:
             self.final_until_s = final_until_s
-            self._bear_fruit()
+            self._record_progress()
 
     def is_new(self, segment: Segment) -> bool:
         """Whether a segment says anything that was not said before, by whichever server."""
@@ -88,7 +88,7 @@ class Recovery:
             self._open.pop(segment.segment_id, None)
             if self._session_id:
                 self._finals.add(segment.segment_id)
-                self._bear_fruit()
+                self._record_progress()
         elif segment.segment_id:
             self._open[segment.segment_id] = segment
         return True
@@ -103,7 +103,7 @@ class Recovery:
         if token:
             self._token, self.acknowledged = token, acknowledged
 
-    def _bear_fruit(self) -> None:
+    def _record_progress(self) -> None:
         self._is_fruitful = True
         self._fruitless_calls = 0
 
@@ -137,11 +137,11 @@ class Recovery:
         """What goes with the next call, over and above the credentials."""
         return ((SESSION_METADATA, self._session_id),) if self._session_id else ()
 
-    def move(self) -> None:
+    def next_server(self) -> None:
         """Go on with the next server."""
         self.server = (self.server + 1) % self._servers
 
-    def pause_after(self, status: Status, *, was_silent: bool = False) -> float | None:
+    def pause_after(self, status: RpcStatus, *, was_silent: bool = False) -> float | None:
         """How long to wait before the next call, which goes to the next server; None: there is none.
 
         Args:
@@ -159,19 +159,19 @@ class Recovery:
         now = self._clock()
         self._failing_since = now if self._failing_since is None else self._failing_since
         self._failures += 1
-        self.move()
+        self.next_server()
         pause_s = self._pause_s(status)
-        if self._fruitless_calls >= MAX_FRUITLESS_CALLS or (
+        if self._fruitless_calls >= MAX_ATTEMPTS_WITHOUT_PROGRESS or (
             not is_opening and now + pause_s - self._failing_since > self._within_s
         ):
             return None
         return pause_s
 
-    def _pause_s(self, status: Status) -> float:
+    def _pause_s(self, status: RpcStatus) -> float:
         if self._failures < self._servers:
             return 0.0  # there is a server that was not asked yet
         rounds = (self._failures - self._servers) // self._servers
-        backoff_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**rounds)
+        backoff_s = min(MAX_BACKOFF_S, INITIAL_BACKOFF_S * 2.0**rounds)
         asked_s = status_mapping.retry_delay_s(status) or 0.0
         return (
             max(asked_s, backoff_s) * (1 + 0.25 * self._chance())
@@ -180,7 +180,7 @@ class Recovery:
         )
 
 
-def _is_lost(status: Status) -> bool:
+def _is_lost(status: RpcStatus) -> bool:
     """Whether the server or the connection is what failed, or the server is full for the moment."""
     if status.code is grpc.StatusCode.UNAVAILABLE:
         return True

@@ -17,10 +17,10 @@ from gorggle.errors import DataLossError, InvalidSourceError
 from gorggle.sources import Media, Messages
 
 # How soon a thread that waits for a live source notices that nobody waits for it any more.
-LOOK_UP_S = 1.0
+POLL_INTERVAL_S = 1.0
 
 
-class Backlog:
+class ReplayBuffer:
     """What was sent and may be needed again.
 
     Attributes:
@@ -28,10 +28,10 @@ class Backlog:
         failure: why the source could not be read to its end.
     """
 
-    def __init__(self, keep_bytes: int) -> None:
+    def __init__(self, replay_buffer_bytes: int) -> None:
         self.bytes_sent = 0
         self.failure: Exception | None = None
-        self._keep_bytes = keep_bytes
+        self._replay_buffer_bytes = replay_buffer_bytes
         self._kept: deque[StreamRequest] = deque()
         self._kept_bytes = 0
         self._newest = 0
@@ -53,7 +53,7 @@ class Backlog:
         if first_kept > acknowledged + 1:
             raise DataLossError(
                 f"requests {acknowledged + 1} to {first_kept - 1} would have to be sent again, and are no longer kept: "
-                f"give keep_bytes above {self._keep_bytes}, or a source that can be read again"
+                f"give replay_buffer_bytes above {self._replay_buffer_bytes}, or a source that can be read again"
             )
 
     def _keep(self, message: StreamRequest) -> None:
@@ -62,7 +62,7 @@ class Backlog:
         self._kept.append(message)
         self._kept_bytes += message.ByteSize()
         # What was just read is about to be sent: it stays in any case.
-        while self._kept_bytes > self._keep_bytes and len(self._kept) > 1:
+        while self._kept_bytes > self._replay_buffer_bytes and len(self._kept) > 1:
             self._kept_bytes -= self._kept.popleft().ByteSize()
 
     def _kept_after(self, sequence: int) -> StreamRequest | None:
@@ -77,7 +77,7 @@ class Backlog:
             self.bytes_sent += len(message.media)
 
 
-class Sending:
+class SendTurn:
     """One call's turn to send: it ends when the next one's begins."""
 
     def __init__(self) -> None:
@@ -96,18 +96,18 @@ class Sending:
         self._call.cancel()
 
 
-class Delivery(Backlog):
+class MediaSender(ReplayBuffer):
     """Sends one source through as many calls as it takes; gRPC takes the requests of each in a thread of its own.
 
     Holds nothing of the object that receives the answers, so that one which is dropped can end.
     """
 
-    def __init__(self, media: Media, keep_bytes: int, heartbeat_s: float) -> None:
-        super().__init__(keep_bytes)
-        self._media, self._heartbeat_s = media, heartbeat_s
+    def __init__(self, media: Media, replay_buffer_bytes: int, heartbeat_interval_s: float) -> None:
+        super().__init__(replay_buffer_bytes)
+        self._media, self._heartbeat_interval_s = media, heartbeat_interval_s
         self._changed = threading.Condition()
         self._reading = threading.Lock()
-        self._sending = Sending()
+        self._sending = SendTurn()
         self._is_wanted = self._is_closed = False
         self._reader: threading.Thread | None = None
         self._has_begun = False
@@ -123,11 +123,11 @@ class Delivery(Backlog):
         with self._changed:
             super().acknowledge(sequence)
 
-    def turn(self) -> Sending:
+    def turn(self) -> SendTurn:
         """The next call's turn to send."""
         with self._changed:
             self._sending.is_over = True
-            self._sending = Sending()
+            self._sending = SendTurn()
             self._changed.notify_all()
             return self._sending
 
@@ -138,7 +138,7 @@ class Delivery(Backlog):
                 super().check(acknowledged)
 
     def requests(
-        self, opening: StreamRequest, acknowledged: int, sending: Sending
+        self, opening: StreamRequest, acknowledged: int, sending: SendTurn
     ) -> Iterator[StreamRequest]:
         """The configuration, then the media after a request: what one call sends."""
         yield opening
@@ -159,10 +159,10 @@ class Delivery(Backlog):
 
     # ------------------------------------------------------------------------------- sources that can be read again
 
-    def _read_again(self, acknowledged: int, sending: Sending) -> Generator[StreamRequest, None, None]:
+    def _read_again(self, acknowledged: int, sending: SendTurn) -> Generator[StreamRequest, None, None]:
         # A file that was given open is shared with the call before: one reads at a time.
         with self._reading:
-            messages = synchronous(
+            messages = to_iterator(
                 self._media.again() if self._has_begun and self._media.again else self._media.messages
             )
             self._has_begun = True
@@ -180,13 +180,13 @@ class Delivery(Backlog):
 
     # -------------------------------------------------------------------------------------------------- live sources
 
-    def _read_on(self, acknowledged: int, sending: Sending) -> Generator[StreamRequest, None, None]:
+    def _read_on(self, acknowledged: int, sending: SendTurn) -> Generator[StreamRequest, None, None]:
         number = acknowledged
         while (message := self._following(number, sending)) is not None:
             number = max(number, message.sequence)
             yield message
 
-    def _following(self, number: int, sending: Sending) -> StreamRequest | None:
+    def _following(self, number: int, sending: SendTurn) -> StreamRequest | None:
         """The request after a number, or a heartbeat where none comes for a while; None at the end."""
         waited_s = 0.0
         with self._changed:
@@ -200,10 +200,10 @@ class Delivery(Backlog):
                     return message
                 if self._is_ended:
                     return None
-                if waited_s >= self._heartbeat_s:
+                if waited_s >= self._heartbeat_interval_s:
                     return heartbeat_message()
                 self._want()
-                step_s = min(LOOK_UP_S, self._heartbeat_s - waited_s)
+                step_s = min(POLL_INTERVAL_S, self._heartbeat_interval_s - waited_s)
                 if not self._changed.wait(step_s):
                     waited_s += step_s
 
@@ -217,7 +217,7 @@ class Delivery(Backlog):
     def _read(self) -> None:
         """Read the source, one message at a time, each when it is wanted."""
         try:
-            messages = synchronous(self._media.messages)
+            messages = to_iterator(self._media.messages)
             with contextlib.closing(messages):
                 while self._is_to_read():
                     message = next(messages, None)
@@ -241,7 +241,7 @@ class Delivery(Backlog):
             return not self._is_closed
 
 
-def synchronous(messages: Any) -> Messages:
+def to_iterator(messages: Any) -> Messages:
     """Messages that an ordinary program can read.
 
     Raises:

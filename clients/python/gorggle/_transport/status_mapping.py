@@ -37,7 +37,7 @@ DETAILS_TRAILER = "grpc-status-details-bin"
 Trailers = Iterable[tuple[str, str | bytes]]
 
 
-class Status(NamedTuple):
+class RpcStatus(NamedTuple):
     """How a call ended."""
 
     code: grpc.StatusCode
@@ -45,19 +45,19 @@ class Status(NamedTuple):
     trailers: Trailers | None
 
     @classmethod
-    def of(cls, error: grpc.RpcError) -> Status:
+    def of(cls, error: grpc.RpcError) -> RpcStatus:
         """The status that an error of gRPC's carries; both of its kinds of call raise errors of one form."""
         failed: Any = error
         return cls(failed.code(), failed.details(), failed.trailing_metadata())
 
 
-def retry_delay_s(status: Status) -> float | None:
+def retry_delay_s(status: RpcStatus) -> float | None:
     """How long the server asks to wait before the next attempt; None where it does not say."""
     trailer = {key: value for key, value in status.trailers or ()}  # noqa: C416 - grpc.aio's Metadata is no mapping
     return retry_after_s(trailer.get(DETAILS_TRAILER))
 
 
-def error_of(status: Status, *, target: str, request_id: str = "") -> errors.GorggleError:
+def error_of(status: RpcStatus, *, target: str, request_id: str = "") -> errors.GorggleError:
     """The error for a call that did not end well.
 
     The server's address, ``target``, is told where the connection itself failed. ``request_id`` is the call's id as

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import util
 
-from gorggle.cli.output import complain
+from gorggle.cli.output import print_error
 from gorggle.cli.server_args import CommandError, UsageError, add_server_options
 from gorggle.errors import GorggleError
 from gorggle.version import installed_version
@@ -115,7 +115,7 @@ def _run(arguments: list[str]) -> int:
     except UsageError as error:
         parser.exit(EXIT_USAGE, f"gorggle {options.command}: error: {error}\n")
     except (GorggleError, CommandError) as error:
-        complain(error)
+        print_error(error)
     return EXIT_FAILED
 
 
@@ -129,7 +129,7 @@ def _hand_over(module: str, program: str, arguments: list[str], not_installed: s
         sys.argv = [program, *arguments]
         runpy.run_module(module, run_name="__main__")
     except ModuleNotFoundError as error:
-        complain(f"{not_installed or NOT_INSTALLED} (no module named {error.name or module})")
+        print_error(f"{not_installed or NOT_INSTALLED} (no module named {error.name or module})")
         return EXIT_FAILED
     return EXIT_OK
 

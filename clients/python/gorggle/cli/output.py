@@ -14,7 +14,7 @@ SUFFIXES = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
 STDIN_NAME = "stdin"
 
 
-def written(transcript: Transcript, form: str, *, on_one_line: bool = False) -> str:
+def format_transcript(transcript: Transcript, form: str, *, on_one_line: bool = False) -> str:
     """A transcript in one of the command line's formats, with a line break at its end."""
     match form:
         case "json":
@@ -69,7 +69,7 @@ def write_to_stdout(text: str) -> None:
     sys.stdout.flush()
 
 
-def complain(text: object, about: str = "") -> None:
+def print_error(text: object, about: str = "") -> None:
     """Say on standard error, in one line, what went wrong."""
     subject = f"{about}: " if about else ""
     sys.stderr.write(f"gorggle: {subject}{' '.join(str(text).split())}\n")

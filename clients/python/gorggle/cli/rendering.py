@@ -16,7 +16,7 @@ PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
-class Pictures:
+class RenderOptions:
     """Which pictures to make.
 
     Attributes:
@@ -53,13 +53,13 @@ class Pictures:
             ) from error
 
 
-def pictures_of(files: Sequence[str], overlay: str | None, plot: str | None) -> Pictures:
+def pictures_of(files: Sequence[str], overlay: str | None, plot: str | None) -> RenderOptions:
     """Check what was asked for before anything is read.
 
     Raises:
         UsageError: several files or standard input, or a file of another kind.
     """
-    chosen = Pictures(Path(overlay) if overlay else None, Path(plot) if plot else None)
+    chosen = RenderOptions(Path(overlay) if overlay else None, Path(plot) if plot else None)
     if not chosen:
         return chosen
     if len(files) != 1 or files[0] == "-":

@@ -57,7 +57,7 @@ def check_server_options(options: argparse.Namespace) -> None:
         raise UsageError("--cert and --key belong together")
 
 
-class ChosenServer:
+class ServerHandle:
     """The server that was named, or one for this call alone, which is started when it is first needed.
 
     ``client`` gives the one client of it; it raises CommandError where there is none to be had.
@@ -83,15 +83,15 @@ class ChosenServer:
     def _opened(self) -> Client:
         # gRPC takes long to import; a command's help is shown without it.
         from gorggle.client import Client
-        from gorggle.local_server import PrivateServer
+        from gorggle.local_server import LocalServer
 
         options = self._options
         if options.server is None:
-            return Client(self._stack.enter_context(PrivateServer()).address)
+            return Client(self._stack.enter_context(LocalServer()).address)
         return Client(
             _addresses(options.server),
             tls=options.tls,
-            root_certificate=options.ca,
+            root_certificates=options.ca,
             client_certificate=options.cert,
             client_key=options.key,
             server_name=options.server_name,

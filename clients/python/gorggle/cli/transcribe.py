@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from gorggle.cli import output as cli_output
-from gorggle.cli.output import complain
+from gorggle.cli.output import print_error
 from gorggle.cli.progress import ProgressLine
-from gorggle.cli.rendering import Pictures, pictures_of
-from gorggle.cli.server_args import ChosenServer, UsageError, check_server_options
+from gorggle.cli.rendering import RenderOptions, pictures_of
+from gorggle.cli.server_args import ServerHandle, UsageError, check_server_options
 from gorggle.client import Client
 from gorggle.errors import GorggleError
 from gorggle.events import Activity, Event, Interrupted, StreamWarning
@@ -40,13 +40,13 @@ def transcribe(options: argparse.Namespace) -> bool:
     options.pictures = pictures_of(options.files, options.overlay, options.plot)
     check_server_options(options)
     failures = 0
-    with ChosenServer(options) as server:
+    with ServerHandle(options) as server:
         for number, file in enumerate(options.files):
             try:
                 transcribe_file(file, server.client, options, None if paths is None else paths[number])
             except (GorggleError, _OutputError) as error:
                 about = "standard input" if file == "-" else file
-                complain(str(error).removeprefix(f"{file} "), about)
+                print_error(str(error).removeprefix(f"{file} "), about)
                 failures += 1
     return not failures
 
@@ -56,11 +56,11 @@ def transcribe_file(
 ) -> None:
     """Read one file and write what was said: to ``output``, or to standard output where it is None."""
     with contextlib.ExitStack() as stack:
-        source: Any = _Counted(stack.enter_context(_opened(file)), file)
+        source: Any = _ProgressFile(stack.enter_context(_opened(file)), file)
         line = source.line = ProgressLine(sys.stderr, file, source.size_bytes)
         stack.callback(line.close)
         line.note("starting a server …" if options.server is None else "connecting …")
-        reader = _Reader(file, options, output, line)
+        reader = _ResultPrinter(file, options, output, line)
         stream = client().transcribe(
             source,
             modality=options.modality,
@@ -83,7 +83,7 @@ def transcribe_file(
         _draw(options.pictures, Path(file), transcript, reader.activities)
 
 
-def _draw(pictures: Pictures, clip: Path, transcript: Transcript, activities: list[Activity]) -> None:
+def _draw(pictures: RenderOptions, clip: Path, transcript: Transcript, activities: list[Activity]) -> None:
     try:
         pictures.write(clip, transcript, activities)
     except OSError as error:
@@ -94,7 +94,7 @@ class _OutputError(Exception):
     """A result cannot be written."""
 
 
-class _Reader:
+class _ResultPrinter:
     """Shows what comes of one file while it comes, and writes it at the end."""
 
     def __init__(
@@ -118,10 +118,10 @@ class _Reader:
             self.activities.append(event)
         if isinstance(event, StreamWarning):
             self._line.clear()
-            complain(f"warning: {event.message}", self._file)
+            print_error(f"warning: {event.message}", self._file)
         elif isinstance(event, Interrupted):
             self._line.clear()
-            complain(f"warning: {event.reason}; going on from {event.final_until_s:.1f} s", self._file)
+            print_error(f"warning: {event.reason}; going on from {event.final_until_s:.1f} s", self._file)
 
     def take(self, segment: Segment) -> None:
         """Show a segment: on standard output what is final, on standard error what may still change."""
@@ -143,7 +143,7 @@ class _Reader:
             self._begin_text()
             return
         on_one_line = self._is_one_of_several and self._output is None
-        text = cli_output.written(transcript, self._form, on_one_line=on_one_line)
+        text = cli_output.format_transcript(transcript, self._form, on_one_line=on_one_line)
         if self._output is None:
             cli_output.write_to_stdout(text)
             return
@@ -168,7 +168,7 @@ class _Reader:
             print(f"{text_line(segment)} …", file=sys.stderr, flush=True)
 
 
-class _Counted:
+class _ProgressFile:
     """A file whose reading moves the progress line."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -216,7 +216,7 @@ def _opened(file: str) -> IO[bytes]:
 def models(options: argparse.Namespace) -> bool:
     """List the server's models."""
     check_server_options(options)
-    with ChosenServer(options) as server:
+    with ServerHandle(options) as server:
         found = server.client().models()
     if options.json:
         cli_output.write_to_stdout(

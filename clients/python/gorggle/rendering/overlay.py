@@ -28,7 +28,7 @@ COLOURS = ((92, 240, 225), (255, 178, 122), (196, 179, 255), (255, 156, 203), (1
 MAX_BOX_GAP_S = 0.8
 TEXT_SHARE = 0.05  # of the picture's height
 MIN_TEXT_PX = 10
-SHADE = 190  # of 255: how dark it is behind text
+CAPTION_BACKGROUND_ALPHA = 190  # of 255: how dark it is behind text
 
 
 def write_overlay(clip: Path, segments: Sequence[Segment], target: Path) -> None:
@@ -58,7 +58,7 @@ def _draw(source: Any, made: Any, segments: Sequence[Segment]) -> None:
     video, audio = source.streams.video[0], (source.streams.audio or [None])[0]
     video.thread_type = "AUTO"
     writer = _Writer(made, video.average_rate or Fraction(25), audio)
-    marker: _Marker | None = None
+    marker: _Annotator | None = None
     # Times are counted from the first picture or sound, as the server counts them.
     starts = [
         stream.start_time * stream.time_base for stream in (video, audio) if stream and stream.start_time
@@ -71,7 +71,7 @@ def _draw(source: Any, made: Any, segments: Sequence[Segment]) -> None:
         if frame.time is None:
             continue
         picture = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
-        marker = marker or _Marker(segments, picture.shape[1], picture.shape[0])
+        marker = marker or _Annotator(segments, picture.shape[1], picture.shape[0])
         marker.mark(picture, frame.time - zero_s)
         writer.picture(picture, frame.time)
     writer.close()
@@ -121,7 +121,7 @@ class _Writer:
                 self._made.mux(stream.encode(None))
 
 
-class _Marker:
+class _Annotator:
     """Draws on pictures of one size."""
 
     def __init__(self, segments: Sequence[Segment], width: int, height: int) -> None:
@@ -185,7 +185,9 @@ def _text(lines: Sequence[tuple[str, tuple[int, int, int], Any]]) -> Picture:
     pad = max(3, round(lines[-1][2].size * 0.3))
     widths = [round(font.getlength(text)) for text, _, font in lines]
     heights = [round(font.size * 1.3) for _, _, font in lines]
-    image = Image.new("RGBA", (max(1, *widths) + 2 * pad, sum(heights) + pad), (0, 0, 0, SHADE))
+    image = Image.new(
+        "RGBA", (max(1, *widths) + 2 * pad, sum(heights) + pad), (0, 0, 0, CAPTION_BACKGROUND_ALPHA)
+    )
     draw, y = ImageDraw.Draw(image), pad // 2
     for (text, colour, font), width, height in zip(lines, widths, heights, strict=True):
         draw.text(((image.width - width) / 2, y), text, fill=(*colour, 255), font=font)

@@ -20,7 +20,7 @@ from gorggle.results import FaceBox, Segment, Transcript
 Array: TypeAlias = npt.NDArray[Any]
 
 COLOURS = ("#0b6e67", "#9c4307", "#5a3ec8", "#9b1c5d", "#1c5cab", "#566300")
-INK, QUIET = "#14201e", "#8fa3ad"
+TEXT_COLOUR, QUIET = "#14201e", "#8fa3ad"
 # One row shows so much; longer videos go on in the next.
 ROW_S = 12.0
 MAX_ROWS = 40
@@ -53,7 +53,9 @@ def write_plot(clip: Path, transcript: Transcript, activities: Sequence[Activity
     FigureCanvasAgg(figure)
     for row, axes in enumerate(np.atleast_1d(figure.subplots(rows, 1))):
         _draw_row(axes, row * ROW_S, speakers, transcript.segments, speech, mouths, peaks)
-    figure.suptitle(f"{Path(transcript.file).name}, read by {transcript.model}", color=INK, fontsize=11)
+    figure.suptitle(
+        f"{Path(transcript.file).name}, read by {transcript.model}", color=TEXT_COLOUR, fontsize=11
+    )
     figure.savefig(target, dpi=110, facecolor="white")
 
 
@@ -172,7 +174,7 @@ def _draw_row(
     axes.set_ylim(0, top + (1.4 if mouths else 0.1))
     axes.set_yticks([at for at, _ in labels], [label for _, label in labels])
     axes.set_xlabel("seconds", fontsize=8)
-    axes.tick_params(left=False, colors=INK, labelsize=8)
+    axes.tick_params(left=False, colors=TEXT_COLOUR, labelsize=8)
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
 
