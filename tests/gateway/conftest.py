@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gorggle_gateway import app as gateway
 from gorggle_gateway.protocol import SUBPROTOCOL
-from gorggle_gateway.settings import GatewaySettings, Limits
+from gorggle_gateway.settings import GatewaySettings
 from tests.sdk.conftest import make_server  # noqa: F401 - a fixture
 from tests.sdk.fake_service import FakeLipReading
 
@@ -120,12 +120,8 @@ class Connection:
 
 
 @contextlib.asynccontextmanager
-async def running_gateway(
-    server: str, *, limits: Limits | None = None, **settings: Any
-) -> AsyncIterator[Gateway]:
-    app = gateway.create_app(
-        GatewaySettings(listen="127.0.0.1:0", server=server, limits=limits or Limits(), **settings)
-    )
+async def running_gateway(server: str, **settings: Any) -> AsyncIterator[Gateway]:
+    app = gateway.create_app(GatewaySettings(listen="127.0.0.1:0", server=server, **settings))
     runner = web.AppRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -15,7 +15,6 @@ import pytest
 
 from gorggle.v1 import config_pb2
 from gorggle_gateway.app import SESSIONS
-from gorggle_gateway.settings import Limits
 from tests.gateway.conftest import TIMEOUT_S, Gateway, run, running_gateway
 from tests.gateway.recordings import pcm, recording
 from tests.sdk.fake_service import FakeLipReading, Request, Response, finished, progress, segment, started
@@ -25,7 +24,7 @@ def media(max_s: float = 3.0) -> bytes:
     return recording(max_s=max_s)
 
 
-def test_words_come_back_interim_then_final(service: FakeLipReading, target: str) -> None:
+def test_interim_results_are_followed_by_final_ones(service: FakeLipReading, target: str) -> None:
     def script(requests: Iterator[Request], _context: Any) -> Iterator[Response]:
         yield started()
         service.requests += requests
@@ -61,7 +60,7 @@ def test_words_come_back_interim_then_final(service: FakeLipReading, target: str
     assert service.config.recognition.enable_face_boxes
 
 
-def test_people_without_a_camera_are_served_too(service: FakeLipReading, target: str) -> None:
+def test_audio_only_sessions_are_served(service: FakeLipReading, target: str) -> None:
     sound = pcm(max_s=1.0)
 
     async def test() -> None:
@@ -103,9 +102,7 @@ class Gate:
             pass
 
 
-def test_a_client_that_comes_back_misses_nothing_and_hears_nothing_twice(
-    service: FakeLipReading, target: str
-) -> None:
+def test_a_resumed_client_gets_every_event_exactly_once(service: FakeLipReading, target: str) -> None:
     gate = Gate(service)
     pieces = [media()[at : at + 4096] for at in range(0, len(media()), 4096)]
 
@@ -142,7 +139,7 @@ def test_a_client_that_comes_back_misses_nothing_and_hears_nothing_twice(
     assert gate.taken <= len(media())
 
 
-def test_a_session_is_nobody_elses(service: FakeLipReading, target: str) -> None:
+def test_a_session_needs_its_key(service: FakeLipReading, target: str) -> None:
     Gate(service).opened.set()
 
     async def test() -> None:
@@ -157,7 +154,7 @@ def test_a_session_is_nobody_elses(service: FakeLipReading, target: str) -> None
     run(test())
 
 
-def test_a_second_connection_takes_the_place_of_the_first(service: FakeLipReading, target: str) -> None:
+def test_a_second_connection_supersedes_the_first(service: FakeLipReading, target: str) -> None:
     gate = Gate(service)
 
     async def test() -> None:
@@ -174,9 +171,7 @@ def test_a_second_connection_takes_the_place_of_the_first(service: FakeLipReadin
     run(test())
 
 
-def test_connections_that_follow_each_other_at_once_take_each_others_places(
-    service: FakeLipReading, target: str
-) -> None:
+def test_simultaneous_connections_supersede_each_other(service: FakeLipReading, target: str) -> None:
     gate = Gate(service)
     gate.opened.set()
 
@@ -204,11 +199,11 @@ def test_connections_that_follow_each_other_at_once_take_each_others_places(
     run(test())
 
 
-def test_a_session_whose_client_stays_away_ends(service: FakeLipReading, target: str) -> None:
+def test_a_session_ends_if_its_client_does_not_return(service: FakeLipReading, target: str) -> None:
     gate = Gate(service)
 
     async def test() -> None:
-        async with running_gateway(target, limits=Limits(resume_s=0.2)) as gateway:
+        async with running_gateway(target, max_resume_s=0.2) as gateway:
             async with gateway.session() as live:
                 await live.send_all(media())
                 await live.until("segment")
@@ -268,10 +263,9 @@ def test_a_lost_server_is_replaced_and_nothing_is_lost(make_server: Any) -> None
     assert len(service.media) < 0.9 * len(media(6.0))
 
 
-def test_a_server_that_stays_away_ends_the_session_with_the_reason(target: str, server: Any) -> None:
+def test_an_unreachable_server_ends_the_session_with_the_reason(target: str, server: Any) -> None:
     async def test() -> None:
-        limits = Limits(recover_s=0.5)
-        async with running_gateway("127.0.0.1:9", limits=limits) as gateway, gateway.session() as live:
+        async with running_gateway("127.0.0.1:9", max_recover_s=0.5) as gateway, gateway.session() as live:
             await live.send_all(media(1.0))
             heard = await live.rest()
         assert heard[-1]["type"] == "error"
@@ -280,7 +274,7 @@ def test_a_server_that_stays_away_ends_the_session_with_the_reason(target: str, 
     run(test())
 
 
-def test_a_slow_server_slows_the_client_and_nothing_piles_up(service: FakeLipReading, target: str) -> None:
+def test_a_slow_server_applies_back_pressure_to_the_client(service: FakeLipReading, target: str) -> None:
     opened = threading.Event()
 
     def stalled(requests: Iterator[Request], _context: Any) -> Iterator[Response]:
@@ -293,8 +287,8 @@ def test_a_slow_server_slows_the_client_and_nothing_piles_up(service: FakeLipRea
     block = b"\x00" * 65_536
 
     async def test() -> None:
-        limits = Limits(waiting_bytes=256 * 1024)
-        async with running_gateway(target, limits=limits) as gateway, gateway.session(media="pcm") as live:
+        limits = {"max_waiting_bytes": 256 * 1024}
+        async with running_gateway(target, **limits) as gateway, gateway.session(media="pcm") as live:
 
             async def send() -> None:
                 for _ in range(1000):
@@ -328,33 +322,33 @@ async def until(is_so: Any) -> None:
 @pytest.mark.parametrize(
     ("limits", "say", "code"),
     [
-        (Limits(start_s=0.2), [], "protocol"),
-        (Limits(), ["hello"], "protocol"),
-        (Limits(), [{"type": "stop"}], "protocol"),
-        (Limits(), [b"\x00\x00\x00\x01media"], "protocol"),
-        (Limits(), [{"type": "start", "media": "avi"}], "protocol"),
-        (Limits(), [{"type": "start", "media": "webm"}, {"type": "start", "media": "webm"}], "protocol"),
-        (Limits(), [{"type": "start", "media": "webm"}, b"\x00\x00\x00\x02media"], "out_of_order"),
-        (Limits(), [{"type": "start", "media": "webm"}, b"\x00\x00\x00\x01<html>"], "invalid_media"),
+        ({"max_start_s": 0.2}, [], "protocol"),
+        ({}, ["hello"], "protocol"),
+        ({}, [{"type": "stop"}], "protocol"),
+        ({}, [b"\x00\x00\x00\x01media"], "protocol"),
+        ({}, [{"type": "start", "media": "avi"}], "protocol"),
+        ({}, [{"type": "start", "media": "webm"}, {"type": "start", "media": "webm"}], "protocol"),
+        ({}, [{"type": "start", "media": "webm"}, b"\x00\x00\x00\x02media"], "out_of_order"),
+        ({}, [{"type": "start", "media": "webm"}, b"\x00\x00\x00\x01<html>"], "invalid_media"),
         (
-            Limits(session_bytes=100),
+            {"max_session_bytes": 100},
             [{"type": "start", "media": "pcm"}, b"\x00\x00\x00\x01" + b"x" * 200],
             "too_long",
         ),
-        (Limits(idle_s=0.3), [{"type": "start", "media": "pcm"}], "idle"),
+        ({"max_idle_s": 0.3}, [{"type": "start", "media": "pcm"}], "idle"),
         (
-            Limits(session_s=0.3),
+            {"max_session_s": 0.3},
             [{"type": "start", "media": "pcm"}, b"\x00\x00\x00\x01" + b"x" * 200],
             "too_long",
         ),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, list) else None,
 )
-def test_what_goes_beyond_is_refused_with_a_code(
-    target: str, limits: Limits, say: list[Any], code: str
+def test_invalid_or_excessive_input_is_refused_with_a_code(
+    target: str, limits: dict[str, Any], say: list[Any], code: str
 ) -> None:
     async def test() -> None:
-        async with running_gateway(target, limits=limits) as gateway, gateway.connect() as live:
+        async with running_gateway(target, **limits) as gateway, gateway.connect() as live:
             for message in say:
                 if isinstance(message, dict):
                     await live.say(message)
@@ -370,10 +364,10 @@ def test_what_goes_beyond_is_refused_with_a_code(
     run(test())
 
 
-def test_a_message_beyond_the_limit_ends_the_connection(target: str) -> None:
+def test_an_oversized_message_ends_the_connection(target: str) -> None:
     async def test() -> None:
         async with (
-            running_gateway(target, limits=Limits(message_bytes=1000)) as gateway,
+            running_gateway(target, max_message_bytes=1000) as gateway,
             gateway.session() as live,
         ):
             await live.send(b"x" * 5000)
@@ -383,10 +377,10 @@ def test_a_message_beyond_the_limit_ends_the_connection(target: str) -> None:
     run(test())
 
 
-def test_there_are_so_many_sessions_and_no_more(target: str) -> None:
+def test_sessions_are_limited_per_client(target: str) -> None:
     async def test() -> None:
-        limits = Limits(connections=3, connections_per_client=2)
-        async with running_gateway(target, limits=limits) as gateway, gateway.session(), gateway.session():
+        limits = {"max_connections": 3, "max_connections_per_client": 2}
+        async with running_gateway(target, **limits) as gateway, gateway.session(), gateway.session():
             async with gateway.connect() as third:
                 await third.say({"type": "start", "media": "webm"})
                 heard = await third.rest()
@@ -406,7 +400,7 @@ def test_there_are_so_many_sessions_and_no_more(target: str) -> None:
         ("https://captions.example.org.evil.org", False),
     ],
 )
-def test_only_pages_that_are_known_may_call(target: str, origin: str | None, is_served: bool) -> None:
+def test_only_allowed_origins_may_connect(target: str, origin: str | None, is_served: bool) -> None:
     async def test() -> None:
         async with running_gateway(target, origins=("https://captions.example.org",)) as gateway:
             shown = gateway.url if origin == "self" else origin
@@ -423,7 +417,7 @@ def test_only_pages_that_are_known_may_call(target: str, origin: str | None, is_
     run(test())
 
 
-def test_without_a_known_token_there_is_no_session(target: str, tmp_path: Any) -> None:
+def test_a_session_needs_a_valid_token(target: str, tmp_path: Any) -> None:
     tokens = tmp_path / "tokens.txt"
     tokens.write_text(f"camera-1 {hashlib.sha256(b'right').hexdigest()}\n")
 
@@ -444,7 +438,7 @@ def test_without_a_known_token_there_is_no_session(target: str, tmp_path: Any) -
     run(test())
 
 
-def test_a_ping_is_answered_and_frees_what_was_kept(service: FakeLipReading, target: str) -> None:
+def test_a_ping_is_answered_and_acknowledges_events(service: FakeLipReading, target: str) -> None:
     gate = Gate(service)
 
     async def test() -> None:

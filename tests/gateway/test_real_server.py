@@ -41,7 +41,7 @@ class Server:
             self.process.communicate()
 
 
-def test_a_server_that_is_killed_and_started_again_loses_no_sentence(tmp_path: Path) -> None:
+def test_no_sentence_is_lost_when_the_server_is_killed_and_restarted(tmp_path: Path) -> None:
     media = remux(EXAMPLES / "demo.mp4", tmp_path / "demo.mkv", "matroska", live="1").read_bytes()
     truth = json.loads((EXAMPLES / "demo.json").read_text())
     server = Server()

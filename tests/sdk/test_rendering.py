@@ -66,7 +66,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return transcode(CLIP, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=5.0)
 
 
-def test_captions_and_boxes_are_there_while_people_speak_and_only_then(short: Path, tmp_path: Path) -> None:
+def test_captions_and_boxes_are_drawn_during_speech_only(short: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     write_overlay(short, segments(), target)
     (silent, spoken), (silent_before, spoken_before) = (
@@ -83,7 +83,7 @@ def test_captions_and_boxes_are_there_while_people_speak_and_only_then(short: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_pictures_and_sound_are_as_many_as_before(short: Path, tmp_path: Path) -> None:
+def test_frame_count_and_audio_duration_are_kept(short: Path, tmp_path: Path) -> None:
     for name in ("out.mp4", "out.mkv"):
         write_overlay(short, segments(), tmp_path / name)
         (pictures, sound_s), (before, sound_before_s) = lengths(tmp_path / name), lengths(short)
@@ -91,7 +91,7 @@ def test_pictures_and_sound_are_as_many_as_before(short: Path, tmp_path: Path) -
         assert sound_s == pytest.approx(sound_before_s, abs=0.1)
 
 
-def test_a_turned_video_is_drawn_upright(tmp_path: Path) -> None:
+def test_a_rotated_video_is_drawn_upright(tmp_path: Path) -> None:
     turned = transcode(CLIP, tmp_path / "turned.mp4", rotation_degrees=90, max_s=2.4)
     write_overlay(turned, segments(), tmp_path / "out.mp4")
     (upright,), (original,) = pictures_at(tmp_path / "out.mp4", 0.4), pictures_at(CLIP, 0.4)
@@ -99,7 +99,7 @@ def test_a_turned_video_is_drawn_upright(tmp_path: Path) -> None:
     assert np.abs(upright - original).mean() < 8
 
 
-def test_odd_sizes_silent_videos_and_faces_beyond_the_edge_are_drawn(tmp_path: Path) -> None:
+def test_odd_sizes_videos_without_audio_and_faces_beyond_the_edge_are_drawn(tmp_path: Path) -> None:
     clip = transcode(
         CLIP,
         tmp_path / "odd.webm",
@@ -119,9 +119,9 @@ def test_odd_sizes_silent_videos_and_faces_beyond_the_edge_are_drawn(tmp_path: P
     assert picture.shape == (120, 160, 3)
 
 
-def test_sound_alone_has_nothing_to_draw_on(tmp_path: Path) -> None:
+def test_an_overlay_needs_a_video_stream(tmp_path: Path) -> None:
     sound = transcode(CLIP, tmp_path / "sound.mp4", video_codec=None, max_s=1.0)
-    with pytest.raises(InvalidSourceError, match="no pictures"):
+    with pytest.raises(InvalidSourceError, match="no video stream"):
         write_overlay(sound, segments(), tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
     write_plot(sound, Transcript(str(sound), 1.0, "grid", tuple(segments("voice"))), [], tmp_path / "out.png")
@@ -140,7 +140,7 @@ def test_the_plot_shows_mouths_words_and_speech(short: Path, tmp_path: Path) -> 
         assert picture.streams.video[0].width > 1000
 
 
-def test_speech_goes_from_its_begin_to_its_end() -> None:
+def test_speech_spans_follow_activity_events() -> None:
     told = [
         Activity("speech_begin", 1.0, "face-1"),
         Activity("speech_begin", 1.5, "face-2"),
@@ -153,15 +153,15 @@ def test_speech_goes_from_its_begin_to_its_end() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["a.mp4", "b.mp4", "--overlay", "out.mp4"], "one file at a time"),
-        (["-", "--plot", "out.png"], "no standard input"),
+        (["a.mp4", "b.mp4", "--overlay", "out.mp4"], "exactly one file"),
+        (["-", "--plot", "out.png"], "not standard input"),
         (["a.mp4", "--overlay", "out.gif"], ".mp4, .mov, .mkv"),
         (["a.mp4", "--plot", "out.jpg"], ".png, .svg, .pdf"),
         (["a.mp4", "--overlay", "./a.mp4"], "overwrite"),
-        (["a.mp4", "--overlay", "no/such/out.mp4"], "no folder"),
+        (["a.mp4", "--overlay", "no/such/out.mp4"], "no such folder"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_before_anything_is_read(
+def test_invalid_render_options_are_refused_before_transcription(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ending:
@@ -170,7 +170,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_read(
     assert says in capsys.readouterr().err
 
 
-def test_where_nothing_can_draw_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delitem(__import__("sys").modules, "gorggle.rendering.timeline_plot", raising=False)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ConfigurationError, match=r"gorggle\[pictures\]"):
