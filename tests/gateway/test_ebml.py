@@ -93,7 +93,7 @@ def test_unprocessed_media_is_replayed_from_a_key_frame() -> None:
     assert times[0] == pytest.approx(offset_s, abs=0.05)
     assert times[-1] == pytest.approx(5.96, abs=0.05)
     assert sound_s == pytest.approx(6.0 - offset_s, abs=0.1)
-    assert sum(map(len, again)) < 0.7 * len(media), "what was read is not kept"
+    assert sum(map(len, again)) < 0.7 * len(media), "processed media is not retained"
 
 
 def test_all_media_is_retained_until_some_is_processed() -> None:

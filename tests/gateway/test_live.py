@@ -1,4 +1,4 @@
-"""``/v1/live`` with a real WebSocket client, in front of a server that plays what a test says."""
+"""``/v1/live`` with a real WebSocket client and a scripted inference server."""
 
 from __future__ import annotations
 
@@ -61,23 +61,23 @@ def test_interim_results_are_followed_by_final_ones(service: FakeLipReading, tar
 
 
 def test_audio_only_sessions_are_served(service: FakeLipReading, target: str) -> None:
-    sound = pcm(max_s=1.0)
+    samples = pcm(max_s=1.0)
 
     async def test() -> None:
         async with running_gateway(target) as gateway, gateway.session(media="pcm", modality="audio") as live:
-            await live.send_all(sound, step=3001)
+            await live.send_all(samples, step=3001)
             await live.say({"type": "stop"})
             await live.rest()
         assert live.texts() == ["bin blue at f two now"]
 
     run(test())
-    assert b"".join(request.pcm.samples for request in service.requests) == sound
+    assert b"".join(request.pcm.samples for request in service.requests) == samples
     assert service.config is not None
     assert service.config.recognition.modality == config_pb2.MODALITY_AUDIO_ONLY
 
 
 class Gate:
-    """A script that gives a segment, waits, and gives another when the test opens it."""
+    """A script that sends a segment, waits, and sends another when the test opens the gate."""
 
     def __init__(self, service: FakeLipReading) -> None:
         self.opened = threading.Event()
@@ -127,7 +127,7 @@ def test_a_resumed_client_gets_every_event_exactly_once(service: FakeLipReading,
                 resumed = await again.until("ready")
                 assert resumed["session"] == ready["session"]
                 assert resumed["received"] == 5
-                # What was perhaps not received is sent again; the gateway knows better.
+                # The client resends everything; the gateway ignores duplicates.
                 for number, piece in enumerate(pieces, 1):
                     await again.send(piece, number)
                 await again.say({"type": "stop"})
@@ -181,7 +181,7 @@ def test_simultaneous_connections_supersede_each_other(service: FakeLipReading, 
             await asyncio.gather(second.say(resume), third.say(resume))
             await live.rest()
             assert live.closed_with == 4409
-            # Whichever was heard last has the session; the other may have been superseded before it was ready.
+            # The last connection has the session; the other may have been superseded before it was ready.
             rest = [asyncio.ensure_future(each.rest()) for each in (second, third)]
             done, _ = await asyncio.wait(rest, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             assert len(done) == 1
@@ -210,7 +210,7 @@ def test_a_session_ends_if_its_client_does_not_return(service: FakeLipReading, t
             assert len(gateway.app[SESSIONS]) == 1
             await until(lambda: len(gateway.app[SESSIONS]) == 0)
             assert await asyncio.to_thread(service.ended.wait, 20), (
-                "the inference server's place is free again"
+                "the inference server's slot is free again"
             )
 
     run(test())
@@ -239,7 +239,7 @@ def test_a_lost_server_is_replaced_and_nothing_is_lost(make_server: Any) -> None
     def living(requests: Iterator[Request], _context: Any) -> Iterator[Response]:
         yield started("call-2")
         service.requests += requests
-        yield segment("bin blue", start_s=1.9, end_s=2.5)  # read a second time, from the key frame on
+        yield segment("bin blue", start_s=1.9, end_s=2.5)  # transcribed again, from the key frame
         yield segment("at f two", start_s=4.0, end_s=5.0, segment_id="2")
         yield finished(4.0)
 
@@ -259,7 +259,7 @@ def test_a_lost_server_is_replaced_and_nothing_is_lost(make_server: Any) -> None
         assert heard[-1]["duration_s"] == pytest.approx(4.0 + offset_s, abs=0.01)
 
     run(test())
-    assert service.media.startswith(b"\x1a\x45\xdf\xa3"), "a recording of its own, from a key frame on"
+    assert service.media.startswith(b"\x1a\x45\xdf\xa3"), "a complete recording that starts at a key frame"
     assert len(service.media) < 0.9 * len(media(6.0))
 
 
@@ -298,9 +298,9 @@ def test_a_slow_server_applies_back_pressure_to_the_client(service: FakeLipReadi
             await asyncio.sleep(1.5)
             held = live.sequence * len(block)
             await asyncio.sleep(0.5)
-            assert not sending.done(), "64 MB went through although nobody reads"
+            assert not sending.done(), "64 MB were accepted although the server does not read"
             assert live.sequence * len(block) - held <= 4 * len(block)
-            # Though it does not read, it says that it is there.
+            # It sends heartbeats although it does not read.
             assert await live.until("pong") or True
             sending.cancel()
             opened.set()
@@ -313,7 +313,7 @@ async def until(is_so: Any) -> None:
         if is_so():
             return
         await asyncio.sleep(0.05)
-    raise AssertionError("it never came to be")
+    raise AssertionError("the condition was not met in time")
 
 
 # -------------------------------------------------------------------------------------------------------------- limits

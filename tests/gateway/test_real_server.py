@@ -1,4 +1,4 @@
-"""The gateway in front of a real inference server, which is killed in the middle and started again."""
+"""The gateway with a real inference server that is killed during a session and restarted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 class Server:
-    """``gorggle serve`` that keeps its port when it starts again."""
+    """``gorggle serve`` with a fixed port across restarts."""
 
     def __init__(self) -> None:
         with socket.socket() as found:
@@ -30,7 +30,7 @@ class Server:
     def start(self) -> None:
         command = [sys.executable, "-m", "gorggle_server", "--listen", self.address, "--num-threads", "1"]
         self.process = subprocess.Popen(
-            [*command, "--announce", "--exit-on-stdin-eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*command, "--print-ready", "--exit-on-stdin-eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.process.stdout is not None
         assert b"listening" in self.process.stdout.readline()

@@ -1,4 +1,4 @@
-"""People keep their names when another server reads on, by where their faces are."""
+"""Speaker labels are kept across servers by the positions of faces."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ LEFT, RIGHT = (0.1, 0.2), (0.6, 0.2)
 
 def said(speaker: str, at: tuple[float, float] | None = None) -> Segment:
     boxes = (FaceBox(1.0, *at, 0.25, 0.4),) if at else ()
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "segment_id": "1", "revision": 1, "is_final": True, "speaker": speaker, "modality": "av",
         "start_s": 0.0, "end_s": 1.0, "text": "x", "confidence": 1.0, "words": (), "face_boxes": boxes,
     }  # fmt: skip
-    return Segment(**given)
+    return Segment(**fields)
 
 
 def test_the_first_servers_labels_are_used() -> None:

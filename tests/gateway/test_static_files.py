@@ -1,4 +1,4 @@
-"""The page's own files, and the API under the page's address."""
+"""The page's files, and the reverse proxy of the API."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_only_page_files_are_served(name: str) -> None:
 
 @contextlib.asynccontextmanager
 async def an_api() -> AsyncIterator[str]:
-    """An API of which each answer says what was asked."""
+    """An API whose responses contain the request path."""
 
     async def answer(request: web.Request) -> web.Response:
         return web.Response(

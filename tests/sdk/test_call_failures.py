@@ -1,4 +1,4 @@
-"""How calls end when they do not go well, through both clients; and that nothing is left behind."""
+"""Failed and cancelled calls, through both clients, and the release of their resources."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def endless_async() -> AsyncIterator[bytes]:
 
 
 def retry_details(delay_s: float) -> bytes:
-    """As grpcio-status writes them, with a detail of another kind before the delay."""
+    """Status details in the format of grpcio-status, with another detail before the delay."""
     details = [any_pb2.Any(), any_pb2.Any()]
     details[0].Pack(error_details_pb2.DebugInfo(detail="unrelated"))
     delay = duration_pb2.Duration()
@@ -158,8 +158,8 @@ def test_a_stream_without_its_final_message_is_a_server_error(
 
 @pytest.mark.parametrize("source", [endless, endless_async])
 def test_the_servers_status_survives_failed_writes(service: FakeLipReading, target: str, source: Any) -> None:
-    """grpc.aio puts "Internal error from Core" in its place when a write fails as the call ends."""
-    service.script = fake_service.ending(grpc.StatusCode.INVALID_ARGUMENT, "this is no video", first=False)
+    """grpc.aio reports "Internal error from Core" instead when a write fails as the call ends."""
+    service.script = fake_service.ending(grpc.StatusCode.INVALID_ARGUMENT, "invalid video", first=False)
     endings: set[tuple[type[Exception], str, str]] = set()
 
     async def read() -> None:
@@ -170,16 +170,16 @@ def test_the_servers_status_survives_failed_writes(service: FakeLipReading, targ
                 endings.add((type(caught.value), str(caught.value), caught.value.request_id))
 
     asyncio.run(read())
-    assert endings == {(gorggle.InvalidRequestError, "this is no video", "call-1")}
+    assert endings == {(gorggle.InvalidRequestError, "invalid video", "call-1")}
 
 
 def test_the_servers_status_reaches_the_blocking_client_during_sending(
     service: FakeLipReading, target: str
 ) -> None:
-    service.script = fake_service.ending(grpc.StatusCode.INVALID_ARGUMENT, "this is no video", first=False)
+    service.script = fake_service.ending(grpc.StatusCode.INVALID_ARGUMENT, "invalid video", first=False)
     with Client(target) as client:
         for _ in range(30):
-            with pytest.raises(gorggle.InvalidRequestError, match="this is no video"):
+            with pytest.raises(gorggle.InvalidRequestError, match="invalid video"):
                 client.transcribe(endless()).transcript()
 
 
@@ -199,7 +199,7 @@ def test_no_response_is_lost_if_the_server_finishes_before_all_is_sent(
 
 
 def test_a_slow_server_applies_back_pressure_to_the_source(service: FakeLipReading, target: str) -> None:
-    """Nothing is read ahead without end: what lies between is bounded by HTTP/2's windows."""
+    """The read-ahead is bounded by HTTP/2's flow control windows."""
     go_on = threading.Event()
 
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
@@ -225,7 +225,7 @@ def test_a_slow_server_applies_back_pressure_to_the_source(service: FakeLipReadi
 
 
 def _wait_for_media(stream: Any) -> None:
-    """Until some has been sent, and half a second on."""
+    """Wait until some media was sent, and half a second more."""
     deadline = time.monotonic() + 5
     while not stream.bytes_sent and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -365,7 +365,7 @@ def test_cancelling_a_task_cancels_its_call(service: FakeLipReading, target: str
                 async with asyncio.timeout(0.3):
                     await client.transcribe(endless_async()).transcript()
             assert await asyncio.to_thread(service.ended.wait, 5)
-            assert (await client.server_info()).version == "0.1.0", "the client is still of use"
+            assert (await client.server_info()).version == "0.1.0", "the client can still be used"
 
     asyncio.run(read())
 
@@ -406,7 +406,7 @@ async def _ask_and_keep_open(client: AsyncClient) -> None:
 
 
 class CameraError(Exception):
-    """A fault of the caller's own source."""
+    """An error of the caller's source."""
 
 
 def test_a_failing_source_raises_its_own_error_and_cancels_the_call(

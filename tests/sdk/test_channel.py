@@ -20,7 +20,7 @@ from tests.sdk.conftest import MakeServer, Reader
 
 
 class Authority:
-    """A certificate authority of the tests' own."""
+    """A private certificate authority."""
 
     def __init__(self) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -32,7 +32,7 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(self, *names: str) -> tuple[bytes, bytes]:
-        """A certificate for the names, and its key; both PEM."""
+        """Return a certificate for the names and its key, both PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         certificate = self._signed(subject, key, x509.BasicConstraints(ca=False, path_length=None), names)

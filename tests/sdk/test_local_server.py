@@ -1,4 +1,4 @@
-"""The server that the command line starts for itself, and the commands that are the server's own."""
+"""The temporary local server of the command line, and the commands of the server package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAKE_SERVER = """
 import json, os, sys, time
 from concurrent import futures
 
-assert sys.argv[1:] == ["--listen", "127.0.0.1:0", "--announce", "--exit-on-stdin-eof"], sys.argv
+assert sys.argv[1:] == ["--listen", "127.0.0.1:0", "--print-ready", "--exit-on-stdin-eof"], sys.argv
 open(os.environ["FAKE_PID_FILE"], "w").write(str(os.getpid()))
 mode = os.environ.get("FAKE_MODE", "serve")
 print("loading the model", file=sys.stderr, flush=True)
@@ -56,7 +56,7 @@ server.stop(None)
 
 @pytest.fixture
 def fake_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package that takes the server's place in new processes; gives the file with the process' id."""
+    """Install a package that replaces the server in subprocesses; return the file with its process ID."""
     package = tmp_path / "packages" / "gorggle_server"
     (package / "avhubert").mkdir(parents=True)
     (package / "__init__.py").touch()

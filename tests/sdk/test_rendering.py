@@ -1,4 +1,4 @@
-"""``--overlay`` and ``--plot``: the pictures are drawn of real clips, from segments whose words are known."""
+"""``--overlay`` and ``--plot``, rendered from a real clip and its reference transcript."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def segments(speaker: str = "face-1") -> list[Segment]:
     return made
 
 
-def pictures_at(clip: Path, *times_s: float) -> list[Any]:
+def frames_at(clip: Path, *times_s: float) -> list[Any]:
     with av.open(str(clip)) as container:
         frames = [(frame.time, frame) for frame in container.decode(video=0)]
     return [
@@ -70,12 +70,12 @@ def test_captions_and_boxes_are_drawn_during_speech_only(short: Path, tmp_path: 
     target = tmp_path / "out.mp4"
     write_overlay(short, segments(), target)
     (silent, spoken), (silent_before, spoken_before) = (
-        pictures_at(target, 4.0, 2.0),
-        pictures_at(short, 4.0, 2.0),
+        frames_at(target, 4.0, 2.0),
+        frames_at(short, 4.0, 2.0),
     )
     height, width = spoken.shape[:2]
     caption = (slice(int(height * 0.87), int(height * 0.94)), slice(int(width * 0.4), int(width * 0.6)))
-    assert np.abs(silent - silent_before).mean() < 4, "nothing is drawn where nobody speaks"
+    assert np.abs(silent - silent_before).mean() < 4, "nothing is drawn without speech"
     assert np.abs(spoken[caption] - spoken_before[caption]).mean() > 40
     edge = spoken[int(height * 0.5), int(width * BOX[0]) + 1]
     assert edge[1] > 180, "the box's left side, in the speaker's colour"
@@ -94,7 +94,7 @@ def test_frame_count_and_audio_duration_are_kept(short: Path, tmp_path: Path) ->
 def test_a_rotated_video_is_drawn_upright(tmp_path: Path) -> None:
     turned = transcode(CLIP, tmp_path / "turned.mp4", rotation_degrees=90, max_s=2.4)
     write_overlay(turned, segments(), tmp_path / "out.mp4")
-    (upright,), (original,) = pictures_at(tmp_path / "out.mp4", 0.4), pictures_at(CLIP, 0.4)
+    (upright,), (original,) = frames_at(tmp_path / "out.mp4", 0.4), frames_at(CLIP, 0.4)
     assert upright.shape == original.shape
     assert np.abs(upright - original).mean() < 8
 
@@ -115,8 +115,8 @@ def test_odd_sizes_videos_without_audio_and_faces_beyond_the_edge_are_drawn(tmp_
         )
     ]
     write_overlay(clip, wide, tmp_path / "out.mp4")
-    (picture,) = pictures_at(tmp_path / "out.mp4", 0.5)
-    assert picture.shape == (120, 160, 3)
+    (frame,) = frames_at(tmp_path / "out.mp4", 0.5)
+    assert frame.shape == (120, 160, 3)
 
 
 def test_an_overlay_needs_a_video_stream(tmp_path: Path) -> None:
@@ -136,17 +136,17 @@ def test_the_plot_shows_mouths_words_and_speech(short: Path, tmp_path: Path) -> 
     assert len(mouths) >= 3
     assert all(min(mouth.shape[:2]) > 50 for mouth in mouths.values())
     write_plot(short, transcript, activities, tmp_path / "out.png")
-    with av.open(str(tmp_path / "out.png")) as picture:
-        assert picture.streams.video[0].width > 1000
+    with av.open(str(tmp_path / "out.png")) as frame:
+        assert frame.streams.video[0].width > 1000
 
 
 def test_speech_spans_follow_activity_events() -> None:
-    told = [
+    events = [
         Activity("speech_begin", 1.0, "face-1"),
         Activity("speech_begin", 1.5, "face-2"),
         Activity("speech_end", 2.0, "face-1"),
     ]
-    assert compute_speech_spans(told, [], 4.0) == [("face-1", 1.0, 2.0), ("face-2", 1.5, 4.0)]
+    assert compute_speech_spans(events, [], 4.0) == [("face-1", 1.0, 2.0), ("face-2", 1.5, 4.0)]
     assert compute_speech_spans([], segments()[:1], 4.0) == [("face-1", 1.0, 3.496)]
 
 

@@ -1,4 +1,4 @@
-"""When a stream is taken up again, where, after which pause, and when it is given up."""
+"""When and where a stream is resumed, after which backoff, and when resuming stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent again when a stream is resumed, and what is kept for it."""
+"""Replay of requests when a stream is resumed, and their retention."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def delivery(
 
 
 def sent(delivery: MediaSender, acknowledged: int = 0, most: int = 10**6) -> list[StreamRequest]:
-    """What one call sends, the configuration left out."""
+    """Return one call's requests, without the configuration."""
     requests = delivery.requests(OPENING, acknowledged, delivery.start_turn())
     assert next(requests) is OPENING
     return [request for _, request in zip(range(most), requests, strict=False)]

@@ -144,7 +144,7 @@ def _build_command() -> list[str]:
     if util.find_spec(MODULE) is None:
         raise ConfigurationError(f"{NOT_INSTALLED}, or use --server")
     # -P keeps a folder of the module's name in the current directory from being run instead.
-    arguments = ["--listen", "127.0.0.1:0", "--announce", "--exit-on-stdin-eof"]
+    arguments = ["--listen", "127.0.0.1:0", "--print-ready", "--exit-on-stdin-eof"]
     return [sys.executable, "-P", "-m", MODULE, *arguments]
 
 
