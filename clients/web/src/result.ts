@@ -1,7 +1,7 @@
 /** The result of a job, as `lambdas/fusion/result.schema.json` describes it; times are seconds, confidences 0 to 1. */
 
 /** "correction": a person wrote it. */
-export type Origin = "lips" | "sound" | "both" | "correction";
+export type Origin = "lips" | "audio" | "both" | "correction";
 
 export interface Hypothesis {
   text: string;
@@ -45,7 +45,7 @@ export interface Result {
   language: string;
   model: { name: string; licence: { name: string; summary: string; url: string } } | null;
   is_degraded: boolean;
-  sources: Record<"lips" | "sound" | "faces", SourceReport>;
+  sources: Record<"lips" | "audio" | "faces", SourceReport>;
   noise: { start_s: number; end_s: number; snr_db: number }[];
   people: { name: string; first_s: number; voices: string[]; faces: string[] }[];
   segments: Segment[];

@@ -30,7 +30,7 @@ function byStart(a: LiveSegment, b: LiveSegment): number {
   return a.start_s - b.start_s || a.end_s - b.end_s;
 }
 
-const ORIGINS: Record<Modality, Origin> = { av: "both", video: "lips", audio: "sound" };
+const ORIGINS: Record<Modality, Origin> = { av: "both", video: "lips", audio: "audio" };
 
 /** A speaker as a result calls people: "person-2" is who appeared second. */
 export function speakerId(lines: LiveTranscript, speaker: string): string {
@@ -65,7 +65,7 @@ export function toResult(lines: LiveTranscript, about: SessionInfo): Result {
     // What its licence permits, the list of models says: it does not come with the words.
     model: null,
     is_degraded: false,
-    sources: { lips: status(about.modality !== "audio"), sound: status(about.modality !== "video"), faces: status(about.modality !== "audio") },
+    sources: { lips: status(about.modality !== "audio"), audio: status(about.modality !== "video"), faces: status(about.modality !== "audio") },
     noise: [],
     people: people.map((name) => ({ name, first_s: Math.min(...segments.filter((segment) => segment.person === name).map((segment) => segment.start_s)), voices: [], faces: [] })),
     segments,

@@ -307,7 +307,7 @@ function WordInput({ text, finish }: { text: string; finish: (text: string | nul
 function Legend() {
   return (
     <p class="legend marks quiet">
-      {(["lips", "sound", "both"] as const).map((source) => (
+      {(["lips", "audio", "both"] as const).map((source) => (
         <span key={source}>
           <span class={`word ${source}`}>{words.legend[source]}</span>
         </span>

@@ -51,7 +51,7 @@ export function VideoPlayer({ handle, now, onTime, video, renewVideo, vtt, cues,
   const [durationS, setDuration] = useState(result.media.duration_s);
   const track = useObjectUrl(vtt, "text/vtt");
   // What is heard alone has no picture to show.
-  const hasPicture = result.media.width_px > 0;
+  const hasVideo = result.media.width_px > 0;
 
   const wanted = useRef<number | null>(null);
   const { address, renew, resume } = useAddress(element, video, renewVideo, now, setFault);
@@ -110,11 +110,11 @@ export function VideoPlayer({ handle, now, onTime, video, renewVideo, vtt, cues,
     return () => cancelAnimationFrame(request);
   }, [isPlaying]);
 
-  const ratio = hasPicture ? result.media.width_px / Math.max(1, result.media.height_px) : 3.2;
+  const ratio = hasVideo ? result.media.width_px / Math.max(1, result.media.height_px) : 3.2;
   return (
     <section class="player card" aria-label={words.label} ref={frame}>
       <div class="backdrop">
-        <div class={hasPicture ? "screen" : "screen sound"} style={{ "--ratio": String(ratio) }}>
+        <div class={hasVideo ? "screen" : "screen audio-only"} style={{ "--ratio": String(ratio) }}>
           {video && (
             <video
               ref={element}
