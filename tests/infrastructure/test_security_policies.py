@@ -349,7 +349,7 @@ def test_every_metric_of_the_dashboard_is_one_that_somebody_gives(built: Any) ->
     page = "gorggle_grpc_request_duration_seconds_sum 1\ngorggle_grpc_request_duration_seconds_count 1\ngorggle_real_time_factor_sum 1\n"
     page += "gorggle_real_time_factor_count 1\ngorggle_gpu_utilisation_ratio 0.5\n"
     page += "".join(f'gorggle_gpu_memory_bytes{{kind="{kind}"}} 1\n' for kind in ("free", "total"))
-    given = metrics.data(page, metrics.CpuUsage(), "fleet", metrics.RequestCounters())
+    given = metrics.build_metric_data(page, metrics.CpuUsage(), "fleet", metrics.RequestCounters())
     filtered = {each.inputs["name"] for each in stack.of("LogMetricFilter")}
     assert shown == {each["MetricName"] for each in given} | filtered
 
