@@ -1,9 +1,9 @@
 /** Times for people. */
 
-import { strings } from "./strings";
+import { strings } from "./i18n/en";
 
 /** "0:05", "12:34", "1:02:03". */
-export function clockOf(timeS: number): string {
+export function formatTime(timeS: number): string {
   const total = Math.max(0, Math.floor(timeS));
   const pad = (value: number) => String(value).padStart(2, "0");
   const [hours, minutes, seconds] = [Math.floor(total / 3600), Math.floor(total / 60) % 60, total % 60];
@@ -11,7 +11,7 @@ export function clockOf(timeS: number): string {
 }
 
 /** "about 2 minutes left". */
-export function timeLeft(leftS: number): string {
+export function formatTimeLeft(leftS: number): string {
   if (leftS < 10) return strings.time.fewSeconds;
   if (leftS < 90) return strings.time.seconds(Math.ceil(leftS / 10) * 10);
   if (leftS < 5400) return strings.time.minutes(Math.round(leftS / 60));
@@ -19,13 +19,13 @@ export function timeLeft(leftS: number): string {
 }
 
 /** "21 Nov, 14:05", in the reader's own habit. */
-export function dateOf(iso: string): string {
+export function formatDate(iso: string): string {
   const date = new Date(iso);
   return Number.isNaN(date.getTime()) ? "" : date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
 
 /** "4.2 MB". */
-export function sizeOf(bytes: number): string {
+export function formatSize(bytes: number): string {
   const units = ["B", "kB", "MB", "GB", "TB"];
   let value = bytes;
   let unit = 0;
@@ -40,7 +40,7 @@ export function sizeOf(bytes: number): string {
  * How long something that goes on will still take, from how it went so far: the newest stretch counts most, since
  * steps differ in speed.
  */
-export class Estimate {
+export class EtaEstimator {
   private last: { atS: number; share: number } | null = null;
   private rate = 0;
 

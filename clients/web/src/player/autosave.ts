@@ -7,12 +7,12 @@ import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../api";
 import type { LoadedResult } from "../api";
 import type { History } from "../editing";
-import { historyOf } from "../editing";
+import { createHistory } from "../editing";
 import type { Transcript } from "../result";
-import { api, keep, kept, notify, reasonOf } from "../state";
-import { strings } from "../strings";
+import { api, saveItem, loadItem, notify, errorMessage } from "../store";
+import { strings } from "../i18n/en";
 
-const AFTER_MS = 1500;
+const SAVE_DELAY_MS = 1500;
 
 export type SaveState = "saved" | "saving" | "unsaved" | "failed" | "conflict";
 
@@ -21,7 +21,7 @@ interface Draft {
   transcript: Transcript;
 }
 
-export interface Saving {
+export interface Autosave {
   history: History;
   onHistory: (change: (history: History) => History) => void;
   state: SaveState;
@@ -34,10 +34,10 @@ export interface Saving {
 }
 
 /** Corrections of one job's transcript; `loaded` is the version that was loaded. */
-export function useSaving(jobId: string, loaded: LoadedResult, version: number): Saving {
+export function useAutosave(jobId: string, loaded: LoadedResult, version: number): Autosave {
   const first = useRef<Transcript | null>(null);
-  first.current ??= transcriptOf(loaded);
-  const [history, setHistory] = useState<History>(() => historyOf(restored(jobId, version) ?? first.current!));
+  first.current ??= toTranscript(loaded);
+  const [history, setHistory] = useState<History>(() => createHistory(restoreDraft(jobId, version) ?? first.current!));
   const [state, setState] = useState<SaveState>("saved");
   const [problem, setProblem] = useState("");
   const base = useRef<Transcript>(first.current);
@@ -53,14 +53,14 @@ export function useSaving(jobId: string, loaded: LoadedResult, version: number):
     try {
       const saved = await api.value.save(jobId, baseVersion.current, base.current, sent);
       const isTaken = base.current.segments.length !== saved.result.segments.length;
-      base.current = transcriptOf(saved);
+      base.current = toTranscript(saved);
       baseVersion.current = saved.version;
       if (newest.current.present === sent) {
         // The server gives corrected words their times. A line that was saved as taken away cannot be put back.
         const past = isTaken ? [] : newest.current.past;
         newest.current = { ...newest.current, past, present: base.current };
         setHistory(newest.current);
-        keep(`draft.${jobId}`, null);
+        saveItem(`draft.${jobId}`, null);
         setState("saved");
       } else {
         setState("unsaved");
@@ -69,7 +69,7 @@ export function useSaving(jobId: string, loaded: LoadedResult, version: number):
     } catch (error) {
       const isConflict = error instanceof ApiError && error.status === 409;
       setState(isConflict ? "conflict" : "failed");
-      setProblem(reasonOf(error));
+      setProblem(errorMessage(error));
     }
   }, [jobId]);
 
@@ -85,20 +85,20 @@ export function useSaving(jobId: string, loaded: LoadedResult, version: number):
 
   useEffect(() => {
     if (history.present === base.current) return;
-    keep(`draft.${jobId}`, JSON.stringify({ version: baseVersion.current, transcript: history.present } satisfies Draft));
+    saveItem(`draft.${jobId}`, JSON.stringify({ version: baseVersion.current, transcript: history.present } satisfies Draft));
     setState((before) => (before === "conflict" ? before : "unsaved"));
-    const timer = setTimeout(() => void save(), AFTER_MS);
+    const timer = setTimeout(() => void save(), SAVE_DELAY_MS);
     return () => clearTimeout(timer);
   }, [history.present, save]);
 
   const keepMine = useCallback(async () => {
     try {
       const job = await api.value.job(jobId);
-      base.current = transcriptOf(await api.value.result(jobId, job.version));
+      base.current = toTranscript(await api.value.result(jobId, job.version));
       baseVersion.current = job.version;
       await save();
     } catch (error) {
-      notify(reasonOf(error), "error");
+      notify(errorMessage(error), "error");
     }
   }, [jobId, save]);
 
@@ -106,14 +106,14 @@ export function useSaving(jobId: string, loaded: LoadedResult, version: number):
   return { history, onHistory, state, problem, version: baseVersion.current, save, keepMine };
 }
 
-export function transcriptOf({ result, names }: LoadedResult): Transcript {
+export function toTranscript({ result, names }: LoadedResult): Transcript {
   return { segments: result.segments, names };
 }
 
 /** What was changed and not saved when the page was left, if it belongs to this version. */
-function restored(jobId: string, version: number): Transcript | null {
+function restoreDraft(jobId: string, version: number): Transcript | null {
   try {
-    const draft = JSON.parse(kept(`draft.${jobId}`) ?? "null") as Draft | null;
+    const draft = JSON.parse(loadItem(`draft.${jobId}`) ?? "null") as Draft | null;
     if (draft && draft.version === version && Array.isArray(draft.transcript.segments)) {
       notify(strings.save.draft);
       return draft.transcript;

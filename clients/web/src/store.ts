@@ -5,20 +5,20 @@ import type { Api } from "./api";
 
 export type Route = { page: "home" } | { page: "job"; id: string } | { page: "live" } | { page: "session"; id: string } | { page: "unknown" };
 
-export const route = signal<Route>(routeOf(location.hash));
+export const route = signal<Route>(parseRoute(location.hash));
 
 /** Set once, before the first page is shown. */
 export const api = signal<Api>(null as unknown as Api);
 
 export const isSignedIn = signal(true);
 
-export interface Notice {
+export interface Toast {
   id: number;
   kind: "info" | "error";
   text: string;
 }
 
-export const notices = signal<Notice[]>([]);
+export const toasts = signal<Toast[]>([]);
 
 /** Videos that were chosen in this page: they play from here, without being fetched. */
 export const localVideos = new Map<string, Blob>();
@@ -26,25 +26,25 @@ export const localVideos = new Map<string, Blob>();
 let lastNotice = 0;
 
 /** Tell people something; errors stay until they are dismissed. */
-export function notify(text: string, kind: Notice["kind"] = "info"): void {
+export function notify(text: string, kind: Toast["kind"] = "info"): void {
   const id = ++lastNotice;
-  notices.value = [...notices.value.slice(-3), { id, kind, text }];
+  toasts.value = [...toasts.value.slice(-3), { id, kind, text }];
   if (kind === "info") setTimeout(() => dismiss(id), 6000);
 }
 
 export function dismiss(id: number): void {
-  notices.value = notices.value.filter((notice) => notice.id !== id);
+  toasts.value = toasts.value.filter((notice) => notice.id !== id);
 }
 
-export function reasonOf(error: unknown): string {
+export function errorMessage(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
 window.addEventListener("hashchange", () => {
-  route.value = routeOf(location.hash);
+  route.value = parseRoute(location.hash);
 });
 
-export function routeOf(hash: string): Route {
+export function parseRoute(hash: string): Route {
   const [page = "", id = "", ...rest] = hash.replace(/^#\/?/, "").split("/");
   if (rest.length) return { page: "unknown" };
   if (page === "") return { page: "home" };
@@ -71,11 +71,11 @@ theme.subscribe((value) => {
 
 export function toggleTheme(): void {
   theme.value = theme.value === "dark" ? "light" : "dark";
-  keep("theme", theme.value);
+  saveItem("theme", theme.value);
 }
 
 function storedTheme(): Theme | null {
-  const stored = kept("theme");
+  const stored = loadItem("theme");
   return stored === "light" || stored === "dark" ? stored : null;
 }
 
@@ -83,7 +83,7 @@ function storedTheme(): Theme | null {
 
 // Browsers may forbid storage; then nothing is kept, and everything else works.
 
-export function kept(name: string): string | null {
+export function loadItem(name: string): string | null {
   try {
     return localStorage.getItem(`gorggle.${name}`);
   } catch {
@@ -92,7 +92,7 @@ export function kept(name: string): string | null {
 }
 
 /** Keep a text in this browser; null takes it away. False where there is no room, or none is permitted. */
-export function keep(name: string, value: string | null): boolean {
+export function saveItem(name: string, value: string | null): boolean {
   try {
     if (value === null) localStorage.removeItem(`gorggle.${name}`);
     else localStorage.setItem(`gorggle.${name}`, value);

@@ -3,9 +3,9 @@
 import type { ReadonlySignal } from "@preact/signals";
 import { memo } from "../memo";
 import type { Transcript } from "../result";
-import { colourOf } from "../result";
+import { speakerColor } from "../result";
 
-interface LanesProps {
+interface SpeakerTimelineProps {
   transcript: Transcript;
   people: string[];
   durationS: number;
@@ -14,7 +14,7 @@ interface LanesProps {
 }
 
 /** For the eye and the mouse: with the keyboard, the same is reached by the slider and in the transcript. */
-export function Lanes({ transcript, people, durationS, now, seek }: LanesProps) {
+export function SpeakerTimeline({ transcript, people, durationS, now, seek }: SpeakerTimelineProps) {
   if (durationS <= 0) return null;
   const onClick = (event: MouseEvent) => {
     const area = (event.currentTarget as HTMLElement).getBoundingClientRect();
@@ -33,7 +33,7 @@ const Bars = memo(function Bars({ segments, people, durationS }: { segments: Tra
   return (
     <>
       {speaking.map((person) => (
-        <div key={person} class={`lane person-${colourOf(person)}`}>
+        <div key={person} class={`lane person-${speakerColor(person)}`}>
           {segments
             .filter((segment) => segment.person === person)
             .map((segment) => (

@@ -1,48 +1,48 @@
 /** The people of a video, with the colours that are theirs; their names are changed here. */
 
 import { useRef, useState } from "preact/hooks";
-import { nameOf } from "../captions";
-import { withName } from "../editing";
+import { speakerName } from "../captions";
+import { renameSpeaker } from "../editing";
 import { Icon } from "../icons";
 import type { Transcript } from "../result";
-import { colourOf } from "../result";
-import { strings } from "../strings";
-import { clockOf } from "../time";
+import { speakerColor } from "../result";
+import { strings } from "../i18n/en";
+import { formatTime } from "../format";
 
 const words = strings.transcript;
 
-interface PeopleProps {
+interface SpeakersProps {
   transcript: Transcript;
   people: string[];
   change: (next: (transcript: Transcript) => Transcript) => void;
 }
 
-export function People({ transcript, people, change }: PeopleProps) {
+export function Speakers({ transcript, people, change }: SpeakersProps) {
   if (!people.length) return null;
   return (
     <section class="card people" aria-labelledby="people">
       <h2 id="people">{words.people}</h2>
       <ul>
         {people.map((person) => (
-          <Person key={person} person={person} transcript={transcript} change={change} />
+          <Speaker key={person} person={person} transcript={transcript} change={change} />
         ))}
       </ul>
     </section>
   );
 }
 
-function Person({ person, transcript, change }: { person: string; transcript: Transcript; change: PeopleProps["change"] }) {
+function Speaker({ person, transcript, change }: { person: string; transcript: Transcript; change: SpeakersProps["change"] }) {
   const [isEditing, setEditing] = useState(false);
   const button = useRef<HTMLButtonElement>(null);
-  const name = nameOf(transcript, person);
+  const name = speakerName(transcript, person);
   const spokenS = transcript.segments.filter((segment) => segment.person === person).reduce((sum, segment) => sum + segment.end_s - segment.start_s, 0);
   const finish = (value: string | null) => {
     setEditing(false);
-    if (value !== null && value !== name) change((before) => withName(before, person, value));
+    if (value !== null && value !== name) change((before) => renameSpeaker(before, person, value));
     requestAnimationFrame(() => button.current?.focus());
   };
   return (
-    <li class={`person-${colourOf(person)}`}>
+    <li class={`person-${speakerColor(person)}`}>
       <span class="swatch" aria-hidden="true" />
       {isEditing ? (
         <NameInput name={name} finish={finish} />
@@ -51,7 +51,7 @@ function Person({ person, transcript, change }: { person: string; transcript: Tr
           <span class="person-name" dir="auto">
             {name}
           </span>
-          <span class="quiet">{clockOf(spokenS)}</span>
+          <span class="quiet">{formatTime(spokenS)}</span>
           <button ref={button} type="button" class="plain" aria-label={words.rename(name)} title={words.rename(name)} onClick={() => setEditing(true)}>
             <Icon name="pencil" />
           </button>

@@ -4,14 +4,14 @@ import type { ReadonlySignal } from "@preact/signals";
 import type { Ref, RefObject } from "preact";
 import { useEffect, useImperativeHandle, useRef, useState } from "preact/hooks";
 import type { Cue } from "../captions";
-import { nameOf } from "../captions";
+import { speakerName } from "../captions";
 import { Icon } from "../icons";
 import type { Box, Result, Transcript } from "../result";
-import { boxAt, colourOf, spokenAt } from "../result";
-import { kept, keep } from "../state";
-import { strings } from "../strings";
-import { clockOf } from "../time";
-import { Lanes } from "./lanes";
+import { boxAt, speakerColor, segmentsAt } from "../result";
+import { loadItem, saveItem } from "../store";
+import { strings } from "../i18n/en";
+import { formatTime } from "../format";
+import { SpeakerTimeline } from "./speaker-timeline";
 
 const words = strings.player;
 const RENEWAL_REST_MS = 10_000;
@@ -38,20 +38,20 @@ interface PictureProps {
   people: string[];
 }
 
-export function Picture({ handle, now, onTime, video, renewVideo, vtt, cues, faces, transcript, result, people }: PictureProps) {
+export function VideoPlayer({ handle, now, onTime, video, renewVideo, vtt, cues, faces, transcript, result, people }: PictureProps) {
   const element = useRef<HTMLVideoElement>(null);
   const frame = useRef<HTMLDivElement>(null);
   const [isPlaying, setPlaying] = useState(false);
   const [fault, setFault] = useState(false);
-  const [hasCaptions, setCaptions] = useState(kept("captions") !== "no");
-  const [hasBoxes, setBoxes] = useState(kept("boxes") !== "no");
+  const [hasCaptions, setCaptions] = useState(loadItem("captions") !== "no");
+  const [hasBoxes, setBoxes] = useState(loadItem("boxes") !== "no");
   const [isMuted, setMuted] = useState(false);
   const [speed, setSpeed] = useState(1);
   const [isFull, setFull] = useState(false);
   const [durationS, setDuration] = useState(result.media.duration_s);
   const track = useObjectUrl(vtt, "text/vtt");
   // What is heard alone has no picture to show.
-  const hasPicture = result.media.width_px > 0;
+  const hasVideo = result.media.width_px > 0;
 
   const wanted = useRef<number | null>(null);
   const { address, renew, resume } = useAddress(element, video, renewVideo, now, setFault);
@@ -73,7 +73,7 @@ export function Picture({ handle, now, onTime, video, renewVideo, vtt, cues, fac
     else media.pause();
   };
   const flip = (name: string, is: boolean, set: (value: boolean) => void) => {
-    keep(name, is ? "no" : "yes");
+    saveItem(name, is ? "no" : "yes");
     set(!is);
   };
   const toggleCaptions = () => flip("captions", hasCaptions, setCaptions);
@@ -110,11 +110,11 @@ export function Picture({ handle, now, onTime, video, renewVideo, vtt, cues, fac
     return () => cancelAnimationFrame(request);
   }, [isPlaying]);
 
-  const ratio = hasPicture ? result.media.width_px / Math.max(1, result.media.height_px) : 3.2;
+  const ratio = hasVideo ? result.media.width_px / Math.max(1, result.media.height_px) : 3.2;
   return (
     <section class="player card" aria-label={words.label} ref={frame}>
       <div class="backdrop">
-        <div class={hasPicture ? "screen" : "screen sound"} style={{ "--ratio": String(ratio) }}>
+        <div class={hasVideo ? "screen" : "screen audio-only"} style={{ "--ratio": String(ratio) }}>
           {video && (
             <video
               ref={element}
@@ -148,11 +148,11 @@ export function Picture({ handle, now, onTime, video, renewVideo, vtt, cues, fac
             </video>
           )}
           {(!video || fault) && <p class="no-video">{video ? words.cannotPlay : words.noVideo}</p>}
-          {hasBoxes && video && !fault && <Boxes now={now} faces={faces} transcript={transcript} />}
+          {hasBoxes && video && !fault && <FaceBoxes now={now} faces={faces} transcript={transcript} />}
           {hasCaptions && <Caption now={now} cues={cues} transcript={transcript} people={people} />}
         </div>
       </div>
-      <Lanes transcript={transcript} people={people} durationS={durationS} now={now} seek={seek} />
+      <SpeakerTimeline transcript={transcript} people={people} durationS={durationS} now={now} seek={seek} />
       <div class="controls">
         <button type="button" class="plain round" aria-label={isPlaying ? words.pause : words.play} title={isPlaying ? words.pause : words.play} onClick={toggle} disabled={!video || fault}>
           <Icon name={isPlaying ? "pause" : "play"} />
@@ -234,7 +234,7 @@ function Caption({ now, cues, transcript, people }: { now: ReadonlySignal<number
   if (!cue) return null;
   return (
     <div class="caption" aria-hidden="true" data-testid="caption">
-      {people.length > 1 && <span class={`caption-name person-${colourOf(cue.person)}`}>{nameOf(transcript, cue.person)}</span>}
+      {people.length > 1 && <span class={`caption-name person-${speakerColor(cue.person)}`}>{speakerName(transcript, cue.person)}</span>}
       {cue.lines.map((line, index) => (
         <span key={index} class="caption-line" dir="auto">
           {line}
@@ -244,9 +244,9 @@ function Caption({ now, cues, transcript, people }: { now: ReadonlySignal<number
   );
 }
 
-function Boxes({ now, faces, transcript }: { now: ReadonlySignal<number>; faces: Map<string, Box[]>; transcript: Transcript }) {
+function FaceBoxes({ now, faces, transcript }: { now: ReadonlySignal<number>; faces: Map<string, Box[]>; transcript: Transcript }) {
   const timeS = now.value;
-  const speaking = new Set(spokenAt(transcript.segments, timeS).map((segment) => segment.person));
+  const speaking = new Set(segmentsAt(transcript.segments, timeS).map((segment) => segment.person));
   return (
     <div class="boxes" aria-hidden="true">
       {[...faces].map(([person, boxes]) => {
@@ -254,8 +254,8 @@ function Boxes({ now, faces, transcript }: { now: ReadonlySignal<number>; faces:
         if (!box) return null;
         const place = { left: `${box.left * 100}%`, top: `${box.top * 100}%`, width: `${box.width * 100}%`, height: `${box.height * 100}%` };
         return (
-          <div key={person} class={`box person-${colourOf(person)}${speaking.has(person) ? " speaking" : ""}`} style={place} data-person={person}>
-            <span>{nameOf(transcript, person)}</span>
+          <div key={person} class={`box person-${speakerColor(person)}${speaking.has(person) ? " speaking" : ""}`} style={place} data-person={person}>
+            <span>{speakerName(transcript, person)}</span>
           </div>
         );
       })}
@@ -264,12 +264,12 @@ function Boxes({ now, faces, transcript }: { now: ReadonlySignal<number>; faces:
 }
 
 function Position({ now, durationS, seek }: { now: ReadonlySignal<number>; durationS: number; seek: (timeS: number) => void }) {
-  const text = words.positionText(clockOf(now.value), clockOf(durationS));
+  const text = words.positionText(formatTime(now.value), formatTime(durationS));
   return (
     <>
       <input type="range" class="position" min={0} max={durationS} step={0.01} value={now.value} aria-label={words.position} aria-valuetext={text} onInput={(event) => seek(Number(event.currentTarget.value))} />
       <span class="clock" aria-hidden="true">
-        {clockOf(now.value)} / {clockOf(durationS)}
+        {formatTime(now.value)} / {formatTime(durationS)}
       </span>
     </>
   );

@@ -1,18 +1,18 @@
 /** Where a word was read from, how sure it is, and what else it could be. */
 
-import { cleaned, withAlternative } from "../editing";
-import type { WordPlace } from "../editing";
+import { sanitize, useAlternative } from "../editing";
+import type { WordPosition } from "../editing";
 import { Icon } from "../icons";
 import type { Transcript } from "../result";
-import { strings } from "../strings";
+import { strings } from "../i18n/en";
 
 const words = strings.transcript;
 
 interface DetailsProps {
   transcript: Transcript;
-  place: WordPlace | null;
+  place: WordPosition | null;
   change: (next: (transcript: Transcript) => Transcript) => void;
-  onEdit: (place: WordPlace) => void;
+  onEdit: (place: WordPosition) => void;
 }
 
 export function WordDetails({ transcript, place, change, onEdit }: DetailsProps) {
@@ -55,7 +55,7 @@ export function WordDetails({ transcript, place, change, onEdit }: DetailsProps)
         <div class="alternatives">
           <span class="quiet">{words.alternatives}</span>
           {word.alternatives.map((alternative, index) => (
-            <button key={index} type="button" class="chip" aria-label={words.use(cleaned(alternative.text))} onClick={() => change((before) => withAlternative(before, place, alternative))}>
+            <button key={index} type="button" class="chip" aria-label={words.use(sanitize(alternative.text))} onClick={() => change((before) => useAlternative(before, place, alternative))}>
               <span dir="auto">{alternative.text}</span> <span class="quiet">{strings.sources[alternative.source]}</span>
             </button>
           ))}
