@@ -68,7 +68,7 @@ train: setup  ## train and measure the embedded model anew (an hour and a half o
 	$(BIN)/python -m training prepare
 	$(BIN)/python -m training train --out $(RUN) --minutes 90 --resume
 	$(BIN)/python -m training export --out $(RUN) $(RUN)/model.safetensors
-	$(BIN)/python -m training evaluate $(RUN)/model.safetensors --noise --picture $(RUN)/noise.png > $(RUN)/evaluation.json
+	$(BIN)/python -m training evaluate $(RUN)/model.safetensors --noise --plot $(RUN)/noise.png > $(RUN)/evaluation.json
 	$(BIN)/python -m training export --out $(RUN) --evaluation $(RUN)/evaluation.json inference_server/assets/gorggle-mini-1.safetensors
 
 fuzz: setup  ## send 20 000 hostile requests and media files to a real server
