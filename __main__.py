@@ -14,7 +14,7 @@ from infrastructure.alarms import Monitoring
 from infrastructure.artifacts import Artifacts
 from infrastructure.autoscaling import Scaling
 from infrastructure.budget import Budget
-from infrastructure.config import StackSettings, checked_stack_name, read
+from infrastructure.config import StackSettings, read_settings, validate_stack_name
 from infrastructure.dashboard import Dashboard
 from infrastructure.gpu_fleet import GpuFleet
 from infrastructure.http_api import Api
@@ -28,7 +28,7 @@ from infrastructure.packaging.package import Packages
 from infrastructure.resource_references import ResourceReferences
 from infrastructure.secrets import Credentials
 from infrastructure.state_machine import Pipeline
-from infrastructure.storage import Bucket, BucketShape, Table
+from infrastructure.storage import Bucket, BucketSpec, Table
 from infrastructure.website import Website
 
 ROOT = Path(__file__).resolve().parent
@@ -39,7 +39,7 @@ TOKEN_PARTS = ("authorize_request", "rotate_token", "api_tokens", "operator_toke
 def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
     """Put the stack together; the result is its outputs."""
     region = pulumi.Config("aws").require("region")
-    name = checked_stack_name(pulumi.get_stack())
+    name = validate_stack_name(pulumi.get_stack())
     tags = {**settings.tag_map, "gorggle:stack": name}
     provider = aws.Provider("aws", region=region, default_tags={"tags": tags})
     here = pulumi.ResourceOptions(provider=provider)
@@ -50,14 +50,16 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
         region=region,
         partition=aws.get_partition(opts=asks).partition,
     )
-    quota_check.warn(settings, opts=asks)
+    quota_check.warn_about_quotas(settings, opts=asks)
     left_out = () if settings.api_auth == "token" else TOKEN_PARTS
-    work = function_manifest.read(ROOT / "lambdas/functions.toml").without(left_out)
-    care = function_manifest.read(ROOT / "lambdas/operations/functions.toml").without(left_out)
+    work = function_manifest.read_manifest(ROOT / "lambdas/functions.toml").without(left_out)
+    care = function_manifest.read_manifest(ROOT / "lambdas/operations/functions.toml").without(left_out)
 
     key_arn = Encryption("encryption", names, here).key_arn
     references = ResourceReferences(names, settings, key_arn)
-    net = network.Network("network", names, settings, network.gpu_zones(settings, opts=asks), key_arn, here)
+    net = network.Network(
+        "network", names, settings, network.find_gpu_zones(settings, opts=asks), key_arn, here
+    )
     balancer = LoadBalancer("gpu", names, settings, net, here)
     references.values["server:address"] = balancer.address
 
@@ -91,8 +93,8 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
         references=references,
         layers=artifacts.layers,
         subnet_ids=net.subnet_ids,
-        group_id=balancer.functions_group.id,
-        dead_letters_arn=queues["event_failures"].arn,
+        security_group_id=balancer.functions_group.id,
+        dead_letter_queue_arn=queues["event_failures"].arn,
         key_arn=key_arn,
     )
     functions = {
@@ -106,7 +108,7 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
         "pipeline", names, settings, work.state_machine, functions, references, ROOT, key_arn, here
     )
     event_sources.Triggers("triggers", names, work, functions, queues, references, here)
-    event_sources.add_operations(care, functions, credentials, topics, here)
+    event_sources.add_operations_triggers(care, functions, credentials, topics, here)
 
     fleet = GpuFleet(
         "fleet",
@@ -121,37 +123,39 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
     )
     Scaling("scaling", names, settings, fleet.group, here)
 
-    pages = names.sign_in_pages if settings.api_auth == "cognito" else ""
+    pages = names.sign_in_url if settings.api_auth == "cognito" else ""
     site = Website("website", names, buckets, pages, here) if settings.website else None
     origins = [site.origin] if site else []
     api = Api("api", names, settings, work, functions, origins, key_arn, here)
     if site:
-        buckets["uploads"].allow_pages(
+        buckets["uploads"].set_cors_rules(
             [cross_origin.upload_cors_rule(origins), cross_origin.download_cors_rule(origins)]
         )
-        buckets["results"].allow_pages([cross_origin.download_cors_rule(origins)])
-        site.publish(ROOT, {"api": api.address, "max_upload_bytes": settings.max_upload_bytes, **api.sign_in})
+        buckets["results"].set_cors_rules([cross_origin.download_cors_rule(origins)])
+        site.publish(
+            ROOT, {"api": api.url, "max_upload_bytes": settings.max_upload_bytes, **api.sign_in_config}
+        )
 
     Budget("budget", names, settings, topics["alerts"], topics["budget"], functions["scale_up_fleet"], here)
     watch = Monitoring("monitoring", names, settings, topics["alerts"], here)
-    watch.watch_functions(functions)
+    watch.add_function_alarms(functions)
     dead_letters = {role: queues[role] for role in queues if role.endswith("_failures")}
-    watch.watch_pipeline(pipeline, dead_letters, queues["uploads"])
-    watch.watch_api(api)
-    watch.watch_fleet(fleet)
+    watch.add_pipeline_alarms(pipeline, dead_letters, queues["uploads"])
+    watch.add_api_alarms(api)
+    watch.add_fleet_alarms(fleet)
     dashboard = Dashboard(
         "dashboard",
         names,
         functions=[names.function(each) for each in functions],
         queues=[names.queue(role) for role in queues],
         api_id=api.api.id,
-        machine_arn=pipeline.arn,
-        hosts=(balancer.target_group.arn_suffix, balancer.balancer.arn_suffix),
+        state_machine_arn=pipeline.arn,
+        load_balancer_suffixes=(balancer.target_group.arn_suffix, balancer.balancer.arn_suffix),
         alarm_arns=[alarm.arn for alarm in watch.alarms],
         opts=here,
     )
     return {
-        "api": api.address,
+        "api": api.url,
         "website": site.origin if site else None,
         "uploadsBucket": buckets["uploads"].name,
         "resultsBucket": buckets["results"].name,
@@ -162,22 +166,22 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
         "gpuFleet": fleet.group.name,
         "serverAddress": balancer.address,
         "operatorToken": names.secret("operator_token") if not left_out else None,
-        "dashboard": dashboard.link,
+        "dashboard": dashboard.url,
         "alertsTopic": topics["alerts"].arn,
-        **cost_estimate.outputs(settings),
+        **cost_estimate.estimate_outputs(settings),
     }
 
 
 def _bucket_shape(
     role: str, shape: dict[str, Any], settings: StackSettings, key_arn: pulumi.Input[str]
-) -> BucketShape:
-    return BucketShape(
+) -> BucketSpec:
+    return BucketSpec(
         role,
         versioned=shape.get("versioned", False),
         event_bridge=shape.get("event_bridge", False),
         expire_days=settings.job_retention_days,
         key_arn=key_arn,
-        keep=settings.deletion_protection,
+        retain=settings.deletion_protection,
     )
 
 
@@ -192,6 +196,6 @@ def _queues(names: Names, work: function_manifest.Manifest, opts: pulumi.Resourc
 
 if __name__ == "__main__":
     config = pulumi.Config("gorggle")
-    chosen = read(config.get, config.get_object)
+    chosen = read_settings(config.get, config.get_object)
     for output, value in stack(chosen, build.packages(ROOT, chosen)).items():
         pulumi.export(output, value)

@@ -17,41 +17,41 @@ from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_
 Request = lip_reading_pb2.StreamingRecognizeRequest
 Stub = lip_reading_pb2_grpc.LipReadingStub
 FRAME_RATE_HZ, SAMPLE_RATE_HZ = 25, 16_000
-PIECE_S = 0.2
+CHUNK_S = 0.2
 
 
-def channel_to(address: str, **options: int) -> grpc.Channel:
+def open_channel(address: str, **options: int) -> grpc.Channel:
     """A connection of its own; options are gRPC's, without their prefix."""
     named = [(f"grpc.{name}", value) for name, value in options.items()]
     return grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1), *named])
 
 
-def configuration(*, interim: bool = False, live: bool = False) -> Request:
+def config_request(*, interim: bool = False, live: bool = False) -> Request:
     """The first message of a stream."""
     return Request(config=config_pb2.StreamingConfig(interim_results=interim, live=live))
 
 
 @dataclass(frozen=True)
-class Piece:
+class MediaChunk:
     """A message of media, and when it is due, in seconds from the start."""
 
     due_s: float
     request: Request
 
 
-def pieces_of_file(data: bytes, duration_s: float) -> list[Piece]:
+def split_file(data: bytes, duration_s: float) -> list[MediaChunk]:
     """A media file as a camera would send it: as many bytes a second as it has on average."""
-    count = max(1, round(duration_s / PIECE_S))
+    count = max(1, round(duration_s / CHUNK_S))
     cuts = [len(data) * number // count for number in range(count + 1)]
     return [
-        Piece(number * PIECE_S, Request(media=data[cuts[number] : cuts[number + 1]]))
+        MediaChunk(number * CHUNK_S, Request(media=data[cuts[number] : cuts[number + 1]]))
         for number in range(count)
     ]
 
 
-def pieces_of_crops(crops: bytes, samples: bytes, frames: int) -> list[Piece]:
+def split_crops(crops: bytes, samples: bytes, frames: int) -> list[MediaChunk]:
     """Mouth crops and sound, in step."""
-    step = round(PIECE_S * FRAME_RATE_HZ)
+    step = round(CHUNK_S * FRAME_RATE_HZ)
     found = []
     for start in range(0, frames, step):
         end = min(frames, start + step)
@@ -62,40 +62,40 @@ def pieces_of_crops(crops: bytes, samples: bytes, frames: int) -> list[Piece]:
         per_frame = 2 * SAMPLE_RATE_HZ // FRAME_RATE_HZ
         sound = media_pb2.Pcm(samples=samples[start * per_frame : end * per_frame])
         due_s = end / FRAME_RATE_HZ
-        found += [Piece(due_s, Request(mouth_crops=cut)), Piece(due_s, Request(pcm=sound))]
+        found += [MediaChunk(due_s, Request(mouth_crops=cut)), MediaChunk(due_s, Request(pcm=sound))]
     return found
 
 
 @dataclass
-class Outcome:
+class StreamOutcome:
     """What became of one real-time stream.
 
     Attributes:
         code: its status' name.
-        answered_s: until the server accepted or refused it.
+        response_s: until the server accepted or refused it.
         final_delays_s: for every final segment, how long after its last media was sent it came.
-        behind_s: how long after all media was sent the end came.
-        late_sending_s: by how much the client itself fell behind its schedule, for want of room or of processors.
+        lag_s: how long after all media was sent the end came.
+        client_lag_s: by how much the client itself fell behind its schedule, for want of room or of processors.
     """
 
     code: str = "OK"
-    answered_s: float = 0.0
+    response_s: float = 0.0
     final_delays_s: list[float] = field(default_factory=list)
-    behind_s: float = 0.0
-    late_sending_s: float = 0.0
+    lag_s: float = 0.0
+    client_lag_s: float = 0.0
 
 
-def real_time_stream(channel: grpc.Channel, pieces: list[Piece], timeout_s: float) -> Outcome:
+def run_real_time_stream(channel: grpc.Channel, chunks: list[MediaChunk], timeout_s: float) -> StreamOutcome:
     """Send pieces when they are due, whatever comes back, and time the results against the media's clock."""
-    outcome = Outcome()
+    outcome = StreamOutcome()
     began = time.monotonic()
     done_sending = [began]
 
     def requests() -> Iterator[Request]:
-        yield configuration(live=True)
-        for piece in pieces:
+        yield config_request(live=True)
+        for piece in chunks:
             late_s = time.monotonic() - began - piece.due_s
-            outcome.late_sending_s = max(outcome.late_sending_s, late_s)
+            outcome.client_lag_s = max(outcome.client_lag_s, late_s)
             if late_s < 0:
                 time.sleep(-late_s)
             yield piece.request
@@ -106,69 +106,69 @@ def real_time_stream(channel: grpc.Channel, pieces: list[Piece], timeout_s: floa
             now_s = time.monotonic() - began
             match response.WhichOneof("event"):
                 case "started":
-                    outcome.answered_s = now_s
+                    outcome.response_s = now_s
                 case "segment" if response.segment.is_final:
                     end = response.segment.end_offset
                     outcome.final_delays_s.append(now_s - end.seconds - end.nanos / 1e9)
                 case "finished":
-                    outcome.behind_s = max(0.0, time.monotonic() - done_sending[0])
+                    outcome.lag_s = max(0.0, time.monotonic() - done_sending[0])
     except grpc.RpcError as error:
         outcome.code = error.code().name
-        outcome.answered_s = outcome.answered_s or time.monotonic() - began
+        outcome.response_s = outcome.response_s or time.monotonic() - began
     return outcome
 
 
 # ------------------------------------------------------------------------------------------------------- misbehaviour
 
 
-class Misbehaving:
+class ClientScenarios:
     """Calls that a server must bear: each method is one, from its beginning to its end, and returns its status."""
 
     def __init__(self, address: str, data: bytes, chance: random.Random) -> None:
-        self._address, self._data, self._chance = address, data, chance
+        self._address, self._data, self._rng = address, data, chance
 
     def normal(self) -> str:
         """All media at once, all results read."""
-        with channel_to(self._address) as channel:
-            return _end_of(self._call(channel, self._data))
+        with open_channel(self._address) as channel:
+            return _drain(self._start_call(channel, self._data))
 
-    def cancelled(self) -> str:
+    def cancel(self) -> str:
         """Given up at any moment."""
-        with channel_to(self._address) as channel:
-            call = self._call(channel, self._data)
-            threading.Timer(self._chance.uniform(0, 2), call.cancel).start()
-            return _end_of(call)
+        with open_channel(self._address) as channel:
+            call = self._start_call(channel, self._data)
+            threading.Timer(self._rng.uniform(0, 2), call.cancel).start()
+            return _drain(call)
 
-    def broken(self) -> str:
+    def corrupt(self) -> str:
         """The media is spoiled, or ends in its middle."""
-        at = self._chance.randrange(len(self._data))
+        at = self._rng.randrange(len(self._data))
         data = self._data[:at]
-        if self._chance.random() < 0.5:
-            data += self._chance.randbytes(2000) + self._data[at + 2000 :]
-        with channel_to(self._address) as channel:
-            return _end_of(self._call(channel, data))
+        if self._rng.random() < 0.5:
+            data += self._rng.randbytes(2000) + self._data[at + 2000 :]
+        with open_channel(self._address) as channel:
+            return _drain(self._start_call(channel, data))
 
-    def hung_up(self) -> str:
+    def disconnect(self) -> str:
         """The connection is closed in the middle, without a word."""
-        with channel_to(self._address) as channel:
+        with open_channel(self._address) as channel:
             try:
-                for response in self._call(channel, self._data):
+                for response in self._start_call(channel, self._data):
                     if response.WhichOneof("event") != "started":
                         break
             except grpc.RpcError as error:
                 return error.code().name
         return "hung up"
 
-    def expired(self) -> str:
+    def deadline(self) -> str:
         """The deadline passes."""
-        with channel_to(self._address) as channel:
-            return _end_of(self._call(channel, self._data, timeout_s=self._chance.uniform(0.01, 1.5)))
+        with open_channel(self._address) as channel:
+            return _drain(self._start_call(channel, self._data, timeout_s=self._rng.uniform(0.01, 1.5)))
 
     def slow_reader(self) -> str:
         """Results are read one every tenth of a second, through a narrow window."""
         options = {"http2.lookahead_bytes": 1024, "http2.bdp_probe": 0}
-        with channel_to(self._address, **options) as channel:
-            return _end_of(self._call(channel, self._data), pause_s=0.1)
+        with open_channel(self._address, **options) as channel:
+            return _drain(self._start_call(channel, self._data), pause_s=0.1)
 
     def slow_writer(self) -> str:
         """Media drips in."""
@@ -179,23 +179,23 @@ class Misbehaving:
         pieces.put(None)
 
         def requests() -> Iterator[Request]:
-            yield configuration()
+            yield config_request()
             for piece in iter(pieces.get, None):
                 time.sleep(0.1)
                 yield Request(media=piece)
 
-        with channel_to(self._address) as channel:
-            return _end_of(Stub(channel).StreamingRecognize(requests(), timeout=120))
+        with open_channel(self._address) as channel:
+            return _drain(Stub(channel).StreamingRecognize(requests(), timeout=120))
 
-    def _call(self, channel: grpc.Channel, data: bytes, timeout_s: float = 120) -> grpc.Call:
-        requests = [configuration(interim=self._chance.random() < 0.5), Request(media=data)]
+    def _start_call(self, channel: grpc.Channel, data: bytes, timeout_s: float = 120) -> grpc.Call:
+        requests = [config_request(interim=self._rng.random() < 0.5), Request(media=data)]
         return Stub(channel).StreamingRecognize(iter(requests), timeout=timeout_s)
 
 
-KINDS = ("normal", "cancelled", "broken", "hung_up", "expired", "slow_reader", "slow_writer")
+SCENARIOS = ("normal", "cancelled", "broken", "hung_up", "expired", "slow_reader", "slow_writer")
 
 
-def _end_of(call: grpc.Call, pause_s: float = 0.0) -> str:
+def _drain(call: grpc.Call, pause_s: float = 0.0) -> str:
     try:
         for _ in call:
             time.sleep(pause_s)

@@ -22,10 +22,10 @@ PACKAGE = str(Path(gorggle_server.__file__).parent)
 # The engine does the same whatever comes; it would only slow the rest down.
 UNTRACED = (f"{PACKAGE}/avhubert", f"{PACKAGE}/vision", f"{PACKAGE}/observability")
 # Code that has shown nothing new for so many calls is looked at one time in sixteen.
-DULL_AFTER = 400
+SAMPLING_THRESHOLD_CALLS = 400
 
 
-def trace_into(path: str) -> None:
+def record_coverage(path: str) -> None:
     """Note every step of every thread from now on."""
     with Path(path).open("r+b") as file:
         reached = mmap.mmap(file.fileno(), MAP_BYTES)
@@ -42,7 +42,7 @@ def trace_into(path: str) -> None:
         if base < 0:
             return None
         dull[code] += 1
-        if dull[code] > DULL_AFTER and dull[code] % 16:
+        if dull[code] > SAMPLING_THRESHOLD_CALLS and dull[code] % 16:
             return None
         before = 0
 
@@ -65,7 +65,7 @@ def trace_into(path: str) -> None:
 if __name__ == "__main__":
     from gorggle_server.__main__ import main
 
-    trace_into(sys.argv[1])
+    record_coverage(sys.argv[1])
     code = main(sys.argv[2:])
     threading.settrace(None)  # type: ignore[arg-type]
     sys.settrace(None)

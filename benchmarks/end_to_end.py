@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import hardware
-from benchmarks.engine_models import EMBEDDED, Pair, pair, quiet, their_search
-from benchmarks.fairseq_reference import fairseq_or_none
-from benchmarks.synthetic_video import enlarged
-from benchmarks.vision import Usual
+from benchmarks.engine_models import EMBEDDED, ModelPair, build_pair, ignore_warnings, make_fairseq_search
+from benchmarks.fairseq_reference import load_fairseq
+from benchmarks.synthetic_video import enlarge
+from benchmarks.vision import ReferencePipeline
 from gorggle_server.avhubert import Model, load_model
-from gorggle_server.avhubert.tokenizer import RESERVED_UNITS, WORD_START, Vocabulary
+from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, Vocabulary
 from gorggle_server.inference.recognizer import InferenceInput, Recognizer
 from gorggle_server.media.audio import audio_features
 from gorggle_server.media.byte_pipe import BytePipe
@@ -46,19 +46,19 @@ from training.clips import Scene, demo_scene, write_clip
 
 T = TypeVar("T")
 FRAME_RATE_HZ, SAMPLE_RATE_HZ = 25, 16_000
-REFERENCE_EVERY_FRAMES = 10
+REFERENCE_INTERVAL_FRAMES = 10
 RESULTS = Path(__file__).parent / "results"
-FACES = ("face detection", "landmarks", "warp and cut")
-SEEING, REST = "faces, crops, movement", "what is between them"
+REFERENCE_VISION_STAGES = ("face detection", "landmarks", "warp and cut")
+VISION_STAGE, OTHER_STAGE = "faces, crops, movement", "what is between them"
 
 
-class Times:
+class StageTimes:
     """Seconds by stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def taken(self, stage: str, work: Callable[[], T]) -> T:
+    def measure(self, stage: str, work: Callable[[], T]) -> T:
         """Do work that belongs to a stage."""
         began = time.perf_counter()
         result = work()
@@ -71,63 +71,66 @@ class Times:
         return sum(self.seconds.values())
 
 
-def write_demo(path: Path, seconds: float) -> Scene:
+def write_demo_clip(path: Path, seconds: float) -> Scene:
     """The demo speaker in 1280 x 720, H.264 and AAC."""
     scene = demo_scene()
-    frames = itertools.islice(enlarged(scene.frames), round(seconds * FRAME_RATE_HZ))
+    frames = itertools.islice(enlarge(scene.frames), round(seconds * FRAME_RATE_HZ))
     write_clip(path, frames, scene.waveform[: round(seconds * SAMPLE_RATE_HZ)])
     return scene
 
 
-def crops_of(data: bytes, times: Times) -> np.ndarray:
+def extract_crops(data: bytes, times: StageTimes) -> np.ndarray:
     """The mouth of the one face in a file, uint8 (T, 96, 96)."""
     pipe = BytePipe(len(data) + 1)
     pipe.write(data)
     pipe.close()
     clock = StageTimer()
     options = RecognitionOptions(model="", modality=Modality.VIDEO_ONLY)
-    perception = create_media_pipeline(pipe, options, ServerSettings(), 3600.0, clock=clock)
+    perception = create_media_pipeline(pipe, options, ServerSettings(), 3600.0, timer=clock)
 
     def perceive() -> None:
         for events in perception.steps():
             list(events)
 
-    times.taken(REST, perceive)
-    for name, stage in (("decoding", PipelineStage.DECODING), (SEEING, PipelineStage.SEEING)):
+    times.measure(OTHER_STAGE, perceive)
+    for name, stage in (("decoding", PipelineStage.DECODE), (VISION_STAGE, PipelineStage.VISION)):
         times.seconds[name] = clock.spans[stage].busy_s
-        times.seconds[REST] -= clock.spans[stage].busy_s
-    track = max(perception.scene.tracks.values(), key=lambda track: track.end - track.start)
-    return track.crops_in(FrameSpan(track.start, track.end))
+        times.seconds[OTHER_STAGE] -= clock.spans[stage].busy_s
+    track = max(perception.buffer.tracks.values(), key=lambda track: track.end - track.start)
+    return track.get_crops(FrameSpan(track.start, track.end))
 
 
-def ours(data: bytes, model: Model, options: argparse.Namespace) -> tuple[Times, np.ndarray, list[int]]:
+def run_ours(
+    data: bytes, model: Model, options: argparse.Namespace
+) -> tuple[StageTimes, np.ndarray, list[int]]:
     """File to words; the crops and the units on the way."""
-    times = Times()
-    crops = crops_of(data, times)
-    (encoded,) = times.taken(
+    times = StageTimes()
+    crops = extract_crops(data, times)
+    (encoded,) = times.measure(
         "front-end and encoder", lambda: Recognizer(model).encode([InferenceInput(crops, None)])
     )
     assert isinstance(encoded, Tensor)
-    (found,) = times.taken(
+    (found,) = times.measure(
         f"beam search, beam {options.beam}",
         lambda: model.beam_search(encoded.unsqueeze(0), beam=options.beam, max_len=options.units),
     )
-    times.taken("times of the words", lambda: model.word_times(encoded, found[0]))
+    times.measure("times of the words", lambda: model.align_words(encoded, found[0]))
     return times, crops, found[0].tokens
 
 
-def reference(
-    path: Path, crops: np.ndarray, made: Pair, fairseq: Any, options: argparse.Namespace
-) -> tuple[Times, list[int]]:
+def run_reference(
+    path: Path, crops: np.ndarray, made: ModelPair, fairseq: Any, options: argparse.Namespace
+) -> tuple[StageTimes, list[int]]:
     """The same file by the reference's modules; the units that they find."""
-    times = Times()
-    frames = times.taken("decoding", lambda: _opencv_frames(path))
-    usual = Usual()
-    for frame in frames[::REFERENCE_EVERY_FRAMES]:
-        usual.look(frame, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
+    times = StageTimes()
+    frames = times.measure("decoding", lambda: _read_frames(path))
+    usual = ReferencePipeline()
+    for frame in frames[::REFERENCE_INTERVAL_FRAMES]:
+        usual.process(frame, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
     share = len(frames) / usual.frames
     times.seconds |= {
-        name: seconds * share for name, seconds in zip(FACES, usual.seconds.values(), strict=True)
+        name: seconds * share
+        for name, seconds in zip(REFERENCE_VISION_STAGES, usual.seconds.values(), strict=True)
     }
     if fairseq is None:
         return times, []
@@ -142,25 +145,25 @@ def reference(
         encoded: Tensor = encoder(own.post_extract_proj(own.layer_norm(fused)), padding_mask=mask)[0]
         return encoded
 
-    encoded = times.taken("front-end and encoder", encode)
-    generator, sample = their_search(fairseq, made, options.beam, options.units, encoded)
+    encoded = times.measure("front-end and encoder", encode)
+    generator, sample = make_fairseq_search(fairseq, made, options.beam, options.units, encoded)
 
     def search() -> list[int]:
         units: list[int] = generator.generate([], sample)[0][0]["tokens"].tolist()
         return units
 
-    return times, times.taken(f"beam search, beam {options.beam}", search)
+    return times, times.measure(f"beam search, beam {options.beam}", search)
 
 
-def compared(name: str, path: Path, fairseq: Any, options: argparse.Namespace) -> dict[str, Any]:
+def compare(name: str, path: Path, fairseq: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Both ways with one model, the least of the repetitions of each stage."""
-    made = pair(name, fairseq)
-    model = Model(made.ours, _vocabulary(name, made.ours.config.vocabulary_size))
+    made = build_pair(name, fairseq)
+    model = Model(made.ours, _make_vocabulary(name, made.ours.config.vocabulary_size))
     data = path.read_bytes()
     rounds = []
     for _ in range(options.repeats):
-        found, crops, units = ours(data, model, options)
-        expected, their_units = reference(path, crops, made, fairseq, options)
+        found, crops, units = run_ours(data, model, options)
+        expected, their_units = run_reference(path, crops, made, fairseq, options)
         rounds.append((found, expected, units, their_units))
     found = min((one[0] for one in rounds), key=lambda times: times.total)
     expected = min((one[1] for one in rounds), key=lambda times: times.total)
@@ -176,13 +179,13 @@ def compared(name: str, path: Path, fairseq: Any, options: argparse.Namespace) -
     }
 
 
-def of_sound(scene: Scene, options: argparse.Namespace) -> float:
+def measure_audio_features(scene: Scene, options: argparse.Namespace) -> float:
     """Seconds that the features of the clip's sound take."""
     waveform = scene.waveform[: round(options.seconds * SAMPLE_RATE_HZ)]
-    return hardware.least(lambda: audio_features(waveform), 3)
+    return hardware.min_time_s(lambda: audio_features(waveform), 3)
 
 
-def _opencv_frames(path: Path) -> list[Any]:
+def _read_frames(path: Path) -> list[Any]:
     video = cv2.VideoCapture(str(path))
     frames = []
     while (read := video.read())[0]:
@@ -191,12 +194,12 @@ def _opencv_frames(path: Path) -> list[Any]:
     return frames
 
 
-def _vocabulary(name: str, size: int) -> Vocabulary:
+def _make_vocabulary(name: str, size: int) -> Vocabulary:
     if name == "embedded":
         return load_model(EMBEDDED).vocabulary
     # Every third unit begins a word, as sub-words do.
     made = (f"{WORD_START if number % 3 == 0 else ''}u{number}" for number in range(size))
-    return Vocabulary([*RESERVED_UNITS, *itertools.islice(made, size - len(RESERVED_UNITS))])
+    return Vocabulary([*RESERVED_TOKENS, *itertools.islice(made, size - len(RESERVED_TOKENS))])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -213,19 +216,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "whole.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    fairseq = fairseq_or_none()
-    tried_on = {**hardware.described(options.threads), "clock": "wall time"}
+    fairseq = load_fairseq()
+    tried_on = {**hardware.describe_machine(options.threads), "clock": "wall time"}
     rows = []
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), quiet():
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), ignore_warnings():
         path = Path(folder, "clip.mp4")
-        scene = write_demo(path, options.seconds)
+        scene = write_demo_clip(path, options.seconds)
         for name in options.models.split(","):
-            rows.append(compared(name, path, fairseq, options))
+            rows.append(compare(name, path, fairseq, options))
             ratio = (
                 "" if rows[-1]["ratio"] is None else f", {rows[-1]['ratio']:.1f} x the reference's modules"
             )
             print(f"{name}: {rows[-1]['ours_s']:.2f} s for {options.seconds:g} s{ratio}", flush=True)
-        sound_s = of_sound(scene, options)
+        sound_s = measure_audio_features(scene, options)
     measured = {
         "machine": tried_on,
         "clip_s": options.seconds,

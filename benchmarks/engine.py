@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from benchmarks import hardware
-from benchmarks.engine_models import Pair, pair, quiet, their_search
-from benchmarks.fairseq_reference import fairseq_or_none
+from benchmarks.engine_models import ModelPair, build_pair, ignore_warnings, make_fairseq_search
+from benchmarks.fairseq_reference import load_fairseq
 from gorggle_server.avhubert import AVHubertNetwork
 from gorggle_server.avhubert.beam_search import BeamSearch, beam_search
 
@@ -32,16 +32,16 @@ RESULTS = Path(__file__).parent / "results"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Time what the command line asks for, print a table, write JSON."""
-    options = _options(arguments)
+    options = _parse_args(arguments)
     torch.set_num_threads(options.threads)
-    fairseq = fairseq_or_none() if options.beside == "fairseq" else None
+    fairseq = load_fairseq() if options.beside == "fairseq" else None
     rows: list[dict[str, Any]] = []
-    began, tried_on = time.time(), _described(options)
+    began, tried_on = time.time(), _describe_run(options)
     RESULTS.mkdir(exist_ok=True)
     out = options.out or RESULTS / "engine.json"
-    with torch.inference_mode(), quiet():
+    with torch.inference_mode(), ignore_warnings():
         for name in options.models.split(","):
-            made = pair(
+            made = build_pair(
                 name,
                 fairseq,
                 int8=options.int8,
@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 device=options.device,
                 with_float32=options.beside == "float32",
             )
-            for row in _rows(name, made, fairseq, options):
+            for row in _measure_stages(name, made, fairseq, options):
                 rows.append(row)
-                _print(row)
+                _print_row(row)
                 # After every row: a run that is cut short has not been for nothing.
                 measured = {"machine": tried_on, "took_s": time.time() - began, "rows": rows}
                 out.write_text(json.dumps(measured, indent=1))
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"written to {out}")
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -79,45 +79,53 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _rows(name: str, made: Pair, fairseq: Any, options: argparse.Namespace) -> Any:
+def _measure_stages(name: str, made: ModelPair, fairseq: Any, options: argparse.Namespace) -> Any:
     frames = round(options.seconds * 25)
     torch.manual_seed(1)
     dtype = getattr(torch, options.dtype)
     stages = options.stages.split(",")
     if "frontend" in stages:
-        yield _frontend(name, made, torch.randn(1, frames, 88, 88).to(options.device), dtype, options)
+        yield _measure_frontend(name, made, torch.randn(1, frames, 88, 88).to(options.device), dtype, options)
     encoder_in = torch.randn(1, frames, made.ours.config.encoder_dim).to(options.device)
     if "encoder" in stages:
-        yield _encoder(name, made, encoder_in, dtype, options)
+        yield _measure_encoder(name, made, encoder_in, dtype, options)
     if "search" in stages:
         for beam in map(int, options.beams.split(",")):
-            yield _search(name, made, fairseq, encoder_in, beam, dtype, options)
+            yield _measure_search(name, made, fairseq, encoder_in, beam, dtype, options)
     if "batch" in stages:
-        yield _batch(name, made, dtype, options)
+        yield _measure_batch(name, made, dtype, options)
 
 
-def _frontend(
-    name: str, made: Pair, video: torch.Tensor, dtype: torch.dtype, options: argparse.Namespace
+def _measure_frontend(
+    name: str, made: ModelPair, video: torch.Tensor, dtype: torch.dtype, options: argparse.Namespace
 ) -> Any:
     ours_in = video.to(dtype)
     frontend = made.float32.encoder.feature_extractor_video if made.float32 else made.frontend
-    ours, theirs, found, expected = _timed(
+    ours, theirs, found, expected = _time_both(
         lambda: made.ours.encoder.feature_extractor_video(ours_in), lambda: frontend(video), options
     )
     macs = _frontend_macs(made.ours.config.frontend_channels) * video.shape[1]
-    return _row(
-        name, "front-end", ours, theirs, _apart(found, expected), _beside(made, "plain torch"), 2 * macs
+    return _make_row(
+        name,
+        "front-end",
+        ours,
+        theirs,
+        _max_difference(found, expected),
+        _baseline_name(made, "plain torch"),
+        2 * macs,
     )
 
 
-def _encoder(name: str, made: Pair, x: torch.Tensor, dtype: torch.dtype, options: argparse.Namespace) -> Any:
+def _measure_encoder(
+    name: str, made: ModelPair, x: torch.Tensor, dtype: torch.dtype, options: argparse.Namespace
+) -> Any:
     mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
     ours_in = x.to(dtype)
     encoder = made.encoder
     theirs_of = None if encoder is None else (lambda: encoder(x.clone(), padding_mask=mask)[0])
     if (usual := made.float32) is not None:
         theirs_of = lambda: usual.encoder.encoder(x, None)  # noqa: E731
-    ours, theirs, found, expected = _timed(
+    ours, theirs, found, expected = _time_both(
         lambda: made.ours.encoder.encoder(ours_in, None), theirs_of, options
     )
     config, frames = made.ours.config, x.shape[1]
@@ -126,12 +134,20 @@ def _encoder(name: str, made: Pair, x: torch.Tensor, dtype: torch.dtype, options
         config.encoder_layers * (4 * dim**2 + 2 * dim * config.encoder_ffn_dim + 2 * dim * frames)
         + dim**2 // config.position_groups * config.position_kernel_size
     )
-    return _row(name, "encoder", ours, theirs, _apart(found, expected), _beside(made, "fairseq"), 2 * macs)
+    return _make_row(
+        name,
+        "encoder",
+        ours,
+        theirs,
+        _max_difference(found, expected),
+        _baseline_name(made, "fairseq"),
+        2 * macs,
+    )
 
 
-def _search(
+def _measure_search(
     name: str,
-    made: Pair,
+    made: ModelPair,
     fairseq: Any,
     x: torch.Tensor,
     beam: int,
@@ -148,16 +164,18 @@ def _search(
     if (usual := made.float32) is not None:
         theirs_of = lambda: search(usual, x)  # noqa: E731
     if fairseq is not None:
-        generator, sample = their_search(fairseq, made, beam, options.units, x)
+        generator, sample = make_fairseq_search(fairseq, made, beam, options.units, x)
         theirs_of = lambda: [one["tokens"].tolist() for one in generator.generate([], sample)[0]]  # noqa: E731
-    ours, theirs, found, expected = _timed(lambda: search(made.ours, ours_in), theirs_of, options)
+    ours, theirs, found, expected = _time_both(lambda: search(made.ours, ours_in), theirs_of, options)
     config, frames = made.ours.config, x.shape[1]
     dim = config.decoder_dim
     steps = max(map(len, found))
     per_row = config.decoder_layers * (6 * dim**2 + 2 * dim * config.decoder_ffn_dim + 2 * dim * frames)
     macs = steps * beam * (per_row + dim * config.vocabulary_size)
     macs += config.decoder_layers * frames * 2 * dim * config.encoder_dim
-    row = _row(name, f"beam search, beam {beam}", ours, theirs, None, _beside(made, "fairseq"), 2 * macs)
+    row = _make_row(
+        name, f"beam search, beam {beam}", ours, theirs, None, _baseline_name(made, "fairseq"), 2 * macs
+    )
     # Each step reads the weights, and the keys and values of the clip, once for all hypotheses.
     numbers = config.decoder_layers * (6 * dim**2 + 2 * dim * config.decoder_ffn_dim + 2 * dim * frames)
     bytes_a_number = 1 if options.int8 else torch.finfo(dtype).bits // 8
@@ -167,7 +185,7 @@ def _search(
     return row
 
 
-def _batch(name: str, made: Pair, dtype: torch.dtype, options: argparse.Namespace) -> Any:
+def _measure_batch(name: str, made: ModelPair, dtype: torch.dtype, options: argparse.Namespace) -> Any:
     """Utterances of two to four seconds, crops to units at beam 5: together, and one after another."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(50, 101, options.utterances).tolist()
@@ -196,28 +214,34 @@ def _batch(name: str, made: Pair, dtype: torch.dtype, options: argparse.Namespac
         ]
 
     usual = made.float32
-    ours, theirs, found, expected = _timed(
+    ours, theirs, found, expected = _time_both(
         lambda: together(made.ours, dtype),
         one_by_one if usual is None else lambda: together(usual, torch.float32),
         options,
     )
-    row = _row(
-        name, f"{len(lengths)} utterances", ours, theirs, None, _beside(made, "one after another"), None
+    row = _make_row(
+        name,
+        f"{len(lengths)} utterances",
+        ours,
+        theirs,
+        None,
+        _baseline_name(made, "one after another"),
+        None,
     )
     row["tokens_identical"] = found == expected
     row["media_s"] = sum(lengths) / 25
     return row
 
 
-def _beside(made: Pair, other: str) -> str:
+def _baseline_name(made: ModelPair, other: str) -> str:
     return other if made.float32 is None else "float32"
 
 
-def _timed(
+def _time_both(
     ours: Callable[[], Any], theirs: Callable[[], Any] | None, options: argparse.Namespace
 ) -> tuple[float, float | None, Any, Any]:
     """The least time of each, in turn, and what they gave."""
-    clock = hardware.clock()
+    clock = hardware.select_clock()
     best: list[float | None] = [None, None]
     given: list[Any] = [None, None]
     for _ in range(options.repeats):
@@ -235,13 +259,13 @@ def _timed(
     return best[0], best[1], given[0], given[1]
 
 
-def _row(
+def _make_row(
     model: str,
     stage: str,
     ours: float,
     theirs: float | None,
-    apart: float | None,
-    beside: str,
+    max_difference: float | None,
+    baseline: str,
     flop: float | None,
 ) -> dict[str, Any]:
     return {
@@ -250,8 +274,8 @@ def _row(
         "ours_s": ours,
         "theirs_s": theirs,
         "ratio": None if theirs is None else theirs / ours,
-        "beside": beside,
-        "largest_difference": apart,
+        "beside": baseline,
+        "largest_difference": max_difference,
         "gflop": None if flop is None else flop / 1e9,
     }
 
@@ -267,13 +291,13 @@ def _frontend_macs(channels: int) -> float:
     return macs
 
 
-def _apart(found: torch.Tensor, expected: torch.Tensor | None) -> float | None:
+def _max_difference(found: torch.Tensor, expected: torch.Tensor | None) -> float | None:
     return None if expected is None else float((found.float() - expected.float()).abs().max())
 
 
-def _described(options: argparse.Namespace) -> dict[str, Any]:
+def _describe_run(options: argparse.Namespace) -> dict[str, Any]:
     return {
-        **hardware.described(options.threads),
+        **hardware.describe_machine(options.threads),
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "dtype": "int8 weights" if options.int8 else options.dtype,
         "clip_s": options.seconds,
@@ -282,7 +306,7 @@ def _described(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _print(row: dict[str, Any]) -> None:
+def _print_row(row: dict[str, Any]) -> None:
     ratio = "" if row["ratio"] is None else f"{row['ratio']:6.2f} x {row['beside']} ({row['theirs_s']:.3f} s)"
     same = {True: "tokens identical", False: "TOKENS DIFFER", None: ""}[row.get("tokens_identical")]
     print(f"{row['model']:9} {row['stage']:22} {row['ours_s']:8.3f} s  {ratio} {same}", flush=True)

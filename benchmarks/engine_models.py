@@ -16,15 +16,15 @@ from gorggle_server.avhubert import AVHubertNetwork, ModelConfig, load_model
 from gorggle_server.avhubert.optimization import optimize_for_inference
 
 EMBEDDED = Path(__file__).parents[1] / "inference_server" / "assets" / "gorggle-mini-1.safetensors"
-VOCABULARY = 1000
+VOCABULARY_SIZE = 1000
 CONFIGS = {
-    "base": ModelConfig(12, 768, 3072, 12, 6, 768, 3072, 4, VOCABULARY),
-    "large": ModelConfig(24, 1024, 4096, 16, 9, 1024, 4096, 8, VOCABULARY),
+    "base": ModelConfig(12, 768, 3072, 12, 6, 768, 3072, 4, VOCABULARY_SIZE),
+    "large": ModelConfig(24, 1024, 4096, 16, 9, 1024, 4096, 8, VOCABULARY_SIZE),
 }
 
 
 @dataclass
-class Pair:
+class ModelPair:
     """One model twice.
 
     Attributes:
@@ -38,11 +38,11 @@ class Pair:
     frontend: nn.Module
     encoder: nn.Module | None = None
     decoder: Any = None
-    units: Any = None
+    dictionary: Any = None
     float32: AVHubertNetwork | None = None
 
 
-def pair(
+def build_pair(
     name: str,
     fairseq: Any,
     *,
@@ -50,18 +50,18 @@ def pair(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     with_float32: bool = False,
-) -> Pair:
+) -> ModelPair:
     """Build a model by name: ``embedded`` with its weights, ``base`` and ``large`` with random ones.
 
     fairseq's stays in float32; ours is of the type asked for.
     """
-    network = load_model(EMBEDDED).network if name == "embedded" else _random(CONFIGS[name])
+    network = load_model(EMBEDDED).network if name == "embedded" else _random_network(CONFIGS[name])
     plain_frontend = copy.deepcopy(network.encoder.feature_extractor_video)
-    made = Pair(network, plain_frontend)
+    made = ModelPair(network, plain_frontend)
     if fairseq is not None:
-        made.units = _units(fairseq, network.config.vocabulary_size)
-        made.encoder = _their_encoder(fairseq, network)
-        made.decoder = _their_decoder(fairseq, network, made.units)
+        made.dictionary = _make_dictionary(fairseq, network.config.vocabulary_size)
+        made.encoder = _fairseq_encoder(fairseq, network)
+        made.decoder = _fairseq_decoder(fairseq, network, made.dictionary)
     for theirs in (made.frontend, made.encoder, made.decoder):
         if theirs is not None:
             theirs.to(device)
@@ -73,7 +73,7 @@ def pair(
     return made
 
 
-def _random(config: ModelConfig) -> AVHubertNetwork:
+def _random_network(config: ModelConfig) -> AVHubertNetwork:
     torch.manual_seed(0)
     network = AVHubertNetwork(config).eval().requires_grad_(requires_grad=False)
     # Embeddings of the usual size leave scores nearly even, and hypotheses hard to tell apart.
@@ -82,7 +82,7 @@ def _random(config: ModelConfig) -> AVHubertNetwork:
     return network
 
 
-def _units(fairseq: Any, size: int) -> Any:
+def _make_dictionary(fairseq: Any, size: int) -> Any:
     from tests.parity import reference_toolkit
 
     return reference_toolkit.dictionary(
@@ -90,7 +90,7 @@ def _units(fairseq: Any, size: int) -> Any:
     )
 
 
-def _their_encoder(fairseq: Any, network: AVHubertNetwork) -> nn.Module:
+def _fairseq_encoder(fairseq: Any, network: AVHubertNetwork) -> nn.Module:
     from tests.parity import reference_toolkit
 
     config = network.config
@@ -110,7 +110,7 @@ def _their_encoder(fairseq: Any, network: AVHubertNetwork) -> nn.Module:
     return theirs
 
 
-def _their_decoder(fairseq: Any, network: AVHubertNetwork, units: Any) -> Any:
+def _fairseq_decoder(fairseq: Any, network: AVHubertNetwork, units: Any) -> Any:
     from tests.parity import reference_toolkit
 
     config = network.config
@@ -127,14 +127,14 @@ def _their_decoder(fairseq: Any, network: AVHubertNetwork, units: Any) -> Any:
     return theirs
 
 
-def their_search(fairseq: Any, made: Pair, beam: int, limit: int, encoder_out: Tensor) -> Any:
+def make_fairseq_search(fairseq: Any, made: ModelPair, beam: int, limit: int, encoder_out: Tensor) -> Any:
     """fairseq's generator over an encoder output that is given, and its input."""
     from tests.parity.test_fairseq import Finished, Searched
 
     mask = torch.zeros(encoder_out.shape[:2], dtype=torch.bool, device=encoder_out.device)
     generator = fairseq.sequence_generator.SequenceGenerator(
         [Searched(Finished(encoder_out, mask), made.decoder)],
-        made.units,
+        made.dictionary,
         beam_size=beam,
         max_len_a=0,
         max_len_b=limit,
@@ -146,7 +146,7 @@ def their_search(fairseq: Any, made: Pair, beam: int, limit: int, encoder_out: T
 
 
 @contextmanager
-def quiet() -> Any:
+def ignore_warnings() -> Any:
     """fairseq warns about what torch has deprecated since."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -19,7 +19,7 @@ import numpy as np
 
 ENVIRONMENT = Path(__file__).parents[1] / ".build" / "parity"
 # fairseq and its needs; of these antlr4 alone may be here too, in a version that its omegaconf cannot read.
-BORROWED = frozenset(
+FAIRSEQ_PACKAGES = frozenset(
     {
         *("fairseq", "omegaconf", "hydra", "antlr4", "bitarray", "sacrebleu"),
         *("portalocker", "colorama", "tabulate", "lxml", "regex", "tqdm"),
@@ -27,24 +27,24 @@ BORROWED = frozenset(
 )
 
 
-class _Borrower(importlib.abc.MetaPathFinder):
+class _FairseqFinder(importlib.abc.MetaPathFinder):
     def __init__(self, packages: str) -> None:
         self._packages = packages
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if path is not None or name not in BORROWED:
+        if path is not None or name not in FAIRSEQ_PACKAGES:
             return None
         return importlib.machinery.PathFinder.find_spec(name, [self._packages], target)
 
 
-def fairseq_or_none() -> Any:
+def load_fairseq() -> Any:
     """fairseq, or None where it is not installed; ``make parity`` installs it."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = ENVIRONMENT / "lib" / version / "site-packages"
     if (packages / "fairseq").is_dir() and not sys.prefix.startswith(str(ENVIRONMENT)):
-        sys.meta_path.insert(0, _Borrower(str(packages)))
+        sys.meta_path.insert(0, _FairseqFinder(str(packages)))
         for kind in (bool, int, float, object):
             if kind.__name__ not in vars(np):
                 setattr(np, kind.__name__, kind)

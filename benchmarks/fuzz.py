@@ -29,13 +29,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from benchmarks.coverage_server import MAP_BYTES
-from benchmarks.fuzz_seeds import RECOGNIZE, REFLECTION, REQUEST_OF, STREAMING, Call, Request, seeds
-from benchmarks.mutations import spoiled_media, spoiled_message, spoiled_wire
+from benchmarks.fuzz_seeds import RECOGNIZE, REFLECTION, REQUEST_TYPES, STREAMING, Call, Request, make_seeds
+from benchmarks.mutations import mutate_media, mutate_message, mutate_wire
 from benchmarks.server_process import ServerProcess
 from gorggle.v1 import lip_reading_pb2
 
 # What a caller may be answered whatever it sends. INTERNAL, UNKNOWN and the rest are the server's faults.
-DOCUMENTED = frozenset(
+DOCUMENTED_STATUSES = frozenset(
     (
         "OK",
         "INVALID_ARGUMENT",
@@ -72,15 +72,15 @@ class Findings:
     """What has been seen so far."""
 
     folder: Path
-    sent: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     faults: list[dict[str, Any]] = field(default_factory=list)
     slowest_s: float = 0.0
     peak_rss_bytes: int = 0
     peak_decoder_rss_bytes: int = 0
-    growth: list[tuple[int, int, int]] = field(default_factory=list)  # inputs, places reached, calls kept
+    progress: list[tuple[int, int, int]] = field(default_factory=list)  # inputs, places reached, calls kept
 
-    def fault(self, what: str, call: Call | None = None) -> None:
+    def record_fault(self, what: str, call: Call | None = None) -> None:
         """Note a fault, and keep the call that did it."""
         entry: dict[str, Any] = {"what": what}
         if call is not None:
@@ -99,14 +99,14 @@ class Corpus:
 
     def __init__(self, calls: list[Call], reached: Path) -> None:
         self._seeds, self._kept = list(calls), list[Call]()
-        self._reached_path, self._places = reached, 0
-        self._answers: set[str] = set()
+        self._reached_path, self._coverage = reached, 0
+        self._outcomes: set[str] = set()
         self._lock = threading.Lock()
 
     @property
-    def places(self) -> int:
+    def coverage(self) -> int:
         """How many steps of the server's code were reached."""
-        return self._places
+        return self._coverage
 
     @property
     def kept(self) -> int:
@@ -122,33 +122,33 @@ class Corpus:
         call = chance.choice(alike)
         return call, chance.choice([other for other in alike if other.method == call.method])
 
-    def learn(self, call: Call, answer: str) -> None:
+    def add_if_new(self, call: Call, answer: str) -> None:
         """Keep a call that reached something new."""
         places = MAP_BYTES - self._reached_path.read_bytes().count(0)
         with self._lock:
-            if places > self._places or answer not in self._answers:
+            if places > self._coverage or answer not in self._outcomes:
                 self._kept.append(call)
-            self._places = max(self._places, places)
-            self._answers.add(answer)
+            self._coverage = max(self._coverage, places)
+            self._outcomes.add(answer)
 
 
 def mutate(call: Call, other: Call, chance: random.Random) -> Call:
     """A call made hostile: its media, its fields, its bytes, or the order of its messages."""
     if call.has_media and chance.random() < 0.75:
-        return _with_spoiled_media(call, other, chance)
+        return _mutate_media_call(call, other, chance)
     messages = list(call.messages)
     if len(messages) > 1 and chance.random() < 0.3:
-        _disorder(messages, chance)
+        _reorder(messages, chance)
     else:
         at = chance.randrange(len(messages))
         against = chance.choice(other.messages)
-        messages[at] = spoiled_message(messages[at], REQUEST_OF[call.method], chance, against)
+        messages[at] = mutate_message(messages[at], REQUEST_TYPES[call.method], chance, against)
     return Call(call.method, tuple(messages), call.has_media)
 
 
-def _with_spoiled_media(call: Call, other: Call, chance: random.Random) -> Call:
-    config, data = _media_in(call)
-    data = spoiled_media(data, chance, _media_in(other)[1] if other.has_media else b"")
+def _mutate_media_call(call: Call, other: Call, chance: random.Random) -> Call:
+    config, data = _extract_media(call)
+    data = mutate_media(data, chance, _extract_media(other)[1] if other.has_media else b"")
     if call.method == RECOGNIZE:
         request = lip_reading_pb2.RecognizeRequest(config=config, content=data)
         return Call(RECOGNIZE, (request.SerializeToString(),), has_media=True)
@@ -161,7 +161,7 @@ def _with_spoiled_media(call: Call, other: Call, chance: random.Random) -> Call:
     return Call(STREAMING, tuple(pieces), has_media=True)
 
 
-def _media_in(call: Call) -> tuple[Any, bytes]:
+def _extract_media(call: Call) -> tuple[Any, bytes]:
     """The configuration and the whole file of a call with media; what cannot be read any more counts as none."""
     if call.method == RECOGNIZE:
         try:
@@ -178,7 +178,7 @@ def _media_in(call: Call) -> tuple[Any, bytes]:
     return call.messages[0] if call.messages else b"", data
 
 
-def _disorder(messages: list[bytes], chance: random.Random) -> None:
+def _reorder(messages: list[bytes], chance: random.Random) -> None:
     at, other = chance.randrange(len(messages)), chance.randrange(len(messages))
     match chance.randrange(5):
         case 0:
@@ -190,7 +190,7 @@ def _disorder(messages: list[bytes], chance: random.Random) -> None:
         case 3:
             messages.insert(at, b"")
         case _:
-            messages[at:at] = [spoiled_wire(messages[at], chance)]
+            messages[at:at] = [mutate_wire(messages[at], chance)]
 
 
 class Fuzzer:
@@ -201,8 +201,8 @@ class Fuzzer:
     ):
         self._server, self._corpus, self._findings, self._options = server, corpus, findings, options
         self._lock = threading.Lock()
-        self._begun = 0
-        self._over = threading.Event()
+        self._started = 0
+        self._stopped = threading.Event()
         self._limit_bytes = server.usage().rss_bytes + MEMORY_GROWTH_BYTES
 
     def run(self) -> None:
@@ -214,51 +214,51 @@ class Fuzzer:
                 for worker in [pool.submit(self._work, number) for number in range(WORKERS)]:
                     worker.result()
         finally:
-            self._over.set()
+            self._stopped.set()
             watcher.join()
-        self._check_that_nothing_is_left()
+        self._check_no_streams_left()
 
     def _work(self, number: int) -> None:
         chance = random.Random(f"{self._options.seed}-{number}")
         end = time.monotonic() + self._options.minutes * 60
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 * MIB)]
         with grpc.insecure_channel(self._server.address, options) as channel:
-            while self._server.is_running and time.monotonic() < end and self._take_one():
-                self._try(channel, mutate(*self._corpus.choose(chance, self._options.media_share), chance))
+            while self._server.is_running and time.monotonic() < end and self._claim_input():
+                self._send(channel, mutate(*self._corpus.choose(chance, self._options.media_share), chance))
 
-    def _take_one(self) -> bool:
+    def _claim_input(self) -> bool:
         with self._lock:
-            self._begun += 1
-            return self._begun <= self._options.inputs
+            self._started += 1
+            return self._started <= self._options.inputs
 
-    def _try(self, channel: grpc.Channel, call: Call) -> None:
+    def _send(self, channel: grpc.Channel, call: Call) -> None:
         begun = time.monotonic()
-        status, answer = answer_to(channel, call, self._options.deadline_s)
+        status, answer = send_call(channel, call, self._options.deadline_s)
         took_s = time.monotonic() - begun
-        self._corpus.learn(call, answer)
+        self._corpus.add_if_new(call, answer)
         with self._lock:
             found = self._findings
             kind = call.method.rpartition("/")[2] + (" with media" if call.has_media else "")
-            found.sent[kind] += 1
+            found.calls[kind] += 1
             found.statuses[status] += 1
             found.slowest_s = max(found.slowest_s, took_s)
             if took_s >= self._options.deadline_s:
-                found.fault(f"no answer within {took_s:.0f} s", call)
-            elif status not in DOCUMENTED:
-                found.fault(f"{status}: {answer[:300]}", call)
-            total = found.sent.total()
+                found.record_fault(f"no answer within {took_s:.0f} s", call)
+            elif status not in DOCUMENTED_STATUSES:
+                found.record_fault(f"{status}: {answer[:300]}", call)
+            total = found.calls.total()
             if total % 250 == 0:
-                found.growth.append((total, self._corpus.places, self._corpus.kept))
-                print(f"{total} calls, {self._corpus.places} places, {self._corpus.kept} kept", flush=True)
+                found.progress.append((total, self._corpus.coverage, self._corpus.kept))
+                print(f"{total} calls, {self._corpus.coverage} places, {self._corpus.kept} kept", flush=True)
 
     def _watch(self) -> None:
         told = False
-        while not self._over.wait(0.25) and self._server.is_running:
+        while not self._stopped.wait(0.25) and self._server.is_running:
             found = self._findings
             try:
                 usage = self._server.usage()
             except urllib.error.HTTPError as error:
-                found.fault(f"the metrics fail: {error}")
+                found.record_fault(f"the metrics fail: {error}")
                 continue
             except OSError:  # it has just ended, or the machine is busy with something else
                 continue
@@ -268,22 +268,22 @@ class Fuzzer:
             )
             if usage.rss_bytes > self._limit_bytes and not told:
                 told = True
-                found.fault(
+                found.record_fault(
                     f"the server has {usage.rss_bytes // MIB} MiB; the limit is {self._limit_bytes // MIB}"
                 )
         if not self._server.is_running:
-            self._findings.fault(f"the server's process ended: {self._server.log[-2000:]}")
+            self._findings.record_fault(f"the server's process ended: {self._server.log[-2000:]}")
 
-    def _check_that_nothing_is_left(self) -> None:
+    def _check_no_streams_left(self) -> None:
         deadline = time.monotonic() + 30
         while self._server.is_running and self._server.metrics()["gorggle_active_streams"]:
             if time.monotonic() > deadline:
-                self._findings.fault("calls are left over after their callers have gone")
+                self._findings.record_fault("calls are left over after their callers have gone")
                 return
             time.sleep(0.2)
 
 
-def answer_to(channel: grpc.Channel, call: Call, deadline_s: float) -> tuple[str, str]:
+def send_call(channel: grpc.Channel, call: Call, deadline_s: float) -> tuple[str, str]:
     """The status of a call, and what kind of answer it is: the status, the message's shape, the events' kinds."""
     kinds: list[str] = []
     try:
@@ -291,7 +291,7 @@ def answer_to(channel: grpc.Channel, call: Call, deadline_s: float) -> tuple[str
             for response in channel.stream_stream(call.method)(iter(call.messages), timeout=deadline_s):
                 if call.method == STREAMING:
                     event = lip_reading_pb2.StreamingRecognizeResponse.FromString(response)
-                    kinds.append(_kind_of(event))
+                    kinds.append(_event_kind(event))
         else:
             channel.unary_unary(call.method)(call.messages[0], timeout=deadline_s)
     except grpc.RpcError as error:
@@ -300,7 +300,7 @@ def answer_to(channel: grpc.Channel, call: Call, deadline_s: float) -> tuple[str
     return "OK", f"OK {sorted(set(kinds))}"
 
 
-def _kind_of(event: lip_reading_pb2.StreamingRecognizeResponse) -> str:
+def _event_kind(event: lip_reading_pb2.StreamingRecognizeResponse) -> str:
     kind = event.WhichOneof("event") or "nothing"
     if kind == "media_info":
         info = event.media_info
@@ -308,9 +308,9 @@ def _kind_of(event: lip_reading_pb2.StreamingRecognizeResponse) -> str:
     return f"warning {event.warning.kind}" if kind == "warning" else kind
 
 
-def fuzz(options: argparse.Namespace) -> dict[str, Any]:
+def run_fuzzer(options: argparse.Namespace) -> dict[str, Any]:
     """Run, and report."""
-    calls = seeds()
+    calls = make_seeds()
     if not options.all_seeds:
         calls = [call for call in calls if call.bytes_sent < 60_000]
     found = Findings(Path(options.findings))
@@ -329,16 +329,16 @@ def fuzz(options: argparse.Namespace) -> dict[str, Any]:
                 if found.faults:
                     (found.folder / "server.log").write_text(server.log)
         except AssertionError as error:  # it did not start, or did not end well
-            found.fault(str(error))
+            found.record_fault(str(error))
             raise
     return {
-        "calls": found.sent.total(),
-        "by_kind": dict(found.sent),
+        "calls": found.calls.total(),
+        "by_kind": dict(found.calls),
         "by_status": dict(found.statuses),
         "seeds": len(calls),
         "kept": corpus.kept,
-        "places_reached": corpus.places,
-        "growth": found.growth,
+        "places_reached": corpus.coverage,
+        "growth": found.progress,
         "slowest_call_s": round(found.slowest_s, 2),
         "server_rss_mib": {
             "before": before.rss_bytes // MIB,
@@ -370,7 +370,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--findings", default=".build/fuzz", help="folder for the inputs that did harm")
     parser.add_argument("--out", help="write the figures there, as JSON")
     options = parser.parse_args(arguments)
-    report = fuzz(options)
+    report = run_fuzzer(options)
     text = json.dumps(report, indent=1)
     if options.out:
         Path(options.out).write_text(text)

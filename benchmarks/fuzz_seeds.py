@@ -14,12 +14,12 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2, model_pb2, server_pb2
-from tests.clips import read, remuxed, transcoded
+from tests.clips import read_clip, remux, transcode
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo.mp4"
 SMALL = (160, 120)
-PIECE_BYTES = 6000
+CHUNK_BYTES = 6000
 
 _SERVICE = "/gorggle.v1.LipReading/"
 Request = lip_reading_pb2.StreamingRecognizeRequest
@@ -42,7 +42,7 @@ class Call:
 STREAMING = _SERVICE + "StreamingRecognize"
 RECOGNIZE = _SERVICE + "Recognize"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-REQUEST_OF: dict[str, type[Message]] = {
+REQUEST_TYPES: dict[str, type[Message]] = {
     STREAMING: Request,
     RECOGNIZE: lip_reading_pb2.RecognizeRequest,
     _SERVICE + "ListModels": model_pb2.ListModelsRequest,
@@ -53,65 +53,65 @@ REQUEST_OF: dict[str, type[Message]] = {
 }
 
 
-def clips() -> dict[str, bytes]:
+def make_clips() -> dict[str, bytes]:
     """The start of the demo clip in every kind of file that people send, small enough to try ten thousand of."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        face = transcoded(DEMO, folder / "face.mp4", max_s=1.6)
-        small = transcoded(face, folder / "small.mp4", size=SMALL, max_s=0.8)
+        face = transcode(DEMO, folder / "face.mp4", max_s=1.6)
+        small = transcode(face, folder / "small.mp4", size=SMALL, max_s=0.8)
         tiny = {"size": SMALL, "max_s": 0.4}
         vp9 = {"container": "webm", "video_codec": "libvpx-vp9", "audio_codec": "libopus"}
         made = {
             "MP4, index at the end": small,
-            "MP4, index at the start": remuxed(small, folder / "fast.mp4", movflags="+faststart"),
-            "MP4, fragmented": remuxed(small, folder / "fragments.mp4", movflags="+frag_keyframe+empty_moov"),
-            "MPEG-TS": remuxed(small, folder / "small.ts", "mpegts"),
-            "Matroska": remuxed(small, folder / "small.mkv", "matroska"),
-            "WebM": transcoded(small, folder / "small.webm", size=SMALL, **vp9),
-            "MP4, turned": transcoded(small, folder / "turned.mp4", turned_degrees=90, **tiny),
-            "MP4, sound alone": transcoded(face, folder / "sound.mp4", video_codec=None),
-            "MP4, MJPEG": transcoded(small, folder / "mjpeg.mp4", video_codec="mjpeg", **tiny),
+            "MP4, index at the start": remux(small, folder / "fast.mp4", movflags="+faststart"),
+            "MP4, fragmented": remux(small, folder / "fragments.mp4", movflags="+frag_keyframe+empty_moov"),
+            "MPEG-TS": remux(small, folder / "small.ts", "mpegts"),
+            "Matroska": remux(small, folder / "small.mkv", "matroska"),
+            "WebM": transcode(small, folder / "small.webm", size=SMALL, **vp9),
+            "MP4, turned": transcode(small, folder / "turned.mp4", rotation_degrees=90, **tiny),
+            "MP4, sound alone": transcode(face, folder / "sound.mp4", video_codec=None),
+            "MP4, MJPEG": transcode(small, folder / "mjpeg.mp4", video_codec="mjpeg", **tiny),
             "MP4, a face that speaks": face,
         }
         return {name: path.read_bytes() for name, path in made.items()}
 
 
-def seeds() -> list[Call]:
+def make_seeds() -> list[Call]:
     """Calls as clients make them."""
-    calls = [Call(method, (kind().SerializeToString(),)) for method, kind in REQUEST_OF.items()]
+    calls = [Call(method, (kind().SerializeToString(),)) for method, kind in REQUEST_TYPES.items()]
     calls += [
         Call(REFLECTION, (reflection_pb2.ServerReflectionRequest(list_services="x").SerializeToString(),)),
         Call(_SERVICE + "GetModel", (model_pb2.GetModelRequest(name="gorggle-mini-1").SerializeToString(),)),
         Call(RECOGNIZE, (lip_reading_pb2.RecognizeRequest(uri="s3://clips/demo.mp4").SerializeToString(),)),
     ]
-    calls += elementary_calls()
-    for data in clips().values():
-        whole = lip_reading_pb2.RecognizeRequest(config=_recognition(), content=data)
+    calls += make_elementary_calls()
+    for data in make_clips().values():
+        whole = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), content=data)
         calls.append(Call(RECOGNIZE, (whole.SerializeToString(),), has_media=True))
-        calls.append(Call(STREAMING, tuple(streamed(data)), has_media=True))
+        calls.append(Call(STREAMING, tuple(stream_messages(data)), has_media=True))
     return calls
 
 
-def streamed(data: bytes) -> Iterator[bytes]:
+def stream_messages(data: bytes) -> Iterator[bytes]:
     """A stream's messages: the configuration, then the media in pieces."""
     config = config_pb2.StreamingConfig(
-        recognition=_recognition(), interim_results=True, activity_events=True
+        recognition=_recognition_config(), interim_results=True, activity_events=True
     )
     yield Request(config=config).SerializeToString()
-    for at in range(0, len(data), PIECE_BYTES):
-        yield Request(media=data[at : at + PIECE_BYTES]).SerializeToString()
+    for at in range(0, len(data), CHUNK_BYTES):
+        yield Request(media=data[at : at + CHUNK_BYTES]).SerializeToString()
 
 
-def elementary_calls() -> list[Call]:
+def make_elementary_calls() -> list[Call]:
     """Half a second of mouth crops and sound, as a stream and as a clip; and of each alone."""
-    pictures, waveform, rate_hz = read(DEMO)
+    pictures, waveform, rate_hz = read_clip(DEMO)
     frames = [picture[100:196, 100:196].mean(axis=2).astype(np.uint8) for picture in pictures[:12]]
     crops = media_pb2.MouthCrops(
         pixels=b"".join(frame.tobytes() for frame in frames),
         timestamps=[Duration(nanos=40_000_000 * number) for number in range(len(frames))],
     )
     pcm = media_pb2.Pcm(samples=waveform[: rate_hz // 2 : rate_hz // 16_000].astype("<i2").tobytes())
-    config = Request(config=config_pb2.StreamingConfig(recognition=_recognition()))
+    config = Request(config=config_pb2.StreamingConfig(recognition=_recognition_config()))
     calls = []
     for parts in ([crops, pcm], [crops], [pcm]):
         media = [
@@ -122,12 +122,12 @@ def elementary_calls() -> list[Call]:
         clip = lip_reading_pb2.ElementaryClip(
             mouth_crops=[crops] if crops in parts else [], pcm=pcm if pcm in parts else None
         )
-        unary = lip_reading_pb2.RecognizeRequest(config=_recognition(), elementary=clip)
+        unary = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), elementary=clip)
         calls.append(Call(RECOGNIZE, (unary.SerializeToString(),)))
     return calls
 
 
-def _recognition() -> config_pb2.RecognitionConfig:
+def _recognition_config() -> config_pb2.RecognitionConfig:
     return config_pb2.RecognitionConfig(
         beam_size=2, max_alternatives=1, enable_word_times=True, enable_face_boxes=True
     )

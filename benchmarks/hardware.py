@@ -15,28 +15,28 @@ import torch
 READ_BYTES = 256 * 2**20
 
 
-def described(threads: int) -> dict[str, Any]:
+def describe_machine(threads: int) -> dict[str, Any]:
     """The machine in words and numbers, measured with so many threads."""
     return {
-        "processor": _processor(),
+        "processor": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": threads,
         "clock": "processor time" if threads == 1 else "wall time",
         "load": os.getloadavg()[0],
         "torch": torch.__version__,
-        "gflops": gflops(),
-        "gigabytes_per_s": gigabytes_per_s(),
+        "gflops": measure_gflops(),
+        "measure_gigabytes_per_s": measure_gigabytes_per_s(),
     }
 
 
-def clock() -> Callable[[], float]:
+def select_clock() -> Callable[[], float]:
     """What to time with: with one thread the processor's time, which other programs lengthen less."""
     return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
-def least(work: Callable[[], Any], repeats: int) -> float:
+def min_time_s(work: Callable[[], Any], repeats: int) -> float:
     """Seconds of the fastest of several times."""
-    now, best = clock(), float("inf")
+    now, best = select_clock(), float("inf")
     for _ in range(repeats):
         began = now()
         work()
@@ -44,23 +44,23 @@ def least(work: Callable[[], Any], repeats: int) -> float:
     return best
 
 
-def gflops() -> float:
+def measure_gflops() -> float:
     """Operations a second of a large product of matrices, as fast as torch can here; in 10^9."""
     from gorggle_server.avhubert.optimization import PackedLinear
 
     x, layer = torch.randn(512, 2048), PackedLinear(torch.randn(2048, 2048), None)
     with torch.inference_mode():
-        return 2 * 512 * 2048 * 2048 / least(lambda: layer(x), 10) / 1e9
+        return 2 * 512 * 2048 * 2048 / min_time_s(lambda: layer(x), 10) / 1e9
 
 
-def gigabytes_per_s() -> float:
+def measure_gigabytes_per_s() -> float:
     """Bytes a second that are read from memory, in 10^9."""
     numbers = torch.ones(READ_BYTES // 4)
     with torch.inference_mode():
-        return READ_BYTES / least(numbers.sum, 5) / 1e9
+        return READ_BYTES / min_time_s(numbers.sum, 5) / 1e9
 
 
-def _processor() -> str:
+def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -30,13 +30,13 @@ from gorggle import AudioChunk, Client, MouthCrops, Segment, StreamWarning
 
 FIRST_INTERIM_TARGET_S, FINAL_TARGET_S = 1.0, 0.7
 # A result belongs to the utterance that it overlaps most; one that is further off than this belongs to none.
-LEAST_OVERLAP_S = 0.1
-CROPS_PIECE_FRAMES = 2
+MIN_OVERLAP_S = 0.1
+CROPS_CHUNK_FRAMES = 2
 SAMPLES_PER_FRAME = 640
 
 
 @dataclass(frozen=True)
-class Piece:
+class StreamChunk:
     """A part of a stream, and when it comes into being, in seconds from the start."""
 
     due_s: float
@@ -52,7 +52,7 @@ class Utterance:
     end_s: float
     first_interim_s: float | None = None
     final_s: float | None = None
-    read: list[str] = field(default_factory=list)
+    transcripts: list[str] = field(default_factory=list)
 
     def overlap_s(self, segment: Segment) -> float:
         """How long a result covers it."""
@@ -61,7 +61,7 @@ class Utterance:
 
 def main() -> int:
     """Run; the exit code is 1 where a target is missed or stable text changed."""
-    options = _options()
+    options = _parse_args()
     clips = [json.loads(line) for line in (options.clips / "manifest.jsonl").read_text().splitlines()]
     arguments = ["--num-threads", str(options.threads)] if options.threads else []
     utterances: list[Utterance] = []
@@ -74,13 +74,13 @@ def main() -> int:
                 break
             spoken = [Utterance(s["text"], s["start_s"], s["end_s"]) for s in clip["sentences"]]
             path = options.clips / clip["media"]
-            pieces = camera(path) if options.kind == "video" else mouth_camera(path)
-            found = watch(client, pieces, spoken, modality=options.modality)
+            pieces = encode_video(path) if options.kind == "video" else cut_mouth_crops(path)
+            found = stream_clip(client, pieces, spoken, modality=options.modality)
             utterances += spoken
             changes += found.changes
             warnings += found.warnings
-            print(f"{clip['id']}: {_line(spoken)}", flush=True)
-    result = summary(utterances, changes, warnings) | {"kind": options.kind, "machine": _machine()}
+            print(f"{clip['id']}: {_format_delays(spoken)}", flush=True)
+    result = summarize(utterances, changes, warnings) | {"kind": options.kind, "machine": _describe_machine()}
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -90,10 +90,10 @@ def main() -> int:
 # -------------------------------------------------------------------------------------------------------------- streams
 
 
-def camera(path: Path) -> list[Piece]:
+def encode_video(path: Path) -> list[StreamChunk]:
     """A clip as MPEG-TS, as an encoder writes it that has no time to lose."""
     sink = io.BytesIO()
-    pieces: list[Piece] = []
+    pieces: list[StreamChunk] = []
     with (
         av.open(str(path)) as given,
         av.open(sink, "w", format="mpegts", options={"pes_payload_size": "0", "flush_packets": "1"}) as made,
@@ -118,29 +118,33 @@ def camera(path: Path) -> list[Piece]:
                 packets += [(due_s, packet) for packet in sound.encode(piece)]
         for due_s, packet in sorted(packets, key=lambda timed: timed[0]):
             made.mux(packet)
-            pieces.append(Piece(due_s, _taken(sink)))
-    pieces.append(Piece(pieces[-1].due_s, _taken(sink)))
+            pieces.append(StreamChunk(due_s, _drain(sink)))
+    pieces.append(StreamChunk(pieces[-1].due_s, _drain(sink)))
     return [piece for piece in pieces if piece.content]
 
 
-def mouth_camera(path: Path) -> list[Piece]:
+def cut_mouth_crops(path: Path) -> list[StreamChunk]:
     """A clip as mouth crops and sound, as a client sends them that finds faces by itself."""
-    from tests.integration.crop_stream import mouths_and_sound
+    from tests.integration.crop_stream import extract_crops_and_audio
 
-    tracks, sound = mouths_and_sound(path)
+    tracks, sound = extract_crops_and_audio(path)
     pieces = []
-    for first in range(0, len(sound) // SAMPLES_PER_FRAME, CROPS_PIECE_FRAMES):
-        end = first + CROPS_PIECE_FRAMES
+    for first in range(0, len(sound) // SAMPLES_PER_FRAME, CROPS_CHUNK_FRAMES):
+        end = first + CROPS_CHUNK_FRAMES
         for face, (start, crops) in enumerate(tracks):
             shown = range(max(first, start), min(end, start + len(crops)))
             if shown:
                 pixels = crops[shown.start - start : shown.stop - start]
-                pieces.append(Piece(end / 25, MouthCrops(pixels, [frame / 25 for frame in shown], face)))
-        pieces.append(Piece(end / 25, AudioChunk(sound[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME])))
+                pieces.append(
+                    StreamChunk(end / 25, MouthCrops(pixels, [frame / 25 for frame in shown], face))
+                )
+        pieces.append(
+            StreamChunk(end / 25, AudioChunk(sound[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]))
+        )
     return pieces
 
 
-def _taken(sink: io.BytesIO) -> bytes:
+def _drain(sink: io.BytesIO) -> bytes:
     content = sink.getvalue()
     sink.seek(0)
     sink.truncate()
@@ -155,14 +159,16 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
 
 
-def watch(client: Client, pieces: Sequence[Piece], spoken: Sequence[Utterance], modality: str) -> Findings:
+def stream_clip(
+    client: Client, chunks: Sequence[StreamChunk], utterances: Sequence[Utterance], modality: str
+) -> Findings:
     """Send a clip as time passes, and note when the results of its utterances come."""
     findings = Findings()
     stable: dict[str, list[str]] = defaultdict(list)
     began = time.monotonic()
 
     def paced() -> Iterator[Any]:
-        for piece in pieces:
+        for piece in chunks:
             time.sleep(max(0.0, began + piece.due_s - time.monotonic()))
             yield piece.content
 
@@ -184,18 +190,18 @@ def watch(client: Client, pieces: Sequence[Piece], spoken: Sequence[Utterance], 
         if words[: len(before)] != before:
             findings.changes.append(f"{segment.segment_id}: {' '.join(before)!r} became {segment.text!r}")
         stable[segment.segment_id] = segment.stable_text.split()
-        _note(segment, now_s, spoken)
+        _record_segment(segment, now_s, utterances)
     return findings
 
 
-def _note(segment: Segment, now_s: float, spoken: Sequence[Utterance]) -> None:
-    utterance = max(spoken, key=lambda each: each.overlap_s(segment))
-    if utterance.overlap_s(segment) < LEAST_OVERLAP_S or not segment.text:
+def _record_segment(segment: Segment, now_s: float, utterances: Sequence[Utterance]) -> None:
+    utterance = max(utterances, key=lambda each: each.overlap_s(segment))
+    if utterance.overlap_s(segment) < MIN_OVERLAP_S or not segment.text:
         return
     if segment.is_final:
         # Several, where a pause was heard within it: it is over when the last one has come.
         utterance.final_s = now_s
-        utterance.read.append(segment.text)
+        utterance.transcripts.append(segment.text)
     if utterance.first_interim_s is None:
         utterance.first_interim_s = now_s
 
@@ -208,7 +214,7 @@ def _warm_up(client: Client, path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------------- figures
 
 
-def summary(
+def summarize(
     utterances: Sequence[Utterance], changes: Sequence[str], warnings: Sequence[str]
 ) -> dict[str, Any]:
     """Percentiles against the targets."""
@@ -217,7 +223,7 @@ def summary(
     result: dict[str, Any] = {
         "utterances": len(utterances),
         "without_result": sum(u.final_s is None for u in utterances),
-        "read_right": sum(" ".join(u.read) == u.text for u in utterances),
+        "read_right": sum(" ".join(u.transcripts) == u.text for u in utterances),
         "first_interim_after_speech_begins_s": _percentiles(first),
         "final_after_speech_ends_s": _percentiles(final),
         "stable_text_that_changed": list(changes),
@@ -239,15 +245,15 @@ def _percentiles(values: Sequence[float]) -> dict[str, float]:
     return {"p50": round(cuts[9], 3), "p95": round(cuts[18], 3), "max": round(max(values), 3)}
 
 
-def _line(spoken: Sequence[Utterance]) -> str:
+def _format_delays(utterances: Sequence[Utterance]) -> str:
     return "  ".join(
         f"{'-' if u.first_interim_s is None else format(u.first_interim_s - u.start_s, '.2f')}/"
         f"{'-' if u.final_s is None else format(u.final_s - u.end_s, '.2f')}"
-        for u in spoken
+        for u in utterances
     )
 
 
-def _machine() -> dict[str, Any]:
+def _describe_machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
         "load": [round(load, 1) for load in os.getloadavg()],
@@ -255,7 +261,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _options() -> argparse.Namespace:
+def _parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -22,37 +22,37 @@ from typing import Any
 import numpy as np
 
 from benchmarks.client_streams import (
-    Outcome,
-    Piece,
-    channel_to,
-    pieces_of_crops,
-    pieces_of_file,
-    real_time_stream,
+    MediaChunk,
+    StreamOutcome,
+    open_channel,
+    run_real_time_stream,
+    split_crops,
+    split_file,
 )
 from benchmarks.server_process import ServerProcess
-from tests.clips import read
+from tests.clips import read_clip
 
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
-REFUSED_WITHIN_S = 0.1
-KNOCK_EVERY_S = 0.25
+MAX_REFUSAL_S = 0.1
+EXTRA_CALL_INTERVAL_S = 0.25
 # The streams say the same, and would all ask at once where they began at once: they begin over an utterance and its pause.
 STAGGER_S, SPREAD_S = 0.37, 4.0
 # Of the places that were carried, those of the server that is called beyond them.
-SHARE_FILLED = 0.8
+FILL_SHARE = 0.8
 
 
-def pieces_of(kind: str) -> tuple[list[Piece], float]:
+def load_chunks(kind: str) -> tuple[list[MediaChunk], float]:
     """The demo clip as messages with their times, and how long it lasts, in seconds."""
-    pictures, waveform, rate_hz = read(DEMO)
+    pictures, waveform, rate_hz = read_clip(DEMO)
     duration_s = len(pictures) / 25
     if kind == "video":
-        return pieces_of_file(DEMO.read_bytes(), duration_s), duration_s
-    crops = mouth_crops()
+        return split_file(DEMO.read_bytes(), duration_s), duration_s
+    crops = extract_mouth_crops()
     samples = waveform[:: rate_hz // 16_000].astype("<i2").tobytes()
-    return pieces_of_crops(crops.tobytes(), samples, len(crops)), len(crops) / 25
+    return split_crops(crops.tobytes(), samples, len(crops)), len(crops) / 25
 
 
-def mouth_crops() -> np.ndarray:
+def extract_mouth_crops() -> np.ndarray:
     """The clip's mouth, as a client that does the vision itself would cut it: uint8 (T, 96, 96)."""
     from gorggle_server.media.byte_pipe import BytePipe
     from gorggle_server.settings import ServerSettings
@@ -68,23 +68,25 @@ def mouth_crops() -> np.ndarray:
     perception = create_media_pipeline(pipe, options, ServerSettings(), 3600.0)
     for events in perception.steps():
         list(events)
-    track = max(perception.scene.tracks.values(), key=lambda track: track.end - track.start)
-    return track.crops_in(FrameSpan(track.start, track.end))
+    track = max(perception.buffer.tracks.values(), key=lambda track: track.end - track.start)
+    return track.get_crops(FrameSpan(track.start, track.end))
 
 
-def run_streams(address: str, pieces: list[Piece], streams: int, timeout_s: float) -> list[Outcome]:
+def run_streams(
+    address: str, chunks: list[MediaChunk], streams: int, timeout_s: float
+) -> list[StreamOutcome]:
     """Run so many streams at once, not quite in step."""
 
-    def one(number: int) -> Outcome:
+    def one(number: int) -> StreamOutcome:
         time.sleep(number * STAGGER_S % SPREAD_S)
-        with channel_to(address) as channel:
-            return real_time_stream(channel, pieces, timeout_s)
+        with open_channel(address) as channel:
+            return run_real_time_stream(channel, chunks, timeout_s)
 
     with ThreadPoolExecutor(streams) as pool:
         return list(pool.map(one, range(streams)))
 
 
-def figures(outcomes: list[Outcome], cpu_share: float) -> dict[str, Any]:
+def summarize(outcomes: list[StreamOutcome], cpu_share: float) -> dict[str, Any]:
     """What a number of streams came to."""
     delays_s = sorted(delay for outcome in outcomes for delay in outcome.final_delays_s)
     return {
@@ -93,19 +95,19 @@ def figures(outcomes: list[Outcome], cpu_share: float) -> dict[str, Any]:
         "finals": len(delays_s),
         "final_delay_p50_s": _quantile(delays_s, 0.5),
         "final_delay_p95_s": _quantile(delays_s, 0.95),
-        "behind_at_the_end_s": round(max(outcome.behind_s for outcome in outcomes), 2),
-        "client_late_s": round(max(outcome.late_sending_s for outcome in outcomes), 2),
+        "behind_at_the_end_s": round(max(outcome.lag_s for outcome in outcomes), 2),
+        "client_late_s": round(max(outcome.client_lag_s for outcome in outcomes), 2),
         "server_processors": round(cpu_share, 2),
     }
 
 
-def has_missed(outcomes: list[Outcome], miss_s: float) -> bool:
+def has_missed_target(outcomes: list[StreamOutcome], max_lag_s: float) -> bool:
     """Whether one of the streams was not served to its end, or fell behind."""
-    return any(outcome.code != "OK" or outcome.behind_s > miss_s for outcome in outcomes)
+    return any(outcome.code != "OK" or outcome.lag_s > max_lag_s for outcome in outcomes)
 
 
-def ramp(
-    pieces: list[Piece], duration_s: float, options: argparse.Namespace
+def find_capacity(
+    chunks: list[MediaChunk], duration_s: float, options: argparse.Namespace
 ) -> tuple[int, list[dict[str, Any]]]:
     """Add streams until one misses; how many were carried, and the figures of each step."""
     steps: list[dict[str, Any]] = []
@@ -120,13 +122,13 @@ def ramp(
         "0",
         log_level="ERROR",
     ) as server:
-        run_streams(server.address, pieces, 1, duration_s * 6)  # what is loaded late is loaded now
+        run_streams(server.address, chunks, 1, duration_s * 6)  # what is loaded late is loaded now
         while count <= options.max_streams and (not steps or time.monotonic() < options.end):
-            before = _cpu_s(server), time.monotonic()
-            outcomes = run_streams(server.address, pieces, count, duration_s * 6)
-            share = (_cpu_s(server) - before[0]) / (time.monotonic() - before[1])
-            missed = has_missed(outcomes, options.miss_s)
-            steps.append({**figures(outcomes, share), "missed": missed})
+            before = cpu_time_s(server), time.monotonic()
+            outcomes = run_streams(server.address, chunks, count, duration_s * 6)
+            share = (cpu_time_s(server) - before[0]) / (time.monotonic() - before[1])
+            missed = has_missed_target(outcomes, options.miss_s)
+            steps.append({**summarize(outcomes, share), "missed": missed})
             print(steps[-1], file=sys.stderr, flush=True)
             if not missed:
                 best = max(best, count)
@@ -144,25 +146,25 @@ def ramp(
     return best, steps
 
 
-def beyond(pieces: list[Piece], duration_s: float, places: int) -> dict[str, Any]:
+def measure_overload(chunks: list[MediaChunk], duration_s: float, streams: int) -> dict[str, Any]:
     """Fill a server and keep knocking: how fast it refuses, and whether those inside feel it."""
     limits = (
         "--max-streams",
-        str(places),
+        str(streams),
         "--max-live-device-utilization",
         "0",
         "--max-live-cpu-utilization",
         "0",
     )
     with ServerProcess(*limits, log_level="ERROR") as server:
-        alone = run_streams(server.address, pieces, places, duration_s * 6)
-        refused: list[Outcome] = []
+        alone = run_streams(server.address, chunks, streams, duration_s * 6)
+        refused: list[StreamOutcome] = []
         over = threading.Event()
 
         def knock() -> None:
-            with channel_to(server.address) as channel:
-                while not over.wait(KNOCK_EVERY_S):
-                    refused.append(real_time_stream(channel, pieces[:1], 30))
+            with open_channel(server.address) as channel:
+                while not over.wait(EXTRA_CALL_INTERVAL_S):
+                    refused.append(run_real_time_stream(channel, chunks[:1], 30))
 
         # Only while all places are taken.
         knocking = threading.Thread(target=knock)
@@ -170,37 +172,37 @@ def beyond(pieces: list[Piece], duration_s: float, places: int) -> dict[str, Any
         timer.start()
         stopping = threading.Timer(duration_s - 1.0, over.set)
         stopping.start()
-        crowded = run_streams(server.address, pieces, places, duration_s * 6)
+        crowded = run_streams(server.address, chunks, streams, duration_s * 6)
         over.set()
         knocking.join()
-    times_s = sorted(outcome.answered_s for outcome in refused if outcome.code == "RESOURCE_EXHAUSTED")
+    times_s = sorted(outcome.response_s for outcome in refused if outcome.code == "RESOURCE_EXHAUSTED")
     return {
-        "places": places,
+        "places": streams,
         "extra_calls": len(refused),
         "refused": len(times_s),
         "refused_p50_s": _quantile(times_s, 0.5),
         "refused_p95_s": _quantile(times_s, 0.95),
         "refused_max_s": round(times_s[-1], 4) if times_s else None,
-        "refused_in_time": sum(time_s <= REFUSED_WITHIN_S for time_s in times_s),
-        "admitted_alone": figures(alone, 0.0),
-        "admitted_crowded": figures(crowded, 0.0),
+        "refused_in_time": sum(time_s <= MAX_REFUSAL_S for time_s in times_s),
+        "admitted_alone": summarize(alone, 0.0),
+        "admitted_crowded": summarize(crowded, 0.0),
     }
 
 
-def admitted(pieces: list[Piece], duration_s: float, streams: int) -> dict[str, Any]:
+def measure_admission(chunks: list[MediaChunk], duration_s: float, streams: int) -> dict[str, Any]:
     """Offer a server more streams than it can carry, with its own judgement of how many those are."""
     with ServerProcess("--max-streams", "512", log_level="ERROR") as server:
-        run_streams(server.address, pieces, 1, duration_s * 6)  # what one takes is measured
-        outcomes = run_streams(server.address, pieces, streams, duration_s * 6)
+        run_streams(server.address, chunks, 1, duration_s * 6)  # what one takes is measured
+        outcomes = run_streams(server.address, chunks, streams, duration_s * 6)
     inside = [outcome for outcome in outcomes if outcome.code != "RESOURCE_EXHAUSTED"]
-    return {"offered": streams, "refused": streams - len(inside), "admitted": figures(inside, 0.0)}
+    return {"offered": streams, "refused": streams - len(inside), "admitted": summarize(inside, 0.0)}
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:
     return round(float(np.quantile(ordered, share)), 3) if ordered else None
 
 
-def _cpu_s(server: ServerProcess) -> float:
+def cpu_time_s(server: ServerProcess) -> float:
     """Processor time of the server and of its children, those that have ended included."""
     ticks = 0
     for pid in (server.pid, *server.children):
@@ -226,18 +228,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--places", type=int, help="leave the ramp out: go beyond so many")
     parser.add_argument("--out", type=Path, help="write the figures there, as JSON")
     options = parser.parse_args(arguments)
-    pieces, duration_s = pieces_of(options.kind)
-    share_filled = 1.0 if options.places else SHARE_FILLED
+    pieces, duration_s = load_chunks(options.kind)
+    share_filled = 1.0 if options.places else FILL_SHARE
     options.end = time.monotonic() + options.minutes * 60
-    best, steps = (options.places, []) if options.places else ramp(pieces, duration_s, options)
+    best, steps = (options.places, []) if options.places else find_capacity(pieces, duration_s, options)
     report = {
         "kind": options.kind,
         "media_s": duration_s,
         "processors": os.cpu_count(),
         "carried": best,
         "steps": steps,
-        "beyond": beyond(pieces, duration_s, max(1, int(share_filled * best))) if best else None,
-        "by_measured_capacity": admitted(pieces, duration_s, best * 2 + 2) if best else None,
+        "beyond": measure_overload(pieces, duration_s, max(1, int(share_filled * best))) if best else None,
+        "by_measured_capacity": measure_admission(pieces, duration_s, best * 2 + 2) if best else None,
         "load_average": statistics.mean(os.getloadavg()),
     }
     text = json.dumps(report, indent=1)

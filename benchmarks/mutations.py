@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
-EDGES = (
+EDGE_INTEGERS = (
     0,
     1,
     -1,
@@ -34,7 +34,7 @@ EDGES = (
     2**64 - 1,
 )
 EDGE_FLOATS = (0.0, -0.0, 1e-300, 0.5, 1.0, -1.0, 1e9, 1e300, math.inf, -math.inf, math.nan)
-TEXTS = (
+EDGE_STRINGS = (
     "",
     "x",
     "gorggle-mini-1",
@@ -46,7 +46,7 @@ TEXTS = (
     "%00" * 20,
     "a" * 70_000,
 )
-_INTEGERS = {
+_INTEGER_RANGES = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
@@ -57,7 +57,7 @@ _INTEGERS = {
 # -------------------------------------------------------------------------------------------------------------- bytes
 
 
-def spoiled_bytes(data: bytes, chance: random.Random) -> bytes:
+def mutate_bytes(data: bytes, chance: random.Random) -> bytes:
     """Bytes flipped, set, dropped, repeated, moved, cut; one to eight times."""
     spoiled = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 3, 5, 8))):
@@ -70,7 +70,7 @@ def spoiled_bytes(data: bytes, chance: random.Random) -> bytes:
             case 0 if at < len(spoiled):
                 spoiled[at] ^= 1 << chance.randrange(8)
             case 1:
-                spoiled[at : at + 4] = (chance.choice(EDGES) & 0xFFFFFFFF).to_bytes(
+                spoiled[at : at + 4] = (chance.choice(EDGE_INTEGERS) & 0xFFFFFFFF).to_bytes(
                     4, chance.choice(("big", "little"))
                 )
             case 2:
@@ -90,23 +90,23 @@ def spoiled_bytes(data: bytes, chance: random.Random) -> bytes:
 # ----------------------------------------------------------------------------------------------------------- protobuf
 
 
-def spoiled_message(data: bytes, kind: type[Message], chance: random.Random, other: bytes = b"") -> bytes:
+def mutate_message(data: bytes, kind: type[Message], chance: random.Random, other: bytes = b"") -> bytes:
     """A serialized message with fields changed by their types; one time in four its bytes are spoiled instead."""
     if chance.random() < 0.25 or not kind.DESCRIPTOR.fields:
-        return spoiled_wire(data, chance)
+        return mutate_wire(data, chance)
     try:
         message = kind.FromString(data)
     except DecodeError:
-        return spoiled_wire(data, chance)
+        return mutate_wire(data, chance)
     for _ in range(chance.choice((1, 1, 2, 4))):
-        _spoil(message, chance)
+        _mutate_field(message, chance)
     if other and chance.random() < 0.2:
         with contextlib.suppress(DecodeError):
             message.MergeFromString(other)
     return message.SerializeToString()
 
 
-def spoiled_wire(data: bytes, chance: random.Random) -> bytes:
+def mutate_wire(data: bytes, chance: random.Random) -> bytes:
     """A message that no generated code would write: unknown and deep fields, wrong types, lengths that lie."""
     match chance.randrange(5):
         case 0:
@@ -125,29 +125,29 @@ def spoiled_wire(data: bytes, chance: random.Random) -> bytes:
         case 3:
             return data + _varint(chance.randrange(1, 8) << 3 | 3) * chance.choice((1, 50, 3000))
         case _:
-            return spoiled_bytes(data, chance)
+            return mutate_bytes(data, chance)
 
 
-def _spoil(message: Message, chance: random.Random) -> None:
+def _mutate_field(message: Message, chance: random.Random) -> None:
     """Change one field, or one inside it."""
     field = chance.choice(message.DESCRIPTOR.fields)
     if chance.random() < 0.15:
         message.ClearField(field.name)
         return
     if field.is_repeated:
-        _spoil_repeated(getattr(message, field.name), field, chance)
+        _mutate_repeated(getattr(message, field.name), field, chance)
     elif field.message_type is not None:
         inner = getattr(message, field.name)
         inner.SetInParent()
         if inner.DESCRIPTOR.fields and chance.random() < 0.9:
-            _spoil(inner, chance)
+            _mutate_field(inner, chance)
     else:
-        setattr(message, field.name, _edge(field, getattr(message, field.name), chance))
+        setattr(message, field.name, _edge_value(field, getattr(message, field.name), chance))
 
 
-def _spoil_repeated(values: Any, field: FieldDescriptor, chance: random.Random) -> None:
+def _mutate_repeated(values: Any, field: FieldDescriptor, chance: random.Random) -> None:
     if field.message_type is None:
-        values.extend(_edge(field, None, chance) for _ in range(chance.choice((1, 3, 200))))
+        values.extend(_edge_value(field, None, chance) for _ in range(chance.choice((1, 3, 200))))
         return
     match chance.randrange(4):
         case 0 if len(values):
@@ -155,30 +155,30 @@ def _spoil_repeated(values: Any, field: FieldDescriptor, chance: random.Random) 
         case 1 if len(values) > 1:
             values.reverse()
         case 2 if len(values):
-            _spoil(values[chance.randrange(len(values))], chance)
+            _mutate_field(values[chance.randrange(len(values))], chance)
         case _:
             for _ in range(chance.choice((1, 2, 40))):
                 inner = values.add()
                 if chance.random() < 0.5:
-                    _spoil(inner, chance)
+                    _mutate_field(inner, chance)
 
 
-def _edge(field: FieldDescriptor, present: Any, chance: random.Random) -> Any:
-    if field.cpp_type in _INTEGERS:
-        low, high = _INTEGERS[field.cpp_type]
-        near = present + chance.choice((-1, 1)) if isinstance(present, int) else 0
-        return min(high, max(low, chance.choice((*EDGES, near, chance.randrange(100)))))
+def _edge_value(field: FieldDescriptor, value: Any, chance: random.Random) -> Any:
+    if field.cpp_type in _INTEGER_RANGES:
+        low, high = _INTEGER_RANGES[field.cpp_type]
+        near = value + chance.choice((-1, 1)) if isinstance(value, int) else 0
+        return min(high, max(low, chance.choice((*EDGE_INTEGERS, near, chance.randrange(100)))))
     if field.enum_type is not None:
         return chance.choice((0, 1, 2, 3, 4, 99, -1, 2**31 - 1))
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_BOOL:
             return chance.random() < 0.5
         case FieldDescriptor.CPPTYPE_STRING if field.type == FieldDescriptor.TYPE_STRING:
-            return chance.choice(TEXTS)
+            return chance.choice(EDGE_STRINGS)
         case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:
             return chance.choice((*EDGE_FLOATS, chance.uniform(-5, 5)))
         case _:
-            return spoiled_bytes(present or chance.randbytes(chance.choice((0, 1, 2, 9216, 32_000))), chance)
+            return mutate_bytes(value or chance.randbytes(chance.choice((0, 1, 2, 9216, 32_000))), chance)
 
 
 def _varint(value: int) -> bytes:
@@ -193,31 +193,31 @@ def _varint(value: int) -> bytes:
 # -------------------------------------------------------------------------------------------------------------- media
 
 
-def spoiled_media(data: bytes, chance: random.Random, other: bytes = b"") -> bytes:
+def mutate_media(data: bytes, chance: random.Random, other: bytes = b"") -> bytes:
     """A media file whose parts are changed, exchanged, lost or repeated, or whose bytes are spoiled."""
     if chance.random() < 0.25 or len(data) < 16:
-        return spoiled_bytes(data, chance)
+        return mutate_bytes(data, chance)
     if other and chance.random() < 0.08:
         return data[: chance.randrange(len(data))] + other[chance.randrange(len(other)) :]
-    spoil: Callable[[bytes, random.Random], bytes] = spoiled_bytes
+    spoil: Callable[[bytes, random.Random], bytes] = mutate_bytes
     if data[4:8] in (b"ftyp", b"moov", b"moof", b"mdat", b"free"):
-        spoil = spoiled_boxes
+        spoil = mutate_boxes
     elif data[:4] == b"\x1aE\xdf\xa3":
-        spoil = spoiled_elements
+        spoil = mutate_elements
     elif data[:1] == b"G" and data[188:189] in (b"G", b""):
-        spoil = spoiled_packets
+        spoil = mutate_packets
     for _ in range(chance.choice((1, 1, 2, 3))):
         if len(data) > PACKET_BYTES:
             data = spoil(data, chance)
     return data
 
 
-_PARENTS = frozenset(
+_CONTAINER_BOXES = frozenset(
     (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"dinf", b"edts", b"udta", b"moof", b"traf", b"mvex")
 )
 
 
-def boxes(data: bytes, start: int = 0, end: int | None = None) -> list[tuple[int, int, bytes]]:
+def parse_boxes(data: bytes, start: int = 0, end: int | None = None) -> list[tuple[int, int, bytes]]:
     """Every box of an MP4, outer ones before inner ones: start, end, type (ISO/IEC 14496-12, 4.2)."""
     found: list[tuple[int, int, bytes]] = []
     end = len(data) if end is None else end
@@ -227,17 +227,17 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> list[tuple[int
         if size < 8 or stop > end:
             break
         found.append((start, stop, kind))
-        if kind in _PARENTS:
-            found += boxes(data, start + 8, stop)
+        if kind in _CONTAINER_BOXES:
+            found += parse_boxes(data, start + 8, stop)
         start = stop
     return found
 
 
-def spoiled_boxes(data: bytes, chance: random.Random) -> bytes:
+def mutate_boxes(data: bytes, chance: random.Random) -> bytes:
     """An MP4 with one box changed; the sizes of the boxes around it are mended half of the time."""
-    found = boxes(data)
+    found = parse_boxes(data)
     if not found:
-        return spoiled_bytes(data, chance)
+        return mutate_bytes(data, chance)
     # Not the pictures again and again: every box is as likely as another.
     start, stop, kind = chance.choice(found)
     box = data[start:stop]
@@ -247,7 +247,7 @@ def spoiled_boxes(data: bytes, chance: random.Random) -> bytes:
         case 1:
             changed = box * chance.choice((2, 3, 30 if len(box) < 2000 else 2))
         case 2:
-            changed = struct.pack(">I", chance.choice(EDGES) & 0xFFFFFFFF) + box[4:]
+            changed = struct.pack(">I", chance.choice(EDGE_INTEGERS) & 0xFFFFFFFF) + box[4:]
         case 3:
             changed = (
                 box[:4]
@@ -259,15 +259,15 @@ def spoiled_boxes(data: bytes, chance: random.Random) -> bytes:
             changed = data[lower:upper]
         case 5 if len(box) > 12:
             at = chance.randrange(8, len(box) - 3)
-            changed = box[:at] + struct.pack(">I", chance.choice(EDGES) & 0xFFFFFFFF) + box[at + 4 :]
+            changed = box[:at] + struct.pack(">I", chance.choice(EDGE_INTEGERS) & 0xFFFFFFFF) + box[at + 4 :]
         case 6:
-            changed = struct.pack(">I4sQ", 1, kind, chance.choice(EDGES) % 2**64) + box[8:]
+            changed = struct.pack(">I4sQ", 1, kind, chance.choice(EDGE_INTEGERS) % 2**64) + box[8:]
         case _:
-            changed = box[:8] + spoiled_bytes(box[8:], chance)
-    return _exchanged(data, found, (start, stop), changed, chance)
+            changed = box[:8] + mutate_bytes(box[8:], chance)
+    return _replace_box(data, found, (start, stop), changed, chance)
 
 
-def _exchanged(
+def _replace_box(
     data: bytes,
     found: list[tuple[int, int, bytes]],
     where: tuple[int, int],
@@ -284,7 +284,7 @@ def _exchanged(
     return bytes(result)
 
 
-def elements(
+def parse_elements(
     data: bytes, start: int = 0, end: int | None = None, depth: int = 0
 ) -> list[tuple[int, int, int, int]]:
     """Every EBML element that is found: start, start of the size, start of the body, end (RFC 8794)."""
@@ -304,18 +304,18 @@ def elements(
         if stop > end:
             break
         found.append((start, size_at, body, stop))
-        inner = elements(data, body, stop, depth + 1)
+        inner = parse_elements(data, body, stop, depth + 1)
         if inner and inner[0][0] == body and max(item[3] for item in inner) == stop:
             found += inner
         start = stop
     return found
 
 
-def spoiled_elements(data: bytes, chance: random.Random) -> bytes:
+def mutate_elements(data: bytes, chance: random.Random) -> bytes:
     """A WebM or Matroska with one element changed, lost, repeated, or with a size or a type that lies."""
-    found = elements(data)
+    found = parse_elements(data)
     if not found:
-        return spoiled_bytes(data, chance)
+        return mutate_bytes(data, chance)
     start, size_at, body, stop = chance.choice(found)
     match chance.randrange(6):
         case 0:
@@ -339,7 +339,7 @@ def spoiled_elements(data: bytes, chance: random.Random) -> bytes:
                 data[:body] + chance.randbytes(stop - body) + data[stop:] if stop - body < 64 else data[:stop]
             )
         case _:
-            return data[:body] + spoiled_bytes(data[body:stop], chance) + data[stop:]
+            return data[:body] + mutate_bytes(data[body:stop], chance) + data[stop:]
 
 
 def _vint_length(first: int) -> int:
@@ -349,7 +349,7 @@ def _vint_length(first: int) -> int:
 PACKET_BYTES = 188
 
 
-def spoiled_packets(data: bytes, chance: random.Random) -> bytes:
+def mutate_packets(data: bytes, chance: random.Random) -> bytes:
     """An MPEG transport stream with packets lost, repeated, exchanged, relabelled, or spoiled (ISO/IEC 13818-1)."""
     packets = [data[at : at + PACKET_BYTES] for at in range(0, len(data), PACKET_BYTES)]
     at = chance.randrange(min(len(packets), chance.choice((4, len(packets)))))
@@ -370,5 +370,5 @@ def spoiled_packets(data: bytes, chance: random.Random) -> bytes:
             packet[4] = chance.choice((0, 1, 183, 184, 255))
             packets[at] = bytes(packet)
         case _:
-            packets[at] = spoiled_bytes(packets[at], chance)
+            packets[at] = mutate_bytes(packets[at], chance)
     return b"".join(packets)

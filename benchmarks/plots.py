@@ -20,7 +20,7 @@ STAGES = (
 )
 
 
-def engine(measured: dict[str, Any], path: Path) -> None:
+def plot_engine(measured: dict[str, Any], path: Path) -> None:
     """The ratios, stage by stage, a colour for each model."""
     compared = [row for row in measured["rows"] if row["ratio"] is not None]
     stages = list(dict.fromkeys(row["stage"] for row in compared))
@@ -37,22 +37,22 @@ def engine(measured: dict[str, Any], path: Path) -> None:
     axes.set_title(
         "The engine beside fairseq's modules (front-end: plain torch; utterances: one by one)", fontsize=10
     )
-    _finished(figure, axes, path)
+    _save_figure(figure, axes, path)
 
 
-def whole(measured: dict[str, Any], path: Path) -> None:
+def plot_end_to_end(measured: dict[str, Any], path: Path) -> None:
     """Where the seconds of a file go, ours and the reference's, on one scale."""
     rows = measured["rows"]
     figure, axes = plt.subplots(figsize=(9, 1.2 + 0.9 * len(rows)), layout="constrained")
     bars = [
-        (f"{MODELS[row['model']]}, {way}", {stage: row[key][stage] for stage in in_order(row[key])})
+        (f"{MODELS[row['model']]}, {way}", {stage: row[key][stage] for stage in sort_stages(row[key])})
         for row in rows
         for way, key in (("reference", "reference"), ("Gorggle", "ours"))
     ]
-    stages = in_order({stage: 0.0 for _, seconds in bars for stage in seconds})
+    stages = sort_stages({stage: 0.0 for _, seconds in bars for stage in seconds})
     colours = dict(zip(stages, plt.get_cmap("tab10").colors, strict=False))
     for stage in stages:
-        left = [_before(seconds, stage) for _, seconds in bars]
+        left = [_seconds_before(seconds, stage) for _, seconds in bars]
         width = [seconds.get(stage, 0.0) for _, seconds in bars]
         axes.barh([name for name, _ in bars], width, left=left, label=stage, color=colours.get(stage))
     for number, (_, seconds) in enumerate(bars):
@@ -60,10 +60,10 @@ def whole(measured: dict[str, Any], path: Path) -> None:
     axes.axvline(measured["clip_s"], color="black", linewidth=0.8, linestyle=":")
     axes.set_xlabel(f"seconds for a clip of {measured['clip_s']:g} s (dotted: real time)")
     axes.invert_yaxis()
-    _finished(figure, axes, path, legend_beside=True)
+    _save_figure(figure, axes, path, legend_beside=True)
 
 
-def growth(measured: dict[str, Any], path: Path) -> None:
+def plot_stream_scaling(measured: dict[str, Any], path: Path) -> None:
     """Seconds for n streams, beside n times those of one."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for kind in measured["kinds"]:
@@ -76,15 +76,15 @@ def growth(measured: dict[str, Any], path: Path) -> None:
         )  # fmt: skip
     axes.set_xlabel("streams at once")
     axes.set_ylabel("seconds until all are read")
-    _finished(figure, axes, path)
+    _save_figure(figure, axes, path)
 
 
-def in_order(seconds: dict[str, float]) -> list[str]:
+def sort_stages(seconds: dict[str, float]) -> list[str]:
     """Stages in the order in which they come."""
     return [stage for name in STAGES for stage in seconds if stage.startswith(name)]
 
 
-def _before(seconds: dict[str, float], stage: str) -> float:
+def _seconds_before(seconds: dict[str, float], stage: str) -> float:
     """What the stages before one take."""
     before = 0.0
     for name, taken in seconds.items():
@@ -94,7 +94,7 @@ def _before(seconds: dict[str, float], stage: str) -> float:
     return before
 
 
-def _finished(figure: Any, axes: Any, path: Path, *, legend_beside: bool = False) -> None:
+def _save_figure(figure: Any, axes: Any, path: Path, *, legend_beside: bool = False) -> None:
     """Save the picture; its legend inside, or beside where bars fill the inside."""
     if legend_beside:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.12, 0.5))
@@ -106,8 +106,8 @@ def _finished(figure: Any, axes: Any, path: Path, *, legend_beside: bool = False
     plt.close(figure)
 
 
-PICTURES: dict[str, tuple[str, Callable[[dict[str, Any], Path], None]]] = {
-    "engine": ("engine-speed.png", engine),
-    "whole": ("whole-file.png", whole),
-    "growth": ("growth.png", growth),
+PLOTS: dict[str, tuple[str, Callable[[dict[str, Any], Path], None]]] = {
+    "engine": ("engine-speed.png", plot_engine),
+    "whole": ("whole-file.png", plot_end_to_end),
+    "growth": ("growth.png", plot_stream_scaling),
 }

@@ -12,29 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
-from benchmarks.roofline import roofline_s, seeing_ms
+from benchmarks.roofline import roofline_s, vision_roofline_ms
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = Path(__file__).parent / "results"
 MODELS = plots.MODELS
 
 
-def write(results: Path, docs: Path) -> None:
+def write_report(results: Path, docs: Path) -> None:
     """Bring the page and its pictures up to what was measured; parts without figures stay as they are."""
     page = docs / "performance.md"
     text = page.read_text()
     found = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
     for name, table in TABLES.items():
         if name in found:
-            text = with_part(text, name, table(found))
+            text = replace_section(text, name, table(found))
     page.write_text(text)
-    for name, (file, draw) in plots.PICTURES.items():
+    for name, (file, draw) in plots.PLOTS.items():
         if name in found:
             draw(found[name], docs / "images" / file)
     print(f"written: {page} and its pictures")
 
 
-def with_part(text: str, name: str, lines: Sequence[str]) -> str:
+def replace_section(text: str, name: str, lines: Sequence[str]) -> str:
     """The page with what stands between the marks of a part exchanged.
 
     Raises:
@@ -48,38 +48,38 @@ def with_part(text: str, name: str, lines: Sequence[str]) -> str:
     return f"{before}{begin}\n{chr(10).join(lines)}\n{end}{after}"
 
 
-def machine_line(machine: dict[str, Any]) -> str:
+def format_machine(machine: dict[str, Any]) -> str:
     """What the figures were taken on."""
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} thread(s), torch {machine['torch']}; "
         f"{machine['clock']}; a large product of matrices reaches {machine['gflops']:.0f} GFLOP/s, memory is read at "
-        f"{machine['gigabytes_per_s']:.0f} GB/s; the machine's load at the start was {machine['load']:.1f}."
+        f"{machine['measure_gigabytes_per_s']:.0f} GB/s; the machine's load at the start was {machine['load']:.1f}."
     )
 
 
-def engine(found: dict[str, Any]) -> list[str]:
+def format_engine(found: dict[str, Any]) -> list[str]:
     """The engine's stages beside fairseq's."""
     measured = found["engine"]
     machine = measured["machine"]
     lines = [
         (
-            f"{machine_line(machine)} {machine['dtype']}, a clip of {machine['clip_s']:g} s, hypotheses of "
+            f"{format_machine(machine)} {machine['dtype']}, a clip of {machine['clip_s']:g} s, hypotheses of "
             f"{machine['units']} units, the least of {machine['repeats']}."
         ),
         "",
         "| model | stage | Gorggle | the other | ratio | beside | floor | of the floor | tokens |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
     ]
-    for row in with_both(measured["rows"]):
+    for row in add_combined_rows(measured["rows"]):
         floor = roofline_s(row, machine)
         cells = (
             MODELS[row["model"]],
             row["stage"],
-            seconds(row["ours_s"]),
-            seconds(row["theirs_s"]),
-            times(row["ratio"]),
+            format_seconds(row["ours_s"]),
+            format_seconds(row["theirs_s"]),
+            format_ratio(row["ratio"]),
             row["beside"],
-            seconds(floor),
+            format_seconds(floor),
             "" if floor is None else f"{row['ours_s'] / floor:.1f}×",
             {True: "identical", False: "DIFFER", None: ""}[row.get("tokens_identical")],
         )
@@ -89,7 +89,7 @@ def engine(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def with_both(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def add_combined_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, and behind each encoder a row for it and its front-end together: no window has the one without the other."""
     all_rows: list[dict[str, Any]] = []
     for row in rows:
@@ -104,31 +104,35 @@ def with_both(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return all_rows
 
 
-def other_weights(name: str) -> Callable[[dict[str, Any]], list[str]]:
+def format_weights(name: str) -> Callable[[dict[str, Any]], list[str]]:
     """A table of the engine with weights of another kind beside those of 32 bits, of the same run."""
 
     def table(found: dict[str, Any]) -> list[str]:
         lines = [
-            machine_line(found[name]["machine"]),
+            format_machine(found[name]["machine"]),
             "",
             "| model | stage | float32 | these | times as fast | units as with float32 |",
             "| --- | --- | ---: | ---: | ---: | --- |",
         ]
         for row in found[name]["rows"]:
             same = {True: "identical", False: "differ", None: ""}[row.get("tokens_identical")]
-            figures = (seconds(row["theirs_s"]), seconds(row["ours_s"]), times(row["ratio"]))
+            figures = (
+                format_seconds(row["theirs_s"]),
+                format_seconds(row["ours_s"]),
+                format_ratio(row["ratio"]),
+            )
             lines.append(f"| {' | '.join((MODELS[row['model']], row['stage'], *figures, same))} |")
         return lines
 
     return table
 
 
-def vision(found: dict[str, Any]) -> list[str]:
+def format_vision(found: dict[str, Any]) -> list[str]:
     """Faces to crops beside the usual way, and how far its stages are from what they need at least."""
     measured = found["vision"]
     machine, clips = measured["machine"], measured["clips"]
     lines = [
-        machine_line(machine),
+        format_machine(machine),
         "",
         (
             "| clip | usual way, a frame | Gorggle, a frame | ratio | live, lips alone "
@@ -138,7 +142,7 @@ def vision(found: dict[str, Any]) -> list[str]:
     ]
     for name, clip in clips.items():
         cost = clip["ms a frame"]
-        ours, live, usual = (_apart(way) for way in (clip, clip["live"], clip["usual"]))
+        ours, live, usual = (_format_offset(way) for way in (clip, clip["live"], clip["usual"]))
         lines.append(
             f"| {name} | {cost['usual']['all']:.0f} ms | {cost['ours']['all']:.2f} ms | **{clip['times faster']:.0f}×** "
             f"| {cost['ours, live']['all']:.2f} ms, {clip['times faster, live']:.0f}× "
@@ -149,21 +153,21 @@ def vision(found: dict[str, Any]) -> list[str]:
         "| of the clips' mean, a frame | usual way | Gorggle | live, lips alone | floor | of the floor |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    floors_ms = seeing_ms(clips, machine)
-    for stage, name in SEEING.items():
+    floors_ms = vision_roofline_ms(clips, machine)
+    for stage, name in VISION_STAGES.items():
         usual, ours, live = (
-            _mean([clip["ms a frame"][way].get(stage) for clip in clips.values()])
+            _mean_known([clip["ms a frame"][way].get(stage) for clip in clips.values()])
             for way in ("usual", "ours", "ours, live")
         )
         floor = floors_ms.get(stage)
         of_floor = "" if not floor or ours is None else f"{ours / floor:.0f}×"
-        cells = (name, _ms(usual), _ms(ours), _ms(live), _ms(floor), of_floor)
+        cells = (name, _format_ms(usual), _format_ms(ours), _format_ms(live), _format_ms(floor), of_floor)
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 # Stages of seeing, with their names for readers.
-SEEING = {
+VISION_STAGES = {
     "detect": "finding faces",
     "landmarks": "landmarks",
     "rest": "what else following takes",
@@ -173,30 +177,30 @@ SEEING = {
 }
 
 
-def _apart(way: dict[str, Any]) -> str:
+def _format_offset(way: dict[str, Any]) -> str:
     found = way["mouth apart, % of the eyes' distance"]
     return f"{found['median']:.2f} % ({found['95 %']:.2f} %)"
 
 
-def _mean(values: list[float | None]) -> float | None:
+def _mean_known(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def _ms(value: float | None) -> str:
+def _format_ms(value: float | None) -> str:
     return "" if value is None else f"{value:.2f} ms"
 
 
-def whole(found: dict[str, Any]) -> list[str]:
+def format_end_to_end(found: dict[str, Any]) -> list[str]:
     """A file to words."""
     measured = found["whole"]
-    lines = [machine_line(measured["machine"]), ""]
+    lines = [format_machine(measured["machine"]), ""]
     for row in measured["rows"]:
         lines += [f"| {MODELS[row['model']]} | Gorggle | the reference's modules |", "| --- | ---: | ---: |"]
-        stages = plots.in_order({**row["ours"], **row["reference"]})
+        stages = plots.sort_stages({**row["ours"], **row["reference"]})
         for stage in stages:
             lines.append(
-                f"| {stage} | {seconds(row['ours'].get(stage))} | {seconds(row['reference'].get(stage))} |"
+                f"| {stage} | {format_seconds(row['ours'].get(stage))} | {format_seconds(row['reference'].get(stage))} |"
             )
         together = f"| **all** | **{row['ours_s']:.2f} s** |"
         if row["reference_s"] is not None:
@@ -212,7 +216,7 @@ def whole(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def growth(found: dict[str, Any]) -> list[str]:
+def format_stream_scaling(found: dict[str, Any]) -> list[str]:
     """What n streams cost."""
     lines = [
         "| the demo clip as | streams | all read after | a stream | processor, a stream |",
@@ -228,7 +232,7 @@ def growth(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def startup(found: dict[str, Any]) -> list[str]:
+def format_startup(found: dict[str, Any]) -> list[str]:
     """How long things take to start."""
     measured = found["startup"]
     return [
@@ -240,7 +244,7 @@ def startup(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def load(name: str) -> Callable[[dict[str, Any]], list[str]]:
+def format_load(name: str) -> Callable[[dict[str, Any]], list[str]]:
     """The service under load, and beyond what it carries."""
 
     def table(found: dict[str, Any]) -> list[str]:
@@ -253,7 +257,7 @@ def load(name: str) -> Callable[[dict[str, Any]], list[str]]:
             "| ---: | ---: | ---: | ---: | --- |",
         ]
         lines += [
-            f"| {step['streams']} | {seconds(step['final_delay_p50_s'])} | {seconds(step['final_delay_p95_s'])} "
+            f"| {step['streams']} | {format_seconds(step['final_delay_p50_s'])} | {format_seconds(step['final_delay_p95_s'])} "
             f"| {step['server_processors']:.2f} | {'no' if step['missed'] else 'yes'} |"
             for step in sorted(measured["steps"], key=lambda step: step["streams"])
         ]
@@ -262,38 +266,38 @@ def load(name: str) -> Callable[[dict[str, Any]], list[str]]:
         filled = (
             f"A server filled with {beyond['places']} of them refused {beyond['refused']} of {beyond['extra_calls']} calls "
             f"more, within {beyond['refused_max_s'] * 1000:.0f} ms at most; meanwhile 95 % of the final results of those "
-            f"inside came after {seconds(beside['final_delay_p95_s'])} ({seconds(before['final_delay_p95_s'])} without)."
+            f"inside came after {format_seconds(beside['final_delay_p95_s'])} ({format_seconds(before['final_delay_p95_s'])} without)."
         )
         offered = (
             f"Offered {judged['offered']} streams at once, a server with the usual settings let {judged['admitted']['streams']} "
             f"in, by its own judgement of what it carries; 95 % of their final results came after "
-            f"{seconds(judged['admitted']['final_delay_p95_s'])}."
+            f"{format_seconds(judged['admitted']['final_delay_p95_s'])}."
         )
         return [*lines, "", filled, offered]
 
     return table
 
 
-def seconds(value: float | None) -> str:
+def format_seconds(value: float | None) -> str:
     """For a table; nothing where there is nothing."""
     return "" if value is None else f"{value:.3f} s"
 
 
-def times(ratio: float | None) -> str:
+def format_ratio(ratio: float | None) -> str:
     """A ratio for a table."""
     return "" if ratio is None else f"**{ratio:.2f}×**"
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
-    "engine": engine,
-    "engine-int8": other_weights("engine-int8"),
-    "engine-bfloat16": other_weights("engine-bfloat16"),
-    "vision": vision,
-    "whole": whole,
-    "growth": growth,
-    "startup": startup,
-    "load-crops": load("load-crops"),
-    "load-video": load("load-video"),
+    "engine": format_engine,
+    "engine-int8": format_weights("engine-int8"),
+    "engine-bfloat16": format_weights("engine-bfloat16"),
+    "vision": format_vision,
+    "whole": format_end_to_end,
+    "growth": format_stream_scaling,
+    "startup": format_startup,
+    "load-crops": format_load("load-crops"),
+    "load-video": format_load("load-video"),
 }
 
 
@@ -305,7 +309,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, default=DOCS)
     options = parser.parse_args()
-    write(options.results, options.docs)
+    write_report(options.results, options.docs)
 
 
 if __name__ == "__main__":

@@ -17,24 +17,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-START_S = 120.0
-END_S = 60.0
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
-class Usage:
+class ResourceUsage:
     """What a server and its children use at one moment.
 
     Attributes:
         rss_bytes: memory of the server's process, with what it shares with files, which the system drops and reads again.
-        own_bytes: of that, what it has for itself: only this can leak.
+        private_bytes: of that, what it has for itself: only this can leak.
         children_rss_bytes: memory of its decoder processes, shared pages counted in each.
         tasks: asyncio tasks on the server's loop; 0 where its metrics are not served.
     """
 
     rss_bytes: int
-    own_bytes: int
+    private_bytes: int
     children_rss_bytes: int
     children: int
     threads: int
@@ -74,7 +74,7 @@ class ServerProcess:
             *arguments,
         ]
         self._environment = {**os.environ, **(environment or {})}
-        self.address = self.operations = ""
+        self.address = self.http_address = ""
 
     def __enter__(self) -> Self:
         with self.log_path.open("w") as log:
@@ -87,17 +87,17 @@ class ServerProcess:
                 env=self._environment,
             )
         try:
-            self._wait_until_it_serves()
+            self._wait_until_ready()
         except BaseException:
             self._process.kill()
-            self._end()
+            self._stop()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ):
-        code = self._end()
+        code = self._stop()
         if kind is None and code != 0:
             raise AssertionError(f"the server ended with exit code {code}: {self.log[-3000:]}")
         self._folder.cleanup()
@@ -122,62 +122,62 @@ class ServerProcess:
         """The processes it has started, and those that these have."""
         return _descendants(self.pid)
 
-    def usage(self) -> Usage:
+    def usage(self) -> ResourceUsage:
         """What it uses now."""
         status = dict(
             line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines()
         )
         children = self.children
-        return Usage(
+        return ResourceUsage(
             rss_bytes=_rss_bytes(self.pid),
-            own_bytes=int(status["RssAnon"].split()[0]) * 1024,
+            private_bytes=int(status["RssAnon"].split()[0]) * 1024,
             children_rss_bytes=sum(map(_rss_bytes, children)),
             children=len(children),
             threads=int(status["Threads"]),
             open_files=len(list(Path(f"/proc/{self.pid}/fd").iterdir())),
-            tasks=int(self.metrics().get("gorggle_event_loop_tasks", 0)) if self.operations else 0,
+            tasks=int(self.metrics().get("gorggle_event_loop_tasks", 0)) if self.http_address else 0,
         )
 
     def metrics(self) -> dict[str, float]:
         """Its metrics, by name with labels as Prometheus writes them."""
         return {
             line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
-            for line in self.ask("/metrics").splitlines()
+            for line in self.http_get("/metrics").splitlines()
             if line and not line.startswith("#")
         }
 
-    def ask(self, path: str) -> str:
+    def http_get(self, path: str) -> str:
         """The body that its operations server answers with."""
-        with urllib.request.urlopen(f"http://{self.operations}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.http_address}{path}", timeout=10) as answer:
             return answer.read().decode()
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = END_S) -> int:
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
         """Wait for its end; the exit code."""
         return self._process.wait(timeout_s)
 
-    def _wait_until_it_serves(self) -> None:
+    def _wait_until_ready(self) -> None:
         assert self._process.stdout is not None
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             line = self._process.stdout.readline()
             if not line:
                 raise AssertionError(f"the server did not start: {self.log[-3000:]}")
             told = json.loads(line)
             if "listening" in told:
-                self.address, self.operations = told["listening"], told.get("operations", "")
+                self.address, self.http_address = told["listening"], told.get("operations", "")
                 return
 
-    def _end(self) -> int:
+    def _stop(self) -> int:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            code = self._process.wait(END_S)
+            code = self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
@@ -186,24 +186,24 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def settled(server: ServerProcess, patience_s: float = 20.0, **slack: int) -> Iterator[None]:
+def assert_no_leaks(server: ServerProcess, timeout_s: float = 20.0, **slack: int) -> Iterator[None]:
     """Hold that what is done inside leaves nothing behind: no files, threads, tasks, processes, within the patience.
 
     Args:
         server: whose process is looked at.
-        patience_s: how long what was used may take to be given back.
+        timeout_s: how long what was used may take to be given back.
         slack: how many more of a kind are allowed, such as ``threads=1``.
     """
     before = server.usage()
     yield
-    deadline = time.monotonic() + patience_s
-    while left := _left_over(before, server.usage(), slack):
+    deadline = time.monotonic() + timeout_s
+    while left := _find_leaks(before, server.usage(), slack):
         if time.monotonic() > deadline:
             raise AssertionError(f"left behind: {left}")
         time.sleep(0.05)
 
 
-def _left_over(before: Usage, after: Usage, slack: dict[str, int]) -> dict[str, int]:
+def _find_leaks(before: ResourceUsage, after: ResourceUsage, slack: dict[str, int]) -> dict[str, int]:
     grown = {
         kind: getattr(after, kind) - getattr(before, kind)
         for kind in ("open_files", "threads", "tasks", "children")

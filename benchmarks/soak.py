@@ -20,18 +20,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.client_streams import KINDS, Misbehaving
-from benchmarks.server_process import ServerProcess, Usage
-from tests.clips import transcoded
+from benchmarks.client_streams import SCENARIOS, ClientScenarios
+from benchmarks.server_process import ResourceUsage, ServerProcess
+from tests.clips import transcode
 
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
 MIB = 2**20
 CLIP_S = 3.0
-REST_S = 60.0  # the longest time for which calls may go on after their clients have gone
+IDLE_TIMEOUT_S = 60.0  # the longest time for which calls may go on after their clients have gone
 # At rest nothing may grow; memory is torn into pieces by use, and is given some room.
-ALLOWED = {"threads": 1, "open_files": 2, "tasks": 1, "children": 0}
-ALLOWED_BYTES = 32 * MIB
-PLACES = 6
+MAX_GROWTH = {"threads": 1, "open_files": 2, "tasks": 1, "children": 0}
+MAX_GROWTH_BYTES = 32 * MIB
+MAX_STREAMS = 6
 
 
 @dataclass
@@ -39,12 +39,12 @@ class Sample:
     """What the server used at one moment."""
 
     at_s: float
-    is_resting: bool
-    usage: Usage
+    is_idle: bool
+    usage: ResourceUsage
 
 
 @dataclass
-class Record:
+class SoakRecord:
     """What happened in a run."""
 
     samples: list[Sample] = field(default_factory=list)
@@ -57,9 +57,9 @@ class Record:
             self.outcomes[f"{kind}: {outcome}"] += 1
 
 
-def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> Record:
+def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> SoakRecord:
     """Alternate between work and rest until the time is up."""
-    record, began = Record(), time.monotonic()
+    record, began = SoakRecord(), time.monotonic()
     end = began + options.minutes * 60
     chances = [random.Random(f"{options.seed}-{number}") for number in range(options.workers)]
     with ThreadPoolExecutor(options.workers) as pool:
@@ -71,21 +71,21 @@ def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> Rec
                 time.sleep(options.sample_s)
             for worker in working:
                 worker.result()
-            _rest(server)
+            _wait_until_idle(server)
             record.samples.append(Sample(time.monotonic() - began, True, server.usage()))
     return record
 
 
-def _work(address: str, data: bytes, chance: random.Random, until: float, record: Record) -> None:
-    calls = Misbehaving(address, data, chance)
+def _work(address: str, data: bytes, chance: random.Random, until: float, record: SoakRecord) -> None:
+    calls = ClientScenarios(address, data, chance)
     while time.monotonic() < until:
-        kind = chance.choice(KINDS)
+        kind = chance.choice(SCENARIOS)
         record.count(kind, getattr(calls, kind)())
 
 
-def _rest(server: ServerProcess) -> None:
+def _wait_until_idle(server: ServerProcess) -> None:
     """Wait until all calls have ended, and connections with them."""
-    deadline = time.monotonic() + REST_S
+    deadline = time.monotonic() + IDLE_TIMEOUT_S
     while server.metrics()["gorggle_active_streams"]:
         if time.monotonic() > deadline:
             raise AssertionError("calls go on although their clients have gone")
@@ -93,18 +93,18 @@ def _rest(server: ServerProcess) -> None:
     time.sleep(1.0)
 
 
-def verdict(record: Record, warm_s: float) -> dict[str, Any]:
+def summarize(record: SoakRecord, warm_s: float) -> dict[str, Any]:
     """How much more is used at the end than after the warm-up, at rest."""
-    resting = [sample for sample in record.samples if sample.is_resting]
+    resting = [sample for sample in record.samples if sample.is_idle]
     warm = [sample for sample in resting if sample.at_s >= warm_s] or resting[-1:]
     size = max(1, len(warm) // 4)
     grown = {
         kind: statistics.median(getattr(sample.usage, kind) for sample in warm[-size:])
         - statistics.median(getattr(sample.usage, kind) for sample in warm[:size])
-        for kind in (*ALLOWED, "own_bytes", "rss_bytes")
+        for kind in (*MAX_GROWTH, "own_bytes", "rss_bytes")
     }
-    excess = [kind for kind, allowed in ALLOWED.items() if grown[kind] > allowed]
-    if grown["own_bytes"] > ALLOWED_BYTES:
+    excess = [kind for kind, allowed in MAX_GROWTH.items() if grown[kind] > allowed]
+    if grown["own_bytes"] > MAX_GROWTH_BYTES:
         excess.append("own_bytes")
     return {
         "after_warm_up": asdict(warm[0].usage),
@@ -116,7 +116,7 @@ def verdict(record: Record, warm_s: float) -> dict[str, Any]:
     }
 
 
-def plot(record: Record, warm_s: float, path: Path) -> None:
+def plot(record: SoakRecord, warm_s: float, path: Path) -> None:
     """Draw what was used over time."""
     import matplotlib as mpl
 
@@ -128,7 +128,7 @@ def plot(record: Record, warm_s: float, path: Path) -> None:
     shown = (*memory, ("threads", "threads", 1), ("open_files", "open files", 1))
     for axis, (kind, label, unit) in zip(axes, (*shown, ("tasks", "asyncio tasks", 1)), strict=True):
         for resting, style in ((False, "-"), (True, "o")):
-            chosen = [sample for sample in record.samples if sample.is_resting is resting]
+            chosen = [sample for sample in record.samples if sample.is_idle is resting]
             axis.plot(
                 [sample.at_s / 60 for sample in chosen],
                 [getattr(sample.usage, kind) / unit for sample in chosen],
@@ -159,8 +159,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     warm_s = options.warm_up_minutes * 60
     with tempfile.TemporaryDirectory() as folder:
-        data = transcoded(DEMO, Path(folder) / "clip.mp4", max_s=CLIP_S).read_bytes()
-    limits = ("--max-streams", str(PLACES), "--idle-timeout-s", "10", "--decoder-timeout-s", "10")
+        data = transcode(DEMO, Path(folder) / "clip.mp4", max_s=CLIP_S).read_bytes()
+    limits = ("--max-streams", str(MAX_STREAMS), "--idle-timeout-s", "10", "--decoder-timeout-s", "10")
     with ServerProcess(*limits, log_level="WARNING") as server:
         record = soak(server, options, data)
         metrics = {
@@ -173,9 +173,9 @@ def main(arguments: list[str] | None = None) -> int:
         "calls": record.outcomes.total(),
         "outcomes": dict(sorted(record.outcomes.items())),
         "server_counted": metrics,
-        **verdict(record, warm_s),
+        **summarize(record, warm_s),
         "samples": [
-            {"at_s": round(sample.at_s, 1), "is_resting": sample.is_resting, **asdict(sample.usage)}
+            {"at_s": round(sample.at_s, 1), "is_resting": sample.is_idle, **asdict(sample.usage)}
             for sample in record.samples
         ],
     }

@@ -17,24 +17,26 @@ from pathlib import Path
 from benchmarks.client_streams import Request
 from benchmarks.load import DEMO
 from benchmarks.server_process import ServerProcess
-from benchmarks.stream_scaling import read_once
+from benchmarks.stream_scaling import transcribe_once
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def run_s(program: str) -> float:
+def time_program_s(program: str) -> float:
     """How long Python takes for a program."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", program], check=True)
     return time.perf_counter() - began
 
 
-def import_s(module: str, repeats: int) -> float:
+def time_import_s(module: str, repeats: int) -> float:
     """How long an import takes in a new process, beyond the process itself."""
-    return min(run_s(f"import {module}") for _ in range(repeats)) - min(run_s("pass") for _ in range(repeats))
+    return min(time_program_s(f"import {module}") for _ in range(repeats)) - min(
+        time_program_s("pass") for _ in range(repeats)
+    )
 
 
-def server_s(repeats: int) -> tuple[float, float]:
+def time_server_start_s(repeats: int) -> tuple[float, float]:
     """From the server's start to its being ready; and its first clip's seconds over those of its second."""
     ready_s, extra_s = float("inf"), float("inf")
     requests = [Request(media=DEMO.read_bytes())]
@@ -45,7 +47,7 @@ def server_s(repeats: int) -> tuple[float, float]:
             took = []
             for _ in range(2):
                 began = time.perf_counter()
-                read_once(server.address, requests)
+                transcribe_once(server.address, requests)
                 took.append(time.perf_counter() - began)
         extra_s = min(extra_s, took[0] - took[1])
     return ready_s, extra_s
@@ -59,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "startup.json")
     options = parser.parse_args(arguments)
-    ready_s, extra_s = server_s(options.repeats)
+    ready_s, extra_s = time_server_start_s(options.repeats)
     measured = {
-        "import_gorggle_s": import_s("gorggle", 2 * options.repeats),
+        "import_gorggle_s": time_import_s("gorggle", 2 * options.repeats),
         "server_ready_s": ready_s,
         "first_clip_extra_s": extra_s,
     }

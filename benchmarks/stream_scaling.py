@@ -17,26 +17,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.client_streams import Request, Stub, channel_to, configuration
-from benchmarks.load import DEMO, _cpu_s, pieces_of
+from benchmarks.client_streams import Request, Stub, config_request, open_channel
+from benchmarks.load import DEMO, cpu_time_s, load_chunks
 from benchmarks.server_process import ServerProcess
 
 RESULTS = Path(__file__).parent / "results"
 TIMEOUT_S = 600.0
 
 
-def read_once(address: str, requests: Sequence[Request]) -> int:
+def transcribe_once(address: str, requests: Sequence[Request]) -> int:
     """Send a clip as fast as it is taken; how many final segments came back."""
-    with channel_to(address) as channel:
-        responses = Stub(channel).StreamingRecognize(iter([configuration(), *requests]), timeout=TIMEOUT_S)
+    with open_channel(address) as channel:
+        responses = Stub(channel).StreamingRecognize(iter([config_request(), *requests]), timeout=TIMEOUT_S)
         return sum(one.WhichOneof("event") == "segment" and one.segment.is_final for one in responses)
 
 
-def cost_of(server: ServerProcess, requests: Sequence[Request], streams: int) -> dict[str, Any]:
+def measure_cost(server: ServerProcess, requests: Sequence[Request], streams: int) -> dict[str, Any]:
     """So many at once."""
-    cpu_s, began = _cpu_s(server), time.monotonic()
+    cpu_s, began = cpu_time_s(server), time.monotonic()
     with ThreadPoolExecutor(streams) as pool:
-        segments = list(pool.map(lambda _: read_once(server.address, requests), range(streams)))
+        segments = list(pool.map(lambda _: transcribe_once(server.address, requests), range(streams)))
     wall_s = time.monotonic() - began
     if len(set(segments)) > 1 or not segments[0]:
         raise AssertionError(f"streams of one clip gave {segments} segments; expected as many each, and some")
@@ -44,25 +44,25 @@ def cost_of(server: ServerProcess, requests: Sequence[Request], streams: int) ->
         "streams": streams,
         "segments": segments[0],
         "wall_s": round(wall_s, 3),
-        "cpu_s": round(_cpu_s(server) - cpu_s, 3),
+        "cpu_s": round(cpu_time_s(server) - cpu_s, 3),
     }
 
 
-def growth(kind: str, counts: Sequence[int], repeats: int) -> dict[str, Any]:
+def measure_scaling(kind: str, counts: Sequence[int], repeats: int) -> dict[str, Any]:
     """The cost of one stream, two, and so on; the least of the repetitions."""
     requests = [Request(media=DEMO.read_bytes())]
     duration_s = 0.0
     if kind == "crops":
-        pieces, duration_s = pieces_of("crops")
+        pieces, duration_s = load_chunks("crops")
         requests = [piece.request for piece in pieces]
     tried: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
     with ServerProcess(
         "--max-streams", "64", "--max-live-device-utilization", "0", log_level="ERROR"
     ) as server:
-        cost_of(server, requests, 1)  # what is loaded late is loaded now
+        measure_cost(server, requests, 1)  # what is loaded late is loaded now
         for _ in range(repeats):
             for count in counts:
-                tried[count].append(cost_of(server, requests, count))
+                tried[count].append(measure_cost(server, requests, count))
                 print(kind, tried[count][-1], flush=True)
     steps = [min(costs, key=lambda cost: cost["wall_s"]) for costs in tried.values()]
     return {"kind": kind, "media_s": duration_s, "steps": steps}
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "growth.json")
     options = parser.parse_args(arguments)
     counts = [int(count) for count in options.streams.split(",")]
-    kinds = [growth(kind, counts, options.repeats) for kind in options.kinds.split(",")]
+    kinds = [measure_scaling(kind, counts, options.repeats) for kind in options.kinds.split(",")]
     options.out.write_text(json.dumps({"cores": os.cpu_count(), "kinds": kinds}, indent=1))
 
 

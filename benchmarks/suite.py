@@ -23,34 +23,34 @@ RESULTS = Path(__file__).parent / "results"
 class Part:
     """A measurement: its module, the arguments of an ordinary and of a quick run, whether it is told the threads.
 
-    ``quick`` is None for what cannot be quick: it plays whole clips at the pace of life.
+    ``quick_args`` is None for what cannot be quick: it plays whole clips at the pace of life.
     """
 
     name: str
     module: str
-    usual: str = ""
-    quick: str | None = ""
+    args: str = ""
+    quick_args: str | None = ""
     threaded: bool = True
 
 
-OTHER_WEIGHTS = "--beside float32 --beams 1,5,20 --repeats 2"
-SMALL = "--seconds 1 --repeats 1 --units 6"
+WEIGHTS_ARGS = "--beside float32 --beams 1,5,20 --repeats 2"
+QUICK_ARGS = "--seconds 1 --repeats 1 --units 6"
 PARTS = (
-    Part("engine", "engine", "--repeats 2", f"--models embedded --beams 1,5 --utterances 2 {SMALL}"),
+    Part("engine", "engine", "--repeats 2", f"--models embedded --beams 1,5 --utterances 2 {QUICK_ARGS}"),
     Part(
         "engine-int8",
         "engine",
-        f"--int8 {OTHER_WEIGHTS}",
-        f"--int8 --beside float32 --models embedded --beams 5 --stages encoder,search {SMALL}",
+        f"--int8 {WEIGHTS_ARGS}",
+        f"--int8 --beside float32 --models embedded --beams 5 --stages encoder,search {QUICK_ARGS}",
     ),
     Part(
         "engine-bfloat16",
         "engine",
-        f"--dtype bfloat16 {OTHER_WEIGHTS}",
-        f"--dtype bfloat16 --beside float32 --models embedded --beams 5 --stages encoder,search {SMALL}",
+        f"--dtype bfloat16 {WEIGHTS_ARGS}",
+        f"--dtype bfloat16 --beside float32 --models embedded --beams 5 --stages encoder,search {QUICK_ARGS}",
     ),
     Part("vision", "vision", "", "--seconds 1 --clips drawn", threaded=False),
-    Part("whole", "whole", "", f"--models embedded --beam 3 {SMALL}"),
+    Part("whole", "whole", "", f"--models embedded --beam 3 {QUICK_ARGS}"),
     Part("growth", "growth", "", "--kinds crops --streams 1,2 --repeats 1", threaded=False),
     Part("startup", "startup", "", "--repeats 1", threaded=False),
     Part("load-crops", "load", "--kind crops --start 15", None, threaded=False),
@@ -64,7 +64,7 @@ def run(part: Part, folder: Path, threads: int, *, quick: bool) -> None:
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    arguments = ((part.quick or "") if quick else part.usual).split()
+    arguments = ((part.quick_args or "") if quick else part.args).split()
     if part.threaded:
         arguments += ["--threads", str(threads)]
     # The page is checked against the results: half of a part is none.
@@ -96,9 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"there is no part {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
     options.results.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
-        if part.name in wanted and not (options.quick and part.quick is None):
+        if part.name in wanted and not (options.quick and part.quick_args is None):
             run(part, options.results, options.threads, quick=options.quick)
-    report.write(options.results, options.docs)
+    report.write_report(options.results, options.docs)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.clips import DEMO_VOICE, demo_scene, talk_photo
+from training.clips import DEMO_VOICE, demo_scene, photo_scene
 from training.photo_animation import Photograph
 from training.sentences import DEMO_SENTENCES
 
@@ -21,22 +21,22 @@ Frame = NDArray[np.uint8]
 
 def clips() -> dict[str, Callable[[], Iterator[Frame]]]:
     """Speakers who move their heads as one does before a camera: drawn, and two photographs whose mouths are moved."""
-    made: dict[str, Callable[[], Iterator[Frame]]] = {"drawn": lambda: enlarged(demo_scene().frames)}
+    made: dict[str, Callable[[], Iterator[Frame]]] = {"drawn": lambda: enlarge(demo_scene().frames)}
     for photo in Photograph:
         made[f"photograph: {photo.value}"] = lambda photo=photo: iter(
-            talk_photo(photo, DEMO_SENTENCES, DEMO_VOICE, size=SIZE_PX).frames
+            photo_scene(photo, DEMO_SENTENCES, DEMO_VOICE, size=SIZE_PX).frames
         )
     return made
 
 
-def enlarged(frames: Any) -> Iterator[Frame]:
+def enlarge(frames: Any) -> Iterator[Frame]:
     """Frames of 640 x 480 as frames of 1280 x 720, with bars at the sides."""
     for frame in frames:
         picture = cv2.resize(frame, (960, 720), interpolation=cv2.INTER_CUBIC)
         yield cv2.copyMakeBorder(picture, 0, 0, 160, 160, cv2.BORDER_REPLICATE)
 
 
-def shaken(frames: Iterator[Frame]) -> Iterator[Frame]:
+def add_camera_shake(frames: Iterator[Frame]) -> Iterator[Frame]:
     """The same through a camera that is walked with: it sways by a tenth of the picture, turns and comes nearer."""
     for index, frame in enumerate(frames):
         time_s = index / FRAME_RATE_HZ

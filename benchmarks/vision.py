@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from skimage import transform
 
 from benchmarks import hardware
-from benchmarks.synthetic_video import FRAME_RATE_HZ, SIZE_PX, Frame, clips, shaken
-from gorggle_server.vision.face_detector import COARSE_SIDE_PX, BoundingBox, FaceDetector, landmark_model_path
+from benchmarks.synthetic_video import FRAME_RATE_HZ, SIZE_PX, Frame, add_camera_shake, clips
+from gorggle_server.vision.face_detector import COARSE_SIDE_PX, BoundingBox, FaceDetector, find_landmark_model
 from gorggle_server.vision.face_tracker import FaceTracker
-from gorggle_server.vision.frame_skipping import FrameSkipper, SeenFrame
+from gorggle_server.vision.frame_skipping import AnalyzedFrame, FrameSkipper
 from gorggle_server.vision.lip_activity import VisualVoiceActivityDetector
 from gorggle_server.vision.mouth_cropper import (
     CANVAS_PX,
@@ -46,53 +46,53 @@ from gorggle_server.vision.mouth_cropper import (
     STABLE_POINTS,
     LowLatencyMouthCropper,
     MouthCropper,
-    mean_face,
+    load_mean_face,
 )
 
-REFERENCE_EVERY_FRAMES = 7
+REFERENCE_INTERVAL_FRAMES = 7
 WARM_UP_FRAMES = 11
 # Where else the usual way looks at a frame: pixels to the right and down.
-MOVED_PX = ((3, 0), (0, 3), (-3, 0), (0, -3))
+OFFSETS_PX = ((3, 0), (0, 3), (-3, 0), (0, -3))
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 # A face whose mouth is further off than this, in distances between the eyes, is not followed but lost.
-LOST = 0.25
+MAX_MOUTH_OFFSET = 0.25
 
-APART = "mouth apart, % of the eyes' distance"
+OFFSET_KEY = "mouth apart, % of the eyes' distance"
 
 Points = NDArray[np.float64]
 
 
-class Usual:
+class ReferencePipeline:
     """Detects on every frame, and warps the whole frame in colour."""
 
     def __init__(self) -> None:
         self._detector = dlib.get_frontal_face_detector()
-        self._predictor = dlib.shape_predictor(str(landmark_model_path()))
+        self._predictor = dlib.shape_predictor(str(find_landmark_model()))
         self.seconds = {"detect": 0.0, "landmarks": 0.0, "warp and cut": 0.0}
         self.frames = 0
 
-    def forget_times(self) -> None:
+    def reset_times(self) -> None:
         """What was first done belongs to the start of a program."""
         self.seconds, self.frames = dict.fromkeys(self.seconds, 0.0), 0
 
-    def look(self, colour: Frame, grey: Frame) -> Points | None:
+    def process(self, colour: Frame, grey: Frame) -> Points | None:
         """The landmarks of the largest face, and the time that all of it took."""
         self.frames += 1
-        faces = self._timed("detect", lambda: self._detector(grey, 1))
+        faces = self._time("detect", lambda: self._detector(grey, 1))
         if not faces:
             return None
         face = max(faces, key=lambda box: box.area())
-        points = self._timed("landmarks", lambda: self._landmarks(grey, face))
-        self._timed("warp and cut", lambda: self._crop(colour, points))
+        points = self._time("landmarks", lambda: self._landmarks(grey, face))
+        self._time("warp and cut", lambda: self._crop(colour, points))
         return points
 
-    def ruler(self, grey: Frame) -> Points | None:
+    def mean_landmarks(self, grey: Frame) -> Points | None:
         """The mean landmarks of the largest face over the frame moved to each side: what others are held against."""
-        found = [self._moved(grey, right, down) for right, down in MOVED_PX]
+        found = [self._detect_shifted(grey, right, down) for right, down in OFFSETS_PX]
         points = [one for one in found if one is not None]
-        return np.mean(points, axis=0) if len(points) == len(MOVED_PX) else None
+        return np.mean(points, axis=0) if len(points) == len(OFFSETS_PX) else None
 
-    def _moved(self, grey: Frame, right: int, down: int) -> Points | None:
+    def _detect_shifted(self, grey: Frame, right: int, down: int) -> Points | None:
         moved = np.roll(grey, (down, right), axis=(0, 1))
         faces = self._detector(moved, 1)
         if not faces:
@@ -105,7 +105,7 @@ class Usual:
 
     @staticmethod
     def _crop(colour: Frame, points: Points) -> Frame:
-        stable, target = points[STABLE_POINTS], np.asarray(mean_face())[STABLE_POINTS]
+        stable, target = points[STABLE_POINTS], np.asarray(load_mean_face())[STABLE_POINTS]
         found = transform.SimilarityTransform.from_estimate(stable, target)
         warped = transform.warp(
             colour, found.inverse, output_shape=(CANVAS_PX, CANVAS_PX), preserve_range=True
@@ -119,28 +119,28 @@ class Usual:
         )
         return grey[top : top + MOUTH_CROP_SIZE_PX, left : left + MOUTH_CROP_SIZE_PX]
 
-    def _timed(self, stage: str, work: Callable[[], Any]) -> Any:
+    def _time(self, stage: str, work: Callable[[], Any]) -> Any:
         began = time.process_time()
         result = work()
         self.seconds[stage] += time.process_time() - began
         return result
 
 
-class TimedFinder(FaceDetector):
+class TimedFaceDetector(FaceDetector):
     """The server's finder; keeps what it was asked, and the seconds that it took."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.forget_times()
+        self.reset_times()
 
-    def forget_times(self) -> None:
+    def reset_times(self) -> None:
         """Begin to count anew."""
         self.seconds = {"detect": 0.0, "landmarks": 0.0}
-        self.fits, self.looked_at_px = 0, 0.0
+        self.fits, self.searched_px = 0, 0.0
 
     def detect(self, frame: Frame, short_side_px: int = COARSE_SIDE_PX, min_score: float = 0.0) -> Any:
         """Of the whole frame."""
-        self.looked_at_px += frame.size * (short_side_px / min(frame.shape)) ** 2
+        self.searched_px += frame.size * (short_side_px / min(frame.shape)) ** 2
         began = time.process_time()
         found = super().detect(frame, short_side_px, min_score)
         self.seconds["detect"] += time.process_time() - began
@@ -150,18 +150,18 @@ class TimedFinder(FaceDetector):
         """Of one face."""
         self.fits += 1
         began = time.process_time()
-        found = super().landmarks(frame, box)
+        found = super().predict_landmarks(frame, box)
         self.seconds["landmarks"] += time.process_time() - began
         return found
 
 
-class Ours:
+class ServerPipeline:
     """What the server does with a frame of one face; ``waits`` as it does where there is sound and nothing is live."""
 
     def __init__(self, *, waits: bool = True) -> None:
-        self.finder = TimedFinder()
-        self._strides = FrameSkipper(FaceTracker(self.finder), waits=waits)
-        self._cropper, self._prompt = MouthCropper(mean_face()), LowLatencyMouthCropper(mean_face())
+        self.detector = TimedFaceDetector()
+        self._strides = FrameSkipper(FaceTracker(self.detector), skip_frames=waits)
+        self._cropper, self._prompt = MouthCropper(load_mean_face()), LowLatencyMouthCropper(load_mean_face())
         self._activity = VisualVoiceActivityDetector()
         self.points: dict[int, Points | None] = {}
         self._seconds = {"following": 0.0, "crop": 0.0, "movement": 0.0}
@@ -170,76 +170,76 @@ class Ours:
     @property
     def seconds(self) -> dict[str, float]:
         """By stage; ``rest`` is what following takes besides detecting and landmarks."""
-        found = self.finder.seconds
+        found = self.detector.seconds
         rest = self._seconds["following"] - sum(found.values())
         return {**found, "rest": rest, "crop": self._seconds["crop"], "movement": self._seconds["movement"]}
 
-    def forget_times(self) -> None:
+    def reset_times(self) -> None:
         """What was first done belongs to the start of a program."""
         self._seconds, self.frames = dict.fromkeys(self._seconds, 0.0), 0
-        self.finder.forget_times()
+        self.detector.reset_times()
 
-    def look(self, grey: Frame, index: int) -> None:
+    def process(self, grey: Frame, index: int) -> None:
         """Take in a frame; ``points`` gets the landmarks that are known with it."""
         self.frames += 1
         began = time.process_time()
         seen = self._strides.push(grey, index)
         self._seconds["following"] += time.process_time() - began
         for frame in seen:
-            self._take_in(frame)
+            self._process_frame(frame)
 
-    def _take_in(self, frame: SeenFrame) -> None:
+    def _process_frame(self, frame: AnalyzedFrame) -> None:
         face = frame.faces[0] if frame.faces else None
         landmarks = None if face is None else face.landmarks
         began = time.process_time()
         self._cropper.push(frame.index, frame.pixels, landmarks)
         cut = time.process_time()
-        if face is None or face.is_half_way:
+        if face is None or face.is_interpolated:
             self._activity.push(frame.index, None, None)
         else:
-            crop = self._prompt.cut(frame.pixels, face.landmarks)
+            crop = self._prompt.push(frame.pixels, face.landmarks)
             self._activity.push(frame.index, face.landmarks, crop)
         self._seconds["crop"] += cut - began
         self._seconds["movement"] += time.process_time() - cut
         self.points[frame.index] = None if landmarks is None else landmarks.astype(np.float64)
 
 
-def measured(frames: Callable[[], Iterator[Frame]], count: int) -> dict[str, Any]:
+def measure_clip(frames: Callable[[], Iterator[Frame]], count: int) -> dict[str, Any]:
     """Milliseconds a frame of both ways on one clip, and how far apart their mouths are, in distances between the eyes.
 
     What live media take is measured on the same frames once more, for it would find in the caches what the other left.
     They are kept for that: voices are not made twice the same, and so not the faces that speak with them.
     """
     greys: list[Frame] = []
-    usual, ours, live = Usual(), Ours(), Ours(waits=False)
+    usual, ours, live = ReferencePipeline(), ServerPipeline(), ServerPipeline(waits=False)
     expected: dict[int, Points] = {}
     at_once: dict[int, Points | None] = {}
     for index, colour, grey in _with_grey(frames(), count):
         if index == WARM_UP_FRAMES:
-            usual.forget_times()
-            ours.forget_times()
-        ours.look(grey, index)
+            usual.reset_times()
+            ours.reset_times()
+        ours.process(grey, index)
         greys.append(grey)
-        if index % REFERENCE_EVERY_FRAMES == 0:
-            at_once[index] = usual.look(colour, grey)
-            if (points := usual.ruler(grey)) is not None:
+        if index % REFERENCE_INTERVAL_FRAMES == 0:
+            at_once[index] = usual.process(colour, grey)
+            if (points := usual.mean_landmarks(grey)) is not None:
                 expected[index] = points
     for index, grey in enumerate(greys):
         if index == WARM_UP_FRAMES:
-            live.forget_times()
-        live.look(grey, index)
-    ways: dict[str, Usual | Ours] = {"usual": usual, "ours": ours, "ours, live": live}
+            live.reset_times()
+        live.process(grey, index)
+    ways: dict[str, ReferencePipeline | ServerPipeline] = {"usual": usual, "ours": ours, "ours, live": live}
     per_frame = {name: _per_frame_ms(way) for name, way in ways.items()}
     return {
         "frames": ours.frames,
         "ms a frame": per_frame,
-        "landmark fits a frame": ours.finder.fits / ours.frames,
-        "pixels searched a frame": ours.finder.looked_at_px / ours.frames,
+        "landmark fits a frame": ours.detector.fits / ours.frames,
+        "pixels searched a frame": ours.detector.searched_px / ours.frames,
         "times faster": per_frame["usual"]["all"] / per_frame["ours"]["all"],
         "times faster, live": per_frame["usual"]["all"] / per_frame["ours, live"]["all"],
-        **compared(ours.points, expected),
-        "live": compared(live.points, expected),
-        "usual": compared(at_once, expected),
+        **compare_mouths(ours.points, expected),
+        "live": compare_mouths(live.points, expected),
+        "usual": compare_mouths(at_once, expected),
     }
 
 
@@ -248,34 +248,36 @@ def _with_grey(frames: Iterator[Frame], count: int) -> Iterator[tuple[int, Frame
         yield index, colour, np.asarray(cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
-def compared(found: dict[int, Points | None], expected: dict[int, Points]) -> dict[str, Any]:
+def compare_mouths(found: dict[int, Points | None], expected: dict[int, Points]) -> dict[str, Any]:
     """How far apart two ways put the mouth, in distances between the eyes."""
-    apart = [off for index in expected if (off := mouth_off(found.get(index), expected[index])) is not None]
+    apart = [
+        off for index in expected if (off := mouth_offset(found.get(index), expected[index])) is not None
+    ]
     return {
-        APART: {
+        OFFSET_KEY: {
             "median": 100 * float(np.median(apart)),
             "mean": 100 * float(np.mean(apart)),
             "95 %": 100 * float(np.quantile(apart, 0.95)),
         },
-        "lost": len(expected) - len(apart) + sum(one > LOST for one in apart),
+        "lost": len(expected) - len(apart) + sum(one > MAX_MOUTH_OFFSET for one in apart),
         "compared": len(expected),
     }
 
 
-def mouth_off(found: Points | None, expected: Points) -> float | None:
+def mouth_offset(points: Points | None, expected: Points) -> float | None:
     """How far the middle of the mouth is from where it is expected; None where no face was found."""
-    if found is None:
+    if points is None:
         return None
     eyes = np.linalg.norm(expected[RIGHT_EYE].mean(axis=0) - expected[LEFT_EYE].mean(axis=0))
-    return float(np.linalg.norm((found - expected)[MOUTH_POINTS].mean(axis=0)) / eyes)
+    return float(np.linalg.norm((points - expected)[MOUTH_POINTS].mean(axis=0)) / eyes)
 
 
-def _per_frame_ms(way: Usual | Ours) -> dict[str, float]:
+def _per_frame_ms(way: ReferencePipeline | ServerPipeline) -> dict[str, float]:
     stages = {stage: 1000 * seconds / max(1, way.frames) for stage, seconds in way.seconds.items()}
     return {**stages, "all": sum(stages.values())}
 
 
-def run(
+def measure_clips(
     seconds: float = 10.0, names: Collection[str] = (), report: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Measure all clips, or those named, with ordinary and with large motion."""
@@ -284,18 +286,21 @@ def run(
     for name, frames in clips().items():
         if names and name not in names:
             continue
-        for motion, moved in (("ordinary", frames), ("large", lambda frames=frames: shaken(frames()))):
-            found = results[f"{name}, {motion} motion"] = measured(moved, count)
-            apart = found[APART]
+        for motion, moved in (
+            ("ordinary", frames),
+            ("large", lambda frames=frames: add_camera_shake(frames())),
+        ):
+            found = results[f"{name}, {motion} motion"] = measure_clip(moved, count)
+            apart = found[OFFSET_KEY]
             report(
                 f"{name + ', ' + motion + ' motion':40}  usual {found['ms a frame']['usual']['all']:6.1f} ms   "
                 f"ours {found['ms a frame']['ours']['all']:5.2f} ms   {found['times faster']:5.0f} times   "
                 f"live {found['ms a frame']['ours, live']['all']:5.2f} ms   "
                 f"mouth apart {apart['median']:.2f} % (95 %: {apart['95 %']:.2f} %; the usual way "
-                f"{found['usual'][APART]['median']:.2f} %)   lost {found['lost']} of {found['compared']}"
+                f"{found['usual'][OFFSET_KEY]['median']:.2f} %)   lost {found['lost']} of {found['compared']}"
             )
     torch.set_num_threads(1)
-    return {"size_px": SIZE_PX, "machine": hardware.described(1), "clips": results}
+    return {"size_px": SIZE_PX, "machine": hardware.describe_machine(1), "clips": results}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -305,7 +310,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clips", default="", help=f"of {', '.join(clips())} (default: all)")
     parser.add_argument("--out", type=Path, help="JSON")
     options = parser.parse_args(arguments)
-    results = run(options.seconds, options.clips.split(",") if options.clips else ())
+    results = measure_clips(options.seconds, options.clips.split(",") if options.clips else ())
     if options.out:
         options.out.write_text(json.dumps(results, indent=2))
     return 0

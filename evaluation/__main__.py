@@ -23,7 +23,7 @@ from gorggle.cli.server_args import (
     check_server_options,
 )
 from gorggle.errors import GorggleError
-from gorggle.version import installed_version
+from gorggle.version import get_version
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 # A server that is still loading its models is waited for.
@@ -49,7 +49,7 @@ The exit code is 0 if every clip was read, 1 if one was not, 2 for wrong argumen
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the result is its exit code."""
-    parser = _parser()
+    parser = _build_parser()
     options = parser.parse_args(arguments)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     from gorggle_evaluation.conditions import DEFAULT_SNRS_DB, MODALITIES
     from gorggle_evaluation.noise import NoiseKind
     from gorggle_evaluation.text_normalization import DESCRIPTION
@@ -97,17 +97,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--snr",
         nargs="+",
-        type=_decibels,
+        type=_parse_decibels,
         metavar="DB",
         help=f"signal-to-noise ratios (default: {' '.join(f'{snr:g}' for snr in DEFAULT_SNRS_DB)})",
     )
     parser.add_argument("--model", metavar="NAME", help="which model reads (default: the server's)")
-    parser.add_argument("--beam", type=_count, default=0, metavar="N", help="width of the beam search")
-    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="clips read at once (default: 1)")
+    parser.add_argument("--beam", type=_parse_count, default=0, metavar="N", help="width of the beam search")
+    parser.add_argument(
+        "--jobs", type=_parse_count, default=1, metavar="N", help="clips read at once (default: 1)"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="write results.json, clips.jsonl and plots"
     )
-    parser.add_argument("--limit", type=_count, metavar="N", help="read only the first N clips")
+    parser.add_argument("--limit", type=_parse_count, metavar="N", help="read only the first N clips")
     parser.add_argument("--seed", type=int, default=0, help="of noise and confidence intervals (default: 0)")
     parser.add_argument(
         "--lexicon",
@@ -119,14 +121,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _evaluate(options: argparse.Namespace, given: list[str]) -> bool:
+def _evaluate(options: argparse.Namespace, command_line: list[str]) -> bool:
     """Measure, and write what came of it; true if every clip was read."""
-    from gorggle_evaluation.conditions import DEFAULT_SNRS_DB, NoisyClips, conditions
+    from gorggle_evaluation.conditions import DEFAULT_SNRS_DB, NoiseMixer, build_conditions
     from gorggle_evaluation.manifest import ManifestError, read_manifest
     from gorggle_evaluation.noise import NoiseKind
     from gorggle_evaluation.report_table import format_tables
-    from gorggle_evaluation.results import condition_result
-    from gorggle_evaluation.runner import progress, readings
+    from gorggle_evaluation.results import summarize_condition
+    from gorggle_evaluation.runner import show_progress, transcribe_clips
     from gorggle_evaluation.transcriber import Transcriber
     from gorggle_evaluation.visemes import LexiconError, read_lexicon
 
@@ -139,28 +141,28 @@ def _evaluate(options: argparse.Namespace, given: list[str]) -> bool:
         lexicon = None if options.lexicon is None else read_lexicon(options.lexicon)
     except (ManifestError, LexiconError) as error:
         raise CommandError(str(error)) from error
-    _prepare(options.out)
+    _prepare_output(options.out)
     kinds = [kind for kind in NoiseKind if kind.value in options.noise]
-    wanted = conditions(options.modality, kinds, sorted(set(options.snr or DEFAULT_SNRS_DB)))
+    wanted = build_conditions(options.modality, kinds, sorted(set(options.snr or DEFAULT_SNRS_DB)))
     entries = manifest.entries[: options.limit]
     begun = time.monotonic()
     with ServerHandle(options) as server:
         client = server.client()
-        about = _about(client, options, manifest, len(entries), given)
+        about = _describe_run(client, options, manifest, len(entries), command_line)
         reader = Transcriber(client, options.model, options.beam)
-        clips = NoisyClips(manifest.entries, options.seed)
+        clips = NoiseMixer(manifest.entries, options.seed)
         about["voices_in_babble"] = clips.voices_in_babble if NoiseKind.BABBLE in kinds else None
-        with progress(len(entries) * len(wanted)) as tell:
-            found = readings(reader, entries, wanted, clips, options.jobs, tell)
+        with show_progress(len(entries) * len(wanted)) as tell:
+            found = transcribe_clips(reader, entries, wanted, clips, options.jobs, tell)
     about["took_s"] = round(time.monotonic() - begun, 1)
-    results = [condition_result(one, lexicon, options.seed) for one in found]
-    sys.stdout.write(f"{_heading(about)}\n\n{format_tables(results)}")
+    results = [summarize_condition(one, lexicon, options.seed) for one in found]
+    sys.stdout.write(f"{_format_heading(about)}\n\n{format_tables(results)}")
     if options.out is not None:
-        _write(options.out, about, results, found)
+        _write_results(options.out, about, results, found)
     return not any(result.failures for result in results)
 
 
-def _prepare(folder: Path | None) -> None:
+def _prepare_output(folder: Path | None) -> None:
     """Make the folder before hours are spent on what could not be written."""
     if folder is None:
         return
@@ -176,8 +178,8 @@ def _prepare(folder: Path | None) -> None:
         raise UsageError(f"--out {folder} cannot be written to")
 
 
-def _about(
-    client: Any, options: argparse.Namespace, manifest: Any, clips: int, given: list[str]
+def _describe_run(
+    client: Any, options: argparse.Namespace, manifest: Any, clips: int, command_line: list[str]
 ) -> dict[str, Any]:
     """What was measured with what, so that it can be measured again."""
     from gorggle_evaluation.text_normalization import DESCRIPTION
@@ -188,7 +190,7 @@ def _about(
     if most and options.beam > most:
         raise UsageError(f"--beam is {options.beam}: this server allows {most}")
     return {
-        "command": ["gorggle", "evaluate", *given],
+        "command": ["gorggle", "evaluate", *command_line],
         "began_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "model": {
             "name": model.name,
@@ -216,41 +218,41 @@ def _about(
         "normalisation": DESCRIPTION,
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in _PACKAGES},
+            **{name: _package_version(name) for name in _PACKAGES},
         },
     }
 
 
-def _version(package: str) -> str:
-    return installed_version() if package == "gorggle" else metadata.version(package)
+def _package_version(package: str) -> str:
+    return get_version() if package == "gorggle" else metadata.version(package)
 
 
-def _heading(about: dict[str, Any]) -> str:
-    model, server, manifest = about["model"], about["server"], about["manifest"]
+def _format_heading(run: dict[str, Any]) -> str:
+    model, server, manifest = run["model"], run["server"], run["manifest"]
     checksum = f" (sha256 {model['sha256'][:12]}…)" if model["sha256"] else ""
-    voices = about["voices_in_babble"]
+    voices = run["voices_in_babble"]
     babble = "" if voices is None else f"\nbabble is made of {voices} other clip{'s' if voices != 1 else ''}"
     return (
         f"model {model['name']}{checksum}, server {server['version']} on {server['device']}, "
         f"{manifest['clips_read']} of the {manifest['clips']} clips of {manifest['path']}\n"
-        f"words are compared after: {about['normalisation']}{babble}"
+        f"words are compared after: {run['normalisation']}{babble}"
     )
 
 
-def _write(folder: Path, about: dict[str, Any], results: Any, found: Any) -> None:
+def _write_results(folder: Path, run: dict[str, Any], results: Any, clips: Any) -> None:
     """Write everything into the folder."""
     from gorggle_evaluation.plots import write_plots
-    from gorggle_evaluation.results import condition_json, reading_json
+    from gorggle_evaluation.results import clip_to_json, condition_to_json
 
     try:
         plots = write_plots(results, folder)
         lines = (
-            json.dumps(reading_json(one), ensure_ascii=False) for condition in found for one in condition
+            json.dumps(clip_to_json(one), ensure_ascii=False) for condition in clips for one in condition
         )
         write_atomically(folder / "clips.jsonl", "".join(f"{line}\n" for line in lines))
         document = {
-            **about,
-            "conditions": [condition_json(result) for result in results],
+            **run,
+            "conditions": [condition_to_json(result) for result in results],
             "plots": [path.name for path in plots],
         }
         write_atomically(folder / "results.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
@@ -260,13 +262,13 @@ def _write(folder: Path, about: dict[str, Any], results: Any, found: Any) -> Non
     sys.stdout.write(f"\nwritten into {folder}: {names}\n")
 
 
-def _count(text: str) -> int:
+def _parse_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
 
 
-def _decibels(text: str) -> float:
+def _parse_decibels(text: str) -> float:
     try:
         value = float(text)
     except ValueError:

@@ -12,8 +12,17 @@ import numpy as np
 
 from gorggle.results import Modality
 from gorggle_evaluation.manifest import Entry
-from gorggle_evaluation.media import MediaError, Sound, read_sound, with_sound
-from gorggle_evaluation.noise import FloatArray, Int16Array, NoiseKind, active, mixed, noise, shaped, spectrum
+from gorggle_evaluation.media import Audio, MediaError, read_audio, replace_audio
+from gorggle_evaluation.noise import (
+    FloatArray,
+    Int16Array,
+    NoiseKind,
+    average_power_spectrum,
+    detect_speech,
+    generate_noise,
+    generate_shaped_noise,
+    mix_at_snr,
+)
 
 MODALITIES: tuple[Modality, ...] = ("av", "video", "audio")
 AUDIO_MODALITIES: tuple[Modality, ...] = ("av", "audio")
@@ -22,22 +31,22 @@ DEFAULT_SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0, 20.0)
 
 VOICES_IN_BABBLE = 6
 # Of each voice in babble, and of each clip in the average spectrum, so much is enough.
-MOST_HEARD_S = 60.0
-MOST_CLIPS_IN_SPECTRUM = 100
-CLIPS_KEPT = 64
+MAX_VOICE_S = 60.0
+MAX_CLIPS_IN_SPECTRUM = 100
+VOICE_CACHE_SIZE = 64
 
 
 @dataclass(frozen=True)
 class NoiseCondition:
     """What is heard besides the speaker: nothing, or a noise at a signal-to-noise ratio."""
 
-    noise: NoiseKind | None = None
+    kind: NoiseKind | None = None
     snr_db: float | None = None
 
     @property
     def name(self) -> str:
         """Such as "babble at 0 dB"."""
-        return "clean" if self.noise is None else f"{self.noise.value} at {self.snr_db:g} dB"
+        return "clean" if self.kind is None else f"{self.kind.value} at {self.snr_db:g} dB"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +54,11 @@ class Clip:
     """What is sent: a file, or the bytes of one.
 
     Attributes:
-        lead_s: how much later everything in it comes than the manifest tells.
+        offset_s: how much later everything in it comes than the manifest tells.
     """
 
     source: Path | bytes
-    lead_s: float = 0.0
+    offset_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,15 +66,15 @@ class Condition:
     """A modality under circumstances."""
 
     modality: Modality
-    circumstances: NoiseCondition
+    noise: NoiseCondition
 
     @property
     def name(self) -> str:
         """Such as "sound alone, babble at 0 dB"."""
-        return f"{MODALITY_NAMES[self.modality]}, {self.circumstances.name}"
+        return f"{MODALITY_NAMES[self.modality]}, {self.noise.name}"
 
 
-def conditions(
+def build_conditions(
     modalities: Sequence[Modality], kinds: Sequence[NoiseKind], snrs_db: Sequence[float]
 ) -> list[Condition]:
     """Every modality in clean sound, and those that hear in every noise at every ratio."""
@@ -78,11 +87,11 @@ def conditions(
         Condition(modality, around)
         for around in circumstances
         for modality in chosen
-        if around.noise is None or modality in AUDIO_MODALITIES
+        if around.kind is None or modality in AUDIO_MODALITIES
     ]
 
 
-class NoisyClips:
+class NoiseMixer:
     """Makes clips with noise in their sound, the same for every model and modality.
 
     All is drawn from the seed, the clip's id and the kind of noise. A clip's noise is the same at every ratio, only
@@ -98,15 +107,15 @@ class NoisyClips:
         """
         self._media = list(dict.fromkeys(entry.media.resolve() for entry in entries))
         self._seed = seed
-        self._spectrum = lru_cache(1)(self._average_spectrum)
-        self._voice = lru_cache(CLIPS_KEPT)(_voice)
+        self._spectrum = lru_cache(1)(self._compute_spectrum)
+        self._voice = lru_cache(VOICE_CACHE_SIZE)(_load_voice)
 
     @property
     def voices_in_babble(self) -> int:
         """How many other clips babble is made of, where all can be heard."""
         return min(VOICES_IN_BABBLE, len(self._media) - 1)
 
-    def clip(self, entry: Entry, circumstances: NoiseCondition) -> Clip:
+    def mix(self, entry: Entry, noise: NoiseCondition) -> Clip:
         """The clip's file itself in clean sound; otherwise its pictures with mixed sound, as a Matroska file.
 
         The signal-to-noise ratio is that of the samples in which somebody speaks (``noise.active``).
@@ -114,24 +123,26 @@ class NoisyClips:
         Raises:
             MediaError: it cannot be read, is silent, or nobody else is there to babble.
         """
-        if circumstances.noise is None or circumstances.snr_db is None:
+        if noise.kind is None or noise.snr_db is None:
             return Clip(entry.media)
-        sound = read_sound(entry.media)
-        speech = active(sound.waveform)
+        sound = read_audio(entry.media)
+        speech = detect_speech(sound.waveform)
         if not speech.any():
             raise MediaError(f"{entry.media} is silent: there is nothing to measure the noise against")
-        interference = self._noise(entry, circumstances.noise, len(sound.waveform))
-        heard = mixed(sound.waveform, interference, circumstances.snr_db, speech)
-        made = with_sound(entry.media, Sound(heard, sound.start_s))
-        return Clip(made.content, made.lead_s)
+        interference = self._generate_noise(entry, noise.kind, len(sound.waveform))
+        heard = mix_at_snr(sound.waveform, interference, noise.snr_db, speech)
+        made = replace_audio(entry.media, Audio(heard, sound.start_s))
+        return Clip(made.content, made.offset_s)
 
-    def _noise(self, entry: Entry, kind: NoiseKind, samples: int) -> FloatArray:
+    def _generate_noise(self, entry: Entry, kind: NoiseKind, samples: int) -> FloatArray:
         rng = np.random.default_rng([self._seed, list(NoiseKind).index(kind), zlib.crc32(entry.id.encode())])
         if kind is NoiseKind.SPEECH_SHAPED:
-            return shaped(self._spectrum(), samples, rng)
-        return noise(kind, samples, self._others(entry, rng) if kind is NoiseKind.BABBLE else (), rng)
+            return generate_shaped_noise(self._spectrum(), samples, rng)
+        return generate_noise(
+            kind, samples, self._draw_voices(entry, rng) if kind is NoiseKind.BABBLE else (), rng
+        )
 
-    def _others(self, entry: Entry, rng: np.random.Generator) -> list[Int16Array]:
+    def _draw_voices(self, entry: Entry, rng: np.random.Generator) -> list[Int16Array]:
         """Some voices of other clips, in an order of chance; those that cannot be heard are passed over."""
         own = entry.media.resolve()
         others = [media for media in self._media if media != own]
@@ -146,20 +157,20 @@ class NoisyClips:
             raise MediaError("no other clip of the manifest has sound that could be babble")
         return voices
 
-    def _average_spectrum(self) -> FloatArray:
+    def _compute_spectrum(self) -> FloatArray:
         order = np.random.default_rng(self._seed).permutation(len(self._media))
-        voices = (self._voice(self._media[place]) for place in order[:MOST_CLIPS_IN_SPECTRUM])
-        power = spectrum(voice for voice in voices if voice is not None)
+        voices = (self._voice(self._media[place]) for place in order[:MAX_CLIPS_IN_SPECTRUM])
+        power = average_power_spectrum(voice for voice in voices if voice is not None)
         if not power.any():
             raise MediaError("no clip of the manifest has sound that noise could be shaped like")
         return power
 
 
-def _voice(media: Path) -> Int16Array | None:
+def _load_voice(media: Path) -> Int16Array | None:
     """What is said in a clip without the pauses; None where nothing can be heard."""
     try:
-        waveform = read_sound(media, MOST_HEARD_S).waveform
+        waveform = read_audio(media, MAX_VOICE_S).waveform
     except MediaError:
         return None
-    spoken = waveform[active(waveform)]
+    spoken = waveform[detect_speech(waveform)]
     return spoken if len(spoken) else None

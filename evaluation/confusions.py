@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gorggle_evaluation.visemes import NOTHING, Lexicon, Phoneme, aligned_phonemes
+from gorggle_evaluation.visemes import NO_PHONEME, Lexicon, Phoneme, align_phonemes
 
-WORDS_LISTED = 50
+MAX_WORD_PAIRS = 50
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,17 @@ class VisemeConfusions:
     Attributes:
         counts: how often the first, said, was read as the second; NOTHING for a sound without a partner. Sounds that
             substituted words have in common are on the diagonal.
-        said: how often each viseme was said in words of which something was read, rightly or not.
-        substitutions: phonemes that were read as another phoneme.
-        alike: those of them where both have the same viseme: a difference that lips do not show.
-        unknown: substituted words without a pronunciation in the lexicon.
+        reference_counts: how often each viseme was said in words of which something was read, rightly or not.
+        phoneme_substitutions: phonemes that were read as another phoneme.
+        same_viseme: those of them where both have the same viseme: a difference that lips do not show.
+        without_pronunciation: substituted words without a pronunciation in the lexicon.
     """
 
     counts: dict[tuple[str, str], int]
-    said: dict[str, int]
-    substitutions: int
-    alike: int
-    unknown: int
+    reference_counts: dict[str, int]
+    phoneme_substitutions: int
+    same_viseme: int
+    without_pronunciation: int
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,25 @@ class Confusions:
     visemes: VisemeConfusions | None
 
 
-def confusions(
-    substituted: Iterable[tuple[str, str]], right: Iterable[str], lexicon: Lexicon | None
+def count_confusions(
+    substitutions: Iterable[tuple[str, str]], correct: Iterable[str], lexicon: Lexicon | None
 ) -> Confusions:
     """Count confusions.
 
     Args:
-        substituted: words as said and as read.
-        right: words that were read as they were said.
+        substitutions: words as said and as read.
+        correct: words that were read as they were said.
         lexicon: how words sound.
     """
-    counted = Counter(substituted)
+    counted = Counter(substitutions)
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-    listed = tuple((said, read, count) for (said, read), count in ordered[:WORDS_LISTED])
-    return Confusions(listed, None if lexicon is None else _visemes(counted, Counter(right), lexicon))
+    listed = tuple((said, read, count) for (said, read), count in ordered[:MAX_WORD_PAIRS])
+    return Confusions(
+        listed, None if lexicon is None else _count_viseme_confusions(counted, Counter(correct), lexicon)
+    )
 
 
-def _visemes(
+def _count_viseme_confusions(
     substituted: Counter[tuple[str, str]], right: Counter[str], lexicon: Lexicon
 ) -> VisemeConfusions:
     counts: Counter[tuple[str, str]] = Counter()
@@ -68,8 +70,8 @@ def _visemes(
         if word not in lexicon or other not in lexicon:
             unknown += count
             continue
-        for ours, theirs in aligned_phonemes(lexicon[word], lexicon[other]):
-            counts[_name(ours), _name(theirs)] += count
+        for ours, theirs in align_phonemes(lexicon[word], lexicon[other]):
+            counts[_viseme_name(ours), _viseme_name(theirs)] += count
             if ours is not None:
                 said[ours.viseme] += count
             if ours is not None and theirs is not None and ours.symbol != theirs.symbol:
@@ -78,5 +80,5 @@ def _visemes(
     return VisemeConfusions(dict(counts), dict(said), substitutions, alike, unknown)
 
 
-def _name(phoneme: Phoneme | None) -> str:
-    return NOTHING if phoneme is None else phoneme.viseme
+def _viseme_name(phoneme: Phoneme | None) -> str:
+    return NO_PHONEME if phoneme is None else phoneme.viseme

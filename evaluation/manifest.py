@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gorggle_evaluation.text_normalization import normalised_words
+from gorggle_evaluation.text_normalization import normalize_words
 
 FIELDS = ("media", "text", "words", "sentences", "id", "group", "notes")
 SENTENCE_FIELDS = ("text", "speaker", "start_s", "end_s", "words")
 WORD_FIELDS = ("text", "start_s", "end_s")
 CSV_FIELDS = ("media", "text", "id", "group")
 # The mapping of speakers to faces is searched for exhaustively.
-MOST_SPEAKERS = 10
+MAX_SPEAKERS = 10
 
 
 class ManifestError(Exception):
@@ -78,12 +78,12 @@ def read_manifest(path: Path) -> Manifest:
         raise ManifestError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path} is not UTF-8 text: give JSON Lines or CSV") from error
-    lines = _csv_lines(path, text) if path.suffix.lower() == ".csv" else _json_lines(path, text)
+    lines = _parse_csv_lines(path, text) if path.suffix.lower() == ".csv" else _parse_json_lines(path, text)
     entries: list[Entry] = []
     line_of_id: dict[str, int] = {}
     for number, values in lines:
         try:
-            entry = _entry(values, path.parent)
+            entry = _parse_entry(values, path.parent)
             if entry.id in line_of_id:
                 raise ManifestError(
                     f"the id {entry.id!r} is that of line {line_of_id[entry.id]}: give each line an id of its own"
@@ -100,7 +100,7 @@ def read_manifest(path: Path) -> Manifest:
 # --------------------------------------------------------------------------------------------------------------- lines
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parse_json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -108,18 +108,18 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             values = json.loads(line)
         except ValueError as error:
             raise ManifestError(
-                f"{path}:{number}: found {_shown(line.strip())}, which is no JSON ({error}): "
+                f"{path}:{number}: found {_format_value(line.strip())}, which is no JSON ({error}): "
                 'expected an object on one line, such as {"media": "a.mp4", "text": "what is said"}'
             ) from None
         if not isinstance(values, dict):
             raise ManifestError(
-                f"{path}:{number}: found {_kind(values)}, expected an object such as "
+                f"{path}:{number}: found {_type_name(values)}, expected an object such as "
                 '{"media": "a.mp4", "text": "what is said"}'
             )
         yield number, values
 
 
-def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parse_csv_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.reader(text.splitlines(keepends=True), strict=True)
     try:
         header = next(reader, [])
@@ -145,25 +145,25 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 # ------------------------------------------------------------------------------------------------------------- entries
 
 
-def _entry(values: dict[str, Any], folder: Path) -> Entry:
-    _refuse_unknown(values, FIELDS, "field")
-    written = _text(values, "media", "the path of a clip, relative to the manifest")
+def _parse_entry(values: dict[str, Any], folder: Path) -> Entry:
+    _reject_unknown(values, FIELDS, "field")
+    written = _get_text(values, "media", "the path of a clip, relative to the manifest")
     media = folder / written
     if not media.is_file():
         raise ManifestError(f"media {written!r} does not exist (expected a file at {media})")
-    words, speakers = _words(values)
+    words, speakers = _parse_words(values)
     return Entry(
-        id=_text(values, "id", "a name for the clip") if "id" in values else written,
+        id=_get_text(values, "id", "a name for the clip") if "id" in values else written,
         media=media,
         words=words,
-        group=_text(values, "group", "the name of a group of clips") if "group" in values else None,
+        group=_get_text(values, "group", "the name of a group of clips") if "group" in values else None,
         speakers=speakers,
     )
 
 
-def _words(values: dict[str, Any]) -> tuple[tuple[ReferenceWord, ...], tuple[str, ...]]:
+def _parse_words(values: dict[str, Any]) -> tuple[tuple[ReferenceWord, ...], tuple[str, ...]]:
     if "sentences" not in values:
-        return _said(values, "", None), ()
+        return _parse_reference(values, "", None), ()
     if "words" in values:
         raise ManifestError("found both words and sentences: put the words into the sentences")
     sentences = values["sentences"]
@@ -171,22 +171,24 @@ def _words(values: dict[str, Any]) -> tuple[tuple[ReferenceWord, ...], tuple[str
         raise ManifestError("sentences must be a list of objects with text, speaker, start_s, end_s, words")
     words: list[ReferenceWord] = []
     speakers: list[str | None] = []
-    for place, sentence in _in_order(sentences):
-        _refuse_unknown(sentence, SENTENCE_FIELDS, f"field of {place.rstrip('.')}")
-        speakers.append(_speaker(sentence, place))
-        words += _said(sentence, place, speakers[-1])
+    for place, sentence in _sort_sentences(sentences):
+        _reject_unknown(sentence, SENTENCE_FIELDS, f"field of {place.rstrip('.')}")
+        speakers.append(_parse_speaker(sentence, place))
+        words += _parse_reference(sentence, place, speakers[-1])
     _check_text(values, words)
     named = tuple(dict.fromkeys(speaker for speaker in speakers if speaker is not None))
-    if len(named) > MOST_SPEAKERS:
-        raise ManifestError(f"found {len(named)} speakers, expected at most {MOST_SPEAKERS} in one clip")
+    if len(named) > MAX_SPEAKERS:
+        raise ManifestError(f"found {len(named)} speakers, expected at most {MAX_SPEAKERS} in one clip")
     return tuple(words), () if None in speakers else named
 
 
-def _in_order(sentences: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+def _sort_sentences(sentences: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """Sentences with their places in the line, by their start where all tell it."""
     placed = [(f"sentences[{index}].", sentence) for index, sentence in enumerate(sentences)]
     spans = [
-        _span(sentence, place) for place, sentence in placed if "start_s" in sentence or "end_s" in sentence
+        _get_span(sentence, place)
+        for place, sentence in placed
+        if "start_s" in sentence or "end_s" in sentence
     ]
     if len(spans) < len(placed):
         return placed
@@ -194,45 +196,47 @@ def _in_order(sentences: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]
     return [placed[index] for index in order]
 
 
-def _said(values: dict[str, Any], place: str, speaker: str | None) -> tuple[ReferenceWord, ...]:
+def _parse_reference(values: dict[str, Any], prefix: str, speaker: str | None) -> tuple[ReferenceWord, ...]:
     """The words of a line or of a sentence, with times where there are any."""
-    words = normalised_words(_text(values, f"{place}text", "what is said"))
+    words = normalize_words(_get_text(values, f"{prefix}text", "what is said"))
     if not words:
         raise ManifestError(
-            f"{place}text is {_shown(values['text'])}, which holds no word: give what is said, or leave it out"
+            f"{prefix}text is {_format_value(values['text'])}, which holds no word: give what is said, or leave it out"
         )
     if "words" not in values:
         return tuple(ReferenceWord(word, speaker=speaker) for word in words)
     timed = values["words"]
     if not isinstance(timed, list) or not all(isinstance(word, dict) for word in timed):
-        raise ManifestError(f"{place}words must be a list of objects with text, start_s, end_s")
-    said = tuple(_timed_word(word, f"{place}words[{index}].", speaker) for index, word in enumerate(timed))
+        raise ManifestError(f"{prefix}words must be a list of objects with text, start_s, end_s")
+    said = tuple(
+        _parse_timed_word(word, f"{prefix}words[{index}].", speaker) for index, word in enumerate(timed)
+    )
     if tuple(word.text for word in said) != words:
         raise ManifestError(
-            f"{place}words say {_shown(' '.join(word.text for word in said))}, "
-            f"expected what {place}text says: {_shown(' '.join(words))}"
+            f"{prefix}words say {_format_value(' '.join(word.text for word in said))}, "
+            f"expected what {prefix}text says: {_format_value(' '.join(words))}"
         )
     return said
 
 
-def _timed_word(values: dict[str, Any], place: str, speaker: str | None) -> ReferenceWord:
-    _refuse_unknown(values, WORD_FIELDS, f"field of {place.rstrip('.')}")
-    found = normalised_words(_text(values, f"{place}text", "a word"))
+def _parse_timed_word(values: dict[str, Any], prefix: str, speaker: str | None) -> ReferenceWord:
+    _reject_unknown(values, WORD_FIELDS, f"field of {prefix.rstrip('.')}")
+    found = normalize_words(_get_text(values, f"{prefix}text", "a word"))
     if len(found) != 1:
         raise ManifestError(
-            f"{place}text is {_shown(values['text'])}, compared as {len(found)} words: "
+            f"{prefix}text is {_format_value(values['text'])}, compared as {len(found)} words: "
             "expected one, with times of its own"
         )
-    start_s, end_s = _span(values, place)
+    start_s, end_s = _get_span(values, prefix)
     return ReferenceWord(found[0], start_s, end_s, speaker)
 
 
-def _speaker(sentence: dict[str, Any], place: str) -> str | None:
+def _parse_speaker(sentence: dict[str, Any], prefix: str) -> str | None:
     speaker = sentence.get("speaker")
     if speaker is None:
         return None
     if isinstance(speaker, bool) or not isinstance(speaker, str | int) or not str(speaker).strip():
-        raise ManifestError(f"{place}speaker is {_shown(speaker)}, expected a name or a whole number")
+        raise ManifestError(f"{prefix}speaker is {_format_value(speaker)}, expected a name or a whole number")
     return str(speaker)
 
 
@@ -241,53 +245,55 @@ def _check_text(values: dict[str, Any], words: Iterable[ReferenceWord]) -> None:
     if "text" not in values:
         return
     expected = tuple(word.text for word in words)
-    if normalised_words(_text(values, "text", "what is said")) != expected:
+    if normalize_words(_get_text(values, "text", "what is said")) != expected:
         raise ManifestError(
-            f"text is {_shown(values['text'])}, expected what the sentences say in order of time: "
-            f"{_shown(' '.join(expected))}"
+            f"text is {_format_value(values['text'])}, expected what the sentences say in order of time: "
+            f"{_format_value(' '.join(expected))}"
         )
 
 
 # -------------------------------------------------------------------------------------------------------------- values
 
 
-def _text(values: dict[str, Any], place: str, meaning: str) -> str:
+def _get_text(values: dict[str, Any], place: str, meaning: str) -> str:
     name = place.rpartition(".")[2]
     if name not in values:
         raise ManifestError(f"{place} is missing: expected {meaning}")
     value = values[name]
     if not isinstance(value, str) or not value.strip():
-        raise ManifestError(f"{place} is {_shown(value)}, expected {meaning}")
+        raise ManifestError(f"{place} is {_format_value(value)}, expected {meaning}")
     return value
 
 
-def _span(values: dict[str, Any], place: str) -> tuple[float, float]:
-    start_s, end_s = (_seconds(values, name, place) for name in ("start_s", "end_s"))
+def _get_span(values: dict[str, Any], prefix: str) -> tuple[float, float]:
+    start_s, end_s = (_get_seconds(values, name, prefix) for name in ("start_s", "end_s"))
     if end_s < start_s:
-        raise ManifestError(f"{place}end_s is {end_s:g}, expected {place}start_s ({start_s:g}) or later")
+        raise ManifestError(f"{prefix}end_s is {end_s:g}, expected {prefix}start_s ({start_s:g}) or later")
     return start_s, end_s
 
 
-def _seconds(values: dict[str, Any], name: str, place: str) -> float:
+def _get_seconds(values: dict[str, Any], name: str, prefix: str) -> float:
     value = values.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ManifestError(f"{place}{name} is {_shown(value)}, expected seconds from the clip's start")
+        raise ManifestError(
+            f"{prefix}{name} is {_format_value(value)}, expected seconds from the clip's start"
+        )
     return float(value)
 
 
-def _refuse_unknown(values: dict[str, Any], known: tuple[str, ...], what: str) -> None:
+def _reject_unknown(values: dict[str, Any], allowed: tuple[str, ...], what: str) -> None:
     for name in values:
-        if name not in known:
-            raise ManifestError(f"found the {what} {name!r}, expected {', '.join(known)}")
+        if name not in allowed:
+            raise ManifestError(f"found the {what} {name!r}, expected {', '.join(allowed)}")
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return {list: "a list", str: "a text", type(None): "null", bool: "true or false"}.get(
         type(value), "a number"
     )
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A value as JSON on one line, cut where it is long."""
     if value is None:
         return "missing"

@@ -17,10 +17,10 @@ from av.stream import Disposition
 from gorggle_evaluation.noise import SAMPLE_RATE_HZ, Int16Array
 
 # Timestamps jitter by their rounding; what is further off than a frame of video is a gap.
-JITTER_S = 0.04
+MAX_JITTER_S = 0.04
 # A longer gap is a broken timestamp, and nothing to fill with silence.
-MOST_GAP_S = 60.0
-WRITTEN_SAMPLES = SAMPLE_RATE_HZ // 25
+MAX_GAP_S = 60.0
+PCM_FRAME_SAMPLES = SAMPLE_RATE_HZ // 25
 
 
 class MediaError(Exception):
@@ -28,7 +28,7 @@ class MediaError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Sound:
+class Audio:
     """A clip's sound, mono at 16 kHz.
 
     Attributes:
@@ -46,35 +46,35 @@ class MixedClip:
 
     Attributes:
         content: a Matroska file.
-        lead_s: how much it shows before the moment at which the clip it was made of begins.
+        offset_s: how much it shows before the moment at which the clip it was made of begins.
     """
 
     content: bytes
-    lead_s: float
+    offset_s: float
 
 
-def read_sound(path: Path, most_s: float | None = None) -> Sound:
+def read_audio(path: Path, max_duration_s: float | None = None) -> Audio:
     """Decode a clip's first sound stream; gaps become silence, so that it stays in step with the pictures.
 
     Args:
         path: of the clip.
-        most_s: how much of it, from its start; default: all.
+        max_duration_s: how much of it, from its start; default: all.
 
     Raises:
         MediaError: it cannot be decoded, or has no sound.
     """
     pieces: list[Int16Array] = []
     samples, start_s = 0, 0.0
-    most = None if most_s is None else round(most_s * SAMPLE_RATE_HZ)
+    most = None if max_duration_s is None else round(max_duration_s * SAMPLE_RATE_HZ)
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise MediaError(f"{path} has no sound")
-            for time_s, piece in _resampled(container):
+            for time_s, piece in _decode_audio(container):
                 if not pieces and time_s is not None:
                     start_s = time_s
                 gap_s = 0.0 if time_s is None else time_s - start_s - samples / SAMPLE_RATE_HZ
-                if JITTER_S < gap_s < MOST_GAP_S:
+                if MAX_JITTER_S < gap_s < MAX_GAP_S:
                     pieces.append(np.zeros(round(gap_s * SAMPLE_RATE_HZ), np.int16))
                     samples += len(pieces[-1])
                 pieces.append(piece)
@@ -85,10 +85,10 @@ def read_sound(path: Path, most_s: float | None = None) -> Sound:
         raise MediaError(f"{path} cannot be decoded: {error.strerror or error}") from error
     if not samples:
         raise MediaError(f"{path} has no sound")
-    return Sound(np.concatenate(pieces)[:most], start_s)
+    return Audio(np.concatenate(pieces)[:most], start_s)
 
 
-def with_sound(path: Path, sound: Sound) -> MixedClip:
+def replace_audio(path: Path, audio: Audio) -> MixedClip:
     """The clip's video packets as they are, with other sound as PCM beside them, in Matroska.
 
     A clip that was cut without encoding it anew holds pictures before its start that are needed and not shown.
@@ -100,33 +100,31 @@ def with_sound(path: Path, sound: Sound) -> MixedClip:
     made = io.BytesIO()
     try:
         with av.open(str(path), metadata_errors="ignore") as given:
-            stream = _pictures(given)
-            packets = [] if stream is None else _packets(given, stream)
-            earliest_s = min([sound.start_s, *map(_shown_s, packets)])
-            starts_s = min(
-                [sound.start_s, *(_shown_s(packet) for packet in packets if not packet.is_discard)]
-            )
+            stream = _find_video_stream(given)
+            packets = [] if stream is None else _demux_packets(given, stream)
+            earliest_s = min([audio.start_s, *map(_pts_s, packets)])
+            starts_s = min([audio.start_s, *(_pts_s(packet) for packet in packets if not packet.is_discard)])
             # Left to itself the muxer would move everything so that decoding, not showing, begins at zero.
             # And it would write a number drawn by lot into every file.
             options = {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
             with av.open(made, "w", format="matroska", options=options) as target:
                 pictures = target.add_stream_from_template(stream) if stream is not None else None
-                _write(target, pictures, packets, sound, max(0.0, -earliest_s))
+                _mux(target, pictures, packets, audio, max(0.0, -earliest_s))
     except (FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MediaError(f"the pictures of {path} cannot be written beside other sound: {reason}") from error
     return MixedClip(made.getvalue(), starts_s - earliest_s)
 
 
-def _write(target: Any, pictures: Any, packets: list[Any], sound: Sound, delay_s: float) -> None:
+def _mux(target: Any, pictures: Any, packets: list[Any], sound: Audio, delay_s: float) -> None:
     heard = target.add_stream("pcm_s16le", rate=SAMPLE_RATE_HZ, layout="mono")
-    frames = _sound_frames(Sound(sound.waveform, sound.start_s + delay_s))
+    frames = _to_audio_frames(Audio(sound.waveform, sound.start_s + delay_s))
     frame = next(frames, None)
     for packet in packets:
         delay = round(delay_s / packet.time_base)
         packet.pts, packet.dts, packet.stream = packet.pts + delay, packet.dts + delay, pictures
         # Sound goes before the pictures that are shown later: what is read as it comes must not wait for its end.
-        while frame is not None and _start_s(frame) <= float(packet.dts * packet.time_base):
+        while frame is not None and _frame_start_s(frame) <= float(packet.dts * packet.time_base):
             target.mux(heard.encode(frame))
             frame = next(frames, None)
         target.mux(packet)
@@ -136,13 +134,13 @@ def _write(target: Any, pictures: Any, packets: list[Any], sound: Sound, delay_s
     target.mux(heard.encode(None))
 
 
-def _pictures(container: Any) -> Any:
+def _find_video_stream(container: Any) -> Any:
     """The first video stream that is no cover of a record; None where there is none."""
     moving = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
     return next(moving, None)
 
 
-def _packets(container: Any, stream: Any) -> list[Any]:
+def _demux_packets(container: Any, stream: Any) -> list[Any]:
     packets = [packet for packet in container.demux(stream) if packet.size]
     if any(packet.pts is None or packet.dts is None for packet in packets):
         raise ValueError(
@@ -151,26 +149,26 @@ def _packets(container: Any, stream: Any) -> list[Any]:
     return packets
 
 
-def _shown_s(packet: Any) -> float:
+def _pts_s(packet: Any) -> float:
     return float(packet.pts * packet.time_base)
 
 
-def _start_s(frame: av.AudioFrame) -> float:
+def _frame_start_s(frame: av.AudioFrame) -> float:
     assert frame.pts is not None, "_sound_frames sets it"
     return frame.pts / SAMPLE_RATE_HZ
 
 
-def _sound_frames(sound: Sound) -> Iterator[av.AudioFrame]:
-    start = round(sound.start_s * SAMPLE_RATE_HZ)
-    for first in range(0, len(sound.waveform), WRITTEN_SAMPLES):
-        piece = sound.waveform[None, first : first + WRITTEN_SAMPLES]
+def _to_audio_frames(audio: Audio) -> Iterator[av.AudioFrame]:
+    start = round(audio.start_s * SAMPLE_RATE_HZ)
+    for first in range(0, len(audio.waveform), PCM_FRAME_SAMPLES):
+        piece = audio.waveform[None, first : first + PCM_FRAME_SAMPLES]
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="s16", layout="mono")
         frame.sample_rate, frame.time_base = SAMPLE_RATE_HZ, Fraction(1, SAMPLE_RATE_HZ)
         frame.pts = start + first
         yield frame
 
 
-def _resampled(container: Any) -> Iterator[tuple[float | None, Int16Array]]:
+def _decode_audio(container: Any) -> Iterator[tuple[float | None, Int16Array]]:
     """Sound as decoded, at 16 kHz, and when it is heard where that is known; damaged packets are left out."""
     resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
     sound_format: tuple[str, str, int] | None = None
@@ -187,13 +185,13 @@ def _resampled(container: Any) -> Iterator[tuple[float | None, Int16Array]]:
             time_s = frame.time
             frame.pts = None  # gaps are filled here, not by the resampler
             for piece in filter(None, resampler.resample(frame)):
-                yield time_s, _samples(piece)
+                yield time_s, _to_samples(piece)
                 time_s = None
     if sound_format is not None:
         for piece in filter(None, resampler.resample(None)):
-            yield None, _samples(piece)
+            yield None, _to_samples(piece)
 
 
-def _samples(frame: av.AudioFrame) -> Int16Array:
+def _to_samples(frame: av.AudioFrame) -> Int16Array:
     samples: Int16Array = frame.to_ndarray().reshape(-1).astype(np.int16, copy=False)
     return samples

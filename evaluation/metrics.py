@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 BOOTSTRAP_SAMPLES = 1000
 # A word time within this counts as right: the strict limit, and the one that captions need.
-TIGHT_TOLERANCE_S, FAIR_S = 0.1, 0.12
+TIGHT_TOLERANCE_S, CAPTION_TOLERANCE_S = 0.1, 0.12
 
 
-class Timed(Protocol):
+class TimeSpan(Protocol):
     """Anything with a start and an end."""
 
     @property
@@ -32,26 +32,26 @@ class Alignment:
     """What was said beside what was read, with the fewest errors.
 
     Attributes:
-        right: pairs of places (said, read) where the words are the same.
-        substituted: pairs of places where another word was read.
-        deleted: places of words that were said and not read.
-        inserted: places of words that were read and not said.
+        correct: pairs of places (said, read) where the words are the same.
+        substitutions: pairs of places where another word was read.
+        deletions: places of words that were said and not read.
+        insertions: places of words that were read and not said.
     """
 
-    right: tuple[tuple[int, int], ...]
-    substituted: tuple[tuple[int, int], ...]
-    deleted: tuple[int, ...]
-    inserted: tuple[int, ...]
+    correct: tuple[tuple[int, int], ...]
+    substitutions: tuple[tuple[int, int], ...]
+    deletions: tuple[int, ...]
+    insertions: tuple[int, ...]
 
     @property
     def words(self) -> int:
         """How many words were said."""
-        return len(self.right) + len(self.substituted) + len(self.deleted)
+        return len(self.correct) + len(self.substitutions) + len(self.deletions)
 
     @property
     def errors(self) -> int:
         """Substitutions, insertions and deletions."""
-        return len(self.substituted) + len(self.inserted) + len(self.deleted)
+        return len(self.substitutions) + len(self.insertions) + len(self.deletions)
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,15 @@ class TimeError:
     words: int
 
 
-def alignment(said: Sequence[str], read: Sequence[str]) -> Alignment:
+def align_words(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
     """Align words by the fewest substitutions, insertions and deletions (Levenshtein)."""
-    if not said:
-        return Alignment((), (), (), tuple(range(len(read))))
+    if not reference:
+        return Alignment((), (), (), tuple(range(len(hypothesis))))
     right: list[tuple[int, int]] = []
     substituted: list[tuple[int, int]] = []
     deleted: list[int] = []
     inserted: list[int] = []
-    for chunk in jiwer.process_words(" ".join(said), " ".join(read)).alignments[0]:
+    for chunk in jiwer.process_words(" ".join(reference), " ".join(hypothesis)).alignments[0]:
         said_places = range(chunk.ref_start_idx, chunk.ref_end_idx)
         read_places = range(chunk.hyp_start_idx, chunk.hyp_end_idx)
         if chunk.type == "delete":
@@ -115,7 +115,7 @@ def alignment(said: Sequence[str], read: Sequence[str]) -> Alignment:
     return Alignment(tuple(right), tuple(substituted), tuple(deleted), tuple(inserted))
 
 
-def error_rate(alignments: Sequence[Alignment], seed: int = 0) -> ErrorRate:
+def compute_error_rate(alignments: Sequence[Alignment], seed: int = 0) -> ErrorRate:
     """Word error rate over clips.
 
     Args:
@@ -126,16 +126,16 @@ def error_rate(alignments: Sequence[Alignment], seed: int = 0) -> ErrorRate:
     errors = np.array([clip.errors for clip in alignments])
     return ErrorRate(
         rate=float(errors.sum() / words.sum()),
-        interval=resampled_interval(errors, words, seed),
-        substitutions=sum(len(clip.substituted) for clip in alignments),
-        insertions=sum(len(clip.inserted) for clip in alignments),
-        deletions=sum(len(clip.deleted) for clip in alignments),
+        interval=bootstrap_interval(errors, words, seed),
+        substitutions=sum(len(clip.substitutions) for clip in alignments),
+        insertions=sum(len(clip.insertions) for clip in alignments),
+        deletions=sum(len(clip.deletions) for clip in alignments),
         words=int(words.sum()),
         clips=len(alignments),
     )
 
 
-def resampled_interval(
+def bootstrap_interval(
     counts: NDArray[np.int64], totals: NDArray[np.int64], seed: int
 ) -> tuple[float, float] | None:
     """95 % confidence of sum(counts) / sum(totals), both (clips,), by bootstrap over clips; None for a single one.
@@ -154,17 +154,17 @@ def resampled_interval(
     return float(low), float(high)
 
 
-def time_offsets_s(pairs: Sequence[tuple[Timed, Timed]]) -> NDArray[np.float64]:
+def compute_time_offsets_s(pairs: Sequence[tuple[TimeSpan, TimeSpan]]) -> NDArray[np.float64]:
     """How much later starts and ends were read than they are: (words, 2), seconds, from pairs (said, read)."""
     offsets = [(read.start_s - said.start_s, read.end_s - said.end_s) for said, read in pairs]
     return np.array(offsets, np.float64).reshape(-1, 2)
 
 
-def time_error(pairs: Sequence[tuple[Timed, Timed]]) -> TimeError | None:
+def compute_time_error(pairs: Sequence[tuple[TimeSpan, TimeSpan]]) -> TimeError | None:
     """Errors of start and end over pairs (said, read) of rightly read words; None where there is none."""
     if not pairs:
         return None
-    errors_s = np.abs(time_offsets_s(pairs))
+    errors_s = np.abs(compute_time_offsets_s(pairs))
     # Times come in whole milliseconds; what is 100 ms off on paper must not be more by a rounding of binary numbers.
     errors_ms = np.round(1000 * errors_s, 6)
     starts, ends, worst = errors_ms[:, 0], errors_ms[:, 1], errors_ms.max(axis=1)
@@ -175,8 +175,8 @@ def time_error(pairs: Sequence[tuple[Timed, Timed]]) -> TimeError | None:
         mean_end_ms=float(ends.mean()),
         median_ms=float(np.median(errors_ms)),
         within_100_ms=float(np.mean(errors_ms <= 1000 * TIGHT_TOLERANCE_S)),
-        within_120_ms=float(np.mean(errors_ms <= 1000 * FAIR_S)),
+        within_120_ms=float(np.mean(errors_ms <= 1000 * CAPTION_TOLERANCE_S)),
         words_within_100_ms=float(np.mean(worst <= 1000 * TIGHT_TOLERANCE_S)),
-        words_within_120_ms=float(np.mean(worst <= 1000 * FAIR_S)),
+        words_within_120_ms=float(np.mean(worst <= 1000 * CAPTION_TOLERANCE_S)),
         words=len(pairs),
     )

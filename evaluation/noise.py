@@ -19,8 +19,8 @@ INT16_MAX = 32767
 SAMPLE_RATE_HZ = 16_000
 
 # Active speech, after ITU-T P.56: what lies less than so much below the level of the active speech itself.
-MARGIN_DB = 15.9
-ACTIVITY_FRAME = SAMPLE_RATE_HZ // 50
+ACTIVITY_MARGIN_DB = 15.9
+ACTIVITY_FRAME_SAMPLES = SAMPLE_RATE_HZ // 50
 # As there: a pause this short within speech belongs to it.
 HANGOVER_FRAMES = 10
 
@@ -35,15 +35,15 @@ class NoiseKind(StrEnum):
     BABBLE = "babble"
 
 
-def noise(
-    kind: NoiseKind, samples: int, others: Sequence[Int16Array], rng: np.random.Generator
+def generate_noise(
+    kind: NoiseKind, samples: int, voices: Sequence[Int16Array], rng: np.random.Generator
 ) -> FloatArray:
     """Noise of any loudness.
 
     Args:
         kind: which noise.
         samples: S, how long.
-        others: waveforms of other speakers; babble is their sum, speech-shaped noise has the spectrum of that sum.
+        voices: waveforms of other speakers; babble is their sum, speech-shaped noise has the spectrum of that sum.
         rng: draws it.
 
     Returns:
@@ -51,11 +51,11 @@ def noise(
     """
     if kind is NoiseKind.WHITE:
         return rng.standard_normal(samples)
-    babble = np.sum([_looped(other, samples, rng) for other in others], axis=0)
-    return babble if kind is NoiseKind.BABBLE else _phase_shuffled(babble, rng)
+    babble = np.sum([_loop_voice(other, samples, rng) for other in voices], axis=0)
+    return babble if kind is NoiseKind.BABBLE else _randomize_phases(babble, rng)
 
 
-def spectrum(waveforms: Iterable[Int16Array]) -> FloatArray:
+def average_power_spectrum(waveforms: Iterable[Int16Array]) -> FloatArray:
     """The average power spectrum of waveforms, each equally loud: (257,) from 0 to 8 kHz.
 
     Windows of 32 ms, half overlapping (Welch's method); silent waveforms do not count.
@@ -71,15 +71,15 @@ def spectrum(waveforms: Iterable[Int16Array]) -> FloatArray:
     return total
 
 
-def shaped(power: FloatArray, samples: int, rng: np.random.Generator) -> FloatArray:
-    """Steady noise with a power spectrum as ``spectrum`` gives it: (S,), of any loudness."""
+def generate_shaped_noise(power: FloatArray, samples: int, rng: np.random.Generator) -> FloatArray:
+    """Steady noise with a power spectrum as ``average_power_spectrum`` gives it: (S,), of any loudness."""
     white = np.fft.rfft(rng.standard_normal(samples))
     gains = np.sqrt(np.interp(np.linspace(0, 1, len(white)), np.linspace(0, 1, len(power)), power))
     made: FloatArray = np.fft.irfft(white * gains, samples)
     return made
 
 
-def active(waveform: Int16Array) -> NDArray[np.bool_]:
+def detect_speech(waveform: Int16Array) -> NDArray[np.bool_]:
     """Which samples of a waveform are speech: bool (S,).
 
     After ITU-T P.56: frames of 20 ms are active when they lie less than 15.9 dB below the mean level of the active
@@ -87,19 +87,19 @@ def active(waveform: Int16Array) -> NDArray[np.bool_]:
     however long they are. Pauses within speech of up to 200 ms are active too. In steady sound everything is active,
     in silence nothing.
     """
-    frames = -(-len(waveform) // ACTIVITY_FRAME)
-    padded = np.pad(waveform.astype(np.float64), (0, frames * ACTIVITY_FRAME - len(waveform)))
-    power = np.mean(padded.reshape(frames, ACTIVITY_FRAME) ** 2, axis=1)
+    frames = -(-len(waveform) // ACTIVITY_FRAME_SAMPLES)
+    padded = np.pad(waveform.astype(np.float64), (0, frames * ACTIVITY_FRAME_SAMPLES - len(waveform)))
+    power = np.mean(padded.reshape(frames, ACTIVITY_FRAME_SAMPLES) ** 2, axis=1)
     is_active = power > 0
     while is_active.any():
-        louder = power > power[is_active].mean() / 10 ** (MARGIN_DB / 10)
+        louder = power > power[is_active].mean() / 10 ** (ACTIVITY_MARGIN_DB / 10)
         if (louder == is_active).all():
             break
         is_active &= louder
-    return np.repeat(_bridged(is_active), ACTIVITY_FRAME)[: len(waveform)]
+    return np.repeat(_fill_short_gaps(is_active), ACTIVITY_FRAME_SAMPLES)[: len(waveform)]
 
 
-def mixed(
+def mix_at_snr(
     waveform: Int16Array,
     interference: FloatArray,
     snr_db: float,
@@ -128,7 +128,7 @@ def mixed(
     return rounded
 
 
-def _bridged(is_active: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _fill_short_gaps(is_active: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The same with short gaps between active frames filled."""
     places = np.flatnonzero(is_active)
     bridged = is_active.copy()
@@ -138,7 +138,7 @@ def _bridged(is_active: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return bridged
 
 
-def _looped(waveform: Int16Array, samples: int, rng: np.random.Generator) -> FloatArray:
+def _loop_voice(waveform: Int16Array, samples: int, rng: np.random.Generator) -> FloatArray:
     """So many samples of a waveform said over and over, from a random moment on, each voice equally loud."""
     start = int(rng.integers(len(waveform)))
     repeated = np.resize(np.roll(waveform, -start), samples).astype(np.float64)
@@ -147,7 +147,7 @@ def _looped(waveform: Int16Array, samples: int, rng: np.random.Generator) -> Flo
     return alike
 
 
-def _phase_shuffled(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
+def _randomize_phases(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
     shuffled = np.abs(np.fft.rfft(waveform))
     shuffled = shuffled * np.exp(2j * np.pi * rng.random(len(shuffled)))
     shaped_noise: FloatArray = np.fft.irfft(shuffled, len(waveform))

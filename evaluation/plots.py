@@ -17,24 +17,24 @@ from gorggle_evaluation.confusions import VisemeConfusions
 from gorggle_evaluation.metrics import TIGHT_TOLERANCE_S
 from gorggle_evaluation.noise import NoiseKind
 from gorggle_evaluation.results import ConditionResult
-from gorggle_evaluation.visemes import NOTHING, VISEMES
+from gorggle_evaluation.visemes import NO_PHONEME, VISEMES
 
 # Wong's palette, distinguishable with any colour vision (Nature Methods 8, 2011); markers tell them apart in grey.
 COLOURS: dict[Modality, str] = {"av": "#0072B2", "video": "#009E73", "audio": "#D55E00"}
 MARKERS: dict[Modality, str] = {"av": "o", "video": "s", "audio": "^"}
-PANEL_IN, RESOLUTION_DPI = 4.6, 130
-WORDS_SHOWN = 20
+PANEL_WIDTH_INCHES, RESOLUTION_DPI = 4.6, 130
+MAX_WORD_PAIRS_SHOWN = 20
 HISTOGRAM_MS, BIN_MS = 200, 10
 
 
 def write_plots(results: Sequence[ConditionResult], folder: Path) -> list[Path]:
     """Draw what there is to draw into PNG files; gives their paths."""
-    clean = [result for result in results if result.condition.circumstances.noise is None]
-    kinds = [kind for kind in NoiseKind if any(r.condition.circumstances.noise is kind for r in results)]
+    clean = [result for result in results if result.condition.noise.kind is None]
+    kinds = [kind for kind in NoiseKind if any(r.condition.noise.kind is kind for r in results)]
     figures = {
-        "error_rate_over_noise.png": _over_noise(results, kinds) if kinds else None,
-        "confusions.png": _confusions([r for r in clean if r.confusions.words]),
-        "word_times.png": _word_times([r for r in clean if r.times is not None]),
+        "error_rate_over_noise.png": _plot_error_rates(results, kinds) if kinds else None,
+        "confusions.png": _plot_confusions([r for r in clean if r.confusions.words]),
+        "word_times.png": _plot_word_times([r for r in clean if r.time_error is not None]),
     }
     written = []
     for name, figure in figures.items():
@@ -45,8 +45,10 @@ def write_plots(results: Sequence[ConditionResult], folder: Path) -> list[Path]:
     return written
 
 
-def _panels(count: int, height_in: float = 3.8, width_in: float = PANEL_IN) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width_in * count, height_in), layout="constrained")
+def _create_panels(
+    count: int, height_inches: float = 3.8, width_inches: float = PANEL_WIDTH_INCHES
+) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width_inches * count, height_inches), layout="constrained")
     axes: Any = figure.subplots(1, count, sharey=False, squeeze=False)
     return figure, list(axes[0])
 
@@ -54,12 +56,12 @@ def _panels(count: int, height_in: float = 3.8, width_in: float = PANEL_IN) -> t
 # ---------------------------------------------------------------------------------------------------------- error rate
 
 
-def _over_noise(results: Sequence[ConditionResult], kinds: Sequence[NoiseKind]) -> Figure:
-    figure, panels = _panels(len(kinds))
-    highest = max(_bounds(result)[1] for result in results)
+def _plot_error_rates(results: Sequence[ConditionResult], kinds: Sequence[NoiseKind]) -> Figure:
+    figure, panels = _create_panels(len(kinds))
+    highest = max(_interval_percent(result)[1] for result in results)
     for kind, axes in zip(kinds, panels, strict=True):
         for modality in MODALITY_NAMES:
-            _curve(axes, [r for r in results if r.condition.modality == modality], modality, kind)
+            _plot_curve(axes, [r for r in results if r.condition.modality == modality], modality, kind)
         axes.set(
             title=kind.value,
             xlabel="signal-to-noise ratio, dB",
@@ -72,40 +74,40 @@ def _over_noise(results: Sequence[ConditionResult], kinds: Sequence[NoiseKind]) 
     return figure
 
 
-def _curve(axes: Axes, results: Sequence[ConditionResult], modality: Modality, kind: NoiseKind) -> None:
+def _plot_curve(axes: Axes, results: Sequence[ConditionResult], modality: Modality, kind: NoiseKind) -> None:
     """A modality's error rate at each ratio, clean at the right; a level line for one that does not hear."""
     noisy = sorted(
-        (r for r in results if r.condition.circumstances.noise is kind),
-        key=lambda result: result.condition.circumstances.snr_db or 0.0,
+        (r for r in results if r.condition.noise.kind is kind),
+        key=lambda result: result.condition.noise.snr_db or 0.0,
     )
-    clean = next((r for r in results if r.condition.circumstances.noise is None), None)
+    clean = next((r for r in results if r.condition.noise.kind is None), None)
     colour, label = COLOURS[modality], MODALITY_NAMES[modality]
     if modality not in AUDIO_MODALITIES:
         if clean is not None:
-            axes.axhline(100 * clean.words.rate, color=colour, linestyle="--", label=label)
+            axes.axhline(100 * clean.error_rate.rate, color=colour, linestyle="--", label=label)
         return
     points = [*noisy, clean] if clean is not None else noisy
     if not points:
         return
-    snrs = [float(r.condition.circumstances.snr_db or 0.0) for r in noisy]
+    snrs = [float(r.condition.noise.snr_db or 0.0) for r in noisy]
     at = [*snrs, max(snrs, default=0.0) + 6] if clean is not None else snrs
-    rates = np.array([100 * r.words.rate for r in points])
-    low, high = np.array([_bounds(r) for r in points]).T
+    rates = np.array([100 * r.error_rate.rate for r in points])
+    low, high = np.array([_interval_percent(r) for r in points]).T
     spread = np.maximum(np.stack([rates - low, high - rates]), 0)
     axes.errorbar(at, rates, yerr=spread, color=colour, marker=MARKERS[modality], capsize=3, label=label)
     axes.set_xticks(at, [*(f"{snr:g}" for snr in snrs), "clean"][: len(at)])
 
 
-def _bounds(result: ConditionResult) -> tuple[float, float]:
+def _interval_percent(result: ConditionResult) -> tuple[float, float]:
     """The interval of the error rate, per cent; twice the rate where there is none."""
-    low, high = result.words.interval or (result.words.rate, result.words.rate)
+    low, high = result.error_rate.interval or (result.error_rate.rate, result.error_rate.rate)
     return 100 * low, 100 * high
 
 
 # ---------------------------------------------------------------------------------------------------------- confusions
 
 
-def _confusions(results: Sequence[ConditionResult]) -> Figure | None:
+def _plot_confusions(results: Sequence[ConditionResult]) -> Figure | None:
     """Visemes where the sounds of words are known, words otherwise; a panel for each modality that erred."""
     if not results:
         return None
@@ -113,18 +115,18 @@ def _confusions(results: Sequence[ConditionResult]) -> Figure | None:
         (r, r.confusions.visemes) for r in results if r.confusions.visemes and r.confusions.visemes.counts
     ]
     if not with_visemes:
-        rows = min(WORDS_SHOWN, max(len(result.confusions.words) for result in results))
-        figure, panels = _panels(len(results), 1.6 + 0.24 * rows)
+        rows = min(MAX_WORD_PAIRS_SHOWN, max(len(result.confusions.words) for result in results))
+        figure, panels = _create_panels(len(results), 1.6 + 0.24 * rows)
         for result, axes in zip(results, panels, strict=True):
-            _word_bars(axes, result, rows)
+            _plot_word_bars(axes, result, rows)
         return figure
-    figure, panels = _panels(len(with_visemes), 6.4, 6.6)
+    figure, panels = _create_panels(len(with_visemes), 6.4, 6.6)
     for (result, visemes), axes in zip(with_visemes, panels, strict=True):
-        _viseme_matrix(axes, visemes, MODALITY_NAMES[result.condition.modality])
+        _plot_viseme_matrix(axes, visemes, MODALITY_NAMES[result.condition.modality])
     return figure
 
 
-def _word_bars(axes: Axes, result: ConditionResult, rows: int) -> None:
+def _plot_word_bars(axes: Axes, result: ConditionResult, rows: int) -> None:
     shown = result.confusions.words[:rows]
     places = range(len(shown))
     colour = COLOURS[result.condition.modality]
@@ -138,13 +140,13 @@ def _word_bars(axes: Axes, result: ConditionResult, rows: int) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _viseme_matrix(axes: Axes, visemes: VisemeConfusions, title: str) -> None:
+def _plot_viseme_matrix(axes: Axes, visemes: VisemeConfusions, title: str) -> None:
     """Of each viseme said, per cent that was read as another one. What words have in common is left white."""
-    names = [*VISEMES, NOTHING]
+    names = [*VISEMES, NO_PHONEME]
     shares = np.full((len(names) - 1, len(names)), np.nan)
     for (said, read), count in visemes.counts.items():
-        if said != NOTHING and said != read:
-            shares[names.index(said), names.index(read)] = 100 * count / visemes.said[said]
+        if said != NO_PHONEME and said != read:
+            shares[names.index(said), names.index(read)] = 100 * count / visemes.reference_counts[said]
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=max(1.0, float(np.nanmax(shares, initial=0.0))))
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.05:
@@ -152,23 +154,25 @@ def _viseme_matrix(axes: Axes, visemes: VisemeConfusions, title: str) -> None:
             axes.text(column, row, f"{share:.1f}", ha="center", va="center", fontsize=7, color=shade)
     axes.set_xticks(range(len(names)), [*VISEMES, "nothing"], rotation=60, ha="right", fontsize=8)
     axes.set_yticks(
-        range(len(names) - 1), [f"{name} ({visemes.said.get(name, 0)})" for name in VISEMES], fontsize=8
+        range(len(names) - 1),
+        [f"{name} ({visemes.reference_counts.get(name, 0)})" for name in VISEMES],
+        fontsize=8,
     )
-    alike = f"{visemes.alike} of {visemes.substitutions} wrong sounds look alike"
+    alike = f"{visemes.same_viseme} of {visemes.phoneme_substitutions} wrong sounds look alike"
     axes.set(title=f"{title}: per cent read as another viseme\n{alike}", xlabel="read", ylabel="said (times)")
 
 
 # ---------------------------------------------------------------------------------------------------------- word times
 
 
-def _word_times(results: Sequence[ConditionResult]) -> Figure | None:
+def _plot_word_times(results: Sequence[ConditionResult]) -> Figure | None:
     """How much earlier or later words begin and end than they should; what is further off is in the outermost bars."""
     if not results:
         return None
-    figure, panels = _panels(len(results), 3.4)
+    figure, panels = _create_panels(len(results), 3.4)
     bins = np.arange(-HISTOGRAM_MS, HISTOGRAM_MS + 2 * BIN_MS, BIN_MS) - BIN_MS / 2
     for result, axes in zip(results, panels, strict=True):
-        offsets_ms = np.clip(1000 * result.time_offsets_s, bins[0], bins[-1])
+        offsets_ms = np.clip(1000 * result.compute_time_offsets_s, bins[0], bins[-1])
         for column, (name, style) in enumerate((("start", "-"), ("end", "--"))):
             counts, _ = np.histogram(offsets_ms[:, column], bins)
             axes.stairs(

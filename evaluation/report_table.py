@@ -7,28 +7,28 @@ from collections.abc import Sequence
 from gorggle_evaluation.metrics import ErrorRate
 from gorggle_evaluation.results import ConditionResult
 
-FAILURES_SHOWN = 20
+MAX_FAILURES_SHOWN = 20
 
 
 def format_tables(results: Sequence[ConditionResult]) -> str:
     """All tables that have something to tell, with a line between."""
     parts = [
-        _error_rates(results),
-        _groups(results),
-        _times(results),
-        _speakers(results),
-        _failures(results),
-        _warnings(results),
+        _format_error_rates(results),
+        _format_groups(results),
+        _format_word_times(results),
+        _format_attribution(results),
+        _format_failures(results),
+        _format_warnings(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """Such as "3.2 %"."""
     return f"{100 * share:.1f} %"
 
 
-def _error_rates(results: Sequence[ConditionResult]) -> str:
+def _format_error_rates(results: Sequence[ConditionResult]) -> str:
     rows = [
         ["word error rate", "", "95 %", "words", "other", "added", "missed", "clips", "failed", "x real time"]
     ]
@@ -37,30 +37,30 @@ def _error_rates(results: Sequence[ConditionResult]) -> str:
         rows.append(
             [
                 result.condition.name,
-                *_rate(result.words),
-                str(result.words.clips),
+                *_rate_cells(result.error_rate),
+                str(result.error_rate.clips),
                 str(len(result.failures)),
                 "–" if factor is None else f"{factor:.2f}",
             ]
         )
-    return _aligned(rows)
+    return _align_columns(rows)
 
 
-def _groups(results: Sequence[ConditionResult]) -> str:
+def _format_groups(results: Sequence[ConditionResult]) -> str:
     rows = [["by group", "", "95 %", "words", "other", "added", "missed", "clips"]]
     for result in results:
         for name, rate in result.groups.items():
-            rows.append([f"{result.condition.name}: {name}", *_rate(rate), str(rate.clips)])
-    return _aligned(rows) if len(rows) > 1 else ""
+            rows.append([f"{result.condition.name}: {name}", *_rate_cells(rate), str(rate.clips)])
+    return _align_columns(rows) if len(rows) > 1 else ""
 
 
-def _rate(rate: ErrorRate) -> list[str]:
+def _rate_cells(rate: ErrorRate) -> list[str]:
     interval = "–" if rate.interval is None else " to ".join(f"{100 * end:.1f}" for end in rate.interval)
     counts = (rate.words, rate.substitutions, rate.insertions, rate.deletions)
-    return [percent(rate.rate), interval, *map(str, counts)]
+    return [format_percent(rate.rate), interval, *map(str, counts)]
 
 
-def _times(results: Sequence[ConditionResult]) -> str:
+def _format_word_times(results: Sequence[ConditionResult]) -> str:
     rows = [
         [
             "word times, off by",
@@ -74,7 +74,7 @@ def _times(results: Sequence[ConditionResult]) -> str:
         ]
     ]
     for result in results:
-        times = result.times
+        times = result.time_error
         if times is None:
             continue
         in_ms = (times.median_start_ms, times.mean_start_ms, times.median_end_ms, times.mean_end_ms)
@@ -83,24 +83,26 @@ def _times(results: Sequence[ConditionResult]) -> str:
             [
                 result.condition.name,
                 *(f"{value:.0f} ms" for value in in_ms),
-                *map(percent, shares),
+                *map(format_percent, shares),
                 str(times.words),
             ]
         )
-    return _aligned(rows) if len(rows) > 1 else ""
+    return _align_columns(rows) if len(rows) > 1 else ""
 
 
-def _speakers(results: Sequence[ConditionResult]) -> str:
+def _format_attribution(results: Sequence[ConditionResult]) -> str:
     rows = [["on the right speaker", "of words read", "of words said", "words", "clips"]]
     for result in results:
-        found = result.speakers
+        found = result.attribution
         if found is not None:
-            shares = (found.share_of_read, found.share_of_said)
-            rows.append([result.condition.name, *map(percent, shares), str(found.words), str(found.clips)])
-    return _aligned(rows) if len(rows) > 1 else ""
+            shares = (found.share_of_recognized, found.share_of_reference)
+            rows.append(
+                [result.condition.name, *map(format_percent, shares), str(found.words), str(found.clips)]
+            )
+    return _align_columns(rows) if len(rows) > 1 else ""
 
 
-def _failures(results: Sequence[ConditionResult]) -> str:
+def _format_failures(results: Sequence[ConditionResult]) -> str:
     failures = [
         f"  {name} ({result.condition.name}): {error}"
         for result in results
@@ -108,14 +110,14 @@ def _failures(results: Sequence[ConditionResult]) -> str:
     ]
     if not failures:
         return ""
-    more = len(failures) - FAILURES_SHOWN
+    more = len(failures) - MAX_FAILURES_SHOWN
     rest = [f"  and {more} more"] if more > 0 else []
     return "\n".join(
-        ["could not be read (all their words count as missed):", *failures[:FAILURES_SHOWN], *rest]
+        ["could not be read (all their words count as missed):", *failures[:MAX_FAILURES_SHOWN], *rest]
     )
 
 
-def _warnings(results: Sequence[ConditionResult]) -> str:
+def _format_warnings(results: Sequence[ConditionResult]) -> str:
     warnings = [
         f"  {text} ({result.condition.name}, {clips} clip{'s' if clips > 1 else ''})"
         for result in results
@@ -124,7 +126,7 @@ def _warnings(results: Sequence[ConditionResult]) -> str:
     return "\n".join(["the server warned:", *warnings]) if warnings else ""
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def _align_columns(rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as they must be, the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

@@ -15,55 +15,55 @@ class Attribution:
     """How many words are on the right speaker, over clips.
 
     Attributes:
-        right: words, rightly read or not, that are on the speaker who said them.
-        read: words that were said and of which something was read.
+        correct: words, rightly read or not, that are on the speaker who said them.
+        recognized: words that were said and of which something was read.
         words: words that were said, those that were missed among them.
         clips: with at least two speakers who are named.
     """
 
-    right: int
-    read: int
+    correct: int
+    recognized: int
     words: int
     clips: int
 
     @property
-    def share_of_read(self) -> float:
+    def share_of_recognized(self) -> float:
         """Of the words that were read, the share on the right speaker."""
-        return self.right / self.read if self.read else 0.0
+        return self.correct / self.recognized if self.recognized else 0.0
 
     @property
-    def share_of_said(self) -> float:
+    def share_of_reference(self) -> float:
         """Of all words that were said, the share on the right speaker: a missed word is on nobody."""
-        return self.right / self.words if self.words else 0.0
+        return self.correct / self.words if self.words else 0.0
 
     @staticmethod
-    def total(clips: Iterable[Attribution]) -> Attribution | None:
+    def combine(clips: Iterable[Attribution]) -> Attribution | None:
         """The sum over clips; None for none."""
         found = list(clips)
         if not found:
             return None
         return Attribution(
-            sum(clip.right for clip in found),
-            sum(clip.read for clip in found),
+            sum(clip.correct for clip in found),
+            sum(clip.recognized for clip in found),
             sum(clip.words for clip in found),
             sum(clip.clips for clip in found),
         )
 
 
-def attribution(said_by: Sequence[str], read_on: Sequence[tuple[int, str]]) -> Attribution:
+def attribute_words(reference_speakers: Sequence[str], recognized: Sequence[tuple[int, str]]) -> Attribution:
     """Count one clip's words that are on the right speaker.
 
     Args:
-        said_by: who says each word.
-        read_on: place among the said words, and the id that the service gave its speaker, of each word that was read.
+        reference_speakers: who says each word.
+        recognized: place among the said words, and the id that the service gave its speaker, of each word that was read.
     """
-    counts = Counter((said_by[place], face) for place, face in read_on if face != NO_FACE)
-    mapping = speaker_mapping(counts)
+    counts = Counter((reference_speakers[place], face) for place, face in recognized if face != NO_FACE)
+    mapping = map_speakers_to_faces(counts)
     right = sum(count for (speaker, face), count in counts.items() if mapping.get(speaker) == face)
-    return Attribution(right, len(read_on), len(said_by), 1)
+    return Attribution(right, len(recognized), len(reference_speakers), 1)
 
 
-def speaker_mapping(counts: Mapping[tuple[str, str], int]) -> dict[str, str]:
+def map_speakers_to_faces(counts: Mapping[tuple[str, str], int]) -> dict[str, str]:
     """The one-to-one mapping of speakers to faces that puts the most words right.
 
     Args:

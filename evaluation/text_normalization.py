@@ -12,18 +12,18 @@ DESCRIPTION = (
 # Typographic apostrophes, which NFKC leaves alone.
 _APOSTROPHES = str.maketrans("‘’ʼ", "'''")
 _EDGE_APOSTROPHES = re.compile(r"(?<!\w)'+|'+(?!\w)")
-_NO_PART_OF_A_WORD = ("P", "S", "C", "Z")  # punctuation, symbols, control characters, separators
+_SEPARATOR_CATEGORIES = ("P", "S", "C", "Z")  # punctuation, symbols, control characters, separators
 
 
-def normalised_words(text: str) -> tuple[str, ...]:
+def normalize_words(text: str) -> tuple[str, ...]:
     """The words of a text as they are compared: ``"Don't, PLEASE!"`` gives ``("don't", "please")``."""
     lower = unicodedata.normalize("NFKC", text).lower().translate(_APOSTROPHES)
     # Lower case may bring a form back that NFKC had taken away.
-    kept = "".join(_kept(character) for character in unicodedata.normalize("NFKC", lower))
+    kept = "".join(_blank_separators(character) for character in unicodedata.normalize("NFKC", lower))
     return tuple(_EDGE_APOSTROPHES.sub(" ", kept).split())
 
 
-def _kept(character: str) -> str:
-    if character == "'" or not unicodedata.category(character).startswith(_NO_PART_OF_A_WORD):
+def _blank_separators(character: str) -> str:
+    if character == "'" or not unicodedata.category(character).startswith(_SEPARATOR_CATEGORIES):
         return character
     return " "

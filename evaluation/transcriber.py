@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gorggle import Client, GorggleError, OverloadedError, Segment
-from gorggle.results import in_order
+from gorggle.results import sort_segments
 from gorggle_evaluation.conditions import Clip, Condition
 from gorggle_evaluation.manifest import Entry
 from gorggle_evaluation.media import MediaError
-from gorggle_evaluation.text_normalization import normalised_words
+from gorggle_evaluation.text_normalization import normalize_words
 
 # A busy server is asked again for so long.
 TIMEOUT_S = 600.0
-PAUSE_S = 1.0
+RETRY_DELAY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Transcriber:
     model: str | None = None
     beam_size: int = 0
 
-    def read(self, entry: Entry, condition: Condition, clip: Callable[[], Clip]) -> ClipResult:
+    def transcribe(self, entry: Entry, condition: Condition, clip: Callable[[], Clip]) -> ClipResult:
         """Read a clip under a condition; a failure is a result too.
 
         Args:
@@ -77,33 +77,33 @@ class Transcriber:
             clip: gives the file to send, with the noise already in it.
         """
         try:
-            return self._patiently(entry, condition, clip())
+            return self._transcribe_with_retries(entry, condition, clip())
         except (GorggleError, MediaError) as error:
             return ClipResult(
                 entry, condition, error=f"{type(error).__name__}: {' '.join(str(error).split())}"
             )
 
-    def _patiently(self, entry: Entry, condition: Condition, clip: Clip) -> ClipResult:
+    def _transcribe_with_retries(self, entry: Entry, condition: Condition, clip: Clip) -> ClipResult:
         end = time.monotonic() + TIMEOUT_S
         while True:
             try:
-                return self._read(entry, condition, clip)
+                return self._transcribe(entry, condition, clip)
             except OverloadedError as error:
                 if time.monotonic() > end:
                     raise
-                time.sleep(error.retry_after_s or PAUSE_S)
+                time.sleep(error.retry_after_s or RETRY_DELAY_S)
 
-    def _read(self, entry: Entry, condition: Condition, clip: Clip) -> ClipResult:
+    def _transcribe(self, entry: Entry, condition: Condition, clip: Clip) -> ClipResult:
         begun = time.monotonic()
         stream = self.client.transcribe(
             clip.source, modality=condition.modality, model=self.model, beam_size=self.beam_size
         )
         with stream:
-            segments = tuple(_earlier(segment, clip.lead_s) for segment in in_order(stream))
+            segments = tuple(_shift_segment(segment, clip.offset_s) for segment in sort_segments(stream))
         return ClipResult(
             entry,
             condition,
-            words=read_words(segments),
+            words=extract_words(segments),
             segments=segments,
             duration_s=stream.duration_s,
             elapsed_s=time.monotonic() - begun,
@@ -111,17 +111,17 @@ class Transcriber:
         )
 
 
-def _earlier(segment: Segment, lead_s: float) -> Segment:
+def _shift_segment(segment: Segment, offset_s: float) -> Segment:
     """The segment with its times counted from where the manifest counts them."""
     words = (
-        replace(word, start_s=word.start_s - lead_s, end_s=word.end_s - lead_s) for word in segment.words
+        replace(word, start_s=word.start_s - offset_s, end_s=word.end_s - offset_s) for word in segment.words
     )
     return replace(
-        segment, start_s=segment.start_s - lead_s, end_s=segment.end_s - lead_s, words=tuple(words)
+        segment, start_s=segment.start_s - offset_s, end_s=segment.end_s - offset_s, words=tuple(words)
     )
 
 
-def read_words(segments: Sequence[Segment]) -> tuple[HypothesisWord, ...]:
+def extract_words(segments: Sequence[Segment]) -> tuple[HypothesisWord, ...]:
     """The words of segments as they are compared.
 
     What the model wrote as one word and is compared as several ("twenty-one") has a start for the first and an end for
@@ -131,7 +131,7 @@ def read_words(segments: Sequence[Segment]) -> tuple[HypothesisWord, ...]:
     for segment in segments:
         spans = segment.words or (segment,)
         for span in spans:
-            texts = normalised_words(span.text)
+            texts = normalize_words(span.text)
             words += [
                 HypothesisWord(
                     text,

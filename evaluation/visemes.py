@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gorggle_evaluation.text_normalization import normalised_words
+from gorggle_evaluation.text_normalization import normalize_words
 
 # By the phonemes of each, in IPA: the first ones name the viseme.
 VISEMES: Mapping[str, str] = {
@@ -34,12 +34,12 @@ VISEMES: Mapping[str, str] = {
     "uː ʊ w": "u ʊ w ʍ",
 }
 VOWELS = ("ɑ ʌ aɪ", "e æ ə ɜ", "iː ɪ j", "ɒ ɔ əʊ", "uː ʊ w")
-NOTHING = "–"  # a phoneme of which nothing was read, or for which nothing was said
+NO_PHONEME = "–"  # a phoneme of which nothing was read, or for which nothing was said
 
-_VISEME_OF = {phoneme: name for name, phonemes in VISEMES.items() for phoneme in phonemes.split()}
+_PHONEME_TO_VISEME = {phoneme: name for name, phonemes in VISEMES.items() for phoneme in phonemes.split()}
 # British əʊ is seen as what it is written for elsewhere, oʊ.
-_VISEME_OF |= {"əʊ": "ɒ ɔ əʊ", "əu": "ɒ ɔ əʊ"}
-_IPA_OF_ARPABET: Mapping[str, str] = {
+_PHONEME_TO_VISEME |= {"əʊ": "ɒ ɔ əʊ", "əu": "ɒ ɔ əʊ"}
+_ARPABET_TO_IPA: Mapping[str, str] = {
     "AA": "ɑ", "AE": "æ", "AH": "ʌ", "AO": "ɔ", "AW": "aʊ", "AX": "ə", "AXR": "ɚ", "AY": "aɪ", "B": "b",
     "CH": "tʃ", "D": "d", "DH": "ð", "DX": "ɾ", "EH": "ɛ", "ER": "ɜ", "EY": "eɪ", "F": "f", "G": "ɡ",
     "HH": "h", "IH": "ɪ", "IX": "ɪ", "IY": "i", "JH": "dʒ", "K": "k", "L": "l", "M": "m", "N": "n",
@@ -48,7 +48,7 @@ _IPA_OF_ARPABET: Mapping[str, str] = {
 }  # fmt: skip
 # Stress, length, syllabicity, ties: nothing that the lips show.
 _MARKS = re.compile(r"[ˈˌːˑ:.'ʰ]|[\u0300-\u036f]")
-_SUBSTITUTE_ALIKE, _SUBSTITUTE_OF_A_KIND, _SUBSTITUTE, _MISS = 0.5, 1.0, 1.5, 1.0
+_SAME_VISEME_COST, _SAME_CLASS_COST, _SUBSTITUTION_COST, _GAP_COST = 0.5, 1.0, 1.5, 1.0
 
 
 class LexiconError(Exception):
@@ -87,12 +87,12 @@ def read_lexicon(path: Path) -> Lexicon:
         if not line.strip() or line.startswith((";;;", "#")):
             continue
         word, _, said = line.partition("\t") if "\t" in line else line.strip().partition(" ")
-        words = normalised_words(re.sub(r"\(\d+\)$", "", word.strip()))
+        words = normalize_words(re.sub(r"\(\d+\)$", "", word.strip()))
         if len(words) != 1:
             # Dictionaries hold signs and compounds too, which are never compared as one word.
             continue
         try:
-            phonemes = tuple(phoneme(symbol) for symbol in said.split())
+            phonemes = tuple(parse_phoneme(symbol) for symbol in said.split())
         except ValueError as error:
             raise LexiconError(f"{path}:{number}: {error}") from None
         if not phonemes:
@@ -103,71 +103,83 @@ def read_lexicon(path: Path) -> Lexicon:
     return lexicon
 
 
-def phoneme(symbol: str) -> Phoneme:
+def parse_phoneme(symbol: str) -> Phoneme:
     """A phoneme from its symbol in ARPAbet (upper case, with or without stress) or IPA.
 
     Raises:
         ValueError: neither knows it.
     """
     bare = re.sub(r"[012]$", "", symbol)
-    if bare in _IPA_OF_ARPABET:
-        return Phoneme(bare, _viseme(_IPA_OF_ARPABET[bare]))
+    if bare in _ARPABET_TO_IPA:
+        return Phoneme(bare, _find_viseme(_ARPABET_TO_IPA[bare]))
     bare = _MARKS.sub("", unicodedata.normalize("NFD", symbol).replace("\u0361", ""))
     try:
-        return Phoneme(bare, _viseme(bare))
+        return Phoneme(bare, _find_viseme(bare))
     except KeyError:
         raise ValueError(
             f"found the phoneme {symbol!r}, expected one of IPA or ARPAbet for English"
         ) from None
 
 
-def aligned_phonemes(
-    said: Sequence[Phoneme], read: Sequence[Phoneme]
+def align_phonemes(
+    reference: Sequence[Phoneme], hypothesis: Sequence[Phoneme]
 ) -> list[tuple[Phoneme | None, Phoneme | None]]:
     """Pairs of phonemes of two words, None where one has no partner, with the least differences.
 
     Phonemes of one viseme are nearer to each other than others, and vowels do not stand for consonants: so "bin" and
     "pin" differ in their first sound.
     """
-    costs = [[_MISS * (row + column) for column in range(len(read) + 1)] for row in range(len(said) + 1)]
-    for row, ours in enumerate(said, 1):
-        for column, theirs in enumerate(read, 1):
+    costs = [
+        [_GAP_COST * (row + column) for column in range(len(hypothesis) + 1)]
+        for row in range(len(reference) + 1)
+    ]
+    for row, ours in enumerate(reference, 1):
+        for column, theirs in enumerate(hypothesis, 1):
             costs[row][column] = min(
-                costs[row - 1][column - 1] + _cost(ours, theirs),
-                costs[row - 1][column] + _MISS,
-                costs[row][column - 1] + _MISS,
+                costs[row - 1][column - 1] + _substitution_cost(ours, theirs),
+                costs[row - 1][column] + _GAP_COST,
+                costs[row][column - 1] + _GAP_COST,
             )
     pairs: list[tuple[Phoneme | None, Phoneme | None]] = []
-    row, column = len(said), len(read)
+    row, column = len(reference), len(hypothesis)
     while row or column:
         here = costs[row][column]
-        if row and column and here == costs[row - 1][column - 1] + _cost(said[row - 1], read[column - 1]):
+        if (
+            row
+            and column
+            and here
+            == costs[row - 1][column - 1] + _substitution_cost(reference[row - 1], hypothesis[column - 1])
+        ):
             row, column = row - 1, column - 1
-            pairs.append((said[row], read[column]))
-        elif row and here == costs[row - 1][column] + _MISS:
+            pairs.append((reference[row], hypothesis[column]))
+        elif row and here == costs[row - 1][column] + _GAP_COST:
             row -= 1
-            pairs.append((said[row], None))
+            pairs.append((reference[row], None))
         else:
             column -= 1
-            pairs.append((None, read[column]))
+            pairs.append((None, hypothesis[column]))
     return pairs[::-1]
 
 
-def _viseme(ipa: str) -> str:
+def _find_viseme(ipa: str) -> str:
     """The viseme of a phoneme, of a diphthong's or long sound's first part.
 
     Raises:
         KeyError: there is none.
     """
-    if ipa in _VISEME_OF:
-        return _VISEME_OF[ipa]
-    first, *_ = (_VISEME_OF[part] for part in ipa or " ")
+    if ipa in _PHONEME_TO_VISEME:
+        return _PHONEME_TO_VISEME[ipa]
+    first, *_ = (_PHONEME_TO_VISEME[part] for part in ipa or " ")
     return first
 
 
-def _cost(said: Phoneme, read: Phoneme) -> float:
-    if said.symbol == read.symbol:
+def _substitution_cost(reference: Phoneme, hypothesis: Phoneme) -> float:
+    if reference.symbol == hypothesis.symbol:
         return 0.0
-    if said.viseme == read.viseme:
-        return _SUBSTITUTE_ALIKE
-    return _SUBSTITUTE_OF_A_KIND if (said.viseme in VOWELS) == (read.viseme in VOWELS) else _SUBSTITUTE
+    if reference.viseme == hypothesis.viseme:
+        return _SAME_VISEME_COST
+    return (
+        _SAME_CLASS_COST
+        if (reference.viseme in VOWELS) == (hypothesis.viseme in VOWELS)
+        else _SUBSTITUTION_COST
+    )

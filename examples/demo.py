@@ -50,18 +50,18 @@ def main() -> int:
         info = client.server_info()
         print(f"gorggle {info.version}, model {info.default_model}, on {info.device}.\n")
         for modality in arguments.modality or ["av", "video"]:
-            read(client, arguments.clip, truth, modality)
+            transcribe_clip(client, arguments.clip, truth, modality)
     return 0
 
 
-def read(client: Client, clip: Path, truth: dict, modality: str) -> None:
+def transcribe_clip(client: Client, clip: Path, truth: dict, modality: str) -> None:
     """Read the clip once and print what came of it."""
     heading = {"av": "lips and sound", "video": "lips alone (the sound is not used)", "audio": "sound alone"}
     print(f"── {clip.name}, {heading[modality]} " + "─" * 30)
     chunks = CountedChunks(clip)
     segments: list[Segment] = []
     begun = time.monotonic()
-    for segment in client.transcribe(chunks, modality=modality, word_times=True):
+    for segment in client.transcribe(chunks, modality=modality, word_timestamps=True):
         if not segments:
             first_after_s, sent = time.monotonic() - begun, chunks.sent_bytes / chunks.size_bytes
         segments.append(segment)

@@ -20,7 +20,7 @@ from gorggle import Client, Segment
 from gorggle.local_server import LocalServer
 
 HERE = Path(__file__).resolve().parent
-READ, TRUE, SOUND, INK = "#0b7a75", "#ccd6da", "#8fa3ad", "#22313a"
+HYPOTHESIS_COLOUR, REFERENCE_COLOUR, AUDIO_COLOUR, TEXT_COLOUR = "#0b7a75", "#ccd6da", "#8fa3ad", "#22313a"
 SHOWN_SENTENCES = 2
 
 
@@ -70,24 +70,24 @@ def draw_frame(axes: Axes, clip: Path, segment: Segment) -> None:
 
 def draw_words(axes: Axes, clip: Path, segments: list[Segment], sentences: list[dict[str, Any]]) -> None:
     """The words read above the words said, over the sound that was not listened to."""
-    rate_hz, wave = sound_of(clip)
+    rate_hz, wave = read_audio(clip)
     end_s = sentences[-1]["words"][-1]["end_s"] + 0.6
     wave = wave[: int(end_s * rate_hz)]
     step = rate_hz // 200
     peaks = np.abs(wave[: len(wave) // step * step]).reshape(-1, step).max(axis=1)
     times = np.arange(len(peaks)) * step / rate_hz
-    axes.fill_between(times, 0.45 + 0.4 * peaks, 0.45 - 0.4 * peaks, color=SOUND, linewidth=0)
+    axes.fill_between(times, 0.45 + 0.4 * peaks, 0.45 - 0.4 * peaks, color=AUDIO_COLOUR, linewidth=0)
     for segment in (segment for segment in segments if segment.start_s < end_s):
         for word in segment.words:
-            _word(axes, word.start_s, word.end_s, 1.55, word.text, READ, "white")
+            _word(axes, word.start_s, word.end_s, 1.55, word.text, HYPOTHESIS_COLOUR, "white")
     for sentence in sentences:
         for said in sentence["words"]:
-            _word(axes, said["start_s"], said["end_s"], 1.0, said["text"], TRUE, INK)
+            _word(axes, said["start_s"], said["end_s"], 1.0, said["text"], REFERENCE_COLOUR, TEXT_COLOUR)
     axes.set_xlim(0, end_s)
     axes.set_ylim(0, 2.1)
     axes.set_yticks([1.75, 1.2, 0.45], ["read from\nthe lips alone", "truth", "sound\n(not used)"])
     axes.set_xlabel("seconds")
-    axes.tick_params(left=False, colors=INK)
+    axes.tick_params(left=False, colors=TEXT_COLOUR)
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
 
@@ -99,7 +99,7 @@ def _word(axes: Axes, start_s: float, end_s: float, bottom: float, text: str, fi
     axes.text((start_s + end_s) / 2, bottom + 0.2, text, color=ink, ha="center", va="center", fontsize=11)
 
 
-def sound_of(clip: Path) -> tuple[int, np.ndarray]:
+def read_audio(clip: Path) -> tuple[int, np.ndarray]:
     """The sample rate and the waveform, at most 1 in size."""
     with av.open(str(clip)) as container:
         rate_hz = container.streams.audio[0].rate

@@ -9,16 +9,16 @@ import sys
 from importlib import util
 from pathlib import Path
 
-NEEDED = ("aiohttp", "moto", "awslambdaric", "aws_lambda_powertools", "torch", "gorggle_lambdas")
+REQUIRED_MODULES = ("aiohttp", "moto", "awslambdaric", "aws_lambda_powertools", "torch", "gorggle_lambdas")
 EXIT_OK, EXIT_FAILED = 0, 1
 
 
 def main() -> int:
     """Run the command; the result is its exit code."""
-    options = _parser().parse_args()
-    missing = [name for name in NEEDED if util.find_spec(name) is None]
+    options = _build_parser().parse_args()
+    missing = [name for name in REQUIRED_MODULES if util.find_spec(name) is None]
     if missing:
-        return _complain(f"{', '.join(missing)} is not installed: pip install 'gorggle[local]'")
+        return _fail(f"{', '.join(missing)} is not installed: pip install 'gorggle[local]'")
     from gorggle_local.processes import ServiceError
     from gorggle_local.supervisor import LocalSettings, LocalStack, ready_message
 
@@ -31,18 +31,18 @@ def main() -> int:
                 print(ready_message(product), flush=True)
             print(
                 f"\n  Gorggle is at {product.url}\n"
-                f"  Videos, transcripts and logs are in {settings.folder}. Ctrl-C ends it.\n",
+                f"  Videos, transcripts and logs are in {settings.data_dir}. Ctrl-C ends it.\n",
                 file=sys.stderr,
             )
             product.watch()
     except KeyboardInterrupt:
         return EXIT_OK
     except (ServiceError, OSError) as error:
-        return _complain(str(error))
+        return _fail(str(error))
     return EXIT_OK
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gorggle local",
         description="Run the inference server, the pipeline, the HTTP API and the page on this machine.",
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--limit-gb",
-        type=_size_gb,
+        type=_parse_size_gb,
         default=20.0,
         help="the most that videos and transcripts take there; beyond, the oldest videos are deleted (default: 20)",
     )
@@ -73,7 +73,7 @@ def _data_home() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
 
 
-def _size_gb(text: str) -> float:
+def _parse_size_gb(text: str) -> float:
     size = float(text)
     if not 0 < size < 1e6:
         raise argparse.ArgumentTypeError(f"{text} is no size: expected gigabytes, such as 20")
@@ -84,7 +84,7 @@ def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _complain(text: str) -> int:
+def _fail(text: str) -> int:
     print(f"gorggle local: error: {text}", file=sys.stderr)
     return EXIT_FAILED
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-START_LIMIT_S = 180.0
-STOP_LIMIT_S = 15.0
-LAST_LINES = 12
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 15.0
+LOG_TAIL_LINES = 12
 
 
 class ServiceError(Exception):
@@ -39,46 +39,46 @@ class ManagedProcess:
         self, name: str, command: Sequence[str], logs: Path, environment: Mapping[str, str] | None = None
     ) -> None:
         self.name, self.log = name, logs / f"{name}.log"
-        self.told: dict[str, Any] = {}
+        self.ready_info: dict[str, Any] = {}
         self._command, self._environment = list(command), dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Start it."""
-        self._begin("wb")
+        self._spawn("wb")
 
     def restart(self, command: Sequence[str]) -> None:
         """Start it another time after it has ended by itself; its log goes on."""
         self._command = list(command)
-        self._begin("ab")
+        self._spawn("ab")
 
-    def wait(self) -> None:
+    def wait_until_ready(self) -> None:
         """Wait until it is ready.
 
         Raises:
             ServiceError: it is not ready in time, or ends.
         """
         assert self._process is not None, "it was begun"
-        end = time.monotonic() + START_LIMIT_S
-        while not self.told:
+        end = time.monotonic() + START_TIMEOUT_S
+        while not self.ready_info:
             try:
                 line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
                 raise ServiceError(
-                    f"{self.name} was not ready within {START_LIMIT_S:g} s{self._last_words()}"
+                    f"{self.name} was not ready within {START_TIMEOUT_S:g} s{self._log_tail()}"
                 ) from None
             if not line:
                 raise ServiceError(
-                    f"{self.name} ended with exit code {self._process.wait()}{self._last_words()}"
+                    f"{self.name} ended with exit code {self._process.wait()}{self._log_tail()}"
                 )
             with contextlib.suppress(ValueError):
                 document = json.loads(line)
-                self.told = document if isinstance(document, dict) else {}
+                self.ready_info = document if isinstance(document, dict) else {}
 
-    def _begin(self, mode: str) -> None:
+    def _spawn(self, mode: str) -> None:
         self._lines = queue.SimpleQueue()
-        self.told = {}
+        self.ready_info = {}
         with self.log.open(mode) as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -89,17 +89,17 @@ class ManagedProcess:
                 start_new_session=True,
                 env={**os.environ, **self._environment},
             )
-        threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
+        threading.Thread(target=self._copy_output, args=(self._process, self._lines), daemon=True).start()
 
     @property
-    def has_ended(self) -> bool:
+    def has_exited(self) -> bool:
         """Whether it ended by itself."""
         return self._process is not None and self._process.poll() is not None
 
-    def ended(self) -> ServiceError:
+    def exit_error(self) -> ServiceError:
         """What to tell of a service that ended by itself."""
         code = self._process.wait() if self._process else None
-        return ServiceError(f"{self.name} ended with exit code {code}{self._last_words()}")
+        return ServiceError(f"{self.name} ended with exit code {code}{self._log_tail()}")
 
     def stop(self) -> None:
         """Ask it to end; kill it where it does not."""
@@ -110,13 +110,13 @@ class ManagedProcess:
             if process.stdin is not None:
                 process.stdin.close()
         try:
-            process.wait(STOP_LIMIT_S)
+            process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         self._process = None
 
-    def _read(self, process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes]) -> None:
+    def _copy_output(self, process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes]) -> None:
         """Read standard output to its end, so that nobody waits for it to be read; an empty line is the end."""
         with self.log.open("ab") as log:
             for line in process.stdout or ():
@@ -125,9 +125,9 @@ class ManagedProcess:
                 lines.put(line)
         lines.put(b"")
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         try:
-            lines = self.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+            lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
         except OSError:
             return ""
         return "".join(f"\n    {line}" for line in lines) + f"\n  (all of it: {self.log})"

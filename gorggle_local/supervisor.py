@@ -24,8 +24,8 @@ SERVER_NAME = "localhost"
 OWNER = "you"
 POLL_INTERVAL_S = 0.5
 # A server that ends by itself is started again: so often within so long, and then no more.
-MAX_RESTARTS, RESTARTS_WITHIN_S = 5, 600.0
-RESTORE_LIMIT_S = 300.0
+MAX_RESTARTS, RESTART_WINDOW_S = 5, 600.0
+RESTORE_TIMEOUT_S = 300.0
 MAX_PORT = 65_535
 
 
@@ -35,15 +35,15 @@ class LocalSettings:
 
     Attributes:
         listen: where the page is.
-        folder: for videos, transcripts, logs, certificates and unpacked functions.
+        data_dir: for videos, transcripts, logs, certificates and unpacked functions.
         device: where the model runs: "cpu" or "cuda".
-        limit_bytes: the most that videos and transcripts take; then the oldest videos go.
+        max_disk_bytes: the most that videos and transcripts take; then the oldest videos go.
     """
 
     listen: str
-    folder: Path
+    data_dir: Path
     device: str
-    limit_bytes: int
+    max_disk_bytes: int
 
 
 class LocalStack:
@@ -53,24 +53,24 @@ class LocalStack:
         url: the page's address.
     """
 
-    def __init__(self, settings: LocalSettings, tell: Callable[[str], None]) -> None:
+    def __init__(self, settings: LocalSettings, report: Callable[[str], None]) -> None:
         self.url = ""
-        self._settings, self._tell = settings, tell
+        self._settings, self._report = settings, report
         self._services: list[ManagedProcess] = []
         self._restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
-        self._stack = contextlib.ExitStack()
+        self._exit_stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         try:
             self._start()
         except BaseException:
-            self._stack.close()
+            self._exit_stack.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tell("Ending …")
-        self._stack.close()
+        self._report("Ending …")
+        self._exit_stack.close()
 
     def watch(self) -> None:
         """Wait until a service ends by itself; the inference server is then started again.
@@ -80,57 +80,63 @@ class LocalStack:
         """
         while True:
             for service in self._services:
-                if service.has_ended:
+                if service.has_exited:
                     self._restart(service)
             time.sleep(POLL_INTERVAL_S)
 
     def _restart(self, service: ManagedProcess) -> None:
         """Start the inference server again where it was: all who speak to it wait for it. The others cannot be."""
         now = time.monotonic()
-        has_room = len(self._restarts) < MAX_RESTARTS or now - self._restarts[0] > RESTARTS_WITHIN_S
+        has_room = len(self._restarts) < MAX_RESTARTS or now - self._restarts[0] > RESTART_WINDOW_S
         if service is not self._server or not has_room:
-            raise service.ended()
+            raise service.exit_error()
         self._restarts.append(now)
-        self._tell(f"{service.ended()}\nStarting the inference server again …")
+        self._report(f"{service.exit_error()}\nStarting the inference server again …")
         service.restart(
-            _server_command(self._settings.folder / "keys", self._settings.device, self._server_address)
+            _server_command(self._settings.data_dir / "keys", self._settings.device, self._server_address)
         )
-        service.wait()
+        service.wait_until_ready()
 
     def _start(self) -> None:
-        _check_free(self._settings.listen)
-        folder = self._settings.folder
-        _check_unused(folder / "data")
+        _check_port_is_free(self._settings.listen)
+        folder = self._settings.data_dir
+        _check_data_dir_is_free(folder / "data")
         logs, keys = folder / "logs", folder / "keys"
         for each in (logs, keys):
             each.mkdir(parents=True, exist_ok=True)
         keys.chmod(0o700)
-        certificates = _certificates(keys)
-        self._tell("Starting the inference server and the pipeline …")
+        certificates = _create_certificates(keys)
+        self._report("Starting the inference server and the pipeline …")
         command = _server_command(keys, self._settings.device, "127.0.0.1:0")
-        server = self._server = self._service("inference-server", command, logs)
-        aws = self._service("pipeline", _module("gorggle_local.aws", "--cache", str(folder / "cache")), logs)
-        server.wait()
-        aws.wait()
-        self._server_address = server.told["listening"]
+        server = self._server = self._start_service("inference-server", command, logs)
+        aws = self._start_service(
+            "pipeline", _module_command("gorggle_local.aws", "--cache", str(folder / "cache")), logs
+        )
+        server.wait_until_ready()
+        aws.wait_until_ready()
+        self._server_address = server.ready_info["listening"]
         token = secrets.token_urlsafe(32)
-        stack = self._make_pipeline(aws.told["endpoint_url"], self._server_address, certificates, token)
-        self._restore(stack, aws.told["api_url"])
-        self._tell("Starting the page …")
+        stack = self._deploy_pipeline(
+            aws.ready_info["endpoint_url"], self._server_address, certificates, token
+        )
+        self._restore(stack, aws.ready_info["api_url"])
+        self._report("Starting the page …")
         token_file = keys / "api_token"
-        _write(token_file, token)
-        gateway = self._service("gateway", self._gateway_command(server, aws, keys, token_file), logs)
-        gateway.wait()
-        self.url = f"http://{gateway.told['listening']}/"
+        _write_private(token_file, token)
+        gateway = self._start_service("gateway", self._gateway_command(server, aws, keys, token_file), logs)
+        gateway.wait_until_ready()
+        self.url = f"http://{gateway.ready_info['listening']}/"
 
-    def _service(self, name: str, command: list[str], logs: Path) -> ManagedProcess:
+    def _start_service(self, name: str, command: list[str], logs: Path) -> ManagedProcess:
         service = ManagedProcess(name, command, logs)
-        self._stack.callback(service.stop)
-        service.begin()
+        self._exit_stack.callback(service.stop)
+        service.start()
         self._services.append(service)
         return service
 
-    def _make_pipeline(self, endpoint_url: str, server: str, certificates: dict[str, str], token: str) -> Any:
+    def _deploy_pipeline(
+        self, endpoint_url: str, server: str, certificates: dict[str, str], token: str
+    ) -> Any:
         # moto, boto3 and what they bring: seconds, and only here.
         from gorggle_local.aws.pipeline import Server, deploy
 
@@ -156,23 +162,23 @@ class LocalStack:
             ServiceError: it cannot be read, or is in use.
         """
         wanted = {
-            "folder": str(self._settings.folder / "data"),
+            "folder": str(self._settings.data_dir / "data"),
             "videos": stack["bucket:uploads"],
             "results": stack["bucket:results"],
             "jobs": stack["table:jobs"],
-            "limit_bytes": self._settings.limit_bytes,
+            "limit_bytes": self._settings.max_disk_bytes,
         }
         # The address is one that the pipeline has just told, on this machine.
         request = urllib.request.Request(f"{api_url}/_local/keep", json.dumps(wanted).encode())  # noqa: S310
         # Within this machine: no proxy of the environment is asked.
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(request, timeout=RESTORE_LIMIT_S) as answer:
+        with direct.open(request, timeout=RESTORE_TIMEOUT_S) as answer:
             told = json.load(answer)
         if "error" in told:
             raise ServiceError(told["error"])
         for state, text in (("resumed", "go on"), ("failed", "cannot go on: the page says why")):
             if told[state]:
-                self._tell(f"{len(told[state])} of the videos that were cut off {text}.")
+                self._report(f"{len(told[state])} of the videos that were cut off {text}.")
         # Starts the jobs that wait, as the schedule does on AWS.
         stack.client("lambda").invoke(
             FunctionName=stack["function:reconcile_jobs"], InvocationType="Event", Payload=b"{}"
@@ -181,10 +187,10 @@ class LocalStack:
     def _gateway_command(
         self, server: ManagedProcess, aws: ManagedProcess, keys: Path, token_file: Path
     ) -> list[str]:
-        return _module(
+        return _module_command(
             "gorggle_gateway",
             *("--listen", self._settings.listen, "--exit-on-stdin-eof"),
-            *("--server", server.told["listening"], "--server-name", SERVER_NAME),
+            *("--server", server.ready_info["listening"], "--server-name", SERVER_NAME),
             *(
                 "--ca",
                 str(keys / "ca.pem"),
@@ -193,12 +199,12 @@ class LocalStack:
                 "--key",
                 str(keys / "client.key"),
             ),
-            *("--upstream", aws.told["api_url"], "--upstream-token-file", str(token_file)),
-            *("--connect", aws.told["endpoint_url"]),
+            *("--upstream", aws.ready_info["api_url"], "--upstream-token-file", str(token_file)),
+            *("--connect", aws.ready_info["endpoint_url"]),
         )
 
 
-def _check_free(listen: str) -> None:
+def _check_port_is_free(listen: str) -> None:
     """Say at once what would otherwise come out when all the rest has started.
 
     Raises:
@@ -220,22 +226,22 @@ def _check_free(listen: str) -> None:
             ) from error
 
 
-def _check_unused(folder: Path) -> None:
+def _check_data_dir_is_free(folder: Path) -> None:
     """See that no other Gorggle keeps its data here, before its keys are replaced.
 
     Raises:
         ServiceError: one does.
     """
-    from gorggle_local.aws.state_store import KeptStateError, StateFolder
+    from gorggle_local.aws.state_store import StateFolder, StateStoreError
 
     try:
         StateFolder(folder).close()
-    except KeptStateError as error:
+    except StateStoreError as error:
         raise ServiceError(f"{error} (--folder)") from error
 
 
 def _server_command(keys: Path, device: str, listen: str) -> list[str]:
-    return _module(
+    return _module_command(
         "gorggle_server",
         *("--listen", listen, "--announce", "--exit-on-stdin-eof", "--device", device),
         *("--tls-certificate", str(keys / "server.pem"), "--tls-key", str(keys / "server.key")),
@@ -243,14 +249,14 @@ def _server_command(keys: Path, device: str, listen: str) -> list[str]:
     )
 
 
-def _certificates(keys: Path) -> dict[str, str]:
+def _create_certificates(keys: Path) -> dict[str, str]:
     """Make an authority and what server and clients show each other; the client's, as texts. All last one run."""
-    from gorggle_lambdas.operations.certificate_authority import identity, new_authority
+    from gorggle_lambdas.operations.certificate_authority import create_authority, issue_identity
 
     now = dt.datetime.now(dt.UTC)
-    authorities = [new_authority("gorggle local", now)]
-    server = identity(authorities, SERVER_NAME, is_server=True, now=now)
-    client = identity(authorities, "gorggle-local", is_server=False, now=now)
+    authorities = [create_authority("gorggle local", now)]
+    server = issue_identity(authorities, SERVER_NAME, is_server=True, now=now)
+    client = issue_identity(authorities, "gorggle-local", is_server=False, now=now)
     texts = {
         "ca.pem": server.ca,
         "server.pem": server.certificate,
@@ -259,21 +265,21 @@ def _certificates(keys: Path) -> dict[str, str]:
         "client.key": client.key,
     }
     for name, text in texts.items():
-        _write(keys / name, text)
+        _write_private(keys / name, text)
     return {"ca": client.ca, "certificate": client.certificate, "key": client.key}
 
 
-def _write(path: Path, text: str) -> None:
+def _write_private(path: Path, text: str) -> None:
     """Write what nobody else may read."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
 
 
-def _module(name: str, *arguments: str) -> list[str]:
+def _module_command(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", name, *arguments]
 
 
-def ready_message(product: LocalStack) -> str:
+def ready_message(stack: LocalStack) -> str:
     """What a program that started this reads."""
-    return json.dumps({"listening": product.url})
+    return json.dumps({"listening": stack.url})

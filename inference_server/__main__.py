@@ -22,10 +22,10 @@ from gorggle_server.memory import freeze_gc, limit_malloc_arenas
 from gorggle_server.settings import ServerSettings
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the server; the exit code is 0 after a clean end, 1 after a failure, 2 for wrong settings."""
-    parser = _parser()
-    given = vars(parser.parse_args(arguments))
+    parser = _create_parser()
+    given = vars(parser.parse_args(argv))
     announce, exit_on_stdin_eof = given.pop("announce"), given.pop("exit_on_stdin_eof")
     configure_logging(given.pop("log_level"), given.pop("log_format"))
     try:
@@ -61,7 +61,7 @@ def set_up_libraries() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 
-async def _run(settings: ServerSettings, announce: bool, exit_on_stdin_eof: bool) -> None:
+async def _run(settings: ServerSettings, print_ready: bool, exit_on_stdin_eof: bool) -> None:
     set_up_libraries()
     # Loading torch takes a second: wrong settings are told before it.
     from gorggle_server.grpc_server.server import serve
@@ -71,32 +71,32 @@ async def _run(settings: ServerSettings, announce: bool, exit_on_stdin_eof: bool
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     if exit_on_stdin_eof:
-        threading.Thread(target=_watch_stdin, args=(loop, stop), daemon=True).start()
+        threading.Thread(target=_stop_on_stdin_eof, args=(loop, stop), daemon=True).start()
 
     def tell(address: str, operations: str) -> None:
         freeze_gc()
         logging.getLogger(__name__).info("serving on %s", address)
-        if announce:
+        if print_ready:
             print(json.dumps({"listening": address, "operations": operations}), flush=True)
 
     await serve(settings, tell, stop)
 
 
-def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+def _stop_on_stdin_eof(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     """Stop when the program that started this one ends."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     loop.call_soon_threadsafe(stop.set)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gorggle serve",
         description="Run the inference server. Every option can also be set as GORGGLE_NAME in the environment.",
         epilog="example: gorggle serve --listen 127.0.0.1:50051 --max-streams 16",
     )
     for name, field in ServerSettings.model_fields.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", **_argument(field))
+        parser.add_argument(f"--{name.replace('_', '-')}", **_to_argument_options(field))
     parser.add_argument(
         "--announce",
         action="store_true",
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _argument(field: FieldInfo) -> dict[str, Any]:
+def _to_argument_options(field: FieldInfo) -> dict[str, Any]:
     default = field.get_default(call_default_factory=True)
     text = f"{field.description or ''} (default: {default!r})".strip().replace("%", "%%")
     if field.annotation is bool:

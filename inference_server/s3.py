@@ -9,13 +9,21 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from gorggle_server.errors import InvalidMediaError, InvalidRequestError, NotFoundError
 
-PIECE_BYTES = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 # What S3 says of an object that is not there, or that we may not know of.
-_MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "404", "AccessDenied", "403", "InvalidArgument"}
+_NOT_FOUND_CODES = {
+    "NoSuchKey",
+    "NoSuchBucket",
+    "NoSuchVersion",
+    "404",
+    "AccessDenied",
+    "403",
+    "InvalidArgument",
+}
 
 
 @dataclass(frozen=True)
-class Address:
+class S3Location:
     """Where an object lies."""
 
     bucket: str
@@ -23,7 +31,7 @@ class Address:
     version_id: str | None = None
 
     @classmethod
-    def parse(cls, uri: str) -> Address:
+    def parse(cls, uri: str) -> S3Location:
         """Read ``s3://BUCKET/KEY`` or ``s3://BUCKET/KEY?versionId=ID``; the key may be percent-encoded.
 
         Raises:
@@ -44,7 +52,7 @@ class Address:
         return f"s3://{self.bucket}/{self.key}"
 
 
-def read(address: Address, *, max_bytes: int) -> Iterator[bytes]:
+def read_object(location: S3Location, *, max_bytes: int) -> Iterator[bytes]:
     """Yield an object's bytes.
 
     Raises:
@@ -55,17 +63,17 @@ def read(address: Address, *, max_bytes: int) -> Iterator[bytes]:
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    version = {"VersionId": address.version_id} if address.version_id else {}
+    version = {"VersionId": location.version_id} if location.version_id else {}
     try:
-        answer = boto3.client("s3").get_object(Bucket=address.bucket, Key=address.key, **version)
+        answer = boto3.client("s3").get_object(Bucket=location.bucket, Key=location.key, **version)
     except ClientError as error:
-        if error.response.get("Error", {}).get("Code") in _MISSING:
-            raise NotFoundError(f"{address} is not there, or the server's role may not read it") from error
+        if error.response.get("Error", {}).get("Code") in _NOT_FOUND_CODES:
+            raise NotFoundError(f"{location} is not there, or the server's role may not read it") from error
         raise
     except BotoCoreError as error:
-        raise NotFoundError(f"{address} cannot be reached: {error}") from error
+        raise NotFoundError(f"{location} cannot be reached: {error}") from error
     if answer["ContentLength"] > max_bytes:
         answer["Body"].close()
-        raise InvalidMediaError(f"{address} holds {answer['ContentLength']} bytes; the limit is {max_bytes}")
+        raise InvalidMediaError(f"{location} holds {answer['ContentLength']} bytes; the limit is {max_bytes}")
     with contextlib.closing(answer["Body"]) as body:
-        yield from body.iter_chunks(PIECE_BYTES)
+        yield from body.iter_chunks(CHUNK_BYTES)

@@ -11,12 +11,12 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # A path, or a secret's address (see ``material``).
-Place = Annotated[str, BeforeValidator(str)]
+SecretLocation = Annotated[str, BeforeValidator(str)]
 
 EMBEDDED_MODEL = Path(__file__).with_name("assets") / "gorggle-mini-1.safetensors"
 
 
-def _standard_otlp_endpoint() -> str:
+def _get_default_otlp_endpoint() -> str:
     """Where OpenTelemetry's own variables send traces."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return ""
@@ -36,10 +36,14 @@ class ServerSettings(BaseSettings):
     )
 
     listen: str = Field("127.0.0.1:50051", description="address and port; port 0 takes a free one")
-    tls_certificate: Place | None = Field(None, description="PEM with the server's certificate chain")
-    tls_key: Place | None = Field(None, description="PEM with the certificate's private key")
-    tls_client_ca: Place | None = Field(None, description="PEM; clients must show a certificate signed by it")
-    token_file: Place | None = Field(
+    tls_certificate: SecretLocation | None = Field(
+        None, description="PEM with the server's certificate chain"
+    )
+    tls_key: SecretLocation | None = Field(None, description="PEM with the certificate's private key")
+    tls_client_ca: SecretLocation | None = Field(
+        None, description="PEM; clients must show a certificate signed by it"
+    )
+    token_file: SecretLocation | None = Field(
         None,
         description="bearer tokens' names and hashes; callers must show one (see `gorggle token`)",
     )
@@ -55,7 +59,7 @@ class ServerSettings(BaseSettings):
     )
 
     otlp_endpoint: str = Field(
-        default_factory=_standard_otlp_endpoint,
+        default_factory=_get_default_otlp_endpoint,
         description="traces go there by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; default: where the "
         "standard OTEL_EXPORTER_OTLP_… variables say, else nowhere",
     )
@@ -87,7 +91,7 @@ class ServerSettings(BaseSettings):
         le=256,
         description="threads of the models on the CPU; 0: half the processors, the others see",
     )
-    landmark_model_path: Path | None = Field(None, description="another 68-point dlib predictor")
+    find_landmark_model: Path | None = Field(None, description="another 68-point dlib predictor")
 
     s3_buckets: tuple[str, ...] = Field((), description="buckets that Recognize may read; default: none")
 
@@ -137,7 +141,7 @@ class ServerSettings(BaseSettings):
 
     @field_validator("listen", "http_listen", "channelz_listen")
     @classmethod
-    def _listen_is_an_address(cls, value: str, info: ValidationInfo) -> str:
+    def _validate_address(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.field_name != "listen":
             return value
         host, _, port = value.rpartition(":")
@@ -146,7 +150,7 @@ class ServerSettings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _beyond_loopback_is_secure(self) -> Self:
+    def _require_security_beyond_loopback(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together: give both or neither")
         if self.tls_client_ca is not None and self.tls_certificate is None:
@@ -161,7 +165,7 @@ class ServerSettings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _channelz_stays_here(self) -> Self:
+    def _require_channelz_on_loopback(self) -> Self:
         if self.channelz_listen and not _is_loopback(self.channelz_listen):
             raise ValueError(
                 f"channelz_listen is {self.channelz_listen}: it tells who is connected, so it must be on loopback, such "

@@ -12,13 +12,13 @@ class ChannelCheckpoint:
 
     Attributes:
         person: whose mouth it is; None for the sound.
-        settled_until: the frame to go on cutting from; everything before is settled.
-        is_going_on: whether an utterance that was too long was cut there, so that speech goes on across it.
+        committed_end: the frame to go on cutting from; everything before is settled.
+        continues_previous: whether an utterance that was too long was cut there, so that speech goes on across it.
     """
 
     person: int | None
-    settled_until: int
-    is_going_on: bool = False
+    committed_end: int
+    continues_previous: bool = False
 
 
 @dataclass(frozen=True)
@@ -26,35 +26,35 @@ class StreamCheckpoint:
     """A stream at one moment. Frames are counted from the start of the media, at 25 Hz.
 
     Attributes:
-        final_until: every segment that begins before is final and sent.
-        needed_from: nothing before will be looked at again, but for the lead.
+        final_end: every segment that begins before is final and sent.
+        needed_start: nothing before will be looked at again, but for the lead.
         channels: the curves being cut; the sound's first, where there is sound.
-        heard: begin and end of recent stretches of sound, which tell lips that nobody heard.
-        people: the people who have spoken, in the order of their names.
-        spoke_until: when somebody spoke last.
-        segments: final segments sent.
-        utterances: whether any utterance was found, with words or without.
+        recent_speech: begin and end of recent stretches of sound, which tell lips that nobody heard.
+        speakers: the people who have spoken, in the order of their names.
+        last_speech_end: when somebody spoke last.
+        segment_count: final segments sent.
+        has_utterances: whether any utterance was found, with words or without.
     """
 
-    final_until: int = 0
-    needed_from: int = 0
+    final_end: int = 0
+    needed_start: int = 0
     channels: tuple[ChannelCheckpoint, ...] = ()
-    heard: tuple[tuple[int, int], ...] = ()
-    people: tuple[int, ...] = ()
-    spoke_until: int = 0
-    segments: int = 0
-    utterances: bool = False
+    recent_speech: tuple[tuple[int, int], ...] = ()
+    speakers: tuple[int, ...] = ()
+    last_speech_end: int = 0
+    segment_count: int = 0
+    has_utterances: bool = False
 
-    def moved(self, frames: int) -> StreamCheckpoint:
+    def shift(self, frames: int) -> StreamCheckpoint:
         """The same stream on a clock that starts ``frames`` later."""
         return dataclasses.replace(
             self,
-            final_until=self.final_until - frames,
-            needed_from=self.needed_from - frames,
-            spoke_until=self.spoke_until - frames,
+            final_end=self.final_end - frames,
+            needed_start=self.needed_start - frames,
+            last_speech_end=self.last_speech_end - frames,
             channels=tuple(
-                dataclasses.replace(channel, settled_until=channel.settled_until - frames)
+                dataclasses.replace(channel, committed_end=channel.committed_end - frames)
                 for channel in self.channels
             ),
-            heard=tuple((start - frames, end - frames) for start, end in self.heard),
+            recent_speech=tuple((start - frames, end - frames) for start, end in self.recent_speech),
         )

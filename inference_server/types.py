@@ -27,12 +27,12 @@ class Modality(enum.Enum):
     AUDIO_ONLY = "audio only"
 
     @property
-    def sees(self) -> bool:
+    def uses_video(self) -> bool:
         """Whether the lips are read."""
         return self is not Modality.AUDIO_ONLY
 
     @property
-    def hears(self) -> bool:
+    def uses_audio(self) -> bool:
         """Whether the sound is read."""
         return self is not Modality.VIDEO_ONLY
 
@@ -41,7 +41,7 @@ class Modality(enum.Enum):
 class EndpointingConfig:
     """Where utterances begin and end, in seconds; ``threshold`` from 0 to 1 is how sure it must be that one speaks."""
 
-    pause_s: float = 0.44
+    endpoint_silence_s: float = 0.44
     min_speech_s: float = 0.2
     max_utterance_s: float = 20.0
     threshold: float = 0.5
@@ -63,7 +63,7 @@ class RecognitionOptions:
 
     model: str
     modality: Modality = Modality.AUDIO_VISUAL
-    word_times: bool = True
+    word_timestamps: bool = True
     max_alternatives: int = 0
     max_speakers: int = 4
     beam_size: int = 5
@@ -187,12 +187,12 @@ class StreamWarning:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the server has come, in seconds of media; with ``state`` the stream can be taken up again."""
+    """How far the server has come, in seconds of media; with ``checkpoint`` the stream can be taken up again."""
 
     received_s: float
     processed_s: float
     faces: int
-    state: StreamCheckpoint | None = field(default=None, repr=False)
+    checkpoint: StreamCheckpoint | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

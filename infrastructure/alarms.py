@@ -17,20 +17,20 @@ from infrastructure.messaging import Queue, Topic
 from infrastructure.naming import Names
 from infrastructure.state_machine import Pipeline
 
-FIVE_MINUTES_S = 300
+DEFAULT_PERIOD_S = 300
 # A waking fleet has no server yet; one that has none for so long is late, and jobs give up at fleetStartTimeoutS. Not every
 # minute has a look in it.
-FLEET_LATE_MINUTES, LOOKED_AT_SHARE = 12, 0.8
+FLEET_NOT_READY_MINUTES, MIN_BREACHING_SHARE = 12, 0.8
 # States retry what can pass; single errors there are no alarm.
-RETRIED_ERRORS, ERRORS = 5, 1
-API_LATENCY_MS, API_FAULTS = 5000, 3
-UPLOAD_AGE_S = 3600
+RETRIED_ERROR_THRESHOLD, ERROR_THRESHOLD = 5, 1
+API_LATENCY_MS, API_5XX_THRESHOLD = 5000, 3
+MAX_UPLOAD_AGE_S = 3600
 # GPUs are there to be busy; processors and main memory are not: those are told of sooner.
-BUSY_PERCENT, BUSY_MINUTES = 90.0, 15
+GPU_PERCENT, GPU_MINUTES = 90.0, 15
 HOST_PERCENT, HOST_MINUTES = 80.0, 10
 GPU_MEMORY_PERCENT, DISK_PERCENT = 95.0, 85.0
 # What the functions measure themselves has the dimension that Powertools gives it (POWERTOOLS_SERVICE_NAME).
-OF_FUNCTIONS = {"service": "gorggle"}
+FUNCTION_DIMENSIONS = {"service": "gorggle"}
 # Pattern in the server's log, and the metric made from it.
 LOG_FILTERS = {
     "ServerErrors": ('{ $.level = "ERROR" }', "the server logged errors"),
@@ -59,17 +59,17 @@ class Monitoring(pulumi.ComponentResource):
         for index, address in enumerate(settings.alert_emails):
             alerts.subscribe(f"email-{index}", "email", address)
 
-    def watch_functions(self, functions: Mapping[str, LambdaFunction]) -> None:
+    def add_function_alarms(self, functions: Mapping[str, LambdaFunction]) -> None:
         """Errors of each function, and throttling in the account."""
         for role, function in functions.items():
-            retried = function.manifest.trigger["kind"] == "state_machine"
-            self._alarm(
+            retried = function.spec.trigger["kind"] == "state_machine"
+            self._add_metric_alarm(
                 f"errors-{role}",
                 f"{role} fails: its log group says why",
                 ("AWS/Lambda", "Errors", {"FunctionName": function.name}, "Sum"),
-                threshold=RETRIED_ERRORS if retried else ERRORS,
+                threshold=RETRIED_ERROR_THRESHOLD if retried else ERROR_THRESHOLD,
             )
-        self._alarm(
+        self._add_metric_alarm(
             "throttles",
             "Lambda throttles: the account's concurrency is used up; ask for a higher quota or lower maxConcurrentWindows",
             # Without a function's name: concurrency is shared by the whole account and region.
@@ -77,7 +77,9 @@ class Monitoring(pulumi.ComponentResource):
             threshold=1,
         )
 
-    def watch_pipeline(self, pipeline: Pipeline, queues: Mapping[str, Queue], waiting: Queue) -> None:
+    def add_pipeline_alarms(
+        self, pipeline: Pipeline, dead_letter_queues: Mapping[str, Queue], upload_queue: Queue
+    ) -> None:
         """Failed jobs, dead letters, uploads that nobody takes."""
         for metric, what in (
             ("ExecutionsFailed", "jobs fail: their records and the executions' histories say why"),
@@ -85,34 +87,37 @@ class Monitoring(pulumi.ComponentResource):
             ("ExecutionThrottled", "Step Functions throttles the pipeline"),
         ):
             of_machine = {"StateMachineArn": pipeline.arn}
-            self._alarm(metric, what, ("AWS/States", metric, of_machine, "Sum"), threshold=1)
-        self._alarm(
+            self._add_metric_alarm(metric, what, ("AWS/States", metric, of_machine, "Sum"), threshold=1)
+        self._add_metric_alarm(
             "notification-failures",
             "jobs end and their subscribers are not told: look at the topic jobs and its key",
-            (self._names.metrics, "NotificationFailures", OF_FUNCTIONS, "Sum"),
+            (self._names.metrics_namespace, "NotificationFailures", FUNCTION_DIMENSIONS, "Sum"),
             threshold=1,
         )
-        for role, queue in queues.items():
-            self._alarm(
+        for role, queue in dead_letter_queues.items():
+            self._add_metric_alarm(
                 f"dead-{role}",
                 f"messages were given up and lie in {role}: mend the cause, then redrive them",
                 ("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": queue.name}, "Maximum"),
                 threshold=1,
             )
-        self._alarm(
+        self._add_metric_alarm(
             "uploads-wait",
             "uploaded videos are not taken: look at start_job",
-            ("AWS/SQS", "ApproximateAgeOfOldestMessage", {"QueueName": waiting.name}, "Maximum"),
-            threshold=UPLOAD_AGE_S,
+            ("AWS/SQS", "ApproximateAgeOfOldestMessage", {"QueueName": upload_queue.name}, "Maximum"),
+            threshold=MAX_UPLOAD_AGE_S,
         )
 
-    def watch_api(self, api: Api) -> None:
+    def add_api_alarms(self, api: Api) -> None:
         """Faults and slowness."""
         of_api = {"ApiId": api.api.id, "Stage": api.stage.name}
-        self._alarm(
-            "api-5xx", "the API answers with faults", ("AWS/ApiGateway", "5xx", of_api, "Sum"), API_FAULTS
+        self._add_metric_alarm(
+            "api-5xx",
+            "the API answers with faults",
+            ("AWS/ApiGateway", "5xx", of_api, "Sum"),
+            API_5XX_THRESHOLD,
         )
-        self._alarm(
+        self._add_metric_alarm(
             "api-latency",
             f"one call in twenty takes more than {API_LATENCY_MS / 1000:g} s",
             ("AWS/ApiGateway", "Latency", of_api, "p95"),
@@ -120,11 +125,11 @@ class Monitoring(pulumi.ComponentResource):
             periods=3,
         )
 
-    def watch_fleet(self, fleet: GpuFleet) -> None:
+    def add_fleet_alarms(self, fleet: GpuFleet) -> None:
         """No server where one is asked for; GPUs, memory, disks."""
-        self._watch_hosts()
+        self._add_fleet_not_ready_alarm()
         for metric, limit, minutes, what in (
-            ("GpuUtilization", BUSY_PERCENT, BUSY_MINUTES, "GPUs are busy: raise gpuMaxInstances"),
+            ("GpuUtilization", GPU_PERCENT, GPU_MINUTES, "GPUs are busy: raise gpuMaxInstances"),
             (
                 "GpuMemoryUtilization",
                 GPU_MEMORY_PERCENT,
@@ -140,8 +145,13 @@ class Monitoring(pulumi.ComponentResource):
             ),
             ("DiskUtilization", DISK_PERCENT, 5, "a disk is nearly full: raise gpuVolumeSizeGib"),
         ):
-            source = (self._names.metrics, metric, {"AutoScalingGroupName": self._names.fleet}, "Maximum")
-            self._alarm(metric, what, source, limit, periods=minutes, period_s=60)
+            source = (
+                self._names.metrics_namespace,
+                metric,
+                {"AutoScalingGroupName": self._names.fleet},
+                "Maximum",
+            )
+            self._add_metric_alarm(metric, what, source, limit, periods=minutes, period_s=60)
         for metric, (pattern, what) in LOG_FILTERS.items():
             aws.cloudwatch.LogMetricFilter(
                 f"{self._name}-{metric}",
@@ -150,48 +160,50 @@ class Monitoring(pulumi.ComponentResource):
                 pattern=pattern,
                 metric_transformation={
                     "name": metric,
-                    "namespace": self._names.metrics,
+                    "namespace": self._names.metrics_namespace,
                     "value": "1",
                     "default_value": "0",
                 },
                 opts=self._child,
             )
-            self._alarm(metric, what, (self._names.metrics, metric, {}, "Sum"), threshold=1)
+            self._add_metric_alarm(
+                metric, what, (self._names.metrics_namespace, metric, {}, "Sum"), threshold=1
+            )
 
-    def _watch_hosts(self) -> None:
+    def _add_fleet_not_ready_alarm(self) -> None:
         """Jobs look for a server while they wait: each look that finds none counts.
 
         The balancer's own counts would not do: it has none while it has no targets, as where no instance can start.
         """
-        minutes = min(FLEET_LATE_MINUTES, self._settings.fleet_start_timeout_s // 60)
-        self._add(
+        minutes = min(FLEET_NOT_READY_MINUTES, self._settings.fleet_start_timeout_s // 60)
+        self._add_alarm(
             "no-healthy-host",
             "jobs wait and no server is healthy: look at the fleet's activity (capacity, quota) and the server's log",
-            namespace=self._names.metrics,
+            namespace=self._names.metrics_namespace,
             metric_name="FleetNotReadyChecks",
-            dimensions=OF_FUNCTIONS,
+            dimensions=FUNCTION_DIMENSIONS,
             statistic="Sum",
             threshold=1,
             period=60,
             evaluation_periods=minutes,
-            datapoints_to_alarm=math.floor(minutes * LOOKED_AT_SHARE),
+            datapoints_to_alarm=math.floor(minutes * MIN_BREACHING_SHARE),
             comparison_operator="GreaterThanOrEqualToThreshold",
         )
 
-    def _alarm(
+    def _add_metric_alarm(
         self,
         role: str,
-        what: str,
+        description: str,
         source: tuple[str, str, Mapping[str, pulumi.Input[str]], str],
         threshold: float,
         periods: int = 1,
-        period_s: int = FIVE_MINUTES_S,
+        period_s: int = DEFAULT_PERIOD_S,
     ) -> None:
         namespace, metric, dimensions, statistic = source
         is_percentile = statistic.startswith("p")
-        self._add(
+        self._add_alarm(
             role,
-            what,
+            description,
             namespace=namespace,
             metric_name=metric,
             dimensions=dimensions or None,
@@ -203,12 +215,12 @@ class Monitoring(pulumi.ComponentResource):
             comparison_operator="GreaterThanOrEqualToThreshold",
         )
 
-    def _add(self, role: str, what: str, **rule: Any) -> None:
+    def _add_alarm(self, role: str, description: str, **rule: Any) -> None:
         self.alarms.append(
             aws.cloudwatch.MetricAlarm(
                 f"{self._name}-{role}",
                 name=f"{self._names.prefix}-{role}",
-                alarm_description=what,
+                alarm_description=description,
                 treat_missing_data="notBreaching",
                 alarm_actions=[self._alerts.arn],
                 ok_actions=[self._alerts.arn],

@@ -8,10 +8,10 @@ import pulumi
 import pulumi_aws as aws
 
 from infrastructure.config import StackSettings
-from infrastructure.lambda_function import Code
+from infrastructure.lambda_function import CodeLocation
 from infrastructure.naming import Names
 from infrastructure.packaging.package import Package, Packages
-from infrastructure.storage import Bucket, BucketShape
+from infrastructure.storage import Bucket, BucketSpec
 
 
 class Artifacts(pulumi.ComponentResource):
@@ -30,10 +30,11 @@ class Artifacts(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self)
         # Under S3's own key: what lies here is this repository and public packages. Old versions stay for a week, so
         # that an instance which starts during an update finds what its template names.
-        self.bucket = Bucket(f"{name}-store", names, BucketShape("artifacts", versioned=True), self._child)
-        self.code = {role: self._code(role, package) for role, package in packages.code.items()}
+        self.bucket = Bucket(f"{name}-store", names, BucketSpec("artifacts", versioned=True), self._child)
+        self.code = {role: self._publish_code(role, package) for role, package in packages.code.items()}
         self.layers: Mapping[str, pulumi.Output[str]] = {
-            role: self._layer(role, package, names, settings) for role, package in packages.layers.items()
+            role: self._publish_layer(role, package, names, settings)
+            for role, package in packages.layers.items()
         }
         server = self._publish("server", packages.server)
         self.server_bundle = (server.bucket, server.key)
@@ -50,11 +51,11 @@ class Artifacts(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _code(self, role: str, package: Package) -> Code:
+    def _publish_code(self, role: str, package: Package) -> CodeLocation:
         published = self._publish(f"code-{role}", package)
-        return Code(published.bucket, published.key, package.digest_base64)
+        return CodeLocation(published.bucket, published.key, package.digest_base64)
 
-    def _layer(
+    def _publish_layer(
         self, role: str, package: Package, names: Names, settings: StackSettings
     ) -> pulumi.Output[str]:
         published = self._publish(f"layer-{role}", package)

@@ -13,8 +13,8 @@ from infrastructure.naming import Names
 PERIOD_S = 60
 # An instance leaves when the others can take its streams with room to spare.
 SCALE_IN_HEADROOM = 0.4
-SPARE_MINUTES = 10
-STREAMS = "Streams"
+SCALE_IN_MINUTES = 10
+STREAMS_METRIC = "Streams"
 
 
 class Scaling(pulumi.ComponentResource):
@@ -31,12 +31,12 @@ class Scaling(pulumi.ComponentResource):
         super().__init__("gorggle:scaling:Scaling", name, None, opts)
         self._name, self._names, self._settings, self._fleet = name, names, settings, fleet
         self._child = pulumi.ResourceOptions(parent=self)
-        self._grow()
-        self._shrink()
-        self._scale_to_minimum()
+        self._add_scale_out_policy()
+        self._add_scale_in_policy()
+        self._add_idle_policy()
         self.register_outputs({})
 
-    def _grow(self) -> None:
+    def _add_scale_out_policy(self) -> None:
         aws.autoscaling.Policy(
             f"{self._name}-grow",
             name="grow",
@@ -44,8 +44,8 @@ class Scaling(pulumi.ComponentResource):
             policy_type="TargetTrackingScaling",
             target_tracking_configuration={
                 "customized_metric_specification": {
-                    "namespace": self._names.metrics,
-                    "metric_name": STREAMS,
+                    "namespace": self._names.metrics_namespace,
+                    "metric_name": STREAMS_METRIC,
                     "statistic": "Average",
                     "metric_dimensions": [{"name": "AutoScalingGroupName", "value": self._names.fleet}],
                 },
@@ -56,32 +56,42 @@ class Scaling(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _shrink(self) -> None:
-        policy = self._step("shrink", "ChangeInCapacity", -1)
+    def _add_scale_in_policy(self) -> None:
+        policy = self._create_step_policy("shrink", "ChangeInCapacity", -1)
         spare = self._settings.gpu_target_streams_per_instance * SCALE_IN_HEADROOM
-        self._alarm(
+        self._create_alarm(
             "shrink",
             "one instance fewer: the others have room for its streams",
             policy,
-            minutes=SPARE_MINUTES,
+            minutes=SCALE_IN_MINUTES,
             queries=[
-                self._query("streams", self._names.metrics, STREAMS, "Average", self._of_fleet()),
                 self._query(
-                    "servers", "AWS/AutoScaling", "GroupInServiceInstances", "Minimum", self._of_fleet()
+                    "streams",
+                    self._names.metrics_namespace,
+                    STREAMS_METRIC,
+                    "Average",
+                    self._fleet_dimensions(),
+                ),
+                self._query(
+                    "servers",
+                    "AWS/AutoScaling",
+                    "GroupInServiceInstances",
+                    "Minimum",
+                    self._fleet_dimensions(),
                 ),
                 _expression(f"IF(servers > 1 AND streams < {spare:g}, 1, 0)", "an instance is spare"),
             ],
             comparison="GreaterThanOrEqualToThreshold",
         )
 
-    def _scale_to_minimum(self) -> None:
+    def _add_idle_policy(self) -> None:
         """To the least size when for some minutes there was no stream and no job asked for the fleet.
 
         The calls of ``scale_up_fleet`` and ``check_fleet`` count as use: a job that has just woken the fleet must find it
         there. Every awake instance reports its streams, also while its server starts, so missing data means that
         there is none.
         """
-        policy = self._step("sleep", "ExactCapacity", self._settings.gpu_min_instances)
+        policy = self._create_step_policy("sleep", "ExactCapacity", self._settings.gpu_min_instances)
         calls = [
             self._query(
                 f"calls{index}",
@@ -92,20 +102,26 @@ class Scaling(pulumi.ComponentResource):
             )
             for index, name in enumerate(("scale_up_fleet", "check_fleet"))
         ]
-        self._alarm(
+        self._create_alarm(
             "sleep",
             "the fleet sleeps: nobody has used it",
             policy,
             minutes=self._settings.gpu_idle_minutes,
             queries=[
-                self._query("streams", self._names.metrics, STREAMS, "Maximum", self._of_fleet()),
+                self._query(
+                    "streams",
+                    self._names.metrics_namespace,
+                    STREAMS_METRIC,
+                    "Maximum",
+                    self._fleet_dimensions(),
+                ),
                 *calls,
                 _expression("IF(streams + FILL(calls0, 0) + FILL(calls1, 0) < 1, 1, 0)", "the fleet is idle"),
             ],
             comparison="GreaterThanOrEqualToThreshold",
         )
 
-    def _step(self, role: str, kind: str, adjustment: int) -> aws.autoscaling.Policy:
+    def _create_step_policy(self, role: str, kind: str, adjustment: int) -> aws.autoscaling.Policy:
         return aws.autoscaling.Policy(
             f"{self._name}-{role}",
             name=role,
@@ -117,7 +133,7 @@ class Scaling(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _alarm(
+    def _create_alarm(
         self,
         role: str,
         description: str,
@@ -141,7 +157,7 @@ class Scaling(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _of_fleet(self) -> dict[str, str]:
+    def _fleet_dimensions(self) -> dict[str, str]:
         return {"AutoScalingGroupName": self._names.fleet}
 
     @staticmethod

@@ -31,16 +31,18 @@ class Budget(pulumi.ComponentResource):
         names: Names,
         settings: StackSettings,
         alerts: Topic,
-        brake: Topic,
-        waker: LambdaFunction,
+        stop_topic: Topic,
+        scale_up_function: LambdaFunction,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gorggle:budget:Budget", name, None, opts)
         self._name, self._names, self._settings = name, names, settings
         self._child = pulumi.ResourceOptions(parent=self)
-        notices = [_notice(percent, "ACTUAL", alerts) for percent in ALERT_PERCENT]
-        notices.append(_notice(100.0, "FORECASTED", alerts))
-        notices.append(_notice(100.0, "ACTUAL", brake if settings.stop_fleet_on_budget else alerts))
+        notices = [_build_notification(percent, "ACTUAL", alerts) for percent in ALERT_PERCENT]
+        notices.append(_build_notification(100.0, "FORECASTED", alerts))
+        notices.append(
+            _build_notification(100.0, "ACTUAL", stop_topic if settings.stop_fleet_on_budget else alerts)
+        )
         self.budget = aws.budgets.Budget(
             f"{name}-month",
             name=names.prefix,
@@ -48,22 +50,22 @@ class Budget(pulumi.ComponentResource):
             limit_amount=f"{settings.monthly_budget_usd:.2f}",
             limit_unit="USD",
             time_unit="MONTHLY",
-            cost_filters=self._filters(),
+            cost_filters=self._build_cost_filters(),
             notifications=notices,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[alerts.policy, brake.policy]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[alerts.policy, stop_topic.policy]),
         )
         if settings.stop_fleet_on_budget:
-            self._deny_scale_up(alerts, waker)
+            self._deny_scale_up(alerts, scale_up_function)
         self.register_outputs({})
 
-    def _filters(self) -> list[dict[str, object]] | None:
+    def _build_cost_filters(self) -> list[dict[str, object]] | None:
         if self._settings.budget_scope == "account":
             return None
         return [{"name": "TagKeyValue", "values": [f"user:gorggle:stack${self._names.stack}"]}]
 
-    def _deny_scale_up(self, alerts: Topic, waker: LambdaFunction) -> None:
+    def _deny_scale_up(self, alerts: Topic, scale_up_function: LambdaFunction) -> None:
         document = {
-            "Version": iam.VERSION,
+            "Version": iam.POLICY_VERSION,
             "Statement": [
                 {"Effect": "Deny", "Action": list(SCALE_UP_ACTIONS), "Resource": self._names.fleet_arn}
             ],
@@ -76,14 +78,14 @@ class Budget(pulumi.ComponentResource):
         )
         grant = iam.Grant(
             ("iam:AttachRolePolicy", "iam:DetachRolePolicy"),
-            [waker.role.arn],
+            [scale_up_function.role.arn],
             {"ArnEquals": {"iam:PolicyARN": asleep.arn}},
         )
         actor = iam.ServiceRole(
             f"{self._names.prefix}-budget",
             "budgets.amazonaws.com",
             [grant],
-            conditions=iam.from_account(self._names.account),
+            conditions=iam.source_account_condition(self._names.account),
             opts=self._child,
         )
         aws.budgets.BudgetAction(
@@ -93,14 +95,19 @@ class Budget(pulumi.ComponentResource):
             approval_model="AUTOMATIC",
             notification_type="ACTUAL",
             action_threshold={"action_threshold_type": "PERCENTAGE", "action_threshold_value": 100.0},
-            definition={"iam_action_definition": {"policy_arn": asleep.arn, "roles": [waker.role.role.name]}},
+            definition={
+                "iam_action_definition": {
+                    "policy_arn": asleep.arn,
+                    "roles": [scale_up_function.role.role.name],
+                }
+            },
             execution_role_arn=actor.arn,
             subscribers=[{"subscription_type": "SNS", "address": alerts.arn}],
             opts=self._child,
         )
 
 
-def _notice(percent: float, kind: str, topic: Topic) -> dict[str, object]:
+def _build_notification(percent: float, kind: str, topic: Topic) -> dict[str, object]:
     return {
         "comparison_operator": "GREATER_THAN",
         "threshold": percent,

@@ -19,7 +19,7 @@ STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,14}[a-z0-9]")
 # GPU families that the image supports, one GPU an instance: the server runs one process on one GPU.
 GPU_INSTANCE = re.compile(r"(g4dn|g5|g6|g6e|gr6)\.(xlarge|2xlarge|4xlarge|8xlarge|16xlarge)")
 S3_URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^?#*]+)")
-IMAGE = (
+GPU_AMI_PARAMETER = (
     "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.13-amazon-linux-2023/latest/ami-id"
 )
 # Retentions that CloudWatch Logs takes, in days.
@@ -28,7 +28,7 @@ RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731,
 
 # An execution may have 25,000 events; a look at something that is waited for has nine (a wait, a call, a choice). The rest
 # is for what an execution does beside looking.
-MAX_EVENTS_OF_LOOKS, EVENTS_PER_LOOK = 20_000, 9
+MAX_POLLING_EVENTS, EVENTS_PER_POLL = 20_000, 9
 
 
 class StackSettings(BaseModel):
@@ -127,7 +127,9 @@ class StackSettings(BaseModel):
     )
     gpu_volume_size_gib: int = Field(100, ge=75, le=1000, description="encrypted disk of an instance")
     gpu_ami_parameter: str = Field(
-        IMAGE, pattern=r"/aws/service/.+", description="public SSM parameter that names the instances' image"
+        GPU_AMI_PARAMETER,
+        pattern=r"/aws/service/.+",
+        description="public SSM parameter that names the instances' image",
     )
     gpu_warm_start: str = Field(
         "", description="cron (UTC) from when one instance is kept warm, such as '0 8 * * MON-FRI'"
@@ -184,7 +186,7 @@ class StackSettings(BaseModel):
 
     @field_validator("gpu_instance_types")
     @classmethod
-    def _instances_have_one_gpu(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+    def _validate_gpu_instance_types(cls, types: tuple[str, ...]) -> tuple[str, ...]:
         for name in types:
             if not GPU_INSTANCE.fullmatch(name):
                 raise ValueError(
@@ -196,7 +198,7 @@ class StackSettings(BaseModel):
 
     @field_validator("model_uri")
     @classmethod
-    def _model_is_an_object(cls, uri: str) -> str:
+    def _validate_model_uri(cls, uri: str) -> str:
         if uri and not (S3_URI.fullmatch(uri) and uri.endswith(".safetensors")):
             raise ValueError(
                 f"{uri!r} is not s3://BUCKET/KEY.safetensors; convert a checkpoint with `gorggle model convert` first"
@@ -205,14 +207,14 @@ class StackSettings(BaseModel):
 
     @field_validator("log_retention_days")
     @classmethod
-    def _logs_are_kept_as_long_as_aws_offers(cls, days: int) -> int:
+    def _validate_log_retention(cls, days: int) -> int:
         if days not in RETENTION_DAYS:
             raise ValueError(f"CloudWatch keeps logs for {RETENTION_DAYS} days, not for {days}")
         return days
 
     @field_validator("alert_emails")
     @classmethod
-    def _addresses_are_mail(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+    def _validate_alert_emails(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
         for address in addresses:
             if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", address):
                 raise ValueError(f"{address!r} is not an e-mail address")
@@ -220,7 +222,7 @@ class StackSettings(BaseModel):
 
     @field_validator("tags")
     @classmethod
-    def _tags_are_not_ours(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+    def _validate_tags(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
         for tag in tags:
             name, _, value = tag.partition("=")
             if not name or not value:
@@ -230,7 +232,7 @@ class StackSettings(BaseModel):
         return tags
 
     @model_validator(mode="after")
-    def _settings_fit_together(self) -> Self:
+    def _validate_combinations(self) -> Self:
         if self.gpu_min_instances > self.gpu_max_instances:
             raise ValueError(
                 f"gpuMinInstances ({self.gpu_min_instances}) is above gpuMaxInstances ({self.gpu_max_instances})"
@@ -252,8 +254,8 @@ class StackSettings(BaseModel):
         waits_s = (
             self.transcription_timeout_s + self.face_detection_timeout_s + 2 * self.fleet_start_timeout_s
         )
-        if waits_s / self.poll_interval_s * EVENTS_PER_LOOK > MAX_EVENTS_OF_LOOKS:
-            least_s = math.ceil(waits_s * EVENTS_PER_LOOK / MAX_EVENTS_OF_LOOKS)
+        if waits_s / self.poll_interval_s * EVENTS_PER_POLL > MAX_POLLING_EVENTS:
+            least_s = math.ceil(waits_s * EVENTS_PER_POLL / MAX_POLLING_EVENTS)
             raise ValueError(
                 f"pollIntervalS ({self.poll_interval_s}) is too short for waits of up to {waits_s} s (transcriptionTimeoutS, faceDetectionTimeoutS, fleetStartTimeoutS): "
                 f"an execution of Step Functions may have 25,000 events; set pollIntervalS to {least_s} or more"
@@ -281,12 +283,12 @@ def option_name(field: str) -> str:
     return to_camel(field)
 
 
-def read(text: Callable[[str], str | None], structure: Callable[[str], Any]) -> StackSettings:
+def read_settings(get_text: Callable[[str], str | None], get_json: Callable[[str], Any]) -> StackSettings:
     """Read the settings.
 
     Args:
-        text: the value of a name as text, None where it is not set.
-        structure: the value of a name as parsed JSON.
+        get_text: the value of a name as text, None where it is not set.
+        get_json: the value of a name as parsed JSON.
 
     Raises:
         ValueError: a value is not one that the setting can have.
@@ -294,9 +296,9 @@ def read(text: Callable[[str], str | None], structure: Callable[[str], Any]) -> 
     given: dict[str, Any] = {}
     for field, info in StackSettings.model_fields.items():
         name = option_name(field)
-        if text(name) is not None:
+        if get_text(name) is not None:
             given[name] = (
-                text(name) if info.annotation is str or _is_literal(info.annotation) else structure(name)
+                get_text(name) if info.annotation is str or _is_literal(info.annotation) else get_json(name)
             )
     return StackSettings.model_validate(given)
 
@@ -305,7 +307,7 @@ def _is_literal(annotation: object) -> bool:
     return getattr(annotation, "__origin__", None) is Literal
 
 
-def checked_stack_name(stack: str) -> str:
+def validate_stack_name(stack: str) -> str:
     """The stack's name, if resources can bear it.
 
     Raises:

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-ANSWERS_HOLD_S = 3600
+PREFLIGHT_MAX_AGE_S = 3600
 API_HEADERS = ["authorization", "content-type", "idempotency-key"]
 API_METHODS = ["GET", "POST", "PUT", "DELETE"]
 # What a page may learn of an answer that it was given: a player asks for ranges, and for the size of the whole.
-EXPOSED = ["Accept-Ranges", "Content-Length", "Content-Range", "Content-Type", "ETag"]
+EXPOSED_HEADERS = ["Accept-Ranges", "Content-Length", "Content-Range", "Content-Type", "ETag"]
 
 
-def api_rule(origins: Sequence[Any]) -> dict[str, Any]:
+def api_cors_rule(origins: Sequence[Any]) -> dict[str, Any]:
     """Pages of these origins may call the API."""
     return {
         "allow_origins": list(origins),
         "allow_headers": API_HEADERS,
         "allow_methods": API_METHODS,
-        "max_age": ANSWERS_HOLD_S,
+        "max_age": PREFLIGHT_MAX_AGE_S,
     }
 
 
@@ -32,8 +32,8 @@ def download_cors_rule(origins: Sequence[Any]) -> dict[str, Any]:
         "allowed_methods": ["GET", "HEAD"],
         "allowed_origins": list(origins),
         "allowed_headers": ["range", "if-range", "if-none-match", "if-modified-since"],
-        "expose_headers": EXPOSED,
-        "max_age_seconds": ANSWERS_HOLD_S,
+        "expose_headers": EXPOSED_HEADERS,
+        "max_age_seconds": PREFLIGHT_MAX_AGE_S,
     }
 
 
@@ -45,22 +45,24 @@ def upload_cors_rule(origins: Sequence[Any]) -> dict[str, Any]:
         "allowed_origins": list(origins),
         "allowed_headers": ["content-type"],
         "expose_headers": ["ETag"],
-        "max_age_seconds": ANSWERS_HOLD_S,
+        "max_age_seconds": PREFLIGHT_MAX_AGE_S,
     }
 
 
-def content_security_policy(region: str, uploads: str, results: str, sign_in: str = "") -> str:
+def build_content_security_policy(
+    region: str, uploads_bucket: str, results_bucket: str, sign_in_url: str = ""
+) -> str:
     """What the pages may do: run and show the site's own files, ask the API, send and play videos, fetch results.
 
     Args:
         region: of the stack.
-        uploads: name of the bucket of videos.
-        results: name of the bucket of results.
-        sign_in: where the pages get tokens; empty: nowhere.
+        uploads_bucket: name of the bucket of videos.
+        results_bucket: name of the bucket of results.
+        sign_in_url: where the pages get tokens; empty: nowhere.
     """
     # The API's own address is made after the site's, since the API must know whose pages may call it.
     api = f"https://*.execute-api.{region}.amazonaws.com"
-    videos, fetched = _bucket(region, uploads), _bucket(region, results)
+    videos, fetched = _bucket_origins(region, uploads_bucket), _bucket_origins(region, results_bucket)
     return "; ".join(
         (
             "default-src 'none'",
@@ -68,7 +70,7 @@ def content_security_policy(region: str, uploads: str, results: str, sign_in: st
             "style-src 'self'",
             "img-src 'self' blob:",
             f"media-src 'self' blob: {videos}",
-            " ".join(filter(None, (f"connect-src 'self' {api} {videos} {fetched}", sign_in))),
+            " ".join(filter(None, (f"connect-src 'self' {api} {videos} {fetched}", sign_in_url))),
             "worker-src 'self'",
             "manifest-src 'self'",
             "base-uri 'none'",
@@ -79,6 +81,6 @@ def content_security_policy(region: str, uploads: str, results: str, sign_in: st
     )
 
 
-def _bucket(region: str, name: str) -> str:
+def _bucket_origins(region: str, name: str) -> str:
     """Both addresses of a bucket: in the first region S3 signs the one without a region."""
     return f"https://{name}.s3.{region}.amazonaws.com https://{name}.s3.amazonaws.com"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 
 from gorggle_lambdas.aws_costs import cost_model
-from gorggle_lambdas.aws_costs.prices import prices_of
+from gorggle_lambdas.aws_costs.prices import parse_prices
 from infrastructure import network
 from infrastructure.config import StackSettings
 
 
-def cost_stack(settings: StackSettings) -> cost_model.StackConfig:
+def to_cost_config(settings: StackSettings) -> cost_model.StackConfig:
     """The settings as the cost model sees them."""
-    services = len(network.INTERFACES) + len(network.SESSION_MANAGER) * settings.session_manager
+    services = (
+        len(network.INTERFACE_ENDPOINTS) + len(network.SESSION_MANAGER_ENDPOINTS) * settings.session_manager
+    )
     return cost_model.StackConfig(
         gpu_instance_type=settings.gpu_instance_types[0],
         gpu_min_instances=settings.gpu_min_instances,
@@ -22,28 +24,28 @@ def cost_stack(settings: StackSettings) -> cost_model.StackConfig:
         nat_gateway=settings.nat_gateway,
         endpoints=services,
         endpoint_zone_count=settings.endpoint_zone_count,
-        sound=settings.audio_engine,
-        faces=settings.face_engine,
-        window_s=settings.window_duration_s,
+        audio_engine=settings.audio_engine,
+        face_engine=settings.face_engine,
+        window_duration_s=settings.window_duration_s,
         retention_days=settings.job_retention_days,
     )
 
 
-def outputs(settings: StackSettings) -> dict[str, float]:
+def estimate_outputs(settings: StackSettings) -> dict[str, float]:
     """Two sums for the stack's outputs, in US dollars."""
-    shape, unit = cost_stack(settings), prices_of(settings.prices)
+    shape, unit = to_cost_config(settings), parse_prices(settings.prices)
     return {
-        "idleUsdPerMonth": round(cost_model.idle_month(shape, unit).total, 2),
-        "videoUsdPerHour": round(cost_model.video_hours(1.0, shape, unit).total, 2),
+        "idleUsdPerMonth": round(cost_model.estimate_idle_month(shape, unit).total, 2),
+        "videoUsdPerHour": round(cost_model.estimate_video_hours(1.0, shape, unit).total, 2),
     }
 
 
-def prices(settings: StackSettings) -> str:
+def prices_json(settings: StackSettings) -> str:
     """Unit prices for the functions that estimate jobs: those given, and what this stack's instances cost an hour.
 
     Raises:
         PricesError: the setting holds something else.
     """
-    gpu_per_h = cost_model.gpu_per_hour(cost_stack(settings), prices_of(settings.prices))
+    gpu_per_h = cost_model.compute_gpu_hourly_cost(to_cost_config(settings), parse_prices(settings.prices))
     given = json.loads(settings.prices) if settings.prices.strip() else {}
     return json.dumps({**given, "gpu_per_h": round(gpu_per_h, 4)})

@@ -26,24 +26,26 @@ class Dashboard(pulumi.ComponentResource):
         functions: Sequence[str],
         queues: Sequence[str],
         api_id: pulumi.Output[str],
-        machine_arn: pulumi.Output[str],
-        hosts: tuple[pulumi.Output[str], pulumi.Output[str]],
+        state_machine_arn: pulumi.Output[str],
+        load_balancer_suffixes: tuple[pulumi.Output[str], pulumi.Output[str]],
         alarm_arns: Sequence[pulumi.Output[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """``hosts``: the last parts of the ARNs of target group and load balancer."""
+        """``load_balancer_suffixes``: the last parts of the ARNs of target group and load balancer."""
         super().__init__("gorggle:dashboard:Dashboard", name, None, opts)
-        found = pulumi.Output.all(api=api_id, machine=machine_arn, hosts=list(hosts), alarms=list(alarm_arns))
+        found = pulumi.Output.all(
+            api=api_id, machine=state_machine_arn, hosts=list(load_balancer_suffixes), alarms=list(alarm_arns)
+        )
         body = found.apply(
             lambda known: json.dumps(
-                dashboard_body(
+                build_dashboard_body(
                     names,
                     functions=functions,
                     queues=queues,
                     api_id=known["api"],
-                    machine=known["machine"],
-                    hosts=known["hosts"],
-                    alarms=known["alarms"],
+                    state_machine_arn=known["machine"],
+                    load_balancer_suffixes=known["hosts"],
+                    alarm_arns=known["alarms"],
                 )
             )
         )
@@ -53,28 +55,28 @@ class Dashboard(pulumi.ComponentResource):
             dashboard_body=body,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.link = (
+        self.url = (
             f"https://{names.region}.console.aws.amazon.com/cloudwatch/home"
             f"?region={names.region}#dashboards/dashboard/{names.prefix}"
         )
-        self.register_outputs({"link": self.link})
+        self.register_outputs({"link": self.url})
 
 
-def dashboard_body(
+def build_dashboard_body(
     names: Names,
     *,
     functions: Sequence[str],
     queues: Sequence[str],
     api_id: str,
-    machine: str,
-    hosts: Sequence[str],
-    alarms: Sequence[str],
+    state_machine_arn: str,
+    load_balancer_suffixes: Sequence[str],
+    alarm_arns: Sequence[str],
 ) -> dict[str, Any]:
     """Its widgets: alarms first, then what people feel, then causes."""
     fleet = ["AutoScalingGroupName", names.fleet]
     of_api = ["ApiId", api_id, "Stage", "$default"]
-    of_machine = ["StateMachineArn", machine]
-    of_hosts = ["TargetGroup", hosts[0], "LoadBalancer", hosts[1]]
+    of_machine = ["StateMachineArn", state_machine_arn]
+    of_hosts = ["TargetGroup", load_balancer_suffixes[0], "LoadBalancer", load_balancer_suffixes[1]]
     graphs: list[tuple[str, str, list[list[Any]]]] = [
         (
             "Jobs",
@@ -82,24 +84,24 @@ def dashboard_body(
             [["AWS/States", f"Executions{end}", *of_machine] for end in ("Started", "Succeeded", "Failed")],
         ),
         ("Time of a job", "p95", [["AWS/States", "ExecutionTime", *of_machine]]),
-        ("Results", "Sum", _own(names, "SucceededJobs", "DegradedResults", "FailedJobs")),
-        ("Jobs that succeed, %", "Sum", _success(names)),
-        ("Sources lost", "Sum", _own(names, "LostLips", "LostSound", "LostFaces")),
-        ("Video taken, s", "Sum", _own(names, "VideoSeconds")),
+        ("Results", "Sum", _function_metrics(names, "SucceededJobs", "DegradedResults", "FailedJobs")),
+        ("Jobs that succeed, %", "Sum", _success_rate(names)),
+        ("Sources lost", "Sum", _function_metrics(names, "LostLips", "LostSound", "LostFaces")),
+        ("Video taken, s", "Sum", _function_metrics(names, "VideoSeconds")),
         ("API", "Sum", [["AWS/ApiGateway", metric, *of_api] for metric in ("Count", "4xx", "5xx")]),
         ("API, latency", "p95", [["AWS/ApiGateway", "Latency", *of_api]]),
-        ("Streams per instance", "Average", [[names.metrics, "Streams", *fleet]]),
-        ("Calls of the server", "Sum", [[names.metrics, "Requests", *fleet]]),
+        ("Streams per instance", "Average", [[names.metrics_namespace, "Streams", *fleet]]),
+        ("Calls of the server", "Sum", [[names.metrics_namespace, "Requests", *fleet]]),
         (
             "A call of the server, s; a second of video, s",
             "Average",
-            [[names.metrics, what, *fleet] for what in ("RequestTime", "RealTimeFactor")],
+            [[names.metrics_namespace, what, *fleet] for what in ("RequestTime", "RealTimeFactor")],
         ),
         (
             "Connections to servers",
             "Sum",
             [
-                ["AWS/NetworkELB", what, "LoadBalancer", hosts[1]]
+                ["AWS/NetworkELB", what, "LoadBalancer", load_balancer_suffixes[1]]
                 for what in ("NewFlowCount", "TCP_Target_Reset_Count", "TCP_ELB_Reset_Count")
             ],
         ),
@@ -118,11 +120,15 @@ def dashboard_body(
             "Instances, used %",
             "Maximum",
             [
-                [names.metrics, f"{what}Utilization", *fleet]
+                [names.metrics_namespace, f"{what}Utilization", *fleet]
                 for what in ("Gpu", "GpuMemory", "Cpu", "Memory", "Disk")
             ],
         ),
-        ("Server's errors", "Sum", [[names.metrics, what] for what in ("ServerErrors", "OutOfMemory")]),
+        (
+            "Server's errors",
+            "Sum",
+            [[names.metrics_namespace, what] for what in ("ServerErrors", "OutOfMemory")],
+        ),
         ("Functions' errors", "Sum", [["AWS/Lambda", "Errors", "FunctionName", each] for each in functions]),
         ("Functions' time", "p95", [["AWS/Lambda", "Duration", "FunctionName", each] for each in functions]),
         (
@@ -142,14 +148,16 @@ def dashboard_body(
         "y": 0,
         "width": 24,
         "height": 4,
-        "properties": {"title": "Alarms", "alarms": list(alarms)[:100]},
+        "properties": {"title": "Alarms", "alarms": list(alarm_arns)[:100]},
     }
-    return {"widgets": [head, *(_graph(index, names.region, *graph) for index, graph in enumerate(graphs))]}
+    return {
+        "widgets": [head, *(_build_graph(index, names.region, *graph) for index, graph in enumerate(graphs))]
+    }
 
 
-def _success(names: Names) -> list[list[Any]]:
+def _success_rate(names: Names) -> list[list[Any]]:
     """The share of jobs that end well: of nothing there is none."""
-    ends = _own(names, "SucceededJobs", "FailedJobs")
+    ends = _function_metrics(names, "SucceededJobs", "FailedJobs")
     counted: list[list[Any]] = [
         [*metric, {"id": f"m{index}", "visible": False}] for index, metric in enumerate(ends)
     ]
@@ -161,12 +169,14 @@ def _success(names: Names) -> list[list[Any]]:
     return [[share], *counted]
 
 
-def _own(names: Names, *metrics: str) -> list[list[str]]:
+def _function_metrics(names: Names, *metrics: str) -> list[list[str]]:
     """What the functions measure themselves."""
-    return [[names.metrics, metric, "service", "gorggle"] for metric in metrics]
+    return [[names.metrics_namespace, metric, "service", "gorggle"] for metric in metrics]
 
 
-def _graph(index: int, region: str, title: str, statistic: str, metrics: list[list[Any]]) -> dict[str, Any]:
+def _build_graph(
+    index: int, region: str, title: str, statistic: str, metrics: list[list[Any]]
+) -> dict[str, Any]:
     row, column = divmod(index, COLUMNS)
     return {
         "type": "metric",

@@ -16,7 +16,7 @@ from infrastructure.resource_references import ResourceReferences
 from infrastructure.secrets import Credentials
 
 Functions = Mapping[str, LambdaFunction]
-RETRIES, EVENT_AGE_S = 20, 3600
+MAX_RETRIES, MAX_EVENT_AGE_S = 20, 3600
 
 
 class Triggers(pulumi.ComponentResource):
@@ -36,23 +36,23 @@ class Triggers(pulumi.ComponentResource):
         self._name, self._names, self._references = name, names, references
         self._functions, self._queues = functions, queues
         self._child = pulumi.ResourceOptions(parent=self)
-        for function in manifest.called_by("queue"):
-            self._read_queue(functions[function.name])
+        for function in manifest.triggered_by("queue"):
+            self._add_queue_trigger(functions[function.name])
         for role, rule in manifest.rules.items():
-            pattern = pulumi.Output.json_dumps(self._resolved(rule["pattern"]))
-            self._rule(role, rule, event_pattern=pattern)
+            pattern = pulumi.Output.json_dumps(self._resolve_pattern(rule["pattern"]))
+            self._add_rule(role, rule, event_pattern=pattern)
         for role, schedule in manifest.schedules.items():
-            self._rule(role, schedule, schedule_expression=schedule["rate"])
+            self._add_rule(role, schedule, schedule_expression=schedule["rate"])
         for queue in queues.values():
-            queue.write_policy()
+            queue.create_policy()
         self.register_outputs({})
 
-    def _read_queue(self, function: LambdaFunction) -> None:
-        trigger = function.manifest.trigger
+    def _add_queue_trigger(self, function: LambdaFunction) -> None:
+        trigger = function.spec.trigger
         queue = self._queues[trigger["queue"].removeprefix("queue:")]
         reports = ["ReportBatchItemFailures"] if trigger.get("report_batch_item_failures") else None
         aws.lambda_.EventSourceMapping(
-            f"{self._name}-{function.manifest.name}-queue",
+            f"{self._name}-{function.spec.name}-queue",
             event_source_arn=queue.arn,
             function_name=function.arn,
             batch_size=trigger["batch"],
@@ -61,48 +61,51 @@ class Triggers(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _rule(self, role: str, shape: Mapping[str, Any], **when: pulumi.Input[str]) -> None:
+    def _add_rule(self, role: str, spec: Mapping[str, Any], **condition: pulumi.Input[str]) -> None:
         rule = aws.cloudwatch.EventRule(
             f"{self._name}-{role}-rule",
             name=f"{self._names.prefix}-{role}",
             state="ENABLED",
             opts=self._child,
-            **when,
+            **condition,
         )
-        dead_letters = self._queues[shape["dead_letters"].removeprefix("queue:")]
-        dead_letters.accept_from(rule.arn)
+        dead_letters = self._queues[spec["dead_letters"].removeprefix("queue:")]
+        dead_letters.allow_rule(rule.arn)
         aws.cloudwatch.EventTarget(
             f"{self._name}-{role}-target",
             rule=rule.name,
             target_id=role,
-            arn=self._target(role, shape["target"], rule),
+            arn=self._resolve_target(role, spec["target"], rule),
             dead_letter_config={"arn": dead_letters.arn},
-            retry_policy={"maximum_retry_attempts": RETRIES, "maximum_event_age_in_seconds": EVENT_AGE_S},
+            retry_policy={
+                "maximum_retry_attempts": MAX_RETRIES,
+                "maximum_event_age_in_seconds": MAX_EVENT_AGE_S,
+            },
             opts=self._child,
         )
 
-    def _target(self, role: str, target: str, rule: aws.cloudwatch.EventRule) -> pulumi.Input[str]:
+    def _resolve_target(self, role: str, target: str, rule: aws.cloudwatch.EventRule) -> pulumi.Input[str]:
         kind, _, name = target.partition(":")
         if kind == "function":
-            self._functions[name].permit(role, "events.amazonaws.com", rule.arn)
+            self._functions[name].allow_invocation(role, "events.amazonaws.com", rule.arn)
             arn: pulumi.Output[str] = self._functions[name].arn
             return arn
-        self._queues[name].accept_from(rule.arn)
+        self._queues[name].allow_rule(rule.arn)
         queue: pulumi.Output[str] = self._queues[name].arn
         return queue
 
-    def _resolved(self, pattern: Any) -> Any:
+    def _resolve_pattern(self, pattern: Any) -> Any:
         match pattern:
             case dict():
-                return {key: self._resolved(value) for key, value in pattern.items()}
+                return {key: self._resolve_pattern(value) for key, value in pattern.items()}
             case list():
-                return [self._resolved(each) for each in pattern]
+                return [self._resolve_pattern(each) for each in pattern]
             case str():
-                return self._references.value(pattern)
+                return self._references.resolve(pattern)
         return pattern
 
 
-def add_operations(
+def add_operations_triggers(
     manifest: Manifest,
     functions: Functions,
     credentials: Credentials,
@@ -110,21 +113,21 @@ def add_operations(
     opts: pulumi.ResourceOptions,
 ) -> None:
     """Connect the functions that operate the stack to what calls them."""
-    for function in manifest.called_by("rotation"):
+    for function in manifest.triggered_by("rotation"):
         for role in function.trigger["secrets"]:
-            _rotate(functions[function.name], role, credentials, opts)
-    for function in manifest.called_by("topic"):
+            _add_rotation(functions[function.name], role, credentials, opts)
+    for function in manifest.triggered_by("topic"):
         topic = topics[function.trigger["topic"]]
-        functions[function.name].permit("topic", "sns.amazonaws.com", topic.arn)
+        functions[function.name].allow_invocation("topic", "sns.amazonaws.com", topic.arn)
         topic.subscribe(function.name, "lambda", functions[function.name].arn)
 
 
-def _rotate(
+def _add_rotation(
     function: LambdaFunction, role: str, credentials: Credentials, opts: pulumi.ResourceOptions
 ) -> None:
     secret = credentials.secrets[role]
-    permission = function.permit(role, "secretsmanager.amazonaws.com", secret.arn)
-    days = function.manifest.trigger["every_days"]
+    permission = function.allow_invocation(role, "secretsmanager.amazonaws.com", secret.arn)
+    days = function.spec.trigger["every_days"]
     aws.secretsmanager.SecretRotation(
         f"{role}-rotation",
         secret_id=secret.id,

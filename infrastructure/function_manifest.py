@@ -36,13 +36,13 @@ class Statement:
     reason: str = ""
 
     @property
-    def is_wild(self) -> bool:
+    def has_wildcard(self) -> bool:
         """Whether it speaks of every resource there is."""
         return "*" in self.resources
 
 
 @dataclass(frozen=True)
-class Function:
+class FunctionSpec:
     """One Lambda function."""
 
     name: str
@@ -69,7 +69,7 @@ class Function:
 
 
 @dataclass(frozen=True)
-class StateMachine:
+class StateMachineSpec:
     """The pipeline."""
 
     definition: str
@@ -83,8 +83,8 @@ class StateMachine:
 class Manifest:
     """Everything that the functions need around them."""
 
-    functions: Mapping[str, Function]
-    state_machine: StateMachine | None = None
+    functions: Mapping[str, FunctionSpec]
+    state_machine: StateMachineSpec | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     buckets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Manifest:
     secrets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     topics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def called_by(self, kind: str) -> Iterator[Function]:
+    def triggered_by(self, kind: str) -> Iterator[FunctionSpec]:
         """The functions that one kind of trigger calls."""
         return (function for function in self.functions.values() if function.trigger["kind"] == kind)
 
@@ -107,7 +107,7 @@ class Manifest:
         )
 
 
-def read(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
     """Read a manifest.
 
     Raises:
@@ -119,22 +119,24 @@ def read(path: Path) -> Manifest:
         document.pop(ignored, None)
     machine = document.pop("state_machine", None)
     functions = {
-        name: _function(name, body, defaults) for name, body in document.pop("functions", {}).items()
+        name: _parse_function(name, body, defaults) for name, body in document.pop("functions", {}).items()
     }
     known = set(Manifest.__dataclass_fields__) - {"functions", "state_machine"}
     if unknown := set(document) - known:
         raise ValueError(f"{path} has sections that are not understood: {sorted(unknown)}")
-    return Manifest(functions=functions, state_machine=_machine(machine) if machine else None, **document)
+    return Manifest(
+        functions=functions, state_machine=_parse_state_machine(machine) if machine else None, **document
+    )
 
 
-def _function(name: str, body: dict[str, Any], defaults: dict[str, Any]) -> Function:
+def _parse_function(name: str, body: dict[str, Any], defaults: dict[str, Any]) -> FunctionSpec:
     merged = {**defaults, **body}
     environment = {**defaults.get("environment", {}), **body.get("environment", {})}
     trigger = dict(merged["trigger"])
     options = set(trigger) - {"kind"}
     if trigger["kind"] not in TRIGGER_KINDS or not options <= TRIGGER_KINDS[trigger["kind"]]:
         raise ValueError(f"{name} has a trigger that is not understood: {trigger}")
-    function = Function(
+    function = FunctionSpec(
         name=name,
         description=merged.pop("description"),
         handler=merged.pop("handler"),
@@ -145,35 +147,35 @@ def _function(name: str, body: dict[str, Any], defaults: dict[str, Any]) -> Func
         in_vpc=merged.pop("in_vpc"),
         layers=tuple(merged.pop("layers")),
         environment=environment,
-        statements=tuple(_statement(name, each) for each in merged.pop("statements")),
+        statements=tuple(_parse_statement(name, each) for each in merged.pop("statements")),
     )
     if unknown := set(merged) - {"environment"}:
         raise ValueError(f"the function {name} has keys that are not understood: {sorted(unknown)}")
-    _within(name, "memory_mb", function.memory_mib, MEMORY_MIB)
-    _within(name, "timeout_s", function.timeout_s, TIMEOUT_S)
-    _within(name, "ephemeral_mb", function.ephemeral_mib, EPHEMERAL_MIB)
+    _check_range(name, "memory_mb", function.memory_mib, MEMORY_MIB)
+    _check_range(name, "timeout_s", function.timeout_s, TIMEOUT_S)
+    _check_range(name, "ephemeral_mb", function.ephemeral_mib, EPHEMERAL_MIB)
     return function
 
 
-def _within(function: str, key: str, value: int, limits: tuple[int, int]) -> None:
+def _check_range(function: str, key: str, value: int, limits: tuple[int, int]) -> None:
     if not limits[0] <= value <= limits[1]:
         raise ValueError(f"{function}: {key} is {value}; Lambda takes {limits[0]} to {limits[1]}")
 
 
-def _statement(owner: str, body: dict[str, Any]) -> Statement:
+def _parse_statement(owner: str, body: dict[str, Any]) -> Statement:
     statement = Statement(tuple(body["actions"]), tuple(body["resources"]), body.get("reason", ""))
     if unknown := set(body) - {"actions", "resources", "reason", "why"}:
         raise ValueError(f"{owner} has a statement with keys that are not understood: {sorted(unknown)}")
-    if statement.is_wild and not statement.reason:
+    if statement.has_wildcard and not statement.reason:
         raise ValueError(f"{owner} asks for {statement.actions} on every resource without a reason")
     return statement
 
 
-def _machine(body: dict[str, Any]) -> StateMachine:
-    return StateMachine(
+def _parse_state_machine(body: dict[str, Any]) -> StateMachineSpec:
+    return StateMachineSpec(
         definition=body["definition"],
         type=body["type"],
         calls=tuple(body["calls"]),
         substitutions=body["substitutions"],
-        statements=tuple(_statement("the state machine", each) for each in body["statements"]),
+        statements=tuple(_parse_statement("the state machine", each) for each in body["statements"]),
     )

@@ -11,16 +11,16 @@ import pulumi_aws as aws
 
 from infrastructure import iam
 from infrastructure.config import StackSettings
-from infrastructure.load_balancer import OPERATIONS_PORT, SERVER_PORT, LoadBalancer
+from infrastructure.load_balancer import HTTP_PORT, SERVER_PORT, LoadBalancer
 from infrastructure.naming import Names
 from infrastructure.network import Network
 
 LAUNCH_HOOK, TERMINATE_HOOK = "ready", "drain"
 # From launch to ready: boot, 350 MB of packages, model, warm-up. An instance that takes longer is given up.
-START_LIMIT_S = 900
+START_TIMEOUT_S = 900
 # Instances do not grow old: a new one has the newest packages and a fresh disk.
 MAX_INSTANCE_LIFETIME_S = 14 * 24 * 3600
-IAM_INSTANCE = "ec2.amazonaws.com"
+EC2_SERVICE = "ec2.amazonaws.com"
 GROUP_METRICS = ("GroupDesiredCapacity", "GroupInServiceInstances", "GroupPendingInstances")
 
 
@@ -43,7 +43,7 @@ class GpuFleet(pulumi.ComponentResource):
         super().__init__("gorggle:gpu_fleet:GpuFleet", name, None, opts)
         self._name, self._names, self._settings = name, names, settings
         self._child = pulumi.ResourceOptions(parent=self)
-        self._bundle, self._secret = bundle, certificate_secret
+        self._bundle_location, self._certificate_secret = bundle, certificate_secret
         self.log_group = aws.cloudwatch.LogGroup(
             f"{name}-logs",
             name=f"/gorggle/{names.stack}/server",
@@ -51,35 +51,37 @@ class GpuFleet(pulumi.ComponentResource):
             kms_key_id=key_arn,
             opts=self._child,
         )
-        self.role = iam.ServiceRole(f"{names.prefix}-server", IAM_INSTANCE, self._grants(), opts=self._child)
-        self.template = self._template(balancer)
-        self.group = self._group(network, balancer)
-        self._schedule_warm_pool()
+        self.role = iam.ServiceRole(
+            f"{names.prefix}-server", EC2_SERVICE, self._build_grants(), opts=self._child
+        )
+        self.template = self._create_launch_template(balancer)
+        self.group = self._create_group(network, balancer)
+        self._schedule_warm_hours()
         self.register_outputs({"group": self.group.name})
 
-    def _grants(self) -> list[iam.Grant]:
-        bucket, key = self._bundle
+    def _build_grants(self) -> list[iam.Grant]:
+        bucket, key = self._bundle_location
         bundle_arn = pulumi.Output.concat("arn:", self._names.partition, ":s3:::", bucket, "/", key)
         grants = [
             iam.Grant(("s3:GetObject",), [bundle_arn]),
-            iam.Grant(("secretsmanager:GetSecretValue",), [self._secret]),
+            iam.Grant(("secretsmanager:GetSecretValue",), [self._certificate_secret]),
             iam.Grant(("autoscaling:CompleteLifecycleAction",), [self._names.fleet_arn]),
-            iam.log_writing(self.log_group.arn),
+            iam.log_write_grant(self.log_group.arn),
             iam.Grant(
                 ("cloudwatch:PutMetricData",),
                 ["*"],
-                {"StringEquals": {"cloudwatch:namespace": self._names.metrics}},
+                {"StringEquals": {"cloudwatch:namespace": self._names.metrics_namespace}},
                 reason="metrics are no resources; the namespace is the condition",
             ),
         ]
         if self._settings.session_manager:
-            grants.append(SESSION_MANAGER)
+            grants.append(SESSION_MANAGER_GRANT)
         if model := self._settings.model_object:
             address = self._names.arn("s3", "/".join(model), region=False, account=False)
             grants.append(iam.Grant(("s3:GetObject",), [address]))
         return grants
 
-    def _template(self, balancer: LoadBalancer) -> aws.ec2.LaunchTemplate:
+    def _create_launch_template(self, balancer: LoadBalancer) -> aws.ec2.LaunchTemplate:
         profile = aws.iam.InstanceProfile(
             f"{self._name}-profile",
             name=f"{self._names.prefix}-server",
@@ -97,7 +99,7 @@ class GpuFleet(pulumi.ComponentResource):
             instance_type=self._settings.gpu_instance_types[0],
             iam_instance_profile={"arn": profile.arn},
             vpc_security_group_ids=[balancer.servers_group.id],
-            user_data=self._user_data(),
+            user_data=self._encode_user_data(),
             update_default_version=True,
             ebs_optimized="true",
             # Tokens only, and not from inside a container: a stolen request cannot read the role's credentials.
@@ -124,13 +126,15 @@ class GpuFleet(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _user_data(self) -> pulumi.Output[str]:
-        bucket, key = self._bundle
-        return pulumi.Output.all(bucket, key, self._secret, self.log_group.name).apply(
-            lambda known: base64.b64encode(user_data(self._names, self._settings, *known).encode()).decode()
+    def _encode_user_data(self) -> pulumi.Output[str]:
+        bucket, key = self._bundle_location
+        return pulumi.Output.all(bucket, key, self._certificate_secret, self.log_group.name).apply(
+            lambda known: base64.b64encode(
+                render_user_data(self._names, self._settings, *known).encode()
+            ).decode()
         )
 
-    def _group(self, network: Network, balancer: LoadBalancer) -> aws.autoscaling.Group:
+    def _create_group(self, network: Network, balancer: LoadBalancer) -> aws.autoscaling.Group:
         settings = self._settings
         tags = instance_tags(self._names, settings)
         template = {
@@ -146,7 +150,7 @@ class GpuFleet(pulumi.ComponentResource):
             vpc_zone_identifiers=network.subnet_ids,
             target_group_arns=[balancer.target_group.arn],
             health_check_type="ELB",
-            health_check_grace_period=START_LIMIT_S,
+            health_check_grace_period=START_TIMEOUT_S,
             default_instance_warmup=60,
             max_instance_lifetime=MAX_INSTANCE_LIFETIME_S,
             # A spot instance that is about to be taken back is replaced before it goes.
@@ -169,7 +173,7 @@ class GpuFleet(pulumi.ComponentResource):
                 {
                     "name": LAUNCH_HOOK,
                     "lifecycle_transition": "autoscaling:EC2_INSTANCE_LAUNCHING",
-                    "heartbeat_timeout": START_LIMIT_S,
+                    "heartbeat_timeout": START_TIMEOUT_S,
                     "default_result": "ABANDON",
                 },
                 {
@@ -192,7 +196,7 @@ class GpuFleet(pulumi.ComponentResource):
             ),
         )
 
-    def _schedule_warm_pool(self) -> None:
+    def _schedule_warm_hours(self) -> None:
         """Keep one instance during working hours, where asked to."""
         hours = {"warm": (self._settings.gpu_warm_start, max(1, self._settings.gpu_min_instances))}
         hours["cool"] = (self._settings.gpu_warm_end, self._settings.gpu_min_instances)
@@ -212,7 +216,7 @@ class GpuFleet(pulumi.ComponentResource):
 
 # Session Manager's agent asks for channels, which are no resources. These are the least it works with:
 # https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
-SESSION_MANAGER = iam.Grant(
+SESSION_MANAGER_GRANT = iam.Grant(
     (
         "ssm:UpdateInstanceInformation",
         "ssmmessages:CreateControlChannel",
@@ -242,17 +246,17 @@ def instance_environment(
         "GORGGLE_LAUNCH_HOOK": LAUNCH_HOOK,
         "GORGGLE_TERMINATE_HOOK": TERMINATE_HOOK,
         "GORGGLE_CERTIFICATE_SECRET": secret,
-        "GORGGLE_METRICS_NAMESPACE": names.metrics,
+        "GORGGLE_METRICS_NAMESPACE": names.metrics_namespace,
         "GORGGLE_LOG_GROUP": log_group,
         "GORGGLE_SERVER_PORT": str(SERVER_PORT),
-        "GORGGLE_OPERATIONS_PORT": str(OPERATIONS_PORT),
+        "GORGGLE_OPERATIONS_PORT": str(HTTP_PORT),
         "GORGGLE_STREAMS": str(settings.gpu_max_streams),
         "GORGGLE_DRAIN_S": str(settings.gpu_drain_minutes * 60),
         "GORGGLE_LOG_LEVEL": settings.log_level,
     }
 
 
-def user_data(
+def render_user_data(
     names: Names, settings: StackSettings, bucket: str, key: str, secret: str, log_group: str
 ) -> str:
     """What runs at an instance's first boot: it fetches the bundle and hands over to its ``bootstrap.sh``.

@@ -9,15 +9,15 @@ import pulumi
 import pulumi_aws as aws
 
 from infrastructure.config import StackSettings
-from infrastructure.cors import api_rule
+from infrastructure.cors import api_cors_rule
 from infrastructure.function_manifest import Manifest
 from infrastructure.lambda_function import LambdaFunction
 from infrastructure.naming import Names
 
 # The longest that an HTTP API waits.
-INTEGRATION_LIMIT_MS = 30_000
+INTEGRATION_TIMEOUT_MS = 30_000
 # No query, no address, no token: those may hold what is private.
-LOGGED = {
+ACCESS_LOG_FORMAT = {
     "request": "$context.requestId",
     "time": "$context.requestTime",
     "route": "$context.routeKey",
@@ -52,31 +52,33 @@ class Api(pulumi.ComponentResource):
             f"{name}-http",
             name=names.prefix,
             protocol_type="HTTP",
-            cors_configuration=api_rule(origins) if origins else None,
+            cors_configuration=api_cors_rule(origins) if origins else None,
             opts=self._child,
         )
         # What the browser application must know to let people in.
-        self.sign_in: dict[str, pulumi.Input[str]] = {"auth": settings.api_auth}
-        self._kind, self._authorizer = self._make_authorizer(manifest)
-        for function in manifest.called_by("route"):
-            self._route(functions[function.name])
-        self.stage = self._stage(key_arn)
-        self.address = self.api.api_endpoint
-        self.register_outputs({"address": self.address})
+        self.sign_in_config: dict[str, pulumi.Input[str]] = {"auth": settings.api_auth}
+        self._authorization_type, self._authorizer = self._create_authorizer(manifest)
+        for function in manifest.triggered_by("route"):
+            self._add_route(functions[function.name])
+        self.stage = self._create_stage(key_arn)
+        self.url = self.api.api_endpoint
+        self.register_outputs({"address": self.url})
 
-    def _make_authorizer(self, manifest: Manifest) -> tuple[str, aws.apigatewayv2.Authorizer]:
+    def _create_authorizer(self, manifest: Manifest) -> tuple[str, aws.apigatewayv2.Authorizer]:
         match self._settings.api_auth:
             case "token":
-                return "CUSTOM", self._token_authorizer(manifest)
+                return "CUSTOM", self._create_token_authorizer(manifest)
             case "jwt":
-                return "JWT", self._jwt_authorizer(self._settings.jwt_issuer, self._settings.jwt_audience)
-        pool, client = self._user_pool()
-        self.sign_in.update({"client_id": client.id, "sign_in": self._names.sign_in_pages})
+                return "JWT", self._create_jwt_authorizer(
+                    self._settings.jwt_issuer, self._settings.jwt_audience
+                )
+        pool, client = self._create_user_pool()
+        self.sign_in_config.update({"client_id": client.id, "sign_in": self._names.sign_in_url})
         issuer = pulumi.Output.concat(f"https://cognito-idp.{self._names.region}.amazonaws.com/", pool.id)
-        return "JWT", self._jwt_authorizer(issuer, [client.id])
+        return "JWT", self._create_jwt_authorizer(issuer, [client.id])
 
-    def _token_authorizer(self, manifest: Manifest) -> aws.apigatewayv2.Authorizer:
-        shape = next(manifest.called_by("authorizer"))
+    def _create_token_authorizer(self, manifest: Manifest) -> aws.apigatewayv2.Authorizer:
+        shape = next(manifest.triggered_by("authorizer"))
         function = self._functions[shape.name]
         authorizer = aws.apigatewayv2.Authorizer(
             f"{self._name}-tokens",
@@ -91,10 +93,10 @@ class Api(pulumi.ComponentResource):
             opts=self._child,
         )
         source = pulumi.Output.concat(self.api.execution_arn, "/authorizers/", authorizer.id)
-        function.permit("api", "apigateway.amazonaws.com", source)
+        function.allow_invocation("api", "apigateway.amazonaws.com", source)
         return authorizer
 
-    def _jwt_authorizer(
+    def _create_jwt_authorizer(
         self, issuer: pulumi.Input[str], audience: Sequence[pulumi.Input[str]]
     ) -> aws.apigatewayv2.Authorizer:
         return aws.apigatewayv2.Authorizer(
@@ -107,7 +109,7 @@ class Api(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _user_pool(self) -> tuple[aws.cognito.UserPool, aws.cognito.UserPoolClient]:
+    def _create_user_pool(self) -> tuple[aws.cognito.UserPool, aws.cognito.UserPoolClient]:
         """Users whom an administrator invites, with a second factor where they set one up."""
         pool = aws.cognito.UserPool(
             f"{self._name}-users",
@@ -153,8 +155,8 @@ class Api(pulumi.ComponentResource):
         )
         return pool, client
 
-    def _route(self, function: LambdaFunction) -> None:
-        manifest = function.manifest
+    def _add_route(self, function: LambdaFunction) -> None:
+        manifest = function.spec
         integration = aws.apigatewayv2.Integration(
             f"{self._name}-{manifest.name}",
             api_id=self.api.id,
@@ -162,7 +164,7 @@ class Api(pulumi.ComponentResource):
             integration_uri=function.function.invoke_arn,
             integration_method="POST",
             payload_format_version="2.0",
-            timeout_milliseconds=INTEGRATION_LIMIT_MS,
+            timeout_milliseconds=INTEGRATION_TIMEOUT_MS,
             opts=self._child,
         )
         guarded = manifest.trigger["authorized"]
@@ -171,7 +173,7 @@ class Api(pulumi.ComponentResource):
             api_id=self.api.id,
             route_key=manifest.trigger["route"],
             target=pulumi.Output.concat("integrations/", integration.id),
-            authorization_type=self._kind if guarded else "NONE",
+            authorization_type=self._authorization_type if guarded else "NONE",
             authorizer_id=self._authorizer.id if guarded else None,
             opts=self._child,
         )
@@ -179,9 +181,9 @@ class Api(pulumi.ComponentResource):
         # A route's own calls and no other's; a path's parameters are stars in an ARN; $default stands for itself.
         pattern = "/".join("*" if part.startswith("{") else part for part in path.split("/"))
         source = pulumi.Output.concat(self.api.execution_arn, f"/*/{method}{pattern}")
-        function.permit("api", "apigateway.amazonaws.com", source)
+        function.allow_invocation("api", "apigateway.amazonaws.com", source)
 
-    def _stage(self, key_arn: pulumi.Input[str]) -> aws.apigatewayv2.Stage:
+    def _create_stage(self, key_arn: pulumi.Input[str]) -> aws.apigatewayv2.Stage:
         log_group = aws.cloudwatch.LogGroup(
             f"{self._name}-logs",
             name=f"/aws/vendedlogs/apis/{self._names.prefix}",
@@ -199,6 +201,6 @@ class Api(pulumi.ComponentResource):
                 "throttling_burst_limit": self._settings.api_burst_limit,
                 "detailed_metrics_enabled": True,
             },
-            access_log_settings={"destination_arn": log_group.arn, "format": json.dumps(LOGGED)},
+            access_log_settings={"destination_arn": log_group.arn, "format": json.dumps(ACCESS_LOG_FORMAT)},
             opts=self._child,
         )

@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-VERSION = "2012-10-17"
+POLICY_VERSION = "2012-10-17"
 Text = pulumi.Input[str]
 
 
@@ -28,7 +28,7 @@ class Grant:
         if "*" in self.resources and self.effect == "Allow" and not self.reason:
             raise ValueError(f"{list(self.actions)} on every resource needs a reason")
 
-    def statement(self) -> dict[str, Any]:
+    def to_statement(self) -> dict[str, Any]:
         """As IAM reads it."""
         body: dict[str, Any] = {
             "Effect": self.effect,
@@ -38,12 +38,14 @@ class Grant:
         return {**body, "Condition": dict(self.conditions)} if self.conditions else body
 
 
-def document(grants: Iterable[Grant]) -> pulumi.Output[str]:
+def build_policy(grants: Iterable[Grant]) -> pulumi.Output[str]:
     """A policy's JSON."""
-    return pulumi.Output.json_dumps({"Version": VERSION, "Statement": [each.statement() for each in grants]})
+    return pulumi.Output.json_dumps(
+        {"Version": POLICY_VERSION, "Statement": [each.to_statement() for each in grants]}
+    )
 
 
-def trust(service: str, conditions: Mapping[str, Any] | None = None) -> str:
+def build_trust_policy(service: str, conditions: Mapping[str, Any] | None = None) -> str:
     """Who may take a role: one AWS service."""
     statement: dict[str, Any] = {
         "Effect": "Allow",
@@ -52,10 +54,10 @@ def trust(service: str, conditions: Mapping[str, Any] | None = None) -> str:
     }
     if conditions:
         statement["Condition"] = dict(conditions)
-    return json.dumps({"Version": VERSION, "Statement": [statement]})
+    return json.dumps({"Version": POLICY_VERSION, "Statement": [statement]})
 
 
-def from_account(account: str) -> dict[str, Any]:
+def source_account_condition(account: str) -> dict[str, Any]:
     """The condition that a service acts for this account: no confused deputy."""
     return {"StringEquals": {"aws:SourceAccount": account}}
 
@@ -76,27 +78,27 @@ class ServiceRole(pulumi.ComponentResource):
         self.role = aws.iam.Role(
             f"{name}-role",
             name=f"{name}-role",
-            assume_role_policy=trust(service, conditions),
+            assume_role_policy=build_trust_policy(service, conditions),
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.policy = aws.iam.RolePolicy(
             f"{name}-policy",
             name="own",
             role=self.role.name,
-            policy=document(grants),
+            policy=build_policy(grants),
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.arn = self.role.arn
         self.register_outputs({"arn": self.arn})
 
 
-TRACING = Grant(
+XRAY_GRANT = Grant(
     actions=("xray:PutTraceSegments", "xray:PutTelemetryRecords"),
     resources=("*",),
     reason="X-Ray has no resources for these",
 )
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
-NETWORK_INTERFACES = Grant(
+VPC_ACCESS_GRANT = Grant(
     actions=(
         "ec2:CreateNetworkInterface",
         "ec2:DescribeNetworkInterfaces",
@@ -110,7 +112,7 @@ NETWORK_INTERFACES = Grant(
 )
 
 
-def log_writing(log_group_arn: Text) -> Grant:
+def log_write_grant(log_group_arn: Text) -> Grant:
     """May write to one log group."""
     return Grant(
         actions=("logs:CreateLogStream", "logs:PutLogEvents"),

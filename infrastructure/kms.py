@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure.iam import VERSION, from_account
+from infrastructure.iam import POLICY_VERSION, source_account_condition
 from infrastructure.naming import Names
 
 # Services that write into topics, queues and logs of ours and so must use the key themselves. CloudWatch's alarms
@@ -26,7 +26,7 @@ class Encryption(pulumi.ComponentResource):
             description=f"{names.prefix}: buckets, table, topics, logs",
             enable_key_rotation=True,
             deletion_window_in_days=30,
-            policy=json.dumps(key_policy(names)),
+            policy=json.dumps(build_key_policy(names)),
             opts=pulumi.ResourceOptions(parent=self),
         )
         aws.kms.Alias(
@@ -39,11 +39,11 @@ class Encryption(pulumi.ComponentResource):
         self.register_outputs({"key_arn": self.key_arn})
 
 
-def key_policy(names: Names) -> dict[str, Any]:
+def build_key_policy(names: Names) -> dict[str, Any]:
     """Who may use the key. In a key's policy the resource ``*`` is the key itself."""
     logs = names.arn("logs", "*")
     return {
-        "Version": VERSION,
+        "Version": POLICY_VERSION,
         "Statement": [
             {
                 "Sid": "AccountGrantsByItsOwnPolicies",
@@ -72,7 +72,7 @@ def key_policy(names: Names) -> dict[str, Any]:
                 "Principal": {"Service": list(PUBLISHERS)},
                 "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
                 "Resource": "*",
-                "Condition": from_account(names.account),
+                "Condition": source_account_condition(names.account),
             },
         ],
     }

@@ -11,11 +11,11 @@ import pulumi_aws as aws
 
 from infrastructure.config import StackSettings
 from infrastructure.naming import Names
-from infrastructure.network import Network, allow, allow_aws_apis, security_group
+from infrastructure.network import Network, allow_aws_apis, allow_traffic, create_security_group
 
 SERVER_PORT = 50_051
 # /readyz, /livez and /metrics, over plain HTTP: for the balancer's checks and for nobody else.
-OPERATIONS_PORT = 9464
+HTTP_PORT = 9464
 # A stream may be silent while a long utterance is read; the balancer's own limit would be 350 s.
 IDLE_TIMEOUT_S = 3600
 
@@ -34,10 +34,12 @@ class LoadBalancer(pulumi.ComponentResource):
         super().__init__("gorggle:load_balancer:LoadBalancer", name, None, opts)
         self._name, self._network = name, network
         self._child = pulumi.ResourceOptions(parent=self)
-        self.functions_group = self._group("functions", "functions that call the GPU server")
-        self.balancer_group = self._group("balancer", "the load balancer before the GPU servers")
-        self.servers_group = self._group("servers", "the GPU servers")
-        self._open_the_way()
+        self.functions_group = self._create_security_group("functions", "functions that call the GPU server")
+        self.balancer_group = self._create_security_group(
+            "balancer", "the load balancer before the GPU servers"
+        )
+        self.servers_group = self._create_security_group("servers", "the GPU servers")
+        self._add_security_group_rules()
         self.balancer = aws.lb.LoadBalancer(
             f"{name}-balancer",
             name=names.prefix,
@@ -59,7 +61,7 @@ class LoadBalancer(pulumi.ComponentResource):
             deregistration_delay=settings.gpu_drain_minutes * 60,
             health_check={
                 "protocol": "HTTP",
-                "port": str(OPERATIONS_PORT),
+                "port": str(HTTP_PORT),
                 "path": "/readyz",
                 "matcher": "200",
                 "interval": 10,
@@ -81,11 +83,11 @@ class LoadBalancer(pulumi.ComponentResource):
         self.address = pulumi.Output.concat(self.balancer.dns_name, f":{SERVER_PORT}")
         self.register_outputs({"address": self.address})
 
-    def _group(self, role: str, description: str) -> aws.ec2.SecurityGroup:
-        return security_group(f"{self._name}-{role}", self._network.vpc.id, description, self._child)
+    def _create_security_group(self, role: str, description: str) -> aws.ec2.SecurityGroup:
+        return create_security_group(f"{self._name}-{role}", self._network.vpc.id, description, self._child)
 
-    def _open_the_way(self) -> None:
-        allow(
+    def _add_security_group_rules(self) -> None:
+        allow_traffic(
             f"{self._name}-functions-to-balancer",
             self.functions_group,
             self.balancer_group,
@@ -93,7 +95,7 @@ class LoadBalancer(pulumi.ComponentResource):
             "gRPC",
             self._child,
         )
-        allow(
+        allow_traffic(
             f"{self._name}-balancer-to-servers",
             self.balancer_group,
             self.servers_group,
@@ -101,11 +103,11 @@ class LoadBalancer(pulumi.ComponentResource):
             "gRPC",
             self._child,
         )
-        allow(
+        allow_traffic(
             f"{self._name}-balancer-asks-servers",
             self.balancer_group,
             self.servers_group,
-            OPERATIONS_PORT,
+            HTTP_PORT,
             "readiness",
             self._child,
         )

@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure.iam import VERSION
+from infrastructure.iam import POLICY_VERSION
 from infrastructure.naming import Names
 
 DAY_S = 24 * 3600
@@ -22,51 +22,51 @@ class Queue(pulumi.ComponentResource):
         self,
         name: str,
         queue_name: str,
-        shape: Mapping[str, Any],
-        dead_letters_arn: pulumi.Output[str] | None = None,
+        spec: Mapping[str, Any],
+        dead_letter_queue_arn: pulumi.Output[str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gorggle:messaging:Queue", name, None, opts)
         self._name = name
         redrive = None
-        if dead_letters_arn is not None:
-            tries = shape["dead_letters_after"]
+        if dead_letter_queue_arn is not None:
+            tries = spec["dead_letters_after"]
             redrive = pulumi.Output.json_dumps(
-                {"deadLetterTargetArn": dead_letters_arn, "maxReceiveCount": tries}
+                {"deadLetterTargetArn": dead_letter_queue_arn, "maxReceiveCount": tries}
             )
         self.queue = aws.sqs.Queue(
             f"{name}-queue",
             name=queue_name,
-            visibility_timeout_seconds=shape.get("visibility_s"),
-            message_retention_seconds=shape.get("retention_days", 4) * DAY_S,
+            visibility_timeout_seconds=spec.get("visibility_s"),
+            message_retention_seconds=spec.get("retention_days", 4) * DAY_S,
             redrive_policy=redrive,
             sqs_managed_sse_enabled=True,
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.arn, self.url, self.name = self.queue.arn, self.queue.url, self.queue.name
-        self._senders: list[pulumi.Input[str]] = []
+        self._rule_arns: list[pulumi.Input[str]] = []
         self.register_outputs({"url": self.url})
 
-    def accept_from(self, rule_arn: pulumi.Input[str]) -> None:
-        """Let a rule of EventBridge send here; ``write_policy`` says so to SQS."""
-        self._senders.append(rule_arn)
+    def allow_rule(self, rule_arn: pulumi.Input[str]) -> None:
+        """Let a rule of EventBridge send here; ``create_policy`` says so to SQS."""
+        self._rule_arns.append(rule_arn)
 
-    def write_policy(self) -> None:
+    def create_policy(self) -> None:
         """Give the queue its one policy: TLS only, and the rules that may send."""
         aws.sqs.QueuePolicy(
             f"{self._name}-policy",
             queue_url=self.url,
-            policy=pulumi.Output.all(self.arn, self._senders).apply(
-                lambda known: json.dumps(queue_policy(known[0], known[1]))
+            policy=pulumi.Output.all(self.arn, self._rule_arns).apply(
+                lambda known: json.dumps(build_queue_policy(known[0], known[1]))
             ),
             opts=pulumi.ResourceOptions(parent=self),
         )
 
 
-def queue_policy(arn: str, rules: list[str]) -> dict[str, Any]:
+def build_queue_policy(arn: str, rule_arns: list[str]) -> dict[str, Any]:
     """Nobody without TLS; EventBridge for these rules."""
-    statements: list[dict[str, Any]] = [_tls_only("sqs:*", arn)]
-    if rules:
+    statements: list[dict[str, Any]] = [_deny_plain_http("sqs:*", arn)]
+    if rule_arns:
         statements.append(
             {
                 "Sid": "Rules",
@@ -74,10 +74,10 @@ def queue_policy(arn: str, rules: list[str]) -> dict[str, Any]:
                 "Principal": {"Service": "events.amazonaws.com"},
                 "Action": "sqs:SendMessage",
                 "Resource": arn,
-                "Condition": {"ArnEquals": {"aws:SourceArn": rules}},
+                "Condition": {"ArnEquals": {"aws:SourceArn": rule_arns}},
             }
         )
-    return {"Version": VERSION, "Statement": statements}
+    return {"Version": POLICY_VERSION, "Statement": statements}
 
 
 class Topic(pulumi.ComponentResource):
@@ -105,7 +105,7 @@ class Topic(pulumi.ComponentResource):
         self.policy = aws.sns.TopicPolicy(
             f"{name}-policy",
             arn=self.arn,
-            policy=self.arn.apply(lambda arn: json.dumps(topic_policy(arn, names.account, publishers))),
+            policy=self.arn.apply(lambda arn: json.dumps(build_topic_policy(arn, names.account, publishers))),
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.register_outputs({"arn": self.arn})
@@ -121,9 +121,9 @@ class Topic(pulumi.ComponentResource):
         )
 
 
-def topic_policy(arn: str, account: str, publishers: tuple[str, ...]) -> dict[str, Any]:
+def build_topic_policy(arn: str, account: str, publishers: tuple[str, ...]) -> dict[str, Any]:
     """Nobody without TLS; these services, for this account. The account's own roles are allowed by their policies."""
-    statements: list[dict[str, Any]] = [_tls_only("sns:Publish", arn)]
+    statements: list[dict[str, Any]] = [_deny_plain_http("sns:Publish", arn)]
     if publishers:
         statements.append(
             {
@@ -135,10 +135,10 @@ def topic_policy(arn: str, account: str, publishers: tuple[str, ...]) -> dict[st
                 "Condition": {"StringEquals": {"aws:SourceAccount": account}},
             }
         )
-    return {"Version": VERSION, "Statement": statements}
+    return {"Version": POLICY_VERSION, "Statement": statements}
 
 
-def _tls_only(action: str, arn: str) -> dict[str, Any]:
+def _deny_plain_http(action: str, arn: str) -> dict[str, Any]:
     return {
         "Sid": "TlsOnly",
         "Effect": "Deny",

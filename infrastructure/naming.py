@@ -59,12 +59,12 @@ class Names:
         return f"{self.prefix}-{self.account}"
 
     @property
-    def sign_in_pages(self) -> str:
+    def sign_in_url(self) -> str:
         """Where people sign in, with a user pool of the stack's own."""
         return f"https://{self.sign_in_domain}.auth.{self.region}.amazoncognito.com"
 
     @property
-    def metrics(self) -> str:
+    def metrics_namespace(self) -> str:
         """The CloudWatch namespace of what the stack measures itself."""
         return f"Gorggle/{self.stack}"
 

@@ -17,14 +17,14 @@ from infrastructure.config import StackSettings
 from infrastructure.naming import Names
 
 # What instances and functions in the network call.
-INTERFACES = ("secretsmanager", "logs", "monitoring", "autoscaling")
-SESSION_MANAGER = ("ssm", "ssmmessages")
-GATEWAYS = ("s3", "dynamodb")
-HTTPS = 443
+INTERFACE_ENDPOINTS = ("secretsmanager", "logs", "monitoring", "autoscaling")
+SESSION_MANAGER_ENDPOINTS = ("ssm", "ssmmessages")
+GATEWAY_ENDPOINTS = ("s3", "dynamodb")
+HTTPS_PORT = 443
 SUBNET_PREFIX = 20
 
 
-def gpu_zones(settings: StackSettings, *, opts: pulumi.InvokeOptions) -> list[str]:
+def find_gpu_zones(settings: StackSettings, *, opts: pulumi.InvokeOptions) -> list[str]:
     """Zones that offer the preferred GPU type, at most as many as are asked for.
 
     Raises:
@@ -57,7 +57,7 @@ class Network(pulumi.ComponentResource):
         super().__init__("gorggle:network:Network", name, None, opts)
         self._name, self._names, self._settings = name, names, settings
         self._child = pulumi.ResourceOptions(parent=self)
-        self._blocks = list(ipaddress.ip_network(settings.vpc_cidr).subnets(new_prefix=SUBNET_PREFIX))
+        self._cidr_blocks = list(ipaddress.ip_network(settings.vpc_cidr).subnets(new_prefix=SUBNET_PREFIX))
         self.vpc = aws.ec2.Vpc(
             f"{name}-vpc",
             cidr_block=settings.vpc_cidr,
@@ -68,49 +68,54 @@ class Network(pulumi.ComponentResource):
         )
         # The group that comes with a network lets its members talk freely: leave it without rules.
         aws.ec2.DefaultSecurityGroup(f"{name}-default-group", vpc_id=self.vpc.id, opts=self._child)
-        self.subnets = [self._subnet(index, zone) for index, zone in enumerate(zones)]
+        self.subnets = [self._create_subnet(index, zone) for index, zone in enumerate(zones)]
         self.subnet_ids = [subnet.id for subnet in self.subnets]
-        self.routes = aws.ec2.RouteTable(
+        self.route_table = aws.ec2.RouteTable(
             f"{name}-routes", vpc_id=self.vpc.id, tags={"Name": f"{names.prefix}-private"}, opts=self._child
         )
         for index, subnet in enumerate(self.subnets):
             aws.ec2.RouteTableAssociation(
-                f"{name}-route-{index}", subnet_id=subnet.id, route_table_id=self.routes.id, opts=self._child
+                f"{name}-route-{index}",
+                subnet_id=subnet.id,
+                route_table_id=self.route_table.id,
+                opts=self._child,
             )
-        self.gateways = {service: self._gateway(service) for service in GATEWAYS}
+        self.gateway_endpoints = {
+            service: self._create_gateway_endpoint(service) for service in GATEWAY_ENDPOINTS
+        }
         self.endpoint_group: aws.ec2.SecurityGroup | None = None
         if settings.nat_gateway:
             self._add_nat(zones[0])
         else:
-            self._add_interfaces()
+            self._add_interface_endpoints()
         if settings.flow_logs:
             self._add_flow_logs(key_arn)
         self.register_outputs({"vpc_id": self.vpc.id})
 
-    def _subnet(self, index: int, zone: str) -> aws.ec2.Subnet:
+    def _create_subnet(self, index: int, zone: str) -> aws.ec2.Subnet:
         return aws.ec2.Subnet(
             f"{self._name}-subnet-{index}",
             vpc_id=self.vpc.id,
             availability_zone=zone,
-            cidr_block=str(self._blocks[index]),
+            cidr_block=str(self._cidr_blocks[index]),
             map_public_ip_on_launch=False,
             tags={"Name": f"{self._names.prefix}-private-{zone}"},
             opts=self._child,
         )
 
-    def _gateway(self, service: str) -> aws.ec2.VpcEndpoint:
+    def _create_gateway_endpoint(self, service: str) -> aws.ec2.VpcEndpoint:
         return aws.ec2.VpcEndpoint(
             f"{self._name}-{service}-gateway",
             vpc_id=self.vpc.id,
             service_name=f"com.amazonaws.{self._names.region}.{service}",
             vpc_endpoint_type="Gateway",
-            route_table_ids=[self.routes.id],
+            route_table_ids=[self.route_table.id],
             tags={"Name": f"{self._names.prefix}-{service}"},
             opts=self._child,
         )
 
-    def _add_interfaces(self) -> None:
-        self.endpoint_group = security_group(
+    def _add_interface_endpoints(self) -> None:
+        self.endpoint_group = create_security_group(
             f"{self._name}-endpoints", self.vpc.id, "AWS services, for the private network", self._child
         )
         aws.vpc.SecurityGroupIngressRule(
@@ -119,11 +124,11 @@ class Network(pulumi.ComponentResource):
             description="HTTPS from the private network",
             cidr_ipv4=self._settings.vpc_cidr,
             ip_protocol="tcp",
-            from_port=HTTPS,
-            to_port=HTTPS,
+            from_port=HTTPS_PORT,
+            to_port=HTTPS_PORT,
             opts=self._child,
         )
-        services = INTERFACES + (SESSION_MANAGER if self._settings.session_manager else ())
+        services = INTERFACE_ENDPOINTS + (SESSION_MANAGER_ENDPOINTS if self._settings.session_manager else ())
         for service in services:
             aws.ec2.VpcEndpoint(
                 f"{self._name}-{service}-endpoint",
@@ -149,7 +154,7 @@ class Network(pulumi.ComponentResource):
             f"{self._name}-public",
             vpc_id=self.vpc.id,
             availability_zone=zone,
-            cidr_block=str(self._blocks[-1]),
+            cidr_block=str(self._cidr_blocks[-1]),
             map_public_ip_on_launch=False,
             tags={"Name": f"{self._names.prefix}-public-{zone}"},
             opts=self._child,
@@ -163,7 +168,7 @@ class Network(pulumi.ComponentResource):
         aws.ec2.RouteTableAssociation(
             f"{self._name}-public-route", subnet_id=public.id, route_table_id=out.id, opts=self._child
         )
-        self._default_route("public-out", out.id, gateway_id=internet.id)
+        self._add_default_route("public-out", out.id, gateway_id=internet.id)
         address = aws.ec2.Eip(
             f"{self._name}-nat-address",
             domain="vpc",
@@ -177,9 +182,9 @@ class Network(pulumi.ComponentResource):
             tags={"Name": self._names.prefix},
             opts=pulumi.ResourceOptions(parent=self, depends_on=[internet]),
         )
-        self._default_route("private-out", self.routes.id, nat_gateway_id=nat.id)
+        self._add_default_route("private-out", self.route_table.id, nat_gateway_id=nat.id)
 
-    def _default_route(self, role: str, table: pulumi.Input[str], **target: pulumi.Input[str]) -> None:
+    def _add_default_route(self, role: str, table: pulumi.Input[str], **target: pulumi.Input[str]) -> None:
         aws.ec2.Route(
             f"{self._name}-{role}",
             route_table_id=table,
@@ -199,8 +204,8 @@ class Network(pulumi.ComponentResource):
         writer = iam.ServiceRole(
             f"{self._names.prefix}-flow-logs",
             "vpc-flow-logs.amazonaws.com",
-            [iam.log_writing(group.arn)],
-            conditions=iam.from_account(self._names.account),
+            [iam.log_write_grant(group.arn)],
+            conditions=iam.source_account_condition(self._names.account),
             opts=self._child,
         )
         aws.ec2.FlowLog(
@@ -213,7 +218,7 @@ class Network(pulumi.ComponentResource):
         )
 
 
-def security_group(
+def create_security_group(
     name: str, vpc_id: pulumi.Input[str], description: str, opts: pulumi.ResourceOptions
 ) -> aws.ec2.SecurityGroup:
     """A group without rules: each is added by itself, so that no two places write the same list."""
@@ -222,12 +227,12 @@ def security_group(
     )
 
 
-def allow(
+def allow_traffic(
     name: str,
     source: aws.ec2.SecurityGroup,
     target: aws.ec2.SecurityGroup,
     port: int,
-    what: str,
+    description: str,
     opts: pulumi.ResourceOptions,
 ) -> None:
     """Let one group call another on one port, seen from both sides."""
@@ -235,7 +240,7 @@ def allow(
         f"{name}-out",
         security_group_id=source.id,
         referenced_security_group_id=target.id,
-        description=what,
+        description=description,
         ip_protocol="tcp",
         from_port=port,
         to_port=port,
@@ -245,7 +250,7 @@ def allow(
         f"{name}-in",
         security_group_id=target.id,
         referenced_security_group_id=source.id,
-        description=what,
+        description=description,
         ip_protocol="tcp",
         from_port=port,
         to_port=port,
@@ -258,7 +263,8 @@ def allow_aws_apis(
 ) -> None:
     """Let a group call AWS by HTTPS: through the endpoints, or through the NAT gateway."""
     targets: dict[str, dict[str, pulumi.Input[str]]] = {
-        service: {"prefix_list_id": gateway.prefix_list_id} for service, gateway in network.gateways.items()
+        service: {"prefix_list_id": gateway.prefix_list_id}
+        for service, gateway in network.gateway_endpoints.items()
     }
     if network.endpoint_group is None:
         # With a NAT gateway AWS is reached at public addresses that no list holds.
@@ -271,8 +277,8 @@ def allow_aws_apis(
             security_group_id=source.id,
             description=f"HTTPS to {role}",
             ip_protocol="tcp",
-            from_port=HTTPS,
-            to_port=HTTPS,
+            from_port=HTTPS_PORT,
+            to_port=HTTPS_PORT,
             opts=opts,
             **target,
         )

@@ -10,7 +10,7 @@ import pulumi
 
 from infrastructure import cost_estimate
 from infrastructure.config import StackSettings
-from infrastructure.function_manifest import Function, Statement
+from infrastructure.function_manifest import FunctionSpec, Statement
 from infrastructure.iam import Grant
 from infrastructure.naming import Names
 
@@ -39,30 +39,30 @@ class ResourceReferences:
         self.add("state_machine", self.names.state_machine_arn, self.names.state_machine_arn)
         self.add("key:data", self.key_arn, self.key_arn)
         self.values["server:name"] = SERVER_NAME
-        self.values["metrics:namespace"] = self.names.metrics
+        self.values["metrics:namespace"] = self.names.metrics_namespace
 
     def add(self, reference: str, arn: Text, value: Text) -> None:
         """Make a resource known."""
         self.arns[reference], self.values[reference] = arn, value
 
-    def value(self, text: str) -> Text:
+    def resolve(self, text: str) -> Text:
         """What a function's environment holds for it; what is no reference is itself."""
         kind, _, name = text.partition(":")
         if text == "setting:prices":
-            return cost_estimate.prices(self.settings)
+            return cost_estimate.prices_json(self.settings)
         if kind == "setting":
-            return _plain(getattr(self.settings, name))
+            return _to_env_value(getattr(self.settings, name))
         if text in self.values:
             return self.values[text]
         if kind in ("table", "bucket", "queue", "secret", "topic", "server", "function", "index", "metrics"):
             raise KeyError(f"{text!r} is asked for, and the stack has no such thing")
         return text
 
-    def setting(self, text: str) -> Any:
+    def get_setting(self, text: str) -> Any:
         """The value behind ``setting:NAME``, in its own type."""
         return getattr(self.settings, text.removeprefix("setting:"))
 
-    def arn(self, reference: str) -> list[Text]:
+    def resolve_arns(self, reference: str) -> list[Text]:
         """What a policy says for it."""
         machine = self.names.state_machine
         match reference.split(":", 1):
@@ -83,21 +83,21 @@ class ResourceReferences:
             raise KeyError(f"{reference!r} is asked for, and the stack has no such thing")
         return [self.arns[reference]]
 
-    def grant(self, statement: Statement) -> Grant:
+    def to_grant(self, statement: Statement) -> Grant:
         """A statement with addresses in the place of names."""
-        resources = [arn for each in statement.resources for arn in self.arn(each)]
+        resources = [arn for each in statement.resources for arn in self.resolve_arns(each)]
         return Grant(statement.actions, resources, reason=statement.reason)
 
-    def grants(self, statements: Iterable[Statement]) -> list[Grant]:
+    def to_grants(self, statements: Iterable[Statement]) -> list[Grant]:
         """Several."""
-        return [self.grant(statement) for statement in statements]
+        return [self.to_grant(statement) for statement in statements]
 
-    def environment(self, function: Function) -> Mapping[str, Text]:
+    def resolve_environment(self, function: FunctionSpec) -> Mapping[str, Text]:
         """A function's variables."""
-        return {name: self.value(text) for name, text in function.environment.items()}
+        return {name: self.resolve(text) for name, text in function.environment.items()}
 
 
-def _plain(value: Any) -> str:
+def _to_env_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)

@@ -29,7 +29,7 @@ TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 5.0
 # A sleeping fleet takes some minutes to come; the clip itself takes seconds.
 TIMEOUT_S = 1800.0
-ENOUGH = 0.8
+MIN_WORD_ACCURACY = 0.8
 BOUNDARY = "gorggle-verification-" + uuid.uuid4().hex
 
 
@@ -41,7 +41,7 @@ class VerificationError(Exception):
 class Api:
     """The HTTP API of a stack, as its caller sees it."""
 
-    address: str
+    url: str
     token: str
 
     def call(self, method: str, path: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -53,33 +53,35 @@ class Api:
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
         body = None if document is None else json.dumps(document).encode()
         answer: dict[str, Any] = json.loads(
-            sent(f"{self.address.rstrip('/')}{path}", method, headers, body, f"{method} {path}")
+            send_request(f"{self.url.rstrip('/')}{path}", method, headers, body, f"{method} {path}")
         )
         return answer
 
 
-def sent(address: str, method: str, headers: Mapping[str, str], body: bytes | None, what: str) -> bytes:
+def send_request(
+    url: str, method: str, headers: Mapping[str, str], body: bytes | None, description: str
+) -> bytes:
     """What an address answers.
 
     Raises:
         VerificationError: it refuses, or does not answer.
     """
-    if not address.startswith(("https://", "http://")):
-        raise VerificationError(f"{address!r} is no address: give the output `api` of the stack")
-    request = urllib.request.Request(address, body, dict(headers), method=method)  # noqa: S310 - looked at above
+    if not url.startswith(("https://", "http://")):
+        raise VerificationError(f"{url!r} is no address: give the output `api` of the stack")
+    request = urllib.request.Request(url, body, dict(headers), method=method)  # noqa: S310 - looked at above
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - likewise
             content: bytes = answer.read()
     except urllib.error.HTTPError as error:
         with error:
             said = error.read().decode(errors="replace")[:500]
-        raise VerificationError(f"{what} answers {error.code}: {said}") from error
+        raise VerificationError(f"{description} answers {error.code}: {said}") from error
     except (urllib.error.URLError, OSError) as error:
-        raise VerificationError(f"{what} cannot be reached: {error}") from error
+        raise VerificationError(f"{description} cannot be reached: {error}") from error
     return content
 
 
-def verify(api: Api, clip: Path, truth: Path, patience_s: float = TIMEOUT_S) -> Iterator[str]:
+def verify(api: Api, clip: Path, truth: Path, timeout_s: float = TIMEOUT_S) -> Iterator[str]:
     """Do it, and tell step by step.
 
     Raises:
@@ -90,8 +92,8 @@ def verify(api: Api, clip: Path, truth: Path, patience_s: float = TIMEOUT_S) -> 
     job_id = upload(api, clip)
     yield f"sent {clip.name} as job {job_id}"
     began = time.monotonic()
-    job = ended(api, job_id, began + patience_s)
-    yield f"{job['state']} after {time.monotonic() - began:.0f} s, {money(job)}"
+    job = wait_for_job(api, job_id, began + timeout_s)
+    yield f"{job['state']} after {time.monotonic() - began:.0f} s, {format_costs(job)}"
     if job["state"] != "done":
         raise VerificationError(f"the job failed: {job['failure']['reason']}")
     yield "sources: " + ", ".join(f"{name} {state}" for name, state in sorted(job["sources"].items()))
@@ -103,8 +105,8 @@ def verify(api: Api, clip: Path, truth: Path, patience_s: float = TIMEOUT_S) -> 
     if lost := sorted(name for name, state in job["sources"].items() if state == "failed"):
         why = "; ".join(each["reason"] for name in lost for each in result["sources"][name]["failures"])
         raise VerificationError(f"lost: {', '.join(lost)} ({why})")
-    if share < ENOUGH:
-        raise VerificationError(f"only {share:.0%} of the words agree; {ENOUGH:.0%} were expected")
+    if share < MIN_WORD_ACCURACY:
+        raise VerificationError(f"only {share:.0%} of the words agree; {MIN_WORD_ACCURACY:.0%} were expected")
 
 
 def upload(api: Api, clip: Path) -> str:
@@ -112,11 +114,11 @@ def upload(api: Api, clip: Path) -> str:
     asked = api.call("POST", "/uploads", {"name": clip.name, "content_type": "video/mp4"})
     form = asked["upload"]
     headers = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
-    sent(form["url"], form["method"], headers, form_body(form["fields"], clip), "the upload to S3")
+    send_request(form["url"], form["method"], headers, encode_form(form["fields"], clip), "the upload to S3")
     return str(asked["job_id"])
 
 
-def form_body(fields: Mapping[str, str], clip: Path) -> bytes:
+def encode_form(fields: Mapping[str, str], clip: Path) -> bytes:
     """The form's fields, and the file behind them, as S3 wants it."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
@@ -126,14 +128,14 @@ def form_body(fields: Mapping[str, str], clip: Path) -> bytes:
     return b"".join([*parts, head.encode(), clip.read_bytes(), f"\r\n--{BOUNDARY}--\r\n".encode()])
 
 
-def ended(api: Api, job_id: str, latest: float) -> dict[str, Any]:
+def wait_for_job(api: Api, job_id: str, deadline: float) -> dict[str, Any]:
     """The job, once it has ended.
 
     Raises:
         VerificationError: it has not by then.
     """
     while (job := api.call("GET", f"/jobs/{job_id}"))["state"] not in ("done", "failed"):
-        if time.monotonic() > latest:
+        if time.monotonic() > deadline:
             raise VerificationError(
                 f"the job is still {job['state']} ({job.get('stage')}): look at its execution"
             )
@@ -141,7 +143,7 @@ def ended(api: Api, job_id: str, latest: float) -> dict[str, Any]:
     return job
 
 
-def money(job: Mapping[str, Any]) -> str:
+def format_costs(job: Mapping[str, Any]) -> str:
     """What the job was thought to cost, and what it did."""
     sums = [(name, job.get(key)) for name, key in (("estimated", "estimate"), ("cost", "cost"))]
     return ", ".join(f"{name} {found['total']:.4f} USD" for name, found in sums if found) or "no costs told"
@@ -153,13 +155,13 @@ def reference_words(truth: Path) -> list[str]:
     return [word for sentence in sentences for word in sentence["text"].lower().split()]
 
 
-def word_accuracy(found: Sequence[str], said: Sequence[str]) -> float:
+def word_accuracy(words: Sequence[str], reference: Sequence[str]) -> float:
     """The share of words that were found in their order."""
-    matcher = difflib.SequenceMatcher(a=found, b=said, autojunk=False)
-    return sum(block.size for block in matcher.get_matching_blocks()) / len(said)
+    matcher = difflib.SequenceMatcher(a=words, b=reference, autojunk=False)
+    return sum(block.size for block in matcher.get_matching_blocks()) / len(reference)
 
 
-def token_of(text: str) -> str:
+def parse_token(text: str) -> str:
     """The token, alone or in the operator's secret."""
     return str(json.loads(text)["token"]) if text.lstrip().startswith("{") else text.strip()
 
@@ -175,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{TOKEN_VARIABLE} is not set: give the operator's token there (docs/aws.md, Deploy)")
     try:
         for line in verify(
-            Api(options.api, token_of(os.environ[TOKEN_VARIABLE])), options.clip, options.truth
+            Api(options.api, parse_token(os.environ[TOKEN_VARIABLE])), options.clip, options.truth
         ):
             print(line, flush=True)
     except VerificationError as error:

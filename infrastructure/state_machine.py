@@ -13,15 +13,15 @@ import pulumi_aws as aws
 
 from infrastructure import iam
 from infrastructure.config import StackSettings
-from infrastructure.function_manifest import StateMachine
+from infrastructure.function_manifest import StateMachineSpec
 from infrastructure.lambda_function import LambdaFunction
 from infrastructure.naming import Names
 from infrastructure.resource_references import ResourceReferences
 
-_NAME = re.compile(r"\$\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 
 
-def rendered(definition: Any, values: Mapping[str, Any]) -> Any:
+def render_definition(definition: Any, values: Mapping[str, Any]) -> Any:
     """A definition with its ``${Name}`` replaced; a text that is nothing else takes the value's own type.
 
     Raises:
@@ -29,13 +29,13 @@ def rendered(definition: Any, values: Mapping[str, Any]) -> Any:
     """
     match definition:
         case dict():
-            return {key: rendered(value, values) for key, value in definition.items()}
+            return {key: render_definition(value, values) for key, value in definition.items()}
         case list():
-            return [rendered(each, values) for each in definition]
+            return [render_definition(each, values) for each in definition]
         case str():
-            if alone := _NAME.fullmatch(definition):
+            if alone := _PLACEHOLDER.fullmatch(definition):
                 return values[alone[1]]
-            return _NAME.sub(lambda match: str(values[match[1]]), definition)
+            return _PLACEHOLDER.sub(lambda match: str(values[match[1]]), definition)
     return definition
 
 
@@ -47,7 +47,7 @@ class Pipeline(pulumi.ComponentResource):
         name: str,
         names: Names,
         settings: StackSettings,
-        machine: StateMachine,
+        machine: StateMachineSpec,
         functions: Mapping[str, LambdaFunction],
         references: ResourceReferences,
         root: Path,
@@ -65,27 +65,27 @@ class Pipeline(pulumi.ComponentResource):
             opts=child,
         )
         called = [functions[each] for each in machine.calls]
-        grants = references.grants(machine.statements)
+        grants = references.to_grants(machine.statements)
         grants.append(iam.Grant(("lambda:InvokeFunction",), [each.arn for each in called]))
         self.role = iam.ServiceRole(
             names.state_machine,
             "states.amazonaws.com",
             grants,
-            conditions=iam.from_account(names.account),
+            conditions=iam.source_account_condition(names.account),
             opts=child,
         )
         definition = json.loads((root / "lambdas" / machine.definition).read_text())
-        values: dict[str, pulumi.Input[Any]] = {each.manifest.pascal_name: each.arn for each in called}
+        values: dict[str, pulumi.Input[Any]] = {each.spec.pascal_name: each.arn for each in called}
         for key, reference in machine.substitutions.items():
             is_setting = reference.startswith("setting:")
-            values[key] = references.setting(reference) if is_setting else references.value(reference)
-        self.machine = aws.sfn.StateMachine(
+            values[key] = references.get_setting(reference) if is_setting else references.resolve(reference)
+        self.machine = aws.sfn.StateMachineSpec(
             f"{name}-machine",
             name=names.state_machine,
             type=machine.type,
             role_arn=self.role.arn,
             definition=pulumi.Output.all(**values).apply(
-                lambda known: json.dumps(rendered(definition, known), indent=1)
+                lambda known: json.dumps(render_definition(definition, known), indent=1)
             ),
             tracing_configuration={"enabled": settings.tracing},
             # Errors without data: what people say stays out of the logs.

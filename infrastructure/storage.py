@@ -11,7 +11,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infrastructure.config import StackSettings
-from infrastructure.iam import VERSION
+from infrastructure.iam import POLICY_VERSION
 from infrastructure.naming import Names
 
 UNFINISHED_UPLOAD_DAYS = 1
@@ -19,11 +19,11 @@ OLD_VERSION_DAYS = 7
 
 
 @dataclass(frozen=True)
-class BucketShape:
+class BucketSpec:
     """What one bucket is for.
 
     ``key_arn`` None: under S3's own key, for what holds nothing private (CloudFront and new instances read it).
-    ``policy_by_owner``: who made the bucket calls ``set_policy`` when it knows the further statements.
+    ``has_custom_policy``: who made the bucket calls ``set_policy`` when it knows the further statements.
     """
 
     role: str
@@ -31,43 +31,43 @@ class BucketShape:
     event_bridge: bool = False
     expire_days: int | None = None
     key_arn: pulumi.Input[str] | None = None
-    keep: bool = False
-    policy_by_owner: bool = False
+    retain: bool = False
+    has_custom_policy: bool = False
 
 
 class Bucket(pulumi.ComponentResource):
     """One bucket with everything that makes it private."""
 
     def __init__(
-        self, name: str, names: Names, shape: BucketShape, opts: pulumi.ResourceOptions | None = None
+        self, name: str, names: Names, spec: BucketSpec, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("gorggle:storage:Bucket", name, None, opts)
-        self._name, self._shape = name, shape
+        self._name, self._spec = name, spec
         self._child = pulumi.ResourceOptions(parent=self)
         self.bucket = aws.s3.Bucket(
             f"{name}-bucket",
-            bucket=names.bucket(shape.role),
+            bucket=names.bucket(spec.role),
             # A stack that is taken down takes its bucket along only where nothing in it is worth keeping.
-            force_destroy=not shape.keep,
-            tags={"Name": names.bucket(shape.role)},
+            force_destroy=not spec.retain,
+            tags={"Name": names.bucket(spec.role)},
             opts=self._child,
         )
         self.name, self.arn = self.bucket.bucket, self.bucket.arn
-        self._close()
+        self._block_public_access()
         self._encrypt()
-        self._expire()
-        if shape.versioned:
+        self._add_lifecycle_rules()
+        if spec.versioned:
             aws.s3.BucketVersioning(
                 f"{name}-versioning",
                 bucket=self.name,
                 versioning_configuration={"status": "Enabled"},
                 opts=self._child,
             )
-        if shape.event_bridge:
+        if spec.event_bridge:
             aws.s3.BucketNotification(f"{name}-events", bucket=self.name, eventbridge=True, opts=self._child)
         self.register_outputs({"name": self.name})
 
-    def _close(self) -> None:
+    def _block_public_access(self) -> None:
         block = aws.s3.BucketPublicAccessBlock(
             f"{self._name}-private",
             bucket=self.name,
@@ -85,25 +85,25 @@ class Bucket(pulumi.ComponentResource):
         )
         # S3 refuses to change both at once.
         self._after_block = pulumi.ResourceOptions(parent=self, depends_on=[block])
-        if not self._shape.policy_by_owner:
+        if not self._spec.has_custom_policy:
             self.set_policy()
 
-    def set_policy(self, *further: Mapping[str, Any]) -> None:
+    def set_policy(self, *statements: Mapping[str, Any]) -> None:
         """Give the bucket its one policy: TLS only, and the statements that its use needs."""
         aws.s3.BucketPolicy(
             f"{self._name}-policy",
             bucket=self.name,
-            policy=pulumi.Output.all(self.arn, list(further)).apply(
-                lambda known: json.dumps(bucket_policy(known[0], known[1]))
+            policy=pulumi.Output.all(self.arn, list(statements)).apply(
+                lambda known: json.dumps(build_bucket_policy(known[0], known[1]))
             ),
             opts=self._after_block,
         )
 
     def _encrypt(self) -> None:
-        own = self._shape.key_arn is not None
+        own = self._spec.key_arn is not None
         algorithm: dict[str, Any] = {"sse_algorithm": "aws:kms" if own else "AES256"}
         if own:
-            algorithm["kms_master_key_id"] = self._shape.key_arn
+            algorithm["kms_master_key_id"] = self._spec.key_arn
         aws.s3.BucketServerSideEncryptionConfiguration(
             f"{self._name}-encryption",
             bucket=self.name,
@@ -112,7 +112,7 @@ class Bucket(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _expire(self) -> None:
+    def _add_lifecycle_rules(self) -> None:
         rules: list[dict[str, Any]] = [
             {
                 "id": "unfinished-uploads",
@@ -121,16 +121,16 @@ class Bucket(pulumi.ComponentResource):
                 "abort_incomplete_multipart_upload": {"days_after_initiation": UNFINISHED_UPLOAD_DAYS},
             }
         ]
-        if self._shape.expire_days is not None:
+        if self._spec.expire_days is not None:
             rules.append(
                 {
                     "id": "age",
                     "status": "Enabled",
                     "filter": {"prefix": ""},
-                    "expiration": {"days": self._shape.expire_days},
+                    "expiration": {"days": self._spec.expire_days},
                 }
             )
-        if self._shape.versioned:
+        if self._spec.versioned:
             rules.append(
                 {
                     "id": "old-versions",
@@ -143,7 +143,7 @@ class Bucket(pulumi.ComponentResource):
             f"{self._name}-lifecycle", bucket=self.name, rules=rules, opts=self._child
         )
 
-    def allow_pages(self, rules: Sequence[Mapping[str, Any]]) -> None:
+    def set_cors_rules(self, rules: Sequence[Mapping[str, Any]]) -> None:
         """Let pages of other origins use addresses that were signed for them; see ``origins``."""
         aws.s3.BucketCorsConfiguration(
             f"{self._name}-origins",
@@ -153,8 +153,8 @@ class Bucket(pulumi.ComponentResource):
         )
 
 
-def bucket_policy(arn: str, further: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Nobody without TLS; ``further`` statements."""
+def build_bucket_policy(arn: str, statements: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Nobody without TLS; ``statements`` statements."""
     refuse_plain = {
         "Sid": "TlsOnly",
         "Effect": "Deny",
@@ -163,7 +163,7 @@ def bucket_policy(arn: str, further: Sequence[Mapping[str, Any]] = ()) -> dict[s
         "Resource": [arn, f"{arn}/*"],
         "Condition": {"Bool": {"aws:SecureTransport": "false"}},
     }
-    return {"Version": VERSION, "Statement": [refuse_plain, *further]}
+    return {"Version": POLICY_VERSION, "Statement": [refuse_plain, *statements]}
 
 
 class Table(pulumi.ComponentResource):
@@ -174,23 +174,23 @@ class Table(pulumi.ComponentResource):
         name: str,
         names: Names,
         role: str,
-        shape: Mapping[str, Any],
+        spec: Mapping[str, Any],
         settings: StackSettings,
         key_arn: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gorggle:storage:Table", name, None, opts)
-        indexes = shape.get("indexes", {})
-        is_record = bool(shape.get("point_in_time_recovery"))
+        indexes = spec.get("indexes", {})
+        is_record = bool(spec.get("point_in_time_recovery"))
         self.table = aws.dynamodb.Table(
             f"{name}-table",
             name=names.table(role),
             billing_mode="PAY_PER_REQUEST",
-            hash_key=shape["hash_key"],
-            range_key=shape.get("range_key"),
-            attributes=[{"name": each, "type": "S"} for each in _key_attributes(shape)],
-            global_secondary_indexes=[_index(index, keys) for index, keys in indexes.items()] or None,
-            ttl={"attribute_name": shape["time_to_live"], "enabled": True},
+            hash_key=spec["hash_key"],
+            range_key=spec.get("range_key"),
+            attributes=[{"name": each, "type": "S"} for each in _list_key_attributes(spec)],
+            global_secondary_indexes=[_build_index(index, keys) for index, keys in indexes.items()] or None,
+            ttl={"attribute_name": spec["time_to_live"], "enabled": True},
             point_in_time_recovery={"enabled": is_record},
             server_side_encryption={"enabled": True, "kms_key_arn": key_arn},
             deletion_protection_enabled=is_record and settings.deletion_protection,
@@ -200,12 +200,12 @@ class Table(pulumi.ComponentResource):
         self.register_outputs({"name": self.name})
 
 
-def _key_attributes(shape: Mapping[str, Any]) -> list[str]:
-    keyed = [shape, *shape.get("indexes", {}).values()]
+def _list_key_attributes(spec: Mapping[str, Any]) -> list[str]:
+    keyed = [spec, *spec.get("indexes", {}).values()]
     return sorted({each[key] for each in keyed for key in ("hash_key", "range_key") if key in each})
 
 
-def _index(name: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+def _build_index(name: str, keys: Mapping[str, Any]) -> dict[str, Any]:
     schemas = [{"attribute_name": keys["hash_key"], "key_type": "HASH"}]
     if "range_key" in keys:
         schemas.append({"attribute_name": keys["range_key"], "key_type": "RANGE"})

@@ -13,7 +13,7 @@ from typing import Any
 
 OUT = Path(__file__).with_name("gorggle.json")
 WIDTH, HEIGHT, COLUMNS = 8, 8, 24
-PLACE = 'job=~"$job", instance=~"$instance"'
+SELECTOR = 'job=~"$job", instance=~"$instance"'
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class Panel:
     title: str
     queries: dict[str, str]
     unit: str = "short"
-    explained: str = ""
+    description: str = ""
     stacked: bool = False
 
 
-def quantiles(metric: str, by: str = "", shares: Iterable[float] = (0.5, 0.95)) -> dict[str, str]:
+def quantiles(metric: str, by: str = "", levels: Iterable[float] = (0.5, 0.95)) -> dict[str, str]:
     """Quantiles of a histogram, by a label if one is given."""
     labels, legend = (f"le, {by}", f"{{{{{by}}}}} ") if by else ("le", "")
     return {
         f"{legend}p{share * 100:g}": f"histogram_quantile({share}, sum by ({labels}) "
-        f"(rate({metric}_bucket{{{PLACE}}}[$__rate_interval])))"
-        for share in shares
+        f"(rate({metric}_bucket{{{SELECTOR}}}[$__rate_interval])))"
+        for share in levels
     }
 
 
 def rate(metric: str, by: str = "") -> str:
     """How fast a counter grows, by a label if one is given."""
-    inner = f"rate({metric}{{{PLACE}}}[$__rate_interval])"
+    inner = f"rate({metric}{{{SELECTOR}}}[$__rate_interval])"
     return f"sum by ({by}) ({inner})" if by else f"sum({inner})"
 
 
@@ -58,9 +58,9 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Streams and places",
             {
-                "streams": f"sum(gorggle_active_streams{{{PLACE}}})",
-                "places": f"sum(gorggle_max_streams{{{PLACE}}})",
-                "servers that serve": f"sum(gorggle_up{{{PLACE}}})",
+                "streams": f"sum(gorggle_active_streams{{{SELECTOR}}})",
+                "places": f"sum(gorggle_max_streams{{{SELECTOR}}})",
+                "servers that serve": f"sum(gorggle_up{{{SELECTOR}}})",
             },
         ),
         Panel(
@@ -74,22 +74,22 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Refused for want of a place",
             {
-                "share of calls": f'sum(rate(gorggle_grpc_requests_total{{code="RESOURCE_EXHAUSTED", {PLACE}}}[$__rate_interval]))'
+                "share of calls": f'sum(rate(gorggle_grpc_requests_total{{code="RESOURCE_EXHAUSTED", {SELECTOR}}}[$__rate_interval]))'
                 f" / {rate('gorggle_grpc_requests_total')}"
             },
             "percentunit",
         ),
         Panel(
             "Versions",
-            {"{{version}}": f"sum by (version) (gorggle_build_info{{{PLACE}}})"},
-            explained="Servers of each version: two during a rolling update.",
+            {"{{version}}": f"sum by (version) (gorggle_build_info{{{SELECTOR}}})"},
+            description="Servers of each version: two during a rolling update.",
         ),
     ],
     "Pace": [
         Panel(
             "Real-time factor",
             quantiles("gorggle_real_time_factor"),
-            explained="Seconds of work for each second of media. Above 1 a live stream falls behind.",
+            description="Seconds of work for each second of media. Above 1 a live stream falls behind.",
         ),
         Panel("Media read", {"seconds a second": rate("gorggle_media_processed_seconds_total")}),
         Panel(
@@ -113,24 +113,24 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Live streams on the machine",
             {
-                "streams": f"sum(gorggle_live_streams{{{PLACE}}})",
-                "expected share of its time": f"avg(gorggle_live_device_load{{{PLACE}}})",
-                "expected busy processors": f"avg(gorggle_live_cpu_load{{{PLACE}}})",
-                "of these in the server's process": f"avg(gorggle_live_gil_load{{{PLACE}}})",
+                "streams": f"sum(gorggle_live_streams{{{SELECTOR}}})",
+                "expected share of its time": f"avg(gorggle_live_device_load{{{SELECTOR}}})",
+                "expected busy processors": f"avg(gorggle_live_cpu_load{{{SELECTOR}}})",
+                "of these in the server's process": f"avg(gorggle_live_gil_load{{{SELECTOR}}})",
             },
         ),
-        Panel("Utterances waiting", {"waiting": f"sum(gorggle_queue_depth{{{PLACE}}})"}),
+        Panel("Utterances waiting", {"waiting": f"sum(gorggle_queue_depth{{{SELECTOR}}})"}),
         Panel("Utterances given up", {"{{cause}}": rate("gorggle_requests_dropped_total", "cause")}, "ops"),
         Panel(
             "Device at work",
             {
                 "share of time": rate("gorggle_device_busy_seconds_total"),
-                "GPU, as its driver tells": f"avg(gorggle_gpu_utilisation_ratio{{{PLACE}}})",
+                "GPU, as its driver tells": f"avg(gorggle_gpu_utilisation_ratio{{{SELECTOR}}})",
             },
             "percentunit",
         ),
         Panel("Media read by the device", {"seconds a second": rate("gorggle_decoded_media_seconds_total")}),
-        Panel("GPU memory", {"{{kind}}": f"sum by (kind) (gorggle_gpu_memory_bytes{{{PLACE}}})"}, "bytes"),
+        Panel("GPU memory", {"{{kind}}": f"sum by (kind) (gorggle_gpu_memory_bytes{{{SELECTOR}}})"}, "bytes"),
     ],
     "Pictures and words": [
         Panel(
@@ -147,29 +147,33 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Segments", {"{{modality}}": rate("gorggle_segments_total", "modality")}, "ops", stacked=True),
     ],
     "Process": [
-        Panel("Memory", {"{{instance}}": f"process_resident_memory_bytes{{{PLACE}}}"}, "bytes"),
-        Panel("Open files", {"{{instance}}": f"process_open_fds{{{PLACE}}}"}),
+        Panel("Memory", {"{{instance}}": f"process_resident_memory_bytes{{{SELECTOR}}}"}, "bytes"),
+        Panel("Open files", {"{{instance}}": f"process_open_fds{{{SELECTOR}}}"}),
         Panel(
-            "Processors", {"{{instance}}": f"rate(process_cpu_seconds_total{{{PLACE}}}[$__rate_interval])"}
+            "Processors", {"{{instance}}": f"rate(process_cpu_seconds_total{{{SELECTOR}}}[$__rate_interval])"}
         ),
-        Panel("Event loop late", quantiles("gorggle_event_loop_lag_seconds", shares=(0.5, 0.99)), "s"),
-        Panel("Tasks", {"{{instance}}": f"gorggle_event_loop_tasks{{{PLACE}}}"}),
-        Panel("Media in flight", {"{{instance}}": f"gorggle_input_buffer_bytes{{{PLACE}}}"}, "bytes"),
+        Panel("Event loop late", quantiles("gorggle_event_loop_lag_seconds", levels=(0.5, 0.99)), "s"),
+        Panel("Tasks", {"{{instance}}": f"gorggle_event_loop_tasks{{{SELECTOR}}}"}),
+        Panel("Media in flight", {"{{instance}}": f"gorggle_input_buffer_bytes{{{SELECTOR}}}"}, "bytes"),
     ],
 }
 
 
-def dashboard() -> dict[str, Any]:
+def build_dashboard() -> dict[str, Any]:
     """The whole of it, in Grafana's format (schema 39, Grafana 10 and later)."""
     panels: list[dict[str, Any]] = []
     top = 0
     for title, row in ROWS.items():
-        panels.append(_at(0, top, COLUMNS, 1) | {"type": "row", "title": title, "id": len(panels) + 1})
+        panels.append(
+            _grid_position(0, top, COLUMNS, 1) | {"type": "row", "title": title, "id": len(panels) + 1}
+        )
         top += 1
         for place, panel in enumerate(row):
             column, line = place * WIDTH % COLUMNS, place * WIDTH // COLUMNS
             panels.append(
-                _at(column, top + line * HEIGHT, WIDTH, HEIGHT) | _panel(panel) | {"id": len(panels) + 1}
+                _grid_position(column, top + line * HEIGHT, WIDTH, HEIGHT)
+                | _build_panel(panel)
+                | {"id": len(panels) + 1}
             )
         top += -(-len(row) * WIDTH // COLUMNS) * HEIGHT
     return {
@@ -181,22 +185,22 @@ def dashboard() -> dict[str, Any]:
         "refresh": "30s",
         "time": {"from": "now-3h", "to": "now"},
         "tags": ["gorggle"],
-        "templating": {"list": [_datasource(), _variable("job"), _variable("instance")]},
+        "templating": {"list": [_datasource_variable(), _label_variable("job"), _label_variable("instance")]},
         "panels": panels,
     }
 
 
-def queries() -> list[str]:
+def list_queries() -> list[str]:
     """Every PromQL expression of the dashboard."""
     return [query for row in ROWS.values() for panel in row for query in panel.queries.values()]
 
 
-def _panel(panel: Panel) -> dict[str, Any]:
+def _build_panel(panel: Panel) -> dict[str, Any]:
     custom = {"stacking": {"mode": "normal"}, "fillOpacity": 30} if panel.stacked else {}
     return {
         "type": "timeseries",
         "title": panel.title,
-        "description": panel.explained,
+        "description": panel.description,
         "datasource": _DATASOURCE,
         "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0, "custom": custom}, "overrides": []},
         "options": {"tooltip": {"mode": "multi"}, "legend": {"displayMode": "list", "placement": "bottom"}},
@@ -212,18 +216,18 @@ def _panel(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _at(x: int, y: int, width: int, height: int) -> dict[str, Any]:
+def _grid_position(x: int, y: int, width: int, height: int) -> dict[str, Any]:
     return {"gridPos": {"x": x, "y": y, "w": width, "h": height}}
 
 
 _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
-def _datasource() -> dict[str, Any]:
+def _datasource_variable() -> dict[str, Any]:
     return {"name": "datasource", "type": "datasource", "query": "prometheus"}
 
 
-def _variable(label: str) -> dict[str, Any]:
+def _label_variable(label: str) -> dict[str, Any]:
     """A choice of servers, all of them at first."""
     return {
         "name": label,
@@ -238,10 +242,10 @@ def _variable(label: str) -> dict[str, Any]:
     }
 
 
-def text() -> str:
+def render() -> str:
     """The file's content."""
-    return json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(build_dashboard(), indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
-    OUT.write_text(text(), encoding="utf-8")
+    OUT.write_text(render(), encoding="utf-8")

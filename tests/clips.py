@@ -12,7 +12,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 
 
-def remuxed(source: Path, target: Path, container: str = "mp4", **options: str) -> Path:
+def remux(source: Path, target: Path, container: str = "mp4", **options: str) -> Path:
     """The same packets in another container."""
     with av.open(str(source)) as given, av.open(str(target), "w", format=container, options=options) as made:
         streams = {stream.index: made.add_stream_from_template(stream) for stream in given.streams}
@@ -23,7 +23,7 @@ def remuxed(source: Path, target: Path, container: str = "mp4", **options: str) 
     return target
 
 
-def transcoded(
+def transcode(
     source: Path,
     target: Path,
     *,
@@ -32,29 +32,29 @@ def transcoded(
     audio_codec: str | None = "aac",
     frame_rate_hz: int = 25,
     size: tuple[int, int] | None = None,
-    turned_degrees: int = 0,
+    rotation_degrees: int = 0,
     max_s: float = 1e9,
 ) -> Path:
     """The same pictures and sound, encoded anew; None leaves pictures or sound out.
 
-    ``turned_degrees`` stores the picture turned anticlockwise, with metadata (MP4 only) that turns it upright again.
+    ``rotation_degrees`` stores the picture turned anticlockwise, with metadata (MP4 only) that turns it upright again.
     """
-    pictures, waveform, rate_hz = read(source)
+    pictures, waveform, rate_hz = read_clip(source)
     pictures, waveform = pictures[: int(max_s * 25)], waveform[: int(max_s * rate_hz)]
     with av.open(str(target), "w", format=container) as made:
         packets = []
         if video_codec:
-            packets += _pictures(made, pictures, video_codec, frame_rate_hz, size, turned_degrees)
+            packets += _encode_video(made, pictures, video_codec, frame_rate_hz, size, rotation_degrees)
         if audio_codec:
-            packets += _sound(made, waveform, audio_codec, rate_hz)
+            packets += _encode_audio(made, waveform, audio_codec, rate_hz)
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             made.mux(packet)
-    if turned_degrees:
-        _set_mp4_rotation(target, turned_degrees)
+    if rotation_degrees:
+        _set_mp4_rotation(target, rotation_degrees)
     return target
 
 
-def read(source: Path) -> tuple[list[np.ndarray], np.ndarray, int]:
+def read_clip(source: Path) -> tuple[list[np.ndarray], np.ndarray, int]:
     """A clip's 25 fps RGB pictures, mono int16 waveform and its sample rate."""
     rate_hz = 48_000
     resampler = AudioResampler(format="s16", layout="mono", rate=rate_hz)
@@ -69,13 +69,13 @@ def read(source: Path) -> tuple[list[np.ndarray], np.ndarray, int]:
     return pictures, np.concatenate(pieces) if pieces else np.zeros(0, np.int16), rate_hz
 
 
-def _pictures(made, pictures, codec, frame_rate_hz, size, turned_degrees) -> Iterator[av.Packet]:
+def _encode_video(made, pictures, codec, frame_rate_hz, size, rotation_degrees) -> Iterator[av.Packet]:
     quality = {
         "libx264": {"crf": "20", "preset": "ultrafast"},
         "libvpx-vp9": {"crf": "30", "cpu-used": "8", "deadline": "realtime"},
     }
     stream = made.add_stream(codec, rate=frame_rate_hz, options=quality.get(codec, {}))
-    turns = turned_degrees // 90
+    turns = rotation_degrees // 90
     height, width = np.rot90(pictures[0], turns).shape[:2]
     stream.width, stream.height = size or (width, height)
     stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -90,7 +90,7 @@ def _pictures(made, pictures, codec, frame_rate_hz, size, turned_degrees) -> Ite
     yield from stream.encode()
 
 
-def _sound(made, waveform, codec, rate_hz) -> Iterator[av.Packet]:
+def _encode_audio(made, waveform, codec, rate_hz) -> Iterator[av.Packet]:
     stream = made.add_stream(codec, rate=rate_hz, layout="mono")
     resampler = AudioResampler(
         format=stream.format.name,

@@ -20,13 +20,13 @@ from pathlib import Path
 # Kernels are built per shape, and batches have many shapes: keep them all. Read when torch is imported.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
-DATA = Path("runs/data")
+DEFAULT_DATA_FOLDER = Path("runs/data")
 UTTERANCES = {"train": 14_000, "validation": 100, "test": 500}  # of each corpus; the training mixes them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the commands; results go to stdout, progress to stderr."""
-    options = _parser().parse_args(arguments)
+    options = _build_parser().parse_args(arguments)
     command = {
         "prepare": _prepare,
         "train": _train,
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     from training import test_set
 
     parser = argparse.ArgumentParser(
@@ -82,19 +82,23 @@ def _parser() -> argparse.ArgumentParser:
     for command in (export, evaluate):
         command.add_argument("model", type=Path, help="model file (.safetensors)")
     for command in (prepare, train, evaluate):
-        command.add_argument("--data", type=Path, default=DATA, help="folder of the rendered utterances")
+        command.add_argument(
+            "--data", type=Path, default=DEFAULT_DATA_FOLDER, help="folder of the rendered utterances"
+        )
     return parser
 
 
 def _prepare(options: argparse.Namespace) -> None:
     from training.sentences import Corpus, Split
-    from training.shards import prepare
+    from training.shards import render_split
 
     for corpus in Corpus:
-        prepare(options.data, Split.VALIDATION, UTTERANCES["validation"], options.workers, _report, corpus)
-    prepare(options.data, Split.TRAIN, options.utterances, options.workers, _report)
+        render_split(
+            options.data, Split.VALIDATION, UTTERANCES["validation"], options.workers, _report, corpus
+        )
+    render_split(options.data, Split.TRAIN, options.utterances, options.workers, _report)
     for corpus in Corpus:
-        prepare(options.data, Split.TEST, UTTERANCES["test"], options.workers, _report, corpus)
+        render_split(options.data, Split.TEST, UTTERANCES["test"], options.workers, _report, corpus)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -108,17 +112,17 @@ def _train(options: argparse.Namespace) -> None:
         minutes=options.minutes,
         device=options.device,
         threads=options.threads,
-        begin_with=options.begin_with,
+        init_from=options.begin_with,
         learning_rate=options.learning_rate,
     )
     train_gorggle_mini(options.out, options.data, training, _report)
 
 
 def _export(options: argparse.Namespace) -> None:
-    from training.gorggle_mini import export
+    from training.gorggle_mini import export_model
 
     evaluation = json.loads(options.evaluation.read_text()) if options.evaluation else None
-    export(options.out, options.model, evaluation, options.earlier_runs)
+    export_model(options.out, options.model, evaluation, options.earlier_runs)
 
 
 def _clips(options: argparse.Namespace) -> None:
@@ -132,28 +136,28 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     from gorggle_evaluation.noise import NoiseKind
     from gorggle_server.avhubert import load_model
-    from training.evaluate import CLEAN, IN_NOISE, evaluation
+    from training.evaluate import CLEAN, NOISY, evaluate_model
     from training.sentences import Corpus, Split
-    from training.shards import UtteranceStore, prepare
+    from training.shards import UtteranceStore, render_split
 
     torch.set_num_threads(options.threads)
     model = load_model(options.model)
     if options.picture and options.noise is None:
         sys.exit("--picture draws error rates over noise: give --noise too")
     kinds = () if options.noise is None else options.noise or tuple(NoiseKind)
-    conditions = (*CLEAN, *(condition for condition in IN_NOISE if condition.noise in kinds))
+    conditions = (*CLEAN, *(condition for condition in NOISY if condition.noise in kinds))
     measured = {}
     for corpus in map(Corpus, options.corpus or Corpus):
-        prepare(options.data, Split.TEST, options.sentences, options.threads, _report, corpus)
+        render_split(options.data, Split.TEST, options.sentences, options.threads, _report, corpus)
         store = UtteranceStore(options.data, Split.TEST, corpus)
         _report(f"corpus {corpus.value}:")
-        measured[corpus.value] = evaluation(
+        measured[corpus.value] = evaluate_model(
             model, store, conditions, options.sentences, options.beam, _report
         )
     if options.picture:
-        from training.noise_curves import draw
+        from training.noise_curves import plot_noise_curves
 
-        draw(measured, options.picture)
+        plot_noise_curves(measured, options.picture)
     print(json.dumps(measured, indent=2))
 
 

@@ -19,7 +19,7 @@ class Pose:
     rows: Float32Array
 
     @classmethod
-    def wandering(
+    def random(
         cls, frames: int, rng: np.random.Generator, turn_deg: float = 6.0, sway_deg: float = 2.5
     ) -> Pose:
         """A head held at some angle (standard deviation `turn_deg`) that sways around it."""
@@ -55,7 +55,7 @@ def slow_noise(rng: np.random.Generator, frames: int, columns: int, period_frame
     return smooth[margin : margin + frames] * np.float32(np.sqrt(2.0 * np.sqrt(np.pi) * sigma))
 
 
-def similarities(source: Float32Array, target: Float32Array) -> Float32Array:
+def fit_similarities(source: Float32Array, target: Float32Array) -> Float32Array:
     """Least-squares similarity transforms [T, 2, 3] that take `source` [T, N, 2] onto `target` [N, 2]."""
     source_mean, target_mean = source.mean(axis=1, keepdims=True), target.mean(axis=0)
     s, t = source - source_mean, target - target_mean
@@ -67,23 +67,25 @@ def similarities(source: Float32Array, target: Float32Array) -> Float32Array:
     return np.concatenate([linear, shift[:, :, None]], axis=2).astype(np.float32)
 
 
-def applied(transforms: Float32Array, points: Float32Array) -> Float32Array:
+def apply_transforms(transforms: Float32Array, points: Float32Array) -> Float32Array:
     """Points [T, N, 2] under affine transforms [T, 2, 3]."""
     return np.asarray(
         points @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2], np.float32
     )
 
 
-def turned(angles: NDArray[np.floating], scales: NDArray[np.floating], around: Float32Array) -> Float32Array:
+def rotation_transforms(
+    angles: NDArray[np.floating], scales: NDArray[np.floating], center: Float32Array
+) -> Float32Array:
     """Rotations (radians) and scalings about a point, [T, 2, 3]."""
     c, s = scales * np.cos(angles), scales * np.sin(angles)
     linear = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], axis=1)
-    shift = around - linear @ around
+    shift = center - linear @ center
     return np.concatenate([linear, shift[:, :, None]], axis=2).astype(np.float32)
 
 
 @dataclass(frozen=True)
-class Capture:
+class CameraEffects:
     """What one recording does to its pictures: light, focus, noise and coding."""
 
     gain: float
@@ -98,7 +100,7 @@ class Capture:
     jpeg_quality: int | None
 
     @classmethod
-    def random(cls, rng: np.random.Generator) -> Capture:
+    def random(cls, rng: np.random.Generator) -> CameraEffects:
         """Any recording, from a good studio to a small, noisy, coded picture."""
         return cls(
             gain=float(rng.uniform(0.65, 1.25)),
@@ -114,7 +116,7 @@ class Capture:
             jpeg_quality=int(rng.integers(35, 95)) if rng.random() < 0.3 else None,
         )
 
-    def take(self, pictures: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+    def apply(self, pictures: UInt8Array, rng: np.random.Generator) -> UInt8Array:
         """The recorded grey pictures: [T, H, W] in and out."""
         frames, height, width = pictures.shape
         x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
@@ -122,7 +124,7 @@ class Capture:
             self.gain * (1.0 + self.slope_x * x[None, :] + self.slope_y * y[:, None]), np.float32
         )
         curve = np.asarray(255.0 * (np.arange(256) / 255.0) ** self.gamma, np.float32)
-        noise = _noise_frames(rng, height, width, self.noise)
+        noise = _make_noise_frames(rng, height, width, self.noise)
         flicker = 1.0 + self.flicker * rng.standard_normal((frames,), dtype=np.float32)
         taken = np.empty_like(pictures)
         order = rng.integers(0, len(noise), (frames,))
@@ -132,12 +134,12 @@ class Capture:
             lit = np.asarray(
                 cv2.multiply(cv2.LUT(pictures[index], curve), light * flicker[index]), np.float32
             )
-            picture = self._focused(lit)
+            picture = self._defocus(lit)
             picture += self.offset + np.roll(noise[order[index]], int(rolls[index]), axis=0)
-            taken[index] = self._coded(np.clip(picture, 0, 255).astype(np.uint8))
+            taken[index] = self._compress(np.clip(picture, 0, 255).astype(np.uint8))
         return taken
 
-    def _focused(self, picture: Float32Array) -> Float32Array:
+    def _defocus(self, picture: Float32Array) -> Float32Array:
         height, width = picture.shape
         if self.lines < height:
             small = cv2.resize(picture, (self.lines, self.lines), interpolation=cv2.INTER_AREA)
@@ -146,13 +148,13 @@ class Capture:
             )
         return np.asarray(cv2.GaussianBlur(picture, (0, 0), self.blur_px), np.float32)
 
-    def _coded(self, picture: UInt8Array) -> UInt8Array:
+    def _compress(self, picture: UInt8Array) -> UInt8Array:
         if self.jpeg_quality is None:
             return picture
         _, coded = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality))
         return np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
-def _noise_frames(rng: np.random.Generator, height: int, width: int, size: float) -> Float32Array:
+def _make_noise_frames(rng: np.random.Generator, height: int, width: int, size: float) -> Float32Array:
     """A dozen noise pictures: a clip draws from them in random order, shifted at random."""
     return rng.standard_normal((12, height, width), dtype=np.float32) * np.float32(size)

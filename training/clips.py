@@ -29,10 +29,10 @@ from training.speech_synthesis import (
     TimedPhoneme,
     TimedWord,
     Voice,
-    padded,
+    pad_speech,
     synthesize,
 )
-from training.visemes import FRAME_RATE_HZ, Style, mouth_motion
+from training.visemes import FRAME_RATE_HZ, ArticulationStyle, mouth_motion
 
 Int16Array = NDArray[np.int16]
 UInt8Array = NDArray[np.uint8]
@@ -115,7 +115,7 @@ def write_clip(
         if waveform is not None:
             audio = container.add_stream(encoding.audio_codec, rate=encoding.audio_rate_hz, layout="mono")
             audio.bit_rate = encoding.audio_bit_rate
-        sound = iter(()) if waveform is None else _encoded_sound(audio, waveform)
+        sound = iter(()) if waveform is None else _encode_audio(audio, waveform)
         sound_until_s = 0.0
         for number, frame in enumerate(itertools.chain([first], remaining)):
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
@@ -128,7 +128,7 @@ def write_clip(
             container.mux(packets)
 
 
-def _encoded_sound(stream: Any, waveform: Int16Array) -> Iterator[list[Any]]:
+def _encode_audio(stream: Any, waveform: Int16Array) -> Iterator[list[Any]]:
     """Packets of sound, a tenth of a second at a time."""
     resampler = av.AudioResampler(format=stream.format, layout="mono", rate=stream.rate)
     for start in range(0, len(waveform), SAMPLE_RATE_HZ // 10):
@@ -143,7 +143,7 @@ def _encoded_sound(stream: Any, waveform: Int16Array) -> Iterator[list[Any]]:
 
 
 @dataclass(frozen=True)
-class _Turns:
+class _Dialogue:
     """The sound of a conversation, and each speaker's own phonemes on its time line."""
 
     waveform: Int16Array
@@ -152,15 +152,15 @@ class _Turns:
     duration_s: float
 
 
-def _taken(turns: Sequence[tuple[int, str]], voices: Sequence[Voice], pause_s: float) -> _Turns:
+def _synthesize_turns(turns: Sequence[tuple[int, str]], voices: Sequence[Voice], pause_s: float) -> _Dialogue:
     """Say sentences one after the other, with a pause before, between and after them."""
     sounds: list[Int16Array] = []
     phonemes: list[list[TimedPhoneme]] = [[] for _ in voices]
     sentences: list[TimedSentence] = []
     samples = 0
     for who, text in turns:
-        alone = _without_tail(synthesize(text, voices[who]))
-        speech = padded(alone, samples / SAMPLE_RATE_HZ + pause_s, 0.0)
+        alone = _trim_tail(synthesize(text, voices[who]))
+        speech = pad_speech(alone, samples / SAMPLE_RATE_HZ + pause_s, 0.0)
         phonemes[who] += speech.phonemes
         start_s, end_s = speech.words[0].start_s, speech.words[-1].end_s
         sentences.append(TimedSentence(text, who, start_s, end_s, speech.words))
@@ -171,10 +171,10 @@ def _taken(turns: Sequence[tuple[int, str]], voices: Sequence[Voice], pause_s: f
     length = frames * SAMPLE_RATE_HZ // FRAME_RATE_HZ
     waveform = np.concatenate([*sounds, np.zeros(length - samples, np.int16)])
     own = tuple(tuple(mine) for mine in phonemes)
-    return _Turns(waveform, own, tuple(sentences), frames / FRAME_RATE_HZ)
+    return _Dialogue(waveform, own, tuple(sentences), frames / FRAME_RATE_HZ)
 
 
-def _without_tail(speech: Speech) -> Speech:
+def _trim_tail(speech: Speech) -> Speech:
     """Cut off the silence that the synthesiser leaves at the end, so that pauses are as long as asked."""
     count = int(np.ceil(speech.phonemes[-1].end_s * SAMPLE_RATE_HZ))
     waveform = speech.waveform[:count]
@@ -190,10 +190,10 @@ def single_speaker_scene(
     rng: np.random.Generator | None = None,
 ) -> Scene:
     """One drawn speaker who says sentences with pauses of `pause_s` around them."""
-    return dialogue([speaker], [voice], [(0, text) for text in sentences], pause_s, size, rng)
+    return dialogue_scene([speaker], [voice], [(0, text) for text in sentences], pause_s, size, rng)
 
 
-def dialogue(
+def dialogue_scene(
     speakers: Sequence[Speaker],
     voices: Sequence[Voice],
     turns: Sequence[tuple[int, str]],
@@ -202,7 +202,7 @@ def dialogue(
     rng: np.random.Generator | None = None,
 ) -> Scene:
     """Speakers side by side who take turns: `turns` are pairs of speaker (from 0) and sentence."""
-    taken = _taken(turns, voices, pause_s)
+    taken = _synthesize_turns(turns, voices, pause_s)
     width, height = size
     pictures = []
     for speaker, phonemes in zip(speakers, taken.phonemes, strict=True):
@@ -212,7 +212,7 @@ def dialogue(
     return Scene(compose_side_by_side(pictures), taken.waveform, taken.sentences)
 
 
-def talk_photo(
+def photo_scene(
     photo: Photograph,
     sentences: Sequence[str],
     voice: Voice,
@@ -222,8 +222,8 @@ def talk_photo(
 ) -> Scene:
     """The person of a photograph who says sentences: their mouth is warped to the words."""
     rng = rng or np.random.default_rng(0)
-    taken = _taken([(0, text) for text in sentences], [voice], pause_s)
-    motion = mouth_motion(taken.phonemes[0], taken.duration_s, rng, Style())
+    taken = _synthesize_turns([(0, text) for text in sentences], [voice], pause_s)
+    motion = mouth_motion(taken.phonemes[0], taken.duration_s, rng, ArticulationStyle())
     return Scene(render_photo_frames(photo, motion, size, rng), taken.waveform, taken.sentences)
 
 
@@ -233,23 +233,23 @@ def compose_side_by_side(pictures: Sequence[Iterable[UInt8Array]]) -> Iterator[U
         yield row[0] if len(row) == 1 else np.concatenate(row, axis=1)
 
 
-def truth(scene: Scene, made_by: str, **more: Any) -> dict[str, Any]:
+def to_ground_truth(scene: Scene, made_by: str, **extra: Any) -> dict[str, Any]:
     """What the JSON file beside a clip says."""
     return {
         "made_by": made_by,
-        **more,
+        **extra,
         "frame_rate_hz": FRAME_RATE_HZ,
         "duration_s": len(scene.waveform) / SAMPLE_RATE_HZ,
-        "sentences": [_rounded(asdict(sentence)) for sentence in scene.sentences],
+        "sentences": [_round_floats(asdict(sentence)) for sentence in scene.sentences],
     }
 
 
-def _rounded(value: Any) -> Any:
+def _round_floats(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+        return {key: _round_floats(inner) for key, inner in value.items()}
+    return [_round_floats(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def demo_scene() -> Scene:
@@ -259,9 +259,9 @@ def demo_scene() -> Scene:
 
 def two_speakers_scene(sentences: Sequence[str] = DEMO_SENTENCES[:4]) -> Scene:
     """Two test speakers in one picture of 1280 × 720, sentence by sentence in turn."""
-    speakers = [Speaker.seeded(DEMO_SPEAKER_SEED + 5), Speaker.seeded(DEMO_SPEAKER_SEED + 11)]
+    speakers = [Speaker.from_seed(DEMO_SPEAKER_SEED + 5), Speaker.from_seed(DEMO_SPEAKER_SEED + 11)]
     turns = [(index % 2, text) for index, text in enumerate(sentences)]
-    return dialogue(speakers, [DEMO_VOICE, _SECOND_VOICE], turns, pause_s=0.8)
+    return dialogue_scene(speakers, [DEMO_VOICE, _SECOND_VOICE], turns, pause_s=0.8)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -284,12 +284,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         width, height = (int(part) for part in options.size.split("x"))
         photo = Photograph(options.photo)
         scene, who = (
-            talk_photo(photo, DEMO_SENTENCES, DEMO_VOICE, size=(width, height)),
+            photo_scene(photo, DEMO_SENTENCES, DEMO_VOICE, size=(width, height)),
             {"photo": photo.value},
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_clip(options.out, scene.frames, scene.waveform)
-    options.out.with_suffix(".json").write_text(json.dumps(truth(scene, command, **who), indent=2) + "\n")
+    options.out.with_suffix(".json").write_text(
+        json.dumps(to_ground_truth(scene, command, **who), indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gorggle_evaluation.noise import NoiseKind, mixed, noise
-from gorggle_server.inference.recognizer import GREY_DEVIATION, GREY_MEAN, MODEL_INPUT_SIZE_PX
+from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
+from gorggle_server.inference.recognizer import GREY_MEAN, GREY_STD, MODEL_INPUT_SIZE_PX
 from gorggle_server.media.audio import audio_features
 from training.shards import UtteranceStore
 from training.speech_synthesis import TimedWord
@@ -23,17 +23,17 @@ SILENCE = 0
 
 CLEAN_SHARE = 0.2
 NOISE_SHARES = {NoiseKind.BABBLE: 0.5, NoiseKind.WHITE: 0.25, NoiseKind.SPEECH_SHAPED: 0.25}
-LOWEST_SNR_DB, HIGHEST_SNR_DB = -20.0, 15.0
-MOST_VOICES_IN_BABBLE = 8
+MIN_SNR_DB, MAX_SNR_DB = -20.0, 15.0
+MAX_VOICES_IN_BABBLE = 8
 
 # How far a crop may be off: of the face's alignment in a real clip, and from frame to frame.
-MOST_SHIFT_PX, MOST_SCALING, MOST_ROTATION_DEGREES, JITTER_PX = 4.0, 0.08, 5.0, 0.4
-LONGEST_BLIND_FRAMES = 4
-NOISY_SHARE = 0.25  # the rendered camera has noise of its own
+MAX_SHIFT_PX, MAX_SCALING, MAX_ROTATION_DEG, JITTER_PX = 4.0, 0.08, 5.0, 0.4
+MAX_FROZEN_FRAMES = 4
+PIXEL_NOISE_SHARE = 0.25  # the rendered camera has noise of its own
 
 # Utterances are sorted by length within so many batches' worth of them.
 BATCHES_PER_SORT = 24
-ROUND_FRAMES = 8
+FRAMES_MULTIPLE = 8
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Batch:
         clean_audio: float32 (B, T, 104), features of the sound without noise.
         padding_mask: bool (B, T), true where padded.
         motion: float32 (B, T, K), where the mouth is.
-        frame_units: int64 (B, T), the unit being said, SILENCE, or PAD.
-        units: int64 (B, L), with the end unit, padded by PAD.
+        frame_tokens: int64 (B, T), the unit being said, SILENCE, or PAD.
+        tokens: int64 (B, L), with the end unit, padded by PAD.
         attention: float32 (B, L, T), the frames in which each unit is said; each row sums to 1, or to 0 if padded.
     """
 
@@ -56,19 +56,19 @@ class Batch:
     clean_audio: torch.Tensor
     padding_mask: torch.Tensor
     motion: torch.Tensor
-    frame_units: torch.Tensor
-    units: torch.Tensor
+    frame_tokens: torch.Tensor
+    tokens: torch.Tensor
     attention: torch.Tensor
 
     @property
-    def previous_units(self) -> torch.Tensor:
+    def previous_tokens(self) -> torch.Tensor:
         """(B, L), what the decoder is given: the units one later, begun by the end unit, as in the search."""
-        shifted = self.units.roll(1, dims=1)
+        shifted = self.tokens.roll(1, dims=1)
         shifted[:, 0] = END
         return shifted.masked_fill(shifted.eq(END) & self._not_first(), PAD)
 
     def _not_first(self) -> torch.Tensor:
-        return (torch.arange(self.units.shape[1]) > 0)[None, :]
+        return (torch.arange(self.tokens.shape[1]) > 0)[None, :]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Example:
     audio: NDArray[np.float32]
     clean_audio: NDArray[np.float32]
     motion: NDArray[np.float32]
-    units: list[int]
+    tokens: list[int]
     spans: list[tuple[int, int]]
 
     @property
@@ -88,7 +88,7 @@ class Example:
         return len(self.video)
 
 
-class Batches:
+class BatchStream:
     """An endless stream of batches from a store that may be growing. The same seed gives the same stream."""
 
     def __init__(self, store: UtteranceStore, tokenizer: Tokenizer, frames_per_batch: int, seed: int) -> None:
@@ -100,59 +100,59 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         while True:
             self._store.refresh()
-            for indices in self._epoch():
-                yield self.batch(indices)
+            for indices in self._iterate_epoch():
+                yield self.make_batch(indices)
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    def make_batch(self, indices: Sequence[int]) -> Batch:
         """The utterances of those numbers, each made different from the last time."""
-        return collate([self._example(index) for index in indices])
+        return collate([self._make_example(index) for index in indices])
 
-    def _epoch(self) -> Iterator[list[int]]:
+    def _iterate_epoch(self) -> Iterator[list[int]]:
         """All utterances once, in batches of like length and at most ``frames_per_batch`` padded frames."""
         order = self._rng.permutation(len(self._store)).tolist()
         mean_frames = sum(self._store.frames) / len(self._store)
         stride = max(1, round(BATCHES_PER_SORT * self._frames_per_batch / mean_frames))
-        for window in _chunks(order, stride):
-            batches = list(self._packed(sorted(window, key=self._store.frames.__getitem__)))
+        for window in _split_chunks(order, stride):
+            batches = list(self._pack(sorted(window, key=self._store.frames.__getitem__)))
             for position in self._rng.permutation(len(batches)):
                 yield batches[position]
 
-    def _packed(self, indices: Sequence[int]) -> Iterator[list[int]]:
+    def _pack(self, indices: Sequence[int]) -> Iterator[list[int]]:
         packed: list[int] = []
         for index in indices:
             # They come in order of length: the new one is the longest.
-            if packed and _round(self._store.frames[index]) * (len(packed) + 1) > self._frames_per_batch:
+            if packed and _round_up(self._store.frames[index]) * (len(packed) + 1) > self._frames_per_batch:
                 yield packed
                 packed = []
             packed.append(index)
         if packed:
             yield packed
 
-    def _example(self, index: int) -> Example:
+    def _make_example(self, index: int) -> Example:
         utterance, rng = self._store[index], self._rng
-        units, spans = timed_units(utterance.words, self._tokenizer, utterance.frames)
+        units, spans = align_tokens(utterance.words, self._tokenizer, utterance.frames)
         return Example(
             video=augment_crops(utterance.crops, rng),
-            audio=audio_features(self._noisy(utterance))[: utterance.frames],
+            audio=audio_features(self._add_noise(utterance))[: utterance.frames],
             clean_audio=audio_features(utterance.waveform)[: utterance.frames],
             motion=utterance.motion,
-            units=units,
+            tokens=units,
             spans=spans,
         )
 
-    def _noisy(self, utterance: Utterance) -> NDArray[np.int16]:
+    def _add_noise(self, utterance: Utterance) -> NDArray[np.int16]:
         if self._rng.random() < CLEAN_SHARE:
             return utterance.waveform
         kind = self._rng.choice(list(NOISE_SHARES), p=list(NOISE_SHARES.values()))
-        voices = int(self._rng.integers(1, MOST_VOICES_IN_BABBLE + 1))
+        voices = int(self._rng.integers(1, MAX_VOICES_IN_BABBLE + 1))
         others = [
             self._store[int(other)].waveform for other in self._rng.integers(len(self._store), size=voices)
         ]
-        interference = noise(NoiseKind(kind), len(utterance.waveform), others, self._rng)
-        return mixed(utterance.waveform, interference, self._rng.uniform(LOWEST_SNR_DB, HIGHEST_SNR_DB))
+        interference = generate_noise(NoiseKind(kind), len(utterance.waveform), others, self._rng)
+        return mix_at_snr(utterance.waveform, interference, self._rng.uniform(MIN_SNR_DB, MAX_SNR_DB))
 
 
-def timed_units(
+def align_tokens(
     words: Sequence[TimedWord], tokenizer: Tokenizer, frames: int
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """The units of an utterance and, for each, the frames (first, end) in which it is said.
@@ -176,10 +176,10 @@ def timed_units(
 def augment_crops(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
     """Crops as another camera would see them: moved, turned, mirrored, brighter or darker, noisier; (T, 88, 88)."""
     size, margin = crops.shape[1], (crops.shape[1] - MODEL_INPUT_SIZE_PX) / 2
-    angle = rng.uniform(-MOST_ROTATION_DEGREES, MOST_ROTATION_DEGREES)
-    scale = rng.uniform(1 - MOST_SCALING, 1 + MOST_SCALING)
+    angle = rng.uniform(-MAX_ROTATION_DEG, MAX_ROTATION_DEG)
+    scale = rng.uniform(1 - MAX_SCALING, 1 + MAX_SCALING)
     transform = cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)
-    transform[:, 2] += rng.uniform(-MOST_SHIFT_PX, MOST_SHIFT_PX, 2) - margin
+    transform[:, 2] += rng.uniform(-MAX_SHIFT_PX, MAX_SHIFT_PX, 2) - margin
     if rng.random() < 0.5:
         transform = np.array([[-1, 0, MODEL_INPUT_SIZE_PX - 1], [0, 1, 0]]) @ np.vstack(
             [transform, [0, 0, 1]]
@@ -193,17 +193,17 @@ def augment_crops(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray
             crop, transform_now, (MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX), borderMode=cv2.BORDER_REPLICATE
         )
     contrast, brightness = rng.uniform(0.7, 1.3), rng.uniform(-0.5, 0.5)
-    varied *= np.float32(contrast / 255 / GREY_DEVIATION)
-    varied += np.float32(brightness - contrast * GREY_MEAN / GREY_DEVIATION)
-    if rng.random() < NOISY_SHARE:
+    varied *= np.float32(contrast / 255 / GREY_STD)
+    varied += np.float32(brightness - contrast * GREY_MEAN / GREY_STD)
+    if rng.random() < PIXEL_NOISE_SHARE:
         varied += np.float32(rng.uniform(0, 0.2)) * rng.standard_normal(varied.shape, dtype=np.float32)
-    return _blinded(varied, rng)
+    return _freeze_frames(varied, rng)
 
 
-def _blinded(video: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _freeze_frames(video: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Now and then the picture stands still for a moment, as a camera that drops frames shows it."""
-    if rng.random() < 0.2 and len(video) > LONGEST_BLIND_FRAMES:
-        length = int(rng.integers(1, LONGEST_BLIND_FRAMES))
+    if rng.random() < 0.2 and len(video) > MAX_FROZEN_FRAMES:
+        length = int(rng.integers(1, MAX_FROZEN_FRAMES))
         first = int(rng.integers(1, len(video) - length))
         video[first : first + length] = video[first - 1]
     return video
@@ -211,16 +211,16 @@ def _blinded(video: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np
 
 def collate(examples: Sequence[Example]) -> Batch:
     """Examples padded to the longest, and a little more: batches of few different shapes train faster."""
-    count, frames = len(examples), _round(max(example.frames for example in examples))
-    length = max(len(example.units) for example in examples)
+    count, frames = len(examples), _round_up(max(example.frames for example in examples))
+    length = max(len(example.tokens) for example in examples)
     batch = Batch(
         video=torch.zeros(count, frames, MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX),
         audio=torch.zeros(count, frames, examples[0].audio.shape[1]),
         clean_audio=torch.zeros(count, frames, examples[0].audio.shape[1]),
         padding_mask=torch.ones(count, frames, dtype=torch.bool),
         motion=torch.zeros(count, frames, examples[0].motion.shape[1]),
-        frame_units=torch.full((count, frames), PAD),
-        units=torch.full((count, length), PAD),
+        frame_tokens=torch.full((count, frames), PAD),
+        tokens=torch.full((count, length), PAD),
         attention=torch.zeros(count, length, frames),
     )
     for row, example in enumerate(examples):
@@ -229,18 +229,18 @@ def collate(examples: Sequence[Example]) -> Batch:
         batch.clean_audio[row, : len(example.clean_audio)] = torch.from_numpy(example.clean_audio)
         batch.padding_mask[row, : example.frames] = False
         batch.motion[row, : example.frames] = torch.from_numpy(example.motion)
-        batch.frame_units[row, : example.frames] = SILENCE
-        batch.units[row, : len(example.units)] = torch.tensor(example.units)
-        for position, (unit, (first, end)) in enumerate(zip(example.units, example.spans, strict=True)):
+        batch.frame_tokens[row, : example.frames] = SILENCE
+        batch.tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
+        for position, (unit, (first, end)) in enumerate(zip(example.tokens, example.spans, strict=True)):
             batch.attention[row, position, first:end] = 1 / (end - first)
             if unit != END:
-                batch.frame_units[row, first:end] = unit
+                batch.frame_tokens[row, first:end] = unit
     return batch
 
 
-def _round(frames: int) -> int:
-    return -(-frames // ROUND_FRAMES) * ROUND_FRAMES
+def _round_up(frames: int) -> int:
+    return -(-frames // FRAMES_MULTIPLE) * FRAMES_MULTIPLE
 
 
-def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def _split_chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (items[start : start + size] for start in range(0, len(items), size))

@@ -19,7 +19,7 @@ Colour = tuple[float, float, float]
 Box = tuple[float, float, float, float]
 
 # The landmarks by which mouth crops are aligned: base of the nose and corners of the eyes.
-ALIGNED = (33, 36, 39, 42, 45)
+ALIGNMENT_LANDMARKS = (33, 36, 39, 42, 45)
 
 
 @cache
@@ -30,7 +30,7 @@ def mean_face() -> Float32Array:
 
 
 @dataclass(frozen=True)
-class Build:
+class FaceShape:
     """Proportions of a face, most of them relative to the mean face."""
 
     width: float = 1.0
@@ -73,10 +73,10 @@ class Palette:
     backdrop: Colour
 
 
-def random_build(rng: np.random.Generator) -> Build:
+def random_face_shape(rng: np.random.Generator) -> FaceShape:
     """Anyone's proportions; one in four has a beard."""
     bearded = rng.random() < 0.25
-    return Build(
+    return FaceShape(
         width=float(rng.uniform(0.93, 1.1)),
         jaw_width=float(rng.uniform(0.88, 1.1)),
         chin=float(rng.uniform(0.9, 1.12)),
@@ -116,27 +116,27 @@ def random_mouth(rng: np.random.Generator, beard: float) -> Mouth:
     )
 
 
-_SKINS = np.array(
+_SKIN_TONES = np.array(
     [(205, 218, 243), (170, 196, 232), (140, 172, 216), (105, 140, 190), (70, 100, 150), (42, 62, 100)]
 )
-_HAIRS = np.array(
+_HAIR_COLOURS = np.array(
     [(25, 28, 32), (35, 50, 75), (60, 90, 130), (40, 60, 130), (110, 160, 200), (150, 150, 155)]
 )
 
 
 def random_palette(rng: np.random.Generator) -> Palette:
     """Anyone's colours: lips go with the skin, hair too."""
-    tone = rng.uniform(0, len(_SKINS) - 1.001)
+    tone = rng.uniform(0, len(_SKIN_TONES) - 1.001)
     low = int(tone)
-    skin = _SKINS[low] + (tone - low) * (_SKINS[low + 1] - _SKINS[low]) + rng.normal(0, 5, 3)
+    skin = _SKIN_TONES[low] + (tone - low) * (_SKIN_TONES[low + 1] - _SKIN_TONES[low]) + rng.normal(0, 5, 3)
     # Lips: the skin with less blue and green; painted ones further away from it.
     redness = rng.uniform(0.25, 0.75)
     lip = skin * (1 - redness * np.array([0.42, 0.48, 0.12])) * rng.uniform(0.85, 1.02)
     teeth = np.array([205, 225, 235]) * rng.uniform(0.75, 1.04)
     tongue = np.array([95, 95, 185]) * rng.uniform(0.65, 1.15)
     # The darker the skin, the fewer of the fair colours of hair; grey, the last, is everyone's.
-    fair = max(2, round(len(_HAIRS) - 1 - tone))
-    hair = _HAIRS[-1 if rng.random() < 0.15 else int(rng.integers(fair))] * rng.uniform(0.7, 1.2)
+    fair = max(2, round(len(_HAIR_COLOURS) - 1 - tone))
+    hair = _HAIR_COLOURS[-1 if rng.random() < 0.15 else int(rng.integers(fair))] * rng.uniform(0.7, 1.2)
     cavity = rng.uniform(8, 40)
 
     def colour(values: NDArray[np.floating]) -> Colour:
@@ -163,7 +163,7 @@ def random_palette(rng: np.random.Generator) -> Palette:
     )
 
 
-def head_landmarks(build: Build) -> Float32Array:
+def head_landmarks(build: FaceShape) -> Float32Array:
     """The 68 points of this face at rest, mouth aside, in head coordinates: [68, 2]."""
     points = mean_face() - mean_face()[33]
     points[17:27, 1] -= build.brow_lift
@@ -176,7 +176,7 @@ def head_landmarks(build: Build) -> Float32Array:
     return np.asarray(points, np.float32)
 
 
-def depth(build: Build, x: NDArray[np.floating], y: NDArray[np.floating]) -> Float32Array:
+def face_depth(build: FaceShape, x: NDArray[np.floating], y: NDArray[np.floating]) -> Float32Array:
     """How far the face's surface stands out, in head units, at head coordinates of any shape."""
     bowl = 9.0 - 45.0 * (x / 60.0) ** 2 - 8.0 * ((y - 5.0) / 60.0) ** 2
     nose = 17.0 * build.nose_depth * np.exp(-((x / 8.0) ** 2) - ((y + 9.0) / 9.0) ** 2)
@@ -184,7 +184,9 @@ def depth(build: Build, x: NDArray[np.floating], y: NDArray[np.floating]) -> Flo
     return np.asarray(bowl + nose + ridge, np.float32)
 
 
-def give(build: Build, mouth: Mouth, x: NDArray[np.floating], y: NDArray[np.floating]) -> Float32Array:
+def jaw_weight(
+    build: FaceShape, mouth: Mouth, x: NDArray[np.floating], y: NDArray[np.floating]
+) -> Float32Array:
     """The share of the jaw's way that the skin at a place goes along with, 0–1."""
     chin_y = 63.0 * build.chin
     down = np.clip((y - mouth.y - 1.0) / (0.75 * (chin_y - mouth.y)), 0, 1)
@@ -193,7 +195,7 @@ def give(build: Build, mouth: Mouth, x: NDArray[np.floating], y: NDArray[np.floa
     return np.asarray(down**2 * (3 - 2 * down) * (1 - past) * aside, np.float32)
 
 
-def grid(box: Box, scale: float) -> tuple[Float32Array, Float32Array]:
+def pixel_grid(box: Box, scale: float) -> tuple[Float32Array, Float32Array]:
     """Head coordinates of the texture's pixels over `box` (x0, y0, x1, y1): a row of x, a column of y."""
     x0, y0, x1, y1 = box
     x = np.arange(round((x1 - x0) * scale), dtype=np.float32) / np.float32(scale) + np.float32(x0)
@@ -201,24 +203,24 @@ def grid(box: Box, scale: float) -> tuple[Float32Array, Float32Array]:
     return x[None, :], y[:, None]
 
 
-def painted_skin(
-    build: Build, mouth: Mouth, palette: Palette, seed: int, box: Box, scale: float
+def paint_skin(
+    build: FaceShape, mouth: Mouth, palette: Palette, seed: int, box: Box, scale: float
 ) -> UInt8Array:
     """The face without eyes, brows and mouth, on neck and backdrop: BGR over `box`."""
-    x, y = grid(box, scale)
+    x, y = pixel_grid(box, scale)
     picture = np.empty((y.shape[0], x.shape[1], 3), np.float32)
     picture[:] = palette.backdrop
-    neck = filled(_neck(build), box, scale, picture.shape, 1.5)
-    face = filled(face_outline(build), box, scale, picture.shape, 1.2)
+    neck = rasterize(_neck_outline(build), box, scale, picture.shape, 1.5)
+    face = rasterize(face_outline(build), box, scale, picture.shape, 1.2)
     skin = np.asarray(palette.skin, np.float32)
     picture += neck[..., None] * (skin * 0.62 - picture)
-    lit = skin * shading(build, mouth, x, y)[..., None]
-    lit += _bristles(build, mouth, palette, seed, x, y, lit)
+    lit = skin * skin_shading(build, mouth, x, y)[..., None]
+    lit += _beard_and_freckles(build, mouth, palette, seed, x, y, lit)
     picture += face[..., None] * (lit - picture)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def face_outline(build: Build) -> Float32Array:
+def face_outline(build: FaceShape) -> Float32Array:
     """The closed outline of the face, jaw and forehead: [N, 2]."""
     jaw = head_landmarks(build)[:17]
     angles = np.linspace(0, np.pi, 15)[1:-1]
@@ -228,22 +230,22 @@ def face_outline(build: Build) -> Float32Array:
     return np.concatenate([jaw, forehead]).astype(np.float32)
 
 
-def _neck(build: Build) -> Float32Array:
+def _neck_outline(build: FaceShape) -> Float32Array:
     half = 36.0 * build.jaw_width
     return np.array([(-half, 20), (half, 20), (half * 1.05, 160), (-half * 1.05, 160)], np.float32)
 
 
-def filled(
-    outline: Float32Array, box: Box, scale: float, shape: tuple[int, ...], soft: float
+def rasterize(
+    outline: Float32Array, box: Box, scale: float, shape: tuple[int, ...], edge_width: float
 ) -> Float32Array:
     """An outline's coverage 0–1 with a soft edge of `soft` head units."""
     mask = np.zeros(shape[:2], np.uint8)
     points = np.round((outline - np.array(box[:2], np.float32)) * scale * 16).astype(np.int32)
     cv2.fillPoly(mask, [points], 255, cv2.LINE_AA, 4)
-    return np.asarray(cv2.GaussianBlur(mask, (0, 0), soft * scale), np.float32) / 255.0
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), edge_width * scale), np.float32) / 255.0
 
 
-def shading(build: Build, mouth: Mouth, x: Float32Array, y: Float32Array) -> Float32Array:
+def skin_shading(build: FaceShape, mouth: Mouth, x: Float32Array, y: Float32Array) -> Float32Array:
     """Light on the skin, about 1: forms of the face as soft blobs."""
     chin_y = 63.0 * build.chin
     nose_w = build.nose_width
@@ -274,8 +276,8 @@ def shading(build: Build, mouth: Mouth, x: Float32Array, y: Float32Array) -> Flo
     return np.asarray(np.clip(shade, 0.12, 1.4), np.float32)
 
 
-def _bristles(
-    build: Build,
+def _beard_and_freckles(
+    build: FaceShape,
     mouth: Mouth,
     palette: Palette,
     seed: int,

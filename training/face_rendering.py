@@ -17,17 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import face_appearance, head_rendering
-from training.camera_simulation import Capture, Pose, applied, similarities, slow_noise, turned
-from training.face_appearance import ALIGNED, Box, Build, Palette
+from training.camera_simulation import (
+    CameraEffects,
+    Pose,
+    apply_transforms,
+    fit_similarities,
+    rotation_transforms,
+    slow_noise,
+)
+from training.face_appearance import ALIGNMENT_LANDMARKS, Box, FaceShape, Palette
 from training.mouth_geometry import Layer, Mouth, mouth_landmarks, mouth_layers, mouth_shape
-from training.visemes import JAW, Style
+from training.visemes import JAW, ArticulationStyle
 
 Float32Array = NDArray[np.float32]
 UInt8Array = NDArray[np.uint8]
 
 CROP_PX = 96
 # Frames over which the server averages landmarks before it aligns.
-_WINDOW_FRAMES = 12
+_ALIGNMENT_WINDOW_FRAMES = 12
 # What dlib's landmarks do to the crops of whole drawn frames, mean over 24 speakers: the mouth lies
 # this much further right and down than where it was drawn, and larger by this factor.
 LANDMARK_BIAS_PX = (0.2, -0.5)
@@ -41,26 +48,26 @@ class Speaker:
     """Everything that stays the same about a person from clip to clip."""
 
     seed: int
-    build: Build
+    face_shape: FaceShape
     mouth: Mouth
     palette: Palette
-    style: Style
+    style: ArticulationStyle
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Speaker:
         """Anyone: build, mouth, colours and way of speaking drawn independently."""
         seed = int(rng.integers(2**31))
-        build = face_appearance.random_build(rng)
+        build = face_appearance.random_face_shape(rng)
         return cls(
             seed=seed,
-            build=build,
+            face_shape=build,
             mouth=face_appearance.random_mouth(rng, build.beard),
             palette=face_appearance.random_palette(rng),
-            style=Style.random(rng),
+            style=ArticulationStyle.random(rng),
         )
 
     @classmethod
-    def seeded(cls, seed: int) -> Speaker:
+    def from_seed(cls, seed: int) -> Speaker:
         """The speaker of a number: the same one always. From 1,000,000 on they are kept for tests."""
         return replace(cls.random(np.random.default_rng(seed)), seed=seed)
 
@@ -76,10 +83,10 @@ def render_crops(speaker: Speaker, motion: Float32Array, rng: np.random.Generato
     Returns:
         [T, 96, 96], grey.
     """
-    capture = Capture.random(rng)
+    capture = CameraEffects.random(rng)
     transforms, pose = _crop_transforms(speaker, motion, rng)
-    pictures = _crops_drawn(speaker, motion, pose, transforms)
-    return capture.take(pictures, rng)
+    pictures = _draw_crops(speaker, motion, pose, transforms)
+    return capture.apply(pictures, rng)
 
 
 def _crop_transforms(
@@ -87,31 +94,33 @@ def _crop_transforms(
 ) -> tuple[Float32Array, Pose]:
     """From the projected head to crop pixels, [T, 2, 3], and the pose."""
     frames = len(motion)
-    pose = Pose.wandering(frames, rng)
-    fixed = face_appearance.head_landmarks(speaker.build)[list(ALIGNED)]
-    seen = pose.project(_raised(speaker.build, fixed))
-    transforms = similarities(_looking_ahead(seen), face_appearance.mean_face()[list(ALIGNED)])
+    pose = Pose.random(frames, rng)
+    fixed = face_appearance.head_landmarks(speaker.face_shape)[list(ALIGNMENT_LANDMARKS)]
+    seen = pose.project(_add_depth(speaker.face_shape, fixed))
+    transforms = fit_similarities(
+        _average_ahead(seen), face_appearance.mean_face()[list(ALIGNMENT_LANDMARKS)]
+    )
     lips = mouth_landmarks(mouth_shape(speaker.mouth, motion))
-    centres = applied(transforms, pose.project(lips)).mean(axis=1)
+    centres = apply_transforms(transforms, pose.project(lips)).mean(axis=1)
     transforms[:, :, 2] += CROP_PX / 2 - centres
-    return misaligned(transforms, rng), pose
+    return add_landmark_errors(transforms, rng), pose
 
 
-def _raised(build: Build, points: Float32Array) -> Float32Array:
+def _add_depth(build: FaceShape, points: Float32Array) -> Float32Array:
     """Points of the face [N, 2] with their depth: [N, 3]."""
-    return np.concatenate([points, face_appearance.depth(build, points[:, :1], points[:, 1:])], axis=1)
+    return np.concatenate([points, face_appearance.face_depth(build, points[:, :1], points[:, 1:])], axis=1)
 
 
-def _looking_ahead(points: Float32Array) -> Float32Array:
+def _average_ahead(points: Float32Array) -> Float32Array:
     """The mean of each frame's points with those of the 11 after it; the last frames reuse the last mean."""
     frames = len(points)
-    window = min(_WINDOW_FRAMES, frames)
+    window = min(_ALIGNMENT_WINDOW_FRAMES, frames)
     sums = np.cumsum(np.concatenate([np.zeros_like(points[:1]), points]), axis=0)
     means = (sums[window:] - sums[:-window]) / window
     return np.asarray(means[np.minimum(np.arange(frames), len(means) - 1)], np.float32)
 
 
-def misaligned(transforms: Float32Array, rng: np.random.Generator) -> Float32Array:
+def add_landmark_errors(transforms: Float32Array, rng: np.random.Generator) -> Float32Array:
     """Put the landmark detector's errors on top: a little shift, turn and scale that change slowly."""
     frames = len(transforms)
     scale = LANDMARK_SCALE + 0.03 * rng.normal() + 0.008 * slow_noise(rng, frames, 1, 12.0)[:, 0]
@@ -119,29 +128,29 @@ def misaligned(transforms: Float32Array, rng: np.random.Generator) -> Float32Arr
     held = np.asarray(LANDMARK_BIAS_PX) + rng.normal(0, 1.0, 2)
     tremble = 0.45 * rng.standard_normal((frames, 2)) + 0.4 * slow_noise(rng, frames, 2, 12.0)
     shift = held + tremble
-    errors = turned(angle, scale, np.full(2, CROP_PX / 2, np.float32))
+    errors = rotation_transforms(angle, scale, np.full(2, CROP_PX / 2, np.float32))
     moved = errors[:, :, :2] @ transforms
     moved[:, :, 2] += errors[:, :, 2] + shift
     return np.asarray(moved, np.float32)
 
 
-def _crops_drawn(speaker: Speaker, motion: Float32Array, pose: Pose, transforms: Float32Array) -> UInt8Array:
+def _draw_crops(speaker: Speaker, motion: Float32Array, pose: Pose, transforms: Float32Array) -> UInt8Array:
     texture = _crop_texture(speaker)
     skin = _Skin(speaker, texture, _CROP_BOX, _CROP_TEXTURE_SCALE)
     shape = mouth_shape(speaker.mouth, motion)
-    layers = _on_screen(mouth_layers(speaker.mouth, shape), pose, transforms)
+    layers = _project_layers(mouth_layers(speaker.mouth, shape), pose, transforms)
     colours = {layer.colour: _luma(getattr(speaker.palette, layer.colour)) for layer, _ in layers}
     pictures = np.empty((len(motion), CROP_PX, CROP_PX), np.uint8)
     jaw = speaker.mouth.opening * motion[:, JAW] * 0.8
     for index in range(len(motion)):
-        pictures[index] = skin.seen(
+        pictures[index] = skin.render(
             pose.rows[index], float(jaw[index]), transforms[index], (CROP_PX, CROP_PX)
         )
-        _draw(pictures[index], layers, colours, index)
+        _draw_layers(pictures[index], layers, colours, index)
     return pictures
 
 
-def _draw(
+def _draw_layers(
     picture: UInt8Array,
     layers: list[tuple[Layer, NDArray[np.int32]]],
     colours: Mapping[str, float | face_appearance.Colour],
@@ -149,18 +158,23 @@ def _draw(
 ) -> None:
     for layer, points in layers:
         if layer.visible[index]:
-            cv2.fillPoly(picture, [points[index]], colours[layer.colour], cv2.LINE_AA, _SHIFT)
+            cv2.fillPoly(picture, [points[index]], colours[layer.colour], cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-_SHIFT = 4
+SUBPIXEL_BITS = 4
 
 
-def _on_screen(
+def _project_layers(
     layers: list[Layer], pose: Pose, transforms: Float32Array
 ) -> list[tuple[Layer, NDArray[np.int32]]]:
     """Every layer with its outline in sixteenths of a pixel: [T, N, 2]."""
     return [
-        (layer, np.round(applied(transforms, pose.project(layer.points)) * (1 << _SHIFT)).astype(np.int32))
+        (
+            layer,
+            np.round(apply_transforms(transforms, pose.project(layer.points)) * (1 << SUBPIXEL_BITS)).astype(
+                np.int32
+            ),
+        )
         for layer in layers
     ]
 
@@ -172,8 +186,8 @@ def _luma(colour: face_appearance.Colour) -> float:
 
 @lru_cache(maxsize=64)
 def _crop_texture(speaker: Speaker) -> UInt8Array:
-    painted = face_appearance.painted_skin(
-        speaker.build, speaker.mouth, speaker.palette, speaker.seed, _CROP_BOX, _CROP_TEXTURE_SCALE
+    painted = face_appearance.paint_skin(
+        speaker.face_shape, speaker.mouth, speaker.palette, speaker.seed, _CROP_BOX, _CROP_TEXTURE_SCALE
     )
     return np.asarray(cv2.cvtColor(painted, cv2.COLOR_BGR2GRAY), np.uint8)
 
@@ -182,16 +196,18 @@ class _Skin:
     """The painted skin as it is seen when the head turns and the jaw drops."""
 
     def __init__(self, speaker: Speaker, texture: UInt8Array, box: Box, scale: float) -> None:
-        x, y = face_appearance.grid(box, scale)
+        x, y = face_appearance.pixel_grid(box, scale)
         self._texture = texture
         rows, columns = texture.shape[:2]
         self._columns = np.broadcast_to(np.arange(columns, dtype=np.float32), (rows, columns))
         self._rows = np.broadcast_to(np.arange(rows, dtype=np.float32)[:, None], (rows, columns))
-        self._depth = face_appearance.depth(speaker.build, x, y) * np.float32(scale)
-        self._give = face_appearance.give(speaker.build, speaker.mouth, x, y) * np.float32(scale)
+        self._depth = face_appearance.face_depth(speaker.face_shape, x, y) * np.float32(scale)
+        self._jaw_weight = face_appearance.jaw_weight(speaker.face_shape, speaker.mouth, x, y) * np.float32(
+            scale
+        )
         self._to_head = np.array([[1 / scale, 0, box[0]], [0, 1 / scale, box[1]], [0, 0, 1]], np.float32)
 
-    def seen(
+    def render(
         self,
         rotation: Float32Array,
         jaw: float,
@@ -204,7 +220,7 @@ class _Skin:
         slide = np.linalg.solve(turn, rotation[:, 2])
         map_x = cv2.scaleAdd(self._depth, -float(slide[0]), self._columns)
         map_y = cv2.scaleAdd(self._depth, -float(slide[1]), self._rows)
-        map_y = cv2.scaleAdd(self._give, -jaw, map_y)
+        map_y = cv2.scaleAdd(self._jaw_weight, -jaw, map_y)
         moved = cv2.remap(self._texture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         flat = np.concatenate([transform[:, :2] @ turn, transform[:, 2:]], axis=1) @ self._to_head
         picture = cv2.warpAffine(moved, flat, size, flags=cv2.INTER_LINEAR, borderMode=border)
@@ -226,9 +242,9 @@ def render_frames(
         rng: the way the head moves; the speaker's own seed by default.
     """
     rng = rng or np.random.default_rng(speaker.seed)
-    pose = Pose.wandering(len(motion), rng, turn_deg=3.0, sway_deg=2.0)
+    pose = Pose.random(len(motion), rng, turn_deg=3.0, sway_deg=2.0)
     transforms = _frame_transforms(len(motion), size, rng)
-    yield from _portrait(speaker, motion, pose, transforms, size, rng)
+    yield from _render_portrait(speaker, motion, pose, transforms, size, rng)
 
 
 def _frame_transforms(frames: int, size: tuple[int, int], rng: np.random.Generator) -> Float32Array:
@@ -242,7 +258,7 @@ def _frame_transforms(frames: int, size: tuple[int, int], rng: np.random.Generat
     return transforms
 
 
-def _portrait(
+def _render_portrait(
     speaker: Speaker,
     motion: Float32Array,
     pose: Pose,
@@ -250,23 +266,26 @@ def _portrait(
     size: tuple[int, int],
     rng: np.random.Generator,
 ) -> Iterator[UInt8Array]:
-    build, mouth, palette = speaker.build, speaker.mouth, speaker.palette
+    build, mouth, palette = speaker.face_shape, speaker.mouth, speaker.palette
     scale = float(transforms[0, 0, 0])
     rest = (float(transforms[0, 0, 2]), float(transforms[0, 1, 2]))
-    room = head_rendering.painted_room(build, palette, speaker.seed, size, rest, scale)
-    texture, cover = head_rendering.painted_head(build, mouth, palette, speaker.seed, scale)
+    room = head_rendering.paint_background(build, palette, speaker.seed, size, rest, scale)
+    texture, cover = head_rendering.paint_head(build, mouth, palette, speaker.seed, scale)
     skin = _Skin(speaker, np.dstack([texture, cover]), head_rendering.HEAD_BOX, scale)
     gaze = 0.5 * slow_noise(rng, len(motion), 2, 40.0)
-    layers = head_rendering.eye_layers(build, head_rendering.blinks(len(motion), rng), gaze)
+    layers = head_rendering.eye_layers(build, head_rendering.random_blinks(len(motion), rng), gaze)
     layers += mouth_layers(mouth, mouth_shape(mouth, motion))
-    drawn = _on_screen(layers, pose, transforms)
-    colours: dict[str, face_appearance.Colour] = {**asdict(palette), **head_rendering.head_colours(palette)}
+    drawn = _project_layers(layers, pose, transforms)
+    colours: dict[str, face_appearance.Colour] = {
+        **asdict(palette),
+        **head_rendering.derive_head_colours(palette),
+    }
     jaw = mouth.opening * motion[:, JAW] * 0.8
     for index in range(len(motion)):
-        head = skin.seen(pose.rows[index], float(jaw[index]), transforms[index], size, cv2.BORDER_CONSTANT)
+        head = skin.render(pose.rows[index], float(jaw[index]), transforms[index], size, cv2.BORDER_CONSTANT)
         alpha = head[..., 3:].astype(np.uint16)
         picture = ((head[..., :3] * alpha + room * (255 - alpha) + 127) // 255).astype(np.uint8)
-        _draw(picture, drawn, colours, index)
+        _draw_layers(picture, drawn, colours, index)
         yield np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.35 * scale), np.uint8)
 
 
@@ -274,7 +293,7 @@ def demo_speaker() -> Speaker:
     """The speaker of the demo clip, composed by hand within the bounds of the random ones."""
     return Speaker(
         seed=2_000_000,
-        build=Build(
+        face_shape=FaceShape(
             width=0.99, jaw_width=0.95, chin=0.97, eye_size=1.12, brow_weight=0.85, nose_width=0.88,
             nose_depth=0.8, cheeks=0.9, folds=0.12, freckles=0.25, hair_length=0.95, hairline=-1.0,
         ),
@@ -287,5 +306,5 @@ def demo_speaker() -> Speaker:
             moustache=(60.0, 70.0, 90.0), hair=(36.0, 46.0, 74.0), iris=(52.0, 88.0, 112.0),
             clothes=(124.0, 92.0, 44.0), backdrop=(196.0, 190.0, 164.0),
         ),
-        style=Style(strength=1.05, timing_jitter_s=0.004, target_jitter=0.04),
+        style=ArticulationStyle(strength=1.05, timing_jitter_s=0.004, target_jitter=0.04),
     )  # fmt: skip

@@ -15,8 +15,8 @@ from gorggle_server.avhubert.model import Model
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_server.types import Modality
-from training.evaluate import Condition, read
-from training.metrics import error_rate
+from training.evaluate import Condition, transcribe
+from training.metrics import compute_error_rate
 from training.sentences import GRID_VOCABULARY, VOCABULARY, Corpus, Split
 from training.shards import UtteranceStore
 from training.tokenizer import Tokenizer, train_tokenizer
@@ -30,23 +30,25 @@ _MODALITIES = {
     Modality.AUDIO_ONLY: "audio",
 }
 _DATASETS = {Corpus.GRID: "sentences of the GRID grammar", Corpus.PHRASES: "phrases"}
-_CONDITIONS_ON_THE_CARD = ("clean", "babble at 0 dB", "babble at -10 dB")
+_CARD_CONDITIONS = ("clean", "babble at 0 dB", "babble at -10 dB")
 VALIDATION_SENTENCES = 40  # of each corpus
-FIRST_DATA_POLL_S = 5.0
+DATA_POLL_INTERVAL_S = 5.0
 
 
 def train_gorggle_mini(
     out: Path, data: Path, options: TrainingOptions, report: Callable[[str], None]
 ) -> None:
     """Train, or go on training, the run in a folder; waits for the first rendered utterances."""
-    store = _store(data, Split.TRAIN, report)
+    store = _wait_for_store(data, Split.TRAIN, report)
     tokenizer = train_tokenizer()
-    check = _Check(tokenizer, {corpus: _store(data, Split.VALIDATION, report, corpus) for corpus in Corpus})
-    run = TrainingRun(out, store, tokenizer, small_config(len(tokenizer.units)), options, check)
+    check = _Validator(
+        tokenizer, {corpus: _wait_for_store(data, Split.VALIDATION, report, corpus) for corpus in Corpus}
+    )
+    run = TrainingRun(out, store, tokenizer, small_config(len(tokenizer.tokens)), options, check)
     run.train(report)
 
 
-def export(
+def export_model(
     out: Path, path: Path, evaluation: dict[str, Any] | None = None, earlier_runs: str | None = None
 ) -> None:
     """Write the averaged weights of a run, in half precision, as a model file with its card.
@@ -59,19 +61,19 @@ def export(
     """
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
     tokenizer = train_tokenizer()
-    config = small_config(len(tokenizer.units))
+    config = small_config(len(tokenizer.tokens))
     network = AVHubertNetwork(config)
     network.load_state_dict(state["averaged"])
-    card = model_card(state["steps"], state["elapsed_s"] / 60, evaluation, earlier_runs)
+    card = build_model_card(state["steps"], state["elapsed_s"] / 60, evaluation, earlier_runs)
     save_model(
-        network, config, list(tokenizer.units), tokenizer.sentencepiece_model, card, path, dtype="float16"
+        network, config, list(tokenizer.tokens), tokenizer.sentencepiece_model, card, path, dtype="float16"
     )
 
 
-def model_card(
+def build_model_card(
     steps: int, minutes: float, evaluation: dict[str, Any] | None, earlier_runs: str | None = None
 ) -> dict[str, Any]:
-    """What the file says about itself; see ``gorggle_server.avhubert.checkpoints.model_card``."""
+    """What the file says about itself; see ``gorggle_server.avhubert.checkpoints.build_model_card``."""
     card: dict[str, Any] = {
         "name": NAME,
         "description": (
@@ -106,16 +108,16 @@ def model_card(
             }
             for corpus, results in evaluation.items()
             for measured in results["conditions"].values()
-            if measured["condition"] in _CONDITIONS_ON_THE_CARD
+            if measured["condition"] in _CARD_CONDITIONS
         ]
     return card
 
 
-class _Check:
+class _Validator:
     """Word error rates of the network as it is now, on the validation speakers of each corpus."""
 
     def __init__(self, tokenizer: Tokenizer, stores: Mapping[Corpus, UtteranceStore]) -> None:
-        self._vocabulary = Vocabulary(tokenizer.units, tokenizer.sentencepiece_model)
+        self._vocabulary = Vocabulary(tokenizer.tokens, tokenizer.sentencepiece_model)
         self._utterances = {
             corpus: [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
             for corpus, store in stores.items()
@@ -124,22 +126,22 @@ class _Check:
     def __call__(self, network: AVHubertNetwork) -> dict[str, float]:
         model = Model(copy.deepcopy(network).float().cpu(), self._vocabulary)
         return {
-            f"{corpus.value}, {modality.value}": error_rate(
+            f"{corpus.value}, {modality.value}": compute_error_rate(
                 [utterance.text for utterance in utterances],
-                [reading.text for reading in read(model, utterances, Condition(modality), beam_size=1)],
+                [reading.text for reading in transcribe(model, utterances, Condition(modality), beam_size=1)],
             ).rate
             for corpus, utterances in self._utterances.items()
             for modality in Modality
         }
 
 
-def _store(
+def _wait_for_store(
     data: Path, split: Split, report: Callable[[str], None], corpus: Corpus = Corpus.GRID
 ) -> UtteranceStore:
     store = UtteranceStore(data, split, corpus)
     if not len(store):
         report(f"waiting for utterances in {data}: run `python -m training prepare` beside this")
     while not len(store):
-        time.sleep(FIRST_DATA_POLL_S)
+        time.sleep(DATA_POLL_INTERVAL_S)
         store.refresh()
     return store

@@ -9,38 +9,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import face_appearance
-from training.face_appearance import Box, Build, Colour, Palette
+from training.face_appearance import Box, Colour, FaceShape, Palette
 from training.mouth_geometry import Layer, Mouth
 
 Float32Array = NDArray[np.float32]
 UInt8Array = NDArray[np.uint8]
 
-_LONG_HAIR = 0.55
+_MIN_LONG_HAIR = 0.55
 HEAD_BOX: Box = (-98.0, -132.0, 98.0, 96.0)
-_U = np.sin(np.pi / 2 * np.linspace(-1.0, 1.0, 13)).astype(np.float32)
+_KNOTS = np.sin(np.pi / 2 * np.linspace(-1.0, 1.0, 13)).astype(np.float32)
 
 
-def painted_head(
-    build: Build, mouth: Mouth, palette: Palette, seed: int, scale: float
+def paint_head(
+    build: FaceShape, mouth: Mouth, palette: Palette, seed: int, scale: float
 ) -> tuple[UInt8Array, UInt8Array]:
     """Face and hair over `HEAD_BOX` without eyes, brows and mouth: BGR [H, W, 3] and cover [H, W]."""
     b, g, r = palette.skin
     # Skin to the very edge: the backdrop must not shine through where the head moves before it.
     edgeless = replace(palette, backdrop=(0.62 * b, 0.62 * g, 0.62 * r))
-    skin = face_appearance.painted_skin(build, mouth, edgeless, seed, HEAD_BOX, scale).astype(np.float32)
+    skin = face_appearance.paint_skin(build, mouth, edgeless, seed, HEAD_BOX, scale).astype(np.float32)
     shape = skin.shape
-    face = face_appearance.filled(face_appearance.face_outline(build), HEAD_BOX, scale, shape, 0.6)
+    face = face_appearance.rasterize(face_appearance.face_outline(build), HEAD_BOX, scale, shape, 0.6)
     left, right = (
-        face_appearance.filled(_ear(build, side), HEAD_BOX, scale, shape, 0.6) for side in (-1.0, 1.0)
+        face_appearance.rasterize(_ear_outline(build, side), HEAD_BOX, scale, shape, 0.6)
+        for side in (-1.0, 1.0)
     )
-    hair = face_appearance.filled(_hair(build), HEAD_BOX, scale, shape, 0.8)
-    front = face_appearance.filled(_hairline(build), HEAD_BOX, scale, shape, 1.5)
+    hair = face_appearance.rasterize(_hair_outline(build), HEAD_BOX, scale, shape, 0.8)
+    front = face_appearance.rasterize(_hairline_outline(build), HEAD_BOX, scale, shape, 1.5)
     ear_colour = np.asarray(palette.skin, np.float32) * 0.82
     picture = np.empty_like(skin)
-    picture[:] = _strands(palette, seed, HEAD_BOX, scale)
+    picture[:] = _paint_hair(palette, seed, HEAD_BOX, scale)
     # Long hair falls over the ears.
     ears = np.maximum(left, right)
-    if build.hair_length > _LONG_HAIR:
+    if build.hair_length > _MIN_LONG_HAIR:
         ears = ears * (1.0 - hair)
     picture += ears[..., None] * (ear_colour - picture)
     inside = face * (1.0 - front)
@@ -49,9 +50,9 @@ def painted_head(
     return np.clip(picture, 0, 255).astype(np.uint8), np.round(255 * cover).astype(np.uint8)
 
 
-def _strands(palette: Palette, seed: int, box: Box, scale: float) -> Float32Array:
+def _paint_hair(palette: Palette, seed: int, box: Box, scale: float) -> Float32Array:
     """Hair: its colour with fine strands and a soft shine, [H, W, 3]."""
-    x, y = face_appearance.grid(box, scale)
+    x, y = face_appearance.pixel_grid(box, scale)
     rng = np.random.default_rng(seed + 1)
     noise = rng.standard_normal((y.shape[0], x.shape[1]), dtype=np.float32)
     strands = cv2.GaussianBlur(noise, (0, 0), sigmaX=0.7 * scale, sigmaY=7.0 * scale)
@@ -62,7 +63,7 @@ def _strands(palette: Palette, seed: int, box: Box, scale: float) -> Float32Arra
     return np.asarray(hair * light[..., None] + 18.0 * shine[..., None], np.float32)
 
 
-def _ear(build: Build, side: float) -> Float32Array:
+def _ear_outline(build: FaceShape, side: float) -> Float32Array:
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     edge = abs(float(face_appearance.head_landmarks(build)[16, 0]))
     return np.stack([side * (edge + 2.0) + 5.5 * np.cos(angles), -24.0 + 13.5 * np.sin(angles)], 1).astype(
@@ -70,12 +71,12 @@ def _ear(build: Build, side: float) -> Float32Array:
     )
 
 
-def _half_width(build: Build) -> float:
+def _half_width(build: FaceShape) -> float:
     jaw = face_appearance.head_landmarks(build)[:17]
     return float(jaw[16, 0] - jaw[0, 0]) / 2
 
 
-def _hair(build: Build) -> Float32Array:
+def _hair_outline(build: FaceShape) -> Float32Array:
     """The outline of the hair seen from the front; long hair falls beside the cheeks."""
     half = _half_width(build) + 7.0
     reach = -30.0 + 105.0 * max(0.0, build.hair_length - 0.3)
@@ -88,19 +89,19 @@ def _hair(build: Build) -> Float32Array:
         (half - 20.0, 0.5 * (reach - 30.0)),
     ])  # fmt: skip
     mirrored = lock * (-1.0, 1.0)
-    return smoothed(np.concatenate([crown, mirrored, lock[::-1]]))
+    return smooth_outline(np.concatenate([crown, mirrored, lock[::-1]]))
 
 
-def smoothed(outline: NDArray[np.floating], times: int = 2) -> Float32Array:
+def smooth_outline(outline: NDArray[np.floating], iterations: int = 2) -> Float32Array:
     """A closed outline with its corners cut off, again and again (Chaikin's curve)."""
-    for _ in range(times):
+    for _ in range(iterations):
         following = np.roll(outline, -1, axis=0)
         cut = np.stack([0.75 * outline + 0.25 * following, 0.25 * outline + 0.75 * following], axis=1)
         outline = cut.reshape(-1, 2)
     return outline.astype(np.float32)
 
 
-def _hairline(build: Build) -> Float32Array:
+def _hairline_outline(build: FaceShape) -> Float32Array:
     """The hair in front of the forehead and down the temples, as a region cut out of the face."""
     half = _half_width(build)
     x = np.linspace(-1, 1, 21)
@@ -111,39 +112,41 @@ def _hairline(build: Build) -> Float32Array:
     return np.concatenate([line, top]).astype(np.float32)
 
 
-def eye_layers(build: Build, closed: Float32Array, gaze: Float32Array) -> list[Layer]:
+def eye_layers(build: FaceShape, closed: Float32Array, gaze: Float32Array) -> list[Layer]:
     """Both eyes and brows: `closed` [T] is 1 when shut, `gaze` [T, 2] in head units."""
     points = face_appearance.head_landmarks(build)
     layers: list[Layer] = []
     for first, brow in ((36, slice(17, 22)), (42, slice(22, 27))):
-        layers += _eye(build, points[first : first + 6], closed, gaze)
-        layers.append(_brow(build, points[brow], len(closed)))
+        layers += _single_eye_layers(build, points[first : first + 6], closed, gaze)
+        layers.append(_brow_layer(build, points[brow], len(closed)))
     return layers
 
 
-def _eye(build: Build, points: Float32Array, closed: Float32Array, gaze: Float32Array) -> list[Layer]:
+def _single_eye_layers(
+    build: FaceShape, points: Float32Array, closed: Float32Array, gaze: Float32Array
+) -> list[Layer]:
     left, right = points[0], points[3]
     middle, half = (left + right) / 2, float(right[0] - left[0]) / 2
     height = 5.2 * build.eye_size
     open_ = (1.0 - closed)[:, None]
-    base = middle[1] + (right[1] - left[1]) / 2 * _U
-    arch = (1.0 - np.abs(_U) ** 2.3).astype(np.float32)
+    base = middle[1] + (right[1] - left[1]) / 2 * _KNOTS
+    arch = (1.0 - np.abs(_KNOTS) ** 2.3).astype(np.float32)
     upper = base - height * 0.9 * arch * open_ + 1.0 * arch * (1 - open_)
     lower = base + height * 0.5 * arch * np.maximum(open_, 0.5)
-    x = np.broadcast_to(middle[0] + half * _U, upper.shape)
+    x = np.broadcast_to(middle[0] + half * _KNOTS, upper.shape)
 
     def between(top: NDArray[np.floating], bottom: NDArray[np.floating], colour: str) -> Layer:
-        return _strip(build, x, top, bottom, colour)
+        return _strip_layer(build, x, top, bottom, colour)
 
     def disc(radius: float, colour: str, dx: float = 0.0, dy: float = 0.0) -> Layer:
         centre_x = middle[0] + gaze[:, :1] + dx
         centre_y = middle[1] - 0.12 * height + gaze[:, 1:] + dy
-        at_x = centre_x + radius * _U
-        bow = radius * np.sqrt(1.0 - np.minimum(_U**2, 1.0))
+        at_x = centre_x + radius * _KNOTS
+        bow = radius * np.sqrt(1.0 - np.minimum(_KNOTS**2, 1.0))
         top_lid = np.stack([np.interp(at_x[t], x[t], upper[t]) for t in range(len(at_x))])
         low_lid = np.stack([np.interp(at_x[t], x[t], lower[t]) for t in range(len(at_x))])
         top = np.clip(centre_y - bow, top_lid, low_lid)
-        return _strip(build, at_x, top, np.clip(centre_y + bow, top_lid, low_lid), colour)
+        return _strip_layer(build, at_x, top, np.clip(centre_y + bow, top_lid, low_lid), colour)
 
     return [
         between(upper - 3.2 * arch, lower + 1.6 * arch, "eyelid"),
@@ -156,31 +159,31 @@ def _eye(build: Build, points: Float32Array, closed: Float32Array, gaze: Float32
     ]
 
 
-def _brow(build: Build, points: Float32Array, frames: int) -> Layer:
-    x = np.linspace(points[0, 0], points[-1, 0], len(_U))
+def _brow_layer(build: FaceShape, points: Float32Array, frames: int) -> Layer:
+    x = np.linspace(points[0, 0], points[-1, 0], len(_KNOTS))
     y = np.interp(x, points[:, 0], points[:, 1])
-    thick = 2.2 * build.brow_weight * (1.0 - 0.6 * _U**4)
-    shape = (frames, len(_U))
-    return _strip(
+    thick = 2.2 * build.brow_weight * (1.0 - 0.6 * _KNOTS**4)
+    shape = (frames, len(_KNOTS))
+    return _strip_layer(
         build, np.broadcast_to(x, shape), np.broadcast_to(y - thick, shape),
         np.broadcast_to(y + 0.8 * thick, shape), "brow",
     )  # fmt: skip
 
 
-def _strip(
-    build: Build,
+def _strip_layer(
+    build: FaceShape,
     x: NDArray[np.floating],
     top: NDArray[np.floating],
     bottom: NDArray[np.floating],
     colour: str,
 ) -> Layer:
-    over = np.stack([x, top, face_appearance.depth(build, x, top)], axis=-1)
-    under = np.stack([x, bottom, face_appearance.depth(build, x, bottom)], axis=-1)[:, ::-1]
+    over = np.stack([x, top, face_appearance.face_depth(build, x, top)], axis=-1)
+    under = np.stack([x, bottom, face_appearance.face_depth(build, x, bottom)], axis=-1)[:, ::-1]
     points = np.concatenate([over, under], axis=1).astype(np.float32)
     return Layer(points, colour, np.max(bottom - top, axis=1) > 0.2)
 
 
-def head_colours(palette: Palette) -> dict[str, Colour]:
+def derive_head_colours(palette: Palette) -> dict[str, Colour]:
     """The colours of the layers that the palette leaves to derive."""
     b, g, r = palette.skin
     hb, hg, hr = palette.hair
@@ -195,7 +198,7 @@ def head_colours(palette: Palette) -> dict[str, Colour]:
     }
 
 
-def blinks(frames: int, rng: np.random.Generator) -> Float32Array:
+def random_blinks(frames: int, rng: np.random.Generator) -> Float32Array:
     """How far the eyes are closed, [T]: a blink every few seconds."""
     closed = np.zeros(frames + 8, np.float32)
     frame = int(rng.integers(15, 60))
@@ -205,8 +208,13 @@ def blinks(frames: int, rng: np.random.Generator) -> Float32Array:
     return closed[:frames]
 
 
-def painted_room(
-    build: Build, palette: Palette, seed: int, size: tuple[int, int], neck: tuple[float, float], scale: float
+def paint_background(
+    build: FaceShape,
+    palette: Palette,
+    seed: int,
+    size: tuple[int, int],
+    neck: tuple[float, float],
+    scale: float,
 ) -> UInt8Array:
     """Backdrop, shoulders and neck: BGR [H, W, 3]; `neck` is where the base of the nose is at rest."""
     width, height = size
@@ -220,28 +228,28 @@ def painted_room(
     shape = picture.shape
     hair = np.asarray(palette.hair, np.float32)
     for outline, colour, soft in (
-        (_hair_behind(build), hair * 0.6, 2.0),
-        (_shoulders(build), clothes * 0.95, 0.8),
-        (_throat(build), skin * 0.8, 1.0),
-        (_collar(build), clothes * 0.8, 0.7),
+        (_back_hair_outline(build), hair * 0.6, 2.0),
+        (_shoulders_outline(build), clothes * 0.95, 0.8),
+        (_throat_outline(build), skin * 0.8, 1.0),
+        (_collar_outline(build), clothes * 0.8, 0.7),
     ):
-        cover = face_appearance.filled(outline, box, scale, shape, soft)
+        cover = face_appearance.rasterize(outline, box, scale, shape, soft)
         picture += cover[..., None] * (colour - picture)
-    _, rows = face_appearance.grid(box, scale)
+    _, rows = face_appearance.pixel_grid(box, scale)
     under_chin = 0.34 * np.exp(-(((rows[:height] - 60.0 * build.chin) / 24.0) ** 2))
-    throat = face_appearance.filled(_throat(build), box, scale, shape, 2.0)
+    throat = face_appearance.rasterize(_throat_outline(build), box, scale, shape, 2.0)
     picture *= 1.0 - (throat * under_chin)[..., None]
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def _hair_behind(build: Build) -> Float32Array:
+def _back_hair_outline(build: FaceShape) -> Float32Array:
     """Long hair behind the neck; nothing that is seen where the hair is short."""
     half = _half_width(build) - 10.0
-    low = 66.0 * build.hair_length if build.hair_length > _LONG_HAIR else -64.0
-    return smoothed(np.array([(-half, -65), (half, -65), (half, low), (-half, low)], np.float32))
+    low = 66.0 * build.hair_length if build.hair_length > _MIN_LONG_HAIR else -64.0
+    return smooth_outline(np.array([(-half, -65), (half, -65), (half, low), (-half, low)], np.float32))
 
 
-def _shoulders(build: Build) -> Float32Array:
+def _shoulders_outline(build: FaceShape) -> Float32Array:
     x = np.linspace(-1, 1, 41)
     top = 84.0 + 46.0 * np.abs(x) ** 1.8 + 120.0 * np.clip(np.abs(x) - 0.82, 0, 1) ** 1.5
     return np.concatenate(
@@ -249,14 +257,14 @@ def _shoulders(build: Build) -> Float32Array:
     ).astype(np.float32)
 
 
-def _throat(build: Build) -> Float32Array:
+def _throat_outline(build: FaceShape) -> Float32Array:
     half = 35.0 * build.jaw_width
     curve = np.linspace(0, np.pi, 15)
     low = np.stack([half * 1.1 * np.cos(curve), 88.0 + 24.0 * np.sin(curve)], axis=1)
     return np.concatenate([[(-half, 20.0), (half, 20.0)], low]).astype(np.float32)
 
 
-def _collar(build: Build) -> Float32Array:
+def _collar_outline(build: FaceShape) -> Float32Array:
     half = 35.0 * build.jaw_width
     curve = np.linspace(0, np.pi, 15)
     inner = np.stack([half * 1.12 * np.cos(curve), 88.0 + 24.0 * np.sin(curve)], axis=1)

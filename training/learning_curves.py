@@ -27,7 +27,7 @@ class MetricsLog:
         with self._path.open("a") as journal:
             journal.write(json.dumps(note) + "\n")
 
-    def notes(self, kind: str) -> list[dict[str, float]]:
+    def entries(self, kind: str) -> list[dict[str, float]]:
         """All notes of a kind, in order."""
         if not self._path.exists():
             return []
@@ -39,12 +39,12 @@ class MetricsLog:
         ]
 
 
-def draw(journal: MetricsLog, path: Path) -> None:
+def plot_learning_curves(log: MetricsLog, path: Path) -> None:
     """Losses and validation errors over the minutes of the run."""
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    _lines(losses, journal.notes("loss"))
+    _plot_lines(losses, log.entries("loss"))
     losses.set(title="Training loss", xlabel="minutes", ylabel="loss", yscale="log")
-    _lines(errors, journal.notes("error"))
+    _plot_lines(errors, log.entries("error"))
     errors.set(
         title="Word error rate, validation", xlabel="minutes", ylabel="word error rate", ylim=(0, 1.05)
     )
@@ -56,7 +56,7 @@ def draw(journal: MetricsLog, path: Path) -> None:
     plt.close(figure)
 
 
-def _lines(axes: Axes, notes: Sequence[dict[str, float]]) -> None:
+def _plot_lines(axes: Axes, notes: Sequence[dict[str, float]]) -> None:
     names = {name: None for note in notes for name in note if name != "minutes"}
     for name in names:
         points = [(note["minutes"], note[name]) for note in notes if name in note]

@@ -14,9 +14,9 @@ from training.dataset import Batch
 from training.tokenizer import PAD
 
 # PyTorch's own first value of a PReLU's slope. It stays: the slope's gradient would cost as much as all convolutions.
-SLOPE = 0.25
-ROUND_FRAMES = 64
-READINGS = 4  # of every utterance: video only, audio only clean and noisy, audio-visual noisy
+PRELU_SLOPE = 0.25
+FRAMES_MULTIPLE = 64
+INPUT_VARIANTS = 4  # of every utterance: video only, audio only clean and noisy, audio-visual noisy
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class LossWeights:
 
     Attributes:
         label_smoothing: share of the target spread over all units.
-        frame_units: telling from each encoder frame which unit is being said (the renderer knows).
+        frame_tokens: telling from each encoder frame which unit is being said (the renderer knows).
         attention: looking, for each unit, at the frames in which it is said.
         motion: telling from the front-end's features where the mouth is.
     """
 
     label_smoothing: float = 0.1
-    frame_units: float = 0.5
+    frame_tokens: float = 0.5
     attention: float = 0.2
     motion: float = 0.5
 
@@ -48,10 +48,10 @@ class TrainingLoss(nn.Module):
             motion_parameters, affine=False
         )  # parameters differ in size: weigh alike
         self.motion_head = nn.Linear(config.frontend_dim, motion_parameters)
-        self.unit_head = nn.Linear(config.encoder_dim, config.vocabulary_size)
+        self.token_head = nn.Linear(config.encoder_dim, config.vocabulary_size)
         for name, parameter in network.named_parameters():
             if "relu" in name or name.endswith("frontend3D.2.weight"):
-                nn.init.constant_(parameter, SLOPE)
+                nn.init.constant_(parameter, PRELU_SLOPE)
                 parameter.requires_grad_(False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -61,13 +61,16 @@ class TrainingLoss(nn.Module):
         sound: the front-end, most of the cost, runs once for all.
         """
         real = ~batch.padding_mask
-        features = frame_features(
+        features = compute_frame_features(
             self.network.encoder.feature_extractor_video.resnet, batch.video, batch.padding_mask
         )
-        encoder_out = self._encoded(features, batch)
-        padding_mask, units = batch.padding_mask.repeat(READINGS, 1), batch.units.repeat(READINGS, 1)
+        encoder_out = self._encode(features, batch)
+        padding_mask, units = (
+            batch.padding_mask.repeat(INPUT_VARIANTS, 1),
+            batch.tokens.repeat(INPUT_VARIANTS, 1),
+        )
         logits, attention = self.network.decode_with_attention(
-            encoder_out, padding_mask, batch.previous_units.repeat(READINGS, 1)
+            encoder_out, padding_mask, batch.previous_tokens.repeat(INPUT_VARIANTS, 1)
         )
         sentence = functional.cross_entropy(
             logits.float().transpose(1, 2),
@@ -76,24 +79,24 @@ class TrainingLoss(nn.Module):
             label_smoothing=self.weights.label_smoothing,
         )
         frame_units = functional.cross_entropy(
-            self.unit_head(encoder_out).float().transpose(1, 2),
-            batch.frame_units.repeat(READINGS, 1),
+            self.token_head(encoder_out).float().transpose(1, 2),
+            batch.frame_tokens.repeat(INPUT_VARIANTS, 1),
             ignore_index=PAD,
         )
         motion = functional.mse_loss(
             self.motion_head(features[real]).float(), self.motion_norm(batch.motion[real]).detach()
         )
-        moment = _attention_loss(attention, batch.attention.repeat(READINGS, 1, 1))
+        moment = _attention_loss(attention, batch.attention.repeat(INPUT_VARIANTS, 1, 1))
         loss = (
             sentence
-            + self.weights.frame_units * frame_units
+            + self.weights.frame_tokens * frame_units
             + self.weights.motion * motion
             + self.weights.attention * moment
         )
         parts = {"sentence": sentence, "frame units": frame_units, "motion": motion, "attention": moment}
         return loss, {name: float(part.detach()) for name, part in parts.items()}
 
-    def _encoded(self, features: Tensor, batch: Batch) -> Tensor:
+    def _encode(self, features: Tensor, batch: Batch) -> Tensor:
         """(4B, T, D): all utterances seen, all heard, all heard in noise, all of both. As ``AudioVisualEncoder``."""
         encoder = self.network.encoder
         count = len(features)
@@ -106,13 +109,13 @@ class TrainingLoss(nn.Module):
         heard = torch.cat((nothing, clean, noisy, noisy))
         fused = encoder.post_extract_proj(encoder.layer_norm(torch.cat((heard, seen), dim=-1)))
         encoded: Tensor = encoder.encoder(
-            encoder.feature_dropout(fused), batch.padding_mask.repeat(READINGS, 1)
+            encoder.feature_dropout(fused), batch.padding_mask.repeat(INPUT_VARIANTS, 1)
         )
         return encoded
 
 
-def frame_features(resnet: ResNet, video: Tensor, padding_mask: Tensor) -> Tensor:
-    """What ``resnet(video, padding_mask)`` gives while every PReLU's slope is ``SLOPE``, several times faster on a CPU.
+def compute_frame_features(resnet: ResNet, video: Tensor, padding_mask: Tensor) -> Tensor:
+    """What ``resnet(video, padding_mask)`` gives while every PReLU's slope is ``PRELU_SLOPE``, several times faster on a CPU.
 
     The stem's 3-D convolution of one channel is a 2-D convolution of five neighbouring frames, and a leaky ReLU has
     no slope to learn. (Measured with 16 channels in bfloat16 on two cores: 2,000 frames a second, against 600.)
@@ -129,32 +132,32 @@ def frame_features(resnet: ResNet, video: Tensor, padding_mask: Tensor) -> Tenso
     reach = stem.kernel_size[0] // 2
     neighbours = functional.pad(video, (0, 0, 0, 0, reach, reach)).unfold(1, stem.kernel_size[0], 1)
     real = (~padding_mask).flatten().nonzero().squeeze(1)
-    x = neighbours.flatten(0, 1)[_filled_up(real)].permute(0, 3, 1, 2)
+    x = neighbours.flatten(0, 1)[_pad_indices(real)].permute(0, 3, 1, 2)
     x = functional.conv2d(x, stem.weight[:, 0], stride=stem.stride[1], padding=stem.kernel_size[1] // 2)
     statistics = norm.running_mean, norm.running_var
     x = functional.batch_norm(
         x, *statistics, norm.weight, norm.bias, norm.training, norm.momentum or 0.0, norm.eps
     )
-    x = functional.max_pool2d(functional.leaky_relu(x, SLOPE), 3, 2, 1)
+    x = functional.max_pool2d(functional.leaky_relu(x, PRELU_SLOPE), 3, 2, 1)
     for block in resnet.trunk.modules():
         if isinstance(block, BasicBlock):
-            x = _block(block, x)
+            x = _run_block(block, x)
     features = x.float().mean(dim=(2, 3))
     spread = features.new_zeros(padding_mask.numel(), features.shape[-1])
     spread = spread.index_copy(0, real, features[: len(real)])
     return spread.view(*padding_mask.shape, -1)
 
 
-def _filled_up(indices: Tensor) -> Tensor:
+def _pad_indices(indices: Tensor) -> Tensor:
     """Indices to a round number of frames, the first ones twice: for a new number of them the CPU kernels are built anew."""
-    lacking = -len(indices) % ROUND_FRAMES
+    lacking = -len(indices) % FRAMES_MULTIPLE
     return torch.cat((indices, indices.repeat(1 + lacking // len(indices))[:lacking]))
 
 
-def _block(block: BasicBlock, x: Tensor) -> Tensor:
+def _run_block(block: BasicBlock, x: Tensor) -> Tensor:
     residual: Tensor = block.downsample(x)
-    x = functional.leaky_relu(block.bn1(block.conv1(x)), SLOPE)
-    return functional.leaky_relu(block.bn2(block.conv2(x)) + residual, SLOPE)
+    x = functional.leaky_relu(block.bn1(block.conv1(x)), PRELU_SLOPE)
+    return functional.leaky_relu(block.bn2(block.conv2(x)) + residual, PRELU_SLOPE)
 
 
 def _attention_loss(attention: Tensor, target: Tensor) -> Tensor:

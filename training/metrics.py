@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gorggle_evaluation.metrics import Alignment, TimeError, alignment
-from gorggle_evaluation.metrics import error_rate as error_rate_of
-from gorggle_evaluation.metrics import time_error as time_error_of
+from gorggle_evaluation.metrics import Alignment, TimeError, align_words
+from gorggle_evaluation.metrics import compute_error_rate as error_rate_of
+from gorggle_evaluation.metrics import compute_time_error as time_error_of
 from gorggle_server.types import Word
 from training.sentences import GRAMMAR
 from training.speech_synthesis import TimedWord
@@ -36,10 +36,10 @@ class ErrorRate:
     by_slot: dict[str, float]
 
 
-def error_rate(references: Sequence[str], hypotheses: Sequence[str], seed: int = 0) -> ErrorRate:
+def compute_error_rate(references: Sequence[str], hypotheses: Sequence[str], seed: int = 0) -> ErrorRate:
     """Word error rate of hypotheses against what was said."""
     aligned = [
-        alignment(said.split(), read.split()) for said, read in zip(references, hypotheses, strict=True)
+        align_words(said.split(), read.split()) for said, read in zip(references, hypotheses, strict=True)
     ]
     measured = error_rate_of(aligned, seed)
     return ErrorRate(
@@ -50,11 +50,11 @@ def error_rate(references: Sequence[str], hypotheses: Sequence[str], seed: int =
         deletions=measured.deletions,
         words=measured.words,
         sentences=measured.clips,
-        by_slot=_by_slot(aligned),
+        by_slot=_error_rates_by_slot(aligned),
     )
 
 
-def time_error(
+def compute_time_error(
     references: Sequence[Sequence[TimedWord]], hypotheses: Sequence[Sequence[Word]]
 ) -> TimeError | None:
     """Errors of start and end over the rightly read words; None where no word is right."""
@@ -62,15 +62,17 @@ def time_error(
         [
             (truth[said], heard[read])
             for truth, heard in zip(references, hypotheses, strict=True)
-            for said, read in alignment([word.text for word in truth], [word.text for word in heard]).right
+            for said, read in align_words(
+                [word.text for word in truth], [word.text for word in heard]
+            ).correct
         ]
     )
 
 
-def _by_slot(aligned: Sequence[Alignment]) -> dict[str, float]:
+def _error_rates_by_slot(aligned: Sequence[Alignment]) -> dict[str, float]:
     sentences = [sentence for sentence in aligned if sentence.words == len(GRAMMAR)]
     wrong = np.zeros(len(GRAMMAR))
     for sentence in sentences:
-        for place in (*sentence.deleted, *(said for said, _ in sentence.substituted)):
+        for place in (*sentence.deletions, *(said for said, _ in sentence.substitutions)):
             wrong[place] += 1
     return dict(zip(SLOTS, (wrong / max(len(sentences), 1)).round(4).tolist(), strict=True))

@@ -128,27 +128,29 @@ def mouth_layers(mouth: Mouth, shape: MouthShape) -> list[Layer]:
     thickness = shape.lower_outer - lower
     seam = 0.35 + 0.25 * shape.press
     layers = [
-        _between(shape, shape.upper_outer, shape.lower_outer, whole, "upper_lip"),
-        _between(shape, lower, shape.lower_outer, whole, "lower_lip"),
-        _between(shape, lower + 0.3 * thickness, lower + 0.62 * thickness, middle, "lip_highlight"),
-        _between(shape, upper - seam, lower + seam, whole, "seam"),
-        _between(shape, upper, lower, whole, "cavity"),
-        _between(shape, np.clip(shape.tongue, upper, lower), lower, np.abs(KNOTS) <= 0.75, "tongue"),
-        _between(shape, np.clip(shape.lower_teeth, upper, lower), lower, teeth, "lower_teeth"),
-        _between(shape, upper, np.clip(shape.upper_teeth, upper, lower), teeth, "upper_teeth_side"),
-        _between(shape, upper, np.clip(shape.upper_teeth, upper, lower), middle, "upper_teeth"),
+        _layer_between(shape, shape.upper_outer, shape.lower_outer, whole, "upper_lip"),
+        _layer_between(shape, lower, shape.lower_outer, whole, "lower_lip"),
+        _layer_between(shape, lower + 0.3 * thickness, lower + 0.62 * thickness, middle, "lip_highlight"),
+        _layer_between(shape, upper - seam, lower + seam, whole, "seam"),
+        _layer_between(shape, upper, lower, whole, "cavity"),
+        _layer_between(shape, np.clip(shape.tongue, upper, lower), lower, np.abs(KNOTS) <= 0.75, "tongue"),
+        _layer_between(shape, np.clip(shape.lower_teeth, upper, lower), lower, teeth, "lower_teeth"),
+        _layer_between(shape, upper, np.clip(shape.upper_teeth, upper, lower), teeth, "upper_teeth_side"),
+        _layer_between(shape, upper, np.clip(shape.upper_teeth, upper, lower), middle, "upper_teeth"),
     ]
     if np.any(shape.tongue_out > 0.3):
         tip = np.clip(lower - shape.tongue_out * (lower - shape.upper_teeth), upper, lower)
-        between = _between(shape, tip, lower + 0.8 * shape.tongue_out, np.abs(KNOTS) <= 0.5, "tongue_tip")
+        between = _layer_between(
+            shape, tip, lower + 0.8 * shape.tongue_out, np.abs(KNOTS) <= 0.5, "tongue_tip"
+        )
         layers.append(replace(between, visible=between.visible & (shape.tongue_out[:, 0] > 0.3)))
     if mouth.moustache > 0:
         top = _f32(shape.upper_outer - mouth.moustache * (1.0 - 0.35 * np.abs(KNOTS)))
-        layers.insert(0, _between(shape, top, shape.upper_outer + 1.2, whole, "moustache"))
+        layers.insert(0, _layer_between(shape, top, shape.upper_outer + 1.2, whole, "moustache"))
     return layers
 
 
-def _between(
+def _layer_between(
     shape: MouthShape, top: Float32Array, bottom: Float32Array, part: slice | NDArray[np.bool_], colour: str
 ) -> Layer:
     """The region between two curves over a part of the mouth's width."""

@@ -26,11 +26,15 @@ CLEAN = "clean"
 PANEL_IN, RESOLUTION_DPI = 4.0, 110
 
 
-def draw(evaluation: Mapping[str, Any], path: Path) -> None:
+def plot_noise_curves(evaluation: Mapping[str, Any], path: Path) -> None:
     """Draw an evaluation, as its JSON holds it, into a PNG file: a row for each corpus, a column for each noise."""
     conditions = {corpus: results["conditions"].values() for corpus, results in evaluation.items()}
-    conditions = {corpus: found for corpus, found in conditions.items() if _kinds(list(found))}
-    kinds = [kind for kind in NoiseKind if any(kind in _kinds(list(found)) for found in conditions.values())]
+    conditions = {corpus: found for corpus, found in conditions.items() if _measured_kinds(list(found))}
+    kinds = [
+        kind
+        for kind in NoiseKind
+        if any(kind in _measured_kinds(list(found)) for found in conditions.values())
+    ]
     if not kinds:
         raise ValueError("nothing was measured in noise: evaluate with --noise")
     figure = Figure(figsize=(PANEL_IN * len(kinds), 3.4 * len(conditions)), layout="constrained")
@@ -39,8 +43,8 @@ def draw(evaluation: Mapping[str, Any], path: Path) -> None:
         highest = max(one["words"]["interval"][1] for one in found)
         row[0].set_ylim(0, 105 * highest)  # the row shares its axis
         for axes, kind in zip(row, kinds, strict=True):
-            if _snrs(list(found), kind):
-                _panel(axes, list(found), kind)
+            if _measured_snrs(list(found), kind):
+                _plot_panel(axes, list(found), kind)
                 axes.set_title(f"{CORPUS_NAMES[Corpus(corpus)]}, {kind.value}")
             else:
                 axes.set_visible(False)
@@ -51,8 +55,8 @@ def draw(evaluation: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=RESOLUTION_DPI)
 
 
-def _panel(axes: Axes, found: Sequence[Mapping[str, Any]], kind: NoiseKind) -> None:
-    snrs = _snrs(found, kind)
+def _plot_panel(axes: Axes, found: Sequence[Mapping[str, Any]], kind: NoiseKind) -> None:
+    snrs = _measured_snrs(found, kind)
     places = {f"{kind.value} at {snr:g} dB": float(place) for place, snr in enumerate(snrs)}
     places[CLEAN] = float(len(snrs))
     for modality in Modality:
@@ -93,11 +97,11 @@ def _panel(axes: Axes, found: Sequence[Mapping[str, Any]], kind: NoiseKind) -> N
     axes.grid(alpha=0.3)
 
 
-def _kinds(found: Sequence[Mapping[str, Any]]) -> list[NoiseKind]:
-    return [kind for kind in NoiseKind if _snrs(found, kind)]
+def _measured_kinds(found: Sequence[Mapping[str, Any]]) -> list[NoiseKind]:
+    return [kind for kind in NoiseKind if _measured_snrs(found, kind)]
 
 
-def _snrs(found: Sequence[Mapping[str, Any]], kind: NoiseKind) -> list[float]:
+def _measured_snrs(found: Sequence[Mapping[str, Any]], kind: NoiseKind) -> list[float]:
     """The ratios that were measured with a kind of noise, in dB, the loudest noise first."""
     prefix, suffix = f"{kind.value} at ", " dB"
     return sorted(

@@ -20,9 +20,16 @@ import skimage.data
 from numpy.typing import NDArray
 
 from training import face_appearance
-from training.camera_simulation import Capture, Float32Array, UInt8Array, similarities, slow_noise, turned
-from training.face_appearance import ALIGNED
-from training.face_rendering import CROP_PX, misaligned
+from training.camera_simulation import (
+    CameraEffects,
+    Float32Array,
+    UInt8Array,
+    fit_similarities,
+    rotation_transforms,
+    slow_noise,
+)
+from training.face_appearance import ALIGNMENT_LANDMARKS
+from training.face_rendering import CROP_PX, add_landmark_errors
 from training.mouth_geometry import KNOTS, Layer, Mouth, MouthShape, mouth_layers, mouth_shape
 from training.visemes import JAW
 
@@ -41,13 +48,13 @@ class Photograph(StrEnum):
 
 
 @dataclass(frozen=True)
-class _Points:
+class _PhotoLandmarks:
     """Landmarks in the photograph's pixels: those that align, and the lips'; the latter corrected by eye.
 
     Each edge of the lips runs from left to right, corners included.
     """
 
-    aligned: tuple[tuple[int, int], ...]
+    alignment_landmarks: tuple[tuple[int, int], ...]
     upper_outer: tuple[tuple[int, int], ...]
     upper_inner: tuple[tuple[int, int], ...]
     lower_inner: tuple[tuple[int, int], ...]
@@ -55,17 +62,17 @@ class _Points:
     chin_y: int
 
 
-_POINTS = {
-    Photograph.ASTRONAUT: _Points(
-        aligned=((224, 134), (195, 101), (212, 104), (238, 105), (255, 104)),
+_PHOTO_LANDMARKS = {
+    Photograph.ASTRONAUT: _PhotoLandmarks(
+        alignment_landmarks=((224, 134), (195, 101), (212, 104), (238, 105), (255, 104)),
         upper_outer=((202, 140), (209, 139), (218, 139), (224, 141), (230, 140), (237, 140), (246, 141)),
         upper_inner=((202, 140), (210, 143), (218, 144), (224, 145), (230, 144), (238, 143), (246, 141)),
         lower_inner=((202, 140), (210, 146), (217, 149), (223, 150), (229, 149), (238, 146), (246, 141)),
         lower_outer=((202, 140), (208, 149), (216, 154), (223, 156), (230, 154), (238, 149), (246, 141)),
         chin_y=179,
     ),
-    Photograph.GRACE_HOPPER: _Points(
-        aligned=((267, 253), (205, 198), (238, 200), (294, 196), (327, 189)),
+    Photograph.GRACE_HOPPER: _PhotoLandmarks(
+        alignment_landmarks=((267, 253), (205, 198), (238, 200), (294, 196), (327, 189)),
         upper_outer=((230, 280), (244, 274), (258, 272), (268, 274), (278, 272), (293, 273), (309, 274)),
         upper_inner=((230, 280), (244, 279), (258, 279), (268, 280), (278, 279), (293, 278), (309, 274)),
         lower_inner=((230, 280), (244, 280), (258, 280), (268, 281), (278, 280), (293, 279), (309, 274)),
@@ -75,7 +82,7 @@ _POINTS = {
 }
 # Pixels a head unit in a frame of 480 lines: a face of about 200.
 _FACE_SCALE = 1.6
-_INSIDE: dict[str, face_appearance.Colour] = {
+_MOUTH_COLOURS: dict[str, face_appearance.Colour] = {
     "seam": (48.0, 46.0, 78.0),
     "cavity": (22.0, 20.0, 34.0),
     "tongue": (76.0, 74.0, 138.0),
@@ -126,9 +133,9 @@ def render_photo_frames(
     rest = np.array([width / 2, 0.56 * height], np.float32)
     moved = slow_noise(rng, len(motion), 3, 30.0)
     # From the canvas at rest to the frame: the head tilts around the base of the nose, and drifts.
-    transforms = turned(np.radians(1.2) * moved[:, 0], np.ones(len(motion), np.float32), rest)
+    transforms = rotation_transforms(np.radians(1.2) * moved[:, 0], np.ones(len(motion), np.float32), rest)
     transforms[:, :, 2] += 0.9 * scale * moved[:, 1:]
-    canvases = _canvases(photo, motion, scale, rest, size)
+    canvases = _render_canvases(photo, motion, scale, rest, size)
     for canvas, transform in zip(canvases, transforms, strict=True):
         frame = cv2.warpAffine(canvas, transform, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         yield np.asarray(frame, np.uint8)
@@ -136,9 +143,9 @@ def render_photo_frames(
 
 def render_photo_crops(photo: Photograph, motion: Float32Array, rng: np.random.Generator) -> UInt8Array:
     """Mouth crops of the talking photograph in the server's geometry: [T, 96, 96], grey."""
-    capture = Capture.random(rng)
+    capture = CameraEffects.random(rng)
     frames = len(motion)
-    lips = _lips(photo)
+    lips = _locate_lips(photo)
     shape = mouth_shape(lips.mouth, motion)
     middle_y = (shape.upper_outer + shape.lower_outer).mean(axis=1) / 2
     rest = np.full(2, _CROP_CANVAS_PX / 2, np.float32)
@@ -148,19 +155,19 @@ def render_photo_crops(photo: Photograph, motion: Float32Array, rng: np.random.G
     transforms[:, :, 2] = CROP_PX / 2 - rest / _CROP_CANVAS_SCALE
     transforms[:, 0, 2] -= lips.middle_x
     transforms[:, 1, 2] -= middle_y
-    transforms = misaligned(transforms, rng)
+    transforms = add_landmark_errors(transforms, rng)
     crops = np.empty((frames, CROP_PX, CROP_PX), np.uint8)
     size = (_CROP_CANVAS_PX, _CROP_CANVAS_PX)
-    for index, canvas in enumerate(_canvases(photo, motion, _CROP_CANVAS_SCALE, rest, size)):
+    for index, canvas in enumerate(_render_canvases(photo, motion, _CROP_CANVAS_SCALE, rest, size)):
         grey = cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY)
         crops[index] = cv2.warpAffine(
             grey, transforms[index], (CROP_PX, CROP_PX), borderMode=cv2.BORDER_REPLICATE
         )
-    return capture.take(crops, rng)
+    return capture.apply(crops, rng)
 
 
 @lru_cache(maxsize=len(Photograph))
-def _picture(photo: Photograph) -> UInt8Array:
+def _load_photo(photo: Photograph) -> UInt8Array:
     """The photograph, BGR."""
     if photo is Photograph.ASTRONAUT:
         astronaut = np.asarray(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
@@ -174,17 +181,17 @@ def _picture(photo: Photograph) -> UInt8Array:
     return np.asarray(picture, np.uint8)
 
 
-def _to_head(photo: Photograph) -> Float32Array:
+def _head_transform(photo: Photograph) -> Float32Array:
     """From the photograph's pixels to head coordinates: [2, 3]."""
     mean_face = face_appearance.mean_face()
-    seen = np.asarray(_POINTS[photo].aligned, np.float32)[None]
-    transforms = similarities(seen, np.asarray(mean_face - mean_face[33])[list(ALIGNED)])
+    seen = np.asarray(_PHOTO_LANDMARKS[photo].alignment_landmarks, np.float32)[None]
+    transforms = fit_similarities(seen, np.asarray(mean_face - mean_face[33])[list(ALIGNMENT_LANDMARKS)])
     return np.asarray(transforms[0], np.float32)
 
 
 @lru_cache(maxsize=len(Photograph))
-def _lips(photo: Photograph) -> _Lips:
-    points, transform = _POINTS[photo], _to_head(photo)
+def _locate_lips(photo: Photograph) -> _Lips:
+    points, transform = _PHOTO_LANDMARKS[photo], _head_transform(photo)
 
     def in_head(pixels: tuple[tuple[int, int], ...]) -> Float32Array:
         return np.asarray(np.asarray(pixels, np.float32) @ transform[:, :2].T + transform[:, 2], np.float32)
@@ -199,35 +206,35 @@ def _lips(photo: Photograph) -> _Lips:
     return _Lips(
         middle_x, half_width,
         edge(points.upper_outer), edge(points.upper_inner), edge(points.lower_inner), edge(points.lower_outer),
-        chin_y=float(in_head(((points.aligned[0][0], points.chin_y),))[0, 1]),
+        chin_y=float(in_head(((points.alignment_landmarks[0][0], points.chin_y),))[0, 1]),
     )  # fmt: skip
 
 
-def _canvases(
+def _render_canvases(
     photo: Photograph, motion: Float32Array, scale: float, rest: Float32Array, size: tuple[int, int]
 ) -> Iterator[UInt8Array]:
     """The photograph upright, the base of the nose at `rest`, `scale` pixels a head unit, mouth in motion."""
-    to_canvas = scale * _to_head(photo)
+    to_canvas = scale * _head_transform(photo)
     to_canvas[:, 2] += rest
     still = np.asarray(
         cv2.warpAffine(
-            _picture(photo), to_canvas, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+            _load_photo(photo), to_canvas, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
         ),
         np.uint8,
     )
-    lips = _lips(photo)
-    bend = _Bend(lips, scale, rest, size)
+    lips = _locate_lips(photo)
+    bend = _LipWarp(lips, scale, rest, size)
     shape = mouth_shape(lips.mouth, motion)
-    layers = [layer for layer in mouth_layers(lips.mouth, shape) if layer.colour in _INSIDE]
+    layers = [layer for layer in mouth_layers(lips.mouth, shape) if layer.colour in _MOUTH_COLOURS]
     offset = np.array([lips.middle_x, 0.0], np.float32)
-    drawn = [_drawn(layer, offset, scale, rest - bend.corner) for layer in layers]
+    drawn = [_to_subpixels(layer, offset, scale, rest - bend.corner) for layer in layers]
     jaw = lips.mouth.opening * motion[:, JAW] * 0.8
     for index in range(len(motion)):
         canvas = still.copy()
-        patch = bend.bent(still, shape, index, float(jaw[index]))
+        patch = bend.warp(still, shape, index, float(jaw[index]))
         for layer, points in zip(layers, drawn, strict=True):
             if layer.visible[index]:
-                cv2.fillPoly(patch, [points[index]], _INSIDE[layer.colour], cv2.LINE_AA, _SHIFT)
+                cv2.fillPoly(patch, [points[index]], _MOUTH_COLOURS[layer.colour], cv2.LINE_AA, _SHIFT)
         canvas[bend.rows, bend.columns] = patch
         # What is painted is too sharp for a photograph; the skin around keeps its texture.
         painted = canvas[bend.lip_rows, bend.lip_columns]
@@ -235,12 +242,12 @@ def _canvases(
         yield canvas
 
 
-def _drawn(layer: Layer, offset: Float32Array, scale: float, rest: Float32Array) -> NDArray[np.int32]:
+def _to_subpixels(layer: Layer, offset: Float32Array, scale: float, rest: Float32Array) -> NDArray[np.int32]:
     points = (layer.points[..., :2] + offset) * scale + rest
     return np.round(points * (1 << _SHIFT)).astype(np.int32, order="C")
 
 
-class _Bend:
+class _LipWarp:
     """Moves the lips, and the skin between nose and throat with them, column by column.
 
     Along a column the edges of the lips go where the motion wants them and what lies between two edges
@@ -262,7 +269,7 @@ class _Bend:
         self._x = (np.arange(self.columns.start, self.columns.stop, dtype=np.float32) - rest[0]) / scale
         self._y = (np.arange(self.rows.start, self.rows.stop, dtype=np.float32) - rest[1])[:, None] / scale
 
-    def bent(self, still: UInt8Array, shape: MouthShape, index: int, jaw: float) -> UInt8Array:
+    def warp(self, still: UInt8Array, shape: MouthShape, index: int, jaw: float) -> UInt8Array:
         """The region around the mouth as it is at one frame."""
         lips = self._lips
         half_width = float(shape.x[index, -1])
@@ -286,7 +293,7 @@ class _Bend:
         give = np.clip(1.0 - (np.abs(from_middle) / 62.0) ** 2, 0, 1)
         still_at = np.full_like(self._x, _MOUTH_BOX[1]), np.full_like(self._x, _MOUTH_BOX[3])
         chin = np.full_like(self._x, lips.chin_y)
-        source_y = self._stretched(
+        source_y = self._source_rows(
             [still_at[0], *targets, chin + jaw * give, still_at[1]],
             [still_at[0], *sources, chin, still_at[1]],
         )
@@ -294,7 +301,7 @@ class _Bend:
         map_y = (source_y * self._scale + self._rest[1]).astype(np.float32)
         return np.asarray(cv2.remap(still, map_x, map_y, cv2.INTER_LINEAR), np.uint8)
 
-    def _stretched(
+    def _source_rows(
         self, targets: list[NDArray[np.floating]], sources: list[NDArray[np.floating]]
     ) -> Float32Array:
         """For every pixel the height it comes from: pieces between `targets` taken from between `sources`."""

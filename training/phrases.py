@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Sentence: TypeAlias = tuple[str, ...]
 
-KINDS: dict[str, tuple[str, ...]] = {
+WORD_CLASSES: dict[str, tuple[str, ...]] = {
     name: tuple(words.split())
     for name, words in {
         "THE": "the the the my your our his her this that",
@@ -96,12 +96,19 @@ PATTERNS: tuple[str, ...] = (
 )
 
 VOCABULARY: tuple[str, ...] = tuple(
-    sorted({word for pattern in PATTERNS for token in pattern.split() for word in KINDS.get(token, (token,))})
+    sorted(
+        {
+            word
+            for pattern in PATTERNS
+            for token in pattern.split()
+            for word in WORD_CLASSES.get(token, (token,))
+        }
+    )
 )
 
 
 def random_phrase(rng: np.random.Generator) -> Sentence:
     """A sentence: a pattern, and for each kind in it one of its words."""
     pattern = PATTERNS[int(rng.integers(len(PATTERNS)))].split()
-    choices = (KINDS.get(token, (token,)) for token in pattern)
+    choices = (WORD_CLASSES.get(token, (token,)) for token in pattern)
     return tuple(words[int(rng.integers(len(words)))] for words in choices)

@@ -62,7 +62,7 @@ FIRST_SPEAKER_SEED = {Split.TRAIN: 0, Split.VALIDATION: 900_000, Split.TEST: 1_0
 DEMO_SPEAKER_SEED = 2_000_000
 
 
-def split_of(sentence: Sentence) -> Split:
+def assign_split(sentence: Sentence) -> Split:
     """The split that a sentence belongs to, the same on every machine."""
     text = " ".join(sentence).lower()
     if text in DEMO_SENTENCES:
@@ -80,7 +80,7 @@ def random_sentence(split: Split, rng: np.random.Generator, corpus: Corpus = Cor
             sentence = phrases.random_phrase(rng)
         else:
             sentence = tuple(str(rng.choice(words)) for words in GRAMMAR)
-        if split_of(sentence) is split:
+        if assign_split(sentence) is split:
             return sentence
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from training.sentences import Corpus, Split
 from training.speech_synthesis import TimedWord
-from training.utterances import SAMPLES_PER_FRAME, Utterance, rendered_utterance
+from training.utterances import SAMPLES_PER_FRAME, Utterance, render_utterance
 
 UTTERANCES_PER_SHARD = 50
 
@@ -46,10 +46,10 @@ class UtteranceStore:
     """The utterances of one split and corpus under a folder; more may be written while it is read."""
 
     def __init__(self, folder: Path, split: Split, corpus: Corpus = Corpus.GRID) -> None:
-        self._folder = folder / _name(split, corpus)
-        self._names: set[str] = set()
+        self._folder = folder / _folder_name(split, corpus)
+        self._loaded: set[str] = set()
         self._shards: list[_Shard] = []
-        self._firsts: list[int] = []  # number of each shard's first utterance
+        self._first_indices: list[int] = []  # number of each shard's first utterance
         self.frames: list[int] = []  # T of every utterance
         self.refresh()
 
@@ -57,18 +57,18 @@ class UtteranceStore:
         return len(self.frames)
 
     def __getitem__(self, index: int) -> Utterance:
-        shard = bisect_right(self._firsts, index) - 1
-        return self._shards[shard].utterance(index - self._firsts[shard])
+        shard = bisect_right(self._first_indices, index) - 1
+        return self._shards[shard].utterance(index - self._first_indices[shard])
 
     def refresh(self) -> None:
         """Take in the shards that were finished since."""
         for path in sorted(self._folder.glob("[0-9]*")):
-            if path.name.isdigit() and path.name not in self._names:  # others are still being written
-                self._names.add(path.name)
-                self._append(_opened(path))
+            if path.name.isdigit() and path.name not in self._loaded:  # others are still being written
+                self._loaded.add(path.name)
+                self._append(_open_shard(path))
 
     def _append(self, shard: _Shard) -> None:
-        self._firsts.append(len(self.frames))
+        self._first_indices.append(len(self.frames))
         self._shards.append(shard)
         self.frames += np.diff([0, *shard.ends]).tolist()
 
@@ -81,11 +81,11 @@ def write_shard(
     corpus: Corpus = Corpus.GRID,
 ) -> Path:
     """Render the utterances of one shard, unless it is there. Appears all at once, when complete."""
-    path = folder / _name(split, corpus) / f"{number:05d}"
+    path = folder / _folder_name(split, corpus) / f"{number:05d}"
     if path.exists():
         return path
     first = number * UTTERANCES_PER_SHARD
-    utterances = [rendered_utterance(split, first + index, corpus) for index in range(count)]
+    utterances = [render_utterance(split, first + index, corpus) for index in range(count)]
     partial = path.with_suffix(f".partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -100,7 +100,7 @@ def write_shard(
     return path
 
 
-def prepare(
+def render_split(
     folder: Path,
     split: Split,
     utterances: int,
@@ -111,29 +111,30 @@ def prepare(
     """Render at least so many utterances, whole shards at a time, in so many processes."""
     shards = -(-utterances // UTTERANCES_PER_SHARD)
     tasks = [(folder, split, number, corpus) for number in range(shards)]
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=_settle) as pool:
-        for done, _ in enumerate(pool.imap_unordered(_write, tasks), start=1):
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=init_worker) as pool:
+        for done, _ in enumerate(pool.imap_unordered(_write_task, tasks), start=1):
             report(
-                f"{_name(split, corpus)}: {done} of {shards} shards, {UTTERANCES_PER_SHARD} utterances each"
+                f"{_folder_name(split, corpus)}: {done} of {shards} shards, {UTTERANCES_PER_SHARD} utterances each"
             )
 
 
-def _settle() -> None:
+def init_worker() -> None:
+    """Lower the priority of a rendering worker and limit OpenCV to one thread."""
     os.nice(5)
     cv2.setNumThreads(1)  # every core has a worker of its own
 
 
-def _write(task: tuple[Path, Split, int, Corpus]) -> None:
+def _write_task(task: tuple[Path, Split, int, Corpus]) -> None:
     folder, split, number, corpus = task
     write_shard(folder, split, number, corpus=corpus)
 
 
-def _name(split: Split, corpus: Corpus) -> str:
+def _folder_name(split: Split, corpus: Corpus) -> str:
     """The folder of a split; the training's mixes the corpora."""
     return f"{split.value}-{corpus.value}" if corpus is Corpus.PHRASES else split.value
 
 
-def _opened(path: Path) -> _Shard:
+def _open_shard(path: Path) -> _Shard:
     known = json.loads((path / "words.json").read_text())
     return _Shard(
         np.load(path / "crops.npy", mmap_mode="r"),

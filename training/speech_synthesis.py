@@ -120,13 +120,13 @@ def synthesize(text_or_words: str | Sequence[str], voice: Voice) -> Speech:
     words = text_or_words.split() if isinstance(text_or_words, str) else list(text_or_words)
     if not words:
         raise ValueError("there is no word to say: give at least one")
-    spoken = [_spelling(words, index) for index in range(len(words))]
-    samples, events = _Synthesiser.the().synthesise(spoken, voice)
-    timed_words, phonemes = _timed(words, spoken, events, voice)
-    return Speech(_resampled(samples), timed_words, phonemes, len(samples) / ESPEAK_SAMPLE_RATE_HZ)
+    spoken = [_spell(words, index) for index in range(len(words))]
+    samples, events = _Synthesizer.get().synthesize(spoken, voice)
+    timed_words, phonemes = _time_words(words, spoken, events, voice)
+    return Speech(_resample(samples), timed_words, phonemes, len(samples) / ESPEAK_SAMPLE_RATE_HZ)
 
 
-def padded(speech: Speech, before_s: float, after_s: float) -> Speech:
+def pad_speech(speech: Speech, before_s: float, after_s: float) -> Speech:
     """The same speech with silence around it, all times shifted by `before_s` (to whole samples)."""
     before, after = round(before_s * SAMPLE_RATE_HZ), round(after_s * SAMPLE_RATE_HZ)
     shift_s = before / SAMPLE_RATE_HZ
@@ -142,7 +142,7 @@ def padded(speech: Speech, before_s: float, after_s: float) -> Speech:
     )
 
 
-def _spelling(words: Sequence[str], index: int) -> str:
+def _spell(words: Sequence[str], index: int) -> str:
     """How a word is written for espeak-ng: lower case, without punctuation, "a" as the letter marked."""
     word = words[index]
     between = index > 0 and words[index - 1] in _PREPOSITIONS and words[index + 1 : index + 2]
@@ -180,7 +180,7 @@ _CALLBACK = ctypes.CFUNCTYPE(
 
 
 @dataclass(frozen=True)
-class _Mark:
+class _SpeechEvent:
     """A word or phoneme event: where it stands in the text (from 0) and in the sound (samples)."""
 
     is_word: bool
@@ -189,7 +189,7 @@ class _Mark:
     symbol: str
 
 
-class _Synthesiser:
+class _Synthesizer:
     """The one espeak-ng of this process."""
 
     def __init__(self) -> None:
@@ -201,29 +201,29 @@ class _Synthesiser:
         if rate_hz != ESPEAK_SAMPLE_RATE_HZ:
             raise RuntimeError(f"espeak-ng started at {rate_hz} Hz; expected {ESPEAK_SAMPLE_RATE_HZ}")
         self._pcm: list[bytes] = []
-        self._marks: list[_Mark] = []
+        self._marks: list[_SpeechEvent] = []
         # Kept as an attribute: ctypes frees a callback that nothing refers to.
-        self._callback = _CALLBACK(self._receive)
+        self._callback = _CALLBACK(self._on_samples)
         self._library.espeak_SetSynthCallback(self._callback)
 
     @staticmethod
     @cache
-    def the() -> _Synthesiser:
-        return _Synthesiser()
+    def get() -> _Synthesizer:
+        return _Synthesizer()
 
-    def synthesise(self, spoken: Sequence[str], voice: Voice) -> tuple[NDArray[np.int16], list[_Mark]]:
+    def synthesize(self, spoken: Sequence[str], voice: Voice) -> tuple[NDArray[np.int16], list[_SpeechEvent]]:
         """Returns the samples at 22.05 kHz and the events in order of time."""
         text = " ".join(spoken).encode()
         with self._lock:
             self._pcm, self._marks = [], []
-            self._set(voice)
+            self._configure(voice)
             flags = _CHARS_UTF8 | _PHONEME_INPUT
             self._library.espeak_Synth(text, len(text) + 1, 0, 1, 0, flags, None, None)
             samples = np.frombuffer(b"".join(self._pcm), dtype=np.int16)
             marks = self._marks
         return samples, marks
 
-    def _set(self, voice: Voice) -> None:
+    def _configure(self, voice: Voice) -> None:
         # Fixed, so that breath and jitter are the same whatever was said before.
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
@@ -236,28 +236,28 @@ class _Synthesiser:
         ):
             self._library.espeak_SetParameter(parameter, value, 0)
 
-    def _receive(self, samples: Any, count: int, events: Any) -> int:
+    def _on_samples(self, samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
             self._pcm.append(ctypes.string_at(samples, 2 * count))
-        self._marks.extend(_marks(events))
+        self._marks.extend(_parse_events(events))
         return 0
 
 
-def _marks(events: Any) -> Iterator[_Mark]:
+def _parse_events(events: Any) -> Iterator[_SpeechEvent]:
     index = 0
     while (event := events[index]).type != _EVENT_LIST_TERMINATED:
         if event.type in (_EVENT_WORD, _EVENT_PHONEME):
             is_word = event.type == _EVENT_WORD
             # The union has room for eight bytes: a longer symbol loses its last character.
             symbol = "" if is_word else event.id.decode("utf-8", errors="ignore")
-            yield _Mark(is_word, event.text_position - 1, event.sample, symbol)
+            yield _SpeechEvent(is_word, event.text_position - 1, event.sample, symbol)
         index += 1
 
 
-def _timed(
-    words: Sequence[str], spoken: Sequence[str], marks: Sequence[_Mark], voice: Voice
+def _time_words(
+    words: Sequence[str], spoken: Sequence[str], marks: Sequence[_SpeechEvent], voice: Voice
 ) -> tuple[tuple[TimedWord, ...], tuple[TimedPhoneme, ...]]:
-    phonemes, owners = _phonemes(_token_starts(spoken), marks)
+    phonemes, owners = _extract_phonemes(_word_offsets(spoken), marks)
     owners = _split_groups(spoken, owners, voice)
     timed: list[TimedWord] = []
     for index, word in enumerate(words):
@@ -268,12 +268,14 @@ def _timed(
     return tuple(timed), tuple(phonemes)
 
 
-def _token_starts(spoken: Sequence[str]) -> list[int]:
+def _word_offsets(spoken: Sequence[str]) -> list[int]:
     starts = np.cumsum([0] + [len(token) + 1 for token in spoken])
     return [int(start) for start in starts[:-1]]
 
 
-def _phonemes(token_starts: list[int], marks: Sequence[_Mark]) -> tuple[list[TimedPhoneme], list[int]]:
+def _extract_phonemes(
+    token_starts: list[int], marks: Sequence[_SpeechEvent]
+) -> tuple[list[TimedPhoneme], list[int]]:
     """The phonemes, pauses left out, and for each the index of the word in which it stands."""
     phonemes: list[TimedPhoneme] = []
     owners: list[int] = []
@@ -307,18 +309,18 @@ def _split_groups(spoken: Sequence[str], owners: list[int], voice: Voice) -> lis
             continue
         before = max((owner for owner in owners if owner < index), default=-1)
         group = [position for position, owner in enumerate(owners) if owner == before]
-        alone = _phonemes_alone(spoken[index], voice)
+        alone = _count_phonemes(spoken[index], voice)
         for position in group[max(1, len(group) - alone) :]:
             owners[position] = index
     return owners
 
 
-def _phonemes_alone(token: str, voice: Voice) -> int:
-    _, marks = _Synthesiser.the().synthesise([token], voice)
+def _count_phonemes(token: str, voice: Voice) -> int:
+    _, marks = _Synthesizer.get().synthesize([token], voice)
     return sum(1 for mark in marks if mark.symbol)
 
 
-def _resampled(samples: NDArray[np.int16]) -> Int16Array:
+def _resample(samples: NDArray[np.int16]) -> Int16Array:
     """From 22.05 to 16 kHz by the spectrum: what lies above 8 kHz is cut off exactly."""
     blocks = -(-len(samples) // _ESPEAK_BLOCK) + 1
     padded = np.zeros(blocks * _ESPEAK_BLOCK)

@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from training.clips import Scene, dialogue, truth, write_clip
+from training.clips import Scene, dialogue_scene, to_ground_truth, write_clip
 from training.face_rendering import Speaker
 from training.sentences import FIRST_SPEAKER_SEED, VOCABULARY, Corpus, Split, random_sentence
 from training.speech_synthesis import Voice, synthesize
@@ -27,7 +27,7 @@ MANIFEST, LEXICON = "manifest.jsonl", "lexicon.tsv"
 SENTENCES_PER_CLIP = {1: 4, 2: 6}  # by the number of speakers
 SIZE_PX = {1: (640, 480), 2: (1280, 720)}
 # Longer than the pause at which the service ends an utterance.
-SHORTEST_PAUSE_S, MAX_BACKOFF_S = 0.6, 1.2
+MIN_PAUSE_S, MAX_PAUSE_S = 0.6, 1.2
 # Other people than those of the rendered utterances of any split.
 FIRST_CLIP_SEED = {Split.VALIDATION: 3_000_000, Split.TEST: FIRST_SPEAKER_SEED[Split.TEST] + 100_000}
 # Far more clips of one kind than anybody renders: each kind has people of its own.
@@ -57,7 +57,7 @@ class ClipPlan:
         return tuple(range(first, first + self.speakers))
 
 
-def plans(
+def plan_clips(
     corpora: Sequence[Corpus], sentences: int, speakers: int, split: Split = Split.TEST
 ) -> list[ClipPlan]:
     """The clips that hold so many sentences of each corpus; the last one of each may be shorter."""
@@ -69,7 +69,7 @@ def plans(
     ]
 
 
-def scene_of(plan: ClipPlan) -> Scene:
+def build_scene(plan: ClipPlan) -> Scene:
     """People side by side who take turns, or one person, with pauses around all that is said."""
     rng = np.random.default_rng([plan.speaker_seeds[0], 2])
     speakers, voices = [], []
@@ -80,14 +80,14 @@ def scene_of(plan: ClipPlan) -> Scene:
         voices.append(Voice.random(own_rng))
     sentences = [random_sentence(plan.split, rng, plan.corpus) for _ in range(plan.sentences)]
     turns = [(index % plan.speakers, " ".join(sentence)) for index, sentence in enumerate(sentences)]
-    pause_s = float(rng.uniform(SHORTEST_PAUSE_S, MAX_BACKOFF_S))
-    return dialogue(speakers, voices, turns, pause_s, SIZE_PX[plan.speakers], rng)
+    pause_s = float(rng.uniform(MIN_PAUSE_S, MAX_PAUSE_S))
+    return dialogue_scene(speakers, voices, turns, pause_s, SIZE_PX[plan.speakers], rng)
 
 
-def entry_of(plan: ClipPlan, scene: Scene) -> dict[str, Any]:
+def build_manifest_entry(plan: ClipPlan, scene: Scene) -> dict[str, Any]:
     """The clip's line of the manifest; words are small, as the model writes them."""
     seeds = plan.speaker_seeds
-    told = truth(scene, "python -m training clips")
+    told = to_ground_truth(scene, "python -m training clips")
     return {
         "media": f"{plan.name}.mp4",
         "id": plan.name,
@@ -105,7 +105,7 @@ def entry_of(plan: ClipPlan, scene: Scene) -> dict[str, Any]:
     }
 
 
-def write_held_out(
+def write_test_set(
     folder: Path,
     sentences: int,
     report: Callable[[str], None],
@@ -130,7 +130,7 @@ def write_held_out(
         The manifest's path.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = plans(corpora, sentences, 2 if two_speakers else 1, split)
+    chosen = plan_clips(corpora, sentences, 2 if two_speakers else 1, split)
     tasks = [(folder, plan) for plan in chosen]
     lines: list[str] = []
     with multiprocessing.get_context("spawn").Pool(workers, initializer=_settle) as pool:
@@ -188,7 +188,7 @@ def run(options: argparse.Namespace, report: Callable[[str], None]) -> None:
     """Do what the options ask; the manifest's path goes to standard output."""
     if options.sentences < 1:
         sys.exit(f"--sentences is {options.sentences}: give a whole number from 1")
-    manifest = write_held_out(
+    manifest = write_test_set(
         options.out,
         options.sentences,
         report,
@@ -209,14 +209,14 @@ def _write_clip(task: tuple[Path, ClipPlan]) -> str:
     """Render a clip unless it is there; gives its line of the manifest."""
     folder, plan = task
     clip, line = folder / f"{plan.name}.mp4", folder / f"{plan.name}.json"
-    if not (clip.exists() and line.exists() and _sentences_in(line) == plan.sentences):
-        scene = scene_of(plan)
+    if not (clip.exists() and line.exists() and _count_sentences(line) == plan.sentences):
+        scene = build_scene(plan)
         partial = clip.with_name(f"{plan.name}.partial.mp4")
         write_clip(partial, scene.frames, scene.waveform)
-        line.write_text(json.dumps(entry_of(plan, scene)))
+        line.write_text(json.dumps(build_manifest_entry(plan, scene)))
         partial.rename(clip)
     return line.read_text()
 
 
-def _sentences_in(line: Path) -> int:
+def _count_sentences(line: Path) -> int:
     return len(json.loads(line.read_text())["sentences"])

@@ -12,10 +12,10 @@ import sentencepiece
 from training.sentences import Corpus, Split, random_sentence
 
 # The order that the published checkpoints use: these four, then the lines of the dictionary file.
-SPECIAL_UNITS = ("<s>", "<pad>", "</s>", "<unk>")
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 PAD, END = 1, 2
 
-UNITS = 400
+VOCABULARY_SIZE = 400
 TRAINING_SENTENCES = 6000  # of each corpus
 
 
@@ -24,27 +24,27 @@ class Tokenizer:
     """Text to unit ids and back.
 
     Attributes:
-        units: all units in the order of their ids, the special ones first.
+        tokens: all units in the order of their ids, the special ones first.
         sentencepiece_model: the serialised SentencePiece model.
     """
 
-    units: tuple[str, ...]
+    tokens: tuple[str, ...]
     sentencepiece_model: bytes
 
     def __post_init__(self) -> None:
         processor = sentencepiece.SentencePieceProcessor(model_proto=self.sentencepiece_model)
         object.__setattr__(self, "_processor", processor)
-        object.__setattr__(self, "_ids", {unit: index for index, unit in enumerate(self.units)})
+        object.__setattr__(self, "_ids", {unit: index for index, unit in enumerate(self.tokens)})
 
     def encode(self, text: str) -> list[int]:
         """Unit ids of a lower-case text, without the end unit."""
         pieces: list[str] = self._processor.encode(text, out_type=str)  # type: ignore[attr-defined]
-        unknown = SPECIAL_UNITS.index("<unk>")
+        unknown = SPECIAL_TOKENS.index("<unk>")
         return [self._ids.get(piece, unknown) for piece in pieces]  # type: ignore[attr-defined]
 
     def decode(self, ids: list[int]) -> str:
         """The text that unit ids spell; special units are silent."""
-        pieces = [self.units[index] for index in ids if index >= len(SPECIAL_UNITS)]
+        pieces = [self.tokens[index] for index in ids if index >= len(SPECIAL_TOKENS)]
         return "".join(pieces).replace("▁", " ").strip()
 
 
@@ -65,7 +65,7 @@ def train_tokenizer(seed: int = 0) -> Tokenizer:
         sentence_iterator=iter([*texts, string.ascii_lowercase]),
         model_writer=model,
         model_type="bpe",
-        vocab_size=UNITS,
+        vocab_size=VOCABULARY_SIZE,
         character_coverage=1.0,
         bos_id=-1,
         eos_id=-1,
@@ -73,4 +73,4 @@ def train_tokenizer(seed: int = 0) -> Tokenizer:
     )
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = tuple(processor.id_to_piece(index) for index in range(1, processor.get_piece_size()))
-    return Tokenizer(SPECIAL_UNITS + pieces, model.getvalue())
+    return Tokenizer(SPECIAL_TOKENS + pieces, model.getvalue())

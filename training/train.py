@@ -17,16 +17,16 @@ import torch
 from gorggle_server.avhubert import Model, load_model
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.network import AVHubertNetwork
-from training.dataset import Batch, Batches
-from training.learning_curves import MetricsLog, draw
+from training.dataset import Batch, BatchStream
+from training.learning_curves import MetricsLog, plot_learning_curves
 from training.loss import LossWeights, TrainingLoss
 from training.shards import UtteranceStore
 from training.tokenizer import Tokenizer
 
 WARM_UP_SHARE = 0.04  # of the run
 FINAL_LEARNING_RATE_SHARE = 0.01
-AVERAGED_STEPS = 400  # the weights that are kept are an average over about so many steps
-STEPS_PER_NOTE = 20
+AVERAGING_STEPS = 400  # the weights that are kept are an average over about so many steps
+LOG_INTERVAL_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,20 @@ class TrainingOptions:
         learning_rate: the highest.
         device: "cpu" or "cuda".
         threads: of PyTorch on a CPU, at most; fewer while other programs want the cores.
-        check_every_minutes: how often validation errors are measured and the run is saved.
-        begin_with: a model file whose weights a new run begins with where they fit; other units than its own are new.
+        validation_interval_minutes: how often validation errors are measured and the run is saved.
+        init_from: a model file whose weights a new run begins with where they fit; other units than its own are new.
     """
 
     minutes: float = 60.0
     frames_per_batch: int = 640
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
-    largest_gradient: float = 2.0
+    max_gradient_norm: float = 2.0
     device: str = "cpu"
     threads: int = 2
     seed: int = 0
-    check_every_minutes: float = 4.0
-    begin_with: Path | None = None
+    validation_interval_minutes: float = 4.0
+    init_from: Path | None = None
     weights: LossWeights = field(default_factory=LossWeights)
 
 
@@ -85,7 +85,7 @@ class TrainingRun:
 
     Args:
         out: folder of the run; a saved state in it is taken up.
-        check: measures the averaged network; gives named word error rates for the journal.
+        validate: measures the averaged network; gives named word error rates for the journal.
     """
 
     def __init__(
@@ -95,21 +95,21 @@ class TrainingRun:
         tokenizer: Tokenizer,
         config: ModelConfig,
         options: TrainingOptions,
-        check: Callable[[AVHubertNetwork], dict[str, float]] | None = None,
+        validate: Callable[[AVHubertNetwork], dict[str, float]] | None = None,
     ) -> None:
         self.tokenizer, self.config, self.options = tokenizer, config, options
-        self._out, self._store, self._check = out, store, check
+        self._out, self._store, self._validate = out, store, validate
         out.mkdir(parents=True, exist_ok=True)
-        self.journal = MetricsLog(out / "journal.jsonl")
+        self.log = MetricsLog(out / "journal.jsonl")
         torch.manual_seed(options.seed)
         motion_parameters = store[0].motion.shape[1]
         network = AVHubertNetwork(config)
-        if options.begin_with is not None:
-            load_matching_weights(network, tokenizer.units, load_model(options.begin_with))
-        self.objective = TrainingLoss(network, motion_parameters, options.weights).to(options.device)
-        self.averaged = copy.deepcopy(self.objective.network).eval().requires_grad_(False)
+        if options.init_from is not None:
+            load_matching_weights(network, tokenizer.tokens, load_model(options.init_from))
+        self.criterion = TrainingLoss(network, motion_parameters, options.weights).to(options.device)
+        self.averaged = copy.deepcopy(self.criterion.network).eval().requires_grad_(False)
         self._optimizer = torch.optim.AdamW(
-            _parameter_groups(self.objective, options.weight_decay), betas=(0.9, 0.98)
+            _parameter_groups(self.criterion, options.weight_decay), betas=(0.9, 0.98)
         )
         self.steps, self.elapsed_s = 0, 0.0
         if self._state_path.exists():
@@ -124,7 +124,7 @@ class TrainingRun:
     def _state_path(self) -> Path:
         return self._out / "state.pt"
 
-    def train(self, report: Callable[[str], None], most_steps: int | None = None) -> None:
+    def train(self, report: Callable[[str], None], max_steps: int | None = None) -> None:
         """Train until the run's minutes are over (or so many steps are done), then save."""
         checked_at = self.minutes
         sums: dict[str, float] = {}
@@ -134,35 +134,35 @@ class TrainingRun:
             for name, value in self.step(next(batches)).items():
                 sums[name] = sums.get(name, 0.0) + value
             self.elapsed_s += time.monotonic() - began
-            if count % STEPS_PER_NOTE == 0:
-                self._note(sums, report)
+            if count % LOG_INTERVAL_STEPS == 0:
+                self._log_losses(sums, report)
                 sums = {}
-            over = self.minutes >= self.options.minutes or count == most_steps
-            if over or self.minutes - checked_at >= self.options.check_every_minutes:
-                self._save_and_check(report)
+            over = self.minutes >= self.options.minutes or count == max_steps
+            if over or self.minutes - checked_at >= self.options.validation_interval_minutes:
+                self._save_and_validate(report)
                 checked_at = self.minutes
             if over:
                 return
 
     def step(self, batch: Batch) -> dict[str, float]:
         """One step of the optimiser; returns the parts of the loss."""
-        batch = _moved(batch, self.options.device)
-        _give_way(self.options.threads)
-        self.objective.train()
+        batch = _to_device(batch, self.options.device)
+        _limit_threads(self.options.threads)
+        self.criterion.train()
         rate = self.learning_rate()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(self.options.device, torch.bfloat16):
             loss: torch.Tensor
             parts: dict[str, float]
-            loss, parts = self.objective(batch)
+            loss, parts = self.criterion(batch)
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.options.largest_gradient)
+        norm = torch.nn.utils.clip_grad_norm_(self.criterion.parameters(), self.options.max_gradient_norm)
         if torch.isfinite(norm):
             self._optimizer.step()
         self.steps += 1
-        _average(self.averaged, self.objective.network, 1 - 1 / min(self.steps, AVERAGED_STEPS))
+        _update_average(self.averaged, self.criterion.network, 1 - 1 / min(self.steps, AVERAGING_STEPS))
         return parts
 
     def learning_rate(self) -> float:
@@ -178,12 +178,12 @@ class TrainingRun:
     def save(self) -> None:
         """Write all that is needed to go on, and only then put it in the place of what was there."""
         state = {
-            "objective": self.objective.state_dict(),
+            "objective": self.criterion.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "steps": self.steps,
             "elapsed_s": self.elapsed_s,
-            "units": list(self.tokenizer.units),
+            "units": list(self.tokenizer.tokens),
         }
         partial = self._state_path.with_suffix(".partial")
         torch.save(state, partial)
@@ -193,51 +193,51 @@ class TrainingRun:
         state: dict[str, Any] = torch.load(
             self._state_path, map_location=self.options.device, weights_only=True
         )
-        if tuple(state["units"]) != self.tokenizer.units:
+        if tuple(state["units"]) != self.tokenizer.tokens:
             raise ValueError(
                 f"{self._state_path} was trained on other units: begin a new run in another folder"
             )
-        self.objective.load_state_dict(state["objective"])
+        self.criterion.load_state_dict(state["objective"])
         self.averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.steps, self.elapsed_s = state["steps"], state["elapsed_s"]
 
     def _batches(self) -> Iterator[Batch]:
         seed = self.options.seed * 1_000_003 + self.steps  # a resumed run must not see the same batches again
-        return iter(Batches(self._store, self.tokenizer, self.options.frames_per_batch, seed))
+        return iter(BatchStream(self._store, self.tokenizer, self.options.frames_per_batch, seed))
 
-    def _note(self, sums: dict[str, float], report: Callable[[str], None]) -> None:
-        means = {name: value / STEPS_PER_NOTE for name, value in sums.items()}
-        self.journal.add("loss", self.minutes, means)
+    def _log_losses(self, sums: dict[str, float], report: Callable[[str], None]) -> None:
+        means = {name: value / LOG_INTERVAL_STEPS for name, value in sums.items()}
+        self.log.add("loss", self.minutes, means)
         parts = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
         report(f"{self.minutes:6.1f} min  step {self.steps}  of {len(self._store)} utterances  {parts}")
 
-    def _save_and_check(self, report: Callable[[str], None]) -> None:
+    def _save_and_validate(self, report: Callable[[str], None]) -> None:
         self.save()
-        if self._check is not None:
-            errors = self._check(self.averaged)
-            self.journal.add("error", self.minutes, errors)
+        if self._validate is not None:
+            errors = self._validate(self.averaged)
+            self.log.add("error", self.minutes, errors)
             report("validation: " + ", ".join(f"{name} {value:.1%}" for name, value in errors.items()))
-        draw(self.journal, self._out / "learning.png")
+        plot_learning_curves(self.log, self._out / "learning.png")
 
 
 @torch.no_grad()
-def load_matching_weights(network: AVHubertNetwork, units: Sequence[str], other: Model) -> None:
+def load_matching_weights(network: AVHubertNetwork, tokens: Sequence[str], other: Model) -> None:
     """Give a network the weights of another model wherever the shapes agree, and its embeddings of the same units."""
     weights = network.state_dict()
     embeddings = "decoder.embed_tokens.weight"
     for name, weight in other.network.state_dict().items():
         if name in weights and weights[name].shape == weight.shape and name != embeddings:
             weights[name].copy_(weight)
-    rows = {unit: row for row, unit in enumerate(other.units)}
-    for row, unit in enumerate(units):
+    rows = {unit: row for row, unit in enumerate(other.tokens)}
+    for row, unit in enumerate(tokens):
         if unit in rows:
             weights[embeddings][row].copy_(other.network.state_dict()[embeddings][rows[unit]])
 
 
-def _parameter_groups(objective: TrainingLoss, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(criterion: TrainingLoss, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay; biases, norms and lengths do not."""
-    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in criterion.parameters() if parameter.requires_grad]
     return [
         {"params": [parameter for parameter in trained if parameter.dim() > 1], "weight_decay": weight_decay},
         {"params": [parameter for parameter in trained if parameter.dim() <= 1], "weight_decay": 0.0},
@@ -245,7 +245,7 @@ def _parameter_groups(objective: TrainingLoss, weight_decay: float) -> list[dict
 
 
 @torch.no_grad()
-def _average(averaged: AVHubertNetwork, network: AVHubertNetwork, keep: float) -> None:
+def _update_average(averaged: AVHubertNetwork, network: AVHubertNetwork, keep: float) -> None:
     """Move the averaged weights, and the running statistics of the norms, towards those of the network."""
     for kept, now in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
         if kept.dtype.is_floating_point:
@@ -254,7 +254,7 @@ def _average(averaged: AVHubertNetwork, network: AVHubertNetwork, keep: float) -
             kept.copy_(now)
 
 
-def _give_way(most_threads: int) -> None:
+def _limit_threads(max_threads: int) -> None:
     """Use only as many threads as there are idle cores, and one.
 
     The threads of a step wait for each other many times: where one has to share its core, all are as slow as it is.
@@ -264,12 +264,12 @@ def _give_way(most_threads: int) -> None:
     except OSError:  # not Linux
         return
     others = max(0, running - 1)
-    threads = max(1, min(most_threads, (os.cpu_count() or 1) - others))
+    threads = max(1, min(max_threads, (os.cpu_count() or 1) - others))
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
 
 
-def _moved(batch: Batch, device: str) -> Batch:
+def _to_device(batch: Batch, device: str) -> Batch:
     return (
         batch
         if device == "cpu"

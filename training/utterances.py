@@ -18,16 +18,16 @@ SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
 
 # The endpointer leaves a quarter of a second around speech; a user's own clip may leave more, or nothing.
-MOST_SILENCE_S = 0.6
+MAX_SILENCE_S = 0.6
 # Sentences reach the model as one where the endpointer finds no pause between them. From sound that takes a short
 # pause; lips that rest look much like lips that speak slowly, and hold longer pauses.
-SHORT_PAUSE_S, LONG_PAUSE_S = 0.4, 1.5
+MAX_SHORT_PAUSE_S, MAX_LONG_PAUSE_S = 0.4, 1.5
 LONG_PAUSE_SHARE = 0.5
-LONGEST_S = 12.0
+MAX_DURATION_S = 12.0
 
 # The share of utterances that are a stretch of a sentence, and of those that are so many sentences on end.
 SPAN_SHARE = 0.15
-SEVERAL_SHARES = {2: 0.2, 3: 0.1, 4: 0.05}
+SENTENCE_COUNT_SHARES = {2: 0.2, 3: 0.1, 4: 0.05}
 PHRASE_SHARE = 0.5  # the rest are commands of the GRID grammar
 FIRST_PHRASE_SPEAKER = 50_000  # in the validation and test splits: other people than those of the commands
 
@@ -59,7 +59,7 @@ class Utterance:
         return len(self.crops)
 
 
-def rendered_utterance(split: Split, index: int, corpus: Corpus = Corpus.GRID) -> Utterance:
+def render_utterance(split: Split, index: int, corpus: Corpus = Corpus.GRID) -> Utterance:
     """The utterance of that number, always the same: each has its own sentence, voice and face.
 
     Training mixes both corpora, and has stretches of sentences and several on end too, for the model to learn to
@@ -67,17 +67,19 @@ def rendered_utterance(split: Split, index: int, corpus: Corpus = Corpus.GRID) -
     """
     seed = FIRST_SPEAKER_SEED[split] + index + (FIRST_PHRASE_SPEAKER if corpus is Corpus.PHRASES else 0)
     rng = np.random.default_rng([seed, 1])  # the speaker is drawn from the seed alone
-    sentences = _training_sentences(rng) if split is Split.TRAIN else [random_sentence(split, rng, corpus)]
-    return utterance_of(sentences, seed, rng)
+    sentences = (
+        _draw_training_sentences(rng) if split is Split.TRAIN else [random_sentence(split, rng, corpus)]
+    )
+    return render_sentences(sentences, seed, rng)
 
 
-def utterance_of(sentences: list[Sentence], speaker_seed: int, rng: np.random.Generator) -> Utterance:
+def render_sentences(sentences: list[Sentence], speaker_seed: int, rng: np.random.Generator) -> Utterance:
     """Let one speaker say sentences one after the other, as many as are not too long, with pauses and silence around."""
     speaker_rng = np.random.default_rng(speaker_seed)
     speaker, voice = Speaker.random(speaker_rng), Voice.random(speaker_rng)
-    speech = _joined([_spoken(sentence, voice) for sentence in sentences], rng)
-    if speech.duration_s > LONGEST_S and len(sentences) > 1:
-        return utterance_of(sentences[:-1], speaker_seed, rng)
+    speech = _join_speech([_synthesize_sentence(sentence, voice) for sentence in sentences], rng)
+    if speech.duration_s > MAX_DURATION_S and len(sentences) > 1:
+        return render_sentences(sentences[:-1], speaker_seed, rng)
     frames = math.ceil(speech.duration_s * FRAME_RATE_HZ)
     motion = mouth_motion(speech.phonemes, frames / FRAME_RATE_HZ, rng, speaker.style)
     frames = len(motion)
@@ -87,30 +89,30 @@ def utterance_of(sentences: list[Sentence], speaker_seed: int, rng: np.random.Ge
     return Utterance(render_crops(speaker, motion, rng), waveform, motion.astype(np.float32), speech.words)
 
 
-def _training_sentences(rng: np.random.Generator) -> list[Sentence]:
+def _draw_training_sentences(rng: np.random.Generator) -> list[Sentence]:
     corpus = Corpus.PHRASES if rng.random() < PHRASE_SHARE else Corpus.GRID
-    counts = [1, *SEVERAL_SHARES]
-    shares = [1 - sum(SEVERAL_SHARES.values()), *SEVERAL_SHARES.values()]
+    counts = [1, *SENTENCE_COUNT_SHARES]
+    shares = [1 - sum(SENTENCE_COUNT_SHARES.values()), *SENTENCE_COUNT_SHARES.values()]
     sentences = [random_sentence(Split.TRAIN, rng, corpus) for _ in range(int(rng.choice(counts, p=shares)))]
     if len(sentences) == 1 and rng.random() < SPAN_SHARE / shares[0]:
         return [random_span(sentences[0], rng)]
     return sentences
 
 
-def _spoken(sentence: Sentence, voice: Voice) -> Speech:
+def _synthesize_sentence(sentence: Sentence, voice: Voice) -> Speech:
     """The sentence in that voice, its words small."""
     speech = synthesize(sentence, voice)
     return replace(speech, words=tuple(replace(word, text=word.text.lower()) for word in speech.words))
 
 
-def _joined(parts: list[Speech], rng: np.random.Generator) -> Speech:
+def _join_speech(parts: list[Speech], rng: np.random.Generator) -> Speech:
     """Parts on one time line, with random silence before, between and after."""
     words: list[TimedWord] = []
     phonemes: list[TimedPhoneme] = []
     pieces: list[NDArray[np.int16]] = []
     samples = 0
     for number, part in enumerate(parts):
-        pieces.append(_silence(_pause_s(rng) if number else rng.uniform(0, MOST_SILENCE_S)))
+        pieces.append(_make_silence(_draw_pause_s(rng) if number else rng.uniform(0, MAX_SILENCE_S)))
         start_s = (samples + len(pieces[-1])) / SAMPLE_RATE_HZ
         words += [
             replace(word, start_s=word.start_s + start_s, end_s=word.end_s + start_s) for word in part.words
@@ -122,15 +124,15 @@ def _joined(parts: list[Speech], rng: np.random.Generator) -> Speech:
         # What the synthesiser adds after the last sound is silence, of which there is enough here.
         pieces.append(part.waveform[: math.ceil(part.phonemes[-1].end_s * SAMPLE_RATE_HZ)])
         samples += len(pieces[-2]) + len(pieces[-1])
-    pieces.append(_silence(rng.uniform(0, MOST_SILENCE_S)))
+    pieces.append(_make_silence(rng.uniform(0, MAX_SILENCE_S)))
     waveform = np.concatenate(pieces)
     return Speech(waveform, tuple(words), tuple(phonemes), len(waveform) / SAMPLE_RATE_HZ)
 
 
-def _pause_s(rng: np.random.Generator) -> float:
+def _draw_pause_s(rng: np.random.Generator) -> float:
     long = rng.random() < LONG_PAUSE_SHARE
-    return float(rng.uniform(0, LONG_PAUSE_S if long else SHORT_PAUSE_S))
+    return float(rng.uniform(0, MAX_LONG_PAUSE_S if long else MAX_SHORT_PAUSE_S))
 
 
-def _silence(duration_s: float) -> NDArray[np.int16]:
+def _make_silence(duration_s: float) -> NDArray[np.int16]:
     return np.zeros(round(duration_s * SAMPLE_RATE_HZ), np.int16)

@@ -50,18 +50,22 @@ class Viseme:
     target: Float32Array
     weight: Float32Array
     # A closure shorter than this is not seen at 25 frames a second: it takes time from its neighbours.
-    least_s: float = 0.0
+    min_duration_s: float = 0.0
 
 
-def _viseme(
-    name: str, least_s: float = 0.0, insists: float = 1.0, lips: float = 1.0, **targets: float
+def _make_viseme(
+    name: str,
+    min_duration_s: float = 0.0,
+    target_weight: float = 1.0,
+    rest_weight: float = 1.0,
+    **targets: float,
 ) -> Viseme:
     """`insists` weighs the parameters named, `lips` those left out, which are asked to be zero."""
     target = np.zeros(K, np.float32)
-    weight = np.full(K, lips, np.float32)
+    weight = np.full(K, rest_weight, np.float32)
     for parameter, value in targets.items():
         target[PARAMETERS.index(parameter)] = value
-        weight[PARAMETERS.index(parameter)] = insists
+        weight[PARAMETERS.index(parameter)] = target_weight
     # Contacts are all or nothing: every sound has a firm say in whether they happen.
     weight[[TUCK, PRESS, CLENCH, TONGUE_TIP, TONGUE_OUT]] = np.maximum(
         weight[[TUCK, PRESS, CLENCH, TONGUE_TIP, TONGUE_OUT]], 0.7
@@ -69,35 +73,41 @@ def _viseme(
     # A short vowel between two closures still parts the lips.
     weight[PRESS] = max(weight[PRESS], 1.5)
     weight[JAW] = min(weight[JAW], 2.5)
-    return Viseme(name, target, weight, least_s)
+    return Viseme(name, target, weight, min_duration_s)
 
 
-REST = _viseme("rest", insists=0.6, lips=0.6, jaw=0.0, press=0.12)
+REST = _make_viseme("rest", target_weight=0.6, rest_weight=0.6, jaw=0.0, press=0.12)
 VISEMES: dict[str, Viseme] = {
     viseme.name: viseme
     for viseme in (
         REST,
-        _viseme("bilabial", 0.085, insists=6.0, lips=0.3, jaw=0.02, press=1.0),
-        _viseme("labiodental", 0.08, insists=4.0, lips=0.4, jaw=0.1, tuck=1.0, upper_raise=0.55),
-        _viseme("dental", 0.08, insists=2.5, lips=0.5, jaw=0.26, tongue_out=1.0, lower_drop=0.2),
-        _viseme("alveolar", 0.06, insists=1.6, lips=0.35, jaw=0.24, tongue_tip=0.8, clench=0.3),
-        _viseme("lateral", 0.07, insists=2.0, lips=0.5, jaw=0.5, tongue_tip=1.0),
-        _viseme(
+        _make_viseme("bilabial", 0.085, target_weight=6.0, rest_weight=0.3, jaw=0.02, press=1.0),
+        _make_viseme(
+            "labiodental", 0.08, target_weight=4.0, rest_weight=0.4, jaw=0.1, tuck=1.0, upper_raise=0.55
+        ),
+        _make_viseme(
+            "dental", 0.08, target_weight=2.5, rest_weight=0.5, jaw=0.26, tongue_out=1.0, lower_drop=0.2
+        ),
+        _make_viseme(
+            "alveolar", 0.06, target_weight=1.6, rest_weight=0.35, jaw=0.24, tongue_tip=0.8, clench=0.3
+        ),
+        _make_viseme("lateral", 0.07, target_weight=2.0, rest_weight=0.5, jaw=0.5, tongue_tip=1.0),
+        _make_viseme(
             "sibilant",
             0.06,
-            insists=2.2,
-            lips=0.6,
+            target_weight=2.2,
+            rest_weight=0.6,
             jaw=0.16,
             width=0.45,
             clench=1.0,
             upper_raise=0.5,
             lower_drop=0.7,
         ),
-        _viseme(
+        _make_viseme(
             "postalveolar",
             0.07,
-            insists=2.6,
-            lips=0.6,
+            target_weight=2.6,
+            rest_weight=0.6,
             jaw=0.2,
             width=-0.35,
             round=0.6,
@@ -105,27 +115,36 @@ VISEMES: dict[str, Viseme] = {
             upper_raise=0.75,
             lower_drop=0.75,
         ),
-        _viseme("rhotic", 0.05, insists=1.5, lips=0.6, jaw=0.2, round=0.5, width=-0.2, lower_drop=0.25),
-        _viseme("labiovelar", 0.07, insists=3.0, lips=0.6, jaw=0.1, round=1.0, width=-0.7),
-        _viseme("velar", insists=0.7, lips=0.25, jaw=0.3),
-        _viseme("glottal", insists=0.25, lips=0.12, jaw=0.35),
-        _viseme("palatal", insists=0.9, lips=0.4, jaw=0.18, width=0.55, clench=0.4),
-        _viseme("close_front", insists=1.2, jaw=0.2, width=0.95, upper_raise=0.35, lower_drop=0.3),
-        _viseme("near_close_front", insists=1.0, jaw=0.34, width=0.5, upper_raise=0.15),
-        _viseme("mid_front", insists=1.1, jaw=0.55, width=0.55, upper_raise=0.2),
-        _viseme("open_front", insists=1.2, jaw=0.85, width=0.5, upper_raise=0.3, lower_drop=0.2),
-        _viseme("central", insists=0.7, lips=0.5, jaw=0.4),
-        _viseme("open_central", insists=1.1, jaw=0.68, width=0.1),
-        _viseme("open_back", insists=1.3, jaw=1.0, width=-0.05),
-        _viseme("mid_back", insists=1.3, jaw=0.62, round=0.5, width=-0.35),
-        _viseme("near_close_back", insists=1.1, jaw=0.34, round=0.55, width=-0.35),
-        _viseme("close_back", insists=1.5, jaw=0.2, round=0.95, width=-0.7),
-        _viseme("rhotic_vowel", insists=1.1, jaw=0.42, round=0.35, width=-0.1, lower_drop=0.3),
+        _make_viseme(
+            "rhotic",
+            0.05,
+            target_weight=1.5,
+            rest_weight=0.6,
+            jaw=0.2,
+            round=0.5,
+            width=-0.2,
+            lower_drop=0.25,
+        ),
+        _make_viseme("labiovelar", 0.07, target_weight=3.0, rest_weight=0.6, jaw=0.1, round=1.0, width=-0.7),
+        _make_viseme("velar", target_weight=0.7, rest_weight=0.25, jaw=0.3),
+        _make_viseme("glottal", target_weight=0.25, rest_weight=0.12, jaw=0.35),
+        _make_viseme("palatal", target_weight=0.9, rest_weight=0.4, jaw=0.18, width=0.55, clench=0.4),
+        _make_viseme("close_front", target_weight=1.2, jaw=0.2, width=0.95, upper_raise=0.35, lower_drop=0.3),
+        _make_viseme("near_close_front", target_weight=1.0, jaw=0.34, width=0.5, upper_raise=0.15),
+        _make_viseme("mid_front", target_weight=1.1, jaw=0.55, width=0.55, upper_raise=0.2),
+        _make_viseme("open_front", target_weight=1.2, jaw=0.85, width=0.5, upper_raise=0.3, lower_drop=0.2),
+        _make_viseme("central", target_weight=0.7, rest_weight=0.5, jaw=0.4),
+        _make_viseme("open_central", target_weight=1.1, jaw=0.68, width=0.1),
+        _make_viseme("open_back", target_weight=1.3, jaw=1.0, width=-0.05),
+        _make_viseme("mid_back", target_weight=1.3, jaw=0.62, round=0.5, width=-0.35),
+        _make_viseme("near_close_back", target_weight=1.1, jaw=0.34, round=0.55, width=-0.35),
+        _make_viseme("close_back", target_weight=1.5, jaw=0.2, round=0.95, width=-0.7),
+        _make_viseme("rhotic_vowel", target_weight=1.1, jaw=0.42, round=0.35, width=-0.1, lower_drop=0.3),
     )
 }
 
 # Characters of IPA as espeak-ng uses them for English; stress, length and syllable marks carry no lips.
-_VISEME_OF_CHARACTER = {
+_CHARACTER_TO_VISEME = {
     character: VISEMES[name]
     for name, characters in {
         "bilabial": "pbm",
@@ -158,7 +177,7 @@ _SILENT_MARKS = frozenset("ˈˌː:ˑ̩̃̍ʲʰ.|-_ ")
 
 
 @dataclass(frozen=True)
-class Style:
+class ArticulationStyle:
     """How one person articulates."""
 
     strength: float = 1.0
@@ -174,7 +193,7 @@ class Style:
     idle: float = 0.02
 
     @classmethod
-    def random(cls, rng: np.random.Generator) -> Style:
+    def random(cls, rng: np.random.Generator) -> ArticulationStyle:
         """Anyone, from one who mumbles to one who exaggerates."""
         return cls(
             strength=float(rng.uniform(0.8, 1.15)),
@@ -189,7 +208,7 @@ class Style:
         )
 
 
-def visemes_of(symbol: str) -> tuple[Viseme, ...]:
+def phoneme_to_visemes(symbol: str) -> tuple[Viseme, ...]:
     """The visemes of one phoneme, in order: two for a diphthong or an affricate.
 
     Raises:
@@ -199,9 +218,9 @@ def visemes_of(symbol: str) -> tuple[Viseme, ...]:
     for character in symbol:
         if character in _SILENT_MARKS:
             continue
-        if character not in _VISEME_OF_CHARACTER:
+        if character not in _CHARACTER_TO_VISEME:
             raise ValueError(f"no viseme is known for {character!r} in the phoneme {symbol!r}: add it")
-        visemes.append(_VISEME_OF_CHARACTER[character])
+        visemes.append(_CHARACTER_TO_VISEME[character])
     return tuple(visemes)
 
 
@@ -209,7 +228,7 @@ def mouth_motion(
     phonemes: Sequence[TimedPhoneme],
     duration_s: float,
     rng: np.random.Generator | None = None,
-    style: Style | None = None,
+    style: ArticulationStyle | None = None,
 ) -> Float32Array:
     """The mouth at every video frame of a stretch of speech.
 
@@ -219,36 +238,38 @@ def mouth_motion(
         [T, K], the parameters in the order of `PARAMETERS`; T is `duration_s` · 25 rounded up, at
         least one. Frame i shows the middle of its time, (i + ½)/25 s.
     """
-    style = style or Style()
+    style = style or ArticulationStyle()
     frames = max(1, int(np.ceil(round(duration_s * FRAME_RATE_HZ, 6))))
-    targets, weights = _asked_for(phonemes, frames * _STEPS_PER_FRAME, style, rng)
+    targets, weights = _sample_targets(phonemes, frames * _STEPS_PER_FRAME, style, rng)
     trajectory = _weighted_mean(targets, weights, style.window_s * _STEP_RATE_HZ)
-    motion = _styled(_through_shutter(trajectory, frames), style)
+    motion = _apply_style(_apply_shutter(trajectory, frames), style)
     if rng is not None:
-        motion += style.idle * _wandering(rng, frames) * (1.0 - motion[:, PRESS : PRESS + 1])
+        motion += style.idle * _idle_motion(rng, frames) * (1.0 - motion[:, PRESS : PRESS + 1])
     low = np.where(np.arange(K) == WIDTH, -1.0, 0.0)
     return np.clip(motion, low, 1.2).astype(np.float32)
 
 
-def _segments(phonemes: Sequence[TimedPhoneme]) -> Iterator[tuple[Viseme, float, float]]:
+def _viseme_spans(phonemes: Sequence[TimedPhoneme]) -> Iterator[tuple[Viseme, float, float]]:
     """Every viseme with its start and end in seconds."""
     for phoneme in phonemes:
-        visemes = visemes_of(phoneme.symbol)
+        visemes = phoneme_to_visemes(phoneme.symbol)
         length_s = (phoneme.end_s - phoneme.start_s) / max(1, len(visemes))
         for index, viseme in enumerate(visemes):
             start_s = phoneme.start_s + index * length_s
-            missing_s = max(0.0, viseme.least_s - length_s)
+            missing_s = max(0.0, viseme.min_duration_s - length_s)
             yield viseme, start_s - 0.7 * missing_s, start_s + length_s + 0.3 * missing_s
 
 
-def _asked_for(
-    phonemes: Sequence[TimedPhoneme], steps: int, style: Style, rng: np.random.Generator | None
+def _sample_targets(
+    phonemes: Sequence[TimedPhoneme], steps: int, style: ArticulationStyle, rng: np.random.Generator | None
 ) -> tuple[Float32Array, Float32Array]:
     """Targets and weights at every step, each [steps, K], before any smoothing."""
     targets = np.tile(REST.target, (steps, 1))
     weights = np.tile(REST.weight, (steps, 1))
     # Closures are written last: they take their least time from the neighbours, not these from them.
-    for viseme, start_s, end_s in sorted(_segments(phonemes), key=lambda segment: segment[0].least_s):
+    for viseme, start_s, end_s in sorted(
+        _viseme_spans(phonemes), key=lambda segment: segment[0].min_duration_s
+    ):
         jitter = rng.normal(size=2) if rng is not None else np.zeros(2)
         shift_s = style.timing_jitter_s * float(np.clip(jitter[0], -2, 2)) - style.lead_s
         start, end = (round((time_s + shift_s) * _STEP_RATE_HZ) for time_s in (start_s, end_s))
@@ -268,14 +289,14 @@ def _weighted_mean(targets: Float32Array, weights: Float32Array, sigma_steps: fl
     return smooth(targets * weights) / smooth(weights)
 
 
-def _through_shutter(trajectory: Float32Array, frames: int) -> Float32Array:
+def _apply_shutter(trajectory: Float32Array, frames: int) -> Float32Array:
     """The mean over the middle of each frame's time: [frames, K]."""
     first = (_STEPS_PER_FRAME - _SHUTTER_STEPS) // 2
     steps = trajectory.reshape(frames, _STEPS_PER_FRAME, K)
     return np.asarray(steps[:, first : first + _SHUTTER_STEPS].mean(axis=1), np.float32)
 
 
-def _styled(motion: Float32Array, style: Style) -> Float32Array:
+def _apply_style(motion: Float32Array, style: ArticulationStyle) -> Float32Array:
     """Exaggerate or mumble. Contacts are left alone: a /b/ closes the lips in every style."""
     styled = motion.copy()
     styled[:, [JAW, WIDTH, ROUND, UPPER_RAISE, LOWER_DROP]] *= style.strength
@@ -285,7 +306,7 @@ def _styled(motion: Float32Array, style: Style) -> Float32Array:
     return styled
 
 
-def _wandering(rng: np.random.Generator, frames: int) -> Float32Array:
+def _idle_motion(rng: np.random.Generator, frames: int) -> Float32Array:
     """Slow independent noise of about unit size for the shape parameters, zero for contacts: [frames, K]."""
     noise = rng.standard_normal((frames + 24, K)).astype(np.float32)
     slow = np.asarray(cv2.GaussianBlur(noise, (1, 0), sigmaX=0, sigmaY=4.0), np.float32)[12:-12]

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from gorggle_local.aws import python_discovery
-from gorggle_local.aws.emulator import AwsEmulator, MachineSettings
+from gorggle_local.aws.emulator import AwsEmulator, EmulatorSettings
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
             parser.error(f"{given.python} is no CPython that takes packages built for Lambda: give another")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     machine = AwsEmulator(
-        MachineSettings(
+        EmulatorSettings(
             given.cache,
             tuple(given.truth),
             given.aws_port,

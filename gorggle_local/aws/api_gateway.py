@@ -18,9 +18,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from moto.apigatewayv2.models import apigatewayv2_backends
 
 Call = Callable[[str, dict[str, Any]], Any]
-_FUNCTION = re.compile(r"functions/(arn:[^/]+)/invocations|(arn:aws[a-z-]*:lambda:.+)")
+_FUNCTION_ARN = re.compile(r"functions/(arn:[^/]+)/invocations|(arn:aws[a-z-]*:lambda:.+)")
 # Paths below this are not the API's but this machine's.
-CONTROL = "/_local/"
+CONTROL_PREFIX = "/_local/"
 
 
 class HttpApi:
@@ -30,23 +30,23 @@ class HttpApi:
         self._backend = apigatewayv2_backends[account][region]
         self._call = call
 
-    def answer(
+    def handle(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, source: str
     ) -> tuple[int, dict[str, str], bytes]:
         """Answer a call: status, headers, body."""
         address = urlsplit(target)
-        found = self._route(method, address.path)
+        found = self._find_route(method, address.path)
         if found is None:
             return 404, {"content-type": "application/json"}, b'{"message":"Not Found"}'
         api, route, parameters = found
-        event = _event(method, address, headers, body, source, route.route_key, parameters)
-        refusal = self._authorized(api, route, event)
+        event = _build_event(method, address, headers, body, source, route.route_key, parameters)
+        refusal = self._authorize(api, route, event)
         if refusal is not None:
             return refusal, {"content-type": "application/json"}, b'{"message":"Unauthorized"}'
         integration = api.integrations[route.target.rpartition("/")[2]]
-        return _reply(self._call(_function(integration.integration_uri), event))
+        return _to_http_response(self._call(_parse_function_arn(integration.integration_uri), event))
 
-    def _route(self, method: str, path: str) -> tuple[Any, Any, dict[str, str]] | None:
+    def _find_route(self, method: str, path: str) -> tuple[Any, Any, dict[str, str]] | None:
         """API, route and the path's variables; ``$default`` takes what no other does."""
         default: tuple[Any, Any, dict[str, str]] | None = None
         for api in self._backend.apis.values():
@@ -60,7 +60,7 @@ class HttpApi:
                     return api, route, {name: unquote(value) for name, value in match.groupdict().items()}
         return default
 
-    def _authorized(self, api: Any, route: Any, event: dict[str, Any]) -> int | None:
+    def _authorize(self, api: Any, route: Any, event: dict[str, Any]) -> int | None:
         """Put who calls into the event; or the status to refuse with."""
         if route.authorization_type in (None, "", "NONE"):
             return None
@@ -69,17 +69,19 @@ class HttpApi:
             return 401
         authorizer = api.authorizers[route.authorizer_id]
         if route.authorization_type == "JWT":
-            event["requestContext"]["authorizer"] = {"jwt": {"claims": _claims(header), "scopes": None}}
+            event["requestContext"]["authorizer"] = {
+                "jwt": {"claims": _decode_claims(header), "scopes": None}
+            }
             return None
         question = {**event, "type": "REQUEST", "routeArn": "arn:local", "identitySource": [header]}
-        answer = self._call(_function(authorizer.authorizer_uri), question)
+        answer = self._call(_parse_function_arn(authorizer.authorizer_uri), question)
         if not isinstance(answer, dict) or not answer.get("isAuthorized"):
             return 403
         event["requestContext"]["authorizer"] = {"lambda": answer.get("context") or {}}
         return None
 
 
-def serve(port: int, api: HttpApi, control: Callable[[str, bytes], Any]) -> ThreadingHTTPServer:
+def create_server(port: int, api: HttpApi, control: Callable[[str, bytes], Any]) -> ThreadingHTTPServer:
     """Make a server of it; the caller runs it."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -87,12 +89,12 @@ def serve(port: int, api: HttpApi, control: Callable[[str, bytes], Any]) -> Thre
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if self.path.startswith(CONTROL):
+            if self.path.startswith(CONTROL_PREFIX):
                 status, headers = 200, {"content-type": "application/json"}
-                content = json.dumps(control(self.path.removeprefix(CONTROL), body)).encode()
+                content = json.dumps(control(self.path.removeprefix(CONTROL_PREFIX), body)).encode()
             else:
                 given = {name.lower(): value for name, value in self.headers.items()}
-                status, headers, content = api.answer(
+                status, headers, content = api.handle(
                     self.command, self.path, given, body, self.client_address[0]
                 )
             self.send_response(status)
@@ -111,7 +113,7 @@ def serve(port: int, api: HttpApi, control: Callable[[str, bytes], Any]) -> Thre
     return server
 
 
-def _event(
+def _build_event(
     method: str,
     address: Any,
     headers: Mapping[str, str],
@@ -158,7 +160,7 @@ def _event(
     return event
 
 
-def _reply(answer: Any) -> tuple[int, dict[str, str], bytes]:
+def _to_http_response(answer: Any) -> tuple[int, dict[str, str], bytes]:
     if not isinstance(answer, dict) or "statusCode" not in answer:
         return 500, {"content-type": "application/json"}, b'{"message":"Internal Server Error"}'
     content = answer.get("body") or ""
@@ -170,14 +172,14 @@ def _reply(answer: Any) -> tuple[int, dict[str, str], bytes]:
     )
 
 
-def _function(uri: str) -> str:
-    match = _FUNCTION.search(uri)
+def _parse_function_arn(uri: str) -> str:
+    match = _FUNCTION_ARN.search(uri)
     if match is None:
         raise ValueError(f"{uri} is no function: expected a Lambda's ARN")
     return match[1] or match[2]
 
 
-def _claims(header: str) -> dict[str, Any]:
+def _decode_claims(header: str) -> dict[str, Any]:
     """A JWT's claims; its signature is not looked at here."""
     payload = header.rpartition(" ")[2].split(".")[1]
     claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

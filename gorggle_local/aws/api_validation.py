@@ -41,7 +41,7 @@ def convert(shape: Shape, value: Any, where: str = "") -> Any:
     """
     match shape.type_name:
         case "structure":
-            return _structure(shape, value, where)
+            return _convert_structure(shape, value, where)
         case "list":
             # What comes once at most is no list in the provider's schema.
             items = value if isinstance(value, list) else [value]
@@ -50,10 +50,10 @@ def convert(shape: Shape, value: Any, where: str = "") -> Any:
             if not isinstance(value, dict):
                 raise ApiShapeError(f"{where} is {value!r}; the API takes a map")
             return {key: convert(shape.value, each, f"{where}.{key}") for key, each in value.items()}
-    return _scalar(shape, value)
+    return _convert_scalar(shape, value)
 
 
-def _structure(shape: Shape, value: Any, where: str) -> dict[str, Any]:
+def _convert_structure(shape: Shape, value: Any, where: str) -> dict[str, Any]:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, dict):
@@ -62,7 +62,7 @@ def _structure(shape: Shape, value: Any, where: str) -> dict[str, Any]:
     for name, each in value.items():
         if each is None:
             continue
-        member = member_of(shape, name)
+        member = find_member(shape, name)
         if member is None:
             raise ApiShapeError(
                 f"{where}.{name} is nothing that the API knows; it takes {', '.join(shape.members)}"
@@ -71,7 +71,7 @@ def _structure(shape: Shape, value: Any, where: str) -> dict[str, Any]:
     return made
 
 
-def member_of(shape: Shape, name: str) -> str | None:
+def find_member(shape: Shape, name: str) -> str | None:
     """The member that a provider's property means; None where there is none."""
     known = {member.lower(): member for member in shape.members}
     wanted = name.lower()
@@ -79,7 +79,7 @@ def member_of(shape: Shape, name: str) -> str | None:
     return next((known[each] for each in ways if each in known), None)
 
 
-def _scalar(shape: Shape, value: Any) -> Any:
+def _convert_scalar(shape: Shape, value: Any) -> Any:
     kind = shape.type_name
     if kind == "boolean" and value in ("true", "false"):
         return value == "true"
@@ -162,15 +162,15 @@ def _size_faults(shape: Shape, size: float, where: str, unit: str) -> Iterator[s
         yield f"{where} has {size} {unit}, and the most is {most}".replace("  ", " ")
 
 
-def sample(shape: Shape | None, depth: int = 0) -> Any:
+def sample_output(shape: Shape | None, depth: int = 0) -> Any:
     """An answer of a shape, with something in every member: what comes next may refer to it."""
     if shape is None or depth > 5:
         return {}
     match shape.type_name:
         case "structure":
-            return {name: sample(member, depth + 1) for name, member in shape.members.items()}
+            return {name: sample_output(member, depth + 1) for name, member in shape.members.items()}
         case "list":
-            return [sample(shape.member, depth + 1)]
+            return [sample_output(shape.member, depth + 1)]
         case "map":
             return {}
         case "integer" | "long" | "float" | "double":

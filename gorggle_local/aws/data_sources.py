@@ -13,8 +13,8 @@ from gorggle_local.aws.provider_outputs import ACCOUNT, REGION
 
 GPU_ZONES = ("a", "b", "c", "d")
 # A quota of GPU instances that is enough for all.
-PROCESSORS = 10_000
-IMAGE = "ami-0123456789abcdef0"
+VCPU_QUOTA = 10_000
+AMI_ID = "ami-0123456789abcdef0"
 
 
 def invoke(token: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -45,12 +45,12 @@ def invoke(token: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         case "aws:ssm/getParameter:getParameter":
             return {
                 "name": arguments["name"],
-                "value": IMAGE,
+                "value": AMI_ID,
                 "type": "String",
                 "arn": "",
                 "version": 1,
                 "id": "1",
             }
         case "aws:servicequotas/getServiceQuota:getServiceQuota":
-            return {"value": float(PROCESSORS), "quotaCode": arguments["quotaCode"], "id": "quota"}
+            return {"value": float(VCPU_QUOTA), "quotaCode": arguments["quotaCode"], "id": "quota"}
     raise KeyError(f"the program asks for {token}, and nothing is known of it")

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STACK = "local"
 # Operations that moto 5.2.5 does not have. What they would make is left out, and said so; a test finds out when moto
 # has learnt one.
-MISSING_IN_MOTO = frozenset({"cloudfront.CreateResponseHeadersPolicy", "budgets.CreateBudgetAction"})
+UNSUPPORTED_BY_MOTO = frozenset({"cloudfront.CreateResponseHeadersPolicy", "budgets.CreateBudgetAction"})
 
 
 class ApplyError(Exception):
@@ -47,43 +47,43 @@ class LocalAccount:
         """``variables`` replace those of functions: here nothing stands behind the load balancer's address."""
         self._endpoint, self._variables = endpoint, dict(variables or {})
         self._clients: dict[str, Any] = {}
-        self.left_out: list[str] = []
+        self.skipped_operations: list[str] = []
         self.default_tags: dict[str, str] = {}
 
-    def create(self, resource: pulumi_engine.Resource) -> tuple[str, Mapping[str, Any]]:
+    def create_resource(self, resource: pulumi_engine.Resource) -> tuple[str, Mapping[str, Any]]:
         """Make one resource.
 
         Raises:
             ApplyError: it cannot be made.
         """
         try:
-            making = resource_handlers.made_by(resource, self.default_tags)
+            making = resource_handlers.create_calls(resource, self.default_tags)
             answer = None
             while True:
-                answer = self._answer(making.send(answer))
+                answer = self._execute(making.send(answer))
         except StopIteration as done:
             identity, made = done.value
-            return identity, {"id": identity, **_texts(resource), **made}
+            return identity, {"id": identity, **_placeholder_outputs(resource), **made}
         except (ClientError, KeyError, IndexError, TypeError, api_validation.ApiShapeError) as error:
             raise ApplyError(f"{resource.type} {resource.name}: {type(error).__name__}: {error}") from error
 
-    def _answer(self, wanted: resource_handlers.Call) -> Any:
-        operation = api_validation.operation(wanted.operation)
-        if wrong := list(api_validation.validate(operation.input_shape, wanted.parameters, wanted.operation)):
+    def _execute(self, call: resource_handlers.Call) -> Any:
+        operation = api_validation.operation(call.operation)
+        if wrong := list(api_validation.validate(operation.input_shape, call.parameters, call.operation)):
             raise api_validation.ApiShapeError("; ".join(wrong))
-        if wanted.operation in MISSING_IN_MOTO:
-            self.left_out.append(wanted.operation)
-            return api_validation.sample(operation.output_shape)
-        if wanted.operation in OVERRIDES:
-            return OVERRIDES[wanted.operation](self, dict(wanted.parameters))
-        return self.send(wanted.operation, self._local(wanted))
+        if call.operation in UNSUPPORTED_BY_MOTO:
+            self.skipped_operations.append(call.operation)
+            return api_validation.sample_output(operation.output_shape)
+        if call.operation in OVERRIDES:
+            return OVERRIDES[call.operation](self, dict(call.parameters))
+        return self.send(call.operation, self._override_variables(call))
 
-    def _local(self, wanted: resource_handlers.Call) -> Mapping[str, Any]:
-        if wanted.operation != "lambda.CreateFunction":
-            return wanted.parameters
-        given = wanted.parameters["Environment"]["Variables"]
+    def _override_variables(self, call: resource_handlers.Call) -> Mapping[str, Any]:
+        if call.operation != "lambda.CreateFunction":
+            return call.parameters
+        given = call.parameters["Environment"]["Variables"]
         replaced = {name: self._variables.get(name, value) for name, value in given.items()}
-        return {**wanted.parameters, "Environment": {"Variables": replaced}}
+        return {**call.parameters, "Environment": {"Variables": replaced}}
 
     def send(self, operation: str, parameters: Mapping[str, Any]) -> Any:
         """Send one call."""
@@ -105,9 +105,9 @@ class LocalAccount:
         return self._clients[service]
 
 
-def _texts(resource: pulumi_engine.Resource) -> dict[str, str]:
+def _placeholder_outputs(resource: pulumi_engine.Resource) -> dict[str, str]:
     """Outputs that nobody needs but that an ``apply`` must not find missing."""
-    return {key: "" for key in provider_outputs.text_outputs(resource.type) if key not in resource.inputs}
+    return {key: "" for key in provider_outputs.string_outputs(resource.type) if key not in resource.inputs}
 
 
 def _put_bucket_policy(account: LocalAccount, parameters: dict[str, Any]) -> Any:
@@ -177,9 +177,9 @@ def apply(
     account = LocalAccount(endpoint, variables)
     program = runpy.run_path(str(ROOT / "__main__.py"), run_name="gorggle_stack")["stack"]
     account.default_tags = {**settings.tag_map, "gorggle:stack": stack}
-    run = pulumi_engine.run(
+    run = pulumi_engine.run_program(
         lambda: program(settings, packages),
-        account.create,
+        account.create_resource,
         data_sources.invoke,
         stack=stack,
         config={"aws:region": provider_outputs.REGION},
@@ -217,8 +217,12 @@ def _main() -> int:
         stack=options.stack,
         variables=json.loads(options.variables),
     )
-    made = [{"type": each.type, "name": each.name, "id": each.id} for each in run.aws]
-    print(json.dumps({"outputs": run.outputs, "left_out": account.left_out, "resources": made}, default=str))
+    made = [{"type": each.type, "name": each.name, "id": each.id} for each in run.aws_resources]
+    print(
+        json.dumps(
+            {"outputs": run.outputs, "left_out": account.skipped_operations, "resources": made}, default=str
+        )
+    )
     return 0
 
 

@@ -29,7 +29,7 @@ class GroundTruth:
 
     folders: tuple[Path, ...]
 
-    def of(self, name: str) -> dict[str, Any]:
+    def load(self, name: str) -> dict[str, Any]:
         """The truth of a clip.
 
         Raises:
@@ -44,7 +44,7 @@ class GroundTruth:
         raise NoTruthError(f"{LABEL} knows nothing of {stem!r}: it answers from a clip's truth, {stem}.json")
 
 
-def transcription(truth: Mapping[str, Any], name: str) -> dict[str, Any]:
+def build_transcription(truth: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What Transcribe would write to S3, with speaker labels, had it heard every word right."""
     items: list[dict[str, Any]] = []
     for sentence in truth["sentences"]:
@@ -78,12 +78,12 @@ def transcription(truth: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def face_detection(truth: Mapping[str, Any], *, page: int, page_faces: int) -> dict[str, Any]:
+def build_face_detection(truth: Mapping[str, Any], *, page: int, page_faces: int) -> dict[str, Any]:
     """What GetFaceDetection would answer: where the faces are, twice a second."""
     found = [
         {"Timestamp": at_ms, "Face": {"BoundingBox": box, "Confidence": 99.9}}
         for at_ms in range(0, int(truth["duration_s"] * 1000), FACE_SAMPLE_INTERVAL_MS)
-        for box in _boxes(truth)
+        for box in _bounding_boxes(truth)
     ]
     first = page * page_faces
     answer: dict[str, Any] = {
@@ -100,7 +100,7 @@ def face_detection(truth: Mapping[str, Any], *, page: int, page_faces: int) -> d
     return answer
 
 
-def _boxes(truth: Mapping[str, Any]) -> list[dict[str, float]]:
+def _bounding_boxes(truth: Mapping[str, Any]) -> list[dict[str, float]]:
     """One face for each speaker, side by side from left to right, as in the clips of the examples."""
     speakers = len({sentence["speaker"] for sentence in truth["sentences"]}) or 1
     width = 1 / speakers

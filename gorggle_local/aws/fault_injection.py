@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["error", "timeout", "exit", "twice", "unreachable"]
+FaultKind = Literal["error", "timeout", "exit", "twice", "unreachable"]
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Fault:
     """
 
     function: str
-    kind: Kind
+    kind: FaultKind
     times: int = 1
     error: str = "RuntimeError"
     message: str = "a fault to order"
@@ -33,23 +33,23 @@ class Faults:
     """The faults that are ordered, taken in order."""
 
     def __init__(self) -> None:
-        self._ordered: list[Fault] = []
+        self._pending: list[Fault] = []
         self._lock = threading.Lock()
 
-    def order(self, fault: Fault) -> None:
+    def add(self, fault: Fault) -> None:
         """Order one."""
         with self._lock:
-            self._ordered.append(fault)
+            self._pending.append(fault)
 
     def clear(self) -> None:
         """Forget those that are left."""
         with self._lock:
-            self._ordered.clear()
+            self._pending.clear()
 
-    def next(self, function: str) -> Fault | None:
+    def take(self, function: str) -> Fault | None:
         """What is to happen to this invocation."""
         with self._lock:
-            for fault in self._ordered:
+            for fault in self._pending:
                 if fault.times > 0 and function.endswith(fault.function):
                     fault.times -= 1
                     return fault

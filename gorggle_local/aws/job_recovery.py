@@ -10,20 +10,20 @@ from typing import Any
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from gorggle_lambdas.common import job_table
-from gorggle_lambdas.common.job_slots import PLACES
+from gorggle_lambdas.common.job_slots import SLOTS_KEY
 
 # A job that is cut off again and again may be the cause.
 MAX_INTERRUPTIONS = 3
-ERROR = "StoppedError"
-NO_VIDEO = "Gorggle was stopped before the whole video had arrived: upload it again"
-VIDEO_GONE = "Gorggle was stopped while this was read, and the video is no longer there: upload it again"
-TOO_OFTEN = (
+STOPPED_ERROR = "StoppedError"
+UPLOAD_INTERRUPTED = "Gorggle was stopped before the whole video had arrived: upload it again"
+VIDEO_MISSING = "Gorggle was stopped while this was read, and the video is no longer there: upload it again"
+TOO_MANY_INTERRUPTIONS = (
     f"Gorggle was stopped {MAX_INTERRUPTIONS} times while this was read, and does not begin again by itself: "
     "if it was you, try again; if not, this video may take more memory than there is"
 )
 
-_load: Callable[[Any], Any] = TypeDeserializer().deserialize
-_store: Callable[[Any], Any] = TypeSerializer().serialize
+_deserialize: Callable[[Any], Any] = TypeDeserializer().deserialize
+_serialize: Callable[[Any], Any] = TypeSerializer().serialize
 
 
 @dataclass
@@ -50,36 +50,36 @@ def plan_recovery(items: Iterable[Mapping[str, Any]], videos: Mapping[str, tuple
     """
     result = RecoveryPlan()
     for typed in items:
-        job = {name: _load(value) for name, value in typed.items()}
+        job = {name: _deserialize(value) for name, value in typed.items()}
         job_id = job["job_id"]
         # Nobody has a place: nothing runs.
-        if job_id == PLACES:
+        if job_id == SLOTS_KEY:
             continue
         if 0 < job.get("expires_at", 0) < time.time():
             result.expired.append(job_id)
             continue
-        if job.get("state") in (job_table.AWAITING, job_table.WAITING, job_table.RUNNING):
-            job = _settled(job, videos.get(job["key"]))
+        if job.get("state") in (job_table.AWAITING_UPLOAD, job_table.WAITING, job_table.RUNNING):
+            job = _recover(job, videos.get(job["key"]))
             (result.failed if job["state"] == job_table.FAILED else result.resumed).append(job_id)
-        result.items.append({name: _store(value) for name, value in job.items()})
+        result.items.append({name: _serialize(value) for name, value in job.items()})
     return result
 
 
-def _settled(job: dict[str, Any], video: tuple[str, int] | None) -> dict[str, Any]:
+def _recover(job: dict[str, Any], video: tuple[str, int] | None) -> dict[str, Any]:
     if video is None:
-        return _failed(job, NO_VIDEO if job["state"] == job_table.AWAITING else VIDEO_GONE)
-    if job["state"] == job_table.AWAITING:
+        return _fail(job, UPLOAD_INTERRUPTED if job["state"] == job_table.AWAITING_UPLOAD else VIDEO_MISSING)
+    if job["state"] == job_table.AWAITING_UPLOAD:
         # It had arrived, and nobody had been told.
-        return _waiting(job) | {"version_id": video[0], "size_bytes": video[1]}
+        return _requeue(job) | {"version_id": video[0], "size_bytes": video[1]}
     if job["state"] == job_table.WAITING:
-        return _waiting(job)
+        return _requeue(job)
     interruptions = int(job.get("interruptions", 0)) + 1
     if interruptions > MAX_INTERRUPTIONS:
-        return _failed(job, TOO_OFTEN) | {"interruptions": 0}
-    return _waiting(job) | {"attempt": int(job["attempt"]) + 1, "interruptions": interruptions}
+        return _fail(job, TOO_MANY_INTERRUPTIONS) | {"interruptions": 0}
+    return _requeue(job) | {"attempt": int(job["attempt"]) + 1, "interruptions": interruptions}
 
 
-def _waiting(job: Mapping[str, Any]) -> dict[str, Any]:
+def _requeue(job: Mapping[str, Any]) -> dict[str, Any]:
     kept = {
         name: value for name, value in job.items() if name not in ("execution_arn", "started_at", "progress")
     }
@@ -92,9 +92,9 @@ def _waiting(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failed(job: Mapping[str, Any], reason: str) -> dict[str, Any]:
+def _fail(job: Mapping[str, Any], reason: str) -> dict[str, Any]:
     ended = {
-        "failure": {"error": ERROR, "reason": reason},
+        "failure": {"error": STOPPED_ERROR, "reason": reason},
         "ended_at": job_table.now(),
         "updated_at": job_table.now(),
     }

@@ -29,10 +29,10 @@ RUNTIME = (
     *("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"),
 )
 # In a layer that lists what it consists of: names of distributions, or the path of a built layer.
-LISTED = "distributions.json"
+REFERENCE_FILE = "distributions.json"
 # A zip's own dates and modes, so that the same content is the same file.
 _DATE = (1980, 1, 1, 0, 0, 0)
-_LEFT_OUT = (
+_EXCLUDED = (
     "__pycache__",
     ".pyc",
     ".pyi",
@@ -43,15 +43,17 @@ _LEFT_OUT = (
 )
 
 
-def code_zip(target: Path) -> Path:
+def build_code_zip(target: Path) -> Path:
     """The functions' code: ``lambdas``, and the SDK that some of them speak to the server with."""
     sources = [
-        source for name in ("gorggle_lambdas", "gorggle") for source in _tree(_package(name), Path(name))
+        source
+        for name in ("gorggle_lambdas", "gorggle")
+        for source in _list_files(_find_package(name), Path(name))
     ]
-    return _zipped(sources, target)
+    return _zip_files(sources, target)
 
 
-def _package(name: str) -> Path:
+def _find_package(name: str) -> Path:
     """A package's folder, in a working tree or where it was installed."""
     found = find_spec(name)
     assert found is not None, f"{name} comes with this package"
@@ -59,26 +61,26 @@ def _package(name: str) -> Path:
     return Path(found.origin).parent
 
 
-def layer_zip(layer: str, target: Path) -> Path:
+def build_layer_zip(layer: str, target: Path) -> Path:
     """A layer of this environment's distributions, below ``python/`` as Lambda wants it."""
-    sources = [(path, Path("python") / name) for path, name in _distributions(LAYERS[layer])]
-    return _zipped(sources, target)
+    sources = [(path, Path("python") / name) for path, name in _list_distribution_files(LAYERS[layer])]
+    return _zip_files(sources, target)
 
 
-def listed_layer_zip(layer: str, target: Path) -> Path:
+def build_distributions_layer_zip(layer: str, target: Path) -> Path:
     """A layer that lists its distributions instead of holding them: whoever unzips it on this machine finds them.
 
     Most of the time that a pipeline takes to start would go into moving a hundred megabytes through moto.
     """
-    return _zipped_texts({LISTED: json.dumps(LAYERS[layer])}, target)
+    return _zip_texts({REFERENCE_FILE: json.dumps(LAYERS[layer])}, target)
 
 
-def pointing_layer_zip(built: Path, target: Path) -> Path:
+def build_path_layer_zip(built: Path, target: Path) -> Path:
     """A layer that says where a built one lies: whoever unzips it on this machine gets that one."""
-    return _zipped_texts({LISTED: json.dumps(str(built.resolve()))}, target)
+    return _zip_texts({REFERENCE_FILE: json.dumps(str(built.resolve()))}, target)
 
 
-def runtime_folder(cache: Path, built: Path | None = None) -> Path:
+def prepare_runtime(cache: Path, built: Path | None = None) -> Path:
     """A folder with what Lambda's runtime brings; nothing else of this environment can be imported from it.
 
     Args:
@@ -86,24 +88,24 @@ def runtime_folder(cache: Path, built: Path | None = None) -> Path:
         built: a zip of it for another interpreter, below ``python/`` as in a layer; None: of this environment.
     """
     if built is not None:
-        return unzipped(built.read_bytes(), cache) / "python"
-    return _copied(RUNTIME, cache, "runtime", Path())
+        return unzip(built.read_bytes(), cache) / "python"
+    return _copy_distributions(RUNTIME, cache, "runtime", Path())
 
 
-def _copied(names: Sequence[str], cache: Path, kind: str, below: Path) -> Path:
+def _copy_distributions(names: Sequence[str], cache: Path, kind: str, below: Path) -> Path:
     """A folder with distributions, made once for each state of them."""
-    files = list(_distributions(names))
+    files = list(_list_distribution_files(names))
     folder = cache / f"{kind}-{_digest(files)}"
     if not folder.exists():
         draft = folder.with_name(f"{folder.name}.{os.getpid()}")
         for path, name in files:
             (draft / below / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, draft / below / name)
-        _settled(draft, folder)
+        _move_into_place(draft, folder)
     return folder
 
 
-def unzipped(content: bytes, cache: Path) -> Path:
+def unzip(content: bytes, cache: Path) -> Path:
     """A zip's content in a folder, made once for each content."""
     folder = cache / f"zip-{hashlib.sha256(content).hexdigest()[:32]}"
     if not folder.exists():
@@ -114,16 +116,16 @@ def unzipped(content: bytes, cache: Path) -> Path:
         with zipfile.ZipFile(archive) as opened:
             opened.extractall(draft)
         archive.unlink()
-        _settled(draft, folder)
-    if (folder / LISTED).is_file():
-        listed = json.loads((folder / LISTED).read_text())
+        _move_into_place(draft, folder)
+    if (folder / REFERENCE_FILE).is_file():
+        listed = json.loads((folder / REFERENCE_FILE).read_text())
         if isinstance(listed, str):
-            return unzipped(Path(listed).read_bytes(), cache)
-        return _copied(listed, cache, "layer", Path("python"))
+            return unzip(Path(listed).read_bytes(), cache)
+        return _copy_distributions(listed, cache, "layer", Path("python"))
     return folder
 
 
-def _settled(draft: Path, folder: Path) -> None:
+def _move_into_place(draft: Path, folder: Path) -> None:
     try:
         draft.rename(folder)
     except OSError:
@@ -131,35 +133,35 @@ def _settled(draft: Path, folder: Path) -> None:
         shutil.rmtree(draft)
 
 
-def _tree(folder: Path, below: Path) -> Iterator[tuple[Path, Path]]:
+def _list_files(folder: Path, below: Path) -> Iterator[tuple[Path, Path]]:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not _is_left_out(path.as_posix()):
+        if path.is_file() and not _is_excluded(path.as_posix()):
             yield path, below / path.relative_to(folder)
 
 
-def _distributions(names: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+def _list_distribution_files(names: Sequence[str]) -> Iterator[tuple[Path, Path]]:
     for name in names:
         for file in metadata.files(name) or []:
             path = Path(str(file.locate()))
             # Scripts lie outside of the packages' folder; nothing imports them.
-            if file.parts[0] != ".." and path.is_file() and not _is_left_out(path.as_posix()):
+            if file.parts[0] != ".." and path.is_file() and not _is_excluded(path.as_posix()):
                 yield path, Path(*file.parts)
 
 
-def _is_left_out(path: str) -> bool:
-    return any(part in path for part in _LEFT_OUT)
+def _is_excluded(path: str) -> bool:
+    return any(part in path for part in _EXCLUDED)
 
 
-def _zipped(sources: Sequence[tuple[Path, Path]], target: Path) -> Path:
+def _zip_files(sources: Sequence[tuple[Path, Path]], target: Path) -> Path:
     ordered = sorted(sources, key=lambda source: source[1].as_posix())
-    return _written(((name.as_posix(), path.read_bytes()) for path, name in ordered), target)
+    return _write_zip(((name.as_posix(), path.read_bytes()) for path, name in ordered), target)
 
 
-def _zipped_texts(texts: Mapping[str, str], target: Path) -> Path:
-    return _written(((name, text.encode()) for name, text in sorted(texts.items())), target)
+def _zip_texts(texts: Mapping[str, str], target: Path) -> Path:
+    return _write_zip(((name, text.encode()) for name, text in sorted(texts.items())), target)
 
 
-def _written(contents: Iterable[tuple[str, bytes]], target: Path) -> Path:
+def _write_zip(contents: Iterable[tuple[str, bytes]], target: Path) -> Path:
     draft = target.with_name(f"{target.name}.{os.getpid()}")
     # Not compressed: it goes nowhere but into this machine's memory.
     with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:

@@ -22,20 +22,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from gorggle_local.aws.python_discovery import Interpreter, own
+from gorggle_local.aws.python_discovery import Interpreter, current_interpreter
 
 _API = "/2018-06-01/runtime"
 # The first breath: importing the runtime and the handler. Lambda allows ten seconds and then counts it as its time.
 MAX_INIT_S = 60.0
-LOOK_S = 0.02
-KEPT_LINES = 2000
+POLL_INTERVAL_S = 0.02
+MAX_LOG_LINES = 2000
 # What a function may answer: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-MAX_RECEIVE_MESSAGE_BYTES = 6_291_556
+MAX_RESPONSE_BYTES = 6_291_556
 _START = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(':') + sys.path;"
     "from awslambdaric.__main__ import main; main(['bootstrap', sys.argv[1]])"
 )
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PAGE_SIZE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,17 @@ class Outcome:
     log: Sequence[str] = field(default_factory=list)
 
 
-def failure(kind: str, message: str, log: Sequence[str] = ()) -> Outcome:
+def error_outcome(kind: str, message: str, log: Sequence[str] = ()) -> Outcome:
     """An error as Lambda describes it."""
     return Outcome(json.dumps({"errorType": kind, "errorMessage": message}), is_error=True, log=list(log))
 
 
-class Functions:
+class FunctionPool:
     """All functions' processes; an idle one is taken, else one is started."""
 
     def __init__(self, endpoint_url: str, region: str, interpreter: Interpreter | None = None) -> None:
         """``interpreter``: what functions run under; None: what runs this."""
-        self._interpreter = interpreter or own()
+        self._interpreter = interpreter or current_interpreter()
         self._endpoint_url = endpoint_url
         self._region = region
         self._idle: dict[FunctionVersion, list[_Process]] = defaultdict(list)
@@ -104,8 +104,8 @@ class Functions:
             kill_after_s: kill the process so long after the invocation began; 0: never.
         """
         if self._is_closed:
-            return failure("Sandbox.Closed", "this machine is ending")
-        process = self._taken(version)
+            return error_outcome("Sandbox.Closed", "this machine is ending")
+        process = self._acquire_process(version)
         outcome = process.invoke(payload, timeout_s or version.timeout_s, kill_after_s)
         with self._lock:
             if process.is_alive and not self._is_closed:
@@ -124,7 +124,7 @@ class Functions:
             with ThreadPoolExecutor(max(1, len(self._all))) as pool:
                 list(pool.map(_Process.kill, self._all))
 
-    def _taken(self, version: FunctionVersion) -> _Process:
+    def _acquire_process(self, version: FunctionVersion) -> _Process:
         with self._lock:
             while self._idle[version]:
                 process = self._idle[version].pop()
@@ -147,9 +147,9 @@ class _Process:
         self._invocations: queue.Queue[tuple[str, str, float]] = queue.Queue()
         self._outcomes: queue.Queue[Outcome] = queue.Queue()
         self._is_ready = threading.Event()
-        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._lines: deque[str] = deque(maxlen=MAX_LOG_LINES)
         self._tmp = tempfile.TemporaryDirectory(prefix="lambda-")
-        self._api = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self._api = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(self))
         self._api.daemon_threads = True
         threading.Thread(target=self._api.serve_forever, daemon=True).start()
         path = ":".join(
@@ -161,10 +161,10 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=version.code,
-            env=self._environment(endpoint_url, region),
+            env=self._build_environment(endpoint_url, region),
             start_new_session=True,
         )
-        threading.Thread(target=self._keep_lines, daemon=True).start()
+        threading.Thread(target=self._collect_log, daemon=True).start()
 
     @property
     def is_alive(self) -> bool:
@@ -180,60 +180,66 @@ class _Process:
     def invoke(self, payload: str, timeout_s: float, kill_after_s: float) -> Outcome:
         self._lines.clear()
         started = time.monotonic()
-        while not self._is_ready.wait(LOOK_S):
+        while not self._is_ready.wait(POLL_INTERVAL_S):
             if not self.is_alive:
-                return self._ended()
+                return self._exit_outcome()
             if time.monotonic() - started > MAX_INIT_S:
                 self._process.kill()
-                return self._failed("Sandbox.Timedout", f"the function did not start within {MAX_INIT_S:g} s")
+                return self._error_outcome(
+                    "Sandbox.Timedout", f"the function did not start within {MAX_INIT_S:g} s"
+                )
         begun = time.monotonic()
         self._invocations.put((str(uuid.uuid4()), payload, time.time() + timeout_s))
         while True:
             try:
-                outcome = self._outcomes.get(timeout=min(LOOK_S, timeout_s))
-                if len(outcome.payload.encode()) > MAX_RECEIVE_MESSAGE_BYTES:
-                    return self._failed(
+                outcome = self._outcomes.get(timeout=min(POLL_INTERVAL_S, timeout_s))
+                if len(outcome.payload.encode()) > MAX_RESPONSE_BYTES:
+                    return self._error_outcome(
                         "Function.ResponseSizeTooLarge",
-                        f"Response payload size exceeded maximum allowed payload size ({MAX_RECEIVE_MESSAGE_BYTES} bytes).",
+                        f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes).",
                     )
                 return Outcome(outcome.payload, outcome.is_error, list(self._lines))
             except queue.Empty:
                 pass
             taken_s = time.monotonic() - begun
             if not self.is_alive:
-                return self._ended()
+                return self._exit_outcome()
             if kill_after_s and taken_s > kill_after_s:
                 self._process.kill()
             elif taken_s > timeout_s:
                 self._process.kill()
-                return self._failed("Sandbox.Timedout", f"Task timed out after {timeout_s:.2f} seconds")
+                return self._error_outcome(
+                    "Sandbox.Timedout", f"Task timed out after {timeout_s:.2f} seconds"
+                )
             elif self._memory_mb() > self._version.memory_mb:
                 self._process.kill()
-                return self._failed("Runtime.OutOfMemory", f"it took more than {self._version.memory_mb} MB")
+                return self._error_outcome(
+                    "Runtime.OutOfMemory", f"it took more than {self._version.memory_mb} MB"
+                )
 
-    def _ended(self) -> Outcome:
+    def _exit_outcome(self) -> Outcome:
         code = self._process.wait()
         try:
             return self._outcomes.get_nowait()
         except queue.Empty:
-            return self._failed("Runtime.ExitError", f"Runtime exited with status {code}")
+            return self._error_outcome("Runtime.ExitError", f"Runtime exited with status {code}")
 
-    def _failed(self, kind: str, message: str) -> Outcome:
-        return failure(kind, message, self._lines)
+    def _error_outcome(self, kind: str, message: str) -> Outcome:
+        return error_outcome(kind, message, self._lines)
 
     def _memory_mb(self) -> float:
         try:
             pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         except (OSError, ValueError, IndexError):
             return 0.0
-        return pages * _PAGE_BYTES / 2**20
+        return pages * _PAGE_SIZE_BYTES / 2**20
 
-    def _keep_lines(self) -> None:
+    def _collect_log(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.append(line.decode(errors="replace").rstrip())
 
-    def _environment(self, endpoint_url: str, region: str) -> dict[str, str]:
+    def _build_environment(self, endpoint_url: str, region: str) -> dict[str, str]:
         version = self._version
         return {
             **dict(version.variables),
@@ -263,11 +269,11 @@ class _Process:
 
     # ------------------------------------------------------------------------------------------------- the Runtime API
 
-    def next(self) -> tuple[str, str, float]:
+    def next_invocation(self) -> tuple[str, str, float]:
         self._is_ready.set()
         return self._invocations.get()
 
-    def answer(self, payload: str, *, is_error: bool) -> None:
+    def put_outcome(self, payload: str, *, is_error: bool) -> None:
         self._outcomes.put(Outcome(payload, is_error))
 
     @property
@@ -275,14 +281,14 @@ class _Process:
         return self._version.arn
 
 
-def _handler_of(process: _Process) -> type[BaseHTTPRequestHandler]:
+def _make_handler(process: _Process) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
         wbufsize = -1
 
         def do_GET(self) -> None:
-            request_id, payload, deadline = process.next()
+            request_id, payload, deadline = process.next_invocation()
             self._reply(
                 200,
                 payload,
@@ -304,7 +310,7 @@ def _handler_of(process: _Process) -> type[BaseHTTPRequestHandler]:
             body = content.decode()
             is_error = not self.path.endswith("/response")
             self._reply(202, "{}", {})
-            process.answer(_described(body) if is_error else body, is_error=is_error)
+            process.put_outcome(_filter_error(body) if is_error else body, is_error=is_error)
 
         def _reply(self, status: int, body: str, headers: Mapping[str, str]) -> None:
             content = body.encode()
@@ -325,7 +331,7 @@ def _handler_of(process: _Process) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _described(body: str) -> str:
+def _filter_error(body: str) -> str:
     """An error as Lambda hands it on: the runtime sends more than that."""
     document = json.loads(body)
     kept = {name: document[name] for name in ("errorMessage", "errorType", "stackTrace") if name in document}

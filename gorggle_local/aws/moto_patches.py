@@ -1,6 +1,6 @@
 """What moto 5.2.5 lacks or gets wrong, worked round; each patch has a test that fails once moto mends it.
 
-Nothing else of this project changes moto. ``patch`` is called once, in a process of its own.
+Nothing else of this project changes moto. ``apply_patches`` is called once, in a process of its own.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ InvokeFunction = Callable[[LambdaFunction, str, Any, Any], str]
 
 
 @dataclass(frozen=True)
-class Patches:
+class PatchConfig:
     """What the patches need.
 
     Attributes:
         invoke: runs a function: (function, payload, request headers, response headers) → payload.
-        truths: what the stand-ins for Transcribe and Rekognition answer from.
+        ground_truth: what the stand-ins for Transcribe and Rekognition answer from.
         time_scale: the state machine's waits and retries take this share of their time.
     """
 
     invoke: InvokeFunction
-    truths: GroundTruth
+    ground_truth: GroundTruth
     time_scale: float = 1.0
 
 
-def patch(patches: Patches) -> None:
+def apply_patches(config: PatchConfig) -> None:
     """Change moto in this process."""
-    functions_run(patches.invoke)
-    rules_call_functions()
-    executions_tell_their_end()
-    queues_wait_for_pollers()
-    waits_are_scaled(patches.time_scale)
-    transcriptions_are_written(patches.truths)
-    faces_are_detected(patches.truths)
+    patch_lambda(config.invoke)
+    patch_event_rules()
+    patch_execution_events()
+    patch_queues()
+    patch_retry_delays(config.time_scale)
+    patch_transcribe(config.ground_truth)
+    patch_rekognition(config.ground_truth)
 
 
-def functions_run(invoke: InvokeFunction) -> None:
+def patch_lambda(invoke: InvokeFunction) -> None:
     """Without docker moto's functions answer one fixed text: here they run."""
 
     def run(self: LambdaFunction, body: Any, request_headers: Any, response_headers: Any) -> str:
@@ -64,14 +64,14 @@ def functions_run(invoke: InvokeFunction) -> None:
             request_headers.get("X-Amz-Invocation-Type", request_headers.get("x-amz-invocation-type"))
             == "Event"
         ):
-            _in_background(lambda: invoke(self, payload, {}, {}))
+            _run_in_background(lambda: invoke(self, payload, {}, {}))
             return ""
         return invoke(self, payload, request_headers, response_headers)
 
     LambdaFunction.invoke = run  # type: ignore[method-assign]
 
 
-def rules_call_functions() -> None:
+def patch_event_rules() -> None:
     """A rule whose target is a function raises NotImplementedError: here it calls the function, as an event."""
     original = Rule.send_to_targets
 
@@ -81,7 +81,7 @@ def rules_call_functions() -> None:
         others = [target for target in self.targets if target not in functions]
         if functions and self.event_pattern.matches_event(original_event):
             for target in functions:
-                _call_target(target, original_event)
+                _invoke_target(target, original_event)
         whole, self.targets = self.targets, others
         try:
             original(self, original_event, transform_input)
@@ -91,15 +91,17 @@ def rules_call_functions() -> None:
     Rule.send_to_targets = send  # type: ignore[method-assign]
 
 
-def _call_target(target: dict[str, Any], event: Any) -> None:
+def _invoke_target(target: dict[str, Any], event: Any) -> None:
     from moto.awslambda.utils import get_backend
 
     arn = parse_arn(target["Arn"])
     payload = target.get("Input") or json.dumps(event, default=str)
-    _in_background(lambda: get_backend(arn.account, arn.region).invoke(target["Arn"], None, payload, {}, {}))
+    _run_in_background(
+        lambda: get_backend(arn.account, arn.region).invoke(target["Arn"], None, payload, {}, {})
+    )
 
 
-def executions_tell_their_end() -> None:
+def patch_execution_events() -> None:
     """Step Functions on AWS sends an event when an execution ends; moto sends none."""
     original = BaseExecutionWorkerCommunication.terminated
 
@@ -135,7 +137,7 @@ def executions_tell_their_end() -> None:
     BaseExecutionWorkerCommunication.terminated = terminated  # type: ignore[method-assign]
 
 
-def queues_wait_for_pollers() -> None:
+def patch_queues() -> None:
     """A queue with an event source mapping calls the function while a message is being sent.
 
     The sender waits for it, a failed message is never tried again, and a batch's partial failures are not looked at.
@@ -153,7 +155,7 @@ def queues_wait_for_pollers() -> None:
     Queue.add_message = add_message  # type: ignore[method-assign]
 
 
-def waits_are_scaled(scale: float) -> None:
+def patch_retry_delays(scale: float) -> None:
     """Let retries take a share of their time, for tests: moto has no setting for it. Waits keep theirs."""
     if scale == 1.0:
         return
@@ -170,7 +172,7 @@ def waits_are_scaled(scale: float) -> None:
     vars(retrier_decl)["time"] = Clock
 
 
-def transcriptions_are_written(truths: GroundTruth) -> None:
+def patch_transcribe(ground_truth: GroundTruth) -> None:
     """Moto's transcriptions complete without a transcript: here a stand-in writes one, or the job fails.
 
     Nor does moto tell why a transcription failed.
@@ -185,12 +187,12 @@ def transcriptions_are_written(truths: GroundTruth) -> None:
         s3 = s3_backends[self._account_id]["aws"]
         bucket, output_key = str(self._output_bucket_name), str(self.output_key)
         try:
-            truth = truths.of(_uploaded_name(s3, output_key))
+            truth = ground_truth.load(_find_video_name(s3, output_key))
         except NoTruthError as error:
             self.status = "FAILED"
             self.failure_reason = str(error)  # type: ignore[assignment]
             return
-        document = fake_services.transcription(truth, self.transcription_job_name)
+        document = fake_services.build_transcription(truth, self.transcription_job_name)
         s3.put_object(bucket, output_key, json.dumps(document).encode())
 
     described = FakeTranscriptionJob.response_object
@@ -206,7 +208,7 @@ def transcriptions_are_written(truths: GroundTruth) -> None:
     FakeTranscriptionJob.response_object = response_object  # type: ignore[method-assign]
 
 
-def _uploaded_name(s3: Any, output_key: str) -> str:
+def _find_video_name(s3: Any, output_key: str) -> str:
     """The name of the video that a job's files are made from: its key holds the job's name, too."""
     job_id = output_key.split("/")[1]
     for bucket in s3.buckets.values():
@@ -217,7 +219,7 @@ def _uploaded_name(s3: Any, output_key: str) -> str:
     return output_key
 
 
-def faces_are_detected(truths: GroundTruth) -> None:
+def patch_rekognition(ground_truth: GroundTruth) -> None:
     """Moto has no face detection in video: here a stand-in answers."""
     searches: dict[str, tuple[str, int]] = {}
 
@@ -235,16 +237,18 @@ def faces_are_detected(truths: GroundTruth) -> None:
         if looks == 0:
             return json.dumps({"JobStatus": "IN_PROGRESS"})
         try:
-            truth = truths.of(name)
+            truth = ground_truth.load(name)
         except NoTruthError as error:
             return json.dumps({"JobStatus": "FAILED", "StatusMessage": str(error)})
         page = int(given.get("NextToken") or 0)
-        answer = fake_services.face_detection(truth, page=page, page_faces=given.get("MaxResults") or 1000)
+        answer = fake_services.build_face_detection(
+            truth, page=page, page_faces=given.get("MaxResults") or 1000
+        )
         return json.dumps(answer)
 
     RekognitionResponse.start_face_detection = start_face_detection  # type: ignore[attr-defined]
     RekognitionResponse.get_face_detection = get_face_detection  # type: ignore[attr-defined]
 
 
-def _in_background(work: Callable[[], object]) -> None:
+def _run_in_background(work: Callable[[], object]) -> None:
     threading.Thread(target=work, daemon=True).start()

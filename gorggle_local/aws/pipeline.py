@@ -93,32 +93,32 @@ def deploy(
     stack.values |= {f"setting:{key}": value for key, value in chosen.items()}
     stack.values |= {"server:address": server.address, "server:name": server.name}
     stack.values["metrics:namespace"] = f"Gorggle/{name}"
-    _storage(stack, manifest)
-    _secrets(stack, server, tokens)
-    _fleet(stack)
-    _role(stack)
+    _create_storage(stack, manifest)
+    _create_secrets(stack, server, tokens)
+    _create_fleet(stack)
+    _create_role(stack)
     stack.values["state_machine"] = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{name}"
-    _functions(stack, manifest, layers or {})
-    _state_machine(stack, manifest)
-    _triggers(stack, manifest)
+    _create_functions(stack, manifest, layers or {})
+    _create_state_machine(stack, manifest)
+    _create_triggers(stack, manifest)
     return stack
 
 
-def definition(stack: Stack, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def render_definition(stack: Stack, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The state machine's definition with every ``${Name}`` replaced."""
     given = manifest["state_machine"]
-    values = {_pascal(call): stack[f"function:{call}"] for call in given["calls"]}
+    values = {_to_pascal_case(call): stack[f"function:{call}"] for call in given["calls"]}
     values |= {key: stack.values[reference] for key, reference in given["substitutions"].items()}
     text = (LAMBDAS / given["definition"]).read_text("utf-8")
-    replaced: dict[str, Any] = _replaced(json.loads(text), values)
+    replaced: dict[str, Any] = _substitute(json.loads(text), values)
     return replaced
 
 
-def _replaced(value: Any, values: Mapping[str, Any]) -> Any:
+def _substitute(value: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
-        return {key: _replaced(inner, values) for key, inner in value.items()}
+        return {key: _substitute(inner, values) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_replaced(inner, values) for inner in value]
+        return [_substitute(inner, values) for inner in value]
     if not isinstance(value, str):
         return value
     whole = _SUBSTITUTION.fullmatch(value)
@@ -127,11 +127,11 @@ def _replaced(value: Any, values: Mapping[str, Any]) -> Any:
     return _SUBSTITUTION.sub(lambda match: str(values[match[1]]), value)
 
 
-def _pascal(name: str) -> str:
+def _to_pascal_case(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
 
-def _storage(stack: Stack, manifest: Mapping[str, Any]) -> None:
+def _create_storage(stack: Stack, manifest: Mapping[str, Any]) -> None:
     s3, sqs = stack.client("s3"), stack.client("sqs")
     for key, bucket in manifest["buckets"].items():
         stack.values[f"bucket:{key}"] = name = f"{stack.name}-{key}"
@@ -157,13 +157,13 @@ def _storage(stack: Stack, manifest: Mapping[str, Any]) -> None:
         stack.values[f"queue:{key}"] = url
         stack.values[f"queue-arn:{key}"] = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{stack.name}-{key}"
     for key, table in manifest["tables"].items():
-        stack.values[f"table:{key}"] = _table(stack, f"{stack.name}-{key}", table)
+        stack.values[f"table:{key}"] = _create_table(stack, f"{stack.name}-{key}", table)
     for key in manifest["topics"]:
         topic = stack.client("sns").create_topic(Name=f"{stack.name}-{key}")
         stack.values[f"topic:{key}"] = topic["TopicArn"]
 
 
-def _table(stack: Stack, name: str, table: Mapping[str, Any]) -> str:
+def _create_table(stack: Stack, name: str, table: Mapping[str, Any]) -> str:
     indexes = table.get("indexes", {})
     names = {
         table["hash_key"],
@@ -192,7 +192,7 @@ def _table(stack: Stack, name: str, table: Mapping[str, Any]) -> str:
     return name
 
 
-def _secrets(stack: Stack, server: Server, tokens: Mapping[str, str]) -> None:
+def _create_secrets(stack: Stack, server: Server, tokens: Mapping[str, str]) -> None:
     contents = {
         "server_client": {"ca": server.ca, "certificate": server.certificate, "key": server.key},
         "api_tokens": dict(tokens),
@@ -204,7 +204,7 @@ def _secrets(stack: Stack, server: Server, tokens: Mapping[str, str]) -> None:
         stack.values[f"secret:{key}"] = answer["ARN"]
 
 
-def _fleet(stack: Stack) -> None:
+def _create_fleet(stack: Stack) -> None:
     """A group without a machine behind it: the server runs here, whatever the group says."""
     ec2, scaling = stack.client("ec2"), stack.client("autoscaling")
     template = f"{stack.name}-server"
@@ -223,7 +223,7 @@ def _fleet(stack: Stack) -> None:
     stack.values["fleet"] = f"{stack.name}-fleet"
 
 
-def _role(stack: Stack) -> None:
+def _create_role(stack: Stack) -> None:
     """One role for all, which permits nothing: nothing here looks at permissions, but Lambda wants one."""
     principals = {"Service": ["lambda.amazonaws.com", "states.amazonaws.com"]}
     statement = {"Effect": "Allow", "Principal": principals, "Action": "sts:AssumeRole"}
@@ -233,18 +233,18 @@ def _role(stack: Stack) -> None:
     )
 
 
-def _functions(stack: Stack, manifest: Mapping[str, Any], built: Mapping[str, Path]) -> None:
+def _create_functions(stack: Stack, manifest: Mapping[str, Any], built: Mapping[str, Path]) -> None:
     client = stack.client("lambda")
     with tempfile.TemporaryDirectory() as folder:
-        code = lambda_packages.code_zip(Path(folder) / "code.zip")
-        _put(stack, code)
+        code = lambda_packages.build_code_zip(Path(folder) / "code.zip")
+        _put_artifact(stack, code)
         layers = {}
         for layer in lambda_packages.LAYERS:
             path = Path(folder) / f"{layer}.zip"
             if layer in built:
-                _put(stack, lambda_packages.pointing_layer_zip(built[layer], path))
+                _put_artifact(stack, lambda_packages.build_path_layer_zip(built[layer], path))
             else:
-                _put(stack, lambda_packages.listed_layer_zip(layer, path))
+                _put_artifact(stack, lambda_packages.build_distributions_layer_zip(layer, path))
             answer = client.publish_layer_version(
                 LayerName=f"{stack.name}-{layer}",
                 Content={"S3Bucket": stack["bucket:artifacts"], "S3Key": f"{layer}.zip"},
@@ -270,25 +270,25 @@ def _functions(stack: Stack, manifest: Mapping[str, Any], built: Mapping[str, Pa
         stack.values[f"function:{key}"] = answer["FunctionArn"]
 
 
-def _put(stack: Stack, path: Path) -> None:
+def _put_artifact(stack: Stack, path: Path) -> None:
     stack.client("s3").put_object(Bucket=stack["bucket:artifacts"], Key=path.name, Body=path.read_bytes())
 
 
-def _state_machine(stack: Stack, manifest: Mapping[str, Any]) -> None:
+def _create_state_machine(stack: Stack, manifest: Mapping[str, Any]) -> None:
     stack.client("stepfunctions").create_state_machine(
         name=stack.name,
-        definition=json.dumps(definition(stack, manifest)),
+        definition=json.dumps(render_definition(stack, manifest)),
         roleArn=ROLE,
         type=manifest["state_machine"]["type"],
     )
 
 
-def _triggers(stack: Stack, manifest: Mapping[str, Any]) -> None:
+def _create_triggers(stack: Stack, manifest: Mapping[str, Any]) -> None:
     for key, rule in manifest["rules"].items():
-        _rule(stack, f"{stack.name}-{key}", rule)
+        _create_rule(stack, f"{stack.name}-{key}", rule)
     api = stack.client("apigatewayv2").create_api(Name=stack.name, ProtocolType="HTTP")
     authorizers = {
-        key: _authorizer(stack, api["ApiId"], key, one["trigger"])
+        key: _create_authorizer(stack, api["ApiId"], key, one["trigger"])
         for key, one in manifest["functions"].items()
         if one["trigger"]["kind"] == "authorizer"
     }
@@ -296,7 +296,7 @@ def _triggers(stack: Stack, manifest: Mapping[str, Any]) -> None:
     for key, one in manifest["functions"].items():
         trigger = one["trigger"]
         if trigger["kind"] == "route":
-            _route(stack, api["ApiId"], key, trigger, authorizer_id)
+            _create_route(stack, api["ApiId"], key, trigger, authorizer_id)
         elif trigger["kind"] == "queue":
             stack.client("lambda").create_event_source_mapping(
                 EventSourceArn=stack[f"queue-arn:{trigger['queue'].removeprefix('queue:')}"],
@@ -306,28 +306,28 @@ def _triggers(stack: Stack, manifest: Mapping[str, Any]) -> None:
             )
 
 
-def _rule(stack: Stack, name: str, rule: Mapping[str, Any]) -> None:
+def _create_rule(stack: Stack, name: str, rule: Mapping[str, Any]) -> None:
     events = stack.client("events")
-    pattern = _referred(stack, rule["pattern"])
+    pattern = _resolve(stack, rule["pattern"])
     kind, _, target = rule["target"].partition(":")
     arn = stack[f"queue-arn:{target}"] if kind == "queue" else stack[f"function:{target}"]
     events.put_rule(Name=name, EventPattern=json.dumps(pattern))
     events.put_targets(Rule=name, Targets=[{"Id": "1", "Arn": arn}])
 
 
-def _referred(stack: Stack, value: Any) -> Any:
+def _resolve(stack: Stack, value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _referred(stack, inner) for key, inner in value.items()}
+        return {key: _resolve(stack, inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_referred(stack, inner) for inner in value]
+        return [_resolve(stack, inner) for inner in value]
     return stack.values.get(value, value) if isinstance(value, str) else value
 
 
-def _authorizer(stack: Stack, api_id: str, key: str, trigger: Mapping[str, Any]) -> str:
+def _create_authorizer(stack: Stack, api_id: str, key: str, trigger: Mapping[str, Any]) -> str:
     answer = stack.client("apigatewayv2").create_authorizer(
         ApiId=api_id,
         AuthorizerType="REQUEST",
-        AuthorizerUri=_invocations(stack[f"function:{key}"]),
+        AuthorizerUri=_invocation_uri(stack[f"function:{key}"]),
         AuthorizerPayloadFormatVersion=trigger["payload"],
         EnableSimpleResponses=trigger["simple"],
         IdentitySource=[trigger["identity"]],
@@ -336,12 +336,14 @@ def _authorizer(stack: Stack, api_id: str, key: str, trigger: Mapping[str, Any])
     return str(answer["AuthorizerId"])
 
 
-def _route(stack: Stack, api_id: str, key: str, trigger: Mapping[str, Any], authorizer_id: str) -> None:
+def _create_route(
+    stack: Stack, api_id: str, key: str, trigger: Mapping[str, Any], authorizer_id: str
+) -> None:
     api = stack.client("apigatewayv2")
     integration = api.create_integration(
         ApiId=api_id,
         IntegrationType="AWS_PROXY",
-        IntegrationUri=_invocations(stack[f"function:{key}"]),
+        IntegrationUri=_invocation_uri(stack[f"function:{key}"]),
         PayloadFormatVersion="2.0",
     )
     further = {"AuthorizationType": "CUSTOM", "AuthorizerId": authorizer_id} if trigger["authorized"] else {}
@@ -353,5 +355,5 @@ def _route(stack: Stack, api_id: str, key: str, trigger: Mapping[str, Any], auth
     )
 
 
-def _invocations(arn: str) -> str:
+def _invocation_uri(arn: str) -> str:
     return f"arn:aws:apigateway:{REGION}:lambda:path/2015-03-31/functions/{arn}/invocations"

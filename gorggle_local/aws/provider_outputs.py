@@ -19,9 +19,9 @@ from gorggle_local.aws.pulumi_engine import Resource
 ACCOUNT, REGION = "123456789012", "us-east-1"
 # Modules whose names are Python's own words.
 _MODULES = {"lambda": "lambda_"}
-_TEXT_OUTPUT = re.compile(r"Output\[(?:_?builtins\.)?(?:Optional\[)?(?:_?builtins\.)?str\]")
+_STRING_OUTPUT = re.compile(r"Output\[(?:_?builtins\.)?(?:Optional\[)?(?:_?builtins\.)?str\]")
 # Kinds whose ARNs other AWS services read: botocore knows their patterns.
-_ARNS = {
+_ARN_FORMATS = {
     "Bucket": "arn:aws:s3:::{name}",
     "Role": "arn:aws:iam::{account}:role/{name}",
     "Policy": "arn:aws:iam::{account}:policy/{name}",
@@ -31,7 +31,7 @@ _ARNS = {
     "Queue": "arn:aws:sqs:{region}:{account}:{name}",
     "Topic": "arn:aws:sns:{region}:{account}:{name}",
     "Table": "arn:aws:dynamodb:{region}:{account}:table/{name}",
-    "StateMachine": "arn:aws:states:{region}:{account}:stateMachine:{name}",
+    "StateMachineSpec": "arn:aws:states:{region}:{account}:stateMachine:{name}",
     "Secret": "arn:aws:secretsmanager:{region}:{account}:secret:{name}-AbCdEf",
     "LogGroup": "arn:aws:logs:{region}:{account}:log-group:{name}",
     "EventRule": "arn:aws:events:{region}:{account}:rule/{name}",
@@ -40,23 +40,23 @@ _ARNS = {
 }
 
 
-def computed_outputs(resource: Resource) -> tuple[str, Mapping[str, Any]]:
+def compute_outputs(resource: Resource) -> tuple[str, Mapping[str, Any]]:
     """Its id and what it would compute."""
     kind = resource.type.rpartition(":")[2]
-    name = _given_name(resource)
-    identity = name if kind in _NAMED else f"{kind.lower()}-{_digits(resource.name)}"
+    name = _resource_name(resource)
+    identity = name if kind in _IDENTIFIED_BY_NAME else f"{kind.lower()}-{_hash_suffix(resource.name)}"
     made = {
-        key: f"{resource.name}-{key}" for key in text_outputs(resource.type) if key not in resource.inputs
+        key: f"{resource.name}-{key}" for key in string_outputs(resource.type) if key not in resource.inputs
     }
-    pattern = _ARNS.get(kind, "arn:aws:{service}:{region}:{account}:{kind}/{name}")
+    pattern = _ARN_FORMATS.get(kind, "arn:aws:{service}:{region}:{account}:{kind}/{name}")
     service = resource.type.split(":")[1].split("/")[0]
     made["arn"] = pattern.format(
         name=name, account=ACCOUNT, region=REGION, service=service, kind=kind.lower()
     )
     if kind == "SecurityGroup":
-        identity = f"sg-{_digits(resource.name)}"
+        identity = f"sg-{_hash_suffix(resource.name)}"
     elif kind == "UserPool":
-        identity = f"{REGION}_{_digits(resource.name)}"
+        identity = f"{REGION}_{_hash_suffix(resource.name)}"
     made["id"] = identity
     made["executionArn"] = f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{identity}"
     if kind == "Function":
@@ -67,7 +67,7 @@ def computed_outputs(resource: Resource) -> tuple[str, Mapping[str, Any]]:
 
 
 # Resources that AWS knows by their names.
-_NAMED = {
+_IDENTIFIED_BY_NAME = {
     "Bucket",
     "Role",
     "Table",
@@ -80,30 +80,30 @@ _NAMED = {
 }
 
 
-def _given_name(resource: Resource) -> str:
+def _resource_name(resource: Resource) -> str:
     names = ("name", "bucket", "layerName", "functionName")
     return next(
         (resource.inputs[key] for key in names if isinstance(resource.inputs.get(key), str)), resource.name
     )
 
 
-def _digits(name: str) -> str:
+def _hash_suffix(name: str) -> str:
     return format(abs(hash(name)) % 16**8, "08x")
 
 
 @functools.cache
-def text_outputs(kind: str) -> frozenset[str]:
+def string_outputs(kind: str) -> frozenset[str]:
     """Names, in the provider's casing, of the outputs of a kind that are texts."""
-    cls = sdk_class(kind)
+    cls = find_sdk_class(kind)
     found = set()
     for _, member in inspect.getmembers(cls, lambda each: isinstance(each, property)):
         annotation = str(member.fget.__annotations__.get("return", ""))
-        if _TEXT_OUTPUT.search(annotation):
+        if _STRING_OUTPUT.search(annotation):
             found.add(getattr(member.fget, "_pulumi_name", member.fget.__name__))
     return frozenset(found)
 
 
-def sdk_class(kind: str) -> type:
+def find_sdk_class(kind: str) -> type:
     """The SDK's class of a token such as ``aws:s3/bucket:Bucket``."""
     _, path, name = kind.split(":")
     module = path.split("/")[0]

@@ -42,7 +42,7 @@ class Resource:
     provider: str
     inputs: dict[str, Any]
     dependencies: list[str]
-    ignored: list[str]
+    ignore_changes: list[str]
     secrets: list[str] = field(default_factory=list)
     id: str = ""
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -53,8 +53,8 @@ class Resource:
         return self.type.startswith("aws:")
 
 
-Create = Callable[[Resource], tuple[str, Mapping[str, Any]]]
-Call = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+CreateResource = Callable[[Resource], tuple[str, Mapping[str, Any]]]
+InvokeFunction = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass
@@ -64,12 +64,12 @@ class ProgramResult:
     resources: list[Resource]
     outputs: dict[str, Any]
 
-    def of(self, kind: str) -> list[Resource]:
+    def find(self, kind: str) -> list[Resource]:
         """AWS resources whose token ends so: ``of("Bucket")``."""
-        return [each for each in self.aws if each.type.rpartition(":")[2] == kind]
+        return [each for each in self.aws_resources if each.type.rpartition(":")[2] == kind]
 
     @property
-    def aws(self) -> list[Resource]:
+    def aws_resources(self) -> list[Resource]:
         """All that AWS would hold."""
         return [each for each in self.resources if each.is_aws]
 
@@ -77,17 +77,17 @@ class ProgramResult:
 class _Monitor(mocks.MockMonitor):
     """Knows more of a resource than Pulumi's own mocks tell: its parent, its dependencies, its options."""
 
-    def __init__(self, own: _Mocks, create: Create) -> None:
-        super().__init__(own)
+    def __init__(self, mocks_: _Mocks, create: CreateResource) -> None:
+        super().__init__(mocks_)
         self._create = create
         # The SDK declares from several threads; one resource is made at a time.
-        self._one_by_one = threading.Lock()
+        self._lock = threading.Lock()
         self.declared: list[Resource] = []
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - gRPC's name
         if request.type == "pulumi:pulumi:Stack":
             return super().RegisterResource(request)  # type: ignore[no-untyped-call]
-        with self._one_by_one:
+        with self._lock:
             return self._declare(request)
 
     def _declare(self, request: Any) -> Any:
@@ -100,14 +100,14 @@ class _Monitor(mocks.MockMonitor):
             provider=request.provider,
             inputs={},
             dependencies=list(request.dependencies),
-            ignored=list(request.ignoreChanges),
+            ignore_changes=list(request.ignoreChanges),
         )
         self.declared.append(own.pending)
         return super().RegisterResource(request)  # type: ignore[no-untyped-call]
 
 
 class _Mocks(mocks.Mocks):
-    def __init__(self, create: Create, call: Call) -> None:
+    def __init__(self, create: CreateResource, call: InvokeFunction) -> None:
         self._create, self._call = create, call
         self.pending: Resource | None = None
 
@@ -127,10 +127,10 @@ class _Mocks(mocks.Mocks):
         return dict(self._call(args.token, to_json(args.args))), []
 
 
-def run(
+def run_program(
     program: Callable[[], Mapping[str, Any]],
-    create: Create,
-    call: Call,
+    create: CreateResource,
+    invoke: InvokeFunction,
     *,
     stack: str,
     config: Mapping[str, str],
@@ -140,12 +140,12 @@ def run(
     Args:
         program: declares resources; its result is the stack's outputs.
         create: makes one resource; the result is its id and what its provider computes.
-        call: answers a look-up by its token.
+        invoke: answers a look-up by its token.
         stack: the stack's name.
         config: Pulumi's configuration, such as ``{"aws:region": "us-east-1"}``.
     """
     asyncio.set_event_loop(asyncio.new_event_loop())
-    own = _Mocks(create, call)
+    own = _Mocks(create, invoke)
     monitor = _Monitor(own, create)
     set_all_config(dict(config))
     mocks.set_mocks(own, project="gorggle", stack=stack, preview=False, monitor=monitor)

@@ -18,13 +18,13 @@ from pathlib import Path
 
 TIMEOUT_S = 10.0
 # Imports what boto3 and numpy take of the standard library: an interpreter that was built without them is of no use.
-_ASK = (
+_PROBE_SCRIPT = (
     "import ctypes, json, ssl, sys, sysconfig, zlib;"
     "print(json.dumps([sys.executable, sys.version.split()[0], sysconfig.get_config_var('SOABI')]))"
 )
 # Folders of whole versions, below the home folder or at the root, and the pattern of an interpreter in them: pyenv,
 # asdf, mise, uv, rye, GitHub's runners, the manylinux images.
-_VERSIONS = (
+_VERSION_FOLDERS = (
     (".pyenv/versions", "{minor}*/bin"),
     (".asdf/installs/python", "{minor}*/bin"),
     (".local/share/mise/installs/python", "{minor}*/bin"),
@@ -33,7 +33,7 @@ _VERSIONS = (
     ("/opt/hostedtoolcache/Python", "{minor}*/*/bin"),
     ("/opt/python", "cp{tag}-cp{tag}/bin"),
 )
-_PLAIN = ("/usr/local/bin", "/usr/bin", "/opt/homebrew/bin")
+_SYSTEM_FOLDERS = ("/usr/local/bin", "/usr/bin", "/opt/homebrew/bin")
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Interpreter:
         return f"CPython {self.version} ({self.executable})"
 
 
-def own() -> Interpreter:
+def current_interpreter() -> Interpreter:
     """The one that runs this."""
     return Interpreter(Path(sys.executable), platform.python_version())
 
 
-def find(
+def find_interpreter(
     minor: str, environment: Mapping[str, str] | None = None, home: Path | None = None, root: Path = Path("/")
 ) -> Interpreter | None:
     """The first interpreter of a version that loads what is built for Lambda on this processor; None: there is none.
@@ -68,7 +68,7 @@ def find(
         home: the folder below which tools keep their versions; None: the user's.
         root: what stands before the machine's own folders.
     """
-    for candidate in candidates(
+    for candidate in list_candidates(
         minor, os.environ if environment is None else environment, home or Path.home(), root
     ):
         found = probe(candidate)
@@ -77,12 +77,12 @@ def find(
     return None
 
 
-def candidates(minor: str, environment: Mapping[str, str], home: Path, root: Path) -> Iterator[Path]:
+def list_candidates(minor: str, environment: Mapping[str, str], home: Path, root: Path) -> Iterator[Path]:
     """What may be such an interpreter: this one, then the path's, then the usual places', the newest first."""
     yield Path(sys.executable)
     name = f"python{minor}"
     searched = [Path(each) for each in environment.get("PATH", "").split(os.pathsep) if each]
-    for folder in (*searched, *_folders(minor, environment, home, root)):
+    for folder in (*searched, *_list_folders(minor, environment, home, root)):
         for each in (folder / name, folder / "python3"):
             if os.access(each, os.X_OK) and each.is_file():
                 yield each
@@ -90,7 +90,7 @@ def candidates(minor: str, environment: Mapping[str, str], home: Path, root: Pat
 
 def probe(executable: Path) -> Interpreter | None:
     """What an executable says that it is; None where it is no CPython that loads wheels for Lambda on this processor."""
-    command = [str(executable), "-I", "-S", "-c", _ASK]
+    command = [str(executable), "-I", "-S", "-c", _PROBE_SCRIPT]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL
@@ -105,22 +105,23 @@ def probe(executable: Path) -> Interpreter | None:
     return Interpreter(Path(itself), version)
 
 
-def _folders(minor: str, environment: Mapping[str, str], home: Path, root: Path) -> Iterator[Path]:
+def _list_folders(minor: str, environment: Mapping[str, str], home: Path, root: Path) -> Iterator[Path]:
     fills = {"minor": minor, "tag": minor.replace(".", "")}
     places = [
-        (_below(root, place) if place.startswith("/") else home / place, shape) for place, shape in _VERSIONS
+        (_join_root(root, place) if place.startswith("/") else home / place, shape)
+        for place, shape in _VERSION_FOLDERS
     ]
     if "PYENV_ROOT" in environment:
-        places.insert(0, (Path(environment["PYENV_ROOT"]) / "versions", _VERSIONS[0][1]))
+        places.insert(0, (Path(environment["PYENV_ROOT"]) / "versions", _VERSION_FOLDERS[0][1]))
     for place, shape in places:
-        yield from sorted(place.glob(shape.format(**fills)), key=_newness, reverse=True)
-    yield from (_below(root, each) for each in _PLAIN)
+        yield from sorted(place.glob(shape.format(**fills)), key=_version_key, reverse=True)
+    yield from (_join_root(root, each) for each in _SYSTEM_FOLDERS)
 
 
-def _below(root: Path, place: str) -> Path:
+def _join_root(root: Path, place: str) -> Path:
     return root / place.lstrip("/")
 
 
-def _newness(folder: Path) -> list[int]:
+def _version_key(folder: Path) -> list[int]:
     """By the numbers in its path: 3.12.10 is newer than 3.12.9."""
     return [int(each) for each in re.findall(r"\d+", str(folder))]

@@ -13,7 +13,7 @@ from moto.awslambda.models import lambda_backends
 POLL_INTERVAL_S = 0.05
 
 
-class Pollers:
+class SqsPoller:
     """One thread that serves every enabled mapping."""
 
     def __init__(self, account: str, region: str, sqs: Any, functions: Any) -> None:
@@ -21,7 +21,7 @@ class Pollers:
         self._region = region
         self._sqs = sqs
         self._functions = functions
-        self._is_over = threading.Event()
+        self._stop_event = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -30,18 +30,18 @@ class Pollers:
 
     def stop(self) -> None:
         """End."""
-        self._is_over.set()
+        self._stop_event.set()
         self._thread.join(5)
 
     def _run(self) -> None:
-        while not self._is_over.wait(POLL_INTERVAL_S):
+        while not self._stop_event.wait(POLL_INTERVAL_S):
             for mapping in self._backend.list_event_source_mappings("", ""):
                 if mapping.enabled and ":sqs:" in mapping.event_source_arn:
                     # A queue that is being deleted is no reason to end.
                     with contextlib.suppress(Exception):
-                        self._take(mapping)
+                        self._poll(mapping)
 
-    def _take(self, mapping: Any) -> None:
+    def _poll(self, mapping: Any) -> None:
         name = mapping.event_source_arn.rpartition(":")[2]
         url = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
         answer = self._sqs.receive_message(
@@ -49,15 +49,15 @@ class Pollers:
         )
         messages = answer.get("Messages", [])
         if messages:
-            failed = self._failed(mapping, messages)
+            failed = self._invoke(mapping, messages)
             for message in messages:
                 if message["MessageId"] not in failed:
                     self._sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
 
-    def _failed(self, mapping: Any, messages: list[dict[str, Any]]) -> set[str]:
+    def _invoke(self, mapping: Any, messages: list[dict[str, Any]]) -> set[str]:
         """The messages that are to come again when their visibility timeout is over."""
         everything = {message["MessageId"] for message in messages}
-        event = {"Records": [self._record(mapping, message) for message in messages]}
+        event = {"Records": [self._build_record(mapping, message) for message in messages]}
         answer = self._functions.invoke(FunctionName=mapping.function_arn, Payload=json.dumps(event))
         if answer.get("FunctionError"):
             return everything
@@ -66,7 +66,7 @@ class Pollers:
             return set()
         return {item["itemIdentifier"] for item in reply.get("batchItemFailures", [])}
 
-    def _record(self, mapping: Any, message: dict[str, Any]) -> dict[str, Any]:
+    def _build_record(self, mapping: Any, message: dict[str, Any]) -> dict[str, Any]:
         return {
             "messageId": message["MessageId"],
             "receiptHandle": message["ReceiptHandle"],

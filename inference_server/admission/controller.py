@@ -55,25 +55,25 @@ class AdmissionController:
     def __init__(
         self,
         device: ResourceLimit,
-        processors: ResourceLimit = ResourceLimit(0.0, 0.0),
-        device_processors: float = 0.0,
-        interpreter: ResourceLimit = ResourceLimit(0.0, 0.0),
+        cpu: ResourceLimit = ResourceLimit(0.0, 0.0),
+        device_cpu_threads: float = 0.0,
+        gil: ResourceLimit = ResourceLimit(0.0, 0.0),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin without streams.
 
         Args:
             device: the budget of the device's time.
-            processors: the budget of the processors' time, of all of them together.
-            device_processors: how many processors work while the device does: the threads of a model on the CPU.
-            interpreter: the budget of what this process's own threads take for streams, which share Python's lock.
+            cpu: the budget of the processors' time, of all of them together.
+            device_cpu_threads: how many processors work while the device does: the threads of a model on the CPU.
+            gil: the budget of what this process's own threads take for streams, which share Python's lock.
             clock: seconds.
         """
-        self._device, self._processors = _UsageAccount(device), _UsageAccount(processors)
-        self._interpreter = _UsageAccount(interpreter)
-        self._device_processors, self._clock = device_processors, clock
+        self._device, self._cpu = _UsageAccount(device), _UsageAccount(cpu)
+        self._gil = _UsageAccount(gil)
+        self._device_cpu_threads, self._clock = device_cpu_threads, clock
         self._live: dict[Hashable, _StreamUsage] = {}
-        self._known_at = self._metered_at = clock()
+        self._updated_at = self._sampled_at = clock()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -87,24 +87,24 @@ class AdmissionController:
             self._advance()
             if self._live:
                 self._device.check(len(self._live), "the device's time")
-                self._processors.check(len(self._live), "the processors' time")
-                self._interpreter.check(len(self._live), "one Python process's time")
-            metered = self._live[stream] = _StreamUsage(CpuTimer(), self._known_at + _STARTUP_GRACE_S)
+                self._cpu.check(len(self._live), "the processors' time")
+                self._gil.check(len(self._live), "one Python process's time")
+            metered = self._live[stream] = _StreamUsage(CpuTimer(), self._updated_at + _STARTUP_GRACE_S)
         try:
-            yield metered.use
+            yield metered.cpu_timer
         finally:
             with self._lock:
                 self._advance()
                 if (left := self._live.pop(stream, None)) is not None:
-                    self._meter(left)
+                    self._charge_cpu_time(left)
 
     def record_device_time(self, stream: Hashable, device_s: float) -> None:
         """The device was busy with a stream's window for so long."""
         with self._lock:
             self._advance()
-            if (metered := self._live.get(stream)) is not None and self._known_at >= metered.counts_from:
+            if (metered := self._live.get(stream)) is not None and self._updated_at >= metered.measured_from:
                 self._device.charge(device_s)
-                self._processors.charge(device_s * self._device_processors)
+                self._cpu.charge(device_s * self._device_cpu_threads)
 
     @property
     def live_streams(self) -> int:
@@ -123,56 +123,56 @@ class AdmissionController:
         """Seconds of all processors together that the live streams are expected to take in every second."""
         with self._lock:
             self._advance()
-            return self._processors.demand(len(self._live))
+            return self._cpu.demand(len(self._live))
 
     @property
     def expected_gil_load(self) -> float:
         """Seconds of this process's own threads that the live streams are expected to take in every second."""
         with self._lock:
             self._advance()
-            return self._interpreter.demand(len(self._live))
+            return self._gil.demand(len(self._live))
 
     def _advance(self) -> None:
         """Let time pass: the past fades, and every live stream has lasted longer and taken more."""
         now = self._clock()
-        elapsed_s, self._known_at = now - self._known_at, now
-        settled = sum(now >= metered.counts_from for metered in self._live.values())
-        for account in (self._device, self._processors, self._interpreter):
+        elapsed_s, self._updated_at = now - self._updated_at, now
+        settled = sum(now >= metered.measured_from for metered in self._live.values())
+        for account in (self._device, self._cpu, self._gil):
             account.advance(elapsed_s, settled)
-        if now - self._metered_at >= _SAMPLING_INTERVAL_S:
-            self._metered_at = now
+        if now - self._sampled_at >= _SAMPLING_INTERVAL_S:
+            self._sampled_at = now
             for metered in self._live.values():
-                self._meter(metered)
+                self._charge_cpu_time(metered)
 
-    def _meter(self, metered: _StreamUsage) -> None:
+    def _charge_cpu_time(self, usage: _StreamUsage) -> None:
         """Charge what a stream has used since it was looked at last, if it counts by now."""
-        used_s, own_s = metered.used_since()
-        if self._known_at >= metered.counts_from:
-            self._processors.charge(used_s)
-            self._interpreter.charge(own_s)
+        used_s, own_s = usage.pop_uncharged_s()
+        if self._updated_at >= usage.measured_from:
+            self._cpu.charge(used_s)
+            self._gil.charge(own_s)
 
 
 @dataclass
 class _StreamUsage:
     """A live stream, from when it counts, and up to where its processor time is charged."""
 
-    use: CpuTimer
-    counts_from: float
-    charged_s: float = 0.0
-    own_charged_s: float = 0.0
+    cpu_timer: CpuTimer
+    measured_from: float
+    charged_cpu_s: float = 0.0
+    charged_gil_s: float = 0.0
 
-    def used_since(self) -> tuple[float, float]:
+    def pop_uncharged_s(self) -> tuple[float, float]:
         """Processor seconds since this was asked last: of all, and of this process's own thread."""
-        before, self.charged_s = self.charged_s, self.use.seconds
-        own_before, self.own_charged_s = self.own_charged_s, self.use.own_seconds
-        return max(0.0, self.charged_s - before), max(0.0, self.own_charged_s - own_before)
+        before, self.charged_cpu_s = self.charged_cpu_s, self.cpu_timer.total_s
+        own_before, self.charged_gil_s = self.charged_gil_s, self.cpu_timer.thread_s
+        return max(0.0, self.charged_cpu_s - before), max(0.0, self.charged_gil_s - own_before)
 
 
 class _UsageAccount:
     """What live streams took of one resource in the recent past, and what one is expected to take."""
 
     def __init__(self, budget: ResourceLimit) -> None:
-        self._capacity, self._expected = budget.capacity, budget.estimate
+        self._capacity, self._prior_cost = budget.capacity, budget.estimate
         self._used_s = self._stream_s = 0.0
 
     def advance(self, elapsed_s: float, streams: int) -> None:
@@ -181,7 +181,7 @@ class _UsageAccount:
         self._used_s *= kept
         self._stream_s = self._stream_s * kept + streams * _USAGE_TIME_CONSTANT_S * (1 - kept)
         learnt = 1 - math.exp(-elapsed_s * streams / _WARMUP_S)
-        self._expected += learnt * (self._cost() - self._expected)
+        self._prior_cost += learnt * (self._cost_per_stream() - self._prior_cost)
 
     def charge(self, used_s: float) -> None:
         """Streams have taken so much."""
@@ -189,20 +189,20 @@ class _UsageAccount:
 
     def demand(self, streams: int) -> float:
         """What so many streams are expected to take in every second."""
-        return streams * self._cost()
+        return streams * self._cost_per_stream()
 
-    def check(self, streams: int, what: str) -> None:
+    def check(self, streams: int, resource: str) -> None:
         """Refuse one more than so many streams where it would be too much."""
         expected = self.demand(streams + 1)
         if self._capacity and expected > self._capacity:
             raise OverloadedError(
-                f"{streams} live streams are read, and one more would take {expected:.0%} of {what}, more than the "
+                f"{streams} live streams are read, and one more would take {expected:.0%} of {resource}, more than the "
                 f"{self._capacity:.0%} that this server gives them: try again in {RETRY_AFTER_S:g} s, or on another "
                 "server",
                 RETRY_AFTER_S,
             )
 
-    def _cost(self) -> float:
+    def _cost_per_stream(self) -> float:
         """Seconds of the resource that a second of a live stream takes."""
-        seen_s = self._used_s + self._expected * _PRIOR_WEIGHT_S
+        seen_s = self._used_s + self._prior_cost * _PRIOR_WEIGHT_S
         return seen_s / (self._stream_s + _PRIOR_WEIGHT_S)

@@ -17,26 +17,26 @@ class CpuTimer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._clock: int | None = None  # of the thread that is followed
-        self._began_s = 0.0
-        self._process: int | None = None
-        self._process_s = self._done_s = 0.0
-        self._own_done_s = 0.0
+        self._thread_clock: int | None = None  # of the thread that is followed
+        self._thread_start_s = 0.0
+        self._pid: int | None = None
+        self._process_cpu_s = self._finished_s = 0.0
+        self._finished_thread_s = 0.0
 
     @property
-    def seconds(self) -> float:
+    def total_s(self) -> float:
         """Processor seconds so far."""
         with self._lock:
-            if self._process is not None:
+            if self._pid is not None:
                 # A process that has ended has used what it had when it was last looked at.
-                self._process_s = max(self._process_s, _process_s(self._process))
-            return self._done_s + self._process_s + self._thread_s()
+                self._process_cpu_s = max(self._process_cpu_s, _read_process_cpu_s(self._pid))
+            return self._finished_s + self._process_cpu_s + self._current_thread_s()
 
     @property
-    def own_seconds(self) -> float:
+    def thread_s(self) -> float:
         """Those of this process's thread alone."""
         with self._lock:
-            return self._own_done_s + self._thread_s()
+            return self._finished_thread_s + self._current_thread_s()
 
     @contextlib.contextmanager
     def track_current_thread(self) -> Iterator[None]:
@@ -45,34 +45,38 @@ class CpuTimer:
             yield
             return
         with self._lock:
-            self._clock = time.pthread_getcpuclockid(threading.get_ident())
-            self._began_s = time.clock_gettime(self._clock)
+            self._thread_clock = time.pthread_getcpuclockid(threading.get_ident())
+            self._thread_start_s = time.clock_gettime(self._thread_clock)
         try:
             yield
         finally:
             with self._lock:
-                took_s = self._thread_s()
-                self._done_s += took_s
-                self._own_done_s += took_s
-                self._clock = None
+                took_s = self._current_thread_s()
+                self._finished_s += took_s
+                self._finished_thread_s += took_s
+                self._thread_clock = None
 
     @contextlib.contextmanager
     def track_process(self, pid: int) -> Iterator[None]:
         """What a process does meanwhile is the stream's."""
         with self._lock:
-            self._process = pid
+            self._pid = pid
         try:
             yield
         finally:
             with self._lock:
-                self._done_s += max(self._process_s, _process_s(pid))
-                self._process, self._process_s = None, 0.0
+                self._finished_s += max(self._process_cpu_s, _read_process_cpu_s(pid))
+                self._pid, self._process_cpu_s = None, 0.0
 
-    def _thread_s(self) -> float:
-        return 0.0 if self._clock is None else time.clock_gettime(self._clock) - self._began_s
+    def _current_thread_s(self) -> float:
+        return (
+            0.0
+            if self._thread_clock is None
+            else time.clock_gettime(self._thread_clock) - self._thread_start_s
+        )
 
 
-def _process_s(pid: int) -> float:
+def _read_process_cpu_s(pid: int) -> float:
     """A process's processor seconds; 0 where the system does not tell (proc(5): fields 14 and 15 of its ``stat``)."""
     try:
         # The name, in brackets, may hold anything.

@@ -15,24 +15,24 @@ class StreamLimiter:
     """Counts the calls being served. Belongs to the event loop.
 
     Args:
-        places: calls served at once.
-        places_per_caller: of these, of one caller; 0: no limit but ``places``.
-        on_rest: is called when the last call has ended.
+        max_streams: calls served at once.
+        max_streams_per_caller: of these, of one caller; 0: no limit but ``max_streams``.
+        on_idle: is called when the last call has ended.
     """
 
     def __init__(
-        self, places: int, places_per_caller: int, on_rest: Callable[[], object] = lambda: None
+        self, max_streams: int, max_streams_per_caller: int, on_idle: Callable[[], object] = lambda: None
     ) -> None:
-        self._on_rest = on_rest
-        self._places, self._places_per_caller = places, places_per_caller
-        self._taken = 0
-        self._taken_by: Counter[str] = Counter()
+        self._on_idle = on_idle
+        self._max_streams, self._max_streams_per_caller = max_streams, max_streams_per_caller
+        self._active_streams = 0
+        self._active_by_caller: Counter[str] = Counter()
         self._closed = False
 
     @property
-    def taken(self) -> int:
+    def active_streams(self) -> int:
         """How many calls are being served."""
-        return self._taken
+        return self._active_streams
 
     def close(self) -> None:
         """From now on refuse every call."""
@@ -48,24 +48,24 @@ class StreamLimiter:
         """
         if self._closed:
             raise NotReadyError("the server is shutting down: send the request to another one")
-        if self._taken >= self._places:
+        if self._active_streams >= self._max_streams:
             raise OverloadedError(
-                f"all {self._places} places are taken: try again in {RETRY_AFTER_S:g} s", RETRY_AFTER_S
+                f"all {self._max_streams} places are taken: try again in {RETRY_AFTER_S:g} s", RETRY_AFTER_S
             )
-        limit = self._places_per_caller
-        if limit and self._taken_by[caller] >= limit:
+        limit = self._max_streams_per_caller
+        if limit and self._active_by_caller[caller] >= limit:
             raise OverloadedError(
                 f"{caller} has {limit} streams already, as many as one client may: try again in {RETRY_AFTER_S:g} s",
                 RETRY_AFTER_S,
             )
-        self._taken += 1
-        self._taken_by[caller] += 1
+        self._active_streams += 1
+        self._active_by_caller[caller] += 1
         try:
             yield
         finally:
-            self._taken -= 1
-            self._taken_by[caller] -= 1
-            if not self._taken_by[caller]:
-                del self._taken_by[caller]
-            if not self._taken:
-                self._on_rest()
+            self._active_streams -= 1
+            self._active_by_caller[caller] -= 1
+            if not self._active_by_caller[caller]:
+                del self._active_by_caller[caller]
+            if not self._active_streams:
+                self._on_idle()

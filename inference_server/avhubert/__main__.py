@@ -17,19 +17,19 @@ EXIT_OK, EXIT_FAILED = 0, 1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 after a failure, 2 for wrong usage."""
-    options = _parser().parse_args(arguments)
+    options = _build_parser().parse_args(arguments)
     try:
         if options.command == "convert":
-            _convert(options)
+            _run_convert(options)
         else:
-            _info(options)
+            _run_info(options)
     except (GorggleError, OSError) as error:
         print(f"gorggle: error: {error}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gorggle model", description="Work with model files.")
     commands = parser.add_subparsers(dest="command", required=True)
     converting = commands.add_parser(
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _convert(options: argparse.Namespace) -> None:
+def _run_convert(options: argparse.Namespace) -> None:
     target: Path = options.target
     if target.suffix != ".safetensors":
         raise InvalidRequestError(
@@ -70,11 +70,11 @@ def _convert(options: argparse.Namespace) -> None:
         raise InvalidRequestError(f"{target} exists: give --force to write over it, or another name")
     if not target.parent.is_dir():
         raise InvalidRequestError(f"there is no folder {target.parent} to write {target.name} into")
-    convert(options.source, target, _card(options.card), options.dtype)
-    _tell(info(target), target)
+    convert(options.source, target, _read_card(options.card), options.dtype)
+    _print_info(info(target), target)
 
 
-def _card(path: Path | None) -> dict[str, Any] | None:
+def _read_card(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
@@ -86,15 +86,15 @@ def _card(path: Path | None) -> dict[str, Any] | None:
     return card
 
 
-def _info(options: argparse.Namespace) -> None:
+def _run_info(options: argparse.Namespace) -> None:
     described = info(options.path)
     if options.json:
         print(json.dumps(described, indent=2))
     else:
-        _tell(described, options.path)
+        _print_info(described, options.path)
 
 
-def _tell(described: Mapping[str, Any], path: Path) -> None:
+def _print_info(described: Mapping[str, Any], path: Path) -> None:
     """Print what a person wants to know."""
     config, card = described["config"], described["card"]
     lines = {
@@ -108,7 +108,7 @@ def _tell(described: Mapping[str, Any], path: Path) -> None:
         "units": f"{described['units']}" + (", SentencePiece" if described["has_sentencepiece"] else ""),
         "modalities": ", ".join(described["modalities"]),
         "trained on": card.get("trained_on", ""),
-        "license": _license(card.get("license")),
+        "license": _format_license(card.get("license")),
     }
     for name, value in lines.items():
         if value:
@@ -122,7 +122,7 @@ def _tell(described: Mapping[str, Any], path: Path) -> None:
         print(f"{'problem':<12} {problem}")
 
 
-def _license(entry: object) -> str:
+def _format_license(entry: object) -> str:
     if not isinstance(entry, dict) or not entry.get("name"):
         return "the file does not say: find out before you use it"
     match entry.get("commercial_use"):

@@ -12,8 +12,8 @@ from gorggle_server.avhubert.config import EOS, PAD
 from gorggle_server.avhubert.decoder import Decoder
 from gorggle_server.errors import ModelFormatError
 
-_NEVER = float("-inf")
-_UNITS_STEP = 64
+_NEG_INF = float("-inf")
+_TOKENS_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class _Beams:
             finished=counts.clone(),
         )
 
-    def joined_by(self, limits: Sequence[int]) -> _Beams:
+    def add_clips(self, limits: Sequence[int]) -> _Beams:
         """These and new clips, which stand at ``</s>``."""
         new, width, units = len(limits), self.totals.shape[1], self.tokens.shape[2]
-        totals = self.totals.new_full((new, width), _NEVER)
+        totals = self.totals.new_full((new, width), _NEG_INF)
         totals[:, 0] = 0.0
         tokens = self.tokens.new_full((new, width, units), EOS)
         return _Beams(
@@ -74,7 +74,7 @@ class _Beams:
             finished=torch.cat((self.finished, self.finished.new_zeros(new))),
         )
 
-    def without(self, row: int) -> _Beams:
+    def remove_clip(self, row: int) -> _Beams:
         """All but one clip; the last one takes its row."""
         order = torch.arange(len(self.limits) - 1, device=self.limits.device)
         if row < len(order):
@@ -95,7 +95,7 @@ class _Candidates:
 
     scores: Tensor
     parents: Tensor
-    units: Tensor
+    tokens: Tensor
 
 
 class BeamSearch:
@@ -112,7 +112,7 @@ class BeamSearch:
         *,
         beam: int,
         length_penalty: float,
-        text: Callable[[Sequence[int]], str] = lambda _: "",
+        detokenize: Callable[[Sequence[int]], str] = lambda _: "",
     ) -> None:
         """Begin with no clip.
 
@@ -120,14 +120,14 @@ class BeamSearch:
             decoder: in evaluation mode.
             beam: how many hypotheses live at a time, and the most that are returned for a clip.
             length_penalty: the power of the length that sums of log-probabilities are divided by.
-            text: spells units, ``</s>`` included.
+            detokenize: spells units, ``</s>`` included.
         """
-        self._text = text
+        self._detokenize = detokenize
         self._decoder, self._beam, self._length_penalty = decoder, beam, length_penalty
-        self._cache = decoder.empty_cache(beam)
+        self._cache = decoder.create_cache(beam)
         self._beams = _Beams.empty(beam, self._cache.positions.device)
         self._keys: list[Hashable] = []
-        self._found: list[list[Hypothesis]] = []
+        self._finished: list[list[Hypothesis]] = []
 
     @property
     def keys(self) -> list[Hashable]:
@@ -135,7 +135,7 @@ class BeamSearch:
         return list(self._keys)
 
     @torch.inference_mode()
-    def join(
+    def add(
         self, keys: Sequence[Hashable], encoder_out: Tensor, lengths: Sequence[int], limits: Sequence[int]
     ) -> None:
         """Let clips join.
@@ -147,14 +147,14 @@ class BeamSearch:
             limits: for each clip the most units before ``</s>``, at least 1.
         """
         self._decoder.prefill(encoder_out, list(lengths), self._cache)
-        self._beams = self._beams.joined_by(limits)
+        self._beams = self._beams.add_clips(limits)
         self._keys += keys
-        self._found += [[] for _ in keys]
+        self._finished += [[] for _ in keys]
 
     @torch.inference_mode()
-    def leave(self, key: Hashable) -> None:
+    def remove(self, key: Hashable) -> None:
         """Take a clip out in the middle of its search."""
-        self._drop(self._keys.index(key))
+        self._remove_row(self._keys.index(key))
 
     @torch.inference_mode()
     def step(self) -> dict[Hashable, list[Hypothesis] | ModelFormatError]:
@@ -164,32 +164,32 @@ class BeamSearch:
             The clips whose search ended with this step; they have left. For each its hypotheses without text, best
             first, or the error if the decoder gave scores for it that are not finite.
         """
-        log_probabilities, damaged = self._log_probabilities()
-        candidates = _candidates(log_probabilities, self._beams)
+        log_probabilities, damaged = self._next_log_probabilities()
+        candidates = _top_candidates(log_probabilities, self._beams)
         self._collect(candidates)
         ended = (self._beams.finished >= self._beam) | (self._beams.limits <= self._beams.steps)
         self._advance(candidates)
         done: dict[Hashable, list[Hypothesis] | ModelFormatError] = {}
         for row in sorted({*damaged, *ended.nonzero().flatten().tolist()}, reverse=True):
             if row in damaged:
-                self._cache.clear_non_finite(row)
-                done[self._keys[row]] = self._not_finite()
+                self._cache.clear_row(row)
+                done[self._keys[row]] = self._non_finite_error()
             else:
                 # Sorting is stable: of equal scores the one that was complete first leads.
-                done[self._keys[row]] = sorted(self._found[row], key=lambda found: -found.score)
-            self._drop(row)
+                done[self._keys[row]] = sorted(self._finished[row], key=lambda found: -found.score)
+            self._remove_row(row)
         return done
 
-    def _drop(self, row: int) -> None:
+    def _remove_row(self, row: int) -> None:
         last = len(self._keys) - 1
         if row < last:
-            self._cache.move(last, row)
-            self._keys[row], self._found[row] = self._keys[last], self._found[last]
-        self._cache.drop_last()
-        self._beams = self._beams.without(row)
-        del self._keys[last], self._found[last]
+            self._cache.move_row(last, row)
+            self._keys[row], self._finished[row] = self._keys[last], self._finished[last]
+        self._cache.drop_last_row()
+        self._beams = self._beams.remove_clip(row)
+        del self._keys[last], self._finished[last]
 
-    def _log_probabilities(self) -> tuple[Tensor, set[int]]:
+    def _next_log_probabilities(self) -> tuple[Tensor, set[int]]:
         """Of every next unit, (C, W, V), with what must not follow ruled out; and the clips that are damaged."""
         beams = self._beams
         newest = beams.tokens.gather(
@@ -203,16 +203,16 @@ class BeamSearch:
             damaged = set((~finite).nonzero().flatten().tolist())
             logits[~finite] = 0.0
         log_probabilities = logits.log_softmax(dim=-1)
-        log_probabilities[:, :, PAD] = _NEVER
-        at_end = log_probabilities[:, :, EOS].masked_fill((beams.steps == 0)[:, None], _NEVER)
-        log_probabilities.masked_fill_((beams.limits <= beams.steps)[:, None, None], _NEVER)
+        log_probabilities[:, :, PAD] = _NEG_INF
+        at_end = log_probabilities[:, :, EOS].masked_fill((beams.steps == 0)[:, None], _NEG_INF)
+        log_probabilities.masked_fill_((beams.limits <= beams.steps)[:, None, None], _NEG_INF)
         log_probabilities[:, :, EOS] = at_end
         return log_probabilities, damaged
 
     def _collect(self, candidates: _Candidates) -> None:
         """Record what ends here; count it in ``finished``."""
         beams, beam = self._beams, self._beam
-        ends = (candidates.units == EOS) & (candidates.scores > _NEVER)
+        ends = (candidates.tokens == EOS) & (candidates.scores > _NEG_INF)
         ends[:, beam:] = False
         # Where more end than there is room for, the best keep their places.
         ends &= ends.cumsum(1) + beams.finished[:, None] <= beam
@@ -232,34 +232,34 @@ class BeamSearch:
             whole, before = total
             score = whole / (units + 1) ** self._length_penalty
             spoken, scores = [*tokens[1 : units + 1], EOS], [*sums[:units], whole - before]
-            self._found[row].append(Hypothesis(spoken, score, scores, self._text(spoken)))
+            self._finished[row].append(Hypothesis(spoken, score, scores, self._detokenize(spoken)))
 
     def _advance(self, candidates: _Candidates) -> None:
         """Let the best unfinished candidates of every clip live on."""
         beams, count = self._beams, candidates.scores.shape[1]
-        order = (candidates.units == EOS) * count + torch.arange(count, device=candidates.units.device)
+        order = (candidates.tokens == EOS) * count + torch.arange(count, device=candidates.tokens.device)
         chosen = order.topk(self._beam, largest=False).indices
         parents = candidates.parents.gather(1, chosen)
         self._cache.reorder(parents)
         beams.steps += 1
         if int(beams.steps.max()) >= beams.tokens.shape[2]:
-            beams.tokens = torch.nn.functional.pad(beams.tokens, (0, _UNITS_STEP), value=EOS)
-            beams.scores = torch.nn.functional.pad(beams.scores, (0, _UNITS_STEP))
+            beams.tokens = torch.nn.functional.pad(beams.tokens, (0, _TOKENS_STEP), value=EOS)
+            beams.scores = torch.nn.functional.pad(beams.scores, (0, _TOKENS_STEP))
         lineage = parents.unsqueeze(2).expand(-1, -1, beams.tokens.shape[2])
         at = beams.steps[:, None, None].expand(-1, self._beam, 1)
         beams.totals = candidates.scores.gather(1, chosen)
-        units = candidates.units.gather(1, chosen).unsqueeze(2)
+        units = candidates.tokens.gather(1, chosen).unsqueeze(2)
         beams.tokens = beams.tokens.gather(1, lineage).scatter_(2, at, units)
         beams.scores = beams.scores.gather(1, lineage).scatter_(2, at, beams.totals.unsqueeze(2))
 
-    def _not_finite(self) -> ModelFormatError:
+    def _non_finite_error(self) -> ModelFormatError:
         return ModelFormatError(
             "the decoder's scores are not finite: the weights are damaged, or their range is too wide for "
             f"{self._decoder.embed_tokens.weight.dtype}; convert the checkpoint again or load it as float32"
         )
 
 
-def _candidates(log_probabilities: Tensor, beams: _Beams) -> _Candidates:
+def _top_candidates(log_probabilities: Tensor, beams: _Beams) -> _Candidates:
     width, vocabulary = log_probabilities.shape[1:]
     totals = log_probabilities + beams.totals.unsqueeze(2)
     scores, places = totals.flatten(1).topk(2 * width)
@@ -285,7 +285,7 @@ def beam_search(
     """
     frames = encoder_out.shape[1]
     lengths = [frames] * len(limits) if padding_mask is None else (~padding_mask).sum(1).tolist()
-    search.join(range(len(limits)), encoder_out, lengths, limits)
+    search.add(range(len(limits)), encoder_out, lengths, limits)
     found: dict[Hashable, list[Hypothesis]] = {}
     while search.keys:
         for clip, outcome in search.step().items():

@@ -12,7 +12,7 @@ from gorggle_server.errors import ModelFormatError
 FRAME_S = 0.04
 """The duration of one encoder frame: 25 frames a second."""
 
-CROP_PX = 88
+MODEL_INPUT_SIZE_PX = 88
 """Height and width of the mouth crops that the visual front-end reads."""
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
@@ -126,14 +126,14 @@ class ModelConfig:
         """
         _check_variants(encoder, decoder)
         return cls(
-            encoder_layers=_field(encoder, "encoder_layers"),
-            encoder_dim=_field(encoder, "encoder_embed_dim"),
-            encoder_ffn_dim=_field(encoder, "encoder_ffn_embed_dim"),
-            encoder_heads=_field(encoder, "encoder_attention_heads"),
-            decoder_layers=_field(decoder, "decoder_layers"),
-            decoder_dim=_field(decoder, "decoder_embed_dim"),
-            decoder_ffn_dim=_field(decoder, "decoder_ffn_embed_dim"),
-            decoder_heads=_field(decoder, "decoder_attention_heads"),
+            encoder_layers=_get_field(encoder, "encoder_layers"),
+            encoder_dim=_get_field(encoder, "encoder_embed_dim"),
+            encoder_ffn_dim=_get_field(encoder, "encoder_ffn_embed_dim"),
+            encoder_heads=_get_field(encoder, "encoder_attention_heads"),
+            decoder_layers=_get_field(decoder, "decoder_layers"),
+            decoder_dim=_get_field(decoder, "decoder_embed_dim"),
+            decoder_ffn_dim=_get_field(decoder, "decoder_ffn_embed_dim"),
+            decoder_heads=_get_field(decoder, "decoder_attention_heads"),
             vocabulary_size=vocabulary_size,
             audio_dim=encoder.get("audio_feat_dim", 104),
             position_kernel_size=encoder.get("conv_pos", 128),
@@ -144,7 +144,7 @@ class ModelConfig:
         )
 
 
-def _field(values: Mapping[str, Any], name: str) -> Any:
+def _get_field(values: Mapping[str, Any], name: str) -> Any:
     if name not in values:
         raise ModelFormatError(f"the checkpoint's configuration lacks {name}")
     return values[name]

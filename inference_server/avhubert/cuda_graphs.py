@@ -27,7 +27,7 @@ STEPS_BEFORE_CAPTURE = 24
 TOLERANCE = 0.02
 
 
-class View(Protocol):
+class CacheView(Protocol):
     """What a decoder's layer reads and writes of a cache during one step."""
 
     @property
@@ -39,12 +39,12 @@ class View(Protocol):
         """Keys and values of the clips, each (C, T, D)."""
         ...
 
-    def attended(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
+    def self_attention(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
         """Let the newest units, (C, W, D), look at themselves and those before; they are written into the cache."""
         ...
 
 
-Step = Callable[[Tensor, Tensor, View], Tensor]
+StepFunction = Callable[[Tensor, Tensor, CacheView], Tensor]
 """From tokens (C, W), positions (C,) and a view to logits (C, W, V)."""
 
 
@@ -60,18 +60,20 @@ class StaticCacheView:
     def __init__(self, cache: KVCache) -> None:
         clips, width, slots = cache.seen.shape
         device = cache.seen.device
-        self._cache, self._key = cache, key_of(cache)
+        self._cache, self._key = cache, get_shape_key(cache)
         self.tokens = torch.zeros(clips, width, device=device, dtype=torch.long)
         self.positions = torch.ones(clips, device=device, dtype=torch.long)
         # Rows without a clip write into their own first slots, and look at the first alone: at nothing would be 0/0.
         first = torch.arange(width, device=device).expand(clips, -1)
-        self._places = torch.arange(clips, device=device).unsqueeze(1) * slots + first
+        self._write_positions = torch.arange(clips, device=device).unsqueeze(1) * slots + first
         self._seen = torch.zeros(clips, 1, width, slots, device=device, dtype=torch.bool)
-        self.encoder_mask = torch.zeros(clips, 1, 1, cache.audible.shape[1], device=device, dtype=torch.bool)
+        self.encoder_mask = torch.zeros(
+            clips, 1, 1, cache.encoder_mask.shape[1], device=device, dtype=torch.bool
+        )
 
-    def serves(self, cache: KVCache) -> bool:
+    def matches(self, cache: KVCache) -> bool:
         """Whether the cache is still where it was, and as large."""
-        return key_of(cache) == self._key
+        return get_shape_key(cache) == self._key
 
     def fill(self, tokens: Tensor, slots: Tensor) -> None:
         """Take in a step: tokens (C, W) and the slots that they are given, likewise."""
@@ -79,8 +81,8 @@ class StaticCacheView:
         rows = torch.arange(clips, device=slots.device).unsqueeze(1)
         self.tokens[:clips] = tokens
         self.positions[:clips] = cache.positions[:clips]
-        self._places[:clips] = rows * cache.seen.shape[2] + slots
-        for mask, table in ((self._seen[:, 0], cache.seen), (self.encoder_mask[:, 0, 0], cache.audible)):
+        self._write_positions[:clips] = rows * cache.seen.shape[2] + slots
+        for mask, table in ((self._seen[:, 0], cache.seen), (self.encoder_mask[:, 0, 0], cache.encoder_mask)):
             mask[:clips] = table[:clips]
             mask[clips:] = False
             mask[clips:, ..., 0] = True
@@ -90,13 +92,13 @@ class StaticCacheView:
         keys, values = self._cache.source[layer]
         return KeysValues(keys, values)
 
-    def attended(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
-        """As in ``View``, over all rows and slots."""
-        queries, new = attention.queries_keys_values(x)
+    def self_attention(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
+        """As in ``CacheView``, over all rows and slots."""
+        queries, new = attention.project_qkv(x)
         past = self._cache.past[layer]
         for kind, rows in zip(past, new, strict=True):
-            kind.flatten(0, 1).index_copy_(0, self._places.flatten(), rows.flatten(0, 1))
-        return attention.joined(queries, KeysValues(past[0], past[1]), self._seen)
+            kind.flatten(0, 1).index_copy_(0, self._write_positions.flatten(), rows.flatten(0, 1))
+        return attention.attend(queries, KeysValues(past[0], past[1]), self._seen)
 
 
 class CudaGraphRunner:
@@ -106,17 +108,17 @@ class CudaGraphRunner:
     two differ, everything goes on without graphs.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: StepFunction) -> None:
         self._step = step
         self._view: StaticCacheView | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
         self._steps, self._may_capture = 0, True
 
-    def logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+    def run_step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Add one unit to every hypothesis: as ``Decoder.step``, which has counted it in ``positions``."""
-        slots = cache.next_slots()
-        if self._view is None or not self._view.serves(cache):
+        slots = cache.allocate_slots()
+        if self._view is None or not self._view.matches(cache):
             self._view, self._graph, self._steps = StaticCacheView(cache), None, 0
         view = self._view
         view.fill(tokens, slots)
@@ -149,6 +151,6 @@ class CudaGraphRunner:
         self._graph, self._logits = graph, logits
 
 
-def key_of(cache: KVCache) -> tuple[int, ...]:
+def get_shape_key(cache: KVCache) -> tuple[int, ...]:
     """Changes when a cache has grown."""
-    return (cache.source.data_ptr(), cache.past.data_ptr(), *cache.seen.shape, cache.audible.shape[1])
+    return (cache.source.data_ptr(), cache.past.data_ptr(), *cache.seen.shape, cache.encoder_mask.shape[1])

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from gorggle_server.avhubert.attention import Attention, KeysValues
 from gorggle_server.avhubert.config import PAD, ModelConfig
-from gorggle_server.avhubert.cuda_graphs import CudaGraphRunner, View
+from gorggle_server.avhubert.cuda_graphs import CacheView, CudaGraphRunner
 from gorggle_server.avhubert.kv_cache import KVCache
 from gorggle_server.avhubert.sparse_self_attention import AncestorIndex
 
@@ -35,21 +35,21 @@ class StepView:
     def __init__(self, cache: KVCache, heads: int) -> None:
         self._cache = cache
         clips, frames = cache.clips, cache.frames
-        slots = cache.next_slots()
+        slots = cache.allocate_slots()
         rows = torch.arange(clips, device=slots.device).unsqueeze(1)
-        self._places = (rows * cache.seen.shape[2] + slots).flatten()
+        self._write_positions = (rows * cache.seen.shape[2] + slots).flatten()
         seen, units = cache.seen[:clips, :, : cache.slots], cache.positions[:clips]
         self._seen = seen.unsqueeze(1)
-        self._lineages: AncestorIndex | None = None
-        if AncestorIndex.worthwhile(seen, units, cache.past.dtype):
-            self._lineages = AncestorIndex(seen, units, cache.seen.shape[2], heads)
-        audible = cache.audible[:clips, :frames]
-        self._audible = None if bool(audible.all()) else audible[:, None, None, :]
+        self._ancestors: AncestorIndex | None = None
+        if AncestorIndex.is_worthwhile(seen, units, cache.past.dtype):
+            self._ancestors = AncestorIndex(seen, units, cache.seen.shape[2], heads)
+        audible = cache.encoder_mask[:clips, :frames]
+        self._encoder_mask = None if bool(audible.all()) else audible[:, None, None, :]
 
     @property
     def encoder_mask(self) -> Tensor | None:
         """Bool (C, 1, 1, T), false where a clip is padded; None where none is."""
-        return self._audible
+        return self._encoder_mask
 
     def source(self, layer: int) -> KeysValues:
         """Keys and values of the clips, each (C, T, D)."""
@@ -57,18 +57,18 @@ class StepView:
         keys, values = self._cache.source[layer]
         return KeysValues(keys[:clips, :frames], values[:clips, :frames])
 
-    def attended(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
+    def self_attention(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
         """Let the newest units, (C, W, D), look at themselves and those before; they are written into the cache."""
-        queries, new = attention.queries_keys_values(x)
+        queries, new = attention.project_qkv(x)
         past = self._cache.past[layer]
         for kind, rows in zip(past, new, strict=True):
-            kind.flatten(0, 1).index_copy_(0, self._places, rows.flatten(0, 1))
-        if self._lineages is not None:
-            result: Tensor = attention.out_proj(self._lineages.attended(queries, *past))
+            kind.flatten(0, 1).index_copy_(0, self._write_positions, rows.flatten(0, 1))
+        if self._ancestors is not None:
+            result: Tensor = attention.out_proj(self._ancestors.attend(queries, *past))
             return result
         clips, slots = self._cache.clips, self._cache.slots
         seen = KeysValues(past[0, :clips, :slots], past[1, :clips, :slots])
-        return attention.joined(queries, seen, self._seen)
+        return attention.attend(queries, seen, self._seen)
 
 
 class DecoderLayer(nn.Module):
@@ -88,23 +88,23 @@ class DecoderLayer(nn.Module):
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
     def forward(
-        self, x: Tensor, source: KeysValues, visible: Tensor | None, *, need_weights: bool
+        self, x: Tensor, source: KeysValues, mask: Tensor | None, *, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         """All units at once, (B, L, D); the second result is (B, heads, L, T) if asked for."""
         normed = self.self_attn_layer_norm(x)
-        x = x + self.dropout(self.self_attn.to_itself(normed, is_causal=True))
+        x = x + self.dropout(self.self_attn.self_attention(normed, is_causal=True))
         normed, weights = self.encoder_attn_layer_norm(x), None
         if need_weights:
-            attended, weights = self.encoder_attn.with_weights(normed, source, visible)
+            attended, weights = self.encoder_attn.attend_with_weights(normed, source, mask)
         else:
-            attended = self.encoder_attn(normed, source, visible)
+            attended = self.encoder_attn(normed, source, mask)
         return self._feed_forward(x + self.dropout(attended)), weights
 
-    def step(self, x: Tensor, layer: int, view: View) -> Tensor:
+    def step(self, x: Tensor, layer: int, view: CacheView) -> Tensor:
         """One more unit of every hypothesis, (C, W, D); its keys and values are written into the cache."""
-        x = x + view.attended(self.self_attn, layer, self.self_attn_layer_norm(x))
+        x = x + view.self_attention(self.self_attn, layer, self.self_attn_layer_norm(x))
         queries = self.encoder_attn.q_proj(self.encoder_attn_layer_norm(x))
-        x = x + self.encoder_attn.joined(queries, view.source(layer), view.encoder_mask)
+        x = x + self.encoder_attn.attend(queries, view.source(layer), view.encoder_mask)
         return self._feed_forward(x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class Decoder(nn.Module):
         self.register_buffer("position_table", None)
         self._positions = PAD + 1 + config.max_target_size
         # Where a model was prepared for reading on a GPU: see ``graphs``.
-        self.steps_in_fixed_shapes = False
+        self.use_cuda_graphs = False
         # In place of ``output_weight`` where a model was prepared for reading (see ``preparation``).
         self.output_proj: nn.Module | None = None
         if not config.share_embeddings:
@@ -154,24 +154,24 @@ class Decoder(nn.Module):
         """
         real = tokens.ne(PAD)
         positions = real.cumsum(1) * real + PAD
-        x = self.dropout(self._embedded(tokens, positions))
-        visible = _visible(padding_mask)
+        x = self.dropout(self._embed(tokens, positions))
+        visible = _to_attention_mask(padding_mask)
         weights: list[Tensor] = []
         for number, layer in enumerate(self._layers):
-            heads = self._heads_of(number) if need_weights else []
-            source = layer.encoder_attn.keys_values(encoder_out)
+            heads = self._alignment_heads_of_layer(number) if need_weights else []
+            source = layer.encoder_attn.project_kv(encoder_out)
             x, found = layer(x, source, visible, need_weights=bool(heads))
             if found is not None:
                 weights.append(found[:, heads])
         alignment = torch.cat(weights, dim=1).mean(dim=1) if need_weights else None
-        return self._logits(x), alignment
+        return self._project_logits(x), alignment
 
-    def empty_cache(self, width: int) -> KVCache:
+    def create_cache(self, width: int) -> KVCache:
         """A cache for clips that are searched with ``width`` hypotheses each."""
         weight = self.embed_tokens.weight
         cache = KVCache(len(self.layers), weight.shape[1], width, weight.device, weight.dtype)
-        if self.steps_in_fixed_shapes:
-            cache.fixed = CudaGraphRunner(self._stepped)
+        if self.use_cuda_graphs:
+            cache.graph_runner = CudaGraphRunner(self._run_step)
         return cache
 
     def prefill(self, encoder_out: Tensor, lengths: list[int], cache: KVCache) -> None:
@@ -194,18 +194,18 @@ class Decoder(nn.Module):
             Logits (C, W, V).
         """
         cache.positions[: cache.clips] += 1
-        if cache.fixed is not None:
-            return cache.fixed.logits(tokens, cache)
+        if cache.graph_runner is not None:
+            return cache.graph_runner.run_step(tokens, cache)
         view = StepView(cache, self._layers[0].self_attn.heads)
-        return self._stepped(tokens, cache.positions[: cache.clips], view)
+        return self._run_step(tokens, cache.positions[: cache.clips], view)
 
-    def _stepped(self, tokens: Tensor, positions: Tensor, view: View) -> Tensor:
-        x = self._embedded(tokens, PAD + positions.unsqueeze(1))
+    def _run_step(self, tokens: Tensor, positions: Tensor, view: CacheView) -> Tensor:
+        x = self._embed(tokens, PAD + positions.unsqueeze(1))
         for number, layer in enumerate(self._layers):
             x = layer.step(x, number, view)
-        return self._logits(x)
+        return self._project_logits(x)
 
-    def fix_positions(self) -> None:
+    def precompute_positions(self) -> None:
         """Work out the embedding of every position once."""
         weight = self.embed_tokens.weight
         positions = torch.arange(self._positions, device=weight.device)
@@ -220,19 +220,19 @@ class Decoder(nn.Module):
     def _layers(self) -> list[DecoderLayer]:
         return cast("list[DecoderLayer]", list(self.layers))
 
-    def _heads_of(self, layer: int) -> list[int]:
+    def _alignment_heads_of_layer(self, layer: int) -> list[int]:
         if self.alignment_heads:
             return [head for of_layer, head in self.alignment_heads if of_layer == layer]
         is_last = layer == len(self.layers) - 1
         return list(range(self._layers[layer].encoder_attn.heads)) if is_last else []
 
-    def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         embedded: Tensor = self.embed_tokens(tokens) * self.embedding_scale
         if self.position_table is None:
             return embedded + sinusoidal_positions(positions, embedded.shape[-1]).to(embedded.dtype)
         return embedded + functional.embedding(positions, self.position_table)
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def _project_logits(self, x: Tensor) -> Tensor:
         normed = self.layer_norm(x)
         if self.output_proj is None:
             return functional.linear(normed, self.output_weight)
@@ -240,5 +240,5 @@ class Decoder(nn.Module):
         return logits
 
 
-def _visible(padding_mask: Tensor | None) -> Tensor | None:
+def _to_attention_mask(padding_mask: Tensor | None) -> Tensor | None:
     return None if padding_mask is None else ~padding_mask[:, None, None, :]

@@ -28,11 +28,11 @@ class ConvolutionalPositions(nn.Module):
         nn.init.normal_(self.weight_v, 0.0, deviation)
         self.register_buffer("fixed_kernel", None)
 
-    def fix_kernel(self) -> None:
+    def precompute_kernel(self) -> None:
         """Work out the kernel once for all calls to come; later changes of the parameters have no effect."""
-        self.fixed_kernel = self._kernel().detach()
+        self.precomputed_kernel = self._compute_kernel().detach()
 
-    def _kernel(self) -> Tensor:
+    def _compute_kernel(self) -> Tensor:
         return self.weight_v * (self.weight_g / self._lengths())
 
     def _lengths(self) -> Tensor:
@@ -41,8 +41,8 @@ class ConvolutionalPositions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, T) to (B, D, T + 1) for an even kernel."""
-        fixed: Tensor | None = self.fixed_kernel
-        kernel = self._kernel() if fixed is None else fixed
+        fixed: Tensor | None = self.precomputed_kernel
+        kernel = self._compute_kernel() if fixed is None else fixed
         return functional.conv1d(x, kernel, self.bias, padding=self.padding, groups=self.groups)
 
 
@@ -72,14 +72,16 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
-    def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
-        """(B, T, D) to (B, T, D); ``visible`` is (B, 1, 1, T), false where padded."""
-        x = x + self.dropout(self.self_attn.to_itself(self.self_attn_layer_norm(x), visible))
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, T, D) to (B, T, D); ``mask`` is (B, 1, 1, T), false where padded."""
+        x = x + self.dropout(self.self_attn.self_attention(self.self_attn_layer_norm(x), mask))
         return self._feed_forward(x)
 
-    def within_clips(self, x: Tensor, lengths: list[int]) -> Tensor:
+    def forward_packed(self, x: Tensor, lengths: list[int]) -> Tensor:
         """The same for clips that stand behind each other without padding, (1, N, D); for reading only."""
-        return self._feed_forward(x + self.self_attn.within_clips(self.self_attn_layer_norm(x), lengths))
+        return self._feed_forward(
+            x + self.self_attn.self_attention_packed(self.self_attn_layer_norm(x), lengths)
+        )
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         hidden = self.activation_dropout(functional.gelu(self.fc1(self.final_layer_norm(x))))
@@ -100,15 +102,15 @@ class TransformerEncoder(nn.Module):
         self.layer_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         # Set where a model was prepared for reading (see ``preparation``).
-        self.skips_padding = False
+        self.skip_padding = False
 
     def forward(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         visible = None
         if padding_mask is not None:
-            lengths = _lengths(padding_mask) if self.skips_padding else None
+            lengths = _get_clip_lengths(padding_mask) if self.skip_padding else None
             if lengths is not None:
-                return self._without_padding(x, lengths)
+                return self._forward_packed(x, lengths)
             x = x.masked_fill(padding_mask.unsqueeze(-1), 0.0)
             visible = ~padding_mask[:, None, None, :]
         x = self.dropout(x + self.pos_conv(x.transpose(1, 2)).transpose(1, 2))
@@ -117,13 +119,13 @@ class TransformerEncoder(nn.Module):
         result: Tensor = self.layer_norm(x)
         return result
 
-    def _without_padding(self, x: Tensor, lengths: list[int]) -> Tensor:
+    def _forward_packed(self, x: Tensor, lengths: list[int]) -> Tensor:
         """As ``forward``, with nothing worked out for padding: there are zeros."""
         clips = [clip[None, :length] for clip, length in zip(x, lengths, strict=True)]
         clips = [clip + self.pos_conv(clip.transpose(1, 2)).transpose(1, 2) for clip in clips]
         joined = torch.cat(clips, dim=1)
         for layer in self._layers:
-            joined = layer.within_clips(joined, lengths)
+            joined = layer.forward_packed(joined, lengths)
         found = self.layer_norm(joined)[0].split(lengths)
         spread = x.new_zeros(x.shape)
         for row, clip in zip(spread, found, strict=True):
@@ -135,7 +137,7 @@ class TransformerEncoder(nn.Module):
         return cast("list[EncoderLayer]", list(self.layers))
 
 
-def _lengths(padding_mask: Tensor) -> list[int] | None:
+def _get_clip_lengths(padding_mask: Tensor) -> list[int] | None:
     """How many frames each clip has; None where padding does not only stand behind them, or a clip has none."""
     lengths: list[int] = (~padding_mask).sum(1).tolist()
     expected = torch.arange(padding_mask.shape[1], device=padding_mask.device) >= torch.tensor(
@@ -180,7 +182,7 @@ class AudioVisualEncoder(nn.Module):
         """
         seen = None if video is None else self.feature_extractor_video(video, padding_mask)
         heard = None if audio is None else self.feature_extractor_audio(audio)
-        seen, heard = _without_missing(seen, has_video), _without_missing(heard, has_audio)
+        seen, heard = _zero_missing(seen, has_video), _zero_missing(heard, has_audio)
         present = seen if seen is not None else heard
         if present is None:
             raise ValueError("neither video nor audio was given")
@@ -191,7 +193,7 @@ class AudioVisualEncoder(nn.Module):
         return result
 
 
-def _without_missing(features: Tensor | None, has: Tensor | None) -> Tensor | None:
+def _zero_missing(features: Tensor | None, has: Tensor | None) -> Tensor | None:
     if features is None or has is None:
         return features
     return features.masked_fill(~has[:, None, None], 0.0)

@@ -68,43 +68,43 @@ class ResNet(nn.Module):
         self.trunk: nn.Module = ResNet18Trunk(channels)
         # Where a model was prepared for reading (see ``preparation``): in place of ``frontend3D``, or of all.
         self.stem: nn.Module | None = None
-        self.in_pieces: nn.Module | None = None
+        self.chunked: nn.Module | None = None
 
     def forward(self, video: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """(B, T, H, W) to (B, T, 8C); padded frames give zeros and cost nothing in the trunk."""
         batch, frames = video.shape[:2]
         if padding_mask is None:
-            return self._features(video).view(batch, frames, -1)
+            return self._extract_features(video).view(batch, frames, -1)
         real = ~padding_mask
-        features = self._features_of_real(video, real)
+        features = self._extract_unpadded_features(video, real)
         spread = features.new_zeros(batch, frames, features.shape[-1])
         spread[real] = features
         return spread
 
-    def _features(self, video: Tensor) -> Tensor:
+    def _extract_features(self, video: Tensor) -> Tensor:
         """(B, T, H, W) to (B·T, 8C)."""
-        features: Tensor = self.trunk(self._stem(video)) if self.in_pieces is None else self.in_pieces(video)
+        features: Tensor = self.trunk(self._run_stem(video)) if self.chunked is None else self.chunked(video)
         return features
 
-    def _features_of_real(self, video: Tensor, real: Tensor) -> Tensor:
+    def _extract_unpadded_features(self, video: Tensor, real: Tensor) -> Tensor:
         """(B, T, H, W) to (N, 8C), the N frames that are no padding."""
         lengths = real.sum(1).tolist()
         if all(bool(row[:length].all()) for row, length in zip(real, lengths, strict=True)):
             # Clip by clip: the frames behind a clip's end are never looked at.
             clips = [clip[None, :length] for clip, length in zip(video, lengths, strict=True)]
-            if self.in_pieces is not None:
-                return torch.cat([self.in_pieces(clip) for clip in clips])
+            if self.chunked is not None:
+                return torch.cat([self.chunked(clip) for clip in clips])
             if self.stem is not None:
                 features: Tensor = self.trunk(torch.cat([self.stem(clip) for clip in clips]))
                 return features
         # The stem looks two frames ahead: whatever stands in the padding must not reach real frames.
         silenced = video.masked_fill(~real[:, :, None, None], 0.0)
-        if self.in_pieces is not None:
-            return self._features(silenced)[real.flatten()]
-        pictures: Tensor = self.trunk(self._stem(silenced)[real.flatten()])
+        if self.chunked is not None:
+            return self._extract_features(silenced)[real.flatten()]
+        pictures: Tensor = self.trunk(self._run_stem(silenced)[real.flatten()])
         return pictures
 
-    def _stem(self, video: Tensor) -> Tensor:
+    def _run_stem(self, video: Tensor) -> Tensor:
         """(B, T, H, W) to (B·T, C, H/4, W/4)."""
         if self.stem is not None:
             pictures: Tensor = self.stem(video)

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gorggle_server.avhubert.config import CROP_PX
+from gorggle_server.avhubert.config import MODEL_INPUT_SIZE_PX
 from gorggle_server.errors import InvalidRequestError
 
 Array: TypeAlias = Tensor | NDArray[np.generic]
 
 
-def features(
+def to_features(
     name: str, value: Array, shape: Sequence[int | str], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """A finite floating-point tensor of the given shape; letters stand for any size above 0.
@@ -24,7 +24,7 @@ def features(
     Raises:
         InvalidRequestError: another shape or type, or values that are not finite.
     """
-    tensor = _tensor(name, value, shape)
+    tensor = _to_tensor(name, value, shape)
     if not tensor.is_floating_point():
         raise InvalidRequestError(
             f"{name} has type {tensor.dtype}; expected floating-point numbers, already normalised"
@@ -34,18 +34,18 @@ def features(
     return tensor.to(device=device, dtype=dtype)
 
 
-def video_frames(value: Array, device: torch.device, dtype: torch.dtype) -> Tensor:
+def to_video(value: Array, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(B, T, 88, 88), normalised mouth crops."""
-    return features("video", value, ("B", "T", CROP_PX, CROP_PX), device, dtype)
+    return to_features("video", value, ("B", "T", MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX), device, dtype)
 
 
-def mask(value: Array, batch: int, frames: int, device: torch.device) -> Tensor:
+def to_padding_mask(value: Array, batch: int, frames: int, device: torch.device) -> Tensor:
     """(B, T), true where padded.
 
     Raises:
         InvalidRequestError: another shape or type, or a clip without a single real frame.
     """
-    tensor = _tensor("padding_mask", value, (batch, frames))
+    tensor = _to_tensor("padding_mask", value, (batch, frames))
     if tensor.dtype != torch.bool:
         raise InvalidRequestError(f"padding_mask has type {tensor.dtype}; expected bool, true where padded")
     if tensor.all(dim=1).any():
@@ -55,17 +55,17 @@ def mask(value: Array, batch: int, frames: int, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-def presence(name: str, value: Array, batch: int, device: torch.device) -> Tensor:
+def to_presence(name: str, value: Array, batch: int, device: torch.device) -> Tensor:
     """(B,), false for the clips that lack a modality."""
-    tensor = _tensor(name, value, (batch,))
+    tensor = _to_tensor(name, value, (batch,))
     if tensor.dtype != torch.bool:
         raise InvalidRequestError(f"{name} has type {tensor.dtype}; expected bool")
     return tensor.to(device)
 
 
-def unit_ids(name: str, value: Array, batch: int, vocabulary_size: int, device: torch.device) -> Tensor:
+def to_token_ids(name: str, value: Array, batch: int, vocabulary_size: int, device: torch.device) -> Tensor:
     """(B, L), ids of units."""
-    tensor = _tensor(name, value, (batch, "L"))
+    tensor = _to_tensor(name, value, (batch, "L"))
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise InvalidRequestError(f"{name} has type {tensor.dtype}; expected whole numbers")
     if tensor.min() < 0 or tensor.max() >= vocabulary_size:
@@ -75,7 +75,7 @@ def unit_ids(name: str, value: Array, batch: int, vocabulary_size: int, device: 
     return tensor.to(device=device, dtype=torch.long)
 
 
-def unit_limits(value: int | Sequence[int], batch: int, most: int) -> list[int]:
+def to_token_limits(value: int | Sequence[int], batch: int, maximum: int) -> list[int]:
     """For each clip the most units to search for, cut to what the decoder has positions for.
 
     Raises:
@@ -88,10 +88,10 @@ def unit_limits(value: int | Sequence[int], batch: int, most: int) -> list[int]:
         )
     if min(limits) < 1:
         raise InvalidRequestError(f"max_len is {min(limits)}; expected at least 1 unit")
-    return [min(int(limit), most) for limit in limits]
+    return [min(int(limit), maximum) for limit in limits]
 
 
-def _tensor(name: str, value: Array, shape: Sequence[int | str]) -> Tensor:
+def _to_tensor(name: str, value: Array, shape: Sequence[int | str]) -> Tensor:
     tensor = value if isinstance(value, Tensor) else _from_numpy(name, value)
     expected = len(shape) == tensor.dim() and all(
         size > 0 if isinstance(wanted, str) else size == wanted

@@ -38,12 +38,12 @@ class KVCache:
         self.width = width
         self.clips = 0
         self.source = torch.zeros(layers, 2, 0, 0, dim, device=device, dtype=dtype)
-        self.audible = torch.zeros(0, 0, device=device, dtype=torch.bool)
+        self.encoder_mask = torch.zeros(0, 0, device=device, dtype=torch.bool)
         self.past = torch.zeros(layers, 2, 0, 0, dim, device=device, dtype=dtype)
         self.seen = torch.zeros(0, width, 0, device=device, dtype=torch.bool)
         self.positions = torch.zeros(0, device=device, dtype=torch.long)
         self.slots = 0
-        self.fixed: CudaGraphRunner | None = None
+        self.graph_runner: CudaGraphRunner | None = None
         self._frames: list[int] = []
 
     @property
@@ -57,44 +57,46 @@ class KVCache:
         self._frames += lengths
         self.clips = rows.stop
         self._reserve(rows.stop, self.frames, self.width)
-        self.audible[rows.start : rows.stop] = torch.arange(
-            self.audible.shape[1], device=self.audible.device
-        ) < torch.tensor(lengths, device=self.audible.device).unsqueeze(1)
+        self.encoder_mask[rows.start : rows.stop] = torch.arange(
+            self.encoder_mask.shape[1], device=self.encoder_mask.device
+        ) < torch.tensor(lengths, device=self.encoder_mask.device).unsqueeze(1)
         self.seen[rows.start : rows.stop] = False
         self.positions[rows.start : rows.stop] = 0
         return rows
 
-    def move(self, row: int, to: int) -> None:
+    def move_row(self, row: int, to: int) -> None:
         """Let a clip take another's row."""
         frames = self._frames[row]
         self.source[:, :, to, :frames] = self.source[:, :, row, :frames]
         self.past[:, :, to] = self.past[:, :, row]
-        for table in (self.audible, self.seen, self.positions):
+        for table in (self.encoder_mask, self.seen, self.positions):
             table[to] = table[row]
         self._frames[to] = frames
 
-    def clear_non_finite(self, row: int) -> None:
+    def clear_row(self, row: int) -> None:
         """Clear numbers that are not finite: weights of zero would not keep them from those who come after."""
         self.source[:, :, row] = 0
         self.past[:, :, row] = 0
 
-    def drop_last(self) -> None:
+    def drop_last_row(self) -> None:
         """Free the last row in use."""
         self.clips -= 1
         self._frames.pop()
 
     def reorder(self, parents: Tensor) -> None:
         """Let hypothesis (c, w) continue what was (c, parents[c, w]); ``parents`` is (C, W)."""
-        seen = self.seen[: self.clips]
-        self.seen[: self.clips] = seen.gather(1, parents.unsqueeze(2).expand(-1, -1, seen.shape[2]))
+        ancestor_mask = self.seen[: self.clips]
+        self.seen[: self.clips] = ancestor_mask.gather(
+            1, parents.unsqueeze(2).expand(-1, -1, ancestor_mask.shape[2])
+        )
 
-    def next_slots(self) -> Tensor:
+    def allocate_slots(self) -> Tensor:
         """Take a free slot for the next unit of every hypothesis, (C, W), and let each look at its own."""
         taken = self.seen[: self.clips].any(dim=1)
         most = int(taken.sum(dim=1).max())
         if most + self.width > self.seen.shape[2]:
             self._reserve(0, 0, most + self.width)
-            return self.next_slots()
+            return self.allocate_slots()
         # False sorts before true; stable, so that the same search always takes the same slots.
         slots = taken.to(torch.uint8).argsort(dim=1, stable=True)[:, : self.width]
         self.seen[: self.clips].scatter_(2, slots.unsqueeze(2), True)
@@ -105,23 +107,26 @@ class KVCache:
     def _reserve(self, clips: int, frames: int, slots: int) -> None:
         if clips > self.positions.shape[0]:
             more = max(clips, 2 * self.positions.shape[0]) - self.positions.shape[0]
-            self.source, self.past = _longer(self.source, 2, more), _longer(self.past, 2, more)
-            self.audible, self.seen = _longer(self.audible, 0, more), _longer(self.seen, 0, more)
-            self.positions = _longer(self.positions, 0, more)
-        if frames > self.audible.shape[1]:
-            more = _rounded(frames, _FRAMES_STEP) - self.audible.shape[1]
-            self.source, self.audible = _longer(self.source, 3, more), _longer(self.audible, 1, more)
+            self.source, self.past = _extend(self.source, 2, more), _extend(self.past, 2, more)
+            self.encoder_mask, self.seen = _extend(self.encoder_mask, 0, more), _extend(self.seen, 0, more)
+            self.positions = _extend(self.positions, 0, more)
+        if frames > self.encoder_mask.shape[1]:
+            more = _round_up(frames, _FRAMES_STEP) - self.encoder_mask.shape[1]
+            self.source, self.encoder_mask = (
+                _extend(self.source, 3, more),
+                _extend(self.encoder_mask, 1, more),
+            )
         if slots > self.seen.shape[2]:
             # Doubled: a search that needs many needs more and more, and all are copied each time.
-            more = _rounded(max(slots, 2 * self.seen.shape[2]), _SLOTS_STEP) - self.seen.shape[2]
-            self.past, self.seen = _longer(self.past, 3, more), _longer(self.seen, 2, more)
+            more = _round_up(max(slots, 2 * self.seen.shape[2]), _SLOTS_STEP) - self.seen.shape[2]
+            self.past, self.seen = _extend(self.past, 3, more), _extend(self.seen, 2, more)
 
 
-def _rounded(size: int, step: int) -> int:
+def _round_up(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
-def _longer(tensor: Tensor, dim: int, more: int) -> Tensor:
+def _extend(tensor: Tensor, dim: int, more: int) -> Tensor:
     shape, before = list(tensor.shape), tensor.shape[dim]
     shape[dim] += more
     longer = tensor.new_empty(shape)

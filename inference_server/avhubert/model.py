@@ -14,7 +14,7 @@ from gorggle_server.avhubert.config import EOS, ModelConfig
 from gorggle_server.avhubert.input_validation import Array
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
-from gorggle_server.avhubert.word_alignment import WordTime
+from gorggle_server.avhubert.word_alignment import WordTiming
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
 
 __all__ = ["AVHubertNetwork", "Model"]
@@ -40,7 +40,7 @@ class Model:
         self.card: dict[str, Any] = dict(card or {})
         self.parameter_count = sum(weights.numel() for weights in network.parameters())
 
-    def optimized(self, *, int8: bool = False) -> Model:
+    def optimize(self, *, int8: bool = False) -> Model:
         """This model made ready for reading, in place: see ``preparation``. It can be neither trained nor saved after.
 
         Args:
@@ -55,9 +55,9 @@ class Model:
         return self.network.config
 
     @property
-    def units(self) -> list[str]:
+    def tokens(self) -> list[str]:
         """The output units; the index is the id."""
-        return self.vocabulary.units
+        return self.vocabulary.tokens
 
     @property
     def device(self) -> torch.device:
@@ -98,11 +98,11 @@ class Model:
         Raises:
             InvalidRequestError: neither video nor audio, or arrays that do not fit together.
         """
-        frames = None if video is None else input_validation.video_frames(video, self.device, self.dtype)
+        frames = None if video is None else input_validation.to_video(video, self.device, self.dtype)
         shape = ("B", "T") if frames is None else tuple(frames.shape[:2])
         sound = None
         if audio is not None:
-            sound = input_validation.features(
+            sound = input_validation.to_features(
                 "audio", audio, (*shape, self.config.audio_dim), self.device, self.dtype
             )
         present = frames if frames is not None else sound
@@ -110,7 +110,9 @@ class Model:
             raise InvalidRequestError("neither video nor audio was given; expected at least one")
         batch, length = present.shape[:2]
         padded = (
-            None if padding_mask is None else input_validation.mask(padding_mask, batch, length, self.device)
+            None
+            if padding_mask is None
+            else input_validation.to_padding_mask(padding_mask, batch, length, self.device)
         )
         return self.network.encode(
             frames,
@@ -118,10 +120,10 @@ class Model:
             padded,
             has_video=None
             if has_video is None
-            else input_validation.presence("has_video", has_video, batch, self.device),
+            else input_validation.to_presence("has_video", has_video, batch, self.device),
             has_audio=None
             if has_audio is None
-            else input_validation.presence("has_audio", has_audio, batch, self.device),
+            else input_validation.to_presence("has_audio", has_audio, batch, self.device),
         )
 
     @torch.inference_mode()
@@ -136,8 +138,8 @@ class Model:
         Returns:
             (B, L, V).
         """
-        encoded, padded = self._encoded(encoder_out, padding_mask)
-        tokens = input_validation.unit_ids(
+        encoded, padded = self._validate_encoder_out(encoder_out, padding_mask)
+        tokens = input_validation.to_token_ids(
             "prev_output_tokens", prev_output_tokens, len(encoded), self.config.vocabulary_size, self.device
         )
         return self.network.decode(encoded, padded, tokens)
@@ -169,8 +171,8 @@ class Model:
             InvalidRequestError: arguments out of range.
             ModelFormatError: the model's scores are not finite.
         """
-        encoded, padded = self._encoded(encoder_out, padding_mask)
-        limits = input_validation.unit_limits(max_len, len(encoded), self.config.max_target_size - 1)
+        encoded, padded = self._validate_encoder_out(encoder_out, padding_mask)
+        limits = input_validation.to_token_limits(max_len, len(encoded), self.config.max_target_size - 1)
         return beam_search.beam_search(
             self.start_beam_search(beam=beam, length_penalty=length_penalty), encoded, padded, limits=limits
         )
@@ -184,13 +186,13 @@ class Model:
         if beam < 1:
             raise InvalidRequestError(f"beam is {beam}; expected at least 1")
         return BeamSearch(
-            self.network.decoder, beam=beam, length_penalty=length_penalty, text=self.vocabulary.text
+            self.network.decoder, beam=beam, length_penalty=length_penalty, detokenize=self.vocabulary.decode
         )
 
     @torch.inference_mode()
-    def word_times(
+    def align_words(
         self, encoder_out: Array, hypothesis: Hypothesis, *, speech_activity: Array | None = None
-    ) -> list[WordTime]:
+    ) -> list[WordTiming]:
         """When each word of a hypothesis is said.
 
         Args:
@@ -201,27 +203,31 @@ class Model:
         Returns:
             One entry for each word of ``hypothesis.text``.
         """
-        encoded = input_validation.features(
+        encoded = input_validation.to_features(
             "encoder_out", encoder_out, ("T", self.config.encoder_dim), self.device, self.dtype
         )
         activity = None
         if speech_activity is not None:
             cpu = torch.device("cpu")
-            activity = input_validation.features(
+            activity = input_validation.to_features(
                 "speech_activity", speech_activity, (len(encoded),), cpu, torch.float64
             ).numpy()
         previous = torch.tensor([[EOS, *hypothesis.tokens[:-1]]], device=self.device)
         _, attention = self.network.decode_with_attention(encoded.unsqueeze(0), None, previous)
-        return word_alignment.word_times(
+        return word_alignment.align_words(
             attention[0].float().cpu().numpy(),
-            [self.units[token] for token in hypothesis.tokens],
+            [self.tokens[token] for token in hypothesis.tokens],
             token_scores=hypothesis.token_scores,
             speech_activity=activity,
         )
 
-    def _encoded(self, encoder_out: Array, padding_mask: Array | None) -> tuple[Tensor, Tensor | None]:
+    def _validate_encoder_out(
+        self, encoder_out: Array, padding_mask: Array | None
+    ) -> tuple[Tensor, Tensor | None]:
         wanted = ("B", "T", self.config.encoder_dim)
-        encoded = input_validation.features("encoder_out", encoder_out, wanted, self.device, self.dtype)
+        encoded = input_validation.to_features("encoder_out", encoder_out, wanted, self.device, self.dtype)
         if padding_mask is None:
             return encoded, None
-        return encoded, input_validation.mask(padding_mask, encoded.shape[0], encoded.shape[1], self.device)
+        return encoded, input_validation.to_padding_mask(
+            padding_mask, encoded.shape[0], encoded.shape[1], self.device
+        )

@@ -34,8 +34,8 @@ from gorggle_server.avhubert.network import AVHubertNetwork
 # of rows give the same results; between 16 and 256 their speed differs by a tenth.
 _PACKED_ROWS = 64
 # Stem and trunk work on so many frames at a time.
-_FRAMES_AT_ONCE = 32
-_INT8_MOST = 127
+_CHUNK_FRAMES = 32
+_INT8_MAX = 127
 
 
 def optimize_for_inference(network: AVHubertNetwork, *, int8: bool = False) -> None:
@@ -46,17 +46,17 @@ def optimize_for_inference(network: AVHubertNetwork, *, int8: bool = False) -> N
         int8: keep the weights of linear layers as 8-bit integers; on a CPU.
     """
     with torch.no_grad():
-        _prepare_frontend(network.encoder.feature_extractor_video.resnet)
+        _optimize_frontend(network.encoder.feature_extractor_video.resnet)
         for module in list(network.modules()):
             if isinstance(module, ConvolutionalPositions):
-                module.fix_kernel()
-        network.decoder.fix_positions()
-        _join_projections(network)
+                module.precompute_kernel()
+        network.decoder.precompute_positions()
+        _fuse_projections(network)
         if network.decoder.embed_tokens.weight.device.type == "cpu":
-            network.encoder.encoder.skips_padding = True
+            network.encoder.encoder.skip_padding = True
             _pack_linear_layers(network, int8=int8)
         else:
-            network.decoder.steps_in_fixed_shapes = True
+            network.decoder.use_cuda_graphs = True
 
 
 class PackedLinear(nn.Module):
@@ -85,7 +85,7 @@ class Int8Linear(nn.Module):
         self.scales: Tensor
         self.bias: Tensor | None
         weight = weight.detach().float()
-        scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_MOST
+        scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_MAX
         self.register_buffer("weight", (weight / scales.unsqueeze(1)).round().to(torch.int8))
         self.register_buffer("scales", scales)
         self.register_buffer("bias", None if bias is None else bias.detach().float())
@@ -93,7 +93,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""
         rows = x.reshape(-1, x.shape[-1]).float()
-        scales = rows.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_MOST
+        scales = rows.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_MAX
         # Numbers that are not finite make a scale that is not, and so come out at the other end.
         whole = torch._int_mm((rows / scales).round().to(torch.int8), self.weight.t())  # noqa: SLF001
         y = whole * scales * self.scales
@@ -109,7 +109,7 @@ class Stem(nn.Module):
         super().__init__()
         convolution, norm, self.relu, _ = stem
         assert isinstance(convolution, nn.Conv3d)
-        weight, bias = _folded(convolution.weight, norm)
+        weight, bias = _fold_norm(convolution.weight, norm)
         self.frames = weight.shape[2]
         self.weight = nn.Parameter(
             weight.squeeze(1).contiguous(memory_format=torch.channels_last), requires_grad=False
@@ -118,19 +118,21 @@ class Stem(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """(B, T, H, W) to (B·T, C, H/4, W/4)."""
-        return torch.cat([self.of(some) for some in torch.split(self.pictures(video), _FRAMES_AT_ONCE)])
+        return torch.cat(
+            [self.convolve(some) for some in torch.split(self.unfold_frames(video), _CHUNK_FRAMES)]
+        )
 
-    def pictures(self, video: Tensor) -> Tensor:
+    def unfold_frames(self, video: Tensor) -> Tensor:
         """(B, T, H, W) to (B·T, 5, H, W): each frame with the two before and after it. A view of little more than that."""
         margin = self.frames // 2
         seen = functional.pad(video, (0, 0, 0, 0, margin, margin)).unfold(1, self.frames, 1)
         # The frames are channels, and stand last already: no copy is needed for channels-last.
         return seen.flatten(0, 1).permute(0, 3, 1, 2)
 
-    def of(self, pictures: Tensor) -> Tensor:
+    def convolve(self, frames: Tensor) -> Tensor:
         """(N, 5, H, W) to (N, C, H/4, W/4)."""
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
-        x = functional.conv2d(pictures, self.weight, self.bias, stride=2, padding=self.weight.shape[-1] // 2)
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        x = functional.conv2d(frames, self.weight, self.bias, stride=2, padding=self.weight.shape[-1] // 2)
         return functional.max_pool2d(self.relu(x), 3, 2, 1)
 
 
@@ -145,41 +147,41 @@ class ChunkedFrontend(nn.Module):
         """(B, T, H, W) to (B·T, 8C)."""
         return torch.cat(
             [
-                self.trunk(self.stem.of(some))
+                self.trunk(self.stem.convolve(some))
                 for clip in video
-                for some in torch.split(self.stem.pictures(clip[None]), _FRAMES_AT_ONCE)
+                for some in torch.split(self.stem.unfold_frames(clip[None]), _CHUNK_FRAMES)
             ]
         )
 
 
-def _prepare_frontend(resnet: ResNet) -> None:
+def _optimize_frontend(resnet: ResNet) -> None:
     on_cpu = next(resnet.parameters()).device.type == "cpu"
     for block in resnet.trunk.modules():
         if isinstance(block, BasicBlock):
-            block.conv1, block.bn1 = _with_norm(block.conv1, block.bn1), nn.Identity()
-            block.conv2, block.bn2 = _with_norm(block.conv2, block.bn2), nn.Identity()
+            block.conv1, block.bn1 = _fuse_norm(block.conv1, block.bn1), nn.Identity()
+            block.conv2, block.bn2 = _fuse_norm(block.conv2, block.bn2), nn.Identity()
             if isinstance(block.downsample, nn.Sequential):
-                block.downsample = _with_norm(*block.downsample)
+                block.downsample = _fuse_norm(*block.downsample)
     stem = Stem(resnet.frontend3D)
     resnet.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     del resnet.frontend3D
     if on_cpu:
-        resnet.in_pieces = ChunkedFrontend(stem, resnet.trunk)
+        resnet.chunked = ChunkedFrontend(stem, resnet.trunk)
         del resnet.trunk
     else:
         # The whole batch at once keeps more of a GPU busy.
         resnet.stem = stem
 
 
-def _with_norm(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
+def _fuse_norm(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
     assert isinstance(convolution, nn.Conv2d)
-    weight, bias = _folded(convolution.weight, norm)
+    weight, bias = _fold_norm(convolution.weight, norm)
     convolution.weight = nn.Parameter(weight, requires_grad=False)
     convolution.bias = nn.Parameter(bias, requires_grad=False)
     return convolution
 
 
-def _folded(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def _fold_norm(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Weights and bias of a convolution and the batch normalisation after it; worked out in double precision."""
     assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
     assert norm.running_mean is not None
@@ -190,7 +192,7 @@ def _folded(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
     return scaled.to(weight.dtype), shift.to(weight.dtype)
 
 
-def _join_projections(network: AVHubertNetwork) -> None:
+def _fuse_projections(network: AVHubertNetwork) -> None:
     """Where queries, keys and values are made of the same: one product for the three."""
     for attention in _self_attentions(network):
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]

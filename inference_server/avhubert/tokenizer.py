@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 WORD_START = "▁"
 """SentencePiece's mark for the space before a word (U+2581, not an underscore)."""
 
-RESERVED_UNITS = ("<s>", "<pad>", "</s>", "<unk>")
+RESERVED_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 """What stands at ids 0 to 3 of every dictionary."""
 
-_UNSPOKEN = frozenset({BOS, PAD, EOS})
+_SILENT_TOKENS = frozenset({BOS, PAD, EOS})
 
 
 def load_dictionary(lines: Iterable[str]) -> list[str]:
@@ -27,7 +27,7 @@ def load_dictionary(lines: Iterable[str]) -> list[str]:
     Raises:
         ModelFormatError: a line has no count.
     """
-    units = list(RESERVED_UNITS)
+    units = list(RESERVED_TOKENS)
     for number, line in enumerate(lines, 1):
         unit, space, count = line.rstrip("\r\n").rpartition(" ")
         if not space or not count.isdigit():
@@ -49,26 +49,26 @@ class Vocabulary:
     The ids are those of the dictionary. SentencePiece numbers its pieces otherwise, so they meet by spelling.
     """
 
-    def __init__(self, units: Sequence[str], sentencepiece_model: bytes | None = None) -> None:
-        if tuple(units[: len(RESERVED_UNITS)]) != RESERVED_UNITS:
+    def __init__(self, tokens: Sequence[str], sentencepiece_model: bytes | None = None) -> None:
+        if tuple(tokens[: len(RESERVED_TOKENS)]) != RESERVED_TOKENS:
             raise ModelFormatError(
-                f"the dictionary starts with {list(units[:4])}; expected {list(RESERVED_UNITS)}"
+                f"the dictionary starts with {list(tokens[:4])}; expected {list(RESERVED_TOKENS)}"
             )
-        self.units = list(units)
+        self.tokens = list(tokens)
         self.sentencepiece_model = sentencepiece_model
 
     def __len__(self) -> int:
-        return len(self.units)
+        return len(self.tokens)
 
-    def pieces(self, tokens: Iterable[int]) -> list[str]:
+    def to_pieces(self, tokens: Iterable[int]) -> list[str]:
         """The spelling of each id, without ``<s>``, ``<pad>`` and ``</s>``."""
-        return [self.units[token] for token in tokens if token not in _UNSPOKEN]
+        return [self.tokens[token] for token in tokens if token not in _SILENT_TOKENS]
 
-    def text(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Iterable[int]) -> str:
         """What the ids say."""
-        return detokenize(self.pieces(tokens))
+        return detokenize(self.to_pieces(tokens))
 
-    def tokens(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """Cut text into units: their ids, without ``</s>``; ``<unk>`` for what the dictionary lacks.
 
         Raises:
@@ -79,7 +79,7 @@ class Vocabulary:
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        return {unit: number for number, unit in enumerate(self.units)}
+        return {unit: number for number, unit in enumerate(self.tokens)}
 
     @cached_property
     def _processor(self) -> SentencePieceProcessor:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gorggle_server.avhubert.config import FRAME_S
-from gorggle_server.avhubert.tokenizer import RESERVED_UNITS, WORD_START, detokenize
+from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, detokenize
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
 
 FloatArray = NDArray[np.float64]
@@ -20,15 +20,15 @@ FloatArray = NDArray[np.float64]
 _SILENCE_SHARE = 0.4
 # No frame is impossible. A pause must last three frames or more to be set apart, since stopping and
 # starting to speak costs as much as two frames of it gain.
-_LEAST_SHARE = 0.1
-_PAUSE_COST = 2 * math.log(_SILENCE_SHARE / _LEAST_SHARE)
+_MIN_SHARE = 0.1
+_PAUSE_COST = 2 * math.log(_SILENCE_SHARE / _MIN_SHARE)
 # What follows the last word may be claimed by the row of </s>, but not at the cost of a clear last word.
 _EOS_WEIGHT = 0.5
-_SMOOTHED_FRAMES = 3
+_SMOOTHING_FRAMES = 3
 
 
 @dataclass(frozen=True)
-class WordTime:
+class WordTiming:
     """One word of a reading, seconds from the clip's first frame.
 
     ``confidence`` is the probability, 0 to 1, that the model gave to the word after the words before it.
@@ -49,19 +49,19 @@ class _Word:
     end: int
 
 
-def word_times(
+def align_words(
     attention: NDArray[np.floating],
-    units: Sequence[str],
+    tokens: Sequence[str],
     frame_s: float = FRAME_S,
     *,
     token_scores: Sequence[float] | None = None,
     speech_activity: NDArray[np.floating] | None = None,
-) -> list[WordTime]:
+) -> list[WordTiming]:
     """Find when each word is said.
 
     Args:
         attention: (L, T), where the decoder looked for each unit; rows need not sum to one.
-        units: the L units' spellings, ``</s>`` included if the attention has its row.
+        tokens: the L units' spellings, ``</s>`` included if the attention has its row.
         frame_s: duration of a frame, seconds.
         token_scores: L log-probabilities; without them the confidence is 1.
         speech_activity: (T,), the probability of speech in each frame; pauses then follow it.
@@ -75,24 +75,24 @@ def word_times(
         ModelFormatError: the attention is not finite.
     """
     weights = np.asarray(attention, np.float64)
-    _check(weights, units, token_scores, speech_activity)
-    spoken = [row for row, unit in enumerate(units) if unit not in RESERVED_UNITS or unit == "<unk>"]
-    words = _words([units[row] for row in spoken])
+    _validate(weights, tokens, token_scores, speech_activity)
+    spoken = [row for row, unit in enumerate(tokens) if unit not in RESERVED_TOKENS or unit == "<unk>"]
+    words = _group_words([tokens[row] for row in spoken])
     if not words:
         return []
     # With fewer frames than units each frame is cut up, so that every unit has a place of its own.
     parts = math.ceil(len(spoken) / weights.shape[1])
-    shares = np.repeat(_shares(weights), parts, axis=1)
+    shares = np.repeat(_normalize(weights), parts, axis=1)
     silence = np.full(shares.shape[1], _SILENCE_SHARE)
-    after = np.maximum(silence, _EOS_WEIGHT * shares[-1]) if units[-1] == "</s>" else silence
+    after = np.maximum(silence, _EOS_WEIGHT * shares[-1]) if tokens[-1] == "</s>" else silence
     if speech_activity is not None:
         speech = np.repeat(np.clip(np.asarray(speech_activity, np.float64), 0.0, 1.0), parts)
         shares, silence, after = shares * speech, 1.0 - speech, 1.0 - speech
-    spans = _unit_spans(shares[spoken], words, silence, after)
+    spans = _find_token_spans(shares[spoken], words, silence, after)
     scores = [0.0] * len(spoken) if token_scores is None else [token_scores[row] for row in spoken]
     part_s = frame_s / parts
     return [
-        WordTime(
+        WordTiming(
             word.text,
             start_s=float(spans[word.first, 0] * part_s),
             end_s=float(spans[word.end - 1, 1] * part_s),
@@ -102,7 +102,7 @@ def word_times(
     ]
 
 
-def _check(
+def _validate(
     weights: FloatArray,
     units: Sequence[str],
     token_scores: Sequence[float] | None,
@@ -124,7 +124,7 @@ def _check(
         raise ModelFormatError("the decoder's attention is not finite: the weights are damaged")
 
 
-def _words(pieces: Sequence[str]) -> list[_Word]:
+def _group_words(pieces: Sequence[str]) -> list[_Word]:
     """Group units into words; marks that spell nothing belong to the word after them."""
     later_starts = [row for row, piece in enumerate(pieces) if row > 0 and piece.startswith(WORD_START)]
     words: list[_Word] = []
@@ -137,17 +137,17 @@ def _words(pieces: Sequence[str]) -> list[_Word]:
     return words
 
 
-def _shares(weights: FloatArray) -> FloatArray:
+def _normalize(weights: FloatArray) -> FloatArray:
     """Each row smoothed over time and scaled so that its highest frame is 1."""
-    margin = (_SMOOTHED_FRAMES // 2, _SMOOTHED_FRAMES // 2)
+    margin = (_SMOOTHING_FRAMES // 2, _SMOOTHING_FRAMES // 2)
     padded = np.pad(np.clip(weights, 0.0, None), ((0, 0), margin), mode="edge")
-    smooth = np.lib.stride_tricks.sliding_window_view(padded, _SMOOTHED_FRAMES, axis=1).mean(axis=2)
+    smooth = np.lib.stride_tricks.sliding_window_view(padded, _SMOOTHING_FRAMES, axis=1).mean(axis=2)
     highest = smooth.max(axis=1, keepdims=True)
     shares: FloatArray = np.divide(smooth, highest, out=np.ones_like(weights), where=highest > 0)
     return shares
 
 
-def _unit_spans(
+def _find_token_spans(
     shares: FloatArray, words: Sequence[_Word], silence: FloatArray, after: FloatArray
 ) -> NDArray[np.int64]:
     """The frames of each unit, first and one past the last, on the most probable path.
@@ -166,7 +166,7 @@ def _unit_spans(
     emissions.append(after)
     row_of_state.append(-1)
     rows = np.array(row_of_state)
-    path = rows[_best_path(np.log(np.maximum(emissions, _LEAST_SHARE)), rows < 0)]
+    path = rows[_find_best_path(np.log(np.maximum(emissions, _MIN_SHARE)), rows < 0)]
     spans = np.zeros((len(shares), 2), np.int64)
     for row in range(len(shares)):
         (frames,) = np.nonzero(path == row)
@@ -174,7 +174,7 @@ def _unit_spans(
     return spans
 
 
-def _best_path(scores: FloatArray, optional: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _find_best_path(scores: FloatArray, optional: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Viterbi from left to right.
 
     Args:

@@ -9,8 +9,8 @@ from gorggle.v1 import lip_reading_pb2
 from gorggle_server import s3
 from gorggle_server.errors import InvalidMediaError, InvalidRequestError
 from gorggle_server.grpc_server import request_decoding
-from gorggle_server.grpc_server.media_receiver import MAX_INTAKE_BYTES, MediaIntake
-from gorggle_server.grpc_server.stream_runner import Feed
+from gorggle_server.grpc_server.media_receiver import MAX_QUEUED_BYTES, MediaQueue
+from gorggle_server.grpc_server.stream_runner import MediaFeed
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.streaming.crop_input import PreprocessedInput, interleave
 from gorggle_server.streaming.input_queue import InputQueue
@@ -18,7 +18,7 @@ from gorggle_server.streaming.input_queue import InputQueue
 
 def open_clip(
     request: lip_reading_pb2.RecognizeRequest, *, buckets: Collection[str], max_bytes: int
-) -> tuple[MediaIntake, Feed]:
+) -> tuple[MediaQueue, MediaFeed]:
     """Where a clip goes, and what moves it there.
 
     Args:
@@ -29,22 +29,22 @@ def open_clip(
     Raises:
         InvalidRequestError: the request names no clip, or one that it may not.
     """
-    pipe, crops_and_sound = BytePipe(MAX_INTAKE_BYTES), InputQueue[PreprocessedInput](MAX_INTAKE_BYTES)
+    pipe, preprocessed_queue = BytePipe(MAX_QUEUED_BYTES), InputQueue[PreprocessedInput](MAX_QUEUED_BYTES)
     match request.WhichOneof("source"):
         case "content":
-            return pipe, lambda: _feed_pieces(pipe, iter([request.content]))
+            return pipe, lambda: _feed_chunks(pipe, iter([request.content]))
         case "uri":
-            pieces = s3.read(_readable(request.uri, buckets), max_bytes=max_bytes)
-            return pipe, lambda: _feed_pieces(pipe, pieces)
+            pieces = s3.read_object(_parse_s3_uri(request.uri, buckets), max_bytes=max_bytes)
+            return pipe, lambda: _feed_chunks(pipe, pieces)
         case "elementary":
-            return crops_and_sound, lambda: _feed_elementary(crops_and_sound, request.elementary)
+            return preprocessed_queue, lambda: _feed_preprocessed(preprocessed_queue, request.elementary)
         case _:
             raise InvalidRequestError("the request holds no clip: set content, uri or elementary")
 
 
-def _readable(uri: str, buckets: Collection[str]) -> s3.Address:
+def _parse_s3_uri(uri: str, buckets: Collection[str]) -> s3.S3Location:
     """An address that the operator allows callers to name."""
-    address = s3.Address.parse(uri)
+    address = s3.S3Location.parse(uri)
     if address.bucket not in buckets:
         raise InvalidRequestError(
             f"this server may not read the bucket {address.bucket!r}: "
@@ -53,16 +53,16 @@ def _readable(uri: str, buckets: Collection[str]) -> s3.Address:
     return address
 
 
-async def _feed_pieces(pipe: BytePipe, pieces: Iterator[bytes]) -> None:
-    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+async def _feed_chunks(pipe: BytePipe, chunks: Iterator[bytes]) -> None:
+    while (piece := await asyncio.to_thread(next, chunks, None)) is not None:
         await pipe.write_async(piece)
 
 
-async def _feed_elementary(
-    intake: InputQueue[PreprocessedInput], clip: lip_reading_pb2.ElementaryClip
+async def _feed_preprocessed(
+    queue: InputQueue[PreprocessedInput], clip: lip_reading_pb2.ElementaryClip
 ) -> None:
     if not clip.mouth_crops and not clip.HasField("pcm"):
         raise InvalidMediaError("the clip holds neither mouth crops nor sound")
-    sound = [request_decoding.sound_from(clip.pcm)] if clip.HasField("pcm") else []
-    for piece in interleave([*map(request_decoding.crops_from, clip.mouth_crops), *sound]):
-        await intake.put(piece, piece.size_bytes)
+    sound = [request_decoding.decode_pcm(clip.pcm)] if clip.HasField("pcm") else []
+    for piece in interleave([*map(request_decoding.decode_mouth_crops, clip.mouth_crops), *sound]):
+        await queue.put(piece, piece.size_bytes)

@@ -62,7 +62,9 @@ class HttpServer:
         """
         host, _, port = self._listen.rpartition(":")
         try:
-            self._server = make_server(host.strip("[]"), int(port), self._answer, _Threading, _Silent)
+            self._server = make_server(
+                host.strip("[]"), int(port), self._handle_request, _ThreadingServer, _RequestHandler
+            )
         except OSError as error:
             raise InvalidRequestError(f"cannot listen on {self._listen}: {error}") from error
         threading.Thread(target=self._server.serve_forever, name="operations", daemon=True).start()
@@ -74,36 +76,36 @@ class HttpServer:
             self._server.server_close()
             self._server = None
 
-    def _answer(self, environ: dict[str, Any], start_response: _StartResponse) -> Iterable[bytes]:
+    def _handle_request(self, environ: dict[str, Any], start_response: _StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _text(start_response, "405 Method Not Allowed", "only GET is answered")
+            return _respond(start_response, "405 Method Not Allowed", "only GET is answered")
         match environ["PATH_INFO"]:
             case "/metrics":
                 answer: Iterable[bytes] = self._metrics(environ, start_response)
                 return answer
             case "/livez" if self._is_alive():
-                return _text(start_response, "200 OK", "alive")
+                return _respond(start_response, "200 OK", "alive")
             case "/livez":
-                return _text(
+                return _respond(
                     start_response,
                     "503 Service Unavailable",
                     "the event loop stands still, or the device is lost: restart",
                 )
             case "/readyz" if self._is_ready():
-                return _text(start_response, "200 OK", "ready")
+                return _respond(start_response, "200 OK", "ready")
             case "/readyz":
-                return _text(start_response, "503 Service Unavailable", "loading models, or shutting down")
+                return _respond(start_response, "503 Service Unavailable", "loading models, or shutting down")
             case _:
-                return _text(start_response, "404 Not Found", "there are /metrics, /livez and /readyz")
+                return _respond(start_response, "404 Not Found", "there are /metrics, /livez and /readyz")
 
 
-class _Threading(ThreadingMixIn, WSGIServer):
+class _ThreadingServer(ThreadingMixIn, WSGIServer):
     """One that a slow client does not hold up."""
 
     daemon_threads = True
 
 
-class _Silent(WSGIRequestHandler):
+class _RequestHandler(WSGIRequestHandler):
     timeout = REQUEST_TIMEOUT_S
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
@@ -111,6 +113,6 @@ class _Silent(WSGIRequestHandler):
         _log.debug(format, *args)
 
 
-def _text(start_response: _StartResponse, status: str, body: str) -> Iterable[bytes]:
+def _respond(start_response: _StartResponse, status: str, body: str) -> Iterable[bytes]:
     start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
     return [body.encode() + b"\n"]

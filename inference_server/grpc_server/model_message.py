@@ -20,51 +20,51 @@ _COMMERCIAL_USE = {
 }
 
 
-def model_message(served: ServedModel) -> model_pb2.Model:
+def encode_model(served: ServedModel) -> model_pb2.Model:
     """Describe a loaded model: its shape from its weights, the rest from its card; what the card lacks stays empty."""
     model, card = served.model, served.model.card
     return model_pb2.Model(
         name=served.name,
-        description=_text(card, "description"),
+        description=_get_text(card, "description"),
         architecture="av_hubert",
         parameters=model.parameter_count,
         encoder_layers=model.config.encoder_layers,
         encoder_width=model.config.encoder_dim,
         decoder_layers=model.config.decoder_layers,
         decoder_width=model.config.decoder_dim,
-        units=len(model.units),
+        units=len(model.tokens),
         # Any AV-HuBERT computes with either modality missing; a card may say that it was not trained for it.
         modalities=[_MODALITIES[name] for name in card.get("modalities", _MODALITIES) if name in _MODALITIES],
         video_frame_rate_hz=VIDEO_FRAME_RATE_HZ,
         audio_sample_rate_hz=AUDIO_SAMPLE_RATE_HZ,
         mouth_crop_size_px=MOUTH_CROP_SIZE_PX,
         language_codes=[str(code) for code in card.get("languages", [])],
-        vocabulary=_text(card, "vocabulary"),
-        trained_on=_text(card, "trained_on"),
-        error_rates=[_error_rate(entry) for entry in card.get("error_rates", [])],
-        license=_license(card.get("license", {})),
+        vocabulary=_get_text(card, "vocabulary"),
+        trained_on=_get_text(card, "trained_on"),
+        error_rates=[_encode_error_rate(entry) for entry in card.get("error_rates", [])],
+        license=_encode_license(card.get("license", {})),
         sha256=served.sha256,
     )
 
 
-def _error_rate(entry: dict[str, Any]) -> model_pb2.ErrorRate:
+def _encode_error_rate(entry: dict[str, Any]) -> model_pb2.ErrorRate:
     return model_pb2.ErrorRate(
-        dataset=_text(entry, "dataset"),
-        modality=_MODALITIES.get(_text(entry, "modality"), config_pb2.MODALITY_UNSPECIFIED),
-        condition=_text(entry, "condition"),
+        dataset=_get_text(entry, "dataset"),
+        modality=_MODALITIES.get(_get_text(entry, "modality"), config_pb2.MODALITY_UNSPECIFIED),
+        condition=_get_text(entry, "condition"),
         word_error_rate_percent=float(entry.get("word_error_rate_percent", 0.0)),
-        source=_text(entry, "source"),
+        source=_get_text(entry, "source"),
     )
 
 
-def _license(entry: dict[str, Any]) -> model_pb2.ModelLicense:
+def _encode_license(entry: dict[str, Any]) -> model_pb2.ModelLicense:
     return model_pb2.ModelLicense(
-        name=_text(entry, "name"),
-        url=_text(entry, "url"),
+        name=_get_text(entry, "name"),
+        url=_get_text(entry, "url"),
         commercial_use=_COMMERCIAL_USE.get(entry.get("commercial_use"), model_pb2.COMMERCIAL_USE_UNSPECIFIED),
-        summary=_text(entry, "summary"),
+        summary=_get_text(entry, "summary"),
     )
 
 
-def _text(entry: dict[str, Any], key: str) -> str:
+def _get_text(entry: dict[str, Any], key: str) -> str:
     return str(entry.get(key, ""))

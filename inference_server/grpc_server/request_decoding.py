@@ -26,8 +26,8 @@ MAX_ALTERNATIVES = 10
 MAX_START_OFFSET_S = 366 * 24 * 3600.0
 DEFAULT_BEAM_SIZE = 5
 # The least and the most that may be asked for, in seconds.
-SILENCE_TIMEOUT_S = 1.0, 3600.0
-HEARTBEAT_INTERVAL_S = 0.1, 60.0
+SILENCE_TIMEOUT_RANGE_S = 1.0, 3600.0
+HEARTBEAT_INTERVAL_RANGE_S = 0.1, 60.0
 MAX_OPEN_SEGMENTS = 64
 
 _MODALITIES = {
@@ -50,20 +50,20 @@ def decode_recognition_config(
         raise InvalidRequestError(
             f"modality {config.modality} is unknown: use a value of gorggle.v1.Modality"
         )
-    _check_at_most("max_alternatives", config.max_alternatives, MAX_ALTERNATIVES)
-    _check_at_most("max_speakers", config.max_speakers, limits.max_speakers)
-    _check_at_most("beam_size", config.beam_size, limits.max_beam_size)
+    _check_maximum("max_alternatives", config.max_alternatives, MAX_ALTERNATIVES)
+    _check_maximum("max_speakers", config.max_speakers, limits.max_speakers)
+    _check_maximum("beam_size", config.beam_size, limits.max_beam_size)
     length_penalty = config.length_penalty if config.HasField("length_penalty") else 1.0
     if not -2 <= length_penalty <= 5:
         raise InvalidRequestError(f"length_penalty is {length_penalty:g}: give a number from -2 to 5")
-    start_offset_s = seconds_from(config.start_offset, "start_offset")
+    start_offset_s = decode_duration(config.start_offset, "start_offset")
     if not 0 <= start_offset_s <= MAX_START_OFFSET_S:
         raise InvalidRequestError(f"start_offset is {start_offset_s:g} s: give 0 to {MAX_START_OFFSET_S:g} s")
     return RecognitionOptions(
-        endpointing=_endpointing_from(config.endpointing, limits),
+        endpointing=_decode_endpointing(config.endpointing, limits),
         model=config.model or default_model,
         modality=_MODALITIES[config.modality],
-        word_times=config.enable_word_times,
+        word_timestamps=config.enable_word_times,
         max_alternatives=config.max_alternatives,
         max_speakers=config.max_speakers or limits.max_speakers,
         beam_size=config.beam_size or min(DEFAULT_BEAM_SIZE, limits.max_beam_size),
@@ -73,13 +73,13 @@ def decode_recognition_config(
     )
 
 
-def _endpointing_from(config: config_pb2.EndpointingConfig, limits: ServerSettings) -> EndpointingConfig:
+def _decode_endpointing(config: config_pb2.EndpointingConfig, limits: ServerSettings) -> EndpointingConfig:
     defaults = EndpointingConfig(max_utterance_s=limits.max_utterance_s)
     threshold = config.threshold if config.HasField("threshold") else defaults.threshold
     if not 0 < threshold < 1:
         raise InvalidRequestError(f"endpointing.threshold is {threshold:g}: give a number between 0 and 1")
     ranges = {
-        "pause": (defaults.pause_s, 0.2, 5.0),
+        "pause": (defaults.endpoint_silence_s, 0.2, 5.0),
         "min_speech": (defaults.min_speech_s, 0.04, 2.0),
         "max_utterance": (defaults.max_utterance_s, 2.0, limits.max_utterance_s),
     }
@@ -87,7 +87,7 @@ def _endpointing_from(config: config_pb2.EndpointingConfig, limits: ServerSettin
     for name, (default_s, least_s, most_s) in ranges.items():
         seconds[f"{name}_s"] = default_s
         if config.HasField(name):  # type: ignore[arg-type]  # names from the table above
-            given_s = seconds_from(getattr(config, name), f"endpointing.{name}")
+            given_s = decode_duration(getattr(config, name), f"endpointing.{name}")
             if not least_s <= given_s <= most_s:
                 raise InvalidRequestError(
                     f"endpointing.{name} is {given_s:g} s: give {least_s:g} s to {most_s:g} s"
@@ -96,7 +96,7 @@ def _endpointing_from(config: config_pb2.EndpointingConfig, limits: ServerSettin
     return EndpointingConfig(threshold=threshold, **seconds)
 
 
-def streaming_options_from(
+def decode_streaming_config(
     config: config_pb2.StreamingConfig, default_model: str, limits: ServerSettings
 ) -> RecognitionOptions:
     """Read and check how a stream is to be read; see ``decode_recognition_config``."""
@@ -105,29 +105,29 @@ def streaming_options_from(
         interim_results=config.interim_results,
         activity_events=config.activity_events,
         live=config.live,
-        silence_timeout_s=_seconds_within(config, "close_after_silence", *SILENCE_TIMEOUT_S),
+        silence_timeout_s=_decode_optional_duration(config, "close_after_silence", *SILENCE_TIMEOUT_RANGE_S),
     )
 
 
-def heartbeat_interval_s_from(config: config_pb2.StreamingConfig) -> float:
+def decode_heartbeat_interval_s(config: config_pb2.StreamingConfig) -> float:
     """Read how often the client wants to hear from the server at least; 0: it does not care.
 
     Raises:
         InvalidRequestError: more often, or more rarely, than is allowed.
     """
-    return _seconds_within(config, "heartbeat_interval", *HEARTBEAT_INTERVAL_S)
+    return _decode_optional_duration(config, "heartbeat_interval", *HEARTBEAT_INTERVAL_RANGE_S)
 
 
 @dataclass(frozen=True)
-class Resumption:
+class ResumeRequest:
     """The session that a call carries on, where it is taken up, and what was sent of open utterances."""
 
     session_id: str
-    point: ResumeToken
-    open_texts: dict[str, PartialTranscript]
+    resume_token: ResumeToken
+    partial_transcripts: dict[str, PartialTranscript]
 
 
-def resumption_from(config: config_pb2.StreamingConfig) -> Resumption | None:
+def decode_resume_config(config: config_pb2.StreamingConfig) -> ResumeRequest | None:
     """Read which session a call carries on; None: a new one.
 
     Raises:
@@ -142,32 +142,32 @@ def resumption_from(config: config_pb2.StreamingConfig) -> Resumption | None:
         raise InvalidRequestError(
             f"resume.open_segments holds {len(resume.open_segments)}: give those without a final result"
         )
-    start_offset_s = seconds_from(config.recognition.start_offset, "start_offset")
+    start_offset_s = decode_duration(config.recognition.start_offset, "start_offset")
     open_texts = {
         segment.segment_id: PartialTranscript(
             segment.revision,
             segment.stable_text,
-            seconds_from(segment.stable_end_offset, "stable_end_offset") - start_offset_s,
+            decode_duration(segment.stable_end_offset, "stable_end_offset") - start_offset_s,
         )
         for segment in resume.open_segments
     }
-    return Resumption(resume.session_id, ResumeToken.decode(resume.resume_token), open_texts)
+    return ResumeRequest(resume.session_id, ResumeToken.decode(resume.resume_token), open_texts)
 
 
-def _seconds_within(
+def _decode_optional_duration(
     config: config_pb2.StreamingConfig,
     name: Literal["close_after_silence", "heartbeat_interval"],
-    least_s: float,
-    most_s: float,
+    min_s: float,
+    max_s: float,
 ) -> float:
     """A Duration that may be absent (or 0): 0 then."""
-    seconds = seconds_from(getattr(config, name), name)
-    if seconds and not least_s <= seconds <= most_s:
-        raise InvalidRequestError(f"{name} is {seconds:g} s: give {least_s:g} s to {most_s:g} s, or nothing")
+    seconds = decode_duration(getattr(config, name), name)
+    if seconds and not min_s <= seconds <= max_s:
+        raise InvalidRequestError(f"{name} is {seconds:g} s: give {min_s:g} s to {max_s:g} s, or nothing")
     return seconds
 
 
-def crops_from(message: media_pb2.MouthCrops) -> MouthCropChunk:
+def decode_mouth_crops(message: media_pb2.MouthCrops) -> MouthCropChunk:
     """Read mouth crops: uint8 (T, 96, 96) with T times.
 
     Raises:
@@ -180,7 +180,7 @@ def crops_from(message: media_pb2.MouthCrops) -> MouthCropChunk:
             f"mouth crops hold {len(message.pixels)} bytes for {count} timestamps; {count * crop_bytes} were expected: "
             f"send {MOUTH_CROP_SIZE_PX} x {MOUTH_CROP_SIZE_PX} grey pixels, one byte each, for every timestamp"
         )
-    times_s = [seconds_from(timestamp, "mouth_crops.timestamps") for timestamp in message.timestamps]
+    times_s = [decode_duration(timestamp, "mouth_crops.timestamps") for timestamp in message.timestamps]
     if any(later < earlier for earlier, later in itertools.pairwise([0.0, *times_s])):
         raise InvalidRequestError(
             "mouth_crops.timestamps fall or are negative: send crops in order of time, from 0"
@@ -189,7 +189,7 @@ def crops_from(message: media_pb2.MouthCrops) -> MouthCropChunk:
     return MouthCropChunk(message.face, pixels, times_s)
 
 
-def sound_from(message: media_pb2.Pcm) -> AudioChunk:
+def decode_pcm(message: media_pb2.Pcm) -> AudioChunk:
     """Read PCM: int16 (S,), 16 kHz.
 
     Raises:
@@ -202,7 +202,7 @@ def sound_from(message: media_pb2.Pcm) -> AudioChunk:
     return AudioChunk(np.frombuffer(message.samples, "<i2").astype(np.int16, copy=False))
 
 
-def seconds_from(duration: Duration, name: str) -> float:
+def decode_duration(duration: Duration, name: str) -> float:
     """Read a Duration as seconds.
 
     Raises:
@@ -215,6 +215,6 @@ def seconds_from(duration: Duration, name: str) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
-def _check_at_most(name: str, value: int, most: int) -> None:
-    if value > most:
-        raise InvalidRequestError(f"{name} is {value}: this server allows at most {most}")
+def _check_maximum(name: str, value: int, maximum: int) -> None:
+    if value > maximum:
+        raise InvalidRequestError(f"{name} is {value}: this server allows at most {maximum}")

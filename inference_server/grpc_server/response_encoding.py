@@ -28,18 +28,18 @@ from gorggle_server.types import (
     Word,
 )
 
-_MODALITY_MESSAGES = {
+_MODALITIES = {
     Modality.AUDIO_VISUAL: config_pb2.MODALITY_AUDIO_VISUAL,
     Modality.VIDEO_ONLY: config_pb2.MODALITY_VIDEO_ONLY,
     Modality.AUDIO_ONLY: config_pb2.MODALITY_AUDIO_ONLY,
 }
-_WARNING_MESSAGES = {kind: lip_reading_pb2.Warning.Kind.Value(f"KIND_{kind.name}") for kind in WarningKind}
-_ACTIVITY_MESSAGES = {
+_WARNING_KINDS = {kind: lip_reading_pb2.Warning.Kind.Value(f"KIND_{kind.name}") for kind in WarningKind}
+_ACTIVITY_KINDS = {
     kind: lip_reading_pb2.ActivityEvent.Kind.Value(f"KIND_{kind.name}") for kind in ActivityKind
 }
 
 
-def duration_of(seconds: float) -> Duration:
+def encode_duration(seconds: float) -> Duration:
     """Write seconds as a Duration, to the microsecond."""
     duration = Duration()
     duration.FromMicroseconds(round(seconds * 1e6))
@@ -52,57 +52,57 @@ class StreamPosition:
 
     Attributes:
         bytes_received: bytes of media taken in.
-        final_until_s: media up to which everything is final and sent.
+        final_end_s: media up to which everything is final and sent.
         acknowledged_sequence: requests up to this number are needed no more.
-        token: what the stream is resumed with.
+        resume_token: what the stream is resumed with.
     """
 
     bytes_received: int
-    final_until_s: float
+    final_end_s: float
     acknowledged_sequence: int
-    token: bytes
+    resume_token: bytes
 
 
-def streaming_response(
+def encode_event(
     event: Event, options: RecognitionOptions, position: StreamPosition
 ) -> lip_reading_pb2.StreamingRecognizeResponse:
     """Write one event of a stream."""
     shift_s = options.start_offset_s
     response = lip_reading_pb2.StreamingRecognizeResponse(
-        final_until_offset=duration_of(position.final_until_s + shift_s)
+        final_until_offset=encode_duration(position.final_end_s + shift_s)
     )
     match event:
         case MediaInfo():
-            response.media_info.CopyFrom(media_info_message(event))
+            response.media_info.CopyFrom(encode_media_info(event))
         case Segment():
-            response.segment.CopyFrom(segment_message(event, shift_s))
+            response.segment.CopyFrom(encode_segment(event, shift_s))
         case Activity():
-            response.activity.kind = _ACTIVITY_MESSAGES[event.kind]
-            response.activity.offset.CopyFrom(duration_of(event.offset_s + shift_s))
+            response.activity.kind = _ACTIVITY_KINDS[event.kind]
+            response.activity.offset.CopyFrom(encode_duration(event.offset_s + shift_s))
             response.activity.speaker_id = event.speaker_id
         case Progress():
             response.progress.bytes_received = position.bytes_received
             response.progress.acknowledged_sequence = position.acknowledged_sequence
-            response.progress.resume_token = position.token
-            response.progress.media_received.CopyFrom(duration_of(event.received_s))
-            response.progress.media_processed.CopyFrom(duration_of(event.processed_s))
+            response.progress.resume_token = position.resume_token
+            response.progress.media_received.CopyFrom(encode_duration(event.received_s))
+            response.progress.media_processed.CopyFrom(encode_duration(event.processed_s))
             response.progress.faces = event.faces
         case StreamWarning():
-            response.warning.CopyFrom(warning_message(event))
+            response.warning.CopyFrom(encode_warning(event))
         case Finished():
-            response.finished.media_duration.CopyFrom(duration_of(event.duration_s))
+            response.finished.media_duration.CopyFrom(encode_duration(event.duration_s))
             response.finished.segments = event.segments
             response.finished.faces = event.faces
         case Draining():
-            response.drain.deadline.CopyFrom(duration_of(event.deadline_s))
+            response.drain.deadline.CopyFrom(encode_duration(event.deadline_s))
             response.drain.acknowledged_sequence = position.acknowledged_sequence
-            response.drain.resume_token = position.token
+            response.drain.resume_token = position.resume_token
         case Heartbeat():
             response.heartbeat.SetInParent()
     return response
 
 
-def started_response(
+def encode_started(
     request_id: str, model: str, session_id: str, heartbeat_interval_s: float
 ) -> lip_reading_pb2.StreamingRecognizeResponse:
     """Write the first message of a stream."""
@@ -110,31 +110,31 @@ def started_response(
         request_id=request_id,
         model=model,
         session_id=session_id,
-        heartbeat_interval=duration_of(heartbeat_interval_s),
+        heartbeat_interval=encode_duration(heartbeat_interval_s),
     )
     return lip_reading_pb2.StreamingRecognizeResponse(started=started)
 
 
-def heartbeat_response() -> lip_reading_pb2.StreamingRecognizeResponse:
+def encode_heartbeat() -> lip_reading_pb2.StreamingRecognizeResponse:
     """Write that there is nothing new, before there is any media."""
     return lip_reading_pb2.StreamingRecognizeResponse(heartbeat=lip_reading_pb2.Heartbeat())
 
 
-def recognize_response(
+def encode_recognize_response(
     transcript: Transcript, options: RecognitionOptions, request_id: str
 ) -> lip_reading_pb2.RecognizeResponse:
     """Write the answer to a unary call."""
     return lip_reading_pb2.RecognizeResponse(
         request_id=request_id,
         model=options.model,
-        media_info=None if transcript.media_info is None else media_info_message(transcript.media_info),
-        segments=[segment_message(segment, options.start_offset_s) for segment in transcript.segments],
-        warnings=[warning_message(warning) for warning in transcript.warnings],
-        media_duration=duration_of(transcript.duration_s),
+        media_info=None if transcript.media_info is None else encode_media_info(transcript.media_info),
+        segments=[encode_segment(segment, options.start_offset_s) for segment in transcript.segments],
+        warnings=[encode_warning(warning) for warning in transcript.warnings],
+        media_duration=encode_duration(transcript.duration_s),
     )
 
 
-def media_info_message(info: MediaInfo) -> media_pb2.MediaInfo:
+def encode_media_info(info: MediaInfo) -> media_pb2.MediaInfo:
     """Write what the container holds."""
     return media_pb2.MediaInfo(
         container=info.container,
@@ -143,57 +143,59 @@ def media_info_message(info: MediaInfo) -> media_pb2.MediaInfo:
         width_px=info.width_px,
         height_px=info.height_px,
         frame_rate_hz=info.frame_rate_hz,
-        duration=None if info.duration_s is None else duration_of(info.duration_s),
+        duration=None if info.duration_s is None else encode_duration(info.duration_s),
         rotation_degrees=info.rotation_degrees,
     )
 
 
-def segment_message(segment: Segment, shift_s: float) -> transcript_pb2.SpeechSegment:
-    """Write a segment, its times moved by ``shift_s``."""
+def encode_segment(segment: Segment, start_offset_s: float) -> transcript_pb2.SpeechSegment:
+    """Write a segment, its times moved by ``start_offset_s``."""
     return transcript_pb2.SpeechSegment(
         segment_id=segment.segment_id,
         revision=segment.revision,
         is_final=segment.is_final,
         stability=segment.stability,
-        start_offset=duration_of(segment.start_s + shift_s),
-        end_offset=duration_of(segment.end_s + shift_s),
+        start_offset=encode_duration(segment.start_s + start_offset_s),
+        end_offset=encode_duration(segment.end_s + start_offset_s),
         text=segment.best.text,
         confidence=segment.best.confidence,
-        words=_word_messages(segment.best.words, shift_s),
-        alternatives=[_alternative_message(reading, shift_s) for reading in segment.alternatives],
+        words=_encode_words(segment.best.words, start_offset_s),
+        alternatives=[_encode_alternative(reading, start_offset_s) for reading in segment.alternatives],
         speaker_id=segment.speaker_id,
-        face_boxes=[_face_box_message(box, shift_s) for box in segment.face_boxes],
-        modality=_MODALITY_MESSAGES[segment.modality],
+        face_boxes=[_encode_face_box(box, start_offset_s) for box in segment.face_boxes],
+        modality=_MODALITIES[segment.modality],
         stable_words=segment.stable_words,
     )
 
 
-def warning_message(warning: StreamWarning) -> lip_reading_pb2.Warning:
+def encode_warning(warning: StreamWarning) -> lip_reading_pb2.Warning:
     """Write a warning."""
-    return lip_reading_pb2.Warning(kind=_WARNING_MESSAGES[warning.kind], message=warning.message)
+    return lip_reading_pb2.Warning(kind=_WARNING_KINDS[warning.kind], message=warning.message)
 
 
-def _alternative_message(reading: Hypothesis, shift_s: float) -> transcript_pb2.Alternative:
+def _encode_alternative(hypothesis: Hypothesis, start_offset_s: float) -> transcript_pb2.Alternative:
     return transcript_pb2.Alternative(
-        text=reading.text, confidence=reading.confidence, words=_word_messages(reading.words, shift_s)
+        text=hypothesis.text,
+        confidence=hypothesis.confidence,
+        words=_encode_words(hypothesis.words, start_offset_s),
     )
 
 
-def _word_messages(words: Iterable[Word], shift_s: float) -> list[transcript_pb2.Word]:
+def _encode_words(words: Iterable[Word], start_offset_s: float) -> list[transcript_pb2.Word]:
     return [
         transcript_pb2.Word(
             text=word.text,
-            start_offset=duration_of(word.start_s + shift_s),
-            end_offset=duration_of(word.end_s + shift_s),
+            start_offset=encode_duration(word.start_s + start_offset_s),
+            end_offset=encode_duration(word.end_s + start_offset_s),
             confidence=word.confidence,
         )
         for word in words
     ]
 
 
-def _face_box_message(box: FaceBox, shift_s: float) -> transcript_pb2.FaceBox:
+def _encode_face_box(box: FaceBox, start_offset_s: float) -> transcript_pb2.FaceBox:
     return transcript_pb2.FaceBox(
-        offset=duration_of(box.offset_s + shift_s),
+        offset=encode_duration(box.offset_s + start_offset_s),
         left=box.left,
         top=box.top,
         width=box.width,

@@ -35,7 +35,7 @@ from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.security.api_tokens import TokenStore
 from gorggle_server.security.secret_sources import SecretsManager, open_secret_source
 from gorggle_server.settings import ServerSettings
-from gorggle_server.vision.face_detector import FaceDetector, landmark_model_path
+from gorggle_server.vision.face_detector import FaceDetector, find_landmark_model
 
 if TYPE_CHECKING:
     from gorggle_server.grpc_server.interceptors.tracing import Tracing
@@ -45,11 +45,11 @@ _log = logging.getLogger(__name__)
 
 # Processor seconds that decoding, seeing and hearing a second of live video take, until that was measured: about half of
 # what 1280x720 took on a machine of 2026, so that a first few are let in and measured.
-LIVE_PROCESSOR_ESTIMATE = 0.15
+LIVE_CPU_ESTIMATE = 0.15
 # What live streams may take of this process's own threads, however many processors there are: much of their work is
 # Python's, or holds its lock, and one thread at a time does that. Decoders are processes. More streams take a second server.
-INTERPRETER_PROCESSORS = 1.2
-LIVE_INTERPRETER_ESTIMATE = 0.03
+MAX_GIL_LOAD = 1.2
+LIVE_GIL_ESTIMATE = 0.03
 
 SERVICE_NAME = lip_reading_pb2.DESCRIPTOR.services_by_name["LipReading"].full_name
 # Bytes of one stream that lie between client and server: HTTP/2 lets a client run ahead by so much.
@@ -63,25 +63,25 @@ class Server:
         self.settings = settings
         self.port = 0
         self._secrets = SecretsManager(settings.secrets_refresh_interval_s)
-        self._decoders = _decoders(settings)
+        self._decoder_pool = _create_decoder_pool(settings)
         version = metadata.version("gorggle")
-        self.measurements = ServerMetrics(version)
-        self._device = DeviceHealthCheck(settings.device)
-        self.measurements.on_device_failure = self._device.mark_suspect
+        self.metrics = ServerMetrics(version)
+        self._device_health = DeviceHealthCheck(settings.device)
+        self.metrics.on_device_failure = self._device_health.mark_suspect
         self.device_lost = asyncio.Event()
         if settings.device == "cuda":
-            self.measurements.registry.register(GpuCollector())
-        self._servicer = LipReadingServicer(settings, version, self.measurements, self._decoders)
-        self._tracing = _tracing(settings, version)
+            self.metrics.registry.register(GpuCollector())
+        self._servicer = LipReadingServicer(settings, version, self.metrics, self._decoder_pool)
+        self._tracing = _create_tracing(settings, version)
         self._channelz: ChannelzServer | None = None
         self._is_ready = False
-        self.operations: HttpServer | None = None
-        self._watch = EventLoopWatchdog(self.measurements.loop_lagged)
+        self.http_server: HttpServer | None = None
+        self._watchdog = EventLoopWatchdog(self.metrics.observe_event_loop_lag)
         self._health = health.aio.HealthServicer()
         self._scheduler: DeviceScheduler | None = None
         self._server = aio.server(
-            interceptors=_interceptors(settings, self.measurements, self._secrets, self._tracing),
-            options=_channel_options(settings),
+            interceptors=_create_interceptors(settings, self.metrics, self._secrets, self._tracing),
+            options=_create_server_options(settings),
         )
         lip_reading_pb2_grpc.add_LipReadingServicer_to_server(self._servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -95,26 +95,26 @@ class Server:
         Raises:
             InvalidRequestError: the address cannot be bound, or the TLS files cannot be used.
         """
-        await self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         loop = asyncio.get_running_loop()
-        self._device.on_lost = lambda: _tell_if_open(loop, self.device_lost.set)
+        self._device_health.on_lost = lambda: _call_soon(loop, self.device_lost.set)
         try:
             self.port = _bind(self._server, self.settings, self._secrets)
         except (RuntimeError, OSError, ValueError) as error:
             raise InvalidRequestError(f"cannot listen on {self.settings.listen}: {error}") from error
         if self.settings.http_listen:
-            self.operations = HttpServer(
+            self.http_server = HttpServer(
                 self.settings.http_listen,
-                self.measurements.registry,
-                is_ready=lambda: self._is_ready and self._device.is_healthy,
-                is_alive=lambda: self._watch.is_alive and self._device.is_healthy,
+                self.metrics.registry,
+                is_ready=lambda: self._is_ready and self._device_health.is_healthy,
+                is_alive=lambda: self._watchdog.is_alive and self._device_health.is_healthy,
             )
-            self.operations.start()
+            self.http_server.start()
         if self.settings.channelz_listen:
             self._channelz = ChannelzServer(self.settings.channelz_listen)
             await self._channelz.start()
-        self._watch.start()
-        self.measurements.count_tasks(self._watch.tasks)
+        self._watchdog.start()
+        self.metrics.track_event_loop_tasks(self._watchdog.count_tasks)
         await self._server.start()
 
     async def load(self) -> None:
@@ -125,57 +125,58 @@ class Server:
             PreconditionError: decoder processes do not work here.
         """
         (catalog, recognizers), _ = await asyncio.gather(
-            asyncio.to_thread(_loaded, self.settings), asyncio.to_thread(self._make_ready_to_see)
+            asyncio.to_thread(_load_recognizers, self.settings),
+            asyncio.to_thread(self._prepare_face_tracking),
         )
-        estimate = await asyncio.to_thread(_live_cost, recognizers[catalog.default])
-        admission = _admission(self.settings, estimate)
+        estimate = await asyncio.to_thread(_estimate_live_cost, recognizers[catalog.default])
+        admission = _create_admission_controller(self.settings, estimate)
         batching = BatchingConfig(self.settings.max_batch_delay_s, self.settings.max_batch_frames)
         self._scheduler = DeviceScheduler(
             recognizers,
-            self.measurements,
+            self.metrics,
             batching,
             admission.record_device_time,
-            lambda: self._device.is_healthy,
+            lambda: self._device_health.is_healthy,
         )
-        self.measurements.bind_admission(admission)
-        self._servicer.serve(catalog, self._scheduler, admission)
-        self._tell_readiness(is_ready=True)
-        await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+        self.metrics.bind_admission(admission)
+        self._servicer.activate(catalog, self._scheduler, admission)
+        self._set_readiness(is_ready=True)
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
-    def _make_ready_to_see(self) -> None:
-        if self._decoders is None:
+    def _prepare_face_tracking(self) -> None:
+        if self._decoder_pool is None:
             # A hundred megabytes, kept from then on: loaded by the first call, they would hold it up.
-            FaceDetector(self.settings.landmark_model_path)
+            FaceDetector(self.settings.find_landmark_model)
             return
         from gorggle_server.sandbox.decoding import check_decoding
 
-        landmark_model_path(self.settings.landmark_model_path)
-        check_decoding(self._decoders)
+        find_landmark_model(self.settings.find_landmark_model)
+        check_decoding(self._decoder_pool)
 
     async def stop(self) -> None:
         """Take no new calls, let those in flight finish within the grace, end."""
         self._servicer.drain(self.settings.shutdown_grace_period_s)
-        self._tell_readiness(is_ready=False)
+        self._set_readiness(is_ready=False)
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self.settings.shutdown_grace_period_s)
-        if self._decoders is not None:
-            await asyncio.to_thread(self._decoders.close)
+        if self._decoder_pool is not None:
+            await asyncio.to_thread(self._decoder_pool.close)
         if self._scheduler is not None:
             await asyncio.to_thread(self._scheduler.close)
-        self._watch.stop()
+        self._watchdog.stop()
         self._secrets.close()
         if self._channelz is not None:
             await self._channelz.stop()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
-        if self.operations is not None:
-            await asyncio.to_thread(self.operations.stop)
+        if self.http_server is not None:
+            await asyncio.to_thread(self.http_server.stop)
 
-    def _tell_readiness(self, *, is_ready: bool) -> None:
+    def _set_readiness(self, *, is_ready: bool) -> None:
         self._is_ready = is_ready
-        self.measurements.serves(ready=is_ready, places=self.settings.max_streams)
+        self.metrics.set_serving(ready=is_ready, max_streams=self.settings.max_streams)
 
-    async def _tell_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", SERVICE_NAME):
             await self._health.set(service, status)
 
@@ -195,7 +196,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[str, str], None], 
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             await loading
-            on_ready(f"{host}:{server.port}", server.operations.address if server.operations else "")
+            on_ready(f"{host}:{server.port}", server.http_server.address if server.http_server else "")
             lost = asyncio.ensure_future(server.device_lost.wait())
             await asyncio.wait([stopping, lost], return_when=asyncio.FIRST_COMPLETED)
             if not stopping.done():
@@ -204,36 +205,36 @@ async def serve(settings: ServerSettings, on_ready: Callable[[str, str], None], 
         await server.stop()
 
 
-def _tell_if_open(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
     """Have something called on an event loop, from any thread."""
     with contextlib.suppress(RuntimeError):  # the loop has ended: there is nobody to tell
-        loop.call_soon_threadsafe(what)
+        loop.call_soon_threadsafe(callback)
 
 
-def _tracing(settings: ServerSettings, version: str) -> Tracing | None:
+def _create_tracing(settings: ServerSettings, version: str) -> Tracing | None:
     if not settings.otlp_endpoint:
         return None
     # Late: who does not trace need not have OpenTelemetry.
     from gorggle_server.grpc_server.interceptors.tracing import Tracing
 
-    return Tracing.over_http(version, settings.otlp_endpoint)
+    return Tracing.to_otlp_endpoint(version, settings.otlp_endpoint)
 
 
-def _decoders(settings: ServerSettings) -> DecoderPool | None:
+def _create_decoder_pool(settings: ServerSettings) -> DecoderPool | None:
     if not settings.sandbox_decoding:
         return None
     # Late: it needs what only Unix has.
     from gorggle_server.sandbox.pool import DecoderPool
 
     return DecoderPool(
-        settings.decoder_memory_bytes, settings.decoder_timeout_s, landmark_model=settings.landmark_model_path
+        settings.decoder_memory_bytes, settings.decoder_timeout_s, landmark_model=settings.find_landmark_model
     )
 
 
-def _loaded(settings: ServerSettings) -> tuple[ModelRegistry, dict[str, Recognizer]]:
+def _load_recognizers(settings: ServerSettings) -> tuple[ModelRegistry, dict[str, Recognizer]]:
     import torch
 
-    torch.set_num_threads(settings.num_threads or max(1, _processors() // 2))
+    torch.set_num_threads(settings.num_threads or max(1, _count_cpus() // 2))
     catalog = load_models(settings)
     recognizers = {served.name: Recognizer(served.model) for served in catalog}
     for recognizer in recognizers.values():
@@ -241,34 +242,32 @@ def _loaded(settings: ServerSettings) -> tuple[ModelRegistry, dict[str, Recogniz
     return catalog, recognizers
 
 
-def _live_cost(recognizer: Recognizer) -> float:
+def _estimate_live_cost(recognizer: Recognizer) -> float:
     """Device seconds that a second of a live stream is likely to take, before any was seen."""
     # Interim readings come on top: an utterance is read again while it grows, three to four times in all.
-    return 3 * recognizer.measured_cost()
+    return 3 * recognizer.measure_cost()
 
 
-def _admission(settings: ServerSettings, device_estimate: float) -> AdmissionController:
+def _create_admission_controller(settings: ServerSettings, device_estimate: float) -> AdmissionController:
     """What live streams may have of this machine."""
-    processors = ResourceLimit(settings.max_live_cpu_utilization * _processors(), LIVE_PROCESSOR_ESTIMATE)
-    own_estimate = LIVE_INTERPRETER_ESTIMATE if settings.sandbox_decoding else LIVE_PROCESSOR_ESTIMATE
-    interpreter = ResourceLimit(
-        INTERPRETER_PROCESSORS if settings.max_live_cpu_utilization else 0.0, own_estimate
-    )
+    processors = ResourceLimit(settings.max_live_cpu_utilization * _count_cpus(), LIVE_CPU_ESTIMATE)
+    own_estimate = LIVE_GIL_ESTIMATE if settings.sandbox_decoding else LIVE_CPU_ESTIMATE
+    interpreter = ResourceLimit(MAX_GIL_LOAD if settings.max_live_cpu_utilization else 0.0, own_estimate)
     # A thread waits for a GPU, and works where there is none.
-    threads = 1 if settings.device == "cuda" else settings.num_threads or max(1, _processors() // 2)
+    threads = 1 if settings.device == "cuda" else settings.num_threads or max(1, _count_cpus() // 2)
     return AdmissionController(
         ResourceLimit(settings.max_live_device_utilization, device_estimate), processors, threads, interpreter
     )
 
 
-def _processors() -> int:
+def _count_cpus() -> int:
     """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+def _create_server_options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_metadata_size", 16 * 1024),
@@ -284,18 +283,18 @@ def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
     ]
 
 
-def _interceptors(
-    settings: ServerSettings, measurements: ServerMetrics, secrets: SecretsManager, tracing: Tracing | None
+def _create_interceptors(
+    settings: ServerSettings, metrics: ServerMetrics, secrets: SecretsManager, tracing: Tracing | None
 ) -> list[aio.ServerInterceptor]:
     """The outermost first: errors of the others become statuses too."""
-    traced = [] if tracing is None else [tracing.interceptor()]
+    traced = [] if tracing is None else [tracing.create_interceptor()]
     tokens = (
         None if settings.token_file is None else TokenStore(open_secret_source(settings.token_file, secrets))
     )
     return [
-        CallMetricsInterceptor(measurements),
+        CallMetricsInterceptor(metrics),
         *traced,
-        ErrorInterceptor(measurements.failed),
+        ErrorInterceptor(metrics.count_error),
         AuthenticationInterceptor(tokens),
         WriteTimeoutInterceptor(settings.idle_timeout_s),
         RequestValidationInterceptor(),
@@ -313,4 +312,4 @@ def _bind(server: aio.Server, settings: ServerSettings, secrets: SecretsManager)
         open_secret_source(settings.tls_key, secrets),
         client_ca,
     )
-    return server.add_secure_port(settings.listen, renewable.credentials())
+    return server.add_secure_port(settings.listen, renewable.create())

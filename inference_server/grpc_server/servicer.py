@@ -19,8 +19,8 @@ from gorggle_server.grpc_server import request_decoding, response_encoding
 from gorggle_server.grpc_server.clip_source import open_clip
 from gorggle_server.grpc_server.interceptors.auth import caller
 from gorggle_server.grpc_server.media_receiver import MediaReceiver
-from gorggle_server.grpc_server.model_message import model_message
-from gorggle_server.grpc_server.request_decoding import Resumption
+from gorggle_server.grpc_server.model_message import encode_model
+from gorggle_server.grpc_server.request_decoding import ResumeRequest
 from gorggle_server.grpc_server.response_encoding import StreamPosition
 from gorggle_server.grpc_server.session_registry import SessionRegistry
 from gorggle_server.grpc_server.stream_runner import Stream, StreamExecutor
@@ -48,44 +48,46 @@ IDLE_TRIM_DELAY_S = 1.0
 
 
 class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
-    """Answers calls once ``serve`` has given it the models."""
+    """Answers calls once ``activate`` has given it the models."""
 
     def __init__(
         self,
         settings: ServerSettings,
         version: str,
-        measurements: ServerMetrics,
-        decoders: DecoderPool | None = None,
+        metrics: ServerMetrics,
+        decoder_pool: DecoderPool | None = None,
     ) -> None:
-        """Prepare to serve; ``decoders`` are processes to decode media in, None decodes on the streams' threads."""
+        """Prepare to serve; ``decoder_pool`` are processes to decode media in, None decodes on the streams' threads."""
         self._settings, self._version = settings, version
-        measurements.count_streams(lambda: self._places.taken)
-        self._catalog: ModelRegistry | None = None
+        metrics.track_active_streams(lambda: self._stream_limiter.active_streams)
+        self._model_registry: ModelRegistry | None = None
         self._backend: InferenceBackend | None = None
         self._admission: AdmissionController | None = None
         self._started_at = time.monotonic()
-        self._places = StreamLimiter(settings.max_streams, settings.max_streams_per_client, self._begin_rest)
-        self._runner = StreamExecutor(settings, measurements, decoders)
+        self._stream_limiter = StreamLimiter(
+            settings.max_streams, settings.max_streams_per_client, self._schedule_memory_trim
+        )
+        self._executor = StreamExecutor(settings, metrics, decoder_pool)
         self._sessions = SessionRegistry()
 
-    def serve(
-        self, catalog: ModelRegistry, backend: InferenceBackend, admission: AdmissionController
+    def activate(
+        self, model_registry: ModelRegistry, backend: InferenceBackend, admission: AdmissionController
     ) -> None:
         """From now on answer calls with these models."""
-        self._catalog, self._backend, self._admission = catalog, backend, admission
+        self._model_registry, self._backend, self._admission = model_registry, backend, admission
 
-    def _begin_rest(self) -> None:
+    def _schedule_memory_trim(self) -> None:
         # A call that the process's end cut off gives its place back when no loop runs any more.
         with contextlib.suppress(RuntimeError):
-            asyncio.get_running_loop().call_later(IDLE_TRIM_DELAY_S, self._rest)
+            asyncio.get_running_loop().call_later(IDLE_TRIM_DELAY_S, self._trim_memory_if_idle)
 
-    def _rest(self) -> None:
-        if not self._places.taken:
+    def _trim_memory_if_idle(self) -> None:
+        if not self._stream_limiter.active_streams:
             asyncio.get_running_loop().run_in_executor(None, trim_memory)
 
     def drain(self, deadline_s: float) -> None:
         """From now on take no new recognition calls; tell those in flight that they may go on for so long."""
-        self._places.close()
+        self._stream_limiter.close()
         self._sessions.drain(deadline_s)
 
     # ------------------------------------------------------------------------------------------------------- calls
@@ -95,63 +97,63 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
     ) -> AsyncIterator[lip_reading_pb2.StreamingRecognizeResponse]:
         """Read a stream; see the API."""
         # Told before the first message, so that a full server can free the place that is to be taken over.
-        await self._sessions.supersede(_session_named(context), caller.get())
-        with self._places.acquire(caller.get()):
+        await self._sessions.supersede(_parse_session_id(context), caller.get())
+        with self._stream_limiter.acquire(caller.get()):
             requests = aiter(request_iterator)
-            config = _configuration(await self._next(requests))
-            options = request_decoding.streaming_options_from(config, self._models.default, self._settings)
-            interval_s = request_decoding.heartbeat_interval_s_from(config)
-            resumption = request_decoding.resumption_from(config) or Resumption(
-                self._sessions.new_id(), ResumeToken(), {}
+            config = _require_config(await self._receive_next(requests))
+            options = request_decoding.decode_streaming_config(config, self._models.default, self._settings)
+            interval_s = request_decoding.decode_heartbeat_interval_s(config)
+            resumption = request_decoding.decode_resume_config(config) or ResumeRequest(
+                self._sessions.create_id(), ResumeToken(), {}
             )
             model = self._models[options.model].name
             await self._sessions.supersede(resumption.session_id, caller.get())
             with (
-                self._room_for(options) as use,
+                self._admit_if_live(options) as use,
                 self._sessions.attach(resumption.session_id, caller.get()) as call,
             ):
-                yield response_encoding.started_response(
+                yield response_encoding.encode_started(
                     request_id.get(), model, resumption.session_id, interval_s
                 )
-                first_media = asyncio.ensure_future(self._first_media(requests))
+                first_media = asyncio.ensure_future(self._receive_first_media(requests))
                 try:
                     while not await _wait_done(first_media, interval_s):
-                        yield response_encoding.heartbeat_response()
+                        yield response_encoding.encode_heartbeat()
                 finally:
                     first_media.cancel()
                 feed = MediaReceiver(
                     first_media.result(),
                     requests,
-                    self._next,
-                    resumption.point,
+                    self._receive_next,
+                    resumption.resume_token,
                     live=options.live,
                     media_timeout_s=self._settings.media_timeout_s,
                 )
                 stream = Stream(
-                    intake=feed.intake,
+                    media_queue=feed.media_queue,
                     feed=feed.run,
-                    resumed=feed.resumed(resumption.open_texts),
-                    limit_s=self._settings.max_stream_duration_s,
-                    use=use,
+                    resume_state=feed.create_resume_state(resumption.partial_transcripts),
+                    max_duration_s=self._settings.max_stream_duration_s,
+                    cpu_timer=use,
                 )
-                feed.warn, call.outbox = stream.outbox.put, stream.outbox
-                final_until_s = frames_to_seconds(resumption.point.state.final_until)
+                feed.on_warning, call.event_queue = stream.event_queue.put, stream.event_queue
+                final_until_s = frames_to_seconds(resumption.resume_token.checkpoint.final_end)
                 async with contextlib.aclosing(
-                    self._runner.events(stream, options, self._device, interval_s)
+                    self._executor.run_stream(stream, options, self._ready_backend, interval_s)
                 ) as events:
                     async for event in events:
-                        feed.acknowledge(event)
-                        final_until_s = max(final_until_s, _final_until_s(event))
+                        feed.handle_event(event)
+                        final_until_s = max(final_until_s, _get_final_end_s(event))
                         position = StreamPosition(
-                            feed.bytes_received, final_until_s, feed.acknowledged_sequence, feed.token
+                            feed.bytes_received, final_until_s, feed.acknowledged_sequence, feed.resume_token
                         )
-                        yield response_encoding.streaming_response(event, options, position)
+                        yield response_encoding.encode_event(event, options, position)
 
     async def Recognize(  # noqa: N802
         self, request: lip_reading_pb2.RecognizeRequest, context: Context
     ) -> lip_reading_pb2.RecognizeResponse:
         """Read one clip; see the API."""
-        with self._places.acquire(caller.get()):
+        with self._stream_limiter.acquire(caller.get()):
             options = request_decoding.decode_recognition_config(
                 request.config, self._models.default, self._settings
             )
@@ -160,21 +162,23 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
                 request, buckets=self._settings.s3_buckets, max_bytes=self._settings.max_spooled_bytes
             )
             transcript = Transcript()
-            stream = Stream(intake, feed, limit_s=self._settings.max_clip_duration_s)
-            async with contextlib.aclosing(self._runner.events(stream, options, self._device)) as events:
+            stream = Stream(intake, feed, max_duration_s=self._settings.max_clip_duration_s)
+            async with contextlib.aclosing(
+                self._executor.run_stream(stream, options, self._ready_backend)
+            ) as events:
                 async for event in events:
                     transcript.add(event)
-            return response_encoding.recognize_response(transcript, options, request_id.get())
+            return response_encoding.encode_recognize_response(transcript, options, request_id.get())
 
     async def ListModels(  # noqa: N802
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
         """List the models; see the API."""
-        return model_pb2.ListModelsResponse(models=[model_message(served) for served in self._models])
+        return model_pb2.ListModelsResponse(models=[encode_model(served) for served in self._models])
 
     async def GetModel(self, request: model_pb2.GetModelRequest, context: Context) -> model_pb2.Model:  # noqa: N802
         """Describe one model; see the API."""
-        return model_message(self._models[request.name or self._models.default])
+        return encode_model(self._models[request.name or self._models.default])
 
     async def GetServerInfo(  # noqa: N802
         self, request: server_pb2.GetServerInfoRequest, context: Context
@@ -185,21 +189,21 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             version=self._version,
             default_model=self._models.default,
             device=limits.device,
-            uptime=response_encoding.duration_of(time.monotonic() - self._started_at),
+            uptime=response_encoding.encode_duration(time.monotonic() - self._started_at),
             limits=server_pb2.ServerLimits(
                 max_message_bytes=limits.max_message_bytes,
-                max_stream_duration=response_encoding.duration_of(limits.max_stream_duration_s),
-                max_clip_duration=response_encoding.duration_of(limits.max_clip_duration_s),
+                max_stream_duration=response_encoding.encode_duration(limits.max_stream_duration_s),
+                max_clip_duration=response_encoding.encode_duration(limits.max_clip_duration_s),
                 max_spooled_bytes=limits.max_spooled_bytes,
                 max_frame_pixels=limits.max_frame_pixels,
                 max_speakers=limits.max_speakers,
                 max_beam_size=limits.max_beam_size,
-                max_idle=response_encoding.duration_of(limits.idle_timeout_s),
-                max_utterance=response_encoding.duration_of(limits.max_utterance_s),
-                max_pause=response_encoding.duration_of(limits.media_timeout_s),
+                max_idle=response_encoding.encode_duration(limits.idle_timeout_s),
+                max_utterance=response_encoding.encode_duration(limits.max_utterance_s),
+                max_pause=response_encoding.encode_duration(limits.media_timeout_s),
             ),
             capacity=server_pb2.ServerCapacity(
-                max_streams=limits.max_streams, active_streams=self._places.taken
+                max_streams=limits.max_streams, active_streams=self._stream_limiter.active_streams
             ),
         )
 
@@ -207,23 +211,23 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
 
     @property
     def _models(self) -> ModelRegistry:
-        if self._catalog is None:
+        if self._model_registry is None:
             raise NotReadyError("the models are still being loaded: try again in a few seconds")
-        return self._catalog
+        return self._model_registry
 
     @property
-    def _device(self) -> InferenceBackend:
+    def _ready_backend(self) -> InferenceBackend:
         assert self._backend is not None, "calls are refused until the models are there"
         return self._backend
 
-    def _room_for(self, options: RecognitionOptions) -> contextlib.AbstractContextManager[CpuTimer]:
+    def _admit_if_live(self, options: RecognitionOptions) -> contextlib.AbstractContextManager[CpuTimer]:
         """Where a stream is live, its share of the machine; or refuse it at once."""
         assert self._admission is not None, "calls are refused until the models are there"
         if options.live:
             return self._admission.admit_stream(request_id.get())
         return contextlib.nullcontext(CpuTimer())
 
-    async def _next(self, requests: AsyncIterator[T]) -> T | None:
+    async def _receive_next(self, requests: AsyncIterator[T]) -> T | None:
         """The client's next message; None when it has no more."""
         try:
             # Not wait_for, which in Python 3.11 forgets that it was cancelled where a message comes at the same time.
@@ -236,12 +240,12 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
                 f"nothing came for {self._settings.idle_timeout_s:g} s: send media, or end the stream"
             ) from None
 
-    async def _first_media(
+    async def _receive_first_media(
         self, requests: AsyncIterator[lip_reading_pb2.StreamingRecognizeRequest]
     ) -> lip_reading_pb2.StreamingRecognizeRequest | None:
         """The first message that says which kind of media comes."""
         begun_at = time.monotonic()
-        while (request := await self._next(requests)) is not None:
+        while (request := await self._receive_next(requests)) is not None:
             if request.WhichOneof("payload") != "heartbeat":
                 break
             if time.monotonic() - begun_at > self._settings.media_timeout_s:
@@ -251,13 +255,13 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         return request
 
 
-def _session_named(context: Context) -> str:
+def _parse_session_id(context: Context) -> str:
     """The session that a call says in its metadata to carry on; empty for none."""
     metadata = context.invocation_metadata() or ()
     return next((str(value) for key, value in metadata if key == SESSION_METADATA), "")
 
 
-def _configuration(first: lip_reading_pb2.StreamingRecognizeRequest | None) -> config_pb2.StreamingConfig:
+def _require_config(first: lip_reading_pb2.StreamingRecognizeRequest | None) -> config_pb2.StreamingConfig:
     if first is None:
         what = "ended"
     elif first.WhichOneof("payload") != "config":
@@ -267,7 +271,7 @@ def _configuration(first: lip_reading_pb2.StreamingRecognizeRequest | None) -> c
     raise PreconditionError(f"the stream {what}: send the configuration first, then media")
 
 
-def _final_until_s(event: Event) -> float:
+def _get_final_end_s(event: Event) -> float:
     """The media up to which everything is final, as far as an event tells."""
     match event:
         case Progress():

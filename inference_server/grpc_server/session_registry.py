@@ -16,7 +16,7 @@ from gorggle_server.types import Draining, Event
 _log = logging.getLogger(__name__)
 
 # A call whose client is gone cannot be told: after so long it is cancelled, and its place waited for once more.
-SUPERSEDE_TIMEOUT_S, CANCEL_S = 1.0, 5.0
+SUPERSEDE_TIMEOUT_S, CANCEL_TIMEOUT_S = 1.0, 5.0
 # Of the time that is left, streams are ended a little before the server goes, so that they hear why.
 DRAIN_NOTICE_S = 1.0
 
@@ -27,13 +27,13 @@ class _Call:
 
     caller: str
     task: asyncio.Task[object] | None
-    outbox: EventQueue[Event] | None = None
+    event_queue: EventQueue[Event] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, error: Exception) -> None:
         """End the call with an error, or, where it has no session yet, without."""
-        if self.outbox is not None:
-            self.outbox.close(error)
+        if self.event_queue is not None:
+            self.event_queue.close(error)
         elif self.task is not None:
             self.task.cancel()
 
@@ -45,7 +45,7 @@ class SessionRegistry:
         self._calls: dict[str, _Call] = {}
 
     @staticmethod
-    def new_id() -> str:
+    def create_id() -> str:
         """A name that nobody can guess."""
         return uuid.uuid4().hex
 
@@ -56,7 +56,7 @@ class SessionRegistry:
             return
         _log.info("another call carries a session on: ending the one before")
         call.end(SupersededError("another call carries this session on"))
-        for patience_s in (SUPERSEDE_TIMEOUT_S, CANCEL_S):
+        for patience_s in (SUPERSEDE_TIMEOUT_S, CANCEL_TIMEOUT_S):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience_s):
                     await call.ended.wait()
@@ -80,8 +80,8 @@ class SessionRegistry:
         loop = asyncio.get_running_loop()
         last_words_s = min(DRAIN_NOTICE_S, deadline_s / 2)
         for call in list(self._calls.values()):
-            if call.outbox is not None:
-                call.outbox.put(Draining(deadline_s))
+            if call.event_queue is not None:
+                call.event_queue.put(Draining(deadline_s))
         loop.call_later(deadline_s - last_words_s, self._end_all)
 
     def _end_all(self) -> None:

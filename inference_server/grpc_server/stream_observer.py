@@ -15,7 +15,7 @@ from gorggle_server.types import Event, Finished
 class StreamTrace(Protocol):
     """The trace of a call that reads a stream."""
 
-    def stages(self, clock: StageTimer) -> None:
+    def record_stages(self, timer: StageTimer) -> None:
         """The stream has ended; its stages took so long."""
         ...
 
@@ -23,7 +23,7 @@ class StreamTrace(Protocol):
         """Add to the call's span."""
         ...
 
-    def backend(self, backend: InferenceBackend) -> InferenceBackend:
+    def wrap_backend(self, backend: InferenceBackend) -> InferenceBackend:
         """A backend whose work is traced."""
         ...
 
@@ -32,11 +32,11 @@ class StreamTrace(Protocol):
 current_trace: contextvars.ContextVar[StreamTrace | None] = contextvars.ContextVar("trace", default=None)
 
 
-class Intake(Protocol):
+class ObservedQueue(Protocol):
     """Where a stream's media comes from."""
 
     @property
-    def bytes_held(self) -> int:
+    def buffered_bytes(self) -> int:
         """How many bytes wait in it."""
         ...
 
@@ -53,28 +53,28 @@ class StreamObserver:
         clock: times the stream's stages.
     """
 
-    def __init__(self, measurements: ServerMetrics, intake: Intake) -> None:
-        self._measurements, self._intake = measurements, intake
+    def __init__(self, metrics: ServerMetrics, media_queue: ObservedQueue) -> None:
+        self._metrics, self._media_queue = metrics, media_queue
         self._trace = current_trace.get()
-        self._began = time.monotonic()
-        self.clock = StageTimer(measurements.of_streams, lambda: intake.wait_time_s)
-        measurements.of_streams.holds(intake)
+        self._started_at = time.monotonic()
+        self.stage_timer = StageTimer(metrics.streams, lambda: media_queue.wait_time_s)
+        metrics.streams.add_queue(media_queue)
 
-    def backend(self, backend: InferenceBackend) -> InferenceBackend:
+    def wrap_backend(self, backend: InferenceBackend) -> InferenceBackend:
         """The backend, traced where the call is."""
-        return backend if self._trace is None else self._trace.backend(backend)
+        return backend if self._trace is None else self._trace.wrap_backend(backend)
 
-    def event(self, event: Event) -> None:
+    def record_event(self, event: Event) -> None:
         """The stream said something."""
-        self._measurements.event(event)
+        self._metrics.count_event(event)
         if isinstance(event, Finished):
-            busy_s = time.monotonic() - self._began - self._intake.wait_time_s
-            self._measurements.of_streams.stream_ended(event.duration_s, busy_s)
+            busy_s = time.monotonic() - self._started_at - self._media_queue.wait_time_s
+            self._metrics.streams.observe_stream(event.duration_s, busy_s)
             if self._trace is not None:
                 self._trace.set_attributes(media_s=event.duration_s, segments=event.segments)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """The stream has ended, well or not."""
-        self._measurements.of_streams.lets_go(self._intake)
+        self._metrics.streams.remove_queue(self._media_queue)
         if self._trace is not None:
-            self._trace.stages(self.clock)
+            self._trace.record_stages(self.stage_timer)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gorggle_server.admission.cpu_accounting import CpuTimer
-from gorggle_server.grpc_server.media_receiver import MediaIntake
+from gorggle_server.grpc_server.media_receiver import MediaQueue
 from gorggle_server.grpc_server.stream_observer import StreamObserver
 from gorggle_server.inference.recognizer import frames_to_seconds
 from gorggle_server.inference.scheduler import InferenceBackend, StreamScopedBackend
@@ -25,7 +25,7 @@ from gorggle_server.types import Event, Heartbeat, RecognitionOptions
 if TYPE_CHECKING:
     from gorggle_server.sandbox.pool import DecoderPool
 
-Feed = Callable[[], Awaitable[None]]
+MediaFeed = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ class Stream:
     """A session to be run.
 
     Attributes:
-        intake: where its media is taken from.
+        media_queue: where its media is taken from.
         feed: moves the media there.
-        limit_s: how long the media may be.
-        resumed: what was read of it before.
-        use: is told what processor time it takes.
-        outbox: where its events go.
+        max_duration_s: how long the media may be.
+        resume_state: what was read of it before.
+        cpu_timer: is told what processor time it takes.
+        event_queue: where its events go.
     """
 
-    intake: MediaIntake
-    feed: Feed
-    limit_s: float
-    resumed: ResumeState = field(default_factory=ResumeState)
-    use: CpuTimer = field(default_factory=CpuTimer)
-    outbox: EventQueue[Event] = field(default_factory=EventQueue)
+    media_queue: MediaQueue
+    feed: MediaFeed
+    max_duration_s: float
+    resume_state: ResumeState = field(default_factory=ResumeState)
+    cpu_timer: CpuTimer = field(default_factory=CpuTimer)
+    event_queue: EventQueue[Event] = field(default_factory=EventQueue)
 
 
 class StreamExecutor:
@@ -54,17 +54,17 @@ class StreamExecutor:
 
     Args:
         settings: the server's.
-        measurements: what is counted.
-        decoders: processes to decode media in; None decodes on the streams' threads.
+        metrics: what is counted.
+        decoder_pool: processes to decode media in; None decodes on the streams' threads.
     """
 
     def __init__(
-        self, settings: ServerSettings, measurements: ServerMetrics, decoders: DecoderPool | None
+        self, settings: ServerSettings, metrics: ServerMetrics, decoder_pool: DecoderPool | None
     ) -> None:
-        self._settings, self._measurements, self._decoders = settings, measurements, decoders
+        self._settings, self._metrics, self._decoder_pool = settings, metrics, decoder_pool
         self._threads = ThreadPoolExecutor(settings.max_streams, thread_name_prefix="stream")
 
-    async def events(
+    async def run_stream(
         self,
         stream: Stream,
         options: RecognitionOptions,
@@ -72,30 +72,30 @@ class StreamExecutor:
         heartbeat_interval_s: float = 0.0,
     ) -> AsyncGenerator[Event, None]:
         """Run a session while its intake is filled; yield what it says. When this ends, its thread is free again."""
-        intake, outbox = stream.intake, stream.outbox
-        limit_s = stream.limit_s - frames_to_seconds(stream.resumed.first_frame)
-        observation = StreamObserver(self._measurements, intake)
+        intake, outbox = stream.media_queue, stream.event_queue
+        limit_s = stream.max_duration_s - frames_to_seconds(stream.resume_state.first_frame)
+        observation = StreamObserver(self._metrics, intake)
         loop = asyncio.get_running_loop()
         perception = create_media_pipeline(
             intake,
             options,
             self._settings,
             limit_s,
-            self._decoders,
+            self._decoder_pool,
             request_id.get(),
-            observation.clock,
-            stream.use,
+            observation.stage_timer,
+            stream.cpu_timer,
         )
-        backend = observation.backend(StreamScopedBackend(backend, request_id.get()))
+        backend = observation.wrap_backend(StreamScopedBackend(backend, request_id.get()))
         session = RecognitionSession(
-            perception, options, backend, outbox.put, outbox.wait_for_capacity, stream.resumed
+            perception, options, backend, outbox.put, outbox.wait_for_capacity, stream.resume_state
         )
-        running = loop.run_in_executor(self._threads, _run_to_outbox, session, outbox, stream.use)
-        feeding = asyncio.ensure_future(_feed_to_end(stream.feed, intake))
-        beating = asyncio.ensure_future(_beat(outbox, heartbeat_interval_s))
+        running = loop.run_in_executor(self._threads, _run_session, session, outbox, stream.cpu_timer)
+        feeding = asyncio.ensure_future(_run_feed(stream.feed, intake))
+        beating = asyncio.ensure_future(_send_heartbeats(outbox, heartbeat_interval_s))
         try:
             async for event in outbox:
-                observation.event(event)
+                observation.record_event(event)
                 yield event
         finally:
             session.stop()
@@ -107,37 +107,37 @@ class StreamExecutor:
             try:
                 await asyncio.wait([running, feeding, beating])
             finally:
-                observation.end()
+                observation.close()
 
 
-async def _beat(outbox: EventQueue[Event], interval_s: float) -> None:
+async def _send_heartbeats(event_queue: EventQueue[Event], interval_s: float) -> None:
     """Say that there is nothing new whenever nothing was said for so long; 0: never."""
     while interval_s:
-        silent_for_s = outbox.idle_time_s
+        silent_for_s = event_queue.idle_time_s
         if silent_for_s >= interval_s:
-            outbox.put(Heartbeat())
+            event_queue.put(Heartbeat())
             silent_for_s = 0.0
         await asyncio.sleep(interval_s - silent_for_s)
 
 
-async def _feed_to_end(feed: Feed, intake: MediaIntake) -> None:
+async def _run_feed(feed: MediaFeed, media_queue: MediaQueue) -> None:
     """Feed an intake; what goes wrong reaches the session through it."""
     try:
         await feed()
     except Exception as error:  # the border of the call: the session ends, and the interceptor maps the cause
-        intake.abort(error)
+        media_queue.abort(error)
     else:
-        intake.close()
+        media_queue.close()
 
 
-def _run_to_outbox(session: RecognitionSession, outbox: EventQueue[Event], use: CpuTimer) -> None:
+def _run_session(session: RecognitionSession, event_queue: EventQueue[Event], cpu_timer: CpuTimer) -> None:
     """Run a session on this thread; its end, good or bad, closes the outbox."""
     try:
-        with use.track_current_thread():
+        with cpu_timer.track_current_thread():
             session.run()
     except ClientDisconnectedError:
-        outbox.close()
+        event_queue.close()
     except Exception as error:  # the border of the thread: raised again where the outbox is read
-        outbox.close(error)
+        event_queue.close(error)
     else:
-        outbox.close()
+        event_queue.close()

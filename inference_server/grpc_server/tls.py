@@ -31,22 +31,22 @@ class ReloadingTlsCredentials:
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
         self._versions: list[Hashable] = []
 
-    def credentials(self) -> grpc.ServerCredentials:
+    def create(self) -> grpc.ServerCredentials:
         """What a secure port is opened with.
 
         Raises:
             InvalidRequestError: a part cannot be read, or key and certificate do not belong together.
         """
-        self._versions, current = self._version(), self._read()
+        self._versions, current = self._get_versions(), self._read()
         return grpc.dynamic_ssl_server_credentials(
             current,
-            self._renewed,  # type: ignore[arg-type]  # None is allowed, says grpc's documentation: nothing is new
+            self._reload_if_changed,  # type: ignore[arg-type]  # None is allowed, says grpc's documentation: nothing is new
             require_client_authentication=self._client_ca is not None,
         )
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         certificate, key = self._certificate.read(), self._key.read()
-        if not _belong_together(certificate, key):
+        if not _is_key_pair(certificate, key):
             raise InvalidRequestError(
                 f"{self._certificate} and {self._key} are no certificate and its private key in PEM"
             )
@@ -54,10 +54,10 @@ class ReloadingTlsCredentials:
             [(key, certificate)], root_certificates=self._client_ca.read() if self._client_ca else None
         )
 
-    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+    def _reload_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
         """What the next handshake uses; None: the same as the last one."""
         try:
-            versions = self._version()
+            versions = self._get_versions()
             if versions == self._versions:
                 return None
             renewed = self._read()
@@ -69,15 +69,15 @@ class ReloadingTlsCredentials:
         _log.info("the certificates were renewed")
         return renewed
 
-    def _version(self) -> list[Hashable]:
+    def _get_versions(self) -> list[Hashable]:
         parts = (self._certificate, self._key, self._client_ca)
         return [part.version() for part in parts if part is not None]
 
 
-def _belong_together(certificate: bytes, key: bytes) -> bool:
+def _is_key_pair(certificate: bytes, key: bytes) -> bool:
     """Whether a TLS library takes the two."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with _file_with(certificate) as chain, _file_with(key) as private:
+    with _write_temporary_file(certificate) as chain, _write_temporary_file(key) as private:
         try:
             # Without a password, an encrypted key would be asked for on the terminal.
             context.load_cert_chain(chain, private, password=b"")
@@ -87,7 +87,7 @@ def _belong_together(certificate: bytes, key: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _file_with(content: bytes) -> Iterator[str]:
+def _write_temporary_file(content: bytes) -> Iterator[str]:
     """A file for a library that reads nothing else; on Linux it is in memory, a key does not touch a disk."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("gorggle")

@@ -28,7 +28,7 @@ class GpuCollector(Collector):
         memory.add_metric(["free"], free)
         memory.add_metric(["total"], total)
         yield memory
-        if (busy := _busy_share()) is not None:
+        if (busy := _get_utilization()) is not None:
             yield GaugeMetricFamily(
                 "gorggle_gpu_utilisation_ratio",
                 "Share of the last second in which the GPU worked",
@@ -36,7 +36,7 @@ class GpuCollector(Collector):
             )
 
 
-def _busy_share() -> float | None:
+def _get_utilization() -> float | None:
     try:
         return torch.cuda.utilization() / 100
     except Exception as error:  # the border to the driver's library, which has a class of errors of its own
@@ -58,15 +58,15 @@ class DeviceHealthCheck:
 
     Args:
         device: "cpu" or "cuda".
-        calculate: for tests: what must succeed.
+        probe: for tests: what must succeed.
 
     Attributes:
         on_lost: called once, on the thread that found out.
     """
 
-    def __init__(self, device: str, calculate: Callable[[], object] | None = None) -> None:
+    def __init__(self, device: str, probe: Callable[[], object] | None = None) -> None:
         self.on_lost: Callable[[], None] = lambda: None
-        self._calculate = calculate or (lambda: run_probe_kernel(device))
+        self._probe = probe or (lambda: run_probe_kernel(device))
         self._is_suspected = self._is_lost = False
 
     def mark_suspect(self) -> None:
@@ -79,7 +79,7 @@ class DeviceHealthCheck:
         if self._is_suspected and not self._is_lost:
             self._is_suspected = False
             try:
-                self._calculate()
+                self._probe()
             except Exception as error:  # the border to the device
                 self._is_lost = True
                 _log.error("the device is lost, the server must be started anew: %s", error)

@@ -50,7 +50,7 @@ class ModelRegistry:
             raise NotFoundError(f"there is no model {name!r}; this server has: {known}") from None
 
 
-def model_sources(settings: ServerSettings) -> dict[str, str]:
+def resolve_model_sources(settings: ServerSettings) -> dict[str, str]:
     """Where each model lies, by name, the default one first.
 
     Raises:
@@ -71,27 +71,27 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
         ModelFormatError: a file is no model.
     """
     models = {}
-    for name, source in model_sources(settings).items():
+    for name, source in resolve_model_sources(settings).items():
         with tempfile.TemporaryDirectory(prefix="gorggle-model-") as folder:
-            path = _fetched(source, Path(folder))
+            path = _fetch_model(source, Path(folder))
             model = load_model(path, device=settings.device, dtype=settings.dtype)
-            model.optimized(int8=settings.int8_weights)
-            models[name] = ServedModel(name, model, _sha256(path))
+            model.optimize(int8=settings.int8_weights)
+            models[name] = ServedModel(name, model, _hash_file(path))
         _log.info("model %s is loaded from %s", name, source)
     return ModelRegistry(models)
 
 
-def _fetched(source: str, folder: Path) -> Path:
+def _fetch_model(source: str, folder: Path) -> Path:
     if not source.startswith("s3://"):
         return Path(source)
-    address = s3.Address.parse(source)
+    address = s3.S3Location.parse(source)
     path = folder / Path(address.key).name
     with path.open("wb") as file:
-        for piece in s3.read(address, max_bytes=MAX_MODEL_BYTES):
+        for piece in s3.read_object(address, max_bytes=MAX_MODEL_BYTES):
             file.write(piece)
     return path
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

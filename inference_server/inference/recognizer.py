@@ -31,11 +31,11 @@ T = TypeVar("T")
 
 MODEL_INPUT_SIZE_PX = 88
 # The published normalisation of grey levels (AV-HuBERT, appendix A.1 of the paper).
-GREY_MEAN, GREY_DEVIATION = 0.421, 0.165
+GREY_MEAN, GREY_STD = 0.421, 0.165
 
 # A fast talker says six words a second; sub-words and single letters come to about ten units.
 MAX_TOKENS_PER_SECOND = 10
-MIN_UNITS_LIMIT = 8
+MIN_TOKEN_LIMIT = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +70,8 @@ class DecodingOptions:
 
     beam_size: int
     length_penalty: float
-    alternatives: int
-    word_times: bool
+    max_alternatives: int
+    word_timestamps: bool
 
 
 class Recognizer:
@@ -86,35 +86,37 @@ class Recognizer:
         Returns:
             For each window (T, D), or the error where the model's numbers for it are not finite.
         """
-        padding_mask = _padding_mask([window.frames for window in windows])
+        padding_mask = _create_padding_mask([window.frames for window in windows])
         device = self.model.device
         encoder_out = self.model.encode(
-            video=_batch_of_crops(windows, padding_mask.shape[1], device),
-            audio=_batch_of_features(windows, padding_mask.shape[1]),
+            video=_stack_crops(windows, padding_mask.shape[1], device),
+            audio=_stack_features(windows, padding_mask.shape[1]),
             padding_mask=padding_mask if bool(padding_mask.any()) else None,
         )
         own = [row[: window.frames] for row, window in zip(encoder_out, windows, strict=True)]
-        return [row if bool(torch.isfinite(row).all()) else _not_finite() for row in own]
+        return [row if bool(torch.isfinite(row).all()) else _create_non_finite_error() for row in own]
 
-    def decoding(self, search: DecodingOptions) -> DecodingBatch:
+    def start_decoding(self, options: DecodingOptions) -> DecodingBatch:
         """A batch of searches that windows join and leave between two steps."""
-        return DecodingBatch(self.model, search)
+        return DecodingBatch(self.model, options)
 
-    def read(self, windows: Sequence[InferenceInput], search: DecodingOptions) -> list[list[Hypothesis]]:
+    def transcribe(
+        self, windows: Sequence[InferenceInput], options: DecodingOptions
+    ) -> list[list[Hypothesis]]:
         """Read windows of one modality from beginning to end.
 
         Returns:
-            For each window its readings, best first: one, and up to ``search.alternatives`` more. Word times are in
+            For each window its readings, best first: one, and up to ``search.max_alternatives`` more. Word times are in
             seconds from the window's first frame.
 
         Raises:
             ModelFormatError: the model's numbers are not finite: not the caller's fault.
         """
-        decoding = self.decoding(search)
-        decoding.join(range(len(windows)), [_or_raise(found) for found in self.encode(windows)])
+        decoding = self.start_decoding(options)
+        decoding.add(range(len(windows)), [_raise_on_error(found) for found in self.encode(windows)])
         found: dict[Hashable, list[Hypothesis]] = {}
         while decoding.windows:
-            found.update({key: _or_raise(readings) for key, readings in decoding.step().items()})
+            found.update({key: _raise_on_error(readings) for key, readings in decoding.step().items()})
         return [found[key] for key in range(len(windows))]
 
     def release_memory(self) -> None:
@@ -122,18 +124,18 @@ class Recognizer:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def measured_cost(self) -> float:
+    def measure_cost(self) -> float:
         """Device seconds that a second of media takes, tried on two seconds of it at the usual width of search.
 
         The least of some tries: on a busy machine one of them may take many times as long as the work.
         """
-        frames, search = 2 * VIDEO_FRAME_RATE_HZ, DecodingOptions(5, 1.0, 0, word_times=True)
+        frames, search = 2 * VIDEO_FRAME_RATE_HZ, DecodingOptions(5, 1.0, 0, word_timestamps=True)
         crops = np.zeros((frames, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
         window = InferenceInput(crops, np.zeros((frames, 104), np.float32))
         taken_s = []
         for _ in range(3):
             began = time.perf_counter()
-            self.read([window], search)
+            self.transcribe([window], search)
             taken_s.append(time.perf_counter() - began)
         return min(taken_s) / frames_to_seconds(frames)
 
@@ -141,21 +143,21 @@ class Recognizer:
         """Run every modality once, so that the first caller does not pay for lazy initialisation."""
         crops = np.zeros((VIDEO_FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
         features = np.zeros((VIDEO_FRAME_RATE_HZ, 104), np.float32)
-        search = DecodingOptions(beam_size=2, length_penalty=1.0, alternatives=0, word_times=True)
+        search = DecodingOptions(beam_size=2, length_penalty=1.0, max_alternatives=0, word_timestamps=True)
         for window in (
             InferenceInput(crops, features),
             InferenceInput(crops, None),
             InferenceInput(None, features),
         ):
-            self.read([window], search)
+            self.transcribe([window], search)
 
 
 class DecodingBatch:
-    """Encoded windows being searched together; see ``Recognizer.decoding``."""
+    """Encoded windows being searched together; see ``Recognizer.start_decoding``."""
 
-    def __init__(self, model: Model, search: DecodingOptions) -> None:
-        self._model, self._options = model, search
-        self._search = model.start_beam_search(beam=search.beam_size, length_penalty=search.length_penalty)
+    def __init__(self, model: Model, options: DecodingOptions) -> None:
+        self._model, self._options = model, options
+        self._search = model.start_beam_search(beam=options.beam_size, length_penalty=options.length_penalty)
         self._encoded: dict[Hashable, torch.Tensor] = {}
 
     @property
@@ -163,17 +165,17 @@ class DecodingBatch:
         """How many windows are being searched."""
         return len(self._encoded)
 
-    def join(self, keys: Sequence[Hashable], encoded: Sequence[torch.Tensor]) -> None:
+    def add(self, keys: Sequence[Hashable], encoded: Sequence[torch.Tensor]) -> None:
         """Let windows join, each (T, D) as ``Recognizer.encode`` gave it, under keys of the caller's."""
         lengths = [len(window) for window in encoded]
         most = self._model.config.max_target_size - 1
         padded = torch.nn.utils.rnn.pad_sequence(list(encoded), batch_first=True)
-        self._search.join(keys, padded, lengths, [min(max_output_tokens(frames), most) for frames in lengths])
+        self._search.add(keys, padded, lengths, [min(max_output_tokens(frames), most) for frames in lengths])
         self._encoded.update(zip(keys, encoded, strict=True))
 
-    def leave(self, key: Hashable) -> None:
+    def remove(self, key: Hashable) -> None:
         """Give up a window in the middle of its search; its place is free at once."""
-        self._search.leave(key)
+        self._search.remove(key)
         del self._encoded[key]
 
     def step(self) -> dict[Hashable, list[Hypothesis] | ModelFormatError]:
@@ -184,19 +186,21 @@ class DecodingBatch:
             where the model's numbers for it were not finite.
         """
         return {
-            key: found if isinstance(found, ModelFormatError) else self._readings(key, found)
+            key: found if isinstance(found, ModelFormatError) else self._to_hypotheses(key, found)
             for key, found in self._search.step().items()
         }
 
-    def _readings(self, key: Hashable, found: Sequence[TokenHypothesis]) -> list[Hypothesis]:
-        encoder_out, wanted = self._encoded.pop(key), 1 + self._options.alternatives
-        return [self._reading(encoder_out, hypothesis) for hypothesis in _distinct(found, wanted)]
+    def _to_hypotheses(self, key: Hashable, hypotheses: Sequence[TokenHypothesis]) -> list[Hypothesis]:
+        encoder_out, wanted = self._encoded.pop(key), 1 + self._options.max_alternatives
+        return [
+            self._to_hypothesis(encoder_out, hypothesis) for hypothesis in _deduplicate(hypotheses, wanted)
+        ]
 
-    def _reading(self, encoder_out: torch.Tensor, hypothesis: TokenHypothesis) -> Hypothesis:
+    def _to_hypothesis(self, encoder_out: torch.Tensor, hypothesis: TokenHypothesis) -> Hypothesis:
         confidence = _geometric_mean(hypothesis.token_scores)
-        if not self._options.word_times:
+        if not self._options.word_timestamps:
             return Hypothesis(hypothesis.text, confidence)
-        words = self._model.word_times(encoder_out, hypothesis)
+        words = self._model.align_words(encoder_out, hypothesis)
         return Hypothesis(
             hypothesis.text,
             confidence,
@@ -212,23 +216,21 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def max_output_tokens(frames: int) -> int:
     """The most units that speech of so many frames can hold."""
-    return MIN_UNITS_LIMIT + math.ceil(frames / VIDEO_FRAME_RATE_HZ * MAX_TOKENS_PER_SECOND)
+    return MIN_TOKEN_LIMIT + math.ceil(frames / VIDEO_FRAME_RATE_HZ * MAX_TOKENS_PER_SECOND)
 
 
-def normalised_crops(crops: torch.Tensor) -> torch.Tensor:
+def normalise_crops(crops: torch.Tensor) -> torch.Tensor:
     """Scale the grey levels of uint8 crops as the model was trained: float32, on the device where they are."""
     # A new tensor once, then in place: a large batch is not written three times into memory that must first be had.
-    return (crops / 255).sub_(GREY_MEAN).div_(GREY_DEVIATION)
+    return (crops / 255).sub_(GREY_MEAN).div_(GREY_STD)
 
 
-def _padding_mask(lengths: Sequence[int]) -> torch.Tensor:
+def _create_padding_mask(lengths: Sequence[int]) -> torch.Tensor:
     longest = max(lengths)
     return torch.arange(longest)[None, :] >= torch.tensor(lengths)[:, None]
 
 
-def _batch_of_crops(
-    windows: Sequence[InferenceInput], frames: int, device: torch.device
-) -> torch.Tensor | None:
+def _stack_crops(windows: Sequence[InferenceInput], frames: int, device: torch.device) -> torch.Tensor | None:
     """The centres of the crops, (B, T, 88, 88). They travel to the device as bytes, a quarter of what floats take."""
     if windows[0].crops is None:
         return None
@@ -241,10 +243,10 @@ def _batch_of_crops(
     if device.type == "cuda":
         # Only from pinned memory can the copy go on beside what the device computes.
         batch = batch.pin_memory().to(device, non_blocking=True)
-    return normalised_crops(batch)
+    return normalise_crops(batch)
 
 
-def _batch_of_features(windows: Sequence[InferenceInput], frames: int) -> torch.Tensor | None:
+def _stack_features(windows: Sequence[InferenceInput], frames: int) -> torch.Tensor | None:
     if windows[0].features is None:
         return None
     batch = torch.zeros(len(windows), frames, windows[0].features.shape[1])
@@ -254,22 +256,22 @@ def _batch_of_features(windows: Sequence[InferenceInput], frames: int) -> torch.
     return batch
 
 
-def _distinct(hypotheses: Sequence[TokenHypothesis], most: int) -> list[TokenHypothesis]:
+def _deduplicate(hypotheses: Sequence[TokenHypothesis], limit: int) -> list[TokenHypothesis]:
     """The best hypotheses whose texts differ: different units can spell the same words."""
     seen: dict[str, TokenHypothesis] = {}
     for hypothesis in hypotheses:
         seen.setdefault(hypothesis.text, hypothesis)
-    return list(seen.values())[:most]
+    return list(seen.values())[:limit]
 
 
-def _not_finite() -> ModelFormatError:
+def _create_non_finite_error() -> ModelFormatError:
     return ModelFormatError("the encoder's output is not finite: its weights or the device are damaged")
 
 
-def _or_raise(found: T | ModelFormatError) -> T:
-    if isinstance(found, ModelFormatError):
-        raise found
-    return found
+def _raise_on_error(result: T | ModelFormatError) -> T:
+    if isinstance(result, ModelFormatError):
+        raise result
+    return result
 
 
 def _geometric_mean(log_probabilities: Sequence[float]) -> float:

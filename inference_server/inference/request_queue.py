@@ -17,10 +17,10 @@ class PendingResult(Future[list[Hypothesis]]):
     """Readings to come.
 
     Attributes:
-        begun_at: of ``time.monotonic``, when the device took the window on; None before.
+        started_at: of ``time.monotonic``, when the device took the window on; None before.
     """
 
-    begun_at: float | None = None
+    started_at: float | None = None
 
 
 @dataclass(eq=False)
@@ -32,29 +32,29 @@ class InferenceRequest:
         utterance: what it is a reading of, unique in its stream; None where nothing can supersede it.
         deadline: of ``time.monotonic``, after which nobody wants the readings; None: never.
         future: stays pending until the readings are there, so that it can be cancelled at any time before.
-        alone: a batch that it was in has failed: from now on it is read by itself.
+        is_isolated: a batch that it was in has failed: from now on it is read by itself.
     """
 
     model: str
     window: InferenceInput
-    search: DecodingOptions
+    options: DecodingOptions
     interim: bool = False
     stream: Hashable = None
     utterance: Hashable = None
     deadline: float | None = None
     future: PendingResult = field(default_factory=PendingResult)
     submitted_at: float = field(default_factory=time.monotonic)
-    alone: bool = False
+    is_isolated: bool = False
 
-    def is_encoded_like(self, other: InferenceRequest) -> bool:
+    def can_batch_with(self, other: InferenceRequest) -> bool:
         """Whether the two can be encoded in one batch."""
         return (
             self.model == other.model
-            and self.search == other.search
+            and self.options == other.options
             and self.window.modality is other.window.modality
         )
 
-    def is_interim_of(self, stream: Hashable, utterance: Hashable) -> bool:
+    def is_superseded_by(self, stream: Hashable, utterance: Hashable) -> bool:
         """Whether a newer reading of this utterance makes it worthless."""
         return (
             self.interim
@@ -72,29 +72,29 @@ class FairQueue:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[Hashable, list[InferenceRequest]] = defaultdict(list)
+        self._pending: dict[Hashable, list[InferenceRequest]] = defaultdict(list)
         self._clocks: dict[Hashable, float] = {}
         self._now = 0.0
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return sum(map(len, self._pending.values()))
 
     def __iter__(self) -> Iterator[InferenceRequest]:
-        for jobs in self._waiting.values():
+        for jobs in self._pending.values():
             yield from jobs
 
-    def put(self, job: InferenceRequest) -> None:
+    def put(self, request: InferenceRequest) -> None:
         """Let a job wait for its turn."""
-        if job.stream not in self._waiting:
-            self._clocks[job.stream] = max(self._clocks.get(job.stream, 0.0), self._now)
-        self._waiting[job.stream].append(job)
+        if request.stream not in self._pending:
+            self._clocks[request.stream] = max(self._clocks.get(request.stream, 0.0), self._now)
+        self._pending[request.stream].append(request)
 
-    def ordered(self) -> Iterator[InferenceRequest]:
+    def iterate_in_order(self) -> Iterator[InferenceRequest]:
         """All that waits, in the order in which it would be read."""
         for interim in (False, True):
             lines = {
                 stream: deque(job for job in jobs if job.interim is interim)
-                for stream, jobs in self._waiting.items()
+                for stream, jobs in self._pending.items()
             }
             turns = [
                 (self._clocks[stream], line[0].submitted_at, id(line[0]), stream)
@@ -111,19 +111,19 @@ class FairQueue:
                     turn = (clock + job.window.frames, following.submitted_at, id(following), stream)
                     heapq.heappush(turns, turn)
 
-    def take(self, jobs: Iterable[InferenceRequest]) -> None:
+    def dequeue(self, requests: Iterable[InferenceRequest]) -> None:
         """The turn of these has come: they leave, and their streams' clocks advance."""
-        for job in jobs:
+        for job in requests:
             self._now = max(self._now, self._clocks[job.stream])
             self._clocks[job.stream] += job.window.frames
             self.remove(job)
 
-    def remove(self, job: InferenceRequest) -> None:
+    def remove(self, request: InferenceRequest) -> None:
         """A job leaves without its turn."""
-        self._waiting[job.stream].remove(job)
-        if not self._waiting[job.stream]:
-            del self._waiting[job.stream]
+        self._pending[request.stream].remove(request)
+        if not self._pending[request.stream]:
+            del self._pending[request.stream]
         # Clocks that are no further than everybody's say nothing more.
-        for stream in [stream for stream in self._clocks if stream not in self._waiting]:
+        for stream in [stream for stream in self._clocks if stream not in self._pending]:
             if self._clocks[stream] <= self._now:
                 del self._clocks[stream]

@@ -30,7 +30,7 @@ class InferenceBackend(Protocol):
         self,
         model: str,
         window: InferenceInput,
-        search: DecodingOptions,
+        options: DecodingOptions,
         *,
         interim: bool = False,
         stream: Hashable = None,
@@ -42,7 +42,7 @@ class InferenceBackend(Protocol):
         Args:
             model: one of those served.
             window: what to read.
-            search: how to search.
+            options: how to search.
             interim: it yields to final work.
             stream: whose it is: streams share the device evenly.
             utterance: what it is a reading of, unique in its stream: interim readings of the same utterance that are
@@ -70,7 +70,7 @@ class StreamScopedBackend:
         self,
         model: str,
         window: InferenceInput,
-        search: DecodingOptions,
+        options: DecodingOptions,
         *,
         interim: bool = False,
         stream: Hashable = None,
@@ -80,7 +80,7 @@ class StreamScopedBackend:
         """Queue a window; see ``InferenceBackend``. ``stream`` tells parts of the stream apart, if given."""
         whose = self._stream if stream is None else (self._stream, stream)
         return self._backend.submit(
-            model, window, search, interim=interim, stream=whose, utterance=utterance, deadline=deadline
+            model, window, options, interim=interim, stream=whose, utterance=utterance, deadline=deadline
         )
 
 
@@ -95,19 +95,19 @@ class SchedulerObserver(Protocol):
         """A window's turn has come."""
         ...
 
-    def batch_read(self, windows: int, seconds: float) -> None:
+    def observe_encode(self, windows: int, seconds: float) -> None:
         """The device has encoded windows together."""
         ...
 
-    def stepped(self, windows: int, seconds: float) -> None:
+    def observe_decode_step(self, windows: int, seconds: float) -> None:
         """The device has searched windows one unit further."""
         ...
 
-    def dropped(self, cause: str) -> None:
+    def count_drop(self, cause: str) -> None:
         """A window was given up: ``cancelled`` (or superseded), ``late`` or ``failed``."""
         ...
 
-    def window_read(self, frames: int, seconds: float, *, stream: Hashable) -> None:
+    def observe_result(self, frames: int, seconds: float, *, stream: Hashable) -> None:
         """A window was read, which took the device so long: its share of the batches it was part of."""
         ...
 
@@ -133,8 +133,8 @@ class DeviceScheduler:
         recognizers: Mapping[str, Recognizer],
         observer: SchedulerObserver | None = None,
         options: BatchingConfig = BatchingConfig(),
-        charge: Callable[[Hashable, float], None] = lambda _stream, _device_s: None,
-        device_works: Callable[[], bool] = lambda: True,
+        on_device_time: Callable[[Hashable, float], None] = lambda _stream, _device_s: None,
+        is_device_healthy: Callable[[], bool] = lambda: True,
     ) -> None:
         """Begin to read.
 
@@ -142,17 +142,17 @@ class DeviceScheduler:
             recognizers: the models by name.
             observer: is told what is done.
             options: how windows are put together.
-            charge: is told how many seconds each window took the device, its share of the batches it was part of,
+            on_device_time: is told how many seconds each window took the device, its share of the batches it was part of,
                 whether or not it came to its end; and whose it was. Called on the device's thread.
-            device_works: whether the device still calculates; asked where a reading has failed.
+            is_device_healthy: whether the device still calculates; asked where a reading has failed.
         """
-        self._charge_stream, self._device_works = charge, device_works
+        self._on_device_time, self._is_device_healthy = on_device_time, is_device_healthy
         self._recognizers, self._observer, self._options = recognizers, observer, options
         self._queue = FairQueue()
-        self._batches = BatchRunner(recognizers, options.max_frames, self._settle)
-        self._live: set[InferenceRequest] = set()  # waiting or being read
+        self._batches = BatchRunner(recognizers, options.max_frames, self._complete)
+        self._unfinished: set[InferenceRequest] = set()  # waiting or being read
         self._device_s: dict[InferenceRequest, float] = {}  # what each that is being read has taken so far
-        self._changed = threading.Condition()
+        self._condition = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
@@ -161,7 +161,7 @@ class DeviceScheduler:
         self,
         model: str,
         window: InferenceInput,
-        search: DecodingOptions,
+        options: DecodingOptions,
         *,
         interim: bool = False,
         stream: Hashable = None,
@@ -171,14 +171,14 @@ class DeviceScheduler:
         """Queue a window; see ``InferenceBackend``."""
         if model not in self._recognizers:
             raise NotFoundError(f"there is no model {model!r}; there are: {', '.join(self._recognizers)}")
-        job = InferenceRequest(model, window, search, interim, stream, utterance, deadline)
-        with self._changed:
+        job = InferenceRequest(model, window, options, interim, stream, utterance, deadline)
+        with self._condition:
             if self._closed:
                 raise NotReadyError("the server is shutting down: send the request to another one")
-            superseded = [other for other in self._live if other.is_interim_of(stream, utterance)]
-            self._live.add(job)
+            superseded = [other for other in self._unfinished if other.is_superseded_by(stream, utterance)]
+            self._unfinished.add(job)
             self._queue.put(job)
-            self._changed.notify()
+            self._condition.notify()
         # Outside the lock: whoever waits for them is told on this thread.
         for other in superseded:
             other.future.cancel()
@@ -186,9 +186,9 @@ class DeviceScheduler:
 
     def close(self) -> None:
         """Finish what is being read, cancel what waits, end the thread."""
-        with self._changed:
+        with self._condition:
             self._closed = True
-            self._changed.notify()
+            self._condition.notify()
         self._thread.join()
 
     # -------------------------------------------------------------------------------------------- the device's thread
@@ -196,116 +196,118 @@ class DeviceScheduler:
     def _run(self) -> None:
         try:
             while self._has_work():
-                self._drop_unwanted()
+                self._drop_cancelled_and_expired()
                 if batch := self._next_batch():
-                    self._begin(batch)
+                    self._start_batch(batch)
                 self._step()
         finally:
             # Whatever ends this thread, nobody may wait for it in vain.
-            with self._changed:
+            with self._condition:
                 self._closed = True
-                left, self._live = self._live, set()
+                left, self._unfinished = self._unfinished, set()
             for job in left:
                 job.future.cancel()
 
     def _has_work(self) -> bool:
         """Wait for work; false when there will be none. After ``close`` only what is being read is work."""
-        with self._changed:
-            while not self._batches.jobs:
+        with self._condition:
+            while not self._batches.requests:
                 if self._closed:
                     return False
                 if not self._queue:
-                    self._changed.wait()
+                    self._condition.wait()
                     continue
                 # A batch that is full, or an end, need not be waited for.
-                if (pause := self._until_ripe()) <= 0:
+                if (pause := self._get_batch_delay_s()) <= 0:
                     return True
-                self._changed.wait(pause)
+                self._condition.wait(pause)
             return True
 
-    def _until_ripe(self) -> float:
+    def _get_batch_delay_s(self) -> float:
         """Seconds until the window whose turn is next has waited for others long enough."""
-        first = next(self._queue.ordered())
-        companions = self._with_companions(first)
+        first = next(self._queue.iterate_in_order())
+        companions = self._collect_batch(first)
         if len(companions) < len(self._queue) and not self._batches.has_capacity(first, companions):
             return 0.0
         return first.submitted_at + self._options.max_batch_delay_s - time.monotonic()
 
-    def _drop_unwanted(self) -> None:
+    def _drop_cancelled_and_expired(self) -> None:
         """Let go of jobs that were cancelled or are too late."""
         now = time.monotonic()
         for job in [job for job in self._snapshot() if job.deadline is not None and job.deadline <= now]:
             late_s = now - job.submitted_at
             error = DeadlineError(f"the device did not come to it within {late_s:.1f} s: send less at once")
-            if _claimed(job):
+            if _try_claim(job):
                 job.future.set_exception(error)
-                self._tell_of_drop("late")
-        reading = set(self._batches.jobs)
+                self._count_drop("late")
+        reading = set(self._batches.requests)
         unwanted = [job for job in self._snapshot() if job.future.done()]
-        with self._changed:
+        with self._condition:
             for job in unwanted:
-                self._live.discard(job)
+                self._unfinished.discard(job)
                 if job not in reading:
                     self._queue.remove(job)
         self._batches.remove(job for job in unwanted if job in reading)
         for job in unwanted:
-            self._bill(job)
+            self._report_device_time(job)
             if job.future.cancelled():
                 job.future.set_running_or_notify_cancel()
-                self._tell_of_drop("cancelled")
+                self._count_drop("cancelled")
 
     def _snapshot(self) -> list[InferenceRequest]:
-        with self._changed:
-            return list(self._live)
+        with self._condition:
+            return list(self._unfinished)
 
     def _next_batch(self) -> list[InferenceRequest]:
         """Take the windows whose turn it is, if there is room for them and they have waited for others."""
-        with self._changed:
-            if self._closed or not self._queue or self._until_ripe() > 0:
+        with self._condition:
+            if self._closed or not self._queue or self._get_batch_delay_s() > 0:
                 return []
             # One way of searching may have no room while another has.
-            first = next((job for job in self._queue.ordered() if self._batches.has_capacity(job)), None)
+            first = next(
+                (job for job in self._queue.iterate_in_order() if self._batches.has_capacity(job)), None
+            )
             if first is None:
                 return []
-            batch = self._with_companions(first)
-            self._queue.take(batch)
+            batch = self._collect_batch(first)
+            self._queue.dequeue(batch)
             return batch
 
-    def _with_companions(self, first: InferenceRequest) -> list[InferenceRequest]:
+    def _collect_batch(self, first: InferenceRequest) -> list[InferenceRequest]:
         """A job and what may be encoded along with it."""
         batch = [first]
-        for job in self._queue.ordered():
+        for job in self._queue.iterate_in_order():
             if (
                 job is not first
-                and job.is_encoded_like(first)
+                and job.can_batch_with(first)
                 and job.interim <= first.interim
                 and self._batches.has_capacity(job, batch)
-                and _is_of_like_length(job, batch)
+                and _has_similar_length(job, batch)
             ):
                 batch.append(job)
         return batch
 
-    def _begin(self, batch: list[InferenceRequest]) -> None:
+    def _start_batch(self, batch: list[InferenceRequest]) -> None:
         began = time.monotonic()
         for job in batch:
             self._device_s[job] = 0.0
-            job.future.begun_at = began
+            job.future.started_at = began
         self._batches.start(batch)
         took_s = time.monotonic() - began
-        self._charge(batch, took_s)
+        self._add_device_time(batch, took_s)
         if self._observer is not None:
-            with self._changed:
+            with self._condition:
                 waiting = len(self._queue)
             self._observer.set_queue_depth(waiting)
             for job in batch:
                 self._observer.observe_queue_wait(began - job.submitted_at, interim=job.interim)
-            self._observer.batch_read(len(batch), took_s)
+            self._observer.observe_encode(len(batch), took_s)
 
     def _step(self) -> None:
         """Search one unit further; interim work waits while final work does."""
-        with self._changed:
+        with self._condition:
             final_waits = any(not job.interim for job in self._queue)
-        jobs = self._batches.jobs
+        jobs = self._batches.requests
         final_only = final_waits and any(not job.interim for job in jobs)
         stepping = [job for job in jobs if not (final_only and job.interim)]
         if not stepping:
@@ -313,41 +315,41 @@ class DeviceScheduler:
         began = time.monotonic()
         self._batches.step(final_only=final_only)
         took_s = time.monotonic() - began
-        self._charge(stepping, took_s)
+        self._add_device_time(stepping, took_s)
         if self._observer is not None:
-            self._observer.stepped(len(stepping), took_s)
+            self._observer.observe_decode_step(len(stepping), took_s)
 
-    def _charge(self, jobs: list[InferenceRequest], took_s: float) -> None:
-        for job in jobs:
+    def _add_device_time(self, requests: list[InferenceRequest], took_s: float) -> None:
+        for job in requests:
             if job in self._device_s:
-                self._device_s[job] += took_s / len(jobs)
+                self._device_s[job] += took_s / len(requests)
 
-    def _bill(self, job: InferenceRequest) -> float:
+    def _report_device_time(self, request: InferenceRequest) -> float:
         """A job is over: charge its stream with what it took, in seconds."""
-        took_s = self._device_s.pop(job, 0.0)
+        took_s = self._device_s.pop(request, 0.0)
         if took_s:
-            self._charge_stream(job.stream, took_s)
+            self._on_device_time(request.stream, took_s)
         return took_s
 
-    def _settle(self, job: InferenceRequest, outcome: Outcome) -> None:
-        with self._changed:
-            self._live.discard(job)
-        took_s = self._bill(job)
-        if not _claimed(job):
-            self._tell_of_drop("cancelled")
+    def _complete(self, request: InferenceRequest, outcome: Outcome) -> None:
+        with self._condition:
+            self._unfinished.discard(request)
+        took_s = self._report_device_time(request)
+        if not _try_claim(request):
+            self._count_drop("cancelled")
         elif isinstance(outcome, Exception):
-            self._tell_of_drop("failed")
-            job.future.set_exception(self._explained(outcome))
+            self._count_drop("failed")
+            request.future.set_exception(self._to_caller_error(outcome))
         else:
             if self._observer is not None:
-                self._observer.window_read(job.window.frames, took_s, stream=job.stream)
-            job.future.set_result(outcome)
+                self._observer.observe_result(request.window.frames, took_s, stream=request.stream)
+            request.future.set_result(outcome)
 
-    def _explained(self, error: Exception) -> Exception:
+    def _to_caller_error(self, error: Exception) -> Exception:
         """What to tell of a failure: where the device is lost, nothing is wrong with the window, and no more is read here."""
-        if isinstance(error, GorggleError) or self._device_works():
+        if isinstance(error, GorggleError) or self._is_device_healthy():
             return error
-        with self._changed:
+        with self._condition:
             self._closed = True
         lost = NotReadyError(
             "this server has lost its device and is started anew: send the rest to another one"
@@ -355,17 +357,17 @@ class DeviceScheduler:
         lost.__cause__ = error
         return lost
 
-    def _tell_of_drop(self, cause: str) -> None:
+    def _count_drop(self, cause: str) -> None:
         if self._observer is not None:
-            self._observer.dropped(cause)
+            self._observer.count_drop(cause)
 
 
-def _claimed(job: InferenceRequest) -> bool:
+def _try_claim(request: InferenceRequest) -> bool:
     """Whether the outcome may be told: from now on it can no longer be cancelled."""
-    return not job.future.done() and job.future.set_running_or_notify_cancel()
+    return not request.future.done() and request.future.set_running_or_notify_cancel()
 
 
-def _is_of_like_length(job: InferenceRequest, batch: list[InferenceRequest]) -> bool:
+def _has_similar_length(request: InferenceRequest, batch: list[InferenceRequest]) -> bool:
     """Whether at most half of the batch would be padding."""
-    frames = [job.window.frames, *(other.window.frames for other in batch)]
+    frames = [request.window.frames, *(other.window.frames for other in batch)]
     return 2 * sum(frames) >= max(frames) * len(frames)

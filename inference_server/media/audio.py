@@ -22,12 +22,12 @@ STEP_SAMPLES = 160
 FFT_SAMPLES = 512
 MEL_BANDS = 26
 PRE_EMPHASIS = 0.97
-STACKED = 4
-FEATURES = MEL_BANDS * STACKED
+STACKED_FRAMES = 4
+FEATURES = MEL_BANDS * STACKED_FRAMES
 LAYER_NORM_EPSILON = 1e-5
 
 # Windows worked on at once, so that an hour of sound needs no more memory than a minute.
-WINDOWS_AT_ONCE = 6000
+CHUNK_WINDOWS = 6000
 
 
 def audio_features(wav: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -44,23 +44,25 @@ def audio_features(wav: NDArray[np.int16]) -> NDArray[np.float32]:
 
     Source: AV-HuBERT's preparation; python_speech_features 0.6 for the filterbank.
     """
-    return layer_norm(stack_frames(log_mel_energies(wav)))
+    return layer_norm(stack_frames(log_mel_spectrogram(wav)))
 
 
-def log_mel_energies(wav: NDArray[np.int16]) -> NDArray[np.float32]:
+def log_mel_spectrogram(wav: NDArray[np.int16]) -> NDArray[np.float32]:
     """Natural logarithm of 26 mel band energies: (windows, 26) at 100 Hz, the last window zero-padded."""
-    _refuse_unless_waveform(wav)
+    validate_waveform(wav)
     if not len(wav):
         return np.zeros((0, MEL_BANDS), np.float32)
     windows = 1 + max(0, -(-(len(wav) - WINDOW_SAMPLES) // STEP_SAMPLES))
-    pieces = range(0, windows, WINDOWS_AT_ONCE)
-    return np.concatenate([_energies(wav, first, min(first + WINDOWS_AT_ONCE, windows)) for first in pieces])
+    pieces = range(0, windows, CHUNK_WINDOWS)
+    return np.concatenate(
+        [_compute_mel_energies(wav, first, min(first + CHUNK_WINDOWS, windows)) for first in pieces]
+    )
 
 
 def stack_frames(energies: NDArray[np.float32]) -> NDArray[np.float32]:
     """Four consecutive windows side by side, zeros after the last: (windows, 26) -> (T, 104)."""
-    padding = -len(energies) % STACKED
-    return np.pad(energies, ((0, padding), (0, 0))).reshape(-1, energies.shape[1] * STACKED)
+    padding = -len(energies) % STACKED_FRAMES
+    return np.pad(energies, ((0, padding), (0, 0))).reshape(-1, energies.shape[1] * STACKED_FRAMES)
 
 
 def layer_norm(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -71,7 +73,7 @@ def layer_norm(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return normed
 
 
-def _energies(wav: NDArray[np.int16], first: int, end: int) -> NDArray[np.float32]:
+def _compute_mel_energies(wav: NDArray[np.int16], first: int, end: int) -> NDArray[np.float32]:
     """The mel energies of windows ``first`` up to ``end``."""
     start, stop = first * STEP_SAMPLES, (end - 1) * STEP_SAMPLES + WINDOW_SAMPLES
     # Pre-emphasis takes the sample before: the very first one has none, and stays as it is.
@@ -109,22 +111,22 @@ _BAND_WINDOW = np.hanning(SAMPLES_PER_FRAME)
 LOUDEST_BANDS = 3
 
 # Power is averaged over so many frames: that halves the chance variation of noise, at 40 ms of delay.
-SMOOTHED_FRAMES = 3
+SMOOTHING_FRAMES = 3
 
 # The noise in a band is its weakest moment of the last 2.4 s: even fast talkers leave each band empty that often.
 # A new steady noise is known for one as soon.
 NOISE_FRAMES = 60
 
 # The first frames are judged together, so that noise which was there from the start is not taken for speech.
-FIRST_FRAMES = 12
+WARMUP_FRAMES = 12
 
-QUIETEST_NOISE_DB = 20.0  # of one unit of int16: below lies dither
+MIN_LEVEL_DB = 20.0  # of one unit of int16: below lies dither
 MAX_LEVEL_DB = 30.0
 
 # White noise reaches 5.6 dB in one frame of a thousand.
 SPEECH_LEVEL_DB, SPEECH_SLOPE_DB = 6.5, 0.8
 
-SAMPLES_AT_ONCE = 60 * SAMPLE_RATE_HZ
+CHUNK_SAMPLES = 60 * SAMPLE_RATE_HZ
 
 
 class SpeechLevelEstimator:
@@ -132,8 +134,8 @@ class SpeechLevelEstimator:
 
     def __init__(self) -> None:
         self._rest = np.zeros(0, np.int16)
-        self._powers = _LatestBands(SMOOTHED_FRAMES)
-        self._recent_db = _LatestBands(NOISE_FRAMES)
+        self._powers = _BandHistory(SMOOTHING_FRAMES)
+        self._recent_db = _BandHistory(NOISE_FRAMES)
         self._first_db: list[NDArray[np.float64]] | None = []
 
     def push(self, samples: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -145,43 +147,43 @@ class SpeechLevelEstimator:
         Raises:
             InvalidRequestError: not one-dimensional int16.
         """
-        _refuse_unless_waveform(samples)
+        validate_waveform(samples)
         samples = np.concatenate([self._rest, samples])
         whole = len(samples) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
         self._rest = samples[whole:]
         return self._levels(samples[:whole], is_end=False)
 
-    def finish(self) -> NDArray[np.float32]:
+    def flush(self) -> NDArray[np.float32]:
         """The levels of what is left, the last frame padded with silence."""
         rest = np.pad(self._rest, (0, -len(self._rest) % SAMPLES_PER_FRAME))
         self._rest = rest[:0]
         return self._levels(rest, is_end=True)
 
     def _levels(self, samples: NDArray[np.int16], *, is_end: bool) -> NDArray[np.float32]:
-        bands_db = [self._smoothed_db(power) for power in _band_powers(samples)]
+        bands_db = [self._smoothed_db(power) for power in _compute_band_powers(samples)]
         if self._first_db is not None:
             self._first_db += bands_db
-            if len(self._first_db) < FIRST_FRAMES and not is_end:
+            if len(self._first_db) < WARMUP_FRAMES and not is_end:
                 return np.zeros(0, np.float32)
             bands_db, self._first_db = self._first_db, None
-            for frame_db in bands_db[:FIRST_FRAMES]:
+            for frame_db in bands_db[:WARMUP_FRAMES]:
                 self._recent_db.push(frame_db)
         return np.array([self._level(frame_db) for frame_db in bands_db], np.float32)
 
     def _smoothed_db(self, power: NDArray[np.float64]) -> NDArray[np.float64]:
         self._powers.push(power)
-        mean = np.add.reduce(self._powers.known) / len(self._powers.known)
-        smoothed_db: NDArray[np.float64] = np.maximum(10 * np.log10(mean + 1e-9), QUIETEST_NOISE_DB)
+        mean = np.add.reduce(self._powers.values) / len(self._powers.values)
+        smoothed_db: NDArray[np.float64] = np.maximum(10 * np.log10(mean + 1e-9), MIN_LEVEL_DB)
         return smoothed_db
 
     def _level(self, bands_db: NDArray[np.float64]) -> float:
         self._recent_db.push(bands_db)
-        above_noise = bands_db - np.minimum.reduce(self._recent_db.known)
+        above_noise = bands_db - np.minimum.reduce(self._recent_db.values)
         loudest: list[float] = sorted(above_noise.tolist())[-LOUDEST_BANDS:]
         return sum(min(level_db, MAX_LEVEL_DB) for level_db in loudest) / LOUDEST_BANDS
 
 
-class _LatestBands:
+class _BandHistory:
     """The latest frames' numbers, one for each speech band, in no order."""
 
     def __init__(self, most: int) -> None:
@@ -189,7 +191,7 @@ class _LatestBands:
         self._pushed = 0
 
     @property
-    def known(self) -> NDArray[np.float64]:
+    def values(self) -> NDArray[np.float64]:
         """(frames, bands): a view."""
         return self._frames[: self._pushed]
 
@@ -200,7 +202,7 @@ class _LatestBands:
 
 
 class VoiceActivityDetector:
-    """Judges sound that grows: ``speech_probability`` piece by piece, with the same numbers."""
+    """Judges sound that grows: ``estimate_speech_probability`` piece by piece, with the same numbers."""
 
     def __init__(self) -> None:
         self._meter = SpeechLevelEstimator()
@@ -215,19 +217,17 @@ class VoiceActivityDetector:
         """
         return levels_to_probability(self._meter.push(samples))
 
-    def finish(self) -> NDArray[np.float32]:
+    def flush(self) -> NDArray[np.float32]:
         """The probabilities of what is left, the last frame padded with silence."""
-        return levels_to_probability(self._meter.finish())
+        return levels_to_probability(self._meter.flush())
 
 
-def speech_levels(wav: NDArray[np.int16]) -> NDArray[np.float32]:
+def estimate_speech_levels(wav: NDArray[np.int16]) -> NDArray[np.float32]:
     """Level of speech above the background in dB, 0 to 30: (T,) at 25 Hz, T the number of begun frames."""
-    _refuse_unless_waveform(wav)
+    validate_waveform(wav)
     meter = SpeechLevelEstimator()
-    pieces = [
-        meter.push(wav[first : first + SAMPLES_AT_ONCE]) for first in range(0, len(wav), SAMPLES_AT_ONCE)
-    ]
-    return np.concatenate([*pieces, meter.finish()])
+    pieces = [meter.push(wav[first : first + CHUNK_SAMPLES]) for first in range(0, len(wav), CHUNK_SAMPLES)]
+    return np.concatenate([*pieces, meter.flush()])
 
 
 def levels_to_probability(levels_db: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -236,7 +236,7 @@ def levels_to_probability(levels_db: NDArray[np.float32]) -> NDArray[np.float32]
     return (1 / (1 + odds_against)).astype(np.float32)
 
 
-def speech_probability(wav: NDArray[np.int16]) -> NDArray[np.float32]:
+def estimate_speech_probability(wav: NDArray[np.int16]) -> NDArray[np.float32]:
     """How likely someone speaks, 0 to 1: (T,) at 25 Hz. For sound that grows use ``VoiceActivityDetector``.
 
     Steady noise of any loudness counts as background after at most 2.4 s; music and other voices count as speech.
@@ -244,10 +244,10 @@ def speech_probability(wav: NDArray[np.int16]) -> NDArray[np.float32]:
     Raises:
         InvalidRequestError: not one-dimensional int16.
     """
-    return levels_to_probability(speech_levels(wav))
+    return levels_to_probability(estimate_speech_levels(wav))
 
 
-def _band_powers(samples: NDArray[np.int16]) -> NDArray[np.float64]:
+def _compute_band_powers(samples: NDArray[np.int16]) -> NDArray[np.float64]:
     """Mean power in each speech band, one unit of int16 squared: (T, 7)."""
     frames = samples.reshape(-1, SAMPLES_PER_FRAME) * _BAND_WINDOW
     power = np.abs(np.fft.rfft(frames)) ** 2 / SAMPLES_PER_FRAME
@@ -255,7 +255,8 @@ def _band_powers(samples: NDArray[np.int16]) -> NDArray[np.float64]:
     return bands
 
 
-def _refuse_unless_waveform(wav: NDArray[np.int16]) -> None:
+def validate_waveform(wav: NDArray[np.int16]) -> None:
+    """Raise InvalidRequestError unless the samples are one-dimensional int16."""
     if not isinstance(wav, np.ndarray) or wav.ndim != 1 or wav.dtype != np.int16:
         found = f"{wav.dtype} {wav.shape}" if isinstance(wav, np.ndarray) else type(wav).__name__
         raise InvalidRequestError(f"the waveform is {found}; expected int16 of shape (S,), mono at 16 kHz")

@@ -43,34 +43,41 @@ class AudioResampler:
         self._resampler: av.AudioResampler | None = None
         self._format: tuple[str, str, int] | None = None
         self._start_s = 0.0
-        self._taken = 0  # samples of the run, at the source's rate
-        self._given = 0  # samples of the run, at 16 kHz
+        self._input_samples = 0  # samples of the run, at the source's rate
+        self._output_samples = 0  # samples of the run, at 16 kHz
 
     def push(self, frame: av.AudioFrame, time_s: float | None) -> Iterator[AudioSamples]:
         """Take in decoded sound, heard at ``time_s``; give what can be given at 16 kHz so far."""
-        time_s = self._expected_s() if time_s is None else time_s
+        time_s = self._expected_time_s() if time_s is None else time_s
         sound_format = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if sound_format != self._format or abs(time_s - self._expected_s()) > JITTER_S:
-            yield from self.finish()
+        if sound_format != self._format or abs(time_s - self._expected_time_s()) > JITTER_S:
+            yield from self.flush()
             self._resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
-            self._format, self._start_s, self._taken, self._given = sound_format, time_s, 0, 0
-        self._taken += frame.samples
+            self._format, self._start_s, self._input_samples, self._output_samples = (
+                sound_format,
+                time_s,
+                0,
+                0,
+            )
+        self._input_samples += frame.samples
         frame.pts = None  # the run is counted here; the resampler would fill gaps of its own accord
-        yield from self._resampled(frame)
+        yield from self._resample(frame)
 
-    def finish(self) -> Iterator[AudioSamples]:
+    def flush(self) -> Iterator[AudioSamples]:
         """End the run: give the last samples."""
         if self._resampler is not None:
-            yield from self._resampled(None)
+            yield from self._resample(None)
         self._resampler = self._format = None
 
-    def _expected_s(self) -> float:
-        return self._start_s if self._format is None else self._start_s + self._taken / self._format[2]
+    def _expected_time_s(self) -> float:
+        return (
+            self._start_s if self._format is None else self._start_s + self._input_samples / self._format[2]
+        )
 
-    def _resampled(self, frame: av.AudioFrame | None) -> Iterator[AudioSamples]:
+    def _resample(self, frame: av.AudioFrame | None) -> Iterator[AudioSamples]:
         assert self._resampler is not None, "a run is open"
         # At the end PyAV's resampler gives None where it had nothing to change.
         for resampled in filter(None, self._resampler.resample(frame)):
             samples = resampled.to_ndarray().reshape(-1).astype(np.int16, copy=False)
-            yield AudioSamples(self._start_s + self._given / SAMPLE_RATE_HZ, samples)
-            self._given += len(samples)
+            yield AudioSamples(self._start_s + self._output_samples / SAMPLE_RATE_HZ, samples)
+            self._output_samples += len(samples)

@@ -31,7 +31,7 @@ class BytePipe:
         self._wake_writer: Callable[[], None] | None = None
         self._on_abort: Callable[[], None] | None = None
         self._bytes_written = 0
-        self._starved_s = 0.0
+        self._wait_time_s = 0.0
 
     @property
     def bytes_written(self) -> int:
@@ -39,16 +39,16 @@ class BytePipe:
         return self._bytes_written
 
     @property
-    def bytes_held(self) -> int:
+    def buffered_bytes(self) -> int:
         """How many bytes wait to be read."""
         return len(self._buffer)
 
     @property
     def wait_time_s(self) -> float:
         """For how many seconds ``read`` has waited for the writer."""
-        return self._starved_s
+        return self._wait_time_s
 
-    def room(self) -> int:
+    def available_bytes(self) -> int:
         """How many bytes would be taken without waiting."""
         with self._changed:
             return self._capacity - len(self._buffer)
@@ -56,7 +56,7 @@ class BytePipe:
     def try_write(self, data: bytes | memoryview) -> int:
         """Take as much of ``data`` as there is room for, and say how much that was."""
         with self._changed:
-            return self._take(memoryview(data))
+            return self._accept(memoryview(data))
 
     def write(self, data: bytes | memoryview) -> None:
         """Take all of ``data``, blocking the calling thread until the reader has made room."""
@@ -64,15 +64,15 @@ class BytePipe:
         with self._changed:
             while rest:
                 self._changed.wait_for(self._is_writable)
-                rest = rest[self._take(rest) :]
+                rest = rest[self._accept(rest) :]
 
     async def write_async(self, data: bytes | memoryview) -> None:
         """Take all of ``data``, letting the event loop go on until the reader has made room."""
         rest = memoryview(data)
         while rest:
             with self._changed:
-                taken = self._take(rest)
-                room = None if taken else self._promise_of_room()
+                taken = self._accept(rest)
+                room = None if taken else self._create_room_future()
             rest = rest[taken:]
             if room is not None:
                 await room
@@ -102,16 +102,16 @@ class BytePipe:
         if tell is not None:
             tell()
 
-    def on_abort(self, tell: Callable[[], None]) -> None:
-        """Call ``tell`` on an abort, from whatever thread aborts; at once where that has happened already.
+    def set_abort_callback(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` on an abort, from whatever thread aborts; at once where that has happened already.
 
         For a reader that may be waiting for something else than this pipe.
         """
         with self._changed:
-            self._on_abort = tell
+            self._on_abort = callback
             is_late = self._error is not None
         if is_late:
-            tell()
+            callback()
 
     def raise_abort(self) -> None:
         """Raise what the pipe was aborted with, if it was."""
@@ -125,7 +125,7 @@ class BytePipe:
             if not self._is_readable():
                 began = time.monotonic()
                 self._changed.wait_for(self._is_readable)
-                self._starved_s += time.monotonic() - began
+                self._wait_time_s += time.monotonic() - began
             if self._error is not None:
                 raise self._error
             data = bytes(self._buffer[:size])
@@ -142,7 +142,7 @@ class BytePipe:
     def _is_writable(self) -> bool:
         return len(self._buffer) < self._capacity or self._discards or self._error is not None
 
-    def _take(self, data: memoryview) -> int:
+    def _accept(self, data: memoryview) -> int:
         if self._error is not None:
             raise self._error
         if self._closed:
@@ -155,7 +155,7 @@ class BytePipe:
         self._changed.notify_all()
         return taken
 
-    def _promise_of_room(self) -> asyncio.Future[None]:
+    def _create_room_future(self) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         room: asyncio.Future[None] = loop.create_future()
 

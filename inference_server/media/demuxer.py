@@ -1,6 +1,6 @@
 """Decodes a container's bytes as they arrive: what it holds, then its pictures and sound in the order of the file.
 
-Together with ``streams``, ``pictures`` and ``sound`` this is the border to FFmpeg: its exceptions become ours here.
+Together with ``streams``, ``video`` and ``audio`` this is the border to FFmpeg: its exceptions become ours here.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from gorggle_server.media.input_source import (
     spool_to_file,
 )
 from gorggle_server.media.packet_decoders import (
-    DAMAGE,
+    DECODE_ERRORS,
     AudioDecoder,
     PacketDecoder,
     VideoDecoder,
     VideoFrame,
-    decoder_pixels,
-    seconds,
+    get_decoder_pixel_limit,
+    to_seconds,
 )
-from gorggle_server.media.video_conversion import clockwise_rotation
+from gorggle_server.media.video_conversion import get_clockwise_rotation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,16 +42,16 @@ if TYPE_CHECKING:
 
 # How much is read to recognise the format, and then to learn what the streams are. FFmpeg's defaults (5 MB, 5 s) delay the first picture of a live
 # stream by seconds; MPEG program streams announce nothing, their streams show up as they come.
-SNIFF_BYTES = 128 * 2**10
+FORMAT_PROBE_BYTES = 128 * 2**10
 PROBE_BYTES = 64 * 2**10
 PROBE_BYTES_PROGRAM_STREAM = 2**20
-ANALYSE_US = 500_000
+ANALYZE_DURATION_US = 500_000
 MAX_STREAMS = 64
 
 MAX_DEMUX_ERRORS_IN_A_ROW = 100
 
 # The info waits for the first picture, which tells the rotation, but not behind more pieces of sound than this.
-MAX_SOUND_BEFORE_INFO = 256
+MAX_AUDIO_BEFORE_INFO = 256
 
 # The declared length is rarely exact: what is missing must be at least so long to be called cut off.
 TRUNCATED_MIN_S, TRUNCATED_MIN_SHARE = 0.5, 0.02
@@ -79,7 +79,7 @@ class StreamInfo:
         duration_s: None where the container does not say (browser recordings, live streams).
         rotation_degrees: clockwise, 0, 90, 180 or 270: what was done to set the picture upright.
         video_start_s, audio_start_s: first timestamps on the media's own clock; None where not known beforehand.
-        gives_pictures, gives_sound: whether they are there and are decoded.
+        decodes_video, decodes_audio: whether they are there and are decoded.
     """
 
     container: str
@@ -92,8 +92,8 @@ class StreamInfo:
     rotation_degrees: int = 0
     video_start_s: float | None = None
     audio_start_s: float | None = None
-    gives_pictures: bool = False
-    gives_sound: bool = False
+    decodes_video: bool = False
+    decodes_audio: bool = False
 
     @property
     def has_video(self) -> bool:
@@ -126,8 +126,8 @@ def decode(
     reader: Reader,
     limits: MediaLimits,
     *,
-    pictures: bool = True,
-    sound: bool = True,
+    video: bool = True,
+    audio: bool = True,
     live: bool = False,
     spool_file: IO[bytes] | None = None,
 ) -> Iterator[Decoded]:
@@ -136,8 +136,8 @@ def decode(
     Args:
         reader: only its ``read`` is used. An MP4 whose index stands at its end is first copied to a temporary file.
         limits: what is refused.
-        pictures: decode the pictures; the info names them in any case.
-        sound: decode the sound; likewise.
+        video: decode the pictures; the info names them in any case.
+        audio: decode the sound; likewise.
         live: give every picture as soon as it is there, not as many as possible at once.
         spool_file: an empty file for that copy, where none can be opened.
 
@@ -150,14 +150,14 @@ def decode(
     """
     with contextlib.ExitStack() as stack:
         head = read_head(reader)
-        if not head.read:
+        if not head.data:
             raise InvalidMediaError("the stream held no bytes: send a media file or a live recording")
-        source = _source(head, reader, limits, stack, spool_file)
-        container = stack.enter_context(_opened(source, head, limits))
-        yield from _Decoding(container, source, limits, pictures=pictures, sound=sound, live=live).items()
+        source = _open_source(head, reader, limits, stack, spool_file)
+        container = stack.enter_context(_open_container(source, head, limits))
+        yield from _Demuxer(container, source, limits, pictures=video, sound=audio, live=live).items()
 
 
-def _source(
+def _open_source(
     head: StreamHeader,
     reader: Reader,
     limits: MediaLimits,
@@ -165,47 +165,47 @@ def _source(
     spool_file: IO[bytes] | None,
 ) -> Source:
     if not head.index_at_end:
-        return Source(reader, head.read)
+        return Source(reader, head.data)
     return SpooledSource(
         stack.enter_context(spool_to_file(head, reader, limits.max_spooled_bytes, spool_file))
     )
 
 
-def _opened(source: Source, head: StreamHeader, limits: MediaLimits) -> InputContainer:
-    is_program_stream = head.read.startswith(b"\0\0\1\xba")
+def _open_container(source: Source, head: StreamHeader, limits: MediaLimits) -> InputContainer:
+    is_program_stream = head.data.startswith(b"\0\0\1\xba")
     try:
         container = av.open(
             source,
             "r",
-            options={"max_pixels": str(decoder_pixels(limits.max_frame_pixels))},
+            options={"max_pixels": str(get_decoder_pixel_limit(limits.max_frame_pixels))},
             container_options={
                 "format_whitelist": ",".join(formats.CONTAINERS),
-                "codec_whitelist": formats.decoders(),
+                "codec_whitelist": formats.list_decoders(),
                 "protocol_whitelist": "none",
                 "probesize": str(PROBE_BYTES_PROGRAM_STREAM if is_program_stream else PROBE_BYTES),
-                "formatprobesize": str(SNIFF_BYTES),
-                "analyzeduration": str(ANALYSE_US),
+                "formatprobesize": str(FORMAT_PROBE_BYTES),
+                "analyzeduration": str(ANALYZE_DURATION_US),
                 "max_streams": str(MAX_STREAMS),
             },
             metadata_errors="replace",
         )
-    except DAMAGE as error:
+    except DECODE_ERRORS as error:
         source.raise_failure()
-        raise InvalidMediaError(_not_opened(head, source.bytes_read, error)) from error
+        raise InvalidMediaError(_format_open_error(head, source.bytes_read, error)) from error
     return container
 
 
-def _not_opened(head: StreamHeader, size: int, error: Exception) -> str:
+def _format_open_error(head: StreamHeader, size: int, error: Exception) -> str:
     if head.index_at_end:
         return (
             "the MP4's index is missing or damaged: it belongs at the end of this file, so the file was probably cut "
             "off before it was complete; send the whole file"
         )
-    found = "text" if _is_text(head.read) else f"bytes that begin with {head.read[:8].hex(' ')}"
+    found = "text" if _is_text(head.data) else f"bytes that begin with {head.data[:8].hex(' ')}"
     reason = getattr(error, "strerror", None) or type(error).__name__
     return (
         f"the {size} bytes read so far cannot be opened ({reason}): found {found}, expected "
-        f"{formats.CONTAINERS_IN_WORDS}; send a complete file of one of these, from its first byte on"
+        f"{formats.CONTAINER_NAMES}; send a complete file of one of these, from its first byte on"
     )
 
 
@@ -213,7 +213,7 @@ def _is_text(data: bytes) -> bool:
     return all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in data)
 
 
-class _Decoding:
+class _Demuxer:
     """One pass over an opened container."""
 
     def __init__(
@@ -227,8 +227,8 @@ class _Decoding:
         live: bool,
     ) -> None:
         self._container, self._source = container, source
-        video = _chosen(container.streams.video, formats.VIDEO_CODECS)
-        audio = _chosen(container.streams.audio, formats.AUDIO_CODECS)
+        video = _select_stream(container.streams.video, formats.VIDEO_CODECS)
+        audio = _select_stream(container.streams.audio, formats.AUDIO_CODECS)
         if video is None and audio is None:
             source.raise_failure()
             raise InvalidMediaError(
@@ -236,17 +236,17 @@ class _Decoding:
                 "send a recording of someone who speaks"
             )
         self._info = dataclasses.replace(
-            _info(container, video, audio),
-            gives_pictures=video is not None and pictures,
-            gives_sound=audio is not None and sound,
+            _read_info(container, video, audio),
+            decodes_video=video is not None and pictures,
+            decodes_audio=audio is not None and sound,
         )
-        _refuse_if_too_long(self._info.duration_s, limits.max_duration_s)
-        self._picture_decoder = (
+        _check_duration(self._info.duration_s, limits.max_duration_s)
+        self._video_decoder = (
             VideoDecoder(video, limits.max_frame_pixels, live=live) if video and pictures else None
         )
-        self._sound_decoder = AudioDecoder(audio) if audio and sound else None
+        self._audio_decoder = AudioDecoder(audio) if audio and sound else None
         self._decoders: list[PacketDecoder] = [
-            decoder for decoder in (self._picture_decoder, self._sound_decoder) if decoder is not None
+            decoder for decoder in (self._video_decoder, self._audio_decoder) if decoder is not None
         ]
         self._decodes_all = len(self._decoders) == (video is not None) + (audio is not None)
         self._demux_errors = 0
@@ -254,25 +254,25 @@ class _Decoding:
     def items(self) -> Iterator[Decoded]:
         """Everything the container holds."""
         frames = self._frames()
-        first = self._until_first_picture(frames)
-        self._refuse_if_nothing_was_decoded(first)
-        yield self._completed_info(first)
+        first = self._read_until_first_frame(frames)
+        self._check_decoded(first)
+        yield self._complete_info(first)
         yield from first
         yield from frames
         yield self._end()
 
-    def _until_first_picture(
+    def _read_until_first_frame(
         self, frames: Iterator[VideoFrame | AudioSamples]
     ) -> list[VideoFrame | AudioSamples]:
         first: list[VideoFrame | AudioSamples] = []
-        if self._picture_decoder is None and self._sound_decoder is None:
+        if self._video_decoder is None and self._audio_decoder is None:
             return first
         for frame in frames:
             first.append(frame)
             if (
-                self._picture_decoder is None
+                self._video_decoder is None
                 or isinstance(frame, VideoFrame)
-                or len(first) >= MAX_SOUND_BEFORE_INFO
+                or len(first) >= MAX_AUDIO_BEFORE_INFO
             ):
                 break
         return first
@@ -282,7 +282,7 @@ class _Decoding:
         for packet in self._packets():
             yield from decoders[packet.stream_index].decode(packet)
         for decoder in self._decoders:
-            yield from decoder.finish()
+            yield from decoder.flush()
 
     def _packets(self) -> Iterator[av.Packet[Any]]:
         """Packets of the chosen streams. Demuxing goes on after an error, as long as it gets somewhere."""
@@ -291,7 +291,7 @@ class _Decoding:
             try:
                 for packet in self._container.demux([decoder.stream for decoder in self._decoders]):
                     self._source.raise_failure()
-                    self._source.packet_came()
+                    self._source.reset_packet_counter()
                     errors_in_a_row = 0
                     if packet.size:  # PyAV's empty packets at the end would flush the decoders: finish() does
                         yield packet
@@ -299,7 +299,7 @@ class _Decoding:
                 # At the end PyAV stumbles over streams that appeared on the way, as damaged FLV and PS have them:
                 # https://github.com/PyAV-Org/PyAV/pull/694
                 break
-            except DAMAGE:
+            except DECODE_ERRORS:
                 self._source.raise_failure()
                 errors_in_a_row += 1
                 self._demux_errors += 1
@@ -307,12 +307,12 @@ class _Decoding:
                 break
         self._source.raise_failure()
 
-    def _refuse_if_nothing_was_decoded(self, first: list[VideoFrame | AudioSamples]) -> None:
+    def _check_decoded(self, first: list[VideoFrame | AudioSamples]) -> None:
         if first or not self._decoders:
             return
         size = (
             f"the picture size is {self._info.width_px}x{self._info.height_px}, "
-            if self._picture_decoder
+            if self._video_decoder
             else ""
         )
         broken = sum(decoder.broken for decoder in self._decoders)
@@ -321,11 +321,11 @@ class _Decoding:
             f"{self._source.bytes_read} bytes are broken; it is damaged or was cut off, send the whole file"
         )
 
-    def _completed_info(self, first: Iterable[VideoFrame | AudioSamples]) -> StreamInfo:
+    def _complete_info(self, first: Iterable[VideoFrame | AudioSamples]) -> StreamInfo:
         picture = next((frame.decoded for frame in first if isinstance(frame, VideoFrame)), None)
         if picture is None:
             return self._info
-        rotation = clockwise_rotation(picture)
+        rotation = get_clockwise_rotation(picture)
         size = (picture.width, picture.height)
         width, height = size if rotation in {0, 180} else size[::-1]
         return dataclasses.replace(self._info, rotation_degrees=rotation, width_px=width, height_px=height)
@@ -335,16 +335,18 @@ class _Decoding:
         return MediaEnd(broken, self._is_truncated())
 
     def _is_truncated(self) -> bool:
-        declared = [length for decoder in self._decoders if (length := decoder.declared_s) is not None]
+        declared = [
+            length for decoder in self._decoders if (length := decoder.declared_duration_s) is not None
+        ]
         if not declared and self._decodes_all and self._info.duration_s is not None:
             declared = [self._info.duration_s]
         if not declared:
             return False
-        missing_s = max(declared) - max(decoder.seen_s for decoder in self._decoders)
+        missing_s = max(declared) - max(decoder.decoded_duration_s for decoder in self._decoders)
         return missing_s > max(TRUNCATED_MIN_S, TRUNCATED_MIN_SHARE * max(declared))
 
 
-def _chosen(streams: tuple[Any, ...], codecs: frozenset[str]) -> Any:
+def _select_stream(streams: tuple[Any, ...], codecs: frozenset[str]) -> Any:
     """The stream to decode: the default one, else the largest picture; cover art and thumbnails are no video.
 
     Raises:
@@ -352,9 +354,9 @@ def _chosen(streams: tuple[Any, ...], codecs: frozenset[str]) -> Any:
     """
     art = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
     moving = [stream for stream in streams if not stream.disposition & art]
-    usable = [stream for stream in moving if _codec(stream) in codecs]
+    usable = [stream for stream in moving if _codec_name(stream) in codecs]
     if moving and not usable:
-        found = " and ".join(sorted({_codec(stream) or "unknown" for stream in moving}))
+        found = " and ".join(sorted({_codec_name(stream) or "unknown" for stream in moving}))
         raise InvalidMediaError(
             f"the {moving[0].type} is coded as {found}, which is not supported; "
             "write it anew as H.264 with AAC, or VP9 with Opus"
@@ -369,26 +371,26 @@ def _rank(stream: Any) -> tuple[bool, int]:
     )
 
 
-def _codec(stream: Any) -> str:
+def _codec_name(stream: Any) -> str:
     return "" if stream is None or stream.codec_context is None else stream.codec_context.codec.canonical_name
 
 
-def _info(container: InputContainer, video: Any, audio: Any) -> StreamInfo:
+def _read_info(container: InputContainer, video: Any, audio: Any) -> StreamInfo:
     duration_us = container.duration
     return StreamInfo(
         container=container.format.name,
-        video_codec=_codec(video),
-        audio_codec=_codec(audio),
+        video_codec=_codec_name(video),
+        audio_codec=_codec_name(audio),
         width_px=video.codec_context.width if video else 0,
         height_px=video.codec_context.height if video else 0,
         frame_rate_hz=float(video.average_rate or video.guessed_rate or 0) if video else 0.0,
         duration_s=duration_us / av.time_base if duration_us is not None and duration_us > 0 else None,
-        video_start_s=seconds(video.start_time, video) if video else None,
-        audio_start_s=seconds(audio.start_time, audio) if audio else None,
+        video_start_s=to_seconds(video.start_time, video) if video else None,
+        audio_start_s=to_seconds(audio.start_time, audio) if audio else None,
     )
 
 
-def _refuse_if_too_long(duration_s: float | None, limit_s: float) -> None:
+def _check_duration(duration_s: float | None, limit_s: float) -> None:
     if duration_s is not None and duration_s > limit_s:
         raise OutOfRangeError(
             f"the media lasts {duration_s:.1f} s; the limit is {limit_s:g} s: cut it and send the pieces one by one"

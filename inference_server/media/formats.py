@@ -15,7 +15,7 @@ CONTAINERS = (
     *("mov", "matroska", "mpegts", "mpeg", "avi", "flv", "asf"),
     *("ogg", "wav", "mp3", "flac", "aac", "amr", "aiff"),
 )
-CONTAINERS_IN_WORDS = (
+CONTAINER_NAMES = (
     "MP4, MOV, WebM, Matroska, MPEG-TS, MPEG-PS, AVI, FLV, ASF, Ogg, WAV, MP3, FLAC, AAC, AMR or AIFF"
 )
 
@@ -85,13 +85,13 @@ AUDIO_CODECS = frozenset(
 
 
 @cache
-def decoders() -> str:
+def list_decoders() -> str:
     """The allowed codecs' decoders as FFmpeg's ``codec_whitelist``: one codec can have several."""
     allowed = VIDEO_CODECS | AUDIO_CODECS
-    return ",".join(sorted(name for name in codecs_available if _codec_of(name) in allowed))
+    return ",".join(sorted(name for name in codecs_available if _codec_name(name) in allowed))
 
 
-def _codec_of(name: str) -> str:
+def _codec_name(name: str) -> str:
     try:
         return Codec(name, "r").canonical_name
     except ValueError:  # PyAV's UnknownCodecError: there is an encoder of this name alone

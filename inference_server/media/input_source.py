@@ -21,7 +21,7 @@ _FIRST_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", 
 
 
 class Reader(Protocol):
-    """Anything with a ``read`` that returns at most ``size`` bytes, and nothing only at the end."""
+    """Anything with a ``data`` that returns at most ``size`` bytes, and nothing only at the end."""
 
     def read(self, size: int, /) -> bytes: ...  # noqa: D102
 
@@ -31,11 +31,11 @@ class StreamHeader:
     """The first bytes of a stream, read to learn how it must be opened.
 
     Attributes:
-        read: the bytes taken from the reader so far.
+        data: the bytes taken from the reader so far.
         index_at_end: an MP4 whose index follows its samples: FFmpeg needs to seek in it.
     """
 
-    read: bytes
+    data: bytes
     index_at_end: bool
 
 
@@ -50,7 +50,7 @@ class Source:
         self._reader = reader
         self._head = head
         self._failure: BaseException | None = None
-        self._since_packet = 0
+        self._bytes_since_packet = 0
         self.bytes_read = 0
 
     def read(self, size: int) -> bytes:
@@ -59,15 +59,15 @@ class Source:
             return b""
         try:
             data = self._read(size)
-            self._account(len(data))
+            self._count_bytes(len(data))
         except BaseException as failure:  # kept, and raised again by raise_failure
             self._failure = failure
             return b""
         return data
 
-    def packet_came(self) -> None:
+    def reset_packet_counter(self) -> None:
         """A packet was found in what was read."""
-        self._since_packet = 0
+        self._bytes_since_packet = 0
 
     def raise_failure(self) -> None:
         """Raise what made the reader fail, if it did."""
@@ -81,12 +81,12 @@ class Source:
         # Sliced, for PyAV copies whatever comes into a buffer of ``size`` bytes without looking.
         return bytes(self._reader.read(size)[:size])
 
-    def _account(self, size: int) -> None:
+    def _count_bytes(self, size: int) -> None:
         self.bytes_read += size
-        self._since_packet += size
-        if self._since_packet > MAX_BYTES_BETWEEN_PACKETS:
+        self._bytes_since_packet += size
+        if self._bytes_since_packet > MAX_BYTES_BETWEEN_PACKETS:
             raise InvalidMediaError(
-                f"{self._since_packet // 2**20} MiB of the media hold no complete picture or sound: it is damaged, "
+                f"{self._bytes_since_packet // 2**20} MiB of the media hold no complete picture or sound: it is damaged, "
                 "or not what it claims to be; write it anew with an ordinary encoder"
             )
 
@@ -146,7 +146,7 @@ def spool_to_file(
     """
     file = into or tempfile.SpooledTemporaryFile(max_size=SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115 - handed on open
     try:
-        for data in itertools.chain([head.read], iter(lambda: reader.read(COPY_BYTES), b"")):
+        for data in itertools.chain([head.data], iter(lambda: reader.read(COPY_BYTES), b"")):
             # Before it is written: no byte beyond the limit reaches the disk.
             if file.tell() + len(data) > max_bytes:
                 raise InvalidMediaError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # What PyAV raises over damaged media, besides its own errors: sizes, layouts and rates that make no sense.
-DAMAGE = (av.FFmpegError, ValueError, OverflowError, ZeroDivisionError)
+DECODE_ERRORS = (av.FFmpegError, ValueError, OverflowError, ZeroDivisionError)
 
 # Each further thread that decodes whole frames holds one frame back: at 25 Hz four cost 120 ms. The cores are counted
 # here, once: a process that has shut itself in cannot look them up any more.
@@ -47,7 +47,7 @@ class VideoFrame:
     decoded: av.VideoFrame = field(repr=False)
     pixel_aspect: float = 1.0
 
-    def grey(self) -> NDArray[np.uint8]:
+    def to_grayscale(self) -> NDArray[np.uint8]:
         """(H, W), upright, the long side at most 1280 pixels.
 
         Raises:
@@ -55,7 +55,7 @@ class VideoFrame:
         """
         try:
             return to_grayscale(self.decoded, self.pixel_aspect)
-        except DAMAGE as error:
+        except DECODE_ERRORS as error:
             raise InvalidMediaError(
                 f"pictures of the format {self.decoded.format.name} cannot be turned to grey; "
                 "write the video anew as H.264 in yuv420p"
@@ -76,14 +76,14 @@ class PacketDecoder(ABC):
         self.stream = stream
         self.decoded = 0
         self.broken = 0
-        self.seen_s = 0.0
+        self.decoded_duration_s = 0.0
         self._broken_in_a_row = 0
         self._first_s: float | None = None
 
     @property
-    def declared_s(self) -> float | None:
+    def declared_duration_s(self) -> float | None:
         """How long the container says the stream is."""
-        return seconds(self.stream.duration, self.stream)
+        return to_seconds(self.stream.duration, self.stream)
 
     def decode(self, packet: av.Packet[Any] | None) -> Iterator[VideoFrame | AudioSamples]:
         """Decode a packet, or with None what the decoder still holds back.
@@ -93,27 +93,27 @@ class PacketDecoder(ABC):
         """
         try:
             frames = self.stream.codec_context.decode(packet)
-        except DAMAGE:
+        except DECODE_ERRORS:
             self._count_broken()
             return
         for frame in frames:
-            yield from self._given(frame)
+            yield from self._convert(frame)
         self._broken_in_a_row = 0
 
-    def finish(self) -> Iterator[VideoFrame | AudioSamples]:
+    def flush(self) -> Iterator[VideoFrame | AudioSamples]:
         """Decode what is still held back at the end."""
         yield from self.decode(None)
 
     @abstractmethod
-    def _given(self, frame: Any) -> Iterator[VideoFrame | AudioSamples]: ...
+    def _convert(self, frame: Any) -> Iterator[VideoFrame | AudioSamples]: ...
 
     def _count(self, time_s: float | None, duration_s: float) -> None:
         self.decoded += 1
         if time_s is None:
-            self.seen_s += duration_s
+            self.decoded_duration_s += duration_s
             return
         self._first_s = time_s if self._first_s is None else min(self._first_s, time_s)
-        self.seen_s = max(self.seen_s, time_s - self._first_s + duration_s)
+        self.decoded_duration_s = max(self.decoded_duration_s, time_s - self._first_s + duration_s)
 
     def _count_broken(self) -> None:
         self.broken += 1
@@ -132,21 +132,24 @@ class VideoDecoder(PacketDecoder):
         super().__init__(stream)
         self._max_pixels = max_pixels
         context = stream.codec_context
-        self._refuse_if_too_large(context.width, context.height)
+        self._check_size(context.width, context.height)
         # Live, a picture is not held back to have others decoded beside it.
         context.thread_type = "SLICE" if live else "AUTO"
         context.thread_count = DECODER_THREADS
-        context.options = {"max_pixels": str(decoder_pixels(max_pixels))}
+        context.options = {"max_pixels": str(get_decoder_pixel_limit(max_pixels))}
         self._pixel_aspect = _pixel_aspect(stream)
 
-    def _given(self, frame: av.VideoFrame) -> Iterator[VideoFrame]:
-        self._refuse_if_too_large(frame.width, frame.height)
+    def _convert(self, frame: av.VideoFrame) -> Iterator[VideoFrame]:
+        self._check_size(frame.width, frame.height)
         # Not frame.time: PyAV gives frames that come out at the end no time base.
-        time_s, duration_s = seconds(frame.pts, self.stream), seconds(frame.duration, self.stream) or 0.0
+        time_s, duration_s = (
+            to_seconds(frame.pts, self.stream),
+            to_seconds(frame.duration, self.stream) or 0.0,
+        )
         self._count(time_s, duration_s)
         yield VideoFrame(time_s, duration_s, frame, self._pixel_aspect)
 
-    def _refuse_if_too_large(self, width: int, height: int) -> None:
+    def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
             raise InvalidMediaError(
                 f"the pictures are {width}x{height}, {width * height / 1e6:.1f} megapixels; the limit is "
@@ -161,28 +164,28 @@ class AudioDecoder(PacketDecoder):
         super().__init__(stream)
         self._resampler = AudioResampler()
 
-    def finish(self) -> Iterator[VideoFrame | AudioSamples]:  # noqa: D102
-        yield from super().finish()
-        yield from self._counted(self._resampler.finish())
+    def flush(self) -> Iterator[VideoFrame | AudioSamples]:  # noqa: D102
+        yield from super().flush()
+        yield from self._counted(self._resampler.flush())
 
-    def _given(self, frame: av.AudioFrame) -> Iterator[AudioSamples]:
-        yield from self._counted(self._resampler.push(frame, seconds(frame.pts, self.stream)))
+    def _convert(self, frame: av.AudioFrame) -> Iterator[AudioSamples]:
+        yield from self._counted(self._resampler.push(frame, to_seconds(frame.pts, self.stream)))
 
     def _counted(self, pieces: Iterator[AudioSamples]) -> Iterator[AudioSamples]:
         try:
             for piece in pieces:
                 self._count(piece.time_s, len(piece.samples) / SAMPLE_RATE_HZ)
                 yield piece
-        except DAMAGE:  # a layout or rate that cannot be mixed down
+        except DECODE_ERRORS:  # a layout or rate that cannot be mixed down
             self._count_broken()
 
 
-def decoder_pixels(max_pixels: int) -> int:
+def get_decoder_pixel_limit(max_pixels: int) -> int:
     """FFmpeg's own limit: twice ours, so that what is little above ours is refused with its size in the message."""
     return 2 * max_pixels
 
 
-def seconds(ticks: int | None, stream: av.stream.Stream) -> float | None:
+def to_seconds(ticks: int | None, stream: av.stream.Stream) -> float | None:
     """A time of the stream in seconds."""
     return None if ticks is None or stream.time_base is None else float(ticks * stream.time_base)
 

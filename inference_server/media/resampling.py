@@ -20,7 +20,7 @@ from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ, AudioSamples
 from gorggle_server.media.demuxer import Decoded, MediaEnd, MediaLimits, StreamInfo
 from gorggle_server.media.packet_decoders import VideoFrame
 from gorggle_server.media.timestamps import MAX_GAP_S, TimestampNormalizer
-from gorggle_server.media.video_conversion import fitted
+from gorggle_server.media.video_conversion import fit_to_shape
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -36,13 +36,13 @@ MAX_HELD_S = 1.0
 MAX_HELD_PIXELS = 64_000_000
 
 # The last picture stands as long as the container says, but no longer than this.
-MAX_LAST_S = 1.0
+MAX_LAST_FRAME_S = 1.0
 
 # Timestamps in thousandths or 90000ths of a second do not hit the grid exactly.
 ROUNDING_S = 1e-4
 
 # Sound is given in pieces of at most this length: a long gap, or a packet of a forged rate, needs no large array.
-PIECE_SAMPLES = SAMPLE_RATE_HZ
+MAX_CHUNK_SAMPLES = SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +78,14 @@ class EndOfStream:
         frames: how many frames were given.
         samples: how many samples were given.
         broken_packets, truncated: as in ``MediaEnd``.
-        leaps: how often the media's clock leapt further than a gap is believed, and was set right.
+        clock_jumps: how often the media's clock leapt further than a gap is believed, and was set right.
     """
 
     frames: int
     samples: int
     broken_packets: int
     truncated: bool
-    leaps: int
+    clock_jumps: int
 
     @property
     def duration_s(self) -> float:
@@ -113,44 +113,44 @@ def resample(decoded: Iterable[Decoded], limits: MediaLimits) -> Generator[Timel
     info = next(decoded)
     assert isinstance(info, StreamInfo), "decoders tell first what there is"
     yield info
-    held, zero_s = _held_until_zero(decoded, info)
+    held, zero_s = _find_zero(decoded, info)
     timeline = _Timeline(zero_s, limits.max_duration_s)
     for item in itertools.chain(held, decoded):
         match item:
             case VideoFrame():
-                yield from timeline.picture(item)
+                yield from timeline.push_frame(item)
             case AudioSamples():
-                yield from timeline.sound(item)
+                yield from timeline.push_audio(item)
             case MediaEnd():
-                yield from timeline.finish(item)
+                yield from timeline.flush(item)
 
 
-def _held_until_zero(decoded: Iterator[Decoded], info: StreamInfo) -> tuple[list[Decoded], float]:
+def _find_zero(decoded: Iterator[Decoded], info: StreamInfo) -> tuple[list[Decoded], float]:
     """Take items until zero is known: the items taken, and zero on the media's clock."""
     held: list[Decoded] = []
-    starts = _Starts(info)
+    starts = _StartTimes(info)
     for item in decoded:
         held.append(item)
-        starts.take(item)
-        if starts.are_settled:
+        starts.add(item)
+        if starts.is_complete:
             break
     return held, starts.zero_s()
 
 
-class _Starts:
+class _StartTimes:
     """Gathers when pictures and sound begin, on the media's own clock."""
 
     def __init__(self, info: StreamInfo) -> None:
         self._declared: dict[type, float | None] = {}
-        if info.gives_pictures:
+        if info.decodes_video:
             self._declared[VideoFrame] = info.video_start_s
-        if info.gives_sound:
+        if info.decodes_audio:
             self._declared[AudioSamples] = info.audio_start_s
         self._seen: dict[type, float] = {}
         self._seen_until_s = -math.inf
         self._pixels_held = 0
 
-    def take(self, item: Decoded) -> None:
+    def add(self, item: Decoded) -> None:
         """Look at the next item."""
         if not isinstance(item, VideoFrame | AudioSamples):
             return
@@ -162,7 +162,7 @@ class _Starts:
             self._pixels_held += item.decoded.width * item.decoded.height
 
     @property
-    def are_settled(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether all that was announced has begun, or tells when it will, or has been waited for long enough."""
         if not self._seen:
             return False
@@ -194,35 +194,35 @@ class _Timeline:
 
     def __init__(self, zero_s: float, max_duration_s: float) -> None:
         self._clock = TimestampNormalizer(zero_s)
-        self._frames = _Frames(max_duration_s)
-        self._waveform = _WaveformPieces(max_duration_s)
+        self._frames = _FrameResampler(max_duration_s)
+        self._waveform = _WaveformAssembler(max_duration_s)
 
-    def picture(self, frame: VideoFrame) -> Iterator[GrayFrame]:
+    def push_frame(self, frame: VideoFrame) -> Iterator[GrayFrame]:
         """Take in a picture: give the frames that are settled with it."""
-        line = self._clock.pictures
-        time_s = line.end_s if frame.time_s is None else self._clock.place(line, frame.time_s)
+        line = self._clock.video
+        time_s = line.end_s if frame.time_s is None else self._clock.normalize(line, frame.time_s)
         yield from self._frames.push(time_s, frame)
         line.end_s = self._frames.end_s
 
-    def sound(self, piece: AudioSamples) -> Iterator[Waveform]:
+    def push_audio(self, piece: AudioSamples) -> Iterator[Waveform]:
         """Take in sound: give it where it belongs, after silence where there was a gap."""
-        line = self._clock.sound
-        yield from self._waveform.push(self._clock.place(line, piece.time_s), piece.samples)
+        line = self._clock.audio
+        yield from self._waveform.push(self._clock.normalize(line, piece.time_s), piece.samples)
         line.end_s = self._waveform.end_s
 
-    def finish(self, end: MediaEnd) -> Iterator[GrayFrame | EndOfStream]:
+    def flush(self, end: MediaEnd) -> Iterator[GrayFrame | EndOfStream]:
         """Give the last frames, and how it went."""
-        yield from self._frames.finish()
+        yield from self._frames.flush()
         yield EndOfStream(
-            frames=self._frames.given,
-            samples=self._waveform.given,
+            frames=self._frames.count,
+            samples=self._waveform.count,
             broken_packets=end.broken_packets,
             truncated=end.truncated,
-            leaps=self._clock.leaps,
+            clock_jumps=self._clock.clock_jumps,
         )
 
 
-class _Frames:
+class _FrameResampler:
     """Chooses for each moment of the 25 Hz grid the source picture nearest in time."""
 
     def __init__(self, max_duration_s: float) -> None:
@@ -231,7 +231,7 @@ class _Frames:
         self._shown_s = 0.0
         self._grey: NDArray[np.uint8] | None = None  # of the picture shown, once it is needed
         self._shape: tuple[int, int] | None = None
-        self.given = 0
+        self.count = 0
         self.end_s = 0.0  # up to when the last picture stands
 
     def push(self, time_s: float, frame: VideoFrame) -> Iterator[GrayFrame]:
@@ -240,56 +240,56 @@ class _Frames:
         if self._shown is not None:
             if time_s <= self._shown_s:
                 return
-            interval_s = min(time_s - self._shown_s, MAX_LAST_S)
+            interval_s = min(time_s - self._shown_s, MAX_LAST_FRAME_S)
             yield from self._until((self._shown_s + time_s) / 2)
         self._shown, self._shown_s, self._grey = frame, time_s, None
-        self.end_s = time_s + (min(frame.duration_s, MAX_LAST_S) or interval_s)
+        self.end_s = time_s + (min(frame.duration_s, MAX_LAST_FRAME_S) or interval_s)
 
-    def finish(self) -> Iterator[GrayFrame]:
+    def flush(self) -> Iterator[GrayFrame]:
         """The last picture stands to its end."""
         if self._shown is not None:
             yield from self._until(max(self.end_s - FRAME_S / 2, self._shown_s))
 
     def _until(self, end_s: float) -> Iterator[GrayFrame]:
         assert self._shown is not None, "a picture is shown"
-        while self.given * FRAME_S <= end_s + ROUNDING_S:
-            _refuse_beyond(self.given * FRAME_S, self._max_duration_s)
+        while self.count * FRAME_S <= end_s + ROUNDING_S:
+            _check_duration(self.count * FRAME_S, self._max_duration_s)
             if self._grey is None:
-                grey = self._shown.grey()
+                grey = self._shown.to_grayscale()
                 self._shape = self._shape or (grey.shape[0], grey.shape[1])
-                self._grey = fitted(grey, self._shape)
-            yield GrayFrame(self.given, self._grey)
-            self.given += 1
+                self._grey = fit_to_shape(grey, self._shape)
+            yield GrayFrame(self.count, self._grey)
+            self.count += 1
 
 
-class _WaveformPieces:
+class _WaveformAssembler:
     """Lays pieces of sound end to end: silence into gaps, nothing twice."""
 
     def __init__(self, max_duration_s: float) -> None:
         self._max_duration_s = max_duration_s
-        self.given = 0
+        self.count = 0
 
     @property
     def end_s(self) -> float:
         """Up to when the sound is known."""
-        return self.given / SAMPLE_RATE_HZ
+        return self.count / SAMPLE_RATE_HZ
 
     def push(self, time_s: float, samples: NDArray[np.int16]) -> Iterator[Waveform]:
         """The next piece, in seconds from zero."""
         start = round(time_s * SAMPLE_RATE_HZ)
-        while self.given < start:
-            yield from self._give(np.zeros(min(start - self.given, PIECE_SAMPLES), np.int16))
-        samples = samples[self.given - start :]
-        for first in range(0, len(samples), PIECE_SAMPLES):
-            yield from self._give(samples[first : first + PIECE_SAMPLES])
+        while self.count < start:
+            yield from self._emit(np.zeros(min(start - self.count, MAX_CHUNK_SAMPLES), np.int16))
+        samples = samples[self.count - start :]
+        for first in range(0, len(samples), MAX_CHUNK_SAMPLES):
+            yield from self._emit(samples[first : first + MAX_CHUNK_SAMPLES])
 
-    def _give(self, samples: NDArray[np.int16]) -> Iterator[Waveform]:
-        _refuse_beyond(self.end_s, self._max_duration_s)
-        yield Waveform(self.given, samples)
-        self.given += len(samples)
+    def _emit(self, samples: NDArray[np.int16]) -> Iterator[Waveform]:
+        _check_duration(self.end_s, self._max_duration_s)
+        yield Waveform(self.count, samples)
+        self.count += len(samples)
 
 
-def _refuse_beyond(time_s: float, limit_s: float) -> None:
+def _check_duration(time_s: float, limit_s: float) -> None:
     if time_s > limit_s:
         raise OutOfRangeError(
             f"the media goes on beyond the limit of {limit_s:g} s: cut it and send the pieces one by one"

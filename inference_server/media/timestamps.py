@@ -11,7 +11,7 @@ MAX_GAP_S = 60.0
 # Timestamps that step back by less are out of order; by more, the clock was set back.
 MAX_STEP_BACK_S = 1.0
 
-KNOWN_OFFSETS = 8
+MAX_OFFSETS = 8
 
 
 class StreamClock:
@@ -36,24 +36,24 @@ class TimestampNormalizer:
     """
 
     def __init__(self, zero_s: float) -> None:
-        self.pictures = StreamClock()
-        self.sound = StreamClock()
-        self.leaps = 0
-        self._offsets: deque[float] = deque([-zero_s], maxlen=KNOWN_OFFSETS)
+        self.video = StreamClock()
+        self.audio = StreamClock()
+        self.clock_jumps = 0
+        self._offsets: deque[float] = deque([-zero_s], maxlen=MAX_OFFSETS)
 
-    def place(self, line: StreamClock, time_s: float) -> float:
+    def normalize(self, stream: StreamClock, time_s: float) -> float:
         """Seconds from zero of a timestamp of this stream. The caller moves ``line.end_s`` on."""
-        if line.offset_s is None:
-            line.offset_s = self._offsets[0]
-        if not self._is_plausible(line, time_s + line.offset_s):
-            line.offset_s = self._offset_for(line, time_s)
-        return time_s + line.offset_s
+        if stream.offset_s is None:
+            stream.offset_s = self._offsets[0]
+        if not self._is_plausible(stream, time_s + stream.offset_s):
+            stream.offset_s = self._find_offset(stream, time_s)
+        return time_s + stream.offset_s
 
-    def _offset_for(self, line: StreamClock, time_s: float) -> float:
+    def _find_offset(self, line: StreamClock, time_s: float) -> float:
         for offset_s in reversed(self._offsets):
             if self._is_plausible(line, time_s + offset_s):
                 return offset_s
-        self.leaps += 1
+        self.clock_jumps += 1
         offset_s = self._now_s() - time_s
         self._offsets.append(offset_s)
         return offset_s
@@ -62,4 +62,4 @@ class TimestampNormalizer:
         return line.end_s - MAX_STEP_BACK_S <= placed_s <= self._now_s() + MAX_GAP_S
 
     def _now_s(self) -> float:
-        return max(self.pictures.end_s, self.sound.end_s)
+        return max(self.video.end_s, self.audio.end_s)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Longer sides are reduced to this. Vision costs grow with the pixels, and a mouth that fills a 96-pixel crop is
 # there already: the face in a 96-pixel crop is some 200 pixels high.
-WORKING_SIDE_PX = 1280
+MAX_SIDE_PX = 1280
 
 # Pixel formats whose first plane is brightness alone, with its bits. Everything else goes through swscale to BGR.
 _LUMA_BITS = (
@@ -30,13 +30,13 @@ _LIMITED_RANGE, _FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_
 _ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
-def clockwise_rotation(frame: av.VideoFrame) -> int:
+def get_clockwise_rotation(frame: av.VideoFrame) -> int:
     """By how many degrees (0, 90, 180 or 270) the picture must be turned clockwise to stand upright."""
     return round(-frame.rotation / 90) % 4 * 90
 
 
 def to_grayscale(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
-    """The picture in grey, upright, with square pixels, its long side at most ``WORKING_SIDE_PX``.
+    """The picture in grey, upright, with square pixels, its long side at most ``MAX_SIDE_PX``.
 
     Grey is brightness over the full range 0 to 255. It differs from OpenCV's conversion of the BGR picture by less
     than one level on average, and costs half of it: the decoder's own brightness plane is stretched by a table.
@@ -51,15 +51,15 @@ def to_grayscale(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> NDArray[np.
     bits = _LUMA_BITS.get(frame.format.name)
     plane = None if bits is None else _first_plane(frame, bits)
     if plane is None:
-        grey = _reduced(cv2.cvtColor(frame.to_ndarray(format="bgr24"), cv2.COLOR_BGR2GRAY), pixel_aspect)
+        grey = _downscale(cv2.cvtColor(frame.to_ndarray(format="bgr24"), cv2.COLOR_BGR2GRAY), pixel_aspect)
     else:
-        grey = _stretched(_reduced(plane, pixel_aspect), bits or 8, _is_full_range(frame))
-    turn = _ROTATIONS.get(clockwise_rotation(frame))
+        grey = _expand_range(_downscale(plane, pixel_aspect), bits or 8, _is_full_range(frame))
+    turn = _ROTATIONS.get(get_clockwise_rotation(frame))
     grey = grey if turn is None else cv2.rotate(grey, turn)
     return np.ascontiguousarray(grey, dtype=np.uint8)
 
 
-def fitted(grey: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+def fit_to_shape(grey: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
     """The picture scaled into ``shape`` (height, width) without distortion, centred on black."""
     if grey.shape == shape:
         return grey
@@ -87,25 +87,25 @@ def _first_plane(frame: av.VideoFrame, bits: int) -> NDArray[Any] | None:
     return samples
 
 
-def _reduced(picture: NDArray[Any], pixel_aspect: float) -> NDArray[Any]:
+def _downscale(picture: NDArray[Any], pixel_aspect: float) -> NDArray[Any]:
     height, width = picture.shape
     upright_width = width * pixel_aspect
-    scale = min(1.0, WORKING_SIDE_PX / max(height, upright_width))
+    scale = min(1.0, MAX_SIDE_PX / max(height, upright_width))
     size = max(1, round(upright_width * scale)), max(1, round(height * scale))
     if size == (width, height):
         return picture
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def _stretched(luma: NDArray[Any], bits: int, is_full_range: bool) -> NDArray[Any]:
+def _expand_range(luma: NDArray[Any], bits: int, is_full_range: bool) -> NDArray[Any]:
     if bits == 8:
-        return luma.copy() if is_full_range else cv2.LUT(luma, _table(8, False))
-    levels: NDArray[Any] = _table(bits, is_full_range)[luma & (2**bits - 1)]
+        return luma.copy() if is_full_range else cv2.LUT(luma, _get_range_table(8, False))
+    levels: NDArray[Any] = _get_range_table(bits, is_full_range)[luma & (2**bits - 1)]
     return levels
 
 
 @cache
-def _table(bits: int, is_full_range: bool) -> NDArray[np.uint8]:
+def _get_range_table(bits: int, is_full_range: bool) -> NDArray[np.uint8]:
     """Grey level of each brightness: limited range holds black at 16 and white at 235 (times 4 in 10 bits)."""
     unit = 2 ** (bits - 8)
     black, white = (0, 2**bits - 1) if is_full_range else (16 * unit, 235 * unit)

@@ -142,7 +142,7 @@ class ServerMetrics:
         self._errors.labels("internal")
         for cause in ("cancelled", "late", "failed"):
             self._dropped.labels(cause)
-        self.of_streams = StreamMetrics(self.registry)
+        self.streams = StreamMetrics(self.registry)
 
     def bind_admission(self, admission: AdmissionController) -> None:
         """Read what live streams need of the device from there whenever it is asked for."""
@@ -151,33 +151,33 @@ class ServerMetrics:
         self._processor_demand.set_function(lambda: admission.expected_cpu_load)
         self._interpreter_demand.set_function(lambda: admission.expected_gil_load)
 
-    def count_tasks(self, current: Callable[[], int]) -> None:
+    def track_event_loop_tasks(self, count: Callable[[], int]) -> None:
         """Read the number of tasks on the event loop from there whenever it is asked for."""
-        self._tasks.set_function(current)
+        self._tasks.set_function(count)
 
-    def loop_lagged(self, seconds: float) -> None:
+    def observe_event_loop_lag(self, seconds: float) -> None:
         """The event loop was late by so much."""
         self._loop_lag.observe(seconds)
 
-    def serves(self, *, ready: bool, places: int) -> None:
+    def set_serving(self, *, ready: bool, max_streams: int) -> None:
         """Calls are served from now on, or no longer."""
         self._ready.set(ready)
-        self._places.set(places)
+        self._places.set(max_streams)
 
-    def count_streams(self, current: Callable[[], int]) -> None:
+    def track_active_streams(self, count: Callable[[], int]) -> None:
         """Read the number of recognition calls from there whenever it is asked for."""
-        self._streams.set_function(current)
+        self._streams.set_function(count)
 
-    def call_ended(self, method: str, code: str, took_s: float) -> None:
+    def observe_request(self, method: str, code: str, duration_s: float) -> None:
         """A call ended with a status."""
         self._calls.labels(method, code).inc()
-        self._call_seconds.labels(method).observe(took_s)
+        self._call_seconds.labels(method).observe(duration_s)
 
-    def failed(self, error: Exception) -> None:
+    def count_error(self, error: Exception) -> None:
         """A call failed; errors that nobody planned count as one."""
         self._errors.labels(type(error).__name__ if isinstance(error, GorggleError) else "internal").inc()
 
-    def event(self, event: Event) -> None:
+    def count_event(self, event: Event) -> None:
         """A stream said something."""
         if isinstance(event, Segment) and event.is_final:
             self._segments.labels(event.modality.value).inc()
@@ -194,23 +194,23 @@ class ServerMetrics:
         """An utterance's turn has come."""
         self._wait_seconds.labels("interim" if interim else "final").observe(seconds)
 
-    def batch_read(self, windows: int, seconds: float) -> None:
+    def observe_encode(self, windows: int, seconds: float) -> None:
         """The device has encoded utterances together."""
         self._batch_windows.observe(windows)
         self._batch_seconds.observe(seconds)
 
-    def stepped(self, windows: int, seconds: float) -> None:
+    def observe_decode_step(self, windows: int, seconds: float) -> None:
         """The device has searched utterances one unit further."""
         self._step_windows.observe(windows)
         self._step_seconds.observe(seconds)
 
-    def dropped(self, cause: str) -> None:
+    def count_drop(self, cause: str) -> None:
         """An utterance was given up."""
         self._dropped.labels(cause).inc()
         if cause == "failed":
             self.on_device_failure()
 
-    def window_read(self, frames: int, seconds: float, *, stream: Hashable) -> None:
+    def observe_result(self, frames: int, seconds: float, *, stream: Hashable) -> None:
         """An utterance was read, and took the device so long."""
         self._device_seconds.inc(seconds)
         self._read_seconds.inc(frames / VIDEO_FRAME_RATE_HZ)

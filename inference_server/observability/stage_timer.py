@@ -15,19 +15,19 @@ T = TypeVar("T")
 class PipelineStage(StrEnum):
     """What a stream's own thread and its decoder do; waiting for the device and reading are the scheduler's."""
 
-    DECODING = "decoding"
-    SEEING = "seeing"
-    HEARING = "hearing"
+    DECODE = "decoding"
+    VISION = "seeing"
+    VAD = "hearing"
 
 
 class StageObserver(Protocol):
     """Is told how long things took; called on the streams' threads."""
 
-    def stage_took(self, stage: PipelineStage, seconds: float) -> None:
+    def observe_stage(self, stage: PipelineStage, seconds: float) -> None:
         """One step of a stream's media, 0.4 s, has kept a stage busy for so long."""
         ...
 
-    def frame_seen(self, faces: int) -> None:
+    def count_frame(self, faces: int) -> None:
         """A frame was searched for faces, and so many were found."""
         ...
 
@@ -46,70 +46,70 @@ class StageTimer:
 
     Args:
         observer: is told after each step; None where nobody asks.
-        starved_s: for how many seconds the stream has waited for its client: no stage's time.
+        get_input_wait_s: for how many seconds the stream has waited for its client: no stage's time.
     """
 
     def __init__(
-        self, observer: StageObserver | None = None, starved_s: Callable[[], float] = lambda: 0.0
+        self, observer: StageObserver | None = None, get_input_wait_s: Callable[[], float] = lambda: 0.0
     ) -> None:
-        self._observer, self._starved_s = observer, starved_s
-        self._this_step: dict[PipelineStage, float] = {}
-        self._not_waited_s: dict[PipelineStage, float] = {}
+        self._observer, self._get_input_wait_s = observer, get_input_wait_s
+        self._step_s: dict[PipelineStage, float] = {}
+        self._external_s: dict[PipelineStage, float] = {}
         self.spans: dict[PipelineStage, Span] = {}
-        self.frames_seen = self.frames_with_faces = 0
+        self.frames = self.frames_with_faces = 0
 
     @contextlib.contextmanager
-    def within(self, stage: PipelineStage) -> Iterator[None]:
+    def measure(self, stage: PipelineStage) -> Iterator[None]:
         """What is done inside belongs to a stage."""
         span = self.spans.setdefault(stage, Span(time.time_ns()))
-        began, starved_s = time.monotonic(), self._starved_s()
+        began, starved_s = time.monotonic(), self._get_input_wait_s()
         try:
             yield
         finally:
-            took_s = max(0.0, time.monotonic() - began - (self._starved_s() - starved_s))
+            took_s = max(0.0, time.monotonic() - began - (self._get_input_wait_s() - starved_s))
             span.last_ns = time.time_ns()
             self._add(stage, took_s)
 
-    def timed(self, stage: PipelineStage, items: Iterator[T]) -> Iterator[T]:
+    def measure_iterator(self, stage: PipelineStage, items: Iterator[T]) -> Iterator[T]:
         """The same items; it belongs to a stage to make them."""
         end = object()
         while True:
-            with self.within(stage):
+            with self.measure(stage):
                 item = next(items, end)
             if item is end:
                 return
             yield item  # type: ignore[misc]  # it is no end
 
-    def add_external(self, stage: PipelineStage, seconds: float, *, waited_for_in: PipelineStage) -> None:
+    def add_external(self, stage: PipelineStage, seconds: float, *, waiting_stage: PipelineStage) -> None:
         """Another process was busy with a stage for so long; what was waited for it counts as another stage's no longer."""
         now_ns = time.time_ns()
         span = self.spans.setdefault(stage, Span(now_ns - int(seconds * 1e9)))
         span.last_ns = now_ns
         self._add(stage, seconds)
         # Results come several at once: some were waited for before they are told of, some will yet have been.
-        self._not_waited_s[waited_for_in] = self._not_waited_s.get(waited_for_in, 0.0) + seconds
-        self.spans.setdefault(waited_for_in, Span(now_ns, now_ns))
-        self._add(waited_for_in, 0.0)
+        self._external_s[waiting_stage] = self._external_s.get(waiting_stage, 0.0) + seconds
+        self.spans.setdefault(waiting_stage, Span(now_ns, now_ns))
+        self._add(waiting_stage, 0.0)
 
     def _add(self, stage: PipelineStage, seconds: float) -> None:
         """Count a stage's seconds, but for those that are others'."""
-        known_s = self._this_step.get(stage, 0.0) + seconds
-        others_s = min(known_s, self._not_waited_s.get(stage, 0.0))
+        known_s = self._step_s.get(stage, 0.0) + seconds
+        others_s = min(known_s, self._external_s.get(stage, 0.0))
         if others_s:
-            self._not_waited_s[stage] -= others_s
-        self._this_step[stage] = known_s - others_s
+            self._external_s[stage] -= others_s
+        self._step_s[stage] = known_s - others_s
         self.spans[stage].busy_s += seconds - others_s
 
-    def saw(self, faces: int) -> None:
+    def count_frame(self, faces: int) -> None:
         """A frame was searched for faces."""
-        self.frames_seen += 1
+        self.frames += 1
         self.frames_with_faces += faces > 0
         if self._observer is not None:
-            self._observer.frame_seen(faces)
+            self._observer.count_frame(faces)
 
-    def stepped(self) -> None:
+    def finish_step(self) -> None:
         """A step of the media is done with."""
         if self._observer is not None:
-            for stage, seconds in self._this_step.items():
-                self._observer.stage_took(stage, seconds)
-        self._this_step.clear()
+            for stage, seconds in self._step_s.items():
+                self._observer.observe_stage(stage, seconds)
+        self._step_s.clear()

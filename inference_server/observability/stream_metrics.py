@@ -18,7 +18,7 @@ class ByteQueue(Protocol):
     """An intake of a stream's media."""
 
     @property
-    def bytes_held(self) -> int:
+    def buffered_bytes(self) -> int:
         """How many bytes wait in it."""
         ...
 
@@ -27,7 +27,7 @@ class StreamMetrics:
     """The metrics of streams, in the server's registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._intakes: set[ByteQueue] = set()
+        self._queues: set[ByteQueue] = set()
         self._lock = threading.Lock()  # streams come and go while the metrics are asked for
         self._stage_seconds = Histogram(
             "gorggle_stage_duration_seconds",
@@ -52,34 +52,34 @@ class StreamMetrics:
             "Media received that its stream has not taken yet",
             registry=registry,
         )
-        held.set_function(self._bytes_held)
+        held.set_function(self._count_buffered_bytes)
 
-    def holds(self, intake: ByteQueue) -> None:
+    def add_queue(self, queue: ByteQueue) -> None:
         """Count what waits in an intake from now on."""
         with self._lock:
-            self._intakes.add(intake)
+            self._queues.add(queue)
 
-    def lets_go(self, intake: ByteQueue) -> None:
+    def remove_queue(self, queue: ByteQueue) -> None:
         """Count it no more."""
         with self._lock:
-            self._intakes.discard(intake)
+            self._queues.discard(queue)
 
-    def _bytes_held(self) -> int:
+    def _count_buffered_bytes(self) -> int:
         with self._lock:
-            return sum(intake.bytes_held for intake in self._intakes)
+            return sum(intake.buffered_bytes for intake in self._queues)
 
-    def stream_ended(self, media_s: float, busy_s: float) -> None:
+    def observe_stream(self, media_s: float, busy_s: float) -> None:
         """A stream was read to its end, which took so long once its media was there."""
         if media_s > 0:
             self._real_time_factor.observe(busy_s / media_s)
 
     # ------------------------------------------------------------------------------------ the part of ``StageObserver``
 
-    def stage_took(self, stage: PipelineStage, seconds: float) -> None:
+    def observe_stage(self, stage: PipelineStage, seconds: float) -> None:
         """A step kept a stage busy for so long."""
         self._stage_seconds.labels(stage.value).observe(seconds)
 
-    def frame_seen(self, faces: int) -> None:
+    def count_frame(self, faces: int) -> None:
         """A frame was searched for faces."""
         self._frames.inc()
         self._faces.inc(faces)

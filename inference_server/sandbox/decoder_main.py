@@ -26,23 +26,23 @@ from gorggle_server.sandbox import hardening, protocol
 from gorggle_server.sandbox.protocol import DecodeJob, FailureCode, Header, MessageType
 from gorggle_server.vision.face_detector import FINE_SIDE_PX, BoundingBox, FaceDetector
 from gorggle_server.vision.frame_stage import track_frames
-from gorggle_server.vision.mouth_cropper import mean_face
+from gorggle_server.vision.mouth_cropper import load_mean_face
 from gorggle_server.vision.mouth_tracker import FrameResult
 
 if TYPE_CHECKING:
     from gorggle_server.sandbox.hardening import SandboxFeatures
     from gorggle_server.vision.frame_stage import PipelineItem
 
-TINY_CLIP_SAMPLES = 1600
+PROBE_CLIP_SAMPLES = 1600
 # To wake the server for a few milliseconds of sound, or for one mouth, costs more than they do. Nothing is held while input
 # is waited for.
-MAX_HELD_BYTES = 64 * 2**10
-HELD_KINDS = frozenset({MessageType.SOUND, MessageType.MOUTH, MessageType.FRAME})
+MAX_BUFFERED_BYTES = 64 * 2**10
+BUFFERED_TYPES = frozenset({MessageType.AUDIO, MessageType.MOUTH, MessageType.FRAME})
 
 
-def probe_clip() -> bytes:
+def create_probe_clip() -> bytes:
     """A tenth of a second of silence as a WAV file."""
-    size = 2 * TINY_CLIP_SAMPLES
+    size = 2 * PROBE_CLIP_SAMPLES
     form = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE_HZ, 2 * SAMPLE_RATE_HZ, 2, 16)
     chunks = b"fmt " + len(form).to_bytes(4, "little") + form + b"data" + size.to_bytes(4, "little")
     return b"RIFF" + (len(chunks) + size + 4).to_bytes(4, "little") + b"WAVE" + chunks + bytes(size)
@@ -58,7 +58,7 @@ class MediaRequester:
     def read(self, size: int) -> bytes:
         """Between 1 and ``size`` bytes; nothing at the end."""
         if not self._piece:
-            self._results.send(Header(MessageType.NEED, number=protocol.MAX_REQUEST_BYTES))
+            self._results.send(Header(MessageType.DATA_REQUEST, number=protocol.MAX_REQUEST_BYTES))
             (length,) = protocol.DATA_SIZE.unpack(read_fully(self._media_fd, protocol.DATA_SIZE.size))
             self._piece = read_fully(self._media_fd, length)
         data, self._piece = self._piece[:size], self._piece[size:]
@@ -74,18 +74,18 @@ class ResultWriter:
 
     def __init__(self, results_fd: int) -> None:
         self._fd = results_fd
-        self._held = bytearray()
+        self._buffer = bytearray()
         self.live = False
 
     def send(self, header: Header, body: bytes | memoryview = b"") -> None:
         """Write a message, waiting while the server lags; sound and mouths go together with what comes next."""
-        self._held += header.packed()
-        self._held += memoryview(body).cast("B")
-        is_held = header.kind in HELD_KINDS and not (self.live and header.kind is MessageType.FRAME)
-        if is_held and len(self._held) < MAX_HELD_BYTES:
+        self._buffer += header.pack()
+        self._buffer += memoryview(body).cast("B")
+        is_held = header.kind in BUFFERED_TYPES and not (self.live and header.kind is MessageType.FRAME)
+        if is_held and len(self._buffer) < MAX_BUFFERED_BYTES:
             return
-        rest = memoryview(self._held)
-        self._held = bytearray()
+        rest = memoryview(self._buffer)
+        self._buffer = bytearray()
         while rest:
             rest = rest[os.write(self._fd, rest) :]
 
@@ -93,15 +93,15 @@ class ResultWriter:
         """Write what was heard or seen."""
         match item:
             case StreamInfo():
-                self.send(Header(MessageType.INFO, size=protocol.INFO.size), protocol.info_body(item))
+                self.send(Header(MessageType.INFO, size=protocol.INFO.size), protocol.encode_info(item))
             case FrameResult():
                 for header, body in protocol.encode_frame_result(item):
                     self.send(header, body)
             case Waveform():
                 samples = item.samples.astype("<i2", copy=False)
-                self.send(Header(MessageType.SOUND, size=samples.nbytes, number=item.start), samples.data)
+                self.send(Header(MessageType.AUDIO, size=samples.nbytes, number=item.start), samples.data)
             case EndOfStream():
-                self.send(Header(MessageType.END, size=protocol.END.size), protocol.end_body(item))
+                self.send(Header(MessageType.END, size=protocol.END.size), protocol.encode_end(item))
 
     def send_failure(self, failure: FailureCode, text: str = "") -> None:
         """Write why there will be nothing more."""
@@ -111,7 +111,7 @@ class ResultWriter:
 
 def main() -> int:
     """Decode one stream; the exit code is 0 when the server was told how it went."""
-    results_fd = _taken_over(1)
+    results_fd = _take_over_fd(1)
     protection = hardening.isolate_signals_and_network() | hardening.drop_privileges()
     finder = preload(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
     return serve(0, results_fd, os.fdopen(int(sys.argv[1]), "w+b"), protection, finder)
@@ -126,7 +126,7 @@ def preload(landmark_model: Path | None) -> FaceDetector:
     cv2.setNumThreads(1)  # the cores are FFmpeg's; and OpenCV looks for plug-ins here, not later
 
     class Clip:
-        left = probe_clip()
+        left = create_probe_clip()
 
         def read(self, size: int) -> bytes:
             data, self.left = self.left[:size], self.left[size:]
@@ -137,13 +137,13 @@ def preload(landmark_model: Path | None) -> FaceDetector:
     finder = FaceDetector(landmark_model)
     nobody = np.zeros((FINE_SIDE_PX, FINE_SIDE_PX), np.uint8)
     finder.detect(nobody)
-    finder.landmarks(nobody, BoundingBox(100, 100, 300, 300))
-    mean_face()
+    finder.predict_landmarks(nobody, BoundingBox(100, 100, 300, 300))
+    load_mean_face()
     return finder
 
 
 def serve(
-    media_fd: int, results_fd: int, spool_file: IO[bytes], protection: SandboxFeatures, finder: FaceDetector
+    media_fd: int, results_fd: int, spool_file: IO[bytes], features: SandboxFeatures, detector: FaceDetector
 ) -> int:
     """Take an order, shut the process in, and carry the order out: the exit code.
 
@@ -151,21 +151,21 @@ def serve(
         media_fd: the order and the media are read from here.
         results_fd: answers are written here.
         spool_file: empty, for the media that must be spooled.
-        protection: what holds already.
-        finder: finds faces and landmarks.
+        features: what holds already.
+        detector: finds faces and landmarks.
     """
     results = ResultWriter(results_fd)
     with contextlib.suppress(BrokenPipeError, EOFError):  # the server has gone
         results.send(Header(MessageType.READY))
-        order = DecodeJob.unpacked(read_fully(media_fd, protocol.ORDER.size))
+        order = DecodeJob.unpack(read_fully(media_fd, protocol.JOB.size))
         results.live = order.live
         _silence_standard_error()
-        protection |= hardening.apply_limits(order.memory_bytes, order.cpu_s, order.limits.max_spooled_bytes)
-        _carry_out(order, protection, results, MediaRequester(results, media_fd), spool_file, finder)
+        features |= hardening.apply_limits(order.memory_bytes, order.cpu_s, order.limits.max_spooled_bytes)
+        _run_job(order, features, results, MediaRequester(results, media_fd), spool_file, detector)
     return 0
 
 
-def _carry_out(
+def _run_job(
     order: DecodeJob,
     protection: SandboxFeatures,
     results: ResultWriter,
@@ -173,19 +173,19 @@ def _carry_out(
     spool_file: IO[bytes],
     finder: FaceDetector,
 ) -> None:
-    results.send(Header(MessageType.CONFINED, number=protection))
+    results.send(Header(MessageType.SANDBOXED, number=protection))
     try:
         decoded = decode(
             reader,
             order.limits,
-            pictures=order.pictures,
-            sound=order.sound,
+            video=order.video,
+            audio=order.audio,
             live=order.live,
             spool_file=spool_file,
         )
         items = resample(decoded, order.limits)
         for item in track_frames(
-            items, finder, max_faces=order.max_faces, sound=order.sound, live=order.live
+            items, finder, max_faces=order.max_faces, audio=order.audio, live=order.live
         ):
             results.send_item(item)
     except (BrokenPipeError, EOFError):
@@ -195,17 +195,17 @@ def _carry_out(
     except OutOfRangeError as error:
         results.send_failure(FailureCode.OUT_OF_RANGE, str(error))
     except Exception as error:  # the border of the process
-        if _is_for_lack_of_memory(error):
+        if _is_out_of_memory(error):
             results.send_failure(FailureCode.MEMORY)
         else:
-            results.send_failure(FailureCode.INTERNAL, _where(error))
+            results.send_failure(FailureCode.INTERNAL, _describe_location(error))
 
 
-def _is_for_lack_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or getattr(error, "code", None) == cv2.Error.StsNoMem
 
 
-def _where(error: BaseException) -> str:
+def _describe_location(error: BaseException) -> str:
     """The kind and the place of an error; its words may hold some of the media."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
@@ -233,7 +233,7 @@ def read_fully(fd: int, size: int) -> bytes:
     return bytes(data)
 
 
-def _taken_over(fd: int) -> int:
+def _take_over_fd(fd: int) -> int:
     """The pipe behind a standard descriptor, which from now on leads where errors go: nothing else is to write there."""
     taken = os.dup(fd)
     os.dup2(2, fd)

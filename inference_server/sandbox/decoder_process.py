@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gorggle_server.sandbox.hardening import SandboxFeatures
 from gorggle_server.sandbox.protocol import HEADER, DecodeJob, DecoderError, Header, MessageType
-from gorggle_server.sandbox.protocol_validation import checked_header
+from gorggle_server.sandbox.protocol_validation import parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 # written, nor that of a compiled module.
 PYTHON = (sys.executable, "-P", "-s", "-B", "-m")
 # What Python itself may need to start; nothing else of the server's environment is passed on, secrets least of all.
-PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+INHERITED_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 
 # Seconds of crops and sound fit in: the next ones are decoded while the server does something else.
 PIPE_BYTES = 2**20
 # Small messages are read many at a time.
 READ_AHEAD_BYTES = 128 * 2**10
 # Where it is not forked it loads Python, FFmpeg and the landmark model, in a second; on a machine under load in a few.
-START_S = 30.0
+START_TIMEOUT_S = 30.0
 # A process that has work, but no processor to do it on, has not stalled: on a machine with far more streams than processors
 # it may wait for seconds. It is told by looking for so long: it waited for most of that, and is looked at so often at most.
-CPU_CHECK_INTERVAL_S, STARVED_SHARE, MOST_LOOKS = 0.5, 0.5, 60
+CPU_CHECK_INTERVAL_S, MIN_STARVED_SHARE, MAX_EXTENSIONS = 0.5, 0.5, 60
 
 
 class ChildProcess(Protocol):
@@ -46,12 +46,12 @@ class ChildProcess(Protocol):
         ...
 
     @property
-    def to_fd(self) -> int:
+    def write_fd(self) -> int:
         """The pipe to it."""
         ...
 
     @property
-    def from_fd(self) -> int:
+    def read_fd(self) -> int:
         """The pipe from it."""
         ...
 
@@ -89,7 +89,7 @@ class SpawnedProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=[spool_file.fileno()],
-                env=environment(),
+                env=build_environment(),
                 cwd="/",
                 start_new_session=True,
             )
@@ -97,7 +97,7 @@ class SpawnedProcess:
         assert self._process.stdout is not None, "it is a pipe"
         self._pipes = self._process.stdin, self._process.stdout
         self.pid = self._process.pid
-        self.to_fd, self.from_fd = (pipe.fileno() for pipe in self._pipes)
+        self.write_fd, self.read_fd = (pipe.fileno() for pipe in self._pipes)
         self.kill, self.wait = self._process.kill, self._process.wait
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class SpawnedProcess:
             pipe.close()
 
 
-class StalledError(Exception):
+class DecoderTimeoutError(Exception):
     """The process neither took nor gave anything in time."""
 
 
@@ -119,14 +119,14 @@ class DecoderProcess:
         protection: what it has shut itself in with, once it has begun.
     """
 
-    def __init__(self, child: ChildProcess, stall_s: float = 20.0) -> None:
+    def __init__(self, child: ChildProcess, timeout_s: float = 20.0) -> None:
         """Take charge of it while it makes itself ready."""
-        self._child, self._stall_s = child, stall_s
-        self.protection = SandboxFeatures(0)
-        self._deadline, self._looks = 0.0, 0
+        self._child, self._timeout_s = child, timeout_s
+        self.features = SandboxFeatures(0)
+        self._deadline, self._extensions = 0.0, 0
         self._buffer = memoryview(bytearray(READ_AHEAD_BYTES))
-        self._ahead = self._buffer[:0]
-        self._to, self._from = child.to_fd, child.from_fd
+        self._read_ahead = self._buffer[:0]
+        self._to, self._from = child.write_fd, child.read_fd
         for fd in (self._to, self._from):
             os.set_blocking(fd, False)
         # Linux; elsewhere, and where the user has too many, the pipe stays as small as it is.
@@ -138,28 +138,31 @@ class DecoderProcess:
         """Its process id."""
         return self._child.pid
 
-    def start_job(self, order: DecodeJob) -> None:
+    def start_job(self, job: DecodeJob) -> None:
         """Give it its one order as soon as it is ready, and wait until it has shut itself in: it opens the media next.
 
         Raises:
             EOFError: it died.
-            StalledError: it hangs.
+            DecoderTimeoutError: it hangs.
             DecoderError: it is no decoder.
         """
-        self.restart_clock(START_S)
+        self.reset_timeout(START_TIMEOUT_S)
         self._expect(MessageType.READY)
-        self.send(order.packed())
-        self.protection = SandboxFeatures(self._expect(MessageType.CONFINED).number & sum(SandboxFeatures))
+        self.send(job.pack())
+        self.features = SandboxFeatures(self._expect(MessageType.SANDBOXED).number & sum(SandboxFeatures))
 
     def _expect(self, kind: MessageType) -> Header:
-        header = checked_header(self.receive(HEADER.size))
+        header = parse_header(self.receive(HEADER.size))
         if header.kind is not kind:
             raise DecoderError(f"the decoder process sent {header.kind.name} before {kind.name}")
         return header
 
-    def restart_clock(self, limit_s: float | None = None) -> None:
-        """From now on it has ``stall_s`` again, for all that it is waited for."""
-        self._deadline, self._looks = time.monotonic() + (self._stall_s if limit_s is None else limit_s), 0
+    def reset_timeout(self, timeout_s: float | None = None) -> None:
+        """From now on it has ``timeout_s`` again, for all that it is waited for."""
+        self._deadline, self._extensions = (
+            time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s),
+            0,
+        )
 
     def receive(self, size: int) -> bytes:
         """Exactly ``size`` bytes."""
@@ -167,27 +170,27 @@ class DecoderProcess:
         self.receive_into(memoryview(data))
         return bytes(data)
 
-    def receive_into(self, room: memoryview) -> None:
-        """Fill ``room``.
+    def receive_into(self, buffer: memoryview) -> None:
+        """Fill ``buffer``.
 
         Raises:
             EOFError: it has ended.
-            StalledError: the clock ran out.
+            DecoderTimeoutError: the clock ran out.
         """
-        while room:
-            if self._ahead:
-                size = min(len(room), len(self._ahead))
-                room[:size], self._ahead = self._ahead[:size], self._ahead[size:]
+        while buffer:
+            if self._read_ahead:
+                size = min(len(buffer), len(self._read_ahead))
+                buffer[:size], self._read_ahead = self._read_ahead[:size], self._read_ahead[size:]
             else:
-                size = self._read_into(room)
-            room = room[size:]
+                size = self._read_into(buffer)
+            buffer = buffer[size:]
 
     def send(self, data: bytes) -> None:
         """Hand over ``data``.
 
         Raises:
             EOFError: it has ended.
-            StalledError: the clock ran out.
+            DecoderTimeoutError: the clock ran out.
         """
         rest = memoryview(data)
         while rest:
@@ -202,7 +205,7 @@ class DecoderProcess:
         """End it at once, from any thread; whoever waits for it gets EOFError."""
         self._child.kill()
 
-    def exit_code(self) -> int:
+    def wait(self) -> int:
         """How it ended, waiting for that; negative: the signal that ended it."""
         return self._child.wait()
 
@@ -213,7 +216,7 @@ class DecoderProcess:
         self._child.close()
 
     def _read_into(self, room: memoryview) -> int:
-        """Read into ``room``, and into the buffer what comes behind it; how much came in all."""
+        """Read into ``buffer``, and into the buffer what comes behind it; how much came in all."""
         while True:
             try:
                 size = os.readv(self._from, [room, self._buffer])
@@ -222,7 +225,7 @@ class DecoderProcess:
                 continue
             if not size:
                 raise EOFError
-            self._ahead = self._buffer[: max(0, size - len(room))]
+            self._read_ahead = self._buffer[: max(0, size - len(room))]
             return size
 
     def _wait(self, fd: int, event: int) -> None:
@@ -231,19 +234,19 @@ class DecoderProcess:
         left_s = self._deadline - time.monotonic()
         if left_s > 0 and waiting.poll(left_s * 1000):
             return
-        if self._looks == MOST_LOOKS or not self._is_cpu_starved():
-            raise StalledError
-        self._looks += 1
+        if self._extensions == MAX_EXTENSIONS or not self._is_cpu_starved():
+            raise DecoderTimeoutError
+        self._extensions += 1
         self._deadline = time.monotonic() + CPU_CHECK_INTERVAL_S
 
     def _is_cpu_starved(self) -> bool:
         """Look at it for a moment: whether it waits for a processor for most of that."""
-        queued_s = _queued_s(self.pid)
+        queued_s = _read_cpu_wait_s(self.pid)
         time.sleep(CPU_CHECK_INTERVAL_S)
-        return _queued_s(self.pid) - queued_s > STARVED_SHARE * CPU_CHECK_INTERVAL_S
+        return _read_cpu_wait_s(self.pid) - queued_s > MIN_STARVED_SHARE * CPU_CHECK_INTERVAL_S
 
 
-def _queued_s(pid: int) -> float:
+def _read_cpu_wait_s(pid: int) -> float:
     """For how many seconds a process was ready to run and had no processor; 0 where the system does not tell.
 
     Source: Linux, Documentation/scheduler/sched-stats.rst.
@@ -254,9 +257,9 @@ def _queued_s(pid: int) -> float:
         return 0.0
 
 
-def environment(server: Mapping[str, str] = os.environ) -> dict[str, str]:
+def build_environment(server: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What a decoder needs of an environment: where the modules are, and threads and arenas that cost address space."""
-    needed = {name: server[name] for name in PASSED_ON if name in server}
+    needed = {name: server[name] for name in INHERITED_VARIABLES if name in server}
     return needed | {
         "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
         "PYTHONUTF8": "1",

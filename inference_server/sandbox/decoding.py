@@ -16,8 +16,8 @@ from gorggle_server.errors import InvalidMediaError, NotReadyError, OutOfRangeEr
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.demuxer import MediaLimits
 from gorggle_server.media.resampling import EndOfStream
-from gorggle_server.sandbox.decoder_main import probe_clip
-from gorggle_server.sandbox.decoder_process import StalledError
+from gorggle_server.sandbox.decoder_main import create_probe_clip
+from gorggle_server.sandbox.decoder_process import DecoderTimeoutError
 from gorggle_server.sandbox.hardening import SandboxFeatures
 from gorggle_server.sandbox.protocol import (
     DATA_SIZE,
@@ -27,7 +27,7 @@ from gorggle_server.sandbox.protocol import (
     DecoderError,
     FailureCode,
     MessageType,
-    text_of,
+    decode_text,
 )
 from gorggle_server.sandbox.protocol_validation import ProtocolValidator
 
@@ -53,12 +53,12 @@ def decode_in_sandbox(
     pipe: BytePipe,
     limits: MediaLimits,
     *,
-    pictures: bool = True,
-    sound: bool = True,
+    video: bool = True,
+    audio: bool = True,
     live: bool = False,
     max_faces: int = 4,
     request_id: str = "",
-    at_work: Callable[[int], AbstractContextManager[None]] = lambda _pid: contextlib.nullcontext(),
+    track_process: Callable[[int], AbstractContextManager[None]] = lambda _pid: contextlib.nullcontext(),
 ) -> Generator[PipelineItem]:
     """What ``track_frames(resample(decode(…)))`` gives, from a process of its own. Aborting the pipe kills that at once.
 
@@ -71,21 +71,21 @@ def decode_in_sandbox(
         DecoderError: the process fails for a reason of its own, or does not keep to its part.
     """
     cpu_s = CPU_S_OVERHEAD + round(CPU_S_PER_MEDIA_S * limits.max_duration_s)
-    order = DecodeJob(limits, pictures, sound, pool.memory_bytes, cpu_s, live, max_faces)
-    with pool.acquire(order) as process, at_work(process.pid):
-        pipe.on_abort(process.kill)
+    order = DecodeJob(limits, video, audio, pool.memory_bytes, cpu_s, live, max_faces)
+    with pool.acquire(order) as process, track_process(process.pid):
+        pipe.set_abort_callback(process.kill)
         try:
-            yield from _Conversation(process, pipe, order).items()
+            yield from _DecoderClient(process, pipe, order).items()
         except EOFError:
             pipe.raise_abort()
             if pool.is_closed:
                 raise NotReadyError("the server is shutting down: send the rest to another one") from None
-            _raise_death(process, order, request_id)
-        except StalledError:
+            _raise_for_exit(process, order, request_id)
+        except DecoderTimeoutError:
             pipe.raise_abort()
             _log.warning("request %s: decoder process %d stalled and was killed", request_id, process.pid)
             raise InvalidMediaError(
-                f"decoding stalled: nothing came of this file for {pool.stall_s:g} s; {REENCODE_HINT}"
+                f"decoding stalled: nothing came of this file for {pool.timeout_s:g} s; {REENCODE_HINT}"
             ) from None
 
 
@@ -96,16 +96,16 @@ def check_decoding(pool: DecoderPool) -> None:
         PreconditionError: decoder processes do not work here.
     """
     pipe = BytePipe()
-    pipe.write(probe_clip())
+    pipe.write(create_probe_clip())
     pipe.close()
     order = DecodeJob(
-        MediaLimits(), pictures=True, sound=True, memory_bytes=pool.memory_bytes, cpu_s=CPU_S_OVERHEAD
+        MediaLimits(), video=True, audio=True, memory_bytes=pool.memory_bytes, cpu_s=CPU_S_OVERHEAD
     )
     try:
         with pool.acquire(order) as process:
-            *_, last = _Conversation(process, pipe, order).items()
-            held = process.protection
-    except (DecoderError, InvalidMediaError, EOFError, StalledError) as error:
+            *_, last = _DecoderClient(process, pipe, order).items()
+            held = process.features
+    except (DecoderError, InvalidMediaError, EOFError, DecoderTimeoutError) as error:
         raise PreconditionError(
             f"media cannot be decoded in processes of their own here ({error or type(error).__name__}): raise "
             "decoder_memory_bytes if it is low, or set sandbox_decoding to false to decode in the server's process"
@@ -118,40 +118,40 @@ def check_decoding(pool: DecoderPool) -> None:
     )
 
 
-class _Conversation:
+class _DecoderClient:
     """One order, and the answers to it."""
 
     def __init__(self, process: DecoderProcess, pipe: BytePipe, order: DecodeJob) -> None:
-        self._process, self._pipe, self._order = process, pipe, order
-        self._reception = ProtocolValidator(order)
+        self._process, self._pipe, self._job = process, pipe, order
+        self._validator = ProtocolValidator(order)
         self._media_ended = False
 
     def items(self) -> Iterator[PipelineItem]:
         """What is heard and seen, up to the end."""
-        self._process.restart_clock()
+        self._process.reset_timeout()
         while True:
-            header = self._reception.header(self._process.receive(HEADER.size))
-            if header.kind is MessageType.NEED:
-                self._supply(header.number)
+            header = self._validator.parse_header(self._process.receive(HEADER.size))
+            if header.kind is MessageType.DATA_REQUEST:
+                self._send_media(header.number)
                 continue
             body = np.empty(header.size, np.uint8)
             self._process.receive_into(body.data)
             if header.kind is MessageType.FAILED:
-                self._raise_failure(header, text_of(body.data))
-            item = self._reception.item(header, body)
+                self._raise_failure(header, decode_text(body.data))
+            item = self._validator.parse_item(header, body)
             if item is None:
                 continue
             yield item
             if isinstance(item, EndOfStream):
                 return
-            self._process.restart_clock()
+            self._process.reset_timeout()
 
-    def _supply(self, wanted: int) -> None:
+    def _send_media(self, wanted: int) -> None:
         """Pass on what there is, waiting for the client as long as it is given."""
         data = self._pipe.read(min(wanted, MAX_REQUEST_BYTES))
         # To ask on and on after the end is no sign of life.
         if not self._media_ended:
-            self._process.restart_clock()
+            self._process.reset_timeout()
         self._media_ended = not data
         self._process.send(DATA_SIZE.pack(len(data)) + data)
 
@@ -163,14 +163,14 @@ class _Conversation:
                 raise OutOfRangeError(text)
             case FailureCode.MEMORY:
                 raise InvalidMediaError(
-                    f"decoding this file needs more memory than the {self._order.memory_bytes // 2**20} MiB that a "
+                    f"decoding this file needs more memory than the {self._job.memory_bytes // 2**20} MiB that a "
                     "decoder may have: scale the video down, lips need no more than 1280x720"
                 )
         raise DecoderError(f"the decoder process failed: {text}")
 
 
-def _raise_death(process: DecoderProcess, order: DecodeJob, request_id: str) -> NoReturn:
-    code = process.exit_code()
+def _raise_for_exit(process: DecoderProcess, order: DecodeJob, request_id: str) -> NoReturn:
+    code = process.wait()
     if code >= 0:
         raise DecoderError(f"the decoder process ended with exit code {code} before its media did")
     name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)

@@ -30,13 +30,13 @@ READY, FORKED, FORK_FAILED, NOT_FOUND = b"R", b"B", b"U", b"N"
 NUMBER = struct.Struct("<i")
 MAX_TEXT_BYTES = 2000
 # Media, results, spooled file, status.
-CARRIED_FDS = 4
+PASSED_FDS = 4
 
 # The slowest that loading everything may be, on a machine under load; and how long a process that was killed may be buried.
-ANSWER_S, REAP_TIMEOUT_S = 60.0, 30.0
+RESPONSE_TIMEOUT_S, REAP_TIMEOUT_S = 60.0, 30.0
 
 
-class ForkServerGoneError(OSError):
+class ForkServerExitedError(OSError):
     """The process that decoders are forked from has died, or does not keep to its part."""
 
 
@@ -68,7 +68,7 @@ class ForkServer:
             except BaseException:
                 self._socket.close()
                 raise
-        self._socket.settimeout(ANSWER_S)
+        self._socket.settimeout(RESPONSE_TIMEOUT_S)
         self._is_ready = False
 
     @property
@@ -81,22 +81,22 @@ class ForkServer:
 
         Raises:
             NotFoundError: there is no landmark model.
-            ForkServerGoneError: it has died, or hangs.
+            ForkServerExitedError: it has died, or hangs.
             OSError: no process can be had, or no pipes for it.
         """
         if not self._is_ready:
-            self._expect(READY, self._answer()[0])
+            self._expect(READY, self._receive()[0])
             self._is_ready = True
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-            media, to_media = _pipe(theirs, ours)
-            results, to_results = _pipe(ours, theirs)
-            status, to_status = _pipe(ours, theirs)
+            media, to_media = _create_pipe(theirs, ours)
+            results, to_results = _create_pipe(ours, theirs)
+            status, to_status = _create_pipe(ours, theirs)
             spool_file = theirs.enter_context(tempfile.TemporaryFile())
             try:
                 socket.send_fds(self._socket, [FORKED], [media, to_results, spool_file.fileno(), to_status])
             except (BrokenPipeError, TimeoutError):
-                raise self._gone() from None
-            answer, fds = self._answer()
+                raise self._exited_error() from None
+            answer, fds = self._receive()
             self._expect(FORKED, answer)
             if not fds:  # there was no room for it: the process ends when its pipes are closed
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -114,19 +114,19 @@ class ForkServer:
         self._process.wait()
         self._socket.close()
 
-    def _answer(self) -> tuple[bytes, list[int]]:
+    def _receive(self) -> tuple[bytes, list[int]]:
         try:
             answer, fds, _, _ = socket.recv_fds(self._socket, 1 + MAX_TEXT_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         except (ConnectionResetError, TimeoutError):
-            raise self._gone() from None
+            raise self._exited_error() from None
         if not answer:
-            raise self._gone()
+            raise self._exited_error()
         return answer, fds
 
-    def _gone(self) -> ForkServerGoneError:
+    def _exited_error(self) -> ForkServerExitedError:
         self._process.kill()  # in case that it only hangs
         code = self._process.wait()
-        return ForkServerGoneError(
+        return ForkServerExitedError(
             errno.EPIPE, f"the process that decoders are forked from ended with exit code {code}"
         )
 
@@ -138,7 +138,7 @@ class ForkServer:
         if letter == NOT_FOUND:
             raise NotFoundError(rest.decode(errors="replace"))
         if letter != kind:
-            raise self._gone()
+            raise self._exited_error()
 
 
 class ForkedProcess:
@@ -146,11 +146,11 @@ class ForkedProcess:
 
     Attributes:
         pid: its process id.
-        to_fd, from_fd: the ends of its two pipes.
+        write_fd, read_fd: the ends of its two pipes.
     """
 
-    def __init__(self, pid: int, pidfd: int, to_fd: int, from_fd: int, status_fd: int) -> None:
-        self.pid, self.to_fd, self.from_fd = pid, to_fd, from_fd
+    def __init__(self, pid: int, pidfd: int, write_fd: int, read_fd: int, status_fd: int) -> None:
+        self.pid, self.write_fd, self.read_fd = pid, write_fd, read_fd
         self._pidfd, self._status_fd = pidfd, status_fd
         self._status: int | None = None
         self._lock, self._is_closed = threading.Lock(), False
@@ -176,11 +176,11 @@ class ForkedProcess:
         with self._lock:
             if not self._is_closed:
                 self._is_closed = True
-                for fd in (self._pidfd, self.to_fd, self.from_fd, self._status_fd):
+                for fd in (self._pidfd, self.write_fd, self.read_fd, self._status_fd):
                     os.close(fd)
 
 
-def _pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[int, int]:
+def _create_pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[int, int]:
     read_fd, write_fd = os.pipe()
     reading.callback(os.close, read_fd)
     writing.callback(os.close, write_fd)

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 from gorggle_server.errors import NotFoundError
 from gorggle_server.sandbox import decoder_main, hardening
 from gorggle_server.sandbox.fork_client import (
-    CARRIED_FDS,
     FORK_FAILED,
     FORKED,
     MAX_TEXT_BYTES,
     NOT_FOUND,
     NUMBER,
+    PASSED_FDS,
     READY,
 )
 
@@ -50,11 +50,11 @@ def main() -> int:
         # Collecting would touch, and so copy, the pages that decoders share with this process.
         gc.collect()
         gc.freeze()
-        _Parent(control, protection, finder).run()
+        _ForkServer(control, protection, finder).run()
     return 0
 
 
-class _Parent:
+class _ForkServer:
     """Forks when asked, and tells how its children ended."""
 
     def __init__(self, control: socket.socket, protection: SandboxFeatures, finder: FaceDetector) -> None:
@@ -79,10 +79,10 @@ class _Parent:
                 os.read(woken, 4096)
                 self._reap_children()
             if self._control.fileno() in ready:
-                request, fds, _, _ = socket.recv_fds(self._control, 1, CARRIED_FDS)
+                request, fds, _, _ = socket.recv_fds(self._control, 1, PASSED_FDS)
                 if not request:
                     return
-                self._answer(fds)
+                self._handle_request(fds)
 
     def _reap_children(self) -> None:
         with contextlib.suppress(ChildProcessError):  # none is left
@@ -95,8 +95,8 @@ class _Parent:
                     os.write(fd, NUMBER.pack(os.waitstatus_to_exitcode(status)))
                 os.close(fd)
 
-    def _answer(self, fds: list[int]) -> None:
-        if len(fds) < CARRIED_FDS:  # there was no room for the others
+    def _handle_request(self, fds: list[int]) -> None:
+        if len(fds) < PASSED_FDS:  # there was no room for the others
             for fd in fds:
                 os.close(fd)
             self._control.send(FORK_FAILED + NUMBER.pack(errno.EMFILE))
@@ -106,7 +106,7 @@ class _Parent:
         try:
             pid = os.fork()
             if not pid:
-                os._exit(self._be_decoder(carried))
+                os._exit(self._run_decoder(carried))
             self._status_fds[pid] = status_fd
             pidfd = os.pidfd_open(pid)
         except OSError as error:
@@ -122,7 +122,7 @@ class _Parent:
             for fd in carried:
                 os.close(fd)
 
-    def _be_decoder(self, carried: list[int]) -> int:
+    def _run_decoder(self, carried: list[int]) -> int:
         """What the child does: its exit code."""
         try:
             media_fd, results_fd, spool_fd = carried
@@ -130,7 +130,7 @@ class _Parent:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.dup2(media_fd, 0)
             os.dup2(2, 1)
-            _close_all_but({0, 1, 2, results_fd, spool_fd})
+            _close_fds_except({0, 1, 2, results_fd, spool_fd})
             protection = self._protection | hardening.drop_privileges()
             if os.getppid() != self._pid:
                 return 1  # it ended before it could take this one with it
@@ -140,7 +140,7 @@ class _Parent:
             return 1
 
 
-def _close_all_but(kept: set[int]) -> None:
+def _close_fds_except(kept: set[int]) -> None:
     first = 0
     for fd in sorted(kept):
         if fd > first:  # of an empty range Linux would be asked to close all

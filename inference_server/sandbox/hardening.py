@@ -15,7 +15,7 @@ import sys
 from enum import IntFlag
 from pathlib import Path
 
-from gorggle_server.sandbox.seccomp import filter_system_calls
+from gorggle_server.sandbox.seccomp import install_filter
 
 MAX_OPEN_FILES = 16
 # How much longer the process lives once it was told that its processor time is up.
@@ -30,8 +30,8 @@ class SandboxFeatures(IntFlag):
 
     NO_NETWORK = 1  # in a network of its own that has no interface
     NO_NEW_PRIVILEGES = 2
-    FILTERED_CALLS = 4  # no opening, connecting, starting, signalling: see syscalls
-    MEMORY = 8
+    SECCOMP = 4  # no opening, connecting, starting, signalling: see syscalls
+    MEMORY_LIMIT = 8
 
 
 def isolate_signals_and_network() -> SandboxFeatures:
@@ -76,22 +76,22 @@ def apply_limits(memory_bytes: int, cpu_s: int, max_file_bytes: int) -> SandboxF
         max_file_bytes: how far any open file may grow; 0 where nothing is spooled.
     """
     held = SandboxFeatures(0)
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_FSIZE, max_file_bytes)
-    _limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
-    _limit(resource.RLIMIT_CPU, cpu_s, CPU_GRACE_S)
+    _set_limit(resource.RLIMIT_CORE, 0)
+    _set_limit(resource.RLIMIT_FSIZE, max_file_bytes)
+    _set_limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    _set_limit(resource.RLIMIT_CPU, cpu_s, CPU_GRACE_S)
     if not sys.platform.startswith("linux"):
         # Linux counts threads too, which decoding needs, and all of the user's; there the filter refuses processes.
-        _limit(resource.RLIMIT_NPROC, 1)
+        _set_limit(resource.RLIMIT_NPROC, 1)
     # macOS maps hundreds of gigabytes into every process and has no limit that tells them from memory in use.
-    elif _limit(resource.RLIMIT_AS, memory_bytes):
-        held |= SandboxFeatures.MEMORY
-    if filter_system_calls():
-        held |= SandboxFeatures.FILTERED_CALLS
+    elif _set_limit(resource.RLIMIT_AS, memory_bytes):
+        held |= SandboxFeatures.MEMORY_LIMIT
+    if install_filter():
+        held |= SandboxFeatures.SECCOMP
     return held
 
 
-def _limit(what: int, soft: int, grace: int = 0) -> bool:
+def _set_limit(what: int, soft: int, grace: int = 0) -> bool:
     """Lower a limit; it can be lowered no further than it already is."""
     hardest = resource.getrlimit(what)[1]
     hard = soft + grace

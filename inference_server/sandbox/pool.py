@@ -11,11 +11,11 @@ from gorggle_server.errors import NotFoundError, NotReadyError
 from gorggle_server.sandbox.decoder_process import (
     PYTHON,
     DecoderProcess,
+    DecoderTimeoutError,
     SpawnedProcess,
-    StalledError,
-    environment,
+    build_environment,
 )
-from gorggle_server.sandbox.fork_client import ForkServer, ForkServerGoneError, can_fork
+from gorggle_server.sandbox.fork_client import ForkServer, ForkServerExitedError, can_fork
 from gorggle_server.sandbox.protocol import DecodeJob, DecoderError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ DECODER = (*PYTHON, "gorggle_server.sandbox.decoder_main")
 FORK_SERVER = (*PYTHON, "gorggle_server.sandbox.fork_server")
 
 DEFAULT_MEMORY_BYTES = 2 * 2**30
-DEFAULT_STALL_S = 20.0
+DEFAULT_TIMEOUT_S = 20.0
 # A process that was killed while it waited is no reason to fail the stream that gets it.
 MAX_ATTEMPTS = 3
 
@@ -38,13 +38,13 @@ class DecoderPool:
 
     Attributes:
         memory_bytes: address space of one process.
-        stall_s: how long one may give no sign of life while it has something to work on.
+        timeout_s: how long one may give no sign of life while it has something to work on.
     """
 
     def __init__(
         self,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
-        stall_s: float = DEFAULT_STALL_S,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
         spares: int = 1,
         landmark_model: Path | None = None,
         command: Sequence[str] | None = None,
@@ -53,23 +53,23 @@ class DecoderPool:
 
         Args:
             memory_bytes: address space of one process.
-            stall_s: how long one may give no sign of life.
+            timeout_s: how long one may give no sign of life.
             spares: how many wait ready.
             landmark_model: another than the usual one.
             command: what is run for each process, followed by the number of a file descriptor; None: they are forked from
                 one that has loaded everything, where that can be had.
         """
-        self.memory_bytes, self.stall_s = memory_bytes, stall_s
+        self.memory_bytes, self.timeout_s = memory_bytes, timeout_s
         self._spares = spares
         self._landmark_model = None if landmark_model is None else landmark_model.absolute()
         self._command = DECODER if command is None and not can_fork() else command
         self._fork_server: ForkServer | None = None
-        self._waiting: deque[DecoderProcess | Exception] = deque()
+        self._ready: deque[DecoderProcess | Exception] = deque()
         self._running: set[DecoderProcess] = set()
-        self._takers = 0
+        self._waiters = 0
         self._changed = threading.Condition()
         self._starter: threading.Thread | None = None
-        self._closed = self._waiting_are_buried = False
+        self._closed = self._spares_reaped = False
 
     @property
     def is_closed(self) -> bool:
@@ -77,7 +77,7 @@ class DecoderPool:
         return self._closed
 
     @contextlib.contextmanager
-    def acquire(self, order: DecodeJob) -> Iterator[DecoderProcess]:
+    def acquire(self, job: DecodeJob) -> Iterator[DecoderProcess]:
         """A process that has taken its one order and opens the media next; it is killed afterwards.
 
         Raises:
@@ -85,7 +85,7 @@ class DecoderPool:
             NotFoundError: there is no landmark model.
             NotReadyError: the pool was closed.
         """
-        process = self._begun_process(order)
+        process = self._start_job(job)
         try:
             yield process
         finally:
@@ -99,7 +99,7 @@ class DecoderPool:
             self._closed = True
             for process in self._running:
                 process.kill()
-            spares, self._waiting = list(self._waiting), deque()
+            spares, self._ready = list(self._ready), deque()
             self._changed.notify_all()
             starter = self._starter
         for spare in spares:
@@ -107,22 +107,22 @@ class DecoderPool:
                 spare.close()
         with self._changed:
             # After its children, which it buries. It may still be loading what they were to share.
-            self._waiting_are_buried = True
+            self._spares_reaped = True
             self._changed.notify_all()
             if self._fork_server is not None:
                 self._fork_server.kill()
         if starter is not None:
             starter.join()
 
-    def _begun_process(self, order: DecodeJob) -> DecoderProcess:
+    def _start_job(self, order: DecodeJob) -> DecoderProcess:
         failures = []
         for _ in range(MAX_ATTEMPTS):
-            process = self._taken()
+            process = self._take_process()
             try:
                 process.start_job(order)
-            except (EOFError, StalledError, DecoderError) as failure:
+            except (EOFError, DecoderTimeoutError, DecoderError) as failure:
                 process.kill()
-                failures.append(f"{type(failure).__name__}, exit code {process.exit_code()}")
+                failures.append(f"{type(failure).__name__}, exit code {process.wait()}")
                 self._discard(process)
             except BaseException:
                 self._discard(process)
@@ -133,18 +133,18 @@ class DecoderPool:
             raise NotReadyError("the server is shutting down: send the request to another one")
         raise DecoderError(f"decoder processes end before they begin ({'; '.join(failures)})")
 
-    def _taken(self) -> DecoderProcess:
+    def _take_process(self) -> DecoderProcess:
         with self._changed:
             if self._starter is None:
                 self._starter = threading.Thread(target=self._start_processes, name="decoders", daemon=True)
                 self._starter.start()
-            self._takers += 1
+            self._waiters += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            self._takers -= 1
+            self._changed.wait_for(lambda: self._ready or self._closed)
+            self._waiters -= 1
             if self._closed:
                 raise NotReadyError("the server is shutting down: send the request to another one")
-            process = self._waiting.popleft()
+            process = self._ready.popleft()
             self._changed.notify_all()
             if isinstance(process, NotFoundError):
                 raise process
@@ -163,48 +163,48 @@ class DecoderPool:
 
         On one thread that lives as long as the pool: Linux ends the children with the thread that started them.
         """
-        while self._is_one_wanted():
-            started = self._started()
+        while self._wait_for_demand():
+            started = self._start_process()
             with self._changed:
                 if not self._closed:
-                    self._waiting.append(started)
+                    self._ready.append(started)
                     self._changed.notify_all()
                     continue
             if isinstance(started, DecoderProcess):
                 started.close()
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting_are_buried)
+            self._changed.wait_for(lambda: self._spares_reaped)
         self._drop_fork_server()
 
-    def _is_one_wanted(self) -> bool:
+    def _wait_for_demand(self) -> bool:
         """Wait until one is, or the pool is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._spares + self._takers)
+            self._changed.wait_for(lambda: self._closed or len(self._ready) < self._spares + self._waiters)
             return not self._closed
 
-    def _started(self) -> DecoderProcess | Exception:
+    def _start_process(self) -> DecoderProcess | Exception:
         try:
-            return DecoderProcess(self._child(), self.stall_s)
+            return DecoderProcess(self._start_child(), self.timeout_s)
         except (
             Exception
         ) as error:  # the border of the thread: whoever waits is told, and does not wait on and on
             return error
 
-    def _child(self) -> ChildProcess:
+    def _start_child(self) -> ChildProcess:
         if self._command is not None:
             return SpawnedProcess(self._command, self._landmark_model)
         try:
-            return self._forked()
-        except ForkServerGoneError:
+            return self._fork_child()
+        except ForkServerExitedError:
             self._drop_fork_server()
             if self._closed:
                 raise
-            return self._forked()  # by a new one
+            return self._fork_child()  # by a new one
 
-    def _forked(self) -> ChildProcess:
+    def _fork_child(self) -> ChildProcess:
         if self._fork_server is None:
             named = [] if self._landmark_model is None else [str(self._landmark_model)]
-            fork_server = ForkServer([*FORK_SERVER, *named], environment())
+            fork_server = ForkServer([*FORK_SERVER, *named], build_environment())
             with self._changed:
                 self._fork_server = fork_server
                 if self._closed:

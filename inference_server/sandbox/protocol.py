@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo
-from gorggle_server.vision.mouth_cropper import MOUTH_CROP_SIZE_PX, SMOOTHED_FRAMES
+from gorggle_server.vision.mouth_cropper import MOUTH_CROP_SIZE_PX, SMOOTHING_FRAMES
 from gorggle_server.vision.mouth_tracker import MAX_ABSENCE_FRAMES
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ FRAME = struct.Struct("<d")
 # judgements (float64), the numbers of the crops' frames (int64), the crops, and the glimpse.
 MOUTH = struct.Struct("<HHHdddd")
 # Duration, spooled bytes, pixels, memory, seconds of processor time, faces, pictures, sound, live.
-ORDER = struct.Struct("<dQQQIHBBB")
+JOB = struct.Struct("<dQQQIHBBB")
 DATA_SIZE = struct.Struct("<I")
 
 MAX_REQUEST_BYTES = 60 * 2**10
 MAX_TEXT_BYTES = 2000
 CROP_BYTES = MOUTH_CROP_SIZE_PX**2
 # A face that comes back brings what was held while it was away, and one that leaves what was held for it.
-MAX_CROPS = MAX_JUDGED = 2 * (SMOOTHED_FRAMES + MAX_ABSENCE_FRAMES)
-MAX_BODY_BYTES = MOUTH.size + 8 * MAX_JUDGED + MAX_CROPS * (8 + CROP_BYTES) + CROP_BYTES
+MAX_CROPS = MAX_PROBABILITIES = 2 * (SMOOTHING_FRAMES + MAX_ABSENCE_FRAMES)
+MAX_BODY_BYTES = MOUTH.size + 8 * MAX_PROBABILITIES + MAX_CROPS * (8 + CROP_BYTES) + CROP_BYTES
 # Of all mouths of a frame together.
 MAX_MOUTHS_BYTES = 32 * 2**20
 
@@ -60,12 +60,12 @@ class MessageType(IntEnum):
     """What a message is. ``number`` in brackets."""
 
     READY = 1  # the process waits for an order
-    CONFINED = 2  # it has shut itself in (Protection flags), and opens the media next
-    NEED = 3  # it wants more of the media (how much at most)
+    SANDBOXED = 2  # it has shut itself in (Protection flags), and opens the media next
+    DATA_REQUEST = 3  # it wants more of the media (how much at most)
     INFO = 4
     FRAME = 5  # one was looked at: width is the faces on it, height its FrameFlag (its place)
     MOUTH = 6  # what the frame announced next adds to one person's mouth (the person)
-    SOUND = 7  # int16 samples (its first sample's place)
+    AUDIO = 7  # int16 samples (its first sample's place)
     END = 8
     FAILED = 9  # it gives up, with a text (Failure)
 
@@ -90,9 +90,9 @@ class MouthFlag(IntFlag):
     """What is to be said of a mouth."""
 
     SEEN = 1
-    LEFT = 2
-    GLIMPSE = 4
-    PLACE = 8
+    ENDED = 2
+    PREVIEW = 4
+    BOX = 8
 
 
 @dataclass(frozen=True)
@@ -100,34 +100,32 @@ class DecodeJob:
     """What a decoder process is to do, and what it may use."""
 
     limits: MediaLimits
-    pictures: bool
-    sound: bool
+    video: bool
+    audio: bool
     memory_bytes: int
     cpu_s: int
     live: bool = False
     max_faces: int = 4
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         """As it is sent."""
         limits = self.limits
-        return ORDER.pack(
+        return JOB.pack(
             limits.max_duration_s,
             limits.max_spooled_bytes,
             limits.max_frame_pixels,
             self.memory_bytes,
             self.cpu_s,
             self.max_faces,
-            self.pictures,
-            self.sound,
+            self.video,
+            self.audio,
             self.live,
         )
 
     @classmethod
-    def unpacked(cls, data: bytes) -> DecodeJob:
+    def unpack(cls, data: bytes) -> DecodeJob:
         """As it was sent."""
-        duration_s, spooled, pixels, memory_bytes, cpu_s, max_faces, pictures, sound, live = ORDER.unpack(
-            data
-        )
+        duration_s, spooled, pixels, memory_bytes, cpu_s, max_faces, pictures, sound, live = JOB.unpack(data)
         limits = MediaLimits(duration_s, spooled, pixels)
         return cls(limits, bool(pictures), bool(sound), memory_bytes, cpu_s, bool(live), max_faces)
 
@@ -142,14 +140,14 @@ class Header:
     size: int = 0
     number: int = 0
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         """As it is sent."""
         return HEADER.pack(
             MAGIC, VERSION, self.kind, self.width, self.height, 0, self.size, self.number
         )  # fmt: skip
 
 
-def info_body(info: StreamInfo) -> bytes:
+def encode_info(info: StreamInfo) -> bytes:
     """What there is, as it is sent; times that are not known are not a number."""
     times_s = (info.duration_s, info.video_start_s, info.audio_start_s)
     return INFO.pack(
@@ -161,47 +159,47 @@ def info_body(info: StreamInfo) -> bytes:
         info.frame_rate_hz,
         *(math.nan if time_s is None else time_s for time_s in times_s),
         info.rotation_degrees,
-        info.gives_pictures,
-        info.gives_sound,
+        info.decodes_video,
+        info.decodes_audio,
     )
 
 
 def encode_frame_result(sight: FrameResult) -> Iterator[tuple[Header, bytes]]:
     """What was seen on a frame, as it is sent: the mouths, then the frame."""
     for mouth in sight.mouths:
-        body = _mouth_body(mouth)
+        body = _encode_mouth(mouth)
         yield Header(MessageType.MOUTH, size=len(body), number=mouth.person), body
     flags = FrameFlag.CROWDED * sight.is_crowded | FrameFlag.LAST * sight.is_last
     yield (
         Header(MessageType.FRAME, sight.faces, flags, FRAME.size, sight.index),
-        FRAME.pack(sight.took_s),
+        FRAME.pack(sight.elapsed_s),
     )
 
 
-def _mouth_body(mouth: MouthUpdate) -> bytes:
-    flags = MouthFlag.SEEN * mouth.is_seen | MouthFlag.LEFT * mouth.has_left
-    if mouth.glimpse is not None:
-        flags |= MouthFlag.GLIMPSE
-    if mouth.place is not None:
-        flags |= MouthFlag.PLACE
-    place = mouth.place or (0.0, 0.0, 0.0, 0.0)
+def _encode_mouth(mouth: MouthUpdate) -> bytes:
+    flags = MouthFlag.SEEN * mouth.is_seen | MouthFlag.ENDED * mouth.has_ended
+    if mouth.preview is not None:
+        flags |= MouthFlag.PREVIEW
+    if mouth.box is not None:
+        flags |= MouthFlag.BOX
+    place = mouth.box or (0.0, 0.0, 0.0, 0.0)
     parts = [
         MOUTH.pack(flags, len(mouth.crops), len(mouth.speaking), *place),
         np.array(mouth.speaking, "<f8").tobytes(),
         np.array([crop.frame_index for crop in mouth.crops], "<i8").tobytes(),
         *(crop.pixels.tobytes() for crop in mouth.crops),
     ]
-    if mouth.glimpse is not None:
-        parts.append(mouth.glimpse.tobytes())
+    if mouth.preview is not None:
+        parts.append(mouth.preview.tobytes())
     return b"".join(parts)
 
 
-def end_body(end: EndOfStream) -> bytes:
+def encode_end(end: EndOfStream) -> bytes:
     """How it went, as it is sent."""
-    return END.pack(end.frames, end.samples, end.broken_packets, end.leaps, end.truncated)
+    return END.pack(end.frames, end.samples, end.broken_packets, end.clock_jumps, end.truncated)
 
 
-def text_of(body: bytes | memoryview) -> str:
+def decode_text(body: bytes | memoryview) -> str:
     """A text without anything that could pass for more than one line of a log."""
     said = bytes(body).decode(errors="replace")
     return "".join(letter if letter.isprintable() else " " for letter in said)

@@ -14,7 +14,13 @@ import numpy as np
 from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import StreamInfo
 from gorggle_server.media.formats import AUDIO_CODECS, CONTAINERS, VIDEO_CODECS
-from gorggle_server.media.resampling import FRAME_RATE_HZ, PIECE_SAMPLES, ROUNDING_S, EndOfStream, Waveform
+from gorggle_server.media.resampling import (
+    FRAME_RATE_HZ,
+    MAX_CHUNK_SAMPLES,
+    ROUNDING_S,
+    EndOfStream,
+    Waveform,
+)
 from gorggle_server.sandbox.protocol import (
     CROP_BYTES,
     END,
@@ -24,8 +30,8 @@ from gorggle_server.sandbox.protocol import (
     MAGIC,
     MAX_BODY_BYTES,
     MAX_CROPS,
-    MAX_JUDGED,
     MAX_MOUTHS_BYTES,
+    MAX_PROBABILITIES,
     MAX_REQUEST_BYTES,
     MAX_TEXT_BYTES,
     MOUTH,
@@ -61,10 +67,10 @@ class _Person:
     """What has been said of a person so far."""
 
     def __init__(self, begun: int) -> None:
-        self.has_left = False
+        self.has_ended = False
         self._begun, self._next_crop, self._judged = begun, begun, 0
 
-    def take(self, crops: list[int], judged: int, frame: int) -> None:
+    def add(self, crops: list[int], judged: int, frame: int) -> None:
         """Crops of these frames, and so many judgements, come with a frame."""
         for index in crops:
             if not self._next_crop <= index <= frame:
@@ -82,23 +88,23 @@ class ProtocolValidator:
         DecoderError: it says anything else.
     """
 
-    def __init__(self, order: DecodeJob) -> None:
-        self._order = order
+    def __init__(self, job: DecodeJob) -> None:
+        self._job = job
         self._info: StreamInfo | None = None
         self._mouths: list[MouthUpdate] = []  # of the frame that is announced next
         self._mouths_bytes = 0
         self._people: dict[int, _Person] = {}
-        self._seen_all = False
+        self._video_ended = False
         self.frames = 0
         self.samples = 0
 
-    def header(self, data: bytes) -> Header:
+    def parse_header(self, data: bytes) -> Header:
         """The header of the next message: its body is at most ``MAX_BODY_BYTES`` long."""
-        header = checked_header(data)
+        header = parse_header(data)
         match header.kind:
-            case MessageType.NEED if not 1 <= header.number <= MAX_REQUEST_BYTES or header.size:
+            case MessageType.DATA_REQUEST if not 1 <= header.number <= MAX_REQUEST_BYTES or header.size:
                 _refuse(f"a request for {header.number} bytes")
-            case MessageType.NEED | MessageType.FAILED:
+            case MessageType.DATA_REQUEST | MessageType.FAILED:
                 pass
             case MessageType.INFO if self._info is not None:
                 _refuse("a second description of the media")
@@ -108,54 +114,54 @@ class ProtocolValidator:
                 self._check_frame(header)
             case MessageType.MOUTH:
                 self._check_mouth(header)
-            case MessageType.SOUND:
-                self._check_sound(header)
+            case MessageType.AUDIO:
+                self._check_audio(header)
             case MessageType.END if self._info is not None:
                 _expect(header.size, END.size, "bytes of end")
             case _:
                 _refuse(f"{header.kind.name} out of place")
         return header
 
-    def item(self, header: Header, body: NDArray[np.uint8]) -> PipelineItem | None:
+    def parse_item(self, header: Header, body: NDArray[np.uint8]) -> PipelineItem | None:
         """The item that a checked header announced; None: a part of the next one."""
         match header.kind:
             case MessageType.INFO:
-                self._info = _info_from(body.tobytes(), self._order)
+                self._info = _parse_info(body.tobytes(), self._job)
                 return self._info
             case MessageType.MOUTH:
-                self._mouths.append(self._mouth(header.number, body))
+                self._mouths.append(self._parse_mouth(header.number, body))
                 return None
             case MessageType.FRAME:
-                return self._sight(header, body)
-            case MessageType.SOUND:
+                return self._parse_frame(header, body)
+            case MessageType.AUDIO:
                 start, self.samples = self.samples, self.samples + header.size // 2
                 return Waveform(start, body.view("<i2").astype(np.int16, copy=False))
             case MessageType.END:
-                return self._end(body.tobytes())
-        raise _fault(f"{header.kind.name} where an item is due")
+                return self._parse_end(body.tobytes())
+        raise _protocol_error(f"{header.kind.name} where an item is due")
 
-    def _sight(self, header: Header, body: NDArray[np.uint8]) -> FrameResult:
+    def _parse_frame(self, header: Header, body: NDArray[np.uint8]) -> FrameResult:
         (took_s,) = FRAME.unpack(body.data)
         if not 0 <= took_s <= MAX_FRAME_TIME_S:
             _refuse(f"a look of {took_s} s")
         mouths, self._mouths, self._mouths_bytes = self._mouths, [], 0
-        self._people = {number: person for number, person in self._people.items() if not person.has_left}
-        self._seen_all = bool(header.height & FrameFlag.LAST)
-        self.frames += not self._seen_all
+        self._people = {number: person for number, person in self._people.items() if not person.has_ended}
+        self._video_ended = bool(header.height & FrameFlag.LAST)
+        self.frames += not self._video_ended
         return FrameResult(
             index=header.number,
             mouths=mouths,
             faces=header.width,
             is_crowded=bool(header.height & FrameFlag.CROWDED),
-            is_last=self._seen_all,
-            took_s=took_s,
+            is_last=self._video_ended,
+            elapsed_s=took_s,
         )
 
-    def _mouth(self, number: int, body: NDArray[np.uint8]) -> MouthUpdate:
+    def _parse_mouth(self, number: int, body: NDArray[np.uint8]) -> MouthUpdate:
         flags, crops, judged, *place = MOUTH.unpack_from(body.data)
-        if flags > sum(MouthFlag) or crops > MAX_CROPS or judged > MAX_JUDGED:
+        if flags > sum(MouthFlag) or crops > MAX_CROPS or judged > MAX_PROBABILITIES:
             _refuse(f"a mouth with {crops} crops, {judged} judgements and flags {flags}")
-        glimpses = bool(flags & MouthFlag.GLIMPSE)
+        glimpses = bool(flags & MouthFlag.PREVIEW)
         size = MOUTH.size + 8 * judged + crops * (8 + CROP_BYTES) + glimpses * CROP_BYTES
         _expect(len(body), size, "bytes of mouth")
         speaking, rest = body[MOUTH.size :][: 8 * judged].view("<f8"), body[MOUTH.size + 8 * judged :]
@@ -168,31 +174,31 @@ class ProtocolValidator:
         if not all(abs(share) <= MAX_NORMALIZED_OFFSET for share in place):
             _refuse(f"a face at {place}")
         person = self._people.setdefault(number, _Person(self.frames))
-        person.take(indices.tolist(), judged, self.frames)
-        person.has_left = bool(flags & MouthFlag.LEFT)
+        person.add(indices.tolist(), judged, self.frames)
+        person.has_ended = bool(flags & MouthFlag.ENDED)
         return MouthUpdate(
             number,
             is_seen=bool(flags & MouthFlag.SEEN),
             crops=list(map(MouthCrop, indices.tolist(), pixels)),
             speaking=speaking.tolist(),
-            glimpse=pixels[-1] if glimpses else None,
-            place=NormalizedBox(*place) if flags & MouthFlag.PLACE else None,
-            has_left=person.has_left,
+            preview=pixels[-1] if glimpses else None,
+            box=NormalizedBox(*place) if flags & MouthFlag.BOX else None,
+            has_ended=person.has_ended,
         )
 
     def _check_frame(self, header: Header) -> None:
-        self._check_pictures("a frame")
+        self._check_video("a frame")
         _expect(header.number, self.frames, "as the frame's place")
         _expect(header.size, FRAME.size, "bytes of frame")
         if not header.height & FrameFlag.LAST:
             self._check_time(self.frames / FRAME_RATE_HZ)
-        if header.width > self._order.max_faces or header.height > sum(FrameFlag):
+        if header.width > self._job.max_faces or header.height > sum(FrameFlag):
             _refuse(f"a frame with {header.width} faces and flags {header.height}")
 
     def _check_mouth(self, header: Header) -> None:
-        self._check_pictures("a mouth")
+        self._check_video("a mouth")
         # Those who left a while ago are still followed, in case they come back.
-        most = (MAX_ABSENCE_FRAMES + 2) * self._order.max_faces
+        most = (MAX_ABSENCE_FRAMES + 2) * self._job.max_faces
         if header.number not in self._people and len(self._people) >= most:
             _refuse(f"more than {most} people at a time")
         if header.size < MOUTH.size or not 1 <= header.number <= MAX_PEOPLE:
@@ -203,34 +209,34 @@ class ProtocolValidator:
         if self._mouths_bytes > MAX_MOUTHS_BYTES:
             _refuse(f"mouths of {self._mouths_bytes} bytes on a frame")
 
-    def _check_pictures(self, what: str) -> None:
-        if self._info is None or not self._info.gives_pictures:
+    def _check_video(self, what: str) -> None:
+        if self._info is None or not self._info.decodes_video:
             _refuse(f"{what} where there are no pictures")
-        if self._seen_all:
+        if self._video_ended:
             _refuse(f"{what} after the last")
 
-    def _check_sound(self, header: Header) -> None:
-        if self._info is None or not self._info.gives_sound:
+    def _check_audio(self, header: Header) -> None:
+        if self._info is None or not self._info.decodes_audio:
             _refuse("sound where there is none")
         _expect(header.number, self.samples, "as the sound's place")
         self._check_time(self.samples / SAMPLE_RATE_HZ)
-        if header.size % 2 or not 1 <= header.size // 2 <= PIECE_SAMPLES:
+        if header.size % 2 or not 1 <= header.size // 2 <= MAX_CHUNK_SAMPLES:
             _refuse(f"sound of {header.size} bytes")
 
     def _check_time(self, time_s: float) -> None:
-        if time_s > self._order.limits.max_duration_s + ROUNDING_S:
+        if time_s > self._job.limits.max_duration_s + ROUNDING_S:
             _refuse(f"media at {time_s:.2f} s, beyond the limit")
 
-    def _end(self, body: bytes) -> EndOfStream:
+    def _parse_end(self, body: bytes) -> EndOfStream:
         frames, samples, broken_packets, leaps, truncated = END.unpack(body)
         _expect(frames, self.frames, "frames in all")
         _expect(samples, self.samples, "samples in all")
-        if self._mouths or (self._info is not None and self._info.gives_pictures and not self._seen_all):
+        if self._mouths or (self._info is not None and self._info.decodes_video and not self._video_ended):
             _refuse("the end before the last frame")
         return EndOfStream(frames, samples, broken_packets, bool(truncated), leaps)
 
 
-def checked_header(data: bytes) -> Header:
+def parse_header(data: bytes) -> Header:
     """The header in 24 bytes.
 
     Raises:
@@ -243,7 +249,7 @@ def checked_header(data: bytes) -> Header:
         _refuse(f"a message of the kind {kind}")
     header = Header(MessageType(kind), width, height, size, number)
     limit = {
-        MessageType.INFO: INFO.size, MessageType.FRAME: FRAME.size, MessageType.MOUTH: MAX_BODY_BYTES, MessageType.SOUND: 2 * PIECE_SAMPLES,
+        MessageType.INFO: INFO.size, MessageType.FRAME: FRAME.size, MessageType.MOUTH: MAX_BODY_BYTES, MessageType.AUDIO: 2 * MAX_CHUNK_SAMPLES,
         MessageType.END: END.size, MessageType.FAILED: MAX_TEXT_BYTES,
     }.get(header.kind, 0)  # fmt: skip
     if size > limit:
@@ -253,7 +259,7 @@ def checked_header(data: bytes) -> Header:
     return header
 
 
-def _info_from(body: bytes, order: DecodeJob) -> StreamInfo:
+def _parse_info(body: bytes, order: DecodeJob) -> StreamInfo:
     container, video, audio, width, height, rate_hz, *times, rotation, pictures, sound = INFO.unpack(body)
     names = [name.rstrip(b"\0").decode("ascii", "replace") for name in (container, video, audio)]
     duration_s, video_start_s, audio_start_s = (None if math.isnan(time_s) else time_s for time_s in times)
@@ -268,15 +274,15 @@ def _info_from(body: bytes, order: DecodeJob) -> StreamInfo:
         rotation_degrees=rotation,
         video_start_s=video_start_s,
         audio_start_s=audio_start_s,
-        gives_pictures=bool(pictures),
-        gives_sound=bool(sound),
+        decodes_video=bool(pictures),
+        decodes_audio=bool(sound),
     )
-    if not _is_possible(info, order):
+    if not _is_valid_info(info, order):
         _refuse("a description that no media has")
     return info
 
 
-def _is_possible(info: StreamInfo, order: DecodeJob) -> bool:
+def _is_valid_info(info: StreamInfo, order: DecodeJob) -> bool:
     """Whether the names are of our lists (they go out to the caller) and the numbers are such."""
     times_s = [
         time_s for time_s in (info.duration_s, info.video_start_s, info.audio_start_s) if time_s is not None
@@ -287,8 +293,8 @@ def _is_possible(info: StreamInfo, order: DecodeJob) -> bool:
         and info.container.replace(",", "").isalnum()
         and info.video_codec in VIDEO_CODECS | {""}
         and info.audio_codec in AUDIO_CODECS | {""}
-        and info.gives_pictures == (info.has_video and order.pictures)
-        and info.gives_sound == (info.has_audio and order.sound)
+        and info.decodes_video == (info.has_video and order.video)
+        and info.decodes_audio == (info.has_audio and order.audio)
         and info.rotation_degrees in {0, 90, 180, 270}
         and all(map(math.isfinite, [info.frame_rate_hz, *times_s]))
         and info.frame_rate_hz >= 0
@@ -302,8 +308,8 @@ def _expect(found: int, expected: int, what: str) -> None:
 
 
 def _refuse(found: str) -> NoReturn:
-    raise _fault(found)
+    raise _protocol_error(found)
 
 
-def _fault(found: str) -> DecoderError:
+def _protocol_error(found: str) -> DecoderError:
     return DecoderError(f"the decoder process sent {found}: it was killed")

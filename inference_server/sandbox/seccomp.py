@@ -58,7 +58,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(_Instruction)))
 
 
-def filter_system_calls() -> bool:
+def install_filter() -> bool:
     """From now on and for ever this process may only do what decoding needs; False where that cannot be had.
 
     It can neither open a file nor a connection, start a program, or reach another process. Needs ``no_new_privs``.
@@ -67,7 +67,7 @@ def filter_system_calls() -> bool:
     if not sys.platform.startswith("linux") or architecture is None or ctypes.sizeof(ctypes.c_void_p) != 8:
         return False
     column, kind = architecture
-    instructions = _instructions(column, kind)
+    instructions = _build_filter(column, kind)
     array = (_Instruction * len(instructions))(*instructions)
     program = _Program(len(instructions), array)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -80,7 +80,7 @@ def filter_system_calls() -> bool:
     return bool(done == 0)
 
 
-def _instructions(column: int, architecture: int) -> list[_Instruction]:
+def _build_filter(column: int, architecture: int) -> list[_Instruction]:
     # Calls of another architecture than the process's own have other numbers.
     made = [
         _Instruction(_LOAD, 0, 0, _ARCHITECTURE_AT),
@@ -94,13 +94,13 @@ def _instructions(column: int, architecture: int) -> list[_Instruction]:
                 _Instruction(_IF_EQUAL, 0, 1, numbers[column]),
                 _Instruction(_RETURN, 0, 0, _ALLOW),
             ]
-    made += _allowed_if(_CLONE[column], _IF_ANY_BIT, _CLONE_THREAD)  # a thread, not a process
-    made += _allowed_if(_PRCTL[column], _IF_EQUAL, _PR_SET_NAME)  # threads give themselves names
-    made += _allowed_if(_TGKILL[column], _IF_EQUAL, os.getpid())  # abort() signals itself
+    made += _allow_if(_CLONE[column], _IF_ANY_BIT, _CLONE_THREAD)  # a thread, not a process
+    made += _allow_if(_PRCTL[column], _IF_EQUAL, _PR_SET_NAME)  # threads give themselves names
+    made += _allow_if(_TGKILL[column], _IF_EQUAL, os.getpid())  # abort() signals itself
     return [*made, _Instruction(_RETURN, 0, 0, _DENY)]
 
 
-def _allowed_if(number: int, test: int, value: int) -> list[_Instruction]:
+def _allow_if(number: int, test: int, value: int) -> list[_Instruction]:
     """Allow a call whose first argument, of 32 bits here, passes a test."""
     return [
         _Instruction(_IF_EQUAL, 0, 4, number),

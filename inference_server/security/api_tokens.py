@@ -20,7 +20,7 @@ from gorggle_server.errors import GorggleError, InvalidRequestError
 from gorggle_server.security.secret_sources import FileSecretSource, SecretSource
 
 TOKEN_BYTES = 32  # of randomness: none can be guessed, so a plain hash suffices
-_LINE = re.compile(r"(?P<name>[\w.@-]{1,64})\s+(?P<hash>[0-9a-f]{64})")
+_TOKEN_LINE = re.compile(r"(?P<name>[\w.@-]{1,64})\s+(?P<hash>[0-9a-f]{64})")
 
 _log = logging.getLogger(__name__)
 
@@ -32,22 +32,22 @@ class TokenStore:
         InvalidRequestError: the material cannot be read, or a line is not a name and a hash.
     """
 
-    def __init__(self, material: SecretSource) -> None:
-        self._material = material
-        self._version = material.version()
-        self._names = _names_in(material)
+    def __init__(self, source: SecretSource) -> None:
+        self._source = source
+        self._version = source.version()
+        self._client_names = _read_client_names(source)
 
-    def name_of(self, token: str) -> str | None:
+    def get_client_name(self, token: str) -> str | None:
         """Whose token this is; None where it is nobody's."""
         self._refresh()
-        return self._names.get(_hash(token))
+        return self._client_names.get(_hash_token(token))
 
     def _refresh(self) -> None:
         """Read the tokens anew when they have changed; what cannot be used leaves them as they were."""
         try:
-            version = self._material.version()
+            version = self._source.version()
             if version != self._version:
-                self._names, self._version = _names_in(self._material), version
+                self._client_names, self._version = _read_client_names(self._source), version
         except InvalidRequestError as error:
             _log.error("the tokens stay as they were: %s", error)
 
@@ -60,20 +60,20 @@ def create_token(name: str, path: Path) -> str:
     """
     if not re.fullmatch(r"[\w.@-]{1,64}", name):
         raise InvalidRequestError(f"{name!r} is no name for a client: use letters, digits and . _ @ -")
-    if path.exists() and name in _names_in(FileSecretSource(path)).values():
+    if path.exists() and name in _read_client_names(FileSecretSource(path)).values():
         raise InvalidRequestError(
             f"{path} has a token for {name} already: delete its line, or choose another name"
         )
     token = secrets.token_urlsafe(TOKEN_BYTES)
     try:
-        with open(path, "a", encoding="ascii", opener=_private) as file:
-            file.write(f"{name} {_hash(token)}\n")
+        with open(path, "a", encoding="ascii", opener=_open_private) as file:
+            file.write(f"{name} {_hash_token(token)}\n")
     except OSError as error:
         raise InvalidRequestError(f"{path} cannot be written: {error.strerror}") from error
     return token
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """``gorggle token NAME FILE``: print a new token once."""
     parser = argparse.ArgumentParser(
         prog="gorggle token",
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("name", metavar="NAME", help="the client's name, for the log")
     parser.add_argument("file", metavar="FILE", type=Path)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     try:
         print(create_token(options.name, options.file))
     except GorggleError as error:
@@ -91,29 +91,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _hash(token: str) -> str:
+def _hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _names_in(material: SecretSource) -> dict[str, str]:
+def _read_client_names(source: SecretSource) -> dict[str, str]:
     """From hashes to names."""
     try:
-        lines = material.read().decode().splitlines()
+        lines = source.read().decode().splitlines()
     except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"{material} holds no text: make it with `gorggle token`") from error
+        raise InvalidRequestError(f"{source} holds no text: make it with `gorggle token`") from error
     names: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        match = _LINE.fullmatch(line.strip())
+        match = _TOKEN_LINE.fullmatch(line.strip())
         if match is None:
             # The line itself may hold a token by mistake: it is not repeated.
             raise InvalidRequestError(
-                f"{material}, line {number}: expected a name and the SHA-256 of a token; make lines with `gorggle token`"
+                f"{source}, line {number}: expected a name and the SHA-256 of a token; make lines with `gorggle token`"
             )
         names[match["hash"]] = match["name"]
     return names

@@ -78,11 +78,11 @@ class SecretsManagerSource:
 
     def version(self) -> Hashable:
         """The id of the version that was fetched last."""
-        return self._secrets.fetched(self._secret_id)[0]
+        return self._secrets.get_cached(self._secret_id)[0]
 
     def read(self) -> bytes:
         """The value that was fetched last."""
-        value = self._secrets.fetched(self._secret_id)[1]
+        value = self._secrets.get_cached(self._secret_id)[1]
         if self._key is None:
             return value
         try:
@@ -98,66 +98,66 @@ class SecretsManagerSource:
 
 
 class SecretsManager:
-    """Secrets of AWS Secrets Manager: fetched when they are first named, and again every ``refresh_s`` on a thread.
+    """Secrets of AWS Secrets Manager: fetched when they are first named, and again every ``refresh_interval_s`` on a thread.
 
     A secret that cannot be fetched again stays as it was. Safe to use from several threads.
     """
 
-    def __init__(self, refresh_s: float) -> None:
-        self._refresh_s = refresh_s
-        self._fetched: dict[str, tuple[str, bytes]] = {}
-        self._stopped = threading.Event()
+    def __init__(self, refresh_interval_s: float) -> None:
+        self._refresh_interval_s = refresh_interval_s
+        self._cache: dict[str, tuple[str, bytes]] = {}
+        self._is_closed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def material(self, place: str) -> SecretsManagerSource:
+    def open_source(self, location: str) -> SecretsManagerSource:
         """The secret at a place; it is fetched now.
 
         Raises:
             InvalidRequestError: there is none, or the server's role may not read it.
         """
-        address, _, key = place.partition("#")
+        address, _, key = location.partition("#")
         secret_id = address.removeprefix(SCHEME)
         if not secret_id or (not address.startswith(SCHEME) and not _ARN.fullmatch(address)):
             raise InvalidRequestError(
-                f"{place!r} is no secret: give {SCHEME}NAME or arn:aws:secretsmanager:…, and #KEY for one of its keys"
+                f"{location!r} is no secret: give {SCHEME}NAME or arn:aws:secretsmanager:…, and #KEY for one of its keys"
             )
-        if secret_id not in self._fetched:
-            self._fetched[secret_id] = _fetch(secret_id)
+        if secret_id not in self._cache:
+            self._cache[secret_id] = _fetch(secret_id)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._refresh, name="secrets", daemon=True)
+            self._thread = threading.Thread(target=self._refresh_periodically, name="secrets", daemon=True)
             self._thread.start()
         return SecretsManagerSource(self, secret_id, key or None)
 
-    def fetched(self, secret_id: str) -> tuple[str, bytes]:
+    def get_cached(self, secret_id: str) -> tuple[str, bytes]:
         """The version and the value that were fetched last."""
-        return self._fetched[secret_id]
+        return self._cache[secret_id]
 
     def refresh(self) -> None:
         """Fetch every secret again; what cannot be fetched stays as it was."""
-        for secret_id in list(self._fetched):
+        for secret_id in list(self._cache):
             try:
-                self._fetched[secret_id] = _fetch(secret_id)
+                self._cache[secret_id] = _fetch(secret_id)
             except InvalidRequestError as error:
                 _log.error("the secret stays as it was: %s", error)
 
     def close(self) -> None:
         """Fetch no more."""
-        self._stopped.set()
+        self._is_closed.set()
 
-    def _refresh(self) -> None:
-        while not self._stopped.wait(self._refresh_s):
+    def _refresh_periodically(self) -> None:
+        while not self._is_closed.wait(self._refresh_interval_s):
             self.refresh()
 
 
-def open_secret_source(place: str, secrets: SecretsManager) -> SecretSource:
+def open_secret_source(location: str, secrets: SecretsManager) -> SecretSource:
     """What lies at a place: a path, or an address of a secret.
 
     Raises:
         InvalidRequestError: the secret cannot be fetched.
     """
-    if place.startswith((SCHEME, "arn:")):
-        return secrets.material(place)
-    return FileSecretSource(Path(place))
+    if location.startswith((SCHEME, "arn:")):
+        return secrets.open_source(location)
+    return FileSecretSource(Path(location))
 
 
 def _fetch(secret_id: str) -> tuple[str, bytes]:

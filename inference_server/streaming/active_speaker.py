@@ -33,42 +33,42 @@ CUT_SEARCH_FRAMES = 8
 class SpeakerTurn:
     """A stretch of speech and the face that it belongs to; None where nobody in the picture speaks."""
 
-    stretch: FrameSpan
+    span: FrameSpan
     track: FaceTrack | None
 
 
 def assign_turns(
-    stretch: FrameSpan,
+    span: FrameSpan,
     tracks: Sequence[FaceTrack],
-    sound_activity: NDArray[np.float32],
-    agreement: dict[int, float] | None = None,
+    audio_vad: NDArray[np.float32],
+    correlation: dict[int, float] | None = None,
 ) -> list[SpeakerTurn]:
     """Divide a stretch of sound among the faces seen.
 
     Args:
-        stretch: where somebody is heard.
+        span: where somebody is heard.
         tracks: the faces known.
-        sound_activity: (T,), how likely each frame of the stretch holds speech: cuts fall where it is low.
-        agreement: for each face, how well its mouth moves with the sound over the stretch, −1 to 1.
+        audio_vad: (T,), how likely each frame of the stretch holds speech: cuts fall where it is low.
+        correlation: for each face, how well its mouth moves with the sound over the stretch, −1 to 1.
 
     Returns:
         Turns that follow each other and fill the stretch.
     """
-    candidates = [track for track in tracks if track.crops and track.covers(stretch) >= MIN_COVERAGE]
+    candidates = [track for track in tracks if track.crops and track.get_coverage(span) >= MIN_COVERAGE]
     if not candidates:
-        return [SpeakerTurn(stretch, None)]
-    speaking = np.stack([_smoothed(track.speaking_in(stretch)) for track in candidates])
-    bonus = np.array([(agreement or {}).get(track.track_id, 0.0) for track in candidates])[:, None]
-    chosen = _likeliest_path(np.log(speaking + 0.05) + bonus)
+        return [SpeakerTurn(span, None)]
+    speaking = np.stack([_smooth(track.get_speaking(span)) for track in candidates])
+    bonus = np.array([(correlation or {}).get(track.track_id, 0.0) for track in candidates])[:, None]
+    chosen = _find_best_path(np.log(speaking + 0.05) + bonus)
     found = []
-    for first, last, index in _runs(_without_short_turns(chosen), sound_activity):
-        piece = FrameSpan(stretch.start + first, stretch.start + last)
-        share = float((candidates[index].speaking_in(piece) >= 0.5).mean()) if piece.frames else 0.0
+    for first, last, index in _split_turns(_merge_short_turns(chosen), audio_vad):
+        piece = FrameSpan(span.start + first, span.start + last)
+        share = float((candidates[index].get_speaking(piece) >= 0.5).mean()) if piece.frames else 0.0
         found.append(SpeakerTurn(piece, candidates[index] if share >= MIN_SPEAKING_SHARE else None))
-    return _joined(found)
+    return _join_turns(found)
 
 
-def _smoothed(curve: NDArray[np.float32]) -> NDArray[np.float32]:
+def _smooth(curve: NDArray[np.float32]) -> NDArray[np.float32]:
     width = min(SMOOTHING_FRAMES, len(curve))
     smooth = np.convolve(
         np.pad(curve, width // 2, mode="edge"), np.ones(width, np.float32) / width, mode="valid"
@@ -76,7 +76,7 @@ def _smoothed(curve: NDArray[np.float32]) -> NDArray[np.float32]:
     return smooth[: len(curve)].astype(np.float32)
 
 
-def _likeliest_path(scores: NDArray[np.float64]) -> NDArray[np.intp]:
+def _find_best_path(scores: NDArray[np.float64]) -> NDArray[np.intp]:
     """The sequence of candidates with the best sum of scores less ``SWITCH_COST`` for each change (Viterbi)."""
     candidates, frames = scores.shape
     if candidates == 1:
@@ -95,7 +95,7 @@ def _likeliest_path(scores: NDArray[np.float64]) -> NDArray[np.intp]:
     return path
 
 
-def _without_short_turns(path: NDArray[np.intp]) -> NDArray[np.intp]:
+def _merge_short_turns(path: NDArray[np.intp]) -> NDArray[np.intp]:
     """Give turns that are too short to be trusted to the turn before (the first one: to the turn after)."""
     path = path.copy()
     edges = [0, *(np.flatnonzero(np.diff(path)) + 1), len(path)]
@@ -108,12 +108,12 @@ def _without_short_turns(path: NDArray[np.intp]) -> NDArray[np.intp]:
     return path
 
 
-def _runs(path: NDArray[np.intp], sound_activity: NDArray[np.float32]) -> list[tuple[int, int, int]]:
+def _split_turns(path: NDArray[np.intp], audio_vad: NDArray[np.float32]) -> list[tuple[int, int, int]]:
     """Each turn's first frame, end and candidate, the cuts moved into the nearest pause."""
     cuts: list[int] = []
     for change in (np.flatnonzero(np.diff(path)) + 1).tolist():
         first = max(change - CUT_SEARCH_FRAMES, cuts[-1] + 1 if cuts else 1)
-        around = sound_activity[first : change + CUT_SEARCH_FRAMES + 1]
+        around = audio_vad[first : change + CUT_SEARCH_FRAMES + 1]
         cuts.append(first + int(around.argmin()) if len(around) else change)
     starts, ends = [0, *cuts], [*cuts, len(path)]
     # A candidate is read off at the middle, which no moved cut reaches.
@@ -124,12 +124,12 @@ def _runs(path: NDArray[np.intp], sound_activity: NDArray[np.float32]) -> list[t
     ]
 
 
-def _joined(found: Sequence[SpeakerTurn]) -> list[SpeakerTurn]:
+def _join_turns(turns: Sequence[SpeakerTurn]) -> list[SpeakerTurn]:
     """Neighbouring turns of the same face as one."""
     joined: list[SpeakerTurn] = []
-    for turn in found:
+    for turn in turns:
         if joined and joined[-1].track is turn.track:
-            joined[-1] = SpeakerTurn(FrameSpan(joined[-1].stretch.start, turn.stretch.end), turn.track)
+            joined[-1] = SpeakerTurn(FrameSpan(joined[-1].span.start, turn.span.end), turn.track)
         else:
             joined.append(turn)
     return joined

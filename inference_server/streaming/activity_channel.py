@@ -20,7 +20,7 @@ from gorggle_server.types import Hypothesis
 class EndedSpan:
     """A stretch that has ended. ``is_going_on``: speech went on across its beginning, where one too long was cut."""
 
-    stretch: FrameSpan
+    span: FrameSpan
     continues_previous: bool
 
 
@@ -31,18 +31,18 @@ class OpenUtterance:
     segment_id: str
     text: StableTextTracker
     revision: int = 0
-    read_until: int = 0  # the frame up to which it was read, or is being read
+    submitted_end: int = 0  # the frame up to which it was read, or is being read
     submitted_at: float = 0.0
-    reading: Future[list[Hypothesis]] | None = None
+    result: Future[list[Hypothesis]] | None = None
 
 
 @dataclass(frozen=True)
 class SpeculativeResult:
     """The reading of a stretch that will have ended, if nobody goes on speaking."""
 
-    stretch: FrameSpan
+    span: FrameSpan
     track: FaceTrack | None
-    reading: Future[list[Hypothesis]]
+    result: Future[list[Hypothesis]]
 
 
 @dataclass(eq=False)
@@ -53,94 +53,96 @@ class ActivityChannel:
         options: where utterances begin and end.
         first_frame: the curve's first frame.
         track: whose mouth it is; None for the sound.
-        resumed: how far another server had cut it; what comes before is looked at and not cut again.
+        resume_from: how far another server had cut it; what comes before is looked at and not cut again.
         closed: the curve has ended.
-        begun: that speech begins was told.
-        open: utterances still going on, by their first frame.
+        has_reported_begin: that speech begins was told.
+        open_utterances: utterances still going on, by their first frame.
     """
 
     options: EndpointingOptions
     first_frame: int = 0
     track: FaceTrack | None = None
-    resumed: ChannelCheckpoint | None = None
+    resume_from: ChannelCheckpoint | None = None
     closed: bool = False
-    begun: bool = False
-    open: dict[int, OpenUtterance] = field(default_factory=dict)
-    foretold: SpeculativeResult | None = None
+    has_reported_begin: bool = False
+    open_utterances: dict[int, OpenUtterance] = field(default_factory=dict)
+    speculative: SpeculativeResult | None = None
 
     def __post_init__(self) -> None:
-        self._asked_until = self.first_frame
-        settled = self.first_frame if self.resumed is None else self.resumed.settled_until
+        self._processed_end = self.first_frame
+        settled = self.first_frame if self.resume_from is None else self.resume_from.committed_end
         self._endpointer = Endpointer(self.options, settled)
-        self._cut_at = settled if self.resumed is not None and self.resumed.is_going_on else None
+        self._cut_at = (
+            settled if self.resume_from is not None and self.resume_from.continues_previous else None
+        )
         self._opens_at = self._cut_at
-        self.last_active = settled - 1
+        self.last_active_frame = settled - 1
 
     @property
-    def committed_frame(self) -> int:
+    def committed_end(self) -> int:
         """The frame before which no further stretch will begin."""
-        return self._endpointer.settled_until
+        return self._endpointer.committed_end
 
     @property
-    def available_until(self) -> int:
+    def available_end(self) -> int:
         """The frame up to which the curve was cut."""
-        return self._endpointer.heard_until
+        return self._endpointer.available_end
 
     @property
-    def open_stretch(self) -> FrameSpan | None:
+    def open_span(self) -> FrameSpan | None:
         """The stretch still going on, once it is long enough to be speech."""
-        return self._endpointer.open_stretch
+        return self._endpointer.open_span
 
     @property
-    def state(self) -> ChannelCheckpoint:
+    def checkpoint(self) -> ChannelCheckpoint:
         """What it takes to cut on from here, on another server."""
-        settled = self.committed_frame
-        return ChannelCheckpoint(self._person, settled, is_going_on=settled == self._cut_at)
+        settled = self.committed_end
+        return ChannelCheckpoint(self._person, settled, continues_previous=settled == self._cut_at)
 
-    def state_at(self, cut: EndedSpan) -> ChannelCheckpoint:
+    def create_checkpoint_at(self, ended: EndedSpan) -> ChannelCheckpoint:
         """What it takes to find a stretch that has ended once more, and all after it."""
-        return ChannelCheckpoint(self._person, cut.stretch.start, cut.continues_previous)
+        return ChannelCheckpoint(self._person, ended.span.start, ended.continues_previous)
 
-    def segment_id(self, start: int) -> str:
+    def create_segment_id(self, start: int) -> str:
         """The name of the utterance that begins at a frame of the media: the same whoever reads it, and whenever."""
         return f"segment-{start}" if self._person is None else f"segment-{start}-{self._person}"
 
     def process(
-        self, judged_until: int, activity_in: Callable[[FrameSpan], NDArray[float32]], *, ended: bool
+        self, vad_end: int, get_activity: Callable[[FrameSpan], NDArray[float32]], *, ended: bool
     ) -> list[EndedSpan]:
         """Take in the curve up to a frame; give the stretches that end with it.
 
         Args:
-            judged_until: the frame up to which the curve is known.
-            activity_in: gives a piece of the curve; asked for each frame once, in order.
+            vad_end: the frame up to which the curve is known.
+            get_activity: gives a piece of the curve; asked for each frame once, in order.
             ended: the curve ends there.
         """
         if self.closed:
             return []
-        new = FrameSpan(self._asked_until, max(judged_until, self._asked_until))
-        self._asked_until = new.end
+        new = FrameSpan(self._processed_end, max(vad_end, self._processed_end))
+        self._processed_end = new.end
         cuts: list[EndedSpan] = []
         # One by one: whether a stretch was cut is seen from the frame at which it ended.
-        for frame, value in zip(range(new.start, new.end), activity_in(new), strict=True):
-            if frame >= self._endpointer.heard_until:
+        for frame, value in zip(range(new.start, new.end), get_activity(new), strict=True):
+            if frame >= self._endpointer.available_end:
                 cuts += self._push(frame, 1.0 if frame == self._opens_at else float(value))
         if ended:
             self.closed = True
-            cuts += [self._cut(stretch) for stretch in self._endpointer.finish()]
+            cuts += [self._create_ended_span(stretch) for stretch in self._endpointer.flush()]
         return cuts
 
     def _push(self, frame: int, activity: float) -> list[EndedSpan]:
         if activity >= self.options.end_threshold:
-            self.last_active = frame
+            self.last_active_frame = frame
         cuts = []
         for stretch in self._endpointer.push([activity]):
-            cuts.append(self._cut(stretch))
+            cuts.append(self._create_ended_span(stretch))
             if frame + 1 - stretch.start >= self.options.max_frames:
                 self._cut_at = stretch.end
         return cuts
 
-    def _cut(self, stretch: FrameSpan) -> EndedSpan:
-        return EndedSpan(stretch, continues_previous=stretch.start == self._cut_at)
+    def _create_ended_span(self, span: FrameSpan) -> EndedSpan:
+        return EndedSpan(span, continues_previous=span.start == self._cut_at)
 
     @property
     def _person(self) -> int | None:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 # A crop covers a frame whose time it misses by so little: clients round their times.
-ROUNDING_S = 0.005
+TIMESTAMP_TOLERANCE_S = 0.005
 # Over a longer hole nothing is repeated: the face was away.
-MAX_HELD_S = 1.0
+MAX_REPEAT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class CropResampler:
         self._next_frame = 0
 
     @property
-    def known_until(self) -> int:
+    def available_end(self) -> int:
         """The frame before which every frame has its crop."""
         return self._next_frame
 
@@ -86,7 +86,7 @@ class CropResampler:
             self._next_frame = round(time_s * VIDEO_FRAME_RATE_HZ)
             self._last = (time_s, crop)
         last_time_s, last_crop = self._last
-        if time_s - last_time_s > MAX_HELD_S:
+        if time_s - last_time_s > MAX_REPEAT_S:
             self._next_frame = max(self._next_frame, round(time_s * VIDEO_FRAME_RATE_HZ))
         while (frame_s := self._next_frame / VIDEO_FRAME_RATE_HZ) <= time_s:
             nearer_to_last = frame_s - last_time_s < time_s - frame_s
@@ -94,10 +94,10 @@ class CropResampler:
             self._next_frame += 1
         self._last = (time_s, crop)
 
-    def finish(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def flush(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """No more crops come: yield the frame that the last crop still covers, if any."""
         if self._last is not None:
             time_s, crop = self._last
-            if self._next_frame / VIDEO_FRAME_RATE_HZ - time_s <= ROUNDING_S:
+            if self._next_frame / VIDEO_FRAME_RATE_HZ - time_s <= TIMESTAMP_TOLERANCE_S:
                 yield self._next_frame, crop
                 self._next_frame += 1

@@ -16,30 +16,30 @@ class EventEmitter:
 
     Args:
         emit: takes the events; called from several threads, but never from two at once.
-        people: those who have spoken already, in the order in which they first did.
+        speakers: those who have spoken already, in the order in which they first did.
 
     Attributes:
         lock: held while anything is said; hold it where several things belong together.
     """
 
-    def __init__(self, emit: Callable[[Event], None], people: Iterable[int] = ()) -> None:
+    def __init__(self, emit: Callable[[Event], None], speakers: Iterable[int] = ()) -> None:
         self.lock = threading.RLock()
         self._emit = emit
-        self._names = {person: f"face-{number}" for number, person in enumerate(people, 1)}
+        self._speaker_ids = {person: f"face-{number}" for number, person in enumerate(speakers, 1)}
 
     @property
-    def people(self) -> tuple[int, ...]:
+    def speakers(self) -> tuple[int, ...]:
         """Those who have spoken, in the order in which they first did."""
-        return tuple(self._names)
+        return tuple(self._speaker_ids)
 
     def emit(self, event: Event) -> None:
         """Send an event to whoever reads the stream."""
         with self.lock:
             self._emit(event)
 
-    def speaker_id(self, track: FaceTrack | None) -> str:
+    def get_speaker_id(self, track: FaceTrack | None) -> str:
         """The name of whoever a track shows, numbered in the order of first speaking; of the sound alone for None."""
         if track is None:
             return AUDIO_ONLY_SPEAKER
         with self.lock:
-            return self._names.setdefault(track.person, f"face-{len(self._names) + 1}")
+            return self._speaker_ids.setdefault(track.person, f"face-{len(self._speaker_ids) + 1}")

@@ -28,21 +28,21 @@ class EventQueue(Generic[T]):
         self._room = threading.Condition()
         self._loop = asyncio.get_running_loop()
         self._filled = asyncio.Event()
-        self._put_at = time.monotonic()
+        self._last_put_at = time.monotonic()
 
     def put(self, item: T) -> None:
         """Add an item; dropped once the outbox is closed."""
         with self._room:
             if not self._closed:
                 self._items.append(item)
-                self._put_at = time.monotonic()
+                self._last_put_at = time.monotonic()
         self._wake()
 
     @property
     def idle_time_s(self) -> float:
         """How long nothing was put; 0 while something waits to be read."""
         with self._room:
-            return 0.0 if self._items else time.monotonic() - self._put_at
+            return 0.0 if self._items else time.monotonic() - self._last_put_at
 
     def close(self, error: BaseException | None = None) -> None:
         """Nothing more will come; the reader ends, or raises ``error``, after what is already there."""

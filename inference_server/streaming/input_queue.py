@@ -25,23 +25,23 @@ class InputQueue(Generic[T]):
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
         self._items: deque[tuple[T, int]] = deque()
-        self._bytes = 0
+        self._buffered_bytes = 0
         self._ended = False
         self._error: BaseException | None = None
         self._filled = threading.Condition()
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Event()
-        self._starved_s = 0.0
+        self._wait_time_s = 0.0
 
     @property
-    def bytes_held(self) -> int:
+    def buffered_bytes(self) -> int:
         """How many bytes wait to be taken."""
-        return self._bytes
+        return self._buffered_bytes
 
     @property
     def wait_time_s(self) -> float:
         """For how many seconds ``take`` has waited for an item."""
-        return self._starved_s
+        return self._wait_time_s
 
     async def put(self, item: T, size_bytes: int) -> None:
         """Add an item, waiting for room; dropped once the intake was aborted."""
@@ -50,9 +50,9 @@ class InputQueue(Generic[T]):
             with self._filled:
                 if self._error is not None:
                     return
-                if self._bytes == 0 or self._bytes + size_bytes <= self._capacity_bytes:
+                if self._buffered_bytes == 0 or self._buffered_bytes + size_bytes <= self._capacity_bytes:
                     self._items.append((item, size_bytes))
-                    self._bytes += size_bytes
+                    self._buffered_bytes += size_bytes
                     self._filled.notify()
                     return
             await self._room.wait()
@@ -69,7 +69,7 @@ class InputQueue(Generic[T]):
             if self._error is None:
                 self._error = error
             self._items.clear()
-            self._bytes = 0
+            self._buffered_bytes = 0
             self._filled.notify()
         self._make_room()
 
@@ -82,13 +82,13 @@ class InputQueue(Generic[T]):
         with self._filled:
             began = time.monotonic()
             self._filled.wait_for(lambda: self._items or self._ended or self._error is not None)
-            self._starved_s += time.monotonic() - began
+            self._wait_time_s += time.monotonic() - began
             if self._error is not None:
                 raise self._error
             if not self._items:
                 return None
             item, size_bytes = self._items.popleft()
-            self._bytes -= size_bytes
+            self._buffered_bytes -= size_bytes
         self._make_room()
         return item
 

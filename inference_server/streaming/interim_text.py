@@ -11,12 +11,12 @@ from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Hypothesis, Word
 # what was read: the last sounds change their meaning with what follows.
 STABLE_MARGIN_S = 0.4
 # With several faces in view it may turn out half a second later who spoke.
-SETTLED_BEFORE_TURN_S = 1.2
+STABLE_MARGIN_TURN_S = 1.2
 
 # How much an utterance must have grown before it is read anew: the first time, at least, at most.
-FIRST_FRAMES = 15
-LEAST_GROWTH_FRAMES = 8
-MOST_GROWTH_FRAMES = 2 * VIDEO_FRAME_RATE_HZ
+MIN_FIRST_FRAMES = 15
+MIN_GROWTH_FRAMES = 8
+MAX_GROWTH_FRAMES = 2 * VIDEO_FRAME_RATE_HZ
 
 
 class StableTextTracker:
@@ -35,20 +35,20 @@ class StableTextTracker:
         """How many words have settled."""
         return len(self._stable)
 
-    def take(self, reading: Hypothesis, settled_until_s: float) -> Hypothesis:
+    def update(self, hypothesis: Hypothesis, stable_end_s: float) -> Hypothesis:
         """Take in a new reading of the utterance as far as it goes; give the text to show.
 
         Args:
-            reading: with the times of its words.
-            settled_until_s: words that end later do not settle yet.
+            hypothesis: with the times of its words.
+            stable_end_s: words that end later do not settle yet.
         """
-        joined = self._joined(reading)
+        joined = self._merge_stable(hypothesis)
         words = joined.words
         agreed = 0
         while (
             agreed < min(len(words), len(self._last))
             and words[agreed].text == self._last[agreed].text
-            and words[agreed].end_s <= settled_until_s
+            and words[agreed].end_s <= stable_end_s
         ):
             agreed += 1
         self._last = words
@@ -56,41 +56,41 @@ class StableTextTracker:
             self._stable = words[:agreed]
         return joined
 
-    def finish(self, reading: Hypothesis) -> Hypothesis:
+    def finalize(self, hypothesis: Hypothesis) -> Hypothesis:
         """The final text: the reading, but for words that had settled otherwise."""
-        return self._joined(reading)
+        return self._merge_stable(hypothesis)
 
-    def _joined(self, reading: Hypothesis) -> Hypothesis:
+    def _merge_stable(self, hypothesis: Hypothesis) -> Hypothesis:
         """The settled words, then those of the reading that follow them."""
         settled = [word.text for word in self._stable]
-        if [word.text for word in reading.words[: len(settled)]] == settled:
-            return reading
+        if [word.text for word in hypothesis.words[: len(settled)]] == settled:
+            return hypothesis
         end_s = self._stable[-1].end_s
-        following = [word for word in reading.words if (word.start_s + word.end_s) / 2 > end_s]
+        following = [word for word in hypothesis.words if (word.start_s + word.end_s) / 2 > end_s]
         words = (*self._stable, *following)
-        return Hypothesis(" ".join(word.text for word in words), _confidence(words), words)
+        return Hypothesis(" ".join(word.text for word in words), _combine_confidences(words), words)
 
 
 class InterimRateLimiter:
     """How often utterances are read while they go on: never more than half of the time goes into it."""
 
     def __init__(self) -> None:
-        self._took_s = 0.0
+        self._latency_s = 0.0
 
     def record_latency(self, seconds: float) -> None:
         """A reading took so long, waiting for the device included."""
-        self._took_s = seconds
+        self._latency_s = seconds
 
-    def is_due(self, frames: int, read_frames: int, since_s: float) -> bool:
+    def is_due(self, frames: int, decoded_frames: int, elapsed_s: float) -> bool:
         """Whether an utterance of so many frames is to be read, of which so many were read so many seconds ago."""
-        if not read_frames:
-            return frames >= FIRST_FRAMES
-        growth = 2 * self._took_s * VIDEO_FRAME_RATE_HZ
-        least = min(max(growth, LEAST_GROWTH_FRAMES), MOST_GROWTH_FRAMES)
-        return frames - read_frames >= least and since_s >= 2 * self._took_s
+        if not decoded_frames:
+            return frames >= MIN_FIRST_FRAMES
+        growth = 2 * self._latency_s * VIDEO_FRAME_RATE_HZ
+        least = min(max(growth, MIN_GROWTH_FRAMES), MAX_GROWTH_FRAMES)
+        return frames - decoded_frames >= least and elapsed_s >= 2 * self._latency_s
 
 
-def _confidence(words: Sequence[Word]) -> float:
+def _combine_confidences(words: Sequence[Word]) -> float:
     """The geometric mean of the words' confidences."""
     if not words:
         return 0.0

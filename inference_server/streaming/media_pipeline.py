@@ -55,80 +55,82 @@ MIN_FACE_FRAMES = 12
 
 
 def create_media_pipeline(
-    intake: BytePipe | InputQueue[PreprocessedInput],
+    media_queue: BytePipe | InputQueue[PreprocessedInput],
     options: RecognitionOptions,
     settings: ServerSettings,
-    limit_s: float,
-    decoders: DecoderPool | None = None,
+    max_duration_s: float,
+    decoder_pool: DecoderPool | None = None,
     request_id: str = "",
-    clock: StageTimer | None = None,
-    use: CpuTimer | None = None,
+    timer: StageTimer | None = None,
+    cpu_timer: CpuTimer | None = None,
 ) -> ContainerPipeline | PreprocessedPipeline:
     """Perceive what comes through an intake: a pipe of container bytes, or a queue of crops and sound.
 
     Args:
-        intake: where the media comes from.
+        media_queue: where the media comes from.
         options: how to read.
         settings: the server's, for its limits.
-        limit_s: how long the media may be.
-        decoders: processes to decode containers in; None decodes them on the calling thread.
+        max_duration_s: how long the media may be.
+        decoder_pool: processes to decode containers in; None decodes them on the calling thread.
         request_id: names the stream in the log.
-        clock: times the stages.
-        use: is told of the decoder's process.
+        timer: times the stages.
+        cpu_timer: is told of the decoder's process.
     """
-    if isinstance(intake, BytePipe):
-        return ContainerPipeline(intake, options, settings, limit_s, decoders, request_id, clock, use)
-    return PreprocessedPipeline(intake, options, limit_s)
+    if isinstance(media_queue, BytePipe):
+        return ContainerPipeline(
+            media_queue, options, settings, max_duration_s, decoder_pool, request_id, timer, cpu_timer
+        )
+    return PreprocessedPipeline(media_queue, options, max_duration_s)
 
 
-class _SceneBuilder:
+class _PipelineBase:
     """What both ways have in common: sound, and faces that were seen long enough."""
 
     def __init__(self, options: RecognitionOptions) -> None:
-        self.scene = StreamBuffer()
-        self.has_sound = self.has_pictures = False
-        self.faces_now = 0
+        self.buffer = StreamBuffer()
+        self.has_audio = self.has_video = False
+        self.faces_in_view = 0
         self._options = options
-        self._speech = SpeechLevelEstimator()
-        self._seen_frames: dict[int, int] = {}
+        self._level_estimator = SpeechLevelEstimator()
+        self._frames_by_track: dict[int, int] = {}
 
     @property
-    def faces_seen(self) -> int:
+    def total_faces(self) -> int:
         """Faces seen for long enough to count."""
-        return sum(frames >= MIN_FACE_FRAMES for frames in self._seen_frames.values())
+        return sum(frames >= MIN_FACE_FRAMES for frames in self._frames_by_track.values())
 
-    def _hear(self, samples: NDArray[np.int16]) -> None:
-        self.scene.add_sound(samples)
-        self.scene.add_audio_vad(levels_to_probability(self._speech.push(samples)))
+    def _add_audio(self, samples: NDArray[np.int16]) -> None:
+        self.buffer.add_audio(samples)
+        self.buffer.add_audio_vad(levels_to_probability(self._level_estimator.push(samples)))
 
-    def _note_face(self, track_id: int) -> None:
-        self._seen_frames[track_id] = self._seen_frames.get(track_id, 0) + 1
+    def _count_face_frame(self, track_id: int) -> None:
+        self._frames_by_track[track_id] = self._frames_by_track.get(track_id, 0) + 1
 
 
-class ContainerPipeline(_SceneBuilder):
+class ContainerPipeline(_PipelineBase):
     """Takes in what is heard and seen in a container: decoded, with its mouths cut out, in a process of its own."""
 
-    sees_faces = True
+    tracks_faces = True
 
     def __init__(
         self,
         pipe: BytePipe,
         options: RecognitionOptions,
         settings: ServerSettings,
-        limit_s: float,
-        decoders: DecoderPool | None = None,
+        max_duration_s: float,
+        decoder_pool: DecoderPool | None = None,
         request_id: str = "",
-        clock: StageTimer | None = None,
-        use: CpuTimer | None = None,
+        timer: StageTimer | None = None,
+        cpu_timer: CpuTimer | None = None,
     ) -> None:
         super().__init__(options)
-        self._pipe, self._decoders, self._request_id = pipe, decoders, request_id
-        self._use = use or CpuTimer()
-        self._clock = clock or StageTimer()
-        self._limits = MediaLimits(limit_s, settings.max_spooled_bytes, settings.max_frame_pixels)
-        self._landmark_model = settings.landmark_model_path
-        self._followed: dict[int, _TrackedFace] = {}
-        self._told_of_too_many = False
+        self._pipe, self._decoder_pool, self._request_id = pipe, decoder_pool, request_id
+        self._cpu_timer = cpu_timer or CpuTimer()
+        self._timer = timer or StageTimer()
+        self._limits = MediaLimits(max_duration_s, settings.max_spooled_bytes, settings.max_frame_pixels)
+        self._landmark_model = settings.find_landmark_model
+        self._tracked_faces: dict[int, _TrackedFace] = {}
+        self._has_warned_of_faces = False
 
     def steps(self) -> Iterator[Iterable[Event]]:
         """Decode and look, a little at a time.
@@ -139,54 +141,54 @@ class ContainerPipeline(_SceneBuilder):
         step = LIVE_STEP_FRAMES if self._options.live else STEP_FRAMES
         next_step = step
         # Closed also where the session gives up in the middle: the decoder goes with it.
-        with contextlib.closing(self._timeline()) as items:
-            for item in self._clock.timed(PipelineStage.DECODING, items):
+        with contextlib.closing(self._open_timeline()) as items:
+            for item in self._timer.measure_iterator(PipelineStage.DECODE, items):
                 match item:
                     case StreamInfo():
-                        yield self._open(item)
+                        yield self._handle_stream_info(item)
                     case FrameResult():
-                        self._clock.add_external(
-                            PipelineStage.SEEING, item.took_s, waited_for_in=PipelineStage.DECODING
+                        self._timer.add_external(
+                            PipelineStage.VISION, item.elapsed_s, waiting_stage=PipelineStage.DECODE
                         )
-                        self._take_in(item)
-                        if events := self._told_of(item):
+                        self._add_frame(item)
+                        if events := self._check_face_count(item):
                             yield events
                     case Waveform():
-                        with self._clock.within(PipelineStage.HEARING):
-                            self._hear(item.samples)
+                        with self._timer.measure(PipelineStage.VAD):
+                            self._add_audio(item.samples)
                     case EndOfStream():
-                        yield self._end(item)
-                if max(self.scene.seen_until, self.scene.audio_until) >= next_step:
-                    next_step = max(self.scene.seen_until, self.scene.audio_until) + step
-                    self._clock.stepped()
+                        yield self._handle_end(item)
+                if max(self.buffer.video_end, self.buffer.audio_end) >= next_step:
+                    next_step = max(self.buffer.video_end, self.buffer.audio_end) + step
+                    self._timer.finish_step()
                     yield ()
 
-    def _timeline(self) -> Generator[PipelineItem]:
-        sees, hears = self._options.modality.sees, self._options.modality.hears
-        if self._decoders is None:
-            decoded = decode(self._pipe, self._limits, pictures=sees, sound=hears, live=self._options.live)
+    def _open_timeline(self) -> Generator[PipelineItem]:
+        sees, hears = self._options.modality.uses_video, self._options.modality.uses_audio
+        if self._decoder_pool is None:
+            decoded = decode(self._pipe, self._limits, video=sees, audio=hears, live=self._options.live)
             return track_frames(
                 resample(decoded, self._limits),
                 FaceDetector(self._landmark_model),
                 max_faces=self._options.max_speakers,
-                sound=hears,
+                audio=hears,
                 live=self._options.live,
             )
         from gorggle_server.sandbox.decoding import decode_in_sandbox  # not to be had on every system
 
         return decode_in_sandbox(
-            self._decoders,
+            self._decoder_pool,
             self._pipe,
             self._limits,
-            pictures=sees,
-            sound=hears,
+            video=sees,
+            audio=hears,
             live=self._options.live,
             max_faces=self._options.max_speakers,
             request_id=self._request_id,
-            at_work=self._use.track_process,
+            track_process=self._cpu_timer.track_process,
         )
 
-    def _open(self, info: StreamInfo) -> list[Event]:
+    def _handle_stream_info(self, info: StreamInfo) -> list[Event]:
         modality = self._options.modality
         if modality is Modality.VIDEO_ONLY and not info.has_video:
             raise NoFaceError("the media has no pictures: send video, or read the sound (modality audio)")
@@ -213,10 +215,10 @@ class ContainerPipeline(_SceneBuilder):
             )
         return events
 
-    def _told_of(self, sight: FrameResult) -> list[Event]:
-        if not sight.is_crowded or self._told_of_too_many:
+    def _check_face_count(self, frame: FrameResult) -> list[Event]:
+        if not frame.is_crowded or self._has_warned_of_faces:
             return []
-        self._told_of_too_many = True
+        self._has_warned_of_faces = True
         most = self._options.max_speakers
         return [
             StreamWarning(
@@ -224,30 +226,30 @@ class ContainerPipeline(_SceneBuilder):
             )
         ]
 
-    def _take_in(self, sight: FrameResult) -> None:
-        for mouth in sight.mouths:
-            if mouth.person not in self._followed:
-                track = self.scene.begin_track(mouth.person, sight.index)
-                self._followed[mouth.person] = _TrackedFace(track, sight.index)
+    def _add_frame(self, frame: FrameResult) -> None:
+        for mouth in frame.mouths:
+            if mouth.person not in self._tracked_faces:
+                track = self.buffer.begin_track(mouth.person, frame.index)
+                self._tracked_faces[mouth.person] = _TrackedFace(track, frame.index)
             if mouth.is_seen:
-                self._note_face(mouth.person)
-            self._followed[mouth.person].take(mouth, sight.index)
-            if mouth.has_left:
-                del self._followed[mouth.person]
-        if sight.is_last:
+                self._count_face_frame(mouth.person)
+            self._tracked_faces[mouth.person].update(mouth, frame.index)
+            if mouth.has_ended:
+                del self._tracked_faces[mouth.person]
+        if frame.is_last:
             return
-        self.faces_now = sight.faces
-        self._clock.saw(sight.faces)
-        known = [followed.track.end for followed in self._followed.values()]
-        self.scene.seen_until = max(self.scene.seen_until, min([*known, sight.index + 1]))
+        self.faces_now = frame.faces
+        self._timer.count_frame(frame.faces)
+        known = [followed.track.end for followed in self._tracked_faces.values()]
+        self.buffer.video_end = max(self.buffer.video_end, min([*known, frame.index + 1]))
         if self._options.live:
-            known = [followed.track.glimpsed_until for followed in self._followed.values()]
-            self.scene.glimpsed_until = max(self.scene.glimpsed_until, min([*known, sight.index + 1]))
+            known = [followed.track.preview_end for followed in self._tracked_faces.values()]
+            self.buffer.preview_video_end = max(self.buffer.preview_video_end, min([*known, frame.index + 1]))
 
-    def _end(self, end: EndOfStream) -> list[Event]:
-        self.scene.seen_until = max(self.scene.seen_until, end.frames)
+    def _handle_end(self, end: EndOfStream) -> list[Event]:
+        self.buffer.video_end = max(self.buffer.video_end, end.frames)
         if self.has_sound:
-            self.scene.add_audio_vad(levels_to_probability(self._speech.finish()))
+            self.buffer.add_audio_vad(levels_to_probability(self._level_estimator.flush()))
         if not end.truncated and not end.broken_packets:
             return []
         what = "ends before its declared length" if end.truncated else "is damaged"
@@ -259,48 +261,48 @@ class _TrackedFace:
     """One followed face on its way into the scene."""
 
     def __init__(self, track: FaceTrack, frame: int) -> None:
-        self.track, self._last_seen = track, frame
+        self.track, self._last_seen_frame = track, frame
 
-    def take(self, mouth: MouthUpdate, frame: int) -> None:
+    def update(self, mouth: MouthUpdate, frame: int) -> None:
         """Take in what a frame adds."""
         if mouth.is_seen:
-            self._last_seen = frame
+            self._last_seen_frame = frame
         for crop in mouth.crops:
             self.track.add_crop(crop.frame_index, crop.pixels)
         self.track.speaking.extend(mouth.speaking)
-        if mouth.glimpse is not None:
-            self.track.add_provisional_crop(frame, mouth.glimpse)
-        if mouth.place is not None:
-            self.track.boxes.append(_face_box(mouth.place, frame))
-        if mouth.has_left:
-            self.track.end_at(self._last_seen + 1)
+        if mouth.preview is not None:
+            self.track.add_preview_crop(frame, mouth.preview)
+        if mouth.box is not None:
+            self.track.boxes.append(_to_face_box(mouth.box, frame))
+        if mouth.has_ended:
+            self.track.end_at(self._last_seen_frame + 1)
 
 
-def _face_box(place: NormalizedBox, frame: int) -> FaceBox:
+def _to_face_box(box: NormalizedBox, frame: int) -> FaceBox:
     return FaceBox(
         offset_s=frames_to_seconds(frame),
-        left=place.left,
-        top=place.top,
-        width=place.width,
-        height=place.height,
+        left=box.left,
+        top=box.top,
+        width=box.width,
+        height=box.height,
     )
 
 
-class PreprocessedPipeline(_SceneBuilder):
+class PreprocessedPipeline(_PipelineBase):
     """Takes crops and sound as a client cut them."""
 
-    sees_faces = False
+    tracks_faces = False
 
     def __init__(
-        self, intake: InputQueue[PreprocessedInput], options: RecognitionOptions, limit_s: float
+        self, queue: InputQueue[PreprocessedInput], options: RecognitionOptions, max_duration_s: float
     ) -> None:
         super().__init__(options)
-        self._intake, self._limit_s = intake, limit_s
-        self._grids: dict[int, tuple[CropResampler, FaceTrack, CropVoiceActivityDetector]] = {}
+        self._queue, self._max_duration_s = queue, max_duration_s
+        self._faces: dict[int, tuple[CropResampler, FaceTrack, CropVoiceActivityDetector]] = {}
         self._samples = 0
-        self._told_of_lag = False
+        self._has_warned_of_lag = False
         # Taken to come until they lag too far behind.
-        self.has_sound, self.has_pictures = options.modality.hears, options.modality.sees
+        self.has_sound, self.has_pictures = options.modality.uses_audio, options.modality.uses_video
 
     def steps(self) -> Iterator[Iterable[Event]]:
         """Take in crops and sound, a message at a time.
@@ -308,67 +310,67 @@ class PreprocessedPipeline(_SceneBuilder):
         Raises:
             GorggleError: there is nothing, too much, or not what is to be read.
         """
-        while (item := self._intake.get()) is not None:
+        while (item := self._queue.get()) is not None:
             match item:
-                case MouthCropChunk() if self._options.modality.sees:
-                    self._see(item)
-                case AudioChunk() if self._options.modality.hears:
-                    self._listen(item)
+                case MouthCropChunk() if self._options.modality.uses_video:
+                    self._add_crops(item)
+                case AudioChunk() if self._options.modality.uses_audio:
+                    self._add_audio_chunk(item)
                 case _:
                     continue  # what is not read is not looked at
-            yield self._balance()
-        yield self._end()
+            yield self._limit_lag()
+        yield self._handle_end()
 
-    def _see(self, crops: MouthCropChunk) -> None:
-        if crops.times_s and crops.times_s[-1] > self._limit_s:
-            raise self._too_long(crops.times_s[-1])
-        if crops.face not in self._grids:
-            if len(self._grids) >= self._options.max_speakers:
+    def _add_crops(self, crops: MouthCropChunk) -> None:
+        if crops.times_s and crops.times_s[-1] > self._max_duration_s:
+            raise self._create_duration_error(crops.times_s[-1])
+        if crops.face not in self._faces:
+            if len(self._faces) >= self._options.max_speakers:
                 raise InvalidRequestError(
-                    f"crops of {len(self._grids) + 1} faces were sent; max_speakers is {self._options.max_speakers}"
+                    f"crops of {len(self._faces) + 1} faces were sent; max_speakers is {self._options.max_speakers}"
                 )
-            self._grids[crops.face] = (
+            self._faces[crops.face] = (
                 CropResampler(),
-                self.scene.begin_track(crops.face, 0),
+                self.buffer.begin_track(crops.face, 0),
                 CropVoiceActivityDetector(),
             )
-        grid, track, activity = self._grids[crops.face]
+        grid, track, activity = self._faces[crops.face]
         for time_s, pixels in zip(crops.times_s, crops.pixels, strict=True):
-            self._place(crops.face, track, activity, grid.push(time_s, pixels))
-        self.scene.seen_until = min(grid.known_until for grid, _, _ in self._grids.values())
+            self._add_resampled_crops(crops.face, track, activity, grid.push(time_s, pixels))
+        self.buffer.video_end = min(grid.available_end for grid, _, _ in self._faces.values())
 
-    def _place(
+    def _add_resampled_crops(
         self,
         face: int,
         track: FaceTrack,
         activity: CropVoiceActivityDetector,
-        placed: Iterable[tuple[int, NDArray[np.uint8]]],
+        resampled: Iterable[tuple[int, NDArray[np.uint8]]],
     ) -> None:
-        for frame, crop in placed:
+        for frame, crop in resampled:
             before = track.end
             track.add_crop(frame, crop)
             track.speaking.extend(activity.push(frame, crop))
             for _ in range(max(before, track.start), track.end):
-                self._note_face(face)
+                self._count_face_frame(face)
 
-    def _listen(self, sound: AudioChunk) -> None:
+    def _add_audio_chunk(self, chunk: AudioChunk) -> None:
         if not self.has_sound:
             return  # given up, with a warning
-        self._samples += len(sound.samples)
-        if self._samples / AUDIO_SAMPLE_RATE_HZ > self._limit_s:
-            raise self._too_long(self._samples / AUDIO_SAMPLE_RATE_HZ)
-        self._hear(sound.samples)
+        self._samples += len(chunk.samples)
+        if self._samples / AUDIO_SAMPLE_RATE_HZ > self._max_duration_s:
+            raise self._create_duration_error(self._samples / AUDIO_SAMPLE_RATE_HZ)
+        self._add_audio(chunk.samples)
 
-    def _balance(self) -> list[Event]:
+    def _limit_lag(self) -> list[Event]:
         """Take what lags far behind as absent, so that the rest is not held up without end."""
         if self._options.modality is not Modality.AUDIO_VISUAL:
             return []
-        seen, heard = self.scene.seen_until, self.scene.audio_until
+        seen, heard = self.buffer.video_end, self.buffer.audio_end
         if abs(seen - heard) <= MAX_LAG_FRAMES:
             return []
         if seen < heard:
-            self.scene.seen_until = heard - MAX_LAG_FRAMES
-            return self._tell_of_lag("the pictures are", heard - seen)
+            self.buffer.video_end = heard - MAX_LAG_FRAMES
+            return self._warn_of_lag("the pictures are", heard - seen)
         if not self._samples:
             self.has_sound = False
             return [
@@ -376,42 +378,42 @@ class PreprocessedPipeline(_SceneBuilder):
             ]
         missing = frames_to_samples(seen - MAX_LAG_FRAMES - heard)
         self._samples += missing
-        self._hear(np.zeros(missing, np.int16))
-        return self._tell_of_lag("the sound is", seen - heard)
+        self._add_audio(np.zeros(missing, np.int16))
+        return self._warn_of_lag("the sound is", seen - heard)
 
-    def _tell_of_lag(self, what: str, frames: int) -> list[Event]:
-        if self._told_of_lag:
+    def _warn_of_lag(self, subject: str, frames: int) -> list[Event]:
+        if self._has_warned_of_lag:
             return []
-        self._told_of_lag = True
-        text = f"{what} {frames_to_seconds(frames):.1f} s behind and taken as absent for the time that is lacking"
+        self._has_warned_of_lag = True
+        text = f"{subject} {frames_to_seconds(frames):.1f} s behind and taken as absent for the time that is lacking"
         return [StreamWarning(WarningKind.LAGGING_MODALITY, text)]
 
-    def _end(self) -> list[Event]:
+    def _handle_end(self) -> list[Event]:
         told_of_no_sound = not self.has_sound
         modality = self._options.modality
-        self.has_pictures, self.has_sound = bool(self._grids), self._samples > 0
+        self.has_pictures, self.has_sound = bool(self._faces), self._samples > 0
         if not self.has_pictures and not self.has_sound:
             what = {Modality.VIDEO_ONLY: "mouth crops", Modality.AUDIO_ONLY: "sound"}.get(
                 modality, "crops and no sound"
             )
             raise InvalidMediaError(f"the stream held no {what}: send some after the configuration")
-        for face, (grid, track, activity) in self._grids.items():
-            self._place(face, track, activity, grid.finish())
-            track.speaking.extend(activity.finish())
+        for face, (grid, track, activity) in self._faces.items():
+            self._add_resampled_crops(face, track, activity, grid.flush())
+            track.speaking.extend(activity.flush())
             track.ended = True
         self.faces_now = 0
-        self.scene.seen_until = max(
-            [self.scene.seen_until, *(track.end for _, track, _ in self._grids.values())]
+        self.buffer.video_end = max(
+            [self.buffer.video_end, *(track.end for _, track, _ in self._faces.values())]
         )
         if self.has_sound:
-            self.scene.add_audio_vad(levels_to_probability(self._speech.finish()))
+            self.buffer.add_audio_vad(levels_to_probability(self._level_estimator.flush()))
         elif modality is Modality.AUDIO_VISUAL and not told_of_no_sound:
             return [
                 StreamWarning(WarningKind.NO_AUDIO, "no sound came: the words are read from the lips alone")
             ]
         return []
 
-    def _too_long(self, time_s: float) -> OutOfRangeError:
+    def _create_duration_error(self, time_s: float) -> OutOfRangeError:
         return OutOfRangeError(
-            f"the media reaches {time_s:.1f} s; the limit is {self._limit_s:g} s: send it in pieces"
+            f"the media reaches {time_s:.1f} s; the limit is {self._max_duration_s:g} s: send it in pieces"
         )

@@ -22,7 +22,7 @@ REPLAY_MARGIN_FRAMES = 200
 VERSION = 1
 MAX_TOKEN_BYTES = 64 * 1024
 # Frames of a year, and samples of it: beyond them a number is forged.
-_MOST = 366 * 24 * 3600 * 16_000
+_MAX_COUNT = 366 * 24 * 3600 * 16_000
 
 
 @dataclass(frozen=True)
@@ -30,37 +30,37 @@ class ResumeToken:
     """Where a stream is taken up.
 
     Attributes:
-        state: the stream at that moment.
+        checkpoint: the stream at that moment.
         sequence: the last request that need not be sent again; 0: the media comes from its start.
         samples: sound that was in the requests up to there.
     """
 
-    state: StreamCheckpoint = field(default_factory=StreamCheckpoint)
+    checkpoint: StreamCheckpoint = field(default_factory=StreamCheckpoint)
     sequence: int = 0
     samples: int = 0
 
     def encode(self) -> bytes:
         """Write the point for the client to keep."""
-        state = self.state
+        state = self.checkpoint
         content = {
             "version": VERSION,
             "sequence": self.sequence,
             "samples": self.samples,
-            "final_until": state.final_until,
-            "needed_from": state.needed_from,
+            "final_until": state.final_end,
+            "needed_from": state.needed_start,
             "channels": [
                 [
                     -1 if channel.person is None else channel.person,
-                    channel.settled_until,
-                    int(channel.is_going_on),
+                    channel.committed_end,
+                    int(channel.continues_previous),
                 ]
                 for channel in state.channels
             ],
-            "heard": state.heard,
-            "people": state.people,
-            "spoke_until": state.spoke_until,
-            "segments": state.segments,
-            "utterances": int(state.utterances),
+            "heard": state.recent_speech,
+            "people": state.speakers,
+            "spoke_until": state.last_speech_end,
+            "segments": state.segment_count,
+            "utterances": int(state.has_utterances),
         }
         return json.dumps(content, separators=(",", ":")).encode()
 
@@ -74,43 +74,45 @@ class ResumeToken:
         if not token:
             return cls()
         if len(token) > MAX_TOKEN_BYTES:
-            raise _no_token(f"has {len(token)} bytes")
+            raise _create_error(f"has {len(token)} bytes")
         try:
             content = json.loads(token)
             if content["version"] != VERSION:
-                raise _no_token("was written by another version of the server")
-            return _point_of(content)
+                raise _create_error("was written by another version of the server")
+            return _parse_token(content)
         except (ValueError, TypeError, KeyError, RecursionError):
-            raise _no_token("cannot be read") from None
+            raise _create_error("cannot be read") from None
 
 
-def _point_of(content: Any) -> ResumeToken:
+def _parse_token(content: Any) -> ResumeToken:
     channels = tuple(
         ChannelCheckpoint(
-            None if person == -1 else _count(person), _count(settled_until), bool(_count(is_going_on))
+            None if person == -1 else _parse_count(person),
+            _parse_count(settled_until),
+            bool(_parse_count(is_going_on)),
         )
         for person, settled_until, is_going_on in content["channels"]
     )
     state = StreamCheckpoint(
-        final_until=_count(content["final_until"]),
-        needed_from=_count(content["needed_from"]),
+        final_end=_parse_count(content["final_until"]),
+        needed_start=_parse_count(content["needed_from"]),
         channels=channels,
-        heard=tuple((_count(start), _count(end)) for start, end in content["heard"]),
-        people=tuple(_count(person) for person in content["people"]),
-        spoke_until=_count(content["spoke_until"]),
-        segments=_count(content["segments"]),
-        utterances=bool(_count(content["utterances"])),
+        recent_speech=tuple((_parse_count(start), _parse_count(end)) for start, end in content["heard"]),
+        speakers=tuple(_parse_count(person) for person in content["people"]),
+        last_speech_end=_parse_count(content["spoke_until"]),
+        segment_count=_parse_count(content["segments"]),
+        has_utterances=bool(_parse_count(content["utterances"])),
     )
-    return ResumeToken(state, _count(content["sequence"]), _count(content["samples"]))
+    return ResumeToken(state, _parse_count(content["sequence"]), _parse_count(content["samples"]))
 
 
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
+def _parse_count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
         raise ValueError(value)
     return int(value)
 
 
-def _no_token(what: str) -> InvalidRequestError:
+def _create_error(problem: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"the resume token {what}: give the last one that came, or none and the media from its start"
+        f"the resume token {problem}: give the last one that came, or none and the media from its start"
     )

@@ -10,29 +10,29 @@ from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.types import Activity, ActivityKind, Hypothesis, Word
 
 
-def to_media_time(reading: Hypothesis, stretch: FrameSpan) -> Hypothesis:
+def to_media_time(hypothesis: Hypothesis, span: FrameSpan) -> Hypothesis:
     """A reading with its words' times moved from the window's clock to the media's."""
-    shift_s = frames_to_seconds(stretch.start)
+    shift_s = frames_to_seconds(span.start)
     words = tuple(
         Word(word.text, word.start_s + shift_s, word.end_s + shift_s, word.confidence)
-        for word in reading.words
+        for word in hypothesis.words
     )
-    return Hypothesis(reading.text, reading.confidence, words)
+    return Hypothesis(hypothesis.text, hypothesis.confidence, words)
 
 
-def span(reading: Hypothesis, stretch: FrameSpan) -> tuple[float, float]:
+def get_time_bounds(hypothesis: Hypothesis, span: FrameSpan) -> tuple[float, float]:
     """When the words begin and end; the whole stretch where their times are not known."""
-    if not reading.words:
-        return frames_to_seconds(stretch.start), frames_to_seconds(stretch.end)
-    return reading.words[0].start_s, reading.words[-1].end_s
+    if not hypothesis.words:
+        return frames_to_seconds(span.start), frames_to_seconds(span.end)
+    return hypothesis.words[0].start_s, hypothesis.words[-1].end_s
 
 
-def apply_output_options(reading: Hypothesis, *, word_times: bool) -> Hypothesis:
+def apply_output_options(hypothesis: Hypothesis, *, word_timestamps: bool) -> Hypothesis:
     """A reading as the caller asked for it."""
-    return reading if word_times else dataclasses.replace(reading, words=())
+    return hypothesis if word_timestamps else dataclasses.replace(hypothesis, words=())
 
 
-def interpolate_word_times(text: str, start_s: float, end_s: float) -> tuple[Word, ...]:
+def interpolate_word_timestamps(text: str, start_s: float, end_s: float) -> tuple[Word, ...]:
     """Words of which it is only known when the first begins and the last ends."""
     texts = text.split()
     step_s = max(0.0, end_s - start_s) / max(1, len(texts))
@@ -42,23 +42,23 @@ def interpolate_word_times(text: str, start_s: float, end_s: float) -> tuple[Wor
     )
 
 
-def speech_begins(stretch: FrameSpan, margin_frames: int, speaker_id: str) -> Activity:
+def create_speech_begin(span: FrameSpan, margin_frames: int, speaker_id: str) -> Activity:
     """Speech begins where a stretch does, but for its margin."""
-    begin = min(stretch.start + margin_frames, stretch.end)
+    begin = min(span.start + margin_frames, span.end)
     return Activity(ActivityKind.SPEECH_BEGIN, frames_to_seconds(begin), speaker_id)
 
 
-def speech_ends(stretch: FrameSpan, margin_frames: int, speaker_id: str) -> Activity:
+def create_speech_end(span: FrameSpan, margin_frames: int, speaker_id: str) -> Activity:
     """Speech ends where a stretch does, but for its margin."""
-    end = max(stretch.start, stretch.end - margin_frames)
+    end = max(span.start, span.end - margin_frames)
     return Activity(ActivityKind.SPEECH_END, frames_to_seconds(end), speaker_id)
 
 
-def shift_span(stretch: FrameSpan, frames: int) -> FrameSpan:
+def shift_span(span: FrameSpan, frames: int) -> FrameSpan:
     """The same stretch on a clock that started ``frames`` earlier."""
-    return FrameSpan(stretch.start + frames, stretch.end + frames)
+    return FrameSpan(span.start + frames, span.end + frames)
 
 
-def earliest(frames: Sequence[int], otherwise: int) -> int:
+def find_earliest(frames: Sequence[int], default: int) -> int:
     """The first of some frames, or a frame that comes before all of them."""
-    return max(0, min([*frames, otherwise]))
+    return max(0, min([*frames, default]))

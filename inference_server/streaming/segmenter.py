@@ -24,32 +24,32 @@ class MediaPipeline(Protocol):
     """Turns media into a scene, a little at a time."""
 
     @property
-    def scene(self) -> StreamBuffer:
+    def buffer(self) -> StreamBuffer:
         """What was seen and heard so far."""
         ...
 
     @property
-    def has_sound(self) -> bool:
+    def has_audio(self) -> bool:
         """Whether there is sound."""
         ...
 
     @property
-    def has_pictures(self) -> bool:
+    def has_video(self) -> bool:
         """Whether there are pictures."""
         ...
 
     @property
-    def sees_faces(self) -> bool:
+    def tracks_faces(self) -> bool:
         """Whether it sees whole faces with their landmarks, or mouth crops alone."""
         ...
 
     @property
-    def faces_now(self) -> int:
+    def faces_in_view(self) -> int:
         """Faces in the latest picture."""
         ...
 
     @property
-    def faces_seen(self) -> int:
+    def total_faces(self) -> int:
         """People seen so far."""
         ...
 
@@ -62,9 +62,9 @@ class UtteranceSegmenter:
     """Cuts the sound and every face's movement as the scene grows.
 
     Args:
-        perception: where the scene comes from.
+        pipeline: where the scene comes from.
         options: how to read.
-        before: how far the stream was cut already, on the scene's clock.
+        checkpoint: how far the stream was cut already, on the scene's clock.
 
     Attributes:
         sound: the sound's channel; stays empty where there is no sound, or none is read.
@@ -72,24 +72,24 @@ class UtteranceSegmenter:
     """
 
     def __init__(
-        self, perception: MediaPipeline, options: RecognitionOptions, before: StreamCheckpoint
+        self, pipeline: MediaPipeline, options: RecognitionOptions, checkpoint: StreamCheckpoint
     ) -> None:
-        self._perception, self._scene, self._modality = perception, perception.scene, options.modality
-        self.endpointing = EndpointingOptions.from_seconds(options.endpointing)
+        self._pipeline, self._buffer, self._modality = pipeline, pipeline.buffer, options.modality
+        self.endpointing = EndpointingOptions.from_config(options.endpointing)
         self._lip_endpointing = (
-            self.endpointing.for_lips() if perception.sees_faces else self.endpointing.for_crops()
+            self.endpointing.for_lips() if pipeline.tracks_faces else self.endpointing.for_crops()
         )
-        self._states = {channel.person: channel for channel in before.channels}
-        sound_endpointing = self.endpointing.for_live_sound() if options.live else self.endpointing
-        self.sound = ActivityChannel(sound_endpointing, resumed=self._states.pop(None, None))
-        self._listening = AudioVadGate(self._scene)
+        self._checkpoints = {channel.person: channel for channel in checkpoint.channels}
+        sound_endpointing = self.endpointing.for_live_audio() if options.live else self.endpointing
+        self.sound = ActivityChannel(sound_endpointing, resume_from=self._checkpoints.pop(None, None))
+        self._audio_gate = AudioVadGate(self._buffer)
         self._faces: dict[int, ActivityChannel] = {}
-        self.heard = [FrameSpan(*heard) for heard in before.heard]
+        self.heard = [FrameSpan(*heard) for heard in checkpoint.recent_speech]
 
     @property
-    def uses_sound(self) -> bool:
+    def uses_audio(self) -> bool:
         """Whether sound is there and read."""
-        return self._modality.hears and self._perception.has_sound
+        return self._modality.uses_audio and self._pipeline.has_audio
 
     @property
     def channels(self) -> list[ActivityChannel]:
@@ -99,76 +99,76 @@ class UtteranceSegmenter:
     @property
     def active_channels(self) -> list[ActivityChannel]:
         """The curves still being cut."""
-        channels = ([self.sound] if self.uses_sound else []) + list(self._faces.values())
+        channels = ([self.sound] if self.uses_audio else []) + list(self._faces.values())
         return [channel for channel in channels if not channel.closed]
 
     @property
-    def known_until(self) -> int:
+    def available_end(self) -> int:
         """The frame up to which everything that is read is there."""
         known = []
-        if self.uses_sound:
-            known.append(self._scene.sound_judged_until)
-        if self._modality.sees and self._perception.has_pictures:
+        if self.uses_audio:
+            known.append(self._buffer.audio_vad_end)
+        if self._modality.uses_video and self._pipeline.has_video:
             # Of live media the last crops may still be cut more steadily: nobody waits for that.
-            known.append(max(self._scene.seen_until, self._scene.glimpsed_until))
+            known.append(max(self._buffer.video_end, self._buffer.preview_video_end))
         return min(known, default=0)
 
     def advance(self, *, media_ended: bool) -> Iterator[tuple[ActivityChannel, list[EndedSpan]]]:
         """Take in what the scene has gained: of every curve, the stretches that have ended with it."""
-        if self.uses_sound:
-            cuts = self._follow_sound(media_ended=media_ended)
-            self.heard = [*self.heard, *(cut.stretch for cut in cuts)][-RECENT_AUDIO_SPANS:]
+        if self.uses_audio:
+            cuts = self._process_audio(media_ended=media_ended)
+            self.heard = [*self.heard, *(cut.span for cut in cuts)][-RECENT_AUDIO_SPANS:]
             yield self.sound, cuts
-        if self._modality.sees:
-            tracks = dict(self._scene.tracks)
+        if self._modality.uses_video:
+            tracks = dict(self._buffer.tracks)
             for track in tracks.values():
-                channel = self._channel_of(track)
+                channel = self._get_channel(track)
                 ended = media_ended or track.ended
-                yield channel, channel.process(track.vad_until, track.speaking_in, ended=ended)
+                yield channel, channel.process(track.vad_end, track.get_speaking, ended=ended)
             self._faces = {number: channel for number, channel in self._faces.items() if number in tracks}
 
-    def should_decode(self, channel: ActivityChannel, stretch: FrameSpan) -> bool:
+    def should_decode(self, channel: ActivityChannel, span: FrameSpan) -> bool:
         """Whether a stretch is to be read: of lips, where there is sound, only what nobody heard."""
-        if channel is self.sound or not self.uses_sound or self._was_unheard(stretch):
+        if channel is self.sound or not self.uses_audio or self._is_visual_only(span):
             return True
         # What has settled was promised.
         return any(
             utterance.text.stable_words
-            for start, utterance in list(channel.open.items())
-            if stretch.start <= start < stretch.end
+            for start, utterance in list(channel.open_utterances.items())
+            if span.start <= start < span.end
         )
 
-    def turns(self, channel: ActivityChannel, stretch: FrameSpan) -> list[SpeakerTurn]:
+    def get_turns(self, channel: ActivityChannel, span: FrameSpan) -> list[SpeakerTurn]:
         """Who speaks in a stretch of a channel."""
         if channel is not self.sound:
-            return [SpeakerTurn(stretch, channel.track)]
-        tracks = list(self._scene.tracks.values()) if self._modality.sees else []
-        sound = self._scene.sound_speaking_in(stretch)
+            return [SpeakerTurn(span, channel.track)]
+        tracks = list(self._buffer.tracks.values()) if self._modality.uses_video else []
+        audio = self._buffer.get_audio_vad(span)
         agreement = (
-            {track.track_id: audio_visual_correlation(track.speaking_in(stretch), sound) for track in tracks}
+            {track.track_id: audio_visual_correlation(track.get_speaking(span), audio) for track in tracks}
             if len(tracks) > 1
             else {}
         )
-        return assign_turns(stretch, tracks, sound, agreement)
+        return assign_turns(span, tracks, audio, agreement)
 
-    def _follow_sound(self, *, media_ended: bool) -> list[EndedSpan]:
-        if not self._modality.sees or self.sound.closed:
-            judged_until = self._scene.sound_judged_until
-            return self.sound.process(judged_until, self._scene.sound_speaking_in, ended=media_ended)
-        known_until = self._listening.known_until(media_ended=media_ended)
-        return self.sound.process(known_until, self._listening.activity_in, ended=media_ended)
+    def _process_audio(self, *, media_ended: bool) -> list[EndedSpan]:
+        if not self._modality.uses_video or self.sound.closed:
+            judged_until = self._buffer.audio_vad_end
+            return self.sound.process(judged_until, self._buffer.get_audio_vad, ended=media_ended)
+        known_until = self._audio_gate.get_available_end(media_ended=media_ended)
+        return self.sound.process(known_until, self._audio_gate.get_activity, ended=media_ended)
 
-    def _channel_of(self, track: FaceTrack) -> ActivityChannel:
+    def _get_channel(self, track: FaceTrack) -> ActivityChannel:
         channel = self._faces.get(track.track_id)
         if channel is None:
-            known = self._states.pop(track.person, None)
+            known = self._checkpoints.pop(track.person, None)
             channel = ActivityChannel(self._lip_endpointing, track.start, track, known)
             self._faces[track.track_id] = channel
         return channel
 
-    def _was_unheard(self, stretch: FrameSpan) -> bool:
+    def _is_visual_only(self, span: FrameSpan) -> bool:
         """Whether lips moved for a while and the sound had no speech to it."""
-        going_on = self.sound.open_stretch
+        going_on = self.sound.open_span
         speech = [*self.heard, going_on] if going_on is not None else self.heard
-        heard = sum(stretch.overlap(other) for other in speech)
-        return stretch.frames >= MIN_VISUAL_ONLY_FRAMES and heard < 0.2 * stretch.frames
+        recent_speech = sum(span.overlap(other) for other in speech)
+        return span.frames >= MIN_VISUAL_ONLY_FRAMES and recent_speech < 0.2 * span.frames

@@ -16,7 +16,7 @@ import dlib
 import numpy as np
 
 from gorggle_server.errors import NotFoundError
-from gorggle_server.vision.mouth_cropper import mean_face, similarity
+from gorggle_server.vision.mouth_cropper import estimate_similarity, load_mean_face
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,20 +28,20 @@ LANDMARK_MODEL_FILE = "shape_predictor_68_face_landmarks.dat"
 # sees faces of a third of the frame, in 5 ms; in the fine one of a sixth, in 20 ms. Small frames are enlarged.
 COARSE_SIDE_PX = 240
 FINE_SIDE_PX = 480
-MAX_ENLARGEMENT = 4.0
+MAX_UPSCALING = 4.0
 
 # To look again at a known face, the square of this many face widths around it is scaled so that the face has this
 # width: a little above the least.
-NEAR_WIDTHS = 2.0
-NEAR_FACE_PX = 100
+SEARCH_FACE_WIDTHS = 2.0
+SEARCH_FACE_PX = 100
 
 # Where dlib's detector puts its box around a face, in the canvas of the mean face: found by fitting the landmarks of
 # 80 detections (two photographs, turned by up to 15 degrees, 0.6 to 1.6 times their size) to the mean face.
-BOX_CENTRE = np.array([129.0, 125.5])
-BOX_SIDE = 131.0
+CANVAS_BOX_CENTRE = np.array([129.0, 125.5])
+CANVAS_BOX_SIDE = 131.0
 
 
-_COORDINATES = attrgetter("x", "y")
+_get_coordinates = attrgetter("x", "y")
 
 
 class BoundingBox(NamedTuple):
@@ -53,7 +53,7 @@ class BoundingBox(NamedTuple):
     bottom: float
 
     @classmethod
-    def around(cls, centre: tuple[float, float], side: float) -> BoundingBox:
+    def from_centre(cls, centre: tuple[float, float], side: float) -> BoundingBox:
         """The square of this side around a point."""
         x, y = centre
         return cls(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
@@ -78,9 +78,9 @@ class BoundingBox(NamedTuple):
         """The point in the middle."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
-    def moved(self, way: complex) -> BoundingBox:
+    def translate(self, offset: complex) -> BoundingBox:
         """The box so far away: x + iy, in pixels."""
-        x, y = way.real, way.imag
+        x, y = offset.real, offset.imag
         return BoundingBox(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
     def iou(self, other: BoundingBox) -> float:
@@ -117,7 +117,7 @@ class FaceDetector:
         Raises:
             NotFoundError: there is no such file, or the package is not installed.
         """
-        self._predictor = _predictor(landmark_model_path(landmark_model))
+        self._predictor = _get_predictor(find_landmark_model(landmark_model))
         # OpenCV's threads take longer to meet than pictures so small take to make; streams have threads of their own.
         cv2.setNumThreads(1)
 
@@ -131,8 +131,8 @@ class FaceDetector:
             short_side_px: faces narrower than 80 pixels at that size are not seen.
             min_score: below 0 finds more faces and more that are none.
         """
-        return self._detect(
-            frame, min(short_side_px / min(frame.shape), MAX_ENLARGEMENT), (0.0, 0.0), min_score
+        return self._run_detector(
+            frame, min(short_side_px / min(frame.shape), MAX_UPSCALING), (0.0, 0.0), min_score
         )
 
     def detect_near(
@@ -140,51 +140,51 @@ class FaceDetector:
     ) -> DetectedFace | None:
         """The face that overlaps best with where one is expected, if there is one."""
         x, y = box.centre
-        reach = NEAR_WIDTHS * box.side / 2
+        reach = SEARCH_FACE_WIDTHS * box.side / 2
         left, top = max(0, math.floor(x - reach)), max(0, math.floor(y - reach))
         region = frame[top : max(0, math.ceil(y + reach)), left : max(0, math.ceil(x + reach))]
         if min(region.shape) < box.side / 2 or box.side < 1:
             return None
-        faces = self._detect(region, NEAR_FACE_PX / box.side, (left, top), min_score)
+        faces = self._run_detector(region, SEARCH_FACE_PX / box.side, (left, top), min_score)
         best = max(faces, key=lambda face: face.box.iou(box), default=None)
         return best if best is not None and best.box.iou(box) > 0 else None
 
-    def landmarks(self, frame: NDArray[np.uint8], box: BoundingBox) -> NDArray[np.float32]:
+    def predict_landmarks(self, frame: NDArray[np.uint8], box: BoundingBox) -> NDArray[np.float32]:
         """The 68 points (iBUG order) of the face in the box: (68, 2), pixels, x before y.
 
         dlib gives whole pixels, and points even where there is no face: the caller must know that there is one.
         """
-        place = dlib.rectangle(*_whole(box))  # type: ignore[attr-defined]
+        place = dlib.rectangle(*_to_dlib_rectangle(box))  # type: ignore[attr-defined]
         shape = self._predictor(np.ascontiguousarray(frame), place)
-        return np.array(list(map(_COORDINATES, shape.parts())), np.float32)
+        return np.array(list(map(_get_coordinates, shape.parts())), np.float32)
 
-    def _detect(
-        self, picture: NDArray[np.uint8], scale: float, origin: tuple[float, float], min_score: float
+    def _run_detector(
+        self, image: NDArray[np.uint8], scale: float, origin: tuple[float, float], min_score: float
     ) -> list[DetectedFace]:
-        height, width = picture.shape
+        height, width = image.shape
         size = max(1, round(width * scale)), max(1, round(height * scale))
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        scaled = cv2.resize(picture, size, interpolation=interpolation)
-        boxes, scores, _ = _thread_detector().run(scaled, 0, min_score)
+        scaled = cv2.resize(image, size, interpolation=interpolation)
+        boxes, scores, _ = _get_thread_detector().run(scaled, 0, min_score)
         faces = [
-            DetectedFace(_placed(box, (size[0] / width, size[1] / height), origin), float(score))
+            DetectedFace(_to_frame_box(box, (size[0] / width, size[1] / height), origin), float(score))
             for box, score in zip(boxes, scores, strict=True)
         ]
         return sorted(faces, key=lambda face: -face.box.side)
 
 
-def box_of(landmarks: NDArray[np.floating[Any]]) -> BoundingBox:
+def estimate_box(landmarks: NDArray[np.floating[Any]]) -> BoundingBox:
     """Where the detector would put its box around a face with these landmarks (68, 2)."""
-    to_canvas = similarity(landmarks.astype(np.float64), mean_face())
+    to_canvas = estimate_similarity(landmarks.astype(np.float64), load_mean_face())
     factor = complex(to_canvas[0, 0], to_canvas[1, 0])
     if abs(factor) < 1e-9:
         x, y = landmarks.mean(axis=0)
-        return BoundingBox.around((float(x), float(y)), 0.0)
-    centre = (complex(*(BOX_CENTRE - to_canvas[:, 2]))) / factor
-    return BoundingBox.around((centre.real, centre.imag), BOX_SIDE / abs(factor))
+        return BoundingBox.from_centre((float(x), float(y)), 0.0)
+    centre = (complex(*(CANVAS_BOX_CENTRE - to_canvas[:, 2]))) / factor
+    return BoundingBox.from_centre((centre.real, centre.imag), CANVAS_BOX_SIDE / abs(factor))
 
 
-def landmark_model_path(path: Path | None = None) -> Path:
+def find_landmark_model(path: Path | None = None) -> Path:
     """The file of the landmark model: ``path``, else that of the package ``face_recognition_models``.
 
     Raises:
@@ -208,17 +208,17 @@ def landmark_model_path(path: Path | None = None) -> Path:
     )
 
 
-_loading = threading.Lock()
-_of_thread = threading.local()
+_load_lock = threading.Lock()
+_thread_local = threading.local()
 
 
-def _predictor(path: Path) -> Any:
-    with _loading:  # two threads that start together must not load 100 MB twice
-        return _loaded_predictor(path.resolve())
+def _get_predictor(path: Path) -> Any:
+    with _load_lock:  # two threads that start together must not load 100 MB twice
+        return _load_predictor(path.resolve())
 
 
 @lru_cache(maxsize=2)
-def _loaded_predictor(path: Path) -> Any:
+def _load_predictor(path: Path) -> Any:
     try:
         return dlib.shape_predictor(str(path))  # type: ignore[attr-defined]
     except RuntimeError as error:
@@ -227,13 +227,13 @@ def _loaded_predictor(path: Path) -> Any:
         ) from error
 
 
-def _thread_detector() -> Any:
-    if not hasattr(_of_thread, "detector"):
-        _of_thread.detector = dlib.get_frontal_face_detector()  # type: ignore[attr-defined]
-    return _of_thread.detector
+def _get_thread_detector() -> Any:
+    if not hasattr(_thread_local, "detector"):
+        _thread_local.detector = dlib.get_frontal_face_detector()  # type: ignore[attr-defined]
+    return _thread_local.detector
 
 
-def _placed(box: Any, scale: tuple[float, float], origin: tuple[float, float]) -> BoundingBox:
+def _to_frame_box(box: Any, scale: tuple[float, float], origin: tuple[float, float]) -> BoundingBox:
     """A box of dlib's, whose right and bottom lie inside, from the scaled picture back in the frame."""
     (x_scale, y_scale), (x, y) = scale, origin
     return BoundingBox(
@@ -244,5 +244,5 @@ def _placed(box: Any, scale: tuple[float, float], origin: tuple[float, float]) -
     )
 
 
-def _whole(box: BoundingBox) -> tuple[int, int, int, int]:
+def _to_dlib_rectangle(box: BoundingBox) -> tuple[int, int, int, int]:
     return round(box.left), round(box.top), round(box.right) - 1, round(box.bottom) - 1

@@ -20,15 +20,15 @@ from gorggle_server.vision.face_detector import (
     BoundingBox,
     DetectedFace,
     FaceDetector,
-    box_of,
+    estimate_box,
 )
 from gorggle_server.vision.face_track import (
     REFINE_SHIFT,
     SAME_PERSON_CORRELATION,
     FaceObservation,
     Track,
-    growth,
-    patch_of,
+    extract_patch,
+    size_ratio,
 )
 
 if TYPE_CHECKING:
@@ -38,30 +38,30 @@ if TYPE_CHECKING:
 
 # Detector scores. A sure face is followed at once, a weak one when it is found twice; a face already followed is
 # believed on less.
-SURE_SCORE = 0.3
+CONFIDENT_SCORE = 0.3
 WEAK_SCORE = 0.12
-FOLLOWED_SCORE = -0.4
+TRACKED_SCORE = -0.4
 
 # dlib's detector can put its box up to half as wide again as the predictor was trained for, and the predictor then
 # misses. So a newly detected face is fitted from several boxes, and the fit that the others agree with most is taken.
-FITTED_BOXES = (0.65, 0.75, 0.85, 0.95, 1.05)
+FIT_BOX_SCALES = (0.65, 0.75, 0.85, 0.95, 1.05)
 
 # At every look of the detector the face is fitted anew from its box. When the two fits differ by more than this share
 # of the box twice in a row, the new one is believed: the old one was stuck on something else.
-DIFFERENT_FIT = 0.05
-FITS_TO_REPLACE = 2
+MAX_FIT_DISTANCE = 0.05
+MISMATCHED_FITS_TO_REPLACE = 2
 
 # A face that was not confirmed is looked for every few frames, and dropped after several misses. A person who
 # comes back to the same place within 2 s keeps the id.
 RECHECK_FRAMES = 3
 MAX_MISSES = 3
-REMEMBERED_FRAMES = 50
+MAX_LOST_FRAMES = 50
 
-SAME_BOX_OVERLAP = 0.3
-DUPLICATE_OVERLAP = 0.45
-RETURN_DISTANCE = 0.75
-RETURN_GROWTH = 1.6
-REPLACING_GROWTH = 1.5
+SAME_FACE_IOU = 0.3
+DUPLICATE_IOU = 0.45
+MAX_RETURN_DISTANCE = 0.75
+MAX_RETURN_GROWTH = 1.6
+MIN_REPLACING_GROWTH = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,55 +73,63 @@ class TrackedFace:
         box: where the face is, pixels.
         landmarks: float32 (68, 2), pixels, x before y, iBUG order.
         score: the detector's last word on this face (see ``DetectedFace``).
-        is_half_way: the frame was not looked at: the face is taken to be half-way between those before and after.
+        is_interpolated: the frame was not looked at: the face is taken to be half-way between those before and after.
     """
 
     track_id: int
     box: BoundingBox
     landmarks: NDArray[np.float32]
     score: float
-    is_half_way: bool = False
+    is_interpolated: bool = False
 
 
 class FaceTracker:
     """Follows the faces of one video, frame by frame. Not to be shared by threads at the same time.
 
     Args:
-        finder: finds faces and landmarks.
+        detector: finds faces and landmarks.
         max_faces: how many are followed at once, the largest first. A face followed gives way only to one that is
             half as large again.
-        detect_every: frames between two looks of the detector at the whole, reduced frame.
-        search_every: frames between two finer searches, which also find small faces.
+        detection_interval_frames: frames between two looks of the detector at the whole, reduced frame.
+        search_interval_frames: frames between two finer searches, which also find small faces.
     """
 
     def __init__(
-        self, finder: FaceDetector, *, max_faces: int = 4, detect_every: int = 10, search_every: int = 50
+        self,
+        detector: FaceDetector,
+        *,
+        max_faces: int = 4,
+        detection_interval_frames: int = 10,
+        search_interval_frames: int = 50,
     ) -> None:
-        self._finder = finder
+        self._detector = detector
         self._max_faces = max_faces
-        self._detect_every, self._search_every = detect_every, search_every
+        self._detection_interval_frames, self._search_interval_frames = (
+            detection_interval_frames,
+            search_interval_frames,
+        )
         self._tracks: list[Track] = []
         self._lost: list[Track] = []
         self._weak: list[DetectedFace] = []  # seen once by the detector, unsurely
         self._detected_at = self._searched_at = -(10**9)
         self._last_frame: NDArray[np.uint8] | None = None
-        self._people = 0
+        self._person_count = 0
         self._index = 0
         self._dropped = 0
 
     @property
-    def people(self) -> int:
+    def person_count(self) -> int:
         """How many people have been seen so far."""
-        return self._people
+        return self._person_count
 
     @property
     def faces_dropped(self) -> int:
         """How many faces the detector saw, at its last fine search or since, for which there was no place."""
         return self._dropped
 
-    def has_lost(self, track_id: int) -> bool:
+    def is_lost(self, track_id: int) -> bool:
         """Whether this person is neither followed nor may still return under this id."""
-        known = (*self._tracks, *filter(self._is_remembered, self._lost))
+        known = (*self._tracks, *filter(self._is_recoverable, self._lost))
         return all(track.track_id != track_id for track in known)
 
     def update(self, frame: NDArray[np.uint8], index: int) -> list[TrackedFace]:
@@ -135,13 +143,13 @@ class FaceTracker:
         if frame is not self._last_frame:
             self._last_frame = frame
             for track in self._tracks:
-                if track.is_seen:
-                    self._follow(track, frame, frames)
-            self._look(frame)
-        return self._seen()
+                if track.is_visible:
+                    self._track_face(track, frame, frames)
+            self._run_detection(frame)
+        return self._visible_faces()
 
     def can_skip(self, frame: NDArray[np.uint8], index: int) -> bool:
-        """Whether ``update_both`` may take in this frame, the next one, together with the one that follows it.
+        """Whether ``update_pair`` may take in this frame, the next one, together with the one that follows it.
 
         There must be faces, all of them must have been found on the last two frames that were looked at, and the
         detector must not be due.
@@ -149,205 +157,206 @@ class FaceTracker:
         return (
             index == self._index + 1
             and frame is not self._last_frame
-            and not self._is_due(index)
+            and not self._is_detection_due(index)
             and len(self._tracks) > 0
-            and all(track.is_steady for track in self._tracks)
+            and all(track.is_predictable for track in self._tracks)
         )
 
-    def update_both(
-        self, between: NDArray[np.uint8], frame: NDArray[np.uint8], index: int
+    def update_pair(
+        self, skipped: NDArray[np.uint8], frame: NDArray[np.uint8], index: int
     ) -> tuple[list[TrackedFace], list[TrackedFace]]:
         """The faces on the next two frames; on the first half-way to the second where they keep their pace.
 
         Args:
-            between: the frame ``index - 1``, of which ``can_leave_out`` was true.
+            skipped: the frame ``index - 1``, of which ``can_leave_out`` was true.
             frame: uint8 (H, W), grey.
             index: the second frame's number.
         """
-        found = [(track, self._followed(frame, track.expected_box(2))) for track in self._tracks]
+        found = [(track, self._fit_near(frame, track.predict_box(2))) for track in self._tracks]
         if any(track.needs_verification(face) for track, face in found):
-            return self.update(between, index - 1), self.update(frame, index)
-        faces_between = [self._between(track, face, between) for track, face in found]
+            return self.update(skipped, index - 1), self.update(frame, index)
+        faces_between = [self._interpolate(track, face, skipped) for track, face in found]
         self._index, self._last_frame = index, frame
-        self._look(frame)
-        return _largest_first(faces_between), self._seen()
+        self._run_detection(frame)
+        return _sort_by_size(faces_between), self._visible_faces()
 
-    def _seen(self) -> list[TrackedFace]:
-        return _largest_first(_told(track, track.face) for track in self._tracks if track.is_seen)
+    def _visible_faces(self) -> list[TrackedFace]:
+        return _sort_by_size(
+            _to_tracked_face(track, track.face) for track in self._tracks if track.is_visible
+        )
 
-    def _follow(self, track: Track, frame: NDArray[np.uint8], frames: int) -> None:
+    def _track_face(self, track: Track, frame: NDArray[np.uint8], frames: int) -> None:
         """Find the face again where it was. Where it leaps, or looks different, the detector must speak."""
-        face = self._followed(frame, track.expected_box(frames))
+        face = self._fit_near(frame, track.predict_box(frames))
         track.is_doubtful = track.needs_verification(face)
         if not track.is_doubtful:
             track.advance(face, frames)
 
-    def _between(self, track: Track, face: FaceObservation, frame: NDArray[np.uint8]) -> TrackedFace:
+    def _interpolate(self, track: Track, face: FaceObservation, frame: NDArray[np.uint8]) -> TrackedFace:
         """The face on the frame before the one that it was found on; from then on it is known there too."""
         half_way = np.asarray((track.face.landmarks + face.landmarks) / 2, np.float32)
-        box = box_of(half_way)
-        if track.is_linear_to(face):
+        box = estimate_box(half_way)
+        if track.can_interpolate_to(face):
             track.advance(face, 2)
-            return TrackedFace(track.track_id, box, half_way, track.score, is_half_way=True)
-        track.advance(self._fitted(frame, box), 1)
-        looked_at = _told(track, track.face)
+            return TrackedFace(track.track_id, box, half_way, track.score, is_interpolated=True)
+        track.advance(self._fit(frame, box), 1)
+        looked_at = _to_tracked_face(track, track.face)
         track.advance(face, 1)
         return looked_at
 
-    def _followed(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
+    def _fit_near(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
         """The face near where it is expected."""
-        face = self._fitted(frame, box)
-        return face if face.box.distance(box) <= REFINE_SHIFT * box.side else self._fitted(frame, face.box)
+        face = self._fit(frame, box)
+        return face if face.box.distance(box) <= REFINE_SHIFT * box.side else self._fit(frame, face.box)
 
-    def _detected(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
+    def _fit_detection(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
         """The face in a box of the detector's."""
-        boxes = (BoundingBox.around(box.centre, share * box.side) for share in FITTED_BOXES)
-        fits = [self._fitted(frame, self._fitted(frame, box).box) for box in boxes]
-        return min(fits, key=lambda fit: median(fit.difference(other) for other in fits))
+        boxes = (BoundingBox.from_centre(box.centre, share * box.side) for share in FIT_BOX_SCALES)
+        fits = [self._fit(frame, self._fit(frame, box).box) for box in boxes]
+        return min(fits, key=lambda fit: median(fit.landmark_distance(other) for other in fits))
 
-    def _fitted(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
-        landmarks = self._finder.landmarks(frame, box)
-        return FaceObservation(landmarks, box_of(landmarks), patch_of(frame, landmarks))
+    def _fit(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
+        landmarks = self._detector.predict_landmarks(frame, box)
+        return FaceObservation(landmarks, estimate_box(landmarks), extract_patch(frame, landmarks))
 
     # -- the detector speaks ------------------------------------------------------------------------------------
 
-    def _look(self, frame: NDArray[np.uint8]) -> None:
+    def _run_detection(self, frame: NDArray[np.uint8]) -> None:
         """Let the detector look at the whole frame when it is due, and at faces in doubt at once."""
-        is_search = self._index - self._searched_at >= self._search_every
-        is_whole = self._is_due(self._index)
+        is_search = self._index - self._searched_at >= self._search_interval_frames
+        is_whole = self._is_detection_due(self._index)
         faces: list[DetectedFace] = []
         if is_whole:
-            faces = self._finder.detect(frame, FINE_SIDE_PX if is_search else COARSE_SIDE_PX, WEAK_SCORE)
+            faces = self._detector.detect(frame, FINE_SIDE_PX if is_search else COARSE_SIDE_PX, WEAK_SCORE)
             self._detected_at = self._index
             self._searched_at = self._index if is_search else self._searched_at
         for track in list(self._tracks):
-            is_recheck = track.misses > 0 and self._index - track.checked_at >= RECHECK_FRAMES
+            is_recheck = track.misses > 0 and self._index - track.last_check >= RECHECK_FRAMES
             if is_whole or track.is_doubtful or is_recheck:
-                self._check(track, faces, frame)
+                self._verify(track, faces, frame)
         self._drop_duplicates()
         if is_whole:
             self._dropped = 0 if is_search else self._dropped
-            self._welcome_sure([face for face in faces if not self._is_followed(face.box)], frame)
+            self._add_confident_faces([face for face in faces if not self._is_tracked(face.box)], frame)
 
-    def _is_due(self, index: int) -> bool:
+    def _is_detection_due(self, index: int) -> bool:
         """Whether the detector looks at the whole of this frame."""
         return (
-            index - self._searched_at >= self._search_every or index - self._detected_at >= self._detect_every
+            index - self._searched_at >= self._search_interval_frames
+            or index - self._detected_at >= self._detection_interval_frames
         )
 
-    def _check(self, track: Track, faces: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:
+    def _verify(self, track: Track, faces: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:
         """Ask the detector whether a face is still there."""
-        track.checked_at = self._index
+        track.last_check = self._index
         found = max(faces, key=lambda face: face.box.iou(track.box), default=None)
-        if found is None or found.box.iou(track.box) < SAME_BOX_OVERLAP:
-            found = self._finder.detect_near(frame, track.box, FOLLOWED_SCORE)
+        if found is None or found.box.iou(track.box) < SAME_FACE_IOU:
+            found = self._detector.detect_near(frame, track.box, TRACKED_SCORE)
         if found is None:
-            self._miss(track)
-        elif track.is_seen:
+            self._record_miss(track)
+        elif track.is_visible:
             self._confirm(track, found, frame)
         else:
-            self._find_again(track, found, frame)
+            self._reacquire(track, found, frame)
 
     def _confirm(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """The face is there: make sure that the landmarks are on it."""
-        quick = self._fitted(frame, found.box)
-        if quick.difference(track.face) > DIFFERENT_FIT:
-            quick = self._fitted(
-                frame, quick.box
-            )  # fitted once, from a box that lies otherwise, it may be off
-        if quick.difference(track.face) <= DIFFERENT_FIT:
+        quick = self._fit(frame, found.box)
+        if quick.landmark_distance(track.face) > MAX_FIT_DISTANCE:
+            quick = self._fit(frame, quick.box)  # fitted once, from a box that lies otherwise, it may be off
+        if quick.landmark_distance(track.face) <= MAX_FIT_DISTANCE:
             track.confirm(track.face, found.score)
             return
-        careful = self._detected(frame, found.box)
-        track.different_fits += careful.difference(track.face) > DIFFERENT_FIT
-        if track.different_fits >= FITS_TO_REPLACE:
+        careful = self._fit_detection(frame, found.box)
+        track.mismatched_fits += careful.landmark_distance(track.face) > MAX_FIT_DISTANCE
+        if track.mismatched_fits >= MISMATCHED_FITS_TO_REPLACE:
             track.confirm(careful, found.score)
 
-    def _find_again(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
+    def _reacquire(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """A face is where one was in doubt: the same person's or, after a cut, someone else's."""
-        face = self._detected(frame, found.box)
-        if face.likeness(track.confirmed) >= SAME_PERSON_CORRELATION:
+        face = self._fit_detection(frame, found.box)
+        if face.similarity(track.confirmed) >= SAME_PERSON_CORRELATION:
             track.confirm(face, found.score)
             return
-        self._lose(track)
-        if found.score >= SURE_SCORE:
-            self._welcome(found, frame)
+        self._drop_track(track)
+        if found.score >= CONFIDENT_SCORE:
+            self._add_face(found, frame)
 
-    def _miss(self, track: Track) -> None:
+    def _record_miss(self, track: Track) -> None:
         track.misses += 1
         track.is_doubtful = False
         if track.misses >= MAX_MISSES:
-            self._lose(track)
+            self._drop_track(track)
 
-    def _lose(self, track: Track) -> None:
+    def _drop_track(self, track: Track) -> None:
         self._tracks.remove(track)
-        track.checked_at = self._index
-        self._lost = [*filter(self._is_remembered, self._lost), track]
+        track.last_check = self._index
+        self._lost = [*filter(self._is_recoverable, self._lost), track]
 
     # -- faces come and go --------------------------------------------------------------------------------------
 
-    def _welcome_sure(self, faces: list[DetectedFace], frame: NDArray[np.uint8]) -> None:
+    def _add_confident_faces(self, faces: list[DetectedFace], frame: NDArray[np.uint8]) -> None:
         """Follow the new faces that are sure, or were seen before; keep the others in mind."""
-        sure = [face for face in faces if face.score >= SURE_SCORE or _is_among(face, self._weak)]
+        sure = [face for face in faces if face.score >= CONFIDENT_SCORE or _is_among(face, self._weak)]
         self._weak = [face for face in faces if face not in sure]
-        self._dropped = max(self._dropped, sum(not self._welcome(face, frame) for face in sure))
+        self._dropped = max(self._dropped, sum(not self._add_face(face, frame) for face in sure))
 
-    def _welcome(self, found: DetectedFace, frame: NDArray[np.uint8]) -> bool:
+    def _add_face(self, found: DetectedFace, frame: NDArray[np.uint8]) -> bool:
         """Follow a new face if there is a place for it: false where there is none."""
-        face = self._detected(frame, found.box)
-        if self._is_followed(face.box):
+        face = self._fit_detection(frame, found.box)
+        if self._is_tracked(face.box):
             return True
-        if not self._has_place_for(face.box):
+        if not self._make_room_for(face.box):
             return False
-        remembered = filter(self._is_remembered, self._lost)
-        returned = next((lost for lost in remembered if _is_return(face, lost)), None)
+        remembered = filter(self._is_recoverable, self._lost)
+        returned = next((lost for lost in remembered if _is_same_person(face, lost)), None)
         if returned is not None:
             self._lost.remove(returned)
             track_id = returned.track_id
         else:
-            self._people += 1
-            track_id = self._people
+            self._person_count += 1
+            track_id = self._person_count
         self._tracks.append(Track(track_id, face, face, found.score, self._index))
         return True
 
-    def _has_place_for(self, box: BoundingBox) -> bool:
+    def _make_room_for(self, box: BoundingBox) -> bool:
         if len(self._tracks) < self._max_faces:
             return True
         smallest = min(self._tracks, key=lambda track: track.box.side)
-        if box.side < REPLACING_GROWTH * smallest.box.side:
+        if box.side < MIN_REPLACING_GROWTH * smallest.box.side:
             return False
-        self._lose(smallest)
+        self._drop_track(smallest)
         return True
 
-    def _is_remembered(self, lost: Track) -> bool:
-        return self._index - lost.checked_at <= REMEMBERED_FRAMES
+    def _is_recoverable(self, lost: Track) -> bool:
+        return self._index - lost.last_check <= MAX_LOST_FRAMES
 
-    def _is_followed(self, box: BoundingBox) -> bool:
-        return any(track.box.iou(box) >= SAME_BOX_OVERLAP for track in self._tracks)
+    def _is_tracked(self, box: BoundingBox) -> bool:
+        return any(track.box.iou(box) >= SAME_FACE_IOU for track in self._tracks)
 
     def _drop_duplicates(self) -> None:
         """Two tracks on one face: the one that began later goes."""
         for track in sorted(self._tracks, key=lambda track: -track.track_id):
             others = (other for other in self._tracks if other.track_id < track.track_id)
-            if any(track.box.iou(other.box) >= DUPLICATE_OVERLAP for other in others):
-                self._lose(track)
+            if any(track.box.iou(other.box) >= DUPLICATE_IOU for other in others):
+                self._drop_track(track)
 
 
-def _told(track: Track, face: FaceObservation) -> TrackedFace:
+def _to_tracked_face(track: Track, face: FaceObservation) -> TrackedFace:
     return TrackedFace(track.track_id, face.box, face.landmarks, track.score)
 
 
-def _largest_first(faces: Iterable[TrackedFace]) -> list[TrackedFace]:
+def _sort_by_size(faces: Iterable[TrackedFace]) -> list[TrackedFace]:
     return sorted(faces, key=lambda face: -face.box.side)
 
 
 def _is_among(face: DetectedFace, faces: Iterable[DetectedFace]) -> bool:
-    return any(face.box.iou(other.box) >= SAME_BOX_OVERLAP for other in faces)
+    return any(face.box.iou(other.box) >= SAME_FACE_IOU for other in faces)
 
 
-def _is_return(face: FaceObservation, lost: Track) -> bool:
+def _is_same_person(face: FaceObservation, lost: Track) -> bool:
     return (
-        face.box.distance(lost.confirmed.box) <= RETURN_DISTANCE * face.box.side
-        and growth(face.box, lost.confirmed.box) <= RETURN_GROWTH
-        and face.likeness(lost.confirmed) >= SAME_PERSON_CORRELATION
+        face.box.distance(lost.confirmed.box) <= MAX_RETURN_DISTANCE * face.box.side
+        and size_ratio(face.box, lost.confirmed.box) <= MAX_RETURN_GROWTH
+        and face.similarity(lost.confirmed) >= SAME_PERSON_CORRELATION
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class SeenFrame:
+class AnalyzedFrame:
     """A frame and the faces on it, largest first.
 
     Attributes:
@@ -34,29 +34,29 @@ class FrameSkipper:
 
     Args:
         tracker: follows the faces; of no use elsewhere from then on.
-        waits: false for what cannot wait: every frame is looked at as it comes.
+        skip_frames: false for what cannot wait: every frame is looked at as it comes.
     """
 
-    def __init__(self, tracker: FaceTracker, *, waits: bool = True) -> None:
-        self._tracker, self._waits = tracker, waits
+    def __init__(self, tracker: FaceTracker, *, skip_frames: bool = True) -> None:
+        self._tracker, self._skip_frames = tracker, skip_frames
         self._held: tuple[int, NDArray[np.uint8]] | None = None
 
-    def push(self, frame: NDArray[np.uint8], index: int) -> list[SeenFrame]:
+    def push(self, frame: NDArray[np.uint8], index: int) -> list[AnalyzedFrame]:
         """Take in the next frame, uint8 (H, W), grey, with its number; give those that are known now, in order."""
         if self._held is None:
-            if self._waits and self._tracker.can_skip(frame, index):
+            if self._skip_frames and self._tracker.can_skip(frame, index):
                 self._held = index, frame
                 return []
-            return [SeenFrame(index, frame, self._tracker.update(frame, index))]
+            return [AnalyzedFrame(index, frame, self._tracker.update(frame, index))]
         if frame is self._held[1] or index != self._held[0] + 1:
-            return [*self.finish(), *self.push(frame, index)]
+            return [*self.flush(), *self.push(frame, index)]
         (held_index, held), self._held = self._held, None
-        before, now = self._tracker.update_both(held, frame, index)
-        return [SeenFrame(held_index, held, before), SeenFrame(index, frame, now)]
+        before, now = self._tracker.update_pair(held, frame, index)
+        return [AnalyzedFrame(held_index, held, before), AnalyzedFrame(index, frame, now)]
 
-    def finish(self) -> list[SeenFrame]:
+    def flush(self) -> list[AnalyzedFrame]:
         """The video ends: the frame still held, if there is one."""
         if self._held is None:
             return []
         (index, frame), self._held = self._held, None
-        return [SeenFrame(index, frame, self._tracker.update(frame, index))]
+        return [AnalyzedFrame(index, frame, self._tracker.update(frame, index))]

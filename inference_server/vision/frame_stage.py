@@ -17,15 +17,15 @@ PipelineItem = StreamInfo | FrameResult | Waveform | EndOfStream
 
 
 def track_frames(
-    items: Iterable[TimelineItem], finder: FaceDetector, *, max_faces: int, sound: bool, live: bool
+    items: Iterable[TimelineItem], detector: FaceDetector, *, max_faces: int, audio: bool, live: bool
 ) -> Generator[PipelineItem]:
     """What ``resample`` gives, with sights for frames; the last sight, in which all leave, before the end.
 
     Args:
         items: of the timeline.
-        finder: finds faces and landmarks.
+        detector: finds faces and landmarks.
         max_faces: how many faces are followed at once.
-        sound: whether the media's sound is read as well, if there is any. Where lips alone tell when somebody speaks, all
+        audio: whether the media's sound is read as well, if there is any. Where lips alone tell when somebody speaks, all
             that they do is looked at.
         live: give every frame's sight at once, with crops for what cannot wait.
     """
@@ -33,16 +33,16 @@ def track_frames(
     for item in items:
         match item:
             case StreamInfo():
-                if item.gives_pictures:
-                    waits = sound and item.has_audio and not live
-                    mouths = MouthTracker(finder, max_faces=max_faces, waits=waits, glimpses=live)
+                if item.decodes_video:
+                    waits = audio and item.has_audio and not live
+                    mouths = MouthTracker(detector, max_faces=max_faces, skip_frames=waits, previews=live)
                 yield item
             case GrayFrame():
                 assert mouths is not None, "frames come where pictures were announced"
                 yield from mouths.push(item.pixels, item.index)
             case EndOfStream():
                 if mouths is not None:
-                    yield from mouths.finish()
+                    yield from mouths.flush()
                 yield item
             case _:
                 yield item

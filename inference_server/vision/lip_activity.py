@@ -38,16 +38,16 @@ STEEPNESS = 4.0
 
 # What counts as movement of a face follows what is usual for it: between its rest and its speech in the last twelve
 # seconds, within bounds, for a face may have done nothing but rest. Chosen on clips of the validation speakers.
-USUAL_FRAMES, LEAST_USUAL_FRAMES, USUAL_EVERY_FRAMES = 300, 50, 5
+MAX_HISTORY_FRAMES, MIN_HISTORY_FRAMES, THRESHOLD_INTERVAL_FRAMES = 300, 50, 5
 REST_QUANTILE, SPEECH_QUANTILE, SPEECH_WEIGHT = 0.15, 0.6, 0.4
-LEAST_USUAL, MOST_USUAL = 0.7, 1.8
+MIN_THRESHOLD, MAX_THRESHOLD = 0.7, 1.8
 
 # Of a crop of 96 x 96 the mouth and chin, reduced until a pixel's jitter in the alignment no longer shows.
 CROP_ROWS, CROP_COLUMNS = slice(28, 76), slice(16, 80)
-CROP_REDUCED = (8, 6)
+REDUCED_CROP_SIZE = (8, 6)
 
 MAX_LAG_FRAMES = 4
-MIN_AGREEMENT_FRAMES = 8
+MIN_CORRELATION_FRAMES = 8
 
 
 class MotionEstimator:
@@ -60,38 +60,38 @@ class MotionEstimator:
     def __init__(self) -> None:
         self._recent: deque[NDArray[np.float64] | None] = deque(maxlen=WINDOW_FRAMES)
         self._next_index: int | None = None
-        self._owed = 0  # frames taken in whose value has not been given
+        self._pending = 0  # frames taken in whose value has not been given
 
-    def push(self, frame_index: int, numbers: NDArray[np.float64] | None) -> list[float]:
+    def push(self, frame_index: int, values: NDArray[np.float64] | None) -> list[float]:
         """Take in the numbers of a frame; give the values that are known with it.
 
         Args:
             frame_index: rises from call to call; where it skips, frames without numbers are filled in.
-            numbers: (K,), or None where the frame has none.
+            values: (K,), or None where the frame has none.
         """
-        values: list[float] = []
+        variation: list[float] = []
         for _ in range(self._next_index or frame_index, frame_index):
-            values += self._push(None)
+            variation += self._push(None)
         self._next_index = frame_index + 1
-        return values + self._push(numbers)
+        return variation + self._push(values)
 
-    def finish(self) -> list[float]:
+    def flush(self) -> list[float]:
         """The values of the last frames, and a new start."""
         values: list[float] = []
-        while self._owed:
+        while self._pending:
             self._recent.append(None)
             values.append(self._variation())
-            self._owed -= 1
+            self._pending -= 1
         self._recent.clear()
         self._next_index = None
         return values
 
     def _push(self, numbers: NDArray[np.float64] | None) -> list[float]:
         self._recent.append(numbers)
-        self._owed += 1
-        if self._owed <= WINDOW_FRAMES // 2:
+        self._pending += 1
+        if self._pending <= WINDOW_FRAMES // 2:
             return []
-        self._owed -= 1
+        self._pending -= 1
         return [self._variation()]
 
     def _variation(self) -> float:
@@ -115,7 +115,7 @@ class VisualVoiceActivityDetector:
 
     def __init__(self) -> None:
         self._landmark_meter, self._crop_meter = MotionEstimator(), MotionEstimator()
-        self._usual = AdaptiveThreshold()
+        self._threshold = AdaptiveThreshold()
 
     def push(
         self, frame_index: int, landmarks: NDArray[np.floating[Any]] | None, crop: NDArray[np.uint8] | None
@@ -130,40 +130,42 @@ class VisualVoiceActivityDetector:
         Returns:
             Probabilities, 0 to 1, of the frames that are known now, in order: each comes four frames late.
         """
-        return self._judged(
-            self._landmark_meter.push(frame_index, None if landmarks is None else lip_shape(landmarks)),
-            self._crop_meter.push(frame_index, None if crop is None else crop_shape(crop)),
+        return self._to_probabilities(
+            self._landmark_meter.push(
+                frame_index, None if landmarks is None else compute_lip_shape(landmarks)
+            ),
+            self._crop_meter.push(frame_index, None if crop is None else compute_crop_shape(crop)),
         )
 
-    def finish(self) -> list[float]:
+    def flush(self) -> list[float]:
         """The probabilities of the last frames."""
-        return self._judged(self._landmark_meter.finish(), self._crop_meter.finish())
+        return self._to_probabilities(self._landmark_meter.flush(), self._crop_meter.flush())
 
-    def _judged(self, of_landmarks: list[float], of_crops: list[float]) -> list[float]:
+    def _to_probabilities(self, of_landmarks: list[float], of_crops: list[float]) -> list[float]:
         movement = [
             math.sqrt(landmarks / LANDMARK_MOVEMENT * crop / CROP_MOVEMENT)
             for landmarks, crop in zip(of_landmarks, of_crops, strict=True)
         ]
-        return _probabilities((value / self._usual.push(value) for value in movement), 1.0)
+        return _to_probabilities((value / self._threshold.push(value) for value in movement), 1.0)
 
 
 class AdaptiveThreshold:
     """Learns, as one face moves, where its rest ends and its speech begins: 1 for a face like any other."""
 
     def __init__(self) -> None:
-        self._recent = RollingQuantile(USUAL_FRAMES)
+        self._recent = RollingQuantile(MAX_HISTORY_FRAMES)
         self._pushed = 0
-        self._border = 1.0
+        self._threshold = 1.0
 
     def push(self, movement: float) -> float:
         """Take in the next frame's movement; give the border that it is to be compared with."""
         self._recent.push(movement)
         self._pushed += 1
-        if len(self._recent) >= LEAST_USUAL_FRAMES and self._pushed % USUAL_EVERY_FRAMES == 0:
+        if len(self._recent) >= MIN_HISTORY_FRAMES and self._pushed % THRESHOLD_INTERVAL_FRAMES == 0:
             rest, speech = map(self._recent.quantile, (REST_QUANTILE, SPEECH_QUANTILE))
             between = rest ** (1 - SPEECH_WEIGHT) * speech**SPEECH_WEIGHT
-            self._border = float(np.clip(between, LEAST_USUAL, MOST_USUAL))
-        return self._border
+            self._threshold = float(np.clip(between, MIN_THRESHOLD, MAX_THRESHOLD))
+        return self._threshold
 
 
 class CropVoiceActivityDetector:
@@ -178,12 +180,12 @@ class CropVoiceActivityDetector:
         Returns:
             Probabilities, 0 to 1, of the frames that are known now, in order: each comes four frames late.
         """
-        numbers = None if crop is None else crop_shape(crop)
-        return _probabilities(self._meter.push(frame_index, numbers), CROP_MOVEMENT)
+        numbers = None if crop is None else compute_crop_shape(crop)
+        return _to_probabilities(self._meter.push(frame_index, numbers), CROP_MOVEMENT)
 
-    def finish(self) -> list[float]:
+    def flush(self) -> list[float]:
         """The probabilities of the last frames."""
-        return _probabilities(self._meter.finish(), CROP_MOVEMENT)
+        return _to_probabilities(self._meter.flush(), CROP_MOVEMENT)
 
 
 def audio_visual_correlation(
@@ -201,9 +203,9 @@ def audio_visual_correlation(
         -1 to 1; 0 where one of them does not change, or both are shorter than a third of a second.
     """
     length = min(len(mouth_movement), len(speech))
-    if length < MIN_AGREEMENT_FRAMES:
+    if length < MIN_CORRELATION_FRAMES:
         return 0.0
-    most = min(MAX_LAG_FRAMES, length - MIN_AGREEMENT_FRAMES)
+    most = min(MAX_LAG_FRAMES, length - MIN_CORRELATION_FRAMES)
     moves, sounds = mouth_movement[:length], speech[:length]
     return max(
         _correlation(moves[max(0, lag) : length + min(0, lag)], sounds[max(0, -lag) : length - max(0, lag)])
@@ -211,7 +213,7 @@ def audio_visual_correlation(
     )
 
 
-def lip_shape(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def compute_lip_shape(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Opening between the lips and width of the mouth, in shares of the distance between the eyes: (2,)."""
     points = landmarks.astype(np.float64)
     eyes_apart = (np.add.reduce(points[RIGHT_EYE]) - np.add.reduce(points[LEFT_EYE])) / EYE_POINTS
@@ -221,17 +223,17 @@ def lip_shape(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.array([opening, WIDTH_WEIGHT * width]) / max(math.hypot(*eyes_apart), 1.0)
 
 
-def crop_shape(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
+def compute_crop_shape(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The mouth in a few grey values whose mean is 0 and whose squares sum to 1: (48,)."""
-    small = cv2.resize(crop[CROP_ROWS, CROP_COLUMNS], CROP_REDUCED, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(crop[CROP_ROWS, CROP_COLUMNS], REDUCED_CROP_SIZE, interpolation=cv2.INTER_AREA)
     values = small.astype(np.float64).ravel()
     values -= np.add.reduce(values) / len(values)
     return np.asarray(values / max(math.sqrt(values @ values), 1.0))
 
 
-def _probabilities(movement: Iterable[float], even_at: float) -> list[float]:
-    """A logistic curve over the logarithm of the movement: 1/2 at ``even_at``, 0 for none."""
-    return [float(value**STEEPNESS / (value**STEEPNESS + even_at**STEEPNESS)) for value in movement]
+def _to_probabilities(movement: Iterable[float], threshold: float) -> list[float]:
+    """A logistic curve over the logarithm of the movement: 1/2 at ``threshold``, 0 for none."""
+    return [float(value**STEEPNESS / (value**STEEPNESS + threshold**STEEPNESS)) for value in movement]
 
 
 def _correlation(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MOUTH_CROP_SIZE_PX = 96
 CANVAS_PX = 256
-SMOOTHED_FRAMES = 12
+SMOOTHING_FRAMES = 12
 LANDMARKS = 68
 
 # Points of the iBUG order that stay put while one speaks: below the nose, and the corners of the eyes.
@@ -49,7 +49,7 @@ class MouthCrop(NamedTuple):
 
 
 @cache
-def mean_face() -> NDArray[np.float64]:
+def load_mean_face() -> NDArray[np.float64]:
     """The mean face's landmarks in the 256 x 256 canvas: (68, 2), read-only."""
     points = np.array(json.loads(MEAN_FACE_FILE.read_text())["points"])
     points.setflags(write=False)
@@ -80,7 +80,7 @@ def crop_mouths(
         NoFaceError: no frame has a face.
         InvalidRequestError: shapes or types are not as above.
     """
-    _refuse_unless_clip(frames, landmarks)
+    _validate_clip(frames, landmarks)
     if all(points is None for points in landmarks):
         if resize_without_face and len(frames):
             return np.stack(
@@ -101,7 +101,7 @@ def crop_mouths(
 
 
 @dataclass(eq=False)
-class _Held:
+class _PendingFrame:
     """A frame that waits for those that follow, with its landmarks, seen or filled in: float64 (68, 2), (5, 2)."""
 
     index: int
@@ -110,7 +110,7 @@ class _Held:
     stable: NDArray[np.float64]
 
     @classmethod
-    def of(cls, index: int, frame: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> _Held:
+    def create(cls, index: int, frame: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> _PendingFrame:
         return cls(index, frame, landmarks, landmarks[STABLE_POINTS])
 
 
@@ -134,9 +134,9 @@ class MouthCropper:
     ) -> None:
         self._stable_target = np.asarray(mean_face, np.float64)[STABLE_POINTS]
         self._max_gap_frames = max_gap_frames
-        self._known: deque[_Held] = deque()  # landmarks known or filled in
+        self._pending: deque[_PendingFrame] = deque()  # landmarks known or filled in
         self._gap: deque[tuple[int, NDArray[np.uint8]]] = deque()  # the latest frames, without landmarks
-        self._last_known: NDArray[np.float64] | None = None
+        self._last_landmarks: NDArray[np.float64] | None = None
         self._last_transform: NDArray[np.float64] | None = None
 
     def push(
@@ -155,13 +155,13 @@ class MouthCropper:
         if landmarks is None:
             self._gap.append((frame_index, frame))
             if self._max_gap_frames is not None and len(self._gap) > self._max_gap_frames:
-                self._give_up_waiting()
+                self._expire_oldest_gap_frame()
         else:
             points = np.asarray(landmarks, np.float64)
-            self._fill_gap(self._last_known, points)
-            self._known.append(_Held.of(frame_index, frame, points))
-            self._last_known = points
-        return list(self._ready())
+            self._fill_gap(self._last_landmarks, points)
+            self._pending.append(_PendingFrame.create(frame_index, frame, points))
+            self._last_landmarks = points
+        return list(self._pop_ready())
 
     def flush(self) -> list[MouthCrop]:
         """The track ends: give the crops of the frames still held, and start anew.
@@ -169,42 +169,42 @@ class MouthCropper:
         Fewer than twelve frames are left to average for them: they reuse the last transform, which for a track
         shorter than that is the average of all its frames.
         """
-        if self._last_known is not None:
-            self._fill_gap(self._last_known, self._last_known)
-        crops = list(self._ready())
-        if self._known and self._last_transform is None:
-            self._last_transform = self._transform()
-        crops += [self._crop(held) for held in self._known]
-        self._known.clear()
+        if self._last_landmarks is not None:
+            self._fill_gap(self._last_landmarks, self._last_landmarks)
+        crops = list(self._pop_ready())
+        if self._pending and self._last_transform is None:
+            self._last_transform = self._estimate_transform()
+        crops += [self._crop(held) for held in self._pending]
+        self._pending.clear()
         self._gap.clear()
-        self._last_known = self._last_transform = None
+        self._last_landmarks = self._last_transform = None
         return crops
 
-    def _give_up_waiting(self) -> None:
+    def _expire_oldest_gap_frame(self) -> None:
         """The oldest frame of the gap will wait no longer."""
         oldest = self._gap.popleft()
-        if self._last_known is not None:
-            self._known.append(_Held.of(*oldest, self._last_known))
+        if self._last_landmarks is not None:
+            self._pending.append(_PendingFrame.create(*oldest, self._last_landmarks))
 
     def _fill_gap(self, before: NDArray[np.float64] | None, after: NDArray[np.float64]) -> None:
         before = after if before is None else before
         for position, (index, frame) in enumerate(self._gap, start=1):
             between = before + (after - before) * (position / (len(self._gap) + 1))
-            self._known.append(_Held.of(index, frame, between))
+            self._pending.append(_PendingFrame.create(index, frame, between))
         self._gap.clear()
 
-    def _ready(self) -> Iterator[MouthCrop]:
-        while len(self._known) >= SMOOTHED_FRAMES:
-            self._last_transform = self._transform()
-            yield self._crop(self._known.popleft())
+    def _pop_ready(self) -> Iterator[MouthCrop]:
+        while len(self._pending) >= SMOOTHING_FRAMES:
+            self._last_transform = self._estimate_transform()
+            yield self._crop(self._pending.popleft())
 
-    def _transform(self) -> NDArray[np.float64]:
-        stable = [held.stable for held in islice(self._known, SMOOTHED_FRAMES)]
-        return similarity(np.add.reduce(stable) / len(stable), self._stable_target)
+    def _estimate_transform(self) -> NDArray[np.float64]:
+        stable = [held.stable for held in islice(self._pending, SMOOTHING_FRAMES)]
+        return estimate_similarity(np.add.reduce(stable) / len(stable), self._stable_target)
 
-    def _crop(self, held: _Held) -> MouthCrop:
+    def _crop(self, held: _PendingFrame) -> MouthCrop:
         assert self._last_transform is not None, "the first transform precedes the first crop"
-        return MouthCrop(held.index, cut(held.frame, held.landmarks, self._last_transform))
+        return MouthCrop(held.index, cut_crop(held.frame, held.landmarks, self._last_transform))
 
 
 class LowLatencyMouthCropper:
@@ -215,18 +215,20 @@ class LowLatencyMouthCropper:
 
     def __init__(self, mean_face: NDArray[np.floating]) -> None:
         self._stable_target = np.asarray(mean_face, np.float64)[STABLE_POINTS]
-        self._stable: deque[NDArray[np.float64]] = deque(maxlen=SMOOTHED_FRAMES)
+        self._stable: deque[NDArray[np.float64]] = deque(maxlen=SMOOTHING_FRAMES)
 
-    def cut(self, frame: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
+    def push(self, frame: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
         """The crop, uint8 (96, 96), of a frame (H, W), grey, with its landmarks (68, 2), pixels, x before y."""
         points = np.asarray(landmarks, np.float64)
         self._stable.append(points[STABLE_POINTS])
-        return cut(
-            frame, points, similarity(np.add.reduce(self._stable) / len(self._stable), self._stable_target)
+        return cut_crop(
+            frame,
+            points,
+            estimate_similarity(np.add.reduce(self._stable) / len(self._stable), self._stable_target),
         )
 
 
-def cut(
+def cut_crop(
     frame: NDArray[np.uint8], landmarks: NDArray[np.float64], transform: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
     """The 96 x 96 square around the mouth, in the canvas that ``transform`` (2, 3) leads to."""
@@ -241,13 +243,13 @@ def cut(
     )
 
 
-def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+def estimate_similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
     """The rotation, scale and shift that takes (N, 2) points onto others with the least squared error: (2, 3).
 
     In the plane, points taken as complex numbers, it is a linear regression: ``target = a * source + b``. Called
     several times a frame on a few points, where what numpy does around its sums takes longer than the sums.
     """
-    from_points, to_points = _in_plane(source), _in_plane(target)
+    from_points, to_points = _to_complex(source), _to_complex(target)
     count = len(from_points)
     from_mean, to_mean = np.add.reduce(from_points) / count, np.add.reduce(to_points) / count
     centred = from_points - from_mean
@@ -257,13 +259,13 @@ def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDAr
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
-def _in_plane(points: NDArray[np.float64]) -> NDArray[np.complex128]:
+def _to_complex(points: NDArray[np.float64]) -> NDArray[np.complex128]:
     """(N, 2) as (N,): x + iy."""
     numbers: NDArray[np.complex128] = np.ascontiguousarray(points, np.float64).view(np.complex128)[:, 0]
     return numbers
 
 
-def _refuse_unless_clip(frames: NDArray[np.uint8], landmarks: Sequence[NDArray[Any] | None]) -> None:
+def _validate_clip(frames: NDArray[np.uint8], landmarks: Sequence[NDArray[Any] | None]) -> None:
     if frames.ndim != 3 or frames.dtype != np.uint8:
         raise InvalidRequestError(
             f"the frames are {frames.dtype} {frames.shape}; expected uint8 of shape (T, H, W)"

@@ -10,11 +10,11 @@ class RollingQuantile:
     """The latest values, in order of their size: so that asking for quantiles after every value costs little.
 
     Args:
-        most: how many are kept.
+        window: how many are kept.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, window: int) -> None:
+        self._window = window
         self._latest: deque[float] = deque()
         self._ordered: list[float] = []
 
@@ -23,7 +23,7 @@ class RollingQuantile:
 
     def push(self, value: float) -> None:
         """Take in the next value, and forget the oldest where there are too many."""
-        if len(self._latest) == self._most:
+        if len(self._latest) == self._window:
             del self._ordered[bisect_left(self._ordered, self._latest.popleft())]
         self._latest.append(value)
         insort(self._ordered, value)

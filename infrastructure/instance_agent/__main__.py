@@ -8,7 +8,7 @@ import sys
 import boto3
 
 from infrastructure.instance_agent import certificates
-from infrastructure.instance_agent.agent import Clients, InstanceAgent, JsonLines
+from infrastructure.instance_agent.agent import Clients, InstanceAgent, JsonFormatter
 from infrastructure.instance_agent.environment import AgentConfig
 
 _USAGE = "usage: python -m infrastructure.instance_agent certificates | attend"
@@ -17,13 +17,13 @@ _USAGE = "usage: python -m infrastructure.instance_agent certificates | attend"
 def main(arguments: list[str]) -> int:
     """Run one command; the result is the exit code."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonFormatter())
     logging.basicConfig(level="INFO", handlers=[handler])
-    around = AgentConfig.read()
+    around = AgentConfig.from_environment()
     match arguments:
         case ["certificates"]:
             client = boto3.client("secretsmanager")
-            certificates.await_first(client, around.certificate_secret, around.certificate_folder)
+            certificates.wait_for_certificates(client, around.certificate_secret, around.certificate_folder)
         case ["attend"]:
             clients = Clients(
                 *(boto3.client(each) for each in ("autoscaling", "cloudwatch", "logs", "secretsmanager"))

@@ -21,9 +21,9 @@ from infrastructure.instance_agent.environment import AgentConfig, InstanceMetad
 from infrastructure.instance_agent.log_shipper import LogShipper
 
 STEP_INTERVAL_S = 5.0
-MEASURE_S = 60.0
-CERTIFICATES_S = 3600.0
-STOP_SERVER = ("systemctl", "stop", "gorggle.service")
+METRICS_INTERVAL_S = 60.0
+CERTIFICATES_INTERVAL_S = 3600.0
+STOP_SERVER_COMMAND = ("systemctl", "stop", "gorggle.service")
 # What AWS answers when an instance waits for nobody: it was reported already, or is in no such phase.
 NO_ACTION = "No active Lifecycle Action found"
 
@@ -44,17 +44,19 @@ class InstanceAgent:
     """What it has done so far, and when the next of each thing is due."""
 
     def __init__(
-        self, around: AgentConfig, clients: Clients, clock: Callable[[], float] = time.monotonic
+        self, config: AgentConfig, clients: Clients, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._around, self._clients, self._clock = around, clients, clock
-        self._metadata = InstanceMetadataClient(around.metadata)
-        self.instance = self._metadata.instance
-        self._journal = LogShipper(clients.logs, around.log_group, self.instance, around.cursor)
-        self._processor, self._calls = metrics.CpuUsage(), metrics.RequestCounters()
-        self._measured = self._renewed = float("-inf")
+        self._config, self._clients, self._clock = config, clients, clock
+        self._imds = InstanceMetadataClient(config.imds_url)
+        self.instance_id = self._imds.instance_id
+        self._log_shipper = LogShipper(
+            clients.logs, config.log_group, self.instance_id, config.journal_cursor_file
+        )
+        self._cpu, self._request_counters = metrics.CpuUsage(), metrics.RequestCounters()
+        self._metrics_published_at = self._certificates_refreshed_at = float("-inf")
         self.is_ready = False
         self.is_done = False
-        self._stopping: subprocess.Popen[bytes] | None = None
+        self._stop_process: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
         """Attend until the instance may go."""
@@ -64,58 +66,64 @@ class InstanceAgent:
 
     def step(self) -> None:
         """Do what is due."""
-        for work in (self._report_readiness, self._measure, self._renew, self._drain, self._carry_logs):
+        for work in (
+            self._report_readiness,
+            self._publish_metrics,
+            self._refresh_certificates,
+            self._drain,
+            self._ship_logs,
+        ):
             try:
                 work()
             except (ClientError, BotoCoreError, OSError, LookupError, subprocess.SubprocessError) as error:
                 _log.error("%s failed and is tried again: %s", work.__name__.strip("_"), error)
 
     def _report_readiness(self) -> None:
-        if not self.is_ready and http_get(f"{self._around.operations}/readyz") is not None:
-            self._complete(self._around.launch_hook)
+        if not self.is_ready and http_get(f"{self._config.metrics_url}/readyz") is not None:
+            self._complete_lifecycle_action(self._config.launch_hook)
             self.is_ready = True
             _log.info("the server is ready")
 
-    def _measure(self) -> None:
-        if self._clock() - self._measured < MEASURE_S:
+    def _publish_metrics(self) -> None:
+        if self._clock() - self._metrics_published_at < METRICS_INTERVAL_S:
             return
-        page = http_get(f"{self._around.operations}/metrics")
-        data = metrics.data(page, self._processor, self._around.fleet, self._calls)
-        self._clients.cloudwatch.put_metric_data(Namespace=self._around.metrics_namespace, MetricData=data)
-        self._measured = self._clock()
+        page = http_get(f"{self._config.metrics_url}/metrics")
+        data = metrics.build_metric_data(page, self._cpu, self._config.fleet, self._request_counters)
+        self._clients.cloudwatch.put_metric_data(Namespace=self._config.metrics_namespace, MetricData=data)
+        self._metrics_published_at = self._clock()
 
-    def _renew(self) -> None:
-        if self._clock() - self._renewed < CERTIFICATES_S:
+    def _refresh_certificates(self) -> None:
+        if self._clock() - self._certificates_refreshed_at < CERTIFICATES_INTERVAL_S:
             return
-        folder, secret = self._around.certificate_folder, self._around.certificate_secret
+        folder, secret = self._config.certificate_folder, self._config.certificate_secret
         if certificates.refresh(self._clients.secretsmanager, secret, folder):
             _log.info("the certificates are renewed")
-        self._renewed = self._clock()
+        self._certificates_refreshed_at = self._clock()
 
     def _drain(self) -> None:
         """Let the server end its streams, then let the fleet end the instance."""
         if self.is_done:
             return
-        if self._stopping is None:
-            if not self._metadata.is_ending:
+        if self._stop_process is None:
+            if not self._imds.is_terminating:
                 return
             _log.info("the instance ends: the server takes no new streams")
-            self._stopping = subprocess.Popen(STOP_SERVER)
-        if self._stopping.poll() is not None:
-            self._complete(self._around.terminate_hook)
+            self._stop_process = subprocess.Popen(STOP_SERVER_COMMAND)
+        if self._stop_process.poll() is not None:
+            self._complete_lifecycle_action(self._config.terminate_hook)
             _log.info("the server has stopped")
             # A spot instance is told before the fleet knows: there it waits for nobody, and ends by itself.
             self.is_done = True
 
-    def _carry_logs(self) -> None:
-        self._journal.ship()
+    def _ship_logs(self) -> None:
+        self._log_shipper.ship()
 
-    def _complete(self, hook: str) -> None:
+    def _complete_lifecycle_action(self, hook: str) -> None:
         try:
             self._clients.autoscaling.complete_lifecycle_action(
                 LifecycleHookName=hook,
-                AutoScalingGroupName=self._around.fleet,
-                InstanceId=self.instance,
+                AutoScalingGroupName=self._config.fleet,
+                InstanceId=self.instance_id,
                 LifecycleActionResult="CONTINUE",
             )
         except ClientError as error:
@@ -123,7 +131,7 @@ class InstanceAgent:
                 raise
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """The same form as the server's log."""
 
     def format(self, record: logging.LogRecord) -> str:

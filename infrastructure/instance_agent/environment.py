@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 TIMEOUT_S = 2.0
-TOKEN_LIFE_S = 300
+TOKEN_TTL_S = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,12 @@ class AgentConfig:
     certificate_folder: Path
     metrics_namespace: str
     log_group: str
-    operations: str
-    metadata: str
-    cursor: Path
+    metrics_url: str
+    imds_url: str
+    journal_cursor_file: Path
 
     @classmethod
-    def read(cls, environment: Mapping[str, str] | None = None) -> AgentConfig:
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> AgentConfig:
         """Read it.
 
         Raises:
@@ -63,14 +63,14 @@ class InstanceMetadataClient:
 
     def get(self, path: str) -> str | None:
         """An item; None where there is none."""
-        life = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_LIFE_S)}
+        life = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_TTL_S)}
         token = http_get(f"{self._address}/latest/api/token", life, "PUT")
         if token is None:
             return None
         return http_get(f"{self._address}/latest/meta-data/{path}", {"X-aws-ec2-metadata-token": token})
 
     @property
-    def instance(self) -> str:
+    def instance_id(self) -> str:
         """This instance's id.
 
         Raises:
@@ -82,7 +82,7 @@ class InstanceMetadataClient:
         return found
 
     @property
-    def is_ending(self) -> bool:
+    def is_terminating(self) -> bool:
         """Whether the fleet has decided that this instance goes, or EC2 takes it back (spot)."""
         return self.get("autoscaling/target-lifecycle-state") == "Terminated" or self.is_reclaimed
 

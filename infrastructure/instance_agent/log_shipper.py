@@ -14,7 +14,7 @@ UNITS = ("gorggle.service", "gorggle-agent.service")
 MAX_BATCH_BYTES, MAX_BATCH_EVENTS, EVENT_OVERHEAD_BYTES = 1_048_576, 10_000, 26
 MAX_EVENT_BYTES = 100_000
 # Kept while CloudWatch cannot be reached; older ones go first.
-MAX_PENDING = 50_000
+MAX_PENDING_EVENTS = 50_000
 
 Event = dict[str, Any]
 
@@ -29,34 +29,34 @@ class LogShipper:
 
     def ship(self) -> int:
         """Send what is new; the number of lines that were sent."""
-        self._pending = sorted(self._pending + new_events(self._cursor), key=lambda each: each["timestamp"])
-        del self._pending[:-MAX_PENDING]
+        self._pending = sorted(self._pending + read_journal(self._cursor), key=lambda each: each["timestamp"])
+        del self._pending[:-MAX_PENDING_EVENTS]
         sent = 0
         while self._pending:
             if not self._has_stream:
-                self._make_stream()
-            batch = first_batch(self._pending)
+                self._create_stream()
+            batch = take_batch(self._pending)
             self._client.put_log_events(logGroupName=self._group, logStreamName=self._stream, logEvents=batch)
             del self._pending[: len(batch)]
             sent += len(batch)
         return sent
 
-    def _make_stream(self) -> None:
+    def _create_stream(self) -> None:
         # It is there already where the instance's attendant was started anew.
         with contextlib.suppress(self._client.exceptions.ResourceAlreadyExistsException):
             self._client.create_log_stream(logGroupName=self._group, logStreamName=self._stream)
         self._has_stream = True
 
 
-def new_events(cursor: Path) -> list[Event]:
+def read_journal(cursor: Path) -> list[Event]:
     """The journal's lines since the last call."""
     units = [f"--unit={unit}" for unit in UNITS]
     command = ["journalctl", *units, "--output=json", "--no-pager", "--quiet", f"--cursor-file={cursor}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return list(events_from(done.stdout.splitlines()))
+    return list(parse_journal(done.stdout.splitlines()))
 
 
-def events_from(lines: Iterable[str]) -> Iterable[Event]:
+def parse_journal(lines: Iterable[str]) -> Iterable[Event]:
     """Lines of journald's JSON as CloudWatch's events."""
     for line in lines:
         entry = json.loads(line)
@@ -68,7 +68,7 @@ def events_from(lines: Iterable[str]) -> Iterable[Event]:
             yield {"timestamp": int(entry["__REALTIME_TIMESTAMP"]) // 1000, "message": text}
 
 
-def first_batch(events: Sequence[Event]) -> list[Event]:
+def take_batch(events: Sequence[Event]) -> list[Event]:
     """As many of the first events as one call takes."""
     size, batch = 0, []
     for event in events[:MAX_BATCH_EVENTS]:

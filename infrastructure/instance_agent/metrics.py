@@ -10,16 +10,16 @@ from typing import Any
 
 PERCENT = "Percent"
 # Of the server's page: calls that have ended, and what is given as a mean of the last minute.
-CALLS = "gorggle_grpc_requests_total"
-STARTED = "process_start_time_seconds"
-MEANS = (
+REQUESTS_METRIC = "gorggle_grpc_requests_total"
+START_TIME_METRIC = "process_start_time_seconds"
+MEAN_METRICS = (
     ("RequestTime", "gorggle_grpc_request_duration_seconds", "Seconds"),
     ("RealTimeFactor", "gorggle_real_time_factor", "None"),
 )
 _LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$")
 
 
-def server_metrics(page: str | None) -> dict[str, float]:
+def parse_metrics(page: str | None) -> dict[str, float]:
     """Values of the server's ``/metrics``, by name and labels; nothing where it does not answer."""
     found = {}
     for line in (page or "").splitlines():
@@ -34,16 +34,16 @@ class CpuUsage:
 
     def __init__(self, source: Path = Path("/proc/stat")) -> None:
         self._source = source
-        self._last = self._times()
+        self._last = self._read_times()
 
-    def _times(self) -> tuple[float, float]:
+    def _read_times(self) -> tuple[float, float]:
         fields = [float(each) for each in self._source.read_text().split("\n", 1)[0].split()[1:]]
         idle = fields[3] + fields[4]
         return sum(fields), idle
 
     def busy_percent(self) -> float:
         """Since the last call; 0 where no time has passed."""
-        now, before = self._times(), self._last
+        now, before = self._read_times(), self._last
         self._last = now
         passed = now[0] - before[0]
         return 100.0 * (1 - (now[1] - before[1]) / passed) if passed > 0 else 0.0
@@ -55,24 +55,24 @@ class RequestCounters:
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
 
-    def data(self, server: Mapping[str, float]) -> Iterator[tuple[str, float, str]]:
+    def compute_deltas(self, server: Mapping[str, float]) -> Iterator[tuple[str, float, str]]:
         """Name, value and unit; what nothing has happened to has no mean."""
-        if server.get(STARTED) != self._last.get(STARTED):
+        if server.get(START_TIME_METRIC) != self._last.get(START_TIME_METRIC):
             # A server that has started again counts from nothing.
             self._last = {}
-        ended = {name: value for name, value in server.items() if name.startswith(CALLS)}
-        yield "Requests", sum(self._grown(name, value) for name, value in ended.items()), "Count"
-        for metric, name, unit in MEANS:
-            total, count = (self._grown_sum(server, f"{name}_{part}") for part in ("sum", "count"))
+        ended = {name: value for name, value in server.items() if name.startswith(REQUESTS_METRIC)}
+        yield "Requests", sum(self._delta(name, value) for name, value in ended.items()), "Count"
+        for metric, name, unit in MEAN_METRICS:
+            total, count = (self._delta_sum(server, f"{name}_{part}") for part in ("sum", "count"))
             if count > 0:
                 yield metric, total / count, unit
         self._last = dict(server)
 
-    def _grown_sum(self, server: Mapping[str, float], name: str) -> float:
+    def _delta_sum(self, server: Mapping[str, float], name: str) -> float:
         parts = (each for each in server if each.partition("{")[0] == name)
-        return sum(self._grown(each, server[each]) for each in parts)
+        return sum(self._delta(each, server[each]) for each in parts)
 
-    def _grown(self, name: str, value: float) -> float:
+    def _delta(self, name: str, value: float) -> float:
         return value - self._last.get(name, 0.0)
 
 
@@ -88,21 +88,21 @@ def disk_percent(path: str = "/") -> float:
     return 100.0 * usage.used / usage.total
 
 
-def data(
-    page: str | None, processor: CpuUsage, fleet: str, calls: RequestCounters | None = None
+def build_metric_data(
+    page: str | None, cpu: CpuUsage, fleet: str, request_counters: RequestCounters | None = None
 ) -> list[dict[str, Any]]:
     """All of it as CloudWatch takes it, for the whole fleet: what differs by instance is in its log.
 
     ``Streams`` is always there, 0 while the server starts: a fleet without this figure would never be put to sleep.
     """
-    server = server_metrics(page)
+    server = parse_metrics(page)
     dimensions = [{"Name": "AutoScalingGroupName", "Value": fleet}]
     values = [("Streams", server.get("gorggle_active_streams", 0.0), "Count")]
-    if page is not None and calls is not None:
-        values += calls.data(server)
-    values += [(name, value, PERCENT) for name, value in _gpu(server)]
+    if page is not None and request_counters is not None:
+        values += request_counters.compute_deltas(server)
+    values += [(name, value, PERCENT) for name, value in _gpu_utilization(server)]
     values += [
-        ("CpuUtilization", processor.busy_percent(), PERCENT),
+        ("CpuUtilization", cpu.busy_percent(), PERCENT),
         ("MemoryUtilization", memory_percent(), PERCENT),
         ("DiskUtilization", disk_percent(), PERCENT),
     ]
@@ -112,7 +112,7 @@ def data(
     ]
 
 
-def _gpu(server: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+def _gpu_utilization(server: Mapping[str, float]) -> Iterator[tuple[str, float]]:
     memory = {kind: server.get(f'gorggle_gpu_memory_bytes{{kind="{kind}"}}') for kind in ("free", "total")}
     if memory["total"] and memory["free"] is not None:
         yield "GpuMemoryUtilization", 100.0 * (1 - memory["free"] / memory["total"])

@@ -77,7 +77,7 @@ def built(target: Target, kept: Path) -> Iterator[str]:
             for name, entries in build.code_entries(ROOT)
         }
     for path in build.MANIFESTS:
-        described = function_manifest.read(ROOT / path)
+        described = function_manifest.read_manifest(ROOT / path)
         build.check_sizes(described, code, layers)
         largest = max(build.sizes(described, code, layers).items(), key=lambda each: each[1])
         yield (

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infrastructure.config import StackSettings
-from infrastructure.function_manifest import Manifest, read
+from infrastructure.function_manifest import Manifest, read_manifest
 from infrastructure.packaging import elf, lock, wheels, zip_archive
 from infrastructure.packaging.package import Package, Packages
 from infrastructure.packaging.wheels import Target
@@ -43,7 +43,7 @@ def packages(root: Path, settings: StackSettings) -> Packages:
         for name, entries in code_entries(root)
     }
     for path in MANIFESTS:
-        check_sizes(read(root / path), code, layers)
+        check_sizes(read_manifest(root / path), code, layers)
     return Packages(code=code, layers=layers, server=server_bundle(root, kept))
 
 

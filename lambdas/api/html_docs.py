@@ -26,7 +26,7 @@ nav ul { columns: 18rem; padding-left: 1.1rem; margin: 0; } nav li { margin: 0.2
 """
 
 
-def content_security_policy() -> str:
+def build_content_security_policy() -> str:
     """What the page may do: nothing but look as it does."""
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     return (

@@ -12,7 +12,7 @@ PATH = Path(__file__).with_name("openapi.yaml")
 
 
 @cache
-def openapi() -> dict[str, Any]:
+def load_openapi() -> dict[str, Any]:
     """The document; not to be changed."""
     document: dict[str, Any] = yaml.safe_load(PATH.read_text("utf-8"))
     return document

@@ -24,7 +24,7 @@ all their names are in the answer to --json. docs/aws.md says what is counted.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     made = argparse.ArgumentParser(
         prog="gorggle cost",
@@ -33,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     default = cost_model.StackConfig()
-    made.add_argument("--hours", type=_hours, default=1.0, metavar="H", help="hours of video (default: 1)")
+    made.add_argument(
+        "--hours", type=_parse_hours, default=1.0, metavar="H", help="hours of video (default: 1)"
+    )
     made.add_argument(
         "--gpu",
         default=default.gpu_instance_type,
@@ -51,14 +53,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="P",
         help="share of on-demand instances; the rest is spot (default: 100)",
     )
-    made.add_argument("--sound", choices=("transcribe", "server", "none"), default=default.sound)
-    made.add_argument("--faces", choices=("rekognition", "server", "none"), default=default.faces)
+    made.add_argument("--sound", choices=("transcribe", "server", "none"), default=default.audio_engine)
+    made.add_argument("--faces", choices=("rekognition", "server", "none"), default=default.face_engine)
     made.add_argument("--nat", action="store_true", help="a NAT gateway instead of interface endpoints")
     made.add_argument(
         "--endpoint-zone-count", type=int, default=1, metavar="N", help="zones with endpoints (default: 1)"
     )
     made.add_argument(
-        "--prices", type=_prices, default=prices.Prices(), metavar="FILE", help="unit prices as JSON"
+        "--prices", type=_parse_prices, default=prices.Prices(), metavar="FILE", help="unit prices as JSON"
     )
     made.add_argument("--json", action="store_true", help="write JSON")
     return made
@@ -66,28 +68,28 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: Sequence[str]) -> None:
     """Write the estimate to standard output."""
-    options = (given := parser()).parse_args(arguments)
+    options = (given := build_parser()).parse_args(arguments)
     stack = cost_model.StackConfig(
         gpu_instance_type=options.gpu,
         gpu_min_instances=options.gpu_min,
         gpu_on_demand_percent=options.on_demand_percent,
         nat_gateway=options.nat,
         endpoint_zone_count=options.endpoint_zone_count,
-        sound=options.sound,
-        faces=options.faces,
+        audio_engine=options.sound,
+        face_engine=options.faces,
     )
     unit: prices.Prices = options.prices
     try:
         sums = {
-            "a month at rest": cost_model.idle_month(stack, unit),
-            f"{options.hours:g} h of video": cost_model.video_hours(options.hours, stack, unit),
+            "a month at rest": cost_model.estimate_idle_month(stack, unit),
+            f"{options.hours:g} h of video": cost_model.estimate_video_hours(options.hours, stack, unit),
         }
     except ValueError as error:
         given.error(str(error))
-    print(_as_json(sums, unit) if options.json else _as_text(sums))
+    print(_format_json(sums, unit) if options.json else _format_text(sums))
 
 
-def _as_json(sums: dict[str, cost_model.Estimate], unit: prices.Prices) -> str:
+def _format_json(sums: dict[str, cost_model.Estimate], unit: prices.Prices) -> str:
     found = {
         title: {
             "total": round(each.total, 4),
@@ -95,7 +97,7 @@ def _as_json(sums: dict[str, cost_model.Estimate], unit: prices.Prices) -> str:
         }
         for title, each in sums.items()
     }
-    used = {name: getattr(unit, name) for name, _ in prices.sources()}
+    used = {name: getattr(unit, name) for name, _ in prices.list_sources()}
     used["instances"] = dict(unit.instances)
     return json.dumps(
         {
@@ -104,8 +106,8 @@ def _as_json(sums: dict[str, cost_model.Estimate], unit: prices.Prices) -> str:
             "list_prices": {
                 "region": prices.REGION,
                 "as_of": prices.AS_OF,
-                "sources": dict(prices.sources()),
-                "compared": {"in": prices.COMPARED, **dict(prices.comparisons())},
+                "sources": dict(prices.list_sources()),
+                "compared": {"in": prices.COMPARED_ON, **dict(prices.list_comparisons())},
             },
             "prices": used,
         },
@@ -113,7 +115,7 @@ def _as_json(sums: dict[str, cost_model.Estimate], unit: prices.Prices) -> str:
     )
 
 
-def _as_text(sums: dict[str, cost_model.Estimate]) -> str:
+def _format_text(sums: dict[str, cost_model.Estimate]) -> str:
     blocks = []
     for title, estimate in sums.items():
         lines = [f"{title}: ${estimate.total:.2f}"]
@@ -127,14 +129,14 @@ def _as_text(sums: dict[str, cost_model.Estimate]) -> str:
     return "\n\n".join(blocks)
 
 
-def _prices(path: str) -> prices.Prices:
+def _parse_prices(path: str) -> prices.Prices:
     try:
-        return prices.prices_of(Path(path).read_text(encoding="utf-8"))
+        return prices.parse_prices(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, prices.PricesError) as error:
         raise argparse.ArgumentTypeError(f"{path}: {error}") from error
 
 
-def _hours(text: str) -> float:
+def _parse_hours(text: str) -> float:
     try:
         hours = float(text)
     except ValueError:

@@ -20,7 +20,7 @@ SECONDS_PER_MINUTE = 60.0
 MINUTES_PER_HOUR = 60.0
 DAYS_PER_MONTH = 30.0
 # Transcribe bills at least so much of each job.
-MIN_TRANSCRIBED_S = 15.0
+MIN_BILLED_TRANSCRIPTION_S = 15.0
 # Each job is some forty states, and each window that the server reads three more.
 TRANSITIONS_PER_JOB, TRANSITIONS_PER_WINDOW = 40, 3
 
@@ -65,9 +65,9 @@ class StackConfig:
     endpoint_zone_count: int = 1
     secrets: int = 5
     alarm_metrics: int = 57
-    sound: str = "transcribe"
-    faces: str = "rekognition"
-    window_s: float = 60.0
+    audio_engine: str = "transcribe"
+    face_engine: str = "rekognition"
+    window_duration_s: float = 60.0
     video_gib_per_h: float = 2.0
     retention_days: int = 30
 
@@ -110,13 +110,13 @@ class Estimate:
         return {"currency": "USD", "total": round(self.total, 4), **rounded}
 
 
-def planned_work(
+def estimate_usage(
     duration_s: float,
     *,
     reads_lips: bool = True,
-    sound: str = "transcribe",
-    faces: str = "rekognition",
-    window_s: float = 60.0,
+    audio_engine: str = "transcribe",
+    face_engine: str = "rekognition",
+    window_duration_s: float = 60.0,
     gib_months: float = 0.0,
     prices: Prices | None = None,
 ) -> JobUsage:
@@ -125,48 +125,48 @@ def planned_work(
     Args:
         duration_s: of the video.
         reads_lips: whether the server reads lips.
-        sound: who hears: "transcribe", "server" or "none".
-        faces: who sees: "rekognition", "server" or "none".
-        window_s: length of a window.
+        audio_engine: who hears: "transcribe", "server" or "none".
+        face_engine: who sees: "rekognition", "server" or "none".
+        window_duration_s: length of a window.
         gib_months: the video's size times how long it is kept.
         prices: for the two rates of work.
     """
     prices = prices or Prices()
-    readings = reads_lips + (sound == "server")
+    readings = reads_lips + (audio_engine == "server")
     return JobUsage(
-        transcribed_s=duration_s if sound == "transcribe" else 0.0,
-        searched_s=duration_s if faces == "rekognition" else 0.0,
+        transcribed_s=duration_s if audio_engine == "transcribe" else 0.0,
+        searched_s=duration_s if face_engine == "rekognition" else 0.0,
         gpu_s=readings * duration_s * prices.gpu_s_per_video_s,
         lambda_gb_s=duration_s * prices.lambda_gb_s_per_video_s,
-        windows=readings * duration_s / window_s,
+        windows=readings * duration_s / window_duration_s,
         gib_months=gib_months,
     )
 
 
-def work_cost(work: JobUsage, gpu_per_h: float, prices: Prices | None = None) -> Estimate:
+def compute_usage_cost(usage: JobUsage, gpu_per_h: float, prices: Prices | None = None) -> Estimate:
     """What the work for one video costs.
 
     Args:
-        work: planned or measured.
-        gpu_per_h: see ``gpu_per_hour``.
+        usage: planned or measured.
+        gpu_per_h: see ``compute_gpu_hourly_cost``.
         prices: unit prices.
     """
     prices = prices or Prices()
-    billed_s = max(work.transcribed_s, MIN_TRANSCRIBED_S) if work.transcribed_s else 0.0
-    transitions = TRANSITIONS_PER_JOB + TRANSITIONS_PER_WINDOW * work.windows
+    billed_s = max(usage.transcribed_s, MIN_BILLED_TRANSCRIPTION_S) if usage.transcribed_s else 0.0
+    transitions = TRANSITIONS_PER_JOB + TRANSITIONS_PER_WINDOW * usage.windows
     return Estimate(
         {
             "transcribe": billed_s / SECONDS_PER_MINUTE * prices.transcribe_per_min,
-            "rekognition": work.searched_s / SECONDS_PER_MINUTE * prices.rekognition_per_min,
-            "gpu": work.gpu_s / SECONDS_PER_HOUR * gpu_per_h,
-            "lambda": work.lambda_gb_s * prices.lambda_per_gb_s,
+            "rekognition": usage.searched_s / SECONDS_PER_MINUTE * prices.rekognition_per_min,
+            "gpu": usage.gpu_s / SECONDS_PER_HOUR * gpu_per_h,
+            "lambda": usage.lambda_gb_s * prices.lambda_per_gb_s,
             "step_functions": transitions * prices.state_transition,
-            "s3": work.gib_months * prices.storage_per_gib_month,
+            "s3": usage.gib_months * prices.storage_per_gib_month,
         }
     )
 
 
-def gpu_per_hour(stack: StackConfig | None = None, prices: Prices | None = None) -> float:
+def compute_gpu_hourly_cost(stack: StackConfig | None = None, prices: Prices | None = None) -> float:
     """One instance with its disk for an hour, at the stack's mix of on-demand and spot.
 
     Raises:
@@ -187,7 +187,7 @@ def gpu_per_hour(stack: StackConfig | None = None, prices: Prices | None = None)
     return instance + stack.gpu_volume_size_gib * prices.disk_per_gib_month / HOURS_PER_MONTH
 
 
-def idle_month(stack: StackConfig | None = None, prices: Prices | None = None) -> Estimate:
+def estimate_idle_month(stack: StackConfig | None = None, prices: Prices | None = None) -> Estimate:
     """A month in which nobody uses the stack."""
     stack, prices = stack or StackConfig(), prices or Prices()
     endpoints = stack.endpoints * stack.endpoint_zone_count * prices.endpoint_per_h * HOURS_PER_MONTH
@@ -198,23 +198,25 @@ def idle_month(stack: StackConfig | None = None, prices: Prices | None = None) -
             **({"nat": nat} if stack.nat_gateway else {"endpoints": endpoints}),
             "alarms": stack.alarm_metrics * prices.alarm_metric_per_month,
             "secrets": stack.secrets * prices.secret_per_month + prices.key_per_month,
-            "gpu_kept": stack.gpu_min_instances * gpu_per_hour(stack, prices) * HOURS_PER_MONTH,
+            "gpu_kept": stack.gpu_min_instances * compute_gpu_hourly_cost(stack, prices) * HOURS_PER_MONTH,
         }
     )
 
 
-def video_hours(hours: float, stack: StackConfig | None = None, prices: Prices | None = None) -> Estimate:
+def estimate_video_hours(
+    hours: float, stack: StackConfig | None = None, prices: Prices | None = None
+) -> Estimate:
     """So many hours of video, given as one job to a sleeping fleet: with its start and its wait for more work."""
     stack, prices = stack or StackConfig(), prices or Prices()
-    work = planned_work(
+    work = estimate_usage(
         hours * SECONDS_PER_HOUR,
-        sound=stack.sound,
-        faces=stack.faces,
-        window_s=stack.window_s,
+        audio_engine=stack.audio_engine,
+        face_engine=stack.face_engine,
+        window_duration_s=stack.window_duration_s,
         gib_months=hours * stack.video_gib_per_h * stack.retention_days / DAYS_PER_MONTH,
         prices=prices,
     )
-    gpu_per_h = gpu_per_hour(stack, prices)
+    gpu_per_h = compute_gpu_hourly_cost(stack, prices)
     awake_h = (stack.gpu_start_minutes + stack.gpu_idle_minutes) / MINUTES_PER_HOUR
     waiting = 0.0 if stack.gpu_min_instances else awake_h * gpu_per_h
-    return Estimate({**work_cost(work, gpu_per_h, prices).parts, "gpu_waiting": waiting})
+    return Estimate({**compute_usage_cost(work, gpu_per_h, prices).parts, "gpu_waiting": waiting})

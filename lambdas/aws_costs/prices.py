@@ -3,7 +3,7 @@
 These are list prices, on demand, of us-east-1, without free tiers, discounts and taxes, as they were known in the middle
 of 2026 (``AS_OF``). Nothing here asks AWS: prices move, and other regions cost more. The page of AWS's that each comes from
 stands beside it and says what holds today; those pages fill their figures in by script, so that no copy of them could be
-compared. Each price was compared, in ``COMPARED``, with what others publish of AWS's price list instead: beside it stands with
+compared. Each price was compared, in ``COMPARED_ON``, with what others publish of AWS's price list instead: beside it stands with
 what, or that nothing was found. Give your own, as JSON: ``gorggle cost --prices FILE``, or the stack's setting
 ``prices``.
 """
@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 AS_OF = "2026-06"
-COMPARED = "2026-11"
+COMPARED_ON = "2026-11"
 REGION = "us-east-1"
 
 _PAGES = "https://aws.amazon.com/"
@@ -78,7 +78,7 @@ _UNCERTAIN = "one public table of September 2026, which says itself that it was 
 _NOTHING = "nothing to compare"
 
 
-def _price(usd: float, source: str, compared: str = _GUIDES) -> Any:
+def _make_price_field(usd: float, source: str, compared: str = _GUIDES) -> Any:
     return field(default=usd, metadata={"source": source, "compared": compared})
 
 
@@ -101,25 +101,25 @@ class Prices:
         default_factory=lambda: INSTANCES, metadata={"source": _EC2, "compared": _TABLES}
     )
     gpu_per_h: float | None = field(default=None, metadata={"source": _EC2, "compared": _NOTHING})
-    load_balancer_per_h: float = _price(0.0225, _BALANCING, _GUIDE_MAY)
-    endpoint_per_h: float = _price(0.01, _ENDPOINTS, _GUIDE_MAY)
-    nat_per_h: float = _price(0.045, _NETWORK)
-    address_per_h: float = _price(0.005, _NETWORK)
-    secret_per_month: float = _price(0.40, _SECRETS)
-    key_per_month: float = _price(1.00, _KEYS)
-    alarm_metric_per_month: float = _price(0.10, _ALARMS)
-    disk_per_gib_month: float = _price(0.08, _DISKS)
-    storage_per_gib_month: float = _price(0.023, _STORAGE)
-    transcribe_per_min: float = _price(0.024, _TRANSCRIBE)
-    rekognition_per_min: float = _price(0.10, _REKOGNITION, _UNCERTAIN)
-    lambda_per_gb_s: float = _price(0.0000166667, _LAMBDA, _TABLES)
-    state_transition: float = _price(0.000025, _STATES)
-    spot_share: float = _price(0.4, _ASSUMED, _NOTHING)
-    gpu_s_per_video_s: float = _price(0.25, _ASSUMED, _NOTHING)
-    lambda_gb_s_per_video_s: float = _price(0.6, _ASSUMED, _NOTHING)
+    load_balancer_per_h: float = _make_price_field(0.0225, _BALANCING, _GUIDE_MAY)
+    endpoint_per_h: float = _make_price_field(0.01, _ENDPOINTS, _GUIDE_MAY)
+    nat_per_h: float = _make_price_field(0.045, _NETWORK)
+    address_per_h: float = _make_price_field(0.005, _NETWORK)
+    secret_per_month: float = _make_price_field(0.40, _SECRETS)
+    key_per_month: float = _make_price_field(1.00, _KEYS)
+    alarm_metric_per_month: float = _make_price_field(0.10, _ALARMS)
+    disk_per_gib_month: float = _make_price_field(0.08, _DISKS)
+    storage_per_gib_month: float = _make_price_field(0.023, _STORAGE)
+    transcribe_per_min: float = _make_price_field(0.024, _TRANSCRIBE)
+    rekognition_per_min: float = _make_price_field(0.10, _REKOGNITION, _UNCERTAIN)
+    lambda_per_gb_s: float = _make_price_field(0.0000166667, _LAMBDA, _TABLES)
+    state_transition: float = _make_price_field(0.000025, _STATES)
+    spot_share: float = _make_price_field(0.4, _ASSUMED, _NOTHING)
+    gpu_s_per_video_s: float = _make_price_field(0.25, _ASSUMED, _NOTHING)
+    lambda_gb_s_per_video_s: float = _make_price_field(0.6, _ASSUMED, _NOTHING)
 
 
-def prices_of(text: str) -> Prices:
+def parse_prices(text: str) -> Prices:
     """Read prices from JSON; what it leaves out is as in the table. Empty: the table.
 
     Args:
@@ -147,25 +147,25 @@ def prices_of(text: str) -> Prices:
                 raise PricesError(
                     f"instances is {value!r}: expected an object of prices an hour by instance type"
                 )
-            values[name] = {**INSTANCES, **{kind: _usd(kind, usd) for kind, usd in types.items()}}
+            values[name] = {**INSTANCES, **{kind: _parse_usd(kind, usd) for kind, usd in types.items()}}
         else:
-            values[name] = _usd(name, value)
+            values[name] = _parse_usd(name, value)
     return Prices(**values)
 
 
-def _usd(name: str, value: Any) -> float:
+def _parse_usd(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise PricesError(f"{name} is {value!r}: expected a number, 0 or more, in US dollars")
     return float(value)
 
 
-def comparisons() -> Iterator[tuple[str, str]]:
+def list_comparisons() -> Iterator[tuple[str, str]]:
     """Each price's name, and what it was compared with."""
     for each in fields(Prices):
         yield each.name, str(each.metadata["compared"])
 
 
-def sources() -> Iterator[tuple[str, str]]:
+def list_sources() -> Iterator[tuple[str, str]]:
     """Each price's name, and the page that it comes from."""
     for each in fields(Prices):
         yield each.name, str(each.metadata["source"])

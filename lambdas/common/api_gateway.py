@@ -17,7 +17,7 @@ from gorggle_lambdas.common.observability import count, instrument, logger
 
 PROBLEM_TYPE = "application/problem+json"
 # Where an answer is too large: its address, in a type of its own, so that nobody takes it for the thing itself.
-ADDRESS_TYPE = "application/vnd.gorggle.address+json"
+PRESIGNED_URL_TYPE = "application/vnd.gorggle.address+json"
 # Lambda hands over answers of at most 6 MB, in which the body is a JSON text with its quotes and other signs escaped.
 MAX_BODY_BYTES = 5 * 2**20
 
@@ -53,24 +53,24 @@ class Request:
 
     Attributes:
         owner: who calls, as the authorizer found; empty on routes that are open to all.
-        path: the variables of the path.
+        path_parameters: the variables of the path.
         query: the parameters behind the question mark.
         headers: with lower-case names.
         body: as text; empty where there is none.
         context: the invocation's, as Lambda gives it.
-        method, called_path: as they were called, whatever route took them.
+        method, raw_path: as they were called, whatever route took them.
     """
 
     owner: str = ""
-    path: Mapping[str, str] = field(default_factory=dict)
+    path_parameters: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
     context: Any = None
     method: str = ""
-    called_path: str = ""
+    raw_path: str = ""
 
-    def document(self) -> dict[str, Any]:
+    def json(self) -> dict[str, Any]:
         """The body as a JSON object.
 
         Raises:
@@ -100,21 +100,21 @@ def is_too_large(text: str) -> bool:
     return len(text) > MAX_BODY_BYTES or len(json.dumps(text)) > MAX_BODY_BYTES
 
 
-def route(answer: Callable[[Request], Response]) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
+def route(endpoint: Callable[[Request], Response]) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
     """Make a function that answers a request a Lambda handler."""
 
-    @functools.wraps(answer)
+    @functools.wraps(endpoint)
     def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         try:
-            return _gateway(answer(_request(event, context)))
+            return _to_gateway(endpoint(_parse_request(event, context)))
         except HttpProblem as problem:
             count(f"Problem{problem.status.value}")
             logger.info("refused", status=problem.status.value, detail=problem.detail)
-            return _problem(problem, event)
+            return _to_gateway_problem(problem, event)
         except Exception as error:
             if aws_clients.as_transient_error(error) is not None:
                 logger.exception("an AWS service is not available")
-                return _problem(
+                return _to_gateway_problem(
                     HttpProblem(
                         HTTPStatus.SERVICE_UNAVAILABLE, "a service behind the API is busy: try again shortly"
                     ),
@@ -123,12 +123,12 @@ def route(answer: Callable[[Request], Response]) -> Callable[[dict[str, Any], An
             # Its text could hold what is nobody's business: the log has it, under the request's id.
             count("ApiServerErrors")
             logger.exception("the API failed")
-            return _problem(HttpProblem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"), event)
+            return _to_gateway_problem(HttpProblem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"), event)
 
     return instrument(handler)
 
 
-def _request(event: dict[str, Any], context: Any) -> Request:
+def _parse_request(event: dict[str, Any], context: Any) -> Request:
     parsed = APIGatewayProxyEventV2(event)
     body = event.get("body") or ""
     if body and event.get("isBase64Encoded"):
@@ -138,25 +138,25 @@ def _request(event: dict[str, Any], context: Any) -> Request:
             raise bad_request("the body is no UTF-8 text: send JSON") from error
     called = event.get("requestContext", {}).get("http") or {}
     return Request(
-        owner=_owner(event),
-        path=dict(parsed.path_parameters or {}),
+        owner=_find_owner(event),
+        path_parameters=dict(parsed.path_parameters or {}),
         query=dict(parsed.query_string_parameters or {}),
         headers={name.lower(): value for name, value in (event.get("headers") or {}).items()},
         body=body,
         context=context,
         method=str(called.get("method", "")),
-        called_path=str(event.get("rawPath") or called.get("path", "")),
+        raw_path=str(event.get("rawPath") or called.get("path", "")),
     )
 
 
-def _owner(event: Mapping[str, Any]) -> str:
+def _find_owner(event: Mapping[str, Any]) -> str:
     authorizer = event.get("requestContext", {}).get("authorizer") or {}
     claims = (authorizer.get("jwt") or {}).get("claims") or {}
     context = authorizer.get("lambda") or {}
     return str(claims.get("sub") or context.get("owner") or "")
 
 
-def owner_of(request: Request) -> str:
+def require_owner(request: Request) -> str:
     """Who calls, on a route that is not open to all.
 
     Raises:
@@ -171,7 +171,7 @@ def owner_of(request: Request) -> str:
     return request.owner
 
 
-def _gateway(response: Response) -> dict[str, Any]:
+def _to_gateway(response: Response) -> dict[str, Any]:
     headers = {"cache-control": "no-store", "x-content-type-options": "nosniff", **response.headers}
     answer: dict[str, Any] = {"statusCode": response.status.value, "headers": headers}
     if response.body is not None:
@@ -181,7 +181,7 @@ def _gateway(response: Response) -> dict[str, Any]:
     return answer
 
 
-def _problem(problem: HttpProblem, event: Mapping[str, Any]) -> dict[str, Any]:
+def _to_gateway_problem(problem: HttpProblem, event: Mapping[str, Any]) -> dict[str, Any]:
     request_id = event.get("requestContext", {}).get("requestId")
     document = {
         "type": "about:blank",
@@ -190,4 +190,4 @@ def _problem(problem: HttpProblem, event: Mapping[str, Any]) -> dict[str, Any]:
         "detail": problem.detail,
         **({"instance": f"urn:request:{request_id}"} if request_id else {}),
     }
-    return _gateway(Response(problem.status, document, PROBLEM_TYPE, problem.headers))
+    return _to_gateway(Response(problem.status, document, PROBLEM_TYPE, problem.headers))

@@ -29,7 +29,7 @@ _CONFIG: Any = Config(
 _S3_CONFIG: Any = _CONFIG.merge(Config(signature_version="s3v4", s3={"addressing_style": "virtual"}))
 
 # Names for "not now", over all the services used here; other errors with status 5xx count too.
-_PASSING = frozenset(
+_TRANSIENT_CODES = frozenset(
     {
         *("Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException"),
         *("RequestLimitExceeded", "RequestThrottled", "ProvisionedThroughputExceededException", "SlowDown"),
@@ -38,7 +38,7 @@ _PASSING = frozenset(
         *("KMSThrottlingException", "RequestTimeout", "RequestTimeTooSkewed", "ScalingActivityInProgress"),
     }
 )
-_NETWORK = (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError, ConnectionClosedError)
+_NETWORK_ERRORS = (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError, ConnectionClosedError)
 
 
 @cache
@@ -53,18 +53,18 @@ def table(name: str) -> Any:
     return boto3.resource("dynamodb", config=_CONFIG).Table(name)
 
 
-def code_of(error: ClientError) -> str:
+def get_error_code(error: ClientError) -> str:
     """The error's name, as the service gives it."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def as_transient_error(error: BaseException) -> AwsUnavailableError | None:
     """The error to raise instead where a service's failure passes by itself; None where it does not."""
-    if isinstance(error, _NETWORK):
+    if isinstance(error, _NETWORK_ERRORS):
         return AwsUnavailableError(f"an AWS service could not be reached: {error}")
     if not isinstance(error, ClientError):
         return None
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    if code_of(error) in _PASSING or status >= 500:
+    if get_error_code(error) in _TRANSIENT_CODES or status >= 500:
         return AwsUnavailableError(f"{error.operation_name} is refused for the moment: {error}")
     return None

@@ -15,7 +15,7 @@ from typing import Any
 MAX_TEXT_CHARS = 5000
 MAX_NAME_CHARS = 100
 # A word that a person wrote.
-CORRECTED = "correction"
+CORRECTION_SOURCE = "correction"
 # The time of a word that is put where no time is free.
 MIN_WORD_S = 0.04
 
@@ -47,7 +47,7 @@ class Corrections:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-def corrections_of(document: Mapping[str, Any]) -> Corrections:
+def parse_corrections(document: Mapping[str, Any]) -> Corrections:
     """Read ``{"segments": [{"id", "text", "person", "delete"}], "names": {"person-1": "Anna"}}``.
 
     Raises:
@@ -61,13 +61,13 @@ def corrections_of(document: Mapping[str, Any]) -> Corrections:
     segments = document.get("segments", [])
     if not isinstance(segments, list):
         raise CorrectionError("segments is no array")
-    read = tuple(_segment(item, index) for index, item in enumerate(segments))
+    read = tuple(_parse_segment(item, index) for index, item in enumerate(segments))
     if len({one.id for one in read}) < len(read):
         raise CorrectionError("a segment is corrected twice: send one correction for each")
-    return Corrections(read, _names(document.get("names", {})))
+    return Corrections(read, _parse_names(document.get("names", {})))
 
 
-def corrected(document: Mapping[str, Any], corrections: Corrections) -> dict[str, Any]:
+def apply_corrections(document: Mapping[str, Any], corrections: Corrections) -> dict[str, Any]:
     """A result with its corrections.
 
     Raises:
@@ -90,14 +90,14 @@ def corrected(document: Mapping[str, Any], corrections: Corrections) -> dict[str
         if one.person is not None:
             by_id[one.id]["person"] = one.person
         if one.text is not None:
-            _rewrite(by_id[one.id], one.text)
+            _replace_text(by_id[one.id], one.text)
     names = {**result.get("names", {}), **corrections.names}
     if names:
         result["names"] = names
     return result
 
 
-def _rewrite(segment: dict[str, Any], text: str) -> None:
+def _replace_text(segment: dict[str, Any], text: str) -> None:
     texts = text.split()
     old = segment["words"]
     words: list[dict[str, Any]] = []
@@ -106,16 +106,16 @@ def _rewrite(segment: dict[str, Any], text: str) -> None:
         if kind == "equal":
             words += old[first:last]
         elif to_new > from_new:
-            start_s, end_s = _free(old, first, last, segment)
-            words += _spread(texts[from_new:to_new], start_s, end_s)
-    _part(words)
+            start_s, end_s = _find_available_span(old, first, last, segment)
+            words += _distribute_words(texts[from_new:to_new], start_s, end_s)
+    _enforce_min_durations(words)
     segment["words"] = words
     segment["text"] = " ".join(word["text"] for word in words)
     segment["start_s"], segment["end_s"] = words[0]["start_s"], words[-1]["end_s"]
     segment["confidence"] = round(sum(word["confidence"] for word in words) / len(words), 4)
 
 
-def _free(
+def _find_available_span(
     old: Sequence[Mapping[str, Any]], first: int, last: int, segment: Mapping[str, Any]
 ) -> tuple[float, float]:
     """The time of the words that are replaced; between two words, the pause that is there."""
@@ -126,7 +126,7 @@ def _free(
     return start_s, max(start_s, end_s)
 
 
-def _spread(texts: Sequence[str], start_s: float, end_s: float) -> list[dict[str, Any]]:
+def _distribute_words(texts: Sequence[str], start_s: float, end_s: float) -> list[dict[str, Any]]:
     """Words one after the other, each with time by its length."""
     letters = sum(map(len, texts))
     words, at_s = [], start_s
@@ -138,7 +138,7 @@ def _spread(texts: Sequence[str], start_s: float, end_s: float) -> list[dict[str
                 "start_s": round(at_s, 3),
                 "end_s": round(until_s, 3),
                 "confidence": 1.0,
-                "source": CORRECTED,
+                "source": CORRECTION_SOURCE,
                 "alternatives": [],
             }
         )
@@ -146,7 +146,7 @@ def _spread(texts: Sequence[str], start_s: float, end_s: float) -> list[dict[str
     return words
 
 
-def _part(words: list[dict[str, Any]]) -> None:
+def _enforce_min_durations(words: list[dict[str, Any]]) -> None:
     """Give words that had no time a little of their neighbours', so that none overlaps and none is empty."""
     for index, word in enumerate(words):
         if word["end_s"] - word["start_s"] >= MIN_WORD_S:
@@ -165,7 +165,7 @@ def _part(words: list[dict[str, Any]]) -> None:
                 }
 
 
-def _segment(item: Any, index: int) -> SegmentCorrection:
+def _parse_segment(item: Any, index: int) -> SegmentCorrection:
     where = f"segments[{index}]"
     if not isinstance(item, dict):
         raise CorrectionError(f"{where} is no object")
@@ -185,7 +185,7 @@ def _segment(item: Any, index: int) -> SegmentCorrection:
     return SegmentCorrection(item["id"], text, person, item.get("delete") is True)
 
 
-def _names(names: Any) -> dict[str, str]:
+def _parse_names(names: Any) -> dict[str, str]:
     if not isinstance(names, dict):
         raise CorrectionError("names is no object")
     for person, name in names.items():

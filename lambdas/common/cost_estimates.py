@@ -8,29 +8,29 @@ from typing import Any
 from gorggle_lambdas.aws_costs.cost_model import (
     DAYS_PER_MONTH,
     JobUsage,
-    gpu_per_hour,
-    planned_work,
-    work_cost,
+    compute_gpu_hourly_cost,
+    compute_usage_cost,
+    estimate_usage,
 )
-from gorggle_lambdas.aws_costs.prices import prices_of
+from gorggle_lambdas.aws_costs.prices import parse_prices
 from gorggle_lambdas.common.task_events import JobEvent
 
 # Prices where nobody is charged, such as on a machine of one's own: jobs tell no cost.
 NO_CHARGE = "none"
 # A function that reads a window waits for the GPU with this much memory.
-READER_GB = 1.5
+TRANSCRIPTION_LAMBDA_GB = 1.5
 GIB = 2**30
 
 
-def estimate(
+def estimate_job_cost(
     job: JobEvent,
     duration_s: float,
     *,
     reads_lips: bool,
-    sound: str,
-    faces: str,
-    window_s: float,
-    kept_days: int,
+    audio_engine: str,
+    face_engine: str,
+    window_duration_s: float,
+    retention_days: int,
     prices: str,
 ) -> dict[str, Any] | None:
     """What a video will probably cost, in US dollars, by part; None where nobody is charged.
@@ -39,39 +39,41 @@ def estimate(
         job: for the video's size.
         duration_s: of the video.
         reads_lips: whether the server reads lips.
-        sound: who hears: "transcribe", "server" or "none".
-        faces: who sees: "rekognition", "server" or "none".
-        window_s: length of a window.
-        kept_days: how long the video is kept.
+        audio_engine: who hears: "transcribe", "server" or "none".
+        face_engine: who sees: "rekognition", "server" or "none".
+        window_duration_s: length of a window.
+        retention_days: how long the video is kept.
         prices: unit prices as JSON; empty: the documented ones; "none": nobody is charged.
     """
     if prices == NO_CHARGE:
         return None
-    unit = prices_of(prices)
-    work = planned_work(
+    unit = parse_prices(prices)
+    work = estimate_usage(
         duration_s,
         reads_lips=reads_lips,
-        sound=sound,
-        faces=faces,
-        window_s=window_s,
-        gib_months=_gib_months(job, kept_days),
+        audio_engine=audio_engine,
+        face_engine=face_engine,
+        window_duration_s=window_duration_s,
+        gib_months=_compute_gib_months(job, retention_days),
         prices=unit,
     )
-    return work_cost(work, gpu_per_hour(prices=unit), unit).to_document()
+    return compute_usage_cost(work, compute_gpu_hourly_cost(prices=unit), unit).to_document()
 
 
-def actual(
-    job: JobEvent, measured: Mapping[str, float], *, kept_days: int, prices: str
+def compute_job_cost(
+    job: JobEvent, usage: Mapping[str, float], *, retention_days: int, prices: str
 ) -> dict[str, Any] | None:
-    """What a video cost, from what ``findings.measured`` gives; None where nobody is charged."""
+    """What a video cost, from what ``findings.usage`` gives; None where nobody is charged."""
     if prices == NO_CHARGE:
         return None
-    unit = prices_of(prices)
+    unit = parse_prices(prices)
     work = JobUsage(
-        **measured, lambda_gb_s=measured["gpu_s"] * READER_GB, gib_months=_gib_months(job, kept_days)
+        **usage,
+        lambda_gb_s=usage["gpu_s"] * TRANSCRIPTION_LAMBDA_GB,
+        gib_months=_compute_gib_months(job, retention_days),
     )
-    return work_cost(work, gpu_per_hour(prices=unit), unit).to_document()
+    return compute_usage_cost(work, compute_gpu_hourly_cost(prices=unit), unit).to_document()
 
 
-def _gib_months(job: JobEvent, kept_days: int) -> float:
-    return job.size_bytes / GIB * kept_days / DAYS_PER_MONTH
+def _compute_gib_months(job: JobEvent, retention_days: int) -> float:
+    return job.size_bytes / GIB * retention_days / DAYS_PER_MONTH

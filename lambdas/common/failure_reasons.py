@@ -11,7 +11,7 @@ from typing import Any
 MAX_TEXT_CHARS = 1000
 
 # Errors whose own text is made for people: ours, and the SDK's that come from the server.
-MESSAGES = frozenset(
+USER_FACING_ERRORS = frozenset(
     {
         *(
             "InvalidMediaError",
@@ -32,7 +32,7 @@ MESSAGES = frozenset(
     }
 )
 # Errors that Step Functions and Lambda raise themselves.
-_OTHERS = {
+_SERVICE_ERRORS = {
     "States.Timeout": "a step took too long",
     "States.HeartbeatTimeout": "a step gave no sign of life for too long",
     "States.DataLimitExceeded": "a step answered too much",
@@ -54,20 +54,20 @@ class FailureReason:
     text: str
 
 
-def reason_of(failure: Mapping[str, Any]) -> FailureReason:
+def parse_failure(failure: Mapping[str, Any]) -> FailureReason:
     """Read what a Catch put into the state: ``{"Error": NAME, "Cause": TEXT}``.
 
     The text of an error that was not raised on purpose is not shown: it may hold what is nobody's business, and the
     function's log has it.
     """
     name = str(failure.get("Error") or "Unknown")
-    message = _message(failure.get("Cause"))
-    if name in MESSAGES and message:
+    message = _get_message(failure.get("Cause"))
+    if name in USER_FACING_ERRORS and message:
         return FailureReason(name, message[:MAX_TEXT_CHARS])
-    return FailureReason(name, _OTHERS.get(name, f"internal error ({name})"))
+    return FailureReason(name, _SERVICE_ERRORS.get(name, f"internal error ({name})"))
 
 
-def _message(cause: Any) -> str:
+def _get_message(cause: Any) -> str:
     """The message within a Lambda's cause, which is JSON; a state's own cause is the message."""
     text = str(cause or "")
     try:

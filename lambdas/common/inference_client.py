@@ -8,11 +8,11 @@ from gorggle import Client
 from gorggle_lambdas.common import aws_clients
 
 # Certificates are renewed while functions stay warm.
-SECRET_AGE_S = 300
+SECRET_MAX_AGE_S = 300
 CONNECT_TIMEOUT_S = 10.0
 
 
-def server_client(address: str, name: str, secret_arn: str) -> Client:
+def connect_to_server(address: str, name: str, secret_arn: str) -> Client:
     """Connect to the server; a connection of its own for each invocation.
 
     A frozen Lambda drops idle connections, and a new connection is spread over the fleet anew.
@@ -23,7 +23,7 @@ def server_client(address: str, name: str, secret_arn: str) -> Client:
         secret_arn: holds {"ca", "certificate", "key"}, PEM.
     """
     provider = SecretsProvider(boto3_client=aws_clients.client("secretsmanager"))
-    secret = provider.get(secret_arn, max_age=SECRET_AGE_S, transform="json")
+    secret = provider.get(secret_arn, max_age=SECRET_MAX_AGE_S, transform="json")
     assert isinstance(secret, dict), "the secret holds a JSON object"
     return Client(
         address,

@@ -23,4 +23,4 @@ PERMANENT = (
     errors.ConfigurationError,
     errors.ServerError,
 )
-FROM_SERVER = (*TRANSIENT, *PERMANENT)
+SERVER_ERRORS = (*TRANSIENT, *PERMANENT)

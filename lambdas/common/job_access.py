@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gorggle_lambdas.common.api_gateway import Request, not_found, owner_of
+from gorggle_lambdas.common.api_gateway import Request, not_found, require_owner
 from gorggle_lambdas.common.job_table import JobTable
 
 _JOB_ID = re.compile(r"[0-9a-f]{32,40}")
@@ -17,7 +17,7 @@ def get_owned_job(request: Request, table: JobTable) -> dict[str, Any]:
     Raises:
         Problem: there is none, or it is somebody else's: both look the same.
     """
-    owner, job_id = owner_of(request), request.path.get("job_id", "")
+    owner, job_id = require_owner(request), request.path_parameters.get("job_id", "")
     job = table.get(job_id) if _JOB_ID.fullmatch(job_id) else None
     if job is None or job.get("owner") != owner:
         raise not_found(f"there is no job {job_id!r}")

@@ -19,35 +19,35 @@ class JobCompletion:
     """Ends jobs, each once."""
 
     table: JobTable
-    places: JobSlots
+    slots: JobSlots
     topic_arn: str
 
     def mark_done(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> bool:
         """Mark a job done; False where it had ended before, or is another attempt's."""
-        return self._end(job_id, attempt, {**values, "state": job_table.DONE, "stage": "done"})
+        return self._mark_ended(job_id, attempt, {**values, "state": job_table.DONE, "stage": "done"})
 
-    def failed(self, job_id: str, attempt: int, reason: FailureReason) -> bool:
+    def mark_failed(self, job_id: str, attempt: int, reason: FailureReason) -> bool:
         """Mark a job failed, with the reason; False likewise. Its stage stays the one in which it failed."""
         failure = {"error": reason.error, "reason": reason.text}
-        return self._end(job_id, attempt, {"state": job_table.FAILED, "failure": failure})
+        return self._mark_ended(job_id, attempt, {"state": job_table.FAILED, "failure": failure})
 
-    def _end(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> bool:
-        ended = self.table.change(
+    def _mark_ended(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> bool:
+        ended = self.table.update(
             job_id,
             {**values, "ended_at": job_table.now()},
-            only_in=(job_table.WAITING, job_table.RUNNING),
-            expecting={"attempt": attempt},
+            allowed_states=(job_table.WAITING, job_table.RUNNING),
+            expected={"attempt": attempt},
         )
         if ended:
-            self._tell(job_id, values)
+            self._notify(job_id, values)
         # In any case: this may be the second try after one that failed between the two.
         job = self.table.get(job_id)
         if job is None or job["attempt"] == attempt:
-            self.places.give_back(job_id)
-        self.places.start_waiting()
+            self.slots.release(job_id)
+        self.slots.start_waiting_jobs()
         return ended
 
-    def _tell(self, job_id: str, values: Mapping[str, Any]) -> None:
+    def _notify(self, job_id: str, values: Mapping[str, Any]) -> None:
         message = {"job_id": job_id, "state": values["state"], "failure": values.get("failure")}
         try:
             aws_clients.client("sns").publish(

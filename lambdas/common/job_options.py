@@ -6,9 +6,9 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-LIPS = ("av", "video", "none")
-SOUND = ("transcribe", "server", "none")
-FACES = ("rekognition", "server", "none")
+LIP_MODALITIES = ("av", "video", "none")
+AUDIO_ENGINES = ("transcribe", "server", "none")
+FACE_ENGINES = ("rekognition", "server", "none")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Z][A-Za-z]{1,3})?")
 
 
@@ -36,7 +36,7 @@ class JobOptions:
     language: str = ""
 
     def __post_init__(self) -> None:
-        for name, known in (("lips", LIPS), ("sound", SOUND), ("faces", FACES)):
+        for name, known in (("lips", LIP_MODALITIES), ("sound", AUDIO_ENGINES), ("faces", FACE_ENGINES)):
             value = getattr(self, name)
             if value not in known:
                 raise OptionsError(f"{name} is {value!r}: expected one of {', '.join(known)}")

@@ -19,12 +19,12 @@ from gorggle_lambdas.common import aws_clients, dynamodb_numbers
 from gorggle_lambdas.common.errors import JobNotFoundError
 from gorggle_lambdas.common.progress import compute_progress
 
-AWAITING, WAITING, RUNNING, DONE, FAILED = "awaiting_upload", "waiting", "running", "done", "failed"
+AWAITING_UPLOAD, WAITING, RUNNING, DONE, FAILED = "awaiting_upload", "waiting", "running", "done", "failed"
 ENDED = (DONE, FAILED)
 # Who owns a job whose video was put into the bucket by somebody with rights to it, not through the API.
 DIRECT_OWNER = "direct"
 # What the API tells of a job, in this order.
-PUBLIC = (
+API_FIELDS = (
     *("job_id", "name", "state", "stage", "created_at", "updated_at", "started_at", "ended_at", "expires_at"),
     *("size_bytes", "options", "media", "progress", "sources", "is_degraded", "result_version", "versions"),
     *("failure", "estimate", "cost", "attempt"),
@@ -57,13 +57,13 @@ def new_job_id() -> str:
     return secrets.token_hex(16)
 
 
-def execution_name(item: Mapping[str, Any]) -> str:
+def execution_name(job: Mapping[str, Any]) -> str:
     """The execution's name for a job: from bucket, key, version and attempt, hence the same for every event."""
-    version = VideoVersion(item["bucket"], item["key"], item["version_id"])
-    return f"{version.digest}-{int(item['attempt'])}"
+    version = VideoVersion(job["bucket"], job["key"], job["version_id"])
+    return f"{version.digest}-{int(job['attempt'])}"
 
 
-def expiry(days: int) -> int:
+def compute_expiry(days: int) -> int:
     """When an item goes, in seconds since 1970, as DynamoDB wants it."""
     return int((datetime.now(UTC) + timedelta(days=days)).timestamp())
 
@@ -88,38 +88,38 @@ class JobTable:
                 Item=dynamodb_numbers.to_dynamodb(created), ConditionExpression="attribute_not_exists(job_id)"
             )
         except ClientError as error:
-            if _is_refused(error):
+            if _is_condition_failure(error):
                 return False
             raise
         return True
 
-    def change(
+    def update(
         self,
         job_id: str,
         values: Mapping[str, Any],
         *,
-        only_in: tuple[str, ...] = (),
-        expecting: Mapping[str, Any] | None = None,
+        allowed_states: tuple[str, ...] = (),
+        expected: Mapping[str, Any] | None = None,
     ) -> bool:
         """Set attributes of a job.
 
         Args:
             job_id: the job.
             values: the attributes.
-            only_in: states it must be in; empty: any.
-            expecting: attributes that must be so.
+            allowed_states: states it must be in; empty: any.
+            expected: attributes that must be so.
 
         Returns:
             False where it is gone, in another state, or not as expected: then nothing is changed.
         """
         condition = "attribute_exists(job_id)"
         names, given = {"#updated": "updated_at"}, {":updated": now()}
-        if only_in:
-            marks = {f":in{index}": state for index, state in enumerate(only_in)}
+        if allowed_states:
+            marks = {f":in{index}": state for index, state in enumerate(allowed_states)}
             condition += f" AND #state IN ({', '.join(marks)})"
             given |= marks
             names["#state"] = "state"
-        for index, (name, value) in enumerate((expecting or {}).items()):
+        for index, (name, value) in enumerate((expected or {}).items()):
             condition += f" AND #e{index} = :e{index}"
             names[f"#e{index}"], given[f":e{index}"] = name, dynamodb_numbers.to_dynamodb(value)
         sets = ["#updated = :updated"]
@@ -131,7 +131,7 @@ class JobTable:
             else:
                 names[f"#n{index}"], given[f":v{index}"] = name, dynamodb_numbers.to_dynamodb(value)
                 sets.append(f"#n{index} = :v{index}")
-        return self._update(
+        return self._update_item(
             job_id,
             UpdateExpression=f"SET {', '.join(sets)}",
             ConditionExpression=condition,
@@ -145,18 +145,18 @@ class JobTable:
         Raises:
             JobNotFoundError: it was deleted, or is another run's by now.
         """
-        if not self.change(job_id, values, expecting={"attempt": attempt}):
+        if not self.update(job_id, values, expected={"attempt": attempt}):
             raise JobNotFoundError(f"job {job_id} was deleted or started anew: this run goes no further")
 
-    def tell_progress(self, job_id: str, attempt: int, window: str, read_s: float) -> None:
+    def record_progress(self, job_id: str, attempt: int, window: str, processed_s: float) -> None:
         """Note how far a window is read. A job that is gone is no error here: the next step finds out."""
-        self._update(
+        self._update_item(
             job_id,
             UpdateExpression="SET windows.#window = :read, #updated = :now",
             ConditionExpression="attempt = :attempt AND attribute_exists(windows)",
             ExpressionAttributeNames={"#window": window, "#updated": "updated_at"},
             ExpressionAttributeValues=dynamodb_numbers.to_dynamodb(
-                {":read": read_s, ":now": now(), ":attempt": attempt}
+                {":read": processed_s, ":now": now(), ":attempt": attempt}
             ),
         )
 
@@ -164,13 +164,13 @@ class JobTable:
         """Forget a job."""
         self.table.delete_item(Key={"job_id": job_id})
 
-    def of_owner(
+    def list_by_owner(
         self, owner: str, limit: int, start: Mapping[str, Any] | None
     ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
         """Some of an owner's jobs, newest first, and where to go on (None at the end)."""
         return self._query("by_owner", "owner", owner, limit, start, newest_first=True)
 
-    def in_state(self, state: str, limit: int) -> list[dict[str, Any]]:
+    def list_by_state(self, state: str, limit: int) -> list[dict[str, Any]]:
         """Some jobs in a state, oldest first."""
         return self._query("by_state", "state", state, limit, None, newest_first=False)[0]
 
@@ -198,11 +198,11 @@ class JobTable:
             "LastEvaluatedKey"
         )
 
-    def _update(self, job_id: str, **update: Any) -> bool:
+    def _update_item(self, job_id: str, **update: Any) -> bool:
         try:
             self.table.update_item(Key={"job_id": job_id}, **update)
         except ClientError as error:
-            if _is_refused(error):
+            if _is_condition_failure(error):
                 return False
             raise
         return True
@@ -210,7 +210,7 @@ class JobTable:
 
 def to_api(item: Mapping[str, Any]) -> dict[str, Any]:
     """What the API tells of a job."""
-    shown = {name: item[name] for name in PUBLIC if name in item}
+    shown = {name: item[name] for name in API_FIELDS if name in item}
     windows = item.get("windows")
     if isinstance(windows, Mapping) and "progress" in shown:
         # Windows overlap: their sum is a little more than there is.
@@ -219,5 +219,5 @@ def to_api(item: Mapping[str, Any]) -> dict[str, Any]:
     return shown | compute_progress(shown)
 
 
-def _is_refused(error: ClientError) -> bool:
-    return aws_clients.code_of(error) == "ConditionalCheckFailedException"
+def _is_condition_failure(error: ClientError) -> bool:
+    return aws_clients.get_error_code(error) == "ConditionalCheckFailedException"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common import s3_objects
-from gorggle_lambdas.fusion.captions import caption_cues, to_plain_text, to_srt, to_ttml, to_webvtt
+from gorggle_lambdas.fusion.captions import build_cues, to_plain_text, to_srt, to_ttml, to_webvtt
 from gorggle_lambdas.fusion.result import FusedSegment
 from gorggle_lambdas.fusion.word_voting import FusedWord
 
@@ -21,7 +21,7 @@ class ResultFormat:
     content_type: str
 
 
-FORMS = {
+RESULT_FORMATS = {
     form.extension: form
     for form in (
         ResultFormat("json", "application/json"),
@@ -35,35 +35,35 @@ FORMS = {
 
 def publish(bucket: str, job_id: str, folder: str, document: Mapping[str, Any]) -> None:
     """Write a result document and everything that is made of it; the JSON last, so that it is there when all is."""
-    texts = forms(document)
+    texts = render_formats(document)
     for extension in sorted(texts, key="json".__eq__):
         key = s3_objects.result_key(job_id, folder, extension)
-        s3_objects.write_text(bucket, key, texts[extension], FORMS[extension].content_type)
+        s3_objects.write_text(bucket, key, texts[extension], RESULT_FORMATS[extension].content_type)
 
 
-def forms(document: Mapping[str, Any]) -> dict[str, str]:
+def render_formats(document: Mapping[str, Any]) -> dict[str, str]:
     """A result document in all its forms, by extension."""
-    segments = segments_of(document)
+    segments = parse_segments(document)
     names = document.get("names") or {}
-    cues = caption_cues(segments, names=names)
+    cues = build_cues(segments, names=names)
     return {
         "json": json.dumps(document, ensure_ascii=False, allow_nan=False),
         "vtt": to_webvtt(cues),
         # SubRip and plain text have no place for the speaker but the text.
-        "srt": to_srt(caption_cues(segments, names=names, labelled=True)),
+        "srt": to_srt(build_cues(segments, names=names, label_speakers=True)),
         "ttml": to_ttml(cues, str(document.get("language", ""))),
         "txt": to_plain_text(segments, names),
     }
 
 
-def segments_of(document: Mapping[str, Any]) -> tuple[FusedSegment, ...]:
+def parse_segments(document: Mapping[str, Any]) -> tuple[FusedSegment, ...]:
     """The segments of a result document, as captions are made of them."""
     return tuple(
-        FusedSegment(segment["person"], _words(segment["words"])) for segment in document["segments"]
+        FusedSegment(segment["person"], _parse_words(segment["words"])) for segment in document["segments"]
     )
 
 
-def _words(words: Sequence[Mapping[str, Any]]) -> tuple[FusedWord, ...]:
+def _parse_words(words: Sequence[Mapping[str, Any]]) -> tuple[FusedWord, ...]:
     return tuple(
         FusedWord(word["text"], word["start_s"], word["end_s"], word["confidence"], word["source"])
         for word in words

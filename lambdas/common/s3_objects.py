@@ -11,24 +11,24 @@ from botocore.exceptions import ClientError
 from gorggle_lambdas.common import aws_clients
 from gorggle_lambdas.common.observability import logger
 
-UPLOADS = "uploads/"
+UPLOADS_PREFIX = "uploads/"
 JSON_TYPE = "application/json"
 _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
 
 
 def upload_key(job_id: str, name: str) -> str:
     """Where a job's video is sent to."""
-    return f"{UPLOADS}{job_id}/{name}"
+    return f"{UPLOADS_PREFIX}{job_id}/{name}"
 
 
-def prefix(job_id: str) -> str:
+def job_prefix(job_id: str) -> str:
     """What everything that is made for a job begins with."""
     return f"jobs/{job_id}/"
 
 
 def work_key(job_id: str, attempt: int, name: str) -> str:
     """What one run of the pipeline makes on its way; a later run never sees what an earlier one left."""
-    return f"{prefix(job_id)}work/{attempt}/{name}"
+    return f"{job_prefix(job_id)}work/{attempt}/{name}"
 
 
 def window_name(source: str, index: int) -> str:
@@ -38,7 +38,7 @@ def window_name(source: str, index: int) -> str:
 
 def result_key(job_id: str, folder: str, extension: str) -> str:
     """A version of the result in one of its forms: ``jobs/…/results/2-9f3a/result.vtt``."""
-    return f"{prefix(job_id)}results/{folder}/result.{extension}"
+    return f"{job_prefix(job_id)}results/{folder}/result.{extension}"
 
 
 def read_json(bucket: str, key: str) -> Any:
@@ -50,7 +50,7 @@ def read_json(bucket: str, key: str) -> Any:
     try:
         body = aws_clients.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
     except ClientError as error:
-        if aws_clients.code_of(error) in _MISSING:
+        if aws_clients.get_error_code(error) in _MISSING:
             raise KeyError(f"s3://{bucket}/{key} does not exist") from error
         raise
     return json.loads(body)
@@ -67,24 +67,22 @@ def write_text(bucket: str, key: str, text: str, content_type: str) -> None:
     aws_clients.client("s3").put_object(Bucket=bucket, Key=key, Body=text.encode(), ContentType=content_type)
 
 
-def presigned_url(bucket: str, key: str, lifetime_s: int, **further: str) -> str:
-    """An address that gives an object to whoever has it, for ``lifetime_s``; ``further`` as ``GetObject`` takes it."""
+def create_presigned_url(bucket: str, key: str, expiry_s: int, **extra: str) -> str:
+    """An address that gives an object to whoever has it, for ``expiry_s``; ``extra`` as ``GetObject`` takes it."""
     signed: str = aws_clients.client("s3").generate_presigned_url(
-        "get_object", Params={"Bucket": bucket, "Key": key, **further}, ExpiresIn=lifetime_s
+        "get_object", Params={"Bucket": bucket, "Key": key, **extra}, ExpiresIn=expiry_s
     )
     return signed
 
 
-def address_document(found: str, lifetime_s: int) -> dict[str, Any]:
+def to_url_document(url: str, expiry_s: int) -> dict[str, Any]:
     """What the API answers in the place of an object."""
-    return {"url": found, "expires_in_s": lifetime_s}
+    return {"url": url, "expires_in_s": expiry_s}
 
 
-def keys(bucket: str, beginning: str) -> Iterator[str]:
+def list_keys(bucket: str, prefix: str) -> Iterator[str]:
     """The keys that begin so, in order."""
-    pages = (
-        aws_clients.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=beginning)
-    )
+    pages = aws_clients.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     for page in pages:
         for found in page.get("Contents", []):
             yield found["Key"]
@@ -92,25 +90,25 @@ def keys(bucket: str, beginning: str) -> Iterator[str]:
 
 def is_missing(error: ClientError) -> bool:
     """Whether the object, or this version of it, does not exist."""
-    return aws_clients.code_of(error) in _MISSING
+    return aws_clients.get_error_code(error) in _MISSING
 
 
-def is_there(bucket: str, key: str, **further: str) -> bool:
-    """Whether an object exists; ``further`` as ``HeadObject`` takes it."""
+def object_exists(bucket: str, key: str, **extra: str) -> bool:
+    """Whether an object exists; ``extra`` as ``HeadObject`` takes it."""
     try:
-        aws_clients.client("s3").head_object(Bucket=bucket, Key=key, **further)
+        aws_clients.client("s3").head_object(Bucket=bucket, Key=key, **extra)
     except ClientError as error:
         # Who may not list a bucket is not told what it lacks: S3 forbids looking instead.
-        if is_missing(error) or aws_clients.code_of(error) == "403":
+        if is_missing(error) or aws_clients.get_error_code(error) == "403":
             logger.warning(
-                "an object is not there, or may not be read", key=key, code=aws_clients.code_of(error)
+                "an object is not there, or may not be read", key=key, code=aws_clients.get_error_code(error)
             )
             return False
         raise
     return True
 
 
-def delete_all(bucket: str, beginning: str) -> int:
+def delete_prefix(bucket: str, prefix: str) -> int:
     """Delete every version of every object whose key begins so; how many there were.
 
     Raises:
@@ -118,7 +116,7 @@ def delete_all(bucket: str, beginning: str) -> int:
     """
     s3 = aws_clients.client("s3")
     deleted = 0
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=beginning):
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
         found = [
             {"Key": one["Key"], "VersionId": one["VersionId"]}
             for one in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]

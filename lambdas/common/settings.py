@@ -16,29 +16,29 @@ class SettingsError(Exception):
     """A variable of the environment is missing, or is not what its field says: the deployment is wrong."""
 
 
-def load_settings(kind: type[T]) -> T:
+def load_settings(settings_class: type[T]) -> T:
     """Read the environment.
 
     Raises:
         SettingsError: a variable is missing, or cannot be what its field's type says.
     """
-    types = get_type_hints(kind)
+    types = get_type_hints(settings_class)
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for field in dataclasses.fields(settings_class):  # type: ignore[arg-type]
         name = field.name.upper()
         text = os.environ.get(name)
         if text is None:
             raise SettingsError(f"the variable {name} is not set: the deployment must set it")
-        values[field.name] = _value(name, text, types[field.name])
-    return kind(**values)
+        values[field.name] = _parse_value(name, text, types[field.name])
+    return settings_class(**values)
 
 
-def variables(kind: type[Any]) -> set[str]:
+def list_variables(settings_class: type[Any]) -> set[str]:
     """The names of the variables that a settings class reads."""
-    return {field.name.upper() for field in dataclasses.fields(kind)}
+    return {field.name.upper() for field in dataclasses.fields(settings_class)}
 
 
-def _value(name: str, text: str, kind: Any) -> Any:
+def _parse_value(name: str, text: str, kind: Any) -> Any:
     if kind is str:
         return text
     try:

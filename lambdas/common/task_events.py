@@ -28,7 +28,7 @@ class JobEvent:
     options: JobOptions
 
     @classmethod
-    def of(cls, event: Mapping[str, Any]) -> JobEvent:
+    def parse(cls, event: Mapping[str, Any]) -> JobEvent:
         """Read ``event["job"]``.
 
         Raises:
@@ -47,7 +47,7 @@ class JobEvent:
         )
 
     @property
-    def version_id_or_none(self) -> str:
+    def s3_version_id(self) -> str:
         """The version as S3 takes it; empty where the bucket keeps none."""
         return "" if self.version_id == UNVERSIONED else self.version_id
 
@@ -65,17 +65,17 @@ class WindowEvent:
     end_s: float
 
     @classmethod
-    def of(cls, event: Mapping[str, Any]) -> WindowEvent:
+    def parse(cls, event: Mapping[str, Any]) -> WindowEvent:
         """Read ``event["window"]``."""
         window = event["window"]
         return cls(int(window["index"]), float(window["start_s"]), float(window["end_s"]))
 
 
-def deadline(limit_s: float) -> str:
-    """The moment ``limit_s`` from now, as the state machine carries it."""
-    return (datetime.now(UTC) + timedelta(seconds=limit_s)).isoformat()
+def compute_deadline(timeout_s: float) -> str:
+    """The moment ``timeout_s`` from now, as the state machine carries it."""
+    return (datetime.now(UTC) + timedelta(seconds=timeout_s)).isoformat()
 
 
-def has_expired(moment: str) -> bool:
-    """Whether a moment that ``deadline`` gave is over."""
-    return datetime.now(UTC) >= datetime.fromisoformat(moment)
+def has_expired(deadline: str) -> bool:
+    """Whether a moment that ``compute_deadline`` gave is over."""
+    return datetime.now(UTC) >= datetime.fromisoformat(deadline)

@@ -50,7 +50,7 @@ class WindowRequest:
 
 
 def transcribe_window(
-    client: Client, request: WindowRequest, limits: Limits, tell: Callable[[float], None]
+    client: Client, request: WindowRequest, limits: Limits, on_progress: Callable[[float], None]
 ) -> dict[str, Any]:
     """Have a window read, and write what came as fusion takes it.
 
@@ -58,22 +58,22 @@ def transcribe_window(
         client: of the server.
         request: the window.
         limits: how long it may take.
-        tell: called now and then with the seconds that are read.
+        on_progress: called now and then with the seconds that are read.
 
     Raises:
         ServerStalledError: nothing came or went for too long.
         GorggleError: what the server refused.
     """
     started = time.monotonic()
-    progress = _Progress(tell)
+    progress = _ProgressReporter(on_progress)
     with _StallTimer(limits.server_stall_timeout_s) as watch:
 
         def on_event(event: Event) -> None:
-            watch.sign()
-            progress.take(event)
+            watch.record_activity()
+            progress.handle_event(event)
 
         transcription = client.transcribe(
-            _signing(request.chunks, watch),
+            _watch_chunks(request.chunks, watch),
             audio=request.audio,
             modality=request.modality,
             start_offset_s=request.start_s,
@@ -81,7 +81,7 @@ def transcribe_window(
             on_event=on_event,
             timeout_s=max(1.0, limits.timeout_s),
         )
-        watch.guard(transcription.close)
+        watch.start_watching(transcription.close)
         try:
             transcript = transcription.transcript()
         except CallCancelledError:
@@ -94,7 +94,7 @@ def transcribe_window(
         "window": {
             "start": round(request.start_s, 3),
             "end": round(request.start_s + transcript.duration_s, 3),
-            "segments": [_segment(segment) for segment in transcript.segments],
+            "segments": [_to_segment_document(segment) for segment in transcript.segments],
         },
         "model": transcript.model,
         "warnings": [{"kind": one.kind, "message": one.message} for one in transcript.warnings],
@@ -103,7 +103,7 @@ def transcribe_window(
     }
 
 
-def model_document(client: Client, name: str) -> dict[str, str]:
+def get_model_document(client: Client, name: str) -> dict[str, str]:
     """The model's name and licence, as fusion takes them."""
     model = client.model(name)
     terms = model.license
@@ -115,7 +115,7 @@ def model_document(client: Client, name: str) -> dict[str, str]:
     }
 
 
-def _segment(segment: Segment) -> dict[str, Any]:
+def _to_segment_document(segment: Segment) -> dict[str, Any]:
     # The SDK's JSON leaves out what the words were read from and where the face was; fusion wants both.
     return {
         "start": round(segment.start_s, 3),
@@ -146,27 +146,27 @@ def _segment(segment: Segment) -> dict[str, Any]:
     }
 
 
-def _signing(chunks: Iterator[bytes] | None, watch: _StallTimer) -> Iterator[bytes] | None:
+def _watch_chunks(chunks: Iterator[bytes] | None, watch: _StallTimer) -> Iterator[bytes] | None:
     return None if chunks is None else _signed(chunks, watch)
 
 
 def _signed(chunks: Iterator[bytes], watch: _StallTimer) -> Iterator[bytes]:
     for chunk in chunks:
-        watch.sign()
+        watch.record_activity()
         yield chunk
 
 
-class _Progress:
+class _ProgressReporter:
     """Tells how far the reading is, but not too often."""
 
     def __init__(self, tell: Callable[[float], None]) -> None:
-        self._tell = tell
-        self._told_at = 0.0
+        self._on_progress = tell
+        self._reported_at = 0.0
 
-    def take(self, event: Event) -> None:
-        if isinstance(event, Progress) and time.monotonic() - self._told_at >= PROGRESS_INTERVAL_S:
-            self._told_at = time.monotonic()
-            self._tell(event.processed_s)
+    def handle_event(self, event: Event) -> None:
+        if isinstance(event, Progress) and time.monotonic() - self._reported_at >= PROGRESS_INTERVAL_S:
+            self._reported_at = time.monotonic()
+            self._on_progress(event.processed_s)
 
 
 class _StallTimer:
@@ -174,9 +174,9 @@ class _StallTimer:
 
     def __init__(self, server_stall_timeout_s: float) -> None:
         self._server_stall_timeout_s = server_stall_timeout_s
-        self._last_sign = time.monotonic()
-        self._end: Callable[[], None] | None = None
-        self._is_over = threading.Event()
+        self._last_activity = time.monotonic()
+        self._cancel: Callable[[], None] | None = None
+        self._is_stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.has_stalled = False
 
@@ -185,21 +185,24 @@ class _StallTimer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._is_over.set()
+        self._is_stopped.set()
         self._thread.join()
 
-    def guard(self, end: Callable[[], None]) -> None:
+    def start_watching(self, cancel: Callable[[], None]) -> None:
         """Say how to end the call."""
-        self.sign()
-        self._end = end
+        self.record_activity()
+        self._cancel = cancel
 
-    def sign(self) -> None:
+    def record_activity(self) -> None:
         """There was a sign of life."""
-        self._last_sign = time.monotonic()
+        self._last_activity = time.monotonic()
 
     def _run(self) -> None:
-        while not self._is_over.wait(min(1.0, self._server_stall_timeout_s / 4)):
-            if self._end is not None and time.monotonic() - self._last_sign > self._server_stall_timeout_s:
+        while not self._is_stopped.wait(min(1.0, self._server_stall_timeout_s / 4)):
+            if (
+                self._cancel is not None
+                and time.monotonic() - self._last_activity > self._server_stall_timeout_s
+            ):
                 self.has_stalled = True
-                self._end()
+                self._cancel()
                 return

@@ -4,20 +4,20 @@ Pure functions of the standard library: what comes from S3 is parsed by ``docume
 put together by ``fusing``, written by ``result`` and ``captions``.
 """
 
-from gorggle_lambdas.fusion.amazon_transcribe import transcribe_language, transcribe_window
+from gorggle_lambdas.fusion.amazon_transcribe import parse_transcribe_language, parse_transcribe_result
 from gorggle_lambdas.fusion.errors import FusionInputError
-from gorggle_lambdas.fusion.face_tracks import rekognition_tracks
+from gorggle_lambdas.fusion.face_tracks import parse_rekognition_tracks
 from gorggle_lambdas.fusion.fuse import fuse
 from gorggle_lambdas.fusion.parsing import (
-    face_tracks,
-    failures,
-    lip_window,
-    media,
-    model,
-    noise_stretches,
-    sound_window,
+    parse_audio_window,
+    parse_face_tracks,
+    parse_failures,
+    parse_lip_window,
+    parse_media,
+    parse_model,
+    parse_noise,
 )
-from gorggle_lambdas.fusion.result import Result, result_schema
+from gorggle_lambdas.fusion.result import Result, load_result_schema
 from gorggle_lambdas.fusion.types import Inputs
 from gorggle_lambdas.fusion.word_voting import FusionRules
 
@@ -26,16 +26,16 @@ __all__ = [
     "FusionRules",
     "Inputs",
     "Result",
-    "face_tracks",
-    "failures",
     "fuse",
-    "lip_window",
-    "media",
-    "model",
-    "noise_stretches",
-    "rekognition_tracks",
-    "result_schema",
-    "sound_window",
-    "transcribe_language",
-    "transcribe_window",
+    "load_result_schema",
+    "parse_audio_window",
+    "parse_face_tracks",
+    "parse_failures",
+    "parse_lip_window",
+    "parse_media",
+    "parse_model",
+    "parse_noise",
+    "parse_rekognition_tracks",
+    "parse_transcribe_language",
+    "parse_transcribe_result",
 ]

@@ -30,8 +30,8 @@ PairCost = Callable[[T, T], float | None]
 _PAIR, _LEFT, _RIGHT = 0, 1, 2
 
 
-def aligned(
-    left: Sequence[T], right: Sequence[T], pair_cost: PairCost[T], gap_cost: float, reach_s: float
+def align(
+    left: Sequence[T], right: Sequence[T], pair_cost: PairCost[T], gap_cost: float, max_offset_s: float
 ) -> list[tuple[int, int]]:
     """Pair words of two readings, in order, at the least sum of costs.
 
@@ -40,14 +40,14 @@ def aligned(
         right: by start.
         pair_cost: what it costs to take two words for one; None where they cannot be the same.
         gap_cost: what a word costs that stays alone.
-        reach_s: words that begin further apart are never paired. It bounds the work: O(words × words within reach).
+        max_offset_s: words that begin further apart are never paired. It bounds the work: O(words × words within reach).
 
     Returns:
         (index in left, index in right) of every pair; both indices rise.
     """
     starts = [word.start_s for word in right]
-    lows = [bisect_left(starts, word.start_s - reach_s) for word in left]
-    highs = [bisect_right(starts, word.start_s + reach_s) for word in left]
+    lows = [bisect_left(starts, word.start_s - max_offset_s) for word in left]
+    highs = [bisect_right(starts, word.start_s + max_offset_s) for word in left]
     # State (i, j): i words of left and j of right are behind us. Gaps commute: before the word i is looked at, all
     # words of right that lie too early for it may be behind us, and all that it can reach may be.
     first = [0, *lows]
@@ -55,11 +55,11 @@ def aligned(
     moves: list[list[int]] = []
     above: list[float] = []
     for row in range(len(left) + 1):
-        above = _row(row, left, right, (first, last), above, moves, pair_cost, gap_cost)
-    return _pairs(moves, first, len(left), len(right))
+        above = _fill_row(row, left, right, (first, last), above, moves, pair_cost, gap_cost)
+    return _trace_pairs(moves, first, len(left), len(right))
 
 
-def _row(
+def _fill_row(
     row: int,
     left: Sequence[T],
     right: Sequence[T],
@@ -90,7 +90,7 @@ def _row(
     return costs
 
 
-def _pairs(moves: list[list[int]], first: list[int], row: int, column: int) -> list[tuple[int, int]]:
+def _trace_pairs(moves: list[list[int]], first: list[int], row: int, column: int) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
     while row or column:
         move = moves[row][column - first[row]]

@@ -13,18 +13,18 @@ from gorggle_lambdas.fusion.errors import FusionInputError
 from gorggle_lambdas.fusion.json_fields import JsonReader
 from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, Alternative, Segment, Window, Word
 
-WHERE = "Amazon Transcribe's result"
+DOCUMENT_NAME = "Amazon Transcribe's result"
 # Marks that stand before the word they belong to; all others follow theirs.
 OPENING_MARKS = frozenset("¿¡([{“‘«「『（")
 
 
 @dataclass(frozen=True, slots=True)
-class _Spoken:
+class _SpokenWord:
     word: Word
     speaker: str
 
 
-def transcribe_window(document: object, duration_s: float) -> Window:
+def parse_transcribe_result(document: object, duration_s: float) -> Window:
     """Read a finished transcription.
 
     Args:
@@ -34,88 +34,90 @@ def transcribe_window(document: object, duration_s: float) -> Window:
     Raises:
         FusionInputError: the job is not finished, or the document is not Transcribe's.
     """
-    fields = JsonReader.of(document, WHERE)
-    if fields.has("status") and fields.text("status") != "COMPLETED":
-        raise fields.wrong("status", "COMPLETED")
-    results = fields.inner("results")
-    speakers = _speakers_by_time(results)
-    spoken: list[_Spoken] = []
+    fields = JsonReader.parse(document, DOCUMENT_NAME)
+    if fields.has("status") and fields.get_text("status") != "COMPLETED":
+        raise fields.make_error("status", "COMPLETED")
+    results = fields.get_object("results")
+    speakers = _map_speakers_by_time(results)
+    spoken: list[_SpokenWord] = []
     opening = ""
-    for item in results.objects("items"):
-        kind = item.choice("type", "pronunciation", "punctuation")
-        content = _content(item)
+    for item in results.get_objects("items"):
+        kind = item.get_choice("type", "pronunciation", "punctuation")
+        content = _parse_content(item)
         if kind == "pronunciation":
-            spoken.append(_spoken(item, opening, speakers))
+            spoken.append(_parse_word(item, opening, speakers))
             opening = ""
         elif content in OPENING_MARKS:
             opening += content
         elif spoken:
-            spoken[-1] = _with_mark(spoken[-1], content)
-    segments = _segments(sorted(spoken, key=lambda s: (s.word.start_s, s.word.end_s)))
+            spoken[-1] = _append_mark(spoken[-1], content)
+    segments = _group_by_speaker(sorted(spoken, key=lambda s: (s.word.start_s, s.word.end_s)))
     last_s = max((segment.end_s for segment in segments), default=0.0)
     return Window(0.0, max(duration_s, last_s), segments)
 
 
-def transcribe_language(document: object) -> str:
+def parse_transcribe_language(document: object) -> str:
     """The language that Transcribe was told or found, as BCP 47; empty where it does not say."""
-    return JsonReader.of(document, WHERE).inner("results").text("language_code", "")
+    return JsonReader.parse(document, DOCUMENT_NAME).get_object("results").get_text("language_code", "")
 
 
-def _content(item: JsonReader) -> str:
-    alternatives = item.objects("alternatives")
+def _parse_content(item: JsonReader) -> str:
+    alternatives = item.get_objects("alternatives")
     if not alternatives:
-        raise item.wrong("alternatives", "at least one")
-    return " ".join(alternatives[0].text("content").split())
+        raise item.make_error("alternatives", "at least one")
+    return " ".join(alternatives[0].get_text("content").split())
 
 
-def _spoken(item: JsonReader, opening: str, speakers: dict[str, str]) -> _Spoken:
-    start_s = item.number("start_time", least=0, written=True)
-    end_s = item.number("end_time", least=start_s, written=True)
+def _parse_word(item: JsonReader, opening: str, speakers: dict[str, str]) -> _SpokenWord:
+    start_s = item.get_number("start_time", minimum=0, allow_string=True)
+    end_s = item.get_number("end_time", minimum=start_s, allow_string=True)
     readings = [
-        Alternative(" ".join(reading.text("content").split()), _confidence(reading))
-        for reading in item.objects("alternatives")
+        Alternative(" ".join(reading.get_text("content").split()), _parse_confidence(reading))
+        for reading in item.get_objects("alternatives")
     ]
     if not readings or not readings[0].text:
-        raise item.wrong("alternatives", "a word")
+        raise item.make_error("alternatives", "a word")
     first, *others = readings
-    speaker = item.text("speaker_label", "") or speakers.get(_key(start_s), "")
+    speaker = item.get_text("speaker_label", "") or speakers.get(_make_time_key(start_s), "")
     word = Word(opening + first.text, start_s, end_s, first.confidence, tuple(o for o in others if o.text))
-    return _Spoken(word, speaker or item.text("channel_label", UNKNOWN_SPEAKER))
+    return _SpokenWord(word, speaker or item.get_text("channel_label", UNKNOWN_SPEAKER))
 
 
-def _confidence(reading: JsonReader) -> float:
-    if reading.has("confidence"):
-        return reading.number("confidence", least=0, most=1, written=True)
+def _parse_confidence(alternative: JsonReader) -> float:
+    if alternative.has("confidence"):
+        return alternative.get_number("confidence", minimum=0, maximum=1, allow_string=True)
     # A word that was taken out for privacy ("[PII]") states its confidence there instead.
-    redactions = reading.objects("redactions", required=False)
+    redactions = alternative.get_objects("redactions", required=False)
     if not redactions:
-        raise FusionInputError(f"{reading.where}: confidence is missing")
-    return redactions[0].number("confidence", least=0, most=1, written=True)
+        raise FusionInputError(f"{alternative.location}: confidence is missing")
+    return redactions[0].get_number("confidence", minimum=0, maximum=1, allow_string=True)
 
 
-def _speakers_by_time(results: JsonReader) -> dict[str, str]:
+def _map_speakers_by_time(results: JsonReader) -> dict[str, str]:
     if not results.has("speaker_labels"):
         return {}
     return {
-        _key(item.number("start_time", least=0, written=True)): item.text("speaker_label")
-        for segment in results.inner("speaker_labels").objects("segments", required=False)
-        for item in segment.objects("items", required=False)
+        _make_time_key(item.get_number("start_time", minimum=0, allow_string=True)): item.get_text(
+            "speaker_label"
+        )
+        for segment in results.get_object("speaker_labels").get_objects("segments", required=False)
+        for item in segment.get_objects("items", required=False)
     }
 
 
-def _key(time_s: float) -> str:
+def _make_time_key(time_s: float) -> str:
     return f"{time_s:.3f}"
 
 
-def _with_mark(spoken: _Spoken, mark: str) -> _Spoken:
+def _append_mark(spoken: _SpokenWord, mark: str) -> _SpokenWord:
     word = spoken.word
     marked = Word(word.text + mark, word.start_s, word.end_s, word.confidence, word.alternatives)
-    return _Spoken(marked, spoken.speaker)
+    return _SpokenWord(marked, spoken.speaker)
 
 
-def _segments(spoken: list[_Spoken]) -> tuple[Segment, ...]:
+def _group_by_speaker(spoken: list[_SpokenWord]) -> tuple[Segment, ...]:
     """One segment for each run of words by one speaker."""
-    runs: list[list[_Spoken]] = []
+    runs: list[list[_SpokenWord]] = []
     for one in spoken:
         if runs and runs[-1][-1].speaker == one.speaker:
             runs[-1].append(one)

@@ -25,10 +25,14 @@ def max_weight_matching(weights: Weights) -> list[tuple[int, int]]:
     if len(weights) > len(weights[0]):
         turned = max_weight_matching([list(column) for column in zip(*weights, strict=True)])
         return sorted((row, column) for column, row in turned)
-    return [(row, column) for row, column in _cheapest(_with_preference(weights)) if weights[row][column] > 0]
+    return [
+        (row, column)
+        for row, column in _find_min_cost_matching(_break_ties(weights))
+        if weights[row][column] > 0
+    ]
 
 
-def _with_preference(weights: Weights) -> list[list[int]]:
+def _break_ties(weights: Weights) -> list[list[int]]:
     """Weights as costs. A tie is broken by an amount too small to outweigh one unit: early beside early is cheap."""
     rows, columns = len(weights), len(weights[0])
     unit = rows * rows * columns + 1
@@ -41,14 +45,14 @@ def _with_preference(weights: Weights) -> list[list[int]]:
     ]
 
 
-def _cheapest(costs: list[list[int]]) -> list[tuple[int, int]]:
+def _find_min_cost_matching(costs: list[list[int]]) -> list[tuple[int, int]]:
     """Every row with a column of its own, at the least sum of costs; there are at least as many columns as rows."""
     rows, columns = len(costs), len(costs[0])
     row_potential, column_potential = [0] * (rows + 1), [0] * (columns + 1)
     row_of = [0] * (columns + 1)  # counted from 1; 0: free
     for row in range(1, rows + 1):
         row_of[0] = row
-        came_from = _shortest_path(costs, row_of, row_potential, column_potential)
+        came_from = _find_shortest_path(costs, row_of, row_potential, column_potential)
         column = came_from.pop(-1)
         while column:
             row_of[column] = row_of[came_from[column]]
@@ -56,7 +60,7 @@ def _cheapest(costs: list[list[int]]) -> list[tuple[int, int]]:
     return sorted((row_of[column] - 1, column - 1) for column in range(1, columns + 1) if row_of[column])
 
 
-def _shortest_path(
+def _find_shortest_path(
     costs: list[list[int]], row_of: list[int], row_potential: list[int], column_potential: list[int]
 ) -> dict[int, int]:
     """The cheapest way from the row at column 0 to a free column, as each column's predecessor; -1 gives the end."""
@@ -81,13 +85,13 @@ def _shortest_path(
             if step is None or known < step:
                 step, nearest = known, other
         assert step is not None, "there are at least as many columns as rows"
-        _move_potentials(step, done, row_of, row_potential, column_potential, distance)
+        _update_potentials(step, done, row_of, row_potential, column_potential, distance)
         column = nearest
     came_from[-1] = column
     return came_from
 
 
-def _move_potentials(
+def _update_potentials(
     step: int,
     done: list[bool],
     row_of: list[int],

@@ -7,10 +7,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gorggle_lambdas.fusion.types import NoiseStretch
+from gorggle_lambdas.fusion.types import NoiseSpan
 
 # No source is ever wholly sure or unsure: keeps odds finite.
-LEAST = 1e-4
+MIN_PROBABILITY = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class Calibration:
 
     def probability(self, stated: float) -> float:
         """How likely a word is right whose source states this confidence, 0 to 1."""
-        return _bounded(_expit(self.slope * _logit(_bounded(stated)) + self.offset))
+        return _clamp(_expit(self.slope * _logit(_clamp(stated)) + self.offset))
 
 
-def fitted_calibration(stated: Sequence[float], right: Sequence[bool], steps: int = 50) -> Calibration:
+def fit_calibration(stated: Sequence[float], right: Sequence[bool], steps: int = 50) -> Calibration:
     """Fit a calibration to words whose truth is known: logistic regression by Newton's method.
 
     Args:
@@ -43,7 +43,7 @@ def fitted_calibration(stated: Sequence[float], right: Sequence[bool], steps: in
         raise ValueError(
             f"{sum(right)} of {len(right)} words are right; a fit needs right ones and wrong ones"
         )
-    odds = [_logit(_bounded(confidence)) for confidence in stated]
+    odds = [_logit(_clamp(confidence)) for confidence in stated]
     slope = offset = 0.0
     for _ in range(steps):
         # A little weight on slope 1, offset 0 keeps separable words from driving the slope to infinity.
@@ -68,27 +68,27 @@ class NoiseWeighting:
     noise, speech-shaped noise and babble: 94 % at 10 dB, 77 % at 0 dB, 45 % at −10 dB).
     """
 
-    half_at_db: float = -8.5
-    per_db: float = 0.15
+    midpoint_db: float = -8.5
+    slope_per_db: float = 0.15
 
-    def worth(self, snr_db: float | None) -> float:
+    def compute_weight(self, snr_db: float | None) -> float:
         """The weight of the sound's words; 1 where no noise was measured."""
-        return 1.0 if snr_db is None else _expit(self.per_db * (snr_db - self.half_at_db))
+        return 1.0 if snr_db is None else _expit(self.slope_per_db * (snr_db - self.midpoint_db))
 
 
 class NoiseCurve:
     """The measured noise by time."""
 
-    def __init__(self, stretches: Sequence[NoiseStretch]) -> None:
-        self._stretches = sorted(stretches, key=lambda stretch: stretch.start_s)
-        self._starts = [stretch.start_s for stretch in self._stretches]
+    def __init__(self, spans: Sequence[NoiseSpan]) -> None:
+        self._spans = sorted(spans, key=lambda stretch: stretch.start_s)
+        self._starts = [stretch.start_s for stretch in self._spans]
 
-    def snr_db(self, time_s: float) -> float | None:
+    def get_snr_db(self, time_s: float) -> float | None:
         """The signal-to-noise ratio at a moment; None where it was not measured."""
         index = bisect_right(self._starts, time_s) - 1
-        if index < 0 or time_s > self._stretches[index].end_s:
+        if index < 0 or time_s > self._spans[index].end_s:
             return None
-        return self._stretches[index].snr_db
+        return self._spans[index].snr_db
 
 
 def noisy_or(one: float, other: float) -> float:
@@ -102,8 +102,8 @@ def winner_probability(winner: float, loser: float) -> float:
     return mine / (mine + theirs + nobody)
 
 
-def _bounded(probability: float) -> float:
-    return min(max(probability, LEAST), 1 - LEAST)
+def _clamp(probability: float) -> float:
+    return min(max(probability, MIN_PROBABILITY), 1 - MIN_PROBABILITY)
 
 
 def _logit(probability: float) -> float:

@@ -11,19 +11,19 @@ from gorggle_lambdas.fusion.errors import FusionInputError
 from gorggle_lambdas.fusion.json_fields import JsonReader
 from gorggle_lambdas.fusion.types import FaceBox, FaceTrack
 
-WHERE = "Amazon Rekognition's result"
+DOCUMENT_NAME = "Amazon Rekognition's result"
 # A face is followed over gaps up to this: Rekognition looks at a video about twice a second.
 MAX_GAP_S = 1.5
 # Boxes of one face overlap at least so much from one look to the next.
-MIN_OVERLAP = 0.15
+MIN_TRACKING_IOU = 0.15
 # Boxes of two sources are compared when they are at most so far apart in time, and agree from this likeness up.
-BOX_REACH_S = 0.6
-BOX_LIKENESS = 0.3
+MAX_BOX_OFFSET_S = 0.6
+MIN_BOX_IOU = 0.3
 # Milliseconds of evidence that a pair of like boxes stands for: the server sends five a second.
-BOX_MS = 200
+BOX_WEIGHT_MS = 200
 
 
-def iou(one: FaceBox, other: FaceBox) -> float:
+def compute_iou(one: FaceBox, other: FaceBox) -> float:
     """The boxes' intersection over their union, 0 to 1."""
     width = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
     height = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
@@ -33,15 +33,15 @@ def iou(one: FaceBox, other: FaceBox) -> float:
     return shared / (one.width * one.height + other.width * other.height - shared)
 
 
-def box_at(boxes: Sequence[FaceBox], time_s: float, within_s: float) -> FaceBox | None:
+def find_box(boxes: Sequence[FaceBox], time_s: float, max_offset_s: float) -> FaceBox | None:
     """The box nearest in time (boxes are in order of time), or None where none is near enough."""
     index = bisect_left(boxes, time_s, key=lambda box: box.time_s)
     near = boxes[max(0, index - 1) : index + 1]
     best = min(near, key=lambda box: abs(box.time_s - time_s), default=None)
-    return best if best is not None and abs(best.time_s - time_s) <= within_s else None
+    return best if best is not None and abs(best.time_s - time_s) <= max_offset_s else None
 
 
-def rekognition_tracks(pages: Sequence[object]) -> tuple[FaceTrack, ...]:
+def parse_rekognition_tracks(pages: Sequence[object]) -> tuple[FaceTrack, ...]:
     """Read all pages of GetFaceDetection and join the detections to tracks.
 
     Rekognition says at each moment where faces are, not which is which (its people pathing was withdrawn in 2025).
@@ -52,34 +52,36 @@ def rekognition_tracks(pages: Sequence[object]) -> tuple[FaceTrack, ...]:
     """
     detections: list[FaceBox] = []
     for number, page in enumerate(pages, 1):
-        fields = JsonReader.of(page, f"{WHERE}, page {number}")
-        fields.choice("JobStatus", "SUCCEEDED")
+        fields = JsonReader.parse(page, f"{DOCUMENT_NAME}, page {number}")
+        fields.get_choice("JobStatus", "SUCCEEDED")
         if fields.has("NextToken") and number == len(pages):
-            raise FusionInputError(f"{fields.where} names a next page; expected all pages")
-        detections += [_detection(item) for item in fields.objects("Faces", required=False)]
+            raise FusionInputError(f"{fields.location} names a next page; expected all pages")
+        detections += [_parse_detection(item) for item in fields.get_objects("Faces", required=False)]
     if not pages:
-        raise FusionInputError(f"{WHERE} has no page; expected at least one")
-    return _tracks(sorted(detections, key=lambda box: (box.time_s, box.left, box.top, box.width, box.height)))
-
-
-def _detection(item: JsonReader) -> FaceBox:
-    box = item.inner("Face").inner("BoundingBox")
-    return FaceBox(
-        item.number("Timestamp", least=0) / 1000,
-        box.number("Left"),
-        box.number("Top"),
-        box.number("Width", least=0),
-        box.number("Height", least=0),
+        raise FusionInputError(f"{DOCUMENT_NAME} has no page; expected at least one")
+    return _link_detections(
+        sorted(detections, key=lambda box: (box.time_s, box.left, box.top, box.width, box.height))
     )
 
 
-def _tracks(detections: Sequence[FaceBox]) -> tuple[FaceTrack, ...]:
+def _parse_detection(item: JsonReader) -> FaceBox:
+    box = item.get_object("Face").get_object("BoundingBox")
+    return FaceBox(
+        item.get_number("Timestamp", minimum=0) / 1000,
+        box.get_number("Left"),
+        box.get_number("Top"),
+        box.get_number("Width", minimum=0),
+        box.get_number("Height", minimum=0),
+    )
+
+
+def _link_detections(detections: Sequence[FaceBox]) -> tuple[FaceTrack, ...]:
     tracks: list[list[FaceBox]] = []
     live: list[list[FaceBox]] = []
     for time_s, group in groupby(detections, key=lambda box: box.time_s):
         looked = list(group)
         live = [track for track in live if time_s - track[-1].time_s <= MAX_GAP_S]
-        weights = [[_weight(track[-1], box) for box in looked] for track in live]
+        weights = [[_compute_match_weight(track[-1], box) for box in looked] for track in live]
         row_of = {column: row for row, column in max_weight_matching(weights)}
         for column, row in row_of.items():
             live[row].append(looked[column])
@@ -89,6 +91,6 @@ def _tracks(detections: Sequence[FaceBox]) -> tuple[FaceTrack, ...]:
     return tuple(FaceTrack(f"track-{number}", tuple(track)) for number, track in enumerate(tracks, 1))
 
 
-def _weight(last: FaceBox, box: FaceBox) -> int:
-    alike = iou(last, box)
-    return round(1000 * alike) if alike >= MIN_OVERLAP else 0
+def _compute_match_weight(last: FaceBox, box: FaceBox) -> int:
+    alike = compute_iou(last, box)
+    return round(1000 * alike) if alike >= MIN_TRACKING_IOU else 0

@@ -7,12 +7,17 @@ from collections.abc import Callable, Sequence
 
 from gorggle_lambdas.fusion.confidence import NoiseCurve
 from gorggle_lambdas.fusion.errors import FusionInputError
-from gorggle_lambdas.fusion.intervals import joined_spans
+from gorggle_lambdas.fusion.intervals import merge_spans
 from gorggle_lambdas.fusion.result import FusedSegment, Result, SourceReport, Status
 from gorggle_lambdas.fusion.speaker_identity import SpeakerMap, resolve_speakers
 from gorggle_lambdas.fusion.types import Inputs, SourceName, Window
-from gorggle_lambdas.fusion.window_merging import MergedTranscript, merged_claims, merged_lips, merged_sound
-from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis, in_order
+from gorggle_lambdas.fusion.window_merging import (
+    MergedTranscript,
+    merge_audio_windows,
+    merge_hypotheses,
+    merge_lip_windows,
+)
+from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis, sort_hypotheses
 from gorggle_lambdas.fusion.word_voting import (
     AlignmentSlot,
     Evidence,
@@ -20,8 +25,8 @@ from gorggle_lambdas.fusion.word_voting import (
     FusionRules,
     RejectedWord,
     align_words,
+    reassign_shared_words,
     select_words,
-    share_between_people,
 )
 
 # A segment ends at a pause of this length, and after a sentence once it is so long.
@@ -38,16 +43,16 @@ def fuse(inputs: Inputs, rules: FusionRules | None = None) -> Result:
     Raises:
         FusionInputError: neither lips nor sound were read: there is nothing to fuse, and an empty result would lie.
     """
-    _check(inputs)
-    lips, sound = _readings(inputs)
-    found = resolve_speakers(sound, lips.claims, lips.faces, inputs.faces or ())
+    _check_inputs(inputs)
+    lips, sound = _merge_sources(inputs)
+    found = resolve_speakers(sound, lips.hypotheses, lips.faces, inputs.faces or ())
     evidence = Evidence(
         NoiseCurve(inputs.noise),
-        _listening(inputs, "lips", inputs.lips),
-        _listening(inputs, "sound", inputs.sound),
+        _build_coverage(inputs, "lips", inputs.lips),
+        _build_coverage(inputs, "sound", inputs.audio),
         rules or FusionRules(),
     )
-    by_person = _places(found, lips.claims, sound)
+    by_person = _align_by_person(found, lips.hypotheses, sound)
     segments: list[FusedSegment] = []
     omissions: list[RejectedWord] = []
     words: list[list[FusedWord]] = []
@@ -57,14 +62,14 @@ def fuse(inputs: Inputs, rules: FusionRules | None = None) -> Result:
         omissions += omitted
     starts = sorted(word.start_s for said in words for word in said)
     for person, said in zip(found.persons, words, strict=True):
-        segments += _segments(person.name, said, starts)
+        segments += _split_segments(person.name, said, starts)
     segments.sort(key=lambda segment: (segment.start_s, segment.end_s, segment.person))
-    omissions.sort(key=lambda omission: (omission.reading.start_s, omission.person, omission.reading.text))
+    omissions.sort(key=lambda omission: (omission.word.start_s, omission.person, omission.word.text))
     return Result(
         media=inputs.media,
         language=inputs.language,
         model=inputs.model,
-        sources=_reports(inputs),
+        sources=_build_reports(inputs),
         noise=inputs.noise,
         people=found.persons,
         segments=tuple(segments),
@@ -72,56 +77,56 @@ def fuse(inputs: Inputs, rules: FusionRules | None = None) -> Result:
     )
 
 
-def _check(inputs: Inputs) -> None:
-    if inputs.lips is None and inputs.sound is None:
+def _check_inputs(inputs: Inputs) -> None:
+    if inputs.lips is None and inputs.audio is None:
         reasons = "; ".join(f"{failure.source}: {failure.reason}" for failure in inputs.failures)
         raise FusionInputError(
             f"neither lips nor sound were read ({reasons or 'no reason given'}): nothing to fuse"
         )
 
 
-def _readings(inputs: Inputs) -> tuple[MergedTranscript, list[WordHypothesis]]:
+def _merge_sources(inputs: Inputs) -> tuple[MergedTranscript, list[WordHypothesis]]:
     """What the lips say, and what the sound says.
 
     Where the server saw no face it read the sound alone, even in lip reading: such words count as sound, beside those
     of the transcript.
     """
-    lips = merged_lips(inputs.lips or ())
-    heard_beside = [claim for claim in lips.claims if claim.origin == "sound"]
-    read = tuple(claim for claim in lips.claims if claim.origin != "sound")
-    sound = list(merged_sound(inputs.sound or ()).claims)
+    lips = merge_lip_windows(inputs.lips or ())
+    heard_beside = [claim for claim in lips.hypotheses if claim.origin == "sound"]
+    read = tuple(claim for claim in lips.hypotheses if claim.origin != "sound")
+    sound = list(merge_audio_windows(inputs.audio or ()).hypotheses)
     if heard_beside:
-        sound = merged_claims(sound, heard_beside)
+        sound = merge_hypotheses(sound, heard_beside)
     return MergedTranscript(read, lips.faces), sound
 
 
-def _places(
+def _align_by_person(
     found: SpeakerMap, lips: Sequence[WordHypothesis], sound: Sequence[WordHypothesis]
 ) -> list[list[AlignmentSlot]]:
     """Each person's claims, aligned; in the order of people."""
     names = [person.name for person in found.persons]
     read: dict[str, list[WordHypothesis]] = {name: [] for name in names}
     heard: dict[str, list[WordHypothesis]] = {name: [] for name in names}
-    for claim in in_order(lips):
-        read[found.speaker_of(claim, is_sound=False).name].append(claim)
-    for claim in in_order(sound):
-        heard[found.speaker_of(claim, is_sound=True).name].append(claim)
+    for claim in sort_hypotheses(lips):
+        read[found.find_speaker(claim, is_audio=False).name].append(claim)
+    for claim in sort_hypotheses(sound):
+        heard[found.find_speaker(claim, is_audio=True).name].append(claim)
     by_person = [align_words(read[name], heard[name]) for name in names]
-    share_between_people(by_person)
+    reassign_shared_words(by_person)
     return by_person
 
 
-def _segments(person: str, words: Sequence[FusedWord], starts: Sequence[float]) -> list[FusedSegment]:
+def _split_segments(person: str, words: Sequence[FusedWord], starts: Sequence[float]) -> list[FusedSegment]:
     runs: list[list[FusedWord]] = []
     for word in words:
-        if runs and not _ends(runs[-1], word, starts):
+        if runs and not _ends_before(runs[-1], word, starts):
             runs[-1].append(word)
         else:
             runs.append([word])
     return [FusedSegment(person, tuple(run)) for run in runs]
 
 
-def _ends(run: Sequence[FusedWord], word: FusedWord, starts: Sequence[float]) -> bool:
+def _ends_before(run: Sequence[FusedWord], word: FusedWord, starts: Sequence[float]) -> bool:
     """Whether a segment ends before this word: at a pause, after a long sentence, where somebody else speaks between."""
     last = run[-1]
     if word.start_s - last.end_s >= PAUSE_S:
@@ -131,11 +136,11 @@ def _ends(run: Sequence[FusedWord], word: FusedWord, starts: Sequence[float]) ->
     return bisect_left(starts, last.end_s) < bisect_left(starts, word.start_s)
 
 
-def _listening(
+def _build_coverage(
     inputs: Inputs, source: SourceName, windows: Sequence[Window] | None
 ) -> Callable[[float], bool]:
     """Whether a source was read at a moment: a window covers it and no failure does."""
-    spans = joined_spans((window.start_s, window.end_s) for window in windows or ())
+    spans = merge_spans((window.start_s, window.end_s) for window in windows or ())
     failed = [
         (failure.start_s, failure.end_s)
         for failure in inputs.failures
@@ -149,16 +154,16 @@ def _listening(
     return listens
 
 
-def _reports(inputs: Inputs) -> tuple[SourceReport, ...]:
+def _build_reports(inputs: Inputs) -> tuple[SourceReport, ...]:
     lips_engine = inputs.model.name if inputs.model else ""
     return (
-        _report(inputs, "lips", inputs.lips is not None, lips_engine),
-        _report(inputs, "sound", inputs.sound is not None, inputs.audio_engine),
-        _report(inputs, "faces", inputs.faces is not None, inputs.face_engine),
+        _build_report(inputs, "lips", inputs.lips is not None, lips_engine),
+        _build_report(inputs, "sound", inputs.audio is not None, inputs.audio_engine),
+        _build_report(inputs, "faces", inputs.faces is not None, inputs.face_engine),
     )
 
 
-def _report(inputs: Inputs, source: SourceName, is_read: bool, engine: str) -> SourceReport:
+def _build_report(inputs: Inputs, source: SourceName, is_read: bool, engine: str) -> SourceReport:
     failed = tuple(failure for failure in inputs.failures if failure.source == source)
     ordered = tuple(sorted(failed, key=lambda f: (f.start_s is not None, f.start_s or 0.0, f.reason)))
     status: Status = ("partial" if failed else "used") if is_read else ("failed" if failed else "absent")

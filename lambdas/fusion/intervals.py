@@ -9,7 +9,7 @@ Span = tuple[float, float]
 """Start and end in seconds."""
 
 
-def joined_spans(spans: Iterable[Span], gap_s: float = 0.0) -> list[Span]:
+def merge_spans(spans: Iterable[Span], gap_s: float = 0.0) -> list[Span]:
     """Spans in order, those that touch or are at most ``gap_s`` apart as one."""
     joined: list[Span] = []
     for start_s, end_s in sorted(spans):
@@ -20,7 +20,7 @@ def joined_spans(spans: Iterable[Span], gap_s: float = 0.0) -> list[Span]:
     return joined
 
 
-def shared_ms(one: Sequence[Span], other: Sequence[Span]) -> int:
+def compute_overlap_ms(one: Sequence[Span], other: Sequence[Span]) -> int:
     """How long both last, in whole milliseconds. Each is in order and without overlaps."""
     total, i, j = 0.0, 0, 0
     while i < len(one) and j < len(other):
@@ -32,23 +32,23 @@ def shared_ms(one: Sequence[Span], other: Sequence[Span]) -> int:
     return round(total * 1000)
 
 
-def covered_ms(spans: Sequence[Span]) -> int:
+def compute_total_ms(spans: Sequence[Span]) -> int:
     """How long spans without overlaps last together, in whole milliseconds."""
     return round(sum(end_s - start_s for start_s, end_s in spans) * 1000)
 
 
-def nearest_s(spans: Sequence[Span], word: Span) -> float:
+def compute_distance_s(spans: Sequence[Span], word: Span) -> float:
     """How far the nearest span is from a word in time; 0 where they touch. There is at least one span."""
     return min(max(start_s - word[1], word[0] - end_s, 0.0) for start_s, end_s in spans)
 
 
-def overlapping(spans: Sequence[Span], word: Span) -> Sequence[Span]:
+def find_overlapping(spans: Sequence[Span], word: Span) -> Sequence[Span]:
     """Of spans in order and without overlaps, those that share time with a word, and its neighbours."""
     first = bisect_left(spans, (word[0], word[0]))
     return spans[max(0, first - 1) : bisect_right(spans, (word[1], float("inf"))) + 1]
 
 
-def alone(spans: Sequence[Span]) -> list[list[Span]]:
+def find_exclusive_spans(spans: Sequence[Span]) -> list[list[Span]]:
     """For each of several spans the parts that no other one covers."""
     lasting = [(n, span) for n, span in enumerate(spans) if span[1] > span[0]]
     # At one moment ends come before starts.
@@ -64,4 +64,4 @@ def alone(spans: Sequence[Span]) -> list[list[Span]]:
         else:
             open_now.discard(number)
         before_s = time_s
-    return [joined_spans(some) for some in lonely]
+    return [merge_spans(some) for some in lonely]

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gorggle_lambdas.fusion.speaker_identity import Person
-from gorggle_lambdas.fusion.text_normalization import joined
-from gorggle_lambdas.fusion.types import FaceBox, Media, Model, NoiseStretch, SourceFailure, SourceName
-from gorggle_lambdas.fusion.word_voting import FusedWord, OtherReading, RejectedWord
+from gorggle_lambdas.fusion.text_normalization import join_words
+from gorggle_lambdas.fusion.types import FaceBox, Media, Model, NoiseSpan, SourceFailure, SourceName
+from gorggle_lambdas.fusion.word_voting import AlternativeWord, FusedWord, RejectedWord
 
 SCHEMA_VERSION = "1.1"
 
@@ -53,7 +53,7 @@ class FusedSegment:
     @property
     def text(self) -> str:
         """Its words as one text."""
-        return joined(word.text for word in self.words)
+        return join_words(word.text for word in self.words)
 
     @property
     def confidence(self) -> float:
@@ -69,7 +69,7 @@ class Result:
     language: str
     model: Model | None
     sources: tuple[SourceReport, ...]
-    noise: tuple[NoiseStretch, ...]
+    noise: tuple[NoiseSpan, ...]
     people: tuple[Person, ...]
     segments: tuple[FusedSegment, ...]
     omissions: tuple[RejectedWord, ...]
@@ -83,24 +83,24 @@ class Result:
         """The result as JSON's types."""
         return {
             "schema_version": SCHEMA_VERSION,
-            "media": _media(self.media),
+            "media": _to_media(self.media),
             "language": self.language,
-            "model": _model(self.model),
+            "model": _to_model(self.model),
             "is_degraded": self.is_degraded,
-            "sources": {report.name: _source(report) for report in self.sources},
+            "sources": {report.name: _to_source(report) for report in self.sources},
             "noise": [
-                {**_times(stretch.start_s, stretch.end_s), "snr_db": round(stretch.snr_db, 2)}
+                {**_to_times(stretch.start_s, stretch.end_s), "snr_db": round(stretch.snr_db, 2)}
                 for stretch in self.noise
             ],
-            "people": [_person(person) for person in self.people],
-            "segments": [_segment(number, segment) for number, segment in enumerate(self.segments, 1)],
+            "people": [_to_person(person) for person in self.people],
+            "segments": [_to_segment(number, segment) for number, segment in enumerate(self.segments, 1)],
             "faces": [
-                {"person": person.name, "boxes": [_box(box) for box in person.boxes]}
+                {"person": person.name, "boxes": [_to_box(box) for box in person.boxes]}
                 for person in self.people
                 if person.boxes
             ],
             "omissions": [
-                {**_reading(omission.reading), "person": omission.person, "reason": omission.reason}
+                {**_to_alternative(omission.word), "person": omission.person, "reason": omission.reason}
                 for omission in self.omissions
             ],
         }
@@ -110,28 +110,28 @@ class Result:
         return json.dumps(self.to_document(), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
-def result_schema() -> dict[str, Any]:
+def load_result_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of ``Result.to_document``."""
     schema: dict[str, Any] = json.loads(Path(__file__).with_name("result.schema.json").read_text("utf-8"))
     return schema
 
 
-def _times(start_s: float, end_s: float) -> dict[str, float]:
-    return {"start_s": _seconds(start_s), "end_s": _seconds(end_s)}
+def _to_times(start_s: float, end_s: float) -> dict[str, float]:
+    return {"start_s": _round_seconds(start_s), "end_s": _round_seconds(end_s)}
 
 
-def _seconds(time_s: float) -> float:
+def _round_seconds(time_s: float) -> float:
     return round(float(time_s), 3)
 
 
-def _share(confidence: float) -> float:
+def _round_confidence(confidence: float) -> float:
     return round(float(confidence), 4)
 
 
-def _media(media: Media) -> dict[str, Any]:
+def _to_media(media: Media) -> dict[str, Any]:
     return {
         "name": media.name,
-        "duration_s": _seconds(media.duration_s),
+        "duration_s": _round_seconds(media.duration_s),
         "width_px": media.width_px,
         "height_px": media.height_px,
         "frame_rate_hz": float(media.frame_rate_hz),
@@ -140,69 +140,69 @@ def _media(media: Media) -> dict[str, Any]:
     }
 
 
-def _model(model: Model | None) -> dict[str, Any] | None:
+def _to_model(model: Model | None) -> dict[str, Any] | None:
     if model is None:
         return None
     licence = {"name": model.licence, "summary": model.licence_summary, "url": model.licence_url}
     return {"name": model.name, "licence": licence}
 
 
-def _source(report: SourceReport) -> dict[str, Any]:
+def _to_source(report: SourceReport) -> dict[str, Any]:
     return {
         "status": report.status,
         "engine": report.engine,
         "failures": [
             {"reason": failure.reason}
             if failure.start_s is None or failure.end_s is None
-            else {"reason": failure.reason, **_times(failure.start_s, failure.end_s)}
+            else {"reason": failure.reason, **_to_times(failure.start_s, failure.end_s)}
             for failure in report.failures
         ],
     }
 
 
-def _person(person: Person) -> dict[str, Any]:
+def _to_person(person: Person) -> dict[str, Any]:
     return {
         "name": person.name,
-        "first_s": _seconds(person.first_s),
+        "first_s": _round_seconds(person.first_s),
         "voices": list(person.voices),
         "faces": [*person.lips, *person.tracks],
     }
 
 
-def _segment(number: int, segment: FusedSegment) -> dict[str, Any]:
+def _to_segment(number: int, segment: FusedSegment) -> dict[str, Any]:
     return {
         "id": f"segment-{number}",
         "person": segment.person,
-        **_times(segment.start_s, segment.end_s),
+        **_to_times(segment.start_s, segment.end_s),
         "text": segment.text,
-        "confidence": _share(segment.confidence),
-        "words": [_word(word) for word in segment.words],
+        "confidence": _round_confidence(segment.confidence),
+        "words": [_to_word(word) for word in segment.words],
     }
 
 
-def _word(word: FusedWord) -> dict[str, Any]:
+def _to_word(word: FusedWord) -> dict[str, Any]:
     return {
         "text": word.text,
-        **_times(word.start_s, word.end_s),
-        "confidence": _share(word.confidence),
+        **_to_times(word.start_s, word.end_s),
+        "confidence": _round_confidence(word.confidence),
         "source": word.source,
-        "alternatives": _readings(word.alternatives),
+        "alternatives": _to_alternatives(word.alternatives),
     }
 
 
-def _readings(readings: Sequence[OtherReading]) -> list[dict[str, Any]]:
-    return [_reading(reading) for reading in readings]
+def _to_alternatives(readings: Sequence[AlternativeWord]) -> list[dict[str, Any]]:
+    return [_to_alternative(reading) for reading in readings]
 
 
-def _reading(reading: OtherReading) -> dict[str, Any]:
+def _to_alternative(reading: AlternativeWord) -> dict[str, Any]:
     return {
         "text": reading.text,
-        **_times(reading.start_s, reading.end_s),
-        "confidence": _share(reading.confidence),
+        **_to_times(reading.start_s, reading.end_s),
+        "confidence": _round_confidence(reading.confidence),
         "source": reading.source,
     }
 
 
-def _box(box: FaceBox) -> dict[str, float]:
+def _to_box(box: FaceBox) -> dict[str, float]:
     sides = {name: round(float(getattr(box, name)), 4) for name in ("left", "top", "width", "height")}
-    return {"time_s": _seconds(box.time_s), **sides}
+    return {"time_s": _round_seconds(box.time_s), **sides}

@@ -53,15 +53,15 @@ _UNSPACED = (
 )
 
 
-def joined(texts: Iterable[str]) -> str:
+def join_words(texts: Iterable[str]) -> str:
     """Words as one text: with spaces between, but for scripts that set none (Chinese, Japanese, Thai…)."""
     whole = ""
     for text in texts:
-        whole += separator(whole, text) + text
+        whole += find_separator(whole, text) + text
     return whole
 
 
-def separator(before: str, after: str) -> str:
+def find_separator(before: str, after: str) -> str:
     """What stands between two words: a space; nothing at either end and between words of an unspaced script."""
     if not before or not after:
         return ""

@@ -83,7 +83,7 @@ class FaceTrack:
 
 
 @dataclass(frozen=True, slots=True)
-class NoiseStretch:
+class NoiseSpan:
     """How much louder the speech is than the rest, estimated over one stretch."""
 
     start_s: float
@@ -130,7 +130,7 @@ class Inputs:
 
     Attributes:
         lips: windows as the lips were read; None where lip reading was not asked for or failed wholly.
-        sound: windows of the sound's transcript (Amazon Transcribe's is one window); None likewise.
+        audio: windows of the sound's transcript (Amazon Transcribe's is one window); None likewise.
         faces: tracks from a source of their own; None likewise. Faces of lip reading come with its segments.
         noise: where it was measured; elsewhere the sound counts as clean.
         failures: why a source is None, or misses windows.
@@ -140,9 +140,9 @@ class Inputs:
 
     media: Media
     lips: tuple[Window, ...] | None = None
-    sound: tuple[Window, ...] | None = None
+    audio: tuple[Window, ...] | None = None
     faces: tuple[FaceTrack, ...] | None = None
-    noise: tuple[NoiseStretch, ...] = ()
+    noise: tuple[NoiseSpan, ...] = ()
     failures: tuple[SourceFailure, ...] = ()
     model: Model | None = None
     language: str = ""

@@ -16,27 +16,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from gorggle_lambdas.fusion.alignment import PairCost, aligned, overlap_s
+from gorggle_lambdas.fusion.alignment import PairCost, align, overlap_s
 from gorggle_lambdas.fusion.assignment import max_weight_matching
-from gorggle_lambdas.fusion.face_tracks import BOX_LIKENESS, BOX_MS, BOX_REACH_S, box_at, iou
+from gorggle_lambdas.fusion.face_tracks import (
+    BOX_WEIGHT_MS,
+    MAX_BOX_OFFSET_S,
+    MIN_BOX_IOU,
+    compute_iou,
+    find_box,
+)
 from gorggle_lambdas.fusion.text_normalization import normalize
 from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, FaceBox, Window
-from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis, in_order, window_claims
+from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis, extract_hypotheses, sort_hypotheses
 
 # Two readings of one word differ by so much at either end: ±80 ms each (99.9 % of the embedded model's words are
 # within 100 ms), and a little more.
-SAME_TIME_S = 0.2
+MAX_TIMING_ERROR_S = 0.2
 # A word that ends so near to its window's border may have been cut there.
-BORDER_S = 0.15
+EDGE_MARGIN_S = 0.15
 # Two different words at one time overlap for this share of the shorter.
-SAME_PLACE_SHARE = 0.5
+MIN_SUBSTITUTION_OVERLAP = 0.5
 # Starts of two readings of one word lie at most so far apart; only a cut word comes near it.
-REACH_S = 3.0
+MAX_OFFSET_S = 3.0
 
 Boxes = tuple[FaceBox, ...]
 
 _GAP_COST = 1.0
-_SAME_COST_MOST = 0.9
+_MAX_SAME_COST = 0.9
 _DIFFERENT_COST = 1.2
 
 
@@ -66,39 +72,39 @@ class WindowedFace:
 class MergedTranscript:
     """All windows as one reading; ``faces`` is empty for sound."""
 
-    claims: tuple[WordHypothesis, ...]
+    hypotheses: tuple[WordHypothesis, ...]
     faces: tuple[WindowedFace, ...] = ()
 
 
-def merged_sound(windows: Sequence[Window]) -> MergedTranscript:
+def merge_audio_windows(windows: Sequence[Window]) -> MergedTranscript:
     """Put windows of sound together; a speaker's label means the same in all of them."""
     claims: list[WordHypothesis] = []
-    for window in _by_time(windows):
-        new = window_claims(window)
-        claims = _merged(claims, new, {claim.speaker: claim.speaker for claim in new})
+    for window in _sort_windows(windows):
+        new = extract_hypotheses(window)
+        claims = _merge_window(claims, new, {claim.speaker: claim.speaker for claim in new})
     return MergedTranscript(tuple(claims))
 
 
-def merged_lips(windows: Sequence[Window]) -> MergedTranscript:
+def merge_lip_windows(windows: Sequence[Window]) -> MergedTranscript:
     """Put windows of lip reading together, and faces where two windows read the same words from their lips."""
     claims: list[WordHypothesis] = []
     members: dict[str, list[LocalFace]] = {}
     boxes: dict[str, Boxes] = {}
-    for index, window in enumerate(_by_time(windows)):
-        new = window_claims(window, LocalFace(index, "").key)
-        shown = _boxes(window, index)
+    for index, window in enumerate(_sort_windows(windows)):
+        new = extract_hypotheses(window, LocalFace(index, "").key)
+        shown = _collect_boxes(window, index)
         known = {
             key: some
             for key, some in boxes.items()
-            if some and some[-1].time_s >= window.start_s - BOX_REACH_S
+            if some and some[-1].time_s >= window.start_s - MAX_BOX_OFFSET_S
         }
-        links = _linked_speakers(_near(claims, window.start_s), new, known, shown)
-        claims = _merged(claims, new, links)
+        links = _link_speakers(_filter_recent(claims, window.start_s), new, known, shown)
+        claims = _merge_window(claims, new, links)
         for label in sorted({segment.speaker for segment in window.segments} - {UNKNOWN_SPEAKER}):
             local = LocalFace(index, label)
             key = links.get(local.key) or local.key
             members.setdefault(key, []).append(local)
-            boxes[key] = tuple(sorted({*boxes.get(key, ()), *shown[local.key]}, key=_place))
+            boxes[key] = tuple(sorted({*boxes.get(key, ()), *shown[local.key]}, key=_get_box_order))
     faces = [
         WindowedFace(
             key,
@@ -110,35 +116,37 @@ def merged_lips(windows: Sequence[Window]) -> MergedTranscript:
     return MergedTranscript(tuple(claims), tuple(faces))
 
 
-def _boxes(window: Window, index: int) -> dict[str, Boxes]:
+def _collect_boxes(window: Window, index: int) -> dict[str, Boxes]:
     """Where each of a window's faces was, by its key."""
     found: dict[str, list[FaceBox]] = {}
     for segment in window.segments:
         if segment.speaker != UNKNOWN_SPEAKER:
             found.setdefault(LocalFace(index, segment.speaker).key, []).extend(segment.face_boxes)
-    return {key: tuple(sorted(boxes, key=_place)) for key, boxes in found.items()}
+    return {key: tuple(sorted(boxes, key=_get_box_order)) for key, boxes in found.items()}
 
 
-def _place(box: FaceBox) -> tuple[float, float, float]:
+def _get_box_order(box: FaceBox) -> tuple[float, float, float]:
     return box.time_s, box.left, box.top
 
 
-def merged_claims(first: Sequence[WordHypothesis], second: Sequence[WordHypothesis]) -> list[WordHypothesis]:
+def merge_hypotheses(
+    first: Sequence[WordHypothesis], second: Sequence[WordHypothesis]
+) -> list[WordHypothesis]:
     """Put two readings of the same sound together as if they were two windows, whoever they say speaks."""
     near, new = list(first), list(second)
-    pairs = aligned(near, new, _pair_cost, _GAP_COST, REACH_S)
-    return _united(near, new, pairs)
+    pairs = align(near, new, _pair_cost, _GAP_COST, MAX_OFFSET_S)
+    return _combine_pairs(near, new, pairs)
 
 
-def _by_time(windows: Sequence[Window]) -> list[Window]:
+def _sort_windows(windows: Sequence[Window]) -> list[Window]:
     return sorted(windows, key=lambda window: (window.start_s, window.end_s))
 
 
-def _near(claims: Sequence[WordHypothesis], start_s: float) -> list[WordHypothesis]:
-    return [claim for claim in claims if claim.end_s >= start_s - SAME_TIME_S]
+def _filter_recent(claims: Sequence[WordHypothesis], start_s: float) -> list[WordHypothesis]:
+    return [claim for claim in claims if claim.end_s >= start_s - MAX_TIMING_ERROR_S]
 
 
-def _linked_speakers(
+def _link_speakers(
     before: Sequence[WordHypothesis],
     new: Sequence[WordHypothesis],
     known: Mapping[str, Boxes],
@@ -149,7 +157,12 @@ def _linked_speakers(
     new_speakers = list(dict.fromkeys([*(claim.speaker for claim in new), *shown]))
     weights = [
         [
-            _evidence_ms(_of(before, old), _of(new, speaker), known.get(old, ()), shown.get(speaker, ()))
+            _compute_evidence_ms(
+                _filter_by_speaker(before, old),
+                _filter_by_speaker(new, speaker),
+                known.get(old, ()),
+                shown.get(speaker, ()),
+            )
             for speaker in new_speakers
         ]
         for old in old_speakers
@@ -157,28 +170,30 @@ def _linked_speakers(
     return {new_speakers[column]: old_speakers[row] for row, column in max_weight_matching(weights)}
 
 
-def _evidence_ms(
+def _compute_evidence_ms(
     left: Sequence[WordHypothesis], right: Sequence[WordHypothesis], known: Boxes, shown: Boxes
 ) -> int:
     """For how long two speakers say the same and are in the same place; 0 if they are seen in different places."""
     near = [
-        (iou(other, box)) for box in shown if (other := box_at(known, box.time_s, BOX_REACH_S)) is not None
+        (compute_iou(other, box))
+        for box in shown
+        if (other := find_box(known, box.time_s, MAX_BOX_OFFSET_S)) is not None
     ]
-    if near and sum(near) / len(near) < BOX_LIKENESS:
+    if near and sum(near) / len(near) < MIN_BOX_IOU:
         return 0
-    shared = sum(round(BOX_MS * alike) for alike in near)
-    for i, j in aligned(left, right, _pair_cost, _GAP_COST, REACH_S):
+    shared = sum(round(BOX_WEIGHT_MS * alike) for alike in near)
+    for i, j in align(left, right, _pair_cost, _GAP_COST, MAX_OFFSET_S):
         lasts_ms = 1 + round(1000 * left[i].duration_s)
         # Two readings of one place say less about who it is than the same word does.
         shared += lasts_ms if normalize(left[i].text) == normalize(right[j].text) else 1 + lasts_ms // 4
     return shared
 
 
-def _of(claims: Sequence[WordHypothesis], speaker: str) -> list[WordHypothesis]:
+def _filter_by_speaker(claims: Sequence[WordHypothesis], speaker: str) -> list[WordHypothesis]:
     return [claim for claim in claims if claim.speaker == speaker]
 
 
-def _merged(
+def _merge_window(
     before: list[WordHypothesis], new: list[WordHypothesis], links: dict[str, str]
 ) -> list[WordHypothesis]:
     """Merge new claims into those before: first linked speakers with each other, then whoever is left.
@@ -186,32 +201,32 @@ def _merged(
     The second round catches words that the two windows gave to different speakers, or whose order jitter changed.
     """
     start_s = min((claim.window[0] for claim in new), default=0.0)
-    near = _near(before, start_s)
-    pairs = _matched(near, new, links)
+    near = _filter_recent(before, start_s)
+    pairs = _match_words(near, new, links)
     # Words of nobody stay nobody's unless they are matched one by one.
     renamed = [replace(c, speaker=links.get(c.speaker) or c.speaker) if c.speaker else c for c in new]
-    far = [claim for claim in before if claim.end_s < start_s - SAME_TIME_S]
-    return in_order(far + _united(near, renamed, pairs))
+    far = [claim for claim in before if claim.end_s < start_s - MAX_TIMING_ERROR_S]
+    return sort_hypotheses(far + _combine_pairs(near, renamed, pairs))
 
 
-def _united(
+def _combine_pairs(
     before: list[WordHypothesis], new: list[WordHypothesis], pairs: Sequence[tuple[int, int]]
 ) -> list[WordHypothesis]:
     """The pairs as one claim each, and all claims without a partner."""
     paired_before, paired_new = {i for i, _ in pairs}, {j for _, j in pairs}
-    united = [_one_of(before[i], new[j]) for i, j in pairs]
+    united = [_select_hypothesis(before[i], new[j]) for i, j in pairs]
     united += [claim for i, claim in enumerate(before) if i not in paired_before]
-    return in_order(united + [claim for j, claim in enumerate(new) if j not in paired_new])
+    return sort_hypotheses(united + [claim for j, claim in enumerate(new) if j not in paired_new])
 
 
-def _matched(
+def _match_words(
     near: list[WordHypothesis], new: list[WordHypothesis], links: dict[str, str]
 ) -> list[tuple[int, int]]:
     alone, alone_new = list(range(len(near))), list(range(len(new)))
     pairs: list[tuple[int, int]] = []
 
     def match(left: list[int], right: list[int], cost: PairCost[WordHypothesis]) -> None:
-        found = aligned([near[i] for i in left], [new[j] for j in right], cost, _GAP_COST, REACH_S)
+        found = align([near[i] for i in left], [new[j] for j in right], cost, _GAP_COST, MAX_OFFSET_S)
         for i, j in found:
             pairs.append((left[i], right[j]))
             alone.remove(left[i])
@@ -229,83 +244,85 @@ def _pair_cost(one: WordHypothesis, other: WordHypothesis) -> float | None:
     same = _same_word_cost(one, other)
     if same is not None:
         return same
-    if _continues(one, other) or _continues(other, one) or _same_place(one, other):
+    if _is_fragment_of(one, other) or _is_fragment_of(other, one) or _is_substitution(one, other):
         apart_s = abs(one.start_s - other.start_s) + abs(one.end_s - other.end_s)
-        return _DIFFERENT_COST + min(apart_s / REACH_S, 1) / 2
+        return _DIFFERENT_COST + min(apart_s / MAX_OFFSET_S, 1) / 2
     return None
 
 
 def _same_word_cost(one: WordHypothesis, other: WordHypothesis) -> float | None:
-    """0 to ``_SAME_COST_MOST`` for the same text at the same time; an end that a border cut is not looked at."""
+    """0 to ``_MAX_SAME_COST`` for the same text at the same time; an end that a border cut is not looked at."""
     if normalize(one.text) != normalize(other.text):
         return None
-    starts = 0.0 if _cut_at_start(one) or _cut_at_start(other) else abs(one.start_s - other.start_s)
-    ends = 0.0 if _cut_at_end(one) or _cut_at_end(other) else abs(one.end_s - other.end_s)
-    if max(starts, ends) > SAME_TIME_S or overlap_s(one, other) < -SAME_TIME_S:
+    starts = 0.0 if _is_cut_at_start(one) or _is_cut_at_start(other) else abs(one.start_s - other.start_s)
+    ends = 0.0 if _is_cut_at_end(one) or _is_cut_at_end(other) else abs(one.end_s - other.end_s)
+    if max(starts, ends) > MAX_TIMING_ERROR_S or overlap_s(one, other) < -MAX_TIMING_ERROR_S:
         return None
     apart_s = abs(one.start_s - other.start_s) + abs(one.end_s - other.end_s)
-    return min(apart_s / (4 * SAME_TIME_S), 1) * _SAME_COST_MOST
+    return min(apart_s / (4 * MAX_TIMING_ERROR_S), 1) * _MAX_SAME_COST
 
 
-def _cut_at_start(claim: WordHypothesis) -> bool:
-    return claim.start_s <= claim.window[0] + BORDER_S
+def _is_cut_at_start(claim: WordHypothesis) -> bool:
+    return claim.start_s <= claim.window[0] + EDGE_MARGIN_S
 
 
-def _cut_at_end(claim: WordHypothesis) -> bool:
-    return claim.end_s >= claim.window[1] - BORDER_S
+def _is_cut_at_end(claim: WordHypothesis) -> bool:
+    return claim.end_s >= claim.window[1] - EDGE_MARGIN_S
 
 
-def _continues(piece: WordHypothesis, whole: WordHypothesis) -> bool:
+def _is_fragment_of(piece: WordHypothesis, whole: WordHypothesis) -> bool:
     """Whether ``piece``, cut by its window's border, may be what is left of ``whole``, which crosses that border."""
     cut_end = (
-        _cut_at_end(piece)
-        and not _cut_at_start(whole)
-        and abs(piece.start_s - whole.start_s) <= SAME_TIME_S
-        and whole.end_s >= piece.window[1] - BORDER_S
+        _is_cut_at_end(piece)
+        and not _is_cut_at_start(whole)
+        and abs(piece.start_s - whole.start_s) <= MAX_TIMING_ERROR_S
+        and whole.end_s >= piece.window[1] - EDGE_MARGIN_S
         and whole.window[1] > piece.window[1]
     )
     cut_start = (
-        _cut_at_start(piece)
-        and not _cut_at_end(whole)
-        and abs(piece.end_s - whole.end_s) <= SAME_TIME_S
-        and whole.start_s <= piece.window[0] + BORDER_S
+        _is_cut_at_start(piece)
+        and not _is_cut_at_end(whole)
+        and abs(piece.end_s - whole.end_s) <= MAX_TIMING_ERROR_S
+        and whole.start_s <= piece.window[0] + EDGE_MARGIN_S
         and whole.window[0] < piece.window[0]
     )
     return cut_end or cut_start
 
 
 def _is_cut(claim: WordHypothesis) -> bool:
-    return _cut_at_start(claim) or _cut_at_end(claim)
+    return _is_cut_at_start(claim) or _is_cut_at_end(claim)
 
 
-def _same_place(one: WordHypothesis, other: WordHypothesis) -> bool:
+def _is_substitution(one: WordHypothesis, other: WordHypothesis) -> bool:
     """Whether two different words claim one place, and each window should have seen the other's word whole."""
-    if not (_inside(one, other.window) and _inside(other, one.window)):
+    if not (_is_well_inside(one, other.window) and _is_well_inside(other, one.window)):
         return False
-    return overlap_s(one, other) >= SAME_PLACE_SHARE * min(one.duration_s, other.duration_s) > 0
+    return overlap_s(one, other) >= MIN_SUBSTITUTION_OVERLAP * min(one.duration_s, other.duration_s) > 0
 
 
-def _inside(claim: WordHypothesis, window: tuple[float, float]) -> bool:
-    return window[0] + BORDER_S <= claim.start_s and claim.end_s <= window[1] - BORDER_S
+def _is_well_inside(claim: WordHypothesis, window: tuple[float, float]) -> bool:
+    return window[0] + EDGE_MARGIN_S <= claim.start_s and claim.end_s <= window[1] - EDGE_MARGIN_S
 
 
-def _one_of(one: WordHypothesis, other: WordHypothesis) -> WordHypothesis:
+def _select_hypothesis(one: WordHypothesis, other: WordHypothesis) -> WordHypothesis:
     """The claim to keep of two that are one word."""
-    prefers_other = _trust(other) > _trust(one)
-    if normalize(one.text) != normalize(other.text) and _continues(one, other) != _continues(other, one):
-        prefers_other = _continues(one, other)
+    prefers_other = _compute_reliability(other) > _compute_reliability(one)
+    if normalize(one.text) != normalize(other.text) and _is_fragment_of(one, other) != _is_fragment_of(
+        other, one
+    ):
+        prefers_other = _is_fragment_of(one, other)
     keep, leave = (other, one) if prefers_other else (one, other)
     speaker = one.speaker if one.speaker != UNKNOWN_SPEAKER else other.speaker
-    rivals = [*keep.losers, *leave.losers, replace(leave, losers=())]
-    return replace(keep, speaker=speaker, losers=_distinct(rivals, normalize(keep.text)))
+    rivals = [*keep.alternatives, *leave.alternatives, replace(leave, alternatives=())]
+    return replace(keep, speaker=speaker, alternatives=_select_alternatives(rivals, normalize(keep.text)))
 
 
-def _trust(claim: WordHypothesis) -> tuple[bool, float]:
+def _compute_reliability(claim: WordHypothesis) -> tuple[bool, float]:
     margin_s = min(claim.start_s - claim.window[0], claim.window[1] - claim.end_s)
     return not _is_cut(claim), margin_s
 
 
-def _distinct(rivals: Sequence[WordHypothesis], winner: str) -> tuple[WordHypothesis, ...]:
+def _select_alternatives(rivals: Sequence[WordHypothesis], winner: str) -> tuple[WordHypothesis, ...]:
     """One claim for each text that differs from the winner's, the surest."""
     ordered = sorted(rivals, key=lambda claim: (normalize(claim.text), -claim.confidence, claim.start_s))
     return tuple(

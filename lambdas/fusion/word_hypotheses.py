@@ -16,7 +16,7 @@ class WordHypothesis:
         confidence: as the source states it.
         speaker: whose claim it is: a voice's label or a face's key; ``ANYBODY`` where the source does not tell.
         window: start and end of the window that it was read in: near these, words are cut.
-        losers: claims that were decided against in favour of this one, of the same source.
+        alternatives: claims that were decided against in favour of this one, of the same source.
     """
 
     text: str
@@ -26,7 +26,7 @@ class WordHypothesis:
     origin: Origin
     speaker: str
     window: tuple[float, float]
-    losers: tuple[WordHypothesis, ...] = ()
+    alternatives: tuple[WordHypothesis, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -34,14 +34,14 @@ class WordHypothesis:
         return self.end_s - self.start_s
 
 
-def in_order(claims: Iterable[WordHypothesis]) -> list[WordHypothesis]:
+def sort_hypotheses(claims: Iterable[WordHypothesis]) -> list[WordHypothesis]:
     """Claims by start, then end, then all the rest: the same claims give the same order, however they come."""
     return sorted(
         claims, key=lambda c: (c.start_s, c.end_s, c.text, c.speaker, c.origin, c.confidence, c.window)
     )
 
 
-def window_claims(window: Window, prefix: str = "") -> list[WordHypothesis]:
+def extract_hypotheses(window: Window, prefix: str = "") -> list[WordHypothesis]:
     """All words of a window as claims, by time; ``prefix`` makes speakers' names unique where windows reuse them."""
     bounds = (window.start_s, window.end_s)
     claims = []
@@ -54,5 +54,5 @@ def window_claims(window: Window, prefix: str = "") -> list[WordHypothesis]:
             others = tuple(
                 replace(claim, text=other.text, confidence=other.confidence) for other in word.alternatives
             )
-            claims.append(replace(claim, losers=others))
-    return in_order(claims)
+            claims.append(replace(claim, alternatives=others))
+    return sort_hypotheses(claims)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from gorggle_lambdas.fusion.alignment import aligned, distance_s, overlap_s
+from gorggle_lambdas.fusion.alignment import align, distance_s, overlap_s
 from gorggle_lambdas.fusion.confidence import (
     Calibration,
     NoiseCurve,
@@ -27,9 +27,9 @@ from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
 # for one place up to 0.2 s of distance, like words up to 0.6 s.
 GAP_COST = 0.75
 COST_PER_S = 2.5
-REACH_S = 2.0
+MAX_OFFSET_S = 2.0
 # Two claims rival for one place if they overlap for this share of the shorter.
-RIVAL_SHARE = 0.5
+MIN_RIVAL_OVERLAP = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +38,22 @@ class FusionRules:
 
     Attributes:
         lips: turns the lips' stated confidence into a probability.
-        sound: likewise.
-        hearing: what the sound is worth in noise.
-        lone_lips: least probability of a word that only the lips have while the sound was listening; times what the
+        audio: likewise.
+        noise_weighting: what the sound is worth in noise.
+        min_lips_only_probability: least probability of a word that only the lips have while the sound was listening; times what the
             sound is worth there.
-        lone_sound: least probability of a word that only the sound has while lips were read.
+        min_audio_only_probability: least probability of a word that only the sound has while lips were read.
     """
 
     lips: Calibration = field(default_factory=Calibration)
-    sound: Calibration = field(default_factory=Calibration)
-    hearing: NoiseWeighting = field(default_factory=NoiseWeighting)
-    lone_lips: float = 0.3
-    lone_sound: float = 0.05
+    audio: Calibration = field(default_factory=Calibration)
+    noise_weighting: NoiseWeighting = field(default_factory=NoiseWeighting)
+    min_lips_only_probability: float = 0.3
+    min_audio_only_probability: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class OtherReading:
+class AlternativeWord:
     """A reading that was decided against."""
 
     text: str
@@ -72,19 +72,19 @@ class FusedWord:
     end_s: float
     confidence: float
     source: Origin
-    alternatives: tuple[OtherReading, ...] = ()
+    alternatives: tuple[AlternativeWord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedWord:
     """A claim that was not kept, and why."""
 
-    reading: OtherReading
+    word: AlternativeWord
     person: str
     reason: str
 
 
-Listens = Callable[[float], bool]
+CoverageTest = Callable[[float], bool]
 """Whether a source was read at a moment."""
 
 
@@ -93,23 +93,27 @@ class Evidence:
     """What the decision knows beside the claims: noise, and when each source was read."""
 
     noise: NoiseCurve
-    lips_listen: Listens
-    sound_listens: Listens
+    lips_cover: CoverageTest
+    audio_covers: CoverageTest
     rules: FusionRules = field(default_factory=FusionRules)
 
-    def probability(self, claim: WordHypothesis) -> float:
+    def compute_probability(self, claim: WordHypothesis) -> float:
         """How likely a claim is right."""
         if claim.origin != "sound":
             return self.rules.lips.probability(claim.confidence)
-        return self.rules.sound.probability(claim.confidence) * self.hearing_at(claim)
+        return self.rules.audio.probability(claim.confidence) * self.compute_audio_weight(claim)
 
-    def hearing_at(self, claim: WordHypothesis) -> float:
+    def compute_audio_weight(self, claim: WordHypothesis) -> float:
         """What the sound is worth in the middle of a word."""
-        return self.rules.hearing.worth(self.noise.snr_db((claim.start_s + claim.end_s) / 2))
+        return self.rules.noise_weighting.compute_weight(
+            self.noise.get_snr_db((claim.start_s + claim.end_s) / 2)
+        )
 
-    def reading(self, claim: WordHypothesis) -> OtherReading:
+    def to_alternative(self, claim: WordHypothesis) -> AlternativeWord:
         """A claim as a reading that lost."""
-        return OtherReading(claim.text, claim.origin, self.probability(claim), claim.start_s, claim.end_s)
+        return AlternativeWord(
+            claim.text, claim.origin, self.compute_probability(claim), claim.start_s, claim.end_s
+        )
 
 
 @dataclass(slots=True)
@@ -127,7 +131,7 @@ class AlignmentSlot:
         )
 
     @property
-    def claims(self) -> list[WordHypothesis]:
+    def hypotheses(self) -> list[WordHypothesis]:
         """Both sides' claims."""
         return [*self.lips, *self.sound]
 
@@ -136,19 +140,19 @@ def align_words(lips: Sequence[WordHypothesis], sound: Sequence[WordHypothesis])
     """Align one person's claims; every claim is in one place, and places keep the order of both sides."""
     found: list[AlignmentSlot] = []
     i = j = 0
-    for to_i, to_j in [*aligned(lips, sound, _pair_cost, GAP_COST, REACH_S), (len(lips), len(sound))]:
+    for to_i, to_j in [*align(lips, sound, _pair_cost, GAP_COST, MAX_OFFSET_S), (len(lips), len(sound))]:
         alone = [AlignmentSlot(lips=[c]) for c in lips[i:to_i]] + [
             AlignmentSlot(sound=[c]) for c in sound[j:to_j]
         ]
         # A stable sort: each side is in order already.
-        found += sorted(alone, key=lambda place: place.claims[0].start_s)
+        found += sorted(alone, key=lambda place: place.hypotheses[0].start_s)
         if to_i < len(lips):
             found.append(AlignmentSlot([lips[to_i]], [sound[to_j]]))
         i, j = to_i + 1, to_j + 1
     return found
 
 
-def share_between_people(by_person: Sequence[list[AlignmentSlot]]) -> None:
+def reassign_shared_words(by_person: Sequence[list[AlignmentSlot]]) -> None:
     """Where lips of one person and the sound of another have the same word at once, give it to the lips.
 
     Diarisation errs more often than a face does. Changes the lists.
@@ -157,8 +161,8 @@ def share_between_people(by_person: Sequence[list[AlignmentSlot]]) -> None:
     sound = [(n, p) for n, some in enumerate(by_person) for p in some if p.sound and not p.lips]
     lips.sort(key=lambda item: item[1].lips[0].start_s)
     sound.sort(key=lambda item: item[1].sound[0].start_s)
-    pairs = aligned(
-        [p.lips[0] for _, p in lips], [p.sound[0] for _, p in sound], _same_word_cost, GAP_COST, REACH_S
+    pairs = align(
+        [p.lips[0] for _, p in lips], [p.sound[0] for _, p in sound], _same_word_cost, GAP_COST, MAX_OFFSET_S
     )
     for i, j in pairs:
         person, place = sound[j]
@@ -176,21 +180,29 @@ def select_words(
     """
     words: list[FusedWord] = []
     omitted: list[RejectedWord] = []
-    for place in _without_rivals(found):
+    for place in _join_competing_slots(found):
         if place.lips and place.sound:
-            words += _agreement(place, evidence) if place.is_agreed else _contest(place, evidence)
+            words += (
+                _merge_agreeing(place, evidence) if place.is_agreed else _resolve_conflict(place, evidence)
+            )
         else:
-            reason = _rejection_reason(place.claims[0], evidence)
-            alone = [_word(claim, evidence.probability(claim), [], evidence) for claim in place.claims]
+            reason = _explain_rejection(place.hypotheses[0], evidence)
+            alone = [
+                _build_word(claim, evidence.compute_probability(claim), [], evidence)
+                for claim in place.hypotheses
+            ]
             if reason:
                 omitted += [
                     RejectedWord(reading, person, reason)
-                    for claim in place.claims
-                    for reading in (evidence.reading(claim), *map(evidence.reading, claim.losers))
+                    for claim in place.hypotheses
+                    for reading in (
+                        evidence.to_alternative(claim),
+                        *map(evidence.to_alternative, claim.alternatives),
+                    )
                 ]
             else:
                 words += alone
-    return _one_after_another(words), omitted
+    return _remove_overlaps(words), omitted
 
 
 def _pair_cost(one: WordHypothesis, other: WordHypothesis) -> float | None:
@@ -202,15 +214,15 @@ def _same_word_cost(one: WordHypothesis, other: WordHypothesis) -> float | None:
     return _pair_cost(one, other) if normalize(one.text) == normalize(other.text) else None
 
 
-def _rivals(one: Sequence[WordHypothesis], other: Sequence[WordHypothesis]) -> bool:
+def _overlap_significantly(one: Sequence[WordHypothesis], other: Sequence[WordHypothesis]) -> bool:
     return any(
-        overlap_s(a, b) >= RIVAL_SHARE * min(a.duration_s, b.duration_s) and overlap_s(a, b) >= 0
+        overlap_s(a, b) >= MIN_RIVAL_OVERLAP * min(a.duration_s, b.duration_s) and overlap_s(a, b) >= 0
         for a in one
         for b in other
     )
 
 
-def _without_rivals(found: Sequence[AlignmentSlot]) -> list[AlignmentSlot]:
+def _join_competing_slots(found: Sequence[AlignmentSlot]) -> list[AlignmentSlot]:
     """Join places whose claims of different sources rival for the same time: "gonna" against "going to".
 
     Only neighbours join: the order of both sides is kept.
@@ -232,26 +244,31 @@ def _compete(before: AlignmentSlot, after: AlignmentSlot) -> bool:
     if before.is_agreed or after.is_agreed:
         return False
     alone = not (before.lips and before.sound) or not (after.lips and after.sound)
-    return alone and (_rivals(before.lips, after.sound) or _rivals(before.sound, after.lips))
+    return alone and (
+        _overlap_significantly(before.lips, after.sound) or _overlap_significantly(before.sound, after.lips)
+    )
 
 
-def _agreement(place: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
+def _merge_agreeing(place: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
     """The sound writes the word (capitals, punctuation); the surer one times it."""
     lips, sound = place.lips[0], place.sound[0]
-    likely_lips, likely_sound = evidence.probability(lips), evidence.probability(sound)
+    likely_lips, likely_sound = evidence.compute_probability(lips), evidence.compute_probability(sound)
     timed = lips if likely_lips > likely_sound else sound
     # A model that heard the sound too does not err independently of it.
     confidence = (
         max(likely_lips, likely_sound) if lips.origin == "both" else noisy_or(likely_lips, likely_sound)
     )
-    chosen = replace(timed, text=sound.text, origin="both", losers=lips.losers + sound.losers)
-    return [_word(chosen, confidence, [], evidence)]
+    chosen = replace(
+        timed, text=sound.text, origin="both", alternatives=lips.alternatives + sound.alternatives
+    )
+    return [_build_word(chosen, confidence, [], evidence)]
 
 
-def _contest(place: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
+def _resolve_conflict(place: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
     """One side takes the place; each of the other's words becomes an alternative of the word that it overlaps most."""
     chances = {
-        side: _mean([evidence.probability(c) for c in getattr(place, side)]) for side in ("lips", "sound")
+        side: _mean([evidence.compute_probability(c) for c in getattr(place, side)])
+        for side in ("lips", "sound")
     }
     winners, losers = (
         (place.lips, place.sound) if chances["lips"] > chances["sound"] else (place.sound, place.lips)
@@ -261,40 +278,44 @@ def _contest(place: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
         nearest = max(range(len(winners)), key=lambda at: (round(overlap_s(winners[at], loser), 3), -at))
         beaten[nearest].append(loser)
     return [
-        _word(winner, _contested(winner, rivals, evidence), rivals, evidence)
+        _build_word(winner, _compute_winner_confidence(winner, rivals, evidence), rivals, evidence)
         for winner, rivals in zip(winners, beaten, strict=True)
     ]
 
 
-def _contested(winner: WordHypothesis, rivals: Sequence[WordHypothesis], evidence: Evidence) -> float:
-    chance = evidence.probability(winner)
+def _compute_winner_confidence(
+    winner: WordHypothesis, rivals: Sequence[WordHypothesis], evidence: Evidence
+) -> float:
+    chance = evidence.compute_probability(winner)
     unlike = [
-        evidence.probability(rival) for rival in rivals if normalize(rival.text) != normalize(winner.text)
+        evidence.compute_probability(rival)
+        for rival in rivals
+        if normalize(rival.text) != normalize(winner.text)
     ]
     return winner_probability(chance, max(unlike)) if unlike else chance
 
 
-def _word(
+def _build_word(
     claim: WordHypothesis, confidence: float, rivals: Sequence[WordHypothesis], evidence: Evidence
 ) -> FusedWord:
-    lost = [*claim.losers, *rivals, *(loser for rival in rivals for loser in rival.losers)]
-    readings = tuple(evidence.reading(other) for other in lost)
+    lost = [*claim.alternatives, *rivals, *(loser for rival in rivals for loser in rival.alternatives)]
+    readings = tuple(evidence.to_alternative(other) for other in lost)
     return FusedWord(claim.text, claim.start_s, claim.end_s, confidence, claim.origin, readings)
 
 
-def _rejection_reason(claim: WordHypothesis, evidence: Evidence) -> str:
+def _explain_rejection(claim: WordHypothesis, evidence: Evidence) -> str:
     """Why a word that one source alone has is not believed; empty if it is."""
-    chance, rules = evidence.probability(claim), evidence.rules
+    chance, rules = evidence.compute_probability(claim), evidence.rules
     middle_s = (claim.start_s + claim.end_s) / 2
-    if claim.origin == "lips" and evidence.sound_listens(middle_s):
-        least = rules.lone_lips * evidence.hearing_at(claim)
+    if claim.origin == "lips" and evidence.audio_covers(middle_s):
+        least = rules.min_lips_only_probability * evidence.compute_audio_weight(claim)
         return (
             f"no such word in the sound, and the lips' {chance:.2f} is below {least:.2f}"
             if chance < least
             else ""
         )
-    if claim.origin == "sound" and evidence.lips_listen(middle_s):
-        least = rules.lone_sound
+    if claim.origin == "sound" and evidence.lips_cover(middle_s):
+        least = rules.min_audio_only_probability
         return (
             f"no such word on the lips, and the sound's {chance:.2f} is below {least:.2f}"
             if chance < least
@@ -303,7 +324,7 @@ def _rejection_reason(claim: WordHypothesis, evidence: Evidence) -> str:
     return ""
 
 
-def _one_after_another(words: Sequence[FusedWord]) -> list[FusedWord]:
+def _remove_overlaps(words: Sequence[FusedWord]) -> list[FusedWord]:
     """Make times follow the order of the words: an overlap goes to the later word, or is halved where it has no rest."""
     placed: list[FusedWord] = []
     for word in words:

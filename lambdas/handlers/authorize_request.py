@@ -19,7 +19,7 @@ from gorggle_lambdas.common.observability import count, instrument
 from gorggle_lambdas.common.settings import load_settings
 
 # A token that was taken back works so long still; API Gateway keeps answers for a while, too.
-SECRET_AGE_S = 60
+SECRET_MAX_AGE_S = 60
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Answer API Gateway's question who calls, in its simple form."""
     request = APIGatewayAuthorizerEventV2(event)
     headers = {name.lower(): value for name, value in (request.get("headers") or {}).items()}
-    owner = owner_of(headers.get("authorization", ""), _hashes())
+    owner = find_owner(headers.get("authorization", ""), _load_token_hashes())
     if owner is None:
         count("RejectedTokens")
         return APIGatewayAuthorizerResponseV2(authorize=False).asdict()
     return APIGatewayAuthorizerResponseV2(authorize=True, context={"owner": owner}).asdict()
 
 
-def owner_of(authorization: str, hashes: Mapping[str, str]) -> str | None:
+def find_owner(authorization: str, hashes: Mapping[str, str]) -> str | None:
     """Whose token the header ``authorization: Bearer TOKEN`` shows; None where nobody's.
 
     Args:
@@ -57,8 +57,8 @@ def owner_of(authorization: str, hashes: Mapping[str, str]) -> str | None:
     return found[0] if found else None
 
 
-def _hashes() -> Mapping[str, str]:
+def _load_token_hashes() -> Mapping[str, str]:
     provider = SecretsProvider(boto3_client=aws_clients.client("secretsmanager"))
-    hashes = provider.get(load_settings(Settings).tokens_secret, max_age=SECRET_AGE_S, transform="json")
+    hashes = provider.get(load_settings(Settings).tokens_secret, max_age=SECRET_MAX_AGE_S, transform="json")
     assert isinstance(hashes, dict), "the secret holds a JSON object"
     return hashes

@@ -13,7 +13,7 @@ from gorggle_lambdas.common.task_events import JobEvent, has_expired
 
 RAISES = (SourceFailedError, SourceTimeoutError, AwsUnavailableError)
 
-PAGE_FACES = 1000
+MAX_FACES_PER_PAGE = 1000
 # Two looks a second at ten faces for four hours would be 290 pages.
 MAX_PAGES = 2000
 
@@ -28,20 +28,20 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Give what ``start_face_detection`` gave, with ``is_done`` as it is now."""
-    job, begun = JobEvent.of(event), event["faces"]
-    page = _page(begun["search_id"], None)
+    job, begun = JobEvent.parse(event), event["faces"]
+    page = _get_page(begun["search_id"], None)
     if page["JobStatus"] == "FAILED":
         raise SourceFailedError(
             f"Amazon Rekognition gave up: {page.get('StatusMessage', 'it does not say why')}"
         )
     if page["JobStatus"] == "SUCCEEDED":
-        return {**begun, "is_done": True, "pages": _keep(job, begun["search_id"], page)}
+        return {**begun, "is_done": True, "pages": _store_pages(job, begun["search_id"], page)}
     if has_expired(begun["deadline"]):
         raise SourceTimeoutError("Amazon Rekognition did not finish in the time it was given")
     return {**begun, "is_done": False}
 
 
-def _keep(job: JobEvent, search_id: str, page: dict[str, Any]) -> int:
+def _store_pages(job: JobEvent, search_id: str, page: dict[str, Any]) -> int:
     """Write all pages; how many there are."""
     bucket = load_settings(Settings).results_bucket
     for number in range(MAX_PAGES):
@@ -49,13 +49,13 @@ def _keep(job: JobEvent, search_id: str, page: dict[str, Any]) -> int:
         s3_objects.write_json(bucket, job.work_key(f"faces/{number:04d}.json"), kept)
         if not page.get("NextToken"):
             return number + 1
-        page = _page(search_id, page["NextToken"])
+        page = _get_page(search_id, page["NextToken"])
     raise SourceFailedError(f"Amazon Rekognition gave more than {MAX_PAGES} pages of faces")
 
 
-def _page(search_id: str, token: str | None) -> dict[str, Any]:
+def _get_page(search_id: str, token: str | None) -> dict[str, Any]:
     further = {"NextToken": token} if token else {}
     answer: dict[str, Any] = aws_clients.client("rekognition").get_face_detection(
-        JobId=search_id, MaxResults=PAGE_FACES, **further
+        JobId=search_id, MaxResults=MAX_FACES_PER_PAGE, **further
     )
     return answer

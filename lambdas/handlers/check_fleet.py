@@ -7,7 +7,7 @@ from typing import Any
 
 from gorggle.errors import AuthenticationError, ConfigurationError, DeadlineError, UnavailableError
 from gorggle_lambdas.common.errors import AwsUnavailableError, FleetTimeoutError
-from gorggle_lambdas.common.inference_client import server_client
+from gorggle_lambdas.common.inference_client import connect_to_server
 from gorggle_lambdas.common.observability import count, logger, task
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import has_expired
@@ -15,7 +15,7 @@ from gorggle_lambdas.common.task_events import has_expired
 RAISES = (FleetTimeoutError, AuthenticationError, ConfigurationError, AwsUnavailableError)
 
 # One look; the state machine asks again.
-LOOK_S = 8.0
+READY_TIMEOUT_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Settings:
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Give what ``scale_up_fleet`` gave, with ``is_ready`` as it is now."""
     chosen, waiting = load_settings(Settings), event["fleet"]
-    client = server_client(chosen.server_address, chosen.server_name, chosen.server_client_secret)
+    client = connect_to_server(chosen.server_address, chosen.server_name, chosen.server_client_secret)
     try:
         with client:
-            info = client.wait_until_ready(LOOK_S)
+            info = client.wait_until_ready(READY_TIMEOUT_S)
     except (UnavailableError, DeadlineError) as error:
         count("FleetNotReadyChecks")
         if has_expired(waiting["deadline"]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gorggle_lambdas.common.api_gateway import Request, Response, route
-from gorggle_lambdas.common.job_slots import PLACES
+from gorggle_lambdas.common.job_slots import SLOTS_KEY
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.settings import load_settings
 
@@ -22,7 +22,7 @@ class Settings:
 def handler(_request: Request) -> Response:
     """Answer ``GET /health``; where the table cannot be read, with the problem."""
     chosen = load_settings(Settings)
-    item = JobTable(chosen.jobs_table).get(PLACES)
+    item = JobTable(chosen.jobs_table).get(SLOTS_KEY)
     running = len(item.get("running", [])) if item else 0
     return Response(
         body={"status": "ok", "running_jobs": running, "max_concurrent_jobs": chosen.max_concurrent_jobs}

@@ -10,7 +10,7 @@ from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError
 from gorggle_lambdas.common.observability import task
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent, has_expired
-from gorggle_lambdas.fusion import FusionInputError, transcribe_window
+from gorggle_lambdas.fusion import FusionInputError, parse_transcribe_result
 
 RAISES = (SourceFailedError, SourceTimeoutError, AwsUnavailableError)
 
@@ -25,7 +25,7 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Give what ``start_transcription`` gave, with ``is_done`` as it is now."""
-    job, begun = JobEvent.of(event), event["sound"]
+    job, begun = JobEvent.parse(event), event["sound"]
     answer = aws_clients.client("transcribe").get_transcription_job(TranscriptionJobName=begun["name"])
     found = answer["TranscriptionJob"]
     status = found["TranscriptionJobStatus"]
@@ -34,17 +34,17 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
             f"Amazon Transcribe gave up: {found.get('FailureReason', 'it does not say why')}"
         )
     if status == "COMPLETED":
-        _check(load_settings(Settings).results_bucket, job.work_key("sound/transcription.json"))
+        _validate_result(load_settings(Settings).results_bucket, job.work_key("sound/transcription.json"))
         return {**begun, "is_done": True}
     if has_expired(begun["deadline"]):
         raise SourceTimeoutError("Amazon Transcribe did not finish in the time it was given")
     return {**begun, "is_done": False}
 
 
-def _check(bucket: str, key: str) -> None:
+def _validate_result(bucket: str, key: str) -> None:
     """Read the result once, so that one that cannot be read costs the sound alone and not the whole job."""
     try:
-        transcribe_window(s3_objects.read_json(bucket, key), 0.0)
+        parse_transcribe_result(s3_objects.read_json(bucket, key), 0.0)
     except KeyError as error:
         raise AwsUnavailableError(
             "Amazon Transcribe says it is done, but its result is not there yet"

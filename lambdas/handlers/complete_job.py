@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gorggle_lambdas.common.cost_estimates import actual
+from gorggle_lambdas.common.cost_estimates import compute_job_cost
 from gorggle_lambdas.common.errors import AwsUnavailableError
 from gorggle_lambdas.common.job_completion import JobCompletion
 from gorggle_lambdas.common.job_slots import JobSlots
@@ -33,7 +33,7 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """End the job well."""
-    job, chosen, result = JobEvent.of(event), load_settings(Settings), event["result"]
+    job, chosen, result = JobEvent.parse(event), load_settings(Settings), event["result"]
     table = JobTable(chosen.jobs_table)
     places = JobSlots(table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s)
     kept_days, prices = chosen.job_retention_days, chosen.prices
@@ -43,7 +43,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         "sources": result["sources"],
         "is_degraded": result["is_degraded"],
     }
-    if cost := actual(job, result["measured"], kept_days=kept_days, prices=prices):
+    if cost := compute_job_cost(job, result["measured"], retention_days=kept_days, prices=prices):
         values["cost"] = cost
     if JobCompletion(table, places, chosen.jobs_topic).mark_done(job.job_id, job.attempt, values):
         count("SucceededJobs")

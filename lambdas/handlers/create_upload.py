@@ -19,16 +19,16 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 )
 
 from gorggle_lambdas.common import aws_clients, job_table, s3_objects
-from gorggle_lambdas.common.api_gateway import Request, Response, bad_request, conflict, owner_of, route
+from gorggle_lambdas.common.api_gateway import Request, Response, bad_request, conflict, require_owner, route
 from gorggle_lambdas.common.job_options import JobOptions, OptionsError, parse_options
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count
 from gorggle_lambdas.common.settings import load_settings
-from gorggle_lambdas.media.formats import TYPES
+from gorggle_lambdas.media.formats import MEDIA_TYPES
 
 MAX_NAME_CHARS = 120
-_KNOWN = frozenset({"name", "content_type", "size_bytes", "options"})
-_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+_KNOWN_FIELDS = frozenset({"name", "content_type", "size_bytes", "options"})
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ class Upload:
 @route
 def handler(request: Request) -> Response:
     """Answer ``POST /uploads``; with the header ``Idempotency-Key``, once and the same each time."""
-    owner, chosen = owner_of(request), load_settings(Settings)
-    document = request.document()
-    upload = _upload(document, chosen)
+    owner, chosen = require_owner(request), load_settings(Settings)
+    document = request.json()
+    upload = _parse_upload(document, chosen)
     key = request.headers.get("idempotency-key")
     if key is None:
-        answer = create(upload, owner, chosen)
+        answer = create_job(upload, owner, chosen)
     else:
-        answer = _create_once(key, owner, document, upload, chosen, request.context)
+        answer = _create_idempotently(key, owner, document, upload, chosen, request.context)
     return Response(HTTPStatus.CREATED, answer, headers={"location": f"/jobs/{answer['job_id']}"})
 
 
-def create(upload: Upload, owner: str, chosen: Settings) -> dict[str, Any]:
+def create_job(upload: Upload, owner: str, chosen: Settings) -> dict[str, Any]:
     """Make the job, and sign what may be sent for it."""
     job_id = job_table.new_job_id()
     key = s3_objects.upload_key(job_id, upload.name)
@@ -79,12 +79,12 @@ def create(upload: Upload, owner: str, chosen: Settings) -> dict[str, Any]:
         {
             "job_id": job_id,
             "owner": owner,
-            "state": job_table.AWAITING,
+            "state": job_table.AWAITING_UPLOAD,
             "name": upload.name,
             "bucket": chosen.uploads_bucket,
             "key": key,
             "options": upload.options.to_document(),
-            "expires_at": job_table.expiry(chosen.job_retention_days),
+            "expires_at": job_table.compute_expiry(chosen.job_retention_days),
         }
     )
     least, most = (upload.size_bytes,) * 2 if upload.size_bytes else (1, chosen.max_upload_bytes)
@@ -104,10 +104,10 @@ def create(upload: Upload, owner: str, chosen: Settings) -> dict[str, Any]:
     }
 
 
-def _create_once(
+def _create_idempotently(
     key: str, owner: str, document: dict[str, Any], upload: Upload, chosen: Settings, context: Any
 ) -> dict[str, Any]:
-    if not _KEY.fullmatch(key):
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise bad_request("the header Idempotency-Key holds something else than 1 to 128 ASCII signs")
     config = IdempotencyConfig(
         event_key_jmespath="[owner, key]",
@@ -119,7 +119,7 @@ def _create_once(
     layer = DynamoDBPersistenceLayer(chosen.idempotency_table, boto3_client=aws_clients.client("dynamodb"))
 
     def once(*, call: dict[str, Any]) -> dict[str, Any]:
-        return create(upload, call["owner"], chosen)
+        return create_job(upload, call["owner"], chosen)
 
     idempotent: Any = idempotent_function(
         once, data_keyword_argument="call", persistence_store=layer, config=config
@@ -133,13 +133,15 @@ def _create_once(
     return answer
 
 
-def _upload(document: dict[str, Any], chosen: Settings) -> Upload:
-    unknown = sorted(set(document) - _KNOWN)
+def _parse_upload(document: dict[str, Any], chosen: Settings) -> Upload:
+    unknown = sorted(set(document) - _KNOWN_FIELDS)
     if unknown:
-        raise bad_request(f"the body has {', '.join(unknown)}: known are {', '.join(sorted(_KNOWN))}")
+        raise bad_request(f"the body has {', '.join(unknown)}: known are {', '.join(sorted(_KNOWN_FIELDS))}")
     content_type = document.get("content_type")
-    if content_type not in TYPES:
-        raise bad_request(f"content_type is {content_type!r}: expected one of {', '.join(sorted(TYPES))}")
+    if content_type not in MEDIA_TYPES:
+        raise bad_request(
+            f"content_type is {content_type!r}: expected one of {', '.join(sorted(MEDIA_TYPES))}"
+        )
     size = document.get("size_bytes")
     if size is not None and (
         isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= chosen.max_upload_bytes
@@ -152,10 +154,10 @@ def _upload(document: dict[str, Any], chosen: Settings) -> Upload:
         options = parse_options(document.get("options"), defaults)
     except OptionsError as error:
         raise bad_request(str(error)) from error
-    return Upload(safe_name(document.get("name", "video")), content_type, size, options)
+    return Upload(sanitize_name(document.get("name", "video")), content_type, size, options)
 
 
-def safe_name(name: Any) -> str:
+def sanitize_name(name: Any) -> str:
     """A file's name without its folders and without signs that an S3 key should not have.
 
     Raises:

@@ -15,7 +15,7 @@ from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count
 from gorggle_lambdas.common.settings import load_settings
 
-_GONE = frozenset({"ExecutionDoesNotExist", "ValidationException"})
+_ENDED_EXECUTION_CODES = frozenset({"ExecutionDoesNotExist", "ValidationException"})
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ def handler(request: Request) -> Response:
     job = get_owned_job(request, table)
     job_id: str = job["job_id"]
     if job.get("execution_arn"):
-        _stop(job["execution_arn"])
-    s3_objects.delete_all(chosen.uploads_bucket, f"{s3_objects.UPLOADS}{job_id}/")
-    s3_objects.delete_all(chosen.results_bucket, s3_objects.prefix(job_id))
+        _stop_execution(job["execution_arn"])
+    s3_objects.delete_prefix(chosen.uploads_bucket, f"{s3_objects.UPLOADS_PREFIX}{job_id}/")
+    s3_objects.delete_prefix(chosen.results_bucket, s3_objects.job_prefix(job_id))
     table.delete(job_id)
     release_slot(table, job_id)
     count("DeletedJobs")
     return Response(HTTPStatus.NO_CONTENT)
 
 
-def _stop(execution_arn: str) -> None:
+def _stop_execution(execution_arn: str) -> None:
     try:
         aws_clients.client("stepfunctions").stop_execution(
             executionArn=execution_arn, error="Deleted", cause="the job was deleted"
         )
     except ClientError as error:
         # Executions are forgotten after ninety days; one that has ended cannot be stopped.
-        if aws_clients.code_of(error) not in _GONE:
+        if aws_clients.get_error_code(error) not in _ENDED_EXECUTION_CODES:
             raise

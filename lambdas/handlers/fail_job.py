@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common.errors import AwsUnavailableError
-from gorggle_lambdas.common.failure_reasons import reason_of
+from gorggle_lambdas.common.failure_reasons import parse_failure
 from gorggle_lambdas.common.job_completion import JobCompletion
 from gorggle_lambdas.common.job_slots import JobSlots
 from gorggle_lambdas.common.job_table import JobTable
@@ -31,10 +31,10 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """End the job badly, and say why."""
-    job, chosen, reason = JobEvent.of(event), load_settings(Settings), reason_of(event["error"])
+    job, chosen, reason = JobEvent.parse(event), load_settings(Settings), parse_failure(event["error"])
     table = JobTable(chosen.jobs_table)
     places = JobSlots(table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s)
     logger.error("the job failed", error=reason.error, reason=reason.text, cause=event["error"].get("Cause"))
-    if JobCompletion(table, places, chosen.jobs_topic).failed(job.job_id, job.attempt, reason):
+    if JobCompletion(table, places, chosen.jobs_topic).mark_failed(job.job_id, job.attempt, reason):
         count("FailedJobs")
     return {"job_id": job.job_id, "error": reason.error, "reason": reason.text}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common import job_table
-from gorggle_lambdas.common.analysis_results import AnalysisResults, read_findings, usage_of
+from gorggle_lambdas.common.analysis_results import AnalysisResults, compute_usage, load_analysis_results
 from gorggle_lambdas.common.errors import (
     AwsUnavailableError,
     JobNotFoundError,
@@ -34,9 +34,9 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Fuse, publish as version 1, and give what the job is to say of it."""
-    job, chosen = JobEvent.of(event), load_settings(Settings)
+    job, chosen = JobEvent.parse(event), load_settings(Settings)
     JobTable(chosen.jobs_table).advance(job.job_id, job.attempt, {"stage": "fusing"})
-    findings = read_findings(chosen.results_bucket, job)
+    findings = load_analysis_results(chosen.results_bucket, job)
     result = fuse_job(findings)
     folder = f"1-{job.attempt}"
     publish(chosen.results_bucket, job.job_id, folder, result.to_document())
@@ -48,19 +48,19 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         "versions": [version],
         "sources": {report.name: report.status for report in result.sources},
         "is_degraded": result.is_degraded,
-        "measured": usage_of(findings),
+        "measured": compute_usage(findings),
     }
 
 
-def fuse_job(findings: AnalysisResults) -> Result:
+def fuse_job(results: AnalysisResults) -> Result:
     """Fuse what was found.
 
     Raises:
         NoTranscriptError: neither lips nor sound were read; the message says why.
         FusionInputError: a document is not what it should be.
     """
-    inputs = findings.inputs
-    if inputs.lips is None and inputs.sound is None:
+    inputs = results.inputs
+    if inputs.lips is None and inputs.audio is None:
         reasons = "; ".join(dict.fromkeys(f"{one.source}: {one.reason}" for one in inputs.failures))
         raise NoTranscriptError(f"nothing could be read ({reasons or 'no source was asked for'})")
     return fuse(inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from gorggle_lambdas.api import openapi
-from gorggle_lambdas.api.html_docs import OpenApiHtml, content_security_policy
+from gorggle_lambdas.api.html_docs import OpenApiHtml, build_content_security_policy
 from gorggle_lambdas.common.api_gateway import Request, Response, route
 
 
@@ -14,7 +14,7 @@ def handler(_request: Request) -> Response:
     """Answer ``GET /docs``."""
     headers = {
         "cache-control": "public, max-age=300",
-        "content-security-policy": content_security_policy(),
+        "content-security-policy": build_content_security_policy(),
         "referrer-policy": "no-referrer",
     }
     return Response(body=page(), content_type="text/html; charset=utf-8", headers=headers)
@@ -23,4 +23,4 @@ def handler(_request: Request) -> Response:
 @cache
 def page() -> str:
     """The page."""
-    return OpenApiHtml(openapi.openapi()).to_html()
+    return OpenApiHtml(openapi.load_openapi()).to_html()

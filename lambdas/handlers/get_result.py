@@ -14,8 +14,8 @@ from typing import Any
 
 from gorggle_lambdas.common import aws_clients, job_table, s3_objects
 from gorggle_lambdas.common.api_gateway import (
-    ADDRESS_TYPE,
     MAX_BODY_BYTES,
+    PRESIGNED_URL_TYPE,
     Request,
     Response,
     bad_request,
@@ -26,7 +26,7 @@ from gorggle_lambdas.common.api_gateway import (
 )
 from gorggle_lambdas.common.job_access import get_owned_job
 from gorggle_lambdas.common.job_table import JobTable
-from gorggle_lambdas.common.result_publisher import FORMS, ResultFormat
+from gorggle_lambdas.common.result_publisher import RESULT_FORMATS, ResultFormat
 from gorggle_lambdas.common.settings import load_settings
 
 
@@ -45,16 +45,16 @@ def handler(request: Request) -> Response:
     chosen = load_settings(Settings)
     job = get_owned_job(request, JobTable(chosen.jobs_table))
     if job["state"] != job_table.DONE:
-        raise conflict(_why_not(job))
-    form, folder = _form(request.query), _folder(request.query, job)
+        raise conflict(_explain_missing_result(job))
+    form, folder = _parse_format(request.query), _find_folder(request.query, job)
     key = s3_objects.result_key(job["job_id"], folder, form.extension)
     is_inline = request.query.get("inline", "false").lower() == "true"
-    text = _text(chosen.results_bucket, key) if is_inline else None
+    text = _read_text(chosen.results_bucket, key) if is_inline else None
     if text is not None:
         return Response(body=text, content_type=form.content_type)
     # What was put into the bucket by hand may be called anything, and S3 refuses a header that holds it.
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", str(job.get("name", "")).rpartition(".")[0]).strip("-") or "video"
-    address = s3_objects.presigned_url(
+    address = s3_objects.create_presigned_url(
         chosen.results_bucket,
         key,
         chosen.presigned_url_expiry_s,
@@ -62,12 +62,12 @@ def handler(request: Request) -> Response:
         ResponseContentDisposition=f'inline; filename="{stem}.{form.extension}"',
     )
     if is_inline:
-        document = s3_objects.address_document(address, chosen.presigned_url_expiry_s)
-        return Response(body=document, content_type=ADDRESS_TYPE)
+        document = s3_objects.to_url_document(address, chosen.presigned_url_expiry_s)
+        return Response(body=document, content_type=PRESIGNED_URL_TYPE)
     return Response(HTTPStatus.FOUND, headers={"location": address})
 
 
-def _text(bucket: str, key: str) -> str | None:
+def _read_text(bucket: str, key: str) -> str | None:
     """The result itself; None where it is too large for an answer."""
     s3 = aws_clients.client("s3")
     if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] > MAX_BODY_BYTES:
@@ -76,14 +76,14 @@ def _text(bucket: str, key: str) -> str | None:
     return None if is_too_large(text) else text
 
 
-def _form(query: Mapping[str, str]) -> ResultFormat:
+def _parse_format(query: Mapping[str, str]) -> ResultFormat:
     name = query.get("format", "json")
-    if name not in FORMS:
-        raise bad_request(f"format is {name!r}: expected one of {', '.join(FORMS)}")
-    return FORMS[name]
+    if name not in RESULT_FORMATS:
+        raise bad_request(f"format is {name!r}: expected one of {', '.join(RESULT_FORMATS)}")
+    return RESULT_FORMATS[name]
 
 
-def _folder(query: Mapping[str, str], job: Mapping[str, Any]) -> str:
+def _find_folder(query: Mapping[str, str], job: Mapping[str, Any]) -> str:
     """Where the version lies that is asked for; the latest where none is."""
     latest = int(job["result_version"])
     text = query.get("version", str(latest))
@@ -95,7 +95,7 @@ def _folder(query: Mapping[str, str], job: Mapping[str, Any]) -> str:
     return folder
 
 
-def _why_not(job: Mapping[str, Any]) -> str:
+def _explain_missing_result(job: Mapping[str, Any]) -> str:
     if job["state"] == job_table.FAILED:
         return f"the job failed, there is no result: {job.get('failure', {}).get('reason', 'no reason is known')}"
     return f"the job is {job['state']}: ask again when it is done"

@@ -29,12 +29,14 @@ def handler(request: Request) -> Response:
     """
     chosen = load_settings(Settings)
     job = get_owned_job(request, JobTable(chosen.jobs_table))
-    if job["state"] == job_table.AWAITING:
+    if job["state"] == job_table.AWAITING_UPLOAD:
         raise conflict("the video has not arrived yet: send it to the address that came with the job")
     # The version that was read: another that was sent since under this name is another job's.
     version = job.get("version_id", UNVERSIONED)
     further = {} if version == UNVERSIONED else {"VersionId": version}
-    if not s3_objects.is_there(job["bucket"], job["key"], **further):
+    if not s3_objects.object_exists(job["bucket"], job["key"], **further):
         raise not_found("the video is not kept any more: only its transcript is")
-    address = s3_objects.presigned_url(job["bucket"], job["key"], chosen.presigned_url_expiry_s, **further)
-    return Response(body=s3_objects.address_document(address, chosen.presigned_url_expiry_s))
+    address = s3_objects.create_presigned_url(
+        job["bucket"], job["key"], chosen.presigned_url_expiry_s, **further
+    )
+    return Response(body=s3_objects.to_url_document(address, chosen.presigned_url_expiry_s))

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gorggle_lambdas.common.api_gateway import Request, Response, bad_request, owner_of, route
+from gorggle_lambdas.common.api_gateway import Request, Response, bad_request, require_owner, route
 from gorggle_lambdas.common.job_table import JobTable, to_api
 from gorggle_lambdas.common.settings import load_settings
 
 DEFAULT_LIMIT, MAX_LIMIT = 25, 100
-_CURSOR_NAMES = frozenset({"job_id", "created_at"})
+_CURSOR_FIELDS = frozenset({"job_id", "created_at"})
 
 
 @dataclass(frozen=True)
@@ -26,35 +26,35 @@ class Settings:
 @route
 def handler(request: Request) -> Response:
     """Answer ``GET /jobs``."""
-    owner = owner_of(request)
-    limit, start = _limit(request.query), _start(request.query, owner)
-    found, following = JobTable(load_settings(Settings).jobs_table).of_owner(owner, limit, start)
+    owner = require_owner(request)
+    limit, start = _parse_limit(request.query), _decode_cursor(request.query, owner)
+    found, following = JobTable(load_settings(Settings).jobs_table).list_by_owner(owner, limit, start)
     answer: dict[str, Any] = {"jobs": [to_api(job) for job in found]}
     if following:
-        answer["next"] = _cursor(following)
+        answer["next"] = _encode_cursor(following)
     return Response(body=answer)
 
 
-def _limit(query: Mapping[str, str]) -> int:
+def _parse_limit(query: Mapping[str, str]) -> int:
     text = query.get("limit", str(DEFAULT_LIMIT))
     if not text.isdecimal() or not 1 <= int(text) <= MAX_LIMIT:
         raise bad_request(f"limit is {text!r}: expected a whole number from 1 to {MAX_LIMIT}")
     return int(text)
 
 
-def _cursor(key: Mapping[str, Any]) -> str:
-    text = json.dumps({name: key[name] for name in sorted(_CURSOR_NAMES)})
+def _encode_cursor(key: Mapping[str, Any]) -> str:
+    text = json.dumps({name: key[name] for name in sorted(_CURSOR_FIELDS)})
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _start(query: Mapping[str, str], owner: str) -> dict[str, Any] | None:
+def _decode_cursor(query: Mapping[str, str], owner: str) -> dict[str, Any] | None:
     """Where to go on; the owner is the caller's, whatever the cursor says."""
     text = query.get("next")
     if text is None:
         return None
     try:
         key = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        if set(key) != _CURSOR_NAMES or not all(isinstance(value, str) for value in key.values()):
+        if set(key) != _CURSOR_FIELDS or not all(isinstance(value, str) for value in key.values()):
             raise ValueError("other names")
     except (ValueError, TypeError) as error:
         raise bad_request("next is not what a list answered: leave it out to begin anew") from error

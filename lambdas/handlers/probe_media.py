@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gorggle_lambdas.common import aws_clients, s3_objects
-from gorggle_lambdas.common.cost_estimates import estimate
+from gorggle_lambdas.common.cost_estimates import estimate_job_cost
 from gorggle_lambdas.common.errors import (
     AwsUnavailableError,
     InvalidMediaError,
@@ -19,7 +19,7 @@ from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent
-from gorggle_lambdas.media.noise_estimation import frame_powers, noise, quietest_s
+from gorggle_lambdas.media.noise_estimation import compute_frame_powers, estimate_noise, find_quietest_s
 from gorggle_lambdas.media.probe import Probe, probe
 from gorggle_lambdas.media.s3_file import S3File
 from gorggle_lambdas.media.wav_writer import read_waveform
@@ -47,19 +47,19 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Give what the next states need of the media: what there is to read, and the windows or where they lie."""
-    job, chosen = JobEvent.of(event), load_settings(Settings)
+    job, chosen = JobEvent.parse(event), load_settings(Settings)
     table = JobTable(chosen.jobs_table)
     table.advance(job.job_id, job.attempt, {"stage": "probing"})
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "sound.wav"
-        file = S3File(aws_clients.client("s3"), job.bucket, job.key, job.version_id_or_none)
+        file = S3File(aws_clients.client("s3"), job.bucket, job.key, job.s3_version_id)
         found = probe(file, wav, chosen.max_media_duration_s)
-        _check_there_is_something_to_read(job, found)
-        windows = _take_sound(job, found, wav, chosen)
-    return _answer(job, found, windows, table, chosen)
+        _check_requested_streams(job, found)
+        windows = _store_audio_and_plan_windows(job, found, wav, chosen)
+    return _store_plan(job, found, windows, table, chosen)
 
 
-def _check_there_is_something_to_read(job: JobEvent, found: Probe) -> None:
+def _check_requested_streams(job: JobEvent, found: Probe) -> None:
     """Say at once what would otherwise come out after all the work.
 
     Raises:
@@ -73,15 +73,19 @@ def _check_there_is_something_to_read(job: JobEvent, found: Probe) -> None:
         raise InvalidMediaError("the file has no sound, and its lips were not to be read: ask for the lips")
 
 
-def _take_sound(job: JobEvent, found: Probe, wav: Path, chosen: Settings) -> tuple[Window, ...]:
+def _store_audio_and_plan_windows(
+    job: JobEvent, found: Probe, wav: Path, chosen: Settings
+) -> tuple[Window, ...]:
     """Keep the sound and its noise, and plan windows that are cut where it pauses."""
     stretches: list[dict[str, float]] = []
     if found.audio_codec:
-        powers = frame_powers(read_waveform(wav))
-        stretches = [{"start": one.start_s, "end": one.end_s, "snr_db": one.snr_db} for one in noise(powers)]
+        powers = compute_frame_powers(read_waveform(wav))
+        stretches = [
+            {"start": one.start_s, "end": one.end_s, "snr_db": one.snr_db} for one in estimate_noise(powers)
+        ]
 
         def pause_s(from_s: float, to_s: float) -> float:
-            return quietest_s(powers, from_s, to_s)
+            return find_quietest_s(powers, from_s, to_s)
 
         aws_clients.client("s3").upload_file(
             str(wav), chosen.results_bucket, job.work_key("sound.wav"), ExtraArgs={"ContentType": WAV_TYPE}
@@ -95,7 +99,7 @@ def _take_sound(job: JobEvent, found: Probe, wav: Path, chosen: Settings) -> tup
     return plan_windows(found.duration_s, chosen.window_duration_s, pause_s, found.keyframes_s)
 
 
-def _answer(
+def _store_plan(
     job: JobEvent, found: Probe, windows: tuple[Window, ...], table: JobTable, chosen: Settings
 ) -> dict[str, Any]:
     listed = [asdict(window) for window in windows]
@@ -122,14 +126,14 @@ def _answer(
         "progress": {"windows": len(windows) * reads, "to_read_s": round(found.duration_s * reads, 1)},
         "windows": {},
     }
-    bill = estimate(
+    bill = estimate_job_cost(
         job,
         found.duration_s,
         reads_lips=reads_lips,
-        sound=sound,
-        faces=faces,
-        window_s=chosen.window_duration_s,
-        kept_days=chosen.job_retention_days,
+        audio_engine=sound,
+        face_engine=faces,
+        window_duration_s=chosen.window_duration_s,
+        retention_days=chosen.job_retention_days,
         prices=chosen.prices,
     )
     table.advance(job.job_id, job.attempt, {**values, **({"estimate": bill} if bill else {})})

@@ -13,14 +13,14 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from gorggle_lambdas.common import aws_clients, job_table
-from gorggle_lambdas.common.failure_reasons import reason_of
+from gorggle_lambdas.common.failure_reasons import parse_failure
 from gorggle_lambdas.common.job_completion import JobCompletion
 from gorggle_lambdas.common.job_slots import JobSlots
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.settings import load_settings
 
-ENDED_BADLY = ("FAILED", "TIMED_OUT", "ABORTED")
+FAILURE_STATUSES = ("FAILED", "TIMED_OUT", "ABORTED")
 
 
 @dataclass(frozen=True)
@@ -43,49 +43,49 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     ending = JobCompletion(table, places, chosen.jobs_topic)
     detail = event.get("detail") or {}
     if event.get("detail-type") == "Step Functions Execution Status Change":
-        settled = settle(ending, detail)
+        settled = reconcile_execution(ending, detail)
     else:
-        settled = sum(_look_after(ending, job_id) for job_id in places.taken())
-    started = places.start_waiting()
+        settled = sum(_reconcile_job(ending, job_id) for job_id in places.list_running())
+    started = places.start_waiting_jobs()
     return {"settled": settled, "started": len(started)}
 
 
-def settle(ending: JobCompletion, execution: dict[str, Any]) -> int:
+def reconcile_execution(ending: JobCompletion, execution: dict[str, Any]) -> int:
     """End the job of an execution that has ended; how many jobs were ended by this: 0 or 1."""
     given = json.loads(execution.get("input") or "{}").get("job") or {}
     if not given:
         return 0
     job_id, attempt = given["job_id"], int(given["attempt"])
-    if execution["status"] not in ENDED_BADLY:
+    if execution["status"] not in FAILURE_STATUSES:
         # It marked its job itself; a place it may have kept is freed by the schedule.
         return 0
     job = ending.table.get(job_id)
     # Whoever deletes a job stops its execution: then there is nobody to tell.
     if job is None:
-        ending.places.give_back(job_id)
+        ending.slots.release(job_id)
         return 0
     failure = {"Error": execution.get("error") or execution["status"], "Cause": execution.get("cause")}
-    ended = ending.failed(job_id, attempt, reason_of(failure))
+    ended = ending.mark_failed(job_id, attempt, parse_failure(failure))
     if ended:
         count("ReconciledJobs")
     return int(ended)
 
 
-def _look_after(ending: JobCompletion, job_id: str) -> int:
+def _reconcile_job(ending: JobCompletion, job_id: str) -> int:
     job = ending.table.get(job_id)
     if job is None or job["state"] in job_table.ENDED:
-        ending.places.give_back(job_id)
+        ending.slots.release(job_id)
         return 0
     if not job.get("execution_arn"):
         return 0
     try:
         execution = aws_clients.client("stepfunctions").describe_execution(executionArn=job["execution_arn"])
     except ClientError as error:
-        if aws_clients.code_of(error) != "ExecutionDoesNotExist":
+        if aws_clients.get_error_code(error) != "ExecutionDoesNotExist":
             raise
         execution = {"status": "ABORTED", "input": json.dumps({"job": {**job, "windows": None}})}
     if execution["status"] == "RUNNING":
         return 0
     if execution["status"] == "SUCCEEDED":
         execution = {**execution, "status": "ABORTED"}
-    return settle(ending, execution)
+    return reconcile_execution(ending, execution)

@@ -7,7 +7,7 @@ from typing import Any
 
 from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.errors import AwsUnavailableError
-from gorggle_lambdas.common.failure_reasons import reason_of
+from gorggle_lambdas.common.failure_reasons import parse_failure
 from gorggle_lambdas.common.observability import count, logger, task
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent, WindowEvent
@@ -26,14 +26,14 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Write the reason beside the sources' results; where there is a window, with its times."""
-    job, source = JobEvent.of(event), event["source"]
+    job, source = JobEvent.parse(event), event["source"]
     if source not in SOURCES:
         raise ValueError(f"the source is {source!r}: expected one of {', '.join(SOURCES)}")
-    reason = reason_of(event["error"])
+    reason = parse_failure(event["error"])
     failure: dict[str, Any] = {"source": source, "reason": reason.text, "error": reason.error}
     name = f"failures/{source}.json"
     if "window" in event:
-        window = WindowEvent.of(event)
+        window = WindowEvent.parse(event)
         failure |= {"start": window.start_s, "end": window.end_s, "index": window.index}
         name = f"failures/{s3_objects.window_name(source, window.index)}"
     s3_objects.write_json(load_settings(Settings).results_bucket, job.work_key(name), failure)

@@ -39,13 +39,13 @@ def handler(request: Request) -> Response:
     if attempt > MAX_ATTEMPTS:
         raise conflict(f"the job has failed {MAX_ATTEMPTS} times: send the video anew")
     values = {"state": job_table.WAITING, "stage": "waiting", "attempt": attempt, "windows": {}}
-    if not table.change(
-        job["job_id"], values, only_in=(job_table.FAILED,), expecting={"attempt": attempt - 1}
+    if not table.update(
+        job["job_id"], values, allowed_states=(job_table.FAILED,), expected={"attempt": attempt - 1}
     ):
         raise conflict("the job was started again meanwhile")
     again = table.get(job["job_id"])
     assert again is not None, "it was there a moment ago"
     JobSlots(
         table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s
-    ).start_waiting(also=again)
+    ).start_waiting_jobs(new_job=again)
     return Response(HTTPStatus.ACCEPTED, to_api(table.get(job["job_id"]) or again))

@@ -15,10 +15,10 @@ from gorggle_lambdas.common.api_gateway import (
     bad_request,
     conflict,
     is_too_large,
-    owner_of,
+    require_owner,
     route,
 )
-from gorggle_lambdas.common.corrections import CorrectionError, corrected, corrections_of
+from gorggle_lambdas.common.corrections import CorrectionError, apply_corrections, parse_corrections
 from gorggle_lambdas.common.job_access import get_owned_job
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count
@@ -43,13 +43,13 @@ def handler(request: Request) -> Response:
     chosen = load_settings(Settings)
     table = JobTable(chosen.jobs_table)
     job = get_owned_job(request, table)
-    document = request.document()
-    base = _base_version(document, job)
+    document = request.json()
+    base = _parse_base_version(document, job)
     before = s3_objects.read_json(
-        chosen.results_bucket, s3_objects.result_key(job["job_id"], _folder(job, base), "json")
+        chosen.results_bucket, s3_objects.result_key(job["job_id"], _find_folder(job, base), "json")
     )
     try:
-        result = corrected(before, corrections_of(document))
+        result = apply_corrections(before, parse_corrections(document))
     except CorrectionError as error:
         raise bad_request(str(error)) from error
     # A folder of its own even where two are saved at once: files of the version that is kept are never overwritten.
@@ -59,12 +59,14 @@ def handler(request: Request) -> Response:
         "folder": folder,
         "base": base,
         "created_at": job_table.now(),
-        "by": owner_of(request),
+        "by": require_owner(request),
     }
     publish(chosen.results_bucket, job["job_id"], folder, result)
     # The files first: a version that the job names is always there.
     values = {"result_version": base + 1, "versions": [*job["versions"], entry]}
-    if not table.change(job["job_id"], values, only_in=(job_table.DONE,), expecting={"result_version": base}):
+    if not table.update(
+        job["job_id"], values, allowed_states=(job_table.DONE,), expected={"result_version": base}
+    ):
         raise conflict("somebody else saved a version meanwhile: load it and correct that one")
     count("Corrections")
     answer = json.dumps({"version": base + 1, "result": result}, ensure_ascii=False)
@@ -72,12 +74,12 @@ def handler(request: Request) -> Response:
     return Response(HTTPStatus.OK, {"version": base + 1} if is_too_large(answer) else answer)
 
 
-def _folder(job: dict[str, Any], version: int) -> str:
+def _find_folder(job: dict[str, Any], version: int) -> str:
     folder: str = next(one["folder"] for one in job["versions"] if one["version"] == version)
     return folder
 
 
-def _base_version(document: dict[str, Any], job: dict[str, Any]) -> int:
+def _parse_base_version(document: dict[str, Any], job: dict[str, Any]) -> int:
     if job["state"] != job_table.DONE:
         raise conflict(f"the job is {job['state']}: only the result of one that is done can be corrected")
     base, latest = document.get("base_version"), int(job["result_version"])

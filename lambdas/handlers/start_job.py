@@ -41,24 +41,26 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Take events from the queue; those that fail come again, and in the end go to the dead letters."""
     # Every message failing is an answer like any other: the queue gives them again.
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-    answer = process_partial_response(event=event, record_handler=take, processor=processor, context=context)
+    answer = process_partial_response(
+        event=event, record_handler=process_record, processor=processor, context=context
+    )
     return dict(answer)
 
 
-def take(record: SQSRecord) -> None:
+def process_record(record: SQSRecord) -> None:
     """Make a job of one event and start it, if there is room."""
-    version = video_version(json.loads(record.body))
+    version = parse_video_version(json.loads(record.body))
     chosen = load_settings(Settings)
     table = JobTable(chosen.jobs_table)
-    job = waiting_job(version, table, chosen)
+    job = find_or_create_job(version, table, chosen)
     if job is None:
         count("DuplicateEvents")
         return
     places = JobSlots(table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s)
-    places.start_waiting(also=job)
+    places.start_waiting_jobs(new_job=job)
 
 
-def video_version(event: dict[str, Any]) -> VideoVersion:
+def parse_video_version(event: dict[str, Any]) -> VideoVersion:
     """What S3's event on EventBridge tells of."""
     detail = S3EventBridgeNotificationEvent(event).detail
     # EventBridge gives the key as it is; S3's own notifications would encode it.
@@ -67,13 +69,13 @@ def video_version(event: dict[str, Any]) -> VideoVersion:
     return VideoVersion(detail.bucket.name, key, version_id, int(detail.object.size or 0))
 
 
-def waiting_job(version: VideoVersion, table: JobTable, chosen: Settings) -> dict[str, Any] | None:
+def find_or_create_job(version: VideoVersion, table: JobTable, chosen: Settings) -> dict[str, Any] | None:
     """The job for this version of the object, waiting to be run; None where it ran or runs already.
 
     An event that comes again finds the job of the first one. A second version under one key (a form that was sent
     twice) is another video, and another job.
     """
-    job_id = _job_id(version.key)
+    job_id = _parse_job_id(version.key)
     if job_id is not None:
         arrived = {
             "state": job_table.WAITING,
@@ -82,20 +84,22 @@ def waiting_job(version: VideoVersion, table: JobTable, chosen: Settings) -> dic
             "size_bytes": version.size_bytes,
             "windows": {},
         }
-        if table.change(job_id, arrived, only_in=(job_table.AWAITING,), expecting={"key": version.key}):
+        if table.update(
+            job_id, arrived, allowed_states=(job_table.AWAITING_UPLOAD,), expected={"key": version.key}
+        ):
             logger.info("a video arrived", job_id=job_id)
             return table.get(job_id)
         known = table.get(job_id)
         if known is not None and known.get("version_id") == version.version_id:
             return known if known["state"] == job_table.WAITING else None
         owner = known["owner"] if known is not None else job_table.DIRECT_OWNER
-        options = known["options"] if known is not None else _options(chosen)
+        options = known["options"] if known is not None else _get_default_options(chosen)
     else:
-        owner, options = job_table.DIRECT_OWNER, _options(chosen)
-    return _other_job(version, owner, options, table, chosen)
+        owner, options = job_table.DIRECT_OWNER, _get_default_options(chosen)
+    return _create_direct_job(version, owner, options, table, chosen)
 
 
-def _other_job(
+def _create_direct_job(
     version: VideoVersion, owner: str, options: dict[str, str], table: JobTable, chosen: Settings
 ) -> dict[str, Any] | None:
     """A job of its own for an object that no upload was asked for."""
@@ -113,19 +117,19 @@ def _other_job(
             "size_bytes": version.size_bytes,
             "options": options,
             "windows": {},
-            "expires_at": job_table.expiry(chosen.job_retention_days),
+            "expires_at": job_table.compute_expiry(chosen.job_retention_days),
         }
     )
     job = table.get(job_id)
     return job if created or (job is not None and job["state"] == job_table.WAITING) else None
 
 
-def _job_id(key: str) -> str | None:
+def _parse_job_id(key: str) -> str | None:
     """The job that an upload's key names: ``uploads/JOB/NAME``."""
-    parts = key.removeprefix(s3_objects.UPLOADS).split("/")
-    return parts[0] if key.startswith(s3_objects.UPLOADS) and len(parts) == 2 and parts[0] else None
+    parts = key.removeprefix(s3_objects.UPLOADS_PREFIX).split("/")
+    return parts[0] if key.startswith(s3_objects.UPLOADS_PREFIX) and len(parts) == 2 and parts[0] else None
 
 
-def _options(chosen: Settings) -> dict[str, str]:
+def _get_default_options(chosen: Settings) -> dict[str, str]:
     options = JobOptions(chosen.lip_modality, chosen.audio_engine, chosen.face_engine, chosen.language)
     return options.to_document()

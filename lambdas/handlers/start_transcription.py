@@ -11,7 +11,7 @@ from gorggle_lambdas.common import aws_clients
 from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError
 from gorggle_lambdas.common.observability import task
 from gorggle_lambdas.common.settings import load_settings
-from gorggle_lambdas.common.task_events import JobEvent, deadline
+from gorggle_lambdas.common.task_events import JobEvent, compute_deadline
 
 RAISES = (SourceFailedError, AwsUnavailableError)
 
@@ -28,19 +28,21 @@ class Settings:
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Start it once: a second call finds the transcription of the first."""
-    job, chosen = JobEvent.of(event), load_settings(Settings)
+    job, chosen = JobEvent.parse(event), load_settings(Settings)
     name = f"gorggle-{job.job_id}-{job.attempt}"
     try:
-        aws_clients.client("transcribe").start_transcription_job(**request(job, name, chosen))
+        aws_clients.client("transcribe").start_transcription_job(**build_request(job, name, chosen))
     except ClientError as error:
-        if aws_clients.code_of(error) == "BadRequestException":
-            raise SourceFailedError(f"Amazon Transcribe refuses the sound: {_text(error)}") from error
-        if aws_clients.code_of(error) != "ConflictException":
+        if aws_clients.get_error_code(error) == "BadRequestException":
+            raise SourceFailedError(
+                f"Amazon Transcribe refuses the sound: {_get_error_message(error)}"
+            ) from error
+        if aws_clients.get_error_code(error) != "ConflictException":
             raise
-    return {"name": name, "is_done": False, "deadline": deadline(chosen.transcription_timeout_s)}
+    return {"name": name, "is_done": False, "deadline": compute_deadline(chosen.transcription_timeout_s)}
 
 
-def request(job: JobEvent, name: str, chosen: Settings) -> dict[str, Any]:
+def build_request(job: JobEvent, name: str, chosen: Settings) -> dict[str, Any]:
     """What Transcribe is asked."""
     language = job.options.language
     return {
@@ -60,5 +62,5 @@ def request(job: JobEvent, name: str, chosen: Settings) -> dict[str, Any]:
     }
 
 
-def _text(error: ClientError) -> str:
+def _get_error_message(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Message", ""))

@@ -9,8 +9,8 @@ import numpy as np
 
 from gorggle_lambdas.common import aws_clients, s3_objects
 from gorggle_lambdas.common.errors import AwsUnavailableError, ServerStalledError
-from gorggle_lambdas.common.inference_client import server_client
-from gorggle_lambdas.common.inference_errors import FROM_SERVER
+from gorggle_lambdas.common.inference_client import connect_to_server
+from gorggle_lambdas.common.inference_errors import SERVER_ERRORS
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.settings import load_settings
@@ -21,9 +21,9 @@ from gorggle_lambdas.common.window_transcription import (
     WindowRequest,
     transcribe_window,
 )
-from gorggle_lambdas.media.wav_writer import byte_range
+from gorggle_lambdas.media.wav_writer import compute_byte_range
 
-RAISES = (ServerStalledError, AwsUnavailableError, *FROM_SERVER)
+RAISES = (ServerStalledError, AwsUnavailableError, *SERVER_ERRORS)
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,24 @@ class Settings:
 @task
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Hear a window; its words go to S3, and only where they lie goes on."""
-    job, window, chosen = JobEvent.of(event), WindowEvent.of(event), load_settings(Settings)
+    job, window, chosen = JobEvent.parse(event), WindowEvent.parse(event), load_settings(Settings)
     table = JobTable(chosen.jobs_table)
     answer = aws_clients.client("s3").get_object(
         Bucket=chosen.results_bucket,
         Key=job.work_key("sound.wav"),
-        Range=byte_range(window.start_s, window.end_s),
+        Range=compute_byte_range(window.start_s, window.end_s),
     )
     samples = np.frombuffer(answer["Body"].read(), dtype="<i2")
 
     def tell(read_s: float) -> None:
         read = min(read_s, window.end_s - window.start_s)
-        table.tell_progress(job.job_id, job.attempt, f"sound-{window.index}", read)
+        table.record_progress(job.job_id, job.attempt, f"sound-{window.index}", read)
 
     limits = Limits(
         server_stall_timeout_s=chosen.server_stall_timeout_s,
         timeout_s=context.get_remaining_time_in_millis() / 1000 - SHUTDOWN_MARGIN_S,
     )
-    with server_client(chosen.server_address, chosen.server_name, chosen.server_client_secret) as client:
+    with connect_to_server(chosen.server_address, chosen.server_name, chosen.server_client_secret) as client:
         request = WindowRequest(modality="audio", start_s=window.start_s, audio=samples)
         document = transcribe_window(client, request, limits, tell)
     key = job.work_key(s3_objects.window_name("sound", window.index))

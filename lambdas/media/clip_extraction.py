@@ -10,12 +10,12 @@ from typing import IO, Any
 import av
 
 from gorggle_lambdas.common.errors import InvalidMediaError
-from gorggle_lambdas.media.container import audio_stream, opened, video_stream, zero_s
+from gorggle_lambdas.media.container import find_audio_stream, find_video_stream, get_start_s, open_media
 
 # Matroska takes every codec and needs no seeking; an unknown length makes it a stream. What comes in a transport stream
 # stays in one: its AAC and H.264 are framed for that.
-_TRANSPORT = "mpegts"
-_CONTAINER, _MUXER_OPTIONS = "matroska", {"live": "1", "cluster_time_limit": "1000"}
+_MPEG_TS = "mpegts"
+_DEFAULT_FORMAT, _MUXER_OPTIONS = "matroska", {"live": "1", "cluster_time_limit": "1000"}
 CHUNK_BYTES = 256 * 2**10
 # Containers without an index (MPEG-TS) are sought by bytes, and land between key frames: then further back.
 SEEK_MARGINS_S = (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, float("inf"))
@@ -37,7 +37,7 @@ class ClipStream:
 
 
 def extract_clip(
-    file: IO[bytes] | Any, start_s: float, end_s: float, *, pictures: bool, sound: bool
+    file: IO[bytes] | Any, start_s: float, end_s: float, *, video: bool, audio: bool
 ) -> ClipStream:
     """Cut a window out of a video.
 
@@ -45,13 +45,13 @@ def extract_clip(
         file: the video, as a file that can be sought in.
         start_s: where the window begins, in seconds of the whole.
         end_s: where it ends.
-        pictures: whether the window needs them; what the video lacks is left out.
-        sound: likewise.
+        video: whether the window needs them; what the video lacks is left out.
+        audio: likewise.
 
     Raises:
         InvalidMediaError: no video, or nothing in this window: here, or where the chunks are taken.
     """
-    pieces = _pieces(file, start_s, end_s, pictures, sound)
+    pieces = _remux(file, start_s, end_s, video, audio)
     try:
         first = next(pieces)
     except StopIteration:
@@ -60,50 +60,53 @@ def extract_clip(
     return ClipStream(first, (piece for piece in pieces if isinstance(piece, bytes)))
 
 
-def _pieces(
-    file: IO[bytes] | Any, start_s: float, end_s: float, pictures: bool, sound: bool
+def _remux(
+    file: IO[bytes] | Any, start_s: float, end_s: float, needs_video: bool, needs_audio: bool
 ) -> Iterator[float | bytes]:
-    with opened(file) as container:
-        zero = zero_s(container)
+    with open_media(file) as container:
+        zero = get_start_s(container)
         streams = [
             stream
-            for stream, is_wanted in ((video_stream(container), pictures), (audio_stream(container), sound))
+            for stream, is_wanted in (
+                (find_video_stream(container), needs_video),
+                (find_audio_stream(container), needs_audio),
+            )
             if stream is not None and is_wanted
         ]
-        packets = _packets(container, streams, zero + start_s, zero + end_s)
+        packets = _read_packets(container, streams, zero + start_s, zero + end_s)
         first = next(packets, None)
         if first is None:
             return
         # Below the first picture nothing is sent, so the server counts from it.
-        base_s = _time_s(first)
+        base_s = _get_time_s(first)
         yield round(max(0.0, base_s - zero), 6)
-        is_transport = container.format.name == _TRANSPORT
-        yield from _muxed(streams, itertools.chain([first], packets), base_s, is_transport=is_transport)
+        is_transport = container.format.name == _MPEG_TS
+        yield from _mux(streams, itertools.chain([first], packets), base_s, is_transport=is_transport)
     failure = getattr(file, "failure", None)
     if failure is not None:
         raise failure
 
 
-def _packets(container: Any, streams: list[Any], from_s: float, to_s: float) -> Iterator[Any]:
+def _read_packets(container: Any, streams: list[Any], from_s: float, to_s: float) -> Iterator[Any]:
     """The packets of a window: from a key frame at or before it on, all that begin before its end."""
     if not streams:
         return
     leader = streams[0]
     for back_s in SEEK_MARGINS_S:
         is_start = back_s >= from_s
-        packets = _from(container, streams, 0.0 if is_start else from_s - back_s)
-        held, first = _to_key_frame(packets, leader)
-        if first is not None and (is_start or _time_s(first) <= from_s):
-            base_s = _time_s(first)
+        packets = _demux_from(container, streams, 0.0 if is_start else from_s - back_s)
+        held, first = _skip_to_key_frame(packets, leader)
+        if first is not None and (is_start or _get_time_s(first) <= from_s):
+            base_s = _get_time_s(first)
             yield first
-            yield from (one for one in held if _time_s(one) >= base_s)
-            yield from _until(packets, {stream.index for stream in streams}, base_s, to_s)
+            yield from (one for one in held if _get_time_s(one) >= base_s)
+            yield from _read_until(packets, {stream.index for stream in streams}, base_s, to_s)
             return
         if is_start:
             return
 
 
-def _from(container: Any, streams: list[Any], start_s: float) -> Iterator[Any]:
+def _demux_from(container: Any, streams: list[Any], start_s: float) -> Iterator[Any]:
     if start_s > 0:
         leader = streams[0]
         container.seek(int(start_s / leader.time_base), stream=leader, backward=True, any_frame=False)
@@ -117,7 +120,7 @@ def _from(container: Any, streams: list[Any], start_s: float) -> Iterator[Any]:
             yield packet
 
 
-def _to_key_frame(packets: Iterator[Any], leader: Any) -> tuple[list[Any], Any | None]:
+def _skip_to_key_frame(packets: Iterator[Any], leader: Any) -> tuple[list[Any], Any | None]:
     """The other streams' packets before the leader's next key frame, and that."""
     held: list[Any] = []
     for packet in packets:
@@ -128,23 +131,23 @@ def _to_key_frame(packets: Iterator[Any], leader: Any) -> tuple[list[Any], Any |
     return held, None
 
 
-def _until(packets: Iterator[Any], going_on: set[int], base_s: float, to_s: float) -> Iterator[Any]:
+def _read_until(
+    packets: Iterator[Any], active_streams: set[int], base_s: float, to_s: float
+) -> Iterator[Any]:
     for packet in packets:
         decoded_at = packet.pts if packet.dts is None else packet.dts
         if float(decoded_at * packet.time_base) >= to_s:
-            going_on.discard(packet.stream.index)
-            if not going_on:
+            active_streams.discard(packet.stream.index)
+            if not active_streams:
                 return
-        elif _time_s(packet) >= base_s:
+        elif _get_time_s(packet) >= base_s:
             # Pictures shown before the key frame refer to others that are not sent.
             yield packet
 
 
-def _muxed(
-    streams: list[Any], packets: Iterator[Any], base_s: float, *, is_transport: bool
-) -> Iterator[bytes]:
-    sink = _Sink()
-    kind, options = (_TRANSPORT, {}) if is_transport else (_CONTAINER, _MUXER_OPTIONS)
+def _mux(streams: list[Any], packets: Iterator[Any], base_s: float, *, is_transport: bool) -> Iterator[bytes]:
+    sink = _ChunkBuffer()
+    kind, options = (_MPEG_TS, {}) if is_transport else (_DEFAULT_FORMAT, _MUXER_OPTIONS)
     with av.open(sink, "w", format=kind, options=options) as output:
         outputs = {stream.index: output.add_stream_from_template(stream) for stream in streams}
         decoded_at: dict[int, int] = {}
@@ -162,16 +165,16 @@ def _muxed(
             packet.stream = outputs[packet.stream.index]
             output.mux(packet)
             if sink.size >= CHUNK_BYTES:
-                yield sink.taken()
+                yield sink.pop()
     if sink.size:
-        yield sink.taken()
+        yield sink.pop()
 
 
-def _time_s(packet: Any) -> float:
+def _get_time_s(packet: Any) -> float:
     return float(packet.pts * packet.time_base)
 
 
-class _Sink:
+class _ChunkBuffer:
     """What the muxer writes to; it can only be appended to."""
 
     def __init__(self) -> None:
@@ -183,7 +186,7 @@ class _Sink:
         self.size += len(data)
         return len(data)
 
-    def taken(self) -> bytes:
+    def pop(self) -> bytes:
         taken = b"".join(self._pieces)
         self._pieces.clear()
         self.size = 0

@@ -17,47 +17,50 @@ from gorggle_lambdas.media import formats
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-_OTHERS_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_NON_VIDEO_DISPOSITIONS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
 @contextlib.contextmanager
-def opened(file: IO[bytes] | Any) -> Iterator[InputContainer]:
+def open_media(file: IO[bytes] | Any) -> Iterator[InputContainer]:
     """Open media from a file object; closed at the end.
 
     Raises:
         InvalidMediaError: of no known format, or broken: here, or where the block decodes.
     """
     try:
-        with av.open(file, "r", options=_options(), metadata_errors="replace") as container:
+        with av.open(file, "r", options=_build_options(), metadata_errors="replace") as container:
             yield container
     except av.FFmpegError as error:
         raise_failure = getattr(file, "raise_failure", None)
         if raise_failure is not None:
             raise_failure()
         raise InvalidMediaError(
-            f"the video cannot be read ({_words(error)}): expected {formats.IN_WORDS}, complete"
+            f"the video cannot be read ({_get_error_text(error)}): expected {formats.CONTAINER_NAMES}, complete"
         ) from error
 
 
-def video_stream(container: InputContainer) -> Any | None:
+def find_video_stream(container: InputContainer) -> Any | None:
     """The stream of moving pictures; None where there are none that are taken (a cover is no moving picture)."""
     for stream in container.streams.video:
-        if not stream.disposition & _OTHERS_PICTURES and _codec(stream) in formats.VIDEO_CODECS:
+        if (
+            not stream.disposition & _NON_VIDEO_DISPOSITIONS
+            and _get_codec_name(stream) in formats.VIDEO_CODECS
+        ):
             return stream
     return None
 
 
-def audio_stream(container: InputContainer) -> Any | None:
+def find_audio_stream(container: InputContainer) -> Any | None:
     """The first stream of sound that is taken; None where there is none."""
     streams = container.streams.audio
-    return next((stream for stream in streams if _codec(stream) in formats.AUDIO_CODECS), None)
+    return next((stream for stream in streams if _get_codec_name(stream) in formats.AUDIO_CODECS), None)
 
 
-def zero_s(container: InputContainer) -> float:
+def get_start_s(container: InputContainer) -> float:
     """When the media begins on its own clock: its first picture or sound, whichever comes first."""
     starts = [
         float(stream.start_time * stream.time_base)
-        for stream in (video_stream(container), audio_stream(container))
+        for stream in (find_video_stream(container), find_audio_stream(container))
         if stream is not None and stream.start_time is not None and stream.time_base is not None
     ]
     if starts:
@@ -66,17 +69,17 @@ def zero_s(container: InputContainer) -> float:
 
 
 @cache
-def _options() -> dict[str, str]:
+def _build_options() -> dict[str, str]:
     # Nothing of a file may make FFmpeg open another, or wake a decoder that nobody needs.
     return {
         "format_whitelist": ",".join(container.demuxer for container in formats.CONTAINERS),
-        "codec_whitelist": ",".join(sorted(name for name in codecs_available if _is_taken(name))),
+        "codec_whitelist": ",".join(sorted(name for name in codecs_available if _is_supported(name))),
         "protocol_whitelist": "",
         "enable_drefs": "0",
     }
 
 
-def _is_taken(decoder: str) -> bool:
+def _is_supported(decoder: str) -> bool:
     """Whether a decoder is for a codec of the list: one codec can have several."""
     try:
         return Codec(decoder, "r").canonical_name in formats.VIDEO_CODECS | formats.AUDIO_CODECS
@@ -84,10 +87,10 @@ def _is_taken(decoder: str) -> bool:
         return False
 
 
-def _codec(stream: Any) -> str:
+def _get_codec_name(stream: Any) -> str:
     # A stream without a codec context is one for which this FFmpeg has no decoder.
     return stream.codec_context.codec.canonical_name if stream.codec_context is not None else ""
 
 
-def _words(error: av.FFmpegError) -> str:
+def _get_error_text(error: av.FFmpegError) -> str:
     return (error.strerror or type(error).__name__).lower()

@@ -16,12 +16,12 @@ class Container:
     Attributes:
         demuxer: FFmpeg's name.
         names: what people call it.
-        types: what browsers and programs send it as.
+        media_types: what browsers and programs send it as.
     """
 
     demuxer: str
     names: tuple[str, ...]
-    types: tuple[str, ...]
+    media_types: tuple[str, ...]
 
 
 # What cameras, phones, browsers and editors write. No playlists (they name further addresses), no image sequences.
@@ -53,10 +53,10 @@ CONTAINERS = (
     Container("aiff", ("AIFF",), ("audio/aiff", "audio/x-aiff")),
 )
 
-TYPES = frozenset(kind for container in CONTAINERS for kind in container.types)
+MEDIA_TYPES = frozenset(kind for container in CONTAINERS for kind in container.media_types)
 
 _NAMES = [name for container in CONTAINERS for name in container.names]
-IN_WORDS = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
+CONTAINER_NAMES = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
 
 VIDEO_CODECS = frozenset(
     {

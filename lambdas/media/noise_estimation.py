@@ -15,7 +15,7 @@ FRAME_SAMPLES = round(FRAME_S * SAMPLE_RATE_HZ)
 # Below this the sound counts as digital silence: about -80 dB of full scale.
 FLOOR_POWER = (32768 * 1e-4) ** 2
 # Noise is told for stretches of this length; a shorter rest belongs to the one before.
-STRETCH_S = 10.0
+SPAN_S = 10.0
 # The loudest and the quietest tenth of a stretch: speech with noise, and noise alone in the pauses.
 LOUD_PERCENTILE, QUIET_PERCENTILE = 90, 10
 # What is above this is clean; what is below holds no speech that stands out.
@@ -25,7 +25,7 @@ Powers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Noise:
+class NoiseEstimate:
     """How far speech stands out from ``start_s`` to ``end_s``."""
 
     start_s: float
@@ -33,7 +33,7 @@ class Noise:
     snr_db: float
 
 
-def frame_powers(samples: Samples) -> Powers:
+def compute_frame_powers(samples: Samples) -> Powers:
     """Mean power of each 20 ms: (S // 320,). A rest shorter than a frame is left out."""
     frames = len(samples) // FRAME_SAMPLES
     powers = np.empty(frames)
@@ -45,14 +45,14 @@ def frame_powers(samples: Samples) -> Powers:
     return powers
 
 
-def noise(powers: Powers) -> list[Noise]:
+def estimate_noise(powers: Powers) -> list[NoiseEstimate]:
     """Estimate the signal-to-noise ratio, stretch by stretch.
 
     An estimate from the sound alone: the quietest frames are taken for noise, the loudest for speech with noise. It
     is too low where nobody pauses for ten seconds, and says nothing of a stretch without speech: stretches that are
     silent throughout are left out.
     """
-    frames = round(STRETCH_S / FRAME_S)
+    frames = round(SPAN_S / FRAME_S)
     bounds = [*range(0, len(powers), frames), len(powers)]
     if len(bounds) > 2 and bounds[-1] - bounds[-2] < frames / 2:
         del bounds[-2]
@@ -65,11 +65,11 @@ def noise(powers: Powers) -> list[Noise]:
         quiet = max(float(np.percentile(part, QUIET_PERCENTILE)), FLOOR_POWER)
         speech = max(loud - quiet, quiet * 10 ** (MIN_SNR_DB / 10))
         snr_db = float(np.clip(10 * np.log10(speech / quiet), MIN_SNR_DB, MAX_SNR_DB))
-        found.append(Noise(round(first * FRAME_S, 3), round(last * FRAME_S, 3), round(snr_db, 2)))
+        found.append(NoiseEstimate(round(first * FRAME_S, 3), round(last * FRAME_S, 3), round(snr_db, 2)))
     return found
 
 
-def quietest_s(powers: Powers, from_s: float, to_s: float, pause_s: float = 0.3) -> float:
+def find_quietest_s(powers: Powers, from_s: float, to_s: float, pause_s: float = 0.3) -> float:
     """The middle of the quietest ``pause_s`` between two moments; the middle of the two where there is no sound."""
     first, last = round(from_s / FRAME_S), round(to_s / FRAME_S)
     part = powers[max(0, first) : max(0, last)]

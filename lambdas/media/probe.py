@@ -9,12 +9,12 @@ from typing import IO, Any
 import av
 
 from gorggle_lambdas.common.errors import InvalidMediaError
-from gorggle_lambdas.media.container import audio_stream, opened, video_stream, zero_s
+from gorggle_lambdas.media.container import find_audio_stream, find_video_stream, get_start_s, open_media
 from gorggle_lambdas.media.wav_writer import SAMPLE_RATE_HZ, WaveformWriter
 
 MAX_STREAMS = 64
 # A file of which less can be decoded than this is no video with a fault but a fault.
-MAX_BROKEN_SHARE = 0.5
+MAX_CORRUPT_SHARE = 0.5
 
 
 @dataclass
@@ -28,8 +28,8 @@ class Probe:
         rotation_degrees: clockwise, 0, 90, 180 or 270: what a player does to set the picture upright.
         video_codec, audio_codec: empty where there is no such stream.
         keyframes_s: where pictures stand for themselves.
-        sound_s: how long the sound is, with the silence that was filled in.
-        broken_packets: pieces that could not be decoded.
+        audio_duration_s: how long the sound is, with the silence that was filled in.
+        corrupt_packets: pieces that could not be decoded.
     """
 
     duration_s: float = 0.0
@@ -41,8 +41,8 @@ class Probe:
     video_codec: str = ""
     audio_codec: str = ""
     keyframes_s: list[float] = field(default_factory=list)
-    sound_s: float = 0.0
-    broken_packets: int = 0
+    audio_duration_s: float = 0.0
+    corrupt_packets: int = 0
 
 
 def probe(file: IO[bytes] | Any, wav: Path, max_duration_s: float) -> Probe:
@@ -58,37 +58,37 @@ def probe(file: IO[bytes] | Any, wav: Path, max_duration_s: float) -> Probe:
     Raises:
         InvalidMediaError: no video, broken, empty, or too long.
     """
-    with opened(file) as container:
+    with open_media(file) as container:
         if len(container.streams) > MAX_STREAMS:
             raise InvalidMediaError(
                 f"the file has {len(container.streams)} streams; at most {MAX_STREAMS} are read"
             )
-        video, audio = video_stream(container), audio_stream(container)
+        video, audio = find_video_stream(container), find_audio_stream(container)
         if video is None and audio is None:
             raise InvalidMediaError("the file holds neither pictures nor sound that can be decoded")
-        found = _described(container, video, audio)
+        found = _describe_streams(container, video, audio)
         if container.duration and container.duration / av.time_base > max_duration_s:
-            raise _too_long(container.duration / av.time_base, max_duration_s)
-        zero = zero_s(container)
+            raise _make_too_long_error(container.duration / av.time_base, max_duration_s)
+        zero = get_start_s(container)
         if audio is None:
-            _walk(container, video, None, None, found, zero, max_duration_s)
+            _scan_packets(container, video, None, None, found, zero, max_duration_s)
         else:
             with WaveformWriter(wav, zero) as waveform:
-                _walk(container, video, audio, waveform, found, zero, max_duration_s)
-                waveform.finish()
-                found.sound_s = waveform.samples / SAMPLE_RATE_HZ
+                _scan_packets(container, video, audio, waveform, found, zero, max_duration_s)
+                waveform.flush()
+                found.audio_duration_s = waveform.samples / SAMPLE_RATE_HZ
     failure = getattr(file, "failure", None)
     if failure is not None:
         raise failure
-    found.duration_s = round(max(found.duration_s, found.sound_s), 3)
+    found.duration_s = round(max(found.duration_s, found.audio_duration_s), 3)
     if found.duration_s <= 0:
         raise InvalidMediaError("the file holds no picture and no sound: it is empty or was cut off")
-    if audio is not None and found.sound_s == 0:
+    if audio is not None and found.audio_duration_s == 0:
         found.audio_codec = ""
     return found
 
 
-def _described(container: Any, video: Any, audio: Any) -> Probe:
+def _describe_streams(container: Any, video: Any, audio: Any) -> Probe:
     found = Probe(container=container.format.name)
     if video is not None:
         rate = video.average_rate or video.guessed_rate
@@ -100,7 +100,7 @@ def _described(container: Any, video: Any, audio: Any) -> Probe:
     return found
 
 
-def _walk(
+def _scan_packets(
     container: Any,
     video: Any,
     audio: Any,
@@ -120,7 +120,7 @@ def _walk(
             end_s = start_s + float((packet.duration or 0) * packet.time_base)
             found.duration_s = max(found.duration_s, end_s)
             if found.duration_s > max_s:
-                raise _too_long(found.duration_s, max_s)
+                raise _make_too_long_error(found.duration_s, max_s)
             if packet.stream is video and packet.is_keyframe:
                 found.keyframes_s.append(round(max(0.0, start_s), 3))
         try:
@@ -128,17 +128,17 @@ def _walk(
                 for frame in packet.decode():
                     waveform.write(frame)
             elif packet.stream is video and not is_upright:
-                is_upright = _set_upright(packet.decode(), found)
+                is_upright = _apply_rotation(packet.decode(), found)
         except av.FFmpegError:
-            found.broken_packets += 1
+            found.corrupt_packets += 1
     found.keyframes_s.sort()
-    if not packets or found.broken_packets > MAX_BROKEN_SHARE * packets:
+    if not packets or found.corrupt_packets > MAX_CORRUPT_SHARE * packets:
         raise InvalidMediaError(
-            f"{found.broken_packets} of {packets} pieces of the file cannot be decoded: it is damaged"
+            f"{found.corrupt_packets} of {packets} pieces of the file cannot be decoded: it is damaged"
         )
 
 
-def _set_upright(frames: Any, found: Probe) -> bool:
+def _apply_rotation(frames: Any, found: Probe) -> bool:
     for frame in frames:
         found.rotation_degrees = -round(frame.rotation / 90) * 90 % 360
         if found.rotation_degrees in (90, 270):
@@ -147,7 +147,7 @@ def _set_upright(frames: Any, found: Probe) -> bool:
     return False
 
 
-def _too_long(duration_s: float, max_duration_s: float) -> InvalidMediaError:
+def _make_too_long_error(duration_s: float, max_duration_s: float) -> InvalidMediaError:
     return InvalidMediaError(
         f"the video lasts {duration_s:.0f} s; the limit is {max_duration_s:.0f} s: cut it before sending"
     )

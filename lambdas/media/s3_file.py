@@ -13,7 +13,7 @@ from gorggle_lambdas.common.errors import ObjectNotFoundError
 
 BLOCK_BYTES = 4 * 2**20
 # An MP4's index, its pictures and its sound may lie apart: a few blocks are kept.
-KEPT_BLOCKS = 6
+MAX_CACHED_BLOCKS = 6
 
 
 class S3File(io.RawIOBase):
@@ -34,7 +34,7 @@ class S3File(io.RawIOBase):
         self._position = 0
         self.failure: BaseException | None = None
         self.bytes_fetched = 0
-        self.size_bytes = int(self._asked("head_object")["ContentLength"])
+        self.size_bytes = int(self._call("head_object")["ContentLength"])
 
     def readable(self) -> bool:
         """Always."""
@@ -80,14 +80,14 @@ class S3File(io.RawIOBase):
             return self._blocks[index]
         first = index * BLOCK_BYTES
         last = min(first + BLOCK_BYTES, self.size_bytes) - 1
-        block: bytes = self._asked("get_object", Range=f"bytes={first}-{last}")["Body"].read()
+        block: bytes = self._call("get_object", Range=f"bytes={first}-{last}")["Body"].read()
         self.bytes_fetched += len(block)
         self._blocks[index] = block
-        if len(self._blocks) > KEPT_BLOCKS:
+        if len(self._blocks) > MAX_CACHED_BLOCKS:
             self._blocks.popitem(last=False)
         return block
 
-    def _asked(self, operation: str, **further: Any) -> Any:
+    def _call(self, operation: str, **further: Any) -> Any:
         try:
             return getattr(self._s3, operation)(**self._where, **further)
         except ClientError as error:

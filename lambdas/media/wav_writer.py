@@ -50,20 +50,20 @@ class WaveformWriter:
             if ahead_s < -max(MAX_JITTER_S, frame.samples / frame.sample_rate / 2):
                 return
             if MAX_JITTER_S < ahead_s <= MAX_SILENCE_S:
-                self._put(np.zeros(round(ahead_s * SAMPLE_RATE_HZ), np.int16))
+                self._append(np.zeros(round(ahead_s * SAMPLE_RATE_HZ), np.int16))
         # The resampler takes times of its own from the first frame; ours are counted in samples.
         frame.pts = None
         self._resample(frame)
 
-    def finish(self) -> None:
+    def flush(self) -> None:
         """Write what the resampler still holds."""
         self._resample(None)
 
     def _resample(self, frame: Any) -> None:
         for piece in self._resampler.resample(frame):
-            self._put(piece.to_ndarray().reshape(-1))
+            self._append(piece.to_ndarray().reshape(-1))
 
-    def _put(self, samples: NDArray[Any]) -> None:
+    def _append(self, samples: NDArray[Any]) -> None:
         self._file.writeframesraw(samples.astype("<i2").tobytes())
         self.samples += len(samples)
 
@@ -74,7 +74,7 @@ def read_waveform(path: Path) -> Samples:
     return samples
 
 
-def byte_range(start_s: float, end_s: float) -> str:
+def compute_byte_range(start_s: float, end_s: float) -> str:
     """Where the samples from ``start_s`` to ``end_s`` lie in such a file, as HTTP's Range header says it."""
     first = WAV_HEADER_BYTES + round(start_s * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE
     last = WAV_HEADER_BYTES + round(end_s * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE - 1

@@ -29,22 +29,22 @@ class Window:
 
 def plan_windows(
     duration_s: float,
-    window_s: float,
-    pause_s: Callable[[float, float], float],
+    window_duration_s: float,
+    find_pause_s: Callable[[float, float], float],
     keyframes_s: Sequence[float],
 ) -> tuple[Window, ...]:
     """Plan the windows of a video.
 
     Args:
         duration_s: of the whole.
-        window_s: how long a window should be, without the overlap.
-        pause_s: gives the best place for a cut between two moments.
+        window_duration_s: how long a window should be, without the overlap.
+        find_pause_s: gives the best place for a cut between two moments.
         keyframes_s: where pictures stand for themselves, in order; empty where there are no pictures.
 
     Returns:
         Windows in order that cover the whole; neighbours overlap by ``OVERLAP_S``.
     """
-    cuts = _cuts(duration_s, window_s, pause_s, keyframes_s)
+    cuts = _plan_cuts(duration_s, window_duration_s, find_pause_s, keyframes_s)
     bounds = [0.0, *cuts, duration_s]
     half_s = OVERLAP_S / 2
     return tuple(
@@ -57,32 +57,32 @@ def plan_windows(
     )
 
 
-def _cuts(
+def _plan_cuts(
     duration_s: float,
-    window_s: float,
-    pause_s: Callable[[float, float], float],
+    window_duration_s: float,
+    find_pause_s: Callable[[float, float], float],
     keyframes_s: Sequence[float],
 ) -> list[float]:
     cuts: list[float] = []
     last_s = 0.0
-    wished_s = window_s
-    while duration_s - wished_s >= MIN_WINDOW_SHARE * window_s:
-        reach_s = SEARCH_SHARE * window_s
-        cut_s = pause_s(wished_s - reach_s, wished_s + reach_s)
+    wished_s = window_duration_s
+    while duration_s - wished_s >= MIN_WINDOW_SHARE * window_duration_s:
+        reach_s = SEARCH_SHARE * window_duration_s
+        cut_s = find_pause_s(wished_s - reach_s, wished_s + reach_s)
         if (
             duration_s - cut_s >= OVERLAP_S
             and cut_s - last_s >= OVERLAP_S
-            and _starts_near(cut_s, keyframes_s)
+            and _has_near_keyframe(cut_s, keyframes_s)
         ):
             cuts.append(round(cut_s, 3))
             last_s = cut_s
-            wished_s = cut_s + window_s
+            wished_s = cut_s + window_duration_s
         else:
-            wished_s += window_s
+            wished_s += window_duration_s
     return cuts
 
 
-def _starts_near(cut_s: float, keyframes_s: Sequence[float]) -> bool:
+def _has_near_keyframe(cut_s: float, keyframes_s: Sequence[float]) -> bool:
     if not keyframes_s:
         return True
     start_s = cut_s - OVERLAP_S / 2

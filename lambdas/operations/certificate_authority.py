@@ -54,7 +54,7 @@ class Identity:
     key: str
 
 
-def new_authority(name: str, now: dt.datetime) -> CertificateAuthority:
+def create_authority(name: str, now: dt.datetime) -> CertificateAuthority:
     """Make an authority that signs certificates and no further authorities."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -85,17 +85,17 @@ def new_authority(name: str, now: dt.datetime) -> CertificateAuthority:
     return CertificateAuthority(certificate, key)
 
 
-def renewed(
+def renew_authorities(
     authorities: Sequence[CertificateAuthority], name: str, now: dt.datetime
 ) -> list[CertificateAuthority]:
     """The authorities that hold from now on, newest first: expired ones go, one is added when the newest is old."""
     living = [each for each in authorities if each.certificate.not_valid_after_utc > now]
     if not living or now - living[0].certificate.not_valid_before_utc > AUTHORITY_RENEWAL:
-        return [new_authority(name, now), *living]
+        return [create_authority(name, now), *living]
     return living
 
 
-def signing(authorities: Sequence[CertificateAuthority], now: dt.datetime) -> CertificateAuthority:
+def select_signer(authorities: Sequence[CertificateAuthority], now: dt.datetime) -> CertificateAuthority:
     """The newest authority that everyone trusts by now; the oldest where none is old enough."""
     settled = (
         each for each in authorities if now - each.certificate.not_valid_before_utc >= PROPAGATION_DELAY
@@ -103,11 +103,11 @@ def signing(authorities: Sequence[CertificateAuthority], now: dt.datetime) -> Ce
     return next(settled, authorities[-1])
 
 
-def identity(
+def issue_identity(
     authorities: Sequence[CertificateAuthority], name: str, *, is_server: bool, now: dt.datetime
 ) -> Identity:
     """Make a certificate for a server or a client of that name."""
-    issuer, key = signing(authorities, now), ec.generate_private_key(ec.SECP256R1())
+    issuer, key = select_signer(authorities, now), ec.generate_private_key(ec.SECP256R1())
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if is_server else ExtendedKeyUsageOID.CLIENT_AUTH
     certificate = (
         x509.CertificateBuilder()
@@ -118,7 +118,9 @@ def identity(
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(min(now + CERTIFICATE_LIFE, issuer.certificate.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName(_names(name, is_server=is_server)), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName(_list_subject_names(name, is_server=is_server)), critical=False
+        )
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
@@ -130,27 +132,27 @@ def identity(
     return Identity(trusted, _certificate_pem(certificate), _key_pem(key))
 
 
-def check(found: Identity, now: dt.datetime) -> None:
+def verify_identity(identity: Identity, now: dt.datetime) -> None:
     """Hold an identity against itself.
 
     Raises:
         ValueError: its certificate is not of its key, of its authorities, or of this time.
     """
-    certificate = x509.load_pem_x509_certificate(found.certificate.encode())
-    key = serialization.load_pem_private_key(found.key.encode(), password=None)
+    certificate = x509.load_pem_x509_certificate(identity.certificate.encode())
+    key = serialization.load_pem_private_key(identity.key.encode(), password=None)
     if key.public_key() != certificate.public_key():
         raise ValueError("the certificate is not of the key beside it")
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
         raise ValueError(
             f"the certificate holds from {certificate.not_valid_before_utc} to {certificate.not_valid_after_utc}"
         )
-    trusted = x509.load_pem_x509_certificates(found.ca.encode())
-    issuer = next((each for each in trusted if _signed(certificate, each)), None)
+    trusted = x509.load_pem_x509_certificates(identity.ca.encode())
+    issuer = next((each for each in trusted if _is_signed_by(certificate, each)), None)
     if issuer is None:
         raise ValueError(f"the certificate is signed by none of the {len(trusted)} authorities beside it")
 
 
-def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     from cryptography.exceptions import InvalidSignature
 
     try:
@@ -160,7 +162,7 @@ def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def _names(name: str, *, is_server: bool) -> list[x509.GeneralName]:
+def _list_subject_names(name: str, *, is_server: bool) -> list[x509.GeneralName]:
     names: list[x509.GeneralName] = [x509.DNSName(name)]
     # The instance asks its own server, by loopback, whether it is ready.
     return [*names, x509.IPAddress(ipaddress.ip_address("127.0.0.1"))] if is_server else names

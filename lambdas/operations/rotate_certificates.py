@@ -32,22 +32,22 @@ def handler(event: Mapping[str, str], _context: object) -> None:
     bearer = os.environ["SERVER_NAME"] if is_server else CLIENT_NAME
 
     def create(_current: secret_rotation.Value | None) -> secret_rotation.Value:
-        authorities = current_authorities(client, os.environ["AUTHORITY_SECRET"], now)
-        made = certificate_authority.identity(authorities, bearer, is_server=is_server, now=now)
+        authorities = load_current_authorities(client, os.environ["AUTHORITY_SECRET"], now)
+        made = certificate_authority.issue_identity(authorities, bearer, is_server=is_server, now=now)
         return dataclasses.asdict(made)
 
     def test(value: secret_rotation.Value) -> None:
-        certificate_authority.check(certificate_authority.Identity(**value), now)
+        certificate_authority.verify_identity(certificate_authority.Identity(**value), now)
 
-    secret_rotation.rotate(client, event, secret_rotation.Steps(create, test))
+    secret_rotation.rotate(client, event, secret_rotation.RotationSteps(create, test))
 
 
-def current_authorities(
+def load_current_authorities(
     client: Any, secret: str, now: dt.datetime
 ) -> list[certificate_authority.CertificateAuthority]:
     """The authorities that hold now; made, renewed and kept where it is time to."""
-    kept = _kept(client, secret)
-    authorities = certificate_authority.renewed(kept, AUTHORITY_NAME, now)
+    kept = _read_authorities(client, secret)
+    authorities = certificate_authority.renew_authorities(kept, AUTHORITY_NAME, now)
     if len(authorities) == len(kept) and authorities[0] is kept[0]:
         return authorities
     newest = kept[0].certificate.serial_number if kept else 0
@@ -60,11 +60,11 @@ def current_authorities(
             SecretString=json.dumps([each.pem for each in authorities]),
         )
     except client.exceptions.ResourceExistsException:
-        return _kept(client, secret)
+        return _read_authorities(client, secret)
     return authorities
 
 
-def _kept(client: Any, secret: str) -> list[certificate_authority.CertificateAuthority]:
+def _read_authorities(client: Any, secret: str) -> list[certificate_authority.CertificateAuthority]:
     try:
         answer = client.get_secret_value(SecretId=secret)
     except client.exceptions.ResourceNotFoundException:

@@ -25,26 +25,28 @@ def handler(event: Mapping[str, str], _context: object) -> None:
     client = boto3.client("secretsmanager")
 
     def put(value: secret_rotation.Value) -> None:
-        hashes = known_hashes(client)
-        hashes[OWNER] = token_hash(value["token"])
+        hashes = read_token_hashes(client)
+        hashes[OWNER] = hash_token(value["token"])
         client.put_secret_value(SecretId=os.environ["TOKENS_SECRET"], SecretString=json.dumps(hashes))
 
     def test(value: secret_rotation.Value) -> None:
-        if known_hashes(client).get(OWNER) != token_hash(value["token"]):
+        if read_token_hashes(client).get(OWNER) != hash_token(value["token"]):
             raise ValueError("the token's hash is not among those that the API knows")
 
-    secret_rotation.rotate(client, event, secret_rotation.Steps(create=_new_token, test=test, put=put))
+    secret_rotation.rotate(
+        client, event, secret_rotation.RotationSteps(create=_create_token, test=test, put=put)
+    )
 
 
-def token_hash(token: str) -> str:
+def hash_token(token: str) -> str:
     """What the API keeps of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def known_hashes(client: Any) -> dict[str, str]:
+def read_token_hashes(client: Any) -> dict[str, str]:
     """Names and hashes of the tokens that the API takes."""
-    return secret_rotation.read(client, os.environ["TOKENS_SECRET"]) or {}
+    return secret_rotation.read_current(client, os.environ["TOKENS_SECRET"]) or {}
 
 
-def _new_token(_current: secret_rotation.Value | None) -> secret_rotation.Value:
+def _create_token(_current: secret_rotation.Value | None) -> secret_rotation.Value:
     return {"token": secrets.token_urlsafe(TOKEN_BYTES)}

@@ -14,7 +14,7 @@ Value = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Steps:
+class RotationSteps:
     """What is special to one kind of secret.
 
     ``create`` makes the next value from the current one (None the first time); ``put`` tells others about it, such as
@@ -26,7 +26,7 @@ class Steps:
     put: Callable[[Value], None] = lambda _value: None
 
 
-def rotate(client: Any, event: Mapping[str, str], steps: Steps) -> None:
+def rotate(client: Any, event: Mapping[str, str], steps: RotationSteps) -> None:
     """Do the step that the event asks for; done twice it changes nothing.
 
     A secret's first version is current as soon as it is written: being current does not mean that all steps are done.
@@ -41,8 +41,8 @@ def rotate(client: Any, event: Mapping[str, str], steps: Steps) -> None:
         return  # a late repetition: a newer value holds by now
     match event["Step"]:
         case "createSecret":
-            if _value(client, secret, version) is None:
-                value = steps.create(read(client, secret))
+            if _read_version(client, secret, version) is None:
+                value = steps.create(read_current(client, secret))
                 client.put_secret_value(
                     SecretId=secret,
                     ClientRequestToken=version,
@@ -50,11 +50,11 @@ def rotate(client: Any, event: Mapping[str, str], steps: Steps) -> None:
                     VersionStages=["AWSPENDING"],
                 )
         case "setSecret":
-            steps.put(_made(client, secret, version))
+            steps.put(_read_pending(client, secret, version))
         case "testSecret":
-            steps.test(_made(client, secret, version))
+            steps.test(_read_pending(client, secret, version))
         case "finishSecret":
-            _made(client, secret, version)
+            _read_pending(client, secret, version)
             if "AWSCURRENT" not in labels:
                 old = next((each for each, stage in stages.items() if "AWSCURRENT" in stage), None)
                 leaving = {"RemoveFromVersionId": old} if old else {}
@@ -65,12 +65,12 @@ def rotate(client: Any, event: Mapping[str, str], steps: Steps) -> None:
             raise ValueError(f"{step!r} is no step of a rotation")
 
 
-def read(client: Any, secret: str) -> Value | None:
+def read_current(client: Any, secret: str) -> Value | None:
     """A secret's current value; None where it has none yet."""
     return _read(client, SecretId=secret, VersionStage="AWSCURRENT")
 
 
-def _value(client: Any, secret: str, version: str) -> Value | None:
+def _read_version(client: Any, secret: str, version: str) -> Value | None:
     return _read(client, SecretId=secret, VersionId=version)
 
 
@@ -83,8 +83,8 @@ def _read(client: Any, **which: str) -> Value | None:
     return value
 
 
-def _made(client: Any, secret: str, version: str) -> Value:
-    value = _value(client, secret, version)
+def _read_pending(client: Any, secret: str, version: str) -> Value:
+    value = _read_version(client, secret, version)
     if value is None:
         raise ValueError(f"version {version} of {secret} was never created: its rotation must start anew")
     return value

@@ -96,7 +96,7 @@ def root(model: Mapping[str, Any]) -> dict[str, Any]:
         **plain,
         "model": dict(model),
         "task_state": {
-            "target_dictionary": Dictionary(vocabulary.units),
+            "target_dictionary": Dictionary(vocabulary.tokens),
             "s2s_tokenizer": SentencepieceBPE(vocabulary.sentencepiece_model),
         },
         "last_optimizer_state": {"state": {0: {"step": 3, "exp_avg": torch.ones(4)}}},

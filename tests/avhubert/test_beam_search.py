@@ -61,9 +61,9 @@ def test_joining_and_leaving_changes_nobodys_units(
     for step in range(60):
         for number, (frames, limit, begins) in enumerate(clips):
             if begins == step:
-                together.join([number], sources[number], [frames], [limit])
+                together.add([number], sources[number], [frames], [limit])
             if number in leaving and begins + 3 == step and number in together.keys:
-                together.leave(number)
+                together.remove(number)
         if together.keys:
             found.update(together.step())
     assert together.keys == []
@@ -78,11 +78,11 @@ def test_a_clip_that_is_damaged_leaves_the_others_whole() -> None:
     good, damaged = torch.randn(1, 20, WIDTH), torch.full((1, 20, WIDTH), float("nan"))
     alone = beam_search(BeamSearch(decoder, beam=4, length_penalty=1.0), good, None, limits=[12])[0]
     together = BeamSearch(decoder, beam=4, length_penalty=1.0)
-    together.join(["damaged", "good"], torch.cat((damaged, good)), [20, 20], [12, 12])
+    together.add(["damaged", "good"], torch.cat((damaged, good)), [20, 20], [12, 12])
     done = together.step()
     assert isinstance(done["damaged"], ModelFormatError)
     # One that takes the place of the damaged one meets nothing of it.
-    together.join(["next"], good, [20], [12])
+    together.add(["next"], good, [20], [12])
     while together.keys:
         done.update(together.step())
     assert tokens(done["good"]) == tokens(done["next"]) == tokens(alone)
@@ -92,7 +92,7 @@ def test_slots_of_units_that_nobody_continues_are_used_again() -> None:
     decoder = random_decoder(1)
     decoder.embed_tokens.weight[2] = 0  # an end that is hardly ever likely
     search = BeamSearch(decoder, beam=5, length_penalty=0.0)
-    search.join(["clip"], torch.randn(1, 30, WIDTH), [30], [40])
+    search.add(["clip"], torch.randn(1, 30, WIDTH), [30], [40])
     most = 0
     while search.keys:
         search.step()
@@ -112,7 +112,7 @@ def test_units_looked_up_one_by_one_give_what_a_product_with_all_slots_gives(
         found: dict[object, list[Hypothesis]] = {}
         for step in range(40):
             if step % 4 == 0 and step < 12:  # each at a step of its own
-                together.join([step], sources[step // 4], [sources[step // 4].shape[1]], [20])
+                together.add([step], sources[step // 4], [sources[step // 4].shape[1]], [20])
             for key, hypotheses in together.step().items() if together.keys else ():
                 assert not isinstance(hypotheses, ModelFormatError)
                 found[key] = hypotheses
@@ -126,10 +126,10 @@ def test_units_looked_up_one_by_one_give_what_a_product_with_all_slots_gives(
         original(self, *arguments)
 
     monkeypatch.setattr(AncestorIndex, "__init__", counted)
-    monkeypatch.setattr(sparse_self_attention, "_SLOTS_PER_UNIT", 0)
+    monkeypatch.setattr(sparse_self_attention, "_SLOTS_PER_TOKEN", 0)
     one_by_one = read()
     assert len(made) >= 28
-    monkeypatch.setattr(sparse_self_attention, "_SLOTS_PER_UNIT", 10**9)
+    monkeypatch.setattr(sparse_self_attention, "_SLOTS_PER_TOKEN", 10**9)
     made.clear()
     with_all = read()
     assert made == []
@@ -139,13 +139,13 @@ def test_units_looked_up_one_by_one_give_what_a_product_with_all_slots_gives(
 
 
 def test_another_version_of_torch_without_the_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sparse_self_attention._has_products()
-    sparse_self_attention._has_products.cache_clear()
-    monkeypatch.setattr(sparse_self_attention, "_products", lambda *_: torch.zeros(3))
+    assert sparse_self_attention._supports_products()
+    sparse_self_attention._supports_products.cache_clear()
+    monkeypatch.setattr(sparse_self_attention, "_compute_products", lambda *_: torch.zeros(3))
     try:
-        assert not sparse_self_attention._has_products()
+        assert not sparse_self_attention._supports_products()
     finally:
-        sparse_self_attention._has_products.cache_clear()
+        sparse_self_attention._supports_products.cache_clear()
 
 
 @settings(max_examples=15, deadline=None)
@@ -159,13 +159,13 @@ def test_steps_in_fixed_shapes_find_the_same(clips: list[tuple[int, int, int]], 
         for step in range(60):
             for number, (frames, limit, begins) in enumerate(clips):
                 if begins == step:
-                    search.join([number], sources[number], [frames], [limit])
+                    search.add([number], sources[number], [frames], [limit])
             if search.keys:
                 found.update(search.step())
         return found
 
     expected = read()
-    decoder.steps_in_fixed_shapes = True
+    decoder.use_cuda_graphs = True
     found = read()
     assert found.keys() == expected.keys()
     for number, hypotheses in found.items():
@@ -174,15 +174,15 @@ def test_steps_in_fixed_shapes_find_the_same(clips: list[tuple[int, int, int]], 
 
 def test_a_step_in_fixed_shapes_uses_the_same_tensors_until_the_cache_grows() -> None:
     decoder = random_decoder(1)
-    decoder.steps_in_fixed_shapes = True
+    decoder.use_cuda_graphs = True
     search = BeamSearch(decoder, beam=2, length_penalty=1.0)
-    search.join(["first"], torch.randn(1, 30, WIDTH), [30], [9])
+    search.add(["first"], torch.randn(1, 30, WIDTH), [30], [9])
     search.step()
-    steps = search._cache.fixed
+    steps = search._cache.graph_runner
     assert steps is not None
     view = steps._view
     search.step()
     assert steps._view is view
-    search.join(["second", "third"], torch.randn(2, 90, WIDTH), [90, 40], [9, 9])
+    search.add(["second", "third"], torch.randn(2, 90, WIDTH), [90, 40], [9, 9])
     search.step()
     assert steps._view is not view

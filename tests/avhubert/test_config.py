@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gorggle_server.avhubert.checkpoints.stored_model import weight_shapes
+from gorggle_server.avhubert.checkpoints.stored_model import get_weight_shapes
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.errors import ModelFormatError
 from tests.avhubert import golden
@@ -17,7 +17,9 @@ BASE = ModelConfig(12, 768, 3072, 12, 6, 768, 3072, 4, vocabulary_size=1000)
 
 def parameters(config: ModelConfig, prefix: str = "") -> float:
     """Millions of them."""
-    return sum(prod(shape) for name, shape in weight_shapes(config).items() if name.startswith(prefix)) / 1e6
+    return (
+        sum(prod(shape) for name, shape in get_weight_shapes(config).items() if name.startswith(prefix)) / 1e6
+    )
 
 
 def test_the_published_large_model_has_its_published_size() -> None:
@@ -35,17 +37,17 @@ def test_the_base_model_is_built_too() -> None:
 
 def test_a_narrow_trunk_has_eight_times_its_channels_at_the_end() -> None:
     narrow = ModelConfig(**{**golden.CONFIG.to_dict(), "frontend_channels": 16})
-    shapes = weight_shapes(narrow)
+    shapes = get_weight_shapes(narrow)
     assert shapes["encoder.feature_extractor_video.resnet.trunk.layer4.1.conv2.weight"] == (128, 128, 3, 3)
     assert shapes["encoder.feature_extractor_video.proj.weight"] == (64, 128)
-    assert weight_shapes(golden.CONFIG)["encoder.feature_extractor_video.proj.weight"] == (64, 512)
+    assert get_weight_shapes(golden.CONFIG)["encoder.feature_extractor_video.proj.weight"] == (64, 512)
 
 
 def test_names_and_shapes_are_the_references() -> None:
     expected = {
         name: tuple(tensor.shape) for name, tensor in golden.state().items() if "num_batches" not in name
     }
-    assert weight_shapes(golden.CONFIG) == expected
+    assert get_weight_shapes(golden.CONFIG) == expected
 
 
 def test_a_configuration_survives_json() -> None:

@@ -35,7 +35,9 @@ DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 25
 def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("small") / "small.safetensors"
     torch.manual_seed(1)
-    save_model(AVHubertNetwork(SMALL), SMALL, golden.vocabulary().units, b"a SentencePiece model", CARD, path)
+    save_model(
+        AVHubertNetwork(SMALL), SMALL, golden.vocabulary().tokens, b"a SentencePiece model", CARD, path
+    )
     return path
 
 
@@ -56,20 +58,20 @@ def flipped(content: bytes, damage: list[tuple[float, int]]) -> bytes:
 
 def digest(stored: StoredModel) -> str:
     """Of all that a file holds: two files of the same digest are the same model."""
-    total = hashlib.sha256(repr((stored.config, stored.units, stored.sentencepiece_model)).encode())
+    total = hashlib.sha256(repr((stored.config, stored.tokens, stored.sentencepiece_model)).encode())
     for name, weight in sorted(stored.weights.items()):
         total.update(f"{name}{weight.shape}{weight.dtype}".encode())
-        total.update(weight.tensor().numpy().tobytes())
+        total.update(weight.read().numpy().tobytes())
     return total.hexdigest()
 
 
 def of_reference(path: Path) -> str:
-    with fairseq_checkpoint.opened(path) as stored:
+    with fairseq_checkpoint.open_checkpoint(path) as stored:
         return digest(stored)
 
 
 def of_ours(path: Path) -> str:
-    with safetensors_file.opened(path) as stored:
+    with safetensors_file.open_model(path) as stored:
         return digest(stored)
 
 

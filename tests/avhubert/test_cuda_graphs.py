@@ -37,11 +37,11 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def begun(decoder: Decoder) -> tuple[BeamSearch, CudaGraphRunner]:
-    decoder.steps_in_fixed_shapes = True
+    decoder.use_cuda_graphs = True
     search = BeamSearch(decoder, beam=3, length_penalty=1.0)
-    search.join(["clip"], torch.randn(1, 30, WIDTH), [30], [40])
+    search.add(["clip"], torch.randn(1, 30, WIDTH), [30], [40])
     search.step()
-    steps = search._cache.fixed
+    steps = search._cache.graph_runner
     assert steps is not None
     return search, steps
 
@@ -62,7 +62,7 @@ def test_a_graph_that_gives_the_same_is_replayed_from_then_on() -> None:
     search.step()
     assert PlayedGraph.replays == 2
     # It belongs to the tensors that it was recorded with.
-    search.join(["another", "third"], torch.randn(2, 90, WIDTH), [90, 90], [4, 4])
+    search.add(["another", "third"], torch.randn(2, 90, WIDTH), [90, 90], [4, 4])
     search.step()
     assert PlayedGraph.replays == 2
 

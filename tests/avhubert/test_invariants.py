@@ -74,7 +74,7 @@ def test_cached_steps_equal_teacher_forcing(model: Model, encoded: dict[str, Ten
     whole = model.logits(encoded["batch2"], mask, tokens)
     decoder = model.network.decoder
     with torch.inference_mode():
-        cache = decoder.empty_cache(1)
+        cache = decoder.create_cache(1)
         decoder.prefill(encoded["batch2"], lengths_of(mask), cache)
         stepwise = torch.cat([decoder.step(column[:, None], cache) for column in tokens.unbind(1)], dim=1)
     torch.testing.assert_close(stepwise, whole, atol=2e-5, rtol=0)
@@ -91,7 +91,7 @@ def test_neither_sources_nor_units_move_when_hypotheses_are_reordered(
 ) -> None:
     decoder = model.network.decoder
     with torch.inference_mode():
-        cache = decoder.empty_cache(3)
+        cache = decoder.create_cache(3)
         decoder.prefill(encoded["batch2"], lengths_of(golden.clip("batch2").padding_mask), cache)
         decoder.step(torch.full((2, 3), EOS), cache)
         before = cache.source.clone(), cache.past.clone(), cache.source.data_ptr(), cache.past.data_ptr()

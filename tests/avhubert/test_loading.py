@@ -63,7 +63,7 @@ def small_file(tmp_path: Path) -> Path:
     torch.manual_seed(3)
     vocabulary = golden.vocabulary()
     path = tmp_path / "small.safetensors"
-    save_model(AVHubertNetwork(SMALL), SMALL, vocabulary.units, vocabulary.sentencepiece_model, CARD, path)
+    save_model(AVHubertNetwork(SMALL), SMALL, vocabulary.tokens, vocabulary.sentencepiece_model, CARD, path)
     return path
 
 
@@ -71,8 +71,8 @@ def test_the_reference_layout_loads(full_checkpoint: Path) -> None:
     model = load_model(full_checkpoint)
     assert_golden(model)
     assert model.config == golden.CONFIG
-    assert model.units == golden.vocabulary().units
-    assert model.vocabulary.tokens("go now") == golden.vocabulary().tokens("go now")
+    assert model.tokens == golden.vocabulary().tokens
+    assert model.vocabulary.encode("go now") == golden.vocabulary().encode("go now")
     assert model.device.type == "cpu"
     assert model.dtype == torch.float32
 
@@ -194,8 +194,8 @@ def test_our_file_keeps_everything(small_file: Path) -> None:
     model = load_model(small_file)
     assert model.config == SMALL
     assert model.card == CARD
-    assert model.units == golden.vocabulary().units
-    assert model.vocabulary.tokens("soon") == golden.vocabulary().tokens("soon")
+    assert model.tokens == golden.vocabulary().tokens
+    assert model.vocabulary.encode("soon") == golden.vocabulary().encode("soon")
     torch.manual_seed(3)
     expected = AVHubertNetwork(SMALL).eval()
     for name, weight in model.network.state_dict().items():
@@ -217,7 +217,7 @@ def test_a_file_is_described_without_building_the_model(
     def refused(*_: object) -> None:
         raise AssertionError("a weight was read")
 
-    monkeypatch.setattr("gorggle_server.avhubert.checkpoints.stored_model.StoredModel.network", refused)
+    monkeypatch.setattr("gorggle_server.avhubert.checkpoints.stored_model.StoredModel.build_network", refused)
     described = info(small_file)
     assert json.loads(json.dumps(described)) == described | {
         "config": json.loads(json.dumps(SMALL.to_dict()))
@@ -260,9 +260,11 @@ def test_unexpected_and_misshapen_weights_are_named(tmp_path: Path) -> None:
 
 def test_a_network_is_not_saved_with_another_models_sizes(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match="missing"):
-        save_model(AVHubertNetwork(SMALL), golden.CONFIG, golden.vocabulary().units, None, {}, tmp_path / "x")
+        save_model(
+            AVHubertNetwork(SMALL), golden.CONFIG, golden.vocabulary().tokens, None, {}, tmp_path / "x"
+        )
     with pytest.raises(ModelFormatError, match="36 units; expected 37"):
-        save_model(AVHubertNetwork(SMALL), SMALL, golden.vocabulary().units[:-1], None, {}, tmp_path / "x")
+        save_model(AVHubertNetwork(SMALL), SMALL, golden.vocabulary().tokens[:-1], None, {}, tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -354,4 +356,4 @@ def test_bfloat16_runs_and_stays_near(full_checkpoint: Path) -> None:
     assert (encoded.float() - expected).norm() < tolerance * expected.norm()
     assert all(len(one) >= 2 for one in tokens)
     hypothesis = model.beam_search(encoded, beam=2, max_len=8)[0][0]
-    assert all(word.end_s > word.start_s for word in model.word_times(encoded[0], hypothesis))
+    assert all(word.end_s > word.start_s for word in model.align_words(encoded[0], hypothesis))

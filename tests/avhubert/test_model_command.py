@@ -11,7 +11,7 @@ import pytest
 
 from gorggle_server.avhubert import info, load_model
 from gorggle_server.avhubert.__main__ import main
-from gorggle_server.avhubert.checkpoints.model_card import checked_card
+from gorggle_server.avhubert.checkpoints.model_card import validate_card
 from gorggle_server.errors import ModelFormatError
 
 
@@ -84,4 +84,4 @@ def test_mistakes_get_one_line(arguments, message, tmp_path: Path, monkeypatch, 
 )
 def test_a_card_with_wrong_types_is_refused(card) -> None:
     with pytest.raises(ModelFormatError, match="card"):
-        checked_card(card)
+        validate_card(card)

@@ -16,7 +16,7 @@ from tests.avhubert import golden
 
 @pytest.fixture(scope="module")
 def optimized() -> Model:
-    return Model(golden.network(), golden.vocabulary()).optimized()
+    return Model(golden.network(), golden.vocabulary()).optimize()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_the_search_finds_the_same_units_as_the_reference(
 
 
 def test_more_frames_than_are_worked_on_at_once_change_nothing(model: Model, optimized: Model) -> None:
-    frames = 2 * optimization._FRAMES_AT_ONCE + 5
+    frames = 2 * optimization._CHUNK_FRAMES + 5
     video = torch.randn(2, frames, 88, 88, generator=torch.Generator().manual_seed(0))
     mask = torch.arange(frames)[None] >= torch.tensor([[frames], [frames - 9]])
     found, expected = optimized.encode(video, None, mask), model.encode(video, None, mask)
@@ -66,7 +66,7 @@ def test_more_frames_than_are_worked_on_at_once_change_nothing(model: Model, opt
 
 def test_weights_of_eight_bits_come_close(model: Model) -> None:
     clip = golden.clip("av25")
-    small = Model(golden.network(), golden.vocabulary()).optimized(int8=True)
+    small = Model(golden.network(), golden.vocabulary()).optimize(int8=True)
     found, expected = small.encode(clip.video, clip.audio), model.encode(clip.video, clip.audio)
     # One part in 127 at each of ten layers, in random directions.
     assert float((found - expected).norm() / expected.norm()) < 0.05
@@ -86,7 +86,7 @@ def test_damaged_weights_are_noticed(model: Model) -> None:
     damaged = Model(golden.network(), golden.vocabulary())
     with torch.no_grad():
         damaged.network.decoder.layers[0].fc1.weight[0, 0] = float("nan")
-    damaged.optimized()
+    damaged.optimize()
     clip = golden.clip("v7")
     with pytest.raises(ModelFormatError, match="not finite"):
         damaged.beam_search(damaged.encode(clip.video), beam=3, max_len=5)
@@ -98,7 +98,7 @@ def test_the_number_of_parameters_stays_known(optimized: Model, model: Model) ->
 
 def test_plain_layers_serve_where_weights_cannot_be_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimization, "_can_pack", lambda _: False)
-    plain = Model(golden.network(), golden.vocabulary()).optimized()
+    plain = Model(golden.network(), golden.vocabulary()).optimize()
     kinds = {type(module) for module in plain.network.modules()}
     assert optimization.PackedLinear not in kinds
     assert torch.nn.Linear in kinds

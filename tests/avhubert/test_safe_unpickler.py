@@ -257,16 +257,16 @@ STORAGE = StorageReference(torch.float32, 6, lambda: bytearray(24))
 )
 def test_a_view_beyond_its_storage_is_refused(offset: Any, shape: Any, stride: Any) -> None:
     with pytest.raises(ModelFormatError):
-        TensorRecord.checked(STORAGE, offset, shape, stride)
+        TensorRecord.create(STORAGE, offset, shape, stride)
 
 
 def test_a_view_inside_its_storage_is_read() -> None:
     storage = StorageReference(torch.float32, 6, lambda: bytearray(torch.arange(6.0).numpy().tobytes()))
-    transposed = TensorRecord.checked(storage, 0, (3, 2), (1, 3)).tensor()
+    transposed = TensorRecord.create(storage, 0, (3, 2), (1, 3)).read()
     assert transposed.tolist() == [[0, 3], [1, 4], [2, 5]]
-    assert TensorRecord.checked(storage, 4, (2,), (1,)).tensor().tolist() == [4, 5]
-    assert TensorRecord.checked(storage, 5, (), ()).tensor().item() == 5
-    assert TensorRecord.checked(storage, 0, (0, 3), (3, 1)).tensor().shape == (0, 3)
+    assert TensorRecord.create(storage, 4, (2,), (1,)).read().tolist() == [4, 5]
+    assert TensorRecord.create(storage, 5, (), ()).read().item() == 5
+    assert TensorRecord.create(storage, 0, (0, 3), (3, 1)).read().shape == (0, 3)
 
 
 def tensor_pickle(key: bytes, length: int, kind: bytes = b"FloatStorage") -> bytes:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gorggle_server.avhubert.tokenizer import RESERVED_UNITS, Vocabulary, detokenize, load_dictionary
+from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, Vocabulary, detokenize, load_dictionary
 from gorggle_server.errors import ModelFormatError
 from tests.avhubert import golden
 
@@ -24,23 +24,23 @@ def test_units_are_joined_and_marks_become_spaces(pieces: list[str], text: str) 
 def test_ids_are_the_dictionarys_not_sentencepieces() -> None:
     vocabulary = golden.vocabulary()
     # In the golden SentencePiece model "▁" has id 4 or less; the dictionary's first line has id 4.
-    assert vocabulary.units[:5] == [*RESERVED_UNITS, "▁"]
-    assert vocabulary.pieces(vocabulary.tokens("soon")) == ["▁soon"]
-    assert vocabulary.tokens("soon") == [vocabulary.units.index("▁soon")]
+    assert vocabulary.tokens[:5] == [*RESERVED_TOKENS, "▁"]
+    assert vocabulary.to_pieces(vocabulary.encode("soon")) == ["▁soon"]
+    assert vocabulary.encode("soon") == [vocabulary.tokens.index("▁soon")]
 
 
 @pytest.mark.parametrize("text", ["place blue now", "bin white at l soon", "again"])
 def test_text_survives_the_way_through_units(text: str) -> None:
     vocabulary = golden.vocabulary()
-    tokens = vocabulary.tokens(text)
+    tokens = vocabulary.encode(text)
     assert 3 not in tokens
-    assert vocabulary.text([0, *tokens, 2, 1, 1]) == text
+    assert vocabulary.decode([0, *tokens, 2, 1, 1]) == text
 
 
 def test_what_the_dictionary_lacks_is_unknown() -> None:
     vocabulary = golden.vocabulary()
-    assert vocabulary.tokens("ж")[-1] == 3
-    assert vocabulary.text([3]) == "<unk>"
+    assert vocabulary.encode("ж")[-1] == 3
+    assert vocabulary.decode([3]) == "<unk>"
 
 
 def test_a_dictionary_without_the_reserved_units_is_refused() -> None:
@@ -55,8 +55,8 @@ def test_a_dictionary_line_without_a_count_is_refused(line: str) -> None:
 
 
 def test_text_cannot_be_cut_without_a_sentencepiece_model() -> None:
-    units = golden.vocabulary().units
+    units = golden.vocabulary().tokens
     with pytest.raises(ModelFormatError, match="no SentencePiece model"):
-        Vocabulary(units).tokens("go")
+        Vocabulary(units).encode("go")
     with pytest.raises(ModelFormatError, match="damaged"):
-        Vocabulary(units, b"garbage").tokens("go")
+        Vocabulary(units, b"garbage").encode("go")

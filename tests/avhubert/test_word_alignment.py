@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_server.avhubert.config import FRAME_S
-from gorggle_server.avhubert.word_alignment import WordTime, word_times
+from gorggle_server.avhubert.word_alignment import WordTiming, align_words
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
 
 UNIT_TEXTS = ["▁", "▁go", "▁now", "a", "in", "▁b", "<unk>", "'s"]
@@ -44,7 +44,7 @@ def test_times_are_in_order_inside_the_clip_and_of_positive_length(
     weights, units, scores, activity = case
     if not units:
         return
-    words = word_times(weights, units, 0.04, token_scores=scores, speech_activity=activity)
+    words = align_words(weights, units, 0.04, token_scores=scores, speech_activity=activity)
     text = "".join(unit for unit in units if unit != "</s>").replace("▁", " ").split()
     assert [word.text for word in words] == text
     times = [time for word in words for time in (word.start_s, word.end_s)]
@@ -64,18 +64,18 @@ def looking_at(spans: list[tuple[int, int]], frames: int, floor: float = 0.0) ->
 
 def test_clear_attention_gives_exact_times() -> None:
     spans = [(5, 9), (9, 12), (20, 26), (26, 29), (30, 40)]
-    words = word_times(looking_at(spans, 40), ["▁he", "llo", "▁the", "re", "</s>"])
-    assert words == [WordTime("hello", 0.2, 0.48, 1.0), WordTime("there", 0.8, pytest.approx(1.16), 1.0)]
+    words = align_words(looking_at(spans, 40), ["▁he", "llo", "▁the", "re", "</s>"])
+    assert words == [WordTiming("hello", 0.2, 0.48, 1.0), WordTiming("there", 0.8, pytest.approx(1.16), 1.0)]
 
 
 def test_a_word_of_a_single_frame_is_found_to_within_a_frame() -> None:
-    (word,) = word_times(looking_at([(12, 13), (25, 30)], 30), ["▁a", "</s>"])
+    (word,) = align_words(looking_at([(12, 13), (25, 30)], 30), ["▁a", "</s>"])
     assert word.start_s == pytest.approx(12 * FRAME_S, abs=FRAME_S + 1e-9)
     assert word.end_s == pytest.approx(13 * FRAME_S, abs=FRAME_S + 1e-9)
 
 
 def test_words_that_follow_at_once_share_a_border() -> None:
-    words = word_times(looking_at([(4, 10), (10, 15), (15, 20)], 20), ["▁bin", "▁blue", "</s>"])
+    words = align_words(looking_at([(4, 10), (10, 15), (15, 20)], 20), ["▁bin", "▁blue", "</s>"])
     assert [(word.start_s, word.end_s) for word in words] == [
         (pytest.approx(0.16), pytest.approx(0.4)),
         (pytest.approx(0.4), pytest.approx(0.6)),
@@ -109,7 +109,7 @@ def test_noisy_attention_still_gives_sharp_times(
         weights = looking_at(spans, frames, floor)
         weights = np.stack([np.convolve(row, kernel / kernel.sum(), "same") for row in weights])
         weights *= np.exp(noise * rng.standard_normal(weights.shape))
-        words = word_times(
+        words = align_words(
             weights / weights.sum(1, keepdims=True), [*["▁a", "▁b", "▁c", "▁d", "▁e", "▁f"], "</s>"]
         )
         for word, (first, end) in zip(words, spans[:-1], strict=True):
@@ -123,12 +123,12 @@ def test_speech_activity_trims_the_silence_around_words() -> None:
     weights = looking_at([(0, 20), (20, 40)], 40)
     activity = np.zeros(40)
     activity[5:12] = activity[25:33] = 1.0
-    loose = word_times(weights, ["▁one", "▁two"])
+    loose = align_words(weights, ["▁one", "▁two"])
     assert [(word.start_s, word.end_s) for word in loose] == [
         (0, pytest.approx(0.8)),
         (pytest.approx(0.8), 1.6),
     ]
-    trimmed = word_times(weights, ["▁one", "▁two"], speech_activity=activity * 0.9 + 0.05)
+    trimmed = align_words(weights, ["▁one", "▁two"], speech_activity=activity * 0.9 + 0.05)
     assert [(word.start_s, word.end_s) for word in trimmed] == [
         (pytest.approx(0.2), pytest.approx(0.48)),
         (pytest.approx(1.0), pytest.approx(1.32)),
@@ -136,7 +136,7 @@ def test_speech_activity_trims_the_silence_around_words() -> None:
 
 
 def test_more_units_than_frames_share_the_frames() -> None:
-    words = word_times(np.ones((5, 2)), ["▁a", "▁b", "▁c", "▁d", "▁e"])
+    words = align_words(np.ones((5, 2)), ["▁a", "▁b", "▁c", "▁d", "▁e"])
     times = [word.start_s for word in words] + [words[-1].end_s]
     assert all(late > early for early, late in itertools.pairwise(times))
     assert times[-1] <= 0.08 + 1e-9
@@ -145,13 +145,13 @@ def test_more_units_than_frames_share_the_frames() -> None:
 def test_confidence_is_the_probability_of_the_whole_word() -> None:
     weights = looking_at([(0, 2), (2, 4), (4, 6), (6, 8)], 8)
     scores = [math.log(0.5), math.log(0.8), math.log(0.9), math.log(0.1)]
-    words = word_times(weights, ["▁he", "llo", "▁you", "</s>"], token_scores=scores)
+    words = align_words(weights, ["▁he", "llo", "▁you", "</s>"], token_scores=scores)
     assert [word.confidence for word in words] == [pytest.approx(0.4), pytest.approx(0.9)]
 
 
 @pytest.mark.parametrize("units", [["</s>"], ["▁", "</s>"], ["<s>", "<pad>", "</s>"], ["▁"]])
 def test_a_reading_without_words_has_no_times(units: list[str]) -> None:
-    assert word_times(np.ones((len(units), 4)), units) == []
+    assert align_words(np.ones((len(units), 4)), units) == []
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_arguments_that_contradict_each_other_are_refused(
     shape: tuple[int, ...], keywords: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        word_times(np.ones(shape), ["▁a", "▁b", "</s>"], **keywords)
+        align_words(np.ones(shape), ["▁a", "▁b", "</s>"], **keywords)
 
 
 def test_attention_that_is_not_finite_is_an_error() -> None:
     with pytest.raises(ModelFormatError, match="not finite"):
-        word_times(np.full((1, 3), np.nan), ["▁a"])
+        align_words(np.full((1, 3), np.nan), ["▁a"])

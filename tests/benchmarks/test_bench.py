@@ -21,7 +21,7 @@ MACHINE = {
     "torch": "2",
     "clock": "wall time",
     "gflops": 100.0,
-    "gigabytes_per_s": 10.0,
+    "measure_gigabytes_per_s": 10.0,
     "load": 0.0,
 }
 
@@ -39,10 +39,10 @@ def page_in(folder: Path) -> Path:
 
 def test_the_page_shows_the_figures_in_the_results(tmp_path: Path) -> None:
     page, results = page_in(tmp_path), ROOT / "benchmarks" / "results"
-    report.write(results, tmp_path)
+    report.write_report(results, tmp_path)
     assert page.read_text() == (ROOT / "docs" / "performance.md").read_text()
     drawn = {path.name for path in (tmp_path / "images").iterdir()}
-    pictures = report.plots.PICTURES.items()
+    pictures = report.plots.PLOTS.items()
     assert drawn == {file for name, (file, _) in pictures if (results / f"{name}.json").is_file()}
     assert "engine-speed.png" in drawn
 
@@ -53,7 +53,7 @@ def test_parts_that_were_not_measured_stay_as_they_are(tmp_path: Path) -> None:
     )
     page = page_in(tmp_path)
     before = page.read_text()
-    report.write(tmp_path, tmp_path)
+    report.write_report(tmp_path, tmp_path)
     changed = set(page.read_text().splitlines()) - set(before.splitlines())
     assert "| `import gorggle` | 0.12 s |" in changed
     assert "| the first clip, longer than the second | 0.00 s |" in {*changed, *before.splitlines()}
@@ -62,7 +62,7 @@ def test_parts_that_were_not_measured_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_a_page_without_the_marks_of_a_part_is_refused() -> None:
     with pytest.raises(ValueError, match=r"<!-- growth: begin -->"):
-        report.with_part("# Performance\n<!-- growth: end -->", "growth", ["a table"])
+        report.replace_section("# Performance\n<!-- growth: end -->", "growth", ["a table"])
 
 
 def test_the_floor_is_the_longer_of_calculating_and_reading() -> None:
@@ -74,22 +74,22 @@ def test_the_floor_is_the_longer_of_calculating_and_reading() -> None:
 
 def test_the_floor_of_seeing_is_what_its_searches_and_fits_need() -> None:
     clip = {"landmark fits a frame": 0.5, "pixels searched a frame": 10_000.0}
-    found = roofline.seeing_ms({"one": clip, "other": clip}, MACHINE)
+    found = roofline.vision_roofline_ms({"one": clip, "other": clip}, MACHINE)
     assert found["landmarks"] == pytest.approx(0.5 * 4.08e6 / 10e9 * 1e3)
-    assert found["detect"] == pytest.approx(1e4 * roofline.OPERATIONS_A_PIXEL / 100e9 * 1e3)
+    assert found["detect"] == pytest.approx(1e4 * roofline.OPERATIONS_PER_PIXEL / 100e9 * 1e3)
 
 
 def test_faces_followed_are_measured_beside_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little of it: as times are this short, it is only told that they are there."""
     monkeypatch.setattr(vision, "WARM_UP_FRAMES", 8)
-    found = vision.measured(clips()["drawn"], 5)
+    found = vision.measure_clip(clips()["drawn"], 5)
     assert found["frames"] == 5
     assert found["lost"] == 0
     assert found["compared"] == 2
     assert 0 < found["landmark fits a frame"] < 2
     for way in (found, found["live"], found["usual"]):
         assert 0 < way["mouth apart, % of the eyes' distance"]["median"] < 5
-    lines = report.vision({"vision": {"machine": MACHINE, "clips": {"drawn, ordinary motion": found}}})
+    lines = report.format_vision({"vision": {"machine": MACHINE, "clips": {"drawn, ordinary motion": found}}})
     assert sum(line.startswith("| drawn, ordinary motion | ") for line in lines) == 1
     assert sum(line.startswith("| landmarks | ") and line.endswith("× |") for line in lines) == 1
 
@@ -109,7 +109,7 @@ def test_front_end_and_encoder_are_told_together_too() -> None:
     front_end = {"model": "large", "stage": "front-end", "ours_s": 0.75, "theirs_s": 1.0, "gflop": 10.0}
     encoder = {"model": "large", "stage": "encoder", "ours_s": 0.75, "theirs_s": 2.0, "gflop": 20.0}
     search = {"model": "large", "stage": "beam search, beam 5", "ours_s": 1.0, "theirs_s": 2.0, "gflop": None}
-    rows = report.with_both([front_end, encoder, search])
+    rows = report.add_combined_rows([front_end, encoder, search])
     assert [row["stage"] for row in rows] == [
         "front-end",
         "encoder",
@@ -123,7 +123,7 @@ def test_front_end_and_encoder_are_told_together_too() -> None:
         30.0,
     )
     # Without fairseq there is nothing to compare with.
-    assert len(report.with_both([front_end, encoder | {"theirs_s": None}])) == 2
+    assert len(report.add_combined_rows([front_end, encoder | {"theirs_s": None}])) == 2
 
 
 def test_every_part_has_a_table_and_a_module() -> None:
@@ -139,7 +139,7 @@ def test_an_unknown_part_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_engine_is_measured_without_fairseq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "fairseq_or_none", lambda: None)
+    monkeypatch.setattr(engine, "load_fairseq", lambda: None)
     out = tmp_path / "engine.json"
     quick = "--models embedded --beams 2 --utterances 2 --seconds 1 --units 4 --repeats 1 --threads 1"
     engine.main([*quick.split(), "--out", str(out)])
@@ -152,13 +152,13 @@ def test_the_engine_is_measured_without_fairseq(tmp_path: Path, monkeypatch: pyt
     ]
     assert all(row["ours_s"] > 0 for row in measured["rows"])
     assert measured["rows"][-1]["tokens_identical"]
-    lines = report.engine({"engine": measured})
+    lines = report.format_engine({"engine": measured})
     assert sum("embedded (gorggle-mini-1)" in line for line in lines) == 4
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_file_is_read_to_words_by_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(end_to_end, "fairseq_or_none", lambda: None)
+    monkeypatch.setattr(end_to_end, "load_fairseq", lambda: None)
     out = tmp_path / "whole.json"
     quick = "--models embedded --seconds 1 --units 4 --beam 2 --repeats 1 --threads 1"
     end_to_end.main([*quick.split(), "--out", str(out)])
@@ -168,5 +168,5 @@ def test_a_file_is_read_to_words_by_stages(tmp_path: Path, monkeypatch: pytest.M
     assert row["ours_s"] == pytest.approx(sum(row["ours"].values()))
     assert min(row["ours"].values()) >= 0
     assert row["times_real_time"] == pytest.approx(1 / row["ours_s"])
-    lines = report.whole({"whole": measured})
+    lines = report.format_end_to_end({"whole": measured})
     assert any(line.startswith("| beam search, beam 2 |") for line in lines)

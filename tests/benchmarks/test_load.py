@@ -27,12 +27,12 @@ def test_the_ramp_finds_the_border(monkeypatch: pytest.MonkeyPatch, border: int)
         return streams
 
     monkeypatch.setattr(load, "ServerProcess", no_server)
-    monkeypatch.setattr(load, "carried", carried)
-    monkeypatch.setattr(load, "_cpu_s", lambda _server: 0.0)
-    monkeypatch.setattr(load, "has_missed", lambda streams, _miss_s: streams > border)
-    monkeypatch.setattr(load, "figures", lambda streams, _share: {"streams": streams})
+    monkeypatch.setattr(load, "run_streams", carried)
+    monkeypatch.setattr(load, "cpu_time_s", lambda _server: 0.0)
+    monkeypatch.setattr(load, "has_missed_target", lambda streams, _miss_s: streams > border)
+    monkeypatch.setattr(load, "summarize", lambda streams, _share: {"streams": streams})
     options = argparse.Namespace(start=START, max_streams=MOST, end=math.inf, miss_s=1.5)
-    best, steps = load.ramp([], 1.0, options)
+    best, steps = load.find_capacity([], 1.0, options)
     assert best == min(border, MOST)
     assert [step["streams"] for step in steps] == tried[1:]  # the first warms up
     assert len(steps) < 12

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, certificates, running_pipeline
+from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, create_certificates, running_pipeline
 from tests.e2e.runtime import lambda_python
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what the functions ran under, where any did."""
     if lambda_python.cache_info().currsize:
-        terminalreporter.write_line(f"functions of the pipeline ran under {lambda_python().told}")
+        terminalreporter.write_line(f"functions of the pipeline ran under {lambda_python().description}")
 
 
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates(tmp_path_factory.mktemp("keys"))
+    return create_certificates(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="session")

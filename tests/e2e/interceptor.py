@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class _Order:
+class _Action:
     """What to do once a connection has sent so much."""
 
     after_bytes: int
@@ -29,17 +29,17 @@ class Interceptor:
         self._server = ("127.0.0.1", port)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
-        self._order: _Order | None = None
+        self._action: _Action | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def once_sent(self, after_bytes: int, act: Callable[[], None]) -> threading.Event:
+    def run_after(self, after_bytes: int, act: Callable[[], None]) -> threading.Event:
         """Do something when a connection has sent so much to the server, once; set when it is done.
 
         What comes after that is held back until then.
         """
-        self._order = _Order(after_bytes, act)
-        return self._order.is_done
+        self._action = _Action(after_bytes, act)
+        return self._action.is_done
 
     def close(self) -> None:
         """End."""
@@ -59,16 +59,16 @@ class Interceptor:
                 # As where nobody listens.
                 client.close()
                 continue
-            threading.Thread(target=self._pass, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._pass, args=(server, client, False), daemon=True).start()
+            threading.Thread(target=self._forward, args=(client, server, True), daemon=True).start()
+            threading.Thread(target=self._forward, args=(server, client, False), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, is_sent: bool) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket, is_sent: bool) -> None:
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(16_384):
                 passed += len(data)
                 if is_sent:
-                    self._act(passed)
+                    self._run_action(passed)
                 sink.sendall(data)
         # One side is gone: the other learns of it.
         for end in (source, sink):
@@ -76,11 +76,11 @@ class Interceptor:
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
-    def _act(self, passed: int) -> None:
+    def _run_action(self, passed: int) -> None:
         with self._lock:
-            order = self._order
+            order = self._action
             if order is None or passed < order.after_bytes:
                 return
-            self._order = None
+            self._action = None
             order.act()
             order.is_done.set()

@@ -14,14 +14,14 @@ import numpy as np
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
 
 
-def hostile_files(folder: Path) -> dict[str, str]:
+def write_malicious_files(folder: Path) -> dict[str, str]:
     """Make them; what the page has to say of each, by its name."""
     contents = {
         "zip-bomb.mp4": (zip_bomb(), "cannot be read"),
         "playlist.mp4": (PLAYLIST, "cannot be read"),
         "page.webm": (b"<!doctype html><script>alert(1)</script>", "cannot be read"),
-        "five-hours.mp4": (stretched(5 * 3600), "the limit is"),
-        "huge-picture.webm": (huge_picture(), ""),
+        "five-hours.mp4": (stretched_video(5 * 3600), "the limit is"),
+        "huge-picture.webm": (huge_image(), ""),
     }
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)
@@ -38,7 +38,7 @@ def zip_bomb() -> bytes:
     return outer.getvalue()
 
 
-def stretched(seconds: int) -> bytes:
+def stretched_video(seconds: int) -> bytes:
     """Two black pictures, hours apart."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
@@ -53,7 +53,7 @@ def stretched(seconds: int) -> bytes:
     return file.getvalue()
 
 
-def huge_picture() -> bytes:
+def huge_image() -> bytes:
     """Small pictures that say of themselves that they are 16 383 pixels wide and high: gigabytes, once decoded."""
     file = io.BytesIO()
     with av.open(file, "w", format="webm") as container:

@@ -39,7 +39,7 @@ class Certificates:
     client_key: Path
 
 
-def certificates(folder: Path) -> Certificates:
+def create_certificates(folder: Path) -> Certificates:
     ca = trustme.CA()
     server, client = ca.issue_cert(SERVER_NAME), ca.issue_cert("lambda.gorggle.internal")
     paths = Certificates(*(folder / name for name in ("ca.pem", "s.pem", "s.key", "c.pem", "c.key")))
@@ -142,14 +142,14 @@ class Pipeline:
     server: GpuServer
     session: requests.Session = field(default_factory=requests.Session)
 
-    def call(self, method: str, path: str, *, token: str | None = TOKEN, **further: Any) -> requests.Response:
+    def call(self, method: str, path: str, *, token: str | None = TOKEN, **kwargs: Any) -> requests.Response:
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        headers |= further.pop("headers", {})
+        headers |= kwargs.pop("headers", {})
         return self.session.request(
-            method, self.api_url + path, headers=headers, allow_redirects=False, timeout=60, **further
+            method, self.api_url + path, headers=headers, allow_redirects=False, timeout=60, **kwargs
         )
 
-    def ask_for_upload(self, name: str = "demo.mp4", **options: str) -> dict[str, Any]:
+    def request_upload(self, name: str = "demo.mp4", **options: str) -> dict[str, Any]:
         body = {"name": name, "content_type": "video/mp4", "options": options}
         answer = self.call("POST", "/uploads", json=body)
         assert answer.status_code == 201, answer.text
@@ -164,7 +164,7 @@ class Pipeline:
 
     def upload(self, path: Path = DEMO, **options: str) -> str:
         """Send a video as a browser would; the job's name."""
-        asked = self.ask_for_upload(path.name, **options)
+        asked = self.request_upload(path.name, **options)
         self.send(asked, path.read_bytes())
         return str(asked["job_id"])
 
@@ -174,11 +174,11 @@ class Pipeline:
         document: dict[str, Any] = answer.json()
         return document
 
-    def ended(self, job_id: str, timeout_s: float = 300.0) -> dict[str, Any]:
+    def wait_for_job(self, job_id: str, timeout_s: float = 300.0) -> dict[str, Any]:
         """The job, once it is done or failed."""
         end = time.monotonic() + timeout_s
         while (job := self.job(job_id))["state"] not in ("done", "failed"):
-            assert time.monotonic() < end, f"the job is still {job}\n{self.told()}"
+            assert time.monotonic() < end, f"the job is still {job}\n{self.describe_failures()}"
             time.sleep(0.2)
         return job
 
@@ -188,7 +188,7 @@ class Pipeline:
         document: dict[str, Any] = answer.json()
         return document
 
-    def order(self, *faults: dict[str, Any]) -> None:
+    def inject_faults(self, *faults: dict[str, Any]) -> None:
         """Order faults; without any, forget those that are left."""
         requests.post(f"{self.api_url}/_local/faults", json=list(faults), timeout=10)
 
@@ -204,12 +204,12 @@ class Pipeline:
         found: list[dict[str, Any]] = requests.get(f"{self.api_url}/_local/logs", timeout=10).json()
         return found
 
-    def told(self) -> str:
+    def describe_failures(self) -> str:
         """The last words of functions that failed, for a test that fails."""
         failed = [entry for entry in self.invocations() if entry["is_error"]][-3:]
         return "\n".join(f"{e['function']}: {e['payload']}\n" + "\n".join(e["log"][-8:]) for e in failed)
 
-    def work(self, job_id: str) -> list[str]:
+    def list_job_objects(self, job_id: str) -> list[str]:
         """The names of what a job has in the results bucket."""
         pages = self.stack.client("s3").list_objects_v2(
             Bucket=self.stack["bucket:results"], Prefix=f"jobs/{job_id}/"
@@ -261,7 +261,7 @@ def running_pipeline(
         yield Pipeline(addresses["api_url"], stack, server)
 
 
-def spoken(truth: Path = EXAMPLES / "demo.json") -> list[str]:
+def reference_words(truth: Path = EXAMPLES / "demo.json") -> list[str]:
     """The words that are said in a clip, by its truth."""
     sentences = json.loads(truth.read_text())["sentences"]
     return [word for sentence in sentences for word in sentence["text"].split()]

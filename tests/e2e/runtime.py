@@ -25,33 +25,33 @@ class LambdaPython:
     """What functions run under.
 
     Attributes:
-        told: the same in words.
+        description: the same in words.
         options: what ``python -m gorggle_local.aws`` is told.
         layers: built ones by name; None: of this environment.
     """
 
-    told: str
+    description: str
     options: tuple[str, ...] = ()
     layers: Mapping[str, Path] | None = None
 
 
-def of_this_environment(why: str) -> LambdaPython:
-    return LambdaPython(f"{python_discovery.own()}, with what is installed here: {why}")
+def use_current_environment(why: str) -> LambdaPython:
+    return LambdaPython(f"{python_discovery.current_interpreter()}, with what is installed here: {why}")
 
 
 @functools.cache
 def lambda_python() -> LambdaPython:
     """Look for the runtime's Python, and build its layers once."""
     wanted = StackSettings().python_version
-    found = python_discovery.find(wanted)
+    found = python_discovery.find_interpreter(wanted)
     if found is None:
-        return of_this_environment(f"this machine has no Python {wanted}")
+        return use_current_environment(f"this machine has no Python {wanted}")
     target = Target(ARCHITECTURES[platform.machine()], wanted)
     try:
         layers = {name: build.layer(name, target, KEPT).path for name in lock.LAYERS}
         runtime = build.layer(lock.RUNTIME, target, KEPT).path
     except RuntimeError as error:
         # The tests of packaging fail then; these can do without.
-        return of_this_environment(f"the layers cannot be had: {str(error)[:200]}")
+        return use_current_environment(f"the layers cannot be had: {str(error)[:200]}")
     options = ("--python", str(found.executable), "--runtime", str(runtime))
     return LambdaPython(f"{found}, with the layers that AWS gets", options, layers)

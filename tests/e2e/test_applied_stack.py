@@ -22,7 +22,7 @@ import requests
 from gorggle_local.aws import lambda_packages
 from gorggle_local.aws.pipeline import Stack
 from infrastructure.packaging import build, zip_archive
-from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, local_aws, spoken, words
+from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, local_aws, reference_words, words
 from tests.e2e.runtime import lambda_python
 
 pytestmark = pytest.mark.timeout(1200)
@@ -55,7 +55,7 @@ def made_packages(folder: Path) -> Path:
         for kind, entries in build.code_entries(ROOT)
     }
     layers = lambda_python().layers or {
-        name: lambda_packages.layer_zip(name, folder / f"{name}.zip") for name in lambda_packages.LAYERS
+        name: lambda_packages.build_layer_zip(name, folder / f"{name}.zip") for name in lambda_packages.LAYERS
     }
     server = folder / "server.zip"
     with zipfile.ZipFile(server, "w") as empty:
@@ -112,11 +112,11 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppliedPipelin
 
 def test_a_clip_is_read_by_the_stack_that_pulumi_builds(applied: AppliedPipeline) -> None:
     job_id = applied.upload(lips="av", sound="server", faces="server")
-    job = applied.ended(job_id, timeout_s=600)
-    assert job["state"] == "done", (job, applied.told())
+    job = applied.wait_for_job(job_id, timeout_s=600)
+    assert job["state"] == "done", (job, applied.describe_failures())
     assert job["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
     found = words(applied.result(job_id))
-    assert len(set(found) & set(spoken())) >= 0.8 * len(set(spoken()))
+    assert len(set(found) & set(reference_words())) >= 0.8 * len(set(reference_words()))
 
 
 def test_the_pipeline_woke_the_fleet(applied: AppliedPipeline) -> None:

@@ -19,8 +19,8 @@ from tests.e2e.pipeline import (
     Certificates,
     GpuServer,
     Pipeline,
+    reference_words,
     running_pipeline,
-    spoken,
     words,
 )
 
@@ -82,7 +82,7 @@ def pipeline(
 @pytest.fixture(autouse=True)
 def no_faults_are_left(pipeline: Pipeline) -> Iterator[None]:
     yield
-    pipeline.order()
+    pipeline.inject_faults()
 
 
 def everywhere(kind: str, **further: Any) -> list[dict[str, Any]]:
@@ -94,15 +94,15 @@ def failures_of(result: dict[str, Any], source: str) -> list[str]:
 
 
 def ended_well(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
-    job = pipeline.ended(job_id)
-    assert job["state"] == "done", (job, pipeline.told())
+    job = pipeline.wait_for_job(job_id)
+    assert job["state"] == "done", (job, pipeline.describe_failures())
     return pipeline.result(job_id)
 
 
 def ended_whole(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
     """Well, and nothing is lost."""
     result = ended_well(pipeline, job_id)
-    assert not result["is_degraded"], (result["sources"], pipeline.told())
+    assert not result["is_degraded"], (result["sources"], pipeline.describe_failures())
     return result
 
 
@@ -110,32 +110,32 @@ def ended_whole(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
 
 
 def test_every_function_called_twice_gives_one_result(pipeline: Pipeline) -> None:
-    pipeline.order(*everywhere("twice"))
+    pipeline.inject_faults(*everywhere("twice"))
     before = len(pipeline.executions())
     job_id = pipeline.upload(**ALL_SOURCES)
     result = ended_whole(pipeline, job_id)
-    assert set(spoken()) <= set(words(result))
+    assert set(reference_words()) <= set(words(result))
     assert len(pipeline.executions()) == before + 1
 
 
 def test_every_function_that_times_out_once_is_called_again(pipeline: Pipeline) -> None:
-    pipeline.order(*everywhere("timeout", after_s=0.01))
+    pipeline.inject_faults(*everywhere("timeout", after_s=0.01))
     ended_whole(pipeline, pipeline.upload(**ALL_SOURCES))
 
 
 def test_every_function_whose_process_dies_once_is_called_again(pipeline: Pipeline) -> None:
-    pipeline.order(*everywhere("exit", after_s=0.001))
+    pipeline.inject_faults(*everywhere("exit", after_s=0.001))
     ended_whole(pipeline, pipeline.upload(**ALL_SOURCES))
 
 
 def test_lambda_itself_failing_for_a_while_costs_nothing(pipeline: Pipeline) -> None:
-    pipeline.order(*everywhere("unreachable", times=2))
+    pipeline.inject_faults(*everywhere("unreachable", times=2))
     ended_whole(pipeline, pipeline.upload(**ALL_SOURCES))
 
 
 @pytest.mark.parametrize("function", ["start_transcription", "check_transcription"])
 def test_the_loss_of_the_sound_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
-    pipeline.order(
+    pipeline.inject_faults(
         {"function": f"-{function}", "kind": "error", "error": "KeyError", "message": "secret", "times": 9}
     )
     result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
@@ -147,7 +147,7 @@ def test_the_loss_of_the_sound_degrades_the_result_and_says_so(pipeline: Pipelin
 
 @pytest.mark.parametrize("function", ["start_face_detection", "check_face_detection"])
 def test_the_loss_of_the_faces_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
-    pipeline.order(
+    pipeline.inject_faults(
         {
             "function": f"-{function}",
             "kind": "error",
@@ -159,12 +159,12 @@ def test_the_loss_of_the_faces_degrades_the_result_and_says_so(pipeline: Pipelin
     result = ended_well(pipeline, pipeline.upload(lips="none", sound="transcribe", faces="rekognition"))
     assert result["sources"]["faces"]["status"] == "failed"
     assert failures_of(result, "faces") == ["too late"]
-    assert words(result) == spoken()
+    assert words(result) == reference_words()
 
 
 @pytest.mark.parametrize("function", ["scale_up_fleet", "check_fleet", "read_lips"])
 def test_the_loss_of_the_lips_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
-    pipeline.order(
+    pipeline.inject_faults(
         {
             "function": f"-{function}",
             "kind": "error",
@@ -176,12 +176,12 @@ def test_the_loss_of_the_lips_degrades_the_result_and_says_so(pipeline: Pipeline
     result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
     assert result["sources"]["lips"]["status"] == "failed"
     assert failures_of(result, "lips") == ["no face"]
-    assert words(result) == spoken()
+    assert words(result) == reference_words()
 
 
 def test_the_server_s_ears_outlive_every_fault_that_passes(pipeline: Pipeline) -> None:
     """One after the other in one job: its windows are read again."""
-    pipeline.order(
+    pipeline.inject_faults(
         *({"function": "-transcribe_audio", "kind": kind} for kind in ("timeout", "unreachable", "twice"))
     )
     result = ended_whole(pipeline, pipeline.upload(lips="none", sound="server", faces="none"))
@@ -190,7 +190,7 @@ def test_the_server_s_ears_outlive_every_fault_that_passes(pipeline: Pipeline) -
 
 
 def test_the_loss_of_the_server_s_ears_degrades_the_result_and_says_so(pipeline: Pipeline) -> None:
-    pipeline.order(
+    pipeline.inject_faults(
         {"function": "-transcribe_audio", "kind": "error", "error": "ServerError", "message": "x", "times": 9}
     )
     result = ended_well(pipeline, pipeline.upload(lips="video", sound="server", faces="none"))
@@ -200,7 +200,7 @@ def test_the_loss_of_the_server_s_ears_degrades_the_result_and_says_so(pipeline:
 
 
 def test_a_loss_whose_note_fails_for_a_while_is_noted_all_the_same(pipeline: Pipeline) -> None:
-    pipeline.order(
+    pipeline.inject_faults(
         {"function": "-start_transcription", "kind": "error", "error": "SourceFailedError", "message": "no"},
         *({"function": "-record_source_failure", "kind": kind} for kind in ("unreachable", "exit", "twice")),
     )
@@ -209,17 +209,17 @@ def test_a_loss_whose_note_fails_for_a_while_is_noted_all_the_same(pipeline: Pip
 
 
 def test_a_loss_that_cannot_be_noted_fails_the_job_for_nothing_may_be_lost_unsaid(pipeline: Pipeline) -> None:
-    pipeline.order(
+    pipeline.inject_faults(
         {"function": "-start_transcription", "kind": "error", "error": "SourceFailedError", "message": "no"},
         {"function": "-record_source_failure", "kind": "error", "error": "KeyError", "times": 9},
     )
-    job = pipeline.ended(pipeline.upload(**QUICK))
+    job = pipeline.wait_for_job(pipeline.upload(**QUICK))
     assert (job["state"], job["stage"]) == ("failed", "reading")
     assert job["failure"]["error"] == "KeyError"
 
 
 def test_the_loss_of_one_window_is_told_with_its_times(pipeline: Pipeline) -> None:
-    pipeline.order(
+    pipeline.inject_faults(
         {"function": "-read_lips", "kind": "error", "error": "ServerError", "message": "x", "times": 1}
     )
     result = ended_well(pipeline, pipeline.upload(lips="video", sound="none", faces="none"))
@@ -233,8 +233,10 @@ def test_the_loss_of_one_window_is_told_with_its_times(pipeline: Pipeline) -> No
 def test_what_no_result_can_do_without_fails_the_job_with_the_reason(
     pipeline: Pipeline, function: str
 ) -> None:
-    pipeline.order({"function": f"-{function}", "kind": "error", "error": "ZeroDivisionError", "times": 9})
-    job = pipeline.ended(pipeline.upload(**QUICK))
+    pipeline.inject_faults(
+        {"function": f"-{function}", "kind": "error", "error": "ZeroDivisionError", "times": 9}
+    )
+    job = pipeline.wait_for_job(pipeline.upload(**QUICK))
     assert job["state"] == "failed"
     assert job["failure"] == {
         "error": "ZeroDivisionError",
@@ -245,30 +247,30 @@ def test_what_no_result_can_do_without_fails_the_job_with_the_reason(
 
 
 def test_a_failed_job_can_run_again(pipeline: Pipeline) -> None:
-    pipeline.order({"function": "-probe_media", "kind": "error", "times": 1})
+    pipeline.inject_faults({"function": "-probe_media", "kind": "error", "times": 1})
     job_id = pipeline.upload(**QUICK)
-    assert pipeline.ended(job_id)["state"] == "failed"
+    assert pipeline.wait_for_job(job_id)["state"] == "failed"
     answer = pipeline.call("POST", f"/jobs/{job_id}/retry")
     assert answer.status_code == 202, answer.text
     result = ended_well(pipeline, job_id)
-    assert words(result) == spoken()
+    assert words(result) == reference_words()
     assert pipeline.job(job_id)["attempt"] == 2
 
 
 def test_a_job_whose_failure_cannot_be_written_down_is_settled_by_its_executions_end(
     pipeline: Pipeline,
 ) -> None:
-    pipeline.order(
+    pipeline.inject_faults(
         {"function": "-probe_media", "kind": "error", "times": 1},
         {"function": "-fail_job", "kind": "error", "error": "MemoryError", "times": 9},
     )
-    job = pipeline.ended(pipeline.upload(**QUICK))
+    job = pipeline.wait_for_job(pipeline.upload(**QUICK))
     assert job["state"] == "failed"
     assert job["failure"]["reason"] == "internal error (MemoryError)"
 
 
 def test_when_every_source_is_lost_the_job_fails_with_all_reasons(pipeline: Pipeline) -> None:
-    pipeline.order(
+    pipeline.inject_faults(
         {
             "function": "-start_transcription",
             "kind": "error",
@@ -284,7 +286,7 @@ def test_when_every_source_is_lost_the_job_fails_with_all_reasons(pipeline: Pipe
             "times": 9,
         },
     )
-    job = pipeline.ended(pipeline.upload(lips="video", sound="transcribe", faces="none"))
+    job = pipeline.wait_for_job(pipeline.upload(lips="video", sound="transcribe", faces="none"))
     assert job["failure"]["error"] == "NoTranscriptError"
     assert "no sound" in job["failure"]["reason"]
     assert "no fleet" in job["failure"]["reason"]
@@ -310,7 +312,7 @@ def test_a_route_whose_function_fails_or_times_out_answers_a_fault_and_then_its_
 ) -> None:
     method, _, path = ROUTES[function].replace("$default", "GET /nothing").partition(" ")
     path = path.format(job_id=done_job)
-    pipeline.order(
+    pipeline.inject_faults(
         *({"function": f"-{function}", "kind": kind, "after_s": 0.001} for kind in ("error", "timeout"))
     )
     statuses = [pipeline.call(method, path, json={}).status_code for _ in range(3)]
@@ -319,7 +321,7 @@ def test_a_route_whose_function_fails_or_times_out_answers_a_fault_and_then_its_
 
 
 def test_who_calls_while_nobody_can_be_known_is_not_let_in(pipeline: Pipeline) -> None:
-    pipeline.order({"function": "-authorize_request", "kind": "error"})
+    pipeline.inject_faults({"function": "-authorize_request", "kind": "error"})
     refused, let_in = (pipeline.call("GET", "/jobs").status_code for _ in range(2))
     assert refused in (401, 403, 500)
     assert let_in == 200
@@ -329,7 +331,7 @@ def test_a_job_that_nobody_settled_when_its_execution_ended_is_settled_by_the_ne
     pipeline: Pipeline,
 ) -> None:
     """On AWS Lambda tries again, too; here the schedule's look, made by hand, is the next."""
-    pipeline.order(
+    pipeline.inject_faults(
         {"function": "-probe_media", "kind": "error", "times": 1},
         {"function": "-fail_job", "kind": "error", "times": 9},
         {"function": "-reconcile_jobs", "kind": "error", "times": 1},
@@ -337,7 +339,7 @@ def test_a_job_that_nobody_settled_when_its_execution_ended_is_settled_by_the_ne
     job_id = pipeline.upload(**QUICK)
     until(lambda: failed_invocations(pipeline, "reconcile_jobs"), pipeline)
     assert pipeline.job(job_id)["state"] == "running"
-    pipeline.order({"function": "-reconcile_jobs", "kind": "twice"})
+    pipeline.inject_faults({"function": "-reconcile_jobs", "kind": "twice"})
     pipeline.stack.client("lambda").invoke(
         FunctionName=f"{pipeline.stack.name}-reconcile_jobs", Payload=b"{}"
     )
@@ -369,9 +371,9 @@ def test_transcribe_and_rekognition_failing_degrade_the_result(pipeline: Pipelin
 
 @pytest.mark.parametrize("content", [b"\0" * 5000, b"not a video at all", DEMO.read_bytes()[:3000]])
 def test_poison_media_fails_the_job_and_names_the_cause(pipeline: Pipeline, content: bytes) -> None:
-    asked = pipeline.ask_for_upload(**ALL_SOURCES)
+    asked = pipeline.request_upload(**ALL_SOURCES)
     pipeline.send(asked, content)
-    job = pipeline.ended(asked["job_id"])
+    job = pipeline.wait_for_job(asked["job_id"])
     assert job["failure"]["error"] == "InvalidMediaError"
     assert "cannot be read" in job["failure"]["reason"]
 
@@ -385,7 +387,7 @@ def test_a_server_that_is_down_costs_the_lips_alone(pipeline: Pipeline, own_serv
         pipeline.configure("scale_up_fleet", FLEET_START_TIMEOUT_S=str(TIMEOUT_S))
         own_server.start()
     assert "no GPU server was ready" in failures_of(result, "lips")[0]
-    assert words(result) == spoken()
+    assert words(result) == reference_words()
 
 
 def test_a_server_that_comes_up_late_is_waited_for(pipeline: Pipeline, own_server: GpuServer) -> None:
@@ -404,7 +406,7 @@ def test_a_server_that_dies_in_mid_stream_is_asked_again(
         own_server.start()
 
     before = len(errors_of(pipeline, "UnavailableError"))
-    has_died = between.once_sent(MID_STREAM_BYTES, die)
+    has_died = between.run_after(MID_STREAM_BYTES, die)
     ended_whole(pipeline, pipeline.upload(lips="video", sound="none", faces="none"))
     assert has_died.is_set()
     assert len(errors_of(pipeline, "UnavailableError")) > before
@@ -414,10 +416,10 @@ def test_a_server_that_stalls_in_mid_stream_is_asked_again(
     pipeline: Pipeline, own_server: GpuServer, between: Interceptor
 ) -> None:
     pipeline.configure("read_lips", SERVER_STALL_TIMEOUT_S="8")
-    has_stalled = between.once_sent(MID_STREAM_BYTES, own_server.freeze)
+    has_stalled = between.run_after(MID_STREAM_BYTES, own_server.freeze)
     job_id = pipeline.upload(lips="video", sound="none", faces="none")
     try:
-        assert has_stalled.wait(TIMEOUT_S), pipeline.told()
+        assert has_stalled.wait(TIMEOUT_S), pipeline.describe_failures()
         until(lambda: errors_of(pipeline, "ServerStalledError"), pipeline)
     finally:
         own_server.thaw()
@@ -437,7 +439,7 @@ def errors_of(pipeline: Pipeline, name: str) -> list[dict[str, Any]]:
 def until(holds: Callable[[], Any], pipeline: Pipeline) -> None:
     end = time.monotonic() + TIMEOUT_S
     while not holds():
-        assert time.monotonic() < end, pipeline.told()
+        assert time.monotonic() < end, pipeline.describe_failures()
         time.sleep(0.2)
 
 
@@ -472,7 +474,7 @@ def test_events_that_come_again_start_nothing(pipeline: Pipeline) -> None:
 def test_a_form_that_is_sent_twice_makes_two_jobs_whatever_order_the_events_come_in(
     pipeline: Pipeline,
 ) -> None:
-    asked = pipeline.ask_for_upload(**QUICK)
+    asked = pipeline.request_upload(**QUICK)
     before = len(pipeline.executions())
     pipeline.send(asked, DEMO.read_bytes())
     pipeline.send(asked, DEMO.read_bytes())
@@ -482,7 +484,7 @@ def test_a_form_that_is_sent_twice_makes_two_jobs_whatever_order_the_events_come
         time.sleep(0.2)
     listed = pipeline.call("GET", "/jobs").json()["jobs"]
     for job in listed[:2]:
-        assert words(ended_well(pipeline, job["job_id"])) == spoken()
+        assert words(ended_well(pipeline, job["job_id"])) == reference_words()
 
 
 def test_no_more_jobs_run_at_once_than_there_are_places(pipeline: Pipeline) -> None:
@@ -493,7 +495,7 @@ def test_no_more_jobs_run_at_once_than_there_are_places(pipeline: Pipeline) -> N
         # In one answer; an execution lives on for a moment after its job has ended and given its place back.
         listed = pipeline.call("GET", "/jobs").json()["jobs"]
         most = max(most, sum(job["state"] == "running" and job["job_id"] in job_ids for job in listed))
-        assert time.monotonic() < end, pipeline.told()
+        assert time.monotonic() < end, pipeline.describe_failures()
     assert most == 2
     assert [pipeline.job(job_id)["state"] for job_id in job_ids] == ["done"] * 4
     assert pipeline.call("GET", "/health", token=None).json()["running_jobs"] == 0
@@ -505,8 +507,8 @@ def test_an_event_that_always_fails_goes_to_the_dead_letters_and_can_be_driven_b
     sqs = pipeline.stack.client("sqs")
     uploads, dead = pipeline.stack["queue:uploads"], pipeline.stack["queue:upload_failures"]
     sqs.set_queue_attributes(QueueUrl=uploads, Attributes={"VisibilityTimeout": "0"})
-    job_id = pipeline.ask_for_upload(**QUICK)["job_id"]
-    pipeline.order({"function": "-start_job", "kind": "error", "times": 100})
+    job_id = pipeline.request_upload(**QUICK)["job_id"]
+    pipeline.inject_faults({"function": "-start_job", "kind": "error", "times": 100})
     key = f"uploads/{job_id}/demo.mp4"
     version = pipeline.stack.client("s3").put_object(
         Bucket=pipeline.stack["bucket:uploads"], Key=key, Body=DEMO.read_bytes()
@@ -516,10 +518,10 @@ def test_an_event_that_always_fails_goes_to_the_dead_letters_and_can_be_driven_b
     while count_messages(pipeline, "upload_failures") == 0:
         assert time.monotonic() < end
         time.sleep(0.2)
-    pipeline.order()
+    pipeline.inject_faults()
     message = sqs.receive_message(QueueUrl=dead)["Messages"][0]
     sqs.send_message(QueueUrl=uploads, MessageBody=message["Body"])
-    assert words(ended_well(pipeline, job_id)) == spoken()
+    assert words(ended_well(pipeline, job_id)) == reference_words()
 
 
 def count_messages(pipeline: Pipeline, queue: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.malicious_files import hostile_files
+from tests.e2e.malicious_files import write_malicious_files
 from tests.fusion.caption_parsers import read_webvtt
 from tests.web.conftest import ACTION_LIMIT_MS, wait_until, watched
 
@@ -187,7 +187,7 @@ def test_a_video_is_read_on_the_page_though_the_server_is_killed(local: Local, b
 def test_hostile_uploads_fail_with_a_reason_and_do_nothing_else(
     local: Local, browser: Any, tmp_path: Path
 ) -> None:
-    says = hostile_files(tmp_path)
+    says = write_malicious_files(tmp_path)
     renamed = "<img src=x onerror=alert(1)>.mp4"
     (tmp_path / "zip-bomb.mp4").rename(tmp_path / renamed)
     context = browser.new_context(locale="en-GB")

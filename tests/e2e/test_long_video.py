@@ -102,10 +102,10 @@ def test_a_two_hour_video_loses_and_doubles_no_word(
     settings = {"max_concurrent_windows": 4, "fleet_start_timeout_s": 60}
     with running_pipeline(tmp_path, GpuServer(keys, reader), keys, **settings) as pipeline:
         job_id = pipeline.upload(two_hours, lips="video", sound="none", faces="none")
-        job = pipeline.ended(job_id, 500)
-        assert job["state"] == "done", (job, pipeline.told())
+        job = pipeline.wait_for_job(job_id, 500)
+        assert job["state"] == "done", (job, pipeline.describe_failures())
         assert job["progress"]["windows"] == pytest.approx(120, abs=12)
         assert words(pipeline.result(job_id)) == [f"word{number}" for number in range(DURATION_S // 10)]
-        made = pipeline.work(job_id)
+        made = pipeline.list_job_objects(job_id)
         assert len([name for name in made if name.startswith("work/1/lips/")]) == job["progress"]["windows"]
         assert not job["is_degraded"]

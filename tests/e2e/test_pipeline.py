@@ -15,10 +15,10 @@ import jsonschema
 import pytest
 import requests
 
-from gorggle_lambdas.common.api_gateway import ADDRESS_TYPE
-from gorggle_lambdas.fusion.result import result_schema
+from gorggle_lambdas.common.api_gateway import PRESIGNED_URL_TYPE
+from gorggle_lambdas.fusion.result import load_result_schema
 from infrastructure.packaging import lock, wheels
-from tests.e2e.pipeline import DEMO, EXAMPLES, ROOT, TOKEN, Pipeline, spoken, words
+from tests.e2e.pipeline import DEMO, EXAMPLES, ROOT, TOKEN, Pipeline, reference_words, words
 from tests.e2e.runtime import lambda_python
 
 pytestmark = pytest.mark.timeout(600)
@@ -41,8 +41,8 @@ def error_rate(said: Sequence[str], true: Sequence[str]) -> float:
 def job_id(pipeline: Pipeline) -> str:
     """The demo clip, with the stand-ins for Transcribe and Rekognition."""
     job_id = pipeline.upload(lips="av", sound="transcribe", faces="rekognition")
-    job = pipeline.ended(job_id)
-    assert job["state"] == "done", (job, pipeline.told())
+    job = pipeline.wait_for_job(job_id)
+    assert job["state"] == "done", (job, pipeline.describe_failures())
     return job_id
 
 
@@ -74,7 +74,7 @@ def test_functions_run_under_the_python_that_is_told_and_see_nothing_of_this_env
         Layers=[layer["Arn"] for layer in like["Layers"]],
     )
     told = json.loads(client.invoke(FunctionName="telling")["Payload"].read())
-    assert f"CPython {told['python']} (" in lambda_python().told
+    assert f"CPython {told['python']} (" in lambda_python().description
     if lambda_python().layers:
         assert f"python{told['python'].rpartition('.')[0]}" == like["Runtime"]
         locked = wheels.locked_versions((lock.LOCKS / "media.lock").read_text())
@@ -86,8 +86,8 @@ def test_the_demo_clip_is_read_with_stand_ins_for_transcribe_and_rekognition(
     pipeline: Pipeline, job_id: str
 ) -> None:
     job, result = pipeline.job(job_id), pipeline.result(job_id)
-    jsonschema.validate(result, result_schema())
-    assert error_rate(words(result), spoken()) <= 0.07
+    jsonschema.validate(result, load_result_schema())
+    assert error_rate(words(result), reference_words()) <= 0.07
     assert job["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
     assert not job["is_degraded"]
     assert result["model"]["name"] == "gorggle-mini-1"
@@ -97,14 +97,14 @@ def test_the_demo_clip_is_read_with_stand_ins_for_transcribe_and_rekognition(
 
 def test_the_servers_own_modes_need_neither_transcribe_nor_rekognition(pipeline: Pipeline) -> None:
     job_id = pipeline.upload(lips="video", sound="server", faces="server")
-    job = pipeline.ended(job_id)
-    assert job["state"] == "done", (job, pipeline.told())
+    job = pipeline.wait_for_job(job_id)
+    assert job["state"] == "done", (job, pipeline.describe_failures())
     result = pipeline.result(job_id)
     assert job["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
-    assert error_rate(words(result), spoken()) <= 0.15
+    assert error_rate(words(result), reference_words()) <= 0.15
     assert result["sources"]["sound"]["engine"] == "gorggle-mini-1"
     assert result["faces"]
-    made = pipeline.work(job_id)
+    made = pipeline.list_job_objects(job_id)
     assert "work/1/sound/0000.json" in made
     assert "work/1/sound/transcription.json" not in made
 
@@ -112,11 +112,11 @@ def test_the_servers_own_modes_need_neither_transcribe_nor_rekognition(pipeline:
 def test_two_people_are_told_apart(pipeline: Pipeline) -> None:
     clip = EXAMPLES / "two_speakers.mp4"
     job_id = pipeline.upload(clip, lips="av", sound="transcribe", faces="rekognition")
-    job = pipeline.ended(job_id)
-    assert job["state"] == "done", (job, pipeline.told())
+    job = pipeline.wait_for_job(job_id)
+    assert job["state"] == "done", (job, pipeline.describe_failures())
     result = pipeline.result(job_id)
     assert {segment["person"] for segment in result["segments"]} == {"person-1", "person-2"}
-    assert error_rate(sorted(words(result)), sorted(spoken(clip.with_suffix(".json")))) <= 0.15
+    assert error_rate(sorted(words(result)), sorted(reference_words(clip.with_suffix(".json")))) <= 0.15
 
 
 def test_the_job_in_dynamodb_holds_decimals_and_no_words(pipeline: Pipeline, job_id: str) -> None:
@@ -177,7 +177,7 @@ def test_a_result_that_is_more_than_a_function_can_answer_comes_as_its_address(
     s3.put_object(Bucket=bucket, Key=key, Body=whole)
     try:
         answer = pipeline.call("GET", f"/jobs/{job_id}/result?inline=true&version=1")
-        assert (answer.status_code, answer.headers["content-type"]) == (200, ADDRESS_TYPE)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, PRESIGNED_URL_TYPE)
         assert requests.get(answer.json()["url"], timeout=30).content == whole
     finally:
         s3.put_object(Bucket=bucket, Key=key, Body=before, ContentType="application/json")
@@ -193,7 +193,7 @@ def test_a_correction_is_a_new_version_and_the_old_one_stays(pipeline: Pipeline,
     answer = pipeline.call("PUT", f"/jobs/{job_id}/result", json=corrections)
     assert answer.status_code == 200, answer.text
     assert pipeline.job(job_id)["result_version"] == 2
-    jsonschema.validate(pipeline.result(job_id), result_schema())
+    jsonschema.validate(pipeline.result(job_id), load_result_schema())
     assert "<v Anna>bin yellow" in pipeline.call("GET", f"/jobs/{job_id}/result?format=vtt&inline=true").text
     old = pipeline.call("GET", f"/jobs/{job_id}/result?version=1&inline=true").json()
     assert old["segments"][0]["text"] == first["text"]
@@ -220,10 +220,10 @@ def test_health_and_description_are_open_to_all(pipeline: Pipeline) -> None:
 
 def test_a_deleted_job_leaves_nothing_behind(pipeline: Pipeline) -> None:
     job_id = pipeline.upload(lips="none", sound="transcribe", faces="none")
-    pipeline.ended(job_id)
+    pipeline.wait_for_job(job_id)
     assert pipeline.call("DELETE", f"/jobs/{job_id}").status_code == 204
     assert pipeline.call("GET", f"/jobs/{job_id}").status_code == 404
-    assert pipeline.work(job_id) == []
+    assert pipeline.list_job_objects(job_id) == []
     versions = pipeline.stack.client("s3").list_object_versions(
         Bucket=pipeline.stack["bucket:uploads"], Prefix=f"uploads/{job_id}/"
     )
@@ -244,7 +244,7 @@ def verified(pipeline: Pipeline, token: str, *arguments: str) -> subprocess.Comp
 
 def test_a_stack_is_verified_by_one_command(pipeline: Pipeline) -> None:
     done = verified(pipeline, json.dumps({"token": TOKEN}))
-    assert done.returncode == 0, (done.stdout, done.stderr, pipeline.told())
+    assert done.returncode == 0, (done.stdout, done.stderr, pipeline.describe_failures())
     assert "health: ok" in done.stdout
     assert "faces used, lips used, sound used" in done.stdout
     assert re.search(r"estimated \d+\.\d{4} USD, cost \d+\.\d{4} USD", done.stdout)

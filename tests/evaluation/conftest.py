@@ -39,7 +39,7 @@ def entry(media: Path) -> Entry:
     return Entry(media.name, media, (ReferenceWord("word"),))
 
 
-def sound_file(path: Path, waveform: np.ndarray) -> Path:
+def audio_file(path: Path, waveform: np.ndarray) -> Path:
     with av.open(str(path), "w", format="wav") as container:
         stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
         frame = av.AudioFrame.from_ndarray(waveform[None].astype(np.int16), format="s16", layout="mono")
@@ -55,6 +55,6 @@ def tones(tmp_path: Path) -> list[Entry]:
     times_s = np.arange(24_000) / 16_000
     speech = (times_s > 0.4) & (times_s < 1.1)
     return [
-        entry(sound_file(tmp_path / f"{hertz}.wav", 4000 * speech * np.sin(2 * np.pi * hertz * times_s)))
+        entry(audio_file(tmp_path / f"{hertz}.wav", 4000 * speech * np.sin(2 * np.pi * hertz * times_s)))
         for hertz in (500, 1000, 2000, 3000)
     ]

@@ -17,7 +17,7 @@ import pytest
 
 from gorggle_evaluation.__main__ import main
 from gorggle_evaluation.manifest import Entry
-from gorggle_evaluation.runner import progress
+from gorggle_evaluation.runner import show_progress
 from gorggle_evaluation.transcriber import ClipResult
 from tests.evaluation.conftest import WriteManifest
 from tests.sdk.fake_service import FakeLipReading, Request, Response, finished, segment, started, warning
@@ -313,7 +313,7 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TERM", "xterm")
     terminal, pipe = Terminal(), io.StringIO()
     for stream in (terminal, pipe):
-        with progress(4, stream) as tell:
+        with show_progress(4, stream) as tell:
             tell(ClipResult(None, None, error="x"))  # type: ignore[arg-type]
     assert "1/4" in terminal.getvalue()
     assert "1 failed" in terminal.getvalue()

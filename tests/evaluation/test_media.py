@@ -7,12 +7,12 @@ import av
 import numpy as np
 import pytest
 
-from gorggle_evaluation.conditions import Clip, NoiseCondition, NoisyClips, conditions
+from gorggle_evaluation.conditions import Clip, NoiseCondition, NoiseMixer, build_conditions
 from gorggle_evaluation.manifest import Entry
-from gorggle_evaluation.media import MediaError, Sound, read_sound, with_sound
-from gorggle_evaluation.noise import NoiseKind, active
-from tests.clips import remuxed, transcoded
-from tests.evaluation.conftest import entry, sound_file
+from gorggle_evaluation.media import Audio, MediaError, read_audio, replace_audio
+from gorggle_evaluation.noise import NoiseKind, detect_speech
+from tests.clips import remux, transcode
+from tests.evaluation.conftest import audio_file, entry
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
 
@@ -32,26 +32,26 @@ def packets(file: str | io.BytesIO) -> list[bytes]:
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of the demo, with B-frames: shown in another order than they are stored."""
-    return transcoded(DEMO, tmp_path_factory.mktemp("media") / "short.mp4", max_s=2)
+    return transcode(DEMO, tmp_path_factory.mktemp("media") / "short.mp4", max_s=2)
 
 
 @pytest.fixture(params=["mp4", "mpegts", "webm", "turned"])
 def clip(request: pytest.FixtureRequest, short: Path, tmp_path: Path) -> Path:
     match request.param:
         case "mpegts":
-            return remuxed(short, tmp_path / "clip.ts", "mpegts")
+            return remux(short, tmp_path / "clip.ts", "mpegts")
         case "webm":
             codecs = {"container": "webm", "video_codec": "libvpx-vp9", "audio_codec": "libopus"}
-            return transcoded(DEMO, tmp_path / "clip.webm", max_s=1, **codecs)
+            return transcode(DEMO, tmp_path / "clip.webm", max_s=1, **codecs)
         case "turned":
-            return transcoded(DEMO, tmp_path / "clip.mp4", turned_degrees=90, max_s=1)
+            return transcode(DEMO, tmp_path / "clip.mp4", rotation_degrees=90, max_s=1)
     return short
 
 
 def test_the_clip_with_other_sound_has_the_same_pictures_at_the_same_times(clip: Path) -> None:
-    sound = read_sound(clip)
-    other = Sound(np.arange(len(sound.waveform), dtype=np.int16), sound.start_s)
-    made = with_sound(clip, other).content
+    sound = read_audio(clip)
+    other = Audio(np.arange(len(sound.waveform), dtype=np.int16), sound.start_s)
+    made = replace_audio(clip, other).content
     assert pictures(io.BytesIO(made)) == pictures(str(clip))
     with av.open(io.BytesIO(made)) as container, av.open(str(clip)) as given:
         assert container.streams.audio[0].codec.name == "pcm_s16le"
@@ -60,19 +60,19 @@ def test_the_clip_with_other_sound_has_the_same_pictures_at_the_same_times(clip:
 
 
 def test_the_video_packets_are_not_touched(short: Path) -> None:
-    assert packets(io.BytesIO(with_sound(short, read_sound(short)).content)) == packets(str(short))
+    assert packets(io.BytesIO(replace_audio(short, read_audio(short)).content)) == packets(str(short))
 
 
 def test_the_other_sound_is_heard_as_it_was_given(clip: Path, tmp_path: Path) -> None:
-    sound = read_sound(clip)
-    (tmp_path / "made.mkv").write_bytes(with_sound(clip, sound).content)
-    again = read_sound(tmp_path / "made.mkv")
+    sound = read_audio(clip)
+    (tmp_path / "made.mkv").write_bytes(replace_audio(clip, sound).content)
+    again = read_audio(tmp_path / "made.mkv")
     np.testing.assert_array_equal(again.waveform, sound.waveform)
     assert again.start_s == pytest.approx(sound.start_s, abs=0.001)
 
 
 def test_sound_comes_beside_its_pictures(short: Path) -> None:
-    made = with_sound(short, read_sound(short)).content
+    made = replace_audio(short, read_audio(short)).content
     with av.open(io.BytesIO(made)) as container:
         order = [(p.stream.type, float(p.dts * p.time_base)) for p in container.demux() if p.size]
     heard_s = 0.0
@@ -95,21 +95,21 @@ def test_a_cut_with_hidden_pictures_before_its_start_comes_later_as_a_whole(
                 made.mux(packet)
     given_pictures = pictures(str(early))
     assert len(given_pictures) == 40
-    made_clip = with_sound(early, read_sound(early))
+    made_clip = replace_audio(early, read_audio(early))
     made_pictures = pictures(io.BytesIO(made_clip.content))
-    assert made_clip.lead_s == pytest.approx(0.4)
+    assert made_clip.offset_s == pytest.approx(0.4)
     assert len(made_pictures) == 50
     assert [picture for _, picture in made_pictures[10:]] == [picture for _, picture in given_pictures]
-    times_s = [time_s - made_clip.lead_s for time_s, _ in made_pictures[10:]]
+    times_s = [time_s - made_clip.offset_s for time_s, _ in made_pictures[10:]]
     assert times_s == pytest.approx([time_s for time_s, _ in given_pictures], abs=0.001)
     (tmp_path / "made.mkv").write_bytes(made_clip.content)
-    heard = read_sound(tmp_path / "made.mkv")
-    assert heard.start_s - made_clip.lead_s == pytest.approx(read_sound(early).start_s, abs=0.001)
+    heard = read_audio(tmp_path / "made.mkv")
+    assert heard.start_s - made_clip.offset_s == pytest.approx(read_audio(early).start_s, abs=0.001)
 
 
 def test_sound_alone_may_be_mixed_too(tmp_path: Path) -> None:
-    path = transcoded(DEMO, tmp_path / "sound.mka", container="matroska", video_codec=None, max_s=1)
-    made = with_sound(path, read_sound(path)).content
+    path = transcode(DEMO, tmp_path / "sound.mka", container="matroska", video_codec=None, max_s=1)
+    made = replace_audio(path, read_audio(path)).content
     with av.open(io.BytesIO(made)) as container:
         assert [stream.type for stream in container.streams] == ["audio"]
 
@@ -125,22 +125,22 @@ def test_a_gap_in_the_sound_is_silence(tmp_path: Path) -> None:
             frame.sample_rate, frame.pts = 16_000, start
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    waveform = read_sound(path).waveform
+    waveform = read_audio(path).waveform
     assert len(waveform) == 48_000
     assert not waveform[16_000:32_000].any()
     assert (waveform[32_000:] == 900).all()
-    assert len(read_sound(path, most_s=0.5).waveform) == 8_000
+    assert len(read_audio(path, max_duration_s=0.5).waveform) == 8_000
 
 
 def test_a_clip_without_sound_or_without_sense_is_refused(short: Path, tmp_path: Path) -> None:
-    silent = transcoded(DEMO, tmp_path / "silent.mp4", audio_codec=None, max_s=1)
+    silent = transcode(DEMO, tmp_path / "silent.mp4", audio_codec=None, max_s=1)
     with pytest.raises(MediaError, match="has no sound"):
-        read_sound(silent)
+        read_audio(silent)
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(MediaError, match="cannot be decoded"):
-        read_sound(tmp_path / "text.mp4")
+        read_audio(tmp_path / "text.mp4")
     with pytest.raises(MediaError, match="cannot be decoded"):
-        read_sound(tmp_path / "missing.mp4")
+        read_audio(tmp_path / "missing.mp4")
 
 
 # ---------------------------------------------------------------------------------------------------------- conditions
@@ -150,15 +150,15 @@ def noise_in(clip: Clip, clean: Path, tmp_path: Path) -> tuple[np.ndarray, np.nd
     """The clean sound and what was added to it."""
     assert isinstance(clip.source, bytes)
     (tmp_path / "noisy.mkv").write_bytes(clip.source)
-    heard, waveform = read_sound(tmp_path / "noisy.mkv").waveform.astype(float), read_sound(clean).waveform
+    heard, waveform = read_audio(tmp_path / "noisy.mkv").waveform.astype(float), read_audio(clean).waveform
     return waveform.astype(float), heard - waveform
 
 
 @pytest.mark.parametrize("kind", list(NoiseKind))
 def test_a_clip_gets_noise_at_the_ratio_asked(kind: NoiseKind, tones: list[Entry], tmp_path: Path) -> None:
-    clip = NoisyClips(tones, seed=1).clip(tones[0], NoiseCondition(kind, 5.0))
+    clip = NoiseMixer(tones, seed=1).mix(tones[0], NoiseCondition(kind, 5.0))
     clean, added = noise_in(clip, tones[0].media, tmp_path)
-    speech = active(clean.astype(np.int16))
+    speech = detect_speech(clean.astype(np.int16))
     assert 0.6 < speech.mean() * 1.5 < 0.8
     ratio_db = 10 * np.log10(np.mean(clean[speech] ** 2) / np.mean(added[speech] ** 2))
     assert ratio_db == pytest.approx(5.0, abs=0.05)
@@ -167,7 +167,7 @@ def test_a_clip_gets_noise_at_the_ratio_asked(kind: NoiseKind, tones: list[Entry
 def test_babble_is_made_of_all_others_and_never_of_the_clip_itself(
     tones: list[Entry], tmp_path: Path
 ) -> None:
-    clip = NoisyClips(tones, seed=1).clip(tones[1], NoiseCondition(NoiseKind.BABBLE, 0.0))
+    clip = NoiseMixer(tones, seed=1).mix(tones[1], NoiseCondition(NoiseKind.BABBLE, 0.0))
     _, added = noise_in(clip, tones[1].media, tmp_path)
     spectrum = np.abs(np.fft.rfft(added)) ** 2
     shares = [
@@ -182,7 +182,7 @@ def test_noise_is_the_same_for_every_run_and_ratio_and_another_for_another_clip_
     tones: list[Entry], tmp_path: Path
 ) -> None:
     def added(seed: int, entry: Entry, snr_db: float) -> np.ndarray:
-        clip = NoisyClips(tones, seed).clip(entry, NoiseCondition(NoiseKind.WHITE, snr_db))
+        clip = NoiseMixer(tones, seed).mix(entry, NoiseCondition(NoiseKind.WHITE, snr_db))
         return noise_in(clip, entry.media, tmp_path)[1]
 
     first = added(1, tones[0], 0.0)
@@ -193,22 +193,22 @@ def test_noise_is_the_same_for_every_run_and_ratio_and_another_for_another_clip_
 
 
 def test_clean_clips_are_sent_as_they_are(tones: list[Entry]) -> None:
-    assert NoisyClips(tones, 0).clip(tones[0], NoiseCondition()).source == tones[0].media
+    assert NoiseMixer(tones, 0).mix(tones[0], NoiseCondition()).source == tones[0].media
 
 
 def test_babble_passes_over_clips_that_cannot_be_heard(tones: list[Entry], tmp_path: Path) -> None:
-    broken, silent = tmp_path / "broken.wav", sound_file(tmp_path / "silent.wav", np.zeros(16_000))
+    broken, silent = tmp_path / "broken.wav", audio_file(tmp_path / "silent.wav", np.zeros(16_000))
     broken.write_text("no sound")
     babble = NoiseCondition(NoiseKind.BABBLE, 0.0)
-    assert NoisyClips([tones[0], entry(broken), tones[1]], 0).clip(tones[0], babble)
+    assert NoiseMixer([tones[0], entry(broken), tones[1]], 0).mix(tones[0], babble)
     with pytest.raises(MediaError, match="no other clip of the manifest has sound"):
-        NoisyClips([tones[0], entry(broken), entry(silent)], 0).clip(tones[0], babble)
+        NoiseMixer([tones[0], entry(broken), entry(silent)], 0).mix(tones[0], babble)
     with pytest.raises(MediaError, match="is silent"):
-        NoisyClips(tones, 0).clip(entry(silent), babble)
+        NoiseMixer(tones, 0).mix(entry(silent), babble)
 
 
 def test_modalities_that_do_not_hear_are_read_without_noise_only() -> None:
-    chosen = conditions(("video", "av"), [NoiseKind.BABBLE], [10.0, -5.0])
+    chosen = build_conditions(("video", "av"), [NoiseKind.BABBLE], [10.0, -5.0])
     assert [condition.name for condition in chosen] == [
         "lips and sound, clean",
         "lips alone, clean",

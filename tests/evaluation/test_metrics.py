@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gorggle_evaluation.metrics import alignment, error_rate, resampled_interval, time_error, time_offsets_s
+from gorggle_evaluation.metrics import (
+    align_words,
+    bootstrap_interval,
+    compute_error_rate,
+    compute_time_error,
+    compute_time_offsets_s,
+)
 
 TEXTS = st.lists(st.sampled_from(["bin", "blue", "at", "f", "two"]), max_size=8)
 
@@ -20,47 +26,47 @@ class Span:
 
 
 def test_errors_are_counted_by_kind() -> None:
-    one = alignment(["bin", "blue", "at", "f", "two", "now"], ["bin", "blue", "at", "s", "two", "now"])
-    other = alignment(["set", "red", "in", "a"], ["set", "in", "a", "soon", "soon"])
-    measured = error_rate([one, other])
+    one = align_words(["bin", "blue", "at", "f", "two", "now"], ["bin", "blue", "at", "s", "two", "now"])
+    other = align_words(["set", "red", "in", "a"], ["set", "in", "a", "soon", "soon"])
+    measured = compute_error_rate([one, other])
     assert (measured.substitutions, measured.insertions, measured.deletions) == (1, 2, 1)
     assert (measured.words, measured.clips) == (10, 2)
     assert measured.rate == pytest.approx(0.4)
 
 
 def test_what_was_not_read_is_missing_and_what_was_not_said_is_added() -> None:
-    assert alignment(["bin", "blue"], []).deleted == (0, 1)
-    assert alignment([], ["bin"]).inserted == (0,)
-    assert alignment(["a"], ["b"]).substituted == ((0, 0),)
+    assert align_words(["bin", "blue"], []).deletions == (0, 1)
+    assert align_words([], ["bin"]).insertions == (0,)
+    assert align_words(["a"], ["b"]).substitutions == ((0, 0),)
 
 
 @given(TEXTS, TEXTS)
 def test_every_word_is_in_one_place_of_the_alignment(said: list[str], read: list[str]) -> None:
-    found = alignment(said, read)
-    paired = (*found.right, *found.substituted)
-    assert sorted([ours for ours, _ in paired] + list(found.deleted)) == list(range(len(said)))
-    assert sorted([theirs for _, theirs in paired] + list(found.inserted)) == list(range(len(read)))
-    assert all(said[ours] == read[theirs] for ours, theirs in found.right)
-    assert all(said[ours] != read[theirs] for ours, theirs in found.substituted)
+    found = align_words(said, read)
+    paired = (*found.correct, *found.substitutions)
+    assert sorted([ours for ours, _ in paired] + list(found.deletions)) == list(range(len(said)))
+    assert sorted([theirs for _, theirs in paired] + list(found.insertions)) == list(range(len(read)))
+    assert all(said[ours] == read[theirs] for ours, theirs in found.correct)
+    assert all(said[ours] != read[theirs] for ours, theirs in found.substitutions)
 
 
 @given(TEXTS.filter(bool), TEXTS)
 def test_the_rate_is_that_of_jiwer(said: list[str], read: list[str]) -> None:
-    measured = error_rate([alignment(said, read)])
+    measured = compute_error_rate([align_words(said, read)])
     assert measured.rate == pytest.approx(jiwer.wer(" ".join(said), " ".join(read)))
     assert measured.interval is None
 
 
 @given(TEXTS.filter(bool))
 def test_what_is_read_as_it_is_said_has_no_error(said: list[str]) -> None:
-    assert error_rate([alignment(said, said)] * 2).rate == 0
+    assert compute_error_rate([align_words(said, said)] * 2).rate == 0
 
 
 def test_the_interval_holds_the_rate_and_narrows_with_more_clips() -> None:
     rng = np.random.default_rng(1)
     errors = rng.binomial(6, 0.2, 400)
-    few = resampled_interval(errors[:25], np.full(25, 6), seed=3)
-    many = resampled_interval(errors, np.full(400, 6), seed=3)
+    few = bootstrap_interval(errors[:25], np.full(25, 6), seed=3)
+    many = bootstrap_interval(errors, np.full(400, 6), seed=3)
     assert few is not None
     assert many is not None
     assert many[0] < 0.2 < many[1]
@@ -71,7 +77,7 @@ def test_the_interval_holds_the_rate_and_narrows_with_more_clips() -> None:
 
 def test_the_interval_is_the_same_for_the_same_seed() -> None:
     counts, totals = np.array([0, 1, 2, 3]), np.full(4, 6)
-    assert resampled_interval(counts, totals, 1) == resampled_interval(counts, totals, 1)
+    assert bootstrap_interval(counts, totals, 1) == bootstrap_interval(counts, totals, 1)
 
 
 def test_word_times_are_compared_start_with_start_and_end_with_end() -> None:
@@ -80,7 +86,7 @@ def test_word_times_are_compared_start_with_start_and_end_with_end() -> None:
         (Span(2.0, 2.3), Span(1.98, 2.41)),  # 20 ms, 110 ms
         (Span(3.0, 3.3), Span(3.0, 3.8)),  # 0 ms, 500 ms
     ]
-    measured = time_error(pairs)
+    measured = compute_time_error(pairs)
     assert measured is not None
     assert measured.median_start_ms == pytest.approx(20)
     assert measured.mean_start_ms == pytest.approx(40)
@@ -95,9 +101,9 @@ def test_word_times_are_compared_start_with_start_and_end_with_end() -> None:
 
 
 def test_what_is_read_later_has_a_positive_offset() -> None:
-    assert time_offsets_s([(Span(1, 2), Span(1.5, 1.9))]) == pytest.approx(np.array([[0.5, -0.1]]))
+    assert compute_time_offsets_s([(Span(1, 2), Span(1.5, 1.9))]) == pytest.approx(np.array([[0.5, -0.1]]))
 
 
 def test_without_right_words_there_is_no_time_error() -> None:
-    assert time_error([]) is None
-    assert time_offsets_s([]).shape == (0, 2)
+    assert compute_time_error([]) is None
+    assert compute_time_offsets_s([]).shape == (0, 2)

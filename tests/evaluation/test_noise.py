@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_evaluation.noise import INT16_MAX, NoiseKind, active, mixed, noise, shaped, spectrum
+from gorggle_evaluation.noise import (
+    INT16_MAX,
+    NoiseKind,
+    average_power_spectrum,
+    detect_speech,
+    generate_noise,
+    generate_shaped_noise,
+    mix_at_snr,
+)
 
 RATE_HZ = 16_000
 
@@ -26,28 +34,30 @@ def power(waveform: np.ndarray) -> float:
 def test_pauses_are_not_speech_however_long_they_are() -> None:
     hiss = np.random.default_rng(0).normal(0, 20, RATE_HZ * 10).astype(np.int16)
     waveform = np.concatenate([hiss, tone(1.0), hiss])
-    speech = active(waveform)
+    speech = detect_speech(waveform)
     assert speech.sum() / RATE_HZ == pytest.approx(1.0, abs=0.05)
     assert speech[10 * RATE_HZ + 800 : 11 * RATE_HZ - 800].all()
 
 
 def test_a_short_pause_within_speech_belongs_to_it() -> None:
     waveform = np.concatenate([tone(0.5), silence(0.15), tone(0.5), silence(0.5), tone(0.5)])
-    speech = active(waveform)
+    speech = detect_speech(waveform)
     assert speech[: round(1.15 * RATE_HZ)].all()
     assert not speech[round(1.2 * RATE_HZ) : round(1.6 * RATE_HZ)].any()
 
 
 def test_steady_sound_is_all_speech_and_silence_is_none() -> None:
-    assert active(tone(1.01)).all()
-    assert active(tone(1.01)).shape == tone(1.01).shape
-    assert not active(silence(1)).any()
-    assert active(silence(0)).shape == (0,)
+    assert detect_speech(tone(1.01)).all()
+    assert detect_speech(tone(1.01)).shape == tone(1.01).shape
+    assert not detect_speech(silence(1)).any()
+    assert detect_speech(silence(0)).shape == (0,)
 
 
 def test_quiet_speech_is_speech_too() -> None:
     loud, quiet = tone(1.0, loudness=8000), tone(1.0, loudness=4000)
-    assert active(np.concatenate([loud, silence(1), quiet])).sum() / RATE_HZ == pytest.approx(2.0, abs=0.05)
+    assert detect_speech(np.concatenate([loud, silence(1), quiet])).sum() / RATE_HZ == pytest.approx(
+        2.0, abs=0.05
+    )
 
 
 @settings(max_examples=40)
@@ -56,9 +66,9 @@ def test_noise_has_the_level_asked_where_somebody_speaks(snr_db: float, kind: No
     rng = np.random.default_rng(seed)
     clean = np.concatenate([silence(0.7), tone(0.8), silence(0.5), tone(0.3), silence(0.2)])
     others = [tone(0.9, frequency) for frequency in (170.0, 230.0, 410.0)]
-    interference = noise(kind, len(clean), others, rng)
-    speech = active(clean)
-    heard = mixed(clean, interference, snr_db, speech).astype(float)
+    interference = generate_noise(kind, len(clean), others, rng)
+    speech = detect_speech(clean)
+    heard = mix_at_snr(clean, interference, snr_db, speech).astype(float)
     # Both may have been made quieter: how much of the clean sound is in the mixture shows by how much.
     gain = heard @ clean / (clean.astype(float) @ clean)
     gain_of_noise = np.linalg.lstsq(np.stack([clean, interference], 1).astype(float), heard, rcond=None)[0]
@@ -72,15 +82,17 @@ def test_noise_has_the_level_asked_where_somebody_speaks(snr_db: float, kind: No
 
 def test_without_speech_or_noise_nothing_is_mixed() -> None:
     hum = np.ones(RATE_HZ)
-    assert mixed(silence(1), hum, 0.0) is not None
-    np.testing.assert_array_equal(mixed(silence(1), hum, 0.0), silence(1))
-    np.testing.assert_array_equal(mixed(tone(1), 0 * hum, 0.0), tone(1))
-    np.testing.assert_array_equal(mixed(tone(1), hum, 0.0, np.zeros(RATE_HZ, bool)), tone(1))
+    assert mix_at_snr(silence(1), hum, 0.0) is not None
+    np.testing.assert_array_equal(mix_at_snr(silence(1), hum, 0.0), silence(1))
+    np.testing.assert_array_equal(mix_at_snr(tone(1), 0 * hum, 0.0), tone(1))
+    np.testing.assert_array_equal(mix_at_snr(tone(1), hum, 0.0, np.zeros(RATE_HZ, bool)), tone(1))
 
 
 def test_shaped_noise_has_the_spectrum_of_the_speech() -> None:
-    power_spectrum = spectrum([tone(1.0, 1000.0), silence(1.0), tone(0.01, 3000.0, loudness=9000)])
-    made = np.abs(np.fft.rfft(shaped(power_spectrum, RATE_HZ, np.random.default_rng(0)))) ** 2
+    power_spectrum = average_power_spectrum(
+        [tone(1.0, 1000.0), silence(1.0), tone(0.01, 3000.0, loudness=9000)]
+    )
+    made = np.abs(np.fft.rfft(generate_shaped_noise(power_spectrum, RATE_HZ, np.random.default_rng(0)))) ** 2
     near = made[900:1100].sum() / made.sum()
     # Both tones count alike, however loud and long they are.
     assert near == pytest.approx(0.5, abs=0.1)
@@ -88,5 +100,5 @@ def test_shaped_noise_has_the_spectrum_of_the_speech() -> None:
 
 
 def test_the_spectrum_of_nothing_is_nothing() -> None:
-    assert not spectrum([]).any()
-    assert not spectrum([silence(1)]).any()
+    assert not average_power_spectrum([]).any()
+    assert not average_power_spectrum([silence(1)]).any()

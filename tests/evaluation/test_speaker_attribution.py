@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gorggle_evaluation.speaker_attribution import Attribution, attribution, speaker_mapping
+from gorggle_evaluation.speaker_attribution import Attribution, attribute_words, map_speakers_to_faces
 
 COUNTS = st.dictionaries(
     st.tuples(st.sampled_from("ABCD"), st.sampled_from(["face-1", "face-2", "face-3", "face-4", "face-5"])),
@@ -16,38 +16,38 @@ COUNTS = st.dictionaries(
 
 
 def test_faces_may_be_named_in_any_order() -> None:
-    found = attribution(["ann", "ann", "ben"], [(0, "face-2"), (1, "face-2"), (2, "face-1")])
-    assert (found.right, found.read, found.words) == (3, 3, 3)
+    found = attribute_words(["ann", "ann", "ben"], [(0, "face-2"), (1, "face-2"), (2, "face-1")])
+    assert (found.correct, found.recognized, found.words) == (3, 3, 3)
 
 
 def test_a_word_on_the_other_speaker_is_wrong_and_a_missed_one_is_on_nobody() -> None:
     said_by = ["ann", "ann", "ben", "ben", "ben"]
-    found = attribution(said_by, [(0, "face-1"), (1, "face-2"), (2, "face-2"), (3, "face-2")])
-    assert found.share_of_read == pytest.approx(3 / 4)
-    assert found.share_of_said == pytest.approx(3 / 5)
+    found = attribute_words(said_by, [(0, "face-1"), (1, "face-2"), (2, "face-2"), (3, "face-2")])
+    assert found.share_of_recognized == pytest.approx(3 / 4)
+    assert found.share_of_reference == pytest.approx(3 / 5)
 
 
 def test_two_speakers_on_one_face_are_not_both_right() -> None:
-    found = attribution(["ann", "ben", "ben"], [(0, "face-1"), (1, "face-1"), (2, "face-1")])
-    assert found.right == 2
+    found = attribute_words(["ann", "ben", "ben"], [(0, "face-1"), (1, "face-1"), (2, "face-1")])
+    assert found.correct == 2
 
 
 def test_one_speaker_on_two_faces_is_right_on_one_of_them() -> None:
-    assert attribution(["ann"] * 3, [(0, "face-1"), (1, "face-1"), (2, "face-9")]).right == 2
+    assert attribute_words(["ann"] * 3, [(0, "face-1"), (1, "face-1"), (2, "face-9")]).correct == 2
 
 
 def test_a_voice_without_a_face_is_nobody() -> None:
-    assert attribution(["ann", "ben"], [(0, "voice"), (1, "voice")]).right == 0
+    assert attribute_words(["ann", "ben"], [(0, "voice"), (1, "voice")]).correct == 0
 
 
 def test_the_best_mapping_is_not_the_greedy_one() -> None:
     counts = {("A", "face-1"): 5, ("A", "face-2"): 4, ("B", "face-1"): 4}
-    assert speaker_mapping(counts) == {"A": "face-2", "B": "face-1"}
+    assert map_speakers_to_faces(counts) == {"A": "face-2", "B": "face-1"}
 
 
 @given(COUNTS)
 def test_no_mapping_is_better(counts: dict[tuple[str, str], int]) -> None:
-    mapping = speaker_mapping(counts)
+    mapping = map_speakers_to_faces(counts)
     assert len(set(mapping.values())) == len(mapping)
     faces = ["face-1", "face-2", "face-3", "face-4", "face-5"]
     best = max(
@@ -58,5 +58,5 @@ def test_no_mapping_is_better(counts: dict[tuple[str, str], int]) -> None:
 
 
 def test_clips_add_up() -> None:
-    assert Attribution.total([]) is None
-    assert Attribution.total([Attribution(1, 2, 3, 1), Attribution(4, 5, 6, 1)]) == Attribution(5, 7, 9, 2)
+    assert Attribution.combine([]) is None
+    assert Attribution.combine([Attribution(1, 2, 3, 1), Attribution(4, 5, 6, 1)]) == Attribution(5, 7, 9, 2)

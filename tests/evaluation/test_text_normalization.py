@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gorggle_evaluation.text_normalization import normalised_words
+from gorggle_evaluation.text_normalization import normalize_words
 
 
 @pytest.mark.parametrize(
@@ -23,15 +23,15 @@ from gorggle_evaluation.text_normalization import normalised_words
     ],
 )
 def test_words_are_compared_in_one_form(text: str, words: list[str]) -> None:
-    assert list(normalised_words(text)) == words
+    assert list(normalize_words(text)) == words
 
 
 @given(st.text())
 def test_normalising_twice_changes_nothing(text: str) -> None:
-    words = normalised_words(text)
-    assert normalised_words(" ".join(words)) == words
+    words = normalize_words(text)
+    assert normalize_words(" ".join(words)) == words
 
 
 @given(st.text())
 def test_no_word_holds_blanks_or_is_empty(text: str) -> None:
-    assert all(word and word.split() == [word] for word in normalised_words(text))
+    assert all(word and word.split() == [word] for word in normalize_words(text))

@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from gorggle_evaluation.confusions import confusions
-from gorggle_evaluation.visemes import NOTHING, VISEMES, LexiconError, aligned_phonemes, phoneme, read_lexicon
+from gorggle_evaluation.confusions import count_confusions
+from gorggle_evaluation.visemes import (
+    NO_PHONEME,
+    VISEMES,
+    LexiconError,
+    align_phonemes,
+    parse_phoneme,
+    read_lexicon,
+)
 
 IPA = "bin\tb ˈɪ n\npin\tp ɪ n\nfin\tf ɪ n\nblue\tb l ˈuː\n"
 CMU = ";;; a comment\nBIN  B IH1 N\nPIN  P IH1 N\nPIN(2)  P EH1 N\n'N  AH0 N\nFIN  F IH1 N\n"
@@ -38,7 +45,7 @@ def test_a_lexicon_is_ipa_or_arpabet(lexicon_path: Path) -> None:
     ],
 )
 def test_sounds_that_look_alike_share_a_viseme(symbols: str, viseme: str) -> None:
-    assert {phoneme(symbol).viseme for symbol in symbols.split()} == {viseme}
+    assert {parse_phoneme(symbol).viseme for symbol in symbols.split()} == {viseme}
     assert viseme in VISEMES
 
 
@@ -61,32 +68,34 @@ def test_a_lexicon_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_phonemes_are_aligned_by_what_they_look_like() -> None:
-    said = [phoneme(symbol) for symbol in ["b", "l", "uː"]]
-    read = [phoneme(symbol) for symbol in ["p", "uː"]]
-    pairs = [(a and a.symbol, b and b.symbol) for a, b in aligned_phonemes(said, read)]
+    said = [parse_phoneme(symbol) for symbol in ["b", "l", "uː"]]
+    read = [parse_phoneme(symbol) for symbol in ["p", "uː"]]
+    pairs = [(a and a.symbol, b and b.symbol) for a, b in align_phonemes(said, read)]
     assert pairs == [("b", "p"), ("l", None), ("u", "u")]
 
 
 def test_confused_words_show_which_visemes_are_confused(lexicon_path: Path) -> None:
     lexicon = read_lexicon(lexicon_path)
-    found = confusions([("bin", "pin"), ("bin", "pin"), ("bin", "fin"), ("bin", "xyzzy")], ["pin"], lexicon)
+    found = count_confusions(
+        [("bin", "pin"), ("bin", "pin"), ("bin", "fin"), ("bin", "xyzzy")], ["pin"], lexicon
+    )
     assert found.words[0] == ("bin", "pin", 2)
     visemes = found.visemes
     assert visemes is not None
     assert visemes.counts["p b m", "p b m"] == 2
     assert visemes.counts["p b m", "f v"] == 1
-    assert visemes.said["p b m"] == 4
-    assert (visemes.substitutions, visemes.alike, visemes.unknown) == (3, 2, 1)
+    assert visemes.reference_counts["p b m"] == 4
+    assert (visemes.phoneme_substitutions, visemes.same_viseme, visemes.without_pronunciation) == (3, 2, 1)
 
 
 def test_a_sound_without_a_partner_is_read_as_nothing(tmp_path: Path) -> None:
     (tmp_path / "words.tsv").write_text("bin\tb ɪ n\nin\tɪ n\n")
-    found = confusions([("bin", "in")], [], read_lexicon(tmp_path / "words.tsv"))
+    found = count_confusions([("bin", "in")], [], read_lexicon(tmp_path / "words.tsv"))
     assert found.visemes is not None
-    assert found.visemes.counts["p b m", NOTHING] == 1
+    assert found.visemes.counts["p b m", NO_PHONEME] == 1
 
 
 def test_without_a_lexicon_words_are_counted_alone() -> None:
-    found = confusions([("b", "p"), ("a", "i"), ("b", "p")], [], None)
+    found = count_confusions([("b", "p"), ("a", "i"), ("b", "p")], [], None)
     assert found.words == (("b", "p", 2), ("a", "i", 1))
     assert found.visemes is None

@@ -8,7 +8,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion.alignment import aligned
+from gorggle_lambdas.fusion.alignment import align
 from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
 from tests.fusion.factories import claim
 
@@ -49,7 +49,7 @@ def drawn_claims(shake: random.Random) -> list[WordHypothesis]:
 def test_no_alignment_is_cheaper(seed: int, gap: float) -> None:
     shake = random.Random(seed)
     left, right = drawn_claims(shake), drawn_claims(shake)
-    pairs = aligned(left, right, pair_cost, gap, 1.0)
+    pairs = align(left, right, pair_cost, gap, 1.0)
     assert all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(pairs))
     assert abs(cost_of(pairs, left, right, gap) - cheapest_of_all(left, right, gap)) < 1e-9
 
@@ -63,6 +63,6 @@ def test_two_hours_of_words_are_aligned_within_their_reach_only() -> None:
         return pair_cost(one, other)
 
     words = [claim("abc"[n % 3], n * 0.36, n * 0.36 + 0.3) for n in range(20_000)]
-    pairs = aligned(words, words, counted, 0.75, 1.0)
+    pairs = align(words, words, counted, 0.75, 1.0)
     assert pairs == [(n, n) for n in range(20_000)]
     assert asked < 20 * len(words)

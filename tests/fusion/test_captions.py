@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gorggle_lambdas.fusion.captions import (
     CaptionRules,
     Cue,
-    caption_cues,
+    build_cues,
     check_captions,
     to_plain_text,
     to_srt,
@@ -20,7 +20,7 @@ from gorggle_lambdas.fusion.captions import (
     to_webvtt,
 )
 from gorggle_lambdas.fusion.captions.formats import SRT_LOOK_ALIKES
-from gorggle_lambdas.fusion.captions.text_width import clean, is_right_to_left, split_word, width
+from gorggle_lambdas.fusion.captions.text_width import clean_text, display_width, is_right_to_left, split_word
 from gorggle_lambdas.fusion.result import FusedSegment
 from gorggle_lambdas.fusion.types import Word
 from tests.fusion.caption_parsers import ReadCue, read_srt, read_ttml, read_webvtt
@@ -111,13 +111,13 @@ some_rules = st.builds(
 
 
 def letters(text: str) -> str:
-    return "".join(clean(text).split())
+    return "".join(clean_text(text).split())
 
 
 def said_by(segments: list[FusedSegment], names: dict[str, str]) -> dict[str, str]:
     said: dict[str, str] = {}
     for segment in segments:
-        name = clean(names.get(segment.person, segment.person))
+        name = clean_text(names.get(segment.person, segment.person))
         said[name] = said.get(name, "") + "".join(letters(w.text) for w in segment.words)
     return {name: "".join(sorted(text)) for name, text in said.items() if text}
 
@@ -134,7 +134,7 @@ def shown_by(cues: tuple[Cue, ...]) -> dict[str, str]:
 def test_captions_keep_every_rule_and_show_every_letter_of_its_speaker(
     segments: list[FusedSegment], rules: CaptionRules, names: dict[str, str]
 ) -> None:
-    cues = caption_cues(segments, rules, names)
+    cues = build_cues(segments, rules, names)
     assert check_captions(cues, rules) == []
     assert shown_by(cues) == said_by(segments, names)
 
@@ -144,9 +144,9 @@ def test_captions_keep_every_rule_and_show_every_letter_of_its_speaker(
 def test_labelled_captions_keep_every_rule_too(
     segments: list[FusedSegment], rules: CaptionRules, names: dict[str, str]
 ) -> None:
-    cues = caption_cues(segments, rules, names, labelled=True)
+    cues = build_cues(segments, rules, names, label_speakers=True)
     assert check_captions(cues, rules) == []
-    plain = caption_cues(segments, rules, names)
+    plain = build_cues(segments, rules, names)
     assert sum(len(letters("".join(c.lines))) for c in cues) >= sum(
         len(letters("".join(c.lines))) for c in plain
     )
@@ -162,7 +162,7 @@ def times_and_lines(cues: tuple[Cue, ...]) -> list[tuple[int, int, tuple[str, ..
 @example([fused_segment([word("x", 0, 1)])], {"person-1": "a--"})
 @example([fused_segment([word("<script>", 0, 1)]), fused_segment([word("x", 1, 2)], "person-2")], {})
 def test_webvtt_gives_back_what_was_put_in(segments: list[FusedSegment], names: dict[str, str]) -> None:
-    cues = caption_cues(segments, names=names)
+    cues = build_cues(segments, names=names)
     read = read_webvtt(to_webvtt(cues))
     assert [(c.start_ms, c.end_ms, c.lines, c.voice) for c in read] == [
         (c.start_ms, c.end_ms, c.lines, c.speaker) for c in cues
@@ -172,7 +172,7 @@ def test_webvtt_gives_back_what_was_put_in(segments: list[FusedSegment], names: 
 @unhurried
 @given(hostile_segments(), some_names)
 def test_ttml_gives_back_what_was_put_in(segments: list[FusedSegment], names: dict[str, str]) -> None:
-    cues = caption_cues(segments, names=names)
+    cues = build_cues(segments, names=names)
     read = read_ttml(to_ttml(cues, "en-GB"))
     assert [(c.start_ms, c.end_ms, c.lines, c.voice) for c in read] == [
         (c.start_ms, c.end_ms, c.lines, c.speaker) for c in cues
@@ -184,7 +184,7 @@ def test_ttml_gives_back_what_was_put_in(segments: list[FusedSegment], names: di
 def test_srt_gives_back_what_was_put_in_but_for_look_alikes(
     segments: list[FusedSegment], names: dict[str, str]
 ) -> None:
-    cues = caption_cues(segments, names=names, labelled=True)
+    cues = build_cues(segments, names=names, label_speakers=True)
     read = read_srt(to_srt(cues))
     shown = [
         ReadCue(c.start_ms, c.end_ms, tuple(line.translate(SRT_LOOK_ALIKES) for line in c.lines))
@@ -198,14 +198,14 @@ def test_srt_gives_back_what_was_put_in_but_for_look_alikes(
 def test_plain_text_has_one_line_a_segment(segments: list[FusedSegment], names: dict[str, str]) -> None:
     lines = to_plain_text(segments, names).split("\n")
     assert lines.pop() == ""
-    assert len(lines) == sum(bool(clean(segment.text)) for segment in segments)
-    assert all(line == clean(line) for line in lines)
+    assert len(lines) == sum(bool(clean_text(segment.text)) for segment in segments)
+    assert all(line == clean_text(line) for line in lines)
 
 
 @pytest.mark.parametrize(("write", "empty"), [(to_webvtt, "WEBVTT\n"), (to_srt, "")])
 def test_silence_gives_an_empty_file(write: object, empty: str) -> None:
     assert callable(write)
-    assert write(caption_cues([])) == empty
+    assert write(build_cues([])) == empty
     assert read_ttml(to_ttml([])) == []
     assert to_plain_text([]) == ""
 
@@ -214,7 +214,7 @@ def test_silence_gives_an_empty_file(write: object, empty: str) -> None:
 @given(sentences(min_words=1, max_words=40))
 def test_the_speech_of_one_person_is_never_late(words: list[Word]) -> None:
     """With words of at least 0.17 s only a caption's least duration can delay the next one."""
-    cues = caption_cues([fused_segment(words)])
+    cues = build_cues([fused_segment(words)])
     starts = [round(w.start_s * 1000) for w in words]
     for before, cue in itertools.pairwise([None, *cues]):
         assert cue is not None
@@ -222,7 +222,7 @@ def test_the_speech_of_one_person_is_never_late(words: list[Word]) -> None:
 
 
 def lines_of(text: str, each_s: float = 0.3) -> list[tuple[str, ...]]:
-    return [cue.lines for cue in caption_cues([fused_segment(spoken(text, each_s=each_s))])]
+    return [cue.lines for cue in build_cues([fused_segment(spoken(text, each_s=each_s))])]
 
 
 def test_a_line_that_has_room_is_not_broken() -> None:
@@ -269,29 +269,29 @@ def test_lines_are_balanced() -> None:
 
 
 def test_long_speech_without_pauses_is_cut_before_seven_seconds() -> None:
-    cues = caption_cues([fused_segment(spoken("very slow speech that goes on for long", each_s=2.5))])
+    cues = build_cues([fused_segment(spoken("very slow speech that goes on for long", each_s=2.5))])
     assert len(cues) >= 3
     assert all(cue.duration_ms <= 7000 for cue in cues)
 
 
 def test_a_short_word_stays_its_least_time_and_longer_to_be_read_where_there_is_a_pause() -> None:
-    [cue] = caption_cues([fused_segment([word("Yes", 1.0, 1.2)])])
+    [cue] = build_cues([fused_segment([word("Yes", 1.0, 1.2)])])
     assert (cue.start_ms, cue.end_ms) == (1000, 1834)
-    [cue] = caption_cues([fused_segment(spoken("extraordinarily quick understatement", 1.0, 0.1))])
-    assert cue.end_ms - cue.start_ms == CaptionRules().reading_ms(36)
+    [cue] = build_cues([fused_segment(spoken("extraordinarily quick understatement", 1.0, 0.1))])
+    assert cue.end_ms - cue.start_ms == CaptionRules().min_reading_ms(36)
 
 
 def test_reading_time_gives_way_to_the_next_words() -> None:
     fast = fused_segment(spoken("extraordinarily quick understatement", 1.0, 0.35))
     following = fused_segment([word("Indeed", 2.3, 2.6)], "person-2")
-    first, second = caption_cues([fast, following])
+    first, second = build_cues([fast, following])
     assert (first.end_ms, second.start_ms) == (2220, 2300)
 
 
 def test_two_people_at_once_take_turns_and_the_second_comes_late() -> None:
     one = fused_segment(spoken("I never said that you were wrong", 1.0, 0.3), "person-1")
     other = fused_segment(spoken("you always say that I am wrong", 1.1, 0.3), "person-2")
-    first, second = caption_cues([one, other])
+    first, second = build_cues([one, other])
     assert (first.speaker, second.speaker) == ("person-1", "person-2")
     assert second.start_ms - 1100 <= CaptionRules().max_delay_ms
     assert first.end_ms + 80 == second.start_ms
@@ -303,9 +303,9 @@ def test_labels_name_a_speaker_where_the_speaker_changes() -> None:
         fused_segment(spoken("again", 3), "person-1"),
         fused_segment(spoken("good morning", 6), "person-2"),
     ]
-    cues = caption_cues(segments, names={"person-2": "Ana"}, labelled=True)
+    cues = build_cues(segments, names={"person-2": "Ana"}, label_speakers=True)
     assert [cue.lines for cue in cues] == [("person-1: hello",), ("again",), ("Ana: good morning",)]
-    alone = caption_cues(segments[:2], labelled=True)
+    alone = build_cues(segments[:2], label_speakers=True)
     assert [cue.lines for cue in alone] == [("hello",), ("again",)]
 
 
@@ -314,7 +314,7 @@ def test_captions_of_interrupted_speakers_all_have_labels() -> None:
         spoken("this goes on and on for longer than any one caption could ever possibly hold", 0)
     )
     other = fused_segment(spoken("stop", 1.0), "person-2")
-    assert all(": " in cue.lines[0] for cue in caption_cues([long, other], labelled=True))
+    assert all(": " in cue.lines[0] for cue in build_cues([long, other], label_speakers=True))
 
 
 def test_chinese_and_japanese_are_set_without_spaces_and_two_columns_wide() -> None:
@@ -322,9 +322,9 @@ def test_chinese_and_japanese_are_set_without_spaces_and_two_columns_wide() -> N
         word(c, at * 0.2, at * 0.2 + 0.2)
         for at, c in enumerate("今日は天気がいいから散歩しましょう、と彼は言いました。")
     ]
-    [cue] = caption_cues([fused_segment(words)])
+    [cue] = build_cues([fused_segment(words)])
     assert cue.lines == ("今日は天気がいいから散歩しましょう、", "と彼は言いました。")
-    assert width(cue.lines[0]) == 36
+    assert display_width(cue.lines[0]) == 36
 
 
 def test_korean_keeps_its_spaces() -> None:
@@ -333,17 +333,17 @@ def test_korean_keeps_its_spaces() -> None:
 
 def test_a_word_longer_than_a_line_is_cut_between_letters_not_from_their_marks() -> None:
     cut = list(split_word("e\u0301" * 50, 42))
-    assert [width(piece) for piece in cut] == [42, 8]
+    assert [display_width(piece) for piece in cut] == [42, 8]
     assert all(not piece.startswith("\u0301") for piece in cut)
     assert "".join(split_word("👩\u200d👧" * 30, 42)) == "👩\u200d👧" * 30
     assert list(split_word("漢" * 21 + "。字", 42)) == ["漢" * 20, "漢。字"]
 
 
 def test_direction_overrides_are_taken_out_and_marks_stay() -> None:
-    assert clean("a\u202eb\u2066c\u200fd") == "abc\u200fd"
+    assert clean_text("a\u202eb\u2066c\u200fd") == "abc\u200fd"
     assert is_right_to_left("12 שלום a")
     assert not is_right_to_left("hello שלום")
-    rtl = to_ttml(caption_cues([fused_segment([word("שלום", 0, 1)])]))
+    rtl = to_ttml(build_cues([fused_segment([word("שלום", 0, 1)])]))
     assert 'tts:direction="rtl"' in rtl
 
 

@@ -13,12 +13,12 @@ from gorggle_lambdas.fusion.confidence import (
     Calibration,
     NoiseCurve,
     NoiseWeighting,
-    fitted_calibration,
+    fit_calibration,
     noisy_or,
     winner_probability,
 )
-from gorggle_lambdas.fusion.text_normalization import edit_distance, joined, normalize
-from gorggle_lambdas.fusion.types import NoiseStretch
+from gorggle_lambdas.fusion.text_normalization import edit_distance, join_words, normalize
+from gorggle_lambdas.fusion.types import NoiseSpan
 
 shares = st.floats(0, 1)
 open_shares = st.floats(0.001, 0.999)
@@ -47,13 +47,13 @@ def test_a_calibration_is_found_again() -> None:
     shake = random.Random(1)
     stated = [shake.uniform(0.02, 0.98) for _ in range(4000)]
     right = [shake.random() < true.probability(confidence) for confidence in stated]
-    found = fitted_calibration(stated, right)
+    found = fit_calibration(stated, right)
     assert found.slope == pytest.approx(true.slope, abs=0.08)
     assert found.offset == pytest.approx(true.offset, abs=0.08)
 
 
 def test_a_fit_that_separates_perfectly_stays_finite() -> None:
-    found = fitted_calibration([0.1, 0.2, 0.8, 0.9], [False, False, True, True])
+    found = fit_calibration([0.1, 0.2, 0.8, 0.9], [False, False, True, True])
     assert 1 < found.slope < 50
     assert math.isfinite(found.offset)
 
@@ -61,7 +61,7 @@ def test_a_fit_that_separates_perfectly_stays_finite() -> None:
 @pytest.mark.parametrize("right", [[], [True], [False, False]])
 def test_a_fit_needs_right_and_wrong_words(right: list[bool]) -> None:
     with pytest.raises(ValueError, match="needs right ones and wrong ones"):
-        fitted_calibration([0.5] * len(right), right)
+        fit_calibration([0.5] * len(right), right)
 
 
 @unhurried
@@ -74,14 +74,14 @@ def test_agreement_helps_and_contest_harms(one: float, other: float) -> None:
 
 def test_the_sound_is_worth_what_the_embedded_model_makes_of_it() -> None:
     hearing = NoiseWeighting()
-    assert hearing.worth(None) == 1
+    assert hearing.compute_weight(None) == 1
     for snr_db, accuracy in ((10, 0.94), (0, 0.77), (-10, 0.45)):
-        assert hearing.worth(snr_db) == pytest.approx(accuracy, abs=0.04)
+        assert hearing.compute_weight(snr_db) == pytest.approx(accuracy, abs=0.04)
 
 
 def test_noise_counts_where_it_was_measured() -> None:
-    curve = NoiseCurve([NoiseStretch(10, 20, 3.0), NoiseStretch(0, 5, 30.0)])
-    assert [curve.snr_db(time_s) for time_s in (-1, 2, 7, 15, 25)] == [None, 30.0, None, 3.0, None]
+    curve = NoiseCurve([NoiseSpan(10, 20, 3.0), NoiseSpan(0, 5, 30.0)])
+    assert [curve.get_snr_db(time_s) for time_s in (-1, 2, 7, 15, 25)] == [None, 30.0, None, 3.0, None]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,6 @@ def test_difference_is_a_share_and_even(one: str, other: str) -> None:
 
 def test_words_are_joined_as_their_script_joins_them() -> None:
     assert (
-        joined(["今日", "は", "OK", "です。", "hello", "world", "สวัสดี", "ครับ"])
+        join_words(["今日", "は", "OK", "です。", "hello", "world", "สวัสดี", "ครับ"])
         == "今日は OK です。 hello world สวัสดีครับ"
     )

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion import FusionInputError, FusionRules, Inputs, Result, fuse, result_schema
+from gorggle_lambdas.fusion import FusionInputError, FusionRules, Inputs, Result, fuse, load_result_schema
 from gorggle_lambdas.fusion.text_normalization import normalize
 from gorggle_lambdas.fusion.types import (
     Alternative,
@@ -21,7 +21,7 @@ from gorggle_lambdas.fusion.types import (
     FaceTrack,
     Media,
     Model,
-    NoiseStretch,
+    NoiseSpan,
     Segment,
     SourceFailure,
     Window,
@@ -31,7 +31,7 @@ from gorggle_lambdas.fusion.word_voting import FusedWord
 from tests.fusion.factories import VOCABULARY, jittered, segment, sentences, spoken, window, word
 
 unhurried = settings(deadline=None, max_examples=80)
-VALIDATOR = jsonschema.Draft202012Validator(result_schema())
+VALIDATOR = jsonschema.Draft202012Validator(load_result_schema())
 
 
 def fuse_words(
@@ -46,7 +46,7 @@ def fuse_words(
     inputs = Inputs(
         Media(600.0),
         lips=None if lips is None else (window(lips, "face-1", origin, 600.0),),  # type: ignore[arg-type]
-        sound=None if sound is None else (window(sound, speaker, "sound", 600.0),),
+        audio=None if sound is None else (window(sound, speaker, "sound", 600.0),),
         **more,  # type: ignore[arg-type]
     )
     return fuse(inputs)
@@ -67,7 +67,7 @@ def valid(found: Result) -> Result:
 
 
 def test_the_schema_is_one() -> None:
-    jsonschema.Draft202012Validator.check_schema(result_schema())
+    jsonschema.Draft202012Validator.check_schema(load_result_schema())
 
 
 def test_words_that_agree_are_said_once_as_the_sound_writes_them() -> None:
@@ -97,9 +97,9 @@ def test_an_even_contest_goes_to_the_sound() -> None:
 def test_noise_turns_a_decision() -> None:
     lips, sound = [word("bin", 1.0, 1.5, 0.6)], [word("pin", 1.0, 1.5, 0.8)]
     assert texts_and_sources(fuse_words(lips, sound)) == [("pin", "sound")]
-    loud = (NoiseStretch(0.0, 10.0, -10.0),)
+    loud = (NoiseSpan(0.0, 10.0, -10.0),)
     assert texts_and_sources(fuse_words(lips, sound, noise=loud)) == [("bin", "lips")]
-    elsewhere = (NoiseStretch(5.0, 10.0, -10.0),)
+    elsewhere = (NoiseSpan(5.0, 10.0, -10.0),)
     assert texts_and_sources(fuse_words(lips, sound, noise=elsewhere)) == [("pin", "sound")]
 
 
@@ -139,7 +139,7 @@ def test_unsure_lips_in_a_silence_that_was_heard_are_omitted_and_listed() -> Non
     found = valid(fuse_words([word("bin", 1, 1.5, 0.1), word("blue", 3, 3.5, 0.9)], [word("now", 9, 9.4)]))
     assert [w.text for w in words_of(found)] == ["blue", "now"]
     [omission] = found.omissions
-    assert (omission.reading.text, omission.reading.source, omission.person) == ("bin", "lips", "person-1")
+    assert (omission.word.text, omission.word.source, omission.person) == ("bin", "lips", "person-1")
     assert "0.10 is below 0.30" in omission.reason
 
 
@@ -151,7 +151,7 @@ def test_unsure_lips_are_kept_where_nobody_listened() -> None:
         "bin",
         "now",
     ]
-    loud = (NoiseStretch(0.0, 5.0, -25.0),)
+    loud = (NoiseSpan(0.0, 5.0, -25.0),)
     assert [w.text for w in words_of(fuse_words(unsure, [word("now", 9, 9.4)], noise=loud))] == ["bin", "now"]
 
 
@@ -174,7 +174,7 @@ def test_what_the_server_heard_without_a_face_counts_as_sound() -> None:
     alone = fuse(Inputs(Media(10), lips=lips))
     assert texts_and_sources(alone) == [("hello", "sound"), ("there", "sound")]
     transcript = (window([word("Hello", 1.02, 1.41)], "spk_0", "sound", 10.0),)
-    both = fuse(Inputs(Media(10), lips=lips, sound=transcript))
+    both = fuse(Inputs(Media(10), lips=lips, audio=transcript))
     assert sorted(normalize(t) for t, _ in texts_and_sources(both)) == ["hello", "there"]
 
 
@@ -186,7 +186,7 @@ def test_further_readings_of_a_source_are_alternatives() -> None:
 
 def test_calibration_decides_too() -> None:
     lips, sound = word("bin", 1, 1.5, 0.9), word("pin", 1, 1.5, 0.8)
-    inputs = Inputs(Media(9), lips=(window([lips]),), sound=(window([sound], "spk_0", "sound"),))
+    inputs = Inputs(Media(9), lips=(window([lips]),), audio=(window([sound], "spk_0", "sound"),))
     assert texts_and_sources(fuse(inputs)) == [("bin", "lips")]
     boastful = replace(FusionRules(), lips=replace(FusionRules().lips, offset=-2.0))
     assert texts_and_sources(fuse(inputs, boastful)) == [("pin", "sound")]
@@ -280,14 +280,14 @@ def accounted(found: Result) -> Counter[str]:
     for w in words_of(found):
         claims[normalize(w.text)] += 2 if w.source == "both" else 1
         claims.update(normalize(a.text) for a in w.alternatives)
-    claims.update(normalize(o.reading.text) for o in found.omissions)
+    claims.update(normalize(o.word.text) for o in found.omissions)
     return claims
 
 
 @unhurried
-@given(readings(), st.sampled_from(["spk_0", ""]), st.sampled_from([(), (NoiseStretch(0.0, 600.0, -5.0),)]))
+@given(readings(), st.sampled_from(["spk_0", ""]), st.sampled_from([(), (NoiseSpan(0.0, 600.0, -5.0),)]))
 def test_every_claim_is_a_word_an_alternative_or_an_omission(
-    read: tuple[list[Word], list[Word]], speaker: str, noise: tuple[NoiseStretch, ...]
+    read: tuple[list[Word], list[Word]], speaker: str, noise: tuple[NoiseSpan, ...]
 ) -> None:
     """Nothing is invented, doubled, or dropped silently."""
     lips, sound = read
@@ -316,7 +316,7 @@ def test_two_people_account_for_every_claim_too(
     lips = [segment(w, f"face-{n}") for n, (w, _) in enumerate((one, other)) if w]
     sound = [segment(w, f"spk_{n}", "sound") for n, (_, w) in enumerate((one, other)) if w]
     found = fuse(
-        Inputs(Media(600), lips=(Window(0, 600, tuple(lips)),), sound=(Window(0, 600, tuple(sound)),))
+        Inputs(Media(600), lips=(Window(0, 600, tuple(lips)),), audio=(Window(0, 600, tuple(sound)),))
     )
     VALIDATOR.validate(json.loads(found.to_json()))
     assert accounted(found) == Counter(normalize(w.text) for side in (*one, *other) for w in side)
@@ -330,9 +330,9 @@ def test_the_result_says_everything_that_the_schema_asks_for() -> None:
     inputs = Inputs(
         Media(10.0, "a.mp4", 640, 360, 25.0, "h264", "aac"),
         lips=(Window(0, 10, (lips,)),),
-        sound=(window([word("Bin.", 1, 1.4)], "spk_0", "sound", 10.0),),
+        audio=(window([word("Bin.", 1, 1.4)], "spk_0", "sound", 10.0),),
         faces=(FaceTrack("track-1", (FaceBox(1.0, 0.1, 0.2, 0.3, 0.4), FaceBox(1.5, 0.1, 0.2, 0.3, 0.4))),),
-        noise=(NoiseStretch(0, 10, 12.345),),
+        noise=(NoiseSpan(0, 10, 12.345),),
         model=Model("gorggle-mini-1", "Apache-2.0", "free", "https://www.apache.org/licenses/LICENSE-2.0"),
         language="en-GB",
         audio_engine="Amazon Transcribe",
@@ -377,7 +377,7 @@ def test_a_segment_ends_at_a_pause_and_where_somebody_speaks_between() -> None:
     first = segment([*spoken("bin blue", 0), *spoken("at f", 2)], "spk_0", "sound")
     other = segment([word("yes", 2.9, 2.95)], "spk_1", "sound")
     last = segment(spoken("two now", 3.0), "spk_0", "sound")
-    found = fuse(Inputs(Media(9), sound=(Window(0, 9, (first, other, last)),)))
+    found = fuse(Inputs(Media(9), audio=(Window(0, 9, (first, other, last)),)))
     assert [(s.person, s.text) for s in found.segments] == [
         ("person-1", "bin blue"),
         ("person-1", "at f"),

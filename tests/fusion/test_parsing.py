@@ -15,18 +15,18 @@ from gorggle import Transcript
 from gorggle import Word as SdkWord
 from gorggle_lambdas.fusion import (
     FusionInputError,
-    face_tracks,
-    failures,
-    lip_window,
-    media,
-    model,
-    noise_stretches,
-    rekognition_tracks,
-    sound_window,
-    transcribe_language,
-    transcribe_window,
+    parse_audio_window,
+    parse_face_tracks,
+    parse_failures,
+    parse_lip_window,
+    parse_media,
+    parse_model,
+    parse_noise,
+    parse_rekognition_tracks,
+    parse_transcribe_language,
+    parse_transcribe_result,
 )
-from gorggle_lambdas.fusion.types import FaceBox, NoiseStretch, SourceFailure, Word
+from gorggle_lambdas.fusion.types import FaceBox, NoiseSpan, SourceFailure, Word
 from tests.fusion.factories import texts, transcribe_result
 
 LIPS: dict[str, Any] = {
@@ -65,7 +65,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_a_window_of_lip_reading_is_read() -> None:
-    window = lip_window(LIPS)
+    window = parse_lip_window(LIPS)
     [segment] = window.segments
     assert (window.start_s, window.end_s, segment.speaker, segment.origin) == (10, 20, "face-1", "lips")
     assert segment.words[1] == Word("blue", 11.4, 12.0, 0.7)
@@ -75,7 +75,7 @@ def test_a_window_of_lip_reading_is_read() -> None:
 def test_what_the_sdk_writes_is_read() -> None:
     said = SdkSegment(1.0, 2.0, "hello", 0.9, speaker="voice", words=(SdkWord("hello", 1.0, 2.0, 0.9),))
     document = json.loads(Transcript("a.mp4", 5.0, "m", (said,)).to_json())
-    window = sound_window({**document, "start": 0, "end": 5.0})
+    window = parse_audio_window({**document, "start": 0, "end": 5.0})
     [segment] = window.segments
     assert (segment.speaker, segment.origin, texts(segment.words)) == ("", "sound", ["hello"])
 
@@ -104,13 +104,22 @@ def test_what_the_sdk_writes_is_read() -> None:
 )
 def test_what_is_wrong_is_named(path: str, value: Any, message: str) -> None:
     with pytest.raises(FusionInputError, match=message):
-        lip_window(changed(path, value))
+        parse_lip_window(changed(path, value))
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 5])
 @pytest.mark.parametrize(
     "read",
-    [lip_window, sound_window, face_tracks, noise_stretches, failures, media, model, transcribe_language],
+    [
+        parse_lip_window,
+        parse_audio_window,
+        parse_face_tracks,
+        parse_noise,
+        parse_failures,
+        parse_media,
+        parse_model,
+        parse_transcribe_language,
+    ],
 )
 def test_a_document_that_is_no_object_is_refused(read: Any, document: Any) -> None:
     with pytest.raises(FusionInputError, match="expected a JSON object"):
@@ -132,37 +141,37 @@ json_values = st.recursive(
 def test_any_other_value_is_read_or_refused_never_a_crash(path: str, value: Any) -> None:
     message = "the lip reading"
     try:
-        lip_window(changed(path, value))
+        parse_lip_window(changed(path, value))
     except FusionInputError as error:
         message = str(error)
     assert message.startswith("the lip reading")
 
 
 def test_half_characters_do_not_reach_the_result() -> None:
-    [segment] = lip_window(changed("segments.0.words.0.text", "a\ud800b")).segments
+    [segment] = parse_lip_window(changed("segments.0.words.0.text", "a\ud800b")).segments
     assert segment.words[0].text == "a\ufffdb"
 
 
 def test_sound_that_was_read_from_the_picture_is_refused() -> None:
     with pytest.raises(FusionInputError, match="expected modality audio"):
-        sound_window(changed("segments.0.modality", "av"))
+        parse_audio_window(changed("segments.0.modality", "av"))
 
 
 def test_face_tracks_are_read_in_order_of_time() -> None:
     box = {"left": 0, "top": 0, "width": 1, "height": 1}
-    tracks = face_tracks({"tracks": [{"face": "a", "boxes": [{"time": 2, **box}, {"time": 1, **box}]}]})
+    tracks = parse_face_tracks({"tracks": [{"face": "a", "boxes": [{"time": 2, **box}, {"time": 1, **box}]}]})
     assert [b.time_s for b in tracks[0].boxes] == [1, 2]
     with pytest.raises(FusionInputError, match="expected at least one box"):
-        face_tracks({"tracks": [{"face": "a", "boxes": []}]})
+        parse_face_tracks({"tracks": [{"face": "a", "boxes": []}]})
     with pytest.raises(FusionInputError, match="a come twice"):
-        face_tracks({"tracks": [{"face": "a", "boxes": [{"time": 2, **box}]}] * 2})
+        parse_face_tracks({"tracks": [{"face": "a", "boxes": [{"time": 2, **box}]}] * 2})
 
 
 def test_noise_is_read_and_must_follow_itself() -> None:
     stretches = [{"start": 0, "end": 5, "snr_db": -3.5}, {"start": 5, "end": 9, "snr_db": 20}]
-    assert noise_stretches({"stretches": stretches})[0] == NoiseStretch(0, 5, -3.5)
+    assert parse_noise({"stretches": stretches})[0] == NoiseSpan(0, 5, -3.5)
     with pytest.raises(FusionInputError, match="stretches follow each other"):
-        noise_stretches({"stretches": stretches[::-1]})
+        parse_noise({"stretches": stretches[::-1]})
 
 
 def test_failures_are_read_and_need_a_reason() -> None:
@@ -172,17 +181,17 @@ def test_failures_are_read_and_need_a_reason() -> None:
             {"source": "sound", "reason": "x"},
         ]
     }
-    assert failures(said) == (SourceFailure("lips", "no face", 0, 60), SourceFailure("sound", "x"))
+    assert parse_failures(said) == (SourceFailure("lips", "no face", 0, 60), SourceFailure("sound", "x"))
     for wrong in ({"reason": " "}, {"source": "smell"}, {"end": None}):
         with pytest.raises(FusionInputError):
-            failures({"failures": [{**said["failures"][0], **wrong}]})
+            parse_failures({"failures": [{**said["failures"][0], **wrong}]})
 
 
 def test_media_and_model_are_read() -> None:
-    assert media({"duration_s": 12.5, "width_px": 640}).width_px == 640
-    assert model({"name": "m", "licence": "Apache-2.0"}).licence == "Apache-2.0"
+    assert parse_media({"duration_s": 12.5, "width_px": 640}).width_px == 640
+    assert parse_model({"name": "m", "licence": "Apache-2.0"}).licence == "Apache-2.0"
     with pytest.raises(FusionInputError, match="licence is missing"):
-        model({"name": "m"})
+        parse_model({"name": "m"})
 
 
 # Amazon Transcribe
@@ -200,7 +209,7 @@ HOLD = [
 
 @pytest.mark.parametrize("speaker_in_items", [True, False])
 def test_transcribes_result_is_read(speaker_in_items: bool) -> None:
-    window = transcribe_window(transcribe_result(HOLD, speaker_in_items=speaker_in_items), 30.0)
+    window = parse_transcribe_result(transcribe_result(HOLD, speaker_in_items=speaker_in_items), 30.0)
     assert (window.start_s, window.end_s) == (0.0, 30.0)
     assert [(s.speaker, texts(s.words)) for s in window.segments] == [
         ("spk_0", ["I've", "been."]),
@@ -210,14 +219,14 @@ def test_transcribes_result_is_read(speaker_in_items: bool) -> None:
 
 
 def test_transcribes_words_without_speakers_are_anybodys() -> None:
-    window = transcribe_window(transcribe_result([(*w[:4], "") for w in HOLD]), 1.0)
+    window = parse_transcribe_result(transcribe_result([(*w[:4], "") for w in HOLD]), 1.0)
     assert [s.speaker for s in window.segments] == [""]
     assert window.end_s == 9.0
 
 
 def test_transcribes_opening_marks_go_to_the_next_word() -> None:
     said = [("¿", 0, 0, 0, ""), ("Qué", 0.0, 0.5, 0.9, ""), ("?", 0, 0, 0, "")]
-    assert texts(transcribe_window(transcribe_result(said), 1).segments[0].words) == ["¿Qué?"]
+    assert texts(parse_transcribe_result(transcribe_result(said), 1).segments[0].words) == ["¿Qué?"]
 
 
 def test_transcribes_further_alternatives_and_redactions_are_read() -> None:
@@ -232,10 +241,10 @@ def test_transcribes_further_alternatives_and_redactions_are_read() -> None:
         }
     ]
     document["results"]["language_code"] = "en-GB"
-    first, second = transcribe_window(document, 5).segments[0].words
+    first, second = parse_transcribe_result(document, 5).segments[0].words
     assert [(a.text, a.confidence) for a in first.alternatives] == [("to", 0.3)]
     assert (second.text, second.confidence) == ("[PII]", 0.9)
-    assert transcribe_language(document) == "en-GB"
+    assert parse_transcribe_language(document) == "en-GB"
 
 
 @pytest.mark.parametrize(
@@ -259,11 +268,11 @@ def test_transcribes_further_alternatives_and_redactions_are_read() -> None:
 )
 def test_what_is_not_transcribes_result_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(FusionInputError, match=message):
-        transcribe_window({**transcribe_result(HOLD), **change}, 1)
+        parse_transcribe_result({**transcribe_result(HOLD), **change}, 1)
 
 
 def test_an_empty_transcription_is_silence() -> None:
-    assert transcribe_window(transcribe_result([]), 9.0).segments == ()
+    assert parse_transcribe_result(transcribe_result([]), 9.0).segments == ()
 
 
 # Amazon Rekognition
@@ -282,13 +291,13 @@ def test_rekognitions_detections_become_tracks() -> None:
     """Two faces cross no one's way; one of them is gone for two looks, and for good after four seconds."""
     seen = [detection(t, 0.1 + t / 1e5) for t in range(0, 3000, 500)]
     other = [detection(t, 0.7) for t in (0, 500, 1500, 6000)]
-    tracks = rekognition_tracks([page(*other, NextToken="x"), page(*seen)])
+    tracks = parse_rekognition_tracks([page(*other, NextToken="x"), page(*seen)])
     assert [(t.name, len(t.boxes)) for t in tracks] == [("track-1", 6), ("track-2", 3), ("track-3", 1)]
     assert tracks[0].boxes[1].time_s == 0.5
 
 
 def test_a_face_that_jumps_is_another_track() -> None:
-    assert len(rekognition_tracks([page(detection(0, 0.1), detection(500, 0.5))])) == 2
+    assert len(parse_rekognition_tracks([page(detection(0, 0.1), detection(500, 0.5))])) == 2
 
 
 @pytest.mark.parametrize(
@@ -303,8 +312,8 @@ def test_a_face_that_jumps_is_another_track() -> None:
 )
 def test_what_is_not_rekognitions_whole_result_is_refused(pages: list[Any], message: str) -> None:
     with pytest.raises(FusionInputError, match=message):
-        rekognition_tracks(pages)
+        parse_rekognition_tracks(pages)
 
 
 def test_a_video_without_faces_has_no_tracks() -> None:
-    assert rekognition_tracks([page()]) == ()
+    assert parse_rekognition_tracks([page()]) == ()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_lambdas.fusion import Inputs, fuse
-from gorggle_lambdas.fusion.intervals import alone, joined_spans, shared_ms
+from gorggle_lambdas.fusion.intervals import compute_overlap_ms, find_exclusive_spans, merge_spans
 from gorggle_lambdas.fusion.result import Result
 from gorggle_lambdas.fusion.types import FaceBox, FaceTrack, Media, Segment, Window
 from tests.fusion.factories import segment, spoken, word
@@ -43,7 +43,7 @@ def result(
         Inputs(
             Media(ENDS_S),
             lips=None if lip_windows is None else tuple(lip_windows),
-            sound=None if sound is None else (Window(0, ENDS_S, tuple(sound)),),
+            audio=None if sound is None else (Window(0, ENDS_S, tuple(sound)),),
             faces=None if tracks is None else tuple(tracks),
         )
     )
@@ -279,9 +279,9 @@ def test_spans_are_counted_as_moments_are(
         return sum(start_s <= moment < end_s for start_s, end_s in some)
 
     moments = range(26)
-    shared = shared_ms(joined_spans(one), joined_spans(other))
+    shared = compute_overlap_ms(merge_spans(one), merge_spans(other))
     assert shared == 1000 * sum(bool(covered(one, m)) and bool(covered(other, m)) for m in moments)
-    for span, lonely in zip(one, alone(one), strict=True):
+    for span, lonely in zip(one, find_exclusive_spans(one), strict=True):
         for m in moments:
             assert bool(covered(lonely, m)) == (bool(covered([span], m)) and covered(one, m) == 1)
         assert all(a[1] < b[0] for a, b in itertools.pairwise(lonely))

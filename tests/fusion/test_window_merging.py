@@ -10,14 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gorggle_lambdas.fusion.types import FaceBox, Segment, Window, Word
-from gorggle_lambdas.fusion.window_merging import merged_claims, merged_lips, merged_sound
+from gorggle_lambdas.fusion.window_merging import merge_audio_windows, merge_hypotheses, merge_lip_windows
 from tests.fusion.factories import claim, jittered, segment, sentences, spoken, texts, word
 
 unhurried = settings(deadline=None, max_examples=80)
 
 JITTER_S = 0.08
 # An overlap must hold the longest word whole, and what times jitter: a shorter one cannot give back what it cuts.
-LEAST_OVERLAP_S = 0.6 + 2 * 0.15 + 2 * JITTER_S
+MIN_OVERLAP_S = 0.6 + 2 * 0.15 + 2 * JITTER_S
 
 
 def cut_windows(words: list[Word], shake: random.Random) -> list[tuple[float, float]]:
@@ -26,14 +26,14 @@ def cut_windows(words: list[Word], shake: random.Random) -> list[tuple[float, fl
     bounds = []
     start_s = 0.0
     while True:
-        stop_s = start_s + LEAST_OVERLAP_S + shake.uniform(0.3, 8)
+        stop_s = start_s + MIN_OVERLAP_S + shake.uniform(0.3, 8)
         bounds.append((start_s, min(stop_s, end_s)))
         if stop_s >= end_s:
             return bounds
         if shake.random() < 0.1:
             inner_s = start_s + (stop_s - start_s) * 0.1
             bounds.append((inner_s, inner_s + (stop_s - start_s) * 0.8))
-        start_s = max(start_s + 0.2, stop_s - LEAST_OVERLAP_S - shake.uniform(0, 3))
+        start_s = max(start_s + 0.2, stop_s - MIN_OVERLAP_S - shake.uniform(0, 3))
 
 
 def seen_in(words: list[Word], bounds: tuple[float, float], at_border: str) -> list[Word]:
@@ -67,8 +67,8 @@ def test_any_overlapping_windows_give_the_words_back(
         transcribe_window(jittered(seen_in(words, bounds, at_border), shake, jitter_s), bounds, "face-1")
         for bounds in cut_windows(words, shake)
     ]
-    for merge in (merged_lips, merged_sound):
-        claims = merge(windows).claims
+    for merge in (merge_lip_windows, merge_audio_windows):
+        claims = merge(windows).hypotheses
         assert sorted(texts(claims)) == sorted(texts(words))
         if jitter_s == 0:
             assert [(c.text, c.start_s, c.end_s) for c in claims] == [
@@ -91,7 +91,7 @@ def test_two_people_who_talk_at_once_stay_two(first: list[Word], second: list[Wo
             for said, name in ((first, "face-1"), (second, "face-2"))
         ]
         windows.append(Window(*bounds, tuple(segment(w, name) for w, name in spoken_here if w)))
-    claims = merged_lips(windows).claims
+    claims = merge_lip_windows(windows).hypotheses
     assert sorted(texts(claims)) == sorted(texts(first) + texts(second))
 
 
@@ -101,7 +101,7 @@ def test_the_order_in_which_windows_arrive_makes_no_difference() -> None:
         transcribe_window(words[:5], (0.0, 2.1), "face-1"),
         transcribe_window(words[3:], (1.1, 4.0), "face-1"),
     ]
-    assert merged_lips(windows) == merged_lips(windows[::-1])
+    assert merge_lip_windows(windows) == merge_lip_windows(windows[::-1])
 
 
 def test_a_word_said_twice_stays_twice() -> None:
@@ -110,24 +110,24 @@ def test_a_word_said_twice_stays_twice() -> None:
         transcribe_window(words[:4], (0.0, 1.7), "face-1"),
         transcribe_window(words[2:], (0.7, 2.6), "face-1"),
     ]
-    assert texts(merged_lips(windows).claims) == ["no"] * 6
+    assert texts(merge_lip_windows(windows).hypotheses) == ["no"] * 6
 
 
 def test_a_different_reading_in_the_overlap_becomes_an_alternative() -> None:
     left = [word("bin", 1.0, 1.4), word("blue", 2.0, 2.4, 0.5)]
     right = [word("glue", 2.0, 2.4, 0.9), word("now", 5.0, 5.4)]
     windows = [transcribe_window(left, (0.0, 3.0), "face-1"), transcribe_window(right, (1.5, 6.0), "face-1")]
-    claims = merged_lips(windows).claims
+    claims = merge_lip_windows(windows).hypotheses
     # 0.6 s from its window's border beats 0.5 s.
     assert texts(claims) == ["bin", "blue", "now"]
-    assert texts(claims[1].losers) == ["glue"]
+    assert texts(claims[1].alternatives) == ["glue"]
 
 
 def test_a_window_that_was_read_twice_counts_once() -> None:
     once = transcribe_window(spoken("bin blue at f"), (0.0, 2.0), "face-1")
     again = transcribe_window(spoken("bin glue at f"), (0.0, 2.0), "face-2")
-    merged = merged_lips([once, again])
-    assert texts(merged.claims) == ["bin", "blue", "at", "f"]
+    merged = merge_lip_windows([once, again])
+    assert texts(merged.hypotheses) == ["bin", "blue", "at", "f"]
     assert len(merged.faces) == 1
 
 
@@ -136,7 +136,7 @@ def test_what_one_window_alone_read_is_kept() -> None:
         transcribe_window([word("bin", 2.0, 2.4)], (0.0, 4.0), "face-1"),
         transcribe_window([word("now", 3.0, 3.4)], (1.0, 6.0), "face-1"),
     ]
-    assert texts(merged_lips(windows).claims) == ["bin", "now"]
+    assert texts(merge_lip_windows(windows).hypotheses) == ["bin", "now"]
 
 
 def test_a_face_keeps_its_key_from_window_to_window_by_its_words() -> None:
@@ -146,7 +146,7 @@ def test_a_face_keeps_its_key_from_window_to_window_by_its_words() -> None:
         0.0, 3.0, (Segment(0.5, 2, "face-1", "lips", tuple(first), (box,)), segment(second, "face-2"))
     )
     right = Window(0.2, 5.0, (segment(second, "face-1"), segment(first, "face-2")))
-    faces = {face.key: face for face in merged_lips([left, right]).faces}
+    faces = {face.key: face for face in merge_lip_windows([left, right]).faces}
     assert set(faces) == {"window-1/face-1", "window-1/face-2"}
     assert [f.key for f in faces["window-1/face-1"].local_faces] == ["window-1/face-1", "window-2/face-2"]
     assert faces["window-1/face-1"].boxes == (box,)
@@ -155,17 +155,20 @@ def test_a_face_keeps_its_key_from_window_to_window_by_its_words() -> None:
 def test_a_face_with_no_words_in_the_overlap_is_not_taken_for_another() -> None:
     left = transcribe_window(spoken("bin blue"), (0.0, 3.0), "face-1")
     right = transcribe_window(spoken("set white", 5.0), (2.0, 9.0), "face-1")
-    assert [face.key for face in merged_lips([left, right]).faces] == ["window-1/face-1", "window-2/face-1"]
+    assert [face.key for face in merge_lip_windows([left, right]).faces] == [
+        "window-1/face-1",
+        "window-2/face-1",
+    ]
 
 
 def test_a_word_is_not_doubled_when_a_window_gives_it_to_somebody_else() -> None:
     words = spoken("bin blue at f")
     left = Window(0.0, 3.0, (segment(words[:2], "face-1"), segment(words[2:], "face-2")))
     right = transcribe_window(words, (0.0, 4.0), "face-1")
-    assert texts(merged_lips([left, right]).claims) == texts(words)
+    assert texts(merge_lip_windows([left, right]).hypotheses) == texts(words)
 
 
-@pytest.mark.parametrize("merge", [merged_lips, merged_sound])
+@pytest.mark.parametrize("merge", [merge_lip_windows, merge_audio_windows])
 @pytest.mark.parametrize("windows", [[], [Window(0, 1, ())], [Window(0, 5, ()), Window(4, 9, ())]])
 def test_silence_gives_nothing(merge: object, windows: list[Window]) -> None:
     assert callable(merge)
@@ -178,7 +181,7 @@ def test_two_readings_of_one_sound_are_one() -> None:
         replace(claim("Hello", 1.05, 1.5, origin="sound"), speaker="", window=(0.5, 8.0)),
         replace(claim("you", 3, 3.2, origin="sound"), speaker="", window=(0.5, 8.0)),
     ]
-    found = merged_claims(first, second)
+    found = merge_hypotheses(first, second)
     assert [(c.text, c.speaker) for c in found] == [("hello", "spk_0"), ("you", "")]
 
 
@@ -191,4 +194,4 @@ def test_a_piece_at_the_border_gives_way_to_the_whole_word(cut_s: float) -> None
     left = [word("bin", 4.4, 4.7), word("pl", 5.0, bounds[1])]
     right = [word("bin", 4.4, 4.7), word("please", 5.0, 5.6), word("now", 6, 6.4)]
     windows = [transcribe_window(left, bounds, "face-1"), transcribe_window(right, (4.0, 9.0), "face-1")]
-    assert texts(merged_lips(windows).claims) == ["bin", "please", "now"]
+    assert texts(merge_lip_windows(windows).hypotheses) == ["bin", "please", "now"]

@@ -123,7 +123,7 @@ class Connection:
 async def running_gateway(
     server: str, *, limits: Limits | None = None, **settings: Any
 ) -> AsyncIterator[Gateway]:
-    app = gateway.application(
+    app = gateway.create_app(
         GatewaySettings(listen="127.0.0.1:0", server=server, limits=limits or Limits(), **settings)
     )
     runner = web.AppRunner(app, shutdown_timeout=1.0)

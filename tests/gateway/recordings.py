@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 
-from tests.clips import read
+from tests.clips import read_clip
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PICTURES_A_SECOND = 25
@@ -21,7 +21,7 @@ SIZE = (160, 120)
 @functools.cache
 def recording(clip: str = "demo", *, max_s: float = 1e9, video: bool = True, audio: bool = True) -> bytes:
     """A clip of ``examples/`` as such a recording."""
-    pictures, waveform, rate_hz = read(EXAMPLES / f"{clip}.mp4")
+    pictures, waveform, rate_hz = read_clip(EXAMPLES / f"{clip}.mp4")
     pictures, waveform = pictures[: int(max_s * PICTURES_A_SECOND)], waveform[: int(max_s * rate_hz)]
     file = io.BytesIO()
     file.seekable = lambda: False  # type: ignore[method-assign]

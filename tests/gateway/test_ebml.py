@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_gateway.ebml import EbmlParser, MatroskaError
-from gorggle_gateway.media_buffer import RetainedMedia, RetentionError
+from gorggle_gateway.media_buffer import BufferFullError, RetainedMedia
 from tests.gateway.recordings import decoded, recording
 
 SIX_SECONDS = {"max_s": 6.0}
@@ -86,7 +86,7 @@ def test_another_server_gets_what_was_not_yet_read_from_a_key_frame_on() -> None
     media = recording(**SIX_SECONDS)
     kept = RetainedMedia(retained_bytes=1 << 30)
     kept.add(media)
-    kept.forget(3.4)
+    kept.discard_before(3.4)
     offset_s, again = kept.replay_from(3.4)
     assert 2.9 < offset_s <= 3.4
     times, sound_s = decoded(b"".join(again))
@@ -107,5 +107,5 @@ def test_everything_is_kept_until_something_is_read() -> None:
 
 def test_a_server_that_is_too_far_behind_ends_the_session() -> None:
     kept = RetainedMedia(retained_bytes=100_000)
-    with pytest.raises(RetentionError, match="cannot keep up"):
+    with pytest.raises(BufferFullError, match="cannot keep up"):
         kept.add(recording(**SIX_SECONDS))

@@ -16,17 +16,17 @@ from gorggle_gateway.protocol import (
     Resume,
     Start,
     Stop,
-    read_binary,
-    read_text,
+    parse_binary,
+    parse_text,
 )
 
 
 def test_what_clients_say_is_read() -> None:
-    assert read_text('{"type":"start","media":"webm"}') == Start("webm", "av", True, False, "", "")
-    assert read_text('{"type":"resume","session":"a","key":"b","last_event":3}') == Resume("a", "b", 3, "")
-    assert read_text('{"type":"ping"}') == Ping(0)
-    assert read_text('{"type":"stop"}') == Stop()
-    assert read_binary(b"\x00\x00\x01\x02media") == MediaChunk(258, b"media")
+    assert parse_text('{"type":"start","media":"webm"}') == Start("webm", "av", True, False, "", "")
+    assert parse_text('{"type":"resume","session":"a","key":"b","last_event":3}') == Resume("a", "b", 3, "")
+    assert parse_text('{"type":"ping"}') == Ping(0)
+    assert parse_text('{"type":"stop"}') == Stop()
+    assert parse_binary(b"\x00\x00\x01\x02media") == MediaChunk(258, b"media")
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_what_clients_say_is_read() -> None:
 )
 def test_other_texts_are_refused_with_what_was_expected(text: str, says: str) -> None:
     with pytest.raises(MessageError, match=says):
-        read_text(text)
+        parse_text(text)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\x00\x00\x01", b"\x00\x00\x00\x00media"])
 def test_pieces_without_a_number_or_without_media_are_refused(data: bytes) -> None:
     with pytest.raises(MessageError):
-        read_binary(data)
+        parse_binary(data)
 
 
 @given(
@@ -70,21 +70,21 @@ def test_pieces_without_a_number_or_without_media_are_refused(data: bytes) -> No
 )
 def test_no_text_raises_anything_else(text: str) -> None:
     with contextlib.suppress(MessageError):
-        read_text(text)
+        parse_text(text)
 
 
 def test_every_error_of_the_sdk_has_a_code_and_faults_keep_their_details() -> None:
     fault = gorggle.ServerError("at 0x7f: secret", request_id="r-1")
-    assert protocol.failure_message(fault) == {
+    assert protocol.error_to_message(fault) == {
         "type": "error",
         "code": "internal",
         "message": "internal error (request r-1)",
         "retry_after_s": None,
     }
     full = gorggle.OverloadedError("all places are taken", retry_after_s=2.0)
-    assert protocol.failure_message(full)["retry_after_s"] == 2.0
-    assert protocol.failure_message(gorggle.NoFaceError("no face"))["code"] == "no_face"
-    assert protocol.failure_message(gorggle.AuthenticationError("bad token at host"))["code"] == "internal"
+    assert protocol.error_to_message(full)["retry_after_s"] == 2.0
+    assert protocol.error_to_message(gorggle.NoFaceError("no face"))["code"] == "no_face"
+    assert protocol.error_to_message(gorggle.AuthenticationError("bad token at host"))["code"] == "internal"
 
 
 def segment(name: str, revision: int = 1) -> dict:
@@ -92,7 +92,7 @@ def segment(name: str, revision: int = 1) -> dict:
 
 
 async def taken(events: EventLog) -> list[dict] | None:
-    return await events.following(0.01)
+    return await events.next_batch(0.01)
 
 
 async def _a_slow_client_gets_the_newest_only() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clips import remuxed
+from tests.clips import remux
 from tests.gateway.conftest import running_gateway
 from tests.gateway.recordings import EXAMPLES
 
@@ -42,7 +42,7 @@ class Server:
 
 
 def test_a_server_that_is_killed_and_started_again_loses_no_sentence(tmp_path: Path) -> None:
-    media = remuxed(EXAMPLES / "demo.mp4", tmp_path / "demo.mkv", "matroska", live="1").read_bytes()
+    media = remux(EXAMPLES / "demo.mp4", tmp_path / "demo.mkv", "matroska", live="1").read_bytes()
     truth = json.loads((EXAMPLES / "demo.json").read_text())
     server = Server()
     server.start()

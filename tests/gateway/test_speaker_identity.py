@@ -21,32 +21,32 @@ def said(speaker: str, at: tuple[float, float] | None = None) -> Segment:
 
 def test_the_first_server_names_people() -> None:
     speakers = SpeakerIdentities()
-    assert [speakers.name(said(name, at), 1) for name, at in (("face-1", LEFT), ("face-2", RIGHT))] == [
+    assert [speakers.resolve(said(name, at), 1) for name, at in (("face-1", LEFT), ("face-2", RIGHT))] == [
         "face-1",
         "face-2",
     ]
-    assert speakers.name(said("voice"), 1) == "voice"
+    assert speakers.resolve(said("voice"), 1) == "voice"
 
 
 def test_another_server_that_counts_otherwise_changes_nobodys_name() -> None:
     speakers = SpeakerIdentities()
-    speakers.name(said("face-1", LEFT), 1)
-    speakers.name(said("face-2", RIGHT), 1)
-    assert speakers.known("face-1", 2) == "face-1"
-    assert speakers.name(said("face-1", (0.58, 0.22)), 2) == "face-2"
-    assert speakers.name(said("face-7", LEFT), 2) == "face-1"
-    assert speakers.known("face-1", 2) == "face-2"
-    assert speakers.name(said("face-1"), 2) == "face-2"
-    assert speakers.name(said("voice"), 2) == "voice"
+    speakers.resolve(said("face-1", LEFT), 1)
+    speakers.resolve(said("face-2", RIGHT), 1)
+    assert speakers.lookup("face-1", 2) == "face-1"
+    assert speakers.resolve(said("face-1", (0.58, 0.22)), 2) == "face-2"
+    assert speakers.resolve(said("face-7", LEFT), 2) == "face-1"
+    assert speakers.lookup("face-1", 2) == "face-2"
+    assert speakers.resolve(said("face-1"), 2) == "face-2"
+    assert speakers.resolve(said("voice"), 2) == "voice"
 
 
 def test_somebody_new_gets_a_name_that_nobody_had() -> None:
     speakers = SpeakerIdentities()
-    speakers.name(said("face-1", LEFT), 1)
-    assert speakers.name(said("face-1", RIGHT), 2) == "face-1.2"
-    assert speakers.name(said("face-2", LEFT), 2) == "face-1"
+    speakers.resolve(said("face-1", LEFT), 1)
+    assert speakers.resolve(said("face-1", RIGHT), 2) == "face-1.2"
+    assert speakers.resolve(said("face-2", LEFT), 2) == "face-1"
 
 
 def test_without_boxes_names_stay_what_servers_say() -> None:
     speakers = SpeakerIdentities()
-    assert [speakers.name(said("face-1"), generation) for generation in (1, 2)] == ["face-1", "face-1"]
+    assert [speakers.resolve(said("face-1"), generation) for generation in (1, 2)] == ["face-1", "face-1"]

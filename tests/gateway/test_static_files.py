@@ -18,7 +18,7 @@ from tests.gateway.conftest import run, running_gateway
 def built() -> list[Path]:
     if not static_files.is_built():
         pytest.skip("the page is not built: make web")
-    return list((static_files.FOLDER / "assets").iterdir())
+    return list((static_files.PAGE_DIR / "assets").iterdir())
 
 
 def test_the_pages_files_come_whole_and_compressed_to_those_who_take_that() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gorggle_local.aws.lambda_runtime import Functions, FunctionVersion
+from gorggle_local.aws.lambda_runtime import FunctionPool, FunctionVersion
 
 # Speaks the Runtime API itself, in place of AWS's client: promises an answer of so many bytes, sends fewer, and dies.
 CLIENT = """
@@ -30,8 +30,8 @@ def main(_arguments):
 
 
 @pytest.fixture
-def functions() -> Iterator[Functions]:
-    running = Functions("http://127.0.0.1:9", "us-east-1")
+def functions() -> Iterator[FunctionPool]:
+    running = FunctionPool("http://127.0.0.1:9", "us-east-1")
     yield running
     running.close()
 
@@ -46,13 +46,15 @@ def version(folder: Path, answer: str, length: int) -> FunctionVersion:
 
 @pytest.mark.parametrize("answer", ["", '{"is_ready'])
 def test_an_answer_that_is_cut_off_by_the_processes_death_is_none(
-    functions: Functions, tmp_path: Path, answer: str
+    functions: FunctionPool, tmp_path: Path, answer: str
 ) -> None:
     outcome = functions.invoke(version(tmp_path, answer, 20), "{}")
     assert outcome.is_error
     assert json.loads(outcome.payload)["errorType"] == "Runtime.ExitError"
 
 
-def test_a_whole_answer_counts_though_the_process_dies_after_it(functions: Functions, tmp_path: Path) -> None:
+def test_a_whole_answer_counts_though_the_process_dies_after_it(
+    functions: FunctionPool, tmp_path: Path
+) -> None:
     outcome = functions.invoke(version(tmp_path, '{"ok": true}', 12), "{}")
     assert (outcome.is_error, outcome.payload) == (False, '{"ok": true}')

@@ -87,7 +87,7 @@ except NotImplementedError:
 
 
 def test_a_rule_calls_a_function() -> None:
-    patched = "moto_patches.functions_run(invoke)\nmoto_patches.rules_call_functions()\n"
+    patched = "moto_patches.functions_run(invoke)\nmoto_patches.patch_event_rules()\n"
     assert json.loads(run(patched + RULE)) == [{"a": 1}]
 
 
@@ -114,7 +114,7 @@ print(json.dumps([json.loads(m["Body"])["detail"] for m in messages]))
 
 
 def test_an_execution_tells_its_end() -> None:
-    (detail,) = json.loads(run("moto_patches.executions_tell_their_end()\n" + EXECUTION))
+    (detail,) = json.loads(run("moto_patches.patch_execution_events()\n" + EXECUTION))
     assert (detail["status"], detail["error"], detail["input"]) == ("FAILED", "E", '{"job": 1}')
 
 
@@ -133,7 +133,7 @@ print(json.dumps([len(called), len(sqs.receive_message(QueueUrl=url).get("Messag
 
 
 def test_a_queue_waits_for_its_poller() -> None:
-    patched = "moto_patches.functions_run(invoke)\nmoto_patches.queues_wait_for_pollers()\n"
+    patched = "moto_patches.functions_run(invoke)\nmoto_patches.patch_queues()\n"
     assert json.loads(run(patched + QUEUE)) == [0, 1]
 
 
@@ -156,13 +156,13 @@ print(json.dumps([job["TranscriptionJobStatus"], text[:8], job.get("FailureReaso
 
 
 def test_a_transcription_is_written_from_the_clips_truth() -> None:
-    patched = "moto_patches.transcriptions_are_written(TRUTHS)\n"
+    patched = "moto_patches.patch_transcribe(TRUTHS)\n"
     assert json.loads(run(patched + TRANSCRIPTION.format(clip="demo"))) == ["COMPLETED", "bin blue", ""]
 
 
 def test_a_stand_in_that_knows_no_truth_fails_and_says_what_it_is() -> None:
     status, text, reason = json.loads(
-        run("moto_patches.transcriptions_are_written(TRUTHS)\n" + TRANSCRIPTION.format(clip="other"))
+        run("moto_patches.patch_transcribe(TRUTHS)\n" + TRANSCRIPTION.format(clip="other"))
     )
     assert (status, text) == ("FAILED", "")
     assert "stand-in" in reason
@@ -184,7 +184,7 @@ except NotImplementedError:
 
 
 def test_faces_are_detected_from_the_clips_truth() -> None:
-    assert run("moto_patches.faces_are_detected(TRUTHS)\n" + FACES) == "10"
+    assert run("moto_patches.patch_rekognition(TRUTHS)\n" + FACES) == "10"
 
 
 def test_moto_without_the_patch_detects_no_faces() -> None:
@@ -205,7 +205,7 @@ print(time.time() - started)
 
 
 def test_retries_take_a_share_of_their_time() -> None:
-    assert float(run("moto_patches.waits_are_scaled(0.01)\n" + RETRY)) < 2.5
+    assert float(run("moto_patches.patch_retry_delays(0.01)\n" + RETRY)) < 2.5
 
 
 def test_moto_without_the_patch_waits_in_full() -> None:
@@ -216,12 +216,12 @@ def test_moto_without_the_patch_waits_in_full() -> None:
     "name",
     [
         "functions_run",
-        "rules_call_functions",
-        "executions_tell_their_end",
-        "queues_wait_for_pollers",
-        "waits_are_scaled",
-        "transcriptions_are_written",
-        "faces_are_detected",
+        "patch_event_rules",
+        "patch_execution_events",
+        "patch_queues",
+        "patch_retry_delays",
+        "patch_transcribe",
+        "patch_rekognition",
     ],
 )
 def test_every_patch_is_applied_by_patch(name: str) -> None:
@@ -229,4 +229,4 @@ def test_every_patch_is_applied_by_patch(name: str) -> None:
 
     from gorggle_local.aws import moto_patches
 
-    assert f"{name}(" in inspect.getsource(moto_patches.patch)
+    assert f"{name}(" in inspect.getsource(moto_patches.apply_patches)

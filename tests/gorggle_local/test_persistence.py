@@ -15,7 +15,7 @@ import pytest
 from moto import mock_aws
 
 from gorggle_lambdas.common import job_table
-from gorggle_lambdas.common.job_slots import PLACES
+from gorggle_lambdas.common.job_slots import SLOTS_KEY
 from gorggle_local.aws.emulator import ACCOUNT, REGION
 from gorggle_local.aws.job_recovery import MAX_INTERRUPTIONS, plan_recovery
 from gorggle_local.aws.persistence import PersistenceConfig, StatePersister
@@ -166,7 +166,7 @@ def test_a_job_that_was_cut_off_waits_again_with_its_video(tmp_path: Path) -> No
             execution_arn="arn",
             progress={"to_read_s": 9},
         )
-        cloud.table.put_item(Item={"job_id": PLACES, "running": {JOB}})
+        cloud.table.put_item(Item={"job_id": SLOTS_KEY, "running": {JOB}})
     with running(tmp_path) as cloud:
         assert cloud.told == {"resumed": [JOB], "failed": []}
         (job,) = cloud.jobs()

@@ -30,12 +30,12 @@ def speaking(path: Path, version: str = "9.99.1", abi: str = ABI) -> Path:
 
 def found(tmp_path: Path, **environment: str) -> python_discovery.Interpreter | None:
     environment = {"PATH": str(tmp_path / "path"), **environment}
-    return python_discovery.find("9.99", environment, tmp_path / "home", tmp_path / "root")
+    return python_discovery.find_interpreter("9.99", environment, tmp_path / "home", tmp_path / "root")
 
 
 def test_this_interpreter_is_what_it_says() -> None:
     minor = ".".join(platform.python_version_tuple()[:2])
-    itself = python_discovery.find(minor)
+    itself = python_discovery.find_interpreter(minor)
     assert itself is not None
     assert itself.version == platform.python_version()
     assert itself.executable.samefile(sys.executable)

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from gorggle_local.aws.state_store import KeptObject, KeptStateError, SavedState, StateFolder, pieces_of
+from gorggle_local.aws.state_store import SavedState, StateFolder, StateStoreError, StoredObject, read_chunks
 
 ITEM = {"job_id": {"S": "a" * 32}, "name": {"S": 'naïve\n"quoted".mp4'}}
 
 
-def kept(folder: StateFolder, content: bytes, key: str = "uploads/x/demo.mp4", size: int = -1) -> KeptObject:
+def kept(
+    folder: StateFolder, content: bytes, key: str = "uploads/x/demo.mp4", size: int = -1
+) -> StoredObject:
     size = len(content) if size < 0 else size
-    file = folder.add([content[:3], content[3:]])
-    return KeptObject("b", key, "v1", file, size, "e", "2026-01-02T03:04:05", {"content-type": "video/mp4"})
+    file = folder.add_content([content[:3], content[3:]])
+    return StoredObject("b", key, "v1", file, size, "e", "2026-01-02T03:04:05", {"content-type": "video/mp4"})
 
 
 def names(path: Path) -> set[str]:
@@ -29,8 +31,8 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     folder.close()
     again = StateFolder(tmp_path)
     assert again.load() == state
-    content = again.content(state.objects[0].file)
-    assert b"".join(pieces_of(content)) == b"a video"
+    content = again.get_content(state.objects[0].file)
+    assert b"".join(read_chunks(content)) == b"a video"
     assert (content.seek(2), content.read(3)) == (2, b"vid")
     again.close()
 
@@ -53,12 +55,12 @@ def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_half_done_does_no_harm(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
     whole, cut = kept(folder, b"whole"), kept(folder, b"cut", size=4)
-    lost = KeptObject(**{**whole.__dict__, "file": "0" * 32})
-    outside = KeptObject(**{**whole.__dict__, "file": "../state.json", "size_bytes": 1})
+    lost = StoredObject(**{**whole.__dict__, "file": "0" * 32})
+    outside = StoredObject(**{**whole.__dict__, "file": "../state.json", "size_bytes": 1})
     folder.save(SavedState([whole, cut, lost, outside]))
     (tmp_path / "state.json.draft").write_text('{"format": 1, "obj')
     (tmp_path / "objects" / "1234.draft").write_bytes(b"half")
-    folder.add([b"belongs to nothing"])
+    folder.add_content([b"belongs to nothing"])
     folder.close()
     again = StateFolder(tmp_path)
     assert again.load().objects == [whole]
@@ -72,8 +74,8 @@ def test_what_a_killed_process_left_half_done_does_no_harm(tmp_path: Path) -> No
 def test_a_damaged_state_is_refused_and_left_as_it_is(tmp_path: Path, text: str) -> None:
     folder = StateFolder(tmp_path)
     (tmp_path / "state.json").write_text(text)
-    content = folder.add([b"a video"])
-    with pytest.raises(KeptStateError, match=r"is damaged .*move .* away to begin with nothing"):
+    content = folder.add_content([b"a video"])
+    with pytest.raises(StateStoreError, match=r"is damaged .*move .* away to begin with nothing"):
         folder.load()
     assert (tmp_path / "state.json").read_text() == text
     assert names(tmp_path) == {content}
@@ -82,7 +84,7 @@ def test_a_damaged_state_is_refused_and_left_as_it_is(tmp_path: Path, text: str)
 
 def test_a_folder_serves_one_process_at_a_time(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
-    with pytest.raises(KeptStateError, match="is in use"):
-        StateFolder(tmp_path, wait_s=0.2)
+    with pytest.raises(StateStoreError, match="is in use"):
+        StateFolder(tmp_path, timeout_s=0.2)
     threading.Timer(0.3, folder.close).start()
     StateFolder(tmp_path).close()

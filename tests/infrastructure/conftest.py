@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from recording_engine import recorded
+from recording_engine import record_stack
 
 # Every setting that changes what is built, in each of its values. Settings of different concerns share a stack.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -66,7 +66,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @functools.cache
 def _built(variant: str) -> Any:
-    return recorded(json.loads(json.dumps(VARIANTS[variant])))
+    return record_stack(json.loads(json.dumps(VARIANTS[variant])))
 
 
 @pytest.fixture(scope="session", params=VARIANTS)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STACK = "test"
 
 
-def recorded(settings: dict[str, Any]) -> Any:
+def record_stack(settings: dict[str, Any]) -> Any:
     """The stack with these settings."""
     from gorggle_local.aws.pulumi_engine import ProgramResult, Resource
 
@@ -79,9 +79,9 @@ def _record(program: Any, given: dict[str, Any]) -> dict[str, Any]:
             layers={kind: package(f"layer-{kind}") for kind in ("base", "media", "certificates")},
             server=package("server"),
         )
-        run = pulumi_engine.run(
+        run = pulumi_engine.run_program(
             lambda: program(settings, packages),
-            provider_outputs.computed_outputs,
+            provider_outputs.compute_outputs,
             data_sources.invoke,
             stack=STACK,
             config={"aws:region": provider_outputs.REGION},

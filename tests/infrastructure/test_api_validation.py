@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gorggle_local.aws import api_validation
-from gorggle_local.aws.resource_handlers import made_by
+from gorggle_local.aws.resource_handlers import create_calls
 
 # Each stack takes seconds to build, and minutes on a busy machine.
 pytestmark = pytest.mark.timeout(1200)
@@ -19,7 +19,7 @@ TAGS = {"gorggle:stack": "test"}
 
 def faults(resource: Any) -> Iterator[str]:
     """Everything that the API would refuse of the calls that make a resource."""
-    making = made_by(copy.deepcopy(resource), TAGS)
+    making = create_calls(copy.deepcopy(resource), TAGS)
     answer = None
     while True:
         try:
@@ -29,7 +29,7 @@ def faults(resource: Any) -> Iterator[str]:
         operation = api_validation.operation(call.operation)
         assert operation.input_shape is not None
         yield from api_validation.validate(operation.input_shape, call.parameters, call.operation)
-        answer = api_validation.sample(operation.output_shape)
+        answer = api_validation.sample_output(operation.output_shape)
 
 
 def test_every_input_is_one_that_aws_takes(any_stack: Any) -> None:
@@ -56,7 +56,7 @@ def test_a_runtime_that_lambda_does_not_have_is_refused(built: Any) -> None:
         ("Function", {"memorySize": 64}, "MemorySize"),
         ("Function", {"handler": 3}, "Handler"),
         ("MetricAlarm", {"comparisonOperator": "Above"}, "ComparisonOperator"),
-        ("StateMachine", {"type": "SLOW"}, "type"),
+        ("StateMachineSpec", {"type": "SLOW"}, "type"),
         ("TargetGroup", {"protocol": "GRPC"}, "Protocol"),
         ("LaunchTemplate", {"instanceType": "g99.huge"}, "InstanceType"),
         ("BucketVersioning", {"versioningConfiguration": {"status": "On"}}, "Status"),

@@ -14,10 +14,10 @@ from conftest import VARIANTS
 from gorggle_gateway import static_files
 from infrastructure import network, quota_check
 from infrastructure.config import GPU_INSTANCE, StackSettings, option_name
-from infrastructure.cors import content_security_policy, download_cors_rule, upload_cors_rule
-from infrastructure.dashboard import dashboard_body
+from infrastructure.cors import build_content_security_policy, download_cors_rule, upload_cors_rule
+from infrastructure.dashboard import build_dashboard_body
 from infrastructure.naming import Names
-from infrastructure.website import PAGE, site_files
+from infrastructure.website import PAGE_FOLDER, list_site_files
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = Names("test", "123456789012", "us-east-1")
@@ -46,19 +46,19 @@ def offers(monkeypatch: pytest.MonkeyPatch, *zones: str) -> None:
 
 def test_zones_are_those_that_have_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     offers(monkeypatch, "us-east-1f", "us-east-1a", "us-east-1c")
-    found = network.gpu_zones(StackSettings(), opts=None)  # type: ignore[arg-type]
+    found = network.find_gpu_zones(StackSettings(), opts=None)  # type: ignore[arg-type]
     assert found == ["us-east-1a", "us-east-1c"]
 
 
 def test_a_region_without_the_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     offers(monkeypatch)
     with pytest.raises(ValueError, match=r"no zone of this region has g6.xlarge: set gpuInstanceTypes"):
-        network.gpu_zones(StackSettings(), opts=None)  # type: ignore[arg-type]
+        network.find_gpu_zones(StackSettings(), opts=None)  # type: ignore[arg-type]
 
 
 def shortages(allowed: dict[tuple[str, str], float], **settings: Any) -> list[str]:
     by_code = {code: value for (_, code), value in allowed.items()}
-    return list(quota_check.shortages(StackSettings(**settings), by_code.__getitem__))
+    return list(quota_check.find_shortages(StackSettings(**settings), by_code.__getitem__))
 
 
 def test_an_account_that_may_run_no_gpu_is_told_what_to_ask_for() -> None:
@@ -86,7 +86,7 @@ def test_spot_instances_have_a_quota_of_their_own() -> None:
 
 def test_every_instance_that_may_be_set_has_a_known_number_of_processors() -> None:
     sizes = GPU_INSTANCE.pattern.rpartition("(")[2].rstrip(")").split("|")
-    assert set(sizes) == set(quota_check.PROCESSORS)
+    assert set(sizes) == set(quota_check.VCPUS)
 
 
 @pytest.mark.parametrize("answer", [RuntimeError("AccessDenied"), 0.0])
@@ -102,30 +102,30 @@ def test_what_the_quotas_say_is_a_warning_and_no_end(
     service = SimpleNamespace(get_service_quota=looked_up)
     monkeypatch.setattr(quota_check, "aws", SimpleNamespace(servicequotas=service))
     monkeypatch.setattr(quota_check.pulumi, "log", SimpleNamespace(warn=said.append))
-    quota_check.warn(StackSettings(), opts=None)  # type: ignore[arg-type]
+    quota_check.warn_about_quotas(StackSettings(), opts=None)  # type: ignore[arg-type]
     (text,) = said
     assert "AccessDenied" in text if isinstance(answer, RuntimeError) else "no instance" in text
 
 
 def test_the_built_page_is_what_the_site_publishes() -> None:
-    published = {key: path for path, key in site_files(ROOT)}
+    published = {key: path for path, key in list_site_files(ROOT)}
     assert "index.html" in published
     linked = re.findall(r'(?:src|href)="\./([^"]+)"', published["index.html"].read_text())
     assert linked
     assert set(linked) <= set(published)
     assert [key for key in published if key.startswith("assets/") and key.endswith(".js")]
-    assert published["index.html"].parent == static_files.FOLDER, "the folder that the gateway serves"
+    assert published["index.html"].parent == static_files.PAGE_DIR, "the folder that the gateway serves"
 
 
 def test_a_page_that_is_not_built_or_holds_strange_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="make web"):
-        list(site_files(tmp_path))
-    page = tmp_path / PAGE
+        list(list_site_files(tmp_path))
+    page = tmp_path / PAGE_FOLDER
     page.mkdir(parents=True)
     (page / "index.html").write_text("page")
     (page / "notes.md").write_text("strange")
     with pytest.raises(ValueError, match=r"notes\.md is a \.md file"):
-        list(site_files(tmp_path))
+        list(list_site_files(tmp_path))
 
 
 def policy_of(text: str) -> dict[str, str]:
@@ -133,7 +133,7 @@ def policy_of(text: str) -> dict[str, str]:
 
 
 def test_the_site_may_call_the_api_and_its_two_buckets_alone() -> None:
-    policy = policy_of(content_security_policy("eu-west-1", "videos", "results"))
+    policy = policy_of(build_content_security_policy("eu-west-1", "videos", "results"))
     api = "https://*.execute-api.eu-west-1.amazonaws.com"
     videos = "https://videos.s3.eu-west-1.amazonaws.com https://videos.s3.amazonaws.com"
     results = videos.replace("videos", "results")
@@ -143,8 +143,8 @@ def test_the_site_may_call_the_api_and_its_two_buckets_alone() -> None:
 
 def test_the_site_s_policy_is_the_gateway_s_but_for_the_addresses() -> None:
     """The same page is served by both: what it needs of one it needs of the other."""
-    site = policy_of(content_security_policy("eu-west-1", "videos", "results"))
-    gateway = policy_of(static_files.content_security_policy(()))
+    site = policy_of(build_content_security_policy("eu-west-1", "videos", "results"))
+    gateway = policy_of(static_files.build_content_security_policy(()))
     assert site.keys() == gateway.keys()
     for name in site.keys() - {"media-src", "connect-src"}:
         assert site[name] == gateway[name], name
@@ -163,8 +163,14 @@ def test_pages_read_results_and_videos_and_send_videos_alone() -> None:
 
 
 def test_the_dashboard_has_no_graph_over_another_and_none_that_is_empty() -> None:
-    body = dashboard_body(
-        NAMES, functions=["f"], queues=["q"], api_id="a", machine="m", hosts=("t", "l"), alarms=["x"]
+    body = build_dashboard_body(
+        NAMES,
+        functions=["f"],
+        queues=["q"],
+        api_id="a",
+        state_machine_arn="m",
+        load_balancer_suffixes=("t", "l"),
+        alarm_arns=["x"],
     )
     taken = set()
     for widget in body["widgets"]:

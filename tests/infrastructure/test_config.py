@@ -12,7 +12,13 @@ import yaml
 from pydantic import ValidationError
 
 from infrastructure import function_manifest
-from infrastructure.config import EVENTS_PER_LOOK, StackSettings, checked_stack_name, option_name, read
+from infrastructure.config import (
+    EVENTS_PER_POLL,
+    StackSettings,
+    option_name,
+    read_settings,
+    validate_stack_name,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
@@ -41,7 +47,7 @@ def test_the_settings_table_of_the_manual_is_complete() -> None:
 
 
 def test_the_stack_has_every_setting_of_the_functions_with_the_same_default() -> None:
-    wanted = function_manifest.read(ROOT / "lambdas/functions.toml").settings
+    wanted = function_manifest.read_manifest(ROOT / "lambdas/functions.toml").settings
     assert wanted
     for name, body in wanted.items():
         assert name in StackSettings.model_fields, name
@@ -56,7 +62,7 @@ def test_settings_are_read_as_pulumi_keeps_them() -> None:
         "natGateway": "true",
         "maxConcurrentJobs": "3",
     }
-    settings = read(kept.get, lambda name: json.loads(kept[name]))
+    settings = read_settings(kept.get, lambda name: json.loads(kept[name]))
     assert (
         settings.architecture,
         settings.python_version,
@@ -113,7 +119,7 @@ def test_a_look_of_the_state_machine_has_as_many_events_as_are_counted() -> None
     loops = list(looks(definition))
     assert len(loops) == 4
     for loop in loops:
-        assert sum(events[kind] for kind in loop) == EVENTS_PER_LOOK
+        assert sum(events[kind] for kind in loop) == EVENTS_PER_POLL
 
 
 def looks(node: Any) -> Iterator[list[str]]:
@@ -139,4 +145,4 @@ def looks(node: Any) -> Iterator[list[str]]:
 @pytest.mark.parametrize("name", ["Prod", "a", "a-stack-with-a-long-name", "dev_1", "1st"])
 def test_a_stack_s_name_that_no_bucket_can_bear_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="bucket names"):
-        checked_stack_name(name)
+        validate_stack_name(name)

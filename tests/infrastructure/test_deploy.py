@@ -19,7 +19,7 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from gorggle_local.aws import api_validation, deploy
 from infrastructure import quota_check
-from infrastructure.config import IMAGE
+from infrastructure.config import GPU_AMI_PARAMETER
 
 # Some five hundred calls to moto.
 pytestmark = pytest.mark.timeout(1200)
@@ -85,7 +85,7 @@ def client(endpoint: str, service: str) -> Any:
 
 
 def test_nothing_is_left_out_but_what_moto_cannot(applied: dict[str, Any]) -> None:
-    assert set(applied["left_out"]) == deploy.MISSING_IN_MOTO
+    assert set(applied["left_out"]) == deploy.UNSUPPORTED_BY_MOTO
     assert len(applied["resources"]) > 300
     assert all(each["id"] for each in applied["resources"])
 
@@ -197,20 +197,20 @@ def test_a_kind_that_cannot_be_made_ends_the_run(endpoint: str) -> None:
 
     stranger = Resource("aws:braket/job:Job", "job", "urn", "", "", {}, [], [])
     with pytest.raises(deploy.ApplyError, match="nothing is known"):
-        deploy.LocalAccount(endpoint).create(stranger)
+        deploy.LocalAccount(endpoint).create_resource(stranger)
 
 
 # What is worked round because moto 5.2.5 cannot do it: each test fails once it can.
 
 
-@pytest.mark.parametrize("operation", sorted(deploy.MISSING_IN_MOTO))
+@pytest.mark.parametrize("operation", sorted(deploy.UNSUPPORTED_BY_MOTO))
 def test_moto_still_lacks(operation: str, endpoint: str) -> None:
     service, _, method = operation.partition(".")
     shape = api_validation.operation(operation).input_shape
     caller = client(endpoint, service)
     name = next(each for each, known in caller.meta.method_to_api_mapping.items() if known == method)
     with pytest.raises(ClientError) as refused:
-        getattr(caller, name)(**api_validation.sample(shape))
+        getattr(caller, name)(**api_validation.sample_output(shape))
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 500, 501)
 
 
@@ -282,7 +282,7 @@ def test_moto_still_tells_no_address_of_a_scaling_policy(applied: dict[str, Any]
 
 def test_moto_still_knows_no_parameter_of_the_instances_image(endpoint: str) -> None:
     with pytest.raises(ClientError, match="ParameterNotFound"):
-        client(endpoint, "ssm").get_parameter(Name=IMAGE)
+        client(endpoint, "ssm").get_parameter(Name=GPU_AMI_PARAMETER)
 
 
 def test_moto_still_knows_no_quota_of_gpu_instances(endpoint: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gorggle_lambdas.aws_costs import cost_model
-from gorggle_lambdas.aws_costs.prices import Prices, PricesError, prices_of
+from gorggle_lambdas.aws_costs.prices import Prices, PricesError, parse_prices
 from gorggle_lambdas.common import cost_estimates
 from gorggle_lambdas.common.job_options import JobOptions
 from gorggle_lambdas.common.task_events import JobEvent
@@ -16,7 +16,7 @@ from infrastructure import cost_estimate, function_manifest
 from infrastructure.config import StackSettings
 from infrastructure.naming import Names
 from infrastructure.resource_references import ResourceReferences
-from infrastructure.state_machine import rendered
+from infrastructure.state_machine import render_definition
 
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTION = """
@@ -38,7 +38,7 @@ trigger = { kind = "state_machine" }
 def parsed(text: str, folder: Path) -> function_manifest.Manifest:
     path = folder / "functions.toml"
     path.write_text(text)
-    return function_manifest.read(path)
+    return function_manifest.read_manifest(path)
 
 
 def test_a_function_is_named_in_the_state_machine_as_it_is_written_there(tmp_path: Path) -> None:
@@ -81,69 +81,69 @@ def references() -> ResourceReferences:
 
 
 def test_names_mean_values_in_environments_and_addresses_in_policies(references: ResourceReferences) -> None:
-    assert references.value("table:jobs") == "jobs"
-    assert references.value("setting:max_concurrent_jobs") == "10"
-    assert references.value("setting:nat") == "true"
-    assert references.value("gorggle") == "gorggle"
-    assert references.arn("table:jobs") == ["arn:aws:dynamodb:us-east-1:123456789012:table/jobs"]
-    assert references.arn("executions") == [
+    assert references.resolve("table:jobs") == "jobs"
+    assert references.resolve("setting:max_concurrent_jobs") == "10"
+    assert references.resolve("setting:nat") == "true"
+    assert references.resolve("gorggle") == "gorggle"
+    assert references.resolve_arns("table:jobs") == ["arn:aws:dynamodb:us-east-1:123456789012:table/jobs"]
+    assert references.resolve_arns("executions") == [
         "arn:aws:states:us-east-1:123456789012:execution:gorggle-test-pipeline:*"
     ]
-    assert references.arn("fleet")[0].endswith("autoScalingGroupName/gorggle-test-gpu")
+    assert references.resolve_arns("fleet")[0].endswith("autoScalingGroupName/gorggle-test-gpu")
 
 
 @pytest.mark.parametrize("name", ["table:songs", "bucket:songs/*", "queue:songs", "secret:songs", "nonsense"])
 def test_a_name_that_the_stack_does_not_have_is_refused(name: str, references: ResourceReferences) -> None:
     with pytest.raises(KeyError):
-        references.arn(name)
+        references.resolve_arns(name)
 
 
 def test_a_variable_that_names_nothing_is_refused(references: ResourceReferences) -> None:
     with pytest.raises(KeyError, match="no such thing"):
-        references.value("table:songs")
+        references.resolve("table:songs")
 
 
 def test_a_definition_keeps_the_types_of_what_is_put_in() -> None:
     definition = {"Function": "${DoIt}", "Max": "${Max}", "Text": "at most ${Max}", "List": ["${DoIt}", 1]}
-    found = rendered(definition, {"DoIt": "arn", "Max": 8})
+    found = render_definition(definition, {"DoIt": "arn", "Max": 8})
     assert found == {"Function": "arn", "Max": 8, "Text": "at most 8", "List": ["arn", 1]}
     with pytest.raises(KeyError):
-        rendered("${Missing}", {})
+        render_definition("${Missing}", {})
 
 
 def test_functions_count_with_the_prices_of_their_stack() -> None:
-    told = prices_of(cost_estimate.prices(StackSettings(gpu_instance_types=("g5.xlarge",))))
+    told = parse_prices(cost_estimate.prices_json(StackSettings(gpu_instance_types=("g5.xlarge",))))
     assert told.gpu_per_h == pytest.approx(1.006 + 100 * 0.08 / 730, abs=1e-3)
     own = StackSettings(prices=json.dumps({"gpu_per_h": 2, "transcribe_per_min": 0.5}))
-    given = prices_of(cost_estimate.prices(own))
+    given = parse_prices(cost_estimate.prices_json(own))
     assert (given.gpu_per_h, given.transcribe_per_min) == (2, 0.5)
     assert given.rekognition_per_min == Prices().rekognition_per_min
     assert (
-        cost_estimate.outputs(own)["videoUsdPerHour"]
-        > cost_estimate.outputs(StackSettings())["videoUsdPerHour"] + 28
+        cost_estimate.estimate_outputs(own)["videoUsdPerHour"]
+        > cost_estimate.estimate_outputs(StackSettings())["videoUsdPerHour"] + 28
     )
 
 
 def test_prices_that_cannot_be_are_refused_before_anything_is_built() -> None:
     with pytest.raises(PricesError, match="transcribe"):
-        cost_estimate.prices(StackSettings(prices='{"transcribe": 1}'))
+        cost_estimate.prices_json(StackSettings(prices='{"transcribe": 1}'))
 
 
 def test_a_job_s_estimate_is_the_stack_s_own_model() -> None:
     """What a job shows and what the stack's outputs and `gorggle cost` say are one sum."""
     settings = StackSettings()
-    shape, unit = cost_estimate.cost_stack(settings), prices_of(cost_estimate.prices(settings))
-    hour = cost_model.video_hours(1.0, shape, unit)
+    shape, unit = cost_estimate.to_cost_config(settings), parse_prices(cost_estimate.prices_json(settings))
+    hour = cost_model.estimate_video_hours(1.0, shape, unit)
     job = JobEvent("0" * 32, 1, "b", "k", "v", int(shape.video_gib_per_h * 2**30), "demo.mp4", JobOptions())
-    found = cost_estimates.estimate(
+    found = cost_estimates.estimate_job_cost(
         job,
         3600.0,
         reads_lips=True,
-        sound="transcribe",
-        faces="rekognition",
-        window_s=shape.window_s,
-        kept_days=shape.retention_days,
-        prices=cost_estimate.prices(settings),
+        audio_engine="transcribe",
+        face_engine="rekognition",
+        window_duration_s=shape.window_duration_s,
+        retention_days=shape.retention_days,
+        prices=cost_estimate.prices_json(settings),
     )
     waking = hour.parts["gpu_waiting"]
     assert found["total"] == pytest.approx(hour.total - waking, abs=1e-3)
@@ -156,15 +156,15 @@ def test_a_job_s_estimate_is_the_stack_s_own_model() -> None:
 def test_what_was_measured_is_counted_like_what_was_planned() -> None:
     job = JobEvent("0" * 32, 1, "b", "k", "v", 2**30, "demo.mp4", JobOptions())
     measured = {"windows": 10, "transcribed_s": 600.0, "searched_s": 600.0, "gpu_s": 150.0}
-    after = cost_estimates.actual(job, measured, kept_days=30, prices="")
-    before = cost_estimates.estimate(
+    after = cost_estimates.compute_job_cost(job, measured, retention_days=30, prices="")
+    before = cost_estimates.estimate_job_cost(
         job,
         600.0,
         reads_lips=True,
-        sound="transcribe",
-        faces="rekognition",
-        window_s=60.0,
-        kept_days=30,
+        audio_engine="transcribe",
+        face_engine="rekognition",
+        window_duration_s=60.0,
+        retention_days=30,
         prices="",
     )
     same = {"currency", "transcribe", "rekognition", "gpu", "step_functions", "s3"}
@@ -176,7 +176,7 @@ def test_buckets_names_are_as_long_as_s3_takes() -> None:
     assert len(longest.bucket("artifacts")) <= 63
     assert len(longest.prefix) <= 32, "a load balancer's name"
     functions = [
-        *function_manifest.read(ROOT / "lambdas/functions.toml").functions,
-        *function_manifest.read(ROOT / "lambdas/operations/functions.toml").functions,
+        *function_manifest.read_manifest(ROOT / "lambdas/functions.toml").functions,
+        *function_manifest.read_manifest(ROOT / "lambdas/operations/functions.toml").functions,
     ]
     assert all(len(longest.function(name)) + len("-role") <= 64 for name in functions)

@@ -104,9 +104,9 @@ def around(machine: Machine, tmp_path: Path) -> AgentConfig:
         certificate_folder=tmp_path,
         metrics_namespace="Gorggle/test",
         log_group=GROUP,
-        operations=machine.address,
-        metadata=machine.address,
-        cursor=tmp_path / "cursor",
+        metrics_url=machine.address,
+        imds_url=machine.address,
+        journal_cursor_file=tmp_path / "cursor",
     )
 
 
@@ -180,7 +180,10 @@ def test_streams_and_loads_are_measured(attendant: InstanceAgent, machine: Machi
         "Requests", "RequestTime",
     }  # fmt: skip
     assert found["Streams"]["Dimensions"] == [{"Name": "AutoScalingGroupName", "Value": FLEET}]
-    values = {each["MetricName"]: each["Value"] for each in metrics.data(METRICS, metrics.CpuUsage(), FLEET)}
+    values = {
+        each["MetricName"]: each["Value"]
+        for each in metrics.build_metric_data(METRICS, metrics.CpuUsage(), FLEET)
+    }
     assert (values["Streams"], values["GpuUtilization"], values["GpuMemoryUtilization"]) == (3.0, 50.0, 75.0)
     assert all(0 <= value <= 100 for value in values.values())
 
@@ -189,7 +192,7 @@ def test_what_the_server_counts_is_told_as_what_it_has_grown_by() -> None:
     calls = metrics.RequestCounters()
 
     def told(page: str) -> dict[str, float]:
-        return {name: value for name, value, _ in calls.data(metrics.server_metrics(page))}
+        return {name: value for name, value, _ in calls.compute_deltas(metrics.parse_metrics(page))}
 
     assert told(METRICS) == {"Requests": 8.0, "RequestTime": 2.5}
     assert told(METRICS) == {"Requests": 0.0}, "nothing has happened: there is no mean"
@@ -208,12 +211,12 @@ def test_what_is_read_of_the_server_s_page_is_there() -> None:
     from gorggle_server.observability.metrics import ServerMetrics
 
     families = {family.name for family in ServerMetrics("0").registry.collect()}
-    read = {metrics.CALLS.removesuffix("_total"), *(name for _, name, _ in metrics.MEANS)}
-    assert read | {"gorggle_active_streams", metrics.STARTED} <= families
+    read = {metrics.REQUESTS_METRIC.removesuffix("_total"), *(name for _, name, _ in metrics.MEAN_METRICS)}
+    assert read | {"gorggle_active_streams", metrics.START_TIME_METRIC} <= families
 
 
 def test_an_instance_whose_server_starts_counts_as_idle_not_as_absent() -> None:
-    (streams, *_) = metrics.data(None, metrics.CpuUsage(), FLEET)
+    (streams, *_) = metrics.build_metric_data(None, metrics.CpuUsage(), FLEET)
     assert (streams["MetricName"], streams["Value"]) == ("Streams", 0.0)
 
 
@@ -226,9 +229,9 @@ def test_log_lines_reach_cloudwatch_once(
         for index, message in enumerate(("first", list(b"caf\xc3\xa9"), None))
     ]
     commands.journal.write_text("\n".join(json.dumps(each) for each in lines))
-    assert attendant._journal.ship() == 2
-    assert attendant._journal.ship() == 0
-    events = clients.logs.get_log_events(logGroupName=GROUP, logStreamName=attendant.instance)["events"]
+    assert attendant._log_shipper.ship() == 2
+    assert attendant._log_shipper.ship() == 0
+    events = clients.logs.get_log_events(logGroupName=GROUP, logStreamName=attendant.instance_id)["events"]
     assert [each["message"] for each in events] == ["first", "café"]
     assert "--cursor-file=" in commands.called[0]
     assert "--unit=gorggle.service" in commands.called[0]
@@ -236,8 +239,8 @@ def test_log_lines_reach_cloudwatch_once(
 
 def test_a_batch_is_as_large_as_cloudwatch_takes() -> None:
     events = [{"timestamp": index, "message": "x" * 100_000} for index in range(20)]
-    assert len(log_shipper.first_batch(events)) == 10
-    assert len(log_shipper.first_batch([{"timestamp": 0, "message": "x"}] * 20_000)) == 10_000
+    assert len(log_shipper.take_batch(events)) == 10
+    assert len(log_shipper.take_batch([{"timestamp": 0, "message": "x"}] * 20_000)) == 10_000
 
 
 @pytest.mark.parametrize(
@@ -257,8 +260,8 @@ def test_an_instance_that_ends_lets_its_server_finish_first(
     assert "systemctl stop gorggle.service" not in commands.called
     machine.pages[path] = page
     attendant.step()
-    assert attendant._stopping is not None
-    attendant._stopping.wait()
+    assert attendant._stop_process is not None
+    attendant._stop_process.wait()
     attendant.step()
     attendant.step()
     assert attendant.is_done
@@ -282,7 +285,7 @@ def test_certificates_are_private_and_renewed_in_place(clients: Clients, tmp_pat
 def test_certificates_that_never_come_are_an_error(clients: Clients, tmp_path: Path) -> None:
     clients.secretsmanager.create_secret(Name="empty")
     with pytest.raises(LookupError, match="no value yet"):
-        certificates.await_first(clients.secretsmanager, "empty", tmp_path, wait_s=0)
+        certificates.wait_for_certificates(clients.secretsmanager, "empty", tmp_path, timeout_s=0)
 
 
 def test_a_step_that_fails_does_not_keep_the_others(
@@ -297,7 +300,7 @@ def test_a_step_that_fails_does_not_keep_the_others(
 
 def test_an_instance_without_metadata_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="which instance"):
-        _ = InstanceMetadataClient("http://127.0.0.1:9").instance
+        _ = InstanceMetadataClient("http://127.0.0.1:9").instance_id
 
 
 def test_the_attendant_is_told_all_it_reads(around: AgentConfig) -> None:

@@ -26,7 +26,7 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from gorggle_lambdas.operations import certificate_authority
 from infrastructure.config import StackSettings
-from infrastructure.gpu_fleet import instance_environment, user_data
+from infrastructure.gpu_fleet import instance_environment, render_user_data
 from infrastructure.naming import Names
 from infrastructure.packaging import build
 from infrastructure.packaging.wheels import Target
@@ -79,14 +79,14 @@ def identities(secrets: str) -> tuple[certificate_authority.Identity, certificat
     import datetime as dt
 
     now = dt.datetime.now(dt.UTC)
-    ours = [certificate_authority.new_authority("Gorggle", now)]
-    server = certificate_authority.identity(ours, "server.gorggle.internal", is_server=True, now=now)
+    ours = [certificate_authority.create_authority("Gorggle", now)]
+    server = certificate_authority.issue_identity(ours, "server.gorggle.internal", is_server=True, now=now)
     client = boto3.client(
         "secretsmanager", endpoint_url=secrets, region_name="us-east-1",
         aws_access_key_id="test", aws_secret_access_key="test",
     )  # fmt: skip
     client.create_secret(Name="server", SecretString=json.dumps(dataclasses.asdict(server)))
-    return server, certificate_authority.identity(ours, "pipeline", is_server=False, now=now)
+    return server, certificate_authority.issue_identity(ours, "pipeline", is_server=False, now=now)
 
 
 def free_port() -> int:
@@ -256,7 +256,7 @@ def test_an_instance_that_cannot_start_says_why_and_gives_itself_up(image: Path,
 
 
 def test_user_data_holds_no_more_than_ec2_takes() -> None:
-    text = user_data(
+    text = render_user_data(
         NAMES,
         StackSettings(model_uri="s3://models-of-ours/lips/large.safetensors"),
         "bucket",

@@ -59,8 +59,8 @@ def test_server_and_client_believe_each_other_and_nobody_else(client: Any) -> No
     caller = rotated(client, rotate_certificates.handler, CLIENT)
     assert server["ca"] == caller["ca"]
     assert handshake(server, caller) == "server.gorggle.internal"
-    other = certificate_authority.identity(
-        [certificate_authority.new_authority("other", NOW)], "pipeline", is_server=False, now=NOW
+    other = certificate_authority.issue_identity(
+        [certificate_authority.create_authority("other", NOW)], "pipeline", is_server=False, now=NOW
     )
     stranger = {"ca": caller["ca"], "certificate": other.certificate, "key": other.key}
     with pytest.raises(ssl.SSLError):
@@ -119,11 +119,13 @@ def test_two_secrets_that_are_rotated_at_once_get_one_authority(
     client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Both look before either has written: the second finds that it was too late.
-    first = rotate_certificates.current_authorities(client, "gorggle-test/authority", NOW)
+    first = rotate_certificates.load_current_authorities(client, "gorggle-test/authority", NOW)
     looks = iter([[]])
-    kept = rotate_certificates._kept
-    monkeypatch.setattr(rotate_certificates, "_kept", lambda *args: next(looks, None) or kept(*args))
-    second = rotate_certificates.current_authorities(client, "gorggle-test/authority", NOW)
+    kept = rotate_certificates._read_authorities
+    monkeypatch.setattr(
+        rotate_certificates, "_read_authorities", lambda *args: next(looks, None) or kept(*args)
+    )
+    second = rotate_certificates.load_current_authorities(client, "gorggle-test/authority", NOW)
     assert [each.pem for each in second] == [each.pem for each in first]
 
 
@@ -145,59 +147,61 @@ def test_a_rotation_that_was_never_begun_cannot_be_finished(client: Any) -> None
 
 
 def test_a_new_authority_is_trusted_before_it_signs() -> None:
-    old = [certificate_authority.new_authority("Gorggle", NOW)]
+    old = [certificate_authority.create_authority("Gorggle", NOW)]
     later = NOW + certificate_authority.AUTHORITY_RENEWAL + dt.timedelta(days=1)
-    both = certificate_authority.renewed(old, "Gorggle", later)
+    both = certificate_authority.renew_authorities(old, "Gorggle", later)
     assert len(both) == 2
-    assert certificate_authority.signing(both, later) is both[1]
+    assert certificate_authority.select_signer(both, later) is both[1]
     assert (
-        certificate_authority.signing(
+        certificate_authority.select_signer(
             both, later + certificate_authority.PROPAGATION_DELAY + dt.timedelta(days=1)
         )
         is both[0]
     )
-    bearer = certificate_authority.identity(both, "server", is_server=True, now=later)
+    bearer = certificate_authority.issue_identity(both, "server", is_server=True, now=later)
     assert len(x509.load_pem_x509_certificates(bearer.ca.encode())) == 2
-    certificate_authority.check(bearer, later)
+    certificate_authority.verify_identity(bearer, later)
 
 
 def test_an_expired_authority_is_dropped() -> None:
-    old = [certificate_authority.new_authority("Gorggle", NOW)]
-    (only,) = certificate_authority.renewed(old, "Gorggle", NOW + certificate_authority.AUTHORITY_LIFE)
+    old = [certificate_authority.create_authority("Gorggle", NOW)]
+    (only,) = certificate_authority.renew_authorities(
+        old, "Gorggle", NOW + certificate_authority.AUTHORITY_LIFE
+    )
     assert only is not old[0]
 
 
 @pytest.mark.parametrize("part", ["certificate", "key", "ca"])
 def test_a_certificate_with_a_part_of_another_is_refused(part: str) -> None:
     made = [
-        certificate_authority.identity(
-            [certificate_authority.new_authority("Gorggle", NOW)], "server", is_server=True, now=NOW
+        certificate_authority.issue_identity(
+            [certificate_authority.create_authority("Gorggle", NOW)], "server", is_server=True, now=NOW
         )
         for _ in range(2)
     ]
     mixed = {**made[0].__dict__, part: made[1].__dict__[part]}
     with pytest.raises(ValueError, match="beside it"):
-        certificate_authority.check(certificate_authority.Identity(**mixed), NOW)
+        certificate_authority.verify_identity(certificate_authority.Identity(**mixed), NOW)
 
 
 def test_an_old_certificate_is_refused() -> None:
-    made = certificate_authority.identity(
-        [certificate_authority.new_authority("Gorggle", NOW)], "server", is_server=True, now=NOW
+    made = certificate_authority.issue_identity(
+        [certificate_authority.create_authority("Gorggle", NOW)], "server", is_server=True, now=NOW
     )
     with pytest.raises(ValueError, match="holds from"):
-        certificate_authority.check(made, NOW + certificate_authority.CERTIFICATE_LIFE)
+        certificate_authority.verify_identity(made, NOW + certificate_authority.CERTIFICATE_LIFE)
 
 
 def test_the_operator_s_token_is_renewed_and_others_keep_theirs(client: Any) -> None:
     client.put_secret_value(SecretId="gorggle-test/api_tokens", SecretString='{"camera": "00"}')
     secret = "gorggle-test/operator_token"
     first = rotated(client, rotate_token.handler, secret)["token"]
-    assert rotate_token.known_hashes(client)["operator"] == rotate_token.token_hash(first)
+    assert rotate_token.read_token_hashes(client)["operator"] == rotate_token.hash_token(first)
     second = rotated(client, rotate_token.handler, secret)["token"]
     assert first != second
     assert len(second) >= 40
     known = json.loads(client.get_secret_value(SecretId="gorggle-test/api_tokens")["SecretString"])
-    assert known == {"camera": "00", "operator": rotate_token.token_hash(second)}
+    assert known == {"camera": "00", "operator": rotate_token.hash_token(second)}
 
 
 def test_the_budget_s_message_puts_the_fleet_to_zero(client: Any, capsys: pytest.CaptureFixture[str]) -> None:

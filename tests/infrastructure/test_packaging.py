@@ -60,7 +60,7 @@ def test_code_is_the_same_bytes_each_time_and_holds_what_it_is_named_for(tmp_pat
         with zipfile.ZipFile(made[0].path) as opened:
             names = opened.namelist()
         assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
-        handlers = function_manifest.read(
+        handlers = function_manifest.read_manifest(
             ROOT / ("lambdas/operations" if kind == "operations" else "lambdas") / "functions.toml"
         )
         for function in handlers.functions.values():
@@ -79,7 +79,7 @@ def test_layers_load_on_lambda_and_leave_room() -> None:
         name: zip_archive.write(KEPT / f"code-{name}.zip", list(entries))
         for name, entries in build.code_entries(ROOT)
     }
-    functions = function_manifest.read(ROOT / "lambdas/functions.toml")
+    functions = function_manifest.read_manifest(ROOT / "lambdas/functions.toml")
     build.check_sizes(functions, code, layers)
     total = code["full"].unpacked_bytes + layers["base"].unpacked_bytes + layers["media"].unpacked_bytes
     assert 150 * 2**20 < total < build.MAX_UNPACKED_BYTES
@@ -92,7 +92,7 @@ def test_layers_load_on_lambda_and_leave_room() -> None:
 
 
 def test_a_function_that_is_too_large_is_refused(tmp_path: Path) -> None:
-    functions = function_manifest.read(ROOT / "lambdas/functions.toml")
+    functions = function_manifest.read_manifest(ROOT / "lambdas/functions.toml")
     small, large = Package(tmp_path, "", 1), Package(tmp_path, "", build.MAX_UNPACKED_BYTES)
     with pytest.raises(ValueError, match="Lambda takes 250 MiB"):
         build.check_sizes(functions, {"thin": small, "full": small}, {"base": small, "media": large})
@@ -205,11 +205,11 @@ def test_the_locks_are_of_what_the_project_asks_for() -> None:
 
 
 def test_the_image_s_torch_is_the_one_that_the_project_pins() -> None:
-    from infrastructure.config import IMAGE
+    from infrastructure.config import GPU_AMI_PARAMETER
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (pin,) = [each for each in project["optional-dependencies"]["server"] if each.startswith("torch==")]
-    assert f"pytorch-{pin.removeprefix('torch==').rpartition('.')[0]}-" in IMAGE
+    assert f"pytorch-{pin.removeprefix('torch==').rpartition('.')[0]}-" in GPU_AMI_PARAMETER
 
 
 def test_a_missing_wheel_is_named(tmp_path: Path) -> None:

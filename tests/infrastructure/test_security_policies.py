@@ -242,7 +242,7 @@ def test_nothing_secret_is_in_the_program_s_hands(any_stack: Any) -> None:
 def test_time_limits_hold_one_another(built: Any) -> None:
     """A function ends before its state, and its state before the execution."""
     stack = built("default")
-    (machine,) = stack.of("StateMachine")
+    (machine,) = stack.of("StateMachineSpec")
     definition = json.loads(machine.inputs["definition"])
     limits = {each.outputs["arn"]: each.inputs["timeout"] for each in stack.of("Function")}
     tasks = list(_tasks(definition))
@@ -269,7 +269,7 @@ def _tasks(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_no_placeholder_is_left_in_the_state_machine(any_stack: Any) -> None:
-    (machine,) = any_stack.of("StateMachine")
+    (machine,) = any_stack.of("StateMachineSpec")
     assert "${" not in machine.inputs["definition"]
     assert machine.inputs["loggingConfiguration"]["includeExecutionData"] is False
 
@@ -349,7 +349,7 @@ def test_every_metric_of_the_dashboard_is_one_that_somebody_gives(built: Any) ->
     page = "gorggle_grpc_request_duration_seconds_sum 1\ngorggle_grpc_request_duration_seconds_count 1\ngorggle_real_time_factor_sum 1\n"
     page += "gorggle_real_time_factor_count 1\ngorggle_gpu_utilisation_ratio 0.5\n"
     page += "".join(f'gorggle_gpu_memory_bytes{{kind="{kind}"}} 1\n' for kind in ("free", "total"))
-    given = metrics.data(page, metrics.CpuUsage(), "fleet", metrics.RequestCounters())
+    given = metrics.build_metric_data(page, metrics.CpuUsage(), "fleet", metrics.RequestCounters())
     filtered = {each.inputs["name"] for each in stack.of("LogMetricFilter")}
     assert shown == {each["MetricName"] for each in given} | filtered
 

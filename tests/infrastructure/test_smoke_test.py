@@ -40,9 +40,9 @@ class Answers:
 def told(
     monkeypatch: pytest.MonkeyPatch, job: Mapping[str, Any], words: list[str] = WORDS, why: str = ""
 ) -> list[str]:
-    monkeypatch.setattr(smoke_test, "sent", lambda *_: b"")
+    monkeypatch.setattr(smoke_test, "send_request", lambda *_: b"")
     api: Any = Answers(job, words, [{"reason": why}])
-    return list(smoke_test.verify(api, EXAMPLES / "demo.mp4", EXAMPLES / "demo.json", patience_s=0.0))
+    return list(smoke_test.verify(api, EXAMPLES / "demo.mp4", EXAMPLES / "demo.json", timeout_s=0.0))
 
 
 GOOD = {"state": "done", "sources": {"lips": "used", "sound": "used"}, "cost": {"total": 0.01}}
@@ -78,8 +78,8 @@ def test_an_address_that_nobody_answers_is_named() -> None:
 
 
 def test_a_token_is_taken_alone_or_in_its_secret() -> None:
-    assert smoke_test.token_of(" abc\n") == "abc"
-    assert smoke_test.token_of(json.dumps({"token": "abc"})) == "abc"
+    assert smoke_test.parse_token(" abc\n") == "abc"
+    assert smoke_test.parse_token(json.dumps({"token": "abc"})) == "abc"
 
 
 def test_without_a_token_nothing_is_asked(
@@ -94,6 +94,6 @@ def test_without_a_token_nothing_is_asked(
 def test_a_form_holds_its_fields_before_the_file(tmp_path: Path) -> None:
     clip = tmp_path / "a.mp4"
     clip.write_bytes(b"video")
-    body = smoke_test.form_body({"key": "uploads/a", "Content-Type": "video/mp4"}, clip)
+    body = smoke_test.encode_form({"key": "uploads/a", "Content-Type": "video/mp4"}, clip)
     assert body.index(b"uploads/a") < body.index(b"video/mp4") < body.index(b'name="file"')
     assert body.endswith(f"video\r\n--{smoke_test.BOUNDARY}--\r\n".encode())

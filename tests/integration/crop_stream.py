@@ -13,11 +13,11 @@ from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming.media_pipeline import create_media_pipeline
 from gorggle_server.types import RecognitionOptions
 
-PIECE_FRAMES = 5
+CHUNK_FRAMES = 5
 
 
 @functools.cache
-def mouths_and_sound(path: Path) -> tuple[tuple[tuple[int, np.ndarray], ...], np.ndarray]:
+def extract_crops_and_audio(path: Path) -> tuple[tuple[tuple[int, np.ndarray], ...], np.ndarray]:
     """Each face's first frame and crops (T, 96, 96), and the sound: int16 (S,), 16 kHz."""
     content = path.read_bytes()
     pipe = BytePipe(len(content) + 1)
@@ -26,19 +26,19 @@ def mouths_and_sound(path: Path) -> tuple[tuple[tuple[int, np.ndarray], ...], np
     perception = create_media_pipeline(pipe, RecognitionOptions("any"), ServerSettings(), 1000.0)
     for _ in perception.steps():
         pass
-    tracks = tuple((track.start, np.stack(track.crops)) for track in perception.scene.tracks.values())
-    perception.scene._join_sound()
-    return tracks, perception.scene._sound
+    tracks = tuple((track.start, np.stack(track.crops)) for track in perception.buffer.tracks.values())
+    perception.buffer._join_audio()
+    return tracks, perception.buffer._audio
 
 
-def pieces(path: Path, times: int = 1) -> list[MouthCrops | AudioChunk]:
+def create_chunks(path: Path, times: int = 1) -> list[MouthCrops | AudioChunk]:
     """The clip, several times over, in pieces of a fifth of a second."""
-    tracks, sound = mouths_and_sound(path)
+    tracks, sound = extract_crops_and_audio(path)
     frames = len(sound) // 640
     made: list[MouthCrops | AudioChunk] = []
-    for start in range(0, frames * times, PIECE_FRAMES):
+    for start in range(0, frames * times, CHUNK_FRAMES):
         first = start % frames
-        end = min(first + PIECE_FRAMES, frames)
+        end = min(first + CHUNK_FRAMES, frames)
         for face, (track_start, crops) in enumerate(tracks):
             shown = range(max(first, track_start), min(end, track_start + len(crops)))
             if shown:

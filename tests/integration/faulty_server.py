@@ -16,7 +16,7 @@ from gorggle_server.avhubert import Model
 from gorggle_server.inference import device_health
 
 
-def fail_while_there_is(fault: Path) -> None:
+def inject_faults_while_exists(fault: Path) -> None:
     encode = Model.encode
 
     def failing(self: Model, *arguments: Any, **named: Any) -> Any:
@@ -40,5 +40,5 @@ def fail_while_there_is(fault: Path) -> None:
 
 
 if __name__ == "__main__":
-    fail_while_there_is(Path(sys.argv[1]))
+    inject_faults_while_exists(Path(sys.argv[1]))
     sys.exit(main(sys.argv[2:]))

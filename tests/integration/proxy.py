@@ -21,7 +21,7 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self.connections = 0
         self._is_closed = False
-        self._begin(self._accept)
+        self._start_thread(self._accept)
 
     @property
     def address(self) -> str:
@@ -39,14 +39,14 @@ class Proxy:
         """Pass nothing more, and say nothing of it."""
         self._flowing.clear()
 
-    def thaw(self) -> None:
+    def resume(self) -> None:
         """Pass everything on again."""
         self._flowing.set()
 
     def close(self) -> None:
         """End."""
         self._is_closed = True
-        self.thaw()
+        self.resume()
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
@@ -54,7 +54,7 @@ class Proxy:
         for thread in self._threads:
             thread.join(5)
 
-    def _begin(self, run, *arguments) -> None:
+    def _start_thread(self, run, *arguments) -> None:
         thread = threading.Thread(target=run, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -68,10 +68,10 @@ class Proxy:
                 continue
             self.connections += 1
             self._sockets += [client, server]
-            self._begin(self._pass, client, server)
-            self._begin(self._pass, server, client)
+            self._start_thread(self._forward, client, server)
+            self._start_thread(self._forward, server, client)
 
-    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         with source, contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self._flowing.wait()

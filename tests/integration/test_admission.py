@@ -71,5 +71,5 @@ def test_a_live_stream_too_many_is_refused_at_once_and_files_are_not(narrow: Run
                 time.sleep(0.05)
         third_requests.put(None)
         third.cancel()
-    demand = narrow.server.measurements.registry.get_sample_value("gorggle_live_device_load")
+    demand = narrow.server.metrics.registry.get_sample_value("gorggle_live_device_load")
     assert demand is not None

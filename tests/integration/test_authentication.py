@@ -111,9 +111,9 @@ def test_a_token_file_that_breaks_leaves_the_tokens_as_they_were(tmp_path: Path,
     token = create_token("camera", path)
     tokens = TokenStore(FileSecretSource(path))
     path.write_text(f"camera {SECRET}\n")
-    assert tokens.name_of(token) == "camera"
+    assert tokens.get_client_name(token) == "camera"
     path.unlink()
-    assert tokens.name_of(token) == "camera"
+    assert tokens.get_client_name(token) == "camera"
     assert "line 1" in caplog.text
     assert SECRET not in caplog.text
 
@@ -126,7 +126,9 @@ def test_a_token_file_holds_no_token_and_only_its_owner_reads_it(token_file: Pat
 def test_the_command_makes_a_token_that_holds(tmp_path: Path, capsys) -> None:
     path = str(tmp_path / "tokens")
     assert main(["editor", path]) == 0
-    assert TokenStore(FileSecretSource(Path(path))).name_of(capsys.readouterr().out.strip()) == "editor"
+    assert (
+        TokenStore(FileSecretSource(Path(path))).get_client_name(capsys.readouterr().out.strip()) == "editor"
+    )
     assert main(["editor", path]) == 1
     assert main(["two words", path]) == 1
     assert main(["editor", str(tmp_path / "nowhere" / "tokens")]) == 1

@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from gorggle import Client
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2, model_pb2
-from tests.clips import transcoded
+from tests.clips import transcode
 from tests.integration.conftest import DEMO, Messages, running_server
 
 Request = lip_reading_pb2.StreamingRecognizeRequest
@@ -102,14 +102,14 @@ def test_a_truncated_file_is_read_as_far_as_it_goes_with_a_warning(stub, message
 
 
 def test_a_file_without_pictures_where_only_lips_are_read(stub, messages: Messages, tmp_path: Path) -> None:
-    clip = transcoded(DEMO, tmp_path / "sound.mp4", video_codec=None, max_s=4)
+    clip = transcode(DEMO, tmp_path / "sound.mp4", video_codec=None, max_s=4)
     code, text = failure(stub, messages(clip.read_bytes(), config=reading(config_pb2.MODALITY_VIDEO_ONLY)))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert "no pictures" in text
 
 
 def test_a_file_without_sound_where_only_sound_is_read(stub, messages: Messages, tmp_path: Path) -> None:
-    clip = transcoded(DEMO, tmp_path / "mute.mp4", audio_codec=None, max_s=4)
+    clip = transcode(DEMO, tmp_path / "mute.mp4", audio_codec=None, max_s=4)
     code, text = failure(stub, messages(clip.read_bytes(), config=reading(config_pb2.MODALITY_AUDIO_ONLY)))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "no sound" in text

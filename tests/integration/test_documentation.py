@@ -14,7 +14,7 @@ import pytest
 from gorggle import Client
 from gorggle.cli import main
 from gorggle_evaluation import __main__ as measuring
-from gorggle_gateway.settings import read_settings
+from gorggle_gateway.settings import load_settings
 from gorggle_lambdas.aws_costs import __main__
 from gorggle_local import __main__ as whole_product
 from gorggle_server import __main__ as serving
@@ -64,28 +64,28 @@ def test_the_code_runs_as_it_stands(code: str, server: RunningServer) -> None:
 def test_the_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     match shlex.split(line, comments=True)[1:]:
         case ["serve", *rest]:
-            serving._parser().parse_args(rest)
+            serving._create_parser().parse_args(rest)
         case ["model", *rest]:
-            models._parser().parse_args(rest)
+            models._build_parser().parse_args(rest)
         case ["evaluate", *rest]:
-            measuring._parser().parse_args(rest)
+            measuring._build_parser().parse_args(rest)
         case ["token", name, _]:
             assert name
         case ["cost", *rest]:
             monkeypatch.chdir(tmp_path)
             (tmp_path / "prices.json").write_text("{}")
-            __main__.parser().parse_args(rest)
+            __main__.build_parser().parse_args(rest)
         case ["gateway", *rest]:
-            read_settings(rest)
+            load_settings(rest)
         case ["local", *rest]:
-            whole_product._parser().parse_args(rest)
+            whole_product._build_parser().parse_args(rest)
         case arguments:
-            main._parser().parse_args(arguments)
+            main._build_parser().parse_args(arguments)
 
 
 @pytest.mark.parametrize("line", commands("python -m training"))
 def test_the_training_command_is_understood(line: str) -> None:
-    training._parser().parse_args(shlex.split(line, comments=True)[3:])
+    training._build_parser().parse_args(shlex.split(line, comments=True)[3:])
 
 
 @pytest.mark.parametrize("line", commands("make"))

@@ -14,10 +14,10 @@ import pytest
 import trustme
 from google.rpc import error_details_pb2, status_pb2
 
-from benchmarks.server_process import ServerProcess, settled
+from benchmarks.server_process import ServerProcess, assert_no_leaks
 from gorggle import Client, ServerError
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, server_pb2
-from tests.clips import transcoded
+from tests.clips import transcode
 from tests.integration.conftest import DEMO
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
@@ -39,7 +39,7 @@ def fault(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first sentence of the demo clip."""
-    return transcoded(DEMO, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=3)
+    return transcode(DEMO, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=3)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def process(fault: Path, short_clip: Path) -> Iterator[ServerProcess]:
 def _nothing_is_left_and_the_next_call_works(
     process: ServerProcess, fault: Path, short_clip: Path
 ) -> Iterator[None]:
-    with settled(process, threads=PLACES):  # a thread of each place may have been started first here
+    with assert_no_leaks(process, threads=PLACES):  # a thread of each place may have been started first here
         yield
         fault.unlink(missing_ok=True)
         deadline = time.monotonic() + 20

@@ -14,10 +14,10 @@ import pytest
 from gorggle import AsyncClient, AudioChunk, Client, Segment, StreamWarning
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2
 from gorggle_server.grpc_server import media_receiver
-from gorggle_server.grpc_server.media_receiver import BEHIND_S, CAUGHT_UP_S, _BackpressureMonitor
+from gorggle_server.grpc_server.media_receiver import CLEAR_LAG_S, WARN_LAG_S, _BackpressureMonitor
 from gorggle_server.types import WarningKind
 from tests.integration.conftest import DEMO, RunningServer, running_server
-from tests.integration.crop_stream import pieces
+from tests.integration.crop_stream import create_chunks
 
 Request = lip_reading_pb2.StreamingRecognizeRequest
 HEARTBEAT = Request(heartbeat=lip_reading_pb2.Heartbeat())
@@ -145,12 +145,12 @@ def stable_text_stays(segments: list[Segment]) -> None:
 
 def test_results_grow_settle_and_end(server: RunningServer) -> None:
     def paced() -> Iterator[Any]:
-        for piece in pieces(DEMO):
+        for piece in create_chunks(DEMO):
             time.sleep(0.02)
             yield piece
 
     with Client(server.address) as client:
-        whole = client.transcribe(pieces(DEMO)).transcript()
+        whole = client.transcribe(create_chunks(DEMO)).transcript()
         segments = list(client.transcribe(paced(), interim_results=True, live=True))
     stable_text_stays(segments)
     assert any(segment.stable_words for segment in segments if not segment.is_final)
@@ -180,19 +180,19 @@ def test_a_live_sender_that_has_to_wait_is_told_once_until_it_has_caught_up() ->
     pace = _BackpressureMonitor()
     told = []
     for blocked_s, waited_s in [(0.1, 0.2), (1.5, 0.0), (1.0, 0.0), (1.0, 0.0), (0.0, 4.0), (2.5, 0.0)]:
-        pace.note(blocked_s, waited_s)
-        told.append(pace.is_news)
+        pace.record(blocked_s, waited_s)
+        told.append(pace.should_warn)
     assert told == [False, False, True, False, False, True]
-    assert CAUGHT_UP_S < BEHIND_S
-    assert pace.warning().kind is WarningKind.FALLING_BEHIND
+    assert CLEAR_LAG_S < WARN_LAG_S
+    assert pace.create_warning().kind is WarningKind.FALLING_BEHIND
 
 
 def test_live_media_that_comes_faster_than_it_is_read_is_warned_of(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sent at once, the clip waits for as long as it takes to read it: how long that is depends on the machine."""
-    monkeypatch.setattr(media_receiver, "BEHIND_S", 0.1)
-    monkeypatch.setattr(media_receiver, "CAUGHT_UP_S", 0.05)
+    monkeypatch.setattr(media_receiver, "WARN_LAG_S", 0.1)
+    monkeypatch.setattr(media_receiver, "CLEAR_LAG_S", 0.05)
     content = DEMO.read_bytes()
     with Client(server.address) as client:
         stream = client.transcribe(

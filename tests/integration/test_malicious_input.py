@@ -12,16 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz import DOCUMENTED
-from benchmarks.fuzz_seeds import RECOGNIZE, REQUEST_OF, STREAMING, elementary_calls
-from benchmarks.mutations import boxes, elements, spoiled_media, spoiled_message, spoiled_wire
+from benchmarks.fuzz import DOCUMENTED_STATUSES
+from benchmarks.fuzz_seeds import RECOGNIZE, REQUEST_TYPES, STREAMING, make_elementary_calls
+from benchmarks.mutations import mutate_media, mutate_message, mutate_wire, parse_boxes, parse_elements
 from gorggle.v1 import lip_reading_pb2
-from tests.clips import remuxed, transcoded
+from tests.clips import remux, transcode
 from tests.integration.conftest import DEMO, ROOT, RunningServer
 
 CODE = grpc.StatusCode
 NO_MESSAGE = b"\xff\xff\xff\xff\xff\xff"
-UNARY = sorted(set(REQUEST_OF) - {STREAMING})
+UNARY = sorted(set(REQUEST_TYPES) - {STREAMING})
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def status_of(channel: grpc.Channel, method: str, *messages: bytes) -> tuple[grp
     return CODE.OK, ""
 
 
-@pytest.mark.parametrize("method", REQUEST_OF)
+@pytest.mark.parametrize("method", REQUEST_TYPES)
 def test_a_message_that_is_none_is_the_callers_mistake(channel: grpc.Channel, method: str, caplog) -> None:
     code, text = status_of(channel, method, NO_MESSAGE)
     assert code is CODE.INVALID_ARGUMENT
@@ -66,7 +66,7 @@ def test_messages_nested_beyond_all_measure_are_refused(channel: grpc.Channel) -
             length >>= 7
         nested = b"\x0a" + bytes([*size, length]) + nested
     for method in (STREAMING, RECOGNIZE):
-        assert status_of(channel, method, nested)[0].name in DOCUMENTED
+        assert status_of(channel, method, nested)[0].name in DOCUMENTED_STATUSES
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -74,7 +74,7 @@ def test_messages_nested_beyond_all_measure_are_refused(channel: grpc.Channel) -
 def test_any_bytes_to_any_method_get_a_documented_answer(
     channel: grpc.Channel, method: str, data: bytes
 ) -> None:
-    assert status_of(channel, method, data)[0].name in DOCUMENTED
+    assert status_of(channel, method, data)[0].name in DOCUMENTED_STATUSES
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -82,15 +82,15 @@ def test_any_bytes_to_any_method_get_a_documented_answer(
 def test_spoiled_calls_get_a_documented_answer(channel: grpc.Channel, chance) -> None:
     call = chance.choice(elementary_calls_once())
     messages = [
-        spoiled_message(message, REQUEST_OF[call.method], chance)
+        mutate_message(message, REQUEST_TYPES[call.method], chance)
         if chance.random() < 0.5
-        else spoiled_wire(message, chance)
+        else mutate_wire(message, chance)
         if chance.random() < 0.1
         else message
         for message in call.messages
     ]
     code, text = status_of(channel, call.method, *messages)
-    assert code.name in DOCUMENTED, text
+    assert code.name in DOCUMENTED_STATUSES, text
 
 
 _CALLS: list = []
@@ -98,7 +98,7 @@ _CALLS: list = []
 
 def elementary_calls_once() -> list:
     if not _CALLS:
-        _CALLS.extend(elementary_calls())
+        _CALLS.extend(make_elementary_calls())
     return _CALLS
 
 
@@ -117,18 +117,18 @@ def test_headers_beyond_the_limit_are_refused_and_odd_ones_are_not(channel: grpc
 def test_boxes_and_elements_are_found_and_spoiling_leaves_the_original(tmp_path: Path) -> None:
     import random
 
-    clip = transcoded(DEMO, tmp_path / "clip.mp4", size=(160, 120), max_s=0.2)
+    clip = transcode(DEMO, tmp_path / "clip.mp4", size=(160, 120), max_s=0.2)
     mp4 = clip.read_bytes()
     assert {
         b"ftyp",
         b"moov",
         b"stsz",
-        b"avcC" if b"avcC" in {kind for *_, kind in boxes(mp4)} else b"stsd",
-    } <= {kind for *_, kind in boxes(mp4)}
-    matroska = remuxed(clip, tmp_path / "clip.mkv", "matroska").read_bytes()
-    assert len(elements(matroska)) > 20
+        b"avcC" if b"avcC" in {kind for *_, kind in parse_boxes(mp4)} else b"stsd",
+    } <= {kind for *_, kind in parse_boxes(mp4)}
+    matroska = remux(clip, tmp_path / "clip.mkv", "matroska").read_bytes()
+    assert len(parse_elements(matroska)) > 20
     for data in (mp4, matroska):
-        before, results = bytes(data), {spoiled_media(data, random.Random(number)) for number in range(50)}
+        before, results = bytes(data), {mutate_media(data, random.Random(number)) for number in range(50)}
         assert data == before
         assert len(results - {data}) > 40
 
@@ -150,4 +150,4 @@ def test_a_short_run_of_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
     assert report["calls"] >= 100
     assert report["kept"] > 0
     assert report["growth"] or report["calls"] < 250
-    assert set(report["by_status"]) <= DOCUMENTED
+    assert set(report["by_status"]) <= DOCUMENTED_STATUSES

@@ -76,7 +76,7 @@ def test_every_metric_that_is_asked_for_is_exported(
     observed: RunningServer, graphics: CollectorRegistry
 ) -> None:
     there = exported(ask(observed, "/metrics")[1]) | exported(generate_latest(graphics).decode())
-    for expression in (*grafana_dashboard.queries(), *(rule["expr"] for rule in RULES)):
+    for expression in (*grafana_dashboard.list_queries(), *(rule["expr"] for rule in RULES)):
         metrics = asked_for(expression)
         assert metrics, expression
         assert metrics <= there | OF_PROMETHEUS, expression
@@ -86,7 +86,7 @@ def test_every_metric_of_ours_is_shown_and_explained(
     observed: RunningServer, graphics: CollectorRegistry
 ) -> None:
     texts = ask(observed, "/metrics")[1], generate_latest(graphics).decode()
-    shown = " ".join(grafana_dashboard.queries())
+    shown = " ".join(grafana_dashboard.list_queries())
     families = {family.name for text in texts for family in text_string_to_metric_families(text)}
     ours = {name for name in families if name.startswith("gorggle_") and not name.endswith("_created")}
     assert len(ours) > 20
@@ -97,7 +97,7 @@ def test_every_metric_of_ours_is_shown_and_explained(
 
 
 def test_the_dashboard_file_is_what_its_code_makes() -> None:
-    assert grafana_dashboard.OUT.read_text() == grafana_dashboard.text()
+    assert grafana_dashboard.OUT.read_text() == grafana_dashboard.render()
 
 
 def test_the_dashboard_is_whole() -> None:
@@ -196,12 +196,12 @@ def test_a_loop_that_stands_still_is_found_with_its_stack_and_told(caplog) -> No
     import asyncio
 
     lags: list[float] = []
-    watch = EventLoopWatchdog(lags.append, stall_s=0.5, dead_s=0.8)
+    watch = EventLoopWatchdog(lags.append, stall_timeout_s=0.5, dead_timeout_s=0.8)
 
     async def block() -> None:
         watch.start()
         assert watch.is_alive
-        assert watch.tasks() == 2
+        assert watch.count_tasks() == 2
         await asyncio.sleep(0.6)
         alive = []
         time.sleep(1.5)  # noqa: ASYNC251 - that is what is looked for
@@ -220,7 +220,7 @@ def test_a_loop_that_stands_still_is_found_with_its_stack_and_told(caplog) -> No
 
 def test_a_dead_loop_is_not_live(observed: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask(observed, "/livez")[0] == 200
-    monkeypatch.setattr(observed.server._watch, "_dead_s", 0.0)
+    monkeypatch.setattr(observed.server._watchdog, "_dead_timeout_s", 0.0)
     assert ask(observed, "/livez")[0] == 503
 
 

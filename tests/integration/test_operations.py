@@ -27,9 +27,9 @@ def observed() -> Iterator[RunningServer]:
 
 
 def ask(running: RunningServer, path: str, method: str = "GET") -> tuple[int, str]:
-    assert running.server.operations is not None
+    assert running.server.http_server is not None
     request = urllib.request.Request(
-        f"http://127.0.0.1:{running.server.operations.port}{path}", method=method
+        f"http://127.0.0.1:{running.server.http_server.port}{path}", method=method
     )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -96,14 +96,14 @@ def test_a_server_at_rest_gives_its_free_memory_back(
 ) -> None:
     given_back = threading.Event()
     monkeypatch.setattr(servicer, "trim_memory", given_back.set)
-    monkeypatch.setattr(servicer, "REST_S", 0.2)
+    monkeypatch.setattr(servicer, "IDLE_TRIM_DELAY_S", 0.2)
     with Client(observed.address) as client, pytest.raises(GorggleError):
         list(client.transcribe(b"no media at all"))
     assert given_back.wait(10)
 
 
 def test_a_place_can_be_given_back_when_the_loop_has_ended(observed: RunningServer) -> None:
-    place = observed.server._servicer._places.acquire("somebody")
+    place = observed.server._servicer._stream_limiter.acquire("somebody")
     place.__enter__()
     place.__exit__(None, None, None)  # on this thread, which has no loop
 
@@ -114,7 +114,7 @@ def test_readiness_follows_the_models_and_the_end() -> None:
         assert ask(running, "/livez")[0] == 200
         running.call(running.server.load())
         assert ask(running, "/readyz") == (200, "ready\n")
-        running.server._tell_readiness(is_ready=False)
+        running.server._set_readiness(is_ready=False)
         assert ask(running, "/readyz")[0] == 503
 
 
@@ -124,7 +124,7 @@ def test_nothing_else_is_answered(observed: RunningServer, path: str, method: st
 
 
 def test_a_taken_address_is_told(observed: RunningServer) -> None:
-    assert observed.server.operations is not None
-    taken = f"127.0.0.1:{observed.server.operations.port}"
+    assert observed.server.http_server is not None
+    taken = f"127.0.0.1:{observed.server.http_server.port}"
     with pytest.raises(InvalidRequestError, match=taken):
         HttpServer(taken, ServerMetrics("0").registry, lambda: True).start()

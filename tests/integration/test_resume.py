@@ -23,7 +23,7 @@ import gorggle
 from gorggle import AsyncClient, Client, Interrupted, Progress, Segment, Transcript
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc
 from tests.integration.conftest import DEMO, RunningServer, running_server
-from tests.integration.crop_stream import pieces
+from tests.integration.crop_stream import create_chunks
 from tests.integration.proxy import proxy_to
 
 CHUNK = 65_536
@@ -42,7 +42,7 @@ def read(
             async for segment in stream:
                 segments.append(segment)
                 await asyncio.to_thread(after_each, segment)
-            return stream._transcript(segments)
+            return stream._build_transcript(segments)
 
     if is_async:
         return asyncio.run(read_async())
@@ -52,7 +52,7 @@ def read(
         for segment in stream:
             segments.append(segment)
             after_each(segment)
-        return stream._transcript(segments)
+        return stream._build_transcript(segments)
 
 
 class Accident:
@@ -123,7 +123,7 @@ def expected(server: RunningServer) -> Transcript:
 @pytest.fixture(scope="module")
 def expected_of_pieces(server: RunningServer) -> Transcript:
     with Client(server.address) as client:
-        transcript = client.transcribe(pieces(DEMO, 2)).transcript()
+        transcript = client.transcribe(create_chunks(DEMO, 2)).transcript()
     assert len(transcript.segments) >= 6
     return transcript
 
@@ -270,7 +270,7 @@ def test_crops_and_sound_go_on_from_where_they_were_acknowledged(
     with proxy_to(server.address) as proxy:
         accident = Accident(proxy.cut, late)
         # The pace keeps what is sent close to what was acknowledged.
-        source = live_async(pieces(DEMO, 2), 0.01) if is_async else live(pieces(DEMO, 2), 0.01)
+        source = live_async(create_chunks(DEMO, 2), 0.01) if is_async else live(create_chunks(DEMO, 2), 0.01)
         options = {"replay_buffer_bytes": 4 * 2**20}
         transcript = read([proxy.address], source, is_async=is_async, after_each=accident, **options)
     assert accident.interruptions
@@ -289,7 +289,7 @@ def test_cutting_crops_and_sound_again_and_again_changes_nothing(
                 cuts.append(told_s)
                 proxy.cut()
 
-        source = live(pieces(DEMO, 2), 0.005)
+        source = live(create_chunks(DEMO, 2), 0.005)
         transcript = read([proxy.address], source, is_async=False, after_each=after_each)
     assert len(cuts) >= 4
     same(transcript, expected_of_pieces)

@@ -16,7 +16,7 @@ import pytest
 
 from gorggle import Client
 from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
-from gorggle_server.__main__ import _parser
+from gorggle_server.__main__ import _create_parser
 from gorggle_server.errors import PreconditionError
 from gorggle_server.grpc_server import server as server_module
 from gorggle_server.streaming import media_pipeline
@@ -40,7 +40,7 @@ def own_stub(own_server: RunningServer) -> Iterator[Stub]:
 
 def at_work(running: RunningServer) -> list[int]:
     """The processes that decode a stream of this server."""
-    decoders = running.server._decoders
+    decoders = running.server._decoder_pool
     return [process.pid for process in decoders._running] if decoders is not None else []
 
 
@@ -147,7 +147,7 @@ def test_a_fault_of_the_decoder_is_internal_and_says_no_more(
     messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running_server() as running, grpc.insecure_channel(running.address) as channel:
-        pool = running.server._decoders
+        pool = running.server._decoder_pool
         assert pool is not None
         monkeypatch.setattr(pool, "_command", (sys.executable, "-c", "raise SystemExit(3)"))
         stub = Stub(channel)
@@ -170,7 +170,7 @@ def test_faces_are_looked_for_in_the_decoders_alone(monkeypatch: pytest.MonkeyPa
 
 def test_the_same_words_are_read_with_and_without_processes(server: RunningServer) -> None:
     with running_server(sandbox_decoding=False) as running:
-        assert running.server._decoders is None
+        assert running.server._decoder_pool is None
         with Client(running.address) as within, Client(server.address) as apart:
             assert [segment.text for segment in within.transcribe(DEMO)] == [
                 segment.text for segment in apart.transcribe(DEMO)
@@ -179,12 +179,12 @@ def test_the_same_words_are_read_with_and_without_processes(server: RunningServe
 
 def test_the_server_starts_one_process_ahead_and_leaves_none(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), running_server() as running:
-        pool = running.server._decoders
+        pool = running.server._decoder_pool
         assert pool is not None
         deadline = time.monotonic() + 5
-        while len(pool._waiting) != 1 and time.monotonic() < deadline:
+        while len(pool._ready) != 1 and time.monotonic() < deadline:
             time.sleep(0.02)
-        (spare,) = pool._waiting
+        (spare,) = pool._ready
         pid = spare.pid  # type: ignore[union-attr]
         assert is_alive(pid)
     assert "media is decoded in processes of their own" in caplog.text
@@ -194,13 +194,13 @@ def test_the_server_starts_one_process_ahead_and_leaves_none(caplog: pytest.LogC
 def test_a_server_whose_decoders_cannot_work_does_not_begin_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     with running_server(load=False) as running:
         monkeypatch.setattr(
-            running.server._decoders, "_command", (sys.executable, "-c", "raise SystemExit(3)")
+            running.server._decoder_pool, "_command", (sys.executable, "-c", "raise SystemExit(3)")
         )
         with pytest.raises(PreconditionError, match="set sandbox_decoding to false"):
             running.call(running.server.load())
 
 
 def test_isolation_can_be_turned_off_on_the_command_line() -> None:
-    assert _parser().parse_args(["--no-sandbox-decoding"]).sandbox_decoding is False
-    assert _parser().parse_args(["--sandbox-decoding"]).sandbox_decoding is True
-    assert _parser().parse_args([]).sandbox_decoding is None
+    assert _create_parser().parse_args(["--no-sandbox-decoding"]).sandbox_decoding is False
+    assert _create_parser().parse_args(["--sandbox-decoding"]).sandbox_decoding is True
+    assert _create_parser().parse_args([]).sandbox_decoding is None

@@ -41,7 +41,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[boto3.client]:
 
 @pytest.fixture
 def secrets() -> Iterator[SecretsManager]:
-    made = SecretsManager(refresh_s=3600)
+    made = SecretsManager(refresh_interval_s=3600)
     yield made
     made.close()
 
@@ -161,7 +161,7 @@ def test_two_things_in_one_secret_are_fetched_once(aws, monkeypatch: pytest.Monk
 def test_the_thread_ends_with_the_server(aws) -> None:
     aws.create_secret(Name="one", SecretString="1")
     secrets = SecretsManager(3600)
-    secrets.material("aws-secretsmanager://one")
+    secrets.open_source("aws-secretsmanager://one")
     assert any(thread.name == "secrets" for thread in threading.enumerate())
     secrets.close()
     deadline = time.monotonic() + 5
@@ -177,7 +177,7 @@ def test_key_and_certificate_that_do_not_belong_together_are_told(tmp_path: Path
     (tmp_path / "b.key").write_text(key)
     parts = FileSecretSource(tmp_path / "a.pem"), FileSecretSource(tmp_path / "b.key")
     with pytest.raises(InvalidRequestError, match="no certificate and its private key"):
-        ReloadingTlsCredentials(*parts, None).credentials()
+        ReloadingTlsCredentials(*parts, None).create()
 
 
 def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path, caplog) -> None:
@@ -187,13 +187,13 @@ def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path, caplog) -> None
     paths[0].write_text(certificate)
     paths[1].write_text(key)
     credentials = ReloadingTlsCredentials(*map(FileSecretSource, paths), None)
-    credentials.credentials()
+    credentials.create()
     paths[0].write_text(renewed)
-    assert credentials._renewed() is None
+    assert credentials._reload_if_changed() is None
     assert "stay as they were" in caplog.text
     paths[1].write_text(renewed_key)
-    assert credentials._renewed() is not None
-    assert credentials._renewed() is None
+    assert credentials._reload_if_changed() is not None
+    assert credentials._reload_if_changed() is None
 
 
 # --------------------------------------------------------------------------------------------------------- the log

@@ -14,7 +14,7 @@ import pytest
 from gorggle import Client, ServerError
 from gorggle_server.inference.device_health import DeviceHealthCheck
 from gorggle_server.sandbox import fork_client
-from tests.clips import transcoded
+from tests.clips import transcode
 from tests.integration.conftest import DEMO, ROOT, RunningServer, running_server
 from tests.integration.test_operations import ask
 
@@ -22,7 +22,7 @@ from tests.integration.test_operations import ask
 @pytest.fixture(scope="module")
 def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its index stands at its end, so that it must be spooled."""
-    return transcoded(DEMO, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=3)
+    return transcode(DEMO, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=3)
 
 
 @pytest.fixture
@@ -75,19 +75,19 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_line(tmp_path: P
 def test_a_lost_device_makes_the_server_dead_and_a_failed_reading_alone_does_not(
     own_server: RunningServer,
 ) -> None:
-    measurements = own_server.server.measurements
-    measurements.dropped("failed")
+    measurements = own_server.server.metrics
+    measurements.count_drop("failed")
     assert ask(own_server, "/livez")[0] == ask(own_server, "/readyz")[0] == 200
-    measurements.dropped("cancelled")
+    measurements.count_drop("cancelled")
 
     def fail() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     lost = DeviceHealthCheck("cpu", fail)
-    own_server.server._device = lost
+    own_server.server._device_health = lost
     measurements.on_device_failure = lost.mark_suspect
     assert ask(own_server, "/livez")[0] == 200  # nobody has complained
-    measurements.dropped("failed")
+    measurements.count_drop("failed")
     assert ask(own_server, "/livez")[0] == ask(own_server, "/readyz")[0] == 503
 
 

@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, model_pb2
-from gorggle_server.grpc_server.interceptors.tracing import MAX_UTTERANCES, CallTrace, Tracing
+from gorggle_server.grpc_server.interceptors.tracing import MAX_TRACED_UTTERANCES, CallTrace, Tracing
 from gorggle_server.settings import ServerSettings
 from tests.integration.conftest import DEMO, RunningServer, running_server
 
@@ -206,12 +206,14 @@ def test_a_stream_without_end_makes_no_trace_without_end() -> None:
     from gorggle_server.inference.recognizer import InferenceInput
 
     call = CallTrace(tracing.tracer, tracing.tracer.start_span("call"))
-    for _ in range(MAX_UTTERANCES + 50):
+    for _ in range(MAX_TRACED_UTTERANCES + 50):
         done: Future = Future()
         done.set_result([])
-        call.utterance(InferenceInput(None, np.zeros((5, 104), np.float32)), False, time.time_ns(), done)
+        call.record_utterance(
+            InferenceInput(None, np.zeros((5, 104), np.float32)), False, time.time_ns(), done
+        )
     tracing.close()
-    assert len(exporter.get_finished_spans()) == MAX_UTTERANCES
+    assert len(exporter.get_finished_spans()) == MAX_TRACED_UTTERANCES
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from gorggle_server.media.demuxer import MediaLimits, decode
 from gorggle_server.media.resampling import GrayFrame, Waveform, resample
 from gorggle_server.vision.face_detector import FaceDetector
 from gorggle_server.vision.face_tracker import FaceTracker
-from gorggle_server.vision.mouth_cropper import crop_mouths, mean_face
-from tests.clips import remuxed, transcoded
+from gorggle_server.vision.mouth_cropper import crop_mouths, load_mean_face
+from tests.clips import remux, transcode
 from tests.integration.conftest import DEMO, Messages
-from training.clips import talk_photo, write_clip
+from training.clips import photo_scene, write_clip
 from training.photo_animation import Photograph
 from training.speech_synthesis import Voice
 
@@ -68,13 +68,13 @@ def test_the_sound_alone_is_read(client: Client, spoken: list[str]) -> None:
 
 
 REMUXED: dict[str, Clip] = {
-    "index first": lambda to: remuxed(DEMO, to / "first.mp4", movflags="+faststart"),
-    "index last": lambda to: remuxed(DEMO, to / "last.mp4"),
-    "fragmented": lambda to: remuxed(
+    "index first": lambda to: remux(DEMO, to / "first.mp4", movflags="+faststart"),
+    "index last": lambda to: remux(DEMO, to / "last.mp4"),
+    "fragmented": lambda to: remux(
         DEMO, to / "fragmented.mp4", movflags="frag_keyframe+empty_moov+default_base_moof"
     ),
-    "MPEG-TS": lambda to: remuxed(DEMO, to / "clip.ts", container="mpegts"),
-    "Matroska": lambda to: remuxed(DEMO, to / "clip.mkv", container="matroska"),
+    "MPEG-TS": lambda to: remux(DEMO, to / "clip.ts", container="mpegts"),
+    "Matroska": lambda to: remux(DEMO, to / "clip.mkv", container="matroska"),
 }
 
 
@@ -89,13 +89,13 @@ def test_the_container_makes_no_difference(
 
 
 TRANSCODED: dict[str, Clip] = {
-    "VP9 and Opus in WebM": lambda to: transcoded(
+    "VP9 and Opus in WebM": lambda to: transcode(
         DEMO, to / "clip.webm", container="webm", video_codec="libvpx-vp9", audio_codec="libopus"
     ),
-    "30 frames a second": lambda to: transcoded(DEMO, to / "30.mp4", frame_rate_hz=30),
-    "60 frames a second": lambda to: transcoded(DEMO, to / "60.mp4", frame_rate_hz=60),
-    "turned a quarter": lambda to: transcoded(DEMO, to / "90.mp4", turned_degrees=90),
-    "upside down": lambda to: transcoded(DEMO, to / "180.mp4", turned_degrees=180),
+    "30 frames a second": lambda to: transcode(DEMO, to / "30.mp4", frame_rate_hz=30),
+    "60 frames a second": lambda to: transcode(DEMO, to / "60.mp4", frame_rate_hz=60),
+    "turned a quarter": lambda to: transcode(DEMO, to / "90.mp4", rotation_degrees=90),
+    "upside down": lambda to: transcode(DEMO, to / "180.mp4", rotation_degrees=180),
 }
 
 
@@ -139,7 +139,7 @@ def cut_here() -> tuple[np.ndarray, np.ndarray]:
                 landmarks.append(faces[0].landmarks if faces else None)
             elif isinstance(item, Waveform):
                 sound.append(item.samples)
-    return crop_mouths(np.stack(frames), landmarks, mean_face()), np.concatenate(sound)
+    return crop_mouths(np.stack(frames), landmarks, load_mean_face()), np.concatenate(sound)
 
 
 def test_mouth_crops_with_sound_give_the_same(client: Client, expected: list[Segment]) -> None:
@@ -168,7 +168,7 @@ def test_a_start_offset_moves_every_time(client: Client, expected: list[Segment]
 
 
 def test_alternatives_differ_from_the_best_reading(client: Client) -> None:
-    for segment in client.transcribe(DEMO, alternatives=3, beam_size=10):
+    for segment in client.transcribe(DEMO, max_alternatives=3, beam_size=10):
         texts = [segment.text, *(alternative.text for alternative in segment.alternatives)]
         assert 1 < len(texts) <= 4
         assert len(set(texts)) == len(texts)
@@ -232,7 +232,7 @@ def test_a_photograph_that_talks_is_found_and_followed(
     client: Client, tmp_path: Path, size: tuple[int, int], photograph: Photograph
 ) -> None:
     voice = Voice.random(np.random.default_rng(5))
-    scene = talk_photo(photograph, ["bin blue at f two now"], voice, size=size)
+    scene = photo_scene(photograph, ["bin blue at f two now"], voice, size=size)
     clip = tmp_path / "photograph.mp4"
     write_clip(clip, scene.frames, scene.waveform)
     events: list[object] = []
@@ -240,10 +240,10 @@ def test_a_photograph_that_talks_is_found_and_followed(
     assert segments
     assert {segment.speaker for segment in segments} == {"face-1"}
     assert all(segment.face_boxes for segment in segments)
-    assert [event.faces for event in events if isinstance(event, Finished)] == [1]
+    assert [event.face_count for event in events if isinstance(event, Finished)] == [1]
 
 
 def test_a_caller_who_asks_for_longer_pauses_gets_longer_segments(client: Client, expected) -> None:
     assert len(expected) == 5
-    together = list(client.transcribe(DEMO, pause_s=2.0, modality="audio"))
+    together = list(client.transcribe(DEMO, endpoint_silence_s=2.0, modality="audio"))
     assert len(together) == 1

@@ -111,9 +111,9 @@ def made_cloud(server: Server | None = None, **settings: Any) -> Cloud:
     """Make everything but the functions."""
     stack = Stack("", "gorggle")
     stack.values |= {f"setting:{key}": one["default"] for key, one in MANIFEST_DOCUMENT["settings"].items()}
-    local_stack._storage(stack, MANIFEST_DOCUMENT)
+    local_stack._create_storage(stack, MANIFEST_DOCUMENT)
     given = server or Server("127.0.0.1:1", SERVER_NAME, "", "", "")
-    local_stack._secrets(stack, given, {"ada": "0" * 64})
+    local_stack._create_secrets(stack, given, {"ada": "0" * 64})
     stack.values |= {"server:address": given.address, "server:name": given.name, "fleet": "gorggle-fleet"}
     machine = stack.client("stepfunctions").create_state_machine(
         name="gorggle",

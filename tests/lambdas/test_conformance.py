@@ -25,7 +25,7 @@ from schemathesis.specs.openapi import checks
 
 from gorggle_lambdas.api import openapi
 from gorggle_lambdas.common import s3_objects
-from gorggle_lambdas.common.result_publisher import FORMS, forms
+from gorggle_lambdas.common.result_publisher import RESULT_FORMATS, render_formats
 from gorggle_local.aws import api_gateway
 from gorggle_local.aws.pipeline import Server, Stack, deploy
 from tests.e2e.pipeline import local_aws
@@ -33,10 +33,10 @@ from tests.lambdas.moto_environment import MANIFEST_DOCUMENT, SERVER_NAME, Cloud
 from tests.lambdas.test_corrections import result
 
 TOKEN, JOB_ID = "a-token", "ab" * 16
-SCHEMA = schemathesis.openapi.from_dict(dict(openapi.openapi()))
+SCHEMA = schemathesis.openapi.from_dict(dict(openapi.load_openapi()))
 OPERATIONS = {
     each["operationId"]: (path, method.upper())
-    for path, item in openapi.openapi()["paths"].items()
+    for path, item in openapi.load_openapi()["paths"].items()
     for method, each in item.items()
     if method != "parameters"
 }
@@ -75,12 +75,12 @@ class Api:
     def seed(self) -> None:
         """A job of the caller's that is done, as if nothing had happened to it."""
         read = result("the first words", "and the second ones")
-        for extension, text in forms(read).items():
+        for extension, text in render_formats(read).items():
             self.stack.client("s3").put_object(
                 Bucket=self.stack["bucket:results"],
                 Key=s3_objects.result_key(JOB_ID, "1", extension),
                 Body=text.encode(),
-                ContentType=FORMS[extension].content_type,
+                ContentType=RESULT_FORMATS[extension].content_type,
             )
         at = "2026-01-02T03:04:05.000000Z"
         item = {
@@ -128,18 +128,18 @@ class Handlers:
         variables = (
             {name: api_gateway.unquote(value) for name, value in match.groupdict().items()} if match else {}
         )
-        event = api_gateway._event(method, address, headers, body, source, route, variables)
+        event = api_gateway._build_event(method, address, headers, body, source, route, variables)
         name, is_authorized = self._functions[route]
         if is_authorized and headers.get("authorization") == AUTHORIZED["authorization"]:
             event["requestContext"]["authorizer"] = {"lambda": {"owner": "ada"}}
-        return api_gateway._reply(self._cloud.call(name, event))
+        return api_gateway._to_http_response(self._cloud.call(name, event))
 
 
 @contextlib.contextmanager
 def the_functions() -> Iterator[Api]:
     with mock_aws():
         cloud = made_cloud()
-        server = api_gateway.serve(0, Handlers(cloud), lambda _path, _body: None)  # type: ignore[arg-type]
+        server = api_gateway.create_server(0, Handlers(cloud), lambda _path, _body: None)  # type: ignore[arg-type]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield Api(f"http://127.0.0.1:{server.server_address[1]}", cloud.stack)
         server.shutdown()
@@ -167,7 +167,7 @@ def api(request: pytest.FixtureRequest) -> Iterator[Api]:
 
 def modes(path: str, method: str) -> list[GenerationMode]:
     """Good requests, and bad ones where there is anything to get wrong."""
-    item = openapi.openapi()["paths"][path]
+    item = openapi.load_openapi()["paths"][path]
     has_input = "parameters" in item or {"parameters", "requestBody"} & set(item[method.lower()])
     return list(GenerationMode) if has_input else [GenerationMode.POSITIVE]
 
@@ -235,7 +235,7 @@ def test_every_error_is_problem_details(
 
 def test_whoever_shows_no_token_or_a_wrong_one_is_refused(api: Api) -> None:
     for path, method in OPERATIONS.values():
-        if openapi.openapi()["paths"][path][method.lower()].get("security") == []:
+        if openapi.load_openapi()["paths"][path][method.lower()].get("security") == []:
             continue
         for headers in ({}, {"authorization": "Bearer wrong"}):
             answer = api.call(method, path.replace("{job_id}", JOB_ID), headers=headers, json={})
@@ -245,7 +245,7 @@ def test_whoever_shows_no_token_or_a_wrong_one_is_refused(api: Api) -> None:
 
 def test_the_document_and_its_page_are_open_to_all(api: Api) -> None:
     described = api.call("GET", "/openapi.json", headers={})
-    assert described.json() == json.loads(json.dumps(openapi.openapi()))
+    assert described.json() == json.loads(json.dumps(openapi.load_openapi()))
     page = api.call("GET", "/docs", headers={})
     assert page.headers["content-type"].startswith("text/html")
     assert "<script" not in page.text

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.common.corrections import CorrectionError, corrected, corrections_of
-from gorggle_lambdas.common.result_publisher import forms
-from gorggle_lambdas.fusion.result import result_schema
-from gorggle_lambdas.handlers.authorize_request import owner_of
+from gorggle_lambdas.common.corrections import CorrectionError, apply_corrections, parse_corrections
+from gorggle_lambdas.common.result_publisher import render_formats
+from gorggle_lambdas.fusion.result import load_result_schema
+from gorggle_lambdas.handlers.authorize_request import find_owner
 from tests.lambdas.moto_environment import JOB_ID, Cloud, job_event
 
 
@@ -77,7 +77,7 @@ def result(*texts: str) -> dict[str, Any]:
 
 
 def changed(document: dict[str, Any], **corrections: Any) -> dict[str, Any]:
-    return corrected(document, corrections_of(corrections))
+    return apply_corrections(document, parse_corrections(corrections))
 
 
 def test_words_that_stay_keep_their_times_and_sources() -> None:
@@ -108,7 +108,7 @@ def test_a_segment_can_go_and_change_hands_and_people_get_names() -> None:
     )
     assert [segment["person"] for segment in after["segments"]] == ["person-2"]
     assert after["names"] == {"person-2": "Anna Smith"}
-    assert "<v Anna Smith>one two" in forms(after)["vtt"]
+    assert "<v Anna Smith>one two" in render_formats(after)["vtt"]
 
 
 @pytest.mark.parametrize(
@@ -141,12 +141,12 @@ def test_whatever_is_corrected_is_a_result_whose_words_follow_each_other(
     before: list[str], after: list[str]
 ) -> None:
     document = changed(result(" ".join(before)), segments=[{"id": "segment-1", "text": " ".join(after)}])
-    jsonschema.validate(document, result_schema())
+    jsonschema.validate(document, load_result_schema())
     words = document["segments"][0]["words"]
     assert [one["text"] for one in words] == after
     assert all(one["end_s"] > one["start_s"] for one in words)
     assert all(one["end_s"] <= following["start_s"] + 1e-9 for one, following in itertools.pairwise(words))
-    assert set(forms(document)) == {"json", "vtt", "srt", "ttml", "txt"}
+    assert set(render_formats(document)) == {"json", "vtt", "srt", "ttml", "txt"}
 
 
 # ------------------------------------------------------------------------------------------------------------- the API
@@ -156,7 +156,7 @@ def test_whatever_is_corrected_is_a_result_whose_words_follow_each_other(
 def done(cloud: Cloud) -> Cloud:
     """A job that is done, with its result."""
     given = job_event(cloud)
-    for extension, text in forms(result("bin blue at f two now")).items():
+    for extension, text in render_formats(result("bin blue at f two now")).items():
         cloud.client("s3").put_object(
             Bucket=cloud.stack["bucket:results"],
             Key=f"jobs/{JOB_ID}/results/1-1/result.{extension}",
@@ -218,7 +218,7 @@ def test_corrections_are_versions(done: Cloud) -> None:
 def test_of_two_who_correct_at_once_one_is_told(done: Cloud) -> None:
     from gorggle_lambdas.common.job_table import JobTable
 
-    real = JobTable.change
+    real = JobTable.update
 
     def late(self: JobTable, job_id: str, values: Any, **further: Any) -> bool:
         real(self, job_id, {"result_version": 2})
@@ -226,7 +226,7 @@ def test_of_two_who_correct_at_once_one_is_told(done: Cloud) -> None:
 
     body = {"base_version": 1, "names": {"person-1": "Anna"}}
     with pytest.MonkeyPatch.context() as patches:
-        patches.setattr(JobTable, "change", late)
+        patches.setattr(JobTable, "update", late)
         status, problem = done.api("save_corrections", **PATH, body=body)
     assert status == 409
     assert "somebody else" in problem["detail"]
@@ -252,7 +252,7 @@ def test_the_api_describes_itself(cloud: Cloud) -> None:
     ],
 )
 def test_a_token_says_who_calls(header: str, owner: str | None) -> None:
-    assert owner_of(header, {"bob": "0" * 64, "ada": hashlib.sha256(b"secret").hexdigest()}) == owner
+    assert find_owner(header, {"bob": "0" * 64, "ada": hashlib.sha256(b"secret").hexdigest()}) == owner
 
 
 def test_the_authorizer_answers_in_the_simple_form(cloud: Cloud) -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from gorggle_lambdas.common.errors import InvalidMediaError
 from gorggle_lambdas.media import formats
-from gorggle_lambdas.media.container import opened
+from gorggle_lambdas.media.container import open_media
 from gorggle_lambdas.media.probe import probe
 from gorggle_server.media import formats as server_formats
 from tests.lambdas.moto_environment import Cloud
@@ -26,7 +26,7 @@ def test_the_pipeline_takes_what_the_server_reads_and_nothing_else() -> None:
     assert tuple(each.demuxer for each in formats.CONTAINERS) == server_formats.CONTAINERS
     assert formats.VIDEO_CODECS == server_formats.VIDEO_CODECS
     assert formats.AUDIO_CODECS == server_formats.AUDIO_CODECS
-    assert formats.IN_WORDS == server_formats.CONTAINERS_IN_WORDS
+    assert formats.CONTAINER_NAMES == server_formats.CONTAINER_NAMES
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_api_s_description_lists_every_type() -> None:
     document = yaml.safe_load((ROOT / "lambdas" / "api" / "openapi.yaml").read_text())
     listed = document["components"]["schemas"]["UploadRequest"]["properties"]["content_type"]["enum"]
     assert len(listed) == len(set(listed))
-    assert set(listed) == formats.TYPES
+    assert set(listed) == formats.MEDIA_TYPES
 
 
 def test_the_page_sends_no_type_that_the_api_refuses() -> None:
@@ -48,7 +48,7 @@ def test_the_page_sends_no_type_that_the_api_refuses() -> None:
     assert found is not None
     sent = dict(re.findall(r'"?(\w+)"?: "((?:video|audio|application)/[\w.-]+)"', found[1]))
     assert len(sent) > 20
-    assert set(sent.values()) <= formats.TYPES
+    assert set(sent.values()) <= formats.MEDIA_TYPES
     assert (sent["m4v"], sent["3gp"], sent["weba"]) == ("video/x-m4v", "video/3gpp", "audio/webm")
 
 
@@ -94,6 +94,6 @@ def test_a_container_outside_the_list_is_refused_by_name(tmp_path: Path) -> None
     with (
         path.open("rb") as file,
         pytest.raises(InvalidMediaError, match=r"expected MP4, .* or AIFF"),
-        opened(file),
+        open_media(file),
     ):
         pass

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gorggle_lambdas.aws_costs.cost_model import gpu_per_hour
+from gorggle_lambdas.aws_costs.cost_model import compute_gpu_hourly_cost
 from gorggle_lambdas.common.dynamodb_numbers import from_dynamodb, to_dynamodb
 from gorggle_lambdas.common.job_table import FAILED, RUNNING, WAITING, JobTable
 from tests.lambdas.moto_environment import JOB_ID, Cloud, job_event
@@ -55,16 +55,16 @@ def test_a_job_is_told_to_its_owner_alone(cloud: Cloud) -> None:
 
 def test_progress_adds_up_over_windows(cloud: Cloud) -> None:
     job_event(cloud)
-    table(cloud).change(JOB_ID, {"progress": {"windows": 2, "to_read_s": 20.0}})
+    table(cloud).update(JOB_ID, {"progress": {"windows": 2, "to_read_s": 20.0}})
     for window, read_s in (("lips-0", 4.5), ("lips-1", 2.0), ("lips-0", 9.0)):
-        table(cloud).tell_progress(JOB_ID, 1, window, read_s)
+        table(cloud).record_progress(JOB_ID, 1, window, read_s)
     assert cloud.api("get_job", **path())[1]["progress"] == {"windows": 2, "to_read_s": 20, "read_s": 11.0}
 
 
 def test_an_earlier_attempt_changes_nothing(cloud: Cloud) -> None:
     job_event(cloud)
-    table(cloud).change(JOB_ID, {"attempt": 2})
-    table(cloud).tell_progress(JOB_ID, 1, "lips-0", 5.0)
+    table(cloud).update(JOB_ID, {"attempt": 2})
+    table(cloud).record_progress(JOB_ID, 1, "lips-0", 5.0)
     cloud.call("fail_job", {**event(cloud), "error": BROKEN})
     item = cloud.item(JOB_ID)
     assert item is not None
@@ -144,7 +144,7 @@ def test_a_done_job_does_not_fail_later(cloud: Cloud) -> None:
     _, job = cloud.api("get_job", **path())
     assert job["state"] == "done"
     assert job["cost"]["transcribe"] == pytest.approx(0.024)
-    assert job["cost"]["gpu"] == pytest.approx(36 / 3600 * gpu_per_hour(), abs=1e-4)
+    assert job["cost"]["gpu"] == pytest.approx(36 / 3600 * compute_gpu_hourly_cost(), abs=1e-4)
     assert job["cost"]["step_functions"] == pytest.approx(43 * 0.000025, abs=1e-4)
 
 
@@ -223,7 +223,7 @@ def test_the_schedule_frees_places_that_nobody_holds(cloud: Cloud) -> None:
         Item={"job_id": {"S": "#places"}, "running": {"SS": sorted(places)}},
     )
     job_event(cloud)
-    table(cloud).change(JOB_ID, {"state": FAILED})
+    table(cloud).update(JOB_ID, {"state": FAILED})
     cloud.call("reconcile_jobs", {})
     assert cloud.api("check_health", owner="")[1]["running_jobs"] == 0
 
@@ -236,7 +236,7 @@ def test_the_schedule_ends_a_job_whose_execution_is_over(cloud: Cloud) -> None:
         name="x",
         input=json.dumps({"job": {"job_id": JOB_ID, "attempt": 1}}),
     )["executionArn"]
-    table(cloud).change(JOB_ID, {"execution_arn": arn})
+    table(cloud).update(JOB_ID, {"execution_arn": arn})
     cloud.client("dynamodb").put_item(
         TableName=cloud.stack["table:jobs"], Item={"job_id": {"S": "#places"}, "running": {"SS": [JOB_ID]}}
     )
@@ -248,5 +248,5 @@ def test_the_schedule_ends_a_job_whose_execution_is_over(cloud: Cloud) -> None:
 
 def test_the_schedule_starts_what_waits(cloud: Cloud) -> None:
     job_event(cloud)
-    table(cloud).change(JOB_ID, {"state": WAITING})
+    table(cloud).update(JOB_ID, {"state": WAITING})
     assert cloud.call("reconcile_jobs", {})["started"] == 1

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
-from gorggle_lambdas.common.settings import SettingsError, load_settings, variables
+from gorggle_lambdas.common.settings import SettingsError, list_variables, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST: dict[str, Any] = tomllib.loads((ROOT / "lambdas" / "functions.toml").read_text())
@@ -25,7 +25,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = MANIFEST["functions"]
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_is_given_the_variables_that_it_reads(name: str) -> None:
     module = importlib.import_module(f"gorggle_lambdas.handlers.{name}")
-    read = variables(module.Settings) if hasattr(module, "Settings") else set()
+    read = list_variables(module.Settings) if hasattr(module, "Settings") else set()
     assert set(FUNCTIONS[name]["environment"]) == read
 
 

@@ -17,12 +17,17 @@ from hypothesis import strategies as st
 from gorggle_lambdas.common.errors import InvalidMediaError, ObjectNotFoundError
 from gorggle_lambdas.media import s3_file
 from gorggle_lambdas.media.clip_extraction import extract_clip
-from gorggle_lambdas.media.noise_estimation import FRAME_S, frame_powers, noise, quietest_s
+from gorggle_lambdas.media.noise_estimation import (
+    FRAME_S,
+    compute_frame_powers,
+    estimate_noise,
+    find_quietest_s,
+)
 from gorggle_lambdas.media.probe import Probe, probe
 from gorggle_lambdas.media.s3_file import S3File
-from gorggle_lambdas.media.wav_writer import SAMPLE_RATE_HZ, byte_range, read_waveform
+from gorggle_lambdas.media.wav_writer import SAMPLE_RATE_HZ, compute_byte_range, read_waveform
 from gorggle_lambdas.media.window_planning import MAX_LEAD_S, OVERLAP_S, plan_windows
-from tests.clips import remuxed, transcoded
+from tests.clips import remux, transcode
 from tests.lambdas.moto_environment import Cloud
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +57,7 @@ def test_a_turned_video_tells_its_upright_size(
     tmp_path: Path, turned: int, degrees: int, size: tuple[int, int]
 ) -> None:
     stored = (320, 320) if turned == 90 else (320, 240)
-    clip = transcoded(DEMO, tmp_path / "t.mp4", size=stored, turned_degrees=turned, max_s=1)
+    clip = transcode(DEMO, tmp_path / "t.mp4", size=stored, rotation_degrees=turned, max_s=1)
     found = probed(clip, tmp_path / "s.wav")
     assert found.rotation_degrees in (degrees, (360 - degrees) % 360)
     assert (found.width_px, found.height_px) == size
@@ -62,9 +67,9 @@ def test_the_sound_is_16_khz_mono_and_as_long_as_the_video(tmp_path: Path) -> No
     found = probed(DEMO, tmp_path / "s.wav")
     waveform = read_waveform(tmp_path / "s.wav")
     assert waveform.dtype == np.int16
-    assert len(waveform) / SAMPLE_RATE_HZ == pytest.approx(found.sound_s, abs=1e-3)
+    assert len(waveform) / SAMPLE_RATE_HZ == pytest.approx(found.audio_duration_s, abs=1e-3)
     # The first word of the clip begins at 1.0 s.
-    powers = frame_powers(waveform)
+    powers = compute_frame_powers(waveform)
     first = float(np.argmax(powers > 0.05 * powers.max()) * FRAME_S)
     assert first == pytest.approx(1.05, abs=0.1)
 
@@ -82,19 +87,19 @@ def test_sound_that_begins_late_is_put_where_it_is_heard(tmp_path: Path) -> None
             packet.stream = streams[packet.stream.index]
             made.mux(packet)
     probed(clip, tmp_path / "s.wav")
-    powers = frame_powers(read_waveform(tmp_path / "s.wav"))
+    powers = compute_frame_powers(read_waveform(tmp_path / "s.wav"))
     first = float(np.argmax(powers > 0.05 * powers.max()) * FRAME_S)
     assert first == pytest.approx(3.05, abs=0.1)
 
 
 def test_a_video_without_sound_has_none(tmp_path: Path) -> None:
-    found = probed(transcoded(DEMO, tmp_path / "v.mp4", audio_codec=None, max_s=1), tmp_path / "s.wav")
+    found = probed(transcode(DEMO, tmp_path / "v.mp4", audio_codec=None, max_s=1), tmp_path / "s.wav")
     assert found.audio_codec == ""
     assert not (tmp_path / "s.wav").exists()
 
 
 def test_sound_without_a_video_has_no_size(tmp_path: Path) -> None:
-    clip = transcoded(
+    clip = transcode(
         DEMO, tmp_path / "a.wav", container="wav", video_codec=None, audio_codec="pcm_s16le", max_s=2
     )
     found = probed(clip, tmp_path / "s.wav")
@@ -173,7 +178,7 @@ def test_a_window_is_the_same_pictures_from_the_key_frame_before_it(tmp_path: Pa
     with av.open(str(DEMO)) as container:
         whole = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
     with DEMO.open("rb") as file:
-        piece = extract_clip(file, 12.0, 15.0, pictures=True, sound=True)
+        piece = extract_clip(file, 12.0, 15.0, video=True, audio=True)
         times, pictures, heard = frames_of(piece.chunks)
     assert piece.start_s == 10.0
     assert times[0] == 0.0
@@ -186,16 +191,16 @@ def test_a_window_is_the_same_pictures_from_the_key_frame_before_it(tmp_path: Pa
 
 def test_a_window_for_the_lips_alone_has_no_sound() -> None:
     with DEMO.open("rb") as file:
-        _, pictures, heard = frames_of(extract_clip(file, 0.0, 2.0, pictures=True, sound=False).chunks)
+        _, pictures, heard = frames_of(extract_clip(file, 0.0, 2.0, video=True, audio=False).chunks)
     assert len(pictures) >= 50
     assert heard == []
 
 
 @pytest.mark.parametrize("container", ["mpegts", "matroska", "mp4", "flv"])
 def test_windows_of_other_containers_begin_where_they_say(tmp_path: Path, container: str) -> None:
-    clip = remuxed(DEMO, tmp_path / "c", container)
+    clip = remux(DEMO, tmp_path / "c", container)
     with clip.open("rb") as file:
-        piece = extract_clip(file, 11.0, 13.0, pictures=True, sound=True)
+        piece = extract_clip(file, 11.0, 13.0, video=True, audio=True)
         times, pictures, _ = frames_of(piece.chunks)
     with av.open(str(DEMO)) as opened:
         whole = [frame.to_ndarray(format="gray") for frame in opened.decode(video=0)]
@@ -210,7 +215,7 @@ def test_windows_of_other_containers_begin_where_they_say(tmp_path: Path, contai
 
 def test_a_window_behind_the_end_is_refused() -> None:
     with DEMO.open("rb") as file, pytest.raises(InvalidMediaError, match="holds nothing"):
-        extract_clip(file, 30.0, 40.0, pictures=False, sound=False)
+        extract_clip(file, 30.0, 40.0, video=False, audio=False)
 
 
 # --------------------------------------------------------------------------------------------------- sound and windows
@@ -227,21 +232,21 @@ def test_noise_is_measured_against_speech_with_pauses(snr_db: float) -> None:
     speech = np.concatenate([tone(0.7, 8000), np.zeros(round(0.3 * SAMPLE_RATE_HZ), np.int16)] * 20)
     level = 8000 / np.sqrt(2) / 10 ** (snr_db / 20)
     mixed = np.clip(speech + generator.normal(0, level, len(speech)), -32768, 32767).astype(np.int16)
-    for stretch in noise(frame_powers(mixed)):
+    for stretch in estimate_noise(compute_frame_powers(mixed)):
         assert stretch.snr_db == pytest.approx(snr_db, abs=2.0)
 
 
 def test_silence_says_nothing_of_noise_and_stretches_follow_each_other() -> None:
-    assert noise(frame_powers(np.zeros(SAMPLE_RATE_HZ * 30, np.int16))) == []
-    found = noise(frame_powers(tone(24, 3000)))
+    assert estimate_noise(compute_frame_powers(np.zeros(SAMPLE_RATE_HZ * 30, np.int16))) == []
+    found = estimate_noise(compute_frame_powers(tone(24, 3000)))
     assert [(one.start_s, one.end_s) for one in found] == [(0.0, 10.0), (10.0, 24.0)]
-    assert noise(frame_powers(np.zeros(3, np.int16))) == []
+    assert estimate_noise(compute_frame_powers(np.zeros(3, np.int16))) == []
 
 
 def test_a_cut_falls_into_the_pause() -> None:
     sound = np.concatenate([tone(10, 5000), tone(0.6, 0), tone(10, 5000)])
-    assert quietest_s(frame_powers(sound), 5, 15) == pytest.approx(10.3, abs=0.2)
-    assert quietest_s(frame_powers(sound[:100]), 5, 15) == 10
+    assert find_quietest_s(compute_frame_powers(sound), 5, 15) == pytest.approx(10.3, abs=0.2)
+    assert find_quietest_s(compute_frame_powers(sound[:100]), 5, 15) == 10
 
 
 def middle(from_s: float, to_s: float) -> float:
@@ -278,5 +283,5 @@ def test_where_no_picture_stands_for_itself_there_is_no_cut() -> None:
 
 
 def test_a_byte_range_takes_whole_samples() -> None:
-    assert byte_range(0, 1) == "bytes=44-32043"
-    assert byte_range(1.5, 1.5) == "bytes=48044-48044"
+    assert compute_byte_range(0, 1) == "bytes=44-32043"
+    assert compute_byte_range(1.5, 1.5) == "bytes=48044-48044"

@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from gorggle_lambdas.common import aws_clients, s3_objects
-from gorggle_lambdas.common.api_gateway import ADDRESS_TYPE, MAX_BODY_BYTES, is_too_large
-from gorggle_lambdas.common.job_table import AWAITING, JobTable
+from gorggle_lambdas.common.api_gateway import MAX_BODY_BYTES, PRESIGNED_URL_TYPE, is_too_large
+from gorggle_lambdas.common.job_table import AWAITING_UPLOAD, JobTable
 from tests.lambdas.moto_environment import JOB_ID, Cloud, job_event
 
 PATH = {"pathParameters": {"job_id": JOB_ID}}
@@ -50,7 +50,7 @@ def test_a_video_is_its_owner_s_alone(cloud: Cloud) -> None:
 
 def test_a_video_that_has_not_arrived_has_no_address(cloud: Cloud) -> None:
     job_event(cloud)
-    JobTable(cloud.stack["table:jobs"]).change(JOB_ID, {"state": AWAITING})
+    JobTable(cloud.stack["table:jobs"]).update(JOB_ID, {"state": AWAITING_UPLOAD})
     status, problem = cloud.api("get_video_url", **PATH)
     assert status == 409
     assert "has not arrived" in problem["detail"]
@@ -80,7 +80,7 @@ def test_where_a_missing_video_is_a_forbidden_one_it_has_no_address_either(
 
 def test_a_bucket_that_keeps_no_versions_needs_none_in_its_address(cloud: Cloud) -> None:
     job_event(cloud, b"the video")
-    JobTable(cloud.stack["table:jobs"]).change(JOB_ID, {"version_id": "null"})
+    JobTable(cloud.stack["table:jobs"]).update(JOB_ID, {"version_id": "null"})
     assert "versionId" not in query(cloud.api("get_video_url", **PATH)[1]["url"])
 
 
@@ -133,7 +133,7 @@ def test_a_result_that_is_too_large_for_an_answer_comes_as_its_address(cloud: Cl
     done(cloud, result)
     status, answer = cloud.api("get_result", **INLINE)
     assert status == 200
-    assert cloud.headers["content-type"] == ADDRESS_TYPE
+    assert cloud.headers["content-type"] == PRESIGNED_URL_TYPE
     assert urlsplit(answer["url"]).path.endswith(f"jobs/{JOB_ID}/results/1-1/result.json")
     assert query(answer["url"])["response-content-type"] == "application/json"
     assert answer["expires_in_s"] == 900
@@ -150,7 +150,7 @@ def test_a_result_that_is_too_large_for_an_answer_comes_as_its_address(cloud: Cl
 )
 def test_a_result_s_file_has_a_name_that_fits_into_a_header(cloud: Cloud, name: str, file: str) -> None:
     done(cloud, {})
-    JobTable(cloud.stack["table:jobs"]).change(JOB_ID, {"name": name})
+    JobTable(cloud.stack["table:jobs"]).update(JOB_ID, {"name": name})
     assert cloud.api("get_result", **PATH, queryStringParameters={"format": "srt"})[0] == 302
     signed = query(cloud.headers["location"])
     assert signed["response-content-disposition"] == f'inline; filename="{file}"'

@@ -32,8 +32,8 @@ from gorggle_lambdas.common.errors import (
     SourceTimeoutError,
     WindowMissingError,
 )
-from gorggle_lambdas.common.task_events import deadline
-from gorggle_lambdas.fusion.result import result_schema
+from gorggle_lambdas.common.task_events import compute_deadline
+from gorggle_lambdas.fusion.result import load_result_schema
 from gorggle_local.aws import fake_services
 from gorggle_local.aws.pipeline import Server
 from tests.lambdas.moto_environment import JOB_ID, SERVER_NAME, Cloud, Context, job_event, made_cloud
@@ -162,7 +162,7 @@ def test_a_transcription_is_waited_for_and_its_result_checked(cloud: Cloud) -> N
     given = job_event(cloud)
     begun = cloud.call("start_transcription", given)
     assert cloud.call("check_transcription", {**given, "sound": begun}) == {**begun, "is_done": False}
-    document = fake_services.transcription(TRUTH, begun["name"])
+    document = fake_services.build_transcription(TRUTH, begun["name"])
     put = cloud.client("s3").put_object
     answers = []
     for _ in range(3):
@@ -191,7 +191,10 @@ def transcribe_answering(**job: Any) -> Any:
 def test_a_transcription_that_fails_or_is_late_is_named(
     cloud: Cloud, job: dict[str, Any], limit_s: float, error: type[Exception]
 ) -> None:
-    given = {**job_event(cloud), "sound": {"name": "n", "is_done": False, "deadline": deadline(limit_s)}}
+    given = {
+        **job_event(cloud),
+        "sound": {"name": "n", "is_done": False, "deadline": compute_deadline(limit_s)},
+    }
     with transcribe_answering(**job), pytest.raises(error):
         cloud.call("check_transcription", given)
 
@@ -203,13 +206,13 @@ def test_a_transcription_that_fails_or_is_late_is_named(
 def test_a_transcript_that_cannot_be_read_costs_the_sound_alone(
     cloud: Cloud, content: bytes | None, error: type[Exception]
 ) -> None:
-    from gorggle_lambdas.handlers.check_transcription import _check
+    from gorggle_lambdas.handlers.check_transcription import _validate_result
 
     key = WORK + "sound/transcription.json"
     if content is not None:
         cloud.client("s3").put_object(Bucket=cloud.stack["bucket:results"], Key=key, Body=content)
     with pytest.raises(error):
-        _check(cloud.stack["bucket:results"], key)
+        _validate_result(cloud.stack["bucket:results"], key)
 
 
 # ---------------------------------------------------------------------------------------------------------------- faces
@@ -246,10 +249,10 @@ def test_face_detection_is_started_for_this_version_of_the_video(cloud: Cloud) -
 
 
 def test_every_page_of_faces_is_kept(cloud: Cloud) -> None:
-    pages = [fake_services.face_detection(TRUTH, page=page, page_faces=20) for page in range(2)]
+    pages = [fake_services.build_face_detection(TRUTH, page=page, page_faces=20) for page in range(2)]
     given = {
         **job_event(cloud),
-        "faces": {"search_id": "search-1", "is_done": False, "deadline": deadline(9)},
+        "faces": {"search_id": "search-1", "is_done": False, "deadline": compute_deadline(9)},
     }
     with rekognition(Rekognition(*pages)):
         assert cloud.call("check_face_detection", given)["pages"] == 2
@@ -267,7 +270,10 @@ def test_every_page_of_faces_is_kept(cloud: Cloud) -> None:
 def test_face_detection_that_fails_or_is_late_is_named(
     cloud: Cloud, page: dict[str, Any], limit_s: float, error: type[Exception]
 ) -> None:
-    given = {**job_event(cloud), "faces": {"search_id": "s", "is_done": False, "deadline": deadline(limit_s)}}
+    given = {
+        **job_event(cloud),
+        "faces": {"search_id": "s", "is_done": False, "deadline": compute_deadline(limit_s)},
+    }
     with rekognition(Rekognition(page)), pytest.raises(error):
         cloud.call("check_face_detection", given)
 
@@ -307,7 +313,7 @@ def test_a_fleet_that_cannot_come_is_not_waited_for(cloud: Cloud, groups: tuple[
 
 
 def test_a_server_that_is_ready_is_told_by_mutual_tls(gpu: Gpu) -> None:
-    fleet = {"is_ready": False, "deadline": deadline(60)}
+    fleet = {"is_ready": False, "deadline": compute_deadline(60)}
     assert gpu.cloud.call("check_fleet", {"job": {}, "fleet": fleet})["is_ready"]
 
 
@@ -324,10 +330,10 @@ def test_a_server_that_is_not_there_is_asked_again_until_the_deadline(
         SecretId=cloud.stack["secret:server_client"], SecretString=json.dumps(secret)
     )
     with patch("gorggle_lambdas.handlers.check_fleet.LOOK_S", 0.2):
-        waiting = {"is_ready": False, "deadline": deadline(60)}
+        waiting = {"is_ready": False, "deadline": compute_deadline(60)}
         assert cloud.call("check_fleet", {"job": {}, "fleet": waiting}) == waiting
         with pytest.raises(FleetTimeoutError, match="no GPU server was ready"):
-            cloud.call("check_fleet", {"job": {}, "fleet": {**waiting, "deadline": deadline(-1)}})
+            cloud.call("check_fleet", {"job": {}, "fleet": {**waiting, "deadline": compute_deadline(-1)}})
     assert capsys.readouterr().out.count('"FleetNotReadyChecks":[1.0]') == 2, "an alarm looks at it"
 
 
@@ -486,14 +492,14 @@ def lips_window(**further: Any) -> dict[str, Any]:
 
 def fused_result(cloud: Cloud) -> dict[str, Any]:
     document: dict[str, Any] = cloud.document(f"jobs/{JOB_ID}/results/1-1/result.json")
-    jsonschema.validate(document, result_schema())
+    jsonschema.validate(document, load_result_schema())
     return document
 
 
 def test_all_sources_become_one_result_in_every_form(cloud: Cloud, fusible: dict[str, Any]) -> None:
     kept(cloud, "lips/0000.json", lips_window())
-    kept(cloud, "sound/transcription.json", fake_services.transcription(TRUTH, "n"))
-    kept(cloud, "faces/0000.json", fake_services.face_detection(TRUTH, page=0, page_faces=1000))
+    kept(cloud, "sound/transcription.json", fake_services.build_transcription(TRUTH, "n"))
+    kept(cloud, "faces/0000.json", fake_services.build_face_detection(TRUTH, page=0, page_faces=1000))
     answer = cloud.call("fuse_results", fusible)
     assert answer["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
     assert answer["measured"] == {
@@ -547,8 +553,8 @@ def test_when_nothing_was_read_there_is_no_result_but_the_reasons(
 def test_a_window_that_nobody_accounts_for_is_an_error_and_no_gap(
     cloud: Cloud, fusible: dict[str, Any]
 ) -> None:
-    kept(cloud, "sound/transcription.json", fake_services.transcription(TRUTH, "n"))
-    kept(cloud, "faces/0000.json", fake_services.face_detection(TRUTH, page=0, page_faces=1000))
+    kept(cloud, "sound/transcription.json", fake_services.build_transcription(TRUTH, "n"))
+    kept(cloud, "faces/0000.json", fake_services.build_face_detection(TRUTH, page=0, page_faces=1000))
     with pytest.raises(WindowMissingError, match="window 0 of the lips"):
         cloud.call("fuse_results", fusible)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gorggle_lambdas.handlers.create_upload import safe_name
+from gorggle_lambdas.handlers.create_upload import sanitize_name
 from tests.lambdas.moto_environment import Cloud
 
 
@@ -125,7 +125,7 @@ def test_one_idempotency_key_makes_one_job(cloud: Cloud) -> None:
     ],
 )
 def test_a_name_is_made_safe_for_a_key(name: str, safe: str) -> None:
-    assert safe_name(name) == safe
+    assert sanitize_name(name) == safe
 
 
 # -------------------------------------------------------------------------------------------------------------- events

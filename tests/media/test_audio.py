@@ -14,9 +14,9 @@ from gorggle_server.media.audio import (
     SpeechLevelEstimator,
     VoiceActivityDetector,
     audio_features,
-    log_mel_energies,
-    speech_levels,
-    speech_probability,
+    estimate_speech_levels,
+    estimate_speech_probability,
+    log_mel_spectrogram,
     stack_frames,
 )
 
@@ -36,7 +36,7 @@ def test_features_are_the_references(golden) -> None:
 
 
 def test_each_step_is_the_references(golden) -> None:
-    energies = log_mel_energies(golden["wav"])
+    energies = log_mel_spectrogram(golden["wav"])
     np.testing.assert_allclose(energies, golden["logfbank"], atol=1e-3)
     np.testing.assert_allclose(stack_frames(energies), golden["stacked"], atol=1e-3)
 
@@ -62,14 +62,14 @@ def test_features_do_not_depend_on_how_much_is_worked_on_at_once(
     golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = audio_features(golden["wav"])
-    monkeypatch.setattr(audio, "WINDOWS_AT_ONCE", 7)
+    monkeypatch.setattr(audio, "CHUNK_WINDOWS", 7)
     np.testing.assert_array_equal(audio_features(golden["wav"]), whole)
 
 
 @pytest.mark.parametrize(
     "wav", [np.zeros(100, np.float32), np.zeros((2, 100), np.int16), np.zeros(100, np.int32), [0, 1]]
 )
-@pytest.mark.parametrize("function", [audio_features, speech_probability])
+@pytest.mark.parametrize("function", [audio_features, estimate_speech_probability])
 def test_what_is_no_waveform_is_refused(function, wav) -> None:
     with pytest.raises(InvalidRequestError, match="expected int16 of shape"):
         function(wav)
@@ -110,7 +110,7 @@ def share_of_speech(probability: NDArray[np.float32], start_s: float, end_s: flo
 
 @pytest.mark.parametrize("level", [0, 10, 300, 1000, 5000])
 def test_steady_noise_is_not_speech_however_loud(level: float) -> None:
-    probability = speech_probability(int16(noise(20.0, level)))
+    probability = estimate_speech_probability(int16(noise(20.0, level)))
     assert (probability > 0.5).mean() < 0.01
 
 
@@ -119,7 +119,7 @@ def test_speech_is_told_from_pauses_down_to_ten_decibels_above_the_noise(noise_l
     sound = np.concatenate(
         [np.zeros(2 * RATE_HZ), babble(4.0), np.zeros(2 * RATE_HZ), babble(4.0, seed=2), np.zeros(RATE_HZ)]
     )
-    probability = speech_probability(int16(sound + noise(13.0, noise_level)))
+    probability = estimate_speech_probability(int16(sound + noise(13.0, noise_level)))
     assert len(probability) == 13 * 25
     assert share_of_speech(probability, 2.0, 6.0) == 1
     assert share_of_speech(probability, 8.0, 12.0) == 1
@@ -128,12 +128,12 @@ def test_speech_is_told_from_pauses_down_to_ten_decibels_above_the_noise(noise_l
 
 
 def test_speech_from_the_first_moment_is_heard() -> None:
-    assert share_of_speech(speech_probability(int16(babble(4.0))), 0.0, 4.0) == 1
+    assert share_of_speech(estimate_speech_probability(int16(babble(4.0))), 0.0, 4.0) == 1
 
 
 def test_a_noise_that_begins_is_background_after_two_and_a_half_seconds() -> None:
     sound = np.concatenate([noise(3.0, 10), noise(10.0, 2000)])
-    probability = speech_probability(int16(sound))
+    probability = estimate_speech_probability(int16(sound))
     assert (probability[round(5.6 * 25) :] < 0.5).mean() > 0.98
 
 
@@ -143,13 +143,13 @@ def test_sound_that_comes_in_pieces_is_judged_alike(piece: int) -> None:
     sound = sound[:4000] if piece == 1 else sound
     detector = VoiceActivityDetector()
     found = [detector.push(sound[start : start + piece]) for start in range(0, len(sound), piece)]
-    found.append(detector.finish())
-    np.testing.assert_array_equal(np.concatenate(found), speech_probability(sound))
+    found.append(detector.flush())
+    np.testing.assert_array_equal(np.concatenate(found), estimate_speech_probability(sound))
 
 
 @pytest.mark.parametrize("samples", [0, 1, 639, 640, 641, 7679, 7680, 7681])
 def test_every_begun_frame_is_judged(samples: int) -> None:
-    levels = speech_levels(np.ones(samples, np.int16))
+    levels = estimate_speech_levels(np.ones(samples, np.int16))
     assert levels.shape == (-(-samples // 640),)
     assert levels.dtype == np.float32
 
@@ -164,5 +164,5 @@ def test_hours_of_sound_take_the_memory_of_minutes() -> None:
     meter = SpeechLevelEstimator()
     for _ in range(200):
         meter.push(np.zeros(RATE_HZ, np.int16))
-    assert len(meter._recent_db.known) == audio.NOISE_FRAMES
+    assert len(meter._recent_db.values) == audio.NOISE_FRAMES
     assert len(meter._rest) == 0

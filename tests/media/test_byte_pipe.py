@@ -55,7 +55,7 @@ def test_read_gives_what_there_is_without_waiting_for_more() -> None:
 def test_try_write_takes_what_fits_and_never_more_than_the_capacity_is_held() -> None:
     pipe = BytePipe(100)
     assert pipe.try_write(bytes(70)) == 70
-    assert pipe.room() == 30
+    assert pipe.available_bytes() == 30
     assert pipe.try_write(bytes(70)) == 30
     assert pipe.try_write(bytes(70)) == 0
     assert len(pipe.read(1000)) == 100
@@ -201,12 +201,12 @@ def test_many_threads_of_tiny_pieces_lose_nothing() -> None:
 
 def test_who_waits_for_something_else_is_told_of_an_abort() -> None:
     pipe, told = BytePipe(10), []
-    pipe.on_abort(lambda: told.append("early"))
+    pipe.set_abort_callback(lambda: told.append("early"))
     pipe.raise_abort()
     assert told == []
     pipe.abort(ConnectionResetError("the client is gone"))
     assert told == ["early"]
-    pipe.on_abort(lambda: told.append("late"))
+    pipe.set_abort_callback(lambda: told.append("late"))
     assert told == ["early", "late"]
     with pytest.raises(ConnectionResetError, match="the client is gone"):
         pipe.raise_abort()

@@ -50,7 +50,7 @@ def test_every_container_gives_the_same_pictures_and_sound(name: str) -> None:
     assert seen.numbers[5:45] == list(range(5 - shift, 45 - shift))
     assert onsets_s(seen.waveform) == pytest.approx([time_s + shift / 25 for time_s in BURSTS_S], abs=0.03)
     assert seen.end.duration_s == pytest.approx(2, abs=0.09)
-    assert (seen.end.broken_packets, seen.end.truncated, seen.end.leaps) == (0, False, 0)
+    assert (seen.end.broken_packets, seen.end.truncated, seen.end.clock_jumps) == (0, False, 0)
 
 
 @pytest.mark.parametrize("chunk", [64, 1000, 65_536])

@@ -44,19 +44,19 @@ def test_the_place_of_an_mp4s_index_is_told_from_its_first_boxes(
     reader = Pieces(data, chunk)
     head = read_head(reader)
     assert head.index_at_end is index_at_end
-    assert head.read == data[: len(head.read)]
-    assert reader.position == len(head.read)
+    assert head.data == data[: len(head.data)]
+    assert reader.position == len(head.data)
 
 
 def test_the_index_itself_is_not_read_ahead() -> None:
-    assert len(read_head(Pieces(box(b"ftyp", 24) + box(b"moov", 10**6))).read) == 32
+    assert len(read_head(Pieces(box(b"ftyp", 24) + box(b"moov", 10**6))).data) == 32
 
 
 def test_endless_padding_before_the_index_is_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input_source, "MAX_HEAD_BYTES", 10_000)
     head = read_head(Pieces(box(b"ftyp", 24) + box(b"free", 10**6) + box(b"moov", 100)))
     assert head.index_at_end
-    assert len(head.read) < 21_000
+    assert len(head.data) < 21_000
 
 
 def test_the_head_comes_before_the_rest() -> None:
@@ -92,7 +92,7 @@ def test_bytes_without_a_packet_are_counted_from_the_last_packet(monkeypatch: py
     monkeypatch.setattr(input_source, "MAX_BYTES_BETWEEN_PACKETS", 1000)
     read = Source(Pieces(bytes(5000)))
     assert len(read.read(900)) == 900
-    read.packet_came()
+    read.reset_packet_counter()
     assert len(read.read(900)) == 900
     assert read.read(900) == b""
     with pytest.raises(InvalidMediaError, match="no complete picture"):

@@ -75,11 +75,11 @@ def interleaved(*streams: Iterable[Any]) -> list[Any]:
 
 
 def info(**known: Any) -> StreamInfo:
-    return StreamInfo("test", "h264", "aac", gives_pictures=True, gives_sound=True, **known)
+    return StreamInfo("test", "h264", "aac", decodes_video=True, decodes_audio=True, **known)
 
 
-ONLY_PICTURES = StreamInfo("test", "h264", gives_pictures=True)
-ONLY_SOUND = StreamInfo("test", audio_codec="aac", gives_sound=True)
+ONLY_PICTURES = StreamInfo("test", "h264", decodes_video=True)
+ONLY_SOUND = StreamInfo("test", audio_codec="aac", decodes_audio=True)
 
 
 def timed(
@@ -205,7 +205,7 @@ def test_a_start_that_the_header_forges_is_not_believed() -> None:
         interleaved(pictures(25, 2.0), sound(0.0, 2.0)), info(video_start_s=0.0, audio_start_s=-1e6)
     )
     assert levels(items) == list(range(50))
-    assert end(items).leaps == 0
+    assert end(items).clock_jumps == 0
 
 
 def test_gaps_in_the_sound_are_silent_and_overlaps_are_dropped() -> None:
@@ -226,7 +226,7 @@ def test_a_gap_of_sound_is_given_in_pieces() -> None:
 def test_a_still_picture_under_long_sound_stands_as_long_as_it_is_shown() -> None:
     items = timed(interleaved([picture(0.0, 1), picture(200.0, 2)], sound(0.0, 201.0)))
     assert levels(items).count(1) == 2501
-    assert end(items).leaps == 0
+    assert end(items).clock_jumps == 0
 
 
 @pytest.mark.parametrize("forged_s", [1e5, 1e12, -1e9, MAX_GAP_S + 5])
@@ -239,7 +239,7 @@ def test_one_forged_timestamp_does_not_emit_frames_without_end_nor_upset_the_res
     assert len(levels(found)) == pytest.approx(100, abs=2)
     assert levels(found)[60:98] == list(range(60, 98))
     assert len(waveform(found)) == 64_000
-    assert end(found).leaps == 1
+    assert end(found).clock_jumps == 1
 
 
 def test_when_both_clocks_leap_pictures_and_sound_stay_in_step() -> None:
@@ -253,7 +253,7 @@ def test_when_both_clocks_leap_pictures_and_sound_stay_in_step() -> None:
     heard = waveform(items)
     assert len(heard) == 64_000
     assert (heard[32_000:] == 2000).all()
-    assert end(items).leaps == 1
+    assert end(items).clock_jumps == 1
 
 
 def test_a_clock_set_back_to_zero_goes_on() -> None:
@@ -290,7 +290,7 @@ def test_media_beyond_the_limit_of_length_is_refused(items: list[Any]) -> None:
 
 def test_how_the_decoding_went_is_passed_on() -> None:
     items = list(resample(iter([ONLY_PICTURES, *pictures(25, 1.0), MediaEnd(7, truncated=True)]), LIMITS))
-    assert items[-1] == EndOfStream(frames=25, samples=0, broken_packets=7, truncated=True, leaps=0)
+    assert items[-1] == EndOfStream(frames=25, samples=0, broken_packets=7, truncated=True, clock_jumps=0)
     assert end(items).duration_s == 1.0
 
 
@@ -332,17 +332,17 @@ def test_an_hour_of_video_takes_the_memory_of_a_moment() -> None:
 def test_a_clock_forgets_the_oldest_of_many_offsets() -> None:
     clock = TimestampNormalizer(0.0)
     for leap in range(100):
-        placed_s = clock.place(clock.pictures, 1e6 * (leap + 1))
-        clock.pictures.end_s = placed_s + 0.04
-    assert clock.pictures.end_s == pytest.approx(4.0)
-    assert clock.leaps == 100
+        placed_s = clock.normalize(clock.video, 1e6 * (leap + 1))
+        clock.video.end_s = placed_s + 0.04
+    assert clock.video.end_s == pytest.approx(4.0)
+    assert clock.clock_jumps == 100
 
 
 def test_a_long_piece_of_sound_is_given_in_pieces_of_a_second() -> None:
     """One packet of a forged rate can hold minutes."""
     level = np.arange(40_000, dtype=np.int16)
     decoded = [
-        StreamInfo("test", "", "aac", gives_sound=True, audio_start_s=0.0),
+        StreamInfo("test", "", "aac", decodes_audio=True, audio_start_s=0.0),
         AudioSamples(0.0, level),
         MediaEnd(0, truncated=False),
     ]

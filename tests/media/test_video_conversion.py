@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from skimage import data
 
-from gorggle_server.media.video_conversion import WORKING_SIDE_PX, clockwise_rotation, fitted, to_grayscale
+from gorggle_server.media.video_conversion import (
+    MAX_SIDE_PX,
+    fit_to_shape,
+    get_clockwise_rotation,
+    to_grayscale,
+)
 
 FULL_RANGE = 2
 
@@ -55,8 +60,8 @@ def test_the_full_range_of_a_full_range_picture_is_kept() -> None:
 def test_large_pictures_are_reduced_to_the_working_size() -> None:
     picture = photograph((1920, 1080))
     grey = to_grayscale(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p"))
-    assert grey.shape == (720, WORKING_SIDE_PX)
-    expected = cv2.resize(opencv_grey(picture), (WORKING_SIDE_PX, 720), interpolation=cv2.INTER_AREA)
+    assert grey.shape == (720, MAX_SIDE_PX)
+    expected = cv2.resize(opencv_grey(picture), (MAX_SIDE_PX, 720), interpolation=cv2.INTER_AREA)
     assert np.abs(grey.astype(int) - expected).mean() < 1.0
 
 
@@ -76,14 +81,14 @@ def test_the_grey_picture_does_not_refer_to_the_decoders_memory() -> None:
 
 
 def test_a_frame_without_a_matrix_stands_upright() -> None:
-    assert clockwise_rotation(av.VideoFrame(16, 16, "gray")) == 0
+    assert get_clockwise_rotation(av.VideoFrame(16, 16, "gray")) == 0
 
 
 def test_a_picture_of_another_shape_is_fitted_without_distortion() -> None:
     wide = np.full((100, 200), 200, np.uint8)
-    canvas = fitted(wide, (240, 320))
+    canvas = fit_to_shape(wide, (240, 320))
     assert canvas.shape == (240, 320)
     rows = np.flatnonzero(canvas.mean(axis=1) > 100)
     assert (rows[0], rows[-1]) == (40, 199)
-    assert fitted(canvas, (240, 320)) is canvas
-    assert fitted(np.zeros((1, 5000), np.uint8), (10, 10)).shape == (10, 10)
+    assert fit_to_shape(canvas, (240, 320)) is canvas
+    assert fit_to_shape(np.zeros((1, 5000), np.uint8), (10, 10)).shape == (10, 10)

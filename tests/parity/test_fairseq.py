@@ -235,8 +235,8 @@ def test_units_are_spelled_the_same(fairseq: Any) -> None:
     ours = Vocabulary(theirs.symbols, (GOLDEN / "unigram.model").read_bytes())
     for text in ("place blue now", "a w", "bin green with p one soon"):
         ids = theirs.encode_line(tokenizer.encode(text), add_if_not_exist=False, append_eos=True).tolist()
-        assert [*ours.tokens(text), 2] == ids
-        assert ours.text(ids) == tokenizer.decode(theirs.string(torch.tensor(ids)))
+        assert [*ours.encode(text), 2] == ids
+        assert ours.decode(ids) == tokenizer.decode(theirs.string(torch.tensor(ids)))
 
 
 def test_the_toolkits_own_objects_are_read_from_a_checkpoint(fairseq: Any, tmp_path: Path) -> None:

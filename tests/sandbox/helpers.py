@@ -21,7 +21,7 @@ from tests.media.samples import LIMITS, clip
 PROC = Path("/proc")
 needs_proc = pytest.mark.skipif(not PROC.joinpath("self/fd").exists(), reason="this system has no /proc")
 
-ORDER = DecodeJob(LIMITS, pictures=True, sound=True, memory_bytes=2**30, cpu_s=60)
+ORDER = DecodeJob(LIMITS, video=True, audio=True, memory_bytes=2**30, cpu_s=60)
 LIVE = functools.partial(clip, "mpegts", noisy=True)
 
 # A real decoder, shut in as ever, in which another function stands for FFmpeg.

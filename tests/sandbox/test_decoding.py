@@ -63,7 +63,7 @@ def seen_here(
 ) -> list[PipelineItem]:
     """What the server's own process makes of a file."""
     items = resample(decode(piped(data), limits, live=live, **choice), limits)
-    return list(track_frames(items, finder(), max_faces=4, sound=choice.get("sound", True), live=live))
+    return list(track_frames(items, finder(), max_faces=4, audio=choice.get("sound", True), live=live))
 
 
 def assert_same(items: list[PipelineItem], others: list[PipelineItem]) -> None:
@@ -78,9 +78,9 @@ def assert_same(items: list[PipelineItem], others: list[PipelineItem]) -> None:
                     for crop, same_crop in zip(mouth.crops, same.crops, strict=True):
                         assert crop.frame_index == same_crop.frame_index
                         np.testing.assert_array_equal(crop.pixels, same_crop.pixels)
-                    assert (mouth.glimpse is None) == (same.glimpse is None)
-                    if mouth.glimpse is not None:
-                        np.testing.assert_array_equal(mouth.glimpse, same.glimpse)
+                    assert (mouth.preview is None) == (same.preview is None)
+                    if mouth.preview is not None:
+                        np.testing.assert_array_equal(mouth.preview, same.preview)
             case Waveform(), Waveform():
                 assert item.start == other.start
                 assert item.samples.dtype == np.int16
@@ -90,7 +90,7 @@ def assert_same(items: list[PipelineItem], others: list[PipelineItem]) -> None:
 
 
 def _numbers(sight: FrameResult) -> list[object]:
-    mouths = [(mouth.person, mouth.is_seen, mouth.place, mouth.has_left) for mouth in sight.mouths]
+    mouths = [(mouth.person, mouth.is_seen, mouth.box, mouth.has_ended) for mouth in sight.mouths]
     return [sight.index, sight.faces, sight.is_crowded, sight.is_last, mouths]
 
 
@@ -111,10 +111,10 @@ def test_the_same_mouths_are_seen_as_in_the_servers_process(live: bool, pool: De
     assert [sight.index for sight in sights] == list(range(SECONDS * 25 + 1))
     crops = [crop for sight in sights for mouth in sight.mouths for crop in mouth.crops]
     assert [crop.frame_index for crop in crops] == list(range(SECONDS * 25))
-    assert all(sight.faces == 1 and sight.took_s > 0 for sight in sights[:-1])
-    assert any(mouth.glimpse is not None for sight in sights for mouth in sight.mouths) == live
+    assert all(sight.faces == 1 and sight.elapsed_s > 0 for sight in sights[:-1])
+    assert any(mouth.preview is not None for sight in sights for mouth in sight.mouths) == live
     assert sights[-1].is_last
-    assert [mouth.has_left for mouth in sights[-1].mouths] == [True]
+    assert [mouth.has_ended for mouth in sights[-1].mouths] == [True]
     assert_same(apart, seen_here(data, live=live))
 
 
@@ -215,7 +215,7 @@ def test_a_crash_in_a_library_is_told_by_its_signal() -> None:
 
 @needs_proc
 def test_a_decoder_that_stands_still_is_killed(caplog: pytest.LogCaptureFixture) -> None:
-    pool = DecoderPool(stall_s=0.5)
+    pool = DecoderPool(timeout_s=0.5)
     items = decode_in_sandbox(pool, live(LIVE()), LIMITS, request_id="stream-18")
     up_to_first_frame(items)
     pid = the_child(pool)
@@ -260,7 +260,7 @@ def test_a_decoder_that_gets_no_processor_has_not_stalled() -> None:
 
 
 def test_a_client_that_pauses_is_no_stall() -> None:
-    pool = DecoderPool(stall_s=1.0)
+    pool = DecoderPool(timeout_s=1.0)
     data = clip("mpegts")
     pipe = live(data)
 
@@ -279,7 +279,7 @@ def test_a_client_that_pauses_is_no_stall() -> None:
 
 
 def test_a_server_that_looks_long_at_a_frame_is_no_stall() -> None:
-    pool = DecoderPool(stall_s=0.5)
+    pool = DecoderPool(timeout_s=0.5)
     items = decode_in_sandbox(pool, piped(clip()), LIMITS)
     up_to_first_frame(items)
     time.sleep(1.0)

@@ -19,12 +19,12 @@ from gorggle_server.errors import InvalidMediaError, NotFoundError, NotReadyErro
 from gorggle_server.media.resampling import EndOfStream
 from gorggle_server.sandbox import fork_client
 from gorggle_server.sandbox import pool as pools
-from gorggle_server.sandbox.decoder_process import environment
+from gorggle_server.sandbox.decoder_process import build_environment
 from gorggle_server.sandbox.decoding import check_decoding, decode_in_sandbox
-from gorggle_server.sandbox.fork_client import FORKED, ForkServer, ForkServerGoneError, can_fork
+from gorggle_server.sandbox.fork_client import FORKED, ForkServer, ForkServerExitedError, can_fork
 from gorggle_server.sandbox.pool import FORK_SERVER, DecoderPool
 from gorggle_server.sandbox.protocol import DecoderError
-from gorggle_server.vision.face_detector import landmark_model_path
+from gorggle_server.vision.face_detector import find_landmark_model
 from tests.media.samples import LIMITS, clip
 from tests.sandbox.helpers import (
     LIVE,
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.skipif(not can_fork(), reason="this system has no descr
 @pytest.fixture(scope="module")
 def parent() -> Iterator[ForkServer]:
     """One that is ready, for tests that leave it so."""
-    made = ForkServer(FORK_SERVER, environment())
+    made = ForkServer(FORK_SERVER, build_environment())
     made.fork().kill()
     yield made
     made.close()
@@ -121,8 +121,8 @@ def test_a_server_without_descriptors_keeps_the_streams_it_has(
     pipe = live(data)
     items = decode_in_sandbox(pool, pipe, LIMITS)
     up_to_first_frame(items)
-    assert until(lambda: len(pool._waiting) == 1)
-    (spare,) = pool._waiting
+    assert until(lambda: len(pool._ready) == 1)
+    (spare,) = pool._ready
     os.kill(spare.pid, signal.SIGKILL)  # type: ignore[union-attr]
     with monkeypatch.context() as patched:
         patched.setattr(fork_client.tempfile, "TemporaryFile", _no_descriptor)
@@ -147,9 +147,9 @@ def _no_descriptor() -> None:
 
 def test_a_parent_that_is_none_is_told_from_one_that_works() -> None:
     for program in ("raise SystemExit(3)", "import sys, time; time.sleep(60)"):
-        made = ForkServer([sys.executable, "-c", program], environment())
+        made = ForkServer([sys.executable, "-c", program], build_environment())
         made._socket.settimeout(0.5)
-        with pytest.raises(ForkServerGoneError, match=r"ended with exit code (3|-9)"):
+        with pytest.raises(ForkServerExitedError, match=r"ended with exit code (3|-9)"):
             made.fork()
         made.close()
 
@@ -159,7 +159,7 @@ def test_a_request_of_which_a_part_is_lost_costs_that_request_alone(parent: Fork
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
         socket.send_fds(parent._socket, [FORKED], [nothing.fileno()])
     with pytest.raises(OSError, match="Too many open files"):
-        parent._expect(FORKED, parent._answer()[0])
+        parent._expect(FORKED, parent._receive()[0])
     assert_forks(parent)
 
 
@@ -209,7 +209,7 @@ def test_whatever_goes_wrong_in_starting_a_process_nobody_waits_for_it_for_ever(
     def fails() -> None:
         raise ValueError("nobody thought of this")
 
-    monkeypatch.setattr(pool, "_child", fails)
+    monkeypatch.setattr(pool, "_start_child", fails)
     with pytest.raises(DecoderError, match="no decoder process can be started: nobody thought of this"):
         list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     monkeypatch.undo()
@@ -222,7 +222,7 @@ def test_a_decoder_whose_parent_says_nothing_more_counts_as_killed(
     child = parent.fork()
     os.kill(parent.pid, signal.SIGSTOP)
     child.kill()
-    monkeypatch.setattr(fork_client, "BURIAL_S", 0.2)
+    monkeypatch.setattr(fork_client, "REAP_TIMEOUT_S", 0.2)
     assert child.wait() == -signal.SIGKILL
     os.kill(parent.pid, signal.SIGCONT)
     child.close()
@@ -243,7 +243,7 @@ def test_a_landmark_model_that_cannot_be_used_is_told_in_its_own_words(what: str
 def test_a_landmark_model_is_found_from_where_the_server_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.dat").symlink_to(landmark_model_path())
+    (tmp_path / "mine.dat").symlink_to(find_landmark_model())
     monkeypatch.chdir(tmp_path)
     able = DecoderPool(landmark_model=Path("mine.dat"))
     assert is_read(able)

@@ -46,7 +46,7 @@ def protection() -> SandboxFeatures:
     """What holds on this machine."""
     pool = DecoderPool(spares=0)
     with pool.acquire(ORDER) as process:
-        held = process.protection
+        held = process.features
     pool.close()
     return held
 
@@ -106,7 +106,7 @@ CALLS = {
 
 @pytest.mark.parametrize("what", CALLS)
 def test_a_decoder_cannot(what: str, protection: SandboxFeatures) -> None:
-    if SandboxFeatures.FILTERED_CALLS not in protection:
+    if SandboxFeatures.SECCOMP not in protection:
         pytest.skip("this kernel or architecture has no filter of system calls")
     Path("/tmp/gorggle-to-be-removed").touch()
     assert attempted(CALLS[what]).startswith("refused")
@@ -116,7 +116,7 @@ def test_a_decoder_cannot(what: str, protection: SandboxFeatures) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ptrace's number is Linux's")
 def test_a_decoder_cannot_trace_another_process(protection: SandboxFeatures) -> None:
-    if SandboxFeatures.FILTERED_CALLS not in protection:
+    if SandboxFeatures.SECCOMP not in protection:
         pytest.skip("this kernel or architecture has no filter of system calls")
     number = {"x86_64": 101, "aarch64": 117}[os.uname().machine]
     attempt = f"if ctypes.CDLL(None).syscall({number}, 16, os.getppid(), 0, 0) != 0: raise OSError"
@@ -124,7 +124,7 @@ def test_a_decoder_cannot_trace_another_process(protection: SandboxFeatures) -> 
 
 
 def test_a_decoder_cannot_reach_the_network(protection: SandboxFeatures) -> None:
-    if not protection & (SandboxFeatures.NO_NETWORK | SandboxFeatures.FILTERED_CALLS):
+    if not protection & (SandboxFeatures.NO_NETWORK | SandboxFeatures.SECCOMP):
         pytest.skip("this system can neither take the network away nor filter system calls")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()

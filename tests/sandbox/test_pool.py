@@ -77,7 +77,7 @@ def test_what_cannot_be_had_is_logged_at_the_start(
 
 @needs_proc
 def test_an_abort_kills_the_process_at_once_wherever_it_is_waited_for() -> None:
-    pool = DecoderPool(stall_s=60)
+    pool = DecoderPool(timeout_s=60)
     pipe, caught = live(LIVE()), []
     items = decode_in_sandbox(pool, pipe, LIMITS)
     up_to_first_frame(items)
@@ -161,8 +161,8 @@ def test_a_pool_that_closes_ends_streams_and_processes(born: Born) -> None:
 @needs_proc
 def test_a_spare_that_died_is_replaced(pool: DecoderPool) -> None:
     list(decode_in_sandbox(pool, piped(clip()), LIMITS))
-    assert until(lambda: len(pool._waiting) == 1)
-    (spare,) = pool._waiting
+    assert until(lambda: len(pool._ready) == 1)
+    (spare,) = pool._ready
     os.kill(spare.pid, signal.SIGKILL)  # type: ignore[union-attr]
     (*_, end) = decode_in_sandbox(pool, piped(clip()), LIMITS)
     assert isinstance(end, EndOfStream)

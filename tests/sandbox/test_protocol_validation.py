@@ -18,7 +18,7 @@ from gorggle_server.errors import InvalidMediaError, OutOfRangeError
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo
 from gorggle_server.media.resampling import EndOfStream, Waveform
 from gorggle_server.sandbox import protocol
-from gorggle_server.sandbox.decoding import _Conversation
+from gorggle_server.sandbox.decoding import _DecoderClient
 from gorggle_server.sandbox.protocol import (
     HEADER,
     MAX_BODY_BYTES,
@@ -26,15 +26,15 @@ from gorggle_server.sandbox.protocol import (
     DecoderError,
     Header,
     MessageType,
-    text_of,
+    decode_text,
 )
-from gorggle_server.sandbox.protocol_validation import ProtocolValidator, checked_header
+from gorggle_server.sandbox.protocol_validation import ProtocolValidator, parse_header
 from gorggle_server.vision.mouth_cropper import MouthCrop
 from gorggle_server.vision.mouth_tracker import FrameResult, MouthUpdate, NormalizedBox
 from tests.sandbox.helpers import piped
 
 LIMITS = MediaLimits(max_duration_s=2.0)
-ORDER = DecodeJob(LIMITS, pictures=True, sound=True, memory_bytes=2**30, cpu_s=60)
+ORDER = DecodeJob(LIMITS, video=True, audio=True, memory_bytes=2**30, cpu_s=60)
 INFO = StreamInfo(
     container="mov,mp4,m4a,3gp,3g2,mj2",
     video_codec="h264",
@@ -46,8 +46,8 @@ INFO = StreamInfo(
     rotation_degrees=90,
     video_start_s=None,
     audio_start_s=-0.02,
-    gives_pictures=True,
-    gives_sound=True,
+    decodes_video=True,
+    decodes_audio=True,
 )
 
 
@@ -76,11 +76,11 @@ class Speech:
 
 
 def said(header: Header, body: bytes = b"") -> bytes:
-    return header.packed() + body
+    return header.pack() + body
 
 
 def info_message(info: StreamInfo = INFO) -> bytes:
-    return said(Header(MessageType.INFO, size=protocol.INFO.size), protocol.info_body(info))
+    return said(Header(MessageType.INFO, size=protocol.INFO.size), protocol.encode_info(info))
 
 
 def frame(number: int, mouths: Sequence[MouthUpdate] = (), **more: Any) -> bytes:
@@ -107,17 +107,17 @@ def raw_mouth(*fields: float, rest: bytes = b"", person: int = 1) -> bytes:
 
 
 def sound(start: int, samples: int = 10) -> bytes:
-    return said(Header(MessageType.SOUND, size=2 * samples, number=start), bytes(2 * samples))
+    return said(Header(MessageType.AUDIO, size=2 * samples, number=start), bytes(2 * samples))
 
 
 def end(frames: int, samples: int) -> bytes:
-    body = protocol.end_body(EndOfStream(frames, samples, 0, False, 0))
+    body = protocol.encode_end(EndOfStream(frames, samples, 0, False, 0))
     return said(Header(MessageType.END, size=len(body)), body)
 
 
 def heard(data: bytes, order: DecodeJob = ORDER) -> list[object]:
     """The items in what a process says."""
-    return list(_Conversation(Speech(data), piped(b"media"), order).items())  # type: ignore[arg-type]
+    return list(_DecoderClient(Speech(data), piped(b"media"), order).items())  # type: ignore[arg-type]
 
 
 def test_what_is_as_it_should_be_is_believed() -> None:
@@ -148,18 +148,18 @@ def test_what_is_as_it_should_be_is_believed() -> None:
     assert [(sight.index, sight.faces, sight.is_crowded, sight.is_last) for sight in sights] == [
         (0, 2, True, False), (1, 0, False, False), (2, 0, False, False), (3, 0, False, True),
     ]  # fmt: skip
-    assert sights[0].took_s == 0.125
+    assert sights[0].elapsed_s == 0.125
     assert [news.person for news in sights[0].mouths] == [1, 2]
-    assert sights[0].mouths[0].place == first.place
+    assert sights[0].mouths[0].box == first.box
     (news,) = sights[1].mouths
-    assert (news.person, news.is_seen, news.speaking, news.place) == (1, True, [0.25, 0.25], None)
+    assert (news.person, news.is_seen, news.speaking, news.box) == (1, True, [0.25, 0.25], None)
     for crop, sent in zip(news.crops, second.crops, strict=True):
         assert crop.frame_index == sent.frame_index
         np.testing.assert_array_equal(crop.pixels, sent.pixels)
-    assert news.glimpse is not None
-    assert (news.glimpse == 7).all()
+    assert news.preview is not None
+    assert (news.preview == 7).all()
     (gone,) = sights[3].mouths
-    assert (gone.is_seen, gone.has_left, [crop.frame_index for crop in gone.crops]) == (False, True, [2])
+    assert (gone.is_seen, gone.has_ended, [crop.frame_index for crop in gone.crops]) == (False, True, [2])
 
 
 @pytest.mark.parametrize(
@@ -223,15 +223,15 @@ def test_what_is_as_it_should_be_is_believed() -> None:
         pytest.param(info_message() + end(0, 0), id="an end without the last picture"),
         pytest.param(info_message() + sound(5), id="sound with a gap"),
         pytest.param(info_message() + sound(0, 16_001), id="too much sound at once"),
-        pytest.param(info_message() + said(Header(MessageType.SOUND, size=3), bytes(3)), id="half a sample"),
-        pytest.param(info_message() + said(Header(MessageType.SOUND)), id="no sound in sound"),
+        pytest.param(info_message() + said(Header(MessageType.AUDIO, size=3), bytes(3)), id="half a sample"),
+        pytest.param(info_message() + said(Header(MessageType.AUDIO)), id="no sound in sound"),
         pytest.param(info_message() + sound(0) + last(0) + end(0, 11), id="an end with other samples"),
         pytest.param(info_message() + frame(0) + last(1) + end(2, 0), id="an end with other frames"),
-        pytest.param(said(Header(MessageType.NEED, number=0)), id="a request for nothing"),
-        pytest.param(said(Header(MessageType.NEED, number=2**40)), id="a request for a terabyte"),
-        pytest.param(said(Header(MessageType.NEED, 7, 7, 0, 10)), id="a request with a width"),
+        pytest.param(said(Header(MessageType.DATA_REQUEST, number=0)), id="a request for nothing"),
+        pytest.param(said(Header(MessageType.DATA_REQUEST, number=2**40)), id="a request for a terabyte"),
+        pytest.param(said(Header(MessageType.DATA_REQUEST, 7, 7, 0, 10)), id="a request with a width"),
         pytest.param(said(Header(MessageType.READY)), id="ready again"),
-        pytest.param(said(Header(MessageType.CONFINED)), id="confined again"),
+        pytest.param(said(Header(MessageType.SANDBOXED)), id="confined again"),
         pytest.param(said(Header(MessageType.FAILED, number=99)), id="an unknown failure"),
         pytest.param(
             said(Header(MessageType.FAILED, size=2001, number=1), bytes(2001)), id="a failure at length"
@@ -297,12 +297,12 @@ def test_pictures_are_refused_where_only_sound_was_asked_for() -> None:
 
 
 def test_a_text_stays_one_line() -> None:
-    assert text_of(b"a\nrequest 7 refused: \x1b[2J\xff\0 end") == "a request 7 refused:  [2J\ufffd  end"
+    assert decode_text(b"a\nrequest 7 refused: \x1b[2J\xff\0 end") == "a request 7 refused:  [2J\ufffd  end"
 
 
 def test_an_order_arrives_as_it_was_sent() -> None:
     order = DecodeJob(MediaLimits(12.5, 2**31, 4096 * 2304), False, True, 2**40, 99, True, 7)
-    assert DecodeJob.unpacked(order.packed()) == order
+    assert DecodeJob.unpack(order.pack()) == order
 
 
 kinds = st.one_of(st.sampled_from(list(MessageType)), st.integers(0, 255))
@@ -329,11 +329,11 @@ hostile_headers = st.one_of(
 @settings(max_examples=500, deadline=None)
 @given(hostile_headers)
 def test_a_header_that_is_believed_never_announces_more_than_the_limit(data: bytes) -> None:
-    for check in (checked_header, ProtocolValidator(ORDER).header):
+    for check in (parse_header, ProtocolValidator(ORDER).parse_header):
         with contextlib.suppress(DecoderError):
             header = check(data)
             assert header.size <= MAX_BODY_BYTES
-            assert header.packed() == data
+            assert header.pack() == data
 
 
 plausible = st.one_of(
@@ -357,7 +357,7 @@ plausible = st.one_of(
     ),
     st.binary(max_size=60).map(lambda body: said(Header(MessageType.MOUTH, size=len(body), number=1), body)),
     st.builds(sound, st.sampled_from([0, 10, 20]), st.integers(1, 10)),
-    st.builds(lambda number: said(Header(MessageType.NEED, number=number)), st.integers(0, 10)),
+    st.builds(lambda number: said(Header(MessageType.DATA_REQUEST, number=number)), st.integers(0, 10)),
     st.builds(
         lambda number, text: said(Header(MessageType.FAILED, size=len(text), number=number), text),
         st.integers(0, 5),
@@ -378,7 +378,7 @@ def test_a_hostile_process_neither_makes_the_server_allocate_nor_hang_nor_raise_
     data: bytes,
 ) -> None:
     speech = Speech(data)
-    conversation = _Conversation(speech, piped(b"media" * 20), ORDER)  # type: ignore[arg-type]
+    conversation = _DecoderClient(speech, piped(b"media" * 20), ORDER)  # type: ignore[arg-type]
     try:
         items = list(conversation.items())
     except (DecoderError, EOFError, InvalidMediaError, OutOfRangeError):

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import gorggle
-from gorggle._transport.channel import ConnectionOptions, connection, is_loopback
+from gorggle._transport.channel import ConnectionOptions, build_channel_config, is_loopback
 from tests.sdk.conftest import MakeServer, Reader
 
 
@@ -174,7 +174,7 @@ def test_settings_that_cannot_work_are_refused_at_once(
 def test_secrets_are_in_no_repr() -> None:
     options = ConnectionOptions(token="very-secret", client_key=b"very-secret")
     client = gorggle.AsyncClient(token="very-secret")
-    made = connection("127.0.0.1:1", ConnectionOptions(token="very-secret"))
+    made = build_channel_config("127.0.0.1:1", ConnectionOptions(token="very-secret"))
     assert "very-secret" not in repr(options) + repr(client) + repr(made)
 
 

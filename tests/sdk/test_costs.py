@@ -12,71 +12,82 @@ from gorggle.cli import main
 from gorggle_lambdas.aws_costs import cost_model
 from gorggle_lambdas.aws_costs.prices import (
     AS_OF,
-    COMPARED,
+    COMPARED_ON,
     INSTANCES,
     Prices,
     PricesError,
-    comparisons,
-    prices_of,
-    sources,
+    list_comparisons,
+    list_sources,
+    parse_prices,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_stack_at_rest_costs_nothing_for_gpus() -> None:
-    assert cost_model.idle_month().parts["gpu_kept"] == 0
-    kept = cost_model.idle_month(cost_model.StackConfig(gpu_min_instances=1))
-    assert kept.total - cost_model.idle_month().total == pytest.approx(730 * (0.8048 + 100 * 0.08 / 730))
+    assert cost_model.estimate_idle_month().parts["gpu_kept"] == 0
+    kept = cost_model.estimate_idle_month(cost_model.StackConfig(gpu_min_instances=1))
+    assert kept.total - cost_model.estimate_idle_month().total == pytest.approx(
+        730 * (0.8048 + 100 * 0.08 / 730)
+    )
 
 
 def test_more_zones_cost_more_and_nat_takes_the_endpoints_place() -> None:
     one, three = (
-        cost_model.idle_month(cost_model.StackConfig(endpoint_zone_count=zones)) for zones in (1, 3)
+        cost_model.estimate_idle_month(cost_model.StackConfig(endpoint_zone_count=zones)) for zones in (1, 3)
     )
     assert three.total - one.total == pytest.approx(2 * 6 * 0.01 * 730)
-    nat = cost_model.idle_month(cost_model.StackConfig(nat_gateway=True))
+    nat = cost_model.estimate_idle_month(cost_model.StackConfig(nat_gateway=True))
     assert "endpoints" not in nat.parts
     assert nat.parts["nat"] == pytest.approx(36.5)
 
 
 def test_an_hour_of_video_is_made_of_its_parts() -> None:
-    hour = cost_model.video_hours(1)
+    hour = cost_model.estimate_video_hours(1)
     assert hour.parts["transcribe"] == pytest.approx(1.44)
     assert hour.parts["rekognition"] == pytest.approx(6.0)
     assert hour.parts["gpu"] == pytest.approx(
-        0.25 * cost_model.gpu_per_hour(cost_model.StackConfig(), Prices())
+        0.25 * cost_model.compute_gpu_hourly_cost(cost_model.StackConfig(), Prices())
     )
     assert hour.total == pytest.approx(sum(hour.parts.values()))
 
 
 def test_the_server_s_own_ears_and_eyes_cost_gpu_time_alone() -> None:
-    own = cost_model.video_hours(1, cost_model.StackConfig(sound="server", faces="server"))
+    own = cost_model.estimate_video_hours(
+        1, cost_model.StackConfig(audio_engine="server", face_engine="server")
+    )
     assert own.parts["transcribe"] == own.parts["rekognition"] == 0
-    assert own.parts["gpu"] == pytest.approx(2 * cost_model.video_hours(1).parts["gpu"])
+    assert own.parts["gpu"] == pytest.approx(2 * cost_model.estimate_video_hours(1).parts["gpu"])
 
 
 def test_waking_is_paid_once_however_long_the_video() -> None:
-    short, long = cost_model.video_hours(0.1), cost_model.video_hours(10)
+    short, long = cost_model.estimate_video_hours(0.1), cost_model.estimate_video_hours(10)
     assert short.parts["gpu_waiting"] == long.parts["gpu_waiting"] > 0
-    assert cost_model.video_hours(1, cost_model.StackConfig(gpu_min_instances=1)).parts["gpu_waiting"] == 0
+    assert (
+        cost_model.estimate_video_hours(1, cost_model.StackConfig(gpu_min_instances=1)).parts["gpu_waiting"]
+        == 0
+    )
 
 
 def test_spot_is_cheaper_and_an_unknown_type_is_refused() -> None:
     prices = Prices()
-    spot = cost_model.gpu_per_hour(cost_model.StackConfig(gpu_on_demand_percent=0), prices)
-    assert spot < 0.5 * cost_model.gpu_per_hour(cost_model.StackConfig(), prices)
+    spot = cost_model.compute_gpu_hourly_cost(cost_model.StackConfig(gpu_on_demand_percent=0), prices)
+    assert spot < 0.5 * cost_model.compute_gpu_hourly_cost(cost_model.StackConfig(), prices)
     exotic = cost_model.StackConfig(gpu_instance_type="p4d.24xlarge", gpu_volume_size_gib=0)
     with pytest.raises(ValueError, match=r"p4d.24xlarge is not known; known are g4dn"):
-        cost_model.gpu_per_hour(exotic, prices)
-    assert cost_model.gpu_per_hour(exotic, prices_of('{"instances": {"p4d.24xlarge": 32.8}}')) == 32.8
+        cost_model.compute_gpu_hourly_cost(exotic, prices)
+    assert (
+        cost_model.compute_gpu_hourly_cost(exotic, parse_prices('{"instances": {"p4d.24xlarge": 32.8}}'))
+        == 32.8
+    )
 
 
 def test_the_command_writes_both_sums(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["cost", "--hours", "2", "--gpu", "g4dn.xlarge", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["2 h of video"]["total"] == pytest.approx(
-        cost_model.video_hours(2, cost_model.StackConfig(gpu_instance_type="g4dn.xlarge")).total, abs=1e-3
+        cost_model.estimate_video_hours(2, cost_model.StackConfig(gpu_instance_type="g4dn.xlarge")).total,
+        abs=1e-3,
     )
     assert main.main(["cost", "--sound", "none"]) == 0
     text = capsys.readouterr().out
@@ -112,14 +123,14 @@ def test_prices_of_a_file_take_the_place_of_the_list_s(
 )
 def test_prices_that_cannot_be_are_refused_by_name(text: str, said: str) -> None:
     with pytest.raises(PricesError, match=said):
-        prices_of(text)
+        parse_prices(text)
 
 
 def test_every_price_says_where_it_comes_from_and_as_of_when() -> None:
     assert re.fullmatch(r"20\d\d-\d\d", AS_OF)
-    assert AS_OF < COMPARED
-    assert all(compared for _, compared in comparisons())
-    for name, source in sources():
+    assert AS_OF < COMPARED_ON
+    assert all(compared for _, compared in list_comparisons())
+    for name, source in list_sources():
         assert source.startswith(("https://aws.amazon.com/", "an assumption")), name
     assert AS_OF in (ROOT / "docs" / "aws.md").read_text()
 
@@ -145,6 +156,6 @@ def test_the_manual_s_figures_are_the_model_s() -> None:
     manual = (ROOT / "docs" / "aws.md").read_text()
     totals = [float(each) for each in re.findall(r"\*\*total\*\* \| \*\*([\d.]+)\*\*", manual)]
     assert totals == [
-        pytest.approx(cost_model.idle_month().total, abs=0.01),
-        pytest.approx(cost_model.video_hours(1).total, abs=0.01),
+        pytest.approx(cost_model.estimate_idle_month().total, abs=0.01),
+        pytest.approx(cost_model.estimate_video_hours(1).total, abs=0.01),
     ]

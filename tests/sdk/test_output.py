@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gorggle.cli.output import output_paths, write_atomically
+from gorggle.cli.output import build_output_paths, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_each_result_has_its_own_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
-    assert [str(path) for path in output_paths(files, output, "srt")] == expected
+    assert [str(path) for path in build_output_paths(files, output, "srt")] == expected
 
 
 def test_a_file_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gorggle import MediaInfo, Progress
 from gorggle.cli import progress as module
-from gorggle.cli.progress import ProgressLine, minutes
+from gorggle.cli.progress import ProgressLine, format_duration
 
 
 class Terminal(io.StringIO):
@@ -37,11 +37,11 @@ def media(duration_s: float | None) -> MediaInfo:
 def test_share_and_estimate_come_from_media_time(now: list[float]) -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1_000_000)
-    line.tell(media(60))
+    line.handle_event(media(60))
     now[0] += 5
-    line.count(500_000)
+    line.add_bytes(500_000)
     now[0] += 5
-    line.tell(Progress(400_000, 30, 15, 1))
+    line.handle_event(Progress(400_000, 30, 15, 1))
     assert (
         terminal.shown()
         == "clip.mp4  [#####---------------]  25%  0.5 MB sent  00:15 read of 01:00  ETA 00:30"
@@ -51,15 +51,15 @@ def test_share_and_estimate_come_from_media_time(now: list[float]) -> None:
 def test_without_a_length_bytes_tell_the_share(now: list[float]) -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1_000_000)
-    line.tell(media(None))
+    line.handle_event(media(None))
     now[0] += 1
-    line.tell(Progress(500_000, 30, 15, 1))
+    line.handle_event(Progress(500_000, 30, 15, 1))
     assert terminal.shown() == "clip.mp4  [##########----------]  50%  0.0 MB sent  00:15 read"
 
 
 def test_a_stream_of_unknown_size_has_no_share() -> None:
     terminal = Terminal()
-    ProgressLine(terminal, "-").count(2_500_000)
+    ProgressLine(terminal, "-").add_bytes(2_500_000)
     assert terminal.shown() == "-  2.5 MB sent  00:00 read"
 
 
@@ -68,16 +68,16 @@ def test_it_is_drawn_ten_times_a_second_at_most(now: list[float]) -> None:
     line = ProgressLine(terminal, "clip.mp4", 1000)
     for _ in range(100):
         now[0] += 0.01
-        line.count(1)
+        line.add_bytes(1)
     assert 9 <= terminal.getvalue().count("\r") <= 11
 
 
 def test_a_note_stands_in_for_the_figures() -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1000)
-    line.note("bin\nblue")
+    line.set_message("bin\nblue")
     assert terminal.shown() == "clip.mp4  bin blue"
-    line.note("")
+    line.set_message("")
     assert "MB sent" in terminal.shown()
 
 
@@ -85,39 +85,44 @@ def test_it_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     terminal = Terminal()
     line = ProgressLine(terminal, "a/very/long/path/to/some/file/somewhere.mp4", 1000)
-    line.count(10)
+    line.add_bytes(10)
     assert len(terminal.shown()) < 40
-    line.note("word " * 50)
+    line.set_message("word " * 50)
     assert len(terminal.shown()) < 40
 
 
 def test_once_closed_it_stays_wiped(now: list[float]) -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1000)
-    line.count(10)
+    line.add_bytes(10)
     line.clear()
     assert terminal.shown() == ""
     now[0] += 1
-    line.count(10)
+    line.add_bytes(10)
     assert terminal.shown() != ""
     line.close()
     now[0] += 1
-    line.count(10)
+    line.add_bytes(10)
     assert terminal.shown() == ""
 
 
 def test_nothing_is_drawn_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     line = ProgressLine(file, "clip.mp4", 1000)
-    line.count(10)
-    line.note("note")
+    line.add_bytes(10)
+    line.set_message("note")
     line.close()
     assert file.getvalue() == ""
     monkeypatch.setenv("TERM", "dumb")
     terminal = Terminal()
-    ProgressLine(terminal, "clip.mp4", 1000).count(10)
+    ProgressLine(terminal, "clip.mp4", 1000).add_bytes(10)
     assert terminal.getvalue() == ""
 
 
 def test_times_are_told_to_the_second() -> None:
-    assert [minutes(time_s) for time_s in (0, 59.6, 61, 3599.7)] == ["00:00", "01:00", "01:01", "1:00:00"]
+    assert [format_duration(time_s) for time_s in (0, 59.6, 61, 3599.7)] == [
+        "00:00",
+        "01:00",
+        "01:01",
+        "1:00:00",
+    ]

@@ -16,8 +16,8 @@ from gorggle.cli.rendering import RenderOptions
 from gorggle.errors import ConfigurationError, InvalidSourceError
 from gorggle.events import Activity
 from gorggle.rendering.overlay import write_overlay
-from gorggle.rendering.timeline_plot import mouth_pictures, speech_stretches, write_plot
-from tests.clips import transcoded
+from gorggle.rendering.timeline_plot import compute_speech_spans, extract_mouth_images, write_plot
+from tests.clips import transcode
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CLIP = EXAMPLES / "demo.mp4"
@@ -63,7 +63,7 @@ def lengths(clip: Path) -> tuple[int, float]:
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return transcoded(CLIP, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=5.0)
+    return transcode(CLIP, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=5.0)
 
 
 def test_captions_and_boxes_are_there_while_people_speak_and_only_then(short: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_pictures_and_sound_are_as_many_as_before(short: Path, tmp_path: Path) -
 
 
 def test_a_turned_video_is_drawn_upright(tmp_path: Path) -> None:
-    turned = transcoded(CLIP, tmp_path / "turned.mp4", turned_degrees=90, max_s=2.4)
+    turned = transcode(CLIP, tmp_path / "turned.mp4", rotation_degrees=90, max_s=2.4)
     write_overlay(turned, segments(), tmp_path / "out.mp4")
     (upright,), (original,) = pictures_at(tmp_path / "out.mp4", 0.4), pictures_at(CLIP, 0.4)
     assert upright.shape == original.shape
@@ -100,7 +100,7 @@ def test_a_turned_video_is_drawn_upright(tmp_path: Path) -> None:
 
 
 def test_odd_sizes_silent_videos_and_faces_beyond_the_edge_are_drawn(tmp_path: Path) -> None:
-    clip = transcoded(
+    clip = transcode(
         CLIP,
         tmp_path / "odd.webm",
         container="webm",
@@ -120,7 +120,7 @@ def test_odd_sizes_silent_videos_and_faces_beyond_the_edge_are_drawn(tmp_path: P
 
 
 def test_sound_alone_has_nothing_to_draw_on(tmp_path: Path) -> None:
-    sound = transcoded(CLIP, tmp_path / "sound.mp4", video_codec=None, max_s=1.0)
+    sound = transcode(CLIP, tmp_path / "sound.mp4", video_codec=None, max_s=1.0)
     with pytest.raises(InvalidSourceError, match="no pictures"):
         write_overlay(sound, segments(), tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
@@ -130,7 +130,7 @@ def test_sound_alone_has_nothing_to_draw_on(tmp_path: Path) -> None:
 def test_the_plot_shows_mouths_words_and_speech(short: Path, tmp_path: Path) -> None:
     transcript = Transcript(str(short), 5.0, "grid", tuple(segments()))
     activities = [Activity("speech_begin", 0.9, "face-1"), Activity("speech_end", 3.5, "face-1")]
-    mouths = mouth_pictures(short, segments(), 5.0)
+    mouths = extract_mouth_images(short, segments(), 5.0)
     assert [speaker for _, speaker in mouths] == ["face-1"] * len(mouths)
     assert all(1.0 <= time_s <= 5.0 for time_s, _ in mouths)
     assert len(mouths) >= 3
@@ -146,8 +146,8 @@ def test_speech_goes_from_its_begin_to_its_end() -> None:
         Activity("speech_begin", 1.5, "face-2"),
         Activity("speech_end", 2.0, "face-1"),
     ]
-    assert speech_stretches(told, [], 4.0) == [("face-1", 1.0, 2.0), ("face-2", 1.5, 4.0)]
-    assert speech_stretches([], segments()[:1], 4.0) == [("face-1", 1.0, 3.496)]
+    assert compute_speech_spans(told, [], 4.0) == [("face-1", 1.0, 2.0), ("face-2", 1.5, 4.0)]
+    assert compute_speech_spans([], segments()[:1], 4.0) == [("face-1", 1.0, 3.496)]
 
 
 @pytest.mark.parametrize(

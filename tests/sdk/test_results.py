@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle import Segment, Transcript, Word, text_line, to_json, to_text
-from gorggle.results import clock, in_order
+from gorggle import Segment, Transcript, Word, to_json, to_text, to_text_line
+from gorggle.results import format_time, sort_segments
 
 # Two cores are shared with other work: how long an example takes says nothing.
 unhurried = settings(deadline=None)
@@ -59,7 +59,9 @@ def test_a_list_of_segments_can_be_written_too() -> None:
 
 def test_text_is_a_line_a_segment() -> None:
     assert TRANSCRIPT.to_text() == "[00:00.52 - 00:02.10] face-1: bin blüe\n"
-    assert text_line(Segment(3599.996, 3600.5, "over\nan hour")) == "[1:00:00.00 - 1:00:00.50] over an hour"
+    assert (
+        to_text_line(Segment(3599.996, 3600.5, "over\nan hour")) == "[1:00:00.00 - 1:00:00.50] over an hour"
+    )
     assert TRANSCRIPT.text == "bin blüe"
 
 
@@ -72,7 +74,7 @@ def test_interim_segments_are_never_written() -> None:
     interim = dataclasses.replace(SEGMENT, is_final=False)
     assert json.loads(to_json([interim]))["segments"] == []
     assert to_text([interim]) == ""
-    assert in_order([interim]) == ()
+    assert sort_segments([interim]) == ()
 
 
 def test_results_cannot_be_changed() -> None:
@@ -84,7 +86,7 @@ def test_results_cannot_be_changed() -> None:
 @unhurried
 @given(st.floats(0, 1e6))
 def test_a_clock_never_shows_sixty(time_s: float) -> None:
-    shown = clock(time_s)
+    shown = format_time(time_s)
     *hours, minutes, seconds = shown.split(":")
     assert int(minutes) < 60
     assert float(seconds) < 60

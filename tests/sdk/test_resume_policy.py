@@ -6,7 +6,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from gorggle._protobuf.decode import segment_of
+from gorggle._protobuf.decode import decode_segment
 from gorggle._transport.resume import (
     INITIAL_BACKOFF_S,
     MAX_ATTEMPTS_WITHOUT_PROGRESS,
@@ -33,7 +33,7 @@ def began(recovery: ResumePolicy, session_id: str = "a" * 32) -> ResumePolicy:
     started = fake_service.started()
     started.started.session_id = session_id
     started.started.heartbeat_interval.FromMilliseconds(2500)
-    recovery.take(started)
+    recovery.update(started)
     return recovery
 
 
@@ -45,16 +45,16 @@ def progress(token: bytes, acknowledged: int, final_until_s: float) -> fake_serv
 
 
 def test_a_stream_that_never_began_is_not_resumed() -> None:
-    assert ResumePolicy(1, 60).pause_after(LOST) is None
+    assert ResumePolicy(1, 60).record_failure(LOST) is None
 
 
 def test_a_stream_of_a_server_that_knows_no_sessions_is_not_resumed() -> None:
-    assert began(ResumePolicy(1, 60), session_id="").pause_after(LOST) is None
+    assert began(ResumePolicy(1, 60), session_id="").record_failure(LOST) is None
 
 
 def test_each_server_is_asked_once_before_a_stream_begins() -> None:
     recovery = ResumePolicy(3, 60)
-    assert [recovery.pause_after(LOST) for _ in range(3)] == [0.0, 0.0, None]
+    assert [recovery.record_failure(LOST) for _ in range(3)] == [0.0, 0.0, None]
     assert recovery.server == 2
 
 
@@ -78,14 +78,14 @@ def test_each_server_is_asked_once_before_a_stream_begins() -> None:
     ],
 )
 def test_only_what_another_attempt_may_cure_is_tried_again(status: RpcStatus, is_taken_up: bool) -> None:
-    assert (began(ResumePolicy(1, 60)).pause_after(status) is not None) == is_taken_up
+    assert (began(ResumePolicy(1, 60)).record_failure(status) is not None) == is_taken_up
 
 
 def test_pauses_grow_with_jitter_up_to_a_longest_one() -> None:
-    most = began(ResumePolicy(1, 600, chance=lambda: 1.0))
-    least = began(ResumePolicy(1, 600, chance=lambda: 0.0))
-    longest = [most.pause_after(LOST) or 0.0 for _ in range(8)]
-    shortest = [least.pause_after(LOST) or 0.0 for _ in range(8)]
+    most = began(ResumePolicy(1, 600, random_fraction=lambda: 1.0))
+    least = began(ResumePolicy(1, 600, random_fraction=lambda: 0.0))
+    longest = [most.record_failure(LOST) or 0.0 for _ in range(8)]
+    shortest = [least.record_failure(LOST) or 0.0 for _ in range(8)]
     assert longest[:4] == [INITIAL_BACKOFF_S * 2**number for number in range(4)]
     assert longest[-1] == MAX_BACKOFF_S
     assert shortest == [pause_s / 2 for pause_s in longest]
@@ -95,14 +95,14 @@ def test_a_full_server_decides_how_long_to_wait() -> None:
     full = RpcStatus(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "full", [("grpc-status-details-bin", retry_details(7.5))]
     )
-    pause_s = began(ResumePolicy(1, 60)).pause_after(full)
+    pause_s = began(ResumePolicy(1, 60)).record_failure(full)
     assert pause_s is not None
     assert 7.5 <= pause_s <= 7.5 * 1.25
 
 
 def test_another_server_is_asked_at_once_and_all_of_them_before_any_pause() -> None:
     recovery = began(ResumePolicy(3, 60))
-    pauses = [recovery.pause_after(LOST) or 0.0 for _ in range(4)]
+    pauses = [recovery.record_failure(LOST) or 0.0 for _ in range(4)]
     assert pauses[:2] == [0.0, 0.0]
     assert all(pause_s > 0 for pause_s in pauses[2:])
     assert recovery.server == 1
@@ -112,7 +112,7 @@ def test_trying_ends_after_the_time_that_was_given() -> None:
     clock = Clock()
     recovery = began(ResumePolicy(1, 3.0, clock=clock))
     attempts = 0
-    while (pause_s := recovery.pause_after(LOST)) is not None:
+    while (pause_s := recovery.record_failure(LOST)) is not None:
         clock.now_s += pause_s
         attempts += 1
     assert 2 <= attempts < 20
@@ -122,34 +122,36 @@ def test_trying_ends_after_the_time_that_was_given() -> None:
 def test_a_call_that_began_starts_the_time_anew() -> None:
     clock = Clock()
     recovery = began(ResumePolicy(1, 3.0, clock=clock))
-    recovery.pause_after(LOST)
+    recovery.record_failure(LOST)
     clock.now_s = 100.0
-    assert recovery.pause_after(LOST) is None
+    assert recovery.record_failure(LOST) is None
     began(recovery)
-    assert recovery.pause_after(LOST) is not None
+    assert recovery.record_failure(LOST) is not None
 
 
 def test_a_stream_that_breaks_every_server_at_the_same_place_is_given_up() -> None:
     recovery = began(ResumePolicy(1, 600))
-    recovery.take(progress(b"t", 0, 1.0))
+    recovery.update(progress(b"t", 0, 1.0))
     pauses = []
     for _ in range(MAX_ATTEMPTS_WITHOUT_PROGRESS + 1):
-        pauses.append(recovery.pause_after(LOST))
-        recovery.opening(fake_service.Request(config=config_pb2.StreamingConfig()))
+        pauses.append(recovery.record_failure(LOST))
+        recovery.build_first_request(fake_service.Request(config=config_pb2.StreamingConfig()))
         began(recovery)
-        recovery.take(progress(b"t", 0, 1.0))
+        recovery.update(progress(b"t", 0, 1.0))
     assert None not in pauses[:-1]
     assert pauses[-1] is None
 
 
 def test_the_next_call_says_where_the_last_one_was() -> None:
     recovery = began(ResumePolicy(1, 60))
-    recovery.take(progress(b"token-1", 3, 1.0))
-    recovery.take(progress(b"token-2", 7, 2.0))
+    recovery.update(progress(b"token-1", 3, 1.0))
+    recovery.update(progress(b"token-2", 7, 2.0))
     interim = fake_service.segment("bin blue at", is_final=False, segment_id="segment-50")
     interim.segment.stable_words, interim.segment.revision = 2, 4
-    assert recovery.is_new(segment_of(interim.segment))
-    opening = recovery.opening(fake_service.Request(config=config_pb2.StreamingConfig(interim_results=True)))
+    assert recovery.is_new(decode_segment(interim.segment))
+    opening = recovery.build_first_request(
+        fake_service.Request(config=config_pb2.StreamingConfig(interim_results=True))
+    )
     assert opening.config.interim_results
     assert recovery.acknowledged == 7
     assert opening.config.resume == config_pb2.ResumeConfig(
@@ -170,14 +172,14 @@ def test_the_next_call_says_where_the_last_one_was() -> None:
 def test_a_first_call_says_nothing_of_a_session() -> None:
     recovery = ResumePolicy(1, 60)
     opening = fake_service.Request(config=config_pb2.StreamingConfig())
-    assert recovery.opening(opening) == opening
+    assert recovery.build_first_request(opening) == opening
     assert recovery.metadata() == ()
 
 
 def test_what_was_final_is_not_told_again() -> None:
     recovery = began(ResumePolicy(1, 60))
-    final = segment_of(fake_service.segment("bin blue", segment_id="segment-1").segment)
-    interim = segment_of(fake_service.segment("bin", segment_id="segment-1", is_final=False).segment)
+    final = decode_segment(fake_service.segment("bin blue", segment_id="segment-1").segment)
+    interim = decode_segment(fake_service.segment("bin", segment_id="segment-1", is_final=False).segment)
     assert recovery.is_new(interim)
     assert recovery.is_new(final)
     assert not recovery.is_new(final)
@@ -186,8 +188,8 @@ def test_what_was_final_is_not_told_again() -> None:
 
 def test_silence_is_measured_by_the_servers_own_heartbeats() -> None:
     recovery = ResumePolicy(1, 60)
-    assert recovery.silence_s() is None
-    assert began(recovery).silence_s() == 7.5
+    assert recovery.silence_timeout_s() is None
+    assert began(recovery).silence_timeout_s() == 7.5
 
 
 def test_a_server_that_goes_is_left_where_there_is_another() -> None:
@@ -196,7 +198,7 @@ def test_a_server_that_goes_is_left_where_there_is_another() -> None:
     )
     several, one = began(ResumePolicy(2, 60)), began(ResumePolicy(1, 60))
     for recovery in (several, one):
-        recovery.take(drain)
+        recovery.update(drain)
         assert recovery.acknowledged == 5
-    assert several.wants_to_move
-    assert not one.wants_to_move
+    assert several.should_switch_server
+    assert not one.should_switch_server

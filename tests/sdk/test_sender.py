@@ -30,7 +30,7 @@ def delivery(
 
 def sent(delivery: MediaSender, acknowledged: int = 0, most: int = 10**6) -> list[StreamRequest]:
     """What one call sends, the configuration left out."""
-    requests = delivery.requests(OPENING, acknowledged, delivery.turn())
+    requests = delivery.requests(OPENING, acknowledged, delivery.start_turn())
     assert next(requests) is OPENING
     return [request for _, request in zip(range(most), requests, strict=False)]
 
@@ -58,20 +58,20 @@ def test_any_source_can_be_sent_from_any_request_on(kind: str, tmp_path: Path) -
 def test_what_is_acknowledged_is_no_longer_kept() -> None:
     made = delivery(iter([CONTENT]))
     sent(made)
-    made.check(0)
+    made.check_replayable(0)
     made.acknowledge(12)
-    made.check(12)
+    made.check_replayable(12)
     assert [request.sequence for request in sent(made, 12)] == list(range(13, 21))
     with pytest.raises(gorggle.DataLossError, match="requests 6 to 12 would have to be sent again"):
-        made.check(5)
+        made.check_replayable(5)
 
 
 def test_no_more_is_kept_than_was_allowed() -> None:
     made = delivery(iter([CONTENT]), replay_buffer_bytes=60)
     sent(made)
     with pytest.raises(gorggle.DataLossError, match="give replay_buffer_bytes above 60"):
-        made.check(0)
-    assert made._kept_bytes <= 60
+        made.check_replayable(0)
+    assert made._retained_bytes <= 60
 
 
 def test_a_source_that_has_nothing_for_a_while_is_covered_by_heartbeats() -> None:
@@ -83,7 +83,7 @@ def test_a_source_that_has_nothing_for_a_while_is_covered_by_heartbeats() -> Non
         yield b"second"
 
     made = delivery(slow(), heartbeat_interval_s=0.05)
-    requests = made.requests(OPENING, 0, made.turn())
+    requests = made.requests(OPENING, 0, made.start_turn())
     next(requests)
     kinds = [next(requests).WhichOneof("payload") for _ in range(4)]
     assert kinds == ["media", "heartbeat", "heartbeat", "heartbeat"]
@@ -108,10 +108,10 @@ def test_nothing_is_read_before_it_is_wanted() -> None:
 
 def test_the_call_before_sends_no_more_once_the_next_one_has_its_turn() -> None:
     made = delivery(iter([CONTENT]))
-    before = made.requests(OPENING, 0, made.turn())
+    before = made.requests(OPENING, 0, made.start_turn())
     next(before)
     next(before)
-    after = made.requests(OPENING, 0, made.turn())
+    after = made.requests(OPENING, 0, made.start_turn())
     assert list(before) == []
     assert len(list(after)) == 21
 
@@ -137,15 +137,15 @@ def test_crops_and_sound_come_in_pieces() -> None:
 )
 def test_pieces_that_do_not_fit_are_refused(piece: Any, words: str) -> None:
     made = delivery([piece])
-    requests = made.requests(OPENING, 0, sending := made.turn())
+    requests = made.requests(OPENING, 0, sending := made.start_turn())
     cancelled = threading.Event()
 
     class Call:
         def cancel(self) -> None:
             cancelled.set()
 
-    sending.cancelling(Call())
+    sending.set_call(Call())
     assert list(requests) == [OPENING]
     assert cancelled.is_set()
     with pytest.raises(gorggle.InvalidSourceError, match=words):
-        raise made.failure or AssertionError
+        raise made.source_error or AssertionError

@@ -21,7 +21,7 @@ def all_errors() -> list[type[errors.GorggleError]]:
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 def test_every_status_has_an_error_that_keeps_it(code: grpc.StatusCode) -> None:
-    error = status_mapping.error_of(
+    error = status_mapping.to_error(
         status_mapping.RpcStatus(code, "because", None), target="host:1", request_id="call-1"
     )
     assert isinstance(error, errors.GorggleError)
@@ -31,13 +31,13 @@ def test_every_status_has_an_error_that_keeps_it(code: grpc.StatusCode) -> None:
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 def test_a_status_without_words_still_says_something(code: grpc.StatusCode) -> None:
-    assert str(status_mapping.error_of(status_mapping.RpcStatus(code, None, None), target="host:1"))
+    assert str(status_mapping.to_error(status_mapping.RpcStatus(code, None, None), target="host:1"))
 
 
 def test_every_error_is_raised_for_some_status_or_by_the_sdk_itself() -> None:
     of_statuses = {
-        *status_mapping.ERROR_OF_STATUS.values(),
-        *status_mapping.ERROR_OF_CAUSE.values(),
+        *status_mapping.ERROR_BY_STATUS.values(),
+        *status_mapping.ERROR_BY_REASON.values(),
         errors.ServerError,
     }
     own = {errors.ConfigurationError, errors.InvalidSourceError}

@@ -24,7 +24,7 @@ from gorggle_server.types import Hypothesis, Modality
 from tests.avhubert import golden
 
 MODEL = "golden"
-SEARCHES = (
+OPTIONS = (
     DecodingOptions(4, 1.0, 2, True),
     DecodingOptions(1, 1.0, 0, False),
     DecodingOptions(3, 0.5, 0, True),
@@ -37,12 +37,12 @@ def golden_recognizer() -> Recognizer:
     return Recognizer(Model(golden.network(), golden.vocabulary()))
 
 
-def window(frames: int, modality: Modality = Modality.AUDIO_VISUAL, seed: int = 0) -> InferenceInput:
+def make_window(frames: int, modality: Modality = Modality.AUDIO_VISUAL, seed: int = 0) -> InferenceInput:
     """A window of noise."""
     rng = np.random.default_rng(1000 * seed + frames)
-    crops = rng.integers(0, 256, (frames, 96, 96)).astype(np.uint8) if modality.sees else None
+    crops = rng.integers(0, 256, (frames, 96, 96)).astype(np.uint8) if modality.uses_video else None
     return InferenceInput(
-        crops, rng.standard_normal((frames, 104)).astype(np.float32) if modality.hears else None
+        crops, rng.standard_normal((frames, 104)).astype(np.float32) if modality.uses_audio else None
     )
 
 
@@ -61,9 +61,11 @@ def alone() -> dict[tuple[int, Modality, int, int], list[Hypothesis]]:
     """What each window gives when it is read by itself."""
     recognizer = golden_recognizer()
     return {
-        (frames, modality, seed, number): recognizer.read([window(frames, modality, seed)], search)[0]
+        (frames, modality, seed, number): recognizer.transcribe(
+            [make_window(frames, modality, seed)], search
+        )[0]
         for frames, modality, seed, (number, search) in itertools.product(
-            LENGTHS, Modality, range(1), enumerate(SEARCHES)
+            LENGTHS, Modality, range(1), enumerate(OPTIONS)
         )
     }
 
@@ -73,7 +75,8 @@ class BackendConformance:
 
     def test_a_window_is_read_as_if_it_were_the_only_one(self, backend: InferenceBackend) -> None:
         futures = {
-            key: backend.submit(MODEL, window(*key[:3]), SEARCHES[key[3]], stream=key[0]) for key in alone()
+            key: backend.submit(MODEL, make_window(*key[:3]), OPTIONS[key[3]], stream=key[0])
+            for key in alone()
         }
         for key, future in futures.items():
             assert_same(future.result(60), alone()[key])
@@ -94,7 +97,7 @@ class BackendConformance:
             time.sleep(pause_s)
             futures.append(
                 backend.submit(
-                    MODEL, window(*key[:3]), SEARCHES[key[3]], interim=number % 3 == 1, stream=number % 2
+                    MODEL, make_window(*key[:3]), OPTIONS[key[3]], interim=number % 3 == 1, stream=number % 2
                 )
             )
         for key, future in zip(keys, futures, strict=False):
@@ -103,7 +106,7 @@ class BackendConformance:
     def test_a_cancelled_window_disturbs_no_other(self, backend: InferenceBackend) -> None:
         key = (25, Modality.AUDIO_VISUAL, 0, 0)
         futures = [
-            backend.submit(MODEL, window(25), SEARCHES[0], stream=stream, utterance=stream)
+            backend.submit(MODEL, make_window(25), OPTIONS[0], stream=stream, utterance=stream)
             for stream in range(6)
         ]
         futures[0].cancel()
@@ -116,12 +119,12 @@ class BackendConformance:
 
     def test_a_newer_reading_of_an_utterance_supersedes_interim_ones(self, backend: InferenceBackend) -> None:
         interim = [
-            backend.submit(MODEL, window(40), SEARCHES[0], interim=True, stream=1, utterance="u")
+            backend.submit(MODEL, make_window(40), OPTIONS[0], interim=True, stream=1, utterance="u")
             for _ in range(3)
         ]
-        other = backend.submit(MODEL, window(40), SEARCHES[0], interim=True, stream=2, utterance="u")
-        final = backend.submit(MODEL, window(40), SEARCHES[0], stream=1, utterance="u")
-        later = backend.submit(MODEL, window(40), SEARCHES[0], interim=True, stream=1, utterance="u")
+        other = backend.submit(MODEL, make_window(40), OPTIONS[0], interim=True, stream=2, utterance="u")
+        final = backend.submit(MODEL, make_window(40), OPTIONS[0], stream=1, utterance="u")
+        later = backend.submit(MODEL, make_window(40), OPTIONS[0], interim=True, stream=1, utterance="u")
         wait([*interim, other, final, later], 60)
         assert_same(other.result(0), final.result(0))
         assert_same(later.result(0), final.result(0))
@@ -132,12 +135,12 @@ class BackendConformance:
 
     def test_an_unknown_model_is_refused_at_once(self, backend: InferenceBackend) -> None:
         with pytest.raises(NotFoundError, match=MODEL):
-            backend.submit("another", window(5), SEARCHES[0])
+            backend.submit("another", make_window(5), OPTIONS[0])
 
     def test_readings_of_a_window_that_nobody_wants_any_more_do_not_come(
         self, backend: InferenceBackend
     ) -> None:
-        future = backend.submit(MODEL, window(40), SEARCHES[0])
+        future = backend.submit(MODEL, make_window(40), OPTIONS[0])
         if future.cancel():
             with pytest.raises(CancelledError):
                 future.result(5)

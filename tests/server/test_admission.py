@@ -28,14 +28,14 @@ def clock() -> Clock:
     return Clock()
 
 
-def admitted(admission: AdmissionController, places: contextlib.ExitStack, most: int = 1000) -> int:
+def admit_streams(admission: AdmissionController, stack: contextlib.ExitStack, limit: int = 1000) -> int:
     """Let in as many streams as there is room for."""
-    for number in range(most):
+    for number in range(limit):
         try:
-            places.enter_context(admission.admit_stream(number))
+            stack.enter_context(admission.admit_stream(number))
         except OverloadedError:
             return number
-    return most
+    return limit
 
 
 def run(admission: AdmissionController, clock: Clock, cost: float, seconds: float = 120.0) -> None:
@@ -48,16 +48,16 @@ def run(admission: AdmissionController, clock: Clock, cost: float, seconds: floa
 
 def test_as_many_are_let_in_as_the_estimate_allows(clock: Clock) -> None:
     with contextlib.ExitStack() as places:
-        assert admitted(AdmissionController(ResourceLimit(0.75, 0.1), clock=clock), places) == 7
+        assert admit_streams(AdmissionController(ResourceLimit(0.75, 0.1), clock=clock), places) == 7
 
 
 def test_what_is_measured_replaces_the_estimate(clock: Clock) -> None:
     admission = AdmissionController(ResourceLimit(0.8, 0.4), clock=clock)
     with contextlib.ExitStack() as places:
-        assert admitted(admission, places) == 2
+        assert admit_streams(admission, places) == 2
         run(admission, clock, 0.02)
         assert 0.04 <= admission.expected_device_load < 0.16
-        assert 10 < 2 + admitted(admission, places) <= 40
+        assert 10 < 2 + admit_streams(admission, places) <= 40
 
 
 def test_an_estimate_that_was_too_low_is_corrected(clock: Clock) -> None:
@@ -94,12 +94,12 @@ def test_files_take_nothing_from_live_streams(clock: Clock) -> None:
         clock.now_s += 0.1
         admission.record_device_time("a file", 0.1)
     with contextlib.ExitStack() as places:
-        assert admitted(admission, places) == 5
+        assert admit_streams(admission, places) == 5
 
 
 def test_a_capacity_of_zero_is_no_limit(clock: Clock) -> None:
     with contextlib.ExitStack() as places:
-        assert admitted(AdmissionController(ResourceLimit(0.0, 10.0), clock=clock), places) == 1000
+        assert admit_streams(AdmissionController(ResourceLimit(0.0, 10.0), clock=clock), places) == 1000
 
 
 def test_streams_that_keep_the_processors_busy_are_counted_though_the_device_rests(clock: Clock) -> None:
@@ -109,7 +109,7 @@ def test_streams_that_keep_the_processors_busy_are_counted_though_the_device_res
         for _ in range(600):
             clock.now_s += 0.1
             for use in uses:
-                use._done_s += 0.03  # each keeps 30 % of a processor busy
+                use._finished_s += 0.03  # each keeps 30 % of a processor busy
             admission.record_device_time("nobody", 0.0)
         assert admission.expected_cpu_load == pytest.approx(1.2, abs=0.1)
         places.enter_context(admission.admit_stream("fifth"))
@@ -119,7 +119,7 @@ def test_streams_that_keep_the_processors_busy_are_counted_though_the_device_res
 
 def test_a_model_on_the_cpu_takes_processor_time_too(clock: Clock) -> None:
     admission = AdmissionController(
-        ResourceLimit(0.0, 0.0), ResourceLimit(1.6, 0.0), device_processors=2, clock=clock
+        ResourceLimit(0.0, 0.0), ResourceLimit(1.6, 0.0), device_cpu_threads=2, clock=clock
     )
     with admission.admit_stream(0):
         run(admission, clock, 0.4, seconds=300)
@@ -134,7 +134,7 @@ def test_what_was_learnt_outlasts_a_quiet_hour(clock: Clock) -> None:
         run(admission, clock, 0.25, seconds=300)
     clock.now_s += 3600
     with contextlib.ExitStack() as places:
-        assert 3 <= admitted(admission, places) <= 4
+        assert 3 <= admit_streams(admission, places) <= 4
 
 
 def test_a_stream_that_has_left_is_charged_for_all_that_it_took(clock: Clock) -> None:
@@ -142,7 +142,7 @@ def test_a_stream_that_has_left_is_charged_for_all_that_it_took(clock: Clock) ->
     with admission.admit_stream("stays"):
         with admission.admit_stream("leaves") as use:
             clock.now_s += 6.0
-            use._done_s = 0.5
+            use._finished_s = 0.5
         assert admission.expected_cpu_load > 0
 
 
@@ -170,7 +170,7 @@ def test_the_processor_time_of_a_thread_and_of_a_process_is_told() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert 0.2 <= use.seconds < 0.4
+    assert 0.2 <= use.total_s < 0.4
     if not Path("/proc/self/stat").exists():
         return
     code = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
@@ -178,24 +178,24 @@ def test_the_processor_time_of_a_thread_and_of_a_process_is_told() -> None:
         with use.track_process(process.pid):
             assert process.stdout is not None
             process.stdout.readline()
-            assert 0.45 <= use.seconds < 1.0
+            assert 0.45 <= use.total_s < 1.0
             process.kill()
             process.wait()
-        assert 0.45 <= use.seconds < 1.0  # what it took stays counted after its end
-    assert 0.2 <= use.own_seconds < 0.4
+        assert 0.45 <= use.total_s < 1.0  # what it took stays counted after its end
+    assert 0.2 <= use.thread_s < 0.4
 
 
 def test_what_holds_pythons_lock_is_counted_apart_from_what_decoders_take(clock: Clock) -> None:
     admission = AdmissionController(
-        ResourceLimit(0.0, 0.0), ResourceLimit(16.0, 0.01), interpreter=ResourceLimit(1.2, 0.01), clock=clock
+        ResourceLimit(0.0, 0.0), ResourceLimit(16.0, 0.01), gil=ResourceLimit(1.2, 0.01), clock=clock
     )
     with contextlib.ExitStack() as places:
         uses = [places.enter_context(admission.admit_stream(number)) for number in range(5)]
         for _ in range(600):
             clock.now_s += 0.1
             for use in uses:
-                use._done_s += 0.05  # half a processor each, of which its own thread takes two fifths
-                use._own_done_s += 0.019
+                use._finished_s += 0.05  # half a processor each, of which its own thread takes two fifths
+                use._finished_thread_s += 0.019
             admission.record_device_time("nobody", 0.0)
         assert admission.expected_cpu_load == pytest.approx(2.5, abs=0.2)
         places.enter_context(admission.admit_stream("sixth"))

@@ -10,25 +10,25 @@ from hypothesis import strategies as st
 from gorggle_server.streaming.crop_input import AudioChunk, CropResampler, MouthCropChunk, interleave
 
 
-def numbered(count: int) -> np.ndarray:
+def make_numbered_crops(count: int) -> np.ndarray:
     return np.repeat(np.arange(count, dtype=np.uint8), 96 * 96).reshape(count, 96, 96)
 
 
-def on_grid(times_s: list[float]) -> list[tuple[int, int]]:
+def resample_times(times_s: list[float]) -> list[tuple[int, int]]:
     grid, placed = CropResampler(), []
-    for time_s, crop in zip(times_s, numbered(len(times_s)), strict=True):
+    for time_s, crop in zip(times_s, make_numbered_crops(len(times_s)), strict=True):
         placed += list(grid.push(time_s, crop))
-    placed += list(grid.finish())
+    placed += list(grid.flush())
     return [(frame, int(crop[0, 0])) for frame, crop in placed]
 
 
 def test_crops_at_25_a_second_pass_one_by_one() -> None:
-    assert on_grid([k / 25 for k in range(20)]) == [(k, k) for k in range(20)]
+    assert resample_times([k / 25 for k in range(20)]) == [(k, k) for k in range(20)]
 
 
 @pytest.mark.parametrize("rate_hz", [15, 24, 30, 50, 60])
 def test_other_rates_take_the_nearest_crop_for_each_frame(rate_hz: int) -> None:
-    placed = on_grid([k / rate_hz for k in range(rate_hz * 2)])
+    placed = resample_times([k / rate_hz for k in range(rate_hz * 2)])
     assert [frame for frame, _ in placed] == list(range(len(placed)))
     assert len(placed) in (49, 50, 51)
     for frame, number in placed:
@@ -36,12 +36,12 @@ def test_other_rates_take_the_nearest_crop_for_each_frame(rate_hz: int) -> None:
 
 
 def test_a_face_that_comes_late_begins_late_and_a_long_absence_is_not_filled() -> None:
-    assert on_grid([2.0, 2.04, 60.0]) == [(50, 0), (51, 1), (1500, 2)]
+    assert resample_times([2.0, 2.04, 60.0]) == [(50, 0), (51, 1), (1500, 2)]
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=40))
 def test_frames_rise_and_are_never_many_more_than_the_crops(times_s: list[float]) -> None:
-    frames = [frame for frame, _ in on_grid(sorted(times_s))]
+    frames = [frame for frame, _ in resample_times(sorted(times_s))]
     assert frames == sorted(set(frames))
     assert len(frames) <= 26 * len(times_s)
 

@@ -15,45 +15,43 @@ OPTIONS = EndpointingOptions()
 curves = st.lists(st.floats(0, 1), max_size=700)
 
 
-def stretches_of(
-    curve: list[float], options: EndpointingOptions = OPTIONS, pieces: int = 1
-) -> list[FrameSpan]:
+def find_spans(curve: list[float], options: EndpointingOptions = OPTIONS, pieces: int = 1) -> list[FrameSpan]:
     endpointer = Endpointer(options)
     found = []
     for start in range(0, len(curve), pieces):
         found += endpointer.push(curve[start : start + pieces])
-    return found + endpointer.finish()
+    return found + endpointer.flush()
 
 
 def test_lips_that_rest_for_a_second_end_an_utterance() -> None:
     """Lip movement is judged over half a second: of 25 frames of rest, 13 look quiet, and fewer if a face trembles."""
     curve = [0.9] * 60 + [0.5, 0.7, 0.4] + [0.01] * 8 + [0.9] * 60
-    assert len(stretches_of(curve)) == 1
-    first, second = stretches_of(curve, OPTIONS.for_lips())
+    assert len(find_spans(curve)) == 1
+    first, second = find_spans(curve, OPTIONS.for_lips())
     assert first.end <= second.start
 
 
 def test_speech_between_pauses_is_one_stretch_with_margins() -> None:
-    assert stretches_of([0.0] * 30 + [1.0] * 40 + [0.0] * 30) == [FrameSpan(24, 76)]
+    assert find_spans([0.0] * 30 + [1.0] * 40 + [0.0] * 30) == [FrameSpan(24, 76)]
 
 
 def test_a_short_rest_does_not_end_an_utterance_and_a_pause_does() -> None:
     talk, rest, pause = [1.0] * 20, [0.0] * 8, [0.0] * 20
-    assert len(stretches_of(talk + rest + talk)) == 1
-    assert len(stretches_of(talk + pause + talk)) == 2
+    assert len(find_spans(talk + rest + talk)) == 1
+    assert len(find_spans(talk + pause + talk)) == 2
 
 
 def test_a_click_is_not_speech() -> None:
-    assert stretches_of([0.0] * 30 + [1.0] * 3 + [0.0] * 30) == []
+    assert find_spans([0.0] * 30 + [1.0] * 3 + [0.0] * 30) == []
 
 
 def test_speech_that_is_still_going_on_at_the_end_is_kept() -> None:
-    assert stretches_of([0.0] * 10 + [1.0] * 30) == [FrameSpan(4, 40)]
+    assert find_spans([0.0] * 10 + [1.0] * 30) == [FrameSpan(4, 40)]
 
 
 def test_long_speech_is_cut_where_it_is_quietest() -> None:
     curve = [1.0] * 480 + [0.4] + [1.0] * 300
-    first, second = stretches_of(curve)
+    first, second = find_spans(curve)
     assert first == FrameSpan(0, 480)
     assert second == FrameSpan(480, 781)
 
@@ -61,15 +59,15 @@ def test_long_speech_is_cut_where_it_is_quietest() -> None:
 def test_an_open_stretch_is_told_while_it_grows() -> None:
     endpointer = Endpointer(OPTIONS)
     endpointer.push([0.0] * 20 + [1.0] * 4)
-    assert endpointer.open_stretch is None
+    assert endpointer.open_span is None
     endpointer.push([1.0])
-    assert endpointer.open_stretch == FrameSpan(14, 25)
+    assert endpointer.open_span == FrameSpan(14, 25)
 
 
 @given(curves, st.integers(1, 50))
 def test_stretches_do_not_overlap_and_hold_all_sustained_speech(curve: list[float], pieces: int) -> None:
-    found = stretches_of(curve, pieces=pieces)
-    assert found == stretches_of(curve, pieces=max(1, len(curve)))
+    found = find_spans(curve, pieces=pieces)
+    assert found == find_spans(curve, pieces=max(1, len(curve)))
     for stretch in found:
         assert 0 <= stretch.start < stretch.end <= len(curve)
         assert stretch.frames <= OPTIONS.max_frames
@@ -90,18 +88,19 @@ def test_nothing_begins_before_what_is_settled(curve: list[float]) -> None:
     for value in curve:
         for stretch in endpointer.push([value]):
             assert stretch.start >= settled
-        assert endpointer.settled_until >= settled
-        settled = endpointer.settled_until
+        assert endpointer.committed_end >= settled
+        settled = endpointer.committed_end
 
 
 def test_a_caller_may_ask_for_longer_pauses_and_a_finer_ear() -> None:
     curve = [0.45] * 30 + [0.0] * 20 + [0.45] * 30 + [0.0] * 80
-    assert stretches_of(curve) == []
-    assert len(stretches_of(curve, EndpointingOptions.from_seconds(EndpointingConfig(threshold=0.3)))) == 2
+    assert find_spans(curve) == []
+    assert len(find_spans(curve, EndpointingOptions.from_config(EndpointingConfig(threshold=0.3)))) == 2
     assert (
         len(
-            stretches_of(
-                curve, EndpointingOptions.from_seconds(EndpointingConfig(threshold=0.3, pause_s=1.0))
+            find_spans(
+                curve,
+                EndpointingOptions.from_config(EndpointingConfig(threshold=0.3, endpoint_silence_s=1.0)),
             )
         )
         == 1
@@ -109,9 +108,9 @@ def test_a_caller_may_ask_for_longer_pauses_and_a_finer_ear() -> None:
 
 
 def test_the_defaults_in_seconds_are_those_in_frames() -> None:
-    assert EndpointingOptions.from_seconds(EndpointingConfig()) == EndpointingOptions()
+    assert EndpointingOptions.from_config(EndpointingConfig()) == EndpointingOptions()
 
 
 @pytest.mark.parametrize(("asked", "live"), [(11, 9), (25, 23), (5, 4), (3, 3)])
 def test_a_live_pause_is_as_long_as_it_sounds_though_levels_are_smoothed(asked: int, live: int) -> None:
-    assert EndpointingOptions(pause_frames=asked).for_live_sound().pause_frames == live
+    assert EndpointingOptions(endpoint_silence_frames=asked).for_live_audio().endpoint_silence_frames == live

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from gorggle_server.streaming.interim_text import FIRST_FRAMES, InterimRateLimiter, StableTextTracker
+from gorggle_server.streaming.interim_text import MIN_FIRST_FRAMES, InterimRateLimiter, StableTextTracker
 from gorggle_server.types import Hypothesis, Word
 
 
-def reading(text: str, first_s: float = 0.0) -> Hypothesis:
+def make_hypothesis(text: str, first_s: float = 0.0) -> Hypothesis:
     """Words of a third of a second each."""
     words = tuple(
         Word(word, first_s + number / 3, first_s + (number + 1) / 3, 0.8)
@@ -19,57 +19,57 @@ def reading(text: str, first_s: float = 0.0) -> Hypothesis:
 
 def test_words_settle_when_two_readings_in_a_row_agree_on_them() -> None:
     text = StableTextTracker()
-    assert text.take(reading("bin blue"), 9.0).text == "bin blue"
+    assert text.update(make_hypothesis("bin blue"), 9.0).text == "bin blue"
     assert text.stable_words == 0
-    assert text.take(reading("bin blue at"), 9.0).text == "bin blue at"
+    assert text.update(make_hypothesis("bin blue at"), 9.0).text == "bin blue at"
     assert text.stable_words == 2
-    assert text.take(reading("bin blue by f"), 9.0).text == "bin blue by f"
+    assert text.update(make_hypothesis("bin blue by f"), 9.0).text == "bin blue by f"
     assert text.stable_words == 2
 
 
 def test_words_near_the_end_of_what_was_read_do_not_settle() -> None:
     text = StableTextTracker()
     for _ in range(3):
-        text.take(reading("bin blue at"), 0.7)
+        text.update(make_hypothesis("bin blue at"), 0.7)
     assert text.stable_words == 2
 
 
 def test_what_has_settled_begins_every_later_text() -> None:
     text = StableTextTracker()
-    text.take(reading("bin blue at"), 9.0)
-    text.take(reading("bin blue at f"), 9.0)
+    text.update(make_hypothesis("bin blue at"), 9.0)
+    text.update(make_hypothesis("bin blue at f"), 9.0)
     assert text.stable_words == 3
-    contradicting = text.take(reading("pin blue by f two"), 9.0)
+    contradicting = text.update(make_hypothesis("pin blue by f two"), 9.0)
     assert contradicting.text == "bin blue at f two"
     assert [word.text for word in contradicting.words] == contradicting.text.split()
     assert 0 < contradicting.confidence <= 1
-    assert text.finish(reading("place red with f two now")).text == "bin blue at f two now"
+    assert text.finalize(make_hypothesis("place red with f two now")).text == "bin blue at f two now"
 
 
 def test_a_final_reading_without_words_leaves_what_has_settled() -> None:
     text = StableTextTracker()
-    text.take(reading("bin blue"), 9.0)
-    text.take(reading("bin blue"), 9.0)
-    assert text.finish(Hypothesis("", 0.0)).text == "bin blue"
+    text.update(make_hypothesis("bin blue"), 9.0)
+    text.update(make_hypothesis("bin blue"), 9.0)
+    assert text.finalize(Hypothesis("", 0.0)).text == "bin blue"
 
 
 def test_what_agrees_takes_the_times_of_the_later_reading() -> None:
     text = StableTextTracker()
-    text.take(reading("bin blue"), 9.0)
-    text.take(reading("bin blue"), 9.0)
-    later = text.finish(reading("bin blue at", first_s=0.1))
+    text.update(make_hypothesis("bin blue"), 9.0)
+    text.update(make_hypothesis("bin blue"), 9.0)
+    later = text.finalize(make_hypothesis("bin blue at", first_s=0.1))
     assert later.words[0].start_s == pytest.approx(0.1)
 
 
 def test_what_had_settled_on_another_server_stays() -> None:
-    text = StableTextTracker(reading("bin blue").words)
+    text = StableTextTracker(make_hypothesis("bin blue").words)
     assert text.stable_words == 2
-    assert text.take(reading("pin blue at"), 9.0).text == "bin blue at"
+    assert text.update(make_hypothesis("pin blue at"), 9.0).text == "bin blue at"
 
 
 def test_nothing_is_read_before_there_is_a_word_in_it() -> None:
-    assert not InterimRateLimiter().is_due(FIRST_FRAMES - 1, 0, 0.0)
-    assert InterimRateLimiter().is_due(FIRST_FRAMES, 0, 0.0)
+    assert not InterimRateLimiter().is_due(MIN_FIRST_FRAMES - 1, 0, 0.0)
+    assert InterimRateLimiter().is_due(MIN_FIRST_FRAMES, 0, 0.0)
 
 
 def test_the_slower_the_device_the_rarer_it_is_asked() -> None:

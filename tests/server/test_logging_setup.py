@@ -10,13 +10,13 @@ import sys
 from gorggle_server.logging_setup import JsonFormatter, request_id
 
 
-def line(record: logging.LogRecord) -> dict[str, str]:
+def format_line(record: logging.LogRecord) -> dict[str, str]:
     text = JsonFormatter().format(record)
     assert "\n" not in text
     return json.loads(text)
 
 
-def record(message: str, *arguments: object, error: BaseException | None = None) -> logging.LogRecord:
+def make_record(message: str, *arguments: object, error: BaseException | None = None) -> logging.LogRecord:
     information = None if error is None else (type(error), error, error.__traceback__)
     return logging.LogRecord("gorggle", logging.WARNING, "file.py", 1, message, arguments, information)
 
@@ -24,7 +24,7 @@ def record(message: str, *arguments: object, error: BaseException | None = None)
 def test_a_record_is_one_line_of_json_with_its_request() -> None:
     token = request_id.set("abc123")
     try:
-        entry = line(record("two\nlines of %s", "“text”"))
+        entry = format_line(make_record("two\nlines of %s", "“text”"))
     finally:
         request_id.reset(token)
     assert entry["message"] == "two\nlines of “text”"
@@ -36,7 +36,7 @@ def test_an_exception_keeps_its_traceback_and_no_request_is_left_out() -> None:
     try:
         raise ValueError("broken")
     except ValueError as error:
-        entry = line(record("failed", error=error))
+        entry = format_line(make_record("failed", error=error))
     assert "ValueError: broken" in entry["exception"]
     assert "request_id" not in entry
 

@@ -33,7 +33,7 @@ def test_frames_wait_for_the_next_only_where_sound_tells_who_speaks_and_nothing_
 
     class Tracker(MouthTracker):
         def __init__(self, finder: FaceDetector, *, waits: bool, **more: Any) -> None:
-            super().__init__(finder, waits=waits, **more)
+            super().__init__(finder, skip_frames=waits, **more)
             made.append(waits)
 
     monkeypatch.setattr(frame_stage, "MouthTracker", Tracker)
@@ -48,7 +48,7 @@ def test_frames_wait_for_the_next_only_where_sound_tells_who_speaks_and_nothing_
         if number == 8:
             break
     assert made[-1] is waits
-    assert perceived.scene.tracks
+    assert perceived.buffer.tracks
 
 
 def test_the_scene_of_a_file_is_looked_at_every_ten_frames_only() -> None:
@@ -60,5 +60,5 @@ def test_the_scene_of_a_file_is_looked_at_every_ten_frames_only() -> None:
         pipe, RecognitionOptions(model="", modality=Modality.AUDIO_VISUAL), ServerSettings(), 3600.0
     )
     looks = sum(1 for _ in perceived.steps())
-    assert perceived.scene.seen_until == 499
+    assert perceived.buffer.video_end == 499
     assert looks <= 499 / media_pipeline.STEP_FRAMES + 5

@@ -11,10 +11,10 @@ from gorggle_server.errors import ModelFormatError
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
 from gorggle_server.settings import EMBEDDED_MODEL
 
-SEARCH = DecodingOptions(beam_size=3, length_penalty=1.0, alternatives=0, word_times=True)
+OPTIONS = DecodingOptions(beam_size=3, length_penalty=1.0, max_alternatives=0, word_timestamps=True)
 
 
-def window(frames: int = 30) -> InferenceInput:
+def make_window(frames: int = 30) -> InferenceInput:
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 256, (frames, 96, 96)).astype(np.uint8)
     return InferenceInput(crops, rng.standard_normal((frames, 104)).astype(np.float32))
@@ -24,8 +24,8 @@ def window(frames: int = 30) -> InferenceInput:
 @pytest.mark.parametrize("name", ["decoder.embed_tokens.weight", "encoder.layer_norm.weight"])
 def test_numbers_that_are_not_finite_are_an_error_and_no_transcript(name: str, damage: float) -> None:
     recognizer = Recognizer(load_model(EMBEDDED_MODEL))
-    assert len(recognizer.read([window()], SEARCH)) == 1
+    assert len(recognizer.transcribe([make_window()], OPTIONS)) == 1
     with torch.no_grad():
         dict(recognizer.model.network.named_parameters())[name].fill_(damage)
     with pytest.raises(ModelFormatError, match="not finite"):
-        recognizer.read([window()], SEARCH)
+        recognizer.transcribe([make_window()], OPTIONS)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.media.audio import SpeechLevelEstimator, speech_probability
+from gorggle_server.media.audio import SpeechLevelEstimator, estimate_speech_probability
 from gorggle_server.stream_state import ChannelCheckpoint, StreamCheckpoint
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import EndpointingOptions, FrameSpan
@@ -22,14 +22,14 @@ from gorggle_server.vision.lip_activity import CropVoiceActivityDetector
 OPTIONS = EndpointingOptions(max_frames=60)
 
 STATE = StreamCheckpoint(
-    final_until=400,
-    needed_from=380,
-    channels=(ChannelCheckpoint(None, 400), ChannelCheckpoint(3, 380, is_going_on=True)),
-    heard=((100, 180), (300, 370)),
-    people=(3, 1),
-    spoke_until=390,
-    segments=4,
-    utterances=True,
+    final_end=400,
+    needed_start=380,
+    channels=(ChannelCheckpoint(None, 400), ChannelCheckpoint(3, 380, continues_previous=True)),
+    recent_speech=((100, 180), (300, 370)),
+    speakers=(3, 1),
+    last_speech_end=390,
+    segment_count=4,
+    has_utterances=True,
 )
 
 
@@ -45,8 +45,8 @@ def test_a_token_is_small() -> None:
 
 
 def test_a_stream_can_be_moved_to_another_clock_and_back() -> None:
-    assert STATE.moved(200).channels[0].settled_until == 200
-    assert STATE.moved(200).moved(-200) == STATE
+    assert STATE.shift(200).channels[0].committed_end == 200
+    assert STATE.shift(200).shift(-200) == STATE
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_no_bytes_break_the_reader_of_tokens(token: bytes) -> None:
 # ------------------------------------------------------------------------------------------------ cutting goes on
 
 
-def cuts_of(
+def find_spans(
     channel: ActivityChannel, curve: np.ndarray, until: int, *, ended: bool = False
 ) -> list[EndedSpan]:
     return channel.process(until, lambda stretch: curve[stretch.start : stretch.end], ended=ended)
@@ -96,13 +96,13 @@ def test_a_curve_is_cut_alike_from_wherever_it_is_taken_up(runs: list[tuple[floa
     curve = np.concatenate([np.full(frames, value, np.float32) for value, frames in runs])
     until = int(at * len(curve))
     whole = ActivityChannel(OPTIONS)
-    before = cuts_of(whole, curve, until)
-    state = whole.state
-    after = [cut.stretch for cut in cuts_of(whole, curve, len(curve), ended=True)]
-    again = ActivityChannel(OPTIONS, resumed=state)
-    resumed = [cut.stretch for cut in cuts_of(again, curve, len(curve), ended=True)]
+    before = find_spans(whole, curve, until)
+    state = whole.checkpoint
+    after = [cut.span for cut in find_spans(whole, curve, len(curve), ended=True)]
+    again = ActivityChannel(OPTIONS, resume_from=state)
+    resumed = [cut.span for cut in find_spans(again, curve, len(curve), ended=True)]
     assert resumed == after
-    assert all(cut.stretch.end <= state.settled_until for cut in before)
+    assert all(cut.span.end <= state.committed_end for cut in before)
 
 
 @settings(max_examples=200, deadline=None)
@@ -110,27 +110,27 @@ def test_a_curve_is_cut_alike_from_wherever_it_is_taken_up(runs: list[tuple[floa
 def test_an_utterance_that_has_ended_is_found_again_from_its_beginning(runs: list[tuple[float, int]]) -> None:
     curve = np.concatenate([np.full(frames, value, np.float32) for value, frames in runs])
     whole = ActivityChannel(OPTIONS)
-    cuts = cuts_of(whole, curve, len(curve), ended=True)
+    cuts = find_spans(whole, curve, len(curve), ended=True)
     for number, cut in enumerate(cuts):
-        again = ActivityChannel(OPTIONS, resumed=whole.state_at(cut))
-        found = cuts_of(again, curve, len(curve), ended=True)
-        assert [other.stretch for other in found] == [other.stretch for other in cuts[number:]]
+        again = ActivityChannel(OPTIONS, resume_from=whole.create_checkpoint_at(cut))
+        found = find_spans(again, curve, len(curve), ended=True)
+        assert [other.span for other in found] == [other.span for other in cuts[number:]]
 
 
 def test_speech_that_never_pauses_is_cut_on_from_the_last_cut() -> None:
     curve = np.full(300, 0.9, np.float32)
     curve[::7] = 0.4
     whole = ActivityChannel(OPTIONS)
-    cuts_of(whole, curve, 200)
-    state = whole.state
-    assert state.is_going_on
-    after = cuts_of(whole, curve, 300, ended=True)
-    again = cuts_of(ActivityChannel(OPTIONS, resumed=state), curve, 300, ended=True)
-    assert [cut.stretch for cut in again] == [cut.stretch for cut in after]
+    find_spans(whole, curve, 200)
+    state = whole.checkpoint
+    assert state.continues_previous
+    after = find_spans(whole, curve, 300, ended=True)
+    again = find_spans(ActivityChannel(OPTIONS, resume_from=state), curve, 300, ended=True)
+    assert [cut.span for cut in again] == [cut.span for cut in after]
 
 
 def test_names_of_segments_tell_where_they_begin_and_whose_they_are() -> None:
-    assert ActivityChannel(OPTIONS).segment_id(25) == "segment-25"
+    assert ActivityChannel(OPTIONS).create_segment_id(25) == "segment-25"
     assert FrameSpan(0, 1).frames == 1
 
 
@@ -146,27 +146,27 @@ def test_what_judges_activity_forgets_within_the_lead() -> None:
 
     def scene_from(first: int) -> StreamBuffer:
         scene = StreamBuffer()
-        scene.add_sound(sound[first * 640 :])
+        scene.add_audio(sound[first * 640 :])
         meter, lips = SpeechLevelEstimator(), CropVoiceActivityDetector()
-        scene.add_audio_vad(speech_probability(meter.push(sound[first * 640 :])))
+        scene.add_audio_vad(estimate_speech_probability(meter.push(sound[first * 640 :])))
         track = scene.begin_track(1, 0)
         for frame, crop in enumerate(crops[first:]):
             track.add_crop(frame, crop)
             # Lips that rest and move by turns, as far as the crops are alike.
             still = crop if (first + frame) % 200 < 60 else crops[0]
             track.speaking.extend(lips.push(frame, still))
-        scene.seen_until = frames - first
+        scene.video_end = frames - first
         return scene
 
     def heard(first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         scene = scene_from(first)
         listening, wanted = AudioVadGate(scene), FrameSpan(0, frames - first - 20)
-        listening.known_until(media_ended=True)
+        listening.get_available_end(media_ended=True)
         track = scene.tracks[1]
         return (
-            scene.sound_speaking_in(wanted),
-            track.speaking_in(wanted),
-            listening.activity_in(wanted),
+            scene.get_audio_vad(wanted),
+            track.get_speaking(wanted),
+            listening.get_activity(wanted),
         )
 
     for whole, part in zip(heard(0), heard(start), strict=True):

@@ -16,7 +16,7 @@ from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import BatchingConfig, DeviceScheduler, StreamScopedBackend
 from gorggle_server.types import Hypothesis, Modality
 from tests.server import backend_conformance
-from tests.server.backend_conformance import BackendConformance, window
+from tests.server.backend_conformance import BackendConformance, make_window
 
 SEARCH, INTERIM = DecodingOptions(5, 1.0, 0, True), DecodingOptions(1, 1.0, 0, True)
 VIDEO = Modality.VIDEO_ONLY
@@ -62,7 +62,7 @@ class SteppedDevice:
             for window in windows
         ]
 
-    def decoding(self, search: DecodingOptions) -> SteppedDecoding:
+    def start_decoding(self, search: DecodingOptions) -> SteppedDecoding:
         return SteppedDecoding(self)
 
     def release_memory(self) -> None:
@@ -75,10 +75,10 @@ class SteppedDecoding:
         self.device = device
         self.left: dict[Hashable, tuple[int, int]] = {}
 
-    def join(self, keys: Sequence[Hashable], encoded: Sequence[torch.Tensor]) -> None:
+    def add(self, keys: Sequence[Hashable], encoded: Sequence[torch.Tensor]) -> None:
         self.left.update({key: (len(one), len(one)) for key, one in zip(keys, encoded, strict=True)})
 
-    def leave(self, key: Hashable) -> None:
+    def remove(self, key: Hashable) -> None:
         del self.left[key]
 
     def step(self) -> dict[Hashable, list[Hypothesis]]:
@@ -94,24 +94,24 @@ class SteppedDecoding:
         return {key: [Hypothesis(str(frames), 1.0)] for key, frames in ended.items()}
 
 
-class Notes:
+class RecordingObserver:
     """An observer that writes down what it is told."""
 
     def __init__(self) -> None:
         self.causes: list[str] = []
-        self.read: list[tuple[Hashable, int]] = []
+        self.results: list[tuple[Hashable, int]] = []
 
-    def waiting(self, windows: int) -> None: ...
-    def waited(self, seconds: float, *, interim: bool) -> None: ...
-    def batch_read(self, windows: int, seconds: float) -> None: ...
-    def stepped(self, windows: int, seconds: float) -> None: ...
+    def set_queue_depth(self, windows: int) -> None: ...
+    def observe_queue_wait(self, seconds: float, *, interim: bool) -> None: ...
+    def observe_encode(self, windows: int, seconds: float) -> None: ...
+    def observe_decode_step(self, windows: int, seconds: float) -> None: ...
 
-    def dropped(self, cause: str) -> None:
+    def count_drop(self, cause: str) -> None:
         self.causes.append(cause)
 
-    def window_read(self, frames: int, seconds: float, *, stream: Hashable) -> None:
+    def observe_result(self, frames: int, seconds: float, *, stream: Hashable) -> None:
         assert seconds >= 0
-        self.read.append((stream, frames))
+        self.results.append((stream, frames))
 
 
 @pytest.fixture
@@ -120,12 +120,12 @@ def device() -> SteppedDevice:
 
 
 @pytest.fixture
-def notes() -> Notes:
-    return Notes()
+def notes() -> RecordingObserver:
+    return RecordingObserver()
 
 
 @pytest.fixture
-def scheduler(device: SteppedDevice, notes: Notes) -> Iterator[DeviceScheduler]:
+def scheduler(device: SteppedDevice, notes: RecordingObserver) -> Iterator[DeviceScheduler]:
     scheduler = DeviceScheduler({"m": device}, notes)  # type: ignore[dict-item]
     yield scheduler
     device.gate.set()
@@ -134,10 +134,10 @@ def scheduler(device: SteppedDevice, notes: Notes) -> Iterator[DeviceScheduler]:
 
 
 def submit(scheduler: DeviceScheduler, frames: int, **options: Any) -> Future[list[Hypothesis]]:
-    return scheduler.submit("m", window(frames, VIDEO), options.pop("search", SEARCH), **options)
+    return scheduler.submit("m", make_window(frames, VIDEO), options.pop("search", SEARCH), **options)
 
 
-def held(scheduler: DeviceScheduler, device: SteppedDevice) -> Future[list[Hypothesis]]:
+def occupy_device(scheduler: DeviceScheduler, device: SteppedDevice) -> Future[list[Hypothesis]]:
     """Keep the device busy with a window, so that what follows has to wait."""
     future = submit(scheduler, 1, stream="holder")
     assert device.arrived.acquire(timeout=10)
@@ -145,7 +145,7 @@ def held(scheduler: DeviceScheduler, device: SteppedDevice) -> Future[list[Hypot
 
 
 def test_windows_that_wait_together_are_read_together(scheduler, device) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     futures = [submit(scheduler, frames) for frames in (10, 20, 25)]
     device.gate.set()
     assert [future.result(10)[0].text for future in futures] == ["10", "20", "25"]
@@ -165,7 +165,7 @@ def test_windows_that_come_within_the_gathering_window_are_read_together(device)
 
 
 def test_windows_read_differently_are_not_batched(scheduler, device) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     one = submit(scheduler, 10)
     other = submit(scheduler, 11, search=DecodingOptions(9, 1.0, 0, True))
     device.gate.set()
@@ -174,7 +174,7 @@ def test_windows_read_differently_are_not_batched(scheduler, device) -> None:
 
 
 def test_a_batch_is_no_larger_than_the_device_takes(scheduler, device) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     futures = [submit(scheduler, 500) for _ in range(5)]
     device.gate.set()
     for future in futures:
@@ -183,7 +183,7 @@ def test_a_batch_is_no_larger_than_the_device_takes(scheduler, device) -> None:
 
 
 def test_a_batch_is_never_mostly_padding(scheduler, device) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     futures = [submit(scheduler, frames) for frames in (100, 10, 9, 90)]
     device.gate.set()
     for future in futures:
@@ -205,7 +205,7 @@ def test_windows_join_and_leave_a_running_batch_between_steps(scheduler, device)
 
 
 def test_a_stream_with_many_windows_does_not_starve_another(scheduler, device, notes) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     flood = [submit(scheduler, 400, stream="flood") for _ in range(20)]
     modest = [submit(scheduler, 400, stream="modest") for _ in range(2)]
     device.gate.set()
@@ -223,7 +223,7 @@ def test_a_stream_cannot_save_up_turns(scheduler, device, notes) -> None:
     for _ in range(10):
         submit(scheduler, 900, stream="busy").result(10)
     device.gate.clear()
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     late = [submit(scheduler, 900, stream="new") for _ in range(6)]
     busy = [submit(scheduler, 900, stream="busy") for _ in range(6)]
     device.gate.set()
@@ -234,7 +234,7 @@ def test_a_stream_cannot_save_up_turns(scheduler, device, notes) -> None:
 
 
 def test_interim_work_yields_to_final_work(scheduler, device) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     interim = submit(scheduler, 10, search=INTERIM, interim=True)
     final = submit(scheduler, 20)
     device.gate.set()
@@ -261,7 +261,7 @@ def test_interim_searches_stand_still_while_final_work_waits(device) -> None:
 
 
 def test_a_window_that_fails_in_a_batch_fails_alone(scheduler, device, notes) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     futures = {frames: submit(scheduler, frames) for frames in (10, 13, 14)}
     device.gate.set()
     assert futures[10].result(10)[0].text == "10"
@@ -274,7 +274,7 @@ def test_a_window_that_fails_in_a_batch_fails_alone(scheduler, device, notes) ->
 
 
 def test_a_window_that_fails_in_a_step_fails_alone(scheduler, device) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     futures = {frames: submit(scheduler, frames) for frames in (10, 17, 14)}
     device.gate.set()
     assert futures[10].result(10)[0].text == "10"
@@ -285,7 +285,7 @@ def test_a_window_that_fails_in_a_step_fails_alone(scheduler, device) -> None:
 
 
 def test_a_batch_that_finds_no_memory_is_read_one_by_one(scheduler, device) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     device.memory = 1
     futures = [submit(scheduler, frames) for frames in (10, 11, 12)]
     device.gate.set()
@@ -294,7 +294,7 @@ def test_a_batch_that_finds_no_memory_is_read_one_by_one(scheduler, device) -> N
 
 
 def test_a_single_window_that_finds_no_memory_is_tried_once_more(scheduler, device) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     device.memory = 0
     future = submit(scheduler, 10)
     device.gate.set()
@@ -303,7 +303,7 @@ def test_a_single_window_that_finds_no_memory_is_tried_once_more(scheduler, devi
 
 
 def test_numbers_that_are_not_finite_fail_their_own_window(scheduler, device) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     futures = {frames: submit(scheduler, frames) for frames in (10, 19)}
     device.gate.set()
     assert futures[10].result(10)[0].text == "10"
@@ -312,7 +312,7 @@ def test_numbers_that_are_not_finite_fail_their_own_window(scheduler, device) ->
 
 
 def test_a_cancelled_window_is_not_read(scheduler, device) -> None:
-    held(scheduler, device)
+    occupy_device(scheduler, device)
     cancelled, kept = submit(scheduler, 10), submit(scheduler, 20)
     assert cancelled.cancel()
     device.gate.set()
@@ -353,19 +353,19 @@ def test_a_window_whose_deadline_has_passed_is_given_up(scheduler, device, notes
 def test_all_windows_of_a_stream_are_known_as_its_own(scheduler, device, notes) -> None:
     device.gate.set()
     stream = StreamScopedBackend(scheduler, "camera-1")
-    stream.submit("m", window(10, VIDEO), SEARCH).result(10)
-    stream.submit("m", window(11, VIDEO), SEARCH, stream="face-2").result(10)
+    stream.submit("m", make_window(10, VIDEO), SEARCH).result(10)
+    stream.submit("m", make_window(11, VIDEO), SEARCH, stream="face-2").result(10)
     assert notes.read == [("camera-1", 10), (("camera-1", "face-2"), 11)]
 
 
 def test_an_unknown_model_is_refused(scheduler) -> None:
     with pytest.raises(NotFoundError, match="there are: m"):
-        scheduler.submit("n", window(10, VIDEO), SEARCH)
+        scheduler.submit("n", make_window(10, VIDEO), SEARCH)
 
 
 def test_nobody_waits_for_a_scheduler_that_has_ended(device) -> None:
     scheduler = DeviceScheduler({"m": device})  # type: ignore[dict-item]
-    being_read = held(scheduler, device)
+    being_read = occupy_device(scheduler, device)
     waiting = submit(scheduler, 10)
     closing = threading.Thread(target=scheduler.close)
     closing.start()

@@ -25,7 +25,7 @@ class SequentialBackend:
         self,
         model: str,
         window: InferenceInput,
-        search: DecodingOptions,
+        options: DecodingOptions,
         *,
         interim: bool = False,
         stream: Hashable = None,
@@ -36,7 +36,7 @@ class SequentialBackend:
             raise NotFoundError(f"there is no model {model!r}; there are: {', '.join(self._recognizers)}")
         future: Future[list[Hypothesis]] = Future()
         try:
-            future.set_result(self._recognizers[model].read([window], search)[0])
+            future.set_result(self._recognizers[model].transcribe([window], options)[0])
         except Exception as error:
             future.set_exception(error)
         return future

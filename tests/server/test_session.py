@@ -39,13 +39,13 @@ CROP = np.full((96, 96), 128, np.uint8)
 NOISE = np.random.default_rng(0).integers(-3000, 3000, frames_to_samples(2000)).astype(np.int16)
 
 
-class ScriptedPerception:
+class ScriptedPipeline:
     """Plays curves of speaking, some frames at a time."""
 
     def __init__(
         self,
         frames: int,
-        sound: list[float] | None,
+        audio_vad: list[float] | None,
         faces: dict[int, list[float]],
         loud: bool = True,
         is_noisy: bool = False,
@@ -53,47 +53,47 @@ class ScriptedPerception:
     ) -> None:
         self.step = step
         self.is_noisy = is_noisy
-        self.scene, self.frames, self.sound, self.faces, self.loud = (
+        self.buffer, self.frames, self.sound, self.faces, self.loud = (
             StreamBuffer(),
             frames,
-            sound,
+            audio_vad,
             faces,
             loud,
         )
-        self.has_sound, self.has_pictures, self.sees_faces = sound is not None, True, True
-        self.faces_now = self.faces_seen = len(faces)
-        self.longest_sound = 0
+        self.has_audio, self.has_video, self.tracks_faces = audio_vad is not None, True, True
+        self.faces_in_view = self.total_faces = len(faces)
+        self.max_buffered_samples = 0
         self.tracks: dict[int, FaceTrack | None] = {}
 
     def steps(self) -> Iterator[Iterable[Event]]:
         for start in range(0, self.frames, self.step):
             end = min(start + self.step, self.frames)
             if self.sound is not None:
-                self.scene.add_sound(self.sound_of(start, end))
-                self.scene.add_audio_vad(self.sound[start:end])
+                self.buffer.add_audio(self.get_audio(start, end))
+                self.buffer.add_audio_vad(self.sound[start:end])
             for person, speaking in self.faces.items():
-                track = self.tracks.setdefault(person, None) or self.scene.begin_track(person, 0)
+                track = self.tracks.setdefault(person, None) or self.buffer.begin_track(person, 0)
                 self.tracks[person] = track
                 for frame in range(start, end):
                     track.add_crop(frame, CROP)
                     track.boxes += [FaceBox(frame / 25, 0.1, 0.1, 0.2, 0.2)] if frame % 5 == 0 else []
                 track.speaking.extend(speaking[start:end])
-            self.scene.seen_until = end
+            self.buffer.video_end = end
             yield ()
-            self.longest_sound = max(self.longest_sound, len(self.scene._sound))
+            self.max_buffered_samples = max(self.max_buffered_samples, len(self.buffer._audio))
 
-    def sound_of(self, start: int, end: int) -> np.ndarray:
+    def get_audio(self, start: int, end: int) -> np.ndarray:
         """Noise where one speaks, with the near silence of speech in every fifth frame; all noise in a noisy place."""
         assert self.sound is not None
         gains = [
             float(self.loud and (self.is_noisy or (self.sound[frame] > 0.5 and frame % 5 != 0)))
             for frame in range(start, end)
         ]
-        sound = (
+        audio_vad = (
             NOISE[frames_to_samples(start) : frames_to_samples(end)].reshape(len(gains), -1)
             * np.array(gains)[:, None]
         )
-        return sound.ravel().astype(np.int16)
+        return audio_vad.ravel().astype(np.int16)
 
 
 class EchoBackend:
@@ -103,7 +103,7 @@ class EchoBackend:
         self.windows: list[InferenceInput] = []
 
     def submit(
-        self, model: str, window: InferenceInput, search: DecodingOptions, *, interim: bool = False
+        self, model: str, window: InferenceInput, options: DecodingOptions, *, interim: bool = False
     ) -> Future[list[Hypothesis]]:
         self.windows.append(window)
         text = f"{'interim ' if interim else ''}{window.modality.name.lower()}"
@@ -112,14 +112,14 @@ class EchoBackend:
         return future
 
 
-def run(perception: ScriptedPerception, **options: object) -> tuple[list[Event], EchoBackend]:
+def run_session(perception: ScriptedPipeline, **options: object) -> tuple[list[Event], EchoBackend]:
     events: list[Event] = []
     backend = EchoBackend()
     RecognitionSession(perception, RecognitionOptions("m", **options), backend, events.append).run()  # type: ignore[arg-type]
     return events, backend
 
 
-def of_kind(events: list[Event], kind: type) -> list:
+def filter_events(events: list[Event], kind: type) -> list:
     return [event for event in events if isinstance(event, kind)]
 
 
@@ -127,8 +127,8 @@ TALK = [0.0] * 25 + [1.0] * 50 + [0.0] * 50 + [1.0] * 50 + [0.0] * 25
 
 
 def test_two_sentences_by_one_person_are_two_segments_with_the_streams_times() -> None:
-    events, _ = run(ScriptedPerception(200, TALK, {7: TALK}))
-    first, second = of_kind(events, Segment)
+    events, _ = run_session(ScriptedPipeline(200, TALK, {7: TALK}))
+    first, second = filter_events(events, Segment)
     assert (first.segment_id, second.segment_id) == ("segment-19", "segment-119")
     assert first.speaker_id == second.speaker_id == "face-1"
     assert first.modality is Modality.AUDIO_VISUAL
@@ -139,82 +139,84 @@ def test_two_sentences_by_one_person_are_two_segments_with_the_streams_times() -
 
 
 def test_lips_alone_are_cut_by_their_own_movement() -> None:
-    events, backend = run(ScriptedPerception(200, None, {1: TALK}), modality=Modality.VIDEO_ONLY)
-    assert [s.modality for s in of_kind(events, Segment)] == [Modality.VIDEO_ONLY] * 2
+    events, backend = run_session(ScriptedPipeline(200, None, {1: TALK}), modality=Modality.VIDEO_ONLY)
+    assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
     assert all(window.features is None and window.crops is not None for window in backend.windows)
 
 
 def test_two_people_who_speak_at_once_are_both_read_from_their_lips() -> None:
     late = [0.0] * 40 + [1.0] * 60 + [0.0] * 100
-    events, _ = run(ScriptedPerception(200, None, {1: TALK, 2: late}), modality=Modality.VIDEO_ONLY)
-    assert sorted(s.speaker_id for s in of_kind(events, Segment)) == ["face-1", "face-1", "face-2"]
+    events, _ = run_session(ScriptedPipeline(200, None, {1: TALK, 2: late}), modality=Modality.VIDEO_ONLY)
+    assert sorted(s.speaker_id for s in filter_events(events, Segment)) == ["face-1", "face-1", "face-2"]
 
 
 def test_two_people_who_take_turns_are_told_apart() -> None:
     sound = [0.0] * 20 + [1.0] * 120 + [0.0] * 60
     left = [0.0] * 20 + [0.9] * 60 + [0.05] * 120
     right = [0.05] * 80 + [0.9] * 60 + [0.05] * 60
-    events, _ = run(ScriptedPerception(200, sound, {1: left, 2: right}))
-    assert [s.speaker_id for s in of_kind(events, Segment)] == ["face-1", "face-2"]
+    events, _ = run_session(ScriptedPipeline(200, sound, {1: left, 2: right}))
+    assert [s.speaker_id for s in filter_events(events, Segment)] == ["face-1", "face-2"]
 
 
 def test_a_voice_beside_a_still_face_is_read_from_the_sound() -> None:
-    events, _ = run(ScriptedPerception(200, TALK, {1: [0.0] * 200}))
-    assert [(s.speaker_id, s.modality) for s in of_kind(events, Segment)] == [
+    events, _ = run_session(ScriptedPipeline(200, TALK, {1: [0.0] * 200}))
+    assert [(s.speaker_id, s.modality) for s in filter_events(events, Segment)] == [
         ("voice", Modality.AUDIO_ONLY)
     ] * 2
 
 
 def test_in_noise_that_never_rests_the_lips_tell_when_one_speaks() -> None:
     everywhere = [1.0] * 200
-    events, backend = run(ScriptedPerception(200, everywhere, {1: TALK}, is_noisy=True))
-    first, second = of_kind(events, Segment)
+    events, backend = run_session(ScriptedPipeline(200, everywhere, {1: TALK}, is_noisy=True))
+    first, second = filter_events(events, Segment)
     assert first.speaker_id == second.speaker_id == "face-1"
     assert first.end_s < second.start_s
     assert all(window.features is not None and window.crops is not None for window in backend.windows)
 
 
 def test_in_noise_without_a_face_the_sound_is_read_all_the_same() -> None:
-    events, _ = run(ScriptedPerception(200, [1.0] * 200, {}, is_noisy=True))
-    assert [s.speaker_id for s in of_kind(events, Segment)] == ["voice"]
+    events, _ = run_session(ScriptedPipeline(200, [1.0] * 200, {}, is_noisy=True))
+    assert [s.speaker_id for s in filter_events(events, Segment)] == ["voice"]
 
 
 def test_a_narrator_who_never_pauses_is_heard_over_faces_that_rest() -> None:
-    events, _ = run(ScriptedPerception(200, [1.0] * 200, {1: [0.0] * 200}))
-    assert [(s.speaker_id, s.modality) for s in of_kind(events, Segment)] == [("voice", Modality.AUDIO_ONLY)]
+    events, _ = run_session(ScriptedPipeline(200, [1.0] * 200, {1: [0.0] * 200}))
+    assert [(s.speaker_id, s.modality) for s in filter_events(events, Segment)] == [
+        ("voice", Modality.AUDIO_ONLY)
+    ]
 
 
 def test_lips_that_move_in_silence_are_read_from_the_lips() -> None:
-    events, _ = run(ScriptedPerception(200, [0.0] * 200, {1: TALK}, loud=False))
-    assert [s.modality for s in of_kind(events, Segment)] == [Modality.VIDEO_ONLY] * 2
+    events, _ = run_session(ScriptedPipeline(200, [0.0] * 200, {1: TALK}, loud=False))
+    assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
 
 
 def test_a_stream_without_sound_is_read_from_the_lips_though_both_were_asked_for() -> None:
-    events, _ = run(ScriptedPerception(200, None, {1: TALK}))
-    assert [s.modality for s in of_kind(events, Segment)] == [Modality.VIDEO_ONLY] * 2
+    events, _ = run_session(ScriptedPipeline(200, None, {1: TALK}))
+    assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
 
 
 def test_lips_alone_without_a_face_are_refused() -> None:
     with pytest.raises(NoFaceError, match=r"no face was found in 8\.0 s"):
-        run(ScriptedPerception(200, None, {}), modality=Modality.VIDEO_ONLY)
+        run_session(ScriptedPipeline(200, None, {}), modality=Modality.VIDEO_ONLY)
 
 
 def test_silence_gives_no_words_and_says_so() -> None:
-    events, _ = run(ScriptedPerception(100, [0.0] * 100, {1: [0.0] * 100}))
-    assert [w.kind for w in of_kind(events, StreamWarning)] == [WarningKind.NO_SPEECH]
-    assert not of_kind(events, Segment)
+    events, _ = run_session(ScriptedPipeline(100, [0.0] * 100, {1: [0.0] * 100}))
+    assert [w.kind for w in filter_events(events, StreamWarning)] == [WarningKind.NO_SPEECH]
+    assert not filter_events(events, Segment)
 
 
 def test_a_missing_face_is_warned_of_once() -> None:
-    events, _ = run(ScriptedPerception(200, TALK, {}))
-    assert [w.kind for w in of_kind(events, StreamWarning)] == [WarningKind.NO_FACE]
-    assert [s.speaker_id for s in of_kind(events, Segment)] == ["voice", "voice"]
+    events, _ = run_session(ScriptedPipeline(200, TALK, {}))
+    assert [w.kind for w in filter_events(events, StreamWarning)] == [WarningKind.NO_FACE]
+    assert [s.speaker_id for s in filter_events(events, Segment)] == ["voice", "voice"]
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
 def test_interim_results_come_before_the_final_one_under_the_same_id() -> None:
-    events, _ = run(ScriptedPerception(200, TALK, {1: TALK}), interim_results=True)
-    segments = of_kind(events, Segment)
+    events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}), interim_results=True)
+    segments = filter_events(events, Segment)
     first = [s for s in segments if s.segment_id == "segment-19"]
     assert [s.is_final for s in first] == [False] * (len(first) - 1) + [True]
     assert len(first) > 2
@@ -224,38 +226,38 @@ def test_interim_results_come_before_the_final_one_under_the_same_id() -> None:
 
 
 def test_activity_events_enclose_each_utterance() -> None:
-    events, _ = run(ScriptedPerception(200, TALK, {}), activity_events=True)
-    told = [(event.kind.value, round(event.offset_s, 2)) for event in of_kind(events, Activity)]
+    events, _ = run_session(ScriptedPipeline(200, TALK, {}), activity_events=True)
+    told = [(event.kind.value, round(event.offset_s, 2)) for event in filter_events(events, Activity)]
     assert told == [("begin", 1.0), ("end", 3.0), ("begin", 5.0), ("end", 7.0)]
 
 
 def test_face_boxes_of_the_utterance_come_with_it_where_they_are_asked_for() -> None:
-    events, _ = run(ScriptedPerception(200, TALK, {1: TALK}), face_boxes=True)
-    for segment in of_kind(events, Segment):
+    events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}), face_boxes=True)
+    for segment in filter_events(events, Segment):
         assert len(segment.face_boxes) >= 10
         assert all(segment.start_s - 0.5 < box.offset_s < segment.end_s + 0.5 for box in segment.face_boxes)
-    events, _ = run(ScriptedPerception(200, TALK, {1: TALK}))
-    assert not any(segment.face_boxes for segment in of_kind(events, Segment))
+    events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}))
+    assert not any(segment.face_boxes for segment in filter_events(events, Segment))
 
 
 def test_progress_never_passes_what_is_final() -> None:
-    events, _ = run(ScriptedPerception(200, TALK, {1: TALK}))
-    told = of_kind(events, Progress)
+    events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}))
+    told = filter_events(events, Progress)
     assert len(told) >= 5
     for progress in told:
         assert progress.processed_s <= progress.received_s
         final = [s for s in events[: events.index(progress)] if isinstance(s, Segment)]
-        for segment in of_kind(events, Segment):
+        for segment in filter_events(events, Segment):
             assert segment in final or segment.start_s >= progress.processed_s
 
 
 def test_a_long_stream_takes_the_memory_of_a_short_one() -> None:
     curve = TALK * 9
-    perception = ScriptedPerception(len(curve), curve, {1: curve})
-    events, _ = run(perception)
-    assert len(of_kind(events, Segment)) == 18
-    assert perception.longest_sound < frames_to_samples(400)
-    assert len(perception.scene.tracks[1].crops) < 400
+    perception = ScriptedPipeline(len(curve), curve, {1: curve})
+    events, _ = run_session(perception)
+    assert len(filter_events(events, Segment)) == 18
+    assert perception.max_buffered_samples < frames_to_samples(400)
+    assert len(perception.buffer.tracks[1].crops) < 400
 
 
 def test_a_session_that_is_stopped_gives_up_its_windows() -> None:
@@ -267,7 +269,7 @@ def test_a_session_that_is_stopped_gives_up_its_windows() -> None:
     backend = StuckBackend()
     events: list[Event] = []
     session = RecognitionSession(
-        ScriptedPerception(200, TALK, {}), RecognitionOptions("m"), backend, events.append
+        ScriptedPipeline(200, TALK, {}), RecognitionOptions("m"), backend, events.append
     )
     thread = threading.Thread(target=session.run, daemon=True)
     thread.start()
@@ -298,39 +300,39 @@ class WordBackend:
         self,
         model: str,
         window: InferenceInput,
-        search: DecodingOptions,
+        options: DecodingOptions,
         *,
         interim: bool = False,
         **_: object,
     ) -> Future[list[Hypothesis]]:
         self.readings += 1
-        self.searches.append(search)
+        self.searches.append(options)
         self.interim.append(interim)
         texts = [f"word{number}" for number in range(int(window.frames / 12.5))]
         if self.readings in self._misread:
             texts = self._misread[self.readings].split()
         words = tuple(Word(text, number / 2, (number + 1) / 2, 0.9) for number, text in enumerate(texts))
         future: Future[list[Hypothesis]] = Future()
-        future.set_result([Hypothesis(" ".join(texts), 0.9, words if search.word_times else ())])
+        future.set_result([Hypothesis(" ".join(texts), 0.9, words if options.word_timestamps else ())])
         return future
 
 
 @pytest.fixture
 def _a_device_of_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy this machine is."""
-    monkeypatch.setattr(InterimRateLimiter, "took", lambda *_: None)
+    monkeypatch.setattr(InterimRateLimiter, "record_latency", lambda *_: None)
 
 
-def live(
-    perception: ScriptedPerception, backend: WordBackend, **options: object
+def run_live(
+    perception: ScriptedPipeline, backend: WordBackend, **options: object
 ) -> tuple[list[Event], list[Segment]]:
     events: list[Event] = []
     asked = RecognitionOptions("m", interim_results=True, **options)  # type: ignore[arg-type]
     RecognitionSession(perception, asked, backend, events.append).run()
-    return events, of_kind(events, Segment)
+    return events, filter_events(events, Segment)
 
 
-def check_that_stable_words_stay(segments: list[Segment]) -> None:
+def assert_stable_words_persist(segments: list[Segment]) -> None:
     stable: dict[str, list[str]] = {}
     for segment in segments:
         words = segment.best.text.split()
@@ -342,7 +344,7 @@ def check_that_stable_words_stay(segments: list[Segment]) -> None:
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
 def test_words_settle_while_they_are_spoken() -> None:
-    _, segments = live(ScriptedPerception(200, TALK, {1: TALK}), WordBackend())
+    _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), WordBackend())
     first = [segment for segment in segments if segment.segment_id == "segment-19"]
     assert [segment.is_final for segment in first] == [False] * (len(first) - 1) + [True]
     stable = [segment.stable_words for segment in first]
@@ -350,21 +352,21 @@ def test_words_settle_while_they_are_spoken() -> None:
     assert stable == sorted(stable)
     assert stable[-2] > 0
     assert first[-1].stable_words == len(first[-1].best.text.split())
-    check_that_stable_words_stay(segments)
+    assert_stable_words_persist(segments)
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
 @pytest.mark.parametrize("number", range(1, 12))
 def test_no_reading_changes_what_was_stable(number: int) -> None:
     backend = WordBackend({number: "some other words entirely said"})
-    _, segments = live(ScriptedPerception(200, TALK, {1: TALK}), backend)
+    _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), backend)
     assert len([segment for segment in segments if segment.is_final]) == 2
-    check_that_stable_words_stay(segments)
+    assert_stable_words_persist(segments)
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
 def test_times_of_words_that_nobody_asked_for_do_not_leave() -> None:
-    _, segments = live(ScriptedPerception(200, TALK, {1: TALK}), WordBackend(), word_times=False)
+    _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), WordBackend(), word_times=False)
     assert any(segment.stable_words for segment in segments if not segment.is_final)
     assert not any(segment.best.words for segment in segments)
 
@@ -372,8 +374,8 @@ def test_times_of_words_that_nobody_asked_for_do_not_leave() -> None:
 @pytest.mark.usefixtures("_a_device_of_no_time")
 def test_in_noise_interim_results_come_from_the_lips() -> None:
     noise = [1.0] * 200
-    events, segments = live(
-        ScriptedPerception(200, noise, {1: TALK}, is_noisy=True), WordBackend(), activity_events=True
+    events, segments = run_live(
+        ScriptedPipeline(200, noise, {1: TALK}, is_noisy=True), WordBackend(), activity_events=True
     )
     interim = [segment for segment in segments if not segment.is_final]
     assert len(interim) >= 2
@@ -382,7 +384,7 @@ def test_in_noise_interim_results_come_from_the_lips() -> None:
     assert [segment.segment_id for segment in finals] == list(
         dict.fromkeys(segment.segment_id for segment in interim)
     )
-    told = [(event.kind.value, event.speaker_id) for event in of_kind(events, Activity)]
+    told = [(event.kind.value, event.speaker_id) for event in filter_events(events, Activity)]
     assert told == [("begin", "face-1"), ("end", "face-1")] * 2
 
 
@@ -397,7 +399,7 @@ def test_what_turns_out_to_be_no_speech_is_taken_back() -> None:
             return future
 
     short = [0.0] * 25 + [1.0] * 12 + [0.0] * 63
-    _, segments = live(ScriptedPerception(100, short, {1: short}), Forgetful())
+    _, segments = run_live(ScriptedPipeline(100, short, {1: short}), Forgetful())
     assert [segment.is_final for segment in segments][-1:] == [True]
     assert not segments[-1].best.text
     assert segments[0].best.text
@@ -407,54 +409,54 @@ def test_a_live_utterance_is_read_while_its_pause_is_waited_for() -> None:
     backend = WordBackend()
     events: list[Event] = []
     options = RecognitionOptions("m", live=True)
-    RecognitionSession(
-        ScriptedPerception(200, TALK, {1: TALK}, step=2), options, backend, events.append
-    ).run()
-    assert [segment.best.text for segment in of_kind(events, Segment)] == [
-        segment.best.text for segment in of_kind(run_with(WordBackend()), Segment)
+    RecognitionSession(ScriptedPipeline(200, TALK, {1: TALK}, step=2), options, backend, events.append).run()
+    assert [segment.best.text for segment in filter_events(events, Segment)] == [
+        segment.best.text for segment in filter_events(run_backend(WordBackend()), Segment)
     ]
     assert backend.interim == [False, False], "each was read once, before it had ended, as what it will be"
 
 
-def run_with(backend: WordBackend) -> list[Event]:
+def run_backend(backend: WordBackend) -> list[Event]:
     events: list[Event] = []
     RecognitionSession(
-        ScriptedPerception(200, TALK, {1: TALK}), RecognitionOptions("m"), backend, events.append
+        ScriptedPipeline(200, TALK, {1: TALK}), RecognitionOptions("m"), backend, events.append
     ).run()
     return events
 
 
 def test_a_stream_closes_after_the_silence_that_was_asked_for() -> None:
     long = TALK + [0.0] * 2000
-    perception = ScriptedPerception(len(long), long, {})
-    events, _ = run(perception, silence_timeout_s=10.0)
-    assert WarningKind.CLOSED_AFTER_SILENCE in [warning.kind for warning in of_kind(events, StreamWarning)]
-    assert len(of_kind(events, Segment)) == 2
+    perception = ScriptedPipeline(len(long), long, {})
+    events, _ = run_session(perception, silence_timeout_s=10.0)
+    assert WarningKind.CLOSED_AFTER_SILENCE in [
+        warning.kind for warning in filter_events(events, StreamWarning)
+    ]
+    assert len(filter_events(events, Segment)) == 2
     assert 17 < events[-1].duration_s < 19
 
 
 def test_speech_keeps_a_stream_open() -> None:
-    events, _ = run(ScriptedPerception(200, TALK, {}), silence_timeout_s=3.0)
+    events, _ = run_session(ScriptedPipeline(200, TALK, {}), silence_timeout_s=3.0)
     assert events[-1].duration_s == 8.0
 
 
 def test_what_was_final_before_is_not_read_again() -> None:
-    events, _ = run(ScriptedPerception(200, TALK, {7: TALK}))
-    [state] = [event.state for event in of_kind(events, Progress) if event.processed_s > 4][:1]
+    events, _ = run_session(ScriptedPipeline(200, TALK, {7: TALK}))
+    [state] = [event.state for event in filter_events(events, Progress) if event.processed_s > 4][:1]
     backend = WordBackend()
     again: list[Event] = []
     before = dataclasses.replace(state, channels=(), heard=())
     RecognitionSession(
-        ScriptedPerception(200, TALK, {7: TALK}),
+        ScriptedPipeline(200, TALK, {7: TALK}),
         RecognitionOptions("m", activity_events=True),
         backend,
         again.append,
-        resumed=ResumeState(before),
+        resume_state=ResumeState(before),
     ).run()
-    assert [segment.segment_id for segment in of_kind(again, Segment)] == ["segment-119"]
+    assert [segment.segment_id for segment in filter_events(again, Segment)] == ["segment-119"]
     assert backend.readings == 1
-    assert next(event.processed_s for event in of_kind(again, Progress)) == frames_to_seconds(
+    assert next(event.processed_s for event in filter_events(again, Progress)) == frames_to_seconds(
         state.final_until
     )
-    assert len(of_kind(again, Activity)) == 2
+    assert len(filter_events(again, Activity)) == 2
     assert again[-1] == events[-1], "two segments in all"

@@ -10,53 +10,53 @@ from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.streaming.stream_buffer import StreamBuffer
 
 
-def crop(number: int) -> np.ndarray:
+def make_crop(number: int) -> np.ndarray:
     return np.full((96, 96), number, np.uint8)
 
 
 def test_sound_is_given_by_frames_wherever_its_pieces_were_cut() -> None:
     scene, sound = StreamBuffer(), np.arange(frames_to_samples(50), dtype=np.int16)
     for piece in np.array_split(sound, 7):
-        scene.add_sound(piece)
-    assert scene.audio_until == 50
+        scene.add_audio(piece)
+    assert scene.audio_end == 50
     assert np.array_equal(
-        scene.sound_in(FrameSpan(10, 20)), sound[frames_to_samples(10) : frames_to_samples(20)]
+        scene.get_audio(FrameSpan(10, 20)), sound[frames_to_samples(10) : frames_to_samples(20)]
     )
-    beyond = scene.sound_in(FrameSpan(45, 60))
+    beyond = scene.get_audio(FrameSpan(45, 60))
     assert len(beyond) == frames_to_samples(15)
     assert not beyond[frames_to_samples(5) :].any()
 
 
 def test_forgetting_keeps_the_clock() -> None:
     scene, sound = StreamBuffer(), np.arange(frames_to_samples(200), dtype=np.int16)
-    scene.add_sound(sound)
+    scene.add_audio(sound)
     scene.add_audio_vad(np.linspace(0, 1, 200))
     track = scene.begin_track(1, 0)
     for frame in range(200):
-        track.add_crop(frame, crop(frame))
+        track.add_crop(frame, make_crop(frame))
         track.speaking.append(frame / 200)
     before = (
-        scene.sound_in(FrameSpan(120, 140)),
-        track.crops_in(FrameSpan(120, 140)),
-        track.speaking_in(FrameSpan(120, 140)),
+        scene.get_audio(FrameSpan(120, 140)),
+        track.get_crops(FrameSpan(120, 140)),
+        track.get_speaking(FrameSpan(120, 140)),
     )
-    curve = scene.sound_speaking_in(FrameSpan(120, 140))
+    curve = scene.get_audio_vad(FrameSpan(120, 140))
     scene.discard_before(100)
     assert (track.start, track.end) == (100, 200)
     after = (
-        scene.sound_in(FrameSpan(120, 140)),
-        track.crops_in(FrameSpan(120, 140)),
-        track.speaking_in(FrameSpan(120, 140)),
+        scene.get_audio(FrameSpan(120, 140)),
+        track.get_crops(FrameSpan(120, 140)),
+        track.get_speaking(FrameSpan(120, 140)),
     )
     assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
-    assert np.array_equal(scene.sound_speaking_in(FrameSpan(120, 140)), curve)
+    assert np.array_equal(scene.get_audio_vad(FrameSpan(120, 140)), curve)
 
 
 def test_a_face_that_has_left_is_forgotten_when_its_time_is_over() -> None:
     scene = StreamBuffer()
     track = scene.begin_track(1, 0)
     for frame in range(30):
-        track.add_crop(frame, crop(0))
+        track.add_crop(frame, make_crop(0))
     track.end_at(25)
     assert track.end == 25
     scene.discard_before(20)
@@ -67,10 +67,10 @@ def test_a_face_that_has_left_is_forgotten_when_its_time_is_over() -> None:
 
 def test_a_hole_in_a_track_is_filled_with_what_was_seen_last() -> None:
     track = StreamBuffer().begin_track(1, 5)
-    track.add_crop(5, crop(1))
-    track.add_crop(9, crop(2))
-    assert [int(c[0, 0]) for c in track.crops_in(FrameSpan(3, 12))] == [1, 1, 1, 1, 1, 1, 2, 2, 2]
-    assert track.covers(FrameSpan(0, 10)) == pytest.approx(0.5)
+    track.add_crop(5, make_crop(1))
+    track.add_crop(9, make_crop(2))
+    assert [int(c[0, 0]) for c in track.get_crops(FrameSpan(3, 12))] == [1, 1, 1, 1, 1, 1, 2, 2, 2]
+    assert track.get_coverage(FrameSpan(0, 10)) == pytest.approx(0.5)
 
 
 def test_a_crop_of_another_size_is_a_mistake() -> None:

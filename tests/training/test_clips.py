@@ -13,10 +13,10 @@ from training.clips import (
     DEMO_VOICE,
     compose_side_by_side,
     demo_scene,
-    dialogue,
+    dialogue_scene,
     main,
     single_speaker_scene,
-    truth,
+    to_ground_truth,
     two_speakers_scene,
     write_clip,
 )
@@ -80,9 +80,9 @@ def test_sentences_have_pauses_of_the_length_asked_around_them() -> None:
 
 
 def test_only_the_one_whose_turn_it_is_moves_the_lips() -> None:
-    speakers = [demo_speaker(), Speaker.seeded(2_000_005)]
+    speakers = [demo_speaker(), Speaker.from_seed(2_000_005)]
     turns = [(0, "bob bob"), (1, "pop pop")]
-    scene = dialogue(speakers, [DEMO_VOICE, Voice("en-us", "m3", 110)], turns, 0.5, (480, 240))
+    scene = dialogue_scene(speakers, [DEMO_VOICE, Voice("en-us", "m3", 110)], turns, 0.5, (480, 240))
     frames = np.stack(list(scene.frames)).astype(int)
     assert frames.shape[1:] == (240, 480, 3)
     moved = np.abs(np.diff(frames, axis=0)).mean(axis=3) > 40
@@ -101,7 +101,7 @@ def test_pictures_side_by_side_last_as_long_as_the_shorter() -> None:
 
 def test_the_truth_tells_words_and_times() -> None:
     scene = single_speaker_scene(demo_speaker(), SENTENCES, DEMO_VOICE, size=(64, 48))
-    told = json.loads(json.dumps(truth(scene, "a test", speaker_seed=1)))
+    told = json.loads(json.dumps(to_ground_truth(scene, "a test", speaker_seed=1)))
     assert [sentence["text"] for sentence in told["sentences"]] == list(SENTENCES)
     words = told["sentences"][1]["words"]
     assert [word["text"] for word in words] == ["place", "red", "in", "h"]

@@ -6,16 +6,20 @@ import cv2
 import numpy as np
 import pytest
 
-from gorggle_server.vision.face_detector import FaceDetector, box_of
-from gorggle_server.vision.mouth_cropper import crop_mouths, mean_face
+from gorggle_server.vision.face_detector import FaceDetector, estimate_box
+from gorggle_server.vision.mouth_cropper import crop_mouths, load_mean_face
 from training.face_rendering import Speaker, demo_speaker, render_crops, render_frames
 from training.mouth_geometry import mouth_shape
 from training.photo_animation import Photograph, render_photo_crops, render_photo_frames
-from training.speech_synthesis import TimedPhoneme, Voice, padded, synthesize
-from training.visemes import Style, mouth_motion
+from training.speech_synthesis import TimedPhoneme, Voice, pad_speech, synthesize
+from training.visemes import ArticulationStyle, mouth_motion
 
 # Faces without a moustache, of dark, fair and middle skin: a moustache hides the edge of the upper lip.
-SPEAKERS = {"demo": demo_speaker(), "fair": Speaker.seeded(2_000_005), "dark": Speaker.seeded(2_000_004)}
+SPEAKERS = {
+    "demo": demo_speaker(),
+    "fair": Speaker.from_seed(2_000_005),
+    "dark": Speaker.from_seed(2_000_004),
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +29,11 @@ def finder() -> FaceDetector:
 
 @pytest.fixture(scope="module")
 def sentence_motion() -> np.ndarray:
-    speech = padded(synthesize("bin blue at f two now", Voice()), 0.2, 0.2)
+    speech = pad_speech(synthesize("bin blue at f two now", Voice()), 0.2, 0.2)
     return mouth_motion(speech.phonemes, speech.duration_s)
 
 
-def held(symbol: str, style: Style | None = None) -> np.ndarray:
+def held(symbol: str, style: ArticulationStyle | None = None) -> np.ndarray:
     """One sound, held for a second."""
     phonemes = [TimedPhoneme(symbol, 0.0, 1.0)] if symbol else []
     return mouth_motion(phonemes, 1.0, style=style)
@@ -45,8 +49,8 @@ def landmarks_of(frames: list[np.ndarray], finder: FaceDetector) -> list[np.ndar
     for frame in frames:
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         faces = finder.detect(grey)
-        points = finder.landmarks(grey, faces[0].box) if faces else None
-        found.append(points if points is None else finder.landmarks(grey, box_of(points)))
+        points = finder.predict_landmarks(grey, faces[0].box) if faces else None
+        found.append(points if points is None else finder.predict_landmarks(grey, estimate_box(points)))
     return found
 
 
@@ -161,7 +165,7 @@ def test_crops_drawn_directly_look_like_those_cut_from_whole_faces(
 ) -> None:
     frames = list(render_frames(SPEAKERS[name], sentence_motion))
     greys = np.stack([cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in frames])
-    cut = crop_mouths(greys, landmarks_of(frames, finder), mean_face())
+    cut = crop_mouths(greys, landmarks_of(frames, finder), load_mean_face())
     direct = [render_crops(SPEAKERS[name], sentence_motion, np.random.default_rng(seed)) for seed in range(8)]
     mean_cut = normalised(cut)
     likeness = [float(np.mean(mean_cut * normalised(crops))) for crops in direct]

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import pytest
 
-from training.noise_curves import draw
+from training.noise_curves import plot_noise_curves
 
 
 def measured(modality: str, condition: str, rate: float) -> dict[str, Any]:
@@ -37,8 +37,8 @@ NOISY = [
 
 def test_each_corpus_has_a_row_and_each_noise_a_column(tmp_path: Path) -> None:
     white = [measured("audio only", "white at 0 dB", 0.3), measured("audio-visual", "white at 0 dB", 0.02)]
-    draw({"grid": evaluation(*CLEAN, *NOISY)}, tmp_path / "one.png")
-    draw(
+    plot_noise_curves({"grid": evaluation(*CLEAN, *NOISY)}, tmp_path / "one.png")
+    plot_noise_curves(
         {"grid": evaluation(*CLEAN, *NOISY, *white), "phrases": evaluation(*CLEAN, *NOISY)},
         tmp_path / "four.png",
     )
@@ -50,4 +50,4 @@ def test_each_corpus_has_a_row_and_each_noise_a_column(tmp_path: Path) -> None:
 
 def test_what_was_not_measured_in_noise_is_not_drawn(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--noise"):
-        draw({"grid": evaluation(*CLEAN)}, tmp_path / "none.png")
+        plot_noise_curves({"grid": evaluation(*CLEAN)}, tmp_path / "none.png")

@@ -11,11 +11,11 @@ from training.sentences import (
     GRID_VOCABULARY,
     Corpus,
     Split,
+    assign_split,
     random_sentence,
     random_span,
-    split_of,
 )
-from training.tokenizer import SPECIAL_UNITS, train_tokenizer
+from training.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
 
 def test_the_grammar_has_51_words_and_64000_sentences() -> None:
@@ -27,7 +27,7 @@ def test_the_grammar_has_51_words_and_64000_sentences() -> None:
 def test_each_split_gives_only_sentences_of_its_own(corpus: Corpus) -> None:
     rng = np.random.default_rng(0)
     for split in Split:
-        assert all(split_of(random_sentence(split, rng, corpus)) is split for _ in range(50))
+        assert all(assign_split(random_sentence(split, rng, corpus)) is split for _ in range(50))
 
 
 def test_phrases_are_many_and_use_every_word_of_theirs() -> None:
@@ -50,7 +50,7 @@ def test_a_phrase_of_known_words_is_spelled_by_few_units() -> None:
 def test_about_a_tenth_of_the_sentences_is_held_out() -> None:
     rng = np.random.default_rng(1)
     drawn = [tuple(str(rng.choice(words)) for words in GRAMMAR) for _ in range(2000)]
-    held_out = sum(split_of(sentence) is not Split.TRAIN for sentence in drawn)
+    held_out = sum(assign_split(sentence) is not Split.TRAIN for sentence in drawn)
     assert 140 < held_out < 260
 
 
@@ -58,7 +58,7 @@ def test_the_demo_sentences_belong_to_the_grammar_but_not_to_training() -> None:
     for text in DEMO_SENTENCES:
         words = tuple(text.split())
         assert all(word in of_slot for word, of_slot in zip(words, GRAMMAR, strict=True))
-        assert split_of(words) is Split.TEST
+        assert assign_split(words) is Split.TEST
 
 
 def test_a_span_is_a_stretch_of_the_sentence_and_shorter() -> None:
@@ -72,7 +72,7 @@ def test_a_span_is_a_stretch_of_the_sentence_and_shorter() -> None:
 
 def test_every_word_of_the_grammar_is_one_unit() -> None:
     tokenizer = train_tokenizer()
-    assert tokenizer.units[:4] == SPECIAL_UNITS
+    assert tokenizer.tokens[:4] == SPECIAL_TOKENS
     assert all(len(tokenizer.encode(word)) == 1 for word in GRID_VOCABULARY)
 
 
@@ -83,4 +83,4 @@ def test_text_survives_the_units_there_and_back() -> None:
 
 
 def test_the_units_are_the_same_whenever_they_are_trained() -> None:
-    assert train_tokenizer().units == train_tokenizer().units
+    assert train_tokenizer().tokens == train_tokenizer().tokens

@@ -14,7 +14,7 @@ from training.speech_synthesis import (
     Speech,
     TimedPhoneme,
     Voice,
-    padded,
+    pad_speech,
     synthesize,
 )
 
@@ -69,7 +69,7 @@ def test_hissing_is_heard_when_an_s_is_said_and_not_in_vowels(voice: Voice) -> N
 
 
 def test_the_hiss_begins_within_25_ms_of_its_time() -> None:
-    speech = padded(synthesize("set", Voice(rate_wpm=100)), 0.2, 0.1)
+    speech = pad_speech(synthesize("set", Voice(rate_wpm=100)), 0.2, 0.1)
     start_s = speech.phonemes[0].start_s
     windows = np.arange(start_s - 0.1, start_s + 0.1, 0.005)
     loud = [loudness(sound_of(speech, at_s, at_s + 0.005)) > 100 for at_s in windows]
@@ -78,7 +78,7 @@ def test_the_hiss_begins_within_25_ms_of_its_time() -> None:
 
 @pytest.mark.parametrize("voice", VOICES)
 def test_vowels_are_loud_and_padding_is_silent(voice: Voice) -> None:
-    speech = padded(synthesize("bin blue at f two now", voice), 0.3, 0.4)
+    speech = pad_speech(synthesize("bin blue at f two now", voice), 0.3, 0.4)
     whole = loudness(speech.waveform.astype(float))
     assert loudness(sound_of(speech, 0.0, speech.words[0].start_s)) == 0
     assert loudness(sound_of(speech, speech.words[-1].end_s + 0.03, speech.duration_s)) < 0.02 * whole
@@ -88,7 +88,7 @@ def test_vowels_are_loud_and_padding_is_silent(voice: Voice) -> None:
 
 def test_padding_shifts_all_times() -> None:
     speech = synthesize("bin blue", Voice())
-    later = padded(speech, 0.25, 0.5)
+    later = pad_speech(speech, 0.25, 0.5)
     assert later.words[1].start_s == pytest.approx(speech.words[1].start_s + 0.25)
     assert later.phonemes[-1].end_s == pytest.approx(speech.phonemes[-1].end_s + 0.25)
     assert len(later.waveform) == len(speech.waveform) + 12_000

@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 
 from gorggle_evaluation.manifest import read_manifest
-from gorggle_evaluation.media import read_sound
+from gorggle_evaluation.media import read_audio
 from gorggle_evaluation.visemes import read_lexicon
 from training import test_set
-from training.sentences import DEMO_SPEAKER_SEED, FIRST_SPEAKER_SEED, VOCABULARY, Corpus, Split, split_of
-from training.test_set import ClipPlan, add_arguments, entry_of, plans, run, scene_of
+from training.sentences import DEMO_SPEAKER_SEED, FIRST_SPEAKER_SEED, VOCABULARY, Corpus, Split, assign_split
+from training.test_set import ClipPlan, add_arguments, build_manifest_entry, build_scene, plan_clips, run
 
 GRID_ONE = ClipPlan(Corpus.GRID, 1, 3, 2)
 
 
 def test_clips_hold_as_many_sentences_as_asked() -> None:
-    made = plans([Corpus.GRID, Corpus.PHRASES], 10, 1)
+    made = plan_clips([Corpus.GRID, Corpus.PHRASES], 10, 1)
     assert [(plan.corpus.value, plan.sentences) for plan in made] == [
         *(("grid", count) for count in (4, 4, 2)),
         *(("phrases", count) for count in (4, 4, 2)),
     ]
-    assert sum(plan.sentences for plan in plans([Corpus.GRID], 500, 2)) == 500
+    assert sum(plan.sentences for plan in plan_clips([Corpus.GRID], 500, 2)) == 500
     assert len({plan.name for plan in made}) == 6
 
 
@@ -34,12 +34,12 @@ def test_nobody_is_in_two_clips_or_in_the_training() -> None:
     seeds = [
         seed
         for speakers in (1, 2)
-        for plan in plans(list(Corpus), 600, speakers)
+        for plan in plan_clips(list(Corpus), 600, speakers)
         for seed in plan.speaker_seeds
     ]
     assert len(set(seeds)) == len(seeds)
     chosen_on = {
-        seed for plan in plans(list(Corpus), 600, 2, Split.VALIDATION) for seed in plan.speaker_seeds
+        seed for plan in plan_clips(list(Corpus), 600, 2, Split.VALIDATION) for seed in plan.speaker_seeds
     }
     assert min(chosen_on) > DEMO_SPEAKER_SEED + 100_000
     assert not chosen_on & set(seeds)
@@ -49,14 +49,14 @@ def test_nobody_is_in_two_clips_or_in_the_training() -> None:
 
 
 def test_sentences_are_the_test_splits_and_the_manifest_is_what_is_heard() -> None:
-    scene = scene_of(GRID_ONE)
-    assert [split_of(tuple(sentence.text.split())) for sentence in scene.sentences] == [Split.TEST] * 2
-    entry = json.loads(json.dumps(entry_of(GRID_ONE, scene)))
+    scene = build_scene(GRID_ONE)
+    assert [assign_split(tuple(sentence.text.split())) for sentence in scene.sentences] == [Split.TEST] * 2
+    entry = json.loads(json.dumps(build_manifest_entry(GRID_ONE, scene)))
     assert entry["group"] == "grid"
     assert [sentence["text"] for sentence in entry["sentences"]] == [s.text.lower() for s in scene.sentences]
     first, second = entry["sentences"]
     assert first["speaker"] == second["speaker"] == f"test-{GRID_ONE.speaker_seeds[0]}"
-    assert second["start_s"] - first["end_s"] >= test_set.SHORTEST_PAUSE_S - 0.001
+    assert second["start_s"] - first["end_s"] >= test_set.MIN_PAUSE_S - 0.001
     loud = np.abs(
         scene.waveform[round(first["start_s"] * 16_000) : round(first["end_s"] * 16_000)].astype(int)
     )
@@ -68,9 +68,9 @@ def test_sentences_are_the_test_splits_and_the_manifest_is_what_is_heard() -> No
 
 def test_two_people_take_turns_and_are_two() -> None:
     plan = ClipPlan(Corpus.PHRASES, 2, 0, 3)
-    scene = scene_of(plan)
+    scene = build_scene(plan)
     assert [sentence.speaker for sentence in scene.sentences] == [0, 1, 0]
-    speakers = [sentence["speaker"] for sentence in entry_of(plan, scene)["sentences"]]
+    speakers = [sentence["speaker"] for sentence in build_manifest_entry(plan, scene)["sentences"]]
     assert speakers[0] == speakers[2] != speakers[1]
 
 
@@ -89,7 +89,7 @@ def test_the_command_writes_clips_that_can_be_measured(
     with av.open(str(entry.media)) as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height, stream.average_rate) == (640, 480, 25)
-    sound = read_sound(entry.media)
+    sound = read_audio(entry.media)
     last = entry.words[-1].end_s
     assert last is not None
     assert last < len(sound.waveform) / 16_000 < last + 1.4

@@ -10,11 +10,11 @@ import torch
 from gorggle_server.avhubert import ModelConfig, load_model, save_model
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.types import Word
-from training.dataset import Batches
-from training.gorggle_mini import NAME, export, model_card
+from training.dataset import BatchStream
+from training.gorggle_mini import NAME, build_model_card, export_model
 from training.learning_curves import MetricsLog
-from training.loss import LossWeights, TrainingLoss, frame_features
-from training.metrics import error_rate, time_error
+from training.loss import LossWeights, TrainingLoss, compute_frame_features
+from training.metrics import compute_error_rate, compute_time_error
 from training.sentences import Split
 from training.shards import UtteranceStore, write_shard
 from training.speech_synthesis import TimedWord
@@ -63,14 +63,14 @@ def tiny_config(vocabulary_size: int) -> ModelConfig:
 
 
 def tiny_run(out: Path, store: UtteranceStore, tokenizer: Tokenizer) -> TrainingRun:
-    return TrainingRun(out, store, tokenizer, tiny_config(len(tokenizer.units)), OPTIONS)
+    return TrainingRun(out, store, tokenizer, tiny_config(len(tokenizer.tokens)), OPTIONS)
 
 
 def test_a_few_steps_on_one_batch_reduce_every_part_of_the_loss(
     tmp_path: Path, store: UtteranceStore, tokenizer: Tokenizer
 ) -> None:
     run = tiny_run(tmp_path, store, tokenizer)
-    batch = Batches(store, tokenizer, 10_000, 0).batch([0, 1])
+    batch = BatchStream(store, tokenizer, 10_000, 0).make_batch([0, 1])
     run.elapsed_s = 0.04 * 30  # past the warm-up
     first = run.step(batch)
     for _ in range(40):
@@ -84,13 +84,13 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
     tmp_path: Path, store: UtteranceStore, tokenizer: Tokenizer
 ) -> None:
     run = tiny_run(tmp_path, store, tokenizer)
-    run.train(lambda _: None, most_steps=3)
+    run.train(lambda _: None, max_steps=3)
     resumed = tiny_run(tmp_path, store, tokenizer)
     assert resumed.steps == 3
     assert resumed.elapsed_s == run.elapsed_s > 0
-    for name, weight in run.objective.state_dict().items():
-        assert torch.equal(weight, resumed.objective.state_dict()[name]), name
-    resumed.train(lambda _: None, most_steps=1)
+    for name, weight in run.criterion.state_dict().items():
+        assert torch.equal(weight, resumed.criterion.state_dict()[name]), name
+    resumed.train(lambda _: None, max_steps=1)
     assert resumed.steps == 4
     assert (tmp_path / "learning.png").stat().st_size > 1000
 
@@ -99,7 +99,7 @@ def test_other_units_than_the_run_began_with_are_refused(
     tmp_path: Path, store: UtteranceStore, tokenizer: Tokenizer
 ) -> None:
     tiny_run(tmp_path, store, tokenizer).save()
-    others = Tokenizer((*tokenizer.units[:-1], "ß"), tokenizer.sentencepiece_model)
+    others = Tokenizer((*tokenizer.tokens[:-1], "ß"), tokenizer.sentencepiece_model)
     with pytest.raises(ValueError, match="trained on other units"):
         tiny_run(tmp_path, store, others)
 
@@ -108,12 +108,14 @@ def test_a_trained_network_loads_as_a_model(
     tmp_path: Path, store: UtteranceStore, tokenizer: Tokenizer
 ) -> None:
     run = tiny_run(tmp_path, store, tokenizer)
-    run.train(lambda _: None, most_steps=2)
+    run.train(lambda _: None, max_steps=2)
     path = tmp_path / "tiny.safetensors"
-    units = list(tokenizer.units)
-    save_model(run.averaged, run.config, units, tokenizer.sentencepiece_model, model_card(2, 0.1, None), path)
+    units = list(tokenizer.tokens)
+    save_model(
+        run.averaged, run.config, units, tokenizer.sentencepiece_model, build_model_card(2, 0.1, None), path
+    )
     model = load_model(path)
-    assert model.units == units
+    assert model.tokens == units
     video = torch.zeros(1, 12, 88, 88)
     assert torch.allclose(model.encode(video=video), run.averaged.encode(video=video), atol=1e-4)
     assert model.card["name"] == NAME
@@ -122,13 +124,13 @@ def test_a_trained_network_loads_as_a_model(
 def test_export_writes_the_averaged_weights_of_a_run(
     tmp_path: Path, store: UtteranceStore, tokenizer: Tokenizer
 ) -> None:
-    run = TrainingRun(tmp_path, store, tokenizer, small_config(len(tokenizer.units)), OPTIONS)
+    run = TrainingRun(tmp_path, store, tokenizer, small_config(len(tokenizer.tokens)), OPTIONS)
     run.save()
     measured = {"modality": "video only", "condition": "clean", "words": {"rate": 0.25}}
     in_white_noise = {**measured, "condition": "white at 0 dB"}
     conditions = {"video only, clean": measured, "video only, white at 0 dB": in_white_noise}
     evaluation = {"grid": {"sentences": 7, "beam_size": 5, "conditions": conditions}}
-    export(tmp_path, tmp_path / "model.safetensors", evaluation, "an earlier run of 5 minutes")
+    export_model(tmp_path, tmp_path / "model.safetensors", evaluation, "an earlier run of 5 minutes")
     model = load_model(tmp_path / "model.safetensors")
     assert "begun with the weights of an earlier run of 5 minutes" in model.card["trained_on"]
     (error_rate,) = model.card["error_rates"]
@@ -144,7 +146,7 @@ def test_the_fast_front_end_computes_what_the_network_does(
     store: UtteranceStore, tokenizer: Tokenizer
 ) -> None:
     torch.manual_seed(0)
-    network = AVHubertNetwork(tiny_config(len(tokenizer.units))).eval()
+    network = AVHubertNetwork(tiny_config(len(tokenizer.tokens))).eval()
     TrainingLoss(network, 10, LossWeights())  # sets the slopes
     resnet = network.encoder.feature_extractor_video.resnet
     video = torch.randn(2, 11, 88, 88)
@@ -152,7 +154,7 @@ def test_the_fast_front_end_computes_what_the_network_does(
     video[padding_mask] = 0.0
     with torch.no_grad():
         assert torch.allclose(
-            frame_features(resnet, video, padding_mask), resnet(video, padding_mask), atol=1e-5
+            compute_frame_features(resnet, video, padding_mask), resnet(video, padding_mask), atol=1e-5
         )
 
 
@@ -172,13 +174,13 @@ def test_the_journal_gives_back_its_notes_by_kind(tmp_path: Path) -> None:
     journal = MetricsLog(tmp_path / "journal.jsonl")
     journal.add("loss", 1.0, {"sentence": 2.5})
     journal.add("error", 2.0, {"video only": 0.5})
-    assert journal.notes("loss") == [{"minutes": 1.0, "sentence": 2.5}]
+    assert journal.entries("loss") == [{"minutes": 1.0, "sentence": 2.5}]
     assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 2
 
 
 def test_errors_are_counted_by_kind_and_place() -> None:
     truth = ["bin blue at f two now", "set red in a one soon"]
-    measured = error_rate(truth, ["bin blue at s two now", "set in a one soon soon"])
+    measured = compute_error_rate(truth, ["bin blue at s two now", "set in a one soon soon"])
     assert (measured.substitutions, measured.insertions, measured.deletions) == (1, 1, 1)
     assert measured.rate == pytest.approx(3 / 12)
     assert measured.interval[0] <= measured.rate <= measured.interval[1]
@@ -191,9 +193,9 @@ def test_errors_are_counted_by_kind_and_place() -> None:
 def test_word_times_are_compared_for_right_words_only() -> None:
     truth = [(TimedWord("bin", 0.0, 0.2), TimedWord("blue", 0.2, 0.5))]
     heard = [(Word("bin", 0.04, 0.2, 1.0), Word("green", 0.2, 3.0, 1.0))]
-    measured = time_error(truth, heard)
+    measured = compute_time_error(truth, heard)
     assert measured is not None
     assert measured.words == 1
     assert measured.median_start_ms == pytest.approx(40.0)
     assert measured.within_100_ms == 1.0
-    assert time_error(truth, [()]) is None
+    assert compute_time_error(truth, [()]) is None

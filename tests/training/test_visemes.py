@@ -9,8 +9,18 @@ import pytest
 
 from training import visemes
 from training.sentences import VOCABULARY
-from training.speech_synthesis import LANGUAGES, TimedPhoneme, Voice, padded, synthesize
-from training.visemes import JAW, PARAMETERS, PRESS, ROUND, TUCK, VISEMES, Style, mouth_motion, visemes_of
+from training.speech_synthesis import LANGUAGES, TimedPhoneme, Voice, pad_speech, synthesize
+from training.visemes import (
+    JAW,
+    PARAMETERS,
+    PRESS,
+    ROUND,
+    TUCK,
+    VISEMES,
+    ArticulationStyle,
+    mouth_motion,
+    phoneme_to_visemes,
+)
 
 LETTERS = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
 
@@ -23,12 +33,12 @@ def frame_in(phoneme: TimedPhoneme, lead_s: float = 0.02) -> int:
 def test_every_phoneme_of_the_letters_and_digits_has_a_viseme(language: str) -> None:
     digits = "zero one two three four five six seven eight nine"
     speech = synthesize(f"{LETTERS.upper()} {digits} pleasure church judge thing", Voice(language=language))
-    assert all(visemes_of(phoneme.symbol) for phoneme in speech.phonemes)
+    assert all(phoneme_to_visemes(phoneme.symbol) for phoneme in speech.phonemes)
 
 
 def test_diphthongs_and_affricates_have_two_visemes() -> None:
-    assert [viseme.name for viseme in visemes_of("ˈaɪ")] == ["open_front", "near_close_front"]
-    assert [viseme.name for viseme in visemes_of("tʃ")] == ["alveolar", "postalveolar"]
+    assert [viseme.name for viseme in phoneme_to_visemes("ˈaɪ")] == ["open_front", "near_close_front"]
+    assert [viseme.name for viseme in phoneme_to_visemes("tʃ")] == ["alveolar", "postalveolar"]
 
 
 def test_every_word_of_the_sentences_can_be_said_in_every_language() -> None:
@@ -38,12 +48,12 @@ def test_every_word_of_the_sentences_can_be_said_in_every_language() -> None:
             speech = synthesize(words, Voice(language=language))
             assert tuple(word.text for word in speech.words) == words
             for phoneme in speech.phonemes:
-                visemes_of(phoneme.symbol)  # raises where none is known
+                phoneme_to_visemes(phoneme.symbol)  # raises where none is known
 
 
 def test_an_unknown_phoneme_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="ǂ"):
-        visemes_of("ǂ")
+        phoneme_to_visemes("ǂ")
 
 
 @pytest.mark.parametrize(("duration_s", "frames"), [(0.0, 1), (0.04, 1), (0.041, 2), (1.0, 25), (1.01, 26)])
@@ -54,8 +64,8 @@ def test_frames_are_the_duration_rounded_up(duration_s: float, frames: int) -> N
 @pytest.mark.parametrize("seed", range(6))
 def test_lips_close_on_bilabials_and_open_on_vowels_in_every_style(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    style, voice = Style.random(rng), replace(Voice.random(rng), rate_wpm=110)
-    speech = padded(synthesize("bob bin pop map again", voice), 0.3, 0.3)
+    style, voice = ArticulationStyle.random(rng), replace(Voice.random(rng), rate_wpm=110)
+    speech = pad_speech(synthesize("bob bin pop map again", voice), 0.3, 0.3)
     motion = mouth_motion(speech.phonemes, speech.duration_s, rng, style)
     opened = 0
     for phoneme in speech.phonemes:
@@ -78,7 +88,7 @@ def test_lips_round_for_two_and_tuck_for_five() -> None:
 
 
 def test_the_mouth_rests_where_nothing_is_said() -> None:
-    speech = padded(synthesize("now", Voice()), 1.0, 1.0)
+    speech = pad_speech(synthesize("now", Voice()), 1.0, 1.0)
     motion = mouth_motion(speech.phonemes, speech.duration_s)
     assert np.abs(motion[:20] - visemes.REST.target).max() < 0.02
     assert np.abs(motion[-20:] - visemes.REST.target).max() < 0.02

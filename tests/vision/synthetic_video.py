@@ -95,7 +95,7 @@ def _head(photograph: NDArray[np.uint8]) -> Head:
     grey = cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)
     enlarged = cv2.resize(grey, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)  # landmarks are whole pixels
     face = finder().detect(grey, 480)[0]
-    landmarks = finder().landmarks(enlarged, type(face.box)(*(3 * side for side in face.box)))
+    landmarks = finder().predict_landmarks(enlarged, type(face.box)(*(3 * side for side in face.box)))
     return Head(photograph, (landmarks.astype(np.float64) + 0.5) / 3 - 0.5)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gorggle_server.media.demuxer import MediaLimits, decode
 from gorggle_server.media.resampling import GrayFrame, resample
 from gorggle_server.vision.face_tracker import FaceTracker
-from gorggle_server.vision.mouth_cropper import MouthCropper, crop_mouths, mean_face
+from gorggle_server.vision.mouth_cropper import MouthCropper, crop_mouths, load_mean_face
 from tests.media.samples import Pieces
 from tests.vision.synthetic_video import astronaut, finder, painted, swaying, syllables
 
@@ -57,13 +57,13 @@ def filmed(
 
 def crops_of(data: bytes, chunk: int = 2**20) -> NDArray[np.uint8]:
     """The mouth crops of the one person in the clip."""
-    tracker, cropper, crops = FaceTracker(finder()), MouthCropper(mean_face()), []
+    tracker, cropper, crops = FaceTracker(finder()), MouthCropper(load_mean_face()), []
     for item in resample(decode(Pieces(data, chunk), LIMITS), LIMITS):
         if isinstance(item, GrayFrame):
             faces = tracker.update(item.pixels, item.index)
             crops += cropper.push(item.index, item.pixels, faces[0].landmarks if faces else None)
     crops += cropper.flush()
-    assert tracker.people == 1
+    assert tracker.person_count == 1
     assert [index for index, _ in crops] == list(range(len(crops)))
     return np.stack([pixels for _, pixels in crops])
 
@@ -77,7 +77,7 @@ def truth(size: tuple[int, int]) -> NDArray[np.uint8]:
             painted(astronaut(), swaying(*size, number, size[1] * 0.13, opening=syllables(number)), frame)
         )
         frames.append(frame)
-    return crop_mouths(np.stack(frames), landmarks, mean_face())
+    return crop_mouths(np.stack(frames), landmarks, load_mean_face())
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1280, 720)])

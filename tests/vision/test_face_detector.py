@@ -14,8 +14,8 @@ from gorggle_server.vision.face_detector import (
     FINE_SIDE_PX,
     BoundingBox,
     FaceDetector,
-    box_of,
-    landmark_model_path,
+    estimate_box,
+    find_landmark_model,
 )
 from tests.vision.synthetic_video import Pose, astronaut, finder, hopper, painted
 
@@ -32,12 +32,12 @@ def test_a_photographed_face_is_found_where_it_is(head, size: tuple[int, int], e
     frame, truth = frame_with(head(), eyes_px, size)
     face = finder().detect(frame)[0]
     assert face.score > 0.5
-    assert face.box.iou(box_of(truth.astype(np.float32))) > 0.5
+    assert face.box.iou(estimate_box(truth.astype(np.float32))) > 0.5
 
 
 def test_landmarks_are_those_of_the_enlarged_photograph() -> None:
     frame, truth = frame_with(astronaut(), 80)
-    landmarks = finder().landmarks(frame, box_of(truth.astype(np.float32)))
+    landmarks = finder().predict_landmarks(frame, estimate_box(truth.astype(np.float32)))
     assert landmarks.shape == (68, 2)
     assert landmarks.dtype == np.float32
     assert np.linalg.norm(landmarks - truth, axis=1).mean() < 0.04 * 80
@@ -59,11 +59,11 @@ def test_the_largest_face_comes_first() -> None:
 
 def test_a_known_face_is_found_again_near_where_it_was() -> None:
     frame, truth = frame_with(astronaut(), 40, (1280, 720))
-    box = box_of(truth.astype(np.float32))
+    box = estimate_box(truth.astype(np.float32))
     face = finder().detect_near(frame, BoundingBox(*(side + 0.2 * box.side for side in box)))
     assert face is not None
     assert face.box.iou(box) > 0.5
-    assert finder().detect_near(frame, BoundingBox.around((1000, 600), box.side)) is None
+    assert finder().detect_near(frame, BoundingBox.from_centre((1000, 600), box.side)) is None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_known_face_is_found_again_near_where_it_was() -> None:
     [
         BoundingBox(-500, -500, -300, -300),
         BoundingBox(1000, 1000, 1200, 1200),
-        BoundingBox.around((50, 50), 0),
+        BoundingBox.from_centre((50, 50), 0),
         BoundingBox(0, 0, 9e4, 9e4),
     ],
 )
@@ -86,8 +86,8 @@ def test_frames_of_any_shape_can_be_searched(shape: tuple[int, int]) -> None:
 
 def test_landmarks_lead_back_to_the_box_they_came_from() -> None:
     _, truth = frame_with(hopper(), 80)
-    box = box_of(truth)
-    smaller = box_of(truth * 0.5 + 10)
+    box = estimate_box(truth)
+    smaller = estimate_box(truth * 0.5 + 10)
     assert smaller.side == pytest.approx(box.side / 2)
     assert smaller.centre == pytest.approx((box.centre[0] / 2 + 10, box.centre[1] / 2 + 10))
 
@@ -107,10 +107,10 @@ def test_boxes_overlap_by_intersection_over_union() -> None:
 
 
 def test_the_landmark_model_comes_from_its_package_unless_another_is_named(tmp_path: Path) -> None:
-    assert landmark_model_path().name == "shape_predictor_68_face_landmarks.dat"
+    assert find_landmark_model().name == "shape_predictor_68_face_landmarks.dat"
     other = tmp_path / "other.dat"
     other.touch()
-    assert landmark_model_path(other) == other
+    assert find_landmark_model(other) == other
 
 
 def test_a_landmark_model_that_is_not_there_is_named_in_the_error(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_file_that_is_no_landmark_model_is_refused(tmp_path: Path) -> None:
 def test_a_missing_package_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(NotFoundError, match="install face_recognition_models"):
-        landmark_model_path()
+        find_landmark_model()
 
 
 def test_brightness_and_contrast_do_not_hide_a_face() -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gorggle_server.vision.face_detector import COARSE_SIDE_PX, FINE_SIDE_PX
-from gorggle_server.vision.face_tracker import REMEMBERED_FRAMES, FaceTracker, TrackedFace
+from gorggle_server.vision.face_tracker import MAX_LOST_FRAMES, FaceTracker, TrackedFace
 from tests.vision.synthetic_video import MOUTH, Pose, astronaut, finder, hopper, painted, swaying, syllables
 from training.clips import single_speaker_scene
 from training.face_rendering import Speaker
@@ -38,7 +38,7 @@ class CountingFinder:
 
     def landmarks(self, frame, box):
         self.landmarked += 1
-        return finder().landmarks(frame, box)
+        return finder().predict_landmarks(frame, box)
 
 
 def track(frames: Iterable[NDArray[np.uint8]], **options: int) -> list[list[TrackedFace]]:
@@ -89,7 +89,7 @@ def test_two_people_side_by_side_keep_two_ids() -> None:
             sides.setdefault(face.track_id, set()).add(face.box.centre[0] > 640)
     assert sorted(map(len, sides.values())) == [1, 1]
     assert {side for seen in sides.values() for side in seen} == {True, False}
-    assert tracker.people == 2
+    assert tracker.person_count == 2
 
 
 def test_a_face_that_leaves_and_returns_within_two_seconds_keeps_its_id() -> None:
@@ -101,13 +101,13 @@ def test_a_face_that_leaves_and_returns_within_two_seconds_keeps_its_id() -> Non
 
 
 def test_a_face_that_returns_after_long_or_elsewhere_is_a_new_track() -> None:
-    away = REMEMBERED_FRAMES + 45
+    away = MAX_LOST_FRAMES + 45
     tracker = FaceTracker(finder())
     frames = video(25 + away + 25, lambda index: None if 25 <= index < 25 + away else Pose(320, 240, 65))
     faces = [tracker.update(frame, index) for index, frame in enumerate(frames)]
     assert ids(faces) == {1, 2}
-    assert tracker.has_lost(1)
-    assert not tracker.has_lost(2)
+    assert tracker.is_lost(1)
+    assert not tracker.is_lost(2)
     elsewhere = video(
         60, lambda index: Pose(160, 200, 55) if index < 25 else Pose(480, 260, 55) if index > 40 else None
     )
@@ -118,10 +118,10 @@ def test_a_lost_face_is_remembered_before_it_is_given_up() -> None:
     tracker = FaceTracker(finder())
     for index, frame in enumerate(video(40, lambda index: Pose(320, 240, 65) if index < 20 else None)):
         tracker.update(frame, index)
-    assert not tracker.has_lost(1)
-    tracker.update(BACKDROP.copy(), 40 + REMEMBERED_FRAMES)
-    assert tracker.has_lost(1)
-    assert tracker.has_lost(77)
+    assert not tracker.is_lost(1)
+    tracker.update(BACKDROP.copy(), 40 + MAX_LOST_FRAMES)
+    assert tracker.is_lost(1)
+    assert tracker.is_lost(77)
 
 
 def test_no_landmarks_are_invented_for_long_when_a_face_slides_out_of_the_picture() -> None:
@@ -223,7 +223,7 @@ def test_frames_of_another_size_do_no_harm() -> None:
 def test_a_speaker_of_even_dark_skin_stays_one_person(run: int) -> None:
     """Little but the mouth and the whites of the eyes stands out in such a face, and both move."""
     scene = single_speaker_scene(
-        Speaker.seeded(2_000_004),
+        Speaker.from_seed(2_000_004),
         ["place green by x two soon"],
         Voice(),
         rng=np.random.default_rng(run),

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gorggle_server.vision.face_tracker import FaceTracker
-from gorggle_server.vision.frame_skipping import FrameSkipper, SeenFrame
+from gorggle_server.vision.frame_skipping import AnalyzedFrame, FrameSkipper
 from tests.vision.synthetic_video import (
     MOUTH,
     Head,
@@ -36,7 +36,7 @@ class CountingFinder:
 
     def landmarks(self, frame, box):
         self.landmarked += 1
-        return finder().landmarks(frame, box)
+        return finder().predict_landmarks(frame, box)
 
 
 def filmed(
@@ -58,18 +58,18 @@ def speaking(index: int) -> Pose:
 
 def followed(
     frames: Frames, *, waits: bool = True, counting: CountingFinder | None = None
-) -> list[SeenFrame]:
+) -> list[AnalyzedFrame]:
     tracker = FaceTracker(counting or finder())  # type: ignore[arg-type]
-    strides = FrameSkipper(tracker, waits=waits)
+    strides = FrameSkipper(tracker, skip_frames=waits)
     seen = [frame for index, pixels in enumerate(frames) for frame in strides.push(pixels, index)]
-    return seen + strides.finish()
+    return seen + strides.flush()
 
 
-def mouths(seen: Sequence[SeenFrame]) -> NDArray[np.float64]:
+def mouths(seen: Sequence[AnalyzedFrame]) -> NDArray[np.float64]:
     return np.array([frame.faces[0].landmarks[MOUTH].mean(axis=0) for frame in seen])
 
 
-def ids(seen: Sequence[SeenFrame]) -> list[set[int]]:
+def ids(seen: Sequence[AnalyzedFrame]) -> list[set[int]]:
     return [{face.track_id for face in frame.faces} for frame in seen]
 
 
@@ -80,8 +80,8 @@ def test_every_frame_comes_once_and_in_order_and_at_most_one_late(length: int) -
     for index, frame in enumerate(frames):
         given += strides.push(frame, index)
         assert index + 1 - len(given) in {0, 1}
-    given += strides.finish()
-    assert strides.finish() == []
+    given += strides.flush()
+    assert strides.flush() == []
     assert [frame.index for frame in given] == list(range(length))
     assert all(seen.pixels is frame for seen, frame in zip(given, frames, strict=True))
     assert ids(given) == [{1}] * length
@@ -104,14 +104,14 @@ def test_a_speaker_costs_little_more_than_half_the_landmarks_and_the_mouth_stays
 
 def test_what_cannot_wait_is_followed_as_it_comes() -> None:
     frames, _ = filmed(30, speaking)
-    strides, alone = FrameSkipper(FaceTracker(finder()), waits=False), FaceTracker(finder())
+    strides, alone = FrameSkipper(FaceTracker(finder()), skip_frames=False), FaceTracker(finder())
     for index, frame in enumerate(frames):
         (seen,) = strides.push(frame, index)
         assert seen.index == index
         assert seen.pixels is frame
         (expected,) = alone.update(frame, index)
         np.testing.assert_array_equal(seen.faces[0].landmarks, expected.landmarks)
-    assert strides.finish() == []
+    assert strides.flush() == []
 
 
 def test_a_head_that_shakes_is_looked_at_on_every_frame() -> None:
@@ -138,7 +138,7 @@ def test_a_head_that_moves_fast_but_evenly_is_looked_at_on_every_second_frame() 
 def test_half_way_is_the_mean_of_the_frames_before_and_after() -> None:
     frames, _ = filmed(40, lambda index: Pose(200 + 3 * index, 240, EYES_PX))
     seen = [frame.faces[0] for frame in followed(frames)]
-    half_way = [index for index, face in enumerate(seen) if face.is_half_way]
+    half_way = [index for index, face in enumerate(seen) if face.is_interpolated]
     assert len(half_way) > 10
     for index in half_way:
         mean = (seen[index - 1].landmarks + seen[index + 1].landmarks) / 2
@@ -174,7 +174,7 @@ def test_of_two_people_both_are_known_on_frames_that_were_left_out() -> None:
         frames.append(frame)
     seen = followed(frames)
     assert ids(seen) == [{1, 2}] * 40
-    left_out = [frame for frame in seen if any(face.is_half_way for face in frame.faces)]
+    left_out = [frame for frame in seen if any(face.is_interpolated for face in frame.faces)]
     assert len(left_out) > 10
     for frame in left_out:
         assert [face.box.side for face in frame.faces] == sorted(
@@ -209,6 +209,6 @@ def test_frames_that_were_never_sent_are_not_bridged() -> None:
     tracker = FaceTracker(finder())
     strides = FrameSkipper(tracker)
     indices = [index for index in range(60) if index % 7]
-    seen = [one for index in indices for one in strides.push(frames[index], index)] + strides.finish()
+    seen = [one for index in indices for one in strides.push(frames[index], index)] + strides.flush()
     assert [one.index for one in seen] == indices
     assert ids(seen) == [{1}] * len(indices)

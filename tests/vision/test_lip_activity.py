@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.frame_skipping import FrameSkipper
 from gorggle_server.vision.lip_activity import (
-    LEAST_USUAL,
-    MOST_USUAL,
+    MAX_THRESHOLD,
+    MIN_THRESHOLD,
     AdaptiveThreshold,
     CropVoiceActivityDetector,
     MotionEstimator,
     VisualVoiceActivityDetector,
     audio_visual_correlation,
-    lip_shape,
+    compute_lip_shape,
 )
-from gorggle_server.vision.mouth_cropper import crop_mouths, mean_face
+from gorggle_server.vision.mouth_cropper import crop_mouths, load_mean_face
 from tests.vision.synthetic_video import astronaut, finder, hopper, painted, swaying, syllables
 
 SPEECH = slice(40, 110)
@@ -31,23 +31,25 @@ FRAMES = 150
 def talk(person: str, *, live: bool = False) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
     """Landmarks and crops of six seconds in which a swaying head speaks from frame 40 to 110, from a file or live."""
     head = {"astronaut": astronaut, "hopper": hopper}[person]()
-    strides, frames, seen = FrameSkipper(FaceTracker(finder()), waits=not live), [], []
+    strides, frames, seen = FrameSkipper(FaceTracker(finder()), skip_frames=not live), [], []
     for index in range(FRAMES):
         frame = np.zeros((480, 640), np.uint8)
         opening = syllables(index) if SPEECH.start <= index < SPEECH.stop else 0.0
         painted(head, swaying(640, 480, index, 65, opening=opening), frame)
         frames.append(frame)
         seen += strides.push(frame, index)
-    landmarks = [one.faces[0].landmarks for one in [*seen, *strides.finish()]]
-    return landmarks, crop_mouths(np.stack(frames), landmarks, mean_face())
+    landmarks = [one.faces[0].landmarks for one in [*seen, *strides.flush()]]
+    return landmarks, crop_mouths(np.stack(frames), landmarks, load_mean_face())
 
 
 def movement_of(landmarks: list[NDArray[np.float32]]) -> NDArray[np.float64]:
     meter = MotionEstimator()
     values = [
-        value for index, points in enumerate(landmarks) for value in meter.push(index, lip_shape(points))
+        value
+        for index, points in enumerate(landmarks)
+        for value in meter.push(index, compute_lip_shape(points))
     ]
-    return np.array(values + meter.finish())
+    return np.array(values + meter.flush())
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -58,7 +60,7 @@ def test_lips_that_speak_are_told_from_lips_that_rest_on_a_head_that_moves(perso
     probability: list[float] = []
     for index, (points, crop) in enumerate(zip(landmarks, crops, strict=True)):
         probability += activity.push(index, points, crop)
-    probability += activity.finish()
+    probability += activity.flush()
     assert len(probability) == FRAMES
     assert (np.array(probability[50:100]) > 0.5).mean() > 0.9
     assert max(probability[:30]) < 0.5
@@ -70,7 +72,7 @@ def test_crops_alone_tell_speaking_from_resting(person: str) -> None:
     activity = CropVoiceActivityDetector()
     crops = talk(person)[1]
     probability = [value for index, crop in enumerate(crops) for value in activity.push(index, crop)]
-    probability = np.array(probability + activity.finish())
+    probability = np.array(probability + activity.flush())
     assert (probability[50:100] > 0.5).all()
     assert (probability[:30] < 0.5).all()
     assert (probability[120:] < 0.5).all()
@@ -84,9 +86,9 @@ def test_a_probability_comes_four_frames_late_wherever_the_count_begins() -> Non
         one += first.push(500 + index, points, crop)
         other += second.push(index, points, crop)
         assert len(one) == max(0, index - 3)
-    one += first.finish()
+    one += first.flush()
     assert len(one) == FRAMES
-    assert one == other + second.finish()
+    assert one == other + second.flush()
 
 
 def test_frames_without_a_face_keep_their_places() -> None:
@@ -98,8 +100,8 @@ def test_frames_without_a_face_keep_their_places() -> None:
         is_hidden = 60 <= index < 90
         one += given.push(index, *((None, None) if is_hidden else (points, crop)))
         other += [] if is_hidden else skipped.push(index, points, crop)
-    one += given.finish()
-    other += skipped.finish()
+    one += given.flush()
+    other += skipped.flush()
     assert len(one) == FRAMES
     assert one == other
     assert max(one[70:80]) == 0
@@ -108,11 +110,11 @@ def test_frames_without_a_face_keep_their_places() -> None:
 def test_a_meter_that_ended_starts_anew() -> None:
     meter = MotionEstimator()
     first = [value for index in range(20) for value in meter.push(index, np.array([float(index % 3)]))]
-    first += meter.finish()
+    first += meter.flush()
     second = [
         value for index in range(7, 27) for value in meter.push(index, np.array([float((index - 7) % 3)]))
     ]
-    second += meter.finish()
+    second += meter.flush()
     assert first == second
     assert len(first) == 20
 
@@ -126,8 +128,8 @@ def test_what_counts_as_movement_follows_the_face_within_bounds() -> None:
     # One who trembles, and speaks as clearly: the border lies between all the same.
     assert 1.2 < border(rest=1.2, speech=3.0) < 3.0
     # One who only rests is not taken to speak, nor one who only speaks to rest.
-    assert border(rest=0.2, speech=0.2) == LEAST_USUAL
-    assert border(rest=4.0, speech=4.0) == MOST_USUAL
+    assert border(rest=0.2, speech=0.2) == MIN_THRESHOLD
+    assert border(rest=4.0, speech=4.0) == MAX_THRESHOLD
     assert border(rest=0.2, speech=0.2, frames=40) == 1.0
 
 
@@ -136,17 +138,17 @@ def test_steady_change_is_not_movement() -> None:
     values = [
         value for index in range(40) for value in meter.push(index, np.array([0.02 * index, -0.01 * index]))
     ]
-    assert max(values + meter.finish()) < 1e-9
+    assert max(values + meter.flush()) < 1e-9
 
 
 def test_nothing_gives_nothing() -> None:
-    assert VisualVoiceActivityDetector().finish() == []
-    assert CropVoiceActivityDetector().finish() == []
+    assert VisualVoiceActivityDetector().flush() == []
+    assert CropVoiceActivityDetector().flush() == []
 
 
 def test_an_opened_mouth_is_measured_in_eye_distances() -> None:
     head = astronaut()
-    opened = lip_shape(head.speaking(0.2).landmarks)[0] - lip_shape(head.landmarks)[0]
+    opened = compute_lip_shape(head.speaking(0.2).landmarks)[0] - compute_lip_shape(head.landmarks)[0]
     assert opened == pytest.approx(0.19, abs=0.04)
 
 

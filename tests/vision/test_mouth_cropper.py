@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from gorggle_server.errors import InvalidRequestError, NoFaceError
 from gorggle_server.vision.mouth_cropper import (
-    SMOOTHED_FRAMES,
+    SMOOTHING_FRAMES,
     LowLatencyMouthCropper,
     MouthCropper,
     crop_mouths,
-    mean_face,
-    similarity,
+    estimate_similarity,
+    load_mean_face,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "avhubert" / "preprocessing.npz"
@@ -42,7 +42,7 @@ def test_crops_are_within_two_grey_levels_of_the_reference_on_99_percent_of_the_
 
 
 def test_the_mean_face_that_is_shipped_is_the_references(golden) -> None:
-    np.testing.assert_array_equal(mean_face(), golden["mean_face"])
+    np.testing.assert_array_equal(load_mean_face(), golden["mean_face"])
 
 
 def test_crops_that_come_one_by_one_are_those_of_the_whole_clip(golden) -> None:
@@ -56,7 +56,7 @@ def test_crops_that_come_one_by_one_are_those_of_the_whole_clip(golden) -> None:
     crops += cropper.flush()
     assert [index for index, _ in crops] == list(range(100, 140))
     np.testing.assert_array_equal(np.stack([pixels for _, pixels in crops]), whole)
-    assert waiting == SMOOTHED_FRAMES  # the last frame has no landmarks, eleven more look ahead
+    assert waiting == SMOOTHING_FRAMES  # the last frame has no landmarks, eleven more look ahead
 
 
 def test_a_crop_comes_as_soon_as_eleven_frames_follow_it(golden) -> None:
@@ -70,7 +70,7 @@ def test_a_crop_comes_as_soon_as_eleven_frames_follow_it(golden) -> None:
 def test_a_prompt_crop_shows_the_mouth_of_its_own_frame_aligned_by_the_eleven_before(golden) -> None:
     frames, landmarks = golden["frames"], golden["landmarks"]
     prompt, cropper = LowLatencyMouthCropper(golden["mean_face"]), MouthCropper(golden["mean_face"])
-    at_once = [prompt.cut(frame, points) for frame, points in zip(frames, landmarks, strict=True)]
+    at_once = [prompt.push(frame, points) for frame, points in zip(frames, landmarks, strict=True)]
     waited = [
         crop.pixels
         for index, (frame, points) in enumerate(zip(frames, landmarks, strict=True))
@@ -78,7 +78,7 @@ def test_a_prompt_crop_shows_the_mouth_of_its_own_frame_aligned_by_the_eleven_be
     ]
     likeness = [np.corrcoef(crop.ravel(), at_once[index].ravel())[0, 1] for index, crop in enumerate(waited)]
     assert min(likeness) > 0.95
-    first = LowLatencyMouthCropper(golden["mean_face"]).cut(frames[0], landmarks[0])
+    first = LowLatencyMouthCropper(golden["mean_face"]).push(frames[0], landmarks[0])
     np.testing.assert_array_equal(first, crop_mouths(frames[:1], landmarks[:1], golden["mean_face"])[0])
 
 
@@ -89,7 +89,7 @@ def test_a_long_gap_is_not_waited_for(golden) -> None:
     crops = [crop for index in range(12) for crop in cropper.push(index, frame, points)]
     for index in range(12, 500):
         crops += cropper.push(index, frame, None)
-        assert index - len(crops) <= 10 + SMOOTHED_FRAMES
+        assert index - len(crops) <= 10 + SMOOTHING_FRAMES
     crops += cropper.push(500, frame, points)
     crops += cropper.flush()
     assert [index for index, _ in crops] == list(range(501))
@@ -153,17 +153,17 @@ def test_a_mouth_beyond_the_edge_of_the_frame_still_gives_a_crop(golden) -> None
 )
 def test_wrong_shapes_and_types_are_refused(frames, landmarks, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        crop_mouths(frames, landmarks, mean_face())
+        crop_mouths(frames, landmarks, load_mean_face())
 
 
 def test_a_similarity_transform_is_found_again() -> None:
     points = np.random.default_rng(3).uniform(0, 100, (5, 2))
     turn, scale, shift = 0.4, 1.7, np.array([5.0, -30.0])
     rotation = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    found = similarity(points, points @ rotation.T + shift)
+    found = estimate_similarity(points, points @ rotation.T + shift)
     np.testing.assert_allclose(found, np.column_stack([rotation, shift]), atol=1e-9)
 
 
 def test_points_that_coincide_give_a_transform_all_the_same() -> None:
-    found = similarity(np.ones((5, 2)), np.random.default_rng(0).uniform(0, 9, (5, 2)))
+    found = estimate_similarity(np.ones((5, 2)), np.random.default_rng(0).uniform(0, 9, (5, 2)))
     assert np.isfinite(found).all()

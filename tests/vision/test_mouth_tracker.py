@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from gorggle_server.vision.face_detector import BoundingBox
 from gorggle_server.vision.face_tracker import TrackedFace
-from gorggle_server.vision.frame_skipping import SeenFrame
+from gorggle_server.vision.frame_skipping import AnalyzedFrame
 from gorggle_server.vision.mouth_tracker import (
-    FACE_BOX_EVERY_FRAMES,
+    FACE_BOX_INTERVAL_FRAMES,
     MAX_ABSENCE_FRAMES,
     FrameResult,
     MouthTracker,
     MouthUpdate,
-    _Mouth,
+    _MouthTrack,
 )
 from tests.vision.synthetic_video import Pose, astronaut, finder, hopper, painted, swaying, syllables
 
@@ -48,7 +48,7 @@ def two(_frame: int) -> NDArray[np.uint8]:
 
 def sights_of(tracker: MouthTracker, pictures: Iterable[NDArray[np.uint8]]) -> list[FrameResult]:
     sights = [sight for index, picture in enumerate(pictures) for sight in tracker.push(picture, index)]
-    return [*sights, *tracker.finish()]
+    return [*sights, *tracker.flush()]
 
 
 def news_of(sights: list[FrameResult], person: int) -> list[MouthUpdate]:
@@ -57,7 +57,7 @@ def news_of(sights: list[FrameResult], person: int) -> list[MouthUpdate]:
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_every_frame_is_told_of_once_and_brings_one_crop(waits: bool) -> None:
-    tracker = MouthTracker(finder(), waits=waits)
+    tracker = MouthTracker(finder(), skip_frames=waits)
     sights = sights_of(tracker, map(speaking, range(40)))
     assert [sight.index for sight in sights] == list(range(41))
     assert [sight.faces for sight in sights] == [1] * 40 + [0]
@@ -67,32 +67,32 @@ def test_every_frame_is_told_of_once_and_brings_one_crop(waits: bool) -> None:
     assert [crop.frame_index for crop in crops] == list(range(40))
     assert all(crop.pixels.shape == (96, 96) for crop in crops)
     assert sum(len(mouth.speaking) for mouth in news) == 40
-    assert [mouth.has_left for mouth in news] == [False] * 40 + [True]
-    placed = [sight.index for sight in sights for mouth in sight.mouths if mouth.place is not None]
-    assert placed == list(range(0, 40, FACE_BOX_EVERY_FRAMES))
-    (place, *_) = [mouth.place for mouth in news if mouth.place is not None]
+    assert [mouth.has_ended for mouth in news] == [False] * 40 + [True]
+    placed = [sight.index for sight in sights for mouth in sight.mouths if mouth.box is not None]
+    assert placed == list(range(0, 40, FACE_BOX_INTERVAL_FRAMES))
+    (place, *_) = [mouth.box for mouth in news if mouth.box is not None]
     assert 0 < place.left < place.left + place.width < 1
     assert 0 < place.top < place.top + place.height < 1
 
 
 def test_what_cannot_wait_gets_a_crop_of_each_frame_at_once() -> None:
-    tracker = MouthTracker(finder(), waits=False, glimpses=True)
+    tracker = MouthTracker(finder(), skip_frames=False, previews=True)
     for index in range(5):
         (sight,) = tracker.push(speaking(index), index)
         assert sight.index == index
         (mouth,) = sight.mouths
-        assert mouth.glimpse is not None
-        assert mouth.glimpse.shape == (96, 96)
+        assert mouth.preview is not None
+        assert mouth.preview.shape == (96, 96)
 
 
 def test_a_face_that_stays_away_ends_its_track_where_it_was_last_seen() -> None:
-    tracker = MouthTracker(finder(), waits=False)
+    tracker = MouthTracker(finder(), skip_frames=False)
     pictures = [*map(speaking, range(20)), *map(nobody, range(MAX_ABSENCE_FRAMES + 20))]
     sights = sights_of(tracker, pictures)
     news = news_of(sights, 1)
     seen = [sight.index for sight in sights for mouth in sight.mouths if mouth.is_seen]
     last_seen = seen[-1]
-    (left,) = [sight.index for sight in sights for mouth in sight.mouths if mouth.has_left]
+    (left,) = [sight.index for sight in sights for mouth in sight.mouths if mouth.has_ended]
     assert left == last_seen + MAX_ABSENCE_FRAMES + 1
     assert [crop.frame_index for mouth in news for crop in mouth.crops] == list(range(last_seen + 1))
     assert sum(len(mouth.speaking) for mouth in news) == left + 1
@@ -110,11 +110,11 @@ def test_more_faces_than_are_followed_are_told_of() -> None:
 
 
 def test_landmarks_that_put_a_face_beyond_all_bounds_tell_no_place() -> None:
-    landmarks = finder().landmarks(speaking(0), BoundingBox(200, 100, 400, 300))
-    frame = SeenFrame(0, speaking(0), [])
+    landmarks = finder().predict_landmarks(speaking(0), BoundingBox(200, 100, 400, 300))
+    frame = AnalyzedFrame(0, speaking(0), [])
     for side, is_told in ((200.0, True), (1e9, False), (float("nan"), False)):
-        face = TrackedFace(1, BoundingBox.around((300.0, 200.0), side), landmarks, 1.0)
-        assert (_Mouth(1, 0, glimpses=False).see(frame, face).place is not None) == is_told
+        face = TrackedFace(1, BoundingBox.from_centre((300.0, 200.0), side), landmarks, 1.0)
+        assert (_MouthTrack(1, 0, glimpses=False).update(frame, face).box is not None) == is_told
 
 
 def test_a_video_without_faces_has_sights_without_mouths() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gorggle_gateway.app import application
+from gorggle_gateway.app import create_app
 from gorggle_gateway.settings import GatewaySettings
 from tests.web.pipeline import Pipeline
 
@@ -54,7 +54,7 @@ def running_site(
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)
 
     async def start() -> web.AppRunner:
-        app = application(GatewaySettings(listen="127.0.0.1:0", server=server, **settings))
+        app = create_app(GatewaySettings(listen="127.0.0.1:0", server=server, **settings))
         pipeline.add_routes(app)
         runner = web.AppRunner(app, shutdown_timeout=1.0)
         await runner.setup()

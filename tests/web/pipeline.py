@@ -16,11 +16,11 @@ from typing import Any
 
 from aiohttp import web
 
-from gorggle_lambdas.common.api_gateway import ADDRESS_TYPE
-from gorggle_lambdas.common.corrections import CorrectionError, corrected, corrections_of
+from gorggle_lambdas.common.api_gateway import PRESIGNED_URL_TYPE
+from gorggle_lambdas.common.corrections import CorrectionError, apply_corrections, parse_corrections
 from gorggle_lambdas.common.progress import compute_progress
-from gorggle_lambdas.common.result_publisher import FORMS, forms
-from gorggle_lambdas.handlers.create_upload import TYPES, safe_name
+from gorggle_lambdas.common.result_publisher import RESULT_FORMATS, render_formats
+from gorggle_lambdas.handlers.create_upload import MEDIA_TYPES, sanitize_name
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("waiting", "probing", "reading", "fusing")
@@ -143,9 +143,9 @@ class Pipeline:
 
     async def create_upload(self, request: web.Request) -> web.StreamResponse:
         document = await request.json()
-        if document["content_type"] not in TYPES:
+        if document["content_type"] not in MEDIA_TYPES:
             return problem(400, f"content_type is {document['content_type']!r}")
-        job = Job(safe_name(document["name"]), document["size_bytes"])
+        job = Job(sanitize_name(document["name"]), document["size_bytes"])
         self.jobs[job.job_id] = job
         origin = self.uploads_origin or request.url.origin()
         upload = {"method": "POST", "url": f"{origin}/store", "fields": {"key": job.job_id}}
@@ -179,20 +179,20 @@ class Pipeline:
     async def get_result(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
         version = int(request.query.get("version", len(job.results)))
-        form = FORMS[request.query.get("format", "json")]
-        text = forms(job.results[version - 1])[form.extension]
+        form = RESULT_FORMATS[request.query.get("format", "json")]
+        text = render_formats(job.results[version - 1])[form.extension]
         if len(text) > self.answer_limit_bytes:
             origin = self.results_origin or request.url.origin()
             address = {
                 "url": f"{origin}/results/{job.job_id}/{version}/{form.extension}",
                 "expires_in_s": 900,
             }
-            return web.json_response(address, content_type=ADDRESS_TYPE)
+            return web.json_response(address, content_type=PRESIGNED_URL_TYPE)
         return web.Response(text=text, content_type=form.content_type.split(";")[0])
 
     async def give_result(self, request: web.Request) -> web.StreamResponse:
-        job, form = self._job(request), FORMS[request.match_info["format"]]
-        text = forms(job.results[int(request.match_info["version"]) - 1])[form.extension]
+        job, form = self._job(request), RESULT_FORMATS[request.match_info["format"]]
+        text = render_formats(job.results[int(request.match_info["version"]) - 1])[form.extension]
         return web.Response(text=text, content_type=form.content_type.split(";")[0])
 
     async def save_corrections(self, request: web.Request) -> web.StreamResponse:
@@ -200,7 +200,7 @@ class Pipeline:
         if document["base_version"] != len(job.results):
             return problem(409, "somebody else saved a version meanwhile")
         try:
-            result = corrected(job.results[-1], corrections_of(document))
+            result = apply_corrections(job.results[-1], parse_corrections(document))
         except CorrectionError as error:
             return problem(400, str(error))
         job.results.append(result)

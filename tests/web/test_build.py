@@ -31,8 +31,8 @@ def files(folder: Path) -> list[str]:
 
 def test_the_built_page_is_up_to_date(tmp_path: Path) -> None:
     node("vite", "build", "--outDir", str(tmp_path), "--emptyOutDir", "--logLevel", "error")
-    assert files(tmp_path) == files(static_files.FOLDER), "build it anew: make web"
-    different = filecmp.cmpfiles(tmp_path, static_files.FOLDER, files(tmp_path), shallow=False)[1:]
+    assert files(tmp_path) == files(static_files.PAGE_DIR), "build it anew: make web"
+    different = filecmp.cmpfiles(tmp_path, static_files.PAGE_DIR, files(tmp_path), shallow=False)[1:]
     assert different == ([], []), "build it anew: make web"
 
 
@@ -47,4 +47,4 @@ def test_its_pure_functions_pass_their_tests() -> None:
 def test_the_page_is_small() -> None:
     if not static_files.is_built():
         pytest.skip("the page is not built: make web")
-    assert sum(path.stat().st_size for path in static_files.FOLDER.rglob("*") if path.is_file()) < 250_000
+    assert sum(path.stat().st_size for path in static_files.PAGE_DIR.rglob("*") if path.is_file()) < 250_000

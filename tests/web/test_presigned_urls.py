@@ -19,7 +19,12 @@ import trustme
 from aiohttp import web
 
 from gorggle_gateway import static_files
-from infrastructure.cors import api_rule, content_security_policy, download_cors_rule, upload_cors_rule
+from infrastructure.cors import (
+    api_cors_rule,
+    build_content_security_policy,
+    download_cors_rule,
+    upload_cors_rule,
+)
 from tests.web.conftest import (
     ACTION_LIMIT_MS,
     EXAMPLES,
@@ -114,7 +119,7 @@ class Cloud:
         self.pipeline.add_routes(app)
         app.router.add_get("/config.json", self.config)
         app.router.add_get("/", self.index)
-        app.router.add_static("/assets", static_files.FOLDER / "assets")
+        app.router.add_static("/assets", static_files.PAGE_DIR / "assets")
         app.router.add_get("/icon.svg", self.icon)
         app.router.add_get("/oauth2/authorize", self.authorize)
         app.router.add_post("/oauth2/token", self.token)
@@ -144,13 +149,13 @@ class Cloud:
         return web.json_response({"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600})
 
     async def index(self, _request: web.Request) -> web.StreamResponse:
-        policy = content_security_policy(REGION, UPLOADS, RESULTS, POOL if self.has_pool else "")
+        policy = build_content_security_policy(REGION, UPLOADS, RESULTS, POOL if self.has_pool else "")
         return web.FileResponse(
-            static_files.FOLDER / "index.html", headers={"content-security-policy": policy}
+            static_files.PAGE_DIR / "index.html", headers={"content-security-policy": policy}
         )
 
     async def icon(self, _request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(static_files.FOLDER / "icon.svg")
+        return web.FileResponse(static_files.PAGE_DIR / "icon.svg")
 
     @web.middleware
     async def ruled(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -178,7 +183,7 @@ class Cloud:
 
     def _rules(self, host: str) -> list[dict[str, Any]]:
         if API.endswith(host):
-            api = api_rule([SITE])
+            api = api_cors_rule([SITE])
             return [{f"allowed_{name.removeprefix('allow_')}": api[name] for name in api}]
         if POOL.endswith(host):
             # Every page may ask a user pool for tokens: who has no code gets none.

@@ -144,10 +144,10 @@ def test_the_policy_names_no_inline_code_and_no_wildcard(site: Site, visit: Go) 
 def test_the_built_page_holds_no_inline_script_or_style() -> None:
     if not static_files.is_built():
         pytest.skip("the page is not built: make web")
-    html = (static_files.FOLDER / "index.html").read_text()
+    html = (static_files.PAGE_DIR / "index.html").read_text()
     assert not re.search(r"<script(?![^>]*\ssrc=)", html)
     assert "<style" not in html
     assert not re.search(r"\s(style|on\w+)=", html)
-    code = "".join(path.read_text() for path in Path(static_files.FOLDER / "assets").glob("*.js"))
+    code = "".join(path.read_text() for path in Path(static_files.PAGE_DIR / "assets").glob("*.js"))
     assert "eval(" not in code
     assert "new Function" not in code

@@ -52,10 +52,10 @@ from gorggle.results import (
     Segment,
     Transcript,
     Word,
-    text_line,
     to_json,
     to_srt,
     to_text,
+    to_text_line,
     to_vtt,
 )
 from gorggle.server_info import ErrorRate, Model, ModelLicense, ServerCapacity, ServerInfo, ServerLimits
@@ -108,10 +108,10 @@ __all__ = [
     "TranscriptionStream",
     "UnavailableError",
     "Word",
-    "text_line",
     "to_json",
     "to_srt",
     "to_text",
+    "to_text_line",
     "to_vtt",
 ]
 
@@ -130,9 +130,9 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_CLIENTS[name]), name)
     if name == "__version__":
-        from gorggle.version import installed_version
+        from gorggle.version import get_version
 
-        return installed_version()
+        return get_version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

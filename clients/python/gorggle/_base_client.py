@@ -17,7 +17,7 @@ from gorggle import sources
 from gorggle._protobuf import encode
 from gorggle._protobuf.encode import RecognitionOptions, StreamOptions
 from gorggle._transport import channel, status_mapping
-from gorggle._transport.calls import OnEvent, StreamCall, UnaryCall, clip_question
+from gorggle._transport.calls import OnEvent, StreamCall, UnaryCall, recognize_call
 from gorggle._transport.channel import Certificate, ChannelConfig, ConnectionOptions
 from gorggle._transport.status_mapping import RpcStatus
 from gorggle.arrays import Samples
@@ -83,11 +83,13 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             token=token,
             connect_timeout_s=connect_timeout_s,
         )
-        self._timeout_s = _checked_timeout(timeout_s)
+        self._timeout_s = _validate_timeout(timeout_s)
         targets = [target] if isinstance(target, str) else list(target)
         if not targets:
             raise ConfigurationError(f"there is no address: give HOST:PORT, such as {channel.DEFAULT_TARGET}")
-        self._connections: list[ChannelConfig] = [channel.connection(name, options) for name in targets]
+        self._connections: list[ChannelConfig] = [
+            channel.build_channel_config(name, options) for name in targets
+        ]
         self._first_server = 0
         if not (math.isfinite(resume_timeout_s) and resume_timeout_s >= 0):
             raise ConfigurationError(f"resume_timeout_s is {resume_timeout_s}: give seconds, 0 or more")
@@ -97,7 +99,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             )
         self._resume_timeout_s, self._heartbeat_interval_s = resume_timeout_s, heartbeat_interval_s
         self._is_closed = False
-        self._open()
+        self._init_channels()
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} of {self.target}>"
@@ -114,14 +116,14 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         modality: Modality = "av",
         model: str | None = None,
         interim_results: bool = False,
-        word_times: bool = True,
-        alternatives: int = 0,
+        word_timestamps: bool = True,
+        max_alternatives: int = 0,
         max_speakers: int = 0,
         beam_size: int = 0,
         length_penalty: float | None = None,
         start_offset_s: float = 0.0,
         face_boxes: bool = False,
-        pause_s: float | None = None,
+        endpoint_silence_s: float | None = None,
         activity_events: bool = False,
         live: bool = False,
         silence_timeout_s: float | None = None,
@@ -149,14 +151,14 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             modality: "av" reads lips and sound, "video" the lips alone, "audio" the sound alone.
             model: a name from ``models()``; default: the server's.
             interim_results: also give segments that may still change (``Segment.is_final``).
-            word_times: give each word with its start and end.
-            alternatives: how many other readings to give with each final segment, at most 10.
+            word_timestamps: give each word with its start and end.
+            max_alternatives: how many other readings to give with each final segment, at most 10.
             max_speakers: how many people to follow at once; 0: as many as the server allows.
             beam_size: width of the beam search; 0: the model's own choice.
             length_penalty: above 0 favours longer texts; default: 1.
             start_offset_s: added to every time, for a piece of a longer video.
             face_boxes: give where the speakers' faces were.
-            pause_s: a pause of so long ends a segment; default: the server's, 0.44 s.
+            endpoint_silence_s: a pause of so long ends a segment; default: the server's, 0.44 s.
             activity_events: tell ``on_event`` when speech begins and ends.
             live: the media comes into being while it is sent: final results come sooner, and the server warns where
                 it cannot keep up.
@@ -179,14 +181,14 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         options = RecognitionOptions(
             modality=modality,
             model=model,
-            word_times=word_times,
-            alternatives=alternatives,
+            word_timestamps=word_timestamps,
+            max_alternatives=max_alternatives,
             max_speakers=max_speakers,
             beam_size=beam_size,
             length_penalty=length_penalty,
             start_offset_s=start_offset_s,
             face_boxes=face_boxes,
-            pause_s=pause_s,
+            endpoint_silence_s=endpoint_silence_s,
         )
         taking = SourceOptions(chunk_bytes=chunk_bytes, frame_rate_hz=frame_rate_hz, crops=crops, audio=audio)
         if replay_buffer_bytes < 0:
@@ -199,16 +201,16 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             heartbeat_interval_s=self._heartbeat_interval_s,
         )
         call = StreamCall(
-            opening=encode.opening(options, stream),
+            first_request=encode.encode_first_request(options, stream),
             media=sources.open_source(source, taking),
             on_event=on_event,
-            timeout_s=self._deadline(timeout_s),
+            timeout_s=self._resolve_timeout_s(timeout_s),
             replay_buffer_bytes=replay_buffer_bytes,
             heartbeat_interval_s=self._heartbeat_interval_s,
             resume_timeout_s=self._resume_timeout_s,
-            servers=len(self._connections),
+            server_count=len(self._connections),
         )
-        return self._stream(call)
+        return self._create_stream(call)
 
     def recognize(
         self,
@@ -216,14 +218,14 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         *,
         modality: Modality = "av",
         model: str | None = None,
-        word_times: bool = True,
-        alternatives: int = 0,
+        word_timestamps: bool = True,
+        max_alternatives: int = 0,
         max_speakers: int = 0,
         beam_size: int = 0,
         length_penalty: float | None = None,
         start_offset_s: float = 0.0,
         face_boxes: bool = False,
-        pause_s: float | None = None,
+        endpoint_silence_s: float | None = None,
         frame_rate_hz: float | None = None,
         crops: bool = False,
         audio: Samples | None = None,
@@ -240,19 +242,19 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         options = RecognitionOptions(
             modality=modality,
             model=model,
-            word_times=word_times,
-            alternatives=alternatives,
+            word_timestamps=word_timestamps,
+            max_alternatives=max_alternatives,
             max_speakers=max_speakers,
             beam_size=beam_size,
             length_penalty=length_penalty,
             start_offset_s=start_offset_s,
             face_boxes=face_boxes,
-            pause_s=pause_s,
+            endpoint_silence_s=endpoint_silence_s,
         )
-        deadline_s = self._deadline(timeout_s)
+        deadline_s = self._resolve_timeout_s(timeout_s)
         if isinstance(source, str) and source.startswith(sources.S3_SCHEME):
-            return self._recognize_at(
-                clip_question(encode.address_request(options, source), source), deadline_s
+            return self._recognize_uri(
+                recognize_call(encode.encode_uri_request(options, source), source), deadline_s
             )
         media = sources.open_source(
             source, SourceOptions(frame_rate_hz=frame_rate_hz, crops=crops, audio=audio)
@@ -260,11 +262,11 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         return self._recognize(options, media, deadline_s)
 
     @abc.abstractmethod
-    def _open(self) -> None:
+    def _init_channels(self) -> None:
         """Make ready for calls."""
 
     @abc.abstractmethod
-    def _stream(self, call: StreamCall) -> StreamT:
+    def _create_stream(self, call: StreamCall) -> StreamT:
         """Prepare a stream; the call is made when its first segment is asked for."""
 
     @abc.abstractmethod
@@ -272,35 +274,35 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         """Read all media and ask for its transcript."""
 
     @abc.abstractmethod
-    def _recognize_at(self, question: UnaryCall[Transcript], timeout_s: float | None) -> TranscriptT:
+    def _recognize_uri(self, unary_call: UnaryCall[Transcript], timeout_s: float | None) -> TranscriptT:
         """Ask for the transcript of what the server fetches itself."""
 
-    def _deadline(self, timeout_s: float | None) -> float | None:
-        return self._timeout_s if timeout_s is None else _checked_timeout(timeout_s)
+    def _resolve_timeout_s(self, timeout_s: float | None) -> float | None:
+        return self._timeout_s if timeout_s is None else _validate_timeout(timeout_s)
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise RuntimeError("the client is closed: make a new one")
 
-    def _ask_timeout_s(self) -> float:
+    def _unary_timeout_s(self) -> float:
         return UNARY_TIMEOUT_S if self._timeout_s is None else self._timeout_s
 
-    def _error_of(self, status: RpcStatus, request_id: str = "", server: int = 0) -> GorggleError:
+    def _map_error(self, status: RpcStatus, request_id: str = "", server: int = 0) -> GorggleError:
         target = self._connections[server].target
-        return status_mapping.error_of(status, target=target, request_id=request_id)
+        return status_mapping.to_error(status, target=target, request_id=request_id)
 
-    def _servers(self) -> list[int]:
+    def _order_servers(self) -> list[int]:
         """The servers in the order in which to ask them: the one that answered last comes first."""
         first, count = self._first_server, len(self._connections)
         return [(first + number) % count for number in range(count)]
 
-    def _not_ready(self, timeout_s: float, last: GorggleError | None) -> GorggleError:
+    def _create_not_ready_error(self, timeout_s: float, last: GorggleError | None) -> GorggleError:
         reason = f": {last}" if last else ""
         code = last.code if last else None
         return UnavailableError(f"{self.target} was not ready within {timeout_s:g} s{reason}", code=code)
 
 
-def _checked_timeout(timeout_s: float | None) -> float | None:
+def _validate_timeout(timeout_s: float | None) -> float | None:
     if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s > 0):
         raise ConfigurationError(f"timeout_s is {timeout_s}: give seconds above 0, or None")
     return timeout_s

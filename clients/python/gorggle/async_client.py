@@ -31,8 +31,8 @@ from gorggle.sources import Media
 from gorggle.v1 import lip_reading_pb2_grpc
 
 # What grpc.aio reports where a write failed, and how long the server's own status may take to come.
-WRITE_FAILED = "Internal error from Core"
-SETTLE_S = 1.0
+WRITE_FAILED_DETAILS = "Internal error from Core"
+STATUS_TIMEOUT_S = 1.0
 
 
 class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Transcript]]):
@@ -64,7 +64,7 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
 
     async def models(self) -> list[Model]:
         """List the server's models, the default one first, with what their licences permit."""
-        return await self._ask(calls.models_question(), self._ask_timeout_s())
+        return await self._call_unary(calls.list_models_call(), self._unary_timeout_s())
 
     async def model(self, name: str | None = None) -> Model:
         """Describe one model; default: the server's default model.
@@ -72,11 +72,11 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
         Raises:
             NotFoundError: the server has no such model.
         """
-        return await self._ask(calls.model_question(name), self._ask_timeout_s())
+        return await self._call_unary(calls.get_model_call(name), self._unary_timeout_s())
 
     async def server_info(self) -> ServerInfo:
         """Tell the server's version, limits and load."""
-        return await self._ask(calls.server_info_question(), self._ask_timeout_s())
+        return await self._call_unary(calls.get_server_info_call(), self._unary_timeout_s())
 
     async def wait_until_ready(self, timeout_s: float = 60.0) -> ServerInfo:
         """Wait until the server can be reached and has loaded its models.
@@ -85,17 +85,17 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
             UnavailableError: it was not ready in time.
         """
         last: GorggleError | None = None
-        for attempt in calls.attempts(timeout_s):
+        for attempt in calls.iter_attempts(timeout_s):
             try:
-                return await self._ask(calls.server_info_question(), attempt.timeout_s)
+                return await self._call_unary(calls.get_server_info_call(), attempt.timeout_s)
             except (UnavailableError, DeadlineError) as error:
                 last = error
-            await asyncio.sleep(attempt.pause_s)
-        raise self._not_ready(timeout_s, last)
+            await asyncio.sleep(attempt.backoff_s)
+        raise self._create_not_ready_error(timeout_s, last)
 
     # --------------------------------------------------------------------------------------------------- mechanics
 
-    def _open(self) -> None:
+    def _init_channels(self) -> None:
         # A channel belongs to an event loop, and there may be none yet.
         self._channels: dict[int, aio.Channel] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,20 +109,20 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
         if self._loop is not loop:
             raise RuntimeError("the client was first used in another event loop: make one for each loop")
         if server not in self._channels:
-            self._channels[server] = self._new_channel(server)
+            self._channels[server] = self._create_channel(server)
         return lip_reading_pb2_grpc.LipReadingStub(self._channels[server])
 
-    def _new_channel(self, server: int) -> aio.Channel:
+    def _create_channel(self, server: int) -> aio.Channel:
         link = self._connections[server]
         if link.credentials is None:
             return aio.insecure_channel(link.target, link.options)
         return aio.secure_channel(link.target, link.credentials, link.options)
 
-    async def _ask(self, question: UnaryCall[T], timeout_s: float | None) -> T:
-        servers = self._servers()
+    async def _call_unary(self, unary_call: UnaryCall[T], timeout_s: float | None) -> T:
+        servers = self._order_servers()
         for server in servers:
             try:
-                answer = await self._asked(question, timeout_s, server)
+                answer = await self._call_server(unary_call, timeout_s, server)
             except UnavailableError:
                 if server == servers[-1]:
                     raise
@@ -131,24 +131,26 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
             return answer
         raise AssertionError("there is at least one server")
 
-    async def _asked(self, question: UnaryCall[T], timeout_s: float | None, server: int) -> T:
-        method = getattr(self._stub(server), question.method)
-        call = method(question.request, timeout=timeout_s, metadata=self._connections[server].metadata)
+    async def _call_server(self, unary_call: UnaryCall[T], timeout_s: float | None, server: int) -> T:
+        method = getattr(self._stub(server), unary_call.method)
+        call = method(unary_call.request, timeout=timeout_s, metadata=self._connections[server].metadata)
         self._calls.add(call)
         try:
-            return question.answer(await call)
+            return unary_call.parse_response(await call)
         except grpc.RpcError as error:
-            raise self._error_of(RpcStatus.of(error), server=server) from None
+            raise self._map_error(RpcStatus.from_error(error), server=server) from None
         except asyncio.CancelledError:
             _raise_if_task_is_cancelled()
             raise CallCancelledError(
                 "the client was closed during the call", code=grpc.StatusCode.CANCELLED
             ) from None
 
-    def _stream(self, call: StreamCall) -> AsyncTranscriptionStream:
-        return AsyncTranscriptionStream(call, self._start, self._error_of, self._servers()[0])
+    def _create_stream(self, call: StreamCall) -> AsyncTranscriptionStream:
+        return AsyncTranscriptionStream(call, self._start_stream, self._map_error, self._order_servers()[0])
 
-    def _start(self, timeout_s: float | None, server: int, metadata: tuple[tuple[str, str], ...]) -> Any:
+    def _start_stream(
+        self, timeout_s: float | None, server: int, metadata: tuple[tuple[str, str], ...]
+    ) -> Any:
         stub = self._stub(server)
         metadata = (*self._connections[server].metadata, *metadata)
         call = stub.StreamingRecognize(timeout=timeout_s, metadata=metadata)
@@ -159,11 +161,11 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
         self, options: RecognitionOptions, media: Media, timeout_s: float | None
     ) -> Transcript:
         messages = [message async for message in to_async_iterator(media.messages)]
-        request = encode.clip_request(options, messages)
-        return await self._ask(calls.clip_question(request, media.name), timeout_s)
+        request = encode.encode_clip_request(options, messages)
+        return await self._call_unary(calls.recognize_call(request, media.name), timeout_s)
 
-    async def _recognize_at(self, question: UnaryCall[Transcript], timeout_s: float | None) -> Transcript:
-        return await self._ask(question, timeout_s)
+    async def _recognize_uri(self, unary_call: UnaryCall[Transcript], timeout_s: float | None) -> Transcript:
+        return await self._call_unary(unary_call, timeout_s)
 
 
 class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
@@ -177,28 +179,30 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
     def __init__(
         self,
         call: StreamCall,
-        start: Callable[[float | None, int, tuple[tuple[str, str], ...]], Any],
-        error_of: Callable[[RpcStatus, str, int], GorggleError],
+        start_stream: Callable[[float | None, int, tuple[tuple[str, str], ...]], Any],
+        map_error: Callable[[RpcStatus, str, int], GorggleError],
         server: int,
     ) -> None:
         self._delivery = AsyncMediaSender(call.media, call.replay_buffer_bytes, call.heartbeat_interval_s)
         super().__init__(
-            call.media.name, self._delivery, ResumePolicy(call.servers, call.resume_timeout_s, first=server)
+            call.media.name,
+            self._delivery,
+            ResumePolicy(call.server_count, call.resume_timeout_s, first_server=server),
         )
-        self._details = call
-        self._start = start
-        self._error_of = error_of
+        self._stream_call = call
+        self._start_stream = start_stream
+        self._map_error = map_error
         self._deadline = Deadline(call.timeout_s)
         self._call: Any = None
-        self._answers: AsyncIterator[Any]
-        self._sending: asyncio.Task[None] | None = None
-        self._is_over = False
+        self._responses: AsyncIterator[Any]
+        self._send_task: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Segment:
-        if self._is_over:
+        if self._is_closed:
             raise StopAsyncIteration
         try:
             return await self._next_segment()
@@ -215,113 +219,115 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
         await self.aclose()
 
     def __del__(self) -> None:
-        if self._sending is not None and not self._sending.get_loop().is_closed():
-            self._sending.cancel()
+        if self._send_task is not None and not self._send_task.get_loop().is_closed():
+            self._send_task.cancel()
             self._delivery.drop()
             if self._call is not None:
                 self._call.cancel()
 
     async def aclose(self) -> None:
         """End the call, if it is still going on, and let go of the source."""
-        self._is_over = True
+        self._is_closed = True
         await self._end_call()
         await self._delivery.aclose()
 
     async def transcript(self) -> Transcript:
         """Read to the end, and give everything that was still to come as one transcript."""
-        return self._transcript([segment async for segment in self])
+        return self._build_transcript([segment async for segment in self])
 
     async def _next_segment(self) -> Segment:
         while True:
             if self._call is None:
-                self._begin_call()
+                self._start_call()
             message = await self._next_message()
             if message is None:
                 continue
-            item = self._take(message)
+            item = self._handle_message(message)
             if isinstance(item, Segment):
                 return item
             if item is not None:
-                await self._tell(item)
-            if self._recovery.wants_to_move:
-                self._recovery.next_server()
+                await self._notify(item)
+            if self._resume_policy.should_switch_server:
+                self._resume_policy.next_server()
                 await self._end_call()
 
-    def _begin_call(self) -> None:
-        recovery = self._recovery
-        self._delivery.check(recovery.acknowledged)
-        opening = recovery.opening(self._details.opening)
-        self._call = self._start(self._deadline.left_s(), recovery.server, recovery.metadata())
+    def _start_call(self) -> None:
+        recovery = self._resume_policy
+        self._delivery.check_replayable(recovery.acknowledged)
+        opening = recovery.build_first_request(self._stream_call.first_request)
+        self._call = self._start_stream(self._deadline.remaining_s(), recovery.server, recovery.metadata())
         # Not its read(): that gives nothing more once a write failed, though there may be answers to read.
-        self._answers = aiter(self._call)
-        self._sending = asyncio.create_task(self._delivery.send(self._call, opening, recovery.acknowledged))
+        self._responses = aiter(self._call)
+        self._send_task = asyncio.create_task(self._delivery.send(self._call, opening, recovery.acknowledged))
         # A write that fails because the call has just ended would put an error of gRPC's own in the place of the
         # server's: once the call has ended, nothing more may be written.
-        self._call.add_done_callback(functools.partial(_cancel, self._sending))
+        self._call.add_done_callback(functools.partial(_cancel, self._send_task))
 
     async def _end_call(self) -> None:
         if self._call is not None:
             self._call.cancel()
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.wait([self._sending])
-        self._call = self._sending = None
+        if self._send_task is not None:
+            self._send_task.cancel()
+            await asyncio.wait([self._send_task])
+        self._call = self._send_task = None
 
     async def _next_message(self) -> Any:
         """The next answer; None where the call was lost and another one is to be made."""
         try:
-            async with asyncio.timeout(self._recovery.silence_s()):
-                return await anext(self._answers)
+            async with asyncio.timeout(self._resume_policy.silence_timeout_s()):
+                return await anext(self._responses)
         except StopAsyncIteration:
             self._check_finished()
             raise
         except TimeoutError:
             silent = RpcStatus(grpc.StatusCode.UNAVAILABLE, "the server has gone silent", None)
-            return await self._take_up_again(silent, was_silent=True)
+            return await self._prepare_resume(silent, was_silent=True)
         except grpc.RpcError:
-            if self._delivery.failure is not None:
-                raise self._delivery.failure from None
-            status = await _server_status(self._call)
+            if self._delivery.source_error is not None:
+                raise self._delivery.source_error from None
+            status = await _get_server_status(self._call)
         except asyncio.CancelledError:
             _raise_if_task_is_cancelled()
-            raise self._delivery.failure or CallCancelledError(
+            raise self._delivery.source_error or CallCancelledError(
                 "the client was closed during the call",
                 code=grpc.StatusCode.CANCELLED,
                 request_id=self.request_id,
             ) from None
         if status.code is not grpc.StatusCode.OK:
-            return await self._take_up_again(status)
+            return await self._prepare_resume(status)
         self._check_finished()
         raise StopAsyncIteration
 
-    async def _take_up_again(self, status: RpcStatus, *, was_silent: bool = False) -> None:
+    async def _prepare_resume(self, status: RpcStatus, *, was_silent: bool = False) -> None:
         """Wait until the next call may be made; raise the error where there is to be none."""
-        failure = self._delivery.failure or self._error_of(status, self.request_id, self._recovery.server)
-        if self._delivery.failure is not None or self._is_over:
+        failure = self._delivery.source_error or self._map_error(
+            status, self.request_id, self._resume_policy.server
+        )
+        if self._delivery.source_error is not None or self._is_closed:
             raise failure from None
-        pause_s = self._recovery.pause_after(status, was_silent=was_silent)
-        if pause_s is None or self._deadline.is_within(pause_s):
+        pause_s = self._resume_policy.record_failure(status, was_silent=was_silent)
+        if pause_s is None or self._deadline.expires_within(pause_s):
             raise failure from None
         await self._end_call()
-        await self._tell(Interrupted(str(failure), pause_s, self._recovery.final_until_s))
+        await self._notify(Interrupted(str(failure), pause_s, self._resume_policy.final_until_s))
         await asyncio.sleep(pause_s)
 
-    async def _tell(self, event: Event) -> None:
-        if self._details.on_event is not None:
-            answer = self._details.on_event(event)
+    async def _notify(self, event: Event) -> None:
+        if self._stream_call.on_event is not None:
+            answer = self._stream_call.on_event(event)
             if inspect.isawaitable(answer):
                 await answer
 
 
-async def _server_status(call: Any) -> RpcStatus:
+async def _get_server_status(call: Any) -> RpcStatus:
     """The status that the server ended the call with, which may be OK.
 
     When a write fails because the call has ended, grpc.aio first reports an error of its own; the server's status
     takes its place a moment later (seen with grpcio 1.85; its ``set_internal_error``).
     """
-    end = time.monotonic() + SETTLE_S
+    end = time.monotonic() + STATUS_TIMEOUT_S
     # gRPC tells of no second status, hence no event to wait for.
-    while await call.details() == WRITE_FAILED and time.monotonic() < end:  # noqa: ASYNC110
+    while await call.details() == WRITE_FAILED_DETAILS and time.monotonic() < end:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     return RpcStatus(await call.code(), await call.details(), await call.trailing_metadata())
 

@@ -54,7 +54,7 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
 
     def models(self) -> list[Model]:
         """List the server's models, the default one first, with what their licences permit."""
-        return self._ask(calls.models_question(), self._ask_timeout_s())
+        return self._call_unary(calls.list_models_call(), self._unary_timeout_s())
 
     def model(self, name: str | None = None) -> Model:
         """Describe one model; default: the server's default model.
@@ -62,11 +62,11 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
         Raises:
             NotFoundError: the server has no such model.
         """
-        return self._ask(calls.model_question(name), self._ask_timeout_s())
+        return self._call_unary(calls.get_model_call(name), self._unary_timeout_s())
 
     def server_info(self) -> ServerInfo:
         """Tell the server's version, limits and load."""
-        return self._ask(calls.server_info_question(), self._ask_timeout_s())
+        return self._call_unary(calls.get_server_info_call(), self._unary_timeout_s())
 
     def wait_until_ready(self, timeout_s: float = 60.0) -> ServerInfo:
         """Wait until the server can be reached and has loaded its models.
@@ -75,55 +75,55 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
             UnavailableError: it was not ready in time.
         """
         last: GorggleError | None = None
-        for attempt in calls.attempts(timeout_s):
+        for attempt in calls.iter_attempts(timeout_s):
             try:
-                return self._ask(calls.server_info_question(), attempt.timeout_s)
+                return self._call_unary(calls.get_server_info_call(), attempt.timeout_s)
             except (UnavailableError, DeadlineError) as error:
                 last = error
-            time.sleep(attempt.pause_s)
-        raise self._not_ready(timeout_s, last)
+            time.sleep(attempt.backoff_s)
+        raise self._create_not_ready_error(timeout_s, last)
 
     # --------------------------------------------------------------------------------------------------- mechanics
 
-    def _open(self) -> None:
+    def _init_channels(self) -> None:
         self._channels: dict[int, grpc.Channel] = {}
-        self._opening = threading.Lock()
+        self._channel_lock = threading.Lock()
 
     def _stub(self, server: int) -> Any:
         self._check_open()
-        with self._opening:
+        with self._channel_lock:
             if server not in self._channels:
-                self._channels[server] = self._new_channel(server)
+                self._channels[server] = self._create_channel(server)
             return lip_reading_pb2_grpc.LipReadingStub(self._channels[server])
 
-    def _new_channel(self, server: int) -> grpc.Channel:
+    def _create_channel(self, server: int) -> grpc.Channel:
         link = self._connections[server]
         if link.credentials is None:
             return grpc.insecure_channel(link.target, link.options)
         return grpc.secure_channel(link.target, link.credentials, link.options)
 
-    def _ask(self, question: UnaryCall[T], timeout_s: float | None) -> T:
-        servers = self._servers()
+    def _call_unary(self, unary_call: UnaryCall[T], timeout_s: float | None) -> T:
+        servers = self._order_servers()
         for server in servers:
-            method = getattr(self._stub(server), question.method)
+            method = getattr(self._stub(server), unary_call.method)
             metadata = self._connections[server].metadata
             try:
-                answer = method(question.request, timeout=timeout_s, metadata=metadata)
+                answer = method(unary_call.request, timeout=timeout_s, metadata=metadata)
             except grpc.RpcError as error:
-                failure = self._error_of(RpcStatus.of(error), server=server)
+                failure = self._map_error(RpcStatus.from_error(error), server=server)
                 if server != servers[-1] and isinstance(failure, UnavailableError):
                     continue
                 raise failure from None
             self._first_server = server
-            return question.answer(answer)
+            return unary_call.parse_response(answer)
         raise AssertionError("there is at least one server")
 
-    def _stream(self, call: StreamCall) -> TranscriptionStream:
-        if call.media.again is None:
+    def _create_stream(self, call: StreamCall) -> TranscriptionStream:
+        if call.media.reopen is None:
             to_iterator(call.media.messages)
-        return TranscriptionStream(call, self._start, self._error_of, self._servers()[0])
+        return TranscriptionStream(call, self._start_stream, self._map_error, self._order_servers()[0])
 
-    def _start(
+    def _start_stream(
         self,
         messages: Iterator[StreamRequest],
         timeout_s: float | None,
@@ -135,11 +135,11 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
         return stub.StreamingRecognize(messages, timeout=timeout_s, metadata=metadata)
 
     def _recognize(self, options: RecognitionOptions, media: Media, timeout_s: float | None) -> Transcript:
-        request = encode.clip_request(options, to_iterator(media.messages))
-        return self._ask(calls.clip_question(request, media.name), timeout_s)
+        request = encode.encode_clip_request(options, to_iterator(media.messages))
+        return self._call_unary(calls.recognize_call(request, media.name), timeout_s)
 
-    def _recognize_at(self, question: UnaryCall[Transcript], timeout_s: float | None) -> Transcript:
-        return self._ask(question, timeout_s)
+    def _recognize_uri(self, unary_call: UnaryCall[Transcript], timeout_s: float | None) -> Transcript:
+        return self._call_unary(unary_call, timeout_s)
 
 
 class TranscriptionStream(StreamReceiver, Iterator[Segment]):
@@ -153,19 +153,23 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
     def __init__(
         self,
         call: StreamCall,
-        start: Callable[[Iterator[StreamRequest], float | None, int, tuple[tuple[str, str], ...]], Any],
-        error_of: Callable[[RpcStatus, str, int], GorggleError],
+        start_stream: Callable[
+            [Iterator[StreamRequest], float | None, int, tuple[tuple[str, str], ...]], Any
+        ],
+        map_error: Callable[[RpcStatus, str, int], GorggleError],
         server: int,
     ) -> None:
         self._delivery = MediaSender(call.media, call.replay_buffer_bytes, call.heartbeat_interval_s)
         super().__init__(
-            call.media.name, self._delivery, ResumePolicy(call.servers, call.resume_timeout_s, first=server)
+            call.media.name,
+            self._delivery,
+            ResumePolicy(call.server_count, call.resume_timeout_s, first_server=server),
         )
-        self._details = call
-        self._start = start
-        self._error_of = error_of
+        self._stream_call = call
+        self._start_stream = start_stream
+        self._map_error = map_error
         self._deadline = Deadline(call.timeout_s)
-        self._watch = CallWatchdog()
+        self._watchdog = CallWatchdog()
         self._call: Any = None
         self._closing = threading.Event()
 
@@ -198,41 +202,43 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
         if self._call is not None:
             self._call.cancel()
         self._delivery.close()
-        self._watch.close()
+        self._watchdog.close()
 
     def transcript(self) -> Transcript:
         """Read to the end, and give everything that was still to come as one transcript."""
-        return self._transcript(list(self))
+        return self._build_transcript(list(self))
 
     def _next_segment(self) -> Segment:
         while True:
             if self._call is None:
-                self._begin_call()
+                self._start_call()
             try:
-                with self._watch.guard(self._call, self._recovery.silence_s()):
+                with self._watchdog.guard(self._call, self._resume_policy.silence_timeout_s()):
                     message = next(self._call)
             except grpc.RpcError as error:
-                self._take_up_again(RpcStatus.of(error))
+                self._prepare_resume(RpcStatus.from_error(error))
                 continue
             except StopIteration:
                 self._check_finished()
                 raise
-            item = self._take(message)
+            item = self._handle_message(message)
             if isinstance(item, Segment):
                 return item
             if item is not None:
-                self._tell(item)
-            if self._recovery.wants_to_move:
-                self._recovery.next_server()
+                self._notify(item)
+            if self._resume_policy.should_switch_server:
+                self._resume_policy.next_server()
                 self._end_call()
 
-    def _begin_call(self) -> None:
-        recovery, sending = self._recovery, self._delivery.turn()
-        self._delivery.check(recovery.acknowledged)
-        opening = recovery.opening(self._details.opening)
+    def _start_call(self) -> None:
+        recovery, sending = self._resume_policy, self._delivery.start_turn()
+        self._delivery.check_replayable(recovery.acknowledged)
+        opening = recovery.build_first_request(self._stream_call.first_request)
         messages = self._delivery.requests(opening, recovery.acknowledged, sending)
-        self._call = self._start(messages, self._deadline.left_s(), recovery.server, recovery.metadata())
-        sending.cancelling(self._call)
+        self._call = self._start_stream(
+            messages, self._deadline.remaining_s(), recovery.server, recovery.metadata()
+        )
+        sending.set_call(self._call)
         if self._closing.is_set():  # by another thread, meanwhile
             self._call.cancel()
 
@@ -240,21 +246,23 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
         self._call.cancel()
         self._call = None
 
-    def _take_up_again(self, status: RpcStatus) -> None:
+    def _prepare_resume(self, status: RpcStatus) -> None:
         """Wait until the next call may be made; raise the error where there is to be none."""
-        failure = self._delivery.failure or self._error_of(status, self.request_id, self._recovery.server)
-        was_silent = self._watch.has_given_up
-        if self._delivery.failure is not None or self._closing.is_set():
+        failure = self._delivery.source_error or self._map_error(
+            status, self.request_id, self._resume_policy.server
+        )
+        was_silent = self._watchdog.timed_out
+        if self._delivery.source_error is not None or self._closing.is_set():
             raise failure from None
-        pause_s = self._recovery.pause_after(status, was_silent=was_silent)
-        if pause_s is None or self._deadline.is_within(pause_s):
+        pause_s = self._resume_policy.record_failure(status, was_silent=was_silent)
+        if pause_s is None or self._deadline.expires_within(pause_s):
             raise failure from None
         self._end_call()
         reason = "the server has gone silent" if was_silent else str(failure)
-        self._tell(Interrupted(reason, pause_s, self._recovery.final_until_s))
+        self._notify(Interrupted(reason, pause_s, self._resume_policy.final_until_s))
         if self._closing.wait(pause_s):
             raise failure from None
 
-    def _tell(self, event: Event) -> None:
-        if self._details.on_event is not None:
-            self._details.on_event(event)
+    def _notify(self, event: Event) -> None:
+        if self._stream_call.on_event is not None:
+            self._stream_call.on_event(event)

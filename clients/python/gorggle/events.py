@@ -59,13 +59,13 @@ class Progress:
         bytes_received: media bytes taken in.
         received_s: media decoded and searched for faces, from its start.
         processed_s: media up to which every segment is final and sent.
-        faces: faces followed at this moment.
+        face_count: faces followed at this moment.
     """
 
     bytes_received: int
     received_s: float
     processed_s: float
-    faces: int
+    face_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ class Finished:
     """All media has been read and every segment sent."""
 
     duration_s: float
-    segments: int
-    faces: int
+    segment_count: int
+    face_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,13 @@ class Interrupted:
 
     Attributes:
         reason: for people.
-        pause_s: until the next attempt.
-        final_until_s: media up to which every segment has come.
+        backoff_s: until the next attempt.
+        final_end_s: media up to which every segment has come.
     """
 
     reason: str
-    pause_s: float
-    final_until_s: float
+    backoff_s: float
+    final_end_s: float
 
 
 Event = Started | MediaInfo | Progress | Activity | StreamWarning | ServerDraining | Interrupted | Finished

@@ -23,7 +23,7 @@ MODULE = "gorggle_server"
 NOT_INSTALLED = "the server is not installed: pip install 'gorggle[server]'"
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 15.0
-KEPT_LOG_LINES = 40
+MAX_LOG_LINES = 40
 # What a server for others may be set up with in the environment; models and device apply to a private one too.
 IGNORED_ENV_VARS = frozenset(
     {"GORGGLE_TLS_CERTIFICATE", "GORGGLE_TLS_KEY", "GORGGLE_TLS_CLIENT_CA", "GORGGLE_TOKEN"}
@@ -45,9 +45,9 @@ class LocalServer:
         self, command: Sequence[str] | None = None, *, start_timeout_s: float = START_TIMEOUT_S
     ) -> None:
         self.address = ""
-        self._command = list(command) if command is not None else _server_command()
+        self._command = list(command) if command is not None else _build_command()
         self._start_timeout_s = start_timeout_s
-        self._log: collections.deque[str] = collections.deque(maxlen=KEPT_LOG_LINES)
+        self._log: collections.deque[str] = collections.deque(maxlen=MAX_LOG_LINES)
         self._process: subprocess.Popen[bytes] | None = None
         self._readers: list[threading.Thread] = []
 
@@ -62,7 +62,7 @@ class LocalServer:
             env={name: value for name, value in os.environ.items() if name not in IGNORED_ENV_VARS},
         )
         try:
-            self.address = self._announced(process)
+            self.address = self._wait_for_address(process)
         except BaseException:
             self.close()
             raise
@@ -91,10 +91,10 @@ class LocalServer:
         process.stderr.close()
         self._process = None
 
-    def _announced(self, process: subprocess.Popen[bytes]) -> str:
+    def _wait_for_address(self, process: subprocess.Popen[bytes]) -> str:
         lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._read(process.stdout, lines.put)
-        self._read(process.stderr, self._keep)
+        self._start_reader(process.stdout, lines.put)
+        self._start_reader(process.stderr, self._append_log)
         end = time.monotonic() + self._start_timeout_s
         while True:
             try:
@@ -104,12 +104,12 @@ class LocalServer:
                     f"the server did not start within {self._start_timeout_s:g} s{self._log_tail()}"
                 ) from None
             if line is None:
-                raise self._failed(process)
-            address = _address_in(line)
+                raise self._build_startup_error(process)
+            address = _parse_address(line)
             if address is not None:
                 return address
 
-    def _read(self, stream: IO[bytes] | None, take: Callable[[bytes | None], None]) -> None:
+    def _start_reader(self, stream: IO[bytes] | None, take: Callable[[bytes | None], None]) -> None:
         """Read a pipe to its end in a thread, so that the server never waits for somebody to read it.
 
         ``take`` gets each line, and None at the end.
@@ -124,11 +124,11 @@ class LocalServer:
         reader.start()
         self._readers.append(reader)
 
-    def _keep(self, line: bytes | None) -> None:
+    def _append_log(self, line: bytes | None) -> None:
         if line is not None:
             self._log.append(line.decode(errors="replace").rstrip())
 
-    def _failed(self, process: subprocess.Popen[bytes]) -> Exception:
+    def _build_startup_error(self, process: subprocess.Popen[bytes]) -> Exception:
         code = process.wait()
         self._readers[1].join(STOP_TIMEOUT_S)
         if any(re.match(r"ModuleNotFoundError: ", line) for line in self._log):
@@ -142,7 +142,7 @@ class LocalServer:
         return f": {words[-1].strip()}" if words else ""
 
 
-def _server_command() -> list[str]:
+def _build_command() -> list[str]:
     if util.find_spec(MODULE) is None:
         raise ConfigurationError(f"{NOT_INSTALLED}, or name one with --server")
     # -P: a folder that happens to bear the module's name must not be run because one stands beside it.
@@ -158,7 +158,7 @@ def _server_command() -> list[str]:
     ]
 
 
-def _address_in(line: bytes) -> str | None:
+def _parse_address(line: bytes) -> str | None:
     """The address in ``{"listening": "127.0.0.1:PORT"}``; None for any other line."""
     try:
         announcement = json.loads(line)

@@ -130,7 +130,7 @@ class Transcript:
         return captions.to_vtt(self.segments)
 
 
-def in_order(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+def sort_segments(segments: Iterable[Segment]) -> tuple[Segment, ...]:
     """The final segments by start, then end: speakers who talk at once are interleaved.
 
     A final segment without text takes back what interim results seemed to say: it is left out.
@@ -139,17 +139,17 @@ def in_order(segments: Iterable[Segment]) -> tuple[Segment, ...]:
 
 
 def to_text(segments: Iterable[Segment]) -> str:
-    """Write one line for each final segment, in the given order; see ``text_line``."""
-    return "".join(f"{text_line(segment)}\n" for segment in segments if segment.is_final and segment.text)
+    """Write one line for each final segment, in the given order; see ``to_text_line``."""
+    return "".join(f"{to_text_line(segment)}\n" for segment in segments if segment.is_final and segment.text)
 
 
-def text_line(segment: Segment) -> str:
+def to_text_line(segment: Segment) -> str:
     """A segment for people: ``[00:00.52 - 00:02.10] face-1: bin blue at f two now``."""
     speaker = f"{segment.speaker}: " if segment.speaker else ""
-    return f"[{clock(segment.start_s)} - {clock(segment.end_s)}] {speaker}{' '.join(segment.text.split())}"
+    return f"[{format_time(segment.start_s)} - {format_time(segment.end_s)}] {speaker}{' '.join(segment.text.split())}"
 
 
-def clock(time_s: float) -> str:
+def format_time(time_s: float) -> str:
     """A time for people, to the hundredth of a second: ``01:05.30``, from an hour on ``1:01:05.30``."""
     minutes, hundredths = divmod(round(max(0.0, time_s) * 100), 6000)
     hours, minutes = divmod(minutes, 60)
@@ -173,7 +173,7 @@ def to_json(
         "file": file,
         "duration": round(duration_s, 3),
         "model": model,
-        "segments": [_json_segment(segment) for segment in segments if segment.is_final and segment.text],
+        "segments": [_segment_to_dict(segment) for segment in segments if segment.is_final and segment.text],
     }
     return json.dumps(document, ensure_ascii=False, indent=indent)
 
@@ -188,7 +188,7 @@ def to_vtt(segments: Sequence[Segment]) -> str:
     return captions.to_vtt(segments)
 
 
-def _json_segment(segment: Segment) -> dict[str, Any]:
+def _segment_to_dict(segment: Segment) -> dict[str, Any]:
     return {
         "start": round(segment.start_s, 3),
         "end": round(segment.end_s, 3),

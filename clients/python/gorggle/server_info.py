@@ -37,8 +37,8 @@ class Model:
 
     Attributes:
         name: what ``transcribe(model=…)`` takes.
-        parameters: number of parameters.
-        units: number of its output units (sub-words).
+        parameter_count: number of parameters.
+        vocabulary_size: number of its output units (sub-words).
         language_codes: BCP 47 tags.
         vocabulary: what it can and cannot read, for people.
         sha256: of the model file, hexadecimal.
@@ -47,12 +47,12 @@ class Model:
     name: str
     description: str
     architecture: str
-    parameters: int
+    parameter_count: int
     encoder_layers: int
     encoder_width: int
     decoder_layers: int
     decoder_width: int
-    units: int
+    vocabulary_size: int
     modalities: tuple[Modality, ...]
     video_frame_rate_hz: float
     audio_sample_rate_hz: int

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
 from gorggle import arrays
-from gorggle._protobuf.encode import StreamRequest, media_message
+from gorggle._protobuf.encode import StreamRequest, encode_media
 from gorggle.errors import DataLossError, InvalidRequestError, InvalidSourceError
 
 MAX_CHUNK_BYTES = 16 * 2**20
@@ -52,12 +52,12 @@ array of frames."""
 class Media:
     """A source that was checked: its name, and the messages that carry it.
 
-    ``again`` gives the same messages once more; None where the source can be read only once.
+    ``reopen`` gives the same messages once more; None where the source can be read only once.
     """
 
     name: str
     messages: Messages | AsyncMessages
-    again: Callable[[], Messages] | None = None
+    reopen: Callable[[], Messages] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,39 +82,39 @@ def open_source(source: Source, options: SourceOptions) -> Media:
         InvalidRequestError: the options do not go with it.
     """
     if source is None or arrays.is_array(source):
-        return _repeatable("", lambda: _array_messages(source, options))
+        return _create_replayable("", lambda: _encode_array(source, options))
     if options.crops or options.audio is not None or options.frame_rate_hz is not None:
         raise InvalidRequestError("crops, audio and frame_rate_hz go with arrays of frames: leave them out")
     chunk_bytes = options.chunk_bytes
     if isinstance(source, str | os.PathLike):
-        check_path(source)
-        return _path_media(os.fspath(source), chunk_bytes)
+        validate_path(source)
+        return _open_path(os.fspath(source), chunk_bytes)
     if isinstance(source, Bytes):
         content = source
         if not memoryview(content).nbytes:
             raise InvalidSourceError("the source holds no bytes: give the bytes of a media file")
-        return _repeatable("", lambda: _media_messages(iter([content]), chunk_bytes))
+        return _create_replayable("", lambda: _encode_chunks(iter([content]), chunk_bytes))
     if hasattr(source, "read"):
-        return _file_media(cast(BinaryFile, source), chunk_bytes)
+        return _open_file(cast(BinaryFile, source), chunk_bytes)
     if isinstance(source, AsyncIterable):
-        return Media("", _async_media_messages(source, chunk_bytes))
+        return Media("", _encode_chunks_async(source, chunk_bytes))
     if isinstance(source, list | tuple):
         pieces = source
-        return _repeatable("", lambda: _media_messages(iter(pieces), chunk_bytes))
+        return _create_replayable("", lambda: _encode_chunks(iter(pieces), chunk_bytes))
     if isinstance(source, Iterable):
-        return Media("", _media_messages(iter(source), chunk_bytes))
+        return Media("", _encode_chunks(iter(source), chunk_bytes))
     raise InvalidSourceError(
         f"the source is a {type(source).__name__}: give a path, a binary file, chunks of bytes or an array of frames"
     )
 
 
-def _repeatable(name: str, messages: Callable[[], Messages]) -> Media:
+def _create_replayable(name: str, messages: Callable[[], Messages]) -> Media:
     return Media(name, messages(), messages)
 
 
-def _path_media(path: str, chunk_bytes: int) -> Media:
+def _open_path(path: str, chunk_bytes: int) -> Media:
     def messages() -> Messages:
-        return _media_messages(_path_chunks(path, chunk_bytes), chunk_bytes)
+        return _encode_chunks(_read_path(path, chunk_bytes), chunk_bytes)
 
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):
@@ -124,7 +124,7 @@ def _path_media(path: str, chunk_bytes: int) -> Media:
         try:
             now = Path(path).stat()
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise create_read_error(path, error) from error
         if (now.st_ino, now.st_size, now.st_mtime_ns) != (status.st_ino, status.st_size, status.st_mtime_ns):
             raise DataLossError(f"{path} has changed since it was begun: it cannot be sent again")
         return messages()
@@ -132,20 +132,20 @@ def _path_media(path: str, chunk_bytes: int) -> Media:
     return Media(path, messages(), again)
 
 
-def _file_media(file: BinaryFile, chunk_bytes: int) -> Media:
-    name, messages = _name_of(file), _file_messages(file, chunk_bytes)
-    start = None if inspect.iscoroutinefunction(file.read) else _place_in(file)
+def _open_file(file: BinaryFile, chunk_bytes: int) -> Media:
+    name, messages = _get_name(file), _encode_file(file, chunk_bytes)
+    start = None if inspect.iscoroutinefunction(file.read) else _get_seek_position(file)
     if start is None:
         return Media(name, messages)
 
     def again() -> Messages:
         cast(Any, file).seek(start)
-        return _media_messages(_file_chunks(file, chunk_bytes), chunk_bytes)
+        return _encode_chunks(_read_file(file, chunk_bytes), chunk_bytes)
 
     return Media(name, messages, again)
 
 
-def _place_in(file: BinaryFile) -> int | None:
+def _get_seek_position(file: BinaryFile) -> int | None:
     """Where a file stands that can be read again; None for one that cannot, such as a pipe."""
     seekable: Any = file
     try:
@@ -154,7 +154,7 @@ def _place_in(file: BinaryFile) -> int | None:
         return None
 
 
-def check_path(path: str | os.PathLike[str]) -> None:
+def validate_path(path: str | os.PathLike[str]) -> None:
     """Find out before a call is made that a path cannot be read.
 
     Raises:
@@ -168,7 +168,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
     try:
         status = Path(name).stat()
     except (OSError, ValueError) as error:
-        raise unreadable(name, error) from error
+        raise create_read_error(name, error) from error
     if stat.S_ISDIR(status.st_mode):
         raise InvalidSourceError(f"{name} is a directory: give the path of a media file")
     if not os.access(name, os.R_OK):
@@ -178,7 +178,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
         raise InvalidSourceError(f"{name} is empty: give a media file")
 
 
-def unreadable(name: str, error: OSError | ValueError) -> InvalidSourceError:
+def create_read_error(name: str, error: OSError | ValueError) -> InvalidSourceError:
     """The error for a file that the system refuses to open or read."""
     if isinstance(error, FileNotFoundError):
         return InvalidSourceError(f"{name} does not exist")
@@ -187,7 +187,7 @@ def unreadable(name: str, error: OSError | ValueError) -> InvalidSourceError:
     return InvalidSourceError(f"{shown} cannot be read: {reason.lower()}")
 
 
-def _name_of(file: object) -> str:
+def _get_name(file: object) -> str:
     name = getattr(file, "name", "")
     return name if isinstance(name, str) else ""
 
@@ -195,38 +195,38 @@ def _name_of(file: object) -> str:
 # ------------------------------------------------------------------------------------------------------------ messages
 
 
-def _array_messages(source: arrays.Array | None, options: SourceOptions) -> Messages:
-    audio = None if options.audio is None else arrays.sound(options.audio)
+def _encode_array(source: arrays.Array | None, options: SourceOptions) -> Messages:
+    audio = None if options.audio is None else arrays.encode_audio(options.audio)
     if source is None:
         if audio is None:
             raise InvalidSourceError(
                 "there is no source: give a path, a file, chunks of bytes or an array of frames"
             )
-        return arrays.sound_messages(audio, options.chunk_bytes)
-    rate_hz = arrays.frame_rate(options.frame_rate_hz)
+        return arrays.encode_audio_chunks(audio, options.chunk_bytes)
+    rate_hz = arrays.validate_frame_rate(options.frame_rate_hz)
     if options.crops:
-        return arrays.crop_messages(arrays.mouth_crops(source), rate_hz, audio, options.chunk_bytes)
-    chunks = arrays.matroska(arrays.pictures(source), rate_hz, audio)
-    return _media_messages(chunks, options.chunk_bytes)
+        return arrays.encode_crops(arrays.validate_mouth_crops(source), rate_hz, audio, options.chunk_bytes)
+    chunks = arrays.encode_matroska(arrays.validate_frames(source), rate_hz, audio)
+    return _encode_chunks(chunks, options.chunk_bytes)
 
 
-def _media_messages(chunks: Iterator[Chunk], chunk_bytes: int) -> Messages:
+def _encode_chunks(chunks: Iterator[Chunk], chunk_bytes: int) -> Messages:
     for number, chunk in enumerate(chunks):
-        yield from _pieces(chunk, number, chunk_bytes)
+        yield from _split_chunk(chunk, number, chunk_bytes)
 
 
-async def _async_media_messages(chunks: AsyncIterable[Chunk], chunk_bytes: int) -> AsyncMessages:
+async def _encode_chunks_async(chunks: AsyncIterable[Chunk], chunk_bytes: int) -> AsyncMessages:
     number = 0
     async for chunk in chunks:
-        for piece in _pieces(chunk, number, chunk_bytes):
+        for piece in _split_chunk(chunk, number, chunk_bytes):
             yield piece
         number += 1
 
 
-def _pieces(chunk: Chunk, number: int, chunk_bytes: int) -> Iterator[StreamRequest]:
+def _split_chunk(chunk: Chunk, number: int, chunk_bytes: int) -> Iterator[StreamRequest]:
     """Cut a chunk of any size; small ones are sent at once, since a live source may have no more for a while."""
     if isinstance(chunk, arrays.MouthCrops | arrays.AudioChunk):
-        yield from chunk.messages(chunk_bytes)
+        yield from chunk.to_messages(chunk_bytes)
         return
     if not isinstance(chunk, Bytes):
         raise InvalidSourceError(
@@ -234,43 +234,43 @@ def _pieces(chunk: Chunk, number: int, chunk_bytes: int) -> Iterator[StreamReque
         )
     view = memoryview(chunk).cast("B")
     for start in range(0, len(view), chunk_bytes):
-        yield media_message(bytes(view[start : start + chunk_bytes]))
+        yield encode_media(bytes(view[start : start + chunk_bytes]))
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def _path_chunks(path: str | os.PathLike[str], chunk_bytes: int) -> Iterator[Bytes]:
+def _read_path(path: str | os.PathLike[str], chunk_bytes: int) -> Iterator[Bytes]:
     try:
         with Path(path).open("rb", buffering=0) as file:
             while chunk := file.read(chunk_bytes):
                 yield chunk
     except OSError as error:
-        raise unreadable(os.fspath(path), error) from error
+        raise create_read_error(os.fspath(path), error) from error
 
 
-def _file_messages(file: BinaryFile, chunk_bytes: int) -> Messages | AsyncMessages:
+def _encode_file(file: BinaryFile, chunk_bytes: int) -> Messages | AsyncMessages:
     if inspect.iscoroutinefunction(file.read):
-        return _async_media_messages(_async_file_chunks(file, chunk_bytes), chunk_bytes)
-    return _media_messages(_file_chunks(file, chunk_bytes), chunk_bytes)
+        return _encode_chunks_async(_read_file_async(file, chunk_bytes), chunk_bytes)
+    return _encode_chunks(_read_file(file, chunk_bytes), chunk_bytes)
 
 
-def _file_chunks(file: BinaryFile, chunk_bytes: int) -> Iterator[Bytes]:
+def _read_file(file: BinaryFile, chunk_bytes: int) -> Iterator[Bytes]:
     # A buffered file's read() waits until all is there; read1() gives what a pipe has.
     read = getattr(file, "read1", file.read)
-    while len(chunk := _checked(read(chunk_bytes), file)):
+    while len(chunk := _validate_bytes(read(chunk_bytes), file)):
         yield chunk
 
 
-async def _async_file_chunks(file: BinaryFile, chunk_bytes: int) -> AsyncIterator[Bytes]:
-    while len(chunk := _checked(await file.read(chunk_bytes), file)):
+async def _read_file_async(file: BinaryFile, chunk_bytes: int) -> AsyncIterator[Bytes]:
+    while len(chunk := _validate_bytes(await file.read(chunk_bytes), file)):
         yield chunk
 
 
-def _checked(chunk: Any, file: BinaryFile) -> Bytes:
+def _validate_bytes(chunk: Any, file: BinaryFile) -> Bytes:
     if isinstance(chunk, str):
         raise InvalidSourceError(
-            f"{_name_of(file) or 'the file'} is open in text mode: open it with mode 'rb'"
+            f"{_get_name(file) or 'the file'} is open in text mode: open it with mode 'rb'"
         )
     if not isinstance(chunk, Bytes):
         raise InvalidSourceError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 
-def installed_version() -> str:
+def get_version() -> str:
     """Such as "0.1.0"; "0+unknown" where the package is used from a folder without being installed."""
     try:
         return metadata.version("gorggle")

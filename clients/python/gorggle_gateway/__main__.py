@@ -10,7 +10,7 @@ import sys
 import threading
 
 from gorggle import GorggleError
-from gorggle_gateway.settings import GatewaySettings, SettingsError, read_settings
+from gorggle_gateway.settings import GatewaySettings, SettingsError, load_settings
 from gorggle_gateway.token_file import TokenFileError
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -22,7 +22,7 @@ def main() -> int:
     # A line for each request would name whoever captions themselves.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     try:
-        asyncio.run(serve(read_settings()))
+        asyncio.run(serve(load_settings()))
     except SettingsError as error:
         print(f"gorggle gateway: error: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -36,13 +36,13 @@ async def serve(settings: GatewaySettings) -> None:
     """Serve until SIGINT or SIGTERM; says with one line of JSON on standard output where it listens."""
     from aiohttp import web
 
-    from gorggle_gateway.app import application
+    from gorggle_gateway.app import create_app
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    runner = web.AppRunner(application(settings), shutdown_timeout=5.0)
+    runner = web.AppRunner(create_app(settings), shutdown_timeout=5.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()

@@ -18,12 +18,12 @@ _RESPONSE_HEADERS = (
     "content-security-policy",
 )
 # Where people and tools look for the API's description.
-_DESCRIPTIONS = ("/openapi.json", "/docs")
+_DOCUMENTATION_PATHS = ("/openapi.json", "/docs")
 _CLIENT: web.AppKey[aiohttp.ClientSession] = web.AppKey("upstream", aiohttp.ClientSession)
 
 
 def add_proxy(
-    app: web.Application, upstream: str, token: str | None, is_welcome: Callable[[web.Request], bool]
+    app: web.Application, upstream: str, token: str | None, is_allowed_origin: Callable[[web.Request], bool]
 ) -> None:
     """Answer ``/api/…`` with what ``upstream`` answers.
 
@@ -31,7 +31,7 @@ def add_proxy(
         app: gets the route.
         upstream: the API's address, without a slash at its end.
         token: shown to the API in the place of the caller's; None: the caller's own.
-        is_welcome: whether pages of an origin may call.
+        is_allowed_origin: whether pages of an origin may call.
     """
 
     async def running(app: web.Application) -> AsyncIterator[None]:
@@ -42,8 +42,8 @@ def add_proxy(
             yield
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        if not is_welcome(request):
-            return _problem(HTTPStatus.FORBIDDEN, "pages of this origin may not call")
+        if not is_allowed_origin(request):
+            return _build_problem_response(HTTPStatus.FORBIDDEN, "pages of this origin may not call")
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
@@ -52,7 +52,7 @@ def add_proxy(
         while len(body) <= MAX_BODY_BYTES and (more := await request.content.read(MAX_BODY_BYTES)):
             body += more
         if len(body) > MAX_BODY_BYTES:
-            return _problem(
+            return _build_problem_response(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"the body has more than {MAX_BODY_BYTES} bytes: videos go to the address that an upload is given",
             )
@@ -63,18 +63,20 @@ def add_proxy(
                 kept = {name: found.headers[name] for name in _RESPONSE_HEADERS if name in found.headers}
                 return web.Response(status=found.status, body=await found.read(), headers=kept)
         except (aiohttp.ClientError, TimeoutError):
-            return _problem(HTTPStatus.BAD_GATEWAY, "the API does not answer: try again shortly")
+            return _build_problem_response(
+                HTTPStatus.BAD_GATEWAY, "the API does not answer: try again shortly"
+            )
 
     async def lead(request: web.Request) -> web.StreamResponse:
         raise web.HTTPPermanentRedirect(PREFIX + request.path)
 
     app.cleanup_ctx.append(running)
-    for path in _DESCRIPTIONS:
+    for path in _DOCUMENTATION_PATHS:
         app.router.add_get(path, lead)
     app.router.add_route("*", PREFIX + "/{path:.+}", answer)
 
 
-def _problem(status: HTTPStatus, detail: str) -> web.Response:
+def _build_problem_response(status: HTTPStatus, detail: str) -> web.Response:
     """Problem details (RFC 9457), as the API itself would give them."""
     document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
     return web.json_response(document, status=status.value, content_type="application/problem+json")

@@ -15,13 +15,13 @@ from gorggle_gateway.api_proxy import add_proxy
 from gorggle_gateway.session_registry import SessionRegistry
 from gorggle_gateway.settings import GatewaySettings
 from gorggle_gateway.token_file import TokenStore
-from gorggle_gateway.websocket_handler import LiveSocket
+from gorggle_gateway.websocket_handler import LiveSocketHandler
 
 LIVE_PATH = "/v1/live"
 SESSIONS: web.AppKey[SessionRegistry] = web.AppKey("sessions", SessionRegistry)
 
 
-def application(settings: GatewaySettings) -> web.Application:
+def create_app(settings: GatewaySettings) -> web.Application:
     """Put the gateway together; it connects to the inference server with the first session.
 
     Raises:
@@ -29,7 +29,7 @@ def application(settings: GatewaySettings) -> web.Application:
         TokenFileError: the token file cannot be read.
     """
     tokens = TokenStore(Path(settings.token_file)) if settings.token_file else None
-    headers = static_files.headers(_connect_origins(settings))
+    headers = static_files.build_security_headers(_list_connect_origins(settings))
 
     @web.middleware
     async def with_headers(request: web.Request, handler: static_files.Handler) -> web.StreamResponse:
@@ -46,14 +46,14 @@ def application(settings: GatewaySettings) -> web.Application:
         for name, value in headers.items():
             response.headers.setdefault(name, value)
         if request.path.startswith("/assets/") and response.status in (200, 206, 304):
-            response.headers["cache-control"] = f"public, max-age={static_files.ASSETS_FOR_S}, immutable"
+            response.headers["cache-control"] = f"public, max-age={static_files.ASSET_MAX_AGE_S}, immutable"
 
     def owner_of(token: str, request: web.Request) -> str | None:
         """Whose session it is: the token's name, or without tokens the address that calls."""
         if tokens is None:
-            return f"address {_network(request.remote or '')}"
+            return f"address {_normalize_address(request.remote or '')}"
         scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-        name = tokens.name_of(token or (sent.strip() if scheme.lower() == "bearer" else ""))
+        name = tokens.find_name(token or (sent.strip() if scheme.lower() == "bearer" else ""))
         return None if name is None else f"token {name}"
 
     def is_welcome(request: web.Request) -> bool:
@@ -74,16 +74,16 @@ def application(settings: GatewaySettings) -> web.Application:
             token=settings.server_token,
         ) as client:
             sessions = app[SESSIONS] = SessionRegistry(client, settings.limits)
-            live = LiveSocket(sessions, settings.limits, owner_of, is_welcome)
+            live = LiveSocketHandler(sessions, settings.limits, owner_of, is_welcome)
             sockets.append(live)
             yield
             await live.close()
             await sessions.close()
 
-    sockets: list[LiveSocket] = []
+    sockets: list[LiveSocketHandler] = []
 
     async def answer_live(request: web.Request) -> web.StreamResponse:
-        return await sockets[0].answer(request)
+        return await sockets[0].handle(request)
 
     async def answer_health(_request: web.Request) -> web.StreamResponse:
         return web.json_response({"status": "ok"}, headers={"cache-control": "no-store"})
@@ -102,11 +102,11 @@ def application(settings: GatewaySettings) -> web.Application:
             "auth": "token" if settings.token_file else "none",
             "max_upload_bytes": settings.max_upload_bytes,
         }
-        static_files.add_page(app, config)
+        static_files.add_static_routes(app, config)
     return app
 
 
-def _connect_origins(settings: GatewaySettings) -> tuple[str, ...]:
+def _list_connect_origins(settings: GatewaySettings) -> tuple[str, ...]:
     origins = list(settings.connect)
     if "://" in settings.api:
         parts = urlsplit(settings.api)
@@ -114,7 +114,7 @@ def _connect_origins(settings: GatewaySettings) -> tuple[str, ...]:
     return tuple(origins)
 
 
-def _network(address: str) -> str:
+def _normalize_address(address: str) -> str:
     """An address that limits count by: one IPv6 subscriber has a whole network of them."""
     try:
         parsed = ipaddress.ip_address(address)

@@ -56,10 +56,10 @@ class EbmlParser:
 
     def __init__(self) -> None:
         self.header = b""
-        self.clusters = 0
+        self.cluster_count = 0
         self._data = bytearray()
         # So many bytes complete the next element: until then there is nothing to look at.
-        self._needed = 1
+        self._min_bytes = 1
         self._scale_ns = 1_000_000
         self._video_tracks: set[int] = set()
         self._cluster: Cluster | None = None
@@ -72,27 +72,27 @@ class EbmlParser:
             MatroskaError: the bytes are something else, or an element is larger than any should be.
         """
         self._data += chunk
-        if len(self._data) < self._needed:
+        if len(self._data) < self._min_bytes:
             return []
         data, at = bytes(self._data), 0
         elements: list[tuple[Cluster | None, bytes]] = []
-        while (head := _head(data, at)) is not None:
+        while (head := _read_element_header(data, at)) is not None:
             identity, body, size = head
-            end = self._end(identity, body, size)
+            end = self._find_element_end(identity, body, size)
             if end > len(data):
-                self._needed = end - at
+                self._min_bytes = end - at
                 break
-            self._take(identity, data[at:end], data[body:end])
+            self._handle_element(identity, data[at:end], data[body:end])
             # What follows the clusters (cues, tags) is of use to files alone.
-            if self._cluster is not None or not self.clusters:
+            if self._cluster is not None or not self.cluster_count:
                 elements.append((self._cluster, data[at:end]))
             at = end
         else:
-            self._needed = len(data) - at + 1
+            self._min_bytes = len(data) - at + 1
         del self._data[:at]
         return elements
 
-    def _end(self, identity: int, body: int, size: int) -> int:
+    def _find_element_end(self, identity: int, body: int, size: int) -> int:
         if not self.header and identity != EBML:
             raise MatroskaError(f"the stream begins with an element {identity:x}: expected WebM (1a45dfa3)")
         if identity in (SEGMENT, CLUSTER):
@@ -103,43 +103,43 @@ class EbmlParser:
             )
         return body + size
 
-    def _take(self, identity: int, raw: bytes, body: bytes) -> None:
+    def _handle_element(self, identity: int, raw: bytes, body: bytes) -> None:
         if identity == CLUSTER:
             self._cluster, self._cluster_timestamp = Cluster(), 0
-            self.clusters += 1
+            self.cluster_count += 1
         elif identity in _LEVEL_1:
             self._cluster = None
         if self._cluster is not None:
-            self._look(self._cluster, identity, body)
+            self._parse_cluster_child(self._cluster, identity, body)
             self._cluster.parts.append(raw)
             self._cluster.size_bytes += len(raw)
-        elif not self.clusters:
-            self._look_ahead(identity, body)
+        elif not self.cluster_count:
+            self._parse_header_element(identity, body)
             self.header += raw
             if len(self.header) > MAX_ELEMENT_BYTES:
                 raise MatroskaError("a header without an end")
 
-    def _look_ahead(self, identity: int, body: bytes) -> None:
+    def _parse_header_element(self, identity: int, body: bytes) -> None:
         if identity == INFO:
-            scales = [_number(content) for child, content in _children(body) if child == TIMESTAMP_SCALE]
+            scales = [_to_int(content) for child, content in _iter_children(body) if child == TIMESTAMP_SCALE]
             self._scale_ns = (scales or [self._scale_ns])[0]
         elif identity == TRACKS:
-            self._video_tracks = set(_video_tracks(body))
+            self._video_tracks = set(_iter_video_tracks(body))
 
-    def _look(self, cluster: Cluster, identity: int, body: bytes) -> None:
+    def _parse_cluster_child(self, cluster: Cluster, identity: int, body: bytes) -> None:
         if identity == CLUSTER_TIMESTAMP:
-            self._cluster_timestamp = _number(body)
+            self._cluster_timestamp = _to_int(body)
             return
         is_key = True
         if identity == BLOCK_GROUP:
-            children = list(_children(body))
+            children = list(_iter_children(body))
             is_key = all(child != REFERENCE_BLOCK for child, _ in children)
             body = next((content for child, content in children if child == BLOCK), b"")
         elif identity == SIMPLE_BLOCK:
-            is_key = len(body) > 3 and bool(_flags(body) & 0x80)
+            is_key = len(body) > 3 and bool(_read_block_flags(body) & 0x80)
         else:
             return
-        track = _vint(body, 0)
+        track = _read_vint(body, 0)
         if track is None or len(body) < track[1] + 3:
             raise MatroskaError("a block without a head")
         number, at = track
@@ -150,7 +150,7 @@ class EbmlParser:
             cluster.has_video, cluster.is_key = True, is_key
 
 
-def _head(data: bytes, at: int) -> tuple[int, int, int] | None:
+def _read_element_header(data: bytes, at: int) -> tuple[int, int, int] | None:
     """An element's identity, where its content begins, and its size; None where more bytes are needed."""
     if at >= len(data):
         return None
@@ -159,7 +159,7 @@ def _head(data: bytes, at: int) -> tuple[int, int, int] | None:
         raise MatroskaError(f"{data[at]:02x} begins no element: the stream is damaged, or no WebM")
     if at + length > len(data):
         return None
-    size = _vint(data, at + length)
+    size = _read_vint(data, at + length)
     if size is None:
         return None
     value, body = size
@@ -171,7 +171,7 @@ def _head(data: bytes, at: int) -> tuple[int, int, int] | None:
     )
 
 
-def _vint(data: bytes, at: int) -> tuple[int, int] | None:
+def _read_vint(data: bytes, at: int) -> tuple[int, int] | None:
     """A number of variable length, and where it ends."""
     if at >= len(data):
         return None
@@ -183,9 +183,9 @@ def _vint(data: bytes, at: int) -> tuple[int, int] | None:
     return int.from_bytes(data[at : at + length], "big") & (1 << 7 * length) - 1, at + length
 
 
-def _children(body: bytes) -> Iterator[tuple[int, bytes]]:
+def _iter_children(body: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
-    while (head := _head(body, at)) is not None:
+    while (head := _read_element_header(body, at)) is not None:
         identity, start, size = head
         if size == _UNKNOWN or start + size > len(body):
             raise MatroskaError(f"an element {identity:x} reaches beyond the one around it")
@@ -193,17 +193,17 @@ def _children(body: bytes) -> Iterator[tuple[int, bytes]]:
         at = start + size
 
 
-def _video_tracks(body: bytes) -> Iterator[int]:
-    for identity, entry in _children(body):
-        fields = dict(_children(entry)) if identity == TRACK_ENTRY else {}
-        if _number(fields.get(TRACK_TYPE, b"")) == VIDEO_TRACK:
-            yield _number(fields.get(TRACK_NUMBER, b""))
+def _iter_video_tracks(body: bytes) -> Iterator[int]:
+    for identity, entry in _iter_children(body):
+        fields = dict(_iter_children(entry)) if identity == TRACK_ENTRY else {}
+        if _to_int(fields.get(TRACK_TYPE, b"")) == VIDEO_TRACK:
+            yield _to_int(fields.get(TRACK_NUMBER, b""))
 
 
-def _flags(block: bytes) -> int:
-    track = _vint(block, 0)
+def _read_block_flags(block: bytes) -> int:
+    track = _read_vint(block, 0)
     return block[track[1] + 2] if track is not None and len(block) > track[1] + 2 else 0
 
 
-def _number(body: bytes) -> int:
+def _to_int(body: bytes) -> int:
     return int.from_bytes(body, "big")

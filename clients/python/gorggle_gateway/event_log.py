@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 # Sent events that are kept for a client that connects again, and unsent ones that wait for a slow one.
-MAX_KEPT, MAX_UNSENT = 2_000, 4_000
+MAX_RETAINED, MAX_UNSENT = 2_000, 4_000
 
 
 class SlowConsumerError(Exception):
@@ -22,10 +22,10 @@ class EventLog:
     """
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MAX_KEPT)
+        self._sent: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MAX_RETAINED)
         # By topic; what has none goes under its number.
         self._unsent: dict[object, tuple[int, dict[str, Any]]] = {}
-        self._newest = 0
+        self._last_number = 0
         self._changed = asyncio.Event()
         self._is_closed = False
 
@@ -37,12 +37,12 @@ class EventLog:
         """
         if self._is_closed:
             return
-        self._newest += 1
-        topic = _topic(message) or self._newest
+        self._last_number += 1
+        topic = _coalescing_key(message) or self._last_number
         self._unsent.pop(topic, None)
         if len(self._unsent) >= MAX_UNSENT:
             raise SlowConsumerError(f"{MAX_UNSENT} results wait to be taken")
-        self._unsent[topic] = self._newest, {**message, "event": self._newest}
+        self._unsent[topic] = self._last_number, {**message, "event": self._last_number}
         self._changed.set()
 
     def close(self) -> None:
@@ -52,20 +52,20 @@ class EventLog:
 
     def acknowledge(self, last: int) -> None:
         """The client has everything up to this event."""
-        while self._kept and self._kept[0][0] <= last:
-            self._kept.popleft()
+        while self._sent and self._sent[0][0] <= last:
+            self._sent.popleft()
 
     def rewind(self, last: int) -> None:
         """A client connects again that has everything up to this event: the rest is sent once more."""
         self.acknowledge(last)
         again: dict[object, tuple[int, dict[str, Any]]] = {
-            number: (number, message) for number, message in self._kept
+            number: (number, message) for number, message in self._sent
         }
-        self._kept.clear()
+        self._sent.clear()
         self._unsent = {**again, **self._unsent}
         self._changed.set()
 
-    async def following(self, timeout_s: float) -> list[dict[str, Any]] | None:
+    async def next_batch(self, timeout_s: float) -> list[dict[str, Any]] | None:
         """The events that are to be sent next; empty where none came in time, None at the end."""
         if not self._unsent and not self._is_closed:
             self._changed.clear()
@@ -77,12 +77,12 @@ class EventLog:
         if self._unsent:
             unsent = list(self._unsent.values())
             self._unsent = {}
-            self._kept.extend(unsent)
+            self._sent.extend(unsent)
             return [message for _, message in unsent]
         return None if self._is_closed else []
 
 
-def _topic(message: dict[str, Any]) -> tuple[str, str] | None:
+def _coalescing_key(message: dict[str, Any]) -> tuple[str, str] | None:
     """What an event is about, where a later one about the same replaces it."""
     match message["type"]:
         case "segment":

@@ -23,7 +23,7 @@ from gorggle.events import Event, Interrupted, Progress, Started
 from gorggle_gateway import protocol
 from gorggle_gateway.ebml import MatroskaError
 from gorggle_gateway.event_log import EventLog, SlowConsumerError
-from gorggle_gateway.media_buffer import RetainedMedia, RetentionError
+from gorggle_gateway.media_buffer import BufferFullError, RetainedMedia
 from gorggle_gateway.protocol import MediaChunk, Start
 from gorggle_gateway.settings import Limits
 from gorggle_gateway.speaker_identity import SpeakerIdentities
@@ -32,9 +32,9 @@ _log = logging.getLogger(__name__)
 
 INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.25, 3.0
 # Words this near to the border between two servers may come from either.
-BORDER_S = 0.2
+OVERLAP_TOLERANCE_S = 0.2
 # A final result is compared with what another server reads for so long: far longer than an utterance.
-REMEMBERED_S = 60.0
+FINAL_HISTORY_S = 60.0
 # Errors that another attempt may not meet.
 TRANSIENT_ERRORS = (
     gorggle.UnavailableError,
@@ -72,11 +72,11 @@ class LiveSession:
         self.received = 0
         self.is_over = False
         self._start, self._client, self._limits = start, client, limits
-        self._recording = RetainedMedia(limits.retained_bytes) if start.media == "webm" else None
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
+        self._retained_media = RetainedMedia(limits.retained_bytes) if start.media == "webm" else None
+        self._pending: deque[bytes] = deque()
+        self._pending_bytes = 0
         self._total_bytes = 0
-        self._is_ended = False
+        self._media_ended = False
         self._changed = asyncio.Condition()
         self._processed_s = 0.0
         self._offset_s = 0.0
@@ -84,58 +84,58 @@ class LiveSession:
         self._speakers = SpeakerIdentities()
         self._is_recovering = False
         # How far everything was final when the last server was lost.
-        self._resumed_s = 0.0
+        self._resume_point_s = 0.0
         self._half_sample = b""
         # What was finished lately, and by which server.
-        self._finals: list[tuple[int, Segment]] = []
+        self._recent_finals: list[tuple[int, Segment]] = []
 
     # ------------------------------------------------------------------------------------------------------- the client
 
-    async def take(self, piece: MediaChunk) -> None:
+    async def add_media(self, chunk: MediaChunk) -> None:
         """Take the next piece of media; waits while enough of it waits already.
 
         Raises:
             SessionError: it cannot be, or goes beyond a limit.
         """
-        if piece.sequence <= self.received or self._is_ended or self.is_over:
+        if chunk.sequence <= self.received or self._media_ended or self.is_over:
             return
-        if piece.sequence != self.received + 1:
+        if chunk.sequence != self.received + 1:
             raise SessionError(
                 "out_of_order",
-                f"piece {piece.sequence} came after {self.received}: pieces follow one another",
+                f"piece {chunk.sequence} came after {self.received}: pieces follow one another",
             )
-        self._total_bytes += len(piece.media)
+        self._total_bytes += len(chunk.media)
         if self._total_bytes > self._limits.session_bytes:
             raise SessionError(
                 "too_long", f"more than {self._limits.session_bytes} bytes: start another session"
             )
         try:
             elements = (
-                self._whole_samples(piece.media)
-                if self._recording is None
-                else self._recording.add(piece.media)
+                self._align_samples(chunk.media)
+                if self._retained_media is None
+                else self._retained_media.add(chunk.media)
             )
         except MatroskaError as error:
             raise SessionError("invalid_media", str(error)) from error
-        except RetentionError as error:
+        except BufferFullError as error:
             raise SessionError("overloaded", str(error)) from error
         async with self._changed:
             for element in elements:
-                self._waiting.append(element)
-                self._waiting_bytes += len(element)
-            self.received = piece.sequence
+                self._pending.append(element)
+                self._pending_bytes += len(element)
+            self.received = chunk.sequence
             self._changed.notify_all()
             await self._changed.wait_for(
-                lambda: self._waiting_bytes <= self._limits.waiting_bytes or self.is_over
+                lambda: self._pending_bytes <= self._limits.waiting_bytes or self.is_over
             )
 
-    async def end_of_media(self) -> None:
+    async def finish_media(self) -> None:
         """The client has no more."""
         async with self._changed:
-            self._is_ended = True
+            self._media_ended = True
             self._changed.notify_all()
 
-    def _whole_samples(self, media: bytes) -> list[bytes]:
+    def _align_samples(self, media: bytes) -> list[bytes]:
         """Half a sample waits for its other half."""
         media = self._half_sample + media
         even = len(media) // 2 * 2
@@ -148,21 +148,23 @@ class LiveSession:
         """Read until the media ends; whatever happens is told to the client."""
         try:
             async with asyncio.timeout(self._limits.session_s):
-                await self._read()
+                await self._run_with_retries()
         except TimeoutError:
             self._fail(
-                protocol.error_message("too_long", f"a session lasts at most {self._limits.session_s:g} s")
+                protocol.build_error_message(
+                    "too_long", f"a session lasts at most {self._limits.session_s:g} s"
+                )
             )
         except SessionError as error:
-            self._fail(protocol.error_message(error.code, str(error)))
+            self._fail(protocol.build_error_message(error.code, str(error)))
         except SlowConsumerError as error:
-            self._fail(protocol.error_message("slow_client", str(error)))
+            self._fail(protocol.build_error_message("slow_client", str(error)))
         except gorggle.GorggleError as error:
             _log.warning("session %s ended: %s", self.name, error)
-            self._fail(protocol.failure_message(error))
+            self._fail(protocol.error_to_message(error))
         except Exception:  # the border of the session: its client must be told
             _log.exception("session %s failed", self.name)
-            self._fail(protocol.error_message("internal", "internal error"))
+            self._fail(protocol.build_error_message("internal", "internal error"))
         finally:
             self.is_over = True
             self.events.close()
@@ -171,31 +173,31 @@ class LiveSession:
 
     async def fail(self, error: SessionError) -> None:
         """End the session for a fault of its client."""
-        self._fail(protocol.error_message(error.code, str(error)))
+        self._fail(protocol.build_error_message(error.code, str(error)))
         self.is_over = True
         self.events.close()
         async with self._changed:
             self._changed.notify_all()
 
-    async def _read(self) -> None:
+    async def _run_with_retries(self) -> None:
         lost_since: float | None = None
         for attempt in itertools.count():
             begun = time.monotonic()
             try:
-                await self._read_once()
+                await self._transcribe_once()
             except TRANSIENT_ERRORS as error:
                 now = time.monotonic()
                 # A server that read for a while and then went is another loss, not the same one going on.
                 lost_since = now if lost_since is None or now - begun > self._limits.recover_s else lost_since
-                if self._recording is None or now - lost_since > self._limits.recover_s:
+                if self._retained_media is None or now - lost_since > self._limits.recover_s:
                     raise
-                await self._lose(error, attempt)
+                await self._handle_server_loss(error, attempt)
             else:
                 return
 
-    async def _read_once(self) -> None:
+    async def _transcribe_once(self) -> None:
         self._generation += 1
-        async with contextlib.aclosing(self._pieces()) as pieces:
+        async with contextlib.aclosing(self._iter_media()) as pieces:
             stream = self._client.transcribe(
                 pieces,
                 modality=self._start.modality,
@@ -206,94 +208,97 @@ class LiveSession:
                 start_offset_s=self._offset_s,
                 live=True,
                 # What a recording needs is kept here, from a key frame on; the SDK would keep it from its start.
-                replay_buffer_bytes=0 if self._recording is not None else self._limits.retained_bytes,
-                on_event=self._tell,
+                replay_buffer_bytes=0 if self._retained_media is not None else self._limits.retained_bytes,
+                on_event=self._publish_event,
             )
             async with stream:
                 async for segment in stream:
-                    self._recovered()
-                    self._tell_segment(segment)
+                    self._publish_recovered()
+                    self._publish_segment(segment)
 
-    async def _pieces(self) -> AsyncGenerator[Any]:
+    async def _iter_media(self) -> AsyncGenerator[Any]:
         """The media from where this server has to begin, in the SDK's terms."""
         idle_s = self._limits.idle_s
         while True:
             async with self._changed:
                 try:
                     async with asyncio.timeout(idle_s):
-                        await self._changed.wait_for(lambda: self._waiting or self._is_ended or self.is_over)
+                        await self._changed.wait_for(
+                            lambda: self._pending or self._media_ended or self.is_over
+                        )
                 except TimeoutError:
                     raise SessionError("idle", f"no media came for {idle_s:g} s") from None
-                if not self._waiting:
+                if not self._pending:
                     return
-                element = self._waiting.popleft()
-                self._waiting_bytes -= len(element)
+                element = self._pending.popleft()
+                self._pending_bytes -= len(element)
                 self._changed.notify_all()
-            yield element if self._recording is not None else gorggle.AudioChunk(element)
+            yield element if self._retained_media is not None else gorggle.AudioChunk(element)
 
-    async def _lose(self, error: gorggle.GorggleError, attempt: int) -> None:
+    async def _handle_server_loss(self, error: gorggle.GorggleError, attempt: int) -> None:
         """A server was lost: put back what it had not finished, tell the client, and wait a little."""
-        assert self._recording is not None, "sound alone is carried on by the SDK"
+        assert self._retained_media is not None, "sound alone is carried on by the SDK"
         _log.warning("session %s lost its server: %s", self.name, error)
-        self._tell_lost(str(error))
+        self._publish_recovering(str(error))
         pause_s = getattr(error, "retry_after_s", None) or min(
             MAX_BACKOFF_S, INITIAL_BACKOFF_S * 2 ** min(attempt, 5)
         )
         await asyncio.sleep(pause_s * (0.75 + random.random() / 2))
         async with self._changed:
-            self._offset_s, again = self._recording.replay_from(self._processed_s)
-            self._waiting = deque(again)
-            self._waiting_bytes = sum(map(len, again))
+            self._offset_s, again = self._retained_media.replay_from(self._processed_s)
+            self._pending = deque(again)
+            self._pending_bytes = sum(map(len, again))
             self._changed.notify_all()
 
     # ---------------------------------------------------------------------------------------------------------- telling
 
-    def _tell(self, event: Event) -> None:
+    def _publish_event(self, event: Event) -> None:
         match event:
             case Interrupted():
-                self._tell_lost(event.reason)
+                self._publish_recovering(event.reason)
                 return
             case Started():
-                self._recovered()
+                self._publish_recovered()
                 if self._generation > 1:
                     return
             case Progress():
-                self._recovered()
+                self._publish_recovered()
                 self._processed_s = max(self._processed_s, event.processed_s + self._offset_s)
-                if self._recording is not None:
-                    self._recording.forget(self._processed_s)
-        message = protocol.event_message(event, self._offset_s)
+                if self._retained_media is not None:
+                    self._retained_media.discard_before(self._processed_s)
+        message = protocol.event_to_message(event, self._offset_s)
         if message is not None and "speaker" in message:
-            message["speaker"] = self._speakers.known(message["speaker"], self._generation)
+            message["speaker"] = self._speakers.lookup(message["speaker"], self._generation)
         if message is not None:
             self.events.add(message)
 
-    def _tell_segment(self, segment: Segment) -> None:
-        if self._generation > 1 and self._is_known(segment):
+    def _publish_segment(self, segment: Segment) -> None:
+        if self._generation > 1 and self._is_duplicate(segment):
             return
         if segment.is_final:
-            self._finals = [
-                known for known in self._finals if known[1].end_s > segment.start_s - REMEMBERED_S
+            self._recent_finals = [
+                known for known in self._recent_finals if known[1].end_s > segment.start_s - FINAL_HISTORY_S
             ]
-            self._finals.append((self._generation, segment))
-        speaker = self._speakers.name(segment, self._generation)
-        self.events.add(protocol.segment_message(segment, self._generation, speaker))
+            self._recent_finals.append((self._generation, segment))
+        speaker = self._speakers.resolve(segment, self._generation)
+        self.events.add(protocol.segment_to_message(segment, self._generation, speaker))
 
-    def _is_known(self, segment: Segment) -> bool:
+    def _is_duplicate(self, segment: Segment) -> bool:
         """Whether a lost server had finished this: the next one begins a little before what was not yet read."""
-        if segment.end_s <= self._resumed_s + BORDER_S:
+        if segment.end_s <= self._resume_point_s + OVERLAP_TOLERANCE_S:
             return True
         return any(
-            generation < self._generation and _is_same(segment, known) for generation, known in self._finals
+            generation < self._generation and _is_same_utterance(segment, known)
+            for generation, known in self._recent_finals
         )
 
-    def _tell_lost(self, reason: str) -> None:
-        self._resumed_s = self._processed_s
+    def _publish_recovering(self, reason: str) -> None:
+        self._resume_point_s = self._processed_s
         if not self._is_recovering:
             self._is_recovering = True
             self.events.add({"type": "recovering", "reason": reason})
 
-    def _recovered(self) -> None:
+    def _publish_recovered(self) -> None:
         if self._is_recovering:
             self._is_recovering = False
             self.events.add({"type": "recovered"})
@@ -304,9 +309,9 @@ class LiveSession:
                 self.events.add(message)
 
 
-def _is_same(segment: Segment, known: Segment) -> bool:
+def _is_same_utterance(segment: Segment, reference: Segment) -> bool:
     """Whether two servers read one utterance: at one time, by one person or with the same words."""
-    together_s = min(segment.end_s, known.end_s) - max(segment.start_s, known.start_s)
-    shorter_s = min(segment.end_s - segment.start_s, known.end_s - known.start_s)
-    is_alike = segment.speaker == known.speaker or segment.text == known.text
+    together_s = min(segment.end_s, reference.end_s) - max(segment.start_s, reference.start_s)
+    shorter_s = min(segment.end_s - segment.start_s, reference.end_s - reference.start_s)
+    is_alike = segment.speaker == reference.speaker or segment.text == reference.text
     return is_alike and together_s > shorter_s / 2

@@ -19,7 +19,7 @@ Media = Literal["webm", "pcm"]
 
 # Of text: only media is large.
 MAX_TEXT_CHARS = 16_384
-_HEAD = struct.Struct(">I")
+_SEQUENCE_HEADER = struct.Struct(">I")
 
 
 class MessageError(ValueError):
@@ -86,7 +86,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def read_text(text: str) -> ClientMessage:
+def parse_text(text: str) -> ClientMessage:
     """Read a text message.
 
     Raises:
@@ -101,7 +101,7 @@ def read_text(text: str) -> ClientMessage:
     kind = document.pop("type", None) if isinstance(document, dict) else None
     if not isinstance(kind, str) or kind not in _FIELDS:
         raise MessageError(f"a text message without a known type: expected one of {', '.join(_FIELDS)}")
-    values = _values(kind, document)
+    values = _parse_fields(kind, document)
     match kind:
         case "start":
             _check_choice("media", values["media"], get_args(Media))
@@ -114,21 +114,21 @@ def read_text(text: str) -> ClientMessage:
     return Stop()
 
 
-def read_binary(data: bytes) -> MediaChunk:
+def parse_binary(data: bytes) -> MediaChunk:
     """Read a binary message: the piece's number as four bytes, most significant first, then the media.
 
     Raises:
         MessageError: it is too short, or the number is 0.
     """
-    if len(data) <= _HEAD.size:
+    if len(data) <= _SEQUENCE_HEADER.size:
         raise MessageError(f"a binary message of {len(data)} bytes: expected a number of 4 bytes, then media")
-    sequence = _HEAD.unpack_from(data)[0]
+    sequence = _SEQUENCE_HEADER.unpack_from(data)[0]
     if sequence == 0:
         raise MessageError("a piece of media with the number 0: they are numbered from 1")
-    return MediaChunk(sequence, data[_HEAD.size :])
+    return MediaChunk(sequence, data[_SEQUENCE_HEADER.size :])
 
 
-def _values(kind: str, document: dict[str, Any]) -> dict[str, Any]:
+def _parse_fields(kind: str, document: dict[str, Any]) -> dict[str, Any]:
     fields = _FIELDS[kind]
     unknown = sorted(set(document) - set(fields))
     if unknown:
@@ -142,15 +142,15 @@ def _values(kind: str, document: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise MessageError(f"start.{name} is {value!r}: expected one of {', '.join(known)}")
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise MessageError(f"start.{name} is {value!r}: expected one of {', '.join(choices)}")
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
 
 
-def segment_message(segment: Segment, generation: int, speaker: str) -> dict[str, Any]:
+def segment_to_message(segment: Segment, generation: int, speaker: str) -> dict[str, Any]:
     """A segment, and who speaks it; segments of another reader have other names."""
     return {
         "type": "segment",
@@ -159,22 +159,22 @@ def segment_message(segment: Segment, generation: int, speaker: str) -> dict[str
         "is_final": segment.is_final,
         "speaker": speaker,
         "modality": segment.modality,
-        "start_s": _ms(segment.start_s),
-        "end_s": _ms(segment.end_s),
+        "start_s": _round_ms(segment.start_s),
+        "end_s": _round_ms(segment.end_s),
         "text": segment.text,
         "confidence": round(segment.confidence, 4),
         "words": [
             {
                 "text": word.text,
-                "start_s": _ms(word.start_s),
-                "end_s": _ms(word.end_s),
+                "start_s": _round_ms(word.start_s),
+                "end_s": _round_ms(word.end_s),
                 "confidence": round(word.confidence, 4),
             }
             for word in segment.words
         ],
         "face_boxes": [
             {
-                "time_s": _ms(box.time_s),
+                "time_s": _round_ms(box.time_s),
                 "left": round(box.left, 4),
                 "top": round(box.top, 4),
                 "width": round(box.width, 4),
@@ -185,7 +185,7 @@ def segment_message(segment: Segment, generation: int, speaker: str) -> dict[str
     }
 
 
-def event_message(event: Event, offset_s: float) -> dict[str, Any] | None:
+def event_to_message(event: Event, offset_s: float) -> dict[str, Any] | None:
     """What a server tells beside segments; None for what is no business of a browser."""
     match event:
         case Started():
@@ -202,15 +202,15 @@ def event_message(event: Event, offset_s: float) -> dict[str, Any] | None:
             return {
                 "type": "activity",
                 "kind": event.kind,
-                "time_s": _ms(event.time_s),
+                "time_s": _round_ms(event.time_s),
                 "speaker": event.speaker,
             }
         case Progress():
             return {
                 "type": "progress",
-                "received_s": _ms(event.received_s + offset_s),
-                "processed_s": _ms(event.processed_s + offset_s),
-                "faces": event.faces,
+                "received_s": _round_ms(event.received_s + offset_s),
+                "processed_s": _round_ms(event.processed_s + offset_s),
+                "faces": event.face_count,
             }
         case StreamWarning():
             return {"type": "warning", "kind": event.kind, "message": event.message}
@@ -219,14 +219,14 @@ def event_message(event: Event, offset_s: float) -> dict[str, Any] | None:
         case Finished():
             return {
                 "type": "finished",
-                "duration_s": _ms(event.duration_s + offset_s),
-                "segments": event.segments,
-                "faces": event.faces,
+                "duration_s": _round_ms(event.duration_s + offset_s),
+                "segments": event.segment_count,
+                "faces": event.face_count,
             }
     return None
 
 
-def error_message(code: str, message: str, retry_after_s: float | None = None) -> dict[str, Any]:
+def build_error_message(code: str, message: str, retry_after_s: float | None = None) -> dict[str, Any]:
     """The last message of a session that failed."""
     return {"type": "error", "code": code, "message": message, "retry_after_s": retry_after_s}
 
@@ -242,12 +242,12 @@ ERROR_CODES: dict[type[gorggle.GorggleError], str] = {
 }
 
 
-def failure_message(error: gorggle.GorggleError) -> dict[str, Any]:
+def error_to_message(error: gorggle.GorggleError) -> dict[str, Any]:
     """What a browser is told of an error of the inference server; of faults, their number alone."""
     code = next((code for kind, code in ERROR_CODES.items() if isinstance(error, kind)), "internal")
     text = str(error) if code != "internal" else f"internal error (request {error.request_id or 'unknown'})"
-    return error_message(code, text, getattr(error, "retry_after_s", None))
+    return build_error_message(code, text, getattr(error, "retry_after_s", None))
 
 
-def _ms(time_s: float) -> float:
+def _round_ms(time_s: float) -> float:
     return round(time_s, 3)

@@ -25,12 +25,12 @@ class SessionRegistry:
         self._client, self._limits = client, limits
         self._sessions: dict[str, LiveSession] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._ends: dict[str, asyncio.TimerHandle] = {}
+        self._expiry_timers: dict[str, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def begin(self, start: Start, owner: str) -> LiveSession:
+    def create(self, start: Start, owner: str) -> LiveSession:
         """Make a session and begin to read.
 
         Raises:
@@ -51,7 +51,7 @@ class SessionRegistry:
         self._tasks[session.name] = asyncio.create_task(session.run(), name=f"live session {session.name}")
         return session
 
-    def find(self, resume: Resume, owner: str) -> LiveSession:
+    def resume(self, resume: Resume, owner: str) -> LiveSession:
         """The session that a client comes back to.
 
         Raises:
@@ -60,20 +60,20 @@ class SessionRegistry:
         session = self._sessions.get(resume.session)
         if session is None or session.owner != owner or not hmac.compare_digest(session.key, resume.key):
             raise SessionError("unknown_session", "there is no such session any more: start another")
-        self._keep(session)
+        self._cancel_expiry(session)
         return session
 
-    def leave(self, session: LiveSession) -> None:
+    def detach(self, session: LiveSession) -> None:
         """The client is gone: it has a while to come back; without it, the session ends."""
         if session.name not in self._sessions:
             return
-        self._keep(session)
+        self._cancel_expiry(session)
         loop = asyncio.get_running_loop()
-        self._ends[session.name] = loop.call_later(self._limits.resume_s, self.end, session)
+        self._expiry_timers[session.name] = loop.call_later(self._limits.resume_s, self.remove, session)
 
-    def end(self, session: LiveSession) -> None:
+    def remove(self, session: LiveSession) -> None:
         """Forget a session, and stop reading for it."""
-        self._keep(session)
+        self._cancel_expiry(session)
         self._sessions.pop(session.name, None)
         task = self._tasks.pop(session.name, None)
         if task is not None:
@@ -83,12 +83,12 @@ class SessionRegistry:
         """End all sessions."""
         tasks = list(self._tasks.values())
         for session in list(self._sessions.values()):
-            self.end(session)
+            self.remove(session)
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    def _keep(self, session: LiveSession) -> None:
-        timer = self._ends.pop(session.name, None)
+    def _cancel_expiry(self, session: LiveSession) -> None:
+        timer = self._expiry_timers.pop(session.name, None)
         if timer is not None:
             timer.cancel()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PREFIX = "GORGGLE_GATEWAY_"
+ENV_PREFIX = "GORGGLE_GATEWAY_"
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,15 @@ class GatewaySettings:
     @property
     def server_token(self) -> str | None:
         """The bearer token for the inference server."""
-        return _secret(self.server_token_file)
+        return _read_secret(self.server_token_file)
 
     @property
     def upstream_token(self) -> str | None:
         """The bearer token for the HTTP API."""
-        return _secret(self.upstream_token_file)
+        return _read_secret(self.upstream_token_file)
 
 
-def _secret(path: str) -> str | None:
+def _read_secret(path: str) -> str | None:
     if not path:
         return None
     try:
@@ -128,7 +128,7 @@ class SettingsError(ValueError):
     """A setting that cannot be; the message says which, and what was expected."""
 
 
-def read_settings(arguments: list[str] | None = None) -> GatewaySettings:
+def load_settings(arguments: list[str] | None = None) -> GatewaySettings:
     """Read options, and for what they leave out the environment (``GORGGLE_GATEWAY_LISTEN``).
 
     Raises:
@@ -141,9 +141,9 @@ def read_settings(arguments: list[str] | None = None) -> GatewaySettings:
     )
     for field in dataclasses.fields(GatewaySettings):
         if field.name not in ("limits", "exit_on_stdin_eof"):
-            _add(parser, field.name, field.default)
+            _add_option(parser, field.name, field.default)
     for field in dataclasses.fields(Limits):
-        _add(parser, f"max_{field.name}", field.default)
+        _add_option(parser, f"max_{field.name}", field.default)
     parser.add_argument(
         "--exit-on-stdin-eof", action="store_true", help="end together with the program that started it"
     )
@@ -159,32 +159,32 @@ def _is_limit(name: str) -> bool:
     } and name.startswith("max_")
 
 
-def _add(parser: argparse.ArgumentParser, name: str, default: Any) -> None:
+def _add_option(parser: argparse.ArgumentParser, name: str, default: Any) -> None:
     kind = type(default)
-    variable = os.environ.get(PREFIX + name.upper())
-    reader = _origins if kind is tuple else _number(kind) if kind in (int, float) else str
+    variable = os.environ.get(ENV_PREFIX + name.upper())
+    reader = _parse_origins if kind is tuple else _positive_parser(kind) if kind in (int, float) else str
     shown = " ".join(default) if kind is tuple else default
     parser.add_argument(
         f"--{name.replace('_', '-')}",
         type=reader,
-        default=None if variable is None else _checked(reader, name, variable),
+        default=None if variable is None else _parse_env(reader, name, variable),
         metavar=kind.__name__.upper() if kind in (int, float) else "TEXT",
         help=f"default: {shown}" if shown != "" else "default: none",
     )
 
 
-def _checked(reader: Any, name: str, text: str) -> Any:
+def _parse_env(reader: Any, name: str, text: str) -> Any:
     try:
         return reader(text)
     except ValueError as error:
-        raise SettingsError(f"{PREFIX}{name.upper()} is {text!r}: {error}") from error
+        raise SettingsError(f"{ENV_PREFIX}{name.upper()} is {text!r}: {error}") from error
 
 
-def _origins(text: str) -> tuple[str, ...]:
+def _parse_origins(text: str) -> tuple[str, ...]:
     return tuple(part.rstrip("/") for part in text.replace(",", " ").split())
 
 
-def _number(kind: type) -> Any:
+def _positive_parser(kind: type) -> Any:
     def read(text: str) -> Any:
         value = kind(text)
         if not value > 0:

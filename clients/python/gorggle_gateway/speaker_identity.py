@@ -5,9 +5,9 @@ from __future__ import annotations
 from gorggle import FaceBox, Segment
 
 # Who is heard and not seen is the same for all of them.
-VOICE = "voice"
+VOICE_LABEL = "voice"
 # Faces that share less than this of what they cover together are two people's.
-LEAST_SHARED = 0.25
+MIN_IOU = 0.25
 
 
 class SpeakerIdentities:
@@ -15,35 +15,35 @@ class SpeakerIdentities:
 
     def __init__(self) -> None:
         self._names: dict[tuple[int, str], str] = {}
-        self._seen: dict[str, FaceBox] = {}
+        self._last_boxes: dict[str, FaceBox] = {}
 
-    def name(self, segment: Segment, generation: int) -> str:
+    def resolve(self, segment: Segment, generation: int) -> str:
         """Who speaks a segment.
 
         Args:
             segment: as a server tells it.
             generation: of the server: 1 is the first.
         """
-        if segment.speaker == VOICE:
-            return VOICE
+        if segment.speaker == VOICE_LABEL:
+            return VOICE_LABEL
         key = generation, segment.speaker
         if key not in self._names:
-            self._names[key] = self._recognised(segment, generation)
+            self._names[key] = self._match(segment, generation)
         if segment.face_boxes:
-            self._seen[self._names[key]] = segment.face_boxes[-1]
+            self._last_boxes[self._names[key]] = segment.face_boxes[-1]
         return self._names[key]
 
-    def known(self, speaker: str, generation: int) -> str:
+    def lookup(self, speaker: str, generation: int) -> str:
         """The name of somebody of whom nothing but a server's own name is told."""
         return self._names.get((generation, speaker), speaker)
 
-    def _recognised(self, segment: Segment, generation: int) -> str:
+    def _match(self, segment: Segment, generation: int) -> str:
         taken = {name for (one, _), name in self._names.items() if one == generation}
-        free = [name for name in self._seen if name not in taken]
+        free = [name for name in self._last_boxes if name not in taken]
         if segment.face_boxes:
             first = segment.face_boxes[0]
-            nearest = max(free, key=lambda name: _shared(first, self._seen[name]), default=None)
-            if nearest is not None and _shared(first, self._seen[nearest]) >= LEAST_SHARED:
+            nearest = max(free, key=lambda name: _compute_iou(first, self._last_boxes[name]), default=None)
+            if nearest is not None and _compute_iou(first, self._last_boxes[nearest]) >= MIN_IOU:
                 return nearest
         elif segment.speaker not in taken:
             return segment.speaker
@@ -51,7 +51,7 @@ class SpeakerIdentities:
         return segment.speaker if is_new else f"{segment.speaker}.{generation}"
 
 
-def _shared(a: FaceBox, b: FaceBox) -> float:
+def _compute_iou(a: FaceBox, b: FaceBox) -> float:
     """How much of the area that two boxes cover together both of them cover, 0 to 1."""
     width = min(a.left + a.width, b.left + b.width) - max(a.left, b.left)
     height = min(a.top + a.height, b.top + b.height) - max(a.top, b.top)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from aiohttp import web
 
-FOLDER = Path(__file__).resolve().parent / "page"
+PAGE_DIR = Path(__file__).resolve().parent / "page"
 # Their names hold a hash of their content.
-ASSETS_FOR_S = 365 * 24 * 3600
+ASSET_MAX_AGE_S = 365 * 24 * 3600
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def content_security_policy(connect: tuple[str, ...]) -> str:
+def build_content_security_policy(connect: tuple[str, ...]) -> str:
     """What the page may do: run and show its own files, and talk to the given addresses beside its own."""
     others = " ".join(("", *connect)) if connect else ""
     sockets = " ".join(
@@ -42,10 +42,10 @@ def content_security_policy(connect: tuple[str, ...]) -> str:
     )
 
 
-def headers(connect: tuple[str, ...]) -> dict[str, str]:
+def build_security_headers(connect: tuple[str, ...]) -> dict[str, str]:
     """The headers of every answer."""
     return {
-        "content-security-policy": content_security_policy(connect),
+        "content-security-policy": build_content_security_policy(connect),
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
         "cross-origin-opener-policy": "same-origin",
@@ -54,27 +54,29 @@ def headers(connect: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def add_page(application: web.Application, config: Mapping[str, object], folder: Path = FOLDER) -> None:
+def add_static_routes(
+    application: web.Application, config: Mapping[str, object], folder: Path = PAGE_DIR
+) -> None:
     """Serve the page at ``/``, and what it has to know at ``/config.json``."""
     # All of it is read now: a page that is built anew meanwhile never mixes with this one.
-    index_file, icon_file = File.of(folder / "index.html"), File.of(folder / "icon.svg")
+    index_file, icon_file = File.load(folder / "index.html"), File.load(folder / "icon.svg")
 
     async def index(request: web.Request) -> web.StreamResponse:
-        return index_file.response(request, {"cache-control": "no-cache"})
+        return index_file.to_response(request, {"cache-control": "no-cache"})
 
     async def icon(request: web.Request) -> web.StreamResponse:
-        return icon_file.response(request, {"cache-control": "no-cache"})
+        return icon_file.to_response(request, {"cache-control": "no-cache"})
 
     async def told(_request: web.Request) -> web.StreamResponse:
         return web.json_response(dict(config), headers={"cache-control": "no-store"})
 
-    files = {path.name: File.of(path) for path in (folder / "assets").iterdir()}
+    files = {path.name: File.load(path) for path in (folder / "assets").iterdir()}
 
     async def asset(request: web.Request) -> web.StreamResponse:
         file = files.get(request.match_info["name"])
         if file is None:
             raise web.HTTPNotFound(text="there is no such file")
-        return file.response(request)
+        return file.to_response(request)
 
     application.router.add_get("/", index)
     application.router.add_get("/index.html", index)
@@ -92,17 +94,19 @@ class File:
     zipped: bytes
 
     @classmethod
-    def of(cls, path: Path) -> File:
+    def load(cls, path: Path) -> File:
         """Read it."""
         plain = path.read_bytes()
         content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return cls(content_type, plain, gzip.compress(plain, 9, mtime=0))
 
-    def response(self, request: web.Request, further: Mapping[str, str] | None = None) -> web.Response:
+    def to_response(
+        self, request: web.Request, extra_headers: Mapping[str, str] | None = None
+    ) -> web.Response:
         """The file, compressed for those who take that."""
         parts = request.headers.get("accept-encoding", "").replace(" ", "").split(",")
         takes = {part.partition(";")[0] for part in parts if not part.endswith(";q=0")}
-        headers = {"vary": "accept-encoding", **(further or {})}
+        headers = {"vary": "accept-encoding", **(extra_headers or {})}
         is_zipped = "gzip" in takes
         if is_zipped:
             headers["content-encoding"] = "gzip"
@@ -111,6 +115,6 @@ class File:
 
 
 @functools.cache
-def is_built(folder: Path = FOLDER) -> bool:
+def is_built(folder: Path = PAGE_DIR) -> bool:
     """Whether the page's files are there."""
     return (folder / "index.html").is_file()

@@ -28,10 +28,10 @@ class TokenStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._version = _version(path)
-        self._names = _read(path)
+        self._version = _get_file_version(path)
+        self._names = _read_tokens(path)
 
-    def name_of(self, token: str) -> str | None:
+    def find_name(self, token: str) -> str | None:
         """Whose token this is; None where it is nobody's."""
         self._refresh()
         return self._names.get(hashlib.sha256(token.encode()).hexdigest())
@@ -39,14 +39,14 @@ class TokenStore:
     def _refresh(self) -> None:
         """A file that cannot be used leaves the tokens as they were."""
         try:
-            version = _version(self._path)
+            version = _get_file_version(self._path)
             if version != self._version:
-                self._names, self._version = _read(self._path), version
+                self._names, self._version = _read_tokens(self._path), version
         except TokenFileError as error:
             _log.error("the tokens stay as they were: %s", error)
 
 
-def _version(path: Path) -> tuple[int, int, int]:
+def _get_file_version(path: Path) -> tuple[int, int, int]:
     try:
         status = path.stat()
     except OSError as error:
@@ -54,7 +54,7 @@ def _version(path: Path) -> tuple[int, int, int]:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read_tokens(path: Path) -> dict[str, str]:
     """From hashes to names."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

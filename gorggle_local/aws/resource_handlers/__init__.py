@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 
-from gorggle_local.aws.resource_handlers.registry import Call, Making, made_by
+from gorggle_local.aws.resource_handlers.registry import Call, CallGenerator, create_calls
 
 for _module in (
     "lambda_",
@@ -23,4 +23,4 @@ for _module in (
 ):
     importlib.import_module(f"gorggle_local.aws.resource_handlers.{_module}")
 
-__all__ = ["Call", "Making", "made_by"]
+__all__ = ["Call", "CallGenerator", "create_calls"]

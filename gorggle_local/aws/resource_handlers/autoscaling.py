@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from gorggle_local.aws.pulumi_engine import Resource
-from gorggle_local.aws.resource_handlers.ec2_elb import specifications
+from gorggle_local.aws.resource_handlers.ec2_elb import tag_specifications
 from gorggle_local.aws.resource_handlers.registry import (
+    CallGenerator,
     Inputs,
-    Making,
     call,
-    fitting_call,
+    convert_call,
     handles,
     pop_inputs,
 )
 
 
 @handles("ec2/launchTemplate:LaunchTemplate")
-def launch_template(resource: Resource, inputs: Inputs) -> Making:
+def launch_template(resource: Resource, inputs: Inputs) -> CallGenerator:
     # The provider itself makes the newest version the default one.
     name, tags, launched, _newest = pop_inputs(
         inputs, "name", "tags", "tagSpecifications", "updateDefaultVersion"
@@ -33,15 +33,15 @@ def launch_template(resource: Resource, inputs: Inputs) -> Making:
         "launchTemplateName": name,
         "launchTemplateData": {"securityGroupIds": inputs.pop("vpcSecurityGroupIds"), **inputs},
     }
-    made = yield fitting_call(
-        "ec2.CreateLaunchTemplate", wrapped, TagSpecifications=specifications("launch-template", tags)
+    made = yield convert_call(
+        "ec2.CreateLaunchTemplate", wrapped, TagSpecifications=tag_specifications("launch-template", tags)
     )
     found = made["LaunchTemplate"]
     return found["LaunchTemplateId"], {"latestVersion": found["LatestVersionNumber"]}
 
 
 @handles("autoscaling/group:Group")
-def group(resource: Resource, inputs: Inputs) -> Making:
+def group(resource: Resource, inputs: Inputs) -> CallGenerator:
     # Waiting for capacity and refreshing instances are what the provider does around the group.
     zones, hooks, metrics, _wait, _refresh, tags = pop_inputs(
         inputs,
@@ -71,7 +71,7 @@ def group(resource: Resource, inputs: Inputs) -> Making:
     renamed_hooks = [{**each, "lifecycleHookName": each["name"]} for each in hooks]
     for each in renamed_hooks:
         del each["name"]
-    yield fitting_call(
+    yield convert_call(
         "autoscaling.CreateAutoScalingGroup",
         {**inputs, "lifecycleHookSpecificationList": renamed_hooks},
         words,
@@ -90,20 +90,20 @@ def group(resource: Resource, inputs: Inputs) -> Making:
 
 
 @handles("autoscaling/policy:Policy")
-def policy(resource: Resource, inputs: Inputs) -> Making:
+def policy(resource: Resource, inputs: Inputs) -> CallGenerator:
     del inputs["tags"]
     tracking: dict[str, Any] | None = inputs.get("targetTrackingConfiguration")
     if tracking:
         metric = tracking["customizedMetricSpecification"]
         metric["dimensions"] = metric.pop("metricDimensions")
-    made = yield fitting_call("autoscaling.PutScalingPolicy", inputs, {"name": "policyName"})
+    made = yield convert_call("autoscaling.PutScalingPolicy", inputs, {"name": "policyName"})
     return inputs["name"], {"arn": made["PolicyARN"]}
 
 
 @handles("autoscaling/schedule:Schedule")
-def schedule(resource: Resource, inputs: Inputs) -> Making:
+def schedule(resource: Resource, inputs: Inputs) -> CallGenerator:
     del inputs["tags"]
     # -1 says to the provider: leave it as it is.
     kept = {name: value for name, value in inputs.items() if value != -1}
-    yield fitting_call("autoscaling.PutScheduledUpdateGroupAction", kept)
+    yield convert_call("autoscaling.PutScheduledUpdateGroupAction", kept)
     return inputs["scheduledActionName"], {}

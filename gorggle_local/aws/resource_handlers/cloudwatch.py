@@ -6,11 +6,11 @@ from typing import Any
 
 from gorggle_local.aws.pulumi_engine import Resource
 from gorggle_local.aws.resource_handlers.registry import (
+    CallGenerator,
     Inputs,
-    Making,
     assert_consumed,
     call,
-    fitting_call,
+    convert_call,
     handles,
     pop_inputs,
     tag_list,
@@ -18,16 +18,16 @@ from gorggle_local.aws.resource_handlers.registry import (
 
 
 @handles("cloudwatch/logGroup:LogGroup")
-def log_group(resource: Resource, inputs: Inputs) -> Making:
+def log_group(resource: Resource, inputs: Inputs) -> CallGenerator:
     days, tags = pop_inputs(inputs, "retentionInDays", "tags")
     name = inputs["name"]
-    yield fitting_call("logs.CreateLogGroup", inputs, {"name": "logGroupName"}, tags=tags)
+    yield convert_call("logs.CreateLogGroup", inputs, {"name": "logGroupName"}, tags=tags)
     yield call("logs.PutRetentionPolicy", logGroupName=name, retentionInDays=days)
     return name, {"arn": f"arn:aws:logs:us-east-1:123456789012:log-group:{name}"}
 
 
 @handles("cloudwatch/logMetricFilter:LogMetricFilter")
-def metric_filter(resource: Resource, inputs: Inputs) -> Making:
+def metric_filter(resource: Resource, inputs: Inputs) -> CallGenerator:
     transformation, _tags = pop_inputs(inputs, "metricTransformation", "tags")
     made = {
         "metricName": transformation["name"],
@@ -36,17 +36,17 @@ def metric_filter(resource: Resource, inputs: Inputs) -> Making:
         "defaultValue": transformation["defaultValue"],
     }
     words = {"name": "filterName", "pattern": "filterPattern"}
-    yield fitting_call("logs.PutMetricFilter", {**inputs, "metricTransformations": [made]}, words)
+    yield convert_call("logs.PutMetricFilter", {**inputs, "metricTransformations": [made]}, words)
     return inputs["name"], {}
 
 
 @handles("cloudwatch/metricAlarm:MetricAlarm")
-def alarm(resource: Resource, inputs: Inputs) -> Making:
+def alarm(resource: Resource, inputs: Inputs) -> CallGenerator:
     dimensions, queries, tags = pop_inputs(inputs, "dimensions", "metricQueries", "tags")
     words = {"name": "alarmName", "okActions": "oKActions"}
     if queries:
-        inputs["metrics"] = [_query(each) for each in queries]
-    yield fitting_call(
+        inputs["metrics"] = [_convert_query(each) for each in queries]
+    yield convert_call(
         "cloudwatch.PutMetricAlarm",
         inputs,
         words,
@@ -57,7 +57,7 @@ def alarm(resource: Resource, inputs: Inputs) -> Making:
     return name, {"arn": f"arn:aws:cloudwatch:us-east-1:123456789012:alarm:{name}"}
 
 
-def _query(query: Inputs) -> dict[str, Any]:
+def _convert_query(query: Inputs) -> dict[str, Any]:
     metric = query.pop("metric", None)
     if metric:
         found = {
@@ -70,15 +70,15 @@ def _query(query: Inputs) -> dict[str, Any]:
 
 
 @handles("cloudwatch/dashboard:Dashboard")
-def dashboard(resource: Resource, inputs: Inputs) -> Making:
+def dashboard(resource: Resource, inputs: Inputs) -> CallGenerator:
     # The provider gives dashboards no tags.
     del inputs["tags"]
-    yield fitting_call("cloudwatch.PutDashboard", inputs)
+    yield convert_call("cloudwatch.PutDashboard", inputs)
     return inputs["dashboardName"], {}
 
 
 @handles("budgets/budget:Budget")
-def budget(resource: Resource, inputs: Inputs) -> Making:
+def budget(resource: Resource, inputs: Inputs) -> CallGenerator:
     name, notices, filters, _tags = pop_inputs(inputs, "name", "notifications", "costFilters", "tags")
     kind, amount, unit, period = pop_inputs(inputs, "budgetType", "limitAmount", "limitUnit", "timeUnit")
     assert_consumed(inputs)
@@ -95,12 +95,12 @@ def budget(resource: Resource, inputs: Inputs) -> Making:
         "budgets.CreateBudget",
         AccountId="123456789012",
         Budget=wanted,
-        NotificationsWithSubscribers=[_notice(each) for each in notices],
+        NotificationsWithSubscribers=[_convert_notification(each) for each in notices],
     )
     return name, {}
 
 
-def _notice(notice: Inputs) -> dict[str, Any]:
+def _convert_notification(notice: Inputs) -> dict[str, Any]:
     (topics,) = pop_inputs(notice, "subscriberSnsTopicArns")
     assert_consumed(notice, "comparisonOperator", "threshold", "thresholdType", "notificationType")
     wanted = {
@@ -114,7 +114,7 @@ def _notice(notice: Inputs) -> dict[str, Any]:
 
 
 @handles("budgets/budgetAction:BudgetAction")
-def budget_action(resource: Resource, inputs: Inputs) -> Making:
+def budget_action(resource: Resource, inputs: Inputs) -> CallGenerator:
     del inputs["tags"]
-    made = yield fitting_call("budgets.CreateBudgetAction", inputs, AccountId="123456789012")
+    made = yield convert_call("budgets.CreateBudgetAction", inputs, AccountId="123456789012")
     return made["ActionId"], {}

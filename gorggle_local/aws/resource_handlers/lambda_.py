@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from gorggle_local.aws.pulumi_engine import Resource
 from gorggle_local.aws.resource_handlers.registry import (
+    CallGenerator,
     Inputs,
-    Making,
     assert_consumed,
-    fitting_call,
+    convert_call,
     handles,
     pop_inputs,
     tag_list,
@@ -15,9 +15,9 @@ from gorggle_local.aws.resource_handlers.registry import (
 
 
 @handles("lambda/layerVersion:LayerVersion")
-def layer(resource: Resource, inputs: Inputs) -> Making:
+def layer(resource: Resource, inputs: Inputs) -> CallGenerator:
     bucket, key, _hash, _tags = pop_inputs(inputs, "s3Bucket", "s3Key", "sourceCodeHash", "tags")
-    made = yield fitting_call(
+    made = yield convert_call(
         "lambda.PublishLayerVersion", inputs, Content={"S3Bucket": bucket, "S3Key": key}
     )
     arn = made["LayerVersionArn"]
@@ -25,9 +25,9 @@ def layer(resource: Resource, inputs: Inputs) -> Making:
 
 
 @handles("lambda/function:Function")
-def function(resource: Resource, inputs: Inputs) -> Making:
+def function(resource: Resource, inputs: Inputs) -> CallGenerator:
     bucket, key, _hash, tags = pop_inputs(inputs, "s3Bucket", "s3Key", "sourceCodeHash", "tags")
-    made = yield fitting_call(
+    made = yield convert_call(
         "lambda.CreateFunction",
         inputs,
         {"name": "functionName"},
@@ -40,37 +40,37 @@ def function(resource: Resource, inputs: Inputs) -> Making:
 
 
 @handles("lambda/permission:Permission")
-def permission(resource: Resource, inputs: Inputs) -> Making:
+def permission(resource: Resource, inputs: Inputs) -> CallGenerator:
     del inputs["tags"]
-    yield fitting_call(
+    yield convert_call(
         "lambda.AddPermission", inputs, {"function": "functionName"}, StatementId=resource.name
     )
     return resource.name, {}
 
 
 @handles("lambda/functionEventInvokeConfig:FunctionEventInvokeConfig")
-def event_config(resource: Resource, inputs: Inputs) -> Making:
+def event_config(resource: Resource, inputs: Inputs) -> CallGenerator:
     del inputs["tags"]
-    yield fitting_call("lambda.PutFunctionEventInvokeConfig", inputs)
+    yield convert_call("lambda.PutFunctionEventInvokeConfig", inputs)
     return inputs["functionName"], {}
 
 
 @handles("lambda/eventSourceMapping:EventSourceMapping")
-def event_source(resource: Resource, inputs: Inputs) -> Making:
+def event_source(resource: Resource, inputs: Inputs) -> CallGenerator:
     (tags,) = pop_inputs(inputs, "tags")
-    made = yield fitting_call("lambda.CreateEventSourceMapping", inputs, Tags=tags)
+    made = yield convert_call("lambda.CreateEventSourceMapping", inputs, Tags=tags)
     return made["UUID"], {"uuid": made["UUID"]}
 
 
-@handles("sfn/stateMachine:StateMachine")
-def state_machine(resource: Resource, inputs: Inputs) -> Making:
+@handles("sfn/stateMachine:StateMachineSpec")
+def state_machine(resource: Resource, inputs: Inputs) -> CallGenerator:
     logging, tags = pop_inputs(inputs, "loggingConfiguration", "tags")
     wanted = {
         "level": logging["level"],
         "includeExecutionData": logging["includeExecutionData"],
         "destinations": [{"cloudWatchLogsLogGroup": {"logGroupArn": logging["logDestination"]}}],
     }
-    made = yield fitting_call(
+    made = yield convert_call(
         "stepfunctions.CreateStateMachine",
         inputs,
         loggingConfiguration=wanted,
@@ -80,20 +80,20 @@ def state_machine(resource: Resource, inputs: Inputs) -> Making:
 
 
 @handles("cloudwatch/eventRule:EventRule")
-def rule(resource: Resource, inputs: Inputs) -> Making:
+def rule(resource: Resource, inputs: Inputs) -> CallGenerator:
     (tags,) = pop_inputs(inputs, "tags")
-    made = yield fitting_call("events.PutRule", inputs, Tags=tag_list(tags))
+    made = yield convert_call("events.PutRule", inputs, Tags=tag_list(tags))
     return inputs["name"], {"arn": made["RuleArn"]}
 
 
 @handles("cloudwatch/eventTarget:EventTarget")
-def target(resource: Resource, inputs: Inputs) -> Making:
+def target(resource: Resource, inputs: Inputs) -> CallGenerator:
     rule_name, identity, arn, letters, retry = pop_inputs(
         inputs, "rule", "targetId", "arn", "deadLetterConfig", "retryPolicy"
     )
     assert_consumed(inputs, "tags")
     wanted = {"id": identity, "arn": arn, "deadLetterConfig": letters, "retryPolicy": retry}
-    answer = yield fitting_call("events.PutTargets", {"rule": rule_name, "targets": [wanted]})
+    answer = yield convert_call("events.PutTargets", {"rule": rule_name, "targets": [wanted]})
     if answer.get("FailedEntryCount") and "sample" not in str(answer):
         raise RuntimeError(f"{resource.name}: {answer['FailedEntries']}")
     return f"{rule_name}-{identity}", {}

@@ -20,34 +20,36 @@ class Call:
     parameters: Mapping[str, Any]
 
 
-Making = Generator[Call, Any, tuple[str, Mapping[str, Any]]]
-_MAKERS: dict[str, Callable[[Resource, Inputs], Making]] = {}
+CallGenerator = Generator[Call, Any, tuple[str, Mapping[str, Any]]]
+_HANDLERS: dict[str, Callable[[Resource, Inputs], CallGenerator]] = {}
 
 
 def handles(
     kind: str,
-) -> Callable[[Callable[[Resource, Inputs], Making]], Callable[[Resource, Inputs], Making]]:
+) -> Callable[[Callable[[Resource, Inputs], CallGenerator]], Callable[[Resource, Inputs], CallGenerator]]:
     """Say which kind of resource a function makes: ``s3/bucket:Bucket``."""
 
-    def register(maker: Callable[[Resource, Inputs], Making]) -> Callable[[Resource, Inputs], Making]:
-        _MAKERS[f"aws:{kind}"] = maker
+    def register(
+        maker: Callable[[Resource, Inputs], CallGenerator],
+    ) -> Callable[[Resource, Inputs], CallGenerator]:
+        _HANDLERS[f"aws:{kind}"] = maker
         return maker
 
     return register
 
 
-def made_by(resource: Resource, default_tags: Mapping[str, str]) -> Making:
+def create_calls(resource: Resource, default_tags: Mapping[str, str]) -> CallGenerator:
     """The calls that make a resource, tagged as its provider would.
 
     Raises:
         KeyError: nobody makes this kind.
     """
-    if resource.type not in _MAKERS:
+    if resource.type not in _HANDLERS:
         raise KeyError(f"nothing is known of how to make {resource.type} ({resource.name})")
     inputs = {name: value for name, value in resource.inputs.items() if value is not None}
     own = inputs.pop("tags", {})
     inputs["tags"] = own if isinstance(own, list) else {**default_tags, **own}
-    return _MAKERS[resource.type](resource, inputs)
+    return _HANDLERS[resource.type](resource, inputs)
 
 
 def call(operation: str, **parameters: Any) -> Call:
@@ -55,12 +57,12 @@ def call(operation: str, **parameters: Any) -> Call:
     return Call(operation, {name: value for name, value in parameters.items() if value is not None})
 
 
-def fitting_call(
-    operation: str, inputs: Inputs, renames: Mapping[str, str] | None = None, **further: Any
+def convert_call(
+    operation: str, inputs: Inputs, renames: Mapping[str, str] | None = None, **extra: Any
 ) -> Call:
     """A call with every input that is left, in the provider's words.
 
-    ``renames``: inputs that the API calls otherwise; ``further``: parameters in the API's own words.
+    ``renames``: inputs that the API calls otherwise; ``extra``: parameters in the API's own words.
 
     Raises:
         ApiShapeError: the operation takes no such thing.
@@ -69,7 +71,7 @@ def fitting_call(
     assert shape is not None
     renamed = {(renames or {}).get(name, name): value for name, value in inputs.items()}
     found = api_validation.convert(shape, renamed, operation)
-    return call(operation, **found, **further)
+    return call(operation, **found, **extra)
 
 
 def tag_list(tags: Mapping[str, str], key: str = "Key", value: str = "Value") -> list[dict[str, str]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gorggle_local.aws.pulumi_engine import Resource
 from gorggle_local.aws.resource_handlers.registry import (
+    CallGenerator,
     Inputs,
-    Making,
     assert_consumed,
     call,
     handles,
@@ -15,7 +15,7 @@ from gorggle_local.aws.resource_handlers.registry import (
 
 
 @handles("sqs/queue:Queue")
-def queue(resource: Resource, inputs: Inputs) -> Making:
+def queue(resource: Resource, inputs: Inputs) -> CallGenerator:
     name, tags = pop_inputs(inputs, "name", "tags")
     words = {
         "visibilityTimeoutSeconds": "VisibilityTimeout",
@@ -24,14 +24,14 @@ def queue(resource: Resource, inputs: Inputs) -> Making:
         "sqsManagedSseEnabled": "SqsManagedSseEnabled",
     }
     assert_consumed(inputs, *words)
-    attributes = {words[key]: _text(value) for key, value in inputs.items()}
+    attributes = {words[key]: _to_attribute(value) for key, value in inputs.items()}
     made = yield call("sqs.CreateQueue", QueueName=name, Attributes=attributes, tags=tags)
     url = made["QueueUrl"]
     return url, {"url": url, "arn": f"arn:aws:sqs:us-east-1:123456789012:{name}"}
 
 
 @handles("sqs/queuePolicy:QueuePolicy")
-def queue_policy(resource: Resource, inputs: Inputs) -> Making:
+def queue_policy(resource: Resource, inputs: Inputs) -> CallGenerator:
     url, policy = pop_inputs(inputs, "queueUrl", "policy")
     assert_consumed(inputs, "tags")
     yield call("sqs.SetQueueAttributes", QueueUrl=url, Attributes={"Policy": policy})
@@ -39,7 +39,7 @@ def queue_policy(resource: Resource, inputs: Inputs) -> Making:
 
 
 @handles("sns/topic:Topic")
-def topic(resource: Resource, inputs: Inputs) -> Making:
+def topic(resource: Resource, inputs: Inputs) -> CallGenerator:
     name, key, tags = pop_inputs(inputs, "name", "kmsMasterKeyId", "tags")
     assert_consumed(inputs)
     made = yield call("sns.CreateTopic", Name=name, Attributes={"KmsMasterKeyId": key}, Tags=tag_list(tags))
@@ -47,7 +47,7 @@ def topic(resource: Resource, inputs: Inputs) -> Making:
 
 
 @handles("sns/topicPolicy:TopicPolicy")
-def topic_policy(resource: Resource, inputs: Inputs) -> Making:
+def topic_policy(resource: Resource, inputs: Inputs) -> CallGenerator:
     arn, policy = pop_inputs(inputs, "arn", "policy")
     assert_consumed(inputs, "tags")
     yield call("sns.SetTopicAttributes", TopicArn=arn, AttributeName="Policy", AttributeValue=policy)
@@ -55,7 +55,7 @@ def topic_policy(resource: Resource, inputs: Inputs) -> Making:
 
 
 @handles("sns/topicSubscription:TopicSubscription")
-def subscription(resource: Resource, inputs: Inputs) -> Making:
+def subscription(resource: Resource, inputs: Inputs) -> CallGenerator:
     arn, protocol, endpoint = pop_inputs(inputs, "topic", "protocol", "endpoint")
     assert_consumed(inputs, "tags")
     made = yield call(
@@ -64,5 +64,5 @@ def subscription(resource: Resource, inputs: Inputs) -> Making:
     return made["SubscriptionArn"], {"arn": made["SubscriptionArn"]}
 
 
-def _text(value: object) -> str:
+def _to_attribute(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -11,7 +11,7 @@ from typing import Any
 from gorggle_server.avhubert.checkpoints import torch_archive
 from gorggle_server.avhubert.checkpoints.model_card import REFERENCE_LICENSE
 from gorggle_server.avhubert.checkpoints.pickle_allowlist import OpaqueObject
-from gorggle_server.avhubert.checkpoints.stored_model import StoredModel, UnreadTensor
+from gorggle_server.avhubert.checkpoints.stored_model import LazyTensor, StoredModel
 from gorggle_server.avhubert.checkpoints.tensor_storage import TensorRecord
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.errors import ModelFormatError
@@ -32,28 +32,28 @@ _SEPARATE_OUTPUT = "decoder.embed_out"
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[StoredModel]:
+def open_checkpoint(path: Path) -> Iterator[StoredModel]:
     """Read a ``.pt`` file; its weights can be read until the context ends.
 
     Raises:
         ModelFormatError: it is damaged, names classes that are not allowed, or holds no model for transcription.
     """
     with torch_archive.open_checkpoint(path) as root:
-        yield _model(root, path)
+        yield _to_stored_model(root, path)
 
 
-def _model(root: object, path: Path) -> StoredModel:
+def _to_stored_model(root: object, path: Path) -> StoredModel:
     if not isinstance(root, dict) or not isinstance(root.get("model"), dict):
         raise ModelFormatError(
             "the checkpoint has no model: expected what the reference toolkit writes after fine-tuning"
         )
-    weights = _weights(root["model"])
-    units, sentencepiece_model = _units(root.get("task_state"))
-    encoder, decoder, modalities = _configuration(root)
+    weights = _extract_weights(root["model"])
+    units, sentencepiece_model = _extract_vocabulary(root.get("task_state"))
+    encoder, decoder, modalities = _extract_config(root)
     decoder = {**decoder, "share_decoder_input_output_embed": _SEPARATE_OUTPUT not in weights}
     return StoredModel(
         config=replace(ModelConfig.from_reference(encoder, decoder, len(units)), modalities=modalities),
-        units=units,
+        tokens=units,
         sentencepiece_model=sentencepiece_model,
         card={"name": path.stem, "license": REFERENCE_LICENSE},
         weights=weights,
@@ -61,8 +61,8 @@ def _model(root: object, path: Path) -> StoredModel:
     )
 
 
-def _weights(state: Mapping[Any, Any]) -> dict[str, UnreadTensor]:
-    weights: dict[str, UnreadTensor] = {}
+def _extract_weights(state: Mapping[Any, Any]) -> dict[str, LazyTensor]:
+    weights: dict[str, LazyTensor] = {}
     for name, tensor in state.items():
         if not isinstance(name, str):
             raise ModelFormatError("a weight of the checkpoint has a name that is not text")
@@ -74,14 +74,14 @@ def _weights(state: Mapping[Any, Any]) -> dict[str, UnreadTensor]:
     return weights
 
 
-def _units(task_state: object) -> tuple[list[str], bytes | None]:
-    state = _fields(task_state) or {}
-    symbols = (_fields(state.get("target_dictionary")) or {}).get("symbols")
+def _extract_vocabulary(task_state: object) -> tuple[list[str], bytes | None]:
+    state = _unwrap_fields(task_state) or {}
+    symbols = (_unwrap_fields(state.get("target_dictionary")) or {}).get("symbols")
     if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
         raise ModelFormatError(
             "the checkpoint's task_state holds no target_dictionary: expected a model fine-tuned for transcription"
         )
-    tokenizer = _fields(state.get("s2s_tokenizer")) or {}
+    tokenizer = _unwrap_fields(state.get("s2s_tokenizer")) or {}
     processor = tokenizer.get("sp")
     # Older versions of SentencePiece pickled the bare bytes of the model.
     model = processor.state if isinstance(processor, OpaqueObject) else None
@@ -90,35 +90,39 @@ def _units(task_state: object) -> tuple[list[str], bytes | None]:
     return symbols, model if isinstance(model, bytes) else None
 
 
-def _configuration(root: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+def _extract_config(root: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
     """The fields of encoder and decoder, in ``cfg`` or in old checkpoints under ``args``; the modalities trained on."""
-    configuration = _fields(root.get("cfg"))
-    decoder = _fields((configuration or {}).get("model")) if configuration else _fields(root.get("args"))
+    configuration = _unwrap_fields(root.get("cfg"))
+    decoder = (
+        _unwrap_fields((configuration or {}).get("model"))
+        if configuration
+        else _unwrap_fields(root.get("args"))
+    )
     if not decoder:
         raise ModelFormatError(
             "the checkpoint has neither cfg.model nor args, where the model's sizes are kept"
         )
-    encoder = _fields(decoder.get("w2v_args"))
+    encoder = _unwrap_fields(decoder.get("w2v_args"))
     if encoder:
-        encoder = _fields(encoder.get("model")) or encoder
+        encoder = _unwrap_fields(encoder.get("model")) or encoder
     if not encoder:
         raise ModelFormatError(
             "the checkpoint's configuration has no w2v_args, where the encoder's sizes are kept: expected a model "
             "fine-tuned for transcription, not a pre-trained encoder"
         )
-    task = _fields((configuration or {}).get("task")) or decoder
-    return encoder, decoder, _modalities(task.get("modalities"))
+    task = _unwrap_fields((configuration or {}).get("task")) or decoder
+    return encoder, decoder, _parse_modalities(task.get("modalities"))
 
 
-def _modalities(listed: object) -> tuple[str, ...]:
+def _parse_modalities(listed: object) -> tuple[str, ...]:
     """Those that fine-tuning used; both where the checkpoint does not say."""
     if isinstance(listed, OpaqueObject) and isinstance(listed.state, dict):
         listed = listed.state.get("_content")
-    named = [_value(item) for item in listed] if isinstance(listed, list) else []
+    named = [_unwrap_value(item) for item in listed] if isinstance(listed, list) else []
     return tuple(name for name in ("audio", "video") if name in named) or ("audio", "video")
 
 
-def _fields(value: object) -> dict[str, Any] | None:
+def _unwrap_fields(value: object) -> dict[str, Any] | None:
     """The named values, one level deep, of a dict, a namespace, an object or an omegaconf container."""
     if isinstance(value, OpaqueObject):
         value = value.state
@@ -126,10 +130,10 @@ def _fields(value: object) -> dict[str, Any] | None:
             value = value["_content"]
     if not isinstance(value, dict):
         return None
-    return {key: _value(item) for key, item in value.items() if isinstance(key, str)}
+    return {key: _unwrap_value(item) for key, item in value.items() if isinstance(key, str)}
 
 
-def _value(item: object) -> object:
+def _unwrap_value(item: object) -> object:
     """What an omegaconf node wraps; anything else as it is."""
     if isinstance(item, OpaqueObject) and isinstance(item.state, dict) and "_val" in item.state:
         item = item.state["_val"]

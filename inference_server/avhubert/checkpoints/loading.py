@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from gorggle_server.avhubert.checkpoints import fairseq_checkpoint, safetensors_file, torch_archive
-from gorggle_server.avhubert.checkpoints.model_card import checked_card
-from gorggle_server.avhubert.checkpoints.stored_model import COUNTERS, StoredModel, UnreadTensor
+from gorggle_server.avhubert.checkpoints.model_card import validate_card
+from gorggle_server.avhubert.checkpoints.stored_model import COUNTERS, LazyTensor, StoredModel
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.model import Model
 from gorggle_server.avhubert.network import AVHubertNetwork
@@ -38,10 +38,10 @@ def load_model(
         ModelFormatError: the file is damaged, not a model, or names classes that are not allowed.
         InvalidRequestError: an unknown or unavailable device, or another dtype than float32, bfloat16 and float16.
     """
-    to_device, to_dtype = _device(device), _dtype(dtype)
-    with _opened(path) as stored:
-        vocabulary = Vocabulary(stored.units, stored.sentencepiece_model)
-        network = stored.network(to_device, to_dtype).requires_grad_(False)
+    to_device, to_dtype = _parse_device(device), _parse_dtype(dtype)
+    with _open_model(path) as stored:
+        vocabulary = Vocabulary(stored.tokens, stored.sentencepiece_model)
+        network = stored.build_network(to_device, to_dtype).requires_grad_(False)
     if to_device.type == "cuda" or to_dtype != torch.float32:
         # The layout that convolution kernels prefer. On a CPU in float32 the published results' own layout stays,
         # since another order of summing moves the logits by more than the golden data allow.
@@ -67,13 +67,13 @@ def convert(
         NotFoundError: there is no such file.
         ModelFormatError: it is not a whole model, or the card has values of wrong types.
     """
-    to_dtype = None if dtype is None else _dtype(dtype)
-    added = checked_card(card or {})
-    with _opened(pt_path) as stored:
-        state = {name: unread.tensor() for name, unread in stored.checked().weights.items()}
+    to_dtype = None if dtype is None else _parse_dtype(dtype)
+    added = validate_card(card or {})
+    with _open_model(pt_path) as stored:
+        state = {name: unread.read() for name, unread in stored.validate().weights.items()}
         merged = {**stored.card, **added}
-        safetensors_file.write(
-            Path(out_path), state, stored.config, stored.units, stored.sentencepiece_model, merged, to_dtype
+        safetensors_file.write_model(
+            Path(out_path), state, stored.config, stored.tokens, stored.sentencepiece_model, merged, to_dtype
         )
 
 
@@ -81,7 +81,7 @@ def info(path: str | Path) -> dict[str, Any]:
     """Describe a model file without building the model: values that JSON can hold.
 
     Returns:
-        ``name``, ``layout``, ``size_bytes``, ``parameters``, ``dtypes`` (tensors of each type), ``units``
+        ``name``, ``layout``, ``size_bytes``, ``parameters``, ``dtypes`` (tensors of each type), ``tokens``
         (their number), ``has_sentencepiece``, ``modalities``, ``config``, ``card``, and ``problems``: what keeps
         the file from being loaded, empty for a whole model.
 
@@ -89,7 +89,7 @@ def info(path: str | Path) -> dict[str, Any]:
         NotFoundError: there is no such file.
         ModelFormatError: the file cannot be read at all.
     """
-    with _opened(path) as stored:
+    with _open_model(path) as stored:
         return {
             "name": stored.card.get("name", Path(path).stem),
             "layout": stored.layout,
@@ -98,19 +98,19 @@ def info(path: str | Path) -> dict[str, Any]:
             "dtypes": dict(
                 Counter(str(weight.dtype).removeprefix("torch.") for weight in stored.weights.values())
             ),
-            "units": len(stored.units),
+            "units": len(stored.tokens),
             "has_sentencepiece": stored.sentencepiece_model is not None,
             "modalities": list(stored.config.modalities),
             "config": stored.config.to_dict(),
             "card": stored.card,
-            "problems": stored.problems(),
+            "problems": stored.find_problems(),
         }
 
 
 def save_model(
     network: AVHubertNetwork,
     config: ModelConfig,
-    units: list[str],
+    tokens: list[str],
     sentencepiece_bytes: bytes | None,
     card: Mapping[str, Any],
     path: str | Path,
@@ -121,37 +121,39 @@ def save_model(
     Raises:
         ModelFormatError: network, configuration and units do not belong together.
     """
-    card = checked_card(card)
+    card = validate_card(card)
     # Built as a vocabulary and compared by shape, so that what is written is what can be read.
-    Vocabulary(units, sentencepiece_bytes)
+    Vocabulary(tokens, sentencepiece_bytes)
     state = network.state_dict()
-    unread: dict[str, UnreadTensor] = {
-        name: _Present(tensor) for name, tensor in state.items() if not name.endswith(COUNTERS)
+    unread: dict[str, LazyTensor] = {
+        name: _InMemoryTensor(tensor) for name, tensor in state.items() if not name.endswith(COUNTERS)
     }
-    StoredModel(config, units, sentencepiece_bytes, dict(card), unread, "memory").checked()
-    safetensors_file.write(Path(path), state, config, units, sentencepiece_bytes, card, _dtype(dtype))
+    StoredModel(config, tokens, sentencepiece_bytes, dict(card), unread, "memory").validate()
+    safetensors_file.write_model(
+        Path(path), state, config, tokens, sentencepiece_bytes, card, _parse_dtype(dtype)
+    )
 
 
 @dataclass(frozen=True)
-class _Present:
+class _InMemoryTensor:
     """A tensor that is in memory already."""
 
-    present: Tensor
+    value: Tensor
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.present.shape)
+        return tuple(self.value.shape)
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.present.dtype
+        return self.value.dtype
 
-    def tensor(self) -> Tensor:
-        return self.present
+    def read(self) -> Tensor:
+        return self.value
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[StoredModel]:
+def _open_model(path: str | Path) -> Iterator[StoredModel]:
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -165,13 +167,17 @@ def _opened(path: str | Path) -> Iterator[StoredModel]:
         torch_archive.ZIP_SIGNATURE
     )
     try:
-        with safetensors_file.opened(path) if is_safetensors else fairseq_checkpoint.opened(path) as stored:
+        with (
+            safetensors_file.open_model(path)
+            if is_safetensors
+            else fairseq_checkpoint.open_checkpoint(path) as stored
+        ):
             yield stored
     except ModelFormatError as error:
         raise ModelFormatError(f"{path} is not a model that can be used: {error}") from error
 
 
-def _device(device: str | torch.device) -> torch.device:
+def _parse_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError as error:
@@ -181,7 +187,7 @@ def _device(device: str | torch.device) -> torch.device:
     return found
 
 
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+def _parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if found is None or found not in DTYPES.values():
         raise InvalidRequestError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")

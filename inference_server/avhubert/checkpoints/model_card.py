@@ -24,7 +24,7 @@ REFERENCE_LICENSE = {
 }
 
 
-def checked_card(card: Mapping[str, Any]) -> dict[str, Any]:
+def validate_card(card: Mapping[str, Any]) -> dict[str, Any]:
     """Check the types of what a card says; keys that are not known are kept as they are.
 
     Known keys: ``name``, ``description``, ``vocabulary``, ``trained_on`` (texts); ``languages`` (BCP 47),

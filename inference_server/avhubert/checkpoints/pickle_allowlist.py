@@ -145,7 +145,7 @@ def _ordered_dict(pairs: object = ()) -> dict[Any, Any]:
 def _tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> TensorRecord:
     if not isinstance(storage, StorageReference):
         raise TypeError("a tensor refers to something that is no storage")
-    return TensorRecord.checked(storage, offset, size, stride)
+    return TensorRecord.create(storage, offset, size, stride)
 
 
 def _parameter(tensor: object, *_: object) -> TensorRecord:

@@ -1,6 +1,6 @@
 """Our own model file: one safetensors file with the weights, the units, the configuration and the card.
 
-The header's metadata has ``format``, ``version``, and as JSON ``config``, ``units``, ``card`` and
+The header's metadata has ``format``, ``version``, and as JSON ``config``, ``tokens``, ``card`` and
 ``checksums``: the CRC-32 of every tensor, and under "" that of the other entries, since safetensors itself
 notices no flipped bit. The SentencePiece model is the uint8 tensor ``sentencepiece_model``.
 """
@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gorggle_server.avhubert.checkpoints.model_card import checked_card
-from gorggle_server.avhubert.checkpoints.stored_model import COUNTERS, StoredModel, UnreadTensor
+from gorggle_server.avhubert.checkpoints.model_card import validate_card
+from gorggle_server.avhubert.checkpoints.stored_model import COUNTERS, LazyTensor, StoredModel
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.errors import ModelFormatError, NotFoundError
 
@@ -51,7 +51,7 @@ class _Slice:
     dtype: torch.dtype
     checksum: int | None
 
-    def tensor(self) -> Tensor:
+    def read(self) -> Tensor:
         tensor: Tensor = self.file.get_tensor(self.name)
         if _checksum(tensor) != self.checksum:
             raise ModelFormatError(
@@ -61,8 +61,8 @@ class _Slice:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[StoredModel]:
-    """Read a file that ``write`` wrote; its weights can be read until the context ends.
+def open_model(path: Path) -> Iterator[StoredModel]:
+    """Read a file that ``write_model`` wrote; its weights can be read until the context ends.
 
     Raises:
         ModelFormatError: it is damaged, cut off, of a newer version, or another program's.
@@ -74,10 +74,10 @@ def opened(path: Path) -> Iterator[StoredModel]:
             f"the file is neither a checkpoint nor a whole safetensors file: {error}"
         ) from error
     with file:
-        yield _model(file)
+        yield _to_stored_model(file)
 
 
-def _model(file: Any) -> StoredModel:
+def _to_stored_model(file: Any) -> StoredModel:
     metadata: dict[str, str] = file.metadata() or {}
     if metadata.get("format") != FORMAT:
         raise ModelFormatError(
@@ -88,28 +88,28 @@ def _model(file: Any) -> StoredModel:
         raise ModelFormatError(
             f"the model file has version {metadata.get('version')!r}; this server reads {VERSION}: update it"
         )
-    checksums = _json(metadata, "checksums", dict)
+    checksums = _parse_json(metadata, "checksums", dict)
     if _header_checksum(metadata) != checksums.get(""):
         raise ModelFormatError(
             "the model file's header does not match its checksum: the file is damaged, fetch it again"
         )
-    units = _json(metadata, "units", list)
+    units = _parse_json(metadata, "units", list)
     if not all(isinstance(unit, str) for unit in units):
         raise ModelFormatError("the model file's units are not all text")
-    slices = {name: _slice(file, name, checksums.get(name)) for name in file.keys()}  # noqa: SIM118  no dict
+    slices = {name: _get_slice(file, name, checksums.get(name)) for name in file.keys()}  # noqa: SIM118  no dict
     sentencepiece = slices.pop(_SENTENCEPIECE, None)
-    weights: dict[str, UnreadTensor] = dict(slices)
+    weights: dict[str, LazyTensor] = dict(slices)
     return StoredModel(
-        config=ModelConfig.from_dict(_json(metadata, "config", dict)),
-        units=units,
-        sentencepiece_model=None if sentencepiece is None else sentencepiece.tensor().numpy().tobytes(),
-        card=checked_card(_json(metadata, "card", dict)),
+        config=ModelConfig.from_dict(_parse_json(metadata, "config", dict)),
+        tokens=units,
+        sentencepiece_model=None if sentencepiece is None else sentencepiece.read().numpy().tobytes(),
+        card=validate_card(_parse_json(metadata, "card", dict)),
         weights=weights,
         layout=f"{FORMAT} {VERSION}",
     )
 
 
-def _slice(file: Any, name: str, checksum: int | None) -> _Slice:
+def _get_slice(file: Any, name: str, checksum: int | None) -> _Slice:
     view = file.get_slice(name)
     dtype = _DTYPES.get(view.get_dtype())
     if dtype is None:
@@ -117,7 +117,7 @@ def _slice(file: Any, name: str, checksum: int | None) -> _Slice:
     return _Slice(file, name, tuple(view.get_shape()), dtype, checksum)
 
 
-def _json(metadata: Mapping[str, str], name: str, kind: type) -> Any:
+def _parse_json(metadata: Mapping[str, str], name: str, kind: type) -> Any:
     try:
         value = json.loads(metadata[name])
     except (KeyError, ValueError, RecursionError) as error:
@@ -129,11 +129,11 @@ def _json(metadata: Mapping[str, str], name: str, kind: type) -> Any:
     return value
 
 
-def write(
+def write_model(
     path: Path,
     state: Mapping[str, Tensor],
     config: ModelConfig,
-    units: list[str],
+    tokens: list[str],
     sentencepiece_model: bytes | None,
     card: Mapping[str, Any],
     dtype: torch.dtype | None = None,
@@ -144,7 +144,7 @@ def write(
         path: of the file.
         state: the network's weights, by their names in ``AVHubertNetwork``.
         config: the network's sizes.
-        units: their spellings, in the order of their ids.
+        tokens: their spellings, in the order of their ids.
         sentencepiece_model: what cuts text into the units, serialised.
         card: values that JSON can hold.
         dtype: what to store the weights as; None keeps their types.
@@ -167,7 +167,7 @@ def write(
         "format": FORMAT,
         "version": str(VERSION),
         "config": json.dumps(config.to_dict()),
-        "units": json.dumps(units, ensure_ascii=False),
+        "units": json.dumps(tokens, ensure_ascii=False),
         "card": json.dumps(dict(card), ensure_ascii=False),
     }
     checksums = {name: _checksum(tensor) for name, tensor in tensors.items()}

@@ -19,7 +19,7 @@ COUNTERS = "num_batches_tracked"
 _NAMES_IN_MESSAGES = 5
 
 
-class UnreadTensor(Protocol):
+class LazyTensor(Protocol):
     """A tensor whose numbers are still in the file."""
 
     @property
@@ -30,7 +30,7 @@ class UnreadTensor(Protocol):
     def dtype(self) -> torch.dtype:
         """The type of its numbers."""
 
-    def tensor(self) -> Tensor:
+    def read(self) -> Tensor:
         """Read it; ModelFormatError if it is damaged."""
 
 
@@ -38,23 +38,23 @@ class UnreadTensor(Protocol):
 class StoredModel:
     """Everything of a model but its numbers, and where to read those.
 
-    ``units`` are spelled in the order of their ids; ``layout`` says which kind of file it is.
+    ``tokens`` are spelled in the order of their ids; ``layout`` says which kind of file it is.
     """
 
     config: ModelConfig
-    units: list[str]
+    tokens: list[str]
     sentencepiece_model: bytes | None
     card: dict[str, Any]
-    weights: Mapping[str, UnreadTensor]
+    weights: Mapping[str, LazyTensor]
     layout: str
 
-    def problems(self) -> list[str]:
+    def find_problems(self) -> list[str]:
         """What stands between this file and a whole model: weights missing, unexpected, of wrong shape or type."""
-        expected = weight_shapes(self.config)
+        expected = get_weight_shapes(self.config)
         missing = sorted(set(expected) - set(self.weights))
         unexpected = sorted(set(self.weights) - set(expected))
         problems = [
-            f"{text} {_listed(names)}"
+            f"{text} {_format_names(names)}"
             for text, names in (("missing", missing), ("unexpected", unexpected))
             if names
         ]
@@ -64,19 +64,19 @@ class StoredModel:
                 problems.append(f"{name} has shape {found.shape}; expected {expected[name]}")
             elif not found.dtype.is_floating_point:
                 problems.append(f"{name} has type {found.dtype}; expected floating-point numbers")
-        if len(self.units) != self.config.vocabulary_size:
+        if len(self.tokens) != self.config.vocabulary_size:
             problems.append(
-                f"the dictionary has {len(self.units)} units; expected {self.config.vocabulary_size}"
+                f"the dictionary has {len(self.tokens)} units; expected {self.config.vocabulary_size}"
             )
         return problems
 
-    def checked(self) -> StoredModel:
+    def validate(self) -> StoredModel:
         """This, if a network can be built from it.
 
         Raises:
             ModelFormatError: naming what is missing, unexpected or of wrong shape.
         """
-        problems = self.problems()
+        problems = self.find_problems()
         if problems:
             shown = "; ".join(problems[:_NAMES_IN_MESSAGES])
             more = (
@@ -87,15 +87,15 @@ class StoredModel:
             raise ModelFormatError(f"the checkpoint's weights do not fit its configuration: {shown}{more}")
         return self
 
-    def network(self, device: torch.device, dtype: torch.dtype) -> AVHubertNetwork:
+    def build_network(self, device: torch.device, dtype: torch.dtype) -> AVHubertNetwork:
         """Build the network and read its weights into it.
 
         Raises:
             ModelFormatError: the file is damaged, or its weights do not fit its configuration.
         """
-        self.checked()
-        network = meta_network(self.config)
-        weights = {name: unread.tensor().to(device, dtype) for name, unread in self.weights.items()}
+        self.validate()
+        network = build_meta_network(self.config)
+        weights = {name: unread.read().to(device, dtype) for name, unread in self.weights.items()}
         network.load_state_dict(weights, strict=False, assign=True)
         for module in network.modules():
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  torch has no public name for it
@@ -103,7 +103,7 @@ class StoredModel:
         return network
 
 
-def meta_network(config: ModelConfig) -> AVHubertNetwork:
+def build_meta_network(config: ModelConfig) -> AVHubertNetwork:
     """The network without memory for its weights."""
     with torch.device("meta"), _SkipInitialization():
         return AVHubertNetwork(config)
@@ -121,12 +121,12 @@ class _SkipInitialization(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def get_weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all weights that a model of these sizes has."""
-    state = meta_network(config).state_dict()
+    state = build_meta_network(config).state_dict()
     return {name: tuple(weight.shape) for name, weight in state.items() if not name.endswith(COUNTERS)}
 
 
-def _listed(names: list[str]) -> str:
+def _format_names(names: list[str]) -> str:
     more = len(names) - _NAMES_IN_MESSAGES
     return ", ".join(names[:_NAMES_IN_MESSAGES]) + (f" and {more} more" if more > 0 else "")

@@ -34,15 +34,13 @@ class TensorRecord:
     stride: tuple[int, ...]
 
     @classmethod
-    def checked(
-        cls, storage: StorageReference, offset: object, shape: object, stride: object
-    ) -> TensorRecord:
+    def create(cls, storage: StorageReference, offset: object, shape: object, stride: object) -> TensorRecord:
         """A record whose every number lies inside its storage.
 
         Raises:
             ModelFormatError: it does not, or the description makes no sense.
         """
-        numbers = _whole_numbers(shape), _whole_numbers(stride)
+        numbers = _to_sizes(shape), _to_sizes(stride)
         if not _is_size(offset) or None in numbers or len(numbers[0] or ()) != len(numbers[1] or ()):
             raise ModelFormatError(
                 "the checkpoint describes a tensor with an offset, shape or stride that makes no sense"
@@ -62,7 +60,7 @@ class TensorRecord:
         """The type of its numbers."""
         return self.storage.dtype
 
-    def tensor(self) -> Tensor:
+    def read(self) -> Tensor:
         """Read it from the file.
 
         Raises:
@@ -85,7 +83,7 @@ def _is_size(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**48
 
 
-def _whole_numbers(values: object) -> tuple[int, ...] | None:
+def _to_sizes(values: object) -> tuple[int, ...] | None:
     if (
         not isinstance(values, tuple | list)
         or len(values) > _MAX_DIMENSIONS

@@ -44,7 +44,7 @@ def open_checkpoint(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         is_zip = file.read(len(ZIP_SIGNATURE)) == ZIP_SIGNATURE
         file.seek(0)
-        yield _zipped(file) if is_zip else _legacy(file)
+        yield _load_zip(file) if is_zip else _load_legacy(file)
 
 
 class _Storages:
@@ -55,7 +55,7 @@ class _Storages:
         self._read = read
         self._last: tuple[str, bytearray] | None = None
 
-    def reference(self, persistent_id: object) -> StorageReference:
+    def load_reference(self, persistent_id: object) -> StorageReference:
         """Understand ("storage", class, key, device, length), with None behind it in legacy files."""
         if (
             not isinstance(persistent_id, tuple)
@@ -73,30 +73,30 @@ class _Storages:
             )
         if self.dtypes.setdefault(key, dtype) != dtype:
             raise ModelFormatError(f"the checkpoint gives storage {key} two types of numbers")
-        return StorageReference(dtype, length, lambda: self._bytes(key))
+        return StorageReference(dtype, length, lambda: self._read_storage(key))
 
-    def _bytes(self, key: str) -> bytearray:
+    def _read_storage(self, key: str) -> bytearray:
         # Tensors that share a storage follow one another.
         if self._last is None or self._last[0] != key:
             self._last = (key, self._read(key))
         return self._last[1]
 
 
-def _zipped(file: BinaryIO) -> Any:
-    archive = _archive(file)
+def _load_zip(file: BinaryIO) -> Any:
+    archive = _open_archive(file)
     names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(names) != 1:
         raise ModelFormatError(
             "the zip archive has no single data.pkl: expected a checkpoint written by torch.save"
         )
     folder = names[0].removesuffix("data.pkl")
-    if f"{folder}byteorder" in archive.namelist() and _entry(archive, f"{folder}byteorder") != b"little":
+    if f"{folder}byteorder" in archive.namelist() and _read_entry(archive, f"{folder}byteorder") != b"little":
         raise ModelFormatError("the checkpoint was written on a big-endian machine; convert it there")
-    storages = _Storages(lambda key: _entry(archive, f"{folder}data/{key}"))
-    return safe_unpickler.loads(_entry(archive, names[0]), storages.reference)
+    storages = _Storages(lambda key: _read_entry(archive, f"{folder}data/{key}"))
+    return safe_unpickler.loads(_read_entry(archive, names[0]), storages.load_reference)
 
 
-def _archive(file: BinaryIO) -> zipfile.ZipFile:
+def _open_archive(file: BinaryIO) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(file)
     except _DAMAGE as error:
@@ -115,7 +115,7 @@ def _archive(file: BinaryIO) -> zipfile.ZipFile:
     return archive
 
 
-def _entry(archive: zipfile.ZipFile, name: str) -> bytearray:
+def _read_entry(archive: zipfile.ZipFile, name: str) -> bytearray:
     try:
         data = bytearray(archive.getinfo(name).file_size)
         with archive.open(name) as entry:
@@ -133,7 +133,7 @@ def _entry(archive: zipfile.ZipFile, name: str) -> bytearray:
     return data
 
 
-def _legacy(file: BinaryIO) -> Any:
+def _load_legacy(file: BinaryIO) -> Any:
     if safe_unpickler.load(file) != _LEGACY_MAGIC:
         raise ModelFormatError("the file is a pickle, but no checkpoint: expected one written by torch.save")
     if safe_unpickler.load(file) != _LEGACY_PROTOCOL:
@@ -149,12 +149,12 @@ def _legacy(file: BinaryIO) -> Any:
         return bytearray(file.read(length))
 
     storages = _Storages(read)
-    loaded = safe_unpickler.load(file, storages.reference)
-    places.update(_places(file, storages.dtypes))
+    loaded = safe_unpickler.load(file, storages.load_reference)
+    places.update(_find_storages(file, storages.dtypes))
     return loaded
 
 
-def _places(file: BinaryIO, dtypes: dict[str, torch.dtype]) -> dict[str, tuple[int, int]]:
+def _find_storages(file: BinaryIO, dtypes: dict[str, torch.dtype]) -> dict[str, tuple[int, int]]:
     """Where each storage of a legacy file begins, and its length, both in bytes; nothing of it is read."""
     keys = safe_unpickler.load(file)
     if not isinstance(keys, list) or len(keys) != len(dtypes) or not all(key in dtypes for key in keys):

@@ -21,7 +21,7 @@ from gorggle_server.security.api_tokens import TokenStore
 # The caller's name: of its token, else in its certificate, else its address.
 caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="unknown")
 
-_OPEN_METHODS = f"/{health.SERVICE_NAME}/"
+_UNAUTHENTICATED_METHODS = f"/{health.SERVICE_NAME}/"
 
 
 class AuthenticationInterceptor(CallInterceptor):
@@ -33,12 +33,12 @@ class AuthenticationInterceptor(CallInterceptor):
     @asynccontextmanager
     async def wrap_call(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
         """Name the caller, or refuse the call."""
-        if not details.method.startswith(_OPEN_METHODS):
+        if not details.method.startswith(_UNAUTHENTICATED_METHODS):
             values = [value for key, value in details.invocation_metadata if key == "authorization"]
-            caller.set(self._name_of(values, context))
+            caller.set(self._get_caller_name(values, context))
         yield
 
-    def _name_of(self, values: list[Any], context: Context) -> str:
+    def _get_caller_name(self, values: list[Any], context: Context) -> str:
         if self._tokens is None:
             names = list(context.auth_context().get("x509_common_name", []))
             return names[0].decode(errors="replace") if names else context.peer().rpartition(":")[0]
@@ -53,7 +53,7 @@ class AuthenticationInterceptor(CallInterceptor):
             raise AuthenticationError(
                 "the metadata `authorization` holds no bearer token: expected `Bearer`, a blank and the token"
             )
-        name = self._tokens.name_of(token)
+        name = self._tokens.get_client_name(token)
         if name is None:
             raise AuthenticationError("the bearer token is not known here: it may have been replaced")
         return name

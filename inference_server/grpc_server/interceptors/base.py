@@ -33,39 +33,43 @@ class CallInterceptor(aio.ServerInterceptor, ABC):
         if handler is None:
             return None
         if handler.response_streaming:
-            behaviour = self._streaming(handler.stream_stream or handler.unary_stream, handler_call_details)
+            behaviour = self._wrap_streaming(
+                handler.stream_stream or handler.unary_stream, handler_call_details
+            )
             if handler.request_streaming:
                 make = grpc.stream_stream_rpc_method_handler
             else:
                 make = grpc.unary_stream_rpc_method_handler
         else:
-            behaviour = self._answering(handler.stream_unary or handler.unary_unary, handler_call_details)
+            behaviour = self._wrap_unary(handler.stream_unary or handler.unary_unary, handler_call_details)
             if handler.request_streaming:
                 make = grpc.stream_unary_rpc_method_handler
             else:
                 make = grpc.unary_unary_rpc_method_handler
-        return make(behaviour, self._deserializing(handler.request_deserializer), handler.response_serializer)
+        return make(
+            behaviour, self._wrap_deserializer(handler.request_deserializer), handler.response_serializer
+        )
 
-    def _deserializing(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def _wrap_deserializer(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         """How requests are parsed."""
         return deserialize
 
-    def _answering(
-        self, behaviour: Callable[..., Any], details: grpc.HandlerCallDetails
+    def _wrap_unary(
+        self, handler: Callable[..., Any], details: grpc.HandlerCallDetails
     ) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:
             async with self.wrap_call(details, context):
-                answer = behaviour(request, context)
+                answer = handler(request, context)
                 return await answer if asyncio.iscoroutine(answer) else answer
 
         return call
 
-    def _streaming(
-        self, behaviour: Callable[..., Any], details: grpc.HandlerCallDetails
+    def _wrap_streaming(
+        self, handler: Callable[..., Any], details: grpc.HandlerCallDetails
     ) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self.wrap_call(details, context):
-                responses = behaviour(request, context)
+                responses = handler(request, context)
                 if asyncio.iscoroutine(responses):  # a handler that writes by itself (health's Watch)
                     await responses
                     return

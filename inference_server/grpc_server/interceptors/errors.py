@@ -25,10 +25,10 @@ from gorggle_server.logging_setup import request_id
 _log = logging.getLogger(__name__)
 
 # A status waits behind the responses that were not read yet.
-MAX_ABORT_S = 5.0
+ABORT_TIMEOUT_S = 5.0
 
 # The first row that fits decides, so subclasses stand above their bases.
-STATUS_OF_ERROR: tuple[tuple[type[errors.GorggleError], grpc.StatusCode], ...] = (
+STATUS_BY_ERROR: tuple[tuple[type[errors.GorggleError], grpc.StatusCode], ...] = (
     (errors.InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.OutOfRangeError, grpc.StatusCode.OUT_OF_RANGE),
     (errors.PreconditionError, grpc.StatusCode.FAILED_PRECONDITION),
@@ -45,9 +45,9 @@ STATUS_OF_ERROR: tuple[tuple[type[errors.GorggleError], grpc.StatusCode], ...] =
 )
 
 
-def status_of(error: Exception) -> grpc.StatusCode:
+def get_status_code(error: Exception) -> grpc.StatusCode:
     """The status that an error ends a call with; INTERNAL for what nobody planned."""
-    return next((code for kind, code in STATUS_OF_ERROR if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    return next((code for kind, code in STATUS_BY_ERROR if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
 class ErrorInterceptor(CallInterceptor):
@@ -74,7 +74,7 @@ class ErrorInterceptor(CallInterceptor):
 
 
 async def _abort(context: Context, error: Exception) -> None:
-    code, trailer = status_of(error), [("gorggle-error", type(error).__name__)]
+    code, trailer = get_status_code(error), [("gorggle-error", type(error).__name__)]
     if code is grpc.StatusCode.INTERNAL:
         _log.error("request %s failed", request_id.get(), exc_info=error)
         text, trailer = f"internal error; the server's log has more under {request_id.get()}", []
@@ -82,16 +82,16 @@ async def _abort(context: Context, error: Exception) -> None:
         text = str(error)
         _log.info("request %s refused: %s: %s", request_id.get(), code.name, type(error).__name__)
     if isinstance(error, errors.OverloadedError):
-        trailer.append(("grpc-status-details-bin", _retry_details(code, text, error.retry_after_s)))  # type: ignore[arg-type]
+        trailer.append(("grpc-status-details-bin", _encode_retry_info(code, text, error.retry_after_s)))  # type: ignore[arg-type]
     try:
-        async with asyncio.timeout(MAX_ABORT_S):
+        async with asyncio.timeout(ABORT_TIMEOUT_S):
             await context.abort(code, text, tuple(trailer))
     except TimeoutError:
         # Who reads nothing does not read this either: the call is let go of, and HTTP/2 resets its stream.
         raise asyncio.CancelledError from None
 
 
-def _retry_details(code: grpc.StatusCode, text: str, retry_after_s: float) -> bytes:
+def _encode_retry_info(code: grpc.StatusCode, text: str, retry_after_s: float) -> bytes:
     delay = duration_pb2.Duration()
     delay.FromNanoseconds(int(retry_after_s * 1e9))
     detail = any_pb2.Any()

@@ -18,8 +18,8 @@ from gorggle_server.observability.metrics import ServerMetrics
 class CallMetricsInterceptor(CallInterceptor):
     """The outermost interceptor: it sees the status that the others gave."""
 
-    def __init__(self, measurements: ServerMetrics) -> None:
-        self._measurements = measurements
+    def __init__(self, metrics: ServerMetrics) -> None:
+        self._metrics = metrics
 
     @asynccontextmanager
     async def wrap_call(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
@@ -31,14 +31,14 @@ class CallMetricsInterceptor(CallInterceptor):
             code = grpc.StatusCode.CANCELLED
             raise
         except aio.AbortError:
-            code = status_of_call(context)
+            code = get_call_status(context)
             raise
         finally:
             method = details.method.rpartition("/")[2]
-            self._measurements.call_ended(method, code.name, time.monotonic() - began)
+            self._metrics.observe_request(method, code.name, time.monotonic() - began)
 
 
-def status_of_call(context: Context) -> grpc.StatusCode:
+def get_call_status(context: Context) -> grpc.StatusCode:
     """The status that a call was ended with; grpc.aio tells its number."""
     number: Any = context.code()
     return next(

@@ -26,7 +26,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from gorggle_server import logging_setup
 from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
-from gorggle_server.grpc_server.interceptors.metrics import status_of_call
+from gorggle_server.grpc_server.interceptors.metrics import get_call_status
 from gorggle_server.grpc_server.stream_observer import current_trace
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import InferenceBackend
@@ -34,9 +34,9 @@ from gorggle_server.observability.stage_timer import StageTimer
 from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Hypothesis
 
 # Load balancers ask every few seconds: nobody wants to see that.
-_UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")
+_UNTRACED_SERVICES = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")
 # A stream of hours has thousands of utterances: what came after so many is not traced one by one.
-MAX_UTTERANCES = 500
+MAX_TRACED_UTTERANCES = 500
 
 
 class Tracing:
@@ -58,11 +58,11 @@ class Tracing:
         self.tracer = self._provider.get_tracer("gorggle", version)
 
     @classmethod
-    def over_http(cls, version: str, endpoint: str) -> Tracing:
+    def to_otlp_endpoint(cls, version: str, endpoint: str) -> Tracing:
         """Send spans by OTLP over HTTP to a collector's address, such as http://127.0.0.1:4318/v1/traces."""
         return cls(version, OTLPSpanExporter(endpoint=endpoint))
 
-    def interceptor(self) -> TracingInterceptor:
+    def create_interceptor(self) -> TracingInterceptor:
         """What traces calls."""
         return TracingInterceptor(self)
 
@@ -77,19 +77,19 @@ class CallTrace:
     def __init__(self, tracer: Tracer, span: Span) -> None:
         self._tracer, self._span = tracer, span
         self._context = trace.set_span_in_context(span)
-        self._utterances = 0
+        self._utterance_count = 0
 
-    def stages(self, clock: StageTimer) -> None:
+    def record_stages(self, timer: StageTimer) -> None:
         """The stages of the call's stream, now that it has ended."""
-        for stage, found in clock.spans.items():
+        for stage, found in timer.spans.items():
             span = self._tracer.start_span(stage.value, self._context, start_time=found.first_ns)
             span.set_attribute("gorggle.busy_s", round(found.busy_s, 6))
             if stage == "seeing":
-                span.set_attribute("gorggle.arrays", clock.frames_seen)
-                span.set_attribute("gorggle.frames_with_faces", clock.frames_with_faces)
+                span.set_attribute("gorggle.arrays", timer.frames)
+                span.set_attribute("gorggle.frames_with_faces", timer.frames_with_faces)
             span.end(found.last_ns)
 
-    def backend(self, backend: InferenceBackend) -> InferenceBackend:
+    def wrap_backend(self, backend: InferenceBackend) -> InferenceBackend:
         """A backend whose work for this call is traced."""
         return TracedBackend(backend, self)
 
@@ -97,12 +97,12 @@ class CallTrace:
         """Add to the call's span."""
         self._span.set_attributes({f"gorggle.{name}": value for name, value in attributes.items()})
 
-    def utterance(
+    def record_utterance(
         self, window: InferenceInput, interim: bool, submitted_ns: int, done: Future[list[Hypothesis]]
     ) -> None:
         """An utterance was read, or given up."""
-        self._utterances += 1
-        if self._utterances > MAX_UTTERANCES:
+        self._utterance_count += 1
+        if self._utterance_count > MAX_TRACED_UTTERANCES:
             return
         now_ns = time.time_ns()
         begun_at: float | None = getattr(done, "begun_at", None)
@@ -138,7 +138,7 @@ class TracedBackend:
         self,
         model: str,
         window: InferenceInput,
-        search: DecodingOptions,
+        options: DecodingOptions,
         *,
         interim: bool = False,
         stream: Hashable = None,
@@ -148,9 +148,11 @@ class TracedBackend:
         """Queue a window; see ``InferenceBackend``."""
         submitted_ns = time.time_ns()
         readings = self._backend.submit(
-            model, window, search, interim=interim, stream=stream, utterance=utterance, deadline=deadline
+            model, window, options, interim=interim, stream=stream, utterance=utterance, deadline=deadline
         )
-        readings.add_done_callback(lambda done: self._call.utterance(window, interim, submitted_ns, done))
+        readings.add_done_callback(
+            lambda done: self._call.record_utterance(window, interim, submitted_ns, done)
+        )
         return readings
 
 
@@ -164,7 +166,7 @@ class TracingInterceptor(CallInterceptor):
     @asynccontextmanager
     async def wrap_call(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
         """Trace the call."""
-        if details.method.startswith(_UNTRACED):
+        if details.method.startswith(_UNTRACED_SERVICES):
             yield
             return
         carrier = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
@@ -184,13 +186,13 @@ class TracingInterceptor(CallInterceptor):
             code = grpc.StatusCode.CANCELLED
             raise
         except aio.AbortError:
-            code = status_of_call(context)
+            code = get_call_status(context)
             raise
         finally:
-            _end(span, code)
+            _end_span(span, code)
 
 
-def _end(span: Span, code: grpc.StatusCode) -> None:
+def _end_span(span: Span, code: grpc.StatusCode) -> None:
     number: Any = code.value[0]
     span.set_attribute("rpc.grpc.status_code", number)
     span.set_attribute("gorggle.request_id", logging_setup.request_id.get())

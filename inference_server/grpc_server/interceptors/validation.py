@@ -31,7 +31,7 @@ class RequestValidationInterceptor(CallInterceptor):
         """Nothing is done around a call."""
         return contextlib.nullcontext()
 
-    def _deserializing(self, deserialize: Deserializer) -> Deserializer:
+    def _wrap_deserializer(self, deserialize: Deserializer) -> Deserializer:
         def parsed(data: bytes) -> Any:
             try:
                 return deserialize(data)
@@ -40,18 +40,18 @@ class RequestValidationInterceptor(CallInterceptor):
 
         return parsed
 
-    def _answering(
-        self, behaviour: Callable[..., Any], details: grpc.HandlerCallDetails
+    def _wrap_unary(
+        self, handler: Callable[..., Any], details: grpc.HandlerCallDetails
     ) -> Callable[..., Any]:
-        return super()._answering(_checking(behaviour, details.method), details)
+        return super()._wrap_unary(_wrap_handler(handler, details.method), details)
 
-    def _streaming(
-        self, behaviour: Callable[..., Any], details: grpc.HandlerCallDetails
+    def _wrap_streaming(
+        self, handler: Callable[..., Any], details: grpc.HandlerCallDetails
     ) -> Callable[..., Any]:
-        return super()._streaming(_checking(behaviour, details.method), details)
+        return super()._wrap_streaming(_wrap_handler(handler, details.method), details)
 
 
-def _checking(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
+def _wrap_handler(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
     """The behaviour, given checked requests: one, or an iterator of them."""
 
     def checked(request: Any) -> Any:

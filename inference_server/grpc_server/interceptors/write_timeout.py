@@ -21,11 +21,11 @@ class WriteTimeoutInterceptor(CallInterceptor):
     """The innermost interceptor: writes each response of a stream by itself, within the limit.
 
     Args:
-        max_unread_s: how long one response may wait for the client to make room.
+        timeout_s: how long one response may wait for the client to make room.
     """
 
-    def __init__(self, max_unread_s: float) -> None:
-        self._max_unread_s = max_unread_s
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
 
     def wrap_call(
         self, details: grpc.HandlerCallDetails, context: Context
@@ -33,11 +33,11 @@ class WriteTimeoutInterceptor(CallInterceptor):
         """Nothing more is done around a call."""
         return contextlib.nullcontext()
 
-    def _streaming(
-        self, behaviour: Callable[..., Any], details: grpc.HandlerCallDetails
+    def _wrap_streaming(
+        self, handler: Callable[..., Any], details: grpc.HandlerCallDetails
     ) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> None:
-            responses = behaviour(request, context)
+            responses = handler(request, context)
             if asyncio.iscoroutine(responses):  # a handler that writes by itself (health's Watch)
                 await responses
                 return
@@ -49,9 +49,9 @@ class WriteTimeoutInterceptor(CallInterceptor):
 
     async def _write(self, context: Context, response: Any) -> None:
         try:
-            async with asyncio.timeout(self._max_unread_s):
+            async with asyncio.timeout(self._timeout_s):
                 await context.write(response)
         except TimeoutError:
             raise IdleError(
-                f"nothing of what was sent was read for {self._max_unread_s:g} s: read the responses while you send"
+                f"nothing of what was sent was read for {self._timeout_s:g} s: read the responses while you send"
             ) from None

@@ -1,6 +1,6 @@
 """Captions by the rules of the trade, as WebVTT, SubRip, TTML and plain text, and a linter that knows the rules."""
 
-from gorggle_lambdas.fusion.captions.cues import caption_cues
+from gorggle_lambdas.fusion.captions.cues import build_cues
 from gorggle_lambdas.fusion.captions.formats import to_plain_text, to_srt, to_webvtt
 from gorggle_lambdas.fusion.captions.linter import Problem, check_captions
 from gorggle_lambdas.fusion.captions.rules import CaptionRules, Cue
@@ -10,7 +10,7 @@ __all__ = [
     "CaptionRules",
     "Cue",
     "Problem",
-    "caption_cues",
+    "build_cues",
     "check_captions",
     "to_plain_text",
     "to_srt",

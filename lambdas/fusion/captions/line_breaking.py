@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gorggle_lambdas.fusion.captions.rules import CaptionRules
-from gorggle_lambdas.fusion.captions.text_width import width
+from gorggle_lambdas.fusion.captions.text_width import display_width
 
 SENTENCE_END = 0.0
 CLAUSE_END = 1.0
@@ -31,29 +31,29 @@ IMBALANCE = 4.0
 PAUSE_MS = 300
 
 
-def _words(text: str) -> frozenset[str]:
+def _word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 _SENTENCE_ENDS = tuple(".!?…。！？؟।")
 _CLAUSE_ENDS = tuple(",;:—–、，；：،؛")
 _CLOSERS = "\"'”’»)]』」）"
-_CONJUNCTIONS = _words(
+_CONJUNCTIONS = _word_set(
     "and but or nor so yet because although though while if unless until since when whereas that which who"
 )
-_PREPOSITIONS = _words(
+_PREPOSITIONS = _word_set(
     "about above across after against along among around as at before behind below beneath beside between "
     "beyond by despite down during except for from in inside into like near of off on onto out over past "
     "through to toward towards under up upon with within without"
 )
 # Their full stop ends no sentence.
 _TITLES = frozenset({"mr", "mrs", "ms", "dr", "prof", "st"})
-_BOUND_WORDS = _TITLES | _words(
+_BOUND_WORDS = _TITLES | _word_set(
     "a an the this these those my your his her its our their some any no every each i you he she it we "
     "they am is are was were be been being do does did have has had will would shall should can could may "
     "might must not very don't doesn't didn't can't won't isn't aren't wasn't"
 )
-_NUMBER_WORDS = _words(
+_NUMBER_WORDS = _word_set(
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand "
     "million billion"
@@ -79,7 +79,7 @@ class Token:
     is_inside: bool = False
 
 
-def break_cost(before: Token, after: Token) -> float:
+def compute_break_cost(before: Token, after: Token) -> float:
     """What it costs to break between two tokens: 0 at the end of a sentence, most between a number and its noun."""
     if before.is_label:
         return AFTER_LABEL
@@ -89,24 +89,24 @@ def break_cost(before: Token, after: Token) -> float:
         return SENTENCE_END
     if before.text.rstrip(_CLOSERS).endswith(_CLAUSE_ENDS):
         return CLAUSE_END
-    if parts_number(before.text, after.text):
+    if splits_number(before.text, after.text):
         return NUMBER_AND_NOUN
-    cost = _word_cost(_bare(before.text), _bare(after.text))
+    cost = _compute_word_cost(_normalize(before.text), _normalize(after.text))
     return min(cost, PAUSE) if after.start_ms - before.end_ms >= PAUSE_MS else cost
 
 
 def _ends_sentence(text: str) -> bool:
-    return text.rstrip(_CLOSERS).endswith(_SENTENCE_ENDS) and _bare(text) not in _TITLES
+    return text.rstrip(_CLOSERS).endswith(_SENTENCE_ENDS) and _normalize(text) not in _TITLES
 
 
-def parts_number(before: str, after: str) -> bool:
+def splits_number(before: str, after: str) -> bool:
     """Whether a break between two words would part a number from what it counts."""
-    word = _bare(after)
+    word = _normalize(after)
     is_number = _DIGITS.match(before) is not None or before.lower() in _NUMBER_WORDS
     return is_number and after[:1].isalpha() and word not in _CONJUNCTIONS and word not in _PREPOSITIONS
 
 
-def _word_cost(before: str, after: str) -> float:
+def _compute_word_cost(before: str, after: str) -> float:
     if before in _BOUND_WORDS:
         return AFTER_BOUND_WORD
     if after in _CONJUNCTIONS:
@@ -117,16 +117,16 @@ def _word_cost(before: str, after: str) -> float:
     return BEFORE_PREPOSITION if after in _PREPOSITIONS else ANYWHERE
 
 
-def _bare(text: str) -> str:
+def _normalize(text: str) -> str:
     return text.lower().replace("’", "'").strip("\"'“”«»()[].,;:!?…")
 
 
-def line_text(tokens: Sequence[Token]) -> str:
+def join_tokens(tokens: Sequence[Token]) -> str:
     """Tokens as one line."""
     return "".join(token.text if at == 0 else token.gap + token.text for at, token in enumerate(tokens))
 
 
-class Lines:
+class LineBreaker:
     """Lines of any stretch of some tokens. Widths and costs are counted once for all stretches."""
 
     def __init__(self, tokens: Sequence[Token], rules: CaptionRules) -> None:
@@ -134,9 +134,9 @@ class Lines:
         self._rules = rules
         self._ends = [0]
         for token in tokens:
-            self._ends.append(self._ends[-1] + len(token.gap) + width(token.text))
+            self._ends.append(self._ends[-1] + len(token.gap) + display_width(token.text))
         # Cost of a break before each token, and how many sentences ended before each.
-        self.costs = [0.0] + [break_cost(one, other) for one, other in itertools.pairwise(tokens)]
+        self.costs = [0.0] + [compute_break_cost(one, other) for one, other in itertools.pairwise(tokens)]
         ends = [_ends_sentence(token.text) for token in tokens]
         self.sentence_ends = list(itertools.accumulate(ends, initial=0))
 
@@ -144,7 +144,9 @@ class Lines:
         """Width of tokens ``first`` to before ``last`` on one line."""
         return self._ends[last] - self._ends[first] - len(self.tokens[first].gap)
 
-    def best(self, first: int, last: int, lines: int | None = None) -> tuple[float, tuple[int, ...]] | None:
+    def find_breaks(
+        self, first: int, last: int, lines: int | None = None
+    ) -> tuple[float, tuple[int, ...]] | None:
         """The cheapest breaks for a stretch, as cost and the index of each line's first token; None if it has no room.
 
         One line is taken wherever it suffices.
@@ -160,7 +162,7 @@ class Lines:
                 break
             if self.columns(first, cut) > self._rules.max_line_chars:
                 continue
-            rest = self.best(cut, last, lines - 1)
+            rest = self.find_breaks(cut, last, lines - 1)
             if rest is None:
                 continue
             apart = abs(self.columns(first, cut) - self.columns(cut, last) / len(rest[1]))
@@ -169,9 +171,9 @@ class Lines:
                 found = cost, (first, *rest[1])
         return found
 
-    def texts(self, first: int, last: int) -> tuple[str, ...]:
+    def format_lines(self, first: int, last: int) -> tuple[str, ...]:
         """The lines of a stretch that has room."""
-        found = self.best(first, last)
+        found = self.find_breaks(first, last)
         assert found is not None, "only stretches with room become captions"
         starts = [*found[1], last]
-        return tuple(line_text(self.tokens[a:b]) for a, b in itertools.pairwise(starts))
+        return tuple(join_tokens(self.tokens[a:b]) for a, b in itertools.pairwise(starts))

@@ -47,7 +47,7 @@ class CaptionRules:
                 f"{self.max_delay_ms} ms late; expected the least above 0 and up to the most, none below 0"
             )
 
-    def reading_ms(self, columns: int) -> int:
+    def min_reading_ms(self, columns: int) -> int:
         """How long text must stay to be read, rounded up."""
         return -int(-1000 * columns // self.max_chars_per_s)
 

@@ -52,11 +52,11 @@ def to_ttml(cues: Sequence[Cue], language: str = "") -> str:
     speakers = list(dict.fromkeys(cue.speaker for cue in cues if cue.speaker))
     identifiers = {speaker: f"speaker-{number}" for number, speaker in enumerate(speakers, 1)}
     tag = language if _LANGUAGE_TAG.match(language) else ""
-    head = _HEAD.format(language=quoteattr(tag), metadata=_agents(identifiers))
-    return head + "".join(_paragraph(cue, identifiers) for cue in cues) + _TAIL
+    head = _HEAD.format(language=quoteattr(tag), metadata=_format_agents(identifiers))
+    return head + "".join(_format_paragraph(cue, identifiers) for cue in cues) + _TAIL
 
 
-def _agents(identifiers: dict[str, str]) -> str:
+def _format_agents(identifiers: dict[str, str]) -> str:
     if not identifiers:
         return ""
     agents = "".join(
@@ -67,15 +67,13 @@ def _agents(identifiers: dict[str, str]) -> str:
     return f"    <metadata>\n{agents}    </metadata>\n"
 
 
-def _paragraph(cue: Cue, identifiers: dict[str, str]) -> str:
+def _format_paragraph(cue: Cue, identifiers: dict[str, str]) -> str:
     agent = f' ttm:agent="{identifiers[cue.speaker]}"' if cue.speaker else ""
     direction = ' tts:direction="rtl"' if is_right_to_left(" ".join(cue.lines)) else ""
     text = "<br/>".join(map(escape, cue.lines))
-    return (
-        f'      <p begin="{_clock(cue.start_ms)}" end="{_clock(cue.end_ms)}"{agent}{direction}>{text}</p>\n'
-    )
+    return f'      <p begin="{_format_time(cue.start_ms)}" end="{_format_time(cue.end_ms)}"{agent}{direction}>{text}</p>\n'
 
 
-def _clock(time_ms: int) -> str:
+def _format_time(time_ms: int) -> str:
     seconds, milliseconds = divmod(time_ms, 1000)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{milliseconds:03d}"

@@ -17,7 +17,7 @@ from gorggle.events import (
     StreamWarning,
     WarningKind,
 )
-from gorggle.results import Alternative, FaceBox, Modality, Segment, Transcript, Word, in_order
+from gorggle.results import Alternative, FaceBox, Modality, Segment, Transcript, Word, sort_segments
 from gorggle.server_info import (
     CommercialUse,
     ErrorRate,
@@ -51,60 +51,60 @@ _WARNINGS: dict[int, WarningKind] = {
 }
 
 
-def received(message: lip_reading_pb2.StreamingRecognizeResponse) -> Segment | Event | None:
+def decode_response(message: lip_reading_pb2.StreamingRecognizeResponse) -> Segment | Event | None:
     """What one message of a stream holds; None for a kind that this client does not know."""
     match message.WhichOneof("event"):
         case "segment":
-            return segment_of(message.segment)
+            return decode_segment(message.segment)
         case "started":
             return Started(message.started.request_id, message.started.model)
         case "media_info":
-            return media_info_of(message.media_info)
+            return decode_media_info(message.media_info)
         case "progress":
-            return _progress_of(message.progress)
+            return _decode_progress(message.progress)
         case "activity":
-            return _activity_of(message.activity)
+            return _decode_activity(message.activity)
         case "warning":
-            return warning_of(message.warning)
+            return decode_warning(message.warning)
         case "finished":
             finished = message.finished
-            return Finished(seconds(finished.media_duration), finished.segments, finished.faces)
+            return Finished(to_seconds(finished.media_duration), finished.segments, finished.faces)
         case "drain":
-            return ServerDraining(seconds(message.drain.deadline))
+            return ServerDraining(to_seconds(message.drain.deadline))
     return None
 
 
-def transcript_of(message: lip_reading_pb2.RecognizeResponse, file: str) -> Transcript:
+def decode_transcript(message: lip_reading_pb2.RecognizeResponse, file: str) -> Transcript:
     """The answer to a unary call."""
     return Transcript(
         file=file,
-        duration_s=seconds(message.media_duration),
+        duration_s=to_seconds(message.media_duration),
         model=message.model,
-        segments=in_order(segment_of(segment) for segment in message.segments),
-        warnings=tuple(warning_of(warning) for warning in message.warnings),
+        segments=sort_segments(decode_segment(segment) for segment in message.segments),
+        warnings=tuple(decode_warning(warning) for warning in message.warnings),
         request_id=message.request_id,
     )
 
 
-def segment_of(message: transcript_pb2.SpeechSegment) -> Segment:
+def decode_segment(message: transcript_pb2.SpeechSegment) -> Segment:
     """One result."""
     return Segment(
-        start_s=seconds(message.start_offset),
-        end_s=seconds(message.end_offset),
+        start_s=to_seconds(message.start_offset),
+        end_s=to_seconds(message.end_offset),
         text=message.text,
-        confidence=_share(message.confidence),
-        stability=_share(message.stability),
+        confidence=_clamp_probability(message.confidence),
+        stability=_clamp_probability(message.stability),
         is_final=message.is_final,
         segment_id=message.segment_id,
         revision=message.revision,
         speaker=message.speaker_id,
-        words=_words_of(message.words),
+        words=_decode_words(message.words),
         alternatives=tuple(
-            Alternative(other.text, _share(other.confidence), _words_of(other.words))
+            Alternative(other.text, _clamp_probability(other.confidence), _decode_words(other.words))
             for other in message.alternatives
         ),
         face_boxes=tuple(
-            FaceBox(seconds(box.offset), box.left, box.top, box.width, box.height)
+            FaceBox(to_seconds(box.offset), box.left, box.top, box.width, box.height)
             for box in message.face_boxes
         ),
         modality=_MODALITIES.get(message.modality, "av"),
@@ -112,7 +112,7 @@ def segment_of(message: transcript_pb2.SpeechSegment) -> Segment:
     )
 
 
-def media_info_of(message: media_pb2.MediaInfo) -> MediaInfo:
+def decode_media_info(message: media_pb2.MediaInfo) -> MediaInfo:
     """What the media is."""
     return MediaInfo(
         container=message.container,
@@ -121,29 +121,29 @@ def media_info_of(message: media_pb2.MediaInfo) -> MediaInfo:
         width_px=message.width_px,
         height_px=message.height_px,
         frame_rate_hz=message.frame_rate_hz,
-        duration_s=seconds(message.duration) if message.HasField("duration") else None,
+        duration_s=to_seconds(message.duration) if message.HasField("duration") else None,
         rotation_degrees=message.rotation_degrees,
     )
 
 
-def warning_of(message: lip_reading_pb2.Warning) -> StreamWarning:
+def decode_warning(message: lip_reading_pb2.Warning) -> StreamWarning:
     """Something worth knowing."""
     return StreamWarning(_WARNINGS.get(message.kind, "other"), message.message)
 
 
-def model_of(message: model_pb2.Model) -> Model:
+def decode_model(message: model_pb2.Model) -> Model:
     """What a model is."""
     license_ = message.license
     return Model(
         name=message.name,
         description=message.description,
         architecture=message.architecture,
-        parameters=message.parameters,
+        parameter_count=message.parameters,
         encoder_layers=message.encoder_layers,
         encoder_width=message.encoder_width,
         decoder_layers=message.decoder_layers,
         decoder_width=message.decoder_width,
-        units=message.units,
+        vocabulary_size=message.units,
         modalities=tuple(_MODALITIES[value] for value in message.modalities if value in _MODALITIES),
         video_frame_rate_hz=message.video_frame_rate_hz,
         audio_sample_rate_hz=message.audio_sample_rate_hz,
@@ -151,7 +151,7 @@ def model_of(message: model_pb2.Model) -> Model:
         language_codes=tuple(message.language_codes),
         vocabulary=message.vocabulary,
         trained_on=message.trained_on,
-        error_rates=tuple(_error_rate_of(rate) for rate in message.error_rates),
+        error_rates=tuple(_decode_error_rate(rate) for rate in message.error_rates),
         license=ModelLicense(
             license_.name,
             license_.url,
@@ -162,35 +162,35 @@ def model_of(message: model_pb2.Model) -> Model:
     )
 
 
-def server_info_of(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
+def decode_server_info(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
     """What a server is."""
     limits = message.limits
     return ServerInfo(
         version=message.version,
         default_model=message.default_model,
         device=message.device,
-        uptime_s=seconds(message.uptime),
+        uptime_s=to_seconds(message.uptime),
         limits=ServerLimits(
             max_message_bytes=limits.max_message_bytes,
-            max_stream_duration_s=seconds(limits.max_stream_duration),
-            max_clip_duration_s=seconds(limits.max_clip_duration),
+            max_stream_duration_s=to_seconds(limits.max_stream_duration),
+            max_clip_duration_s=to_seconds(limits.max_clip_duration),
             max_spooled_bytes=limits.max_spooled_bytes,
             max_frame_pixels=limits.max_frame_pixels,
             max_speakers=limits.max_speakers,
             max_beam_size=limits.max_beam_size,
-            idle_timeout_s=seconds(limits.max_idle),
-            max_utterance_s=seconds(limits.max_utterance),
+            idle_timeout_s=to_seconds(limits.max_idle),
+            max_utterance_s=to_seconds(limits.max_utterance),
         ),
         capacity=ServerCapacity(message.capacity.max_streams, message.capacity.active_streams),
     )
 
 
-def seconds(duration: Duration) -> float:
+def to_seconds(duration: Duration) -> float:
     """A protobuf Duration in seconds."""
     return duration.seconds + duration.nanos / 1e9
 
 
-def _error_rate_of(message: model_pb2.ErrorRate) -> ErrorRate:
+def _decode_error_rate(message: model_pb2.ErrorRate) -> ErrorRate:
     return ErrorRate(
         dataset=message.dataset,
         modality=_MODALITIES.get(message.modality, "av"),
@@ -200,31 +200,36 @@ def _error_rate_of(message: model_pb2.ErrorRate) -> ErrorRate:
     )
 
 
-def _progress_of(message: lip_reading_pb2.Progress) -> Progress:
+def _decode_progress(message: lip_reading_pb2.Progress) -> Progress:
     return Progress(
         bytes_received=message.bytes_received,
-        received_s=seconds(message.media_received),
-        processed_s=seconds(message.media_processed),
-        faces=message.faces,
+        received_s=to_seconds(message.media_received),
+        processed_s=to_seconds(message.media_processed),
+        face_count=message.faces,
     )
 
 
-def _activity_of(message: lip_reading_pb2.ActivityEvent) -> Activity | None:
+def _decode_activity(message: lip_reading_pb2.ActivityEvent) -> Activity | None:
     match message.kind:
         case lip_reading_pb2.ActivityEvent.KIND_SPEECH_BEGIN:
-            return Activity("speech_begin", seconds(message.offset), message.speaker_id)
+            return Activity("speech_begin", to_seconds(message.offset), message.speaker_id)
         case lip_reading_pb2.ActivityEvent.KIND_SPEECH_END:
-            return Activity("speech_end", seconds(message.offset), message.speaker_id)
+            return Activity("speech_end", to_seconds(message.offset), message.speaker_id)
     return None
 
 
-def _words_of(messages: Iterable[transcript_pb2.Word]) -> tuple[Word, ...]:
+def _decode_words(messages: Iterable[transcript_pb2.Word]) -> tuple[Word, ...]:
     return tuple(
-        Word(word.text, seconds(word.start_offset), seconds(word.end_offset), _share(word.confidence))
+        Word(
+            word.text,
+            to_seconds(word.start_offset),
+            to_seconds(word.end_offset),
+            _clamp_probability(word.confidence),
+        )
         for word in messages
     )
 
 
-def _share(value: float) -> float:
+def _clamp_probability(value: float) -> float:
     """A number from 0 to 1; what is no number becomes 0, since JSON has no way to write it."""
     return min(1.0, max(0.0, value)) if math.isfinite(value) else 0.0

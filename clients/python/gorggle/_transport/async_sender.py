@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from gorggle._protobuf.encode import StreamRequest, heartbeat_message
+from gorggle._protobuf.encode import StreamRequest, encode_heartbeat
 from gorggle._transport.sender import ReplayBuffer
 from gorggle.sources import AsyncMessages, Media, Messages
 
@@ -21,47 +21,49 @@ class AsyncMediaSender(ReplayBuffer):
     def __init__(self, media: Media, replay_buffer_bytes: int, heartbeat_interval_s: float) -> None:
         super().__init__(replay_buffer_bytes)
         self._media, self._heartbeat_interval_s = media, heartbeat_interval_s
-        self._live: AsyncGenerator[StreamRequest, None] | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._has_begun = False
+        self._source: AsyncGenerator[StreamRequest, None] | None = None
+        self._read_task: asyncio.Task[None] | None = None
+        self._has_started = False
 
-    def check(self, acknowledged: int) -> None:
-        """Make sure that everything after a number can be sent; see ``Backlog.check``."""
-        if self._media.again is None:
-            super().check(acknowledged)
+    def check_replayable(self, acknowledged: int) -> None:
+        """Make sure that everything after a number can be sent; see ``Backlog.check_replayable``."""
+        if self._media.reopen is None:
+            super().check_replayable(acknowledged)
 
     def drop(self) -> None:
         """Let go of the source, without waiting for it."""
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._read_task is not None:
+            self._read_task.cancel()
 
     async def aclose(self) -> None:
         """Let go of the source."""
         self.drop()
-        if self._reading is not None:
-            await asyncio.wait([self._reading])
-        if self._live is not None:
-            await self._live.aclose()
+        if self._read_task is not None:
+            await asyncio.wait([self._read_task])
+        if self._source is not None:
+            await self._source.aclose()
 
     async def send(self, call: Any, opening: StreamRequest, acknowledged: int) -> None:
         """Send the configuration, then the media after a request; where the source fails, keep why and end the call."""
         try:
-            messages = self._read_again(acknowledged) if self._media.again else self._read_on(acknowledged)
+            messages = (
+                self._replay_source(acknowledged) if self._media.reopen else self._stream_live(acknowledged)
+            )
             async with contextlib.aclosing(messages):
                 is_open = await _write(call, opening)
                 async for message in messages:
-                    self._count(message)
+                    self._count_bytes(message)
                     is_open = is_open and await _write(call, message)
                     if not is_open:
                         return
-            await _end_of_requests(call)
+            await _finish_writing(call)
         except Exception as error:
-            self.failure = error
+            self.source_error = error
             call.cancel()
 
-    async def _read_again(self, acknowledged: int) -> AsyncGenerator[StreamRequest, None]:
-        source = self._media.again() if self._has_begun and self._media.again else self._media.messages
-        self._has_begun = True
+    async def _replay_source(self, acknowledged: int) -> AsyncGenerator[StreamRequest, None]:
+        source = self._media.reopen() if self._has_started and self._media.reopen else self._media.messages
+        self._has_started = True
         number = 0
         async with contextlib.aclosing(to_async_iterator(source)) as messages:
             async for message in messages:
@@ -70,34 +72,34 @@ class AsyncMediaSender(ReplayBuffer):
                     message.sequence = number
                     yield message
 
-    async def _read_on(self, acknowledged: int) -> AsyncGenerator[StreamRequest, None]:
+    async def _stream_live(self, acknowledged: int) -> AsyncGenerator[StreamRequest, None]:
         number = acknowledged
         while True:
-            message = self._kept_after(number)
+            message = self._get_after(number)
             if message is not None:
                 number = message.sequence
                 yield message
             elif self._is_ended:
                 return
-            elif not await self._has_read_more():
-                yield heartbeat_message()
+            elif not await self._wait_for_message():
+                yield encode_heartbeat()
 
-    async def _has_read_more(self) -> bool:
+    async def _wait_for_message(self) -> bool:
         """Wait for the source; false where it has nothing for a while."""
-        if self._live is None:
-            self._live = to_async_iterator(self._media.messages)
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read(self._live))
-        done, _ = await asyncio.wait([self._reading], timeout=self._heartbeat_interval_s)
+        if self._source is None:
+            self._source = to_async_iterator(self._media.messages)
+        if self._read_task is None:
+            self._read_task = asyncio.create_task(self._read_next(self._source))
+        done, _ = await asyncio.wait([self._read_task], timeout=self._heartbeat_interval_s)
         if not done:
             return False
-        reading, self._reading = self._reading, None
+        reading, self._read_task = self._read_task, None
         reading.result()
         return True
 
-    async def _read(self, messages: AsyncIterator[StreamRequest]) -> None:
+    async def _read_next(self, messages: AsyncIterator[StreamRequest]) -> None:
         try:
-            self._keep(await anext(messages))
+            self._retain(await anext(messages))
         except StopAsyncIteration:
             self._is_ended = True
 
@@ -114,7 +116,7 @@ async def _write(call: Any, message: StreamRequest) -> bool:
     return True
 
 
-async def _end_of_requests(call: Any) -> None:
+async def _finish_writing(call: Any) -> None:
     with contextlib.suppress(asyncio.InvalidStateError, grpc.RpcError):
         await call.done_writing()
 

@@ -17,50 +17,50 @@ class CallWatchdog:
     """
 
     def __init__(self) -> None:
-        self.has_given_up = False
-        self._state = _State()
+        self.timed_out = False
+        self._state = _WatchdogState()
 
     @contextlib.contextmanager
-    def guard(self, call: Any, limit_s: float | None) -> Iterator[None]:
+    def guard(self, call: Any, timeout_s: float | None) -> Iterator[None]:
         """While the next answer is waited for: cancel the call after so many seconds; None: wait for ever."""
-        self.has_given_up = False
-        if limit_s is None:
+        self.timed_out = False
+        if timeout_s is None:
             yield
             return
-        self._state.begin(call, limit_s)
+        self._state.arm(call, timeout_s)
         try:
             yield
         finally:
-            self.has_given_up = self._state.end()
+            self.timed_out = self._state.disarm()
 
     def close(self) -> None:
         """Let the thread end."""
         self._state.close()
 
 
-class _State:
+class _WatchdogState:
     """What the thread sees; it holds nothing of whoever waits."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._call: Any = None
-        self._gives_up_at = 0.0
-        self._has_given_up = self._is_closed = False
+        self._expires_at = 0.0
+        self._timed_out = self._is_closed = False
         self._thread: threading.Thread | None = None
 
-    def begin(self, call: Any, limit_s: float) -> None:
+    def arm(self, call: Any, timeout_s: float) -> None:
         with self._changed:
-            self._call, self._has_given_up = call, False
-            self._gives_up_at = time.monotonic() + limit_s
+            self._call, self._timed_out = call, False
+            self._expires_at = time.monotonic() + timeout_s
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="gorggle-watch", daemon=True)
                 self._thread.start()
             self._changed.notify()
 
-    def end(self) -> bool:
+    def disarm(self) -> bool:
         with self._changed:
             self._call = None
-            return self._has_given_up
+            return self._timed_out
 
     def close(self) -> None:
         with self._changed:
@@ -70,11 +70,11 @@ class _State:
     def _run(self) -> None:
         with self._changed:
             while not self._is_closed:
-                left_s = self._gives_up_at - time.monotonic()
+                left_s = self._expires_at - time.monotonic()
                 if self._call is None:
                     self._changed.wait()
                 elif left_s > 0:
                     self._changed.wait(left_s)
                 else:
-                    call, self._call, self._has_given_up = self._call, None, True
+                    call, self._call, self._timed_out = self._call, None, True
                     call.cancel()

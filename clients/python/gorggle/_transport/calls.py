@@ -30,7 +30,7 @@ class Deadline:
         self._timeout_s = timeout_s
         self._end: float | None = None
 
-    def left_s(self) -> float | None:
+    def remaining_s(self) -> float | None:
         """What is left for the next call, at least a moment."""
         if self._timeout_s is None:
             return None
@@ -38,9 +38,9 @@ class Deadline:
             self._end = time.monotonic() + self._timeout_s
         return max(0.001, self._end - time.monotonic())
 
-    def is_within(self, seconds: float) -> bool:
+    def expires_within(self, seconds: float) -> bool:
         """Whether it comes within so many seconds."""
-        left_s = self.left_s()
+        left_s = self.remaining_s()
         return left_s is not None and left_s <= seconds
 
 
@@ -52,17 +52,17 @@ class StreamCall:
         replay_buffer_bytes: of a source that cannot be read again, what may be kept for a server that takes over.
         heartbeat_interval_s: what is sent at least so often.
         resume_timeout_s: how long to go on trying to carry the stream on; 0: not at all.
-        servers: how many addresses there are.
+        server_count: how many addresses there are.
     """
 
-    opening: StreamRequest
+    first_request: StreamRequest
     media: Media
     on_event: OnEvent | None
     timeout_s: float | None
     replay_buffer_bytes: int
     heartbeat_interval_s: float
     resume_timeout_s: float
-    servers: int
+    server_count: int
 
 
 @dataclass(frozen=True)
@@ -71,31 +71,31 @@ class UnaryCall(Generic[T]):
 
     method: str
     request: Message
-    answer: Callable[[Any], T]
+    parse_response: Callable[[Any], T]
 
 
-def models_question() -> UnaryCall[list[Model]]:
+def list_models_call() -> UnaryCall[list[Model]]:
     """Ask for all models."""
     return UnaryCall(
         "ListModels",
         model_pb2.ListModelsRequest(),
-        lambda answer: [decode.model_of(model) for model in answer.models],
+        lambda answer: [decode.decode_model(model) for model in answer.models],
     )
 
 
-def model_question(name: str | None) -> UnaryCall[Model]:
+def get_model_call(name: str | None) -> UnaryCall[Model]:
     """Ask for one model."""
-    return UnaryCall("GetModel", model_pb2.GetModelRequest(name=name or ""), decode.model_of)
+    return UnaryCall("GetModel", model_pb2.GetModelRequest(name=name or ""), decode.decode_model)
 
 
-def server_info_question() -> UnaryCall[ServerInfo]:
+def get_server_info_call() -> UnaryCall[ServerInfo]:
     """Ask what the server is."""
-    return UnaryCall("GetServerInfo", server_pb2.GetServerInfoRequest(), decode.server_info_of)
+    return UnaryCall("GetServerInfo", server_pb2.GetServerInfoRequest(), decode.decode_server_info)
 
 
-def clip_question(request: lip_reading_pb2.RecognizeRequest, file: str) -> UnaryCall[Transcript]:
+def recognize_call(request: lip_reading_pb2.RecognizeRequest, file: str) -> UnaryCall[Transcript]:
     """Ask for a clip's transcript."""
-    return UnaryCall("Recognize", request, lambda answer: decode.transcript_of(answer, file))
+    return UnaryCall("Recognize", request, lambda answer: decode.decode_transcript(answer, file))
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,15 @@ class RetryAttempt:
     """One of several attempts: how long it may take, and how long to pause after it."""
 
     timeout_s: float
-    pause_s: float
+    backoff_s: float
 
 
-def attempts(timeout_s: float) -> Iterator[RetryAttempt]:
+def iter_attempts(timeout_s: float) -> Iterator[RetryAttempt]:
     """Attempts at growing distances until the time is over; at least one."""
     end, pause_s = time.monotonic() + timeout_s, INITIAL_BACKOFF_S
     remaining_s = timeout_s
     while True:
-        yield RetryAttempt(timeout_s=max(0.01, remaining_s), pause_s=max(0.0, min(pause_s, remaining_s)))
+        yield RetryAttempt(timeout_s=max(0.01, remaining_s), backoff_s=max(0.0, min(pause_s, remaining_s)))
         remaining_s = end - time.monotonic()
         if remaining_s <= 0:
             return

@@ -12,14 +12,14 @@ from typing import TypeAlias
 import grpc
 
 from gorggle.errors import ConfigurationError
-from gorggle.version import installed_version
+from gorggle.version import get_version
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 Certificate: TypeAlias = "str | Path | bytes"
 """A PEM file's path, or its bytes."""
 
 # Results are small, but face boxes of a long clip add up beyond gRPC's 4 MiB.
-MAX_RECEIVE_MESSAGE_BYTES = 64 * 2**20
+MAX_RESPONSE_BYTES = 64 * 2**20
 # The server permits a ping every 20 s; a dead connection is noticed after interval + timeout.
 KEEPALIVE_INTERVAL_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
@@ -53,7 +53,7 @@ class ConnectionOptions:
     connect_timeout_s: float = 10.0
 
 
-def connection(target: str, options: ConnectionOptions) -> ChannelConfig:
+def build_channel_config(target: str, options: ConnectionOptions) -> ChannelConfig:
     """Check how to connect, and read the certificates.
 
     Raises:
@@ -61,13 +61,13 @@ def connection(target: str, options: ConnectionOptions) -> ChannelConfig:
             a token that would go over the net in the clear.
     """
     _check_target(target)
-    credentials = _credentials(options)
+    credentials = _build_credentials(options)
     if options.token is not None:
         _check_token(options.token, target, is_secure=credentials is not None)
     return ChannelConfig(
         target=target,
         credentials=credentials,
-        options=_channel_options(target, options),
+        options=_build_channel_options(target, options),
         metadata=(("authorization", f"Bearer {options.token}"),) if options.token else (),
     )
 
@@ -105,11 +105,11 @@ def _check_token(token: str, target: str, *, is_secure: bool) -> None:
         raise ConfigurationError(f"a token would go to {target} unencrypted: use TLS")
 
 
-def _credentials(options: ConnectionOptions) -> grpc.ChannelCredentials | None:
+def _build_credentials(options: ConnectionOptions) -> grpc.ChannelCredentials | None:
     if (options.client_certificate is None) != (options.client_key is None):
         raise ConfigurationError("client_certificate and client_key belong together: give both or neither")
     pem = [
-        _pem(certificate)
+        _load_pem(certificate)
         for certificate in (options.root_certificates, options.client_key, options.client_certificate)
     ]
     if options.credentials is not None:
@@ -123,19 +123,19 @@ def _credentials(options: ConnectionOptions) -> grpc.ChannelCredentials | None:
     return None
 
 
-def _pem(certificate: Certificate | None) -> bytes | None:
+def _load_pem(certificate: Certificate | None) -> bytes | None:
     if certificate is None:
         return None
     if isinstance(certificate, bytes):
         name, content = "the certificate or key", certificate
     else:
-        name, content = str(certificate), _content(Path(certificate))
+        name, content = str(certificate), _read_file(Path(certificate))
     if b"-----BEGIN " not in content:
         raise ConfigurationError(f"{name} is not in PEM format: it must hold a line with -----BEGIN")
     return content
 
 
-def _content(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
@@ -144,12 +144,12 @@ def _content(path: Path) -> bytes:
         ) from error
 
 
-def _channel_options(target: str, options: ConnectionOptions) -> tuple[tuple[str, str | int], ...]:
+def _build_channel_options(target: str, options: ConnectionOptions) -> tuple[tuple[str, str | int], ...]:
     if not (math.isfinite(options.connect_timeout_s) and options.connect_timeout_s > 0):
         raise ConfigurationError(f"connect_timeout_s is {options.connect_timeout_s}: give seconds above 0")
     connect_ms = max(1, round(options.connect_timeout_s * 1000))
     channel_options: list[tuple[str, str | int]] = [
-        ("grpc.primary_user_agent", f"gorggle-python/{installed_version()}"),
+        ("grpc.primary_user_agent", f"gorggle-python/{get_version()}"),
         # Each attempt to connect may take so long; calls fail with the attempt they wait for.
         ("grpc.min_reconnect_backoff_ms", connect_ms),
         ("grpc.dns_ares_query_timeout", connect_ms),
@@ -159,7 +159,7 @@ def _channel_options(target: str, options: ConnectionOptions) -> tuple[tuple[str
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        ("grpc.max_receive_message_length", MAX_RECEIVE_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
     ]
     if is_loopback(target):
         # gRPC would send even these through the proxy that http_proxy names.

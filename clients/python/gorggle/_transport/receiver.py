@@ -11,7 +11,7 @@ from gorggle._transport.resume import ResumePolicy
 from gorggle._transport.sender import ReplayBuffer
 from gorggle.errors import ServerError
 from gorggle.events import Activity, Event, Finished, MediaInfo, Started, StreamWarning
-from gorggle.results import Segment, Transcript, in_order
+from gorggle.results import Segment, Transcript, sort_segments
 from gorggle.v1 import lip_reading_pb2
 
 
@@ -26,48 +26,48 @@ class StreamReceiver:
         warnings: what the server wants known.
     """
 
-    def __init__(self, file: str, backlog: ReplayBuffer, recovery: ResumePolicy) -> None:
+    def __init__(self, file: str, replay_buffer: ReplayBuffer, resume_policy: ResumePolicy) -> None:
         self.file = file
         self.request_id = ""
         self.model = ""
         self.media_info: MediaInfo | None = None
         self.duration_s = 0.0
         self.warnings: list[StreamWarning] = []
-        self._sent, self._recovery = backlog, recovery
-        self._told: set[Event] = set()
+        self._replay_buffer, self._resume_policy = replay_buffer, resume_policy
+        self._reported_events: set[Event] = set()
         self._is_finished = False
 
     @property
     def bytes_sent(self) -> int:
         """Media bytes handed to gRPC so far."""
-        return self._sent.bytes_sent
+        return self._replay_buffer.bytes_sent
 
-    def _take(self, message: lip_reading_pb2.StreamingRecognizeResponse) -> Segment | Event | None:
+    def _handle_message(self, message: lip_reading_pb2.StreamingRecognizeResponse) -> Segment | Event | None:
         """Take in one answer, and give what it holds; None for what was told before."""
-        self._recovery.take(message)
-        self._sent.acknowledge(self._recovery.acknowledged)
-        item = decode.received(message)
+        self._resume_policy.update(message)
+        self._replay_buffer.acknowledge(self._resume_policy.acknowledged)
+        item = decode.decode_response(message)
         match item:
             case Started():
                 self.request_id, self.model = item.request_id, item.model
             case MediaInfo():
                 self.media_info = item
             case StreamWarning():
-                if item not in self._told:
+                if item not in self._reported_events:
                     self.warnings.append(item)
             case Finished():
                 self.duration_s, self._is_finished = item.duration_s, True
             case Segment():
-                return item if self._recovery.is_new(item) else None
-        return item if self._is_news(item) else None
+                return item if self._resume_policy.is_new(item) else None
+        return item if self._is_new_event(item) else None
 
-    def _is_news(self, item: Event | None) -> bool:
+    def _is_new_event(self, item: Event | None) -> bool:
         """Whether an event was not told before, by the server that read the same media."""
         if not isinstance(item, MediaInfo | StreamWarning | Activity):
             return True
-        if item in self._told:
+        if item in self._reported_events:
             return False
-        self._told.add(item)
+        self._reported_events.add(item)
         return True
 
     def _check_finished(self) -> None:
@@ -83,12 +83,12 @@ class StreamReceiver:
                 request_id=self.request_id,
             )
 
-    def _transcript(self, segments: Iterable[Segment]) -> Transcript:
+    def _build_transcript(self, segments: Iterable[Segment]) -> Transcript:
         return Transcript(
             file=self.file,
             duration_s=self.duration_s,
             model=self.model,
-            segments=in_order(segments),
+            segments=sort_segments(segments),
             warnings=tuple(self.warnings),
             request_id=self.request_id,
         )

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from gorggle._protobuf.encode import StreamRequest, heartbeat_message
+from gorggle._protobuf.encode import StreamRequest, encode_heartbeat
 from gorggle.errors import DataLossError, InvalidSourceError
 from gorggle.sources import Media, Messages
 
@@ -30,50 +30,50 @@ class ReplayBuffer:
 
     def __init__(self, replay_buffer_bytes: int) -> None:
         self.bytes_sent = 0
-        self.failure: Exception | None = None
+        self.source_error: Exception | None = None
         self._replay_buffer_bytes = replay_buffer_bytes
-        self._kept: deque[StreamRequest] = deque()
-        self._kept_bytes = 0
-        self._newest = 0
-        self._counted = 0
-        self._is_ended = False
+        self._retained: deque[StreamRequest] = deque()
+        self._retained_bytes = 0
+        self._last_sequence = 0
+        self._last_counted = 0
+        self._source_ended = False
 
     def acknowledge(self, sequence: int) -> None:
         """Requests up to this number are needed no more."""
-        while self._kept and self._kept[0].sequence <= sequence:
-            self._kept_bytes -= self._kept.popleft().ByteSize()
+        while self._retained and self._retained[0].sequence <= sequence:
+            self._retained_bytes -= self._retained.popleft().ByteSize()
 
-    def check(self, acknowledged: int) -> None:
+    def check_replayable(self, acknowledged: int) -> None:
         """Make sure that everything after a number is still there.
 
         Raises:
             DataLossError: more had to be kept than was allowed.
         """
-        first_kept = self._kept[0].sequence if self._kept else self._newest + 1
+        first_kept = self._retained[0].sequence if self._retained else self._last_sequence + 1
         if first_kept > acknowledged + 1:
             raise DataLossError(
                 f"requests {acknowledged + 1} to {first_kept - 1} would have to be sent again, and are no longer kept: "
                 f"give replay_buffer_bytes above {self._replay_buffer_bytes}, or a source that can be read again"
             )
 
-    def _keep(self, message: StreamRequest) -> None:
-        self._newest += 1
-        message.sequence = self._newest
-        self._kept.append(message)
-        self._kept_bytes += message.ByteSize()
+    def _retain(self, message: StreamRequest) -> None:
+        self._last_sequence += 1
+        message.sequence = self._last_sequence
+        self._retained.append(message)
+        self._retained_bytes += message.ByteSize()
         # What was just read is about to be sent: it stays in any case.
-        while self._kept_bytes > self._replay_buffer_bytes and len(self._kept) > 1:
-            self._kept_bytes -= self._kept.popleft().ByteSize()
+        while self._retained_bytes > self._replay_buffer_bytes and len(self._retained) > 1:
+            self._retained_bytes -= self._retained.popleft().ByteSize()
 
-    def _kept_after(self, sequence: int) -> StreamRequest | None:
+    def _get_after(self, sequence: int) -> StreamRequest | None:
         """The request that follows a number, where it has been read."""
-        if sequence >= self._newest:
+        if sequence >= self._last_sequence:
             return None
-        return self._kept[sequence - self._newest]
+        return self._retained[sequence - self._last_sequence]
 
-    def _count(self, message: StreamRequest) -> None:
-        if message.sequence > self._counted:
-            self._counted = message.sequence
+    def _count_bytes(self, message: StreamRequest) -> None:
+        if message.sequence > self._last_counted:
+            self._last_counted = message.sequence
             self.bytes_sent += len(message.media)
 
 
@@ -83,16 +83,16 @@ class SendTurn:
     def __init__(self) -> None:
         self.is_over = False
         self._call: Any = None
-        self._call_is_known = threading.Event()
+        self._call_set = threading.Event()
 
-    def cancelling(self, call: Any) -> None:
+    def set_call(self, call: Any) -> None:
         """Say which call to cancel when the source fails."""
         self._call = call
-        self._call_is_known.set()
+        self._call_set.set()
 
     def cancel(self) -> None:
         """The source has failed: end the call, so that the receiving side wakes up and raises why."""
-        self._call_is_known.wait()
+        self._call_set.wait()
         self._call.cancel()
 
 
@@ -106,16 +106,16 @@ class MediaSender(ReplayBuffer):
         super().__init__(replay_buffer_bytes)
         self._media, self._heartbeat_interval_s = media, heartbeat_interval_s
         self._changed = threading.Condition()
-        self._reading = threading.Lock()
-        self._sending = SendTurn()
-        self._is_wanted = self._is_closed = False
-        self._reader: threading.Thread | None = None
-        self._has_begun = False
+        self._read_lock = threading.Lock()
+        self._turn = SendTurn()
+        self._read_requested = self._is_closed = False
+        self._reader_thread: threading.Thread | None = None
+        self._has_started = False
 
     def close(self) -> None:
         """Let go of the source, as soon as it does not read."""
         with self._changed:
-            self._is_closed = self._sending.is_over = True
+            self._is_closed = self._turn.is_over = True
             self._changed.notify_all()
 
     def acknowledge(self, sequence: int) -> None:
@@ -123,54 +123,52 @@ class MediaSender(ReplayBuffer):
         with self._changed:
             super().acknowledge(sequence)
 
-    def turn(self) -> SendTurn:
+    def start_turn(self) -> SendTurn:
         """The next call's turn to send."""
         with self._changed:
-            self._sending.is_over = True
-            self._sending = SendTurn()
+            self._turn.is_over = True
+            self._turn = SendTurn()
             self._changed.notify_all()
-            return self._sending
+            return self._turn
 
-    def check(self, acknowledged: int) -> None:
-        """Make sure that everything after a number can be sent; see ``Backlog.check``."""
-        if self._media.again is None:
+    def check_replayable(self, acknowledged: int) -> None:
+        """Make sure that everything after a number can be sent; see ``Backlog.check_replayable``."""
+        if self._media.reopen is None:
             with self._changed:
-                super().check(acknowledged)
+                super().check_replayable(acknowledged)
 
-    def requests(
-        self, opening: StreamRequest, acknowledged: int, sending: SendTurn
-    ) -> Iterator[StreamRequest]:
+    def requests(self, opening: StreamRequest, acknowledged: int, turn: SendTurn) -> Iterator[StreamRequest]:
         """The configuration, then the media after a request: what one call sends."""
         yield opening
         try:
             messages = (
-                self._read_again(acknowledged, sending)
-                if self._media.again
-                else self._read_on(acknowledged, sending)
+                self._replay_source(acknowledged, turn)
+                if self._media.reopen
+                else self._stream_live(acknowledged, turn)
             )
             with contextlib.closing(messages):
                 for message in messages:
-                    self._count(message)
+                    self._count_bytes(message)
                     yield message
         except Exception as error:
-            if not sending.is_over:
-                self.failure = error
-                sending.cancel()
+            if not turn.is_over:
+                self.source_error = error
+                turn.cancel()
 
     # ------------------------------------------------------------------------------- sources that can be read again
 
-    def _read_again(self, acknowledged: int, sending: SendTurn) -> Generator[StreamRequest, None, None]:
+    def _replay_source(self, acknowledged: int, turn: SendTurn) -> Generator[StreamRequest, None, None]:
         # A file that was given open is shared with the call before: one reads at a time.
-        with self._reading:
+        with self._read_lock:
             messages = to_iterator(
-                self._media.again() if self._has_begun and self._media.again else self._media.messages
+                self._media.reopen() if self._has_started and self._media.reopen else self._media.messages
             )
-            self._has_begun = True
+            self._has_started = True
         number = 0
         with contextlib.closing(messages):
             while True:
-                with self._reading:
-                    message = None if sending.is_over else next(messages, None)
+                with self._read_lock:
+                    message = None if turn.is_over else next(messages, None)
                 if message is None:
                     return
                 number += 1
@@ -180,64 +178,66 @@ class MediaSender(ReplayBuffer):
 
     # -------------------------------------------------------------------------------------------------- live sources
 
-    def _read_on(self, acknowledged: int, sending: SendTurn) -> Generator[StreamRequest, None, None]:
+    def _stream_live(self, acknowledged: int, turn: SendTurn) -> Generator[StreamRequest, None, None]:
         number = acknowledged
-        while (message := self._following(number, sending)) is not None:
+        while (message := self._next_message(number, turn)) is not None:
             number = max(number, message.sequence)
             yield message
 
-    def _following(self, number: int, sending: SendTurn) -> StreamRequest | None:
+    def _next_message(self, number: int, turn: SendTurn) -> StreamRequest | None:
         """The request after a number, or a heartbeat where none comes for a while; None at the end."""
         waited_s = 0.0
         with self._changed:
             while True:
-                if sending.is_over:
+                if turn.is_over:
                     return None
-                if self.failure is not None:
-                    raise self.failure
-                message = self._kept_after(number)
+                if self.source_error is not None:
+                    raise self.source_error
+                message = self._get_after(number)
                 if message is not None:
                     return message
                 if self._is_ended:
                     return None
                 if waited_s >= self._heartbeat_interval_s:
-                    return heartbeat_message()
-                self._want()
+                    return encode_heartbeat()
+                self._request_read()
                 step_s = min(POLL_INTERVAL_S, self._heartbeat_interval_s - waited_s)
                 if not self._changed.wait(step_s):
                     waited_s += step_s
 
-    def _want(self) -> None:
-        self._is_wanted = True
+    def _request_read(self) -> None:
+        self._read_requested = True
         self._changed.notify_all()
-        if self._reader is None:
-            self._reader = threading.Thread(target=self._read, name="gorggle-source", daemon=True)
-            self._reader.start()
+        if self._reader_thread is None:
+            self._reader_thread = threading.Thread(
+                target=self._read_source, name="gorggle-source", daemon=True
+            )
+            self._reader_thread.start()
 
-    def _read(self) -> None:
+    def _read_source(self) -> None:
         """Read the source, one message at a time, each when it is wanted."""
         try:
             messages = to_iterator(self._media.messages)
             with contextlib.closing(messages):
-                while self._is_to_read():
+                while self._wait_for_read_request():
                     message = next(messages, None)
                     with self._changed:
                         if message is None:
                             self._is_ended = True
                         else:
-                            self._keep(message)
+                            self._retain(message)
                         self._changed.notify_all()
                     if message is None:
                         return
         except Exception as error:
             with self._changed:
-                self.failure = error
+                self.source_error = error
                 self._changed.notify_all()
 
-    def _is_to_read(self) -> bool:
+    def _wait_for_read_request(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._is_wanted or self._is_closed)
-            self._is_wanted = False
+            self._changed.wait_for(lambda: self._read_requested or self._is_closed)
+            self._read_requested = False
             return not self._is_closed
 
 

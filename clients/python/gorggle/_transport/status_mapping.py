@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from gorggle import errors
 
 # Codes that stand in no row are faults of the server: ServerError.
-ERROR_OF_STATUS: dict[grpc.StatusCode, type[errors.GorggleError]] = {
+ERROR_BY_STATUS: dict[grpc.StatusCode, type[errors.GorggleError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequestError,
     grpc.StatusCode.OUT_OF_RANGE: errors.InvalidRequestError,
     grpc.StatusCode.FAILED_PRECONDITION: errors.PreconditionError,
@@ -29,7 +29,7 @@ ERROR_OF_STATUS: dict[grpc.StatusCode, type[errors.GorggleError]] = {
 
 # The server's trailer with the name of its error, for two causes that share one status.
 CAUSE_TRAILER = "gorggle-error"
-ERROR_OF_CAUSE: dict[str, type[errors.GorggleError]] = {"NoFaceError": errors.NoFaceError}
+ERROR_BY_REASON: dict[str, type[errors.GorggleError]] = {"NoFaceError": errors.NoFaceError}
 
 REQUEST_ID_TRAILER = "gorggle-request-id"
 DETAILS_TRAILER = "grpc-status-details-bin"
@@ -45,19 +45,19 @@ class RpcStatus(NamedTuple):
     trailers: Trailers | None
 
     @classmethod
-    def of(cls, error: grpc.RpcError) -> RpcStatus:
+    def from_error(cls, error: grpc.RpcError) -> RpcStatus:
         """The status that an error of gRPC's carries; both of its kinds of call raise errors of one form."""
         failed: Any = error
         return cls(failed.code(), failed.details(), failed.trailing_metadata())
 
 
-def retry_delay_s(status: RpcStatus) -> float | None:
+def get_retry_delay_s(status: RpcStatus) -> float | None:
     """How long the server asks to wait before the next attempt; None where it does not say."""
     trailer = {key: value for key, value in status.trailers or ()}  # noqa: C416 - grpc.aio's Metadata is no mapping
-    return retry_after_s(trailer.get(DETAILS_TRAILER))
+    return parse_retry_delay_s(trailer.get(DETAILS_TRAILER))
 
 
-def error_of(status: RpcStatus, *, target: str, request_id: str = "") -> errors.GorggleError:
+def to_error(status: RpcStatus, *, target: str, request_id: str = "") -> errors.GorggleError:
     """The error for a call that did not end well.
 
     The server's address, ``target``, is told where the connection itself failed. ``request_id`` is the call's id as
@@ -66,17 +66,19 @@ def error_of(status: RpcStatus, *, target: str, request_id: str = "") -> errors.
     code, details, trailers = status
     trailer = {key: value for key, value in trailers or ()}  # noqa: C416 - grpc.aio's Metadata is no mapping
     cause = trailer.get(CAUSE_TRAILER)
-    kind = _kind_of(code, details or "", cause)
+    kind = _choose_error_class(code, details or "", cause)
     known_id = request_id or str(trailer.get(REQUEST_ID_TRAILER, ""))
     if issubclass(kind, errors.OverloadedError):
-        delay_s = retry_after_s(trailer.get(DETAILS_TRAILER))
+        delay_s = parse_retry_delay_s(trailer.get(DETAILS_TRAILER))
         return kind(details or "the server is full", code=code, request_id=known_id, retry_after_s=delay_s)
-    return kind(_message(code, details, cause, target), code=code, request_id=known_id)
+    return kind(_build_message(code, details, cause, target), code=code, request_id=known_id)
 
 
-def _kind_of(code: grpc.StatusCode, details: str, cause: str | bytes | None) -> type[errors.GorggleError]:
-    kind = ERROR_OF_STATUS.get(code, errors.ServerError)
-    refined = ERROR_OF_CAUSE.get(str(cause))
+def _choose_error_class(
+    code: grpc.StatusCode, details: str, cause: str | bytes | None
+) -> type[errors.GorggleError]:
+    kind = ERROR_BY_STATUS.get(code, errors.ServerError)
+    refined = ERROR_BY_REASON.get(str(cause))
     if refined is not None and issubclass(refined, kind):
         return refined
     # gRPC's own refusal of a message beyond the server's limit bears the same status as a full server.
@@ -85,7 +87,7 @@ def _kind_of(code: grpc.StatusCode, details: str, cause: str | bytes | None) -> 
     return kind
 
 
-def _message(code: grpc.StatusCode, details: str | None, cause: str | bytes | None, target: str) -> str:
+def _build_message(code: grpc.StatusCode, details: str | None, cause: str | bytes | None, target: str) -> str:
     text = details or code.name.lower().replace("_", " ")
     if code is grpc.StatusCode.UNAVAILABLE and cause is None:
         return f"no connection to {target}: {text}"
@@ -96,7 +98,7 @@ def _message(code: grpc.StatusCode, details: str | None, cause: str | bytes | No
     return text
 
 
-def retry_after_s(status_details: str | bytes | None) -> float | None:
+def parse_retry_delay_s(status_details: str | bytes | None) -> float | None:
     """The delay of the google.rpc.RetryInfo in a serialized google.rpc.Status; None where there is none."""
     if not isinstance(status_details, bytes):
         return None

@@ -13,14 +13,14 @@ from importlib import util
 from gorggle.cli.output import print_error
 from gorggle.cli.server_args import CommandError, UsageError, add_server_options
 from gorggle.errors import GorggleError
-from gorggle.version import installed_version
+from gorggle.version import get_version
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 # As a shell reports programs that end by SIGINT and SIGPIPE.
 EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141
 
 FORMATS = ("text", "json", "srt", "vtt")
-_RAW = argparse.RawDescriptionHelpFormatter
+_RAW_HELP = argparse.RawDescriptionHelpFormatter
 
 _EXAMPLES = """\
 examples:
@@ -65,9 +65,9 @@ examples:
   gorggle model convert large_vox_433h.pt avhubert-large.safetensors
   gorggle model info avhubert-large.safetensors --json
 """
-_NO_LOCAL = "what runs the product here is not installed: pip install 'gorggle[local]'"
-_NO_GATEWAY = "what serves browsers is not installed: pip install 'gorggle[gateway]'"
-_NO_EVALUATION = "what measures models is not installed: pip install 'gorggle[evaluation]'"
+_LOCAL_NOT_INSTALLED = "what runs the product here is not installed: pip install 'gorggle[local]'"
+_GATEWAY_NOT_INSTALLED = "what serves browsers is not installed: pip install 'gorggle[gateway]'"
+_EVALUATION_NOT_INSTALLED = "what measures models is not installed: pip install 'gorggle[evaluation]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,23 +90,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     match arguments:
         case ["serve", *rest]:
-            return _hand_over("gorggle_server", "gorggle serve", rest)
+            return _run_module("gorggle_server", "gorggle serve", rest)
         case ["local", *rest]:
-            return _hand_over("gorggle_local", "gorggle local", rest, _NO_LOCAL)
+            return _run_module("gorggle_local", "gorggle local", rest, _LOCAL_NOT_INSTALLED)
         case ["gateway", *rest]:
-            return _hand_over("gorggle_gateway", "gorggle gateway", rest, _NO_GATEWAY)
+            return _run_module("gorggle_gateway", "gorggle gateway", rest, _GATEWAY_NOT_INSTALLED)
         case ["evaluate", *rest]:
-            return _hand_over("gorggle_evaluation", "gorggle evaluate", rest, _NO_EVALUATION)
+            return _run_module("gorggle_evaluation", "gorggle evaluate", rest, _EVALUATION_NOT_INSTALLED)
         case ["model"] | ["model", "-h" | "--help"]:
             print(_MODEL_HELP, end="")
             return EXIT_OK if len(arguments) == 2 else EXIT_USAGE
         case ["cost", *rest]:
-            return _hand_over("gorggle_lambdas.aws_costs", "gorggle cost", rest)
+            return _run_module("gorggle_lambdas.aws_costs", "gorggle cost", rest)
         case ["token", *rest]:
-            return _hand_over("gorggle_server.security.api_tokens", "gorggle token", rest)
+            return _run_module("gorggle_server.security.api_tokens", "gorggle token", rest)
         case ["model", *rest]:
-            return _hand_over("gorggle_server.avhubert", "gorggle model", rest)
-    parser = _parser()
+            return _run_module("gorggle_server.avhubert", "gorggle model", rest)
+    parser = _build_parser()
     options = parser.parse_args(arguments)
     from gorggle.cli import transcribe
 
@@ -119,7 +119,7 @@ def _run(arguments: list[str]) -> int:
     return EXIT_FAILED
 
 
-def _hand_over(module: str, program: str, arguments: list[str], not_installed: str = "") -> int:
+def _run_module(module: str, program: str, arguments: list[str], not_installed: str = "") -> int:
     """Run another package as if it were the program; it may not be installed, so it is not imported here."""
     from gorggle.local_server import NOT_INSTALLED
 
@@ -134,14 +134,14 @@ def _hand_over(module: str, program: str, arguments: list[str], not_installed: s
     return EXIT_OK
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gorggle",
         description="Gorggle reads lips: video in, who said what out, word by word with times.",
         epilog=_EXAMPLES,
-        formatter_class=_RAW,
+        formatter_class=_RAW_HELP,
     )
-    parser.add_argument("--version", action="version", version=f"gorggle {installed_version()}")
+    parser.add_argument("--version", action="version", version=f"gorggle {get_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_transcribe(commands)
     commands.add_parser("serve", help="run the inference server", add_help=False)
@@ -161,7 +161,7 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="read video files",
         description="Read video files: who said what, word by word with times, on standard output.",
         epilog=_TRANSCRIBE_EXAMPLES,
-        formatter_class=_RAW,
+        formatter_class=_RAW_HELP,
     )
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="a video or sound file; - reads standard input"
@@ -175,8 +175,10 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--format", choices=FORMATS, default="text", help="how to write (default: text)")
     parser.add_argument("--output", metavar="PATH", help="write to a file; for several files, into a folder")
     parser.add_argument("--model", metavar="NAME", help="which model reads (default: the server's)")
-    parser.add_argument("--beam", type=_count, default=0, metavar="N", help="width of the beam search")
-    parser.add_argument("--speakers", type=_count, default=0, metavar="N", help="people to follow at once")
+    parser.add_argument("--beam", type=_parse_count, default=0, metavar="N", help="width of the beam search")
+    parser.add_argument(
+        "--speakers", type=_parse_count, default=0, metavar="N", help="people to follow at once"
+    )
     parser.add_argument("--interim", action="store_true", help="show on standard error what may still change")
     parser.add_argument(
         "--live", action="store_true", help="the media comes into being while it is read: a camera"
@@ -188,7 +190,7 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
     )
     parser.add_argument("--plot", metavar="PICTURE", help="draw mouths, speech and words on a time line")
     parser.add_argument(
-        "--start-offset", type=_seconds, default=0.0, metavar="S", help="seconds added to every time"
+        "--start-offset", type=_parse_seconds, default=0.0, metavar="S", help="seconds added to every time"
     )
     add_server_options(parser)
 
@@ -199,19 +201,19 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="list a server's models, with what their licences permit",
         description="List a server's models: what they read, how well, and what their licences permit.",
         epilog=_MODELS_EXAMPLES,
-        formatter_class=_RAW,
+        formatter_class=_RAW_HELP,
     )
     parser.add_argument("--json", action="store_true", help="write everything that is known, as JSON")
     add_server_options(parser)
 
 
-def _count(text: str) -> int:
+def _parse_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def _parse_seconds(text: str) -> float:
     try:
         value = float(text)
     except ValueError:

@@ -14,9 +14,9 @@ SUFFIXES = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
 STDIN_NAME = "stdin"
 
 
-def format_transcript(transcript: Transcript, form: str, *, on_one_line: bool = False) -> str:
+def format_transcript(transcript: Transcript, output_format: str, *, on_one_line: bool = False) -> str:
     """A transcript in one of the command line's formats, with a line break at its end."""
-    match form:
+    match output_format:
         case "json":
             return transcript.to_json(indent=None if on_one_line else 2) + "\n"
         case "srt":
@@ -26,7 +26,7 @@ def format_transcript(transcript: Transcript, form: str, *, on_one_line: bool = 
     return transcript.to_text()
 
 
-def output_paths(files: Sequence[str], output: str, form: str) -> list[Path]:
+def build_output_paths(files: Sequence[str], output: str, output_format: str) -> list[Path]:
     """Where each file's result goes: into ``output``, as a folder where there are several or it looks like one.
 
     Raises:
@@ -36,7 +36,7 @@ def output_paths(files: Sequence[str], output: str, form: str) -> list[Path]:
     if path.is_dir() or len(files) > 1 or output.endswith(os.sep):
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} is a file: several results need a folder")
-        return [path / name for name in _names(files, SUFFIXES[form])]
+        return [path / name for name in _build_unique_names(files, SUFFIXES[output_format])]
     if not path.parent.is_dir():
         raise ValueError(f"{path.parent} is no folder: make it, or write elsewhere")
     return [path]
@@ -76,7 +76,7 @@ def print_error(text: object, about: str = "") -> None:
     sys.stderr.flush()
 
 
-def _names(files: Sequence[str], suffix: str) -> list[str]:
+def _build_unique_names(files: Sequence[str], suffix: str) -> list[str]:
     """A name for each result: the file's, with another ending; files of one name get their whole name, or a number."""
     names: list[str] = []
     for file in files:

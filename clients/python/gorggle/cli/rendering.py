@@ -12,7 +12,7 @@ from gorggle.events import Activity
 from gorggle.results import Transcript
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
-PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
+IMAGE_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RenderOptions:
             ) from error
 
 
-def pictures_of(files: Sequence[str], overlay: str | None, plot: str | None) -> RenderOptions:
+def parse_render_options(files: Sequence[str], overlay: str | None, plot: str | None) -> RenderOptions:
     """Check what was asked for before anything is read.
 
     Raises:
@@ -68,7 +68,7 @@ def pictures_of(files: Sequence[str], overlay: str | None, plot: str | None) -> 
         )
     for name, path, suffixes in (
         ("overlay", chosen.overlay, VIDEO_SUFFIXES),
-        ("plot", chosen.plot, PICTURE_SUFFIXES),
+        ("plot", chosen.plot, IMAGE_SUFFIXES),
     ):
         if path is None:
             continue

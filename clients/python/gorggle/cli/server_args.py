@@ -14,7 +14,7 @@ from gorggle.errors import ConfigurationError, GorggleError
 if TYPE_CHECKING:
     from gorggle.client import Client
 
-TOKEN_VARIABLE = "GORGGLE_TOKEN"  # noqa: S105 - the variable's name
+TOKEN_ENV_VAR = "GORGGLE_TOKEN"  # noqa: S105 - the variable's name
 
 
 class UsageError(Exception):
@@ -66,7 +66,7 @@ class ServerHandle:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._stack = contextlib.ExitStack()
-        self.client = functools.cache(self._connected)
+        self.client = functools.cache(self._connect)
 
     def __enter__(self) -> Self:
         return self
@@ -74,13 +74,13 @@ class ServerHandle:
     def __exit__(self, *_exception: object) -> None:
         self._stack.close()
 
-    def _connected(self) -> Client:
+    def _connect(self) -> Client:
         try:
-            return self._stack.enter_context(self._opened())
+            return self._stack.enter_context(self._open_client())
         except GorggleError as error:
             raise CommandError(str(error)) from error
 
-    def _opened(self) -> Client:
+    def _open_client(self) -> Client:
         # gRPC takes long to import; a command's help is shown without it.
         from gorggle.client import Client
         from gorggle.local_server import LocalServer
@@ -89,24 +89,24 @@ class ServerHandle:
         if options.server is None:
             return Client(self._stack.enter_context(LocalServer()).address)
         return Client(
-            _addresses(options.server),
+            _parse_addresses(options.server),
             tls=options.tls,
             root_certificates=options.ca,
             client_certificate=options.cert,
             client_key=options.key,
             server_name=options.server_name,
-            token=_token(options.token_file),
+            token=_read_token(options.token_file),
         )
 
 
-def _addresses(servers: str) -> list[str]:
+def _parse_addresses(servers: str) -> list[str]:
     """HOST:PORT, or several with commas between; gRPC's own names of several addresses stay as they are."""
     return [servers] if servers.startswith(("ipv4:", "ipv6:")) else servers.split(",")
 
 
-def _token(path: Path | None) -> str | None:
+def _read_token(path: Path | None) -> str | None:
     if path is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
+        return os.environ.get(TOKEN_ENV_VAR) or None
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -15,29 +15,31 @@ from typing import IO, Any
 from gorggle.cli import output as cli_output
 from gorggle.cli.output import print_error
 from gorggle.cli.progress import ProgressLine
-from gorggle.cli.rendering import RenderOptions, pictures_of
+from gorggle.cli.rendering import RenderOptions, parse_render_options
 from gorggle.cli.server_args import ServerHandle, UsageError, check_server_options
 from gorggle.client import Client
 from gorggle.errors import GorggleError
 from gorggle.events import Activity, Event, Interrupted, StreamWarning
-from gorggle.results import Segment, Transcript, in_order, text_line
+from gorggle.results import Segment, Transcript, sort_segments, to_text_line
 from gorggle.server_info import Model
-from gorggle.sources import check_path, unreadable
+from gorggle.sources import create_read_error, validate_path
 
 STDIN_DESCRIPTOR = 0
 
 
-def transcribe(options: argparse.Namespace) -> bool:
+def transcribe_files(options: argparse.Namespace) -> bool:
     """Read files one after the other; true if all were read. One that fails does not keep the others from it."""
     try:
         paths = (
-            cli_output.output_paths(options.files, options.output, options.format) if options.output else None
+            cli_output.build_output_paths(options.files, options.output, options.format)
+            if options.output
+            else None
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
     if paths is None and len(options.files) > 1 and options.format in {"srt", "vtt"}:
         raise UsageError(f"several files in {options.format} would run into each other: give --output FOLDER")
-    options.pictures = pictures_of(options.files, options.overlay, options.plot)
+    options.pictures = parse_render_options(options.files, options.overlay, options.plot)
     check_server_options(options)
     failures = 0
     with ServerHandle(options) as server:
@@ -56,10 +58,10 @@ def transcribe_file(
 ) -> None:
     """Read one file and write what was said: to ``output``, or to standard output where it is None."""
     with contextlib.ExitStack() as stack:
-        source: Any = _ProgressFile(stack.enter_context(_opened(file)), file)
+        source: Any = _ProgressFile(stack.enter_context(_open_input(file)), file)
         line = source.line = ProgressLine(sys.stderr, file, source.size_bytes)
         stack.callback(line.close)
-        line.note("starting a server …" if options.server is None else "connecting …")
+        line.set_message("starting a server …" if options.server is None else "connecting …")
         reader = _ResultPrinter(file, options, output, line)
         stream = client().transcribe(
             source,
@@ -72,18 +74,18 @@ def transcribe_file(
             start_offset_s=options.start_offset,
             face_boxes=bool(options.pictures),
             activity_events=options.pictures.plot is not None,
-            on_event=reader.tell,
+            on_event=reader.handle_event,
         )
         with stream:
             for segment in stream:
-                reader.take(segment)
-        transcript = Transcript(file, stream.duration_s, stream.model, in_order(reader.segments))
+                reader.add_segment(segment)
+        transcript = Transcript(file, stream.duration_s, stream.model, sort_segments(reader.segments))
         line.close()
-        reader.finish(transcript)
-        _draw(options.pictures, Path(file), transcript, reader.activities)
+        reader.write_result(transcript)
+        _render(options.pictures, Path(file), transcript, reader.activities)
 
 
-def _draw(pictures: RenderOptions, clip: Path, transcript: Transcript, activities: list[Activity]) -> None:
+def _render(pictures: RenderOptions, clip: Path, transcript: Transcript, activities: list[Activity]) -> None:
     try:
         pictures.write(clip, transcript, activities)
     except OSError as error:
@@ -103,17 +105,17 @@ class _ResultPrinter:
         self.segments: list[Segment] = []
         self.activities: list[Activity] = []
         self._file = file
-        self._form: str = options.format
+        self._output_format: str = options.format
         self._is_one_of_several = len(options.files) > 1
         self._output = output
         self._line = line
-        self._streams_text = output is None and self._form == "text"
+        self._streams_text = output is None and self._output_format == "text"
         self._has_begun = False
 
-    def tell(self, event: Event) -> None:
+    def handle_event(self, event: Event) -> None:
         """Show progress and warnings."""
-        self._line.note("")
-        self._line.tell(event)
+        self._line.set_message("")
+        self._line.handle_event(event)
         if isinstance(event, Activity):
             self.activities.append(event)
         if isinstance(event, StreamWarning):
@@ -121,9 +123,9 @@ class _ResultPrinter:
             print_error(f"warning: {event.message}", self._file)
         elif isinstance(event, Interrupted):
             self._line.clear()
-            print_error(f"warning: {event.reason}; going on from {event.final_until_s:.1f} s", self._file)
+            print_error(f"warning: {event.reason}; going on from {event.final_end_s:.1f} s", self._file)
 
-    def take(self, segment: Segment) -> None:
+    def add_segment(self, segment: Segment) -> None:
         """Show a segment: on standard output what is final, on standard error what may still change."""
         if not segment.is_final:
             self._show_interim(segment)
@@ -131,19 +133,19 @@ class _ResultPrinter:
         if not segment.text:
             return  # what seemed to be said was not
         self.segments.append(segment)
-        self._line.note("")
+        self._line.set_message("")
         if self._streams_text:
-            self._begin_text()
+            self._print_file_header()
             self._line.clear()
-            cli_output.write_to_stdout(text_line(segment) + "\n")
+            cli_output.write_to_stdout(to_text_line(segment) + "\n")
 
-    def finish(self, transcript: Transcript) -> None:
+    def write_result(self, transcript: Transcript) -> None:
         """Write everything that was not yet written."""
         if self._streams_text:
-            self._begin_text()
+            self._print_file_header()
             return
         on_one_line = self._is_one_of_several and self._output is None
-        text = cli_output.format_transcript(transcript, self._form, on_one_line=on_one_line)
+        text = cli_output.format_transcript(transcript, self._output_format, on_one_line=on_one_line)
         if self._output is None:
             cli_output.write_to_stdout(text)
             return
@@ -154,7 +156,7 @@ class _ResultPrinter:
                 f"cannot write {self._output}: {(error.strerror or str(error)).lower()}"
             ) from error
 
-    def _begin_text(self) -> None:
+    def _print_file_header(self) -> None:
         """Among several files, say once which one follows."""
         if self._is_one_of_several and not self._has_begun:
             self._line.clear()
@@ -163,9 +165,9 @@ class _ResultPrinter:
 
     def _show_interim(self, segment: Segment) -> None:
         if sys.stderr.isatty():
-            self._line.note(f"… {segment.text}")
+            self._line.set_message(f"… {segment.text}")
         else:
-            print(f"{text_line(segment)} …", file=sys.stderr, flush=True)
+            print(f"{to_text_line(segment)} …", file=sys.stderr, flush=True)
 
 
 class _ProgressFile:
@@ -173,15 +175,15 @@ class _ProgressFile:
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.name = name
-        self.line: ProgressLine | None = None
+        self.progress: ProgressLine | None = None
         self.size_bytes = os.fstat(file.fileno()).st_size or None
         self._file = file
 
     def read(self, size: int) -> bytes:
         """Read up to ``size`` bytes, as many as there are."""
         chunk = self._file.read(size)
-        if self.line is not None:
-            self.line.count(len(chunk))
+        if self.progress is not None:
+            self.progress.add_bytes(len(chunk))
         return chunk
 
     def seekable(self) -> bool:
@@ -189,31 +191,31 @@ class _ProgressFile:
         return self._file.seekable()
 
     def tell(self) -> int:
-        """As a file's ``tell``."""
+        """As a file's ``handle_event``."""
         return self._file.tell()
 
-    def seek(self, place: int) -> int:
+    def seek(self, position: int) -> int:
         """As a file's ``seek``; the progress line goes back too."""
-        if self.line is not None:
-            self.line.count(place - self._file.tell())
-        return self._file.seek(place)
+        if self.progress is not None:
+            self.progress.add_bytes(position - self._file.tell())
+        return self._file.seek(position)
 
 
-def _opened(file: str) -> IO[bytes]:
+def _open_input(file: str) -> IO[bytes]:
     """The file, unbuffered: what a pipe has is sent at once, and no lock of a buffer is held when the program ends."""
     try:
         if file == "-":
             return open(STDIN_DESCRIPTOR, "rb", buffering=0, closefd=False)
-        check_path(file)
+        validate_path(file)
         return Path(file).open("rb", buffering=0)
     except OSError as error:
-        raise unreadable(file, error) from error
+        raise create_read_error(file, error) from error
 
 
 # ------------------------------------------------------------------------------------------------------------ models
 
 
-def models(options: argparse.Namespace) -> bool:
+def list_models(options: argparse.Namespace) -> bool:
     """List the server's models."""
     check_server_options(options)
     with ServerHandle(options) as server:
@@ -223,19 +225,19 @@ def models(options: argparse.Namespace) -> bool:
             json.dumps([dataclasses.asdict(m) for m in found], indent=2, ensure_ascii=False) + "\n"
         )
     else:
-        cli_output.write_to_stdout("\n".join(_description(model) for model in found))
+        cli_output.write_to_stdout("\n".join(_format_model(model) for model in found))
     return True
 
 
-def _description(model: Model) -> str:
+def _format_model(model: Model) -> str:
     commercial = {
         "permitted": "permitted",
         "forbidden": "FORBIDDEN",
         "unknown": "unknown: find out before you use it",
     }
     shape = (
-        f"{model.architecture}, {model.parameters / 1e6:.1f} million parameters, encoder {model.encoder_layers} x "
-        f"{model.encoder_width}, decoder {model.decoder_layers} x {model.decoder_width}, {model.units} units"
+        f"{model.architecture}, {model.parameter_count / 1e6:.1f} million parameters, encoder {model.encoder_layers} x "
+        f"{model.encoder_width}, decoder {model.decoder_layers} x {model.decoder_width}, {model.vocabulary_size} units"
     )
     rates = [
         f"{rate.word_error_rate_percent:g} % on {rate.dataset} ({rate.modality}, {rate.condition}; {rate.source})"
@@ -257,4 +259,7 @@ def _description(model: Model) -> str:
     return "\n".join([model.name, *lines, ""])
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], bool]] = {"transcribe": transcribe, "models": models}
+COMMANDS: dict[str, Callable[[argparse.Namespace], bool]] = {
+    "transcribe": transcribe_files,
+    "models": list_models,
+}

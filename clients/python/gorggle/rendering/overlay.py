@@ -20,13 +20,13 @@ from gorggle.captions import Cue
 from gorggle.errors import InvalidSourceError
 from gorggle.results import FaceBox, Segment
 
-Picture: TypeAlias = npt.NDArray[np.uint8]
+ImageArray: TypeAlias = npt.NDArray[np.uint8]
 
 # Bright enough on any face; people are told apart by their names too.
 COLOURS = ((92, 240, 225), (255, 178, 122), (196, 179, 255), (255, 156, 203), (142, 196, 255), (220, 234, 94))
 # Between two looks further apart a face is taken as gone.
 MAX_BOX_GAP_S = 0.8
-TEXT_SHARE = 0.05  # of the picture's height
+TEXT_HEIGHT_FRACTION = 0.05  # of the picture's height
 MIN_TEXT_PX = 10
 CAPTION_BACKGROUND_ALPHA = 190  # of 255: how dark it is behind text
 
@@ -66,14 +66,14 @@ def _draw(source: Any, made: Any, segments: Sequence[Segment]) -> None:
     zero_s = float(min(starts)) if len(starts) == (1 if audio is None else 2) else 0.0
     for frame in source.decode(*[stream for stream in (video, audio) if stream is not None]):
         if isinstance(frame, av.AudioFrame):
-            writer.sound(frame)
+            writer.write_audio(frame)
             continue
         if frame.time is None:
             continue
         picture = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
         marker = marker or _Annotator(segments, picture.shape[1], picture.shape[0])
-        marker.mark(picture, frame.time - zero_s)
-        writer.picture(picture, frame.time)
+        marker.annotate(picture, frame.time - zero_s)
+        writer.write_frame(picture, frame.time)
     writer.close()
 
 
@@ -81,44 +81,44 @@ class _Writer:
     """Encodes pictures as H.264 and sound as AAC."""
 
     def __init__(self, made: Any, rate_hz: Fraction, audio: Any) -> None:
-        self._made, self._rate_hz = made, rate_hz
+        self._container, self._rate_hz = made, rate_hz
         self._video: Any = None
         self._audio: Any = None
         self._last_pts = -1
         # The container's head is written with the first packet, and must know of the pictures by then.
-        self._held: list[Any] = []
+        self._pending_audio: list[Any] = []
         if audio is not None:
             self._audio = made.add_stream("aac", rate=audio.rate or 48_000, layout="stereo")
 
-    def picture(self, picture: Picture, time_s: float) -> None:
+    def write_frame(self, picture: ImageArray, time_s: float) -> None:
         # H.264 halves the colours' resolution: a side must be even.
         picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
         if self._video is None:
-            self._video = self._made.add_stream(
+            self._video = self._container.add_stream(
                 "libx264", rate=self._rate_hz, options={"crf": "20", "preset": "fast"}
             )
             self._video.height, self._video.width = picture.shape[:2]
             self._video.pix_fmt = "yuv420p"
             self._video.codec_context.time_base = Fraction(1, 90_000)
-            for sound in self._held:
-                self.sound(sound)
-            self._held.clear()
+            for sound in self._pending_audio:
+                self.write_audio(sound)
+            self._pending_audio.clear()
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         # Times of broken media may stand still; those of a file must not.
         frame.pts = self._last_pts = max(self._last_pts + 1, round(time_s * 90_000))
         frame.time_base = Fraction(1, 90_000)
-        self._made.mux(self._video.encode(frame))
+        self._container.mux(self._video.encode(frame))
 
-    def sound(self, frame: Any) -> None:
+    def write_audio(self, frame: Any) -> None:
         if self._video is None:
-            self._held.append(frame)
+            self._pending_audio.append(frame)
         else:
-            self._made.mux(self._audio.encode(frame))
+            self._container.mux(self._audio.encode(frame))
 
     def close(self) -> None:
         for stream in (self._video, self._audio):
             if stream is not None:
-                self._made.mux(stream.encode(None))
+                self._container.mux(stream.encode(None))
 
 
 class _Annotator:
@@ -130,30 +130,30 @@ class _Annotator:
         self._starts_ms = [cue.start_ms for cue in self._cues]
         speakers = list(dict.fromkeys(segment.speaker for segment in segments))
         self._colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(speakers)}
-        self._is_one = len(speakers) < 2
-        self._boxes = {name: _boxes_of(segments, name) for name in speakers}
-        size = max(MIN_TEXT_PX, round(height * TEXT_SHARE))
+        self._has_single_speaker = len(speakers) < 2
+        self._boxes = {name: _collect_boxes(segments, name) for name in speakers}
+        size = max(MIN_TEXT_PX, round(height * TEXT_HEIGHT_FRACTION))
         path = font_manager.findfont("DejaVu Sans")
         self._font = ImageFont.truetype(path, size)
         self._small = ImageFont.truetype(path, max(MIN_TEXT_PX, round(size * 0.7)))
         # A caption is drawn once, and laid over each of its pictures.
-        self._caption = lru_cache(maxsize=8)(self._drawn_caption)
-        self._label = lru_cache(maxsize=32)(self._drawn_label)
+        self._caption = lru_cache(maxsize=8)(self._render_caption)
+        self._label = lru_cache(maxsize=32)(self._render_label)
 
-    def mark(self, picture: Picture, time_s: float) -> None:
+    def annotate(self, picture: ImageArray, time_s: float) -> None:
         """Draw what belongs to a time into a picture (H, W, 3)."""
         for speaker, boxes in self._boxes.items():
-            box = _box_at(boxes, time_s)
+            box = _interpolate_box(boxes, time_s)
             if box is not None:
-                self._mark_face(picture, box, speaker)
+                self._draw_face(picture, box, speaker)
         index = bisect.bisect_right(self._starts_ms, round(time_s * 1000)) - 1
         if index >= 0 and time_s * 1000 < self._cues[index].end_ms:
             text = self._caption(self._cues[index])
-            _lay(
+            _blend(
                 picture, text, (self._width - text.shape[1]) // 2, round(self._height * 0.95) - text.shape[0]
             )
 
-    def _mark_face(self, picture: Picture, box: FaceBox, speaker: str) -> None:
+    def _draw_face(self, picture: ImageArray, box: FaceBox, speaker: str) -> None:
         left, top = round(box.left * self._width), round(box.top * self._height)
         right, bottom = left + round(box.width * self._width), top + round(box.height * self._height)
         line = max(2, self._height // 240)
@@ -164,23 +164,23 @@ class _Annotator:
             (slice(top, bottom), slice(left, left + line)),
             (slice(top, bottom), slice(right - line, right)),
         ):
-            picture[_within(rows, self._height), _within(columns, self._width)] = colour
+            picture[_clamp_slice(rows, self._height), _clamp_slice(columns, self._width)] = colour
         label = self._label(speaker)
-        _lay(picture, label, left, top - label.shape[0] - line)
+        _blend(picture, label, left, top - label.shape[0] - line)
 
-    def _drawn_caption(self, cue: Cue) -> Picture:
+    def _render_caption(self, cue: Cue) -> ImageArray:
         name = (
             []
-            if self._is_one or not cue.speaker
+            if self._has_single_speaker or not cue.speaker
             else [(cue.speaker, self._colours[cue.speaker], self._small)]
         )
-        return _text([*name, *((line, (255, 255, 255), self._font) for line in cue.lines)])
+        return _render_text([*name, *((line, (255, 255, 255), self._font) for line in cue.lines)])
 
-    def _drawn_label(self, speaker: str) -> Picture:
-        return _text([(speaker, self._colours[speaker], self._small)])
+    def _render_label(self, speaker: str) -> ImageArray:
+        return _render_text([(speaker, self._colours[speaker], self._small)])
 
 
-def _text(lines: Sequence[tuple[str, tuple[int, int, int], Any]]) -> Picture:
+def _render_text(lines: Sequence[tuple[str, tuple[int, int, int], Any]]) -> ImageArray:
     """Lines of text on a dark ground: (H, W, 4)."""
     pad = max(3, round(lines[-1][2].size * 0.3))
     widths = [round(font.getlength(text)) for text, _, font in lines]
@@ -195,7 +195,7 @@ def _text(lines: Sequence[tuple[str, tuple[int, int, int], Any]]) -> Picture:
     return np.asarray(image)
 
 
-def _lay(picture: Picture, image: Picture, left: int, top: int) -> None:
+def _blend(picture: ImageArray, image: ImageArray, left: int, top: int) -> None:
     """Lay an image with an alpha channel over a picture; what sticks out is cut, sideways it is moved in."""
     height, width = picture.shape[:2]
     left = max(0, min(left, width - image.shape[1]))
@@ -206,16 +206,16 @@ def _lay(picture: Picture, image: Picture, left: int, top: int) -> None:
     place[:] = ((image[..., :3] * alpha + place * (255 - alpha)) // 255).astype(np.uint8)
 
 
-def _within(span: slice, size: int) -> slice:
+def _clamp_slice(span: slice, size: int) -> slice:
     return slice(min(size, max(0, span.start)), min(size, max(0, span.stop)))
 
 
-def _boxes_of(segments: Sequence[Segment], speaker: str) -> list[FaceBox]:
+def _collect_boxes(segments: Sequence[Segment], speaker: str) -> list[FaceBox]:
     boxes = [box for segment in segments if segment.speaker == speaker for box in segment.face_boxes]
     return sorted(boxes, key=lambda box: box.time_s)
 
 
-def _box_at(boxes: Sequence[FaceBox], time_s: float) -> FaceBox | None:
+def _interpolate_box(boxes: Sequence[FaceBox], time_s: float) -> FaceBox | None:
     """Where a face is at a time, between the two nearest looks."""
     index = bisect.bisect_right(boxes, time_s, key=lambda box: box.time_s)
     around: Iterator[FaceBox] = iter(boxes[max(0, index - 1) : index + 1])

@@ -20,14 +20,14 @@ from gorggle.results import FaceBox, Segment, Transcript
 Array: TypeAlias = npt.NDArray[Any]
 
 COLOURS = ("#0b6e67", "#9c4307", "#5a3ec8", "#9b1c5d", "#1c5cab", "#566300")
-TEXT_COLOUR, QUIET = "#14201e", "#8fa3ad"
+TEXT_COLOUR, MUTED_COLOUR = "#14201e", "#8fa3ad"
 # One row shows so much; longer videos go on in the next.
-ROW_S = 12.0
+ROW_DURATION_S = 12.0
 MAX_ROWS = 40
-MOUTHS_A_ROW = 16
+MOUTHS_PER_ROW = 16
 # The mouth in a face's box: shares of its width and height.
 MOUTH_LEFT, MOUTH_RIGHT, MOUTH_TOP, MOUTH_BOTTOM = 0.2, 0.8, 0.58, 0.98
-PEAKS_A_SECOND = 100
+PEAKS_PER_S = 100
 
 
 def write_plot(clip: Path, transcript: Transcript, activities: Sequence[Activity], target: Path) -> None:
@@ -43,29 +43,31 @@ def write_plot(clip: Path, transcript: Transcript, activities: Sequence[Activity
         OSError: the target cannot be written.
     """
     duration_s = max(transcript.duration_s, 0.1)
-    rows = min(MAX_ROWS, max(1, int(np.ceil(duration_s / ROW_S))))
-    mouths = mouth_pictures(clip, transcript.segments, rows * ROW_S)
-    peaks = sound_peaks(clip, rows * ROW_S)
+    rows = min(MAX_ROWS, max(1, int(np.ceil(duration_s / ROW_DURATION_S))))
+    mouths = extract_mouth_images(clip, transcript.segments, rows * ROW_DURATION_S)
+    peaks = compute_audio_peaks(clip, rows * ROW_DURATION_S)
     speakers = list(dict.fromkeys(segment.speaker for segment in transcript.segments))
-    speech = speech_stretches(activities, transcript.segments, duration_s)
+    speech = compute_speech_spans(activities, transcript.segments, duration_s)
     row_height = 1.7 + 0.55 * max(1, len(speakers))
     figure = Figure(figsize=(14, row_height * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     for row, axes in enumerate(np.atleast_1d(figure.subplots(rows, 1))):
-        _draw_row(axes, row * ROW_S, speakers, transcript.segments, speech, mouths, peaks)
+        _draw_row(axes, row * ROW_DURATION_S, speakers, transcript.segments, speech, mouths, peaks)
     figure.suptitle(
         f"{Path(transcript.file).name}, read by {transcript.model}", color=TEXT_COLOUR, fontsize=11
     )
     figure.savefig(target, dpi=110, facecolor="white")
 
 
-def mouth_pictures(clip: Path, segments: Sequence[Segment], until_s: float) -> dict[tuple[float, str], Array]:
+def extract_mouth_images(
+    clip: Path, segments: Sequence[Segment], until_s: float
+) -> dict[tuple[float, str], Array]:
     """What the speakers' mouths look like, at even times while they speak; cut from the faces' boxes.
 
     Returns:
         (H, W, 3) by time and speaker; empty where the clip has no pictures.
     """
-    step_s = ROW_S / MOUTHS_A_ROW
+    step_s = ROW_DURATION_S / MOUTHS_PER_ROW
     wanted: list[tuple[float, str, FaceBox]] = []
     for segment in segments:
         for slot in np.arange(0, until_s, step_s) + step_s / 2:
@@ -81,7 +83,7 @@ def mouth_pictures(clip: Path, segments: Sequence[Segment], until_s: float) -> d
             while wanted and frame.time is not None and frame.time >= wanted[0][0]:
                 time_s, speaker, box = wanted.pop(0)
                 picture = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-                mouth = _mouth(picture, box)
+                mouth = _crop_mouth(picture, box)
                 if mouth.size:
                     found[time_s, speaker] = mouth
             if not wanted:
@@ -89,7 +91,7 @@ def mouth_pictures(clip: Path, segments: Sequence[Segment], until_s: float) -> d
     return found
 
 
-def _mouth(picture: Array, box: FaceBox) -> Array:
+def _crop_mouth(picture: Array, box: FaceBox) -> Array:
     height, width = picture.shape[:2]
 
     def pixel(share: float, size: int) -> int:
@@ -104,10 +106,10 @@ def _mouth(picture: Array, box: FaceBox) -> Array:
     return picture[rows, columns]
 
 
-def sound_peaks(clip: Path, until_s: float) -> Array:
+def compute_audio_peaks(clip: Path, until_s: float) -> Array:
     """How far the sound swings, 0 to 1, a hundred times a second; empty where there is none."""
     pieces: list[Array] = []
-    rate_hz = PEAKS_A_SECOND * 80
+    rate_hz = PEAKS_PER_S * 80
     with av.open(str(clip)) as container:
         if not container.streams.audio:
             return np.zeros(0)
@@ -123,7 +125,7 @@ def sound_peaks(clip: Path, until_s: float) -> Array:
     return peaks / max(1e-6, float(peaks.max(initial=0.0)))
 
 
-def speech_stretches(
+def compute_speech_spans(
     activities: Sequence[Activity], segments: Sequence[Segment], duration_s: float
 ) -> list[tuple[str, float, float]]:
     """Who speaks from when to when; where nothing was told, as long as the segments last."""
@@ -147,13 +149,13 @@ def _draw_row(
     mouths: dict[tuple[float, str], Array],
     peaks: Array,
 ) -> None:
-    end_s = start_s + ROW_S
+    end_s = start_s + ROW_DURATION_S
     lanes = max(1, len(speakers))
-    _draw_sound(axes, start_s, end_s, peaks)
+    _draw_waveform(axes, start_s, end_s, peaks)
     colours = {speaker: COLOURS[lane % len(COLOURS)] for lane, speaker in enumerate(speakers)}
     for speaker, first_s, last_s in speech:
         ground = Rectangle((first_s, 0.04), last_s - first_s, 0.92, linewidth=0, zorder=0, alpha=0.16)
-        ground.set_facecolor(colours.get(speaker, QUIET))
+        ground.set_facecolor(colours.get(speaker, MUTED_COLOUR))
         axes.add_patch(ground)
     labels = [(0.5, "speech\nand sound")]
     for lane, speaker in enumerate(speakers):
@@ -164,7 +166,7 @@ def _draw_row(
     top = 1.1 + lanes
     for (time_s, _speaker), picture in mouths.items():
         if start_s <= time_s < end_s:
-            half_s = ROW_S / MOUTHS_A_ROW * 0.46
+            half_s = ROW_DURATION_S / MOUTHS_PER_ROW * 0.46
             axes.imshow(
                 picture, extent=(time_s - half_s, time_s + half_s, top, top + 1.3), aspect="auto", zorder=2
             )
@@ -179,11 +181,11 @@ def _draw_row(
         axes.spines[side].set_visible(False)
 
 
-def _draw_sound(axes: Axes, start_s: float, end_s: float, peaks: Array) -> None:
-    first, last = int(start_s * PEAKS_A_SECOND), int(end_s * PEAKS_A_SECOND)
+def _draw_waveform(axes: Axes, start_s: float, end_s: float, peaks: Array) -> None:
+    first, last = int(start_s * PEAKS_PER_S), int(end_s * PEAKS_PER_S)
     shown = peaks[first:last]
-    times = start_s + np.arange(len(shown)) / PEAKS_A_SECOND
-    axes.fill_between(times, 0.5 + 0.42 * shown, 0.5 - 0.42 * shown, color=QUIET, linewidth=0)
+    times = start_s + np.arange(len(shown)) / PEAKS_PER_S
+    axes.fill_between(times, 0.5 + 0.42 * shown, 0.5 - 0.42 * shown, color=MUTED_COLOUR, linewidth=0)
 
 
 def _draw_words(
