@@ -79,7 +79,7 @@ class Pipeline(pulumi.ComponentResource):
         for key, reference in machine.substitutions.items():
             is_setting = reference.startswith("setting:")
             values[key] = references.get_setting(reference) if is_setting else references.resolve(reference)
-        self.machine = aws.sfn.StateMachineSpec(
+        self.machine = aws.sfn.StateMachine(
             f"{name}-machine",
             name=names.state_machine,
             type=machine.type,
