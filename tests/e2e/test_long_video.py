@@ -96,6 +96,7 @@ def reader(keys: Certificates) -> Iterator[int]:
         server.stop(None).wait()
 
 
+@pytest.mark.drill
 def test_a_two_hour_video_loses_and_doubles_no_word(
     tmp_path: Path, keys: Certificates, reader: int, two_hours: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -137,7 +137,8 @@ def test_the_command_makes_a_token_that_holds(tmp_path: Path, capsys) -> None:
 
 def test_one_client_may_not_take_all_places(stub, token_file: Path, token: str, messages: Messages) -> None:
     other = create_token("camera-3", token_file)
-    held = stub.StreamingRecognize(iter(_slowly(messages())), metadata=bearer(token), timeout=20)
+    released = threading.Event()
+    held = stub.StreamingRecognize(iter(_slowly(messages(), released)), metadata=bearer(token), timeout=20)
     next(held)
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.StreamingRecognize(messages(), metadata=bearer(token), timeout=20))
@@ -147,11 +148,12 @@ def test_one_client_may_not_take_all_places(stub, token_file: Path, token: str, 
         list(stub.StreamingRecognize(messages(b"x"), metadata=bearer(other), timeout=20))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # it had a place
     held.cancel()
+    released.set()
 
 
-def _slowly(requests):
+def _slowly(requests, released):
     yield next(requests)
-    time.sleep(5)
+    released.wait(20)
 
 
 def test_a_token_file_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None:

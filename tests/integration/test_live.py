@@ -90,13 +90,13 @@ def test_heartbeats_alone_are_not_enough_for_ever(impatient: RunningServer) -> N
 def test_a_source_may_pause_longer_than_a_server_waits(impatient: RunningServer, is_async: bool) -> None:
     def pausing() -> Iterator[AudioChunk]:
         yield AudioChunk(QUIET)
-        time.sleep(2.5)
+        time.sleep(1.5)  # longer than idle_timeout_s
         yield AudioChunk(QUIET)
 
     async def read() -> float:
         async def pausing_async() -> AsyncIterator[AudioChunk]:
             yield AudioChunk(QUIET)
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(1.5)
             yield AudioChunk(QUIET)
 
         async with AsyncClient(impatient.address, heartbeat_interval_s=0.3) as client:

@@ -133,6 +133,7 @@ def test_boxes_and_elements_are_found_and_spoiling_leaves_the_original(tmp_path:
         assert len(results - {data}) > 40
 
 
+@pytest.mark.drill
 def test_a_short_run_of_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
     out = tmp_path / "fuzz.json"
     options = ["--inputs", "200", "--minutes", "4", "--no-all-seeds", "--seed", "3", "--out", str(out)]

@@ -102,10 +102,11 @@ def test_a_server_at_rest_gives_its_free_memory_back(
     assert given_back.wait(10)
 
 
-def test_a_place_can_be_given_back_when_the_loop_has_ended(observed: RunningServer) -> None:
-    place = observed.server._servicer._stream_limiter.acquire("somebody")
-    place.__enter__()
-    place.__exit__(None, None, None)  # on this thread, which has no loop
+def test_a_slot_is_released_on_a_thread_without_an_event_loop(observed: RunningServer) -> None:
+    limiter = observed.server._servicer._stream_limiter
+    with limiter.acquire("camera"):
+        assert limiter.active_streams == 1
+    assert limiter.active_streams == 0
 
 
 def test_readiness_follows_the_models_and_the_end() -> None:

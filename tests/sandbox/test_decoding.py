@@ -260,12 +260,12 @@ def test_a_decoder_that_gets_no_processor_has_not_stalled() -> None:
 
 
 def test_a_client_that_pauses_is_no_stall() -> None:
-    pool = DecoderPool(timeout_s=1.0)
+    pool = DecoderPool(timeout_s=0.5)
     data = clip("mpegts")
     pipe = live(data)
 
     def finish() -> None:
-        time.sleep(2.0)
+        time.sleep(1.0)  # longer than timeout_s
         pipe.write(data[len(data) * 3 // 4 :])
         pipe.close()
 
@@ -282,7 +282,7 @@ def test_a_server_that_looks_long_at_a_frame_is_no_stall() -> None:
     pool = DecoderPool(timeout_s=0.5)
     items = decode_in_sandbox(pool, piped(clip()), LIMITS)
     up_to_first_frame(items)
-    time.sleep(1.0)
+    time.sleep(0.6)  # longer than timeout_s
     (*_, end) = items
     assert isinstance(end, EndOfStream)
     pool.close()

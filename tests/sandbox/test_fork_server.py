@@ -156,10 +156,7 @@ def test_a_parent_that_is_none_is_told_from_one_that_works() -> None:
 
 def test_a_request_of_which_a_part_is_lost_costs_that_request_alone(parent: ForkServer) -> None:
     """Descriptors are lost where the one who gets them has no room for more."""
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
-        socket.send_fds(parent._socket, [FORKED], [nothing.fileno()])
-    with pytest.raises(OSError, match="Too many open files"):
-        parent._expect(FORKED, parent._receive()[0])
+    reject_request(parent)
     assert_forks(parent)
 
 
@@ -183,17 +180,36 @@ def test_a_server_without_room_for_the_process_descriptor_is_told_so(
 
 @needs_proc
 def test_a_parent_without_room_for_descriptors_refuses_and_goes_on(parent: ForkServer) -> None:
-    held = {int(fd.name) for fd in Path(f"/proc/{parent.pid}/fd").iterdir()}
-    free = [number for number in range(64) if number not in held]
     usual = resource.prlimit(parent.pid, resource.RLIMIT_NOFILE)
-    for room in (2, 4):  # for a part of what a request carries; for all of that, but not for the process
-        resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, (free[room], usual[1]))
-        with pytest.raises(OSError, match="Too many open files"):
-            parent.fork()
-    resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, usual)
+    try:
+        for room in (2, 4):  # for a part of what a request carries; for all of that, but not for the process
+            limit = free_descriptors_of_idle(parent)[room]
+            resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, (limit, usual[1]))
+            with pytest.raises(OSError, match="Too many open files"):
+                parent.fork()
+            resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, usual)
+    finally:
+        resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, usual)
     assert_forks(parent)
     assert until(lambda: descendants(parent.pid) == set())
     assert_forks(parent)  # though it has buried one of which nobody was told
+
+
+def free_descriptors_of_idle(parent: ForkServer) -> list[int]:
+    """Return the free descriptor numbers of a fork server, once it has closed those of all its children."""
+    assert until(lambda: descendants(parent.pid) == set())
+    # It answers a request after it has closed what belonged to the children that it has reaped.
+    reject_request(parent)
+    used = {int(fd.name) for fd in Path(f"/proc/{parent.pid}/fd").iterdir()}
+    return [number for number in range(64) if number not in used]
+
+
+def reject_request(parent: ForkServer) -> None:
+    """Send a request with too few descriptors, and read the error that it gets."""
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        socket.send_fds(parent._socket, [FORKED], [nothing.fileno()])
+    with pytest.raises(OSError, match="Too many open files"):
+        parent._expect(FORKED, parent._receive()[0])
 
 
 def assert_forks(parent: ForkServer) -> None:
@@ -221,10 +237,12 @@ def test_a_decoder_whose_parent_says_nothing_more_counts_as_killed(
 ) -> None:
     child = parent.fork()
     os.kill(parent.pid, signal.SIGSTOP)
-    child.kill()
-    monkeypatch.setattr(fork_client, "REAP_TIMEOUT_S", 0.2)
-    assert child.wait() == -signal.SIGKILL
-    os.kill(parent.pid, signal.SIGCONT)
+    try:
+        child.kill()
+        monkeypatch.setattr(fork_client, "REAP_TIMEOUT_S", 0.2)
+        assert child.wait() == -signal.SIGKILL
+    finally:
+        os.kill(parent.pid, signal.SIGCONT)
     child.close()
     child.kill()  # does nothing: its number may be another's by now
 

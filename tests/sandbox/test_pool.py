@@ -174,7 +174,7 @@ def test_a_process_that_waits_ready_is_had_in_50_ms(pool: DecoderPool) -> None:
     for _ in range(5):
         with pool.acquire(ORDER):
             pass
-        time.sleep(0.6)  # the next one makes itself ready
+        assert until(lambda: len(pool._ready) == 1)
         begun = time.monotonic()
         with pool.acquire(ORDER):
             took_s.append(time.monotonic() - begun)
