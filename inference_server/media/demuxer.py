@@ -50,16 +50,16 @@ MAX_STREAMS = 64
 
 MAX_DEMUX_ERRORS_IN_A_ROW = 100
 
-# The info waits for the first picture, which tells the rotation, but not behind more pieces of sound than this.
+# The info waits for the first video frame, which has the rotation, but for no more audio frames than this.
 MAX_AUDIO_BEFORE_INFO = 256
 
-# The declared length is rarely exact: what is missing must be at least so long to be called cut off.
+# The declared duration is rarely exact: media counts as truncated if at least this much is missing.
 TRUNCATED_MIN_S, TRUNCATED_MIN_SHARE = 0.5, 0.02
 
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """What media may ask of the server."""
+    """Limits on the media that is decoded."""
 
     max_duration_s: float = 4 * 3600.0
     max_spooled_bytes: int = 2 * 2**30
@@ -68,18 +68,18 @@ class MediaLimits:
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What the container holds, as it declares it.
+    """The streams of a container, as it declares them.
 
     Attributes:
         container: FFmpeg's name of the format.
-        video_codec: empty where there are no pictures.
-        audio_codec: empty where there is no sound.
-        width_px, height_px: of the upright picture in the source's resolution; 0 where there is none.
-        frame_rate_hz: a hint, for times alone decide; 0 where unknown.
-        duration_s: None where the container does not say (browser recordings, live streams).
-        rotation_degrees: clockwise, 0, 90, 180 or 270: what was done to set the picture upright.
-        video_start_s, audio_start_s: first timestamps on the media's own clock; None where not known beforehand.
-        decodes_video, decodes_audio: whether they are there and are decoded.
+        video_codec: empty without video.
+        audio_codec: empty without audio.
+        width_px, height_px: of the upright video in the source's resolution; 0 without video.
+        frame_rate_hz: a hint, since only timestamps are used; 0 if unknown.
+        duration_s: None if not declared (browser recordings, live streams).
+        rotation_degrees: 0, 90, 180 or 270, the clockwise rotation applied to make the video upright.
+        video_start_s, audio_start_s: first media timestamps; None if not known in advance.
+        decodes_video, decodes_audio: whether the stream exists and is decoded.
     """
 
     container: str
@@ -97,22 +97,22 @@ class StreamInfo:
 
     @property
     def has_video(self) -> bool:
-        """Whether there are pictures."""
+        """Whether there is video."""
         return bool(self.video_codec)
 
     @property
     def has_audio(self) -> bool:
-        """Whether there is sound."""
+        """Whether there is audio."""
         return bool(self.audio_codec)
 
 
 @dataclass(frozen=True)
 class MediaEnd:
-    """Comes last: how well it went.
+    """The last item of a decoded stream.
 
     Attributes:
-        broken_packets: pieces of the media that could not be decoded and were skipped.
-        truncated: clearly less was decoded than the container declares.
+        broken_packets: packets that could not be decoded and were skipped.
+        truncated: less was decoded than the container declares.
     """
 
     broken_packets: int
@@ -131,22 +131,22 @@ def decode(
     live: bool = False,
     spool_file: IO[bytes] | None = None,
 ) -> Iterator[Decoded]:
-    """Decode media from its bytes, on the calling thread, as they arrive.
+    """Decode media on the calling thread while its bytes arrive.
 
     Args:
-        reader: only its ``read`` is used. An MP4 whose index stands at its end is first copied to a temporary file.
-        limits: what is refused.
-        video: decode the pictures; the info names them in any case.
-        audio: decode the sound; likewise.
-        live: give every picture as soon as it is there, not as many as possible at once.
-        spool_file: an empty file for that copy, where none can be opened.
+        reader: only its ``read`` is used. An MP4 with its index at the end is first copied to a temporary file.
+        limits: media beyond them is refused.
+        video: decode the video; the info describes it in any case.
+        audio: decode the audio; likewise.
+        live: yield every frame as soon as possible, at the cost of throughput.
+        spool_file: an empty file for the temporary copy, if none can be opened.
 
     Yields:
-        ``StreamInfo`` first, then pictures and sound in the order of the file, ``MediaEnd`` last.
+        ``StreamInfo`` first, then video frames and audio in file order, ``MediaEnd`` last.
 
     Raises:
-        InvalidMediaError: empty, of no known format, without pictures and sound, broken, or beyond a limit of size.
-        OutOfRangeError: it declares a length beyond the limit.
+        InvalidMediaError: the media is empty, damaged, too large, of an unsupported format or has no video and audio.
+        OutOfRangeError: the declared duration exceeds the limit.
     """
     with contextlib.ExitStack() as stack:
         head = read_head(reader)
@@ -214,7 +214,7 @@ def _is_text(data: bytes) -> bool:
 
 
 class _Demuxer:
-    """One pass over an opened container."""
+    """Demuxes and decodes an open container once."""
 
     def __init__(
         self,
@@ -232,8 +232,8 @@ class _Demuxer:
         if video is None and audio is None:
             source.raise_failure()
             raise InvalidMediaError(
-                f"the {container.format.name} media has neither pictures nor sound: "
-                "send a recording of someone who speaks"
+                f"the {container.format.name} media has neither video nor audio: "
+                "send a recording of a speaker"
             )
         self._info = dataclasses.replace(
             _read_info(container, video, audio),
@@ -252,7 +252,7 @@ class _Demuxer:
         self._demux_errors = 0
 
     def items(self) -> Iterator[Decoded]:
-        """Everything the container holds."""
+        """Yield all items, as ``decode``."""
         frames = self._frames()
         first = self._read_until_first_frame(frames)
         self._check_decoded(first)
@@ -285,7 +285,7 @@ class _Demuxer:
             yield from decoder.flush()
 
     def _packets(self) -> Iterator[av.Packet[Any]]:
-        """Packets of the chosen streams. Demuxing goes on after an error, as long as it gets somewhere."""
+        """Yield the packets of the selected streams, continuing after demuxing errors while there is progress."""
         errors_in_a_row = 0
         while self._decoders and errors_in_a_row < MAX_DEMUX_ERRORS_IN_A_ROW:
             try:
@@ -293,10 +293,10 @@ class _Demuxer:
                     self._source.raise_failure()
                     self._source.reset_packet_counter()
                     errors_in_a_row = 0
-                    if packet.size:  # PyAV's empty packets at the end would flush the decoders: finish() does
+                    if packet.size:  # PyAV's empty packets at the end would flush the decoders: flush() does
                         yield packet
             except IndexError:
-                # At the end PyAV stumbles over streams that appeared on the way, as damaged FLV and PS have them:
+                # PyAV raises it at the end if streams have appeared while demuxing, as in damaged FLV and PS:
                 # https://github.com/PyAV-Org/PyAV/pull/694
                 break
             except DECODE_ERRORS:
@@ -311,22 +311,20 @@ class _Demuxer:
         if first or not self._decoders:
             return
         size = (
-            f"the picture size is {self._info.width_px}x{self._info.height_px}, "
-            if self._video_decoder
-            else ""
+            f"the frame size is {self._info.width_px}x{self._info.height_px}, " if self._video_decoder else ""
         )
         broken = sum(decoder.broken for decoder in self._decoders)
         raise InvalidMediaError(
             f"nothing in the {self._info.container} media could be decoded: {size}{broken} packets of "
-            f"{self._source.bytes_read} bytes are broken; it is damaged or was cut off, send the whole file"
+            f"{self._source.bytes_read} bytes are broken; it is damaged or truncated, send the complete file"
         )
 
     def _complete_info(self, first: Iterable[VideoFrame | AudioSamples]) -> StreamInfo:
-        picture = next((frame.decoded for frame in first if isinstance(frame, VideoFrame)), None)
-        if picture is None:
+        decoded = next((frame.decoded for frame in first if isinstance(frame, VideoFrame)), None)
+        if decoded is None:
             return self._info
-        rotation = get_clockwise_rotation(picture)
-        size = (picture.width, picture.height)
+        rotation = get_clockwise_rotation(decoded)
+        size = (decoded.width, decoded.height)
         width, height = size if rotation in {0, 180} else size[::-1]
         return dataclasses.replace(self._info, rotation_degrees=rotation, width_px=width, height_px=height)
 
@@ -347,19 +345,19 @@ class _Demuxer:
 
 
 def _select_stream(streams: tuple[Any, ...], codecs: frozenset[str]) -> Any:
-    """The stream to decode: the default one, else the largest picture; cover art and thumbnails are no video.
+    """Select the stream to decode: the default one, else the one with the largest frames; never cover art.
 
     Raises:
-        InvalidMediaError: there are streams, but none of an allowed codec.
+        InvalidMediaError: there are streams, but none with a supported codec.
     """
     art = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
     moving = [stream for stream in streams if not stream.disposition & art]
     usable = [stream for stream in moving if _codec_name(stream) in codecs]
     if moving and not usable:
-        found = " and ".join(sorted({_codec_name(stream) or "unknown" for stream in moving}))
+        codec_names = " and ".join(sorted({_codec_name(stream) or "unknown" for stream in moving}))
         raise InvalidMediaError(
-            f"the {moving[0].type} is coded as {found}, which is not supported; "
-            "write it anew as H.264 with AAC, or VP9 with Opus"
+            f"the {moving[0].type} codec {codec_names} is not supported; "
+            "re-encode it as H.264 with AAC, or VP9 with Opus"
         )
     return max(usable, key=_rank, default=None)
 
@@ -393,5 +391,5 @@ def _read_info(container: InputContainer, video: Any, audio: Any) -> StreamInfo:
 def _check_duration(duration_s: float | None, limit_s: float) -> None:
     if duration_s is not None and duration_s > limit_s:
         raise OutOfRangeError(
-            f"the media lasts {duration_s:.1f} s; the limit is {limit_s:g} s: cut it and send the pieces one by one"
+            f"the media lasts {duration_s:.1f} s; the limit is {limit_s:g} s: split it and send the parts separately"
         )

@@ -1,7 +1,7 @@
-"""Which containers and codecs are opened. Everything else is refused by name.
+"""Supported containers and codecs; all others are refused.
 
-The lists hold what cameras, phones, browsers, editors and archives write. Playlists (which name further addresses to
-read), image sequences, game formats and raw devices are left out, and so is every protocol.
+The lists cover cameras, phones, browsers, editors and archives. Playlists (which refer to other URLs), image sequences,
+game formats, raw devices and all protocols are excluded.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ AUDIO_CODECS = frozenset(
 
 @cache
 def list_decoders() -> str:
-    """The allowed codecs' decoders as FFmpeg's ``codec_whitelist``: one codec can have several."""
+    """Return the decoders of the supported codecs for FFmpeg's ``codec_whitelist``; a codec can have several."""
     allowed = VIDEO_CODECS | AUDIO_CODECS
     return ",".join(sorted(name for name in codecs_available if _codec_name(name) in allowed))
 
@@ -94,5 +94,5 @@ def list_decoders() -> str:
 def _codec_name(name: str) -> str:
     try:
         return Codec(name, "r").canonical_name
-    except ValueError:  # PyAV's UnknownCodecError: there is an encoder of this name alone
+    except ValueError:  # PyAV's UnknownCodecError: the name is only an encoder
         return ""

@@ -9,10 +9,10 @@ from typing import IO, Protocol
 
 from gorggle_server.errors import InvalidMediaError
 
-# A packet holds one picture at most. This many bytes without one mean a forged size: FFmpeg would gather them all.
+# A packet has at most one video frame. This many bytes without a packet mean a forged size: FFmpeg would buffer them all.
 MAX_BYTES_BETWEEN_PACKETS = 64 * 2**20
 
-# Boxes before an MP4's index are small, or padding. Beyond this the whole is spooled instead of kept in memory.
+# Boxes before an MP4's index are small, or padding. Beyond this size the stream is spooled instead of kept in memory.
 MAX_HEAD_BYTES = 4 * 2**20
 SPOOL_IN_MEMORY_BYTES = 4 * 2**20
 COPY_BYTES = 256 * 2**10
@@ -21,7 +21,7 @@ _FIRST_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", 
 
 
 class Reader(Protocol):
-    """Anything with a ``data`` that returns at most ``size`` bytes, and nothing only at the end."""
+    """An object whose ``read`` returns 1 to ``size`` bytes, and ``b""`` at the end."""
 
     def read(self, size: int, /) -> bytes: ...  # noqa: D102
 
@@ -40,10 +40,10 @@ class StreamHeader:
 
 
 class Source:
-    """A file object for FFmpeg over bytes that arrive; it can only be read.
+    """A read-only file object for FFmpeg over a stream of bytes.
 
-    Errors of the reader never reach FFmpeg's C code, which would keep them for whatever call comes next on this
-    thread: the stream ends instead, and ``raise_failure`` tells why.
+    Errors of the reader must not reach FFmpeg's C code, which would report them in an unrelated later call on this
+    thread. The stream ends instead, and ``raise_failure`` raises the error.
     """
 
     def __init__(self, reader: Reader, head: bytes = b"") -> None:
@@ -54,7 +54,7 @@ class Source:
         self.bytes_read = 0
 
     def read(self, size: int) -> bytes:
-        """Up to ``size`` bytes; nothing at the end, and after a failure."""
+        """Return up to ``size`` bytes; ``b""`` at the end and after a failure."""
         if self._failure is not None:
             return b""
         try:
@@ -66,11 +66,11 @@ class Source:
         return data
 
     def reset_packet_counter(self) -> None:
-        """A packet was found in what was read."""
+        """Record that a packet has been demuxed."""
         self._bytes_since_packet = 0
 
     def raise_failure(self) -> None:
-        """Raise what made the reader fail, if it did."""
+        """Raise the reader's error, if there is one."""
         if self._failure is not None:
             raise self._failure
 
@@ -78,7 +78,7 @@ class Source:
         if self._head:
             data, self._head = self._head[:size], self._head[size:]
             return data
-        # Sliced, for PyAV copies whatever comes into a buffer of ``size`` bytes without looking.
+        # PyAV copies the result into a buffer of ``size`` bytes without checking its length.
         return bytes(self._reader.read(size)[:size])
 
     def _count_bytes(self, size: int) -> None:
@@ -86,27 +86,27 @@ class Source:
         self._bytes_since_packet += size
         if self._bytes_since_packet > MAX_BYTES_BETWEEN_PACKETS:
             raise InvalidMediaError(
-                f"{self._bytes_since_packet // 2**20} MiB of the media hold no complete picture or sound: it is damaged, "
-                "or not what it claims to be; write it anew with an ordinary encoder"
+                f"{self._bytes_since_packet // 2**20} MiB of the media have no complete packet: it is damaged "
+                "or malformed; re-encode it with a standard encoder"
             )
 
 
 class SpooledSource(Source):
-    """A file object for FFmpeg over a file that is complete: it can also seek."""
+    """A seekable file object for FFmpeg over a complete file."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
         self._file = file
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """As a file's ``seek``, but -1 where there is no such place: forged offsets are FFmpeg's to judge."""
+        """As ``IOBase.seek``, but return -1 for an invalid offset, so that FFmpeg handles forged offsets."""
         try:
             return self._file.seek(offset, whence)
         except (OSError, ValueError, OverflowError):
             return -1
 
     def tell(self) -> int:
-        """As a file's ``tell``."""
+        """As ``IOBase.tell``."""
         return self._file.tell()
 
 

@@ -1,1 +1,1 @@
-"""Vision: grey frames in, faces followed and their mouths cut out."""
+"""Vision: face detection, face tracking and mouth crops from grayscale frames."""
