@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gorggle_server.errors import InvalidRequestError
+from gorggle_server.timebase import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-SAMPLE_RATE_HZ = 16_000
-FRAME_RATE_HZ = 25
-SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
 
 # The filterbank of python_speech_features' ``logfbank`` with its defaults: AV-HuBERT was trained on it.
 WINDOW_SAMPLES = 400
