@@ -5,6 +5,7 @@ and "Robust Self-Supervised Audio-Visual Speech Recognition" (Interspeech 2022).
 outputs of the published implementation.
 """
 
+from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.beam_search import Hypothesis
 from gorggle_server.avhubert.checkpoints.loading import convert, info, load_model, save_model
 from gorggle_server.avhubert.config import ModelConfig
@@ -18,6 +19,7 @@ __all__ = [
     "Model",
     "ModelConfig",
     "WordTiming",
+    "audio_features",
     "convert",
     "info",
     "load_model",

@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from gorggle_server.errors import ModelFormatError
+from gorggle_server.timebase import FRAME_RATE_HZ
 
-FRAME_S = 0.04
+FRAME_S = 1 / FRAME_RATE_HZ
 """Duration of one encoder frame, seconds: 25 frames per second."""
-
-MODEL_INPUT_SIZE_PX = 88
-"""Height and width of the mouth crops that the visual front-end takes."""
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 """Ids of the special tokens at the start of every fairseq dictionary."""

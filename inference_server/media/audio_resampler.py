@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
+from gorggle_server.timebase import SAMPLE_RATE_HZ
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-SAMPLE_RATE_HZ = 16_000
 
 # Timestamps jitter by rounding, those of browsers by more. A deviation of more than one video frame is a gap.
 JITTER_S = 0.04

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gorggle_server.errors import OutOfRangeError
-from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ, AudioSamples
+from gorggle_server.media.audio_resampler import AudioSamples
 from gorggle_server.media.demuxer import Decoded, MediaEnd, MediaLimits, StreamInfo
 from gorggle_server.media.packet_decoders import VideoFrame
 from gorggle_server.media.timestamps import MAX_GAP_S, TimestampNormalizer
 from gorggle_server.media.video_conversion import fit_to_shape
+from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
     from numpy.typing import NDArray
 
-FRAME_RATE_HZ = 25
 FRAME_S = 1 / FRAME_RATE_HZ
 
 # Time zero is known when both streams have a timestamp. If one is late and not declared in the header, at most this

@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
-from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
 from gorggle_server.sandbox import hardening, protocol
 from gorggle_server.sandbox.protocol import DecodeJob, FailureCode, Header, MessageType
+from gorggle_server.timebase import SAMPLE_RATE_HZ
 from gorggle_server.vision.face_detector import FINE_SIDE_PX, BoundingBox, FaceDetector
 from gorggle_server.vision.frame_stage import track_frames
 from gorggle_server.vision.mouth_cropper import load_mean_face

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo
-from gorggle_server.vision.mouth_cropper import MOUTH_CROP_SIZE_PX, SMOOTHING_FRAMES
+from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
+from gorggle_server.vision.mouth_cropper import SMOOTHING_FRAMES
 from gorggle_server.vision.mouth_tracker import MAX_ABSENCE_FRAMES
 
 if TYPE_CHECKING:

@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import StreamInfo
 from gorggle_server.media.formats import AUDIO_CODECS, CONTAINERS, VIDEO_CODECS
-from gorggle_server.media.resampling import (
-    FRAME_RATE_HZ,
-    MAX_CHUNK_SAMPLES,
-    ROUNDING_S,
-    EndOfStream,
-    Waveform,
-)
+from gorggle_server.media.resampling import MAX_CHUNK_SAMPLES, ROUNDING_S, EndOfStream, Waveform
 from gorggle_server.sandbox.protocol import (
     CROP_BYTES,
     END,
@@ -43,7 +36,8 @@ from gorggle_server.sandbox.protocol import (
     MessageType,
     MouthFlag,
 )
-from gorggle_server.vision.mouth_cropper import MOUTH_CROP_SIZE_PX, MouthCrop
+from gorggle_server.timebase import FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
+from gorggle_server.vision.mouth_cropper import MouthCrop
 from gorggle_server.vision.mouth_tracker import (
     MAX_ABSENCE_FRAMES,
     MAX_NORMALIZED_OFFSET,

@@ -20,13 +20,13 @@ import cv2
 import numpy as np
 
 from gorggle_server.errors import InvalidRequestError, NoFaceError
+from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-MOUTH_CROP_SIZE_PX = 96
 CANVAS_PX = 256
 SMOOTHING_FRAMES = 12
 LANDMARKS = 68

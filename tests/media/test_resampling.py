@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_server.errors import OutOfRangeError
-from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ, AudioSamples
+from gorggle_server.media.audio_resampler import AudioSamples
 from gorggle_server.media.demuxer import Decoded, MediaEnd, MediaLimits, StreamInfo
 from gorggle_server.media.packet_decoders import VideoFrame
 from gorggle_server.media.resampling import (
@@ -28,6 +28,7 @@ from gorggle_server.media.resampling import (
     resample,
 )
 from gorggle_server.media.timestamps import MAX_GAP_S, TimestampNormalizer
+from gorggle_server.timebase import SAMPLE_RATE_HZ
 from tests.media.samples import BURSTS_S, LIMITS, Seen, clip, onsets_s
 
 
