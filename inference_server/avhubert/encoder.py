@@ -26,7 +26,7 @@ class ConvolutionalPositions(nn.Module):
         self.weight_v = nn.Parameter(torch.empty(dim, dim // groups, kernel_size))
         self.bias = nn.Parameter(torch.zeros(dim))
         nn.init.normal_(self.weight_v, 0.0, deviation)
-        self.register_buffer("fixed_kernel", None)
+        self.register_buffer("precomputed_kernel", None)
 
     def precompute_kernel(self) -> None:
         """Compute the kernel once; later changes of the parameters have no effect."""

@@ -1,11 +1,7 @@
-"""Decodes a container's bytes as they arrive: what it holds, then its pictures and sound in the order of the file.
-
-Together with ``streams``, ``video`` and ``audio`` this is the border to FFmpeg: its exceptions become ours here.
-"""
+"""Demuxes and decodes media while its bytes arrive: stream info, then video frames and audio in file order."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -16,21 +12,13 @@ from av.stream import Disposition
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
 from gorggle_server.media import formats
 from gorggle_server.media.audio_resampler import AudioSamples
-from gorggle_server.media.input_source import (
-    Reader,
-    Source,
-    SpooledSource,
-    StreamHeader,
-    read_head,
-    spool_to_file,
-)
+from gorggle_server.media.input_source import Reader, Source, open_container
 from gorggle_server.media.packet_decoders import (
     DECODE_ERRORS,
     AudioDecoder,
     PacketDecoder,
     VideoDecoder,
     VideoFrame,
-    get_decoder_pixel_limit,
     to_seconds,
 )
 from gorggle_server.media.video_conversion import get_clockwise_rotation
@@ -39,14 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from av.container import InputContainer
-
-# How much is read to recognise the format, and then to learn what the streams are. FFmpeg's defaults (5 MB, 5 s) delay the first picture of a live
-# stream by seconds; MPEG program streams announce nothing, their streams show up as they come.
-FORMAT_PROBE_BYTES = 128 * 2**10
-PROBE_BYTES = 64 * 2**10
-PROBE_BYTES_PROGRAM_STREAM = 2**20
-ANALYZE_DURATION_US = 500_000
-MAX_STREAMS = 64
 
 MAX_DEMUX_ERRORS_IN_A_ROW = 100
 
@@ -148,69 +128,13 @@ def decode(
         InvalidMediaError: the media is empty, damaged, too large, of an unsupported format or has no video and audio.
         OutOfRangeError: the declared duration exceeds the limit.
     """
-    with contextlib.ExitStack() as stack:
-        head = read_head(reader)
-        if not head.data:
-            raise InvalidMediaError("the stream held no bytes: send a media file or a live recording")
-        source = _open_source(head, reader, limits, stack, spool_file)
-        container = stack.enter_context(_open_container(source, head, limits))
-        yield from _Demuxer(container, source, limits, pictures=video, sound=audio, live=live).items()
-
-
-def _open_source(
-    head: StreamHeader,
-    reader: Reader,
-    limits: MediaLimits,
-    stack: contextlib.ExitStack,
-    spool_file: IO[bytes] | None,
-) -> Source:
-    if not head.index_at_end:
-        return Source(reader, head.data)
-    return SpooledSource(
-        stack.enter_context(spool_to_file(head, reader, limits.max_spooled_bytes, spool_file))
-    )
-
-
-def _open_container(source: Source, head: StreamHeader, limits: MediaLimits) -> InputContainer:
-    is_program_stream = head.data.startswith(b"\0\0\1\xba")
-    try:
-        container = av.open(
-            source,
-            "r",
-            options={"max_pixels": str(get_decoder_pixel_limit(limits.max_frame_pixels))},
-            container_options={
-                "format_whitelist": ",".join(formats.CONTAINERS),
-                "codec_whitelist": formats.list_decoders(),
-                "protocol_whitelist": "none",
-                "probesize": str(PROBE_BYTES_PROGRAM_STREAM if is_program_stream else PROBE_BYTES),
-                "formatprobesize": str(FORMAT_PROBE_BYTES),
-                "analyzeduration": str(ANALYZE_DURATION_US),
-                "max_streams": str(MAX_STREAMS),
-            },
-            metadata_errors="replace",
-        )
-    except DECODE_ERRORS as error:
-        source.raise_failure()
-        raise InvalidMediaError(_format_open_error(head, source.bytes_read, error)) from error
-    return container
-
-
-def _format_open_error(head: StreamHeader, size: int, error: Exception) -> str:
-    if head.index_at_end:
-        return (
-            "the MP4's index is missing or damaged: it belongs at the end of this file, so the file was probably cut "
-            "off before it was complete; send the whole file"
-        )
-    found = "text" if _is_text(head.data) else f"bytes that begin with {head.data[:8].hex(' ')}"
-    reason = getattr(error, "strerror", None) or type(error).__name__
-    return (
-        f"the {size} bytes read so far cannot be opened ({reason}): found {found}, expected "
-        f"{formats.CONTAINER_NAMES}; send a complete file of one of these, from its first byte on"
-    )
-
-
-def _is_text(data: bytes) -> bool:
-    return all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in data)
+    with open_container(reader, limits.max_spooled_bytes, limits.max_frame_pixels, spool_file) as (
+        container,
+        source,
+    ):
+        yield from _Demuxer(
+            container, source, limits, decode_video=video, decode_audio=audio, live=live
+        ).items()
 
 
 class _Demuxer:
@@ -222,8 +146,8 @@ class _Demuxer:
         source: Source,
         limits: MediaLimits,
         *,
-        pictures: bool,
-        sound: bool,
+        decode_video: bool,
+        decode_audio: bool,
         live: bool,
     ) -> None:
         self._container, self._source = container, source
@@ -237,14 +161,14 @@ class _Demuxer:
             )
         self._info = dataclasses.replace(
             _read_info(container, video, audio),
-            decodes_video=video is not None and pictures,
-            decodes_audio=audio is not None and sound,
+            decodes_video=video is not None and decode_video,
+            decodes_audio=audio is not None and decode_audio,
         )
         _check_duration(self._info.duration_s, limits.max_duration_s)
         self._video_decoder = (
-            VideoDecoder(video, limits.max_frame_pixels, live=live) if video and pictures else None
+            VideoDecoder(video, limits.max_frame_pixels, live=live) if video and decode_video else None
         )
-        self._audio_decoder = AudioDecoder(audio) if audio and sound else None
+        self._audio_decoder = AudioDecoder(audio) if audio and decode_audio else None
         self._decoders: list[PacketDecoder] = [
             decoder for decoder in (self._video_decoder, self._audio_decoder) if decoder is not None
         ]

@@ -1,13 +1,20 @@
-"""What FFmpeg reads from: a stream of bytes as it arrives, or a spooled file where the index stands at the end."""
+"""Opens containers: what FFmpeg reads is a stream of arriving bytes, or a spooled file if the index is at its end."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Protocol
 
+import av
+from av.container import InputContainer
+
 from gorggle_server.errors import InvalidMediaError
+from gorggle_server.media import formats
+from gorggle_server.media.packet_decoders import DECODE_ERRORS, get_decoder_pixel_limit
 
 # A packet has at most one video frame. This many bytes without a packet mean a forged size: FFmpeg would buffer them all.
 MAX_BYTES_BETWEEN_PACKETS = 64 * 2**20
@@ -16,6 +23,14 @@ MAX_BYTES_BETWEEN_PACKETS = 64 * 2**20
 MAX_HEAD_BYTES = 4 * 2**20
 SPOOL_IN_MEMORY_BYTES = 4 * 2**20
 COPY_BYTES = 256 * 2**10
+
+# Bytes read to detect the format, and to analyse the streams. FFmpeg's defaults (5 MB, 5 s) delay the first frame of a
+# live stream by seconds. MPEG program streams have no header, so their streams are only found as they appear.
+FORMAT_PROBE_BYTES = 128 * 2**10
+PROBE_BYTES = 64 * 2**10
+PROBE_BYTES_PROGRAM_STREAM = 2**20
+ANALYZE_DURATION_US = 500_000
+MAX_STREAMS = 64
 
 _FIRST_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid"})
 
@@ -28,12 +43,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class StreamHeader:
-    """The first bytes of a stream, read to learn how it must be opened.
-
-    Attributes:
-        data: the bytes taken from the reader so far.
-        index_at_end: an MP4 whose index follows its samples: FFmpeg needs to seek in it.
-    """
+    """The first bytes of a stream; ``index_at_end`` marks an MP4 whose index follows its samples: FFmpeg must seek."""
 
     data: bytes
     index_at_end: bool
@@ -110,8 +120,70 @@ class SpooledSource(Source):
         return self._file.tell()
 
 
+@contextlib.contextmanager
+def open_container(
+    reader: Reader, max_spooled_bytes: int, max_frame_pixels: int, spool_file: IO[bytes] | None = None
+) -> Iterator[tuple[InputContainer, Source]]:
+    """Open the media that a reader yields; yield the container and what it reads from.
+
+    Args:
+        reader: see ``demuxer.decode``.
+        max_spooled_bytes: limit of the temporary copy.
+        max_frame_pixels: limit of a frame's size.
+        spool_file: see ``spool_to_file``.
+
+    Raises:
+        InvalidMediaError: the media is empty, damaged, too long to spool or of an unsupported format.
+    """
+    head = read_head(reader)
+    if not head.data:
+        raise InvalidMediaError("the stream is empty: send a media file or a live recording")
+    with contextlib.ExitStack() as stack:
+        source = Source(reader, head.data)
+        if head.index_at_end:
+            source = SpooledSource(
+                stack.enter_context(spool_to_file(head, reader, max_spooled_bytes, spool_file))
+            )
+        is_program_stream = head.data.startswith(b"\0\0\1\xba")
+        try:
+            container = av.open(
+                source,
+                "r",
+                options={"max_pixels": str(get_decoder_pixel_limit(max_frame_pixels))},
+                container_options={
+                    "format_whitelist": ",".join(formats.CONTAINERS),
+                    "codec_whitelist": formats.list_decoders(),
+                    "protocol_whitelist": "none",
+                    "probesize": str(PROBE_BYTES_PROGRAM_STREAM if is_program_stream else PROBE_BYTES),
+                    "formatprobesize": str(FORMAT_PROBE_BYTES),
+                    "analyzeduration": str(ANALYZE_DURATION_US),
+                    "max_streams": str(MAX_STREAMS),
+                },
+                metadata_errors="replace",
+            )
+        except DECODE_ERRORS as error:
+            source.raise_failure()
+            raise InvalidMediaError(_format_open_error(head, source.bytes_read, error)) from error
+        yield stack.enter_context(container), source
+
+
+def _format_open_error(head: StreamHeader, size: int, error: Exception) -> str:
+    if head.index_at_end:
+        return (
+            "the MP4's index is missing or damaged: it should be at the end of this file, which was probably "
+            "truncated; send the complete file"
+        )
+    is_text = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head.data)
+    found = "text" if is_text else f"bytes that begin with {head.data[:8].hex(' ')}"
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    return (
+        f"the {size} bytes read so far cannot be opened ({reason}): found {found}, expected "
+        f"{formats.CONTAINER_NAMES}; send a complete file in one of these formats"
+    )
+
+
 def read_head(reader: Reader) -> StreamHeader:
-    """Read as far as is needed to tell whether this is an MP4 with its index at the end."""
+    """Read the first boxes to detect an MP4 with its index at the end."""
     head = bytearray()
     while len(head) <= MAX_HEAD_BYTES:
         header = _read_fully(reader, 8)
@@ -119,7 +191,7 @@ def read_head(reader: Reader) -> StreamHeader:
         if len(header) < 8:
             return StreamHeader(bytes(head), index_at_end=False)
         size, kind = int.from_bytes(header[:4]), header[4:]
-        # Empty sample boxes are written as placeholders before the index.
+        # Empty mdat boxes are written as placeholders before the index.
         if kind == b"mdat" and size != 8:
             return StreamHeader(bytes(head), index_at_end=True)
         if kind in {b"moov", b"moof"} or size < 8:
@@ -136,22 +208,22 @@ def spool_to_file(
     """Copy the whole stream into a temporary file.
 
     Args:
-        head: how the stream begins.
-        reader: the rest of it.
-        max_bytes: how long the stream may be.
-        into: an empty file for it, which is the caller's no more; default: one of its own, in memory while it is small.
+        head: the first bytes.
+        reader: the rest.
+        max_bytes: maximum length of the stream.
+        into: an empty file, which this takes over; default: a temporary one, in memory while it is small.
 
     Raises:
-        InvalidMediaError: it is longer than ``max_bytes``.
+        InvalidMediaError: the stream is longer than ``max_bytes``.
     """
-    file = into or tempfile.SpooledTemporaryFile(max_size=SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115 - handed on open
+    file = into or tempfile.SpooledTemporaryFile(max_size=SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115 - returned open
     try:
         for data in itertools.chain([head.data], iter(lambda: reader.read(COPY_BYTES), b"")):
-            # Before it is written: no byte beyond the limit reaches the disk.
+            # Checked before writing, so that nothing beyond the limit reaches the disk.
             if file.tell() + len(data) > max_bytes:
                 raise InvalidMediaError(
-                    f"the MP4's index is at its end and it is longer than {max_bytes} bytes, so it cannot be kept "
-                    "until the index comes: move the index to the front (ffmpeg -movflags +faststart)"
+                    f"the MP4's index is at its end and it is longer than the limit of {max_bytes} bytes for "
+                    "spooling: move the index to the front (ffmpeg -movflags +faststart)"
                 )
             file.write(data)
         file.seek(0)

@@ -98,7 +98,7 @@ def info(path: str | Path) -> dict[str, Any]:
             "dtypes": dict(
                 Counter(str(weight.dtype).removeprefix("torch.") for weight in stored.weights.values())
             ),
-            "units": len(stored.tokens),
+            "vocabulary_size": len(stored.tokens),
             "has_sentencepiece": stored.sentencepiece_model is not None,
             "modalities": list(stored.config.modalities),
             "config": stored.config.to_dict(),

@@ -93,15 +93,15 @@ def _to_stored_model(file: Any) -> StoredModel:
         raise ModelFormatError(
             "the model file's header does not match its checksum: the file is damaged, download it again"
         )
-    units = _parse_json(metadata, "units", list)
-    if not all(isinstance(unit, str) for unit in units):
+    tokens = _parse_json(metadata, "units", list)
+    if not all(isinstance(token, str) for token in tokens):
         raise ModelFormatError("the model file's vocabulary has entries that are not strings")
     slices = {name: _get_slice(file, name, checksums.get(name)) for name in file.keys()}  # noqa: SIM118  no dict
     sentencepiece = slices.pop(_SENTENCEPIECE, None)
     weights: dict[str, LazyTensor] = dict(slices)
     return StoredModel(
         config=ModelConfig.from_dict(_parse_json(metadata, "config", dict)),
-        tokens=units,
+        tokens=tokens,
         sentencepiece_model=None if sentencepiece is None else sentencepiece.read().numpy().tobytes(),
         card=validate_card(_parse_json(metadata, "card", dict)),
         weights=weights,
