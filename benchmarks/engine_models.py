@@ -104,7 +104,9 @@ def _fairseq_encoder(fairseq: Any, network: AVHubertNetwork) -> nn.Module:
         conv_pos_groups=config.position_groups,
     )
     state = {
-        key: value for key, value in network.encoder.encoder.state_dict().items() if "fixed_kernel" not in key
+        key: value
+        for key, value in network.encoder.encoder.state_dict().items()
+        if "precomputed_kernel" not in key
     }
     theirs.load_state_dict(state)
     return theirs

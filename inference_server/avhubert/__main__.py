@@ -103,7 +103,8 @@ def _print_info(described: Mapping[str, Any], path: Path) -> None:
         + ", ".join(f"{count} tensors in {dtype}" for dtype, count in described["dtypes"].items()),
         "encoder": f"{config['encoder_layers']} layers of width {config['encoder_dim']}",
         "decoder": f"{config['decoder_layers']} layers of width {config['decoder_dim']}",
-        "vocabulary": f"{described['vocabulary_size']} tokens" + (", SentencePiece" if described["has_sentencepiece"] else ""),
+        "vocabulary": f"{described['vocabulary_size']} tokens"
+        + (", SentencePiece" if described["has_sentencepiece"] else ""),
         "modalities": ", ".join(described["modalities"]),
         "trained on": card.get("trained_on", ""),
         "license": _format_license(card.get("license")),

@@ -61,15 +61,15 @@ class _Beams:
 
     def add_clips(self, limits: Sequence[int]) -> _Beams:
         """Return the beams with new clips appended, each starting at ``</s>``."""
-        new, width, units = len(limits), self.totals.shape[1], self.tokens.shape[2]
+        new, width, length = len(limits), self.totals.shape[1], self.tokens.shape[2]
         totals = self.totals.new_full((new, width), _NEG_INF)
         totals[:, 0] = 0.0
-        tokens = self.tokens.new_full((new, width, units), EOS)
+        tokens = self.tokens.new_full((new, width, length), EOS)
         return _Beams(
             limits=torch.cat((self.limits, self.limits.new_tensor(limits))),
             steps=torch.cat((self.steps, self.steps.new_zeros(new))),
             tokens=torch.cat((self.tokens, tokens)),
-            scores=torch.cat((self.scores, self.scores.new_zeros(new, width, units))),
+            scores=torch.cat((self.scores, self.scores.new_zeros(new, width, length))),
             totals=torch.cat((self.totals, totals)),
             finished=torch.cat((self.finished, self.finished.new_zeros(new))),
         )
@@ -224,7 +224,7 @@ class BeamSearch:
         if not len(rows):
             return
         parents = candidates.parents[rows, ranks]
-        for row, units, tokens, sums, total in zip(
+        for row, length, tokens, sums, total in zip(
             rows.tolist(),
             beams.steps[rows].tolist(),
             beams.tokens[rows, parents].tolist(),
@@ -233,16 +233,16 @@ class BeamSearch:
             strict=True,
         ):
             whole, before = total
-            score = whole / (units + 1) ** self._length_penalty
-            spoken, scores = [*tokens[1 : units + 1], EOS], [*sums[:units], whole - before]
-            self._finished[row].append(Hypothesis(spoken, score, scores, self._detokenize(spoken)))
+            score = whole / (length + 1) ** self._length_penalty
+            hypothesis, scores = [*tokens[1 : length + 1], EOS], [*sums[:length], whole - before]
+            self._finished[row].append(Hypothesis(hypothesis, score, scores, self._detokenize(hypothesis)))
 
     def _advance(self, candidates: _Candidates) -> None:
         """Continue with the best unfinished candidates of every clip."""
         beams, count = self._beams, candidates.scores.shape[1]
         order = (candidates.tokens == EOS) * count + torch.arange(count, device=candidates.tokens.device)
-        chosen = order.topk(self._beam, largest=False).indices
-        parents = candidates.parents.gather(1, chosen)
+        selected = order.topk(self._beam, largest=False).indices
+        parents = candidates.parents.gather(1, selected)
         self._cache.reorder(parents)
         beams.steps += 1
         if int(beams.steps.max()) >= beams.tokens.shape[2]:
@@ -250,9 +250,9 @@ class BeamSearch:
             beams.scores = torch.nn.functional.pad(beams.scores, (0, _TOKENS_STEP))
         lineage = parents.unsqueeze(2).expand(-1, -1, beams.tokens.shape[2])
         at = beams.steps[:, None, None].expand(-1, self._beam, 1)
-        beams.totals = candidates.scores.gather(1, chosen)
-        units = candidates.tokens.gather(1, chosen).unsqueeze(2)
-        beams.tokens = beams.tokens.gather(1, lineage).scatter_(2, at, units)
+        beams.totals = candidates.scores.gather(1, selected)
+        newest = candidates.tokens.gather(1, selected).unsqueeze(2)
+        beams.tokens = beams.tokens.gather(1, lineage).scatter_(2, at, newest)
         beams.scores = beams.scores.gather(1, lineage).scatter_(2, at, beams.totals.unsqueeze(2))
 
     def _non_finite_error(self) -> ModelFormatError:

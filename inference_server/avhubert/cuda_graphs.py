@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from gorggle_server.avhubert.attention import Attention, KeysValues
-
-if TYPE_CHECKING:
-    from gorggle_server.avhubert.kv_cache import KVCache
+from gorggle_server.avhubert.kv_cache import KVCache
 
 _log = logging.getLogger(__name__)
 
@@ -58,8 +56,8 @@ class StaticCacheView:
     """
 
     def __init__(self, cache: KVCache) -> None:
-        clips, width, slots = cache.seen.shape
-        device = cache.seen.device
+        clips, width, slots = cache.ancestor_mask.shape
+        device = cache.ancestor_mask.device
         self._cache, self._key = cache, get_shape_key(cache)
         self.tokens = torch.zeros(clips, width, device=device, dtype=torch.long)
         self.positions = torch.ones(clips, device=device, dtype=torch.long)
@@ -81,8 +79,11 @@ class StaticCacheView:
         rows = torch.arange(clips, device=slots.device).unsqueeze(1)
         self.tokens[:clips] = tokens
         self.positions[:clips] = cache.positions[:clips]
-        self._write_positions[:clips] = rows * cache.seen.shape[2] + slots
-        for mask, table in ((self._seen[:, 0], cache.seen), (self.encoder_mask[:, 0, 0], cache.encoder_mask)):
+        self._write_positions[:clips] = rows * cache.ancestor_mask.shape[2] + slots
+        for mask, table in (
+            (self._seen[:, 0], cache.ancestor_mask),
+            (self.encoder_mask[:, 0, 0], cache.encoder_mask),
+        ):
             mask[:clips] = table[:clips]
             mask[clips:] = False
             mask[clips:, ..., 0] = True
@@ -150,6 +151,19 @@ class CudaGraphRunner:
         self._graph, self._logits = graph, logits
 
 
+class GraphedKVCache(KVCache):
+    """A KV cache whose steps are run by a ``CudaGraphRunner``."""
+
+    def __init__(self, *args: Any, step: StepFunction) -> None:
+        super().__init__(*args)
+        self.graph_runner = CudaGraphRunner(step)
+
+
 def get_shape_key(cache: KVCache) -> tuple[int, ...]:
     """Return a key of the cache's addresses and shapes, which changes when the cache grows."""
-    return (cache.source.data_ptr(), cache.past.data_ptr(), *cache.seen.shape, cache.encoder_mask.shape[1])
+    return (
+        cache.source.data_ptr(),
+        cache.past.data_ptr(),
+        *cache.ancestor_mask.shape,
+        cache.encoder_mask.shape[1],
+    )

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from gorggle_server.avhubert.attention import Attention, KeysValues
 from gorggle_server.avhubert.config import PAD, ModelConfig
-from gorggle_server.avhubert.cuda_graphs import CacheView, CudaGraphRunner
+from gorggle_server.avhubert.cuda_graphs import CacheView, GraphedKVCache
 from gorggle_server.avhubert.kv_cache import KVCache
 from gorggle_server.avhubert.sparse_self_attention import AncestorIndex
 
@@ -37,12 +37,12 @@ class StepView:
         clips, frames = cache.clips, cache.frames
         slots = cache.allocate_slots()
         rows = torch.arange(clips, device=slots.device).unsqueeze(1)
-        self._write_positions = (rows * cache.seen.shape[2] + slots).flatten()
-        seen, units = cache.seen[:clips, :, : cache.slots], cache.positions[:clips]
-        self._seen = seen.unsqueeze(1)
+        self._write_positions = (rows * cache.ancestor_mask.shape[2] + slots).flatten()
+        mask, lengths = cache.ancestor_mask[:clips, :, : cache.slots], cache.positions[:clips]
+        self._seen = mask.unsqueeze(1)
         self._ancestors: AncestorIndex | None = None
-        if AncestorIndex.is_worthwhile(seen, units, cache.past.dtype):
-            self._ancestors = AncestorIndex(seen, units, cache.seen.shape[2], heads)
+        if AncestorIndex.is_worthwhile(mask, lengths, cache.past.dtype):
+            self._ancestors = AncestorIndex(mask, lengths, cache.ancestor_mask.shape[2], heads)
         audible = cache.encoder_mask[:clips, :frames]
         self._encoder_mask = None if bool(audible.all()) else audible[:, None, None, :]
 
@@ -169,10 +169,8 @@ class Decoder(nn.Module):
     def create_cache(self, width: int) -> KVCache:
         """Return an empty cache for clips with ``width`` hypotheses each."""
         weight = self.embed_tokens.weight
-        cache = KVCache(len(self.layers), weight.shape[1], width, weight.device, weight.dtype)
-        if self.use_cuda_graphs:
-            cache.graph_runner = CudaGraphRunner(self._run_step)
-        return cache
+        size = (len(self.layers), weight.shape[1], width, weight.device, weight.dtype)
+        return GraphedKVCache(*size, step=self._run_step) if self.use_cuda_graphs else KVCache(*size)
 
     def prefill(self, encoder_out: Tensor, lengths: list[int], cache: KVCache) -> None:
         """Add clips to a cache: project their encoder output (B, T, D), which is padded after ``lengths``."""
@@ -194,7 +192,7 @@ class Decoder(nn.Module):
             Logits (C, W, V).
         """
         cache.positions[: cache.clips] += 1
-        if cache.graph_runner is not None:
+        if isinstance(cache, GraphedKVCache):
             return cache.graph_runner.run_step(tokens, cache)
         view = StepView(cache, self._layers[0].self_attn.heads)
         return self._run_step(tokens, cache.positions[: cache.clips], view)

@@ -101,14 +101,14 @@ class ResNet(nn.Module):
         silenced = video.masked_fill(~real[:, :, None, None], 0.0)
         if self.chunked is not None:
             return self._extract_features(silenced)[real.flatten()]
-        pictures: Tensor = self.trunk(self._run_stem(silenced)[real.flatten()])
-        return pictures
+        result: Tensor = self.trunk(self._run_stem(silenced)[real.flatten()])
+        return result
 
     def _run_stem(self, video: Tensor) -> Tensor:
         """(B, T, H, W) to (B·T, C, H/4, W/4)."""
         if self.stem is not None:
-            pictures: Tensor = self.stem(video)
-            return pictures
+            features: Tensor = self.stem(video)
+            return features
         x: Tensor = self.frontend3D(video.unsqueeze(1))
         return x.transpose(1, 2).flatten(0, 1)
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from gorggle_server.avhubert.cuda_graphs import CudaGraphRunner
 
 # Capacities grow in these steps: a compromise between the number of copies and wasted memory.
 _FRAMES_STEP, _SLOTS_STEP = 64, 32
@@ -24,9 +19,9 @@ class KVCache:
 
     Attributes:
         source: (layers, 2, capacity, frames, D), keys and values of the encoder's output, one row per clip.
-        audible: bool (capacity, frames), false where padded.
+        encoder_mask: bool (capacity, frames), false where padded.
         past: (layers, 2, capacity, slots, D), keys and values of the tokens.
-        seen: bool (capacity, W, slots), the tokens that each hypothesis continues.
+        ancestor_mask: bool (capacity, W, slots), the tokens that each hypothesis continues.
         positions: (capacity,), number of tokens of each clip's hypotheses.
         clips: C; the first C rows are in use.
         slots: all slots in use, with gaps, are among the first ``slots``.
@@ -39,10 +34,9 @@ class KVCache:
         self.source = torch.zeros(layers, 2, 0, 0, dim, device=device, dtype=dtype)
         self.encoder_mask = torch.zeros(0, 0, device=device, dtype=torch.bool)
         self.past = torch.zeros(layers, 2, 0, 0, dim, device=device, dtype=dtype)
-        self.seen = torch.zeros(0, width, 0, device=device, dtype=torch.bool)
+        self.ancestor_mask = torch.zeros(0, width, 0, device=device, dtype=torch.bool)
         self.positions = torch.zeros(0, device=device, dtype=torch.long)
         self.slots = 0
-        self.graph_runner: CudaGraphRunner | None = None
         self._frames: list[int] = []
 
     @property
@@ -59,7 +53,7 @@ class KVCache:
         self.encoder_mask[rows.start : rows.stop] = torch.arange(
             self.encoder_mask.shape[1], device=self.encoder_mask.device
         ) < torch.tensor(lengths, device=self.encoder_mask.device).unsqueeze(1)
-        self.seen[rows.start : rows.stop] = False
+        self.ancestor_mask[rows.start : rows.stop] = False
         self.positions[rows.start : rows.stop] = 0
         return rows
 
@@ -68,7 +62,7 @@ class KVCache:
         frames = self._frames[row]
         self.source[:, :, to, :frames] = self.source[:, :, row, :frames]
         self.past[:, :, to] = self.past[:, :, row]
-        for table in (self.encoder_mask, self.seen, self.positions):
+        for table in (self.encoder_mask, self.ancestor_mask, self.positions):
             table[to] = table[row]
         self._frames[to] = frames
 
@@ -84,22 +78,22 @@ class KVCache:
 
     def reorder(self, parents: Tensor) -> None:
         """Replace hypothesis (c, w) by the former (c, parents[c, w]); ``parents`` is (C, W)."""
-        ancestor_mask = self.seen[: self.clips]
-        self.seen[: self.clips] = ancestor_mask.gather(
+        ancestor_mask = self.ancestor_mask[: self.clips]
+        self.ancestor_mask[: self.clips] = ancestor_mask.gather(
             1, parents.unsqueeze(2).expand(-1, -1, ancestor_mask.shape[2])
         )
 
     def allocate_slots(self) -> Tensor:
         """Allocate a free slot (C, W) for the next token of every hypothesis, and add it to ``ancestor_mask``."""
-        taken = self.seen[: self.clips].any(dim=1)
+        taken = self.ancestor_mask[: self.clips].any(dim=1)
         most = int(taken.sum(dim=1).max())
-        if most + self.width > self.seen.shape[2]:
+        if most + self.width > self.ancestor_mask.shape[2]:
             self._reserve(0, 0, most + self.width)
             return self.allocate_slots()
         # False sorts before true. The sort is stable so that the same search always uses the same slots.
         slots = taken.to(torch.uint8).argsort(dim=1, stable=True)[:, : self.width]
-        self.seen[: self.clips].scatter_(2, slots.unsqueeze(2), True)
-        used = self.seen[: self.clips].flatten(0, 1).any(dim=0)
+        self.ancestor_mask[: self.clips].scatter_(2, slots.unsqueeze(2), True)
+        used = self.ancestor_mask[: self.clips].flatten(0, 1).any(dim=0)
         self.slots = int(used.nonzero()[-1]) + 1
         return slots
 
@@ -107,7 +101,10 @@ class KVCache:
         if clips > self.positions.shape[0]:
             more = max(clips, 2 * self.positions.shape[0]) - self.positions.shape[0]
             self.source, self.past = _extend(self.source, 2, more), _extend(self.past, 2, more)
-            self.encoder_mask, self.seen = _extend(self.encoder_mask, 0, more), _extend(self.seen, 0, more)
+            self.encoder_mask, self.ancestor_mask = (
+                _extend(self.encoder_mask, 0, more),
+                _extend(self.ancestor_mask, 0, more),
+            )
             self.positions = _extend(self.positions, 0, more)
         if frames > self.encoder_mask.shape[1]:
             more = _round_up(frames, _FRAMES_STEP) - self.encoder_mask.shape[1]
@@ -115,10 +112,13 @@ class KVCache:
                 _extend(self.source, 3, more),
                 _extend(self.encoder_mask, 1, more),
             )
-        if slots > self.seen.shape[2]:
+        if slots > self.ancestor_mask.shape[2]:
             # Doubled, because every extension copies all slots.
-            more = _round_up(max(slots, 2 * self.seen.shape[2]), _SLOTS_STEP) - self.seen.shape[2]
-            self.past, self.seen = _extend(self.past, 3, more), _extend(self.seen, 2, more)
+            more = (
+                _round_up(max(slots, 2 * self.ancestor_mask.shape[2]), _SLOTS_STEP)
+                - self.ancestor_mask.shape[2]
+            )
+            self.past, self.ancestor_mask = _extend(self.past, 3, more), _extend(self.ancestor_mask, 2, more)
 
 
 def _round_up(size: int, step: int) -> int:

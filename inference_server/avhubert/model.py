@@ -99,12 +99,12 @@ class Model:
         """
         frames = None if video is None else input_validation.to_video(video, self.device, self.dtype)
         shape = ("B", "T") if frames is None else tuple(frames.shape[:2])
-        sound = None
+        features = None
         if audio is not None:
-            sound = input_validation.to_features(
+            features = input_validation.to_features(
                 "audio", audio, (*shape, self.config.audio_dim), self.device, self.dtype
             )
-        present = frames if frames is not None else sound
+        present = frames if frames is not None else features
         if present is None:
             raise InvalidRequestError("video and audio are both None; expected at least one")
         batch, length = present.shape[:2]
@@ -115,7 +115,7 @@ class Model:
         )
         return self.network.encode(
             frames,
-            sound,
+            features,
             padded,
             has_video=None
             if has_video is None

@@ -51,10 +51,10 @@ class AncestorIndex:
             self._beyond = beyond.repeat_interleave(heads, dim=0)
 
     @staticmethod
-    def is_worthwhile(seen: Tensor, units: Tensor, dtype: torch.dtype) -> bool:
+    def is_worthwhile(ancestor_mask: Tensor, lengths: Tensor, dtype: torch.dtype) -> bool:
         """Return whether indexed attention is supported here and faster than dense attention."""
-        few = seen.shape[2] > _SLOTS_PER_TOKEN * int(units.max())
-        return few and seen.device.type == "cpu" and dtype == torch.float32 and _supports_products()
+        few = ancestor_mask.shape[2] > _SLOTS_PER_TOKEN * int(lengths.max())
+        return few and ancestor_mask.device.type == "cpu" and dtype == torch.float32 and _supports_products()
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend to the indexed tokens.

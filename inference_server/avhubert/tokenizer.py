@@ -27,15 +27,15 @@ def load_dictionary(lines: Iterable[str]) -> list[str]:
     Raises:
         ModelFormatError: a line has no count.
     """
-    units = list(RESERVED_TOKENS)
+    tokens = list(RESERVED_TOKENS)
     for number, line in enumerate(lines, 1):
-        unit, space, count = line.rstrip("\r\n").rpartition(" ")
+        token, space, count = line.rstrip("\r\n").rpartition(" ")
         if not space or not count.isdigit():
             raise ModelFormatError(
                 f"line {number} of the dictionary is {line!r}; expected a token, a space and a count"
             )
-        units.append(unit)
-    return units
+        tokens.append(token)
+    return tokens
 
 
 def detokenize(pieces: Iterable[str]) -> str:
@@ -79,7 +79,7 @@ class Vocabulary:
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        return {unit: number for number, unit in enumerate(self.tokens)}
+        return {token: number for number, token in enumerate(self.tokens)}
 
     @cached_property
     def _processor(self) -> SentencePieceProcessor:

@@ -75,7 +75,7 @@ def align_words(
     """
     weights = np.asarray(attention, np.float64)
     _validate(weights, tokens, token_scores, speech_activity)
-    spoken = [row for row, unit in enumerate(tokens) if unit not in RESERVED_TOKENS or unit == "<unk>"]
+    spoken = [row for row, piece in enumerate(tokens) if piece not in RESERVED_TOKENS or piece == "<unk>"]
     words = _group_words([tokens[row] for row in spoken])
     if not words:
         return []
@@ -103,17 +103,17 @@ def align_words(
 
 def _validate(
     weights: FloatArray,
-    units: Sequence[str],
+    tokens: Sequence[str],
     token_scores: Sequence[float] | None,
     speech_activity: NDArray[np.floating] | None,
 ) -> None:
-    if weights.ndim != 2 or weights.shape[0] != len(units) or weights.shape[1] == 0:
+    if weights.ndim != 2 or weights.shape[0] != len(tokens) or weights.shape[1] == 0:
         raise InvalidRequestError(
-            f"attention has shape {weights.shape}; expected {len(units)} rows of at least one frame"
+            f"attention has shape {weights.shape}; expected {len(tokens)} rows of at least one frame"
         )
-    if token_scores is not None and len(token_scores) != len(units):
+    if token_scores is not None and len(token_scores) != len(tokens):
         raise InvalidRequestError(
-            f"there are {len(token_scores)} token scores; expected {len(units)}, one per token"
+            f"there are {len(token_scores)} token scores; expected {len(tokens)}, one per token"
         )
     if speech_activity is not None and np.shape(speech_activity) != weights.shape[1:]:
         raise InvalidRequestError(

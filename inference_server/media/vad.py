@@ -97,8 +97,8 @@ class SpeechLevelEstimator:
 class _BandHistory:
     """A ring buffer of the latest frames, each with one value per speech band."""
 
-    def __init__(self, most: int) -> None:
-        self._frames = np.empty((most, len(SPEECH_BAND_EDGES_HZ) - 1))
+    def __init__(self, capacity: int) -> None:
+        self._frames = np.empty((capacity, len(SPEECH_BAND_EDGES_HZ) - 1))
         self._pushed = 0
 
     @property

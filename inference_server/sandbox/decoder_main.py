@@ -108,8 +108,8 @@ def main() -> int:
     """Decode one stream; the exit code is 0 if the result has been reported to the server."""
     results_fd = _take_over_fd(1)
     protection = hardening.isolate_signals_and_network() | hardening.drop_privileges()
-    finder = preload(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
-    return serve(0, results_fd, os.fdopen(int(sys.argv[1]), "w+b"), protection, finder)
+    detector = preload(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    return serve(0, results_fd, os.fdopen(int(sys.argv[1]), "w+b"), protection, detector)
 
 
 def preload(landmark_model: Path | None) -> FaceDetector:
@@ -129,12 +129,12 @@ def preload(landmark_model: Path | None) -> FaceDetector:
 
     for _ in resample(decode(Clip(), MediaLimits()), MediaLimits()):
         pass
-    finder = FaceDetector(landmark_model)
-    nobody = np.zeros((FINE_SIDE_PX, FINE_SIDE_PX), np.uint8)
-    finder.detect(nobody)
-    finder.predict_landmarks(nobody, BoundingBox(100, 100, 300, 300))
+    detector = FaceDetector(landmark_model)
+    empty = np.zeros((FINE_SIDE_PX, FINE_SIDE_PX), np.uint8)
+    detector.detect(empty)
+    detector.predict_landmarks(empty, BoundingBox(100, 100, 300, 300))
     load_mean_face()
-    return finder
+    return detector
 
 
 def serve(
@@ -152,36 +152,34 @@ def serve(
     results = ResultWriter(results_fd)
     with contextlib.suppress(BrokenPipeError, EOFError):  # the server has gone
         results.send(Header(MessageType.READY))
-        order = DecodeJob.unpack(read_fully(media_fd, protocol.JOB.size))
-        results.live = order.live
+        job = DecodeJob.unpack(read_fully(media_fd, protocol.JOB.size))
+        results.live = job.live
         _silence_standard_error()
-        features |= hardening.apply_limits(order.memory_bytes, order.cpu_s, order.limits.max_spooled_bytes)
-        _run_job(order, features, results, MediaRequester(results, media_fd), spool_file, detector)
+        features |= hardening.apply_limits(job.memory_bytes, job.cpu_s, job.limits.max_spooled_bytes)
+        _run_job(job, features, results, MediaRequester(results, media_fd), spool_file, detector)
     return 0
 
 
 def _run_job(
-    order: DecodeJob,
+    job: DecodeJob,
     protection: SandboxFeatures,
     results: ResultWriter,
     reader: MediaRequester,
     spool_file: IO[bytes],
-    finder: FaceDetector,
+    detector: FaceDetector,
 ) -> None:
     results.send(Header(MessageType.SANDBOXED, number=protection))
     try:
         decoded = decode(
             reader,
-            order.limits,
-            video=order.video,
-            audio=order.audio,
-            live=order.live,
+            job.limits,
+            video=job.video,
+            audio=job.audio,
+            live=job.live,
             spool_file=spool_file,
         )
-        items = resample(decoded, order.limits)
-        for item in track_frames(
-            items, finder, max_faces=order.max_faces, audio=order.audio, live=order.live
-        ):
+        items = resample(decoded, job.limits)
+        for item in track_frames(items, detector, max_faces=job.max_faces, audio=job.audio, live=job.live):
             results.send_item(item)
     except (BrokenPipeError, EOFError):
         raise
@@ -230,9 +228,9 @@ def read_fully(fd: int, size: int) -> bytes:
 
 def _take_over_fd(fd: int) -> int:
     """Duplicate a standard descriptor and redirect the original to standard error, so that nothing else writes to it."""
-    taken = os.dup(fd)
+    duplicate = os.dup(fd)
     os.dup2(2, fd)
-    return taken
+    return duplicate
 
 
 def _silence_standard_error() -> None:

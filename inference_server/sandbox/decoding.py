@@ -71,16 +71,16 @@ def decode_in_sandbox(
         DecoderError: the process fails for another reason, or violates the protocol.
     """
     cpu_s = CPU_S_OVERHEAD + round(CPU_S_PER_MEDIA_S * limits.max_duration_s)
-    order = DecodeJob(limits, video, audio, pool.memory_bytes, cpu_s, live, max_faces)
-    with pool.acquire(order) as process, track_process(process.pid):
+    job = DecodeJob(limits, video, audio, pool.memory_bytes, cpu_s, live, max_faces)
+    with pool.acquire(job) as process, track_process(process.pid):
         pipe.set_abort_callback(process.kill)
         try:
-            yield from _DecoderClient(process, pipe, order).items()
+            yield from _DecoderClient(process, pipe, job).items()
         except EOFError:
             pipe.raise_abort()
             if pool.is_closed:
                 raise NotReadyError("the server is shutting down: send the rest to another one") from None
-            _raise_for_exit(process, order, request_id)
+            _raise_for_exit(process, job, request_id)
         except DecoderTimeoutError:
             pipe.raise_abort()
             _log.warning("request %s: decoder process %d stalled and was killed", request_id, process.pid)
@@ -98,12 +98,12 @@ def check_decoding(pool: DecoderPool) -> None:
     pipe = BytePipe()
     pipe.write(create_probe_clip())
     pipe.close()
-    order = DecodeJob(
+    job = DecodeJob(
         MediaLimits(), video=True, audio=True, memory_bytes=pool.memory_bytes, cpu_s=CPU_S_OVERHEAD
     )
     try:
-        with pool.acquire(order) as process:
-            *_, last = _DecoderClient(process, pipe, order).items()
+        with pool.acquire(job) as process:
+            *_, last = _DecoderClient(process, pipe, job).items()
             held = process.features
     except (DecoderError, InvalidMediaError, EOFError, DecoderTimeoutError) as error:
         raise PreconditionError(
@@ -121,9 +121,9 @@ def check_decoding(pool: DecoderPool) -> None:
 class _DecoderClient:
     """Runs one job on a decoder process."""
 
-    def __init__(self, process: DecoderProcess, pipe: BytePipe, order: DecodeJob) -> None:
-        self._process, self._pipe, self._job = process, pipe, order
-        self._validator = ProtocolValidator(order)
+    def __init__(self, process: DecoderProcess, pipe: BytePipe, job: DecodeJob) -> None:
+        self._process, self._pipe, self._job = process, pipe, job
+        self._validator = ProtocolValidator(job)
         self._media_ended = False
 
     def items(self) -> Iterator[PipelineItem]:
@@ -169,7 +169,7 @@ class _DecoderClient:
         raise DecoderError(f"the decoder process failed: {text}")
 
 
-def _raise_for_exit(process: DecoderProcess, order: DecodeJob, request_id: str) -> NoReturn:
+def _raise_for_exit(process: DecoderProcess, job: DecodeJob, request_id: str) -> NoReturn:
     code = process.wait()
     if code >= 0:
         raise DecoderError(f"the decoder process exited with code {code} before the end of the media")
@@ -177,6 +177,6 @@ def _raise_for_exit(process: DecoderProcess, order: DecodeJob, request_id: str) 
     _log.warning("request %s: decoder process %d was killed by %s", request_id, process.pid, name)
     if -code == signal.SIGXCPU:
         raise InvalidMediaError(
-            f"decoding this file takes more than {order.cpu_s} s of CPU time: {REENCODE_HINT}"
+            f"decoding this file takes more than {job.cpu_s} s of CPU time: {REENCODE_HINT}"
         )
     raise InvalidMediaError(f"the decoder failed on this file (signal {name}): {REENCODE_HINT}")

@@ -172,10 +172,10 @@ class ForkedProcess:
                     os.close(fd)
 
 
-def _create_pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[int, int]:
+def _create_pipe(read_stack: contextlib.ExitStack, write_stack: contextlib.ExitStack) -> tuple[int, int]:
     read_fd, write_fd = os.pipe()
-    reading.callback(os.close, read_fd)
-    writing.callback(os.close, write_fd)
+    read_stack.callback(os.close, read_fd)
+    write_stack.callback(os.close, write_fd)
     return read_fd, write_fd
 
 

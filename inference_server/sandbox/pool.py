@@ -114,12 +114,12 @@ class DecoderPool:
         if starter is not None:
             starter.join()
 
-    def _start_job(self, order: DecodeJob) -> DecoderProcess:
+    def _start_job(self, job: DecodeJob) -> DecoderProcess:
         failures = []
         for _ in range(MAX_ATTEMPTS):
             process = self._take_process()
             try:
-                process.start_job(order)
+                process.start_job(job)
             except (EOFError, DecoderTimeoutError, DecoderError) as failure:
                 process.kill()
                 failures.append(f"{type(failure).__name__}, exit code {process.wait()}")

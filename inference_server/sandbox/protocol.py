@@ -126,9 +126,9 @@ class DecodeJob:
     @classmethod
     def unpack(cls, data: bytes) -> DecodeJob:
         """Decode a job."""
-        duration_s, spooled, pixels, memory_bytes, cpu_s, max_faces, pictures, sound, live = JOB.unpack(data)
+        duration_s, spooled, pixels, memory_bytes, cpu_s, max_faces, video, audio, live = JOB.unpack(data)
         limits = MediaLimits(duration_s, spooled, pixels)
-        return cls(limits, bool(pictures), bool(sound), memory_bytes, cpu_s, bool(live), max_faces)
+        return cls(limits, bool(video), bool(audio), memory_bytes, cpu_s, bool(live), max_faces)
 
 
 @dataclass(frozen=True)

@@ -62,17 +62,19 @@ class _Person:
 
     def __init__(self, begun: int) -> None:
         self.has_ended = False
-        self._begun, self._next_crop, self._judged = begun, begun, 0
+        self._begun, self._next_crop, self._probabilities = begun, begun, 0
 
-    def add(self, crops: list[int], judged: int, frame: int) -> None:
+    def add(self, crops: list[int], probabilities: int, frame: int) -> None:
         """Validate the crops and the number of probabilities of a frame."""
         for index in crops:
             if not self._next_crop <= index <= frame:
                 _refuse(f"the crop of frame {index} with frame {frame}")
             self._next_crop = index + 1
-        self._judged += judged
-        if self._judged > frame - self._begun + 1:
-            _refuse(f"{self._judged} judgements of a mouth seen for {frame - self._begun + 1} frames")
+        self._probabilities += probabilities
+        if self._probabilities > frame - self._begun + 1:
+            _refuse(
+                f"{self._probabilities} probabilities of a mouth seen for {frame - self._begun + 1} frames"
+            )
 
 
 class ProtocolValidator:
@@ -151,13 +153,16 @@ class ProtocolValidator:
         )
 
     def _parse_mouth(self, number: int, body: NDArray[np.uint8]) -> MouthUpdate:
-        flags, crops, judged, *place = MOUTH.unpack_from(body.data)
-        if flags > sum(MouthFlag) or crops > MAX_CROPS or judged > MAX_PROBABILITIES:
-            _refuse(f"a mouth with {crops} crops, {judged} judgements and flags {flags}")
-        glimpses = bool(flags & MouthFlag.PREVIEW)
-        size = MOUTH.size + 8 * judged + crops * (8 + CROP_BYTES) + glimpses * CROP_BYTES
+        flags, crops, probabilities, *place = MOUTH.unpack_from(body.data)
+        if flags > sum(MouthFlag) or crops > MAX_CROPS or probabilities > MAX_PROBABILITIES:
+            _refuse(f"a mouth with {crops} crops, {probabilities} probabilities and flags {flags}")
+        has_preview = bool(flags & MouthFlag.PREVIEW)
+        size = MOUTH.size + 8 * probabilities + crops * (8 + CROP_BYTES) + has_preview * CROP_BYTES
         _expect(len(body), size, "bytes of mouth")
-        speaking, rest = body[MOUTH.size :][: 8 * judged].view("<f8"), body[MOUTH.size + 8 * judged :]
+        speaking, rest = (
+            body[MOUTH.size :][: 8 * probabilities].view("<f8"),
+            body[MOUTH.size + 8 * probabilities :],
+        )
         indices, pixels = (
             rest[: 8 * crops].view("<i8"),
             rest[8 * crops :].reshape(-1, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX),
@@ -167,14 +172,14 @@ class ProtocolValidator:
         if not all(abs(share) <= MAX_NORMALIZED_OFFSET for share in place):
             _refuse(f"a face at {place}")
         person = self._people.setdefault(number, _Person(self.frames))
-        person.add(indices.tolist(), judged, self.frames)
+        person.add(indices.tolist(), probabilities, self.frames)
         person.has_ended = bool(flags & MouthFlag.ENDED)
         return MouthUpdate(
             number,
             is_seen=bool(flags & MouthFlag.SEEN),
             crops=list(map(MouthCrop, indices.tolist(), pixels)),
             speaking=speaking.tolist(),
-            preview=pixels[-1] if glimpses else None,
+            preview=pixels[-1] if has_preview else None,
             box=NormalizedBox(*place) if flags & MouthFlag.BOX else None,
             has_ended=person.has_ended,
         )
@@ -191,9 +196,9 @@ class ProtocolValidator:
     def _check_mouth(self, header: Header) -> None:
         self._check_video("a mouth")
         # Tracks of absent faces are kept for a while.
-        most = (MAX_ABSENCE_FRAMES + 2) * self._job.max_faces
-        if header.number not in self._people and len(self._people) >= most:
-            _refuse(f"more than {most} people at a time")
+        max_people = (MAX_ABSENCE_FRAMES + 2) * self._job.max_faces
+        if header.number not in self._people and len(self._people) >= max_people:
+            _refuse(f"more than {max_people} people at a time")
         if header.size < MOUTH.size or not 1 <= header.number <= MAX_PEOPLE:
             _refuse(f"a mouth of {header.size} bytes of person {header.number}")
         if any(mouth.person == header.number for mouth in self._mouths):
@@ -221,12 +226,12 @@ class ProtocolValidator:
             _refuse(f"media at {time_s:.2f} s, beyond the limit")
 
     def _parse_end(self, body: bytes) -> EndOfStream:
-        frames, samples, broken_packets, leaps, truncated = END.unpack(body)
+        frames, samples, broken_packets, clock_jumps, truncated = END.unpack(body)
         _expect(frames, self.frames, "frames in all")
         _expect(samples, self.samples, "samples in all")
         if self._mouths or (self._info is not None and self._info.decodes_video and not self._video_ended):
             _refuse("the end before the last frame")
-        return EndOfStream(frames, samples, broken_packets, bool(truncated), leaps)
+        return EndOfStream(frames, samples, broken_packets, bool(truncated), clock_jumps)
 
 
 def parse_header(data: bytes) -> Header:
@@ -252,8 +257,10 @@ def parse_header(data: bytes) -> Header:
     return header
 
 
-def _parse_info(body: bytes, order: DecodeJob) -> StreamInfo:
-    container, video, audio, width, height, rate_hz, *times, rotation, pictures, sound = INFO.unpack(body)
+def _parse_info(body: bytes, job: DecodeJob) -> StreamInfo:
+    container, video, audio, width, height, rate_hz, *times, rotation, decodes_video, decodes_audio = (
+        INFO.unpack(body)
+    )
     names = [name.rstrip(b"\0").decode("ascii", "replace") for name in (container, video, audio)]
     duration_s, video_start_s, audio_start_s = (None if math.isnan(time_s) else time_s for time_s in times)
     info = StreamInfo(
@@ -267,15 +274,15 @@ def _parse_info(body: bytes, order: DecodeJob) -> StreamInfo:
         rotation_degrees=rotation,
         video_start_s=video_start_s,
         audio_start_s=audio_start_s,
-        decodes_video=bool(pictures),
-        decodes_audio=bool(sound),
+        decodes_video=bool(decodes_video),
+        decodes_audio=bool(decodes_audio),
     )
-    if not _is_valid_info(info, order):
+    if not _is_valid_info(info, job):
         _refuse("an invalid description of the media")
     return info
 
 
-def _is_valid_info(info: StreamInfo, order: DecodeJob) -> bool:
+def _is_valid_info(info: StreamInfo, job: DecodeJob) -> bool:
     """Return whether the names are supported ones (they are sent to clients) and the numbers are valid."""
     times_s = [
         time_s for time_s in (info.duration_s, info.video_start_s, info.audio_start_s) if time_s is not None
@@ -286,12 +293,12 @@ def _is_valid_info(info: StreamInfo, order: DecodeJob) -> bool:
         and info.container.replace(",", "").isalnum()
         and info.video_codec in VIDEO_CODECS | {""}
         and info.audio_codec in AUDIO_CODECS | {""}
-        and info.decodes_video == (info.has_video and order.video)
-        and info.decodes_audio == (info.has_audio and order.audio)
+        and info.decodes_video == (info.has_video and job.video)
+        and info.decodes_audio == (info.has_audio and job.audio)
         and info.rotation_degrees in {0, 90, 180, 270}
         and all(map(math.isfinite, [info.frame_rate_hz, *times_s]))
         and info.frame_rate_hz >= 0
-        and 0 <= (info.duration_s or 0) <= order.limits.max_duration_s
+        and 0 <= (info.duration_s or 0) <= job.limits.max_duration_s
     )
 
 

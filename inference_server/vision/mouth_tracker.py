@@ -137,7 +137,7 @@ class MouthTracker:
         faces = {face.track_id: face for face in frame.faces}
         for person in faces:
             if person not in self._mouths:
-                self._mouths[person] = _MouthTrack(person, frame.index, glimpses=self._previews)
+                self._mouths[person] = _MouthTrack(person, frame.index, previews=self._previews)
         news = [mouth.update(frame, faces.get(person)) for person, mouth in self._mouths.items()]
         for mouth in news:
             if mouth.has_ended:
@@ -148,8 +148,8 @@ class MouthTracker:
 class _MouthTrack:
     """The mouth of one tracked person."""
 
-    def __init__(self, person: int, start: int, *, glimpses: bool) -> None:
-        self._person, self._glimpses = person, glimpses
+    def __init__(self, person: int, start: int, *, previews: bool) -> None:
+        self._person, self._previews = person, previews
         self._last_seen = self._next_box_frame = start
         self._cropper = MouthCropper(load_mean_face(), max_gap_frames=MAX_ABSENCE_FRAMES)
         self._prompt_cropper, self._activity = (
@@ -166,20 +166,20 @@ class _MouthTrack:
                 return self.end(crops, speaking)
             return MouthUpdate(self._person, is_seen=False, crops=crops, speaking=speaking)
         self._last_seen = frame.index
-        glimpse = None
+        preview = None
         if face.is_interpolated:
             # Interpolated landmarks have no information on lip motion.
             speaking = self._activity.push(frame.index, None, None)
         else:
             mouth = self._prompt_cropper.push(frame.pixels, face.landmarks)
             speaking = self._activity.push(frame.index, face.landmarks, mouth)
-            glimpse = mouth if self._glimpses else None
+            preview = mouth if self._previews else None
         return MouthUpdate(
             self._person,
             is_seen=True,
             crops=crops,
             speaking=speaking,
-            preview=glimpse,
+            preview=preview,
             box=self._get_due_box(frame, face),
         )
 

@@ -78,7 +78,7 @@ def test_a_configuration_survives_json() -> None:
         ({"colour": "red"}, r"unknown fields \['colour'\]"),
     ],
 )
-def test_a_configuration_that_makes_no_sense_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_invalid_configuration_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelFormatError, match=message):
         ModelConfig.from_dict({**golden.CONFIG.to_dict(), **change})
 

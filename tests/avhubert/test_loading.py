@@ -290,7 +290,7 @@ def test_a_network_is_not_saved_with_another_models_sizes(tmp_path: Path) -> Non
         (lambda root: root["model"].update(x="text"), "x is not a tensor"),
     ],
 )
-def test_a_checkpoint_of_another_kind_says_what_it_lacks(
+def test_an_error_names_what_a_checkpoint_of_another_kind_lacks(
     tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     checkpoint = reference_files.root({})
@@ -307,7 +307,7 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
             call(tmp_path / "absent.pt")
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match="cannot be read"):
         load_model(tmp_path)
 
@@ -315,7 +315,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"<html>", b"\x80", b"PK\x03\x04", b"\x10\0\0\0\0\0\0\0{", b"\0" * 99]
 )
-def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "odd.pt"
     path.write_bytes(content)
     with pytest.raises(ModelFormatError):

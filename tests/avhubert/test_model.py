@@ -44,7 +44,9 @@ AUDIO = np.zeros((1, 4, 104), np.float32)
         ({"audio": AUDIO, "has_audio": np.ones(1)}, "has_audio has type"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(model: Model, arguments: dict[str, Any], message: str) -> None:
+def test_arrays_of_wrong_shape_or_type_are_refused(
+    model: Model, arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         model.encode(**arguments)
 

@@ -43,7 +43,7 @@ def infos(data: bytes, **limits: float) -> StreamInfo:
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_every_container_gives_the_same_images_and_audio(name: str) -> None:
+def test_every_container_yields_the_same_frames_and_audio(name: str) -> None:
     seen = Seen(CONTAINERS[name]())
     assert len(seen.numbers) == pytest.approx(50, abs=2)
     shift = next(number for number in range(3) if seen.numbers[10] == 10 - number)
@@ -167,7 +167,7 @@ def test_an_empty_stream_is_refused() -> None:
         (b"\0\0\0\x08ftyp", "cannot be opened"),
     ],
 )
-def test_what_is_no_media_is_refused_at_once(data: bytes, message: str) -> None:
+def test_bytes_that_are_not_media_are_refused_at_once(data: bytes, message: str) -> None:
     reader = Pieces(data, 1000)
     with pytest.raises(InvalidMediaError, match=message):
         next(decode(reader, LIMITS))
@@ -239,7 +239,7 @@ def test_media_that_declares_to_be_too_long_is_refused() -> None:
         next(decode(Pieces(clip()), MediaLimits(max_duration_s=1.5)))
 
 
-def test_media_that_goes_on_too_long_is_refused_where_it_declares_nothing() -> None:
+def test_media_beyond_the_limit_without_a_declared_duration_is_refused() -> None:
     limits = MediaLimits(max_duration_s=1.5)
     with pytest.raises(OutOfRangeError, match="longer than the limit"):
         Seen(CONTAINERS["WebM, live"](), limits=limits)
@@ -250,7 +250,7 @@ def test_a_codec_that_is_not_allowed_is_named() -> None:
         next(decode(Pieces(clip("avi", "asv1", None)), LIMITS))
 
 
-def test_cover_art_is_no_video() -> None:
+def test_cover_art_is_not_decoded_as_video() -> None:
     seen = Seen(_with_cover_art())
     assert not seen.info.has_video
     assert seen.end.frames == 0

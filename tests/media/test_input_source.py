@@ -38,7 +38,7 @@ LONG_MDAT = (1).to_bytes(4) + b"mdat" + (2**33).to_bytes(8)
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 1000])
-def test_the_place_of_an_mp4s_index_is_told_from_its_first_boxes(
+def test_the_position_of_an_mp4_index_is_detected_from_its_first_boxes(
     data: bytes, index_at_end: bool, chunk: int
 ) -> None:
     reader = Pieces(data, chunk)
@@ -66,7 +66,7 @@ def test_the_head_comes_before_the_rest() -> None:
     assert read.bytes_read == 19
 
 
-def test_a_source_never_gives_more_than_it_was_asked_for() -> None:
+def test_a_source_never_returns_more_than_requested() -> None:
     """PyAV copies whatever comes into a buffer of the size that it asked for."""
 
     class Generous:
@@ -76,7 +76,7 @@ def test_a_source_never_gives_more_than_it_was_asked_for() -> None:
     assert len(Source(Generous()).read(100)) == 100
 
 
-def test_a_failure_ends_the_stream_and_is_told_once_asked_for() -> None:
+def test_a_failure_ends_the_stream_and_is_raised_on_request() -> None:
     class Failing:
         def read(self, size: int) -> bytes:
             raise ConnectionResetError("gone")

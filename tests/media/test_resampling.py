@@ -216,7 +216,7 @@ def test_gaps_in_the_audio_are_silent_and_overlaps_are_dropped() -> None:
     assert (heard[32_000:] == 2000).all()
 
 
-def test_a_gap_of_audio_is_given_in_pieces() -> None:
+def test_a_gap_of_audio_is_filled_in_chunks() -> None:
     items = timed([*audio(0.0, 0.2), *audio(50.0, 0.2)], ONLY_AUDIO)
     assert max(len(item.samples) for item in items if isinstance(item, Waveform)) <= SAMPLE_RATE_HZ
     assert len(waveform(items)) == round(50.2 * SAMPLE_RATE_HZ)
@@ -242,7 +242,7 @@ def test_one_forged_timestamp_does_not_emit_frames_without_end_nor_upset_the_res
 
 
 def test_when_both_clocks_leap_images_and_audio_stay_in_step() -> None:
-    """A recording that was stopped and continued: its timestamps go on hours later."""
+    """A recording that was stopped and continued: its timestamps continue hours later."""
     before = interleaved(images(25, 2.0), audio(0, 2.0))
     after = interleaved(
         [image(7200 + number / 25, 100 + number) for number in range(50)], audio(7200, 2.0, level=2000)
@@ -255,7 +255,7 @@ def test_when_both_clocks_leap_images_and_audio_stay_in_step() -> None:
     assert end(items).clock_jumps == 1
 
 
-def test_a_clock_set_back_to_zero_goes_on() -> None:
+def test_a_clock_reset_to_zero_is_continued() -> None:
     again = interleaved(images(25, 2.0), audio(0, 2.0))
     items = timed([*again, *again, *again])
     assert len(levels(items)) == 150
@@ -337,7 +337,7 @@ def test_a_clock_forgets_the_oldest_of_many_offsets() -> None:
     assert clock.clock_jumps == 100
 
 
-def test_a_long_piece_of_audio_is_given_in_pieces_of_a_second() -> None:
+def test_long_audio_is_split_into_chunks_of_a_second() -> None:
     """One packet of a forged rate can hold minutes."""
     level = np.arange(40_000, dtype=np.int16)
     decoded = [

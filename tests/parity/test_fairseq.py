@@ -1,4 +1,4 @@
-"""Our modules beside the toolkit's own, with the same random weights and inputs."""
+"""Modules compared with fairseq's, with the same random weights and inputs."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_some_searches_end_before_their_limit(fairseq: Any) -> None:
     assert max(lengths) == 15
 
 
-def test_a_dictionary_file_gives_the_same_units(fairseq: Any) -> None:
+def test_a_dictionary_file_yields_the_same_tokens(fairseq: Any) -> None:
     theirs = fairseq.data.Dictionary.load(str(GOLDEN / "dict.wrd.txt"))
     with (GOLDEN / "dict.wrd.txt").open(encoding="utf-8") as lines:
         assert load_dictionary(lines) == theirs.symbols

@@ -1,4 +1,4 @@
-"""Decoding in processes of their own: the same comes out, and what goes wrong in one costs its own stream alone."""
+"""Decoding in subprocesses yields the same results, and a failure affects one stream only."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ CLIPS = {
 def seen_here(
     data: bytes, limits: MediaLimits = LIMITS, *, live: bool = False, **choice: bool
 ) -> list[PipelineItem]:
-    """What the server's own process makes of a file."""
+    """Return the results of decoding in this process."""
     items = resample(decode(piped(data), limits, live=live, **choice), limits)
     return list(track_frames(items, finder(), max_faces=4, audio=choice.get("audio", True), live=live))
 
 
 def assert_same(items: list[PipelineItem], others: list[PipelineItem]) -> None:
-    """Everything but how long it took is the same."""
+    """Assert equality except for processing times."""
     for item, other in zip(items, others, strict=True):
         match item, other:
             case FrameResult(), FrameResult():
@@ -151,7 +151,7 @@ def test_what_is_refused_is_refused_in_the_same_words(
 
 
 def test_the_media_comes_in_as_it_is_needed(pool: DecoderPool) -> None:
-    """The writer is held up by a reader that looks at one frame only."""
+    """The writer blocks because the reader takes one frame only."""
     data = LIVE(duration_s=4.0)
     pipe = BytePipe(64 * 2**10)
     writing = threading.Thread(target=_write_until_refused, args=(pipe, data))
@@ -190,7 +190,7 @@ def test_a_killed_decoder_fails_its_stream_with_a_reason_and_a_line_in_the_log(
     assert record.getMessage() == f"request stream-17: decoder process {pid} was ended by SIGKILL"
 
 
-def test_other_streams_and_the_next_one_go_on_while_a_decoder_dies(pool: DecoderPool) -> None:
+def test_other_streams_continue_when_a_decoder_dies(pool: DecoderPool) -> None:
     broken = decode_in_sandbox(pool, live(LIVE()), LIMITS)
     up_to_first_frame(broken)
     victim = the_child(pool)
@@ -206,7 +206,7 @@ def test_other_streams_and_the_next_one_go_on_while_a_decoder_dies(pool: Decoder
     assert isinstance(end, EndOfStream)
 
 
-def test_a_crash_in_a_library_is_told_by_its_signal() -> None:
+def test_a_crash_in_a_library_is_reported_by_its_signal() -> None:
     pool = pool_of(decoder_that("reader.read(10); ctypes.string_at(0)"))
     with pytest.raises(InvalidMediaError, match="signal SIGSEGV"):
         list(decode_in_sandbox(pool, piped(b"x" * 1000), LIMITS))
@@ -259,7 +259,7 @@ def test_a_decoder_that_gets_no_cpu_has_not_stalled() -> None:
     pool.close()
 
 
-def test_a_client_that_pauses_is_no_stall() -> None:
+def test_a_pausing_client_is_not_a_stall() -> None:
     pool = DecoderPool(timeout_s=1.0)
     data = clip("mpegts")
     pipe = live(data)
@@ -278,7 +278,7 @@ def test_a_client_that_pauses_is_no_stall() -> None:
     pool.close()
 
 
-def test_a_server_that_looks_long_at_a_frame_is_no_stall() -> None:
+def test_a_slow_server_is_not_a_stall() -> None:
     pool = DecoderPool(timeout_s=0.5)
     items = decode_in_sandbox(pool, piped(clip()), LIMITS)
     up_to_first_frame(items)
@@ -311,7 +311,7 @@ def test_media_that_needs_more_memory_than_a_decoder_has_costs_its_stream_alone(
     scarce.close()
 
 
-def test_an_error_that_nobody_planned_is_the_servers_and_holds_nothing_of_the_media() -> None:
+def test_an_unexpected_error_is_internal_and_has_no_untrusted_input() -> None:
     pool = pool_of(decoder_that("raise KeyError(reader.read(20))"))
     with pytest.raises(DecoderError, match=r"KeyError in <string>, line \d+") as caught:
         list(decode_in_sandbox(pool, piped(b"secret media"), LIMITS))

@@ -1,4 +1,4 @@
-"""What a decoder process says is believed only where it can be true, and never makes the server allocate much or hang."""
+"""Invalid messages of a decoder process are refused without large allocations or hangs."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ INFO = StreamInfo(
 
 
 class Speech:
-    """A process that says what it is given, and remembers how much room was made for it at most."""
+    """A fake process that sends given bytes and records the largest buffer."""
 
     def __init__(self, said: bytes) -> None:
         self._said, self.asked, self.most_room, self.taken = memoryview(said), 0, 0, 0
 
-    def restart_clock(self) -> None:
+    def reset_timeout(self) -> None:
         pass
 
     def receive(self, size: int) -> bytes:
@@ -101,7 +101,7 @@ def mouth(person: int = 1, crops: Sequence[int] = (), judged: int = 0, **more: A
 
 
 def raw_mouth(*fields: float, rest: bytes = b"", person: int = 1) -> bytes:
-    """A mouth of these flags, crops, judgements and place."""
+    """Return a mouth message with these flags, counts and box."""
     body = protocol.MOUTH.pack(*fields) + rest
     return said(Header(MessageType.MOUTH, size=len(body), number=person), body)
 
@@ -116,17 +116,17 @@ def end(frames: int, samples: int) -> bytes:
 
 
 def heard(data: bytes, order: DecodeJob = ORDER) -> list[object]:
-    """The items in what a process says."""
+    """Return the items in the messages of a process."""
     return list(_DecoderClient(Speech(data), piped(b"media"), order).items())  # type: ignore[arg-type]
 
 
-def test_what_is_as_it_should_be_is_believed() -> None:
-    first = mouth(1, place=NormalizedBox(0.1, 0.2, 0.3, 0.4))
-    second = mouth(1, [0, 1], 2, glimpse=np.full((96, 96), 7, np.uint8))
-    left = mouth(1, [2], 1, is_seen=False, has_left=True)
+def test_valid_messages_are_accepted() -> None:
+    first = mouth(1, box=NormalizedBox(0.1, 0.2, 0.3, 0.4))
+    second = mouth(1, [0, 1], 2, preview=np.full((96, 96), 7, np.uint8))
+    left = mouth(1, [2], 1, is_seen=False, has_ended=True)
     items = heard(
         info_message()
-        + frame(0, [first, mouth(2)], faces=2, is_crowded=True, took_s=0.125)
+        + frame(0, [first, mouth(2)], faces=2, is_crowded=True, elapsed_s=0.125)
         + audio(0)
         + frame(1, [second])
         + frame(2)
@@ -177,8 +177,8 @@ def test_what_is_as_it_should_be_is_believed() -> None:
         pytest.param(
             info_message() + said(Header(MessageType.FRAME)), id="a image that says not how long it took"
         ),
-        pytest.param(info_message() + frame(0, took_s=math.nan), id="a look that took no number"),
-        pytest.param(info_message() + frame(0, took_s=-1.0), id="a look that took less than no time"),
+        pytest.param(info_message() + frame(0, elapsed_s=math.nan), id="a NaN processing time"),
+        pytest.param(info_message() + frame(0, elapsed_s=-1.0), id="a negative processing time"),
         pytest.param(info_message() + last(0) + frame(0), id="a image after the last"),
         pytest.param(info_message() + last(0) + last(0), id="two last images"),
         pytest.param(
@@ -187,7 +187,7 @@ def test_what_is_as_it_should_be_is_believed() -> None:
         pytest.param(raw_mouth(1, 0, 0, 0, 0, 0, 0), id="a mouth before the description"),
         pytest.param(info_message() + frame(0, [mouth(), mouth()]), id="a person twice"),
         pytest.param(info_message() + frame(0, [mouth(n) for n in range(1, 110)]), id="a crowd"),
-        pytest.param(info_message() + frame(0, [mouth(0)]), id="nobody"),
+        pytest.param(info_message() + frame(0, [mouth(0)]), id="person 0"),
         pytest.param(info_message() + frame(0, [mouth(2**40)]), id="a person of a great number"),
         pytest.param(info_message() + frame(0, [mouth(1, [1])]), id="a crop of a frame to come"),
         pytest.param(
@@ -212,7 +212,7 @@ def test_what_is_as_it_should_be_is_believed() -> None:
         pytest.param(
             info_message() + raw_mouth(1, 1, 0, 0, 0, 0, 0, rest=bytes(8 + 9215)), id="a pixel too few"
         ),
-        pytest.param(info_message() + raw_mouth(5, 0, 0, 0, 0, 0, 0), id="a glimpse that is not there"),
+        pytest.param(info_message() + raw_mouth(5, 0, 0, 0, 0, 0, 0), id="a missing preview"),
         pytest.param(info_message() + raw_mouth(9, 0, 0, math.nan, 0, 0, 0), id="a face that is nowhere"),
         pytest.param(info_message() + raw_mouth(9, 0, 0, 0, 1e9, 0, 0), id="a face far away"),
         pytest.param(
@@ -279,7 +279,7 @@ def test_a_description_that_no_media_has_is_refused(changes: dict[str, object]) 
 
 
 def test_frames_and_audio_without_end_are_refused_at_the_limit() -> None:
-    """Two seconds are allowed: the 52nd frame begins beyond them."""
+    """The limit is 2 s: the 52nd frame begins after it."""
     with pytest.raises(DecoderError, match="beyond the limit"):
         heard(info_message() + b"".join(frame(number) for number in range(60)))
     with pytest.raises(DecoderError, match="beyond the limit"):
@@ -348,7 +348,7 @@ plausible = st.one_of(
                 st.lists(st.integers(-1, 3), max_size=3),
                 st.integers(0, 3),
                 is_seen=st.booleans(),
-                has_left=st.booleans(),
+                has_ended=st.booleans(),
             ),
             max_size=3,
         ),

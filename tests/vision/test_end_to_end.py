@@ -81,7 +81,7 @@ def truth(size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1280, 720)])
-def test_a_filmed_face_gives_the_crops_of_its_true_landmarks(size: tuple[int, int]) -> None:
+def test_a_filmed_face_yields_the_crops_of_its_true_landmarks(size: tuple[int, int]) -> None:
     crops = crops_of(filmed(size))
     assert crops.shape == (SECONDS * 25, 96, 96)
     difference = np.abs(crops.astype(int) - truth(size))
@@ -100,7 +100,9 @@ def test_a_filmed_face_gives_the_crops_of_its_true_landmarks(size: tuple[int, in
         ("turned by 180 degrees", functools.partial(filmed, (640, 480), turned=180)),
     ],
 )
-def test_the_same_face_in_another_file_gives_like_crops(name: str, clip: functools.partial[bytes]) -> None:
+def test_the_same_face_in_another_format_yields_similar_crops(
+    name: str, clip: functools.partial[bytes]
+) -> None:
     crops = crops_of(clip())
     reference = crops_of(filmed((640, 480)))
     assert len(crops) == len(reference)

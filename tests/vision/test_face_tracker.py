@@ -189,7 +189,7 @@ def test_of_more_faces_than_places_the_largest_is_followed() -> None:
     assert tracker.faces_dropped == 1
 
 
-def test_a_face_gives_way_to_one_that_is_half_as_large_again() -> None:
+def test_a_face_is_replaced_by_one_that_is_1_5_times_as_large() -> None:
     tracker = FaceTracker(finder(), max_faces=1)
     last: list[TrackedFace] = []
     for index in range(75):

@@ -1,4 +1,4 @@
-"""Faces followed in strides of two frames, beside the same faces followed frame by frame."""
+"""Face tracking with frame skipping compared with tracking every frame."""
 
 from __future__ import annotations
 

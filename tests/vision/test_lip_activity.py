@@ -54,7 +54,7 @@ def movement_of(landmarks: list[NDArray[np.float32]]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("person", ["astronaut", "hopper"])
-def test_lips_that_speak_are_told_from_lips_that_rest_on_a_head_that_moves(person: str, live: bool) -> None:
+def test_speaking_lips_are_distinguished_from_resting_ones_on_a_moving_head(person: str, live: bool) -> None:
     landmarks, crops = talk(person, live=live)
     activity = VisualVoiceActivityDetector()
     probability: list[float] = []
@@ -107,7 +107,7 @@ def test_frames_without_a_face_keep_their_places() -> None:
     assert max(one[70:80]) == 0
 
 
-def test_a_meter_that_ended_starts_anew() -> None:
+def test_a_flushed_estimator_starts_again() -> None:
     meter = MotionEstimator()
     first = [value for index in range(20) for value in meter.push(index, np.array([float(index % 3)]))]
     first += meter.flush()
@@ -141,7 +141,7 @@ def test_steady_change_is_not_movement() -> None:
     assert max(values + meter.flush()) < 1e-9
 
 
-def test_nothing_gives_nothing() -> None:
+def test_no_input_yields_no_output() -> None:
     assert VisualVoiceActivityDetector().flush() == []
     assert CropVoiceActivityDetector().flush() == []
 

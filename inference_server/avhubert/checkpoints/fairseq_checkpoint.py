@@ -49,12 +49,12 @@ def _to_stored_model(root: object, path: Path) -> StoredModel:
             "the checkpoint has no model: expected a fairseq checkpoint of a fine-tuned model"
         )
     weights = _extract_weights(root["model"])
-    units, sentencepiece_model = _extract_vocabulary(root.get("task_state"))
+    tokens, sentencepiece_model = _extract_vocabulary(root.get("task_state"))
     encoder, decoder, modalities = _extract_config(root)
     decoder = {**decoder, "share_decoder_input_output_embed": _SEPARATE_OUTPUT not in weights}
     return StoredModel(
-        config=replace(ModelConfig.from_reference(encoder, decoder, len(units)), modalities=modalities),
-        tokens=units,
+        config=replace(ModelConfig.from_reference(encoder, decoder, len(tokens)), modalities=modalities),
+        tokens=tokens,
         sentencepiece_model=sentencepiece_model,
         card={"name": path.stem, "license": REFERENCE_LICENSE},
         weights=weights,
@@ -83,9 +83,9 @@ def _extract_vocabulary(task_state: object) -> tuple[list[str], bytes | None]:
             "the checkpoint's task_state has no target_dictionary: expected a model fine-tuned for transcription"
         )
     tokenizer = _unwrap_fields(state.get("s2s_tokenizer")) or {}
-    processor = tokenizer.get("sp")
+    sentencepiece = tokenizer.get("sp")
     # Older versions of SentencePiece pickled the model as plain bytes.
-    model = processor.state if isinstance(processor, OpaqueObject) else None
+    model = sentencepiece.state if isinstance(sentencepiece, OpaqueObject) else None
     if isinstance(model, dict):
         model = model.get("model_proto")
     return symbols, model if isinstance(model, bytes) else None
