@@ -60,7 +60,7 @@ def test_arrays_of_wrong_shape_or_type_are_refused(
         (lambda m, e: m.beam_search(e[0], beam=1, max_len=3), r"expected \(B, T, 64\)"),
         (lambda m, e: m.logits(e, None, np.array([[2, 37]])), "ids from 2 to 37; expected 0 to 36"),
         (lambda m, e: m.logits(e, None, np.array([[-1]])), "ids from -1"),
-        (lambda m, e: m.logits(e, None, np.array([[2.0]])), "expected whole numbers"),
+        (lambda m, e: m.logits(e, None, np.array([[2.0]])), "expected integers"),
         (lambda m, e: m.logits(e, None, np.array([2])), "prev_output_tokens has shape"),
         (lambda m, e: m.logits(e, np.zeros((1, 9), bool), np.array([[2]])), "padding_mask has shape"),
     ],
