@@ -13,11 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gorggle_server.stream_state import StreamCheckpoint
 
-VIDEO_FRAME_RATE_HZ = 25
-AUDIO_SAMPLE_RATE_HZ = 16_000
-SAMPLES_PER_FRAME = AUDIO_SAMPLE_RATE_HZ // VIDEO_FRAME_RATE_HZ
-MOUTH_CROP_SIZE_PX = 96
-
 
 class Modality(enum.Enum):
     """What the words are read from."""

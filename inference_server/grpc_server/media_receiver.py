@@ -18,14 +18,8 @@ from gorggle_server.streaming.input_queue import InputQueue
 from gorggle_server.streaming.interim_results import PartialTranscript
 from gorggle_server.streaming.resume_token import REPLAY_MARGIN_FRAMES, ResumeToken
 from gorggle_server.streaming.session import ResumeState
-from gorggle_server.types import (
-    AUDIO_SAMPLE_RATE_HZ,
-    SAMPLES_PER_FRAME,
-    VIDEO_FRAME_RATE_HZ,
-    Event,
-    StreamWarning,
-    WarningKind,
-)
+from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from gorggle_server.types import Event, StreamWarning, WarningKind
 
 Request = lip_reading_pb2.StreamingRecognizeRequest
 MediaQueue = BytePipe | InputQueue[PreprocessedInput]
@@ -123,7 +117,7 @@ class MediaReceiver:
         if state is None:
             return
         sequence, samples = self._resume_token.sequence, self._resume_token.samples
-        horizon_s = (state.needed_start - REPLAY_MARGIN_FRAMES) / VIDEO_FRAME_RATE_HZ
+        horizon_s = (state.needed_start - REPLAY_MARGIN_FRAMES) / FRAME_RATE_HZ
         while self._unacknowledged and self._unacknowledged[0].end_s <= horizon_s:
             sent = self._unacknowledged.popleft()
             sequence, samples = sent.sequence, sent.total_samples
@@ -187,7 +181,7 @@ class MediaReceiver:
             sound = request_decoding.decode_pcm(request.pcm)
             skipped = max(0, self.first_frame * SAMPLES_PER_FRAME - self._samples_received)
             self._samples_received += len(sound.samples)
-            self._record_unacknowledged(request.sequence, self._samples_received / AUDIO_SAMPLE_RATE_HZ)
+            self._record_unacknowledged(request.sequence, self._samples_received / SAMPLE_RATE_HZ)
             await self.preprocessed_queue.put(AudioChunk(sound.samples[skipped:]), size)
 
     def _record_unacknowledged(self, sequence: int, end_s: float) -> None:
@@ -198,7 +192,7 @@ class MediaReceiver:
         """Crops on this call's clock, which starts with its media."""
         if not self.first_frame:
             return crops
-        first_s = self.first_frame / VIDEO_FRAME_RATE_HZ
+        first_s = self.first_frame / FRAME_RATE_HZ
         times_s = [round(time_s - first_s, 9) for time_s in crops.times_s]
         earlier = sum(time_s < 0 for time_s in times_s)
         return MouthCropChunk(crops.face, crops.pixels[earlier:], times_s[earlier:])

@@ -16,7 +16,8 @@ from gorggle_server.errors import InvalidRequestError
 from gorggle_server.streaming.crop_input import AudioChunk, MouthCropChunk
 from gorggle_server.streaming.interim_results import PartialTranscript
 from gorggle_server.streaming.resume_token import ResumeToken
-from gorggle_server.types import MOUTH_CROP_SIZE_PX, EndpointingConfig, Modality, RecognitionOptions
+from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
+from gorggle_server.types import EndpointingConfig, Modality, RecognitionOptions
 
 if TYPE_CHECKING:
     from gorggle_server.settings import ServerSettings

@@ -12,14 +12,8 @@ import numpy as np
 import torch
 
 from gorggle_server.errors import ModelFormatError
-from gorggle_server.types import (
-    AUDIO_SAMPLE_RATE_HZ,
-    MOUTH_CROP_SIZE_PX,
-    VIDEO_FRAME_RATE_HZ,
-    Hypothesis,
-    Modality,
-    Word,
-)
+from gorggle_server.timebase import FRAME_RATE_HZ, MODEL_INPUT_SIZE_PX, MOUTH_CROP_SIZE_PX, frames_to_seconds
+from gorggle_server.types import Hypothesis, Modality, Word
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MODEL_INPUT_SIZE_PX = 88
 # The published normalisation of grey levels (AV-HuBERT, appendix A.1 of the paper).
 GREY_MEAN, GREY_STD = 0.421, 0.165
 
@@ -129,7 +122,7 @@ class Recognizer:
 
         The least of some tries: on a busy machine one of them may take many times as long as the work.
         """
-        frames, search = 2 * VIDEO_FRAME_RATE_HZ, DecodingOptions(5, 1.0, 0, word_timestamps=True)
+        frames, search = 2 * FRAME_RATE_HZ, DecodingOptions(5, 1.0, 0, word_timestamps=True)
         crops = np.zeros((frames, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
         window = InferenceInput(crops, np.zeros((frames, 104), np.float32))
         taken_s = []
@@ -141,8 +134,8 @@ class Recognizer:
 
     def warm_up(self) -> None:
         """Run every modality once, so that the first caller does not pay for lazy initialisation."""
-        crops = np.zeros((VIDEO_FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
-        features = np.zeros((VIDEO_FRAME_RATE_HZ, 104), np.float32)
+        crops = np.zeros((FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
+        features = np.zeros((FRAME_RATE_HZ, 104), np.float32)
         search = DecodingOptions(beam_size=2, length_penalty=1.0, max_alternatives=0, word_timestamps=True)
         for window in (
             InferenceInput(crops, features),
@@ -216,7 +209,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def max_output_tokens(frames: int) -> int:
     """The most units that speech of so many frames can hold."""
-    return MIN_TOKEN_LIMIT + math.ceil(frames / VIDEO_FRAME_RATE_HZ * MAX_TOKENS_PER_SECOND)
+    return MIN_TOKEN_LIMIT + math.ceil(frames / FRAME_RATE_HZ * MAX_TOKENS_PER_SECOND)
 
 
 def normalise_crops(crops: torch.Tensor) -> torch.Tensor:
@@ -276,13 +269,3 @@ def _raise_on_error(result: T | ModelFormatError) -> T:
 
 def _geometric_mean(log_probabilities: Sequence[float]) -> float:
     return math.exp(sum(log_probabilities) / len(log_probabilities)) if log_probabilities else 0.0
-
-
-def frames_to_seconds(frames: int) -> float:
-    """How long so many frames last."""
-    return frames / VIDEO_FRAME_RATE_HZ
-
-
-def frames_to_samples(frames: int) -> int:
-    """How many samples of sound so many frames last."""
-    return frames * (AUDIO_SAMPLE_RATE_HZ // VIDEO_FRAME_RATE_HZ)

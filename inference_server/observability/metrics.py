@@ -20,7 +20,8 @@ from prometheus_client import (
 from gorggle_server.admission.controller import AdmissionController
 from gorggle_server.errors import GorggleError
 from gorggle_server.observability.stream_metrics import StreamMetrics
-from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Event, Finished, Segment
+from gorggle_server.timebase import FRAME_RATE_HZ
+from gorggle_server.types import Event, Finished, Segment
 
 # Calls last from milliseconds (a refusal) to hours (a stream); a batch takes milliseconds to seconds.
 _CALL_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
@@ -213,4 +214,4 @@ class ServerMetrics:
     def observe_result(self, frames: int, seconds: float, *, stream: Hashable) -> None:
         """An utterance was read, and took the device so long."""
         self._device_seconds.inc(seconds)
-        self._read_seconds.inc(frames / VIDEO_FRAME_RATE_HZ)
+        self._read_seconds.inc(frames / FRAME_RATE_HZ)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gorggle_server.types import AUDIO_SAMPLE_RATE_HZ, VIDEO_FRAME_RATE_HZ
+from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,13 +54,13 @@ def interleave(clip: Iterable[PreprocessedInput]) -> Iterator[PreprocessedInput]
     samples_before = 0
     for item in clip:
         if isinstance(item, AudioChunk):
-            for first in range(0, len(item.samples), AUDIO_SAMPLE_RATE_HZ):
-                time_s = (samples_before + first) / AUDIO_SAMPLE_RATE_HZ
-                pieces.append((time_s, AudioChunk(item.samples[first : first + AUDIO_SAMPLE_RATE_HZ])))
+            for first in range(0, len(item.samples), SAMPLE_RATE_HZ):
+                time_s = (samples_before + first) / SAMPLE_RATE_HZ
+                pieces.append((time_s, AudioChunk(item.samples[first : first + SAMPLE_RATE_HZ])))
             samples_before += len(item.samples)
         else:
-            for first in range(0, len(item.times_s), VIDEO_FRAME_RATE_HZ):
-                part = slice(first, first + VIDEO_FRAME_RATE_HZ)
+            for first in range(0, len(item.times_s), FRAME_RATE_HZ):
+                part = slice(first, first + FRAME_RATE_HZ)
                 pieces.append(
                     (item.times_s[first], MouthCropChunk(item.face, item.pixels[part], item.times_s[part]))
                 )
@@ -83,12 +83,12 @@ class CropResampler:
         """Take in the next crop; yield the frames that are decided by it, with their crops."""
         if self._last is None:
             # A face that comes late begins with its first crop.
-            self._next_frame = round(time_s * VIDEO_FRAME_RATE_HZ)
+            self._next_frame = round(time_s * FRAME_RATE_HZ)
             self._last = (time_s, crop)
         last_time_s, last_crop = self._last
         if time_s - last_time_s > MAX_REPEAT_S:
-            self._next_frame = max(self._next_frame, round(time_s * VIDEO_FRAME_RATE_HZ))
-        while (frame_s := self._next_frame / VIDEO_FRAME_RATE_HZ) <= time_s:
+            self._next_frame = max(self._next_frame, round(time_s * FRAME_RATE_HZ))
+        while (frame_s := self._next_frame / FRAME_RATE_HZ) <= time_s:
             nearer_to_last = frame_s - last_time_s < time_s - frame_s
             yield self._next_frame, last_crop if nearer_to_last else crop
             self._next_frame += 1
@@ -98,6 +98,6 @@ class CropResampler:
         """No more crops come: yield the frame that the last crop still covers, if any."""
         if self._last is not None:
             time_s, crop = self._last
-            if self._next_frame / VIDEO_FRAME_RATE_HZ - time_s <= TIMESTAMP_TOLERANCE_S:
+            if self._next_frame / FRAME_RATE_HZ - time_s <= TIMESTAMP_TOLERANCE_S:
                 yield self._next_frame, crop
                 self._next_frame += 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gorggle_server.types import VIDEO_FRAME_RATE_HZ, EndpointingConfig
+from gorggle_server.timebase import FRAME_RATE_HZ
+from gorggle_server.types import EndpointingConfig
 
 # Weak endings must not flicker: speech goes on down to this share of the activity at which it begins.
 END_THRESHOLD_RATIO = 0.7
@@ -13,7 +14,7 @@ END_THRESHOLD_RATIO = 0.7
 # many; of these, lips rest in mid-sentence for three. Chosen on clips of the validation speakers.
 LIP_SILENCE_OFFSET_FRAMES = 5
 MIN_LIP_SILENCE_FRAMES = 3
-# A frame of sound counts with the two before it (``media.audio``), which shortens pauses by as many. Files can wait, and
+# A frame of sound counts with the two before it (``media.vad``), which shortens pauses by as many. Files can wait, and
 # are cut the later the surer; live, everybody waits.
 AUDIO_SILENCE_OFFSET_FRAMES = 2
 MIN_AUDIO_SILENCE_FRAMES = 4
@@ -39,7 +40,7 @@ class EndpointingOptions:
     min_speech_frames: int = 5
     endpoint_silence_frames: int = 11
     margin_frames: int = 6
-    max_frames: int = 20 * VIDEO_FRAME_RATE_HZ
+    max_frames: int = 20 * FRAME_RATE_HZ
 
     def for_lips(self) -> EndpointingOptions:
         """The same for a curve of lip movement.
@@ -69,9 +70,9 @@ class EndpointingOptions:
         return cls(
             begin_threshold=config.threshold,
             end_threshold=END_THRESHOLD_RATIO * config.threshold,
-            min_speech_frames=max(1, round(config.min_speech_s * VIDEO_FRAME_RATE_HZ)),
-            endpoint_silence_frames=max(1, round(config.endpoint_silence_s * VIDEO_FRAME_RATE_HZ)),
-            max_frames=int(config.max_utterance_s * VIDEO_FRAME_RATE_HZ),
+            min_speech_frames=max(1, round(config.min_speech_s * FRAME_RATE_HZ)),
+            endpoint_silence_frames=max(1, round(config.endpoint_silence_s * FRAME_RATE_HZ)),
+            max_frames=int(config.max_utterance_s * FRAME_RATE_HZ),
         )
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 from gorggle_server.errors import NotReadyError
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, frames_to_seconds
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import InferenceBackend
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan, OpenUtterance
@@ -19,14 +19,8 @@ from gorggle_server.streaming.segment_builder import (
     shift_span,
     to_media_time,
 )
-from gorggle_server.types import (
-    VIDEO_FRAME_RATE_HZ,
-    FaceBox,
-    Hypothesis,
-    Modality,
-    RecognitionOptions,
-    Segment,
-)
+from gorggle_server.timebase import FRAME_RATE_HZ, frames_to_seconds
+from gorggle_server.types import FaceBox, Hypothesis, Modality, RecognitionOptions, Segment
 
 # Utterances that may wait for the device before perceiving pauses.
 MAX_PENDING = 2
@@ -193,7 +187,7 @@ class FinalDecoder:
             return boxes
         return tuple(
             FaceBox(
-                frames_to_seconds(round(box.offset_s * VIDEO_FRAME_RATE_HZ) + self._first_frame),
+                frames_to_seconds(round(box.offset_s * FRAME_RATE_HZ) + self._first_frame),
                 box.left,
                 box.top,
                 box.width,

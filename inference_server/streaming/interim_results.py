@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, frames_to_seconds
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import InferenceBackend
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, OpenUtterance, SpeculativeResult
@@ -28,6 +28,7 @@ from gorggle_server.streaming.segment_builder import (
     to_media_time,
 )
 from gorggle_server.streaming.stream_buffer import FaceTrack
+from gorggle_server.timebase import frames_to_seconds
 from gorggle_server.types import Hypothesis, Modality, RecognitionOptions, Segment
 
 # So much of the silence after speech is read with it where its end is foretold: the sooner it is read, and no words are

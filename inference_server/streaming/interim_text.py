@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Hypothesis, Word
+from gorggle_server.timebase import FRAME_RATE_HZ
+from gorggle_server.types import Hypothesis, Word
 
 # A word settles when two successive readings agree on it and all before it, and it ended so long before the end of
 # what was read: the last sounds change their meaning with what follows.
@@ -16,7 +17,7 @@ STABLE_MARGIN_TURN_S = 1.2
 # How much an utterance must have grown before it is read anew: the first time, at least, at most.
 MIN_FIRST_FRAMES = 15
 MIN_GROWTH_FRAMES = 8
-MAX_GROWTH_FRAMES = 2 * VIDEO_FRAME_RATE_HZ
+MAX_GROWTH_FRAMES = 2 * FRAME_RATE_HZ
 
 
 class StableTextTracker:
@@ -85,7 +86,7 @@ class InterimRateLimiter:
         """Whether an utterance of so many frames is to be read, of which so many were read so many seconds ago."""
         if not decoded_frames:
             return frames >= MIN_FIRST_FRAMES
-        growth = 2 * self._latency_s * VIDEO_FRAME_RATE_HZ
+        growth = 2 * self._latency_s * FRAME_RATE_HZ
         least = min(max(growth, MIN_GROWTH_FRAMES), MAX_GROWTH_FRAMES)
         return frames - decoded_frames >= least and elapsed_s >= 2 * self._latency_s
 

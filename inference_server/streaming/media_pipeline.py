@@ -13,18 +13,16 @@ import numpy as np
 
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.errors import InvalidMediaError, InvalidRequestError, NoFaceError, OutOfRangeError
-from gorggle_server.inference.recognizer import frames_to_samples, frames_to_seconds
-from gorggle_server.media.audio import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
+from gorggle_server.media.vad import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.streaming.crop_input import AudioChunk, CropResampler, MouthCropChunk, PreprocessedInput
 from gorggle_server.streaming.input_queue import InputQueue
 from gorggle_server.streaming.stream_buffer import FaceTrack, StreamBuffer
+from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frames_to_samples, frames_to_seconds
 from gorggle_server.types import (
-    AUDIO_SAMPLE_RATE_HZ,
-    VIDEO_FRAME_RATE_HZ,
     Event,
     FaceBox,
     MediaInfo,
@@ -49,7 +47,7 @@ STEP_FRAMES = 10
 # And of live media at every frame: what is known late is told late.
 LIVE_STEP_FRAMES = 1
 # Crops or sound that lag this far behind the other are taken as absent.
-MAX_LAG_FRAMES = 5 * VIDEO_FRAME_RATE_HZ
+MAX_LAG_FRAMES = 5 * FRAME_RATE_HZ
 # A face seen for less is a false alarm of the detector.
 MIN_FACE_FRAMES = 12
 
@@ -357,8 +355,8 @@ class PreprocessedPipeline(_PipelineBase):
         if not self.has_sound:
             return  # given up, with a warning
         self._samples += len(chunk.samples)
-        if self._samples / AUDIO_SAMPLE_RATE_HZ > self._max_duration_s:
-            raise self._create_duration_error(self._samples / AUDIO_SAMPLE_RATE_HZ)
+        if self._samples / SAMPLE_RATE_HZ > self._max_duration_s:
+            raise self._create_duration_error(self._samples / SAMPLE_RATE_HZ)
         self._add_audio(chunk.samples)
 
     def _limit_lag(self) -> list[Event]:

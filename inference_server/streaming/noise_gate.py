@@ -10,13 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gorggle_server.inference.recognizer import frames_to_samples
 from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.streaming.stream_buffer import StreamBuffer
-from gorggle_server.types import VIDEO_FRAME_RATE_HZ
+from gorggle_server.timebase import FRAME_RATE_HZ, frames_to_samples
 from gorggle_server.vision.rolling_quantile import RollingQuantile
 
-WINDOW_FRAMES = 5 * VIDEO_FRAME_RATE_HZ
+WINDOW_FRAMES = 5 * FRAME_RATE_HZ
 # Level spans in dB. Measured over 5 s: clean speech without any pause spans 19 to 29, with pauses 40 and more; white
 # noise at 10 dB 16, babble at 10 dB 18 to 25, at 5 dB 13 to 20. Between the two the sound is distrusted only while
 # somebody in view has just spoken: a narrator who never pauses is heard over faces that rest.
@@ -25,7 +24,7 @@ SPEECH_LEVEL_QUANTILE, NOISE_FLOOR_QUANTILE = 0.97, 0.05
 # A background below this drowns nothing, whatever is above it: 55 dB below full scale.
 NEGLIGIBLE_NOISE_DB = 35.0
 SPEAKING_THRESHOLD = 0.5
-RECENT_SPEECH_FRAMES = 5 * VIDEO_FRAME_RATE_HZ
+RECENT_SPEECH_FRAMES = 5 * FRAME_RATE_HZ
 
 
 class AudioVadGate:

@@ -16,7 +16,7 @@ from gorggle_server.errors import InvalidRequestError
 from gorggle_server.stream_state import ChannelCheckpoint, StreamCheckpoint
 
 # The longest memories are the sound's levels and the lips' last movement, 5 s each (``listening``), and before these
-# the background noise, 2.5 s (``media.audio``).
+# the background noise, 2.5 s (``media.vad``).
 REPLAY_MARGIN_FRAMES = 200
 
 VERSION = 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from gorggle_server.inference.recognizer import frames_to_seconds
 from gorggle_server.streaming.endpointing import FrameSpan
+from gorggle_server.timebase import frames_to_seconds
 from gorggle_server.types import Activity, ActivityKind, Hypothesis, Word
 
 

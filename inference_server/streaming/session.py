@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.errors import NoFaceError
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, frames_to_seconds
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.media.audio import audio_features
 from gorggle_server.stream_state import ChannelCheckpoint, StreamCheckpoint
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
@@ -33,8 +33,8 @@ from gorggle_server.streaming.segment_builder import (
 )
 from gorggle_server.streaming.segmenter import MediaPipeline, UtteranceSegmenter
 from gorggle_server.streaming.stream_buffer import FaceTrack
+from gorggle_server.timebase import FRAME_RATE_HZ, frames_to_seconds
 from gorggle_server.types import (
-    VIDEO_FRAME_RATE_HZ,
     Event,
     Finished,
     Modality,
@@ -46,7 +46,7 @@ from gorggle_server.types import (
 
 _log = logging.getLogger(__name__)
 
-PROGRESS_INTERVAL_FRAMES = VIDEO_FRAME_RATE_HZ
+PROGRESS_INTERVAL_FRAMES = FRAME_RATE_HZ
 # Below this level (of 32 768) the sound counts as silent: −60 dBFS.
 SILENCE_RMS = 33.0
 

@@ -11,15 +11,11 @@ import numpy as np
 import pytest
 
 from gorggle_server.errors import NoFaceError
-from gorggle_server.inference.recognizer import (
-    DecodingOptions,
-    InferenceInput,
-    frames_to_samples,
-    frames_to_seconds,
-)
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.streaming.interim_text import InterimRateLimiter
 from gorggle_server.streaming.session import RecognitionSession, ResumeState
 from gorggle_server.streaming.stream_buffer import FaceTrack, StreamBuffer
+from gorggle_server.timebase import frames_to_samples, frames_to_seconds
 from gorggle_server.types import (
     Activity,
     Event,

@@ -31,7 +31,8 @@ from gorggle_server.grpc_server.stream_observer import current_trace
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import InferenceBackend
 from gorggle_server.observability.stage_timer import StageTimer
-from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Hypothesis
+from gorggle_server.timebase import FRAME_RATE_HZ
+from gorggle_server.types import Hypothesis
 
 # Load balancers ask every few seconds: nobody wants to see that.
 _UNTRACED_SERVICES = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")
@@ -109,7 +110,7 @@ class CallTrace:
         begun_ns = now_ns if begun_at is None else now_ns - int((time.monotonic() - begun_at) * 1e9)
         attributes = {
             "gorggle.modality": window.modality.value,
-            "gorggle.media_s": window.frames / VIDEO_FRAME_RATE_HZ,
+            "gorggle.media_s": window.frames / FRAME_RATE_HZ,
             "gorggle.interim": interim,
         }
         waiting = self._tracer.start_span(
