@@ -12,14 +12,13 @@ from gorggle.v1 import lip_reading_pb2
 from gorggle_server.errors import DataLossError, IdleError, InvalidRequestError
 from gorggle_server.grpc_server import request_decoding
 from gorggle_server.media.byte_pipe import BytePipe
-from gorggle_server.stream_state import StreamCheckpoint
 from gorggle_server.streaming.crop_input import AudioChunk, MouthCropChunk, PreprocessedInput
-from gorggle_server.streaming.input_queue import InputQueue
 from gorggle_server.streaming.interim_results import PartialTranscript
+from gorggle_server.streaming.queues import InputQueue
 from gorggle_server.streaming.resume_token import REPLAY_MARGIN_FRAMES, ResumeToken
 from gorggle_server.streaming.session import ResumeState
 from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
-from gorggle_server.types import Event, StreamWarning, WarningKind
+from gorggle_server.types import Event, StreamCheckpoint, StreamWarning, WarningKind
 
 Request = lip_reading_pb2.StreamingRecognizeRequest
 MediaQueue = BytePipe | InputQueue[PreprocessedInput]

@@ -21,7 +21,7 @@ from gorggle_server.security.secret_sources import FileSecretSource
 from tests.integration.conftest import Messages, RunningServer, running_server
 
 QUESTION = server_pb2.GetServerInfoRequest()
-SECRET = "a-token-that-nobody-has-given-out"
+SECRET = "a-token-that-was-never-issued"
 Metadata = list[tuple[str, str]]
 
 
@@ -154,7 +154,7 @@ def _slowly(requests):
     time.sleep(5)
 
 
-def test_a_token_file_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None:
+def test_an_unreadable_token_file_is_reported_at_startup(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be read"):
         TokenStore(FileSecretSource(tmp_path / "missing"))
 
@@ -228,7 +228,9 @@ def long_ago() -> dt.datetime:
     ],
     ids=["no certificate", "another authority", "expired"],
 )
-def test_a_stranger_fails_at_the_handshake(mutual: RunningServer, keys: Keys, issue) -> None:
+def test_a_client_of_another_authority_fails_at_the_handshake(
+    mutual: RunningServer, keys: Keys, issue
+) -> None:
     with keys.client(mutual.address, issue(keys.authority)) as client, pytest.raises(UnavailableError):
         client.server_info()
 

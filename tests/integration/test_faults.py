@@ -1,4 +1,4 @@
-"""A real server in a process of its own, hurt in every way: what the client sees, that nothing is left, that it goes on."""
+"""Fault injection into a server subprocess: the client's view, no leaks, and continued service."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def at_work(process: ServerProcess) -> list[int]:
 # ------------------------------------------------------------------------------------------------------- slow clients
 
 
-def test_a_client_that_reads_nothing_loses_its_place_and_is_told_why(process: ServerProcess) -> None:
+def test_a_client_that_does_not_read_is_disconnected_with_the_reason(process: ServerProcess) -> None:
     config = config_pb2.StreamingConfig(
         recognition=config_pb2.RecognitionConfig(enable_word_times=True, max_alternatives=3),
         activity_events=True,
@@ -371,7 +371,7 @@ def test_a_certificate_renewed_during_calls_cuts_none_of_them(tmp_path: Path) ->
         rest = list(call)
         assert rest[-1].WhichOneof("event") == "finished"
         assert len(words_in(rest)) >= 2
-        # The connection of before lives on; who connects anew has to trust the new one.
+        # The old connection stays open; a new connection has to trust the new certificate.
         assert Stub(before).GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=10).version
         with secure(process, old) as strange, pytest.raises(grpc.RpcError) as caught:
             Stub(strange).GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=5)

@@ -26,7 +26,7 @@ QUIET = np.zeros(16_000, np.int16)
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[RunningServer]:
-    """A server that waits for nobody for long."""
+    """A server with short timeouts."""
     with running_server(idle_timeout_s=1.0, media_timeout_s=4.0) as running:
         yield running
 
@@ -176,13 +176,13 @@ def test_a_stream_ends_after_the_silence_that_was_asked_for(server: RunningServe
     assert "closed_after_silence" in [warning.kind for warning in warnings]
 
 
-def test_a_live_sender_that_has_to_wait_is_told_once_until_it_has_caught_up() -> None:
+def test_a_lagging_live_sender_is_warned_once_until_it_catches_up() -> None:
     pace = _BackpressureMonitor()
-    told = []
+    reported = []
     for blocked_s, waited_s in [(0.1, 0.2), (1.5, 0.0), (1.0, 0.0), (1.0, 0.0), (0.0, 4.0), (2.5, 0.0)]:
         pace.record(blocked_s, waited_s)
-        told.append(pace.should_warn)
-    assert told == [False, False, True, False, False, True]
+        reported.append(pace.should_warn)
+    assert reported == [False, False, True, False, False, True]
     assert CLEAR_LAG_S < WARN_LAG_S
     assert pace.create_warning().kind is WarningKind.FALLING_BEHIND
 

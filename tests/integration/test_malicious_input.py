@@ -1,4 +1,4 @@
-"""Requests and media made to do harm, to a real server: it answers each as documented, and goes on."""
+"""Malicious requests and media, sent to a real server: each is answered as documented, and the server keeps serving."""
 
 from __future__ import annotations
 

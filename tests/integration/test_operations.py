@@ -94,16 +94,16 @@ def test_what_was_said_is_in_no_metric(observed: RunningServer) -> None:
 def test_a_server_at_rest_gives_its_free_memory_back(
     observed: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given_back = threading.Event()
-    monkeypatch.setattr(servicer, "trim_memory", given_back.set)
+    trimmed = threading.Event()
+    monkeypatch.setattr(servicer, "trim_memory", trimmed.set)
     monkeypatch.setattr(servicer, "IDLE_TRIM_DELAY_S", 0.2)
     with Client(observed.address) as client, pytest.raises(GorggleError):
         list(client.transcribe(b"no media at all"))
-    assert given_back.wait(10)
+    assert trimmed.wait(10)
 
 
 def test_a_place_can_be_given_back_when_the_loop_has_ended(observed: RunningServer) -> None:
-    place = observed.server._servicer._stream_limiter.acquire("somebody")
+    place = observed.server._servicer._stream_limiter.acquire("caller")
     place.__enter__()
     place.__exit__(None, None, None)  # on this thread, which has no loop
 
@@ -123,7 +123,7 @@ def test_nothing_else_is_answered(observed: RunningServer, path: str, method: st
     assert ask(observed, path, method)[0] == status
 
 
-def test_a_taken_address_is_told(observed: RunningServer) -> None:
+def test_an_address_in_use_is_reported(observed: RunningServer) -> None:
     assert observed.server.http_server is not None
     taken = f"127.0.0.1:{observed.server.http_server.port}"
     with pytest.raises(InvalidRequestError, match=taken):

@@ -171,7 +171,7 @@ def test_a_model_in_s3_is_fetched_and_a_file_that_is_none_is_refused(bucket: str
 
     s3 = boto3.client("s3")
     s3.put_object(Bucket=bucket, Key="mine.safetensors", Body=EMBEDDED_MODEL.read_bytes())
-    s3.put_object(Bucket=bucket, Key="text.safetensors", Body=b"this is no model")
+    s3.put_object(Bucket=bucket, Key="text.safetensors", Body=b"not a model")
     catalog = load_models(
         ServerSettings(models={"mine": "s3://clips/mine.safetensors"}, default_model="mine")
     )
@@ -185,7 +185,7 @@ def test_a_model_in_s3_is_fetched_and_a_file_that_is_none_is_refused(bucket: str
 
 
 def program(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "gorggle_server", "--listen", "127.0.0.1:0", "--announce", *arguments]
+    command = [sys.executable, "-m", "gorggle_server", "--listen", "127.0.0.1:0", "--print-ready", *arguments]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -221,7 +221,7 @@ def test_the_program_ends_with_the_one_that_started_it() -> None:
         assert process.wait(20) == 0
 
 
-def test_a_port_that_is_taken_is_told_in_a_line(server: RunningServer) -> None:
+def test_a_port_in_use_is_reported_in_one_line(server: RunningServer) -> None:
     command = [sys.executable, "-m", "gorggle_server", "--listen", server.address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
@@ -234,11 +234,11 @@ def test_a_port_that_is_taken_is_told_in_a_line(server: RunningServer) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, a server's and a client's certificate, and a stranger's authority and client."""
+    """A CA, certificates of a server and a client, and a client certificate of another CA."""
     folder = tmp_path_factory.mktemp("certificates")
-    authority, strange_authority = trustme.CA(), trustme.CA()
+    authority, other_authority = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
-    for name, issuer in (("server", authority), ("client", authority), ("stranger", strange_authority)):
+    for name, issuer in (("server", authority), ("client", authority), ("unknown", other_authority)):
         certificate = issuer.issue_cert("127.0.0.1")
         certificate.private_key_pem.write_to_path(folder / f"{name}.key")
         for number, pem in enumerate(certificate.cert_chain_pems):
@@ -271,8 +271,10 @@ def test_a_client_with_a_certificate_is_served(secure_server: RunningServer, cer
     assert secure_call(secure_server, certificates, "client") == "gorggle-mini-1"
 
 
-@pytest.mark.parametrize("name", [None, "stranger"])
-def test_a_stranger_is_not(secure_server: RunningServer, certificates: Path, name: str | None) -> None:
+@pytest.mark.parametrize("name", [None, "unknown"])
+def test_an_unknown_client_is_refused(
+    secure_server: RunningServer, certificates: Path, name: str | None
+) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         secure_call(secure_server, certificates, name)
     assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)

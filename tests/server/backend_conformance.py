@@ -1,7 +1,6 @@
-"""What every ``InferenceBackend`` must hold to, as tests; a backend's own test module inherits the class.
+"""Conformance tests of ``InferenceBackend``; the test module of a backend inherits the class.
 
-The readings are held to those of the same windows read one after another, so that nothing that a backend does to go
-faster may change what is read.
+Results are compared with those of the same windows processed one by one: no optimization may change them.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def make_window(frames: int, modality: Modality = Modality.AUDIO_VISUAL, seed: i
 
 def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
     """The same words at the same times; confidences to what the order of sums may change."""
-    assert [reading.text for reading in found] == [reading.text for reading in expected]
+    assert [hypothesis.text for hypothesis in found] == [hypothesis.text for hypothesis in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
         assert [(word.text, word.start_s, word.end_s) for word in one.words] == [
@@ -137,9 +136,7 @@ class BackendConformance:
         with pytest.raises(NotFoundError, match=MODEL):
             backend.submit("another", make_window(5), OPTIONS[0])
 
-    def test_readings_of_a_window_that_nobody_wants_any_more_do_not_come(
-        self, backend: InferenceBackend
-    ) -> None:
+    def test_a_cancelled_window_returns_no_result(self, backend: InferenceBackend) -> None:
         future = backend.submit(MODEL, make_window(40), OPTIONS[0])
         if future.cancel():
             with pytest.raises(CancelledError):

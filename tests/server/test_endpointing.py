@@ -31,7 +31,7 @@ def test_lips_that_rest_for_a_second_end_an_utterance() -> None:
     assert first.end <= second.start
 
 
-def test_speech_between_pauses_is_one_stretch_with_margins() -> None:
+def test_speech_between_pauses_is_one_span_with_margins() -> None:
     assert find_spans([0.0] * 30 + [1.0] * 40 + [0.0] * 30) == [FrameSpan(24, 76)]
 
 
@@ -56,7 +56,7 @@ def test_long_speech_is_cut_where_it_is_quietest() -> None:
     assert second == FrameSpan(480, 781)
 
 
-def test_an_open_stretch_is_told_while_it_grows() -> None:
+def test_an_open_span_is_available_while_it_grows() -> None:
     endpointer = Endpointer(OPTIONS)
     endpointer.push([0.0] * 20 + [1.0] * 4)
     assert endpointer.open_span is None
@@ -65,15 +65,15 @@ def test_an_open_stretch_is_told_while_it_grows() -> None:
 
 
 @given(curves, st.integers(1, 50))
-def test_stretches_do_not_overlap_and_hold_all_sustained_speech(curve: list[float], pieces: int) -> None:
+def test_spans_do_not_overlap_and_contain_all_sustained_speech(curve: list[float], pieces: int) -> None:
     found = find_spans(curve, pieces=pieces)
     assert found == find_spans(curve, pieces=max(1, len(curve)))
-    for stretch in found:
-        assert 0 <= stretch.start < stretch.end <= len(curve)
-        assert stretch.frames <= OPTIONS.max_frames
+    for span in found:
+        assert 0 <= span.start < span.end <= len(curve)
+        assert span.frames <= OPTIONS.max_frames
     for before, after in itertools.pairwise(found):
         assert before.end <= after.start
-    inside = {frame for stretch in found for frame in range(stretch.start, stretch.end)}
+    inside = {frame for span in found for frame in range(span.start, span.end)}
     run = 0
     for frame, value in enumerate(curve):
         run = run + 1 if value >= OPTIONS.begin_threshold else 0
@@ -86,8 +86,8 @@ def test_nothing_begins_before_what_is_settled(curve: list[float]) -> None:
     endpointer = Endpointer(OPTIONS)
     settled = 0
     for value in curve:
-        for stretch in endpointer.push([value]):
-            assert stretch.start >= settled
+        for span in endpointer.push([value]):
+            assert span.start >= settled
         assert endpointer.committed_end >= settled
         settled = endpointer.committed_end
 

@@ -32,7 +32,7 @@ def test_a_row_does_not_hide_a_later_one() -> None:
         assert not any(issubclass(kind, earlier) for earlier in kinds[:position])
 
 
-def test_what_nobody_planned_is_internal() -> None:
+def test_unexpected_errors_are_internal() -> None:
     assert get_status_code(ZeroDivisionError()) is grpc.StatusCode.INTERNAL
 
 

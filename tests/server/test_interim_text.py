@@ -53,7 +53,7 @@ def test_a_final_reading_without_words_leaves_what_has_settled() -> None:
     assert text.finalize(Hypothesis("", 0.0)).text == "bin blue"
 
 
-def test_what_agrees_takes_the_times_of_the_later_reading() -> None:
+def test_stable_words_take_the_timestamps_of_the_later_hypothesis() -> None:
     text = StableTextTracker()
     text.update(make_hypothesis("bin blue"), 9.0)
     text.update(make_hypothesis("bin blue"), 9.0)

@@ -1,4 +1,4 @@
-"""What is free goes back to the system, in a process of its own."""
+"""Free memory is returned to the system; tested in a subprocess."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_collector_leaves_a_ready_server_s_own_objects_alone() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have one heap")
-def test_threads_share_a_few_heaps_and_give_back_what_is_free() -> None:
+def test_threads_share_arenas_and_free_memory_is_returned() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=60
     )

@@ -8,8 +8,7 @@ import threading
 import pytest
 
 from gorggle_server.errors import InvalidMediaError
-from gorggle_server.streaming.event_queue import EventQueue
-from gorggle_server.streaming.input_queue import InputQueue
+from gorggle_server.streaming.queues import EventQueue, InputQueue
 
 
 def test_an_intake_slows_a_sender_that_is_faster_than_its_reader() -> None:

@@ -1,4 +1,4 @@
-"""The quantiles of the latest values, beside numpy's."""
+"""Rolling quantiles compared with numpy's."""
 
 from __future__ import annotations
 

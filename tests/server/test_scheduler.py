@@ -95,7 +95,7 @@ class SteppedDecoding:
 
 
 class RecordingObserver:
-    """An observer that writes down what it is told."""
+    """Observer that records its calls."""
 
     def __init__(self) -> None:
         self.causes: list[str] = []
@@ -173,7 +173,7 @@ def test_windows_read_differently_are_not_batched(scheduler, device) -> None:
     assert device.encoded[1:] == [[10], [11]]
 
 
-def test_a_batch_is_no_larger_than_the_device_takes(scheduler, device) -> None:
+def test_a_batch_does_not_exceed_the_frame_limit(scheduler, device) -> None:
     occupy_device(scheduler, device)
     futures = [submit(scheduler, 500) for _ in range(5)]
     device.gate.set()
@@ -211,7 +211,7 @@ def test_a_stream_with_many_windows_does_not_starve_another(scheduler, device, n
     device.gate.set()
     for future in (*modest, *flood):
         future.result(20)
-    order = [stream for stream, frames in notes.read if frames == 400]
+    order = [stream for stream, frames in notes.results if frames == 400]
     assert (
         order[:5].count("modest") == 2
     )  # the first batch holds five: every other window was the modest stream's
@@ -229,7 +229,7 @@ def test_a_stream_cannot_save_up_turns(scheduler, device, notes) -> None:
     device.gate.set()
     for future in (*late, *busy):
         future.result(20)
-    order = [stream for stream, _ in notes.read[11:]]
+    order = [stream for stream, _ in notes.results[11:]]
     assert order.index("busy") <= 2
 
 
@@ -252,7 +252,7 @@ def test_interim_searches_stand_still_while_final_work_waits(device) -> None:
     device.step_gate.set()
     for future in (*finals, interim):
         future.result(10)
-    # The third is encoded when the second leaves; from then on nothing waits, and interim work goes on.
+    # The third is encoded when the second leaves; from then on nothing waits, and interim work continues.
     first = device.steps.index([50])
     until = len(device.steps) - 1 - device.steps[::-1].index([50])
     assert device.steps[first:until].count([40]) <= 60
@@ -344,7 +344,7 @@ def test_a_window_whose_deadline_has_passed_is_given_up(scheduler, device, notes
     time.sleep(0.25)
     device.step_gate.set()
     for future in (running, waiting):
-        with pytest.raises(DeadlineError, match="did not come to it"):
+        with pytest.raises(DeadlineError, match="not processed within"):
             future.result(10)
     assert submit(scheduler, 11).result(10)[0].text == "11"
     assert notes.causes == ["late", "late"]
@@ -355,15 +355,15 @@ def test_all_windows_of_a_stream_are_known_as_its_own(scheduler, device, notes) 
     stream = StreamScopedBackend(scheduler, "camera-1")
     stream.submit("m", make_window(10, VIDEO), SEARCH).result(10)
     stream.submit("m", make_window(11, VIDEO), SEARCH, stream="face-2").result(10)
-    assert notes.read == [("camera-1", 10), (("camera-1", "face-2"), 11)]
+    assert notes.results == [("camera-1", 10), (("camera-1", "face-2"), 11)]
 
 
 def test_an_unknown_model_is_refused(scheduler) -> None:
-    with pytest.raises(NotFoundError, match="there are: m"):
+    with pytest.raises(NotFoundError, match="available: m"):
         scheduler.submit("n", make_window(10, VIDEO), SEARCH)
 
 
-def test_nobody_waits_for_a_scheduler_that_has_ended(device) -> None:
+def test_pending_futures_are_cancelled_when_the_scheduler_ends(device) -> None:
     scheduler = DeviceScheduler({"m": device})  # type: ignore[dict-item]
     being_read = occupy_device(scheduler, device)
     waiting = submit(scheduler, 10)

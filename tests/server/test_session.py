@@ -49,7 +49,7 @@ class ScriptedPipeline:
     ) -> None:
         self.step = step
         self.is_noisy = is_noisy
-        self.buffer, self.frames, self.sound, self.faces, self.loud = (
+        self.buffer, self.frames, self.audio_vad, self.faces, self.loud = (
             StreamBuffer(),
             frames,
             audio_vad,
@@ -64,9 +64,9 @@ class ScriptedPipeline:
     def steps(self) -> Iterator[Iterable[Event]]:
         for start in range(0, self.frames, self.step):
             end = min(start + self.step, self.frames)
-            if self.sound is not None:
+            if self.audio_vad is not None:
                 self.buffer.add_audio(self.get_audio(start, end))
-                self.buffer.add_audio_vad(self.sound[start:end])
+                self.buffer.add_audio_vad(self.audio_vad[start:end])
             for person, speaking in self.faces.items():
                 track = self.tracks.setdefault(person, None) or self.buffer.begin_track(person, 0)
                 self.tracks[person] = track
@@ -80,9 +80,9 @@ class ScriptedPipeline:
 
     def get_audio(self, start: int, end: int) -> np.ndarray:
         """Noise where one speaks, with the near silence of speech in every fifth frame; all noise in a noisy place."""
-        assert self.sound is not None
+        assert self.audio_vad is not None
         gains = [
-            float(self.loud and (self.is_noisy or (self.sound[frame] > 0.5 and frame % 5 != 0)))
+            float(self.loud and (self.is_noisy or (self.audio_vad[frame] > 0.5 and frame % 5 != 0)))
             for frame in range(start, end)
         ]
         audio_vad = (
@@ -146,15 +146,15 @@ def test_two_people_who_speak_at_once_are_both_read_from_their_lips() -> None:
     assert sorted(s.speaker_id for s in filter_events(events, Segment)) == ["face-1", "face-1", "face-2"]
 
 
-def test_two_people_who_take_turns_are_told_apart() -> None:
-    sound = [0.0] * 20 + [1.0] * 120 + [0.0] * 60
+def test_two_people_who_take_turns_get_two_speaker_ids() -> None:
+    audio_vad = [0.0] * 20 + [1.0] * 120 + [0.0] * 60
     left = [0.0] * 20 + [0.9] * 60 + [0.05] * 120
     right = [0.05] * 80 + [0.9] * 60 + [0.05] * 60
-    events, _ = run_session(ScriptedPipeline(200, sound, {1: left, 2: right}))
+    events, _ = run_session(ScriptedPipeline(200, audio_vad, {1: left, 2: right}))
     assert [s.speaker_id for s in filter_events(events, Segment)] == ["face-1", "face-2"]
 
 
-def test_a_voice_beside_a_still_face_is_read_from_the_sound() -> None:
+def test_speech_with_a_still_face_is_recognized_from_audio() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {1: [0.0] * 200}))
     assert [(s.speaker_id, s.modality) for s in filter_events(events, Segment)] == [
         ("voice", Modality.AUDIO_ONLY)
@@ -170,7 +170,7 @@ def test_in_noise_that_never_rests_the_lips_tell_when_one_speaks() -> None:
     assert all(window.features is not None and window.crops is not None for window in backend.windows)
 
 
-def test_in_noise_without_a_face_the_sound_is_read_all_the_same() -> None:
+def test_audio_is_recognized_in_noise_without_a_face() -> None:
     events, _ = run_session(ScriptedPipeline(200, [1.0] * 200, {}, is_noisy=True))
     assert [s.speaker_id for s in filter_events(events, Segment)] == ["voice"]
 
@@ -187,7 +187,7 @@ def test_lips_that_move_in_silence_are_read_from_the_lips() -> None:
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
 
 
-def test_a_stream_without_sound_is_read_from_the_lips_though_both_were_asked_for() -> None:
+def test_an_audio_visual_stream_without_audio_is_recognized_from_video() -> None:
     events, _ = run_session(ScriptedPipeline(200, None, {1: TALK}))
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
 
@@ -223,8 +223,8 @@ def test_interim_results_come_before_the_final_one_under_the_same_id() -> None:
 
 def test_activity_events_enclose_each_utterance() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {}), activity_events=True)
-    told = [(event.kind.value, round(event.offset_s, 2)) for event in filter_events(events, Activity)]
-    assert told == [("begin", 1.0), ("end", 3.0), ("begin", 5.0), ("end", 7.0)]
+    reported = [(event.kind.value, round(event.offset_s, 2)) for event in filter_events(events, Activity)]
+    assert reported == [("begin", 1.0), ("end", 3.0), ("begin", 5.0), ("end", 7.0)]
 
 
 def test_face_boxes_of_the_utterance_come_with_it_where_they_are_asked_for() -> None:
@@ -238,9 +238,9 @@ def test_face_boxes_of_the_utterance_come_with_it_where_they_are_asked_for() -> 
 
 def test_progress_never_passes_what_is_final() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}))
-    told = filter_events(events, Progress)
-    assert len(told) >= 5
-    for progress in told:
+    reported = filter_events(events, Progress)
+    assert len(reported) >= 5
+    for progress in reported:
         assert progress.processed_s <= progress.received_s
         final = [s for s in events[: events.index(progress)] if isinstance(s, Segment)]
         for segment in filter_events(events, Segment):
@@ -283,11 +283,11 @@ def test_a_session_that_is_stopped_gives_up_its_windows() -> None:
 class WordBackend:
     """Reads a window as one word for each half second of it; the device's thread is the caller's own.
 
-    ``misread`` changes what the n-th reading says.
+    ``misread`` changes the text of the n-th hypothesis.
     """
 
     def __init__(self, misread: dict[int, str] | None = None) -> None:
-        self.readings = 0
+        self.calls = 0
         self.searches: list[DecodingOptions] = []
         self.interim: list[bool] = []
         self._misread = misread or {}
@@ -301,12 +301,12 @@ class WordBackend:
         interim: bool = False,
         **_: object,
     ) -> Future[list[Hypothesis]]:
-        self.readings += 1
+        self.calls += 1
         self.searches.append(options)
         self.interim.append(interim)
         texts = [f"word{number}" for number in range(int(window.frames / 12.5))]
-        if self.readings in self._misread:
-            texts = self._misread[self.readings].split()
+        if self.calls in self._misread:
+            texts = self._misread[self.calls].split()
         words = tuple(Word(text, number / 2, (number + 1) / 2, 0.9) for number, text in enumerate(texts))
         future: Future[list[Hypothesis]] = Future()
         future.set_result([Hypothesis(" ".join(texts), 0.9, words if options.word_timestamps else ())])
@@ -361,8 +361,8 @@ def test_no_reading_changes_what_was_stable(number: int) -> None:
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
-def test_times_of_words_that_nobody_asked_for_do_not_leave() -> None:
-    _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), WordBackend(), word_times=False)
+def test_word_timestamps_that_were_not_requested_are_not_sent() -> None:
+    _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), WordBackend(), word_timestamps=False)
     assert any(segment.stable_words for segment in segments if not segment.is_final)
     assert not any(segment.best.words for segment in segments)
 
@@ -380,8 +380,8 @@ def test_in_noise_interim_results_come_from_the_lips() -> None:
     assert [segment.segment_id for segment in finals] == list(
         dict.fromkeys(segment.segment_id for segment in interim)
     )
-    told = [(event.kind.value, event.speaker_id) for event in filter_events(events, Activity)]
-    assert told == [("begin", "face-1"), ("end", "face-1")] * 2
+    reported = [(event.kind.value, event.speaker_id) for event in filter_events(events, Activity)]
+    assert reported == [("begin", "face-1"), ("end", "face-1")] * 2
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
@@ -438,10 +438,10 @@ def test_speech_keeps_a_stream_open() -> None:
 
 def test_what_was_final_before_is_not_read_again() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {7: TALK}))
-    [state] = [event.state for event in filter_events(events, Progress) if event.processed_s > 4][:1]
+    [state] = [event.checkpoint for event in filter_events(events, Progress) if event.processed_s > 4][:1]
     backend = WordBackend()
     again: list[Event] = []
-    before = dataclasses.replace(state, channels=(), heard=())
+    before = dataclasses.replace(state, channels=(), recent_speech=())
     RecognitionSession(
         ScriptedPipeline(200, TALK, {7: TALK}),
         RecognitionOptions("m", activity_events=True),
@@ -450,9 +450,9 @@ def test_what_was_final_before_is_not_read_again() -> None:
         resume_state=ResumeState(before),
     ).run()
     assert [segment.segment_id for segment in filter_events(again, Segment)] == ["segment-119"]
-    assert backend.readings == 1
+    assert backend.calls == 1
     assert next(event.processed_s for event in filter_events(again, Progress)) == frames_to_seconds(
-        state.final_until
+        state.final_end
     )
     assert len(filter_events(again, Activity)) == 2
     assert again[-1] == events[-1], "two segments in all"

@@ -1,4 +1,4 @@
-"""Faces and sound on one clock."""
+"""Faces and audio on one clock."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def make_crop(number: int) -> np.ndarray:
     return np.full((96, 96), number, np.uint8)
 
 
-def test_sound_is_given_by_frames_wherever_its_pieces_were_cut() -> None:
-    scene, sound = StreamBuffer(), np.arange(frames_to_samples(50), dtype=np.int16)
-    for piece in np.array_split(sound, 7):
+def test_audio_is_returned_by_frames_for_any_chunk_boundaries() -> None:
+    scene, audio = StreamBuffer(), np.arange(frames_to_samples(50), dtype=np.int16)
+    for piece in np.array_split(audio, 7):
         scene.add_audio(piece)
     assert scene.audio_end == 50
     assert np.array_equal(
-        scene.get_audio(FrameSpan(10, 20)), sound[frames_to_samples(10) : frames_to_samples(20)]
+        scene.get_audio(FrameSpan(10, 20)), audio[frames_to_samples(10) : frames_to_samples(20)]
     )
     beyond = scene.get_audio(FrameSpan(45, 60))
     assert len(beyond) == frames_to_samples(15)
@@ -28,8 +28,8 @@ def test_sound_is_given_by_frames_wherever_its_pieces_were_cut() -> None:
 
 
 def test_forgetting_keeps_the_clock() -> None:
-    scene, sound = StreamBuffer(), np.arange(frames_to_samples(200), dtype=np.int16)
-    scene.add_audio(sound)
+    scene, audio = StreamBuffer(), np.arange(frames_to_samples(200), dtype=np.int16)
+    scene.add_audio(audio)
     scene.add_audio_vad(np.linspace(0, 1, 200))
     track = scene.begin_track(1, 0)
     for frame in range(200):
