@@ -146,7 +146,7 @@ class TimedFaceDetector(FaceDetector):
         self.seconds["detect"] += time.process_time() - began
         return found
 
-    def landmarks(self, frame: Frame, box: BoundingBox) -> Any:
+    def predict_landmarks(self, frame: Frame, box: BoundingBox) -> Any:
         """Of one face."""
         self.fits += 1
         began = time.process_time()

@@ -1,7 +1,7 @@
-"""Checks what a decoder process says before it is believed, and before anything is allocated for it.
+"""Validates the messages of a decoder process before memory is allocated for them.
 
-Once the process has opened a stranger's file its word is a stranger's word. What it may say is narrow: messages of known
-kinds and sizes, frames and samples in order without a gap, names from our own lists, numbers that are finite.
+A process that has opened untrusted media is itself untrusted. Only messages of known types and sizes are accepted, with
+contiguous frames and samples, supported container and codec names, and finite numbers.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ if TYPE_CHECKING:
 
     from gorggle_server.vision.frame_stage import PipelineItem
 
-# So many people no media shows: hours of it would not do for their faces.
+# More people than any media can show.
 MAX_PEOPLE = 2**31 - 1
-# Nothing takes longer to see: decoders are given seconds.
+# Longer than any frame can take: the decoder's timeout is some seconds.
 MAX_FRAME_TIME_S = 3600.0
 
 
 class _Person:
-    """What has been said of a person so far."""
+    """The state of one person's track."""
 
     def __init__(self, begun: int) -> None:
         self.has_ended = False
         self._begun, self._next_crop, self._judged = begun, begun, 0
 
     def add(self, crops: list[int], judged: int, frame: int) -> None:
-        """Crops of these frames, and so many judgements, come with a frame."""
+        """Validate the crops and the number of probabilities of a frame."""
         for index in crops:
             if not self._next_crop <= index <= frame:
                 _refuse(f"the crop of frame {index} with frame {frame}")
@@ -76,16 +76,15 @@ class _Person:
 
 
 class ProtocolValidator:
-    """Checks what a decoder says against what it may say at this point of its order, and keeps count.
+    """Validates the sequence of messages of one job, and counts frames and samples.
 
-    Raises:
-        DecoderError: it says anything else.
+    All methods raise ``DecoderError`` for an invalid message.
     """
 
     def __init__(self, job: DecodeJob) -> None:
         self._job = job
         self._info: StreamInfo | None = None
-        self._mouths: list[MouthUpdate] = []  # of the frame that is announced next
+        self._mouths: list[MouthUpdate] = []  # of the next frame
         self._mouths_bytes = 0
         self._people: dict[int, _Person] = {}
         self._video_ended = False
@@ -93,7 +92,7 @@ class ProtocolValidator:
         self.samples = 0
 
     def parse_header(self, data: bytes) -> Header:
-        """The header of the next message: its body is at most ``MAX_BODY_BYTES`` long."""
+        """Parse the header of the next message, whose body is at most ``MAX_BODY_BYTES``."""
         header = parse_header(data)
         match header.kind:
             case MessageType.DATA_REQUEST if not 1 <= header.number <= MAX_REQUEST_BYTES or header.size:
@@ -117,7 +116,7 @@ class ProtocolValidator:
         return header
 
     def parse_item(self, header: Header, body: NDArray[np.uint8]) -> PipelineItem | None:
-        """The item that a checked header announced; None: a part of the next one."""
+        """Parse the body of a validated header; return None for a mouth, which is part of the next frame."""
         match header.kind:
             case MessageType.INFO:
                 self._info = _parse_info(body.tobytes(), self._job)
@@ -132,12 +131,12 @@ class ProtocolValidator:
                 return Waveform(start, body.view("<i2").astype(np.int16, copy=False))
             case MessageType.END:
                 return self._parse_end(body.tobytes())
-        raise _protocol_error(f"{header.kind.name} where an item is due")
+        raise _protocol_error(f"{header.kind.name} instead of an item")
 
     def _parse_frame(self, header: Header, body: NDArray[np.uint8]) -> FrameResult:
-        (took_s,) = FRAME.unpack(body.data)
-        if not 0 <= took_s <= MAX_FRAME_TIME_S:
-            _refuse(f"a look of {took_s} s")
+        (elapsed_s,) = FRAME.unpack(body.data)
+        if not 0 <= elapsed_s <= MAX_FRAME_TIME_S:
+            _refuse(f"a frame that took {elapsed_s} s")
         mouths, self._mouths, self._mouths_bytes = self._mouths, [], 0
         self._people = {number: person for number, person in self._people.items() if not person.has_ended}
         self._video_ended = bool(header.height & FrameFlag.LAST)
@@ -148,7 +147,7 @@ class ProtocolValidator:
             faces=header.width,
             is_crowded=bool(header.height & FrameFlag.CROWDED),
             is_last=self._video_ended,
-            elapsed_s=took_s,
+            elapsed_s=elapsed_s,
         )
 
     def _parse_mouth(self, number: int, body: NDArray[np.uint8]) -> MouthUpdate:
@@ -164,7 +163,7 @@ class ProtocolValidator:
             rest[8 * crops :].reshape(-1, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX),
         )
         if not np.all((speaking >= 0) & (speaking <= 1)):
-            _refuse("a probability that is none")
+            _refuse("a probability outside 0 to 1")
         if not all(abs(share) <= MAX_NORMALIZED_OFFSET for share in place):
             _refuse(f"a face at {place}")
         person = self._people.setdefault(number, _Person(self.frames))
@@ -182,7 +181,7 @@ class ProtocolValidator:
 
     def _check_frame(self, header: Header) -> None:
         self._check_video("a frame")
-        _expect(header.number, self.frames, "as the frame's place")
+        _expect(header.number, self.frames, "as the frame's index")
         _expect(header.size, FRAME.size, "bytes of frame")
         if not header.height & FrameFlag.LAST:
             self._check_time(self.frames / FRAME_RATE_HZ)
@@ -191,7 +190,7 @@ class ProtocolValidator:
 
     def _check_mouth(self, header: Header) -> None:
         self._check_video("a mouth")
-        # Those who left a while ago are still followed, in case they come back.
+        # Tracks of absent faces are kept for a while.
         most = (MAX_ABSENCE_FRAMES + 2) * self._job.max_faces
         if header.number not in self._people and len(self._people) >= most:
             _refuse(f"more than {most} people at a time")
@@ -205,17 +204,17 @@ class ProtocolValidator:
 
     def _check_video(self, what: str) -> None:
         if self._info is None or not self._info.decodes_video:
-            _refuse(f"{what} where there are no pictures")
+            _refuse(f"{what} in media without video")
         if self._video_ended:
             _refuse(f"{what} after the last")
 
     def _check_audio(self, header: Header) -> None:
         if self._info is None or not self._info.decodes_audio:
-            _refuse("sound where there is none")
-        _expect(header.number, self.samples, "as the sound's place")
+            _refuse("audio in media without audio")
+        _expect(header.number, self.samples, "as the audio's position")
         self._check_time(self.samples / SAMPLE_RATE_HZ)
         if header.size % 2 or not 1 <= header.size // 2 <= MAX_CHUNK_SAMPLES:
-            _refuse(f"sound of {header.size} bytes")
+            _refuse(f"audio of {header.size} bytes")
 
     def _check_time(self, time_s: float) -> None:
         if time_s > self._job.limits.max_duration_s + ROUNDING_S:
@@ -231,10 +230,10 @@ class ProtocolValidator:
 
 
 def parse_header(data: bytes) -> Header:
-    """The header in 24 bytes.
+    """Parse a header of 24 bytes.
 
     Raises:
-        DecoderError: it is none, or its body would be larger than any may be.
+        DecoderError: it is invalid, or its body is too large.
     """
     magic, version, kind, width, height, nothing, size, number = HEADER.unpack(data)
     if magic != MAGIC or version != VERSION or nothing:
@@ -272,17 +271,17 @@ def _parse_info(body: bytes, order: DecodeJob) -> StreamInfo:
         decodes_audio=bool(sound),
     )
     if not _is_valid_info(info, order):
-        _refuse("a description that no media has")
+        _refuse("an invalid description of the media")
     return info
 
 
 def _is_valid_info(info: StreamInfo, order: DecodeJob) -> bool:
-    """Whether the names are of our lists (they go out to the caller) and the numbers are such."""
+    """Return whether the names are supported ones (they are sent to clients) and the numbers are valid."""
     times_s = [
         time_s for time_s in (info.duration_s, info.video_start_s, info.audio_start_s) if time_s is not None
     ]
     return (
-        # FFmpeg gives some demuxers several names, all of letters and digits.
+        # FFmpeg gives some demuxers several alphanumeric names.
         not set(CONTAINERS).isdisjoint(info.container.split(","))
         and info.container.replace(",", "").isalnum()
         and info.video_codec in VIDEO_CODECS | {""}

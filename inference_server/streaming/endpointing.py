@@ -14,7 +14,7 @@ END_THRESHOLD_RATIO = 0.7
 # as many; in mid-sentence lips rest for three of them. Chosen on clips of the validation speakers.
 LIP_SILENCE_OFFSET_FRAMES = 5
 MIN_LIP_SILENCE_FRAMES = 3
-# Each audio frame is averaged with the two before it (``media.audio``), which shortens pauses by as many. Only live
+# Each audio frame is averaged with the two before it (``media.vad``), which shortens pauses by as many. Only live
 # streams use the shorter silence: files can wait, and a later decision is surer.
 AUDIO_SILENCE_OFFSET_FRAMES = 2
 MIN_AUDIO_SILENCE_FRAMES = 4

@@ -14,10 +14,10 @@ import numpy as np
 
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.errors import InvalidMediaError, InvalidRequestError, NoFaceError, OutOfRangeError
-from gorggle_server.media.audio import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
+from gorggle_server.media.vad import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.streaming.crop_input import AudioChunk, CropResampler, MouthCropChunk, PreprocessedInput
 from gorggle_server.streaming.queues import InputQueue

@@ -18,7 +18,7 @@ from gorggle_server.errors import InvalidRequestError
 from gorggle_server.types import StreamCheckpoint
 
 # The longest memories are the noise gate's audio levels and lip activity, 5 s each (``noise_gate``), preceded by the
-# background noise estimate, 2.5 s (``media.audio``).
+# background noise estimate, 2.5 s (``media.vad``).
 REPLAY_MARGIN_FRAMES = 200
 
 MAX_TOKEN_BYTES = 64 * 1024

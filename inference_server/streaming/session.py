@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.errors import NoFaceError
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.media.audio import audio_features
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import FrameSpan

@@ -22,13 +22,13 @@ AUDIO = np.zeros((1, 4, 104), np.float32)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "neither video nor audio"),
+        ({}, "video and audio are both None"),
         ({"video": VIDEO[0]}, r"video has shape \(4, 88, 88\); expected \(B, T, 88, 88\)"),
         ({"video": VIDEO[:, :, :80]}, r"video has shape \(1, 4, 80, 88\)"),
-        ({"video": VIDEO[:, :0]}, "none of them 0"),
+        ({"video": VIDEO[:, :0]}, "all above 0"),
         ({"video": VIDEO.astype(np.uint8)}, "video has type torch.uint8"),
-        ({"video": VIDEO * np.nan}, "video holds values that are not finite"),
-        ({"video": np.array([["x"]])}, "video cannot be read as an array of numbers"),
+        ({"video": VIDEO * np.nan}, "video has values that are not finite"),
+        ({"video": np.array([["x"]])}, "video cannot be converted to an array of numbers"),
         ({"audio": AUDIO[..., :26]}, r"audio has shape \(1, 4, 26\); expected \(B, T, 104\)"),
         ({"video": VIDEO, "audio": AUDIO[:, :3]}, r"audio has shape \(1, 3, 104\); expected \(1, 4, 104\)"),
         (
@@ -39,7 +39,7 @@ AUDIO = np.zeros((1, 4, 104), np.float32)
             {"audio": AUDIO, "padding_mask": np.zeros((1, 4))},
             "padding_mask has type torch.float64; expected bool",
         ),
-        ({"audio": AUDIO, "padding_mask": np.ones((1, 4), bool)}, "at least one real frame"),
+        ({"audio": AUDIO, "padding_mask": np.ones((1, 4), bool)}, "at least one valid frame"),
         ({"audio": AUDIO, "has_video": np.ones(2, bool)}, r"has_video has shape \(2,\)"),
         ({"audio": AUDIO, "has_audio": np.ones(1)}, "has_audio has type"),
     ],
@@ -94,7 +94,7 @@ def test_a_model_leaves_training_mode(model: Model) -> None:
 def test_a_single_number_that_is_not_finite_is_refused(model: Model, value: float) -> None:
     video = VIDEO.copy()
     video[0, 2, 40, 40] = value
-    with pytest.raises(InvalidRequestError, match="video holds values that are not finite"):
+    with pytest.raises(InvalidRequestError, match="video has values that are not finite"):
         model.encode(video=video)
 
 

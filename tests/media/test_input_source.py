@@ -95,7 +95,7 @@ def test_bytes_without_a_packet_are_counted_from_the_last_packet(monkeypatch: py
     read.reset_packet_counter()
     assert len(read.read(900)) == 900
     assert read.read(900) == b""
-    with pytest.raises(InvalidMediaError, match="no complete picture"):
+    with pytest.raises(InvalidMediaError, match="no complete packet"):
         read.raise_failure()
 
 
@@ -115,7 +115,7 @@ def test_a_spooled_stream_is_whole_and_can_be_sought(monkeypatch: pytest.MonkeyP
 
 def test_a_stream_beyond_the_limit_is_not_spooled() -> None:
     reader = Pieces(bytes(10**6), 1000)
-    with pytest.raises(InvalidMediaError, match="longer than 5000 bytes"):
+    with pytest.raises(InvalidMediaError, match="longer than the limit of 5000 bytes"):
         spool_to_file(input_source.StreamHeader(b"", index_at_end=True), reader, 5000)
     assert reader.position < 10_000
 
@@ -138,7 +138,7 @@ def test_a_stream_is_spooled_into_the_file_that_is_given_and_never_beyond_the_li
     )
     assert file.read() == b"head, and the rest"
     full = Counted()
-    with pytest.raises(InvalidMediaError, match="longer than 5000 bytes"):
+    with pytest.raises(InvalidMediaError, match="longer than the limit of 5000 bytes"):
         spool_to_file(
             input_source.StreamHeader(b"head, ", index_at_end=True), Pieces(bytes(10**6), 1000), 5000, full
         )

@@ -266,7 +266,7 @@ def test_the_toolkits_own_objects_are_read_from_a_checkpoint(fairseq: Any, tmp_p
             warnings.simplefilter("ignore")
             torch.save(checkpoint, path, _use_new_zipfile_serialization=is_zip)
         described = info(path)
-        assert described["units"] == 37
+        assert described["vocabulary_size"] == 37
         assert described["has_sentencepiece"]
         assert described["config"]["decoder_dim"] == 16
         assert described["modalities"] == ["video"]

@@ -41,13 +41,13 @@ sys.exit(decoder_main.main())
 # No decoder at all, which says that it is one and then does something else.
 _POSING = """
 import os, sys
-from gorggle_server.sandbox.protocol import DATA_SIZE, MAX_REQUEST_BYTES, Header, Kind
+from gorggle_server.sandbox.protocol import DATA_SIZE, MAX_REQUEST_BYTES, Header, MessageType
 
 def say(*header):
-    os.write(1, Header(*header).packed())
+    os.write(1, Header(*header).pack())
 
-say(Kind.READY)
-say(Kind.CONFINED)
+say(MessageType.READY)
+say(MessageType.SANDBOXED)
 {body}
 """
 

@@ -47,7 +47,7 @@ def descriptors() -> int:
 def test_processes_that_die_at_start_are_the_servers_fault_and_not_tried_for_ever() -> None:
     begun = time.monotonic()
     pool = pool_of((sys.executable, "-c", "raise SystemExit(3)"))
-    with pytest.raises(DecoderError, match=r"before they begin \(.*exit code 3.*exit code 3.*exit code 3\)"):
+    with pytest.raises(DecoderError, match=r"during startup \(.*exit code 3.*exit code 3.*exit code 3\)"):
         list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     pool.close()
     assert time.monotonic() - begun < 10
@@ -55,7 +55,7 @@ def test_processes_that_die_at_start_are_the_servers_fault_and_not_tried_for_eve
 
 def test_a_program_that_is_not_there_is_the_servers_fault() -> None:
     pool = pool_of(("/nowhere/python",))
-    with pytest.raises(DecoderError, match="no decoder process can be started"):
+    with pytest.raises(DecoderError, match="no decoder process could be started"):
         list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     pool.close()
 
@@ -188,16 +188,16 @@ def test_a_decoder_ends_when_its_server_is_killed(is_at_work: bool) -> None:
 import time
 from gorggle_server.sandbox.pool import DecoderPool
 from gorggle_server.media.demuxer import MediaLimits
-from gorggle_server.sandbox.protocol import Order
+from gorggle_server.sandbox.protocol import DecodeJob
 pool = DecoderPool()
-order = Order(MediaLimits(), pictures=True, sound=True, memory_bytes=2**30, cpu_s=60)
-with pool.process(order) as process:
+job = DecodeJob(MediaLimits(), video=True, audio=True, memory_bytes=2**30, cpu_s=60)
+with pool.acquire(job) as process:
     if {is_at_work}:
         print(process.pid, flush=True)
         time.sleep(60)
-while not pool._waiting:
+while not pool._ready:
     time.sleep(0.01)
-(spare,) = pool._waiting
+(spare,) = pool._ready
 print(spare.pid, flush=True)
 time.sleep(60)
 """

@@ -106,7 +106,7 @@ def raw_mouth(*fields: float, rest: bytes = b"", person: int = 1) -> bytes:
     return said(Header(MessageType.MOUTH, size=len(body), number=person), body)
 
 
-def sound(start: int, samples: int = 10) -> bytes:
+def audio(start: int, samples: int = 10) -> bytes:
     return said(Header(MessageType.AUDIO, size=2 * samples, number=start), bytes(2 * samples))
 
 
@@ -127,10 +127,10 @@ def test_what_is_as_it_should_be_is_believed() -> None:
     items = heard(
         info_message()
         + frame(0, [first, mouth(2)], faces=2, is_crowded=True, took_s=0.125)
-        + sound(0)
+        + audio(0)
         + frame(1, [second])
         + frame(2)
-        + sound(10, 16_000)
+        + audio(10, 16_000)
         + last(3, [left])
         + end(3, 16_010)
     )
@@ -165,22 +165,22 @@ def test_what_is_as_it_should_be_is_believed() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(frame(0), id="a picture before the description"),
+        pytest.param(frame(0), id="a image before the description"),
         pytest.param(end(0, 0), id="the end before the description"),
         pytest.param(info_message() * 2, id="two descriptions"),
-        pytest.param(info_message() + frame(1), id="a picture that leaves one out"),
-        pytest.param(info_message() + frame(0) + frame(0), id="a picture twice"),
+        pytest.param(info_message() + frame(1), id="a image that leaves one out"),
+        pytest.param(info_message() + frame(0) + frame(0), id="a image twice"),
         pytest.param(info_message() + frame(0, faces=5), id="more faces than are followed"),
         pytest.param(
             info_message() + said(Header(MessageType.FRAME, 0, 4, 8, 0), bytes(8)), id="an unknown flag"
         ),
         pytest.param(
-            info_message() + said(Header(MessageType.FRAME)), id="a picture that says not how long it took"
+            info_message() + said(Header(MessageType.FRAME)), id="a image that says not how long it took"
         ),
         pytest.param(info_message() + frame(0, took_s=math.nan), id="a look that took no number"),
         pytest.param(info_message() + frame(0, took_s=-1.0), id="a look that took less than no time"),
-        pytest.param(info_message() + last(0) + frame(0), id="a picture after the last"),
-        pytest.param(info_message() + last(0) + last(0), id="two last pictures"),
+        pytest.param(info_message() + last(0) + frame(0), id="a image after the last"),
+        pytest.param(info_message() + last(0) + last(0), id="two last images"),
         pytest.param(
             info_message() + last(0, [mouth()]) + raw_mouth(1, 0, 0, 0, 0, 0, 0), id="a mouth after the last"
         ),
@@ -220,12 +220,12 @@ def test_what_is_as_it_should_be_is_believed() -> None:
             id="a piece of a mouth",
         ),
         pytest.param(info_message() + last(0, [mouth()])[:-32] + end(0, 0), id="a mouth without its frame"),
-        pytest.param(info_message() + end(0, 0), id="an end without the last picture"),
-        pytest.param(info_message() + sound(5), id="sound with a gap"),
-        pytest.param(info_message() + sound(0, 16_001), id="too much sound at once"),
+        pytest.param(info_message() + end(0, 0), id="an end without the last image"),
+        pytest.param(info_message() + audio(5), id="audio with a gap"),
+        pytest.param(info_message() + audio(0, 16_001), id="too much audio at once"),
         pytest.param(info_message() + said(Header(MessageType.AUDIO, size=3), bytes(3)), id="half a sample"),
-        pytest.param(info_message() + said(Header(MessageType.AUDIO)), id="no sound in sound"),
-        pytest.param(info_message() + sound(0) + last(0) + end(0, 11), id="an end with other samples"),
+        pytest.param(info_message() + said(Header(MessageType.AUDIO)), id="no audio in audio"),
+        pytest.param(info_message() + audio(0) + last(0) + end(0, 11), id="an end with other samples"),
         pytest.param(info_message() + frame(0) + last(1) + end(2, 0), id="an end with other frames"),
         pytest.param(said(Header(MessageType.DATA_REQUEST, number=0)), id="a request for nothing"),
         pytest.param(said(Header(MessageType.DATA_REQUEST, number=2**40)), id="a request for a terabyte"),
@@ -266,34 +266,34 @@ def test_what_cannot_be_is_an_internal_error(data: bytes) -> None:
         {"video_start_s": math.inf},
         {"audio_start_s": -math.inf},
         {"rotation_degrees": 45},
-        {"gives_pictures": False},
-        {"gives_sound": False},
+        {"decodes_video": False},
+        {"decodes_audio": False},
         {"video_codec": ""},
         {"audio_codec": ""},
     ],
 )
 def test_a_description_that_no_media_has_is_refused(changes: dict[str, object]) -> None:
     assert heard(info_message() + last(0) + end(0, 0))
-    with pytest.raises(DecoderError, match="a description that no media has"):
+    with pytest.raises(DecoderError, match="an invalid description"):
         heard(info_message(dataclasses.replace(INFO, **changes)) + last(0) + end(0, 0))
 
 
-def test_frames_and_sound_without_end_are_refused_at_the_limit() -> None:
+def test_frames_and_audio_without_end_are_refused_at_the_limit() -> None:
     """Two seconds are allowed: the 52nd frame begins beyond them."""
     with pytest.raises(DecoderError, match="beyond the limit"):
         heard(info_message() + b"".join(frame(number) for number in range(60)))
     with pytest.raises(DecoderError, match="beyond the limit"):
-        heard(info_message() + b"".join(sound(16_000 * number, 16_000) for number in range(9)))
+        heard(info_message() + b"".join(audio(16_000 * number, 16_000) for number in range(9)))
     assert heard(info_message() + b"".join(frame(number) for number in range(51)) + last(51) + end(51, 0))
 
 
-def test_pictures_are_refused_where_only_sound_was_asked_for() -> None:
-    order = dataclasses.replace(ORDER, pictures=False)
-    info = info_message(dataclasses.replace(INFO, gives_pictures=False))
-    assert heard(info + sound(0) + end(0, 10), order)
-    for picture in (frame(0), frame(0, [mouth()]), last(0)):
-        with pytest.raises(DecoderError, match="where there are no pictures"):
-            heard(info + picture, order)
+def test_images_are_refused_where_only_audio_was_asked_for() -> None:
+    order = dataclasses.replace(ORDER, video=False)
+    info = info_message(dataclasses.replace(INFO, decodes_video=False))
+    assert heard(info + audio(0) + end(0, 10), order)
+    for image in (frame(0), frame(0, [mouth()]), last(0)):
+        with pytest.raises(DecoderError, match="in media without video"):
+            heard(info + image, order)
 
 
 def test_a_text_stays_one_line() -> None:
@@ -356,7 +356,7 @@ plausible = st.one_of(
         is_last=st.booleans(),
     ),
     st.binary(max_size=60).map(lambda body: said(Header(MessageType.MOUTH, size=len(body), number=1), body)),
-    st.builds(sound, st.sampled_from([0, 10, 20]), st.integers(1, 10)),
+    st.builds(audio, st.sampled_from([0, 10, 20]), st.integers(1, 10)),
     st.builds(lambda number: said(Header(MessageType.DATA_REQUEST, number=number)), st.integers(0, 10)),
     st.builds(
         lambda number, text: said(Header(MessageType.FAILED, size=len(text), number=number), text),

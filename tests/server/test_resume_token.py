@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.media.audio import SpeechLevelEstimator, levels_to_probability
+from gorggle_server.media.vad import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import EndpointingOptions, FrameSpan
 from gorggle_server.streaming.noise_gate import AudioVadGate

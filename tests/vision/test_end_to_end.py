@@ -43,11 +43,11 @@ def filmed(
                 stream.set_display_rotation(turned)
             for number in range(SECONDS * rate):
                 moment = number * 25 / rate
-                picture = np.zeros((size[1], size[0], 3), np.uint8)
+                image = np.zeros((size[1], size[0], 3), np.uint8)
                 pose = swaying(*size, moment, size[1] * 0.13, opening=syllables(moment))
-                painted(astronaut(), pose, picture)
+                painted(astronaut(), pose, image)
                 frame = av.VideoFrame.from_ndarray(
-                    np.ascontiguousarray(np.rot90(picture, -turned // 90)), "rgb24"
+                    np.ascontiguousarray(np.rot90(image, -turned // 90)), "rgb24"
                 )
                 frame.pts, frame.time_base = number, Fraction(1, rate)
                 made.mux(stream.encode(frame))
@@ -69,7 +69,7 @@ def crops_of(data: bytes, chunk: int = 2**20) -> NDArray[np.uint8]:
 
 
 def truth(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The crops that true landmarks and pictures that were never encoded give."""
+    """The crops that true landmarks and images that were never encoded give."""
     frames, landmarks = [], []
     for number in range(SECONDS * 25):
         frame = np.zeros(size[::-1], np.uint8)

@@ -26,9 +26,9 @@ SIZE = (640, 480)
 
 def speaking(frame: int) -> NDArray[np.uint8]:
     """One head that moves and speaks."""
-    picture = np.zeros(SIZE[::-1], np.uint8)
-    painted(astronaut(), swaying(*SIZE, frame, 62, opening=syllables(frame)), picture)
-    return picture
+    image = np.zeros(SIZE[::-1], np.uint8)
+    painted(astronaut(), swaying(*SIZE, frame, 62, opening=syllables(frame)), image)
+    return image
 
 
 def nobody(frame: int) -> NDArray[np.uint8]:
@@ -46,8 +46,8 @@ def two(_frame: int) -> NDArray[np.uint8]:
     return np.hstack(halves)
 
 
-def sights_of(tracker: MouthTracker, pictures: Iterable[NDArray[np.uint8]]) -> list[FrameResult]:
-    sights = [sight for index, picture in enumerate(pictures) for sight in tracker.push(picture, index)]
+def sights_of(tracker: MouthTracker, images: Iterable[NDArray[np.uint8]]) -> list[FrameResult]:
+    sights = [sight for index, image in enumerate(images) for sight in tracker.push(image, index)]
     return [*sights, *tracker.flush()]
 
 
@@ -87,8 +87,8 @@ def test_what_cannot_wait_gets_a_crop_of_each_frame_at_once() -> None:
 
 def test_a_face_that_stays_away_ends_its_track_where_it_was_last_seen() -> None:
     tracker = MouthTracker(finder(), skip_frames=False)
-    pictures = [*map(speaking, range(20)), *map(nobody, range(MAX_ABSENCE_FRAMES + 20))]
-    sights = sights_of(tracker, pictures)
+    images = [*map(speaking, range(20)), *map(nobody, range(MAX_ABSENCE_FRAMES + 20))]
+    sights = sights_of(tracker, images)
     news = news_of(sights, 1)
     seen = [sight.index for sight in sights for mouth in sight.mouths if mouth.is_seen]
     last_seen = seen[-1]
