@@ -83,20 +83,18 @@ class HttpServer:
             case "/metrics":
                 answer: Iterable[bytes] = self._metrics(environ, start_response)
                 return answer
-            case "/livez" if self._is_alive():
-                return _respond(start_response, "200 OK", "alive")
             case "/livez":
-                return _respond(
-                    start_response,
-                    "503 Service Unavailable",
-                    "the event loop is blocked, or the device has failed: restart the server",
+                ok, status = (
+                    self._is_alive(),
+                    ("alive", "the event loop is blocked, or the device has failed: restart"),
                 )
-            case "/readyz" if self._is_ready():
-                return _respond(start_response, "200 OK", "ready")
             case "/readyz":
-                return _respond(start_response, "503 Service Unavailable", "loading models, or shutting down")
+                ok, status = self._is_ready(), ("ready", "loading models, or shutting down")
             case _:
                 return _respond(start_response, "404 Not Found", "available: /metrics, /livez and /readyz")
+        if ok:
+            return _respond(start_response, "200 OK", status[0])
+        return _respond(start_response, "503 Service Unavailable", status[1])
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):

@@ -45,10 +45,8 @@ class BatchRunner:
     ) -> None:
         """Start empty.
 
-        Args:
-            recognizers: models by name.
-            max_frames: maximum size of a padded batch: its requests times the longest of them.
-            on_result: receives the outcome of each request, which has then left its batch.
+        A padded batch holds at most ``max_frames``: its requests times the longest of them. ``on_result`` receives the outcome
+        of each request, which has then left its batch.
         """
         self._recognizers, self._max_frames, self._on_result = recognizers, max_frames, on_result
         self._batches: dict[Hashable, _Batch] = {}

@@ -13,7 +13,7 @@ import torch
 
 from gorggle_server.errors import ModelFormatError
 from gorggle_server.timebase import FRAME_RATE_HZ, MODEL_INPUT_SIZE_PX, MOUTH_CROP_SIZE_PX, frames_to_seconds
-from gorggle_server.types import Hypothesis, Modality, Word
+from gorggle_server.types import Hypothesis, Modality, RecognitionOptions, Word
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,7 +122,10 @@ class Recognizer:
 
         Returns the minimum of several runs: on a busy machine a single run may take many times as long.
         """
-        frames, search = 2 * FRAME_RATE_HZ, DecodingOptions(5, 1.0, 0, word_timestamps=True)
+        frames, search = (
+            2 * FRAME_RATE_HZ,
+            DecodingOptions(RecognitionOptions.beam_size, 1.0, 0, word_timestamps=True),
+        )
         crops = np.zeros((frames, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
         window = InferenceInput(crops, np.zeros((frames, 104), np.float32))
         taken_s = []

@@ -56,7 +56,6 @@ class InferenceBackend(Protocol):
             NotFoundError: the model does not exist.
             NotReadyError: the backend is shutting down.
         """
-        ...
 
 
 class StreamScopedBackend:
@@ -88,27 +87,21 @@ class SchedulerObserver(Protocol):
 
     def set_queue_depth(self, windows: int) -> None:
         """Set the number of waiting windows."""
-        ...
 
     def observe_queue_wait(self, seconds: float, *, interim: bool) -> None:
         """Record how long a window waited."""
-        ...
 
     def observe_encode(self, windows: int, seconds: float) -> None:
         """Record an encoded batch."""
-        ...
 
     def observe_decode_step(self, windows: int, seconds: float) -> None:
         """Record one search step."""
-        ...
 
     def count_drop(self, cause: str) -> None:
         """Count a window without a result: ``cancelled`` (or superseded), ``late`` or ``failed``."""
-        ...
 
     def observe_result(self, frames: int, seconds: float, *, stream: Hashable) -> None:
         """Record a finished window and its share of the device time."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -137,13 +130,8 @@ class DeviceScheduler:
     ) -> None:
         """Start the thread.
 
-        Args:
-            recognizers: models by name.
-            observer: receives measurements.
-            options: how windows are batched.
-            on_device_time: called with the stream and the device seconds of each window (its share of its batches), whether
-                or not it finished. Runs on the device thread.
-            is_device_healthy: checked after a failed inference.
+        ``on_device_time`` is called on it with the stream and the device seconds of each window (its share of its batches),
+        whether or not the window finished. ``is_device_healthy`` is checked after a failed inference.
         """
         self._on_device_time, self._is_device_healthy = on_device_time, is_device_healthy
         self._recognizers, self._observer, self._options = recognizers, observer, options

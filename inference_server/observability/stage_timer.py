@@ -25,11 +25,9 @@ class StageObserver(Protocol):
 
     def observe_stage(self, stage: PipelineStage, seconds: float) -> None:
         """Record how long a stage was busy for one step (0.4 s) of media."""
-        ...
 
     def count_frame(self, faces: int) -> None:
         """Count a frame and the faces detected in it."""
-        ...
 
 
 @dataclass

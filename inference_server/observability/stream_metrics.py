@@ -20,7 +20,6 @@ class ByteQueue(Protocol):
     @property
     def buffered_bytes(self) -> int:
         """Bytes in the queue."""
-        ...
 
 
 class StreamMetrics:

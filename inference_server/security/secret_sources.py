@@ -31,7 +31,6 @@ class SecretSource(Protocol):
         Raises:
             InvalidRequestError: the source does not exist.
         """
-        ...
 
     def read(self) -> bytes:
         """Return the current bytes. Never blocks on the network.
@@ -39,7 +38,6 @@ class SecretSource(Protocol):
         Raises:
             InvalidRequestError: the source cannot be read.
         """
-        ...
 
 
 class FileSecretSource:

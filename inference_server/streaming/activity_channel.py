@@ -34,6 +34,11 @@ class OpenUtterance:
     submitted_at: float = 0.0
     result: Future[list[Hypothesis]] | None = None
 
+    def cancel(self) -> None:
+        """Cancel the decoding, if one is pending."""
+        if self.result is not None:
+            self.result.cancel()
+
 
 @dataclass(frozen=True)
 class SpeculativeResult:

@@ -56,10 +56,6 @@ class FinalDecoder:
     """Decodes the ended utterances of one stream and emits their segments.
 
     Args:
-        options: options of the stream.
-        backend: runs inference.
-        decoding_options: beam search options.
-        emitter: receives the segments.
         first_frame: the media's frame at which the buffer's clock starts.
         segment_count: segments with words that the stream has sent already.
     """

@@ -48,10 +48,7 @@ class InterimDecoder:
     """Decodes the ongoing utterances of one stream.
 
     Args:
-        options: options of the stream.
-        backend: runs inference.
         create_input: creates the inference input of a span and a face.
-        emitter: receives the segments.
         first_frame: the media's frame at which the buffer's clock starts.
         partial_transcripts: utterances that another server had begun to send, by segment id.
     """
@@ -170,8 +167,7 @@ class InterimDecoder:
         if utterance is None:
             segment_id = channel.create_segment_id(start + self._first_frame)
             return self._open_utterance(channel, start) if segment_id in self._partial_transcripts else None
-        if utterance.result is not None:
-            utterance.result.cancel()
+        utterance.cancel()
         return utterance
 
     def retract_before(self, channel: ActivityChannel, before: int) -> None:
@@ -179,8 +175,7 @@ class InterimDecoder:
         with self._emitter.lock:
             for start in [start for start in channel.open_utterances if start < before]:
                 utterance = channel.open_utterances.pop(start)
-                if utterance.result is not None:
-                    utterance.result.cancel()
+                utterance.cancel()
                 if not utterance.revision:
                     continue
                 span = FrameSpan(start + self._first_frame, utterance.submitted_end + self._first_frame)
@@ -229,8 +224,7 @@ class InterimDecoder:
         channel.speculative = SpeculativeResult(span, track, result)
         # Interim decodings of less are obsolete.
         for utterance in list(channel.open_utterances.values()):
-            if utterance.result is not None:
-                utterance.result.cancel()
+            utterance.cancel()
 
     def _is_decoded_speculatively(self, channel: ActivityChannel) -> bool:
         """Return whether all speech so far is covered by the speculative decoding."""
@@ -259,8 +253,7 @@ class InterimDecoder:
         """Cancel everything pending."""
         for channel in channels:
             for utterance in list(channel.open_utterances.values()):
-                if utterance.result is not None:
-                    utterance.result.cancel()
+                utterance.cancel()
             if channel.speculative is not None:
                 channel.speculative.result.cancel()
 

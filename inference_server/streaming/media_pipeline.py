@@ -65,15 +65,7 @@ def create_media_pipeline(
 ) -> MediaPipeline:
     """Create the pipeline of a stream: from a pipe of container bytes, or a queue of crops and audio.
 
-    Args:
-        media_queue: source of the media.
-        options: options of the stream.
-        settings: the server's limits.
-        max_duration_s: maximum duration of the media.
-        decoder_pool: decoder subprocesses; None decodes on the calling thread.
-        request_id: identifies the stream in the log.
-        timer: times the stages.
-        cpu_timer: records the decoder's CPU time.
+    Without ``decoder_pool`` containers are decoded on the calling thread. ``request_id`` identifies the stream in the log.
     """
     if isinstance(media_queue, BytePipe):
         return ContainerPipeline(

@@ -23,8 +23,6 @@ class UtteranceSegmenter:
     """Segments audio activity and the movement of every face as the buffer grows.
 
     Args:
-        pipeline: fills the buffer.
-        options: options of the stream.
         checkpoint: how far the stream was segmented before, on the buffer's clock.
 
     Attributes:

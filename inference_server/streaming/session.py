@@ -82,13 +82,9 @@ class RecognitionSession:
     ) -> None:
         """Prepare the session.
 
-        Args:
-            pipeline: fills the buffer.
-            options: options of the stream.
-            backend: runs inference.
-            emit: receives the events; called from this thread and from the backend's, never concurrently.
-            wait_for_capacity: blocks while the reader of the events lags.
-            resume_state: earlier part of the stream on another server; None for a new stream.
+        ``emit`` receives the events; it is called from this thread and from the backend's, never concurrently.
+        ``wait_for_capacity`` blocks while the reader of the events lags. ``resume_state`` describes the earlier part of the
+        stream on another server.
         """
         resume_state = resume_state or ResumeState()
         self._pipeline, self._buffer = pipeline, pipeline.buffer
