@@ -51,9 +51,9 @@ class CpuTimer:
             yield
         finally:
             with self._lock:
-                took_s = self._current_thread_s()
-                self._finished_s += took_s
-                self._finished_thread_s += took_s
+                elapsed_s = self._current_thread_s()
+                self._finished_s += elapsed_s
+                self._finished_thread_s += elapsed_s
                 self._thread_clock = None
 
     @contextlib.contextmanager

@@ -46,8 +46,8 @@ class ModelRegistry:
         try:
             return self._models[name]
         except KeyError:
-            known = ", ".join(sorted(self._models))
-            raise NotFoundError(f"model {name!r} does not exist; available: {known}") from None
+            available = ", ".join(sorted(self._models))
+            raise NotFoundError(f"model {name!r} does not exist; available: {available}") from None
 
 
 def resolve_model_sources(settings: ServerSettings) -> dict[str, str]:
@@ -87,8 +87,8 @@ def _fetch_model(source: str, folder: Path) -> Path:
     address = s3.S3Location.parse(source)
     path = folder / Path(address.key).name
     with path.open("wb") as file:
-        for piece in s3.read_object(address, max_bytes=MAX_MODEL_BYTES):
-            file.write(piece)
+        for chunk in s3.read_object(address, max_bytes=MAX_MODEL_BYTES):
+            file.write(chunk)
     return path
 
 

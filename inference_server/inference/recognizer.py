@@ -106,11 +106,11 @@ class Recognizer:
             ModelFormatError: the model's output is not finite.
         """
         decoding = self.start_decoding(options)
-        decoding.add(range(len(windows)), [_raise_on_error(found) for found in self.encode(windows)])
-        found: dict[Hashable, list[Hypothesis]] = {}
+        decoding.add(range(len(windows)), [_raise_on_error(row) for row in self.encode(windows)])
+        results: dict[Hashable, list[Hypothesis]] = {}
         while decoding.windows:
-            found.update({key: _raise_on_error(result) for key, result in decoding.step().items()})
-        return [found[key] for key in range(len(windows))]
+            results.update({key: _raise_on_error(result) for key, result in decoding.step().items()})
+        return [results[key] for key in range(len(windows))]
 
     def release_memory(self) -> None:
         """Release cached device memory."""
@@ -164,9 +164,9 @@ class DecodingBatch:
     def add(self, keys: Sequence[Hashable], encoded: Sequence[torch.Tensor]) -> None:
         """Add encoded windows, each (T, D) from ``Recognizer.encode``, under the caller's keys."""
         lengths = [len(window) for window in encoded]
-        most = self._model.config.max_target_size - 1
+        limit = self._model.config.max_target_size - 1
         padded = torch.nn.utils.rnn.pad_sequence(list(encoded), batch_first=True)
-        self._search.add(keys, padded, lengths, [min(max_output_tokens(frames), most) for frames in lengths])
+        self._search.add(keys, padded, lengths, [min(max_output_tokens(frames), limit) for frames in lengths])
         self._encoded.update(zip(keys, encoded, strict=True))
 
     def remove(self, key: Hashable) -> None:
@@ -182,14 +182,14 @@ class DecodingBatch:
             output was not finite.
         """
         return {
-            key: found if isinstance(found, ModelFormatError) else self._to_hypotheses(key, found)
-            for key, found in self._search.step().items()
+            key: result if isinstance(result, ModelFormatError) else self._to_hypotheses(key, result)
+            for key, result in self._search.step().items()
         }
 
     def _to_hypotheses(self, key: Hashable, hypotheses: Sequence[TokenHypothesis]) -> list[Hypothesis]:
-        encoder_out, wanted = self._encoded.pop(key), 1 + self._options.max_alternatives
+        encoder_out, limit = self._encoded.pop(key), 1 + self._options.max_alternatives
         return [
-            self._to_hypothesis(encoder_out, hypothesis) for hypothesis in _deduplicate(hypotheses, wanted)
+            self._to_hypothesis(encoder_out, hypothesis) for hypothesis in _deduplicate(hypotheses, limit)
         ]
 
     def _to_hypothesis(self, encoder_out: torch.Tensor, hypothesis: TokenHypothesis) -> Hypothesis:

@@ -289,15 +289,15 @@ class DeviceScheduler:
             self._device_s[request] = 0.0
             request.future.started_at = began
         self._batches.start(batch)
-        took_s = time.monotonic() - began
-        self._add_device_time(batch, took_s)
+        elapsed_s = time.monotonic() - began
+        self._add_device_time(batch, elapsed_s)
         if self._observer is not None:
             with self._condition:
                 waiting = len(self._queue)
             self._observer.set_queue_depth(waiting)
             for request in batch:
                 self._observer.observe_queue_wait(began - request.submitted_at, interim=request.interim)
-            self._observer.observe_encode(len(batch), took_s)
+            self._observer.observe_encode(len(batch), elapsed_s)
 
     def _step(self) -> None:
         """Run one search step; interim work pauses while final work is waiting."""
@@ -310,27 +310,27 @@ class DeviceScheduler:
             return
         began = time.monotonic()
         self._batches.step(final_only=final_only)
-        took_s = time.monotonic() - began
-        self._add_device_time(stepping, took_s)
+        elapsed_s = time.monotonic() - began
+        self._add_device_time(stepping, elapsed_s)
         if self._observer is not None:
-            self._observer.observe_decode_step(len(stepping), took_s)
+            self._observer.observe_decode_step(len(stepping), elapsed_s)
 
-    def _add_device_time(self, requests: list[InferenceRequest], took_s: float) -> None:
+    def _add_device_time(self, requests: list[InferenceRequest], elapsed_s: float) -> None:
         for request in requests:
             if request in self._device_s:
-                self._device_s[request] += took_s / len(requests)
+                self._device_s[request] += elapsed_s / len(requests)
 
     def _report_device_time(self, request: InferenceRequest) -> float:
         """Report the device time of a finished request to its stream's account."""
-        took_s = self._device_s.pop(request, 0.0)
-        if took_s:
-            self._on_device_time(request.stream, took_s)
-        return took_s
+        elapsed_s = self._device_s.pop(request, 0.0)
+        if elapsed_s:
+            self._on_device_time(request.stream, elapsed_s)
+        return elapsed_s
 
     def _complete(self, request: InferenceRequest, outcome: Outcome) -> None:
         with self._condition:
             self._unfinished.discard(request)
-        took_s = self._report_device_time(request)
+        elapsed_s = self._report_device_time(request)
         if not _try_claim(request):
             self._count_drop("cancelled")
         elif isinstance(outcome, Exception):
@@ -338,7 +338,7 @@ class DeviceScheduler:
             request.future.set_exception(self._to_caller_error(outcome))
         else:
             if self._observer is not None:
-                self._observer.observe_result(request.window.frames, took_s, stream=request.stream)
+                self._observer.observe_result(request.window.frames, elapsed_s, stream=request.stream)
             request.future.set_result(outcome)
 
     def _to_caller_error(self, error: Exception) -> Exception:

@@ -60,13 +60,13 @@ class StageTimer:
     def measure(self, stage: PipelineStage) -> Iterator[None]:
         """Attribute the time inside the block to a stage."""
         span = self.spans.setdefault(stage, Span(time.time_ns()))
-        began, starved_s = time.monotonic(), self._get_input_wait_s()
+        began, waited_s = time.monotonic(), self._get_input_wait_s()
         try:
             yield
         finally:
-            took_s = max(0.0, time.monotonic() - began - (self._get_input_wait_s() - starved_s))
+            elapsed_s = max(0.0, time.monotonic() - began - (self._get_input_wait_s() - waited_s))
             span.last_ns = time.time_ns()
-            self._add(stage, took_s)
+            self._add(stage, elapsed_s)
 
     def measure_iterator(self, stage: PipelineStage, items: Iterator[T]) -> Iterator[T]:
         """Yield the same items, attributing the time to produce them to a stage."""

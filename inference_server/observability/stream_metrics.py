@@ -46,12 +46,12 @@ class StreamMetrics:
             "gorggle_frames_with_faces", "Frames with at least one face", registry=registry
         )
         self._faces = Counter("gorggle_faces_detected", "Faces in all frames", registry=registry)
-        held = Gauge(
+        buffered_bytes = Gauge(
             "gorggle_input_buffer_bytes",
             "Received media that its stream has not processed yet",
             registry=registry,
         )
-        held.set_function(self._count_buffered_bytes)
+        buffered_bytes.set_function(self._count_buffered_bytes)
 
     def add_queue(self, queue: ByteQueue) -> None:
         """Include a queue in the buffered bytes."""

@@ -84,15 +84,15 @@ class SecretsManagerSource:
         if self._key is None:
             return value
         try:
-            held = json.loads(value)[self._key]
+            selected = json.loads(value)[self._key]
         except (ValueError, KeyError, TypeError):
-            held = None
-        if not isinstance(held, str):
+            selected = None
+        if not isinstance(selected, str):
             # Do not include the value: it is secret.
             raise InvalidRequestError(
                 f"the secret {self._secret_id} is not a JSON object with a string under {self._key!r}"
             )
-        return held.encode()
+        return selected.encode()
 
 
 class SecretsManager:

@@ -60,12 +60,12 @@ def assign_turns(
     speaking = np.stack([_smooth(track.get_speaking(span)) for track in candidates])
     bonus = np.array([(correlation or {}).get(track.track_id, 0.0) for track in candidates])[:, None]
     chosen = _find_best_path(np.log(speaking + 0.05) + bonus)
-    found = []
+    turns = []
     for first, last, index in _split_turns(_merge_short_turns(chosen), audio_vad):
-        piece = FrameSpan(span.start + first, span.start + last)
-        share = float((candidates[index].get_speaking(piece) >= 0.5).mean()) if piece.frames else 0.0
-        found.append(SpeakerTurn(piece, candidates[index] if share >= MIN_SPEAKING_SHARE else None))
-    return _join_turns(found)
+        turn_span = FrameSpan(span.start + first, span.start + last)
+        share = float((candidates[index].get_speaking(turn_span) >= 0.5).mean()) if turn_span.frames else 0.0
+        turns.append(SpeakerTurn(turn_span, candidates[index] if share >= MIN_SPEAKING_SHARE else None))
+    return _join_turns(turns)
 
 
 def _smooth(curve: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -113,8 +113,8 @@ def _split_turns(path: NDArray[np.intp], audio_vad: NDArray[np.float32]) -> list
     cuts: list[int] = []
     for change in (np.flatnonzero(np.diff(path)) + 1).tolist():
         first = max(change - CUT_SEARCH_FRAMES, cuts[-1] + 1 if cuts else 1)
-        around = audio_vad[first : change + CUT_SEARCH_FRAMES + 1]
-        cuts.append(first + int(around.argmin()) if len(around) else change)
+        window = audio_vad[first : change + CUT_SEARCH_FRAMES + 1]
+        cuts.append(first + int(window.argmin()) if len(window) else change)
     starts, ends = [0, *cuts], [*cuts, len(path)]
     # Take the candidate at the middle of the turn, which no moved boundary reaches.
     return [

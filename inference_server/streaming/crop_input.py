@@ -50,21 +50,21 @@ PreprocessedInput = MouthCropChunk | AudioChunk
 
 def interleave(clip: Iterable[PreprocessedInput]) -> Iterator[PreprocessedInput]:
     """Split a whole clip into chunks of one second and return them in order of time, as a stream would send them."""
-    pieces: list[tuple[float, PreprocessedInput]] = []
+    chunks: list[tuple[float, PreprocessedInput]] = []
     samples_before = 0
     for item in clip:
         if isinstance(item, AudioChunk):
             for first in range(0, len(item.samples), SAMPLE_RATE_HZ):
                 time_s = (samples_before + first) / SAMPLE_RATE_HZ
-                pieces.append((time_s, AudioChunk(item.samples[first : first + SAMPLE_RATE_HZ])))
+                chunks.append((time_s, AudioChunk(item.samples[first : first + SAMPLE_RATE_HZ])))
             samples_before += len(item.samples)
         else:
             for first in range(0, len(item.times_s), FRAME_RATE_HZ):
                 part = slice(first, first + FRAME_RATE_HZ)
-                pieces.append(
+                chunks.append(
                     (item.times_s[first], MouthCropChunk(item.face, item.pixels[part], item.times_s[part]))
                 )
-    return (piece for _, piece in sorted(pieces, key=lambda placed: placed[0]))
+    return (chunk for _, chunk in sorted(chunks, key=lambda item: item[0]))
 
 
 class CropResampler:

@@ -152,22 +152,22 @@ class FinalDecoder:
     def _create_segment(self, pending: _PendingUtterance, hypotheses: Iterable[Hypothesis]) -> Segment | None:
         utterance = pending.utterance
         span = shift_span(utterance.turn.span, self._first_frame)
-        found = [to_media_time(hypothesis, span) for hypothesis in hypotheses if hypothesis.text]
+        ranked = [to_media_time(hypothesis, span) for hypothesis in hypotheses if hypothesis.text]
         revision = 0
         if utterance.interim is not None:
             revision = utterance.interim.revision
-            found[:1] = [utterance.interim.text.finalize(found[0] if found else Hypothesis("", 0.0))]
+            ranked[:1] = [utterance.interim.text.finalize(ranked[0] if ranked else Hypothesis("", 0.0))]
         # A segment without words is sent only to replace interim results.
-        if not found or not (found[0].text or revision):
+        if not ranked or not (ranked[0].text or revision):
             return None
         return create_segment(
-            found,
+            ranked,
             span,
             word_timestamps=self._options.word_timestamps,
             segment_id=utterance.channel.create_segment_id(span.start),
             revision=revision + 1,
             is_final=True,
-            stable_words=len(found[0].text.split()),
+            stable_words=len(ranked[0].text.split()),
             speaker_id=self._emitter.get_speaker_id(utterance.turn.track),
             face_boxes=pending.face_boxes,
             modality=pending.modality,

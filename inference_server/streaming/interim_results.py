@@ -228,25 +228,25 @@ class InterimDecoder:
 
     def _is_decoded_speculatively(self, channel: ActivityChannel) -> bool:
         """Return whether all speech so far is covered by the speculative decoding."""
-        known = channel.speculative
-        return known is not None and known.span.end == _get_speculative_end(channel)
+        speculative = channel.speculative
+        return speculative is not None and speculative.span.end == _get_speculative_end(channel)
 
     def take_speculative_result(
         self, channel: ActivityChannel, turn: SpeakerTurn
     ) -> Future[list[Hypothesis]] | None:
         """Return the speculative decoding if it matches the turn; cancel it otherwise."""
-        known, channel.speculative = channel.speculative, None
-        if known is None:
+        speculative, channel.speculative = channel.speculative, None
+        if speculative is None:
             return None
-        more_silence = turn.span.end - known.span.end
-        is_same = (
-            known.span.start == turn.span.start
+        more_silence = turn.span.end - speculative.span.end
+        matches = (
+            speculative.span.start == turn.span.start
             and 0 <= more_silence <= max(0, channel.options.margin_frames - SPECULATION_DELAY_FRAMES)
-            and known.track is turn.track
+            and speculative.track is turn.track
         )
-        if is_same and not known.result.cancelled():
-            return known.result
-        known.result.cancel()
+        if matches and not speculative.result.cancelled():
+            return speculative.result
+        speculative.result.cancel()
         return None
 
     def stop(self, channels: Iterable[ActivityChannel]) -> None:

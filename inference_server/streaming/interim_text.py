@@ -87,8 +87,8 @@ class InterimRateLimiter:
         if not decoded_frames:
             return frames >= MIN_FIRST_FRAMES
         growth = 2 * self._latency_s * FRAME_RATE_HZ
-        least = min(max(growth, MIN_GROWTH_FRAMES), MAX_GROWTH_FRAMES)
-        return frames - decoded_frames >= least and elapsed_s >= 2 * self._latency_s
+        min_growth = min(max(growth, MIN_GROWTH_FRAMES), MAX_GROWTH_FRAMES)
+        return frames - decoded_frames >= min_growth and elapsed_s >= 2 * self._latency_s
 
 
 def _combine_confidences(words: Sequence[Word]) -> float:

@@ -244,11 +244,11 @@ class ContainerPipeline(MediaPipeline):
             return
         self.faces_in_view = frame.faces
         self._timer.count_frame(frame.faces)
-        known = [followed.track.end for followed in self._tracked_faces.values()]
-        self.buffer.video_end = max(self.buffer.video_end, min([*known, frame.index + 1]))
+        ends = [face.track.end for face in self._tracked_faces.values()]
+        self.buffer.video_end = max(self.buffer.video_end, min([*ends, frame.index + 1]))
         if self._options.live:
-            known = [followed.track.preview_end for followed in self._tracked_faces.values()]
-            self.buffer.preview_video_end = max(self.buffer.preview_video_end, min([*known, frame.index + 1]))
+            ends = [face.track.preview_end for face in self._tracked_faces.values()]
+            self.buffer.preview_video_end = max(self.buffer.preview_video_end, min([*ends, frame.index + 1]))
 
     def _handle_end(self, end: EndOfStream) -> list[Event]:
         self.buffer.video_end = max(self.buffer.video_end, end.frames)
@@ -359,19 +359,19 @@ class PreprocessedPipeline(MediaPipeline):
         """Treat a modality that lags too far behind as absent, so that the other one is not delayed without limit."""
         if self._options.modality is not Modality.AUDIO_VISUAL:
             return []
-        seen, heard = self.buffer.video_end, self.buffer.audio_end
-        if abs(seen - heard) <= MAX_LAG_FRAMES:
+        video_end, audio_end = self.buffer.video_end, self.buffer.audio_end
+        if abs(video_end - audio_end) <= MAX_LAG_FRAMES:
             return []
-        if seen < heard:
-            self.buffer.video_end = heard - MAX_LAG_FRAMES
-            return self._warn_of_lag("video is", heard - seen)
+        if video_end < audio_end:
+            self.buffer.video_end = audio_end - MAX_LAG_FRAMES
+            return self._warn_of_lag("video is", audio_end - video_end)
         if not self._samples:
             self.has_audio = False
             return [StreamWarning(WarningKind.NO_AUDIO, "no audio was received: recognizing from video only")]
-        missing = frames_to_samples(seen - MAX_LAG_FRAMES - heard)
+        missing = frames_to_samples(video_end - MAX_LAG_FRAMES - audio_end)
         self._samples += missing
         self._add_audio(np.zeros(missing, np.int16))
-        return self._warn_of_lag("audio is", seen - heard)
+        return self._warn_of_lag("audio is", video_end - audio_end)
 
     def _warn_of_lag(self, subject: str, frames: int) -> list[Event]:
         if self._has_warned_of_lag:

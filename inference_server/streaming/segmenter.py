@@ -43,7 +43,7 @@ class UtteranceSegmenter:
         self.audio = ActivityChannel(audio_endpointing, resume_from=self._checkpoints.pop(None, None))
         self._audio_gate = AudioVadGate(self._buffer)
         self._faces: dict[int, ActivityChannel] = {}
-        self.heard = [FrameSpan(*heard) for heard in checkpoint.recent_speech]
+        self.recent_speech = [FrameSpan(*speech) for speech in checkpoint.recent_speech]
 
     @property
     def uses_audio(self) -> bool:
@@ -64,19 +64,19 @@ class UtteranceSegmenter:
     @property
     def available_end(self) -> int:
         """Frame up to which all used modalities are available."""
-        known = []
+        ends = []
         if self.uses_audio:
-            known.append(self._buffer.audio_vad_end)
+            ends.append(self._buffer.audio_vad_end)
         if self._modality.uses_video and self._pipeline.has_video:
             # Live streams do not wait until preview crops are replaced by final ones.
-            known.append(max(self._buffer.video_end, self._buffer.preview_video_end))
-        return min(known, default=0)
+            ends.append(max(self._buffer.video_end, self._buffer.preview_video_end))
+        return min(ends, default=0)
 
     def advance(self, *, media_ended: bool) -> Iterator[tuple[ActivityChannel, list[EndedSpan]]]:
         """Process new data in the buffer: for each channel, yield the spans that have ended."""
         if self.uses_audio:
             cuts = self._process_audio(media_ended=media_ended)
-            self.heard = [*self.heard, *(cut.span for cut in cuts)][-RECENT_AUDIO_SPANS:]
+            self.recent_speech = [*self.recent_speech, *(cut.span for cut in cuts)][-RECENT_AUDIO_SPANS:]
             yield self.audio, cuts
         if self._modality.uses_video:
             tracks = dict(self._buffer.tracks)
@@ -121,14 +121,14 @@ class UtteranceSegmenter:
     def _get_channel(self, track: FaceTrack) -> ActivityChannel:
         channel = self._faces.get(track.track_id)
         if channel is None:
-            known = self._checkpoints.pop(track.person, None)
-            channel = ActivityChannel(self._lip_endpointing, track.start, track, known)
+            checkpoint = self._checkpoints.pop(track.person, None)
+            channel = ActivityChannel(self._lip_endpointing, track.start, track, checkpoint)
             self._faces[track.track_id] = channel
         return channel
 
     def _is_visual_only(self, span: FrameSpan) -> bool:
         """Return whether the lips moved for a while and the audio has no speech there."""
         open_span = self.audio.open_span
-        speech = [*self.heard, open_span] if open_span is not None else self.heard
+        speech = [*self.recent_speech, open_span] if open_span is not None else self.recent_speech
         recent_speech = sum(span.overlap(other) for other in speech)
         return span.frames >= MIN_VISUAL_ONLY_FRAMES and recent_speech < 0.2 * span.frames

@@ -176,9 +176,9 @@ class RecognitionSession:
         """Submit the ended spans whose video and audio are complete."""
         still_waiting = []
         # Waiting a little makes speaker assignment more reliable; live streams cannot wait.
-        later = 0 if self._options.live else self._segmenter.endpointing.margin_frames
+        delay_frames = 0 if self._options.live else self._segmenter.endpointing.margin_frames
         for channel, cut in self._ended_spans:
-            if not media_ended and self._segmenter.available_end < cut.span.end + later:
+            if not media_ended and self._segmenter.available_end < cut.span.end + delay_frames:
                 still_waiting.append((channel, cut))
                 continue
             if self._segmenter.should_decode(channel, cut.span):
@@ -203,9 +203,9 @@ class RecognitionSession:
         limit_s = self._options.silence_timeout_s
         if not limit_s or self._ended_spans or self._final_decoder.pending:
             return False
-        open_span = [channel.open_span is not None for channel in self._segmenter.active_channels]
+        has_open_span = [channel.open_span is not None for channel in self._segmenter.active_channels]
         if (
-            any(open_span)
+            any(has_open_span)
             or frames_to_seconds(self._segmenter.available_end - self._last_speech_end) < limit_s
         ):
             return False
@@ -305,7 +305,7 @@ class RecognitionSession:
             final_end=self._final_end,
             needed_start=find_earliest(settled, available_end),
             channels=tuple(states.values()),
-            recent_speech=tuple((heard.start, heard.end) for heard in self._segmenter.heard),
+            recent_speech=tuple((speech.start, speech.end) for speech in self._segmenter.recent_speech),
             speakers=self._emitter.speakers,
             last_speech_end=self._last_speech_end,
             segment_count=self._final_decoder.segment_count,

@@ -89,10 +89,10 @@ class FaceTrack:
 
     def get_crops(self, span: FrameSpan) -> NDArray[np.uint8]:
         """Return the crops of a span, (T, 96, 96); frames without a crop take the nearest one."""
-        seen = [*self.crops, *self.preview_crops] if span.end > self.end else self.crops
-        last = len(seen) - 1
+        crops = [*self.crops, *self.preview_crops] if span.end > self.end else self.crops
+        last = len(crops) - 1
         return np.stack(
-            [seen[min(max(frame - self.start, 0), last)] for frame in range(span.start, span.end)]
+            [crops[min(max(frame - self.start, 0), last)] for frame in range(span.start, span.end)]
         )
 
     def get_speaking(self, span: FrameSpan) -> NDArray[np.float32]:
@@ -112,10 +112,10 @@ class FaceTrack:
 
     def discard_before(self, frame: int) -> None:
         """Discard everything before a frame."""
-        gone = min(max(0, frame - self.start), len(self.crops))
-        if gone:
-            del self.crops[:gone], self.speaking[:gone]
-            self.start += gone
+        dropped = min(max(0, frame - self.start), len(self.crops))
+        if dropped:
+            del self.crops[:dropped], self.speaking[:dropped]
+            self.start += dropped
             self.boxes = [box for box in self.boxes if box.offset_s >= frames_to_seconds(self.start)]
 
 
@@ -178,18 +178,18 @@ class StreamBuffer:
         """Return the samples of a span, int16 (640 per frame); silence where missing."""
         self._join_audio()
         first = frames_to_samples(span.start - self._audio_start)
-        piece = self._audio[max(0, first) : max(0, first + frames_to_samples(span.frames))]
+        samples = self._audio[max(0, first) : max(0, first + frames_to_samples(span.frames))]
         before = max(0, min(-first, frames_to_samples(span.frames)))
-        return np.pad(piece, (before, frames_to_samples(span.frames) - before - len(piece)))
+        return np.pad(samples, (before, frames_to_samples(span.frames) - before - len(samples)))
 
     def discard_before(self, frame: int) -> None:
         """Discard everything that no utterance from ``frame`` on can need."""
         self._join_audio()
-        gone = min(frame - self._audio_start, len(self._audio) // frames_to_samples(1))
+        dropped = min(frame - self._audio_start, len(self._audio) // frames_to_samples(1))
         # Copying the rest takes time: done about once per two seconds of audio.
-        if gone > 50:
-            self._audio = self._audio[frames_to_samples(gone) :].copy()
-            self._audio_start += gone
+        if dropped > 50:
+            self._audio = self._audio[frames_to_samples(dropped) :].copy()
+            self._audio_start += dropped
             judged = min(max(0, frame - self._audio_vad_start), len(self._audio_vad))
             del self._audio_vad[:judged]
             self._audio_vad_start += judged

@@ -91,7 +91,7 @@ def test_bytes_that_are_no_video(stub, messages: Messages, data: bytes) -> None:
     assert "/etc" not in text
 
 
-def test_a_truncated_file_is_read_as_far_as_it_goes_with_a_warning(stub, messages: Messages) -> None:
+def test_a_truncated_file_is_transcribed_to_its_end_with_a_warning(stub, messages: Messages) -> None:
     data = DEMO.read_bytes()
     responses = list(stub.StreamingRecognize(messages(data[: len(data) // 2]), timeout=DEADLINE_S))
     kinds = [response.WhichOneof("event") for response in responses]
@@ -132,7 +132,7 @@ def write_video(path: Path, frames: list[np.ndarray]) -> Path:
     return path
 
 
-def test_a_video_without_a_face_where_only_lips_are_read(stub, messages: Messages, tmp_path: Path) -> None:
+def test_a_video_without_a_face_in_video_only_mode(stub, messages: Messages, tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     landscape = np.repeat(np.repeat(random.integers(0, 255, (12, 16, 3), np.uint8), 40, 0), 40, 1)
     clip = write_video(tmp_path / "landscape.mp4", [landscape] * 50)
@@ -221,7 +221,7 @@ def test_a_clip_is_missing_from_a_unary_call(stub) -> None:
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_client_that_sends_nothing_is_let_go() -> None:
+def test_an_idle_client_is_disconnected() -> None:
     def stalled() -> Iterator[Request]:
         yield Request(config=Config())
         yield Request(media=DEMO.read_bytes()[:10_000])
@@ -235,9 +235,7 @@ def test_a_client_that_sends_nothing_is_let_go() -> None:
         assert time.monotonic() - begun < 8
 
 
-def test_a_client_that_hangs_up_in_the_middle_frees_its_place(
-    stub, client: Client, messages: Messages
-) -> None:
+def test_a_client_that_disconnects_frees_its_slot(stub, client: Client, messages: Messages) -> None:
     def endless() -> Iterator[Request]:
         yield from messages(DEMO.read_bytes()[:100_000])
         time.sleep(2)

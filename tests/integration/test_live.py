@@ -87,7 +87,7 @@ def test_heartbeats_alone_are_not_enough_for_ever(impatient: RunningServer) -> N
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
-def test_a_source_may_pause_longer_than_a_server_waits(impatient: RunningServer, is_async: bool) -> None:
+def test_a_source_may_pause_longer_than_the_idle_timeout(impatient: RunningServer, is_async: bool) -> None:
     def pausing() -> Iterator[AudioChunk]:
         yield AudioChunk(QUIET)
         time.sleep(2.5)
@@ -187,7 +187,7 @@ def test_a_lagging_live_sender_is_warned_once_until_it_catches_up() -> None:
     assert pace.create_warning().kind is WarningKind.FALLING_BEHIND
 
 
-def test_live_media_that_comes_faster_than_it_is_read_is_warned_of(
+def test_live_media_faster_than_processing_causes_a_warning(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sent at once, the clip waits for as long as it takes to read it: how long that is depends on the machine."""

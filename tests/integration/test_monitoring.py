@@ -82,7 +82,7 @@ def test_every_metric_that_is_asked_for_is_exported(
         assert metrics <= there | OF_PROMETHEUS, expression
 
 
-def test_every_metric_of_ours_is_shown_and_explained(
+def test_every_metric_is_on_the_dashboard_and_documented(
     observed: RunningServer, graphics: CollectorRegistry
 ) -> None:
     texts = ask(observed, "/metrics")[1], generate_latest(graphics).decode()
@@ -96,7 +96,7 @@ def test_every_metric_of_ours_is_shown_and_explained(
     assert [name for name in sorted(ours) if name not in shown] == []
 
 
-def test_the_dashboard_file_is_what_its_code_makes() -> None:
+def test_the_dashboard_file_matches_its_code() -> None:
     assert grafana_dashboard.OUT.read_text() == grafana_dashboard.render()
 
 
@@ -119,7 +119,7 @@ def test_the_dashboard_is_whole() -> None:
             assert all(target["expr"].count("(") == target["expr"].count(")") for target in panel["targets"])
 
 
-def test_every_alert_says_who_is_woken_and_what_to_do() -> None:
+def test_every_alert_has_a_severity_and_an_action() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(set(names)) == len(names) >= 8
     for rule in RULES:
@@ -156,7 +156,9 @@ def test_stages_pace_faces_and_errors_are_measured(observed: RunningServer) -> N
     assert value("gorggle_event_loop_lag_seconds_count") > 0
 
 
-def test_media_that_waits_is_in_flight(observed: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_media_is_counted_as_buffered(
+    observed: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     requests = [
         lip_reading_pb2.StreamingRecognizeRequest(config={}),
         *[lip_reading_pb2.StreamingRecognizeRequest(media=DEMO.read_bytes())],

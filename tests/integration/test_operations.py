@@ -76,13 +76,13 @@ def test_calls_media_segments_and_batches_are_counted(observed: RunningServer) -
     assert after[("gorggle_max_streams", frozenset())] == observed.server.settings.max_streams
 
 
-def test_a_method_that_there_is_not_makes_no_series(observed: RunningServer) -> None:
+def test_an_unknown_method_creates_no_metric_series(observed: RunningServer) -> None:
     with grpc.insecure_channel(observed.address) as channel, pytest.raises(grpc.RpcError):
         channel.unary_unary("/gorggle.v1.LipReading/Invented")(b"", timeout=10)
     assert "Invented" not in ask(observed, "/metrics")[1]
 
 
-def test_what_was_said_is_in_no_metric(observed: RunningServer) -> None:
+def test_metrics_contain_no_words(observed: RunningServer) -> None:
     with Client(observed.address) as client:
         words = {word.text for segment in client.recognize(DEMO).segments for word in segment.words}
     text = ask(observed, "/metrics")[1]
@@ -102,7 +102,7 @@ def test_a_server_at_rest_gives_its_free_memory_back(
     assert trimmed.wait(10)
 
 
-def test_a_place_can_be_given_back_when_the_loop_has_ended(observed: RunningServer) -> None:
+def test_a_slot_can_be_released_after_the_loop_has_ended(observed: RunningServer) -> None:
     place = observed.server._servicer._stream_limiter.acquire("caller")
     place.__enter__()
     place.__exit__(None, None, None)  # on this thread, which has no loop

@@ -296,9 +296,7 @@ def test_repeated_disconnections_of_crops_and_audio_change_nothing(
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
-def test_a_connection_that_falls_silent_is_given_up(
-    server: RunningServer, expected: Transcript, is_async: bool
-) -> None:
+def test_a_silent_connection_is_replaced(server: RunningServer, expected: Transcript, is_async: bool) -> None:
     """As behind a firewall that drops what it has forgotten: no reset comes, no end, nothing."""
     with proxy_to(server.address) as proxy, proxy_to(server.address) as other:
         accident = Accident(proxy.freeze, a_final_segment)
@@ -331,7 +329,7 @@ def test_data_beyond_the_replay_buffer_is_reported_as_lost(server: RunningServer
     assert accident.has_happened
 
 
-def test_a_file_that_has_changed_is_not_taken_for_the_same(server: RunningServer, tmp_path: Any) -> None:
+def test_a_changed_file_is_not_resumed(server: RunningServer, tmp_path: Any) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(DEMO.read_bytes())
     with proxy_to(server.address) as proxy:
@@ -400,7 +398,7 @@ def test_a_session_that_is_carried_on_elsewhere_ends_here(stub, server: RunningS
     assert [response.WhichOneof("event") for response in second][-1] == "finished"
 
 
-def test_a_full_server_takes_a_session_back_whose_connection_it_has_not_missed_yet() -> None:
+def test_a_full_server_resumes_a_session_whose_old_connection_is_still_open() -> None:
     held = threading.Event()
 
     def holding() -> Iterator[Request]:
@@ -474,7 +472,7 @@ def test_a_resumption_that_is_none_is_refused(stub, resume: config_pb2.ResumeCon
     assert words in caught.value.details()
 
 
-def test_the_acknowledgement_never_falls_and_never_passes_what_is_final(stub) -> None:
+def test_the_acknowledgement_is_monotonic_and_never_exceeds_final_results(stub) -> None:
     responses = list(stub.StreamingRecognize(numbered(1, chunks(), config_pb2.StreamingConfig()), timeout=60))
     final_until = [response.final_until_offset.ToMilliseconds() for response in responses]
     assert final_until == sorted(final_until)

@@ -258,7 +258,7 @@ def test_a_token_is_in_no_command_line_of_ours(tmp_path: Path) -> None:
     assert "--token " not in said
 
 
-def test_what_aws_answers_is_not_logged_even_at_debug() -> None:
+def test_aws_responses_are_not_logged_even_at_debug() -> None:
     code = (
         "import logging; from gorggle_server.logging_setup import configure_logging; configure_logging('DEBUG', 'text');"
         "print([logging.getLogger(n).isEnabledFor(logging.DEBUG) for n in ('botocore.parsers', 'urllib3.x', 'gorggle')])"

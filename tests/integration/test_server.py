@@ -35,7 +35,7 @@ def health(address: str, service: str = SERVICE) -> str:
     return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
 
 
-def test_a_server_whose_models_are_not_loaded_says_so() -> None:
+def test_a_server_without_loaded_models_reports_it() -> None:
     with running_server(load=False) as running:
         assert health(running.address) == health(running.address, "") == "NOT_SERVING"
         with grpc.insecure_channel(running.address) as channel:
@@ -61,7 +61,7 @@ def test_reflection_lists_the_services(server: RunningServer) -> None:
     assert {SERVICE, "grpc.health.v1.Health"} <= names
 
 
-def test_the_embedded_model_says_what_it_is_and_permits(stub) -> None:
+def test_the_embedded_model_describes_itself_and_its_license(stub) -> None:
     (model,) = stub.ListModels(model_pb2.ListModelsRequest(), timeout=10).models
     assert model == stub.GetModel(model_pb2.GetModelRequest(), timeout=10)
     assert model.name == "gorggle-mini-1"
@@ -86,7 +86,7 @@ def test_the_server_tells_its_limits_and_load(stub) -> None:
     assert info["capacity"]["maxStreams"] == 8
 
 
-def test_one_call_more_than_there_are_places_is_refused_with_a_delay(messages: Messages) -> None:
+def test_a_call_over_the_limit_is_refused_with_a_retry_delay(messages: Messages) -> None:
     with running_server(max_streams=1) as running, grpc.insecure_channel(running.address) as channel:
         stub = lip_reading_pb2_grpc.LipReadingStub(channel)
 
@@ -145,7 +145,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield "clips"
 
 
-def test_a_clip_in_s3_is_read_where_the_operator_allows_it(bucket: str) -> None:
+def test_a_clip_in_an_allowed_s3_bucket_is_transcribed(bucket: str) -> None:
     def recognize(stub, uri: str) -> lip_reading_pb2.RecognizeResponse:
         return stub.Recognize(lip_reading_pb2.RecognizeRequest(uri=uri), timeout=60)
 

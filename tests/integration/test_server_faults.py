@@ -72,7 +72,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_line(tmp_path: P
     assert "model" in line
 
 
-def test_a_lost_device_makes_the_server_dead_and_a_failed_reading_alone_does_not(
+def test_a_failed_device_fails_livez_and_a_failed_request_alone_does_not(
     own_server: RunningServer,
 ) -> None:
     measurements = own_server.server.metrics
@@ -113,7 +113,7 @@ def test_a_device_that_works_again_is_used_again() -> None:
     assert probe.is_healthy
 
 
-def test_no_time_but_the_logs_and_traces_comes_from_a_clock_that_can_be_set() -> None:
+def test_only_logs_and_traces_use_the_wall_clock() -> None:
     """A clock that is wrong, or set while a stream runs, changes no limit and no duration."""
     allowed = {"logging_setup.py", "stage_timer.py", "tracing.py"}
     wall_clock = re.compile(r"\btime\.time\(|\btime_ns\(|datetime\.now\(|utcnow\(|date\.today\(")

@@ -136,7 +136,7 @@ def test_a_call_continues_its_callers_trace_and_shows_its_parts(
     assert seen["gorggle.frames"] >= seen["gorggle.frames_with_faces"] > 100
 
 
-def test_an_utterance_waits_before_it_is_read(channel: grpc.Channel, collector: Collector) -> None:
+def test_an_utterance_is_queued_before_inference(channel: grpc.Channel, collector: Collector) -> None:
     trace_id = "aaf92f3577b34da6a3ce929d0e0e4736"
     read_demo(channel, f"00-{trace_id}-{PARENT_ID}-01")
     spans = spans_of(collector, trace_id)
@@ -190,7 +190,7 @@ def test_spans_contain_no_words_and_health_checks_are_not_traced(
     assert call_attributes["deployment.environment"] == "test"
 
 
-def test_a_collector_that_is_not_there_costs_no_call(channel: grpc.Channel) -> None:
+def test_an_unreachable_collector_fails_no_call(channel: grpc.Channel) -> None:
     with running_server(otlp_endpoint="http://127.0.0.1:9/v1/traces") as running:
         with grpc.insecure_channel(running.address) as channel:
             assert read_demo(channel, TRACEPARENT)

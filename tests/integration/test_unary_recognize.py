@@ -43,7 +43,7 @@ def expected(server) -> list[Segment]:
         return list(client.transcribe(DEMO))
 
 
-def test_the_demo_clip_is_read(expected: list[Segment], spoken: list[str], truth: dict) -> None:
+def test_the_demo_clip_is_transcribed(expected: list[Segment], spoken: list[str], truth: dict) -> None:
     assert errors(" ".join(spoken).split(), words_of(expected)) < 0.15
     assert len(expected) == len(spoken)
     assert {segment.speaker for segment in expected} == {"face-1"}
@@ -55,7 +55,7 @@ def test_the_demo_clip_is_read(expected: list[Segment], spoken: list[str], truth
         assert times == sorted(times)
 
 
-def test_the_lips_alone_are_read(client: Client, spoken: list[str]) -> None:
+def test_video_only_is_recognized(client: Client, spoken: list[str]) -> None:
     segments = list(client.transcribe(DEMO, modality="video"))
     assert errors(" ".join(spoken).split(), words_of(segments)) < 0.5
     assert {segment.modality for segment in segments} == {"video"}
@@ -151,7 +151,7 @@ def test_mouth_crops_with_audio_give_the_same(client: Client, expected: list[Seg
     assert errors(words_of(from_video), words_of(alone)) < 0.2
 
 
-def test_a_unary_call_gives_what_the_stream_gives(client: Client, expected: list[Segment]) -> None:
+def test_a_unary_call_returns_the_same_as_a_stream(client: Client, expected: list[Segment]) -> None:
     transcript = client.recognize(DEMO)
     assert words_of(list(transcript.segments)) == words_of(expected)
 
@@ -228,7 +228,7 @@ def test_more_faces_than_max_speakers_cause_a_warning(client: Client) -> None:
 
 @pytest.mark.parametrize("size", [(640, 480), (1280, 720)])
 @pytest.mark.parametrize("photograph", Photograph)
-def test_a_photograph_that_talks_is_found_and_followed(
+def test_a_talking_photograph_is_detected_and_tracked(
     client: Client, tmp_path: Path, size: tuple[int, int], photograph: Photograph
 ) -> None:
     voice = Voice.random(np.random.default_rng(5))
@@ -243,7 +243,7 @@ def test_a_photograph_that_talks_is_found_and_followed(
     assert [event.face_count for event in events if isinstance(event, Finished)] == [1]
 
 
-def test_a_caller_who_asks_for_longer_pauses_gets_longer_segments(client: Client, expected) -> None:
+def test_a_longer_endpoint_silence_gives_longer_segments(client: Client, expected) -> None:
     assert len(expected) == 5
     together = list(client.transcribe(DEMO, endpoint_silence_s=2.0, modality="audio"))
     assert len(together) == 1

@@ -72,7 +72,7 @@ def alone() -> dict[tuple[int, Modality, int, int], list[Hypothesis]]:
 class BackendConformance:
     """Inherit, and give a fixture ``backend`` that serves the golden model as ``MODEL``."""
 
-    def test_a_window_is_read_as_if_it_were_the_only_one(self, backend: InferenceBackend) -> None:
+    def test_a_batched_window_gives_the_same_result_as_alone(self, backend: InferenceBackend) -> None:
         futures = {
             key: backend.submit(MODEL, make_window(*key[:3]), OPTIONS[key[3]], stream=key[0])
             for key in alone()
@@ -86,7 +86,7 @@ class BackendConformance:
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
     )
     @given(data=st.data())
-    def test_the_order_and_time_of_submission_do_not_change_what_is_read(
+    def test_order_and_time_of_submission_do_not_change_results(
         self, backend: InferenceBackend, data: st.DataObject
     ) -> None:
         keys = data.draw(st.lists(st.sampled_from(sorted(alone(), key=repr)), min_size=1, max_size=8))
@@ -116,7 +116,9 @@ class BackendConformance:
         for future in kept:
             assert_same(future.result(60), alone()[key])
 
-    def test_a_newer_reading_of_an_utterance_supersedes_interim_ones(self, backend: InferenceBackend) -> None:
+    def test_a_newer_request_supersedes_interim_ones_of_the_same_utterance(
+        self, backend: InferenceBackend
+    ) -> None:
         interim = [
             backend.submit(MODEL, make_window(40), OPTIONS[0], interim=True, stream=1, utterance="u")
             for _ in range(3)

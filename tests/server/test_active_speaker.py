@@ -43,7 +43,7 @@ def test_a_span_is_divided_where_the_speaker_changes() -> None:
     assert second.span == FrameSpan(57, 120)
 
 
-def test_a_listener_who_smiles_for_a_moment_does_not_take_the_word() -> None:
+def test_a_short_mouth_movement_of_a_listener_is_not_a_turn() -> None:
     speaker = make_track(1, [0.9] * 100)
     listener = make_track(2, [0.05] * 45 + [0.95] * 8 + [0.05] * 47)
     (turn,) = assign_turns(FrameSpan(0, 100), [speaker, listener], np.ones(100, np.float32))

@@ -46,12 +46,12 @@ def run(admission: AdmissionController, clock: Clock, cost: float, seconds: floa
             admission.record_device_time(stream, cost * 0.1)
 
 
-def test_as_many_are_let_in_as_the_estimate_allows(clock: Clock) -> None:
+def test_as_many_streams_are_admitted_as_the_estimate_allows(clock: Clock) -> None:
     with contextlib.ExitStack() as places:
         assert admit_streams(AdmissionController(ResourceLimit(0.75, 0.1), clock=clock), places) == 7
 
 
-def test_what_is_measured_replaces_the_estimate(clock: Clock) -> None:
+def test_measurements_replace_the_estimate(clock: Clock) -> None:
     admission = AdmissionController(ResourceLimit(0.8, 0.4), clock=clock)
     with contextlib.ExitStack() as places:
         assert admit_streams(admission, places) == 2
@@ -71,7 +71,7 @@ def test_an_estimate_that_was_too_low_is_corrected(clock: Clock) -> None:
         assert refused.value.retry_after_s > 0
 
 
-def test_a_place_that_was_given_back_can_be_taken(clock: Clock) -> None:
+def test_a_released_slot_can_be_acquired(clock: Clock) -> None:
     admission = AdmissionController(ResourceLimit(0.5, 0.25), clock=clock)
     with admission.admit_stream("a"):
         with admission.admit_stream("b"), pytest.raises(OverloadedError), admission.admit_stream("c"):
@@ -126,7 +126,7 @@ def test_a_model_on_the_cpu_takes_cpu_time(clock: Clock) -> None:
         assert admission.expected_cpu_load == pytest.approx(0.8, abs=0.05)
 
 
-def test_what_was_learnt_outlasts_a_quiet_hour(clock: Clock) -> None:
+def test_the_learnt_cost_survives_an_idle_hour(clock: Clock) -> None:
     admission = AdmissionController(ResourceLimit(0.8, 0.01), clock=clock)
     with contextlib.ExitStack() as places:
         for number in range(3):
@@ -146,7 +146,7 @@ def test_a_stream_that_has_left_is_charged_for_all_that_it_took(clock: Clock) ->
         assert admission.expected_cpu_load > 0
 
 
-def test_streams_that_come_at_once_are_not_judged_by_their_first_silence(clock: Clock) -> None:
+def test_the_first_seconds_of_streams_are_not_measured(clock: Clock) -> None:
     admission = AdmissionController(ResourceLimit(0.71, 0.02), clock=clock)
     with contextlib.ExitStack() as places:
         inside = 0
@@ -185,7 +185,7 @@ def test_the_cpu_time_of_a_thread_and_of_a_process_is_measured() -> None:
     assert 0.2 <= use.thread_s < 0.4
 
 
-def test_what_holds_pythons_lock_is_counted_apart_from_what_decoders_take(clock: Clock) -> None:
+def test_gil_time_is_counted_separately_from_decoder_time(clock: Clock) -> None:
     admission = AdmissionController(
         ResourceLimit(0.0, 0.0), ResourceLimit(16.0, 0.01), gil=ResourceLimit(1.2, 0.01), clock=clock
     )

@@ -92,7 +92,9 @@ RUNS = st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.4, 0.9]), st.integers(1, 
 
 @settings(max_examples=400, deadline=None)
 @given(runs=RUNS, at=st.floats(0, 1))
-def test_a_curve_is_cut_alike_from_wherever_it_is_taken_up(runs: list[tuple[float, int]], at: float) -> None:
+def test_a_resumed_signal_is_segmented_equally_from_any_point(
+    runs: list[tuple[float, int]], at: float
+) -> None:
     curve = np.concatenate([np.full(frames, value, np.float32) for value, frames in runs])
     until = int(at * len(curve))
     whole = ActivityChannel(OPTIONS)
@@ -117,7 +119,7 @@ def test_an_utterance_that_has_ended_is_found_again_from_its_beginning(runs: lis
         assert [other.span for other in found] == [other.span for other in cuts[number:]]
 
 
-def test_speech_that_never_pauses_is_cut_on_from_the_last_cut() -> None:
+def test_continuous_speech_is_resumed_from_its_last_cut() -> None:
     curve = np.full(300, 0.9, np.float32)
     curve[::7] = 0.4
     whole = ActivityChannel(OPTIONS)
@@ -129,7 +131,7 @@ def test_speech_that_never_pauses_is_cut_on_from_the_last_cut() -> None:
     assert [cut.span for cut in again] == [cut.span for cut in after]
 
 
-def test_names_of_segments_tell_where_they_begin_and_whose_they_are() -> None:
+def test_segment_ids_contain_start_frame_and_person() -> None:
     assert ActivityChannel(OPTIONS).create_segment_id(25) == "segment-25"
     assert FrameSpan(0, 1).frames == 1
 

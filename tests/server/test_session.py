@@ -134,13 +134,13 @@ def test_two_sentences_by_one_person_are_two_segments_with_the_streams_times() -
     assert events[-1] == Finished(8.0, 2, 1)
 
 
-def test_lips_alone_are_cut_by_their_own_movement() -> None:
+def test_video_only_utterances_are_segmented_by_lip_movement() -> None:
     events, backend = run_session(ScriptedPipeline(200, None, {1: TALK}), modality=Modality.VIDEO_ONLY)
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
     assert all(window.features is None and window.crops is not None for window in backend.windows)
 
 
-def test_two_people_who_speak_at_once_are_both_read_from_their_lips() -> None:
+def test_simultaneous_speakers_are_both_recognized_from_video() -> None:
     late = [0.0] * 40 + [1.0] * 60 + [0.0] * 100
     events, _ = run_session(ScriptedPipeline(200, None, {1: TALK, 2: late}), modality=Modality.VIDEO_ONLY)
     assert sorted(s.speaker_id for s in filter_events(events, Segment)) == ["face-1", "face-1", "face-2"]
@@ -161,7 +161,7 @@ def test_speech_with_a_still_face_is_recognized_from_audio() -> None:
     ] * 2
 
 
-def test_in_noise_that_never_rests_the_lips_tell_when_one_speaks() -> None:
+def test_lip_activity_segments_speech_in_constant_noise() -> None:
     everywhere = [1.0] * 200
     events, backend = run_session(ScriptedPipeline(200, everywhere, {1: TALK}, is_noisy=True))
     first, second = filter_events(events, Segment)
@@ -175,14 +175,14 @@ def test_audio_is_recognized_in_noise_without_a_face() -> None:
     assert [s.speaker_id for s in filter_events(events, Segment)] == ["voice"]
 
 
-def test_a_narrator_who_never_pauses_is_heard_over_faces_that_rest() -> None:
+def test_a_continuous_narrator_is_recognized_over_resting_faces() -> None:
     events, _ = run_session(ScriptedPipeline(200, [1.0] * 200, {1: [0.0] * 200}))
     assert [(s.speaker_id, s.modality) for s in filter_events(events, Segment)] == [
         ("voice", Modality.AUDIO_ONLY)
     ]
 
 
-def test_lips_that_move_in_silence_are_read_from_the_lips() -> None:
+def test_lip_movement_in_silence_is_recognized_from_video() -> None:
     events, _ = run_session(ScriptedPipeline(200, [0.0] * 200, {1: TALK}, loud=False))
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
 
@@ -192,12 +192,12 @@ def test_an_audio_visual_stream_without_audio_is_recognized_from_video() -> None
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
 
 
-def test_lips_alone_without_a_face_are_refused() -> None:
+def test_video_only_without_a_face_is_refused() -> None:
     with pytest.raises(NoFaceError, match=r"no face was found in 8\.0 s"):
         run_session(ScriptedPipeline(200, None, {}), modality=Modality.VIDEO_ONLY)
 
 
-def test_silence_gives_no_words_and_says_so() -> None:
+def test_silence_gives_no_words_and_a_warning() -> None:
     events, _ = run_session(ScriptedPipeline(100, [0.0] * 100, {1: [0.0] * 100}))
     assert [w.kind for w in filter_events(events, StreamWarning)] == [WarningKind.NO_SPEECH]
     assert not filter_events(events, Segment)
@@ -227,7 +227,7 @@ def test_activity_events_enclose_each_utterance() -> None:
     assert reported == [("begin", 1.0), ("end", 3.0), ("begin", 5.0), ("end", 7.0)]
 
 
-def test_face_boxes_of_the_utterance_come_with_it_where_they_are_asked_for() -> None:
+def test_segments_have_face_boxes_if_requested() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}), face_boxes=True)
     for segment in filter_events(events, Segment):
         assert len(segment.face_boxes) >= 10
@@ -236,7 +236,7 @@ def test_face_boxes_of_the_utterance_come_with_it_where_they_are_asked_for() -> 
     assert not any(segment.face_boxes for segment in filter_events(events, Segment))
 
 
-def test_progress_never_passes_what_is_final() -> None:
+def test_progress_does_not_exceed_the_final_results() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}))
     reported = filter_events(events, Progress)
     assert len(reported) >= 5
@@ -339,7 +339,7 @@ def assert_stable_words_persist(segments: list[Segment]) -> None:
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
-def test_words_settle_while_they_are_spoken() -> None:
+def test_words_become_stable_while_they_are_spoken() -> None:
     _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), WordBackend())
     first = [segment for segment in segments if segment.segment_id == "segment-19"]
     assert [segment.is_final for segment in first] == [False] * (len(first) - 1) + [True]
@@ -353,7 +353,7 @@ def test_words_settle_while_they_are_spoken() -> None:
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
 @pytest.mark.parametrize("number", range(1, 12))
-def test_no_reading_changes_what_was_stable(number: int) -> None:
+def test_no_hypothesis_changes_stable_words(number: int) -> None:
     backend = WordBackend({number: "some other words entirely said"})
     _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), backend)
     assert len([segment for segment in segments if segment.is_final]) == 2
@@ -368,7 +368,7 @@ def test_word_timestamps_that_were_not_requested_are_not_sent() -> None:
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
-def test_in_noise_interim_results_come_from_the_lips() -> None:
+def test_interim_results_in_noise_come_from_video() -> None:
     noise = [1.0] * 200
     events, segments = run_live(
         ScriptedPipeline(200, noise, {1: TALK}, is_noisy=True), WordBackend(), activity_events=True
@@ -385,7 +385,7 @@ def test_in_noise_interim_results_come_from_the_lips() -> None:
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
-def test_what_turns_out_to_be_no_speech_is_taken_back() -> None:
+def test_interim_results_that_are_not_speech_are_retracted() -> None:
     class Forgetful(WordBackend):
         def submit(self, *args: object, interim: bool = False, **kwargs: object) -> Future[list[Hypothesis]]:
             if interim:
@@ -401,7 +401,7 @@ def test_what_turns_out_to_be_no_speech_is_taken_back() -> None:
     assert segments[0].best.text
 
 
-def test_a_live_utterance_is_read_while_its_pause_is_waited_for() -> None:
+def test_a_live_utterance_is_decoded_speculatively_during_its_pause() -> None:
     backend = WordBackend()
     events: list[Event] = []
     options = RecognitionOptions("m", live=True)
@@ -436,7 +436,7 @@ def test_speech_keeps_a_stream_open() -> None:
     assert events[-1].duration_s == 8.0
 
 
-def test_what_was_final_before_is_not_read_again() -> None:
+def test_final_segments_are_not_decoded_again_after_a_resume() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {7: TALK}))
     [state] = [event.checkpoint for event in filter_events(events, Progress) if event.processed_s > 4][:1]
     backend = WordBackend()

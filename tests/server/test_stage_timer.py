@@ -22,7 +22,7 @@ class RecordingObserver:
         pass
 
 
-def test_what_was_waited_for_while_a_frame_was_seen_is_seeing() -> None:
+def test_waiting_for_vision_counts_as_vision() -> None:
     heard = RecordingObserver()
     clock = StageTimer(heard)
     with clock.measure(PipelineStage.DECODE):
@@ -36,7 +36,7 @@ def test_what_was_waited_for_while_a_frame_was_seen_is_seeing() -> None:
     assert (seeing.last_ns - seeing.first_ns) / 1e9 == pytest.approx(0.15, abs=0.01)
 
 
-def test_what_was_seen_while_the_stream_did_something_else_leaves_no_stage_less_than_nothing() -> None:
+def test_parallel_vision_makes_no_stage_negative() -> None:
     heard = RecordingObserver()
     clock = StageTimer(heard)
     with clock.measure(PipelineStage.DECODE):

@@ -27,7 +27,7 @@ def test_audio_is_returned_by_frames_for_any_chunk_boundaries() -> None:
     assert not beyond[frames_to_samples(5) :].any()
 
 
-def test_forgetting_keeps_the_clock() -> None:
+def test_discarding_keeps_the_clock() -> None:
     scene, audio = StreamBuffer(), np.arange(frames_to_samples(200), dtype=np.int16)
     scene.add_audio(audio)
     scene.add_audio_vad(np.linspace(0, 1, 200))
@@ -65,7 +65,7 @@ def test_a_face_that_has_left_is_forgotten_when_its_time_is_over() -> None:
     assert not scene.tracks
 
 
-def test_a_hole_in_a_track_is_filled_with_what_was_seen_last() -> None:
+def test_a_gap_in_a_track_is_filled_with_the_previous_crop() -> None:
     track = StreamBuffer().begin_track(1, 5)
     track.add_crop(5, make_crop(1))
     track.add_crop(9, make_crop(2))

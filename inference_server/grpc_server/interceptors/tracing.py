@@ -82,13 +82,13 @@ class CallTrace:
 
     def record_stages(self, timer: StageTimer) -> None:
         """Add the stages of the call's stream, after it has ended."""
-        for stage, found in timer.spans.items():
-            span = self._tracer.start_span(stage.value, self._context, start_time=found.first_ns)
-            span.set_attribute("gorggle.busy_s", round(found.busy_s, 6))
+        for stage, activity in timer.spans.items():
+            span = self._tracer.start_span(stage.value, self._context, start_time=activity.first_ns)
+            span.set_attribute("gorggle.busy_s", round(activity.busy_s, 6))
             if stage is PipelineStage.VISION:
                 span.set_attribute("gorggle.frames", timer.frames)
                 span.set_attribute("gorggle.frames_with_faces", timer.frames_with_faces)
-            span.end(found.last_ns)
+            span.end(activity.last_ns)
 
     def wrap_backend(self, backend: InferenceBackend) -> InferenceBackend:
         """Return a backend that traces the requests of this call."""
