@@ -71,7 +71,7 @@ print(left() is None)
     ("ready", "collected"),
     [("freeze_gc()", "True"), ("# the server is a part of another program", "False")],
 )
-def test_reference_cycles_are_collected_after_freeze_gc(ready: str, collected: str) -> None:
+def test_reference_cycles_are_collected_only_after_freeze_gc(ready: str, collected: str) -> None:
     program = RING.format(ready=ready)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
