@@ -30,7 +30,15 @@ class GorggleError(Exception):
 
 
 class InvalidRequestError(GorggleError):
-    """The request contradicts the API: the caller must change it."""
+    """The request contradicts the API: the caller must change it.
+
+    Attributes:
+        field: path of the invalid field within its message; empty if no single field is invalid.
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class InvalidMediaError(InvalidRequestError):

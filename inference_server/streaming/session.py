@@ -214,7 +214,7 @@ class RecognitionSession:
         ):
             return False
         text = f"nobody has spoken for {limit_s:g} s: the stream ends, as was asked for"
-        self._emitter.emit(StreamWarning(WarningKind.CLOSED_AFTER_SILENCE, text))
+        self._emitter.emit(StreamWarning(WarningKind.SILENCE_TIMEOUT, text))
         return True
 
     # ------------------------------------------------------------------------------------------------------ reading

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gorggle.arrays import AudioChunk, MouthCrops
+from gorggle.arrays import AudioChunk, MouthCrops, VideoFrame
 from gorggle.errors import (
     AuthenticationError,
     CallCancelledError,
@@ -107,6 +107,7 @@ __all__ = [
     "Transcript",
     "TranscriptionStream",
     "UnavailableError",
+    "VideoFrame",
     "Word",
     "to_json",
     "to_srt",

@@ -74,12 +74,12 @@ class UnaryCall(Generic[T]):
     parse_response: Callable[[Any], T]
 
 
-def list_models_call() -> UnaryCall[list[Model]]:
-    """Ask for all models."""
+def list_models_call(page_token: str) -> UnaryCall[tuple[list[Model], str]]:
+    """Ask for a page of models and the next page's token, which is empty on the last page."""
     return UnaryCall(
         "ListModels",
-        model_pb2.ListModelsRequest(),
-        lambda answer: [decode.decode_model(model) for model in answer.models],
+        model_pb2.ListModelsRequest(page_token=page_token),
+        lambda answer: ([decode.decode_model(model) for model in answer.models], answer.next_page_token),
     )
 
 
