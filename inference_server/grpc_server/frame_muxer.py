@@ -72,6 +72,12 @@ class FrameMuxer:
         """
         if not self._uses_audio or not len(audio.samples):
             return b""
+        if self._sample_rate_hz not in (0, audio.sample_rate_hz):
+            raise InvalidRequestError(
+                f"pcm.sample_rate_hertz changed from {self._sample_rate_hz} to {audio.sample_rate_hz}: "
+                "send one rate per stream",
+                field="pcm.sample_rate_hertz",
+            )
         header = b"" if self._has_header else self._write_header(audio.sample_rate_hz)
         if not self._sample_rate_hz:
             raise InvalidRequestError(

@@ -196,8 +196,8 @@ def test_container_bytes_among_crops(stub) -> None:
         ),
         ({"endpointing": {"max_utterance": Duration(seconds=60)}}, grpc.StatusCode.INVALID_ARGUMENT, "20 s"),
         ({"endpointing": {"min_speech": Duration()}}, grpc.StatusCode.INVALID_ARGUMENT, "min_speech"),
-        ({"endpointing": {"threshold": 1.0}}, grpc.StatusCode.INVALID_ARGUMENT, "threshold is 1"),
-        ({"endpointing": {"threshold": float("nan")}}, grpc.StatusCode.INVALID_ARGUMENT, "nan"),
+        ({"endpointing": {"speech_threshold": 1.0}}, grpc.StatusCode.INVALID_ARGUMENT, "threshold is 1"),
+        ({"endpointing": {"speech_threshold": float("nan")}}, grpc.StatusCode.INVALID_ARGUMENT, "nan"),
     ],
 )
 def test_a_configuration_beyond_the_limits(stub, config: dict, code: grpc.StatusCode, words: str) -> None:

@@ -132,7 +132,7 @@ def test_crops_and_audio_are_sent_in_chunks() -> None:
     [
         (MouthCrops(np.zeros((2, 96, 96), np.uint8), [0.0]), "2 mouth crops have 1 times"),
         (MouthCrops(np.zeros((2, 88, 88), np.uint8), [0.0, 0.1]), "96"),
-        (AudioChunk(np.zeros(4, np.float32)), "int16"),
+        (AudioChunk(np.zeros(4, np.float64)), "int16"),
     ],
 )
 def test_invalid_chunks_are_refused(piece: Any, words: str) -> None:
