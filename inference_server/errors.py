@@ -30,7 +30,15 @@ class GorggleError(Exception):
 
 
 class InvalidRequestError(GorggleError):
-    """The request violates the API contract."""
+    """The request violates the API contract.
+
+    Attributes:
+        field: path of the invalid field within its message; empty if no single field is invalid.
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class InvalidMediaError(InvalidRequestError):

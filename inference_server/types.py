@@ -167,8 +167,8 @@ class WarningKind(enum.Enum):
     TOO_MANY_FACES = "too many faces"
     LAGGING_MODALITY = "lagging modality"
     NO_SPEECH = "no speech"
-    FALLING_BEHIND = "falling behind"
-    CLOSED_AFTER_SILENCE = "closed after silence"
+    INPUT_TOO_FAST = "input too fast"
+    SILENCE_TIMEOUT = "silence timeout"
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ class RecognitionSession:
         ):
             return False
         text = f"no speech for {limit_s:g} s: the stream is closed, as requested"
-        self._emitter.emit(StreamWarning(WarningKind.CLOSED_AFTER_SILENCE, text))
+        self._emitter.emit(StreamWarning(WarningKind.SILENCE_TIMEOUT, text))
         return True
 
     def _submit(self, channel: ActivityChannel, ended: EndedSpan, turn: SpeakerTurn) -> None:

@@ -157,7 +157,7 @@ def crops(count: int, pixels: bytes | None = None, times_s: list[float] | None =
     message = media_pb2.MouthCrops(pixels=b"\x80" * (96 * 96 * count) if pixels is None else pixels)
     for number in range(count):
         time_s = number / 25 if times_s is None else times_s[number]
-        message.timestamps.append(Duration(seconds=int(time_s), nanos=int(time_s % 1 * 1e9)))
+        message.offsets.append(Duration(seconds=int(time_s), nanos=int(time_s % 1 * 1e9)))
     return Request(mouth_crops=message)
 
 
@@ -195,11 +195,15 @@ def test_container_bytes_among_crops(stub) -> None:
         ({"modality": 17}, grpc.StatusCode.INVALID_ARGUMENT, "17"),
         ({"start_offset": Duration(seconds=-1)}, grpc.StatusCode.INVALID_ARGUMENT, "start_offset"),
         ({"start_offset": Duration(seconds=1, nanos=-5)}, grpc.StatusCode.INVALID_ARGUMENT, "Duration"),
-        ({"endpointing": {"pause": Duration(seconds=9)}}, grpc.StatusCode.INVALID_ARGUMENT, "pause is 9 s"),
+        (
+            {"endpointing": {"min_silence": Duration(seconds=9)}},
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "min_silence is 9 s",
+        ),
         ({"endpointing": {"max_utterance": Duration(seconds=60)}}, grpc.StatusCode.INVALID_ARGUMENT, "20 s"),
         ({"endpointing": {"min_speech": Duration()}}, grpc.StatusCode.INVALID_ARGUMENT, "min_speech"),
-        ({"endpointing": {"threshold": 1.0}}, grpc.StatusCode.INVALID_ARGUMENT, "threshold is 1"),
-        ({"endpointing": {"threshold": float("nan")}}, grpc.StatusCode.INVALID_ARGUMENT, "nan"),
+        ({"endpointing": {"speech_threshold": 1.0}}, grpc.StatusCode.INVALID_ARGUMENT, "threshold is 1"),
+        ({"endpointing": {"speech_threshold": float("nan")}}, grpc.StatusCode.INVALID_ARGUMENT, "nan"),
     ],
 )
 def test_a_configuration_beyond_the_limits(stub, config: dict, code: grpc.StatusCode, words: str) -> None:

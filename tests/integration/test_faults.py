@@ -177,8 +177,8 @@ def at_work(process: ServerProcess) -> list[int]:
 
 def test_a_client_that_does_not_read_is_disconnected_with_the_reason(process: ServerProcess) -> None:
     config = config_pb2.StreamingConfig(
-        recognition=config_pb2.RecognitionConfig(enable_word_times=True, max_alternatives=3),
-        activity_events=True,
+        recognition=config_pb2.RecognitionConfig(enable_word_time_offsets=True, max_alternatives=3),
+        enable_speech_activity_events=True,
     )
     sender = Sender(config)
     # A window of 1 kB stands for a client that has left megabytes unread.
@@ -195,7 +195,7 @@ def test_a_client_that_does_not_read_is_disconnected_with_the_reason(process: Se
 
 def test_a_client_that_never_reads_leaves_no_task_behind(process: ServerProcess) -> None:
     tasks = process.usage().tasks
-    sender = Sender(config_pb2.StreamingConfig(activity_events=True))
+    sender = Sender(config_pb2.StreamingConfig(enable_speech_activity_events=True))
     with channel_to(process, **{"http2.lookahead_bytes": 1024, "http2.bdp_probe": 0}) as channel:
         call = Stub(channel).StreamingRecognize(iter(sender), timeout=120)
         sender.media(DEMO.read_bytes())

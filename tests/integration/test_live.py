@@ -114,8 +114,8 @@ def test_a_source_may_pause_longer_than_the_idle_timeout(impatient: RunningServe
     [
         ({"heartbeat_interval": 0.01}, "heartbeat_interval is 0.01 s"),
         ({"heartbeat_interval": 61.0}, "heartbeat_interval is 61 s"),
-        ({"close_after_silence": 0.5}, "close_after_silence is 0.5 s"),
-        ({"close_after_silence": 4000.0}, "close_after_silence is 4000 s"),
+        ({"silence_timeout": 0.5}, "close_after_silence is 0.5 s"),
+        ({"silence_timeout": 4000.0}, "close_after_silence is 4000 s"),
     ],
 )
 def test_intervals_beyond_the_limits_are_refused(stub, options: dict[str, float], words: str) -> None:
@@ -173,7 +173,7 @@ def test_a_stream_ends_after_the_silence_that_was_asked_for(server: RunningServe
     with Client(server.address) as client:
         stream = client.transcribe(endless(), modality="audio", silence_timeout_s=5, on_event=tell)
         assert 5 <= stream.transcript().duration_s < 10
-    assert "closed_after_silence" in [warning.kind for warning in warnings]
+    assert "silence_timeout" in [warning.kind for warning in warnings]
 
 
 def test_a_lagging_live_sender_is_warned_once_until_it_catches_up() -> None:
@@ -184,7 +184,7 @@ def test_a_lagging_live_sender_is_warned_once_until_it_catches_up() -> None:
         reported.append(pace.should_warn)
     assert reported == [False, False, True, False, False, True]
     assert CLEAR_LAG_S < WARN_LAG_S
-    assert pace.create_warning().kind is WarningKind.FALLING_BEHIND
+    assert pace.create_warning().kind is WarningKind.INPUT_TOO_FAST
 
 
 def test_live_media_faster_than_processing_causes_a_warning(
@@ -199,5 +199,5 @@ def test_live_media_faster_than_processing_causes_a_warning(
             iter([content[i : i + 8192] for i in range(0, len(content), 8192)]), live=True
         )
         transcript = stream.transcript()
-    assert "falling_behind" in [warning.kind for warning in transcript.warnings]
+    assert "input_too_fast" in [warning.kind for warning in transcript.warnings]
     assert len(transcript.segments) >= 3

@@ -474,7 +474,7 @@ def test_a_resumption_that_is_none_is_refused(stub, resume: config_pb2.ResumeCon
 
 def test_the_acknowledgement_is_monotonic_and_never_exceeds_final_results(stub) -> None:
     responses = list(stub.StreamingRecognize(numbered(1, chunks(), config_pb2.StreamingConfig()), timeout=60))
-    final_until = [response.final_until_offset.ToMilliseconds() for response in responses]
+    final_until = [response.final_end_offset.ToMilliseconds() for response in responses]
     assert final_until == sorted(final_until)
     assert final_until[-1] == responses[-1].finished.media_duration.ToMilliseconds()
     for number, until in enumerate(final_until):

@@ -66,7 +66,7 @@ def test_the_embedded_model_describes_itself_and_its_license(stub) -> None:
     assert model == stub.GetModel(model_pb2.GetModelRequest(), timeout=10)
     assert model.name == "gorggle-mini-1"
     assert model.architecture == "av_hubert"
-    assert model.parameters > 1_000_000
+    assert model.parameter_count > 1_000_000
     assert model.license.name == "Apache-2.0"
     assert model.license.commercial_use == model_pb2.COMMERCIAL_USE_PERMITTED
     assert "rendered" in model.trained_on
@@ -126,10 +126,10 @@ def test_media_longer_than_the_limit_is_out_of_range(messages: Messages) -> None
         with pytest.raises(grpc.RpcError) as caught:
             list(stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=60))
         assert caught.value.code() is grpc.StatusCode.OUT_OF_RANGE
-        crops = media_pb2.MouthCrops(pixels=bytes(9216), timestamps=[Duration(seconds=6)])
-        elementary = lip_reading_pb2.ElementaryClip(mouth_crops=[crops])
+        crops = media_pb2.MouthCrops(pixels=bytes(9216), offsets=[Duration(seconds=6)])
+        preprocessed = lip_reading_pb2.PreprocessedClip(mouth_crops=[crops])
         with pytest.raises(grpc.RpcError) as caught:
-            stub.Recognize(lip_reading_pb2.RecognizeRequest(elementary=elementary), timeout=60)
+            stub.Recognize(lip_reading_pb2.RecognizeRequest(preprocessed=preprocessed), timeout=60)
         assert caught.value.code() is grpc.StatusCode.OUT_OF_RANGE
 
 

@@ -144,9 +144,9 @@ def cut_here() -> tuple[np.ndarray, np.ndarray]:
 
 def test_mouth_crops_with_audio_give_the_same(client: Client, expected: list[Segment]) -> None:
     crops, audio = cut_here()
-    segments = list(client.transcribe(crops, crops=True, frame_rate_hz=25, audio=audio))
+    segments = list(client.transcribe(crops, input_format="mouth_crops", frame_rate_hz=25, audio=audio))
     assert words_of(segments) == words_of(expected)
-    alone = list(client.transcribe(crops, crops=True, frame_rate_hz=25, modality="video"))
+    alone = list(client.transcribe(crops, input_format="mouth_crops", frame_rate_hz=25, modality="video"))
     from_video = list(client.transcribe(DEMO, modality="video"))
     assert errors(words_of(from_video), words_of(alone)) < 0.2
 

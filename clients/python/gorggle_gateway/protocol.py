@@ -1,4 +1,4 @@
-"""The messages of ``/v1/live``: what clients say, checked, and what they are told. ``docs/live.md`` is their manual."""
+"""Messages of ``/v1/live``: parsing of client messages, and server messages. ``docs/live.md`` documents them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SUBPROTOCOL = "gorggle.live.v1"
 
 Media = Literal["webm", "pcm"]
 
-# Of text: only media is large.
+# Size of a text message; media is binary.
 MAX_TEXT_CHARS = 16_384
 _SEQUENCE_HEADER = struct.Struct(">I")
 
 
 class MessageError(ValueError):
-    """A message that is not what it should be; the text is for whoever writes the client."""
+    """An invalid message; the text is for the developer of the client."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a session whose connection was lost."""
+    """Resume a session after a lost connection."""
 
     session: str
     key: str
@@ -50,19 +50,19 @@ class Resume:
 
 @dataclass(frozen=True)
 class Ping:
-    """The client is there, and has all events up to this one."""
+    """The client is alive and has received all events up to this one."""
 
     last_event: int
 
 
 @dataclass(frozen=True)
 class Stop:
-    """No more media comes."""
+    """End of the media."""
 
 
 @dataclass(frozen=True)
 class MediaChunk:
-    """The next piece of media."""
+    """The next chunk of media."""
 
     sequence: int
     media: bytes
@@ -87,17 +87,17 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def parse_text(text: str) -> ClientMessage:
-    """Read a text message.
+    """Parse a text message.
 
     Raises:
-        MessageError: it is no message of this version.
+        MessageError: it is not a message of this version.
     """
     if len(text) > MAX_TEXT_CHARS:
         raise MessageError(f"a text message of {len(text)} characters: expected at most {MAX_TEXT_CHARS}")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MessageError("a text message that is no JSON") from error
+        raise MessageError("a text message is not JSON") from error
     kind = document.pop("type", None) if isinstance(document, dict) else None
     if not isinstance(kind, str) or kind not in _FIELDS:
         raise MessageError(f"a text message without a known type: expected one of {', '.join(_FIELDS)}")
@@ -115,7 +115,7 @@ def parse_text(text: str) -> ClientMessage:
 
 
 def parse_binary(data: bytes) -> MediaChunk:
-    """Read a binary message: the piece's number as four bytes, most significant first, then the media.
+    """Parse a binary message: the chunk's number as four bytes, big-endian, then the media.
 
     Raises:
         MessageError: it is too short, or the number is 0.
@@ -124,7 +124,7 @@ def parse_binary(data: bytes) -> MediaChunk:
         raise MessageError(f"a binary message of {len(data)} bytes: expected a number of 4 bytes, then media")
     sequence = _SEQUENCE_HEADER.unpack_from(data)[0]
     if sequence == 0:
-        raise MessageError("a piece of media with the number 0: they are numbered from 1")
+        raise MessageError("a chunk of media has number 0: expected numbers from 1")
     return MediaChunk(sequence, data[_SEQUENCE_HEADER.size :])
 
 
@@ -132,7 +132,7 @@ def _parse_fields(kind: str, document: dict[str, Any]) -> dict[str, Any]:
     fields = _FIELDS[kind]
     unknown = sorted(set(document) - set(fields))
     if unknown:
-        raise MessageError(f"{kind} has {', '.join(unknown)}: known are {', '.join(fields) or 'none'}")
+        raise MessageError(f"{kind} has {', '.join(unknown)}: expected {', '.join(fields) or 'no fields'}")
     values = {}
     for name, expected in fields.items():
         value = document.get(name, _DEFAULTS.get(name))
@@ -151,7 +151,7 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def segment_to_message(segment: Segment, generation: int, speaker: str) -> dict[str, Any]:
-    """A segment, and who speaks it; segments of another reader have other names."""
+    """Return the message of a segment; its ID contains the generation of the server."""
     return {
         "type": "segment",
         "segment_id": f"{generation}.{segment.segment_id}",
@@ -186,7 +186,7 @@ def segment_to_message(segment: Segment, generation: int, speaker: str) -> dict[
 
 
 def event_to_message(event: Event, offset_s: float) -> dict[str, Any] | None:
-    """What a server tells beside segments; None for what is no business of a browser."""
+    """Return the message of an event other than a segment; None for events that browsers do not need."""
     match event:
         case Started():
             return {"type": "started", "model": event.model, "request_id": event.request_id}
@@ -227,11 +227,11 @@ def event_to_message(event: Event, offset_s: float) -> dict[str, Any] | None:
 
 
 def build_error_message(code: str, message: str, retry_after_s: float | None = None) -> dict[str, Any]:
-    """The last message of a session that failed."""
+    """Return the last message of a failed session."""
     return {"type": "error", "code": code, "message": message, "retry_after_s": retry_after_s}
 
 
-# From the SDK's errors to the protocol's codes; what is not here is "internal".
+# The protocol's codes of the SDK's errors; others are "internal".
 ERROR_CODES: dict[type[gorggle.GorggleError], str] = {
     gorggle.NoFaceError: "no_face",
     gorggle.InvalidRequestError: "invalid_media",
@@ -243,7 +243,7 @@ ERROR_CODES: dict[type[gorggle.GorggleError], str] = {
 
 
 def error_to_message(error: gorggle.GorggleError) -> dict[str, Any]:
-    """What a browser is told of an error of the inference server; of faults, their number alone."""
+    """Return the message of an SDK error; internal errors show only their request ID."""
     code = next((code for kind, code in ERROR_CODES.items() if isinstance(error, kind)), "internal")
     text = str(error) if code != "internal" else f"internal error (request {error.request_id or 'unknown'})"
     return build_error_message(code, text, getattr(error, "retry_after_s", None))
