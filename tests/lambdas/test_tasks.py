@@ -371,7 +371,7 @@ def refusing(code: grpc.StatusCode, cause: str = "") -> Any:
     def script(requests: Any, context: Any) -> Any:
         yield fake_service.started()
         if cause:
-            context.set_trailing_metadata([("gorggle-error", cause)])
+            context.set_trailing_metadata([fake_service.error_trailer(code, "refused", reason=cause)])
         context.abort(code, "refused")
 
     return script
