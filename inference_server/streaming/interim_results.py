@@ -162,6 +162,9 @@ class InterimDecoder:
                     end_s=end_s,
                     best=apply_output_options(best, word_timestamps=self._options.word_timestamps),
                     speaker_id=self._emitter.get_speaker_id(turn.track),
+                    face_boxes=tuple(turn.track.boxes[-1:])
+                    if turn.track and self._options.face_boxes
+                    else (),
                     modality=modality,
                 )
             )
