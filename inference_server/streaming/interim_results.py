@@ -156,6 +156,9 @@ class InterimDecoder:
                     is_final=False,
                     stable_words=utterance.text.stable_words,
                     speaker_id=self._emitter.get_speaker_id(turn.track),
+                    face_boxes=tuple(turn.track.boxes[-1:])
+                    if turn.track and self._options.face_boxes
+                    else (),
                     modality=modality,
                 )
             )

@@ -221,6 +221,19 @@ def test_interim_results_come_before_the_final_one_under_the_same_id() -> None:
     assert first[-1].stability == 1
 
 
+@pytest.mark.usefixtures("_a_device_of_no_time")
+@pytest.mark.parametrize("face_boxes", [True, False])
+def test_interim_results_have_the_latest_face_box(face_boxes: bool) -> None:
+    events, _ = run_session(
+        ScriptedPipeline(200, TALK, {1: TALK}), interim_results=True, face_boxes=face_boxes
+    )
+    interim = [segment for segment in filter_events(events, Segment) if not segment.is_final]
+    assert interim
+    assert {len(segment.face_boxes) for segment in interim} == {int(face_boxes)}
+    times_s = [box.offset_s for segment in interim for box in segment.face_boxes]
+    assert times_s == sorted(times_s)
+
+
 def test_activity_events_enclose_each_utterance() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {}), activity_events=True)
     reported = [(event.kind.value, round(event.offset_s, 2)) for event in filter_events(events, Activity)]
