@@ -124,7 +124,7 @@ class Website(pulumi.ComponentResource):
             f"{self._name}-headers",
             name=self._names.prefix,
             security_headers_config={
-                "build_content_security_policy": {"build_content_security_policy": content, "override": True},
+                "content_security_policy": {"content_security_policy": content, "override": True},
                 "content_type_options": {"override": True},
                 "frame_options": {"frame_option": "DENY", "override": True},
                 "referrer_policy": {"referrer_policy": "no-referrer", "override": True},

@@ -31,7 +31,7 @@ _ARN_FORMATS = {
     "Queue": "arn:aws:sqs:{region}:{account}:{name}",
     "Topic": "arn:aws:sns:{region}:{account}:{name}",
     "Table": "arn:aws:dynamodb:{region}:{account}:table/{name}",
-    "StateMachineSpec": "arn:aws:states:{region}:{account}:stateMachine:{name}",
+    "StateMachine": "arn:aws:states:{region}:{account}:stateMachine:{name}",
     "Secret": "arn:aws:secretsmanager:{region}:{account}:secret:{name}-AbCdEf",
     "LogGroup": "arn:aws:logs:{region}:{account}:log-group:{name}",
     "EventRule": "arn:aws:events:{region}:{account}:rule/{name}",

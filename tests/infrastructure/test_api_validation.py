@@ -56,7 +56,7 @@ def test_a_runtime_that_lambda_does_not_have_is_refused(built: Any) -> None:
         ("Function", {"memorySize": 64}, "MemorySize"),
         ("Function", {"handler": 3}, "Handler"),
         ("MetricAlarm", {"comparisonOperator": "Above"}, "ComparisonOperator"),
-        ("StateMachineSpec", {"type": "SLOW"}, "type"),
+        ("StateMachine", {"type": "SLOW"}, "type"),
         ("TargetGroup", {"protocol": "GRPC"}, "Protocol"),
         ("LaunchTemplate", {"instanceType": "g99.huge"}, "InstanceType"),
         ("BucketVersioning", {"versioningConfiguration": {"status": "On"}}, "Status"),

@@ -242,7 +242,7 @@ def test_nothing_secret_is_in_the_program_s_hands(any_stack: Any) -> None:
 def test_time_limits_hold_one_another(built: Any) -> None:
     """A function ends before its state, and its state before the execution."""
     stack = built("default")
-    (machine,) = stack.of("StateMachineSpec")
+    (machine,) = stack.of("StateMachine")
     definition = json.loads(machine.inputs["definition"])
     limits = {each.outputs["arn"]: each.inputs["timeout"] for each in stack.of("Function")}
     tasks = list(_tasks(definition))
@@ -269,7 +269,7 @@ def _tasks(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_no_placeholder_is_left_in_the_state_machine(any_stack: Any) -> None:
-    (machine,) = any_stack.of("StateMachineSpec")
+    (machine,) = any_stack.of("StateMachine")
     assert "${" not in machine.inputs["definition"]
     assert machine.inputs["loggingConfiguration"]["includeExecutionData"] is False
 

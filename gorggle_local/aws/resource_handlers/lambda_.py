@@ -62,7 +62,7 @@ def event_source(resource: Resource, inputs: Inputs) -> CallGenerator:
     return made["UUID"], {"uuid": made["UUID"]}
 
 
-@handles("sfn/stateMachine:StateMachineSpec")
+@handles("sfn/stateMachine:StateMachine")
 def state_machine(resource: Resource, inputs: Inputs) -> CallGenerator:
     logging, tags = pop_inputs(inputs, "loggingConfiguration", "tags")
     wanted = {
