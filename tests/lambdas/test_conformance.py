@@ -116,7 +116,7 @@ class Handlers:
             if one["trigger"]["kind"] == "route"
         }
 
-    def answer(
+    def handle(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, source: str
     ) -> tuple[int, dict[str, str], bytes]:
         address = api_gateway.urlsplit(target)
