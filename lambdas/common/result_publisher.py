@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gorggle.captions import to_plain_text, to_srt, to_ttml, to_vtt
+from gorggle.results import Segment, Word
 from gorggle_lambdas.common import s3_objects
-from gorggle_lambdas.fusion.captions import build_cues, to_plain_text, to_srt, to_ttml, to_webvtt
-from gorggle_lambdas.fusion.result import FusedSegment
-from gorggle_lambdas.fusion.word_voting import FusedWord
 
 
 @dataclass(frozen=True)
@@ -45,26 +44,24 @@ def render_formats(document: Mapping[str, Any]) -> dict[str, str]:
     """Return a result document in all formats, by extension."""
     segments = parse_segments(document)
     names = document.get("names") or {}
-    cues = build_cues(segments, names=names)
     return {
         "json": json.dumps(document, ensure_ascii=False, allow_nan=False),
-        "vtt": to_webvtt(cues),
-        # SubRip and plain text can show the speaker only within the text.
-        "srt": to_srt(build_cues(segments, names=names, label_speakers=True)),
-        "ttml": to_ttml(cues, str(document.get("language", ""))),
+        "vtt": to_vtt(segments, names),
+        "srt": to_srt(segments, names),
+        "ttml": to_ttml(segments, names, language=str(document.get("language", ""))),
         "txt": to_plain_text(segments, names),
     }
 
 
-def parse_segments(document: Mapping[str, Any]) -> tuple[FusedSegment, ...]:
-    """Return the segments of a result document, as needed for captions."""
+def parse_segments(document: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """Return a result document's segments for the caption writers."""
     return tuple(
-        FusedSegment(segment["person"], _parse_words(segment["words"])) for segment in document["segments"]
-    )
-
-
-def _parse_words(words: Sequence[Mapping[str, Any]]) -> tuple[FusedWord, ...]:
-    return tuple(
-        FusedWord(word["text"], word["start_s"], word["end_s"], word["confidence"], word["source"])
-        for word in words
+        Segment(
+            segment["start_s"],
+            segment["end_s"],
+            segment["text"],
+            speaker=segment["person"],
+            words=tuple(Word(word["text"], word["start_s"], word["end_s"]) for word in segment["words"]),
+        )
+        for segment in document["segments"]
     )

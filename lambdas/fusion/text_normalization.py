@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
+from gorggle.captions.text import find_separator
+
 _APOSTROPHES = str.maketrans("‘’ʼ", "'''")
 
 
@@ -39,34 +41,9 @@ def edit_distance(one: str, other: str) -> float:
     return costs[-1] / max(len(one), len(other), 1)
 
 
-# Scripts without spaces between words: (first, last) code point of their blocks.
-_UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Burmese
-    (0x1780, 0x17FF),  # Khmer
-    (0x2E80, 0x312F),  # Han radicals, CJK punctuation, kana, bopomofo
-    (0x31A0, 0x9FFF),  # kana extensions, enclosed and unified Han
-    (0xF900, 0xFAFF),  # compatibility Han
-    (0xFE30, 0xFE4F),  # compatibility forms of CJK punctuation
-    (0xFF00, 0xFF9F),  # full-width forms, half-width kana
-    (0x20000, 0x3FFFF),  # Han extensions
-)
-
-
 def join_words(texts: Iterable[str]) -> str:
     """Join words to one text, with spaces except in scripts that have none (Chinese, Japanese, Thai…)."""
     result = ""
     for text in texts:
         result += find_separator(result, text) + text
     return result
-
-
-def find_separator(before: str, after: str) -> str:
-    """Return the separator of two words: a space, or empty at either end and within a script without spaces."""
-    if not before or not after:
-        return ""
-    return "" if _is_unspaced(before[-1]) and _is_unspaced(after[0]) else " "
-
-
-def _is_unspaced(character: str) -> bool:
-    return any(first <= ord(character) <= last for first, last in _UNSPACED)

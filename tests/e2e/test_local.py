@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.e2e.malicious_files import write_malicious_files
-from tests.fusion.caption_parsers import read_webvtt
+from tests.sdk.caption_parsers import read_webvtt
 from tests.web.conftest import ACTION_LIMIT_MS, wait_until, watched
 
 pytestmark = pytest.mark.timeout(600)

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from gorggle_lambdas.common.settings import SettingsError, list_variables, load_settings
+from infrastructure.packaging.build import SDK_WITHOUT_GRPC
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST: dict[str, Any] = tomllib.loads((ROOT / "lambdas" / "functions.toml").read_text())
@@ -70,12 +71,16 @@ def _modules_of(module: str, seen: set[str]) -> set[str]:
             imported |= _modules_of(source, seen)
             for name in re.findall(r"\w+", names):
                 imported |= _modules_of(f"{source}.{name}", seen)
-        else:
+        elif not _is_sdk_without_grpc(source):
             imported.add(source.split(".")[0])
     imported |= {
         name.split(".")[0] for name in re.findall(r"^import ([\w.]+)", path.read_text(), re.MULTILINE)
     }
     return imported
+
+
+def _is_sdk_without_grpc(module: str) -> bool:
+    return module.startswith("gorggle.captions") or f"{module.replace('.', '/')}.py" in SDK_WITHOUT_GRPC
 
 
 def test_every_setting_exists_and_is_used() -> None:
