@@ -119,17 +119,7 @@ def estimate_usage(
     gib_months: float = 0.0,
     prices: Prices | None = None,
 ) -> JobUsage:
-    """Estimate the billed amounts of a video.
-
-    Args:
-        duration_s: of the video.
-        reads_lips: whether the server reads lips.
-        audio_engine: "transcribe", "server" or "none".
-        face_engine: "rekognition", "server" or "none".
-        window_duration_s: duration of a window.
-        gib_months: the video's size times its retention.
-        prices: for the processing rates.
-    """
+    """Estimate the billed amounts of a video; engines as in ``StackConfig``."""
     prices = prices or Prices()
     transcriptions = reads_lips + (audio_engine == "server")
     return JobUsage(
@@ -143,13 +133,7 @@ def estimate_usage(
 
 
 def compute_usage_cost(usage: JobUsage, gpu_per_h: float, prices: Prices | None = None) -> Estimate:
-    """Return the cost of the processing of one video.
-
-    Args:
-        usage: estimated or measured.
-        gpu_per_h: see ``compute_gpu_hourly_cost``.
-        prices: unit prices.
-    """
+    """Return the cost of the processing of one video; ``gpu_per_h`` is ``compute_gpu_hourly_cost``."""
     prices = prices or Prices()
     billed_s = max(usage.transcribed_s, MIN_BILLED_TRANSCRIPTION_S) if usage.transcribed_s else 0.0
     transitions = TRANSITIONS_PER_JOB + TRANSITIONS_PER_WINDOW * usage.windows

@@ -33,18 +33,7 @@ def estimate_job_cost(
     retention_days: int,
     prices: str,
 ) -> dict[str, Any] | None:
-    """Estimate the cost of a video in US dollars, by part; None if costs are disabled.
-
-    Args:
-        job: for the video's size.
-        duration_s: of the video.
-        reads_lips: whether the server reads lips.
-        audio_engine: "transcribe", "server" or "none".
-        face_engine: "rekognition", "server" or "none".
-        window_duration_s: duration of a window.
-        retention_days: how long the video is stored.
-        prices: unit prices as JSON; empty: the list prices; "none": costs are disabled.
-    """
+    """Estimate the cost of a video in US dollars, by part; None if costs are disabled."""
     if prices == NO_CHARGE:
         return None
     unit_prices = parse_prices(prices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -13,19 +13,11 @@ def to_dynamodb(value: Any) -> Any:
     Raises:
         ValueError: a number is NaN or infinite, or a type is not supported.
     """
-    if isinstance(value, bool) or value is None or isinstance(value, str | int | Decimal):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{value} cannot be stored: expected a finite number")
-        return Decimal(repr(round(value, 6)))
-    if isinstance(value, dict):
-        return {str(key): to_dynamodb(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_dynamodb(inner) for inner in value]
-    if isinstance(value, set | frozenset):
-        return {to_dynamodb(inner) for inner in value}
-    raise ValueError(f"a {type(value).__name__} cannot be stored: expected JSON's types")
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the value cannot be stored: {error}") from error
+    return json.loads(text, parse_float=lambda number: Decimal(repr(round(float(number), 6))))
 
 
 def from_dynamodb(value: Any) -> Any:

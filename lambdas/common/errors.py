@@ -2,20 +2,6 @@
 
 The state machine matches errors by exact name, so each of these, and each SDK error that a function lets through, is in
 ``state_machine.py``; a test compares the two lists.
-
-::
-
-    PipelineError
-    ├── InvalidMediaError     the video cannot be decoded or exceeds a limit: the job fails with the reason
-    ├── ObjectNotFoundError   the uploaded object is missing: the job fails
-    ├── JobNotFoundError      the job was deleted while it ran
-    ├── SourceFailedError     Transcribe or Rekognition failed: the result lacks this source
-    ├── SourceTimeoutError    Transcribe or Rekognition timed out: the result lacks this source
-    ├── FleetTimeoutError     no GPU server became ready in time: the result lacks lip reading
-    ├── ServerStalledError    the GPU server stopped responding: retried
-    ├── WindowMissingError    a window has neither a result nor a recorded failure: a bug
-    ├── NoTranscriptError     neither lips nor audio could be transcribed: there is no result
-    └── AwsUnavailableError   an AWS service throttles or fails temporarily: retried
 """
 
 from __future__ import annotations
@@ -26,11 +12,11 @@ class PipelineError(Exception):
 
 
 class InvalidMediaError(PipelineError):
-    """The video cannot be decoded or exceeds a limit."""
+    """The video cannot be decoded or exceeds a limit; the job fails with the reason."""
 
 
 class ObjectNotFoundError(PipelineError):
-    """The uploaded object, or this version of it, does not exist."""
+    """The uploaded object, or this version of it, does not exist; the job fails."""
 
 
 class JobNotFoundError(PipelineError):
@@ -38,28 +24,28 @@ class JobNotFoundError(PipelineError):
 
 
 class SourceFailedError(PipelineError):
-    """Transcribe or Rekognition rejected the media or failed."""
+    """Transcribe or Rekognition rejected the media or failed; the result lacks this source."""
 
 
 class SourceTimeoutError(PipelineError):
-    """Transcribe or Rekognition did not finish in time."""
+    """Transcribe or Rekognition did not finish in time; the result lacks this source."""
 
 
 class FleetTimeoutError(PipelineError):
-    """No GPU server became ready in time."""
+    """No GPU server became ready in time; the result lacks lip reading."""
 
 
 class ServerStalledError(PipelineError):
-    """The GPU server stopped responding."""
+    """The GPU server stopped responding; retried."""
 
 
 class WindowMissingError(PipelineError):
-    """A window has neither a result nor a recorded failure."""
+    """A window has neither a result nor a recorded failure: a bug."""
 
 
 class NoTranscriptError(PipelineError):
-    """Neither lips nor audio could be transcribed."""
+    """Neither lips nor audio could be transcribed; there is no result."""
 
 
 class AwsUnavailableError(PipelineError):
-    """An AWS service throttles or fails temporarily."""
+    """An AWS service throttles or fails temporarily; retried."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from gorggle_lambdas.common import aws_clients, job_table
 from gorggle_lambdas.common.failure_reasons import FailureReason
-from gorggle_lambdas.common.job_slots import JobSlots
+from gorggle_lambdas.common.job_slots import JobSlots, SlotSettings
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, logger
 
@@ -60,3 +60,15 @@ class JobCompletion:
             # The job's state is already stored; a failed notification only raises an alarm.
             count("NotificationFailures")
             logger.exception("subscribers could not be notified")
+
+
+@dataclass(frozen=True)
+class CompletionSettings(SlotSettings):
+    """Settings of the functions that end jobs, see ``functions.toml``."""
+
+    jobs_topic: str
+
+    def create_completion(self) -> JobCompletion:
+        """Return the object that ends jobs."""
+        slots = self.create_slots()
+        return JobCompletion(slots.table, slots, self.jobs_topic)

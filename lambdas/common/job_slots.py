@@ -113,6 +113,21 @@ class JobSlots:
             self.release(job_id)
 
 
+@dataclass(frozen=True)
+class SlotSettings:
+    """Settings of the functions that start jobs, see ``functions.toml``."""
+
+    jobs_table: str
+    state_machine_arn: str
+    max_concurrent_jobs: int
+    poll_interval_s: int
+
+    def create_slots(self) -> JobSlots:
+        """Return the job slots."""
+        table = JobTable(self.jobs_table)
+        return JobSlots(table, self.state_machine_arn, self.max_concurrent_jobs, self.poll_interval_s)
+
+
 def release_slot(table: JobTable, job_id: str) -> None:
     """Release a job's slot; does nothing if it has none."""
     table.table.update_item(

@@ -6,8 +6,7 @@ Times are rounded to milliseconds, confidences to four decimals.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,14 +127,9 @@ def _round_confidence(confidence: float) -> float:
 
 
 def _to_media(media: Media) -> dict[str, Any]:
-    return {
-        "name": media.name,
+    return asdict(media) | {
         "duration_s": _round_seconds(media.duration_s),
-        "width_px": media.width_px,
-        "height_px": media.height_px,
         "frame_rate_hz": float(media.frame_rate_hz),
-        "video_codec": media.video_codec,
-        "audio_codec": media.audio_codec,
     }
 
 
@@ -185,12 +179,8 @@ def _to_word(word: FusedWord) -> dict[str, Any]:
         **_to_times(word.start_s, word.end_s),
         "confidence": _round_confidence(word.confidence),
         "source": word.source,
-        "alternatives": _to_alternatives(word.alternatives),
+        "alternatives": [_to_alternative(alternative) for alternative in word.alternatives],
     }
-
-
-def _to_alternatives(alternatives: Sequence[AlternativeWord]) -> list[dict[str, Any]]:
-    return [_to_alternative(alternative) for alternative in alternatives]
 
 
 def _to_alternative(alternative: AlternativeWord) -> dict[str, Any]:

@@ -7,9 +7,7 @@ from typing import Any
 
 from gorggle_lambdas.common.cost_estimates import compute_job_cost
 from gorggle_lambdas.common.errors import AwsUnavailableError
-from gorggle_lambdas.common.job_completion import JobCompletion
-from gorggle_lambdas.common.job_slots import JobSlots
-from gorggle_lambdas.common.job_table import JobTable
+from gorggle_lambdas.common.job_completion import CompletionSettings
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent
@@ -18,14 +16,9 @@ RAISES = (AwsUnavailableError,)
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(CompletionSettings):
     """See ``functions.toml``."""
 
-    jobs_table: str
-    state_machine_arn: str
-    max_concurrent_jobs: int
-    poll_interval_s: int
-    jobs_topic: str
     job_retention_days: int
     prices: str
 
@@ -34,10 +27,6 @@ class Settings:
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """End a successful job."""
     job, settings, result = JobEvent.parse(event), load_settings(Settings), event["result"]
-    table = JobTable(settings.jobs_table)
-    slots = JobSlots(
-        table, settings.state_machine_arn, settings.max_concurrent_jobs, settings.poll_interval_s
-    )
     retention_days, prices = settings.job_retention_days, settings.prices
     values = {
         "result_version": 1,
@@ -47,6 +36,6 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     }
     if cost := compute_job_cost(job, result["usage"], retention_days=retention_days, prices=prices):
         values["cost"] = cost
-    if JobCompletion(table, slots, settings.jobs_topic).mark_done(job.job_id, job.attempt, values):
+    if settings.create_completion().mark_done(job.job_id, job.attempt, values):
         count("SucceededJobs")
     return {"job_id": job.job_id, "state": "done"}

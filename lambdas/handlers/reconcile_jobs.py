@@ -6,48 +6,30 @@ Called when an execution ends, and every few minutes, so that no job runs foreve
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from gorggle_lambdas.common import aws_clients, job_table
 from gorggle_lambdas.common.failure_reasons import parse_failure
+from gorggle_lambdas.common.job_completion import CompletionSettings as Settings
 from gorggle_lambdas.common.job_completion import JobCompletion
-from gorggle_lambdas.common.job_slots import JobSlots
-from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.settings import load_settings
 
 FAILURE_STATUSES = ("FAILED", "TIMED_OUT", "ABORTED")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """See ``functions.toml``."""
-
-    jobs_table: str
-    state_machine_arn: str
-    max_concurrent_jobs: int
-    poll_interval_s: int
-    jobs_topic: str
-
-
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Handle an "Execution Status Change" event, or the schedule's."""
-    settings = load_settings(Settings)
-    table = JobTable(settings.jobs_table)
-    slots = JobSlots(
-        table, settings.state_machine_arn, settings.max_concurrent_jobs, settings.poll_interval_s
-    )
-    completion = JobCompletion(table, slots, settings.jobs_topic)
+    completion = load_settings(Settings).create_completion()
     detail = event.get("detail") or {}
     if event.get("detail-type") == "Step Functions Execution Status Change":
         reconciled = reconcile_execution(completion, detail)
     else:
-        reconciled = sum(_reconcile_job(completion, job_id) for job_id in slots.list_running())
-    started = slots.start_waiting_jobs()
+        reconciled = sum(_reconcile_job(completion, job_id) for job_id in completion.slots.list_running())
+    started = completion.slots.start_waiting_jobs()
     return {"reconciled": reconciled, "started": len(started)}
 
 

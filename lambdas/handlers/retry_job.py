@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from gorggle_lambdas.common import job_table
 from gorggle_lambdas.common.api_gateway import Request, Response, conflict, route
 from gorggle_lambdas.common.job_access import get_owned_job
-from gorggle_lambdas.common.job_slots import JobSlots
-from gorggle_lambdas.common.job_table import JobTable, to_api
+from gorggle_lambdas.common.job_slots import SlotSettings as Settings
+from gorggle_lambdas.common.job_table import to_api
 from gorggle_lambdas.common.settings import load_settings
 
 MAX_ATTEMPTS = 20
 
 
-@dataclass(frozen=True)
-class Settings:
-    """See ``functions.toml``."""
-
-    jobs_table: str
-    state_machine_arn: str
-    max_concurrent_jobs: int
-    poll_interval_s: int
-
-
 @route
 def handler(request: Request) -> Response:
     """Answer ``POST /jobs/{job_id}/retry``."""
-    settings = load_settings(Settings)
-    table = JobTable(settings.jobs_table)
+    slots = load_settings(Settings).create_slots()
+    table = slots.table
     job = get_owned_job(request, table)
     if job["state"] != job_table.FAILED:
         raise conflict(f"the job is {job['state']}: only a failed job can be retried")
@@ -45,7 +34,5 @@ def handler(request: Request) -> Response:
         raise conflict("the job was restarted concurrently")
     updated = table.get(job["job_id"])
     assert updated is not None, "the job was updated just before"
-    JobSlots(
-        table, settings.state_machine_arn, settings.max_concurrent_jobs, settings.poll_interval_s
-    ).start_waiting_jobs(new_job=updated)
+    slots.start_waiting_jobs(new_job=updated)
     return Response(HTTPStatus.ACCEPTED, to_api(table.get(job["job_id"]) or updated))

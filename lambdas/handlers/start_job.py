@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 from gorggle_lambdas.common import job_table, s3_objects
 from gorggle_lambdas.common.job_options import JobOptions
-from gorggle_lambdas.common.job_slots import JobSlots
+from gorggle_lambdas.common.job_slots import SlotSettings
 from gorggle_lambdas.common.job_table import JobTable, VideoVersion
 from gorggle_lambdas.common.observability import count, instrument, logger
 from gorggle_lambdas.common.settings import load_settings
@@ -21,19 +21,15 @@ from gorggle_lambdas.common.task_events import UNVERSIONED
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SlotSettings):
     """See ``functions.toml``."""
 
-    jobs_table: str
-    state_machine_arn: str
-    max_concurrent_jobs: int
     max_upload_bytes: int
     job_retention_days: int
     lip_modality: str
     audio_engine: str
     face_engine: str
     language: str
-    poll_interval_s: int
 
 
 @instrument
@@ -51,14 +47,11 @@ def process_record(record: SQSRecord) -> None:
     """Create the job of one event, and start it if a slot is free."""
     version = parse_video_version(json.loads(record.body))
     settings = load_settings(Settings)
-    table = JobTable(settings.jobs_table)
-    job = find_or_create_job(version, table, settings)
+    slots = settings.create_slots()
+    job = find_or_create_job(version, slots.table, settings)
     if job is None:
         count("DuplicateEvents")
         return
-    slots = JobSlots(
-        table, settings.state_machine_arn, settings.max_concurrent_jobs, settings.poll_interval_s
-    )
     slots.start_waiting_jobs(new_job=job)
 
 
