@@ -89,15 +89,7 @@ def _audio_branch(values: Mapping[str, Any]) -> State:
         "States": {
             "ChooseAudioEngine": {"Type": "Choice", "Choices": choices, "Default": "SkipAudio"},
             "SkipAudio": {"Type": "Pass", "End": True},
-            "StartTranscription": _start_service(
-                values["start_transcription"], "Transcription", "audio", "name", "Audio"
-            ),
-            "WaitForTranscription": _wait("CheckTranscription"),
-            "CheckTranscription": _check_service(
-                values["check_transcription"], 90, "Transcription", "audio", "name", "Audio"
-            ),
-            "IsTranscriptionComplete": _choose("audio.is_done", "AudioDone", "WaitForTranscription"),
-            "AudioDone": {"Type": "Pass", "End": True},
+            **_poll_states(values, "Transcription", "transcription", "Audio", "audio", "name", 90),
             **_fleet_states(values, "Audio", "Audio"),
             "HasInlineAudioWindows": _choose(
                 "media.has_inline_windows", "TranscribeAudioInline", "TranscribeAudioDistributed"
@@ -119,15 +111,9 @@ def _face_branch(values: Mapping[str, Any]) -> State:
                 "Comment": "The face tracks are part of lip reading, or disabled.",
                 "End": True,
             },
-            "StartFaceDetection": _start_service(
-                values["start_face_detection"], "FaceDetection", "faces", "rekognition_job_id", "Face"
+            **_poll_states(
+                values, "FaceDetection", "face_detection", "Face", "faces", "rekognition_job_id", 330
             ),
-            "WaitForFaceDetection": _wait("CheckFaceDetection"),
-            "CheckFaceDetection": _check_service(
-                values["check_face_detection"], 330, "FaceDetection", "faces", "rekognition_job_id", "Face"
-            ),
-            "IsFaceDetectionComplete": _choose("faces.is_done", "FacesDone", "WaitForFaceDetection"),
-            "FacesDone": {"Type": "Pass", "End": True},
             "RecordFaceFailure": _record_failure(values, "faces"),
         },
     }
@@ -153,24 +139,35 @@ def _lip_branch(values: Mapping[str, Any]) -> State:
     }
 
 
-def _start_service(arn: str, service: str, key: str, id_key: str, source: str) -> State:
-    """Return the state that starts an asynchronous AWS job."""
-    return _task(
-        *(arn, 60, f"WaitFor{service}"),
-        outputs=(id_key, "is_done", "deadline"),
-        result=key,
-        catch=_catch(f"Record{source}Failure", "SourceFailedError"),
-    )
-
-
-def _check_service(arn: str, timeout_s: int, service: str, key: str, id_key: str, source: str) -> State:
-    """Return the state that polls an asynchronous AWS job."""
-    return _task(
-        *(arn, timeout_s, f"Is{service}Complete", ("job", key)),
-        outputs=(id_key, "is_done", "deadline"),
-        result=key,
-        catch=_catch(f"Record{source}Failure", "SourceFailedError", "SourceTimeoutError"),
-    )
+def _poll_states(
+    values: Mapping[str, Any],
+    service: str,
+    function: str,
+    source: str,
+    key: str,
+    id_key: str,
+    check_timeout_s: int,
+) -> State:
+    """Return the states that start an asynchronous AWS job and poll it until it is done."""
+    failure, done = f"Record{source}Failure", f"{key.capitalize()}Done"
+    outputs = (id_key, "is_done", "deadline")
+    return {
+        f"Start{service}": _task(
+            *(values[f"start_{function}"], 60, f"WaitFor{service}"),
+            outputs=outputs,
+            result=key,
+            catch=_catch(failure, "SourceFailedError"),
+        ),
+        f"WaitFor{service}": _wait(f"Check{service}"),
+        f"Check{service}": _task(
+            *(values[f"check_{function}"], check_timeout_s, f"Is{service}Complete", ("job", key)),
+            outputs=outputs,
+            result=key,
+            catch=_catch(failure, "SourceFailedError", "SourceTimeoutError"),
+        ),
+        f"Is{service}Complete": _choose(f"{key}.is_done", done, f"WaitFor{service}"),
+        done: {"Type": "Pass", "End": True},
+    }
 
 
 def _fleet_states(values: Mapping[str, Any], suffix: str, source: str) -> State:
