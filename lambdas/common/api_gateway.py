@@ -16,8 +16,7 @@ from gorggle_lambdas.common import aws_clients
 from gorggle_lambdas.common.observability import count, instrument, logger
 
 PROBLEM_TYPE = "application/problem+json"
-# Returned instead of a body that is too large: a presigned URL, with its own content type to distinguish it from the
-# body.
+# Content type of the presigned URL that replaces a body over the limit, to distinguish it from the body.
 PRESIGNED_URL_TYPE = "application/vnd.gorggle.address+json"
 # Lambda's response limit is 6 MB, including the escaping of the body as a JSON string.
 MAX_BODY_BYTES = 5 * 2**20
@@ -174,12 +173,12 @@ def require_owner(request: Request) -> str:
 
 def _to_gateway(response: Response) -> dict[str, Any]:
     headers = {"cache-control": "no-store", "x-content-type-options": "nosniff", **response.headers}
-    answer: dict[str, Any] = {"statusCode": response.status.value, "headers": headers}
+    reply: dict[str, Any] = {"statusCode": response.status.value, "headers": headers}
     if response.body is not None:
         is_text = isinstance(response.body, str)
-        answer["body"] = response.body if is_text else json.dumps(response.body, ensure_ascii=False)
+        reply["body"] = response.body if is_text else json.dumps(response.body, ensure_ascii=False)
         headers["content-type"] = response.content_type
-    return answer
+    return reply
 
 
 def _to_gateway_problem(problem: HttpProblem, event: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,12 +87,12 @@ class JobSlots:
             return False
         name = job_table.execution_name(job)
         try:
-            answer = aws_clients.client("stepfunctions").start_execution(
+            response = aws_clients.client("stepfunctions").start_execution(
                 stateMachineArn=self.state_machine_arn,
                 name=name,
                 input=build_execution_input(job, self.poll_interval_s),
             )
-            arn = answer["executionArn"]
+            arn = response["executionArn"]
         except ClientError as error:
             # An execution of this name has already ended: the event was delivered again after it.
             if aws_clients.get_error_code(error) != "ExecutionAlreadyExists":

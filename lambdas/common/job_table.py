@@ -76,8 +76,8 @@ class JobTable:
 
     def get(self, job_id: str) -> dict[str, Any] | None:
         """Return a job, or None."""
-        answer = self.table.get_item(Key={"job_id": job_id}, ConsistentRead=True)
-        item = answer.get("Item")
+        response = self.table.get_item(Key={"job_id": job_id}, ConsistentRead=True)
+        item = response.get("Item")
         return None if item is None else dynamodb_numbers.from_dynamodb(item)
 
     def create(self, item: Mapping[str, Any]) -> bool:
@@ -185,7 +185,7 @@ class JobTable:
         newest_first: bool,
     ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
         extra: dict[str, Any] = {"ExclusiveStartKey": dict(start)} if start else {}
-        answer = self.table.query(
+        response = self.table.query(
             IndexName=index,
             KeyConditionExpression="#name = :value",
             ExpressionAttributeNames={"#name": name},
@@ -194,7 +194,7 @@ class JobTable:
             Limit=limit,
             **extra,
         )
-        return [dynamodb_numbers.from_dynamodb(item) for item in answer["Items"]], answer.get(
+        return [dynamodb_numbers.from_dynamodb(item) for item in response["Items"]], response.get(
             "LastEvaluatedKey"
         )
 

@@ -213,8 +213,8 @@ class _ProgressReporter:
 class _StallTimer:
     """Cancels a call without activity."""
 
-    def __init__(self, server_stall_timeout_s: float) -> None:
-        self._server_stall_timeout_s = server_stall_timeout_s
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._last_activity = time.monotonic()
         self._cancel: Callable[[], None] | None = None
         self._is_stopped = threading.Event()
@@ -239,11 +239,8 @@ class _StallTimer:
         self._last_activity = time.monotonic()
 
     def _run(self) -> None:
-        while not self._is_stopped.wait(min(1.0, self._server_stall_timeout_s / 4)):
-            if (
-                self._cancel is not None
-                and time.monotonic() - self._last_activity > self._server_stall_timeout_s
-            ):
+        while not self._is_stopped.wait(min(1.0, self._timeout_s / 4)):
+            if self._cancel is not None and time.monotonic() - self._last_activity > self._timeout_s:
                 self.has_stalled = True
                 self._cancel()
                 return

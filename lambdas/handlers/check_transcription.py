@@ -26,10 +26,10 @@ class Settings:
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Return the output of ``start_transcription`` with ``is_done`` updated."""
     job, transcription = JobEvent.parse(event), event["audio"]
-    answer = aws_clients.client("transcribe").get_transcription_job(
+    response = aws_clients.client("transcribe").get_transcription_job(
         TranscriptionJobName=transcription["name"]
     )
-    job_info = answer["TranscriptionJob"]
+    job_info = response["TranscriptionJob"]
     status = job_info["TranscriptionJobStatus"]
     if status == "FAILED":
         raise SourceFailedError(

@@ -65,10 +65,10 @@ def handler(request: Request) -> Response:
     upload = _parse_upload(document, settings)
     key = request.headers.get("idempotency-key")
     if key is None:
-        answer = create_job(upload, owner, settings)
+        response = create_job(upload, owner, settings)
     else:
-        answer = _create_idempotently(key, owner, document, upload, settings, request.context)
-    return Response(HTTPStatus.CREATED, answer, headers={"location": f"/jobs/{answer['job_id']}"})
+        response = _create_idempotently(key, owner, document, upload, settings, request.context)
+    return Response(HTTPStatus.CREATED, response, headers={"location": f"/jobs/{response['job_id']}"})
 
 
 def create_job(upload: Upload, owner: str, settings: Settings) -> dict[str, Any]:
@@ -127,12 +127,12 @@ def _create_idempotently(
         create_once, data_keyword_argument="call", persistence_store=layer, config=config
     )
     try:
-        answer: dict[str, Any] = idempotent(call={"owner": owner, "key": key, "body": document})
+        response: dict[str, Any] = idempotent(call={"owner": owner, "key": key, "body": document})
     except IdempotencyValidationError as error:
         raise conflict("this Idempotency-Key was used with another body: use a new one") from error
     except IdempotencyAlreadyInProgressError as error:
         raise conflict("a request with this Idempotency-Key is in progress; try again shortly") from error
-    return answer
+    return response
 
 
 def _parse_upload(document: dict[str, Any], settings: Settings) -> Upload:

@@ -29,10 +29,10 @@ def handler(request: Request) -> Response:
     owner = require_owner(request)
     limit, start = _parse_limit(request.query), _decode_cursor(request.query, owner)
     jobs, next_key = JobTable(load_settings(Settings).jobs_table).list_by_owner(owner, limit, start)
-    answer: dict[str, Any] = {"jobs": [to_api(job) for job in jobs]}
+    response: dict[str, Any] = {"jobs": [to_api(job) for job in jobs]}
     if next_key:
-        answer["next"] = _encode_cursor(next_key)
-    return Response(body=answer)
+        response["next"] = _encode_cursor(next_key)
+    return Response(body=response)
 
 
 def _parse_limit(query: Mapping[str, str]) -> int:

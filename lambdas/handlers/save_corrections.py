@@ -69,9 +69,9 @@ def handler(request: Request) -> Response:
     ):
         raise conflict("another version was saved concurrently: reload the result and correct that version")
     count("Corrections")
-    answer = json.dumps({"version": base + 1, "result": result}, ensure_ascii=False)
+    response = json.dumps({"version": base + 1, "result": result}, ensure_ascii=False)
     # A result too large for the response is fetched like any version.
-    return Response(HTTPStatus.OK, {"version": base + 1} if is_too_large(answer) else answer)
+    return Response(HTTPStatus.OK, {"version": base + 1} if is_too_large(response) else response)
 
 
 def _find_folder(job: dict[str, Any], version: int) -> str:

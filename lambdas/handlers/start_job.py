@@ -37,10 +37,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Process events from the queue; failed ones are redelivered and finally moved to the dead-letter queue."""
     # A batch with only failures is a normal response: the queue redelivers them.
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-    answer = process_partial_response(
+    response = process_partial_response(
         event=event, record_handler=process_record, processor=processor, context=context
     )
-    return dict(answer)
+    return dict(response)
 
 
 def process_record(record: SQSRecord) -> None:

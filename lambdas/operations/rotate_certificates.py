@@ -66,10 +66,10 @@ def load_current_authorities(
 
 def _read_authorities(client: Any, secret: str) -> list[certificate_authority.CertificateAuthority]:
     try:
-        answer = client.get_secret_value(SecretId=secret)
+        response = client.get_secret_value(SecretId=secret)
     except client.exceptions.ResourceNotFoundException:
         return []
     return [
         certificate_authority.CertificateAuthority.parse(authority)
-        for authority in json.loads(answer["SecretString"])
+        for authority in json.loads(response["SecretString"])
     ]

@@ -77,10 +77,10 @@ def _read_version(client: Any, secret: str, version: str) -> Value | None:
 
 def _read(client: Any, **selector: str) -> Value | None:
     try:
-        answer = client.get_secret_value(**selector)
+        response = client.get_secret_value(**selector)
     except client.exceptions.ResourceNotFoundException:
         return None
-    value: Value = json.loads(answer["SecretString"])
+    value: Value = json.loads(response["SecretString"])
     return value
 
 
