@@ -26,7 +26,7 @@ class CorrectionError(ValueError):
 
 @dataclass(frozen=True)
 class SegmentCorrection:
-    """Changes of correction segment; None leaves the field unchanged."""
+    """Changes of one segment; None leaves the field unchanged."""
 
     id: str
     text: str | None = None
