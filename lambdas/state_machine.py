@@ -70,11 +70,7 @@ def build_definition(values: Mapping[str, Any]) -> State:
                 outputs=("error", "reason"),
                 result="failure",
             ),
-            "JobFailed": {
-                "Type": "Fail",
-                "ErrorPath": "$.failure.error",
-                "CausePath": "$.failure.reason",
-            },
+            "JobFailed": {"Type": "Fail", "ErrorPath": "$.failure.error", "CausePath": "$.failure.reason"},
         },
     }
 

@@ -26,26 +26,26 @@ the result. A price file contains the prices to override, such as {{"transcribe_
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
-    argument_parser = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="gorggle cost",
         description="Estimate the cost of the AWS pipeline: an idle month, and the processing of video.",
         epilog=_EXAMPLES.format(region=prices.REGION, as_of=prices.AS_OF),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     default = cost_model.StackConfig()
-    argument_parser.add_argument(
+    parser.add_argument(
         "--hours", type=_parse_hours, default=1.0, metavar="H", help="hours of video (default: 1)"
     )
-    argument_parser.add_argument(
+    parser.add_argument(
         "--gpu",
         default=default.gpu_instance_type,
         metavar="TYPE",
         help=f"instance type (default: {default.gpu_instance_type})",
     )
-    argument_parser.add_argument(
+    parser.add_argument(
         "--gpu-min", type=int, default=0, metavar="N", help="instances that run while idle (default: 0)"
     )
-    argument_parser.add_argument(
+    parser.add_argument(
         "--on-demand-percent",
         type=int,
         choices=range(101),
@@ -53,36 +53,30 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="P",
         help="percentage of on-demand instances; the rest is spot (default: 100)",
     )
-    argument_parser.add_argument(
-        "--audio", choices=("transcribe", "server", "none"), default=default.audio_engine
-    )
-    argument_parser.add_argument(
-        "--faces", choices=("rekognition", "server", "none"), default=default.face_engine
-    )
-    argument_parser.add_argument(
-        "--nat", action="store_true", help="use a NAT gateway instead of interface endpoints"
-    )
-    argument_parser.add_argument(
+    parser.add_argument("--audio", choices=("transcribe", "server", "none"), default=default.audio_engine)
+    parser.add_argument("--faces", choices=("rekognition", "server", "none"), default=default.face_engine)
+    parser.add_argument("--nat", action="store_true", help="use a NAT gateway instead of interface endpoints")
+    parser.add_argument(
         "--endpoint-zone-count",
         type=int,
         default=1,
         metavar="N",
         help="availability zones with endpoints (default: 1)",
     )
-    argument_parser.add_argument(
+    parser.add_argument(
         "--prices",
         type=_parse_prices,
         default=prices.Prices(),
         metavar="FILE",
         help="file with unit prices as JSON",
     )
-    argument_parser.add_argument("--json", action="store_true", help="print JSON")
-    return argument_parser
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
 
 
 def run(arguments: Sequence[str]) -> None:
     """Print the estimate."""
-    options = (argument_parser := build_parser()).parse_args(arguments)
+    options = (parser := build_parser()).parse_args(arguments)
     stack = cost_model.StackConfig(
         gpu_instance_type=options.gpu,
         gpu_min_instances=options.gpu_min,
@@ -101,7 +95,7 @@ def run(arguments: Sequence[str]) -> None:
             ),
         }
     except ValueError as error:
-        argument_parser.error(str(error))
+        parser.error(str(error))
     print(_format_json(estimates, unit_prices) if options.json else _format_text(estimates))
 
 

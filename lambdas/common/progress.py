@@ -17,12 +17,7 @@ class Step:
 
 
 # Analysis takes nearly all the time.
-STEPS = (
-    Step("waiting", 0, 3),
-    Step("probing", 3, 10),
-    Step("analyzing", 10, 95),
-    Step("fusing", 95, 100),
-)
+STEPS = (Step("waiting", 0, 3), Step("probing", 3, 10), Step("analyzing", 10, 95), Step("fusing", 95, 100))
 _NAMES = [step.name for step in STEPS]
 
 

@@ -222,9 +222,7 @@ def _merge_clusters(
     unseen_voices = [voice for voice in voices if not (voice.lips or voice.tracks)]
     exclusive = _find_exclusive_visibility(_collect_tracks([*faces, *voices, *loose_tracks]))
     loose_tracks = _merge_until_stable(
-        unseen_voices,
-        loose_tracks,
-        lambda voice, face: _compute_exclusive_speech_ms(voice, face, exclusive),
+        unseen_voices, loose_tracks, lambda voice, face: _compute_exclusive_speech_ms(voice, face, exclusive)
     )
     return [*voices, *faces, *loose_tracks]
 

@@ -108,11 +108,7 @@ def merge_lip_windows(windows: Sequence[Window]) -> MergedTranscript:
             members.setdefault(key, []).append(local)
             boxes[key] = tuple(sorted({*boxes.get(key, ()), *new_boxes[local.key]}, key=_get_box_order))
     faces = [
-        WindowedFace(
-            key,
-            tuple(sorted(local, key=lambda face: (face.window, face.label))),
-            boxes[key],
-        )
+        WindowedFace(key, tuple(sorted(local, key=lambda face: (face.window, face.label))), boxes[key])
         for key, local in members.items()
     ]
     return MergedTranscript(tuple(hypotheses), tuple(faces))

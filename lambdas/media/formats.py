@@ -35,9 +35,7 @@ CONTAINERS = (
         ),
     ),
     Container(
-        "matroska",
-        ("WebM", "Matroska"),
-        ("video/webm", "audio/webm", "video/x-matroska", "audio/x-matroska"),
+        "matroska", ("WebM", "Matroska"), ("video/webm", "audio/webm", "video/x-matroska", "audio/x-matroska")
     ),
     Container("mpegts", ("MPEG-TS",), ("video/mp2t",)),
     Container("mpeg", ("MPEG-PS",), ("video/mpeg",)),

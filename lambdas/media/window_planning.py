@@ -48,11 +48,7 @@ def plan_windows(
     bounds = [0.0, *cuts, duration_s]
     half_s = OVERLAP_S / 2
     return tuple(
-        Window(
-            index,
-            round(max(0.0, start_s - half_s), 3),
-            round(min(duration_s, end_s + half_s), 3),
-        )
+        Window(index, round(max(0.0, start_s - half_s), 3), round(min(duration_s, end_s + half_s), 3))
         for index, (start_s, end_s) in enumerate(itertools.pairwise(bounds))
     )
 
