@@ -246,7 +246,7 @@ def test_a_stack_is_verified_by_one_command(pipeline: Pipeline) -> None:
     done = verified(pipeline, json.dumps({"token": TOKEN}))
     assert done.returncode == 0, (done.stdout, done.stderr, pipeline.describe_failures())
     assert "health: ok" in done.stdout
-    assert "faces used, lips used, sound used" in done.stdout
+    assert "audio used, faces used, lips used" in done.stdout
     assert re.search(r"estimated \d+\.\d{4} USD, cost \d+\.\d{4} USD", done.stdout)
     assert done.stdout.splitlines()[-1] == "all is well"
 
