@@ -23,33 +23,22 @@ _NAMES = [step.name for step in STEPS]
 
 def compute_progress(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``percent`` and ``steps`` of a job, computed from its other API fields."""
-    match job["state"]:
-        case "done":
-            return _to_document(100, ["done"] * len(STEPS), [100] * len(STEPS))
-        case "awaiting_upload":
-            return _to_document(0, ["waiting"] * len(STEPS), [0] * len(STEPS))
-    stage = job.get("stage")
-    index = _NAMES.index(stage) if stage in _NAMES else 0
-    share = _compute_analysis_share(job.get("progress") or {}) if _NAMES[index] == "analyzing" else 0.0
-    step = STEPS[index]
-    percent = int(step.from_percent + (step.to_percent - step.from_percent) * share)
-    after = len(STEPS) - index - 1
-    state = "failed" if job["state"] == "failed" else "running"
-    return _to_document(
-        percent,
-        [*["done"] * index, state, *["waiting"] * after],
-        [*[100] * index, int(share * 100), *[0] * after],
-    )
+    job_state, stage = job["state"], job.get("stage")
+    current = len(STEPS) if job_state == "done" else _NAMES.index(stage) if stage in _NAMES else 0
+    current_state = {"failed": "failed", "awaiting_upload": "waiting"}.get(job_state, "running")
+    share = _compute_analysis_share(job.get("progress") or {}) if stage == "analyzing" else 0.0
+    percent = 100.0
+    steps = []
+    for index, step in enumerate(STEPS):
+        if index == current:
+            state, step_share = current_state, share
+            percent = step.from_percent + (step.to_percent - step.from_percent) * share
+        else:
+            state, step_share = ("done", 1.0) if index < current else ("waiting", 0.0)
+        steps.append({"name": step.name, "state": state, "percent": int(step_share * 100)})
+    return {"percent": int(percent), "steps": steps}
 
 
 def _compute_analysis_share(progress: Mapping[str, Any]) -> float:
     total_s = float(progress.get("total_s", 0))
     return min(1.0, float(progress.get("processed_s", 0)) / total_s) if total_s > 0 else 0.0
-
-
-def _to_document(percent: int, states: list[str], percents: list[int]) -> dict[str, Any]:
-    steps = [
-        {"name": name, "state": state, "percent": share}
-        for name, state, share in zip(_NAMES, states, percents, strict=True)
-    ]
-    return {"percent": percent, "steps": steps}
