@@ -375,7 +375,7 @@ def test_poison_media_fails_the_job_and_names_the_cause(pipeline: Pipeline, cont
     pipeline.send(asked, content)
     job = pipeline.wait_for_job(asked["job_id"])
     assert job["failure"]["error"] == "InvalidMediaError"
-    assert "cannot be read" in job["failure"]["reason"]
+    assert "cannot be decoded" in job["failure"]["reason"]
 
 
 def test_a_server_that_is_down_costs_the_lips_alone(pipeline: Pipeline, own_server: GpuServer) -> None:
@@ -386,7 +386,7 @@ def test_a_server_that_is_down_costs_the_lips_alone(pipeline: Pipeline, own_serv
     finally:
         pipeline.configure("scale_up_fleet", FLEET_START_TIMEOUT_S=str(TIMEOUT_S))
         own_server.start()
-    assert "no GPU server was ready" in failures_of(result, "lips")[0]
+    assert "no GPU server became ready" in failures_of(result, "lips")[0]
     assert words(result) == reference_words()
 
 
