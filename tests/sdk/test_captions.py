@@ -1,4 +1,4 @@
-"""Captions keep their rules, whatever was said; each format gives back what was put in."""
+"""Captions of any text keep the rules, and each format can be parsed back."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ people_names = st.sampled_from(["person-1", "person-2", "person-3"])
 
 @st.composite
 def hostile_segments(draw: st.DrawFn) -> list[Segment]:
-    """Segments of any text at any time: people overlap, words last nothing or for a minute."""
+    """Segments of any text at any time: speakers overlap, words last from 0 s to a minute."""
     found = []
     for _ in range(draw(st.integers(0, 6))):
         at_s = draw(st.floats(0, 30) | st.floats(0, 400_000))
@@ -140,7 +140,7 @@ def shown_by(cues: tuple[Cue, ...]) -> dict[str, str]:
 
 @unhurried
 @given(hostile_segments(), some_rules, some_names)
-def test_captions_keep_every_rule_and_show_every_letter_of_its_speaker(
+def test_captions_keep_every_rule_and_contain_every_letter_of_the_speaker(
     segments: list[Segment], rules: CaptionRules, names: dict[str, str]
 ) -> None:
     cues = build_cues(segments, rules, names)
@@ -150,7 +150,7 @@ def test_captions_keep_every_rule_and_show_every_letter_of_its_speaker(
 
 @unhurried
 @given(hostile_segments(), some_rules, some_names)
-def test_labelled_captions_keep_every_rule_too(
+def test_captions_with_labels_keep_every_rule(
     segments: list[Segment], rules: CaptionRules, names: dict[str, str]
 ) -> None:
     cues = build_cues(segments, rules, names, label_speakers=True)
@@ -170,7 +170,7 @@ def times_and_lines(cues: tuple[Cue, ...]) -> list[tuple[int, int, tuple[str, ..
 @example([make_segment([word("-->", 0, 1)])], {"person-1": "a\n--> <b>"})
 @example([make_segment([word("x", 0, 1)])], {"person-1": "a--"})
 @example([make_segment([word("<script>", 0, 1)]), make_segment([word("x", 1, 2)], "person-2")], {})
-def test_webvtt_gives_back_what_was_put_in(segments: list[Segment], names: dict[str, str]) -> None:
+def test_webvtt_round_trip(segments: list[Segment], names: dict[str, str]) -> None:
     cues = build_cues(segments, names=names)
     read = read_webvtt(write_vtt(cues))
     assert [(c.start_ms, c.end_ms, c.lines, c.voice) for c in read] == [
@@ -180,7 +180,7 @@ def test_webvtt_gives_back_what_was_put_in(segments: list[Segment], names: dict[
 
 @unhurried
 @given(hostile_segments(), some_names)
-def test_ttml_gives_back_what_was_put_in(segments: list[Segment], names: dict[str, str]) -> None:
+def test_ttml_round_trip(segments: list[Segment], names: dict[str, str]) -> None:
     cues = build_cues(segments, names=names)
     read = read_ttml(write_ttml(cues, "en-GB"))
     assert [(c.start_ms, c.end_ms, c.lines, c.voice) for c in read] == [
@@ -190,9 +190,7 @@ def test_ttml_gives_back_what_was_put_in(segments: list[Segment], names: dict[st
 
 @unhurried
 @given(hostile_segments(), some_names)
-def test_srt_gives_back_what_was_put_in_but_for_look_alikes(
-    segments: list[Segment], names: dict[str, str]
-) -> None:
+def test_srt_round_trip_except_look_alikes(segments: list[Segment], names: dict[str, str]) -> None:
     cues = build_cues(segments, names=names, label_speakers=True)
     read = read_srt(write_srt(cues))
     shown = [
@@ -204,7 +202,7 @@ def test_srt_gives_back_what_was_put_in_but_for_look_alikes(
 
 @unhurried
 @given(hostile_segments(), some_names)
-def test_plain_text_has_one_line_a_segment(segments: list[Segment], names: dict[str, str]) -> None:
+def test_plain_text_has_one_line_per_segment(segments: list[Segment], names: dict[str, str]) -> None:
     lines = to_plain_text(segments, names).split("\n")
     assert lines.pop() == ""
     assert len(lines) == sum(bool(clean_text(segment.text)) for segment in segments)
@@ -212,7 +210,7 @@ def test_plain_text_has_one_line_a_segment(segments: list[Segment], names: dict[
 
 
 @pytest.mark.parametrize(("write", "empty"), [(write_vtt, "WEBVTT\n"), (write_srt, "")])
-def test_silence_gives_an_empty_file(write: object, empty: str) -> None:
+def test_no_segments_give_an_empty_file(write: object, empty: str) -> None:
     assert callable(write)
     assert write(build_cues([])) == empty
     assert read_ttml(write_ttml([])) == []
@@ -222,7 +220,7 @@ def test_silence_gives_an_empty_file(write: object, empty: str) -> None:
 @unhurried
 @given(sentences(min_words=1, max_words=40))
 def test_the_speech_of_one_person_is_never_late(words: list[Any]) -> None:
-    """With words of at least 0.17 s only a caption's least duration can delay the next one."""
+    """With words of at least 0.17 s, only a caption's minimum duration can delay the next one."""
     cues = build_cues([make_segment(words)])
     starts = [round(w.start_s * 1000) for w in words]
     for before, cue in itertools.pairwise([None, *cues]):
@@ -234,7 +232,7 @@ def lines_of(text: str, each_s: float = 0.3) -> list[tuple[str, ...]]:
     return [cue.lines for cue in build_cues([make_segment(spoken(text, each_s=each_s))])]
 
 
-def test_a_line_that_has_room_is_not_broken() -> None:
+def test_a_line_that_fits_is_not_broken() -> None:
     assert lines_of("this all fits on one line of a caption") == [("this all fits on one line of a caption",)]
 
 
@@ -260,7 +258,7 @@ def test_captions_end_with_sentences() -> None:
 
 @pytest.mark.parametrize("number", ["25", "3,500", "seven", "$40", "21st"])
 def test_a_number_stays_with_its_noun(number: str) -> None:
-    """Whatever its place in a long sentence."""
+    """At any position in a long sentence."""
     filler = (
         "walking slowly through empty gardens while something moved behind broken windows yesterday evening"
     )
@@ -283,21 +281,21 @@ def test_long_speech_without_pauses_is_cut_before_seven_seconds() -> None:
     assert all(cue.duration_ms <= 7000 for cue in cues)
 
 
-def test_a_short_word_stays_its_least_time_and_longer_to_be_read_where_there_is_a_pause() -> None:
+def test_captions_stay_for_the_minimum_duration_and_the_reading_time() -> None:
     [cue] = build_cues([make_segment([word("Yes", 1.0, 1.2)])])
     assert (cue.start_ms, cue.end_ms) == (1000, 1834)
     [cue] = build_cues([make_segment(spoken("extraordinarily quick understatement", 1.0, 0.1))])
     assert cue.end_ms - cue.start_ms == CaptionRules().min_reading_ms(36)
 
 
-def test_reading_time_gives_way_to_the_next_words() -> None:
+def test_the_next_speech_shortens_the_reading_time() -> None:
     fast = make_segment(spoken("extraordinarily quick understatement", 1.0, 0.35))
     following = make_segment([word("Indeed", 2.3, 2.6)], "person-2")
     first, second = build_cues([fast, following])
     assert (first.end_ms, second.start_ms) == (2220, 2300)
 
 
-def test_two_people_at_once_take_turns_and_the_second_comes_late() -> None:
+def test_captions_of_overlapping_speakers_alternate_with_a_delay() -> None:
     one = make_segment(spoken("I never said that you were wrong", 1.0, 0.3), "person-1")
     other = make_segment(spoken("you always say that I am wrong", 1.1, 0.3), "person-2")
     first, second = build_cues([one, other])
@@ -306,7 +304,7 @@ def test_two_people_at_once_take_turns_and_the_second_comes_late() -> None:
     assert first.end_ms + 80 == second.start_ms
 
 
-def test_labels_name_a_speaker_where_the_speaker_changes() -> None:
+def test_labels_are_added_where_the_speaker_changes() -> None:
     segments = [
         make_segment(spoken("hello", 0), "person-1"),
         make_segment(spoken("again", 3), "person-1"),
@@ -340,7 +338,7 @@ def test_korean_keeps_its_spaces() -> None:
     assert lines_of("안녕하세요 여러분") == [("안녕하세요 여러분",)]
 
 
-def test_a_word_longer_than_a_line_is_cut_between_letters_not_from_their_marks() -> None:
+def test_a_word_longer_than_a_line_is_split_between_grapheme_clusters() -> None:
     cut = list(split_word("e\u0301" * 50, 42))
     assert [display_width(piece) for piece in cut] == [42, 8]
     assert all(not piece.startswith("\u0301") for piece in cut)
@@ -348,7 +346,7 @@ def test_a_word_longer_than_a_line_is_cut_between_letters_not_from_their_marks()
     assert list(split_word("漢" * 21 + "。字", 42)) == ["漢" * 20, "漢。字"]
 
 
-def test_direction_overrides_are_taken_out_and_marks_stay() -> None:
+def test_direction_overrides_are_removed_and_marks_stay() -> None:
     assert clean_text("a\u202eb\u2066c\u200fd") == "abc\u200fd"
     assert is_right_to_left("12 שלום a")
     assert not is_right_to_left("hello שלום")
@@ -356,7 +354,7 @@ def test_direction_overrides_are_taken_out_and_marks_stay() -> None:
     assert 'tts:direction="rtl"' in rtl
 
 
-def test_a_language_that_is_none_is_written_as_unknown() -> None:
+def test_an_invalid_language_is_written_as_unknown() -> None:
     assert 'xml:lang="de-CH"' in write_ttml([], "de-CH")
     assert 'xml:lang=""' in write_ttml([], 'en" onload="x')
 
@@ -408,18 +406,18 @@ def test_the_linter_finds_each_broken_rule(broken: Cue, rule: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["25.", "25,", "seven.", "25 and", "route", "x25"])
-def test_a_break_behind_a_number_that_counts_nothing_is_fine(end: str) -> None:
+def test_a_break_after_a_number_without_a_noun_is_allowed(end: str) -> None:
     lines = (f"he found as many as {end}", "Horses that nobody else had seen")
     assert rules_broken(replace(GOOD, lines=lines, end_ms=6000)) == set()
 
 
-def test_the_linter_finds_captions_too_close_or_over_each_other() -> None:
+def test_the_linter_finds_gaps_that_are_too_short_and_overlaps() -> None:
     first = replace(GOOD, end_ms=5000)
     assert rules_broken(first, replace(GOOD, start_ms=5079, end_ms=9000)) == {"gap"}
     assert rules_broken(first, replace(GOOD, start_ms=4999, end_ms=9000)) == {"order"}
 
 
-def test_a_caption_may_be_fast_where_the_next_one_leaves_no_room() -> None:
+def test_a_caption_may_be_fast_if_the_next_one_leaves_no_time() -> None:
     assert rules_broken(GOOD, replace(GOOD, start_ms=3080, end_ms=8000)) == set()
     assert rules_broken(GOOD, replace(GOOD, start_ms=3500, end_ms=8000)) == {"reading speed"}
 
@@ -434,6 +432,6 @@ def test_a_caption_may_be_fast_where_the_next_one_leaves_no_room() -> None:
         {"min_gap_ms": -1},
     ],
 )
-def test_rules_that_no_caption_could_keep_are_refused(wrong: dict[str, int]) -> None:
+def test_inconsistent_rules_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="expected"):
         CaptionRules(**wrong)

@@ -202,7 +202,7 @@ def test_speakers_are_renamed_everywhere_and_in_the_captions(site: Site, visit: 
     saved(page, site.pipeline, 2)
     assert page.locator("select.who").nth(1).evaluate("(e) => e.selectedOptions[0].text") == "Ada <script>"
     voices = [cue.voice for cue in read_webvtt(exported(page, "WebVTT"))]
-    assert voices == ["Ada <script>", "Ada <script>", "Ada <script>", "person-2"]
+    assert voices == ["Ada <script>", "Ada <script>", "Ada <script>", "Person 2"]
 
 
 def test_search_finds_words_and_goes_from_match_to_match(site: Site, visit: Go) -> None:

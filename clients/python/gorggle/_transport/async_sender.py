@@ -142,8 +142,8 @@ async def to_async_iterator(messages: Messages | AsyncMessages) -> AsyncGenerato
             messages.close()
 
     try:
-        while (message := await asyncio.to_thread(read_next)) is not None:
-            yield message
+        while (item := await asyncio.to_thread(read_next)) is not None:
+            yield item
     finally:
         if lock.acquire(blocking=False):
             try:

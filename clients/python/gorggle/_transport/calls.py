@@ -60,7 +60,7 @@ class StreamCall:
 
 @dataclass(frozen=True)
 class UnaryCall(Generic[T]):
-    """One unary call: the method's name, its request, and how its answer is read."""
+    """One unary call: the method's name, its request, and the parser of its response."""
 
     method: str
     request: Message
@@ -68,44 +68,46 @@ class UnaryCall(Generic[T]):
 
 
 def list_models_call() -> UnaryCall[list[Model]]:
-    """Ask for all models."""
+    """Return the call for all models."""
     return UnaryCall(
         "ListModels",
         model_pb2.ListModelsRequest(),
-        lambda answer: [decode.decode_model(model) for model in answer.models],
+        lambda response: [decode.decode_model(model) for model in response.models],
     )
 
 
 def get_model_call(name: str | None) -> UnaryCall[Model]:
-    """Ask for one model."""
+    """Return the call for one model."""
     return UnaryCall("GetModel", model_pb2.GetModelRequest(name=name or ""), decode.decode_model)
 
 
 def get_server_info_call() -> UnaryCall[ServerInfo]:
-    """Ask what the server is."""
+    """Return the call for the server's description."""
     return UnaryCall("GetServerInfo", server_pb2.GetServerInfoRequest(), decode.decode_server_info)
 
 
 def recognize_call(request: lip_reading_pb2.RecognizeRequest, file: str) -> UnaryCall[Transcript]:
-    """Ask for a clip's transcript."""
-    return UnaryCall("Recognize", request, lambda answer: decode.decode_transcript(answer, file))
+    """Return the call for a clip's transcript."""
+    return UnaryCall("Recognize", request, lambda response: decode.decode_transcript(response, file))
 
 
 @dataclass(frozen=True)
 class RetryAttempt:
-    """One of several attempts: how long it may take, and how long to pause after it."""
+    """The timeout of one attempt, and the backoff after it."""
 
     timeout_s: float
     backoff_s: float
 
 
 def iter_attempts(timeout_s: float) -> Iterator[RetryAttempt]:
-    """Attempts at growing distances until the time is over; at least one."""
-    end, pause_s = time.monotonic() + timeout_s, INITIAL_BACKOFF_S
+    """Yield attempts with exponential backoff until the timeout; at least one."""
+    end, next_backoff_s = time.monotonic() + timeout_s, INITIAL_BACKOFF_S
     remaining_s = timeout_s
     while True:
-        yield RetryAttempt(timeout_s=max(0.01, remaining_s), backoff_s=max(0.0, min(pause_s, remaining_s)))
+        yield RetryAttempt(
+            timeout_s=max(0.01, remaining_s), backoff_s=max(0.0, min(next_backoff_s, remaining_s))
+        )
         remaining_s = end - time.monotonic()
         if remaining_s <= 0:
             return
-        pause_s = min(2 * pause_s, MAX_BACKOFF_S)
+        next_backoff_s = min(2 * next_backoff_s, MAX_BACKOFF_S)
