@@ -58,7 +58,7 @@ def split_crops(crops: bytes, samples: bytes, frames: int) -> list[MediaChunk]:
         times = [
             Duration(nanos=40_000_000 * n % 10**9, seconds=40_000_000 * n // 10**9) for n in range(start, end)
         ]
-        cut = media_pb2.MouthCrops(pixels=crops[start * 9216 : end * 9216], timestamps=times)
+        cut = media_pb2.MouthCrops(pixels=crops[start * 9216 : end * 9216], offsets=times)
         per_frame = 2 * SAMPLE_RATE_HZ // FRAME_RATE_HZ
         pcm = media_pb2.Pcm(samples=samples[start * per_frame : end * per_frame])
         due_s = end / FRAME_RATE_HZ

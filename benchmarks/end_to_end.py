@@ -34,9 +34,9 @@ from benchmarks.load import extract_mouth_crops
 from benchmarks.synthetic_video import enlarge
 from benchmarks.vision import ReferencePipeline
 from gorggle_server.avhubert import Model, load_model
+from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, Vocabulary
 from gorggle_server.inference.recognizer import InferenceInput, Recognizer
-from gorggle_server.media.audio import audio_features
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.types import Modality
 from training.clips import Scene, demo_scene, write_clip

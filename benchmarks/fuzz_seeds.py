@@ -84,7 +84,7 @@ def make_seeds() -> list[Call]:
         Call(_SERVICE + "GetModel", (model_pb2.GetModelRequest(name="gorggle-mini-1").SerializeToString(),)),
         Call(RECOGNIZE, (lip_reading_pb2.RecognizeRequest(uri="s3://clips/demo.mp4").SerializeToString(),)),
     ]
-    calls += make_elementary_calls()
+    calls += make_preprocessed_calls()
     for data in make_clips().values():
         whole = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), content=data)
         calls.append(Call(RECOGNIZE, (whole.SerializeToString(),), has_media=True))
@@ -95,20 +95,20 @@ def make_seeds() -> list[Call]:
 def stream_messages(data: bytes) -> Iterator[bytes]:
     """Yield a stream's messages: the configuration, then the media in chunks."""
     config = config_pb2.StreamingConfig(
-        recognition=_recognition_config(), interim_results=True, activity_events=True
+        recognition=_recognition_config(), interim_results=True, enable_speech_activity_events=True
     )
     yield Request(config=config).SerializeToString()
     for at in range(0, len(data), CHUNK_BYTES):
         yield Request(media=data[at : at + CHUNK_BYTES]).SerializeToString()
 
 
-def make_elementary_calls() -> list[Call]:
+def make_preprocessed_calls() -> list[Call]:
     """Return calls with half a second of mouth crops, audio, or both, streaming and unary."""
     frames, waveform, rate_hz = read_clip(DEMO)
     grey_crops = [frame[100:196, 100:196].mean(axis=2).astype(np.uint8) for frame in frames[:12]]
     crops = media_pb2.MouthCrops(
         pixels=b"".join(crop.tobytes() for crop in grey_crops),
-        timestamps=[Duration(nanos=40_000_000 * number) for number in range(len(grey_crops))],
+        offsets=[Duration(nanos=40_000_000 * number) for number in range(len(grey_crops))],
     )
     pcm = media_pb2.Pcm(samples=waveform[: rate_hz // 2 : rate_hz // 16_000].astype("<i2").tobytes())
     config = Request(config=config_pb2.StreamingConfig(recognition=_recognition_config()))
@@ -119,15 +119,15 @@ def make_elementary_calls() -> list[Call]:
             for part in parts
         ]
         calls.append(Call(STREAMING, tuple(message.SerializeToString() for message in [config, *media])))
-        clip = lip_reading_pb2.ElementaryClip(
+        clip = lip_reading_pb2.PreprocessedClip(
             mouth_crops=[crops] if crops in parts else [], pcm=pcm if pcm in parts else None
         )
-        unary = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), elementary=clip)
+        unary = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), preprocessed=clip)
         calls.append(Call(RECOGNIZE, (unary.SerializeToString(),)))
     return calls
 
 
 def _recognition_config() -> config_pb2.RecognitionConfig:
     return config_pb2.RecognitionConfig(
-        beam_size=2, max_alternatives=1, enable_word_times=True, enable_face_boxes=True
+        beam_size=2, max_alternatives=1, enable_word_time_offsets=True, enable_face_boxes=True
     )

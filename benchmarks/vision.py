@@ -32,6 +32,7 @@ from skimage import transform
 
 from benchmarks import hardware
 from benchmarks.synthetic_video import FRAME_RATE_HZ, SIZE_PX, Frame, add_camera_shake, clips
+from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
 from gorggle_server.vision.face_detector import COARSE_SIDE_PX, BoundingBox, FaceDetector, find_landmark_model
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.frame_skipping import AnalyzedFrame, FrameSkipper
@@ -39,7 +40,6 @@ from gorggle_server.vision.lip_activity import VisualVoiceActivityDetector
 from gorggle_server.vision.mouth_cropper import (
     CANVAS_PX,
     LANDMARKS,
-    MOUTH_CROP_SIZE_PX,
     MOUTH_POINTS,
     STABLE_POINTS,
     LowLatencyMouthCropper,

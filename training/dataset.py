@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
-from gorggle_server.inference.recognizer import GREY_MEAN, GREY_STD, MODEL_INPUT_SIZE_PX
-from gorggle_server.media.audio import audio_features
+from gorggle_server.avhubert.audio_features import audio_features
+from gorggle_server.inference.recognizer import GREY_MEAN, GREY_STD
+from gorggle_server.timebase import MODEL_INPUT_SIZE_PX
 from training.shards import UtteranceStore
 from training.speech_synthesis import TimedWord
 from training.tokenizer import END, PAD, Tokenizer

@@ -10,9 +10,9 @@ import numpy as np
 
 from gorggle_evaluation.metrics import ErrorRate, align_words, compute_error_rate, compute_time_error
 from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
+from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.model import Model
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
-from gorggle_server.media.audio import audio_features
 from gorggle_server.types import Hypothesis, Modality
 from training.shards import UtteranceStore
 from training.utterances import Utterance

@@ -84,20 +84,25 @@ def test_each_status_becomes_its_error(
     assert of_stream.value.request_id == "call-1"
 
 
-def test_a_missing_face_is_recognized_by_the_servers_trailer(
-    reader: Reader, service: FakeLipReading, target: str
-) -> None:
+def test_no_face_is_recognized_by_its_reason(reader: Reader, service: FakeLipReading, target: str) -> None:
     service.script = fake_service.ending(
-        grpc.StatusCode.FAILED_PRECONDITION, "no face is seen", ("gorggle-error", "NoFaceError"), first=False
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "no face is seen",
+        fake_service.error_trailer(grpc.StatusCode.FAILED_PRECONDITION, "no face is seen", reason="NO_FACE"),
+        first=False,
     )
     with pytest.raises(gorggle.NoFaceError, match="no face is seen"):
         reader.transcribe(target, b"media")
 
 
-def test_a_trailer_that_contradicts_the_status_is_ignored(
+def test_a_reason_that_contradicts_the_status_is_ignored(
     reader: Reader, service: FakeLipReading, target: str
 ) -> None:
-    service.script = fake_service.ending(grpc.StatusCode.INTERNAL, "oh", ("gorggle-error", "NoFaceError"))
+    service.script = fake_service.ending(
+        grpc.StatusCode.INTERNAL,
+        "oh",
+        fake_service.error_trailer(grpc.StatusCode.INTERNAL, "oh", reason="NO_FACE"),
+    )
     with pytest.raises(gorggle.ServerError):
         reader.transcribe(target, b"media")
 
@@ -124,10 +129,14 @@ def test_an_overloaded_server_without_a_retry_delay_is_overloaded(
     assert caught.value.retry_after_s is None
 
 
-def test_a_request_id_may_come_in_a_trailer(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_the_request_id_of_a_refused_call_is_in_its_error(
+    reader: Reader, service: FakeLipReading, target: str
+) -> None:
     def clip(request: Any, context: Any) -> None:
-        context.set_trailing_metadata([("gorggle-request-id", "call-9")])
-        context.abort(grpc.StatusCode.INTERNAL, "internal error")
+        code = grpc.StatusCode.INTERNAL
+        trailer = fake_service.error_trailer(code, "internal error", reason="INTERNAL", request_id="call-9")
+        context.set_trailing_metadata([trailer])
+        context.abort(code, "internal error")
 
     service.clip = clip
     with pytest.raises(gorggle.ServerError) as caught:
@@ -528,7 +537,9 @@ def test_an_unresponsive_host_fails_after_the_connect_timeout(reader: Reader) ->
 def test_a_stopped_server_is_unavailable(make_server: MakeServer) -> None:
     service, port = make_server()
     service.script = fake_service.ending(
-        grpc.StatusCode.UNAVAILABLE, "shutting down", ("gorggle-error", "NotReadyError")
+        grpc.StatusCode.UNAVAILABLE,
+        "shutting down",
+        fake_service.error_trailer(grpc.StatusCode.UNAVAILABLE, "shutting down", reason="NOT_READY"),
     )
     with pytest.raises(gorggle.UnavailableError, match=r"^shutting down$"):
         SyncReader().transcribe(f"127.0.0.1:{port}", b"media")

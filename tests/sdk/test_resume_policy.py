@@ -40,7 +40,7 @@ def began(recovery: ResumePolicy, session_id: str = "a" * 32) -> ResumePolicy:
 def progress(token: bytes, acknowledged: int, final_until_s: float) -> fake_service.Response:
     answer = fake_service.progress(final_until_s, final_until_s)
     answer.progress.resume_token, answer.progress.acknowledged_sequence = token, acknowledged
-    answer.final_until_offset.CopyFrom(fake_service.duration(final_until_s))
+    answer.final_end_offset.CopyFrom(fake_service.duration(final_until_s))
     return answer
 
 
@@ -147,7 +147,7 @@ def test_the_next_call_sends_the_resume_state() -> None:
     recovery.update(progress(b"token-1", 3, 1.0))
     recovery.update(progress(b"token-2", 7, 2.0))
     interim = fake_service.segment("bin blue at", is_final=False, segment_id="segment-50")
-    interim.segment.stable_words, interim.segment.revision = 2, 4
+    interim.segment.stable_word_count, interim.segment.revision = 2, 4
     assert recovery.is_new(decode_segment(interim.segment))
     opening = recovery.build_first_request(
         fake_service.Request(config=config_pb2.StreamingConfig(interim_results=True))
@@ -194,7 +194,9 @@ def test_the_silence_timeout_follows_the_servers_heartbeat_interval() -> None:
 
 def test_a_draining_server_is_left_if_there_is_another() -> None:
     drain = fake_service.Response(
-        drain=lip_reading_pb2.Drain(deadline=Duration(seconds=10), resume_token=b"t", acknowledged_sequence=5)
+        server_draining=lip_reading_pb2.ServerDraining(
+            deadline=Duration(seconds=10), resume_token=b"t", acknowledged_sequence=5
+        )
     )
     several, one = began(ResumePolicy(2, 60)), began(ResumePolicy(1, 60))
     for recovery in (several, one):

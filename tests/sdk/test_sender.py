@@ -120,10 +120,10 @@ def test_crops_and_audio_are_sent_in_chunks() -> None:
     crops = np.arange(3 * 96 * 96, dtype=np.uint32).astype(np.uint8).reshape(3, 96, 96)
     pieces = [MouthCrops(crops, [0.0, 0.04, 0.08], face=7), AudioChunk(np.arange(-3, 5, dtype=np.int16))]
     requests = sent(delivery(pieces, chunk_bytes=2 * 9216))
-    assert [len(request.mouth_crops.timestamps) for request in requests] == [2, 1, 0]
+    assert [len(request.mouth_crops.offsets) for request in requests] == [2, 1, 0]
     assert b"".join(request.mouth_crops.pixels for request in requests) == crops.tobytes()
-    assert requests[1].mouth_crops.face == 7
-    assert requests[1].mouth_crops.timestamps[0].ToMilliseconds() == 80
+    assert requests[1].mouth_crops.face_id == 7
+    assert requests[1].mouth_crops.offsets[0].ToMilliseconds() == 80
     assert requests[2].pcm.samples == np.arange(-3, 5, dtype="<i2").tobytes()
 
 
@@ -132,7 +132,7 @@ def test_crops_and_audio_are_sent_in_chunks() -> None:
     [
         (MouthCrops(np.zeros((2, 96, 96), np.uint8), [0.0]), "2 mouth crops have 1 times"),
         (MouthCrops(np.zeros((2, 88, 88), np.uint8), [0.0, 0.1]), "96"),
-        (AudioChunk(np.zeros(4, np.float32)), "int16"),
+        (AudioChunk(np.zeros(4, np.float64)), "int16"),
     ],
 )
 def test_invalid_chunks_are_refused(piece: Any, words: str) -> None:

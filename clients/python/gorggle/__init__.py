@@ -60,7 +60,7 @@ from gorggle.results import (
 from gorggle.server_info import ErrorRate, Model, ModelLicense, ServerCapacity, ServerInfo, ServerLimits
 
 if TYPE_CHECKING:
-    from gorggle.arrays import AudioChunk, MouthCrops
+    from gorggle.arrays import AudioChunk, MouthCrops, VideoFrame
     from gorggle.async_client import AsyncClient, AsyncTranscriptionStream
     from gorggle.client import Client, TranscriptionStream
 
@@ -107,6 +107,7 @@ __all__ = [
     "Transcript",
     "TranscriptionStream",
     "UnavailableError",
+    "VideoFrame",
     "Word",
     "to_json",
     "to_srt",
@@ -118,6 +119,7 @@ __all__ = [
 _LAZY = {
     "AudioChunk": "gorggle.arrays",
     "MouthCrops": "gorggle.arrays",
+    "VideoFrame": "gorggle.arrays",
     "Client": "gorggle.client",
     "TranscriptionStream": "gorggle.client",
     "AsyncClient": "gorggle.async_client",

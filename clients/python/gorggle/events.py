@@ -12,8 +12,8 @@ WarningKind = Literal[
     "too_many_faces",
     "lagging_modality",
     "no_speech",
-    "falling_behind",
-    "closed_after_silence",
+    "input_too_fast",
+    "silence_timeout",
     "other",
 ]
 

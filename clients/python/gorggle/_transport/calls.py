@@ -67,12 +67,15 @@ class UnaryCall(Generic[T]):
     parse_response: Callable[[Any], T]
 
 
-def list_models_call() -> UnaryCall[list[Model]]:
-    """Return the call for all models."""
+def list_models_call(page_token: str) -> UnaryCall[tuple[list[Model], str]]:
+    """Return the call for a page of models and the token of the next page, empty on the last page."""
     return UnaryCall(
         "ListModels",
-        model_pb2.ListModelsRequest(),
-        lambda response: [decode.decode_model(model) for model in response.models],
+        model_pb2.ListModelsRequest(page_token=page_token),
+        lambda response: (
+            [decode.decode_model(model) for model in response.models],
+            response.next_page_token,
+        ),
     )
 
 

@@ -79,10 +79,12 @@ class ResumePolicy:
                 self._record_acknowledgement(
                     message.progress.resume_token, message.progress.acknowledged_sequence
                 )
-            case "drain":
-                self._record_acknowledgement(message.drain.resume_token, message.drain.acknowledged_sequence)
+            case "server_draining":
+                self._record_acknowledgement(
+                    message.server_draining.resume_token, message.server_draining.acknowledged_sequence
+                )
                 self.should_switch_server = self._server_count > 1 and self._can_resume
-        final_end_s = message.final_until_offset.ToMicroseconds() / 1e6
+        final_end_s = message.final_end_offset.ToMicroseconds() / 1e6
         if final_end_s > self.final_end_s:
             self.final_end_s = final_end_s
             self._record_progress()
