@@ -1,4 +1,4 @@
-"""The state machine: its definition from the handlers' own file, with the functions' addresses put in."""
+"""The Step Functions state machine; its definition is in ``lambdas/``, with placeholders for ARNs and settings."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 
 
 def render_definition(definition: Any, values: Mapping[str, Any]) -> Any:
-    """A definition with its ``${Name}`` replaced; a text that is nothing else takes the value's own type.
+    """Replace each ``${Name}`` of a definition; a string that is only a placeholder gets the value with its type.
 
     Raises:
-        KeyError: a name has no value.
+        KeyError: a placeholder has no value.
     """
     match definition:
         case dict():
@@ -40,7 +40,7 @@ def render_definition(definition: Any, values: Mapping[str, Any]) -> Any:
 
 
 class Pipeline(pulumi.ComponentResource):
-    """State machine, its role, and its log."""
+    """State machine with its role and log group; ``arn`` is its output."""
 
     def __init__(
         self,
@@ -58,15 +58,15 @@ class Pipeline(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         self.log_group = aws.cloudwatch.LogGroup(
             f"{name}-logs",
-            # A name under this prefix spares the resource policy of CloudWatch Logs, which may not grow beyond 5120 B.
+            # Log groups with this prefix need no entry in CloudWatch Logs' resource policy, which is limited to 5120 bytes.
             name=f"/aws/vendedlogs/states/{names.state_machine}",
             retention_in_days=settings.log_retention_days,
             kms_key_id=key_arn,
             opts=child,
         )
-        called = [functions[each] for each in machine.calls]
+        callees = [functions[each] for each in machine.calls]
         grants = references.to_grants(machine.statements)
-        grants.append(iam.Grant(("lambda:InvokeFunction",), [each.arn for each in called]))
+        grants.append(iam.Grant(("lambda:InvokeFunction",), [each.arn for each in callees]))
         self.role = iam.ServiceRole(
             names.state_machine,
             "states.amazonaws.com",
@@ -75,20 +75,20 @@ class Pipeline(pulumi.ComponentResource):
             opts=child,
         )
         definition = json.loads((root / "lambdas" / machine.definition).read_text())
-        values: dict[str, pulumi.Input[Any]] = {each.spec.pascal_name: each.arn for each in called}
+        values: dict[str, pulumi.Input[Any]] = {each.spec.pascal_name: each.arn for each in callees}
         for key, reference in machine.substitutions.items():
             is_setting = reference.startswith("setting:")
             values[key] = references.get_setting(reference) if is_setting else references.resolve(reference)
-        self.machine = aws.sfn.StateMachineSpec(
+        self.machine = aws.sfn.StateMachine(
             f"{name}-machine",
             name=names.state_machine,
             type=machine.type,
             role_arn=self.role.arn,
             definition=pulumi.Output.all(**values).apply(
-                lambda known: json.dumps(render_definition(definition, known), indent=1)
+                lambda values: json.dumps(render_definition(definition, values), indent=1)
             ),
             tracing_configuration={"enabled": settings.tracing},
-            # Errors without data: what people say stays out of the logs.
+            # Without execution data: transcripts must not be logged.
             logging_configuration={
                 "level": "ERROR",
                 "include_execution_data": False,

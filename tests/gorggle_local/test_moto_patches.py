@@ -19,12 +19,12 @@ import boto3
 from pathlib import Path
 from moto import mock_aws
 from gorggle_local.aws import moto_patches
-from gorggle_local.aws.fake_services import Truths
+from gorggle_local.aws.fake_services import GroundTruth
 called = []
 def invoke(function, payload, given, headers):
     called.append((function.function_name, payload))
     return json.dumps({"ran": True})
-TRUTHS = Truths((Path("examples"),))
+TRUTHS = GroundTruth((Path("examples"),))
 def function():
     iam = boto3.client("iam")
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
@@ -61,7 +61,7 @@ print(answer["Payload"].read().decode())
 
 
 def test_a_function_runs() -> None:
-    assert json.loads(run("moto_patches.functions_run(invoke)\n" + FUNCTION)) == {"ran": True}
+    assert json.loads(run("moto_patches.patch_lambda(invoke)\n" + FUNCTION)) == {"ran": True}
 
 
 def test_moto_without_the_patch_and_without_docker_runs_nothing() -> None:
@@ -87,12 +87,12 @@ except NotImplementedError:
 
 
 def test_a_rule_calls_a_function() -> None:
-    patched = "moto_patches.functions_run(invoke)\nmoto_patches.patch_event_rules()\n"
+    patched = "moto_patches.patch_lambda(invoke)\nmoto_patches.patch_event_rules()\n"
     assert json.loads(run(patched + RULE)) == [{"a": 1}]
 
 
 def test_moto_without_the_patch_raises_at_such_a_rule() -> None:
-    assert run("moto_patches.functions_run(invoke)\n" + RULE) == "not implemented"
+    assert run("moto_patches.patch_lambda(invoke)\n" + RULE) == "not implemented"
 
 
 EXECUTION = """
@@ -133,12 +133,12 @@ print(json.dumps([len(called), len(sqs.receive_message(QueueUrl=url).get("Messag
 
 
 def test_a_queue_waits_for_its_poller() -> None:
-    patched = "moto_patches.functions_run(invoke)\nmoto_patches.patch_queues()\n"
+    patched = "moto_patches.patch_lambda(invoke)\nmoto_patches.patch_queues()\n"
     assert json.loads(run(patched + QUEUE)) == [0, 1]
 
 
 def test_moto_without_the_patch_calls_the_function_while_a_message_is_sent() -> None:
-    assert json.loads(run("moto_patches.functions_run(invoke)\n" + QUEUE)) == [1, 0]
+    assert json.loads(run("moto_patches.patch_lambda(invoke)\n" + QUEUE)) == [1, 0]
 
 
 TRANSCRIPTION = """
@@ -215,7 +215,7 @@ def test_moto_without_the_patch_waits_in_full() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "functions_run",
+        "patch_lambda",
         "patch_event_rules",
         "patch_execution_events",
         "patch_queues",

@@ -83,7 +83,7 @@ def references() -> ResourceReferences:
 def test_names_mean_values_in_environments_and_addresses_in_policies(references: ResourceReferences) -> None:
     assert references.resolve("table:jobs") == "jobs"
     assert references.resolve("setting:max_concurrent_jobs") == "10"
-    assert references.resolve("setting:nat") == "true"
+    assert references.resolve("setting:nat_gateway") == "true"
     assert references.resolve("gorggle") == "gorggle"
     assert references.resolve_arns("table:jobs") == ["arn:aws:dynamodb:us-east-1:123456789012:table/jobs"]
     assert references.resolve_arns("executions") == [
