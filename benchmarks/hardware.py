@@ -25,7 +25,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "torch": torch.__version__,
         "gflops": measure_gflops(),
-        "measure_gigabytes_per_s": measure_gigabytes_per_s(),
+        "gigabytes_per_s": measure_gigabytes_per_s(),
     }
 
 

@@ -53,7 +53,7 @@ def format_machine(machine: dict[str, Any]) -> str:
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} thread(s), torch {machine['torch']}; "
         f"{machine['clock']}; a large product of matrices reaches {machine['gflops']:.0f} GFLOP/s, memory is read at "
-        f"{machine['measure_gigabytes_per_s']:.0f} GB/s; the machine's load at the start was {machine['load']:.1f}."
+        f"{machine['gigabytes_per_s']:.0f} GB/s; the machine's load at the start was {machine['load']:.1f}."
     )
 
 

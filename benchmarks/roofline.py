@@ -16,7 +16,7 @@ def roofline_s(row: dict[str, Any], machine: dict[str, Any]) -> float | None:
     if row["gflop"] is None:
         return None
     return max(
-        row["gflop"] / machine["gflops"], row.get("gigabytes", 0.0) / machine["measure_gigabytes_per_s"]
+        row["gflop"] / machine["gflops"], row.get("gigabytes", 0.0) / machine["gigabytes_per_s"]
     )
 
 
@@ -28,5 +28,5 @@ def vision_roofline_ms(clips: dict[str, Any], machine: dict[str, Any]) -> dict[s
     )
     return {
         "detect": pixels * OPERATIONS_PER_PIXEL / machine["gflops"] / 1e6,
-        "landmarks": fits * LEAF_BYTES / machine["measure_gigabytes_per_s"] / 1e6,
+        "landmarks": fits * LEAF_BYTES / machine["gigabytes_per_s"] / 1e6,
     }

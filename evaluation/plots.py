@@ -172,7 +172,7 @@ def _plot_word_times(results: Sequence[ConditionResult]) -> Figure | None:
     figure, panels = _create_panels(len(results), 3.4)
     bins = np.arange(-HISTOGRAM_MS, HISTOGRAM_MS + 2 * BIN_MS, BIN_MS) - BIN_MS / 2
     for result, axes in zip(results, panels, strict=True):
-        offsets_ms = np.clip(1000 * result.compute_time_offsets_s, bins[0], bins[-1])
+        offsets_ms = np.clip(1000 * result.time_offsets_s, bins[0], bins[-1])
         for column, (name, style) in enumerate((("start", "-"), ("end", "--"))):
             counts, _ = np.histogram(offsets_ms[:, column], bins)
             axes.stairs(

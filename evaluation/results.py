@@ -36,7 +36,7 @@ class ConditionResult:
         error_rate: a clip that failed counts with all its words deleted.
         groups: the same by group of clips, for clips that have one.
         time_error: of rightly read words whose times are known; None where there is none.
-        compute_time_offsets_s: (words, 2), how much later start and end of those words were read than they are.
+        time_offsets_s: (words, 2), how much later start and end of those words were read than they are.
         attribution: over clips with several named speakers, where faces were looked at; None where there is none.
         media_s: length of the clips that were read.
         elapsed_s: that reading them took, added up over clips, however many were read at once.
@@ -48,7 +48,7 @@ class ConditionResult:
     error_rate: ErrorRate
     groups: dict[str, ErrorRate]
     time_error: TimeError | None
-    compute_time_offsets_s: NDArray[np.float64]
+    time_offsets_s: NDArray[np.float64]
     attribution: Attribution | None
     confusions: Confusions
     media_s: float
@@ -82,7 +82,7 @@ def summarize_condition(clips: Sequence[ClipResult], lexicon: Lexicon | None, se
         error_rate=compute_error_rate(aligned, seed),
         groups=_error_rates_by_group(clips, aligned, seed),
         time_error=compute_time_error(timed),
-        compute_time_offsets_s=compute_time_offsets_s(timed),
+        time_offsets_s=compute_time_offsets_s(timed),
         attribution=Attribution.combine(
             _attribute_clip(reading, found)
             for reading, found in zip(clips, aligned, strict=True)

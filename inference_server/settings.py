@@ -91,7 +91,7 @@ class ServerSettings(BaseSettings):
         le=256,
         description="threads of the models on the CPU; 0: half the processors, the others see",
     )
-    find_landmark_model: Path | None = Field(None, description="another 68-point dlib predictor")
+    landmark_model_path: Path | None = Field(None, description="another 68-point dlib predictor")
 
     s3_buckets: tuple[str, ...] = Field((), description="buckets that Recognize may read; default: none")
 

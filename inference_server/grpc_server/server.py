@@ -146,11 +146,11 @@ class Server:
     def _prepare_face_tracking(self) -> None:
         if self._decoder_pool is None:
             # A hundred megabytes, kept from then on: loaded by the first call, they would hold it up.
-            FaceDetector(self.settings.find_landmark_model)
+            FaceDetector(self.settings.landmark_model_path)
             return
         from gorggle_server.sandbox.decoding import check_decoding
 
-        find_landmark_model(self.settings.find_landmark_model)
+        find_landmark_model(self.settings.landmark_model_path)
         check_decoding(self._decoder_pool)
 
     async def stop(self) -> None:
@@ -227,7 +227,7 @@ def _create_decoder_pool(settings: ServerSettings) -> DecoderPool | None:
     from gorggle_server.sandbox.pool import DecoderPool
 
     return DecoderPool(
-        settings.decoder_memory_bytes, settings.decoder_timeout_s, landmark_model=settings.find_landmark_model
+        settings.decoder_memory_bytes, settings.decoder_timeout_s, landmark_model=settings.landmark_model_path
     )
 
 

@@ -128,7 +128,7 @@ class ContainerPipeline(_PipelineBase):
         self._cpu_timer = cpu_timer or CpuTimer()
         self._timer = timer or StageTimer()
         self._limits = MediaLimits(max_duration_s, settings.max_spooled_bytes, settings.max_frame_pixels)
-        self._landmark_model = settings.find_landmark_model
+        self._landmark_model = settings.landmark_model_path
         self._tracked_faces: dict[int, _TrackedFace] = {}
         self._has_warned_of_faces = False
 

@@ -21,7 +21,7 @@ MACHINE = {
     "torch": "2",
     "clock": "wall time",
     "gflops": 100.0,
-    "measure_gigabytes_per_s": 10.0,
+    "gigabytes_per_s": 10.0,
     "load": 0.0,
 }
 

@@ -19,7 +19,7 @@ from gorggle_gateway.settings import Limits
 _log = logging.getLogger(__name__)
 
 # Something is said at least so often, so that a client can tell a quiet session from a dead connection.
-HEARTBEAT_INTERVAL_RANGE_S = 5.0
+HEARTBEAT_INTERVAL_S = 5.0
 # A client that does not take what it is sent for so long is gone.
 SEND_TIMEOUT_S = 20.0
 CLOSE_TIMEOUT_S = 2.0
@@ -160,7 +160,7 @@ class LiveSocketHandler:
 
     async def _send_events(self, socket: web.WebSocketResponse, session: LiveSession) -> None:
         acknowledged = -1
-        while (events := await session.events.next_batch(HEARTBEAT_INTERVAL_RANGE_S)) is not None:
+        while (events := await session.events.next_batch(HEARTBEAT_INTERVAL_S)) is not None:
             try:
                 if session.received != acknowledged:
                     acknowledged = session.received
