@@ -86,10 +86,8 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
     name = validate_stack_name(pulumi.get_stack())
     tags = {**settings.tag_map, "gorggle:stack": name}
     provider = aws.Provider("aws", region=region, default_tags={"tags": tags})
-    opts, invoke_opts = (
-        pulumi.ResourceOptions(provider=provider),
-        pulumi.InvokeOptions(provider=provider),
-    )
+    opts = pulumi.ResourceOptions(provider=provider)
+    invoke_opts = pulumi.InvokeOptions(provider=provider)
     names = Names(
         stack=name,
         account=aws.get_caller_identity(opts=invoke_opts).account_id,
@@ -225,7 +223,6 @@ def create_compute(
         pipeline_manifest.state_machine,
         functions,
         references,
-        ROOT,
         key_arn,
         opts,
     )

@@ -15,9 +15,7 @@ def roofline_s(row: dict[str, Any], machine: dict[str, Any]) -> float | None:
     """The time that the operations or the bytes of a row take at best, whichever is longer."""
     if row["gflop"] is None:
         return None
-    return max(
-        row["gflop"] / machine["gflops"], row.get("gigabytes", 0.0) / machine["gigabytes_per_s"]
-    )
+    return max(row["gflop"] / machine["gflops"], row.get("gigabytes", 0.0) / machine["gigabytes_per_s"])
 
 
 def vision_roofline_ms(clips: dict[str, Any], machine: dict[str, Any]) -> dict[str, float]:

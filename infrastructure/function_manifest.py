@@ -54,11 +54,6 @@ class FunctionSpec:
     statements: tuple[Statement, ...]
 
     @property
-    def pascal_name(self) -> str:
-        """Its name in the definition of the state machine."""
-        return "".join(word.capitalize() for word in self.name.split("_"))
-
-    @property
     def is_asynchronous(self) -> bool:
         """Whether it is invoked asynchronously, so that Lambda retries and then drops the event."""
         return self.trigger["kind"] in ("events", "topic")
@@ -68,10 +63,9 @@ class FunctionSpec:
 class StateMachineSpec:
     """The pipeline's state machine."""
 
-    definition: str
     type: str
     calls: tuple[str, ...]
-    substitutions: Mapping[str, str]
+    parameters: Mapping[str, str]
     statements: tuple[Statement, ...]
 
 
@@ -169,9 +163,8 @@ def _parse_statement(owner: str, body: dict[str, Any]) -> Statement:
 
 def _parse_state_machine(body: dict[str, Any]) -> StateMachineSpec:
     return StateMachineSpec(
-        definition=body["definition"],
         type=body["type"],
         calls=tuple(body["calls"]),
-        substitutions=body["substitutions"],
+        parameters=body["parameters"],
         statements=tuple(_parse_statement("the state machine", each) for each in body["statements"]),
     )

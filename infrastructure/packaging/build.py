@@ -25,6 +25,10 @@ MAX_UNPACKED_BYTES = 250 * 2**20
 # The 68-point predictor: https://github.com/ageitgey/face_recognition_models (see NOTICE for its licence).
 LANDMARK_MODEL = "face_recognition_models/models/shape_predictor_68_face_landmarks.dat"
 MANIFESTS = ("lambdas/functions.toml", "lambdas/operations/functions.toml")
+# What ``import gorggle`` loads; together with gorggle.captions this needs only the standard library.
+SDK_WITHOUT_GRPC = frozenset(
+    f"gorggle/{name}.py" for name in ("__init__", "errors", "events", "results", "server_info", "version")
+)
 # Part of every cached package's name; change it when the format of the packages changes.
 BUNDLE_FORMAT_VERSION = "2"
 # Not needed at run time: type stubs, headers, sources, tests, scripts, and what the installer records.
@@ -103,7 +107,7 @@ def compute_sizes(manifest: Manifest, code: dict[str, Package], layers: dict[str
 
 
 def build_code(root: Path, folder: Path) -> dict[str, Package]:
-    """Build the code packages by kind: ``thin`` (handlers), ``full`` (with the SDK), ``operations``."""
+    """Build the code packages by kind: ``thin`` (handlers, SDK without gRPC), ``full`` (with the whole SDK), ``operations``."""
     return {
         kind: zip_archive.write(folder / f"code-{kind}.zip", entries)
         for kind, entries in list_code_files(root).items()
@@ -113,10 +117,17 @@ def build_code(root: Path, folder: Path) -> dict[str, Package]:
 def list_code_files(root: Path) -> dict[str, list[Entry]]:
     """Return the files of each kind of code package."""
     handlers = list(zip_archive.list_files(root / "lambdas", "gorggle_lambdas"))
-    sdk = zip_archive.list_files(root / "clients/python/gorggle", "gorggle")
+    sdk = list(zip_archive.list_files(root / "clients/python/gorggle", "gorggle"))
+    base = [
+        each for each in sdk if each.name in SDK_WITHOUT_GRPC or each.name.startswith("gorggle/captions/")
+    ]
     operations = zip_archive.list_files(root / "lambdas/operations", "gorggle_lambdas/operations")
     package = Entry("gorggle_lambdas/__init__.py", (root / "lambdas/__init__.py").read_bytes())
-    return {"thin": handlers, "full": [*handlers, *sdk], "operations": [package, *operations]}
+    return {
+        "thin": [*handlers, *base],
+        "full": [*handlers, *sdk],
+        "operations": [package, *operations],
+    }
 
 
 def build_server_bundle(

@@ -46,7 +46,7 @@ class Packages:
     """All packages of a stack.
 
     Attributes:
-        code: by kind: ``thin`` (handlers), ``full`` (with the SDK), ``operations``.
+        code: by kind: ``thin`` (handlers, SDK without gRPC), ``full`` (with the whole SDK), ``operations``.
         layers: by name, as in the manifests.
         server: what a GPU instance installs.
     """

@@ -57,7 +57,7 @@ def _install(lock: Path, folder: Path, *options: str) -> None:
 
 
 def download_wheels(lock: Path, target: Target, folder: Path) -> list[Path]:
-    """Download the wheels of a lock into a folder. (uv installs wheels but has no command to download them.)
+    """Download the wheels of a lock into a folder, with pip: uv has no such command.
 
     Raises:
         RuntimeError: a wheel does not exist, or its hash does not match.

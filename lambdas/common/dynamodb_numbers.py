@@ -1,4 +1,4 @@
-"""Numbers between JSON and DynamoDB, which knows ``Decimal`` alone: its client refuses floats."""
+"""Conversion of numbers between JSON and DynamoDB, whose client accepts only ``Decimal``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def to_dynamodb(value: Any) -> Any:
-    """A JSON value with every float as ``Decimal``, to the sixth decimal.
+    """Convert a JSON value: floats become ``Decimal``, rounded to six decimals.
 
     Raises:
-        ValueError: a number that JSON has no form for (NaN, infinity).
+        ValueError: a number is NaN or infinite, or a type is not supported.
     """
     if isinstance(value, bool) or value is None or isinstance(value, str | int | Decimal):
         return value
@@ -29,7 +29,7 @@ def to_dynamodb(value: Any) -> Any:
 
 
 def from_dynamodb(value: Any) -> Any:
-    """An item as JSON's types: whole numbers as ``int``, others as ``float``, sets as sorted lists."""
+    """Convert an item to JSON types: integers to ``int``, other numbers to ``float``, sets to sorted lists."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, dict):

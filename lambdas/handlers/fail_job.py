@@ -1,4 +1,4 @@
-"""Marks the job failed with the reason, tells subscribers, gives its place to the next."""
+"""Marks the job failed with the reason, notifies subscribers, and releases its slot."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ class Settings:
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """End the job badly, and say why."""
-    job, chosen, reason = JobEvent.parse(event), load_settings(Settings), parse_failure(event["error"])
-    table = JobTable(chosen.jobs_table)
-    places = JobSlots(table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s)
+    """End a failed job."""
+    job, settings, reason = JobEvent.parse(event), load_settings(Settings), parse_failure(event["error"])
+    table = JobTable(settings.jobs_table)
+    slots = JobSlots(
+        table, settings.state_machine_arn, settings.max_concurrent_jobs, settings.poll_interval_s
+    )
     logger.error("the job failed", error=reason.error, reason=reason.text, cause=event["error"].get("Cause"))
-    if JobCompletion(table, places, chosen.jobs_topic).mark_failed(job.job_id, job.attempt, reason):
+    if JobCompletion(table, slots, settings.jobs_topic).mark_failed(job.job_id, job.attempt, reason):
         count("FailedJobs")
     return {"job_id": job.job_id, "error": reason.error, "reason": reason.text}

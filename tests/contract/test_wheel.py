@@ -31,7 +31,6 @@ INSTALLED = {
 FILES = {
     *(
         "gorggle_lambdas/functions.toml",
-        "gorggle_lambdas/state_machine.asl.json",
         "gorggle_lambdas/api/openapi.yaml",
     ),
     *("gorggle_lambdas/fusion/result.schema.json", "gorggle/py.typed", "gorggle_gateway/page/index.html"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.fusion.caption_parsers import read_srt, read_ttml, read_webvtt
+from tests.sdk.caption_parsers import read_srt, read_ttml, read_webvtt
 from tests.web.conftest import EXAMPLES, Site, Visit, result, running_site, wait_until
 from tests.web.pipeline import Pipeline
 

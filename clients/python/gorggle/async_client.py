@@ -309,7 +309,7 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
         if pause_s is None or self._deadline.expires_within(pause_s):
             raise failure from None
         await self._end_call()
-        await self._notify(Interrupted(str(failure), pause_s, self._resume_policy.final_until_s))
+        await self._notify(Interrupted(str(failure), pause_s, self._resume_policy.final_end_s))
         await asyncio.sleep(pause_s)
 
     async def _notify(self, event: Event) -> None:

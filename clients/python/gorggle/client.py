@@ -259,7 +259,7 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
             raise failure from None
         self._end_call()
         reason = "the server has gone silent" if was_silent else str(failure)
-        self._notify(Interrupted(reason, pause_s, self._resume_policy.final_until_s))
+        self._notify(Interrupted(reason, pause_s, self._resume_policy.final_end_s))
         if self._closing.wait(pause_s):
             raise failure from None
 

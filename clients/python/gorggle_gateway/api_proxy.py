@@ -18,7 +18,7 @@ _RESPONSE_HEADERS = (
     "content-security-policy",
 )
 # Where people and tools look for the API's description.
-_DOCUMENTATION_PATHS = ("/openapi.json", "/docs")
+_DOCUMENTATION_PATHS = ("/openapi.json",)
 _CLIENT: web.AppKey[aiohttp.ClientSession] = web.AppKey("upstream", aiohttp.ClientSession)
 
 

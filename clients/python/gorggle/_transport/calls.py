@@ -1,4 +1,4 @@
-"""The calls that a server answers, without the waiting: what is asked, and how the answer is read."""
+"""Requests and response parsing of each RPC, shared by the blocking and the asyncio client."""
 
 from __future__ import annotations
 
@@ -24,36 +24,29 @@ INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.1, 1.0
 
 
 class Deadline:
-    """When something must be over that takes several calls; None: never. The time runs from the first call."""
+    """Time limit of an operation of several calls, from the first call; None is no limit."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
         self._end: float | None = None
 
     def remaining_s(self) -> float | None:
-        """What is left for the next call, at least a moment."""
+        """Return the time left for the next call, at least 1 ms."""
         if self._timeout_s is None:
             return None
         if self._end is None:
             self._end = time.monotonic() + self._timeout_s
         return max(0.001, self._end - time.monotonic())
 
-    def expires_within(self, seconds: float) -> bool:
-        """Whether it comes within so many seconds."""
-        left_s = self.remaining_s()
-        return left_s is not None and left_s <= seconds
+    def expires_within(self, duration_s: float) -> bool:
+        """Whether at most ``duration_s`` is left."""
+        remaining_s = self.remaining_s()
+        return remaining_s is not None and remaining_s <= duration_s
 
 
 @dataclass(frozen=True)
 class StreamCall:
-    """One stream to open: the configuration, then the media.
-
-    Attributes:
-        replay_buffer_bytes: of a source that cannot be read again, what may be kept for a server that takes over.
-        heartbeat_interval_s: what is sent at least so often.
-        resume_timeout_s: how long to go on trying to carry the stream on; 0: not at all.
-        server_count: how many addresses there are.
-    """
+    """Parameters of one stream; ``Client`` and ``Client.transcribe`` explain them."""
 
     first_request: StreamRequest
     media: Media
