@@ -88,7 +88,7 @@ def _convert_scalar(shape: Shape, value: Any) -> Any:
     return value
 
 
-class _StrictValidator(ParamValidator):  # type: ignore[misc]
+class _StrictValidator(ParamValidator):
     """Adds the checks that botocore leaves to the service."""
 
     # botocore skips the validation of list items without any of these.
@@ -98,7 +98,7 @@ class _StrictValidator(ParamValidator):  # type: ignore[misc]
         self.problems: list[str] = []
 
     def _validate(self, params: Any, shape: Shape, errors: Any, name: str) -> None:
-        super()._validate(params, shape, errors, name)
+        super()._validate(params, shape, errors, name)  # type: ignore[no-untyped-call]
         if problem := _find_problem(shape, params):
             self.problems.append(f"{name.removeprefix('.')} is {params!r}; {problem}")
 
@@ -106,7 +106,7 @@ class _StrictValidator(ParamValidator):  # type: ignore[misc]
 def validate(shape: Shape, value: Any) -> list[str]:
     """Return a line for everything that the API would reject in a request."""
     validator = _StrictValidator()
-    report: str = validator.validate(value, shape).generate_report()
+    report: str = validator.validate(value, shape).generate_report()  # type: ignore[no-untyped-call]
     return [*report.splitlines(), *validator.problems]
 
 

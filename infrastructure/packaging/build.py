@@ -62,9 +62,9 @@ def build_layer(name: str, target: Target, cache: Path) -> Package:
     lock_file = lock.LOCKS / f"{name}.lock"
     inputs = f"{BUNDLE_FORMAT_VERSION} {target} {lock_file.read_text()}"
     path = cache / f"layer-{name}-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.zip"
-    if path.exists():
-        return Package.read(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with _locked(cache), tempfile.TemporaryDirectory() as folder:
+        if path.exists():
+            return Package.read(path)
         wheels.install_wheels(lock_file, target, Path(folder))
         return zip_archive.write(path, list_layer_files(Path(folder)))
 
