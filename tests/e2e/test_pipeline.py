@@ -17,7 +17,7 @@ import requests
 
 from gorggle_lambdas.common.api_gateway import PRESIGNED_URL_TYPE
 from gorggle_lambdas.fusion.result import load_result_schema
-from infrastructure.packaging import lock, wheels
+from infrastructure.packaging import lock
 from tests.e2e.pipeline import DEMO, EXAMPLES, ROOT, TOKEN, Pipeline, reference_words, words
 from tests.e2e.runtime import lambda_python
 
@@ -77,8 +77,7 @@ def test_functions_run_under_the_python_that_is_told_and_see_nothing_of_this_env
     assert f"CPython {told['python']} (" in lambda_python().description
     if lambda_python().layers:
         assert f"python{told['python'].rpartition('.')[0]}" == like["Runtime"]
-        locked = wheels.locked_versions((lock.LOCKS / "media.lock").read_text())
-        assert told["av"] == locked["av"]
+        assert f"\nav=={told['av']} " in (lock.LOCKS / "media.lock").read_text()
     assert not [path for path in told["from"] if path.startswith(sys.prefix)]
 
 
