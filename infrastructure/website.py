@@ -116,7 +116,9 @@ class Website(pulumi.ComponentResource):
     def _create_headers_policy(self, buckets: Mapping[str, Bucket]) -> aws.cloudfront.ResponseHeadersPolicy:
         bucket_names = pulumi.Output.all(buckets["uploads"].name, buckets["results"].name)
         policy = bucket_names.apply(
-            lambda args: build_content_security_policy(self._names.region, args[0], args[1], self._sign_in_url)
+            lambda args: build_content_security_policy(
+                self._names.region, args[0], args[1], self._sign_in_url
+            )
         )
         return aws.cloudfront.ResponseHeadersPolicy(
             f"{self._name}-headers",

@@ -189,31 +189,39 @@ class _Process:
         started = time.monotonic()
         self._invocations.put((str(uuid.uuid4()), payload, time.time() + timeout_s))
         while True:
-            try:
-                outcome = self._outcomes.get(timeout=min(POLL_INTERVAL_S, timeout_s))
-                if len(outcome.payload.encode()) > MAX_RESPONSE_BYTES:
-                    return self._error_outcome(
-                        "Function.ResponseSizeTooLarge",
-                        f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes).",
-                    )
-                return Outcome(outcome.payload, outcome.is_error, list(self._lines))
-            except queue.Empty:
-                pass
+            outcome = self._poll_outcome(min(POLL_INTERVAL_S, timeout_s))
+            # Checked first: a result that arrives too late does not count, however late this thread runs.
             elapsed_s = time.monotonic() - started
-            if not self.is_alive:
-                return self._exit_outcome()
             if kill_after_s and elapsed_s > kill_after_s:
                 self._process.kill()
-            elif elapsed_s > timeout_s:
+                return self._error_outcome("Runtime.ExitError", "Runtime exited with signal: killed")
+            if elapsed_s > timeout_s:
                 self._process.kill()
                 return self._error_outcome(
                     "Sandbox.Timedout", f"Task timed out after {timeout_s:.2f} seconds"
                 )
-            elif self._memory_mb() > self._version.memory_mb:
+            if outcome is not None:
+                return self._check_size(outcome)
+            if not self.is_alive:
+                return self._exit_outcome()
+            if self._memory_mb() > self._version.memory_mb:
                 self._process.kill()
-                return self._error_outcome(
-                    "Runtime.OutOfMemory", f"the function used more than {self._version.memory_mb} MB"
-                )
+                message = f"the function used more than {self._version.memory_mb} MB"
+                return self._error_outcome("Runtime.OutOfMemory", message)
+
+    def _poll_outcome(self, timeout_s: float) -> Outcome | None:
+        try:
+            return self._outcomes.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def _check_size(self, outcome: Outcome) -> Outcome:
+        if len(outcome.payload.encode()) > MAX_RESPONSE_BYTES:
+            return self._error_outcome(
+                "Function.ResponseSizeTooLarge",
+                f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes).",
+            )
+        return Outcome(outcome.payload, outcome.is_error, list(self._lines))
 
     def _exit_outcome(self) -> Outcome:
         code = self._process.wait()

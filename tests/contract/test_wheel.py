@@ -79,9 +79,9 @@ def test_the_product_runs_from_the_wheel_alone(installed: Path, tmp_path: Path) 
         [installed, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert all(file.startswith(str(installed.parents[1])) for file in files.stdout.split())
-    command = [installed, "-P", "-m", "gorggle", "local", "--announce", "--listen", "127.0.0.1:0"]
+    command = [installed, "-P", "-m", "gorggle", "local", "--print-ready", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(
-        [*map(str, command), "--folder", str(tmp_path / "product")],
+        [*map(str, command), "--data-dir", str(tmp_path / "product")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -36,7 +36,9 @@ class LambdaPython:
 
 
 def use_current_environment(reason: str) -> LambdaPython:
-    return LambdaPython(f"{python_discovery.current_interpreter()}, with the packages of this environment: {reason}")
+    return LambdaPython(
+        f"{python_discovery.current_interpreter()}, with the packages of this environment: {reason}"
+    )
 
 
 @functools.cache

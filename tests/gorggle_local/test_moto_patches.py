@@ -113,12 +113,12 @@ print(json.dumps([json.loads(m["Body"])["detail"] for m in messages]))
 """
 
 
-def test_an_execution_tells_its_end() -> None:
+def test_the_end_of_an_execution_sends_an_event() -> None:
     (detail,) = json.loads(run("moto_patches.patch_execution_events()\n" + EXECUTION))
     assert (detail["status"], detail["error"], detail["input"]) == ("FAILED", "E", '{"job": 1}')
 
 
-def test_moto_without_the_patch_tells_nothing_of_an_executions_end() -> None:
+def test_moto_without_the_patch_sends_no_event_at_the_end_of_an_execution() -> None:
     assert json.loads(run(EXECUTION)) == []
 
 
@@ -132,12 +132,12 @@ print(json.dumps([len(called), len(sqs.receive_message(QueueUrl=url).get("Messag
 """
 
 
-def test_a_queue_waits_for_its_poller() -> None:
+def test_messages_stay_in_the_queue_for_the_poller() -> None:
     patched = "moto_patches.patch_lambda(invoke)\nmoto_patches.patch_queues()\n"
     assert json.loads(run(patched + QUEUE)) == [0, 1]
 
 
-def test_moto_without_the_patch_calls_the_function_while_a_message_is_sent() -> None:
+def test_moto_without_the_patch_invokes_the_function_while_a_message_is_sent() -> None:
     assert json.loads(run("moto_patches.patch_lambda(invoke)\n" + QUEUE)) == [1, 0]
 
 
@@ -155,12 +155,12 @@ print(json.dumps([job["TranscriptionJobStatus"], text[:8], job.get("FailureReaso
 """
 
 
-def test_a_transcription_is_written_from_the_clips_truth() -> None:
+def test_a_transcription_is_written_from_the_reference_transcript() -> None:
     patched = "moto_patches.patch_transcribe(TRUTHS)\n"
     assert json.loads(run(patched + TRANSCRIPTION.format(clip="demo"))) == ["COMPLETED", "bin blue", ""]
 
 
-def test_a_stand_in_that_knows_no_truth_fails_and_says_what_it_is() -> None:
+def test_fake_transcribe_fails_without_a_reference_transcript() -> None:
     status, text, reason = json.loads(
         run("moto_patches.patch_transcribe(TRUTHS)\n" + TRANSCRIPTION.format(clip="other"))
     )
@@ -183,7 +183,7 @@ except NotImplementedError:
 """
 
 
-def test_faces_are_detected_from_the_clips_truth() -> None:
+def test_faces_are_detected_from_the_reference_transcript() -> None:
     assert run("moto_patches.patch_rekognition(TRUTHS)\n" + FACES) == "10"
 
 
@@ -204,7 +204,7 @@ print(time.time() - started)
 """
 
 
-def test_retries_take_a_share_of_their_time() -> None:
+def test_retry_delays_are_scaled() -> None:
     assert float(run("moto_patches.patch_retry_delays(0.01)\n" + RETRY)) < 2.5
 
 
@@ -224,7 +224,7 @@ def test_moto_without_the_patch_waits_in_full() -> None:
         "patch_rekognition",
     ],
 )
-def test_every_patch_is_applied_by_patch(name: str) -> None:
+def test_every_patch_is_applied(name: str) -> None:
     import inspect
 
     from gorggle_local.aws import moto_patches

@@ -228,9 +228,7 @@ def test_moto_still_ignores_a_bucket_policy_s_conditions(endpoint: str) -> None:
         s3.put_object(Bucket="conditions", Key="a", Body=b"a")
 
 
-def test_moto_still_ignores_lifecycle_hooks_of_new_groups(
-    applied: dict[str, Any], endpoint: str
-) -> None:
+def test_moto_still_ignores_lifecycle_hooks_of_new_groups(applied: dict[str, Any], endpoint: str) -> None:
     scaling = client(endpoint, "autoscaling")
     (group,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=["gorggle-local-gpu"])[
         "AutoScalingGroups"
@@ -308,9 +306,7 @@ def test_moto_still_cannot_redrive_dead_letters(applied: dict[str, Any], endpoin
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 500, 501)
 
 
-def test_failed_uploads_are_in_a_queue_that_sqs_can_redrive(
-    applied: dict[str, Any], endpoint: str
-) -> None:
+def test_failed_uploads_are_in_a_queue_that_sqs_can_redrive(applied: dict[str, Any], endpoint: str) -> None:
     """SQS redrives only dead-letter queues of a queue, so the rule must use the same one."""
     sqs, events = client(endpoint, "sqs"), client(endpoint, "events")
     url = sqs.get_queue_url(QueueName="gorggle-local-upload_failures")["QueueUrl"]

@@ -238,7 +238,9 @@ def test_a_failed_bootstrap_logs_the_reason_and_abandons_the_launch(image: Path,
     shutil.copytree(ROOT / "infrastructure/instance_agent", bundle / "infrastructure/instance_agent")
     (bundle / "wheels").mkdir()
     shutil.copy(ROOT / "infrastructure/packaging/locks/server.lock", bundle)
-    variables = instance_environment(NAMES, StackSettings(), "bucket", "key", "server", "/gorggle/test/server")
+    variables = instance_environment(
+        NAMES, StackSettings(), "bucket", "key", "server", "/gorggle/test/server"
+    )
     environment = {
         **variables,
         "PATH": f"{commands}:/usr/bin:/bin",

@@ -341,7 +341,7 @@ def test_a_fleet_that_does_not_come_is_told_of_before_jobs_give_up(built: Any) -
 
 
 def test_every_metric_of_the_dashboard_is_one_that_somebody_gives(built: Any) -> None:
-    """Of this stack's own: what the attendant measures, the functions count, and the log's filters make."""
+    """Of this stack's own: what the agent measures, the functions count, and the log's filters make."""
     stack = built("default")
     (dashboard,) = stack.find("Dashboard")
     shown = {
