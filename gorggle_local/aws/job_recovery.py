@@ -15,7 +15,7 @@ from gorggle_lambdas.common.job_slots import SLOTS_KEY
 # A job that is interrupted repeatedly may be the cause.
 MAX_INTERRUPTIONS = 3
 STOPPED_ERROR = "StoppedError"
-UPLOAD_INTERRUPTED = "Gorggle was stopped before the upload was complete: upload the video again"
+UPLOAD_INTERRUPTED = "Gorggle was stopped before the upload was complete: upload it again"
 VIDEO_MISSING = (
     "Gorggle was stopped while this job was running, and its video has been deleted: upload it again"
 )

@@ -286,7 +286,7 @@ def test_an_unusable_address_is_reported_at_once(local: Local, tmp_path: Path, l
     process = started(tmp_path / "data", local.url.removeprefix("http://") if listen == "taken" else listen)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert ("name another address with --listen" in said) or ("expected HOST:PORT" in said)
+    assert ("choose another address with --listen" in said) or ("expected HOST:PORT" in said)
     assert not (tmp_path / "data").exists(), "nothing was begun"
 
 
@@ -295,5 +295,5 @@ def test_a_data_directory_in_use_is_refused(local: Local) -> None:
     process = started(local.folder)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "is in use: end the other Gorggle first" in said
+    assert "is in use: stop the other Gorggle first" in said
     assert {path: path.read_bytes() for path in (local.folder / "keys").iterdir()} == keys

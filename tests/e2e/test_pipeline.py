@@ -245,10 +245,10 @@ def test_the_smoke_test_passes(pipeline: Pipeline) -> None:
     assert "health: ok" in done.stdout
     assert "faces used, lips used, sound used" in done.stdout
     assert re.search(r"estimated \d+\.\d{4} USD, cost \d+\.\d{4} USD", done.stdout)
-    assert done.stdout.splitlines()[-1] == "all is well"
+    assert done.stdout.splitlines()[-1] == "all checks passed"
 
 
 def test_the_smoke_test_fails_with_an_invalid_token(pipeline: Pipeline) -> None:
     done = verified(pipeline, "a guess")
-    assert (done.returncode, "all is well" in done.stdout) == (1, False)
-    assert "wrong: POST /uploads answers 403" in done.stderr
+    assert (done.returncode, "all checks passed" in done.stdout) == (1, False)
+    assert "error: POST /uploads returned 403" in done.stderr

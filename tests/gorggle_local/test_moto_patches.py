@@ -165,7 +165,7 @@ def test_fake_transcribe_fails_without_a_reference_transcript() -> None:
         run("moto_patches.patch_transcribe(TRUTHS)\n" + TRANSCRIPTION.format(clip="other"))
     )
     assert (status, text) == ("FAILED", "")
-    assert "stand-in" in reason
+    assert "fake service" in reason
 
 
 def test_moto_without_the_patch_writes_no_transcript() -> None:

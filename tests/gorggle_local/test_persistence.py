@@ -177,11 +177,11 @@ def test_an_interrupted_job_is_queued_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "has_video", "becomes", "says"),
     [
-        ("awaiting_upload", False, "failed", "before the whole video had arrived"),
+        ("awaiting_upload", False, "failed", "before the upload was complete"),
         ("awaiting_upload", True, "waiting", ""),
         ("waiting", True, "waiting", ""),
-        ("waiting", False, "failed", "no longer there"),
-        ("running", False, "failed", "no longer there"),
+        ("waiting", False, "failed", "has been deleted"),
+        ("running", False, "failed", "has been deleted"),
         ("done", False, "done", ""),
         ("failed", False, "failed", "as before"),
     ],

@@ -75,7 +75,7 @@ def test_a_damaged_state_is_rejected_and_not_changed(tmp_path: Path, text: str) 
     folder = StateFolder(tmp_path)
     (tmp_path / "state.json").write_text(text)
     content = folder.add_content([b"a video"])
-    with pytest.raises(StateStoreError, match=r"is damaged .*move .* away to begin with nothing"):
+    with pytest.raises(StateStoreError, match=r"is damaged .*move .* away to start with an empty state"):
         folder.load()
     assert (tmp_path / "state.json").read_text() == text
     assert names(tmp_path) == {content}
