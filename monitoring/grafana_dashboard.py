@@ -146,9 +146,7 @@ ROWS: dict[str, list[Panel]] = {
     "Process": [
         Panel("Memory", {"{{instance}}": f"process_resident_memory_bytes{{{SELECTOR}}}"}, "bytes"),
         Panel("Open files", {"{{instance}}": f"process_open_fds{{{SELECTOR}}}"}),
-        Panel(
-            "CPU", {"{{instance}}": f"rate(process_cpu_seconds_total{{{SELECTOR}}}[$__rate_interval])"}
-        ),
+        Panel("CPU", {"{{instance}}": f"rate(process_cpu_seconds_total{{{SELECTOR}}}[$__rate_interval])"}),
         Panel("Event loop lag", quantiles("gorggle_event_loop_lag_seconds", levels=(0.5, 0.99)), "s"),
         Panel("Tasks", {"{{instance}}": f"gorggle_event_loop_tasks{{{SELECTOR}}}"}),
         Panel("Buffered input", {"{{instance}}": f"gorggle_input_buffer_bytes{{{SELECTOR}}}"}, "bytes"),

@@ -98,7 +98,7 @@ def test_a_name_that_the_stack_does_not_have_is_refused(name: str, references: R
 
 
 def test_a_variable_that_names_nothing_is_refused(references: ResourceReferences) -> None:
-    with pytest.raises(KeyError, match="no such thing"):
+    with pytest.raises(KeyError, match="no such resource"):
         references.resolve("table:songs")
 
 
