@@ -292,12 +292,12 @@ def test_a_step_that_fails_does_not_keep_the_others(
     clients.secretsmanager.delete_secret(SecretId=SECRET, ForceDeleteWithoutRecovery=True)
     machine.pages["/readyz"] = "ready"
     agent.step()
-    assert "renew failed and is tried again" in caplog.text
+    assert "refresh_certificates failed and will be retried" in caplog.text
     assert agent.is_ready
 
 
 def test_an_instance_without_metadata_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="which instance"):
+    with pytest.raises(RuntimeError, match="returned no instance id"):
         _ = InstanceMetadataClient("http://127.0.0.1:9").instance_id
 
 
