@@ -32,6 +32,6 @@ def test_every_fault_is_listed_once_with_what_shows_it() -> None:
 
 
 def test_every_status_a_fuzzer_may_get_is_explained_to_operators() -> None:
-    table = (ROOT / "docs" / "operations.md").read_text().split("## What each status means")[1]
+    table = (ROOT / "docs" / "operations.md").read_text().split("## Status codes")[1]
     explained = set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE))
     assert DOCUMENTED_STATUSES - {"OK"} <= explained
