@@ -250,7 +250,7 @@ def _check_data_dir_is_free(folder: Path) -> None:
 def _server_command(keys: Path, device: str, listen: str) -> list[str]:
     return _module_command(
         "gorggle_server",
-        *("--listen", listen, "--announce", "--exit-on-stdin-eof", "--device", device),
+        *("--listen", listen, "--print-ready", "--exit-on-stdin-eof", "--device", device),
         *("--tls-certificate", str(keys / "server.pem"), "--tls-key", str(keys / "server.key")),
         *("--tls-client-ca", str(keys / "ca.pem")),
     )

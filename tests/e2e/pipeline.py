@@ -60,7 +60,7 @@ class GpuServer:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, *, wait: bool = True) -> None:
-        command = [sys.executable, "-m", "gorggle", "serve", "--announce", "--exit-on-stdin-eof"]
+        command = [sys.executable, "-m", "gorggle", "serve", "--print-ready", "--exit-on-stdin-eof"]
         command += [
             "--listen",
             f"127.0.0.1:{self.port}",

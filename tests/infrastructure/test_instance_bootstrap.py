@@ -200,7 +200,7 @@ def test_the_server_transcribes_over_mutual_tls(started: Any, identities: Any) -
         "serve",
         "--log-format",
         "json",
-        "--announce",
+        "--print-ready",
         "--exit-on-stdin-eof",
     ]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
