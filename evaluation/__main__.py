@@ -102,7 +102,7 @@ def _build_parser() -> argparse.ArgumentParser:
         help=f"signal-to-noise ratios (default: {' '.join(f'{snr:g}' for snr in DEFAULT_SNRS_DB)})",
     )
     parser.add_argument("--model", metavar="NAME", help="model to measure (default: the server's)")
-    parser.add_argument("--beam", type=_parse_count, default=0, metavar="N", help="beam size")
+    parser.add_argument("--beam-size", type=_parse_count, default=0, metavar="N", help="beam search width")
     parser.add_argument(
         "--jobs", type=_parse_count, default=1, metavar="N", help="clips transcribed in parallel (default: 1)"
     )
@@ -151,7 +151,7 @@ def _evaluate(options: argparse.Namespace, command_line: list[str]) -> bool:
     with ServerHandle(options) as server:
         client = server.client()
         run = _describe_run(client, options, manifest, len(entries), command_line)
-        transcriber = Transcriber(client, options.model, options.beam)
+        transcriber = Transcriber(client, options.model, options.beam_size)
         mixer = NoiseMixer(manifest.entries, options.seed)
         run["voices_in_babble"] = mixer.voices_in_babble if NoiseKind.BABBLE in kinds else None
         with show_progress(len(entries) * len(conditions)) as on_result:
@@ -189,8 +189,8 @@ def _describe_run(
     server = client.wait_until_ready(READY_TIMEOUT_S)
     model = client.model(options.model)
     max_beam_size = server.limits.max_beam_size
-    if max_beam_size and options.beam > max_beam_size:
-        raise UsageError(f"--beam is {options.beam}: this server allows at max_beam_size {max_beam_size}")
+    if max_beam_size and options.beam_size > max_beam_size:
+        raise UsageError(f"--beam-size is {options.beam_size}: this server allows at most {max_beam_size}")
     return {
         "command": ["gorggle", "evaluate", *command_line],
         "began_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -212,7 +212,7 @@ def _describe_run(
             "clips_read": clips,
         },
         "options": {
-            "beam": options.beam or "model default",
+            "beam": options.beam_size or "model default",
             "seed": options.seed,
             "jobs": options.jobs,
             "lexicon": None if options.lexicon is None else str(options.lexicon),
