@@ -18,7 +18,7 @@ import numpy as np
 import skimage.data
 from numpy.typing import NDArray
 
-from gorggle_server.types import MOUTH_CROP_SIZE_PX
+from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
 from training import face_appearance
 from training.camera_simulation import (
     CameraEffects,
