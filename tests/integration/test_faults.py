@@ -258,7 +258,7 @@ def test_an_idle_client_is_let_go_in_time(stub: Stub, said: str) -> None:
     call = stub.StreamingRecognize(iter(sender), timeout=60)
     code, text = end_of(call)
     assert code is CODE.DEADLINE_EXCEEDED
-    assert f"nothing came for {IDLE_TIMEOUT_S:g} s" in text
+    assert f"no message for {IDLE_TIMEOUT_S:g} s" in text
     assert time.monotonic() - begun < IDLE_TIMEOUT_S + 5
     sender.end()
 

@@ -451,7 +451,7 @@ def test_a_request_that_comes_twice_is_taken_once_and_one_that_is_missing_is_tol
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.StreamingRecognize(gap(), timeout=60))
     assert caught.value.code() is grpc.StatusCode.DATA_LOSS
-    assert "request 3 came where 2 was to come" in caught.value.details()
+    assert "expected sequence 2, got 3" in caught.value.details()
 
 
 @pytest.mark.parametrize(
