@@ -194,7 +194,7 @@ class ContainerPipeline(_PipelineBase):
             raise NoFaceError("the media has no pictures: send video, or read the sound (modality audio)")
         if modality is Modality.AUDIO_ONLY and not info.has_audio:
             raise InvalidMediaError("the media has no sound: send sound, or read the lips (modality video)")
-        self.has_sound, self.has_pictures = info.has_audio, info.has_video
+        self.has_audio, self.has_video = info.has_audio, info.has_video
         events: list[Event] = [
             MediaInfo(
                 container=info.container,
@@ -248,7 +248,7 @@ class ContainerPipeline(_PipelineBase):
 
     def _handle_end(self, end: EndOfStream) -> list[Event]:
         self.buffer.video_end = max(self.buffer.video_end, end.frames)
-        if self.has_sound:
+        if self.has_audio:
             self.buffer.add_audio_vad(levels_to_probability(self._level_estimator.flush()))
         if not end.truncated and not end.broken_packets:
             return []
@@ -302,7 +302,7 @@ class PreprocessedPipeline(_PipelineBase):
         self._samples = 0
         self._has_warned_of_lag = False
         # Taken to come until they lag too far behind.
-        self.has_sound, self.has_pictures = options.modality.uses_audio, options.modality.uses_video
+        self.has_audio, self.has_video = options.modality.uses_audio, options.modality.uses_video
 
     def steps(self) -> Iterator[Iterable[Event]]:
         """Take in crops and sound, a message at a time.
@@ -354,7 +354,7 @@ class PreprocessedPipeline(_PipelineBase):
                 self._count_face_frame(face)
 
     def _add_audio_chunk(self, chunk: AudioChunk) -> None:
-        if not self.has_sound:
+        if not self.has_audio:
             return  # given up, with a warning
         self._samples += len(chunk.samples)
         if self._samples / AUDIO_SAMPLE_RATE_HZ > self._max_duration_s:
@@ -372,7 +372,7 @@ class PreprocessedPipeline(_PipelineBase):
             self.buffer.video_end = heard - MAX_LAG_FRAMES
             return self._warn_of_lag("the pictures are", heard - seen)
         if not self._samples:
-            self.has_sound = False
+            self.has_audio = False
             return [
                 StreamWarning(WarningKind.NO_AUDIO, "no sound came: the words are read from the lips alone")
             ]
@@ -389,10 +389,10 @@ class PreprocessedPipeline(_PipelineBase):
         return [StreamWarning(WarningKind.LAGGING_MODALITY, text)]
 
     def _handle_end(self) -> list[Event]:
-        told_of_no_sound = not self.has_sound
+        told_of_no_sound = not self.has_audio
         modality = self._options.modality
-        self.has_pictures, self.has_sound = bool(self._faces), self._samples > 0
-        if not self.has_pictures and not self.has_sound:
+        self.has_video, self.has_audio = bool(self._faces), self._samples > 0
+        if not self.has_video and not self.has_audio:
             what = {Modality.VIDEO_ONLY: "mouth crops", Modality.AUDIO_ONLY: "sound"}.get(
                 modality, "crops and no sound"
             )
@@ -405,7 +405,7 @@ class PreprocessedPipeline(_PipelineBase):
         self.buffer.video_end = max(
             [self.buffer.video_end, *(track.end for _, track, _ in self._faces.values())]
         )
-        if self.has_sound:
+        if self.has_audio:
             self.buffer.add_audio_vad(levels_to_probability(self._level_estimator.flush()))
         elif modality is Modality.AUDIO_VISUAL and not told_of_no_sound:
             return [
