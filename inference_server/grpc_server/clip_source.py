@@ -14,7 +14,7 @@ from gorggle_server.grpc_server.pcm_resampler import resample_clip
 from gorggle_server.grpc_server.stream_runner import MediaFeed
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.streaming.crop_input import PreprocessedInput, interleave
-from gorggle_server.streaming.input_queue import InputQueue
+from gorggle_server.streaming.queues import InputQueue
 
 
 def open_clip(

@@ -16,20 +16,12 @@ from gorggle_server.grpc_server.frame_muxer import FrameMuxer
 from gorggle_server.grpc_server.pcm_resampler import PcmResampler
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.streaming.crop_input import AudioChunk, MouthCropChunk, PreprocessedInput
-from gorggle_server.streaming.input_queue import InputQueue
 from gorggle_server.streaming.interim_results import PartialTranscript
+from gorggle_server.streaming.queues import InputQueue
 from gorggle_server.streaming.resume_token import REPLAY_MARGIN_FRAMES, ResumeToken
 from gorggle_server.streaming.session import ResumeState
-from gorggle_server.types import (
-    AUDIO_SAMPLE_RATE_HZ,
-    SAMPLES_PER_FRAME,
-    VIDEO_FRAME_RATE_HZ,
-    Event,
-    Progress,
-    RecognitionOptions,
-    StreamWarning,
-    WarningKind,
-)
+from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from gorggle_server.types import Event, Progress, RecognitionOptions, StreamWarning, WarningKind
 
 if TYPE_CHECKING:
     from gorggle_server.settings import ServerSettings
@@ -146,7 +138,7 @@ class MediaReceiver:
         if not isinstance(event, Progress) or event.checkpoint is None:
             return
         sequence, samples = self._resume_token.sequence, self._resume_token.samples
-        horizon_s = (event.checkpoint.needed_start - REPLAY_MARGIN_FRAMES) / VIDEO_FRAME_RATE_HZ
+        horizon_s = (event.checkpoint.needed_start - REPLAY_MARGIN_FRAMES) / FRAME_RATE_HZ
         while self._unacknowledged and self._unacknowledged[0].end_s <= horizon_s:
             sent = self._unacknowledged.popleft()
             sequence, samples = sent.sequence, sent.total_samples
@@ -233,9 +225,9 @@ class MediaReceiver:
         # Counted on the input: the resampler's output lags a little, and restarts at the boundary when resumed.
         self._pcm_samples += len(pcm.samples)
         self._samples_received = (
-            self._resume_samples + self._pcm_samples * AUDIO_SAMPLE_RATE_HZ // pcm.sample_rate_hz
+            self._resume_samples + self._pcm_samples * SAMPLE_RATE_HZ // pcm.sample_rate_hz
         )
-        self._record_unacknowledged(request.sequence, self._samples_received / AUDIO_SAMPLE_RATE_HZ)
+        self._record_unacknowledged(request.sequence, self._samples_received / SAMPLE_RATE_HZ)
         await self.preprocessed_queue.put(AudioChunk(audio.samples[skipped:]), size)
 
     async def _flush(self) -> None:
@@ -253,7 +245,7 @@ class MediaReceiver:
         """Return crops with times relative to the start of this call's media."""
         if not self.first_frame:
             return crops
-        first_s = self.first_frame / VIDEO_FRAME_RATE_HZ
+        first_s = self.first_frame / FRAME_RATE_HZ
         times_s = [round(time_s - first_s, 9) for time_s in crops.times_s]
         earlier = sum(time_s < 0 for time_s in times_s)
         return MouthCropChunk(crops.face, crops.pixels[earlier:], times_s[earlier:])

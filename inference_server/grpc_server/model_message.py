@@ -6,7 +6,7 @@ from typing import Any
 
 from gorggle.v1 import config_pb2, model_pb2
 from gorggle_server.inference.model_registry import ServedModel
-from gorggle_server.types import AUDIO_SAMPLE_RATE_HZ, MOUTH_CROP_SIZE_PX, VIDEO_FRAME_RATE_HZ
+from gorggle_server.timebase import FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
 
 _MODALITIES = {
     "audio-visual": config_pb2.MODALITY_AUDIO_VISUAL,
@@ -35,8 +35,8 @@ def encode_model(served: ServedModel) -> model_pb2.Model:
         vocabulary_size=len(model.tokens),
         # Every AV-HuBERT model accepts a missing modality; a card may restrict this to what it was trained for.
         modalities=[_MODALITIES[name] for name in card.get("modalities", _MODALITIES) if name in _MODALITIES],
-        video_frame_rate_hertz=VIDEO_FRAME_RATE_HZ,
-        audio_sample_rate_hertz=AUDIO_SAMPLE_RATE_HZ,
+        video_frame_rate_hertz=FRAME_RATE_HZ,
+        audio_sample_rate_hertz=SAMPLE_RATE_HZ,
         mouth_crop_size_px=MOUTH_CROP_SIZE_PX,
         language_codes=get_languages(served),
         vocabulary=_get_text(card, "vocabulary"),

@@ -8,7 +8,7 @@ import numpy as np
 from gorggle_server.errors import InvalidRequestError
 from gorggle_server.grpc_server.request_decoding import PcmAudio
 from gorggle_server.streaming.crop_input import AudioChunk
-from gorggle_server.types import AUDIO_SAMPLE_RATE_HZ
+from gorggle_server.timebase import SAMPLE_RATE_HZ
 
 
 class PcmResampler:
@@ -19,7 +19,7 @@ class PcmResampler:
 
     def __init__(self) -> None:
         self._sample_rate_hz = 0
-        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=AUDIO_SAMPLE_RATE_HZ)
+        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
 
     def push(self, audio: PcmAudio) -> AudioChunk:
         """Return the samples that are complete.
@@ -34,7 +34,7 @@ class PcmResampler:
                 field="pcm.sample_rate_hertz",
             )
         self._sample_rate_hz = audio.sample_rate_hz
-        if audio.sample_rate_hz == AUDIO_SAMPLE_RATE_HZ or not len(audio.samples):
+        if audio.sample_rate_hz == SAMPLE_RATE_HZ or not len(audio.samples):
             return AudioChunk(audio.samples)
         frame = av.AudioFrame.from_ndarray(audio.samples[None, :], format="s16", layout="mono")
         frame.sample_rate = audio.sample_rate_hz
@@ -42,7 +42,7 @@ class PcmResampler:
 
     def flush(self) -> AudioChunk:
         """Return the last samples, at the end of the stream."""
-        if self._sample_rate_hz in (0, AUDIO_SAMPLE_RATE_HZ):
+        if self._sample_rate_hz in (0, SAMPLE_RATE_HZ):
             return AudioChunk(np.zeros(0, np.int16))
         return self._convert(None)
 

@@ -18,13 +18,8 @@ from gorggle_server.grpc_server.frame_muxer import VideoFrame
 from gorggle_server.streaming.crop_input import MouthCropChunk
 from gorggle_server.streaming.interim_results import PartialTranscript
 from gorggle_server.streaming.resume_token import ResumeToken
-from gorggle_server.types import (
-    AUDIO_SAMPLE_RATE_HZ,
-    MOUTH_CROP_SIZE_PX,
-    EndpointingConfig,
-    Modality,
-    RecognitionOptions,
-)
+from gorggle_server.timebase import MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
+from gorggle_server.types import EndpointingConfig, Modality, RecognitionOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -331,7 +326,7 @@ def decode_pcm(message: media_pb2.Pcm) -> PcmAudio:
             f"pcm.encoding {message.encoding} is unknown: use a value of gorggle.v1.Pcm.Encoding",
             field="pcm.encoding",
         )
-    sample_rate_hz = message.sample_rate_hertz or AUDIO_SAMPLE_RATE_HZ
+    sample_rate_hz = message.sample_rate_hertz or SAMPLE_RATE_HZ
     _check_range("pcm.sample_rate_hertz", sample_rate_hz, *PCM_SAMPLE_RATE_RANGE_HZ)
     channels = message.channel_count or 1
     _check_range("pcm.channel_count", channels, 1, MAX_PCM_CHANNELS)

@@ -27,13 +27,13 @@ from gorggle_server.grpc_server.response_encoding import StreamPosition
 from gorggle_server.grpc_server.session_registry import ActiveCall, SessionRegistry
 from gorggle_server.grpc_server.stream_runner import Stream, StreamExecutor
 from gorggle_server.inference.model_registry import ModelRegistry
-from gorggle_server.inference.recognizer import frames_to_seconds
 from gorggle_server.inference.scheduler import InferenceBackend
 from gorggle_server.logging_setup import request_id
 from gorggle_server.memory import trim_memory
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming.resume_token import ResumeToken
+from gorggle_server.timebase import frames_to_seconds
 from gorggle_server.types import Event, Finished, MediaInfo, Progress, RecognitionOptions, Transcript
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gorggle_server.errors import NotReadyError, SupersededError
-from gorggle_server.streaming.event_queue import EventQueue
+from gorggle_server.streaming.queues import EventQueue
 from gorggle_server.types import Draining, Event
 
 _log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""A result in all its forms, written to S3: JSON, WebVTT, SubRip, TTML and plain text."""
+"""Writes a result to S3 in all formats: JSON, WebVTT, SubRip, TTML and plain text."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gorggle_lambdas.common import s3_objects
 
 @dataclass(frozen=True)
 class ResultFormat:
-    """One form of a result."""
+    """A format of a result."""
 
     extension: str
     content_type: str
 
 
 RESULT_FORMATS = {
-    form.extension: form
-    for form in (
+    result_format.extension: result_format
+    for result_format in (
         ResultFormat("json", "application/json"),
         ResultFormat("vtt", "text/vtt; charset=utf-8"),
         ResultFormat("srt", "application/x-subrip; charset=utf-8"),
@@ -33,7 +33,7 @@ RESULT_FORMATS = {
 
 
 def publish(bucket: str, job_id: str, folder: str, document: Mapping[str, Any]) -> None:
-    """Write a result document and everything that is made of it; the JSON last, so that it is there when all is."""
+    """Write a result document and all formats derived from it; JSON last, so its presence means all are complete."""
     texts = render_formats(document)
     for extension in sorted(texts, key="json".__eq__):
         key = s3_objects.result_key(job_id, folder, extension)
@@ -41,7 +41,7 @@ def publish(bucket: str, job_id: str, folder: str, document: Mapping[str, Any]) 
 
 
 def render_formats(document: Mapping[str, Any]) -> dict[str, str]:
-    """A result document in all its forms, by extension."""
+    """Return a result document in all formats, by extension."""
     segments = parse_segments(document)
     names = document.get("names") or {}
     return {
@@ -54,7 +54,7 @@ def render_formats(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def parse_segments(document: Mapping[str, Any]) -> tuple[Segment, ...]:
-    """Return a result document's segments, for captions."""
+    """Return a result document's segments for the caption writers."""
     return tuple(
         Segment(
             segment["start_s"],

@@ -1,4 +1,4 @@
-"""When two words are the same, and how different they are otherwise."""
+"""Word comparison: normalisation, edit distance, and joining of words."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _APOSTROPHES = str.maketrans("‘’ʼ", "'''")
 
 @lru_cache(maxsize=65536)
 def normalize(text: str) -> str:
-    """The form in which words are compared: Unicode NFKC, case folded, letters, marks, digits and inner apostrophes.
+    """Return the form in which words are compared: NFKC, case folded; letters, marks, digits and inner apostrophes only.
 
-    A text with nothing of that ("♪") stands for itself.
+    A text without any of those ("♪") is kept.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(
         _APOSTROPHES
@@ -26,24 +26,24 @@ def normalize(text: str) -> str:
 
 @lru_cache(maxsize=65536)
 def edit_distance(one: str, other: str) -> float:
-    """How different two words are: 0 (the same) to 1 (nothing in common); Levenshtein's distance per letter."""
+    """Return how different two words are, 0 to 1: Levenshtein distance divided by the longer length."""
     one, other = normalize(one), normalize(other)
     if one == other:
         return 0.0
     costs = list(range(len(other) + 1))
     for row, letter in enumerate(one, 1):
         diagonal, costs[0] = costs[0], row
-        for column, against in enumerate(other, 1):
+        for column, other_letter in enumerate(other, 1):
             diagonal, costs[column] = (
                 costs[column],
-                min(costs[column] + 1, costs[column - 1] + 1, diagonal + (letter != against)),
+                min(costs[column] + 1, costs[column - 1] + 1, diagonal + (letter != other_letter)),
             )
     return costs[-1] / max(len(one), len(other), 1)
 
 
 def join_words(texts: Iterable[str]) -> str:
-    """Words as one text: with spaces between, but for scripts that set none (Chinese, Japanese, Thai…)."""
-    whole = ""
+    """Join words to one text, with spaces except in scripts that have none (Chinese, Japanese, Thai…)."""
+    result = ""
     for text in texts:
-        whole += find_separator(whole, text) + text
-    return whole
+        result += find_separator(result, text) + text
+    return result

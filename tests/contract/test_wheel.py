@@ -32,7 +32,6 @@ INSTALLED = {
 FILES = {
     *(
         "gorggle_lambdas/functions.toml",
-        "gorggle_lambdas/state_machine.asl.json",
         "gorggle_lambdas/api/openapi.yaml",
     ),
     *("gorggle_lambdas/fusion/result.schema.json", "gorggle/py.typed", "gorggle_gateway/page/index.html"),
@@ -45,7 +44,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build.own_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
+    return build.build_own_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")

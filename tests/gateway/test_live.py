@@ -295,12 +295,13 @@ def test_a_slow_server_applies_back_pressure_to_the_client(service: FakeLipReadi
                     await live.send(block)
 
             sending = asyncio.create_task(send())
-            await asyncio.sleep(1.5)
-            held = live.sequence * len(block)
-            await asyncio.sleep(0.5)
+            sent_before = -1
+            async with asyncio.timeout(TIMEOUT_S):
+                while live.sequence != sent_before:
+                    sent_before = live.sequence
+                    await asyncio.sleep(0.3)
             assert not sending.done(), "64 MB were accepted although the server does not read"
-            assert live.sequence * len(block) - held <= 4 * len(block)
-            # It sends heartbeats although it does not read.
+            # The gateway sends heartbeats although it does not read.
             assert await live.until("pong") or True
             sending.cancel()
             opened.set()

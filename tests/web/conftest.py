@@ -1,4 +1,4 @@
-"""The page in a real Chromium, served by the real gateway."""
+"""Fixtures that serve the web page with a real gateway and open it in Chromium."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def result(name: str) -> dict[str, Any]:
 
 @dataclass
 class Site:
-    """A gateway with the page, and the API behind it."""
+    """A gateway that serves the page, and the API behind it."""
 
     url: str
     pipeline: Pipeline
@@ -44,7 +44,7 @@ class Site:
 def running_site(
     pipeline: Pipeline | None = None, *, server: str = "127.0.0.1:1", **settings: Any
 ) -> Iterator[Site]:
-    """Serve the page, live captions by way of ``server``, and the API of ``pipeline``, on a thread of their own."""
+    """Serve the page, live captions from ``server`` and the API of ``pipeline`` on a separate thread."""
     pipeline = pipeline or Pipeline()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -79,7 +79,7 @@ def site() -> Iterator[Site]:
 
 @dataclass
 class Visit:
-    """A tab, and everything that went wrong in it."""
+    """A browser tab and the errors that occurred in it."""
 
     page: Any
     faults: list[str]
@@ -87,7 +87,7 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
-    """Opens addresses, each in a browser of its own; at the end of the test nothing may have gone wrong in any."""
+    """Return a function that opens a URL in a new browser context. The test fails if an error occurs in any of them."""
     visits: list[Visit] = []
     with contextlib.ExitStack() as stack:
 
@@ -106,7 +106,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
 
 
 def watched(page: Any) -> Visit:
-    """Note what goes wrong in a tab: exceptions, console errors, violations of the content security policy."""
+    """Record a tab's errors: exceptions, console errors and violations of the content security policy."""
     visit = Visit(page, [])
     page.set_default_timeout(ACTION_LIMIT_MS)
     page.on("pageerror", lambda error: visit.faults.append(f"exception: {error}"))
@@ -116,13 +116,16 @@ def watched(page: Any) -> Visit:
 
 
 def _is_fault(message: Any) -> bool:
-    # Answers of 404, 409 and the like are noted as errors, and are part of many tests.
+    # The console reports responses such as 404 and 409 as errors; many tests expect them.
     return message.type == "error" and not message.text.startswith("Failed to load resource")
 
 
 def wait_until(page: Any, expression: str, also: Callable[[], bool] = lambda: True) -> None:
-    """Wait for an expression to be true in the page, and something else here. Playwright's own wait would evaluate code, which the page's policy forbids."""
+    """Wait until a JavaScript expression is true and ``also`` returns true.
+
+    Playwright's own wait calls ``eval``, which the page's content security policy forbids.
+    """
     end = time.monotonic() + ACTION_LIMIT_MS / 1000
     while not (also() and page.evaluate(expression)):
-        assert time.monotonic() < end, f"it never came to be: {expression}"
+        assert time.monotonic() < end, f"timed out waiting for: {expression}"
         page.wait_for_timeout(50)

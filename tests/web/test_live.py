@@ -56,7 +56,7 @@ class ReadingServer:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gorggle", "serve", "--announce", "--exit-on-stdin-eof"]
+        command = [sys.executable, "-m", "gorggle", "serve", "--print-ready", "--exit-on-stdin-eof"]
         self._process = subprocess.Popen(
             [*command, "--listen", self.address, "--num-threads", "1"],
             stdin=subprocess.PIPE,
@@ -137,8 +137,8 @@ def test_words_appear_outlive_a_killed_server_and_are_kept(
     assert sum(word in said for word in read) >= 0.6 * len(read), read
     assert any(message["type"] == "progress" and message["faces"] == 1 for message in told)
 
-    page.click("button:has-text('Keep this session')")
-    page.wait_for_selector("button:has-text('The session is kept')")
+    page.click("button:has-text('Save this session')")
+    page.wait_for_selector("button:has-text('The session is saved')")
     page.goto(live_url.replace("/live", "/"))
     page.click("#sessions ~ ul a.name")
     page.wait_for_selector(".word")

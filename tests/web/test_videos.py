@@ -289,7 +289,7 @@ def test_somebody_elses_correction_is_not_overwritten_unasked(site: Site, visit:
     page.keyboard.type("pin")
     page.keyboard.press("Enter")
     page.wait_for_selector("[data-state=conflict]")
-    page.click("button:text-is('Keep mine')")
+    page.click("button:text-is('Keep my version')")
     saved(page, site.pipeline, 3)
     assert job.results[-1]["segments"][0]["words"][0]["text"] == "pin"
 

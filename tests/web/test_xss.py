@@ -91,9 +91,9 @@ def test_strange_addresses_are_answered_kindly(site: Site, visit: Go, address: s
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("notes.txt", b"hello", "neither a video nor sound"),
+        ("notes.txt", b"hello", "not a video or audio file"),
         ("empty.mp4", b"", "is empty"),
-        ("<b>bold</b>.exe", b"MZ", "<b>bold</b>.exe is neither"),
+        ("<b>bold</b>.exe", b"MZ", "<b>bold</b>.exe is not a video"),
     ],
 )
 def test_what_is_no_video_is_refused_before_it_is_sent(

@@ -139,7 +139,7 @@ def sort_segments(segments: Iterable[Segment]) -> tuple[Segment, ...]:
 
 
 def to_text(segments: Iterable[Segment]) -> str:
-    """Write one line for each final segment, in the given order; see ``to_text_line``."""
+    """Return one line per final segment, in the given order; see ``to_text_line``."""
     return "".join(f"{to_text_line(segment)}\n" for segment in segments if segment.is_final and segment.text)
 
 

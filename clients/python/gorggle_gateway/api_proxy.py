@@ -17,8 +17,8 @@ _RESPONSE_HEADERS = (
     # The API's documents, such as its reference, have a stricter policy than the page.
     "content-security-policy",
 )
-# Usual paths of an API's description.
-_DOCUMENTATION_PATHS = ("/openapi.json", "/docs")
+# Usual path of an API's description.
+_DOCUMENTATION_PATHS = ("/openapi.json",)
 _CLIENT: web.AppKey[aiohttp.ClientSession] = web.AppKey("upstream", aiohttp.ClientSession)
 
 

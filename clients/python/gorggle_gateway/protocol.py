@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import struct
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 import gorggle
 from gorggle import Segment
@@ -15,52 +17,56 @@ from gorggle.results import Modality
 VERSION = 1
 SUBPROTOCOL = "gorggle.live.v1"
 
-Media = Literal["webm", "pcm"]
-
 # Size of a text message; media is binary.
 MAX_TEXT_CHARS = 16_384
 _SEQUENCE_HEADER = struct.Struct(">I")
+_STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 class MessageError(ValueError):
     """An invalid message; the text is for the developer of the client."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Start:
     """Begin a session."""
 
-    media: Media
-    modality: Modality
-    interim: bool
-    face_boxes: bool
-    model: str
-    token: str
+    media: Literal["webm", "pcm"]
+    modality: Modality = "av"
+    interim: bool = True
+    face_boxes: bool = False
+    model: str = ""
+    token: str = ""
+    type: Literal["start"] = "start"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Resume:
     """Resume a session after a lost connection."""
 
     session: str
     key: str
-    last_event: int
-    token: str
+    last_event: Annotated[int, Field(ge=0)] = 0
+    token: str = ""
+    type: Literal["resume"] = "resume"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Ping:
     """The client is alive and has received all events up to this one."""
 
-    last_event: int
+    last_event: Annotated[int, Field(ge=0)] = 0
+    type: Literal["ping"] = "ping"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Stop:
     """End of the media."""
 
+    type: Literal["stop"] = "stop"
 
-@dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True)
 class MediaChunk:
     """The next chunk of media."""
 
@@ -68,25 +74,14 @@ class MediaChunk:
     media: bytes
 
 
-ClientMessage = Start | Resume | Ping | Stop | MediaChunk
-
-_FIELDS: dict[str, dict[str, type]] = {
-    "start": {"media": str, "modality": str, "interim": bool, "face_boxes": bool, "model": str, "token": str},
-    "resume": {"session": str, "key": str, "last_event": int, "token": str},
-    "ping": {"last_event": int},
-    "stop": {},
-}
-_DEFAULTS: dict[str, Any] = {
-    "modality": "av",
-    "interim": True,
-    "face_boxes": False,
-    "model": "",
-    "token": "",
-    "last_event": 0,
-}
+TextMessage = Start | Resume | Ping | Stop
+ClientMessage = TextMessage | MediaChunk
+_PARSER: TypeAdapter[TextMessage] = TypeAdapter(
+    Annotated[TextMessage, Field(discriminator="type")]  # type: ignore[arg-type]  # a special form is a valid type
+)
 
 
-def parse_text(text: str) -> ClientMessage:
+def parse_text(text: str) -> TextMessage:
     """Parse a text message.
 
     Raises:
@@ -95,23 +90,10 @@ def parse_text(text: str) -> ClientMessage:
     if len(text) > MAX_TEXT_CHARS:
         raise MessageError(f"a text message of {len(text)} characters: expected at most {MAX_TEXT_CHARS}")
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MessageError("a text message is not JSON") from error
-    kind = document.pop("type", None) if isinstance(document, dict) else None
-    if not isinstance(kind, str) or kind not in _FIELDS:
-        raise MessageError(f"a text message without a known type: expected one of {', '.join(_FIELDS)}")
-    values = _parse_fields(kind, document)
-    match kind:
-        case "start":
-            _check_choice("media", values["media"], get_args(Media))
-            _check_choice("modality", values["modality"], get_args(Modality))
-            return Start(**values)
-        case "resume":
-            return Resume(**values)
-        case "ping":
-            return Ping(**values)
-    return Stop()
+        return _PARSER.validate_json(text)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise MessageError(f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}") from None
 
 
 def parse_binary(data: bytes) -> MediaChunk:
@@ -126,25 +108,6 @@ def parse_binary(data: bytes) -> MediaChunk:
     if sequence == 0:
         raise MessageError("a chunk of media has number 0: expected numbers from 1")
     return MediaChunk(sequence, data[_SEQUENCE_HEADER.size :])
-
-
-def _parse_fields(kind: str, document: dict[str, Any]) -> dict[str, Any]:
-    fields = _FIELDS[kind]
-    unknown = sorted(set(document) - set(fields))
-    if unknown:
-        raise MessageError(f"{kind} has {', '.join(unknown)}: expected {', '.join(fields) or 'no fields'}")
-    values = {}
-    for name, expected in fields.items():
-        value = document.get(name, _DEFAULTS.get(name))
-        if type(value) is not expected or (isinstance(value, int) and value < 0):
-            raise MessageError(f"{kind}.{name} is {value!r}: expected {expected.__name__}")
-        values[name] = value
-    return values
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise MessageError(f"start.{name} is {value!r}: expected one of {', '.join(choices)}")
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
@@ -163,25 +126,8 @@ def segment_to_message(segment: Segment, generation: int, speaker: str) -> dict[
         "end_s": _round_ms(segment.end_s),
         "text": segment.text,
         "confidence": round(segment.confidence, 4),
-        "words": [
-            {
-                "text": word.text,
-                "start_s": _round_ms(word.start_s),
-                "end_s": _round_ms(word.end_s),
-                "confidence": round(word.confidence, 4),
-            }
-            for word in segment.words
-        ],
-        "face_boxes": [
-            {
-                "time_s": _round_ms(box.time_s),
-                "left": round(box.left, 4),
-                "top": round(box.top, 4),
-                "width": round(box.width, 4),
-                "height": round(box.height, 4),
-            }
-            for box in segment.face_boxes
-        ],
+        "words": [_round_fields(word, confidence=4) for word in segment.words],
+        "face_boxes": [_round_fields(box, left=4, top=4, width=4, height=4) for box in segment.face_boxes],
     }
 
 
@@ -247,6 +193,14 @@ def error_to_message(error: gorggle.GorggleError) -> dict[str, Any]:
     code = next((code for kind, code in ERROR_CODES.items() if isinstance(error, kind)), "internal")
     text = str(error) if code != "internal" else f"internal error (request {error.request_id or 'unknown'})"
     return build_error_message(code, text, getattr(error, "retry_after_s", None))
+
+
+def _round_fields(item: Any, **digits: int) -> dict[str, Any]:
+    """Return a dataclass as a dictionary; numbers have three decimals, or ``digits``."""
+    return {
+        name: round(value, digits.get(name, 3)) if isinstance(value, float) else value
+        for name, value in dataclasses.asdict(item).items()
+    }
 
 
 def _round_ms(time_s: float) -> float:

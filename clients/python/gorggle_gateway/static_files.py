@@ -58,31 +58,23 @@ def add_static_routes(
     application: web.Application, config: Mapping[str, object], folder: Path = PAGE_DIR
 ) -> None:
     """Serve the page at ``/``, and its configuration at ``/config.json``."""
-    # All files are read now, so that a later build never mixes with this one.
-    index_file, icon_file = File.load(folder / "index.html"), File.load(folder / "icon.svg")
-
-    async def index(request: web.Request) -> web.StreamResponse:
-        return index_file.to_response(request, {"cache-control": "no-cache"})
-
-    async def icon(request: web.Request) -> web.StreamResponse:
-        return icon_file.to_response(request, {"cache-control": "no-cache"})
 
     async def send_config(_request: web.Request) -> web.StreamResponse:
         return web.json_response(dict(config), headers={"cache-control": "no-store"})
 
-    files = {path.name: File.load(path) for path in (folder / "assets").iterdir()}
-
-    async def asset(request: web.Request) -> web.StreamResponse:
-        file = files.get(request.match_info["name"])
-        if file is None:
-            raise web.HTTPNotFound(text="no such file")
-        return file.to_response(request)
-
-    application.router.add_get("/", index)
-    application.router.add_get("/index.html", index)
-    application.router.add_get("/icon.svg", icon)
     application.router.add_get("/config.json", send_config)
-    application.router.add_get("/assets/{name}", asset)
+    revalidated = {"cache-control": "no-cache"}
+    # All files are read now, so that a later build never mixes with this one.
+    index, icon = File.load(folder / "index.html"), File.load(folder / "icon.svg")
+    for path, file in (("/", index), ("/index.html", index), ("/icon.svg", icon)):
+        application.router.add_get(path, functools.partial(_send_file, file, revalidated))
+    for asset in (folder / "assets").iterdir():
+        handler = functools.partial(_send_file, File.load(asset), {})
+        application.router.add_get(f"/assets/{asset.name}", handler)
+
+
+async def _send_file(file: File, headers: Mapping[str, str], request: web.Request) -> web.StreamResponse:
+    return file.to_response(request, headers)
 
 
 @dataclass(frozen=True)
@@ -100,13 +92,11 @@ class File:
         content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return cls(content_type, plain, gzip.compress(plain, 9, mtime=0))
 
-    def to_response(
-        self, request: web.Request, extra_headers: Mapping[str, str] | None = None
-    ) -> web.Response:
+    def to_response(self, request: web.Request, extra_headers: Mapping[str, str]) -> web.Response:
         """Return the file, gzip-compressed if the client accepts it."""
         parts = request.headers.get("accept-encoding", "").replace(" ", "").split(",")
         accepted = {part.partition(";")[0] for part in parts if not part.endswith(";q=0")}
-        headers = {"vary": "accept-encoding", **(extra_headers or {})}
+        headers = {"vary": "accept-encoding", **extra_headers}
         is_zipped = "gzip" in accepted
         if is_zipped:
             headers["content-encoding"] = "gzip"

@@ -1,9 +1,9 @@
 /** The HTTP API, in one place: whatever it says is turned into the page's own types here. */
 
-import { nameOf } from "./captions";
+import { speakerName } from "./captions";
 import type { Result, Transcript } from "./result";
 import type { SignInPages } from "./signin";
-import { strings } from "./strings";
+import { strings } from "./i18n/en";
 
 /** What the page is told at its start by `config.json` beside it. */
 export interface Config {
@@ -90,11 +90,11 @@ export class Api {
   async jobs(cursor = ""): Promise<{ jobs: Job[]; next: string }> {
     const query = cursor ? `?next=${encodeURIComponent(cursor)}` : "";
     const page = await this.json("GET", `/jobs${query}`);
-    return { jobs: list(page.jobs).map(jobOf), next: text(page.next) };
+    return { jobs: list(page.jobs).map(parseJob), next: text(page.next) };
   }
 
   async job(id: string): Promise<Job> {
-    return jobOf(await this.json("GET", jobPath(id)));
+    return parseJob(await this.json("GET", jobPath(id)));
   }
 
   async deleteJob(id: string): Promise<void> {
@@ -115,7 +115,7 @@ export class Api {
 
   /** A version of a job's transcript, with its corrections. */
   async result(id: string, version: number): Promise<LoadedResult> {
-    return loaded(record(await (await this.resultIn(id, "json", version)).json()));
+    return parseResult(record(await (await this.resultIn(id, "json", version)).json()));
   }
 
   /**
@@ -124,10 +124,10 @@ export class Api {
    * ApiError 409: somebody else made a version since `base`.
    */
   async save(id: string, base: number, before: Transcript, after: Transcript): Promise<LoadedResult & { version: number }> {
-    const answer = await this.json("PUT", `${jobPath(id)}/result`, { base_version: base, ...corrections(before, after) });
+    const answer = await this.json("PUT", `${jobPath(id)}/result`, { base_version: base, ...diffTranscripts(before, after) });
     const version = Number(answer.version);
     // What is too large to be answered is fetched.
-    return { version, ...(answer.result === undefined ? await this.result(id, version) : loaded(record(answer.result))) };
+    return { version, ...(answer.result === undefined ? await this.result(id, version) : parseResult(record(answer.result))) };
   }
 
   /** A file of a job's transcript, made by the server. */
@@ -149,7 +149,7 @@ export class Api {
     const response = await this.call("GET", `${jobPath(id)}/result?format=${format}&version=${version}&inline=true`);
     if (!response.headers.get("content-type")?.startsWith(ADDRESS_TYPE)) return response;
     // Too large to be answered: this is the address where it lies. It is shown no token; who has it may read.
-    return ask(text(record(await response.json()).url), { credentials: "omit" });
+    return request(text(record(await response.json()).url), { credentials: "omit" });
   }
 
   private async json(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Record<string, unknown>> {
@@ -161,7 +161,7 @@ export class Api {
     if (this.token) headers.authorization = `Bearer ${this.token}`;
     if (body !== undefined) headers["content-type"] = "application/json";
     try {
-      return await ask(this.config.api + path, { method, headers, body: body === undefined ? null : JSON.stringify(body), cache: "no-store", credentials: "omit" });
+      return await request(this.config.api + path, { method, headers, body: body === undefined ? null : JSON.stringify(body), cache: "no-store", credentials: "omit" });
     } catch (error) {
       // API Gateway says 401 where there is no token and 403 where it is wrong.
       if (error instanceof ApiError && (error.status === 401 || error.status === 403)) this.onUnauthorized();
@@ -171,7 +171,7 @@ export class Api {
 }
 
 /** Ask, and where nothing is changed by it ask again a few times; ApiError where there is no success. */
-async function ask(url: string, request: RequestInit): Promise<Response> {
+async function request(url: string, request: RequestInit): Promise<Response> {
   for (let attempt = 0; ; attempt++) {
     const isLast = (request.method ?? "GET") !== "GET" || attempt === RETRIES - 1;
     let response: Response;
@@ -179,19 +179,19 @@ async function ask(url: string, request: RequestInit): Promise<Response> {
       response = await fetch(url, { ...request, signal: AbortSignal.timeout(REQUEST_LIMIT_MS) });
     } catch {
       if (isLast) throw new ApiError(0, strings.problems.offline);
-      await pause(300 * 2 ** attempt);
+      await delay(300 * 2 ** attempt);
       continue;
     }
     if (response.ok) return response;
-    if (isLast || ![429, 502, 503, 504].includes(response.status)) throw await problemOf(response);
-    await pause(300 * 2 ** attempt);
+    if (isLast || ![429, 502, 503, 504].includes(response.status)) throw await parseProblem(response);
+    await delay(300 * 2 ** attempt);
   }
 }
 
 /** Read `config.json`. */
 export async function loadConfig(): Promise<Config> {
   const response = await fetch("./config.json", { cache: "no-store" });
-  if (!response.ok) throw await problemOf(response);
+  if (!response.ok) throw await parseProblem(response);
   const given = record(await response.json());
   const origin = location.origin.replace(/^http/, "ws");
   return {
@@ -229,7 +229,7 @@ export function upload(target: UploadTarget, file: Blob, tell: (share: number) =
 
 // --------------------------------------------------------------------------------------------------------- reading
 
-function jobOf(value: unknown): Job {
+function parseJob(value: unknown): Job {
   const job = record(value);
   const failure = record(job.failure);
   const state = text(job.state) as JobState;
@@ -243,32 +243,32 @@ function jobOf(value: unknown): Job {
     durationS: Number(record(job.media).duration_s ?? 0),
     percent: Number(job.percent ?? 0),
     stage,
-    steps: list(job.steps).map(stepOf),
+    steps: list(job.steps).map(parseStep),
     failure: text(failure.reason),
     isDegraded: job.is_degraded === true,
     version: Number(job.result_version ?? 0),
-    estimate: moneyOf(job.estimate),
-    cost: moneyOf(job.cost),
+    estimate: formatMoney(job.estimate),
+    cost: formatMoney(job.cost),
   };
 }
 
-function stepOf(value: unknown): Step {
+function parseStep(value: unknown): Step {
   const step = record(value);
   return { name: text(step.name), state: text(step.state) as Step["state"], percent: Number(step.percent ?? 0) };
 }
 
-function moneyOf(value: unknown): string {
+function formatMoney(value: unknown): string {
   const { total, currency } = record(value);
   if (typeof total !== "number" || typeof currency !== "string") return "";
   return new Intl.NumberFormat(undefined, { style: "currency", currency, maximumSignificantDigits: 2 }).format(total);
 }
 
-function loaded(document: Record<string, unknown>): LoadedResult {
+function parseResult(document: Record<string, unknown>): LoadedResult {
   return { result: document as unknown as Result, names: record(document.names) as Record<string, string> };
 }
 
 /** What the API must be told so that `before` becomes `after`. */
-export function corrections(before: Transcript, after: Transcript): { segments: SegmentCorrection[]; names: Record<string, string> } {
+export function diffTranscripts(before: Transcript, after: Transcript): { segments: SegmentCorrection[]; names: Record<string, string> } {
   const now = new Map(after.segments.map((segment) => [segment.id, segment]));
   const segments: SegmentCorrection[] = [];
   for (const old of before.segments) {
@@ -285,7 +285,7 @@ export function corrections(before: Transcript, after: Transcript): { segments: 
   const names: Record<string, string> = {};
   for (const person of new Set([...Object.keys(before.names), ...Object.keys(after.names)])) {
     // A name cannot be taken back, but it can be what it would be without one.
-    if (before.names[person] !== after.names[person]) names[person] = nameOf(after, person);
+    if (before.names[person] !== after.names[person]) names[person] = speakerName(after, person);
   }
   return { segments, names };
 }
@@ -307,7 +307,7 @@ export function mediaType(name: string, type: string): string {
   return /^(video|audio)\//.test(bare) ? "video/mp4" : "";
 }
 
-async function problemOf(response: Response): Promise<ApiError> {
+async function parseProblem(response: Response): Promise<ApiError> {
   let detail = "";
   try {
     const problem = record(await response.json());
@@ -338,6 +338,6 @@ function text(value: unknown): string {
   return typeof value === "string" ? value : "";
 }
 
-function pause(ms: number): Promise<void> {
+function delay(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }

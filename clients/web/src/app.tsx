@@ -10,9 +10,9 @@ import { JobPage } from "./pages/job";
 import { LivePage } from "./pages/live";
 import { SessionPage } from "./pages/session";
 import { goToSignIn, tokenFromSignIn } from "./signin";
-import { api, dismiss, isSignedIn, keep, kept, notices, reasonOf, route, theme, toggleTheme } from "./state";
+import { api, dismiss, isSignedIn, saveItem, loadItem, toasts, errorMessage, route, theme, toggleTheme } from "./store";
 import type { SignInPages } from "./signin";
-import { strings } from "./strings";
+import { strings } from "./i18n/en";
 
 export function App() {
   const [isReady, setReady] = useState(false);
@@ -20,7 +20,7 @@ export function App() {
   useEffect(() => {
     start().then(
       () => setReady(true),
-      (error: unknown) => setFault(reasonOf(error)),
+      (error: unknown) => setFault(errorMessage(error)),
     );
   }, []);
   if (fault) {
@@ -55,7 +55,7 @@ async function start(): Promise<void> {
   const { signIn } = made.config;
   const given = signIn && (await tokenFromSignIn(signIn));
   if (given) keepToken(given, false);
-  made.token = given ?? kept("token") ?? sessionToken() ?? "";
+  made.token = given ?? loadItem("token") ?? sessionToken() ?? "";
   made.onUnauthorized = () => {
     isSignedIn.value = false;
   };
@@ -135,7 +135,7 @@ function Header() {
 function Notices() {
   return (
     <div class="notices" aria-live="polite">
-      {notices.value.map((notice) => (
+      {toasts.value.map((notice) => (
         <div key={notice.id} class={`notice ${notice.kind}`} role={notice.kind === "error" ? "alert" : undefined}>
           <p>{notice.text}</p>
           <button type="button" class="plain" aria-label={strings.app.dismiss} onClick={() => dismiss(notice.id)}>
@@ -152,7 +152,7 @@ class Fence extends Component<{ children: ComponentChildren }, { fault: string }
   override state = { fault: "" };
 
   static getDerivedStateFromError(error: unknown) {
-    return { fault: reasonOf(error) };
+    return { fault: errorMessage(error) };
   }
 
   override render() {
@@ -204,7 +204,7 @@ function SignInHere() {
       isSignedIn.value = true;
     } catch (error) {
       const isWrong = error instanceof ApiError && (error.status === 401 || error.status === 403);
-      setProblem(isWrong ? strings.signIn.wrong : reasonOf(error));
+      setProblem(isWrong ? strings.signIn.wrong : errorMessage(error));
     }
   };
   return (
@@ -240,7 +240,7 @@ function sessionToken(): string | null {
 }
 
 function keepToken(token: string, isKept: boolean): void {
-  keep("token", isKept ? token : null);
+  saveItem("token", isKept ? token : null);
   try {
     sessionStorage.setItem("gorggle.token", token);
   } catch {
@@ -250,7 +250,7 @@ function keepToken(token: string, isKept: boolean): void {
 
 function signOut(): void {
   keepToken("", false);
-  keep("token", null);
+  saveItem("token", null);
   api.value.token = "";
   isSignedIn.value = false;
 }

@@ -5,7 +5,7 @@
  * At most two lines of 42 characters and seven seconds, cut at the words' own times; never two at once.
  */
 
-import { cleaned } from "./editing";
+import { sanitize } from "./editing";
 import type { Segment, Transcript } from "./result";
 
 export const MAX_LINE_CHARS = 42;
@@ -26,7 +26,7 @@ interface Token {
 }
 
 /** The captions of segments, in order of time, each in one person's voice; `label` begins each segment's first one. */
-export function cuesOf(segments: readonly Segment[], label: (person: string) => string = () => ""): Cue[] {
+export function buildCues(segments: readonly Segment[], label: (person: string) => string = () => ""): Cue[] {
   const cues = segments.flatMap((segment) => segmentCues(segment, label(segment.person))).sort((a, b) => a.start_s - b.start_s);
   const apart: Cue[] = [];
   for (const cue of cues) {
@@ -49,15 +49,15 @@ function segmentCues(segment: Segment, label: string): Cue[] {
     const first = group[0];
     const last = group.at(-1);
     if (first && last) {
-      const lines = balanced(group.map((token) => token.text));
+      const lines = wrapBalanced(group.map((token) => token.text));
       cues.push({ start_s: first.start_s, end_s: Math.max(last.end_s, first.start_s + 0.001), person: segment.person, lines });
     }
     group = [];
   };
   const labels = label.split(" ").filter(Boolean).map((text) => ({ text, start_s: segment.start_s, end_s: segment.start_s }));
-  for (const token of [...labels, ...tokensOf(segment)]) {
+  for (const token of [...labels, ...tokenize(segment)]) {
     const candidate = [...group, token];
-    const fits = greedy(candidate.map((each) => each.text)).length <= 2 && token.end_s - candidate[0]!.start_s <= MAX_CUE_S;
+    const fits = wrapGreedily(candidate.map((each) => each.text)).length <= 2 && token.end_s - candidate[0]!.start_s <= MAX_CUE_S;
     if (group.length && !fits) close();
     group.push(token);
   }
@@ -65,10 +65,10 @@ function segmentCues(segment: Segment, label: string): Cue[] {
   return cues;
 }
 
-function tokensOf(segment: Segment): Token[] {
+function tokenize(segment: Segment): Token[] {
   const tokens: Token[] = [];
   for (const word of segment.words) {
-    const letters = Array.from(cleaned(word.text));
+    const letters = Array.from(sanitize(word.text));
     for (let at = 0; at < letters.length; at += MAX_LINE_CHARS) {
       const piece = letters.slice(at, at + MAX_LINE_CHARS);
       const time = (count: number) => word.start_s + ((word.end_s - word.start_s) * count) / letters.length;
@@ -78,7 +78,7 @@ function tokensOf(segment: Segment): Token[] {
   return tokens;
 }
 
-function greedy(texts: string[]): string[] {
+function wrapGreedily(texts: string[]): string[] {
   const lines: string[] = [];
   for (const text of texts) {
     const last = lines.at(-1);
@@ -88,10 +88,10 @@ function greedy(texts: string[]): string[] {
   return lines;
 }
 
-function balanced(texts: string[]): string[] {
+function wrapBalanced(texts: string[]): string[] {
   const whole = texts.join(" ");
   if (whole.length <= MAX_LINE_CHARS) return [whole];
-  let best = greedy(texts);
+  let best = wrapGreedily(texts);
   for (let cut = 1; cut < texts.length; cut++) {
     const lines = [texts.slice(0, cut).join(" "), texts.slice(cut).join(" ")];
     const longest = (each: string[]) => Math.max(...each.map((line) => line.length));
@@ -103,59 +103,59 @@ function balanced(texts: string[]): string[] {
 // ---------------------------------------------------------------------------------------------------------- writing
 
 export function toWebVtt(transcript: Transcript): string {
-  const blocks = cuesOf(transcript.segments).map((cue, index) => {
-    const name = vttEscaped(nameOf(transcript, cue.person)).replace(/-$/, "&#45;");
-    return `\n${index + 1}\n${clock(cue.start_s, ".")} --> ${clock(cue.end_s, ".")}\n<v ${name}>${cue.lines.map(vttEscaped).join("\n")}\n`;
+  const blocks = buildCues(transcript.segments).map((cue, index) => {
+    const name = escapeVtt(speakerName(transcript, cue.person)).replace(/-$/, "&#45;");
+    return `\n${index + 1}\n${formatTimestamp(cue.start_s, ".")} --> ${formatTimestamp(cue.end_s, ".")}\n<v ${name}>${cue.lines.map(escapeVtt).join("\n")}\n`;
   });
   return `WEBVTT\n${blocks.join("")}`;
 }
 
 export function toSrt(transcript: Transcript): string {
   const several = new Set(transcript.segments.map((segment) => segment.person)).size > 1;
-  const label = (person: string) => (several ? `${nameOf(transcript, person).slice(0, 20).trim()}:` : "");
-  return cuesOf(transcript.segments, label)
-    .map((cue, index) => `${index + 1}\n${clock(cue.start_s, ",")} --> ${clock(cue.end_s, ",")}\n${cue.lines.map(srtShown).join("\n")}\n`)
+  const label = (person: string) => (several ? `${speakerName(transcript, person).slice(0, 20).trim()}:` : "");
+  return buildCues(transcript.segments, label)
+    .map((cue, index) => `${index + 1}\n${formatTimestamp(cue.start_s, ",")} --> ${formatTimestamp(cue.end_s, ",")}\n${cue.lines.map(escapeSrt).join("\n")}\n`)
     .join("\n");
 }
 
 export function toTtml(transcript: Transcript, language: string): string {
-  const cues = cuesOf(transcript.segments);
+  const cues = buildCues(transcript.segments);
   const people = [...new Set(cues.map((cue) => cue.person))];
-  const agents = people.map((person, index) => `<ttm:agent xml:id="agent-${index + 1}" type="person"><ttm:name type="full">${xml(nameOf(transcript, person))}</ttm:name></ttm:agent>`);
+  const agents = people.map((person, index) => `<ttm:agent xml:id="agent-${index + 1}" type="person"><ttm:name type="full">${escapeXml(speakerName(transcript, person))}</ttm:name></ttm:agent>`);
   const lines = cues.map(
-    (cue) => `<p begin="${clock(cue.start_s, ".")}" end="${clock(cue.end_s, ".")}" ttm:agent="agent-${people.indexOf(cue.person) + 1}">${cue.lines.map(xml).join("<br/>")}</p>`,
+    (cue) => `<p begin="${formatTimestamp(cue.start_s, ".")}" end="${formatTimestamp(cue.end_s, ".")}" ttm:agent="agent-${people.indexOf(cue.person) + 1}">${cue.lines.map(escapeXml).join("<br/>")}</p>`,
   );
   return (
-    `<?xml version="1.0" encoding="UTF-8"?>\n<tt xmlns="http://www.w3.org/ns/ttml" xmlns:ttm="http://www.w3.org/ns/ttml#metadata" xml:lang="${xml(language)}">\n` +
+    `<?xml version="1.0" encoding="UTF-8"?>\n<tt xmlns="http://www.w3.org/ns/ttml" xmlns:ttm="http://www.w3.org/ns/ttml#metadata" xml:lang="${escapeXml(language)}">\n` +
     `<head><metadata>${agents.join("")}</metadata></head>\n<body><div>\n${lines.join("\n")}\n</div></body>\n</tt>\n`
   );
 }
 
 export function toText(transcript: Transcript): string {
   const several = new Set(transcript.segments.map((segment) => segment.person)).size > 1;
-  return transcript.segments.map((segment) => `${several ? `${nameOf(transcript, segment.person)}: ` : ""}${cleaned(segment.text)}\n`).join("");
+  return transcript.segments.map((segment) => `${several ? `${speakerName(transcript, segment.person)}: ` : ""}${sanitize(segment.text)}\n`).join("");
 }
 
 /** What a person is called: the name they were given, else "Person 1". */
-export function nameOf(transcript: Pick<Transcript, "names">, person: string): string {
+export function speakerName(transcript: Pick<Transcript, "names">, person: string): string {
   return transcript.names[person] ?? person.replace(/^person-(\d+)$/, "Person $1");
 }
 
-function clock(timeS: number, separator: string): string {
+function formatTimestamp(timeS: number, separator: string): string {
   const total = Math.max(0, Math.round(timeS * 1000));
   const pad = (value: number, digits: number) => String(value).padStart(digits, "0");
   return `${pad(Math.floor(total / 3_600_000), 2)}:${pad(Math.floor(total / 60_000) % 60, 2)}:${pad(Math.floor(total / 1000) % 60, 2)}${separator}${pad(total % 1000, 3)}`;
 }
 
-function vttEscaped(text: string): string {
+function escapeVtt(text: string): string {
   return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
-function srtShown(text: string): string {
+function escapeSrt(text: string): string {
   // SubRip cannot escape: what players take for tags, styles and timing arrows is shown by look-alikes.
   return text.replace(/</g, "‹").replace(/>/g, "›").replace(/\{/g, "(").replace(/\}/g, ")");
 }
 
-function xml(text: string): string {
-  return vttEscaped(text).replace(/"/g, "&quot;");
+function escapeXml(text: string): string {
+  return escapeVtt(text).replace(/"/g, "&quot;");
 }

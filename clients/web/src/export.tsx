@@ -5,8 +5,8 @@ import type { Format } from "./api";
 import { toSrt, toText, toTtml, toWebVtt } from "./captions";
 import { Icon } from "./icons";
 import type { Result, Transcript } from "./result";
-import { notify, reasonOf } from "./state";
-import { strings } from "./strings";
+import { notify, errorMessage } from "./store";
+import { strings } from "./i18n/en";
 
 const FORMATS: Format[] = ["vtt", "srt", "ttml", "json", "txt"];
 
@@ -34,9 +34,9 @@ export function ExportMenu({ name, make, recording }: ExportProps) {
   const run = async (format: Format) => {
     setBusy(true);
     try {
-      download(await make(format), `${stemOf(name)}.${format}`);
+      download(await make(format), `${fileStem(name)}.${format}`);
     } catch (error) {
-      notify(strings.export.failed(reasonOf(error)), "error");
+      notify(strings.export.failed(errorMessage(error)), "error");
     }
     setBusy(false);
     if (menu.current) menu.current.open = false;
@@ -64,7 +64,7 @@ export function ExportMenu({ name, make, recording }: ExportProps) {
         ))}
         {recording && (
           <li>
-            <button type="button" class="plain wide" onClick={() => download(recording, `${stemOf(name)}.webm`)}>
+            <button type="button" class="plain wide" onClick={() => download(recording, `${fileStem(name)}.webm`)}>
               {strings.export.video}
             </button>
           </li>
@@ -75,7 +75,7 @@ export function ExportMenu({ name, make, recording }: ExportProps) {
 }
 
 /** A file made here, where no server keeps the transcript. */
-export function fileOf(format: Format, result: Result, transcript: Transcript): Blob {
+export function toBlob(format: Format, result: Result, transcript: Transcript): Blob {
   switch (format) {
     case "vtt":
       return new Blob([toWebVtt(transcript)], { type: "text/vtt" });
@@ -86,12 +86,12 @@ export function fileOf(format: Format, result: Result, transcript: Transcript): 
     case "txt":
       return new Blob([toText(transcript)], { type: "text/plain" });
     case "json":
-      return new Blob([JSON.stringify(documentOf(result, transcript), null, 1)], { type: "application/json" });
+      return new Blob([JSON.stringify(toDocument(result, transcript), null, 1)], { type: "application/json" });
   }
 }
 
 /** A result with its corrections, as the API would give it. */
-export function documentOf(result: Result, transcript: Transcript): Result & { names?: Record<string, string> } {
+export function toDocument(result: Result, transcript: Transcript): Result & { names?: Record<string, string> } {
   const document = { ...result, segments: transcript.segments };
   return Object.keys(transcript.names).length ? { ...document, names: transcript.names } : document;
 }
@@ -104,6 +104,6 @@ export function download(blob: Blob, name: string): void {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-function stemOf(name: string): string {
+function fileStem(name: string): string {
   return name.replace(/\.[a-z0-9]{1,5}$/i, "").replace(/[^\p{L}\p{N}._ -]+/gu, "-").slice(0, 100) || "transcript";
 }

@@ -1,9 +1,9 @@
 /** The result of a job, as `lambdas/fusion/result.schema.json` describes it; times are seconds, confidences 0 to 1. */
 
 /** "correction": a person wrote it. */
-export type Origin = "lips" | "sound" | "both" | "correction";
+export type Origin = "lips" | "audio" | "both" | "correction";
 
-export interface Reading {
+export interface Hypothesis {
   text: string;
   start_s: number;
   end_s: number;
@@ -11,8 +11,8 @@ export interface Reading {
   source: Origin;
 }
 
-export interface Word extends Reading {
-  alternatives: Reading[];
+export interface Word extends Hypothesis {
+  alternatives: Hypothesis[];
 }
 
 export interface Segment {
@@ -33,7 +33,7 @@ export interface Box {
   height: number;
 }
 
-export interface SourceState {
+export interface SourceReport {
   status: "used" | "partial" | "failed" | "absent";
   engine: string;
   failures: { reason: string; start_s?: number; end_s?: number }[];
@@ -45,12 +45,12 @@ export interface Result {
   language: string;
   model: { name: string; licence: { name: string; summary: string; url: string } } | null;
   is_degraded: boolean;
-  sources: Record<"lips" | "sound" | "faces", SourceState>;
+  sources: Record<"lips" | "audio" | "faces", SourceReport>;
   noise: { start_s: number; end_s: number; snr_db: number }[];
   people: { name: string; first_s: number; voices: string[]; faces: string[] }[];
   segments: Segment[];
   faces: { person: string; boxes: Box[] }[];
-  omissions: (Reading & { person: string; reason: string })[];
+  omissions: (Hypothesis & { person: string; reason: string })[];
 }
 
 /** What the page edits: the segments, and the names that people were given. */
@@ -60,16 +60,16 @@ export interface Transcript {
   names: Record<string, string>;
 }
 
-export const PERSON_COLOURS = 8;
+export const SPEAKER_COLORS = 8;
 
 /** Which of the colours is a person's: by number, so that it never changes with the order of appearance. */
-export function colourOf(person: string): number {
+export function speakerColor(person: string): number {
   const number = Number(/(\d+)$/.exec(person)?.[1] ?? 1);
-  return (number - 1) % PERSON_COLOURS;
+  return (number - 1) % SPEAKER_COLORS;
 }
 
 /** The segments that are spoken at a time. */
-export function spokenAt(segments: readonly Segment[], timeS: number): Segment[] {
+export function segmentsAt(segments: readonly Segment[], timeS: number): Segment[] {
   return segments.filter((segment) => segment.start_s <= timeS && timeS < segment.end_s);
 }
 

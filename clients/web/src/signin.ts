@@ -1,6 +1,6 @@
 /** Signing in at the pages of a user pool: OAuth 2.0's code flow with PKCE (RFC 7636), which keeps no secret in the page. */
 
-import { strings } from "./strings";
+import { strings } from "./i18n/en";
 
 /** Where people sign in, and as what this page is known there. */
 export interface SignInPages {
@@ -38,7 +38,7 @@ export async function goToSignIn(pages: SignInPages): Promise<void> {
 export async function tokenFromSignIn(pages: SignInPages): Promise<string | null> {
   const query = new URLSearchParams(location.search);
   const code = query.get("code");
-  const going = kept();
+  const going = loadPendingSignIn();
   // A code that nobody here asked for is somebody else's doing.
   if (!code || !going || query.get("state") !== going.state) return null;
   sessionStorage.removeItem(KEPT);
@@ -54,7 +54,7 @@ export async function tokenFromSignIn(pages: SignInPages): Promise<string | null
   return answer.access_token;
 }
 
-function kept(): Going | null {
+function loadPendingSignIn(): Going | null {
   try {
     return JSON.parse(sessionStorage.getItem(KEPT) ?? "null") as Going | null;
   } catch {

@@ -2,9 +2,9 @@
 
 import { signal } from "@preact/signals";
 import { mediaType, upload } from "./api";
-import { api, localVideos, notify, reasonOf } from "./state";
-import { strings } from "./strings";
-import { Estimate, sizeOf } from "./time";
+import { api, localVideos, notify, errorMessage } from "./store";
+import { strings } from "./i18n/en";
+import { EtaEstimator, formatSize } from "./format";
 
 export interface Upload {
   key: number;
@@ -31,7 +31,7 @@ const queue: (() => void)[] = [];
 /** Check files and begin to send them, a few at a time; `onDone` hears of each that arrived. */
 export function startUploads(files: Iterable<File>, options: Record<string, string>, onDone: (jobId: string) => void): void {
   for (const file of files) {
-    const problem = problemOf(file, file.name);
+    const problem = validateFile(file, file.name);
     if (problem) notify(problem, "error");
     else startUpload(file, file.name, options, onDone);
   }
@@ -55,49 +55,49 @@ export function startUpload(file: Blob, name: string, options: Record<string, st
 }
 
 export function retryUpload(failed: Upload, onDone: (jobId: string) => void): void {
-  forget(failed.key);
+  removeUpload(failed.key);
   startUpload(failed.file, failed.name, failed.options, onDone);
 }
 
 export function cancelUpload(given: Upload): void {
   given.abort();
-  forget(given.key);
+  removeUpload(given.key);
 }
 
 async function send(key: number, file: Blob, name: string, options: Record<string, string>, signal: AbortSignal, onDone: (jobId: string) => void): Promise<void> {
   if (signal.aborted) return;
-  const estimate = new Estimate();
+  const estimate = new EtaEstimator();
   let jobId = "";
   try {
     const target = await api.value.createUpload({ name, size: file.size, type: file.type }, options);
     jobId = target.jobId;
-    change(key, { jobId });
-    const tell = (share: number) => change(key, { share, leftS: estimate.update(share, performance.now() / 1000) });
+    updateUpload(key, { jobId });
+    const tell = (share: number) => updateUpload(key, { share, leftS: estimate.update(share, performance.now() / 1000) });
     await upload(target, file, tell, signal);
     localVideos.set(jobId, file);
-    forget(key);
+    removeUpload(key);
     onDone(jobId);
   } catch (error) {
     // A job whose video will not come is of no use.
     if (jobId) api.value.deleteJob(jobId).catch(() => {});
     if (signal.aborted) return;
-    change(key, { problem: strings.home.failedUpload(name, reasonOf(error)) });
+    updateUpload(key, { problem: strings.home.failedUpload(name, errorMessage(error)) });
   }
 }
 
-function problemOf(file: Blob, name: string): string {
+function validateFile(file: Blob, name: string): string {
   const most = api.value.config.maxUploadBytes;
   if (file.size === 0) return strings.home.empty(name);
-  if (file.size > most) return strings.home.tooLarge(name, sizeOf(file.size), sizeOf(most));
+  if (file.size > most) return strings.home.tooLarge(name, formatSize(file.size), formatSize(most));
   if (!mediaType(name, file.type)) return strings.home.wrongType(name);
   return "";
 }
 
-function change(key: number, values: Partial<Upload>): void {
+function updateUpload(key: number, values: Partial<Upload>): void {
   uploads.value = uploads.value.map((each) => (each.key === key ? { ...each, ...values } : each));
 }
 
-function forget(key: number): void {
+function removeUpload(key: number): void {
   uploads.value = uploads.value.filter((each) => each.key !== key);
 }
 

@@ -1,12 +1,12 @@
 import { describe, expect, it } from "vitest";
-import { corrections, mediaType } from "../src/api";
-import { cuesOf, toSrt, toTtml, toWebVtt } from "../src/captions";
-import { done, historyOf, matches, redone, undone, withName, withWord } from "../src/editing";
-import { NO_LINES, namesOf, personOf, resultOf, withSegment } from "../src/live/words";
+import { diffTranscripts, mediaType } from "../src/api";
+import { buildCues, toSrt, toTtml, toWebVtt } from "../src/captions";
+import { push, createHistory, findMatches, redo, undo, renameSpeaker, replaceWord } from "../src/editing";
+import { EMPTY_TRANSCRIPT, speakerNames, speakerId, toResult, addSegment } from "../src/live/transcript";
 import type { LiveSegment } from "../src/live/messages";
 import type { Segment, Transcript } from "../src/result";
 import { boxAt, wordIndexAt } from "../src/result";
-import { Estimate, clockOf, sizeOf, timeLeft } from "../src/time";
+import { EtaEstimator, formatTime, formatSize, formatTimeLeft } from "../src/format";
 
 function segment(id: number, text: string, startS = 0, person = "person-1"): Segment {
   const words = text.split(" ").map((each, index) => ({ text: each, start_s: startS + index, end_s: startS + index + 0.8, confidence: 0.9, source: "both" as const, alternatives: [] }));
@@ -17,7 +17,7 @@ const two: Transcript = { segments: [segment(1, "bin blue at f"), segment(2, "pl
 
 describe("corrections", () => {
   it("share the time of the word among several, and are certain", () => {
-    const next = withWord(two, { segmentId: "segment-1", index: 1 }, "  dark\n blue ");
+    const next = replaceWord(two, { segmentId: "segment-1", index: 1 }, "  dark\n blue ");
     expect(next.segments[0]!.text).toBe("bin dark blue at f");
     const [dark, blue] = next.segments[0]!.words.slice(1, 3);
     expect(dark).toMatchObject({ start_s: 1, end_s: 1.4, confidence: 1, source: "correction" });
@@ -25,38 +25,38 @@ describe("corrections", () => {
   });
   it("take a word away, and with the last one its line", () => {
     let next = two;
-    for (let count = 0; count < 4; count++) next = withWord(next, { segmentId: "segment-1", index: 0 }, "");
+    for (let count = 0; count < 4; count++) next = replaceWord(next, { segmentId: "segment-1", index: 0 }, "");
     expect(next.segments.map((each) => each.id)).toEqual(["segment-2"]);
   });
   it("are told as what differs", () => {
-    const next = withName(withWord(two, { segmentId: "segment-2", index: 0 }, "put"), "person-1", "Ada");
-    expect(corrections(two, next)).toEqual({ segments: [{ id: "segment-2", text: "put red in h" }], names: { "person-1": "Ada" } });
-    expect(corrections(next, two)).toEqual({ segments: [{ id: "segment-2", text: "place red in h" }], names: { "person-1": "Person 1" } });
-    expect(corrections(two, two)).toEqual({ segments: [], names: {} });
+    const next = renameSpeaker(replaceWord(two, { segmentId: "segment-2", index: 0 }, "put"), "person-1", "Ada");
+    expect(diffTranscripts(two, next)).toEqual({ segments: [{ id: "segment-2", text: "put red in h" }], names: { "person-1": "Ada" } });
+    expect(diffTranscripts(next, two)).toEqual({ segments: [{ id: "segment-2", text: "place red in h" }], names: { "person-1": "Person 1" } });
+    expect(diffTranscripts(two, two)).toEqual({ segments: [], names: {} });
   });
   it("are undone and done again", () => {
-    const next = withName(two, "person-1", "Ada");
-    const history = done(historyOf(two), next);
-    expect(undone(history).present).toBe(two);
-    expect(redone(undone(history)).present).toBe(next);
-    expect(done(history, next)).toBe(history);
-    expect(redone(done(undone(history), withName(two, "person-1", "Eve"))).present.names).toEqual({ "person-1": "Eve" });
+    const next = renameSpeaker(two, "person-1", "Ada");
+    const history = push(createHistory(two), next);
+    expect(undo(history).present).toBe(two);
+    expect(redo(undo(history)).present).toBe(next);
+    expect(push(history, next)).toBe(history);
+    expect(redo(push(undo(history), renameSpeaker(two, "person-1", "Eve"))).present.names).toEqual({ "person-1": "Eve" });
   });
 });
 
 describe("search", () => {
   it("finds words in order, whatever their case and marks", () => {
     const text: Transcript = { segments: [segment(1, "Élan, vital: elan vitalis")], names: {} };
-    expect(matches(text.segments, "elan vital").map((match) => match.index)).toEqual([0, 2]);
-    expect(matches(text.segments, "ALIS").map((match) => match.index)).toEqual([3]);
-    expect(matches(text.segments, "  ")).toEqual([]);
+    expect(findMatches(text.segments, "elan vital").map((match) => match.index)).toEqual([0, 2]);
+    expect(findMatches(text.segments, "ALIS").map((match) => match.index)).toEqual([3]);
+    expect(findMatches(text.segments, "  ")).toEqual([]);
   });
 });
 
 describe("captions", () => {
   it("have two lines of 42 characters at most, and never overlap", () => {
     const long = { segments: [segment(1, Array.from({ length: 40 }, (_, index) => `word${index}`).join(" ")), segment(2, "and another", 3, "person-2")], names: {} };
-    const cues = cuesOf(long.segments);
+    const cues = buildCues(long.segments);
     expect(Math.max(...cues.flatMap((cue) => cue.lines.map((line) => line.length)))).toBeLessThanOrEqual(42);
     expect(Math.max(...cues.map((cue) => cue.lines.length))).toBeLessThanOrEqual(2);
     for (const [index, cue] of cues.slice(1).entries()) expect(cue.start_s).toBeGreaterThanOrEqual(cues[index]!.end_s);
@@ -65,7 +65,7 @@ describe("captions", () => {
     const hostile: Transcript = { segments: [segment(1, "<script>alert(1)</script> --> {x}"), segment(2, "& more", 9, "person-2")], names: { "person-1": "<b>&" } };
     const vtt = toWebVtt(hostile);
     expect(vtt).toContain("<v &lt;b&gt;&amp;>&lt;script&gt;");
-    expect(vtt.match(/-->/g)!.length).toBe(cuesOf(hostile.segments).length);
+    expect(vtt.match(/-->/g)!.length).toBe(buildCues(hostile.segments).length);
     expect(toSrt(hostile)).toContain("‹script›");
     const ttml = new DOMParserStub().errors(toTtml(hostile, "en"));
     expect(ttml).toEqual([]);
@@ -102,22 +102,22 @@ describe("the player", () => {
 describe("live words", () => {
   const live = (id: string, text: string, isFinal: boolean, speaker = "face-1"): LiveSegment => ({ segment_id: id, revision: 1, is_final: isFinal, speaker, modality: "av", start_s: 0, end_s: 1, text, confidence: 1, words: [], face_boxes: [] });
   it("are replaced until they are final", () => {
-    let lines = withSegment(NO_LINES, live("1", "bin", false));
-    lines = withSegment(lines, live("1", "bin blue", false));
+    let lines = addSegment(EMPTY_TRANSCRIPT, live("1", "bin", false));
+    lines = addSegment(lines, live("1", "bin blue", false));
     expect(lines.interim.map((each) => each.text)).toEqual(["bin blue"]);
-    lines = withSegment(lines, live("1", "bin blue at f", true));
+    lines = addSegment(lines, live("1", "bin blue at f", true));
     expect([lines.final.length, lines.interim.length]).toEqual([1, 0]);
-    expect(withSegment(lines, live("1", "late", false))).toBe(lines);
+    expect(addSegment(lines, live("1", "late", false))).toBe(lines);
   });
   it("belong to people in order of appearance", () => {
-    let lines = withSegment(NO_LINES, live("1", "a", true, "face-3"));
-    lines = withSegment(lines, live("2", "b", true, "voice"));
-    lines = withSegment(lines, live("3", "c", false, "face-9"));
-    expect(personOf(lines, "face-3")).toBe("person-1");
-    expect(personOf(lines, "face-9")).toBe("person-3");
+    let lines = addSegment(EMPTY_TRANSCRIPT, live("1", "a", true, "face-3"));
+    lines = addSegment(lines, live("2", "b", true, "voice"));
+    lines = addSegment(lines, live("3", "c", false, "face-9"));
+    expect(speakerId(lines, "face-3")).toBe("person-1");
+    expect(speakerId(lines, "face-9")).toBe("person-3");
     expect(lines.speakers).toEqual(["face-3", "voice"]);
-    expect(namesOf(lines, "Voice")).toEqual({ "person-2": "Voice" });
-    const result = resultOf(lines, { name: "x", durationS: 2, widthPx: 0, heightPx: 0, model: "m", modality: "av" });
+    expect(speakerNames(lines, "Voice")).toEqual({ "person-2": "Voice" });
+    const result = toResult(lines, { name: "x", durationS: 2, widthPx: 0, heightPx: 0, model: "m", modality: "av" });
     expect(result.segments.map((each) => [each.id, each.person, each.words[0]!.source])).toEqual([["segment-1", "person-1", "both"], ["segment-2", "person-2", "both"]]);
   });
 });
@@ -135,12 +135,12 @@ describe("jobs", () => {
 
 describe("times", () => {
   it("are for people", () => {
-    expect([0, 65.9, 3723].map(clockOf)).toEqual(["0:00", "1:05", "1:02:03"]);
-    expect([3, 34, 61, 600, 7200].map(timeLeft)).toEqual(["a few seconds left", "about 40 seconds left", "about 70 seconds left", "about 10 minutes left", "about 2 hours left"]);
-    expect([999, 417541, 5_368_709_120].map(sizeOf)).toEqual(["999 B", "418 kB", "5.4 GB"]);
+    expect([0, 65.9, 3723].map(formatTime)).toEqual(["0:00", "1:05", "1:02:03"]);
+    expect([3, 34, 61, 600, 7200].map(formatTimeLeft)).toEqual(["a few seconds left", "about 40 seconds left", "about 70 seconds left", "about 10 minutes left", "about 2 hours left"]);
+    expect([999, 417541, 5_368_709_120].map(formatSize)).toEqual(["999 B", "418 kB", "5.4 GB"]);
   });
   it("left are guessed from how it went", () => {
-    const estimate = new Estimate();
+    const estimate = new EtaEstimator();
     expect(estimate.update(0, 0)).toBeNull();
     expect(estimate.update(0.25, 10)).toBeCloseTo(30);
     expect(estimate.update(0.25, 15)).toBeCloseTo(25);

@@ -43,10 +43,10 @@ export interface Capture {
 export function startCapture(stream: MediaStream, take: (piece: ArrayBuffer) => void): Promise<Capture> {
   const hasVideo = stream.getVideoTracks().length > 0;
   const type = (hasVideo ? ["video/webm;codecs=vp8,opus", "video/webm;codecs=vp9,opus", "video/webm"] : ["audio/webm;codecs=opus", "audio/webm"]).find((each) => window.MediaRecorder?.isTypeSupported(each));
-  return type ? Promise.resolve(recorded(stream, type, hasVideo, take)) : sampled(stream, take);
+  return type ? Promise.resolve(recordWebm(stream, type, hasVideo, take)) : capturePcm(stream, take);
 }
 
-function recorded(stream: MediaStream, mimeType: string, hasVideo: boolean, take: (piece: ArrayBuffer) => void): Capture {
+function recordWebm(stream: MediaStream, mimeType: string, hasVideo: boolean, take: (piece: ArrayBuffer) => void): Capture {
   // After a lost reader, reading goes on at a key frame: with one every two seconds little is read twice.
   const options = { mimeType, videoBitsPerSecond: VIDEO_BITS_PER_S, videoKeyFrameIntervalDuration: 2000 };
   const recorder = new MediaRecorder(stream, options);
@@ -71,7 +71,7 @@ function recorded(stream: MediaStream, mimeType: string, hasVideo: boolean, take
   };
 }
 
-async function sampled(stream: MediaStream, take: (piece: ArrayBuffer) => void): Promise<Capture> {
+async function capturePcm(stream: MediaStream, take: (piece: ArrayBuffer) => void): Promise<Capture> {
   const context = new AudioContext({ sampleRate: SAMPLE_RATE_HZ });
   await context.audioWorklet.addModule(workletUrl);
   const source = context.createMediaStreamSource(stream);
@@ -90,7 +90,7 @@ async function sampled(stream: MediaStream, take: (piece: ArrayBuffer) => void):
 }
 
 /** How loud a stream is, 0 to 1, each time a picture is drawn; gives what ends it. */
-export function watchLevel(stream: MediaStream, tell: (level: number) => void): () => void {
+export function monitorLevel(stream: MediaStream, tell: (level: number) => void): () => void {
   if (!stream.getAudioTracks().length) return () => {};
   const context = new AudioContext();
   const analyser = context.createAnalyser();

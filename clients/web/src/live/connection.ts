@@ -3,7 +3,7 @@
  * net was lost, so that nothing is lost with it.
  */
 
-import { strings } from "../strings";
+import { strings } from "../i18n/en";
 import type { Limits, ServerMessage, StartMessage } from "./messages";
 import { SUBPROTOCOL } from "./messages";
 
@@ -16,7 +16,7 @@ export interface ConnectionEvents {
   ended: (reason: string) => void;
 }
 
-interface Kept {
+interface PendingChunk {
   sequence: number;
   bytes: ArrayBuffer;
 }
@@ -31,15 +31,15 @@ export class LiveConnection {
   private socket: WebSocket | null = null;
   private session: { id: string; key: string } | null = null;
   private limits: Limits | null = null;
-  private kept: Kept[] = [];
-  private keptBytes = 0;
+  private pending: PendingChunk[] = [];
+  private pendingBytes = 0;
   private sequence = 0;
   private lastEvent = 0;
-  private lastHeardMs = 0;
+  private lastReceivedMs = 0;
   private attempts = 0;
-  private lostAtMs = 0;
+  private disconnectedAtMs = 0;
   private isStopped = false;
-  private isOver = false;
+  private isClosed = false;
   private timer = 0;
   private retry = 0;
 
@@ -50,28 +50,28 @@ export class LiveConnection {
   ) {
     events.state("connecting");
     this.connect();
-    this.timer = window.setInterval(() => this.beat(), PING_MS);
+    this.timer = window.setInterval(() => this.heartbeat(), PING_MS);
   }
 
   /** Send the next piece of media. */
   send(bytes: ArrayBuffer): void {
-    if (this.isOver || this.isStopped || !bytes.byteLength) return;
+    if (this.isClosed || this.isStopped || !bytes.byteLength) return;
     const most = this.limits?.message_bytes ?? 256 * 1024;
     for (let at = 0; at < bytes.byteLength; at += most) {
       const piece = { sequence: ++this.sequence, bytes: bytes.slice(at, at + most) };
-      this.kept.push(piece);
-      this.keptBytes += piece.bytes.byteLength;
-      if (this.session && this.isOpen) this.write(piece);
+      this.pending.push(piece);
+      this.pendingBytes += piece.bytes.byteLength;
+      if (this.session && this.isOpen) this.sendChunk(piece);
     }
-    if (this.limits && this.keptBytes > this.limits.unacknowledged_bytes) this.end(strings.live.lostForGood);
+    if (this.limits && this.pendingBytes > this.limits.unacknowledged_bytes) this.end(strings.live.lostForGood);
   }
 
   /** No more media comes: what is still to be read is read. */
   stop(): void {
-    if (this.isStopped || this.isOver) return;
+    if (this.isStopped || this.isClosed) return;
     this.isStopped = true;
     this.events.state("finishing");
-    if (this.session && this.isOpen) this.tell({ type: "stop" });
+    if (this.session && this.isOpen) this.sendMessage({ type: "stop" });
   }
 
   /** Leave at once. */
@@ -86,18 +86,18 @@ export class LiveConnection {
   private connect(): void {
     const socket = new WebSocket(this.url, SUBPROTOCOL);
     this.socket = socket;
-    this.lastHeardMs = performance.now();
+    this.lastReceivedMs = performance.now();
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       const { token } = this.start;
-      this.tell(this.session ? { type: "resume", session: this.session.id, key: this.session.key, last_event: this.lastEvent, ...(token ? { token } : {}) } : this.start);
+      this.sendMessage(this.session ? { type: "resume", session: this.session.id, key: this.session.key, last_event: this.lastEvent, ...(token ? { token } : {}) } : this.start);
     };
-    socket.onmessage = (event: MessageEvent<string>) => this.hear(JSON.parse(event.data) as ServerMessage);
-    socket.onclose = () => this.lost(socket);
+    socket.onmessage = (event: MessageEvent<string>) => this.onMessage(JSON.parse(event.data) as ServerMessage);
+    socket.onclose = () => this.onClose(socket);
   }
 
-  private hear(message: ServerMessage): void {
-    this.lastHeardMs = performance.now();
+  private onMessage(message: ServerMessage): void {
+    this.lastReceivedMs = performance.now();
     if (message.event !== undefined) {
       // After connecting again, what came before may come once more.
       if (message.event <= this.lastEvent) return;
@@ -107,14 +107,14 @@ export class LiveConnection {
       case "ready":
         this.session = { id: message.session, key: message.key };
         this.limits = message.limits;
-        this.attempts = this.lostAtMs = 0;
-        this.forget(message.received);
-        for (const piece of this.kept) this.write(piece);
-        if (this.isStopped) this.tell({ type: "stop" });
+        this.attempts = this.disconnectedAtMs = 0;
+        this.acknowledge(message.received);
+        for (const piece of this.pending) this.sendChunk(piece);
+        if (this.isStopped) this.sendMessage({ type: "stop" });
         this.events.state(this.isStopped ? "finishing" : "live");
         break;
       case "ack":
-        this.forget(message.received);
+        this.acknowledge(message.received);
         break;
       case "recovering":
         this.events.state("recovering");
@@ -133,11 +133,11 @@ export class LiveConnection {
     this.events.message(message);
   }
 
-  private lost(socket: WebSocket): void {
-    if (this.isOver || socket !== this.socket) return;
+  private onClose(socket: WebSocket): void {
+    if (this.isClosed || socket !== this.socket) return;
     const now = performance.now();
-    this.lostAtMs ||= now;
-    if (now - this.lostAtMs > RECONNECT_LIMIT_MS || (!this.session && this.attempts >= 2)) {
+    this.disconnectedAtMs ||= now;
+    if (now - this.disconnectedAtMs > RECONNECT_LIMIT_MS || (!this.session && this.attempts >= 2)) {
       this.end(this.session ? strings.live.lostForGood : strings.problems.offline);
       return;
     }
@@ -146,40 +146,40 @@ export class LiveConnection {
     this.retry = window.setTimeout(() => this.connect(), afterMs * (0.75 + Math.random() / 2));
   }
 
-  private beat(): void {
+  private heartbeat(): void {
     if (!this.isOpen) return;
-    if (performance.now() - this.lastHeardMs > SILENCE_MS) {
+    if (performance.now() - this.lastReceivedMs > SILENCE_MS) {
       const silent = this.socket!;
       this.socket!.close();
       // A dead connection's close may take a minute to be known.
-      this.lost(silent);
+      this.onClose(silent);
       return;
     }
-    this.tell({ type: "ping", last_event: this.lastEvent });
+    this.sendMessage({ type: "ping", last_event: this.lastEvent });
   }
 
-  private forget(received: number): void {
-    while (this.kept.length && this.kept[0]!.sequence <= received) this.keptBytes -= this.kept.shift()!.bytes.byteLength;
+  private acknowledge(received: number): void {
+    while (this.pending.length && this.pending[0]!.sequence <= received) this.pendingBytes -= this.pending.shift()!.bytes.byteLength;
   }
 
-  private write(piece: Kept): void {
+  private sendChunk(piece: PendingChunk): void {
     const message = new Uint8Array(4 + piece.bytes.byteLength);
     new DataView(message.buffer).setUint32(0, piece.sequence);
     message.set(new Uint8Array(piece.bytes), 4);
     this.socket!.send(message);
   }
 
-  private tell(message: object): void {
+  private sendMessage(message: object): void {
     this.socket!.send(JSON.stringify(message));
   }
 
   private end(reason: string): void {
-    if (this.isOver) return;
-    this.isOver = true;
+    if (this.isClosed) return;
+    this.isClosed = true;
     window.clearInterval(this.timer);
     window.clearTimeout(this.retry);
     this.socket?.close();
-    this.kept = [];
+    this.pending = [];
     this.events.state("ended");
     this.events.ended(reason);
   }

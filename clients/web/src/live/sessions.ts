@@ -2,14 +2,14 @@
 
 import type { Result } from "../result";
 
-export interface SessionHead {
+export interface SessionSummary {
   id: string;
   name: string;
   createdAt: string;
   durationS: number;
 }
 
-export interface Session extends SessionHead {
+export interface Session extends SessionSummary {
   result: Result;
   names: Record<string, string>;
   recording: Blob | null;
@@ -20,8 +20,8 @@ const HEADS = "heads";
 const BODIES = "bodies";
 
 /** All of them, newest first, without their recordings. */
-export async function listSessions(): Promise<SessionHead[]> {
-  const heads = await inStore<SessionHead[]>([HEADS], "readonly", (transaction) => transaction.objectStore(HEADS).getAll());
+export async function listSessions(): Promise<SessionSummary[]> {
+  const heads = await inStore<SessionSummary[]>([HEADS], "readonly", (transaction) => transaction.objectStore(HEADS).getAll());
   return heads.sort((a, b) => b.createdAt.localeCompare(a.createdAt));
 }
 

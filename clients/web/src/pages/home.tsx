@@ -2,16 +2,16 @@
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import type { Job } from "../api";
-import { Bar } from "../bar";
+import { ProgressBar } from "../components/progress-bar";
 import { Icon } from "../icons";
-import type { SessionHead } from "../live/sessions";
+import type { SessionSummary } from "../live/sessions";
 import { deleteSession, listSessions } from "../live/sessions";
 import { usePolling } from "../polling";
-import { api, notify, reasonOf } from "../state";
-import { strings } from "../strings";
-import { clockOf, dateOf, sizeOf, timeLeft } from "../time";
+import { api, notify, errorMessage } from "../store";
+import { strings } from "../i18n/en";
+import { formatTime, formatDate, formatSize, formatTimeLeft } from "../format";
 import { cancelUpload, retryUpload, startUploads, uploads } from "../uploads";
-import { currentStep, leftOf } from "./steps";
+import { currentStep, remainingSeconds } from "../components/job-steps";
 
 const words = strings.home;
 // Job lists are long, changes are few: often while something goes on, seldom otherwise.
@@ -36,7 +36,7 @@ export function HomePage() {
       setProblem("");
       return page.jobs.some(isBusy) ? BUSY_S : QUIET_S;
     } catch (error) {
-      setProblem(reasonOf(error));
+      setProblem(errorMessage(error));
       return QUIET_S / 3;
     }
   }, []);
@@ -142,7 +142,7 @@ function DropZone({ take, lips, setLips }: { take: (files: Iterable<File>) => vo
           event.currentTarget.value = "";
         }}
       />
-      <p class="quiet hint">{words.hint(sizeOf(api.value.config.maxUploadBytes))}</p>
+      <p class="quiet hint">{words.hint(formatSize(api.value.config.maxUploadBytes))}</p>
       <label class="inline">
         {words.lips}
         <select value={lips} onChange={(event) => setLips(event.currentTarget.value)}>
@@ -172,10 +172,10 @@ function UploadRow({ upload, again }: { upload: (typeof uploads.value)[number]; 
           </p>
         ) : (
           <>
-            <Bar percent={percent} label={words.uploading(percent)} />
+            <ProgressBar percent={percent} label={words.uploading(percent)} />
             <p class="quiet">
-              {words.uploading(percent)} · {sizeOf(upload.file.size)}
-              {upload.leftS !== null && percent < 100 && ` · ${timeLeft(upload.leftS)}`}
+              {words.uploading(percent)} · {formatSize(upload.file.size)}
+              {upload.leftS !== null && percent < 100 && ` · ${formatTimeLeft(upload.leftS)}`}
             </p>
           </>
         )}
@@ -199,12 +199,12 @@ function JobRow({ job, again }: { job: Job; again: () => void }) {
       await api.value.deleteJob(job.id);
       notify(words.removed(job.name));
     } catch (error) {
-      notify(reasonOf(error), "error");
+      notify(errorMessage(error), "error");
     }
     again();
   };
   const isRunning = job.state === "running" || job.state === "waiting";
-  const leftS = leftOf(job);
+  const leftS = remainingSeconds(job);
   return (
     <li class="row">
       <span class={`row-icon ${job.state}`}>
@@ -214,13 +214,13 @@ function JobRow({ job, again }: { job: Job; again: () => void }) {
         <a class="name" dir="auto" href={`#/jobs/${job.id}`}>
           {job.name}
         </a>
-        {isRunning && <Bar percent={job.percent} label={job.name} />}
+        {isRunning && <ProgressBar percent={job.percent} label={job.name} />}
         <p class="quiet">
           <span class={`state ${job.state}`}>{strings.job.states[job.state] ?? job.state}</span>
           {isRunning && ` · ${currentStep(job)}`}
-          {isRunning && leftS !== null && ` · ${timeLeft(leftS)}`}
-          {job.durationS > 0 && ` · ${clockOf(job.durationS)}`}
-          {` · ${dateOf(job.createdAt)}`}
+          {isRunning && leftS !== null && ` · ${formatTimeLeft(leftS)}`}
+          {job.durationS > 0 && ` · ${formatTime(job.durationS)}`}
+          {` · ${formatDate(job.createdAt)}`}
         </p>
         {job.failure && <p class="problem">{job.failure}</p>}
       </div>
@@ -232,12 +232,12 @@ function JobRow({ job, again }: { job: Job; again: () => void }) {
 }
 
 function Sessions() {
-  const [sessions, setSessions] = useState<SessionHead[]>([]);
+  const [sessions, setSessions] = useState<SessionSummary[]>([]);
   useEffect(() => {
     listSessions().then(setSessions, () => {});
   }, []);
   if (!sessions.length) return null;
-  const remove = async (session: SessionHead) => {
+  const remove = async (session: SessionSummary) => {
     if (!confirm(words.removeAsk(session.name))) return;
     await deleteSession(session.id);
     setSessions(sessions.filter((each) => each.id !== session.id));
@@ -256,7 +256,7 @@ function Sessions() {
               <a class="name" dir="auto" href={`#/sessions/${session.id}`}>
                 {session.name}
               </a>
-              <p class="quiet">{clockOf(session.durationS)}</p>
+              <p class="quiet">{formatTime(session.durationS)}</p>
             </div>
             <button type="button" class="plain" aria-label={words.remove(session.name)} title={strings.job.delete} onClick={() => void remove(session)}>
               <Icon name="delete" />

@@ -5,14 +5,14 @@ import type { Job, LoadedResult } from "../api";
 import { ExportMenu } from "../export";
 import { Icon } from "../icons";
 import { Editor } from "../player/editor";
-import { useSaving } from "../player/saving";
-import type { Saving } from "../player/saving";
+import { useAutosave } from "../player/autosave";
+import type { Autosave } from "../player/autosave";
 import { usePolling } from "../polling";
 import type { Result } from "../result";
-import { api, keep, localVideos, notify, reasonOf } from "../state";
-import { strings } from "../strings";
-import { clockOf, dateOf } from "../time";
-import { Steps } from "./steps";
+import { api, saveItem, localVideos, notify, errorMessage } from "../store";
+import { strings } from "../i18n/en";
+import { formatTime, formatDate } from "../format";
+import { JobSteps } from "../components/job-steps";
 
 const words = strings.job;
 
@@ -40,7 +40,7 @@ export function JobPage({ id }: { id: string }) {
       }
       return found.state === "failed" ? 0 : 1;
     } catch (error) {
-      setProblem(reasonOf(error));
+      setProblem(errorMessage(error));
       return 5;
     }
   }, [id]);
@@ -60,7 +60,7 @@ export function JobPage({ id }: { id: string }) {
         <h1 dir="auto">{job?.name ?? words.loading}</h1>
         {job && (
           <p class="quiet">
-            {[job.durationS ? clockOf(job.durationS) : "", dateOf(job.createdAt), job.cost ? words.cost(job.cost) : job.estimate && words.estimate(job.estimate)].filter(Boolean).join(" · ")}
+            {[job.durationS ? formatTime(job.durationS) : "", formatDate(job.createdAt), job.cost ? words.cost(job.cost) : job.estimate && words.estimate(job.estimate)].filter(Boolean).join(" · ")}
           </p>
         )}
       </div>
@@ -70,17 +70,17 @@ export function JobPage({ id }: { id: string }) {
         </p>
       )}
       {job?.state === "failed" && <Failure job={job} again={again} />}
-      {job && job.state !== "failed" && !loaded && <Steps job={job} />}
+      {job && job.state !== "failed" && !loaded && <JobSteps job={job} />}
       {loaded && (
         <>
           <Degraded result={loaded.result} />
-          <Corrector
+          <TranscriptEditor
             key={loaded.version}
             id={id}
             name={job?.name ?? ""}
             loaded={loaded}
             reload={() => {
-              keep(`draft.${id}`, null);
+              saveItem(`draft.${id}`, null);
               setLoaded(null);
               again();
             }}
@@ -98,8 +98,8 @@ async function load(job: Job): Promise<Loaded> {
   return { ...result, version: job.version, video, renewVideo };
 }
 
-function Corrector({ id, name, loaded, reload }: { id: string; name: string; loaded: Loaded; reload: () => void }) {
-  const saving = useSaving(id, loaded, loaded.version);
+function TranscriptEditor({ id, name, loaded, reload }: { id: string; name: string; loaded: Loaded; reload: () => void }) {
+  const saving = useAutosave(id, loaded, loaded.version);
   const make = useCallback(
     async (format: Parameters<typeof api.value.file>[1]) => {
       // Files are made of what the server has.
@@ -127,7 +127,7 @@ function Corrector({ id, name, loaded, reload }: { id: string; name: string; loa
   );
 }
 
-function SaveState({ saving, reload }: { saving: Saving; reload: () => void }) {
+function SaveState({ saving, reload }: { saving: Autosave; reload: () => void }) {
   const text = { saved: strings.save.saved, saving: strings.save.saving, unsaved: strings.save.unsaved, failed: strings.save.failed, conflict: strings.save.conflict }[saving.state];
   const isBad = saving.state === "failed" || saving.state === "conflict";
   return (
@@ -158,7 +158,7 @@ function Failure({ job, again }: { job: Job; again: () => void }) {
       await api.value.retryJob(job.id);
       again();
     } catch (error) {
-      notify(reasonOf(error), "error");
+      notify(errorMessage(error), "error");
     }
   };
   return (
@@ -186,7 +186,7 @@ function Degraded({ result }: { result: Result }) {
       <ul>
         {failures.map((failure, index) => (
           <li key={index} dir="auto">
-            {failure.start_s === undefined ? words.lost(failure.source, failure.reason) : words.lostPart(failure.source, clockOf(failure.start_s), clockOf(failure.end_s ?? failure.start_s), failure.reason)}
+            {failure.start_s === undefined ? words.lost(failure.source, failure.reason) : words.lostPart(failure.source, formatTime(failure.start_s), formatTime(failure.end_s ?? failure.start_s), failure.reason)}
           </li>
         ))}
       </ul>

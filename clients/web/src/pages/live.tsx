@@ -3,19 +3,19 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Icon } from "../icons";
 import type { Capture, Devices } from "../live/capture";
-import { canCapture, listDevices, openDevices, release, startCapture, watchLevel } from "../live/capture";
+import { canCapture, listDevices, openDevices, release, startCapture, monitorLevel } from "../live/capture";
 import type { ConnectionState } from "../live/connection";
 import { LiveConnection } from "../live/connection";
 import type { Modality, ServerMessage } from "../live/messages";
 import type { Session } from "../live/sessions";
 import { saveSession } from "../live/sessions";
-import type { Lines } from "../live/words";
-import { NO_LINES, namesOf, personOf, resultOf, withSegment } from "../live/words";
-import { nameOf } from "../captions";
-import { colourOf } from "../result";
-import { api, keep, kept, notify } from "../state";
-import { strings } from "../strings";
-import { dateOf } from "../time";
+import type { LiveTranscript } from "../live/transcript";
+import { EMPTY_TRANSCRIPT, speakerNames, speakerId, toResult, addSegment } from "../live/transcript";
+import { speakerName } from "../captions";
+import { speakerColor } from "../result";
+import { api, saveItem, loadItem, notify } from "../store";
+import { strings } from "../i18n/en";
+import { formatDate } from "../format";
 import { SessionEditor } from "./session";
 
 const words = strings.live;
@@ -28,14 +28,14 @@ export function LivePage() {
   const [state, setState] = useState<State>("idle");
   const [problem, setProblem] = useState("");
   const [devices, setDevices] = useState<Devices>({ cameras: [], microphones: [] });
-  const [camera, setCamera] = useState(kept("camera") ?? "");
-  const [microphone, setMicrophone] = useState(kept("microphone") ?? "");
+  const [camera, setCamera] = useState(loadItem("camera") ?? "");
+  const [microphone, setMicrophone] = useState(loadItem("microphone") ?? "");
   const [stream, setStream] = useState<MediaStream | null>(null);
-  const [lines, setLines] = useState<Lines>(NO_LINES);
+  const [lines, setLines] = useState<LiveTranscript>(EMPTY_TRANSCRIPT);
   const [faces, setFaces] = useState<number | null>(null);
   const [speaking, setSpeaking] = useState<readonly string[]>([]);
   const [behindS, setBehind] = useState(0);
-  const [size, setSize] = useState<number>(Number(kept("live-size") ?? 1));
+  const [size, setSize] = useState<number>(Number(loadItem("live-size") ?? 1));
   const [session, setSession] = useState<Session | null>(null);
   const [isKept, setKept] = useState(false);
   const run = useRef<Run | null>(null);
@@ -76,7 +76,7 @@ export function LivePage() {
       return;
     }
     void listDevices().then(setDevices);
-    setLines(NO_LINES);
+    setLines(EMPTY_TRANSCRIPT);
     setSession(null);
     setKept(false);
     setFaces(null);
@@ -112,11 +112,11 @@ export function LivePage() {
   };
   const resize = (by: number) => {
     const next = Math.min(SIZES.length - 1, Math.max(0, size + by));
-    keep("live-size", String(next));
+    saveItem("live-size", String(next));
     setSize(next);
   };
   const choose = (name: string, set: (value: string) => void) => (value: string) => {
-    keep(name, value);
+    saveItem(name, value);
     set(value);
   };
 
@@ -135,7 +135,7 @@ export function LivePage() {
             </button>
           </div>
         </div>
-        {problem && <Problem text={problem} />}
+        {problem && <ErrorMessage text={problem} />}
         <SessionEditor session={session} isKept={isKept} />
       </main>
     );
@@ -146,19 +146,19 @@ export function LivePage() {
         <h1>{words.title}</h1>
         <p class="lead">{words.lead}</p>
       </div>
-      {!canCapture && <Problem text={words.noDevices} />}
-      {problem && <Problem text={problem} />}
+      {!canCapture && <ErrorMessage text={words.noDevices} />}
+      {problem && <ErrorMessage text={problem} />}
       <div class="live-grid">
         <section class="card live-side" aria-label={words.camera}>
           <Preview stream={stream} />
           <div class="indicators">
-            <Level stream={stream} />
+            <LevelMeter stream={stream} />
             <p class={faces ? "face-count" : "face-count quiet"}>
               <Icon name="face" /> {!isOn ? words.facesOff : faces === null ? "…" : words.faces(faces)}
             </p>
           </div>
-          <Choice label={words.camera} icon="camera" value={camera} devices={devices.cameras} standard={words.defaultCamera} none={words.noCamera} disabled={isOn} onChange={choose("camera", setCamera)} />
-          <Choice label={words.microphone} icon="microphone" value={microphone} devices={devices.microphones} standard={words.defaultMicrophone} none={words.noMicrophone} disabled={isOn} onChange={choose("microphone", setMicrophone)} />
+          <DeviceSelect label={words.camera} icon="camera" value={camera} devices={devices.cameras} standard={words.defaultCamera} none={words.noCamera} disabled={isOn} onChange={choose("camera", setCamera)} />
+          <DeviceSelect label={words.microphone} icon="microphone" value={microphone} devices={devices.microphones} standard={words.defaultMicrophone} none={words.noMicrophone} disabled={isOn} onChange={choose("microphone", setMicrophone)} />
           {isOn ? (
             <button type="button" class="primary stop" disabled={state === "finishing"} onClick={stop}>
               {words.stop}
@@ -180,7 +180,7 @@ export function LivePage() {
   );
 }
 
-function Problem({ text }: { text: string }) {
+function ErrorMessage({ text }: { text: string }) {
   return (
     <p role="alert" class="problem">
       <Icon name="warning" /> {text}
@@ -197,12 +197,12 @@ function Preview({ stream }: { stream: MediaStream | null }) {
   return <div class="preview">{hasPicture ? <video ref={video} muted autoplay playsInline aria-label={words.preview} /> : <Icon name={stream ? "microphone" : "camera"} />}</div>;
 }
 
-function Level({ stream }: { stream: MediaStream | null }) {
+function LevelMeter({ stream }: { stream: MediaStream | null }) {
   const bar = useRef<HTMLDivElement>(null);
   useEffect(() => {
     if (!stream) return;
     let told = -1;
-    return watchLevel(stream, (level) => {
+    return monitorLevel(stream, (level) => {
       const percent = Math.round(level * 100);
       if (percent === told || !bar.current) return;
       told = percent;
@@ -229,7 +229,7 @@ interface ChoiceProps {
   onChange: (value: string) => void;
 }
 
-function Choice({ label, icon, value, devices, standard, none, disabled, onChange }: ChoiceProps) {
+function DeviceSelect({ label, icon, value, devices, standard, none, disabled, onChange }: ChoiceProps) {
   const named = devices.filter((device) => device.deviceId && device.deviceId !== "default" && device.label);
   const known = value === "" || value === "none" || named.some((device) => device.deviceId === value);
   return (
@@ -250,7 +250,7 @@ function Choice({ label, icon, value, devices, standard, none, disabled, onChang
   );
 }
 
-function Captions({ lines, speaking, size, resize }: { lines: Lines; speaking: readonly string[]; size: string; resize: (by: number) => void }) {
+function Captions({ lines, speaking, size, resize }: { lines: LiveTranscript; speaking: readonly string[]; size: string; resize: (by: number) => void }) {
   const box = useRef<HTMLDivElement>(null);
   const sticks = useRef(true);
   useEffect(() => {
@@ -258,8 +258,8 @@ function Captions({ lines, speaking, size, resize }: { lines: Lines; speaking: r
     if (box.current && sticks.current) box.current.scrollTop = box.current.scrollHeight;
   }, [lines]);
   const several = lines.speakers.length > 1;
-  const names = namesOf(lines, words.voice);
-  const name = (speaker: string) => nameOf({ names }, personOf(lines, speaker));
+  const names = speakerNames(lines, words.voice);
+  const name = (speaker: string) => speakerName({ names }, speakerId(lines, speaker));
   return (
     <section class={`card live-words ${size}`} aria-labelledby="live-words">
       <div class="transcript-head">
@@ -288,14 +288,14 @@ function Captions({ lines, speaking, size, resize }: { lines: Lines; speaking: r
         {/* Only what stands is read out. */}
         <div role="log" aria-live="polite">
           {lines.final.map((line) => (
-            <p key={line.segment_id} class={`final person-${colourOf(personOf(lines, line.speaker))}`} dir="auto">
+            <p key={line.segment_id} class={`final person-${speakerColor(speakerId(lines, line.speaker))}`} dir="auto">
               {several && <strong>{name(line.speaker)}</strong>} {line.text}
             </p>
           ))}
         </div>
         <div aria-hidden="true">
           {lines.interim.map((line) => (
-            <p key={line.segment_id} class={`interim person-${colourOf(personOf(lines, line.speaker))}`} dir="auto">
+            <p key={line.segment_id} class={`interim person-${speakerColor(speakerId(lines, line.speaker))}`} dir="auto">
               {several && <strong>{name(line.speaker)}</strong>} {line.text}
             </p>
           ))}
@@ -322,7 +322,7 @@ function deviceProblem(error: unknown): string {
 
 interface RunEvents {
   state: (state: State) => void;
-  lines: (change: (lines: Lines) => Lines) => void;
+  lines: (change: (lines: LiveTranscript) => LiveTranscript) => void;
   faces: (faces: number) => void;
   speaking: (change: (before: readonly string[]) => readonly string[]) => void;
   behind: (seconds: number) => void;
@@ -334,7 +334,7 @@ interface RunEvents {
 class Run {
   private capture: Capture | null = null;
   private connection: LiveConnection | null = null;
-  private lines: Lines = NO_LINES;
+  private lines: LiveTranscript = EMPTY_TRANSCRIPT;
   private model = "";
   private size = { widthPx: 0, heightPx: 0 };
   private durationS = 0;
@@ -390,7 +390,7 @@ class Run {
         this.size = { widthPx: message.width_px, heightPx: message.height_px };
         break;
       case "segment":
-        this.lines = withSegment(this.lines, message);
+        this.lines = addSegment(this.lines, message);
         this.events.lines(() => this.lines);
         break;
       case "activity":
@@ -425,9 +425,9 @@ class Run {
   }
 
   private session(recording: Blob | null): Session {
-    const name = words.name(dateOf(this.createdAt));
-    const result = resultOf(this.lines, { name, durationS: this.durationS, ...this.size, model: this.model, modality: this.modality });
-    return { id: crypto.randomUUID(), name, createdAt: this.createdAt, durationS: this.durationS, result, names: namesOf(this.lines, words.voice), recording };
+    const name = words.name(formatDate(this.createdAt));
+    const result = toResult(this.lines, { name, durationS: this.durationS, ...this.size, model: this.model, modality: this.modality });
+    return { id: crypto.randomUUID(), name, createdAt: this.createdAt, durationS: this.durationS, result, names: speakerNames(this.lines, words.voice), recording };
   }
 }
 

@@ -3,14 +3,14 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import type { Format } from "../api";
 import type { History } from "../editing";
-import { historyOf } from "../editing";
-import { ExportMenu, fileOf } from "../export";
+import { createHistory } from "../editing";
+import { ExportMenu, toBlob } from "../export";
 import { Icon } from "../icons";
 import type { Session } from "../live/sessions";
 import { loadSession, saveSession } from "../live/sessions";
 import { Editor } from "../player/editor";
-import { notify, reasonOf } from "../state";
-import { strings } from "../strings";
+import { notify, errorMessage } from "../store";
+import { strings } from "../i18n/en";
 import { startUpload } from "../uploads";
 
 export function SessionPage({ id }: { id: string }) {
@@ -36,7 +36,7 @@ export function SessionPage({ id }: { id: string }) {
 
 /** A session with everything that can be done with it; where it is kept, changes are kept too. */
 export function SessionEditor({ session, isKept }: { session: Session; isKept: boolean }) {
-  const [history, setHistory] = useState<History>(() => historyOf({ segments: session.result.segments, names: session.names }));
+  const [history, setHistory] = useState<History>(() => createHistory({ segments: session.result.segments, names: session.names }));
   const [video, setVideo] = useState("");
   const isFirst = useRef(true);
   useEffect(() => {
@@ -51,10 +51,10 @@ export function SessionEditor({ session, isKept }: { session: Session; isKept: b
       return;
     }
     const { segments, names } = history.present;
-    saveSession({ ...session, names, result: { ...session.result, segments } }).catch((error: unknown) => notify(reasonOf(error), "error"));
+    saveSession({ ...session, names, result: { ...session.result, segments } }).catch((error: unknown) => notify(errorMessage(error), "error"));
   }, [history.present, isKept]);
   const onHistory = useCallback((change: (history: History) => History) => setHistory(change), []);
-  const make = (format: Format) => Promise.resolve(fileOf(format, session.result, history.present));
+  const make = (format: Format) => Promise.resolve(toBlob(format, session.result, history.present));
   const readAgain = () => {
     if (session.recording) startUpload(session.recording, `${session.name.replace(/[^\p{L}\p{N}]+/gu, "-")}.webm`, {}, (jobId) => (location.hash = `#/jobs/${jobId}`));
     location.hash = "#/";

@@ -3,20 +3,20 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { cuesOf, toWebVtt } from "../captions";
+import { buildCues, toWebVtt } from "../captions";
 import { Icon } from "../icons";
 import type { Box, Result, Transcript } from "../result";
-import { kept, keep } from "../state";
-import { strings } from "../strings";
-import type { WordPlace } from "../editing";
-import { done, historyOf, redone, undone } from "../editing";
+import { loadItem, saveItem } from "../store";
+import { strings } from "../i18n/en";
+import type { WordPosition } from "../editing";
+import { push, createHistory, redo, undo } from "../editing";
 import type { History } from "../editing";
-import { People } from "./people";
-import { Picture } from "./picture";
-import type { PlayerHandle } from "./picture";
+import { Speakers } from "./speakers";
+import { VideoPlayer } from "./video-player";
+import type { PlayerHandle } from "./video-player";
 import { Shortcuts } from "./shortcuts";
 import { TranscriptPanel } from "./transcript";
-import { WordDetails } from "./word";
+import { WordDetails } from "./word-details";
 
 export interface EditorProps {
   result: Result;
@@ -30,29 +30,29 @@ export interface EditorProps {
   onSave?: () => void;
 }
 
-export { done, historyOf };
+export { push, createHistory };
 
 export function Editor({ result, history, onHistory, video, renewVideo, tools, onSave }: EditorProps) {
   const transcript = history.present;
   const now = useSignal(0);
   const player = useRef<PlayerHandle>(null);
-  const [chosen, setChosen] = useState<WordPlace | null>(null);
-  const [editing, setEditing] = useState<WordPlace | null>(null);
-  const [hasMarks, setMarks] = useState(kept("marks") !== "no");
+  const [chosen, setChosen] = useState<WordPosition | null>(null);
+  const [editing, setEditing] = useState<WordPosition | null>(null);
+  const [hasMarks, setMarks] = useState(loadItem("marks") !== "no");
   const [showsKeys, setShowsKeys] = useState(false);
 
   const faces = useMemo(() => boxesByPerson(result), [result]);
-  const cues = useMemo(() => cuesOf(transcript.segments), [transcript.segments]);
+  const cues = useMemo(() => buildCues(transcript.segments), [transcript.segments]);
   const vtt = useMemo(() => toWebVtt(transcript), [transcript]);
-  const people = useMemo(() => peopleOf(result, transcript), [result, transcript.segments]);
+  const people = useMemo(() => listSpeakers(result, transcript), [result, transcript.segments]);
 
-  const change = useCallback((next: (transcript: Transcript) => Transcript) => onHistory((history) => done(history, next(history.present))), [onHistory]);
+  const change = useCallback((next: (transcript: Transcript) => Transcript) => onHistory((history) => push(history, next(history.present))), [onHistory]);
   const seek = useCallback((timeS: number, plays = false) => player.current?.seek(timeS, plays), []);
-  const undo = useCallback(() => onHistory(undone), [onHistory]);
-  const redo = useCallback(() => onHistory(redone), [onHistory]);
+  const onUndo = useCallback(() => onHistory(undo), [onHistory]);
+  const onRedo = useCallback(() => onHistory(redo), [onHistory]);
 
   const toggleMarks = () => {
-    keep("marks", hasMarks ? "no" : "yes");
+    saveItem("marks", hasMarks ? "no" : "yes");
     setMarks(!hasMarks);
   };
 
@@ -62,9 +62,9 @@ export function Editor({ result, history, onHistory, video, renewVideo, tools, o
       const key = event.key.toLowerCase();
       const isCommand = event.ctrlKey || event.metaKey;
       if (isCommand && key === "s" && onSave) onSave();
-      else if (isWriting(event.target)) return;
-      else if (isCommand && key === "z") (event.shiftKey ? redo : undo)();
-      else if (isCommand && key === "y") redo();
+      else if (isTextInput(event.target)) return;
+      else if (isCommand && key === "z") (event.shiftKey ? onRedo : onUndo)();
+      else if (isCommand && key === "y") onRedo();
       else if (isCommand) return;
       else if (key === "?") setShowsKeys(true);
       else if (key === "/") document.getElementById("search")?.focus();
@@ -78,15 +78,15 @@ export function Editor({ result, history, onHistory, video, renewVideo, tools, o
     };
     window.addEventListener("keydown", onKey);
     return () => window.removeEventListener("keydown", onKey);
-  }, [onSave, undo, redo]);
+  }, [onSave, onUndo, onRedo]);
 
   return (
     <div class="editor">
       <div class="stage">
-        <Picture handle={player} now={now} onTime={(timeS) => (now.value = timeS)} video={video} renewVideo={renewVideo ?? null} vtt={vtt} cues={cues} faces={faces} transcript={transcript} result={result} people={people} />
+        <VideoPlayer handle={player} now={now} onTime={(timeS) => (now.value = timeS)} video={video} renewVideo={renewVideo ?? null} vtt={vtt} cues={cues} faces={faces} transcript={transcript} result={result} people={people} />
         <div class="stage-foot">
           <WordDetails transcript={transcript} place={chosen} change={change} onEdit={setEditing} />
-          <People transcript={transcript} people={people} change={change} />
+          <Speakers transcript={transcript} people={people} change={change} />
         </div>
         <button type="button" class="plain wide keys" onClick={() => setShowsKeys(true)}>
           <Icon name="keyboard" /> {strings.player.shortcuts}
@@ -105,8 +105,8 @@ export function Editor({ result, history, onHistory, video, renewVideo, tools, o
         seek={seek}
         hasMarks={hasMarks}
         onMarks={toggleMarks}
-        undo={history.past.length ? undo : null}
-        redo={history.future.length ? redo : null}
+        undo={history.past.length ? onUndo : null}
+        redo={history.future.length ? onRedo : null}
         tools={tools}
       />
       {showsKeys && <Shortcuts close={() => setShowsKeys(false)} />}
@@ -115,7 +115,7 @@ export function Editor({ result, history, onHistory, video, renewVideo, tools, o
 }
 
 /** Everybody who speaks or was seen, by number. */
-function peopleOf(result: Result, transcript: Transcript): string[] {
+function listSpeakers(result: Result, transcript: Transcript): string[] {
   const people = new Set([...result.people.map((person) => person.name), ...transcript.segments.map((segment) => segment.person)]);
   return [...people].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
 }
@@ -127,7 +127,7 @@ function boxesByPerson(result: Result): Map<string, Box[]> {
   return boxes;
 }
 
-function isWriting(target: EventTarget | null): boolean {
+function isTextInput(target: EventTarget | null): boolean {
   return target instanceof HTMLElement && target.matches("input:not([type=range]):not([type=checkbox]), textarea, select");
 }
 

@@ -2,7 +2,7 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import { Icon } from "../icons";
-import { strings } from "../strings";
+import { strings } from "../i18n/en";
 
 export function Shortcuts({ close }: { close: () => void }) {
   const dialog = useRef<HTMLDialogElement>(null);

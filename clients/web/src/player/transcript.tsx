@@ -4,29 +4,29 @@ import type { ReadonlySignal } from "@preact/signals";
 import { effect } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { nameOf } from "../captions";
-import type { Match, WordPlace } from "../editing";
-import { matches, withPerson, withWord } from "../editing";
+import { speakerName } from "../captions";
+import type { Match, WordPosition } from "../editing";
+import { findMatches, setSpeaker, replaceWord } from "../editing";
 import { Icon } from "../icons";
 import { memo } from "../memo";
 import type { Result, Segment, Transcript } from "../result";
-import { colourOf, wordIndexAt } from "../result";
-import { strings } from "../strings";
-import { clockOf } from "../time";
+import { speakerColor, wordIndexAt } from "../result";
+import { strings } from "../i18n/en";
+import { formatTime } from "../format";
 
 const words = strings.transcript;
 // Below, a word is shown as unsure.
-export const UNSURE = 0.5;
+export const LOW_CONFIDENCE = 0.5;
 
 interface PanelProps {
   result: Result;
   transcript: Transcript;
   people: string[];
   now: ReadonlySignal<number>;
-  chosen: WordPlace | null;
-  onChoose: (place: WordPlace) => void;
-  editing: WordPlace | null;
-  onEdit: (place: WordPlace | null) => void;
+  chosen: WordPosition | null;
+  onChoose: (place: WordPosition) => void;
+  editing: WordPosition | null;
+  onEdit: (place: WordPosition | null) => void;
   change: (next: (transcript: Transcript) => Transcript) => void;
   seek: (timeS: number, plays?: boolean) => void;
   hasMarks: boolean;
@@ -42,7 +42,7 @@ export function TranscriptPanel(props: PanelProps) {
   const [follows, setFollows] = useState(true);
   const [query, setQuery] = useState("");
   const [at, setAt] = useState(0);
-  const found = useMemo(() => matches(transcript.segments, query), [transcript.segments, query]);
+  const found = useMemo(() => findMatches(transcript.segments, query), [transcript.segments, query]);
   const current = found.length ? found[Math.min(at, found.length - 1)]! : null;
   useSpokenWord(list, transcript.segments, now, follows && !editing);
 
@@ -78,7 +78,7 @@ export function TranscriptPanel(props: PanelProps) {
     edit: onEdit,
     finish: (place, text) => {
       onEdit(null);
-      if (text !== null) change((before) => withWord(before, place, text));
+      if (text !== null) change((before) => replaceWord(before, place, text));
       requestAnimationFrame(() => (wordButton(list.current, place) ?? wordButton(list.current, { ...place, index: 0 }))?.focus());
     },
     move: (from, key) => {
@@ -86,7 +86,7 @@ export function TranscriptPanel(props: PanelProps) {
       next?.focus();
       next?.scrollIntoView({ block: "nearest" });
     },
-    speaker: (segmentId, person) => change((before) => withPerson(before, segmentId, person)),
+    speaker: (segmentId, person) => change((before) => setSpeaker(before, segmentId, person)),
     seek,
   };
 
@@ -159,7 +159,7 @@ export function TranscriptPanel(props: PanelProps) {
           <Line
             key={segment.id}
             segment={segment}
-            name={nameOf(transcript, segment.person)}
+            name={speakerName(transcript, segment.person)}
             names={transcript.names}
             people={people}
             matched={inSegment(found, segment.id)}
@@ -171,19 +171,19 @@ export function TranscriptPanel(props: PanelProps) {
           />
         ))}
         {!transcript.segments.length && <p class="quiet empty">{words.empty}</p>}
-        {result.omissions.length > 0 && <Unnoticed result={result} />}
+        {result.omissions.length > 0 && <Omissions result={result} />}
       </div>
     </section>
   );
 }
 
 interface WordActions {
-  choose: (place: WordPlace) => void;
-  focus: (place: WordPlace) => void;
-  play: (place: WordPlace) => void;
-  edit: (place: WordPlace) => void;
+  choose: (place: WordPosition) => void;
+  focus: (place: WordPosition) => void;
+  play: (place: WordPosition) => void;
+  edit: (place: WordPosition) => void;
   /** null: without a change. */
-  finish: (place: WordPlace, text: string | null) => void;
+  finish: (place: WordPosition, text: string | null) => void;
   move: (from: HTMLElement, key: string) => void;
   speaker: (segmentId: string, person: string) => void;
   seek: (timeS: number, plays?: boolean) => void;
@@ -204,16 +204,16 @@ interface LineProps {
 }
 
 const Line = memo(function Line({ segment, name, names, people, matched, current, reachable, chosen, editing, actions }: LineProps) {
-  const time = clockOf(segment.start_s);
+  const time = formatTime(segment.start_s);
   const marked = useMemo(() => markedWords(matched), [matched]);
   return (
-    <div class={`line person-${colourOf(segment.person)}`} data-segment={segment.id}>
+    <div class={`line person-${speakerColor(segment.person)}`} data-segment={segment.id}>
       <div class="line-head">
         {people.length > 1 ? (
           <select class="who" aria-label={words.who(time)} value={segment.person} onChange={(event) => actions.current.speaker(segment.id, event.currentTarget.value)}>
             {people.map((person) => (
               <option key={person} value={person}>
-                {nameOf({ names }, person)}
+                {speakerName({ names }, person)}
               </option>
             ))}
           </select>
@@ -231,7 +231,7 @@ const Line = memo(function Line({ segment, name, names, people, matched, current
           const place = { segmentId: segment.id, index };
           if (index === editing) return <WordInput key={index} text={word.text} finish={(text) => actions.current.finish(place, text)} />;
           const classes = ["word", word.source];
-          if (word.confidence < UNSURE) classes.push("unsure");
+          if (word.confidence < LOW_CONFIDENCE) classes.push("unsure");
           if (marked.has(index)) classes.push(index === current ? "match current" : "match");
           if (index === chosen) classes.push("chosen");
           return (
@@ -258,7 +258,7 @@ const Line = memo(function Line({ segment, name, names, people, matched, current
   );
 });
 
-function onWordKey(event: KeyboardEvent, place: WordPlace, actions: WordActions): void {
+function onWordKey(event: KeyboardEvent, place: WordPosition, actions: WordActions): void {
   const key = event.key;
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (key.startsWith("Arrow") || key === "Home" || key === "End") actions.move(event.currentTarget as HTMLElement, key);
@@ -307,7 +307,7 @@ function WordInput({ text, finish }: { text: string; finish: (text: string | nul
 function Legend() {
   return (
     <p class="legend marks quiet">
-      {(["lips", "sound", "both"] as const).map((source) => (
+      {(["lips", "audio", "both"] as const).map((source) => (
         <span key={source}>
           <span class={`word ${source}`}>{words.legend[source]}</span>
         </span>
@@ -319,14 +319,14 @@ function Legend() {
   );
 }
 
-function Unnoticed({ result }: { result: Result }) {
+function Omissions({ result }: { result: Result }) {
   return (
     <details class="unnoticed">
       <summary>{words.unnoticed}</summary>
       <ul>
         {result.omissions.map((omission, index) => (
           <li key={index}>
-            {clockOf(omission.start_s)} <q dir="auto">{omission.text}</q> ({strings.sources[omission.source]}): {omission.reason}
+            {formatTime(omission.start_s)} <q dir="auto">{omission.text}</q> ({strings.sources[omission.source]}): {omission.reason}
           </li>
         ))}
       </ul>
@@ -384,15 +384,15 @@ function neighbour(list: HTMLElement | null, from: HTMLElement, key: string): HT
   return line?.querySelector<HTMLElement>("button.word") ?? null;
 }
 
-function wordButton(list: HTMLElement | null, place: WordPlace): HTMLElement | null {
+function wordButton(list: HTMLElement | null, place: WordPosition): HTMLElement | null {
   return list?.querySelector<HTMLElement>(`[data-segment="${CSS.escape(place.segmentId)}"] [data-index="${place.index}"]`) ?? null;
 }
 
-function wordAt(segments: Segment[], place: WordPlace) {
+function wordAt(segments: Segment[], place: WordPosition) {
   return segments.find((segment) => segment.id === place.segmentId)?.words[place.index];
 }
 
-function firstWord(segments: Segment[]): WordPlace | null {
+function firstWord(segments: Segment[]): WordPosition | null {
   const first = segments[0];
   return first ? { segmentId: first.id, index: 0 } : null;
 }

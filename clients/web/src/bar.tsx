@@ -1,9 +1,0 @@
-/** A bar of progress, read out as one. */
-
-export function Bar({ percent, label }: { percent: number; label: string }) {
-  return (
-    <div class="progress" role="progressbar" aria-label={label} aria-valuemin={0} aria-valuemax={100} aria-valuenow={percent}>
-      <div style={{ width: `${percent}%` }} />
-    </div>
-  );
-}
