@@ -213,7 +213,7 @@ def test_a_lexicon_shows_visemes(write_manifest: WriteManifest, target: str, tmp
     ("arguments", "code", "expected"),
     [
         (["--snr", "0"], 2, "--snr requires --noise"),
-        (["--tls"], 2, "--tls goes with --server"),
+        (["--tls"], 2, "--tls needs --server"),
         (["--seed", "-1"], 2, "expected a whole number of 0 or more"),
         (["--noise", "pink"], 2, "invalid choice"),
         (["--noise", "white", "--snr", "loud"], 2, "'loud' is not a number of decibels"),
@@ -300,7 +300,7 @@ def test_missing_packages_are_reported_with_the_install_command(
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(
-        "gorggle: what measures models is not installed: pip install 'gorggle[evaluation]' "
+        "gorggle: the evaluation is not installed: pip install 'gorggle[evaluation]' "
         f"(no module named {package}"
     )
     assert done.stderr.count("\n") == 1
