@@ -15,7 +15,6 @@ from gorggle import Client
 from gorggle.cli import main
 from gorggle_evaluation import __main__ as measuring
 from gorggle_gateway.settings import load_settings
-from gorggle_lambdas.aws_costs import __main__
 from gorggle_local import __main__ as whole_product
 from gorggle_server import __main__ as serving
 from gorggle_server.avhubert import __main__ as models
@@ -74,7 +73,7 @@ def test_the_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytes
         case ["cost", *rest]:
             monkeypatch.chdir(tmp_path)
             (tmp_path / "prices.json").write_text("{}")
-            __main__.build_parser().parse_args(rest)
+            assert main.main(["cost", *rest]) == 0
         case ["gateway", *rest]:
             load_settings(rest)
         case ["local", *rest]:
