@@ -383,9 +383,9 @@ def refusing(code: grpc.StatusCode, cause: str = "") -> Any:
 @pytest.mark.parametrize(
     ("code", "cause", "error"),
     [
-        (grpc.StatusCode.FAILED_PRECONDITION, "NoFaceError", NoFaceError),
+        (grpc.StatusCode.FAILED_PRECONDITION, "NO_FACE", NoFaceError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "", OverloadedError),
-        (grpc.StatusCode.UNAVAILABLE, "NotReadyError", UnavailableError),
+        (grpc.StatusCode.UNAVAILABLE, "NOT_READY", UnavailableError),
         (grpc.StatusCode.UNAUTHENTICATED, "", AuthenticationError),
     ],
 )

@@ -46,7 +46,7 @@ class Image(VideoFrame):
 
     number: int = 0
 
-    def grey(self) -> np.ndarray:
+    def to_grayscale(self) -> np.ndarray:
         return np.full((self.decoded.height, self.decoded.width), self.number % 256, np.uint8)
 
 

@@ -576,7 +576,7 @@ def test_another_kind_of_server_is_recognized(reader: Reader) -> None:
     port = other.add_insecure_port("127.0.0.1:0")
     other.start()
     try:
-        with pytest.raises(gorggle.ServerError, match="no Gorggle server"):
+        with pytest.raises(gorggle.ServerError, match="not a Gorggle server"):
             reader.ask(f"127.0.0.1:{port}", "server_info")
     finally:
         other.stop(None).wait()

@@ -48,7 +48,7 @@ def test_the_command_line_starts_light() -> None:
 
 def test_captions_and_results_need_only_the_standard_library(tmp_path: Path) -> None:
     """Lambda functions without the media layer have neither gRPC nor protobuf."""
-    entries = dict(build.code_entries(ROOT))["thin"]
+    entries = build.list_code_files(ROOT)["thin"]
     package = zip_archive.write(tmp_path / "code.zip", list(entries))
     code = (
         f"import sys; sys.path.insert(0, {str(package.path)!r}); import gorggle.captions, gorggle.results;"
@@ -67,7 +67,7 @@ def test_importing_the_package_takes_at_most_a_tenth_of_a_second() -> None:
     assert min(float(run.stdout) for run in runs) < 0.1
 
 
-# These need the extra ``pictures`` and are imported only for drawing; the generated code has its own imports.
+# These need the extra ``rendering`` and are imported only for drawing; the generated code has its own imports.
 EXCLUDED = {"rendering", "v1"}
 
 

@@ -17,7 +17,7 @@ from gorggle_server.__main__ import set_up_libraries
 set_up_libraries()
 import numpy as np, torch
 from gorggle_server.inference.model_registry import load_models
-from gorggle_server.inference.recognizer import Recognizer, Window
+from gorggle_server.inference.recognizer import InferenceInput, Recognizer
 from gorggle_server.settings import ServerSettings
 
 class MallInfo(ctypes.Structure):
@@ -32,7 +32,7 @@ allocated = []
 for number in range(40):
     frames = 20 + 2 * number
     crops = np.zeros((frames, 96, 96), np.uint8)
-    recognizer.encode([Window(crops, np.zeros((frames, 104), np.float32))])
+    recognizer.encode([InferenceInput(crops, np.zeros((frames, 104), np.float32))])
     if number % 10 == 9:
         gc.collect()
         found = libc.mallinfo2()

@@ -42,7 +42,7 @@ formats:
 examples:
   gorggle transcribe clip.mp4
   gorggle transcribe clip.mp4 --modality video --format json | jq .segments
-  gorggle transcribe clip.mp4 --overlay captioned.mp4 --plot words.png    needs gorggle[pictures]
+  gorggle transcribe clip.mp4 --overlay captioned.mp4 --plot words.png    needs gorggle[rendering]
   gorggle transcribe a.mp4 b.mp4 --format srt --output captions/
   ffmpeg -i rtsp://camera/1 -c copy -f mpegts - | gorggle transcribe - --live --server a:50051,b:50051
 

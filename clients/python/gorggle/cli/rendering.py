@@ -44,7 +44,7 @@ class RenderOptions:
                 write_plot(clip, transcript, activities, self.plot)
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"--overlay and --plot are not installed: pip install 'gorggle[pictures]' (no module named {error.name})"
+                f"--overlay and --plot are not installed: pip install 'gorggle[rendering]' (no module named {error.name})"
             ) from error
 
 
