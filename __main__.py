@@ -104,9 +104,7 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
         for kind in ("full" if "media" in each.layers else plain,)
     }
     assert work.state_machine is not None
-    pipeline = Pipeline(
-        "pipeline", names, settings, work.state_machine, functions, references, ROOT, key_arn, here
-    )
+    pipeline = Pipeline("pipeline", names, settings, work.state_machine, functions, references, key_arn, here)
     event_sources.Triggers("triggers", names, work, functions, queues, references, here)
     event_sources.add_operations_triggers(care, functions, credentials, topics, here)
 

@@ -1,4 +1,4 @@
-"""Clients of all kinds, for benchmarks: those that stream at the pace of life, and those that misbehave."""
+"""gRPC clients for benchmarks: real-time streams, and misbehaving clients."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ CHUNK_S = 0.2
 
 
 def open_channel(address: str, **options: int) -> grpc.Channel:
-    """A connection of its own; options are gRPC's, without their prefix."""
+    """Open a separate connection; options are gRPC's, without the ``grpc.`` prefix."""
     named = [(f"grpc.{name}", value) for name, value in options.items()]
     return grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1), *named])
 
 
 def config_request(*, interim: bool = False, live: bool = False) -> Request:
-    """The first message of a stream."""
+    """Return the first message of a stream."""
     return Request(config=config_pb2.StreamingConfig(interim_results=interim, live=live))
 
 
 @dataclass(frozen=True)
 class MediaChunk:
-    """A message of media, and when it is due, in seconds from the start."""
+    """A media message and its due time, in seconds from the start."""
 
     due_s: float
     request: Request
 
 
 def split_file(data: bytes, duration_s: float) -> list[MediaChunk]:
-    """A media file as a camera would send it: as many bytes a second as it has on average."""
+    """Split a media file into real-time chunks at its average bit rate."""
     count = max(1, round(duration_s / CHUNK_S))
     cuts = [len(data) * number // count for number in range(count + 1)]
     return [
@@ -50,32 +50,32 @@ def split_file(data: bytes, duration_s: float) -> list[MediaChunk]:
 
 
 def split_crops(crops: bytes, samples: bytes, frames: int) -> list[MediaChunk]:
-    """Mouth crops and sound, in step."""
+    """Split mouth crops and audio into synchronized real-time chunks."""
     step = round(CHUNK_S * FRAME_RATE_HZ)
-    found = []
+    chunks = []
     for start in range(0, frames, step):
         end = min(frames, start + step)
         times = [
             Duration(nanos=40_000_000 * n % 10**9, seconds=40_000_000 * n // 10**9) for n in range(start, end)
         ]
-        cut = media_pb2.MouthCrops(pixels=crops[start * 9216 : end * 9216], timestamps=times)
+        cut = media_pb2.MouthCrops(pixels=crops[start * 9216 : end * 9216], offsets=times)
         per_frame = 2 * SAMPLE_RATE_HZ // FRAME_RATE_HZ
-        sound = media_pb2.Pcm(samples=samples[start * per_frame : end * per_frame])
+        pcm = media_pb2.Pcm(samples=samples[start * per_frame : end * per_frame])
         due_s = end / FRAME_RATE_HZ
-        found += [MediaChunk(due_s, Request(mouth_crops=cut)), MediaChunk(due_s, Request(pcm=sound))]
-    return found
+        chunks += [MediaChunk(due_s, Request(mouth_crops=cut)), MediaChunk(due_s, Request(pcm=pcm))]
+    return chunks
 
 
 @dataclass
 class StreamOutcome:
-    """What became of one real-time stream.
+    """The result of one real-time stream.
 
     Attributes:
-        code: its status' name.
-        response_s: until the server accepted or refused it.
-        final_delays_s: for every final segment, how long after its last media was sent it came.
-        lag_s: how long after all media was sent the end came.
-        client_lag_s: by how much the client itself fell behind its schedule, for want of room or of processors.
+        code: name of the status code.
+        response_s: time until the server accepted or refused the stream.
+        final_delays_s: for every final segment, its delay after the end of its media.
+        lag_s: time from the last media sent to the end of the stream.
+        client_lag_s: maximum delay of the client's own sending, from flow control or CPU contention.
     """
 
     code: str = "OK"
@@ -86,7 +86,7 @@ class StreamOutcome:
 
 
 def run_real_time_stream(channel: grpc.Channel, chunks: list[MediaChunk], timeout_s: float) -> StreamOutcome:
-    """Send pieces when they are due, whatever comes back, and time the results against the media's clock."""
+    """Send chunks when they are due, and measure the delay of the results."""
     outcome = StreamOutcome()
     began = time.monotonic()
     done_sending = [began]
@@ -118,29 +118,29 @@ def run_real_time_stream(channel: grpc.Channel, chunks: list[MediaChunk], timeou
     return outcome
 
 
-# ------------------------------------------------------------------------------------------------------- misbehaviour
+# ---------------------------------------------------------------------------------------------------------- scenarios
 
 
 class ClientScenarios:
-    """Calls that a server must bear: each method is one, from its beginning to its end, and returns its status."""
+    """Scenarios of well-behaved and misbehaving clients: each method runs one call and returns its status."""
 
-    def __init__(self, address: str, data: bytes, chance: random.Random) -> None:
-        self._address, self._data, self._rng = address, data, chance
+    def __init__(self, address: str, data: bytes, rng: random.Random) -> None:
+        self._address, self._data, self._rng = address, data, rng
 
     def normal(self) -> str:
-        """All media at once, all results read."""
+        """Send all media at once and read all results."""
         with open_channel(self._address) as channel:
             return _drain(self._start_call(channel, self._data))
 
     def cancel(self) -> str:
-        """Given up at any moment."""
+        """Cancel the call at a random moment."""
         with open_channel(self._address) as channel:
             call = self._start_call(channel, self._data)
             threading.Timer(self._rng.uniform(0, 2), call.cancel).start()
             return _drain(call)
 
     def corrupt(self) -> str:
-        """The media is spoiled, or ends in its middle."""
+        """Send corrupt or truncated media."""
         at = self._rng.randrange(len(self._data))
         data = self._data[:at]
         if self._rng.random() < 0.5:
@@ -149,7 +149,7 @@ class ClientScenarios:
             return _drain(self._start_call(channel, data))
 
     def disconnect(self) -> str:
-        """The connection is closed in the middle, without a word."""
+        """Close the connection after the first result."""
         with open_channel(self._address) as channel:
             try:
                 for response in self._start_call(channel, self._data):
@@ -157,21 +157,21 @@ class ClientScenarios:
                         break
             except grpc.RpcError as error:
                 return error.code().name
-        return "hung up"
+        return "disconnected"
 
     def deadline(self) -> str:
-        """The deadline passes."""
+        """Let the deadline expire."""
         with open_channel(self._address) as channel:
             return _drain(self._start_call(channel, self._data, timeout_s=self._rng.uniform(0.01, 1.5)))
 
     def slow_reader(self) -> str:
-        """Results are read one every tenth of a second, through a narrow window."""
+        """Read results every 0.1 s with a small flow-control window."""
         options = {"http2.lookahead_bytes": 1024, "http2.bdp_probe": 0}
         with open_channel(self._address, **options) as channel:
             return _drain(self._start_call(channel, self._data), pause_s=0.1)
 
     def slow_writer(self) -> str:
-        """Media drips in."""
+        """Send media slowly."""
         pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         size = max(1, len(self._data) // 25)
         for at in range(0, len(self._data), size):

@@ -1,7 +1,7 @@
-"""The real server, which notes what of its Python was reached: ``python benchmarks/coverage_server.py MAP …``.
+"""The server with line-transition coverage for the fuzzer: ``python benchmarks/coverage_server.py MAP …``.
 
-MAP is a file of 65 536 bytes that the fuzzer looks into: one byte for each step from line to line of the package
-``inference_server``, as AFL does with branches. FFmpeg and the decoder processes leave no trace in it.
+MAP is a file of 65 536 bytes: one byte per hashed transition between lines of ``inference_server``, like AFL's branch
+map. FFmpeg and the decoder subprocesses are not covered.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import gorggle_server
 
 MAP_BYTES = 1 << 16
 PACKAGE = str(Path(gorggle_server.__file__).parent)
-# The engine does the same whatever comes; it would only slow the rest down.
+# Inference does not depend on the input's validity; tracing it would only cost time.
 UNTRACED = (f"{PACKAGE}/avhubert", f"{PACKAGE}/vision", f"{PACKAGE}/observability")
-# Code that has shown nothing new for so many calls is looked at one time in sixteen.
+# Functions without new coverage for this number of calls are traced in one of sixteen calls.
 SAMPLING_THRESHOLD_CALLS = 400
 
 
 def record_coverage(path: str) -> None:
-    """Note every step of every thread from now on."""
+    """Record the coverage of all threads from now on."""
     with Path(path).open("r+b") as file:
         reached = mmap.mmap(file.fileno(), MAP_BYTES)
     dull: Counter[CodeType] = Counter()

@@ -1,14 +1,14 @@
-"""A file of 1280 x 720 from its bytes to words with times, stage by stage, beside the modules that the reference is made of.
+"""End-to-end time of transcribing a 1280 x 720 file, stage by stage, compared with the reference's modules.
 
     python -m benchmarks.end_to_end --models embedded,large
 
-Ours is what the server does with a file: decoding, faces, crops, and whether the mouth moves (``perception``), the
-encoder, the search, the times of the words. The reference, in the same process and on the same file: OpenCV's reader;
-dlib's detector on every frame enlarged once, its landmarks, the colour frame warped by scikit-image; the visual front-end
-as published in plain torch; fairseq's encoder and sequence generator. Its work on faces takes a quarter of a second a
-frame: it is measured on every tenth frame, and multiplied. The reference gives no times of words, and is not charged
-with the writing and reading of files between its steps. Both read the crops that ours cut, and must find the same units.
-Seconds are the clock's. Stages are timed one after another, where the server decodes and sees beside the device's work.
+Ours is the server's path for a file: decoding, face tracking, crops and lip activity (``media_pipeline``), encoder, beam
+search, word timestamps. The reference, in the same process on the same file: OpenCV's reader; dlib's detector on every
+frame upsampled once, its landmarks, the colour frame warped by scikit-image; the published visual front-end in plain
+torch; fairseq's encoder and sequence generator. Its face processing takes 0.25 s per frame: it is measured on every tenth
+frame and extrapolated. The reference has no word timestamps, and its intermediate files are not counted. Both use our
+crops and must find the same tokens. Times are wall time. Stages run sequentially, although the server overlaps decoding
+and vision with the device's work.
 """
 
 from __future__ import annotations
@@ -30,36 +30,33 @@ from torch import Tensor
 from benchmarks import hardware
 from benchmarks.engine_models import EMBEDDED, ModelPair, build_pair, ignore_warnings, make_fairseq_search
 from benchmarks.fairseq_reference import load_fairseq
+from benchmarks.load import extract_mouth_crops
 from benchmarks.synthetic_video import enlarge
 from benchmarks.vision import ReferencePipeline
 from gorggle_server.avhubert import Model, load_model
+from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, Vocabulary
 from gorggle_server.inference.recognizer import InferenceInput, Recognizer
-from gorggle_server.media.audio import audio_features
-from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
-from gorggle_server.settings import ServerSettings
-from gorggle_server.streaming.endpointing import FrameSpan
-from gorggle_server.streaming.media_pipeline import create_media_pipeline
-from gorggle_server.types import Modality, RecognitionOptions
+from gorggle_server.types import Modality
 from training.clips import Scene, demo_scene, write_clip
 
 T = TypeVar("T")
 FRAME_RATE_HZ, SAMPLE_RATE_HZ = 25, 16_000
 REFERENCE_INTERVAL_FRAMES = 10
 RESULTS = Path(__file__).parent / "results"
-REFERENCE_VISION_STAGES = ("face detection", "landmarks", "warp and cut")
-VISION_STAGE, OTHER_STAGE = "faces, crops, movement", "what is between them"
+REFERENCE_VISION_STAGES = ("face detection", "landmarks", "warp and crop")
+VISION_STAGE, OTHER_STAGE = "face tracking, crops, lip activity", "other"
 
 
 class StageTimes:
-    """Seconds by stage."""
+    """Seconds per stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     def measure(self, stage: str, work: Callable[[], T]) -> T:
-        """Do work that belongs to a stage."""
+        """Run work and add its time to a stage."""
         began = time.perf_counter()
         result = work()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
@@ -67,61 +64,44 @@ class StageTimes:
 
     @property
     def total(self) -> float:
-        """Of all stages."""
+        """Return the sum over all stages."""
         return sum(self.seconds.values())
 
 
 def write_demo_clip(path: Path, seconds: float) -> Scene:
-    """The demo speaker in 1280 x 720, H.264 and AAC."""
+    """Write the demo speaker in 1280 x 720, H.264 and AAC."""
     scene = demo_scene()
     frames = itertools.islice(enlarge(scene.frames), round(seconds * FRAME_RATE_HZ))
     write_clip(path, frames, scene.waveform[: round(seconds * SAMPLE_RATE_HZ)])
     return scene
 
 
-def extract_crops(data: bytes, times: StageTimes) -> np.ndarray:
-    """The mouth of the one face in a file, uint8 (T, 96, 96)."""
-    pipe = BytePipe(len(data) + 1)
-    pipe.write(data)
-    pipe.close()
-    clock = StageTimer()
-    options = RecognitionOptions(model="", modality=Modality.VIDEO_ONLY)
-    perception = create_media_pipeline(pipe, options, ServerSettings(), 3600.0, timer=clock)
-
-    def perceive() -> None:
-        for events in perception.steps():
-            list(events)
-
-    times.measure(OTHER_STAGE, perceive)
-    for name, stage in (("decoding", PipelineStage.DECODE), (VISION_STAGE, PipelineStage.VISION)):
-        times.seconds[name] = clock.spans[stage].busy_s
-        times.seconds[OTHER_STAGE] -= clock.spans[stage].busy_s
-    track = max(perception.buffer.tracks.values(), key=lambda track: track.end - track.start)
-    return track.get_crops(FrameSpan(track.start, track.end))
-
-
 def run_ours(
     data: bytes, model: Model, options: argparse.Namespace
 ) -> tuple[StageTimes, np.ndarray, list[int]]:
-    """File to words; the crops and the units on the way."""
+    """Transcribe a file; return times, crops and tokens."""
     times = StageTimes()
-    crops = extract_crops(data, times)
+    timer = StageTimer()
+    crops = times.measure(OTHER_STAGE, lambda: extract_mouth_crops(data, Modality.VIDEO_ONLY, timer))
+    for name, stage in (("decoding", PipelineStage.DECODE), (VISION_STAGE, PipelineStage.VISION)):
+        times.seconds[name] = timer.spans[stage].busy_s
+        times.seconds[OTHER_STAGE] -= timer.spans[stage].busy_s
     (encoded,) = times.measure(
         "front-end and encoder", lambda: Recognizer(model).encode([InferenceInput(crops, None)])
     )
     assert isinstance(encoded, Tensor)
     (found,) = times.measure(
         f"beam search, beam {options.beam}",
-        lambda: model.beam_search(encoded.unsqueeze(0), beam=options.beam, max_len=options.units),
+        lambda: model.beam_search(encoded.unsqueeze(0), beam=options.beam, max_len=options.tokens),
     )
-    times.measure("times of the words", lambda: model.align_words(encoded, found[0]))
+    times.measure("word timestamps", lambda: model.align_words(encoded, found[0]))
     return times, crops, found[0].tokens
 
 
 def run_reference(
     path: Path, crops: np.ndarray, made: ModelPair, fairseq: Any, options: argparse.Namespace
 ) -> tuple[StageTimes, list[int]]:
-    """The same file by the reference's modules; the units that they find."""
+    """Transcribe the same file with the reference's modules; return times and tokens."""
     times = StageTimes()
     frames = times.measure("decoding", lambda: _read_frames(path))
     usual = ReferencePipeline()
@@ -146,7 +126,7 @@ def run_reference(
         return encoded
 
     encoded = times.measure("front-end and encoder", encode)
-    generator, sample = make_fairseq_search(fairseq, made, options.beam, options.units, encoded)
+    generator, sample = make_fairseq_search(fairseq, made, options.beam, options.tokens, encoded)
 
     def search() -> list[int]:
         units: list[int] = generator.generate([], sample)[0][0]["tokens"].tolist()
@@ -156,7 +136,7 @@ def run_reference(
 
 
 def compare(name: str, path: Path, fairseq: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Both ways with one model, the least of the repetitions of each stage."""
+    """Compare both with one model; report the fastest repetition of each."""
     made = build_pair(name, fairseq)
     model = Model(made.ours, _make_vocabulary(name, made.ours.config.vocabulary_size))
     data = path.read_bytes()
@@ -180,7 +160,7 @@ def compare(name: str, path: Path, fairseq: Any, options: argparse.Namespace) ->
 
 
 def measure_audio_features(scene: Scene, options: argparse.Namespace) -> float:
-    """Seconds that the features of the clip's sound take."""
+    """Measure the time of the audio features, in seconds."""
     waveform = scene.waveform[: round(options.seconds * SAMPLE_RATE_HZ)]
     return hardware.min_time_s(lambda: audio_features(waveform), 3)
 
@@ -197,19 +177,19 @@ def _read_frames(path: Path) -> list[Any]:
 def _make_vocabulary(name: str, size: int) -> Vocabulary:
     if name == "embedded":
         return load_model(EMBEDDED).vocabulary
-    # Every third unit begins a word, as sub-words do.
+    # Every third token begins a word, like sub-words.
     made = (f"{WORD_START if number % 3 == 0 else ''}u{number}" for number in range(size))
     return Vocabulary([*RESERVED_TOKENS, *itertools.islice(made, size - len(RESERVED_TOKENS))])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure as the command line says; print a line for each model, write JSON."""
+    """Run the benchmark, print a line per model, write JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", default="embedded,large")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the clip")
-    parser.add_argument("--units", type=int, default=40, help="length of the hypotheses")
+    parser.add_argument("--tokens", type=int, default=40, help="length of the hypotheses")
     parser.add_argument("--beam", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -229,12 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
             print(f"{name}: {rows[-1]['ours_s']:.2f} s for {options.seconds:g} s{ratio}", flush=True)
         sound_s = measure_audio_features(scene, options)
-    measured = {
-        "machine": tried_on,
-        "clip_s": options.seconds,
-        "audio_features_s": sound_s,
-        "rows": rows,
-    }
+    measured = {"machine": tried_on, "clip_s": options.seconds, "audio_features_s": sound_s, "rows": rows}
     options.out.write_text(json.dumps(measured, indent=1))
 
 

@@ -1,12 +1,12 @@
-"""The engine's speed: front-end, encoder and beam search, beside fairseq's own modules in the same process.
+"""Speed of the engine: front-end, encoder and beam search, compared with fairseq's modules in the same process.
 
     python -m benchmarks.engine --models large --beams 20,50
-    python -m benchmarks.engine --int8 --beside float32
+        python -m benchmarks.engine --int8 --baseline float32
 
-With weights of another kind (``--int8``, ``--dtype``) the other can be our own network in float32: it finds the units
-that fairseq finds, and takes less time to be asked. Every figure is the least of its repetitions, ours and theirs in turn; with one thread it is the processor's time, which
-other programs on the machine do not lengthen, with more it is the clock's. A stage's floor is the time that its operations
-or its bytes would take, whichever is longer, at the rates that the machine reaches at best (``benchmarks.hardware``).
+For other weight types (``--int8``, ``--dtype``) the baseline can be our own network in float32, which finds the same
+tokens as fairseq in less time. Every figure is the minimum over repetitions, ours and the baseline in turn; with one
+thread it is CPU time, which is less affected by other programs, otherwise wall time. A stage's floor is the time of its
+operations or of its memory traffic, whichever is longer, at the machine's peak rates (``benchmarks.hardware``).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Time what the command line asks for, print a table, write JSON."""
+    """Run the benchmark, print a table, write JSON."""
     options = _parse_args(arguments)
     torch.set_num_threads(options.threads)
-    fairseq = load_fairseq() if options.beside == "fairseq" else None
+    fairseq = load_fairseq() if options.baseline == "fairseq" else None
     rows: list[dict[str, Any]] = []
     began, tried_on = time.time(), _describe_run(options)
     RESULTS.mkdir(exist_ok=True)
@@ -47,12 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 int8=options.int8,
                 dtype=getattr(torch, options.dtype),
                 device=options.device,
-                with_float32=options.beside == "float32",
+                with_float32=options.baseline == "float32",
             )
             for row in _measure_stages(name, made, fairseq, options):
                 rows.append(row)
                 _print_row(row)
-                # After every row: a run that is cut short has not been for nothing.
+                # After every row: an interrupted run keeps its results.
                 measured = {"machine": tried_on, "took_s": time.time() - began, "rows": rows}
                 out.write_text(json.dumps(measured, indent=1))
             del made
@@ -66,13 +66,13 @@ def _parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", default="embedded,base,large")
     parser.add_argument("--beams", default="1,5,20,50")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the clip")
-    parser.add_argument("--units", type=int, default=40, help="length of the hypotheses")
+    parser.add_argument("--tokens", type=int, default=40, help="length of the hypotheses")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--utterances", type=int, default=16, help="read together and one after another")
+    parser.add_argument("--utterances", type=int, default=16, help="batch size compared with sequential runs")
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--beside", default="fairseq", choices=["fairseq", "float32"])
+    parser.add_argument("--baseline", default="fairseq", choices=["fairseq", "float32"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--stages", default="frontend,encoder,search,batch")
     parser.add_argument("--out", type=Path)
@@ -158,13 +158,13 @@ def _measure_search(
 
     def search(network: AVHubertNetwork, encoded: torch.Tensor) -> list[list[int]]:
         running = BeamSearch(network.decoder, beam=beam, length_penalty=1.0)
-        return [one.tokens for one in beam_search(running, encoded, None, limits=[options.units])[0]]
+        return [one.tokens for one in beam_search(running, encoded, None, limits=[options.tokens])[0]]
 
     theirs_of = None
     if (usual := made.float32) is not None:
         theirs_of = lambda: search(usual, x)  # noqa: E731
     if fairseq is not None:
-        generator, sample = make_fairseq_search(fairseq, made, beam, options.units, x)
+        generator, sample = make_fairseq_search(fairseq, made, beam, options.tokens, x)
         theirs_of = lambda: [one["tokens"].tolist() for one in generator.generate([], sample)[0]]  # noqa: E731
     ours, theirs, found, expected = _time_both(lambda: search(made.ours, ours_in), theirs_of, options)
     config, frames = made.ours.config, x.shape[1]
@@ -176,7 +176,7 @@ def _measure_search(
     row = _make_row(
         name, f"beam search, beam {beam}", ours, theirs, None, _baseline_name(made, "fairseq"), 2 * macs
     )
-    # Each step reads the weights, and the keys and values of the clip, once for all hypotheses.
+    # Each step reads the weights, and the clip's keys and values, once for all hypotheses.
     numbers = config.decoder_layers * (6 * dim**2 + 2 * dim * config.decoder_ffn_dim + 2 * dim * frames)
     bytes_a_number = 1 if options.int8 else torch.finfo(dtype).bits // 8
     row["gigabytes"] = steps * (numbers + dim * config.vocabulary_size) * bytes_a_number / 1e9
@@ -186,7 +186,7 @@ def _measure_search(
 
 
 def _measure_batch(name: str, made: ModelPair, dtype: torch.dtype, options: argparse.Namespace) -> Any:
-    """Utterances of two to four seconds, crops to units at beam 5: together, and one after another."""
+    """Measure utterances of two to four seconds, crops to tokens at beam 5: as a batch, and sequentially."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(50, 101, options.utterances).tolist()
     videos = [torch.randn(1, frames, 88, 88).to(options.device) for frames in lengths]
@@ -220,13 +220,7 @@ def _measure_batch(name: str, made: ModelPair, dtype: torch.dtype, options: argp
         options,
     )
     row = _make_row(
-        name,
-        f"{len(lengths)} utterances",
-        ours,
-        theirs,
-        None,
-        _baseline_name(made, "one after another"),
-        None,
+        name, f"{len(lengths)} utterances", ours, theirs, None, _baseline_name(made, "sequential"), None
     )
     row["tokens_identical"] = found == expected
     row["media_s"] = sum(lengths) / 25
@@ -240,7 +234,7 @@ def _baseline_name(made: ModelPair, other: str) -> str:
 def _time_both(
     ours: Callable[[], Any], theirs: Callable[[], Any] | None, options: argparse.Namespace
 ) -> tuple[float, float | None, Any, Any]:
-    """The least time of each, in turn, and what they gave."""
+    """Return the minimum time of each, run in turn, and their results."""
     clock = hardware.select_clock()
     best: list[float | None] = [None, None]
     given: list[Any] = [None, None]
@@ -274,14 +268,14 @@ def _make_row(
         "ours_s": ours,
         "theirs_s": theirs,
         "ratio": None if theirs is None else theirs / ours,
-        "beside": baseline,
+        "baseline": baseline,
         "largest_difference": max_difference,
         "gflop": None if flop is None else flop / 1e9,
     }
 
 
 def _frontend_macs(channels: int) -> float:
-    """Multiplications of one frame of 88x88: the stem, then four stages of two blocks."""
+    """Return the multiply-accumulates of one frame of 88x88: the stem, then four stages of two blocks."""
     macs = channels * 44 * 44 * 5 * 7 * 7
     before = channels
     for stage, side in enumerate((22, 11, 6, 3)):
@@ -301,13 +295,15 @@ def _describe_run(options: argparse.Namespace) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "dtype": "int8 weights" if options.int8 else options.dtype,
         "clip_s": options.seconds,
-        "units": options.units,
+        "tokens": options.tokens,
         "repeats": options.repeats,
     }
 
 
 def _print_row(row: dict[str, Any]) -> None:
-    ratio = "" if row["ratio"] is None else f"{row['ratio']:6.2f} x {row['beside']} ({row['theirs_s']:.3f} s)"
+    ratio = (
+        "" if row["ratio"] is None else f"{row['ratio']:6.2f} x {row['baseline']} ({row['theirs_s']:.3f} s)"
+    )
     same = {True: "tokens identical", False: "TOKENS DIFFER", None: ""}[row.get("tokens_identical")]
     print(f"{row['model']:9} {row['stage']:22} {row['ours_s']:8.3f} s  {ratio} {same}", flush=True)
 

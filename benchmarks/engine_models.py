@@ -1,4 +1,4 @@
-"""The models that the engine is timed with, ours and fairseq's, with the same weights."""
+"""Our models and fairseq's with the same weights, for benchmarks."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CONFIGS = {
 
 @dataclass
 class ModelPair:
-    """One model twice.
+    """One model in two implementations.
 
     Attributes:
-        ours: prepared for reading.
-        frontend: the visual front-end as it was published, layer by layer in plain torch (it is no part of fairseq).
-        encoder, decoder: fairseq's, None where it is not installed or not asked.
-        float32: ours in float32, where that is what weights of another kind are compared with.
+        ours: optimized for inference.
+        frontend: the published visual front-end in plain torch (not part of fairseq).
+        encoder, decoder: fairseq's; None if it is not installed or not requested.
+        float32: ours in float32, as the baseline of other weight types.
     """
 
     ours: AVHubertNetwork
@@ -53,7 +53,7 @@ def build_pair(
 ) -> ModelPair:
     """Build a model by name: ``embedded`` with its weights, ``base`` and ``large`` with random ones.
 
-    fairseq's stays in float32; ours is of the type asked for.
+    fairseq's is float32; ours has the requested type.
     """
     network = load_model(EMBEDDED).network if name == "embedded" else _random_network(CONFIGS[name])
     plain_frontend = copy.deepcopy(network.encoder.feature_extractor_video)
@@ -76,7 +76,7 @@ def build_pair(
 def _random_network(config: ModelConfig) -> AVHubertNetwork:
     torch.manual_seed(0)
     network = AVHubertNetwork(config).eval().requires_grad_(requires_grad=False)
-    # Embeddings of the usual size leave scores nearly even, and hypotheses hard to tell apart.
+    # Standard initialization would give nearly uniform scores and ambiguous hypotheses.
     network.decoder.embed_tokens.weight.mul_(4.0)
     network.decoder.embed_tokens.weight[1] = 0
     return network
@@ -104,7 +104,9 @@ def _fairseq_encoder(fairseq: Any, network: AVHubertNetwork) -> nn.Module:
         conv_pos_groups=config.position_groups,
     )
     state = {
-        key: value for key, value in network.encoder.encoder.state_dict().items() if "fixed_kernel" not in key
+        key: value
+        for key, value in network.encoder.encoder.state_dict().items()
+        if "precomputed_kernel" not in key
     }
     theirs.load_state_dict(state)
     return theirs
@@ -128,7 +130,7 @@ def _fairseq_decoder(fairseq: Any, network: AVHubertNetwork, units: Any) -> Any:
 
 
 def make_fairseq_search(fairseq: Any, made: ModelPair, beam: int, limit: int, encoder_out: Tensor) -> Any:
-    """fairseq's generator over an encoder output that is given, and its input."""
+    """Return fairseq's generator over a given encoder output, and its input."""
     from tests.parity.test_fairseq import Finished, Searched
 
     mask = torch.zeros(encoder_out.shape[:2], dtype=torch.bool, device=encoder_out.device)
@@ -147,7 +149,7 @@ def make_fairseq_search(fairseq: Any, made: ModelPair, beam: int, limit: int, en
 
 @contextmanager
 def ignore_warnings() -> Any:
-    """fairseq warns about what torch has deprecated since."""
+    """Ignore fairseq's deprecation warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

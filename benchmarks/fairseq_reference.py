@@ -1,7 +1,7 @@
-"""fairseq beside our own packages, in one interpreter: it is borrowed from the environment that `make parity` makes.
+"""Imports fairseq from the environment of `make parity` into this interpreter.
 
-That environment has an older numpy, which OpenCV and dlib here would not bear; fairseq itself runs with the newer one
-once the names that numpy has dropped are there again. So only fairseq, and what only fairseq needs, comes from there.
+That environment has an older numpy than OpenCV and dlib require here; fairseq works with the newer one once the removed
+aliases exist. Only fairseq and its own dependencies are imported from there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 ENVIRONMENT = Path(__file__).parents[1] / ".build" / "parity"
-# fairseq and its needs; of these antlr4 alone may be here too, in a version that its omegaconf cannot read.
+# fairseq and its dependencies; antlr4 may also be installed here, in a version that its omegaconf does not support.
 FAIRSEQ_PACKAGES = frozenset(
     {
         *("fairseq", "omegaconf", "hydra", "antlr4", "bitarray", "sacrebleu"),
@@ -40,7 +40,7 @@ class _FairseqFinder(importlib.abc.MetaPathFinder):
 
 
 def load_fairseq() -> Any:
-    """fairseq, or None where it is not installed; ``make parity`` installs it."""
+    """Return fairseq, or None if it is not installed; ``make parity`` installs it."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = ENVIRONMENT / "lib" / version / "site-packages"
     if (packages / "fairseq").is_dir() and not sys.prefix.startswith(str(ENVIRONMENT)):
@@ -53,6 +53,6 @@ def load_fairseq() -> Any:
     logging.getLogger("fairseq").setLevel(logging.ERROR)
     try:
         return reference_toolkit.imported()
-    except BaseException as error:  # pytest's skip is no Exception
+    except BaseException as error:  # pytest's skip is not an Exception
         print(f"without fairseq: {error}", file=sys.stderr)
         return None

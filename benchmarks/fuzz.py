@@ -1,11 +1,11 @@
-"""Tens of thousands of hostile calls to a real server: ``python benchmarks/fuzz.py --inputs 20000 --out fuzz.json``.
+"""Coverage-guided fuzzing of a real server: ``python benchmarks/fuzz.py --inputs 20000 --out fuzz.json``.
 
-Real calls are spoiled (``mutations``) and sent. What reaches new code of the server, or gets an answer of a new kind, is
-kept and spoiled further: coverage guidance from outside, for the server runs as it does in earnest, in a process of its
-own, with FFmpeg in processes of their own (``traced_server`` tells what was reached; of FFmpeg the answers tell).
+Valid calls are mutated (``mutations``) and sent. Calls that reach new server code or get a new kind of response are kept
+and mutated further. The server runs as in production, in a subprocess with sandboxed decoders; ``coverage_server``
+records its coverage, while FFmpeg is observed by its responses only.
 
-A run fails where the server's process ends, a call outlives its deadline, memory passes the limit, an answer has a status
-that docs/operations.md does not give for a caller's fault, or calls are left over. The input is then in ``--findings``.
+A run fails if the server exits, a call exceeds its deadline, memory exceeds the limit, a response has a status that
+docs/operations.md does not document for client errors, or streams are left. The input is then saved in ``--findings``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from benchmarks.mutations import mutate_media, mutate_message, mutate_wire
 from benchmarks.server_process import ServerProcess
 from gorggle.v1 import lip_reading_pb2
 
-# What a caller may be answered whatever it sends. INTERNAL, UNKNOWN and the rest are the server's faults.
+# Statuses of client errors. INTERNAL, UNKNOWN and the rest are server faults.
 DOCUMENTED_STATUSES = frozenset(
     (
         "OK",
@@ -43,7 +43,7 @@ DOCUMENTED_STATUSES = frozenset(
         "OUT_OF_RANGE",
         "NOT_FOUND",
         "RESOURCE_EXHAUSTED",
-        # Sequence numbers with a gap, a session that another call has taken over.
+        # Sequence gaps, and superseded sessions.
         "DATA_LOSS",
         "ABORTED",
     )
@@ -62,14 +62,14 @@ LIMITS = {
     "decoder-memory-bytes": DECODER_MEMORY_BYTES,
     "threads": 1,
 }
-# Above what the server needs with nobody calling: eight streams' worth of pictures, sound and results.
+# Above the idle server: frames, audio and results of eight streams.
 MEMORY_GROWTH_BYTES = 400 * MIB
-PROGRAM = str(Path(__file__).with_name("traced_server.py"))
+PROGRAM = str(Path(__file__).with_name("coverage_server.py"))
 
 
 @dataclass
 class Findings:
-    """What has been seen so far."""
+    """Results and faults of a run."""
 
     folder: Path
     calls: Counter[str] = field(default_factory=Counter)
@@ -78,10 +78,10 @@ class Findings:
     slowest_s: float = 0.0
     peak_rss_bytes: int = 0
     peak_decoder_rss_bytes: int = 0
-    progress: list[tuple[int, int, int]] = field(default_factory=list)  # inputs, places reached, calls kept
+    progress: list[tuple[int, int, int]] = field(default_factory=list)  # calls, coverage, calls kept
 
     def record_fault(self, what: str, call: Call | None = None) -> None:
-        """Note a fault, and keep the call that did it."""
+        """Record a fault and save the call that caused it."""
         entry: dict[str, Any] = {"what": what}
         if call is not None:
             path = self.folder / f"{len(self.faults):04d}.json"
@@ -95,7 +95,7 @@ class Findings:
 
 
 class Corpus:
-    """The calls worth spoiling, and what the server has been seen to do."""
+    """Calls to mutate, and the server's behaviour seen so far."""
 
     def __init__(self, calls: list[Call], reached: Path) -> None:
         self._seeds, self._kept = list(calls), list[Call]()
@@ -105,25 +105,25 @@ class Corpus:
 
     @property
     def coverage(self) -> int:
-        """How many steps of the server's code were reached."""
+        """Return the number of covered line transitions."""
         return self._coverage
 
     @property
     def kept(self) -> int:
-        """How many calls were kept besides the seeds."""
+        """Return the number of calls kept in addition to the seeds."""
         return len(self._kept)
 
-    def choose(self, chance: random.Random, media_share: float) -> tuple[Call, Call]:
-        """A call to spoil, and another of its kind to mix it with."""
-        wants_media = chance.random() < media_share
+    def choose(self, rng: random.Random, media_share: float) -> tuple[Call, Call]:
+        """Choose a call to mutate, and another of the same method to mix in."""
+        wants_media = rng.random() < media_share
         with self._lock:
-            known = self._kept[-400:] if self._kept and chance.random() < 0.6 else self._seeds
+            known = self._kept[-400:] if self._kept and rng.random() < 0.6 else self._seeds
             alike = [call for call in known if call.has_media == wants_media] or self._seeds
-        call = chance.choice(alike)
-        return call, chance.choice([other for other in alike if other.method == call.method])
+        call = rng.choice(alike)
+        return call, rng.choice([other for other in alike if other.method == call.method])
 
     def add_if_new(self, call: Call, answer: str) -> None:
-        """Keep a call that reached something new."""
+        """Keep a call that increased coverage or had a new outcome."""
         places = MAP_BYTES - self._reached_path.read_bytes().count(0)
         with self._lock:
             if places > self._coverage or answer not in self._outcomes:
@@ -132,37 +132,37 @@ class Corpus:
             self._outcomes.add(answer)
 
 
-def mutate(call: Call, other: Call, chance: random.Random) -> Call:
-    """A call made hostile: its media, its fields, its bytes, or the order of its messages."""
-    if call.has_media and chance.random() < 0.75:
-        return _mutate_media_call(call, other, chance)
+def mutate(call: Call, other: Call, rng: random.Random) -> Call:
+    """Mutate a call: its media, its fields, its bytes, or the order of its messages."""
+    if call.has_media and rng.random() < 0.75:
+        return _mutate_media_call(call, other, rng)
     messages = list(call.messages)
-    if len(messages) > 1 and chance.random() < 0.3:
-        _reorder(messages, chance)
+    if len(messages) > 1 and rng.random() < 0.3:
+        _reorder(messages, rng)
     else:
-        at = chance.randrange(len(messages))
-        against = chance.choice(other.messages)
-        messages[at] = mutate_message(messages[at], REQUEST_TYPES[call.method], chance, against)
+        at = rng.randrange(len(messages))
+        against = rng.choice(other.messages)
+        messages[at] = mutate_message(messages[at], REQUEST_TYPES[call.method], rng, against)
     return Call(call.method, tuple(messages), call.has_media)
 
 
-def _mutate_media_call(call: Call, other: Call, chance: random.Random) -> Call:
+def _mutate_media_call(call: Call, other: Call, rng: random.Random) -> Call:
     config, data = _extract_media(call)
-    data = mutate_media(data, chance, _extract_media(other)[1] if other.has_media else b"")
+    data = mutate_media(data, rng, _extract_media(other)[1] if other.has_media else b"")
     if call.method == RECOGNIZE:
         request = lip_reading_pb2.RecognizeRequest(config=config, content=data)
         return Call(RECOGNIZE, (request.SerializeToString(),), has_media=True)
     pieces = [config]
     while data:
-        size = chance.choice((1, 100, 188, 4000, 20_000, 20_000, 200_000))
+        size = rng.choice((1, 100, 188, 4000, 20_000, 20_000, 200_000))
         pieces.append(Request(media=data[:size]).SerializeToString())
-        # Thousands of messages of one byte test nothing but patience.
+        # Limits the number of messages.
         data = data[size:] if len(pieces) < 60 else data[max(size, len(data) // 10 + 1) :]
     return Call(STREAMING, tuple(pieces), has_media=True)
 
 
 def _extract_media(call: Call) -> tuple[Any, bytes]:
-    """The configuration and the whole file of a call with media; what cannot be read any more counts as none."""
+    """Return the configuration and the media of a call; undecodable messages count as empty."""
     if call.method == RECOGNIZE:
         try:
             request = lip_reading_pb2.RecognizeRequest.FromString(call.messages[0])
@@ -178,9 +178,9 @@ def _extract_media(call: Call) -> tuple[Any, bytes]:
     return call.messages[0] if call.messages else b"", data
 
 
-def _reorder(messages: list[bytes], chance: random.Random) -> None:
-    at, other = chance.randrange(len(messages)), chance.randrange(len(messages))
-    match chance.randrange(5):
+def _reorder(messages: list[bytes], rng: random.Random) -> None:
+    at, other = rng.randrange(len(messages)), rng.randrange(len(messages))
+    match rng.randrange(5):
         case 0:
             del messages[at]
         case 1:
@@ -190,11 +190,11 @@ def _reorder(messages: list[bytes], chance: random.Random) -> None:
         case 3:
             messages.insert(at, b"")
         case _:
-            messages[at:at] = [mutate_wire(messages[at], chance)]
+            messages[at:at] = [mutate_wire(messages[at], rng)]
 
 
 class Fuzzer:
-    """Sends hostile calls from several threads and watches the server meanwhile."""
+    """Sends mutated calls from several threads and monitors the server."""
 
     def __init__(
         self, server: ServerProcess, corpus: Corpus, findings: Findings, options: argparse.Namespace
@@ -206,7 +206,7 @@ class Fuzzer:
         self._limit_bytes = server.usage().rss_bytes + MEMORY_GROWTH_BYTES
 
     def run(self) -> None:
-        """Send everything."""
+        """Send all calls."""
         watcher = threading.Thread(target=self._watch)
         watcher.start()
         try:
@@ -219,12 +219,12 @@ class Fuzzer:
         self._check_no_streams_left()
 
     def _work(self, number: int) -> None:
-        chance = random.Random(f"{self._options.seed}-{number}")
+        rng = random.Random(f"{self._options.seed}-{number}")
         end = time.monotonic() + self._options.minutes * 60
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 * MIB)]
         with grpc.insecure_channel(self._server.address, options) as channel:
             while self._server.is_running and time.monotonic() < end and self._claim_input():
-                self._send(channel, mutate(*self._corpus.choose(chance, self._options.media_share), chance))
+                self._send(channel, mutate(*self._corpus.choose(rng, self._options.media_share), rng))
 
     def _claim_input(self) -> bool:
         with self._lock:
@@ -232,9 +232,9 @@ class Fuzzer:
             return self._started <= self._options.inputs
 
     def _send(self, channel: grpc.Channel, call: Call) -> None:
-        begun = time.monotonic()
+        start = time.monotonic()
         status, answer = send_call(channel, call, self._options.deadline_s)
-        took_s = time.monotonic() - begun
+        took_s = time.monotonic() - start
         self._corpus.add_if_new(call, answer)
         with self._lock:
             found = self._findings
@@ -243,48 +243,50 @@ class Fuzzer:
             found.statuses[status] += 1
             found.slowest_s = max(found.slowest_s, took_s)
             if took_s >= self._options.deadline_s:
-                found.record_fault(f"no answer within {took_s:.0f} s", call)
+                found.record_fault(f"no response within {took_s:.0f} s", call)
             elif status not in DOCUMENTED_STATUSES:
                 found.record_fault(f"{status}: {answer[:300]}", call)
             total = found.calls.total()
             if total % 250 == 0:
                 found.progress.append((total, self._corpus.coverage, self._corpus.kept))
-                print(f"{total} calls, {self._corpus.coverage} places, {self._corpus.kept} kept", flush=True)
+                print(
+                    f"{total} calls, coverage {self._corpus.coverage}, {self._corpus.kept} kept", flush=True
+                )
 
     def _watch(self) -> None:
-        told = False
+        reported = False
         while not self._stopped.wait(0.25) and self._server.is_running:
             found = self._findings
             try:
                 usage = self._server.usage()
             except urllib.error.HTTPError as error:
-                found.record_fault(f"the metrics fail: {error}")
+                found.record_fault(f"metrics request failed: {error}")
                 continue
-            except OSError:  # it has just ended, or the machine is busy with something else
+            except OSError:  # the server has exited, or the machine is busy
                 continue
             found.peak_rss_bytes = max(found.peak_rss_bytes, usage.rss_bytes)
             found.peak_decoder_rss_bytes = max(
                 found.peak_decoder_rss_bytes, usage.children_rss_bytes // max(1, usage.children)
             )
-            if usage.rss_bytes > self._limit_bytes and not told:
-                told = True
+            if usage.rss_bytes > self._limit_bytes and not reported:
+                reported = True
                 found.record_fault(
-                    f"the server has {usage.rss_bytes // MIB} MiB; the limit is {self._limit_bytes // MIB}"
+                    f"the server uses {usage.rss_bytes // MIB} MiB; the limit is {self._limit_bytes // MIB}"
                 )
         if not self._server.is_running:
-            self._findings.record_fault(f"the server's process ended: {self._server.log[-2000:]}")
+            self._findings.record_fault(f"the server exited: {self._server.log[-2000:]}")
 
     def _check_no_streams_left(self) -> None:
         deadline = time.monotonic() + 30
         while self._server.is_running and self._server.metrics()["gorggle_active_streams"]:
             if time.monotonic() > deadline:
-                self._findings.record_fault("calls are left over after their callers have gone")
+                self._findings.record_fault("streams are left after their clients have disconnected")
                 return
             time.sleep(0.2)
 
 
 def send_call(channel: grpc.Channel, call: Call, deadline_s: float) -> tuple[str, str]:
-    """The status of a call, and what kind of answer it is: the status, the message's shape, the events' kinds."""
+    """Send a call; return its status, and its outcome: status, message pattern and event kinds."""
     kinds: list[str] = []
     try:
         if call.method in (STREAMING, REFLECTION):
@@ -309,12 +311,12 @@ def _event_kind(event: lip_reading_pb2.StreamingRecognizeResponse) -> str:
 
 
 def run_fuzzer(options: argparse.Namespace) -> dict[str, Any]:
-    """Run, and report."""
+    """Run the fuzzer and return the report."""
     calls = make_seeds()
     if not options.all_seeds:
         calls = [call for call in calls if call.bytes_sent < 60_000]
     found = Findings(Path(options.findings))
-    begun = time.monotonic()
+    start = time.monotonic()
     arguments = [text for name, value in LIMITS.items() for text in (f"--{name}", str(value))]
     with tempfile.NamedTemporaryFile() as reached:
         reached.write(bytes(MAP_BYTES))
@@ -328,7 +330,7 @@ def run_fuzzer(options: argparse.Namespace) -> dict[str, Any]:
                 after = server.usage() if server.is_running else before
                 if found.faults:
                     (found.folder / "server.log").write_text(server.log)
-        except AssertionError as error:  # it did not start, or did not end well
+        except AssertionError as error:  # startup or shutdown failed
             found.record_fault(str(error))
             raise
     return {
@@ -337,8 +339,8 @@ def run_fuzzer(options: argparse.Namespace) -> dict[str, Any]:
         "by_status": dict(found.statuses),
         "seeds": len(calls),
         "kept": corpus.kept,
-        "places_reached": corpus.coverage,
-        "growth": found.progress,
+        "coverage": corpus.coverage,
+        "progress": found.progress,
         "slowest_call_s": round(found.slowest_s, 2),
         "server_rss_mib": {
             "before": before.rss_bytes // MIB,
@@ -346,29 +348,29 @@ def run_fuzzer(options: argparse.Namespace) -> dict[str, Any]:
             "after": after.rss_bytes // MIB,
         },
         "largest_decoder_rss_mib": found.peak_decoder_rss_bytes // MIB,
-        "left_over": {
+        "leaks": {
             kind: getattr(after, kind) - getattr(before, kind)
             for kind in ("open_files", "threads", "tasks", "children")
         },
         "faults": found.faults,
-        "took_s": round(time.monotonic() - begun),
+        "took_s": round(time.monotonic() - start),
         "seed": options.seed,
     }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fuzz as the command line says; 1 where a fault was found."""
+    """Run the fuzzer; return 1 if there were faults."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--inputs", type=int, default=20_000, help="calls to send")
-    parser.add_argument("--minutes", type=float, default=600.0, help="stop after so long")
+    parser.add_argument("--inputs", type=int, default=20_000, help="number of calls")
+    parser.add_argument("--minutes", type=float, default=600.0, help="time limit")
     parser.add_argument("--media-share", type=float, default=0.35, help="share of calls with media files")
     parser.add_argument(
-        "--deadline-s", type=float, default=60.0, help="of each call; more where other work has the machine"
+        "--deadline-s", type=float, default=60.0, help="deadline per call; raise it on a busy machine"
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--all-seeds", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--findings", default=".build/fuzz", help="folder for the inputs that did harm")
-    parser.add_argument("--out", help="write the figures there, as JSON")
+    parser.add_argument("--findings", default=".build/fuzz", help="folder for calls that caused faults")
+    parser.add_argument("--out", help="JSON file for the results")
     options = parser.parse_args(arguments)
     report = run_fuzzer(options)
     text = json.dumps(report, indent=1)

@@ -1,4 +1,4 @@
-"""What the fuzzer starts from: real calls with real clips, each as the messages that go over the wire."""
+"""Seeds of the fuzzer: valid calls with real clips, as serialized messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Request = lip_reading_pb2.StreamingRecognizeRequest
 
 @dataclass(frozen=True)
 class Call:
-    """One call: a method, its serialized request messages, and whether media files are in them."""
+    """One call: method, serialized request messages, and whether they contain media files."""
 
     method: str
     messages: tuple[bytes, ...]
@@ -35,7 +35,7 @@ class Call:
 
     @property
     def bytes_sent(self) -> int:
-        """Of all messages."""
+        """Return the size of all messages."""
         return sum(map(len, self.messages))
 
 
@@ -54,7 +54,7 @@ REQUEST_TYPES: dict[str, type[Message]] = {
 
 
 def make_clips() -> dict[str, bytes]:
-    """The start of the demo clip in every kind of file that people send, small enough to try ten thousand of."""
+    """Return short clips of the demo in common containers and codecs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         face = transcode(DEMO, folder / "face.mp4", max_s=1.6)
@@ -68,23 +68,23 @@ def make_clips() -> dict[str, bytes]:
             "MPEG-TS": remux(small, folder / "small.ts", "mpegts"),
             "Matroska": remux(small, folder / "small.mkv", "matroska"),
             "WebM": transcode(small, folder / "small.webm", size=SMALL, **vp9),
-            "MP4, turned": transcode(small, folder / "turned.mp4", rotation_degrees=90, **tiny),
-            "MP4, sound alone": transcode(face, folder / "sound.mp4", video_codec=None),
+            "MP4, rotated": transcode(small, folder / "rotated.mp4", rotation_degrees=90, **tiny),
+            "MP4, audio only": transcode(face, folder / "audio.mp4", video_codec=None),
             "MP4, MJPEG": transcode(small, folder / "mjpeg.mp4", video_codec="mjpeg", **tiny),
-            "MP4, a face that speaks": face,
+            "MP4, talking face": face,
         }
         return {name: path.read_bytes() for name, path in made.items()}
 
 
 def make_seeds() -> list[Call]:
-    """Calls as clients make them."""
+    """Return valid calls of all methods."""
     calls = [Call(method, (kind().SerializeToString(),)) for method, kind in REQUEST_TYPES.items()]
     calls += [
         Call(REFLECTION, (reflection_pb2.ServerReflectionRequest(list_services="x").SerializeToString(),)),
         Call(_SERVICE + "GetModel", (model_pb2.GetModelRequest(name="gorggle-mini-1").SerializeToString(),)),
         Call(RECOGNIZE, (lip_reading_pb2.RecognizeRequest(uri="s3://clips/demo.mp4").SerializeToString(),)),
     ]
-    calls += make_elementary_calls()
+    calls += make_preprocessed_calls()
     for data in make_clips().values():
         whole = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), content=data)
         calls.append(Call(RECOGNIZE, (whole.SerializeToString(),), has_media=True))
@@ -93,22 +93,22 @@ def make_seeds() -> list[Call]:
 
 
 def stream_messages(data: bytes) -> Iterator[bytes]:
-    """A stream's messages: the configuration, then the media in pieces."""
+    """Yield a stream's messages: the configuration, then the media in chunks."""
     config = config_pb2.StreamingConfig(
-        recognition=_recognition_config(), interim_results=True, activity_events=True
+        recognition=_recognition_config(), interim_results=True, enable_speech_activity_events=True
     )
     yield Request(config=config).SerializeToString()
     for at in range(0, len(data), CHUNK_BYTES):
         yield Request(media=data[at : at + CHUNK_BYTES]).SerializeToString()
 
 
-def make_elementary_calls() -> list[Call]:
-    """Half a second of mouth crops and sound, as a stream and as a clip; and of each alone."""
-    pictures, waveform, rate_hz = read_clip(DEMO)
-    frames = [picture[100:196, 100:196].mean(axis=2).astype(np.uint8) for picture in pictures[:12]]
+def make_preprocessed_calls() -> list[Call]:
+    """Return calls with half a second of mouth crops, audio, or both, streaming and unary."""
+    frames, waveform, rate_hz = read_clip(DEMO)
+    grey_crops = [frame[100:196, 100:196].mean(axis=2).astype(np.uint8) for frame in frames[:12]]
     crops = media_pb2.MouthCrops(
-        pixels=b"".join(frame.tobytes() for frame in frames),
-        timestamps=[Duration(nanos=40_000_000 * number) for number in range(len(frames))],
+        pixels=b"".join(crop.tobytes() for crop in grey_crops),
+        offsets=[Duration(nanos=40_000_000 * number) for number in range(len(grey_crops))],
     )
     pcm = media_pb2.Pcm(samples=waveform[: rate_hz // 2 : rate_hz // 16_000].astype("<i2").tobytes())
     config = Request(config=config_pb2.StreamingConfig(recognition=_recognition_config()))
@@ -119,15 +119,15 @@ def make_elementary_calls() -> list[Call]:
             for part in parts
         ]
         calls.append(Call(STREAMING, tuple(message.SerializeToString() for message in [config, *media])))
-        clip = lip_reading_pb2.ElementaryClip(
+        clip = lip_reading_pb2.PreprocessedClip(
             mouth_crops=[crops] if crops in parts else [], pcm=pcm if pcm in parts else None
         )
-        unary = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), elementary=clip)
+        unary = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), preprocessed=clip)
         calls.append(Call(RECOGNIZE, (unary.SerializeToString(),)))
     return calls
 
 
 def _recognition_config() -> config_pb2.RecognitionConfig:
     return config_pb2.RecognitionConfig(
-        beam_size=2, max_alternatives=1, enable_word_times=True, enable_face_boxes=True
+        beam_size=2, max_alternatives=1, enable_word_time_offsets=True, enable_face_boxes=True
     )

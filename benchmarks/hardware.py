@@ -1,4 +1,4 @@
-"""The machine that figures are taken on: what it is, and what it can at most, which the floors are worked out from."""
+"""The machine of a benchmark: description, and peak rates for roofline estimates."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-# Larger than the caches of most processors: what a core reads of it comes from memory.
+# Larger than CPU caches, so that reads come from memory.
 READ_BYTES = 256 * 2**20
 
 
 def describe_machine(threads: int) -> dict[str, Any]:
-    """The machine in words and numbers, measured with so many threads."""
+    """Describe the machine, measured with the given number of threads."""
     return {
-        "processor": _cpu_name(),
+        "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": threads,
-        "clock": "processor time" if threads == 1 else "wall time",
+        "clock": "CPU time" if threads == 1 else "wall time",
         "load": os.getloadavg()[0],
         "torch": torch.__version__,
         "gflops": measure_gflops(),
@@ -30,12 +30,12 @@ def describe_machine(threads: int) -> dict[str, Any]:
 
 
 def select_clock() -> Callable[[], float]:
-    """What to time with: with one thread the processor's time, which other programs lengthen less."""
+    """Return CPU time with one thread, which is less affected by other programs, else wall time."""
     return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def min_time_s(work: Callable[[], Any], repeats: int) -> float:
-    """Seconds of the fastest of several times."""
+    """Return the minimum time over repetitions, in seconds."""
     now, best = select_clock(), float("inf")
     for _ in range(repeats):
         began = now()
@@ -45,7 +45,7 @@ def min_time_s(work: Callable[[], Any], repeats: int) -> float:
 
 
 def measure_gflops() -> float:
-    """Operations a second of a large product of matrices, as fast as torch can here; in 10^9."""
+    """Measure torch's peak rate on a large matrix product, in GFLOP/s."""
     from gorggle_server.avhubert.optimization import PackedLinear
 
     x, layer = torch.randn(512, 2048), PackedLinear(torch.randn(2048, 2048), None)
@@ -54,7 +54,7 @@ def measure_gflops() -> float:
 
 
 def measure_gigabytes_per_s() -> float:
-    """Bytes a second that are read from memory, in 10^9."""
+    """Measure the memory read bandwidth, in GB/s."""
     numbers = torch.ones(READ_BYTES // 4)
     with torch.inference_mode():
         return READ_BYTES / min_time_s(numbers.sum, 5) / 1e9

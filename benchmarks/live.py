@@ -1,9 +1,8 @@
-"""How soon live results come: ``python -m training clips --out clips --sentences 100``, then ``python -m benchmarks.live clips``.
+"""Latency of live results: ``python -m training clips --out clips --sentences 100``, then ``python -m benchmarks.live clips``.
 
-Each clip is encoded as a camera would (no frames out of order, nothing gathered) and sent as MPEG-TS at the pace of life to
-a real server, one clip after the other. Of every utterance: how long after its first word begins the first interim result
-comes, and how long after its last word has ended the final one. That text which was marked stable never changes is checked
-in every result; the run fails where it does, and where a target is missed.
+Each clip is encoded like a camera stream (no B-frames, no buffering) and sent as MPEG-TS in real time to a real server,
+one clip after the other. Measured per utterance: latency of the first interim result after its first word begins, and of
+the final result after its last word ends. The run fails if stable text changes in a later result, or a target is missed.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from benchmarks.server_process import ServerProcess
 from gorggle import AudioChunk, Client, MouthCrops, Segment, StreamWarning
 
 FIRST_INTERIM_TARGET_S, FINAL_TARGET_S = 1.0, 0.7
-# A result belongs to the utterance that it overlaps most; one that is further off than this belongs to none.
+# A result belongs to the utterance with the largest overlap, if it is at least this long.
 MIN_OVERLAP_S = 0.1
 CROPS_CHUNK_FRAMES = 2
 SAMPLES_PER_FRAME = 640
@@ -37,7 +36,7 @@ SAMPLES_PER_FRAME = 640
 
 @dataclass(frozen=True)
 class StreamChunk:
-    """A part of a stream, and when it comes into being, in seconds from the start."""
+    """A part of a stream and its due time, in seconds from the start."""
 
     due_s: float
     content: Any
@@ -45,7 +44,7 @@ class StreamChunk:
 
 @dataclass
 class Utterance:
-    """What somebody says in a clip, and when the results came, in seconds on the clip's clock."""
+    """An utterance of a clip, and the arrival of its results, in seconds from the clip's start."""
 
     text: str
     start_s: float
@@ -55,12 +54,12 @@ class Utterance:
     transcripts: list[str] = field(default_factory=list)
 
     def overlap_s(self, segment: Segment) -> float:
-        """How long a result covers it."""
+        """Return the overlap with a segment, in seconds."""
         return min(self.end_s, segment.end_s) - max(self.start_s, segment.start_s)
 
 
 def main() -> int:
-    """Run; the exit code is 1 where a target is missed or stable text changed."""
+    """Run the benchmark; return 1 if a target is missed or stable text changed."""
     options = _parse_args()
     clips = [json.loads(line) for line in (options.clips / "manifest.jsonl").read_text().splitlines()]
     arguments = ["--num-threads", str(options.threads)] if options.threads else []
@@ -91,45 +90,47 @@ def main() -> int:
 
 
 def encode_video(path: Path) -> list[StreamChunk]:
-    """A clip as MPEG-TS, as an encoder writes it that has no time to lose."""
+    """Encode a clip as a low-latency MPEG-TS stream."""
     sink = io.BytesIO()
     pieces: list[StreamChunk] = []
     with (
-        av.open(str(path)) as given,
-        av.open(sink, "w", format="mpegts", options={"pes_payload_size": "0", "flush_packets": "1"}) as made,
+        av.open(str(path)) as source_file,
+        av.open(
+            sink, "w", format="mpegts", options={"pes_payload_size": "0", "flush_packets": "1"}
+        ) as output,
     ):
-        video: Any = made.add_stream(
+        video: Any = output.add_stream(
             "libx264", rate=25, options={"preset": "veryfast", "tune": "zerolatency", "g": "25", "crf": "23"}
         )
-        source = given.streams.video[0]
+        source = source_file.streams.video[0]
         video.width, video.height, video.pix_fmt = source.width, source.height, "yuv420p"
-        sound: Any = made.add_stream("aac", rate=48_000, layout="mono")
+        audio: Any = output.add_stream("aac", rate=48_000, layout="mono")
         resampler = av.AudioResampler("fltp", "mono", 48_000, frame_size=1024)
         packets = []
-        for frame in given.decode(video=0):
+        for frame in source_file.decode(video=0):
             due_s = float(frame.time) + 0.04
-            picture = frame.reformat(format="yuv420p")
-            picture.pts, picture.time_base = round(frame.time * 25), Fraction(1, 25)
-            packets += [(due_s, packet) for packet in video.encode(picture)]
-        given.seek(0)
-        for heard in given.decode(audio=0):
-            for piece in resampler.resample(heard):
+            image = frame.reformat(format="yuv420p")
+            image.pts, image.time_base = round(frame.time * 25), Fraction(1, 25)
+            packets += [(due_s, packet) for packet in video.encode(image)]
+        source_file.seek(0)
+        for audio_frame in source_file.decode(audio=0):
+            for piece in resampler.resample(audio_frame):
                 due_s = float(piece.time) + piece.samples / 48_000
-                packets += [(due_s, packet) for packet in sound.encode(piece)]
+                packets += [(due_s, packet) for packet in audio.encode(piece)]
         for due_s, packet in sorted(packets, key=lambda timed: timed[0]):
-            made.mux(packet)
+            output.mux(packet)
             pieces.append(StreamChunk(due_s, _drain(sink)))
     pieces.append(StreamChunk(pieces[-1].due_s, _drain(sink)))
     return [piece for piece in pieces if piece.content]
 
 
 def cut_mouth_crops(path: Path) -> list[StreamChunk]:
-    """A clip as mouth crops and sound, as a client sends them that finds faces by itself."""
+    """Return a clip as mouth crops and audio, as from a client with its own face tracking."""
     from tests.integration.crop_stream import extract_crops_and_audio
 
-    tracks, sound = extract_crops_and_audio(path)
+    tracks, audio = extract_crops_and_audio(path)
     pieces = []
-    for first in range(0, len(sound) // SAMPLES_PER_FRAME, CROPS_CHUNK_FRAMES):
+    for first in range(0, len(audio) // SAMPLES_PER_FRAME, CROPS_CHUNK_FRAMES):
         end = first + CROPS_CHUNK_FRAMES
         for face, (start, crops) in enumerate(tracks):
             shown = range(max(first, start), min(end, start + len(crops)))
@@ -139,7 +140,7 @@ def cut_mouth_crops(path: Path) -> list[StreamChunk]:
                     StreamChunk(end / 25, MouthCrops(pixels, [frame / 25 for frame in shown], face))
                 )
         pieces.append(
-            StreamChunk(end / 25, AudioChunk(sound[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]))
+            StreamChunk(end / 25, AudioChunk(audio[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]))
         )
     return pieces
 
@@ -153,7 +154,7 @@ def _drain(sink: io.BytesIO) -> bytes:
 
 @dataclass
 class Findings:
-    """What was seen in one stream, besides times."""
+    """Changed stable texts and warnings of one stream."""
 
     changes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -162,7 +163,7 @@ class Findings:
 def stream_clip(
     client: Client, chunks: Sequence[StreamChunk], utterances: Sequence[Utterance], modality: str
 ) -> Findings:
-    """Send a clip as time passes, and note when the results of its utterances come."""
+    """Stream a clip in real time and record the arrival of its results."""
     findings = Findings()
     stable: dict[str, list[str]] = defaultdict(list)
     began = time.monotonic()
@@ -172,7 +173,7 @@ def stream_clip(
             time.sleep(max(0.0, began + piece.due_s - time.monotonic()))
             yield piece.content
 
-    def told(event: Any) -> None:
+    def on_event(event: Any) -> None:
         if isinstance(event, StreamWarning):
             findings.warnings.append(event.kind)
 
@@ -180,7 +181,7 @@ def stream_clip(
         paced(),
         interim_results=True,
         live=True,
-        on_event=told,
+        on_event=on_event,
         modality=modality,  # type: ignore[arg-type]
     )
     for segment in stream:
@@ -199,7 +200,7 @@ def _record_segment(segment: Segment, now_s: float, utterances: Sequence[Utteran
     if utterance.overlap_s(segment) < MIN_OVERLAP_S or not segment.text:
         return
     if segment.is_final:
-        # Several, where a pause was heard within it: it is over when the last one has come.
+        # An utterance may have several final segments: the last one counts.
         utterance.final_s = now_s
         utterance.transcripts.append(segment.text)
     if utterance.first_interim_s is None:
@@ -207,7 +208,7 @@ def _record_segment(segment: Segment, now_s: float, utterances: Sequence[Utteran
 
 
 def _warm_up(client: Client, path: Path) -> None:
-    """One clip as fast as it goes: the first stream loads what later ones share."""
+    """Transcribe one clip at full speed, to load everything that is loaded lazily."""
     client.transcribe(path).transcript()
 
 
@@ -217,16 +218,16 @@ def _warm_up(client: Client, path: Path) -> None:
 def summarize(
     utterances: Sequence[Utterance], changes: Sequence[str], warnings: Sequence[str]
 ) -> dict[str, Any]:
-    """Percentiles against the targets."""
+    """Compute latency percentiles and compare them with the targets."""
     first = [u.first_interim_s - u.start_s for u in utterances if u.first_interim_s is not None]
     final = [u.final_s - u.end_s for u in utterances if u.final_s is not None]
     result: dict[str, Any] = {
         "utterances": len(utterances),
         "without_result": sum(u.final_s is None for u in utterances),
-        "read_right": sum(" ".join(u.transcripts) == u.text for u in utterances),
+        "correct": sum(" ".join(u.transcripts) == u.text for u in utterances),
         "first_interim_after_speech_begins_s": _percentiles(first),
         "final_after_speech_ends_s": _percentiles(final),
-        "stable_text_that_changed": list(changes),
+        "stable_text_changes": list(changes),
         "warnings": sorted(set(warnings)),
     }
     result["met"] = (
@@ -265,16 +266,14 @@ def _parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("clips", type=Path, help="folder that `python -m training clips` made")
+    parser.add_argument("clips", type=Path, help="output folder of `python -m training clips`")
     parser.add_argument(
-        "--utterances", type=int, default=100, help="so many at least, if there are (default: 100)"
+        "--utterances", type=int, default=100, help="minimum number of utterances (default: 100)"
     )
-    parser.add_argument(
-        "--kind", choices=["video", "crops"], default="video", help="what is sent (default: video)"
-    )
+    parser.add_argument("--kind", choices=["video", "crops"], default="video", help="input (default: video)")
     parser.add_argument("--modality", choices=["av", "video", "audio"], default="av")
-    parser.add_argument("--threads", type=int, default=0, help="of the model (default: all cores)")
-    parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
+    parser.add_argument("--threads", type=int, default=0, help="model threads (default: the server's)")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     return parser.parse_args()
 
 

@@ -1,9 +1,8 @@
-"""How many real-time streams a machine carries: ``python benchmarks/load.py --kind crops --out load.json``.
+"""Real-time stream capacity of this machine: ``python benchmarks/load.py --kind crops --out load.json``.
 
-Streams are added, each sending the demo clip at the pace of life, until one misses: it ends later than ``--miss-s`` after
-its media, or is not served to its end. Then a server with four fifths of the places that were carried is filled, and
-called once more again and again: each such call must be refused at once, and those that are served must not feel it.
-(At the very border a breath of other work decides how late results are, calls or no calls.)
+Streams of the demo clip are added until one misses the target: it ends more than ``--miss-s`` after its media, or fails.
+Then a server limited to 80 % of that capacity is filled and receives extra calls: each must be refused immediately without
+affecting the admitted streams. (At full capacity, small disturbances dominate the latency.)
 """
 
 from __future__ import annotations
@@ -30,52 +29,52 @@ from benchmarks.client_streams import (
     split_file,
 )
 from benchmarks.server_process import ServerProcess
+from gorggle_server.media.byte_pipe import BytePipe
+from gorggle_server.observability.stage_timer import StageTimer
+from gorggle_server.settings import ServerSettings
+from gorggle_server.streaming.endpointing import FrameSpan
+from gorggle_server.streaming.media_pipeline import create_media_pipeline
+from gorggle_server.types import Modality, RecognitionOptions
 from tests.clips import read_clip
 
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
 MAX_REFUSAL_S = 0.1
 EXTRA_CALL_INTERVAL_S = 0.25
-# The streams say the same, and would all ask at once where they began at once: they begin over an utterance and its pause.
+# Streams of the same clip start staggered, so that their utterances do not end simultaneously.
 STAGGER_S, SPREAD_S = 0.37, 4.0
-# Of the places that were carried, those of the server that is called beyond them.
+# Share of the capacity for the overload test.
 FILL_SHARE = 0.8
+NO_ADMISSION_CONTROL = ("--max-live-device-utilization", "0", "--max-live-cpu-utilization", "0")
 
 
 def load_chunks(kind: str) -> tuple[list[MediaChunk], float]:
-    """The demo clip as messages with their times, and how long it lasts, in seconds."""
-    pictures, waveform, rate_hz = read_clip(DEMO)
-    duration_s = len(pictures) / 25
+    """Return the demo clip as chunks, and its duration in seconds."""
+    frames, waveform, rate_hz = read_clip(DEMO)
+    duration_s = len(frames) / 25
     if kind == "video":
         return split_file(DEMO.read_bytes(), duration_s), duration_s
-    crops = extract_mouth_crops()
+    crops = extract_mouth_crops(DEMO.read_bytes(), Modality.AUDIO_VISUAL)
     samples = waveform[:: rate_hz // 16_000].astype("<i2").tobytes()
     return split_crops(crops.tobytes(), samples, len(crops)), len(crops) / 25
 
 
-def extract_mouth_crops() -> np.ndarray:
-    """The clip's mouth, as a client that does the vision itself would cut it: uint8 (T, 96, 96)."""
-    from gorggle_server.media.byte_pipe import BytePipe
-    from gorggle_server.settings import ServerSettings
-    from gorggle_server.streaming.endpointing import FrameSpan
-    from gorggle_server.streaming.media_pipeline import create_media_pipeline
-    from gorggle_server.types import Modality, RecognitionOptions
-
-    data = DEMO.read_bytes()
+def extract_mouth_crops(data: bytes, modality: Modality, timer: StageTimer | None = None) -> np.ndarray:
+    """Return the mouth crops of the only face in a file, as the server cuts them: uint8 (T, 96, 96)."""
     pipe = BytePipe(len(data) + 1)
     pipe.write(data)
     pipe.close()
-    options = RecognitionOptions(model="", modality=Modality.AUDIO_VISUAL)
-    perception = create_media_pipeline(pipe, options, ServerSettings(), 3600.0)
-    for events in perception.steps():
+    options = RecognitionOptions(model="", modality=modality)
+    pipeline = create_media_pipeline(pipe, options, ServerSettings(), 3600.0, timer=timer)
+    for events in pipeline.steps():
         list(events)
-    track = max(perception.buffer.tracks.values(), key=lambda track: track.end - track.start)
+    track = max(pipeline.buffer.tracks.values(), key=lambda track: track.end - track.start)
     return track.get_crops(FrameSpan(track.start, track.end))
 
 
 def run_streams(
     address: str, chunks: list[MediaChunk], streams: int, timeout_s: float
 ) -> list[StreamOutcome]:
-    """Run so many streams at once, not quite in step."""
+    """Run the given number of staggered streams."""
 
     def one(number: int) -> StreamOutcome:
         time.sleep(number * STAGGER_S % SPREAD_S)
@@ -87,7 +86,7 @@ def run_streams(
 
 
 def summarize(outcomes: list[StreamOutcome], cpu_share: float) -> dict[str, Any]:
-    """What a number of streams came to."""
+    """Summarize the outcomes of a number of streams."""
     delays_s = sorted(delay for outcome in outcomes for delay in outcome.final_delays_s)
     return {
         "streams": len(outcomes),
@@ -95,68 +94,69 @@ def summarize(outcomes: list[StreamOutcome], cpu_share: float) -> dict[str, Any]
         "finals": len(delays_s),
         "final_delay_p50_s": _quantile(delays_s, 0.5),
         "final_delay_p95_s": _quantile(delays_s, 0.95),
-        "behind_at_the_end_s": round(max(outcome.lag_s for outcome in outcomes), 2),
-        "client_late_s": round(max(outcome.client_lag_s for outcome in outcomes), 2),
-        "server_processors": round(cpu_share, 2),
+        "lag_s": round(max(outcome.lag_s for outcome in outcomes), 2),
+        "client_lag_s": round(max(outcome.client_lag_s for outcome in outcomes), 2),
+        "server_cpus": round(cpu_share, 2),
     }
 
 
 def has_missed_target(outcomes: list[StreamOutcome], max_lag_s: float) -> bool:
-    """Whether one of the streams was not served to its end, or fell behind."""
+    """Return whether a stream failed or fell behind."""
     return any(outcome.code != "OK" or outcome.lag_s > max_lag_s for outcome in outcomes)
 
 
 def find_capacity(
     chunks: list[MediaChunk], duration_s: float, options: argparse.Namespace
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Add streams until one misses; how many were carried, and the figures of each step."""
+    """Add streams until one misses the target; return the capacity and the figures of each step."""
     steps: list[dict[str, Any]] = []
-    best, count, step = 0, options.start, options.start
-    # Nothing is refused for want of capacity: that is what is to be found.
-    with ServerProcess(
-        "--max-streams",
-        "512",
-        "--max-live-device-utilization",
-        "0",
-        "--max-live-cpu-utilization",
-        "0",
-        log_level="ERROR",
-    ) as server:
-        run_streams(server.address, chunks, 1, duration_s * 6)  # what is loaded late is loaded now
-        while count <= options.max_streams and (not steps or time.monotonic() < options.end):
+    # Without admission control, which would hide the capacity.
+    with ServerProcess("--max-streams", "512", *NO_ADMISSION_CONTROL, log_level="ERROR") as server:
+        run_streams(server.address, chunks, 1, duration_s * 6)  # warm-up
+        search = CapacitySearch(options.start, options.max_streams)
+        while search.next is not None and (not steps or time.monotonic() < options.end):
             before = cpu_time_s(server), time.monotonic()
-            outcomes = run_streams(server.address, chunks, count, duration_s * 6)
-            share = (cpu_time_s(server) - before[0]) / (time.monotonic() - before[1])
+            outcomes = run_streams(server.address, chunks, search.next, duration_s * 6)
+            cpus = (cpu_time_s(server) - before[0]) / (time.monotonic() - before[1])
             missed = has_missed_target(outcomes, options.miss_s)
-            steps.append({**summarize(outcomes, share), "missed": missed})
+            steps.append({**summarize(outcomes, cpus), "missed": missed})
             print(steps[-1], file=sys.stderr, flush=True)
-            if not missed:
-                best = max(best, count)
-                step = step * 2 if not any(found["missed"] for found in steps) else max(1, step // 2)
-            else:
-                step = max(1, step // 2)
-            failed = [found["streams"] for found in steps if found["missed"]]
-            count = best + step
-            if best < options.max_streams:
-                count = min(count, options.max_streams)
-            if failed and count >= min(failed):
-                if best + 1 >= min(failed):
-                    break
-                count = (best + min(failed)) // 2
-    return best, steps
+            search.record(missed)
+    return search.best, steps
+
+
+class CapacitySearch:
+    """Searches for the largest number of streams that meets the target: exponential, then binary.
+
+    Attributes:
+        best: largest number that met the target, 0 if none did.
+        next: number to try next; None when the search is complete.
+    """
+
+    def __init__(self, start: int, maximum: int) -> None:
+        self.best = 0
+        self.next: int | None = min(start, maximum)
+        self._step, self._failed = start, maximum + 1
+
+    def record(self, missed: bool) -> None:
+        """Record whether the last number missed the target."""
+        assert self.next is not None, "the search is complete"
+        if missed:
+            self._failed = self.next
+        else:
+            self.best = self.next
+            self._step *= 2
+        if self.best + 1 == self._failed:
+            self.next = None
+        elif missed or self._failed <= self.best + self._step:
+            self.next = (self.best + self._failed) // 2
+        else:
+            self.next = self.best + self._step
 
 
 def measure_overload(chunks: list[MediaChunk], duration_s: float, streams: int) -> dict[str, Any]:
-    """Fill a server and keep knocking: how fast it refuses, and whether those inside feel it."""
-    limits = (
-        "--max-streams",
-        str(streams),
-        "--max-live-device-utilization",
-        "0",
-        "--max-live-cpu-utilization",
-        "0",
-    )
-    with ServerProcess(*limits, log_level="ERROR") as server:
+    """Fill a server and send extra calls: measure refusals and the effect on admitted streams."""
+    with ServerProcess("--max-streams", str(streams), *NO_ADMISSION_CONTROL, log_level="ERROR") as server:
         alone = run_streams(server.address, chunks, streams, duration_s * 6)
         refused: list[StreamOutcome] = []
         over = threading.Event()
@@ -166,7 +166,7 @@ def measure_overload(chunks: list[MediaChunk], duration_s: float, streams: int) 
                 while not over.wait(EXTRA_CALL_INTERVAL_S):
                     refused.append(run_real_time_stream(channel, chunks[:1], 30))
 
-        # Only while all places are taken.
+        # Only while all streams are running.
         knocking = threading.Thread(target=knock)
         timer = threading.Timer(SPREAD_S + 1.0, knocking.start)
         timer.start()
@@ -177,7 +177,7 @@ def measure_overload(chunks: list[MediaChunk], duration_s: float, streams: int) 
         knocking.join()
     times_s = sorted(outcome.response_s for outcome in refused if outcome.code == "RESOURCE_EXHAUSTED")
     return {
-        "places": streams,
+        "streams": streams,
         "extra_calls": len(refused),
         "refused": len(times_s),
         "refused_p50_s": _quantile(times_s, 0.5),
@@ -190,9 +190,9 @@ def measure_overload(chunks: list[MediaChunk], duration_s: float, streams: int) 
 
 
 def measure_admission(chunks: list[MediaChunk], duration_s: float, streams: int) -> dict[str, Any]:
-    """Offer a server more streams than it can carry, with its own judgement of how many those are."""
+    """Offer more streams than the capacity, with the server's own admission control."""
     with ServerProcess("--max-streams", "512", log_level="ERROR") as server:
-        run_streams(server.address, chunks, 1, duration_s * 6)  # what one takes is measured
+        run_streams(server.address, chunks, 1, duration_s * 6)  # the server measures the cost of a stream
         outcomes = run_streams(server.address, chunks, streams, duration_s * 6)
     inside = [outcome for outcome in outcomes if outcome.code != "RESOURCE_EXHAUSTED"]
     return {"offered": streams, "refused": streams - len(inside), "admitted": summarize(inside, 0.0)}
@@ -203,43 +203,41 @@ def _quantile(ordered: list[float], share: float) -> float | None:
 
 
 def cpu_time_s(server: ServerProcess) -> float:
-    """Processor time of the server and of its children, those that have ended included."""
+    """Return the CPU time of the server and its subprocesses, exited ones included."""
     ticks = 0
     for pid in (server.pid, *server.children):
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        # Its own, and those of its children that it has buried.
+        # Its own, and that of reaped children.
         ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure as the command line says."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kind", choices=["crops", "video"], default="crops")
-    parser.add_argument("--start", type=int, default=1, help="streams to begin with")
-    parser.add_argument("--max-streams", type=int, default=64, help="more are not tried")
-    parser.add_argument(
-        "--miss-s", type=float, default=1.5, help="a stream that ends so much after its media has missed"
-    )
-    parser.add_argument("--minutes", type=float, default=30.0, help="begin no further step after so long")
-    parser.add_argument("--places", type=int, help="leave the ramp out: go beyond so many")
-    parser.add_argument("--out", type=Path, help="write the figures there, as JSON")
+    parser.add_argument("--start", type=int, default=1, help="initial number of streams")
+    parser.add_argument("--max-streams", type=int, default=64, help="maximum number of streams")
+    parser.add_argument("--miss-s", type=float, default=1.5, help="maximum lag of a stream after its media")
+    parser.add_argument("--minutes", type=float, default=30.0, help="start no new step after this time")
+    parser.add_argument("--streams", type=int, help="skip the search and use this capacity")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)
     pieces, duration_s = load_chunks(options.kind)
-    share_filled = 1.0 if options.places else FILL_SHARE
+    share_filled = 1.0 if options.streams else FILL_SHARE
     options.end = time.monotonic() + options.minutes * 60
-    best, steps = (options.places, []) if options.places else find_capacity(pieces, duration_s, options)
+    best, steps = (options.streams, []) if options.streams else find_capacity(pieces, duration_s, options)
     report = {
         "kind": options.kind,
         "media_s": duration_s,
-        "processors": os.cpu_count(),
-        "carried": best,
+        "cores": os.cpu_count(),
+        "capacity": best,
         "steps": steps,
-        "beyond": measure_overload(pieces, duration_s, max(1, int(share_filled * best))) if best else None,
-        "by_measured_capacity": measure_admission(pieces, duration_s, best * 2 + 2) if best else None,
+        "overload": measure_overload(pieces, duration_s, max(1, int(share_filled * best))) if best else None,
+        "admission_control": measure_admission(pieces, duration_s, best * 2 + 2) if best else None,
         "load_average": statistics.mean(os.getloadavg()),
     }
     text = json.dumps(report, indent=1)

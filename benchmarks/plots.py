@@ -1,4 +1,4 @@
-"""The pictures of ``docs/performance.md``."""
+"""The plots of ``docs/performance.md``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import matplotlib.pyplot as plt
 
 MODELS = {"embedded": "embedded (gorggle-mini-1)", "base": "Base", "large": "Large"}
 
-# How the stages of a file begin, in the order in which they come.
+# Prefixes of the stages of a file, in order.
 STAGES = (
-    *("decoding", "faces", "face detection", "landmarks", "warp", "what is between"),
-    *("front-end", "beam search", "times"),
+    *("decoding", "face tracking", "face detection", "landmarks", "warp", "other"),
+    *("front-end", "beam search", "word timestamps"),
 )
 
 
 def plot_engine(measured: dict[str, Any], path: Path) -> None:
-    """The ratios, stage by stage, a colour for each model."""
+    """Plot the speedups by stage and model."""
     compared = [row for row in measured["rows"] if row["ratio"] is not None]
     stages = list(dict.fromkeys(row["stage"] for row in compared))
     figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
@@ -33,15 +33,15 @@ def plot_engine(measured: dict[str, Any], path: Path) -> None:
         axes.bar_label(bars, fmt=lambda ratio: f"{ratio:.1f}" if ratio else "", fontsize=8)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xticks(range(len(stages)), [stage.replace(", ", ",\n") for stage in stages], fontsize=8)
-    axes.set_ylabel("times as fast")
+    axes.set_ylabel("speedup")
     axes.set_title(
-        "The engine beside fairseq's modules (front-end: plain torch; utterances: one by one)", fontsize=10
+        "Speedup over fairseq's modules (front-end: plain torch; utterances: sequential)", fontsize=10
     )
     _save_figure(figure, axes, path)
 
 
 def plot_end_to_end(measured: dict[str, Any], path: Path) -> None:
-    """Where the seconds of a file go, ours and the reference's, on one scale."""
+    """Plot the time of a file's stages, ours and the reference's."""
     rows = measured["rows"]
     figure, axes = plt.subplots(figsize=(9, 1.2 + 0.9 * len(rows)), layout="constrained")
     bars = [
@@ -64,7 +64,7 @@ def plot_end_to_end(measured: dict[str, Any], path: Path) -> None:
 
 
 def plot_stream_scaling(measured: dict[str, Any], path: Path) -> None:
-    """Seconds for n streams, beside n times those of one."""
+    """Plot the time of n streams, compared with n times one stream."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for kind in measured["kinds"]:
         counts = [step["streams"] for step in kind["steps"]]
@@ -74,18 +74,18 @@ def plot_stream_scaling(measured: dict[str, Any], path: Path) -> None:
             counts, [took[0] / counts[0] * n for n in counts], linestyle=":", color=line.get_color(),
             label="n times one stream",
         )  # fmt: skip
-    axes.set_xlabel("streams at once")
-    axes.set_ylabel("seconds until all are read")
+    axes.set_xlabel("concurrent streams")
+    axes.set_ylabel("seconds until all are transcribed")
     _save_figure(figure, axes, path)
 
 
 def sort_stages(seconds: dict[str, float]) -> list[str]:
-    """Stages in the order in which they come."""
+    """Return stages in processing order."""
     return [stage for name in STAGES for stage in seconds if stage.startswith(name)]
 
 
 def _seconds_before(seconds: dict[str, float], stage: str) -> float:
-    """What the stages before one take."""
+    """Return the time of the stages before one."""
     before = 0.0
     for name, taken in seconds.items():
         if name == stage:
@@ -95,7 +95,7 @@ def _seconds_before(seconds: dict[str, float], stage: str) -> float:
 
 
 def _save_figure(figure: Any, axes: Any, path: Path, *, legend_beside: bool = False) -> None:
-    """Save the picture; its legend inside, or beside where bars fill the inside."""
+    """Save the figure; the legend is inside, or to the right if bars fill the inside."""
     if legend_beside:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.12, 0.5))
     else:

@@ -1,4 +1,4 @@
-"""From the figures in ``benchmarks/results`` to the tables and pictures of ``docs/performance.md``.
+"""Writes the tables and plots of ``docs/performance.md`` from ``benchmarks/results``.
 
 .venv/bin/python -m benchmarks.report
 """
@@ -20,7 +20,7 @@ MODELS = plots.MODELS
 
 
 def write_report(results: Path, docs: Path) -> None:
-    """Bring the page and its pictures up to what was measured; parts without figures stay as they are."""
+    """Update the page and its plots; sections without results are unchanged."""
     page = docs / "performance.md"
     text = page.read_text()
     found = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
@@ -31,43 +31,43 @@ def write_report(results: Path, docs: Path) -> None:
     for name, (file, draw) in plots.PLOTS.items():
         if name in found:
             draw(found[name], docs / "images" / file)
-    print(f"written: {page} and its pictures")
+    print(f"written: {page} and its plots")
 
 
 def replace_section(text: str, name: str, lines: Sequence[str]) -> str:
-    """The page with what stands between the marks of a part exchanged.
+    """Replace the section between its markers.
 
     Raises:
-        ValueError: the page has no such marks.
+        ValueError: the markers are missing.
     """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"the page has no marks {begin} and {end}: put them where the figures are to stand")
+        raise ValueError(f"the page lacks the markers {begin} and {end}: add them where the section belongs")
     return f"{before}{begin}\n{chr(10).join(lines)}\n{end}{after}"
 
 
 def format_machine(machine: dict[str, Any]) -> str:
-    """What the figures were taken on."""
+    """Describe the machine in one sentence."""
     return (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} thread(s), torch {machine['torch']}; "
-        f"{machine['clock']}; a large product of matrices reaches {machine['gflops']:.0f} GFLOP/s, memory is read at "
-        f"{machine['gigabytes_per_s']:.0f} GB/s; the machine's load at the start was {machine['load']:.1f}."
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} thread(s), torch {machine['torch']}; "
+        f"{machine['clock']}; peak matrix product {machine['gflops']:.0f} GFLOP/s, memory bandwidth "
+        f"{machine['gigabytes_per_s']:.0f} GB/s; load average at the start {machine['load']:.1f}."
     )
 
 
 def format_engine(found: dict[str, Any]) -> list[str]:
-    """The engine's stages beside fairseq's."""
+    """Format the engine's stages compared with fairseq's."""
     measured = found["engine"]
     machine = measured["machine"]
     lines = [
         (
-            f"{format_machine(machine)} {machine['dtype']}, a clip of {machine['clip_s']:g} s, hypotheses of "
-            f"{machine['units']} units, the least of {machine['repeats']}."
+            f"{format_machine(machine)} {machine['dtype']}, clip of {machine['clip_s']:g} s, hypotheses of "
+            f"{machine['tokens']} tokens, minimum of {machine['repeats']} repetitions."
         ),
         "",
-        "| model | stage | Gorggle | the other | ratio | beside | floor | of the floor | tokens |",
+        "| model | stage | Gorggle | baseline | speedup | baseline is | floor | multiple of floor | tokens |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
     ]
     for row in add_combined_rows(measured["rows"]):
@@ -78,7 +78,7 @@ def format_engine(found: dict[str, Any]) -> list[str]:
             format_seconds(row["ours_s"]),
             format_seconds(row["theirs_s"]),
             format_ratio(row["ratio"]),
-            row["beside"],
+            row["baseline"],
             format_seconds(floor),
             "" if floor is None else f"{row['ours_s'] / floor:.1f}×",
             {True: "identical", False: "DIFFER", None: ""}[row.get("tokens_identical")],
@@ -90,7 +90,7 @@ def format_engine(found: dict[str, Any]) -> list[str]:
 
 
 def add_combined_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, and behind each encoder a row for it and its front-end together: no window has the one without the other."""
+    """Return the rows with the sum of front-end and encoder added after each encoder: they always run together."""
     all_rows: list[dict[str, Any]] = []
     for row in rows:
         before = all_rows[-1] if all_rows else None
@@ -99,19 +99,19 @@ def add_combined_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             if row["theirs_s"] is None or before["theirs_s"] is None:
                 continue
             both = {key: before[key] + row[key] for key in ("ours_s", "theirs_s", "gflop")}
-            stage = {"model": row["model"], "stage": "front-end and encoder", "beside": "both"}
+            stage = {"model": row["model"], "stage": "front-end and encoder", "baseline": "both"}
             all_rows.append({**stage, **both, "ratio": both["theirs_s"] / both["ours_s"]})
     return all_rows
 
 
 def format_weights(name: str) -> Callable[[dict[str, Any]], list[str]]:
-    """A table of the engine with weights of another kind beside those of 32 bits, of the same run."""
+    """Return a formatter of the engine with other weight types compared with float32."""
 
     def table(found: dict[str, Any]) -> list[str]:
         lines = [
             format_machine(found[name]["machine"]),
             "",
-            "| model | stage | float32 | these | times as fast | units as with float32 |",
+            "| model | stage | float32 | this type | speedup | tokens |",
             "| --- | --- | ---: | ---: | ---: | --- |",
         ]
         for row in found[name]["rows"]:
@@ -128,36 +128,36 @@ def format_weights(name: str) -> Callable[[dict[str, Any]], list[str]]:
 
 
 def format_vision(found: dict[str, Any]) -> list[str]:
-    """Faces to crops beside the usual way, and how far its stages are from what they need at least."""
+    """Format face tracking and mouth crops compared with the reference, and with the roofline."""
     measured = found["vision"]
     machine, clips = measured["machine"], measured["clips"]
     lines = [
         format_machine(machine),
         "",
         (
-            "| clip | usual way, a frame | Gorggle, a frame | ratio | live, lips alone "
-            "| mouth apart, median (95 %) | live | the usual way itself | lost |"
+            "| clip | reference, per frame | Gorggle, per frame | speedup | live, video only "
+            "| mouth offset, median (95 %) | live | reference itself | lost |"
         ),
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, clip in clips.items():
-        cost = clip["ms a frame"]
-        ours, live, usual = (_format_offset(way) for way in (clip, clip["live"], clip["usual"]))
+        cost = clip["ms_per_frame"]
+        ours, live, usual = (_format_offset(way) for way in (clip, clip["live"], clip["reference"]))
         lines.append(
-            f"| {name} | {cost['usual']['all']:.0f} ms | {cost['ours']['all']:.2f} ms | **{clip['times faster']:.0f}×** "
-            f"| {cost['ours, live']['all']:.2f} ms, {clip['times faster, live']:.0f}× "
+            f"| {name} | {cost['reference']['all']:.0f} ms | {cost['ours']['all']:.2f} ms | **{clip['speedup']:.0f}×** "
+            f"| {cost['ours_live']['all']:.2f} ms, {clip['speedup_live']:.0f}× "
             f"| {ours} | {live} | {usual} | {clip['lost']} of {clip['compared']} |"
         )
     lines += [
         "",
-        "| of the clips' mean, a frame | usual way | Gorggle | live, lips alone | floor | of the floor |",
+        "| mean of the clips, per frame | reference | Gorggle | live, video only | floor | multiple of floor |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     floors_ms = vision_roofline_ms(clips, machine)
     for stage, name in VISION_STAGES.items():
         usual, ours, live = (
-            _mean_known([clip["ms a frame"][way].get(stage) for clip in clips.values()])
-            for way in ("usual", "ours", "ours, live")
+            _mean_known([clip["ms_per_frame"][way].get(stage) for clip in clips.values()])
+            for way in ("reference", "ours", "ours_live")
         )
         floor = floors_ms.get(stage)
         of_floor = "" if not floor or ours is None else f"{ours / floor:.0f}×"
@@ -166,20 +166,20 @@ def format_vision(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-# Stages of seeing, with their names for readers.
+# Vision stages and their names in the table.
 VISION_STAGES = {
-    "detect": "finding faces",
+    "detect": "face detection",
     "landmarks": "landmarks",
-    "rest": "what else following takes",
+    "rest": "other tracking",
     "crop": "crop",
-    "warp and cut": "warp and cut",
-    "movement": "movement of the lips",
+    "warp and crop": "warp and crop",
+    "lip activity": "lip activity",
 }
 
 
 def _format_offset(way: dict[str, Any]) -> str:
-    found = way["mouth apart, % of the eyes' distance"]
-    return f"{found['median']:.2f} % ({found['95 %']:.2f} %)"
+    found = way["mouth_offset_percent"]
+    return f"{found['median']:.2f} % ({found['p95']:.2f} %)"
 
 
 def _mean_known(values: list[float | None]) -> float | None:
@@ -192,11 +192,11 @@ def _format_ms(value: float | None) -> str:
 
 
 def format_end_to_end(found: dict[str, Any]) -> list[str]:
-    """A file to words."""
+    """Format the end-to-end times."""
     measured = found["whole"]
     lines = [format_machine(measured["machine"]), ""]
     for row in measured["rows"]:
-        lines += [f"| {MODELS[row['model']]} | Gorggle | the reference's modules |", "| --- | ---: | ---: |"]
+        lines += [f"| {MODELS[row['model']]} | Gorggle | reference |", "| --- | ---: | ---: |"]
         stages = plots.sort_stages({**row["ours"], **row["reference"]})
         for stage in stages:
             lines.append(
@@ -204,22 +204,22 @@ def format_end_to_end(found: dict[str, Any]) -> list[str]:
             )
         together = f"| **all** | **{row['ours_s']:.2f} s** |"
         if row["reference_s"] is not None:
-            same = "the same units" if row["tokens_identical"] else "OTHER UNITS"
+            same = "identical tokens" if row["tokens_identical"] else "TOKENS DIFFER"
             together += f" {row['reference_s']:.1f} s, **{row['ratio']:.1f}×**, {same} |"
         lines += [
             f"{together}",
             "",
-            f"{row['times_real_time']:.1f} times as fast as the clip of {measured['clip_s']:g} s is played.",
+            f"{row['times_real_time']:.1f} times real time, for a clip of {measured['clip_s']:g} s.",
             "",
         ]
-    lines.append(f"The features of its sound take {measured['audio_features_s'] * 1000:.1f} ms.")
+    lines.append(f"Its audio features take {measured['audio_features_s'] * 1000:.1f} ms.")
     return lines
 
 
 def format_stream_scaling(found: dict[str, Any]) -> list[str]:
-    """What n streams cost."""
+    """Format the cost of n streams."""
     lines = [
-        "| the demo clip as | streams | all read after | a stream | processor, a stream |",
+        "| the demo clip as | streams | all transcribed after | per stream | CPU time per stream |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for kind in found["growth"]["kinds"]:
@@ -233,45 +233,45 @@ def format_stream_scaling(found: dict[str, Any]) -> list[str]:
 
 
 def format_startup(found: dict[str, Any]) -> list[str]:
-    """How long things take to start."""
+    """Format startup times."""
     measured = found["startup"]
     return [
-        "| start | takes |",
+        "| startup | time |",
         "| --- | ---: |",
         f"| `import gorggle` | {measured['import_gorggle_s']:.2f} s |",
-        f"| `gorggle serve` with the embedded model, until it serves | {measured['server_ready_s']:.1f} s |",
-        f"| the first clip, longer than the second | {max(0.0, measured['first_clip_extra_s']):.2f} s |",
+        f"| `gorggle serve` with the embedded model, until ready | {measured['server_ready_s']:.1f} s |",
+        f"| additional time of the first clip | {max(0.0, measured['first_clip_extra_s']):.2f} s |",
     ]
 
 
 def format_load(name: str) -> Callable[[dict[str, Any]], list[str]]:
-    """The service under load, and beyond what it carries."""
+    """Return a formatter of the service's capacity and overload behaviour."""
 
     def table(found: dict[str, Any]) -> list[str]:
         measured = found[name]
-        kind = {"crops": "crops and sound", "video": "whole video of 640×480"}[measured["kind"]]
+        kind = {"crops": "crops and audio", "video": "video of 640×480"}[measured["kind"]]
         lines = [
-            f"**{measured['carried']} streams of {kind}**, each at the pace of life, on {measured['processors']} cores.",
+            f"**{measured['capacity']} real-time streams of {kind}** on {measured['cores']} cores.",
             "",
-            "| streams | final results after their media, median | 95 % | processors in use | carried |",
+            "| streams | final result latency, median | 95 % | CPUs used | within target |",
             "| ---: | ---: | ---: | ---: | --- |",
         ]
         lines += [
             f"| {step['streams']} | {format_seconds(step['final_delay_p50_s'])} | {format_seconds(step['final_delay_p95_s'])} "
-            f"| {step['server_processors']:.2f} | {'no' if step['missed'] else 'yes'} |"
+            f"| {step['server_cpus']:.2f} | {'no' if step['missed'] else 'yes'} |"
             for step in sorted(measured["steps"], key=lambda step: step["streams"])
         ]
-        beyond, judged = measured["beyond"], measured["by_measured_capacity"]
-        before, beside = beyond["admitted_alone"], beyond["admitted_crowded"]
+        overload, admission = measured["overload"], measured["admission_control"]
+        alone, crowded = overload["admitted_alone"], overload["admitted_crowded"]
         filled = (
-            f"A server filled with {beyond['places']} of them refused {beyond['refused']} of {beyond['extra_calls']} calls "
-            f"more, within {beyond['refused_max_s'] * 1000:.0f} ms at most; meanwhile 95 % of the final results of those "
-            f"inside came after {format_seconds(beside['final_delay_p95_s'])} ({format_seconds(before['final_delay_p95_s'])} without)."
+            f"A server limited to {overload['streams']} streams refused {overload['refused']} of {overload['extra_calls']} extra calls, "
+            f"within {overload['refused_max_s'] * 1000:.0f} ms at most; meanwhile 95 % of the final results of admitted streams "
+            f"came within {format_seconds(crowded['final_delay_p95_s'])} ({format_seconds(alone['final_delay_p95_s'])} without extra calls)."
         )
         offered = (
-            f"Offered {judged['offered']} streams at once, a server with the usual settings let {judged['admitted']['streams']} "
-            f"in, by its own judgement of what it carries; 95 % of their final results came after "
-            f"{format_seconds(judged['admitted']['final_delay_p95_s'])}."
+            f"With {admission['offered']} concurrent streams offered, a server with default settings admitted {admission['admitted']['streams']} "
+            f"by its own capacity estimate; 95 % of their final results came within "
+            f"{format_seconds(admission['admitted']['final_delay_p95_s'])}."
         )
         return [*lines, "", filled, offered]
 
@@ -279,12 +279,12 @@ def format_load(name: str) -> Callable[[dict[str, Any]], list[str]]:
 
 
 def format_seconds(value: float | None) -> str:
-    """For a table; nothing where there is nothing."""
+    """Format seconds for a table cell; empty for None."""
     return "" if value is None else f"{value:.3f} s"
 
 
 def format_ratio(ratio: float | None) -> str:
-    """A ratio for a table."""
+    """Format a ratio for a table cell; empty for None."""
     return "" if ratio is None else f"**{ratio:.2f}×**"
 
 
@@ -302,7 +302,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 
 
 def main() -> None:
-    """Write the report anew."""
+    """Write the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

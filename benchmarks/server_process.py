@@ -1,4 +1,4 @@
-"""A real server in a process of its own, and what it uses: for benchmarks, and for tests that hurt it."""
+"""A real server in a subprocess, and its resource usage, for benchmarks and fault tests."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class ResourceUsage:
-    """What a server and its children use at one moment.
+    """Resource usage of a server and its subprocesses.
 
     Attributes:
-        rss_bytes: memory of the server's process, with what it shares with files, which the system drops and reads again.
-        private_bytes: of that, what it has for itself: only this can leak.
-        children_rss_bytes: memory of its decoder processes, shared pages counted in each.
-        tasks: asyncio tasks on the server's loop; 0 where its metrics are not served.
+        rss_bytes: memory of the server process, including file-backed pages.
+        private_bytes: anonymous memory of the server process; only this can leak.
+        children_rss_bytes: memory of its decoder subprocesses, shared pages counted in each.
+        tasks: asyncio tasks of the server's event loop; 0 without metrics.
     """
 
     rss_bytes: int
@@ -43,11 +43,11 @@ class ResourceUsage:
 
 
 class ServerProcess:
-    """``gorggle serve`` on a free port, until the ``with`` ends; then it must end by itself, with exit code 0.
+    """``gorggle serve`` on a free port as a context manager; must exit with code 0 at the end.
 
     Attributes:
-        address: where it serves.
-        log_path: everything that it has logged.
+        address: gRPC address.
+        log_path: the server's log.
     """
 
     def __init__(
@@ -99,31 +99,31 @@ class ServerProcess:
     ):
         code = self._stop()
         if kind is None and code != 0:
-            raise AssertionError(f"the server ended with exit code {code}: {self.log[-3000:]}")
+            raise AssertionError(f"the server exited with code {code}: {self.log[-3000:]}")
         self._folder.cleanup()
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Return the process id."""
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is there."""
+        """Return whether the process is running."""
         return self._process.poll() is None
 
     @property
     def log(self) -> str:
-        """All that it has logged so far."""
+        """Return the log so far."""
         return self.log_path.read_text(errors="replace")
 
     @property
     def children(self) -> list[int]:
-        """The processes it has started, and those that these have."""
+        """Return the ids of all descendant processes."""
         return _descendants(self.pid)
 
     def usage(self) -> ResourceUsage:
-        """What it uses now."""
+        """Return the current resource usage."""
         status = dict(
             line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines()
         )
@@ -139,7 +139,7 @@ class ServerProcess:
         )
 
     def metrics(self) -> dict[str, float]:
-        """Its metrics, by name with labels as Prometheus writes them."""
+        """Return the Prometheus metrics, by name with labels."""
         return {
             line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
             for line in self.http_get("/metrics").splitlines()
@@ -147,16 +147,16 @@ class ServerProcess:
         }
 
     def http_get(self, path: str) -> str:
-        """The body that its operations server answers with."""
+        """Return the response body of the operations HTTP server."""
         with urllib.request.urlopen(f"http://{self.http_address}{path}", timeout=10) as answer:
             return answer.read().decode()
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send a signal to the server."""
         self._process.send_signal(number)
 
     def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for the server and return its exit code."""
         return self._process.wait(timeout_s)
 
     def _wait_until_ready(self) -> None:
@@ -166,9 +166,12 @@ class ServerProcess:
             line = self._process.stdout.readline()
             if not line:
                 raise AssertionError(f"the server did not start: {self.log[-3000:]}")
-            told = json.loads(line)
-            if "listening" in told:
-                self.address, self.http_address = told["listening"], told.get("operations", "")
+            announcement = json.loads(line)
+            if "listening" in announcement:
+                self.address, self.http_address = (
+                    announcement["listening"],
+                    announcement.get("operations", ""),
+                )
                 return
 
     def _stop(self) -> int:
@@ -187,12 +190,12 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def assert_no_leaks(server: ServerProcess, timeout_s: float = 20.0, **slack: int) -> Iterator[None]:
-    """Hold that what is done inside leaves nothing behind: no files, threads, tasks, processes, within the patience.
+    """Check that the enclosed code leaves no files, threads, tasks or processes in the server.
 
     Args:
-        server: whose process is looked at.
-        timeout_s: how long what was used may take to be given back.
-        slack: how many more of a kind are allowed, such as ``threads=1``.
+        server: server to check.
+        timeout_s: time for cleanup.
+        slack: allowed growth per kind, such as ``threads=1``.
     """
     before = server.usage()
     yield

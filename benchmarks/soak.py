@@ -1,7 +1,7 @@
-"""Good, cancelled, broken and slow calls for as long as you like: ``python benchmarks/soak.py --minutes 30 --out soak.json``.
+"""Soak test with well-behaved and misbehaving clients: ``python benchmarks/soak.py --minutes 30 --out soak.json``.
 
-Every half minute all calls are let end, and what the server then uses is written down: only at rest can a task or a file
-too many be told from one in use. What it uses after the warm-up is compared with what it uses at the end.
+Every 30 s all calls end and the idle server's resource usage is recorded, because leaks are visible only when idle. Usage
+after the warm-up is compared with usage at the end.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from tests.clips import transcode
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
 MIB = 2**20
 CLIP_S = 3.0
-IDLE_TIMEOUT_S = 60.0  # the longest time for which calls may go on after their clients have gone
-# At rest nothing may grow; memory is torn into pieces by use, and is given some room.
+IDLE_TIMEOUT_S = 60.0  # maximum time for streams to end after their clients have disconnected
+# Allowed growth of the idle server; memory grows by fragmentation.
 MAX_GROWTH = {"threads": 1, "open_files": 2, "tasks": 1, "children": 0}
 MAX_GROWTH_BYTES = 32 * MIB
 MAX_STREAMS = 6
@@ -36,7 +36,7 @@ MAX_STREAMS = 6
 
 @dataclass
 class Sample:
-    """What the server used at one moment."""
+    """Resource usage at one moment."""
 
     at_s: float
     is_idle: bool
@@ -45,27 +45,27 @@ class Sample:
 
 @dataclass
 class SoakRecord:
-    """What happened in a run."""
+    """Samples and outcomes of a run."""
 
     samples: list[Sample] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, kind: str, outcome: str) -> None:
-        """A call has ended."""
+        """Count a finished call."""
         with self.lock:
             self.outcomes[f"{kind}: {outcome}"] += 1
 
 
 def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> SoakRecord:
-    """Alternate between work and rest until the time is up."""
+    """Alternate between load and idle until the time is up."""
     record, began = SoakRecord(), time.monotonic()
     end = began + options.minutes * 60
-    chances = [random.Random(f"{options.seed}-{number}") for number in range(options.workers)]
+    rngs = [random.Random(f"{options.seed}-{number}") for number in range(options.workers)]
     with ThreadPoolExecutor(options.workers) as pool:
         while time.monotonic() < end and server.is_running:
             until = min(end, time.monotonic() + options.cycle_s)
-            working = [pool.submit(_work, server.address, data, chance, until, record) for chance in chances]
+            working = [pool.submit(_work, server.address, data, rng, until, record) for rng in rngs]
             while not all(worker.done() for worker in working):
                 record.samples.append(Sample(time.monotonic() - began, False, server.usage()))
                 time.sleep(options.sample_s)
@@ -76,55 +76,55 @@ def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> Soa
     return record
 
 
-def _work(address: str, data: bytes, chance: random.Random, until: float, record: SoakRecord) -> None:
-    calls = ClientScenarios(address, data, chance)
+def _work(address: str, data: bytes, rng: random.Random, until: float, record: SoakRecord) -> None:
+    calls = ClientScenarios(address, data, rng)
     while time.monotonic() < until:
-        kind = chance.choice(SCENARIOS)
+        kind = rng.choice(SCENARIOS)
         record.count(kind, getattr(calls, kind)())
 
 
 def _wait_until_idle(server: ServerProcess) -> None:
-    """Wait until all calls have ended, and connections with them."""
+    """Wait until all streams and connections have ended."""
     deadline = time.monotonic() + IDLE_TIMEOUT_S
     while server.metrics()["gorggle_active_streams"]:
         if time.monotonic() > deadline:
-            raise AssertionError("calls go on although their clients have gone")
+            raise AssertionError("streams are left after their clients have disconnected")
         time.sleep(0.1)
     time.sleep(1.0)
 
 
 def summarize(record: SoakRecord, warm_s: float) -> dict[str, Any]:
-    """How much more is used at the end than after the warm-up, at rest."""
+    """Compare idle resource usage after the warm-up and at the end."""
     resting = [sample for sample in record.samples if sample.is_idle]
     warm = [sample for sample in resting if sample.at_s >= warm_s] or resting[-1:]
     size = max(1, len(warm) // 4)
     grown = {
         kind: statistics.median(getattr(sample.usage, kind) for sample in warm[-size:])
         - statistics.median(getattr(sample.usage, kind) for sample in warm[:size])
-        for kind in (*MAX_GROWTH, "own_bytes", "rss_bytes")
+        for kind in (*MAX_GROWTH, "private_bytes", "rss_bytes")
     }
     excess = [kind for kind, allowed in MAX_GROWTH.items() if grown[kind] > allowed]
-    if grown["own_bytes"] > MAX_GROWTH_BYTES:
-        excess.append("own_bytes")
+    if grown["private_bytes"] > MAX_GROWTH_BYTES:
+        excess.append("private_bytes")
     return {
         "after_warm_up": asdict(warm[0].usage),
         "at_the_end": asdict(warm[-1].usage),
         "grown": grown,
         "excess": excess,
-        "times_at_rest": len(resting),
+        "idle_samples": len(resting),
         "compared": len(warm),
     }
 
 
 def plot(record: SoakRecord, warm_s: float, path: Path) -> None:
-    """Draw what was used over time."""
+    """Plot resource usage over time."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(5, 1, sharex=True, figsize=(9, 11), layout="constrained")
-    memory = (("own_bytes", "own memory, MiB", MIB), ("rss_bytes", "with files, MiB", MIB))
+    memory = (("private_bytes", "private memory, MiB", MIB), ("rss_bytes", "RSS, MiB", MIB))
     shown = (*memory, ("threads", "threads", 1), ("open_files", "open files", 1))
     for axis, (kind, label, unit) in zip(axes, (*shown, ("tasks", "asyncio tasks", 1)), strict=True):
         for resting, style in ((False, "-"), (True, "o")):
@@ -133,7 +133,7 @@ def plot(record: SoakRecord, warm_s: float, path: Path) -> None:
                 [sample.at_s / 60 for sample in chosen],
                 [getattr(sample.usage, kind) / unit for sample in chosen],
                 style,
-                label="at rest" if resting else "at work",
+                label="idle" if resting else "under load",
                 alpha=1.0 if resting else 0.4,
             )
         axis.axvline(warm_s / 60, linestyle=":", color="grey")
@@ -146,16 +146,16 @@ def plot(record: SoakRecord, warm_s: float, path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Soak as the command line says; 1 where something grew."""
+    """Run the soak test; return 1 if a resource grew."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--warm-up-minutes", type=float, default=5.0)
-    parser.add_argument("--workers", type=int, default=4, help="calls at once")
-    parser.add_argument("--cycle-s", type=float, default=30.0, help="work for so long between two rests")
+    parser.add_argument("--workers", type=int, default=4, help="concurrent calls")
+    parser.add_argument("--cycle-s", type=float, default=30.0, help="duration of load between idle phases")
     parser.add_argument("--sample-s", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="write the figures there, as JSON")
-    parser.add_argument("--plot", type=Path, help="draw them there, as PNG")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument("--plot", type=Path, help="PNG file for the plot")
     options = parser.parse_args(arguments)
     warm_s = options.warm_up_minutes * 60
     with tempfile.TemporaryDirectory() as folder:
@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
         "server_counted": metrics,
         **summarize(record, warm_s),
         "samples": [
-            {"at_s": round(sample.at_s, 1), "is_resting": sample.is_idle, **asdict(sample.usage)}
+            {"at_s": round(sample.at_s, 1), "is_idle": sample.is_idle, **asdict(sample.usage)}
             for sample in record.samples
         ],
     }

@@ -1,7 +1,7 @@
-"""How long things take to start: ``python -m benchmarks.startup``.
+"""Startup times: ``python -m benchmarks.startup``.
 
-``import gorggle``, beyond what Python itself takes, and ``gorggle serve`` with the embedded model until it says that it
-serves, after which a call is answered at once. Each is the least of several times: files are then in the system's cache.
+``import gorggle`` without the interpreter's own startup, and ``gorggle serve`` with the embedded model until it is ready.
+Minimum over repetitions, so files are in the page cache.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def time_program_s(program: str) -> float:
-    """How long Python takes for a program."""
+    """Return the run time of a Python program, in seconds."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", program], check=True)
     return time.perf_counter() - began
 
 
 def time_import_s(module: str, repeats: int) -> float:
-    """How long an import takes in a new process, beyond the process itself."""
+    """Return the import time of a module in a new process, without the interpreter's startup."""
     return min(time_program_s(f"import {module}") for _ in range(repeats)) - min(
         time_program_s("pass") for _ in range(repeats)
     )
 
 
 def time_server_start_s(repeats: int) -> tuple[float, float]:
-    """From the server's start to its being ready; and its first clip's seconds over those of its second."""
+    """Return the server's startup time, and the additional time of its first clip compared with the second."""
     ready_s, extra_s = float("inf"), float("inf")
     requests = [Request(media=DEMO.read_bytes())]
     for _ in range(repeats):
@@ -54,7 +54,7 @@ def time_server_start_s(repeats: int) -> tuple[float, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write JSON."""
+    """Run the benchmark, print the results and write JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

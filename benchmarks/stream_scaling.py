@@ -1,9 +1,8 @@
-"""What n streams cost: ``python -m benchmarks.stream_scaling --streams 1,2,4,8,16``.
+"""Cost of n concurrent streams: ``python -m benchmarks.stream_scaling --streams 1,2,4,8,16``.
 
-A server reads the demo clip n times at once, sent as fast as it takes it. Told are the seconds until all are read and the
-processor's seconds of the server and its decoders, per stream: neither may grow with n. Streams share the device's
-batches. All numbers of streams are tried in each round, and the least of the rounds counts: what else the machine does
-then falls on all of them alike.
+A server transcribes the demo clip n times concurrently, sent at full speed. Reported are the wall time until all are done
+and the CPU time of the server and its decoders; neither may grow per stream. Every round runs all stream counts, and the
+minimum over rounds counts, so that other load affects all counts alike.
 """
 
 from __future__ import annotations
@@ -26,20 +25,22 @@ TIMEOUT_S = 600.0
 
 
 def transcribe_once(address: str, requests: Sequence[Request]) -> int:
-    """Send a clip as fast as it is taken; how many final segments came back."""
+    """Send a clip at full speed; return the number of final segments."""
     with open_channel(address) as channel:
         responses = Stub(channel).StreamingRecognize(iter([config_request(), *requests]), timeout=TIMEOUT_S)
         return sum(one.WhichOneof("event") == "segment" and one.segment.is_final for one in responses)
 
 
 def measure_cost(server: ServerProcess, requests: Sequence[Request], streams: int) -> dict[str, Any]:
-    """So many at once."""
+    """Measure the given number of concurrent streams."""
     cpu_s, began = cpu_time_s(server), time.monotonic()
     with ThreadPoolExecutor(streams) as pool:
         segments = list(pool.map(lambda _: transcribe_once(server.address, requests), range(streams)))
     wall_s = time.monotonic() - began
     if len(set(segments)) > 1 or not segments[0]:
-        raise AssertionError(f"streams of one clip gave {segments} segments; expected as many each, and some")
+        raise AssertionError(
+            f"streams of one clip gave {segments} segments; expected the same number, above 0"
+        )
     return {
         "streams": streams,
         "segments": segments[0],
@@ -49,7 +50,7 @@ def measure_cost(server: ServerProcess, requests: Sequence[Request], streams: in
 
 
 def measure_scaling(kind: str, counts: Sequence[int], repeats: int) -> dict[str, Any]:
-    """The cost of one stream, two, and so on; the least of the repetitions."""
+    """Measure the cost for all stream counts; minimum over repetitions."""
     requests = [Request(media=DEMO.read_bytes())]
     duration_s = 0.0
     if kind == "crops":
@@ -59,7 +60,7 @@ def measure_scaling(kind: str, counts: Sequence[int], repeats: int) -> dict[str,
     with ServerProcess(
         "--max-streams", "64", "--max-live-device-utilization", "0", log_level="ERROR"
     ) as server:
-        measure_cost(server, requests, 1)  # what is loaded late is loaded now
+        measure_cost(server, requests, 1)  # warm-up
         for _ in range(repeats):
             for count in counts:
                 tried[count].append(measure_cost(server, requests, count))
@@ -69,7 +70,7 @@ def measure_scaling(kind: str, counts: Sequence[int], repeats: int) -> dict[str,
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure as the command line says, write JSON."""
+    """Run the benchmark and write JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

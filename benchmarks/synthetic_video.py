@@ -1,4 +1,4 @@
-"""Speakers in 1280 x 720 who move their heads: what vision is measured on."""
+"""Videos of 1280 x 720 with moving heads, for the vision benchmark."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Frame = NDArray[np.uint8]
 
 
 def clips() -> dict[str, Callable[[], Iterator[Frame]]]:
-    """Speakers who move their heads as one does before a camera: drawn, and two photographs whose mouths are moved."""
+    """Return talking speakers with natural head movement: one drawn, two animated photographs."""
     made: dict[str, Callable[[], Iterator[Frame]]] = {"drawn": lambda: enlarge(demo_scene().frames)}
     for photo in Photograph:
         made[f"photograph: {photo.value}"] = lambda photo=photo: iter(
@@ -30,14 +30,14 @@ def clips() -> dict[str, Callable[[], Iterator[Frame]]]:
 
 
 def enlarge(frames: Any) -> Iterator[Frame]:
-    """Frames of 640 x 480 as frames of 1280 x 720, with bars at the sides."""
+    """Scale frames of 640 x 480 to 1280 x 720, padded at the sides."""
     for frame in frames:
-        picture = cv2.resize(frame, (960, 720), interpolation=cv2.INTER_CUBIC)
-        yield cv2.copyMakeBorder(picture, 0, 0, 160, 160, cv2.BORDER_REPLICATE)
+        image = cv2.resize(frame, (960, 720), interpolation=cv2.INTER_CUBIC)
+        yield cv2.copyMakeBorder(image, 0, 0, 160, 160, cv2.BORDER_REPLICATE)
 
 
 def add_camera_shake(frames: Iterator[Frame]) -> Iterator[Frame]:
-    """The same through a camera that is walked with: it sways by a tenth of the picture, turns and comes nearer."""
+    """Simulate a hand-held camera: translation by a tenth of the frame, rotation and zoom."""
     for index, frame in enumerate(frames):
         time_s = index / FRAME_RATE_HZ
         matrix = cv2.getRotationMatrix2D(

@@ -1,18 +1,16 @@
-"""Faces to mouth crops, beside the usual way: ``python -m benchmarks.vision [--seconds 10] [--out vision.json]``.
+"""Faces to mouth crops, compared with the reference: ``python -m benchmarks.vision [--seconds 10] [--out vision.json]``.
 
-The usual way, as the published preparation of AV-HuBERT does it: dlib's detector on every frame, enlarged once; its 68
-landmarks; the whole colour frame warped by scikit-image onto the mean face; the mouth cut out. Ours: ``FrameSkipper``,
-``MouthCropper`` and what judges movement; and the same without strides, as live media and lips alone are followed. Both
-get the same frames of 1280 x 720 in turn, in this process; times are the processor's, of all threads, so that other
-programs disturb them less.
+The reference is the published preparation of AV-HuBERT: dlib's detector on every frame upsampled once; its 68 landmarks;
+the whole colour frame warped by scikit-image onto the mean face; the mouth cropped. Ours: ``FrameSkipper``,
+``MouthCropper`` and lip activity; also without frame skipping, as for live and video-only streams. Both get the same
+frames of 1280 x 720 in turn, in this process; times are CPU time of all threads, which is less affected by other programs.
 
-The usual way takes a fifth of a second a frame, so it gets every seventh one: in turn such as ours looked at, and such
-as it left out. Where the head moves as heads do, ours must put the mouth where the usual way does; where it moves much,
-whether it stays on the face counts.
+The reference takes 0.2 s per frame, so it gets every seventh one: alternately frames that ours processed and skipped. With
+ordinary head motion ours must agree with the reference on the mouth's position; with large motion it must not lose the
+face.
 
-The usual way does not quite agree with itself: the detector's box jumps in steps, and the landmarks with it. So where it
-puts the mouth is the mean of four looks at the frame, moved by a few pixels to each side; how far from there its look at
-the frame as it is puts the mouth stands beside ours.
+The reference is not consistent with itself: the detector's box is quantized, and the landmarks depend on it. The expected
+position is therefore the mean over four shifted copies of the frame; the reference's own offset from it is reported too.
 """
 
 from __future__ import annotations
@@ -34,6 +32,7 @@ from skimage import transform
 
 from benchmarks import hardware
 from benchmarks.synthetic_video import FRAME_RATE_HZ, SIZE_PX, Frame, add_camera_shake, clips
+from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
 from gorggle_server.vision.face_detector import COARSE_SIDE_PX, BoundingBox, FaceDetector, find_landmark_model
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.frame_skipping import AnalyzedFrame, FrameSkipper
@@ -41,7 +40,6 @@ from gorggle_server.vision.lip_activity import VisualVoiceActivityDetector
 from gorggle_server.vision.mouth_cropper import (
     CANVAS_PX,
     LANDMARKS,
-    MOUTH_CROP_SIZE_PX,
     MOUTH_POINTS,
     STABLE_POINTS,
     LowLatencyMouthCropper,
@@ -51,43 +49,43 @@ from gorggle_server.vision.mouth_cropper import (
 
 REFERENCE_INTERVAL_FRAMES = 7
 WARM_UP_FRAMES = 11
-# Where else the usual way looks at a frame: pixels to the right and down.
+# Shifts of the frame for the expected position: pixels to the right and down.
 OFFSETS_PX = ((3, 0), (0, 3), (-3, 0), (0, -3))
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
-# A face whose mouth is further off than this, in distances between the eyes, is not followed but lost.
+# A face counts as lost if its mouth is further off than this, in units of the eye distance.
 MAX_MOUTH_OFFSET = 0.25
 
-OFFSET_KEY = "mouth apart, % of the eyes' distance"
+OFFSET_KEY = "mouth_offset_percent"  # of the distance between the eyes
 
 Points = NDArray[np.float64]
 
 
 class ReferencePipeline:
-    """Detects on every frame, and warps the whole frame in colour."""
+    """Detects faces on every frame, and warps the whole colour frame."""
 
     def __init__(self) -> None:
         self._detector = dlib.get_frontal_face_detector()
         self._predictor = dlib.shape_predictor(str(find_landmark_model()))
-        self.seconds = {"detect": 0.0, "landmarks": 0.0, "warp and cut": 0.0}
+        self.seconds = {"detect": 0.0, "landmarks": 0.0, "warp and crop": 0.0}
         self.frames = 0
 
     def reset_times(self) -> None:
-        """What was first done belongs to the start of a program."""
+        """Reset times and counts after the warm-up."""
         self.seconds, self.frames = dict.fromkeys(self.seconds, 0.0), 0
 
     def process(self, colour: Frame, grey: Frame) -> Points | None:
-        """The landmarks of the largest face, and the time that all of it took."""
+        """Process a frame and return the landmarks of the largest face."""
         self.frames += 1
         faces = self._time("detect", lambda: self._detector(grey, 1))
         if not faces:
             return None
         face = max(faces, key=lambda box: box.area())
         points = self._time("landmarks", lambda: self._landmarks(grey, face))
-        self._time("warp and cut", lambda: self._crop(colour, points))
+        self._time("warp and crop", lambda: self._crop(colour, points))
         return points
 
     def mean_landmarks(self, grey: Frame) -> Points | None:
-        """The mean landmarks of the largest face over the frame moved to each side: what others are held against."""
+        """Return the mean landmarks of the largest face over shifted copies of the frame."""
         found = [self._detect_shifted(grey, right, down) for right, down in OFFSETS_PX]
         points = [one for one in found if one is not None]
         return np.mean(points, axis=0) if len(points) == len(OFFSETS_PX) else None
@@ -127,27 +125,27 @@ class ReferencePipeline:
 
 
 class TimedFaceDetector(FaceDetector):
-    """The server's finder; keeps what it was asked, and the seconds that it took."""
+    """The server's face detector, with times and counts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reset_times()
 
     def reset_times(self) -> None:
-        """Begin to count anew."""
+        """Reset times and counts after the warm-up."""
         self.seconds = {"detect": 0.0, "landmarks": 0.0}
         self.fits, self.searched_px = 0, 0.0
 
     def detect(self, frame: Frame, short_side_px: int = COARSE_SIDE_PX, min_score: float = 0.0) -> Any:
-        """Of the whole frame."""
+        """Detect faces in the whole frame."""
         self.searched_px += frame.size * (short_side_px / min(frame.shape)) ** 2
         began = time.process_time()
         found = super().detect(frame, short_side_px, min_score)
         self.seconds["detect"] += time.process_time() - began
         return found
 
-    def landmarks(self, frame: Frame, box: BoundingBox) -> Any:
-        """Of one face."""
+    def predict_landmarks(self, frame: Frame, box: BoundingBox) -> Any:
+        """Fit the landmarks of one face."""
         self.fits += 1
         began = time.process_time()
         found = super().predict_landmarks(frame, box)
@@ -156,7 +154,7 @@ class TimedFaceDetector(FaceDetector):
 
 
 class ServerPipeline:
-    """What the server does with a frame of one face; ``waits`` as it does where there is sound and nothing is live."""
+    """The server's processing of one face; ``waits`` enables frame skipping, as for files with audio."""
 
     def __init__(self, *, waits: bool = True) -> None:
         self.detector = TimedFaceDetector()
@@ -164,23 +162,28 @@ class ServerPipeline:
         self._cropper, self._prompt = MouthCropper(load_mean_face()), LowLatencyMouthCropper(load_mean_face())
         self._activity = VisualVoiceActivityDetector()
         self.points: dict[int, Points | None] = {}
-        self._seconds = {"following": 0.0, "crop": 0.0, "movement": 0.0}
+        self._seconds = {"following": 0.0, "crop": 0.0, "lip activity": 0.0}
         self.frames = 0
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By stage; ``rest`` is what following takes besides detecting and landmarks."""
+        """Return seconds by stage; ``rest`` is tracking without detection and landmarks."""
         found = self.detector.seconds
         rest = self._seconds["following"] - sum(found.values())
-        return {**found, "rest": rest, "crop": self._seconds["crop"], "movement": self._seconds["movement"]}
+        return {
+            **found,
+            "rest": rest,
+            "crop": self._seconds["crop"],
+            "lip activity": self._seconds["lip activity"],
+        }
 
     def reset_times(self) -> None:
-        """What was first done belongs to the start of a program."""
+        """Reset times and counts after the warm-up."""
         self._seconds, self.frames = dict.fromkeys(self._seconds, 0.0), 0
         self.detector.reset_times()
 
     def process(self, grey: Frame, index: int) -> None:
-        """Take in a frame; ``points`` gets the landmarks that are known with it."""
+        """Process a frame; landmarks are stored in ``points``."""
         self.frames += 1
         began = time.process_time()
         seen = self._strides.push(grey, index)
@@ -200,15 +203,15 @@ class ServerPipeline:
             crop = self._prompt.push(frame.pixels, face.landmarks)
             self._activity.push(frame.index, face.landmarks, crop)
         self._seconds["crop"] += cut - began
-        self._seconds["movement"] += time.process_time() - cut
+        self._seconds["lip activity"] += time.process_time() - cut
         self.points[frame.index] = None if landmarks is None else landmarks.astype(np.float64)
 
 
 def measure_clip(frames: Callable[[], Iterator[Frame]], count: int) -> dict[str, Any]:
-    """Milliseconds a frame of both ways on one clip, and how far apart their mouths are, in distances between the eyes.
+    """Measure ms per frame of both pipelines on one clip, and the offset between their mouth positions.
 
-    What live media take is measured on the same frames once more, for it would find in the caches what the other left.
-    They are kept for that: voices are not made twice the same, and so not the faces that speak with them.
+    The live pipeline runs afterwards on the same stored frames, so that it does not profit from warm caches. (Rendering
+    the clip twice would not give identical frames.)
     """
     greys: list[Frame] = []
     usual, ours, live = ReferencePipeline(), ServerPipeline(), ServerPipeline(waits=False)
@@ -228,18 +231,22 @@ def measure_clip(frames: Callable[[], Iterator[Frame]], count: int) -> dict[str,
         if index == WARM_UP_FRAMES:
             live.reset_times()
         live.process(grey, index)
-    ways: dict[str, ReferencePipeline | ServerPipeline] = {"usual": usual, "ours": ours, "ours, live": live}
+    ways: dict[str, ReferencePipeline | ServerPipeline] = {
+        "reference": usual,
+        "ours": ours,
+        "ours_live": live,
+    }
     per_frame = {name: _per_frame_ms(way) for name, way in ways.items()}
     return {
         "frames": ours.frames,
-        "ms a frame": per_frame,
-        "landmark fits a frame": ours.detector.fits / ours.frames,
-        "pixels searched a frame": ours.detector.searched_px / ours.frames,
-        "times faster": per_frame["usual"]["all"] / per_frame["ours"]["all"],
-        "times faster, live": per_frame["usual"]["all"] / per_frame["ours, live"]["all"],
+        "ms_per_frame": per_frame,
+        "landmark_fits_per_frame": ours.detector.fits / ours.frames,
+        "searched_px_per_frame": ours.detector.searched_px / ours.frames,
+        "speedup": per_frame["reference"]["all"] / per_frame["ours"]["all"],
+        "speedup_live": per_frame["reference"]["all"] / per_frame["ours_live"]["all"],
         **compare_mouths(ours.points, expected),
         "live": compare_mouths(live.points, expected),
-        "usual": compare_mouths(at_once, expected),
+        "reference": compare_mouths(at_once, expected),
     }
 
 
@@ -249,7 +256,7 @@ def _with_grey(frames: Iterator[Frame], count: int) -> Iterator[tuple[int, Frame
 
 
 def compare_mouths(found: dict[int, Points | None], expected: dict[int, Points]) -> dict[str, Any]:
-    """How far apart two ways put the mouth, in distances between the eyes."""
+    """Summarize the offsets between two mouth positions, in per cent of the eye distance."""
     apart = [
         off for index in expected if (off := mouth_offset(found.get(index), expected[index])) is not None
     ]
@@ -257,7 +264,7 @@ def compare_mouths(found: dict[int, Points | None], expected: dict[int, Points])
         OFFSET_KEY: {
             "median": 100 * float(np.median(apart)),
             "mean": 100 * float(np.mean(apart)),
-            "95 %": 100 * float(np.quantile(apart, 0.95)),
+            "p95": 100 * float(np.quantile(apart, 0.95)),
         },
         "lost": len(expected) - len(apart) + sum(one > MAX_MOUTH_OFFSET for one in apart),
         "compared": len(expected),
@@ -265,7 +272,7 @@ def compare_mouths(found: dict[int, Points | None], expected: dict[int, Points])
 
 
 def mouth_offset(points: Points | None, expected: Points) -> float | None:
-    """How far the middle of the mouth is from where it is expected; None where no face was found."""
+    """Return the distance of the mouth's centre from the expected one, in eye distances; None without a face."""
     if points is None:
         return None
     eyes = np.linalg.norm(expected[RIGHT_EYE].mean(axis=0) - expected[LEFT_EYE].mean(axis=0))
@@ -280,7 +287,7 @@ def _per_frame_ms(way: ReferencePipeline | ServerPipeline) -> dict[str, float]:
 def measure_clips(
     seconds: float = 10.0, names: Collection[str] = (), report: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Measure all clips, or those named, with ordinary and with large motion."""
+    """Measure the named clips (default: all) with ordinary and large motion."""
     results: dict[str, Any] = {}
     count = round(seconds * FRAME_RATE_HZ)
     for name, frames in clips().items():
@@ -293,21 +300,21 @@ def measure_clips(
             found = results[f"{name}, {motion} motion"] = measure_clip(moved, count)
             apart = found[OFFSET_KEY]
             report(
-                f"{name + ', ' + motion + ' motion':40}  usual {found['ms a frame']['usual']['all']:6.1f} ms   "
-                f"ours {found['ms a frame']['ours']['all']:5.2f} ms   {found['times faster']:5.0f} times   "
-                f"live {found['ms a frame']['ours, live']['all']:5.2f} ms   "
-                f"mouth apart {apart['median']:.2f} % (95 %: {apart['95 %']:.2f} %; the usual way "
-                f"{found['usual'][OFFSET_KEY]['median']:.2f} %)   lost {found['lost']} of {found['compared']}"
+                f"{name + ', ' + motion + ' motion':40}  reference {found['ms_per_frame']['reference']['all']:6.1f} ms   "
+                f"ours {found['ms_per_frame']['ours']['all']:5.2f} ms   speedup {found['speedup']:5.0f}   "
+                f"live {found['ms_per_frame']['ours_live']['all']:5.2f} ms   "
+                f"mouth offset {apart['median']:.2f} % (95 %: {apart['p95']:.2f} %; reference "
+                f"{found['reference'][OFFSET_KEY]['median']:.2f} %)   lost {found['lost']} of {found['compared']}"
             )
     torch.set_num_threads(1)
     return {"size_px": SIZE_PX, "machine": hardware.describe_machine(1), "clips": results}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print a line for each clip, and write all as JSON where that is asked for."""
-    parser = argparse.ArgumentParser(description="Times vision beside the usual way.")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each clip (default: 10)")
-    parser.add_argument("--clips", default="", help=f"of {', '.join(clips())} (default: all)")
+    """Run the benchmark, print a line per clip, and optionally write JSON."""
+    parser = argparse.ArgumentParser(description="Vision compared with the reference pipeline.")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration per clip (default: 10)")
+    parser.add_argument("--clips", default="", help=f"clips to run (default: {', '.join(clips())})")
     parser.add_argument("--out", type=Path, help="JSON")
     options = parser.parse_args(arguments)
     results = measure_clips(options.seconds, options.clips.split(",") if options.clips else ())

@@ -1,4 +1,4 @@
-"""Measures any model through the real service: error rates, word times, speakers, noise (``gorggle evaluate``).
+"""Measures a model through the service: word error rate, word times, speaker attribution (``gorggle evaluate``).
 
-A client of the server like any other: it imports the SDK and nothing of the server.
+A client of the server: it imports the SDK and no server code.
 """

@@ -1,4 +1,4 @@
-"""``gorggle evaluate``, also ``python -m gorggle_evaluation``: measure a model on clips whose words are known."""
+"""``gorggle evaluate``, also ``python -m gorggle_evaluation``: measure a model on clips with known transcripts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from gorggle.errors import GorggleError
 from gorggle.version import get_version
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
-# A server that is still loading its models is waited for.
+# Time for a server to load its models.
 READY_TIMEOUT_S = 60.0
 _PACKAGES = ("gorggle", "numpy", "av", "jiwer", "matplotlib", "grpcio")
 
 _EPILOG = """\
-the manifest, JSON Lines (one object a line; all but media and text may be left out):
+manifest: JSON Lines, one object per line; only media and text are required:
   {"media": "a.mp4", "text": "bin blue at f", "words": [{"text": "bin", "start_s": 0.52, "end_s": 0.81}, ...]}
   {"media": "b.mp4", "sentences": [{"text": "hello", "speaker": "ann", "start_s": 1.0, "end_s": 1.4}, ...],
    "id": "b", "group": "dialogues"}
@@ -43,18 +43,18 @@ examples:
   gorggle evaluate manifest.jsonl --modality video --model avhubert-large --server gpu-host:50051 --ca ca.pem --jobs 8
 
 Words are compared after: {normalisation}.
-The exit code is 0 if every clip was read, 1 if one was not, 2 for wrong arguments, 130 after Ctrl-C.
+The exit code is 0 if every clip was transcribed, 1 if a clip failed, 2 for wrong arguments, 130 after Ctrl-C.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the result is its exit code."""
+    """Run the command and return its exit code."""
     parser = _build_parser()
     options = parser.parse_args(arguments)
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    command_line = list(sys.argv[1:] if arguments is None else arguments)
     try:
         check_server_options(options)
-        return EXIT_OK if _evaluate(options, given) else EXIT_FAILED
+        return EXIT_OK if _evaluate(options, command_line) else EXIT_FAILED
     except UsageError as error:
         parser.exit(EXIT_USAGE, f"gorggle evaluate: error: {error}\n")
     except (CommandError, GorggleError) as error:
@@ -71,28 +71,28 @@ def _build_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="gorggle evaluate",
-        # argparse would put MANIFEST last, where it would be taken for one more modality.
+        # argparse would print MANIFEST last, after the values of --modality.
         usage="gorggle evaluate MANIFEST [--modality av video audio] [--noise babble ...] [--out FOLDER] [options]",
-        description="Measure a model on clips whose words are known: word error rate, word times, speakers, noise.",
+        description="Measure a model on clips with known transcripts: word error rate, word times, speakers, noise.",
         epilog=_EPILOG.replace("{normalisation}", DESCRIPTION),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "manifest", type=Path, metavar="MANIFEST", help="which clips, and what is said in them"
+        "manifest", type=Path, metavar="MANIFEST", help="clips and their reference transcripts"
     )
     parser.add_argument(
         "--modality",
         nargs="+",
         choices=MODALITIES,
         default=list(MODALITIES),
-        help="what to read: lips and sound (av), the lips alone, the sound alone (default: all three)",
+        help="model inputs: audio and video (av), video only, audio only (default: all three)",
     )
     parser.add_argument(
         "--noise",
         nargs="+",
         choices=[kind.value for kind in NoiseKind],
         default=[],
-        help="besides clean sound, mix noise in: babble is made of other clips of the manifest",
+        help="also mix noise into the audio; babble consists of other clips of the manifest",
     )
     parser.add_argument(
         "--snr",
@@ -101,28 +101,30 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="DB",
         help=f"signal-to-noise ratios (default: {' '.join(f'{snr:g}' for snr in DEFAULT_SNRS_DB)})",
     )
-    parser.add_argument("--model", metavar="NAME", help="which model reads (default: the server's)")
-    parser.add_argument("--beam", type=_parse_count, default=0, metavar="N", help="width of the beam search")
+    parser.add_argument("--model", metavar="NAME", help="model to measure (default: the server's)")
+    parser.add_argument("--beam", type=_parse_count, default=0, metavar="N", help="beam size")
     parser.add_argument(
-        "--jobs", type=_parse_count, default=1, metavar="N", help="clips read at once (default: 1)"
+        "--jobs", type=_parse_count, default=1, metavar="N", help="clips transcribed in parallel (default: 1)"
     )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="write results.json, clips.jsonl and plots"
     )
-    parser.add_argument("--limit", type=_parse_count, metavar="N", help="read only the first N clips")
-    parser.add_argument("--seed", type=int, default=0, help="of noise and confidence intervals (default: 0)")
+    parser.add_argument("--limit", type=_parse_count, metavar="N", help="transcribe only the first N clips")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of noise and confidence intervals (default: 0)"
+    )
     parser.add_argument(
         "--lexicon",
         type=Path,
         metavar="TSV",
-        help="word, tab, phonemes (IPA or ARPAbet) with blanks between: shows which visemes are confused",
+        help="pronunciations: word, tab, phonemes (IPA or ARPAbet) separated by spaces; adds viseme confusions",
     )
     add_server_options(parser)
     return parser
 
 
 def _evaluate(options: argparse.Namespace, command_line: list[str]) -> bool:
-    """Measure, and write what came of it; true if every clip was read."""
+    """Measure and report; return whether every clip was transcribed."""
     from gorggle_evaluation.conditions import DEFAULT_SNRS_DB, NoiseMixer, build_conditions
     from gorggle_evaluation.manifest import ManifestError, read_manifest
     from gorggle_evaluation.noise import NoiseKind
@@ -133,9 +135,9 @@ def _evaluate(options: argparse.Namespace, command_line: list[str]) -> bool:
     from gorggle_evaluation.visemes import LexiconError, read_lexicon
 
     if options.snr and not options.noise:
-        raise UsageError("--snr goes with --noise")
+        raise UsageError("--snr requires --noise")
     if options.seed < 0:
-        raise UsageError(f"--seed is {options.seed}: give a whole number from 0")
+        raise UsageError(f"--seed is {options.seed}: expected a whole number of 0 or more")
     try:
         manifest = read_manifest(options.manifest)
         lexicon = None if options.lexicon is None else read_lexicon(options.lexicon)
@@ -143,63 +145,63 @@ def _evaluate(options: argparse.Namespace, command_line: list[str]) -> bool:
         raise CommandError(str(error)) from error
     _prepare_output(options.out)
     kinds = [kind for kind in NoiseKind if kind.value in options.noise]
-    wanted = build_conditions(options.modality, kinds, sorted(set(options.snr or DEFAULT_SNRS_DB)))
+    conditions = build_conditions(options.modality, kinds, sorted(set(options.snr or DEFAULT_SNRS_DB)))
     entries = manifest.entries[: options.limit]
-    begun = time.monotonic()
+    start = time.monotonic()
     with ServerHandle(options) as server:
         client = server.client()
-        about = _describe_run(client, options, manifest, len(entries), command_line)
-        reader = Transcriber(client, options.model, options.beam)
-        clips = NoiseMixer(manifest.entries, options.seed)
-        about["voices_in_babble"] = clips.voices_in_babble if NoiseKind.BABBLE in kinds else None
-        with show_progress(len(entries) * len(wanted)) as tell:
-            found = transcribe_clips(reader, entries, wanted, clips, options.jobs, tell)
-    about["took_s"] = round(time.monotonic() - begun, 1)
-    results = [summarize_condition(one, lexicon, options.seed) for one in found]
-    sys.stdout.write(f"{_format_heading(about)}\n\n{format_tables(results)}")
+        run = _describe_run(client, options, manifest, len(entries), command_line)
+        transcriber = Transcriber(client, options.model, options.beam)
+        mixer = NoiseMixer(manifest.entries, options.seed)
+        run["voices_in_babble"] = mixer.voices_in_babble if NoiseKind.BABBLE in kinds else None
+        with show_progress(len(entries) * len(conditions)) as on_result:
+            clips = transcribe_clips(transcriber, entries, conditions, mixer, options.jobs, on_result)
+    run["took_s"] = round(time.monotonic() - start, 1)
+    results = [summarize_condition(one, lexicon, options.seed) for one in clips]
+    sys.stdout.write(f"{_format_heading(run)}\n\n{format_tables(results)}")
     if options.out is not None:
-        _write_results(options.out, about, results, found)
+        _write_results(options.out, run, results, clips)
     return not any(result.failures for result in results)
 
 
 def _prepare_output(folder: Path | None) -> None:
-    """Make the folder before hours are spent on what could not be written."""
+    """Create the output folder and check its requirements before the measurement starts."""
     if folder is None:
         return
-    # It needs matplotlib, which may be missing.
+    # Fails here if matplotlib is not installed.
     import_module("gorggle_evaluation.plots")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"--out {folder} cannot be made: {(error.strerror or str(error)).lower()}"
+            f"--out {folder} cannot be created: {(error.strerror or str(error)).lower()}"
         ) from error
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"--out {folder} cannot be written to")
+        raise UsageError(f"--out {folder} is not writable")
 
 
 def _describe_run(
     client: Any, options: argparse.Namespace, manifest: Any, clips: int, command_line: list[str]
 ) -> dict[str, Any]:
-    """What was measured with what, so that it can be measured again."""
+    """Describe the run so that it can be repeated: model, server, manifest, options and versions."""
     from gorggle_evaluation.text_normalization import DESCRIPTION
 
     server = client.wait_until_ready(READY_TIMEOUT_S)
     model = client.model(options.model)
-    most = server.limits.max_beam_size
-    if most and options.beam > most:
-        raise UsageError(f"--beam is {options.beam}: this server allows {most}")
+    max_beam_size = server.limits.max_beam_size
+    if max_beam_size and options.beam > max_beam_size:
+        raise UsageError(f"--beam is {options.beam}: this server allows at max_beam_size {max_beam_size}")
     return {
         "command": ["gorggle", "evaluate", *command_line],
         "began_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "model": {
             "name": model.name,
             "sha256": model.sha256,
-            "parameters": model.parameters,
+            "parameters": model.parameter_count,
             "description": model.description,
         },
         "server": {
-            "address": options.server or "one for this call",
+            "address": options.server or "local server of this run",
             "version": server.version,
             "device": server.device,
         },
@@ -210,7 +212,7 @@ def _describe_run(
             "clips_read": clips,
         },
         "options": {
-            "beam": options.beam or "the model's own",
+            "beam": options.beam or "model default",
             "seed": options.seed,
             "jobs": options.jobs,
             "lexicon": None if options.lexicon is None else str(options.lexicon),
@@ -231,7 +233,7 @@ def _format_heading(run: dict[str, Any]) -> str:
     model, server, manifest = run["model"], run["server"], run["manifest"]
     checksum = f" (sha256 {model['sha256'][:12]}…)" if model["sha256"] else ""
     voices = run["voices_in_babble"]
-    babble = "" if voices is None else f"\nbabble is made of {voices} other clip{'s' if voices != 1 else ''}"
+    babble = "" if voices is None else f"\nbabble consists of {voices} other clip{'s' if voices != 1 else ''}"
     return (
         f"model {model['name']}{checksum}, server {server['version']} on {server['device']}, "
         f"{manifest['clips_read']} of the {manifest['clips']} clips of {manifest['path']}\n"
@@ -240,7 +242,7 @@ def _format_heading(run: dict[str, Any]) -> str:
 
 
 def _write_results(folder: Path, run: dict[str, Any], results: Any, clips: Any) -> None:
-    """Write everything into the folder."""
+    """Write results.json, clips.jsonl and the plots."""
     from gorggle_evaluation.plots import write_plots
     from gorggle_evaluation.results import clip_to_json, condition_to_json
 
@@ -259,12 +261,12 @@ def _write_results(folder: Path, run: dict[str, Any], results: Any, clips: Any) 
     except OSError as error:
         raise CommandError(f"cannot write into {folder}: {(error.strerror or str(error)).lower()}") from error
     names = ", ".join(["results.json", "clips.jsonl", *(path.name for path in plots)])
-    sys.stdout.write(f"\nwritten into {folder}: {names}\n")
+    sys.stdout.write(f"\nwritten to {folder}: {names}\n")
 
 
 def _parse_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 

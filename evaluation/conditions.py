@@ -1,4 +1,4 @@
-"""What a model is given: a modality, and the clip's own sound or noise in it."""
+"""Measurement conditions: a modality, with clean audio or with noise mixed in."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from gorggle_evaluation.noise import (
 
 MODALITIES: tuple[Modality, ...] = ("av", "video", "audio")
 AUDIO_MODALITIES: tuple[Modality, ...] = ("av", "audio")
-MODALITY_NAMES: dict[Modality, str] = {"av": "lips and sound", "video": "lips alone", "audio": "sound alone"}
+MODALITY_NAMES: dict[Modality, str] = {"av": "audio-visual", "video": "video only", "audio": "audio only"}
 DEFAULT_SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0, 20.0)
 
 VOICES_IN_BABBLE = 6
-# Of each voice in babble, and of each clip in the average spectrum, so much is enough.
+# Of each voice used for babble and for the average spectrum.
 MAX_VOICE_S = 60.0
 MAX_CLIPS_IN_SPECTRUM = 100
 VOICE_CACHE_SIZE = 64
@@ -38,23 +38,23 @@ VOICE_CACHE_SIZE = 64
 
 @dataclass(frozen=True)
 class NoiseCondition:
-    """What is heard besides the speaker: nothing, or a noise at a signal-to-noise ratio."""
+    """Clean audio (None), or noise at a signal-to-noise ratio."""
 
     kind: NoiseKind | None = None
     snr_db: float | None = None
 
     @property
     def name(self) -> str:
-        """Such as "babble at 0 dB"."""
+        """Return for example "babble at 0 dB"."""
         return "clean" if self.kind is None else f"{self.kind.value} at {self.snr_db:g} dB"
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """What is sent: a file, or the bytes of one.
+    """A clip to send: a file, or the bytes of one.
 
     Attributes:
-        offset_s: how much later everything in it comes than the manifest tells.
+        offset_s: delay of all content relative to the manifest's timestamps.
     """
 
     source: Path | bytes
@@ -63,47 +63,43 @@ class Clip:
 
 @dataclass(frozen=True)
 class Condition:
-    """A modality under circumstances."""
+    """A modality and a noise condition."""
 
     modality: Modality
     noise: NoiseCondition
 
     @property
     def name(self) -> str:
-        """Such as "sound alone, babble at 0 dB"."""
+        """Return for example "audio only, babble at 0 dB"."""
         return f"{MODALITY_NAMES[self.modality]}, {self.noise.name}"
 
 
 def build_conditions(
     modalities: Sequence[Modality], kinds: Sequence[NoiseKind], snrs_db: Sequence[float]
 ) -> list[Condition]:
-    """Every modality in clean sound, and those that hear in every noise at every ratio."""
-    chosen = [modality for modality in MODALITIES if modality in modalities]
-    circumstances = [
-        NoiseCondition(),
-        *(NoiseCondition(kind, snr) for kind in kinds for snr in sorted(snrs_db)),
-    ]
+    """Return every modality with clean audio, and those with audio for every noise and ratio."""
+    selected = [modality for modality in MODALITIES if modality in modalities]
+    noises = [NoiseCondition(), *(NoiseCondition(kind, snr) for kind in kinds for snr in sorted(snrs_db))]
     return [
-        Condition(modality, around)
-        for around in circumstances
-        for modality in chosen
-        if around.kind is None or modality in AUDIO_MODALITIES
+        Condition(modality, noise)
+        for noise in noises
+        for modality in selected
+        if noise.kind is None or modality in AUDIO_MODALITIES
     ]
 
 
 class NoiseMixer:
-    """Makes clips with noise in their sound, the same for every model and modality.
+    """Mixes noise into clips, identically for every model and modality.
 
-    All is drawn from the seed, the clip's id and the kind of noise. A clip's noise is the same at every ratio, only
-    louder or softer.
+    The noise depends on the seed, the clip's id and the noise kind only; between ratios it differs in level only.
     """
 
     def __init__(self, entries: Sequence[Entry], seed: int) -> None:
-        """Take noise from these entries.
+        """Use these entries as the source of noise.
 
         Args:
-            entries: all of the manifest: babble is made of them, and speech-shaped noise has their average spectrum.
-            seed: of all that is drawn.
+            entries: the whole manifest: babble consists of them, speech-shaped noise has their average spectrum.
+            seed: random seed.
         """
         self._media = list(dict.fromkeys(entry.media.resolve() for entry in entries))
         self._seed = seed
@@ -112,27 +108,27 @@ class NoiseMixer:
 
     @property
     def voices_in_babble(self) -> int:
-        """How many other clips babble is made of, where all can be heard."""
+        """Return the number of voices in babble, if all clips have audio."""
         return min(VOICES_IN_BABBLE, len(self._media) - 1)
 
     def mix(self, entry: Entry, noise: NoiseCondition) -> Clip:
-        """The clip's file itself in clean sound; otherwise its pictures with mixed sound, as a Matroska file.
+        """Return the clip's own file for clean audio, else its video with noisy audio as a Matroska file.
 
-        The signal-to-noise ratio is that of the samples in which somebody speaks (``noise.active``).
+        The signal-to-noise ratio is measured over active speech (``noise.detect_speech``).
 
         Raises:
-            MediaError: it cannot be read, is silent, or nobody else is there to babble.
+            MediaError: it cannot be decoded, is silent, or no other clip can serve as babble.
         """
         if noise.kind is None or noise.snr_db is None:
             return Clip(entry.media)
-        sound = read_audio(entry.media)
-        speech = detect_speech(sound.waveform)
+        audio = read_audio(entry.media)
+        speech = detect_speech(audio.waveform)
         if not speech.any():
-            raise MediaError(f"{entry.media} is silent: there is nothing to measure the noise against")
-        interference = self._generate_noise(entry, noise.kind, len(sound.waveform))
-        heard = mix_at_snr(sound.waveform, interference, noise.snr_db, speech)
-        made = replace_audio(entry.media, Audio(heard, sound.start_s))
-        return Clip(made.content, made.offset_s)
+            raise MediaError(f"{entry.media} is silent: the signal-to-noise ratio is undefined")
+        interference = self._generate_noise(entry, noise.kind, len(audio.waveform))
+        mixed = mix_at_snr(audio.waveform, interference, noise.snr_db, speech)
+        clip = replace_audio(entry.media, Audio(mixed, audio.start_s))
+        return Clip(clip.content, clip.offset_s)
 
     def _generate_noise(self, entry: Entry, kind: NoiseKind, samples: int) -> FloatArray:
         rng = np.random.default_rng([self._seed, list(NoiseKind).index(kind), zlib.crc32(entry.id.encode())])
@@ -143,31 +139,31 @@ class NoiseMixer:
         )
 
     def _draw_voices(self, entry: Entry, rng: np.random.Generator) -> list[Int16Array]:
-        """Some voices of other clips, in an order of chance; those that cannot be heard are passed over."""
+        """Draw voices of other clips in random order, skipping clips without usable audio."""
         own = entry.media.resolve()
         others = [media for media in self._media if media != own]
         voices: list[Int16Array] = []
-        for place in rng.permutation(len(others)):
-            voice = self._voice(others[place])
+        for index in rng.permutation(len(others)):
+            voice = self._voice(others[index])
             if voice is not None:
                 voices.append(voice)
             if len(voices) == VOICES_IN_BABBLE:
                 break
         if not voices:
-            raise MediaError("no other clip of the manifest has sound that could be babble")
+            raise MediaError("no other clip of the manifest has audio that could be babble")
         return voices
 
     def _compute_spectrum(self) -> FloatArray:
         order = np.random.default_rng(self._seed).permutation(len(self._media))
-        voices = (self._voice(self._media[place]) for place in order[:MAX_CLIPS_IN_SPECTRUM])
+        voices = (self._voice(self._media[index]) for index in order[:MAX_CLIPS_IN_SPECTRUM])
         power = average_power_spectrum(voice for voice in voices if voice is not None)
         if not power.any():
-            raise MediaError("no clip of the manifest has sound that noise could be shaped like")
+            raise MediaError("no clip of the manifest has audio to shape noise from")
         return power
 
 
 def _load_voice(media: Path) -> Int16Array | None:
-    """What is said in a clip without the pauses; None where nothing can be heard."""
+    """Return a clip's speech without pauses; None if it has none."""
     try:
         waveform = read_audio(media, MAX_VOICE_S).waveform
     except MediaError:

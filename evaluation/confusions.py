@@ -1,4 +1,4 @@
-"""What is taken for what: words, and where their sounds are known, visemes."""
+"""Confusion counts of words and, given a pronunciation lexicon, of visemes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ MAX_WORD_PAIRS = 50
 
 @dataclass(frozen=True)
 class VisemeConfusions:
-    """Visemes of words that were read as other words.
+    """Viseme confusions in substituted words.
 
     Attributes:
-        counts: how often the first, said, was read as the second; NOTHING for a sound without a partner. Sounds that
-            substituted words have in common are on the diagonal.
-        reference_counts: how often each viseme was said in words of which something was read, rightly or not.
-        phoneme_substitutions: phonemes that were read as another phoneme.
-        same_viseme: those of them where both have the same viseme: a difference that lips do not show.
-        without_pronunciation: substituted words without a pronunciation in the lexicon.
+        counts: by pair (reference, hypothesis); NO_PHONEME for insertions and deletions. Phonemes that the two words
+            share are on the diagonal.
+        reference_counts: occurrences of each viseme in reference words that were recognized, correctly or not.
+        phoneme_substitutions: substituted phonemes.
+        same_viseme: those of them within one viseme: not distinguishable by lip reading.
+        without_pronunciation: substituted words that are not in the lexicon.
     """
 
     counts: dict[tuple[str, str], int]
@@ -33,7 +33,7 @@ class VisemeConfusions:
 
 @dataclass(frozen=True)
 class Confusions:
-    """Pairs of words (said, read) with their counts, the most frequent first; visemes where there is a lexicon."""
+    """Word pairs (reference, hypothesis, count), most frequent first; visemes if there is a lexicon."""
 
     words: tuple[tuple[str, str, int], ...]
     visemes: VisemeConfusions | None
@@ -45,15 +45,17 @@ def count_confusions(
     """Count confusions.
 
     Args:
-        substitutions: words as said and as read.
-        correct: words that were read as they were said.
-        lexicon: how words sound.
+        substitutions: pairs (reference, hypothesis).
+        correct: correctly recognized words.
+        lexicon: pronunciations.
     """
-    counted = Counter(substitutions)
-    ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-    listed = tuple((said, read, count) for (said, read), count in ordered[:MAX_WORD_PAIRS])
+    pairs = Counter(substitutions)
+    ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+    listed = tuple(
+        (reference_counts, read, count) for (reference_counts, read), count in ordered[:MAX_WORD_PAIRS]
+    )
     return Confusions(
-        listed, None if lexicon is None else _count_viseme_confusions(counted, Counter(correct), lexicon)
+        listed, None if lexicon is None else _count_viseme_confusions(pairs, Counter(correct), lexicon)
     )
 
 
@@ -61,23 +63,25 @@ def _count_viseme_confusions(
     substituted: Counter[tuple[str, str]], right: Counter[str], lexicon: Lexicon
 ) -> VisemeConfusions:
     counts: Counter[tuple[str, str]] = Counter()
-    said: Counter[str] = Counter()
-    substitutions = alike = unknown = 0
+    reference_counts: Counter[str] = Counter()
+    substitutions = same_viseme = without_pronunciation = 0
     for word, count in right.items():
         for phoneme in lexicon.get(word, ()):
-            said[phoneme.viseme] += count
+            reference_counts[phoneme.viseme] += count
     for (word, other), count in substituted.items():
         if word not in lexicon or other not in lexicon:
-            unknown += count
+            without_pronunciation += count
             continue
-        for ours, theirs in align_phonemes(lexicon[word], lexicon[other]):
-            counts[_viseme_name(ours), _viseme_name(theirs)] += count
-            if ours is not None:
-                said[ours.viseme] += count
-            if ours is not None and theirs is not None and ours.symbol != theirs.symbol:
+        for reference, hypothesis in align_phonemes(lexicon[word], lexicon[other]):
+            counts[_viseme_name(reference), _viseme_name(hypothesis)] += count
+            if reference is not None:
+                reference_counts[reference.viseme] += count
+            if reference is not None and hypothesis is not None and reference.symbol != hypothesis.symbol:
                 substitutions += count
-                alike += count * (ours.viseme == theirs.viseme)
-    return VisemeConfusions(dict(counts), dict(said), substitutions, alike, unknown)
+                same_viseme += count * (reference.viseme == hypothesis.viseme)
+    return VisemeConfusions(
+        dict(counts), dict(reference_counts), substitutions, same_viseme, without_pronunciation
+    )
 
 
 def _viseme_name(phoneme: Phoneme | None) -> str:

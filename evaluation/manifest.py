@@ -1,4 +1,4 @@
-"""The manifest: which clips to read, and what is said in them. Every line is checked before anything is read."""
+"""The manifest: clips and their reference transcripts. Every line is validated before the run starts."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ FIELDS = ("media", "text", "words", "sentences", "id", "group", "notes")
 SENTENCE_FIELDS = ("text", "speaker", "start_s", "end_s", "words")
 WORD_FIELDS = ("text", "start_s", "end_s")
 CSV_FIELDS = ("media", "text", "id", "group")
-# The mapping of speakers to faces is searched for exhaustively.
+# Limits the exhaustive search for the mapping of speakers to faces.
 MAX_SPEAKERS = 10
 
 
 class ManifestError(Exception):
-    """A line of the manifest is wrong; the message names file and line, what was found and what was expected."""
+    """The manifest is invalid; the message names file and line, the value found and the value expected."""
 
 
 @dataclass(frozen=True)
 class ReferenceWord:
-    """A word as it is compared; its times and its speaker where the manifest tells them."""
+    """A normalized word, with timestamps and speaker if the manifest has them."""
 
     text: str
     start_s: float | None = None
@@ -37,11 +37,11 @@ class ReferenceWord:
 
 @dataclass(frozen=True)
 class Entry:
-    """A clip and everything that is said in it, in order of time.
+    """A clip and its reference words in order of time.
 
     Attributes:
-        id: names the clip in the results; the media's path as written where the manifest gives none.
-        speakers: those that the manifest names, in order of appearance; empty where it leaves some sentence's out.
+        id: identifies the clip in the results; by default the media path as written.
+        speakers: in order of appearance; empty if any sentence has no speaker.
     """
 
     id: str
@@ -52,13 +52,13 @@ class Entry:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The words alone."""
+        """Return the words' texts."""
         return tuple(word.text for word in self.words)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All entries of a file, and the checksum of the file."""
+    """All entries of a file, and the file's checksum."""
 
     path: Path
     entries: tuple[Entry, ...]
@@ -66,10 +66,10 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read and check a manifest: CSV where the file is called so, JSON Lines otherwise.
+    """Read and validate a manifest: CSV if the file name ends in .csv, otherwise JSON Lines.
 
     Raises:
-        ManifestError: it cannot be read, is empty, or a line is wrong.
+        ManifestError: the file cannot be read, is empty, or a line is invalid.
     """
     try:
         content = path.read_bytes()
@@ -77,23 +77,23 @@ def read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is not UTF-8 text: give JSON Lines or CSV") from error
+        raise ManifestError(f"{path} is not UTF-8 text: expected JSON Lines or CSV") from error
     lines = _parse_csv_lines(path, text) if path.suffix.lower() == ".csv" else _parse_json_lines(path, text)
     entries: list[Entry] = []
-    line_of_id: dict[str, int] = {}
+    lines_by_id: dict[str, int] = {}
     for number, values in lines:
         try:
             entry = _parse_entry(values, path.parent)
-            if entry.id in line_of_id:
+            if entry.id in lines_by_id:
                 raise ManifestError(
-                    f"the id {entry.id!r} is that of line {line_of_id[entry.id]}: give each line an id of its own"
+                    f"the id {entry.id!r} is already used in line {lines_by_id[entry.id]}: ids must be unique"
                 )
         except ManifestError as error:
             raise ManifestError(f"{path}:{number}: {error}") from None
-        line_of_id[entry.id] = number
+        lines_by_id[entry.id] = number
         entries.append(entry)
     if not entries:
-        raise ManifestError(f"{path} names no clip: give at least one line")
+        raise ManifestError(f"{path} has no clips: add at least one line")
     return Manifest(path, tuple(entries), hashlib.sha256(content).hexdigest())
 
 
@@ -108,13 +108,13 @@ def _parse_json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, An
             values = json.loads(line)
         except ValueError as error:
             raise ManifestError(
-                f"{path}:{number}: found {_format_value(line.strip())}, which is no JSON ({error}): "
-                'expected an object on one line, such as {"media": "a.mp4", "text": "what is said"}'
+                f"{path}:{number}: found {_format_value(line.strip())}, which is not valid JSON ({error}): "
+                'expected an object on one line, such as {"media": "a.mp4", "text": "reference text"}'
             ) from None
         if not isinstance(values, dict):
             raise ManifestError(
                 f"{path}:{number}: found {_type_name(values)}, expected an object such as "
-                '{"media": "a.mp4", "text": "what is said"}'
+                '{"media": "a.mp4", "text": "reference text"}'
             )
         yield number, values
 
@@ -126,20 +126,20 @@ def _parse_csv_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any
         if len(set(header)) < len(header) or not {"media", "text"} <= set(header) <= set(CSV_FIELDS):
             raise ManifestError(
                 f"{path}:1: found the columns {', '.join(header) or '(none)'}: expected media,text "
-                "and, if you like, id and group"
+                "and optionally id and group"
             )
         number = reader.line_num + 1
         for row in reader:
             if row and len(row) != len(header):
                 raise ManifestError(
                     f"{path}:{number}: found {len(row)} columns, expected {len(header)} "
-                    f"({','.join(header)}): put quotes around a text with commas"
+                    f"({','.join(header)}): quote texts that contain commas"
                 )
             if row:
                 yield number, {name: value for name, value in zip(header, row, strict=True) if value}
             number = reader.line_num + 1
     except csv.Error as error:
-        raise ManifestError(f"{path}:{reader.line_num}: this is no CSV: {error}") from None
+        raise ManifestError(f"{path}:{reader.line_num}: invalid CSV: {error}") from None
 
 
 # ------------------------------------------------------------------------------------------------------------- entries
@@ -165,16 +165,16 @@ def _parse_words(values: dict[str, Any]) -> tuple[tuple[ReferenceWord, ...], tup
     if "sentences" not in values:
         return _parse_reference(values, "", None), ()
     if "words" in values:
-        raise ManifestError("found both words and sentences: put the words into the sentences")
+        raise ManifestError("found both words and sentences: move the words into the sentences")
     sentences = values["sentences"]
     if not isinstance(sentences, list) or not sentences or not all(isinstance(s, dict) for s in sentences):
         raise ManifestError("sentences must be a list of objects with text, speaker, start_s, end_s, words")
     words: list[ReferenceWord] = []
     speakers: list[str | None] = []
-    for place, sentence in _sort_sentences(sentences):
-        _reject_unknown(sentence, SENTENCE_FIELDS, f"field of {place.rstrip('.')}")
-        speakers.append(_parse_speaker(sentence, place))
-        words += _parse_reference(sentence, place, speakers[-1])
+    for prefix, sentence in _sort_sentences(sentences):
+        _reject_unknown(sentence, SENTENCE_FIELDS, f"field of {prefix.rstrip('.')}")
+        speakers.append(_parse_speaker(sentence, prefix))
+        words += _parse_reference(sentence, prefix, speakers[-1])
     _check_text(values, words)
     named = tuple(dict.fromkeys(speaker for speaker in speakers if speaker is not None))
     if len(named) > MAX_SPEAKERS:
@@ -183,52 +183,52 @@ def _parse_words(values: dict[str, Any]) -> tuple[tuple[ReferenceWord, ...], tup
 
 
 def _sort_sentences(sentences: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Sentences with their places in the line, by their start where all tell it."""
-    placed = [(f"sentences[{index}].", sentence) for index, sentence in enumerate(sentences)]
+    """Return sentences with their path in the line, sorted by start if all have timestamps."""
+    located = [(f"sentences[{index}].", sentence) for index, sentence in enumerate(sentences)]
     spans = [
-        _get_span(sentence, place)
-        for place, sentence in placed
+        _get_span(sentence, prefix)
+        for prefix, sentence in located
         if "start_s" in sentence or "end_s" in sentence
     ]
-    if len(spans) < len(placed):
-        return placed
-    order = sorted(range(len(placed)), key=lambda index: spans[index])
-    return [placed[index] for index in order]
+    if len(spans) < len(located):
+        return located
+    order = sorted(range(len(located)), key=lambda index: spans[index])
+    return [located[index] for index in order]
 
 
 def _parse_reference(values: dict[str, Any], prefix: str, speaker: str | None) -> tuple[ReferenceWord, ...]:
-    """The words of a line or of a sentence, with times where there are any."""
-    words = normalize_words(_get_text(values, f"{prefix}text", "what is said"))
+    """Return the words of a line or sentence, with timestamps if given."""
+    words = normalize_words(_get_text(values, f"{prefix}text", "the reference text"))
     if not words:
         raise ManifestError(
-            f"{prefix}text is {_format_value(values['text'])}, which holds no word: give what is said, or leave it out"
+            f"{prefix}text is {_format_value(values['text'])}, which has no words: give the reference text or omit it"
         )
     if "words" not in values:
         return tuple(ReferenceWord(word, speaker=speaker) for word in words)
     timed = values["words"]
     if not isinstance(timed, list) or not all(isinstance(word, dict) for word in timed):
         raise ManifestError(f"{prefix}words must be a list of objects with text, start_s, end_s")
-    said = tuple(
+    reference = tuple(
         _parse_timed_word(word, f"{prefix}words[{index}].", speaker) for index, word in enumerate(timed)
     )
-    if tuple(word.text for word in said) != words:
+    if tuple(word.text for word in reference) != words:
         raise ManifestError(
-            f"{prefix}words say {_format_value(' '.join(word.text for word in said))}, "
+            f"{prefix}words say {_format_value(' '.join(word.text for word in reference))}, "
             f"expected what {prefix}text says: {_format_value(' '.join(words))}"
         )
-    return said
+    return reference
 
 
 def _parse_timed_word(values: dict[str, Any], prefix: str, speaker: str | None) -> ReferenceWord:
     _reject_unknown(values, WORD_FIELDS, f"field of {prefix.rstrip('.')}")
-    found = normalize_words(_get_text(values, f"{prefix}text", "a word"))
-    if len(found) != 1:
+    normalized = normalize_words(_get_text(values, f"{prefix}text", "a word"))
+    if len(normalized) != 1:
         raise ManifestError(
-            f"{prefix}text is {_format_value(values['text'])}, compared as {len(found)} words: "
-            "expected one, with times of its own"
+            f"{prefix}text is {_format_value(values['text'])}, compared as {len(normalized)} words: "
+            "expected one word, with its own timestamps"
         )
     start_s, end_s = _get_span(values, prefix)
-    return ReferenceWord(found[0], start_s, end_s, speaker)
+    return ReferenceWord(normalized[0], start_s, end_s, speaker)
 
 
 def _parse_speaker(sentence: dict[str, Any], prefix: str) -> str | None:
@@ -241,13 +241,13 @@ def _parse_speaker(sentence: dict[str, Any], prefix: str) -> str | None:
 
 
 def _check_text(values: dict[str, Any], words: Iterable[ReferenceWord]) -> None:
-    """Where a line has sentences, its own text is not needed; where it stands there, it must say the same."""
+    """Check that the line's own text, if any, equals the text of its sentences."""
     if "text" not in values:
         return
     expected = tuple(word.text for word in words)
-    if normalize_words(_get_text(values, "text", "what is said")) != expected:
+    if normalize_words(_get_text(values, "text", "the reference text")) != expected:
         raise ManifestError(
-            f"text is {_format_value(values['text'])}, expected what the sentences say in order of time: "
+            f"text is {_format_value(values['text'])}, expected the sentences' text in order of time: "
             f"{_format_value(' '.join(expected))}"
         )
 
@@ -255,13 +255,13 @@ def _check_text(values: dict[str, Any], words: Iterable[ReferenceWord]) -> None:
 # -------------------------------------------------------------------------------------------------------------- values
 
 
-def _get_text(values: dict[str, Any], place: str, meaning: str) -> str:
-    name = place.rpartition(".")[2]
+def _get_text(values: dict[str, Any], prefix: str, meaning: str) -> str:
+    name = prefix.rpartition(".")[2]
     if name not in values:
-        raise ManifestError(f"{place} is missing: expected {meaning}")
+        raise ManifestError(f"{prefix} is missing: expected {meaning}")
     value = values[name]
     if not isinstance(value, str) or not value.strip():
-        raise ManifestError(f"{place} is {_format_value(value)}, expected {meaning}")
+        raise ManifestError(f"{prefix} is {_format_value(value)}, expected {meaning}")
     return value
 
 
@@ -288,13 +288,13 @@ def _reject_unknown(values: dict[str, Any], allowed: tuple[str, ...], what: str)
 
 
 def _type_name(value: Any) -> str:
-    return {list: "a list", str: "a text", type(None): "null", bool: "true or false"}.get(
+    return {list: "a list", str: "a string", type(None): "null", bool: "true or false"}.get(
         type(value), "a number"
     )
 
 
 def _format_value(value: Any) -> str:
-    """A value as JSON on one line, cut where it is long."""
+    """Return a value as JSON on one line, truncated to 60 characters."""
     if value is None:
         return "missing"
     text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else repr(value)

@@ -1,4 +1,4 @@
-"""How far readings are from the truth: word error rate with its parts, and errors of word times."""
+"""Word error rate and word timestamp errors."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 BOOTSTRAP_SAMPLES = 1000
-# A word time within this counts as right: the strict limit, and the one that captions need.
+# A timestamp within this counts as correct: a strict limit, and one that suffices for captions.
 TIGHT_TOLERANCE_S, CAPTION_TOLERANCE_S = 0.1, 0.12
 
 
 class TimeSpan(Protocol):
-    """Anything with a start and an end."""
+    """An object with a start and an end."""
 
     @property
     def start_s(self) -> float:
-        """When it begins."""
+        """Return the start in seconds."""
 
     @property
     def end_s(self) -> float:
-        """When it ends."""
+        """Return the end in seconds."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """What was said beside what was read, with the fewest errors.
+    """A minimal-edit alignment of reference and hypothesis words.
 
     Attributes:
-        correct: pairs of places (said, read) where the words are the same.
-        substitutions: pairs of places where another word was read.
-        deletions: places of words that were said and not read.
-        insertions: places of words that were read and not said.
+        correct: index pairs (reference, hypothesis) of equal words.
+        substitutions: index pairs (reference, hypothesis) of different words.
+        deletions: indices of reference words.
+        insertions: indices of hypothesis words.
     """
 
     correct: tuple[tuple[int, int], ...]
@@ -45,21 +45,21 @@ class Alignment:
 
     @property
     def words(self) -> int:
-        """How many words were said."""
+        """Return the number of reference words."""
         return len(self.correct) + len(self.substitutions) + len(self.deletions)
 
     @property
     def errors(self) -> int:
-        """Substitutions, insertions and deletions."""
+        """Return the number of substitutions, insertions and deletions."""
         return len(self.substitutions) + len(self.insertions) + len(self.deletions)
 
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """Word error rate over clips: (substitutions + insertions + deletions) / words that were said.
+    """Word error rate over clips: (substitutions + insertions + deletions) / reference words.
 
     Attributes:
-        interval: 95 % confidence, by resampling clips; None for a single clip, which tells nothing of others.
+        interval: 95 % confidence interval, bootstrapped over clips; None for a single clip.
     """
 
     rate: float
@@ -73,13 +73,13 @@ class ErrorRate:
 
 @dataclass(frozen=True)
 class TimeError:
-    """Absolute errors of the times of rightly read words, in milliseconds, and shares from 0 to 1.
+    """Absolute timestamp errors of correctly recognized words, in milliseconds, and shares from 0 to 1.
 
     Attributes:
-        median_ms: of starts and ends together.
-        within_100_ms: share of starts and ends, each on its own, that are so near; within_120_ms likewise.
-        words_within_100_ms: share of words whose start and end both are so near; words_within_120_ms likewise.
-        words: rightly read words whose times are known.
+        median_ms: over starts and ends together.
+        within_100_ms: share of starts and ends within 100 ms; within_120_ms likewise.
+        words_within_100_ms: share of words with both start and end within 100 ms; words_within_120_ms likewise.
+        words: correctly recognized words with timestamps.
     """
 
     median_start_ms: float
@@ -95,32 +95,32 @@ class TimeError:
 
 
 def align_words(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
-    """Align words by the fewest substitutions, insertions and deletions (Levenshtein)."""
+    """Align words with the fewest substitutions, insertions and deletions (Levenshtein)."""
     if not reference:
         return Alignment((), (), (), tuple(range(len(hypothesis))))
-    right: list[tuple[int, int]] = []
-    substituted: list[tuple[int, int]] = []
-    deleted: list[int] = []
-    inserted: list[int] = []
+    correct: list[tuple[int, int]] = []
+    substitutions: list[tuple[int, int]] = []
+    deletions: list[int] = []
+    insertions: list[int] = []
     for chunk in jiwer.process_words(" ".join(reference), " ".join(hypothesis)).alignments[0]:
-        said_places = range(chunk.ref_start_idx, chunk.ref_end_idx)
-        read_places = range(chunk.hyp_start_idx, chunk.hyp_end_idx)
+        reference_indices = range(chunk.ref_start_idx, chunk.ref_end_idx)
+        hypothesis_indices = range(chunk.hyp_start_idx, chunk.hyp_end_idx)
         if chunk.type == "delete":
-            deleted += said_places
+            deletions += reference_indices
         elif chunk.type == "insert":
-            inserted += read_places
+            insertions += hypothesis_indices
         else:
-            pairs = right if chunk.type == "equal" else substituted
-            pairs += zip(said_places, read_places, strict=True)
-    return Alignment(tuple(right), tuple(substituted), tuple(deleted), tuple(inserted))
+            pairs = correct if chunk.type == "equal" else substitutions
+            pairs += zip(reference_indices, hypothesis_indices, strict=True)
+    return Alignment(tuple(correct), tuple(substitutions), tuple(deletions), tuple(insertions))
 
 
 def compute_error_rate(alignments: Sequence[Alignment], seed: int = 0) -> ErrorRate:
-    """Word error rate over clips.
+    """Compute the word error rate over clips.
 
     Args:
-        alignments: one a clip; at least one, and a word was said in each.
-        seed: of the resampling for the interval.
+        alignments: one per clip, at least one; each has at least one reference word.
+        seed: of the bootstrap.
     """
     words = np.array([clip.words for clip in alignments])
     errors = np.array([clip.errors for clip in alignments])
@@ -138,7 +138,7 @@ def compute_error_rate(alignments: Sequence[Alignment], seed: int = 0) -> ErrorR
 def bootstrap_interval(
     counts: NDArray[np.int64], totals: NDArray[np.int64], seed: int
 ) -> tuple[float, float] | None:
-    """95 % confidence of sum(counts) / sum(totals), both (clips,), by bootstrap over clips; None for a single one.
+    """Return the 95 % bootstrap interval of sum(counts) / sum(totals), both (clips,); None for a single clip.
 
     Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation"
     (ICASSP 2004).
@@ -148,24 +148,27 @@ def bootstrap_interval(
     rng = np.random.default_rng(seed)
     rates = np.empty(BOOTSTRAP_SAMPLES)
     for sample in range(BOOTSTRAP_SAMPLES):
-        chosen = rng.integers(len(counts), size=len(counts))
-        rates[sample] = counts[chosen].sum() / totals[chosen].sum()
+        selected = rng.integers(len(counts), size=len(counts))
+        rates[sample] = counts[selected].sum() / totals[selected].sum()
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
 
 
 def compute_time_offsets_s(pairs: Sequence[tuple[TimeSpan, TimeSpan]]) -> NDArray[np.float64]:
-    """How much later starts and ends were read than they are: (words, 2), seconds, from pairs (said, read)."""
-    offsets = [(read.start_s - said.start_s, read.end_s - said.end_s) for said, read in pairs]
+    """Return the offsets of starts and ends in seconds, (words, 2), from pairs (reference, hypothesis)."""
+    offsets = [
+        (hypothesis.start_s - reference.start_s, hypothesis.end_s - reference.end_s)
+        for reference, hypothesis in pairs
+    ]
     return np.array(offsets, np.float64).reshape(-1, 2)
 
 
 def compute_time_error(pairs: Sequence[tuple[TimeSpan, TimeSpan]]) -> TimeError | None:
-    """Errors of start and end over pairs (said, read) of rightly read words; None where there is none."""
+    """Compute timestamp errors over pairs (reference, hypothesis) of correct words; None if there are none."""
     if not pairs:
         return None
     errors_s = np.abs(compute_time_offsets_s(pairs))
-    # Times come in whole milliseconds; what is 100 ms off on paper must not be more by a rounding of binary numbers.
+    # Timestamps are whole milliseconds: an error of exactly 100 ms must not exceed the limit by float rounding.
     errors_ms = np.round(1000 * errors_s, 6)
     starts, ends, worst = errors_ms[:, 0], errors_ms[:, 1], errors_ms.max(axis=1)
     return TimeError(

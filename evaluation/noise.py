@@ -1,7 +1,4 @@
-"""Noise to measure and to train with: white, speech-shaped, and babble made of other speakers.
-
-Nothing here reads a file: waveforms in, waveforms out.
-"""
+"""Noise for evaluation and training: white, speech-shaped, and babble of other speakers. Works on arrays only."""
 
 from __future__ import annotations
 
@@ -18,17 +15,17 @@ FloatArray = NDArray[np.float64]
 INT16_MAX = 32767
 SAMPLE_RATE_HZ = 16_000
 
-# Active speech, after ITU-T P.56: what lies less than so much below the level of the active speech itself.
+# Active speech level, after ITU-T P.56: margin below the mean level of active speech.
 ACTIVITY_MARGIN_DB = 15.9
 ACTIVITY_FRAME_SAMPLES = SAMPLE_RATE_HZ // 50
-# As there: a pause this short within speech belongs to it.
+# Pauses this short within speech count as speech, as in P.56.
 HANGOVER_FRAMES = 10
 
 SPECTRUM_SAMPLES = 512
 
 
 class NoiseKind(StrEnum):
-    """What is heard besides the speaker."""
+    """A kind of noise."""
 
     WHITE = "white"
     SPEECH_SHAPED = "speech-shaped"
@@ -38,27 +35,27 @@ class NoiseKind(StrEnum):
 def generate_noise(
     kind: NoiseKind, samples: int, voices: Sequence[Int16Array], rng: np.random.Generator
 ) -> FloatArray:
-    """Noise of any loudness.
+    """Generate noise at an arbitrary level.
 
     Args:
-        kind: which noise.
-        samples: S, how long.
-        voices: waveforms of other speakers; babble is their sum, speech-shaped noise has the spectrum of that sum.
-        rng: draws it.
+        kind: kind of noise.
+        samples: S, the length.
+        voices: waveforms of other speakers; babble is their sum, speech-shaped noise has its spectrum.
+        rng: random generator.
 
     Returns:
         (S,).
     """
     if kind is NoiseKind.WHITE:
         return rng.standard_normal(samples)
-    babble = np.sum([_loop_voice(other, samples, rng) for other in voices], axis=0)
+    babble = np.sum([_loop_voice(voice, samples, rng) for voice in voices], axis=0)
     return babble if kind is NoiseKind.BABBLE else _randomize_phases(babble, rng)
 
 
 def average_power_spectrum(waveforms: Iterable[Int16Array]) -> FloatArray:
-    """The average power spectrum of waveforms, each equally loud: (257,) from 0 to 8 kHz.
+    """Return the average power spectrum of waveforms normalized to equal power: (257,) from 0 to 8 kHz.
 
-    Windows of 32 ms, half overlapping (Welch's method); silent waveforms do not count.
+    Windows of 32 ms with 50 % overlap (Welch's method); silent waveforms are ignored.
     """
     total = np.zeros(SPECTRUM_SAMPLES // 2 + 1)
     window = np.hanning(SPECTRUM_SAMPLES)
@@ -72,7 +69,7 @@ def average_power_spectrum(waveforms: Iterable[Int16Array]) -> FloatArray:
 
 
 def generate_shaped_noise(power: FloatArray, samples: int, rng: np.random.Generator) -> FloatArray:
-    """Steady noise with a power spectrum as ``average_power_spectrum`` gives it: (S,), of any loudness."""
+    """Generate stationary noise with a spectrum from ``average_power_spectrum``: (S,), at an arbitrary level."""
     white = np.fft.rfft(rng.standard_normal(samples))
     gains = np.sqrt(np.interp(np.linspace(0, 1, len(white)), np.linspace(0, 1, len(power)), power))
     made: FloatArray = np.fft.irfft(white * gains, samples)
@@ -80,12 +77,11 @@ def generate_shaped_noise(power: FloatArray, samples: int, rng: np.random.Genera
 
 
 def detect_speech(waveform: Int16Array) -> NDArray[np.bool_]:
-    """Which samples of a waveform are speech: bool (S,).
+    """Mark the samples that are active speech: bool (S,).
 
-    After ITU-T P.56: frames of 20 ms are active when they lie less than 15.9 dB below the mean level of the active
-    frames, which is found by leaving out what is too quiet until nothing changes; so pauses do not lower the level,
-    however long they are. Pauses within speech of up to 200 ms are active too. In steady sound everything is active,
-    in silence nothing.
+    After ITU-T P.56: frames of 20 ms are active if they are less than 15.9 dB below the mean level of the active frames,
+    found by iteration, so pauses do not lower the level. Pauses of up to 200 ms within speech count as active. A
+    stationary signal is all active, silence is not.
     """
     frames = -(-len(waveform) // ACTIVITY_FRAME_SAMPLES)
     padded = np.pad(waveform.astype(np.float64), (0, frames * ACTIVITY_FRAME_SAMPLES - len(waveform)))
@@ -100,46 +96,43 @@ def detect_speech(waveform: Int16Array) -> NDArray[np.bool_]:
 
 
 def mix_at_snr(
-    waveform: Int16Array,
-    interference: FloatArray,
-    snr_db: float,
-    speech: NDArray[np.bool_] | None = None,
+    waveform: Int16Array, interference: FloatArray, snr_db: float, speech: NDArray[np.bool_] | None = None
 ) -> Int16Array:
-    """Speech with noise at a signal-to-noise ratio; both made quieter where they would clip.
+    """Mix speech and noise at a signal-to-noise ratio; both are attenuated if the sum would clip.
 
     Args:
-        waveform: (S,), of the speech.
-        interference: (S,), of any loudness.
-        snr_db: power of the speech over that of the noise.
-        speech: (S,), the samples over which both powers are measured; default: all.
+        waveform: (S,), speech.
+        interference: (S,), at an arbitrary level.
+        snr_db: ratio of speech power to noise power.
+        speech: (S,), samples over which both powers are measured; default: all.
 
     Returns:
-        (S,); the waveform itself where it or the noise is silent.
+        (S,); the waveform itself if it or the noise is silent.
     """
     clean = waveform.astype(np.float64)
     where = slice(None) if speech is None else speech
-    heard_speech, heard_noise = clean[where], interference[where]
-    if not len(heard_speech) or not heard_speech.any() or not heard_noise.any():
+    measured_speech, measured_noise = clean[where], interference[where]
+    if not len(measured_speech) or not measured_speech.any() or not measured_noise.any():
         return waveform
-    speech_power, noise_power = np.mean(heard_speech**2), np.mean(heard_noise**2)
-    heard = clean + interference * np.sqrt(speech_power / noise_power / 10 ** (snr_db / 10))
-    heard *= min(1.0, INT16_MAX / np.abs(heard).max())
-    rounded: Int16Array = np.rint(heard).astype(np.int16)
+    speech_power, noise_power = np.mean(measured_speech**2), np.mean(measured_noise**2)
+    mixture = clean + interference * np.sqrt(speech_power / noise_power / 10 ** (snr_db / 10))
+    mixture *= min(1.0, INT16_MAX / np.abs(mixture).max())
+    rounded: Int16Array = np.rint(mixture).astype(np.int16)
     return rounded
 
 
 def _fill_short_gaps(is_active: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The same with short gaps between active frames filled."""
-    places = np.flatnonzero(is_active)
-    bridged = is_active.copy()
-    for before, after in itertools.pairwise(places):
+    """Return the mask with short gaps between active frames filled."""
+    indices = np.flatnonzero(is_active)
+    filled = is_active.copy()
+    for before, after in itertools.pairwise(indices):
         if 1 < after - before <= HANGOVER_FRAMES + 1:
-            bridged[before:after] = True
-    return bridged
+            filled[before:after] = True
+    return filled
 
 
 def _loop_voice(waveform: Int16Array, samples: int, rng: np.random.Generator) -> FloatArray:
-    """So many samples of a waveform said over and over, from a random moment on, each voice equally loud."""
+    """Repeat a waveform from a random position up to the given length, at unit power."""
     start = int(rng.integers(len(waveform)))
     repeated = np.resize(np.roll(waveform, -start), samples).astype(np.float64)
     loudness = float(np.sqrt(np.mean(repeated**2)))

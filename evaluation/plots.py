@@ -1,4 +1,4 @@
-"""Pictures of the results: error rate over noise, confusions, errors of word times."""
+"""Plots of the results: error rate over noise, confusions, word timestamp errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gorggle_evaluation.noise import NoiseKind
 from gorggle_evaluation.results import ConditionResult
 from gorggle_evaluation.visemes import NO_PHONEME, VISEMES
 
-# Wong's palette, distinguishable with any colour vision (Nature Methods 8, 2011); markers tell them apart in grey.
+# Wong's palette, distinguishable with any colour vision (Nature Methods 8, 2011); markers differ for greyscale.
 COLOURS: dict[Modality, str] = {"av": "#0072B2", "video": "#009E73", "audio": "#D55E00"}
 MARKERS: dict[Modality, str] = {"av": "o", "video": "s", "audio": "^"}
 PANEL_WIDTH_INCHES, RESOLUTION_DPI = 4.6, 130
@@ -28,7 +28,7 @@ HISTOGRAM_MS, BIN_MS = 200, 10
 
 
 def write_plots(results: Sequence[ConditionResult], folder: Path) -> list[Path]:
-    """Draw what there is to draw into PNG files; gives their paths."""
+    """Draw the plots that have data as PNG files and return their paths."""
     clean = [result for result in results if result.condition.noise.kind is None]
     kinds = [kind for kind in NoiseKind if any(r.condition.noise.kind is kind for r in results)]
     figures = {
@@ -38,7 +38,7 @@ def write_plots(results: Sequence[ConditionResult], folder: Path) -> list[Path]:
     }
     written = []
     for name, figure in figures.items():
-        (folder / name).unlink(missing_ok=True)  # of an earlier run: it would tell of other results
+        (folder / name).unlink(missing_ok=True)  # of an earlier run
         if figure is not None:
             figure.savefig(folder / name, dpi=RESOLUTION_DPI)
             written.append(folder / name)
@@ -58,7 +58,7 @@ def _create_panels(
 
 def _plot_error_rates(results: Sequence[ConditionResult], kinds: Sequence[NoiseKind]) -> Figure:
     figure, panels = _create_panels(len(kinds))
-    highest = max(_interval_percent(result)[1] for result in results)
+    highest = 100 * max((r.error_rate.interval or (0, r.error_rate.rate))[1] for r in results)
     for kind, axes in zip(kinds, panels, strict=True):
         for modality in MODALITY_NAMES:
             _plot_curve(axes, [r for r in results if r.condition.modality == modality], modality, kind)
@@ -75,40 +75,56 @@ def _plot_error_rates(results: Sequence[ConditionResult], kinds: Sequence[NoiseK
 
 
 def _plot_curve(axes: Axes, results: Sequence[ConditionResult], modality: Modality, kind: NoiseKind) -> None:
-    """A modality's error rate at each ratio, clean at the right; a level line for one that does not hear."""
-    noisy = sorted(
-        (r for r in results if r.condition.noise.kind is kind),
-        key=lambda result: result.condition.noise.snr_db or 0.0,
-    )
-    clean = next((r for r in results if r.condition.noise.kind is None), None)
-    colour, label = COLOURS[modality], MODALITY_NAMES[modality]
-    if modality not in AUDIO_MODALITIES:
-        if clean is not None:
-            axes.axhline(100 * clean.error_rate.rate, color=colour, linestyle="--", label=label)
-        return
-    points = [*noisy, clean] if clean is not None else noisy
+    """Plot a modality's error rate over the signal-to-noise ratio, with clean audio at the right."""
+    noisy = sorted((r for r in results if r.condition.noise.kind is kind), key=_snr_db)
+    clean = [r for r in results if r.condition.noise.kind is None]
+    snrs = [_snr_db(result) for result in noisy]
+    positions = [*snrs, max(snrs, default=0.0) + 6]
+    points = [
+        (x, r.error_rate.rate, r.error_rate.interval)
+        for x, r in zip(positions, [*noisy, *clean], strict=False)
+    ]
+    draw_error_rates(axes, modality, points)
+    if modality in AUDIO_MODALITIES and points:
+        axes.set_xticks(positions[: len(points)], [*(f"{snr:g}" for snr in snrs), "clean"][: len(points)])
+
+
+def draw_error_rates(
+    axes: Axes, modality: Modality, points: Sequence[tuple[float, float, Sequence[float] | None]]
+) -> None:
+    """Draw error rates in per cent: a curve with error bars, or a horizontal line for video only.
+
+    Args:
+        axes: axes to draw on.
+        modality: sets colour, marker and label.
+        points: x, error rate and its interval, sorted by x.
+    """
+    style: dict[str, Any] = {"color": COLOURS[modality], "label": MODALITY_NAMES[modality]}
     if not points:
         return
-    snrs = [float(r.condition.noise.snr_db or 0.0) for r in noisy]
-    at = [*snrs, max(snrs, default=0.0) + 6] if clean is not None else snrs
-    rates = np.array([100 * r.error_rate.rate for r in points])
-    low, high = np.array([_interval_percent(r) for r in points]).T
-    spread = np.maximum(np.stack([rates - low, high - rates]), 0)
-    axes.errorbar(at, rates, yerr=spread, color=colour, marker=MARKERS[modality], capsize=3, label=label)
-    axes.set_xticks(at, [*(f"{snr:g}" for snr in snrs), "clean"][: len(at)])
+    x, rates, intervals = zip(*points, strict=True)
+    if modality not in AUDIO_MODALITIES:
+        axes.axhline(100 * rates[-1], linestyle="--", **style)
+        return
+    bounds = [interval or (rate, rate) for rate, interval in zip(rates, intervals, strict=True)]
+    spread = [
+        [max(0, 100 * abs(rate - bound[end])) for rate, bound in zip(rates, bounds, strict=True)]
+        for end in (0, 1)
+    ]
+    axes.errorbar(
+        x, [100 * rate for rate in rates], yerr=spread, marker=MARKERS[modality], capsize=3, **style
+    )
 
 
-def _interval_percent(result: ConditionResult) -> tuple[float, float]:
-    """The interval of the error rate, per cent; twice the rate where there is none."""
-    low, high = result.error_rate.interval or (result.error_rate.rate, result.error_rate.rate)
-    return 100 * low, 100 * high
+def _snr_db(result: ConditionResult) -> float:
+    return float(result.condition.noise.snr_db or 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------- confusions
 
 
 def _plot_confusions(results: Sequence[ConditionResult]) -> Figure | None:
-    """Visemes where the sounds of words are known, words otherwise; a panel for each modality that erred."""
+    """Plot viseme confusions if a lexicon was given, otherwise word confusions; one panel per modality with errors."""
     if not results:
         return None
     with_visemes = [
@@ -128,12 +144,12 @@ def _plot_confusions(results: Sequence[ConditionResult]) -> Figure | None:
 
 def _plot_word_bars(axes: Axes, result: ConditionResult, rows: int) -> None:
     shown = result.confusions.words[:rows]
-    places = range(len(shown))
+    rows_shown = range(len(shown))
     colour = COLOURS[result.condition.modality]
-    axes.barh(places, [count for _, _, count in shown], color=colour)
-    axes.set_yticks(places, [f"{said} → {read}" for said, read, _ in shown])
+    axes.barh(rows_shown, [count for _, _, count in shown], color=colour)
+    axes.set_yticks(rows_shown, [f"{reference} → {hypothesis}" for reference, hypothesis, _ in shown])
     axes.set(
-        title=f"{MODALITY_NAMES[result.condition.modality]}: said → read",
+        title=f"{MODALITY_NAMES[result.condition.modality]}: reference → hypothesis",
         xlabel="times",
         ylim=(rows - 0.5, -0.5),
     )
@@ -141,12 +157,13 @@ def _plot_word_bars(axes: Axes, result: ConditionResult, rows: int) -> None:
 
 
 def _plot_viseme_matrix(axes: Axes, visemes: VisemeConfusions, title: str) -> None:
-    """Of each viseme said, per cent that was read as another one. What words have in common is left white."""
+    """Draw the percentage of each reference viseme that was recognized as another; correct ones are left blank."""
     names = [*VISEMES, NO_PHONEME]
     shares = np.full((len(names) - 1, len(names)), np.nan)
-    for (said, read), count in visemes.counts.items():
-        if said != NO_PHONEME and said != read:
-            shares[names.index(said), names.index(read)] = 100 * count / visemes.reference_counts[said]
+    for (reference, hypothesis), count in visemes.counts.items():
+        if reference not in (NO_PHONEME, hypothesis):
+            share = 100 * count / visemes.reference_counts[reference]
+            shares[names.index(reference), names.index(hypothesis)] = share
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=max(1.0, float(np.nanmax(shares, initial=0.0))))
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.05:
@@ -158,15 +175,19 @@ def _plot_viseme_matrix(axes: Axes, visemes: VisemeConfusions, title: str) -> No
         [f"{name} ({visemes.reference_counts.get(name, 0)})" for name in VISEMES],
         fontsize=8,
     )
-    alike = f"{visemes.same_viseme} of {visemes.phoneme_substitutions} wrong sounds look alike"
-    axes.set(title=f"{title}: per cent read as another viseme\n{alike}", xlabel="read", ylabel="said (times)")
+    alike = f"{visemes.same_viseme} of {visemes.phoneme_substitutions} substituted phonemes share a viseme"
+    axes.set(
+        title=f"{title}: per cent recognized as another viseme\n{alike}",
+        xlabel="hypothesis",
+        ylabel="reference (count)",
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- word times
 
 
 def _plot_word_times(results: Sequence[ConditionResult]) -> Figure | None:
-    """How much earlier or later words begin and end than they should; what is further off is in the outermost bars."""
+    """Plot histograms of start and end offsets; the outermost bins include larger offsets."""
     if not results:
         return None
     figure, panels = _create_panels(len(results), 3.4)
@@ -186,7 +207,7 @@ def _plot_word_times(results: Sequence[ConditionResult]) -> Figure | None:
             axes.axvline(limit_ms, color="0.6", linewidth=0.8)
         axes.set(
             title=f"{MODALITY_NAMES[result.condition.modality]} ({len(offsets_ms)} words)",
-            xlabel="read too early (−) or too late (+), ms",
+            xlabel="too early (−) or too late (+), ms",
         )
         axes.legend(frameon=False)
     panels[0].set_ylabel("words, %")

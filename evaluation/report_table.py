@@ -1,4 +1,4 @@
-"""The results as tables for a terminal."""
+"""Text tables of the results for a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_FAILURES_SHOWN = 20
 
 
 def format_tables(results: Sequence[ConditionResult]) -> str:
-    """All tables that have something to tell, with a line between."""
+    """Return all tables that have data, separated by blank lines."""
     parts = [
         _format_error_rates(results),
         _format_groups(results),
@@ -24,13 +24,13 @@ def format_tables(results: Sequence[ConditionResult]) -> str:
 
 
 def format_percent(share: float) -> str:
-    """Such as "3.2 %"."""
+    """Return for example "3.2 %"."""
     return f"{100 * share:.1f} %"
 
 
 def _format_error_rates(results: Sequence[ConditionResult]) -> str:
     rows = [
-        ["word error rate", "", "95 %", "words", "other", "added", "missed", "clips", "failed", "x real time"]
+        ["word error rate", "", "95 %", "words", "subst.", "ins.", "del.", "clips", "failed", "x real time"]
     ]
     for result in results:
         factor = result.real_time_factor
@@ -47,7 +47,7 @@ def _format_error_rates(results: Sequence[ConditionResult]) -> str:
 
 
 def _format_groups(results: Sequence[ConditionResult]) -> str:
-    rows = [["by group", "", "95 %", "words", "other", "added", "missed", "clips"]]
+    rows = [["by group", "", "95 %", "words", "subst.", "ins.", "del.", "clips"]]
     for result in results:
         for name, rate in result.groups.items():
             rows.append([f"{result.condition.name}: {name}", *_rate_cells(rate), str(rate.clips)])
@@ -63,7 +63,7 @@ def _rate_cells(rate: ErrorRate) -> list[str]:
 def _format_word_times(results: Sequence[ConditionResult]) -> str:
     rows = [
         [
-            "word times, off by",
+            "word timestamp errors",
             "start, median",
             "mean",
             "end, median",
@@ -91,7 +91,7 @@ def _format_word_times(results: Sequence[ConditionResult]) -> str:
 
 
 def _format_attribution(results: Sequence[ConditionResult]) -> str:
-    rows = [["on the right speaker", "of words read", "of words said", "words", "clips"]]
+    rows = [["speaker attribution", "of recognized", "of reference", "words", "clips"]]
     for result in results:
         found = result.attribution
         if found is not None:
@@ -112,9 +112,7 @@ def _format_failures(results: Sequence[ConditionResult]) -> str:
         return ""
     more = len(failures) - MAX_FAILURES_SHOWN
     rest = [f"  and {more} more"] if more > 0 else []
-    return "\n".join(
-        ["could not be read (all their words count as missed):", *failures[:MAX_FAILURES_SHOWN], *rest]
-    )
+    return "\n".join(["failed (all their words count as deletions):", *failures[:MAX_FAILURES_SHOWN], *rest])
 
 
 def _format_warnings(results: Sequence[ConditionResult]) -> str:
@@ -123,11 +121,11 @@ def _format_warnings(results: Sequence[ConditionResult]) -> str:
         for result in results
         for text, clips in result.warnings.items()
     ]
-    return "\n".join(["the server warned:", *warnings]) if warnings else ""
+    return "\n".join(["server warnings:", *warnings]) if warnings else ""
 
 
 def _align_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they must be, the first to the left, the others to the right."""
+    """Format rows as columns of minimal width, the first left-aligned, the others right-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""From readings to figures, and the figures as JSON."""
+"""Figures computed from clip results, and their JSON form."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class ConditionResult:
     """All figures of one condition.
 
     Attributes:
-        error_rate: a clip that failed counts with all its words deleted.
-        groups: the same by group of clips, for clips that have one.
-        time_error: of rightly read words whose times are known; None where there is none.
-        time_offsets_s: (words, 2), how much later start and end of those words were read than they are.
-        attribution: over clips with several named speakers, where faces were looked at; None where there is none.
-        media_s: length of the clips that were read.
-        elapsed_s: that reading them took, added up over clips, however many were read at once.
-        failures: ids of clips that could not be read, and why.
-        warnings: of the service, with the number of clips.
+        error_rate: the words of failed clips count as deletions.
+        groups: error rate by group of clips, for clips with a group.
+        time_error: of correct words with known timestamps; None if there are none.
+        time_offsets_s: (words, 2), offsets of starts and ends of those words.
+        attribution: over clips with several named speakers, in modalities with video; None if there are none.
+        media_s: duration of the transcribed clips.
+        elapsed_s: transcription time, summed over clips regardless of parallelism.
+        failures: error message by clip id.
+        warnings: number of clips by warning of the service.
     """
 
     condition: Condition
@@ -58,46 +58,46 @@ class ConditionResult:
 
     @property
     def real_time_factor(self) -> float | None:
-        """Time that reading took over the length of what was read; below 1 is faster than real time."""
+        """Return transcription time over media duration; below 1 is faster than real time."""
         return self.elapsed_s / self.media_s if self.media_s else None
 
 
 def summarize_condition(clips: Sequence[ClipResult], lexicon: Lexicon | None, seed: int) -> ConditionResult:
-    """Compare the readings of one condition with what was said.
+    """Compare the results of one condition with the reference.
 
     Args:
-        clips: of one condition, one a clip; at least one.
-        lexicon: how words sound, for confusions of visemes.
-        seed: of the resampling for intervals.
+        clips: results of one condition, one per clip, at least one.
+        lexicon: pronunciations for viseme confusions.
+        seed: of the bootstrap.
     """
-    aligned = [align_words(reading.entry.texts, reading.texts) for reading in clips]
+    alignments = [align_words(clip.entry.texts, clip.texts) for clip in clips]
     timed = [
         pair
-        for reading, found in zip(clips, aligned, strict=True)
-        for pair in _pair_timed_words(reading, found)
+        for clip, alignment in zip(clips, alignments, strict=True)
+        for pair in _pair_timed_words(clip, alignment)
     ]
-    read = [reading for reading in clips if reading.error is None]
+    transcribed = [clip for clip in clips if clip.error is None]
     return ConditionResult(
         condition=clips[0].condition,
-        error_rate=compute_error_rate(aligned, seed),
-        groups=_error_rates_by_group(clips, aligned, seed),
+        error_rate=compute_error_rate(alignments, seed),
+        groups=_error_rates_by_group(clips, alignments, seed),
         time_error=compute_time_error(timed),
         time_offsets_s=compute_time_offsets_s(timed),
         attribution=Attribution.combine(
-            _attribute_clip(reading, found)
-            for reading, found in zip(clips, aligned, strict=True)
-            if len(reading.entry.speakers) > 1 and reading.condition.modality != "audio"
+            _attribute_clip(clip, alignment)
+            for clip, alignment in zip(clips, alignments, strict=True)
+            if len(clip.entry.speakers) > 1 and clip.condition.modality != "audio"
         ),
-        confusions=_count_confusions(clips, aligned, lexicon),
-        media_s=sum(reading.duration_s for reading in read),
-        elapsed_s=sum(reading.elapsed_s for reading in read),
+        confusions=_count_confusions(clips, alignments, lexicon),
+        media_s=sum(clip.duration_s for clip in transcribed),
+        elapsed_s=sum(clip.elapsed_s for clip in transcribed),
         failures={r.entry.id: r.error for r in clips if r.error is not None},
-        warnings=dict(Counter(warning for reading in clips for warning in set(reading.warnings))),
+        warnings=dict(Counter(warning for clip in clips for warning in set(clip.warnings))),
     )
 
 
 def condition_to_json(result: ConditionResult) -> dict[str, Any]:
-    """The figures of a condition, for programs."""
+    """Return the figures of a condition as JSON values."""
     condition, speakers, factor = result.condition, result.attribution, result.real_time_factor
     return {
         "name": condition.name,
@@ -109,8 +109,8 @@ def condition_to_json(result: ConditionResult) -> dict[str, Any]:
         if speakers is None
         else {
             **dataclasses.asdict(speakers),
-            "share_of_read": round(speakers.share_of_recognized, 6),
-            "share_of_said": round(speakers.share_of_reference, 6),
+            "share_of_recognized": round(speakers.share_of_recognized, 6),
+            "share_of_reference": round(speakers.share_of_reference, 6),
         },
         "confusions": _confusions_to_json(result.confusions),
         "media_s": round(result.media_s, 3),
@@ -122,8 +122,8 @@ def condition_to_json(result: ConditionResult) -> dict[str, Any]:
 
 
 def clip_to_json(clip: ClipResult) -> dict[str, Any]:
-    """One clip's result under one condition, for programs; a line of clips.jsonl."""
-    found = align_words(clip.entry.texts, clip.texts)
+    """Return one clip's result as JSON values: a line of clips.jsonl."""
+    alignment = align_words(clip.entry.texts, clip.texts)
     return {
         "id": clip.entry.id,
         "media": str(clip.entry.media),
@@ -131,11 +131,11 @@ def clip_to_json(clip: ClipResult) -> dict[str, Any]:
         **_condition_fields(clip.condition),
         "reference": " ".join(clip.entry.texts),
         "hypothesis": " ".join(clip.texts),
-        "words": found.words,
-        "substitutions": len(found.substitutions),
-        "insertions": len(found.insertions),
-        "deletions": len(found.deletions),
-        "errors": _list_errors(clip, found),
+        "words": alignment.words,
+        "substitutions": len(alignment.substitutions),
+        "insertions": len(alignment.insertions),
+        "deletions": len(alignment.deletions),
+        "errors": _list_errors(clip, alignment),
         "segments": [
             {
                 "start_s": round(segment.start_s, 3),
@@ -153,31 +153,31 @@ def clip_to_json(clip: ClipResult) -> dict[str, Any]:
 
 
 def _condition_fields(condition: Condition) -> dict[str, Any]:
-    around = condition.noise
+    noise = condition.noise
     return {
         "modality": condition.modality,
-        "noise": None if around.kind is None else around.kind.value,
-        "snr_db": around.snr_db,
+        "noise": None if noise.kind is None else noise.kind.value,
+        "snr_db": noise.snr_db,
     }
 
 
 def _list_errors(clip: ClipResult, alignment: Alignment) -> list[dict[str, Any]]:
-    """Every error: what was said and what was read, null where there is nothing."""
-    said, read = clip.entry.texts, clip.texts
+    """Return every error as a pair of reference and hypothesis word, null where there is none."""
+    reference, hypothesis = clip.entry.texts, clip.texts
     return [
-        *({"said": said[ours], "read": read[theirs]} for ours, theirs in alignment.substitutions),
-        *({"said": said[place], "read": None} for place in alignment.deletions),
-        *({"said": None, "read": read[place]} for place in alignment.insertions),
+        *({"reference": reference[i], "hypothesis": hypothesis[j]} for i, j in alignment.substitutions),
+        *({"reference": reference[i], "hypothesis": None} for i in alignment.deletions),
+        *({"reference": None, "hypothesis": hypothesis[i]} for i in alignment.insertions),
     ]
 
 
 def _pair_timed_words(clip: ClipResult, alignment: Alignment) -> list[tuple[TimeSpan, TimeSpan]]:
-    """Rightly read words (said, read) whose times are all known."""
-    pairs = ((clip.entry.words[ours], clip.words[theirs]) for ours, theirs in alignment.correct)
+    """Return pairs (reference, hypothesis) of correct words with timestamps."""
+    pairs = ((clip.entry.words[i], clip.words[j]) for i, j in alignment.correct)
     return [
-        (cast(TimeSpan, said), cast(TimeSpan, read))
-        for said, read in pairs
-        if None not in (said.start_s, said.end_s, read.start_s, read.end_s)
+        (cast(TimeSpan, reference), cast(TimeSpan, hypothesis))
+        for reference, hypothesis in pairs
+        if None not in (reference.start_s, reference.end_s, hypothesis.start_s, hypothesis.end_s)
     ]
 
 
@@ -185,17 +185,15 @@ def _error_rates_by_group(
     clips: Sequence[ClipResult], alignments: Sequence[Alignment], seed: int
 ) -> dict[str, ErrorRate]:
     groups: dict[str, list[Alignment]] = {}
-    for reading, found in zip(clips, alignments, strict=True):
-        if reading.entry.group is not None:
-            groups.setdefault(reading.entry.group, []).append(found)
+    for clip, alignment in zip(clips, alignments, strict=True):
+        if clip.entry.group is not None:
+            groups.setdefault(clip.entry.group, []).append(alignment)
     return {name: compute_error_rate(members, seed) for name, members in sorted(groups.items())}
 
 
 def _attribute_clip(clip: ClipResult, alignment: Alignment) -> Attribution:
     said_by = [word.speaker or "" for word in clip.entry.words]
-    read_on = [
-        (ours, clip.words[theirs].speaker) for ours, theirs in (*alignment.correct, *alignment.substitutions)
-    ]
+    read_on = [(i, clip.words[j].speaker) for i, j in (*alignment.correct, *alignment.substitutions)]
     return attribute_words(said_by, read_on)
 
 
@@ -205,11 +203,11 @@ def _count_confusions(
     pairs = list(zip(clips, alignments, strict=True))
     return count_confusions(
         [
-            (reading.entry.texts[ours], reading.texts[theirs])
-            for reading, found in pairs
-            for ours, theirs in found.substitutions
+            (clip.entry.texts[i], clip.texts[j])
+            for clip, alignment in pairs
+            for i, j in alignment.substitutions
         ],
-        [reading.entry.texts[ours] for reading, found in pairs for ours, _ in found.correct],
+        [clip.entry.texts[i] for clip, alignment in pairs for i, _ in alignment.correct],
         lexicon,
     )
 
@@ -217,17 +215,22 @@ def _count_confusions(
 def _confusions_to_json(confusions: Confusions) -> dict[str, Any]:
     visemes = confusions.visemes
     return {
-        "words": [{"said": said, "read": read, "count": count} for said, read, count in confusions.words],
+        "words": [
+            {"reference": reference, "hypothesis": hypothesis, "count": count}
+            for reference, hypothesis, count in confusions.words
+        ],
         "visemes": None
         if visemes is None
         else {
             "counts": [
-                {"said": said, "read": read, "count": count}
-                for (said, read), count in sorted(visemes.counts.items(), key=lambda item: -item[1])
+                {"reference": reference, "hypothesis": hypothesis, "count": count}
+                for (reference, hypothesis), count in sorted(
+                    visemes.counts.items(), key=lambda item: -item[1]
+                )
             ],
-            "said": visemes.reference_counts,
+            "reference_counts": visemes.reference_counts,
             "phoneme_substitutions": visemes.phoneme_substitutions,
-            "alike_on_the_lips": visemes.same_viseme,
+            "same_viseme": visemes.same_viseme,
             "substitutions_without_pronunciation": visemes.without_pronunciation,
         },
     }

@@ -1,4 +1,4 @@
-"""One run of the measuring tool: every clip under every condition, several at once, and what comes of it."""
+"""Runs a measurement: transcribes every clip under every condition, several in parallel."""
 
 from __future__ import annotations
 
@@ -26,70 +26,70 @@ def transcribe_clips(
     jobs: int,
     on_result: Callable[[ClipResult], None],
 ) -> list[list[ClipResult]]:
-    """Read all clips under all conditions; a list a condition, each in the order of the clips.
+    """Transcribe all clips under all conditions; return a list per condition, in the order of the clips.
 
-    A clip with noise is made once and read in every modality that hears.
+    A noisy clip is generated once for all modalities with audio.
 
     Args:
-        transcriber: asks the service.
-        entries: what to read.
-        conditions: how.
-        mixer: makes what is sent.
-        jobs: clips read at once.
-        on_result: told every reading as it comes, in the thread of the call. Where it raises, the client is closed.
+        transcriber: client of the service.
+        entries: clips.
+        conditions: modalities and noise.
+        mixer: mixes noise into clips.
+        jobs: clips in parallel.
+        on_result: called with each result in the calling thread. If it raises, the client is closed.
     """
-    found: dict[tuple[str, Condition], ClipResult] = {}
+    results: dict[tuple[str, Condition], ClipResult] = {}
     pool = futures.ThreadPoolExecutor(jobs)
     try:
         tasks = [
-            pool.submit(_transcribe_clip, transcriber, entry, alike, mixer)
+            pool.submit(_transcribe_clip, transcriber, entry, group, mixer)
             for entry in entries
-            for alike in _group_by_noise(conditions)
+            for group in _group_by_noise(conditions)
         ]
         for task in futures.as_completed(tasks):
-            for reading in task.result():
-                found[reading.entry.id, reading.condition] = reading
-                on_result(reading)
+            for result in task.result():
+                results[result.entry.id, result.condition] = result
+                on_result(result)
     except BaseException:
-        transcriber.client.close()  # the clips being read would otherwise be waited for
+        transcriber.client.close()  # aborts the running transcriptions
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-    return [[found[entry.id, condition] for entry in entries] for condition in conditions]
+    return [[results[entry.id, condition] for entry in entries] for condition in conditions]
 
 
 def _transcribe_clip(
     transcriber: Transcriber, entry: Entry, conditions: Sequence[Condition], mixer: NoiseMixer
 ) -> list[ClipResult]:
-    """One clip in all modalities under the same circumstances."""
+    """Transcribe one clip in all modalities of one noise condition."""
     clip = functools.cache(functools.partial(mixer.mix, entry, conditions[0].noise))
     return [transcriber.transcribe(entry, condition, clip) for condition in conditions]
 
 
 def _group_by_noise(conditions: Sequence[Condition]) -> list[list[Condition]]:
-    together: dict[object, list[Condition]] = {}
+    groups: dict[object, list[Condition]] = {}
     for condition in conditions:
-        together.setdefault(condition.noise, []).append(condition)
-    return list(together.values())
+        groups.setdefault(condition.noise, []).append(condition)
+    return list(groups.values())
 
 
 @contextlib.contextmanager
 def show_progress(total: int, stream: TextIO = sys.stderr) -> Iterator[Callable[[ClipResult], None]]:
-    """A line that tells, where the stream is a terminal, how many of the readings are done."""
+    """Show a progress line if the stream is a terminal; yields the callback that advances it."""
     line = ProgressLine(stream, "gorggle evaluate")
-    begun = time.monotonic()
+    start = time.monotonic()
     done = failed = 0
 
-    def tell(reading: ClipResult) -> None:
+    def report(result: ClipResult) -> None:
         nonlocal done, failed
         done += 1
-        failed += reading.error is not None
+        failed += result.error is not None
         share = done / total
-        left_s = (time.monotonic() - begun) * (1 / share - 1)
+        left_s = (time.monotonic() - start) * (1 / share - 1)
         note = f"[{'#' * int(share * BAR_CHARS):-<{BAR_CHARS}}] {done}/{total}  ETA {format_duration(left_s)}"
         line.set_message(note + (f"  {failed} failed" if failed else ""))
 
     try:
-        yield tell
+        yield report
     finally:
         line.close()

@@ -1,4 +1,4 @@
-"""Who said it: whether words were put on the right speaker."""
+"""Speaker attribution: the share of words assigned to the correct speaker."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-# What the service calls a speaker whose face was not seen: such words are on nobody.
+# The service's speaker id for off-screen speech: such words count as unattributed.
 NO_FACE = "voice"
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """How many words are on the right speaker, over clips.
+    """Counts of attributed words over clips.
 
     Attributes:
-        correct: words, rightly read or not, that are on the speaker who said them.
-        recognized: words that were said and of which something was read.
-        words: words that were said, those that were missed among them.
-        clips: with at least two speakers who are named.
+        correct: words assigned to the speaker who said them, whether or not the word itself is correct.
+        recognized: reference words that were aligned to a recognized word.
+        words: all reference words.
+        clips: clips with at least two named speakers.
     """
 
     correct: int
@@ -28,52 +28,52 @@ class Attribution:
 
     @property
     def share_of_recognized(self) -> float:
-        """Of the words that were read, the share on the right speaker."""
+        """Return the share of recognized words with the correct speaker."""
         return self.correct / self.recognized if self.recognized else 0.0
 
     @property
     def share_of_reference(self) -> float:
-        """Of all words that were said, the share on the right speaker: a missed word is on nobody."""
+        """Return the share of all reference words with the correct speaker; deleted words count as wrong."""
         return self.correct / self.words if self.words else 0.0
 
     @staticmethod
     def combine(clips: Iterable[Attribution]) -> Attribution | None:
-        """The sum over clips; None for none."""
-        found = list(clips)
-        if not found:
+        """Return the sum over clips, or None for no clips."""
+        totals = list(clips)
+        if not totals:
             return None
         return Attribution(
-            sum(clip.correct for clip in found),
-            sum(clip.recognized for clip in found),
-            sum(clip.words for clip in found),
-            sum(clip.clips for clip in found),
+            sum(clip.correct for clip in totals),
+            sum(clip.recognized for clip in totals),
+            sum(clip.words for clip in totals),
+            sum(clip.clips for clip in totals),
         )
 
 
 def attribute_words(reference_speakers: Sequence[str], recognized: Sequence[tuple[int, str]]) -> Attribution:
-    """Count one clip's words that are on the right speaker.
+    """Count the correctly attributed words of one clip.
 
     Args:
-        reference_speakers: who says each word.
-        recognized: place among the said words, and the id that the service gave its speaker, of each word that was read.
+        reference_speakers: speaker of each reference word.
+        recognized: for each recognized word, its reference index and the speaker id that the service assigned.
     """
-    counts = Counter((reference_speakers[place], face) for place, face in recognized if face != NO_FACE)
+    counts = Counter((reference_speakers[index], face) for index, face in recognized if face != NO_FACE)
     mapping = map_speakers_to_faces(counts)
     right = sum(count for (speaker, face), count in counts.items() if mapping.get(speaker) == face)
     return Attribution(right, len(recognized), len(reference_speakers), 1)
 
 
 def map_speakers_to_faces(counts: Mapping[tuple[str, str], int]) -> dict[str, str]:
-    """The one-to-one mapping of speakers to faces that puts the most words right.
+    """Return the one-to-one mapping of speakers to faces that maximizes the correct words.
 
     Args:
         counts: words by speaker and face.
 
-    All sets of speakers are gone through, face by face: there are few speakers in a clip.
+    Dynamic programming over sets of speakers: a clip has few.
     """
     best: dict[frozenset[str], tuple[int, dict[str, str]]] = {frozenset(): (0, {})}
     for face in sorted({face for _, face in counts}):
-        speakers = [speaker for speaker, heard_on in counts if heard_on == face]
+        speakers = [speaker for speaker, seen_on in counts if seen_on == face]
         for taken, (words, mapping) in list(best.items()):
             for speaker in speakers:
                 if speaker in taken:
@@ -81,4 +81,4 @@ def map_speakers_to_faces(counts: Mapping[tuple[str, str], int]) -> dict[str, st
                 total = words + counts[speaker, face]
                 if total > best.get(taken | {speaker}, (-1, {}))[0]:
                     best[taken | {speaker}] = total, {**mapping, speaker: face}
-    return max(best.values(), key=lambda found: found[0])[1]
+    return max(best.values(), key=lambda totals: totals[0])[1]

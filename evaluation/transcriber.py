@@ -1,4 +1,4 @@
-"""What the service reads in a clip, and what became of clips that it could not read."""
+"""Transcribes clips through the service and records failures."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gorggle_evaluation.manifest import Entry
 from gorggle_evaluation.media import MediaError
 from gorggle_evaluation.text_normalization import normalize_words
 
-# A busy server is asked again for so long.
+# How long an overloaded server is retried.
 TIMEOUT_S = 600.0
 RETRY_DELAY_S = 1.0
 
 
 @dataclass(frozen=True)
 class HypothesisWord:
-    """A word as it is compared; None for times of a word that the model wrote together with another one."""
+    """A normalized word; a timestamp is None inside a word that normalization split."""
 
     text: str
     speaker: str
@@ -30,14 +30,14 @@ class HypothesisWord:
 
 @dataclass(frozen=True)
 class ClipResult:
-    """What came of one clip under one condition.
+    """The result of one clip under one condition.
 
     Attributes:
-        words: all that was read, segment by segment in order of their start.
-        duration_s: length of the media as the service saw it.
-        elapsed_s: from sending its first byte to its last word.
-        warnings: of the service: no face, no sound, damaged media.
-        error: why it could not be read; None where it was.
+        words: all recognized words, segment by segment in order of start.
+        duration_s: media duration reported by the service.
+        elapsed_s: from the first byte sent to the last word received.
+        warnings: of the service, such as no face, no audio, damaged media.
+        error: reason of a failure, or None.
     """
 
     entry: Entry
@@ -51,17 +51,17 @@ class ClipResult:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The words alone."""
+        """Return the words' texts."""
         return tuple(word.text for word in self.words)
 
 
 @dataclass(frozen=True)
 class Transcriber:
-    """Has the service read clips.
+    """Transcribes clips with the service.
 
     Attributes:
-        model: its name; None for the server's default.
-        beam_size: 0 for the model's own choice.
+        model: name; None for the server's default.
+        beam_size: 0 for the model's default.
     """
 
     client: Client
@@ -69,12 +69,12 @@ class Transcriber:
     beam_size: int = 0
 
     def transcribe(self, entry: Entry, condition: Condition, clip: Callable[[], Clip]) -> ClipResult:
-        """Read a clip under a condition; a failure is a result too.
+        """Transcribe a clip; failures are returned as results.
 
         Args:
-            entry: what is said.
-            condition: gives the modality.
-            clip: gives the file to send, with the noise already in it.
+            entry: reference.
+            condition: its modality is used.
+            clip: returns the file to send, with noise already mixed in.
         """
         try:
             return self._transcribe_with_retries(entry, condition, clip())
@@ -94,7 +94,7 @@ class Transcriber:
                 time.sleep(error.retry_after_s or RETRY_DELAY_S)
 
     def _transcribe(self, entry: Entry, condition: Condition, clip: Clip) -> ClipResult:
-        begun = time.monotonic()
+        start = time.monotonic()
         stream = self.client.transcribe(
             clip.source, modality=condition.modality, model=self.model, beam_size=self.beam_size
         )
@@ -106,13 +106,13 @@ class Transcriber:
             words=extract_words(segments),
             segments=segments,
             duration_s=stream.duration_s,
-            elapsed_s=time.monotonic() - begun,
+            elapsed_s=time.monotonic() - start,
             warnings=tuple(warning.message for warning in stream.warnings),
         )
 
 
 def _shift_segment(segment: Segment, offset_s: float) -> Segment:
-    """The segment with its times counted from where the manifest counts them."""
+    """Shift a segment's timestamps to the manifest's time line."""
     words = (
         replace(word, start_s=word.start_s - offset_s, end_s=word.end_s - offset_s) for word in segment.words
     )
@@ -122,10 +122,10 @@ def _shift_segment(segment: Segment, offset_s: float) -> Segment:
 
 
 def extract_words(segments: Sequence[Segment]) -> tuple[HypothesisWord, ...]:
-    """The words of segments as they are compared.
+    """Return the normalized words of segments.
 
-    What the model wrote as one word and is compared as several ("twenty-one") has a start for the first and an end for
-    the last of them; so has a segment that came without words.
+    A word that normalization splits ("twenty-one") has a start on its first part and an end on its last; so has a segment
+    without word timestamps.
     """
     words: list[HypothesisWord] = []
     for segment in segments:

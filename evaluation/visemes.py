@@ -1,9 +1,8 @@
-"""From words to what is seen of them on the lips: a lexicon of pronunciations, and the visemes of their phonemes.
+"""Pronunciation lexicon, and visemes of phonemes.
 
-The visemes are the fourteen of MPEG-4 (ISO/IEC 14496-2, facial animation), which name some phonemes of English each.
-The ones that the standard leaves out are put where the lips do nearly the same: /h ŋ/ with /k ɡ/, /ʒ/ with /ʃ/,
-/w/ and /ɔ/ with the rounded vowels, /j/ with /ɪ/, /æ ə ɜ/ with /e/, /ʌ/ with /ɑ/. A diphthong is seen as its first
-part.
+The visemes are the fourteen of MPEG-4 (ISO/IEC 14496-2, facial animation). Phonemes that the standard omits are assigned
+to the viseme with the most similar lip shape: /h ŋ/ to /k ɡ/, /ʒ/ to /ʃ/, /w/ and /ɔ/ to the rounded vowels, /j/ to
+/ɪ/, /æ ə ɜ/ to /e/, /ʌ/ to /ɑ/. A diphthong has the viseme of its first part.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from gorggle_evaluation.text_normalization import normalize_words
 
-# By the phonemes of each, in IPA: the first ones name the viseme.
+# Name of each viseme, and its phonemes in IPA.
 VISEMES: Mapping[str, str] = {
     "p b m": "p b m",
     "f v": "f v",
@@ -34,10 +33,10 @@ VISEMES: Mapping[str, str] = {
     "uː ʊ w": "u ʊ w ʍ",
 }
 VOWELS = ("ɑ ʌ aɪ", "e æ ə ɜ", "iː ɪ j", "ɒ ɔ əʊ", "uː ʊ w")
-NO_PHONEME = "–"  # a phoneme of which nothing was read, or for which nothing was said
+NO_PHONEME = "–"  # an inserted or deleted phoneme's counterpart
 
 _PHONEME_TO_VISEME = {phoneme: name for name, phonemes in VISEMES.items() for phoneme in phonemes.split()}
-# British əʊ is seen as what it is written for elsewhere, oʊ.
+# British əʊ has the viseme of oʊ.
 _PHONEME_TO_VISEME |= {"əʊ": "ɒ ɔ əʊ", "əu": "ɒ ɔ əʊ"}
 _ARPABET_TO_IPA: Mapping[str, str] = {
     "AA": "ɑ", "AE": "æ", "AH": "ʌ", "AO": "ɔ", "AW": "aʊ", "AX": "ə", "AXR": "ɚ", "AY": "aɪ", "B": "b",
@@ -46,35 +45,35 @@ _ARPABET_TO_IPA: Mapping[str, str] = {
     "NG": "ŋ", "OW": "oʊ", "OY": "ɔɪ", "P": "p", "R": "ɹ", "S": "s", "SH": "ʃ", "T": "t", "TH": "θ",
     "UH": "ʊ", "UW": "u", "V": "v", "W": "w", "Y": "j", "Z": "z", "ZH": "ʒ",
 }  # fmt: skip
-# Stress, length, syllabicity, ties: nothing that the lips show.
+# Stress, length, syllabicity, ties: not visible on the lips.
 _MARKS = re.compile(r"[ˈˌːˑ:.'ʰ]|[\u0300-\u036f]")
 _SAME_VISEME_COST, _SAME_CLASS_COST, _SUBSTITUTION_COST, _GAP_COST = 0.5, 1.0, 1.5, 1.0
 
 
 class LexiconError(Exception):
-    """The lexicon is wrong; the message names file and line."""
+    """The lexicon is invalid; the message names file and line."""
 
 
 @dataclass(frozen=True)
 class Phoneme:
-    """A sound as the lexicon writes it, without marks, and its viseme."""
+    """A phoneme as written in the lexicon, without marks, and its viseme."""
 
     symbol: str
     viseme: str
 
 
 Lexicon = Mapping[str, tuple[Phoneme, ...]]
-"""Pronunciations by word, as words are compared."""
+"""Pronunciations by normalized word."""
 
 
 def read_lexicon(path: Path) -> Lexicon:
-    """Read pronunciations: a line a word, a tab or blanks, its phonemes separated by blanks, in IPA or ARPAbet.
+    """Read a pronunciation lexicon: a word, a tab or space, and phonemes separated by spaces (IPA or ARPAbet) per line.
 
-    The CMU dictionary's file is such a lexicon. Of several pronunciations the first counts; lines that begin with
+    The CMU Pronouncing Dictionary has this format. The first of several pronunciations is used; lines that begin with
     ``;;;`` or ``#`` are comments.
 
     Raises:
-        LexiconError: it cannot be read, or a line has no phonemes or an unknown one.
+        LexiconError: the file cannot be read, or a line has no phonemes or an unknown one.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -86,28 +85,28 @@ def read_lexicon(path: Path) -> Lexicon:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith((";;;", "#")):
             continue
-        word, _, said = line.partition("\t") if "\t" in line else line.strip().partition(" ")
+        word, _, pronunciation = line.partition("\t") if "\t" in line else line.strip().partition(" ")
         words = normalize_words(re.sub(r"\(\d+\)$", "", word.strip()))
         if len(words) != 1:
-            # Dictionaries hold signs and compounds too, which are never compared as one word.
+            # Dictionaries contain symbols and compounds, which are never compared as one word.
             continue
         try:
-            phonemes = tuple(parse_phoneme(symbol) for symbol in said.split())
+            phonemes = tuple(parse_phoneme(symbol) for symbol in pronunciation.split())
         except ValueError as error:
             raise LexiconError(f"{path}:{number}: {error}") from None
         if not phonemes:
             raise LexiconError(
-                f"{path}:{number}: found {line.strip()!r}, expected a word, a tab, and its phonemes with blanks between"
+                f"{path}:{number}: found {line.strip()!r}, expected a word, a tab, and its phonemes separated by spaces"
             )
         lexicon.setdefault(words[0], phonemes)
     return lexicon
 
 
 def parse_phoneme(symbol: str) -> Phoneme:
-    """A phoneme from its symbol in ARPAbet (upper case, with or without stress) or IPA.
+    """Parse a phoneme symbol in ARPAbet (upper case, with or without stress) or IPA.
 
     Raises:
-        ValueError: neither knows it.
+        ValueError: the symbol is unknown.
     """
     bare = re.sub(r"[012]$", "", symbol)
     if bare in _ARPABET_TO_IPA:
@@ -124,19 +123,19 @@ def parse_phoneme(symbol: str) -> Phoneme:
 def align_phonemes(
     reference: Sequence[Phoneme], hypothesis: Sequence[Phoneme]
 ) -> list[tuple[Phoneme | None, Phoneme | None]]:
-    """Pairs of phonemes of two words, None where one has no partner, with the least differences.
+    """Align the phonemes of two words at minimal cost; return pairs with None for gaps.
 
-    Phonemes of one viseme are nearer to each other than others, and vowels do not stand for consonants: so "bin" and
-    "pin" differ in their first sound.
+    Phonemes of one viseme cost less than others, and vowels are not aligned to consonants: "bin" and "pin" differ in their
+    first phoneme.
     """
     costs = [
         [_GAP_COST * (row + column) for column in range(len(hypothesis) + 1)]
         for row in range(len(reference) + 1)
     ]
-    for row, ours in enumerate(reference, 1):
-        for column, theirs in enumerate(hypothesis, 1):
+    for row, expected in enumerate(reference, 1):
+        for column, actual in enumerate(hypothesis, 1):
             costs[row][column] = min(
-                costs[row - 1][column - 1] + _substitution_cost(ours, theirs),
+                costs[row - 1][column - 1] + _substitution_cost(expected, actual),
                 costs[row - 1][column] + _GAP_COST,
                 costs[row][column - 1] + _GAP_COST,
             )
@@ -162,10 +161,10 @@ def align_phonemes(
 
 
 def _find_viseme(ipa: str) -> str:
-    """The viseme of a phoneme, of a diphthong's or long sound's first part.
+    """Return the viseme of a phoneme; for diphthongs and long phonemes that of the first part.
 
     Raises:
-        KeyError: there is none.
+        KeyError: the phoneme is unknown.
     """
     if ipa in _PHONEME_TO_VISEME:
         return _PHONEME_TO_VISEME[ipa]

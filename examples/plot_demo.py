@@ -1,6 +1,6 @@
-"""Draw what was read of the demo clip: a frame with the face that was followed, and the words on a line of time.
+"""Plot the transcript of the demo clip: a frame with the tracked face, and the words on a timeline.
 
-``python examples/plot_demo.py docs/images/demo.png`` draws the picture of the README.
+``python examples/plot_demo.py docs/images/demo.png`` renders the README's image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHOWN_SENTENCES = 2
 
 
 def main() -> None:
-    """Read the clip from the lips alone and draw the picture."""
+    """Transcribe the clip from video only and plot the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--clip", type=Path, default=HERE / "demo.mp4")
@@ -42,14 +42,14 @@ def main() -> None:
 
 
 def draw_frame(axes: Axes, clip: Path, segment: Segment) -> None:
-    """The frame in the middle of a segment, the face's box, and the text as a caption."""
+    """Draw the frame in the middle of a segment, the face box, and the text as a caption."""
     middle_s = (segment.start_s + segment.end_s) / 2
     with av.open(str(clip)) as container:
-        picture = next(
+        image = next(
             frame.to_ndarray(format="rgb24") for frame in container.decode(video=0) if frame.time >= middle_s
         )
-    height, width = picture.shape[:2]
-    axes.imshow(picture)
+    height, width = image.shape[:2]
+    axes.imshow(image)
     box = min(segment.face_boxes, key=lambda box: abs(box.time_s - middle_s))
     corner = (box.left * width, box.top * height)
     size = (box.width * width, box.height * height)
@@ -69,7 +69,7 @@ def draw_frame(axes: Axes, clip: Path, segment: Segment) -> None:
 
 
 def draw_words(axes: Axes, clip: Path, segments: list[Segment], sentences: list[dict[str, Any]]) -> None:
-    """The words read above the words said, over the sound that was not listened to."""
+    """Draw the recognized words above the reference, over the unused audio."""
     rate_hz, wave = read_audio(clip)
     end_s = sentences[-1]["words"][-1]["end_s"] + 0.6
     wave = wave[: int(end_s * rate_hz)]
@@ -79,28 +79,32 @@ def draw_words(axes: Axes, clip: Path, segments: list[Segment], sentences: list[
     axes.fill_between(times, 0.45 + 0.4 * peaks, 0.45 - 0.4 * peaks, color=AUDIO_COLOUR, linewidth=0)
     for segment in (segment for segment in segments if segment.start_s < end_s):
         for word in segment.words:
-            _word(axes, word.start_s, word.end_s, 1.55, word.text, HYPOTHESIS_COLOUR, "white")
+            _draw_word(axes, word.start_s, word.end_s, 1.55, word.text, HYPOTHESIS_COLOUR, "white")
     for sentence in sentences:
-        for said in sentence["words"]:
-            _word(axes, said["start_s"], said["end_s"], 1.0, said["text"], REFERENCE_COLOUR, TEXT_COLOUR)
+        for word in sentence["words"]:
+            _draw_word(axes, word["start_s"], word["end_s"], 1.0, word["text"], REFERENCE_COLOUR, TEXT_COLOUR)
     axes.set_xlim(0, end_s)
     axes.set_ylim(0, 2.1)
-    axes.set_yticks([1.75, 1.2, 0.45], ["read from\nthe lips alone", "truth", "sound\n(not used)"])
+    axes.set_yticks([1.75, 1.2, 0.45], ["recognized\nfrom video only", "reference", "audio\n(not used)"])
     axes.set_xlabel("seconds")
     axes.tick_params(left=False, colors=TEXT_COLOUR)
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
 
 
-def _word(axes: Axes, start_s: float, end_s: float, bottom: float, text: str, fill: str, ink: str) -> None:
+def _draw_word(
+    axes: Axes, start_s: float, end_s: float, bottom: float, text: str, fill: str, text_colour: str
+) -> None:
     axes.add_patch(
         Rectangle((start_s, bottom), end_s - start_s, 0.4, facecolor=fill, edgecolor="white", linewidth=1)
     )
-    axes.text((start_s + end_s) / 2, bottom + 0.2, text, color=ink, ha="center", va="center", fontsize=11)
+    axes.text(
+        (start_s + end_s) / 2, bottom + 0.2, text, color=text_colour, ha="center", va="center", fontsize=11
+    )
 
 
 def read_audio(clip: Path) -> tuple[int, np.ndarray]:
-    """The sample rate and the waveform, at most 1 in size."""
+    """Return the sample rate and the waveform, normalized to a peak of 1."""
     with av.open(str(clip)) as container:
         rate_hz = container.streams.audio[0].rate
         wave = np.concatenate([frame.to_ndarray().mean(axis=0) for frame in container.decode(audio=0)])

@@ -1,1 +1,1 @@
-"""The Gorggle inference server: video in by gRPC, time-aligned words out."""
+"""Gorggle inference server: video in over gRPC, time-aligned words out."""

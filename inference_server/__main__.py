@@ -1,4 +1,4 @@
-"""``python -m gorggle_server``, also ``gorggle serve``: runs the server until Ctrl-C or SIGTERM."""
+"""Run the server until Ctrl-C or SIGTERM: ``python -m gorggle_server`` or ``gorggle serve``."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from gorggle_server.settings import ServerSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the server; the exit code is 0 after a clean end, 1 after a failure, 2 for wrong settings."""
+    """Run the server; return 0 after a clean shutdown, 1 after a failure, 2 for invalid settings."""
     parser = _create_parser()
-    given = vars(parser.parse_args(argv))
-    announce, exit_on_stdin_eof = given.pop("announce"), given.pop("exit_on_stdin_eof")
-    configure_logging(given.pop("log_level"), given.pop("log_format"))
+    args = vars(parser.parse_args(argv))
+    print_ready, exit_on_stdin_eof = args.pop("print_ready"), args.pop("exit_on_stdin_eof")
+    configure_logging(args.pop("log_level"), args.pop("log_format"))
     try:
-        settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
+        settings = ServerSettings(**{name: value for name, value in args.items() if value is not None})
     except ValidationError as error:
         for problem in error.errors():
             where = ".".join(str(part) for part in problem["loc"]) or "settings"
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"gorggle serve: {where}: {message}", file=sys.stderr)
         return 2
     try:
-        asyncio.run(_run(settings, announce, exit_on_stdin_eof))
+        asyncio.run(_run(settings, print_ready, exit_on_stdin_eof))
     except GorggleError as error:
         print(f"gorggle serve: {error}", file=sys.stderr)
         return 1
@@ -45,25 +45,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def set_up_libraries() -> None:
-    """Tell allocator, torch's libraries and gRPC how to behave in a server; to be called first: they look only at the start."""
+    """Configure the allocator, torch's libraries and gRPC for a server. Call it before they are loaded."""
     limit_malloc_arenas()
-    # What its core meets on the way, a client that goes for one, is no line of our log, and not in its form.
+    # Silence gRPC core's own logging (such as client disconnects) on stderr: it is not in our log format.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    # Threads that wait for each other must sleep: spinning, they take the processor from decoding and seeing, and where
-    # those are busy a batch takes many times as long.
+    # Waiting OpenMP threads must sleep: spinning, they take CPU time from decoding and face tracking, and on a busy
+    # machine a batch takes many times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # numpy's threads spin too while they have nothing to do: for sums so small that one thread is enough, they took half of
-    # two processors from 15 streams.
+    # numpy's idle OpenBLAS threads spin too: for operations small enough for one thread, they used half of two CPUs
+    # at 15 streams.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Convolutions are prepared for each length of utterance, and what was prepared is kept: 3 MB each for 1024 of them,
-    # which looks like a leak for hours. So few are enough for those of one utterance, and preparing costs little.
+    # oneDNN caches a primitive for each utterance length, 3 MB each and 1024 by default, which looks like a leak for
+    # hours. These sizes cover one utterance, and preparing a primitive is cheap.
     os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 
 async def _run(settings: ServerSettings, print_ready: bool, exit_on_stdin_eof: bool) -> None:
     set_up_libraries()
-    # Loading torch takes a second: wrong settings are told before it.
+    # Importing torch takes a second: report invalid settings before it.
     from gorggle_server.grpc_server.server import serve
 
     stop = asyncio.Event()
@@ -73,17 +73,17 @@ async def _run(settings: ServerSettings, print_ready: bool, exit_on_stdin_eof: b
     if exit_on_stdin_eof:
         threading.Thread(target=_stop_on_stdin_eof, args=(loop, stop), daemon=True).start()
 
-    def tell(address: str, operations: str) -> None:
+    def report_ready(address: str, http_address: str) -> None:
         freeze_gc()
         logging.getLogger(__name__).info("serving on %s", address)
         if print_ready:
-            print(json.dumps({"listening": address, "operations": operations}), flush=True)
+            print(json.dumps({"listening": address, "operations": http_address}), flush=True)
 
-    await serve(settings, tell, stop)
+    await serve(settings, report_ready, stop)
 
 
 def _stop_on_stdin_eof(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Stop when the program that started this one ends."""
+    """Stop the server when the program that started it ends."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     loop.call_soon_threadsafe(stop.set)
@@ -98,11 +98,13 @@ def _create_parser() -> argparse.ArgumentParser:
     for name, field in ServerSettings.model_fields.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **_to_argument_options(field))
     parser.add_argument(
-        "--announce",
+        "--print-ready",
         action="store_true",
-        help="print one JSON line with the address on stdout when ready to serve",
+        help="print one JSON line with the listening addresses to stdout when ready to serve",
     )
-    parser.add_argument("--exit-on-stdin-eof", action="store_true", help="end when standard input is closed")
+    parser.add_argument(
+        "--exit-on-stdin-eof", action="store_true", help="shut down when standard input is closed"
+    )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     parser.add_argument("--log-format", default="text", choices=["text", "json"])
     return parser

@@ -1,25 +1,25 @@
-"""What can go wrong in the server, named for the cause.
+"""Exceptions of the server, named for the cause.
 
 ::
 
     GorggleError
     ├── InvalidRequestError     the request itself is wrong: configuration, crops, sizes
-    │   └── InvalidMediaError   the media cannot be decoded, is empty or is beyond a limit
-    ├── OutOfRangeError         the media or a time lies beyond a limit of duration
-    ├── PreconditionError       right in itself, but not now: media before configuration
-    │   └── NoFaceError         no face is seen where only the lips were to be read
-    ├── NotFoundError           an object, a model, a session is not there
-    ├── AuthenticationError     the caller is not known: no bearer token, or none of ours
-    ├── OverloadedError         all places are taken; carries ``retry_after_s``
-    ├── IdleError               the client sent nothing for too long
-    ├── DeadlineError           work was not done by when it was wanted
-    ├── NotReadyError           the model is loading or the server is draining
+    │   └── InvalidMediaError   the media cannot be decoded, is empty or exceeds a size limit
+    ├── OutOfRangeError         the media, or a time in the request, exceeds a duration limit
+    ├── PreconditionError       well formed, but not allowed in this state: media before configuration
+    │   └── NoFaceError         no face was found in video-only mode
+    ├── NotFoundError           an object, a model or a session does not exist
+    ├── AuthenticationError     no bearer token, or an unknown one
+    ├── OverloadedError         no capacity; carries ``retry_after_s``
+    ├── IdleError               the client sent nothing, or read nothing, for too long
+    ├── DeadlineError           the deadline passed before the work was done
+    ├── NotReadyError           the models are loading or the server is shutting down
     ├── SupersededError         another call has taken over this session
-    ├── DataLossError           requests are missing that should have come
-    └── ModelFormatError        a checkpoint is not what it claims, or asks to run code
+    ├── DataLossError           requests are missing
+    └── ModelFormatError        a checkpoint is damaged, of an unknown layout, or unsafe
 
-Every message says what was found, what was expected and what to do. ``service.errors`` maps these
-to gRPC status codes in one table; nothing else may.
+Every message states what was found, what was expected and what to do. ``grpc_server.interceptors.errors`` maps these
+errors to gRPC status codes in one table.
 """
 
 from __future__ import annotations
@@ -30,23 +30,31 @@ class GorggleError(Exception):
 
 
 class InvalidRequestError(GorggleError):
-    """The request contradicts the API: the caller must change it."""
+    """The request violates the API contract.
+
+    Attributes:
+        field: path of the invalid field within its message; empty if no single field is invalid.
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class InvalidMediaError(InvalidRequestError):
-    """The media is empty, cannot be decoded, or exceeds a limit of size."""
+    """The media is empty, cannot be decoded, or exceeds a size limit."""
 
 
 class OutOfRangeError(GorggleError):
-    """The media lasts longer, or a time lies further, than is allowed."""
+    """The media, or a time in the request, exceeds a duration limit."""
 
 
 class PreconditionError(GorggleError):
-    """The request is well formed but cannot be served in this state of the stream."""
+    """The request is well formed but not allowed in this state of the stream."""
 
 
 class NoFaceError(PreconditionError):
-    """No usable face was seen, and the request rests on the lips alone."""
+    """No usable face was found in video-only mode."""
 
 
 class NotFoundError(GorggleError):
@@ -54,11 +62,11 @@ class NotFoundError(GorggleError):
 
 
 class AuthenticationError(GorggleError):
-    """The caller shows no bearer token, or none that is known."""
+    """The caller sent no bearer token, or an unknown one."""
 
 
 class OverloadedError(GorggleError):
-    """All places are taken: try again after ``retry_after_s`` seconds."""
+    """No capacity: retry after ``retry_after_s`` seconds."""
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -66,23 +74,23 @@ class OverloadedError(GorggleError):
 
 
 class IdleError(GorggleError):
-    """The client sent nothing for longer than the server waits."""
+    """The client sent nothing, or read nothing, for longer than the timeout."""
 
 
 class DeadlineError(GorggleError):
-    """Work was not done by the time until which it was wanted."""
+    """The deadline passed before the work was done."""
 
 
 class NotReadyError(GorggleError):
-    """The model is still loading, or the server is shutting down."""
+    """The models are still loading, or the server is shutting down."""
 
 
 class SupersededError(GorggleError):
-    """Another call carries this session on."""
+    """Another call has taken over this session."""
 
 
 class DataLossError(GorggleError):
-    """A part of the media is missing, and nobody has it any more."""
+    """Part of the media is missing and cannot be recovered."""
 
 
 class ModelFormatError(GorggleError):

@@ -1,4 +1,4 @@
-"""The server's log: lines for people, or one JSON object a line for machines. Never media, words or credentials."""
+"""Logging of the server: text lines or JSON lines. Logs never contain media, words or credentials."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-# The call that is being answered, in everything that runs for it on the event loop.
+# Id of the current call, for everything that runs for it on the event loop.
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
-# Its trace's, where calls are traced.
+# Trace id of the current call, if calls are traced.
 trace_id: contextvars.ContextVar[str] = contextvars.ContextVar("trace_id", default="")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message`` and, where known, more."""
+    """Format each record as one JSON object: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message`` and context."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """Return the record as one line of JSON; empty fields are left out."""
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -32,13 +32,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str, log_format: str) -> None:
-    """Send everything from a level on ("INFO") to standard error, as "text" or "json"."""
+    """Send records from a level on (such as "INFO") to standard error, as "text" or "json"."""
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
-    # At DEBUG these log what goes over the wire: keys of AWS, secrets' values, clips.
+    # At DEBUG these log the data on the wire: AWS keys, secret values, clips.
     for name in ("boto3", "botocore", "s3transfer", "urllib3"):
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger().level))

@@ -1,12 +1,11 @@
-"""Memory that is no longer needed, given back: a server runs for months, and its memory is paid for.
+"""Return unused memory to the operating system: a server runs for months.
 
-glibc gives every few threads a heap of their own, and gives nothing back while anything above it is in use. Frames, sounds
-and messages of many streams come and go in many threads, and tear holes into all of these heaps; what the process holds
-grows for hours though it uses no more than at the start.
+glibc gives groups of threads separate heaps (arenas) and cannot release memory below a block that is still in use. Frames,
+audio and messages of many streams are allocated in many threads and fragment all arenas, so the resident size grows for
+hours although no more memory is used.
 
-What a stream leaves behind refers to itself here and there, with pictures and sounds in it, and is found by Python's collector
-alone; that looks at everything only when a quarter of all objects is new, which beside those of torch takes ten minutes
-of streams and more.
+Finished streams leave reference cycles that hold frames and audio. Only Python's garbage collector frees them, and its full
+collections run when a quarter of all objects is new; with torch's objects loaded that takes ten minutes of streams and more.
 """
 
 from __future__ import annotations
@@ -16,32 +15,31 @@ import functools
 import gc
 import sys
 
-# Python's own lock lets one thread allocate at a time, but for what torch and OpenCV do outside it.
+# The GIL lets one thread allocate at a time, except in torch and OpenCV code outside it.
 MALLOC_ARENAS = 2
 _M_ARENA_MAX = -8  # malloc.h
 
 
 def limit_malloc_arenas() -> None:
-    """Have all threads share a few heaps. To be called before there are threads; without glibc nothing happens."""
+    """Limit the number of glibc arenas. Call it before threads start; without glibc it does nothing."""
     if (libc := _glibc()) is not None:
         libc.mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
 
 
 def freeze_gc() -> None:
-    """Have the collector never look again at what there is now: the libraries and models of a server that is ready.
+    """Freeze all current objects (``gc.freeze``), such as the libraries and models of a ready server.
 
-    It then soon looks at everything else, and needs milliseconds for it.
+    Later collections skip them: they run sooner and take milliseconds.
     """
     gc.collect()
     gc.freeze()
 
 
 def trim_memory() -> None:
-    """Collect what refers to itself, and give the system what is free in all heaps.
+    """Collect reference cycles and return free heap memory to the operating system.
 
-    Takes some milliseconds, in which no other thread can allocate. Where the server is a part of another program, which
-    has set nothing apart, the collector would look at all that program's objects and stop it for seconds: there Python
-    decides when to collect.
+    This takes some milliseconds, in which no other thread can allocate. If nothing was frozen (the server is embedded in
+    another program), a full collection would stop that program for seconds: then only the heap is trimmed.
     """
     if gc.get_freeze_count():
         gc.collect()

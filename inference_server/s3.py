@@ -1,4 +1,4 @@
-"""Reads objects from Amazon S3, piece by piece."""
+"""Read objects from Amazon S3 in chunks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from gorggle_server.errors import InvalidMediaError, InvalidRequestError, NotFoundError
 
 CHUNK_BYTES = 256 * 1024
-# What S3 says of an object that is not there, or that we may not know of.
+# Error codes of S3 for an object that does not exist or that we may not read.
 _NOT_FOUND_CODES = {
     "NoSuchKey",
     "NoSuchBucket",
@@ -24,7 +24,7 @@ _NOT_FOUND_CODES = {
 
 @dataclass(frozen=True)
 class S3Location:
-    """Where an object lies."""
+    """Bucket, key and optional version of an object."""
 
     bucket: str
     key: str
@@ -32,15 +32,15 @@ class S3Location:
 
     @classmethod
     def parse(cls, uri: str) -> S3Location:
-        """Read ``s3://BUCKET/KEY`` or ``s3://BUCKET/KEY?versionId=ID``; the key may be percent-encoded.
+        """Parse ``s3://BUCKET/KEY`` or ``s3://BUCKET/KEY?versionId=ID``; the key may be percent-encoded.
 
         Raises:
-            InvalidRequestError: it is not such an address.
+            InvalidRequestError: the URI is malformed.
         """
         parts = urlsplit(uri)
         key = unquote(parts.path.removeprefix("/"))
         if parts.scheme != "s3" or not parts.netloc or not key or parts.fragment:
-            raise InvalidRequestError(f"{uri!r} is not an address of the form s3://BUCKET/KEY")
+            raise InvalidRequestError(f"{uri!r} is not a URI of the form s3://BUCKET/KEY")
         query = parse_qs(parts.query)
         if set(query) - {"versionId"}:
             raise InvalidRequestError(
@@ -53,13 +53,13 @@ class S3Location:
 
 
 def read_object(location: S3Location, *, max_bytes: int) -> Iterator[bytes]:
-    """Yield an object's bytes.
+    """Yield the bytes of an object in chunks.
 
     Raises:
-        NotFoundError: there is no such object, or the server may not read it.
+        NotFoundError: the object does not exist, or the server may not read it.
         InvalidMediaError: it is larger than ``max_bytes``.
     """
-    # boto3 takes a third of a second to import: only those pay who use it.
+    # boto3 takes a third of a second to import: import it only when it is used.
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -68,7 +68,7 @@ def read_object(location: S3Location, *, max_bytes: int) -> Iterator[bytes]:
         answer = boto3.client("s3").get_object(Bucket=location.bucket, Key=location.key, **version)
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") in _NOT_FOUND_CODES:
-            raise NotFoundError(f"{location} is not there, or the server's role may not read it") from error
+            raise NotFoundError(f"{location} does not exist, or the server's role may not read it") from error
         raise
     except BotoCoreError as error:
         raise NotFoundError(f"{location} cannot be reached: {error}") from error

@@ -1,4 +1,4 @@
-"""The server's settings, read once when it starts: from the command line, else from ``GORGGLE_…`` variables."""
+"""Settings of the server, read once at startup: command line, else ``GORGGLE_…`` environment variables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-# A path, or a secret's address (see ``material``).
+# A path or the location of a secret (see ``security.secret_sources``).
 SecretLocation = Annotated[str, BeforeValidator(str)]
 
 EMBEDDED_MODEL = Path(__file__).with_name("assets") / "gorggle-mini-1.safetensors"
 
 
 def _get_default_otlp_endpoint() -> str:
-    """Where OpenTelemetry's own variables send traces."""
+    """Return the endpoint set by OpenTelemetry's standard variables."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return ""
     if os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
@@ -29,114 +29,147 @@ def _get_default_otlp_endpoint() -> str:
 
 
 class ServerSettings(BaseSettings):
-    """Every setting of the server. Durations are seconds, sizes bytes, unless the name says otherwise."""
+    """All settings of the server."""
 
     model_config = SettingsConfigDict(
         env_prefix="GORGGLE_", frozen=True, extra="forbid", env_ignore_empty=True
     )
 
-    listen: str = Field("127.0.0.1:50051", description="address and port; port 0 takes a free one")
+    listen: str = Field("127.0.0.1:50051", description="gRPC address and port; port 0 selects a free one")
     tls_certificate: SecretLocation | None = Field(
         None, description="PEM with the server's certificate chain"
     )
     tls_key: SecretLocation | None = Field(None, description="PEM with the certificate's private key")
     tls_client_ca: SecretLocation | None = Field(
-        None, description="PEM; clients must show a certificate signed by it"
+        None, description="PEM with a CA; clients must present a certificate signed by it"
     )
     token_file: SecretLocation | None = Field(
         None,
-        description="bearer tokens' names and hashes; callers must show one (see `gorggle token`)",
+        description="names and hashes of bearer tokens; callers must send one of them (see `gorggle token`)",
     )
     secrets_refresh_interval_s: float = Field(
-        300.0, gt=0, description="how often secrets of AWS Secrets Manager are fetched again"
+        300.0, gt=0, description="interval for refreshing secrets of AWS Secrets Manager, in seconds"
     )
     allow_insecure: bool = Field(
-        False, description="listen beyond loopback without TLS and a way to know the callers"
+        False, description="allow a non-loopback address without TLS and authentication"
     )
 
     http_listen: str = Field(
-        "", description="address of /metrics, /livez and /readyz over plain HTTP; default: none"
+        "", description="HTTP address of /metrics, /livez and /readyz; empty disables them"
     )
 
     otlp_endpoint: str = Field(
         default_factory=_get_default_otlp_endpoint,
-        description="traces go there by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; default: where the "
-        "standard OTEL_EXPORTER_OTLP_… variables say, else nowhere",
+        description="OTLP/HTTP endpoint for traces, such as http://127.0.0.1:4318/v1/traces; by default the one of the "
+        "standard OTEL_EXPORTER_OTLP_… variables; empty disables tracing",
     )
     channelz_listen: str = Field(
-        "", description="loopback address of gRPC's own debugging service, channelz; default: none"
+        "", description="loopback address of gRPC's debugging service channelz; empty disables it"
     )
 
     models: dict[str, str] = Field(
         default_factory=dict,
-        description="further models: name to a path or s3://bucket/key, as JSON in GORGGLE_MODELS",
+        description="additional models: name to a path or s3://BUCKET/KEY, as a JSON object",
     )
     default_model: str = Field(
-        "", description="the model used where a request names none; default: the embedded one"
+        "", description="model used if a request names none; empty selects the embedded model"
     )
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where the models run")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="what the models calculate in")
-    int8_weights: bool = Field(
-        False, description="keep weights as 8-bit integers: faster on a CPU, with a little less accuracy"
+    device: Literal["cpu", "cuda"] = Field("cpu", description="device for model inference: cpu or cuda")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="floating-point type of model inference: float32 or bfloat16"
+    )
+    quantization: Literal["none", "int8"] = Field(
+        "none", description="weight quantization: int8 is faster on a CPU and slightly less accurate"
     )
     max_batch_delay_s: float = Field(
-        0.01, ge=0, le=1, description="an utterance waits so long for others to be read with"
+        0.01, ge=0, le=1, description="maximum time to wait for a batch to fill, in seconds"
     )
     max_batch_frames: int = Field(
-        2000, ge=500, le=1_000_000, description="of one batch: its utterances times the longest of them"
+        2000,
+        ge=500,
+        le=1_000_000,
+        description="maximum size of a padded batch: its utterances times the frames of the longest",
     )
     num_threads: int = Field(
         0,
         ge=0,
         le=256,
-        description="threads of the models on the CPU; 0: half the processors, the others see",
+        description="CPU threads for model inference; 0 uses half of the CPUs and leaves the rest for decoding and face "
+        "tracking",
     )
-    landmark_model_path: Path | None = Field(None, description="another 68-point dlib predictor")
+    landmark_model_path: Path | None = Field(
+        None, description="alternative 68-point dlib shape predictor; by default the embedded one"
+    )
 
-    s3_buckets: tuple[str, ...] = Field((), description="buckets that Recognize may read; default: none")
+    s3_buckets: tuple[str, ...] = Field((), description="S3 buckets that Recognize may read; none by default")
 
-    max_streams: int = Field(8, ge=1, le=10_000, description="recognition calls served at once")
+    max_streams: int = Field(8, ge=1, le=10_000, description="maximum number of concurrent recognition calls")
     max_live_device_utilization: float = Field(
         0.7,
         ge=0,
         le=10,
-        description="share of the device's time that live streams may take, as measured; beyond it a further one is "
-        "refused; 0: no limit but max_streams",
+        description="share of device time, as measured, that live streams may take before further ones are refused; 0 for "
+        "no limit but max_streams",
     )
     max_live_cpu_utilization: float = Field(
         0.7,
         ge=0,
         le=10,
-        description="share of the processors' time that live streams may take, as measured, decoding, seeing and hearing "
-        "together; beyond it a further one is refused; 0: no limit but max_streams",
+        description="share of CPU time, as measured, that live streams may take (decoding, face tracking and voice activity "
+        "together) before further ones are refused; 0 for no limit but max_streams",
     )
-    max_streams_per_client: int = Field(0, ge=0, description="of one caller; 0: no limit but max_streams")
-    max_message_bytes: int = Field(32 * 2**20, ge=2**16, le=2**30)
-    max_stream_duration_s: float = Field(4 * 3600.0, gt=0)
-    max_clip_duration_s: float = Field(300.0, gt=0)
-    max_spooled_bytes: int = Field(2 * 2**30, ge=2**20)
-    max_frame_pixels: int = Field(4096 * 2304, ge=96 * 96)
-    max_speakers: int = Field(4, ge=1, le=32)
-    max_beam_size: int = Field(50, ge=1, le=200)
-    idle_timeout_s: float = Field(30.0, gt=0, description="a client may send nothing for so long")
+    max_streams_per_client: int = Field(
+        0,
+        ge=0,
+        description="maximum number of concurrent calls of one client; 0 for no limit but max_streams",
+    )
+    max_message_bytes: int = Field(
+        32 * 2**20, ge=2**16, le=2**30, description="maximum size of a request message, in bytes"
+    )
+    max_stream_duration_s: float = Field(
+        4 * 3600.0, gt=0, description="maximum duration of streamed media, in seconds"
+    )
+    max_clip_duration_s: float = Field(
+        300.0, gt=0, description="maximum duration of a clip in Recognize, in seconds"
+    )
+    max_spooled_bytes: int = Field(
+        2 * 2**30, ge=2**20, description="maximum size of a container that must be read completely, in bytes"
+    )
+    max_frame_pixels: int = Field(
+        4096 * 2304, ge=96 * 96, description="maximum size of a video frame, in pixels"
+    )
+    max_speakers: int = Field(4, ge=1, le=32, description="maximum number of faces tracked per stream")
+    max_beam_size: int = Field(50, ge=1, le=200, description="maximum beam size that a request may ask for")
+    idle_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="maximum time without a message from the client, or with unread responses, in seconds",
+    )
     media_timeout_s: float = Field(
-        600.0, gt=0, description="a client may send heartbeats and no media for so long"
+        600.0, gt=0, description="maximum time a client may send only heartbeats, in seconds"
     )
-    max_utterance_s: float = Field(20.0, ge=2, le=20, description="AV-HuBERT was trained on at most 20 s")
+    max_utterance_s: float = Field(
+        20.0,
+        ge=2,
+        le=20,
+        description="maximum duration of an utterance, in seconds; AV-HuBERT was trained on 20 s",
+    )
 
     sandbox_decoding: bool = Field(
         True,
-        description="decode media and look for faces in processes of their own; false: in the server's process",
+        description="decode media and track faces in sandboxed subprocesses instead of the server process",
     )
     decoder_memory_bytes: int = Field(
-        2 * 2**30, ge=5 * 2**27, description="address space of one decoder process, its program included"
+        2 * 2**30,
+        ge=5 * 2**27,
+        description="address space of one decoder subprocess, program included, in bytes",
     )
     decoder_timeout_s: float = Field(
-        20.0, gt=0, description="a decoder that gives no sign of life for so long is killed"
+        20.0, gt=0, description="time after which an unresponsive decoder subprocess is killed, in seconds"
     )
 
     shutdown_grace_period_s: float = Field(
-        10.0, ge=0, description="calls in flight may finish for so long after SIGTERM"
+        10.0, ge=0, description="time that calls in flight may take to finish after SIGTERM, in seconds"
     )
 
     @field_validator("listen", "http_listen", "channelz_listen")
@@ -152,15 +185,15 @@ class ServerSettings(BaseSettings):
     @model_validator(mode="after")
     def _require_security_beyond_loopback(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key belong together: give both or neither")
+            raise ValueError("tls_certificate and tls_key belong together: set both or neither")
         if self.tls_client_ca is not None and self.tls_certificate is None:
-            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
-        knows_callers = self.tls_client_ca is not None or self.token_file is not None
-        is_secure = self.tls_certificate is not None and knows_callers
+            raise ValueError("tls_client_ca requires tls_certificate and tls_key")
+        has_authentication = self.tls_client_ca is not None or self.token_file is not None
+        is_secure = self.tls_certificate is not None and has_authentication
         if not self.listens_on_loopback and not is_secure and not self.allow_insecure:
             raise ValueError(
-                f"{self.listen} can be reached from other machines: give tls_certificate, tls_key and tls_client_ca or "
-                "token_file, or set allow_insecure if something else guards it"
+                f"{self.listen} is reachable from other machines: set tls_certificate, tls_key and tls_client_ca or "
+                "token_file, or allow_insecure if the network is otherwise protected"
             )
         return self
 
@@ -168,7 +201,7 @@ class ServerSettings(BaseSettings):
     def _require_channelz_on_loopback(self) -> Self:
         if self.channelz_listen and not _is_loopback(self.channelz_listen):
             raise ValueError(
-                f"channelz_listen is {self.channelz_listen}: it tells who is connected, so it must be on loopback, such "
+                f"channelz_listen is {self.channelz_listen}: it reveals who is connected, so it must be on loopback, such "
                 "as 127.0.0.1:50052"
             )
         return self

@@ -1,26 +1,18 @@
-"""What is asked of a recognition and what comes out of it: the words the whole server shares.
+"""Domain types shared by the whole server.
 
-Times are seconds on the clip's own clock, which starts at 0 with its first picture or sound; the start offset that a
-caller asks for is added where messages are written (``service.response_messages``).
+Times are seconds from the first video frame or audio sample of the clip; the caller's start offset is added when messages
+are encoded (``grpc_server.response_encoding``).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from gorggle_server.stream_state import StreamCheckpoint
-
-VIDEO_FRAME_RATE_HZ = 25
-AUDIO_SAMPLE_RATE_HZ = 16_000
-SAMPLES_PER_FRAME = AUDIO_SAMPLE_RATE_HZ // VIDEO_FRAME_RATE_HZ
-MOUTH_CROP_SIZE_PX = 96
 
 
 class Modality(enum.Enum):
-    """What the words are read from."""
+    """What the words are recognized from."""
 
     AUDIO_VISUAL = "audio-visual"
     VIDEO_ONLY = "video only"
@@ -28,18 +20,18 @@ class Modality(enum.Enum):
 
     @property
     def uses_video(self) -> bool:
-        """Whether the lips are read."""
+        """Whether lip movement is used."""
         return self is not Modality.AUDIO_ONLY
 
     @property
     def uses_audio(self) -> bool:
-        """Whether the sound is read."""
+        """Whether audio is used."""
         return self is not Modality.VIDEO_ONLY
 
 
 @dataclass(frozen=True)
 class EndpointingConfig:
-    """Where utterances begin and end, in seconds; ``threshold`` from 0 to 1 is how sure it must be that one speaks."""
+    """When utterances begin and end, in seconds; ``threshold`` (0 to 1) is the speech probability above which speech begins."""
 
     endpoint_silence_s: float = 0.44
     min_speech_s: float = 0.2
@@ -49,16 +41,18 @@ class EndpointingConfig:
 
 @dataclass(frozen=True)
 class RecognitionOptions:
-    """How to read one clip or stream: validated, with every default filled in.
+    """Validated options of one clip or stream, with every default filled in.
 
     Attributes:
         model: name of the model.
+        max_alternatives: further hypotheses per segment, besides the best.
+        max_speakers: faces tracked at once.
         beam_size: width of the beam search, at least 1.
-        length_penalty: exponent of the length that divides a hypothesis' score.
-        max_speakers: faces followed at once.
-        start_offset_s: added to every time that is sent.
-        silence_timeout_s: the stream ends when nobody has spoken for so long; 0: never.
-        live: the media comes into being while it is sent.
+        length_penalty: exponent of the length that divides a hypothesis' score: below 1 favours shorter texts, above 1
+            longer ones, 1 is neutral (as in fairseq).
+        start_offset_s: added to every time in the responses.
+        silence_timeout_s: the stream ends after this much silence; 0: never.
+        live: the media is sent as it is captured, so latency matters.
     """
 
     model: str
@@ -79,7 +73,7 @@ class RecognitionOptions:
 
 @dataclass(frozen=True)
 class Word:
-    """One word: its time in seconds and the model's confidence from 0 to 1."""
+    """One word: its text, time in seconds and confidence from 0 to 1."""
 
     text: str
     start_s: float
@@ -89,7 +83,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One way to read an utterance, with confidence from 0 to 1."""
+    """One possible transcript of an utterance, with confidence from 0 to 1."""
 
     text: str
     confidence: float
@@ -98,7 +92,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class FaceBox:
-    """Where a face was at one moment, as shares of the upright picture."""
+    """Bounding box of a face at one moment, as fractions of the upright frame."""
 
     offset_s: float
     left: float
@@ -109,9 +103,9 @@ class FaceBox:
 
 @dataclass(frozen=True)
 class Segment:
-    """What one person said in one stretch. ``best`` is the likeliest reading; ``alternatives`` follow it.
+    """What one person said in one span of the media. ``alternatives`` follow ``best``, in order of likelihood.
 
-    Its first ``stable_words`` words begin every later result of the same segment.
+    Later results of the same segment keep its first ``stable_words`` words.
     """
 
     segment_id: str
@@ -128,7 +122,7 @@ class Segment:
 
     @property
     def stability(self) -> float:
-        """The share of the words that are stable, from 0 to 1."""
+        """Fraction of the words that are stable, from 0 to 1."""
         if self.is_final:
             return 1.0
         return min(1.0, self.stable_words / max(1, len(self.best.text.split())))
@@ -136,7 +130,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What the container holds. Sizes are of the upright picture; ``duration_s`` is what it declares, or None."""
+    """Properties of the container. Sizes are of the upright frame; ``duration_s`` is the declared duration, or None."""
 
     container: str
     video_codec: str
@@ -157,7 +151,7 @@ class ActivityKind(enum.Enum):
 
 @dataclass(frozen=True)
 class Activity:
-    """Speech begins or ends."""
+    """Beginning or end of speech."""
 
     kind: ActivityKind
     offset_s: float
@@ -165,7 +159,7 @@ class Activity:
 
 
 class WarningKind(enum.Enum):
-    """What a warning is about."""
+    """Subject of a warning."""
 
     NO_AUDIO = "no audio"
     NO_FACE = "no face"
@@ -173,21 +167,75 @@ class WarningKind(enum.Enum):
     TOO_MANY_FACES = "too many faces"
     LAGGING_MODALITY = "lagging modality"
     NO_SPEECH = "no speech"
-    FALLING_BEHIND = "falling behind"
-    CLOSED_AFTER_SILENCE = "closed after silence"
+    INPUT_TOO_FAST = "input too fast"
+    SILENCE_TIMEOUT = "silence timeout"
 
 
 @dataclass(frozen=True)
 class StreamWarning:
-    """Something the caller should know that does not end the stream."""
+    """A condition that the caller should know about and that does not end the stream."""
 
     kind: WarningKind
     message: str
 
 
 @dataclass(frozen=True)
+class ChannelCheckpoint:
+    """Segmentation state of one activity signal.
+
+    Attributes:
+        person: whose mouth it is; None for the audio.
+        committed_end: the frame to continue from; everything before is committed.
+        continues_previous: an utterance that was too long was cut there, so speech continues across it.
+    """
+
+    person: int | None
+    committed_end: int
+    continues_previous: bool = False
+
+
+@dataclass(frozen=True)
+class StreamCheckpoint:
+    """State of a stream at one moment. Frames count from the start of the media, at 25 Hz.
+
+    Attributes:
+        final_end: every segment that begins before this frame is final and sent.
+        needed_start: earlier frames are not needed again, except for the replay margin.
+        channels: signals being segmented; the audio first, if present.
+        recent_speech: (start, end) of recent speech in the audio; lip movement elsewhere is visual-only speech.
+        speakers: people who have spoken, in the order of their labels.
+        last_speech_end: end of the latest speech.
+        segment_count: final segments sent.
+        has_utterances: whether any utterance was found, with or without words.
+    """
+
+    final_end: int = 0
+    needed_start: int = 0
+    channels: tuple[ChannelCheckpoint, ...] = ()
+    recent_speech: tuple[tuple[int, int], ...] = ()
+    speakers: tuple[int, ...] = ()
+    last_speech_end: int = 0
+    segment_count: int = 0
+    has_utterances: bool = False
+
+    def shift(self, frames: int) -> StreamCheckpoint:
+        """Return the same state on a clock that starts ``frames`` later."""
+        return dataclasses.replace(
+            self,
+            final_end=self.final_end - frames,
+            needed_start=self.needed_start - frames,
+            last_speech_end=self.last_speech_end - frames,
+            channels=tuple(
+                dataclasses.replace(channel, committed_end=channel.committed_end - frames)
+                for channel in self.channels
+            ),
+            recent_speech=tuple((start - frames, end - frames) for start, end in self.recent_speech),
+        )
+
+
+@dataclass(frozen=True)
 class Progress:
-    """How far the server has come, in seconds of media; with ``checkpoint`` the stream can be taken up again."""
+    """Progress in seconds of media; with ``checkpoint`` the stream can be resumed."""
 
     received_s: float
     processed_s: float
@@ -197,7 +245,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """All media has been read and every segment sent."""
+    """All media was processed and every segment sent."""
 
     duration_s: float
     segments: int
@@ -206,7 +254,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Draining:
-    """The server goes after so many seconds."""
+    """The server will shut down in ``deadline_s`` seconds."""
 
     deadline_s: float
 
@@ -221,7 +269,7 @@ Event = MediaInfo | Segment | Activity | Progress | StreamWarning | Finished | D
 
 @dataclass
 class Transcript:
-    """Everything that a clip gave, gathered from its events."""
+    """Results of a whole clip, collected from its events."""
 
     media_info: MediaInfo | None = None
     segments: list[Segment] = field(default_factory=list)
@@ -229,7 +277,7 @@ class Transcript:
     duration_s: float = 0.0
 
     def add(self, event: Event) -> None:
-        """Take in one event of the clip's session."""
+        """Add one event of the clip's session."""
         match event:
             case MediaInfo():
                 self.media_info = event

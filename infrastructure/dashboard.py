@@ -86,7 +86,7 @@ def build_dashboard_body(
         ("Time of a job", "p95", [["AWS/States", "ExecutionTime", *of_machine]]),
         ("Results", "Sum", _function_metrics(names, "SucceededJobs", "DegradedResults", "FailedJobs")),
         ("Jobs that succeed, %", "Sum", _success_rate(names)),
-        ("Sources lost", "Sum", _function_metrics(names, "LostLips", "LostSound", "LostFaces")),
+        ("Sources lost", "Sum", _function_metrics(names, "FailedLips", "FailedAudio", "FailedFaces")),
         ("Video taken, s", "Sum", _function_metrics(names, "VideoSeconds")),
         ("API", "Sum", [["AWS/ApiGateway", metric, *of_api] for metric in ("Count", "4xx", "5xx")]),
         ("API, latency", "p95", [["AWS/ApiGateway", "Latency", *of_api]]),

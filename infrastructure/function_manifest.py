@@ -58,11 +58,6 @@ class FunctionSpec:
     statements: tuple[Statement, ...]
 
     @property
-    def pascal_name(self) -> str:
-        """Its name in the state machine's definition."""
-        return "".join(word.capitalize() for word in self.name.split("_"))
-
-    @property
     def is_asynchronous(self) -> bool:
         """Whether its callers do not wait for it, so that Lambda retries and then drops the event."""
         return self.trigger["kind"] in ("events", "topic")
@@ -72,10 +67,9 @@ class FunctionSpec:
 class StateMachineSpec:
     """The pipeline."""
 
-    definition: str
     type: str
     calls: tuple[str, ...]
-    substitutions: Mapping[str, str]
+    parameters: Mapping[str, str]
     statements: tuple[Statement, ...]
 
 
@@ -173,9 +167,8 @@ def _parse_statement(owner: str, body: dict[str, Any]) -> Statement:
 
 def _parse_state_machine(body: dict[str, Any]) -> StateMachineSpec:
     return StateMachineSpec(
-        definition=body["definition"],
         type=body["type"],
         calls=tuple(body["calls"]),
-        substitutions=body["substitutions"],
+        parameters=body["parameters"],
         statements=tuple(_parse_statement("the state machine", each) for each in body["statements"]),
     )

@@ -1,42 +1,21 @@
-"""The state machine: its definition from the handlers' own file, with the functions' addresses put in."""
+"""The Step Functions state machine, with the definition from ``gorggle_lambdas.state_machine``."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 
+from gorggle_lambdas.state_machine import build_definition
 from infrastructure import iam
 from infrastructure.config import StackSettings
 from infrastructure.function_manifest import StateMachineSpec
 from infrastructure.lambda_function import LambdaFunction
 from infrastructure.naming import Names
 from infrastructure.resource_references import ResourceReferences
-
-_PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
-
-
-def render_definition(definition: Any, values: Mapping[str, Any]) -> Any:
-    """A definition with its ``${Name}`` replaced; a text that is nothing else takes the value's own type.
-
-    Raises:
-        KeyError: a name has no value.
-    """
-    match definition:
-        case dict():
-            return {key: render_definition(value, values) for key, value in definition.items()}
-        case list():
-            return [render_definition(each, values) for each in definition]
-        case str():
-            if alone := _PLACEHOLDER.fullmatch(definition):
-                return values[alone[1]]
-            return _PLACEHOLDER.sub(lambda match: str(values[match[1]]), definition)
-    return definition
 
 
 class Pipeline(pulumi.ComponentResource):
@@ -50,7 +29,6 @@ class Pipeline(pulumi.ComponentResource):
         machine: StateMachineSpec,
         functions: Mapping[str, LambdaFunction],
         references: ResourceReferences,
-        root: Path,
         key_arn: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -74,9 +52,8 @@ class Pipeline(pulumi.ComponentResource):
             conditions=iam.source_account_condition(names.account),
             opts=child,
         )
-        definition = json.loads((root / "lambdas" / machine.definition).read_text())
-        values: dict[str, pulumi.Input[Any]] = {each.spec.pascal_name: each.arn for each in called}
-        for key, reference in machine.substitutions.items():
+        values: dict[str, pulumi.Input[Any]] = {each.spec.name: each.arn for each in called}
+        for key, reference in machine.parameters.items():
             is_setting = reference.startswith("setting:")
             values[key] = references.get_setting(reference) if is_setting else references.resolve(reference)
         self.machine = aws.sfn.StateMachine(
@@ -85,7 +62,7 @@ class Pipeline(pulumi.ComponentResource):
             type=machine.type,
             role_arn=self.role.arn,
             definition=pulumi.Output.all(**values).apply(
-                lambda known: json.dumps(render_definition(definition, known), indent=1)
+                lambda resolved: json.dumps(build_definition(resolved), indent=1)
             ),
             tracing_configuration={"enabled": settings.tracing},
             # Errors without data: what people say stays out of the logs.

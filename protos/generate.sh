@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Write the Python of protos/ into the folder given (default: the SDK). Used by `make protos` and by a test.
+# Generate the Python code of protos/ into a directory (default: the SDK). Run by `make protos` and by a test.
 #
-# The generator lives in an environment of its own: grpcio-tools 1.81.1 is the last whose output protobuf 6 can load
-# (pulumi refuses protobuf 7), and its version is the floor of the SDK's dependencies.
+# The generator has its own virtual environment: grpcio-tools 1.81.1 is the last version whose output works with
+# protobuf 6 (pulumi requires protobuf < 7), and determines the SDK's minimum versions.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/../clients/python}
@@ -15,6 +15,7 @@ if [ ! -e "$stamp" ]; then
 fi
 cd "$here"
 export PATH="$venv/bin:$PATH"
-"$venv/bin/python" -m grpc_tools.protoc --proto_path=. --python_out="$out" --mypy_out="quiet:$out" gorggle/v1/*.proto
-# Only this file holds a service.
-"$venv/bin/python" -m grpc_tools.protoc --proto_path=. --grpc_python_out="$out" --mypy_grpc_out="quiet:$out" gorggle/v1/lip_reading.proto
+protoc=("$venv/bin/python" -m grpc_tools.protoc --proto_path=. --proto_path=third_party)
+"${protoc[@]}" --python_out="$out" --mypy_out="quiet:$out" gorggle/v1/*.proto
+# Only this file defines a service.
+"${protoc[@]}" --grpc_python_out="$out" --mypy_grpc_out="quiet:$out" gorggle/v1/lip_reading.proto

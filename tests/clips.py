@@ -1,4 +1,4 @@
-"""Makes other files of a clip: other containers, codecs, frame rates, a turned picture."""
+"""Converts clips to other containers, codecs, frame rates and rotations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from av.audio.resampler import AudioResampler
 
 
 def remux(source: Path, target: Path, container: str = "mp4", **options: str) -> Path:
-    """The same packets in another container."""
-    with av.open(str(source)) as given, av.open(str(target), "w", format=container, options=options) as made:
-        streams = {stream.index: made.add_stream_from_template(stream) for stream in given.streams}
-        for packet in given.demux():
+    """Copy the packets into another container."""
+    with (
+        av.open(str(source)) as input_,
+        av.open(str(target), "w", format=container, options=options) as output,
+    ):
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in input_.streams}
+        for packet in input_.demux():
             if packet.dts is not None:
                 packet.stream = streams[packet.stream.index]
-                made.mux(packet)
+                output.mux(packet)
     return target
 
 
@@ -35,63 +38,63 @@ def transcode(
     rotation_degrees: int = 0,
     max_s: float = 1e9,
 ) -> Path:
-    """The same pictures and sound, encoded anew; None leaves pictures or sound out.
+    """Encode video and audio again; a codec of None omits the stream.
 
-    ``rotation_degrees`` stores the picture turned anticlockwise, with metadata (MP4 only) that turns it upright again.
+    ``rotation_degrees`` stores the video rotated anticlockwise, with metadata (MP4 only) that rotates it upright.
     """
-    pictures, waveform, rate_hz = read_clip(source)
-    pictures, waveform = pictures[: int(max_s * 25)], waveform[: int(max_s * rate_hz)]
-    with av.open(str(target), "w", format=container) as made:
+    frames, waveform, rate_hz = read_clip(source)
+    frames, waveform = frames[: int(max_s * 25)], waveform[: int(max_s * rate_hz)]
+    with av.open(str(target), "w", format=container) as output:
         packets = []
         if video_codec:
-            packets += _encode_video(made, pictures, video_codec, frame_rate_hz, size, rotation_degrees)
+            packets += _encode_video(output, frames, video_codec, frame_rate_hz, size, rotation_degrees)
         if audio_codec:
-            packets += _encode_audio(made, waveform, audio_codec, rate_hz)
+            packets += _encode_audio(output, waveform, audio_codec, rate_hz)
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
-            made.mux(packet)
+            output.mux(packet)
     if rotation_degrees:
         _set_mp4_rotation(target, rotation_degrees)
     return target
 
 
 def read_clip(source: Path) -> tuple[list[np.ndarray], np.ndarray, int]:
-    """A clip's 25 fps RGB pictures, mono int16 waveform and its sample rate."""
+    """Return a clip's 25 fps RGB frames, mono int16 waveform and sample rate."""
     rate_hz = 48_000
     resampler = AudioResampler(format="s16", layout="mono", rate=rate_hz)
     pieces = []
-    with av.open(str(source)) as given:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in given.decode(video=0)]
-    with av.open(str(source)) as given:
-        if given.streams.audio:
-            for frame in given.decode(audio=0):
+    with av.open(str(source)) as input_:
+        frames = [frame.to_ndarray(format="rgb24") for frame in input_.decode(video=0)]
+    with av.open(str(source)) as input_:
+        if input_.streams.audio:
+            for frame in input_.decode(audio=0):
                 pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
             pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
-    return pictures, np.concatenate(pieces) if pieces else np.zeros(0, np.int16), rate_hz
+    return frames, np.concatenate(pieces) if pieces else np.zeros(0, np.int16), rate_hz
 
 
-def _encode_video(made, pictures, codec, frame_rate_hz, size, rotation_degrees) -> Iterator[av.Packet]:
+def _encode_video(output, frames, codec, frame_rate_hz, size, rotation_degrees) -> Iterator[av.Packet]:
     quality = {
         "libx264": {"crf": "20", "preset": "ultrafast"},
         "libvpx-vp9": {"crf": "30", "cpu-used": "8", "deadline": "realtime"},
     }
-    stream = made.add_stream(codec, rate=frame_rate_hz, options=quality.get(codec, {}))
+    stream = output.add_stream(codec, rate=frame_rate_hz, options=quality.get(codec, {}))
     turns = rotation_degrees // 90
-    height, width = np.rot90(pictures[0], turns).shape[:2]
+    height, width = np.rot90(frames[0], turns).shape[:2]
     stream.width, stream.height = size or (width, height)
     stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     stream.time_base = Fraction(1, frame_rate_hz)
     if codec == "libvpx-vp9":
         stream.bit_rate = 1_500_000
-    for number in range(len(pictures) * frame_rate_hz // 25):
-        picture = pictures[min(number * 25 // frame_rate_hz, len(pictures) - 1)]
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture, turns)), format="rgb24")
+    for number in range(len(frames) * frame_rate_hz // 25):
+        image = frames[min(number * 25 // frame_rate_hz, len(frames) - 1)]
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(image, turns)), format="rgb24")
         frame.pts, frame.time_base = number, Fraction(1, frame_rate_hz)
         yield from stream.encode(frame)
     yield from stream.encode()
 
 
-def _encode_audio(made, waveform, codec, rate_hz) -> Iterator[av.Packet]:
-    stream = made.add_stream(codec, rate=rate_hz, layout="mono")
+def _encode_audio(output, waveform, codec, rate_hz) -> Iterator[av.Packet]:
+    stream = output.add_stream(codec, rate=rate_hz, layout="mono")
     resampler = AudioResampler(
         format=stream.format.name,
         layout="mono",

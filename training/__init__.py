@@ -1,1 +1,1 @@
-"""Renders speakers that talk, trains the embedded model on them, and measures models."""
+"""Renders synthetic speakers, trains the embedded model on them, and evaluates models."""

@@ -1,4 +1,4 @@
-"""``python -m training``: render speakers, train the embedded model on them, and measure a model.
+"""``python -m training``: render synthetic speakers, train the embedded model, and evaluate a model.
 
 python -m training prepare  [--data DIR] [--utterances N] [--workers N]
 python -m training train    --out runs/x [--minutes N] [--device cpu|cuda] [--resume]
@@ -17,15 +17,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Kernels are built per shape, and batches have many shapes: keep them all. Read when torch is imported.
+# oneDNN compiles kernels per shape, and batches have many shapes: cache all. Read when torch is imported.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
 DEFAULT_DATA_FOLDER = Path("runs/data")
-UTTERANCES = {"train": 14_000, "validation": 100, "test": 500}  # of each corpus; the training mixes them
+UTTERANCES = {"train": 14_000, "validation": 100, "test": 500}  # per corpus; the training split mixes both
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of the commands; results go to stdout, progress to stderr."""
+    """Run a command; results go to stdout, progress to stderr."""
     options = _build_parser().parse_args(arguments)
     command = {
         "prepare": _prepare,
@@ -42,42 +42,46 @@ def _build_parser() -> argparse.ArgumentParser:
     from training import test_set
 
     parser = argparse.ArgumentParser(
-        prog="python -m training", description="Train and measure the embedded model."
+        prog="python -m training", description="Train and evaluate the embedded model."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    prepare = commands.add_parser("prepare", help="render the speakers of all three splits")
-    prepare.add_argument("--utterances", type=int, default=UTTERANCES["train"], help="for training")
+    prepare = commands.add_parser("prepare", help="render the utterances of all three splits")
+    prepare.add_argument(
+        "--utterances", type=int, default=UTTERANCES["train"], help="size of the training split"
+    )
     prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    train = commands.add_parser("train", help="train on what is prepared, which may still be growing")
-    train.add_argument("--out", type=Path, required=True, help="folder of the run")
-    train.add_argument("--minutes", type=float, default=60.0, help="length of the whole run")
+    train = commands.add_parser(
+        "train", help="train on the rendered utterances; rendering may still be running"
+    )
+    train.add_argument("--out", type=Path, required=True, help="run folder")
+    train.add_argument("--minutes", type=float, default=60.0, help="total training time")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.add_argument("--threads", type=int, default=2)
-    train.add_argument("--begin-with", type=Path, metavar="MODEL", help="model file to take weights from")
-    train.add_argument("--learning-rate", type=float, default=1.5e-3, help="the highest of the run")
-    train.add_argument("--resume", action="store_true", help="go on with the run in that folder")
-    export = commands.add_parser("export", help="write the model of a run to a file of its own")
-    export.add_argument("--out", type=Path, required=True, help="folder of the run")
-    export.add_argument("--evaluation", type=Path, help="what `evaluate` wrote, for the card")
+    train.add_argument("--init-from", type=Path, metavar="MODEL", help="model file with initial weights")
+    train.add_argument("--learning-rate", type=float, default=1.5e-3, help="peak learning rate")
+    train.add_argument("--resume", action="store_true", help="resume the run in the folder")
+    export = commands.add_parser("export", help="write a run's model as a model file")
+    export.add_argument("--out", type=Path, required=True, help="run folder")
+    export.add_argument("--evaluation", type=Path, help="output of `evaluate`, for the model card")
     export.add_argument(
         "--earlier-runs",
         metavar="TEXT",
-        help="for the card: the runs that this one's first weights came from",
+        help="for the model card: the runs that the initial weights came from",
     )
     test_set.add_arguments(
-        commands.add_parser("clips", help="render clips of unseen speakers, with a manifest")
+        commands.add_parser("clips", help="render test clips of unseen speakers, with a manifest")
     )
     evaluate = commands.add_parser("evaluate", help="error rates on held-out speakers and sentences, as JSON")
     evaluate.add_argument("--corpus", choices=("grid", "phrases"), action="append", help="default: both")
-    evaluate.add_argument("--sentences", type=int, default=UTTERANCES["test"], help="of each corpus")
+    evaluate.add_argument("--sentences", type=int, default=UTTERANCES["test"], help="per corpus")
     evaluate.add_argument("--beam", type=int, default=5)
     evaluate.add_argument(
         "--noise",
         nargs="*",
         choices=("white", "speech-shaped", "babble"),
-        help="also in noise: of these kinds, or of all",
+        help="also evaluate with noise of these kinds (default: all)",
     )
-    evaluate.add_argument("--picture", type=Path, metavar="PNG", help="draw the error rates over noise")
+    evaluate.add_argument("--plot", type=Path, metavar="PNG", help="plot the error rates over noise")
     evaluate.add_argument("--threads", type=int, default=2)
     for command in (export, evaluate):
         command.add_argument("model", type=Path, help="model file (.safetensors)")
@@ -107,12 +111,12 @@ def _train(options: argparse.Namespace) -> None:
 
     _keep_freed_memory()
     if (options.out / "state.pt").exists() and not options.resume:
-        sys.exit(f"{options.out} holds a run already: give --resume to go on with it, or another folder")
+        sys.exit(f"{options.out} already has a run: pass --resume to continue it, or use another folder")
     training = TrainingOptions(
         minutes=options.minutes,
         device=options.device,
         threads=options.threads,
-        init_from=options.begin_with,
+        init_from=options.init_from,
         learning_rate=options.learning_rate,
     )
     train_gorggle_mini(options.out, options.data, training, _report)
@@ -142,8 +146,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     model = load_model(options.model)
-    if options.picture and options.noise is None:
-        sys.exit("--picture draws error rates over noise: give --noise too")
+    if options.plot and options.noise is None:
+        sys.exit("--plot requires --noise")
     kinds = () if options.noise is None else options.noise or tuple(NoiseKind)
     conditions = (*CLEAN, *(condition for condition in NOISY if condition.noise in kinds))
     measured = {}
@@ -154,10 +158,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         measured[corpus.value] = evaluate_model(
             model, store, conditions, options.sentences, options.beam, _report
         )
-    if options.picture:
+    if options.plot:
         from training.noise_curves import plot_noise_curves
 
-        plot_noise_curves(measured, options.picture)
+        plot_noise_curves(measured, options.plot)
     print(json.dumps(measured, indent=2))
 
 
@@ -166,7 +170,7 @@ def _report(line: str) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep the memory that each step frees: asking the kernel for it anew costs a third of the time."""
+    """Make glibc keep freed memory: returning it to the kernel at every step costs a third of the time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         trim_threshold, top_pad, mmap_max = -1, -2, -4

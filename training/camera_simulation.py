@@ -1,4 +1,4 @@
-"""How a head stands before the camera, and what the camera makes of it."""
+"""Simulates head pose, and the camera: light, focus, noise and compression."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UInt8Array = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pose:
-    """The head's rotation over time: the two rows of the rotation that the camera sees, [T, 2, 3]."""
+    """Head rotation over time: the first two rows of the rotation matrix, [T, 2, 3]."""
 
     rows: Float32Array
 
@@ -22,21 +22,21 @@ class Pose:
     def random(
         cls, frames: int, rng: np.random.Generator, turn_deg: float = 6.0, sway_deg: float = 2.5
     ) -> Pose:
-        """A head held at some angle (standard deviation `turn_deg`) that sways around it."""
+        """Return a pose around a random mean angle (standard deviation `turn_deg`) with slow sway."""
         held = rng.normal(0.0, turn_deg, 3) * (1.0, 0.7, 0.6)
         swayed = slow_noise(rng, frames, 3, period_frames=18.0) * (sway_deg, sway_deg, 0.7 * sway_deg)
         yaw, pitch, roll = np.radians(np.clip(held, -16, 16) + swayed).T
         return cls(rotation_rows(yaw, pitch, roll))
 
     def project(self, points: Float32Array) -> Float32Array:
-        """Head points [N, 3] or [T, N, 3] as seen, orthographically: [T, N, 2]."""
+        """Project head points [N, 3] or [T, N, 3] orthographically: [T, N, 2]."""
         return np.asarray(points @ self.rows.transpose(0, 2, 1), np.float32)
 
 
 def rotation_rows(
     yaw: NDArray[np.floating], pitch: NDArray[np.floating], roll: NDArray[np.floating]
 ) -> Float32Array:
-    """First two rows of roll · pitch · yaw, radians: [T, 2, 3]."""
+    """Return the first two rows of roll · pitch · yaw, radians: [T, 2, 3]."""
     cy, sy, cp, sp, cr, sr = (f(a) for a in (yaw, pitch, roll) for f in (np.cos, np.sin))
     first = np.stack([cy, np.zeros_like(cy), sy], -1)
     second = np.stack([sp * sy, cp, -sp * cy], -1)
@@ -45,7 +45,7 @@ def rotation_rows(
 
 
 def slow_noise(rng: np.random.Generator, frames: int, columns: int, period_frames: float) -> Float32Array:
-    """Independent smooth noise of unit variance: [frames, columns]."""
+    """Return independent smooth noise of unit variance: [frames, columns]."""
     sigma = period_frames / 3.0
     margin = int(3 * sigma) + 1
     white = rng.standard_normal((frames + 2 * margin, columns)).astype(np.float32)
@@ -56,7 +56,7 @@ def slow_noise(rng: np.random.Generator, frames: int, columns: int, period_frame
 
 
 def fit_similarities(source: Float32Array, target: Float32Array) -> Float32Array:
-    """Least-squares similarity transforms [T, 2, 3] that take `source` [T, N, 2] onto `target` [N, 2]."""
+    """Fit least-squares similarity transforms [T, 2, 3] from `source` [T, N, 2] to `target` [N, 2]."""
     source_mean, target_mean = source.mean(axis=1, keepdims=True), target.mean(axis=0)
     s, t = source - source_mean, target - target_mean
     norm = np.sum(s**2, axis=(1, 2))
@@ -68,7 +68,7 @@ def fit_similarities(source: Float32Array, target: Float32Array) -> Float32Array
 
 
 def apply_transforms(transforms: Float32Array, points: Float32Array) -> Float32Array:
-    """Points [T, N, 2] under affine transforms [T, 2, 3]."""
+    """Apply affine transforms [T, 2, 3] to points [T, N, 2]."""
     return np.asarray(
         points @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2], np.float32
     )
@@ -77,7 +77,7 @@ def apply_transforms(transforms: Float32Array, points: Float32Array) -> Float32A
 def rotation_transforms(
     angles: NDArray[np.floating], scales: NDArray[np.floating], center: Float32Array
 ) -> Float32Array:
-    """Rotations (radians) and scalings about a point, [T, 2, 3]."""
+    """Return rotations (radians) with scaling about a point, [T, 2, 3]."""
     c, s = scales * np.cos(angles), scales * np.sin(angles)
     linear = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], axis=1)
     shift = center - linear @ center
@@ -86,7 +86,7 @@ def rotation_transforms(
 
 @dataclass(frozen=True)
 class CameraEffects:
-    """What one recording does to its pictures: light, focus, noise and coding."""
+    """Camera properties of one recording: light, focus, noise and compression."""
 
     gain: float
     offset: float
@@ -101,7 +101,7 @@ class CameraEffects:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> CameraEffects:
-        """Any recording, from a good studio to a small, noisy, coded picture."""
+        """Return properties between those of a studio and of a small, noisy, compressed video."""
         return cls(
             gain=float(rng.uniform(0.65, 1.25)),
             offset=float(rng.normal(0, 10)),
@@ -109,52 +109,48 @@ class CameraEffects:
             slope_x=float(rng.normal(0, 0.16)),
             slope_y=float(rng.normal(0, 0.1)),
             blur_px=float(rng.uniform(0.3, 1.3)),
-            # A small or distant face has fewer lines to give.
+            # A small or distant face has a lower resolution.
             lines=int(rng.integers(48, 97)) if rng.random() < 0.35 else 96,
             noise=float(rng.uniform(0.3, 5.0)),
             flicker=float(rng.uniform(0.0, 0.015)),
             jpeg_quality=int(rng.integers(35, 95)) if rng.random() < 0.3 else None,
         )
 
-    def apply(self, pictures: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-        """The recorded grey pictures: [T, H, W] in and out."""
-        frames, height, width = pictures.shape
+    def apply(self, frames: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+        """Apply the camera to grey frames, [T, H, W]."""
+        count, height, width = frames.shape
         x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
         light = np.asarray(
             self.gain * (1.0 + self.slope_x * x[None, :] + self.slope_y * y[:, None]), np.float32
         )
         curve = np.asarray(255.0 * (np.arange(256) / 255.0) ** self.gamma, np.float32)
         noise = _make_noise_frames(rng, height, width, self.noise)
-        flicker = 1.0 + self.flicker * rng.standard_normal((frames,), dtype=np.float32)
-        taken = np.empty_like(pictures)
-        order = rng.integers(0, len(noise), (frames,))
-        rolls = rng.integers(0, height, (frames,))
-        for index in range(frames):
-            # OpenCV's own product is twice as fast as NumPy's, but says less about its types.
-            lit = np.asarray(
-                cv2.multiply(cv2.LUT(pictures[index], curve), light * flicker[index]), np.float32
-            )
-            picture = self._defocus(lit)
-            picture += self.offset + np.roll(noise[order[index]], int(rolls[index]), axis=0)
-            taken[index] = self._compress(np.clip(picture, 0, 255).astype(np.uint8))
-        return taken
+        flicker = 1.0 + self.flicker * rng.standard_normal((count,), dtype=np.float32)
+        recorded = np.empty_like(frames)
+        order = rng.integers(0, len(noise), (count,))
+        rolls = rng.integers(0, height, (count,))
+        for index in range(count):
+            # cv2.multiply is twice as fast as NumPy.
+            lit = np.asarray(cv2.multiply(cv2.LUT(frames[index], curve), light * flicker[index]), np.float32)
+            image = self._defocus(lit)
+            image += self.offset + np.roll(noise[order[index]], int(rolls[index]), axis=0)
+            recorded[index] = self._compress(np.clip(image, 0, 255).astype(np.uint8))
+        return recorded
 
-    def _defocus(self, picture: Float32Array) -> Float32Array:
-        height, width = picture.shape
+    def _defocus(self, image: Float32Array) -> Float32Array:
+        height, width = image.shape
         if self.lines < height:
-            small = cv2.resize(picture, (self.lines, self.lines), interpolation=cv2.INTER_AREA)
-            picture = np.asarray(
-                cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.float32
-            )
-        return np.asarray(cv2.GaussianBlur(picture, (0, 0), self.blur_px), np.float32)
+            small = cv2.resize(image, (self.lines, self.lines), interpolation=cv2.INTER_AREA)
+            image = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), self.blur_px), np.float32)
 
-    def _compress(self, picture: UInt8Array) -> UInt8Array:
+    def _compress(self, image: UInt8Array) -> UInt8Array:
         if self.jpeg_quality is None:
-            return picture
-        _, coded = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality))
+            return image
+        _, coded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality))
         return np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
 def _make_noise_frames(rng: np.random.Generator, height: int, width: int, size: float) -> Float32Array:
-    """A dozen noise pictures: a clip draws from them in random order, shifted at random."""
+    """Return a dozen noise frames; a clip uses them in random order with random shifts."""
     return rng.standard_normal((12, height, width), dtype=np.float32) * np.float32(size)

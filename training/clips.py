@@ -1,7 +1,7 @@
-"""Clips with a known truth: speakers who say sentences, written as video files.
+"""Renders clips with ground truth: synthetic speakers who say sentences, written as video files.
 
-``python -m training.clips demo --out examples/demo.mp4`` makes the demo clip and, beside it, the truth
-as JSON; ``two-speakers`` and ``photo`` make the clips that the tests and the documentation use.
+``python -m training.clips demo --out examples/demo.mp4`` renders the demo clip and its ground truth as JSON;
+``two-speakers`` and ``photo`` render the other clips that tests and documentation use.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SECOND_VOICE = Voice(language="en-us", variant="m3", rate_wpm=112, pitch=42, pi
 
 @dataclass(frozen=True)
 class TimedSentence:
-    """What one speaker said in one go, with the times of its words on the clip's time line."""
+    """A sentence and its words, timed from the clip's start."""
 
     text: str
     speaker: int
@@ -54,7 +54,7 @@ class TimedSentence:
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip before it is encoded: frames BGR at 25 fps, sound at 16 kHz, and who says what when."""
+    """A clip before encoding: BGR frames at 25 fps, audio at 16 kHz, and timed sentences."""
 
     frames: Iterable[UInt8Array]
     waveform: Int16Array
@@ -63,7 +63,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a clip is written; the container follows the file's suffix."""
+    """Codec settings; the container follows the file's suffix."""
 
     video_codec: str = "libx264"
     audio_codec: str = "aac"
@@ -90,22 +90,22 @@ def write_clip(
     fps: Fraction | int = FRAME_RATE_HZ,
     encoding: Encoding | None = None,
 ) -> None:
-    """Encode frames (BGR [H, W, 3], even sizes) and sound (mono, 16 kHz; None for none) into a file.
+    """Encode frames (BGR [H, W, 3], even sizes) and audio (mono, 16 kHz; None for none) into a file.
 
-    Without `encoding`, WebM files get VP9 and Opus, all others H.264 and AAC with the index in front.
+    Without `encoding`, WebM files get VP9 and Opus, others H.264 and AAC; MP4 has its index at the start.
 
     Raises:
-        ValueError: there is no frame.
+        ValueError: there are no frames.
     """
     path = Path(path)
     encoding = encoding or (WEBM if path.suffix == ".webm" else MP4)
     remaining = iter(frames)
     first = next(remaining, None)
     if first is None:
-        raise ValueError(f"there is no frame to write to {path}: give at least one")
-    # Not for every container: an option that one does not know is an error in PyAV.
-    known = encoding.container_options if path.suffix in {".mp4", ".mov", ".m4v"} else ()
-    with av.open(str(path), "w", options=dict(known)) as container:
+        raise ValueError(f"no frames to write to {path}: at least one is required")
+    # Only for MP4: PyAV refuses options that a container does not have.
+    options = encoding.container_options if path.suffix in {".mp4", ".mov", ".m4v"} else ()
+    with av.open(str(path), "w", options=dict(options)) as container:
         video: Any = container.add_stream(
             encoding.video_codec, rate=Fraction(fps), options=dict(encoding.video_options)
         )
@@ -115,21 +115,21 @@ def write_clip(
         if waveform is not None:
             audio = container.add_stream(encoding.audio_codec, rate=encoding.audio_rate_hz, layout="mono")
             audio.bit_rate = encoding.audio_bit_rate
-        sound = iter(()) if waveform is None else _encode_audio(audio, waveform)
-        sound_until_s = 0.0
+        audio_packets = iter(()) if waveform is None else _encode_audio(audio, waveform)
+        audio_end_s = 0.0
         for number, frame in enumerate(itertools.chain([first], remaining)):
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
-            # Sound beside its pictures: what is written after all of them can only be read after all of them.
-            while sound_until_s <= number / fps and (packets := next(sound, None)) is not None:
+            # Interleaved with the video, so that streaming readers get both in time.
+            while audio_end_s <= number / fps and (packets := next(audio_packets, None)) is not None:
                 container.mux(packets)
-                sound_until_s = max([sound_until_s, *(float(p.pts * p.time_base) for p in packets)])
+                audio_end_s = max([audio_end_s, *(float(p.pts * p.time_base) for p in packets)])
         container.mux(video.encode(None))
-        for packets in sound:
+        for packets in audio_packets:
             container.mux(packets)
 
 
 def _encode_audio(stream: Any, waveform: Int16Array) -> Iterator[list[Any]]:
-    """Packets of sound, a tenth of a second at a time."""
+    """Yield packets of 100 ms of audio."""
     resampler = av.AudioResampler(format=stream.format, layout="mono", rate=stream.rate)
     for start in range(0, len(waveform), SAMPLE_RATE_HZ // 10):
         piece = waveform[None, start : start + SAMPLE_RATE_HZ // 10]
@@ -144,7 +144,7 @@ def _encode_audio(stream: Any, waveform: Int16Array) -> Iterator[list[Any]]:
 
 @dataclass(frozen=True)
 class _Dialogue:
-    """The sound of a conversation, and each speaker's own phonemes on its time line."""
+    """The audio of a conversation, and each speaker's phonemes on its time line."""
 
     waveform: Int16Array
     phonemes: tuple[tuple[TimedPhoneme, ...], ...]
@@ -153,8 +153,8 @@ class _Dialogue:
 
 
 def _synthesize_turns(turns: Sequence[tuple[int, str]], voices: Sequence[Voice], pause_s: float) -> _Dialogue:
-    """Say sentences one after the other, with a pause before, between and after them."""
-    sounds: list[Int16Array] = []
+    """Synthesize sentences in turn, with a pause before, between and after them."""
+    waveforms: list[Int16Array] = []
     phonemes: list[list[TimedPhoneme]] = [[] for _ in voices]
     sentences: list[TimedSentence] = []
     samples = 0
@@ -164,18 +164,18 @@ def _synthesize_turns(turns: Sequence[tuple[int, str]], voices: Sequence[Voice],
         phonemes[who] += speech.phonemes
         start_s, end_s = speech.words[0].start_s, speech.words[-1].end_s
         sentences.append(TimedSentence(text, who, start_s, end_s, speech.words))
-        sounds.append(speech.waveform[samples:])
+        waveforms.append(speech.waveform[samples:])
         samples = len(speech.waveform)
-    # A whole number of frames: sound and pictures end together.
+    # A whole number of frames: audio and video end together.
     frames = int(np.ceil((samples / SAMPLE_RATE_HZ + pause_s) * FRAME_RATE_HZ))
     length = frames * SAMPLE_RATE_HZ // FRAME_RATE_HZ
-    waveform = np.concatenate([*sounds, np.zeros(length - samples, np.int16)])
+    waveform = np.concatenate([*waveforms, np.zeros(length - samples, np.int16)])
     own = tuple(tuple(mine) for mine in phonemes)
     return _Dialogue(waveform, own, tuple(sentences), frames / FRAME_RATE_HZ)
 
 
 def _trim_tail(speech: Speech) -> Speech:
-    """Cut off the silence that the synthesiser leaves at the end, so that pauses are as long as asked."""
+    """Remove the synthesizer's trailing silence, so that pauses have the requested length."""
     count = int(np.ceil(speech.phonemes[-1].end_s * SAMPLE_RATE_HZ))
     waveform = speech.waveform[:count]
     return replace(speech, waveform=waveform, duration_s=len(waveform) / SAMPLE_RATE_HZ)
@@ -189,7 +189,7 @@ def single_speaker_scene(
     size: tuple[int, int] = (640, 480),
     rng: np.random.Generator | None = None,
 ) -> Scene:
-    """One drawn speaker who says sentences with pauses of `pause_s` around them."""
+    """Render one drawn speaker who says sentences with pauses of `pause_s` around them."""
     return dialogue_scene([speaker], [voice], [(0, text) for text in sentences], pause_s, size, rng)
 
 
@@ -201,15 +201,15 @@ def dialogue_scene(
     size: tuple[int, int] = (1280, 720),
     rng: np.random.Generator | None = None,
 ) -> Scene:
-    """Speakers side by side who take turns: `turns` are pairs of speaker (from 0) and sentence."""
-    taken = _synthesize_turns(turns, voices, pause_s)
+    """Render speakers side by side who take turns: `turns` are pairs of speaker (from 0) and sentence."""
+    conversation = _synthesize_turns(turns, voices, pause_s)
     width, height = size
-    pictures = []
-    for speaker, phonemes in zip(speakers, taken.phonemes, strict=True):
+    videos = []
+    for speaker, phonemes in zip(speakers, conversation.phonemes, strict=True):
         own_rng = np.random.default_rng(speaker.seed) if rng is None else rng.spawn(1)[0]
-        motion = mouth_motion(phonemes, taken.duration_s, own_rng, speaker.style)
-        pictures.append(render_frames(speaker, motion, (width // len(speakers), height), own_rng))
-    return Scene(compose_side_by_side(pictures), taken.waveform, taken.sentences)
+        motion = mouth_motion(phonemes, conversation.duration_s, own_rng, speaker.style)
+        videos.append(render_frames(speaker, motion, (width // len(speakers), height), own_rng))
+    return Scene(compose_side_by_side(videos), conversation.waveform, conversation.sentences)
 
 
 def photo_scene(
@@ -220,21 +220,21 @@ def photo_scene(
     size: tuple[int, int] = (640, 480),
     rng: np.random.Generator | None = None,
 ) -> Scene:
-    """The person of a photograph who says sentences: their mouth is warped to the words."""
+    """Animate a photograph: the mouth is warped to the words."""
     rng = rng or np.random.default_rng(0)
-    taken = _synthesize_turns([(0, text) for text in sentences], [voice], pause_s)
-    motion = mouth_motion(taken.phonemes[0], taken.duration_s, rng, ArticulationStyle())
-    return Scene(render_photo_frames(photo, motion, size, rng), taken.waveform, taken.sentences)
+    conversation = _synthesize_turns([(0, text) for text in sentences], [voice], pause_s)
+    motion = mouth_motion(conversation.phonemes[0], conversation.duration_s, rng, ArticulationStyle())
+    return Scene(render_photo_frames(photo, motion, size, rng), conversation.waveform, conversation.sentences)
 
 
-def compose_side_by_side(pictures: Sequence[Iterable[UInt8Array]]) -> Iterator[UInt8Array]:
-    """Frames of equal height next to each other, as long as all last."""
-    for row in zip(*pictures, strict=False):
+def compose_side_by_side(videos: Sequence[Iterable[UInt8Array]]) -> Iterator[UInt8Array]:
+    """Yield frames of equal height next to each other until the shortest video ends."""
+    for row in zip(*videos, strict=False):
         yield row[0] if len(row) == 1 else np.concatenate(row, axis=1)
 
 
 def to_ground_truth(scene: Scene, made_by: str, **extra: Any) -> dict[str, Any]:
-    """What the JSON file beside a clip says."""
+    """Return the ground truth of a clip, as in its JSON file."""
     return {
         "made_by": made_by,
         **extra,
@@ -253,26 +253,26 @@ def _round_floats(value: Any) -> Any:
 
 
 def demo_scene() -> Scene:
-    """The speaker of the README, who is in no training set, and says sentences that are in none."""
+    """Return the README's demo: a speaker and sentences that are in no training split."""
     return single_speaker_scene(demo_speaker(), DEMO_SENTENCES, DEMO_VOICE, pause_s=1.0)
 
 
 def two_speakers_scene(sentences: Sequence[str] = DEMO_SENTENCES[:4]) -> Scene:
-    """Two test speakers in one picture of 1280 × 720, sentence by sentence in turn."""
+    """Render two test speakers in one video of 1280 × 720 who take turns."""
     speakers = [Speaker.from_seed(DEMO_SPEAKER_SEED + 5), Speaker.from_seed(DEMO_SPEAKER_SEED + 11)]
     turns = [(index % 2, text) for index, text in enumerate(sentences)]
     return dialogue_scene(speakers, [DEMO_VOICE, _SECOND_VOICE], turns, pause_s=0.8)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make one of the clips by command."""
+    """Render one of the example clips."""
     parser = argparse.ArgumentParser(prog="python -m training.clips", description=main.__doc__)
     parser.add_argument("clip", choices=("demo", "two-speakers", "photo"))
     parser.add_argument(
-        "--out", type=Path, required=True, help="video file; the truth goes beside it as .json"
+        "--out", type=Path, required=True, help="video file; the ground truth is written next to it as .json"
     )
     parser.add_argument("--photo", choices=[photo.value for photo in Photograph], default="astronaut")
-    parser.add_argument("--size", default="640x480", help="of the photograph's clip, WIDTHxHEIGHT")
+    parser.add_argument("--size", default="640x480", help="size of the photo clip, WIDTHxHEIGHT")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     command = f"python -m training.clips {options.clip}"

@@ -1,4 +1,4 @@
-"""Batches to train on: utterances of like length, made various, with every target that the renderer knows."""
+"""Training batches: augmented utterances of similar length, with all targets known from rendering."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
-from gorggle_server.inference.recognizer import GREY_MEAN, GREY_STD, MODEL_INPUT_SIZE_PX
-from gorggle_server.media.audio import audio_features
+from gorggle_server.avhubert.audio_features import audio_features
+from gorggle_server.inference.recognizer import GREY_MEAN, GREY_STD
+from gorggle_server.timebase import MODEL_INPUT_SIZE_PX
 from training.shards import UtteranceStore
 from training.speech_synthesis import TimedWord
 from training.tokenizer import END, PAD, Tokenizer
 from training.utterances import FRAME_RATE_HZ, Utterance
 
-# In frame targets: no unit is being said. <s> is otherwise never a target.
+# Frame target: no token is being said. <s> is never a target otherwise.
 SILENCE = 0
 
 CLEAN_SHARE = 0.2
@@ -26,29 +27,29 @@ NOISE_SHARES = {NoiseKind.BABBLE: 0.5, NoiseKind.WHITE: 0.25, NoiseKind.SPEECH_S
 MIN_SNR_DB, MAX_SNR_DB = -20.0, 15.0
 MAX_VOICES_IN_BABBLE = 8
 
-# How far a crop may be off: of the face's alignment in a real clip, and from frame to frame.
+# Alignment errors of crops, per clip, and jitter per frame.
 MAX_SHIFT_PX, MAX_SCALING, MAX_ROTATION_DEG, JITTER_PX = 4.0, 0.08, 5.0, 0.4
 MAX_FROZEN_FRAMES = 4
-PIXEL_NOISE_SHARE = 0.25  # the rendered camera has noise of its own
+PIXEL_NOISE_SHARE = 0.25  # in addition to the simulated camera's noise
 
-# Utterances are sorted by length within so many batches' worth of them.
+# Utterances are sorted by length within windows of this number of batches.
 BATCHES_PER_SORT = 24
 FRAMES_MULTIPLE = 8
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B utterances, padded to T frames and L units.
+    """B utterances, padded to T frames and L tokens.
 
     Attributes:
-        video: float32 (B, T, 88, 88), normalised grey levels.
-        audio: float32 (B, T, 104), features of the noisy sound.
-        clean_audio: float32 (B, T, 104), features of the sound without noise.
+        video: float32 (B, T, 88, 88), normalized grey levels.
+        audio: float32 (B, T, 104), features of the noisy audio.
+        clean_audio: float32 (B, T, 104), features of the audio without noise.
         padding_mask: bool (B, T), true where padded.
-        motion: float32 (B, T, K), where the mouth is.
-        frame_tokens: int64 (B, T), the unit being said, SILENCE, or PAD.
-        tokens: int64 (B, L), with the end unit, padded by PAD.
-        attention: float32 (B, L, T), the frames in which each unit is said; each row sums to 1, or to 0 if padded.
+        motion: float32 (B, T, K), mouth parameters.
+        frame_tokens: int64 (B, T), the token being said, SILENCE, or PAD.
+        tokens: int64 (B, L), with the end token, padded by PAD.
+        attention: float32 (B, L, T), target attention of each token; each row sums to 1, or to 0 if padded.
     """
 
     video: torch.Tensor
@@ -62,7 +63,7 @@ class Batch:
 
     @property
     def previous_tokens(self) -> torch.Tensor:
-        """(B, L), what the decoder is given: the units one later, begun by the end unit, as in the search."""
+        """Return the decoder input, (B, L): tokens shifted right, starting with the end token, as in beam search."""
         shifted = self.tokens.roll(1, dims=1)
         shifted[:, 0] = END
         return shifted.masked_fill(shifted.eq(END) & self._not_first(), PAD)
@@ -73,7 +74,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Example:
-    """One utterance, ready to be padded into a batch; shapes as in ``Batch`` without B."""
+    """One utterance before padding; shapes as in ``Batch`` without B."""
 
     video: NDArray[np.float32]
     audio: NDArray[np.float32]
@@ -89,7 +90,7 @@ class Example:
 
 
 class BatchStream:
-    """An endless stream of batches from a store that may be growing. The same seed gives the same stream."""
+    """An endless stream of batches from a store that may be growing; deterministic per seed."""
 
     def __init__(self, store: UtteranceStore, tokenizer: Tokenizer, frames_per_batch: int, seed: int) -> None:
         self._store = store
@@ -104,11 +105,11 @@ class BatchStream:
                 yield self.make_batch(indices)
 
     def make_batch(self, indices: Sequence[int]) -> Batch:
-        """The utterances of those numbers, each made different from the last time."""
+        """Return a batch of the given utterances, with new random augmentation."""
         return collate([self._make_example(index) for index in indices])
 
     def _iterate_epoch(self) -> Iterator[list[int]]:
-        """All utterances once, in batches of like length and at most ``frames_per_batch`` padded frames."""
+        """Yield all utterances once, in batches of similar length with at most ``frames_per_batch`` padded frames."""
         order = self._rng.permutation(len(self._store)).tolist()
         mean_frames = sum(self._store.frames) / len(self._store)
         stride = max(1, round(BATCHES_PER_SORT * self._frames_per_batch / mean_frames))
@@ -120,7 +121,7 @@ class BatchStream:
     def _pack(self, indices: Sequence[int]) -> Iterator[list[int]]:
         packed: list[int] = []
         for index in indices:
-            # They come in order of length: the new one is the longest.
+            # Sorted by length: the new one is the longest.
             if packed and _round_up(self._store.frames[index]) * (len(packed) + 1) > self._frames_per_batch:
                 yield packed
                 packed = []
@@ -130,13 +131,13 @@ class BatchStream:
 
     def _make_example(self, index: int) -> Example:
         utterance, rng = self._store[index], self._rng
-        units, spans = align_tokens(utterance.words, self._tokenizer, utterance.frames)
+        tokens, spans = align_tokens(utterance.words, self._tokenizer, utterance.frames)
         return Example(
             video=augment_crops(utterance.crops, rng),
             audio=audio_features(self._add_noise(utterance))[: utterance.frames],
             clean_audio=audio_features(utterance.waveform)[: utterance.frames],
             motion=utterance.motion,
-            tokens=units,
+            tokens=tokens,
             spans=spans,
         )
 
@@ -144,37 +145,37 @@ class BatchStream:
         if self._rng.random() < CLEAN_SHARE:
             return utterance.waveform
         kind = self._rng.choice(list(NOISE_SHARES), p=list(NOISE_SHARES.values()))
-        voices = int(self._rng.integers(1, MAX_VOICES_IN_BABBLE + 1))
-        others = [
-            self._store[int(other)].waveform for other in self._rng.integers(len(self._store), size=voices)
+        count = int(self._rng.integers(1, MAX_VOICES_IN_BABBLE + 1))
+        voices = [
+            self._store[int(index)].waveform for index in self._rng.integers(len(self._store), size=count)
         ]
-        interference = generate_noise(NoiseKind(kind), len(utterance.waveform), others, self._rng)
+        interference = generate_noise(NoiseKind(kind), len(utterance.waveform), voices, self._rng)
         return mix_at_snr(utterance.waveform, interference, self._rng.uniform(MIN_SNR_DB, MAX_SNR_DB))
 
 
 def align_tokens(
     words: Sequence[TimedWord], tokenizer: Tokenizer, frames: int
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """The units of an utterance and, for each, the frames (first, end) in which it is said.
+    """Return the tokens of an utterance and the frame span (first, end) of each.
 
-    A word of several units shares its time out evenly. The end unit comes last; its frames are the silence after
-    the last word, or the last frame.
+    The tokens of a word share its duration evenly. The end token comes last; its span is the silence after the last
+    word, or the last frame.
     """
-    units: list[int] = []
+    tokens: list[int] = []
     spans: list[tuple[int, int]] = []
     for word in words:
         pieces = tokenizer.encode(word.text)
         borders = np.linspace(word.start_s, word.end_s, len(pieces) + 1) * FRAME_RATE_HZ
         for piece, begin, end in zip(pieces, borders[:-1], borders[1:], strict=True):
             first = min(round(begin), frames - 1)
-            units.append(piece)
+            tokens.append(piece)
             spans.append((first, min(max(first + 1, round(end)), frames)))
     spans.append((min(spans[-1][1], frames - 1), frames))
-    return [*units, END], spans
+    return [*tokens, END], spans
 
 
 def augment_crops(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Crops as another camera would see them: moved, turned, mirrored, brighter or darker, noisier; (T, 88, 88)."""
+    """Augment crops: shift, rotate, scale, mirror, brightness, contrast, noise; returns (T, 88, 88)."""
     size, margin = crops.shape[1], (crops.shape[1] - MODEL_INPUT_SIZE_PX) / 2
     angle = rng.uniform(-MAX_ROTATION_DEG, MAX_ROTATION_DEG)
     scale = rng.uniform(1 - MAX_SCALING, 1 + MAX_SCALING)
@@ -185,23 +186,23 @@ def augment_crops(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray
             [transform, [0, 0, 1]]
         )
     jitter = rng.normal(0, JITTER_PX, (len(crops), 2)) * rng.random()
-    varied = np.empty((len(crops), MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX), np.float32)
+    augmented = np.empty((len(crops), MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX), np.float32)
     for frame, crop in enumerate(crops):
         transform_now = transform.copy()
         transform_now[:, 2] += jitter[frame]
-        varied[frame] = cv2.warpAffine(
+        augmented[frame] = cv2.warpAffine(
             crop, transform_now, (MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX), borderMode=cv2.BORDER_REPLICATE
         )
     contrast, brightness = rng.uniform(0.7, 1.3), rng.uniform(-0.5, 0.5)
-    varied *= np.float32(contrast / 255 / GREY_STD)
-    varied += np.float32(brightness - contrast * GREY_MEAN / GREY_STD)
+    augmented *= np.float32(contrast / 255 / GREY_STD)
+    augmented += np.float32(brightness - contrast * GREY_MEAN / GREY_STD)
     if rng.random() < PIXEL_NOISE_SHARE:
-        varied += np.float32(rng.uniform(0, 0.2)) * rng.standard_normal(varied.shape, dtype=np.float32)
-    return _freeze_frames(varied, rng)
+        augmented += np.float32(rng.uniform(0, 0.2)) * rng.standard_normal(augmented.shape, dtype=np.float32)
+    return _freeze_frames(augmented, rng)
 
 
 def _freeze_frames(video: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Now and then the picture stands still for a moment, as a camera that drops frames shows it."""
+    """Sometimes repeat a frame for a moment, like a camera that drops frames."""
     if rng.random() < 0.2 and len(video) > MAX_FROZEN_FRAMES:
         length = int(rng.integers(1, MAX_FROZEN_FRAMES))
         first = int(rng.integers(1, len(video) - length))
@@ -210,7 +211,7 @@ def _freeze_frames(video: NDArray[np.float32], rng: np.random.Generator) -> NDAr
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Examples padded to the longest, and a little more: batches of few different shapes train faster."""
+    """Pad examples to the longest, rounded up: fewer distinct shapes train faster."""
     count, frames = len(examples), _round_up(max(example.frames for example in examples))
     length = max(len(example.tokens) for example in examples)
     batch = Batch(
@@ -231,10 +232,10 @@ def collate(examples: Sequence[Example]) -> Batch:
         batch.motion[row, : example.frames] = torch.from_numpy(example.motion)
         batch.frame_tokens[row, : example.frames] = SILENCE
         batch.tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
-        for position, (unit, (first, end)) in enumerate(zip(example.tokens, example.spans, strict=True)):
+        for position, (token, (first, end)) in enumerate(zip(example.tokens, example.spans, strict=True)):
             batch.attention[row, position, first:end] = 1 / (end - first)
-            if unit != END:
-                batch.frame_tokens[row, first:end] = unit
+            if token != END:
+                batch.frame_tokens[row, first:end] = token
     return batch
 
 

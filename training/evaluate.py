@@ -1,4 +1,4 @@
-"""Measures a model on speakers and sentences that no training saw, by modality and in noise."""
+"""Evaluates a model on held-out speakers and sentences, by modality and noise."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from gorggle_evaluation.metrics import ErrorRate, align_words, compute_error_rate, compute_time_error
 from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
+from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.model import Model
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
-from gorggle_server.media.audio import audio_features
 from gorggle_server.types import Hypothesis, Modality
-from training.metrics import compute_error_rate, compute_time_error
 from training.shards import UtteranceStore
 from training.utterances import Utterance
 
@@ -23,7 +23,7 @@ VOICES_IN_BABBLE = 6
 
 @dataclass(frozen=True)
 class Condition:
-    """What the model is given: a modality, and noise at a signal-to-noise ratio, or none."""
+    """A modality, and noise at a signal-to-noise ratio or none."""
 
     modality: Modality
     noise: NoiseKind | None = None
@@ -31,12 +31,12 @@ class Condition:
 
     @property
     def name(self) -> str:
-        """Such as "audio-visual, babble at 0 dB"."""
+        """Return for example "audio-visual, babble at 0 dB"."""
         return f"{self.modality.value}, {self.noise_name}"
 
     @property
     def noise_name(self) -> str:
-        """Such as "babble at 0 dB"."""
+        """Return for example "babble at 0 dB"."""
         return f"{self.noise.value} at {self.snr_db:g} dB" if self.noise else "clean"
 
 
@@ -59,25 +59,29 @@ def evaluate_model(
     beam_size: int,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Error rates and word-time errors per condition, ready for JSON.
+    """Compute error rates and timestamp errors per condition, as JSON values.
 
     Args:
-        model: what is measured.
-        utterances: of speakers that it has not seen.
-        conditions: what it is given of them.
-        sentences: how many of the utterances to read, from the first.
-        beam_size: of the search.
-        report: told a line per condition.
+        model: model to evaluate.
+        utterances: of speakers that it was not trained on.
+        conditions: modalities and noise.
+        sentences: number of utterances to use, from the first.
+        beam_size: beam size.
+        report: called with a line per condition.
     """
     results: dict[str, Any] = {}
-    chosen = [utterances[index] for index in range(min(sentences, len(utterances)))]
+    selected = [utterances[index] for index in range(min(sentences, len(utterances)))]
     for condition in conditions:
-        readings = transcribe(model, chosen, condition, beam_size)
-        words = compute_error_rate(
-            [utterance.text for utterance in chosen], [reading.text for reading in readings]
-        )
+        hypotheses = transcribe(model, selected, condition, beam_size)
+        words = word_error_rate(selected, hypotheses)
         times = compute_time_error(
-            [utterance.words for utterance in chosen], [reading.words for reading in readings]
+            [
+                (utterance.words[i], hypothesis.words[j])
+                for utterance, hypothesis in zip(selected, hypotheses, strict=True)
+                for i, j in align_words(
+                    [word.text for word in utterance.words], [word.text for word in hypothesis.words]
+                ).correct
+            ]
         )
         results[condition.name] = {
             "modality": condition.modality.value,
@@ -86,25 +90,35 @@ def evaluate_model(
             "times": asdict(times) if times else None,
         }
         report(f"{condition.name}: word error rate {words.rate:.1%} of {words.words} words")
-    return {"beam_size": beam_size, "sentences": len(chosen), "conditions": results}
+    return {"beam_size": beam_size, "sentences": len(selected), "conditions": results}
+
+
+def word_error_rate(utterances: Sequence[Utterance], hypotheses: Sequence[Hypothesis]) -> ErrorRate:
+    """Compute the word error rate of hypotheses, with an interval over utterances."""
+    return compute_error_rate(
+        [
+            align_words(utterance.text.split(), hypothesis.text.split())
+            for utterance, hypothesis in zip(utterances, hypotheses, strict=True)
+        ]
+    )
 
 
 def transcribe(
     model: Model, utterances: Sequence[Utterance], condition: Condition, beam_size: int
 ) -> list[Hypothesis]:
-    """What the model makes of every utterance under a condition, in order."""
+    """Transcribe every utterance under a condition, in order."""
     recognizer = Recognizer(model)
     search = DecodingOptions(
         beam_size=beam_size, length_penalty=1.0, max_alternatives=0, word_timestamps=True
     )
     by_length = sorted(range(len(utterances)), key=lambda index: utterances[index].frames)
-    readings: dict[int, Hypothesis] = {}
+    hypotheses: dict[int, Hypothesis] = {}
     for start in range(0, len(by_length), UTTERANCES_PER_BATCH):
         indices = by_length[start : start + UTTERANCES_PER_BATCH]
         windows = [_make_input(utterances, index, condition) for index in indices]
         for index, found in zip(indices, recognizer.transcribe(windows, search), strict=True):
-            readings[index] = found[0]
-    return [readings[index] for index in range(len(utterances))]
+            hypotheses[index] = found[0]
+    return [hypotheses[index] for index in range(len(utterances))]
 
 
 def _make_input(utterances: Sequence[Utterance], index: int, condition: Condition) -> InferenceInput:
@@ -117,12 +131,12 @@ def _make_input(utterances: Sequence[Utterance], index: int, condition: Conditio
 
 
 def _mix_noise(utterances: Sequence[Utterance], index: int, condition: Condition) -> np.ndarray:
-    """The sound under a condition; the same noise for every modality and model."""
+    """Return the audio under a condition; the noise is the same for every modality and model."""
     waveform = utterances[index].waveform
     if condition.noise is None:
         return waveform
     rng = np.random.default_rng(index)
-    others = [
+    voices = [
         utterances[(index + offset) % len(utterances)].waveform for offset in range(1, VOICES_IN_BABBLE + 1)
     ]
-    return mix_at_snr(waveform, generate_noise(condition.noise, len(waveform), others, rng), condition.snr_db)
+    return mix_at_snr(waveform, generate_noise(condition.noise, len(waveform), voices, rng), condition.snr_db)

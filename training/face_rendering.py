@@ -1,9 +1,8 @@
-"""Drawn speakers: mouth crops for training, whole faces for videos, from the same drawing.
+"""Renders drawn speakers: mouth crops for training, and whole faces for videos, from the same drawing.
 
-A crop is drawn in the geometry in which the server cuts it: the head is turned and projected, a
-similarity takes base of nose and eye corners (mean of 12 frames) onto the mean face, and 96 × 96
-pixels around the mouth are kept. What the landmark detector adds to that, a bias and a tremble, was
-measured on whole frames and is put on top.
+Crops have the geometry of the server's crops: the head is rotated and projected, a similarity transform maps base of
+nose and eye corners (mean of 12 frames) to the mean face, and 96 × 96 pixels around the mouth are kept. Bias and jitter
+of the landmark detector, measured on whole frames, are added.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gorggle_server.types import MOUTH_CROP_SIZE_PX
 from training import face_appearance, head_rendering
 from training.camera_simulation import (
     CameraEffects,
@@ -32,20 +32,20 @@ from training.visemes import JAW, ArticulationStyle
 Float32Array = NDArray[np.float32]
 UInt8Array = NDArray[np.uint8]
 
-CROP_PX = 96
-# Frames over which the server averages landmarks before it aligns.
+# Frames over which the server averages landmarks before alignment.
 _ALIGNMENT_WINDOW_FRAMES = 12
-# What dlib's landmarks do to the crops of whole drawn frames, mean over 24 speakers: the mouth lies
-# this much further right and down than where it was drawn, and larger by this factor.
+# Effect of dlib's landmarks on crops of whole drawn frames, mean over 24 speakers: shift of the mouth to the right and
+# down, and scale.
 LANDMARK_BIAS_PX = (0.2, -0.5)
 LANDMARK_SCALE = 1.001
 _CROP_BOX: Box = (-78.0, -66.0, 78.0, 104.0)
 _CROP_TEXTURE_SCALE = 1.0
+SUBPIXEL_BITS = 4  # fractional bits of polygon coordinates
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """Everything that stays the same about a person from clip to clip."""
+    """The properties of a person that are constant across clips."""
 
     seed: int
     face_shape: FaceShape
@@ -55,44 +55,44 @@ class Speaker:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Speaker:
-        """Anyone: build, mouth, colours and way of speaking drawn independently."""
+        """Return a speaker with independent random shape, mouth, colours and articulation."""
         seed = int(rng.integers(2**31))
-        build = face_appearance.random_face_shape(rng)
+        face_shape = face_appearance.random_face_shape(rng)
         return cls(
             seed=seed,
-            face_shape=build,
-            mouth=face_appearance.random_mouth(rng, build.beard),
+            face_shape=face_shape,
+            mouth=face_appearance.random_mouth(rng, face_shape.beard),
             palette=face_appearance.random_palette(rng),
             style=ArticulationStyle.random(rng),
         )
 
     @classmethod
     def from_seed(cls, seed: int) -> Speaker:
-        """The speaker of a number: the same one always. From 1,000,000 on they are kept for tests."""
+        """Return the speaker of a seed, always the same. Seeds from 1,000,000 are reserved for tests."""
         return replace(cls.random(np.random.default_rng(seed)), seed=seed)
 
 
 def render_crops(speaker: Speaker, motion: Float32Array, rng: np.random.Generator) -> UInt8Array:
-    """Mouth crops as the server would cut them from a video of this speaker.
+    """Render mouth crops as the server would cut them from a video of this speaker.
 
     Args:
-        speaker: who speaks.
+        speaker: speaker to render.
         motion: [T, K] from `visemes.mouth_motion`.
-        rng: pose, light, focus, noise and the landmark detector's errors.
+        rng: random pose, light, focus, noise and landmark errors.
 
     Returns:
         [T, 96, 96], grey.
     """
     capture = CameraEffects.random(rng)
     transforms, pose = _crop_transforms(speaker, motion, rng)
-    pictures = _draw_crops(speaker, motion, pose, transforms)
-    return capture.apply(pictures, rng)
+    crops = _draw_crops(speaker, motion, pose, transforms)
+    return capture.apply(crops, rng)
 
 
 def _crop_transforms(
     speaker: Speaker, motion: Float32Array, rng: np.random.Generator
 ) -> tuple[Float32Array, Pose]:
-    """From the projected head to crop pixels, [T, 2, 3], and the pose."""
+    """Return transforms from the projected head to crop pixels, [T, 2, 3], and the pose."""
     frames = len(motion)
     pose = Pose.random(frames, rng)
     fixed = face_appearance.head_landmarks(speaker.face_shape)[list(ALIGNMENT_LANDMARKS)]
@@ -102,17 +102,19 @@ def _crop_transforms(
     )
     lips = mouth_landmarks(mouth_shape(speaker.mouth, motion))
     centres = apply_transforms(transforms, pose.project(lips)).mean(axis=1)
-    transforms[:, :, 2] += CROP_PX / 2 - centres
+    transforms[:, :, 2] += MOUTH_CROP_SIZE_PX / 2 - centres
     return add_landmark_errors(transforms, rng), pose
 
 
-def _add_depth(build: FaceShape, points: Float32Array) -> Float32Array:
-    """Points of the face [N, 2] with their depth: [N, 3]."""
-    return np.concatenate([points, face_appearance.face_depth(build, points[:, :1], points[:, 1:])], axis=1)
+def _add_depth(face_shape: FaceShape, points: Float32Array) -> Float32Array:
+    """Add the face's depth to points [N, 2]: [N, 3]."""
+    return np.concatenate(
+        [points, face_appearance.face_depth(face_shape, points[:, :1], points[:, 1:])], axis=1
+    )
 
 
 def _average_ahead(points: Float32Array) -> Float32Array:
-    """The mean of each frame's points with those of the 11 after it; the last frames reuse the last mean."""
+    """Average each frame's points with the 11 following frames; the last frames reuse the last mean."""
     frames = len(points)
     window = min(_ALIGNMENT_WINDOW_FRAMES, frames)
     sums = np.cumsum(np.concatenate([np.zeros_like(points[:1]), points]), axis=0)
@@ -121,14 +123,14 @@ def _average_ahead(points: Float32Array) -> Float32Array:
 
 
 def add_landmark_errors(transforms: Float32Array, rng: np.random.Generator) -> Float32Array:
-    """Put the landmark detector's errors on top: a little shift, turn and scale that change slowly."""
+    """Add the landmark detector's errors: slowly changing shift, rotation and scale."""
     frames = len(transforms)
     scale = LANDMARK_SCALE + 0.03 * rng.normal() + 0.008 * slow_noise(rng, frames, 1, 12.0)[:, 0]
     angle = np.radians(1.2 * rng.normal() + 0.5 * slow_noise(rng, frames, 1, 12.0)[:, 0])
     held = np.asarray(LANDMARK_BIAS_PX) + rng.normal(0, 1.0, 2)
     tremble = 0.45 * rng.standard_normal((frames, 2)) + 0.4 * slow_noise(rng, frames, 2, 12.0)
     shift = held + tremble
-    errors = rotation_transforms(angle, scale, np.full(2, CROP_PX / 2, np.float32))
+    errors = rotation_transforms(angle, scale, np.full(2, MOUTH_CROP_SIZE_PX / 2, np.float32))
     moved = errors[:, :, :2] @ transforms
     moved[:, :, 2] += errors[:, :, 2] + shift
     return np.asarray(moved, np.float32)
@@ -140,34 +142,31 @@ def _draw_crops(speaker: Speaker, motion: Float32Array, pose: Pose, transforms: 
     shape = mouth_shape(speaker.mouth, motion)
     layers = _project_layers(mouth_layers(speaker.mouth, shape), pose, transforms)
     colours = {layer.colour: _luma(getattr(speaker.palette, layer.colour)) for layer, _ in layers}
-    pictures = np.empty((len(motion), CROP_PX, CROP_PX), np.uint8)
+    crops = np.empty((len(motion), MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
     jaw = speaker.mouth.opening * motion[:, JAW] * 0.8
     for index in range(len(motion)):
-        pictures[index] = skin.render(
-            pose.rows[index], float(jaw[index]), transforms[index], (CROP_PX, CROP_PX)
+        crops[index] = skin.render(
+            pose.rows[index], float(jaw[index]), transforms[index], (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX)
         )
-        _draw_layers(pictures[index], layers, colours, index)
-    return pictures
+        _draw_layers(crops[index], layers, colours, index)
+    return crops
 
 
 def _draw_layers(
-    picture: UInt8Array,
+    image: UInt8Array,
     layers: list[tuple[Layer, NDArray[np.int32]]],
     colours: Mapping[str, float | face_appearance.Colour],
     index: int,
 ) -> None:
     for layer, points in layers:
         if layer.visible[index]:
-            cv2.fillPoly(picture, [points[index]], colours[layer.colour], cv2.LINE_AA, SUBPIXEL_BITS)
-
-
-SUBPIXEL_BITS = 4
+            cv2.fillPoly(image, [points[index]], colours[layer.colour], cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _project_layers(
     layers: list[Layer], pose: Pose, transforms: Float32Array
 ) -> list[tuple[Layer, NDArray[np.int32]]]:
-    """Every layer with its outline in sixteenths of a pixel: [T, N, 2]."""
+    """Return every layer with its outline in sixteenths of a pixel: [T, N, 2]."""
     return [
         (
             layer,
@@ -193,7 +192,7 @@ def _crop_texture(speaker: Speaker) -> UInt8Array:
 
 
 class _Skin:
-    """The painted skin as it is seen when the head turns and the jaw drops."""
+    """The skin texture under head rotation and jaw movement."""
 
     def __init__(self, speaker: Speaker, texture: UInt8Array, box: Box, scale: float) -> None:
         x, y = face_appearance.pixel_grid(box, scale)
@@ -215,7 +214,7 @@ class _Skin:
         size: tuple[int, int],
         border: int = cv2.BORDER_REPLICATE,
     ) -> UInt8Array:
-        """The picture of `size` (width, height) under `transform` [2, 3] of the projected head."""
+        """Render an image of `size` (width, height) under `transform` [2, 3] of the projected head."""
         turn = rotation[:, :2]
         slide = np.linalg.solve(turn, rotation[:, 2])
         map_x = cv2.scaleAdd(self._depth, -float(slide[0]), self._columns)
@@ -223,8 +222,8 @@ class _Skin:
         map_y = cv2.scaleAdd(self._jaw_weight, -jaw, map_y)
         moved = cv2.remap(self._texture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         flat = np.concatenate([transform[:, :2] @ turn, transform[:, 2:]], axis=1) @ self._to_head
-        picture = cv2.warpAffine(moved, flat, size, flags=cv2.INTER_LINEAR, borderMode=border)
-        return np.asarray(picture, np.uint8)
+        image = cv2.warpAffine(moved, flat, size, flags=cv2.INTER_LINEAR, borderMode=border)
+        return np.asarray(image, np.uint8)
 
 
 def render_frames(
@@ -233,13 +232,13 @@ def render_frames(
     size: tuple[int, int] = (640, 480),
     rng: np.random.Generator | None = None,
 ) -> Iterator[UInt8Array]:
-    """The speaker as a portrait that talks, blinks and moves: BGR [H, W, 3] for every frame of `motion`.
+    """Render a talking portrait: BGR [H, W, 3] for every frame of `motion`.
 
     Args:
-        speaker: who speaks.
+        speaker: speaker to render.
         motion: [T, K] from `visemes.mouth_motion`.
         size: width and height in pixels.
-        rng: the way the head moves; the speaker's own seed by default.
+        rng: random head movement; the speaker's seed by default.
     """
     rng = rng or np.random.default_rng(speaker.seed)
     pose = Pose.random(len(motion), rng, turn_deg=3.0, sway_deg=2.0)
@@ -248,7 +247,7 @@ def render_frames(
 
 
 def _frame_transforms(frames: int, size: tuple[int, int], rng: np.random.Generator) -> Float32Array:
-    """From the projected head to the pixels of the frame, [T, 2, 3]: a head that shifts a little."""
+    """Return transforms from the projected head to frame pixels, [T, 2, 3], with slow drift."""
     width, height = size
     scale = 1.72 * min(height / 480, width / 400) * float(rng.uniform(0.93, 1.05))
     rest = np.array([(0.5 + rng.uniform(-0.02, 0.02)) * width, 0.56 * height], np.float32)
@@ -266,14 +265,14 @@ def _render_portrait(
     size: tuple[int, int],
     rng: np.random.Generator,
 ) -> Iterator[UInt8Array]:
-    build, mouth, palette = speaker.face_shape, speaker.mouth, speaker.palette
+    face_shape, mouth, palette = speaker.face_shape, speaker.mouth, speaker.palette
     scale = float(transforms[0, 0, 0])
     rest = (float(transforms[0, 0, 2]), float(transforms[0, 1, 2]))
-    room = head_rendering.paint_background(build, palette, speaker.seed, size, rest, scale)
-    texture, cover = head_rendering.paint_head(build, mouth, palette, speaker.seed, scale)
+    background = head_rendering.paint_background(face_shape, palette, speaker.seed, size, rest, scale)
+    texture, cover = head_rendering.paint_head(face_shape, mouth, palette, speaker.seed, scale)
     skin = _Skin(speaker, np.dstack([texture, cover]), head_rendering.HEAD_BOX, scale)
     gaze = 0.5 * slow_noise(rng, len(motion), 2, 40.0)
-    layers = head_rendering.eye_layers(build, head_rendering.random_blinks(len(motion), rng), gaze)
+    layers = head_rendering.eye_layers(face_shape, head_rendering.random_blinks(len(motion), rng), gaze)
     layers += mouth_layers(mouth, mouth_shape(mouth, motion))
     drawn = _project_layers(layers, pose, transforms)
     colours: dict[str, face_appearance.Colour] = {
@@ -284,13 +283,13 @@ def _render_portrait(
     for index in range(len(motion)):
         head = skin.render(pose.rows[index], float(jaw[index]), transforms[index], size, cv2.BORDER_CONSTANT)
         alpha = head[..., 3:].astype(np.uint16)
-        picture = ((head[..., :3] * alpha + room * (255 - alpha) + 127) // 255).astype(np.uint8)
-        _draw_layers(picture, drawn, colours, index)
-        yield np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.35 * scale), np.uint8)
+        image = ((head[..., :3] * alpha + background * (255 - alpha) + 127) // 255).astype(np.uint8)
+        _draw_layers(image, drawn, colours, index)
+        yield np.asarray(cv2.GaussianBlur(image, (0, 0), 0.35 * scale), np.uint8)
 
 
 def demo_speaker() -> Speaker:
-    """The speaker of the demo clip, composed by hand within the bounds of the random ones."""
+    """Return the speaker of the demo clip."""
     return Speaker(
         seed=2_000_000,
         face_shape=FaceShape(

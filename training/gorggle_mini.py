@@ -1,4 +1,4 @@
-"""The embedded model, gorggle-mini: how it is trained, checked on the way, and written with its card."""
+"""The embedded model gorggle-mini: training, validation, and export with a model card."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from gorggle_server.avhubert.model import Model
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_server.types import Modality
-from training.evaluate import Condition, transcribe
-from training.metrics import compute_error_rate
+from training.evaluate import Condition, transcribe, word_error_rate
 from training.sentences import GRID_VOCABULARY, VOCABULARY, Corpus, Split
 from training.shards import UtteranceStore
 from training.tokenizer import Tokenizer, train_tokenizer
 from training.train import TrainingOptions, TrainingRun, small_config
 
 NAME = "gorggle-mini-1"
-# The names that model cards use.
+# Names in model cards.
 _MODALITIES = {
     Modality.AUDIO_VISUAL: "audio-visual",
     Modality.VIDEO_ONLY: "video",
@@ -31,14 +30,14 @@ _MODALITIES = {
 }
 _DATASETS = {Corpus.GRID: "sentences of the GRID grammar", Corpus.PHRASES: "phrases"}
 _CARD_CONDITIONS = ("clean", "babble at 0 dB", "babble at -10 dB")
-VALIDATION_SENTENCES = 40  # of each corpus
+VALIDATION_SENTENCES = 40  # per corpus
 DATA_POLL_INTERVAL_S = 5.0
 
 
 def train_gorggle_mini(
     out: Path, data: Path, options: TrainingOptions, report: Callable[[str], None]
 ) -> None:
-    """Train, or go on training, the run in a folder; waits for the first rendered utterances."""
+    """Train or resume the run in a folder; waits for the first rendered utterances."""
     store = _wait_for_store(data, Split.TRAIN, report)
     tokenizer = train_tokenizer()
     check = _Validator(
@@ -51,13 +50,13 @@ def train_gorggle_mini(
 def export_model(
     out: Path, path: Path, evaluation: dict[str, Any] | None = None, earlier_runs: str | None = None
 ) -> None:
-    """Write the averaged weights of a run, in half precision, as a model file with its card.
+    """Write the averaged weights of a run in float16 as a model file with its model card.
 
     Args:
-        out: folder of the run.
-        path: of the file to write.
-        evaluation: what ``evaluate.evaluation`` measured, for the card.
-        earlier_runs: where the run's first weights came from, for the card; None if from nowhere.
+        out: run folder.
+        path: file to write.
+        evaluation: result of ``evaluate.evaluate_model``, for the model card.
+        earlier_runs: runs that the initial weights came from, for the model card.
     """
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
     tokenizer = train_tokenizer()
@@ -73,12 +72,12 @@ def export_model(
 def build_model_card(
     steps: int, minutes: float, evaluation: dict[str, Any] | None, earlier_runs: str | None = None
 ) -> dict[str, Any]:
-    """What the file says about itself; see ``gorggle_server.avhubert.checkpoints.build_model_card``."""
+    """Return the model card; see ``gorggle_server.avhubert.checkpoints.build_model_card``."""
     card: dict[str, Any] = {
         "name": NAME,
         "description": (
-            "A small AV-HuBERT for rendered speakers. It reads commands of the GRID grammar (such as 'bin blue at f two "
-            "now') and short sentences of common words. It has seen no real person."
+            "A small AV-HuBERT for rendered speakers. It transcribes commands of the GRID grammar (such as 'bin blue at f two "
+            "now') and short sentences of common words. It was trained on no real person."
         ),
         "license": {
             "name": "Apache-2.0",
@@ -94,7 +93,7 @@ def build_model_card(
         "trained_on": (
             "rendered speakers: faces drawn by this project's renderer, speech by espeak-ng; "
             f"{steps} steps in {minutes:.0f} minutes"
-            f"{f', begun with the weights of {earlier_runs}' if earlier_runs else ''}; no recording of any person"
+            f"{f', initialized with the weights of {earlier_runs}' if earlier_runs else ''}; no recording of any person"
         ),
     }
     if evaluation is not None:
@@ -114,7 +113,7 @@ def build_model_card(
 
 
 class _Validator:
-    """Word error rates of the network as it is now, on the validation speakers of each corpus."""
+    """Computes word error rates of a network on the validation speakers of each corpus."""
 
     def __init__(self, tokenizer: Tokenizer, stores: Mapping[Corpus, UtteranceStore]) -> None:
         self._vocabulary = Vocabulary(tokenizer.tokens, tokenizer.sentencepiece_model)
@@ -126,9 +125,8 @@ class _Validator:
     def __call__(self, network: AVHubertNetwork) -> dict[str, float]:
         model = Model(copy.deepcopy(network).float().cpu(), self._vocabulary)
         return {
-            f"{corpus.value}, {modality.value}": compute_error_rate(
-                [utterance.text for utterance in utterances],
-                [reading.text for reading in transcribe(model, utterances, Condition(modality), beam_size=1)],
+            f"{corpus.value}, {modality.value}": word_error_rate(
+                utterances, transcribe(model, utterances, Condition(modality), beam_size=1)
             ).rate
             for corpus, utterances in self._utterances.items()
             for modality in Modality
@@ -140,7 +138,7 @@ def _wait_for_store(
 ) -> UtteranceStore:
     store = UtteranceStore(data, split, corpus)
     if not len(store):
-        report(f"waiting for utterances in {data}: run `python -m training prepare` beside this")
+        report(f"waiting for utterances in {data}: run `python -m training prepare` in parallel")
     while not len(store):
         time.sleep(DATA_POLL_INTERVAL_S)
         store.refresh()

@@ -1,4 +1,4 @@
-"""Learning curves: what a training run noted as it went, kept as JSON lines and drawn as one picture."""
+"""Learning curves: metrics of a training run, logged as JSON lines and plotted."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from matplotlib.axes import Axes
 
 
 class MetricsLog:
-    """The notes of a run, one JSON object a line: ``kind`` is "loss" or "error"; both have ``minutes``."""
+    """The metrics of a run as JSON lines: ``kind`` is "loss" or "error"; all have ``minutes``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def add(self, kind: str, minutes: float, values: dict[str, float]) -> None:
-        """Note values at a moment of the run."""
-        note = {"kind": kind, "minutes": round(minutes, 3)} | {
+        """Append metrics."""
+        entry = {"kind": kind, "minutes": round(minutes, 3)} | {
             name: round(value, 5) for name, value in values.items()
         }
-        with self._path.open("a") as journal:
-            journal.write(json.dumps(note) + "\n")
+        with self._path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
 
     def entries(self, kind: str) -> list[dict[str, float]]:
-        """All notes of a kind, in order."""
+        """Return all entries of a kind, in order."""
         if not self._path.exists():
             return []
-        notes = [json.loads(line) for line in self._path.read_text().splitlines()]
+        entries = [json.loads(line) for line in self._path.read_text().splitlines()]
         return [
-            {name: value for name, value in note.items() if name != "kind"}
-            for note in notes
-            if note["kind"] == kind
+            {name: value for name, value in entry.items() if name != "kind"}
+            for entry in entries
+            if entry["kind"] == kind
         ]
 
 
 def plot_learning_curves(log: MetricsLog, path: Path) -> None:
-    """Losses and validation errors over the minutes of the run."""
+    """Plot losses and validation errors over training time."""
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     _plot_lines(losses, log.entries("loss"))
     losses.set(title="Training loss", xlabel="minutes", ylabel="loss", yscale="log")
@@ -56,8 +56,8 @@ def plot_learning_curves(log: MetricsLog, path: Path) -> None:
     plt.close(figure)
 
 
-def _plot_lines(axes: Axes, notes: Sequence[dict[str, float]]) -> None:
-    names = {name: None for note in notes for name in note if name != "minutes"}
+def _plot_lines(axes: Axes, entries: Sequence[dict[str, float]]) -> None:
+    names = {name: None for entry in entries for name in entry if name != "minutes"}
     for name in names:
-        points = [(note["minutes"], note[name]) for note in notes if name in note]
+        points = [(entry["minutes"], entry[name]) for entry in entries if name in entry]
         axes.plot(*zip(*points, strict=True), label=name)

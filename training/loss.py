@@ -1,4 +1,4 @@
-"""What training asks of the network: the sentence, and on the way there the mouth, the moment and the unit."""
+"""The training loss: transcription, and auxiliary losses on mouth motion, attention and frame tokens."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from gorggle_server.avhubert.network import AVHubertNetwork
 from training.dataset import Batch
 from training.tokenizer import PAD
 
-# PyTorch's own first value of a PReLU's slope. It stays: the slope's gradient would cost as much as all convolutions.
+# PyTorch's initial PReLU slope, kept fixed: its gradient would cost as much as all convolutions.
 PRELU_SLOPE = 0.25
 FRAMES_MULTIPLE = 64
-INPUT_VARIANTS = 4  # of every utterance: video only, audio only clean and noisy, audio-visual noisy
+INPUT_VARIANTS = 4  # per utterance: video only, audio only clean and noisy, audio-visual noisy
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each part of the loss counts.
+    """Weights of the parts of the loss.
 
     Attributes:
-        label_smoothing: share of the target spread over all units.
-        frame_tokens: telling from each encoder frame which unit is being said (the renderer knows).
-        attention: looking, for each unit, at the frames in which it is said.
-        motion: telling from the front-end's features where the mouth is.
+        label_smoothing: probability mass spread over all tokens.
+        frame_tokens: classify the token being said in each encoder frame (known from rendering).
+        attention: attend, for each token, to the frames in which it is said.
+        motion: regress the mouth's parameters from the front-end's features.
     """
 
     label_smoothing: float = 0.1
@@ -37,7 +37,7 @@ class LossWeights:
 
 
 class TrainingLoss(nn.Module):
-    """The network with the two heads that only training needs."""
+    """The network with two auxiliary heads for training."""
 
     def __init__(self, network: AVHubertNetwork, motion_parameters: int, weights: LossWeights) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class TrainingLoss(nn.Module):
         config = network.config
         self.motion_norm = nn.BatchNorm1d(
             motion_parameters, affine=False
-        )  # parameters differ in size: weigh alike
+        )  # normalizes parameters of different magnitude
         self.motion_head = nn.Linear(config.frontend_dim, motion_parameters)
         self.token_head = nn.Linear(config.encoder_dim, config.vocabulary_size)
         for name, parameter in network.named_parameters():
@@ -55,17 +55,17 @@ class TrainingLoss(nn.Module):
                 parameter.requires_grad_(False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The loss, and its parts for the journal.
+        """Return the loss, and its parts for logging.
 
-        Every utterance is read four times, from the lips, from clean sound, from noisy sound, and from lips and noisy
-        sound: the front-end, most of the cost, runs once for all.
+        Every utterance is encoded four times: video only, clean audio, noisy audio, and video with noisy audio. The
+        front-end, most of the cost, runs once for all.
         """
         real = ~batch.padding_mask
         features = compute_frame_features(
             self.network.encoder.feature_extractor_video.resnet, batch.video, batch.padding_mask
         )
         encoder_out = self._encode(features, batch)
-        padding_mask, units = (
+        padding_mask, tokens = (
             batch.padding_mask.repeat(INPUT_VARIANTS, 1),
             batch.tokens.repeat(INPUT_VARIANTS, 1),
         )
@@ -74,11 +74,11 @@ class TrainingLoss(nn.Module):
         )
         sentence = functional.cross_entropy(
             logits.float().transpose(1, 2),
-            units,
+            tokens,
             ignore_index=PAD,
             label_smoothing=self.weights.label_smoothing,
         )
-        frame_units = functional.cross_entropy(
+        frame_tokens = functional.cross_entropy(
             self.token_head(encoder_out).float().transpose(1, 2),
             batch.frame_tokens.repeat(INPUT_VARIANTS, 1),
             ignore_index=PAD,
@@ -86,28 +86,33 @@ class TrainingLoss(nn.Module):
         motion = functional.mse_loss(
             self.motion_head(features[real]).float(), self.motion_norm(batch.motion[real]).detach()
         )
-        moment = _attention_loss(attention, batch.attention.repeat(INPUT_VARIANTS, 1, 1))
+        attention_loss = _attention_loss(attention, batch.attention.repeat(INPUT_VARIANTS, 1, 1))
         loss = (
             sentence
-            + self.weights.frame_tokens * frame_units
+            + self.weights.frame_tokens * frame_tokens
             + self.weights.motion * motion
-            + self.weights.attention * moment
+            + self.weights.attention * attention_loss
         )
-        parts = {"sentence": sentence, "frame units": frame_units, "motion": motion, "attention": moment}
+        parts = {
+            "sentence": sentence,
+            "frame tokens": frame_tokens,
+            "motion": motion,
+            "attention": attention_loss,
+        }
         return loss, {name: float(part.detach()) for name, part in parts.items()}
 
     def _encode(self, features: Tensor, batch: Batch) -> Tensor:
-        """(4B, T, D): all utterances seen, all heard, all heard in noise, all of both. As ``AudioVisualEncoder``."""
+        """Return (4B, T, D): video only, clean audio, noisy audio, audio-visual. See ``AudioVisualEncoder``."""
         encoder = self.network.encoder
         count = len(features)
-        seen = encoder.feature_extractor_video.proj(features)
+        video = encoder.feature_extractor_video.proj(features)
         clean, noisy = encoder.feature_extractor_audio(torch.cat((batch.clean_audio, batch.audio))).split(
             count
         )
-        nothing = torch.zeros_like(seen)
-        seen = torch.cat((seen, nothing, nothing, seen))
-        heard = torch.cat((nothing, clean, noisy, noisy))
-        fused = encoder.post_extract_proj(encoder.layer_norm(torch.cat((heard, seen), dim=-1)))
+        nothing = torch.zeros_like(video)
+        video = torch.cat((video, nothing, nothing, video))
+        audio = torch.cat((nothing, clean, noisy, noisy))
+        fused = encoder.post_extract_proj(encoder.layer_norm(torch.cat((audio, video), dim=-1)))
         encoded: Tensor = encoder.encoder(
             encoder.feature_dropout(fused), batch.padding_mask.repeat(INPUT_VARIANTS, 1)
         )
@@ -115,10 +120,10 @@ class TrainingLoss(nn.Module):
 
 
 def compute_frame_features(resnet: ResNet, video: Tensor, padding_mask: Tensor) -> Tensor:
-    """What ``resnet(video, padding_mask)`` gives while every PReLU's slope is ``PRELU_SLOPE``, several times faster on a CPU.
+    """Compute ``resnet(video, padding_mask)`` with every PReLU slope fixed at ``PRELU_SLOPE``, faster on a CPU.
 
-    The stem's 3-D convolution of one channel is a 2-D convolution of five neighbouring frames, and a leaky ReLU has
-    no slope to learn. (Measured with 16 channels in bfloat16 on two cores: 2,000 frames a second, against 600.)
+    The stem's 3-D convolution of one channel becomes a 2-D convolution of five adjacent frames, and PReLU a leaky ReLU.
+    (With 16 channels in bfloat16 on two cores: 2,000 frames a second, against 600.)
 
     Returns:
         (B, T, 8C), zero where padded.
@@ -149,7 +154,7 @@ def compute_frame_features(resnet: ResNet, video: Tensor, padding_mask: Tensor) 
 
 
 def _pad_indices(indices: Tensor) -> Tensor:
-    """Indices to a round number of frames, the first ones twice: for a new number of them the CPU kernels are built anew."""
+    """Pad indices to a multiple of FRAMES_MULTIPLE by repetition: oneDNN compiles CPU kernels for every new size."""
     lacking = -len(indices) % FRAMES_MULTIPLE
     return torch.cat((indices, indices.repeat(1 + lacking // len(indices))[:lacking]))
 
@@ -161,6 +166,6 @@ def _run_block(block: BasicBlock, x: Tensor) -> Tensor:
 
 
 def _attention_loss(attention: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of (B, L, T) attention against the frames in which each unit is said, over real units."""
+    """Return the cross-entropy of (B, L, T) attention against the frames of each token, over real tokens."""
     said = target.sum(dim=2) > 0
     return -(target[said] * attention.float()[said].clamp_min(1e-6).log()).sum(dim=1).mean()

@@ -1,7 +1,7 @@
-"""The mouth as layers of polygons, for close-up crops and whole faces alike.
+"""The mouth as layers of polygons, for crops and whole faces.
 
-Head coordinates: the units of the mean face in its 256 × 256 canvas, origin at the base of the nose
-(landmark 33), x to the right of the picture, y down, z out of the face.
+Head coordinates: the units of the mean face on its 256 × 256 canvas, origin at the base of the nose (landmark 33), x to
+the right of the image, y down, z out of the face.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from training import visemes
 
 Float32Array = NDArray[np.float32]
 
-# Where the curves are sampled: closer together towards the corners.
+# Sample positions of the curves, denser towards the corners.
 KNOTS = np.sin(np.pi / 2 * np.linspace(-1.0, 1.0, 17)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Mouth:
-    """The build of one mouth; lengths in head units (a face is about 120 wide)."""
+    """The shape of a mouth; lengths in head units (a face is about 120 wide)."""
 
     y: float = 17.5
     half_width: float = 22.0
     upper_lip: float = 5.5
     lower_lip: float = 7.5
     bow: float = 0.16
-    # The corners below the middle (positive) or above it, and the slant from left to right.
+    # Corners below the middle (positive) or above it, and the slant from left to right.
     corner_drop: float = 0.5
     slant: float = 0.0
     # One side opens more than the other, −0.3 … 0.3.
@@ -43,7 +43,7 @@ class Mouth:
 
 @dataclass(frozen=True)
 class Layer:
-    """One polygon over time: points [T, N, 3], the colour's name, and where there is anything to see [T]."""
+    """A polygon over time: points [T, N, 3], name of its colour, and whether it is visible [T]."""
 
     points: Float32Array
     colour: str
@@ -52,7 +52,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class MouthShape:
-    """The edges of the lips over time, each [T, 17] (y for the common x), and what lies between."""
+    """Edges of the lips over time, each [T, 17] (y for the common x), and teeth and tongue."""
 
     x: Float32Array
     z: Float32Array
@@ -68,7 +68,7 @@ class MouthShape:
 
 
 def mouth_shape(mouth: Mouth, motion: Float32Array) -> MouthShape:
-    """Where the lips, teeth and tongue are for a motion [T, K]."""
+    """Compute the position of lips, teeth and tongue for a motion [T, K]."""
     column = {name: motion[:, index : index + 1] for index, name in enumerate(visemes.PARAMETERS)}
     jaw, width, rounding = column["jaw"], column["width"], column["round"]
     press, tuck = np.clip(column["press"], 0, 1), np.clip(column["tuck"], 0, 1)
@@ -80,7 +80,7 @@ def mouth_shape(mouth: Mouth, motion: Float32Array) -> MouthShape:
     ) + 3.2 * tuck * (1.0 - press)  # fmt: skip
     opening = np.maximum(opening, 5.0 * column["tongue_out"] * (1.0 - press))
     half_width = mouth.half_width * (1.0 + 0.2 * width - 0.3 * rounding - 0.07 * jaw)
-    # How far the opening reaches towards the corners, and how square it is there.
+    # Extent of the opening towards the corners, and its squareness there.
     reach = 0.9 - 0.12 * rounding
     profile = np.maximum(1.0 - np.abs(KNOTS / reach) ** (2.4 + 0.8 * np.maximum(width, 0.0)), 0.0)
     profile = profile * (1.0 + mouth.asymmetry * KNOTS)
@@ -88,12 +88,12 @@ def mouth_shape(mouth: Mouth, motion: Float32Array) -> MouthShape:
     corners = mouth.corner_drop - 1.2 * width + 0.3 * opening
     upper_inner = mouth.y + corners * KNOTS**2 + mouth.slant * KNOTS - lift * profile
     lower_inner = upper_inner + opening * profile
-    stretch = 1.0 - 0.12 * np.maximum(width, 0.0) + 0.18 * rounding - 0.08 * jaw
-    upper_lip = mouth.upper_lip * stretch * (1.0 - 0.6 * press) * (1.0 - 0.2 * column["upper_raise"])
-    lower_lip = mouth.lower_lip * stretch * (1.0 - 0.55 * press) * (1.0 - 0.55 * tuck)
+    lip_scale = 1.0 - 0.12 * np.maximum(width, 0.0) + 0.18 * rounding - 0.08 * jaw
+    upper_lip = mouth.upper_lip * lip_scale * (1.0 - 0.6 * press) * (1.0 - 0.2 * column["upper_raise"])
+    lower_lip = mouth.lower_lip * lip_scale * (1.0 - 0.55 * press) * (1.0 - 0.55 * tuck)
     upper_profile = (1.0 - np.abs(KNOTS) ** 2.2) ** 0.8 * (1.0 - mouth.bow * np.exp(-((KNOTS / 0.17) ** 2)))
     lower_profile = (1.0 - KNOTS**2) ** 0.75
-    # Rounded lips stand out in front of the teeth and leave them in the dark.
+    # Rounded lips protrude and shade the teeth.
     hidden = 3.5 * rounding * (1.0 - 0.8 * np.clip(column["clench"], 0, 1))
     upper_teeth = mouth.y + mouth.teeth_y + 1.5 * KNOTS**2 - hidden
     bite = (1.0 - np.clip(column["clench"], 0, 1)) * 0.75 * jaw_drop
@@ -120,7 +120,7 @@ def _f32(values: NDArray[np.floating]) -> Float32Array:
 
 
 def mouth_layers(mouth: Mouth, shape: MouthShape) -> list[Layer]:
-    """The layers of the mouth, from back to front."""
+    """Return the layers of the mouth, from back to front."""
     upper, lower = shape.upper_inner, shape.lower_inner
     whole = slice(None)
     teeth = np.abs(KNOTS) <= mouth.teeth_width
@@ -153,7 +153,7 @@ def mouth_layers(mouth: Mouth, shape: MouthShape) -> list[Layer]:
 def _layer_between(
     shape: MouthShape, top: Float32Array, bottom: Float32Array, part: slice | NDArray[np.bool_], colour: str
 ) -> Layer:
-    """The region between two curves over a part of the mouth's width."""
+    """Return the region between two curves over a part of the mouth's width."""
     x, z = shape.x[:, part], shape.z[:, part]
     over = np.stack([x, top[:, part], z], axis=-1)
     under = np.stack([x, bottom[:, part], z], axis=-1)[:, ::-1]
@@ -162,7 +162,7 @@ def _layer_between(
 
 
 def mouth_landmarks(shape: MouthShape) -> Float32Array:
-    """The points that the 68-point convention calls 48–67: [T, 20, 3]."""
+    """Return landmarks 48–67 of the 68-point convention: [T, 20, 3]."""
     right = (16, 12, 9, 8, 7, 4, 0)
     rows = [(shape.upper_outer, index) for index in reversed(right)]
     rows += [(shape.lower_outer, index) for index in right[1:-1]]

@@ -1,50 +1,55 @@
-"""What ``python -m training evaluate --noise`` measured, drawn: word error rates over noise, by kind and by corpus."""
+"""Plots error rates over noise from the results of ``python -m training evaluate --noise``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gorggle.results import Modality as ResultModality
 from gorggle_evaluation.noise import NoiseKind
+from gorggle_evaluation.plots import draw_error_rates
 from gorggle_server.types import Modality
 from training.sentences import Corpus
 
-# Wong's palette, distinguishable with any colour vision (Nature Methods 8, 2011); markers tell them apart in grey.
-COLOURS = {Modality.AUDIO_VISUAL: "#0072B2", Modality.VIDEO_ONLY: "#009E73", Modality.AUDIO_ONLY: "#D55E00"}
-MARKERS = {Modality.AUDIO_VISUAL: "o", Modality.VIDEO_ONLY: "s", Modality.AUDIO_ONLY: "^"}
-NAMES = {
-    Modality.AUDIO_VISUAL: "lips and sound",
-    Modality.VIDEO_ONLY: "lips alone",
-    Modality.AUDIO_ONLY: "sound alone",
+MODALITIES: dict[Modality, ResultModality] = {
+    Modality.AUDIO_VISUAL: "av",
+    Modality.VIDEO_ONLY: "video",
+    Modality.AUDIO_ONLY: "audio",
 }
 CORPUS_NAMES = {Corpus.GRID: "GRID commands", Corpus.PHRASES: "phrases"}
 CLEAN = "clean"
-PANEL_IN, RESOLUTION_DPI = 4.0, 110
+PANEL_WIDTH_INCHES, PANEL_HEIGHT_INCHES, RESOLUTION_DPI = 4.0, 3.4, 110
 
 
 def plot_noise_curves(evaluation: Mapping[str, Any], path: Path) -> None:
-    """Draw an evaluation, as its JSON holds it, into a PNG file: a row for each corpus, a column for each noise."""
-    conditions = {corpus: results["conditions"].values() for corpus, results in evaluation.items()}
-    conditions = {corpus: found for corpus, found in conditions.items() if _measured_kinds(list(found))}
-    kinds = [
-        kind
-        for kind in NoiseKind
-        if any(kind in _measured_kinds(list(found)) for found in conditions.values())
-    ]
+    """Plot an evaluation into a PNG file: a row per corpus, a column per noise.
+
+    Raises:
+        ValueError: the evaluation has no noise conditions.
+    """
+    corpora = {corpus: list(results["conditions"].values()) for corpus, results in evaluation.items()}
+    snrs = {
+        (corpus, kind): _list_snrs(results, kind) for corpus, results in corpora.items() for kind in NoiseKind
+    }
+    kinds = [kind for kind in NoiseKind if any(snrs[corpus, kind] for corpus in corpora)]
+    corpora = {
+        corpus: results for corpus, results in corpora.items() if any(snrs[corpus, kind] for kind in kinds)
+    }
     if not kinds:
-        raise ValueError("nothing was measured in noise: evaluate with --noise")
-    figure = Figure(figsize=(PANEL_IN * len(kinds), 3.4 * len(conditions)), layout="constrained")
-    panels: Any = figure.subplots(len(conditions), len(kinds), squeeze=False, sharey="row")
-    for row, (corpus, found) in zip(panels, conditions.items(), strict=True):
-        highest = max(one["words"]["interval"][1] for one in found)
+        raise ValueError("the evaluation has no noise conditions: evaluate with --noise")
+    size = (PANEL_WIDTH_INCHES * len(kinds), PANEL_HEIGHT_INCHES * len(corpora))
+    figure = Figure(figsize=size, layout="constrained")
+    panels: Any = figure.subplots(len(corpora), len(kinds), squeeze=False, sharey="row")
+    for row, (corpus, results) in zip(panels, corpora.items(), strict=True):
+        highest = max((result["words"]["interval"] or [0, result["words"]["rate"]])[1] for result in results)
         row[0].set_ylim(0, 105 * highest)  # the row shares its axis
         for axes, kind in zip(row, kinds, strict=True):
-            if _measured_snrs(list(found), kind):
-                _plot_panel(axes, list(found), kind)
+            if snrs[corpus, kind]:
+                _plot_panel(axes, results, kind, snrs[corpus, kind])
                 axes.set_title(f"{CORPUS_NAMES[Corpus(corpus)]}, {kind.value}")
             else:
                 axes.set_visible(False)
@@ -55,59 +60,28 @@ def plot_noise_curves(evaluation: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=RESOLUTION_DPI)
 
 
-def _plot_panel(axes: Axes, found: Sequence[Mapping[str, Any]], kind: NoiseKind) -> None:
-    snrs = _measured_snrs(found, kind)
-    places = {f"{kind.value} at {snr:g} dB": float(place) for place, snr in enumerate(snrs)}
-    places[CLEAN] = float(len(snrs))
-    for modality in Modality:
-        measured = [
-            (places[one["condition"]], one["words"])
-            for one in found
-            if one["modality"] == modality.value and one["condition"] in places
+def _plot_panel(axes: Axes, results: list[Mapping[str, Any]], kind: NoiseKind, snrs: list[float]) -> None:
+    conditions = [*(f"{kind.value} at {snr:g} dB" for snr in snrs), CLEAN]
+    for modality, name in MODALITIES.items():
+        words = {r["condition"]: r["words"] for r in results if r["modality"] == modality.value}
+        points = [
+            (float(x), words[condition]["rate"], words[condition]["interval"])
+            for x, condition in enumerate(conditions)
+            if condition in words
         ]
-        if modality is Modality.VIDEO_ONLY:
-            for _, words in measured:
-                axes.axhline(
-                    100 * words["rate"], color=COLOURS[modality], linestyle="--", label=NAMES[modality]
-                )
-        elif measured:
-            measured.sort(key=lambda one: one[0])
-            rates = [100 * words["rate"] for _, words in measured]
-            spread = [
-                [
-                    max(0.0, rate - 100 * words["interval"][0])
-                    for rate, (_, words) in zip(rates, measured, strict=True)
-                ],
-                [
-                    max(0.0, 100 * words["interval"][1] - rate)
-                    for rate, (_, words) in zip(rates, measured, strict=True)
-                ],
-            ]
-            axes.errorbar(
-                [place for place, _ in measured],
-                rates,
-                yerr=spread,
-                color=COLOURS[modality],
-                marker=MARKERS[modality],
-                capsize=3,
-                label=NAMES[modality],
-            )
-    axes.set_xticks(range(len(snrs) + 1), [*(f"{snr:g}" for snr in snrs), CLEAN])
+        draw_error_rates(axes, name, points)
+    axes.set_xticks(range(len(conditions)), [*(f"{snr:g}" for snr in snrs), CLEAN])
     axes.set_xlabel("signal-to-noise ratio, dB")
     axes.grid(alpha=0.3)
 
 
-def _measured_kinds(found: Sequence[Mapping[str, Any]]) -> list[NoiseKind]:
-    return [kind for kind in NoiseKind if _measured_snrs(found, kind)]
-
-
-def _measured_snrs(found: Sequence[Mapping[str, Any]], kind: NoiseKind) -> list[float]:
-    """The ratios that were measured with a kind of noise, in dB, the loudest noise first."""
-    prefix, suffix = f"{kind.value} at ", " dB"
+def _list_snrs(results: list[Mapping[str, Any]], kind: NoiseKind) -> list[float]:
+    """Return the signal-to-noise ratios of a noise in dB, ascending."""
+    prefix = f"{kind.value} at "
     return sorted(
         {
-            float(one["condition"].removeprefix(prefix).removesuffix(suffix))
-            for one in found
-            if one["condition"].startswith(prefix)
+            float(result["condition"].removeprefix(prefix).removesuffix(" dB"))
+            for result in results
+            if result["condition"].startswith(prefix)
         }
     )

@@ -1,8 +1,7 @@
-"""Photographs that talk: the lips of a real picture are bent to the motion, the mouth painted in between.
+"""Animates photographs: the lips are warped to the motion, and the inside of the mouth is painted.
 
-Both photographs are in the public domain (NASA; the United States Navy) and come inside ordinary
-packages, scikit-image and matplotlib; none is copied here. They show what drawn faces lack, the texture
-of skin and lips, and serve tests of detection, crops and reading on it.
+Both photographs are in the public domain (NASA; the United States Navy) and are part of scikit-image and matplotlib.
+They have the skin texture that drawn faces lack, for tests of face detection and crops.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import numpy as np
 import skimage.data
 from numpy.typing import NDArray
 
+from gorggle_server.types import MOUTH_CROP_SIZE_PX
 from training import face_appearance
 from training.camera_simulation import (
     CameraEffects,
@@ -29,7 +29,7 @@ from training.camera_simulation import (
     slow_noise,
 )
 from training.face_appearance import ALIGNMENT_LANDMARKS
-from training.face_rendering import CROP_PX, add_landmark_errors
+from training.face_rendering import SUBPIXEL_BITS, add_landmark_errors
 from training.mouth_geometry import KNOTS, Layer, Mouth, MouthShape, mouth_layers, mouth_shape
 from training.visemes import JAW
 
@@ -37,11 +37,10 @@ from training.visemes import JAW
 _MOUTH_BOX = (-62.0, 2.0, 62.0, 92.0)
 _CROP_CANVAS_SCALE = 1.25
 _CROP_CANVAS_PX = 280
-_SHIFT = 4
 
 
 class Photograph(StrEnum):
-    """The people who can be made to talk."""
+    """Photographs that can be animated."""
 
     ASTRONAUT = "astronaut"
     GRACE_HOPPER = "grace_hopper"
@@ -49,7 +48,7 @@ class Photograph(StrEnum):
 
 @dataclass(frozen=True)
 class _PhotoLandmarks:
-    """Landmarks in the photograph's pixels: those that align, and the lips'; the latter corrected by eye.
+    """Landmarks in the photograph's pixels: for alignment, and of the lips; the latter corrected by hand.
 
     Each edge of the lips runs from left to right, corners included.
     """
@@ -80,7 +79,7 @@ _PHOTO_LANDMARKS = {
         chin_y=330,
     ),
 }
-# Pixels a head unit in a frame of 480 lines: a face of about 200.
+# Pixels per head unit in a frame of 480 lines: a face of about 200 pixels.
 _FACE_SCALE = 1.6
 _MOUTH_COLOURS: dict[str, face_appearance.Colour] = {
     "seam": (48.0, 46.0, 78.0),
@@ -95,7 +94,7 @@ _MOUTH_COLOURS: dict[str, face_appearance.Colour] = {
 
 @dataclass(frozen=True)
 class _Lips:
-    """The lips at rest in head coordinates: their middle's x, half width, and edges at the knots, each [17]."""
+    """The lips at rest in head coordinates: x of their middle, half width, and edges at the knots, each [17]."""
 
     middle_x: float
     half_width: float
@@ -107,7 +106,7 @@ class _Lips:
 
     @property
     def mouth(self) -> Mouth:
-        """The mouth of these lips as `mouths` knows it, for their motion."""
+        """Return these lips as a `Mouth`, for their motion."""
         corner, lip = float(self.upper_inner[0] + self.upper_inner[-1]) / 2, len(KNOTS) // 2
         return Mouth(
             y=float(self.upper_inner[lip]) + 0.4,
@@ -126,13 +125,13 @@ def render_photo_frames(
     size: tuple[int, int] = (640, 480),
     rng: np.random.Generator | None = None,
 ) -> Iterator[UInt8Array]:
-    """The photograph as a video in which the person says the motion [T, K]: BGR [H, W, 3] a frame."""
+    """Render the photograph as a video with the motion [T, K]: BGR [H, W, 3] per frame."""
     rng = rng or np.random.default_rng(0)
     width, height = size
     scale = _FACE_SCALE * height / 480
     rest = np.array([width / 2, 0.56 * height], np.float32)
     moved = slow_noise(rng, len(motion), 3, 30.0)
-    # From the canvas at rest to the frame: the head tilts around the base of the nose, and drifts.
+    # From the canvas at rest to the frame: the head rotates around the base of the nose, and drifts.
     transforms = rotation_transforms(np.radians(1.2) * moved[:, 0], np.ones(len(motion), np.float32), rest)
     transforms[:, :, 2] += 0.9 * scale * moved[:, 1:]
     canvases = _render_canvases(photo, motion, scale, rest, size)
@@ -142,47 +141,47 @@ def render_photo_frames(
 
 
 def render_photo_crops(photo: Photograph, motion: Float32Array, rng: np.random.Generator) -> UInt8Array:
-    """Mouth crops of the talking photograph in the server's geometry: [T, 96, 96], grey."""
+    """Render mouth crops of the photograph in the server's geometry: [T, 96, 96], grey."""
     capture = CameraEffects.random(rng)
     frames = len(motion)
     lips = _locate_lips(photo)
     shape = mouth_shape(lips.mouth, motion)
     middle_y = (shape.upper_outer + shape.lower_outer).mean(axis=1) / 2
     rest = np.full(2, _CROP_CANVAS_PX / 2, np.float32)
-    # In head units the face is aligned already: the crop lies around the mouth.
+    # Head units are aligned already: the crop is centred on the mouth.
     transforms = np.zeros((frames, 2, 3), np.float32)
     transforms[:, 0, 0] = transforms[:, 1, 1] = 1.0 / _CROP_CANVAS_SCALE
-    transforms[:, :, 2] = CROP_PX / 2 - rest / _CROP_CANVAS_SCALE
+    transforms[:, :, 2] = MOUTH_CROP_SIZE_PX / 2 - rest / _CROP_CANVAS_SCALE
     transforms[:, 0, 2] -= lips.middle_x
     transforms[:, 1, 2] -= middle_y
     transforms = add_landmark_errors(transforms, rng)
-    crops = np.empty((frames, CROP_PX, CROP_PX), np.uint8)
+    crops = np.empty((frames, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
     size = (_CROP_CANVAS_PX, _CROP_CANVAS_PX)
     for index, canvas in enumerate(_render_canvases(photo, motion, _CROP_CANVAS_SCALE, rest, size)):
         grey = cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY)
         crops[index] = cv2.warpAffine(
-            grey, transforms[index], (CROP_PX, CROP_PX), borderMode=cv2.BORDER_REPLICATE
+            grey, transforms[index], (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), borderMode=cv2.BORDER_REPLICATE
         )
     return capture.apply(crops, rng)
 
 
 @lru_cache(maxsize=len(Photograph))
 def _load_photo(photo: Photograph) -> UInt8Array:
-    """The photograph, BGR."""
+    """Load the photograph, BGR."""
     if photo is Photograph.ASTRONAUT:
         astronaut = np.asarray(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
         return np.asarray(cv2.cvtColor(astronaut, cv2.COLOR_RGB2BGR), np.uint8)
     path = Path(mpl.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    picture = cv2.imread(str(path))
-    if picture is None:
+    image = cv2.imread(str(path))
+    if image is None:
         raise FileNotFoundError(
             f"matplotlib's sample photograph is not at {path}: install matplotlib as a wheel"
         )
-    return np.asarray(picture, np.uint8)
+    return np.asarray(image, np.uint8)
 
 
 def _head_transform(photo: Photograph) -> Float32Array:
-    """From the photograph's pixels to head coordinates: [2, 3]."""
+    """Return the transform from the photograph's pixels to head coordinates: [2, 3]."""
     mean_face = face_appearance.mean_face()
     seen = np.asarray(_PHOTO_LANDMARKS[photo].alignment_landmarks, np.float32)[None]
     transforms = fit_similarities(seen, np.asarray(mean_face - mean_face[33])[list(ALIGNMENT_LANDMARKS)])
@@ -213,7 +212,7 @@ def _locate_lips(photo: Photograph) -> _Lips:
 def _render_canvases(
     photo: Photograph, motion: Float32Array, scale: float, rest: Float32Array, size: tuple[int, int]
 ) -> Iterator[UInt8Array]:
-    """The photograph upright, the base of the nose at `rest`, `scale` pixels a head unit, mouth in motion."""
+    """Yield the photograph upright, base of the nose at `rest`, `scale` pixels per head unit, mouth in motion."""
     to_canvas = scale * _head_transform(photo)
     to_canvas[:, 2] += rest
     still = np.asarray(
@@ -234,9 +233,9 @@ def _render_canvases(
         patch = bend.warp(still, shape, index, float(jaw[index]))
         for layer, points in zip(layers, drawn, strict=True):
             if layer.visible[index]:
-                cv2.fillPoly(patch, [points[index]], _MOUTH_COLOURS[layer.colour], cv2.LINE_AA, _SHIFT)
+                cv2.fillPoly(patch, [points[index]], _MOUTH_COLOURS[layer.colour], cv2.LINE_AA, SUBPIXEL_BITS)
         canvas[bend.rows, bend.columns] = patch
-        # What is painted is too sharp for a photograph; the skin around keeps its texture.
+        # The painted part is too sharp for a photograph; the skin around it keeps its texture.
         painted = canvas[bend.lip_rows, bend.lip_columns]
         canvas[bend.lip_rows, bend.lip_columns] = cv2.GaussianBlur(painted, (0, 0), 0.3 * scale)
         yield canvas
@@ -244,14 +243,14 @@ def _render_canvases(
 
 def _to_subpixels(layer: Layer, offset: Float32Array, scale: float, rest: Float32Array) -> NDArray[np.int32]:
     points = (layer.points[..., :2] + offset) * scale + rest
-    return np.round(points * (1 << _SHIFT)).astype(np.int32, order="C")
+    return np.round(points * (1 << SUBPIXEL_BITS)).astype(np.int32, order="C")
 
 
 class _LipWarp:
-    """Moves the lips, and the skin between nose and throat with them, column by column.
+    """Warps the lips and the skin between nose and throat, column by column.
 
-    Along a column the edges of the lips go where the motion wants them and what lies between two edges
-    is stretched or squeezed evenly; nose and throat stay.
+    Along a column the edges of the lips move with the motion, and the span between two edges is scaled linearly; nose and
+    throat are fixed.
     """
 
     def __init__(self, lips: _Lips, scale: float, rest: Float32Array, size: tuple[int, int]) -> None:
@@ -270,14 +269,14 @@ class _LipWarp:
         self._y = (np.arange(self.rows.start, self.rows.stop, dtype=np.float32) - rest[1])[:, None] / scale
 
     def warp(self, still: UInt8Array, shape: MouthShape, index: int, jaw: float) -> UInt8Array:
-        """The region around the mouth as it is at one frame."""
+        """Return the region around the mouth at one frame."""
         lips = self._lips
         half_width = float(shape.x[index, -1])
         from_middle = self._x - lips.middle_x
         u = from_middle / half_width
         beyond = np.maximum(np.abs(from_middle) - half_width, 0.0)
         fading = np.clip(1.0 - beyond / 22.0, 0, 1) ** 2
-        # Narrowing and widening are the lips' own: the chin does not shrink when they round.
+        # Width changes affect the lips only: the chin does not narrow when they round.
         near_lips = np.exp(-(((self._y - lips.upper_inner[8] - 3.0) / 13.0) ** 2))
         shift_x = np.where(
             beyond > 0, np.sign(from_middle) * (lips.half_width - half_width) * fading,
@@ -304,7 +303,7 @@ class _LipWarp:
     def _source_rows(
         self, targets: list[NDArray[np.floating]], sources: list[NDArray[np.floating]]
     ) -> Float32Array:
-        """For every pixel the height it comes from: pieces between `targets` taken from between `sources`."""
+        """Return the source row of every pixel: spans between `targets` map linearly to spans between `sources`."""
         height = np.broadcast_to(sources[0], (len(self._y), len(self._x))).astype(np.float32)
         for t0, t1, s0, s1 in zip(targets, targets[1:], sources, sources[1:], strict=False):
             length = np.maximum(t1 - t0, 1e-3)

@@ -1,7 +1,7 @@
-"""Short everyday sentences from some hundreds of common words, so that the model learns more than commands.
+"""Short sentences of a few hundred common words, a second corpus besides the GRID commands.
 
-A sentence is drawn from patterns: rows of words and, in capitals, kinds of words. They are plain rather than likely ("the baker found my
-yellow boat"): what cannot be guessed must be read.
+A sentence is drawn from patterns of words and, in capitals, word classes. Sentences are grammatical and improbable
+("the baker found my yellow boat"): context does not help to guess words.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ VOCABULARY: tuple[str, ...] = tuple(
 
 
 def random_phrase(rng: np.random.Generator) -> Sentence:
-    """A sentence: a pattern, and for each kind in it one of its words."""
+    """Draw a pattern, and a word for each word class in it."""
     pattern = PATTERNS[int(rng.integers(len(PATTERNS)))].split()
     choices = (WORD_CLASSES.get(token, (token,)) for token in pattern)
     return tuple(words[int(rng.integers(len(words)))] for words in choices)

@@ -1,4 +1,4 @@
-"""The sentences that the embedded model learns, and which of them training may see: GRID commands and phrases.
+"""Sentences for training and test, and their split: GRID commands and phrases.
 
 Source: Cooke, Barker, Cunningham, Shao, "An audio-visual corpus for speech perception and automatic speech
 recognition" (JASA 2006). Six words: command, colour, preposition, letter, digit, adverb; 51 words, 64,000 sentences.
@@ -16,8 +16,8 @@ from training.phrases import Sentence
 if TYPE_CHECKING:
     import numpy as np
 
-# The corpus leaves out "w", whose name alone has three syllables. "A" is how a letter that could be taken for an article
-# is written for the synthesiser; in texts it is small like all others.
+# The corpus omits "w", whose name has three syllables. "A" marks the letter (not the article) for the synthesizer; texts
+# are lower case.
 GRAMMAR: tuple[tuple[str, ...], ...] = (
     ("bin", "lay", "place", "set"),
     ("blue", "green", "red", "white"),
@@ -31,13 +31,13 @@ VOCABULARY: tuple[str, ...] = tuple(sorted({*GRID_VOCABULARY, *phrases.VOCABULAR
 
 
 class Corpus(StrEnum):
-    """A kind of sentences."""
+    """A kind of sentence."""
 
     GRID = "grid"
     PHRASES = "phrases"
 
 
-# What the demo clips and the documentation say: never in training.
+# Sentences of the demo clips and the documentation: never in training.
 DEMO_SENTENCES: tuple[str, ...] = (
     "bin blue at f two now",
     "place red in h nine please",
@@ -46,24 +46,24 @@ DEMO_SENTENCES: tuple[str, ...] = (
     "bin white in k eight please",
 )
 
-HELD_OUT_PERCENT = 5  # of the sentences, for validation and for the test each
+HELD_OUT_PERCENT = 5  # of the sentences, for validation and test each
 
 
 class Split(StrEnum):
-    """Who may see a sentence and a speaker."""
+    """Partition of sentences and speakers."""
 
     TRAIN = "train"
     VALIDATION = "validation"
     TEST = "test"
 
 
-# Speakers, voices and faces are drawn from these seeds: each split has its own people.
+# Seeds of speakers, voices and faces: splits have disjoint speakers.
 FIRST_SPEAKER_SEED = {Split.TRAIN: 0, Split.VALIDATION: 900_000, Split.TEST: 1_000_000}
 DEMO_SPEAKER_SEED = 2_000_000
 
 
 def assign_split(sentence: Sentence) -> Split:
-    """The split that a sentence belongs to, the same on every machine."""
+    """Return the split of a sentence, the same on every machine."""
     text = " ".join(sentence).lower()
     if text in DEMO_SENTENCES:
         return Split.TEST
@@ -74,7 +74,7 @@ def assign_split(sentence: Sentence) -> Split:
 
 
 def random_sentence(split: Split, rng: np.random.Generator, corpus: Corpus = Corpus.GRID) -> Sentence:
-    """A sentence of a corpus among those of a split; those of the grammar are equally likely."""
+    """Draw a sentence of a corpus that belongs to a split; those of the grammar are uniformly distributed."""
     while True:
         if corpus is Corpus.PHRASES:
             sentence = phrases.random_phrase(rng)
@@ -85,7 +85,7 @@ def random_sentence(split: Split, rng: np.random.Generator, corpus: Corpus = Cor
 
 
 def random_span(sentence: Sentence, rng: np.random.Generator) -> Sentence:
-    """A stretch of neighbouring words, shorter than the sentence: what is left when a clip begins or ends late."""
+    """Draw a contiguous part of a sentence, as in a clip that starts late or ends early."""
     length = int(rng.integers(1, len(sentence)))
     first = int(rng.integers(0, len(sentence) - length + 1))
     return sentence[first : first + length]

@@ -1,4 +1,4 @@
-"""Rendered utterances on disk: shards of some dozens, written by several processes, read through memory maps."""
+"""Rendered utterances on disk: shards written by several processes, read through memory maps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UTTERANCES_PER_SHARD = 50
 
 @dataclass(frozen=True)
 class _Shard:
-    """One shard, opened: utterance ``i`` has the frames ``ends[i - 1]`` to ``ends[i]``."""
+    """One open shard: utterance ``i`` has the frames ``ends[i - 1]`` to ``ends[i]``."""
 
     crops: NDArray[np.uint8]
     waveform: NDArray[np.int16]
@@ -43,13 +43,13 @@ class _Shard:
 
 
 class UtteranceStore:
-    """The utterances of one split and corpus under a folder; more may be written while it is read."""
+    """The utterances of one split and corpus in a folder; writers may add more concurrently."""
 
     def __init__(self, folder: Path, split: Split, corpus: Corpus = Corpus.GRID) -> None:
         self._folder = folder / _folder_name(split, corpus)
         self._loaded: set[str] = set()
         self._shards: list[_Shard] = []
-        self._first_indices: list[int] = []  # number of each shard's first utterance
+        self._first_indices: list[int] = []  # index of each shard's first utterance
         self.frames: list[int] = []  # T of every utterance
         self.refresh()
 
@@ -61,9 +61,9 @@ class UtteranceStore:
         return self._shards[shard].utterance(index - self._first_indices[shard])
 
     def refresh(self) -> None:
-        """Take in the shards that were finished since."""
+        """Load shards that were finished since the last call."""
         for path in sorted(self._folder.glob("[0-9]*")):
-            if path.name.isdigit() and path.name not in self._loaded:  # others are still being written
+            if path.name.isdigit() and path.name not in self._loaded:  # others are incomplete
                 self._loaded.add(path.name)
                 self._append(_open_shard(path))
 
@@ -74,13 +74,9 @@ class UtteranceStore:
 
 
 def write_shard(
-    folder: Path,
-    split: Split,
-    number: int,
-    count: int = UTTERANCES_PER_SHARD,
-    corpus: Corpus = Corpus.GRID,
+    folder: Path, split: Split, number: int, count: int = UTTERANCES_PER_SHARD, corpus: Corpus = Corpus.GRID
 ) -> Path:
-    """Render the utterances of one shard, unless it is there. Appears all at once, when complete."""
+    """Render the utterances of one shard unless it exists. It appears atomically when complete."""
     path = folder / _folder_name(split, corpus) / f"{number:05d}"
     if path.exists():
         return path
@@ -108,7 +104,7 @@ def render_split(
     report: Callable[[str], None],
     corpus: Corpus = Corpus.GRID,
 ) -> None:
-    """Render at least so many utterances, whole shards at a time, in so many processes."""
+    """Render at least the given number of utterances, in whole shards, with worker processes."""
     shards = -(-utterances // UTTERANCES_PER_SHARD)
     tasks = [(folder, split, number, corpus) for number in range(shards)]
     with multiprocessing.get_context("spawn").Pool(workers, initializer=init_worker) as pool:
@@ -121,7 +117,7 @@ def render_split(
 def init_worker() -> None:
     """Lower the priority of a rendering worker and limit OpenCV to one thread."""
     os.nice(5)
-    cv2.setNumThreads(1)  # every core has a worker of its own
+    cv2.setNumThreads(1)  # one worker per core
 
 
 def _write_task(task: tuple[Path, Split, int, Corpus]) -> None:
@@ -130,16 +126,16 @@ def _write_task(task: tuple[Path, Split, int, Corpus]) -> None:
 
 
 def _folder_name(split: Split, corpus: Corpus) -> str:
-    """The folder of a split; the training's mixes the corpora."""
+    """Return the folder name of a split; the training split mixes the corpora."""
     return f"{split.value}-{corpus.value}" if corpus is Corpus.PHRASES else split.value
 
 
 def _open_shard(path: Path) -> _Shard:
-    known = json.loads((path / "words.json").read_text())
+    metadata = json.loads((path / "words.json").read_text())
     return _Shard(
         np.load(path / "crops.npy", mmap_mode="r"),
         np.load(path / "waveform.npy", mmap_mode="r"),
         np.load(path / "motion.npy"),
-        known["ends"],
-        [tuple(TimedWord(**word) for word in words) for words in known["words"]],
+        metadata["ends"],
+        [tuple(TimedWord(**word) for word in words) for words in metadata["words"]],
     )

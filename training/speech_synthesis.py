@@ -1,11 +1,9 @@
-"""Synthetic voices that say a text and tell when: espeak-ng through its library's callback.
+"""Speech synthesis with word and phoneme timestamps: espeak-ng through its library's callback.
 
-espeak-ng reports every word and phoneme with the sample at which it begins, so the truth of the
-training data is what the synthesiser did, not an alignment made afterwards. The library keeps its
-state in globals and must be initialised once per process: it is loaded on first use, guarded by a
-lock, and a forked child, which inherits the state as memory of its own, may go on using it. The tremor
-that it lends to a voice runs on from sentence to sentence: two processes that say the same sentences in
-the same order get the same samples, and a sentence said twice by one process differs by half a millisecond.
+espeak-ng reports every word and phoneme with its first sample, so the timestamps are exact, not an alignment. The
+library has global state and must be initialized once per process: it is loaded on first use and guarded by a lock; a
+forked child may use its copy. Its pitch flutter continues from sentence to sentence: two processes that synthesize the
+same sentences in the same order get the same samples; repeating a sentence in one process changes timing by 0.5 ms.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ Int16Array = NDArray[np.int16]
 # "en" is British English.
 LANGUAGES = ("en-us", "en", "en-gb-x-rp", "en-us-nyc", "en-gb-scotland")
 _LANGUAGE_SHARES = (0.4, 0.3, 0.2, 0.05, 0.05)
-# The variants that sound like people; the robots, whispers and klatt voices are left out.
+# Variants with human-like voices; robots, whispers and klatt voices are left out.
 VARIANTS = (
     "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "adam", "Alex", "Alicia",
     "Andrea", "Andy", "Annie", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david", "ed",
@@ -41,7 +39,7 @@ VARIANTS = (
     "michel", "miguel", "mike2", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "steph",
     "steph2", "steph3", "travis", "victor",
 )  # fmt: skip
-# The names of the letters where the bare letter is also a word: espeak's phoneme notation.
+# The letter "a", which is also a word, in espeak's phoneme notation.
 _LETTER_A = "[[eI]]"
 _PREPOSITIONS = frozenset({"at", "by", "in", "with"})
 _DIGITS = frozenset({"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"})
@@ -49,7 +47,7 @@ _DIGITS = frozenset({"zero", "one", "two", "three", "four", "five", "six", "seve
 
 @dataclass(frozen=True)
 class TimedWord:
-    """A word as it was asked for, and when it is heard."""
+    """A word as given, and its timestamps."""
 
     text: str
     start_s: float
@@ -58,7 +56,7 @@ class TimedWord:
 
 @dataclass(frozen=True)
 class TimedPhoneme:
-    """One phoneme in IPA, as espeak-ng writes it: with stress marks, a diphthong as one symbol."""
+    """A phoneme in espeak-ng's IPA: with stress marks, a diphthong as one symbol."""
 
     symbol: str
     start_s: float
@@ -70,7 +68,7 @@ _Timed = TypeVar("_Timed", TimedWord, TimedPhoneme)
 
 @dataclass(frozen=True)
 class Speech:
-    """What was said: mono int16 at 16 kHz, shape [S], with the times of its words and phonemes."""
+    """Synthesized speech: mono int16 at 16 kHz, shape [S], with timestamps of words and phonemes."""
 
     waveform: Int16Array
     words: tuple[TimedWord, ...]
@@ -80,7 +78,7 @@ class Speech:
 
 @dataclass(frozen=True)
 class Voice:
-    """A way of speaking, in the units of espeak-ng (pitch and its range 0–99, volume 0–200)."""
+    """Voice settings in the units of espeak-ng (pitch and its range 0–99, volume 0–200)."""
 
     language: str = "en"
     variant: str = "m3"
@@ -91,16 +89,16 @@ class Voice:
 
     @property
     def name(self) -> str:
-        """The name under which espeak-ng loads the voice."""
+        """Return the name under which espeak-ng loads the voice."""
         return f"{self.language}+{self.variant}"
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Voice:
-        """Any of the voices, at a speed and a pitch of their own."""
+        """Return a random voice with random speed and pitch."""
         return cls(
             language=str(rng.choice(LANGUAGES, p=_LANGUAGE_SHARES)),
             variant=str(rng.choice(VARIANTS)),
-            # People read GRID sentences at about 150 words a minute, pauses left out.
+            # GRID speakers have about 150 words per minute without pauses.
             rate_wpm=int(rng.integers(95, 166)),
             pitch=int(rng.integers(25, 80)),
             pitch_range=int(rng.integers(25, 80)),
@@ -109,17 +107,17 @@ class Voice:
 
 
 def synthesize(text_or_words: str | Sequence[str], voice: Voice) -> Speech:
-    """Say a sentence.
+    """Synthesize a sentence.
 
-    A single letter is spoken by its name. The only one that is ambiguous, "a", is taken as the letter
-    when written "A", or as GRID writes it: after a preposition and before a digit ("at a two").
+    A single letter is spoken by its name. The ambiguous "a" is the letter when written "A", or in GRID's context: after a
+    preposition and before a digit ("at a two").
 
     Raises:
-        ValueError: no word to say, a word that espeak-ng leaves out, or an unknown voice.
+        ValueError: no words, a word that espeak-ng skips, or an unknown voice.
     """
     words = text_or_words.split() if isinstance(text_or_words, str) else list(text_or_words)
     if not words:
-        raise ValueError("there is no word to say: give at least one")
+        raise ValueError("no words to say: at least one is required")
     spoken = [_spell(words, index) for index in range(len(words))]
     samples, events = _Synthesizer.get().synthesize(spoken, voice)
     timed_words, phonemes = _time_words(words, spoken, events, voice)
@@ -127,7 +125,7 @@ def synthesize(text_or_words: str | Sequence[str], voice: Voice) -> Speech:
 
 
 def pad_speech(speech: Speech, before_s: float, after_s: float) -> Speech:
-    """The same speech with silence around it, all times shifted by `before_s` (to whole samples)."""
+    """Add silence around speech; all timestamps shift by `before_s` (rounded to samples)."""
     before, after = round(before_s * SAMPLE_RATE_HZ), round(after_s * SAMPLE_RATE_HZ)
     shift_s = before / SAMPLE_RATE_HZ
 
@@ -143,14 +141,14 @@ def pad_speech(speech: Speech, before_s: float, after_s: float) -> Speech:
 
 
 def _spell(words: Sequence[str], index: int) -> str:
-    """How a word is written for espeak-ng: lower case, without punctuation, "a" as the letter marked."""
+    """Return a word's spelling for espeak-ng: lower case, without punctuation, the letter "a" marked."""
     word = words[index]
     between = index > 0 and words[index - 1] in _PREPOSITIONS and words[index + 1 : index + 2]
     if word == "A" or (word == "a" and between and words[index + 1] in _DIGITS):
         return _LETTER_A
     plain = re.sub(r"[^a-z0-9'-]", "", word.lower())
     if not plain:
-        raise ValueError(f"{word!r} holds nothing that can be said: expected letters or digits")
+        raise ValueError(f"{word!r} has nothing to say: expected letters or digits")
     return "I" if plain == "i" else plain
 
 
@@ -181,7 +179,7 @@ _CALLBACK = ctypes.CFUNCTYPE(
 
 @dataclass(frozen=True)
 class _SpeechEvent:
-    """A word or phoneme event: where it stands in the text (from 0) and in the sound (samples)."""
+    """A word or phoneme event: position in the text (from 0) and in the audio (samples)."""
 
     is_word: bool
     text_position: int
@@ -190,7 +188,7 @@ class _SpeechEvent:
 
 
 class _Synthesizer:
-    """The one espeak-ng of this process."""
+    """The process-wide espeak-ng instance."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -202,7 +200,7 @@ class _Synthesizer:
             raise RuntimeError(f"espeak-ng started at {rate_hz} Hz; expected {ESPEAK_SAMPLE_RATE_HZ}")
         self._pcm: list[bytes] = []
         self._marks: list[_SpeechEvent] = []
-        # Kept as an attribute: ctypes frees a callback that nothing refers to.
+        # Kept as an attribute: ctypes frees a callback without references.
         self._callback = _CALLBACK(self._on_samples)
         self._library.espeak_SetSynthCallback(self._callback)
 
@@ -212,7 +210,7 @@ class _Synthesizer:
         return _Synthesizer()
 
     def synthesize(self, spoken: Sequence[str], voice: Voice) -> tuple[NDArray[np.int16], list[_SpeechEvent]]:
-        """Returns the samples at 22.05 kHz and the events in order of time."""
+        """Return the samples at 22.05 kHz and the events in order of time."""
         text = " ".join(spoken).encode()
         with self._lock:
             self._pcm, self._marks = [], []
@@ -224,7 +222,7 @@ class _Synthesizer:
         return samples, marks
 
     def _configure(self, voice: Voice) -> None:
-        # Fixed, so that breath and jitter are the same whatever was said before.
+        # Fixed seed: breath and jitter do not depend on previous sentences.
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice.name!r}: see LANGUAGES and VARIANTS")
@@ -248,7 +246,7 @@ def _parse_events(events: Any) -> Iterator[_SpeechEvent]:
     while (event := events[index]).type != _EVENT_LIST_TERMINATED:
         if event.type in (_EVENT_WORD, _EVENT_PHONEME):
             is_word = event.type == _EVENT_WORD
-            # The union has room for eight bytes: a longer symbol loses its last character.
+            # The field has eight bytes: a longer symbol loses its last character.
             symbol = "" if is_word else event.id.decode("utf-8", errors="ignore")
             yield _SpeechEvent(is_word, event.text_position - 1, event.sample, symbol)
         index += 1
@@ -263,7 +261,7 @@ def _time_words(
     for index, word in enumerate(words):
         own = [phoneme for phoneme, owner in zip(phonemes, owners, strict=True) if owner == index]
         if not own:
-            raise ValueError(f"espeak-ng left {word!r} out of {' '.join(words)!r}: spell it differently")
+            raise ValueError(f"espeak-ng skipped {word!r} in {' '.join(words)!r}: spell it differently")
         timed.append(TimedWord(word, own[0].start_s, own[-1].end_s))
     return tuple(timed), tuple(phonemes)
 
@@ -276,12 +274,12 @@ def _word_offsets(spoken: Sequence[str]) -> list[int]:
 def _extract_phonemes(
     token_starts: list[int], marks: Sequence[_SpeechEvent]
 ) -> tuple[list[TimedPhoneme], list[int]]:
-    """The phonemes, pauses left out, and for each the index of the word in which it stands."""
+    """Return the phonemes without pauses, and for each the index of its word."""
     phonemes: list[TimedPhoneme] = []
     owners: list[int] = []
     owner, word_start = 0, 0
     ends = [mark.sample for mark in marks[1:]] + [marks[-1].sample] if marks else []
-    # What follows a phoneme, word mark or phoneme, ends it.
+    # The next word or phoneme event ends a phoneme.
     for mark, end in zip(marks, ends, strict=True):
         if mark.is_word:
             owner = int(np.searchsorted(token_starts, mark.text_position, side="right")) - 1
@@ -291,7 +289,7 @@ def _extract_phonemes(
             word_start = end
             continue
         first_in_word = not owners or owners[-1] != owner
-        # Between a word's mark and its first phoneme lies the closure of a stop: part of the sound.
+        # The closure of a stop between a word's event and its first phoneme belongs to the phoneme.
         start = word_start if first_in_word else mark.sample
         phonemes.append(TimedPhoneme(mark.symbol, start / ESPEAK_SAMPLE_RATE_HZ, end / ESPEAK_SAMPLE_RATE_HZ))
         owners.append(owner)
@@ -299,9 +297,9 @@ def _extract_phonemes(
 
 
 def _split_groups(spoken: Sequence[str], owners: list[int], voice: Voice) -> list[int]:
-    """Share out the phonemes of word groups ("of the"), which espeak-ng marks as one word.
+    """Split the phonemes of word groups ("of the"), which espeak-ng reports as one word.
 
-    Of the phonemes of a group the last ones belong to its last word: as many as the word has alone.
+    The last phonemes of a group belong to its last word: as many as the word has on its own.
     """
     owners = list(owners)
     for index in range(len(spoken) - 1, 0, -1):
@@ -321,7 +319,7 @@ def _count_phonemes(token: str, voice: Voice) -> int:
 
 
 def _resample(samples: NDArray[np.int16]) -> Int16Array:
-    """From 22.05 to 16 kHz by the spectrum: what lies above 8 kHz is cut off exactly."""
+    """Resample from 22.05 to 16 kHz in the frequency domain, with an exact cut-off at 8 kHz."""
     blocks = -(-len(samples) // _ESPEAK_BLOCK) + 1
     padded = np.zeros(blocks * _ESPEAK_BLOCK)
     padded[: len(samples)] = samples

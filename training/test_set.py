@@ -1,6 +1,6 @@
-"""Held-out clips to measure a model with through the whole service: whole pictures, a manifest with every word's time.
+"""Held-out clips for end-to-end evaluation: videos, and a manifest with the timestamps of every word.
 
-People and sentences are the test split's, which no training saw; or the validation split's, to choose settings on. ``gorggle evaluate FOLDER/manifest.jsonl`` reads them.
+Speakers and sentences are those of the test split, or of the validation split for tuning. Evaluate with ``gorggle evaluate FOLDER/manifest.jsonl``.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from training.clips import Scene, dialogue_scene, to_ground_truth, write_clip
 from training.face_rendering import Speaker
 from training.sentences import FIRST_SPEAKER_SEED, VOCABULARY, Corpus, Split, random_sentence
+from training.shards import init_worker
 from training.speech_synthesis import Voice, synthesize
 
 MANIFEST, LEXICON = "manifest.jsonl", "lexicon.tsv"
 SENTENCES_PER_CLIP = {1: 4, 2: 6}  # by the number of speakers
 SIZE_PX = {1: (640, 480), 2: (1280, 720)}
-# Longer than the pause at which the service ends an utterance.
+# Longer than the pause that ends an utterance.
 MIN_PAUSE_S, MAX_PAUSE_S = 0.6, 1.2
-# Other people than those of the rendered utterances of any split.
+# Disjoint from the speakers of rendered utterances of any split.
 FIRST_CLIP_SEED = {Split.VALIDATION: 3_000_000, Split.TEST: FIRST_SPEAKER_SEED[Split.TEST] + 100_000}
-# Far more clips of one kind than anybody renders: each kind has people of its own.
+# Upper bound of clips of one kind: each kind has its own speakers.
 SEEDS_PER_KIND = 50_000
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """Which clip to render: all else is drawn from this."""
+    """A clip to render; everything else is derived from this."""
 
     corpus: Corpus
     speakers: int
@@ -46,12 +46,12 @@ class ClipPlan:
 
     @property
     def name(self) -> str:
-        """Such as "grid-one-00012"."""
+        """Return for example "grid-one-00012"."""
         return f"{self.corpus.value}-{'one' if self.speakers == 1 else 'two'}-{self.number:05d}"
 
     @property
     def speaker_seeds(self) -> tuple[int, ...]:
-        """Of the people in it, from left to right; nobody is in two clips."""
+        """Return the seeds of the speakers, from left to right; no speaker is in two clips."""
         kind = list(Corpus).index(self.corpus) * len(SIZE_PX) + self.speakers - 1
         first = FIRST_CLIP_SEED[self.split] + kind * SEEDS_PER_KIND + self.number * self.speakers
         return tuple(range(first, first + self.speakers))
@@ -60,21 +60,21 @@ class ClipPlan:
 def plan_clips(
     corpora: Sequence[Corpus], sentences: int, speakers: int, split: Split = Split.TEST
 ) -> list[ClipPlan]:
-    """The clips that hold so many sentences of each corpus; the last one of each may be shorter."""
-    most = SENTENCES_PER_CLIP[speakers]
+    """Return clips with the given number of sentences of each corpus; the last one may be shorter."""
+    per_clip = SENTENCES_PER_CLIP[speakers]
     return [
-        ClipPlan(corpus, speakers, number, min(most, sentences - number * most), split)
+        ClipPlan(corpus, speakers, number, min(per_clip, sentences - number * per_clip), split)
         for corpus in corpora
-        for number in range(-(-sentences // most))
+        for number in range(-(-sentences // per_clip))
     ]
 
 
 def build_scene(plan: ClipPlan) -> Scene:
-    """People side by side who take turns, or one person, with pauses around all that is said."""
+    """Render one speaker, or speakers side by side who take turns, with pauses around all sentences."""
     rng = np.random.default_rng([plan.speaker_seeds[0], 2])
     speakers, voices = [], []
     for seed in plan.speaker_seeds:
-        # As people are drawn for training: face and voice from one seed, so that they are others there.
+        # As in training: face and voice are drawn from one seed.
         own_rng = np.random.default_rng(seed)
         speakers.append(Speaker.random(own_rng))
         voices.append(Voice.random(own_rng))
@@ -85,9 +85,9 @@ def build_scene(plan: ClipPlan) -> Scene:
 
 
 def build_manifest_entry(plan: ClipPlan, scene: Scene) -> dict[str, Any]:
-    """The clip's line of the manifest; words are small, as the model writes them."""
+    """Return the clip's manifest line; words are lower case, as in the model's output."""
     seeds = plan.speaker_seeds
-    told = to_ground_truth(scene, "python -m training clips")
+    truth = to_ground_truth(scene, "python -m training clips")
     return {
         "media": f"{plan.name}.mp4",
         "id": plan.name,
@@ -99,9 +99,13 @@ def build_manifest_entry(plan: ClipPlan, scene: Scene) -> dict[str, Any]:
                 "speaker": f"{plan.split.value}-{seeds[sentence['speaker']]}",
                 "words": [{**word, "text": word["text"].lower()} for word in sentence["words"]],
             }
-            for sentence in told["sentences"]
+            for sentence in truth["sentences"]
         ],
-        "notes": {"made_by": told["made_by"], "duration_s": told["duration_s"], "speaker_seeds": list(seeds)},
+        "notes": {
+            "made_by": truth["made_by"],
+            "duration_s": truth["duration_s"],
+            "speaker_seeds": list(seeds),
+        },
     }
 
 
@@ -115,43 +119,43 @@ def write_test_set(
     workers: int = 1,
     split: Split = Split.TEST,
 ) -> Path:
-    """Render clips and write their manifest and lexicon; clips that are there from an earlier call are kept.
+    """Render clips and write their manifest and lexicon; existing clips are kept.
 
     Args:
-        folder: for the clips, the truth of each beside it, and the manifest.
-        sentences: how many of each corpus, at least 1.
-        report: told a line from time to time.
-        corpora: kinds of sentences; they are the groups of the manifest.
-        two_speakers: two people side by side take turns; otherwise each clip shows one.
-        workers: processes that render.
-        split: whose people and sentences.
+        folder: for clips, their ground truth, and the manifest.
+        sentences: number per corpus, at least 1.
+        report: called with progress lines.
+        corpora: kinds of sentences; they are the manifest's groups.
+        two_speakers: two speakers side by side take turns; otherwise one speaker per clip.
+        workers: rendering processes.
+        split: of speakers and sentences.
 
     Returns:
-        The manifest's path.
+        The path of the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = plan_clips(corpora, sentences, 2 if two_speakers else 1, split)
-    tasks = [(folder, plan) for plan in chosen]
+    plans = plan_clips(corpora, sentences, 2 if two_speakers else 1, split)
+    tasks = [(folder, plan) for plan in plans]
     lines: list[str] = []
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=_settle) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=init_worker) as pool:
         for done, line in enumerate(pool.imap(_write_clip, tasks), start=1):
             lines.append(line)
             if done % 10 == 0 or done == len(tasks):
                 report(f"{folder}: {done} of {len(tasks)} clips")
-    said = {
+    words = {
         word["text"]
         for line in lines
         for sentence in json.loads(line)["sentences"]
         for word in sentence["words"]
     }
-    write_lexicon(folder / LEXICON, said | set(VOCABULARY))
+    write_lexicon(folder / LEXICON, words | set(VOCABULARY))
     manifest = folder / MANIFEST
     manifest.write_text("".join(f"{line}\n" for line in lines))
     return manifest
 
 
 def write_lexicon(path: Path, words: Iterable[str]) -> None:
-    """How words sound, for ``gorggle evaluate --lexicon``: in IPA, as one British voice says them, letters by name."""
+    """Write pronunciations for ``gorggle evaluate --lexicon``: IPA of a British voice, letters by name."""
     voice = Voice()
     with path.open("w", encoding="utf-8") as file:
         for word in sorted(words):
@@ -160,11 +164,9 @@ def write_lexicon(path: Path, words: Iterable[str]) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``python -m training clips``."""
+    """Add the options of ``python -m training clips``."""
     parser.add_argument("--out", type=Path, required=True, help="folder for clips and manifest")
-    parser.add_argument(
-        "--sentences", type=int, default=500, metavar="N", help="of each corpus (default: 500)"
-    )
+    parser.add_argument("--sentences", type=int, default=500, metavar="N", help="per corpus (default: 500)")
     parser.add_argument(
         "--corpus",
         nargs="+",
@@ -173,21 +175,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="kinds of sentences (default: grid)",
     )
     parser.add_argument(
-        "--two-speakers", action="store_true", help="two people side by side take turns, 1280x720"
+        "--two-speakers", action="store_true", help="two speakers side by side take turns, 1280x720"
     )
     parser.add_argument(
         "--split",
         choices=[Split.VALIDATION.value, Split.TEST.value],
         default=Split.TEST.value,
-        help="whose people and sentences: test to measure, validation to choose settings on (default: test)",
+        help="split of speakers and sentences: test, or validation for tuning (default: test)",
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="rendering processes")
 
 
 def run(options: argparse.Namespace, report: Callable[[str], None]) -> None:
-    """Do what the options ask; the manifest's path goes to standard output."""
+    """Run the command; prints the path of the manifest."""
     if options.sentences < 1:
-        sys.exit(f"--sentences is {options.sentences}: give a whole number from 1")
+        sys.exit(f"--sentences is {options.sentences}: expected a whole number of 1 or more")
     manifest = write_test_set(
         options.out,
         options.sentences,
@@ -200,13 +202,8 @@ def run(options: argparse.Namespace, report: Callable[[str], None]) -> None:
     print(manifest)
 
 
-def _settle() -> None:
-    os.nice(5)
-    cv2.setNumThreads(1)  # every core has a worker of its own
-
-
 def _write_clip(task: tuple[Path, ClipPlan]) -> str:
-    """Render a clip unless it is there; gives its line of the manifest."""
+    """Render a clip unless it exists; return its manifest line."""
     folder, plan = task
     clip, line = folder / f"{plan.name}.mp4", folder / f"{plan.name}.json"
     if not (clip.exists() and line.exists() and _count_sentences(line) == plan.sentences):

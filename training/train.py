@@ -1,4 +1,4 @@
-"""Trains the embedded model: one command, on CPU or GPU, that may be stopped and resumed."""
+"""The training loop of the embedded model, on CPU or GPU; a run can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from training.tokenizer import Tokenizer
 
 WARM_UP_SHARE = 0.04  # of the run
 FINAL_LEARNING_RATE_SHARE = 0.01
-AVERAGING_STEPS = 400  # the weights that are kept are an average over about so many steps
+AVERAGING_STEPS = 400  # window of the exponential moving average of the weights
 LOG_INTERVAL_STEPS = 20
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train.
+    """Training options.
 
     Attributes:
-        minutes: length of the run; the learning rate falls to nothing at its end.
-        frames_per_batch: most padded frames in a batch.
-        learning_rate: the highest.
+        minutes: length of the run; the learning rate decays to 1 % at its end.
+        frames_per_batch: maximum of padded frames per batch.
+        learning_rate: peak learning rate.
         device: "cpu" or "cuda".
-        threads: of PyTorch on a CPU, at most; fewer while other programs want the cores.
-        validation_interval_minutes: how often validation errors are measured and the run is saved.
-        init_from: a model file whose weights a new run begins with where they fit; other units than its own are new.
+        threads: maximum of PyTorch CPU threads; fewer while other programs use the cores.
+        validation_interval_minutes: interval between validations and checkpoints.
+        init_from: model file for the initial weights, where shapes and tokens match.
     """
 
     minutes: float = 60.0
@@ -57,7 +57,7 @@ class TrainingOptions:
 
 
 def small_config(vocabulary_size: int) -> ModelConfig:
-    """The embedded model's sizes: four million parameters."""
+    """Return the embedded model's configuration: four million parameters."""
     return ModelConfig(
         encoder_layers=4,
         encoder_dim=192,
@@ -71,7 +71,7 @@ def small_config(vocabulary_size: int) -> ModelConfig:
         frontend_channels=16,
         position_kernel_size=32,
         max_target_size=256,
-        # One head of the last layer is taught where the words are; the others look where they like.
+        # One head of the last layer is trained to attend to the token's frames; the others are free.
         alignment_heads=((1, 0),),
         dropout=0.1,
         attention_dropout=0.1,
@@ -81,11 +81,11 @@ def small_config(vocabulary_size: int) -> ModelConfig:
 
 
 class TrainingRun:
-    """One run: the network, the optimiser, the averaged weights and the clock, saved together.
+    """One run: network, optimizer, averaged weights and elapsed time, checkpointed together.
 
     Args:
-        out: folder of the run; a saved state in it is taken up.
-        validate: measures the averaged network; gives named word error rates for the journal.
+        out: run folder; an existing checkpoint is loaded.
+        validate: returns named word error rates of the averaged network, for the log.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class TrainingRun:
         self.tokenizer, self.config, self.options = tokenizer, config, options
         self._out, self._store, self._validate = out, store, validate
         out.mkdir(parents=True, exist_ok=True)
-        self.log = MetricsLog(out / "journal.jsonl")
+        self.log = MetricsLog(out / "metrics.jsonl")
         torch.manual_seed(options.seed)
         motion_parameters = store[0].motion.shape[1]
         network = AVHubertNetwork(config)
@@ -111,13 +111,14 @@ class TrainingRun:
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(self.criterion, options.weight_decay), betas=(0.9, 0.98)
         )
+        self._uses_bfloat16 = has_fast_bfloat16(options.device)
         self.steps, self.elapsed_s = 0, 0.0
         if self._state_path.exists():
             self._restore()
 
     @property
     def minutes(self) -> float:
-        """How long this run has trained, without pauses and checks."""
+        """Return the training time without interruptions and validation."""
         return self.elapsed_s / 60
 
     @property
@@ -125,15 +126,15 @@ class TrainingRun:
         return self._out / "state.pt"
 
     def train(self, report: Callable[[str], None], max_steps: int | None = None) -> None:
-        """Train until the run's minutes are over (or so many steps are done), then save."""
+        """Train for the run's minutes (or `max_steps` steps), then save."""
         checked_at = self.minutes
         sums: dict[str, float] = {}
         batches = self._batches()
         for count in itertools.count(1):
-            began = time.monotonic()
+            start = time.monotonic()
             for name, value in self.step(next(batches)).items():
                 sums[name] = sums.get(name, 0.0) + value
-            self.elapsed_s += time.monotonic() - began
+            self.elapsed_s += time.monotonic() - start
             if count % LOG_INTERVAL_STEPS == 0:
                 self._log_losses(sums, report)
                 sums = {}
@@ -145,14 +146,14 @@ class TrainingRun:
                 return
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """One step of the optimiser; returns the parts of the loss."""
+        """Run one optimizer step; return the parts of the loss."""
         batch = _to_device(batch, self.options.device)
         _limit_threads(self.options.threads)
         self.criterion.train()
         rate = self.learning_rate()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(self.options.device, torch.bfloat16):
+        with torch.autocast(self.options.device, torch.bfloat16, enabled=self._uses_bfloat16):
             loss: torch.Tensor
             parts: dict[str, float]
             loss, parts = self.criterion(batch)
@@ -166,7 +167,7 @@ class TrainingRun:
         return parts
 
     def learning_rate(self) -> float:
-        """Rises straight over the first part of the run and falls by a half cosine over the rest."""
+        """Return the learning rate: linear warm-up, then half a cosine."""
         progress = min(1.0, self.minutes / self.options.minutes)
         if progress < WARM_UP_SHARE:
             return self.options.learning_rate * max(progress / WARM_UP_SHARE, 0.01)
@@ -176,14 +177,14 @@ class TrainingRun:
         )
 
     def save(self) -> None:
-        """Write all that is needed to go on, and only then put it in the place of what was there."""
+        """Write the checkpoint atomically."""
         state = {
-            "objective": self.criterion.state_dict(),
+            "criterion": self.criterion.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "steps": self.steps,
             "elapsed_s": self.elapsed_s,
-            "units": list(self.tokenizer.tokens),
+            "tokens": list(self.tokenizer.tokens),
         }
         partial = self._state_path.with_suffix(".partial")
         torch.save(state, partial)
@@ -193,17 +194,17 @@ class TrainingRun:
         state: dict[str, Any] = torch.load(
             self._state_path, map_location=self.options.device, weights_only=True
         )
-        if tuple(state["units"]) != self.tokenizer.tokens:
+        if tuple(state["tokens"]) != self.tokenizer.tokens:
             raise ValueError(
-                f"{self._state_path} was trained on other units: begin a new run in another folder"
+                f"{self._state_path} was trained with other tokens: start a new run in another folder"
             )
-        self.criterion.load_state_dict(state["objective"])
+        self.criterion.load_state_dict(state["criterion"])
         self.averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.steps, self.elapsed_s = state["steps"], state["elapsed_s"]
 
     def _batches(self) -> Iterator[Batch]:
-        seed = self.options.seed * 1_000_003 + self.steps  # a resumed run must not see the same batches again
+        seed = self.options.seed * 1_000_003 + self.steps  # a resumed run sees different batches
         return iter(BatchStream(self._store, self.tokenizer, self.options.frames_per_batch, seed))
 
     def _log_losses(self, sums: dict[str, float], report: Callable[[str], None]) -> None:
@@ -223,20 +224,29 @@ class TrainingRun:
 
 @torch.no_grad()
 def load_matching_weights(network: AVHubertNetwork, tokens: Sequence[str], other: Model) -> None:
-    """Give a network the weights of another model wherever the shapes agree, and its embeddings of the same units."""
+    """Copy the weights of another model where shapes match, and its embeddings of equal tokens."""
     weights = network.state_dict()
     embeddings = "decoder.embed_tokens.weight"
     for name, weight in other.network.state_dict().items():
         if name in weights and weights[name].shape == weight.shape and name != embeddings:
             weights[name].copy_(weight)
-    rows = {unit: row for row, unit in enumerate(other.tokens)}
-    for row, unit in enumerate(tokens):
-        if unit in rows:
-            weights[embeddings][row].copy_(other.network.state_dict()[embeddings][rows[unit]])
+    rows = {token: row for row, token in enumerate(other.tokens)}
+    for row, token in enumerate(tokens):
+        if token in rows:
+            weights[embeddings][row].copy_(other.network.state_dict()[embeddings][rows[token]])
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Return whether a device computes in bfloat16 natively; a CPU needs AVX512_BF16 or AMX.
+
+    On AVX2 alone a training step takes over a minute in bfloat16, and under two seconds in float32.
+    """
+    capabilities = torch.cpu.get_capabilities()
+    return device != "cpu" or any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _parameter_groups(criterion: TrainingLoss, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases, norms and lengths do not."""
+    """Apply weight decay to matrices only, not to biases, norms and slopes."""
     trained = [parameter for parameter in criterion.parameters() if parameter.requires_grad]
     return [
         {"params": [parameter for parameter in trained if parameter.dim() > 1], "weight_decay": weight_decay},
@@ -246,7 +256,7 @@ def _parameter_groups(criterion: TrainingLoss, weight_decay: float) -> list[dict
 
 @torch.no_grad()
 def _update_average(averaged: AVHubertNetwork, network: AVHubertNetwork, keep: float) -> None:
-    """Move the averaged weights, and the running statistics of the norms, towards those of the network."""
+    """Update the moving average of weights and batch-norm statistics."""
     for kept, now in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
         if kept.dtype.is_floating_point:
             kept.lerp_(now, 1 - keep)
@@ -255,9 +265,9 @@ def _update_average(averaged: AVHubertNetwork, network: AVHubertNetwork, keep: f
 
 
 def _limit_threads(max_threads: int) -> None:
-    """Use only as many threads as there are idle cores, and one.
+    """Limit PyTorch to one thread more than there are idle cores.
 
-    The threads of a step wait for each other many times: where one has to share its core, all are as slow as it is.
+    Threads synchronize often within a step: one that shares its core slows down all.
     """
     try:
         running = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0])

@@ -1,4 +1,4 @@
-"""One training example: sentences said by a voice and rendered on a face, with all that is known."""
+"""Rendered training utterances: synthesized speech and mouth crops, with ground truth."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ FRAME_RATE_HZ = 25
 SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
 
-# The endpointer leaves a quarter of a second around speech; a user's own clip may leave more, or nothing.
+# Silence around speech: 0.25 s from the endpointer; a user's own clip may have more, or none.
 MAX_SILENCE_S = 0.6
-# Sentences reach the model as one where the endpointer finds no pause between them. From sound that takes a short
-# pause; lips that rest look much like lips that speak slowly, and hold longer pauses.
+# The endpointer joins sentences without a pause. In audio it bridges short pauses; in video only, where resting lips
+# resemble slow speech, also longer ones.
 MAX_SHORT_PAUSE_S, MAX_LONG_PAUSE_S = 0.4, 1.5
 LONG_PAUSE_SHARE = 0.5
 MAX_DURATION_S = 12.0
 
-# The share of utterances that are a stretch of a sentence, and of those that are so many sentences on end.
+# Share of utterances that are part of a sentence, and that have several sentences.
 SPAN_SHARE = 0.15
 SENTENCE_COUNT_SHARES = {2: 0.2, 3: 0.1, 4: 0.05}
 PHRASE_SHARE = 0.5  # the rest are commands of the GRID grammar
-FIRST_PHRASE_SPEAKER = 50_000  # in the validation and test splits: other people than those of the commands
+FIRST_PHRASE_SPEAKER = 50_000  # validation and test splits: phrases and commands have different speakers
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A rendered utterance at 25 frames a second; all parts last the same.
+    """A rendered utterance at 25 fps; all parts have the same duration.
 
     Attributes:
         crops: uint8 (T, 96, 96), mouth crops.
         waveform: int16 (T * 640,), mono, 16 kHz.
-        motion: float32 (T, K), where the renderer put the mouth.
-        words: what was said, and when.
+        motion: float32 (T, K), mouth parameters.
+        words: words with timestamps.
     """
 
     crops: NDArray[np.uint8]
@@ -50,23 +50,23 @@ class Utterance:
 
     @property
     def text(self) -> str:
-        """The words, joined by blanks."""
+        """Return the words, joined by spaces."""
         return " ".join(word.text for word in self.words)
 
     @property
     def frames(self) -> int:
-        """T, the number of frames."""
+        """Return T, the number of frames."""
         return len(self.crops)
 
 
 def render_utterance(split: Split, index: int, corpus: Corpus = Corpus.GRID) -> Utterance:
-    """The utterance of that number, always the same: each has its own sentence, voice and face.
+    """Render the utterance of an index, deterministically: each has its own sentence, voice and face.
 
-    Training mixes both corpora, and has stretches of sentences and several on end too, for the model to learn to
-    stop where speech stops; the other splits have one whole sentence of their corpus each.
+    The training split mixes both corpora and includes partial and several sentences, so that the model learns to stop
+    when speech stops; the other splits have one whole sentence of their corpus each.
     """
     seed = FIRST_SPEAKER_SEED[split] + index + (FIRST_PHRASE_SPEAKER if corpus is Corpus.PHRASES else 0)
-    rng = np.random.default_rng([seed, 1])  # the speaker is drawn from the seed alone
+    rng = np.random.default_rng([seed, 1])  # the speaker depends on the seed alone
     sentences = (
         _draw_training_sentences(rng) if split is Split.TRAIN else [random_sentence(split, rng, corpus)]
     )
@@ -74,7 +74,7 @@ def render_utterance(split: Split, index: int, corpus: Corpus = Corpus.GRID) -> 
 
 
 def render_sentences(sentences: list[Sentence], speaker_seed: int, rng: np.random.Generator) -> Utterance:
-    """Let one speaker say sentences one after the other, as many as are not too long, with pauses and silence around."""
+    """Render sentences of one speaker with pauses and silence, dropping the last ones if too long."""
     speaker_rng = np.random.default_rng(speaker_seed)
     speaker, voice = Speaker.random(speaker_rng), Voice.random(speaker_rng)
     speech = _join_speech([_synthesize_sentence(sentence, voice) for sentence in sentences], rng)
@@ -84,8 +84,8 @@ def render_sentences(sentences: list[Sentence], speaker_seed: int, rng: np.rando
     motion = mouth_motion(speech.phonemes, frames / FRAME_RATE_HZ, rng, speaker.style)
     frames = len(motion)
     waveform = np.zeros(frames * SAMPLES_PER_FRAME, np.int16)
-    heard = speech.waveform[: len(waveform)]
-    waveform[: len(heard)] = heard
+    audio = speech.waveform[: len(waveform)]
+    waveform[: len(audio)] = audio
     return Utterance(render_crops(speaker, motion, rng), waveform, motion.astype(np.float32), speech.words)
 
 
@@ -100,13 +100,13 @@ def _draw_training_sentences(rng: np.random.Generator) -> list[Sentence]:
 
 
 def _synthesize_sentence(sentence: Sentence, voice: Voice) -> Speech:
-    """The sentence in that voice, its words small."""
+    """Synthesize a sentence; its words become lower case."""
     speech = synthesize(sentence, voice)
     return replace(speech, words=tuple(replace(word, text=word.text.lower()) for word in speech.words))
 
 
 def _join_speech(parts: list[Speech], rng: np.random.Generator) -> Speech:
-    """Parts on one time line, with random silence before, between and after."""
+    """Join parts with random silence before, between and after them."""
     words: list[TimedWord] = []
     phonemes: list[TimedPhoneme] = []
     pieces: list[NDArray[np.int16]] = []
@@ -121,7 +121,7 @@ def _join_speech(parts: list[Speech], rng: np.random.Generator) -> Speech:
             replace(phoneme, start_s=phoneme.start_s + start_s, end_s=phoneme.end_s + start_s)
             for phoneme in part.phonemes
         ]
-        # What the synthesiser adds after the last sound is silence, of which there is enough here.
+        # Without the synthesizer's trailing silence.
         pieces.append(part.waveform[: math.ceil(part.phonemes[-1].end_s * SAMPLE_RATE_HZ)])
         samples += len(pieces[-2]) + len(pieces[-1])
     pieces.append(_make_silence(rng.uniform(0, MAX_SILENCE_S)))

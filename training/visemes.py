@@ -1,10 +1,9 @@
-"""From phonemes to the motion of a mouth: visemes, co-articulation and personal style.
+"""Mouth motion from phonemes: visemes, co-articulation and individual articulation.
 
-Each phoneme asks for a mouth (`PARAMETERS`) with a weight for every parameter: a /b/ insists on closed
-lips and cares little about the jaw, a /k/ cares about nothing that can be seen. The trajectory is the
-weighted mean of what the phonemes around each instant ask for, under a window as wide as the lips are
-slow. That is the dominance model of Cohen and Massaro ("Modeling coarticulation in synthetic visual
-speech", 1993) with one window for all.
+Each phoneme has a target mouth (`PARAMETERS`) and a weight per parameter: a /b/ strongly requires closed lips, a /k/
+constrains nothing visible. The trajectory is the weighted mean of the targets under a smoothing window. This is the
+dominance model of Cohen and Massaro ("Modeling coarticulation in synthetic visual speech", 1993) with one window for
+all phonemes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from training.speech_synthesis import TimedPhoneme
 
 FRAME_RATE_HZ = 25
-# The trajectory is computed finely and then seen through a shutter.
+# The trajectory is computed at a higher rate and averaged over the shutter time.
 _STEPS_PER_FRAME = 8
 _STEP_RATE_HZ = FRAME_RATE_HZ * _STEPS_PER_FRAME
 _SHUTTER_STEPS = 3
@@ -44,12 +43,12 @@ JAW, WIDTH, ROUND, UPPER_RAISE, LOWER_DROP, TUCK, PRESS, CLENCH, TONGUE_TIP, TON
 
 @dataclass(frozen=True)
 class Viseme:
-    """A mouth that some phonemes ask for: targets and weights of shape [K]."""
+    """Target mouth of some phonemes: targets and weights of shape [K]."""
 
     name: str
     target: Float32Array
     weight: Float32Array
-    # A closure shorter than this is not seen at 25 frames a second: it takes time from its neighbours.
+    # A shorter closure would not be visible at 25 fps: it takes time from its neighbours.
     min_duration_s: float = 0.0
 
 
@@ -60,17 +59,17 @@ def _make_viseme(
     rest_weight: float = 1.0,
     **targets: float,
 ) -> Viseme:
-    """`insists` weighs the parameters named, `lips` those left out, which are asked to be zero."""
+    """Return a viseme; `target_weight` applies to the given parameters, `rest_weight` to the others, which are zero."""
     target = np.zeros(K, np.float32)
     weight = np.full(K, rest_weight, np.float32)
     for parameter, value in targets.items():
         target[PARAMETERS.index(parameter)] = value
         weight[PARAMETERS.index(parameter)] = target_weight
-    # Contacts are all or nothing: every sound has a firm say in whether they happen.
+    # Contacts are binary: every phoneme has a minimum weight on them.
     weight[[TUCK, PRESS, CLENCH, TONGUE_TIP, TONGUE_OUT]] = np.maximum(
         weight[[TUCK, PRESS, CLENCH, TONGUE_TIP, TONGUE_OUT]], 0.7
     )
-    # A short vowel between two closures still parts the lips.
+    # A short vowel between two closures still opens the lips.
     weight[PRESS] = max(weight[PRESS], 1.5)
     weight[JAW] = min(weight[JAW], 2.5)
     return Viseme(name, target, weight, min_duration_s)
@@ -143,7 +142,7 @@ VISEMES: dict[str, Viseme] = {
     )
 }
 
-# Characters of IPA as espeak-ng uses them for English; stress, length and syllable marks carry no lips.
+# IPA characters of espeak-ng for English, without stress, length and syllable marks.
 _CHARACTER_TO_VISEME = {
     character: VISEMES[name]
     for name, characters in {
@@ -178,15 +177,15 @@ _SILENT_MARKS = frozenset("ˈˌː:ˑ̩̃̍ʲʰ.|-_ ")
 
 @dataclass(frozen=True)
 class ArticulationStyle:
-    """How one person articulates."""
+    """Articulation of one person."""
 
     strength: float = 1.0
     jaw_strength: float = 1.0
     round_strength: float = 1.0
     spread: float = 0.0
-    # Standard deviation of the window of co-articulation: how slow the lips are.
+    # Standard deviation of the co-articulation window.
     window_s: float = 0.032
-    # The lips are there before the sound.
+    # Lips move before the audio.
     lead_s: float = 0.02
     timing_jitter_s: float = 0.008
     target_jitter: float = 0.06
@@ -194,7 +193,7 @@ class ArticulationStyle:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> ArticulationStyle:
-        """Anyone, from one who mumbles to one who exaggerates."""
+        """Return a random articulation, from mumbling to exaggerated."""
         return cls(
             strength=float(rng.uniform(0.8, 1.15)),
             jaw_strength=float(rng.uniform(0.7, 1.15)),
@@ -209,17 +208,17 @@ class ArticulationStyle:
 
 
 def phoneme_to_visemes(symbol: str) -> tuple[Viseme, ...]:
-    """The visemes of one phoneme, in order: two for a diphthong or an affricate.
+    """Return the visemes of one phoneme, in order: two for a diphthong or an affricate.
 
     Raises:
-        ValueError: a character that no viseme is known for.
+        ValueError: a character has no viseme.
     """
     visemes: list[Viseme] = []
     for character in symbol:
         if character in _SILENT_MARKS:
             continue
         if character not in _CHARACTER_TO_VISEME:
-            raise ValueError(f"no viseme is known for {character!r} in the phoneme {symbol!r}: add it")
+            raise ValueError(f"no viseme for {character!r} in the phoneme {symbol!r}")
         visemes.append(_CHARACTER_TO_VISEME[character])
     return tuple(visemes)
 
@@ -230,13 +229,13 @@ def mouth_motion(
     rng: np.random.Generator | None = None,
     style: ArticulationStyle | None = None,
 ) -> Float32Array:
-    """The mouth at every video frame of a stretch of speech.
+    """Return the mouth parameters at every video frame of timed phonemes.
 
-    Without `rng` nothing is left to chance; without `style` a plain one is used.
+    Deterministic without `rng`; `style` defaults to a neutral articulation.
 
     Returns:
-        [T, K], the parameters in the order of `PARAMETERS`; T is `duration_s` · 25 rounded up, at
-        least one. Frame i shows the middle of its time, (i + ½)/25 s.
+        [T, K], the parameters in the order of `PARAMETERS`; T is `duration_s` · 25 rounded up, at least 1. Frame i is the
+        middle of its time, (i + ½)/25 s.
     """
     style = style or ArticulationStyle()
     frames = max(1, int(np.ceil(round(duration_s * FRAME_RATE_HZ, 6))))
@@ -250,7 +249,7 @@ def mouth_motion(
 
 
 def _viseme_spans(phonemes: Sequence[TimedPhoneme]) -> Iterator[tuple[Viseme, float, float]]:
-    """Every viseme with its start and end in seconds."""
+    """Yield every viseme with its start and end in seconds."""
     for phoneme in phonemes:
         visemes = phoneme_to_visemes(phoneme.symbol)
         length_s = (phoneme.end_s - phoneme.start_s) / max(1, len(visemes))
@@ -263,10 +262,10 @@ def _viseme_spans(phonemes: Sequence[TimedPhoneme]) -> Iterator[tuple[Viseme, fl
 def _sample_targets(
     phonemes: Sequence[TimedPhoneme], steps: int, style: ArticulationStyle, rng: np.random.Generator | None
 ) -> tuple[Float32Array, Float32Array]:
-    """Targets and weights at every step, each [steps, K], before any smoothing."""
+    """Return targets and weights at every step, each [steps, K], before smoothing."""
     targets = np.tile(REST.target, (steps, 1))
     weights = np.tile(REST.weight, (steps, 1))
-    # Closures are written last: they take their least time from the neighbours, not these from them.
+    # Closures are written last: they take their minimum duration from their neighbours.
     for viseme, start_s, end_s in sorted(
         _viseme_spans(phonemes), key=lambda segment: segment[0].min_duration_s
     ):
@@ -290,14 +289,14 @@ def _weighted_mean(targets: Float32Array, weights: Float32Array, sigma_steps: fl
 
 
 def _apply_shutter(trajectory: Float32Array, frames: int) -> Float32Array:
-    """The mean over the middle of each frame's time: [frames, K]."""
+    """Average over the middle of each frame's time: [frames, K]."""
     first = (_STEPS_PER_FRAME - _SHUTTER_STEPS) // 2
     steps = trajectory.reshape(frames, _STEPS_PER_FRAME, K)
     return np.asarray(steps[:, first : first + _SHUTTER_STEPS].mean(axis=1), np.float32)
 
 
 def _apply_style(motion: Float32Array, style: ArticulationStyle) -> Float32Array:
-    """Exaggerate or mumble. Contacts are left alone: a /b/ closes the lips in every style."""
+    """Scale the motion by articulation strength. Contacts are unchanged: a /b/ closes the lips in every style."""
     styled = motion.copy()
     styled[:, [JAW, WIDTH, ROUND, UPPER_RAISE, LOWER_DROP]] *= style.strength
     styled[:, JAW] *= style.jaw_strength
@@ -307,7 +306,7 @@ def _apply_style(motion: Float32Array, style: ArticulationStyle) -> Float32Array
 
 
 def _idle_motion(rng: np.random.Generator, frames: int) -> Float32Array:
-    """Slow independent noise of about unit size for the shape parameters, zero for contacts: [frames, K]."""
+    """Return slow independent noise of about unit size for the shape parameters, zero for contacts: [frames, K]."""
     noise = rng.standard_normal((frames + 24, K)).astype(np.float32)
     slow = np.asarray(cv2.GaussianBlur(noise, (1, 0), sigmaX=0, sigmaY=4.0), np.float32)[12:-12]
     slow[:, [TUCK, PRESS, CLENCH, TONGUE_TIP, TONGUE_OUT]] = 0.0

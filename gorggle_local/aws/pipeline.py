@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -19,13 +18,13 @@ import boto3
 from botocore.config import Config
 
 import gorggle_lambdas
+from gorggle_lambdas.state_machine import build_definition
 from gorggle_local.aws import lambda_packages
 from gorggle_local.aws.emulator import ACCOUNT, REGION
 
 LAMBDAS = Path(gorggle_lambdas.__file__).parent
 MANIFEST = LAMBDAS / "functions.toml"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/local"
-_SUBSTITUTION = re.compile(r"\$\{(\w+)\}")
 
 
 @dataclass(frozen=True)
@@ -102,33 +101,6 @@ def deploy(
     _create_state_machine(stack, manifest)
     _create_triggers(stack, manifest)
     return stack
-
-
-def render_definition(stack: Stack, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The state machine's definition with every ``${Name}`` replaced."""
-    given = manifest["state_machine"]
-    values = {_to_pascal_case(call): stack[f"function:{call}"] for call in given["calls"]}
-    values |= {key: stack.values[reference] for key, reference in given["substitutions"].items()}
-    text = (LAMBDAS / given["definition"]).read_text("utf-8")
-    replaced: dict[str, Any] = _substitute(json.loads(text), values)
-    return replaced
-
-
-def _substitute(value: Any, values: Mapping[str, Any]) -> Any:
-    if isinstance(value, dict):
-        return {key: _substitute(inner, values) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_substitute(inner, values) for inner in value]
-    if not isinstance(value, str):
-        return value
-    whole = _SUBSTITUTION.fullmatch(value)
-    if whole:
-        return values[whole[1]]
-    return _SUBSTITUTION.sub(lambda match: str(values[match[1]]), value)
-
-
-def _to_pascal_case(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("_"))
 
 
 def _create_storage(stack: Stack, manifest: Mapping[str, Any]) -> None:
@@ -275,9 +247,12 @@ def _put_artifact(stack: Stack, path: Path) -> None:
 
 
 def _create_state_machine(stack: Stack, manifest: Mapping[str, Any]) -> None:
+    machine = manifest["state_machine"]
+    values = {call: stack[f"function:{call}"] for call in machine["calls"]}
+    values |= {name: stack.values[reference] for name, reference in machine["parameters"].items()}
     stack.client("stepfunctions").create_state_machine(
         name=stack.name,
-        definition=json.dumps(render_definition(stack, manifest)),
+        definition=json.dumps(build_definition(values)),
         roleArn=ROLE,
         type=manifest["state_machine"]["type"],
     )

@@ -1,4 +1,4 @@
-"""How much processor time one stream takes: its thread's, and that of its decoder, which sees as well."""
+"""CPU time of one stream: its thread and its decoder subprocess."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _TICKS_HZ = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 class CpuTimer:
-    """The processor seconds of one stream, as far as the system tells them. May be asked from any thread."""
+    """CPU seconds of one stream, as far as the operating system reports them. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._thread_clock: int | None = None  # of the thread that is followed
+        self._thread_clock: int | None = None  # of the tracked thread
         self._thread_start_s = 0.0
         self._pid: int | None = None
         self._process_cpu_s = self._finished_s = 0.0
@@ -25,22 +25,22 @@ class CpuTimer:
 
     @property
     def total_s(self) -> float:
-        """Processor seconds so far."""
+        """CPU seconds so far."""
         with self._lock:
             if self._pid is not None:
-                # A process that has ended has used what it had when it was last looked at.
+                # A process that has ended keeps the last value.
                 self._process_cpu_s = max(self._process_cpu_s, _read_process_cpu_s(self._pid))
             return self._finished_s + self._process_cpu_s + self._current_thread_s()
 
     @property
     def thread_s(self) -> float:
-        """Those of this process's thread alone."""
+        """CPU seconds of this process's thread alone."""
         with self._lock:
             return self._finished_thread_s + self._current_thread_s()
 
     @contextlib.contextmanager
     def track_current_thread(self) -> Iterator[None]:
-        """What this thread does inside is the stream's."""
+        """Count the CPU time of the current thread inside the block."""
         if not hasattr(time, "pthread_getcpuclockid"):
             yield
             return
@@ -51,14 +51,14 @@ class CpuTimer:
             yield
         finally:
             with self._lock:
-                took_s = self._current_thread_s()
-                self._finished_s += took_s
-                self._finished_thread_s += took_s
+                elapsed_s = self._current_thread_s()
+                self._finished_s += elapsed_s
+                self._finished_thread_s += elapsed_s
                 self._thread_clock = None
 
     @contextlib.contextmanager
     def track_process(self, pid: int) -> Iterator[None]:
-        """What a process does meanwhile is the stream's."""
+        """Count the CPU time of a process during the block."""
         with self._lock:
             self._pid = pid
         try:
@@ -77,9 +77,9 @@ class CpuTimer:
 
 
 def _read_process_cpu_s(pid: int) -> float:
-    """A process's processor seconds; 0 where the system does not tell (proc(5): fields 14 and 15 of its ``stat``)."""
+    """Return a process's CPU seconds, or 0 where unavailable (proc(5): fields 14 and 15 of ``stat``)."""
     try:
-        # The name, in brackets, may hold anything.
+        # The command name, in parentheses, may contain any character.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0

@@ -1,4 +1,4 @@
-"""The places for recognition calls: how many there may be at once, in all and of one caller."""
+"""Limit the number of concurrent recognition calls, in total and per caller."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class StreamLimiter:
     """Counts the calls being served. Belongs to the event loop.
 
     Args:
-        max_streams: calls served at once.
-        max_streams_per_caller: of these, of one caller; 0: no limit but ``max_streams``.
-        on_idle: is called when the last call has ended.
+        max_streams: concurrent calls.
+        max_streams_per_caller: concurrent calls of one caller; 0: no limit but ``max_streams``.
+        on_idle: called when the last call has ended.
     """
 
     def __init__(
@@ -31,31 +31,31 @@ class StreamLimiter:
 
     @property
     def active_streams(self) -> int:
-        """How many calls are being served."""
+        """Number of calls being served."""
         return self._active_streams
 
     def close(self) -> None:
-        """From now on refuse every call."""
+        """Refuse every further call."""
         self._closed = True
 
     @contextlib.contextmanager
     def acquire(self, caller: str) -> Iterator[None]:
-        """Hold a place.
+        """Hold a slot for one call.
 
         Raises:
-            NotReadyError: the server is ending.
-            OverloadedError: there is none, for anybody or for this caller.
+            NotReadyError: the server is shutting down.
+            OverloadedError: the limit in total, or that of this caller, is reached.
         """
         if self._closed:
             raise NotReadyError("the server is shutting down: send the request to another one")
         if self._active_streams >= self._max_streams:
             raise OverloadedError(
-                f"all {self._max_streams} places are taken: try again in {RETRY_AFTER_S:g} s", RETRY_AFTER_S
+                f"all {self._max_streams} streams are in use: try again in {RETRY_AFTER_S:g} s", RETRY_AFTER_S
             )
         limit = self._max_streams_per_caller
         if limit and self._active_by_caller[caller] >= limit:
             raise OverloadedError(
-                f"{caller} has {limit} streams already, as many as one client may: try again in {RETRY_AFTER_S:g} s",
+                f"{caller} has {limit} streams already, the limit of one client: try again in {RETRY_AFTER_S:g} s",
                 RETRY_AFTER_S,
             )
         self._active_streams += 1

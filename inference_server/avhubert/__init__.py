@@ -1,10 +1,11 @@
-"""AV-HuBERT: mouth crops and sound to text with word times. Knows tensors only.
+"""AV-HuBERT inference: mouth crops and audio features to text with word timestamps. Depends on torch and numpy only.
 
-The network is written anew from the papers "Learning Audio-Visual Speech Representation by Masked Multimodal
-Cluster Prediction" (ICLR 2022) and "Robust Self-Supervised Audio-Visual Speech Recognition" (Interspeech 2022), and
-held to the published implementation by recorded results.
+Reimplemented from "Learning Audio-Visual Speech Representation by Masked Multimodal Cluster Prediction" (ICLR 2022)
+and "Robust Self-Supervised Audio-Visual Speech Recognition" (Interspeech 2022). Tests compare it with recorded
+outputs of the published implementation.
 """
 
+from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.beam_search import Hypothesis
 from gorggle_server.avhubert.checkpoints.loading import convert, info, load_model, save_model
 from gorggle_server.avhubert.config import ModelConfig
@@ -18,6 +19,7 @@ __all__ = [
     "Model",
     "ModelConfig",
     "WordTiming",
+    "audio_features",
     "convert",
     "info",
     "load_model",

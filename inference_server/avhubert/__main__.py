@@ -1,4 +1,4 @@
-"""``python -m gorggle_server.avhubert``, also ``gorggle model``: converts model files and tells what is in them."""
+"""``python -m gorggle_server.avhubert``, also ``gorggle model``: converts and describes model files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXIT_OK, EXIT_FAILED = 0, 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 1 after a failure, 2 for wrong usage."""
+    """Run one command and return its exit code: 0, 1 on failure, 2 on wrong usage."""
     options = _build_parser().parse_args(arguments)
     try:
         if options.command == "convert":
@@ -34,42 +34,40 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     converting = commands.add_parser(
         "convert",
-        help="write a checkpoint as safetensors",
-        description="Write a checkpoint of the reference toolkit (or a model file of ours) as a safetensors file, "
-        "with configuration, units and model card inside. No code from the checkpoint is run.",
+        help="convert a checkpoint to safetensors",
+        description="Convert a fairseq checkpoint (or a Gorggle model file) to a safetensors file that includes the "
+        "configuration, the vocabulary and the model card. No code from the checkpoint is run.",
     )
     converting.add_argument("source", metavar="IN.pt", type=Path)
     converting.add_argument("target", metavar="OUT.safetensors", type=Path)
     converting.add_argument(
-        "--dtype", choices=sorted(DTYPES), help="store the weights so (default: as they are)"
+        "--dtype", choices=sorted(DTYPES), help="dtype of the stored weights (default: unchanged)"
     )
     converting.add_argument(
         "--card",
         metavar="CARD.json",
         type=Path,
-        help="what to say about the model: name, description, license, trained_on, error_rates, languages",
+        help="model card: name, description, license, trained_on, error_rates, languages",
     )
-    converting.add_argument("--force", action="store_true", help="write over an existing file")
-    telling = commands.add_parser(
+    converting.add_argument("--force", action="store_true", help="overwrite an existing file")
+    describing = commands.add_parser(
         "info",
-        help="tell what is in a model file",
-        description="Tell what is in a model file, without building the model.",
+        help="describe a model file",
+        description="Describe a model file without building the model.",
     )
-    telling.add_argument("path", metavar="PATH", type=Path)
-    telling.add_argument("--json", action="store_true", help="everything, for programs")
+    describing.add_argument("path", metavar="PATH", type=Path)
+    describing.add_argument("--json", action="store_true", help="print all fields as JSON")
     return parser
 
 
 def _run_convert(options: argparse.Namespace) -> None:
     target: Path = options.target
     if target.suffix != ".safetensors":
-        raise InvalidRequestError(
-            f"the name of the file to write is {target.name}: it must end in .safetensors"
-        )
+        raise InvalidRequestError(f"the output file is {target.name}; its name must end in .safetensors")
     if target.exists() and not options.force:
-        raise InvalidRequestError(f"{target} exists: give --force to write over it, or another name")
+        raise InvalidRequestError(f"{target} exists: use --force to overwrite it, or another name")
     if not target.parent.is_dir():
-        raise InvalidRequestError(f"there is no folder {target.parent} to write {target.name} into")
+        raise InvalidRequestError(f"the output folder {target.parent} does not exist")
     convert(options.source, target, _read_card(options.card), options.dtype)
     _print_info(info(target), target)
 
@@ -80,9 +78,9 @@ def _read_card(path: Path | None) -> dict[str, Any] | None:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise InvalidRequestError(f"the card {path} cannot be read as JSON: {error}") from error
+        raise InvalidRequestError(f"the model card {path} cannot be parsed as JSON: {error}") from error
     if not isinstance(card, dict):
-        raise InvalidRequestError(f"the card {path} must be a JSON object, not a {type(card).__name__}")
+        raise InvalidRequestError(f"the model card {path} must be a JSON object, not a {type(card).__name__}")
     return card
 
 
@@ -95,7 +93,7 @@ def _run_info(options: argparse.Namespace) -> None:
 
 
 def _print_info(described: Mapping[str, Any], path: Path) -> None:
-    """Print what a person wants to know."""
+    """Print a model's description for people."""
     config, card = described["config"], described["card"]
     lines = {
         "file": f"{path} ({described['size_bytes'] / 1e6:.1f} MB, {described['layout']})",
@@ -105,7 +103,8 @@ def _print_info(described: Mapping[str, Any], path: Path) -> None:
         + ", ".join(f"{count} tensors in {dtype}" for dtype, count in described["dtypes"].items()),
         "encoder": f"{config['encoder_layers']} layers of width {config['encoder_dim']}",
         "decoder": f"{config['decoder_layers']} layers of width {config['decoder_dim']}",
-        "units": f"{described['units']}" + (", SentencePiece" if described["has_sentencepiece"] else ""),
+        "vocabulary": f"{described['vocabulary_size']} tokens"
+        + (", SentencePiece" if described["has_sentencepiece"] else ""),
         "modalities": ", ".join(described["modalities"]),
         "trained on": card.get("trained_on", ""),
         "license": _format_license(card.get("license")),
@@ -124,7 +123,7 @@ def _print_info(described: Mapping[str, Any], path: Path) -> None:
 
 def _format_license(entry: object) -> str:
     if not isinstance(entry, dict) or not entry.get("name"):
-        return "the file does not say: find out before you use it"
+        return "not stated in the file: check the terms before use"
     match entry.get("commercial_use"):
         case None:
             commercial_use = "not stated"

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 class KeysValues(NamedTuple):
-    """What attention looks at: keys and values, each (B, T, D), the heads behind each other in D."""
+    """Keys and values of attention, each (B, T, D), with the heads concatenated in D."""
 
     keys: Tensor
     values: Tensor
@@ -28,47 +28,47 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(source_dim, dim)
         self.v_proj = nn.Linear(source_dim, dim)
         self.out_proj = nn.Linear(dim, dim)
-        # The three projections as one product, where a model was prepared for reading (see ``preparation``).
+        # Fused q, k and v projections, set by ``optimization``.
         self.qkv_proj: nn.Module | None = None
 
     def project_qkv(self, x: Tensor) -> tuple[Tensor, KeysValues]:
-        """What x (B, T, dim) asks of itself: queries, keys and values, each (B, T, dim)."""
+        """Project x (B, T, dim) to queries, keys and values, each (B, T, dim)."""
         if self.qkv_proj is None:
             return self.q_proj(x), KeysValues(self.k_proj(x), self.v_proj(x))
         queries, keys, values = self.qkv_proj(x).chunk(3, dim=-1)
         return queries, KeysValues(keys, values)
 
     def project_kv(self, source: Tensor) -> KeysValues:
-        """Project (B, T, source_dim) once; the result may serve many calls."""
+        """Project (B, T, source_dim) to keys and values, which can be reused in several calls."""
         return KeysValues(self.k_proj(source), self.v_proj(source))
 
     def self_attention(self, x: Tensor, mask: Tensor | None = None, *, is_causal: bool = False) -> Tensor:
-        """Self-attention of (B, T, dim); the rest as in ``attend``."""
+        """Apply self-attention to (B, T, dim); other arguments as in ``attend``."""
         queries, own = self.project_qkv(x)
         return self.attend(queries, own, mask, is_causal=is_causal)
 
     def self_attention_packed(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Self-attention of clips that stand behind each other without padding, (1, N, dim), N the sum of lengths."""
+        """Apply self-attention within each clip of a packed batch (1, N, dim) without padding, N = sum(lengths)."""
         queries, own = self.project_qkv(x)
         parts = (torch.split(self._split_heads(whole), list(lengths), dim=2) for whole in (queries, *own))
         attended = [functional.scaled_dot_product_attention(*part) for part in zip(*parts, strict=True)]
         return self._merge_heads(torch.cat(attended, dim=2))
 
     def forward(self, x: Tensor, source: KeysValues, mask: Tensor | None = None) -> Tensor:
-        """Attention of (B, L, dim) to a source; the rest as in ``attend``."""
+        """Attend from (B, L, dim) to a source; other arguments as in ``attend``."""
         return self.attend(self.q_proj(x), source, mask)
 
     def attend(
         self, queries: Tensor, source: KeysValues, mask: Tensor | None = None, *, is_causal: bool = False
     ) -> Tensor:
-        """Attend without looking at the weights, and bring the heads together.
+        """Compute attention with the fused kernel and merge the heads.
 
         Args:
-            queries: (B, L, dim). The hypotheses of one clip stand behind each other as queries of one row: its keys
-                and values are read in place instead of being copied for each.
-            source: T long.
-            mask: (B, 1, 1 or L, T), true where a key may be seen.
-            is_causal: each of the L sees only itself and those before it in the source.
+            queries: (B, L, dim). In beam search the hypotheses of one clip are the queries of one row, so that its
+                keys and values are not copied for each hypothesis.
+            source: of length T.
+            mask: (B, 1, 1 or L, T), true where a key may be attended to.
+            is_causal: query l attends only to keys 0 to l.
 
         Returns:
             (B, L, dim).
@@ -86,7 +86,7 @@ class Attention(nn.Module):
     def attend_with_weights(
         self, x: Tensor, source: KeysValues, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Attend and return the weights too, (B, heads, L, T), with gradient and before dropout."""
+        """Attend, and also return the attention weights (B, heads, L, T), with gradient and before dropout."""
         queries = self._split_heads(self.q_proj(x))
         scores = (queries @ self._split_heads(source.keys).transpose(2, 3)).float() * queries.shape[
             -1

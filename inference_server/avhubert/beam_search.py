@@ -1,4 +1,4 @@
-"""Beam search over units, many clips at a time; clips join and leave a running batch between two steps."""
+"""Batched beam search with continuous batching: clips are added to and removed from the batch between steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TOKENS_STEP = 64
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One reading of a clip.
+    """One transcription hypothesis of a clip.
 
     ``tokens`` ends in ``</s>``; ``token_scores`` are the natural logarithms of their probabilities;
     ``score`` is their sum over the number of tokens to the power of the length penalty.
@@ -32,12 +32,12 @@ class Hypothesis:
 
 @dataclass
 class _Beams:
-    """The unfinished hypotheses of C clips, W each, in rows of which the first C are in use.
+    """The unfinished hypotheses of C clips, W per clip.
 
-    ``limits`` are in units without ``</s>``; ``steps`` are the units that each clip's hypotheses have; ``tokens``
-    (rows, W, 1 + units) start with ``</s>``; ``scores`` (rows, W, 1 + units) are cumulative and start with 0;
-    ``totals`` (rows, W) are the newest of them, minus infinity where a hypothesis is none: a clip begins with one;
-    ``finished`` counts the hypotheses that each clip has completed.
+    ``limits`` (C,) are the maximum tokens without ``</s>``; ``steps`` (C,) the tokens generated so far; ``tokens``
+    (C, W, 1 + tokens) start with ``</s>``; ``scores`` (C, W, 1 + tokens) are cumulative log-probabilities starting
+    with 0; ``totals`` (C, W) are the latest of them, minus infinity for unused hypotheses (a clip begins with one);
+    ``finished`` (C,) counts completed hypotheses.
     """
 
     limits: Tensor
@@ -60,22 +60,22 @@ class _Beams:
         )
 
     def add_clips(self, limits: Sequence[int]) -> _Beams:
-        """These and new clips, which stand at ``</s>``."""
-        new, width, units = len(limits), self.totals.shape[1], self.tokens.shape[2]
+        """Return the beams with new clips appended, each starting at ``</s>``."""
+        new, width, length = len(limits), self.totals.shape[1], self.tokens.shape[2]
         totals = self.totals.new_full((new, width), _NEG_INF)
         totals[:, 0] = 0.0
-        tokens = self.tokens.new_full((new, width, units), EOS)
+        tokens = self.tokens.new_full((new, width, length), EOS)
         return _Beams(
             limits=torch.cat((self.limits, self.limits.new_tensor(limits))),
             steps=torch.cat((self.steps, self.steps.new_zeros(new))),
             tokens=torch.cat((self.tokens, tokens)),
-            scores=torch.cat((self.scores, self.scores.new_zeros(new, width, units))),
+            scores=torch.cat((self.scores, self.scores.new_zeros(new, width, length))),
             totals=torch.cat((self.totals, totals)),
             finished=torch.cat((self.finished, self.finished.new_zeros(new))),
         )
 
     def remove_clip(self, row: int) -> _Beams:
-        """All but one clip; the last one takes its row."""
+        """Return the beams without one clip; the last clip takes its row."""
         order = torch.arange(len(self.limits) - 1, device=self.limits.device)
         if row < len(order):
             order[row] = len(order)
@@ -91,7 +91,7 @@ class _Beams:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """The best continuations of each clip's hypotheses, best first; all fields are (C, 2W)."""
+    """The best continuations of each clip, best first; all fields are (C, 2W)."""
 
     scores: Tensor
     parents: Tensor
@@ -99,11 +99,11 @@ class _Candidates:
 
 
 class BeamSearch:
-    """A running batch of searches of one width and length penalty.
+    """A running batch of beam searches with one beam width and length penalty.
 
-    Clips are known by keys of the caller's. What a search finds does not depend on the clips beside it.
+    Clips are identified by keys that the caller chooses. Results do not depend on the other clips in the batch.
 
-    Source: the rules of the reference's sequence generator, which the published results rest on.
+    Source: fairseq's sequence generator, which produced the published results.
     """
 
     def __init__(
@@ -114,13 +114,13 @@ class BeamSearch:
         length_penalty: float,
         detokenize: Callable[[Sequence[int]], str] = lambda _: "",
     ) -> None:
-        """Begin with no clip.
+        """Create an empty batch.
 
         Args:
             decoder: in evaluation mode.
-            beam: how many hypotheses live at a time, and the most that are returned for a clip.
-            length_penalty: the power of the length that sums of log-probabilities are divided by.
-            detokenize: spells units, ``</s>`` included.
+            beam: number of hypotheses per clip, and maximum number returned.
+            length_penalty: exponent of the length that divides the sum of log-probabilities.
+            detokenize: converts token ids, including ``</s>``, to text.
         """
         self._detokenize = detokenize
         self._decoder, self._beam, self._length_penalty = decoder, beam, length_penalty
@@ -131,20 +131,20 @@ class BeamSearch:
 
     @property
     def keys(self) -> list[Hashable]:
-        """The clips being searched."""
+        """Keys of the clips in the batch."""
         return list(self._keys)
 
     @torch.inference_mode()
     def add(
         self, keys: Sequence[Hashable], encoder_out: Tensor, lengths: Sequence[int], limits: Sequence[int]
     ) -> None:
-        """Let clips join.
+        """Add clips to the batch.
 
         Args:
-            keys: one a clip, none of them in the batch already.
+            keys: one per clip, none of them in the batch already.
             encoder_out: (B, T, D).
-            lengths: for each clip how many of the T frames are its own; it sees no others.
-            limits: for each clip the most units before ``</s>``, at least 1.
+            lengths: number of valid frames of each clip; the rest is padding.
+            limits: maximum tokens before ``</s>`` of each clip, at least 1.
         """
         self._decoder.prefill(encoder_out, list(lengths), self._cache)
         self._beams = self._beams.add_clips(limits)
@@ -153,16 +153,16 @@ class BeamSearch:
 
     @torch.inference_mode()
     def remove(self, key: Hashable) -> None:
-        """Take a clip out in the middle of its search."""
+        """Remove a clip before its search has finished."""
         self._remove_row(self._keys.index(key))
 
     @torch.inference_mode()
     def step(self) -> dict[Hashable, list[Hypothesis] | ModelFormatError]:
-        """Add a unit to every hypothesis of every clip.
+        """Extend every hypothesis of every clip by one token.
 
         Returns:
-            The clips whose search ended with this step; they have left. For each its hypotheses without text, best
-            first, or the error if the decoder gave scores for it that are not finite.
+            The clips that finished in this step and were removed from the batch: their hypotheses, best first, or the
+            error if the decoder's scores were not finite.
         """
         log_probabilities, damaged = self._next_log_probabilities()
         candidates = _top_candidates(log_probabilities, self._beams)
@@ -175,7 +175,7 @@ class BeamSearch:
                 self._cache.clear_row(row)
                 done[self._keys[row]] = self._non_finite_error()
             else:
-                # Sorting is stable: of equal scores the one that was complete first leads.
+                # The sort is stable: with equal scores the hypothesis that was completed first comes first.
                 done[self._keys[row]] = sorted(self._finished[row], key=lambda found: -found.score)
             self._remove_row(row)
         return done
@@ -190,14 +190,17 @@ class BeamSearch:
         del self._keys[last], self._finished[last]
 
     def _next_log_probabilities(self) -> tuple[Tensor, set[int]]:
-        """Of every next unit, (C, W, V), with what must not follow ruled out; and the clips that are damaged."""
+        """Return log-probabilities of the next token (C, W, V), and the rows whose scores are not finite.
+
+        Tokens that may not follow have minus infinity: padding, ``</s>`` first, all but ``</s>`` at the limit.
+        """
         beams = self._beams
         newest = beams.tokens.gather(
             2, beams.steps[:, None, None].expand(-1, beams.tokens.shape[1], 1)
         ).squeeze(2)
         logits = self._decoder.step(newest, self._cache).float()
         damaged: set[int] = set()
-        # The sum tells with one number whether all are finite: infinity and not-a-number both survive it.
+        # One reduction checks all values: inf and nan both propagate through the sum.
         if not torch.isfinite(logits.sum()):
             finite = torch.isfinite(logits).flatten(1).all(dim=1)
             damaged = set((~finite).nonzero().flatten().tolist())
@@ -210,18 +213,18 @@ class BeamSearch:
         return log_probabilities, damaged
 
     def _collect(self, candidates: _Candidates) -> None:
-        """Record what ends here; count it in ``finished``."""
+        """Store the hypotheses that end in this step and count them in ``finished``."""
         beams, beam = self._beams, self._beam
         ends = (candidates.tokens == EOS) & (candidates.scores > _NEG_INF)
         ends[:, beam:] = False
-        # Where more end than there is room for, the best keep their places.
+        # At most ``beam`` hypotheses per clip are stored, the best first.
         ends &= ends.cumsum(1) + beams.finished[:, None] <= beam
         beams.finished += ends.sum(1)
         rows, ranks = ends.nonzero(as_tuple=True)
         if not len(rows):
             return
         parents = candidates.parents[rows, ranks]
-        for row, units, tokens, sums, total in zip(
+        for row, length, tokens, sums, total in zip(
             rows.tolist(),
             beams.steps[rows].tolist(),
             beams.tokens[rows, parents].tolist(),
@@ -230,16 +233,16 @@ class BeamSearch:
             strict=True,
         ):
             whole, before = total
-            score = whole / (units + 1) ** self._length_penalty
-            spoken, scores = [*tokens[1 : units + 1], EOS], [*sums[:units], whole - before]
-            self._finished[row].append(Hypothesis(spoken, score, scores, self._detokenize(spoken)))
+            score = whole / (length + 1) ** self._length_penalty
+            hypothesis, scores = [*tokens[1 : length + 1], EOS], [*sums[:length], whole - before]
+            self._finished[row].append(Hypothesis(hypothesis, score, scores, self._detokenize(hypothesis)))
 
     def _advance(self, candidates: _Candidates) -> None:
-        """Let the best unfinished candidates of every clip live on."""
+        """Continue with the best unfinished candidates of every clip."""
         beams, count = self._beams, candidates.scores.shape[1]
         order = (candidates.tokens == EOS) * count + torch.arange(count, device=candidates.tokens.device)
-        chosen = order.topk(self._beam, largest=False).indices
-        parents = candidates.parents.gather(1, chosen)
+        selected = order.topk(self._beam, largest=False).indices
+        parents = candidates.parents.gather(1, selected)
         self._cache.reorder(parents)
         beams.steps += 1
         if int(beams.steps.max()) >= beams.tokens.shape[2]:
@@ -247,14 +250,14 @@ class BeamSearch:
             beams.scores = torch.nn.functional.pad(beams.scores, (0, _TOKENS_STEP))
         lineage = parents.unsqueeze(2).expand(-1, -1, beams.tokens.shape[2])
         at = beams.steps[:, None, None].expand(-1, self._beam, 1)
-        beams.totals = candidates.scores.gather(1, chosen)
-        units = candidates.tokens.gather(1, chosen).unsqueeze(2)
-        beams.tokens = beams.tokens.gather(1, lineage).scatter_(2, at, units)
+        beams.totals = candidates.scores.gather(1, selected)
+        newest = candidates.tokens.gather(1, selected).unsqueeze(2)
+        beams.tokens = beams.tokens.gather(1, lineage).scatter_(2, at, newest)
         beams.scores = beams.scores.gather(1, lineage).scatter_(2, at, beams.totals.unsqueeze(2))
 
     def _non_finite_error(self) -> ModelFormatError:
         return ModelFormatError(
-            "the decoder's scores are not finite: the weights are damaged, or their range is too wide for "
+            "the decoder's scores are not finite: the weights are damaged or exceed the range of "
             f"{self._decoder.embed_tokens.weight.dtype}; convert the checkpoint again or load it as float32"
         )
 
@@ -269,19 +272,19 @@ def _top_candidates(log_probabilities: Tensor, beams: _Beams) -> _Candidates:
 def beam_search(
     search: BeamSearch, encoder_out: Tensor, padding_mask: Tensor | None, *, limits: Sequence[int]
 ) -> list[list[Hypothesis]]:
-    """Find the most probable readings of clips that begin together, with a search that holds no other.
+    """Run a beam search over one batch of clips until all have finished.
 
     Args:
         search: empty.
         encoder_out: (B, T, D).
-        padding_mask: (B, T), true where padded: only behind a clip's own frames.
-        limits: for each clip the most units before ``</s>``, at least 1.
+        padding_mask: (B, T), true where padded; only at the end of a clip.
+        limits: maximum tokens before ``</s>`` of each clip, at least 1.
 
     Returns:
-        For each clip its hypotheses, best first.
+        The hypotheses of each clip, best first.
 
     Raises:
-        ModelFormatError: the decoder gave scores that are not finite.
+        ModelFormatError: the decoder's scores are not finite.
     """
     frames = encoder_out.shape[1]
     lengths = [frames] * len(limits) if padding_mask is None else (~padding_mask).sum(1).tolist()

@@ -1,4 +1,4 @@
-"""The sizes of a model, read from the checkpoint that holds its weights."""
+"""Model configuration, read from the checkpoint."""
 
 from __future__ import annotations
 
@@ -8,30 +8,28 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from gorggle_server.errors import ModelFormatError
+from gorggle_server.timebase import FRAME_RATE_HZ
 
-FRAME_S = 0.04
-"""The duration of one encoder frame: 25 frames a second."""
-
-MODEL_INPUT_SIZE_PX = 88
-"""Height and width of the mouth crops that the visual front-end reads."""
+FRAME_S = 1 / FRAME_RATE_HZ
+"""Duration of one encoder frame, seconds: 25 frames per second."""
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
-"""Unit ids that every dictionary of the reference toolkit starts with."""
+"""Ids of the special tokens at the start of every fairseq dictionary."""
 
-# Beyond these a file is damaged or hostile: the published Large model has 24 layers of width 1024.
+# Larger values mean a damaged or hostile file: the published Large model has 24 layers of width 1024.
 _LIMITS = {"layers": 256, "dim": 65_536, "heads": 1024, "size": 1_000_000, "channels": 4096}
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Dimensions and rates of one AV-HuBERT sequence-to-sequence model.
+    """Dimensions and dropout rates of one AV-HuBERT sequence-to-sequence model.
 
-    ``frontend_channels`` c gives a residual trunk of c, 2c, 4c and 8c channels (64 in the published models);
-    ``alignment_heads`` names the cross-attention heads, as (layer, head), whose weights follow the
-    time of the words; empty means all heads of the last decoder layer. Dropout rates are for training.
+    ``frontend_channels`` c gives a ResNet trunk of c, 2c, 4c and 8c channels (64 in the published models);
+    ``alignment_heads`` lists the cross-attention heads, as (layer, head), that word timestamps are computed from;
+    empty means all heads of the last decoder layer.
 
     Raises:
-        ModelFormatError: a size is not positive, beyond reason, or does not divide as it must.
+        ModelFormatError: a size is not positive, too large, or not divisible as required.
     """
 
     encoder_layers: int
@@ -58,7 +56,7 @@ class ModelConfig:
     feature_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what no model can be built from."""
+        """Validate types, ranges and divisibility."""
         for field in fields(self):
             _check_type(field.name, getattr(self, field.name))
         _check_division("encoder_dim", self.encoder_dim, "encoder_heads", self.encoder_heads)
@@ -67,7 +65,7 @@ class ModelConfig:
         _check_division("decoder_dim", self.decoder_dim, "the two halves of a position", 2)
         if self.vocabulary_size <= UNK:
             raise ModelFormatError(
-                f"vocabulary_size is {self.vocabulary_size}; four units are reserved, so expected more"
+                f"vocabulary_size is {self.vocabulary_size}; expected more than the 4 reserved tokens"
             )
         for layer, head in self.alignment_heads:
             if not (0 <= layer < self.decoder_layers and 0 <= head < self.decoder_heads):
@@ -78,16 +76,16 @@ class ModelConfig:
 
     @property
     def frontend_dim(self) -> int:
-        """Width of the visual front-end's output, before its projection."""
+        """Width of the visual front-end's output before its projection."""
         return 8 * self.frontend_channels
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; ``from_dict`` reads them back."""
+        """Return the fields as JSON-serializable values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """Read what ``to_dict`` wrote.
+        """Parse the output of ``to_dict``.
 
         Raises:
             ModelFormatError: a field is missing, unknown or of the wrong type.
@@ -96,7 +94,7 @@ class ModelConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ModelFormatError(
-                f"the model's configuration has unknown fields {unknown}: a newer version wrote it"
+                f"the model's configuration has unknown fields {unknown}: it was written by a newer version"
             )
         values = dict(values)
         try:
@@ -114,15 +112,15 @@ class ModelConfig:
     def from_reference(
         cls, encoder: Mapping[str, Any], decoder: Mapping[str, Any], vocabulary_size: int
     ) -> ModelConfig:
-        """Read the fields of a fine-tuned checkpoint of the reference toolkit; dropout stays off.
+        """Parse the configuration of a fine-tuned fairseq checkpoint; dropout rates are left at 0.
 
         Args:
-            encoder: its ``cfg.model.w2v_args.model``.
-            decoder: its ``cfg.model``.
-            vocabulary_size: length of the target dictionary; the configuration does not say it.
+            encoder: the checkpoint's ``cfg.model.w2v_args.model``.
+            decoder: the checkpoint's ``cfg.model``.
+            vocabulary_size: length of the target dictionary, which the configuration does not contain.
 
         Raises:
-            ModelFormatError: a field is missing, or asks for a variant that was never published.
+            ModelFormatError: a field is missing, or selects a variant that is not implemented.
         """
         _check_variants(encoder, decoder)
         return cls(
@@ -151,7 +149,7 @@ def _get_field(values: Mapping[str, Any], name: str) -> Any:
 
 
 _VARIANTS: tuple[tuple[str, str, object, object], ...] = (
-    # (whose field, name, the value this implementation computes, the value of a checkpoint that does not say)
+    # (owner, field, supported value, fairseq's default)
     ("encoder", "layer_norm_first", True, False),
     ("encoder", "activation_fn", "gelu", "gelu"),
     ("encoder", "resnet_relu_type", "prelu", "prelu"),
@@ -168,7 +166,7 @@ def _check_variants(encoder: Mapping[str, Any], decoder: Mapping[str, Any]) -> N
         found = (encoder if owner == "encoder" else decoder).get(name, default)
         if found != expected:
             raise ModelFormatError(
-                f"the checkpoint's {owner} has {name} = {reprlib.repr(found)}; only {expected!r}, as in the published models, is supported"
+                f"the checkpoint's {owner} has {name} = {reprlib.repr(found)}; only {expected!r}, the value of the published models, is supported"
             )
 
 
@@ -192,11 +190,9 @@ def _check_type(name: str, value: object) -> None:
     else:
         limit = next((limit for part, limit in _LIMITS.items() if name.endswith(part)), _LIMITS["size"])
         if type(value) is not int or not 0 < value <= limit:
-            raise ModelFormatError(
-                f"{name} is {reprlib.repr(value)}; expected a whole number from 1 to {limit}"
-            )
+            raise ModelFormatError(f"{name} is {reprlib.repr(value)}; expected an integer from 1 to {limit}")
 
 
 def _check_division(name: str, value: int, by_name: str, by: int) -> None:
     if value % by:
-        raise ModelFormatError(f"{name} = {value} cannot be divided among {by_name} = {by}")
+        raise ModelFormatError(f"{name} = {value} is not divisible by {by_name} = {by}")

@@ -1,55 +1,53 @@
-"""The decoder's step in shapes and at addresses that stay, so that a GPU can replay it as one graph.
+"""Decoder steps with static shapes and addresses, so that they can be captured and replayed as a CUDA graph.
 
-A step is some hundred small operations, and a GPU waits for each to be launched. A CUDA graph launches all of them at once,
-if only the numbers in the tensors change and never the tensors. So here a step covers all that the cache has room for:
-rows of clips that are not there are worked out too, and nobody looks at what comes out of them.
+A step is about a hundred small kernels, and launching them one by one leaves the GPU idle. A CUDA graph launches all
+of them at once, but shapes and addresses must not change. A step therefore always covers the whole capacity of the
+cache; the outputs of unused rows are ignored.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from gorggle_server.avhubert.attention import Attention, KeysValues
-
-if TYPE_CHECKING:
-    from gorggle_server.avhubert.kv_cache import KVCache
+from gorggle_server.avhubert.kv_cache import KVCache
 
 _log = logging.getLogger(__name__)
 
-# A graph takes some tens of steps to pay for: a cache that grew, or that has just begun, may not live for as many.
+# Capturing costs as much as some tens of steps: a cache that has just been created or grown may not live that long.
 STEPS_BEFORE_CAPTURE = 24
-# Half-precision sums in another order differ by so much of the largest score.
+# Maximum difference of a replay, relative to the largest logit: half-precision sums depend on their order.
 TOLERANCE = 0.02
 
 
 class CacheView(Protocol):
-    """What a decoder's layer reads and writes of a cache during one step."""
+    """A decoder layer's access to the cache during one step."""
 
     @property
     def encoder_mask(self) -> Tensor | None:
-        """Bool (C, 1, 1, T), false where a clip is padded; None where none is."""
+        """Bool (C, 1, 1, T), false where a clip is padded; None without padding."""
         ...
 
     def source(self, layer: int) -> KeysValues:
-        """Keys and values of the clips, each (C, T, D)."""
+        """Return the encoder output's keys and values, each (C, T, D)."""
         ...
 
     def self_attention(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
-        """Let the newest units, (C, W, D), look at themselves and those before; they are written into the cache."""
+        """Write the newest tokens x (C, W, D) into the cache and attend from them to all tokens of their hypotheses."""
         ...
 
 
 StepFunction = Callable[[Tensor, Tensor, CacheView], Tensor]
-"""From tokens (C, W), positions (C,) and a view to logits (C, W, V)."""
+"""Maps tokens (C, W), positions (C,) and a view to logits (C, W, V)."""
 
 
 class StaticCacheView:
-    """A view of all that a cache has room for, and the inputs of a step, in tensors that stay.
+    """A view of the whole capacity of a cache, and the inputs of a step, in tensors that are reused.
 
     Attributes:
         tokens: (clips, W).
@@ -58,12 +56,12 @@ class StaticCacheView:
     """
 
     def __init__(self, cache: KVCache) -> None:
-        clips, width, slots = cache.seen.shape
-        device = cache.seen.device
+        clips, width, slots = cache.ancestor_mask.shape
+        device = cache.ancestor_mask.device
         self._cache, self._key = cache, get_shape_key(cache)
         self.tokens = torch.zeros(clips, width, device=device, dtype=torch.long)
         self.positions = torch.ones(clips, device=device, dtype=torch.long)
-        # Rows without a clip write into their own first slots, and look at the first alone: at nothing would be 0/0.
+        # Unused rows write to their own first slots and attend to the first one only: an empty mask would give 0/0.
         first = torch.arange(width, device=device).expand(clips, -1)
         self._write_positions = torch.arange(clips, device=device).unsqueeze(1) * slots + first
         self._seen = torch.zeros(clips, 1, width, slots, device=device, dtype=torch.bool)
@@ -72,23 +70,26 @@ class StaticCacheView:
         )
 
     def matches(self, cache: KVCache) -> bool:
-        """Whether the cache is still where it was, and as large."""
+        """Return whether the cache's addresses and shapes are those of this view."""
         return get_shape_key(cache) == self._key
 
     def fill(self, tokens: Tensor, slots: Tensor) -> None:
-        """Take in a step: tokens (C, W) and the slots that they are given, likewise."""
+        """Copy the inputs of a step into the static tensors: tokens (C, W) and their slots (C, W)."""
         cache, clips = self._cache, self._cache.clips
         rows = torch.arange(clips, device=slots.device).unsqueeze(1)
         self.tokens[:clips] = tokens
         self.positions[:clips] = cache.positions[:clips]
-        self._write_positions[:clips] = rows * cache.seen.shape[2] + slots
-        for mask, table in ((self._seen[:, 0], cache.seen), (self.encoder_mask[:, 0, 0], cache.encoder_mask)):
+        self._write_positions[:clips] = rows * cache.ancestor_mask.shape[2] + slots
+        for mask, table in (
+            (self._seen[:, 0], cache.ancestor_mask),
+            (self.encoder_mask[:, 0, 0], cache.encoder_mask),
+        ):
             mask[:clips] = table[:clips]
             mask[clips:] = False
             mask[clips:, ..., 0] = True
 
     def source(self, layer: int) -> KeysValues:
-        """Keys and values of all rows, each (clips, frames, D)."""
+        """Return the keys and values of all rows, each (clips, frames, D)."""
         keys, values = self._cache.source[layer]
         return KeysValues(keys, values)
 
@@ -102,10 +103,9 @@ class StaticCacheView:
 
 
 class CudaGraphRunner:
-    """Steps of one cache in fixed shapes: one by one at first, and from a graph where that is possible.
+    """Runs the steps of one cache with static shapes, eagerly at first, then from a captured CUDA graph.
 
-    Before a graph is used, what it gives is compared with the step that it was made from. Where the capture fails, or the
-    two differ, everything goes on without graphs.
+    The first replay is compared with the eager step. If the capture fails or the results differ, graphs are disabled.
     """
 
     def __init__(self, step: StepFunction) -> None:
@@ -116,7 +116,7 @@ class CudaGraphRunner:
         self._steps, self._may_capture = 0, True
 
     def run_step(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Add one unit to every hypothesis: as ``Decoder.step``, which has counted it in ``positions``."""
+        """Run ``Decoder.step``, after it has advanced ``positions``."""
         slots = cache.allocate_slots()
         if self._view is None or not self._view.matches(cache):
             self._view, self._graph, self._steps = StaticCacheView(cache), None, 0
@@ -133,7 +133,7 @@ class CudaGraphRunner:
         return logits[: cache.clips]
 
     def _capture(self, view: StaticCacheView, expected: Tensor) -> None:
-        """Record the step just made, and see that a replay gives the same: it writes the same into the same slots."""
+        """Capture the step just run and compare a replay, which writes the same values into the same slots."""
         try:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
@@ -142,15 +142,28 @@ class CudaGraphRunner:
             difference = float((logits[: len(expected)] - expected).abs().max())
         except RuntimeError as error:
             self._may_capture = False
-            _log.warning("the search goes on without CUDA graphs: capturing one failed: %s", error)
+            _log.warning("CUDA graphs are disabled: the capture failed: %s", error)
             return
         if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
             self._may_capture = False
-            _log.warning("the search goes on without CUDA graphs: a replay differed by %g", difference)
+            _log.warning("CUDA graphs are disabled: a replay differed by %g", difference)
             return
         self._graph, self._logits = graph, logits
 
 
+class GraphedKVCache(KVCache):
+    """A KV cache whose steps are run by a ``CudaGraphRunner``."""
+
+    def __init__(self, *args: Any, step: StepFunction) -> None:
+        super().__init__(*args)
+        self.graph_runner = CudaGraphRunner(step)
+
+
 def get_shape_key(cache: KVCache) -> tuple[int, ...]:
-    """Changes when a cache has grown."""
-    return (cache.source.data_ptr(), cache.past.data_ptr(), *cache.seen.shape, cache.encoder_mask.shape[1])
+    """Return a key of the cache's addresses and shapes, which changes when the cache grows."""
+    return (
+        cache.source.data_ptr(),
+        cache.past.data_ptr(),
+        *cache.ancestor_mask.shape,
+        cache.encoder_mask.shape[1],
+    )

@@ -1,4 +1,4 @@
-"""The transformer decoder: whole sentences under teacher forcing, or one unit at a time from a cache."""
+"""The transformer decoder: whole sequences with teacher forcing, or one token at a time from a KV cache."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch.nn import functional
 
 from gorggle_server.avhubert.attention import Attention, KeysValues
 from gorggle_server.avhubert.config import PAD, ModelConfig
-from gorggle_server.avhubert.cuda_graphs import CacheView, CudaGraphRunner
+from gorggle_server.avhubert.cuda_graphs import CacheView, GraphedKVCache
 from gorggle_server.avhubert.kv_cache import KVCache
 from gorggle_server.avhubert.sparse_self_attention import AncestorIndex
 
 
 def sinusoidal_positions(positions: Tensor, dim: int) -> Tensor:
-    """Sines then cosines of geometric frequencies, (..., dim); zero at the position of padding.
+    """Return sinusoidal position embeddings (..., dim), sines before cosines; zero at the padding position.
 
-    Source: "Attention Is All You Need", in the arrangement of tensor2tensor that the reference follows.
+    Source: "Attention Is All You Need", in tensor2tensor's arrangement, which fairseq uses.
     """
     half = dim // 2
     step = math.log(10_000) / max(half - 1, 1)
@@ -30,35 +30,35 @@ def sinusoidal_positions(positions: Tensor, dim: int) -> Tensor:
 
 
 class StepView:
-    """What one step of a running batch reads and writes of its cache; ``positions`` already count the new unit."""
+    """Access to the used part of a cache during one step; ``positions`` already include the new token."""
 
     def __init__(self, cache: KVCache, heads: int) -> None:
         self._cache = cache
         clips, frames = cache.clips, cache.frames
         slots = cache.allocate_slots()
         rows = torch.arange(clips, device=slots.device).unsqueeze(1)
-        self._write_positions = (rows * cache.seen.shape[2] + slots).flatten()
-        seen, units = cache.seen[:clips, :, : cache.slots], cache.positions[:clips]
-        self._seen = seen.unsqueeze(1)
+        self._write_positions = (rows * cache.ancestor_mask.shape[2] + slots).flatten()
+        mask, lengths = cache.ancestor_mask[:clips, :, : cache.slots], cache.positions[:clips]
+        self._seen = mask.unsqueeze(1)
         self._ancestors: AncestorIndex | None = None
-        if AncestorIndex.is_worthwhile(seen, units, cache.past.dtype):
-            self._ancestors = AncestorIndex(seen, units, cache.seen.shape[2], heads)
+        if AncestorIndex.is_worthwhile(mask, lengths, cache.past.dtype):
+            self._ancestors = AncestorIndex(mask, lengths, cache.ancestor_mask.shape[2], heads)
         audible = cache.encoder_mask[:clips, :frames]
         self._encoder_mask = None if bool(audible.all()) else audible[:, None, None, :]
 
     @property
     def encoder_mask(self) -> Tensor | None:
-        """Bool (C, 1, 1, T), false where a clip is padded; None where none is."""
+        """Bool (C, 1, 1, T), false where a clip is padded; None without padding."""
         return self._encoder_mask
 
     def source(self, layer: int) -> KeysValues:
-        """Keys and values of the clips, each (C, T, D)."""
+        """As in ``CacheView``."""
         clips, frames = self._cache.clips, self._cache.frames
         keys, values = self._cache.source[layer]
         return KeysValues(keys[:clips, :frames], values[:clips, :frames])
 
     def self_attention(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
-        """Let the newest units, (C, W, D), look at themselves and those before; they are written into the cache."""
+        """As in ``CacheView``."""
         queries, new = attention.project_qkv(x)
         past = self._cache.past[layer]
         for kind, rows in zip(past, new, strict=True):
@@ -72,7 +72,7 @@ class StepView:
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention and a ReLU feed-forward network, each normalised before."""
+    """A pre-norm layer: self-attention, cross-attention and a ReLU feed-forward network."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, source: KeysValues, mask: Tensor | None, *, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """All units at once, (B, L, D); the second result is (B, heads, L, T) if asked for."""
+        """Process all tokens (B, L, D); with ``need_weights``, also return weights (B, heads, L, T)."""
         normed = self.self_attn_layer_norm(x)
         x = x + self.dropout(self.self_attn.self_attention(normed, is_causal=True))
         normed, weights = self.encoder_attn_layer_norm(x), None
@@ -101,7 +101,7 @@ class DecoderLayer(nn.Module):
         return self._feed_forward(x + self.dropout(attended)), weights
 
     def step(self, x: Tensor, layer: int, view: CacheView) -> Tensor:
-        """One more unit of every hypothesis, (C, W, D); its keys and values are written into the cache."""
+        """Process the newest token of every hypothesis (C, W, D) and write its keys and values into the cache."""
         x = x + view.self_attention(self.self_attn, layer, self.self_attn_layer_norm(x))
         queries = self.encoder_attn.q_proj(self.encoder_attn_layer_norm(x))
         x = x + self.encoder_attn.attend(queries, view.source(layer), view.encoder_mask)
@@ -114,7 +114,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Units so far and the encoder's output to scores of the next unit."""
+    """Predicts the next token from the previous tokens and the encoder's output."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -130,9 +130,9 @@ class Decoder(nn.Module):
         self.position_table: Tensor | None
         self.register_buffer("position_table", None)
         self._positions = PAD + 1 + config.max_target_size
-        # Where a model was prepared for reading on a GPU: see ``graphs``.
+        # Set by ``optimization`` on a GPU.
         self.use_cuda_graphs = False
-        # In place of ``output_weight`` where a model was prepared for reading (see ``preparation``).
+        # Replaces ``output_weight`` after ``optimization`` on a CPU.
         self.output_proj: nn.Module | None = None
         if not config.share_embeddings:
             self.embed_out = nn.Parameter(torch.empty(config.vocabulary_size, config.decoder_dim))
@@ -141,13 +141,13 @@ class Decoder(nn.Module):
     def forward(
         self, tokens: Tensor, encoder_out: Tensor, padding_mask: Tensor | None, *, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Teacher forcing.
+        """Decode whole sequences with teacher forcing.
 
         Args:
             tokens: (B, L), starting with ``</s>``; padding only on the right.
             encoder_out: (B, T, D).
             padding_mask: (B, T), true where padded.
-            need_weights: return the cross-attention too, averaged over the alignment heads, with gradient.
+            need_weights: also return the cross-attention weights, averaged over the alignment heads, with gradient.
 
         Returns:
             Logits (B, L, V), and weights (B, L, T) or None.
@@ -167,15 +167,13 @@ class Decoder(nn.Module):
         return self._project_logits(x), alignment
 
     def create_cache(self, width: int) -> KVCache:
-        """A cache for clips that are searched with ``width`` hypotheses each."""
+        """Return an empty cache for clips with ``width`` hypotheses each."""
         weight = self.embed_tokens.weight
-        cache = KVCache(len(self.layers), weight.shape[1], width, weight.device, weight.dtype)
-        if self.use_cuda_graphs:
-            cache.graph_runner = CudaGraphRunner(self._run_step)
-        return cache
+        size = (len(self.layers), weight.shape[1], width, weight.device, weight.dtype)
+        return GraphedKVCache(*size, step=self._run_step) if self.use_cuda_graphs else KVCache(*size)
 
     def prefill(self, encoder_out: Tensor, lengths: list[int], cache: KVCache) -> None:
-        """Let clips join a running batch: project (B, T, D), padded behind ``lengths``, once for all steps to come."""
+        """Add clips to a cache: project their encoder output (B, T, D), which is padded after ``lengths``."""
         rows = cache.add_sequences(lengths)
         for number, layer in enumerate(self._layers):
             for kind, projection in enumerate((layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)):
@@ -184,17 +182,17 @@ class Decoder(nn.Module):
                 )
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Add one unit to every hypothesis of a running batch and score the next.
+        """Append one token to every hypothesis of a running batch and score the next.
 
         Args:
-            tokens: (C, W), the newest unit of each hypothesis.
+            tokens: (C, W), the newest token of each hypothesis.
             cache: of these C clips; it is advanced.
 
         Returns:
             Logits (C, W, V).
         """
         cache.positions[: cache.clips] += 1
-        if cache.graph_runner is not None:
+        if isinstance(cache, GraphedKVCache):
             return cache.graph_runner.run_step(tokens, cache)
         view = StepView(cache, self._layers[0].self_attn.heads)
         return self._run_step(tokens, cache.positions[: cache.clips], view)
@@ -206,14 +204,14 @@ class Decoder(nn.Module):
         return self._project_logits(x)
 
     def precompute_positions(self) -> None:
-        """Work out the embedding of every position once."""
+        """Store the embeddings of all positions in a table."""
         weight = self.embed_tokens.weight
         positions = torch.arange(self._positions, device=weight.device)
         self.position_table = sinusoidal_positions(positions, weight.shape[1]).to(weight.dtype)
 
     @property
     def output_weight(self) -> Tensor:
-        """(V, D), what the last layer's output is compared with."""
+        """Weight of the output projection, (V, D)."""
         return self.embed_out if hasattr(self, "embed_out") else self.embed_tokens.weight
 
     @property

@@ -1,4 +1,4 @@
-"""The audio-visual encoder: features of both kinds to one sequence of vectors."""
+"""The audio-visual encoder: front-ends, fusion and transformer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gorggle_server.avhubert.frontend import AudioFrontend, VideoFrontend
 
 
 class ConvolutionalPositions(nn.Module):
-    """A 1-D convolution whose kernel is stored as direction and length per tap (weight normalisation)."""
+    """Convolutional position embedding with weight normalisation per tap."""
 
     def __init__(self, dim: int, kernel_size: int, groups: int) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class ConvolutionalPositions(nn.Module):
         self.weight_v = nn.Parameter(torch.empty(dim, dim // groups, kernel_size))
         self.bias = nn.Parameter(torch.zeros(dim))
         nn.init.normal_(self.weight_v, 0.0, deviation)
-        self.register_buffer("fixed_kernel", None)
+        self.register_buffer("precomputed_kernel", None)
 
     def precompute_kernel(self) -> None:
-        """Work out the kernel once for all calls to come; later changes of the parameters have no effect."""
+        """Compute the kernel once; later changes of the parameters have no effect."""
         self.precomputed_kernel = self._compute_kernel().detach()
 
     def _compute_kernel(self) -> Tensor:
@@ -47,7 +47,7 @@ class ConvolutionalPositions(nn.Module):
 
 
 class SamePadGelu(nn.Module):
-    """GELU, after dropping the output that an even kernel yields beyond the last frame."""
+    """GELU, after dropping the extra output frame of an even kernel."""
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class SamePadGelu(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and a GELU feed-forward network, each normalised before and added after."""
+    """A pre-norm layer: self-attention and a GELU feed-forward network."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class EncoderLayer(nn.Module):
         return self._feed_forward(x)
 
     def forward_packed(self, x: Tensor, lengths: list[int]) -> Tensor:
-        """The same for clips that stand behind each other without padding, (1, N, D); for reading only."""
+        """Process a packed batch (1, N, D) without padding; for inference only."""
         return self._feed_forward(
             x + self.self_attn.self_attention_packed(self.self_attn_layer_norm(x), lengths)
         )
@@ -90,7 +90,7 @@ class EncoderLayer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """Convolutional positions, then the layers, then one last normalisation."""
+    """Convolutional positions, the layers and a final layer norm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class TransformerEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
-        # Set where a model was prepared for reading (see ``preparation``).
+        # Set by ``optimization`` on a CPU.
         self.skip_padding = False
 
     def forward(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
@@ -120,7 +120,7 @@ class TransformerEncoder(nn.Module):
         return result
 
     def _forward_packed(self, x: Tensor, lengths: list[int]) -> Tensor:
-        """As ``forward``, with nothing worked out for padding: there are zeros."""
+        """As ``forward`` on a packed batch; padded frames of the result are zero."""
         clips = [clip[None, :length] for clip, length in zip(x, lengths, strict=True)]
         clips = [clip + self.pos_conv(clip.transpose(1, 2)).transpose(1, 2) for clip in clips]
         joined = torch.cat(clips, dim=1)
@@ -138,7 +138,7 @@ class TransformerEncoder(nn.Module):
 
 
 def _get_clip_lengths(padding_mask: Tensor) -> list[int] | None:
-    """How many frames each clip has; None where padding does not only stand behind them, or a clip has none."""
+    """Return the valid frames of each clip; None if a clip has none, or padding that is not at its end."""
     lengths: list[int] = (~padding_mask).sum(1).tolist()
     expected = torch.arange(padding_mask.shape[1], device=padding_mask.device) >= torch.tensor(
         lengths, device=padding_mask.device
@@ -147,7 +147,7 @@ def _get_clip_lengths(padding_mask: Tensor) -> list[int] | None:
 
 
 class AudioVisualEncoder(nn.Module):
-    """Front-ends, fusion and transformer."""
+    """Front-ends of both modalities, fusion by concatenation, and the transformer."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -168,24 +168,24 @@ class AudioVisualEncoder(nn.Module):
         has_video: Tensor | None = None,
         has_audio: Tensor | None = None,
     ) -> Tensor:
-        """Encode a batch; a modality that is missing counts as zeros after its projection.
+        """Encode a batch; features of a missing modality are zeros.
 
         Args:
             video: (B, T, 88, 88), normalised, or None.
             audio: (B, T, 104), layer-normalised, or None; not both None.
             padding_mask: (B, T), true where padded.
             has_video: (B,), false for the clips of a mixed batch that have no video.
-            has_audio: (B,), likewise for sound.
+            has_audio: (B,), likewise for audio.
 
         Returns:
-            (B, T, D); what stands at padded frames means nothing.
+            (B, T, D); padded frames are undefined.
         """
         seen = None if video is None else self.feature_extractor_video(video, padding_mask)
         heard = None if audio is None else self.feature_extractor_audio(audio)
         seen, heard = _zero_missing(seen, has_video), _zero_missing(heard, has_audio)
         present = seen if seen is not None else heard
         if present is None:
-            raise ValueError("neither video nor audio was given")
+            raise ValueError("video and audio are both None")
         missing = torch.zeros_like(present)
         fused = torch.cat((missing if heard is None else heard, missing if seen is None else seen), dim=-1)
         x = self.feature_dropout(self.post_extract_proj(self.layer_norm(fused)))

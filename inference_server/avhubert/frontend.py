@@ -1,4 +1,4 @@
-"""The visual front-end: mouth crops to one vector a frame."""
+"""Front-ends: mouth crops and audio features to one vector per frame."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gorggle_server.avhubert.config import ModelConfig
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut around them."""
+    """Two 3x3 convolutions with a residual connection."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18Trunk(nn.Module):
-    """An 18-layer residual network without its stem, applied to single frames."""
+    """A ResNet-18 without its stem, applied to single frames."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -49,13 +49,13 @@ class ResNet18Trunk(nn.Module):
         return nn.Sequential(BasicBlock(channels_in, channels, stride), BasicBlock(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, 8C): the mean over the last feature map."""
+        """(N, C, H, W) to (N, 8C), averaged over the last feature map."""
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return x.mean(dim=(2, 3))
 
 
 class ResNet(nn.Module):
-    """A 3-D stem that sees five frames at a time, then the trunk on every frame."""
+    """A 3-D stem over five frames, then the trunk on every frame."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -66,12 +66,12 @@ class ResNet(nn.Module):
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), padding=(0, 1, 1)),
         )
         self.trunk: nn.Module = ResNet18Trunk(channels)
-        # Where a model was prepared for reading (see ``preparation``): in place of ``frontend3D``, or of all.
+        # Set by ``optimization``: ``stem`` replaces ``frontend3D``, ``chunked`` replaces both parts.
         self.stem: nn.Module | None = None
         self.chunked: nn.Module | None = None
 
     def forward(self, video: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """(B, T, H, W) to (B, T, 8C); padded frames give zeros and cost nothing in the trunk."""
+        """(B, T, H, W) to (B, T, 8C); padded frames are zero and skipped by the trunk."""
         batch, frames = video.shape[:2]
         if padding_mask is None:
             return self._extract_features(video).view(batch, frames, -1)
@@ -87,28 +87,28 @@ class ResNet(nn.Module):
         return features
 
     def _extract_unpadded_features(self, video: Tensor, real: Tensor) -> Tensor:
-        """(B, T, H, W) to (N, 8C), the N frames that are no padding."""
+        """(B, T, H, W) to (N, 8C) of the N frames that are not padding."""
         lengths = real.sum(1).tolist()
         if all(bool(row[:length].all()) for row, length in zip(real, lengths, strict=True)):
-            # Clip by clip: the frames behind a clip's end are never looked at.
+            # Clip by clip, without the padding at the end.
             clips = [clip[None, :length] for clip, length in zip(video, lengths, strict=True)]
             if self.chunked is not None:
                 return torch.cat([self.chunked(clip) for clip in clips])
             if self.stem is not None:
                 features: Tensor = self.trunk(torch.cat([self.stem(clip) for clip in clips]))
                 return features
-        # The stem looks two frames ahead: whatever stands in the padding must not reach real frames.
+        # The stem's kernel covers two frames ahead: values in the padding must not reach valid frames.
         silenced = video.masked_fill(~real[:, :, None, None], 0.0)
         if self.chunked is not None:
             return self._extract_features(silenced)[real.flatten()]
-        pictures: Tensor = self.trunk(self._run_stem(silenced)[real.flatten()])
-        return pictures
+        result: Tensor = self.trunk(self._run_stem(silenced)[real.flatten()])
+        return result
 
     def _run_stem(self, video: Tensor) -> Tensor:
         """(B, T, H, W) to (B·T, C, H/4, W/4)."""
         if self.stem is not None:
-            pictures: Tensor = self.stem(video)
-            return pictures
+            features: Tensor = self.stem(video)
+            return features
         x: Tensor = self.frontend3D(video.unsqueeze(1))
         return x.transpose(1, 2).flatten(0, 1)
 
@@ -128,7 +128,7 @@ class VideoFrontend(nn.Module):
 
 
 class AudioFrontend(nn.Module):
-    """Stacked filterbank energies to vectors of the encoder's width."""
+    """Stacked log-mel features to vectors of the encoder's width."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

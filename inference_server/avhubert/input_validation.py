@@ -1,4 +1,4 @@
-"""What callers hand to a model: arrays of either kind, checked and brought to its device."""
+"""Validates the arrays that callers pass to a model and moves them to its device."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gorggle_server.avhubert.config import MODEL_INPUT_SIZE_PX
 from gorggle_server.errors import InvalidRequestError
+from gorggle_server.timebase import MODEL_INPUT_SIZE_PX
 
 Array: TypeAlias = Tensor | NDArray[np.generic]
 
@@ -19,10 +19,10 @@ Array: TypeAlias = Tensor | NDArray[np.generic]
 def to_features(
     name: str, value: Array, shape: Sequence[int | str], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """A finite floating-point tensor of the given shape; letters stand for any size above 0.
+    """Return a finite floating-point tensor of the given shape; letters in it match any size above 0.
 
     Raises:
-        InvalidRequestError: another shape or type, or values that are not finite.
+        InvalidRequestError: wrong shape or dtype, or values that are not finite.
     """
     tensor = _to_tensor(name, value, shape)
     if not tensor.is_floating_point():
@@ -30,33 +30,33 @@ def to_features(
             f"{name} has type {tensor.dtype}; expected floating-point numbers, already normalised"
         )
     if not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
-        raise InvalidRequestError(f"{name} holds values that are not finite; expected numbers only")
+        raise InvalidRequestError(f"{name} has values that are not finite; expected finite numbers")
     return tensor.to(device=device, dtype=dtype)
 
 
 def to_video(value: Array, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(B, T, 88, 88), normalised mouth crops."""
+    """Return normalised mouth crops (B, T, 88, 88)."""
     return to_features("video", value, ("B", "T", MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX), device, dtype)
 
 
 def to_padding_mask(value: Array, batch: int, frames: int, device: torch.device) -> Tensor:
-    """(B, T), true where padded.
+    """Return a bool mask (B, T), true where padded.
 
     Raises:
-        InvalidRequestError: another shape or type, or a clip without a single real frame.
+        InvalidRequestError: wrong shape or dtype, or a clip without a valid frame.
     """
     tensor = _to_tensor("padding_mask", value, (batch, frames))
     if tensor.dtype != torch.bool:
         raise InvalidRequestError(f"padding_mask has type {tensor.dtype}; expected bool, true where padded")
     if tensor.all(dim=1).any():
         raise InvalidRequestError(
-            "padding_mask marks all frames of a clip as padding; expected at least one real frame"
+            "padding_mask marks all frames of a clip as padding; expected at least one valid frame"
         )
     return tensor.to(device)
 
 
 def to_presence(name: str, value: Array, batch: int, device: torch.device) -> Tensor:
-    """(B,), false for the clips that lack a modality."""
+    """Return a bool mask (B,), false for the clips that lack a modality."""
     tensor = _to_tensor(name, value, (batch,))
     if tensor.dtype != torch.bool:
         raise InvalidRequestError(f"{name} has type {tensor.dtype}; expected bool")
@@ -64,10 +64,10 @@ def to_presence(name: str, value: Array, batch: int, device: torch.device) -> Te
 
 
 def to_token_ids(name: str, value: Array, batch: int, vocabulary_size: int, device: torch.device) -> Tensor:
-    """(B, L), ids of units."""
+    """Return token ids (B, L)."""
     tensor = _to_tensor(name, value, (batch, "L"))
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise InvalidRequestError(f"{name} has type {tensor.dtype}; expected whole numbers")
+        raise InvalidRequestError(f"{name} has type {tensor.dtype}; expected integers")
     if tensor.min() < 0 or tensor.max() >= vocabulary_size:
         raise InvalidRequestError(
             f"{name} has ids from {int(tensor.min())} to {int(tensor.max())}; expected 0 to {vocabulary_size - 1}"
@@ -76,18 +76,18 @@ def to_token_ids(name: str, value: Array, batch: int, vocabulary_size: int, devi
 
 
 def to_token_limits(value: int | Sequence[int], batch: int, maximum: int) -> list[int]:
-    """For each clip the most units to search for, cut to what the decoder has positions for.
+    """Return the maximum tokens of each clip, capped at ``maximum``, the decoder's number of positions.
 
     Raises:
-        InvalidRequestError: a limit below 1, or not one for each clip.
+        InvalidRequestError: a limit is below 1, or there is not one per clip.
     """
     limits = [value] * batch if isinstance(value, int) else list(value)
     if len(limits) != batch:
         raise InvalidRequestError(
-            f"max_len has {len(limits)} limits; expected one number or {batch}, one for each clip"
+            f"max_len has {len(limits)} limits; expected one number or {batch}, one per clip"
         )
     if min(limits) < 1:
-        raise InvalidRequestError(f"max_len is {min(limits)}; expected at least 1 unit")
+        raise InvalidRequestError(f"max_len is {min(limits)}; expected at least 1 token")
     return [min(int(limit), maximum) for limit in limits]
 
 
@@ -98,17 +98,17 @@ def _to_tensor(name: str, value: Array, shape: Sequence[int | str]) -> Tensor:
         for size, wanted in zip(tensor.shape, shape, strict=True)
     )
     if not expected:
-        wanted_text = ", ".join(map(str, shape))
+        expected_text = ", ".join(map(str, shape))
         raise InvalidRequestError(
-            f"{name} has shape {tuple(tensor.shape)}; expected ({wanted_text}), none of them 0"
+            f"{name} has shape {tuple(tensor.shape)}; expected ({expected_text}), all above 0"
         )
     return tensor
 
 
 def _from_numpy(name: str, value: NDArray[np.generic]) -> Tensor:
     try:
-        # torch warns about arrays that cannot be written to, such as views of received bytes.
+        # torch warns about read-only arrays, such as views of received bytes.
         array = np.require(value, requirements=["C", "W"])
         return torch.from_numpy(array)
     except (TypeError, ValueError) as error:
-        raise InvalidRequestError(f"{name} cannot be read as an array of numbers: {error}") from error
+        raise InvalidRequestError(f"{name} cannot be converted to an array of numbers: {error}") from error

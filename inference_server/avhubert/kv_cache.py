@@ -1,36 +1,30 @@
-"""What a running batch of beam searches remembers: keys and values of its clips, and of the units chosen so far."""
+"""KV cache of a running batch of beam searches: keys and values of the encoder outputs and of the tokens so far."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from gorggle_server.avhubert.cuda_graphs import CudaGraphRunner
-
-# Capacities grow in these steps: seldom enough not to matter, closely enough not to waste.
+# Capacities grow in these steps: a compromise between the number of copies and wasted memory.
 _FRAMES_STEP, _SLOTS_STEP = 64, 32
 
 
 class KVCache:
-    """Keys and values of C clips with W hypotheses each, every clip at a step of its own.
+    """Keys and values of C clips with W hypotheses each; clips may be at different steps.
 
-    The units of a clip's hypotheses form a tree: all begin alike. Each unit has one *slot*, which every hypothesis that
-    continues it looks at. When the search reorders its hypotheses only the table of who looks at what changes, no key
-    and no value moves; a slot that nobody looks at any more is taken by the next unit. (The order of slots means
-    nothing: positions are part of the embedded units.)
+    The tokens of a clip's hypotheses form a tree with a common root. Each token occupies one *slot*, shared by all
+    hypotheses that continue it. When the search reorders hypotheses, only ``ancestor_mask`` changes and no key or value
+    is copied; slots without a hypothesis are reused. The order of slots is irrelevant, because positions are part of
+    the token embeddings.
 
     Attributes:
-        source: (layers, 2, capacity, frames, D), keys and values of the encoder's output; one row a clip, whatever the
-            number of its hypotheses.
-        audible: bool (capacity, frames), false where padded.
-        past: (layers, 2, capacity, slots, D), keys and values of the units.
-        seen: bool (capacity, W, slots), which units each hypothesis continues.
-        positions: (capacity,), how many units each clip's hypotheses have.
-        clips: C, how many of the rows are in use: always the first ones.
-        slots: how many of the slots are in use, with gaps: always among the first ones.
+        source: (layers, 2, capacity, frames, D), keys and values of the encoder's output, one row per clip.
+        encoder_mask: bool (capacity, frames), false where padded.
+        past: (layers, 2, capacity, slots, D), keys and values of the tokens.
+        ancestor_mask: bool (capacity, W, slots), the tokens that each hypothesis continues.
+        positions: (capacity,), number of tokens of each clip's hypotheses.
+        clips: C; the first C rows are in use.
+        slots: all slots in use, with gaps, are among the first ``slots``.
         fixed: makes the steps in fixed shapes, where that is wanted (see ``graphs``).
     """
 
@@ -40,19 +34,18 @@ class KVCache:
         self.source = torch.zeros(layers, 2, 0, 0, dim, device=device, dtype=dtype)
         self.encoder_mask = torch.zeros(0, 0, device=device, dtype=torch.bool)
         self.past = torch.zeros(layers, 2, 0, 0, dim, device=device, dtype=dtype)
-        self.seen = torch.zeros(0, width, 0, device=device, dtype=torch.bool)
+        self.ancestor_mask = torch.zeros(0, width, 0, device=device, dtype=torch.bool)
         self.positions = torch.zeros(0, device=device, dtype=torch.long)
         self.slots = 0
-        self.graph_runner: CudaGraphRunner | None = None
         self._frames: list[int] = []
 
     @property
     def frames(self) -> int:
-        """T of the longest clip."""
+        """Frames of the longest clip."""
         return max(self._frames, default=0)
 
     def add_sequences(self, lengths: list[int]) -> range:
-        """Make room for clips of so many frames; their rows of ``source`` are to be filled in by the caller."""
+        """Allocate rows for clips of these frame counts; the caller must fill in ``source``."""
         rows = range(self.clips, self.clips + len(lengths))
         self._frames += lengths
         self.clips = rows.stop
@@ -60,47 +53,47 @@ class KVCache:
         self.encoder_mask[rows.start : rows.stop] = torch.arange(
             self.encoder_mask.shape[1], device=self.encoder_mask.device
         ) < torch.tensor(lengths, device=self.encoder_mask.device).unsqueeze(1)
-        self.seen[rows.start : rows.stop] = False
+        self.ancestor_mask[rows.start : rows.stop] = False
         self.positions[rows.start : rows.stop] = 0
         return rows
 
     def move_row(self, row: int, to: int) -> None:
-        """Let a clip take another's row."""
+        """Move a clip to another row, overwriting it."""
         frames = self._frames[row]
         self.source[:, :, to, :frames] = self.source[:, :, row, :frames]
         self.past[:, :, to] = self.past[:, :, row]
-        for table in (self.encoder_mask, self.seen, self.positions):
+        for table in (self.encoder_mask, self.ancestor_mask, self.positions):
             table[to] = table[row]
         self._frames[to] = frames
 
     def clear_row(self, row: int) -> None:
-        """Clear numbers that are not finite: weights of zero would not keep them from those who come after."""
+        """Zero a row whose values are not finite: an attention weight of 0 would still propagate them."""
         self.source[:, :, row] = 0
         self.past[:, :, row] = 0
 
     def drop_last_row(self) -> None:
-        """Free the last row in use."""
+        """Free the last used row."""
         self.clips -= 1
         self._frames.pop()
 
     def reorder(self, parents: Tensor) -> None:
-        """Let hypothesis (c, w) continue what was (c, parents[c, w]); ``parents`` is (C, W)."""
-        ancestor_mask = self.seen[: self.clips]
-        self.seen[: self.clips] = ancestor_mask.gather(
+        """Replace hypothesis (c, w) by the former (c, parents[c, w]); ``parents`` is (C, W)."""
+        ancestor_mask = self.ancestor_mask[: self.clips]
+        self.ancestor_mask[: self.clips] = ancestor_mask.gather(
             1, parents.unsqueeze(2).expand(-1, -1, ancestor_mask.shape[2])
         )
 
     def allocate_slots(self) -> Tensor:
-        """Take a free slot for the next unit of every hypothesis, (C, W), and let each look at its own."""
-        taken = self.seen[: self.clips].any(dim=1)
+        """Allocate a free slot (C, W) for the next token of every hypothesis, and add it to ``ancestor_mask``."""
+        taken = self.ancestor_mask[: self.clips].any(dim=1)
         most = int(taken.sum(dim=1).max())
-        if most + self.width > self.seen.shape[2]:
+        if most + self.width > self.ancestor_mask.shape[2]:
             self._reserve(0, 0, most + self.width)
             return self.allocate_slots()
-        # False sorts before true; stable, so that the same search always takes the same slots.
+        # False sorts before true. The sort is stable so that the same search always uses the same slots.
         slots = taken.to(torch.uint8).argsort(dim=1, stable=True)[:, : self.width]
-        self.seen[: self.clips].scatter_(2, slots.unsqueeze(2), True)
-        used = self.seen[: self.clips].flatten(0, 1).any(dim=0)
+        self.ancestor_mask[: self.clips].scatter_(2, slots.unsqueeze(2), True)
+        used = self.ancestor_mask[: self.clips].flatten(0, 1).any(dim=0)
         self.slots = int(used.nonzero()[-1]) + 1
         return slots
 
@@ -108,7 +101,10 @@ class KVCache:
         if clips > self.positions.shape[0]:
             more = max(clips, 2 * self.positions.shape[0]) - self.positions.shape[0]
             self.source, self.past = _extend(self.source, 2, more), _extend(self.past, 2, more)
-            self.encoder_mask, self.seen = _extend(self.encoder_mask, 0, more), _extend(self.seen, 0, more)
+            self.encoder_mask, self.ancestor_mask = (
+                _extend(self.encoder_mask, 0, more),
+                _extend(self.ancestor_mask, 0, more),
+            )
             self.positions = _extend(self.positions, 0, more)
         if frames > self.encoder_mask.shape[1]:
             more = _round_up(frames, _FRAMES_STEP) - self.encoder_mask.shape[1]
@@ -116,10 +112,13 @@ class KVCache:
                 _extend(self.source, 3, more),
                 _extend(self.encoder_mask, 1, more),
             )
-        if slots > self.seen.shape[2]:
-            # Doubled: a search that needs many needs more and more, and all are copied each time.
-            more = _round_up(max(slots, 2 * self.seen.shape[2]), _SLOTS_STEP) - self.seen.shape[2]
-            self.past, self.seen = _extend(self.past, 3, more), _extend(self.seen, 2, more)
+        if slots > self.ancestor_mask.shape[2]:
+            # Doubled, because every extension copies all slots.
+            more = (
+                _round_up(max(slots, 2 * self.ancestor_mask.shape[2]), _SLOTS_STEP)
+                - self.ancestor_mask.shape[2]
+            )
+            self.past, self.ancestor_mask = _extend(self.past, 3, more), _extend(self.ancestor_mask, 2, more)
 
 
 def _round_up(size: int, step: int) -> int:

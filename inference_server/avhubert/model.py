@@ -1,4 +1,4 @@
-"""A loaded model: the one object through which the server reads lips."""
+"""A loaded model: encoding, beam search and word timestamps."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ __all__ = ["AVHubertNetwork", "Model"]
 
 
 class Model:
-    """Weights, units and card of one checkpoint, ready to encode and search.
+    """Network, vocabulary and model card of one checkpoint.
 
-    All methods accept torch tensors or numpy arrays, and return tensors on the model's device.
-    One thread at a time may use a model.
+    All methods accept torch tensors or numpy arrays and return tensors on the model's device. Not thread-safe.
     """
 
     def __init__(
@@ -32,8 +31,8 @@ class Model:
     ) -> None:
         if len(vocabulary) != network.config.vocabulary_size:
             raise ModelFormatError(
-                f"the dictionary has {len(vocabulary)} units, the decoder {network.config.vocabulary_size}: "
-                "they do not belong together"
+                f"the dictionary has {len(vocabulary)} tokens, the decoder {network.config.vocabulary_size}: "
+                "they do not match"
             )
         self.network = network.eval()
         self.vocabulary = vocabulary
@@ -41,32 +40,32 @@ class Model:
         self.parameter_count = sum(weights.numel() for weights in network.parameters())
 
     def optimize(self, *, int8: bool = False) -> Model:
-        """This model made ready for reading, in place: see ``preparation``. It can be neither trained nor saved after.
+        """Optimize the model for inference in place (see ``optimization``); it can no longer be trained or saved.
 
         Args:
-            int8: keep the weights of linear layers as 8-bit integers. Faster on a CPU, and no longer the same numbers.
+            int8: quantize the weights of linear layers to 8 bits: faster on a CPU, but results change.
         """
         optimization.optimize_for_inference(self.network, int8=int8)
         return self
 
     @property
     def config(self) -> ModelConfig:
-        """The sizes of the model."""
+        """The model's configuration."""
         return self.network.config
 
     @property
     def tokens(self) -> list[str]:
-        """The output units; the index is the id."""
+        """The output tokens, indexed by id."""
         return self.vocabulary.tokens
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self._weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights, and of all that is computed but the search's scores."""
+        """The dtype of the weights and of all computations except the scores of the search."""
         return self._weight.dtype
 
     @property
@@ -87,27 +86,27 @@ class Model:
 
         Args:
             video: (B, T, 88, 88), normalised mouth crops at 25 fps; None if the batch has no video.
-            audio: (B, T, 104), stacked and layer-normalised filterbank energies at 25 Hz; None if it has no sound.
+            audio: (B, T, 104), ``audio_features`` at 25 Hz; None if the batch has no audio.
             padding_mask: bool (B, T), true where padded.
             has_video: bool (B,), false for those clips of a mixed batch that have no video.
-            has_audio: bool (B,), likewise for sound.
+            has_audio: bool (B,), likewise for audio.
 
         Returns:
-            (B, T, D); what stands at padded frames means nothing.
+            (B, T, D); padded frames are undefined.
 
         Raises:
-            InvalidRequestError: neither video nor audio, or arrays that do not fit together.
+            InvalidRequestError: video and audio are both None, or shapes do not match.
         """
         frames = None if video is None else input_validation.to_video(video, self.device, self.dtype)
         shape = ("B", "T") if frames is None else tuple(frames.shape[:2])
-        sound = None
+        features = None
         if audio is not None:
-            sound = input_validation.to_features(
+            features = input_validation.to_features(
                 "audio", audio, (*shape, self.config.audio_dim), self.device, self.dtype
             )
-        present = frames if frames is not None else sound
+        present = frames if frames is not None else features
         if present is None:
-            raise InvalidRequestError("neither video nor audio was given; expected at least one")
+            raise InvalidRequestError("video and audio are both None; expected at least one")
         batch, length = present.shape[:2]
         padded = (
             None
@@ -116,7 +115,7 @@ class Model:
         )
         return self.network.encode(
             frames,
-            sound,
+            features,
             padded,
             has_video=None
             if has_video is None
@@ -128,7 +127,7 @@ class Model:
 
     @torch.inference_mode()
     def logits(self, encoder_out: Array, padding_mask: Array | None, prev_output_tokens: Array) -> Tensor:
-        """Score every next unit under teacher forcing.
+        """Return next-token logits with teacher forcing.
 
         Args:
             encoder_out: (B, T, D).
@@ -154,21 +153,21 @@ class Model:
         length_penalty: float = 1.0,
         max_len: int | Sequence[int],
     ) -> list[list[Hypothesis]]:
-        """Find the most probable readings of each clip.
+        """Find the most probable hypotheses of each clip.
 
         Args:
             encoder_out: (B, T, D).
             padding_mask: bool (B, T), true where padded.
-            beam: how many hypotheses live at a time; 1 is greedy.
-            length_penalty: the power of the length that sums of log-probabilities are divided by;
-                above 1 favours long readings.
-            max_len: the most units before ``</s>``, for all clips or one number for each.
+            beam: beam width; 1 is greedy search.
+            length_penalty: exponent of the length that divides the sum of log-probabilities; above 1 favours long
+                hypotheses.
+            max_len: maximum tokens before ``</s>``, for all clips or per clip.
 
         Returns:
             For each clip up to ``beam`` hypotheses, best first.
 
         Raises:
-            InvalidRequestError: arguments out of range.
+            InvalidRequestError: an argument is out of range.
             ModelFormatError: the model's scores are not finite.
         """
         encoded, padded = self._validate_encoder_out(encoder_out, padding_mask)
@@ -178,10 +177,10 @@ class Model:
         )
 
     def start_beam_search(self, *, beam: int, length_penalty: float = 1.0) -> BeamSearch:
-        """A beam search that clips join and leave between two steps; see there. What it finds has texts.
+        """Return an empty ``BeamSearch``, to which clips can be added between steps.
 
         Raises:
-            InvalidRequestError: arguments out of range.
+            InvalidRequestError: an argument is out of range.
         """
         if beam < 1:
             raise InvalidRequestError(f"beam is {beam}; expected at least 1")
@@ -193,12 +192,12 @@ class Model:
     def align_words(
         self, encoder_out: Array, hypothesis: Hypothesis, *, speech_activity: Array | None = None
     ) -> list[WordTiming]:
-        """When each word of a hypothesis is said.
+        """Compute the timestamps of each word of a hypothesis.
 
         Args:
-            encoder_out: (T, D), one clip without its padding.
-            hypothesis: one that ``beam_search`` found for this clip.
-            speech_activity: (T,), the probability of speech in each frame, where the caller knows it.
+            encoder_out: (T, D), one clip without padding.
+            hypothesis: a result of ``beam_search`` for this clip.
+            speech_activity: (T,), probability of speech in each frame, if available.
 
         Returns:
             One entry for each word of ``hypothesis.text``.

@@ -1,4 +1,4 @@
-"""The whole network, for training and for the inference facade in ``model``."""
+"""The complete network, used in training and by ``Model``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gorggle_server.avhubert.encoder import AudioVisualEncoder
 
 
 class AVHubertNetwork(nn.Module):
-    """Encoder and decoder of one AV-HuBERT model, with the reference's parameter names.
+    """Encoder and decoder of one AV-HuBERT model.
 
-    The only difference in names is the reference's ``encoder.w2v_model.``, which is ``encoder.`` here.
+    Parameter names are fairseq's, except that the prefix ``encoder.w2v_model.`` is ``encoder.`` here.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -35,14 +35,14 @@ class AVHubertNetwork(nn.Module):
         return encoded
 
     def decode(self, encoder_out: Tensor, padding_mask: Tensor | None, prev_output_tokens: Tensor) -> Tensor:
-        """Logits (B, L, V) under teacher forcing; ``prev_output_tokens`` (B, L) starts with ``</s>``."""
+        """Return logits (B, L, V) with teacher forcing; ``prev_output_tokens`` (B, L) starts with ``</s>``."""
         logits: Tensor = self.decoder(prev_output_tokens, encoder_out, padding_mask)[0]
         return logits
 
     def decode_with_attention(
         self, encoder_out: Tensor, padding_mask: Tensor | None, prev_output_tokens: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits (B, L, V) and cross-attention (B, L, T) of the alignment heads, both with gradient."""
+        """Return logits (B, L, V) and the alignment heads' cross-attention (B, L, T), both with gradient."""
         logits, weights = self.decoder(prev_output_tokens, encoder_out, padding_mask, need_weights=True)
         return logits, weights
 
@@ -53,5 +53,5 @@ class AVHubertNetwork(nn.Module):
         audio: Tensor | None = None,
         padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """Encode and decode in one call: logits (B, L, V)."""
+        """Encode and decode in one call; return logits (B, L, V)."""
         return self.decode(self.encode(video, audio, padding_mask), padding_mask, prev_output_tokens)

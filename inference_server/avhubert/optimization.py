@@ -1,24 +1,22 @@
-"""A network made ready for reading alone: the same numbers, up to rounding, in less time. It cannot be trained after.
+"""Inference optimizations of a network. Results are the same up to rounding; the network cannot be trained afterwards.
 
-What is done, each with its reason:
-
-- Batch normalisation is folded into the convolution before it: at inference both are linear.
-- The three-dimensional stem becomes a convolution over pictures of five channels, the five frames that it sees at a
-  time, since two-dimensional kernels are twice as fast; pooling, which only works within a frame, likewise.
-- Convolutions run channels-last, the layout that their kernels work in.
-- The weight normalisation of the positional convolution is worked out once instead of at every call.
-- The sinusoids of the positions stand in a table.
-- Queries, keys and values come from one product instead of three.
-- On a CPU, linear layers keep their weights packed for oneDNN, whose products of few rows take 2.3 to 2.6 times less
-  than those of the library that torch uses by itself on an AMD processor (on an Intel one it was not measured).
-- On a CPU the encoder works on the frames of a batch's clips behind each other, and not on their padding; a GPU would
-  rather work on padding than on one clip's attention after another's.
-- On a GPU the decoder's steps have fixed shapes, and are replayed as CUDA graphs (see ``graphs``).
-- On request linear layers keep their weights as 8-bit integers, a scale for each output; then the numbers differ.
+- Batch normalisation is folded into the preceding convolution.
+- The 3-D stem becomes a 2-D convolution with the five frames of its kernel as channels, which is twice as fast.
+- Convolutions run channels-last, the layout of their kernels.
+- The weight normalisation of the positional convolution is computed once.
+- Sinusoidal position embeddings are stored in a table.
+- Query, key and value projections are fused.
+- On a CPU, weights of linear layers are packed for oneDNN. With few rows it is 2.3 to 2.6 times as fast as torch's
+  default on an AMD CPU (not measured on Intel).
+- On a CPU, the encoder runs on a packed batch without padding. On a GPU, computing the padding is faster than running
+  the attention of each clip separately.
+- On a GPU, decoder steps have static shapes and are replayed as CUDA graphs (see ``cuda_graphs``).
+- Optionally, weights of linear layers are quantized to 8 bits with one scale per output; then results differ.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -30,20 +28,22 @@ from gorggle_server.avhubert.encoder import ConvolutionalPositions
 from gorggle_server.avhubert.frontend import BasicBlock, ResNet
 from gorggle_server.avhubert.network import AVHubertNetwork
 
-# Rows that packed weights are laid out for: more than one hypothesis, fewer than an utterance has frames. Other numbers
-# of rows give the same results; between 16 and 256 their speed differs by a tenth.
+# Number of rows that packed weights are laid out for. Other numbers give the same results; between 16 and 256 the speed
+# differs by 10 %.
 _PACKED_ROWS = 64
-# Stem and trunk work on so many frames at a time.
+# Stem and trunk process this many frames at a time.
 _CHUNK_FRAMES = 32
 _INT8_MAX = 127
+# The kernels of CPUs without VNNI add pairs of products in 16 bits and saturate; weights of 7 bits stay below that.
+_INT7_MAX = 63
 
 
 def optimize_for_inference(network: AVHubertNetwork, *, int8: bool = False) -> None:
-    """Make a network in evaluation mode ready for reading, in place.
+    """Optimize a network in evaluation mode in place.
 
     Args:
-        network: on the device and in the type that it will read in.
-        int8: keep the weights of linear layers as 8-bit integers; on a CPU.
+        network: on its final device and in its final dtype.
+        int8: quantize linear layers to 8 bits; CPU only.
     """
     with torch.no_grad():
         _optimize_frontend(network.encoder.feature_extractor_video.resnet)
@@ -60,11 +60,11 @@ def optimize_for_inference(network: AVHubertNetwork, *, int8: bool = False) -> N
 
 
 class PackedLinear(nn.Module):
-    """A linear layer on the CPU whose weights lie as oneDNN wants them."""
+    """A CPU linear layer with weights packed for oneDNN."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        # What inductor compiles linear layers to; its result is opaque, so it is no buffer.
+        # The operation that inductor compiles linear layers to. The packed tensor is opaque, so it is not a buffer.
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _PACKED_ROWS)  # noqa: SLF001
         self.bias = None if bias is None else bias.detach().clone()
 
@@ -77,7 +77,7 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """A linear layer on the CPU with weights of 8 bits; inputs are rounded likewise, with a scale for each row."""
+    """A CPU linear layer with 8-bit weights; inputs are quantized dynamically with one scale per row."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Int8Linear(nn.Module):
         self.scales: Tensor
         self.bias: Tensor | None
         weight = weight.detach().float()
-        scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_MAX
+        scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / _max_int8_weight()
         self.register_buffer("weight", (weight / scales.unsqueeze(1)).round().to(torch.int8))
         self.register_buffer("scales", scales)
         self.register_buffer("bias", None if bias is None else bias.detach().float())
@@ -94,7 +94,7 @@ class Int8Linear(nn.Module):
         """(..., inputs) to (..., outputs)."""
         rows = x.reshape(-1, x.shape[-1]).float()
         scales = rows.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_MAX
-        # Numbers that are not finite make a scale that is not, and so come out at the other end.
+        # Values that are not finite make the scale non-finite, and so propagate to the output.
         whole = torch._int_mm((rows / scales).round().to(torch.int8), self.weight.t())  # noqa: SLF001
         y = whole * scales * self.scales
         if self.bias is not None:
@@ -103,7 +103,7 @@ class Int8Linear(nn.Module):
 
 
 class Stem(nn.Module):
-    """The 3-D stem as a 2-D convolution over five frames at a time, batch normalisation folded in."""
+    """The 3-D stem as a 2-D convolution over five frames, with folded batch normalisation."""
 
     def __init__(self, stem: nn.Sequential) -> None:
         super().__init__()
@@ -123,10 +123,10 @@ class Stem(nn.Module):
         )
 
     def unfold_frames(self, video: Tensor) -> Tensor:
-        """(B, T, H, W) to (B·T, 5, H, W): each frame with the two before and after it. A view of little more than that."""
+        """(B, T, H, W) to (B·T, 5, H, W): each frame with its two neighbours on both sides, as a strided view."""
         margin = self.frames // 2
         seen = functional.pad(video, (0, 0, 0, 0, margin, margin)).unfold(1, self.frames, 1)
-        # The frames are channels, and stand last already: no copy is needed for channels-last.
+        # Frames become channels. They are the last dimension in memory, so channels-last needs no copy.
         return seen.flatten(0, 1).permute(0, 3, 1, 2)
 
     def convolve(self, frames: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class Stem(nn.Module):
 
 
 class ChunkedFrontend(nn.Module):
-    """Stem and trunk one after the other on a few frames, then on the next: what layers hand on stays in the caches."""
+    """Runs stem and trunk on chunks of frames, so that activations stay in the CPU caches."""
 
     def __init__(self, stem: Stem, trunk: nn.Module) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ def _optimize_frontend(resnet: ResNet) -> None:
         resnet.chunked = ChunkedFrontend(stem, resnet.trunk)
         del resnet.trunk
     else:
-        # The whole batch at once keeps more of a GPU busy.
+        # A GPU is better utilized with the whole batch at once.
         resnet.stem = stem
 
 
@@ -182,7 +182,7 @@ def _fuse_norm(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
 
 
 def _fold_norm(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weights and bias of a convolution and the batch normalisation after it; worked out in double precision."""
+    """Return weights and bias of a convolution fused with its batch normalisation, computed in double precision."""
     assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -193,7 +193,7 @@ def _fold_norm(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _fuse_projections(network: AVHubertNetwork) -> None:
-    """Where queries, keys and values are made of the same: one product for the three."""
+    """Fuse the query, key and value projections of self-attention."""
     for attention in _self_attentions(network):
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
         joined = nn.Linear(parts[0].in_features, 3 * parts[0].out_features, device="meta")
@@ -217,17 +217,25 @@ def _pack_linear_layers(network: AVHubertNetwork, *, int8: bool) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(parent, name, kind(child.weight, child.bias))
-    # The output projection shares its weights with the embedding, which is looked up and not multiplied with.
+    # The output projection shares its weights with the embedding, so it is not an nn.Linear.
     network.decoder.output_proj = kind(network.decoder.output_weight, None)
 
 
+@functools.cache
+def _max_int8_weight() -> int:
+    """Return the largest quantized weight whose products this CPU adds up without saturation."""
+    x = torch.full((2, 64), _INT8_MAX, dtype=torch.int8)
+    is_exact = bool((torch._int_mm(x, x.t()) == 64 * _INT8_MAX**2).all())  # noqa: SLF001
+    return _INT8_MAX if is_exact else _INT7_MAX
+
+
 def _can_pack(dtype: torch.dtype) -> bool:
-    """Whether oneDNN has products of this type here, and gives what torch gives."""
+    """Return whether oneDNN supports this dtype on this CPU with correct results."""
     if dtype not in (torch.float32, torch.bfloat16):
         return False
     weight, x = torch.eye(48, dtype=dtype), torch.arange(2 * 48, dtype=dtype).view(2, 48) / 64
     try:
         return torch.equal(PackedLinear(weight, None)(x), x)
     except (AttributeError, RuntimeError):
-        # Another version of torch, or a processor without this type: the plain layers work everywhere.
+        # Another version of torch, or a CPU without support for the dtype.
         return False

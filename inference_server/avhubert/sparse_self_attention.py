@@ -1,4 +1,4 @@
-"""Attention of hypotheses to their own units alone, without looking at all that is in the cache."""
+"""Sparse self-attention of beam-search hypotheses: computes only the cache slots that a hypothesis continues."""
 
 from __future__ import annotations
 
@@ -8,36 +8,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# A look at a unit by its number takes so many times as long as one in a product with all slots (measured with widths of
-# head from 64 to 192, and 5 to 50 hypotheses).
+# Cost of one indexed token relative to one slot of a dense product (measured with head widths from 64 to 192 and 5 to
+# 50 hypotheses).
 _SLOTS_PER_TOKEN = 6
 
 
 class AncestorIndex:
-    """Which units each hypothesis continues, as lists of slots.
+    """The tokens that each hypothesis continues, as lists of slot indices.
 
-    Hypotheses that have little in common need many slots: fifty of forty units need up to two thousand, of which each
-    sees forty. Here a product is worked out for each unit that a hypothesis sees, where attention with a mask works out
-    one for every slot. torch has the two sums that this takes, without a copy of the keys and values that are looked
-    up: ``embedding_bag`` with weights, and its derivative by the weights.
+    Hypotheses with few common tokens need many slots: 50 hypotheses of 40 tokens use up to 2,000, of which each attends
+    to 40. Masked dense attention computes all of them; this computes only those listed. It uses ``embedding_bag`` with
+    weights and its gradient with respect to the weights, which read keys and values without copying them.
     """
 
     def __init__(self, ancestor_mask: Tensor, lengths: Tensor, row_slots: int, heads: int) -> None:
-        """List what is seen.
+        """Build the index.
 
         Args:
-            ancestor_mask: bool (C, W, slots), in each row of a clip's as many as it has units.
-            lengths: (C,), how many units each clip's hypotheses have, the newest included.
-            row_slots: how many slots of the cache belong to a clip, used or not.
-            heads: of attention.
+            ancestor_mask: bool (C, W, slots); every row of a clip has as many true entries as its hypotheses have tokens.
+            lengths: (C,), number of tokens of each clip's hypotheses, including the newest.
+            row_slots: slots per clip in the cache, used or not.
+            heads: number of attention heads.
         """
         clips, width, _ = ancestor_mask.shape
         clip, hypothesis, slot = ancestor_mask.nonzero(as_tuple=True)
         rows, lengths = clip * width + hypothesis, lengths.repeat_interleave(width)
         places = torch.arange(len(rows)) - (lengths.cumsum(0) - lengths)[rows]
         longest = int(lengths.max())
-        # Behind its end a row goes on with its clip's first slot, whose weight will be 0: numbers of another clip
-        # might not be finite.
+        # Rows are padded with their clip's first slot, which gets weight 0. Values of another clip may not be finite.
         first = torch.arange(clips).repeat_interleave(width) * row_slots
         slots = first.unsqueeze(1).repeat(1, longest)
         slots[rows, places] = clip * row_slots + slot
@@ -53,13 +51,13 @@ class AncestorIndex:
             self._beyond = beyond.repeat_interleave(heads, dim=0)
 
     @staticmethod
-    def is_worthwhile(seen: Tensor, units: Tensor, dtype: torch.dtype) -> bool:
-        """Whether lists are faster than a product with all slots, and possible here."""
-        few = seen.shape[2] > _SLOTS_PER_TOKEN * int(units.max())
-        return few and seen.device.type == "cpu" and dtype == torch.float32 and _supports_products()
+    def is_worthwhile(ancestor_mask: Tensor, lengths: Tensor, dtype: torch.dtype) -> bool:
+        """Return whether indexed attention is supported here and faster than dense attention."""
+        few = ancestor_mask.shape[2] > _SLOTS_PER_TOKEN * int(lengths.max())
+        return few and ancestor_mask.device.type == "cpu" and dtype == torch.float32 and _supports_products()
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attend to the units listed.
+        """Attend to the indexed tokens.
 
         Args:
             queries: (C, W, D).
@@ -87,7 +85,7 @@ class AncestorIndex:
 def _compute_products(
     asked: Tensor, table: Tensor, indices: Tensor, starts: Tensor, bag_of: Tensor
 ) -> Tensor:
-    """Of each index the scalar product of its row in the table and what its bag asks: (N,)."""
+    """Return (N,): for each index the dot product of its row of ``table`` and the query of its bag."""
     products: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(  # noqa: SLF001 - opaque in Python
         asked, table, indices, starts, bag_of, 0
     )
@@ -96,7 +94,7 @@ def _compute_products(
 
 @cache
 def _supports_products() -> bool:
-    """Whether this version of torch has the operation by this name, and it gives what it should."""
+    """Return whether this version of torch has the operation, with correct results."""
     asked, table = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[1.0, 1.0], [3.0, 4.0]])
     indices, starts, bag_of = torch.tensor([1, 0, 1]), torch.tensor([0, 2]), torch.tensor([0, 0, 1])
     try:

@@ -1,4 +1,4 @@
-"""Units and text: what the decoder's output ids spell, and the ids of a sentence to train on."""
+"""Tokenizer: converts token ids to text and text to token ids."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
 WORD_START = "▁"
-"""SentencePiece's mark for the space before a word (U+2581, not an underscore)."""
+"""SentencePiece's marker of a word start (U+2581, not an underscore)."""
 
 RESERVED_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
-"""What stands at ids 0 to 3 of every dictionary."""
+"""The special tokens at ids 0 to 3 of every dictionary."""
 
 _SILENT_TOKENS = frozenset({BOS, PAD, EOS})
 
 
 def load_dictionary(lines: Iterable[str]) -> list[str]:
-    """Read the units of a dictionary file, one ``unit count`` a line; the reserved ones come first.
+    """Parse a fairseq dictionary file with lines of ``token count``; the reserved tokens are prepended.
 
     Raises:
         ModelFormatError: a line has no count.
     """
-    units = list(RESERVED_TOKENS)
+    tokens = list(RESERVED_TOKENS)
     for number, line in enumerate(lines, 1):
-        unit, space, count = line.rstrip("\r\n").rpartition(" ")
+        token, space, count = line.rstrip("\r\n").rpartition(" ")
         if not space or not count.isdigit():
             raise ModelFormatError(
-                f"line {number} of the dictionary is {line!r}; expected a unit, a space and a count"
+                f"line {number} of the dictionary is {line!r}; expected a token, a space and a count"
             )
-        units.append(unit)
-    return units
+        tokens.append(token)
+    return tokens
 
 
 def detokenize(pieces: Iterable[str]) -> str:
-    """Join units to text: "▁go", "ne", "▁now" are "gone now"."""
+    """Join pieces to text: "▁go", "ne", "▁now" become "gone now"."""
     return "".join(pieces).replace(WORD_START, " ").strip()
 
 
 class Vocabulary:
-    """The units of one model, with the SentencePiece model that cuts text into them.
+    """The tokens of one model and its SentencePiece model.
 
-    The ids are those of the dictionary. SentencePiece numbers its pieces otherwise, so they meet by spelling.
+    Ids are those of the dictionary. SentencePiece uses other ids, so its pieces are looked up by their text.
     """
 
     def __init__(self, tokens: Sequence[str], sentencepiece_model: bytes | None = None) -> None:
@@ -61,35 +61,33 @@ class Vocabulary:
         return len(self.tokens)
 
     def to_pieces(self, tokens: Iterable[int]) -> list[str]:
-        """The spelling of each id, without ``<s>``, ``<pad>`` and ``</s>``."""
+        """Return the piece of each id, without ``<s>``, ``<pad>`` and ``</s>``."""
         return [self.tokens[token] for token in tokens if token not in _SILENT_TOKENS]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """What the ids say."""
+        """Convert token ids to text."""
         return detokenize(self.to_pieces(tokens))
 
     def encode(self, text: str) -> list[int]:
-        """Cut text into units: their ids, without ``</s>``; ``<unk>`` for what the dictionary lacks.
+        """Convert text to token ids, without ``</s>``; unknown pieces become ``<unk>``.
 
         Raises:
-            ModelFormatError: the checkpoint brought no SentencePiece model, or a damaged one.
+            ModelFormatError: the checkpoint has no SentencePiece model, or a damaged one.
         """
         pieces: list[str] = self._processor.EncodeAsPieces(text)
         return [self._ids.get(piece, UNK) for piece in pieces]
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        return {unit: number for number, unit in enumerate(self.tokens)}
+        return {token: number for number, token in enumerate(self.tokens)}
 
     @cached_property
     def _processor(self) -> SentencePieceProcessor:
-        # Late: reading lips needs no SentencePiece, only training does.
+        # Imported here because only training needs SentencePiece.
         from sentencepiece import SentencePieceProcessor
 
         if self.sentencepiece_model is None:
-            raise ModelFormatError(
-                "this checkpoint holds no SentencePiece model, so text cannot be cut into its units"
-            )
+            raise ModelFormatError("the checkpoint has no SentencePiece model, so text cannot be tokenized")
         try:
             return SentencePieceProcessor(model_proto=self.sentencepiece_model)
         except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Word times: when each unit is said, from where the decoder looks while it writes the unit."""
+"""Word timestamps from the decoder's cross-attention."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from gorggle_server.errors import InvalidRequestError, ModelFormatError
 
 FloatArray = NDArray[np.float64]
 
-# How well silence explains a frame, beside 1 for the frame that a unit looks at most.
-# (These numbers and the smoothing were chosen on simulated attention of known times, blurred and noisy.)
+# Emission of silence, relative to 1 for the frame that a token attends to most.
+# (These constants and the smoothing were tuned on simulated attention of known timing, blurred and noisy.)
 _SILENCE_SHARE = 0.4
-# No frame is impossible. A pause must last three frames or more to be set apart, since stopping and
-# starting to speak costs as much as two frames of it gain.
+# Minimum emission, so that no frame is impossible. A pause is detected from three frames on, because entering it costs
+# as much as two frames of it gain.
 _MIN_SHARE = 0.1
 _PAUSE_COST = 2 * math.log(_SILENCE_SHARE / _MIN_SHARE)
-# What follows the last word may be claimed by the row of </s>, but not at the cost of a clear last word.
+# Frames after the last word may be assigned to </s>, at a lower weight than those of a clear last word.
 _EOS_WEIGHT = 0.5
 _SMOOTHING_FRAMES = 3
 
 
 @dataclass(frozen=True)
 class WordTiming:
-    """One word of a reading, seconds from the clip's first frame.
+    """One word of a hypothesis; times are seconds from the clip's first frame.
 
-    ``confidence`` is the probability, 0 to 1, that the model gave to the word after the words before it.
+    ``confidence`` is the probability of the word given the previous words, 0 to 1.
     """
 
     text: str
@@ -42,7 +42,7 @@ class WordTiming:
 
 @dataclass(frozen=True)
 class _Word:
-    """A word's text and the rows of its units: first, and one past the last."""
+    """A word's text and the rows of its tokens: first, and one past the last."""
 
     text: str
     first: int
@@ -57,30 +57,29 @@ def align_words(
     token_scores: Sequence[float] | None = None,
     speech_activity: NDArray[np.floating] | None = None,
 ) -> list[WordTiming]:
-    """Find when each word is said.
+    """Compute word timestamps by a Viterbi alignment of the attention.
 
     Args:
-        attention: (L, T), where the decoder looked for each unit; rows need not sum to one.
-        tokens: the L units' spellings, ``</s>`` included if the attention has its row.
+        attention: (L, T), cross-attention of each token; rows need not sum to one.
+        tokens: the L tokens, with ``</s>`` if the attention has a row for it.
         frame_s: duration of a frame, seconds.
         token_scores: L log-probabilities; without them the confidence is 1.
-        speech_activity: (T,), the probability of speech in each frame; pauses then follow it.
+        speech_activity: (T,), probability of speech in each frame; if given, it determines the pauses.
 
     Returns:
-        One entry a word, in order: times never run backwards, never overlap, lie within the clip,
-        and every word has a positive length.
+        One entry per word, in order. Words do not overlap, lie within the clip and have a positive duration.
 
     Raises:
-        InvalidRequestError: the arguments' lengths contradict each other.
+        InvalidRequestError: the arguments' lengths do not match.
         ModelFormatError: the attention is not finite.
     """
     weights = np.asarray(attention, np.float64)
     _validate(weights, tokens, token_scores, speech_activity)
-    spoken = [row for row, unit in enumerate(tokens) if unit not in RESERVED_TOKENS or unit == "<unk>"]
+    spoken = [row for row, piece in enumerate(tokens) if piece not in RESERVED_TOKENS or piece == "<unk>"]
     words = _group_words([tokens[row] for row in spoken])
     if not words:
         return []
-    # With fewer frames than units each frame is cut up, so that every unit has a place of its own.
+    # With fewer frames than tokens, frames are subdivided so that every token gets at least one.
     parts = math.ceil(len(spoken) / weights.shape[1])
     shares = np.repeat(_normalize(weights), parts, axis=1)
     silence = np.full(shares.shape[1], _SILENCE_SHARE)
@@ -104,28 +103,28 @@ def align_words(
 
 def _validate(
     weights: FloatArray,
-    units: Sequence[str],
+    tokens: Sequence[str],
     token_scores: Sequence[float] | None,
     speech_activity: NDArray[np.floating] | None,
 ) -> None:
-    if weights.ndim != 2 or weights.shape[0] != len(units) or weights.shape[1] == 0:
+    if weights.ndim != 2 or weights.shape[0] != len(tokens) or weights.shape[1] == 0:
         raise InvalidRequestError(
-            f"attention has shape {weights.shape}; expected {len(units)} rows of at least one frame"
+            f"attention has shape {weights.shape}; expected {len(tokens)} rows of at least one frame"
         )
-    if token_scores is not None and len(token_scores) != len(units):
+    if token_scores is not None and len(token_scores) != len(tokens):
         raise InvalidRequestError(
-            f"there are {len(token_scores)} token scores; expected {len(units)}, one a unit"
+            f"there are {len(token_scores)} token scores; expected {len(tokens)}, one per token"
         )
     if speech_activity is not None and np.shape(speech_activity) != weights.shape[1:]:
         raise InvalidRequestError(
-            f"speech_activity has shape {np.shape(speech_activity)}; expected {weights.shape[1:]}, one a frame"
+            f"speech_activity has shape {np.shape(speech_activity)}; expected {weights.shape[1:]}, one per frame"
         )
     if not np.isfinite(weights).all():
         raise ModelFormatError("the decoder's attention is not finite: the weights are damaged")
 
 
 def _group_words(pieces: Sequence[str]) -> list[_Word]:
-    """Group units into words; marks that spell nothing belong to the word after them."""
+    """Group tokens into words; pieces without text belong to the following word."""
     later_starts = [row for row, piece in enumerate(pieces) if row > 0 and piece.startswith(WORD_START)]
     words: list[_Word] = []
     first_unused = 0
@@ -138,7 +137,7 @@ def _group_words(pieces: Sequence[str]) -> list[_Word]:
 
 
 def _normalize(weights: FloatArray) -> FloatArray:
-    """Each row smoothed over time and scaled so that its highest frame is 1."""
+    """Smooth each row over time and scale its maximum to 1."""
     margin = (_SMOOTHING_FRAMES // 2, _SMOOTHING_FRAMES // 2)
     padded = np.pad(np.clip(weights, 0.0, None), ((0, 0), margin), mode="edge")
     smooth = np.lib.stride_tricks.sliding_window_view(padded, _SMOOTHING_FRAMES, axis=1).mean(axis=2)
@@ -150,13 +149,10 @@ def _normalize(weights: FloatArray) -> FloatArray:
 def _find_token_spans(
     shares: FloatArray, words: Sequence[_Word], silence: FloatArray, after: FloatArray
 ) -> NDArray[np.int64]:
-    """The frames of each unit, first and one past the last, on the most probable path.
+    """Return the frames of each token on the most probable path: (tokens, 2), first and one past the last.
 
-    The path passes all units in order, each for at least one frame; before, between and after the
-    words it may pass a silence.
-
-    Returns:
-        (units, 2).
+    The path passes all tokens in order, each for at least one frame, with optional silence before, between and after
+    words.
     """
     emissions: list[FloatArray] = []
     row_of_state: list[int] = []
@@ -175,14 +171,14 @@ def _find_token_spans(
 
 
 def _find_best_path(scores: FloatArray, optional: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Viterbi from left to right.
+    """Find the best left-to-right path with the Viterbi algorithm.
 
     Args:
-        scores: (states, T), logarithmic; the first and the last state are optional.
-        optional: (states,), those that may be skipped, at a cost when entered from speech.
+        scores: (states, T), log-probabilities; the first and the last state are optional.
+        optional: (states,), states that may be skipped; entering one from speech has a cost.
 
     Returns:
-        (T,), the state of each frame.
+        The state of each frame, (T,).
     """
     states, frames = scores.shape
     may_skip = np.zeros(states, bool)

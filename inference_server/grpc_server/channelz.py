@@ -1,6 +1,6 @@
-"""gRPC's own debugging service: which connections and streams there are, and what goes over them.
+"""gRPC channelz: debugging service for connections and streams.
 
-It tells who is connected, so it is served apart, on loopback alone, and only where the operator asks for it.
+It reveals who is connected, so it has its own server on loopback, and is off by default.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ class ChannelzServer:
     """Serves channelz from ``start`` to ``stop``.
 
     Args:
-        listen: HOST:PORT on loopback; port 0 takes a free one.
+        listen: HOST:PORT on loopback; port 0 selects a free one.
     """
 
     def __init__(self, listen: str) -> None:
         self._listen = listen
-        # Not among what it shows itself; and a second server on its port must fail, not share it.
+        # It does not list itself; and a second server on its port must fail, not share it.
         self._server = aio.server(options=[("grpc.enable_channelz", 0), ("grpc.so_reuseport", 0)])
         channelz.add_channelz_servicer(self._server)
         self.port = 0
@@ -38,5 +38,5 @@ class ChannelzServer:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         await self._server.stop(0)

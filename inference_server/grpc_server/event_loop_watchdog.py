@@ -1,7 +1,7 @@
-"""Watches the event loop from outside: it serves every call, so whatever holds it up holds up everybody.
+"""Watchdog of the event loop: it serves every call, so blocking it delays every client.
 
-A task on the loop notes the time again and again; a thread looks how long ago that was. Where a call blocks the loop, the
-log gets the stack that does it, once; where it never comes back, ``/livez`` says so, and whoever runs the server restarts it.
+A task on the loop records the time regularly, and a thread checks its age. If a call blocks the loop, the blocking stack is
+logged once; if the loop stays blocked, ``/livez`` fails, and the supervisor restarts the server.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 
 TICK_INTERVAL_S = 0.25
-# A loop that stood still for so long is a fault to find; for so long that the server is as good as dead.
+# Blocked for the first duration is a bug to log; for the second, the server counts as dead.
 STALL_TIMEOUT_S, DEAD_TIMEOUT_S = 2.0, 60.0
 
 _log = logging.getLogger(__name__)
@@ -25,8 +25,8 @@ class EventLoopWatchdog:
     """Watches the running loop from ``start`` to ``stop``.
 
     Args:
-        on_lag: is told, every quarter of a second, by how many seconds the loop was late.
-        stall_timeout_s: how long the loop may stand still before its stack is logged.
+        on_lag: called every quarter of a second with the lag of the loop in seconds.
+        stall_timeout_s: how long the loop may be blocked before its stack is logged.
         dead_timeout_s: how long before the process counts as dead.
     """
 
@@ -44,15 +44,15 @@ class EventLoopWatchdog:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the loop turned lately; true before the start and after the end."""
+        """Whether the loop ran recently; true before the start and after the stop."""
         return self._task is None or time.monotonic() - self._last_tick < self._dead_timeout_s
 
     def count_tasks(self) -> int:
-        """How many tasks the loop has; may be asked from any thread."""
+        """Return the number of tasks on the loop. Thread-safe."""
         return 0 if self._loop is None else len(asyncio.all_tasks(self._loop))
 
     def start(self) -> None:
-        """Watch the loop that this is called on."""
+        """Start watching the current loop."""
         self._loop = asyncio.get_running_loop()
         self._last_tick = time.monotonic()
         self._task = asyncio.ensure_future(self._tick())
@@ -62,7 +62,7 @@ class EventLoopWatchdog:
         watcher.start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._stopped.set()
         if self._task is not None:
             self._task.cancel()
@@ -76,12 +76,12 @@ class EventLoopWatchdog:
             self._on_lag(max(0.0, self._last_tick - due))
 
     def _watch(self, loop_thread: int) -> None:
-        told_of = 0.0
+        reported = 0.0
         while not self._stopped.wait(TICK_INTERVAL_S):
             ticked_at = self._last_tick
-            if time.monotonic() - ticked_at < self._stall_timeout_s or ticked_at == told_of:
+            if time.monotonic() - ticked_at < self._stall_timeout_s or ticked_at == reported:
                 continue
-            told_of = ticked_at
+            reported = ticked_at
             frame = sys._current_frames().get(loop_thread)  # noqa: SLF001 - the one way to another thread's stack
             stack = "".join(traceback.format_stack(frame)) if frame is not None else "(the thread has ended)"
-            _log.error("the event loop has stood still for %.1f s at:\n%s", self._stall_timeout_s, stack)
+            _log.error("the event loop has been blocked for %.1f s at:\n%s", self._stall_timeout_s, stack)

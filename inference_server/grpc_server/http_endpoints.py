@@ -1,6 +1,6 @@
-"""What operators and load balancers ask over plain HTTP: ``/metrics`` (Prometheus), ``/livez`` and ``/readyz``.
+"""HTTP endpoints for operators and load balancers: ``/metrics`` (Prometheus), ``/livez`` and ``/readyz``.
 
-Nothing there is secret, and nothing can be changed: it answers GET alone, on an address of its own.
+They expose no secrets and change nothing: only GET is answered, on a separate address.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class HttpServer:
-    """Serves on a thread of its own from ``start`` to ``stop``.
+    """Serves on its own thread from ``start`` to ``stop``.
 
     Args:
-        listen: HOST:PORT; port 0 takes a free one.
+        listen: HOST:PORT; port 0 selects a free one.
         registry: of the metrics.
         is_ready: whether calls are served now.
-        is_alive: whether the process is worth keeping.
+        is_alive: whether the process works; if not, it should be restarted.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The port it serves on."""
+        """The bound port."""
         assert self._server is not None, "it has been started"
         return self._server.server_port
 
     @property
     def address(self) -> str:
-        """HOST:PORT it serves on."""
+        """The bound HOST:PORT."""
         return f"{self._listen.rpartition(':')[0]}:{self.port}"
 
     def start(self) -> None:
@@ -70,7 +70,7 @@ class HttpServer:
         threading.Thread(target=self._server.serve_forever, name="operations", daemon=True).start()
 
     def stop(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -78,29 +78,27 @@ class HttpServer:
 
     def _handle_request(self, environ: dict[str, Any], start_response: _StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _respond(start_response, "405 Method Not Allowed", "only GET is answered")
+            return _respond(start_response, "405 Method Not Allowed", "only GET is supported")
         match environ["PATH_INFO"]:
             case "/metrics":
                 answer: Iterable[bytes] = self._metrics(environ, start_response)
                 return answer
-            case "/livez" if self._is_alive():
-                return _respond(start_response, "200 OK", "alive")
             case "/livez":
-                return _respond(
-                    start_response,
-                    "503 Service Unavailable",
-                    "the event loop stands still, or the device is lost: restart",
+                ok, status = (
+                    self._is_alive(),
+                    ("alive", "the event loop is blocked, or the device has failed: restart"),
                 )
-            case "/readyz" if self._is_ready():
-                return _respond(start_response, "200 OK", "ready")
             case "/readyz":
-                return _respond(start_response, "503 Service Unavailable", "loading models, or shutting down")
+                ok, status = self._is_ready(), ("ready", "loading models, or shutting down")
             case _:
-                return _respond(start_response, "404 Not Found", "there are /metrics, /livez and /readyz")
+                return _respond(start_response, "404 Not Found", "available: /metrics, /livez and /readyz")
+        if ok:
+            return _respond(start_response, "200 OK", status[0])
+        return _respond(start_response, "503 Service Unavailable", status[1])
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):
-    """One that a slow client does not hold up."""
+    """WSGI server with one thread per request, so that a slow client does not block others."""
 
     daemon_threads = True
 
@@ -109,7 +107,7 @@ class _RequestHandler(WSGIRequestHandler):
     timeout = REQUEST_TIMEOUT_S
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Load balancers ask every few seconds: for the curious only."""
+        """Log at DEBUG only: load balancers send requests every few seconds."""
         _log.debug(format, *args)
 
 

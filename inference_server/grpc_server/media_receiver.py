@@ -1,44 +1,48 @@
-"""A stream's requests on their way to its session: in order, each once; and which of them are needed no more."""
+"""Receives a stream's media requests: checks their order, queues their media and tracks which are acknowledged."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gorggle.v1 import lip_reading_pb2
 from gorggle_server.errors import DataLossError, IdleError, InvalidRequestError
 from gorggle_server.grpc_server import request_decoding
+from gorggle_server.grpc_server.frame_muxer import FrameMuxer
+from gorggle_server.grpc_server.pcm_resampler import PcmResampler
 from gorggle_server.media.byte_pipe import BytePipe
-from gorggle_server.stream_state import StreamCheckpoint
 from gorggle_server.streaming.crop_input import AudioChunk, MouthCropChunk, PreprocessedInput
-from gorggle_server.streaming.input_queue import InputQueue
 from gorggle_server.streaming.interim_results import PartialTranscript
+from gorggle_server.streaming.queues import InputQueue
 from gorggle_server.streaming.resume_token import REPLAY_MARGIN_FRAMES, ResumeToken
 from gorggle_server.streaming.session import ResumeState
-from gorggle_server.types import (
-    AUDIO_SAMPLE_RATE_HZ,
-    SAMPLES_PER_FRAME,
-    VIDEO_FRAME_RATE_HZ,
-    Event,
-    StreamWarning,
-    WarningKind,
-)
+from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from gorggle_server.types import Event, Progress, RecognitionOptions, StreamWarning, WarningKind
+
+if TYPE_CHECKING:
+    from gorggle_server.settings import ServerSettings
+
 
 Request = lip_reading_pb2.StreamingRecognizeRequest
 MediaQueue = BytePipe | InputQueue[PreprocessedInput]
 
-# What may wait for the decoder: enough to keep it busy, little enough that a fast sender feels its pace.
+# Enough to keep the decoder busy; small, so that flow control reaches a fast sender soon.
 MAX_QUEUED_BYTES = 64 * 1024
-# A live sender that had to wait for so long in all is told that it is too fast; and again only when it had caught up.
+# A live sender is warned after it was blocked for this long in total, and again only after it caught up.
 WARN_LAG_S, CLEAR_LAG_S = 2.0, 0.5
+# Larger messages are resampled on another thread.
+MAX_INLINE_SAMPLES = 100_000
+
+_KINDS = {"media": "container bytes", "frame": "frames", "mouth_crops": "mouth crops", "pcm": "PCM"}
 
 
 @dataclass(frozen=True)
 class _SentRequest:
-    """A request of crops or sound: its number, when its media ends, and the sound sent up to and with it."""
+    """A request of crops or audio: its number, the end of its media, and the total of samples received with it."""
 
     sequence: int
     end_s: float
@@ -46,17 +50,20 @@ class _SentRequest:
 
 
 class MediaReceiver:
-    """Moves a stream's media messages into its intake; the first one decides which kind they are.
-
-    ``first_frame`` is the media's frame at which this call's media starts.
+    """Moves a stream's media messages into its media queue. The first message decides the kind of media.
 
     Args:
-        first_request: the first one; None where none came.
-        requests: those that follow.
-        receive_next: waits for the next of them, None at the end.
-        resume_token: where the stream is taken up.
-        live: the media comes into being while it is sent.
-        media_timeout_s: how long there may be heartbeats and no media.
+        first_request: the first media message; None if there was none.
+        requests: the following messages.
+        receive_next: waits for the next one; returns None at the end.
+        resume_token: state to resume from.
+        options: the stream's settings.
+        settings: the server's settings.
+
+    Attributes:
+        bytes_received: media bytes received.
+        first_frame: frame of the media at which this call's media starts.
+        on_warning: called with warnings about the input.
     """
 
     def __init__(
@@ -65,147 +72,187 @@ class MediaReceiver:
         requests: AsyncIterator[Request],
         receive_next: Callable[[AsyncIterator[Any]], Awaitable[Any]],
         resume_token: ResumeToken,
-        *,
-        live: bool,
-        media_timeout_s: float,
+        options: RecognitionOptions,
+        settings: ServerSettings,
     ) -> None:
-        self.is_preprocessed = first_request is not None and first_request.WhichOneof("payload") in (
-            "mouth_crops",
-            "pcm",
-        )
-        self.pipe, self.preprocessed_queue = (
-            BytePipe(MAX_QUEUED_BYTES),
-            InputQueue[PreprocessedInput](MAX_QUEUED_BYTES),
-        )
+        kind = first_request.WhichOneof("payload") if first_request is not None else None
+        self.is_preprocessed = kind in ("mouth_crops", "pcm")
+        self._muxer = FrameMuxer(uses_audio=options.modality.uses_audio) if kind == "frame" else None
+        self._resampler = PcmResampler()
+        self.pipe = BytePipe(MAX_QUEUED_BYTES)
+        self.preprocessed_queue = InputQueue[PreprocessedInput](MAX_QUEUED_BYTES)
         self.bytes_received = 0
         self.on_warning: Callable[[StreamWarning], None] | None = None
         self._first_request, self._requests, self._receive_next = first_request, requests, receive_next
         self._sequence_tracker = _SequenceTracker(resume_token.sequence)
         self._resume_token = resume_token
-        self._samples_received = resume_token.samples
-        # The sound starts with a whole frame, and so does the clock of this call's media.
+        self._resume_samples = self._samples_received = self._samples_queued = resume_token.samples
+        self._pcm_samples = 0
+        # The audio of a resumed call is cut at the next whole frame, where the clock of its media starts.
         self.first_frame = -(-resume_token.samples // SAMPLES_PER_FRAME) if self.is_preprocessed else 0
         self._unacknowledged: deque[_SentRequest] = deque()
         self._is_in_step = True
-        self._backpressure = _BackpressureMonitor() if live else None
-        self._media_timeout_s = media_timeout_s
+        self._backpressure = _BackpressureMonitor() if options.live else None
+        self._media_timeout_s = settings.media_timeout_s
+        self._max_frame_pixels = settings.max_frame_pixels
 
     @property
     def media_queue(self) -> MediaQueue:
-        """Where this stream's media goes."""
+        """The queue that this stream's media is written to."""
         return self.preprocessed_queue if self.is_preprocessed else self.pipe
 
+    @property
+    def has_container(self) -> bool:
+        """Whether the media is a container from the client."""
+        return not self.is_preprocessed and self._muxer is None
+
     def create_resume_state(self, open_texts: dict[str, PartialTranscript]) -> ResumeState:
-        """What the session must know of what came before.
+        """Return the state of the session before this call.
 
         Raises:
-            InvalidRequestError: the token and the requests do not go together.
+            InvalidRequestError: the token does not match the kind of media, or is inconsistent.
         """
-        state = self._resume_token.checkpoint
+        checkpoint = self._resume_token.checkpoint
         if not self.is_preprocessed:
-            # All of it comes again: everything is cut again, from the start.
-            state = replace(state, channels=(), recent_speech=())
+            # The media is sent again from the start, so endpointing starts again too.
+            checkpoint = replace(checkpoint, channels=(), recent_speech=())
             if self._resume_token.sequence:
-                raise InvalidRequestError("the resume token is one of crops and sound: send these")
-        elif any(channel.committed_end < self.first_frame for channel in state.channels):
-            raise InvalidRequestError("the resume token contradicts itself: give the last one that came")
-        return ResumeState(state, self.first_frame, open_texts)
+                raise InvalidRequestError(
+                    "the resume token belongs to a stream of mouth crops or PCM: send the same kind of media",
+                    field="resume.resume_token",
+                )
+        elif any(channel.committed_end < self.first_frame for channel in checkpoint.channels):
+            raise InvalidRequestError(
+                "the resume token is inconsistent: send the last one received", field="resume.resume_token"
+            )
+        return ResumeState(checkpoint, self.first_frame, open_texts)
 
     # ----------------------------------------------------------------------------------------------- acknowledgement
 
     def handle_event(self, event: Event) -> None:
-        """Take note of what the session says."""
+        """Update the acknowledged requests from an event of the session."""
         if isinstance(event, StreamWarning) and event.kind is WarningKind.LAGGING_MODALITY:
-            # Silence was put in the place of sound: its place in the media is no longer told by how much was sent.
+            # Silence was inserted, so the number of samples no longer gives the position in the media.
             self._is_in_step = False
             self._unacknowledged.clear()
-        state: StreamCheckpoint | None = getattr(event, "state", None)
-        if state is None:
+        if not isinstance(event, Progress) or event.checkpoint is None:
             return
         sequence, samples = self._resume_token.sequence, self._resume_token.samples
-        horizon_s = (state.needed_start - REPLAY_MARGIN_FRAMES) / VIDEO_FRAME_RATE_HZ
+        horizon_s = (event.checkpoint.needed_start - REPLAY_MARGIN_FRAMES) / FRAME_RATE_HZ
         while self._unacknowledged and self._unacknowledged[0].end_s <= horizon_s:
             sent = self._unacknowledged.popleft()
             sequence, samples = sent.sequence, sent.total_samples
-        self._resume_token = ResumeToken(state, sequence, samples)
+        self._resume_token = ResumeToken(event.checkpoint, sequence, samples)
 
     @property
     def acknowledged_sequence(self) -> int:
-        """Requests up to this number are needed no more."""
+        """Number of the last request that will not be needed again."""
         return self._resume_token.sequence
 
     @property
     def resume_token(self) -> bytes:
-        """What the stream is resumed with; empty where requests are not numbered."""
+        """Token to resume the stream with; empty if requests are not numbered."""
         return self._resume_token.encode() if self._sequence_tracker.is_used else b""
 
     # ------------------------------------------------------------------------------------------------------ the media
 
     async def run(self) -> None:
-        """Feed to the end of the stream."""
-        request, media_at = self._first_request, time.monotonic()
+        """Receive until the end of the stream."""
+        request, last_media_at = self._first_request, time.monotonic()
         while request is not None:
-            before_s = time.monotonic()
+            received_at = time.monotonic()
             if request.WhichOneof("payload") == "heartbeat":
-                self._check_media_timeout(before_s - media_at)
+                self._check_media_timeout(received_at - last_media_at)
             elif self._sequence_tracker.accept(request):
                 await self._enqueue(request)
-                media_at = time.monotonic()
-            after_s = time.monotonic()
+                last_media_at = time.monotonic()
+            queued_at = time.monotonic()
             request = await self._receive_next(self._requests)
             if self._backpressure is not None:
-                self._backpressure.record(after_s - before_s, time.monotonic() - after_s)
+                self._backpressure.record(queued_at - received_at, time.monotonic() - queued_at)
                 if self._backpressure.should_warn and self.on_warning is not None:
                     self.on_warning(self._backpressure.create_warning())
+        await self._flush()
 
     def _check_media_timeout(self, idle_s: float) -> None:
         if idle_s > self._media_timeout_s:
             raise IdleError(
-                f"no media came for {self._media_timeout_s:g} s: end the stream, and begin another one later"
+                f"no media for {self._media_timeout_s:g} s: end the stream and start a new one later"
             )
 
     async def _enqueue(self, request: Request) -> None:
         kind = request.WhichOneof("payload")
         if kind == "config":
-            raise InvalidRequestError("the configuration came twice: it belongs into the first message alone")
-        if kind is None:
-            raise InvalidRequestError("a message is empty: send media, mouth_crops or pcm")
-        if (kind != "media") != self.is_preprocessed:
             raise InvalidRequestError(
-                f"{kind} came in a stream of {'crops and sound' if self.is_preprocessed else 'container bytes'}: "
-                "a stream carries one or the other"
+                "a second configuration was sent: send it in the first message only", field="config"
+            )
+        if kind is None:
+            raise InvalidRequestError(
+                "a message is empty: send media, frame, mouth_crops or pcm", field="payload"
             )
         size = request.ByteSize()
         self.bytes_received += size
-        if kind == "media":
+        if self.is_preprocessed and kind in ("mouth_crops", "pcm"):
+            await self._enqueue_preprocessed(request, size)
+        elif self._muxer is not None and kind == "frame":
+            frame = request_decoding.decode_video_frame(request.frame, self._max_frame_pixels)
+            await self.pipe.write_async(self._muxer.add_frame(frame))
+        elif self._muxer is not None and kind == "pcm":
+            await self.pipe.write_async(self._muxer.add_audio(request_decoding.decode_pcm(request.pcm)))
+        elif kind == "media" and self.has_container:
             await self.pipe.write_async(request.media)
-        elif kind == "mouth_crops":
+        else:
+            first = self._first_request.WhichOneof("payload") if self._first_request is not None else None
+            raise InvalidRequestError(
+                f"the stream started with {_KINDS[str(first)]} and continued with {_KINDS[str(kind)]}: "
+                "send one kind of media, and frames before PCM",
+                field=str(kind),
+            )
+
+    async def _enqueue_preprocessed(self, request: Request, size: int) -> None:
+        if request.WhichOneof("payload") == "mouth_crops":
             crops = request_decoding.decode_mouth_crops(request.mouth_crops)
             self._record_unacknowledged(request.sequence, crops.times_s[-1] if crops.times_s else 0.0)
             await self.preprocessed_queue.put(self._rebase_crops(crops), size)
+            return
+        pcm = request_decoding.decode_pcm(request.pcm)
+        if len(pcm.samples) > MAX_INLINE_SAMPLES:
+            audio = await asyncio.to_thread(self._resampler.push, pcm)
         else:
-            sound = request_decoding.decode_pcm(request.pcm)
-            skipped = max(0, self.first_frame * SAMPLES_PER_FRAME - self._samples_received)
-            self._samples_received += len(sound.samples)
-            self._record_unacknowledged(request.sequence, self._samples_received / AUDIO_SAMPLE_RATE_HZ)
-            await self.preprocessed_queue.put(AudioChunk(sound.samples[skipped:]), size)
+            audio = self._resampler.push(pcm)
+        skipped = max(0, self.first_frame * SAMPLES_PER_FRAME - self._samples_queued)
+        self._samples_queued += len(audio.samples)
+        # Counted on the input: the resampler's output lags a little, and restarts at the boundary when resumed.
+        self._pcm_samples += len(pcm.samples)
+        self._samples_received = (
+            self._resume_samples + self._pcm_samples * SAMPLE_RATE_HZ // pcm.sample_rate_hz
+        )
+        self._record_unacknowledged(request.sequence, self._samples_received / SAMPLE_RATE_HZ)
+        await self.preprocessed_queue.put(AudioChunk(audio.samples[skipped:]), size)
+
+    async def _flush(self) -> None:
+        if self._muxer is not None:
+            await self.pipe.write_async(self._muxer.flush())
+        rest = self._resampler.flush()
+        if len(rest.samples):
+            await self.preprocessed_queue.put(rest, rest.size_bytes)
 
     def _record_unacknowledged(self, sequence: int, end_s: float) -> None:
         if self._sequence_tracker.is_used and self._is_in_step:
             self._unacknowledged.append(_SentRequest(sequence, end_s, self._samples_received))
 
     def _rebase_crops(self, crops: MouthCropChunk) -> MouthCropChunk:
-        """Crops on this call's clock, which starts with its media."""
+        """Return crops with times relative to the start of this call's media."""
         if not self.first_frame:
             return crops
-        first_s = self.first_frame / VIDEO_FRAME_RATE_HZ
+        first_s = self.first_frame / FRAME_RATE_HZ
         times_s = [round(time_s - first_s, 9) for time_s in crops.times_s]
         earlier = sum(time_s < 0 for time_s in times_s)
         return MouthCropChunk(crops.face, crops.pixels[earlier:], times_s[earlier:])
 
 
 class _SequenceTracker:
-    """The numbers of requests: all of them bear one, or none."""
+    """Checks the sequence numbers of media requests: all are numbered, or none."""
 
     def __init__(self, last_sequence: int) -> None:
         self._next = last_sequence + 1
@@ -214,28 +261,29 @@ class _SequenceTracker:
 
     @property
     def is_used(self) -> bool:
-        """Whether requests bear numbers."""
+        """Whether requests are numbered."""
         return bool(self._is_used)
 
     def accept(self, request: Request) -> bool:
-        """Whether a request is the next one; false for one that came before.
+        """Return whether a request is the next one; false for one that was received before.
 
         Raises:
-            DataLossError: those between are missing.
-            InvalidRequestError: some bear numbers and some do not.
+            DataLossError: requests are missing.
+            InvalidRequestError: some requests are numbered and some are not.
         """
         number = request.sequence
         if self._is_used is None:
             self._is_used = number > 0
-        if self._is_used != (number > 0) or (self._is_required and not number):
+        if number < 0 or self._is_used != (number > 0) or (self._is_required and not number):
             raise InvalidRequestError(
-                "some requests are numbered and some are not: number all that bring media"
+                "some requests are numbered and some are not: number all that carry media", field="sequence"
             )
         if not number:
             return True
         if number > self._next:
             raise DataLossError(
-                f"request {number} came where {self._next} was to come: send what lies between, or begin anew"
+                f"out-of-order request: expected sequence {self._next}, got {number}; "
+                "resend the missing requests or start a new stream"
             )
         is_new = number == self._next
         self._next += is_new
@@ -243,14 +291,14 @@ class _SequenceTracker:
 
 
 class _BackpressureMonitor:
-    """How far a live sender is ahead: for how long it had to wait, less what it did not send anything."""
+    """Measures how far a live sender is ahead: the time it was blocked, minus the time it sent nothing."""
 
     def __init__(self) -> None:
         self._lag_s = 0.0
         self._is_lagging = self.should_warn = False
 
     def record(self, blocked_s: float, waited_s: float) -> None:
-        """A request waited so long for room, and then the server so long for the next one."""
+        """Record how long a request waited for space, and then the server for the next request."""
         self._lag_s = max(0.0, self._lag_s + blocked_s - waited_s)
         self.should_warn = not self._is_lagging and self._lag_s >= WARN_LAG_S
         if self.should_warn:
@@ -259,8 +307,8 @@ class _BackpressureMonitor:
             self._is_lagging = False
 
     def create_warning(self) -> StreamWarning:
-        """What the caller is told."""
+        """Return the warning for the client."""
         return StreamWarning(
-            WarningKind.FALLING_BEHIND,
-            f"the media comes faster than this server reads it, by {self._lag_s:.1f} s so far: results come late",
+            WarningKind.INPUT_TOO_FAST,
+            f"live media arrives faster than the server processes it; the lag is {self._lag_s:.1f} s and growing",
         )

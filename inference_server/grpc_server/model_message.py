@@ -1,4 +1,4 @@
-"""What a model file says of itself, as the API's Model message."""
+"""Encodes a model's description as the API's Model message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from gorggle.v1 import config_pb2, model_pb2
 from gorggle_server.inference.model_registry import ServedModel
-from gorggle_server.types import AUDIO_SAMPLE_RATE_HZ, MOUTH_CROP_SIZE_PX, VIDEO_FRAME_RATE_HZ
+from gorggle_server.timebase import FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
 
 _MODALITIES = {
     "audio-visual": config_pb2.MODALITY_AUDIO_VISUAL,
@@ -21,30 +21,35 @@ _COMMERCIAL_USE = {
 
 
 def encode_model(served: ServedModel) -> model_pb2.Model:
-    """Describe a loaded model: its shape from its weights, the rest from its card; what the card lacks stays empty."""
+    """Return the description of a loaded model, from its configuration and its card. Missing card entries stay empty."""
     model, card = served.model, served.model.card
     return model_pb2.Model(
         name=served.name,
         description=_get_text(card, "description"),
         architecture="av_hubert",
-        parameters=model.parameter_count,
-        encoder_layers=model.config.encoder_layers,
+        parameter_count=model.parameter_count,
+        encoder_layer_count=model.config.encoder_layers,
         encoder_width=model.config.encoder_dim,
-        decoder_layers=model.config.decoder_layers,
+        decoder_layer_count=model.config.decoder_layers,
         decoder_width=model.config.decoder_dim,
-        units=len(model.tokens),
-        # Any AV-HuBERT computes with either modality missing; a card may say that it was not trained for it.
+        vocabulary_size=len(model.tokens),
+        # Every AV-HuBERT model accepts a missing modality; a card may restrict this to what it was trained for.
         modalities=[_MODALITIES[name] for name in card.get("modalities", _MODALITIES) if name in _MODALITIES],
-        video_frame_rate_hz=VIDEO_FRAME_RATE_HZ,
-        audio_sample_rate_hz=AUDIO_SAMPLE_RATE_HZ,
+        video_frame_rate_hertz=FRAME_RATE_HZ,
+        audio_sample_rate_hertz=SAMPLE_RATE_HZ,
         mouth_crop_size_px=MOUTH_CROP_SIZE_PX,
-        language_codes=[str(code) for code in card.get("languages", [])],
+        language_codes=get_languages(served),
         vocabulary=_get_text(card, "vocabulary"),
         trained_on=_get_text(card, "trained_on"),
         error_rates=[_encode_error_rate(entry) for entry in card.get("error_rates", [])],
         license=_encode_license(card.get("license", {})),
         sha256=served.sha256,
     )
+
+
+def get_languages(served: ServedModel) -> list[str]:
+    """Return the BCP 47 tags of the languages that a model's card declares."""
+    return [str(code) for code in served.model.card.get("languages", [])]
 
 
 def _encode_error_rate(entry: dict[str, Any]) -> model_pb2.ErrorRate:

@@ -1,4 +1,4 @@
-"""What callers get: the server's own types become messages here, and times move to where the caller wants them."""
+"""Encodes responses: converts the server's own types to messages, and adds the start offset to their times."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ _MODALITIES = {
     Modality.AUDIO_ONLY: config_pb2.MODALITY_AUDIO_ONLY,
 }
 _WARNING_KINDS = {kind: lip_reading_pb2.Warning.Kind.Value(f"KIND_{kind.name}") for kind in WarningKind}
-_ACTIVITY_KINDS = {
-    kind: lip_reading_pb2.ActivityEvent.Kind.Value(f"KIND_{kind.name}") for kind in ActivityKind
+_SPEECH_ACTIVITIES = {
+    ActivityKind.SPEECH_BEGIN: lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_BEGIN,
+    ActivityKind.SPEECH_END: lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_END,
 }
 
 
 def encode_duration(seconds: float) -> Duration:
-    """Write seconds as a Duration, to the microsecond."""
+    """Return seconds as a Duration, rounded to microseconds."""
     duration = Duration()
     duration.FromMicroseconds(round(seconds * 1e6))
     return duration
@@ -48,13 +49,13 @@ def encode_duration(seconds: float) -> Duration:
 
 @dataclass(frozen=True)
 class StreamPosition:
-    """How far a stream has come.
+    """Progress of a stream.
 
     Attributes:
-        bytes_received: bytes of media taken in.
-        final_end_s: media up to which everything is final and sent.
-        acknowledged_sequence: requests up to this number are needed no more.
-        resume_token: what the stream is resumed with.
+        bytes_received: media bytes received.
+        final_end_s: end of the media for which everything is final and sent.
+        acknowledged_sequence: number of the last request that will not be needed again.
+        resume_token: token to resume the stream with.
     """
 
     bytes_received: int
@@ -66,37 +67,37 @@ class StreamPosition:
 def encode_event(
     event: Event, options: RecognitionOptions, position: StreamPosition
 ) -> lip_reading_pb2.StreamingRecognizeResponse:
-    """Write one event of a stream."""
-    shift_s = options.start_offset_s
+    """Encode one event of a stream."""
+    start_offset_s = options.start_offset_s
     response = lip_reading_pb2.StreamingRecognizeResponse(
-        final_until_offset=encode_duration(position.final_end_s + shift_s)
+        final_end_offset=encode_duration(position.final_end_s + start_offset_s)
     )
     match event:
         case MediaInfo():
             response.media_info.CopyFrom(encode_media_info(event))
         case Segment():
-            response.segment.CopyFrom(encode_segment(event, shift_s))
+            response.segment.CopyFrom(encode_segment(event, start_offset_s))
         case Activity():
-            response.activity.kind = _ACTIVITY_KINDS[event.kind]
-            response.activity.offset.CopyFrom(encode_duration(event.offset_s + shift_s))
-            response.activity.speaker_id = event.speaker_id
+            response.speech_activity.type = _SPEECH_ACTIVITIES[event.kind]
+            response.speech_activity.offset.CopyFrom(encode_duration(event.offset_s + start_offset_s))
+            response.speech_activity.speaker_id = event.speaker_id
         case Progress():
-            response.progress.bytes_received = position.bytes_received
+            response.progress.received_bytes = position.bytes_received
             response.progress.acknowledged_sequence = position.acknowledged_sequence
             response.progress.resume_token = position.resume_token
-            response.progress.media_received.CopyFrom(encode_duration(event.received_s))
-            response.progress.media_processed.CopyFrom(encode_duration(event.processed_s))
-            response.progress.faces = event.faces
+            response.progress.received_duration.CopyFrom(encode_duration(event.received_s))
+            response.progress.processed_duration.CopyFrom(encode_duration(event.processed_s))
+            response.progress.face_count = event.faces
         case StreamWarning():
             response.warning.CopyFrom(encode_warning(event))
         case Finished():
             response.finished.media_duration.CopyFrom(encode_duration(event.duration_s))
-            response.finished.segments = event.segments
-            response.finished.faces = event.faces
+            response.finished.segment_count = event.segments
+            response.finished.face_count = event.faces
         case Draining():
-            response.drain.deadline.CopyFrom(encode_duration(event.deadline_s))
-            response.drain.acknowledged_sequence = position.acknowledged_sequence
-            response.drain.resume_token = position.resume_token
+            response.server_draining.deadline.CopyFrom(encode_duration(event.deadline_s))
+            response.server_draining.acknowledged_sequence = position.acknowledged_sequence
+            response.server_draining.resume_token = position.resume_token
         case Heartbeat():
             response.heartbeat.SetInParent()
     return response
@@ -105,7 +106,7 @@ def encode_event(
 def encode_started(
     request_id: str, model: str, session_id: str, heartbeat_interval_s: float
 ) -> lip_reading_pb2.StreamingRecognizeResponse:
-    """Write the first message of a stream."""
+    """Encode the first message of a stream."""
     started = lip_reading_pb2.StreamStarted(
         request_id=request_id,
         model=model,
@@ -116,14 +117,14 @@ def encode_started(
 
 
 def encode_heartbeat() -> lip_reading_pb2.StreamingRecognizeResponse:
-    """Write that there is nothing new, before there is any media."""
+    """Encode a heartbeat sent before any media was received."""
     return lip_reading_pb2.StreamingRecognizeResponse(heartbeat=lip_reading_pb2.Heartbeat())
 
 
 def encode_recognize_response(
     transcript: Transcript, options: RecognitionOptions, request_id: str
 ) -> lip_reading_pb2.RecognizeResponse:
-    """Write the answer to a unary call."""
+    """Encode the response of a unary call."""
     return lip_reading_pb2.RecognizeResponse(
         request_id=request_id,
         model=options.model,
@@ -135,21 +136,21 @@ def encode_recognize_response(
 
 
 def encode_media_info(info: MediaInfo) -> media_pb2.MediaInfo:
-    """Write what the container holds."""
+    """Encode the properties of the media."""
     return media_pb2.MediaInfo(
         container=info.container,
         video_codec=info.video_codec,
         audio_codec=info.audio_codec,
         width_px=info.width_px,
         height_px=info.height_px,
-        frame_rate_hz=info.frame_rate_hz,
+        frame_rate_hertz=info.frame_rate_hz,
         duration=None if info.duration_s is None else encode_duration(info.duration_s),
         rotation_degrees=info.rotation_degrees,
     )
 
 
 def encode_segment(segment: Segment, start_offset_s: float) -> transcript_pb2.SpeechSegment:
-    """Write a segment, its times moved by ``start_offset_s``."""
+    """Encode a segment, with ``start_offset_s`` added to its times."""
     return transcript_pb2.SpeechSegment(
         segment_id=segment.segment_id,
         revision=segment.revision,
@@ -160,16 +161,16 @@ def encode_segment(segment: Segment, start_offset_s: float) -> transcript_pb2.Sp
         text=segment.best.text,
         confidence=segment.best.confidence,
         words=_encode_words(segment.best.words, start_offset_s),
-        alternatives=[_encode_alternative(reading, start_offset_s) for reading in segment.alternatives],
+        alternatives=[_encode_alternative(hypothesis, start_offset_s) for hypothesis in segment.alternatives],
         speaker_id=segment.speaker_id,
         face_boxes=[_encode_face_box(box, start_offset_s) for box in segment.face_boxes],
         modality=_MODALITIES[segment.modality],
-        stable_words=segment.stable_words,
+        stable_word_count=segment.stable_words,
     )
 
 
 def encode_warning(warning: StreamWarning) -> lip_reading_pb2.Warning:
-    """Write a warning."""
+    """Encode a warning."""
     return lip_reading_pb2.Warning(kind=_WARNING_KINDS[warning.kind], message=warning.message)
 
 

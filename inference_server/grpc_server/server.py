@@ -1,4 +1,4 @@
-"""The gRPC server: its services, its credentials, its beginning and its end."""
+"""The gRPC server: services, credentials, startup and shutdown."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Processor seconds that decoding, seeing and hearing a second of live video take, until that was measured: about half of
-# what 1280x720 took on a machine of 2026, so that a first few are let in and measured.
+# CPU seconds per second of live video (decoding, face tracking, voice activity) until that was measured: about half
+# of the cost of 1280x720 on a machine of 2026, so that the first few streams are admitted and measured.
 LIVE_CPU_ESTIMATE = 0.15
-# What live streams may take of this process's own threads, however many processors there are: much of their work is
-# Python's, or holds its lock, and one thread at a time does that. Decoders are processes. More streams take a second server.
+# CPU time of this process's own threads that live streams may take, whatever the number of CPUs: much of it is Python
+# or holds the GIL, and one thread at a time runs it. Decoders are subprocesses. More streams need a second server.
 MAX_GIL_LOAD = 1.2
 LIVE_GIL_ESTIMATE = 0.03
 
 SERVICE_NAME = lip_reading_pb2.DESCRIPTOR.services_by_name["LipReading"].full_name
-# Bytes of one stream that lie between client and server: HTTP/2 lets a client run ahead by so much.
+# Bytes of one stream in flight: HTTP/2 lets a client send this much ahead.
 STREAM_WINDOW_BYTES = 64 * 1024
 
 
 class Server:
-    """Listens at once, answers with UNAVAILABLE and NOT_SERVING until the models are loaded and warm."""
+    """Listens immediately; answers UNAVAILABLE and NOT_SERVING until the models are loaded and warm."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
@@ -67,7 +67,7 @@ class Server:
         version = metadata.version("gorggle")
         self.metrics = ServerMetrics(version)
         self._device_health = DeviceHealthCheck(settings.device)
-        self.metrics.on_device_failure = self._device_health.mark_suspect
+        self.metrics.scheduler.on_device_failure = self._device_health.mark_suspect
         self.device_lost = asyncio.Event()
         if settings.device == "cuda":
             self.metrics.registry.register(GpuCollector())
@@ -118,11 +118,11 @@ class Server:
         await self._server.start()
 
     async def load(self) -> None:
-        """Load and warm the models, then serve.
+        """Load and warm up the models, then serve.
 
         Raises:
             NotFoundError, ModelFormatError: a model cannot be loaded.
-            PreconditionError: decoder processes do not work here.
+            PreconditionError: decoder subprocesses do not work here.
         """
         (catalog, recognizers), _ = await asyncio.gather(
             asyncio.to_thread(_load_recognizers, self.settings),
@@ -133,7 +133,7 @@ class Server:
         batching = BatchingConfig(self.settings.max_batch_delay_s, self.settings.max_batch_frames)
         self._scheduler = DeviceScheduler(
             recognizers,
-            self.metrics,
+            self.metrics.scheduler,
             batching,
             admission.record_device_time,
             lambda: self._device_health.is_healthy,
@@ -145,7 +145,7 @@ class Server:
 
     def _prepare_face_tracking(self) -> None:
         if self._decoder_pool is None:
-            # A hundred megabytes, kept from then on: loaded by the first call, they would hold it up.
+            # A hundred megabytes that stay cached: loading them in the first call would delay it.
             FaceDetector(self.settings.landmark_model_path)
             return
         from gorggle_server.sandbox.decoding import check_decoding
@@ -154,7 +154,7 @@ class Server:
         check_decoding(self._decoder_pool)
 
     async def stop(self) -> None:
-        """Take no new calls, let those in flight finish within the grace, end."""
+        """Refuse new calls, let calls in flight finish within the grace period, and shut down."""
         self._servicer.drain(self.settings.shutdown_grace_period_s)
         self._set_readiness(is_ready=False)
         await self._health.enter_graceful_shutdown()
@@ -182,10 +182,10 @@ class Server:
 
 
 async def serve(settings: ServerSettings, on_ready: Callable[[str, str], None], stop: asyncio.Event) -> None:
-    """Run a server until ``stop`` is set; ``on_ready`` gets its address, and its operations server's, once it answers.
+    """Run a server until ``stop`` is set; ``on_ready`` receives its gRPC and HTTP addresses once it serves.
 
     Raises:
-        NotReadyError: the device was lost; its streams were told to go on elsewhere.
+        NotReadyError: the device has failed; the streams were asked to continue elsewhere.
     """
     server = Server(settings)
     await server.start()
@@ -200,21 +200,21 @@ async def serve(settings: ServerSettings, on_ready: Callable[[str, str], None], 
             lost = asyncio.ensure_future(server.device_lost.wait())
             await asyncio.wait([stopping, lost], return_when=asyncio.FIRST_COMPLETED)
             if not stopping.done():
-                raise NotReadyError("the device is lost: start the server anew; the log has more")
+                raise NotReadyError("the device has failed: restart the server; see the log")
     finally:
         await server.stop()
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
-    """Have something called on an event loop, from any thread."""
-    with contextlib.suppress(RuntimeError):  # the loop has ended: there is nobody to tell
+    """Schedule a callback on an event loop, from any thread."""
+    with contextlib.suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(callback)
 
 
 def _create_tracing(settings: ServerSettings, version: str) -> Tracing | None:
     if not settings.otlp_endpoint:
         return None
-    # Late: who does not trace need not have OpenTelemetry.
+    # Imported late: without tracing, OpenTelemetry need not be installed.
     from gorggle_server.grpc_server.interceptors.tracing import Tracing
 
     return Tracing.to_otlp_endpoint(version, settings.otlp_endpoint)
@@ -223,7 +223,7 @@ def _create_tracing(settings: ServerSettings, version: str) -> Tracing | None:
 def _create_decoder_pool(settings: ServerSettings) -> DecoderPool | None:
     if not settings.sandbox_decoding:
         return None
-    # Late: it needs what only Unix has.
+    # Imported late: Unix only.
     from gorggle_server.sandbox.pool import DecoderPool
 
     return DecoderPool(
@@ -243,25 +243,25 @@ def _load_recognizers(settings: ServerSettings) -> tuple[ModelRegistry, dict[str
 
 
 def _estimate_live_cost(recognizer: Recognizer) -> float:
-    """Device seconds that a second of a live stream is likely to take, before any was seen."""
-    # Interim readings come on top: an utterance is read again while it grows, three to four times in all.
+    """Return the expected device seconds per second of a live stream, before any was measured."""
+    # Interim results add to it: an utterance is decoded three to four times in all while it grows.
     return 3 * recognizer.measure_cost()
 
 
 def _create_admission_controller(settings: ServerSettings, device_estimate: float) -> AdmissionController:
-    """What live streams may have of this machine."""
-    processors = ResourceLimit(settings.max_live_cpu_utilization * _count_cpus(), LIVE_CPU_ESTIMATE)
+    """Create the admission controller with the budgets of this machine."""
+    cpu = ResourceLimit(settings.max_live_cpu_utilization * _count_cpus(), LIVE_CPU_ESTIMATE)
     own_estimate = LIVE_GIL_ESTIMATE if settings.sandbox_decoding else LIVE_CPU_ESTIMATE
-    interpreter = ResourceLimit(MAX_GIL_LOAD if settings.max_live_cpu_utilization else 0.0, own_estimate)
-    # A thread waits for a GPU, and works where there is none.
+    gil = ResourceLimit(MAX_GIL_LOAD if settings.max_live_cpu_utilization else 0.0, own_estimate)
+    # With a GPU one thread waits for it; without, all model threads compute.
     threads = 1 if settings.device == "cuda" else settings.num_threads or max(1, _count_cpus() // 2)
     return AdmissionController(
-        ResourceLimit(settings.max_live_device_utilization, device_estimate), processors, threads, interpreter
+        ResourceLimit(settings.max_live_device_utilization, device_estimate), cpu, threads, gil
     )
 
 
 def _count_cpus() -> int:
-    """How many processors this process may use."""
+    """Return the number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -273,10 +273,10 @@ def _create_server_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.enable_channelz", int(bool(settings.channelz_listen))),
         ("grpc.so_reuseport", 0),  # a second server on one port must fail, not share it
-        # Back-pressure must reach the client: without these the window grows to megabytes.
+        # Back-pressure must reach the client: without these options the window grows to megabytes.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
-        # Keepalive as the gRPC guide advises: notice dead clients within a minute and a half.
+        # Keepalive as the gRPC guide advises: detects dead clients within a minute and a half.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
@@ -286,7 +286,7 @@ def _create_server_options(settings: ServerSettings) -> list[tuple[str, int]]:
 def _create_interceptors(
     settings: ServerSettings, metrics: ServerMetrics, secrets: SecretsManager, tracing: Tracing | None
 ) -> list[aio.ServerInterceptor]:
-    """The outermost first: errors of the others become statuses too."""
+    """Return the interceptors, outermost first: errors of inner ones become statuses too."""
     traced = [] if tracing is None else [tracing.create_interceptor()]
     tokens = (
         None if settings.token_file is None else TokenStore(open_secret_source(settings.token_file, secrets))

@@ -1,11 +1,13 @@
-"""The LipReading service: takes calls apart, hands them to sessions, writes what comes back. No thinking here."""
+"""gRPC servicer: decodes requests, runs recognition sessions, encodes responses. Contains no recognition logic."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grpc import aio
@@ -14,41 +16,55 @@ from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, model_
 from gorggle_server.admission.controller import AdmissionController
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.admission.stream_limiter import StreamLimiter
-from gorggle_server.errors import IdleError, NotReadyError, PreconditionError
+from gorggle_server.errors import IdleError, InvalidRequestError, NotReadyError
 from gorggle_server.grpc_server import request_decoding, response_encoding
 from gorggle_server.grpc_server.clip_source import open_clip
 from gorggle_server.grpc_server.interceptors.auth import caller
 from gorggle_server.grpc_server.media_receiver import MediaReceiver
-from gorggle_server.grpc_server.model_message import encode_model
+from gorggle_server.grpc_server.model_message import encode_model, get_languages
 from gorggle_server.grpc_server.request_decoding import ResumeRequest
 from gorggle_server.grpc_server.response_encoding import StreamPosition
-from gorggle_server.grpc_server.session_registry import SessionRegistry
+from gorggle_server.grpc_server.session_registry import ActiveCall, SessionRegistry
 from gorggle_server.grpc_server.stream_runner import Stream, StreamExecutor
 from gorggle_server.inference.model_registry import ModelRegistry
-from gorggle_server.inference.recognizer import frames_to_seconds
 from gorggle_server.inference.scheduler import InferenceBackend
 from gorggle_server.logging_setup import request_id
 from gorggle_server.memory import trim_memory
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming.resume_token import ResumeToken
-from gorggle_server.types import Event, Finished, Progress, RecognitionOptions, Transcript
+from gorggle_server.timebase import frames_to_seconds
+from gorggle_server.types import Event, Finished, MediaInfo, Progress, RecognitionOptions, Transcript
 
 if TYPE_CHECKING:
     from gorggle_server.sandbox.pool import DecoderPool
 
 T = TypeVar("T")
 Context = aio.ServicerContext[Any, Any]
+StreamRequest = lip_reading_pb2.StreamingRecognizeRequest
+StreamResponse = lip_reading_pb2.StreamingRecognizeResponse
 
-# Names the session that a call carries on, as `StreamingConfig.resume` does a little later.
+# Metadata with the session that a call resumes: known before the first message, unlike `StreamingConfig.resume`.
 SESSION_METADATA = "gorggle-session-id"
 
-# Without a call for so long, a server has time for its memory.
+# Idle time after the last call before memory is trimmed.
 IDLE_TRIM_DELAY_S = 1.0
+
+DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
+
+
+@dataclass(frozen=True)
+class _StreamSettings:
+    """Decoded configuration of a stream: its options, heartbeat interval (0: none), model and session."""
+
+    options: RecognitionOptions
+    heartbeat_interval_s: float
+    model: str
+    resume: ResumeRequest
 
 
 class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
-    """Answers calls once ``activate`` has given it the models."""
+    """Serves calls once ``activate`` has set the models; until then, calls end with NotReadyError."""
 
     def __init__(
         self,
@@ -57,7 +73,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         metrics: ServerMetrics,
         decoder_pool: DecoderPool | None = None,
     ) -> None:
-        """Prepare to serve; ``decoder_pool`` are processes to decode media in, None decodes on the streams' threads."""
+        """Prepare to serve. ``decoder_pool`` are the sandboxed decoders; None decodes on the streams' threads."""
         self._settings, self._version = settings, version
         metrics.track_active_streams(lambda: self._stream_limiter.active_streams)
         self._model_registry: ModelRegistry | None = None
@@ -73,11 +89,11 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
     def activate(
         self, model_registry: ModelRegistry, backend: InferenceBackend, admission: AdmissionController
     ) -> None:
-        """From now on answer calls with these models."""
+        """Serve calls with these models from now on."""
         self._model_registry, self._backend, self._admission = model_registry, backend, admission
 
     def _schedule_memory_trim(self) -> None:
-        # A call that the process's end cut off gives its place back when no loop runs any more.
+        # At process exit, a call's slot may be released when the loop has already stopped.
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop().call_later(IDLE_TRIM_DELAY_S, self._trim_memory_if_idle)
 
@@ -86,83 +102,50 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             asyncio.get_running_loop().run_in_executor(None, trim_memory)
 
     def drain(self, deadline_s: float) -> None:
-        """From now on take no new recognition calls; tell those in flight that they may go on for so long."""
+        """Refuse new recognition calls, and notify active streams that they end after ``deadline_s``."""
         self._stream_limiter.close()
         self._sessions.drain(deadline_s)
 
     # ------------------------------------------------------------------------------------------------------- calls
 
     async def StreamingRecognize(  # noqa: N802 - the API's name
-        self, request_iterator: AsyncIterator[lip_reading_pb2.StreamingRecognizeRequest], context: Context
-    ) -> AsyncIterator[lip_reading_pb2.StreamingRecognizeResponse]:
-        """Read a stream; see the API."""
-        # Told before the first message, so that a full server can free the place that is to be taken over.
+        self, request_iterator: AsyncIterator[StreamRequest], context: Context
+    ) -> AsyncIterator[StreamResponse]:
+        """Recognize a stream; see the API."""
+        # Before a slot is acquired, so that a full server can free the slot of the call that is superseded.
         await self._sessions.supersede(_parse_session_id(context), caller.get())
         with self._stream_limiter.acquire(caller.get()):
             requests = aiter(request_iterator)
-            config = _require_config(await self._receive_next(requests))
-            options = request_decoding.decode_streaming_config(config, self._models.default, self._settings)
-            interval_s = request_decoding.decode_heartbeat_interval_s(config)
-            resumption = request_decoding.decode_resume_config(config) or ResumeRequest(
-                self._sessions.create_id(), ResumeToken(), {}
-            )
-            model = self._models[options.model].name
-            await self._sessions.supersede(resumption.session_id, caller.get())
+            stream = self._decode_stream_settings(_require_config(await self._receive_next(requests)))
+            session_id = stream.resume.session_id
+            await self._sessions.supersede(session_id, caller.get())
             with (
-                self._admit_if_live(options) as use,
-                self._sessions.attach(resumption.session_id, caller.get()) as call,
+                self._admit_if_live(stream.options) as cpu_timer,
+                self._sessions.attach(session_id, caller.get()) as call,
             ):
                 yield response_encoding.encode_started(
-                    request_id.get(), model, resumption.session_id, interval_s
+                    request_id.get(), stream.model, session_id, stream.heartbeat_interval_s
                 )
-                first_media = asyncio.ensure_future(self._receive_first_media(requests))
-                try:
-                    while not await _wait_done(first_media, interval_s):
-                        yield response_encoding.encode_heartbeat()
-                finally:
-                    first_media.cancel()
-                feed = MediaReceiver(
-                    first_media.result(),
-                    requests,
-                    self._receive_next,
-                    resumption.resume_token,
-                    live=options.live,
-                    media_timeout_s=self._settings.media_timeout_s,
-                )
-                stream = Stream(
-                    media_queue=feed.media_queue,
-                    feed=feed.run,
-                    resume_state=feed.create_resume_state(resumption.partial_transcripts),
-                    max_duration_s=self._settings.max_stream_duration_s,
-                    cpu_timer=use,
-                )
-                feed.on_warning, call.event_queue = stream.event_queue.put, stream.event_queue
-                final_until_s = frames_to_seconds(resumption.resume_token.checkpoint.final_end)
                 async with contextlib.aclosing(
-                    self._executor.run_stream(stream, options, self._ready_backend, interval_s)
-                ) as events:
-                    async for event in events:
-                        feed.handle_event(event)
-                        final_until_s = max(final_until_s, _get_final_end_s(event))
-                        position = StreamPosition(
-                            feed.bytes_received, final_until_s, feed.acknowledged_sequence, feed.resume_token
-                        )
-                        yield response_encoding.encode_event(event, options, position)
+                    self._recognize_stream(requests, stream, call, cpu_timer)
+                ) as responses:
+                    async for response in responses:
+                        yield response
 
     async def Recognize(  # noqa: N802
         self, request: lip_reading_pb2.RecognizeRequest, context: Context
     ) -> lip_reading_pb2.RecognizeResponse:
-        """Read one clip; see the API."""
+        """Recognize one clip; see the API."""
         with self._stream_limiter.acquire(caller.get()):
             options = request_decoding.decode_recognition_config(
                 request.config, self._models.default, self._settings
             )
-            self._models[options.model]
-            intake, feed = open_clip(
+            self._find_model(request.config, options)
+            media_queue, feed = open_clip(
                 request, buckets=self._settings.s3_buckets, max_bytes=self._settings.max_spooled_bytes
             )
             transcript = Transcript()
-            stream = Stream(intake, feed, max_duration_s=self._settings.max_clip_duration_s)
+            stream = Stream(media_queue, feed, max_duration_s=self._settings.max_clip_duration_s)
             async with contextlib.aclosing(
                 self._executor.run_stream(stream, options, self._ready_backend)
             ) as events:
@@ -174,7 +157,18 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
         """List the models; see the API."""
-        return model_pb2.ListModelsResponse(models=[encode_model(served) for served in self._models])
+        models = list(self._models)
+        start = _parse_page_token(request.page_token, len(models))
+        if request.page_size < 0:
+            raise InvalidRequestError(
+                f"page_size is {request.page_size}: give a positive number, or 0 for the default",
+                field="page_size",
+            )
+        end = start + min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        return model_pb2.ListModelsResponse(
+            models=[encode_model(served) for served in models[start:end]],
+            next_page_token=str(end) if end < len(models) else "",
+        )
 
     async def GetModel(self, request: model_pb2.GetModelRequest, context: Context) -> model_pb2.Model:  # noqa: N802
         """Describe one model; see the API."""
@@ -183,7 +177,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
     async def GetServerInfo(  # noqa: N802
         self, request: server_pb2.GetServerInfoRequest, context: Context
     ) -> server_pb2.GetServerInfoResponse:
-        """Tell version, limits and load; see the API."""
+        """Return version, limits and load; see the API."""
         limits = self._settings
         return server_pb2.GetServerInfoResponse(
             version=self._version,
@@ -198,9 +192,9 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
                 max_frame_pixels=limits.max_frame_pixels,
                 max_speakers=limits.max_speakers,
                 max_beam_size=limits.max_beam_size,
-                max_idle=response_encoding.encode_duration(limits.idle_timeout_s),
+                idle_timeout=response_encoding.encode_duration(limits.idle_timeout_s),
+                media_timeout=response_encoding.encode_duration(limits.media_timeout_s),
                 max_utterance=response_encoding.encode_duration(limits.max_utterance_s),
-                max_pause=response_encoding.encode_duration(limits.media_timeout_s),
             ),
             capacity=server_pb2.ServerCapacity(
                 max_streams=limits.max_streams, active_streams=self._stream_limiter.active_streams
@@ -217,62 +211,139 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
 
     @property
     def _ready_backend(self) -> InferenceBackend:
-        assert self._backend is not None, "calls are refused until the models are there"
+        assert self._backend is not None, "calls are refused until the models are loaded"
         return self._backend
 
+    def _find_model(self, config: config_pb2.RecognitionConfig, options: RecognitionOptions) -> str:
+        """Return the name of the requested model, if it supports what is requested."""
+        served = self._models[options.model]
+        request_decoding.check_model_support(config, served.name, get_languages(served))
+        return served.name
+
+    def _decode_stream_settings(self, config: config_pb2.StreamingConfig) -> _StreamSettings:
+        options = request_decoding.decode_streaming_config(config, self._models.default, self._settings)
+        return _StreamSettings(
+            options,
+            request_decoding.decode_heartbeat_interval_s(config),
+            self._find_model(config.recognition, options),
+            request_decoding.decode_resume_config(config)
+            or ResumeRequest(self._sessions.create_id(), ResumeToken(), {}),
+        )
+
     def _admit_if_live(self, options: RecognitionOptions) -> contextlib.AbstractContextManager[CpuTimer]:
-        """Where a stream is live, its share of the machine; or refuse it at once."""
-        assert self._admission is not None, "calls are refused until the models are there"
+        """Reserve capacity for a live stream, or refuse it."""
+        assert self._admission is not None, "calls are refused until the models are loaded"
         if options.live:
             return self._admission.admit_stream(request_id.get())
         return contextlib.nullcontext(CpuTimer())
 
-    async def _receive_next(self, requests: AsyncIterator[T]) -> T | None:
-        """The client's next message; None when it has no more."""
+    async def _recognize_stream(
+        self,
+        requests: AsyncIterator[StreamRequest],
+        settings: _StreamSettings,
+        call: ActiveCall,
+        cpu_timer: CpuTimer,
+    ) -> AsyncGenerator[StreamResponse, None]:
+        """Receive the media of a stream and yield the responses to it."""
+        interval_s, options = settings.heartbeat_interval_s, settings.options
+        first_media = asyncio.ensure_future(self._receive_first_media(requests))
         try:
-            # Not wait_for, which in Python 3.11 forgets that it was cancelled where a message comes at the same time.
+            while not await _wait_done(first_media, interval_s):
+                yield response_encoding.encode_heartbeat()
+        finally:
+            first_media.cancel()
+        receiver = MediaReceiver(
+            first_media.result(),
+            requests,
+            self._receive_next,
+            settings.resume.resume_token,
+            options,
+            self._settings,
+        )
+        stream = Stream(
+            media_queue=receiver.media_queue,
+            feed=receiver.run,
+            resume_state=receiver.create_resume_state(settings.resume.partial_transcripts),
+            max_duration_s=self._settings.max_stream_duration_s,
+            cpu_timer=cpu_timer,
+        )
+        receiver.on_warning, call.event_queue = stream.event_queue.put, stream.event_queue
+        final_end_s = frames_to_seconds(settings.resume.resume_token.checkpoint.final_end)
+        async with contextlib.aclosing(
+            self._executor.run_stream(stream, options, self._ready_backend, interval_s)
+        ) as events:
+            async for event in events:
+                receiver.handle_event(event)
+                final_end_s = max(final_end_s, _get_final_end_s(event))
+                position = StreamPosition(
+                    receiver.bytes_received,
+                    final_end_s,
+                    receiver.acknowledged_sequence,
+                    receiver.resume_token,
+                )
+                if isinstance(event, MediaInfo) and not receiver.has_container:
+                    # The container that the frames were wrapped in is the server's own.
+                    event = dataclasses.replace(event, container="", frame_rate_hz=0.0)
+                yield response_encoding.encode_event(event, options, position)
+
+    async def _receive_next(self, requests: AsyncIterator[T]) -> T | None:
+        """Return the client's next message; None at the end of the stream."""
+        try:
+            # Not wait_for, which in Python 3.11 loses a cancellation that coincides with a message.
             async with asyncio.timeout(self._settings.idle_timeout_s):
                 return await anext(requests)
         except StopAsyncIteration:
             return None
         except TimeoutError:
             raise IdleError(
-                f"nothing came for {self._settings.idle_timeout_s:g} s: send media, or end the stream"
+                f"no message for {self._settings.idle_timeout_s:g} s: send media or heartbeats, or end the stream"
             ) from None
 
-    async def _receive_first_media(
-        self, requests: AsyncIterator[lip_reading_pb2.StreamingRecognizeRequest]
-    ) -> lip_reading_pb2.StreamingRecognizeRequest | None:
-        """The first message that says which kind of media comes."""
-        begun_at = time.monotonic()
+    async def _receive_first_media(self, requests: AsyncIterator[StreamRequest]) -> StreamRequest | None:
+        """Return the first message that is not a heartbeat; None if there is none."""
+        started_at = time.monotonic()
         while (request := await self._receive_next(requests)) is not None:
             if request.WhichOneof("payload") != "heartbeat":
                 break
-            if time.monotonic() - begun_at > self._settings.media_timeout_s:
+            if time.monotonic() - started_at > self._settings.media_timeout_s:
                 raise IdleError(
-                    f"no media came for {self._settings.media_timeout_s:g} s: send some, or end the stream"
+                    f"no media for {self._settings.media_timeout_s:g} s: send media, or end the stream"
                 )
         return request
 
 
 def _parse_session_id(context: Context) -> str:
-    """The session that a call says in its metadata to carry on; empty for none."""
+    """Return the session in the call's metadata; empty if there is none."""
     metadata = context.invocation_metadata() or ()
     return next((str(value) for key, value in metadata if key == SESSION_METADATA), "")
 
 
-def _require_config(first: lip_reading_pb2.StreamingRecognizeRequest | None) -> config_pb2.StreamingConfig:
+def _parse_page_token(token: str, count: int) -> int:
+    """Return the index of a page's first model."""
+    if not token:
+        return 0
+    if not (token.isascii() and token.isdecimal() and len(token) < 10 and int(token) < count):
+        raise InvalidRequestError(
+            "page_token is unknown: give next_page_token of the previous response", field="page_token"
+        )
+    return int(token)
+
+
+def _require_config(first: StreamRequest | None) -> config_pb2.StreamingConfig:
+    """Return the configuration in the first message of a stream."""
     if first is None:
-        what = "ended"
+        problem = "ended without a message"
     elif first.WhichOneof("payload") != "config":
-        what = f"began with {first.WhichOneof('payload') or 'an empty message'}"
+        problem = f"began with {first.WhichOneof('payload') or 'an empty message'}"
     else:
         return first.config
-    raise PreconditionError(f"the stream {what}: send the configuration first, then media")
+    raise InvalidRequestError(
+        f"the stream {problem}: send the configuration first, then media", field="config"
+    )
 
 
 def _get_final_end_s(event: Event) -> float:
-    """The media up to which everything is final, as far as an event tells."""
+    """Return the end of the media for which an event declares everything final; 0 if it does not."""
     match event:
         case Progress():
             return event.processed_s
@@ -281,7 +352,7 @@ def _get_final_end_s(event: Event) -> float:
     return 0.0
 
 
-async def _wait_done(task: asyncio.Future[T], interval_s: float) -> bool:
-    """Whether a task ends within so many seconds; 0: wait for its end."""
-    done, _ = await asyncio.wait([task], timeout=interval_s or None)
+async def _wait_done(task: asyncio.Future[T], timeout_s: float) -> bool:
+    """Return whether a task ends within the timeout; 0: wait without a timeout."""
+    done, _ = await asyncio.wait([task], timeout=timeout_s or None)
     return bool(done)

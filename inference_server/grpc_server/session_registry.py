@@ -1,4 +1,4 @@
-"""The sessions that calls are carrying on at this moment: superseded by the next call, and told when the server goes."""
+"""Registry of the active sessions: a call that resumes a session ends the session's previous call."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gorggle_server.errors import NotReadyError, SupersededError
-from gorggle_server.streaming.event_queue import EventQueue
+from gorggle_server.streaming.queues import EventQueue
 from gorggle_server.types import Draining, Event
 
 _log = logging.getLogger(__name__)
 
-# A call whose client is gone cannot be told: after so long it is cancelled, and its place waited for once more.
+# A superseded call gets this long to end by itself, and then again after it was cancelled.
 SUPERSEDE_TIMEOUT_S, CANCEL_TIMEOUT_S = 1.0, 5.0
-# Of the time that is left, streams are ended a little before the server goes, so that they hear why.
+# Streams are ended this long before the shutdown deadline, so that their clients receive the reason.
 DRAIN_NOTICE_S = 1.0
 
 
 @dataclass(eq=False)
-class _Call:
-    """A call that carries a session on."""
+class ActiveCall:
+    """The call of a session."""
 
     caller: str
     task: asyncio.Task[object] | None
@@ -31,7 +31,7 @@ class _Call:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, error: Exception) -> None:
-        """End the call with an error, or, where it has no session yet, without."""
+        """End the call with an error; cancel it if its session has not started."""
         if self.event_queue is not None:
             self.event_queue.close(error)
         elif self.task is not None:
@@ -39,35 +39,35 @@ class _Call:
 
 
 class SessionRegistry:
-    """Calls by the session that they carry on: at most one each. For one event loop."""
+    """Active calls by session id, at most one per session. For one event loop."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, ActiveCall] = {}
 
     @staticmethod
     def create_id() -> str:
-        """A name that nobody can guess."""
+        """Return an unguessable session id."""
         return uuid.uuid4().hex
 
     async def supersede(self, session_id: str, caller: str) -> None:
-        """End the call that carries a session on, if there is one and it is the same caller's."""
+        """End the active call of a session, if there is one and it belongs to the same caller."""
         call = self._calls.get(session_id)
         if call is None or call.caller != caller:
             return
-        _log.info("another call carries a session on: ending the one before")
-        call.end(SupersededError("another call carries this session on"))
-        for patience_s in (SUPERSEDE_TIMEOUT_S, CANCEL_TIMEOUT_S):
+        _log.info("session resumed by another call: ending the previous call")
+        call.end(SupersededError("the session was resumed by another call"))
+        for timeout_s in (SUPERSEDE_TIMEOUT_S, CANCEL_TIMEOUT_S):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience_s):
+                async with asyncio.timeout(timeout_s):
                     await call.ended.wait()
                 return
             if call.task is not None:
                 call.task.cancel()
 
     @contextlib.contextmanager
-    def attach(self, session_id: str, caller: str) -> Iterator[_Call]:
-        """While a call carries a session on."""
-        call = self._calls[session_id] = _Call(caller, asyncio.current_task())
+    def attach(self, session_id: str, caller: str) -> Iterator[ActiveCall]:
+        """Register the current call as the session's for the duration of the context."""
+        call = self._calls[session_id] = ActiveCall(caller, asyncio.current_task())
         try:
             yield call
         finally:
@@ -76,14 +76,14 @@ class SessionRegistry:
                 del self._calls[session_id]
 
     def drain(self, deadline_s: float) -> None:
-        """Tell every stream that the server goes after so many seconds, and end those that are left shortly before."""
+        """Notify all streams of the shutdown, and end the remaining ones shortly before the deadline."""
         loop = asyncio.get_running_loop()
-        last_words_s = min(DRAIN_NOTICE_S, deadline_s / 2)
+        notice_s = min(DRAIN_NOTICE_S, deadline_s / 2)
         for call in list(self._calls.values()):
             if call.event_queue is not None:
                 call.event_queue.put(Draining(deadline_s))
-        loop.call_later(deadline_s - last_words_s, self._end_all)
+        loop.call_later(deadline_s - notice_s, self._end_all)
 
     def _end_all(self) -> None:
         for call in list(self._calls.values()):
-            call.end(NotReadyError("the server is shutting down: send the rest to another one"))
+            call.end(NotReadyError("the server is shutting down: resume the stream on another server"))

@@ -1,4 +1,4 @@
-"""One stream as metrics and traces see it."""
+"""Records the metrics and the trace of one stream."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from gorggle_server.types import Event, Finished
 
 
 class StreamTrace(Protocol):
-    """The trace of a call that reads a stream."""
+    """Trace of a recognition call."""
 
     def record_stages(self, timer: StageTimer) -> None:
-        """The stream has ended; its stages took so long."""
+        """Add the stages of the finished stream with their durations."""
         ...
 
     def set_attributes(self, **attributes: float | str) -> None:
-        """Add to the call's span."""
+        """Set attributes of the call's span."""
         ...
 
     def wrap_backend(self, backend: InferenceBackend) -> InferenceBackend:
-        """A backend whose work is traced."""
+        """Return a backend whose work is traced."""
         ...
 
 
-# The trace of the call that is being answered; None where calls are not traced.
+# The trace of the current call; None if calls are not traced.
 current_trace: contextvars.ContextVar[StreamTrace | None] = contextvars.ContextVar("trace", default=None)
 
 
 class ObservedQueue(Protocol):
-    """Where a stream's media comes from."""
+    """A stream's media queue."""
 
     @property
     def buffered_bytes(self) -> int:
-        """How many bytes wait in it."""
+        """Number of bytes in the queue."""
         ...
 
     @property
     def wait_time_s(self) -> float:
-        """For how many seconds the stream has waited for its client."""
+        """Total time that the stream has waited for its client."""
         ...
 
 
 class StreamObserver:
-    """Watches one stream from its first message to its end.
+    """Observes one stream from its first message to its end.
 
     Attributes:
-        clock: times the stream's stages.
+        stage_timer: measures the stages of the stream.
     """
 
     def __init__(self, metrics: ServerMetrics, media_queue: ObservedQueue) -> None:
@@ -61,11 +61,11 @@ class StreamObserver:
         metrics.streams.add_queue(media_queue)
 
     def wrap_backend(self, backend: InferenceBackend) -> InferenceBackend:
-        """The backend, traced where the call is."""
+        """Return the backend, traced if the call is traced."""
         return backend if self._trace is None else self._trace.wrap_backend(backend)
 
     def record_event(self, event: Event) -> None:
-        """The stream said something."""
+        """Record an event of the stream."""
         self._metrics.count_event(event)
         if isinstance(event, Finished):
             busy_s = time.monotonic() - self._started_at - self._media_queue.wait_time_s
@@ -74,7 +74,7 @@ class StreamObserver:
                 self._trace.set_attributes(media_s=event.duration_s, segments=event.segments)
 
     def close(self) -> None:
-        """The stream has ended, well or not."""
+        """Record the end of the stream, successful or not."""
         self._metrics.streams.remove_queue(self._media_queue)
         if self._trace is not None:
             self._trace.record_stages(self.stage_timer)

@@ -1,4 +1,4 @@
-"""Runs sessions: each on a thread, while its media is fed on the event loop and its events are read there."""
+"""Runs recognition sessions: each on a worker thread, with its media and events exchanged with the event loop."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.grpc_server.media_receiver import MediaQueue
 from gorggle_server.grpc_server.stream_observer import StreamObserver
-from gorggle_server.inference.recognizer import frames_to_seconds
 from gorggle_server.inference.scheduler import InferenceBackend, StreamScopedBackend
 from gorggle_server.logging_setup import request_id
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.settings import ServerSettings
-from gorggle_server.streaming.event_queue import EventQueue
-from gorggle_server.streaming.input_queue import ClientDisconnectedError
 from gorggle_server.streaming.media_pipeline import create_media_pipeline
+from gorggle_server.streaming.queues import ClientDisconnectedError, EventQueue
 from gorggle_server.streaming.session import RecognitionSession, ResumeState
+from gorggle_server.timebase import frames_to_seconds
 from gorggle_server.types import Event, Heartbeat, RecognitionOptions
 
 if TYPE_CHECKING:
@@ -30,15 +29,15 @@ MediaFeed = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Stream:
-    """A session to be run.
+    """A session to run.
 
     Attributes:
-        media_queue: where its media is taken from.
-        feed: moves the media there.
-        max_duration_s: how long the media may be.
-        resume_state: what was read of it before.
-        cpu_timer: is told what processor time it takes.
-        event_queue: where its events go.
+        media_queue: input of the session.
+        feed: fills the media queue.
+        max_duration_s: maximum duration of the media.
+        resume_state: state of the session before this call.
+        cpu_timer: measures the session's CPU time.
+        event_queue: output of the session.
     """
 
     media_queue: MediaQueue
@@ -53,9 +52,9 @@ class StreamExecutor:
     """Runs the sessions of one server.
 
     Args:
-        settings: the server's.
-        metrics: what is counted.
-        decoder_pool: processes to decode media in; None decodes on the streams' threads.
+        settings: the server's settings.
+        metrics: the server's metrics.
+        decoder_pool: sandboxed decoder subprocesses; None decodes on the worker threads.
     """
 
     def __init__(
@@ -71,73 +70,79 @@ class StreamExecutor:
         backend: InferenceBackend,
         heartbeat_interval_s: float = 0.0,
     ) -> AsyncGenerator[Event, None]:
-        """Run a session while its intake is filled; yield what it says. When this ends, its thread is free again."""
-        intake, outbox = stream.media_queue, stream.event_queue
-        limit_s = stream.max_duration_s - frames_to_seconds(stream.resume_state.first_frame)
-        observation = StreamObserver(self._metrics, intake)
+        """Run a session, feed it and yield its events. The session's thread is free when the generator is closed."""
+        max_duration_s = stream.max_duration_s - frames_to_seconds(stream.resume_state.first_frame)
+        observer = StreamObserver(self._metrics, stream.media_queue)
         loop = asyncio.get_running_loop()
-        perception = create_media_pipeline(
-            intake,
+        pipeline = create_media_pipeline(
+            stream.media_queue,
             options,
             self._settings,
-            limit_s,
+            max_duration_s,
             self._decoder_pool,
             request_id.get(),
-            observation.stage_timer,
+            observer.stage_timer,
             stream.cpu_timer,
         )
-        backend = observation.wrap_backend(StreamScopedBackend(backend, request_id.get()))
+        backend = observer.wrap_backend(StreamScopedBackend(backend, request_id.get()))
         session = RecognitionSession(
-            perception, options, backend, outbox.put, outbox.wait_for_capacity, stream.resume_state
+            pipeline,
+            options,
+            backend,
+            stream.event_queue.put,
+            stream.event_queue.wait_for_capacity,
+            stream.resume_state,
         )
-        running = loop.run_in_executor(self._threads, _run_session, session, outbox, stream.cpu_timer)
-        feeding = asyncio.ensure_future(_run_feed(stream.feed, intake))
-        beating = asyncio.ensure_future(_send_heartbeats(outbox, heartbeat_interval_s))
+        session_task = loop.run_in_executor(
+            self._threads, _run_session, session, stream.event_queue, stream.cpu_timer
+        )
+        feed_task = asyncio.ensure_future(_run_feed(stream.feed, stream.media_queue))
+        heartbeat_task = asyncio.ensure_future(_send_heartbeats(stream.event_queue, heartbeat_interval_s))
         try:
-            async for event in outbox:
-                observation.record_event(event)
+            async for event in stream.event_queue:
+                observer.record_event(event)
                 yield event
         finally:
             session.stop()
-            intake.abort(ClientDisconnectedError())
-            outbox.close()
-            feeding.cancel()
-            beating.cancel()
-            # The place is given back only when the thread is free again.
+            stream.media_queue.abort(ClientDisconnectedError())
+            stream.event_queue.close()
+            feed_task.cancel()
+            heartbeat_task.cancel()
+            # The caller releases the stream's slot next, so the thread must be free.
             try:
-                await asyncio.wait([running, feeding, beating])
+                await asyncio.wait([session_task, feed_task, heartbeat_task])
             finally:
-                observation.close()
+                observer.close()
 
 
 async def _send_heartbeats(event_queue: EventQueue[Event], interval_s: float) -> None:
-    """Say that there is nothing new whenever nothing was said for so long; 0: never."""
+    """Emit a heartbeat after every interval without an event; 0: never."""
     while interval_s:
-        silent_for_s = event_queue.idle_time_s
-        if silent_for_s >= interval_s:
+        idle_s = event_queue.idle_time_s
+        if idle_s >= interval_s:
             event_queue.put(Heartbeat())
-            silent_for_s = 0.0
-        await asyncio.sleep(interval_s - silent_for_s)
+            idle_s = 0.0
+        await asyncio.sleep(interval_s - idle_s)
 
 
 async def _run_feed(feed: MediaFeed, media_queue: MediaQueue) -> None:
-    """Feed an intake; what goes wrong reaches the session through it."""
+    """Fill a media queue; pass errors to the session through it."""
     try:
         await feed()
-    except Exception as error:  # the border of the call: the session ends, and the interceptor maps the cause
+    except Exception as error:  # call boundary: the session raises it, and the interceptor maps it
         media_queue.abort(error)
     else:
         media_queue.close()
 
 
 def _run_session(session: RecognitionSession, event_queue: EventQueue[Event], cpu_timer: CpuTimer) -> None:
-    """Run a session on this thread; its end, good or bad, closes the outbox."""
+    """Run a session on this thread, then close its event queue, with the error if there is one."""
     try:
         with cpu_timer.track_current_thread():
             session.run()
     except ClientDisconnectedError:
         event_queue.close()
-    except Exception as error:  # the border of the thread: raised again where the outbox is read
+    except Exception as error:  # thread boundary: raised again by the reader of the event queue
         event_queue.close(error)
     else:
         event_queue.close()

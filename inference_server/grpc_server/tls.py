@@ -1,4 +1,4 @@
-"""The server's TLS: certificates and keys that may be renewed while it runs."""
+"""TLS of the server, with certificates that can be renewed while it runs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _log = logging.getLogger(__name__)
 
 
 class ReloadingTlsCredentials:
-    """A certificate chain, its key and the authority of the clients, read again for a handshake after they changed.
+    """Certificate chain, key and client CA, reloaded for the next handshake after a change.
 
     Args:
         certificate: PEM with the server's certificate chain.
         key: PEM with its private key.
-        client_ca: PEM; clients must show a certificate signed by it. None: they need none.
+        client_ca: PEM; clients must present a certificate signed by it. None: no client certificates.
     """
 
     def __init__(self, certificate: SecretSource, key: SecretSource, client_ca: SecretSource | None) -> None:
@@ -32,15 +32,15 @@ class ReloadingTlsCredentials:
         self._versions: list[Hashable] = []
 
     def create(self) -> grpc.ServerCredentials:
-        """What a secure port is opened with.
+        """Create the credentials of a secure port.
 
         Raises:
-            InvalidRequestError: a part cannot be read, or key and certificate do not belong together.
+            InvalidRequestError: a part cannot be read, or key and certificate do not match.
         """
         self._versions, current = self._get_versions(), self._read()
         return grpc.dynamic_ssl_server_credentials(
             current,
-            self._reload_if_changed,  # type: ignore[arg-type]  # None is allowed, says grpc's documentation: nothing is new
+            self._reload_if_changed,  # type: ignore[arg-type]  # grpc's documentation allows None: unchanged
             require_client_authentication=self._client_ca is not None,
         )
 
@@ -48,25 +48,25 @@ class ReloadingTlsCredentials:
         certificate, key = self._certificate.read(), self._key.read()
         if not _is_key_pair(certificate, key):
             raise InvalidRequestError(
-                f"{self._certificate} and {self._key} are no certificate and its private key in PEM"
+                f"{self._certificate} and {self._key} are not a certificate and its private key in PEM"
             )
         return grpc.ssl_server_certificate_configuration(
             [(key, certificate)], root_certificates=self._client_ca.read() if self._client_ca else None
         )
 
     def _reload_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """What the next handshake uses; None: the same as the last one."""
+        """Return the configuration of the next handshake; None: unchanged."""
         try:
             versions = self._get_versions()
             if versions == self._versions:
                 return None
             renewed = self._read()
         except InvalidRequestError as error:
-            # Half a renewal: the other half comes, and the next handshake looks again.
-            _log.error("the certificates stay as they were: %s", error)
+            # Possibly half a renewal: the next handshake tries again.
+            _log.error("certificates could not be reloaded, keeping the previous ones: %s", error)
             return None
         self._versions = versions
-        _log.info("the certificates were renewed")
+        _log.info("reloaded the certificates")
         return renewed
 
     def _get_versions(self) -> list[Hashable]:
@@ -75,11 +75,11 @@ class ReloadingTlsCredentials:
 
 
 def _is_key_pair(certificate: bytes, key: bytes) -> bool:
-    """Whether a TLS library takes the two."""
+    """Return whether the TLS library accepts certificate and key."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with _write_temporary_file(certificate) as chain, _write_temporary_file(key) as private:
         try:
-            # Without a password, an encrypted key would be asked for on the terminal.
+            # Without a password, OpenSSL would prompt on the terminal for an encrypted key.
             context.load_cert_chain(chain, private, password=b"")
         except (ssl.SSLError, OSError):
             return False
@@ -88,7 +88,7 @@ def _is_key_pair(certificate: bytes, key: bytes) -> bool:
 
 @contextlib.contextmanager
 def _write_temporary_file(content: bytes) -> Iterator[str]:
-    """A file for a library that reads nothing else; on Linux it is in memory, a key does not touch a disk."""
+    """Yield a path with the content, for a library that only reads files. On Linux it is in memory: a key never touches a disk."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("gorggle")
         path = f"/proc/self/fd/{fd}"

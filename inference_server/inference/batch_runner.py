@@ -1,4 +1,4 @@
-"""Windows on the device: encoded together, searched together, and kept apart from each other's failures."""
+"""Run inference requests on the device in batches, isolating failures."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ Outcome = list[Hypothesis] | Exception
 
 @dataclass
 class _Batch:
-    """Windows that are searched together."""
+    """Requests that are decoded together."""
 
     decoding: DecodingBatch
     requests: dict[InferenceRequest, torch.Tensor] = field(default_factory=dict)
 
     @property
     def max_frames(self) -> int:
-        return max((job.window.frames for job in self.requests), default=0)
+        return max((request.window.frames for request in self.requests), default=0)
 
 
 class BatchRunner:
-    """All that the device is reading, in one batch for each way of searching.
+    """Requests being decoded, in one batch per decoding options.
 
-    Windows join a batch and leave it between two steps of its search. When a call of the device fails, those that were
-    part of the call are read once more, one by one: only whoever fails alone too has failed. Belongs to one thread.
+    Requests join and leave a batch between two steps of its search. When a device call fails, its requests are retried one by
+    one: only a request that fails alone has failed. Belongs to one thread.
     """
 
     def __init__(
@@ -43,23 +43,21 @@ class BatchRunner:
         max_frames: int,
         on_result: Callable[[InferenceRequest, Outcome], None],
     ) -> None:
-        """Begin empty.
+        """Start empty.
 
-        Args:
-            recognizers: the models by name.
-            max_frames: of one padded batch, its windows times the longest of them.
-            on_result: takes what became of each job, which then is not in any batch.
+        A padded batch holds at most ``max_frames``: its requests times the longest of them. ``on_result`` receives the outcome
+        of each request, which has then left its batch.
         """
         self._recognizers, self._max_frames, self._on_result = recognizers, max_frames, on_result
         self._batches: dict[Hashable, _Batch] = {}
 
     @property
     def requests(self) -> list[InferenceRequest]:
-        """All jobs being read."""
-        return [job for batch in self._batches.values() for job in batch.requests]
+        """All requests being decoded."""
+        return [request for batch in self._batches.values() for request in batch.requests]
 
     def has_capacity(self, request: InferenceRequest, joining: Sequence[InferenceRequest] = ()) -> bool:
-        """Whether a job may join, along with others that join the same batch; a batch of one is always possible."""
+        """Return whether a request fits, together with others that join the same batch; a batch of one always fits."""
         batch = self._batches.get(_get_batch_key(request))
         inside = len(joining) + (len(batch.requests) if batch else 0)
         longest = max(
@@ -72,52 +70,52 @@ class BatchRunner:
         return not inside or longest * (inside + 1) <= self._max_frames
 
     def start(self, requests: Sequence[InferenceRequest]) -> None:
-        """Encode windows that are alike, and let them join their batch."""
+        """Encode similar requests together and add them to their batch."""
         recognizer = self._recognizers[requests[0].model]
         try:
-            encoded = recognizer.encode([job.window for job in requests])
-        except Exception as error:  # the border to the device: the error belongs to the callers
+            encoded = recognizer.encode([request.window for request in requests])
+        except Exception as error:  # device boundary: the error belongs to the callers
             self._retry_separately(requests, error, self.start)
             return
-        sound: dict[InferenceRequest, torch.Tensor] = {}
-        for job, found in zip(requests, encoded, strict=True):
-            if isinstance(found, ModelFormatError):
-                self._on_result(job, found)
+        encoded_requests: dict[InferenceRequest, torch.Tensor] = {}
+        for request, outcome in zip(requests, encoded, strict=True):
+            if isinstance(outcome, ModelFormatError):
+                self._on_result(request, outcome)
             else:
-                sound[job] = found
-        self._add(sound)
+                encoded_requests[request] = outcome
+        self._add(encoded_requests)
 
     def step(self, *, final_only: bool) -> None:
-        """Search one unit further in every batch, or in those alone that hold final work."""
+        """Run one search step in every batch, or only in those with final work."""
         for key, batch in list(self._batches.items()):
-            if final_only and all(job.interim for job in batch.requests):
+            if final_only and all(request.interim for request in batch.requests):
                 continue
             try:
                 ended = batch.decoding.step()
-            except Exception as error:  # the border to the device, as above
+            except Exception as error:  # device boundary, as above
                 self._restart_batch(key, error)
                 continue
-            for job, readings in ended.items():
-                assert isinstance(job, InferenceRequest)
-                del batch.requests[job]
-                self._on_result(job, readings)
+            for request, result in ended.items():
+                assert isinstance(request, InferenceRequest)
+                del batch.requests[request]
+                self._on_result(request, result)
             if not batch.requests:
                 del self._batches[key]
 
     def remove(self, requests: Iterable[InferenceRequest]) -> None:
-        """Take jobs out in the middle of their search."""
-        for job in requests:
-            batch = self._batches.get(_get_batch_key(job))
+        """Remove requests in the middle of their search."""
+        for request in requests:
+            batch = self._batches.get(_get_batch_key(request))
             if batch is None:
-                continue  # its batch broke up meanwhile, and it failed
-            del batch.requests[job]
+                continue  # its batch was restarted meanwhile, and it failed
+            del batch.requests[request]
             if not batch.requests:
-                del self._batches[_get_batch_key(job)]
+                del self._batches[_get_batch_key(request)]
                 continue
             try:
-                batch.decoding.remove(job)
-            except Exception as error:  # the border to the device, as above
-                self._restart_batch(_get_batch_key(job), error)
+                batch.decoding.remove(request)
+            except Exception as error:  # device boundary, as above
+                self._restart_batch(_get_batch_key(request), error)
 
     def _add(self, encoded: Mapping[InferenceRequest, torch.Tensor]) -> None:
         if not encoded:
@@ -130,13 +128,15 @@ class BatchRunner:
         batch.requests.update(encoded)
         try:
             batch.decoding.add(list(encoded), list(encoded.values()))
-        except Exception as error:  # the border to the device, as above
+        except Exception as error:  # device boundary, as above
             self._restart_batch(_get_batch_key(first), error)
 
     def _restart_batch(self, key: Hashable, error: Exception) -> None:
-        """Nobody knows what state a batch is in whose step has failed: its jobs begin their search anew."""
-        jobs = self._batches.pop(key).requests
-        self._retry_separately(list(jobs), error, lambda alone: self._add({job: jobs[job] for job in alone}))
+        """Restart the requests of a batch whose step failed: its state is undefined."""
+        requests = self._batches.pop(key).requests
+        self._retry_separately(
+            list(requests), error, lambda alone: self._add({request: requests[request] for request in alone})
+        )
 
     def _retry_separately(
         self,
@@ -145,16 +145,16 @@ class BatchRunner:
         restart: Callable[[Sequence[InferenceRequest]], None],
     ) -> None:
         full = is_out_of_memory(error)
-        _log.warning("reading %d windows together failed", len(requests), exc_info=error)
+        _log.warning("a batch of %d windows failed", len(requests), exc_info=error)
         if full:
             self._recognizers[requests[0].model].release_memory()
-        for job in requests:
-            # One that was by itself is only tried again where room was lacking, which there is more of now.
-            if job.is_isolated or (len(requests) == 1 and not full):
-                self._on_result(job, error)
+        for request in requests:
+            # A request that ran alone is only retried after an out-of-memory error, when more memory is free now.
+            if request.is_isolated or (len(requests) == 1 and not full):
+                self._on_result(request, error)
             else:
-                job.is_isolated = True
-                restart([job])
+                request.is_isolated = True
+                restart([request])
 
 
 def _get_batch_key(request: InferenceRequest) -> Hashable:

@@ -1,4 +1,4 @@
-"""What the GPU does, for Prometheus; and whether it still does anything at all."""
+"""GPU metrics and device health."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _log = logging.getLogger(__name__)
 
 
 class GpuCollector(Collector):
-    """Memory and utilisation of the CUDA device that the models run on; registered only where there is one."""
+    """Exports memory and utilisation of the CUDA device; registered only if there is one."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The values of this moment; what the driver cannot tell is left out."""
+        """Yield the current values; those that the driver does not report are left out."""
         memory = GaugeMetricFamily(
             "gorggle_gpu_memory_bytes",
-            "Memory of the GPU: in tensors, kept by torch for more of them, free for anybody, in all",
+            "GPU memory: allocated to tensors, reserved by torch, free, total",
             labels=["kind"],
         )
         free, total = torch.cuda.mem_get_info()
@@ -31,7 +31,7 @@ class GpuCollector(Collector):
         if (busy := _get_utilization()) is not None:
             yield GaugeMetricFamily(
                 "gorggle_gpu_utilisation_ratio",
-                "Share of the last second in which the GPU worked",
+                "Share of the last second in which the GPU was busy",
                 value=busy,
             )
 
@@ -39,29 +39,29 @@ class GpuCollector(Collector):
 def _get_utilization() -> float | None:
     try:
         return torch.cuda.utilization() / 100
-    except Exception as error:  # the border to the driver's library, which has a class of errors of its own
-        _log.debug("the GPU does not tell how busy it is: %s", error)
+    except Exception as error:  # boundary to the driver's library, which has its own error classes
+        _log.debug("GPU utilisation is not available: %s", error)
         return None
 
 
 def run_probe_kernel(device: str) -> None:
-    """As little as tells whether a device ("cpu" or "cuda") can calculate; raises what torch raises where it cannot."""
+    """Run a trivial kernel on the device ("cpu" or "cuda"); raise torch's error if the device is unusable."""
     torch.ones(2, device=device).sum().item()
 
 
 class DeviceHealthCheck:
-    """Whether the device still calculates.
+    """Checks whether the device still works.
 
-    After some CUDA errors every later call of the process fails too, and only a new process helps (CUDA's documentation
-    calls them unrecoverable; an illegal memory access is one). So when a reading has failed, something small is calculated
-    the next time anybody asks; where that fails as well, the device is lost for good.
+    After some CUDA errors (CUDA's documentation calls them unrecoverable; an illegal memory access is one) every later call
+    of the process fails, and only a new process helps. So after a failed inference the next check runs a trivial kernel; if
+    that fails too, the device is lost for good.
 
     Args:
         device: "cpu" or "cuda".
-        probe: for tests: what must succeed.
+        probe: for tests: replaces the trivial kernel.
 
     Attributes:
-        on_lost: called once, on the thread that found out.
+        on_lost: called once, on the thread that ran the check.
     """
 
     def __init__(self, device: str, probe: Callable[[], object] | None = None) -> None:
@@ -70,18 +70,18 @@ class DeviceHealthCheck:
         self._is_suspected = self._is_lost = False
 
     def mark_suspect(self) -> None:
-        """A reading has failed on it."""
+        """Record that inference has failed."""
         self._is_suspected = True
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it can be used; may calculate, so it is not for the event loop."""
+        """Whether the device can be used. May run a kernel, so it must not be called on the event loop."""
         if self._is_suspected and not self._is_lost:
             self._is_suspected = False
             try:
                 self._probe()
-            except Exception as error:  # the border to the device
+            except Exception as error:  # device boundary
                 self._is_lost = True
-                _log.error("the device is lost, the server must be started anew: %s", error)
+                _log.error("CUDA device failed; restart the server: %s", error)
                 self.on_lost()
         return not self._is_lost

@@ -1,4 +1,4 @@
-"""The models that a server offers: found, fetched, loaded, described."""
+"""Registry of the served models: locate, fetch, load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_MODEL_BYTES = 8 * 2**30
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded model under the name that requests use, with its file's SHA-256 in hexadecimal."""
+    """A loaded model, the name that requests use, and the SHA-256 of its file in hexadecimal."""
 
     name: str
     model: Model
@@ -29,14 +29,14 @@ class ServedModel:
 
 
 class ModelRegistry:
-    """The loaded models by name, the default one first."""
+    """Loaded models by name, the default first."""
 
     def __init__(self, models: Mapping[str, ServedModel]) -> None:
         self._models = dict(models)
 
     @property
     def default(self) -> str:
-        """The model used where a request names none."""
+        """Name of the model used if a request names none."""
         return next(iter(self._models))
 
     def __iter__(self):  # type: ignore[no-untyped-def]
@@ -46,15 +46,15 @@ class ModelRegistry:
         try:
             return self._models[name]
         except KeyError:
-            known = ", ".join(sorted(self._models))
-            raise NotFoundError(f"there is no model {name!r}; this server has: {known}") from None
+            available = ", ".join(sorted(self._models))
+            raise NotFoundError(f"model {name!r} does not exist; available: {available}") from None
 
 
 def resolve_model_sources(settings: ServerSettings) -> dict[str, str]:
-    """Where each model lies, by name, the default one first.
+    """Return the location of each model by name, the default first.
 
     Raises:
-        InvalidRequestError: the default model is not among them.
+        InvalidRequestError: the default model is not configured.
     """
     sources = {EMBEDDED_MODEL.stem: str(EMBEDDED_MODEL), **settings.models}
     default = settings.default_model or EMBEDDED_MODEL.stem
@@ -64,20 +64,20 @@ def resolve_model_sources(settings: ServerSettings) -> dict[str, str]:
 
 
 def load_models(settings: ServerSettings) -> ModelRegistry:
-    """Load every model that the settings name; takes seconds to minutes.
+    """Load every configured model; takes seconds to minutes.
 
     Raises:
-        NotFoundError: a model is not where it should be.
-        ModelFormatError: a file is no model.
+        NotFoundError: a model does not exist at its location.
+        ModelFormatError: a file is not a model.
     """
     models = {}
     for name, source in resolve_model_sources(settings).items():
         with tempfile.TemporaryDirectory(prefix="gorggle-model-") as folder:
             path = _fetch_model(source, Path(folder))
             model = load_model(path, device=settings.device, dtype=settings.dtype)
-            model.optimize(int8=settings.int8_weights)
+            model.optimize(int8=settings.quantization == "int8")
             models[name] = ServedModel(name, model, _hash_file(path))
-        _log.info("model %s is loaded from %s", name, source)
+        _log.info("loaded model %s from %s", name, source)
     return ModelRegistry(models)
 
 
@@ -87,8 +87,8 @@ def _fetch_model(source: str, folder: Path) -> Path:
     address = s3.S3Location.parse(source)
     path = folder / Path(address.key).name
     with path.open("wb") as file:
-        for piece in s3.read_object(address, max_bytes=MAX_MODEL_BYTES):
-            file.write(piece)
+        for chunk in s3.read_object(address, max_bytes=MAX_MODEL_BYTES):
+            file.write(chunk)
     return path
 
 

@@ -1,4 +1,4 @@
-"""From windows of mouth crops and audio features to readings with word times: the model's whole work on an utterance."""
+"""Recognize windows of mouth crops and audio features: encode, beam search, word timestamps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,8 @@ import numpy as np
 import torch
 
 from gorggle_server.errors import ModelFormatError
-from gorggle_server.types import (
-    AUDIO_SAMPLE_RATE_HZ,
-    MOUTH_CROP_SIZE_PX,
-    VIDEO_FRAME_RATE_HZ,
-    Hypothesis,
-    Modality,
-    Word,
-)
+from gorggle_server.timebase import FRAME_RATE_HZ, MODEL_INPUT_SIZE_PX, MOUTH_CROP_SIZE_PX, frames_to_seconds
+from gorggle_server.types import Hypothesis, Modality, RecognitionOptions, Word
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,22 +23,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MODEL_INPUT_SIZE_PX = 88
-# The published normalisation of grey levels (AV-HuBERT, appendix A.1 of the paper).
+# Published normalisation of grey levels (AV-HuBERT, appendix A.1 of the paper).
 GREY_MEAN, GREY_STD = 0.421, 0.165
 
-# A fast talker says six words a second; sub-words and single letters come to about ten units.
+# A fast speaker says six words per second, about ten tokens with subword or character vocabularies.
 MAX_TOKENS_PER_SECOND = 10
 MIN_TOKEN_LIMIT = 8
 
 
 @dataclass(frozen=True, eq=False)
 class InferenceInput:
-    """What the device is given of an utterance: pictures, sound features, or both, of the same T frames at 25 Hz.
+    """Model input of an utterance: mouth crops, audio features, or both, of the same T frames at 25 Hz.
 
     Attributes:
-        crops: uint8 (T, 96, 96), mouth crops; None where only the sound is read.
-        features: float32 (T, 104), stacked log mel energies; None where only the lips are read.
+        crops: uint8 (T, 96, 96), mouth crops; None for audio only.
+        features: float32 (T, 104), stacked log mel energies; None for video only.
     """
 
     crops: NDArray[np.uint8] | None
@@ -58,7 +51,7 @@ class InferenceInput:
 
     @property
     def modality(self) -> Modality:
-        """What the window can be read from."""
+        """Modality of the input."""
         if self.crops is None:
             return Modality.AUDIO_ONLY
         return Modality.VIDEO_ONLY if self.features is None else Modality.AUDIO_VISUAL
@@ -66,7 +59,7 @@ class InferenceInput:
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How to search. Windows are batched only with others that share these."""
+    """Beam search options. Only windows with equal options are batched."""
 
     beam_size: int
     length_penalty: float
@@ -75,7 +68,7 @@ class DecodingOptions:
 
 
 class Recognizer:
-    """Reads windows with one model, on the calling thread: encodes them together, then searches step by step."""
+    """Recognizes windows with one model, on the calling thread: encodes them together, then searches step by step."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -84,7 +77,7 @@ class Recognizer:
         """Encode windows of one modality together.
 
         Returns:
-            For each window (T, D), or the error where the model's numbers for it are not finite.
+            (T, D) for each window, or an error if the encoder output is not finite.
         """
         padding_mask = _create_padding_mask([window.frames for window in windows])
         device = self.model.device
@@ -97,39 +90,42 @@ class Recognizer:
         return [row if bool(torch.isfinite(row).all()) else _create_non_finite_error() for row in own]
 
     def start_decoding(self, options: DecodingOptions) -> DecodingBatch:
-        """A batch of searches that windows join and leave between two steps."""
+        """Return an empty batch that windows join and leave between two search steps."""
         return DecodingBatch(self.model, options)
 
     def transcribe(
         self, windows: Sequence[InferenceInput], options: DecodingOptions
     ) -> list[list[Hypothesis]]:
-        """Read windows of one modality from beginning to end.
+        """Recognize windows of one modality completely.
 
         Returns:
-            For each window its readings, best first: one, and up to ``search.max_alternatives`` more. Word times are in
-            seconds from the window's first frame.
+            For each window its hypotheses, best first: one, and up to ``max_alternatives`` more. Word timestamps are seconds
+            from the window's first frame.
 
         Raises:
-            ModelFormatError: the model's numbers are not finite: not the caller's fault.
+            ModelFormatError: the model's output is not finite.
         """
         decoding = self.start_decoding(options)
-        decoding.add(range(len(windows)), [_raise_on_error(found) for found in self.encode(windows)])
-        found: dict[Hashable, list[Hypothesis]] = {}
+        decoding.add(range(len(windows)), [_raise_on_error(row) for row in self.encode(windows)])
+        results: dict[Hashable, list[Hypothesis]] = {}
         while decoding.windows:
-            found.update({key: _raise_on_error(readings) for key, readings in decoding.step().items()})
-        return [found[key] for key in range(len(windows))]
+            results.update({key: _raise_on_error(result) for key, result in decoding.step().items()})
+        return [results[key] for key in range(len(windows))]
 
     def release_memory(self) -> None:
-        """Give back what the device's allocator keeps for later."""
+        """Release cached device memory."""
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def measure_cost(self) -> float:
-        """Device seconds that a second of media takes, tried on two seconds of it at the usual width of search.
+        """Measure device seconds per second of media, on two seconds at the default beam size.
 
-        The least of some tries: on a busy machine one of them may take many times as long as the work.
+        Returns the minimum of several runs: on a busy machine a single run may take many times as long.
         """
-        frames, search = 2 * VIDEO_FRAME_RATE_HZ, DecodingOptions(5, 1.0, 0, word_timestamps=True)
+        frames, search = (
+            2 * FRAME_RATE_HZ,
+            DecodingOptions(RecognitionOptions.beam_size, 1.0, 0, word_timestamps=True),
+        )
         crops = np.zeros((frames, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
         window = InferenceInput(crops, np.zeros((frames, 104), np.float32))
         taken_s = []
@@ -140,9 +136,9 @@ class Recognizer:
         return min(taken_s) / frames_to_seconds(frames)
 
     def warm_up(self) -> None:
-        """Run every modality once, so that the first caller does not pay for lazy initialisation."""
-        crops = np.zeros((VIDEO_FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
-        features = np.zeros((VIDEO_FRAME_RATE_HZ, 104), np.float32)
+        """Run every modality once, so that the first caller does not pay for lazy initialization."""
+        crops = np.zeros((FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
+        features = np.zeros((FRAME_RATE_HZ, 104), np.float32)
         search = DecodingOptions(beam_size=2, length_penalty=1.0, max_alternatives=0, word_timestamps=True)
         for window in (
             InferenceInput(crops, features),
@@ -153,7 +149,7 @@ class Recognizer:
 
 
 class DecodingBatch:
-    """Encoded windows being searched together; see ``Recognizer.start_decoding``."""
+    """Encoded windows being decoded together; see ``Recognizer.start_decoding``."""
 
     def __init__(self, model: Model, options: DecodingOptions) -> None:
         self._model, self._options = model, options
@@ -162,38 +158,38 @@ class DecodingBatch:
 
     @property
     def windows(self) -> int:
-        """How many windows are being searched."""
+        """Number of windows being decoded."""
         return len(self._encoded)
 
     def add(self, keys: Sequence[Hashable], encoded: Sequence[torch.Tensor]) -> None:
-        """Let windows join, each (T, D) as ``Recognizer.encode`` gave it, under keys of the caller's."""
+        """Add encoded windows, each (T, D) from ``Recognizer.encode``, under the caller's keys."""
         lengths = [len(window) for window in encoded]
-        most = self._model.config.max_target_size - 1
+        limit = self._model.config.max_target_size - 1
         padded = torch.nn.utils.rnn.pad_sequence(list(encoded), batch_first=True)
-        self._search.add(keys, padded, lengths, [min(max_output_tokens(frames), most) for frames in lengths])
+        self._search.add(keys, padded, lengths, [min(max_output_tokens(frames), limit) for frames in lengths])
         self._encoded.update(zip(keys, encoded, strict=True))
 
     def remove(self, key: Hashable) -> None:
-        """Give up a window in the middle of its search; its place is free at once."""
+        """Remove a window in the middle of its search."""
         self._search.remove(key)
         del self._encoded[key]
 
     def step(self) -> dict[Hashable, list[Hypothesis] | ModelFormatError]:
-        """Search one unit further.
+        """Run one search step.
 
         Returns:
-            The windows that were done with this step and have left: the readings of each, best first, or the error
-            where the model's numbers for it were not finite.
+            The windows that finished with this step and have left: hypotheses of each, best first, or an error if the decoder
+            output was not finite.
         """
         return {
-            key: found if isinstance(found, ModelFormatError) else self._to_hypotheses(key, found)
-            for key, found in self._search.step().items()
+            key: result if isinstance(result, ModelFormatError) else self._to_hypotheses(key, result)
+            for key, result in self._search.step().items()
         }
 
     def _to_hypotheses(self, key: Hashable, hypotheses: Sequence[TokenHypothesis]) -> list[Hypothesis]:
-        encoder_out, wanted = self._encoded.pop(key), 1 + self._options.max_alternatives
+        encoder_out, limit = self._encoded.pop(key), 1 + self._options.max_alternatives
         return [
-            self._to_hypothesis(encoder_out, hypothesis) for hypothesis in _deduplicate(hypotheses, wanted)
+            self._to_hypothesis(encoder_out, hypothesis) for hypothesis in _deduplicate(hypotheses, limit)
         ]
 
     def _to_hypothesis(self, encoder_out: torch.Tensor, hypothesis: TokenHypothesis) -> Hypothesis:
@@ -209,19 +205,19 @@ class DecodingBatch:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device, or this machine, lacked memory."""
+    """Return whether an error means that the device or this machine lacked memory."""
     # On a CPU torch raises a bare RuntimeError that names its allocator.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def max_output_tokens(frames: int) -> int:
-    """The most units that speech of so many frames can hold."""
-    return MIN_TOKEN_LIMIT + math.ceil(frames / VIDEO_FRAME_RATE_HZ * MAX_TOKENS_PER_SECOND)
+    """Return the maximum number of tokens in speech of this many frames."""
+    return MIN_TOKEN_LIMIT + math.ceil(frames / FRAME_RATE_HZ * MAX_TOKENS_PER_SECOND)
 
 
 def normalise_crops(crops: torch.Tensor) -> torch.Tensor:
-    """Scale the grey levels of uint8 crops as the model was trained: float32, on the device where they are."""
-    # A new tensor once, then in place: a large batch is not written three times into memory that must first be had.
+    """Scale uint8 crops to the model's float32 input, on their device."""
+    # One new tensor, then in place: a large batch is not written three times into newly allocated memory.
     return (crops / 255).sub_(GREY_MEAN).div_(GREY_STD)
 
 
@@ -231,7 +227,7 @@ def _create_padding_mask(lengths: Sequence[int]) -> torch.Tensor:
 
 
 def _stack_crops(windows: Sequence[InferenceInput], frames: int, device: torch.device) -> torch.Tensor | None:
-    """The centres of the crops, (B, T, 88, 88). They travel to the device as bytes, a quarter of what floats take."""
+    """Return the centres of the crops, (B, T, 88, 88). They are copied to the device as bytes, a quarter of the size of floats."""
     if windows[0].crops is None:
         return None
     margin = (MOUTH_CROP_SIZE_PX - MODEL_INPUT_SIZE_PX) // 2
@@ -241,7 +237,7 @@ def _stack_crops(windows: Sequence[InferenceInput], frames: int, device: torch.d
         assert window.crops is not None, "a batch holds one modality"
         row[: window.frames] = window.crops[:, centre, centre]
     if device.type == "cuda":
-        # Only from pinned memory can the copy go on beside what the device computes.
+        # Only a copy from pinned memory can overlap with computation.
         batch = batch.pin_memory().to(device, non_blocking=True)
     return normalise_crops(batch)
 
@@ -257,7 +253,7 @@ def _stack_features(windows: Sequence[InferenceInput], frames: int) -> torch.Ten
 
 
 def _deduplicate(hypotheses: Sequence[TokenHypothesis], limit: int) -> list[TokenHypothesis]:
-    """The best hypotheses whose texts differ: different units can spell the same words."""
+    """Return the best hypotheses with distinct texts: different tokens can spell the same words."""
     seen: dict[str, TokenHypothesis] = {}
     for hypothesis in hypotheses:
         seen.setdefault(hypothesis.text, hypothesis)
@@ -276,13 +272,3 @@ def _raise_on_error(result: T | ModelFormatError) -> T:
 
 def _geometric_mean(log_probabilities: Sequence[float]) -> float:
     return math.exp(sum(log_probabilities) / len(log_probabilities)) if log_probabilities else 0.0
-
-
-def frames_to_seconds(frames: int) -> float:
-    """How long so many frames last."""
-    return frames / VIDEO_FRAME_RATE_HZ
-
-
-def frames_to_samples(frames: int) -> int:
-    """How many samples of sound so many frames last."""
-    return frames * (AUDIO_SAMPLE_RATE_HZ // VIDEO_FRAME_RATE_HZ)

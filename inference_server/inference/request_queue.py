@@ -1,4 +1,4 @@
-"""Windows that wait for the device, and whose turn it is."""
+"""Queue of inference requests, with fair scheduling between streams."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gorggle_server.types import Hypothesis
 
 
 class PendingResult(Future[list[Hypothesis]]):
-    """Readings to come.
+    """Future of the hypotheses.
 
     Attributes:
-        started_at: of ``time.monotonic``, when the device took the window on; None before.
+        started_at: ``time.monotonic`` when inference started; None before.
     """
 
     started_at: float | None = None
@@ -25,14 +25,14 @@ class PendingResult(Future[list[Hypothesis]]):
 
 @dataclass(eq=False)
 class InferenceRequest:
-    """A window on its way to its readings.
+    """A window submitted for inference.
 
     Attributes:
-        stream: whose it is: streams share the device evenly.
-        utterance: what it is a reading of, unique in its stream; None where nothing can supersede it.
-        deadline: of ``time.monotonic``, after which nobody wants the readings; None: never.
-        future: stays pending until the readings are there, so that it can be cancelled at any time before.
-        is_isolated: a batch that it was in has failed: from now on it is read by itself.
+        stream: the stream it belongs to; streams share the device evenly.
+        utterance: the utterance it is part of, unique in its stream; None if nothing can supersede it.
+        deadline: ``time.monotonic`` after which the result is useless; None: never.
+        future: stays pending until the result is available, so that it can be cancelled at any time before.
+        is_isolated: a batch with this request has failed: it runs alone from now on.
     """
 
     model: str
@@ -47,7 +47,7 @@ class InferenceRequest:
     is_isolated: bool = False
 
     def can_batch_with(self, other: InferenceRequest) -> bool:
-        """Whether the two can be encoded in one batch."""
+        """Return whether the two can be encoded in one batch."""
         return (
             self.model == other.model
             and self.options == other.options
@@ -55,7 +55,7 @@ class InferenceRequest:
         )
 
     def is_superseded_by(self, stream: Hashable, utterance: Hashable) -> bool:
-        """Whether a newer reading of this utterance makes it worthless."""
+        """Return whether a newer request for this utterance makes it obsolete."""
         return (
             self.interim
             and self.utterance is not None
@@ -64,11 +64,11 @@ class InferenceRequest:
 
 
 class FairQueue:
-    """Final work before interim work; among equals the stream that has had the least of the device goes first.
+    """Final work before interim work; within each, the stream with the least device time is next.
 
-    Start-time fair queueing (Goyal, Vin and Cheng, 1996): each stream's clock advances by the frames that are read for
-    it, and the stream whose clock is furthest behind is next. A stream that had nothing to read does not save up turns:
-    its clock is set forward to where the others are when it comes back. Not safe for threads.
+    Start-time fair queueing (Goyal, Vin and Cheng, 1996): each stream's clock advances by the frames processed for it, and the
+    stream whose clock is furthest behind is next. An idle stream does not accumulate credit: when it returns, its clock is set
+    forward to the others'. Not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -80,21 +80,21 @@ class FairQueue:
         return sum(map(len, self._pending.values()))
 
     def __iter__(self) -> Iterator[InferenceRequest]:
-        for jobs in self._pending.values():
-            yield from jobs
+        for requests in self._pending.values():
+            yield from requests
 
     def put(self, request: InferenceRequest) -> None:
-        """Let a job wait for its turn."""
+        """Add a request."""
         if request.stream not in self._pending:
             self._clocks[request.stream] = max(self._clocks.get(request.stream, 0.0), self._now)
         self._pending[request.stream].append(request)
 
     def iterate_in_order(self) -> Iterator[InferenceRequest]:
-        """All that waits, in the order in which it would be read."""
+        """Yield all requests in the order in which they would be processed."""
         for interim in (False, True):
             lines = {
-                stream: deque(job for job in jobs if job.interim is interim)
-                for stream, jobs in self._pending.items()
+                stream: deque(request for request in requests if request.interim is interim)
+                for stream, requests in self._pending.items()
             }
             turns = [
                 (self._clocks[stream], line[0].submitted_at, id(line[0]), stream)
@@ -104,26 +104,26 @@ class FairQueue:
             heapq.heapify(turns)
             while turns:
                 clock, _, _, stream = heapq.heappop(turns)
-                job = lines[stream].popleft()
-                yield job
+                request = lines[stream].popleft()
+                yield request
                 if lines[stream]:
                     following = lines[stream][0]
-                    turn = (clock + job.window.frames, following.submitted_at, id(following), stream)
+                    turn = (clock + request.window.frames, following.submitted_at, id(following), stream)
                     heapq.heappush(turns, turn)
 
     def dequeue(self, requests: Iterable[InferenceRequest]) -> None:
-        """The turn of these has come: they leave, and their streams' clocks advance."""
-        for job in requests:
-            self._now = max(self._now, self._clocks[job.stream])
-            self._clocks[job.stream] += job.window.frames
-            self.remove(job)
+        """Remove requests that are being started, and advance their streams' clocks."""
+        for request in requests:
+            self._now = max(self._now, self._clocks[request.stream])
+            self._clocks[request.stream] += request.window.frames
+            self.remove(request)
 
     def remove(self, request: InferenceRequest) -> None:
-        """A job leaves without its turn."""
+        """Remove a request without advancing its stream's clock."""
         self._pending[request.stream].remove(request)
         if not self._pending[request.stream]:
             del self._pending[request.stream]
-        # Clocks that are no further than everybody's say nothing more.
+        # Discard clocks that are not ahead: they carry no information.
         for stream in [stream for stream in self._clocks if stream not in self._pending]:
             if self._clocks[stream] <= self._now:
                 del self._clocks[stream]

@@ -1,7 +1,6 @@
-"""The device's one thread: takes windows from all streams, reads them in batches.
+"""Device scheduler: one thread that batches inference requests of all streams.
 
-What crosses this seam is a window of crops and features, never a stream, so that a pool of devices can stand in its
-place (``InferenceBackend``).
+The interface (``InferenceBackend``) takes windows of crops and features, never streams, so a pool of devices can replace it.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from gorggle_server.types import Hypothesis
 
 
 class InferenceBackend(Protocol):
-    """Reads windows somewhere: on this process's device, or in a pool.
+    """Runs inference: on this process's device, or in a pool.
 
-    What it must hold to stands as tests in ``tests/server/backend_conformance.py``.
+    ``tests/server/backend_conformance.py`` specifies the required behaviour.
     """
 
     def submit(
@@ -37,31 +36,30 @@ class InferenceBackend(Protocol):
         utterance: Hashable = None,
         deadline: float | None = None,
     ) -> Future[list[Hypothesis]]:
-        """Queue a window. Cancelling the future gives its place back, also in the middle of its reading.
+        """Queue a window. Cancelling the future releases its slot, also during inference.
 
         Args:
-            model: one of those served.
-            window: what to read.
-            options: how to search.
-            interim: it yields to final work.
-            stream: whose it is: streams share the device evenly.
-            utterance: what it is a reading of, unique in its stream: interim readings of the same utterance that are
-                not done yet are cancelled.
-            deadline: of ``time.monotonic``; from then on nobody wants the readings.
+            model: name of a served model.
+            window: input of the model.
+            options: beam search options.
+            interim: yields to final work.
+            stream: the stream it belongs to; streams share the device evenly.
+            utterance: the utterance it is part of, unique in its stream: earlier unfinished interim requests of the same
+                utterance are cancelled.
+            deadline: ``time.monotonic`` after which the result is useless.
 
         Returns:
-            The window's readings, best first. The future fails with ``DeadlineError`` when it is too late, with
-            ``ModelFormatError`` where the model's numbers are not finite, and with whatever the device raised.
+            Hypotheses, best first. The future fails with ``DeadlineError`` after the deadline, with ``ModelFormatError`` if
+            the model's output is not finite, and with any error of the device.
 
         Raises:
-            NotFoundError: there is no such model.
-            NotReadyError: nothing is read any more.
+            NotFoundError: the model does not exist.
+            NotReadyError: the backend is shutting down.
         """
-        ...
 
 
 class StreamScopedBackend:
-    """A backend as one stream sees it: all it submits is known as that stream's."""
+    """Backend of one stream: tags every request with the stream."""
 
     def __init__(self, backend: InferenceBackend, stream: Hashable) -> None:
         self._backend, self._stream = backend, stream
@@ -77,7 +75,7 @@ class StreamScopedBackend:
         utterance: Hashable = None,
         deadline: float | None = None,
     ) -> Future[list[Hypothesis]]:
-        """Queue a window; see ``InferenceBackend``. ``stream`` tells parts of the stream apart, if given."""
+        """Queue a window; see ``InferenceBackend``. ``stream`` distinguishes parts of the stream, if given."""
         whose = self._stream if stream is None else (self._stream, stream)
         return self._backend.submit(
             model, window, options, interim=interim, stream=whose, utterance=utterance, deadline=deadline
@@ -85,40 +83,34 @@ class StreamScopedBackend:
 
 
 class SchedulerObserver(Protocol):
-    """Is told what the scheduler does; called on its thread, so it must not linger."""
+    """Receives the scheduler's measurements on its thread; must not block."""
 
     def set_queue_depth(self, windows: int) -> None:
-        """So many windows wait for the device."""
-        ...
+        """Set the number of waiting windows."""
 
     def observe_queue_wait(self, seconds: float, *, interim: bool) -> None:
-        """A window's turn has come."""
-        ...
+        """Record how long a window waited."""
 
     def observe_encode(self, windows: int, seconds: float) -> None:
-        """The device has encoded windows together."""
-        ...
+        """Record an encoded batch."""
 
     def observe_decode_step(self, windows: int, seconds: float) -> None:
-        """The device has searched windows one unit further."""
-        ...
+        """Record one search step."""
 
     def count_drop(self, cause: str) -> None:
-        """A window was given up: ``cancelled`` (or superseded), ``late`` or ``failed``."""
-        ...
+        """Count a window without a result: ``cancelled`` (or superseded), ``late`` or ``failed``."""
 
     def observe_result(self, frames: int, seconds: float, *, stream: Hashable) -> None:
-        """A window was read, which took the device so long: its share of the batches it was part of."""
-        ...
+        """Record a finished window and its share of the device time."""
 
 
 @dataclass(frozen=True)
 class BatchingConfig:
-    """How windows are put together.
+    """How windows are batched.
 
     Attributes:
-        max_batch_delay_s: how long a window waits for others before it is encoded. Searches that are going on go on.
-        max_frames: of one padded batch, its windows times the longest of them; 2000 are four utterances of 20 s.
+        max_batch_delay_s: how long a window waits for others before it is encoded. Running searches continue meanwhile.
+        max_frames: maximum size of a padded batch: its windows times the longest of them; 2000 are four utterances of 20 s.
     """
 
     max_batch_delay_s: float = 0.01
@@ -126,7 +118,7 @@ class BatchingConfig:
 
 
 class DeviceScheduler:
-    """Runs recognizers on one thread; windows that wait together and are alike are read together."""
+    """Runs recognizers on one thread; similar windows that wait together are batched."""
 
     def __init__(
         self,
@@ -136,22 +128,17 @@ class DeviceScheduler:
         on_device_time: Callable[[Hashable, float], None] = lambda _stream, _device_s: None,
         is_device_healthy: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Begin to read.
+        """Start the thread.
 
-        Args:
-            recognizers: the models by name.
-            observer: is told what is done.
-            options: how windows are put together.
-            on_device_time: is told how many seconds each window took the device, its share of the batches it was part of,
-                whether or not it came to its end; and whose it was. Called on the device's thread.
-            is_device_healthy: whether the device still calculates; asked where a reading has failed.
+        ``on_device_time`` is called on it with the stream and the device seconds of each window (its share of its batches),
+        whether or not the window finished. ``is_device_healthy`` is checked after a failed inference.
         """
         self._on_device_time, self._is_device_healthy = on_device_time, is_device_healthy
         self._recognizers, self._observer, self._options = recognizers, observer, options
         self._queue = FairQueue()
         self._batches = BatchRunner(recognizers, options.max_frames, self._complete)
-        self._unfinished: set[InferenceRequest] = set()  # waiting or being read
-        self._device_s: dict[InferenceRequest, float] = {}  # what each that is being read has taken so far
+        self._unfinished: set[InferenceRequest] = set()  # waiting or running
+        self._device_s: dict[InferenceRequest, float] = {}  # device time of each running request so far
         self._condition = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -170,28 +157,26 @@ class DeviceScheduler:
     ) -> Future[list[Hypothesis]]:
         """Queue a window; see ``InferenceBackend``."""
         if model not in self._recognizers:
-            raise NotFoundError(f"there is no model {model!r}; there are: {', '.join(self._recognizers)}")
-        job = InferenceRequest(model, window, options, interim, stream, utterance, deadline)
+            raise NotFoundError(f"model {model!r} does not exist; available: {', '.join(self._recognizers)}")
+        request = InferenceRequest(model, window, options, interim, stream, utterance, deadline)
         with self._condition:
             if self._closed:
                 raise NotReadyError("the server is shutting down: send the request to another one")
             superseded = [other for other in self._unfinished if other.is_superseded_by(stream, utterance)]
-            self._unfinished.add(job)
-            self._queue.put(job)
+            self._unfinished.add(request)
+            self._queue.put(request)
             self._condition.notify()
-        # Outside the lock: whoever waits for them is told on this thread.
+        # Outside the lock: callbacks of the cancelled futures run on this thread.
         for other in superseded:
             other.future.cancel()
-        return job.future
+        return request.future
 
     def close(self) -> None:
-        """Finish what is being read, cancel what waits, end the thread."""
+        """Finish running requests, cancel waiting ones, and stop the thread."""
         with self._condition:
             self._closed = True
             self._condition.notify()
         self._thread.join()
-
-    # -------------------------------------------------------------------------------------------- the device's thread
 
     def _run(self) -> None:
         try:
@@ -201,15 +186,15 @@ class DeviceScheduler:
                     self._start_batch(batch)
                 self._step()
         finally:
-            # Whatever ends this thread, nobody may wait for it in vain.
+            # However this thread ends, callers must not wait forever.
             with self._condition:
                 self._closed = True
                 left, self._unfinished = self._unfinished, set()
-            for job in left:
-                job.future.cancel()
+            for request in left:
+                request.future.cancel()
 
     def _has_work(self) -> bool:
-        """Wait for work; false when there will be none. After ``close`` only what is being read is work."""
+        """Wait for work; return False if none will come. After ``close`` only running requests are work."""
         with self._condition:
             while not self._batches.requests:
                 if self._closed:
@@ -217,14 +202,14 @@ class DeviceScheduler:
                 if not self._queue:
                     self._condition.wait()
                     continue
-                # A batch that is full, or an end, need not be waited for.
+                # Do not wait if the batch is full or the scheduler is closing.
                 if (pause := self._get_batch_delay_s()) <= 0:
                     return True
                 self._condition.wait(pause)
             return True
 
     def _get_batch_delay_s(self) -> float:
-        """Seconds until the window whose turn is next has waited for others long enough."""
+        """Return the seconds until the next request has waited long enough for others."""
         first = next(self._queue.iterate_in_order())
         companions = self._collect_batch(first)
         if len(companions) < len(self._queue) and not self._batches.has_capacity(first, companions):
@@ -232,26 +217,32 @@ class DeviceScheduler:
         return first.submitted_at + self._options.max_batch_delay_s - time.monotonic()
 
     def _drop_cancelled_and_expired(self) -> None:
-        """Let go of jobs that were cancelled or are too late."""
+        """Remove requests that were cancelled or whose deadline has passed."""
         now = time.monotonic()
-        for job in [job for job in self._snapshot() if job.deadline is not None and job.deadline <= now]:
-            late_s = now - job.submitted_at
-            error = DeadlineError(f"the device did not come to it within {late_s:.1f} s: send less at once")
-            if _try_claim(job):
-                job.future.set_exception(error)
+        for request in [
+            request
+            for request in self._snapshot()
+            if request.deadline is not None and request.deadline <= now
+        ]:
+            late_s = now - request.submitted_at
+            error = DeadlineError(
+                f"not processed within {late_s:.1f} s: the device is overloaded; send less at once"
+            )
+            if _try_claim(request):
+                request.future.set_exception(error)
                 self._count_drop("late")
-        reading = set(self._batches.requests)
-        unwanted = [job for job in self._snapshot() if job.future.done()]
+        running = set(self._batches.requests)
+        unwanted = [request for request in self._snapshot() if request.future.done()]
         with self._condition:
-            for job in unwanted:
-                self._unfinished.discard(job)
-                if job not in reading:
-                    self._queue.remove(job)
-        self._batches.remove(job for job in unwanted if job in reading)
-        for job in unwanted:
-            self._report_device_time(job)
-            if job.future.cancelled():
-                job.future.set_running_or_notify_cancel()
+            for request in unwanted:
+                self._unfinished.discard(request)
+                if request not in running:
+                    self._queue.remove(request)
+        self._batches.remove(request for request in unwanted if request in running)
+        for request in unwanted:
+            self._report_device_time(request)
+            if request.future.cancelled():
+                request.future.set_running_or_notify_cancel()
                 self._count_drop("cancelled")
 
     def _snapshot(self) -> list[InferenceRequest]:
@@ -259,13 +250,18 @@ class DeviceScheduler:
             return list(self._unfinished)
 
     def _next_batch(self) -> list[InferenceRequest]:
-        """Take the windows whose turn it is, if there is room for them and they have waited for others."""
+        """Dequeue the next requests, if they fit and have waited long enough for others."""
         with self._condition:
             if self._closed or not self._queue or self._get_batch_delay_s() > 0:
                 return []
-            # One way of searching may have no room while another has.
+            # A batch with some options may be full while another has capacity.
             first = next(
-                (job for job in self._queue.iterate_in_order() if self._batches.has_capacity(job)), None
+                (
+                    request
+                    for request in self._queue.iterate_in_order()
+                    if self._batches.has_capacity(request)
+                ),
+                None,
             )
             if first is None:
                 return []
@@ -274,67 +270,67 @@ class DeviceScheduler:
             return batch
 
     def _collect_batch(self, first: InferenceRequest) -> list[InferenceRequest]:
-        """A job and what may be encoded along with it."""
+        """Return a request and those that may be encoded together with it."""
         batch = [first]
-        for job in self._queue.iterate_in_order():
+        for request in self._queue.iterate_in_order():
             if (
-                job is not first
-                and job.can_batch_with(first)
-                and job.interim <= first.interim
-                and self._batches.has_capacity(job, batch)
-                and _has_similar_length(job, batch)
+                request is not first
+                and request.can_batch_with(first)
+                and request.interim <= first.interim
+                and self._batches.has_capacity(request, batch)
+                and _has_similar_length(request, batch)
             ):
-                batch.append(job)
+                batch.append(request)
         return batch
 
     def _start_batch(self, batch: list[InferenceRequest]) -> None:
         began = time.monotonic()
-        for job in batch:
-            self._device_s[job] = 0.0
-            job.future.started_at = began
+        for request in batch:
+            self._device_s[request] = 0.0
+            request.future.started_at = began
         self._batches.start(batch)
-        took_s = time.monotonic() - began
-        self._add_device_time(batch, took_s)
+        elapsed_s = time.monotonic() - began
+        self._add_device_time(batch, elapsed_s)
         if self._observer is not None:
             with self._condition:
                 waiting = len(self._queue)
             self._observer.set_queue_depth(waiting)
-            for job in batch:
-                self._observer.observe_queue_wait(began - job.submitted_at, interim=job.interim)
-            self._observer.observe_encode(len(batch), took_s)
+            for request in batch:
+                self._observer.observe_queue_wait(began - request.submitted_at, interim=request.interim)
+            self._observer.observe_encode(len(batch), elapsed_s)
 
     def _step(self) -> None:
-        """Search one unit further; interim work waits while final work does."""
+        """Run one search step; interim work pauses while final work is waiting."""
         with self._condition:
-            final_waits = any(not job.interim for job in self._queue)
-        jobs = self._batches.requests
-        final_only = final_waits and any(not job.interim for job in jobs)
-        stepping = [job for job in jobs if not (final_only and job.interim)]
+            final_waits = any(not request.interim for request in self._queue)
+        requests = self._batches.requests
+        final_only = final_waits and any(not request.interim for request in requests)
+        stepping = [request for request in requests if not (final_only and request.interim)]
         if not stepping:
             return
         began = time.monotonic()
         self._batches.step(final_only=final_only)
-        took_s = time.monotonic() - began
-        self._add_device_time(stepping, took_s)
+        elapsed_s = time.monotonic() - began
+        self._add_device_time(stepping, elapsed_s)
         if self._observer is not None:
-            self._observer.observe_decode_step(len(stepping), took_s)
+            self._observer.observe_decode_step(len(stepping), elapsed_s)
 
-    def _add_device_time(self, requests: list[InferenceRequest], took_s: float) -> None:
-        for job in requests:
-            if job in self._device_s:
-                self._device_s[job] += took_s / len(requests)
+    def _add_device_time(self, requests: list[InferenceRequest], elapsed_s: float) -> None:
+        for request in requests:
+            if request in self._device_s:
+                self._device_s[request] += elapsed_s / len(requests)
 
     def _report_device_time(self, request: InferenceRequest) -> float:
-        """A job is over: charge its stream with what it took, in seconds."""
-        took_s = self._device_s.pop(request, 0.0)
-        if took_s:
-            self._on_device_time(request.stream, took_s)
-        return took_s
+        """Report the device time of a finished request to its stream's account."""
+        elapsed_s = self._device_s.pop(request, 0.0)
+        if elapsed_s:
+            self._on_device_time(request.stream, elapsed_s)
+        return elapsed_s
 
     def _complete(self, request: InferenceRequest, outcome: Outcome) -> None:
         with self._condition:
             self._unfinished.discard(request)
-        took_s = self._report_device_time(request)
+        elapsed_s = self._report_device_time(request)
         if not _try_claim(request):
             self._count_drop("cancelled")
         elif isinstance(outcome, Exception):
@@ -342,17 +338,17 @@ class DeviceScheduler:
             request.future.set_exception(self._to_caller_error(outcome))
         else:
             if self._observer is not None:
-                self._observer.observe_result(request.window.frames, took_s, stream=request.stream)
+                self._observer.observe_result(request.window.frames, elapsed_s, stream=request.stream)
             request.future.set_result(outcome)
 
     def _to_caller_error(self, error: Exception) -> Exception:
-        """What to tell of a failure: where the device is lost, nothing is wrong with the window, and no more is read here."""
+        """Return the error for the caller; if the device is lost, refuse further requests."""
         if isinstance(error, GorggleError) or self._is_device_healthy():
             return error
         with self._condition:
             self._closed = True
         lost = NotReadyError(
-            "this server has lost its device and is started anew: send the rest to another one"
+            "the device of this server has failed and the server restarts: send the rest to another one"
         )
         lost.__cause__ = error
         return lost
@@ -363,11 +359,11 @@ class DeviceScheduler:
 
 
 def _try_claim(request: InferenceRequest) -> bool:
-    """Whether the outcome may be told: from now on it can no longer be cancelled."""
+    """Return whether the result may be set: the future can no longer be cancelled."""
     return not request.future.done() and request.future.set_running_or_notify_cancel()
 
 
 def _has_similar_length(request: InferenceRequest, batch: list[InferenceRequest]) -> bool:
-    """Whether at most half of the batch would be padding."""
+    """Return whether at most half of the batch would be padding."""
     frames = [request.window.frames, *(other.window.frames for other in batch)]
     return 2 * sum(frames) >= max(frames) * len(frames)

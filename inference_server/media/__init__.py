@@ -1,1 +1,1 @@
-"""Media: bytes in, grey frames at 25 Hz and 16 kHz sound out."""
+"""Media decoding: container bytes to grayscale frames at 25 Hz and audio at 16 kHz."""

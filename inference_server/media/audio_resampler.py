@@ -1,4 +1,4 @@
-"""From FFmpeg's decoded sound to 16 kHz mono in runs without a break."""
+"""Resamples decoded audio to 16 kHz mono."""
 
 from __future__ import annotations
 
@@ -8,35 +8,30 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
+from gorggle_server.timebase import SAMPLE_RATE_HZ
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-SAMPLE_RATE_HZ = 16_000
-
-# Timestamps jitter by their rounding, and browsers' by more. What is further off than one frame of 25 Hz is a gap.
+# Timestamps jitter by rounding, those of browsers by more. A deviation of more than one video frame is a gap.
 JITTER_S = 0.04
 
 
 @dataclass(frozen=True, eq=False)
 class AudioSamples:
-    """16 kHz mono sound.
-
-    Attributes:
-        time_s: when the first sample is heard, on the media's own clock.
-        samples: int16 (S,).
-    """
+    """16 kHz mono audio: int16 (S,), and the media timestamp of the first sample."""
 
     time_s: float
     samples: NDArray[np.int16]
 
 
 class AudioResampler:
-    """Turns decoded sound of any rate and layout into 16 kHz mono.
+    """Resamples decoded audio of any rate and layout to 16 kHz mono.
 
-    As long as the timestamps follow one another, small deviations aside, the sound is one run and its times are
-    counted in samples; where they jump, or the format changes, a new run starts at the new time.
+    While timestamps are continuous, apart from jitter, times are counted in samples. A gap in the timestamps or a
+    change of format starts a new run at the new timestamp.
     """
 
     def __init__(self) -> None:
@@ -47,24 +42,24 @@ class AudioResampler:
         self._output_samples = 0  # samples of the run, at 16 kHz
 
     def push(self, frame: av.AudioFrame, time_s: float | None) -> Iterator[AudioSamples]:
-        """Take in decoded sound, heard at ``time_s``; give what can be given at 16 kHz so far."""
+        """Resample a decoded frame with timestamp ``time_s``; yield the available audio."""
         time_s = self._expected_time_s() if time_s is None else time_s
-        sound_format = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if sound_format != self._format or abs(time_s - self._expected_time_s()) > JITTER_S:
+        audio_format = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if audio_format != self._format or abs(time_s - self._expected_time_s()) > JITTER_S:
             yield from self.flush()
             self._resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
             self._format, self._start_s, self._input_samples, self._output_samples = (
-                sound_format,
+                audio_format,
                 time_s,
                 0,
                 0,
             )
         self._input_samples += frame.samples
-        frame.pts = None  # the run is counted here; the resampler would fill gaps of its own accord
+        frame.pts = None  # otherwise the resampler would fill gaps itself
         yield from self._resample(frame)
 
     def flush(self) -> Iterator[AudioSamples]:
-        """End the run: give the last samples."""
+        """End the run; yield the last samples."""
         if self._resampler is not None:
             yield from self._resample(None)
         self._resampler = self._format = None
@@ -76,7 +71,7 @@ class AudioResampler:
 
     def _resample(self, frame: av.AudioFrame | None) -> Iterator[AudioSamples]:
         assert self._resampler is not None, "a run is open"
-        # At the end PyAV's resampler gives None where it had nothing to change.
+        # When flushed, PyAV's resampler returns None if it had passed frames through unchanged.
         for resampled in filter(None, self._resampler.resample(frame)):
             samples = resampled.to_ndarray().reshape(-1).astype(np.int16, copy=False)
             yield AudioSamples(self._start_s + self._output_samples / SAMPLE_RATE_HZ, samples)

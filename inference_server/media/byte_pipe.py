@@ -1,4 +1,4 @@
-"""A bounded queue of bytes between the event loop, which receives them, and a thread, which decodes them."""
+"""A bounded byte pipe between the event loop, which receives media, and a decoding thread."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ DEFAULT_CAPACITY_BYTES = 2**20
 
 
 class BytePipe:
-    """One writer, one reader, at most ``capacity_bytes`` between them.
+    """A pipe with one writer, one reader and a buffer of ``capacity_bytes``.
 
-    The writer is slowed, never buffered without end: ``write`` blocks, ``write_async`` waits, ``try_write`` takes
-    what fits. Either side may ``abort``: from then on both sides get the error, also where one is waiting.
-    Offers the decoder ``read`` alone: FFmpeg would block on a ``seek`` into a stream that still grows.
+    When the buffer is full, ``write`` blocks, ``write_async`` waits and ``try_write`` writes only a part. Either side
+    may ``abort``, which raises the error on both sides, also in waiting calls. There is no ``seek``: FFmpeg would block
+    when it seeks in a stream that is still growing.
     """
 
     def __init__(self, capacity_bytes: int = DEFAULT_CAPACITY_BYTES) -> None:
         self._capacity = capacity_bytes
-        self._buffer = bytearray()  # not a queue of chunks: a million chunks of one byte would weigh 100 MB
+        self._buffer = bytearray()  # not a queue of chunks: a million chunks of one byte would take 100 MB
         self._changed = threading.Condition()
         self._closed = False
         self._discards = False
@@ -35,31 +35,31 @@ class BytePipe:
 
     @property
     def bytes_written(self) -> int:
-        """How many bytes the pipe has taken since it was made."""
+        """Total bytes written."""
         return self._bytes_written
 
     @property
     def buffered_bytes(self) -> int:
-        """How many bytes wait to be read."""
+        """Bytes waiting to be read."""
         return len(self._buffer)
 
     @property
     def wait_time_s(self) -> float:
-        """For how many seconds ``read`` has waited for the writer."""
+        """Total seconds that ``read`` has waited for data."""
         return self._wait_time_s
 
     def available_bytes(self) -> int:
-        """How many bytes would be taken without waiting."""
+        """Return the bytes that can be written without waiting."""
         with self._changed:
             return self._capacity - len(self._buffer)
 
     def try_write(self, data: bytes | memoryview) -> int:
-        """Take as much of ``data`` as there is room for, and say how much that was."""
+        """Write as much of ``data`` as fits; return the number of bytes written."""
         with self._changed:
             return self._accept(memoryview(data))
 
     def write(self, data: bytes | memoryview) -> None:
-        """Take all of ``data``, blocking the calling thread until the reader has made room."""
+        """Write all of ``data``, blocking while the buffer is full."""
         rest = memoryview(data)
         with self._changed:
             while rest:
@@ -67,7 +67,7 @@ class BytePipe:
                 rest = rest[self._accept(rest) :]
 
     async def write_async(self, data: bytes | memoryview) -> None:
-        """Take all of ``data``, letting the event loop go on until the reader has made room."""
+        """Write all of ``data``, waiting without blocking the event loop while the buffer is full."""
         rest = memoryview(data)
         while rest:
             with self._changed:
@@ -78,13 +78,13 @@ class BytePipe:
                 await room
 
     def close(self) -> None:
-        """The input ends here: once all is read, ``read`` returns nothing."""
+        """End the input: ``read`` returns ``b""`` after the buffered bytes."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def discard(self) -> None:
-        """The reader is done: what is in the pipe, and what is still written, is thrown away."""
+        """Discard the buffered bytes and everything written later: the reader has finished."""
         with self._changed:
             self._discards = True
             self._buffer.clear()
@@ -92,15 +92,15 @@ class BytePipe:
             self._changed.notify_all()
 
     def abort(self, error: BaseException) -> None:
-        """Make every waiting and later ``read`` and ``write`` raise ``error``. The first error stays."""
+        """Make every waiting and later ``read`` and ``write`` raise ``error``; the first error wins."""
         with self._changed:
             self._error = self._error or error
             self._buffer.clear()
             self._notify_writer()
             self._changed.notify_all()
-            tell = self._on_abort
-        if tell is not None:
-            tell()
+            callback = self._on_abort
+        if callback is not None:
+            callback()
 
     def set_abort_callback(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` on an abort, from whatever thread aborts; at once where that has happened already.
@@ -114,13 +114,13 @@ class BytePipe:
             callback()
 
     def raise_abort(self) -> None:
-        """Raise what the pipe was aborted with, if it was."""
+        """Raise the error of ``abort``, if there is one."""
         with self._changed:
             if self._error is not None:
                 raise self._error
 
     def read(self, size: int) -> bytes:
-        """Between 1 and ``size`` bytes, as soon as there are any; ``b""`` at the end of the input."""
+        """Return 1 to ``size`` bytes as soon as there are any; ``b""`` at the end of the input."""
         with self._changed:
             if not self._is_readable():
                 began = time.monotonic()
@@ -130,7 +130,7 @@ class BytePipe:
                 raise self._error
             data = bytes(self._buffer[:size])
             del self._buffer[:size]
-            # Half empty before the writer is woken: fewer turns between the threads.
+            # Wake the writer only when the buffer is half empty, to reduce thread switches.
             if len(self._buffer) <= self._capacity // 2:
                 self._notify_writer()
                 self._changed.notify_all()
@@ -146,7 +146,7 @@ class BytePipe:
         if self._error is not None:
             raise self._error
         if self._closed:
-            raise ValueError("the pipe was closed: nothing can be written after the end of the input")
+            raise ValueError("the pipe is closed: no data may follow the end of the input")
         if self._discards:
             return len(data)
         taken = min(len(data), self._capacity - len(self._buffer))

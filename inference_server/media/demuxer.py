@@ -1,11 +1,7 @@
-"""Decodes a container's bytes as they arrive: what it holds, then its pictures and sound in the order of the file.
-
-Together with ``streams``, ``video`` and ``audio`` this is the border to FFmpeg: its exceptions become ours here.
-"""
+"""Demuxes and decodes media while its bytes arrive: stream info, then video frames and audio in file order."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -16,21 +12,13 @@ from av.stream import Disposition
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
 from gorggle_server.media import formats
 from gorggle_server.media.audio_resampler import AudioSamples
-from gorggle_server.media.input_source import (
-    Reader,
-    Source,
-    SpooledSource,
-    StreamHeader,
-    read_head,
-    spool_to_file,
-)
+from gorggle_server.media.input_source import Reader, Source, open_container
 from gorggle_server.media.packet_decoders import (
     DECODE_ERRORS,
     AudioDecoder,
     PacketDecoder,
     VideoDecoder,
     VideoFrame,
-    get_decoder_pixel_limit,
     to_seconds,
 )
 from gorggle_server.media.video_conversion import get_clockwise_rotation
@@ -40,26 +28,18 @@ if TYPE_CHECKING:
 
     from av.container import InputContainer
 
-# How much is read to recognise the format, and then to learn what the streams are. FFmpeg's defaults (5 MB, 5 s) delay the first picture of a live
-# stream by seconds; MPEG program streams announce nothing, their streams show up as they come.
-FORMAT_PROBE_BYTES = 128 * 2**10
-PROBE_BYTES = 64 * 2**10
-PROBE_BYTES_PROGRAM_STREAM = 2**20
-ANALYZE_DURATION_US = 500_000
-MAX_STREAMS = 64
-
 MAX_DEMUX_ERRORS_IN_A_ROW = 100
 
-# The info waits for the first picture, which tells the rotation, but not behind more pieces of sound than this.
+# The info waits for the first video frame, which has the rotation, but for no more audio frames than this.
 MAX_AUDIO_BEFORE_INFO = 256
 
-# The declared length is rarely exact: what is missing must be at least so long to be called cut off.
+# The declared duration is rarely exact: media counts as truncated if at least this much is missing.
 TRUNCATED_MIN_S, TRUNCATED_MIN_SHARE = 0.5, 0.02
 
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """What media may ask of the server."""
+    """Limits on the media that is decoded."""
 
     max_duration_s: float = 4 * 3600.0
     max_spooled_bytes: int = 2 * 2**30
@@ -68,18 +48,18 @@ class MediaLimits:
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What the container holds, as it declares it.
+    """The streams of a container, as it declares them.
 
     Attributes:
         container: FFmpeg's name of the format.
-        video_codec: empty where there are no pictures.
-        audio_codec: empty where there is no sound.
-        width_px, height_px: of the upright picture in the source's resolution; 0 where there is none.
-        frame_rate_hz: a hint, for times alone decide; 0 where unknown.
-        duration_s: None where the container does not say (browser recordings, live streams).
-        rotation_degrees: clockwise, 0, 90, 180 or 270: what was done to set the picture upright.
-        video_start_s, audio_start_s: first timestamps on the media's own clock; None where not known beforehand.
-        decodes_video, decodes_audio: whether they are there and are decoded.
+        video_codec: empty without video.
+        audio_codec: empty without audio.
+        width_px, height_px: of the upright video in the source's resolution; 0 without video.
+        frame_rate_hz: a hint, since only timestamps are used; 0 if unknown.
+        duration_s: None if not declared (browser recordings, live streams).
+        rotation_degrees: 0, 90, 180 or 270, the clockwise rotation applied to make the video upright.
+        video_start_s, audio_start_s: first media timestamps; None if not known in advance.
+        decodes_video, decodes_audio: whether the stream exists and is decoded.
     """
 
     container: str
@@ -97,22 +77,22 @@ class StreamInfo:
 
     @property
     def has_video(self) -> bool:
-        """Whether there are pictures."""
+        """Whether there is video."""
         return bool(self.video_codec)
 
     @property
     def has_audio(self) -> bool:
-        """Whether there is sound."""
+        """Whether there is audio."""
         return bool(self.audio_codec)
 
 
 @dataclass(frozen=True)
 class MediaEnd:
-    """Comes last: how well it went.
+    """The last item of a decoded stream.
 
     Attributes:
-        broken_packets: pieces of the media that could not be decoded and were skipped.
-        truncated: clearly less was decoded than the container declares.
+        broken_packets: packets that could not be decoded and were skipped.
+        truncated: less was decoded than the container declares.
     """
 
     broken_packets: int
@@ -131,90 +111,34 @@ def decode(
     live: bool = False,
     spool_file: IO[bytes] | None = None,
 ) -> Iterator[Decoded]:
-    """Decode media from its bytes, on the calling thread, as they arrive.
+    """Decode media on the calling thread while its bytes arrive.
 
     Args:
-        reader: only its ``read`` is used. An MP4 whose index stands at its end is first copied to a temporary file.
-        limits: what is refused.
-        video: decode the pictures; the info names them in any case.
-        audio: decode the sound; likewise.
-        live: give every picture as soon as it is there, not as many as possible at once.
-        spool_file: an empty file for that copy, where none can be opened.
+        reader: only its ``read`` is used. An MP4 with its index at the end is first copied to a temporary file.
+        limits: media beyond them is refused.
+        video: decode the video; the info describes it in any case.
+        audio: decode the audio; likewise.
+        live: yield every frame as soon as possible, at the cost of throughput.
+        spool_file: an empty file for the temporary copy, if none can be opened.
 
     Yields:
-        ``StreamInfo`` first, then pictures and sound in the order of the file, ``MediaEnd`` last.
+        ``StreamInfo`` first, then video frames and audio in file order, ``MediaEnd`` last.
 
     Raises:
-        InvalidMediaError: empty, of no known format, without pictures and sound, broken, or beyond a limit of size.
-        OutOfRangeError: it declares a length beyond the limit.
+        InvalidMediaError: the media is empty, damaged, too large, of an unsupported format or has no video and audio.
+        OutOfRangeError: the declared duration exceeds the limit.
     """
-    with contextlib.ExitStack() as stack:
-        head = read_head(reader)
-        if not head.data:
-            raise InvalidMediaError("the stream held no bytes: send a media file or a live recording")
-        source = _open_source(head, reader, limits, stack, spool_file)
-        container = stack.enter_context(_open_container(source, head, limits))
-        yield from _Demuxer(container, source, limits, pictures=video, sound=audio, live=live).items()
-
-
-def _open_source(
-    head: StreamHeader,
-    reader: Reader,
-    limits: MediaLimits,
-    stack: contextlib.ExitStack,
-    spool_file: IO[bytes] | None,
-) -> Source:
-    if not head.index_at_end:
-        return Source(reader, head.data)
-    return SpooledSource(
-        stack.enter_context(spool_to_file(head, reader, limits.max_spooled_bytes, spool_file))
-    )
-
-
-def _open_container(source: Source, head: StreamHeader, limits: MediaLimits) -> InputContainer:
-    is_program_stream = head.data.startswith(b"\0\0\1\xba")
-    try:
-        container = av.open(
-            source,
-            "r",
-            options={"max_pixels": str(get_decoder_pixel_limit(limits.max_frame_pixels))},
-            container_options={
-                "format_whitelist": ",".join(formats.CONTAINERS),
-                "codec_whitelist": formats.list_decoders(),
-                "protocol_whitelist": "none",
-                "probesize": str(PROBE_BYTES_PROGRAM_STREAM if is_program_stream else PROBE_BYTES),
-                "formatprobesize": str(FORMAT_PROBE_BYTES),
-                "analyzeduration": str(ANALYZE_DURATION_US),
-                "max_streams": str(MAX_STREAMS),
-            },
-            metadata_errors="replace",
-        )
-    except DECODE_ERRORS as error:
-        source.raise_failure()
-        raise InvalidMediaError(_format_open_error(head, source.bytes_read, error)) from error
-    return container
-
-
-def _format_open_error(head: StreamHeader, size: int, error: Exception) -> str:
-    if head.index_at_end:
-        return (
-            "the MP4's index is missing or damaged: it belongs at the end of this file, so the file was probably cut "
-            "off before it was complete; send the whole file"
-        )
-    found = "text" if _is_text(head.data) else f"bytes that begin with {head.data[:8].hex(' ')}"
-    reason = getattr(error, "strerror", None) or type(error).__name__
-    return (
-        f"the {size} bytes read so far cannot be opened ({reason}): found {found}, expected "
-        f"{formats.CONTAINER_NAMES}; send a complete file of one of these, from its first byte on"
-    )
-
-
-def _is_text(data: bytes) -> bool:
-    return all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in data)
+    with open_container(reader, limits.max_spooled_bytes, limits.max_frame_pixels, spool_file) as (
+        container,
+        source,
+    ):
+        yield from _Demuxer(
+            container, source, limits, decode_video=video, decode_audio=audio, live=live
+        ).items()
 
 
 class _Demuxer:
-    """One pass over an opened container."""
+    """Demuxes and decodes an open container once."""
 
     def __init__(
         self,
@@ -222,8 +146,8 @@ class _Demuxer:
         source: Source,
         limits: MediaLimits,
         *,
-        pictures: bool,
-        sound: bool,
+        decode_video: bool,
+        decode_audio: bool,
         live: bool,
     ) -> None:
         self._container, self._source = container, source
@@ -232,19 +156,19 @@ class _Demuxer:
         if video is None and audio is None:
             source.raise_failure()
             raise InvalidMediaError(
-                f"the {container.format.name} media has neither pictures nor sound: "
-                "send a recording of someone who speaks"
+                f"the {container.format.name} media has neither video nor audio: "
+                "send a recording of a speaker"
             )
         self._info = dataclasses.replace(
             _read_info(container, video, audio),
-            decodes_video=video is not None and pictures,
-            decodes_audio=audio is not None and sound,
+            decodes_video=video is not None and decode_video,
+            decodes_audio=audio is not None and decode_audio,
         )
         _check_duration(self._info.duration_s, limits.max_duration_s)
         self._video_decoder = (
-            VideoDecoder(video, limits.max_frame_pixels, live=live) if video and pictures else None
+            VideoDecoder(video, limits.max_frame_pixels, live=live) if video and decode_video else None
         )
-        self._audio_decoder = AudioDecoder(audio) if audio and sound else None
+        self._audio_decoder = AudioDecoder(audio) if audio and decode_audio else None
         self._decoders: list[PacketDecoder] = [
             decoder for decoder in (self._video_decoder, self._audio_decoder) if decoder is not None
         ]
@@ -252,7 +176,7 @@ class _Demuxer:
         self._demux_errors = 0
 
     def items(self) -> Iterator[Decoded]:
-        """Everything the container holds."""
+        """Yield all items, as ``decode``."""
         frames = self._frames()
         first = self._read_until_first_frame(frames)
         self._check_decoded(first)
@@ -285,7 +209,7 @@ class _Demuxer:
             yield from decoder.flush()
 
     def _packets(self) -> Iterator[av.Packet[Any]]:
-        """Packets of the chosen streams. Demuxing goes on after an error, as long as it gets somewhere."""
+        """Yield the packets of the selected streams, continuing after demuxing errors while there is progress."""
         errors_in_a_row = 0
         while self._decoders and errors_in_a_row < MAX_DEMUX_ERRORS_IN_A_ROW:
             try:
@@ -293,10 +217,10 @@ class _Demuxer:
                     self._source.raise_failure()
                     self._source.reset_packet_counter()
                     errors_in_a_row = 0
-                    if packet.size:  # PyAV's empty packets at the end would flush the decoders: finish() does
+                    if packet.size:  # PyAV's empty packets at the end would flush the decoders: flush() does
                         yield packet
             except IndexError:
-                # At the end PyAV stumbles over streams that appeared on the way, as damaged FLV and PS have them:
+                # PyAV raises it at the end if streams have appeared while demuxing, as in damaged FLV and PS:
                 # https://github.com/PyAV-Org/PyAV/pull/694
                 break
             except DECODE_ERRORS:
@@ -311,22 +235,20 @@ class _Demuxer:
         if first or not self._decoders:
             return
         size = (
-            f"the picture size is {self._info.width_px}x{self._info.height_px}, "
-            if self._video_decoder
-            else ""
+            f"the frame size is {self._info.width_px}x{self._info.height_px}, " if self._video_decoder else ""
         )
         broken = sum(decoder.broken for decoder in self._decoders)
         raise InvalidMediaError(
             f"nothing in the {self._info.container} media could be decoded: {size}{broken} packets of "
-            f"{self._source.bytes_read} bytes are broken; it is damaged or was cut off, send the whole file"
+            f"{self._source.bytes_read} bytes are broken; it is damaged or truncated, send the complete file"
         )
 
     def _complete_info(self, first: Iterable[VideoFrame | AudioSamples]) -> StreamInfo:
-        picture = next((frame.decoded for frame in first if isinstance(frame, VideoFrame)), None)
-        if picture is None:
+        decoded = next((frame.decoded for frame in first if isinstance(frame, VideoFrame)), None)
+        if decoded is None:
             return self._info
-        rotation = get_clockwise_rotation(picture)
-        size = (picture.width, picture.height)
+        rotation = get_clockwise_rotation(decoded)
+        size = (decoded.width, decoded.height)
         width, height = size if rotation in {0, 180} else size[::-1]
         return dataclasses.replace(self._info, rotation_degrees=rotation, width_px=width, height_px=height)
 
@@ -347,19 +269,19 @@ class _Demuxer:
 
 
 def _select_stream(streams: tuple[Any, ...], codecs: frozenset[str]) -> Any:
-    """The stream to decode: the default one, else the largest picture; cover art and thumbnails are no video.
+    """Select the stream to decode: the default one, else the one with the largest frames; never cover art.
 
     Raises:
-        InvalidMediaError: there are streams, but none of an allowed codec.
+        InvalidMediaError: there are streams, but none with a supported codec.
     """
     art = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
     moving = [stream for stream in streams if not stream.disposition & art]
     usable = [stream for stream in moving if _codec_name(stream) in codecs]
     if moving and not usable:
-        found = " and ".join(sorted({_codec_name(stream) or "unknown" for stream in moving}))
+        codec_names = " and ".join(sorted({_codec_name(stream) or "unknown" for stream in moving}))
         raise InvalidMediaError(
-            f"the {moving[0].type} is coded as {found}, which is not supported; "
-            "write it anew as H.264 with AAC, or VP9 with Opus"
+            f"the {moving[0].type} codec {codec_names} is not supported; "
+            "re-encode it as H.264 with AAC, or VP9 with Opus"
         )
     return max(usable, key=_rank, default=None)
 
@@ -393,5 +315,5 @@ def _read_info(container: InputContainer, video: Any, audio: Any) -> StreamInfo:
 def _check_duration(duration_s: float | None, limit_s: float) -> None:
     if duration_s is not None and duration_s > limit_s:
         raise OutOfRangeError(
-            f"the media lasts {duration_s:.1f} s; the limit is {limit_s:g} s: cut it and send the pieces one by one"
+            f"the media lasts {duration_s:.1f} s; the limit is {limit_s:g} s: split it and send the parts separately"
         )

@@ -1,7 +1,7 @@
-"""Which containers and codecs are opened. Everything else is refused by name.
+"""Supported containers and codecs; all others are refused.
 
-The lists hold what cameras, phones, browsers, editors and archives write. Playlists (which name further addresses to
-read), image sequences, game formats and raw devices are left out, and so is every protocol.
+The lists cover cameras, phones, browsers, editors and archives. Playlists (which refer to other URLs), image sequences,
+game formats, raw devices and all protocols are excluded.
 """
 
 from __future__ import annotations
@@ -20,73 +20,24 @@ CONTAINER_NAMES = (
 )
 
 VIDEO_CODECS = frozenset(
-    {
-        # what is in use
-        *("h264", "hevc", "vvc", "av1", "vp8", "vp9"),
-        # what was
-        *(
-            "mpeg1video",
-            "mpeg2video",
-            "mpeg4",
-            "msmpeg4v1",
-            "msmpeg4v2",
-            "msmpeg4v3",
-            "h261",
-            "h263",
-            "h263p",
-        ),
-        *("flv1", "vp6", "vp6a", "vp6f", "theora", "wmv1", "wmv2", "wmv3", "vc1", "svq1", "svq3", "cinepak"),
-        # cameras, editors and archives
-        *("mjpeg", "prores", "dnxhd", "cfhd", "dvvideo", "jpeg2000", "ffv1", "huffyuv", "ffvhuff", "utvideo"),
-        *("magicyuv", "rawvideo", "v210", "qtrle", "png"),
-    }
+    "h264 hevc vvc av1 vp8 vp9 "  # noqa: SIM905  current
+    "mpeg1video mpeg2video mpeg4 msmpeg4v1 msmpeg4v2 msmpeg4v3 h261 h263 h263p "  # older
+    "flv1 vp6 vp6a vp6f theora wmv1 wmv2 wmv3 vc1 svq1 svq3 cinepak "
+    "mjpeg prores dnxhd cfhd dvvideo jpeg2000 ffv1 huffyuv ffvhuff utvideo "  # cameras, editors and archives
+    "magicyuv rawvideo v210 qtrle png".split()
 )
 AUDIO_CODECS = frozenset(
-    {
-        *(
-            "aac",
-            "aac_latm",
-            "mp1",
-            "mp2",
-            "mp3",
-            "opus",
-            "vorbis",
-            "speex",
-            "flac",
-            "alac",
-            "wavpack",
-            "tta",
-        ),
-        *("ac3", "eac3", "dts", "truehd", "mlp", "amr_nb", "amr_wb", "gsm", "gsm_ms", "nellymoser"),
-        *(
-            "wmav1",
-            "wmav2",
-            "wmapro",
-            "wmalossless",
-            "adpcm_ms",
-            "adpcm_ima_wav",
-            "adpcm_ima_qt",
-            "adpcm_swf",
-        ),
-        *("adpcm_g722", "adpcm_g726", "pcm_alaw", "pcm_mulaw", "pcm_bluray", "pcm_dvd", "pcm_u8", "pcm_s8"),
-        *(
-            "pcm_s16le",
-            "pcm_s16be",
-            "pcm_s24le",
-            "pcm_s24be",
-            "pcm_s32le",
-            "pcm_s32be",
-            "pcm_f32le",
-            "pcm_f32be",
-        ),
-        *("pcm_f64le", "pcm_f64be"),
-    }
+    "aac aac_latm mp1 mp2 mp3 opus vorbis speex flac alac wavpack tta "  # noqa: SIM905
+    "ac3 eac3 dts truehd mlp amr_nb amr_wb gsm gsm_ms nellymoser "
+    "wmav1 wmav2 wmapro wmalossless adpcm_ms adpcm_ima_wav adpcm_ima_qt adpcm_swf "
+    "adpcm_g722 adpcm_g726 pcm_alaw pcm_mulaw pcm_bluray pcm_dvd pcm_u8 pcm_s8 pcm_s16le pcm_s16be "
+    "pcm_s24le pcm_s24be pcm_s32le pcm_s32be pcm_f32le pcm_f32be pcm_f64le pcm_f64be".split()
 )
 
 
 @cache
 def list_decoders() -> str:
-    """The allowed codecs' decoders as FFmpeg's ``codec_whitelist``: one codec can have several."""
+    """Return the decoders of the supported codecs for FFmpeg's ``codec_whitelist``; a codec can have several."""
     allowed = VIDEO_CODECS | AUDIO_CODECS
     return ",".join(sorted(name for name in codecs_available if _codec_name(name) in allowed))
 
@@ -94,5 +45,5 @@ def list_decoders() -> str:
 def _codec_name(name: str) -> str:
     try:
         return Codec(name, "r").canonical_name
-    except ValueError:  # PyAV's UnknownCodecError: there is an encoder of this name alone
+    except ValueError:  # PyAV's UnknownCodecError: the name is only an encoder
         return ""

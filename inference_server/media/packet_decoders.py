@@ -1,4 +1,4 @@
-"""Decodes the packets of one stream, the pictures or the sound, and survives those that are broken."""
+"""Decodes the packets of a video or audio stream and skips broken ones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import av
 
 from gorggle_server.errors import InvalidMediaError
-from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ, AudioResampler, AudioSamples
+from gorggle_server.media.audio_resampler import AudioResampler, AudioSamples
 from gorggle_server.media.video_conversion import to_grayscale
+from gorggle_server.timebase import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,27 +20,27 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# What PyAV raises over damaged media, besides its own errors: sizes, layouts and rates that make no sense.
+# Raised by PyAV on damaged media; the built-in errors for invalid sizes, layouts and rates.
 DECODE_ERRORS = (av.FFmpegError, ValueError, OverflowError, ZeroDivisionError)
 
-# Each further thread that decodes whole frames holds one frame back: at 25 Hz four cost 120 ms. The cores are counted
-# here, once: a process that has shut itself in cannot look them up any more.
+# With frame threading, each additional thread delays the output by one frame: four threads cost 120 ms at 25 Hz. CPUs
+# are counted at import, because a sandboxed process cannot query them.
 DECODER_THREADS = min(4, os.cpu_count() or 1)
 
-# A stream is given up when so many packets in a row are broken: 20 s of pictures at 25 Hz.
+# Decoding stops after this many consecutive broken packets: 20 s of video at 25 Hz.
 MAX_BROKEN_PACKETS_IN_A_ROW = 500
 
-# Pixels further from square than this are a forged header, not a film format.
+# A larger pixel aspect ratio is not a real format but a forged header.
 MAX_PIXEL_ASPECT = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class VideoFrame:
-    """One decoded picture. Turned to grey only when asked: of 60 frames a second 25 are used.
+    """A decoded video frame. Converted to grayscale on demand, because not all frames are used.
 
     Attributes:
-        time_s: when it is shown, on the media's own clock; None where the media does not say.
-        duration_s: how long it is shown; 0 where unknown.
+        time_s: media timestamp; None if unknown.
+        duration_s: 0 if unknown.
     """
 
     time_s: float | None
@@ -48,28 +49,28 @@ class VideoFrame:
     pixel_aspect: float = 1.0
 
     def to_grayscale(self) -> NDArray[np.uint8]:
-        """(H, W), upright, the long side at most 1280 pixels.
+        """Return the upright grayscale image (H, W), its long side at most 1280 pixels.
 
         Raises:
-            InvalidMediaError: the decoder's pixel format cannot be converted.
+            InvalidMediaError: the pixel format cannot be converted.
         """
         try:
             return to_grayscale(self.decoded, self.pixel_aspect)
         except DECODE_ERRORS as error:
             raise InvalidMediaError(
-                f"pictures of the format {self.decoded.format.name} cannot be turned to grey; "
-                "write the video anew as H.264 in yuv420p"
+                f"frames of the pixel format {self.decoded.format.name} cannot be converted to grayscale; "
+                "re-encode the video as H.264 in yuv420p"
             ) from error
 
 
 class PacketDecoder(ABC):
-    """Decodes one stream and keeps count.
+    """Decodes one stream and counts the results.
 
     Attributes:
         stream: the container's stream.
-        decoded: pictures or pieces of sound given so far.
+        decoded: frames decoded so far.
         broken: packets that could not be decoded.
-        seen_s: time from the first to the end of the last that was decoded.
+        seen_s: from the start of the first to the end of the last decoded frame.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -82,14 +83,14 @@ class PacketDecoder(ABC):
 
     @property
     def declared_duration_s(self) -> float | None:
-        """How long the container says the stream is."""
+        """The stream's duration as declared by the container."""
         return to_seconds(self.stream.duration, self.stream)
 
     def decode(self, packet: av.Packet[Any] | None) -> Iterator[VideoFrame | AudioSamples]:
-        """Decode a packet, or with None what the decoder still holds back.
+        """Decode a packet; None flushes the decoder.
 
         Raises:
-            InvalidMediaError: too many broken packets in a row, or a picture beyond the limit.
+            InvalidMediaError: too many consecutive broken packets, or a frame beyond the size limit.
         """
         try:
             frames = self.stream.codec_context.decode(packet)
@@ -101,7 +102,7 @@ class PacketDecoder(ABC):
         self._broken_in_a_row = 0
 
     def flush(self) -> Iterator[VideoFrame | AudioSamples]:
-        """Decode what is still held back at the end."""
+        """Yield the frames that the decoder still holds at the end."""
         yield from self.decode(None)
 
     @abstractmethod
@@ -120,20 +121,20 @@ class PacketDecoder(ABC):
         self._broken_in_a_row += 1
         if self._broken_in_a_row >= MAX_BROKEN_PACKETS_IN_A_ROW:
             raise InvalidMediaError(
-                f"{self._broken_in_a_row} packets in a row of the {self.stream.type} stream are broken: the media is "
-                "damaged or encrypted; write it anew with an ordinary encoder"
+                f"{self._broken_in_a_row} consecutive packets of the {self.stream.type} stream are broken: the media is "
+                "damaged or encrypted; re-encode it with a standard encoder"
             )
 
 
 class VideoDecoder(PacketDecoder):
-    """Decodes pictures, and refuses those beyond ``max_pixels``, before decoding where the header tells."""
+    """Decodes video; refuses frames of more than ``max_pixels``, if possible before decoding them."""
 
     def __init__(self, stream: av.VideoStream, max_pixels: int, *, live: bool = False) -> None:
         super().__init__(stream)
         self._max_pixels = max_pixels
         context = stream.codec_context
         self._check_size(context.width, context.height)
-        # Live, a picture is not held back to have others decoded beside it.
+        # Frame threading adds latency, so live streams use slice threading.
         context.thread_type = "SLICE" if live else "AUTO"
         context.thread_count = DECODER_THREADS
         context.options = {"max_pixels": str(get_decoder_pixel_limit(max_pixels))}
@@ -141,7 +142,7 @@ class VideoDecoder(PacketDecoder):
 
     def _convert(self, frame: av.VideoFrame) -> Iterator[VideoFrame]:
         self._check_size(frame.width, frame.height)
-        # Not frame.time: PyAV gives frames that come out at the end no time base.
+        # Not frame.time: PyAV sets no time base on flushed frames.
         time_s, duration_s = (
             to_seconds(frame.pts, self.stream),
             to_seconds(frame.duration, self.stream) or 0.0,
@@ -152,13 +153,13 @@ class VideoDecoder(PacketDecoder):
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
             raise InvalidMediaError(
-                f"the pictures are {width}x{height}, {width * height / 1e6:.1f} megapixels; the limit is "
-                f"{self._max_pixels / 1e6:.1f}: scale the video down, lips need no more than 1280x720"
+                f"the frames are {width}x{height}, {width * height / 1e6:.1f} megapixels; the limit is "
+                f"{self._max_pixels / 1e6:.1f}: downscale the video, 1280x720 is sufficient"
             )
 
 
 class AudioDecoder(PacketDecoder):
-    """Decodes sound to 16 kHz mono."""
+    """Decodes audio to 16 kHz mono."""
 
     def __init__(self, stream: av.AudioStream) -> None:
         super().__init__(stream)
@@ -176,17 +177,17 @@ class AudioDecoder(PacketDecoder):
             for piece in pieces:
                 self._count(piece.time_s, len(piece.samples) / SAMPLE_RATE_HZ)
                 yield piece
-        except DECODE_ERRORS:  # a layout or rate that cannot be mixed down
+        except DECODE_ERRORS:  # a channel layout or sample rate that cannot be resampled
             self._count_broken()
 
 
 def get_decoder_pixel_limit(max_pixels: int) -> int:
-    """FFmpeg's own limit: twice ours, so that what is little above ours is refused with its size in the message."""
+    """Return the limit for FFmpeg: twice ours, so that frames slightly above ours get an error message with their size."""
     return 2 * max_pixels
 
 
 def to_seconds(ticks: int | None, stream: av.stream.Stream) -> float | None:
-    """A time of the stream in seconds."""
+    """Convert a timestamp or duration of the stream to seconds."""
     return None if ticks is None or stream.time_base is None else float(ticks * stream.time_base)
 
 

@@ -1,9 +1,9 @@
-"""Puts decoded pictures and sound on one time: grey frames at exactly 25 Hz, 16 kHz sound without gaps.
+"""Resamples decoded media to a common timeline: grayscale frames at exactly 25 Hz, 16 kHz audio without gaps.
 
-Frame ``k`` is what is seen at ``k * 0.04`` s, sample ``n`` what is heard at ``n / 16000`` s, both counted from the
-media's time zero: its first picture or its first sound, whichever comes first. Where sound comes first, zero is moved
-by less than one frame so that the first picture lies on the grid: then a video of 25 frames a second passes frame by
-frame, and the few milliseconds by which encoders let the sound begin early change nothing.
+Frame ``k`` is at ``k * 0.04`` s and sample ``n`` at ``n / 16000`` s from the media's time zero, the start of its video
+or audio, whichever is first. If audio starts first, zero is shifted by less than one frame so that the first video
+frame is on the grid. Then 25 Hz video is passed through frame by frame, although encoders let the audio start a few
+milliseconds early.
 """
 
 from __future__ import annotations
@@ -16,42 +16,41 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gorggle_server.errors import OutOfRangeError
-from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ, AudioSamples
+from gorggle_server.media.audio_resampler import AudioSamples
 from gorggle_server.media.demuxer import Decoded, MediaEnd, MediaLimits, StreamInfo
 from gorggle_server.media.packet_decoders import VideoFrame
 from gorggle_server.media.timestamps import MAX_GAP_S, TimestampNormalizer
 from gorggle_server.media.video_conversion import fit_to_shape
+from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
     from numpy.typing import NDArray
 
-FRAME_RATE_HZ = 25
 FRAME_S = 1 / FRAME_RATE_HZ
 
-# Zero is known once both streams have shown their first timestamps. Where one is late and the header does not tell,
-# so much of the other is held back for it.
+# Time zero is known when both streams have a timestamp. If one is late and not declared in the header, at most this
+# much of the other is buffered.
 MAX_HELD_S = 1.0
 MAX_HELD_PIXELS = 64_000_000
 
-# The last picture stands as long as the container says, but no longer than this.
+# Maximum duration of the last video frame.
 MAX_LAST_FRAME_S = 1.0
 
-# Timestamps in thousandths or 90000ths of a second do not hit the grid exactly.
+# Timestamps in 1/1000 or 1/90000 s are not exactly on the grid.
 ROUNDING_S = 1e-4
 
-# Sound is given in pieces of at most this length: a long gap, or a packet of a forged rate, needs no large array.
+# Maximum length of a waveform chunk, so that a long gap or a forged sample rate does not need a large array.
 MAX_CHUNK_SAMPLES = SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, eq=False)
 class GrayFrame:
-    """What is seen at ``index * 0.04`` s.
+    """The video frame at ``index * 0.04`` s.
 
     Attributes:
-        pixels: uint8 (H, W), upright; the same size throughout. A picture that stands for several frames is the
-            same array in each of them.
+        pixels: uint8 (H, W), upright, of constant size. A source frame that is repeated is the same array each time.
     """
 
     index: int
@@ -60,10 +59,10 @@ class GrayFrame:
 
 @dataclass(frozen=True, eq=False)
 class Waveform:
-    """What is heard from sample ``start`` on.
+    """A chunk of audio that begins at sample ``start``, where the previous one ended.
 
     Attributes:
-        samples: int16 (S,), 16 kHz mono, at most a second. Each piece begins where the one before ended.
+        samples: int16 (S,), 16 kHz mono, at most 1 s.
     """
 
     start: int
@@ -72,13 +71,13 @@ class Waveform:
 
 @dataclass(frozen=True)
 class EndOfStream:
-    """Comes last.
+    """The last item of a timeline.
 
     Attributes:
-        frames: how many frames were given.
-        samples: how many samples were given.
+        frames: number of frames.
+        samples: number of samples.
         broken_packets, truncated: as in ``MediaEnd``.
-        clock_jumps: how often the media's clock leapt further than a gap is believed, and was set right.
+        clock_jumps: number of timestamp jumps beyond the maximum gap, which were corrected.
     """
 
     frames: int
@@ -89,7 +88,7 @@ class EndOfStream:
 
     @property
     def duration_s(self) -> float:
-        """How long the media is, in pictures or in sound."""
+        """The longer of the video's and the audio's duration."""
         return max(self.frames / FRAME_RATE_HZ, self.samples / SAMPLE_RATE_HZ)
 
 
@@ -97,21 +96,21 @@ TimelineItem = StreamInfo | GrayFrame | Waveform | EndOfStream
 
 
 def resample(decoded: Iterable[Decoded], limits: MediaLimits) -> Generator[TimelineItem]:
-    """Resample what ``container.decode`` gives, by its timestamps alone.
+    """Resample the items of ``demuxer.decode`` by their timestamps.
 
-    Frames take the source picture nearest in time, so rates from 24 to 60 Hz and variable ones work alike. Gaps are
-    filled with the nearest picture and with silence, as far as a gap is believed (``clock.MAX_GAP_S``); pictures out
-    of order and sound that overlaps are dropped.
+    Each frame is the source frame nearest in time, so any frame rate works, including variable ones. Gaps up to
+    ``timestamps.MAX_GAP_S`` are filled with the nearest frame and with silence; frames out of order and overlapping
+    audio are dropped.
 
     Yields:
-        The ``StreamInfo``, then frames and waveform, each without a gap, ``EndOfStream`` last.
+        ``StreamInfo``, then frames and waveform chunks, each without gaps, ``EndOfStream`` last.
 
     Raises:
-        OutOfRangeError: the media goes on beyond ``limits.max_duration_s``.
+        OutOfRangeError: the media exceeds ``limits.max_duration_s``.
     """
     decoded = iter(decoded)
     info = next(decoded)
-    assert isinstance(info, StreamInfo), "decoders tell first what there is"
+    assert isinstance(info, StreamInfo), "StreamInfo is the first item"
     yield info
     held, zero_s = _find_zero(decoded, info)
     timeline = _Timeline(zero_s, limits.max_duration_s)
@@ -126,7 +125,7 @@ def resample(decoded: Iterable[Decoded], limits: MediaLimits) -> Generator[Timel
 
 
 def _find_zero(decoded: Iterator[Decoded], info: StreamInfo) -> tuple[list[Decoded], float]:
-    """Take items until zero is known: the items taken, and zero on the media's clock."""
+    """Buffer items until time zero is known; return them, and time zero as a media timestamp."""
     held: list[Decoded] = []
     starts = _StartTimes(info)
     for item in decoded:
@@ -138,7 +137,7 @@ def _find_zero(decoded: Iterator[Decoded], info: StreamInfo) -> tuple[list[Decod
 
 
 class _StartTimes:
-    """Gathers when pictures and sound begin, on the media's own clock."""
+    """Determines the start times of video and audio, as media timestamps."""
 
     def __init__(self, info: StreamInfo) -> None:
         self._declared: dict[type, float | None] = {}
@@ -151,7 +150,7 @@ class _StartTimes:
         self._pixels_held = 0
 
     def add(self, item: Decoded) -> None:
-        """Look at the next item."""
+        """Add the next item."""
         if not isinstance(item, VideoFrame | AudioSamples):
             return
         kind = VideoFrame if isinstance(item, VideoFrame) else AudioSamples
@@ -163,7 +162,7 @@ class _StartTimes:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that was announced has begun, or tells when it will, or has been waited for long enough."""
+        """Whether the start of every stream is known, or the buffer limit is reached."""
         if not self._seen:
             return False
         held_s = self._seen_until_s - min(self._seen.values())
@@ -172,7 +171,7 @@ class _StartTimes:
         return all(self._start_s(kind) is not None for kind in self._declared)
 
     def zero_s(self) -> float:
-        """Time zero on the media's own clock."""
+        """Return time zero as a media timestamp."""
         starts_s = [start_s for kind in self._declared if (start_s := self._start_s(kind)) is not None]
         earliest_s = min(starts_s, default=0.0)
         video_s = self._start_s(VideoFrame)
@@ -190,7 +189,7 @@ class _StartTimes:
 
 
 class _Timeline:
-    """Takes decoded items, gives frames and waveform."""
+    """Converts decoded items to frames and waveform chunks."""
 
     def __init__(self, zero_s: float, max_duration_s: float) -> None:
         self._clock = TimestampNormalizer(zero_s)
@@ -198,20 +197,20 @@ class _Timeline:
         self._waveform = _WaveformAssembler(max_duration_s)
 
     def push_frame(self, frame: VideoFrame) -> Iterator[GrayFrame]:
-        """Take in a picture: give the frames that are settled with it."""
+        """Add a source frame; yield the frames that are now determined."""
         line = self._clock.video
         time_s = line.end_s if frame.time_s is None else self._clock.normalize(line, frame.time_s)
         yield from self._frames.push(time_s, frame)
         line.end_s = self._frames.end_s
 
     def push_audio(self, piece: AudioSamples) -> Iterator[Waveform]:
-        """Take in sound: give it where it belongs, after silence where there was a gap."""
+        """Add audio; yield it, preceded by silence if there is a gap."""
         line = self._clock.audio
         yield from self._waveform.push(self._clock.normalize(line, piece.time_s), piece.samples)
         line.end_s = self._waveform.end_s
 
     def flush(self, end: MediaEnd) -> Iterator[GrayFrame | EndOfStream]:
-        """Give the last frames, and how it went."""
+        """Yield the last frames and the end."""
         yield from self._frames.flush()
         yield EndOfStream(
             frames=self._frames.count,
@@ -223,19 +222,19 @@ class _Timeline:
 
 
 class _FrameResampler:
-    """Chooses for each moment of the 25 Hz grid the source picture nearest in time."""
+    """Selects the nearest source frame for each frame of the 25 Hz grid."""
 
     def __init__(self, max_duration_s: float) -> None:
         self._max_duration_s = max_duration_s
         self._shown: VideoFrame | None = None
         self._shown_s = 0.0
-        self._grey: NDArray[np.uint8] | None = None  # of the picture shown, once it is needed
+        self._grey: NDArray[np.uint8] | None = None  # of the current source frame, converted on demand
         self._shape: tuple[int, int] | None = None
         self.count = 0
-        self.end_s = 0.0  # up to when the last picture stands
+        self.end_s = 0.0  # end of the last source frame
 
     def push(self, time_s: float, frame: VideoFrame) -> Iterator[GrayFrame]:
-        """The next picture, in seconds from zero."""
+        """Add the next source frame at ``time_s`` from zero."""
         interval_s = FRAME_S
         if self._shown is not None:
             if time_s <= self._shown_s:
@@ -246,12 +245,12 @@ class _FrameResampler:
         self.end_s = time_s + (min(frame.duration_s, MAX_LAST_FRAME_S) or interval_s)
 
     def flush(self) -> Iterator[GrayFrame]:
-        """The last picture stands to its end."""
+        """Yield the frames up to the end of the last source frame."""
         if self._shown is not None:
             yield from self._until(max(self.end_s - FRAME_S / 2, self._shown_s))
 
     def _until(self, end_s: float) -> Iterator[GrayFrame]:
-        assert self._shown is not None, "a picture is shown"
+        assert self._shown is not None, "there is a source frame"
         while self.count * FRAME_S <= end_s + ROUNDING_S:
             _check_duration(self.count * FRAME_S, self._max_duration_s)
             if self._grey is None:
@@ -263,7 +262,7 @@ class _FrameResampler:
 
 
 class _WaveformAssembler:
-    """Lays pieces of sound end to end: silence into gaps, nothing twice."""
+    """Assembles a continuous waveform: fills gaps with silence and drops overlaps."""
 
     def __init__(self, max_duration_s: float) -> None:
         self._max_duration_s = max_duration_s
@@ -271,11 +270,11 @@ class _WaveformAssembler:
 
     @property
     def end_s(self) -> float:
-        """Up to when the sound is known."""
+        """End of the audio so far."""
         return self.count / SAMPLE_RATE_HZ
 
     def push(self, time_s: float, samples: NDArray[np.int16]) -> Iterator[Waveform]:
-        """The next piece, in seconds from zero."""
+        """Add the next samples at ``time_s`` from zero."""
         start = round(time_s * SAMPLE_RATE_HZ)
         while self.count < start:
             yield from self._emit(np.zeros(min(start - self.count, MAX_CHUNK_SAMPLES), np.int16))
@@ -292,5 +291,5 @@ class _WaveformAssembler:
 def _check_duration(time_s: float, limit_s: float) -> None:
     if time_s > limit_s:
         raise OutOfRangeError(
-            f"the media goes on beyond the limit of {limit_s:g} s: cut it and send the pieces one by one"
+            f"the media is longer than the limit of {limit_s:g} s: split it and send the parts separately"
         )

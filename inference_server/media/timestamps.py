@@ -1,25 +1,25 @@
-"""The media's timestamps on one clock that starts at zero and never leaps."""
+"""Normalizes media timestamps to a clock that starts at zero and has no jumps."""
 
 from __future__ import annotations
 
 from collections import deque
 
-# The longest gap that is believed. A still picture may stand so long without a new frame; a larger leap is a forged
-# or restarted clock, and what follows it is taken to follow at once.
+# Maximum gap: a still image may last this long without a new frame. A larger jump is a forged or restarted clock, and
+# the stream continues without a gap.
 MAX_GAP_S = 60.0
 
-# Timestamps that step back by less are out of order; by more, the clock was set back.
+# Timestamps that step back by less are out of order; by more, the clock was reset.
 MAX_STEP_BACK_S = 1.0
 
 MAX_OFFSETS = 8
 
 
 class StreamClock:
-    """One stream's place on the clock.
+    """The state of one stream's clock.
 
     Attributes:
-        end_s: up to where the stream is known, seconds from zero.
-        offset_s: what is added to its timestamps at present.
+        end_s: end of the stream so far, seconds from zero.
+        offset_s: current offset of its timestamps.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class StreamClock:
 
 
 class TimestampNormalizer:
-    """Places timestamps of pictures and sound on a common time.
+    """Maps video and audio timestamps to a common clock.
 
-    Where a stream leaps further than a gap can be, its offset changes so that it goes on where the clock stands. The
-    other stream, when it leaps likewise, takes over the same offset, and so both stay in step; so does a stream that
-    comes back from a single forged timestamp.
+    If a stream jumps by more than the maximum gap, its offset is changed so that it continues at the current time. If
+    the other stream then jumps too, it gets the same offset, so that both stay synchronized; likewise a stream that
+    returns from a single forged timestamp.
     """
 
     def __init__(self, zero_s: float) -> None:
@@ -42,7 +42,7 @@ class TimestampNormalizer:
         self._offsets: deque[float] = deque([-zero_s], maxlen=MAX_OFFSETS)
 
     def normalize(self, stream: StreamClock, time_s: float) -> float:
-        """Seconds from zero of a timestamp of this stream. The caller moves ``line.end_s`` on."""
+        """Return a timestamp of this stream in seconds from zero. The caller must update ``stream.end_s``."""
         if stream.offset_s is None:
             stream.offset_s = self._offsets[0]
         if not self._is_plausible(stream, time_s + stream.offset_s):

@@ -1,4 +1,4 @@
-"""From FFmpeg's decoded pictures to upright grey ones of a size that vision can afford."""
+"""Converts decoded video frames to upright grayscale images of limited size."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import av
     from numpy.typing import NDArray
 
-# Longer sides are reduced to this. Vision costs grow with the pixels, and a mouth that fills a 96-pixel crop is
-# there already: the face in a 96-pixel crop is some 200 pixels high.
+# Images are downscaled to this long side, to limit the cost of vision. A face that fills the mouth crop of 96 pixels is
+# only about 200 pixels high.
 MAX_SIDE_PX = 1280
 
-# Pixel formats whose first plane is brightness alone, with its bits. Everything else goes through swscale to BGR.
+# Pixel formats whose first plane is luma, with its bits. All others are converted to BGR by swscale.
 _LUMA_BITS = (
     dict.fromkeys(("gray", "nv12", "nv21", "nv16", "nv24", "yuva420p", "yuva422p", "yuva444p"), 8)
     | dict.fromkeys((f"yuv{kind}p" for kind in (410, 411, 420, 422, 440, 444)), 8)
@@ -31,15 +31,15 @@ _ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_
 
 
 def get_clockwise_rotation(frame: av.VideoFrame) -> int:
-    """By how many degrees (0, 90, 180 or 270) the picture must be turned clockwise to stand upright."""
+    """Return the clockwise rotation (0, 90, 180 or 270 degrees) that makes the frame upright."""
     return round(-frame.rotation / 90) % 4 * 90
 
 
 def to_grayscale(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
-    """The picture in grey, upright, with square pixels, its long side at most ``MAX_SIDE_PX``.
+    """Convert a frame to an upright grayscale image with square pixels, its long side at most ``MAX_SIDE_PX``.
 
-    Grey is brightness over the full range 0 to 255. It differs from OpenCV's conversion of the BGR picture by less
-    than one level on average, and costs half of it: the decoder's own brightness plane is stretched by a table.
+    The luma plane is used directly, expanded to the full range 0 to 255. This costs half as much as OpenCV's conversion
+    of the BGR image and differs by less than one level on average.
 
     Args:
         frame: as decoded.
@@ -60,7 +60,7 @@ def to_grayscale(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> NDArray[np.
 
 
 def fit_to_shape(grey: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """The picture scaled into ``shape`` (height, width) without distortion, centred on black."""
+    """Scale the image to fit ``shape`` (height, width) without distortion, centred on black."""
     if grey.shape == shape:
         return grey
     scale = min(shape[0] / grey.shape[0], shape[1] / grey.shape[1])
@@ -78,7 +78,7 @@ def fit_to_shape(grey: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.
 def _first_plane(frame: av.VideoFrame, bits: int) -> NDArray[Any] | None:
     plane = frame.planes[0]
     item_bytes = 1 if bits == 8 else 2
-    if plane.line_size < frame.width * item_bytes:  # negative where the picture is stored bottom-up
+    if plane.line_size < frame.width * item_bytes:  # negative if rows are stored bottom-up
         return None
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
         : frame.height, : frame.width * item_bytes
@@ -87,14 +87,14 @@ def _first_plane(frame: av.VideoFrame, bits: int) -> NDArray[Any] | None:
     return samples
 
 
-def _downscale(picture: NDArray[Any], pixel_aspect: float) -> NDArray[Any]:
-    height, width = picture.shape
+def _downscale(image: NDArray[Any], pixel_aspect: float) -> NDArray[Any]:
+    height, width = image.shape
     upright_width = width * pixel_aspect
     scale = min(1.0, MAX_SIDE_PX / max(height, upright_width))
     size = max(1, round(upright_width * scale)), max(1, round(height * scale))
     if size == (width, height):
-        return picture
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _expand_range(luma: NDArray[Any], bits: int, is_full_range: bool) -> NDArray[Any]:
@@ -106,9 +106,9 @@ def _expand_range(luma: NDArray[Any], bits: int, is_full_range: bool) -> NDArray
 
 @cache
 def _get_range_table(bits: int, is_full_range: bool) -> NDArray[np.uint8]:
-    """Grey level of each brightness: limited range holds black at 16 and white at 235 (times 4 in 10 bits)."""
-    unit = 2 ** (bits - 8)
-    black, white = (0, 2**bits - 1) if is_full_range else (16 * unit, 235 * unit)
+    """Return the gray level of each luma value: in limited range black is 16 and white 235 (times 4 in 10 bits)."""
+    factor = 2 ** (bits - 8)
+    black, white = (0, 2**bits - 1) if is_full_range else (16 * factor, 235 * factor)
     levels: NDArray[np.float64] = (np.arange(2**bits) - black) * (255 / (white - black))
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 

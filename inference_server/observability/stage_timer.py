@@ -1,4 +1,4 @@
-"""How long each part of the work on a stream takes: for metrics and traces alike."""
+"""Time spent in each stage of a stream, for metrics and traces."""
 
 from __future__ import annotations
 
@@ -13,28 +13,26 @@ T = TypeVar("T")
 
 
 class PipelineStage(StrEnum):
-    """What a stream's own thread and its decoder do; waiting for the device and reading are the scheduler's."""
+    """Stages of a stream's own thread and its decoder; queueing and inference are measured by the scheduler."""
 
-    DECODE = "decoding"
-    VISION = "seeing"
-    VAD = "hearing"
+    DECODE = "decode"
+    VISION = "vision"
+    VAD = "vad"
 
 
 class StageObserver(Protocol):
-    """Is told how long things took; called on the streams' threads."""
+    """Receives durations; called on the streams' threads."""
 
     def observe_stage(self, stage: PipelineStage, seconds: float) -> None:
-        """One step of a stream's media, 0.4 s, has kept a stage busy for so long."""
-        ...
+        """Record how long a stage was busy for one step (0.4 s) of media."""
 
     def count_frame(self, faces: int) -> None:
-        """A frame was searched for faces, and so many were found."""
-        ...
+        """Count a frame and the faces detected in it."""
 
 
 @dataclass
 class Span:
-    """When a stage was first and last at work, in nanoseconds since 1970, and for how many seconds in between."""
+    """First and last activity of a stage, in nanoseconds since 1970, and its busy seconds in between."""
 
     first_ns: int
     last_ns: int = 0
@@ -45,8 +43,8 @@ class StageTimer:
     """Times the stages of one stream, on its thread.
 
     Args:
-        observer: is told after each step; None where nobody asks.
-        get_input_wait_s: for how many seconds the stream has waited for its client: no stage's time.
+        observer: receives the durations of each step; None for no metrics.
+        get_input_wait_s: returns the seconds that the stream has waited for its client, which belong to no stage.
     """
 
     def __init__(
@@ -60,39 +58,40 @@ class StageTimer:
 
     @contextlib.contextmanager
     def measure(self, stage: PipelineStage) -> Iterator[None]:
-        """What is done inside belongs to a stage."""
+        """Attribute the time inside the block to a stage."""
         span = self.spans.setdefault(stage, Span(time.time_ns()))
-        began, starved_s = time.monotonic(), self._get_input_wait_s()
+        began, waited_s = time.monotonic(), self._get_input_wait_s()
         try:
             yield
         finally:
-            took_s = max(0.0, time.monotonic() - began - (self._get_input_wait_s() - starved_s))
+            elapsed_s = max(0.0, time.monotonic() - began - (self._get_input_wait_s() - waited_s))
             span.last_ns = time.time_ns()
-            self._add(stage, took_s)
+            self._add(stage, elapsed_s)
 
     def measure_iterator(self, stage: PipelineStage, items: Iterator[T]) -> Iterator[T]:
-        """The same items; it belongs to a stage to make them."""
+        """Yield the same items, attributing the time to produce them to a stage."""
         end = object()
         while True:
             with self.measure(stage):
                 item = next(items, end)
             if item is end:
                 return
-            yield item  # type: ignore[misc]  # it is no end
+            yield item  # type: ignore[misc]  # not the end marker
 
     def add_external(self, stage: PipelineStage, seconds: float, *, waiting_stage: PipelineStage) -> None:
-        """Another process was busy with a stage for so long; what was waited for it counts as another stage's no longer."""
+        """Add the time of another process for a stage, and subtract it from the stage that waited for that process."""
         now_ns = time.time_ns()
         span = self.spans.setdefault(stage, Span(now_ns - int(seconds * 1e9)))
         span.last_ns = now_ns
         self._add(stage, seconds)
-        # Results come several at once: some were waited for before they are told of, some will yet have been.
+        # Results arrive in groups: part of their time was waited for before they are reported here, part will be
+        # afterwards.
         self._external_s[waiting_stage] = self._external_s.get(waiting_stage, 0.0) + seconds
         self.spans.setdefault(waiting_stage, Span(now_ns, now_ns))
         self._add(waiting_stage, 0.0)
 
     def _add(self, stage: PipelineStage, seconds: float) -> None:
-        """Count a stage's seconds, but for those that are others'."""
+        """Count a stage's seconds, without those of external stages."""
         known_s = self._step_s.get(stage, 0.0) + seconds
         others_s = min(known_s, self._external_s.get(stage, 0.0))
         if others_s:
@@ -101,14 +100,14 @@ class StageTimer:
         self.spans[stage].busy_s += seconds - others_s
 
     def count_frame(self, faces: int) -> None:
-        """A frame was searched for faces."""
+        """Count a frame and the faces detected in it."""
         self.frames += 1
         self.frames_with_faces += faces > 0
         if self._observer is not None:
             self._observer.count_frame(faces)
 
     def finish_step(self) -> None:
-        """A step of the media is done with."""
+        """Report the durations of one step."""
         if self._observer is not None:
             for stage, seconds in self._step_s.items():
                 self._observer.observe_stage(stage, seconds)

@@ -1,1 +1,4 @@
-"""Strangers' media decoded and looked at in processes of their own, shut in: a crash costs its stream alone."""
+"""Sandboxed decoding: untrusted media is decoded and face-tracked in isolated subprocesses.
+
+A crash affects only its own stream.
+"""

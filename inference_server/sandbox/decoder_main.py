@@ -1,9 +1,8 @@
-"""``python -m gorggle_server.sandbox.decoder_main FD [LANDMARKS]``: decodes one stream and looks at it, shut in.
+"""``python -m gorggle_server.sandbox.decoder_main FD [LANDMARKS]``: decodes and face-tracks one stream in a sandbox.
 
-For a server that does not trust the stream. Started by ``process``, with the media's bytes on standard input, the results
-on standard output (``wire``), an empty file, open for the media that must be spooled, under the number given, and the file
-of the landmark model. It makes itself ready, waits for its order, shuts itself in, decodes, and ends. ``fork_server`` is
-the quicker way to the same.
+Started by ``decoder_process``, with the media on standard input and the results on standard output (see ``protocol``).
+FD is an empty open file for media that must be spooled, LANDMARKS the landmark model. The process loads everything,
+waits for its job, sandboxes itself, decodes and exits. ``fork_server`` starts decoders faster.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ import cv2
 import numpy as np
 
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
-from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
 from gorggle_server.sandbox import hardening, protocol
 from gorggle_server.sandbox.protocol import DecodeJob, FailureCode, Header, MessageType
+from gorggle_server.timebase import SAMPLE_RATE_HZ
 from gorggle_server.vision.face_detector import FINE_SIDE_PX, BoundingBox, FaceDetector
 from gorggle_server.vision.frame_stage import track_frames
 from gorggle_server.vision.mouth_cropper import load_mean_face
@@ -34,14 +33,14 @@ if TYPE_CHECKING:
     from gorggle_server.vision.frame_stage import PipelineItem
 
 PROBE_CLIP_SAMPLES = 1600
-# To wake the server for a few milliseconds of sound, or for one mouth, costs more than they do. Nothing is held while input
-# is waited for.
+# Small messages are sent together, because waking the server costs more than processing them. All are flushed before
+# the process waits for input.
 MAX_BUFFERED_BYTES = 64 * 2**10
 BUFFERED_TYPES = frozenset({MessageType.AUDIO, MessageType.MOUTH, MessageType.FRAME})
 
 
 def create_probe_clip() -> bytes:
-    """A tenth of a second of silence as a WAV file."""
+    """Return 0.1 s of silence as a WAV file."""
     size = 2 * PROBE_CLIP_SAMPLES
     form = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE_HZ, 2 * SAMPLE_RATE_HZ, 2, 16)
     chunks = b"fmt " + len(form).to_bytes(4, "little") + form + b"data" + size.to_bytes(4, "little")
@@ -49,14 +48,14 @@ def create_probe_clip() -> bytes:
 
 
 class MediaRequester:
-    """The media, asked for piece by piece: the process never holds more than one."""
+    """Requests the media from the server chunk by chunk; at most one chunk is buffered."""
 
     def __init__(self, results: ResultWriter, media_fd: int) -> None:
         self._results, self._media_fd = results, media_fd
         self._piece = b""
 
     def read(self, size: int) -> bytes:
-        """Between 1 and ``size`` bytes; nothing at the end."""
+        """Return 1 to ``size`` bytes; ``b""`` at the end."""
         if not self._piece:
             self._results.send(Header(MessageType.DATA_REQUEST, number=protocol.MAX_REQUEST_BYTES))
             (length,) = protocol.DATA_SIZE.unpack(read_fully(self._media_fd, protocol.DATA_SIZE.size))
@@ -66,11 +65,7 @@ class MediaRequester:
 
 
 class ResultWriter:
-    """Messages to the server.
-
-    Attributes:
-        live: frames are waited for: none is held.
-    """
+    """Writes messages to the server; with ``live``, frames are sent at once."""
 
     def __init__(self, results_fd: int) -> None:
         self._fd = results_fd
@@ -78,7 +73,7 @@ class ResultWriter:
         self.live = False
 
     def send(self, header: Header, body: bytes | memoryview = b"") -> None:
-        """Write a message, waiting while the server lags; sound and mouths go together with what comes next."""
+        """Write a message, blocking while the pipe is full; messages of ``BUFFERED_TYPES`` may be delayed."""
         self._buffer += header.pack()
         self._buffer += memoryview(body).cast("B")
         is_held = header.kind in BUFFERED_TYPES and not (self.live and header.kind is MessageType.FRAME)
@@ -90,7 +85,7 @@ class ResultWriter:
             rest = rest[os.write(self._fd, rest) :]
 
     def send_item(self, item: PipelineItem) -> None:
-        """Write what was heard or seen."""
+        """Write an item of the pipeline."""
         match item:
             case StreamInfo():
                 self.send(Header(MessageType.INFO, size=protocol.INFO.size), protocol.encode_info(item))
@@ -104,26 +99,26 @@ class ResultWriter:
                 self.send(Header(MessageType.END, size=protocol.END.size), protocol.encode_end(item))
 
     def send_failure(self, failure: FailureCode, text: str = "") -> None:
-        """Write why there will be nothing more."""
+        """Write the reason why decoding has failed."""
         body = text.encode(errors="replace")[: protocol.MAX_TEXT_BYTES]
         self.send(Header(MessageType.FAILED, size=len(body), number=failure), body)
 
 
 def main() -> int:
-    """Decode one stream; the exit code is 0 when the server was told how it went."""
+    """Decode one stream; the exit code is 0 if the result has been reported to the server."""
     results_fd = _take_over_fd(1)
     protection = hardening.isolate_signals_and_network() | hardening.drop_privileges()
-    finder = preload(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
-    return serve(0, results_fd, os.fdopen(int(sys.argv[1]), "w+b"), protection, finder)
+    detector = preload(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    return serve(0, results_fd, os.fdopen(int(sys.argv[1]), "w+b"), protection, detector)
 
 
 def preload(landmark_model: Path | None) -> FaceDetector:
-    """Let everything be loaded that is loaded on first use: later no file can be opened.
+    """Load everything that is loaded on first use, because the sandbox cannot open files.
 
     Raises:
-        NotFoundError: there is no such landmark model, or it is none.
+        NotFoundError: the landmark model does not exist or is invalid.
     """
-    cv2.setNumThreads(1)  # the cores are FFmpeg's; and OpenCV looks for plug-ins here, not later
+    cv2.setNumThreads(1)  # FFmpeg uses the CPUs; this also makes OpenCV load its plug-ins now
 
     class Clip:
         left = create_probe_clip()
@@ -134,59 +129,57 @@ def preload(landmark_model: Path | None) -> FaceDetector:
 
     for _ in resample(decode(Clip(), MediaLimits()), MediaLimits()):
         pass
-    finder = FaceDetector(landmark_model)
-    nobody = np.zeros((FINE_SIDE_PX, FINE_SIDE_PX), np.uint8)
-    finder.detect(nobody)
-    finder.predict_landmarks(nobody, BoundingBox(100, 100, 300, 300))
+    detector = FaceDetector(landmark_model)
+    empty = np.zeros((FINE_SIDE_PX, FINE_SIDE_PX), np.uint8)
+    detector.detect(empty)
+    detector.predict_landmarks(empty, BoundingBox(100, 100, 300, 300))
     load_mean_face()
-    return finder
+    return detector
 
 
 def serve(
     media_fd: int, results_fd: int, spool_file: IO[bytes], features: SandboxFeatures, detector: FaceDetector
 ) -> int:
-    """Take an order, shut the process in, and carry the order out: the exit code.
+    """Receive a job, enable the sandbox and run the job; return the exit code.
 
     Args:
-        media_fd: the order and the media are read from here.
-        results_fd: answers are written here.
-        spool_file: empty, for the media that must be spooled.
-        features: what holds already.
-        detector: finds faces and landmarks.
+        media_fd: to read the job and the media from.
+        results_fd: to write the results to.
+        spool_file: empty, for media that must be spooled.
+        features: sandbox features that are active already.
+        detector: detects faces and landmarks.
     """
     results = ResultWriter(results_fd)
     with contextlib.suppress(BrokenPipeError, EOFError):  # the server has gone
         results.send(Header(MessageType.READY))
-        order = DecodeJob.unpack(read_fully(media_fd, protocol.JOB.size))
-        results.live = order.live
+        job = DecodeJob.unpack(read_fully(media_fd, protocol.JOB.size))
+        results.live = job.live
         _silence_standard_error()
-        features |= hardening.apply_limits(order.memory_bytes, order.cpu_s, order.limits.max_spooled_bytes)
-        _run_job(order, features, results, MediaRequester(results, media_fd), spool_file, detector)
+        features |= hardening.apply_limits(job.memory_bytes, job.cpu_s, job.limits.max_spooled_bytes)
+        _run_job(job, features, results, MediaRequester(results, media_fd), spool_file, detector)
     return 0
 
 
 def _run_job(
-    order: DecodeJob,
+    job: DecodeJob,
     protection: SandboxFeatures,
     results: ResultWriter,
     reader: MediaRequester,
     spool_file: IO[bytes],
-    finder: FaceDetector,
+    detector: FaceDetector,
 ) -> None:
     results.send(Header(MessageType.SANDBOXED, number=protection))
     try:
         decoded = decode(
             reader,
-            order.limits,
-            video=order.video,
-            audio=order.audio,
-            live=order.live,
+            job.limits,
+            video=job.video,
+            audio=job.audio,
+            live=job.live,
             spool_file=spool_file,
         )
-        items = resample(decoded, order.limits)
-        for item in track_frames(
-            items, finder, max_faces=order.max_faces, audio=order.audio, live=order.live
-        ):
+        items = resample(decoded, job.limits)
+        for item in track_frames(items, detector, max_faces=job.max_faces, audio=job.audio, live=job.live):
             results.send_item(item)
     except (BrokenPipeError, EOFError):
         raise
@@ -206,20 +199,20 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _describe_location(error: BaseException) -> str:
-    """The kind and the place of an error; its words may hold some of the media."""
+    """Return the type and location of an error. Its message is omitted, because it may contain untrusted input."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     if place is None:
         return type(error).__name__
-    # Of a full disk or a refused call the system's own word is told; it holds nothing of the media either.
+    # The message of an errno has no untrusted input.
     cause = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
     name = Path(place.tb_frame.f_code.co_filename).name
     return f"{type(error).__name__}{cause} in {name}, line {place.tb_lineno}"
 
 
 def read_fully(fd: int, size: int) -> bytes:
-    """Exactly ``size`` bytes.
+    """Read exactly ``size`` bytes.
 
     Raises:
         EOFError: the server closed its end.
@@ -234,14 +227,14 @@ def read_fully(fd: int, size: int) -> bytes:
 
 
 def _take_over_fd(fd: int) -> int:
-    """The pipe behind a standard descriptor, which from now on leads where errors go: nothing else is to write there."""
-    taken = os.dup(fd)
+    """Duplicate a standard descriptor and redirect the original to standard error, so that nothing else writes to it."""
+    duplicate = os.dup(fd)
     os.dup2(2, fd)
-    return taken
+    return duplicate
 
 
 def _silence_standard_error() -> None:
-    """Nothing of the media, and nothing that a hostile one makes up, is to reach the server's log."""
+    """Redirect standard output and error to /dev/null, so that no untrusted input reaches the server's log."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for fd in (1, 2):
         os.dup2(nowhere, fd)

@@ -1,4 +1,4 @@
-"""One decoder process as the server sees it: it has nothing of the server's, and is spoken to with a clock running."""
+"""The server's side of a decoder process: starting, communicating with timeouts, killing."""
 
 from __future__ import annotations
 
@@ -20,66 +20,66 @@ from gorggle_server.sandbox.protocol_validation import parse_header
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# -P: a folder that happens to bear the module's name must not be run because one stands beside it. -B: no file is
-# written, nor that of a compiled module.
+# -P: do not import from the working directory. -B: do not write .pyc files.
 PYTHON = (sys.executable, "-P", "-s", "-B", "-m")
-# What Python itself may need to start; nothing else of the server's environment is passed on, secrets least of all.
+# Variables that Python may need to start; the rest of the server's environment, such as secrets, is not inherited.
 INHERITED_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 
-# Seconds of crops and sound fit in: the next ones are decoded while the server does something else.
+# Holds seconds of crops and audio, so that decoding continues while the server is busy.
 PIPE_BYTES = 2**20
-# Small messages are read many at a time.
+# Many small messages are read at once.
 READ_AHEAD_BYTES = 128 * 2**10
-# Where it is not forked it loads Python, FFmpeg and the landmark model, in a second; on a machine under load in a few.
+# A spawned process loads Python, FFmpeg and the landmark model in 1 s, under load in a few seconds.
 START_TIMEOUT_S = 30.0
-# A process that has work, but no processor to do it on, has not stalled: on a machine with far more streams than processors
-# it may wait for seconds. It is told by looking for so long: it waited for most of that, and is looked at so often at most.
+# A process that waits for a CPU has not stalled: with far more streams than CPUs it may wait for seconds. When the timeout
+# expires, it is extended by this interval if the process was waiting for a CPU for more than this share of it, up to a
+# maximum number of extensions.
 CPU_CHECK_INTERVAL_S, MIN_STARVED_SHARE, MAX_EXTENSIONS = 0.5, 0.5, 60
 
 
 class ChildProcess(Protocol):
-    """A process, and the server's ends of the two pipes to and from it."""
+    """A child process with a pipe in each direction."""
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         ...
 
     @property
     def write_fd(self) -> int:
-        """The pipe to it."""
+        """The server's end of the pipe to the process."""
         ...
 
     @property
     def read_fd(self) -> int:
-        """The pipe from it."""
+        """The server's end of the pipe from the process."""
         ...
 
     def kill(self) -> None:
-        """End it at once; from any thread."""
+        """Kill the process; thread-safe."""
         ...
 
     def wait(self) -> int:
-        """How it ended, waiting for that; negative: the signal that ended it."""
+        """Wait for the process to exit; return its exit code, or the negative number of the signal that killed it."""
         ...
 
     def close(self) -> None:
-        """Let go of what it held here; it has ended."""
+        """Close the descriptors of the exited process."""
         ...
 
 
 class SpawnedProcess:
-    """A decoder that was started by itself, and ends with the thread that started it."""
+    """A decoder started with ``subprocess``; it is killed when the thread that started it ends."""
 
     def __init__(self, command: Sequence[str], landmark_model: Path | None = None) -> None:
-        """Start it; it makes itself ready meanwhile.
+        """Start the process without waiting until it is ready.
 
         Args:
-            command: what is run, followed by the number of a file descriptor.
-            landmark_model: another than the usual one.
+            command: to which the number of a file descriptor is appended.
+            landmark_model: instead of the default one.
 
         Raises:
-            OSError: no process, or no temporary file, can be had.
+            OSError: no process or temporary file can be created.
         """
         with tempfile.TemporaryFile() as spool_file:
             named = [] if landmark_model is None else [str(landmark_model)]
@@ -101,26 +101,26 @@ class SpawnedProcess:
         self.kill, self.wait = self._process.kill, self._process.wait
 
     def close(self) -> None:
-        """Let go of what it held here; it has ended."""
+        """Close the descriptors of the exited process."""
         for pipe in self._pipes:
             pipe.close()
 
 
 class DecoderTimeoutError(Exception):
-    """The process neither took nor gave anything in time."""
+    """The process did not read or write within the timeout."""
 
 
 class DecoderProcess:
-    """A child that decodes one stream and is then killed.
+    """A child process that decodes one stream and is then killed.
 
-    ``kill`` may be called from any thread. The rest is for one thread; ``close`` must come last.
+    Only ``kill`` is thread-safe. ``close`` must be called last.
 
     Attributes:
-        protection: what it has shut itself in with, once it has begun.
+        features: active sandbox features, once the job has started.
     """
 
     def __init__(self, child: ChildProcess, timeout_s: float = 20.0) -> None:
-        """Take charge of it while it makes itself ready."""
+        """Wrap a child process, which need not be ready yet."""
         self._child, self._timeout_s = child, timeout_s
         self.features = SandboxFeatures(0)
         self._deadline, self._extensions = 0.0, 0
@@ -129,22 +129,22 @@ class DecoderProcess:
         self._to, self._from = child.write_fd, child.read_fd
         for fd in (self._to, self._from):
             os.set_blocking(fd, False)
-        # Linux; elsewhere, and where the user has too many, the pipe stays as small as it is.
+        # Only on Linux, within the user's limit; otherwise the pipe keeps its default size.
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(self._from, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._child.pid
 
     def start_job(self, job: DecodeJob) -> None:
-        """Give it its one order as soon as it is ready, and wait until it has shut itself in: it opens the media next.
+        """Wait until the process is ready, send the job and wait until the sandbox is active, before media is opened.
 
         Raises:
-            EOFError: it died.
-            DecoderTimeoutError: it hangs.
-            DecoderError: it is no decoder.
+            EOFError: the process has exited.
+            DecoderTimeoutError: the process hangs.
+            DecoderError: the process violates the protocol.
         """
         self.reset_timeout(START_TIMEOUT_S)
         self._expect(MessageType.READY)
@@ -158,14 +158,14 @@ class DecoderProcess:
         return header
 
     def reset_timeout(self, timeout_s: float | None = None) -> None:
-        """From now on it has ``timeout_s`` again, for all that it is waited for."""
+        """Restart the timeout, which covers all later calls."""
         self._deadline, self._extensions = (
             time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s),
             0,
         )
 
     def receive(self, size: int) -> bytes:
-        """Exactly ``size`` bytes."""
+        """Receive exactly ``size`` bytes."""
         data = bytearray(size)
         self.receive_into(memoryview(data))
         return bytes(data)
@@ -174,8 +174,8 @@ class DecoderProcess:
         """Fill ``buffer``.
 
         Raises:
-            EOFError: it has ended.
-            DecoderTimeoutError: the clock ran out.
+            EOFError: the process has exited.
+            DecoderTimeoutError: the timeout expired.
         """
         while buffer:
             if self._read_ahead:
@@ -186,11 +186,11 @@ class DecoderProcess:
             buffer = buffer[size:]
 
     def send(self, data: bytes) -> None:
-        """Hand over ``data``.
+        """Send all of ``data``.
 
         Raises:
-            EOFError: it has ended.
-            DecoderTimeoutError: the clock ran out.
+            EOFError: the process has exited.
+            DecoderTimeoutError: the timeout expired.
         """
         rest = memoryview(data)
         while rest:
@@ -202,21 +202,21 @@ class DecoderProcess:
                 raise EOFError from None
 
     def kill(self) -> None:
-        """End it at once, from any thread; whoever waits for it gets EOFError."""
+        """Kill the process from any thread; waiting calls raise EOFError."""
         self._child.kill()
 
     def wait(self) -> int:
-        """How it ended, waiting for that; negative: the signal that ended it."""
+        """Wait for the process to exit; see ``ChildProcess.wait``."""
         return self._child.wait()
 
     def close(self) -> None:
-        """End it, and let go of all that it held in this process."""
+        """Kill the process and release its resources."""
         self._child.kill()
         self._child.wait()
         self._child.close()
 
     def _read_into(self, room: memoryview) -> int:
-        """Read into ``buffer``, and into the buffer what comes behind it; how much came in all."""
+        """Read into ``room``, and excess bytes into the read-ahead buffer; return the total number of bytes."""
         while True:
             try:
                 size = os.readv(self._from, [room, self._buffer])
@@ -240,14 +240,14 @@ class DecoderProcess:
         self._deadline = time.monotonic() + CPU_CHECK_INTERVAL_S
 
     def _is_cpu_starved(self) -> bool:
-        """Look at it for a moment: whether it waits for a processor for most of that."""
+        """Observe the process for an interval; return whether it mostly waited for a CPU."""
         queued_s = _read_cpu_wait_s(self.pid)
         time.sleep(CPU_CHECK_INTERVAL_S)
         return _read_cpu_wait_s(self.pid) - queued_s > MIN_STARVED_SHARE * CPU_CHECK_INTERVAL_S
 
 
 def _read_cpu_wait_s(pid: int) -> float:
-    """For how many seconds a process was ready to run and had no processor; 0 where the system does not tell.
+    """Return for how many seconds a process has been runnable without a CPU; 0 if unknown.
 
     Source: Linux, Documentation/scheduler/sched-stats.rst.
     """
@@ -258,7 +258,7 @@ def _read_cpu_wait_s(pid: int) -> float:
 
 
 def build_environment(server: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What a decoder needs of an environment: where the modules are, and threads and arenas that cost address space."""
+    """Return a decoder's environment: module path, and limits on threads and arenas to save address space."""
     needed = {name: server[name] for name in INHERITED_VARIABLES if name in server}
     return needed | {
         "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),

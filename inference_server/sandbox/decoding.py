@@ -1,6 +1,6 @@
-"""Decodes and looks at a stranger's media in a process of its own: what crashes, stalls or bloats it costs its stream alone.
+"""Decodes and face-tracks untrusted media in a subprocess, so that crashes, hangs and memory use affect one stream only.
 
-And what sees in a process of its own waits for no other stream's Python.
+Subprocesses also keep vision off the server's GIL.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Processor time that a second of media may take, all threads together, and what everything may take besides. Twice
-# what 4K at 60 pictures a second needs: a limit against loops, behind the limit on stalling.
+# CPU time limit per second of media over all threads, and fixed overhead. Twice as much as 4K at 60 Hz needs: it stops
+# endless loops that the timeout does not detect.
 CPU_S_PER_MEDIA_S, CPU_S_OVERHEAD = 10, 60
-REENCODE_HINT = "it is damaged, or made to do harm; write it anew with an ordinary encoder"
+REENCODE_HINT = "it is damaged or malicious; re-encode it with a standard encoder"
 
 
 def decode_in_sandbox(
@@ -60,74 +60,74 @@ def decode_in_sandbox(
     request_id: str = "",
     track_process: Callable[[int], AbstractContextManager[None]] = lambda _pid: contextlib.nullcontext(),
 ) -> Generator[PipelineItem]:
-    """What ``track_frames(resample(decode(…)))`` gives, from a process of its own. Aborting the pipe kills that at once.
+    """Run ``track_frames(resample(decode(…)))`` in a subprocess. Aborting the pipe kills it at once.
 
-    While process PID decodes, ``at_work(PID)`` is entered.
+    The context ``track_process(pid)`` is entered while the process decodes.
 
     Raises:
-        InvalidMediaError: as ``decode``; or the media kills the decoder, stalls it, or needs more than it may have.
+        InvalidMediaError: as ``decode``; or the media crashes or stalls the decoder, or exceeds its limits.
         OutOfRangeError: as ``resample``.
-        NotReadyError: the server is ending.
-        DecoderError: the process fails for a reason of its own, or does not keep to its part.
+        NotReadyError: the server is shutting down.
+        DecoderError: the process fails for another reason, or violates the protocol.
     """
     cpu_s = CPU_S_OVERHEAD + round(CPU_S_PER_MEDIA_S * limits.max_duration_s)
-    order = DecodeJob(limits, video, audio, pool.memory_bytes, cpu_s, live, max_faces)
-    with pool.acquire(order) as process, track_process(process.pid):
+    job = DecodeJob(limits, video, audio, pool.memory_bytes, cpu_s, live, max_faces)
+    with pool.acquire(job) as process, track_process(process.pid):
         pipe.set_abort_callback(process.kill)
         try:
-            yield from _DecoderClient(process, pipe, order).items()
+            yield from _DecoderClient(process, pipe, job).items()
         except EOFError:
             pipe.raise_abort()
             if pool.is_closed:
                 raise NotReadyError("the server is shutting down: send the rest to another one") from None
-            _raise_for_exit(process, order, request_id)
+            _raise_for_exit(process, job, request_id)
         except DecoderTimeoutError:
             pipe.raise_abort()
             _log.warning("request %s: decoder process %d stalled and was killed", request_id, process.pid)
             raise InvalidMediaError(
-                f"decoding stalled: nothing came of this file for {pool.timeout_s:g} s; {REENCODE_HINT}"
+                f"decoding stalled: no output for {pool.timeout_s:g} s; {REENCODE_HINT}"
             ) from None
 
 
 def check_decoding(pool: DecoderPool) -> None:
-    """Decode a tenth of a second of silence in a process, and log what that is shut in with.
+    """Decode 0.1 s of silence in a subprocess and log the missing sandbox features.
 
     Raises:
-        PreconditionError: decoder processes do not work here.
+        PreconditionError: decoder processes do not work on this system.
     """
     pipe = BytePipe()
     pipe.write(create_probe_clip())
     pipe.close()
-    order = DecodeJob(
+    job = DecodeJob(
         MediaLimits(), video=True, audio=True, memory_bytes=pool.memory_bytes, cpu_s=CPU_S_OVERHEAD
     )
     try:
-        with pool.acquire(order) as process:
-            *_, last = _DecoderClient(process, pipe, order).items()
+        with pool.acquire(job) as process:
+            *_, last = _DecoderClient(process, pipe, job).items()
             held = process.features
     except (DecoderError, InvalidMediaError, EOFError, DecoderTimeoutError) as error:
         raise PreconditionError(
-            f"media cannot be decoded in processes of their own here ({error or type(error).__name__}): raise "
-            "decoder_memory_bytes if it is low, or set sandbox_decoding to false to decode in the server's process"
+            f"sandboxed decoding does not work on this system ({error or type(error).__name__}): increase "
+            "decoder_memory_bytes if it is low, or set sandbox_decoding to false to decode in the server process"
         ) from error
-    assert isinstance(last, EndOfStream), "a conversation ends with the end"
+    assert isinstance(last, EndOfStream), "the last item is EndOfStream"
     missing = [protection.name for protection in SandboxFeatures if protection not in held]
     _log.info(
-        "media is decoded in processes of their own; not to be had here: %s",
-        ", ".join(map(str, missing)) or "nothing",
+        "media is decoded in sandboxed subprocesses; unavailable protections: %s",
+        ", ".join(map(str, missing)) or "none",
     )
 
 
 class _DecoderClient:
-    """One order, and the answers to it."""
+    """Runs one job on a decoder process."""
 
-    def __init__(self, process: DecoderProcess, pipe: BytePipe, order: DecodeJob) -> None:
-        self._process, self._pipe, self._job = process, pipe, order
-        self._validator = ProtocolValidator(order)
+    def __init__(self, process: DecoderProcess, pipe: BytePipe, job: DecodeJob) -> None:
+        self._process, self._pipe, self._job = process, pipe, job
+        self._validator = ProtocolValidator(job)
         self._media_ended = False
 
     def items(self) -> Iterator[PipelineItem]:
-        """What is heard and seen, up to the end."""
+        """Yield the items up to the end."""
         self._process.reset_timeout()
         while True:
             header = self._validator.parse_header(self._process.receive(HEADER.size))
@@ -147,9 +147,9 @@ class _DecoderClient:
             self._process.reset_timeout()
 
     def _send_media(self, wanted: int) -> None:
-        """Pass on what there is, waiting for the client as long as it is given."""
+        """Send available media to the process, waiting for the client if there is none."""
         data = self._pipe.read(min(wanted, MAX_REQUEST_BYTES))
-        # To ask on and on after the end is no sign of life.
+        # Requests after the end of the media do not count as progress.
         if not self._media_ended:
             self._process.reset_timeout()
         self._media_ended = not data
@@ -163,20 +163,20 @@ class _DecoderClient:
                 raise OutOfRangeError(text)
             case FailureCode.MEMORY:
                 raise InvalidMediaError(
-                    f"decoding this file needs more memory than the {self._job.memory_bytes // 2**20} MiB that a "
-                    "decoder may have: scale the video down, lips need no more than 1280x720"
+                    f"decoding this file needs more than the limit of {self._job.memory_bytes // 2**20} MiB of memory: "
+                    "downscale the video, 1280x720 is sufficient"
                 )
         raise DecoderError(f"the decoder process failed: {text}")
 
 
-def _raise_for_exit(process: DecoderProcess, order: DecodeJob, request_id: str) -> NoReturn:
+def _raise_for_exit(process: DecoderProcess, job: DecodeJob, request_id: str) -> NoReturn:
     code = process.wait()
     if code >= 0:
-        raise DecoderError(f"the decoder process ended with exit code {code} before its media did")
+        raise DecoderError(f"the decoder process exited with code {code} before the end of the media")
     name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-    _log.warning("request %s: decoder process %d was ended by %s", request_id, process.pid, name)
+    _log.warning("request %s: decoder process %d was killed by %s", request_id, process.pid, name)
     if -code == signal.SIGXCPU:
         raise InvalidMediaError(
-            f"decoding this file takes more than {order.cpu_s} s of processor time: {REENCODE_HINT}"
+            f"decoding this file takes more than {job.cpu_s} s of CPU time: {REENCODE_HINT}"
         )
     raise InvalidMediaError(f"the decoder failed on this file (signal {name}): {REENCODE_HINT}")

@@ -1,8 +1,7 @@
-"""Decoders forked from a process that has loaded everything: the server's side of ``fork_server``.
+"""Client of ``fork_server``: forks decoders from a process that has loaded everything.
 
-A request is a message that carries the descriptors of a decoder's media, its results, its spooled file, and of a pipe into
-which goes, when it has ended, how. The answer carries a descriptor of the process (pidfd), by which it is killed, and never
-another that happens to have got its number.
+A request carries the descriptors of the decoder's media, results, spool file and status pipe, which receives its exit
+code. The response carries a pidfd, so that a kill cannot hit another process that reuses the process id.
 """
 
 from __future__ import annotations
@@ -25,33 +24,33 @@ from gorggle_server.errors import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Behind the answer's letter: the new process's id, the error's number, or a text.
+# Type of a response; it is followed by the process id, an errno or a message.
 READY, FORKED, FORK_FAILED, NOT_FOUND = b"R", b"B", b"U", b"N"
 NUMBER = struct.Struct("<i")
 MAX_TEXT_BYTES = 2000
-# Media, results, spooled file, status.
+# Media, results, spool file, status.
 PASSED_FDS = 4
 
-# The slowest that loading everything may be, on a machine under load; and how long a process that was killed may be buried.
+# Timeouts for loading everything on a machine under load, and for reaping a killed process.
 RESPONSE_TIMEOUT_S, REAP_TIMEOUT_S = 60.0, 30.0
 
 
 class ForkServerExitedError(OSError):
-    """The process that decoders are forked from has died, or does not keep to its part."""
+    """The fork server has exited, hangs or violates the protocol."""
 
 
 class ForkServer:
-    """The process that decoders are forked from, as the server sees it. For one thread but ``kill``."""
+    """Client of the process that decoders are forked from. Only ``kill`` is thread-safe."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it; it makes itself ready meanwhile, and ends with the thread that started it.
+        """Start the fork server without waiting until it is ready; it is killed when the starting thread ends.
 
         Args:
-            command: what is run, followed by the number of a socket's descriptor.
-            environment: of the process and of all that are forked from it.
+            command: to which the number of a socket descriptor is appended.
+            environment: of the fork server and the decoders.
 
         Raises:
-            OSError: no process can be had.
+            OSError: no process can be created.
         """
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -73,16 +72,16 @@ class ForkServer:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     def fork(self) -> ForkedProcess:
-        """A new decoder.
+        """Fork a decoder.
 
         Raises:
-            NotFoundError: there is no landmark model.
-            ForkServerExitedError: it has died, or hangs.
-            OSError: no process can be had, or no pipes for it.
+            NotFoundError: the landmark model does not exist.
+            ForkServerExitedError: the fork server has exited or hangs.
+            OSError: no process or pipe can be created.
         """
         if not self._is_ready:
             self._expect(READY, self._receive()[0])
@@ -98,18 +97,18 @@ class ForkServer:
                 raise self._exited_error() from None
             answer, fds = self._receive()
             self._expect(FORKED, answer)
-            if not fds:  # there was no room for it: the process ends when its pipes are closed
+            if not fds:  # no free descriptor for the pidfd; the decoder exits when its pipes are closed
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             ours.pop_all()
         (pid,), (pidfd,) = NUMBER.unpack(answer[1:]), fds
         return ForkedProcess(pid, pidfd, to_media, results, status)
 
     def kill(self) -> None:
-        """End it, and with it all that were forked from it; from any thread."""
+        """Kill the fork server and all its decoders; thread-safe."""
         self._process.kill()
 
     def close(self) -> None:
-        """End it, and let go of what it held here."""
+        """Kill the fork server and release its resources."""
         self._process.kill()
         self._process.wait()
         self._socket.close()
@@ -124,11 +123,9 @@ class ForkServer:
         return answer, fds
 
     def _exited_error(self) -> ForkServerExitedError:
-        self._process.kill()  # in case that it only hangs
+        self._process.kill()  # in case it hangs
         code = self._process.wait()
-        return ForkServerExitedError(
-            errno.EPIPE, f"the process that decoders are forked from ended with exit code {code}"
-        )
+        return ForkServerExitedError(errno.EPIPE, f"the decoder fork server exited with code {code}")
 
     def _expect(self, kind: bytes, answer: bytes) -> None:
         letter, rest = answer[:1], answer[1:]
@@ -142,12 +139,7 @@ class ForkServer:
 
 
 class ForkedProcess:
-    """A forked decoder. ``kill`` may be called from any thread.
-
-    Attributes:
-        pid: its process id.
-        write_fd, read_fd: the ends of its two pipes.
-    """
+    """A forked decoder: a ``ChildProcess``."""
 
     def __init__(self, pid: int, pidfd: int, write_fd: int, read_fd: int, status_fd: int) -> None:
         self.pid, self.write_fd, self.read_fd = pid, write_fd, read_fd
@@ -156,23 +148,23 @@ class ForkedProcess:
         self._lock, self._is_closed = threading.Lock(), False
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process; thread-safe."""
         with self._lock, contextlib.suppress(ProcessLookupError):
             if not self._is_closed:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def wait(self) -> int:
-        """How it ended, waiting for that; negative: the signal that ended it."""
+        """Wait for the process to exit; see ``ChildProcess.wait``."""
         if self._status is None:
             burial = select.poll()
             burial.register(self._status_fd, select.POLLIN)
             data = os.read(self._status_fd, NUMBER.size) if burial.poll(REAP_TIMEOUT_S * 1000) else b""
-            # Without a word its parent has been killed, and it with that.
+            # Without a status the fork server was killed, and the decoder with it.
             self._status = NUMBER.unpack(data)[0] if len(data) == NUMBER.size else -signal.SIGKILL
         return self._status
 
     def close(self) -> None:
-        """Let go of what it held here; it has ended."""
+        """Close the descriptors of the exited process."""
         with self._lock:
             if not self._is_closed:
                 self._is_closed = True
@@ -180,15 +172,15 @@ class ForkedProcess:
                     os.close(fd)
 
 
-def _create_pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[int, int]:
+def _create_pipe(read_stack: contextlib.ExitStack, write_stack: contextlib.ExitStack) -> tuple[int, int]:
     read_fd, write_fd = os.pipe()
-    reading.callback(os.close, read_fd)
-    writing.callback(os.close, write_fd)
+    read_stack.callback(os.close, read_fd)
+    write_stack.callback(os.close, write_fd)
     return read_fd, write_fd
 
 
 def can_fork() -> bool:
-    """Whether decoders can be forked here: it needs Linux 5.3, and rights that some containers do not give."""
+    """Return whether decoders can be forked: needs Linux 5.3 and permissions that some containers lack."""
     if not sys.platform.startswith("linux") or not hasattr(os, "pidfd_open"):
         return False
     try:

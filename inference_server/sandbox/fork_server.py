@@ -1,8 +1,8 @@
-"""``python -m gorggle_server.sandbox.fork_server [LANDMARKS] FD``: decoder processes are forked from this one.
+"""``python -m gorggle_server.sandbox.fork_server [LANDMARKS] FD``: forks decoder processes.
 
-Python, FFmpeg and a landmark model of 100 MB are loaded once, here, and shared by all decoders, which are born in
-milliseconds: each has its stream alone, and what it changes is its own. This process has no media, no secrets, one thread
-and one task. It is asked through the socket FD (``forking``), and ends with the server.
+Python, FFmpeg and the landmark model (100 MB) are loaded once and shared copy-on-write, so a decoder starts in
+milliseconds. This process is single-threaded and handles neither media nor secrets. It receives requests over the socket
+FD (see ``fork_client``) and exits with the server.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Fork decoders until the server has gone."""
+    """Fork decoders until the server closes the socket."""
     *landmark_model, fd = sys.argv[1:]
     control = socket.socket(fileno=int(fd))
     protection = hardening.isolate_signals_and_network()
@@ -47,7 +47,7 @@ def main() -> int:
         except NotFoundError as error:
             control.send(NOT_FOUND + str(error).encode(errors="replace")[:MAX_TEXT_BYTES])
             return 1
-        # Collecting would touch, and so copy, the pages that decoders share with this process.
+        # Garbage collection would write to, and so copy, the pages shared with decoders.
         gc.collect()
         gc.freeze()
         _ForkServer(control, protection, finder).run()
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 class _ForkServer:
-    """Forks when asked, and tells how its children ended."""
+    """Forks decoders on request and reports their exit codes."""
 
     def __init__(self, control: socket.socket, protection: SandboxFeatures, finder: FaceDetector) -> None:
         self._control, self._protection, self._finder = control, protection, finder
@@ -63,7 +63,7 @@ class _ForkServer:
         self._status_fds: dict[int, int] = {}
 
     def run(self) -> None:
-        """Until the server's end of the socket is closed."""
+        """Serve requests until the server closes the socket."""
         woken, wakes = os.pipe()
         for fd in (woken, wakes):
             os.set_blocking(fd, False)
@@ -96,7 +96,7 @@ class _ForkServer:
                 os.close(fd)
 
     def _handle_request(self, fds: list[int]) -> None:
-        if len(fds) < PASSED_FDS:  # there was no room for the others
+        if len(fds) < PASSED_FDS:  # no free descriptors for the others
             for fd in fds:
                 os.close(fd)
             self._control.send(FORK_FAILED + NUMBER.pack(errno.EMFILE))
@@ -111,7 +111,7 @@ class _ForkServer:
             pidfd = os.pidfd_open(pid)
         except OSError as error:
             if pid:
-                os.kill(pid, signal.SIGKILL)  # of which nobody would know; it is buried with the others
+                os.kill(pid, signal.SIGKILL)  # the server does not know it; it is reaped with the others
             else:
                 os.close(status_fd)
             self._control.send(FORK_FAILED + NUMBER.pack(error.errno or 0))
@@ -123,7 +123,7 @@ class _ForkServer:
                 os.close(fd)
 
     def _run_decoder(self, carried: list[int]) -> int:
-        """What the child does: its exit code."""
+        """Run the decoder in the child process; return its exit code."""
         try:
             media_fd, results_fd, spool_fd = carried
             signal.set_wakeup_fd(-1)
@@ -133,9 +133,9 @@ class _ForkServer:
             _close_fds_except({0, 1, 2, results_fd, spool_fd})
             protection = self._protection | hardening.drop_privileges()
             if os.getppid() != self._pid:
-                return 1  # it ended before it could take this one with it
+                return 1  # the fork server exited before PDEATHSIG was set
             return decoder_main.serve(0, results_fd, os.fdopen(spool_fd, "w+b"), protection, self._finder)
-        except BaseException:  # nothing of the parent's is to be run here
+        except BaseException:  # the child must not return into the fork server's code
             traceback.print_exc()
             return 1
 
@@ -143,7 +143,7 @@ class _ForkServer:
 def _close_fds_except(kept: set[int]) -> None:
     first = 0
     for fd in sorted(kept):
-        if fd > first:  # of an empty range Linux would be asked to close all
+        if fd > first:  # Linux would close all descriptors for an empty range
             os.closerange(first, fd)
         first = fd + 1
     os.closerange(first, os.sysconf("SC_OPEN_MAX"))

@@ -1,4 +1,4 @@
-"""Decoder processes: a fresh one for every stream, and one that waits ready, so that no stream waits for it."""
+"""Pool of decoder processes: a new process for every stream, with spare processes started in advance."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ FORK_SERVER = (*PYTHON, "gorggle_server.sandbox.fork_server")
 
 DEFAULT_MEMORY_BYTES = 2 * 2**30
 DEFAULT_TIMEOUT_S = 20.0
-# A process that was killed while it waited is no reason to fail the stream that gets it.
+# A stream is retried if its process was killed before the job started.
 MAX_ATTEMPTS = 3
 
 
 class DecoderPool:
-    """Starts decoder processes and ends them all.
+    """Starts and kills decoder processes.
 
     Attributes:
         memory_bytes: address space of one process.
-        timeout_s: how long one may give no sign of life while it has something to work on.
+        timeout_s: maximum time without progress while a process has data.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class DecoderPool:
         landmark_model: Path | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-        """Start nothing yet.
+        """Create the pool; processes are started on the first ``acquire``.
 
         Args:
             memory_bytes: address space of one process.
-            timeout_s: how long one may give no sign of life.
-            spares: how many wait ready.
-            landmark_model: another than the usual one.
-            command: what is run for each process, followed by the number of a file descriptor; None: they are forked from
-                one that has loaded everything, where that can be had.
+            timeout_s: maximum time without progress.
+            spares: number of spare processes.
+            landmark_model: instead of the default one.
+            command: to run for each process, with the number of a file descriptor appended; None: use a fork server if
+                the system supports it.
         """
         self.memory_bytes, self.timeout_s = memory_bytes, timeout_s
         self._spares = spares
@@ -73,17 +73,17 @@ class DecoderPool:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the processes were ended because the server ends."""
+        """Whether the pool has been closed."""
         return self._closed
 
     @contextlib.contextmanager
     def acquire(self, job: DecodeJob) -> Iterator[DecoderProcess]:
-        """A process that has taken its one order and opens the media next; it is killed afterwards.
+        """Yield a process that has started the job; it is killed when the context exits.
 
         Raises:
-            DecoderError: none can be started.
-            NotFoundError: there is no landmark model.
-            NotReadyError: the pool was closed.
+            DecoderError: no process can be started.
+            NotFoundError: the landmark model does not exist.
+            NotReadyError: the pool is closed.
         """
         process = self._start_job(job)
         try:
@@ -94,7 +94,7 @@ class DecoderPool:
                 self._running.discard(process)
 
     def close(self) -> None:
-        """End all processes, those at work too."""
+        """Kill all processes, including running ones."""
         with self._changed:
             self._closed = True
             for process in self._running:
@@ -106,7 +106,7 @@ class DecoderPool:
             if isinstance(spare, DecoderProcess):
                 spare.close()
         with self._changed:
-            # After its children, which it buries. It may still be loading what they were to share.
+            # After its children, which it reaps. It may still be starting.
             self._spares_reaped = True
             self._changed.notify_all()
             if self._fork_server is not None:
@@ -114,12 +114,12 @@ class DecoderPool:
         if starter is not None:
             starter.join()
 
-    def _start_job(self, order: DecodeJob) -> DecoderProcess:
+    def _start_job(self, job: DecodeJob) -> DecoderProcess:
         failures = []
         for _ in range(MAX_ATTEMPTS):
             process = self._take_process()
             try:
-                process.start_job(order)
+                process.start_job(job)
             except (EOFError, DecoderTimeoutError, DecoderError) as failure:
                 process.kill()
                 failures.append(f"{type(failure).__name__}, exit code {process.wait()}")
@@ -131,7 +131,7 @@ class DecoderPool:
                 return process
         if self._closed:
             raise NotReadyError("the server is shutting down: send the request to another one")
-        raise DecoderError(f"decoder processes end before they begin ({'; '.join(failures)})")
+        raise DecoderError(f"the decoder process exited during startup ({'; '.join(failures)})")
 
     def _take_process(self) -> DecoderProcess:
         with self._changed:
@@ -149,7 +149,7 @@ class DecoderPool:
             if isinstance(process, NotFoundError):
                 raise process
             if isinstance(process, Exception):
-                raise DecoderError(f"no decoder process can be started: {process}") from process
+                raise DecoderError(f"no decoder process could be started: {process}") from process
             self._running.add(process)
             return process
 
@@ -159,9 +159,9 @@ class DecoderPool:
             self._running.discard(process)
 
     def _start_processes(self) -> None:
-        """Keep as many waiting as are wanted.
+        """Keep enough processes ready, on a thread that lives as long as the pool.
 
-        On one thread that lives as long as the pool: Linux ends the children with the thread that started them.
+        Linux kills the processes (PDEATHSIG) when the thread that started them ends.
         """
         while self._wait_for_demand():
             started = self._start_process()
@@ -177,7 +177,7 @@ class DecoderPool:
         self._drop_fork_server()
 
     def _wait_for_demand(self) -> bool:
-        """Wait until one is, or the pool is closed."""
+        """Wait until a process is needed; return False if the pool is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._ready) < self._spares + self._waiters)
             return not self._closed
@@ -185,9 +185,7 @@ class DecoderPool:
     def _start_process(self) -> DecoderProcess | Exception:
         try:
             return DecoderProcess(self._start_child(), self.timeout_s)
-        except (
-            Exception
-        ) as error:  # the border of the thread: whoever waits is told, and does not wait on and on
+        except Exception as error:  # reported to the waiting stream
             return error
 
     def _start_child(self) -> ChildProcess:
@@ -199,7 +197,7 @@ class DecoderPool:
             self._drop_fork_server()
             if self._closed:
                 raise
-            return self._fork_child()  # by a new one
+            return self._fork_child()  # from a new fork server
 
     def _fork_child(self) -> ChildProcess:
         if self._fork_server is None:

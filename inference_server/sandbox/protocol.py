@@ -1,7 +1,7 @@
-"""What the server and a decoder process say to each other: fixed binary layouts, nothing that could be code.
+"""The protocol between the server and a decoder process: fixed binary layouts, without pickle.
 
-The server sends an order, then the media in answer to requests, each piece behind its length. The process answers in
-messages: a header of 24 bytes, then a body whose size the header tells. ``reception`` checks them.
+The server sends a job, then the media on request, each chunk preceded by its length. The process sends messages: a
+header of 24 bytes and a body. ``protocol_validation`` checks them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo
-from gorggle_server.vision.mouth_cropper import MOUTH_CROP_SIZE_PX, SMOOTHING_FRAMES
+from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
+from gorggle_server.vision.mouth_cropper import SMOOTHING_FRAMES
 from gorggle_server.vision.mouth_tracker import MAX_ABSENCE_FRAMES
 
 if TYPE_CHECKING:
@@ -27,51 +28,51 @@ if TYPE_CHECKING:
 MAGIC = b"GDEC"
 VERSION = 2
 
-# Magic, version, kind, width, height, nothing, size of the body, number.
+# Magic, version, type, width, height, reserved, body size, number.
 HEADER = struct.Struct("<4sBBHHHIQ")
-# Container, codecs, width, height, frame rate, duration, starts of pictures and sound, rotation, what is given.
+# Container, codecs, width, height, frame rate, duration, starts of video and audio, rotation, which are decoded.
 INFO = struct.Struct("<64s32s32sIIddddHBB")
-# Frames, samples, broken packets, leaps, truncated.
+# Frames, samples, broken packets, clock jumps, truncated.
 END = struct.Struct("<QQQQB")
-# Seconds that it took to see a frame.
+# Processing time of a frame, seconds.
 FRAME = struct.Struct("<d")
-# Flags (MouthFlag), how many crops, how many frames judged, left, top, width and height of the face. Behind it the
-# judgements (float64), the numbers of the crops' frames (int64), the crops, and the glimpse.
+# Flags (MouthFlag), number of crops, number of probabilities, left, top, width and height of the face. Followed by the
+# probabilities (float64), the crops' frame indices (int64), the crops, and the preview crop.
 MOUTH = struct.Struct("<HHHdddd")
-# Duration, spooled bytes, pixels, memory, seconds of processor time, faces, pictures, sound, live.
+# Duration, spooled bytes, pixels, memory, CPU seconds, faces, video, audio, live.
 JOB = struct.Struct("<dQQQIHBBB")
 DATA_SIZE = struct.Struct("<I")
 
 MAX_REQUEST_BYTES = 60 * 2**10
 MAX_TEXT_BYTES = 2000
 CROP_BYTES = MOUTH_CROP_SIZE_PX**2
-# A face that comes back brings what was held while it was away, and one that leaves what was held for it.
+# When a face returns or a track ends, all its pending crops and probabilities are sent at once.
 MAX_CROPS = MAX_PROBABILITIES = 2 * (SMOOTHING_FRAMES + MAX_ABSENCE_FRAMES)
 MAX_BODY_BYTES = MOUTH.size + 8 * MAX_PROBABILITIES + MAX_CROPS * (8 + CROP_BYTES) + CROP_BYTES
-# Of all mouths of a frame together.
+# Of all mouths of a frame.
 MAX_MOUTHS_BYTES = 32 * 2**20
 
 
 class DecoderError(Exception):
-    """A decoder process did not do its part: the server's own fault, for its log and not for a caller."""
+    """A decoder process failed: an internal error that is logged and not sent to clients."""
 
 
 class MessageType(IntEnum):
-    """What a message is. ``number`` in brackets."""
+    """Type of a message; the meaning of ``number`` is in parentheses."""
 
-    READY = 1  # the process waits for an order
-    SANDBOXED = 2  # it has shut itself in (Protection flags), and opens the media next
-    DATA_REQUEST = 3  # it wants more of the media (how much at most)
+    READY = 1  # the process waits for a job
+    SANDBOXED = 2  # the sandbox is active (SandboxFeatures); the media is opened next
+    DATA_REQUEST = 3  # request for media (maximum bytes)
     INFO = 4
-    FRAME = 5  # one was looked at: width is the faces on it, height its FrameFlag (its place)
-    MOUTH = 6  # what the frame announced next adds to one person's mouth (the person)
-    AUDIO = 7  # int16 samples (its first sample's place)
+    FRAME = 5  # width: number of faces, height: FrameFlag (index)
+    MOUTH = 6  # a MouthUpdate of the next frame (person)
+    AUDIO = 7  # int16 samples (index of the first)
     END = 8
-    FAILED = 9  # it gives up, with a text (Failure)
+    FAILED = 9  # decoding failed, with a message (FailureCode)
 
 
 class FailureCode(IntEnum):
-    """Why a decoder gives up."""
+    """Why decoding failed."""
 
     INVALID_MEDIA = 1
     OUT_OF_RANGE = 2
@@ -80,14 +81,14 @@ class FailureCode(IntEnum):
 
 
 class FrameFlag(IntFlag):
-    """What is to be said of a frame."""
+    """Flags of a frame."""
 
     CROWDED = 1
     LAST = 2
 
 
 class MouthFlag(IntFlag):
-    """What is to be said of a mouth."""
+    """Flags of a mouth."""
 
     SEEN = 1
     ENDED = 2
@@ -97,7 +98,7 @@ class MouthFlag(IntFlag):
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """What a decoder process is to do, and what it may use."""
+    """Options and limits of a decoder process."""
 
     limits: MediaLimits
     video: bool
@@ -108,7 +109,7 @@ class DecodeJob:
     max_faces: int = 4
 
     def pack(self) -> bytes:
-        """As it is sent."""
+        """Encode the job."""
         limits = self.limits
         return JOB.pack(
             limits.max_duration_s,
@@ -124,15 +125,15 @@ class DecodeJob:
 
     @classmethod
     def unpack(cls, data: bytes) -> DecodeJob:
-        """As it was sent."""
-        duration_s, spooled, pixels, memory_bytes, cpu_s, max_faces, pictures, sound, live = JOB.unpack(data)
+        """Decode a job."""
+        duration_s, spooled, pixels, memory_bytes, cpu_s, max_faces, video, audio, live = JOB.unpack(data)
         limits = MediaLimits(duration_s, spooled, pixels)
-        return cls(limits, bool(pictures), bool(sound), memory_bytes, cpu_s, bool(live), max_faces)
+        return cls(limits, bool(video), bool(audio), memory_bytes, cpu_s, bool(live), max_faces)
 
 
 @dataclass(frozen=True)
 class Header:
-    """The start of a message from a decoder."""
+    """The header of a message from a decoder."""
 
     kind: MessageType
     width: int = 0
@@ -141,14 +142,14 @@ class Header:
     number: int = 0
 
     def pack(self) -> bytes:
-        """As it is sent."""
+        """Encode the header."""
         return HEADER.pack(
             MAGIC, VERSION, self.kind, self.width, self.height, 0, self.size, self.number
         )  # fmt: skip
 
 
 def encode_info(info: StreamInfo) -> bytes:
-    """What there is, as it is sent; times that are not known are not a number."""
+    """Encode a ``StreamInfo``; unknown times are NaN."""
     times_s = (info.duration_s, info.video_start_s, info.audio_start_s)
     return INFO.pack(
         info.container.encode(),
@@ -164,15 +165,15 @@ def encode_info(info: StreamInfo) -> bytes:
     )
 
 
-def encode_frame_result(sight: FrameResult) -> Iterator[tuple[Header, bytes]]:
-    """What was seen on a frame, as it is sent: the mouths, then the frame."""
-    for mouth in sight.mouths:
+def encode_frame_result(result: FrameResult) -> Iterator[tuple[Header, bytes]]:
+    """Encode a ``FrameResult``: one message per mouth, then the frame."""
+    for mouth in result.mouths:
         body = _encode_mouth(mouth)
         yield Header(MessageType.MOUTH, size=len(body), number=mouth.person), body
-    flags = FrameFlag.CROWDED * sight.is_crowded | FrameFlag.LAST * sight.is_last
+    flags = FrameFlag.CROWDED * result.is_crowded | FrameFlag.LAST * result.is_last
     yield (
-        Header(MessageType.FRAME, sight.faces, flags, FRAME.size, sight.index),
-        FRAME.pack(sight.elapsed_s),
+        Header(MessageType.FRAME, result.faces, flags, FRAME.size, result.index),
+        FRAME.pack(result.elapsed_s),
     )
 
 
@@ -195,11 +196,11 @@ def _encode_mouth(mouth: MouthUpdate) -> bytes:
 
 
 def encode_end(end: EndOfStream) -> bytes:
-    """How it went, as it is sent."""
+    """Encode an ``EndOfStream``."""
     return END.pack(end.frames, end.samples, end.broken_packets, end.clock_jumps, end.truncated)
 
 
 def decode_text(body: bytes | memoryview) -> str:
-    """A text without anything that could pass for more than one line of a log."""
-    said = bytes(body).decode(errors="replace")
-    return "".join(letter if letter.isprintable() else " " for letter in said)
+    """Decode a message's text, with unprintable characters replaced so that it cannot forge log lines."""
+    text = bytes(body).decode(errors="replace")
+    return "".join(letter if letter.isprintable() else " " for letter in text)

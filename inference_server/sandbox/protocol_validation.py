@@ -1,7 +1,7 @@
-"""Checks what a decoder process says before it is believed, and before anything is allocated for it.
+"""Validates the messages of a decoder process before memory is allocated for them.
 
-Once the process has opened a stranger's file its word is a stranger's word. What it may say is narrow: messages of known
-kinds and sizes, frames and samples in order without a gap, names from our own lists, numbers that are finite.
+A process that has opened untrusted media is itself untrusted. Only messages of known types and sizes are accepted, with
+contiguous frames and samples, supported container and codec names, and finite numbers.
 """
 
 from __future__ import annotations
@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import StreamInfo
 from gorggle_server.media.formats import AUDIO_CODECS, CONTAINERS, VIDEO_CODECS
-from gorggle_server.media.resampling import (
-    FRAME_RATE_HZ,
-    MAX_CHUNK_SAMPLES,
-    ROUNDING_S,
-    EndOfStream,
-    Waveform,
-)
+from gorggle_server.media.resampling import MAX_CHUNK_SAMPLES, ROUNDING_S, EndOfStream, Waveform
 from gorggle_server.sandbox.protocol import (
     CROP_BYTES,
     END,
@@ -43,7 +36,8 @@ from gorggle_server.sandbox.protocol import (
     MessageType,
     MouthFlag,
 )
-from gorggle_server.vision.mouth_cropper import MOUTH_CROP_SIZE_PX, MouthCrop
+from gorggle_server.timebase import FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
+from gorggle_server.vision.mouth_cropper import MouthCrop
 from gorggle_server.vision.mouth_tracker import (
     MAX_ABSENCE_FRAMES,
     MAX_NORMALIZED_OFFSET,
@@ -57,41 +51,42 @@ if TYPE_CHECKING:
 
     from gorggle_server.vision.frame_stage import PipelineItem
 
-# So many people no media shows: hours of it would not do for their faces.
+# More people than any media can show.
 MAX_PEOPLE = 2**31 - 1
-# Nothing takes longer to see: decoders are given seconds.
+# Longer than any frame can take: the decoder's timeout is some seconds.
 MAX_FRAME_TIME_S = 3600.0
 
 
 class _Person:
-    """What has been said of a person so far."""
+    """The state of one person's track."""
 
     def __init__(self, begun: int) -> None:
         self.has_ended = False
-        self._begun, self._next_crop, self._judged = begun, begun, 0
+        self._begun, self._next_crop, self._probabilities = begun, begun, 0
 
-    def add(self, crops: list[int], judged: int, frame: int) -> None:
-        """Crops of these frames, and so many judgements, come with a frame."""
+    def add(self, crops: list[int], probabilities: int, frame: int) -> None:
+        """Validate the crops and the number of probabilities of a frame."""
         for index in crops:
             if not self._next_crop <= index <= frame:
                 _refuse(f"the crop of frame {index} with frame {frame}")
             self._next_crop = index + 1
-        self._judged += judged
-        if self._judged > frame - self._begun + 1:
-            _refuse(f"{self._judged} judgements of a mouth seen for {frame - self._begun + 1} frames")
+        self._probabilities += probabilities
+        if self._probabilities > frame - self._begun + 1:
+            _refuse(
+                f"{self._probabilities} probabilities of a mouth seen for {frame - self._begun + 1} frames"
+            )
 
 
 class ProtocolValidator:
-    """Checks what a decoder says against what it may say at this point of its order, and keeps count.
+    """Validates the sequence of messages of one job, and counts frames and samples.
 
-    Raises:
-        DecoderError: it says anything else.
+    All methods raise ``DecoderError`` for an invalid message.
     """
 
     def __init__(self, job: DecodeJob) -> None:
         self._job = job
         self._info: StreamInfo | None = None
-        self._mouths: list[MouthUpdate] = []  # of the frame that is announced next
+        self._mouths: list[MouthUpdate] = []  # of the next frame
         self._mouths_bytes = 0
         self._people: dict[int, _Person] = {}
         self._video_ended = False
@@ -99,7 +94,7 @@ class ProtocolValidator:
         self.samples = 0
 
     def parse_header(self, data: bytes) -> Header:
-        """The header of the next message: its body is at most ``MAX_BODY_BYTES`` long."""
+        """Parse the header of the next message, whose body is at most ``MAX_BODY_BYTES``."""
         header = parse_header(data)
         match header.kind:
             case MessageType.DATA_REQUEST if not 1 <= header.number <= MAX_REQUEST_BYTES or header.size:
@@ -123,7 +118,7 @@ class ProtocolValidator:
         return header
 
     def parse_item(self, header: Header, body: NDArray[np.uint8]) -> PipelineItem | None:
-        """The item that a checked header announced; None: a part of the next one."""
+        """Parse the body of a validated header; return None for a mouth, which is part of the next frame."""
         match header.kind:
             case MessageType.INFO:
                 self._info = _parse_info(body.tobytes(), self._job)
@@ -138,12 +133,12 @@ class ProtocolValidator:
                 return Waveform(start, body.view("<i2").astype(np.int16, copy=False))
             case MessageType.END:
                 return self._parse_end(body.tobytes())
-        raise _protocol_error(f"{header.kind.name} where an item is due")
+        raise _protocol_error(f"{header.kind.name} instead of an item")
 
     def _parse_frame(self, header: Header, body: NDArray[np.uint8]) -> FrameResult:
-        (took_s,) = FRAME.unpack(body.data)
-        if not 0 <= took_s <= MAX_FRAME_TIME_S:
-            _refuse(f"a look of {took_s} s")
+        (elapsed_s,) = FRAME.unpack(body.data)
+        if not 0 <= elapsed_s <= MAX_FRAME_TIME_S:
+            _refuse(f"a frame that took {elapsed_s} s")
         mouths, self._mouths, self._mouths_bytes = self._mouths, [], 0
         self._people = {number: person for number, person in self._people.items() if not person.has_ended}
         self._video_ended = bool(header.height & FrameFlag.LAST)
@@ -154,41 +149,44 @@ class ProtocolValidator:
             faces=header.width,
             is_crowded=bool(header.height & FrameFlag.CROWDED),
             is_last=self._video_ended,
-            elapsed_s=took_s,
+            elapsed_s=elapsed_s,
         )
 
     def _parse_mouth(self, number: int, body: NDArray[np.uint8]) -> MouthUpdate:
-        flags, crops, judged, *place = MOUTH.unpack_from(body.data)
-        if flags > sum(MouthFlag) or crops > MAX_CROPS or judged > MAX_PROBABILITIES:
-            _refuse(f"a mouth with {crops} crops, {judged} judgements and flags {flags}")
-        glimpses = bool(flags & MouthFlag.PREVIEW)
-        size = MOUTH.size + 8 * judged + crops * (8 + CROP_BYTES) + glimpses * CROP_BYTES
+        flags, crops, probabilities, *place = MOUTH.unpack_from(body.data)
+        if flags > sum(MouthFlag) or crops > MAX_CROPS or probabilities > MAX_PROBABILITIES:
+            _refuse(f"a mouth with {crops} crops, {probabilities} probabilities and flags {flags}")
+        has_preview = bool(flags & MouthFlag.PREVIEW)
+        size = MOUTH.size + 8 * probabilities + crops * (8 + CROP_BYTES) + has_preview * CROP_BYTES
         _expect(len(body), size, "bytes of mouth")
-        speaking, rest = body[MOUTH.size :][: 8 * judged].view("<f8"), body[MOUTH.size + 8 * judged :]
+        speaking, rest = (
+            body[MOUTH.size :][: 8 * probabilities].view("<f8"),
+            body[MOUTH.size + 8 * probabilities :],
+        )
         indices, pixels = (
             rest[: 8 * crops].view("<i8"),
             rest[8 * crops :].reshape(-1, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX),
         )
         if not np.all((speaking >= 0) & (speaking <= 1)):
-            _refuse("a probability that is none")
+            _refuse("a probability outside 0 to 1")
         if not all(abs(share) <= MAX_NORMALIZED_OFFSET for share in place):
             _refuse(f"a face at {place}")
         person = self._people.setdefault(number, _Person(self.frames))
-        person.add(indices.tolist(), judged, self.frames)
+        person.add(indices.tolist(), probabilities, self.frames)
         person.has_ended = bool(flags & MouthFlag.ENDED)
         return MouthUpdate(
             number,
             is_seen=bool(flags & MouthFlag.SEEN),
             crops=list(map(MouthCrop, indices.tolist(), pixels)),
             speaking=speaking.tolist(),
-            preview=pixels[-1] if glimpses else None,
+            preview=pixels[-1] if has_preview else None,
             box=NormalizedBox(*place) if flags & MouthFlag.BOX else None,
             has_ended=person.has_ended,
         )
 
     def _check_frame(self, header: Header) -> None:
         self._check_video("a frame")
-        _expect(header.number, self.frames, "as the frame's place")
+        _expect(header.number, self.frames, "as the frame's index")
         _expect(header.size, FRAME.size, "bytes of frame")
         if not header.height & FrameFlag.LAST:
             self._check_time(self.frames / FRAME_RATE_HZ)
@@ -197,10 +195,10 @@ class ProtocolValidator:
 
     def _check_mouth(self, header: Header) -> None:
         self._check_video("a mouth")
-        # Those who left a while ago are still followed, in case they come back.
-        most = (MAX_ABSENCE_FRAMES + 2) * self._job.max_faces
-        if header.number not in self._people and len(self._people) >= most:
-            _refuse(f"more than {most} people at a time")
+        # Tracks of absent faces are kept for a while.
+        max_people = (MAX_ABSENCE_FRAMES + 2) * self._job.max_faces
+        if header.number not in self._people and len(self._people) >= max_people:
+            _refuse(f"more than {max_people} people at a time")
         if header.size < MOUTH.size or not 1 <= header.number <= MAX_PEOPLE:
             _refuse(f"a mouth of {header.size} bytes of person {header.number}")
         if any(mouth.person == header.number for mouth in self._mouths):
@@ -211,36 +209,36 @@ class ProtocolValidator:
 
     def _check_video(self, what: str) -> None:
         if self._info is None or not self._info.decodes_video:
-            _refuse(f"{what} where there are no pictures")
+            _refuse(f"{what} in media without video")
         if self._video_ended:
             _refuse(f"{what} after the last")
 
     def _check_audio(self, header: Header) -> None:
         if self._info is None or not self._info.decodes_audio:
-            _refuse("sound where there is none")
-        _expect(header.number, self.samples, "as the sound's place")
+            _refuse("audio in media without audio")
+        _expect(header.number, self.samples, "as the audio's position")
         self._check_time(self.samples / SAMPLE_RATE_HZ)
         if header.size % 2 or not 1 <= header.size // 2 <= MAX_CHUNK_SAMPLES:
-            _refuse(f"sound of {header.size} bytes")
+            _refuse(f"audio of {header.size} bytes")
 
     def _check_time(self, time_s: float) -> None:
         if time_s > self._job.limits.max_duration_s + ROUNDING_S:
             _refuse(f"media at {time_s:.2f} s, beyond the limit")
 
     def _parse_end(self, body: bytes) -> EndOfStream:
-        frames, samples, broken_packets, leaps, truncated = END.unpack(body)
+        frames, samples, broken_packets, clock_jumps, truncated = END.unpack(body)
         _expect(frames, self.frames, "frames in all")
         _expect(samples, self.samples, "samples in all")
         if self._mouths or (self._info is not None and self._info.decodes_video and not self._video_ended):
             _refuse("the end before the last frame")
-        return EndOfStream(frames, samples, broken_packets, bool(truncated), leaps)
+        return EndOfStream(frames, samples, broken_packets, bool(truncated), clock_jumps)
 
 
 def parse_header(data: bytes) -> Header:
-    """The header in 24 bytes.
+    """Parse a header of 24 bytes.
 
     Raises:
-        DecoderError: it is none, or its body would be larger than any may be.
+        DecoderError: it is invalid, or its body is too large.
     """
     magic, version, kind, width, height, nothing, size, number = HEADER.unpack(data)
     if magic != MAGIC or version != VERSION or nothing:
@@ -259,8 +257,10 @@ def parse_header(data: bytes) -> Header:
     return header
 
 
-def _parse_info(body: bytes, order: DecodeJob) -> StreamInfo:
-    container, video, audio, width, height, rate_hz, *times, rotation, pictures, sound = INFO.unpack(body)
+def _parse_info(body: bytes, job: DecodeJob) -> StreamInfo:
+    container, video, audio, width, height, rate_hz, *times, rotation, decodes_video, decodes_audio = (
+        INFO.unpack(body)
+    )
     names = [name.rstrip(b"\0").decode("ascii", "replace") for name in (container, video, audio)]
     duration_s, video_start_s, audio_start_s = (None if math.isnan(time_s) else time_s for time_s in times)
     info = StreamInfo(
@@ -274,31 +274,31 @@ def _parse_info(body: bytes, order: DecodeJob) -> StreamInfo:
         rotation_degrees=rotation,
         video_start_s=video_start_s,
         audio_start_s=audio_start_s,
-        decodes_video=bool(pictures),
-        decodes_audio=bool(sound),
+        decodes_video=bool(decodes_video),
+        decodes_audio=bool(decodes_audio),
     )
-    if not _is_valid_info(info, order):
-        _refuse("a description that no media has")
+    if not _is_valid_info(info, job):
+        _refuse("an invalid description of the media")
     return info
 
 
-def _is_valid_info(info: StreamInfo, order: DecodeJob) -> bool:
-    """Whether the names are of our lists (they go out to the caller) and the numbers are such."""
+def _is_valid_info(info: StreamInfo, job: DecodeJob) -> bool:
+    """Return whether the names are supported ones (they are sent to clients) and the numbers are valid."""
     times_s = [
         time_s for time_s in (info.duration_s, info.video_start_s, info.audio_start_s) if time_s is not None
     ]
     return (
-        # FFmpeg gives some demuxers several names, all of letters and digits.
+        # FFmpeg gives some demuxers several alphanumeric names.
         not set(CONTAINERS).isdisjoint(info.container.split(","))
         and info.container.replace(",", "").isalnum()
         and info.video_codec in VIDEO_CODECS | {""}
         and info.audio_codec in AUDIO_CODECS | {""}
-        and info.decodes_video == (info.has_video and order.video)
-        and info.decodes_audio == (info.has_audio and order.audio)
+        and info.decodes_video == (info.has_video and job.video)
+        and info.decodes_audio == (info.has_audio and job.audio)
         and info.rotation_degrees in {0, 90, 180, 270}
         and all(map(math.isfinite, [info.frame_rate_hz, *times_s]))
         and info.frame_rate_hz >= 0
-        and 0 <= (info.duration_s or 0) <= order.limits.max_duration_s
+        and 0 <= (info.duration_s or 0) <= job.limits.max_duration_s
     )
 
 

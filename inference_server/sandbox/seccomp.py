@@ -1,10 +1,9 @@
-"""The system calls a decoder needs once it has its media, and a filter that makes the kernel refuse all others.
+"""Seccomp filter of a decoder process: an allow list of the system calls that decoding needs.
 
-A filter of seccomp's: a little program that the kernel runs before each system call of this process and its threads. It
-lists what is allowed, so that what kernels learn in years to come stays forbidden. A forbidden call fails with ENOSYS,
-"this kernel has no such call", for which the C library has other ways where there are any.
+The kernel runs the filter before each system call of the process. Other calls fail with ENOSYS, so that the C library
+uses its fallbacks where it has them.
 
-Source: seccomp(2) of the Linux manual; the numbers are those of the kernel's tables for the two architectures.
+Source: seccomp(2); numbers from the kernel's tables of the two architectures.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import os
 import platform
 import sys
 
-# Name: numbers on x86-64 and on arm64 (-1: it has none). Nothing here opens, connects, starts or signals anything.
+# Numbers on x86-64 and arm64 (-1: none). None of these opens files or connections, or starts or signals processes.
 _ALLOWED = {
-    # the two pipes, and the spooled file
+    # the two pipes and the spool file
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "lseek": (8, 62),
     "pread64": (17, 67), "close": (3, 57), "fstat": (5, 80), "poll": (7, -1), "ppoll": (271, 73),
     # memory
@@ -27,7 +26,7 @@ _ALLOWED = {
     "futex": (202, 98), "sched_yield": (24, 124), "sched_getaffinity": (204, 123), "set_robust_list": (273, 99),
     "rseq": (334, 293), "gettid": (186, 178), "getpid": (39, 172), "sched_getparam": (143, 121),
     "sched_getscheduler": (145, 120), "getcpu": (309, 168), "exit": (60, 93), "exit_group": (231, 94),
-    # signals to oneself, and time
+    # own signals, time
     "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "sigaltstack": (131, 132),
     "restart_syscall": (219, 128), "clock_gettime": (228, 113), "clock_nanosleep": (230, 115),
     "nanosleep": (35, 101), "gettimeofday": (96, 169), "time": (201, -1), "getrandom": (318, 278),
@@ -59,9 +58,9 @@ class _Program(ctypes.Structure):
 
 
 def install_filter() -> bool:
-    """From now on and for ever this process may only do what decoding needs; False where that cannot be had.
+    """Install the filter irrevocably; return False if that is not possible. Requires ``no_new_privs``.
 
-    It can neither open a file nor a connection, start a program, or reach another process. Needs ``no_new_privs``.
+    The process can then not open files or connections, start programs or access other processes.
     """
     architecture = _ARCHITECTURES.get(platform.machine())
     if not sys.platform.startswith("linux") or architecture is None or ctypes.sizeof(ctypes.c_void_p) != 8:
@@ -81,8 +80,8 @@ def install_filter() -> bool:
 
 
 def _build_filter(column: int, architecture: int) -> list[_Instruction]:
-    # Calls of another architecture than the process's own have other numbers.
-    made = [
+    # System calls of another architecture have other numbers.
+    instructions = [
         _Instruction(_LOAD, 0, 0, _ARCHITECTURE_AT),
         _Instruction(_IF_EQUAL, 1, 0, architecture),
         _Instruction(_RETURN, 0, 0, _DENY),
@@ -90,18 +89,18 @@ def _build_filter(column: int, architecture: int) -> list[_Instruction]:
     ]
     for numbers in _ALLOWED.values():
         if numbers[column] >= 0:
-            made += [
+            instructions += [
                 _Instruction(_IF_EQUAL, 0, 1, numbers[column]),
                 _Instruction(_RETURN, 0, 0, _ALLOW),
             ]
-    made += _allow_if(_CLONE[column], _IF_ANY_BIT, _CLONE_THREAD)  # a thread, not a process
-    made += _allow_if(_PRCTL[column], _IF_EQUAL, _PR_SET_NAME)  # threads give themselves names
-    made += _allow_if(_TGKILL[column], _IF_EQUAL, os.getpid())  # abort() signals itself
-    return [*made, _Instruction(_RETURN, 0, 0, _DENY)]
+    instructions += _allow_if(_CLONE[column], _IF_ANY_BIT, _CLONE_THREAD)  # a thread, not a process
+    instructions += _allow_if(_PRCTL[column], _IF_EQUAL, _PR_SET_NAME)  # thread names
+    instructions += _allow_if(_TGKILL[column], _IF_EQUAL, os.getpid())  # abort() signals itself
+    return [*instructions, _Instruction(_RETURN, 0, 0, _DENY)]
 
 
 def _allow_if(number: int, test: int, value: int) -> list[_Instruction]:
-    """Allow a call whose first argument, of 32 bits here, passes a test."""
+    """Allow a call whose first 32-bit argument passes a test."""
     return [
         _Instruction(_IF_EQUAL, 0, 4, number),
         _Instruction(_LOAD, 0, 0, _FIRST_ARGUMENT_AT),

@@ -1,7 +1,7 @@
-"""Bearer tokens (RFC 6750): names and SHA-256 hashes, so that who reads them cannot call the server.
+"""Bearer tokens (RFC 6750), stored as names and SHA-256 hashes: a leaked file does not allow calls.
 
-Several tokens may hold at once: to renew one, add the new one, hand it out, and delete the old line. The file, or the
-secret, is read again when it changes; no restart is needed. ``gorggle token NAME FILE`` makes one.
+Several tokens may be valid at once: to rotate one, add the new one, distribute it, and delete the old line. The file or secret
+is reloaded when it changes; no restart is needed. ``gorggle token NAME FILE`` creates one.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from pathlib import Path
 from gorggle_server.errors import GorggleError, InvalidRequestError
 from gorggle_server.security.secret_sources import FileSecretSource, SecretSource
 
-TOKEN_BYTES = 32  # of randomness: none can be guessed, so a plain hash suffices
+TOKEN_BYTES = 32  # random bytes: unguessable, so a plain hash suffices
 _TOKEN_LINE = re.compile(r"(?P<name>[\w.@-]{1,64})\s+(?P<hash>[0-9a-f]{64})")
 
 _log = logging.getLogger(__name__)
 
 
 class TokenStore:
-    """The tokens that hold now.
+    """The currently valid tokens.
 
     Raises:
-        InvalidRequestError: the material cannot be read, or a line is not a name and a hash.
+        InvalidRequestError: the source cannot be read, or a line is not a name and a hash.
     """
 
     def __init__(self, source: SecretSource) -> None:
@@ -38,28 +38,28 @@ class TokenStore:
         self._client_names = _read_client_names(source)
 
     def get_client_name(self, token: str) -> str | None:
-        """Whose token this is; None where it is nobody's."""
+        """Return the client name of a token, or None for an unknown token."""
         self._refresh()
         return self._client_names.get(_hash_token(token))
 
     def _refresh(self) -> None:
-        """Read the tokens anew when they have changed; what cannot be used leaves them as they were."""
+        """Reload the tokens if they have changed; on failure keep the previous ones."""
         try:
             version = self._source.version()
             if version != self._version:
                 self._client_names, self._version = _read_client_names(self._source), version
         except InvalidRequestError as error:
-            _log.error("the tokens stay as they were: %s", error)
+            _log.error("token file could not be reloaded, keeping the previous tokens: %s", error)
 
 
 def create_token(name: str, path: Path) -> str:
-    """Make a token for a client, add its hash to the file, and return it: it is kept nowhere else.
+    """Create a token for a client, append its hash to the file, and return the token, which is stored nowhere else.
 
     Raises:
-        InvalidRequestError: the name is not one, is taken, or the file cannot be written.
+        InvalidRequestError: the name is invalid or in use, or the file cannot be written.
     """
     if not re.fullmatch(r"[\w.@-]{1,64}", name):
-        raise InvalidRequestError(f"{name!r} is no name for a client: use letters, digits and . _ @ -")
+        raise InvalidRequestError(f"{name!r} is not a valid client name: use letters, digits and . _ @ -")
     if path.exists() and name in _read_client_names(FileSecretSource(path)).values():
         raise InvalidRequestError(
             f"{path} has a token for {name} already: delete its line, or choose another name"
@@ -74,11 +74,11 @@ def create_token(name: str, path: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``gorggle token NAME FILE``: print a new token once."""
+    """Run ``gorggle token NAME FILE``: print a new token once."""
     parser = argparse.ArgumentParser(
         prog="gorggle token",
-        description="Make a bearer token for a client of the server: its hash is added to FILE (for `gorggle serve "
-        "--token-file FILE`), the token itself is printed once and kept nowhere.",
+        description="Create a bearer token for a client of the server: its hash is appended to FILE (for `gorggle serve "
+        "--token-file FILE`), the token is printed once and stored nowhere.",
     )
     parser.add_argument("name", metavar="NAME", help="the client's name, for the log")
     parser.add_argument("file", metavar="FILE", type=Path)
@@ -100,20 +100,20 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def _read_client_names(source: SecretSource) -> dict[str, str]:
-    """From hashes to names."""
+    """Return client names by token hash."""
     try:
         lines = source.read().decode().splitlines()
     except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"{source} holds no text: make it with `gorggle token`") from error
+        raise InvalidRequestError(f"{source} is not a text file: create it with `gorggle token`") from error
     names: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         match = _TOKEN_LINE.fullmatch(line.strip())
         if match is None:
-            # The line itself may hold a token by mistake: it is not repeated.
+            # The line may contain a token by mistake: do not repeat it.
             raise InvalidRequestError(
-                f"{source}, line {number}: expected a name and the SHA-256 of a token; make lines with `gorggle token`"
+                f"{source}, line {number}: expected a name and the SHA-256 of a token; create lines with `gorggle token`"
             )
         names[match["hash"]] = match["name"]
     return names

@@ -1,7 +1,7 @@
-"""Certificates, keys and tokens' hashes: from files or AWS Secrets Manager, and read anew when they were renewed.
+"""Certificates, keys and token hashes from files or AWS Secrets Manager, reloaded when they change.
 
-A place is a path, ``aws-secretsmanager://NAME`` or a secret's ARN. A secret that holds several things as a JSON object is
-followed by ``#KEY``: one secret for certificate and key changes both at once, as two cannot.
+A location is a path, ``aws-secretsmanager://NAME`` or a secret's ARN. ``#KEY`` selects a value of a secret that is a JSON
+object: with certificate and key in one secret, both change at once.
 """
 
 from __future__ import annotations
@@ -23,27 +23,25 @@ _log = logging.getLogger(__name__)
 
 
 class SecretSource(Protocol):
-    """Something that the server keeps to itself, wherever it lies."""
+    """Source of secret bytes."""
 
     def version(self) -> Hashable:
-        """Differs when the material was renewed. Never waits for the network.
+        """Return a value that differs after each change. Never blocks on the network.
 
         Raises:
-            InvalidRequestError: it is not there.
+            InvalidRequestError: the source does not exist.
         """
-        ...
 
     def read(self) -> bytes:
-        """What it is now. Never waits for the network.
+        """Return the current bytes. Never blocks on the network.
 
         Raises:
-            InvalidRequestError: it cannot be read.
+            InvalidRequestError: the source cannot be read.
         """
-        ...
 
 
 class FileSecretSource:
-    """A file's content."""
+    """Content of a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -52,7 +50,7 @@ class FileSecretSource:
         return str(self._path)
 
     def version(self) -> Hashable:
-        """Differs when the file was written or exchanged."""
+        """Return a value that differs after the file was written or replaced."""
         try:
             status = self._path.stat()
         except OSError as error:
@@ -60,7 +58,7 @@ class FileSecretSource:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def read(self) -> bytes:
-        """The file's bytes."""
+        """Return the bytes of the file."""
         try:
             return self._path.read_bytes()
         except OSError as error:
@@ -68,7 +66,7 @@ class FileSecretSource:
 
 
 class SecretsManagerSource:
-    """A secret's value, or what its JSON object holds under a key."""
+    """Value of a secret, or of one key of its JSON object."""
 
     def __init__(self, secrets: SecretsManager, secret_id: str, key: str | None) -> None:
         self._secrets, self._secret_id, self._key = secrets, secret_id, key
@@ -77,30 +75,30 @@ class SecretsManagerSource:
         return self._secret_id + (f"#{self._key}" if self._key else "")
 
     def version(self) -> Hashable:
-        """The id of the version that was fetched last."""
+        """Return the id of the version fetched last."""
         return self._secrets.get_cached(self._secret_id)[0]
 
     def read(self) -> bytes:
-        """The value that was fetched last."""
+        """Return the value fetched last."""
         value = self._secrets.get_cached(self._secret_id)[1]
         if self._key is None:
             return value
         try:
-            held = json.loads(value)[self._key]
+            selected = json.loads(value)[self._key]
         except (ValueError, KeyError, TypeError):
-            held = None
-        if not isinstance(held, str):
-            # Nothing of the value is told: it is a secret.
+            selected = None
+        if not isinstance(selected, str):
+            # Do not include the value: it is secret.
             raise InvalidRequestError(
-                f"the secret {self._secret_id} is no JSON object with a text under {self._key!r}"
+                f"the secret {self._secret_id} is not a JSON object with a string under {self._key!r}"
             )
-        return held.encode()
+        return selected.encode()
 
 
 class SecretsManager:
-    """Secrets of AWS Secrets Manager: fetched when they are first named, and again every ``refresh_interval_s`` on a thread.
+    """Cache of AWS Secrets Manager: fetches each secret on first use, and again every ``refresh_interval_s`` on a thread.
 
-    A secret that cannot be fetched again stays as it was. Safe to use from several threads.
+    A secret that cannot be fetched again keeps its value. Thread-safe.
     """
 
     def __init__(self, refresh_interval_s: float) -> None:
@@ -110,16 +108,16 @@ class SecretsManager:
         self._thread: threading.Thread | None = None
 
     def open_source(self, location: str) -> SecretsManagerSource:
-        """The secret at a place; it is fetched now.
+        """Fetch the secret at a location and return its source.
 
         Raises:
-            InvalidRequestError: there is none, or the server's role may not read it.
+            InvalidRequestError: it does not exist, or the server's role may not read it.
         """
         address, _, key = location.partition("#")
         secret_id = address.removeprefix(SCHEME)
         if not secret_id or (not address.startswith(SCHEME) and not _ARN.fullmatch(address)):
             raise InvalidRequestError(
-                f"{location!r} is no secret: give {SCHEME}NAME or arn:aws:secretsmanager:…, and #KEY for one of its keys"
+                f"{location!r} is not a secret: use {SCHEME}NAME or arn:aws:secretsmanager:…, and #KEY for one of its keys"
             )
         if secret_id not in self._cache:
             self._cache[secret_id] = _fetch(secret_id)
@@ -129,19 +127,19 @@ class SecretsManager:
         return SecretsManagerSource(self, secret_id, key or None)
 
     def get_cached(self, secret_id: str) -> tuple[str, bytes]:
-        """The version and the value that were fetched last."""
+        """Return the version and the value fetched last."""
         return self._cache[secret_id]
 
     def refresh(self) -> None:
-        """Fetch every secret again; what cannot be fetched stays as it was."""
+        """Fetch every secret again; on failure keep the previous value."""
         for secret_id in list(self._cache):
             try:
                 self._cache[secret_id] = _fetch(secret_id)
             except InvalidRequestError as error:
-                _log.error("the secret stays as it was: %s", error)
+                _log.error("secret could not be refreshed, keeping the previous value: %s", error)
 
     def close(self) -> None:
-        """Fetch no more."""
+        """Stop refreshing."""
         self._is_closed.set()
 
     def _refresh_periodically(self) -> None:
@@ -150,7 +148,7 @@ class SecretsManager:
 
 
 def open_secret_source(location: str, secrets: SecretsManager) -> SecretSource:
-    """What lies at a place: a path, or an address of a secret.
+    """Open the source at a location: a path or a secret.
 
     Raises:
         InvalidRequestError: the secret cannot be fetched.
@@ -161,7 +159,7 @@ def open_secret_source(location: str, secrets: SecretsManager) -> SecretSource:
 
 
 def _fetch(secret_id: str) -> tuple[str, bytes]:
-    # boto3 takes a third of a second to import: only those pay who use it.
+    # boto3 takes a third of a second to import: import it only when it is used.
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 

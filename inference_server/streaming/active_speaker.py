@@ -1,4 +1,4 @@
-"""Who says what: gives each stretch of sound to the faces whose mouths speak in it. Pure functions."""
+"""Active speaker detection: assign each span of speech to the faces whose mouths move in it. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from gorggle_server.streaming.stream_buffer import FaceTrack
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# A face that is seen for less of a stretch cannot be judged in it.
+# Minimum share of a span in which a face must be visible to be judged.
 MIN_COVERAGE = 0.5
-# The mouth must speak for this share of a stretch: a still face beside a voice is a listener.
+# Minimum share of a span in which the mouth must move: a still face is a listener.
 MIN_SPEAKING_SHARE = 0.2
-# Speech passes from one face to another at most so often: shorter turns are not trusted.
+# Minimum duration of a turn: shorter turns are not trusted.
 MIN_TURN_FRAMES = 15
-# What changing the speaker costs, in units of log probability: about half a second of clear evidence.
+# Cost of a speaker change in log probability: about half a second of clear evidence.
 SWITCH_COST = 8.0
-# Lips rest between words: the evidence is averaged over half a second.
+# Lips rest between words: average the evidence over half a second.
 SMOOTHING_FRAMES = 13
-# Where two turns meet, the cut may move so far to fall into a pause.
+# How far the boundary between two turns may move to fall into a pause.
 CUT_SEARCH_FRAMES = 8
 
 
 @dataclass(frozen=True)
 class SpeakerTurn:
-    """A stretch of speech and the face that it belongs to; None where nobody in the picture speaks."""
+    """A span of speech and the face it belongs to; None if no visible person speaks."""
 
     span: FrameSpan
     track: FaceTrack | None
@@ -43,16 +43,16 @@ def assign_turns(
     audio_vad: NDArray[np.float32],
     correlation: dict[int, float] | None = None,
 ) -> list[SpeakerTurn]:
-    """Divide a stretch of sound among the faces seen.
+    """Divide a span of speech among the visible faces.
 
     Args:
-        span: where somebody is heard.
-        tracks: the faces known.
-        audio_vad: (T,), how likely each frame of the stretch holds speech: cuts fall where it is low.
-        correlation: for each face, how well its mouth moves with the sound over the stretch, −1 to 1.
+        span: where speech was detected.
+        tracks: the known faces.
+        audio_vad: (T,), speech probability per frame of the span: boundaries fall where it is low.
+        correlation: for each face, the correlation of its mouth movement with the audio over the span, −1 to 1.
 
     Returns:
-        Turns that follow each other and fill the stretch.
+        Consecutive turns that fill the span.
     """
     candidates = [track for track in tracks if track.crops and track.get_coverage(span) >= MIN_COVERAGE]
     if not candidates:
@@ -60,12 +60,12 @@ def assign_turns(
     speaking = np.stack([_smooth(track.get_speaking(span)) for track in candidates])
     bonus = np.array([(correlation or {}).get(track.track_id, 0.0) for track in candidates])[:, None]
     chosen = _find_best_path(np.log(speaking + 0.05) + bonus)
-    found = []
+    turns = []
     for first, last, index in _split_turns(_merge_short_turns(chosen), audio_vad):
-        piece = FrameSpan(span.start + first, span.start + last)
-        share = float((candidates[index].get_speaking(piece) >= 0.5).mean()) if piece.frames else 0.0
-        found.append(SpeakerTurn(piece, candidates[index] if share >= MIN_SPEAKING_SHARE else None))
-    return _join_turns(found)
+        turn_span = FrameSpan(span.start + first, span.start + last)
+        share = float((candidates[index].get_speaking(turn_span) >= 0.5).mean()) if turn_span.frames else 0.0
+        turns.append(SpeakerTurn(turn_span, candidates[index] if share >= MIN_SPEAKING_SHARE else None))
+    return _join_turns(turns)
 
 
 def _smooth(curve: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -77,7 +77,7 @@ def _smooth(curve: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _find_best_path(scores: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The sequence of candidates with the best sum of scores less ``SWITCH_COST`` for each change (Viterbi)."""
+    """Return the sequence of candidates with the best total score, minus ``SWITCH_COST`` per change (Viterbi)."""
     candidates, frames = scores.shape
     if candidates == 1:
         return np.zeros(frames, np.intp)
@@ -96,7 +96,7 @@ def _find_best_path(scores: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def _merge_short_turns(path: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Give turns that are too short to be trusted to the turn before (the first one: to the turn after)."""
+    """Merge turns that are too short into the previous turn (the first one into the next turn)."""
     path = path.copy()
     edges = [0, *(np.flatnonzero(np.diff(path)) + 1), len(path)]
     for first, last in itertools.pairwise(edges):
@@ -109,14 +109,14 @@ def _merge_short_turns(path: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _split_turns(path: NDArray[np.intp], audio_vad: NDArray[np.float32]) -> list[tuple[int, int, int]]:
-    """Each turn's first frame, end and candidate, the cuts moved into the nearest pause."""
+    """Return first frame, end and candidate of each turn, with boundaries moved into the nearest pause."""
     cuts: list[int] = []
     for change in (np.flatnonzero(np.diff(path)) + 1).tolist():
         first = max(change - CUT_SEARCH_FRAMES, cuts[-1] + 1 if cuts else 1)
-        around = audio_vad[first : change + CUT_SEARCH_FRAMES + 1]
-        cuts.append(first + int(around.argmin()) if len(around) else change)
+        window = audio_vad[first : change + CUT_SEARCH_FRAMES + 1]
+        cuts.append(first + int(window.argmin()) if len(window) else change)
     starts, ends = [0, *cuts], [*cuts, len(path)]
-    # A candidate is read off at the middle, which no moved cut reaches.
+    # Take the candidate at the middle of the turn, which no moved boundary reaches.
     return [
         (first, last, int(path[(first + last) // 2]))
         for first, last in zip(starts, ends, strict=True)
@@ -125,7 +125,7 @@ def _split_turns(path: NDArray[np.intp], audio_vad: NDArray[np.float32]) -> list
 
 
 def _join_turns(turns: Sequence[SpeakerTurn]) -> list[SpeakerTurn]:
-    """Neighbouring turns of the same face as one."""
+    """Join neighbouring turns of the same face."""
     joined: list[SpeakerTurn] = []
     for turn in turns:
         if joined and joined[-1].track is turn.track:

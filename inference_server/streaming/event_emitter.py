@@ -1,4 +1,4 @@
-"""How one stream speaks: its events leave one at a time, whichever thread they come from, and its speakers have names."""
+"""Thread-safe event emitter of one stream; also assigns speaker ids."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ AUDIO_ONLY_SPEAKER = "voice"
 
 
 class EventEmitter:
-    """Says the events of one stream.
+    """Emits the events of one stream.
 
     Args:
-        emit: takes the events; called from several threads, but never from two at once.
-        speakers: those who have spoken already, in the order in which they first did.
+        emit: receives the events; called from several threads, never concurrently.
+        speakers: people who have spoken before, in the order in which they first spoke.
 
     Attributes:
-        lock: held while anything is said; hold it where several things belong together.
+        lock: held while an event is emitted; hold it to group several operations.
     """
 
     def __init__(self, emit: Callable[[Event], None], speakers: Iterable[int] = ()) -> None:
@@ -29,16 +29,16 @@ class EventEmitter:
 
     @property
     def speakers(self) -> tuple[int, ...]:
-        """Those who have spoken, in the order in which they first did."""
+        """People who have spoken, in the order in which they first spoke."""
         return tuple(self._speaker_ids)
 
     def emit(self, event: Event) -> None:
-        """Send an event to whoever reads the stream."""
+        """Emit an event."""
         with self.lock:
             self._emit(event)
 
     def get_speaker_id(self, track: FaceTrack | None) -> str:
-        """The name of whoever a track shows, numbered in the order of first speaking; of the sound alone for None."""
+        """Return the speaker id of a track, numbered in the order of first speaking; None is the audio-only speaker."""
         if track is None:
             return AUDIO_ONLY_SPEAKER
         with self.lock:

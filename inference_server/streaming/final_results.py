@@ -1,34 +1,28 @@
-"""Reading utterances that have ended: their segments leave in the order in which they ended."""
+"""Final results: decode ended utterances and emit their segments in the order in which they ended."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 from gorggle_server.errors import NotReadyError
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, frames_to_seconds
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import InferenceBackend
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan, OpenUtterance
 from gorggle_server.streaming.event_emitter import EventEmitter
 from gorggle_server.streaming.segment_builder import (
-    apply_output_options,
-    get_time_bounds,
+    create_segment,
     shift_span,
     to_media_time,
 )
-from gorggle_server.types import (
-    VIDEO_FRAME_RATE_HZ,
-    FaceBox,
-    Hypothesis,
-    Modality,
-    RecognitionOptions,
-    Segment,
-)
+from gorggle_server.timebase import FRAME_RATE_HZ, frames_to_seconds
+from gorggle_server.types import FaceBox, Hypothesis, Modality, RecognitionOptions, Segment
 
-# Utterances that may wait for the device before perceiving pauses.
+# Utterances that may be pending before the session blocks.
 MAX_PENDING = 2
 
 
@@ -37,8 +31,8 @@ class FinishedUtterance:
     """Speech of one person that has ended.
 
     Attributes:
-        interim: what was said of it while it went on.
-        speculative: its reading, where it was begun before it was sure that it had ended.
+        interim: the interim results sent for it.
+        speculative: its decoding, if that was started before the end was certain.
     """
 
     channel: ActivityChannel
@@ -50,7 +44,7 @@ class FinishedUtterance:
 
 @dataclass
 class _PendingUtterance:
-    """An utterance on its way through the device."""
+    """An utterance being decoded."""
 
     utterance: FinishedUtterance
     modality: Modality
@@ -59,15 +53,11 @@ class _PendingUtterance:
 
 
 class FinalDecoder:
-    """Has the ended utterances of one stream read, and says them.
+    """Decodes the ended utterances of one stream and emits their segments.
 
     Args:
-        options: how to read.
-        backend: who reads.
-        decoding_options: how to search.
-        emitter: how results leave.
-        first_frame: the media's frame at which the scene's clock starts.
-        segment_count: how many segments with words the stream has sent already.
+        first_frame: the media's frame at which the buffer's clock starts.
+        segment_count: segments with words that the stream has sent already.
     """
 
     def __init__(
@@ -91,47 +81,47 @@ class FinalDecoder:
 
     @property
     def segment_count(self) -> int:
-        """Segments with words that were sent."""
+        """Number of segments with words sent."""
         return self._segment_count
 
     @property
     def pending(self) -> list[FinishedUtterance]:
-        """Utterances that are being read, in the order in which they ended."""
+        """Utterances being decoded, in the order in which they ended."""
         return [pending.utterance for pending in self._pending]
 
     def submit(self, utterance: FinishedUtterance, window: InferenceInput) -> None:
-        """Have an utterance read; wait while too many are being read already.
+        """Submit an utterance; block while too many are pending.
 
         Raises:
-            GorggleError: one of those before could not be read.
+            GorggleError: an earlier utterance could not be decoded.
         """
         while len(self._pending) >= MAX_PENDING and not self._stopped:
             self._wait_for_oldest()
-        track, stretch = utterance.turn.track, utterance.turn.span
-        # Taken now: the scene will have let go of them when the words are known.
-        boxes = track.get_boxes(stretch) if track and self._options.face_boxes else ()
-        readings = utterance.speculative or self._backend.submit(
+        track, span = utterance.turn.track, utterance.turn.span
+        # Read the boxes now: the buffer will have discarded them when the result is available.
+        boxes = track.get_boxes(span) if track and self._options.face_boxes else ()
+        result = utterance.speculative or self._backend.submit(
             self._options.model, window, self._decoding_options
         )
         with self._emitter.lock:
             self._pending.append(
-                _PendingUtterance(utterance, window.modality, self._shift_boxes(boxes), readings)
+                _PendingUtterance(utterance, window.modality, self._shift_boxes(boxes), result)
             )
-        readings.add_done_callback(lambda _: self._send_finished())
+        result.add_done_callback(lambda _: self._send_finished())
 
     def wait(self) -> None:
-        """Wait until all were read and sent; raises as ``submit`` does."""
+        """Wait until all utterances are decoded and sent; raise as ``submit`` does."""
         while self._pending and not self._stopped:
             self._wait_for_oldest()
 
     def stop(self) -> None:
-        """Give up everything that is being read."""
+        """Cancel everything pending."""
         self._stopped = True
         for pending in list(self._pending):
             pending.result.cancel()
 
     def _wait_for_oldest(self) -> None:
-        """Wait until the oldest utterance was read; raise what went wrong with it."""
+        """Wait for the oldest utterance; raise its error."""
         try:
             oldest = self._pending[0]
         except IndexError:
@@ -145,14 +135,14 @@ class FinalDecoder:
         self._send_finished()
 
     def _send_finished(self) -> None:
-        """Send the segments at the head of the line that have been read."""
+        """Send the decoded segments at the head of the queue."""
         with self._emitter.lock:
             while (
                 self._pending and self._pending[0].result.done() and not self._pending[0].result.cancelled()
             ):
                 pending = self._pending[0]
                 if pending.result.exception() is not None:
-                    return  # _wait_for_oldest raises it on the session's own thread
+                    return  # _wait_for_oldest raises it on the session's thread
                 self._pending.popleft()
                 segment = self._create_segment(pending, pending.result.result())
                 if segment is not None:
@@ -161,28 +151,23 @@ class FinalDecoder:
 
     def _create_segment(self, pending: _PendingUtterance, hypotheses: Iterable[Hypothesis]) -> Segment | None:
         utterance = pending.utterance
-        stretch = shift_span(utterance.turn.span, self._first_frame)
-        found = [to_media_time(reading, stretch) for reading in hypotheses if reading.text]
+        span = shift_span(utterance.turn.span, self._first_frame)
+        ranked = [to_media_time(hypothesis, span) for hypothesis in hypotheses if hypothesis.text]
         revision = 0
         if utterance.interim is not None:
             revision = utterance.interim.revision
-            found[:1] = [utterance.interim.text.finalize(found[0] if found else Hypothesis("", 0.0))]
-        # Without words there is nothing to say, but where something was said already.
-        if not found or not (found[0].text or revision):
+            ranked[:1] = [utterance.interim.text.finalize(ranked[0] if ranked else Hypothesis("", 0.0))]
+        # A segment without words is sent only to replace interim results.
+        if not ranked or not (ranked[0].text or revision):
             return None
-        start_s, end_s = get_time_bounds(found[0], stretch)
-        best, *alternatives = (
-            apply_output_options(reading, word_timestamps=self._options.word_timestamps) for reading in found
-        )
-        return Segment(
-            segment_id=utterance.channel.create_segment_id(stretch.start),
+        return create_segment(
+            ranked,
+            span,
+            word_timestamps=self._options.word_timestamps,
+            segment_id=utterance.channel.create_segment_id(span.start),
             revision=revision + 1,
             is_final=True,
-            stable_words=len(found[0].text.split()),
-            start_s=start_s,
-            end_s=end_s,
-            best=best,
-            alternatives=tuple(alternatives),
+            stable_words=len(ranked[0].text.split()),
             speaker_id=self._emitter.get_speaker_id(utterance.turn.track),
             face_boxes=pending.face_boxes,
             modality=pending.modality,
@@ -192,12 +177,8 @@ class FinalDecoder:
         if not self._first_frame:
             return boxes
         return tuple(
-            FaceBox(
-                frames_to_seconds(round(box.offset_s * VIDEO_FRAME_RATE_HZ) + self._first_frame),
-                box.left,
-                box.top,
-                box.width,
-                box.height,
+            dataclasses.replace(
+                box, offset_s=frames_to_seconds(round(box.offset_s * FRAME_RATE_HZ) + self._first_frame)
             )
             for box in boxes
         )

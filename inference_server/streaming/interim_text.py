@@ -1,29 +1,30 @@
-"""Text that grows while somebody speaks: which of its words have settled, and how often it is read anew."""
+"""Interim transcripts: which of their words are stable, and how often they are decoded."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Hypothesis, Word
+from gorggle_server.timebase import FRAME_RATE_HZ
+from gorggle_server.types import Hypothesis, Word
 
-# A word settles when two successive readings agree on it and all before it, and it ended so long before the end of
-# what was read: the last sounds change their meaning with what follows.
+# A word becomes stable when two successive hypotheses agree on it and on all words before it, and it ended this long
+# before the end of the decoded span: the last phonemes change with what follows.
 STABLE_MARGIN_S = 0.4
-# With several faces in view it may turn out half a second later who spoke.
+# With several visible faces, the speaker may be reassigned half a second later.
 STABLE_MARGIN_TURN_S = 1.2
 
-# How much an utterance must have grown before it is read anew: the first time, at least, at most.
+# Growth of an utterance before it is decoded again: the first time, minimum and maximum.
 MIN_FIRST_FRAMES = 15
 MIN_GROWTH_FRAMES = 8
-MAX_GROWTH_FRAMES = 2 * VIDEO_FRAME_RATE_HZ
+MAX_GROWTH_FRAMES = 2 * FRAME_RATE_HZ
 
 
 class StableTextTracker:
-    """The words of one utterance as readings of it grow. Those that have settled begin every later text.
+    """Words of one utterance over successive hypotheses. Stable words begin every later text.
 
     Args:
-        stable: words that had settled before, on another server.
+        stable: words that had become stable earlier, on another server.
     """
 
     def __init__(self, stable: Sequence[Word] = ()) -> None:
@@ -32,15 +33,15 @@ class StableTextTracker:
 
     @property
     def stable_words(self) -> int:
-        """How many words have settled."""
+        """Number of stable words."""
         return len(self._stable)
 
     def update(self, hypothesis: Hypothesis, stable_end_s: float) -> Hypothesis:
-        """Take in a new reading of the utterance as far as it goes; give the text to show.
+        """Add a new hypothesis of the utterance so far; return the text to show.
 
         Args:
-            hypothesis: with the times of its words.
-            stable_end_s: words that end later do not settle yet.
+            hypothesis: with word timestamps.
+            stable_end_s: words that end later do not become stable yet.
         """
         joined = self._merge_stable(hypothesis)
         words = joined.words
@@ -57,11 +58,11 @@ class StableTextTracker:
         return joined
 
     def finalize(self, hypothesis: Hypothesis) -> Hypothesis:
-        """The final text: the reading, but for words that had settled otherwise."""
+        """Return the final text: the hypothesis, except for words that are already stable."""
         return self._merge_stable(hypothesis)
 
     def _merge_stable(self, hypothesis: Hypothesis) -> Hypothesis:
-        """The settled words, then those of the reading that follow them."""
+        """Return the stable words, followed by the words of the hypothesis after them."""
         settled = [word.text for word in self._stable]
         if [word.text for word in hypothesis.words[: len(settled)]] == settled:
             return hypothesis
@@ -72,26 +73,26 @@ class StableTextTracker:
 
 
 class InterimRateLimiter:
-    """How often utterances are read while they go on: never more than half of the time goes into it."""
+    """Limits how often ongoing utterances are decoded: at most half of the time is spent on it."""
 
     def __init__(self) -> None:
         self._latency_s = 0.0
 
     def record_latency(self, seconds: float) -> None:
-        """A reading took so long, waiting for the device included."""
+        """Record how long a decoding took, queueing included."""
         self._latency_s = seconds
 
     def is_due(self, frames: int, decoded_frames: int, elapsed_s: float) -> bool:
-        """Whether an utterance of so many frames is to be read, of which so many were read so many seconds ago."""
+        """Return whether to decode again an utterance of ``frames``, of which ``decoded_frames`` were submitted ``elapsed_s`` ago."""
         if not decoded_frames:
             return frames >= MIN_FIRST_FRAMES
-        growth = 2 * self._latency_s * VIDEO_FRAME_RATE_HZ
-        least = min(max(growth, MIN_GROWTH_FRAMES), MAX_GROWTH_FRAMES)
-        return frames - decoded_frames >= least and elapsed_s >= 2 * self._latency_s
+        growth = 2 * self._latency_s * FRAME_RATE_HZ
+        min_growth = min(max(growth, MIN_GROWTH_FRAMES), MAX_GROWTH_FRAMES)
+        return frames - decoded_frames >= min_growth and elapsed_s >= 2 * self._latency_s
 
 
 def _combine_confidences(words: Sequence[Word]) -> float:
-    """The geometric mean of the words' confidences."""
+    """Return the geometric mean of the words' confidences."""
     if not words:
         return 0.0
     return math.exp(sum(math.log(max(word.confidence, 1e-6)) for word in words) / len(words))

@@ -1,30 +1,29 @@
-"""From media to a scene: pictures to faces with mouth crops, sound to speech, on one clock.
+"""Media pipelines: video to faces with mouth crops, audio to speech probabilities, on one clock.
 
-Two ways in: a container's bytes, decoded and searched for faces here, and mouth crops with sound that a client cut itself.
+There are two inputs: container bytes, decoded and face-tracked here, and mouth crops with audio prepared by the client.
 """
 
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.errors import InvalidMediaError, InvalidRequestError, NoFaceError, OutOfRangeError
-from gorggle_server.inference.recognizer import frames_to_samples, frames_to_seconds
-from gorggle_server.media.audio import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
+from gorggle_server.media.vad import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.streaming.crop_input import AudioChunk, CropResampler, MouthCropChunk, PreprocessedInput
-from gorggle_server.streaming.input_queue import InputQueue
+from gorggle_server.streaming.queues import InputQueue
 from gorggle_server.streaming.stream_buffer import FaceTrack, StreamBuffer
+from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frames_to_samples, frames_to_seconds
 from gorggle_server.types import (
-    AUDIO_SAMPLE_RATE_HZ,
-    VIDEO_FRAME_RATE_HZ,
     Event,
     FaceBox,
     MediaInfo,
@@ -44,13 +43,13 @@ if TYPE_CHECKING:
     from gorggle_server.sandbox.pool import DecoderPool
     from gorggle_server.settings import ServerSettings
 
-# The scene is looked at whenever it has grown by so much: 0.4 s.
+# The session processes the buffer each time it has grown by 0.4 s.
 STEP_FRAMES = 10
-# And of live media at every frame: what is known late is told late.
+# Live media is processed at every frame, for latency.
 LIVE_STEP_FRAMES = 1
-# Crops or sound that lag this far behind the other are taken as absent.
-MAX_LAG_FRAMES = 5 * VIDEO_FRAME_RATE_HZ
-# A face seen for less is a false alarm of the detector.
+# A modality that lags this far behind the other is treated as absent.
+MAX_LAG_FRAMES = 5 * FRAME_RATE_HZ
+# A shorter face track is a false detection.
 MIN_FACE_FRAMES = 12
 
 
@@ -63,18 +62,10 @@ def create_media_pipeline(
     request_id: str = "",
     timer: StageTimer | None = None,
     cpu_timer: CpuTimer | None = None,
-) -> ContainerPipeline | PreprocessedPipeline:
-    """Perceive what comes through an intake: a pipe of container bytes, or a queue of crops and sound.
+) -> MediaPipeline:
+    """Create the pipeline of a stream: from a pipe of container bytes, or a queue of crops and audio.
 
-    Args:
-        media_queue: where the media comes from.
-        options: how to read.
-        settings: the server's, for its limits.
-        max_duration_s: how long the media may be.
-        decoder_pool: processes to decode containers in; None decodes them on the calling thread.
-        request_id: names the stream in the log.
-        timer: times the stages.
-        cpu_timer: is told of the decoder's process.
+    Without ``decoder_pool`` containers are decoded on the calling thread. ``request_id`` identifies the stream in the log.
     """
     if isinstance(media_queue, BytePipe):
         return ContainerPipeline(
@@ -83,8 +74,18 @@ def create_media_pipeline(
     return PreprocessedPipeline(media_queue, options, max_duration_s)
 
 
-class _PipelineBase:
-    """What both ways have in common: sound, and faces that were seen long enough."""
+class MediaPipeline(ABC):
+    """Turns media into faces and audio in a buffer, in steps.
+
+    Attributes:
+        buffer: faces and audio so far.
+        has_audio: whether there is audio.
+        has_video: whether there is video.
+        faces_in_view: faces in the latest frame.
+        tracks_faces: whether whole faces with landmarks are tracked, or mouth crops alone are available.
+    """
+
+    tracks_faces: ClassVar[bool]
 
     def __init__(self, options: RecognitionOptions) -> None:
         self.buffer = StreamBuffer()
@@ -96,8 +97,16 @@ class _PipelineBase:
 
     @property
     def total_faces(self) -> int:
-        """Faces seen for long enough to count."""
+        """Number of faces visible long enough to count."""
         return sum(frames >= MIN_FACE_FRAMES for frames in self._frames_by_track.values())
+
+    @abstractmethod
+    def steps(self) -> Iterator[Iterable[Event]]:
+        """Process some media at a time, add it to the buffer, and yield the events about it.
+
+        Raises:
+            GorggleError: the media cannot be decoded, exceeds a limit, or lacks a required modality.
+        """
 
     def _add_audio(self, samples: NDArray[np.int16]) -> None:
         self.buffer.add_audio(samples)
@@ -107,8 +116,8 @@ class _PipelineBase:
         self._frames_by_track[track_id] = self._frames_by_track.get(track_id, 0) + 1
 
 
-class ContainerPipeline(_PipelineBase):
-    """Takes in what is heard and seen in a container: decoded, with its mouths cut out, in a process of its own."""
+class ContainerPipeline(MediaPipeline):
+    """Decodes a container and tracks its faces, normally in a sandboxed subprocess."""
 
     tracks_faces = True
 
@@ -133,14 +142,10 @@ class ContainerPipeline(_PipelineBase):
         self._has_warned_of_faces = False
 
     def steps(self) -> Iterator[Iterable[Event]]:
-        """Decode and look, a little at a time.
-
-        Raises:
-            GorggleError: the media cannot be read, or lacks what is to be read.
-        """
+        """Decode and analyse the media in steps; see ``MediaPipeline``."""
         step = LIVE_STEP_FRAMES if self._options.live else STEP_FRAMES
         next_step = step
-        # Closed also where the session gives up in the middle: the decoder goes with it.
+        # Closing the generator stops the decoder, also when the session ends early.
         with contextlib.closing(self._open_timeline()) as items:
             for item in self._timer.measure_iterator(PipelineStage.DECODE, items):
                 match item:
@@ -164,24 +169,24 @@ class ContainerPipeline(_PipelineBase):
                     yield ()
 
     def _open_timeline(self) -> Generator[PipelineItem]:
-        sees, hears = self._options.modality.uses_video, self._options.modality.uses_audio
+        video, audio = self._options.modality.uses_video, self._options.modality.uses_audio
         if self._decoder_pool is None:
-            decoded = decode(self._pipe, self._limits, video=sees, audio=hears, live=self._options.live)
+            decoded = decode(self._pipe, self._limits, video=video, audio=audio, live=self._options.live)
             return track_frames(
                 resample(decoded, self._limits),
                 FaceDetector(self._landmark_model),
                 max_faces=self._options.max_speakers,
-                audio=hears,
+                audio=audio,
                 live=self._options.live,
             )
-        from gorggle_server.sandbox.decoding import decode_in_sandbox  # not to be had on every system
+        from gorggle_server.sandbox.decoding import decode_in_sandbox  # Unix only
 
         return decode_in_sandbox(
             self._decoder_pool,
             self._pipe,
             self._limits,
-            video=sees,
-            audio=hears,
+            video=video,
+            audio=audio,
             live=self._options.live,
             max_faces=self._options.max_speakers,
             request_id=self._request_id,
@@ -191,10 +196,10 @@ class ContainerPipeline(_PipelineBase):
     def _handle_stream_info(self, info: StreamInfo) -> list[Event]:
         modality = self._options.modality
         if modality is Modality.VIDEO_ONLY and not info.has_video:
-            raise NoFaceError("the media has no pictures: send video, or read the sound (modality audio)")
+            raise NoFaceError("the media has no video stream: send video, or use modality audio")
         if modality is Modality.AUDIO_ONLY and not info.has_audio:
-            raise InvalidMediaError("the media has no sound: send sound, or read the lips (modality video)")
-        self.has_sound, self.has_pictures = info.has_audio, info.has_video
+            raise InvalidMediaError("the media has no audio stream: send audio, or use modality video")
+        self.has_audio, self.has_video = info.has_audio, info.has_video
         events: list[Event] = [
             MediaInfo(
                 container=info.container,
@@ -209,9 +214,7 @@ class ContainerPipeline(_PipelineBase):
         ]
         if modality is Modality.AUDIO_VISUAL and not info.has_audio:
             events.append(
-                StreamWarning(
-                    WarningKind.NO_AUDIO, "the media has no sound: the words are read from the lips alone"
-                )
+                StreamWarning(WarningKind.NO_AUDIO, "the media has no audio: recognizing from video only")
             )
         return events
 
@@ -219,10 +222,11 @@ class ContainerPipeline(_PipelineBase):
         if not frame.is_crowded or self._has_warned_of_faces:
             return []
         self._has_warned_of_faces = True
-        most = self._options.max_speakers
+
         return [
             StreamWarning(
-                WarningKind.TOO_MANY_FACES, f"more faces are seen than the {most} that are followed"
+                WarningKind.TOO_MANY_FACES,
+                f"more than {self._options.max_speakers} faces are visible; only {self._options.max_speakers} are tracked",
             )
         ]
 
@@ -238,17 +242,17 @@ class ContainerPipeline(_PipelineBase):
                 del self._tracked_faces[mouth.person]
         if frame.is_last:
             return
-        self.faces_now = frame.faces
+        self.faces_in_view = frame.faces
         self._timer.count_frame(frame.faces)
-        known = [followed.track.end for followed in self._tracked_faces.values()]
-        self.buffer.video_end = max(self.buffer.video_end, min([*known, frame.index + 1]))
+        ends = [face.track.end for face in self._tracked_faces.values()]
+        self.buffer.video_end = max(self.buffer.video_end, min([*ends, frame.index + 1]))
         if self._options.live:
-            known = [followed.track.preview_end for followed in self._tracked_faces.values()]
-            self.buffer.preview_video_end = max(self.buffer.preview_video_end, min([*known, frame.index + 1]))
+            ends = [face.track.preview_end for face in self._tracked_faces.values()]
+            self.buffer.preview_video_end = max(self.buffer.preview_video_end, min([*ends, frame.index + 1]))
 
     def _handle_end(self, end: EndOfStream) -> list[Event]:
         self.buffer.video_end = max(self.buffer.video_end, end.frames)
-        if self.has_sound:
+        if self.has_audio:
             self.buffer.add_audio_vad(levels_to_probability(self._level_estimator.flush()))
         if not end.truncated and not end.broken_packets:
             return []
@@ -258,13 +262,13 @@ class ContainerPipeline(_PipelineBase):
 
 
 class _TrackedFace:
-    """One followed face on its way into the scene."""
+    """Adds one tracked face to the buffer."""
 
     def __init__(self, track: FaceTrack, frame: int) -> None:
         self.track, self._last_seen_frame = track, frame
 
     def update(self, mouth: MouthUpdate, frame: int) -> None:
-        """Take in what a frame adds."""
+        """Add the update of one frame."""
         if mouth.is_seen:
             self._last_seen_frame = frame
         for crop in mouth.crops:
@@ -279,17 +283,11 @@ class _TrackedFace:
 
 
 def _to_face_box(box: NormalizedBox, frame: int) -> FaceBox:
-    return FaceBox(
-        offset_s=frames_to_seconds(frame),
-        left=box.left,
-        top=box.top,
-        width=box.width,
-        height=box.height,
-    )
+    return FaceBox(frames_to_seconds(frame), box.left, box.top, box.width, box.height)
 
 
-class PreprocessedPipeline(_PipelineBase):
-    """Takes crops and sound as a client cut them."""
+class PreprocessedPipeline(MediaPipeline):
+    """Adds mouth crops and audio prepared by the client to the buffer."""
 
     tracks_faces = False
 
@@ -301,15 +299,11 @@ class PreprocessedPipeline(_PipelineBase):
         self._faces: dict[int, tuple[CropResampler, FaceTrack, CropVoiceActivityDetector]] = {}
         self._samples = 0
         self._has_warned_of_lag = False
-        # Taken to come until they lag too far behind.
-        self.has_sound, self.has_pictures = options.modality.uses_audio, options.modality.uses_video
+        # Both are expected until one lags too far behind.
+        self.has_audio, self.has_video = options.modality.uses_audio, options.modality.uses_video
 
     def steps(self) -> Iterator[Iterable[Event]]:
-        """Take in crops and sound, a message at a time.
-
-        Raises:
-            GorggleError: there is nothing, too much, or not what is to be read.
-        """
+        """Process one message per step; see ``MediaPipeline``."""
         while (item := self._queue.get()) is not None:
             match item:
                 case MouthCropChunk() if self._options.modality.uses_video:
@@ -317,7 +311,7 @@ class PreprocessedPipeline(_PipelineBase):
                 case AudioChunk() if self._options.modality.uses_audio:
                     self._add_audio_chunk(item)
                 case _:
-                    continue  # what is not read is not looked at
+                    continue  # not used in this modality
             yield self._limit_lag()
         yield self._handle_end()
 
@@ -354,66 +348,64 @@ class PreprocessedPipeline(_PipelineBase):
                 self._count_face_frame(face)
 
     def _add_audio_chunk(self, chunk: AudioChunk) -> None:
-        if not self.has_sound:
-            return  # given up, with a warning
+        if not self.has_audio:
+            return  # treated as absent, with a warning
         self._samples += len(chunk.samples)
-        if self._samples / AUDIO_SAMPLE_RATE_HZ > self._max_duration_s:
-            raise self._create_duration_error(self._samples / AUDIO_SAMPLE_RATE_HZ)
+        if self._samples / SAMPLE_RATE_HZ > self._max_duration_s:
+            raise self._create_duration_error(self._samples / SAMPLE_RATE_HZ)
         self._add_audio(chunk.samples)
 
     def _limit_lag(self) -> list[Event]:
-        """Take what lags far behind as absent, so that the rest is not held up without end."""
+        """Treat a modality that lags too far behind as absent, so that the other one is not delayed without limit."""
         if self._options.modality is not Modality.AUDIO_VISUAL:
             return []
-        seen, heard = self.buffer.video_end, self.buffer.audio_end
-        if abs(seen - heard) <= MAX_LAG_FRAMES:
+        video_end, audio_end = self.buffer.video_end, self.buffer.audio_end
+        if abs(video_end - audio_end) <= MAX_LAG_FRAMES:
             return []
-        if seen < heard:
-            self.buffer.video_end = heard - MAX_LAG_FRAMES
-            return self._warn_of_lag("the pictures are", heard - seen)
+        if video_end < audio_end:
+            self.buffer.video_end = audio_end - MAX_LAG_FRAMES
+            return self._warn_of_lag("video is", audio_end - video_end)
         if not self._samples:
-            self.has_sound = False
-            return [
-                StreamWarning(WarningKind.NO_AUDIO, "no sound came: the words are read from the lips alone")
-            ]
-        missing = frames_to_samples(seen - MAX_LAG_FRAMES - heard)
+            self.has_audio = False
+            return [StreamWarning(WarningKind.NO_AUDIO, "no audio was received: recognizing from video only")]
+        missing = frames_to_samples(video_end - MAX_LAG_FRAMES - audio_end)
         self._samples += missing
         self._add_audio(np.zeros(missing, np.int16))
-        return self._warn_of_lag("the sound is", seen - heard)
+        return self._warn_of_lag("audio is", video_end - audio_end)
 
     def _warn_of_lag(self, subject: str, frames: int) -> list[Event]:
         if self._has_warned_of_lag:
             return []
         self._has_warned_of_lag = True
-        text = f"{subject} {frames_to_seconds(frames):.1f} s behind and taken as absent for the time that is lacking"
+        text = (
+            f"{subject} {frames_to_seconds(frames):.1f} s behind and treated as absent for the missing time"
+        )
         return [StreamWarning(WarningKind.LAGGING_MODALITY, text)]
 
     def _handle_end(self) -> list[Event]:
-        told_of_no_sound = not self.has_sound
+        warned_of_no_audio = not self.has_audio
         modality = self._options.modality
-        self.has_pictures, self.has_sound = bool(self._faces), self._samples > 0
-        if not self.has_pictures and not self.has_sound:
-            what = {Modality.VIDEO_ONLY: "mouth crops", Modality.AUDIO_ONLY: "sound"}.get(
-                modality, "crops and no sound"
+        self.has_video, self.has_audio = bool(self._faces), self._samples > 0
+        if not self.has_video and not self.has_audio:
+            what = {Modality.VIDEO_ONLY: "mouth crops", Modality.AUDIO_ONLY: "audio"}.get(
+                modality, "crops and no audio"
             )
-            raise InvalidMediaError(f"the stream held no {what}: send some after the configuration")
+            raise InvalidMediaError(f"the stream contained no {what}: send media after the configuration")
         for face, (grid, track, activity) in self._faces.items():
             self._add_resampled_crops(face, track, activity, grid.flush())
             track.speaking.extend(activity.flush())
             track.ended = True
-        self.faces_now = 0
+        self.faces_in_view = 0
         self.buffer.video_end = max(
             [self.buffer.video_end, *(track.end for _, track, _ in self._faces.values())]
         )
-        if self.has_sound:
+        if self.has_audio:
             self.buffer.add_audio_vad(levels_to_probability(self._level_estimator.flush()))
-        elif modality is Modality.AUDIO_VISUAL and not told_of_no_sound:
-            return [
-                StreamWarning(WarningKind.NO_AUDIO, "no sound came: the words are read from the lips alone")
-            ]
+        elif modality is Modality.AUDIO_VISUAL and not warned_of_no_audio:
+            return [StreamWarning(WarningKind.NO_AUDIO, "no audio was received: recognizing from video only")]
         return []
 
     def _create_duration_error(self, time_s: float) -> OutOfRangeError:
         return OutOfRangeError(
-            f"the media reaches {time_s:.1f} s; the limit is {self._max_duration_s:g} s: send it in pieces"
+            f"the media reaches {time_s:.1f} s; the limit is {self._max_duration_s:g} s: split it"
         )

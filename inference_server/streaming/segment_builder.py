@@ -1,17 +1,18 @@
-"""From what the device read in a window to what a stream says: readings placed in time, segments. Pure functions."""
+"""Build segments from hypotheses: timestamps, output options. Pure functions."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
-from gorggle_server.inference.recognizer import frames_to_seconds
 from gorggle_server.streaming.endpointing import FrameSpan
-from gorggle_server.types import Activity, ActivityKind, Hypothesis, Word
+from gorggle_server.timebase import frames_to_seconds
+from gorggle_server.types import Activity, ActivityKind, Hypothesis, Segment, Word
 
 
 def to_media_time(hypothesis: Hypothesis, span: FrameSpan) -> Hypothesis:
-    """A reading with its words' times moved from the window's clock to the media's."""
+    """Shift word timestamps from the span to the media's clock."""
     shift_s = frames_to_seconds(span.start)
     words = tuple(
         Word(word.text, word.start_s + shift_s, word.end_s + shift_s, word.confidence)
@@ -21,19 +22,26 @@ def to_media_time(hypothesis: Hypothesis, span: FrameSpan) -> Hypothesis:
 
 
 def get_time_bounds(hypothesis: Hypothesis, span: FrameSpan) -> tuple[float, float]:
-    """When the words begin and end; the whole stretch where their times are not known."""
+    """Return start and end of the words in seconds; of the whole span without word timestamps."""
     if not hypothesis.words:
         return frames_to_seconds(span.start), frames_to_seconds(span.end)
     return hypothesis.words[0].start_s, hypothesis.words[-1].end_s
 
 
-def apply_output_options(hypothesis: Hypothesis, *, word_timestamps: bool) -> Hypothesis:
-    """A reading as the caller asked for it."""
-    return hypothesis if word_timestamps else dataclasses.replace(hypothesis, words=())
+def create_segment(
+    hypotheses: Sequence[Hypothesis], span: FrameSpan, *, word_timestamps: bool, **fields: Any
+) -> Segment:
+    """Return a segment of hypotheses on the media's clock, best first; ``fields`` are the segment's other fields."""
+    start_s, end_s = get_time_bounds(hypotheses[0], span)
+    best, *alternatives = (
+        hypothesis if word_timestamps else dataclasses.replace(hypothesis, words=())
+        for hypothesis in hypotheses
+    )
+    return Segment(start_s=start_s, end_s=end_s, best=best, alternatives=tuple(alternatives), **fields)
 
 
 def interpolate_word_timestamps(text: str, start_s: float, end_s: float) -> tuple[Word, ...]:
-    """Words of which it is only known when the first begins and the last ends."""
+    """Distribute words evenly between the start of the first and the end of the last."""
     texts = text.split()
     step_s = max(0.0, end_s - start_s) / max(1, len(texts))
     return tuple(
@@ -43,22 +51,22 @@ def interpolate_word_timestamps(text: str, start_s: float, end_s: float) -> tupl
 
 
 def create_speech_begin(span: FrameSpan, margin_frames: int, speaker_id: str) -> Activity:
-    """Speech begins where a stretch does, but for its margin."""
+    """Return the event at the start of a span, without its margin."""
     begin = min(span.start + margin_frames, span.end)
     return Activity(ActivityKind.SPEECH_BEGIN, frames_to_seconds(begin), speaker_id)
 
 
 def create_speech_end(span: FrameSpan, margin_frames: int, speaker_id: str) -> Activity:
-    """Speech ends where a stretch does, but for its margin."""
+    """Return the event at the end of a span, without its margin."""
     end = max(span.start, span.end - margin_frames)
     return Activity(ActivityKind.SPEECH_END, frames_to_seconds(end), speaker_id)
 
 
 def shift_span(span: FrameSpan, frames: int) -> FrameSpan:
-    """The same stretch on a clock that started ``frames`` earlier."""
+    """Return the span on a clock that started ``frames`` earlier."""
     return FrameSpan(span.start + frames, span.end + frames)
 
 
 def find_earliest(frames: Sequence[int], default: int) -> int:
-    """The first of some frames, or a frame that comes before all of them."""
+    """Return the earliest frame, at most ``default`` and at least 0."""
     return max(0, min([*frames, default]))

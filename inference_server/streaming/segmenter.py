@@ -1,74 +1,33 @@
-"""The curves of activity of one stream, the sound's and each face's: where utterances end, and who speaks in them."""
+"""Utterance segmentation: endpointing of the audio and of every face, and assignment of speakers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Iterator
 
-from gorggle_server.stream_state import StreamCheckpoint
 from gorggle_server.streaming.active_speaker import SpeakerTurn, assign_turns
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import EndpointingOptions, FrameSpan
+from gorggle_server.streaming.media_pipeline import MediaPipeline
 from gorggle_server.streaming.noise_gate import AudioVadGate
-from gorggle_server.streaming.stream_buffer import FaceTrack, StreamBuffer
-from gorggle_server.types import Event, RecognitionOptions
+from gorggle_server.streaming.stream_buffer import FaceTrack
+from gorggle_server.types import RecognitionOptions, StreamCheckpoint
 from gorggle_server.vision.lip_activity import audio_visual_correlation
 
-# Lips that move for so long without any speech in the sound are read all the same: noise may hide the voice.
+# Minimum duration of lip movement without speech in the audio that is decoded anyway: noise may mask the voice.
 MIN_VISUAL_ONLY_FRAMES = 20
-# Stretches of sound that are remembered, to tell lips that nobody heard.
+# Recent spans of speech in the audio that are kept, to detect visual-only speech.
 RECENT_AUDIO_SPANS = 20
 
 
-class MediaPipeline(Protocol):
-    """Turns media into a scene, a little at a time."""
-
-    @property
-    def buffer(self) -> StreamBuffer:
-        """What was seen and heard so far."""
-        ...
-
-    @property
-    def has_audio(self) -> bool:
-        """Whether there is sound."""
-        ...
-
-    @property
-    def has_video(self) -> bool:
-        """Whether there are pictures."""
-        ...
-
-    @property
-    def tracks_faces(self) -> bool:
-        """Whether it sees whole faces with their landmarks, or mouth crops alone."""
-        ...
-
-    @property
-    def faces_in_view(self) -> int:
-        """Faces in the latest picture."""
-        ...
-
-    @property
-    def total_faces(self) -> int:
-        """People seen so far."""
-        ...
-
-    def steps(self) -> Iterable[Iterable[Event]]:
-        """Take in a little media at a time, add it to the scene, and yield what there is to say about it."""
-        ...
-
-
 class UtteranceSegmenter:
-    """Cuts the sound and every face's movement as the scene grows.
+    """Segments audio activity and the movement of every face as the buffer grows.
 
     Args:
-        pipeline: where the scene comes from.
-        options: how to read.
-        checkpoint: how far the stream was cut already, on the scene's clock.
+        checkpoint: how far the stream was segmented before, on the buffer's clock.
 
     Attributes:
-        sound: the sound's channel; stays empty where there is no sound, or none is read.
-        heard: recent stretches of sound, to tell lips that nobody heard.
+        audio: the audio's channel; stays empty if audio is absent or not used.
+        recent_speech: recent spans of speech in the audio, to detect visual-only speech.
     """
 
     def __init__(
@@ -80,45 +39,45 @@ class UtteranceSegmenter:
             self.endpointing.for_lips() if pipeline.tracks_faces else self.endpointing.for_crops()
         )
         self._checkpoints = {channel.person: channel for channel in checkpoint.channels}
-        sound_endpointing = self.endpointing.for_live_audio() if options.live else self.endpointing
-        self.sound = ActivityChannel(sound_endpointing, resume_from=self._checkpoints.pop(None, None))
+        audio_endpointing = self.endpointing.for_live_audio() if options.live else self.endpointing
+        self.audio = ActivityChannel(audio_endpointing, resume_from=self._checkpoints.pop(None, None))
         self._audio_gate = AudioVadGate(self._buffer)
         self._faces: dict[int, ActivityChannel] = {}
-        self.heard = [FrameSpan(*heard) for heard in checkpoint.recent_speech]
+        self.recent_speech = [FrameSpan(*speech) for speech in checkpoint.recent_speech]
 
     @property
     def uses_audio(self) -> bool:
-        """Whether sound is there and read."""
+        """Whether audio is present and used."""
         return self._modality.uses_audio and self._pipeline.has_audio
 
     @property
     def channels(self) -> list[ActivityChannel]:
-        """All curves there are, those that have ended included."""
-        return [self.sound, *self._faces.values()]
+        """All channels, those that have ended included."""
+        return [self.audio, *self._faces.values()]
 
     @property
     def active_channels(self) -> list[ActivityChannel]:
-        """The curves still being cut."""
-        channels = ([self.sound] if self.uses_audio else []) + list(self._faces.values())
+        """Channels that have not ended."""
+        channels = ([self.audio] if self.uses_audio else []) + list(self._faces.values())
         return [channel for channel in channels if not channel.closed]
 
     @property
     def available_end(self) -> int:
-        """The frame up to which everything that is read is there."""
-        known = []
+        """Frame up to which all used modalities are available."""
+        ends = []
         if self.uses_audio:
-            known.append(self._buffer.audio_vad_end)
+            ends.append(self._buffer.audio_vad_end)
         if self._modality.uses_video and self._pipeline.has_video:
-            # Of live media the last crops may still be cut more steadily: nobody waits for that.
-            known.append(max(self._buffer.video_end, self._buffer.preview_video_end))
-        return min(known, default=0)
+            # Live streams do not wait until preview crops are replaced by final ones.
+            ends.append(max(self._buffer.video_end, self._buffer.preview_video_end))
+        return min(ends, default=0)
 
     def advance(self, *, media_ended: bool) -> Iterator[tuple[ActivityChannel, list[EndedSpan]]]:
-        """Take in what the scene has gained: of every curve, the stretches that have ended with it."""
+        """Process new data in the buffer: for each channel, yield the spans that have ended."""
         if self.uses_audio:
             cuts = self._process_audio(media_ended=media_ended)
-            self.heard = [*self.heard, *(cut.span for cut in cuts)][-RECENT_AUDIO_SPANS:]
-            yield self.sound, cuts
+            self.recent_speech = [*self.recent_speech, *(cut.span for cut in cuts)][-RECENT_AUDIO_SPANS:]
+            yield self.audio, cuts
         if self._modality.uses_video:
             tracks = dict(self._buffer.tracks)
             for track in tracks.values():
@@ -128,10 +87,10 @@ class UtteranceSegmenter:
             self._faces = {number: channel for number, channel in self._faces.items() if number in tracks}
 
     def should_decode(self, channel: ActivityChannel, span: FrameSpan) -> bool:
-        """Whether a stretch is to be read: of lips, where there is sound, only what nobody heard."""
-        if channel is self.sound or not self.uses_audio or self._is_visual_only(span):
+        """Return whether to decode a span: of a face, where audio is used, only visual-only speech."""
+        if channel is self.audio or not self.uses_audio or self._is_visual_only(span):
             return True
-        # What has settled was promised.
+        # Stable words were promised to the client.
         return any(
             utterance.text.stable_words
             for start, utterance in list(channel.open_utterances.items())
@@ -139,8 +98,8 @@ class UtteranceSegmenter:
         )
 
     def get_turns(self, channel: ActivityChannel, span: FrameSpan) -> list[SpeakerTurn]:
-        """Who speaks in a stretch of a channel."""
-        if channel is not self.sound:
+        """Return who speaks in a span of a channel."""
+        if channel is not self.audio:
             return [SpeakerTurn(span, channel.track)]
         tracks = list(self._buffer.tracks.values()) if self._modality.uses_video else []
         audio = self._buffer.get_audio_vad(span)
@@ -152,23 +111,24 @@ class UtteranceSegmenter:
         return assign_turns(span, tracks, audio, agreement)
 
     def _process_audio(self, *, media_ended: bool) -> list[EndedSpan]:
-        if not self._modality.uses_video or self.sound.closed:
-            judged_until = self._buffer.audio_vad_end
-            return self.sound.process(judged_until, self._buffer.get_audio_vad, ended=media_ended)
-        known_until = self._audio_gate.get_available_end(media_ended=media_ended)
-        return self.sound.process(known_until, self._audio_gate.get_activity, ended=media_ended)
+        if not self._modality.uses_video or self.audio.closed:
+            return self.audio.process(
+                self._buffer.audio_vad_end, self._buffer.get_audio_vad, ended=media_ended
+            )
+        available_end = self._audio_gate.get_available_end(media_ended=media_ended)
+        return self.audio.process(available_end, self._audio_gate.get_activity, ended=media_ended)
 
     def _get_channel(self, track: FaceTrack) -> ActivityChannel:
         channel = self._faces.get(track.track_id)
         if channel is None:
-            known = self._checkpoints.pop(track.person, None)
-            channel = ActivityChannel(self._lip_endpointing, track.start, track, known)
+            checkpoint = self._checkpoints.pop(track.person, None)
+            channel = ActivityChannel(self._lip_endpointing, track.start, track, checkpoint)
             self._faces[track.track_id] = channel
         return channel
 
     def _is_visual_only(self, span: FrameSpan) -> bool:
-        """Whether lips moved for a while and the sound had no speech to it."""
-        going_on = self.sound.open_span
-        speech = [*self.heard, going_on] if going_on is not None else self.heard
+        """Return whether the lips moved for a while and the audio has no speech there."""
+        open_span = self.audio.open_span
+        speech = [*self.recent_speech, open_span] if open_span is not None else self.recent_speech
         recent_speech = sum(span.overlap(other) for other in speech)
         return span.frames >= MIN_VISUAL_ONLY_FRAMES and recent_speech < 0.2 * span.frames

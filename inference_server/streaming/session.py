@@ -1,8 +1,8 @@
-"""One stream from media to segments: watches the scene grow, cuts it into utterances, has them read, says the words.
+"""Recognition session: one stream from media to segments.
 
-Runs on a thread of its own. Perceiving goes on while the device reads earlier utterances; segments leave in the order
-in which their utterances ended. Segments are named for the frame at which they begin and for whose they are, so that
-whoever reads the same media again gives them the same names.
+A session runs on its own thread. It segments the buffer into utterances, has them decoded and emits the results. Media
+processing continues while earlier utterances are decoded; segments are emitted in the order in which their utterances ended.
+Segment ids are derived from the first frame and the person, so another server that processes the same media assigns the same.
 """
 
 from __future__ import annotations
@@ -14,51 +14,53 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.errors import NoFaceError
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, frames_to_seconds
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.media.audio import audio_features
-from gorggle_server.stream_state import ChannelCheckpoint, StreamCheckpoint
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.streaming.event_emitter import EventEmitter
 from gorggle_server.streaming.final_results import FinalDecoder, FinishedUtterance
 from gorggle_server.streaming.interim_results import InterimDecoder, PartialTranscript
+from gorggle_server.streaming.media_pipeline import MediaPipeline
 from gorggle_server.streaming.segment_builder import (
     create_speech_begin,
     create_speech_end,
     find_earliest,
     shift_span,
 )
-from gorggle_server.streaming.segmenter import MediaPipeline, UtteranceSegmenter
+from gorggle_server.streaming.segmenter import UtteranceSegmenter
 from gorggle_server.streaming.stream_buffer import FaceTrack
+from gorggle_server.timebase import FRAME_RATE_HZ, frames_to_seconds
 from gorggle_server.types import (
-    VIDEO_FRAME_RATE_HZ,
+    ChannelCheckpoint,
     Event,
     Finished,
     Modality,
     Progress,
     RecognitionOptions,
+    StreamCheckpoint,
     StreamWarning,
     WarningKind,
 )
 
 _log = logging.getLogger(__name__)
 
-PROGRESS_INTERVAL_FRAMES = VIDEO_FRAME_RATE_HZ
-# Below this level (of 32 768) the sound counts as silent: −60 dBFS.
+PROGRESS_INTERVAL_FRAMES = FRAME_RATE_HZ
+# Audio below this RMS level (of 32 768) counts as silent: −60 dBFS.
 SILENCE_RMS = 33.0
 
 
 @dataclass(frozen=True)
 class ResumeState:
-    """Where a session goes on that another server began.
+    """Where to continue a session that another server began.
 
     Attributes:
-        checkpoint: the stream as it was, on the media's clock.
-        first_frame: the media's frame at which the scene's clock starts.
-        partial_transcripts: what was sent of utterances that had not ended, by segment id.
+        checkpoint: the stream at that moment, on the media's clock.
+        first_frame: the media's frame at which the buffer's clock starts.
+        partial_transcripts: interim results sent for open utterances, by segment id.
     """
 
     checkpoint: StreamCheckpoint = field(default_factory=StreamCheckpoint)
@@ -67,7 +69,7 @@ class ResumeState:
 
 
 class RecognitionSession:
-    """Reads one stream."""
+    """Recognizes one stream."""
 
     def __init__(
         self,
@@ -78,21 +80,17 @@ class RecognitionSession:
         wait_for_capacity: Callable[[], None] = lambda: None,
         resume_state: ResumeState | None = None,
     ) -> None:
-        """Prepare to read.
+        """Prepare the session.
 
-        Args:
-            pipeline: where the scene comes from.
-            options: how to read.
-            backend: who reads the windows.
-            emit: takes the events; called from this thread and from the backend's, never from both at once.
-            wait_for_capacity: blocks while the events' reader lags.
-            resume_state: what was read before, elsewhere; None: nothing.
+        ``emit`` receives the events; it is called from this thread and from the backend's, never concurrently.
+        ``wait_for_capacity`` blocks while the reader of the events lags. ``resume_state`` describes the earlier part of the
+        stream on another server.
         """
         resume_state = resume_state or ResumeState()
         self._pipeline, self._buffer = pipeline, pipeline.buffer
         self._options, self._backend = options, backend
         self._wait_for_capacity = wait_for_capacity
-        # The times of words tell which of them have settled, whether the caller wants them or not.
+        # Word timestamps decide which words are stable, whether or not the caller requested them.
         word_times = options.word_timestamps or options.interim_results
         self._decoding_options = DecodingOptions(
             options.beam_size, options.length_penalty, options.max_alternatives, word_times
@@ -102,7 +100,7 @@ class RecognitionSession:
         self._segmenter = UtteranceSegmenter(pipeline, options, before)
         self._ended_spans: list[
             tuple[ActivityChannel, EndedSpan]
-        ] = []  # ended, but their pictures are not all there yet
+        ] = []  # ended, but their video is not complete yet
         self._emitter = EventEmitter(emit, before.speakers)
         self._has_found_speech = before.has_utterances
         self._resumed_end = self._final_end = before.final_end
@@ -123,10 +121,10 @@ class RecognitionSession:
         )
 
     def run(self) -> None:
-        """Read to the end of the media; events leave through ``emit``, the last one is ``Finished``.
+        """Process the media to its end; the last event emitted is ``Finished``.
 
         Raises:
-            GorggleError: the media cannot be read, or holds no face where only lips are to be read.
+            GorggleError: the media cannot be decoded, or has no face in video-only mode.
         """
         steps = iter(self._pipeline.steps())
         try:
@@ -156,14 +154,12 @@ class RecognitionSession:
             self._cancel_pending()
 
     def stop(self) -> None:
-        """Give up: the caller has gone. ``run`` returns after the step at hand."""
+        """Cancel the session: the caller has disconnected. ``run`` returns after the current step."""
         self._stopped = True
         self._cancel_pending()
 
-    # ------------------------------------------------------------------------------------------- cutting utterances
-
     def _advance(self, *, media_ended: bool) -> None:
-        """Cut what has come in since the last time, and hand ended utterances to the device."""
+        """Segment new media and submit the utterances that have ended."""
         for channel, cuts in self._segmenter.advance(media_ended=media_ended):
             for cut in cuts:
                 self._report_activity(channel, cut.span)
@@ -177,12 +173,12 @@ class RecognitionSession:
         self._buffer.discard_before(self._get_needed_start())
 
     def _submit_ended_spans(self, *, media_ended: bool) -> None:
-        """Submit the ended stretches whose pictures and sound are all there."""
+        """Submit the ended spans whose video and audio are complete."""
         still_waiting = []
-        # A little later it is surer whose lips moved; live, that takes too long.
-        later = 0 if self._options.live else self._segmenter.endpointing.margin_frames
+        # Waiting a little makes speaker assignment more reliable; live streams cannot wait.
+        delay_frames = 0 if self._options.live else self._segmenter.endpointing.margin_frames
         for channel, cut in self._ended_spans:
-            if not media_ended and self._segmenter.available_end < cut.span.end + later:
+            if not media_ended and self._segmenter.available_end < cut.span.end + delay_frames:
                 still_waiting.append((channel, cut))
                 continue
             if self._segmenter.should_decode(channel, cut.span):
@@ -195,89 +191,85 @@ class RecognitionSession:
         return max(self._buffer.video_end, self._buffer.audio_end)
 
     def _get_needed_start(self) -> int:
-        """The frame before which no utterance will want anything."""
-        # Lips may begin to move before a sound that is not there yet: keep half an utterance's margin more.
+        """Return the frame before which nothing is needed any more."""
+        # Lips may begin to move before speech in audio that has not arrived yet: keep another half margin.
         slack = 2 * self._segmenter.endpointing.margin_frames
         needed = [cut.span.start for _, cut in self._ended_spans]
         needed += [channel.committed_end - slack for channel in self._segmenter.active_channels]
         return find_earliest(needed, self._segmenter.available_end)
 
     def _check_silence_timeout(self) -> bool:
-        """Whether nobody has spoken for so long that the stream shall end; says so."""
+        """Return whether the silence timeout has expired; emit a warning if so."""
         limit_s = self._options.silence_timeout_s
         if not limit_s or self._ended_spans or self._final_decoder.pending:
             return False
-        going_on = [channel.open_span is not None for channel in self._segmenter.active_channels]
+        has_open_span = [channel.open_span is not None for channel in self._segmenter.active_channels]
         if (
-            any(going_on)
+            any(has_open_span)
             or frames_to_seconds(self._segmenter.available_end - self._last_speech_end) < limit_s
         ):
             return False
-        text = f"nobody has spoken for {limit_s:g} s: the stream ends, as was asked for"
-        self._emitter.emit(StreamWarning(WarningKind.CLOSED_AFTER_SILENCE, text))
+        text = f"no speech for {limit_s:g} s: the stream is closed, as requested"
+        self._emitter.emit(StreamWarning(WarningKind.SILENCE_TIMEOUT, text))
         return True
-
-    # ------------------------------------------------------------------------------------------------------ reading
 
     def _submit(self, channel: ActivityChannel, ended: EndedSpan, turn: SpeakerTurn) -> None:
         self._has_found_speech = True
-        going_on = self._interim_decoder.close_utterance(channel, turn.span.start)
-        foretold = self._interim_decoder.take_speculative_result(channel, turn)
+        open_span = self._interim_decoder.close_utterance(channel, turn.span.start)
+        speculative = self._interim_decoder.take_speculative_result(channel, turn)
         if turn.span.start < self._resumed_end:
-            return  # it was read and sent before this session was taken up
-        utterance = FinishedUtterance(channel, ended, turn, going_on, foretold)
+            return  # it was sent before this session was resumed
+        utterance = FinishedUtterance(channel, ended, turn, open_span, speculative)
         self._final_decoder.submit(utterance, self._create_input(turn.span, turn.track))
 
     def _decode_open_utterances(self) -> None:
-        """Have open utterances read, for interim results and to have the final ones sooner."""
-        known_until = self._segmenter.available_end
+        """Decode open utterances, for interim results and to have final results sooner."""
+        available_end = self._segmenter.available_end
         for channel in self._segmenter.active_channels:
-            going_on = channel.open_span
-            if going_on is None or going_on.start < self._resumed_end:
+            open_span = channel.open_span
+            if open_span is None or open_span.start < self._resumed_end:
                 continue
-            stretch = FrameSpan(going_on.start, min(going_on.end, known_until))
-            if stretch.frames <= 0 or not self._segmenter.should_decode(channel, stretch):
+            span = FrameSpan(open_span.start, min(open_span.end, available_end))
+            if span.frames <= 0 or not self._segmenter.should_decode(channel, span):
                 continue
-            turns_in = functools.partial(self._segmenter.get_turns, channel)
+            get_turns = functools.partial(self._segmenter.get_turns, channel)
             if self._options.live:
                 self._interim_decoder.decode_speculatively(
-                    channel, known_until, self._decoding_options, turns_in
+                    channel, available_end, self._decoding_options, get_turns
                 )
             if self._options.interim_results:
-                several = channel is self._segmenter.sound and len(self._buffer.tracks) > 1
-                self._interim_decoder.submit(channel, stretch, turns_in, several_faces=several)
+                several_faces = channel is self._segmenter.audio and len(self._buffer.tracks) > 1
+                self._interim_decoder.submit(channel, span, get_turns, several_faces=several_faces)
 
     def _create_input(self, span: FrameSpan, track: FaceTrack | None) -> InferenceInput:
         crops = track.get_crops(span) if track is not None else None
         if not self._segmenter.uses_audio:
             return InferenceInput(crops, None)
-        sound = self._buffer.get_audio(span)
-        if crops is not None and float(np.sqrt(np.mean(np.square(sound, dtype=np.float64)))) < SILENCE_RMS:
+        audio = self._buffer.get_audio(span)
+        if crops is not None and float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) < SILENCE_RMS:
             return InferenceInput(crops, None)
-        return InferenceInput(crops, audio_features(sound)[: span.frames])
+        return InferenceInput(crops, audio_features(audio)[: span.frames])
 
     def _cancel_pending(self) -> None:
         self._final_decoder.stop()
         self._interim_decoder.stop(self._segmenter.channels)
 
-    # ------------------------------------------------------------------------------------------------- what is told
-
     def _report_activity(self, channel: ActivityChannel, ended: FrameSpan | None) -> None:
-        stretch = ended or channel.open_span
-        if stretch is not None:
-            self._last_speech_end = max(self._last_speech_end, stretch.end)
-        if not self._options.activity_events or stretch is None or stretch.start < self._resumed_end:
+        span = ended or channel.open_span
+        if span is not None:
+            self._last_speech_end = max(self._last_speech_end, span.end)
+        if not self._options.activity_events or span is None or span.start < self._resumed_end:
             return
-        if not channel.has_reported_begin and not self._segmenter.should_decode(channel, stretch):
+        if not channel.has_reported_begin and not self._segmenter.should_decode(channel, span):
             return
-        told, speaker = shift_span(stretch, self._first_frame), self._emitter.get_speaker_id(channel.track)
+        media_span, speaker = shift_span(span, self._first_frame), self._emitter.get_speaker_id(channel.track)
         margin = self._segmenter.endpointing.margin_frames
         if not channel.has_reported_begin:
             channel.has_reported_begin = True
-            self._emitter.emit(create_speech_begin(told, margin, speaker))
+            self._emitter.emit(create_speech_begin(media_span, margin, speaker))
         if ended is not None:
             channel.has_reported_begin = False
-            self._emitter.emit(create_speech_end(told, margin, speaker))
+            self._emitter.emit(create_speech_end(media_span, margin, speaker))
 
     def _report_progress(self) -> None:
         received = self._get_received_end()
@@ -290,7 +282,7 @@ class RecognitionSession:
                 self._emitter.emit(Progress(received_s, processed_s, self._pipeline.faces_in_view, state))
 
     def _snapshot_state(self) -> None:
-        """Note how far the media is cut; utterances that are being read are added when it is told."""
+        """Record how far the media is segmented; pending utterances are added when a checkpoint is created."""
         states = {channel: channel.checkpoint for channel in self._segmenter.active_channels}
         for channel, cut in reversed(self._ended_spans):
             states[channel] = channel.create_checkpoint_at(cut)
@@ -298,22 +290,22 @@ class RecognitionSession:
             self._snapshot = states, self._segmenter.available_end
 
     def _create_checkpoint(self) -> StreamCheckpoint:
-        """The stream as it is now, on the media's clock."""
-        stock, known_until = self._snapshot
+        """Return the current state of the stream on the media's clock."""
+        stock, available_end = self._snapshot
         states = dict(stock)
         pending = self._final_decoder.pending
         for utterance in reversed(pending):
             states[utterance.channel] = utterance.channel.create_checkpoint_at(utterance.ended)
         settled = [state.committed_end for state in states.values()]
-        # A channel's first utterance may be one of several turns, of which the others are sent.
+        # A channel's first pending utterance may be one of several turns, of which the others are sent.
         final = [state.committed_end for channel, state in stock.items()]
         final += [utterance.turn.span.start for utterance in pending]
-        self._final_end = max(self._final_end, find_earliest(final, known_until))
+        self._final_end = max(self._final_end, find_earliest(final, available_end))
         return StreamCheckpoint(
             final_end=self._final_end,
-            needed_start=find_earliest(settled, known_until),
+            needed_start=find_earliest(settled, available_end),
             channels=tuple(states.values()),
-            recent_speech=tuple((heard.start, heard.end) for heard in self._segmenter.heard),
+            recent_speech=tuple((speech.start, speech.end) for speech in self._segmenter.recent_speech),
             speakers=self._emitter.speakers,
             last_speech_end=self._last_speech_end,
             segment_count=self._final_decoder.segment_count,
@@ -321,25 +313,21 @@ class RecognitionSession:
         ).shift(-self._first_frame)
 
     def _to_media_s(self, frame: int) -> float:
-        """A frame's time on the media's clock."""
+        """Return the time of a frame on the media's clock."""
         return frames_to_seconds(frame + self._first_frame)
 
     def _report_missing_input(self) -> None:
-        """At the end: an answer without words must say why."""
-        perception = self._pipeline
-        sees_nobody = not perception.total_faces and not self._emitter.speakers
-        if self._options.modality is Modality.VIDEO_ONLY and sees_nobody:
+        """At the end, report why there may be no words."""
+        pipeline = self._pipeline
+        has_no_face = not pipeline.total_faces and not self._emitter.speakers
+        if self._options.modality is Modality.VIDEO_ONLY and has_no_face:
             raise NoFaceError(
-                f"no face was found in {self._to_media_s(self._get_received_end()):.1f} s of video: lips can be read where a face "
-                "is turned to the camera and at least about 80 pixels wide"
+                f"no face was found in {self._to_media_s(self._get_received_end()):.1f} s of video: lip reading "
+                "needs a face that is turned to the camera and about 80 pixels wide or more"
             )
-        if self._options.modality is Modality.AUDIO_VISUAL and sees_nobody:
-            what = "no face was found" if perception.has_video else "there are no pictures"
-            self._emitter.emit(
-                StreamWarning(WarningKind.NO_FACE, f"{what}: the words are read from the sound alone")
-            )
+        if self._options.modality is Modality.AUDIO_VISUAL and has_no_face:
+            reason = "no face was found" if pipeline.has_video else "the media has no video"
+            self._emitter.emit(StreamWarning(WarningKind.NO_FACE, f"{reason}: recognizing from audio only"))
         if not self._has_found_speech:
-            where = "the lips" if not self._segmenter.uses_audio else "the sound and the lips"
-            self._emitter.emit(
-                StreamWarning(WarningKind.NO_SPEECH, f"nobody speaks: no speech was found in {where}")
-            )
+            source = "audio or lip movement" if self._segmenter.uses_audio else "lip movement"
+            self._emitter.emit(StreamWarning(WarningKind.NO_SPEECH, f"no speech was found in {source}"))

@@ -1,7 +1,7 @@
-"""What a stream has shown and sounded so far: faces with their mouth crops, and sound, on one clock of 25 frames a second.
+"""Buffer of a stream's recent media: faces with mouth crops, and audio, on one 25 Hz clock.
 
-Whoever perceives (``perception``) adds to it; whoever cuts utterances (``session``) takes windows from it and lets go
-of what no utterance will need again, so that a stream of hours takes the memory of seconds.
+The media pipeline adds to it. The session cuts utterances from it and discards frames that no utterance will need, so that a
+stream of hours takes the memory of seconds.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gorggle_server.inference.recognizer import frames_to_samples, frames_to_seconds
 from gorggle_server.streaming.endpointing import FrameSpan
-from gorggle_server.types import MOUTH_CROP_SIZE_PX, FaceBox
+from gorggle_server.timebase import MOUTH_CROP_SIZE_PX, frames_to_samples, frames_to_seconds
+from gorggle_server.types import FaceBox
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class FaceTrack:
-    """One person's face, from when it appears to when it leaves.
+    """One person's face, from when it appears until it disappears.
 
     Attributes:
-        track_id: this track's number; a person who leaves and returns gets another one.
-        person: the person's number, the same when they return.
+        track_id: number of this track; a person who leaves and returns gets another one.
+        person: number of the person, the same when they return.
         start: frame of the first crop held.
-        crops: one uint8 (96, 96) a frame from ``start`` on, without gaps.
-        speaking: how likely the mouth is speaking, 0 to 1, one number a frame from ``start`` on; may lag ``crops``.
-        boxes: where the face was, in time order.
-        preview_crops: crops that follow ``crops``, cut less steadily, for what cannot wait; may be empty.
+        crops: one uint8 (96, 96) per frame from ``start`` on, without gaps.
+        speaking: speech probability of the mouth, 0 to 1, per frame from ``start`` on; may lag ``crops``.
+        boxes: bounding boxes of the face, in order of time.
+        preview_crops: less stable crops for the frames after ``crops``, for low latency; may be empty.
     """
 
     track_id: int
@@ -45,16 +45,16 @@ class FaceTrack:
 
     @property
     def end(self) -> int:
-        """The frame after the last crop."""
+        """Frame after the last crop."""
         return self.start + len(self.crops)
 
     @property
     def vad_end(self) -> int:
-        """The frame after the last one known to be speaking or not."""
+        """Frame after the last one with a speech probability."""
         return self.start + len(self.speaking)
 
     def add_crop(self, frame: int, crop: NDArray[np.uint8]) -> None:
-        """Add the next crop, uint8 (96, 96); a hole since the last one is filled with that one."""
+        """Add the next crop, uint8 (96, 96); a gap is filled with the previous crop."""
         if crop.shape != (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX) or crop.dtype != np.uint8:
             raise ValueError(f"a mouth crop is uint8 (96, 96), not {crop.dtype} {crop.shape}")
         del self.preview_crops[: frame + 1 - self.end]
@@ -66,37 +66,37 @@ class FaceTrack:
 
     @property
     def preview_end(self) -> int:
-        """The frame after the last one of which there is any crop."""
+        """Frame after the last one with any crop."""
         return self.end + len(self.preview_crops)
 
     def add_preview_crop(self, frame: int, crop: NDArray[np.uint8]) -> None:
-        """Add a crop, uint8 (96, 96), that stands in until ``add_crop`` brings the better one."""
+        """Add a crop, uint8 (96, 96), that is used until ``add_crop`` replaces it."""
         if frame >= self.preview_end:
             last = self.preview_crops[-1] if self.preview_crops else crop
             self.preview_crops += [last] * (frame - self.preview_end)
             self.preview_crops.append(crop)
 
     def end_at(self, frame: int) -> None:
-        """The face is gone from this frame on."""
+        """End the track: the face is absent from this frame on."""
         kept = max(0, frame - self.start)
         del self.crops[kept:], self.speaking[kept:]
         self.preview_crops.clear()
         self.ended = True
 
     def get_coverage(self, span: FrameSpan) -> float:
-        """The share of the stretch in which the face was seen, 0 to 1."""
+        """Return the share of the span in which the face was visible, 0 to 1."""
         return FrameSpan(self.start, self.end).overlap(span) / max(1, span.frames)
 
     def get_crops(self, span: FrameSpan) -> NDArray[np.uint8]:
-        """The crops of a stretch, (T, 96, 96); where the face was not seen, the nearest crop stands in."""
-        seen = [*self.crops, *self.preview_crops] if span.end > self.end else self.crops
-        last = len(seen) - 1
+        """Return the crops of a span, (T, 96, 96); frames without a crop take the nearest one."""
+        crops = [*self.crops, *self.preview_crops] if span.end > self.end else self.crops
+        last = len(crops) - 1
         return np.stack(
-            [seen[min(max(frame - self.start, 0), last)] for frame in range(span.start, span.end)]
+            [crops[min(max(frame - self.start, 0), last)] for frame in range(span.start, span.end)]
         )
 
     def get_speaking(self, span: FrameSpan) -> NDArray[np.float32]:
-        """How likely the mouth speaks in each frame of a stretch; 0 where the face was not seen."""
+        """Return the speech probability of the mouth per frame of a span; 0 where unknown."""
         curve = np.zeros(span.frames, np.float32)
         first, last = max(span.start, self.start), min(span.end, self.vad_end)
         if last > first:
@@ -106,61 +106,61 @@ class FaceTrack:
         return curve
 
     def get_boxes(self, span: FrameSpan) -> tuple[FaceBox, ...]:
-        """Where the face was during a stretch."""
+        """Return the bounding boxes of the face in a span."""
         start_s, end_s = frames_to_seconds(span.start), frames_to_seconds(span.end)
         return tuple(box for box in self.boxes if start_s <= box.offset_s < end_s)
 
     def discard_before(self, frame: int) -> None:
-        """Let go of what lies before a frame."""
-        gone = min(max(0, frame - self.start), len(self.crops))
-        if gone:
-            del self.crops[:gone], self.speaking[:gone]
-            self.start += gone
+        """Discard everything before a frame."""
+        dropped = min(max(0, frame - self.start), len(self.crops))
+        if dropped:
+            del self.crops[:dropped], self.speaking[:dropped]
+            self.start += dropped
             self.boxes = [box for box in self.boxes if box.offset_s >= frames_to_seconds(self.start)]
 
 
 class StreamBuffer:
-    """The faces and the sound of a stream, from the oldest frame still needed to the newest one known."""
+    """Faces and audio of a stream, from the oldest frame still needed to the newest available."""
 
     def __init__(self) -> None:
         self.tracks: dict[int, FaceTrack] = {}
         self._track_count = 0
-        self.video_end = 0  # frames whose crops are all there
-        self.preview_video_end = 0  # frames of which there is a crop to stand in, where these are kept
+        self.video_end = 0  # end of the frames whose crops are complete
+        self.preview_video_end = 0  # end of the frames with preview crops, if these are kept
         self._audio = np.zeros(0, np.int16)
         self._audio_start = 0  # frame of the first sample held
         self._pending_audio: list[NDArray[np.int16]] = []
         self._pending_samples = 0
         self._audio_vad: list[float] = []
-        self._audio_vad_start = 0  # frame of the first number in _sound_speaking
+        self._audio_vad_start = 0  # frame of the first value in _audio_vad
 
     @property
     def audio_end(self) -> int:
-        """Whole frames of sound that are there."""
+        """Frame after the last complete frame of audio."""
         return self._audio_start + (len(self._audio) + self._pending_samples) // frames_to_samples(1)
 
     def begin_track(self, person: int, frame: int) -> FaceTrack:
-        """A face appears."""
+        """Start the track of a new face."""
         self._track_count += 1
         track = self.tracks[self._track_count] = FaceTrack(self._track_count, person, frame)
         return track
 
     def add_audio(self, samples: NDArray[np.int16]) -> None:
-        """Add the next samples, int16 (S,), 16 kHz."""
+        """Append samples, int16 (S,), 16 kHz."""
         self._pending_audio.append(samples)
         self._pending_samples += len(samples)
 
     def add_audio_vad(self, speaking: Iterable[float]) -> None:
-        """Add how likely the next frames of sound hold speech, 0 to 1 each."""
+        """Append the speech probability, 0 to 1, of the next audio frames."""
         self._audio_vad.extend(float(value) for value in speaking)
 
     @property
     def audio_vad_end(self) -> int:
-        """The frame after the last one whose sound was judged."""
+        """Frame after the last one with an audio speech probability."""
         return self._audio_vad_start + len(self._audio_vad)
 
     def get_audio_vad(self, span: FrameSpan) -> NDArray[np.float32]:
-        """How likely the sound holds speech in each frame of a stretch; 0 where it was not judged."""
+        """Return the speech probability of the audio per frame of a span; 0 where unknown."""
         curve = np.zeros(span.frames, np.float32)
         first, last = max(span.start, self._audio_vad_start), min(span.end, self.audio_vad_end)
         if last > first:
@@ -169,27 +169,27 @@ class StreamBuffer:
         return curve
 
     def pad_audio(self, frame: int) -> None:
-        """Fill with silence up to a frame."""
+        """Append silence up to a frame."""
         missing = frames_to_samples(frame - self._audio_start) - len(self._audio) - self._pending_samples
         if missing > 0:
             self.add_audio(np.zeros(missing, np.int16))
 
     def get_audio(self, span: FrameSpan) -> NDArray[np.int16]:
-        """The samples of a stretch, int16 (640 a frame); silence where there are none."""
+        """Return the samples of a span, int16 (640 per frame); silence where missing."""
         self._join_audio()
         first = frames_to_samples(span.start - self._audio_start)
-        piece = self._audio[max(0, first) : max(0, first + frames_to_samples(span.frames))]
+        samples = self._audio[max(0, first) : max(0, first + frames_to_samples(span.frames))]
         before = max(0, min(-first, frames_to_samples(span.frames)))
-        return np.pad(piece, (before, frames_to_samples(span.frames) - before - len(piece)))
+        return np.pad(samples, (before, frames_to_samples(span.frames) - before - len(samples)))
 
     def discard_before(self, frame: int) -> None:
-        """Let go of what no utterance from ``frame`` on can need."""
+        """Discard everything that no utterance from ``frame`` on can need."""
         self._join_audio()
-        gone = min(frame - self._audio_start, len(self._audio) // frames_to_samples(1))
-        # Moving the rest costs time: done about once in two seconds of sound.
-        if gone > 50:
-            self._audio = self._audio[frames_to_samples(gone) :].copy()
-            self._audio_start += gone
+        dropped = min(frame - self._audio_start, len(self._audio) // frames_to_samples(1))
+        # Copying the rest takes time: done about once per two seconds of audio.
+        if dropped > 50:
+            self._audio = self._audio[frames_to_samples(dropped) :].copy()
+            self._audio_start += dropped
             judged = min(max(0, frame - self._audio_vad_start), len(self._audio_vad))
             del self._audio_vad[:judged]
             self._audio_vad_start += judged

@@ -1,1 +1,5 @@
-"""Vision: grey frames in, faces followed and their mouths cut out."""
+"""Vision: face detection, face tracking and mouth crops from grayscale frames."""
+
+from gorggle_server.vision.mouth_cropper import crop_mouths
+
+__all__ = ["crop_mouths"]

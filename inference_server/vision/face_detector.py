@@ -1,4 +1,4 @@
-"""Finds faces and their landmarks in grey frames, by dlib."""
+"""Detects faces and their landmarks in grayscale frames with dlib."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 LANDMARK_MODEL_PACKAGE = "face_recognition_models"
 LANDMARK_MODEL_FILE = "shape_predictor_68_face_landmarks.dat"
 
-# dlib's detector knows faces of 80 pixels and more. It looks at a frame of this short side: in the coarse search it
-# sees faces of a third of the frame, in 5 ms; in the fine one of a sixth, in 20 ms. Small frames are enlarged.
+# dlib's detector finds faces of at least 80 pixels in a frame scaled to this short side: the coarse search, 5 ms, finds
+# faces of a third of the frame; the fine search, 20 ms, of a sixth. Small frames are enlarged.
 COARSE_SIDE_PX = 240
 FINE_SIDE_PX = 480
 MAX_UPSCALING = 4.0
 
-# To look again at a known face, the square of this many face widths around it is scaled so that the face has this
-# width: a little above the least.
+# To verify a known face, the square of this many face widths around it is scaled so that the face has this width,
+# slightly above the detector's minimum.
 SEARCH_FACE_WIDTHS = 2.0
 SEARCH_FACE_PX = 100
 
-# Where dlib's detector puts its box around a face, in the canvas of the mean face: found by fitting the landmarks of
-# 80 detections (two photographs, turned by up to 15 degrees, 0.6 to 1.6 times their size) to the mean face.
+# dlib's detection box in the canvas of the mean face, found by fitting the landmarks of 80 detections (two photographs,
+# rotated by up to 15 degrees, scaled by 0.6 to 1.6) to the mean face.
 CANVAS_BOX_CENTRE = np.array([129.0, 125.5])
 CANVAS_BOX_SIDE = 131.0
 
@@ -45,7 +45,7 @@ _get_coordinates = attrgetter("x", "y")
 
 
 class BoundingBox(NamedTuple):
-    """A square or rectangle in the frame, in pixels; right and bottom lie outside."""
+    """A rectangle in the frame, in pixels; right and bottom are exclusive."""
 
     left: float
     top: float
@@ -54,37 +54,37 @@ class BoundingBox(NamedTuple):
 
     @classmethod
     def from_centre(cls, centre: tuple[float, float], side: float) -> BoundingBox:
-        """The square of this side around a point."""
+        """Return the square of this side around a point."""
         x, y = centre
         return cls(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
 
     @property
     def width(self) -> float:
-        """Pixels from left to right."""
+        """Width in pixels."""
         return self.right - self.left
 
     @property
     def height(self) -> float:
-        """Pixels from top to bottom."""
+        """Height in pixels."""
         return self.bottom - self.top
 
     @property
     def side(self) -> float:
-        """The side of a square of the same area."""
+        """Side of a square of the same area."""
         return math.sqrt(max(0.0, self.width) * max(0.0, self.height))
 
     @property
     def centre(self) -> tuple[float, float]:
-        """The point in the middle."""
+        """The centre, (x, y)."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     def translate(self, offset: complex) -> BoundingBox:
-        """The box so far away: x + iy, in pixels."""
+        """Return the box moved by x + iy pixels."""
         x, y = offset.real, offset.imag
         return BoundingBox(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
     def iou(self, other: BoundingBox) -> float:
-        """Intersection over union with another box, 0 to 1."""
+        """Return the intersection over union with another box, 0 to 1."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         shared = max(0.0, width) * max(0.0, height)
@@ -92,44 +92,44 @@ class BoundingBox(NamedTuple):
         return shared / union if union > 0 else 0.0
 
     def distance(self, other: BoundingBox) -> float:
-        """Pixels between the centres."""
+        """Return the distance between the centres in pixels."""
         return math.dist(self.centre, other.centre)
 
 
 @dataclass(frozen=True)
 class DetectedFace:
-    """A face and how sure the detector is: 0 is its own threshold, plain frontal faces have 1 to 2.5."""
+    """A detected face. The detector's default score threshold is 0; clear frontal faces have 1 to 2.5."""
 
     box: BoundingBox
     score: float
 
 
 class FaceDetector:
-    """Finds faces and landmarks. May be shared by threads.
+    """Detects faces and landmarks. Thread-safe.
 
-    dlib's detector keeps its working memory in the object and cannot be shared, so each thread gets one of its own;
-    the landmark predictor (100 MB, 0.5 s to load) is only read, and the whole process has one of each file.
+    dlib's detector is not thread-safe, so each thread has its own; the landmark predictor (100 MB, 0.5 s to load) is
+    read-only and shared by the whole process.
     """
 
     def __init__(self, landmark_model: Path | None = None) -> None:
-        """Load the landmark model: that of the package ``face_recognition_models`` unless another is named.
+        """Load the landmark model, by default that of the package ``face_recognition_models``.
 
         Raises:
-            NotFoundError: there is no such file, or the package is not installed.
+            NotFoundError: the file does not exist, or the package is not installed.
         """
         self._predictor = _get_predictor(find_landmark_model(landmark_model))
-        # OpenCV's threads take longer to meet than pictures so small take to make; streams have threads of their own.
+        # For such small images, synchronizing OpenCV's threads costs more than it saves; streams run in parallel anyway.
         cv2.setNumThreads(1)
 
     def detect(
         self, frame: NDArray[np.uint8], short_side_px: int = COARSE_SIDE_PX, min_score: float = 0.0
     ) -> list[DetectedFace]:
-        """All faces in the frame scaled to ``short_side_px``, largest first.
+        """Detect all faces, largest first.
 
         Args:
-            frame: uint8 (H, W), grey.
-            short_side_px: faces narrower than 80 pixels at that size are not seen.
-            min_score: below 0 finds more faces and more that are none.
+            frame: uint8 (H, W), grayscale.
+            short_side_px: the frame is scaled to this; faces narrower than 80 pixels at that scale are not found.
+            min_score: a value below 0 finds more faces and more false positives.
         """
         return self._run_detector(
             frame, min(short_side_px / min(frame.shape), MAX_UPSCALING), (0.0, 0.0), min_score
@@ -138,7 +138,7 @@ class FaceDetector:
     def detect_near(
         self, frame: NDArray[np.uint8], box: BoundingBox, min_score: float = 0.0
     ) -> DetectedFace | None:
-        """The face that overlaps best with where one is expected, if there is one."""
+        """Detect the face that overlaps most with the expected box; None if there is none."""
         x, y = box.centre
         reach = SEARCH_FACE_WIDTHS * box.side / 2
         left, top = max(0, math.floor(x - reach)), max(0, math.floor(y - reach))
@@ -150,9 +150,9 @@ class FaceDetector:
         return best if best is not None and best.box.iou(box) > 0 else None
 
     def predict_landmarks(self, frame: NDArray[np.uint8], box: BoundingBox) -> NDArray[np.float32]:
-        """The 68 points (iBUG order) of the face in the box: (68, 2), pixels, x before y.
+        """Predict the landmarks of the face in a box: (68, 2) in iBUG order, pixels, x before y.
 
-        dlib gives whole pixels, and points even where there is no face: the caller must know that there is one.
+        dlib returns integer coordinates, and landmarks even if the box has no face: the caller must verify the face.
         """
         place = dlib.rectangle(*_to_dlib_rectangle(box))  # type: ignore[attr-defined]
         shape = self._predictor(np.ascontiguousarray(frame), place)
@@ -174,7 +174,7 @@ class FaceDetector:
 
 
 def estimate_box(landmarks: NDArray[np.floating[Any]]) -> BoundingBox:
-    """Where the detector would put its box around a face with these landmarks (68, 2)."""
+    """Estimate the detector's box for a face with these landmarks (68, 2)."""
     to_canvas = estimate_similarity(landmarks.astype(np.float64), load_mean_face())
     factor = complex(to_canvas[0, 0], to_canvas[1, 0])
     if abs(factor) < 1e-9:
@@ -185,26 +185,26 @@ def estimate_box(landmarks: NDArray[np.floating[Any]]) -> BoundingBox:
 
 
 def find_landmark_model(path: Path | None = None) -> Path:
-    """The file of the landmark model: ``path``, else that of the package ``face_recognition_models``.
+    """Return the path of the landmark model: ``path``, or the file of the package ``face_recognition_models``.
 
     Raises:
-        NotFoundError: there is no such file, or the package is not installed.
+        NotFoundError: the file does not exist, or the package is not installed.
     """
     if path is not None:
         if not path.is_file():
             raise NotFoundError(
-                f"the landmark model {path} is not a file: give a dlib predictor of 68 points"
+                f"landmark model {path} does not exist: expected a dlib predictor of 68 points"
             )
         return path
-    # Only located: importing the package needs pkg_resources, which setuptools no longer has.
+    # Located without importing it: the package imports pkg_resources, which setuptools has removed.
     spec = importlib.util.find_spec(LANDMARK_MODEL_PACKAGE)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         file = Path(folder, "models", LANDMARK_MODEL_FILE)
         if file.is_file():
             return file
     raise NotFoundError(
-        f"{LANDMARK_MODEL_FILE} was not found: install {LANDMARK_MODEL_PACKAGE} (it comes with gorggle[server]), "
-        "or name another dlib predictor of 68 points by the setting landmark_model"
+        f"{LANDMARK_MODEL_FILE} was not found: install {LANDMARK_MODEL_PACKAGE} (part of gorggle[server]), "
+        "or set landmark_model_path to a dlib predictor of 68 points"
     )
 
 
@@ -213,7 +213,7 @@ _thread_local = threading.local()
 
 
 def _get_predictor(path: Path) -> Any:
-    with _load_lock:  # two threads that start together must not load 100 MB twice
+    with _load_lock:  # avoids loading 100 MB twice when two threads start together
         return _load_predictor(path.resolve())
 
 
@@ -223,7 +223,7 @@ def _load_predictor(path: Path) -> Any:
         return dlib.shape_predictor(str(path))  # type: ignore[attr-defined]
     except RuntimeError as error:
         raise NotFoundError(
-            f"{path} is no dlib landmark predictor ({error}): give one of 68 points"
+            f"{path} is not a dlib landmark predictor ({error}); expected one of 68 points"
         ) from error
 
 
@@ -234,7 +234,7 @@ def _get_thread_detector() -> Any:
 
 
 def _to_frame_box(box: Any, scale: tuple[float, float], origin: tuple[float, float]) -> BoundingBox:
-    """A box of dlib's, whose right and bottom lie inside, from the scaled picture back in the frame."""
+    """Convert a dlib box, whose right and bottom are inclusive, from the scaled image to frame coordinates."""
     (x_scale, y_scale), (x, y) = scale, origin
     return BoundingBox(
         x + box.left() / x_scale,

@@ -1,4 +1,4 @@
-"""One person who is followed: where the face is, what it looks like, and how it moves."""
+"""The track of one face: position, appearance and velocity."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ if TYPE_CHECKING:
 
     from gorggle_server.vision.face_detector import BoundingBox
 
-# Movement from frame to frame, in face widths: beyond this (or a change of size) the detector must confirm the face.
+# If the face moves by more than this many face widths, or its size changes by more than this factor, from frame to
+# frame, the detector must verify it.
 MAX_TRUSTED_SHIFT = 0.4
 MAX_TRUSTED_GROWTH = 1.35
 
-# A head looks like itself on the frame before: in motion and in speech the correlation stays above 0.9. Below the
-# first the detector must confirm it. Between detections a head turns: below the second it is someone else's. Hair and
-# what is behind the head are compared too: the skin alone may be so even that little but the open mouth can be seen.
-# Landmarks tremble, so the best correlation within a small shift counts.
+# Correlation of a head's patch with the previous frame stays above 0.9 in motion and speech. Below the first threshold
+# the detector must verify the face; below the second, compared with the last verified patch, it is another person.
+# Patches include hair and some background, because smooth skin alone has too little texture. Landmarks jitter, so the
+# maximum correlation within a small shift is used.
 MIN_TRUSTED_CORRELATION = 0.85
 SAME_PERSON_CORRELATION = 0.6
 PATCH_PX, PATCH_WARPED_PX, PATCH_SHIFT_PX = 24, 144, 3
 PATCH_LEFT, PATCH_TOP, PATCH_SIDE = -3, -23, 264  # in the canvas of the mean face
 
-# A face that lies further than this from where it was looked for, in face widths, is looked for again from there. One
-# that moves so far from look to look is looked for where it will be; a slower one where it was, for the pace trembles.
+# If the fitted face is further than this (in face widths) from the box used, landmarks are fitted again. A face that
+# moves further per step is searched at its predicted position, a slower one at its last position, because the velocity
+# estimate is noisy.
 REFINE_SHIFT = 0.06
 
-# On a frame that was left out a mouth is half-way between where it was before and after, as far as it keeps its pace.
-# It does unless the change of pace puts it further off than this, in distances between the eyes, and this share of
-# its way besides: what moves fast is blurred.
+# On a skipped frame the mouth is interpolated, if its acceleration puts the error below this many eye distances plus
+# this share of the movement (fast movement is blurred anyway).
 MAX_INTERPOLATION_ERROR = 0.008
 MAX_RELATIVE_ERROR = 0.05
 
@@ -49,7 +50,7 @@ LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 
 @dataclass(eq=False)
 class FaceObservation:
-    """A face on one frame. ``patch`` shows it upright and small: its looks, to be compared."""
+    """A face on one frame. ``patch`` is a small aligned image of the head, compared to recognise the person."""
 
     landmarks: NDArray[np.float32]
     box: BoundingBox
@@ -57,32 +58,32 @@ class FaceObservation:
 
     @property
     def mouth_centre(self) -> complex:
-        """The middle of the mouth, pixels: x + iy."""
+        """Centre of the mouth in pixels, x + iy."""
         return _centroid(self.landmarks[MOUTH_POINTS])
 
     @property
     def eye_distance(self) -> float:
-        """Pixels between the eyes."""
+        """Distance between the eyes in pixels."""
         return abs(_centroid(self.landmarks[RIGHT_EYE]) - _centroid(self.landmarks[LEFT_EYE]))
 
     def similarity(self, other: FaceObservation) -> float:
-        """Correlation of the looks, -1 to 1."""
+        """Return the correlation of the patches, -1 to 1."""
         inner = other.patch[PATCH_SHIFT_PX:-PATCH_SHIFT_PX, PATCH_SHIFT_PX:-PATCH_SHIFT_PX]
         return float(cv2.matchTemplate(self.patch, inner, cv2.TM_CCOEFF_NORMED).max())
 
     def landmark_distance(self, other: FaceObservation) -> float:
-        """Mean distance of the landmarks, in shares of the box."""
+        """Return the mean distance of the landmarks, relative to the side of the box."""
         distance = np.linalg.norm(self.landmarks - other.landmarks, axis=1).mean()
         return float(distance) / max(self.box.side, 1.0)
 
 
 @dataclass(eq=False)
 class Track:
-    """A person followed: the face as last found, and as last confirmed by the detector.
+    """A tracked face: its latest observation, and the latest one verified by the detector.
 
     Attributes:
-        velocity: the mouth's way from frame to frame when it was last found twice, pixels: x + iy.
-        velocity_frames: how many frames lay between the two; 0 where the pace is not known.
+        velocity: of the mouth between the last two observations, pixels per frame, x + iy.
+        velocity_frames: frames between these observations; 0 if the velocity is unknown.
     """
 
     track_id: int
@@ -98,26 +99,26 @@ class Track:
 
     @property
     def is_visible(self) -> bool:
-        """Whether the face is where ``face`` says."""
+        """Whether ``face`` is its position on the current frame."""
         return self.misses == 0 and not self.is_doubtful
 
     @property
     def is_predictable(self) -> bool:
-        """Whether the face is seen, and how it moves is known."""
+        """Whether the face is visible and its velocity known."""
         return self.is_visible and self.velocity_frames > 0
 
     @property
     def box(self) -> BoundingBox:
-        """Where the face was last."""
+        """The last known box."""
         return self.face.box
 
     def predict_box(self, frames: int) -> BoundingBox:
-        """Where the face is so many frames later if it keeps its pace."""
+        """Predict the box after a number of frames at constant velocity."""
         way = frames * self.velocity if self.velocity_frames else 0j
         return self.box.translate(way) if abs(way) > REFINE_SHIFT * self.box.side else self.box
 
     def needs_verification(self, face: FaceObservation) -> bool:
-        """Whether what was found where this face should be has leapt there, or looks like something else."""
+        """Return whether a fitted face has moved, grown or changed so much that the detector must verify it."""
         return (
             face.box.distance(self.box) > MAX_TRUSTED_SHIFT * self.box.side
             or size_ratio(face.box, self.box) > MAX_TRUSTED_GROWTH
@@ -125,9 +126,9 @@ class Track:
         )
 
     def can_interpolate_to(self, face: FaceObservation) -> bool:
-        """Whether, with the face found two frames later, the mouth was half-way on the frame in between."""
+        """Return whether the mouth can be interpolated on the frame between the last one and ``face``."""
         way = face.mouth_centre - self.face.mouth_centre
-        # Two paces give the second derivative; half of it is how far the middle lies off the straight line.
+        # Two velocities give the second derivative; half of it is the deviation of the middle from the straight line.
         bend = abs(way / 2 - self.velocity) / (2 + self.velocity_frames)
         return (
             self.velocity_frames > 0
@@ -135,12 +136,12 @@ class Track:
         )
 
     def advance(self, face: FaceObservation, frames: int) -> None:
-        """The face was found so many frames later."""
+        """Record an observation a number of frames after the last one."""
         self.velocity, self.velocity_frames = (face.mouth_centre - self.face.mouth_centre) / frames, frames
         self.face = face
 
     def confirm(self, face: FaceObservation, score: float) -> None:
-        """The detector has found the face: the one that is followed, or another, whose pace is not known."""
+        """Record an observation verified by the detector; a new one has no known velocity."""
         if face is not self.face:
             self.velocity, self.velocity_frames = 0j, 0
         self.face = self.confirmed = face
@@ -148,13 +149,13 @@ class Track:
 
 
 def size_ratio(one: BoundingBox, other: BoundingBox) -> float:
-    """How much larger the larger is, at least 1."""
+    """Return the ratio of the larger to the smaller side, at least 1."""
     small, large = sorted((one.side, other.side))
     return large / max(small, 1e-6)
 
 
 def extract_patch(frame: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The head upright in 24 x 24 pixels, with the hair and a little of what is behind."""
+    """Return an aligned 24 x 24 image of the head, with hair and some background."""
     to_canvas = estimate_similarity(
         landmarks[STABLE_POINTS].astype(np.float64), load_mean_face()[STABLE_POINTS]
     )
@@ -166,6 +167,6 @@ def extract_patch(frame: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> N
 
 
 def _centroid(points: NDArray[np.float32]) -> complex:
-    """The mean of points (N, 2): x + iy."""
+    """Return the mean of points (N, 2) as x + iy."""
     x, y = np.add.reduce(points) / len(points)
     return complex(x, y)

@@ -1,9 +1,8 @@
-"""Follows faces from frame to frame, so that each person keeps one id and gets landmarks on every frame.
+"""Tracks faces from frame to frame: each person keeps one id and has landmarks on every frame.
 
-Detecting costs ten times what landmarks cost. So landmarks are found on every frame from the box that the frame
-before led to, and the detector looks only now and then: for new faces, and whether the followed ones are still there,
-since dlib's predictor finds landmarks on a wall as readily as on a face. Whoever can wait for the next frame may have
-them found on every second one (``strides``).
+Detection costs ten times as much as landmarks. So landmarks are fitted on every frame, starting from the last box, and
+the detector runs at intervals: to find new faces, and to verify tracked ones, because dlib's predictor returns
+landmarks even without a face. ``frame_skipping`` halves the cost if one frame of latency is acceptable.
 """
 
 from __future__ import annotations
@@ -36,23 +35,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Detector scores. A sure face is followed at once, a weak one when it is found twice; a face already followed is
-# believed on less.
+# Detector scores: a confident face is tracked at once, a weak one when it is detected twice. For verifying a tracked
+# face a lower score suffices.
 CONFIDENT_SCORE = 0.3
 WEAK_SCORE = 0.12
 TRACKED_SCORE = -0.4
 
-# dlib's detector can put its box up to half as wide again as the predictor was trained for, and the predictor then
-# misses. So a newly detected face is fitted from several boxes, and the fit that the others agree with most is taken.
+# dlib's detection box can be up to 1.5 times as wide as the predictor was trained for, and the fit then fails. So a new
+# face is fitted from several boxes, and the fit with the smallest median distance to the others is used.
 FIT_BOX_SCALES = (0.65, 0.75, 0.85, 0.95, 1.05)
 
-# At every look of the detector the face is fitted anew from its box. When the two fits differ by more than this share
-# of the box twice in a row, the new one is believed: the old one was stuck on something else.
+# At every detection the face is fitted again. If the fits differ by more than this share of the box twice in a row, the
+# new fit replaces the old one, which was not on the face.
 MAX_FIT_DISTANCE = 0.05
 MISMATCHED_FITS_TO_REPLACE = 2
 
-# A face that was not confirmed is looked for every few frames, and dropped after several misses. A person who
-# comes back to the same place within 2 s keeps the id.
+# A face that was not verified is searched every few frames and dropped after several misses. A person who returns to
+# the same position within 2 s keeps the id.
 RECHECK_FRAMES = 3
 MAX_MISSES = 3
 MAX_LOST_FRAMES = 50
@@ -69,11 +68,11 @@ class TrackedFace:
     """One person's face on one frame.
 
     Attributes:
-        track_id: the person's number, from 1.
-        box: where the face is, pixels.
+        track_id: the person's id, from 1.
+        box: in pixels.
         landmarks: float32 (68, 2), pixels, x before y, iBUG order.
-        score: the detector's last word on this face (see ``DetectedFace``).
-        is_interpolated: the frame was not looked at: the face is taken to be half-way between those before and after.
+        score: the latest detection score (see ``DetectedFace``).
+        is_interpolated: landmarks are interpolated between the previous and the next frame.
     """
 
     track_id: int
@@ -84,14 +83,14 @@ class TrackedFace:
 
 
 class FaceTracker:
-    """Follows the faces of one video, frame by frame. Not to be shared by threads at the same time.
+    """Tracks the faces of one video, frame by frame. Not thread-safe.
 
     Args:
-        detector: finds faces and landmarks.
-        max_faces: how many are followed at once, the largest first. A face followed gives way only to one that is
-            half as large again.
-        detection_interval_frames: frames between two looks of the detector at the whole, reduced frame.
-        search_interval_frames: frames between two finer searches, which also find small faces.
+        detector: detects faces and landmarks.
+        max_faces: maximum number of tracks, the largest faces first. A tracked face is only replaced by one that is
+            1.5 times as large.
+        detection_interval_frames: frames between coarse detections.
+        search_interval_frames: frames between fine detections, which also find small faces.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class FaceTracker:
         )
         self._tracks: list[Track] = []
         self._lost: list[Track] = []
-        self._weak: list[DetectedFace] = []  # seen once by the detector, unsurely
+        self._weak: list[DetectedFace] = []  # detected once with a low score
         self._detected_at = self._searched_at = -(10**9)
         self._last_frame: NDArray[np.uint8] | None = None
         self._person_count = 0
@@ -119,25 +118,25 @@ class FaceTracker:
 
     @property
     def person_count(self) -> int:
-        """How many people have been seen so far."""
+        """Number of people seen so far."""
         return self._person_count
 
     @property
     def faces_dropped(self) -> int:
-        """How many faces the detector saw, at its last fine search or since, for which there was no place."""
+        """Number of faces detected since the last fine search that exceeded ``max_faces``."""
         return self._dropped
 
     def is_lost(self, track_id: int) -> bool:
-        """Whether this person is neither followed nor may still return under this id."""
+        """Return whether this person is no longer tracked and cannot return under the same id."""
         known = (*self._tracks, *filter(self._is_recoverable, self._lost))
         return all(track.track_id != track_id for track in known)
 
     def update(self, frame: NDArray[np.uint8], index: int) -> list[TrackedFace]:
-        """The faces on the next frame, largest first.
+        """Track the faces on the next frame; return them, largest first.
 
         Args:
-            frame: uint8 (H, W), grey. The same array again (a still picture) costs nothing.
-            index: the frame's number, rising.
+            frame: uint8 (H, W), grayscale. Passing the same array again (a repeated frame) costs nothing.
+            index: frame number, increasing.
         """
         frames, self._index = index - self._index, index
         if frame is not self._last_frame:
@@ -149,10 +148,9 @@ class FaceTracker:
         return self._visible_faces()
 
     def can_skip(self, frame: NDArray[np.uint8], index: int) -> bool:
-        """Whether ``update_pair`` may take in this frame, the next one, together with the one that follows it.
+        """Return whether this next frame may be skipped and passed to ``update_pair`` with the following one.
 
-        There must be faces, all of them must have been found on the last two frames that were looked at, and the
-        detector must not be due.
+        All faces must be predictable, there must be at least one, and no detection may be due.
         """
         return (
             index == self._index + 1
@@ -165,12 +163,12 @@ class FaceTracker:
     def update_pair(
         self, skipped: NDArray[np.uint8], frame: NDArray[np.uint8], index: int
     ) -> tuple[list[TrackedFace], list[TrackedFace]]:
-        """The faces on the next two frames; on the first half-way to the second where they keep their pace.
+        """Track the faces on the next two frames; those on the first are interpolated where possible.
 
         Args:
-            skipped: the frame ``index - 1``, of which ``can_leave_out`` was true.
-            frame: uint8 (H, W), grey.
-            index: the second frame's number.
+            skipped: frame ``index - 1``, for which ``can_skip`` was true.
+            frame: uint8 (H, W), grayscale.
+            index: number of the second frame.
         """
         found = [(track, self._fit_near(frame, track.predict_box(2))) for track in self._tracks]
         if any(track.needs_verification(face) for track, face in found):
@@ -186,14 +184,14 @@ class FaceTracker:
         )
 
     def _track_face(self, track: Track, frame: NDArray[np.uint8], frames: int) -> None:
-        """Find the face again where it was. Where it leaps, or looks different, the detector must speak."""
+        """Fit a face on the next frame; mark it as doubtful if the detector must verify it."""
         face = self._fit_near(frame, track.predict_box(frames))
         track.is_doubtful = track.needs_verification(face)
         if not track.is_doubtful:
             track.advance(face, frames)
 
     def _interpolate(self, track: Track, face: FaceObservation, frame: NDArray[np.uint8]) -> TrackedFace:
-        """The face on the frame before the one that it was found on; from then on it is known there too."""
+        """Return the face on the skipped frame, interpolated if possible, else fitted; advance the track."""
         half_way = np.asarray((track.face.landmarks + face.landmarks) / 2, np.float32)
         box = estimate_box(half_way)
         if track.can_interpolate_to(face):
@@ -205,12 +203,12 @@ class FaceTracker:
         return looked_at
 
     def _fit_near(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
-        """The face near where it is expected."""
+        """Fit the face near an expected box."""
         face = self._fit(frame, box)
         return face if face.box.distance(box) <= REFINE_SHIFT * box.side else self._fit(frame, face.box)
 
     def _fit_detection(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
-        """The face in a box of the detector's."""
+        """Fit the face in a detection box."""
         boxes = (BoundingBox.from_centre(box.centre, share * box.side) for share in FIT_BOX_SCALES)
         fits = [self._fit(frame, self._fit(frame, box).box) for box in boxes]
         return min(fits, key=lambda fit: median(fit.landmark_distance(other) for other in fits))
@@ -219,10 +217,10 @@ class FaceTracker:
         landmarks = self._detector.predict_landmarks(frame, box)
         return FaceObservation(landmarks, estimate_box(landmarks), extract_patch(frame, landmarks))
 
-    # -- the detector speaks ------------------------------------------------------------------------------------
+    # -- detection ----------------------------------------------------------------------------------------------
 
     def _run_detection(self, frame: NDArray[np.uint8]) -> None:
-        """Let the detector look at the whole frame when it is due, and at faces in doubt at once."""
+        """Run the detector on the whole frame when it is due, and verify doubtful faces at once."""
         is_search = self._index - self._searched_at >= self._search_interval_frames
         is_whole = self._is_detection_due(self._index)
         faces: list[DetectedFace] = []
@@ -240,14 +238,14 @@ class FaceTracker:
             self._add_confident_faces([face for face in faces if not self._is_tracked(face.box)], frame)
 
     def _is_detection_due(self, index: int) -> bool:
-        """Whether the detector looks at the whole of this frame."""
+        """Return whether detection on the whole frame is due."""
         return (
             index - self._searched_at >= self._search_interval_frames
             or index - self._detected_at >= self._detection_interval_frames
         )
 
     def _verify(self, track: Track, faces: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:
-        """Ask the detector whether a face is still there."""
+        """Verify a tracked face with the detector."""
         track.last_check = self._index
         found = max(faces, key=lambda face: face.box.iou(track.box), default=None)
         if found is None or found.box.iou(track.box) < SAME_FACE_IOU:
@@ -260,10 +258,11 @@ class FaceTracker:
             self._reacquire(track, found, frame)
 
     def _confirm(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
-        """The face is there: make sure that the landmarks are on it."""
+        """Verify the landmarks of a face that the detector has found; replace them if they are off twice."""
         quick = self._fit(frame, found.box)
         if quick.landmark_distance(track.face) > MAX_FIT_DISTANCE:
-            quick = self._fit(frame, quick.box)  # fitted once, from a box that lies otherwise, it may be off
+            # One fit from a different box may be inaccurate.
+            quick = self._fit(frame, quick.box)
         if quick.landmark_distance(track.face) <= MAX_FIT_DISTANCE:
             track.confirm(track.face, found.score)
             return
@@ -273,7 +272,7 @@ class FaceTracker:
             track.confirm(careful, found.score)
 
     def _reacquire(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
-        """A face is where one was in doubt: the same person's or, after a cut, someone else's."""
+        """Continue a doubtful track with a detected face if it is the same person (it may not be after a cut)."""
         face = self._fit_detection(frame, found.box)
         if face.similarity(track.confirmed) >= SAME_PERSON_CORRELATION:
             track.confirm(face, found.score)
@@ -293,16 +292,16 @@ class FaceTracker:
         track.last_check = self._index
         self._lost = [*filter(self._is_recoverable, self._lost), track]
 
-    # -- faces come and go --------------------------------------------------------------------------------------
+    # -- adding and removing tracks -----------------------------------------------------------------------------
 
     def _add_confident_faces(self, faces: list[DetectedFace], frame: NDArray[np.uint8]) -> None:
-        """Follow the new faces that are sure, or were seen before; keep the others in mind."""
+        """Track new faces that are confident or were detected before; remember the others."""
         sure = [face for face in faces if face.score >= CONFIDENT_SCORE or _is_among(face, self._weak)]
         self._weak = [face for face in faces if face not in sure]
         self._dropped = max(self._dropped, sum(not self._add_face(face, frame) for face in sure))
 
     def _add_face(self, found: DetectedFace, frame: NDArray[np.uint8]) -> bool:
-        """Follow a new face if there is a place for it: false where there is none."""
+        """Track a new face; return False if ``max_faces`` is reached."""
         face = self._fit_detection(frame, found.box)
         if self._is_tracked(face.box):
             return True
@@ -335,7 +334,7 @@ class FaceTracker:
         return any(track.box.iou(box) >= SAME_FACE_IOU for track in self._tracks)
 
     def _drop_duplicates(self) -> None:
-        """Two tracks on one face: the one that began later goes."""
+        """Drop the newer of two tracks on the same face."""
         for track in sorted(self._tracks, key=lambda track: -track.track_id):
             others = (other for other in self._tracks if other.track_id < track.track_id)
             if any(track.box.iou(other.box) >= DUPLICATE_IOU for other in others):

@@ -1,4 +1,4 @@
-"""Follows faces in strides of two frames: landmarks cost most of what seeing costs, and a head keeps its pace."""
+"""Tracks faces on every second frame and interpolates between: landmarks are most of the cost of vision."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class AnalyzedFrame:
-    """A frame and the faces on it, largest first.
-
-    Attributes:
-        index: the frame's number.
-        pixels: uint8 (H, W), grey.
-    """
+    """A frame, uint8 (H, W) grayscale, and its faces, largest first."""
 
     index: int
     pixels: NDArray[np.uint8]
@@ -27,14 +22,14 @@ class AnalyzedFrame:
 
 
 class FrameSkipper:
-    """Follows faces on every second frame where they keep their pace; what lies between is half-way.
+    """Tracks faces on every second frame where their motion is predictable, and interpolates between.
 
-    The faces on a frame are known with the next one at the latest. Frames are looked at one by one while nobody is
-    followed, where a face is in doubt, and where the detector is due.
+    Results are at most one frame late. No frame is skipped while there is no face, a face is doubtful or a detection is
+    due.
 
     Args:
-        tracker: follows the faces; of no use elsewhere from then on.
-        skip_frames: false for what cannot wait: every frame is looked at as it comes.
+        tracker: owned by this object from now on.
+        skip_frames: False for low latency: every frame is processed at once.
     """
 
     def __init__(self, tracker: FaceTracker, *, skip_frames: bool = True) -> None:
@@ -42,7 +37,7 @@ class FrameSkipper:
         self._held: tuple[int, NDArray[np.uint8]] | None = None
 
     def push(self, frame: NDArray[np.uint8], index: int) -> list[AnalyzedFrame]:
-        """Take in the next frame, uint8 (H, W), grey, with its number; give those that are known now, in order."""
+        """Process the next frame, uint8 (H, W) grayscale; return the completed frames in order."""
         if self._held is None:
             if self._skip_frames and self._tracker.can_skip(frame, index):
                 self._held = index, frame
@@ -55,7 +50,7 @@ class FrameSkipper:
         return [AnalyzedFrame(held_index, held, before), AnalyzedFrame(index, frame, now)]
 
     def flush(self) -> list[AnalyzedFrame]:
-        """The video ends: the frame still held, if there is one."""
+        """Return the pending frame, if any, at the end of the video."""
         if self._held is None:
             return []
         (index, frame), self._held = self._held, None

@@ -1,4 +1,4 @@
-"""Looks at the frames of a timeline: what was seen on them takes their place."""
+"""Replaces each video frame of the timeline with its face-tracking result."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PipelineItem = StreamInfo | FrameResult | Waveform | EndOfStream
 def track_frames(
     items: Iterable[TimelineItem], detector: FaceDetector, *, max_faces: int, audio: bool, live: bool
 ) -> Generator[PipelineItem]:
-    """What ``resample`` gives, with sights for frames; the last sight, in which all leave, before the end.
+    """Yield the items of ``resample`` with a ``FrameResult`` for each frame, and a last one before the end.
 
     Args:
         items: of the timeline.
-        detector: finds faces and landmarks.
-        max_faces: how many faces are followed at once.
-        audio: whether the media's sound is read as well, if there is any. Where lips alone tell when somebody speaks, all
-            that they do is looked at.
-        live: give every frame's sight at once, with crops for what cannot wait.
+        detector: detects faces and landmarks.
+        max_faces: maximum number of tracked faces.
+        audio: whether the audio, if any, is used too. Without it, speech is detected from the lips, so no frame is
+            skipped.
+        live: yield every result at once, with preview crops.
     """
     mouths: MouthTracker | None = None
     for item in items:
@@ -38,7 +38,7 @@ def track_frames(
                     mouths = MouthTracker(detector, max_faces=max_faces, skip_frames=waits, previews=live)
                 yield item
             case GrayFrame():
-                assert mouths is not None, "frames come where pictures were announced"
+                assert mouths is not None, "StreamInfo announces video before the first frame"
                 yield from mouths.push(item.pixels, item.index)
             case EndOfStream():
                 if mouths is not None:

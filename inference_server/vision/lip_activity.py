@@ -1,4 +1,4 @@
-"""Who speaks: how much a mouth moves, from landmarks and crops or from crops alone, and whether it moves with the sound."""
+"""Visual voice activity: lip motion from landmarks and mouth crops, and its correlation with the audio."""
 
 from __future__ import annotations
 
@@ -16,33 +16,32 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Movement is judged over this many frames around each: a third of a second holds more than a syllable. A longer window
-# bridges the pauses between sentences.
+# Motion is measured over this window around each frame: 0.36 s, more than a syllable. A longer window would bridge the
+# pauses between sentences.
 WINDOW_FRAMES = 9
 MIN_SEEN_FRAMES = 4
 
-# iBUG order: three pairs of points above and below the opening, three on the lips' outer edges, the corners of the
-# mouth, the two eyes. The corners are the least certain of them.
+# iBUG order: three point pairs on the inner lips, three on the outer lips, the mouth corners and the eyes. The corners
+# are the least accurate.
 UPPER_LIP, LOWER_LIP = [50, 51, 52, 61, 62, 63], [58, 57, 56, 67, 66, 65]
 MOUTH_CORNERS = (48, 54)
 LEFT_EYE, RIGHT_EYE, EYE_POINTS = slice(36, 42), slice(42, 48), 6
 WIDTH_WEIGHT = 0.25
 
-# Movement at which speaking is as likely as not: of landmarks in shares of the distance between the eyes, of crops in
-# shares of their contrast. Landmarks are whole pixels and tremble, crops follow every change of light: with both at
-# hand it is their geometric mean that counts. Of drawn speakers, half of the frames at rest show less than 0.007 and
-# 0.075, nine tenths of those in speech more than 0.012 and 0.12.
+# Motion at which the speaking probability is 0.5: of landmarks relative to the eye distance, of crops relative to their
+# contrast. Landmarks are integers and jitter, crops react to changes of light, so their geometric mean is used. For
+# synthetic speakers, the median at rest is 0.007 and 0.075; 90 % of speech frames exceed 0.012 and 0.12.
 LANDMARK_MOVEMENT = 0.013
 CROP_MOVEMENT = 0.145
 STEEPNESS = 4.0
 
-# What counts as movement of a face follows what is usual for it: between its rest and its speech in the last twelve
-# seconds, within bounds, for a face may have done nothing but rest. Chosen on clips of the validation speakers.
+# The threshold adapts to each face: between its rest and speech quantiles of the last 12 s, within bounds, because a
+# face may only have been at rest. Tuned on clips of the validation speakers.
 MAX_HISTORY_FRAMES, MIN_HISTORY_FRAMES, THRESHOLD_INTERVAL_FRAMES = 300, 50, 5
 REST_QUANTILE, SPEECH_QUANTILE, SPEECH_WEIGHT = 0.15, 0.6, 0.4
 MIN_THRESHOLD, MAX_THRESHOLD = 0.7, 1.8
 
-# Of a crop of 96 x 96 the mouth and chin, reduced until a pixel's jitter in the alignment no longer shows.
+# Mouth and chin in the 96 x 96 crop, downscaled so that alignment jitter of one pixel does not matter.
 CROP_ROWS, CROP_COLUMNS = slice(28, 76), slice(16, 80)
 REDUCED_CROP_SIZE = (8, 6)
 
@@ -51,23 +50,23 @@ MIN_CORRELATION_FRAMES = 8
 
 
 class MotionEstimator:
-    """Measures how much a few numbers vary about their trend in the third of a second around each frame, as they come.
+    """Measures the deviation of a few values from their linear trend in a window around each frame.
 
-    The value of a frame is known four frames later. Frames that were skipped, and frames without numbers, get the
-    variation of those around them, and 0 where too few are known.
+    The result for a frame is available four frames later. Frames that are missing or without values get the deviation
+    of their neighbours, or 0 if too few are known.
     """
 
     def __init__(self) -> None:
         self._recent: deque[NDArray[np.float64] | None] = deque(maxlen=WINDOW_FRAMES)
         self._next_index: int | None = None
-        self._pending = 0  # frames taken in whose value has not been given
+        self._pending = 0  # frames pushed whose result has not been returned
 
     def push(self, frame_index: int, values: NDArray[np.float64] | None) -> list[float]:
-        """Take in the numbers of a frame; give the values that are known with it.
+        """Add the values of a frame; return the results that are now complete.
 
         Args:
-            frame_index: rises from call to call; where it skips, frames without numbers are filled in.
-            values: (K,), or None where the frame has none.
+            frame_index: increasing; missing frames count as frames without values.
+            values: (K,), or None.
         """
         variation: list[float] = []
         for _ in range(self._next_index or frame_index, frame_index):
@@ -76,7 +75,7 @@ class MotionEstimator:
         return variation + self._push(values)
 
     def flush(self) -> list[float]:
-        """The values of the last frames, and a new start."""
+        """Return the results of the last frames and reset."""
         values: list[float] = []
         while self._pending:
             self._recent.append(None)
@@ -102,16 +101,16 @@ class MotionEstimator:
         series = np.array([self._recent[time] for time in known])
         times -= np.add.reduce(times) / len(known)
         series -= np.add.reduce(series) / len(known)
-        # A head that turns changes what lips look like, but steadily: what follows the trend is no movement of theirs.
+        # A turning head changes the appearance of the lips steadily, so the linear trend is not lip motion.
         rest = series - np.multiply.outer(times, times @ series / (times @ times))
-        # The trend takes two frames' freedom, which weighs the more the more frames in between are not known.
+        # The trend takes two degrees of freedom; correct for their larger weight when frames are missing.
         within = known[-1] - known[0] + 1
         freedom = (1 - 2 / within) / (1 - 2 / len(known))
         return math.sqrt(np.vdot(rest, rest) / len(known) * freedom)
 
 
 class VisualVoiceActivityDetector:
-    """Judges from landmarks and mouth crops, as they come, how likely a mouth is speaking."""
+    """Estimates the speaking probability of a mouth from landmarks and crops, frame by frame."""
 
     def __init__(self) -> None:
         self._landmark_meter, self._crop_meter = MotionEstimator(), MotionEstimator()
@@ -120,15 +119,15 @@ class VisualVoiceActivityDetector:
     def push(
         self, frame_index: int, landmarks: NDArray[np.floating[Any]] | None, crop: NDArray[np.uint8] | None
     ) -> list[float]:
-        """Take in a frame; skipped frames count as frames without a face.
+        """Add a frame; missing frames count as frames without a face.
 
         Args:
-            frame_index: rises from call to call.
-            landmarks: (68, 2), or None where the face is not seen.
-            crop: of the same frame, uint8 (96, 96), or None where there is none.
+            frame_index: increasing.
+            landmarks: (68, 2), or None without a visible face.
+            crop: of the same frame, uint8 (96, 96), or None.
 
         Returns:
-            Probabilities, 0 to 1, of the frames that are known now, in order: each comes four frames late.
+            Probabilities, 0 to 1, of the frames now complete, in order; four frames of latency.
         """
         return self._to_probabilities(
             self._landmark_meter.push(
@@ -138,7 +137,7 @@ class VisualVoiceActivityDetector:
         )
 
     def flush(self) -> list[float]:
-        """The probabilities of the last frames."""
+        """Return the probabilities of the last frames."""
         return self._to_probabilities(self._landmark_meter.flush(), self._crop_meter.flush())
 
     def _to_probabilities(self, of_landmarks: list[float], of_crops: list[float]) -> list[float]:
@@ -150,7 +149,7 @@ class VisualVoiceActivityDetector:
 
 
 class AdaptiveThreshold:
-    """Learns, as one face moves, where its rest ends and its speech begins: 1 for a face like any other."""
+    """Adapts the motion threshold to one face, relative to 1 for an average face."""
 
     def __init__(self) -> None:
         self._recent = RollingQuantile(MAX_HISTORY_FRAMES)
@@ -158,7 +157,7 @@ class AdaptiveThreshold:
         self._threshold = 1.0
 
     def push(self, movement: float) -> float:
-        """Take in the next frame's movement; give the border that it is to be compared with."""
+        """Add the next frame's motion; return the threshold to compare it with."""
         self._recent.push(movement)
         self._pushed += 1
         if len(self._recent) >= MIN_HISTORY_FRAMES and self._pushed % THRESHOLD_INTERVAL_FRAMES == 0:
@@ -169,52 +168,52 @@ class AdaptiveThreshold:
 
 
 class CropVoiceActivityDetector:
-    """Judges from mouth crops alone, as they come, how likely the mouth is speaking."""
+    """Estimates the speaking probability of a mouth from crops only, frame by frame."""
 
     def __init__(self) -> None:
         self._meter = MotionEstimator()
 
     def push(self, frame_index: int, crop: NDArray[np.uint8] | None) -> list[float]:
-        """Take in a crop, uint8 (96, 96), or None where there is none; skipped frames count likewise.
+        """Add a crop, uint8 (96, 96), or None; missing frames count as None.
 
         Returns:
-            Probabilities, 0 to 1, of the frames that are known now, in order: each comes four frames late.
+            As ``VisualVoiceActivityDetector.push``.
         """
         numbers = None if crop is None else compute_crop_shape(crop)
         return _to_probabilities(self._meter.push(frame_index, numbers), CROP_MOVEMENT)
 
     def flush(self) -> list[float]:
-        """The probabilities of the last frames."""
+        """Return the probabilities of the last frames."""
         return _to_probabilities(self._meter.flush(), CROP_MOVEMENT)
 
 
 def audio_visual_correlation(
     mouth_movement: NDArray[np.floating[Any]], speech: NDArray[np.floating[Any]]
 ) -> float:
-    """Whether a mouth moves with the sound: their correlation, at the shift of up to 4 frames that suits them best.
+    """Return the maximum correlation of mouth motion and speech over lags of up to 4 frames.
 
-    Of several faces the one with the greatest agreement is the likeliest speaker.
+    The face with the highest correlation is the most likely speaker.
 
     Args:
-        mouth_movement: (T,) at 25 Hz: movement, opening or speaking probability.
+        mouth_movement: (T,) at 25 Hz: motion, opening or speaking probability.
         speech: (T,) at 25 Hz: level or probability of speech.
 
     Returns:
-        -1 to 1; 0 where one of them does not change, or both are shorter than a third of a second.
+        -1 to 1; 0 if one of them is constant or there are fewer than 8 frames.
     """
     length = min(len(mouth_movement), len(speech))
     if length < MIN_CORRELATION_FRAMES:
         return 0.0
-    most = min(MAX_LAG_FRAMES, length - MIN_CORRELATION_FRAMES)
-    moves, sounds = mouth_movement[:length], speech[:length]
+    max_lag = min(MAX_LAG_FRAMES, length - MIN_CORRELATION_FRAMES)
+    motion, speech = mouth_movement[:length], speech[:length]
     return max(
-        _correlation(moves[max(0, lag) : length + min(0, lag)], sounds[max(0, -lag) : length - max(0, lag)])
-        for lag in range(-most, most + 1)
+        _correlation(motion[max(0, lag) : length + min(0, lag)], speech[max(0, -lag) : length - max(0, lag)])
+        for lag in range(-max_lag, max_lag + 1)
     )
 
 
 def compute_lip_shape(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Opening between the lips and width of the mouth, in shares of the distance between the eyes: (2,)."""
+    """Return the lip opening and mouth width relative to the eye distance, (2,)."""
     points = landmarks.astype(np.float64)
     eyes_apart = (np.add.reduce(points[RIGHT_EYE]) - np.add.reduce(points[LEFT_EYE])) / EYE_POINTS
     gaps = points[LOWER_LIP] - points[UPPER_LIP]
@@ -224,7 +223,7 @@ def compute_lip_shape(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float6
 
 
 def compute_crop_shape(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The mouth in a few grey values whose mean is 0 and whose squares sum to 1: (48,)."""
+    """Return the downscaled mouth region, normalised to mean 0 and norm 1, (48,)."""
     small = cv2.resize(crop[CROP_ROWS, CROP_COLUMNS], REDUCED_CROP_SIZE, interpolation=cv2.INTER_AREA)
     values = small.astype(np.float64).ravel()
     values -= np.add.reduce(values) / len(values)
@@ -232,7 +231,7 @@ def compute_crop_shape(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _to_probabilities(movement: Iterable[float], threshold: float) -> list[float]:
-    """A logistic curve over the logarithm of the movement: 1/2 at ``threshold``, 0 for none."""
+    """Map motion to probabilities by a logistic curve of its logarithm: 0.5 at the threshold, 0 without motion."""
     return [float(value**STEEPNESS / (value**STEEPNESS + threshold**STEEPNESS)) for value in movement]
 
 

@@ -1,9 +1,9 @@
-"""Cuts the aligned grey square around the mouth that the model reads, frame by frame as landmarks come.
+"""Cuts the aligned grayscale mouth crops that the model takes, frame by frame.
 
-The cut, as AV-HuBERT's preparation makes it (paper, section A.1, and the behaviour of its reference): landmarks are
-averaged over this frame and the eleven that follow; a similarity transform takes the nose and eye corners of that
-average onto those of the mean face in a 256 x 256 canvas; the crop is 96 x 96 around this frame's own mouth points in
-the canvas. Warp and cut are one step here, so that only the crop's own pixels are calculated.
+As in AV-HuBERT's preprocessing (paper, section A.1, and its reference implementation): landmarks are averaged over the
+frame and the eleven following ones; a similarity transform maps the averaged nose and eye corners to those of the mean
+face in a 256 x 256 canvas; the crop is 96 x 96 around the frame's own mouth landmarks. Warp and crop are done in one
+step, so that only the pixels of the crop are computed.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ import cv2
 import numpy as np
 
 from gorggle_server.errors import InvalidRequestError, NoFaceError
+from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-MOUTH_CROP_SIZE_PX = 96
 CANVAS_PX = 256
 SMOOTHING_FRAMES = 12
 LANDMARKS = 68
 
-# Points of the iBUG order that stay put while one speaks: below the nose, and the corners of the eyes.
+# Landmarks (iBUG order) that do not move in speech: below the nose, and the corners of the eyes.
 STABLE_POINTS = [33, 36, 39, 42, 45]
 MOUTH_POINTS = slice(48, 68)
 
-# How many frames a streaming cropper waits for a face to come back before it goes on without.
+# Maximum frames without a face before a streaming cropper uses the last landmarks.
 DEFAULT_MAX_GAP_FRAMES = 25
 
 MEAN_FACE_FILE = Path(__file__).parents[1] / "assets" / "mean_face.json"
 
 
 class MouthCrop(NamedTuple):
-    """The mouth in one frame: the frame's number and uint8 (96, 96)."""
+    """The mouth crop of one frame, uint8 (96, 96)."""
 
     frame_index: int
     pixels: NDArray[np.uint8]
@@ -50,7 +50,7 @@ class MouthCrop(NamedTuple):
 
 @cache
 def load_mean_face() -> NDArray[np.float64]:
-    """The mean face's landmarks in the 256 x 256 canvas: (68, 2), read-only."""
+    """Return the mean face's landmarks in the 256 x 256 canvas: (68, 2), read-only."""
     points = np.array(json.loads(MEAN_FACE_FILE.read_text())["points"])
     points.setflags(write=False)
     return points
@@ -66,19 +66,19 @@ def crop_mouths(
     """Cut the mouth out of every frame of a clip.
 
     Args:
-        frames: uint8 (T, H, W), grey, 25 fps.
+        frames: uint8 (T, H, W), grayscale, 25 fps.
         landmarks: T arrays of (68, 2), pixels, x before y; None where no face was found. Missing ones are
             interpolated between their neighbours, and held at both ends.
         mean_face: (68, 2) in a canvas of 256 x 256 pixels.
-        resize_without_face: give the whole frames, scaled to the crop's size, where no frame has a face (as the
-            reference does) instead of an error.
+        resize_without_face: if no frame has a face, return the whole frames scaled to the crop size (as the reference
+            does) instead of raising an error.
 
     Returns:
         uint8 (T, 96, 96).
 
     Raises:
         NoFaceError: no frame has a face.
-        InvalidRequestError: shapes or types are not as above.
+        InvalidRequestError: a shape or dtype is not as above.
     """
     _validate_clip(frames, landmarks)
     if all(points is None for points in landmarks):
@@ -87,7 +87,7 @@ def crop_mouths(
                 [cv2.resize(frame, (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX)) for frame in frames]
             ).astype(np.uint8)
         raise NoFaceError(
-            f"none of the {len(frames)} frames has a face: lips cannot be read; "
+            f"no face was found in {len(frames)} frames; "
             "send a video that shows the speaker's face from the front, at least 90 pixels wide"
         )
     cropper = MouthCropper(mean_face, max_gap_frames=None)
@@ -102,7 +102,7 @@ def crop_mouths(
 
 @dataclass(eq=False)
 class _PendingFrame:
-    """A frame that waits for those that follow, with its landmarks, seen or filled in: float64 (68, 2), (5, 2)."""
+    """A frame that waits for the following ones, with its landmarks (68, 2) and its stable landmarks (5, 2)."""
 
     index: int
     frame: NDArray[np.uint8]
@@ -115,18 +115,16 @@ class _PendingFrame:
 
 
 class MouthCropper:
-    """Cuts the mouth of one tracked face out of frames as they come.
+    """Cuts the mouth crops of one tracked face from a sequence of frames.
 
-    A crop needs the landmarks of the eleven frames that follow, and those of the next frame with a face where its
-    own has none; until then the frame is held, by reference: several croppers of one video share its frames, which
-    at 1280 x 720 are 0.9 MB each (copies of the faces' surroundings would differ where the crop is moved inside the
-    canvas, and weigh more as soon as there are several faces). At most 11 + ``max_gap_frames`` frames are held.
+    A crop needs the landmarks of the eleven following frames and, if its frame has no face, those of the next frame
+    with one. Until then the frame is kept by reference; croppers of the same video share its frames (0.9 MB each at
+    1280 x 720). At most 11 + ``max_gap_frames`` frames are kept.
 
     Args:
         mean_face: (68, 2) in a canvas of 256 x 256 pixels.
-        max_gap_frames: after so many frames without a face in a row the last known landmarks are taken to hold; a
-            face that has not been seen at all is waited for no longer either, and frames before it yield no crop.
-            None: wait without end, for clips that are in memory anyway.
+        max_gap_frames: after this many consecutive frames without a face the last landmarks are used; frames before
+            the first face yield no crop. None: no limit, for clips that are in memory anyway.
     """
 
     def __init__(
@@ -134,7 +132,7 @@ class MouthCropper:
     ) -> None:
         self._stable_target = np.asarray(mean_face, np.float64)[STABLE_POINTS]
         self._max_gap_frames = max_gap_frames
-        self._pending: deque[_PendingFrame] = deque()  # landmarks known or filled in
+        self._pending: deque[_PendingFrame] = deque()  # with landmarks, detected or interpolated
         self._gap: deque[tuple[int, NDArray[np.uint8]]] = deque()  # the latest frames, without landmarks
         self._last_landmarks: NDArray[np.float64] | None = None
         self._last_transform: NDArray[np.float64] | None = None
@@ -145,12 +143,12 @@ class MouthCropper:
         frame: NDArray[np.uint8],
         landmarks: NDArray[np.floating] | NDArray[np.integer] | None,
     ) -> list[MouthCrop]:
-        """Take in the next frame; give the crops that are ready, in order.
+        """Add the next frame; return the crops that are ready, in order.
 
         Args:
-            frame_index: given back with the crop; rises by one from call to call.
-            frame: uint8 (H, W), grey; must not change afterwards.
-            landmarks: (68, 2), pixels, x before y; None where the face is not seen.
+            frame_index: returned with the crop; increases by one per call.
+            frame: uint8 (H, W), grayscale; must not change afterwards.
+            landmarks: (68, 2), pixels, x before y; None without a visible face.
         """
         if landmarks is None:
             self._gap.append((frame_index, frame))
@@ -164,10 +162,9 @@ class MouthCropper:
         return list(self._pop_ready())
 
     def flush(self) -> list[MouthCrop]:
-        """The track ends: give the crops of the frames still held, and start anew.
+        """Return the crops of the pending frames at the end of a track, and reset.
 
-        Fewer than twelve frames are left to average for them: they reuse the last transform, which for a track
-        shorter than that is the average of all its frames.
+        They use the last transform, which in a track of fewer than twelve frames is the average of all.
         """
         if self._last_landmarks is not None:
             self._fill_gap(self._last_landmarks, self._last_landmarks)
@@ -181,7 +178,7 @@ class MouthCropper:
         return crops
 
     def _expire_oldest_gap_frame(self) -> None:
-        """The oldest frame of the gap will wait no longer."""
+        """Assign the last landmarks to the oldest frame of the gap."""
         oldest = self._gap.popleft()
         if self._last_landmarks is not None:
             self._pending.append(_PendingFrame.create(*oldest, self._last_landmarks))
@@ -208,9 +205,9 @@ class MouthCropper:
 
 
 class LowLatencyMouthCropper:
-    """Cuts the mouth of one tracked face at once: aligned by this frame and the eleven before, not those to come.
+    """Cuts mouth crops without latency, aligned by the frame and the eleven previous ones.
 
-    For what cannot wait, such as judging whether the mouth moves; the model reads what ``MouthCropper`` cuts.
+    Used for visual voice activity and previews; the model takes the crops of ``MouthCropper``.
     """
 
     def __init__(self, mean_face: NDArray[np.floating]) -> None:
@@ -218,7 +215,7 @@ class LowLatencyMouthCropper:
         self._stable: deque[NDArray[np.float64]] = deque(maxlen=SMOOTHING_FRAMES)
 
     def push(self, frame: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """The crop, uint8 (96, 96), of a frame (H, W), grey, with its landmarks (68, 2), pixels, x before y."""
+        """Return the crop, uint8 (96, 96), of a grayscale frame (H, W) with landmarks (68, 2), pixels, x before y."""
         points = np.asarray(landmarks, np.float64)
         self._stable.append(points[STABLE_POINTS])
         return cut_crop(
@@ -231,7 +228,7 @@ class LowLatencyMouthCropper:
 def cut_crop(
     frame: NDArray[np.uint8], landmarks: NDArray[np.float64], transform: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """The 96 x 96 square around the mouth, in the canvas that ``transform`` (2, 3) leads to."""
+    """Cut the 96 x 96 square around the mouth in the canvas that ``transform`` (2, 3) maps to."""
     mouth = np.add.reduce(landmarks[MOUTH_POINTS]) / (LANDMARKS - MOUTH_POINTS.start)
     centre = transform[:, :2] @ mouth + transform[:, 2]
     half = MOUTH_CROP_SIZE_PX // 2
@@ -244,10 +241,10 @@ def cut_crop(
 
 
 def estimate_similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The rotation, scale and shift that takes (N, 2) points onto others with the least squared error: (2, 3).
+    """Return the least-squares similarity transform (2, 3) between points (N, 2): rotation, scale and translation.
 
-    In the plane, points taken as complex numbers, it is a linear regression: ``target = a * source + b``. Called
-    several times a frame on a few points, where what numpy does around its sums takes longer than the sums.
+    With points as complex numbers this is a linear regression, ``target = a * source + b``. It is called several times
+    per frame on few points, so numpy's convenience functions are avoided for their overhead.
     """
     from_points, to_points = _to_complex(source), _to_complex(target)
     count = len(from_points)
@@ -260,7 +257,7 @@ def estimate_similarity(source: NDArray[np.float64], target: NDArray[np.float64]
 
 
 def _to_complex(points: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """(N, 2) as (N,): x + iy."""
+    """Return points (N, 2) as complex numbers x + iy (N,)."""
     numbers: NDArray[np.complex128] = np.ascontiguousarray(points, np.float64).view(np.complex128)[:, 0]
     return numbers
 
@@ -272,7 +269,7 @@ def _validate_clip(frames: NDArray[np.uint8], landmarks: Sequence[NDArray[Any] |
         )
     if len(landmarks) != len(frames):
         raise InvalidRequestError(
-            f"there are {len(landmarks)} landmarks for {len(frames)} frames: one each is needed"
+            f"there are {len(landmarks)} landmarks for {len(frames)} frames; expected one per frame"
         )
     shapes: set[tuple[int, ...]] = {points.shape for points in landmarks if points is not None}
     for wrong in shapes - {(LANDMARKS, 2)}:

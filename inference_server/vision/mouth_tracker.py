@@ -1,6 +1,6 @@
-"""Follows everybody's mouth through a video: of its pictures, all that is wanted for the words.
+"""Tracks the faces of a video and yields their mouth crops, speaking probabilities and boxes per frame.
 
-What comes out is small, numbers and squares of 96 x 96 pixels, so that whoever looks need not be the process that reads.
+The results are small, so that vision can run in another process than recognition.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from gorggle_server.vision.frame_skipping import AnalyzedFrame
     from gorggle_server.vision.mouth_cropper import MouthCrop
 
-# Faces are reported five times a second: enough to draw a box that follows.
+# Face boxes are reported five times per second.
 FACE_BOX_INTERVAL_FRAMES = 5
-# A face that is away for longer begins a new track when it returns.
+# A face that is absent for longer starts a new track when it returns.
 MAX_ABSENCE_FRAMES = 25
-# A face lies in the frame or sticks out of it: landmarks that say that it is so many frames away are on none.
+# A box that is this many frame sizes away is not a face.
 MAX_NORMALIZED_OFFSET = 100.0
 
 
 class NormalizedBox(NamedTuple):
-    """Where a face is, in shares of the frame's width and height; partly outside it may be."""
+    """A box relative to the frame's width and height; it may exceed the frame."""
 
     left: float
     top: float
@@ -44,16 +44,16 @@ class NormalizedBox(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MouthUpdate:
-    """What one frame adds to what is known of one person's mouth.
+    """New data of one person's mouth with one frame.
 
     Attributes:
-        person: the person's number, from 1.
+        person: the person's id, from 1.
         is_seen: the face is on this frame.
         crops: of this frame or earlier ones, in order, each uint8 (96, 96).
-        speaking: how likely the mouth is speaking, 0 to 1, of the next frames since the track began; four frames late.
-        preview: this frame's crop, cut less steadily, for what cannot wait.
-        box: of the face, now and then.
-        has_ended: the face is gone, or the video ends: the track has ended where the face was last seen.
+        speaking: speaking probabilities, 0 to 1, of the next frames of the track; four frames late.
+        preview: this frame's crop without look-ahead, for low latency; less stable.
+        box: of the face, at intervals.
+        has_ended: the track has ended at the last frame with the face.
     """
 
     person: int
@@ -67,15 +67,15 @@ class MouthUpdate:
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """What was seen on one frame.
+    """Face-tracking result of one frame.
 
     Attributes:
-        index: the frame's number. The last sight, in which all leave, has the number after the last frame's.
-        mouths: of everybody who is followed; the first that is heard of a person begins a track.
-        faces: how many faces are on the frame.
-        is_crowded: more faces were seen than are followed.
-        is_last: no frame of its own: the video has ended.
-        elapsed_s: seconds that it took to see this.
+        index: the frame's number; the last result, in which all tracks end, has the number after the last frame's.
+        mouths: of all tracked people; a person's first update starts the track.
+        faces: number of faces on the frame.
+        is_crowded: there are more faces than ``max_faces``.
+        is_last: the video has ended; this result has no frame.
+        elapsed_s: processing time, seconds.
     """
 
     index: int
@@ -87,13 +87,13 @@ class FrameResult:
 
 
 class MouthTracker:
-    """Follows the faces of one video and cuts out their mouths, frame by frame. Not to be shared by threads.
+    """Tracks the faces of one video and cuts their mouth crops, frame by frame. Not thread-safe.
 
     Args:
-        detector: finds faces and landmarks.
-        max_faces: how many faces are followed at once.
-        skip_frames: whether the next frame may be waited for: then landmarks are found on every second one.
-        previews: give crops for what cannot wait as well.
+        detector: detects faces and landmarks.
+        max_faces: maximum number of tracked faces.
+        skip_frames: fit landmarks on every second frame only, at one frame of latency.
+        previews: also return preview crops.
     """
 
     def __init__(
@@ -106,35 +106,38 @@ class MouthTracker:
         self._frames = 0
 
     def push(self, pixels: NDArray[np.uint8], index: int) -> list[FrameResult]:
-        """Take in the next frame, uint8 (H, W), grey, with its number; what was seen on those that are known now."""
+        """Process the next frame, uint8 (H, W) grayscale; return the results that are now complete."""
         self._frames = index + 1
         began = time.perf_counter()
         return self._process(began, self._skipper.push(pixels, index))
 
     def flush(self) -> list[FrameResult]:
-        """The video ends: what was seen on a frame still held, and what is left of everybody who was followed."""
+        """Return the result of a pending frame, and the last result, in which all tracks end."""
         began = time.perf_counter()
-        sights = self._process(began, self._skipper.flush())
+        results = self._process(began, self._skipper.flush())
         began = time.perf_counter()
         left = [mouth.end() for mouth in self._mouths.values()]
         self._mouths.clear()
-        return [*sights, FrameResult(self._frames, left, is_last=True, elapsed_s=time.perf_counter() - began)]
+        return [
+            *results,
+            FrameResult(self._frames, left, is_last=True, elapsed_s=time.perf_counter() - began),
+        ]
 
     def _process(self, began: float, frames: Iterable[AnalyzedFrame]) -> list[FrameResult]:
-        sights = []
+        results = []
         for frame in frames:
             mouths = self._update_mouths(frame)
             now = time.perf_counter()
             faces, is_crowded = len(frame.faces), self._tracker.faces_dropped > 0
-            sights.append(FrameResult(frame.index, mouths, faces, is_crowded, elapsed_s=now - began))
+            results.append(FrameResult(frame.index, mouths, faces, is_crowded, elapsed_s=now - began))
             began = now
-        return sights
+        return results
 
     def _update_mouths(self, frame: AnalyzedFrame) -> list[MouthUpdate]:
         faces = {face.track_id: face for face in frame.faces}
         for person in faces:
             if person not in self._mouths:
-                self._mouths[person] = _MouthTrack(person, frame.index, glimpses=self._previews)
+                self._mouths[person] = _MouthTrack(person, frame.index, previews=self._previews)
         news = [mouth.update(frame, faces.get(person)) for person, mouth in self._mouths.items()]
         for mouth in news:
             if mouth.has_ended:
@@ -143,10 +146,10 @@ class MouthTracker:
 
 
 class _MouthTrack:
-    """One person who is followed."""
+    """The mouth of one tracked person."""
 
-    def __init__(self, person: int, start: int, *, glimpses: bool) -> None:
-        self._person, self._glimpses = person, glimpses
+    def __init__(self, person: int, start: int, *, previews: bool) -> None:
+        self._person, self._previews = person, previews
         self._last_seen = self._next_box_frame = start
         self._cropper = MouthCropper(load_mean_face(), max_gap_frames=MAX_ABSENCE_FRAMES)
         self._prompt_cropper, self._activity = (
@@ -155,7 +158,7 @@ class _MouthTrack:
         )
 
     def update(self, frame: AnalyzedFrame, face: TrackedFace | None) -> MouthUpdate:
-        """Take in the face on one frame, or its absence."""
+        """Process a frame with the face, or without it."""
         crops = self._cropper.push(frame.index, frame.pixels, None if face is None else face.landmarks)
         if face is None:
             speaking = self._activity.push(frame.index, None, None)
@@ -163,25 +166,25 @@ class _MouthTrack:
                 return self.end(crops, speaking)
             return MouthUpdate(self._person, is_seen=False, crops=crops, speaking=speaking)
         self._last_seen = frame.index
-        glimpse = None
+        preview = None
         if face.is_interpolated:
-            # Lips that are taken to be half-way show nothing of how they move.
+            # Interpolated landmarks have no information on lip motion.
             speaking = self._activity.push(frame.index, None, None)
         else:
             mouth = self._prompt_cropper.push(frame.pixels, face.landmarks)
             speaking = self._activity.push(frame.index, face.landmarks, mouth)
-            glimpse = mouth if self._glimpses else None
+            preview = mouth if self._previews else None
         return MouthUpdate(
             self._person,
             is_seen=True,
             crops=crops,
             speaking=speaking,
-            preview=glimpse,
+            preview=preview,
             box=self._get_due_box(frame, face),
         )
 
     def end(self, crops: Iterable[MouthCrop] = (), speaking: Iterable[float] = ()) -> MouthUpdate:
-        """The face is gone: what is left of it, behind what this frame brought."""
+        """End the track; return its remaining data after that of the current frame."""
         left = [*crops, *self._cropper.flush()]
         return MouthUpdate(
             self._person,

@@ -1,4 +1,4 @@
-"""The quantiles of the latest values of a curve, as it grows."""
+"""Quantiles over a sliding window."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections import deque
 
 
 class RollingQuantile:
-    """The latest values, in order of their size: so that asking for quantiles after every value costs little.
+    """Quantiles of the latest values, kept sorted so that a quantile after every value is cheap.
 
     Args:
-        window: how many are kept.
+        window: maximum number of values.
     """
 
     def __init__(self, window: int) -> None:
@@ -22,15 +22,15 @@ class RollingQuantile:
         return len(self._latest)
 
     def push(self, value: float) -> None:
-        """Take in the next value, and forget the oldest where there are too many."""
+        """Add a value; drop the oldest if the window is full."""
         if len(self._latest) == self._window:
             del self._ordered[bisect_left(self._ordered, self._latest.popleft())]
         self._latest.append(value)
         insort(self._ordered, value)
 
     def quantile(self, share: float) -> float:
-        """The value that this share of the others, 0 to 1, lies below: on the line between the two nearest."""
-        place = share * (len(self._ordered) - 1)
-        below = int(place)
+        """Return the quantile at ``share``, 0 to 1, with linear interpolation."""
+        position = share * (len(self._ordered) - 1)
+        below = int(position)
         low, high = self._ordered[below], self._ordered[min(below + 1, len(self._ordered) - 1)]
-        return low + (high - low) * (place - below)
+        return low + (high - low) * (position - below)

@@ -24,6 +24,10 @@ MAX_UNPACKED_BYTES = 250 * 2**20
 # The 68-point predictor: https://github.com/ageitgey/face_recognition_models (NOTICE says what its licence permits).
 LANDMARKS = "face_recognition_models/models/shape_predictor_68_face_landmarks.dat"
 MANIFESTS = ("lambdas/functions.toml", "lambdas/operations/functions.toml")
+# Modules that ``import gorggle`` loads; with gorggle.captions, they need the standard library only.
+SDK_WITHOUT_GRPC = frozenset(
+    f"gorggle/{name}.py" for name in ("__init__", "errors", "events", "results", "server_info", "version")
+)
 # Part of each kept package's name: changed when packages are made otherwise.
 BUNDLE_FORMAT_VERSION = "1"
 
@@ -109,9 +113,16 @@ def sizes(manifest: Manifest, code: dict[str, Package], layers: dict[str, Packag
 
 def code_entries(root: Path) -> Iterator[tuple[str, Iterator[Entry]]]:
     """The kinds of code, and the files of each."""
-    yield "thin", zip_archive.files_below(root / "lambdas", "gorggle_lambdas")
+    yield "thin", _without_grpc(root)
     yield "full", _with_sdk(root)
     yield "operations", _operations(root)
+
+
+def _without_grpc(root: Path) -> Iterator[Entry]:
+    yield from zip_archive.files_below(root / "lambdas", "gorggle_lambdas")
+    for entry in zip_archive.files_below(root / "clients/python/gorggle", "gorggle"):
+        if entry.name in SDK_WITHOUT_GRPC or entry.name.startswith("gorggle/captions/"):
+            yield entry
 
 
 def _with_sdk(root: Path) -> Iterator[Entry]:

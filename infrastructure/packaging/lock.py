@@ -24,7 +24,13 @@ LOCKED_SERVER_TARGETS = (Target("x86_64", "3.11"), *SERVER_TARGETS)
 LAYERS: Mapping[str, Sequence[str]] = {
     "base": ("aws-lambda-powertools[tracer]>=3.8,<4", "PyYAML>=6,<7"),
     # protobuf below 7 as everywhere in this project.
-    "media": ("grpcio>=1.81.1", "protobuf>=6.33.5,<7", "av>=18.1,<19", "numpy>=2.1,<3"),
+    "media": (
+        "googleapis-common-protos>=1.63",
+        "grpcio>=1.81.1",
+        "protobuf>=6.33.5,<7",
+        "av>=18.1,<19",
+        "numpy>=2.1,<3",
+    ),
     "certificates": ("cryptography>=45",),
 }
 # What stands for Lambda's own runtime where functions run on a machine of ours, under the runtime's Python. It is no layer.

@@ -1,1 +1,1 @@
-"""The HTTP API's contract, and the page that shows it."""
+"""The HTTP API's OpenAPI description."""

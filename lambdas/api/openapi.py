@@ -1,4 +1,4 @@
-"""The OpenAPI document as it is published."""
+"""Loads the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ PATH = Path(__file__).with_name("openapi.yaml")
 
 @cache
 def load_openapi() -> dict[str, Any]:
-    """The document; not to be changed."""
+    """Return the document; callers must not modify it."""
     document: dict[str, Any] = yaml.safe_load(PATH.read_text("utf-8"))
     return document

@@ -1,1 +1,1 @@
-"""Cost model of the AWS pipeline and the list prices it uses."""
+"""Cost model of the AWS pipeline, and its list prices."""

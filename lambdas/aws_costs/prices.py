@@ -1,10 +1,9 @@
-"""What AWS asks for one unit of each thing that the pipeline uses, in US dollars: one table for everybody who counts.
+"""Unit prices of the AWS services that the pipeline uses, in US dollars.
 
-These are list prices, on demand, of us-east-1, without free tiers, discounts and taxes, as they were known in the middle
-of 2026 (``AS_OF``). Nothing here asks AWS: prices move, and other regions cost more. The page of AWS's that each comes from
-stands beside it and says what holds today; those pages fill their figures in by script, so that no copy of them could be
-compared. Each price was compared, in ``COMPARED_ON``, with what others publish of AWS's price list instead: beside it stands with
-what, or that nothing was found. Give your own, as JSON: ``gorggle cost --prices FILE``, or the stack's setting
+On-demand list prices of us-east-1, without free tiers, discounts and taxes, as known in ``AS_OF``. Prices change, and
+other regions cost more. Each has the AWS page it comes from, which is authoritative; those pages fill in their figures by
+script, so they could not be compared automatically. In ``COMPARED_ON`` each price was compared with other publications of
+AWS's price list, named in its metadata. Override prices as JSON by ``gorggle cost --prices FILE`` or the stack's setting
 ``prices``.
 """
 
@@ -34,9 +33,9 @@ _TRANSCRIBE = _PAGES + "transcribe/pricing/"
 _REKOGNITION = _PAGES + "rekognition/pricing/"
 _LAMBDA = _PAGES + "lambda/pricing/"
 _STATES = _PAGES + "step-functions/pricing/"
-_ASSUMED = "an assumption about work or markets, no price of AWS"
+_ASSUMED = "an assumption about processing or markets, not an AWS price"
 
-# Linux, an hour.
+# Linux, per hour.
 INSTANCES: Mapping[str, float] = MappingProxyType(
     {
         "g4dn.xlarge": 0.526,
@@ -59,7 +58,7 @@ INSTANCES: Mapping[str, float] = MappingProxyType(
         "g6e.4xlarge": 3.0042,
         "g6e.8xlarge": 4.5286,
         "g6e.16xlarge": 7.5772,
-        # Found nowhere to compare with.
+        # No other publication found.
         "gr6.4xlarge": 1.5392,
         "gr6.8xlarge": 2.4464,
     }
@@ -67,14 +66,14 @@ INSTANCES: Mapping[str, float] = MappingProxyType(
 
 
 class PricesError(ValueError):
-    """Prices that cannot be; the message says what was found and what was expected."""
+    """Prices are invalid; the message has the value and what was expected."""
 
 
-# With what a price was compared: all agree with the figure here.
+# Publications that each price was compared with; all agree.
 _TABLES = "several price tables in public programs"
 _GUIDE_MAY = "a guide to PrivateLink's costs, May 2026"
 _GUIDES = "several public guides"
-_UNCERTAIN = "one public table of September 2026, which says itself that it was not verified"
+_UNCERTAIN = "one public table of September 2026, marked as unverified"
 _NOTHING = "nothing to compare"
 
 
@@ -84,17 +83,17 @@ def _make_price_field(usd: float, source: str, compared: str = _GUIDES) -> Any:
 
 @dataclass(frozen=True)
 class Prices:
-    """Unit prices in US dollars; where each comes from is in its field's metadata.
+    """Unit prices in US dollars; the source of each is in its field's metadata.
 
     Attributes:
-        instances: GPU instances by type, an hour.
-        gpu_per_h: one instance of the fleet with its disk, whatever its type; None: by ``instances`` and the stack's mix.
+        instances: GPU instances by type, per hour.
+        gpu_per_h: one instance with its volume, of any type; None: computed from ``instances`` and the stack's mix.
         transcribe_per_min: Amazon Transcribe, batch.
         rekognition_per_min: Amazon Rekognition, face detection in stored video.
-        lambda_per_gb_s: x86; the requests beside it do not count.
-        spot_share: what spot costs of on-demand: it moves daily, and 0.4 is a cautious middle.
-        gpu_s_per_video_s: how long a GPU works for a second of video, one window at a time.
-        lambda_gb_s_per_video_s: likewise for the functions, which mostly wait for the GPU.
+        lambda_per_gb_s: x86; request charges are negligible.
+        spot_share: spot price relative to on-demand: it changes daily, 0.4 is a cautious middle.
+        gpu_s_per_video_s: GPU time per second of video, one window at a time.
+        lambda_gb_s_per_video_s: likewise Lambda compute, mostly waiting for the GPU.
     """
 
     instances: Mapping[str, float] = field(
@@ -120,27 +119,27 @@ class Prices:
 
 
 def parse_prices(text: str) -> Prices:
-    """Read prices from JSON; what it leaves out is as in the table. Empty: the table.
+    """Parse prices from JSON; missing ones are list prices. Empty: the list prices.
 
     Args:
-        text: an object of prices by their names in ``Prices``; ``instances`` is an object of prices by type, and adds to
-            the table's.
+        text: an object of prices by their names in ``Prices``; ``instances`` is an object of prices by type, merged with
+            the list.
 
     Raises:
-        PricesError: it is something else.
+        PricesError: the document is invalid.
     """
     if not text.strip():
         return Prices()
     try:
-        given = json.loads(text)
+        document = json.loads(text)
     except ValueError as error:
-        raise PricesError(f"the prices are no JSON: {error}") from error
-    known = [each.name for each in fields(Prices)]
-    if not isinstance(given, dict) or set(given) - set(known):
-        found = ", ".join(sorted(set(given) - set(known))) if isinstance(given, dict) else text[:80]
-        raise PricesError(f"the prices hold {found}: expected an object with some of {', '.join(known)}")
+        raise PricesError(f"the prices are not valid JSON: {error}") from error
+    names = [price.name for price in fields(Prices)]
+    if not isinstance(document, dict) or set(document) - set(names):
+        found = ", ".join(sorted(set(document) - set(names))) if isinstance(document, dict) else text[:80]
+        raise PricesError(f"the prices contain {found}: expected an object with some of {', '.join(names)}")
     values: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in document.items():
         if name == "instances":
             types = value if isinstance(value, dict) else {}
             if not types:
@@ -160,12 +159,12 @@ def _parse_usd(name: str, value: Any) -> float:
 
 
 def list_comparisons() -> Iterator[tuple[str, str]]:
-    """Each price's name, and what it was compared with."""
-    for each in fields(Prices):
-        yield each.name, str(each.metadata["compared"])
+    """Yield each price's name, and what it was compared with."""
+    for price in fields(Prices):
+        yield price.name, str(price.metadata["compared"])
 
 
 def list_sources() -> Iterator[tuple[str, str]]:
-    """Each price's name, and the page that it comes from."""
-    for each in fields(Prices):
-        yield each.name, str(each.metadata["source"])
+    """Yield each price's name, and its source."""
+    for price in fields(Prices):
+        yield price.name, str(price.metadata["source"])

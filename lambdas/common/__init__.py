@@ -1,1 +1,1 @@
-"""What the functions share: each border (environment, S3, DynamoDB, the API's requests, the server) in one module."""
+"""Shared code of the Lambda functions: environment, S3, DynamoDB, API requests, inference server."""

@@ -1,4 +1,4 @@
-"""All that one run found out about a video, read from S3 into what fusion takes."""
+"""Loads the results of one job run from S3 as the input of fusion."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from gorggle_lambdas.common.task_events import JobEvent
 from gorggle_lambdas.fusion.types import FaceBox, FaceTrack, Inputs, SourceFailure, SourceName, Window
 
 TRANSCRIBE, REKOGNITION = "Amazon Transcribe", "Amazon Rekognition"
-NO_FACE_REASON = "no face was seen: read from the sound alone"
+NO_FACE_REASON = "no face was detected; only the audio was transcribed"
 
 
 @dataclass(frozen=True)
 class AnalysisResults:
-    """What was found.
+    """Results of all sources.
 
     Attributes:
-        inputs: for fusion.
-        audio_engine, face_engine: who was asked: "transcribe", "rekognition", "server", "none".
-        server_time_s: how long the server read, all windows together.
+        inputs: the input of fusion.
+        audio_engine, face_engine: the requested engine: "transcribe", "rekognition", "server" or "none".
+        server_time_s: processing time of the inference server, all windows together.
     """
 
     inputs: Inputs
@@ -33,7 +33,7 @@ class AnalysisResults:
 
 @dataclass(frozen=True)
 class _SourceWindows:
-    """One source's windows: those that were read, and why others are lost."""
+    """The transcribed windows of one source, and the failures of the others."""
 
     windows: tuple[Window, ...] | None
     failures: tuple[SourceFailure, ...]
@@ -42,25 +42,25 @@ class _SourceWindows:
 
 
 def load_analysis_results(bucket: str, job: JobEvent) -> AnalysisResults:
-    """Read everything of a run.
+    """Load all results of a run.
 
     Raises:
-        WindowMissingError: a window was neither read nor noted as lost.
-        FusionInputError: a document is not what it should be.
+        WindowMissingError: a window has neither a result nor a recorded failure.
+        FusionInputError: a document is invalid.
     """
     folder = _WorkFolder(bucket, job)
     plan = folder.read("plan.json")
     media = fusion.parse_media(plan["media"])
     lips = _load_windows(folder, plan, "lips") if plan["reads_lips"] else _SourceWindows(None, ())
-    sound, language, engine = _load_audio(folder, plan, job, lips)
-    faces, faces_failures, face_engine = _load_faces(folder, plan, job, lips)
+    audio, language, engine = _load_audio(folder, plan, job, lips)
+    faces, face_failures, face_engine = _load_faces(folder, plan, job, lips)
     inputs = Inputs(
         media=media,
         lips=lips.windows,
-        audio=sound.windows,
+        audio=audio.windows,
         faces=faces,
         noise=fusion.parse_noise(folder.read("noise.json")),
-        failures=(*lips.failures, *sound.failures, *faces_failures),
+        failures=(*lips.failures, *audio.failures, *face_failures),
         model=fusion.parse_model(lips.model) if lips.model else None,
         language=language or job.options.language,
         audio_engine=engine,
@@ -68,86 +68,86 @@ def load_analysis_results(bucket: str, job: JobEvent) -> AnalysisResults:
     )
     return AnalysisResults(
         inputs,
-        job.options.sound if plan["reads_sound"] else "none",
+        job.options.audio if plan["reads_audio"] else "none",
         job.options.faces if plan["media"]["video_codec"] else "none",
-        lips.server_time_s + sound.server_time_s,
+        lips.server_time_s + audio.server_time_s,
     )
 
 
 def compute_usage(results: AnalysisResults) -> dict[str, float]:
-    """The amounts that a job is billed by, but for the functions' own time."""
+    """Return the billed amounts of a job, except for the Lambda time."""
     duration_s = results.inputs.media.duration_s
-    has_sound, has_faces = results.inputs.audio is not None, results.inputs.faces is not None
-    hears_itself = results.audio_engine == "server"
+    has_audio, has_faces = results.inputs.audio is not None, results.inputs.faces is not None
+    uses_server_audio = results.audio_engine == "server"
     return {
-        "windows": len(results.inputs.lips or ()) + len(results.inputs.audio or ()) * hears_itself,
-        "transcribed_s": duration_s if results.audio_engine == "transcribe" and has_sound else 0.0,
-        "searched_s": duration_s if results.face_engine == "rekognition" and has_faces else 0.0,
+        "windows": len(results.inputs.lips or ()) + len(results.inputs.audio or ()) * uses_server_audio,
+        "transcribed_s": duration_s if results.audio_engine == "transcribe" and has_audio else 0.0,
+        "face_detection_s": duration_s if results.face_engine == "rekognition" and has_faces else 0.0,
         "gpu_s": round(results.server_time_s, 3),
     }
 
 
 class _WorkFolder:
-    """What one run has kept."""
+    """The S3 objects of one run."""
 
     def __init__(self, bucket: str, job: JobEvent) -> None:
         self._bucket = bucket
         self._job = job
-        beginning = job.work_key("")
-        self.names = {key.removeprefix(beginning) for key in s3_objects.list_keys(bucket, beginning)}
+        prefix = job.work_key("")
+        self.names = {key.removeprefix(prefix) for key in s3_objects.list_keys(bucket, prefix)}
 
     def read(self, name: str) -> Any:
         return s3_objects.read_json(self._bucket, self._job.work_key(name))
 
     def read_failure(self, source: SourceName) -> SourceFailure | None:
-        """Why a source is lost as a whole."""
+        """Return why the whole source failed, if it did."""
         name = f"failures/{source}.json"
         return SourceFailure(source, self.read(name)["reason"]) if name in self.names else None
 
 
 def _load_windows(folder: _WorkFolder, plan: dict[str, Any], source: SourceName) -> _SourceWindows:
-    """A source that the server read window by window."""
+    """Load a source that the server transcribed window by window."""
     parse = fusion.parse_lip_window if source == "lips" else fusion.parse_audio_window
     whole = folder.read_failure(source)
     windows: list[Window] = []
     failures: list[SourceFailure] = [whole] if whole else []
-    model, took_s = None, 0.0
+    model, processing_s = None, 0.0
     for planned in plan["windows"]:
         name = s3_objects.window_name(source, planned["index"])
         if name in folder.names:
             document = folder.read(name)
             windows.append(parse(document["window"]))
-            took_s += float(document["took_s"])
+            processing_s += float(document["processing_s"])
             model = document["model"] if isinstance(document["model"], dict) else model
             if any(warning["kind"] == "no_face" for warning in document["warnings"]):
                 failures.append(SourceFailure(source, NO_FACE_REASON, planned["start_s"], planned["end_s"]))
         elif f"failures/{name}" in folder.names:
-            lost = folder.read(f"failures/{name}")
-            failures.append(SourceFailure(source, lost["reason"], lost["start"], lost["end"]))
+            failure = folder.read(f"failures/{name}")
+            failures.append(SourceFailure(source, failure["reason"], failure["start"], failure["end"]))
         elif whole is None:
             raise WindowMissingError(
-                f"window {planned['index']} of the {source} was neither read nor noted as lost"
+                f"window {planned['index']} of {source} has neither a result nor a recorded failure"
             )
     if windows:
-        return _SourceWindows(tuple(windows), tuple(failures), model, took_s)
-    # One reason for all windows is told once.
-    told = {failure.reason: SourceFailure(source, failure.reason) for failure in failures}
-    return _SourceWindows(None, tuple(told.values()))
+        return _SourceWindows(tuple(windows), tuple(failures), model, processing_s)
+    # Report a reason that all windows share once.
+    by_reason = {failure.reason: SourceFailure(source, failure.reason) for failure in failures}
+    return _SourceWindows(None, tuple(by_reason.values()))
 
 
 def _load_audio(
     folder: _WorkFolder, plan: dict[str, Any], job: JobEvent, lips: _SourceWindows
 ) -> tuple[_SourceWindows, str, str]:
-    """Who heard what: the windows, the language, and who heard."""
-    if not plan["reads_sound"]:
+    """Return the audio windows, the language, and the name of the engine."""
+    if not plan["reads_audio"]:
         return _SourceWindows(None, ()), "", ""
-    if job.options.sound == "server":
-        reading = _load_windows(folder, plan, "sound")
-        return reading, "", (lips.model or {}).get("name", "gorggle")
-    failure = folder.read_failure("sound")
+    if job.options.audio == "server":
+        windows = _load_windows(folder, plan, "audio")
+        return windows, "", (lips.model or {}).get("name", "gorggle")
+    failure = folder.read_failure("audio")
     if failure is not None:
         return _SourceWindows(None, (failure,)), "", TRANSCRIBE
-    document = folder.read("sound/transcription.json")
+    document = folder.read("audio/transcription.json")
     window = fusion.parse_transcribe_result(document, plan["media"]["duration_s"])
     return _SourceWindows((window,), ()), fusion.parse_transcribe_language(document), TRANSCRIBE
 
@@ -155,14 +155,14 @@ def _load_audio(
 def _load_faces(
     folder: _WorkFolder, plan: dict[str, Any], job: JobEvent, lips: _SourceWindows
 ) -> tuple[tuple[FaceTrack, ...] | None, tuple[SourceFailure, ...], str]:
-    """Who saw which faces."""
+    """Return the face tracks, their failures, and the name of the engine."""
     if job.options.faces == "none" or not plan["media"]["video_codec"]:
         return None, (), ""
     if job.options.faces == "server":
         if lips.windows is None:
             return (
                 None,
-                (SourceFailure("faces", "the server's faces come with the lips, which were not read"),),
+                (SourceFailure("faces", "the server's face tracks require lip reading, which failed"),),
                 "",
             )
         return build_server_tracks(lips.windows), (), (lips.model or {}).get("name", "gorggle")
@@ -174,12 +174,13 @@ def _load_faces(
 
 
 def build_server_tracks(windows: tuple[Window, ...]) -> tuple[FaceTrack, ...]:
-    """The faces that the server followed while they spoke, one track for each face of a window."""
+    """Return the face tracks of lip reading: one per face of a window."""
     boxes: dict[str, list[FaceBox]] = {}
     for number, window in enumerate(windows, 1):
         for segment in window.segments:
             if segment.face_boxes:
                 boxes.setdefault(f"server-{number}-{segment.speaker}", []).extend(segment.face_boxes)
     return tuple(
-        FaceTrack(name, tuple(sorted(found, key=lambda box: box.time_s))) for name, found in boxes.items()
+        FaceTrack(name, tuple(sorted(boxes_of_face, key=lambda box: box.time_s)))
+        for name, boxes_of_face in boxes.items()
     )

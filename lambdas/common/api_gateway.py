@@ -1,4 +1,4 @@
-"""The HTTP API's border: requests as types, answers as API Gateway wants them, errors as problem details (RFC 9457)."""
+"""HTTP API adapter: parses API Gateway events, and encodes responses and problem details (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gorggle_lambdas.common import aws_clients
 from gorggle_lambdas.common.observability import count, instrument, logger
 
 PROBLEM_TYPE = "application/problem+json"
-# Where an answer is too large: its address, in a type of its own, so that nobody takes it for the thing itself.
+# Content type of the presigned URL that replaces a body over the limit, to distinguish it from the body.
 PRESIGNED_URL_TYPE = "application/vnd.gorggle.address+json"
-# Lambda hands over answers of at most 6 MB, in which the body is a JSON text with its quotes and other signs escaped.
+# Lambda's response limit is 6 MB, including the escaping of the body as a JSON string.
 MAX_BODY_BYTES = 5 * 2**20
 
 
-class HttpProblem(Exception):  # noqa: N818 - RFC 9457 calls it that
-    """An answer that is no success. ``detail`` is for people: what was found, what was expected, what to do."""
+class HttpProblem(Exception):  # noqa: N818 - the term of RFC 9457
+    """An error response. ``detail`` is shown to users: what was found, what was expected, what to do."""
 
     def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -33,32 +33,32 @@ class HttpProblem(Exception):  # noqa: N818 - RFC 9457 calls it that
 
 
 def bad_request(detail: str) -> HttpProblem:
-    """The request is wrong in itself."""
+    """Return a 400 problem: the request is invalid."""
     return HttpProblem(HTTPStatus.BAD_REQUEST, detail)
 
 
 def not_found(detail: str) -> HttpProblem:
-    """There is no such thing, or it is somebody else's: both look the same."""
+    """Return a 404 problem. Also used for other owners' resources, so that their existence is not revealed."""
     return HttpProblem(HTTPStatus.NOT_FOUND, detail)
 
 
 def conflict(detail: str) -> HttpProblem:
-    """Not in this state of things."""
+    """Return a 409 problem: the request is not possible in the current state."""
     return HttpProblem(HTTPStatus.CONFLICT, detail)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a caller asks.
+    """An API request.
 
     Attributes:
-        owner: who calls, as the authorizer found; empty on routes that are open to all.
-        path_parameters: the variables of the path.
-        query: the parameters behind the question mark.
+        owner: the caller, from the authorizer; empty on public routes.
+        path_parameters: variables of the path.
+        query: query parameters.
         headers: with lower-case names.
-        body: as text; empty where there is none.
-        context: the invocation's, as Lambda gives it.
-        method, raw_path: as they were called, whatever route took them.
+        body: as text; empty if there is none.
+        context: the Lambda context.
+        method, raw_path: as requested, independent of the matched route.
     """
 
     owner: str = ""
@@ -71,15 +71,15 @@ class Request:
     raw_path: str = ""
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object.
+        """Parse the body as a JSON object.
 
         Raises:
-            Problem: it is none.
+            HttpProblem: it is not a JSON object.
         """
         try:
             document = json.loads(self.body or "{}")
         except ValueError as error:
-            raise bad_request(f"the body is no JSON: {error}") from error
+            raise bad_request(f"the body is not valid JSON: {error}") from error
         if not isinstance(document, dict):
             raise bad_request(f"the body is a JSON {type(document).__name__}: expected an object")
         return document
@@ -87,7 +87,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An answer; a body that is no text is written as JSON."""
+    """An API response; a body that is not a string is encoded as JSON."""
 
     status: HTTPStatus = HTTPStatus.OK
     body: Any = None
@@ -96,12 +96,12 @@ class Response:
 
 
 def is_too_large(text: str) -> bool:
-    """Whether a body is more than a function can answer."""
+    """Return whether a body exceeds Lambda's response limit."""
     return len(text) > MAX_BODY_BYTES or len(json.dumps(text)) > MAX_BODY_BYTES
 
 
 def route(endpoint: Callable[[Request], Response]) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
-    """Make a function that answers a request a Lambda handler."""
+    """Wrap a function from request to response as a Lambda handler."""
 
     @functools.wraps(endpoint)
     def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -116,11 +116,11 @@ def route(endpoint: Callable[[Request], Response]) -> Callable[[dict[str, Any], 
                 logger.exception("an AWS service is not available")
                 return _to_gateway_problem(
                     HttpProblem(
-                        HTTPStatus.SERVICE_UNAVAILABLE, "a service behind the API is busy: try again shortly"
+                        HTTPStatus.SERVICE_UNAVAILABLE, "a backend service is busy; try again shortly"
                     ),
                     event,
                 )
-            # Its text could hold what is nobody's business: the log has it, under the request's id.
+            # The message may contain private data; it is logged under the request ID.
             count("ApiServerErrors")
             logger.exception("the API failed")
             return _to_gateway_problem(HttpProblem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"), event)
@@ -135,8 +135,8 @@ def _parse_request(event: dict[str, Any], context: Any) -> Request:
         try:
             body = base64.b64decode(body).decode()
         except ValueError as error:
-            raise bad_request("the body is no UTF-8 text: send JSON") from error
-    called = event.get("requestContext", {}).get("http") or {}
+            raise bad_request("the body is not UTF-8; send JSON") from error
+    http = event.get("requestContext", {}).get("http") or {}
     return Request(
         owner=_find_owner(event),
         path_parameters=dict(parsed.path_parameters or {}),
@@ -144,8 +144,8 @@ def _parse_request(event: dict[str, Any], context: Any) -> Request:
         headers={name.lower(): value for name, value in (event.get("headers") or {}).items()},
         body=body,
         context=context,
-        method=str(called.get("method", "")),
-        raw_path=str(event.get("rawPath") or called.get("path", "")),
+        method=str(http.get("method", "")),
+        raw_path=str(event.get("rawPath") or http.get("path", "")),
     )
 
 
@@ -157,15 +157,15 @@ def _find_owner(event: Mapping[str, Any]) -> str:
 
 
 def require_owner(request: Request) -> str:
-    """Who calls, on a route that is not open to all.
+    """Return the caller of a route that requires authorization.
 
     Raises:
-        Problem: nobody: the route was deployed without its authorizer. Nothing is open by mistake.
+        HttpProblem: there is no caller, because the route was deployed without its authorizer.
     """
     if not request.owner:
         raise HttpProblem(
             HTTPStatus.UNAUTHORIZED,
-            "the request says not who calls: send `authorization: Bearer TOKEN`",
+            "authorization is required: send `authorization: Bearer TOKEN`",
             {"www-authenticate": "Bearer"},
         )
     return request.owner
@@ -173,12 +173,12 @@ def require_owner(request: Request) -> str:
 
 def _to_gateway(response: Response) -> dict[str, Any]:
     headers = {"cache-control": "no-store", "x-content-type-options": "nosniff", **response.headers}
-    answer: dict[str, Any] = {"statusCode": response.status.value, "headers": headers}
+    reply: dict[str, Any] = {"statusCode": response.status.value, "headers": headers}
     if response.body is not None:
         is_text = isinstance(response.body, str)
-        answer["body"] = response.body if is_text else json.dumps(response.body, ensure_ascii=False)
+        reply["body"] = response.body if is_text else json.dumps(response.body, ensure_ascii=False)
         headers["content-type"] = response.content_type
-    return answer
+    return reply
 
 
 def _to_gateway_problem(problem: HttpProblem, event: Mapping[str, Any]) -> dict[str, Any]:

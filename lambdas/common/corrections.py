@@ -1,7 +1,7 @@
-"""A person's corrections to a result: other words, other speakers, names of people, segments that are none.
+"""A user's corrections of a result: texts, speakers, names of people, deleted segments.
 
-A correction says what a segment's text should be; the words that stay keep their times and sources, the others share
-the time of what they replace.
+A correction replaces a segment's text. Unchanged words keep their times and sources; new words share the time of the
+words they replace.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 
 MAX_TEXT_CHARS = 5000
 MAX_NAME_CHARS = 100
-# A word that a person wrote.
+# Source of a corrected word.
 CORRECTION_SOURCE = "correction"
-# The time of a word that is put where no time is free.
+# Duration of a word inserted where no time is free.
 MIN_WORD_S = 0.04
 
 
 class CorrectionError(ValueError):
-    """A correction that cannot be applied; the message says which and why."""
+    """A correction is invalid; the message says which and why."""
 
 
 @dataclass(frozen=True)
 class SegmentCorrection:
-    """What to change in one segment; None leaves it."""
+    """Changes of one segment; None leaves the field unchanged."""
 
     id: str
     text: str | None = None
@@ -36,11 +36,11 @@ class SegmentCorrection:
 
 @dataclass(frozen=True)
 class Corrections:
-    """What to change in a result.
+    """Changes of a result.
 
     Attributes:
-        segments: by segment.
-        names: what to call people, by their names in the result ("person-1").
+        segments: changes of segments.
+        names: names to assign to people, by their names in the result ("person-1").
     """
 
     segments: tuple[SegmentCorrection, ...] = ()
@@ -48,10 +48,10 @@ class Corrections:
 
 
 def parse_corrections(document: Mapping[str, Any]) -> Corrections:
-    """Read ``{"segments": [{"id", "text", "person", "delete"}], "names": {"person-1": "Anna"}}``.
+    """Parse ``{"segments": [{"id", "text", "person", "delete"}], "names": {"person-1": "Anna"}}``.
 
     Raises:
-        CorrectionError: it is something else.
+        CorrectionError: the document is invalid.
     """
     unknown = sorted(set(document) - {"segments", "names", "base_version"})
     if unknown:
@@ -60,37 +60,38 @@ def parse_corrections(document: Mapping[str, Any]) -> Corrections:
         )
     segments = document.get("segments", [])
     if not isinstance(segments, list):
-        raise CorrectionError("segments is no array")
-    read = tuple(_parse_segment(item, index) for index, item in enumerate(segments))
-    if len({one.id for one in read}) < len(read):
-        raise CorrectionError("a segment is corrected twice: send one correction for each")
-    return Corrections(read, _parse_names(document.get("names", {})))
+        raise CorrectionError("segments is not an array")
+    corrections = tuple(_parse_segment(item, index) for index, item in enumerate(segments))
+    if len({correction.id for correction in corrections}) < len(corrections):
+        raise CorrectionError("a segment is corrected twice: send one correction per segment")
+    return Corrections(corrections, _parse_names(document.get("names", {})))
 
 
 def apply_corrections(document: Mapping[str, Any], corrections: Corrections) -> dict[str, Any]:
-    """A result with its corrections.
+    """Return a corrected copy of a result.
 
     Raises:
-        CorrectionError: there is no such segment or person, or nothing would be left of a text.
+        CorrectionError: a segment or person does not exist, or a text would be empty.
     """
     result = copy.deepcopy(dict(document))
     people = {person["name"] for person in result["people"]}
-    for name in [*corrections.names, *(one.person for one in corrections.segments if one.person)]:
+    for name in [
+        *corrections.names,
+        *(correction.person for correction in corrections.segments if correction.person),
+    ]:
         if name not in people:
-            raise CorrectionError(
-                f"there is nobody called {name!r}: the result has {', '.join(sorted(people))}"
-            )
+            raise CorrectionError(f"there is no person {name!r}; the result has {', '.join(sorted(people))}")
     by_id = {segment["id"]: segment for segment in result["segments"]}
-    for one in corrections.segments:
-        if one.id not in by_id:
-            raise CorrectionError(f"there is no segment {one.id!r}")
-        if one.is_deleted:
-            result["segments"].remove(by_id[one.id])
+    for correction in corrections.segments:
+        if correction.id not in by_id:
+            raise CorrectionError(f"there is no segment {correction.id!r}")
+        if correction.is_deleted:
+            result["segments"].remove(by_id[correction.id])
             continue
-        if one.person is not None:
-            by_id[one.id]["person"] = one.person
-        if one.text is not None:
-            _replace_text(by_id[one.id], one.text)
+        if correction.person is not None:
+            by_id[correction.id]["person"] = correction.person
+        if correction.text is not None:
+            _replace_text(by_id[correction.id], correction.text)
     names = {**result.get("names", {}), **corrections.names}
     if names:
         result["names"] = names
@@ -118,7 +119,7 @@ def _replace_text(segment: dict[str, Any], text: str) -> None:
 def _find_available_span(
     old: Sequence[Mapping[str, Any]], first: int, last: int, segment: Mapping[str, Any]
 ) -> tuple[float, float]:
-    """The time of the words that are replaced; between two words, the pause that is there."""
+    """Return the time of the replaced words; for an insertion, the pause between its neighbours."""
     if last > first:
         return old[first]["start_s"], old[last - 1]["end_s"]
     start_s = old[first - 1]["end_s"] if first else segment["start_s"]
@@ -127,27 +128,27 @@ def _find_available_span(
 
 
 def _distribute_words(texts: Sequence[str], start_s: float, end_s: float) -> list[dict[str, Any]]:
-    """Words one after the other, each with time by its length."""
+    """Return consecutive words with durations proportional to their lengths."""
     letters = sum(map(len, texts))
-    words, at_s = [], start_s
+    words, time_s = [], start_s
     for text in texts:
-        until_s = at_s + (end_s - start_s) * len(text) / letters
+        word_end_s = time_s + (end_s - start_s) * len(text) / letters
         words.append(
             {
                 "text": text,
-                "start_s": round(at_s, 3),
-                "end_s": round(until_s, 3),
+                "start_s": round(time_s, 3),
+                "end_s": round(word_end_s, 3),
                 "confidence": 1.0,
                 "source": CORRECTION_SOURCE,
                 "alternatives": [],
             }
         )
-        at_s = until_s
+        time_s = word_end_s
     return words
 
 
 def _enforce_min_durations(words: list[dict[str, Any]]) -> None:
-    """Give words that had no time a little of their neighbours', so that none overlaps and none is empty."""
+    """Extend words that are too short at the expense of their neighbours, without overlaps."""
     for index, word in enumerate(words):
         if word["end_s"] - word["start_s"] >= MIN_WORD_S:
             continue
@@ -166,28 +167,28 @@ def _enforce_min_durations(words: list[dict[str, Any]]) -> None:
 
 
 def _parse_segment(item: Any, index: int) -> SegmentCorrection:
-    where = f"segments[{index}]"
+    location = f"segments[{index}]"
     if not isinstance(item, dict):
-        raise CorrectionError(f"{where} is no object")
+        raise CorrectionError(f"{location} is not an object")
     unknown = sorted(set(item) - {"id", "text", "person", "delete"})
     if unknown or not isinstance(item.get("id"), str):
         raise CorrectionError(
-            f"{where}: expected id, and text, person or delete; found {', '.join(sorted(item))}"
+            f"{location}: expected id, and text, person or delete; found {', '.join(sorted(item))}"
         )
     text = item.get("text")
     if text is not None and not (isinstance(text, str) and 0 < len(text.strip()) <= MAX_TEXT_CHARS):
         raise CorrectionError(
-            f"{where}.text: expected 1 to {MAX_TEXT_CHARS} characters; delete it with delete: true"
+            f"{location}.text: expected 1 to {MAX_TEXT_CHARS} characters; delete it with delete: true"
         )
     person = item.get("person")
     if person is not None and not isinstance(person, str):
-        raise CorrectionError(f"{where}.person: expected the name of one of the result's people")
+        raise CorrectionError(f"{location}.person: expected the name of a person in the result")
     return SegmentCorrection(item["id"], text, person, item.get("delete") is True)
 
 
 def _parse_names(names: Any) -> dict[str, str]:
     if not isinstance(names, dict):
-        raise CorrectionError("names is no object")
+        raise CorrectionError("names is not an object")
     for person, name in names.items():
         if not (isinstance(name, str) and 0 < len(name.strip()) <= MAX_NAME_CHARS):
             raise CorrectionError(f"names.{person}: expected 1 to {MAX_NAME_CHARS} characters")

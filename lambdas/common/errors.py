@@ -1,36 +1,22 @@
-"""Errors that functions raise on purpose, named for the cause.
+"""Errors raised by the functions, named after the cause.
 
-The state machine knows errors by exact name, so each of these, and each of the SDK's that a function lets through,
-stands in ``state_machine.asl.json``; a test compares the two lists.
-
-::
-
-    PipelineError
-    ├── InvalidMediaError     the video cannot be read, or is beyond a limit: the job fails and shows why
-    ├── ObjectNotFoundError     the uploaded object is gone: the job fails
-    ├── JobNotFoundError       the job was deleted while it ran
-    ├── SourceFailedError     Transcribe or Rekognition refused or gave up: the result does without
-    ├── SourceTimeoutError       they did not finish in time: likewise
-    ├── FleetTimeoutError        no GPU server was ready in time: the result does without lips
-    ├── ServerStalledError    the GPU server sent nothing for too long: try again
-    ├── WindowMissingError    a window was neither read nor noted as lost: a fault of ours
-    ├── NoTranscriptError      neither lips nor sound could be read: there is no result
-    └── AwsUnavailableError   an AWS service throttles or fails for the moment: try again
+The state machine matches errors by exact name, so each of these, and each SDK error that a function lets through, is in
+``state_machine.py``; a test compares the two lists.
 """
 
 from __future__ import annotations
 
 
 class PipelineError(Exception):
-    """Base of every error that a function raises by itself. The message is shown to people."""
+    """Base of all errors that the functions raise. The message is shown to users."""
 
 
 class InvalidMediaError(PipelineError):
-    """The video cannot be read, or is beyond a limit."""
+    """The video cannot be decoded or exceeds a limit; the job fails with the reason."""
 
 
 class ObjectNotFoundError(PipelineError):
-    """The uploaded object, or this version of it, is gone."""
+    """The uploaded object, or this version of it, does not exist; the job fails."""
 
 
 class JobNotFoundError(PipelineError):
@@ -38,28 +24,28 @@ class JobNotFoundError(PipelineError):
 
 
 class SourceFailedError(PipelineError):
-    """Transcribe or Rekognition refused the media or gave up."""
+    """Transcribe or Rekognition rejected the media or failed; the result lacks this source."""
 
 
 class SourceTimeoutError(PipelineError):
-    """Transcribe or Rekognition did not finish in time."""
+    """Transcribe or Rekognition did not finish in time; the result lacks this source."""
 
 
 class FleetTimeoutError(PipelineError):
-    """No GPU server was ready in time."""
+    """No GPU server became ready in time; the result lacks lip reading."""
 
 
 class ServerStalledError(PipelineError):
-    """The GPU server sent nothing for too long."""
+    """The GPU server stopped responding; retried."""
 
 
 class WindowMissingError(PipelineError):
-    """A window was neither read nor noted as lost."""
+    """A window has neither a result nor a recorded failure: a bug."""
 
 
 class NoTranscriptError(PipelineError):
-    """Neither lips nor sound could be read."""
+    """Neither lips nor audio could be transcribed; there is no result."""
 
 
 class AwsUnavailableError(PipelineError):
-    """An AWS service throttles or fails for the moment."""
+    """An AWS service throttles or fails temporarily; retried."""

@@ -1,4 +1,4 @@
-"""Why something failed, from what the state machine knows of it: an error's name and its cause."""
+"""Converts an error caught by the state machine to a reason for users."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Longer texts help nobody, and an item holds 400 kB.
+# DynamoDB items are limited to 400 kB.
 MAX_TEXT_CHARS = 1000
 
-# Errors whose own text is made for people: ours, and the SDK's that come from the server.
+# Errors whose message may be shown to users: ours, and the SDK's.
 USER_FACING_ERRORS = frozenset(
     {
         *(
@@ -31,34 +31,33 @@ USER_FACING_ERRORS = frozenset(
         *("DeadlineError", "DataLossError", "AuthenticationError", "CallCancelledError", "PreconditionError"),
     }
 )
-# Errors that Step Functions and Lambda raise themselves.
+# Errors raised by Step Functions and Lambda.
 _SERVICE_ERRORS = {
-    "States.Timeout": "a step took too long",
-    "States.HeartbeatTimeout": "a step gave no sign of life for too long",
-    "States.DataLimitExceeded": "a step answered too much",
-    "Sandbox.Timedout": "a function took too long",
-    "Lambda.Unknown": "a function ended without an answer",
-    "Runtime.ExitError": "a function ended without an answer",
+    "States.Timeout": "a step timed out",
+    "States.HeartbeatTimeout": "a step stopped responding",
+    "States.DataLimitExceeded": "a step's output is too large",
+    "Sandbox.Timedout": "a function timed out",
+    "Lambda.Unknown": "a function exited without a result",
+    "Runtime.ExitError": "a function exited without a result",
     "Runtime.OutOfMemory": "a function ran out of memory",
-    "Runtime.ImportModuleError": "a function is not deployed whole",
-    "TIMED_OUT": "the job took too long as a whole",
+    "Runtime.ImportModuleError": "a function's deployment is incomplete",
+    "TIMED_OUT": "the job timed out",
     "ABORTED": "the job was stopped",
 }
 
 
 @dataclass(frozen=True)
 class FailureReason:
-    """Why something failed: the error's name, and a text for people."""
+    """The error's name and a message for users."""
 
     error: str
     text: str
 
 
 def parse_failure(failure: Mapping[str, Any]) -> FailureReason:
-    """Read what a Catch put into the state: ``{"Error": NAME, "Cause": TEXT}``.
+    """Parse the output of a Catch: ``{"Error": NAME, "Cause": TEXT}``.
 
-    The text of an error that was not raised on purpose is not shown: it may hold what is nobody's business, and the
-    function's log has it.
+    The message of an unexpected error is not shown because it may contain private data; the function's log has it.
     """
     name = str(failure.get("Error") or "Unknown")
     message = _get_message(failure.get("Cause"))
@@ -68,7 +67,7 @@ def parse_failure(failure: Mapping[str, Any]) -> FailureReason:
 
 
 def _get_message(cause: Any) -> str:
-    """The message within a Lambda's cause, which is JSON; a state's own cause is the message."""
+    """Return the message from a Lambda's cause, which is JSON; a state's own cause is the message."""
     text = str(cause or "")
     try:
         document = json.loads(text)

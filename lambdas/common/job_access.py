@@ -1,4 +1,4 @@
-"""Finding the job that a caller speaks of, and nobody else's."""
+"""Access to the caller's own jobs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _JOB_ID = re.compile(r"[0-9a-f]{32,40}")
 
 
 def get_owned_job(request: Request, table: JobTable) -> dict[str, Any]:
-    """The job that the path names.
+    """Return the job named in the path.
 
     Raises:
-        Problem: there is none, or it is somebody else's: both look the same.
+        HttpProblem: it does not exist or has another owner; the responses are the same.
     """
     owner, job_id = require_owner(request), request.path_parameters.get("job_id", "")
     job = table.get(job_id) if _JOB_ID.fullmatch(job_id) else None

@@ -1,4 +1,4 @@
-"""How a job ends: its state, its place, its subscribers, and the next job in line."""
+"""Ends a job: sets its state, releases its slot, notifies subscribers, and starts the next job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from gorggle_lambdas.common import aws_clients, job_table
 from gorggle_lambdas.common.failure_reasons import FailureReason
-from gorggle_lambdas.common.job_slots import JobSlots
+from gorggle_lambdas.common.job_slots import JobSlots, SlotSettings
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, logger
 
@@ -23,11 +23,11 @@ class JobCompletion:
     topic_arn: str
 
     def mark_done(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> bool:
-        """Mark a job done; False where it had ended before, or is another attempt's."""
+        """Mark a job done; return False if it had ended before, or another attempt is current."""
         return self._mark_ended(job_id, attempt, {**values, "state": job_table.DONE, "stage": "done"})
 
     def mark_failed(self, job_id: str, attempt: int, reason: FailureReason) -> bool:
-        """Mark a job failed, with the reason; False likewise. Its stage stays the one in which it failed."""
+        """Mark a job failed with the reason; return False likewise. The stage stays that of the failure."""
         failure = {"error": reason.error, "reason": reason.text}
         return self._mark_ended(job_id, attempt, {"state": job_table.FAILED, "failure": failure})
 
@@ -40,7 +40,7 @@ class JobCompletion:
         )
         if ended:
             self._notify(job_id, values)
-        # In any case: this may be the second try after one that failed between the two.
+        # Unconditionally: this may be a retry after a failure between the two steps.
         job = self.table.get(job_id)
         if job is None or job["attempt"] == attempt:
             self.slots.release(job_id)
@@ -57,6 +57,18 @@ class JobCompletion:
                 MessageAttributes={"state": {"DataType": "String", "StringValue": values["state"]}},
             )
         except Exception:
-            # The job has ended and says so; nobody may wait for a message. An alarm tells us.
+            # The job's state is already stored; a failed notification only raises an alarm.
             count("NotificationFailures")
-            logger.exception("subscribers could not be told")
+            logger.exception("subscribers could not be notified")
+
+
+@dataclass(frozen=True)
+class CompletionSettings(SlotSettings):
+    """Settings of the functions that end jobs, see ``functions.toml``."""
+
+    jobs_topic: str
+
+    def create_completion(self) -> JobCompletion:
+        """Return the object that ends jobs."""
+        slots = self.create_slots()
+        return JobCompletion(slots.table, slots, self.jobs_topic)

@@ -1,4 +1,4 @@
-"""What a job may ask for, checked: what lips, sound and faces are read with, language, number of voices."""
+"""Validated options of a job: engines for lips, audio and faces, and the language."""
 
 from __future__ import annotations
 
@@ -13,53 +13,55 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Z][A-Za-z]{1,3})?")
 
 
 class OptionsError(ValueError):
-    """An option that is unknown or cannot be."""
+    """An option is unknown or has an invalid value."""
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How a job's video is read.
+    """How a job's video is transcribed.
 
     Attributes:
-        lips: "av" reads lips and sound together, "video" the lips alone, "none" neither.
-        sound: who else hears: Amazon Transcribe, the server's audio mode, nobody.
-        faces: who else looks for faces: Amazon Rekognition, the server's own tracks, nobody.
-        language: BCP 47 tag, as Transcribe takes it; empty: it finds out.
+        lips: lip reading mode: "av" uses video and audio together, "video" the video alone, "none" disables it.
+        audio: audio engine: "transcribe" (Amazon Transcribe), "server" (the server's audio mode) or "none".
+        faces: face engine: "rekognition" (Amazon Rekognition), "server" (face tracks of lip reading) or "none".
+        language: BCP 47 tag for Transcribe; empty for automatic identification.
 
     Raises:
-        OptionsError: see there.
+        OptionsError: an option has an invalid value.
     """
 
     lips: str = "av"
-    sound: str = "transcribe"
+    audio: str = "transcribe"
     faces: str = "rekognition"
     language: str = ""
 
     def __post_init__(self) -> None:
-        for name, known in (("lips", LIP_MODALITIES), ("sound", AUDIO_ENGINES), ("faces", FACE_ENGINES)):
+        for name, known in (("lips", LIP_MODALITIES), ("audio", AUDIO_ENGINES), ("faces", FACE_ENGINES)):
             value = getattr(self, name)
             if value not in known:
                 raise OptionsError(f"{name} is {value!r}: expected one of {', '.join(known)}")
         if not isinstance(self.language, str) or (self.language and not _LANGUAGE.fullmatch(self.language)):
-            raise OptionsError(f"language is {self.language!r}: expected a BCP 47 tag such as en-GB, or none")
-        if self.lips == "none" and self.sound == "none":
-            raise OptionsError("lips and sound are both none: at least one must be read")
+            raise OptionsError(
+                f"language is {self.language!r}: expected a BCP 47 tag such as en-GB, or an empty string"
+            )
+        if self.lips == "none" and self.audio == "none":
+            raise OptionsError("lips and audio are both none: at least one is required")
 
     def to_document(self) -> dict[str, str]:
-        """The options as JSON's types."""
+        """Return the options as JSON types."""
         return asdict(self)
 
 
 def parse_options(document: Any, defaults: JobOptions) -> JobOptions:
-    """Read the options that a caller gave; what is left out is as in ``defaults``.
+    """Parse a caller's options; missing ones are taken from ``defaults``.
 
     Raises:
-        OptionsError: no object, an unknown option, or a value that cannot be.
+        OptionsError: not an object, an unknown option, or an invalid value.
     """
     if document is None:
         return defaults
     if not isinstance(document, dict):
-        raise OptionsError(f"options are a {type(document).__name__}: expected an object")
+        raise OptionsError(f"options is a {type(document).__name__}: expected an object")
     known = defaults.to_document()
     unknown = sorted(set(document) - set(known))
     if unknown:

@@ -1,7 +1,7 @@
-"""How many jobs run at once: places, and starting the jobs that wait for one.
+"""Job slots: limit the number of concurrent jobs, and start waiting jobs.
 
-The places taken are a set of job names in one item of the table, so that taking and giving back twice is as good as
-once, and two functions can never take the last place both.
+Occupied slots are a set of job IDs in one item of the job table, so acquiring and releasing are idempotent, and two
+functions can never acquire the last slot both.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from botocore.exceptions import ClientError
 from gorggle_lambdas.common import aws_clients, job_table
 from gorggle_lambdas.common.job_table import JobTable
 
-# The item's name; no job's, for those are hexadecimal.
-SLOTS_KEY = "#places"
-# Looked at in one go; the schedule finds the rest.
+# The item's key; cannot collide with job IDs, which are hexadecimal.
+SLOTS_KEY = "#slots"
+# Waiting jobs considered per call; scheduled reconciliation handles the rest.
 BATCH_SIZE = 25
 
 
 @dataclass(frozen=True)
 class JobSlots:
-    """The cap on jobs at once, and the state machine that runs them."""
+    """The limit of concurrent jobs, and the state machine that runs them."""
 
     table: JobTable
     state_machine_arn: str
@@ -32,22 +32,22 @@ class JobSlots:
     poll_interval_s: int
 
     def list_running(self) -> list[str]:
-        """The jobs that have a place."""
+        """Return the IDs of jobs that hold a slot."""
         item = self.table.get(SLOTS_KEY)
         return list(item.get("running", [])) if item else []
 
     def release(self, job_id: str) -> None:
-        """Free a job's place."""
+        """Release a job's slot."""
         release_slot(self.table, job_id)
 
     def start_waiting_jobs(self, new_job: Mapping[str, Any] | None = None) -> list[str]:
-        """Start the jobs that wait, oldest first, as far as there are places.
+        """Start waiting jobs, oldest first, while slots are free.
 
         Args:
-            new_job: a job that began to wait just now, which the index may not know yet; it comes last.
+            new_job: a job that has just started to wait, which the index may not contain yet; it comes last.
 
         Returns:
-            The names of those that were started.
+            The IDs of the started jobs.
         """
         waiting = self.table.list_by_state(job_table.WAITING, BATCH_SIZE)
         if new_job is not None and all(job["job_id"] != new_job["job_id"] for job in waiting):
@@ -67,10 +67,10 @@ class JobSlots:
             self.table.table.update_item(
                 Key={"job_id": SLOTS_KEY},
                 UpdateExpression="ADD running :one",
-                ConditionExpression="attribute_not_exists(running) OR size(running) < :most OR contains(running, :id)",
+                ConditionExpression="attribute_not_exists(running) OR size(running) < :limit OR contains(running, :id)",
                 ExpressionAttributeValues={
                     ":one": {job_id},
-                    ":most": self.max_concurrent_jobs,
+                    ":limit": self.max_concurrent_jobs,
                     ":id": job_id,
                 },
             )
@@ -81,25 +81,25 @@ class JobSlots:
         return True
 
     def _start(self, job_id: str) -> bool:
-        """Start a job's execution; False where it no longer waits."""
+        """Start a job's execution; return False if it is not waiting any more."""
         job = self.table.get(job_id)
         if job is None or job["state"] != job_table.WAITING:
             return False
         name = job_table.execution_name(job)
         try:
-            answer = aws_clients.client("stepfunctions").start_execution(
+            response = aws_clients.client("stepfunctions").start_execution(
                 stateMachineArn=self.state_machine_arn,
                 name=name,
                 input=build_execution_input(job, self.poll_interval_s),
             )
-            arn = answer["executionArn"]
+            arn = response["executionArn"]
         except ClientError as error:
-            # An execution of this name has ended already: an event came again after it.
+            # An execution of this name has already ended: the event was delivered again after it.
             if aws_clients.get_error_code(error) != "ExecutionAlreadyExists":
                 self.release(job_id)
                 raise
             arn = self.state_machine_arn.replace(":stateMachine:", ":execution:") + f":{name}"
-        # Only a waiting job: a very short execution may have ended it by now.
+        # Only from waiting: a very short execution may have ended the job by now.
         self.table.update(
             job_id,
             {"state": job_table.RUNNING, "started_at": job_table.now(), "execution_arn": arn},
@@ -113,8 +113,23 @@ class JobSlots:
             self.release(job_id)
 
 
+@dataclass(frozen=True)
+class SlotSettings:
+    """Settings of the functions that start jobs, see ``functions.toml``."""
+
+    jobs_table: str
+    state_machine_arn: str
+    max_concurrent_jobs: int
+    poll_interval_s: int
+
+    def create_slots(self) -> JobSlots:
+        """Return the job slots."""
+        table = JobTable(self.jobs_table)
+        return JobSlots(table, self.state_machine_arn, self.max_concurrent_jobs, self.poll_interval_s)
+
+
 def release_slot(table: JobTable, job_id: str) -> None:
-    """Free a job's place; nothing happens where it has none."""
+    """Release a job's slot; does nothing if it has none."""
     table.table.update_item(
         Key={"job_id": SLOTS_KEY},
         UpdateExpression="DELETE running :one",
@@ -123,9 +138,9 @@ def release_slot(table: JobTable, job_id: str) -> None:
 
 
 def build_execution_input(job: Mapping[str, Any], poll_interval_s: int) -> str:
-    """What the state machine is given: names of things, never the things themselves."""
-    given = {
+    """Return the input of the state machine: references to the job's objects only."""
+    job_input = {
         name: job[name]
         for name in ("job_id", "attempt", "bucket", "key", "version_id", "size_bytes", "name", "options")
     }
-    return json.dumps({"job": given, "settings": {"poll_interval_s": poll_interval_s}})
+    return json.dumps({"job": job_input, "settings": {"poll_interval_s": poll_interval_s}})

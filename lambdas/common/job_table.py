@@ -1,7 +1,7 @@
-"""The table of jobs: what a job is, and every change that is made to one.
+"""The job table: the schema of a job, and every update of it.
 
-A job goes ``awaiting_upload`` → ``waiting`` → ``running`` → ``done`` or ``failed``. Every change is conditional, so
-that events which come twice, late or out of order change nothing.
+States: ``awaiting_upload`` → ``waiting`` → ``running`` → ``done`` or ``failed``. Every update is conditional, so that
+events delivered twice, late or out of order change nothing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from gorggle_lambdas.common.progress import compute_progress
 
 AWAITING_UPLOAD, WAITING, RUNNING, DONE, FAILED = "awaiting_upload", "waiting", "running", "done", "failed"
 ENDED = (DONE, FAILED)
-# Who owns a job whose video was put into the bucket by somebody with rights to it, not through the API.
+# Owner of a job whose video was uploaded directly to the bucket, not through the API.
 DIRECT_OWNER = "direct"
-# What the API tells of a job, in this order.
+# Fields of a job in the API, in this order.
 API_FIELDS = (
     *("job_id", "name", "state", "stage", "created_at", "updated_at", "started_at", "ended_at", "expires_at"),
     *("size_bytes", "options", "media", "progress", "sources", "is_degraded", "result_version", "versions"),
@@ -33,7 +33,7 @@ API_FIELDS = (
 
 @dataclass(frozen=True)
 class VideoVersion:
-    """One version of an uploaded object: what a job is made for, once."""
+    """One version of an uploaded object; a job is created once per version."""
 
     bucket: str
     key: str
@@ -42,29 +42,29 @@ class VideoVersion:
 
     @property
     def digest(self) -> str:
-        """The same for every event about this version: 40 hexadecimal digits."""
+        """40 hexadecimal digits, the same for every event about this version."""
         text = f"{self.bucket}\n{self.key}\n{self.version_id}"
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 def now() -> str:
-    """The time as it is stored: ISO 8601 in UTC, with microseconds, so that texts sort like times."""
+    """Return the current time as stored: ISO 8601 in UTC with microseconds, so that strings sort by time."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def new_job_id() -> str:
-    """A name that cannot be guessed."""
+    """Return an unguessable job ID."""
     return secrets.token_hex(16)
 
 
 def execution_name(job: Mapping[str, Any]) -> str:
-    """The execution's name for a job: from bucket, key, version and attempt, hence the same for every event."""
+    """Return the execution's name: derived from bucket, key, version and attempt, so the same for every event."""
     version = VideoVersion(job["bucket"], job["key"], job["version_id"])
     return f"{version.digest}-{int(job['attempt'])}"
 
 
 def compute_expiry(days: int) -> int:
-    """When an item goes, in seconds since 1970, as DynamoDB wants it."""
+    """Return the expiry time of an item in seconds since 1970, the format of DynamoDB's TTL."""
     return int((datetime.now(UTC) + timedelta(days=days)).timestamp())
 
 
@@ -75,13 +75,13 @@ class JobTable:
         self.table = aws_clients.table(name)
 
     def get(self, job_id: str) -> dict[str, Any] | None:
-        """A job, or None."""
-        answer = self.table.get_item(Key={"job_id": job_id}, ConsistentRead=True)
-        item = answer.get("Item")
+        """Return a job, or None."""
+        response = self.table.get_item(Key={"job_id": job_id}, ConsistentRead=True)
+        item = response.get("Item")
         return None if item is None else dynamodb_numbers.from_dynamodb(item)
 
     def create(self, item: Mapping[str, Any]) -> bool:
-        """Keep a new job; False where one of this name exists."""
+        """Store a new job; return False if its ID exists."""
         created = {**item, "created_at": now(), "updated_at": now(), "attempt": 1}
         try:
             self.table.put_item(
@@ -106,72 +106,72 @@ class JobTable:
         Args:
             job_id: the job.
             values: the attributes.
-            allowed_states: states it must be in; empty: any.
-            expected: attributes that must be so.
+            allowed_states: required current states; empty: any.
+            expected: required current values of attributes.
 
         Returns:
-            False where it is gone, in another state, or not as expected: then nothing is changed.
+            False if the job does not exist or a condition is not met: then nothing is changed.
         """
         condition = "attribute_exists(job_id)"
-        names, given = {"#updated": "updated_at"}, {":updated": now()}
+        names, parameters = {"#updated": "updated_at"}, {":updated": now()}
         if allowed_states:
-            marks = {f":in{index}": state for index, state in enumerate(allowed_states)}
-            condition += f" AND #state IN ({', '.join(marks)})"
-            given |= marks
+            placeholders = {f":in{index}": state for index, state in enumerate(allowed_states)}
+            condition += f" AND #state IN ({', '.join(placeholders)})"
+            parameters |= placeholders
             names["#state"] = "state"
         for index, (name, value) in enumerate((expected or {}).items()):
             condition += f" AND #e{index} = :e{index}"
-            names[f"#e{index}"], given[f":e{index}"] = name, dynamodb_numbers.to_dynamodb(value)
+            names[f"#e{index}"], parameters[f":e{index}"] = name, dynamodb_numbers.to_dynamodb(value)
         sets = ["#updated = :updated"]
         for index, (name, value) in enumerate(values.items()):
             if name == "state":
                 names["#state"] = "state"
                 sets.append("#state = :to")
-                given[":to"] = value
+                parameters[":to"] = value
             else:
-                names[f"#n{index}"], given[f":v{index}"] = name, dynamodb_numbers.to_dynamodb(value)
+                names[f"#n{index}"], parameters[f":v{index}"] = name, dynamodb_numbers.to_dynamodb(value)
                 sets.append(f"#n{index} = :v{index}")
         return self._update_item(
             job_id,
             UpdateExpression=f"SET {', '.join(sets)}",
             ConditionExpression=condition,
             ExpressionAttributeNames=names,
-            ExpressionAttributeValues=given,
+            ExpressionAttributeValues=parameters,
         )
 
     def advance(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> None:
-        """Set attributes of the job that this run of the pipeline works on.
+        """Set attributes of the job during a run of the pipeline.
 
         Raises:
-            JobNotFoundError: it was deleted, or is another run's by now.
+            JobNotFoundError: it was deleted, or a later attempt is running.
         """
         if not self.update(job_id, values, expected={"attempt": attempt}):
-            raise JobNotFoundError(f"job {job_id} was deleted or started anew: this run goes no further")
+            raise JobNotFoundError(f"job {job_id} was deleted or restarted: this run stops")
 
     def record_progress(self, job_id: str, attempt: int, window: str, processed_s: float) -> None:
-        """Note how far a window is read. A job that is gone is no error here: the next step finds out."""
+        """Store how much of a window is processed. Ignored if the job does not exist; the next step detects that."""
         self._update_item(
             job_id,
-            UpdateExpression="SET windows.#window = :read, #updated = :now",
+            UpdateExpression="SET windows.#window = :processed, #updated = :now",
             ConditionExpression="attempt = :attempt AND attribute_exists(windows)",
             ExpressionAttributeNames={"#window": window, "#updated": "updated_at"},
             ExpressionAttributeValues=dynamodb_numbers.to_dynamodb(
-                {":read": processed_s, ":now": now(), ":attempt": attempt}
+                {":processed": processed_s, ":now": now(), ":attempt": attempt}
             ),
         )
 
     def delete(self, job_id: str) -> None:
-        """Forget a job."""
+        """Delete a job."""
         self.table.delete_item(Key={"job_id": job_id})
 
     def list_by_owner(
         self, owner: str, limit: int, start: Mapping[str, Any] | None
     ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-        """Some of an owner's jobs, newest first, and where to go on (None at the end)."""
+        """Return a page of an owner's jobs, newest first, and the next start key (None at the end)."""
         return self._query("by_owner", "owner", owner, limit, start, newest_first=True)
 
     def list_by_state(self, state: str, limit: int) -> list[dict[str, Any]]:
-        """Some jobs in a state, oldest first."""
+        """Return jobs in a state, oldest first."""
         return self._query("by_state", "state", state, limit, None, newest_first=False)[0]
 
     def _query(
@@ -184,17 +184,17 @@ class JobTable:
         *,
         newest_first: bool,
     ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-        further: dict[str, Any] = {"ExclusiveStartKey": dict(start)} if start else {}
-        answer = self.table.query(
+        extra: dict[str, Any] = {"ExclusiveStartKey": dict(start)} if start else {}
+        response = self.table.query(
             IndexName=index,
             KeyConditionExpression="#name = :value",
             ExpressionAttributeNames={"#name": name},
             ExpressionAttributeValues={":value": value},
             ScanIndexForward=not newest_first,
             Limit=limit,
-            **further,
+            **extra,
         )
-        return [dynamodb_numbers.from_dynamodb(item) for item in answer["Items"]], answer.get(
+        return [dynamodb_numbers.from_dynamodb(item) for item in response["Items"]], response.get(
             "LastEvaluatedKey"
         )
 
@@ -209,14 +209,14 @@ class JobTable:
 
 
 def to_api(item: Mapping[str, Any]) -> dict[str, Any]:
-    """What the API tells of a job."""
-    shown = {name: item[name] for name in API_FIELDS if name in item}
+    """Return a job's fields in the API."""
+    fields = {name: item[name] for name in API_FIELDS if name in item}
     windows = item.get("windows")
-    if isinstance(windows, Mapping) and "progress" in shown:
-        # Windows overlap: their sum is a little more than there is.
-        read_s = min(sum(map(float, windows.values())), float(shown["progress"].get("to_read_s", 0)))
-        shown["progress"] = {**shown["progress"], "read_s": round(read_s, 1)}
-    return shown | compute_progress(shown)
+    if isinstance(windows, Mapping) and "progress" in fields:
+        # Windows overlap, so their sum slightly exceeds the total.
+        processed_s = min(sum(map(float, windows.values())), float(fields["progress"].get("total_s", 0)))
+        fields["progress"] = {**fields["progress"], "processed_s": round(processed_s, 1)}
+    return fields | compute_progress(fields)
 
 
 def _is_condition_failure(error: ClientError) -> bool:

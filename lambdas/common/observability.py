@@ -1,4 +1,4 @@
-"""Logging, tracing and metrics, the same for every function; and the border where its errors get their names."""
+"""Logging, tracing and metrics of all functions, and mapping of transient AWS errors."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ Handler = Callable[[dict[str, Any], Any], Any]
 
 
 def count(name: str, value: float = 1, unit: MetricUnit = MetricUnit.Count) -> None:
-    """Add to a metric of this invocation; it is written when the handler ends."""
+    """Add to a metric of this invocation; metrics are written when the handler ends."""
     metrics.add_metric(name=name, unit=unit, value=value)
 
 
 def task(handler: Handler) -> Handler:
-    """Make a handler a task of the state machine: observed, and with errors that it knows by name.
+    """Wrap a handler as a task of the state machine, with logging and named errors.
 
-    A failure of AWS that passes by itself becomes ``AwsUnavailableError``; every other error goes through as it is.
+    Transient AWS failures become ``AwsUnavailableError``; all other errors pass through.
     """
 
     @functools.wraps(handler)
-    def named(event: dict[str, Any], context: Any) -> Any:
+    def run(event: dict[str, Any], context: Any) -> Any:
         job = event.get("job")
         if isinstance(job, dict):
             logger.append_keys(job_id=job.get("job_id"), attempt=job.get("attempt"))
         try:
             return handler(event, context)
         except Exception as error:
-            temporary = aws_clients.as_transient_error(error)
-            if temporary is not None:
-                raise temporary from error
+            transient = aws_clients.as_transient_error(error)
+            if transient is not None:
+                raise transient from error
             raise
 
-    return instrument(named)
+    return instrument(run)
 
 
 def instrument(handler: Handler) -> Handler:
-    """Log, trace and measure a handler."""
+    """Add logging, tracing and metrics to a handler."""
 
     @functools.wraps(handler)
-    def flushed(event: dict[str, Any], context: Any) -> Any:
+    def run(event: dict[str, Any], context: Any) -> Any:
         try:
             return handler(event, context)
         except Exception as error:
@@ -58,10 +58,10 @@ def instrument(handler: Handler) -> Handler:
             logger.exception("the function failed")
             raise
         finally:
-            # Powertools warns about, and writes, nothing where no metric was added.
+            # Powertools warns if there are no metrics to write.
             if metrics.metric_set:
                 metrics.flush_metrics()
 
-    traced = tracer.capture_lambda_handler(flushed, capture_response=False)
+    traced = tracer.capture_lambda_handler(run, capture_response=False)
     logged: Handler = logger.inject_lambda_context(traced, clear_state=True)
     return logged

@@ -1,4 +1,4 @@
-"""How far a job is: in per cent as a whole, and step by step."""
+"""Progress of a job, in percent and by step."""
 
 from __future__ import annotations
 
@@ -9,52 +9,36 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the pipeline, and between which shares of the whole it lies, in per cent."""
+    """A step of the pipeline, and its range of the total progress in percent."""
 
     name: str
     from_percent: int
     to_percent: int
 
 
-# Reading takes nearly all the time.
-STEPS = (
-    Step("waiting", 0, 3),
-    Step("probing", 3, 10),
-    Step("reading", 10, 95),
-    Step("fusing", 95, 100),
-)
+# Analysis takes nearly all the time.
+STEPS = (Step("waiting", 0, 3), Step("probing", 3, 10), Step("analyzing", 10, 95), Step("fusing", 95, 100))
 _NAMES = [step.name for step in STEPS]
 
 
 def compute_progress(job: Mapping[str, Any]) -> dict[str, Any]:
-    """How far a job is, of what the API tells of it otherwise: ``percent``, and ``steps`` in their order."""
-    match job["state"]:
-        case "done":
-            return _to_document(100, ["done"] * len(STEPS), [100] * len(STEPS))
-        case "awaiting_upload":
-            return _to_document(0, ["waiting"] * len(STEPS), [0] * len(STEPS))
-    stage = job.get("stage")
-    at = _NAMES.index(stage) if stage in _NAMES else 0
-    share = _compute_analysis_share(job.get("progress") or {}) if _NAMES[at] == "reading" else 0.0
-    now = STEPS[at]
-    percent = int(now.from_percent + (now.to_percent - now.from_percent) * share)
-    after = len(STEPS) - at - 1
-    state = "failed" if job["state"] == "failed" else "running"
-    return _to_document(
-        percent,
-        [*["done"] * at, state, *["waiting"] * after],
-        [*[100] * at, int(share * 100), *[0] * after],
-    )
+    """Return ``percent`` and ``steps`` of a job, computed from its other API fields."""
+    job_state, stage = job["state"], job.get("stage")
+    current = len(STEPS) if job_state == "done" else _NAMES.index(stage) if stage in _NAMES else 0
+    current_state = {"failed": "failed", "awaiting_upload": "waiting"}.get(job_state, "running")
+    share = _compute_analysis_share(job.get("progress") or {}) if stage == "analyzing" else 0.0
+    percent = 100.0
+    steps = []
+    for index, step in enumerate(STEPS):
+        if index == current:
+            state, step_share = current_state, share
+            percent = step.from_percent + (step.to_percent - step.from_percent) * share
+        else:
+            state, step_share = ("done", 1.0) if index < current else ("waiting", 0.0)
+        steps.append({"name": step.name, "state": state, "percent": int(step_share * 100)})
+    return {"percent": int(percent), "steps": steps}
 
 
 def _compute_analysis_share(progress: Mapping[str, Any]) -> float:
-    to_read_s = float(progress.get("to_read_s", 0))
-    return min(1.0, float(progress.get("read_s", 0)) / to_read_s) if to_read_s > 0 else 0.0
-
-
-def _to_document(percent: int, states: list[str], percents: list[int]) -> dict[str, Any]:
-    steps = [
-        {"name": name, "state": state, "percent": share}
-        for name, state, share in zip(_NAMES, states, percents, strict=True)
-    ]
-    return {"percent": percent, "steps": steps}
+    total_s = float(progress.get("total_s", 0))
+    return min(1.0, float(progress.get("processed_s", 0)) / total_s) if total_s > 0 else 0.0

@@ -1,29 +1,28 @@
-"""A result in all its forms, written to S3: JSON, WebVTT, SubRip, TTML and plain text."""
+"""Writes a result to S3 in all formats: JSON, WebVTT, SubRip, TTML and plain text."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gorggle.captions import to_plain_text, to_srt, to_ttml, to_vtt
+from gorggle.results import Segment, Word
 from gorggle_lambdas.common import s3_objects
-from gorggle_lambdas.fusion.captions import build_cues, to_plain_text, to_srt, to_ttml, to_webvtt
-from gorggle_lambdas.fusion.result import FusedSegment
-from gorggle_lambdas.fusion.word_voting import FusedWord
 
 
 @dataclass(frozen=True)
 class ResultFormat:
-    """One form of a result."""
+    """A format of a result."""
 
     extension: str
     content_type: str
 
 
 RESULT_FORMATS = {
-    form.extension: form
-    for form in (
+    result_format.extension: result_format
+    for result_format in (
         ResultFormat("json", "application/json"),
         ResultFormat("vtt", "text/vtt; charset=utf-8"),
         ResultFormat("srt", "application/x-subrip; charset=utf-8"),
@@ -34,7 +33,7 @@ RESULT_FORMATS = {
 
 
 def publish(bucket: str, job_id: str, folder: str, document: Mapping[str, Any]) -> None:
-    """Write a result document and everything that is made of it; the JSON last, so that it is there when all is."""
+    """Write a result document and all formats derived from it; JSON last, so its presence means all are complete."""
     texts = render_formats(document)
     for extension in sorted(texts, key="json".__eq__):
         key = s3_objects.result_key(job_id, folder, extension)
@@ -42,29 +41,27 @@ def publish(bucket: str, job_id: str, folder: str, document: Mapping[str, Any]) 
 
 
 def render_formats(document: Mapping[str, Any]) -> dict[str, str]:
-    """A result document in all its forms, by extension."""
+    """Return a result document in all formats, by extension."""
     segments = parse_segments(document)
     names = document.get("names") or {}
-    cues = build_cues(segments, names=names)
     return {
         "json": json.dumps(document, ensure_ascii=False, allow_nan=False),
-        "vtt": to_webvtt(cues),
-        # SubRip and plain text have no place for the speaker but the text.
-        "srt": to_srt(build_cues(segments, names=names, label_speakers=True)),
-        "ttml": to_ttml(cues, str(document.get("language", ""))),
+        "vtt": to_vtt(segments, names),
+        "srt": to_srt(segments, names),
+        "ttml": to_ttml(segments, names, language=str(document.get("language", ""))),
         "txt": to_plain_text(segments, names),
     }
 
 
-def parse_segments(document: Mapping[str, Any]) -> tuple[FusedSegment, ...]:
-    """The segments of a result document, as captions are made of them."""
+def parse_segments(document: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """Return a result document's segments for the caption writers."""
     return tuple(
-        FusedSegment(segment["person"], _parse_words(segment["words"])) for segment in document["segments"]
-    )
-
-
-def _parse_words(words: Sequence[Mapping[str, Any]]) -> tuple[FusedWord, ...]:
-    return tuple(
-        FusedWord(word["text"], word["start_s"], word["end_s"], word["confidence"], word["source"])
-        for word in words
+        Segment(
+            segment["start_s"],
+            segment["end_s"],
+            segment["text"],
+            speaker=segment["person"],
+            words=tuple(Word(word["text"], word["start_s"], word["end_s"]) for word in segment["words"]),
+        )
+        for segment in document["segments"]
     )

@@ -1,4 +1,4 @@
-"""The environment, read into a function's own frozen dataclass: field ``jobs_table`` is the variable ``JOBS_TABLE``.
+"""Loads the environment into a function's frozen settings dataclass: field ``jobs_table`` is ``JOBS_TABLE``.
 
 Below the handlers nothing reads ``os.environ``. A test compares the fields with ``functions.toml``.
 """
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 class SettingsError(Exception):
-    """A variable of the environment is missing, or is not what its field says: the deployment is wrong."""
+    """An environment variable is missing or invalid: the deployment is wrong."""
 
 
 def load_settings(settings_class: type[T]) -> T:
-    """Read the environment.
+    """Load a settings class from the environment.
 
     Raises:
-        SettingsError: a variable is missing, or cannot be what its field's type says.
+        SettingsError: a variable is missing, or does not match its field's type.
     """
     types = get_type_hints(settings_class)
     values: dict[str, Any] = {}
@@ -28,13 +28,13 @@ def load_settings(settings_class: type[T]) -> T:
         name = field.name.upper()
         text = os.environ.get(name)
         if text is None:
-            raise SettingsError(f"the variable {name} is not set: the deployment must set it")
+            raise SettingsError(f"the environment variable {name} is not set")
         values[field.name] = _parse_value(name, text, types[field.name])
     return settings_class(**values)
 
 
 def list_variables(settings_class: type[Any]) -> set[str]:
-    """The names of the variables that a settings class reads."""
+    """Return the names of the variables of a settings class."""
     return {field.name.upper() for field in dataclasses.fields(settings_class)}
 
 
@@ -44,4 +44,6 @@ def _parse_value(name: str, text: str, kind: Any) -> Any:
     try:
         return kind(text)
     except ValueError as error:
-        raise SettingsError(f"the variable {name} is {text!r}: expected {kind.__name__}") from error
+        raise SettingsError(
+            f"the environment variable {name} is {text!r}: expected {kind.__name__}"
+        ) from error

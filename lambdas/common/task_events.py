@@ -1,4 +1,4 @@
-"""What the state machine gives to its tasks, read into types."""
+"""Parses the input of state machine tasks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.job_options import JobOptions
 
-# The version of an object in a bucket that keeps none.
+# Version ID of an object in an unversioned bucket.
 UNVERSIONED = "null"
 
 
 @dataclass(frozen=True)
 class JobEvent:
-    """The job that a task works on."""
+    """The job of a task."""
 
     job_id: str
     attempt: int
@@ -29,10 +29,10 @@ class JobEvent:
 
     @classmethod
     def parse(cls, event: Mapping[str, Any]) -> JobEvent:
-        """Read ``event["job"]``.
+        """Parse ``event["job"]``.
 
         Raises:
-            KeyError, OptionsError: the state machine gives something else: its definition is wrong.
+            KeyError, OptionsError: the input is invalid: the state machine's definition is wrong.
         """
         job = event["job"]
         return cls(
@@ -48,17 +48,17 @@ class JobEvent:
 
     @property
     def s3_version_id(self) -> str:
-        """The version as S3 takes it; empty where the bucket keeps none."""
+        """The version ID to pass to S3; empty in an unversioned bucket."""
         return "" if self.version_id == UNVERSIONED else self.version_id
 
     def work_key(self, name: str) -> str:
-        """Where this run keeps something on its way."""
+        """Return the key of an intermediate object of this run."""
         return s3_objects.work_key(self.job_id, self.attempt, name)
 
 
 @dataclass(frozen=True)
 class WindowEvent:
-    """A piece of the video, from ``start_s`` to ``end_s``."""
+    """A window of the video, from ``start_s`` to ``end_s``."""
 
     index: int
     start_s: float
@@ -66,16 +66,16 @@ class WindowEvent:
 
     @classmethod
     def parse(cls, event: Mapping[str, Any]) -> WindowEvent:
-        """Read ``event["window"]``."""
+        """Parse ``event["window"]``."""
         window = event["window"]
         return cls(int(window["index"]), float(window["start_s"]), float(window["end_s"]))
 
 
 def compute_deadline(timeout_s: float) -> str:
-    """The moment ``timeout_s`` from now, as the state machine carries it."""
+    """Return the time ``timeout_s`` from now, as stored in the state machine's data."""
     return (datetime.now(UTC) + timedelta(seconds=timeout_s)).isoformat()
 
 
 def has_expired(deadline: str) -> bool:
-    """Whether a moment that ``compute_deadline`` gave is over."""
+    """Return whether a deadline of ``compute_deadline`` has passed."""
     return datetime.now(UTC) >= datetime.fromisoformat(deadline)

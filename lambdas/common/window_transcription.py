@@ -1,4 +1,4 @@
-"""Reading one window by the GPU server: what goes there, what comes back, and noticing when nothing does."""
+"""Transcription of one window by the inference server, with progress reports and stall detection."""
 
 from __future__ import annotations
 
@@ -11,36 +11,40 @@ from typing import Any, Self
 from gorggle import Client, Event, Progress, Segment
 from gorggle.errors import CallCancelledError
 from gorggle.results import Modality
+from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.errors import ServerStalledError
+from gorggle_lambdas.common.inference_client import connect_to_server
+from gorggle_lambdas.common.job_table import JobTable
+from gorggle_lambdas.common.task_events import JobEvent, WindowEvent
+from gorggle_lambdas.fusion.types import SourceName
 
-# Progress goes to the table this often at most.
+# Minimum time between progress reports.
 PROGRESS_INTERVAL_S = 3.0
-# Left of a function's time for writing what was read.
+# Time reserved before the function's timeout for writing the result.
 SHUTDOWN_MARGIN_S = 20.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How long reading may take.
+@dataclass(frozen=True)
+class Settings:
+    """See ``functions.toml``."""
 
-    Attributes:
-        server_stall_timeout_s: nothing may come or go for so long.
-        timeout_s: for the whole.
-    """
-
-    server_stall_timeout_s: float
-    timeout_s: float
+    jobs_table: str
+    results_bucket: str
+    server_address: str
+    server_name: str
+    server_client_secret: str
+    server_stall_timeout_s: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowRequest:
-    """What the server is to read.
+    """A window to transcribe.
 
     Attributes:
-        modality: what from.
-        start_s: what second 0 of the media is in the whole video.
-        chunks: a media file's bytes; None for ``audio``.
-        audio: int16 (S,), 16 kHz, mono; None for ``chunks``.
+        modality: streams to use.
+        start_s: start of the media in the whole video.
+        chunks: bytes of a media file; None with ``audio``.
+        audio: int16 (S,), 16 kHz, mono; None with ``chunks``.
     """
 
     modality: Modality
@@ -49,45 +53,86 @@ class WindowRequest:
     audio: Any = None
 
 
-def transcribe_window(
-    client: Client, request: WindowRequest, limits: Limits, on_progress: Callable[[float], None]
+def transcribe_and_store(
+    source: SourceName,
+    job: JobEvent,
+    window: WindowEvent,
+    request: WindowRequest,
+    settings: Settings,
+    context: Any,
 ) -> dict[str, Any]:
-    """Have a window read, and write what came as fusion takes it.
+    """Transcribe a window, report its progress, and store the document in S3; return the output of the task.
+
+    Raises:
+        ServerStalledError, GorggleError: see ``transcribe_window``.
+    """
+    table = JobTable(settings.jobs_table)
+    # A clip starts at the key frame before its window.
+    lead_s, duration_s = window.start_s - request.start_s, window.end_s - window.start_s
+
+    def record_progress(processed_s: float) -> None:
+        in_window_s = min(max(0.0, processed_s - lead_s), duration_s)
+        table.record_progress(job.job_id, job.attempt, f"{source}-{window.index}", in_window_s)
+
+    timeout_s = context.get_remaining_time_in_millis() / 1000 - SHUTDOWN_MARGIN_S
+    with connect_to_server(
+        settings.server_address, settings.server_name, settings.server_client_secret
+    ) as client:
+        document = transcribe_window(
+            client, request, settings.server_stall_timeout_s, timeout_s, record_progress
+        )
+        if source == "lips":
+            document["model"] = get_model_document(client, document["model"])
+    key = job.work_key(s3_objects.window_name(source, window.index))
+    s3_objects.write_json(settings.results_bucket, key, document)
+    record_progress(lead_s + duration_s)
+    return {"index": window.index, "segments": len(document["window"]["segments"])}
+
+
+def transcribe_window(
+    client: Client,
+    request: WindowRequest,
+    stall_timeout_s: float,
+    timeout_s: float,
+    on_progress: Callable[[float], None],
+) -> dict[str, Any]:
+    """Transcribe a window; return the document that fusion parses.
 
     Args:
         client: of the server.
         request: the window.
-        limits: how long it may take.
-        on_progress: called now and then with the seconds that are read.
+        stall_timeout_s: longest time without any data sent or received.
+        timeout_s: for the whole transcription.
+        on_progress: called at intervals with the seconds processed so far.
 
     Raises:
-        ServerStalledError: nothing came or went for too long.
-        GorggleError: what the server refused.
+        ServerStalledError: no data was sent or received for too long.
+        GorggleError: an error of the server.
     """
     started = time.monotonic()
     progress = _ProgressReporter(on_progress)
-    with _StallTimer(limits.server_stall_timeout_s) as watch:
+    with _StallTimer(stall_timeout_s) as timer:
 
         def on_event(event: Event) -> None:
-            watch.record_activity()
+            timer.record_activity()
             progress.handle_event(event)
 
         transcription = client.transcribe(
-            _watch_chunks(request.chunks, watch),
+            _watch_chunks(request.chunks, timer) if request.chunks is not None else None,
             audio=request.audio,
             modality=request.modality,
             start_offset_s=request.start_s,
             face_boxes=request.modality != "audio",
             on_event=on_event,
-            timeout_s=max(1.0, limits.timeout_s),
+            timeout_s=max(1.0, timeout_s),
         )
-        watch.start_watching(transcription.close)
+        timer.start_watching(transcription.close)
         try:
             transcript = transcription.transcript()
         except CallCancelledError:
-            if watch.has_stalled:
+            if timer.has_stalled:
                 raise ServerStalledError(
-                    f"the server sent nothing for {limits.server_stall_timeout_s:g} s: it may be overloaded or gone"
+                    f"the server stopped responding for {stall_timeout_s:g} s: it may be overloaded or terminated"
                 ) from None
             raise
     return {
@@ -97,26 +142,26 @@ def transcribe_window(
             "segments": [_to_segment_document(segment) for segment in transcript.segments],
         },
         "model": transcript.model,
-        "warnings": [{"kind": one.kind, "message": one.message} for one in transcript.warnings],
+        "warnings": [{"kind": warning.kind, "message": warning.message} for warning in transcript.warnings],
         "request_id": transcript.request_id,
-        "took_s": round(time.monotonic() - started, 3),
+        "processing_s": round(time.monotonic() - started, 3),
     }
 
 
 def get_model_document(client: Client, name: str) -> dict[str, str]:
-    """The model's name and licence, as fusion takes them."""
+    """Return the model's name and licence for fusion."""
     model = client.model(name)
-    terms = model.license
+    model_license = model.license
     return {
         "name": model.name,
-        "licence": terms.name or "unknown",
-        "licence_summary": terms.summary,
-        "licence_url": terms.url,
+        "licence": model_license.name or "unknown",
+        "licence_summary": model_license.summary,
+        "licence_url": model_license.url,
     }
 
 
 def _to_segment_document(segment: Segment) -> dict[str, Any]:
-    # The SDK's JSON leaves out what the words were read from and where the face was; fusion wants both.
+    # The SDK's JSON lacks the modality and face boxes, which fusion requires.
     return {
         "start": round(segment.start_s, 3),
         "end": round(segment.end_s, 3),
@@ -146,21 +191,17 @@ def _to_segment_document(segment: Segment) -> dict[str, Any]:
     }
 
 
-def _watch_chunks(chunks: Iterator[bytes] | None, watch: _StallTimer) -> Iterator[bytes] | None:
-    return None if chunks is None else _signed(chunks, watch)
-
-
-def _signed(chunks: Iterator[bytes], watch: _StallTimer) -> Iterator[bytes]:
+def _watch_chunks(chunks: Iterator[bytes], timer: _StallTimer) -> Iterator[bytes]:
     for chunk in chunks:
-        watch.record_activity()
+        timer.record_activity()
         yield chunk
 
 
 class _ProgressReporter:
-    """Tells how far the reading is, but not too often."""
+    """Reports progress at a limited rate."""
 
-    def __init__(self, tell: Callable[[float], None]) -> None:
-        self._on_progress = tell
+    def __init__(self, on_progress: Callable[[float], None]) -> None:
+        self._on_progress = on_progress
         self._reported_at = 0.0
 
     def handle_event(self, event: Event) -> None:
@@ -170,10 +211,10 @@ class _ProgressReporter:
 
 
 class _StallTimer:
-    """Ends a call that gives no sign of life: a state's heartbeat, where the work is one Lambda's."""
+    """Cancels a call without activity."""
 
-    def __init__(self, server_stall_timeout_s: float) -> None:
-        self._server_stall_timeout_s = server_stall_timeout_s
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._last_activity = time.monotonic()
         self._cancel: Callable[[], None] | None = None
         self._is_stopped = threading.Event()
@@ -189,20 +230,17 @@ class _StallTimer:
         self._thread.join()
 
     def start_watching(self, cancel: Callable[[], None]) -> None:
-        """Say how to end the call."""
+        """Start timing a call; ``cancel`` ends it."""
         self.record_activity()
         self._cancel = cancel
 
     def record_activity(self) -> None:
-        """There was a sign of life."""
+        """Reset the timer."""
         self._last_activity = time.monotonic()
 
     def _run(self) -> None:
-        while not self._is_stopped.wait(min(1.0, self._server_stall_timeout_s / 4)):
-            if (
-                self._cancel is not None
-                and time.monotonic() - self._last_activity > self._server_stall_timeout_s
-            ):
+        while not self._is_stopped.wait(min(1.0, self._timeout_s / 4)):
+            if self._cancel is not None and time.monotonic() - self._last_activity > self._timeout_s:
                 self.has_stalled = True
                 self._cancel()
                 return

@@ -1,7 +1,7 @@
-"""Fusion: one result out of what lips, sound and faces say about a video, and captions out of it.
+"""Fusion of lip reading, audio transcription and face tracks into one result.
 
-Pure functions of the standard library: what comes from S3 is parsed by ``documents``, ``transcribe`` and ``faces``,
-put together by ``fusing``, written by ``result`` and ``captions``.
+Pure functions of the standard library. ``parsing``, ``amazon_transcribe`` and ``face_tracks`` parse the inputs, ``fuse``
+combines them, ``result`` writes the result document.
 """
 
 from gorggle_lambdas.fusion.amazon_transcribe import parse_transcribe_language, parse_transcribe_result
@@ -10,8 +10,6 @@ from gorggle_lambdas.fusion.face_tracks import parse_rekognition_tracks
 from gorggle_lambdas.fusion.fuse import fuse
 from gorggle_lambdas.fusion.parsing import (
     parse_audio_window,
-    parse_face_tracks,
-    parse_failures,
     parse_lip_window,
     parse_media,
     parse_model,
@@ -29,8 +27,6 @@ __all__ = [
     "fuse",
     "load_result_schema",
     "parse_audio_window",
-    "parse_face_tracks",
-    "parse_failures",
     "parse_lip_window",
     "parse_media",
     "parse_model",

@@ -1,8 +1,8 @@
-"""Global alignment in time of two readings of the same speech.
+"""Global alignment in time of two hypotheses of the same speech.
 
 Source: dynamic programming over pairs and gaps (Needleman and Wunsch 1970), as ROVER aligns the outputs of recognisers
 before they vote (Fiscus 1997, "A post-processing system to yield reduced word error rates: Recognizer Output Voting
-Error Reduction"); that the cost looks at times as well as at texts is sclite's time-mediated alignment (NIST SCTK).
+Error Reduction"). A cost that depends on times as well as texts is sclite's time-mediated alignment (NIST SCTK).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Protocol, TypeVar
 
 
 class Timed(Protocol):
-    """Something that begins and ends."""
+    """An item with a start and an end."""
 
     @property
     def start_s(self) -> float:
-        """When it begins."""
+        """Start in seconds."""
 
     @property
     def end_s(self) -> float:
-        """When it ends."""
+        """End in seconds."""
 
 
 T = TypeVar("T", bound=Timed)
@@ -33,23 +33,24 @@ _PAIR, _LEFT, _RIGHT = 0, 1, 2
 def align(
     left: Sequence[T], right: Sequence[T], pair_cost: PairCost[T], gap_cost: float, max_offset_s: float
 ) -> list[tuple[int, int]]:
-    """Pair words of two readings, in order, at the least sum of costs.
+    """Align two word sequences at the least total cost.
 
     Args:
-        left: by start.
-        right: by start.
-        pair_cost: what it costs to take two words for one; None where they cannot be the same.
-        gap_cost: what a word costs that stays alone.
-        max_offset_s: words that begin further apart are never paired. It bounds the work: O(words × words within reach).
+        left: sorted by start.
+        right: sorted by start.
+        pair_cost: cost of treating two words as one; None if they cannot be the same word.
+        gap_cost: cost of an unpaired word.
+        max_offset_s: words whose starts are further apart are never paired. Bounds the work to
+            O(words × words within the offset).
 
     Returns:
-        (index in left, index in right) of every pair; both indices rise.
+        (index in left, index in right) of every pair; both indices increase.
     """
     starts = [word.start_s for word in right]
     lows = [bisect_left(starts, word.start_s - max_offset_s) for word in left]
     highs = [bisect_right(starts, word.start_s + max_offset_s) for word in left]
-    # State (i, j): i words of left and j of right are behind us. Gaps commute: before the word i is looked at, all
-    # words of right that lie too early for it may be behind us, and all that it can reach may be.
+    # State (i, j): i words of left and j of right are consumed. Gaps commute: before word i is considered, all words of
+    # right that are too early for it may be consumed, and all words within its offset may be.
     first = [0, *lows]
     last = [*highs, len(right)]
     moves: list[list[int]] = []
@@ -102,10 +103,10 @@ def _trace_pairs(moves: list[list[int]], first: list[int], row: int, column: int
 
 
 def overlap_s(one: Timed, other: Timed) -> float:
-    """For how long both last; negative: how far they are apart."""
+    """Return the duration of the overlap; negative: the gap between the two."""
     return min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
 
 
 def distance_s(one: Timed, other: Timed) -> float:
-    """How far the starts and ends are apart, on average."""
+    """Return the mean distance between the starts and between the ends."""
     return (abs(one.start_s - other.start_s) + abs(one.end_s - other.end_s)) / 2

@@ -1,8 +1,8 @@
-"""Amazon Transcribe's result, as the service writes it to S3.
+"""Parser of Amazon Transcribe's result, as the service writes it to S3.
 
-Source: the service's guide, "Data input and output" and "Partitioning speakers (diarization)". Numbers come as
-strings; punctuation comes as items without times; a word's speaker stands in the item or, in older results, only in
-``speaker_labels``, by the item's time. Fields that are not used here are ignored: Amazon adds new ones.
+Source: the service's guide, "Data input and output" and "Partitioning speakers (diarization)". Numbers are strings;
+punctuation marks are items without times; a word's speaker is in the item or, in older results, only in
+``speaker_labels``, keyed by the item's time. Unused fields are ignored because Amazon adds new ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gorggle_lambdas.fusion.json_fields import JsonReader
 from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, Alternative, Segment, Window, Word
 
 DOCUMENT_NAME = "Amazon Transcribe's result"
-# Marks that stand before the word they belong to; all others follow theirs.
+# Marks that precede the word they belong to; all others follow it.
 OPENING_MARKS = frozenset("¿¡([{“‘«「『（")
 
 
@@ -25,14 +25,14 @@ class _SpokenWord:
 
 
 def parse_transcribe_result(document: object, duration_s: float) -> Window:
-    """Read a finished transcription.
+    """Parse a completed transcription.
 
     Args:
         document: the JSON at ``TranscriptFileUri``.
-        duration_s: of the media: the result itself does not say how far it listened.
+        duration_s: duration of the media, which the result does not contain.
 
     Raises:
-        FusionInputError: the job is not finished, or the document is not Transcribe's.
+        FusionInputError: the job is not complete, or the document is not a result of Transcribe.
     """
     fields = JsonReader.parse(document, DOCUMENT_NAME)
     if fields.has("status") and fields.get_text("status") != "COMPLETED":
@@ -57,7 +57,7 @@ def parse_transcribe_result(document: object, duration_s: float) -> Window:
 
 
 def parse_transcribe_language(document: object) -> str:
-    """The language that Transcribe was told or found, as BCP 47; empty where it does not say."""
+    """Return the specified or identified language as BCP 47; empty if the result has none."""
     return JsonReader.parse(document, DOCUMENT_NAME).get_object("results").get_text("language_code", "")
 
 
@@ -71,13 +71,13 @@ def _parse_content(item: JsonReader) -> str:
 def _parse_word(item: JsonReader, opening: str, speakers: dict[str, str]) -> _SpokenWord:
     start_s = item.get_number("start_time", minimum=0, allow_string=True)
     end_s = item.get_number("end_time", minimum=start_s, allow_string=True)
-    readings = [
-        Alternative(" ".join(reading.get_text("content").split()), _parse_confidence(reading))
-        for reading in item.get_objects("alternatives")
+    alternatives = [
+        Alternative(" ".join(alternative.get_text("content").split()), _parse_confidence(alternative))
+        for alternative in item.get_objects("alternatives")
     ]
-    if not readings or not readings[0].text:
+    if not alternatives or not alternatives[0].text:
         raise item.make_error("alternatives", "a word")
-    first, *others = readings
+    first, *others = alternatives
     speaker = item.get_text("speaker_label", "") or speakers.get(_make_time_key(start_s), "")
     word = Word(opening + first.text, start_s, end_s, first.confidence, tuple(o for o in others if o.text))
     return _SpokenWord(word, speaker or item.get_text("channel_label", UNKNOWN_SPEAKER))
@@ -86,7 +86,7 @@ def _parse_word(item: JsonReader, opening: str, speakers: dict[str, str]) -> _Sp
 def _parse_confidence(alternative: JsonReader) -> float:
     if alternative.has("confidence"):
         return alternative.get_number("confidence", minimum=0, maximum=1, allow_string=True)
-    # A word that was taken out for privacy ("[PII]") states its confidence there instead.
+    # Redacted words ("[PII]") have their confidence here.
     redactions = alternative.get_objects("redactions", required=False)
     if not redactions:
         raise FusionInputError(f"{alternative.location}: confidence is missing")
@@ -116,7 +116,7 @@ def _append_mark(spoken: _SpokenWord, mark: str) -> _SpokenWord:
 
 
 def _group_by_speaker(spoken: list[_SpokenWord]) -> tuple[Segment, ...]:
-    """One segment for each run of words by one speaker."""
+    """Return one segment per run of words by one speaker."""
     runs: list[list[_SpokenWord]] = []
     for one in spoken:
         if runs and runs[-1][-1].speaker == one.speaker:
@@ -128,7 +128,7 @@ def _group_by_speaker(spoken: list[_SpokenWord]) -> tuple[Segment, ...]:
             run[0].word.start_s,
             max(one.word.end_s for one in run),
             run[0].speaker,
-            "sound",
+            "audio",
             tuple(one.word for one in run),
         )
         for run in runs

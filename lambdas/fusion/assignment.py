@@ -1,4 +1,4 @@
-"""Who belongs to whom: pairs of rows and columns with the greatest sum of weights."""
+"""Maximum-weight bipartite matching."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ Weights = Sequence[Sequence[int]]
 
 
 def max_weight_matching(weights: Weights) -> list[tuple[int, int]]:
-    """Pair rows with columns, each at most once, so that the sum of the paired weights is greatest.
+    """Match rows with columns, each at most once, so that the sum of the matched weights is greatest.
 
     Args:
-        weights: rows × columns, whole numbers from 0 up; 0 means that the two must not be paired. Whole, so that
-            sums are exact and a tie is a tie; ties fall to early rows with early columns.
+        weights: rows × columns, integers of 0 or more; 0 forbids the pair. Integers make sums and ties exact; ties go to
+            earlier rows with earlier columns.
 
     Returns:
         (row, column) of every pair, by row.
@@ -33,7 +33,7 @@ def max_weight_matching(weights: Weights) -> list[tuple[int, int]]:
 
 
 def _break_ties(weights: Weights) -> list[list[int]]:
-    """Weights as costs. A tie is broken by an amount too small to outweigh one unit: early beside early is cheap."""
+    """Convert weights to costs, with a preference for early pairs that is too small to outweigh one weight unit."""
     rows, columns = len(weights), len(weights[0])
     unit = rows * rows * columns + 1
     return [
@@ -46,10 +46,10 @@ def _break_ties(weights: Weights) -> list[list[int]]:
 
 
 def _find_min_cost_matching(costs: list[list[int]]) -> list[tuple[int, int]]:
-    """Every row with a column of its own, at the least sum of costs; there are at least as many columns as rows."""
+    """Match every row at the least total cost; there are at least as many columns as rows."""
     rows, columns = len(costs), len(costs[0])
     row_potential, column_potential = [0] * (rows + 1), [0] * (columns + 1)
-    row_of = [0] * (columns + 1)  # counted from 1; 0: free
+    row_of = [0] * (columns + 1)  # counted from 1; 0: unmatched
     for row in range(1, rows + 1):
         row_of[0] = row
         came_from = _find_shortest_path(costs, row_of, row_potential, column_potential)
@@ -63,7 +63,7 @@ def _find_min_cost_matching(costs: list[list[int]]) -> list[tuple[int, int]]:
 def _find_shortest_path(
     costs: list[list[int]], row_of: list[int], row_potential: list[int], column_potential: list[int]
 ) -> dict[int, int]:
-    """The cheapest way from the row at column 0 to a free column, as each column's predecessor; -1 gives the end."""
+    """Return the cheapest path from the row at column 0 to a free column, as each column's predecessor; -1: the end."""
     columns = len(column_potential) - 1
     distance: list[int | None] = [None] * (columns + 1)
     came_from: dict[int, int] = {}

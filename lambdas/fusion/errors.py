@@ -1,10 +1,10 @@
-"""What can go wrong in fusion: only its input."""
+"""Errors of fusion."""
 
 from __future__ import annotations
 
 
 class FusionInputError(ValueError):
-    """A document is not what it should be. The message names the document and the place in it.
+    """An input document is invalid. The message names the document and the location in it.
 
-    The state machine cannot mend this by trying again: the job fails and shows the message.
+    Retrying cannot help: the state machine fails the job and shows the message.
     """

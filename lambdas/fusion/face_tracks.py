@@ -1,4 +1,4 @@
-"""Faces: how alike two boxes are, and Rekognition's detections joined to tracks."""
+"""Face boxes: overlap of boxes, and Rekognition's detections linked to tracks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from gorggle_lambdas.fusion.json_fields import JsonReader
 from gorggle_lambdas.fusion.types import FaceBox, FaceTrack
 
 DOCUMENT_NAME = "Amazon Rekognition's result"
-# A face is followed over gaps up to this: Rekognition looks at a video about twice a second.
+# Longest gap within a track: Rekognition samples a video about twice a second.
 MAX_GAP_S = 1.5
-# Boxes of one face overlap at least so much from one look to the next.
+# Smallest overlap of one face's boxes in consecutive samples.
 MIN_TRACKING_IOU = 0.15
-# Boxes of two sources are compared when they are at most so far apart in time, and agree from this likeness up.
+# Boxes of two sources are compared if they are at most this far apart in time, and match from this overlap up.
 MAX_BOX_OFFSET_S = 0.6
 MIN_BOX_IOU = 0.3
-# Milliseconds of evidence that a pair of like boxes stands for: the server sends five a second.
+# Weight of a pair of matching boxes in milliseconds: the server sends five boxes a second.
 BOX_WEIGHT_MS = 200
 
 
 def compute_iou(one: FaceBox, other: FaceBox) -> float:
-    """The boxes' intersection over their union, 0 to 1."""
+    """Return the boxes' intersection over union, 0 to 1."""
     width = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
     height = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
     if width <= 0 or height <= 0:
@@ -34,7 +34,7 @@ def compute_iou(one: FaceBox, other: FaceBox) -> float:
 
 
 def find_box(boxes: Sequence[FaceBox], time_s: float, max_offset_s: float) -> FaceBox | None:
-    """The box nearest in time (boxes are in order of time), or None where none is near enough."""
+    """Return the box nearest in time (boxes are sorted by time); None if none is near enough."""
     index = bisect_left(boxes, time_s, key=lambda box: box.time_s)
     near = boxes[max(0, index - 1) : index + 1]
     best = min(near, key=lambda box: abs(box.time_s - time_s), default=None)
@@ -42,10 +42,10 @@ def find_box(boxes: Sequence[FaceBox], time_s: float, max_offset_s: float) -> Fa
 
 
 def parse_rekognition_tracks(pages: Sequence[object]) -> tuple[FaceTrack, ...]:
-    """Read all pages of GetFaceDetection and join the detections to tracks.
+    """Parse all pages of GetFaceDetection and link the detections to tracks.
 
-    Rekognition says at each moment where faces are, not which is which (its people pathing was withdrawn in 2025).
-    Faces of one look are matched with those of the last looks by the overlap of their boxes, as a whole.
+    Rekognition returns the faces of each sampled frame without identities (its people pathing was withdrawn in 2025).
+    Faces of a frame are matched with the latest boxes of the tracks by overlap, all at once.
 
     Raises:
         FusionInputError: the job has not succeeded, a page is missing, or a page is not Rekognition's.
@@ -79,15 +79,15 @@ def _link_detections(detections: Sequence[FaceBox]) -> tuple[FaceTrack, ...]:
     tracks: list[list[FaceBox]] = []
     live: list[list[FaceBox]] = []
     for time_s, group in groupby(detections, key=lambda box: box.time_s):
-        looked = list(group)
+        detected = list(group)
         live = [track for track in live if time_s - track[-1].time_s <= MAX_GAP_S]
-        weights = [[_compute_match_weight(track[-1], box) for box in looked] for track in live]
+        weights = [[_compute_match_weight(track[-1], box) for box in detected] for track in live]
         row_of = {column: row for row, column in max_weight_matching(weights)}
         for column, row in row_of.items():
-            live[row].append(looked[column])
-        begun = [[box] for column, box in enumerate(looked) if column not in row_of]
-        tracks += begun
-        live += begun
+            live[row].append(detected[column])
+        started = [[box] for column, box in enumerate(detected) if column not in row_of]
+        tracks += started
+        live += started
     return tuple(FaceTrack(f"track-{number}", tuple(track)) for number, track in enumerate(tracks, 1))
 
 

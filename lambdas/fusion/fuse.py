@@ -1,4 +1,4 @@
-"""Everything that is known about a video made into one result: windows merged, people found, words decided."""
+"""Combines all sources of a video into one result: merges windows, resolves speakers, selects words."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gorggle_lambdas.fusion.word_voting import (
     select_words,
 )
 
-# A segment ends at a pause of this length, and after a sentence once it is so long.
+# A segment ends at a pause of this length, and after a sentence once it is this long.
 PAUSE_S = 0.7
 LONG_SEGMENT_S = 10.0
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
@@ -38,31 +38,31 @@ SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 def fuse(inputs: Inputs, rules: FusionRules | None = None) -> Result:
     """Fuse all sources of one video.
 
-    The order of windows, segments and tracks in the inputs makes no difference.
+    The result does not depend on the order of windows, segments and tracks in the inputs.
 
     Raises:
-        FusionInputError: neither lips nor sound were read: there is nothing to fuse, and an empty result would lie.
+        FusionInputError: neither lips nor audio were transcribed, so there is nothing to fuse.
     """
     _check_inputs(inputs)
-    lips, sound = _merge_sources(inputs)
-    found = resolve_speakers(sound, lips.hypotheses, lips.faces, inputs.faces or ())
+    lips, audio = _merge_sources(inputs)
+    speakers = resolve_speakers(audio, lips.hypotheses, lips.faces, inputs.faces or ())
     evidence = Evidence(
         NoiseCurve(inputs.noise),
         _build_coverage(inputs, "lips", inputs.lips),
-        _build_coverage(inputs, "sound", inputs.audio),
+        _build_coverage(inputs, "audio", inputs.audio),
         rules or FusionRules(),
     )
-    by_person = _align_by_person(found, lips.hypotheses, sound)
+    by_person = _align_by_person(speakers, lips.hypotheses, audio)
     segments: list[FusedSegment] = []
     omissions: list[RejectedWord] = []
     words: list[list[FusedWord]] = []
-    for person, some in zip(found.persons, by_person, strict=True):
-        said, omitted = select_words(some, evidence, person.name)
-        words.append(said)
+    for person, slots in zip(speakers.persons, by_person, strict=True):
+        selected, omitted = select_words(slots, evidence, person.name)
+        words.append(selected)
         omissions += omitted
-    starts = sorted(word.start_s for said in words for word in said)
-    for person, said in zip(found.persons, words, strict=True):
-        segments += _split_segments(person.name, said, starts)
+    starts = sorted(word.start_s for selected in words for word in selected)
+    for person, selected in zip(speakers.persons, words, strict=True):
+        segments += _split_segments(person.name, selected, starts)
     segments.sort(key=lambda segment: (segment.start_s, segment.end_s, segment.person))
     omissions.sort(key=lambda omission: (omission.word.start_s, omission.person, omission.word.text))
     return Result(
@@ -71,7 +71,7 @@ def fuse(inputs: Inputs, rules: FusionRules | None = None) -> Result:
         model=inputs.model,
         sources=_build_reports(inputs),
         noise=inputs.noise,
-        people=found.persons,
+        people=speakers.persons,
         segments=tuple(segments),
         omissions=tuple(omissions),
     )
@@ -81,37 +81,37 @@ def _check_inputs(inputs: Inputs) -> None:
     if inputs.lips is None and inputs.audio is None:
         reasons = "; ".join(f"{failure.source}: {failure.reason}" for failure in inputs.failures)
         raise FusionInputError(
-            f"neither lips nor sound were read ({reasons or 'no reason given'}): nothing to fuse"
+            f"neither lips nor audio were transcribed ({reasons or 'no reason given'}): nothing to fuse"
         )
 
 
 def _merge_sources(inputs: Inputs) -> tuple[MergedTranscript, list[WordHypothesis]]:
-    """What the lips say, and what the sound says.
+    """Return the merged lip reading and the merged audio hypotheses.
 
-    Where the server saw no face it read the sound alone, even in lip reading: such words count as sound, beside those
-    of the transcript.
+    Where the server detects no face, it transcribes the audio alone even in a lip reading mode: such words are merged with
+    those of the audio transcript.
     """
     lips = merge_lip_windows(inputs.lips or ())
-    heard_beside = [claim for claim in lips.hypotheses if claim.origin == "sound"]
-    read = tuple(claim for claim in lips.hypotheses if claim.origin != "sound")
-    sound = list(merge_audio_windows(inputs.audio or ()).hypotheses)
-    if heard_beside:
-        sound = merge_hypotheses(sound, heard_beside)
-    return MergedTranscript(read, lips.faces), sound
+    audio_only = [hypothesis for hypothesis in lips.hypotheses if hypothesis.origin == "audio"]
+    visual = tuple(hypothesis for hypothesis in lips.hypotheses if hypothesis.origin != "audio")
+    audio = list(merge_audio_windows(inputs.audio or ()).hypotheses)
+    if audio_only:
+        audio = merge_hypotheses(audio, audio_only)
+    return MergedTranscript(visual, lips.faces), audio
 
 
 def _align_by_person(
-    found: SpeakerMap, lips: Sequence[WordHypothesis], sound: Sequence[WordHypothesis]
+    speakers: SpeakerMap, lips: Sequence[WordHypothesis], audio: Sequence[WordHypothesis]
 ) -> list[list[AlignmentSlot]]:
-    """Each person's claims, aligned; in the order of people."""
-    names = [person.name for person in found.persons]
-    read: dict[str, list[WordHypothesis]] = {name: [] for name in names}
-    heard: dict[str, list[WordHypothesis]] = {name: [] for name in names}
-    for claim in sort_hypotheses(lips):
-        read[found.find_speaker(claim, is_audio=False).name].append(claim)
-    for claim in sort_hypotheses(sound):
-        heard[found.find_speaker(claim, is_audio=True).name].append(claim)
-    by_person = [align_words(read[name], heard[name]) for name in names]
+    """Return each person's aligned hypotheses, in the order of people."""
+    names = [person.name for person in speakers.persons]
+    visual: dict[str, list[WordHypothesis]] = {name: [] for name in names}
+    audible: dict[str, list[WordHypothesis]] = {name: [] for name in names}
+    for hypothesis in sort_hypotheses(lips):
+        visual[speakers.find_speaker(hypothesis, is_audio=False).name].append(hypothesis)
+    for hypothesis in sort_hypotheses(audio):
+        audible[speakers.find_speaker(hypothesis, is_audio=True).name].append(hypothesis)
+    by_person = [align_words(visual[name], audible[name]) for name in names]
     reassign_shared_words(by_person)
     return by_person
 
@@ -127,7 +127,7 @@ def _split_segments(person: str, words: Sequence[FusedWord], starts: Sequence[fl
 
 
 def _ends_before(run: Sequence[FusedWord], word: FusedWord, starts: Sequence[float]) -> bool:
-    """Whether a segment ends before this word: at a pause, after a long sentence, where somebody else speaks between."""
+    """Return whether a segment ends before this word: at a pause, after a long sentence, or if another person speaks between."""
     last = run[-1]
     if word.start_s - last.end_s >= PAUSE_S:
         return True
@@ -139,7 +139,7 @@ def _ends_before(run: Sequence[FusedWord], word: FusedWord, starts: Sequence[flo
 def _build_coverage(
     inputs: Inputs, source: SourceName, windows: Sequence[Window] | None
 ) -> Callable[[float], bool]:
-    """Whether a source was read at a moment: a window covers it and no failure does."""
+    """Return a predicate that tests whether a source covers a time: a window contains it and no failure does."""
     spans = merge_spans((window.start_s, window.end_s) for window in windows or ())
     failed = [
         (failure.start_s, failure.end_s)
@@ -147,24 +147,24 @@ def _build_coverage(
         if failure.source == source and failure.start_s is not None and failure.end_s is not None
     ]
 
-    def listens(time_s: float) -> bool:
-        read = any(start_s <= time_s <= end_s for start_s, end_s in spans)
-        return read and not any(start_s <= time_s <= end_s for start_s, end_s in failed)
+    def is_covered(time_s: float) -> bool:
+        is_in_window = any(start_s <= time_s <= end_s for start_s, end_s in spans)
+        return is_in_window and not any(start_s <= time_s <= end_s for start_s, end_s in failed)
 
-    return listens
+    return is_covered
 
 
 def _build_reports(inputs: Inputs) -> tuple[SourceReport, ...]:
     lips_engine = inputs.model.name if inputs.model else ""
     return (
         _build_report(inputs, "lips", inputs.lips is not None, lips_engine),
-        _build_report(inputs, "sound", inputs.audio is not None, inputs.audio_engine),
+        _build_report(inputs, "audio", inputs.audio is not None, inputs.audio_engine),
         _build_report(inputs, "faces", inputs.faces is not None, inputs.face_engine),
     )
 
 
-def _build_report(inputs: Inputs, source: SourceName, is_read: bool, engine: str) -> SourceReport:
+def _build_report(inputs: Inputs, source: SourceName, is_available: bool, engine: str) -> SourceReport:
     failed = tuple(failure for failure in inputs.failures if failure.source == source)
     ordered = tuple(sorted(failed, key=lambda f: (f.start_s is not None, f.start_s or 0.0, f.reason)))
-    status: Status = ("partial" if failed else "used") if is_read else ("failed" if failed else "absent")
+    status: Status = ("partial" if failed else "used") if is_available else ("failed" if failed else "absent")
     return SourceReport(source, status, engine, ordered)

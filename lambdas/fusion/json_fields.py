@@ -1,4 +1,4 @@
-"""Strict reading of JSON objects: every error names the document, the place in it, what was there, what was expected."""
+"""Strict reader of JSON objects: errors name the document, the location, the value found and what was expected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from gorggle_lambdas.fusion.errors import FusionInputError
 
-# What an error message shows of a wrong value.
+# Longest value shown in an error message.
 MAX_SHOWN_CHARS = 60
 
 _MISSING = object()
@@ -17,24 +17,24 @@ _MISSING = object()
 
 @dataclass(frozen=True, slots=True)
 class JsonReader:
-    """The fields of one JSON object, and where it is: "the lip reading of window 3: segments[2]"."""
+    """The fields of one JSON object, and its location: "the lip reading window: segments[2]"."""
 
     location: str
     values: Mapping[str, Any]
 
     @classmethod
     def parse(cls, document: object, location: str) -> JsonReader:
-        """Check that a document is an object.
+        """Wrap a document that must be an object.
 
         Raises:
-            FusionInputError: it is something else.
+            FusionInputError: it is not an object.
         """
         if not isinstance(document, Mapping):
             raise FusionInputError(f"{location} is {format_value(document)}; expected a JSON object")
         return cls(location, document)
 
     def reject_unknown(self, *names: str) -> None:
-        """Refuse fields that have no meaning here: a misspelt optional field would pass unseen."""
+        """Reject unknown fields, so that a misspelt optional field is noticed."""
         unknown = sorted(str(name) for name in set(self.values) - set(names))
         if unknown:
             raise FusionInputError(
@@ -42,18 +42,18 @@ class JsonReader:
             )
 
     def has(self, name: str) -> bool:
-        """Whether the field is there and not null."""
+        """Return whether the field is present and not null."""
         return self.values.get(name) is not None
 
     def get_text(self, name: str, default: str | None = None) -> str:
-        """A string. Lone surrogates, which no file can hold, become U+FFFD."""
+        """Return a string. Lone surrogates, which UTF-8 cannot encode, become U+FFFD."""
         value = self._value(name, default)
         if not isinstance(value, str):
             raise self.make_error(name, "a string")
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def get_choice(self, name: str, *choices: str, default: str | None = None) -> str:
-        """One of some strings."""
+        """Return one of the given strings."""
         value = self.get_text(name, default)
         if value not in choices:
             raise self.make_error(name, " or ".join(choices))
@@ -68,7 +68,7 @@ class JsonReader:
         maximum: float = math.inf,
         allow_string: bool = False,
     ) -> float:
-        """A finite number from ``minimum`` to ``maximum``; where ``allow_string``, as Amazon does it: "4.87" in quotes."""
+        """Return a finite number in range; with ``allow_string`` also from a string, as Amazon writes "4.87"."""
         value = self._value(name, default)
         expected = _describe_range(minimum, maximum)
         if allow_string and isinstance(value, str):
@@ -84,7 +84,7 @@ class JsonReader:
         return number
 
     def get_objects(self, name: str, *, required: bool = True) -> list[JsonReader]:
-        """A list of objects; an empty one where the field is missing and not required."""
+        """Return a list of objects; empty if the field is missing and not required."""
         value = self._value(name, None if required else [])
         if not isinstance(value, list):
             raise self.make_error(name, "a list")
@@ -93,11 +93,11 @@ class JsonReader:
         ]
 
     def get_object(self, name: str) -> JsonReader:
-        """An object."""
+        """Return a nested object."""
         return JsonReader.parse(self._value(name, None), f"{self.location}: {name}")
 
     def make_error(self, name: str, expected: str) -> FusionInputError:
-        """The error for a field that holds something else than what was expected."""
+        """Return the error for a field with an unexpected value."""
         return FusionInputError(
             f"{self.location}: {name} is {format_value(self.values.get(name, _MISSING))}; expected {expected}"
         )
@@ -112,7 +112,7 @@ class JsonReader:
 
 
 def format_value(value: object) -> str:
-    """A value as an error message shows it: short."""
+    """Return a value as shown in an error message, shortened."""
     if value is _MISSING:
         return "missing"
     text = repr(value)

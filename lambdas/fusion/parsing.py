@@ -1,95 +1,65 @@
-"""Gorggle's own JSON documents: windows of segments, face tracks, noise, failures, media, model.
+"""Parsers of Gorggle's own JSON documents: transcribed windows, noise, media, model.
 
-Segments are written as the SDK's ``Transcript.to_json`` writes them (``start``, ``end``, ``text``, ``speaker``,
-``confidence``, ``words``), with ``modality`` and ``face_boxes`` beside, and with the window's ``start`` and ``end``
-around them. Unknown fields are refused: these documents are written by this project alone.
+Segments have the fields of the SDK's ``Transcript.to_json`` (``start``, ``end``, ``text``, ``speaker``, ``confidence``,
+``words``) plus ``modality`` and ``face_boxes``; a window adds its ``start`` and ``end``. Unknown fields are rejected,
+because only this project writes these documents. Every function raises ``FusionInputError`` for an invalid document.
 """
 
 from __future__ import annotations
-
-from typing import cast
 
 from gorggle_lambdas.fusion.errors import FusionInputError
 from gorggle_lambdas.fusion.json_fields import JsonReader
 from gorggle_lambdas.fusion.types import (
     UNKNOWN_SPEAKER,
     FaceBox,
-    FaceTrack,
     Media,
     Model,
     NoiseSpan,
     Origin,
     Segment,
-    SourceFailure,
-    SourceName,
     Window,
     Word,
 )
 
-ORIGINS: dict[str, Origin] = {"video": "lips", "audio": "sound", "av": "both"}
-# The server's name for a speaker whose face was not seen.
+ORIGINS: dict[str, Origin] = {"video": "lips", "audio": "audio", "av": "both"}
+# The server's label of a speaker without a visible face.
 UNSEEN_SPEAKER = "voice"
 
 
 def parse_lip_window(document: object) -> Window:
-    """Read what the server read in one window: from the lips, or from lips and sound together.
-
-    Raises:
-        FusionInputError: see there; so for every function here.
-    """
+    """Parse one window transcribed in a lip reading mode: from video, or from audio and video."""
     return _parse_window(JsonReader.parse(document, "the lip reading"), default_modality="video")
 
 
 def parse_audio_window(document: object) -> Window:
-    """Read what the server's audio mode heard in one window.
-
-    Raises:
-        FusionInputError: also where a segment was not read from the sound alone.
-    """
-    window = _parse_window(JsonReader.parse(document, "the sound's transcript"), default_modality="audio")
+    """Parse one window transcribed in audio mode; segments of other modalities are rejected."""
+    window = _parse_window(JsonReader.parse(document, "the audio transcript"), default_modality="audio")
     for index, segment in enumerate(window.segments):
-        if segment.origin != "sound":
+        if segment.origin != "audio":
             raise FusionInputError(
-                f"the sound's transcript: segments[{index}] was read from the picture too; expected modality audio"
+                f"the audio transcript: segments[{index}] has another modality; expected audio"
             )
     return window
 
 
-def parse_face_tracks(document: object) -> tuple[FaceTrack, ...]:
-    """Read the server's face tracks: ``{"tracks": [{"face": "face-1", "boxes": [...]}]}``."""
-    fields = JsonReader.parse(document, "the face tracks")
-    fields.reject_unknown("tracks")
-    tracks = [_parse_track(track) for track in fields.get_objects("tracks")]
-    names = [track.name for track in tracks]
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise FusionInputError(f"the face tracks: {', '.join(twice)} come twice; expected one track a face")
-    return tuple(tracks)
-
-
 def parse_noise(document: object) -> tuple[NoiseSpan, ...]:
-    """Read measured noise: ``{"stretches": [{"start": 0, "end": 10, "snr_db": 12.5}]}``, in order, apart."""
+    """Parse measured noise: ``{"spans": [{"start": 0, "end": 10, "snr_db": 12.5}]}``, sorted, without overlaps."""
     fields = JsonReader.parse(document, "the noise")
-    fields.reject_unknown("stretches")
-    stretches: list[NoiseSpan] = []
-    for item in fields.get_objects("stretches"):
+    fields.reject_unknown("spans")
+    spans: list[NoiseSpan] = []
+    for item in fields.get_objects("spans"):
         item.reject_unknown("start", "end", "snr_db")
         start_s, end_s = _parse_times(item)
-        if stretches and start_s < stretches[-1].end_s:
-            raise item.make_error("start", f"{stretches[-1].end_s:g} or later: stretches follow each other")
-        stretches.append(NoiseSpan(start_s, end_s, item.get_number("snr_db")))
-    return tuple(stretches)
-
-
-def parse_failures(document: object) -> tuple[SourceFailure, ...]:
-    """Read what failed: ``{"failures": [{"source": "lips", "reason": "...", "start": 0, "end": 60}]}``."""
-    fields = JsonReader.parse(document, "the failures")
-    fields.reject_unknown("failures")
-    return tuple(_parse_failure(item) for item in fields.get_objects("failures"))
+        if spans and start_s < spans[-1].end_s:
+            raise item.make_error(
+                "start", f"{spans[-1].end_s:g} or later: expected sorted spans without overlaps"
+            )
+        spans.append(NoiseSpan(start_s, end_s, item.get_number("snr_db")))
+    return tuple(spans)
 
 
 def parse_media(document: object) -> Media:
-    """Read what the container holds."""
+    """Parse the properties of the container."""
     fields = JsonReader.parse(document, "the media")
     sizes = ("width_px", "height_px")
     fields.reject_unknown("duration_s", "name", *sizes, "frame_rate_hz", "video_codec", "audio_codec")
@@ -106,7 +76,7 @@ def parse_media(document: object) -> Media:
 
 
 def parse_model(document: object) -> Model:
-    """Read the model's name and licence: ``{"name": ..., "licence": ..., "licence_summary": ..., "licence_url": ...}``."""
+    """Parse the model's name and licence: ``{"name", "licence", "licence_summary", "licence_url"}``."""
     fields = JsonReader.parse(document, "the model")
     fields.reject_unknown("name", "licence", "licence_summary", "licence_url")
     summary, url = fields.get_text("licence_summary", ""), fields.get_text("licence_url", "")
@@ -127,9 +97,7 @@ def _parse_segment(fields: JsonReader, default_modality: str) -> Segment:
     start_s, end_s = _parse_times(fields)
     words = tuple(_parse_word(item) for item in fields.get_objects("words"))
     if not words and fields.get_text("text", "").strip():
-        raise fields.make_error(
-            "words", "the words of its text with their times: ask the server for word times"
-        )
+        raise fields.make_error("words", "the words of its text: request word timestamps")
     speaker = fields.get_text("speaker", UNKNOWN_SPEAKER)
     boxes = [_parse_box(item) for item in fields.get_objects("face_boxes", required=False)]
     return Segment(
@@ -160,25 +128,6 @@ def _parse_box(fields: JsonReader) -> FaceBox:
         fields.get_number("width", minimum=0),
         fields.get_number("height", minimum=0),
     )
-
-
-def _parse_track(fields: JsonReader) -> FaceTrack:
-    fields.reject_unknown("face", "boxes")
-    boxes = sorted((_parse_box(item) for item in fields.get_objects("boxes")), key=lambda box: box.time_s)
-    if not boxes:
-        raise fields.make_error("boxes", "at least one box")
-    return FaceTrack(fields.get_text("face"), tuple(boxes))
-
-
-def _parse_failure(fields: JsonReader) -> SourceFailure:
-    fields.reject_unknown("source", "reason", "start", "end")
-    source = cast("SourceName", fields.get_choice("source", "lips", "sound", "faces"))
-    reason = fields.get_text("reason").strip()
-    if not reason:
-        raise fields.make_error("reason", "why it failed: it is shown to people")
-    if fields.has("start") != fields.has("end"):
-        raise FusionInputError(f"{fields.location} has one of start and end; expected both or neither")
-    return SourceFailure(source, reason, *(_parse_times(fields) if fields.has("start") else (None, None)))
 
 
 def _parse_times(fields: JsonReader) -> tuple[float, float]:

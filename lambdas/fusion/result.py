@@ -1,14 +1,12 @@
-"""The result of fusion and its JSON form, which ``result.schema.json`` describes.
+"""The result of fusion and its JSON form, described by ``result.schema.json``.
 
-Times are rounded to the millisecond, confidences to four decimals; both stay floats (a database makes of them what it
-needs).
+Times are rounded to milliseconds, confidences to four decimals.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +18,12 @@ from gorggle_lambdas.fusion.word_voting import AlternativeWord, FusedWord, Rejec
 SCHEMA_VERSION = "1.1"
 
 Status = Literal["used", "partial", "failed", "absent"]
-"""``partial``: used, but it failed in stretches. ``absent``: it was not asked for, or the media has no such stream."""
+"""``partial``: used, but parts failed. ``absent``: not requested, or the media has no such stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """What became of one source."""
+    """Status of one source, with its failures."""
 
     name: SourceName
     status: Status
@@ -35,35 +33,35 @@ class SourceReport:
 
 @dataclass(frozen=True, slots=True)
 class FusedSegment:
-    """What one person said in one stretch; its words are in order of time and do not overlap."""
+    """Consecutive words of one person, sorted by time and without overlaps."""
 
     person: str
     words: tuple[FusedWord, ...]
 
     @property
     def start_s(self) -> float:
-        """When its first word begins."""
+        """Start of the first word."""
         return self.words[0].start_s
 
     @property
     def end_s(self) -> float:
-        """When its last word ends."""
+        """End of the last word."""
         return self.words[-1].end_s
 
     @property
     def text(self) -> str:
-        """Its words as one text."""
+        """The words joined to one text."""
         return join_words(word.text for word in self.words)
 
     @property
     def confidence(self) -> float:
-        """The mean of its words'."""
+        """Mean confidence of the words."""
         return sum(word.confidence for word in self.words) / len(self.words)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Who said what, word by word, from the lips, the sound, or both."""
+    """The fused transcript with speakers, sources and omitted words."""
 
     media: Media
     language: str
@@ -76,11 +74,11 @@ class Result:
 
     @property
     def is_degraded(self) -> bool:
-        """Whether a source failed, wholly or in part."""
+        """Whether a source failed, completely or partly."""
         return any(report.failures for report in self.sources)
 
     def to_document(self) -> dict[str, Any]:
-        """The result as JSON's types."""
+        """Return the result as JSON types."""
         return {
             "schema_version": SCHEMA_VERSION,
             "media": _to_media(self.media),
@@ -89,8 +87,8 @@ class Result:
             "is_degraded": self.is_degraded,
             "sources": {report.name: _to_source(report) for report in self.sources},
             "noise": [
-                {**_to_times(stretch.start_s, stretch.end_s), "snr_db": round(stretch.snr_db, 2)}
-                for stretch in self.noise
+                {**_to_times(span.start_s, span.end_s), "snr_db": round(span.snr_db, 2)}
+                for span in self.noise
             ],
             "people": [_to_person(person) for person in self.people],
             "segments": [_to_segment(number, segment) for number, segment in enumerate(self.segments, 1)],
@@ -111,7 +109,7 @@ class Result:
 
 
 def load_result_schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of ``Result.to_document``."""
+    """Return the JSON schema (draft 2020-12) of ``Result.to_document``."""
     schema: dict[str, Any] = json.loads(Path(__file__).with_name("result.schema.json").read_text("utf-8"))
     return schema
 
@@ -129,14 +127,9 @@ def _round_confidence(confidence: float) -> float:
 
 
 def _to_media(media: Media) -> dict[str, Any]:
-    return {
-        "name": media.name,
+    return asdict(media) | {
         "duration_s": _round_seconds(media.duration_s),
-        "width_px": media.width_px,
-        "height_px": media.height_px,
         "frame_rate_hz": float(media.frame_rate_hz),
-        "video_codec": media.video_codec,
-        "audio_codec": media.audio_codec,
     }
 
 
@@ -186,20 +179,16 @@ def _to_word(word: FusedWord) -> dict[str, Any]:
         **_to_times(word.start_s, word.end_s),
         "confidence": _round_confidence(word.confidence),
         "source": word.source,
-        "alternatives": _to_alternatives(word.alternatives),
+        "alternatives": [_to_alternative(alternative) for alternative in word.alternatives],
     }
 
 
-def _to_alternatives(readings: Sequence[AlternativeWord]) -> list[dict[str, Any]]:
-    return [_to_alternative(reading) for reading in readings]
-
-
-def _to_alternative(reading: AlternativeWord) -> dict[str, Any]:
+def _to_alternative(alternative: AlternativeWord) -> dict[str, Any]:
     return {
-        "text": reading.text,
-        **_to_times(reading.start_s, reading.end_s),
-        "confidence": _round_confidence(reading.confidence),
-        "source": reading.source,
+        "text": alternative.text,
+        **_to_times(alternative.start_s, alternative.end_s),
+        "confidence": _round_confidence(alternative.confidence),
+        "source": alternative.source,
     }
 
 

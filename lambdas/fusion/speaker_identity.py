@@ -1,14 +1,14 @@
-"""One set of people out of the voices that diarisation told apart, the faces that lip reading followed, face tracks.
+"""Resolves speakers: joins diarised voices, lip reading faces and face tracks to people.
 
-Evidence joins them, strongest first; every step is an assignment of greatest total weight, so that two people who talk
-at once do not take each other's face:
+Evidence is applied from strong to weak; every step is a maximum-weight matching, so that two people who talk at once do
+not get each other's face:
 
-1. a face of lip reading and a face track whose boxes lie on each other are one face;
-2. further tracks that lie on that face later (tracking broke) are too;
-3. a voice belongs to the face whose lips spoke while it was heard;
-4. a voice without lips belongs to the face that was alone in the picture while it was heard.
+1. a lip reading face and a face track with matching boxes are one face;
+2. further tracks that match that face later (tracking was interrupted) are too;
+3. a voice belongs to the face whose lips moved at the same time;
+4. a voice without lip reading belongs to the face that was alone in view at the same time.
 
-Never joined: two faces of one window, two tracks seen at once, two voices. A person may be a voice or a face only.
+Never joined: two faces of one window, two tracks seen at once, two voices. A person may have a voice or a face only.
 """
 
 from __future__ import annotations
@@ -38,34 +38,35 @@ from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, FaceBox, FaceTrack
 from gorggle_lambdas.fusion.window_merging import WindowedFace
 from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
 
-# Words of one speaker with shorter pauses between them are one stretch of speech.
+# Words of one speaker with shorter pauses are one span of speech.
 SPEECH_GAP_S = 0.3
-# A face's lips move with a voice for at least so long, and for this share of what they say.
+# Minimum common speech of a face and a voice, absolute and as a fraction of the face's speech.
 MIN_SHARED_MS = 200
 MIN_SHARED_RATIO = 0.3
-# A face is alone with a voice for at least so long, and for this share of what the voice says.
+# Minimum speech of a voice while only that face is in view, absolute and as a fraction of the voice's speech.
 MIN_EXCLUSIVE_MS = 1000
 MIN_EXCLUSIVE_RATIO = 0.5
-# A pairing must weigh at least this share of the best that its second half could have.
+# Minimum weight of a pair relative to the best weight of its second member.
 MIN_RATIO_TO_BEST = 0.5
-# Words of a source that knows no speakers go to who speaks then, or to who spoke at most so long before or after.
+# Words without a speaker are assigned to the current speaker, or one who spoke at most this long before or after.
 MAX_ATTRIBUTION_GAP_S = 1.0
 TIME_BUCKET_S = 10.0
-# Tracks seen at the same time for longer are two people.
+# Tracks visible together for longer are two people.
 SIMULTANEOUS_MS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who was heard or seen.
+    """A person who was heard or seen.
 
     Attributes:
         name: "person-1", "person-2"… by first appearance.
-        voices: labels that diarisation gave.
-        lips: keys of faces whose lips were read.
+        voices: diarisation labels.
+        lips: keys of lip reading faces.
         tracks: names of face tracks.
-        first_s: when first heard or seen.
-        boxes: where the face was, by time.
+        first_s: first time heard or seen.
+        boxes: the face's boxes, by time.
+        speech_spans: when the person speaks.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Person:
 
 @dataclass(eq=False, slots=True)
 class _Cluster:
-    """A person in the making. Compared by identity."""
+    """A person under construction. Compared by identity."""
 
     voices: dict[str, list[Span]] = field(default_factory=dict)
     lips: dict[str, WindowedFace] = field(default_factory=dict)
@@ -109,7 +110,7 @@ class _Cluster:
         self._update_derived()
 
     def is_compatible(self, other: _Cluster) -> bool:
-        """Whether nothing says that the two are different people."""
+        """Return whether nothing proves that the two are different people."""
         if (self.voices and other.voices) or self.windows & other.windows:
             return False
         seen = [merge_spans([_get_visible_span(track)]) for track in self.tracks.values()]
@@ -121,7 +122,7 @@ class _Cluster:
 
     def to_person(self, name: str) -> Person:
         tracked = [box for track in self.tracks.values() for box in track.boxes]
-        # Where both know the face, the tracks do better: they also see it in silence.
+        # Tracks are more complete than lip reading boxes: they include silence.
         boxes = tracked or self.lip_boxes
         return Person(
             name,
@@ -135,7 +136,7 @@ class _Cluster:
 
 
 class SpeakerMap:
-    """Everybody in a video, and whose word each claim is."""
+    """The people of a video, and the speaker of each hypothesis."""
 
     def __init__(self, persons: Sequence[Person]) -> None:
         self.persons = tuple(persons)
@@ -145,118 +146,137 @@ class SpeakerMap:
         self._unknown = next((p for p in persons if not (p.voices or p.lips or p.tracks)), None)
         self._speakers = _SpeakerIndex([p for p in persons if p is not self._unknown])
 
-    def find_speaker(self, claim: WordHypothesis, *, is_audio: bool) -> Person:
-        """Whose word it is; a source that knows no speakers is asked who spoke at that time."""
-        if claim.speaker != UNKNOWN_SPEAKER:
-            voice = self._by_speaker.get(_make_voice_key(claim.speaker)) if is_audio else None
-            return voice or self._by_speaker[claim.speaker]
-        person = self._speakers.find_speaker(claim) or self._unknown
-        assert person is not None, "people() makes a person for words that nobody else can have said"
+    def find_speaker(self, hypothesis: WordHypothesis, *, is_audio: bool) -> Person:
+        """Return the speaker of a word; without a label, the person speaking at that time."""
+        if hypothesis.speaker != UNKNOWN_SPEAKER:
+            voice = self._by_speaker.get(_make_voice_key(hypothesis.speaker)) if is_audio else None
+            return voice or self._by_speaker[hypothesis.speaker]
+        person = self._speakers.find_speaker(hypothesis) or self._unknown
+        assert person is not None, "resolve_speakers() adds a person for words without another speaker"
         return person
 
 
 def resolve_speakers(
-    sound: Sequence[WordHypothesis],
+    audio: Sequence[WordHypothesis],
     lips: Sequence[WordHypothesis],
     faces: Sequence[WindowedFace],
     tracks: Sequence[FaceTrack],
 ) -> SpeakerMap:
-    """Find out who is who.
+    """Resolve the people of a video.
 
     Args:
-        sound: all words heard.
-        lips: all words read from lips.
-        faces: the faces that lip reading followed.
-        tracks: faces followed by another source.
+        audio: all audio hypotheses.
+        lips: all lip reading hypotheses.
+        faces: the faces of lip reading.
+        tracks: face tracks of another source.
     """
     keys = {face.key for face in faces}
-    heard = _group_speech([claim for claim in sound if claim.speaker not in keys])
-    voices = [_Cluster(voices={label: spans}, speech_spans=spans) for label, spans in heard.items()]
-    # The server may have read the sound alone although it knew the face.
-    speech = _group_speech([*lips, *(claim for claim in sound if claim.speaker in keys)])
-    readers = [
+    heard = _group_speech([hypothesis for hypothesis in audio if hypothesis.speaker not in keys])
+    voice_clusters = [_Cluster(voices={label: spans}, speech_spans=spans) for label, spans in heard.items()]
+    # The server may have used the audio alone although it knew the face.
+    speech = _group_speech([*lips, *(hypothesis for hypothesis in audio if hypothesis.speaker in keys)])
+    lip_clusters = [
         _Cluster(lips={f.key: f}, speech_spans=speech.get(f.key, []))
         for f in sorted(faces, key=lambda f: f.key)
     ]
-    seen = [_Cluster(tracks={track.name: track}) for track in tracks]
-    bodies = _merge_clusters(_sort_clusters(voices), _sort_clusters(readers), _sort_clusters(seen))
-    speakers = _SpeakerIndex([body.to_person("") for body in bodies])
-    nobodys = [
-        c for c in (*sound, *lips) if c.speaker == UNKNOWN_SPEAKER and speakers.find_speaker(c) is None
+    track_clusters = [_Cluster(tracks={track.name: track}) for track in tracks]
+    clusters = _merge_clusters(
+        _sort_clusters(voice_clusters), _sort_clusters(lip_clusters), _sort_clusters(track_clusters)
+    )
+    speakers = _SpeakerIndex([cluster.to_person("") for cluster in clusters])
+    unassigned = [
+        c for c in (*audio, *lips) if c.speaker == UNKNOWN_SPEAKER and speakers.find_speaker(c) is None
     ]
-    if nobodys:
-        bodies.append(
-            _Cluster(speech_spans=merge_spans([(c.start_s, c.end_s) for c in nobodys], SPEECH_GAP_S))
+    if unassigned:
+        clusters.append(
+            _Cluster(speech_spans=merge_spans([(c.start_s, c.end_s) for c in unassigned], SPEECH_GAP_S))
         )
     return SpeakerMap(
-        [body.to_person(f"person-{number}") for number, body in enumerate(_sort_clusters(bodies), 1)]
+        [cluster.to_person(f"person-{number}") for number, cluster in enumerate(_sort_clusters(clusters), 1)]
     )
 
 
-def _group_speech(claims: Sequence[WordHypothesis]) -> dict[str, list[Span]]:
+def _group_speech(hypotheses: Sequence[WordHypothesis]) -> dict[str, list[Span]]:
     spans: dict[str, list[Span]] = {}
-    for claim in claims:
-        if claim.speaker != UNKNOWN_SPEAKER:
-            spans.setdefault(claim.speaker, []).append((claim.start_s, claim.end_s))
-    return {speaker: merge_spans(said, SPEECH_GAP_S) for speaker, said in spans.items()}
+    for hypothesis in hypotheses:
+        if hypothesis.speaker != UNKNOWN_SPEAKER:
+            spans.setdefault(hypothesis.speaker, []).append((hypothesis.start_s, hypothesis.end_s))
+    return {speaker: merge_spans(parts, SPEECH_GAP_S) for speaker, parts in spans.items()}
 
 
-def _sort_clusters(bodies: Iterable[_Cluster]) -> list[_Cluster]:
-    return sorted(bodies, key=lambda b: (b.get_first_s(), sorted(b.voices), sorted(b.lips), sorted(b.tracks)))
-
-
-def _merge_clusters(voices: list[_Cluster], readers: list[_Cluster], seen: list[_Cluster]) -> list[_Cluster]:
-    for window in sorted({window for body in readers for window in body.windows}):
-        here = [body for body in readers if window in body.windows and not body.tracks]
-        taken = _merge_best_pairs(seen, here, _compute_box_agreement)
-        readers = [body for body in readers if body not in taken]
-    faced = _sort_clusters([*readers, *(body for body in seen if body.lips)])
-    loose = [body for body in seen if not body.lips]
-    loose = _merge_until_stable(faced, loose, _compute_box_agreement)
-    for window in sorted({window for body in faced for window in body.windows}):
-        here = [body for body in faced if window in body.windows and not body.voices]
-        taken = _merge_best_pairs(voices, here, _compute_shared_speech_ms)
-        faced = [body for body in faced if body not in taken]
-    heard_only = [body for body in voices if not (body.lips or body.tracks)]
-    lonely = _find_exclusive_visibility(
-        [*_collect_tracks(faced), *_collect_tracks(voices), *_collect_tracks(loose)]
+def _sort_clusters(clusters: Iterable[_Cluster]) -> list[_Cluster]:
+    return sorted(
+        clusters, key=lambda b: (b.get_first_s(), sorted(b.voices), sorted(b.lips), sorted(b.tracks))
     )
-    loose = _merge_until_stable(
-        heard_only, loose, lambda voice, face: _compute_exclusive_speech_ms(voice, face, lonely)
+
+
+def _merge_clusters(
+    voices: list[_Cluster], lip_faces: list[_Cluster], tracks: list[_Cluster]
+) -> list[_Cluster]:
+    """Merge voices, lip reading faces and face tracks to one cluster per person."""
+    unmatched = _merge_by_window(tracks, lip_faces, lambda face: not face.tracks, _compute_box_agreement)
+    faces = _sort_clusters([*unmatched, *(track for track in tracks if track.lips)])
+    loose_tracks = [track for track in tracks if not track.lips]
+    loose_tracks = _merge_until_stable(faces, loose_tracks, _compute_box_agreement)
+    faces = _merge_by_window(voices, faces, lambda face: not face.voices, _compute_shared_speech_ms)
+    unseen_voices = [voice for voice in voices if not (voice.lips or voice.tracks)]
+    exclusive = _find_exclusive_visibility(_collect_tracks([*faces, *voices, *loose_tracks]))
+    loose_tracks = _merge_until_stable(
+        unseen_voices, loose_tracks, lambda voice, face: _compute_exclusive_speech_ms(voice, face, exclusive)
     )
-    return [*voices, *faced, *loose]
+    return [*voices, *faces, *loose_tracks]
 
 
-def _collect_tracks(bodies: Iterable[_Cluster]) -> list[FaceTrack]:
-    """All tracks of some bodies."""
-    return [track for body in bodies for track in body.tracks.values()]
+def _merge_by_window(
+    seeds: list[_Cluster],
+    faces: list[_Cluster],
+    is_candidate: Callable[[_Cluster], bool],
+    weight: Callable[[_Cluster, _Cluster], int],
+) -> list[_Cluster]:
+    """Merge lip reading faces into seeds, window by window, since the faces of one window are different people."""
+    for window in sorted({window for face in faces for window in face.windows}):
+        candidates = [face for face in faces if window in face.windows and is_candidate(face)]
+        merged = _merge_best_pairs(seeds, candidates, weight)
+        faces = [face for face in faces if face not in merged]
+    return faces
+
+
+def _collect_tracks(clusters: Iterable[_Cluster]) -> list[FaceTrack]:
+    """Return all tracks of some clusters."""
+    return [track for cluster in clusters for track in cluster.tracks.values()]
 
 
 def _merge_until_stable(
-    seeds: list[_Cluster], loose: list[_Cluster], weight: Callable[[_Cluster, _Cluster], int]
+    seeds: list[_Cluster], unmerged: list[_Cluster], weight: Callable[[_Cluster, _Cluster], int]
 ) -> list[_Cluster]:
-    """Unite in rounds until a round finds nothing; gives what stays loose."""
-    while taken := _merge_best_pairs(seeds, loose, weight):
-        loose = [body for body in loose if body not in taken]
-    return loose
+    """Merge in rounds until a round merges nothing; return the unmerged candidates."""
+    while merged := _merge_best_pairs(seeds, unmerged, weight):
+        unmerged = [candidate for candidate in unmerged if candidate not in merged]
+    return unmerged
 
 
 def _merge_best_pairs(
-    seeds: Sequence[_Cluster], bodies: Sequence[_Cluster], weight: Callable[[_Cluster, _Cluster], int]
+    seeds: Sequence[_Cluster], candidates: Sequence[_Cluster], weight: Callable[[_Cluster, _Cluster], int]
 ) -> set[_Cluster]:
-    """Give bodies to seeds, at most one to each, by greatest total weight; gives the bodies that were taken."""
-    weights = [[weight(seed, body) if seed.is_compatible(body) else 0 for body in bodies] for seed in seeds]
+    """Merge candidates into seeds, at most one each, by maximum total weight; return the merged ones."""
+    weights = [
+        [weight(seed, candidate) if seed.is_compatible(candidate) else 0 for candidate in candidates]
+        for seed in seeds
+    ]
     best = [max(column) for column in zip(*weights, strict=True)]
-    # In a round in which its best seed takes another, a body must not fall to one that it hardly fits.
-    fair = [[w if w >= MIN_RATIO_TO_BEST * best[at] else 0 for at, w in enumerate(line)] for line in weights]
+    # If its best seed takes another, a candidate must not be merged into a poor one.
+    fair = [
+        [w if w >= MIN_RATIO_TO_BEST * best[column] else 0 for column, w in enumerate(line)]
+        for line in weights
+    ]
     pairs = max_weight_matching(fair)
     for row, column in pairs:
-        seeds[row].merge(bodies[column])
-    return {bodies[column] for _, column in pairs}
+        seeds[row].merge(candidates[column])
+    return {candidates[column] for _, column in pairs}
 
 
 def _compute_box_agreement(one: _Cluster, other: _Cluster) -> int:
-    """Milliseconds for which the boxes of lip reading lie on those of the tracks, weighted by how well."""
+    """Return how long lip reading boxes match those of the tracks, in milliseconds, weighted by their overlap."""
     tracks, lips = (
         (one.tracks, other.lip_boxes) if one.tracks and other.lips else (other.tracks, one.lip_boxes)
     )
@@ -266,8 +286,8 @@ def _compute_box_agreement(one: _Cluster, other: _Cluster) -> int:
         last = bisect_right(lips, track.boxes[-1].time_s + MAX_BOX_OFFSET_S, key=_get_time_s)
         for box in lips[first:last]:
             near = find_box(track.boxes, box.time_s, MAX_BOX_OFFSET_S)
-            alike = compute_iou(near, box) if near is not None else 0.0
-            total += round(BOX_WEIGHT_MS * alike) if alike >= MIN_BOX_IOU else 0
+            overlap = compute_iou(near, box) if near is not None else 0.0
+            total += round(BOX_WEIGHT_MS * overlap) if overlap >= MIN_BOX_IOU else 0
     return total
 
 
@@ -283,13 +303,13 @@ def _compute_shared_speech_ms(voice: _Cluster, face: _Cluster) -> int:
 
 
 def _find_exclusive_visibility(tracks: Sequence[FaceTrack]) -> dict[str, list[Span]]:
-    """For each track, when no other face was in the picture."""
-    lonely = find_exclusive_spans([_get_visible_span(track) for track in tracks])
-    return {track.name: spans for track, spans in zip(tracks, lonely, strict=True)}
+    """Return, for each track, when no other face is in view."""
+    exclusive = find_exclusive_spans([_get_visible_span(track) for track in tracks])
+    return {track.name: spans for track, spans in zip(tracks, exclusive, strict=True)}
 
 
-def _compute_exclusive_speech_ms(voice: _Cluster, face: _Cluster, lonely: dict[str, list[Span]]) -> int:
-    spans = merge_spans([span for name in face.tracks for span in lonely[name]])
+def _compute_exclusive_speech_ms(voice: _Cluster, face: _Cluster, exclusive: dict[str, list[Span]]) -> int:
+    spans = merge_spans([span for name in face.tracks for span in exclusive[name]])
     shared = compute_overlap_ms(voice.speech_spans, spans)
     enough = shared >= MIN_EXCLUSIVE_MS and shared >= MIN_EXCLUSIVE_RATIO * compute_total_ms(
         voice.speech_spans
@@ -302,7 +322,7 @@ def _get_visible_span(track: FaceTrack) -> Span:
 
 
 class _SpeakerIndex:
-    """Who speaks at a moment. Persons are filed by stretches of time, so that few are looked at for each word."""
+    """Index of people by time, so that few are compared with each word."""
 
     def __init__(self, persons: Sequence[Person]) -> None:
         self._persons = persons
@@ -311,9 +331,9 @@ class _SpeakerIndex:
             for at in sorted({at for span in person.speech_spans for at in _list_buckets(span)}):
                 self._buckets.setdefault(at, []).append(number)
 
-    def find_speaker(self, claim: WordHypothesis) -> Person | None:
-        """Who speaks for most of a word, else who spoke last or next; the earlier person where it is even."""
-        word = (claim.start_s, claim.end_s)
+    def find_speaker(self, hypothesis: WordHypothesis) -> Person | None:
+        """Return who speaks for most of a word, else the nearest speaker in time; ties go to the earlier person."""
+        word = (hypothesis.start_s, hypothesis.end_s)
         near = sorted({number for at in _list_buckets(word) for number in self._buckets.get(at, ())})
         ranked = []
         for number in near:
@@ -325,11 +345,11 @@ class _SpeakerIndex:
 
 
 def _list_buckets(span: Span) -> range:
-    """The numbers of the stretches of ``SHELF_S`` that a span touches, its reach included."""
+    """Return the indices of the time buckets that a span touches, including the attribution gap."""
     first, last = span[0] - MAX_ATTRIBUTION_GAP_S, span[1] + MAX_ATTRIBUTION_GAP_S
     return range(int(first // TIME_BUCKET_S), int(last // TIME_BUCKET_S) + 1)
 
 
 def _make_voice_key(label: str) -> str:
-    # A voice and a face may bear the same name.
+    # A voice and a face may have the same label.
     return f"voice:{label}"

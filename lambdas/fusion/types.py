@@ -1,4 +1,4 @@
-"""What fusion is given: words as each source read them, faces, noise, and what failed.
+"""Inputs of fusion: transcribed words of each source, faces, noise, and failures.
 
 Times are seconds from the start of the whole media, also in documents about one window of it.
 """
@@ -8,18 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Origin = Literal["lips", "sound", "both"]
-"""What a word was read from. ``both``: the two agree, or one model read lips and sound together."""
+Origin = Literal["lips", "audio", "both"]
+"""Source of a word. ``both``: the two sources agree, or one model used video and audio together."""
 
-SourceName = Literal["lips", "sound", "faces"]
+SourceName = Literal["lips", "audio", "faces"]
 
 UNKNOWN_SPEAKER = ""
-"""Speaker of a word whose source does not tell speakers apart."""
+"""Speaker of a word whose source does not distinguish speakers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """Another word that the same source thought of, with its confidence from 0 to 1."""
+    """An alternative word of the same source, with its confidence from 0 to 1."""
 
     text: str
     confidence: float
@@ -27,7 +27,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word with the confidence that its source states, from 0 to 1; ``end_s`` is never before ``start_s``."""
+    """One word with its source's confidence, 0 to 1; ``end_s`` is never before ``start_s``."""
 
     text: str
     start_s: float
@@ -38,7 +38,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class FaceBox:
-    """Where a face was at one moment, as shares of the upright picture; a box may stick out of it."""
+    """A face at one time, as fractions of the upright frame; a box may extend beyond it."""
 
     time_s: float
     left: float
@@ -49,12 +49,12 @@ class FaceBox:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What one person said in one stretch.
+    """Consecutive words of one speaker.
 
     Attributes:
-        speaker: as the source calls it: "face-1" (constant within a window), "spk_0" (constant within the media),
-            or ``ANYBODY``.
-        origin: what it was read from.
+        speaker: the source's label: "face-1" (unique within a window), "spk_0" (unique within the media), or
+            ``UNKNOWN_SPEAKER``.
+        origin: the source of the words.
     """
 
     start_s: float
@@ -67,7 +67,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one source read in one stretch of the media; neighbouring windows may overlap."""
+    """One source's segments in one window of the media; neighbouring windows may overlap."""
 
     start_s: float
     end_s: float
@@ -76,7 +76,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class FaceTrack:
-    """One face followed through the picture: at least one box, in order of time."""
+    """One face tracked through the video: at least one box, sorted by time."""
 
     name: str
     boxes: tuple[FaceBox, ...]
@@ -84,7 +84,7 @@ class FaceTrack:
 
 @dataclass(frozen=True, slots=True)
 class NoiseSpan:
-    """How much louder the speech is than the rest, estimated over one stretch."""
+    """The estimated signal-to-noise ratio of one span."""
 
     start_s: float
     end_s: float
@@ -93,7 +93,7 @@ class NoiseSpan:
 
 @dataclass(frozen=True, slots=True)
 class SourceFailure:
-    """Why a source gave nothing, for the whole media or (with times) for a stretch of it."""
+    """Why a source has no result, for the whole media or (with times) for a part of it."""
 
     source: SourceName
     reason: str
@@ -103,7 +103,7 @@ class SourceFailure:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """What the container holds; sizes are of the upright picture. Zero and empty where it has no such stream."""
+    """Properties of the container; sizes are of the upright frame. 0 and empty without such a stream."""
 
     duration_s: float
     name: str = ""
@@ -116,7 +116,7 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The model that read the lips, and what its licence is."""
+    """The lip reading model and its licence."""
 
     name: str
     licence: str
@@ -126,16 +126,16 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Everything that is known about one video.
+    """All data about one video.
 
     Attributes:
-        lips: windows as the lips were read; None where lip reading was not asked for or failed wholly.
-        audio: windows of the sound's transcript (Amazon Transcribe's is one window); None likewise.
-        faces: tracks from a source of their own; None likewise. Faces of lip reading come with its segments.
-        noise: where it was measured; elsewhere the sound counts as clean.
-        failures: why a source is None, or misses windows.
-        language: BCP 47, or empty where unknown.
-        audio_engine: who transcribed the sound.
+        lips: lip reading windows; None if not requested or failed completely.
+        audio: windows of the audio transcript (Amazon Transcribe's is one window); None likewise.
+        faces: tracks of a separate source; None likewise. Face boxes of lip reading are in its segments.
+        noise: where measured; elsewhere the audio counts as clean.
+        failures: why a source is None, or lacks windows.
+        language: BCP 47, or empty if unknown.
+        audio_engine, face_engine: names of the services, for the report.
     """
 
     media: Media

@@ -1,15 +1,16 @@
-"""Word by word: which of two readings of one person's speech is kept.
+"""Selects each word of one person from the lip reading and the audio hypotheses.
 
-Lips and sound are aligned in time. Where they agree, the word is kept once. Where they claim different words for one
-place, the side with the greater mean confidence takes the place, and the other's words become alternatives. A word
-that one source alone has is kept, unless the other was listening and the word is less sure than that silence allows:
-then it is listed as omitted, with the reason. Every claim ends up as a word, an alternative, or an omission.
+Both are aligned in time. A word on which they agree is kept once. Where they disagree, the side with the greater mean
+confidence wins the slot, and the other's words become alternatives. A word of one source only is kept, unless the other
+source covers that time and the word's probability is below a threshold: then it is listed as omitted, with the reason.
+Every hypothesis ends up as a word, an alternative, or an omission.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from gorggle_lambdas.fusion.alignment import align, distance_s, overlap_s
 from gorggle_lambdas.fusion.confidence import (
@@ -23,26 +24,26 @@ from gorggle_lambdas.fusion.text_normalization import edit_distance, normalize
 from gorggle_lambdas.fusion.types import Origin
 from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
 
-# Costs of the alignment: a word without a partner; a second of distance. Two unlike words (difference 1) are taken
-# for one place up to 0.2 s of distance, like words up to 0.6 s.
+# Costs of the alignment: of an unpaired word; of a second of distance. Two different words (distance 1) share a slot up
+# to 0.2 s apart, equal words up to 0.6 s.
 GAP_COST = 0.75
 COST_PER_S = 2.5
 MAX_OFFSET_S = 2.0
-# Two claims rival for one place if they overlap for this share of the shorter.
+# Two hypotheses compete for one time if they overlap by this fraction of the shorter.
 MIN_RIVAL_OVERLAP = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class FusionRules:
-    """What decides between words.
+    """Parameters of the word selection.
 
     Attributes:
-        lips: turns the lips' stated confidence into a probability.
-        audio: likewise.
-        noise_weighting: what the sound is worth in noise.
-        min_lips_only_probability: least probability of a word that only the lips have while the sound was listening; times what the
-            sound is worth there.
-        min_audio_only_probability: least probability of a word that only the sound has while lips were read.
+        lips: calibration of lip reading confidences.
+        audio: calibration of audio confidences.
+        noise_weighting: weight of the audio in noise.
+        min_lips_only_probability: minimum probability of a word that only lip reading has while audio was transcribed;
+            multiplied by the weight of the audio.
+        min_audio_only_probability: minimum probability of a word that only audio has while lips were read.
     """
 
     lips: Calibration = field(default_factory=Calibration)
@@ -54,7 +55,7 @@ class FusionRules:
 
 @dataclass(frozen=True, slots=True)
 class AlternativeWord:
-    """A reading that was decided against."""
+    """A rejected alternative of a word."""
 
     text: str
     source: Origin
@@ -65,7 +66,7 @@ class AlternativeWord:
 
 @dataclass(frozen=True, slots=True)
 class FusedWord:
-    """A word as it was decided; confidences here are probabilities after calibration and noise."""
+    """A selected word; confidences are probabilities after calibration and noise weighting."""
 
     text: str
     start_s: float
@@ -77,7 +78,7 @@ class FusedWord:
 
 @dataclass(frozen=True, slots=True)
 class RejectedWord:
-    """A claim that was not kept, and why."""
+    """An omitted hypothesis, and the reason."""
 
     word: AlternativeWord
     person: str
@@ -85,119 +86,121 @@ class RejectedWord:
 
 
 CoverageTest = Callable[[float], bool]
-"""Whether a source was read at a moment."""
+"""Whether a source covers a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the decision knows beside the claims: noise, and when each source was read."""
+    """Context of the selection: noise, the times that each source covers, and the rules."""
 
     noise: NoiseCurve
     lips_cover: CoverageTest
     audio_covers: CoverageTest
     rules: FusionRules = field(default_factory=FusionRules)
 
-    def compute_probability(self, claim: WordHypothesis) -> float:
-        """How likely a claim is right."""
-        if claim.origin != "sound":
-            return self.rules.lips.probability(claim.confidence)
-        return self.rules.audio.probability(claim.confidence) * self.compute_audio_weight(claim)
+    def compute_probability(self, hypothesis: WordHypothesis) -> float:
+        """Return the probability that a hypothesis is correct."""
+        if hypothesis.origin != "audio":
+            return self.rules.lips.probability(hypothesis.confidence)
+        return self.rules.audio.probability(hypothesis.confidence) * self.compute_audio_weight(hypothesis)
 
-    def compute_audio_weight(self, claim: WordHypothesis) -> float:
-        """What the sound is worth in the middle of a word."""
+    def compute_audio_weight(self, hypothesis: WordHypothesis) -> float:
+        """Return the weight of the audio in the middle of a word."""
         return self.rules.noise_weighting.compute_weight(
-            self.noise.get_snr_db((claim.start_s + claim.end_s) / 2)
+            self.noise.get_snr_db((hypothesis.start_s + hypothesis.end_s) / 2)
         )
 
-    def to_alternative(self, claim: WordHypothesis) -> AlternativeWord:
-        """A claim as a reading that lost."""
+    def to_alternative(self, hypothesis: WordHypothesis) -> AlternativeWord:
+        """Convert a rejected hypothesis."""
         return AlternativeWord(
-            claim.text, claim.origin, self.compute_probability(claim), claim.start_s, claim.end_s
+            hypothesis.text,
+            hypothesis.origin,
+            self.compute_probability(hypothesis),
+            hypothesis.start_s,
+            hypothesis.end_s,
         )
 
 
 @dataclass(slots=True)
 class AlignmentSlot:
-    """Claims for one place in a person's speech, in order of time: what the lips read there, what the sound said."""
+    """Competing hypotheses for one time in a person's speech, sorted by time."""
 
     lips: list[WordHypothesis] = field(default_factory=list)
-    sound: list[WordHypothesis] = field(default_factory=list)
+    audio: list[WordHypothesis] = field(default_factory=list)
 
     @property
     def is_agreed(self) -> bool:
-        """Whether both sides have one word, the same."""
-        return len(self.lips) == len(self.sound) == 1 and normalize(self.lips[0].text) == normalize(
-            self.sound[0].text
+        """Whether both sides have the same single word."""
+        return len(self.lips) == len(self.audio) == 1 and normalize(self.lips[0].text) == normalize(
+            self.audio[0].text
         )
 
     @property
     def hypotheses(self) -> list[WordHypothesis]:
-        """Both sides' claims."""
-        return [*self.lips, *self.sound]
+        """Both sides' hypotheses."""
+        return [*self.lips, *self.audio]
 
 
-def align_words(lips: Sequence[WordHypothesis], sound: Sequence[WordHypothesis]) -> list[AlignmentSlot]:
-    """Align one person's claims; every claim is in one place, and places keep the order of both sides."""
-    found: list[AlignmentSlot] = []
+def align_words(lips: Sequence[WordHypothesis], audio: Sequence[WordHypothesis]) -> list[AlignmentSlot]:
+    """Align one person's hypotheses; each is in exactly one slot, and slots keep the order of both sides."""
+    slots: list[AlignmentSlot] = []
     i = j = 0
-    for to_i, to_j in [*align(lips, sound, _pair_cost, GAP_COST, MAX_OFFSET_S), (len(lips), len(sound))]:
+    for to_i, to_j in [*align(lips, audio, _pair_cost, GAP_COST, MAX_OFFSET_S), (len(lips), len(audio))]:
         alone = [AlignmentSlot(lips=[c]) for c in lips[i:to_i]] + [
-            AlignmentSlot(sound=[c]) for c in sound[j:to_j]
+            AlignmentSlot(audio=[c]) for c in audio[j:to_j]
         ]
-        # A stable sort: each side is in order already.
-        found += sorted(alone, key=lambda place: place.hypotheses[0].start_s)
+        # A stable sort, because each side is sorted.
+        slots += sorted(alone, key=lambda slot: slot.hypotheses[0].start_s)
         if to_i < len(lips):
-            found.append(AlignmentSlot([lips[to_i]], [sound[to_j]]))
+            slots.append(AlignmentSlot([lips[to_i]], [audio[to_j]]))
         i, j = to_i + 1, to_j + 1
-    return found
+    return slots
 
 
 def reassign_shared_words(by_person: Sequence[list[AlignmentSlot]]) -> None:
-    """Where lips of one person and the sound of another have the same word at once, give it to the lips.
+    """Where lip reading of one person and audio of another have the same word at once, assign it to the lips' person.
 
-    Diarisation errs more often than a face does. Changes the lists.
+    Diarisation is less reliable than a face. Modifies the lists.
     """
-    lips = [(n, p) for n, some in enumerate(by_person) for p in some if p.lips and not p.sound]
-    sound = [(n, p) for n, some in enumerate(by_person) for p in some if p.sound and not p.lips]
+    lips = [(n, p) for n, slots in enumerate(by_person) for p in slots if p.lips and not p.audio]
+    audio = [(n, p) for n, slots in enumerate(by_person) for p in slots if p.audio and not p.lips]
     lips.sort(key=lambda item: item[1].lips[0].start_s)
-    sound.sort(key=lambda item: item[1].sound[0].start_s)
+    audio.sort(key=lambda item: item[1].audio[0].start_s)
     pairs = align(
-        [p.lips[0] for _, p in lips], [p.sound[0] for _, p in sound], _same_word_cost, GAP_COST, MAX_OFFSET_S
+        [p.lips[0] for _, p in lips], [p.audio[0] for _, p in audio], _same_word_cost, GAP_COST, MAX_OFFSET_S
     )
     for i, j in pairs:
-        person, place = sound[j]
-        lips[i][1].sound.append(place.sound[0])
-        by_person[person][:] = [other for other in by_person[person] if other is not place]
+        person, slot = audio[j]
+        lips[i][1].audio.append(slot.audio[0])
+        by_person[person][:] = [other for other in by_person[person] if other is not slot]
 
 
 def select_words(
-    found: Sequence[AlignmentSlot], evidence: Evidence, person: str
+    slots: Sequence[AlignmentSlot], evidence: Evidence, person: str
 ) -> tuple[list[FusedWord], list[RejectedWord]]:
-    """Decide one person's places.
+    """Select the words of one person's slots.
 
     Returns:
-        Words whose starts never fall and which do not overlap, and what was left out.
+        Words whose starts never decrease and which do not overlap, and the omitted ones.
     """
     words: list[FusedWord] = []
     omitted: list[RejectedWord] = []
-    for place in _join_competing_slots(found):
-        if place.lips and place.sound:
-            words += (
-                _merge_agreeing(place, evidence) if place.is_agreed else _resolve_conflict(place, evidence)
-            )
+    for slot in _join_competing_slots(slots):
+        if slot.lips and slot.audio:
+            words += _merge_agreeing(slot, evidence) if slot.is_agreed else _resolve_conflict(slot, evidence)
         else:
-            reason = _explain_rejection(place.hypotheses[0], evidence)
+            reason = _explain_rejection(slot.hypotheses[0], evidence)
             alone = [
-                _build_word(claim, evidence.compute_probability(claim), [], evidence)
-                for claim in place.hypotheses
+                _build_word(hypothesis, evidence.compute_probability(hypothesis), [], evidence)
+                for hypothesis in slot.hypotheses
             ]
             if reason:
                 omitted += [
-                    RejectedWord(reading, person, reason)
-                    for claim in place.hypotheses
-                    for reading in (
-                        evidence.to_alternative(claim),
-                        *map(evidence.to_alternative, claim.alternatives),
+                    RejectedWord(alternative, person, reason)
+                    for hypothesis in slot.hypotheses
+                    for alternative in (
+                        evidence.to_alternative(hypothesis),
+                        *map(evidence.to_alternative, hypothesis.alternatives),
                     )
                 ]
             else:
@@ -222,64 +225,69 @@ def _overlap_significantly(one: Sequence[WordHypothesis], other: Sequence[WordHy
     )
 
 
-def _join_competing_slots(found: Sequence[AlignmentSlot]) -> list[AlignmentSlot]:
-    """Join places whose claims of different sources rival for the same time: "gonna" against "going to".
+def _join_competing_slots(slots: Sequence[AlignmentSlot]) -> list[AlignmentSlot]:
+    """Join slots whose hypotheses of different sources compete for the same time: "gonna" against "going to".
 
-    Only neighbours join: the order of both sides is kept.
+    Only neighbours are joined, which keeps the order of both sides.
     """
     joined: list[AlignmentSlot] = []
-    for place in found:
-        if joined and _compete(joined[-1], place):
-            joined[-1] = AlignmentSlot(joined[-1].lips + place.lips, joined[-1].sound + place.sound)
+    for slot in slots:
+        if joined and _compete(joined[-1], slot):
+            joined[-1] = AlignmentSlot(joined[-1].lips + slot.lips, joined[-1].audio + slot.audio)
         else:
-            joined.append(AlignmentSlot(list(place.lips), list(place.sound)))
+            joined.append(AlignmentSlot(list(slot.lips), list(slot.audio)))
     return joined
 
 
 def _compete(before: AlignmentSlot, after: AlignmentSlot) -> bool:
-    """Whether one of two neighbours is a word without a partner that the other leaves no room for.
+    """Return whether one of two neighbouring slots has an unpaired word that overlaps the other's.
 
-    A word that both sides have leaves room for others: how long it lasts is the least sure thing about it.
+    A word that both sides have does not compete: its duration is its least certain property.
     """
     if before.is_agreed or after.is_agreed:
         return False
-    alone = not (before.lips and before.sound) or not (after.lips and after.sound)
+    alone = not (before.lips and before.audio) or not (after.lips and after.audio)
     return alone and (
-        _overlap_significantly(before.lips, after.sound) or _overlap_significantly(before.sound, after.lips)
+        _overlap_significantly(before.lips, after.audio) or _overlap_significantly(before.audio, after.lips)
     )
 
 
-def _merge_agreeing(place: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
-    """The sound writes the word (capitals, punctuation); the surer one times it."""
-    lips, sound = place.lips[0], place.sound[0]
-    likely_lips, likely_sound = evidence.compute_probability(lips), evidence.compute_probability(sound)
-    timed = lips if likely_lips > likely_sound else sound
-    # A model that heard the sound too does not err independently of it.
+def _merge_agreeing(slot: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
+    """Take the text (capitals, punctuation) from the audio and the times from the more probable side."""
+    lips, audio = slot.lips[0], slot.audio[0]
+    lips_probability = evidence.compute_probability(lips)
+    audio_probability = evidence.compute_probability(audio)
+    timing_source = lips if lips_probability > audio_probability else audio
+    # A model that used the audio too does not err independently of it.
     confidence = (
-        max(likely_lips, likely_sound) if lips.origin == "both" else noisy_or(likely_lips, likely_sound)
+        max(lips_probability, audio_probability)
+        if lips.origin == "both"
+        else noisy_or(lips_probability, audio_probability)
     )
-    chosen = replace(
-        timed, text=sound.text, origin="both", alternatives=lips.alternatives + sound.alternatives
+    selected = replace(
+        timing_source, text=audio.text, origin="both", alternatives=lips.alternatives + audio.alternatives
     )
-    return [_build_word(chosen, confidence, [], evidence)]
+    return [_build_word(selected, confidence, [], evidence)]
 
 
-def _resolve_conflict(place: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
-    """One side takes the place; each of the other's words becomes an alternative of the word that it overlaps most."""
+def _resolve_conflict(slot: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
+    """Select one side; each word of the other becomes an alternative of the word that it overlaps most."""
     chances = {
-        side: _mean([evidence.compute_probability(c) for c in getattr(place, side)])
-        for side in ("lips", "sound")
+        side: fmean([evidence.compute_probability(c) for c in getattr(slot, side)])
+        for side in ("lips", "audio")
     }
-    winners, losers = (
-        (place.lips, place.sound) if chances["lips"] > chances["sound"] else (place.sound, place.lips)
+    winners, rejected = (
+        (slot.lips, slot.audio) if chances["lips"] > chances["audio"] else (slot.audio, slot.lips)
     )
-    beaten: list[list[WordHypothesis]] = [[] for _ in winners]
-    for loser in losers:
-        nearest = max(range(len(winners)), key=lambda at: (round(overlap_s(winners[at], loser), 3), -at))
-        beaten[nearest].append(loser)
+    assigned: list[list[WordHypothesis]] = [[] for _ in winners]
+    for rejected_word in rejected:
+        nearest = max(
+            range(len(winners)), key=lambda at: (round(overlap_s(winners[at], rejected_word), 3), -at)
+        )
+        assigned[nearest].append(rejected_word)
     return [
         _build_word(winner, _compute_winner_confidence(winner, rivals, evidence), rivals, evidence)
-        for winner, rivals in zip(winners, beaten, strict=True)
+        for winner, rivals in zip(winners, assigned, strict=True)
     ]
 
 
@@ -296,36 +304,38 @@ def _compute_winner_confidence(
 
 
 def _build_word(
-    claim: WordHypothesis, confidence: float, rivals: Sequence[WordHypothesis], evidence: Evidence
+    hypothesis: WordHypothesis, confidence: float, rivals: Sequence[WordHypothesis], evidence: Evidence
 ) -> FusedWord:
-    lost = [*claim.alternatives, *rivals, *(loser for rival in rivals for loser in rival.alternatives)]
-    readings = tuple(evidence.to_alternative(other) for other in lost)
-    return FusedWord(claim.text, claim.start_s, claim.end_s, confidence, claim.origin, readings)
+    rejected = [*hypothesis.alternatives, *rivals, *(word for rival in rivals for word in rival.alternatives)]
+    alternatives = tuple(evidence.to_alternative(other) for other in rejected)
+    return FusedWord(
+        hypothesis.text, hypothesis.start_s, hypothesis.end_s, confidence, hypothesis.origin, alternatives
+    )
 
 
-def _explain_rejection(claim: WordHypothesis, evidence: Evidence) -> str:
-    """Why a word that one source alone has is not believed; empty if it is."""
-    chance, rules = evidence.compute_probability(claim), evidence.rules
-    middle_s = (claim.start_s + claim.end_s) / 2
-    if claim.origin == "lips" and evidence.audio_covers(middle_s):
-        least = rules.min_lips_only_probability * evidence.compute_audio_weight(claim)
+def _explain_rejection(hypothesis: WordHypothesis, evidence: Evidence) -> str:
+    """Return why a word of one source only is omitted; empty if it is kept."""
+    chance, rules = evidence.compute_probability(hypothesis), evidence.rules
+    middle_s = (hypothesis.start_s + hypothesis.end_s) / 2
+    if hypothesis.origin == "lips" and evidence.audio_covers(middle_s):
+        threshold = rules.min_lips_only_probability * evidence.compute_audio_weight(hypothesis)
         return (
-            f"no such word in the sound, and the lips' {chance:.2f} is below {least:.2f}"
-            if chance < least
+            f"not in the audio, and the lip reading probability {chance:.2f} is below {threshold:.2f}"
+            if chance < threshold
             else ""
         )
-    if claim.origin == "sound" and evidence.lips_cover(middle_s):
-        least = rules.min_audio_only_probability
+    if hypothesis.origin == "audio" and evidence.lips_cover(middle_s):
+        threshold = rules.min_audio_only_probability
         return (
-            f"no such word on the lips, and the sound's {chance:.2f} is below {least:.2f}"
-            if chance < least
+            f"not in the lip reading, and the audio probability {chance:.2f} is below {threshold:.2f}"
+            if chance < threshold
             else ""
         )
     return ""
 
 
 def _remove_overlaps(words: Sequence[FusedWord]) -> list[FusedWord]:
-    """Make times follow the order of the words: an overlap goes to the later word, or is halved where it has no rest."""
+    """Trim overlapping words: the overlap goes to the later word, or is halved if that one would be empty."""
     placed: list[FusedWord] = []
     for word in words:
         if placed and word.start_s < placed[-1].end_s:
@@ -336,7 +346,3 @@ def _remove_overlaps(words: Sequence[FusedWord]) -> list[FusedWord]:
             word = replace(word, start_s=start_s, end_s=max(start_s, end_s))
         placed.append(word)
     return placed
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -1,4 +1,4 @@
-"""Lets calls with a known API token through, and says whose they are. The secret holds the tokens' hashes alone."""
+"""API authorizer: checks bearer tokens against the hashes in a secret and returns the owner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gorggle_lambdas.common import aws_clients
 from gorggle_lambdas.common.observability import count, instrument
 from gorggle_lambdas.common.settings import load_settings
 
-# A token that was taken back works so long still; API Gateway keeps answers for a while, too.
+# Delay until a revoked token is rejected, in addition to API Gateway's cache.
 SECRET_MAX_AGE_S = 60
 
 
@@ -31,7 +31,7 @@ class Settings:
 
 @instrument
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Answer API Gateway's question who calls, in its simple form."""
+    """Answer an authorizer request of API Gateway, in the simple format."""
     request = APIGatewayAuthorizerEventV2(event)
     headers = {name.lower(): value for name, value in (request.get("headers") or {}).items()}
     owner = find_owner(headers.get("authorization", ""), _load_token_hashes())
@@ -42,19 +42,19 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 
 
 def find_owner(authorization: str, hashes: Mapping[str, str]) -> str | None:
-    """Whose token the header ``authorization: Bearer TOKEN`` shows; None where nobody's.
+    """Return the owner of the token in the header ``authorization: Bearer TOKEN``; None if it is unknown.
 
     Args:
         authorization: the header.
-        hashes: SHA-256 of each known token, hexadecimal, by its owner's name.
+        hashes: SHA-256 of each token, hexadecimal, by owner.
     """
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         return None
-    shown = hashlib.sha256(token.strip().encode()).hexdigest()
-    # All are compared, each in constant time: how long it takes tells nothing.
-    found = [name for name, known in hashes.items() if hmac.compare_digest(shown, known.lower())]
-    return found[0] if found else None
+    token_hash = hashlib.sha256(token.strip().encode()).hexdigest()
+    # Compare with all, each in constant time, so that the duration reveals nothing.
+    owners = [name for name, expected in hashes.items() if hmac.compare_digest(token_hash, expected.lower())]
+    return owners[0] if owners else None
 
 
 def _load_token_hashes() -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Tells whether the face detection is done, and keeps its pages."""
+"""Polls the face detection and stores its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gorggle_lambdas.common.task_events import JobEvent, has_expired
 RAISES = (SourceFailedError, SourceTimeoutError, AwsUnavailableError)
 
 MAX_FACES_PER_PAGE = 1000
-# Two looks a second at ten faces for four hours would be 290 pages.
+# Two samples a second with ten faces for four hours are 290 pages.
 MAX_PAGES = 2000
 
 
@@ -27,35 +27,37 @@ class Settings:
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Give what ``start_face_detection`` gave, with ``is_done`` as it is now."""
-    job, begun = JobEvent.parse(event), event["faces"]
-    page = _get_page(begun["search_id"], None)
+    """Return the output of ``start_face_detection`` with ``is_done`` updated."""
+    job, detection = JobEvent.parse(event), event["faces"]
+    page = _get_page(detection["rekognition_job_id"], None)
     if page["JobStatus"] == "FAILED":
-        raise SourceFailedError(
-            f"Amazon Rekognition gave up: {page.get('StatusMessage', 'it does not say why')}"
-        )
+        raise SourceFailedError(f"Amazon Rekognition failed: {page.get('StatusMessage', 'no reason given')}")
     if page["JobStatus"] == "SUCCEEDED":
-        return {**begun, "is_done": True, "pages": _store_pages(job, begun["search_id"], page)}
-    if has_expired(begun["deadline"]):
-        raise SourceTimeoutError("Amazon Rekognition did not finish in the time it was given")
-    return {**begun, "is_done": False}
+        return {
+            **detection,
+            "is_done": True,
+            "pages": _store_pages(job, detection["rekognition_job_id"], page),
+        }
+    if has_expired(detection["deadline"]):
+        raise SourceTimeoutError("Amazon Rekognition did not finish before the timeout")
+    return {**detection, "is_done": False}
 
 
-def _store_pages(job: JobEvent, search_id: str, page: dict[str, Any]) -> int:
-    """Write all pages; how many there are."""
+def _store_pages(job: JobEvent, rekognition_job_id: str, page: dict[str, Any]) -> int:
+    """Store all pages; return their number."""
     bucket = load_settings(Settings).results_bucket
     for number in range(MAX_PAGES):
-        kept = {name: page[name] for name in ("JobStatus", "NextToken", "Faces") if name in page}
-        s3_objects.write_json(bucket, job.work_key(f"faces/{number:04d}.json"), kept)
+        document = {name: page[name] for name in ("JobStatus", "NextToken", "Faces") if name in page}
+        s3_objects.write_json(bucket, job.work_key(f"faces/{number:04d}.json"), document)
         if not page.get("NextToken"):
             return number + 1
-        page = _get_page(search_id, page["NextToken"])
-    raise SourceFailedError(f"Amazon Rekognition gave more than {MAX_PAGES} pages of faces")
+        page = _get_page(rekognition_job_id, page["NextToken"])
+    raise SourceFailedError(f"Amazon Rekognition returned more than {MAX_PAGES} pages of faces")
 
 
-def _get_page(search_id: str, token: str | None) -> dict[str, Any]:
-    further = {"NextToken": token} if token else {}
-    answer: dict[str, Any] = aws_clients.client("rekognition").get_face_detection(
-        JobId=search_id, MaxResults=MAX_FACES_PER_PAGE, **further
+def _get_page(rekognition_job_id: str, token: str | None) -> dict[str, Any]:
+    extra = {"NextToken": token} if token else {}
+    response: dict[str, Any] = aws_clients.client("rekognition").get_face_detection(
+        JobId=rekognition_job_id, MaxResults=MAX_FACES_PER_PAGE, **extra
     )
-    return answer
+    return response

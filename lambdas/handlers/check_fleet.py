@@ -1,4 +1,4 @@
-"""Asks the GPU server whether it is ready."""
+"""Checks whether the GPU server is ready."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gorggle_lambdas.common.task_events import has_expired
 
 RAISES = (FleetTimeoutError, AuthenticationError, ConfigurationError, AwsUnavailableError)
 
-# One look; the state machine asks again.
+# Timeout of one check; the state machine repeats it.
 READY_TIMEOUT_S = 8.0
 
 
@@ -29,16 +29,16 @@ class Settings:
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Give what ``scale_up_fleet`` gave, with ``is_ready`` as it is now."""
-    chosen, waiting = load_settings(Settings), event["fleet"]
-    client = connect_to_server(chosen.server_address, chosen.server_name, chosen.server_client_secret)
+    """Return the output of ``scale_up_fleet`` with ``is_ready`` updated."""
+    settings, fleet = load_settings(Settings), event["fleet"]
+    client = connect_to_server(settings.server_address, settings.server_name, settings.server_client_secret)
     try:
         with client:
             info = client.wait_until_ready(READY_TIMEOUT_S)
     except (UnavailableError, DeadlineError) as error:
         count("FleetNotReadyChecks")
-        if has_expired(waiting["deadline"]):
-            raise FleetTimeoutError(f"no GPU server was ready in the time it was given: {error}") from error
-        return {**waiting, "is_ready": False}
+        if has_expired(fleet["deadline"]):
+            raise FleetTimeoutError(f"no GPU server became ready before the timeout: {error}") from error
+        return {**fleet, "is_ready": False}
     logger.info("the server is ready", version=info.version, streams=info.capacity.active_streams)
-    return {**waiting, "is_ready": True}
+    return {**fleet, "is_ready": True}

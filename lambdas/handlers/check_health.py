@@ -1,4 +1,4 @@
-"""Tells whether the API answers and its table can be read, and how many jobs run."""
+"""Reports the health of the API: whether its table is readable, and how many jobs run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Settings:
 
 @route
 def handler(_request: Request) -> Response:
-    """Answer ``GET /health``; where the table cannot be read, with the problem."""
-    chosen = load_settings(Settings)
-    item = JobTable(chosen.jobs_table).get(SLOTS_KEY)
+    """Answer ``GET /health``; a problem if the table cannot be read."""
+    settings = load_settings(Settings)
+    item = JobTable(settings.jobs_table).get(SLOTS_KEY)
     running = len(item.get("running", [])) if item else 0
     return Response(
-        body={"status": "ok", "running_jobs": running, "max_concurrent_jobs": chosen.max_concurrent_jobs}
+        body={"status": "ok", "running_jobs": running, "max_concurrent_jobs": settings.max_concurrent_jobs}
     )

@@ -1,4 +1,4 @@
-"""Tells whether the transcription is done, and makes sure that its result is there and can be read."""
+"""Polls the transcription and validates its result."""
 
 from __future__ import annotations
 
@@ -24,30 +24,32 @@ class Settings:
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Give what ``start_transcription`` gave, with ``is_done`` as it is now."""
-    job, begun = JobEvent.parse(event), event["sound"]
-    answer = aws_clients.client("transcribe").get_transcription_job(TranscriptionJobName=begun["name"])
-    found = answer["TranscriptionJob"]
-    status = found["TranscriptionJobStatus"]
+    """Return the output of ``start_transcription`` with ``is_done`` updated."""
+    job, transcription = JobEvent.parse(event), event["audio"]
+    response = aws_clients.client("transcribe").get_transcription_job(
+        TranscriptionJobName=transcription["name"]
+    )
+    job_info = response["TranscriptionJob"]
+    status = job_info["TranscriptionJobStatus"]
     if status == "FAILED":
         raise SourceFailedError(
-            f"Amazon Transcribe gave up: {found.get('FailureReason', 'it does not say why')}"
+            f"Amazon Transcribe failed: {job_info.get('FailureReason', 'no reason given')}"
         )
     if status == "COMPLETED":
-        _validate_result(load_settings(Settings).results_bucket, job.work_key("sound/transcription.json"))
-        return {**begun, "is_done": True}
-    if has_expired(begun["deadline"]):
-        raise SourceTimeoutError("Amazon Transcribe did not finish in the time it was given")
-    return {**begun, "is_done": False}
+        _validate_result(load_settings(Settings).results_bucket, job.work_key("audio/transcription.json"))
+        return {**transcription, "is_done": True}
+    if has_expired(transcription["deadline"]):
+        raise SourceTimeoutError("Amazon Transcribe did not finish before the timeout")
+    return {**transcription, "is_done": False}
 
 
 def _validate_result(bucket: str, key: str) -> None:
-    """Read the result once, so that one that cannot be read costs the sound alone and not the whole job."""
+    """Parse the result now, so that an invalid one fails the audio source and not the job."""
     try:
         parse_transcribe_result(s3_objects.read_json(bucket, key), 0.0)
     except KeyError as error:
         raise AwsUnavailableError(
-            "Amazon Transcribe says it is done, but its result is not there yet"
+            "Amazon Transcribe has completed, but its result does not exist yet"
         ) from error
     except (ValueError, FusionInputError) as error:
-        raise SourceFailedError(f"Amazon Transcribe's result cannot be read: {error}") from error
+        raise SourceFailedError(f"Amazon Transcribe's result is invalid: {error}") from error

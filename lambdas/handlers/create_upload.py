@@ -1,4 +1,4 @@
-"""Makes a job and an address to send its video to: one object, of one type, of a bounded size."""
+"""Creates a job and a presigned form to upload its video: one object of one type and a limited size."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Upload:
-    """What is to be sent: checked."""
+    """A validated upload request."""
 
     name: str
     content_type: str
@@ -59,84 +59,88 @@ class Upload:
 
 @route
 def handler(request: Request) -> Response:
-    """Answer ``POST /uploads``; with the header ``Idempotency-Key``, once and the same each time."""
-    owner, chosen = require_owner(request), load_settings(Settings)
+    """Answer ``POST /uploads``; idempotent with the header ``Idempotency-Key``."""
+    owner, settings = require_owner(request), load_settings(Settings)
     document = request.json()
-    upload = _parse_upload(document, chosen)
+    upload = _parse_upload(document, settings)
     key = request.headers.get("idempotency-key")
     if key is None:
-        answer = create_job(upload, owner, chosen)
+        response = create_job(upload, owner, settings)
     else:
-        answer = _create_idempotently(key, owner, document, upload, chosen, request.context)
-    return Response(HTTPStatus.CREATED, answer, headers={"location": f"/jobs/{answer['job_id']}"})
+        response = _create_idempotently(key, owner, document, upload, settings, request.context)
+    return Response(HTTPStatus.CREATED, response, headers={"location": f"/jobs/{response['job_id']}"})
 
 
-def create_job(upload: Upload, owner: str, chosen: Settings) -> dict[str, Any]:
-    """Make the job, and sign what may be sent for it."""
+def create_job(upload: Upload, owner: str, settings: Settings) -> dict[str, Any]:
+    """Create the job and sign its upload form."""
     job_id = job_table.new_job_id()
     key = s3_objects.upload_key(job_id, upload.name)
-    JobTable(chosen.jobs_table).create(
+    JobTable(settings.jobs_table).create(
         {
             "job_id": job_id,
             "owner": owner,
             "state": job_table.AWAITING_UPLOAD,
             "name": upload.name,
-            "bucket": chosen.uploads_bucket,
+            "bucket": settings.uploads_bucket,
             "key": key,
             "options": upload.options.to_document(),
-            "expires_at": job_table.compute_expiry(chosen.job_retention_days),
+            "expires_at": job_table.compute_expiry(settings.job_retention_days),
         }
     )
-    least, most = (upload.size_bytes,) * 2 if upload.size_bytes else (1, chosen.max_upload_bytes)
+    min_bytes, max_bytes = (upload.size_bytes,) * 2 if upload.size_bytes else (1, settings.max_upload_bytes)
     form = aws_clients.client("s3").generate_presigned_post(
-        Bucket=chosen.uploads_bucket,
+        Bucket=settings.uploads_bucket,
         Key=key,
         Fields={"Content-Type": upload.content_type},
-        Conditions=[{"Content-Type": upload.content_type}, ["content-length-range", least, most]],
-        ExpiresIn=chosen.upload_url_expiry_s,
+        Conditions=[{"Content-Type": upload.content_type}, ["content-length-range", min_bytes, max_bytes]],
+        ExpiresIn=settings.upload_url_expiry_s,
     )
     count("Uploads")
     return {
         "job_id": job_id,
         "upload": {"method": "POST", "url": form["url"], "fields": form["fields"]},
-        "expires_in_s": chosen.upload_url_expiry_s,
-        "max_bytes": most,
+        "expires_in_s": settings.upload_url_expiry_s,
+        "max_bytes": max_bytes,
     }
 
 
 def _create_idempotently(
-    key: str, owner: str, document: dict[str, Any], upload: Upload, chosen: Settings, context: Any
+    key: str, owner: str, document: dict[str, Any], upload: Upload, settings: Settings, context: Any
 ) -> dict[str, Any]:
     if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise bad_request("the header Idempotency-Key holds something else than 1 to 128 ASCII signs")
+        raise bad_request(
+            "the header Idempotency-Key is invalid: expected 1 to 128 printable ASCII characters"
+        )
     config = IdempotencyConfig(
         event_key_jmespath="[owner, key]",
         payload_validation_jmespath="body",
-        expires_after_seconds=chosen.upload_url_expiry_s,
+        expires_after_seconds=settings.upload_url_expiry_s,
         raise_on_no_idempotency_key=True,
     )
     config.register_lambda_context(context)
-    layer = DynamoDBPersistenceLayer(chosen.idempotency_table, boto3_client=aws_clients.client("dynamodb"))
+    layer = DynamoDBPersistenceLayer(settings.idempotency_table, boto3_client=aws_clients.client("dynamodb"))
 
-    def once(*, call: dict[str, Any]) -> dict[str, Any]:
-        return create_job(upload, call["owner"], chosen)
+    def create_once(*, call: dict[str, Any]) -> dict[str, Any]:
+        return create_job(upload, call["owner"], settings)
 
     idempotent: Any = idempotent_function(
-        once, data_keyword_argument="call", persistence_store=layer, config=config
+        create_once, data_keyword_argument="call", persistence_store=layer, config=config
     )
     try:
-        answer: dict[str, Any] = idempotent(call={"owner": owner, "key": key, "body": document})
+        response: dict[str, Any] = idempotent(call={"owner": owner, "key": key, "body": document})
     except IdempotencyValidationError as error:
-        raise conflict("this Idempotency-Key came before with another body: take a new one") from error
+        raise conflict("this Idempotency-Key was used with another body: use a new one") from error
     except IdempotencyAlreadyInProgressError as error:
-        raise conflict("a request with this Idempotency-Key is being answered: try again shortly") from error
-    return answer
+        raise conflict("a request with this Idempotency-Key is in progress; try again shortly") from error
+    return response
 
 
-def _parse_upload(document: dict[str, Any], chosen: Settings) -> Upload:
+def _parse_upload(document: dict[str, Any], settings: Settings) -> Upload:
     unknown = sorted(set(document) - _KNOWN_FIELDS)
     if unknown:
-        raise bad_request(f"the body has {', '.join(unknown)}: known are {', '.join(sorted(_KNOWN_FIELDS))}")
+        raise bad_request(
+            f"unknown fields {', '.join(unknown)}: expected only {', '.join(sorted(_KNOWN_FIELDS))}"
+        )
     content_type = document.get("content_type")
     if content_type not in MEDIA_TYPES:
         raise bad_request(
@@ -144,12 +148,14 @@ def _parse_upload(document: dict[str, Any], chosen: Settings) -> Upload:
         )
     size = document.get("size_bytes")
     if size is not None and (
-        isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= chosen.max_upload_bytes
+        isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= settings.max_upload_bytes
     ):
         raise bad_request(
-            f"size_bytes is {size!r}: expected a whole number from 1 to {chosen.max_upload_bytes}"
+            f"size_bytes is {size!r}: expected a whole number from 1 to {settings.max_upload_bytes}"
         )
-    defaults = JobOptions(chosen.lip_modality, chosen.audio_engine, chosen.face_engine, chosen.language)
+    defaults = JobOptions(
+        settings.lip_modality, settings.audio_engine, settings.face_engine, settings.language
+    )
     try:
         options = parse_options(document.get("options"), defaults)
     except OptionsError as error:
@@ -158,13 +164,13 @@ def _parse_upload(document: dict[str, Any], chosen: Settings) -> Upload:
 
 
 def sanitize_name(name: Any) -> str:
-    """A file's name without its folders and without signs that an S3 key should not have.
+    """Return a file name without directories and without characters unsuitable for an S3 key.
 
     Raises:
-        Problem: it is no text.
+        HttpProblem: it is not a string.
     """
     if not isinstance(name, str):
-        raise bad_request(f"name is a {type(name).__name__}: expected a text")
+        raise bad_request(f"name is a {type(name).__name__}: expected a string")
     last = PurePosixPath(name.replace("\\", "/")).name
     kept = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.")
     return kept[-MAX_NAME_CHARS:] or "video"

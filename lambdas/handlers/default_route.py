@@ -1,4 +1,4 @@
-"""Answers requests that no route takes: API Gateway's own answer would be no problem details."""
+"""Answers unmatched requests with problem details, which API Gateway's own responses are not."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from gorggle_lambdas.common.api_gateway import HttpProblem, Request, Response, n
 
 @route
 def handler(request: Request) -> Response:
-    """Answer what comes by ``$default``."""
+    """Answer a request that matched no route."""
     methods = sorted(_find_allowed_methods(request.raw_path))
     if not methods:
-        raise not_found(f"there is nothing at {request.raw_path!r}: GET openapi.json tells what there is")
+        raise not_found(f"there is no resource {request.raw_path!r}: see /openapi.json")
     allowed = ", ".join(methods)
     raise HttpProblem(
         HTTPStatus.METHOD_NOT_ALLOWED,
-        f"{request.raw_path!r} takes {allowed}, not {request.method}",
+        f"{request.raw_path!r} supports {allowed}, not {request.method}",
         {"allow": allowed},
     )
 
 
 def _find_allowed_methods(path: str) -> set[str]:
-    """What the document's path that is meant can be asked with."""
+    """Return the methods of the OpenAPI path that matches."""
     for pattern, item in openapi.load_openapi()["paths"].items():
         if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", pattern), path):
             return {method.upper() for method in item if method != "parameters"}

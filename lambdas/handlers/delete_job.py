@@ -1,4 +1,4 @@
-"""Stops a job and deletes its video, its results and itself, in this order: a second try finds what is left."""
+"""Stops a job and deletes its video, its results and its item, in this order, so that a retry is possible."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Settings:
 @route
 def handler(request: Request) -> Response:
     """Answer ``DELETE /jobs/{job_id}``."""
-    chosen = load_settings(Settings)
-    table = JobTable(chosen.jobs_table)
+    settings = load_settings(Settings)
+    table = JobTable(settings.jobs_table)
     job = get_owned_job(request, table)
     job_id: str = job["job_id"]
     if job.get("execution_arn"):
         _stop_execution(job["execution_arn"])
-    s3_objects.delete_prefix(chosen.uploads_bucket, f"{s3_objects.UPLOADS_PREFIX}{job_id}/")
-    s3_objects.delete_prefix(chosen.results_bucket, s3_objects.job_prefix(job_id))
+    s3_objects.delete_prefix(settings.uploads_bucket, f"{s3_objects.UPLOADS_PREFIX}{job_id}/")
+    s3_objects.delete_prefix(settings.results_bucket, s3_objects.job_prefix(job_id))
     table.delete(job_id)
     release_slot(table, job_id)
     count("DeletedJobs")
@@ -50,6 +50,6 @@ def _stop_execution(execution_arn: str) -> None:
             executionArn=execution_arn, error="Deleted", cause="the job was deleted"
         )
     except ClientError as error:
-        # Executions are forgotten after ninety days; one that has ended cannot be stopped.
+        # Executions expire after ninety days; an ended one cannot be stopped.
         if aws_clients.get_error_code(error) not in _ENDED_EXECUTION_CODES:
             raise

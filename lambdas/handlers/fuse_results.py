@@ -1,4 +1,4 @@
-"""Makes one result and its captions of all that was found out about a video."""
+"""Fuses the results of all sources and publishes the result with captions."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Settings:
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Fuse, publish as version 1, and give what the job is to say of it."""
-    job, chosen = JobEvent.parse(event), load_settings(Settings)
-    JobTable(chosen.jobs_table).advance(job.job_id, job.attempt, {"stage": "fusing"})
-    findings = load_analysis_results(chosen.results_bucket, job)
-    result = fuse_job(findings)
+    """Fuse and publish version 1; return the job's new attributes."""
+    job, settings = JobEvent.parse(event), load_settings(Settings)
+    JobTable(settings.jobs_table).advance(job.job_id, job.attempt, {"stage": "fusing"})
+    results = load_analysis_results(settings.results_bucket, job)
+    result = fuse_job(results)
     folder = f"1-{job.attempt}"
-    publish(chosen.results_bucket, job.job_id, folder, result.to_document())
+    publish(settings.results_bucket, job.job_id, folder, result.to_document())
     count("Words", sum(len(segment.words) for segment in result.segments))
     if result.is_degraded:
         count("DegradedResults")
@@ -48,19 +48,21 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         "versions": [version],
         "sources": {report.name: report.status for report in result.sources},
         "is_degraded": result.is_degraded,
-        "measured": compute_usage(findings),
+        "usage": compute_usage(results),
     }
 
 
 def fuse_job(results: AnalysisResults) -> Result:
-    """Fuse what was found.
+    """Fuse the results of all sources.
 
     Raises:
-        NoTranscriptError: neither lips nor sound were read; the message says why.
-        FusionInputError: a document is not what it should be.
+        NoTranscriptError: neither lips nor audio were transcribed; the message has the reasons.
+        FusionInputError: a document is invalid.
     """
     inputs = results.inputs
     if inputs.lips is None and inputs.audio is None:
-        reasons = "; ".join(dict.fromkeys(f"{one.source}: {one.reason}" for one in inputs.failures))
-        raise NoTranscriptError(f"nothing could be read ({reasons or 'no source was asked for'})")
+        reasons = "; ".join(
+            dict.fromkeys(f"{failure.source}: {failure.reason}" for failure in inputs.failures)
+        )
+        raise NoTranscriptError(f"no source could be transcribed ({reasons or 'none was requested'})")
     return fuse(inputs)

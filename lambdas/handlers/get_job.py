@@ -1,4 +1,4 @@
-"""Tells how far a job is."""
+"""Returns the state and progress of a job."""
 
 from __future__ import annotations
 

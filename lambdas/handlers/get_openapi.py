@@ -1,4 +1,4 @@
-"""Gives the API's OpenAPI document."""
+"""Returns the API's OpenAPI document."""
 
 from __future__ import annotations
 

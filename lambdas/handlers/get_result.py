@@ -1,7 +1,7 @@
-"""Gives a result: its address for a while, or, where that is asked for, itself.
+"""Returns a result, or a redirect to its presigned URL.
 
-What is too large to be answered comes as its address even then: as JSON of its own type, which pages can fetch. They
-cannot follow a redirection there: browsers take the page's origin away from a request that is sent on to another.
+A result too large for a response is returned as a JSON document with its URL. Pages cannot follow a redirect there:
+browsers send a null origin on a cross-origin redirect.
 """
 
 from __future__ import annotations
@@ -42,33 +42,33 @@ class Settings:
 @route
 def handler(request: Request) -> Response:
     """Answer ``GET /jobs/{job_id}/result?format=vtt&version=2&inline=true``."""
-    chosen = load_settings(Settings)
-    job = get_owned_job(request, JobTable(chosen.jobs_table))
+    settings = load_settings(Settings)
+    job = get_owned_job(request, JobTable(settings.jobs_table))
     if job["state"] != job_table.DONE:
         raise conflict(_explain_missing_result(job))
-    form, folder = _parse_format(request.query), _find_folder(request.query, job)
-    key = s3_objects.result_key(job["job_id"], folder, form.extension)
+    result_format, folder = _parse_format(request.query), _find_folder(request.query, job)
+    key = s3_objects.result_key(job["job_id"], folder, result_format.extension)
     is_inline = request.query.get("inline", "false").lower() == "true"
-    text = _read_text(chosen.results_bucket, key) if is_inline else None
+    text = _read_text(settings.results_bucket, key) if is_inline else None
     if text is not None:
-        return Response(body=text, content_type=form.content_type)
-    # What was put into the bucket by hand may be called anything, and S3 refuses a header that holds it.
+        return Response(body=text, content_type=result_format.content_type)
+    # The name of an object uploaded directly may contain anything, and S3 rejects an invalid header.
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", str(job.get("name", "")).rpartition(".")[0]).strip("-") or "video"
-    address = s3_objects.create_presigned_url(
-        chosen.results_bucket,
+    url = s3_objects.create_presigned_url(
+        settings.results_bucket,
         key,
-        chosen.presigned_url_expiry_s,
-        ResponseContentType=form.content_type,
-        ResponseContentDisposition=f'inline; filename="{stem}.{form.extension}"',
+        settings.presigned_url_expiry_s,
+        ResponseContentType=result_format.content_type,
+        ResponseContentDisposition=f'inline; filename="{stem}.{result_format.extension}"',
     )
     if is_inline:
-        document = s3_objects.to_url_document(address, chosen.presigned_url_expiry_s)
+        document = s3_objects.to_url_document(url, settings.presigned_url_expiry_s)
         return Response(body=document, content_type=PRESIGNED_URL_TYPE)
-    return Response(HTTPStatus.FOUND, headers={"location": address})
+    return Response(HTTPStatus.FOUND, headers={"location": url})
 
 
 def _read_text(bucket: str, key: str) -> str | None:
-    """The result itself; None where it is too large for an answer."""
+    """Return the result; None if it is too large for a response."""
     s3 = aws_clients.client("s3")
     if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] > MAX_BODY_BYTES:
         return None
@@ -84,11 +84,11 @@ def _parse_format(query: Mapping[str, str]) -> ResultFormat:
 
 
 def _find_folder(query: Mapping[str, str], job: Mapping[str, Any]) -> str:
-    """Where the version lies that is asked for; the latest where none is."""
+    """Return the folder of the requested version; the latest by default."""
     latest = int(job["result_version"])
     text = query.get("version", str(latest))
     if not text.isdecimal() or int(text) < 1:
-        raise bad_request(f"version is {text!r}: expected a whole number, 1 or more")
+        raise bad_request(f"version is {text!r}: expected an integer of 1 or more")
     if int(text) > latest:
         raise not_found(f"there is no version {text}: the latest is {latest}")
     folder: str = next(one["folder"] for one in job["versions"] if one["version"] == int(text))
@@ -97,5 +97,7 @@ def _find_folder(query: Mapping[str, str], job: Mapping[str, Any]) -> str:
 
 def _explain_missing_result(job: Mapping[str, Any]) -> str:
     if job["state"] == job_table.FAILED:
-        return f"the job failed, there is no result: {job.get('failure', {}).get('reason', 'no reason is known')}"
-    return f"the job is {job['state']}: ask again when it is done"
+        return (
+            f"the job failed, so there is no result: {job.get('failure', {}).get('reason', 'unknown reason')}"
+        )
+    return f"the job is {job['state']}: try again when it is done"

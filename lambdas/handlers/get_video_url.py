@@ -1,4 +1,4 @@
-"""Gives an address that plays the uploaded video for a while."""
+"""Returns a presigned URL of the uploaded video."""
 
 from __future__ import annotations
 
@@ -24,19 +24,17 @@ class Settings:
 def handler(request: Request) -> Response:
     """Answer ``GET /jobs/{job_id}/video``.
 
-    As JSON, not as a redirection: a video element can show no token, so whoever shows one asks first and hands the
-    address over. It plays from S3 itself, in ranges, for as long as it works; then another one is asked for.
+    The response is JSON, not a redirect, because a video element cannot send a token. The player requests ranges from S3
+    directly until the URL expires.
     """
-    chosen = load_settings(Settings)
-    job = get_owned_job(request, JobTable(chosen.jobs_table))
+    settings = load_settings(Settings)
+    job = get_owned_job(request, JobTable(settings.jobs_table))
     if job["state"] == job_table.AWAITING_UPLOAD:
-        raise conflict("the video has not arrived yet: send it to the address that came with the job")
-    # The version that was read: another that was sent since under this name is another job's.
+        raise conflict("the video has not been uploaded yet: use the upload form returned with the job")
+    # The job's version: a later upload under this key is another job's.
     version = job.get("version_id", UNVERSIONED)
-    further = {} if version == UNVERSIONED else {"VersionId": version}
-    if not s3_objects.object_exists(job["bucket"], job["key"], **further):
-        raise not_found("the video is not kept any more: only its transcript is")
-    address = s3_objects.create_presigned_url(
-        job["bucket"], job["key"], chosen.presigned_url_expiry_s, **further
-    )
-    return Response(body=s3_objects.to_url_document(address, chosen.presigned_url_expiry_s))
+    extra = {} if version == UNVERSIONED else {"VersionId": version}
+    if not s3_objects.object_exists(job["bucket"], job["key"], **extra):
+        raise not_found("the video has been deleted; only its transcript is available")
+    url = s3_objects.create_presigned_url(job["bucket"], job["key"], settings.presigned_url_expiry_s, **extra)
+    return Response(body=s3_objects.to_url_document(url, settings.presigned_url_expiry_s))

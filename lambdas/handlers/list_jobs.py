@@ -1,4 +1,4 @@
-"""Lists the caller's jobs, newest first, page by page."""
+"""Lists the caller's jobs, newest first, in pages."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def handler(request: Request) -> Response:
     """Answer ``GET /jobs``."""
     owner = require_owner(request)
     limit, start = _parse_limit(request.query), _decode_cursor(request.query, owner)
-    found, following = JobTable(load_settings(Settings).jobs_table).list_by_owner(owner, limit, start)
-    answer: dict[str, Any] = {"jobs": [to_api(job) for job in found]}
-    if following:
-        answer["next"] = _encode_cursor(following)
-    return Response(body=answer)
+    jobs, next_key = JobTable(load_settings(Settings).jobs_table).list_by_owner(owner, limit, start)
+    response: dict[str, Any] = {"jobs": [to_api(job) for job in jobs]}
+    if next_key:
+        response["next"] = _encode_cursor(next_key)
+    return Response(body=response)
 
 
 def _parse_limit(query: Mapping[str, str]) -> int:
     text = query.get("limit", str(DEFAULT_LIMIT))
     if not text.isdecimal() or not 1 <= int(text) <= MAX_LIMIT:
-        raise bad_request(f"limit is {text!r}: expected a whole number from 1 to {MAX_LIMIT}")
+        raise bad_request(f"limit is {text!r}: expected an integer from 1 to {MAX_LIMIT}")
     return int(text)
 
 
@@ -48,14 +48,16 @@ def _encode_cursor(key: Mapping[str, Any]) -> str:
 
 
 def _decode_cursor(query: Mapping[str, str], owner: str) -> dict[str, Any] | None:
-    """Where to go on; the owner is the caller's, whatever the cursor says."""
+    """Decode the start key; its owner is always the caller."""
     text = query.get("next")
     if text is None:
         return None
     try:
         key = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         if set(key) != _CURSOR_FIELDS or not all(isinstance(value, str) for value in key.values()):
-            raise ValueError("other names")
+            raise ValueError("unexpected fields")
     except (ValueError, TypeError) as error:
-        raise bad_request("next is not what a list answered: leave it out to begin anew") from error
+        raise bad_request(
+            "next is not a cursor of a previous response: omit it for the first page"
+        ) from error
     return {**key, "owner": owner}

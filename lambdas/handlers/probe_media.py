@@ -1,4 +1,4 @@
-"""Looks into the video, takes its sound out, measures noise, plans windows."""
+"""Probes the video, extracts its audio, estimates noise, and plans windows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gorggle_lambdas.media.window_planning import Window, plan_windows
 
 RAISES = (InvalidMediaError, ObjectNotFoundError, JobNotFoundError, AwsUnavailableError)
 
-# As many fit into the state machine's payload with room to spare; more go through S3 and the distributed map.
+# Limit of windows in the state machine's payload, with margin; more are read from S3 by the distributed map.
 MAX_INLINE_WINDOWS = 30
 WAV_TYPE = "audio/wav"
 
@@ -46,106 +46,108 @@ class Settings:
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Give what the next states need of the media: what there is to read, and the windows or where they lie."""
-    job, chosen = JobEvent.parse(event), load_settings(Settings)
-    table = JobTable(chosen.jobs_table)
+    """Return the streams to analyse, and the windows or their S3 key."""
+    job, settings = JobEvent.parse(event), load_settings(Settings)
+    table = JobTable(settings.jobs_table)
     table.advance(job.job_id, job.attempt, {"stage": "probing"})
     with tempfile.TemporaryDirectory() as folder:
-        wav = Path(folder) / "sound.wav"
+        wav = Path(folder) / "audio.wav"
         file = S3File(aws_clients.client("s3"), job.bucket, job.key, job.s3_version_id)
-        found = probe(file, wav, chosen.max_media_duration_s)
-        _check_requested_streams(job, found)
-        windows = _store_audio_and_plan_windows(job, found, wav, chosen)
-    return _store_plan(job, found, windows, table, chosen)
+        probed = probe(file, wav, settings.max_media_duration_s)
+        _check_requested_streams(job, probed)
+        windows = _store_audio_and_plan_windows(job, probed, wav, settings)
+    return _store_plan(job, probed, windows, table, settings)
 
 
-def _check_requested_streams(job: JobEvent, found: Probe) -> None:
-    """Say at once what would otherwise come out after all the work.
+def _check_requested_streams(job: JobEvent, probed: Probe) -> None:
+    """Reject a video without the requested streams before any work is done.
 
     Raises:
-        InvalidMediaError: what was asked for is not in this video.
+        InvalidMediaError: the video lacks the requested streams.
     """
-    if not found.video_codec and job.options.sound == "none":
-        raise InvalidMediaError(
-            "the file has no pictures, and its sound was not to be read: ask for the sound"
-        )
-    if not found.audio_codec and job.options.lips == "none":
-        raise InvalidMediaError("the file has no sound, and its lips were not to be read: ask for the lips")
+    if not probed.video_codec and job.options.audio == "none":
+        raise InvalidMediaError("the file has no video, and audio is disabled: enable audio")
+    if not probed.audio_codec and job.options.lips == "none":
+        raise InvalidMediaError("the file has no audio, and lip reading is disabled: enable lips")
 
 
 def _store_audio_and_plan_windows(
-    job: JobEvent, found: Probe, wav: Path, chosen: Settings
+    job: JobEvent, probed: Probe, wav: Path, settings: Settings
 ) -> tuple[Window, ...]:
-    """Keep the sound and its noise, and plan windows that are cut where it pauses."""
-    stretches: list[dict[str, float]] = []
-    if found.audio_codec:
+    """Store the audio and its noise, and plan windows with cuts in pauses."""
+    spans: list[dict[str, float]] = []
+    if probed.audio_codec:
         powers = compute_frame_powers(read_waveform(wav))
-        stretches = [
-            {"start": one.start_s, "end": one.end_s, "snr_db": one.snr_db} for one in estimate_noise(powers)
+        spans = [
+            {"start": span.start_s, "end": span.end_s, "snr_db": span.snr_db}
+            for span in estimate_noise(powers)
         ]
 
         def pause_s(from_s: float, to_s: float) -> float:
             return find_quietest_s(powers, from_s, to_s)
 
         aws_clients.client("s3").upload_file(
-            str(wav), chosen.results_bucket, job.work_key("sound.wav"), ExtraArgs={"ContentType": WAV_TYPE}
+            str(wav), settings.results_bucket, job.work_key("audio.wav"), ExtraArgs={"ContentType": WAV_TYPE}
         )
     else:
 
         def pause_s(from_s: float, to_s: float) -> float:
             return (from_s + to_s) / 2
 
-    s3_objects.write_json(chosen.results_bucket, job.work_key("noise.json"), {"stretches": stretches})
-    return plan_windows(found.duration_s, chosen.window_duration_s, pause_s, found.keyframes_s)
+    s3_objects.write_json(settings.results_bucket, job.work_key("noise.json"), {"spans": spans})
+    return plan_windows(probed.duration_s, settings.window_duration_s, pause_s, probed.keyframes_s)
 
 
 def _store_plan(
-    job: JobEvent, found: Probe, windows: tuple[Window, ...], table: JobTable, chosen: Settings
+    job: JobEvent, probed: Probe, windows: tuple[Window, ...], table: JobTable, settings: Settings
 ) -> dict[str, Any]:
-    listed = [asdict(window) for window in windows]
+    window_documents = [asdict(window) for window in windows]
     media = {
         "name": job.name,
-        "duration_s": found.duration_s,
-        "width_px": found.width_px,
-        "height_px": found.height_px,
-        "frame_rate_hz": found.frame_rate_hz,
-        "video_codec": found.video_codec,
-        "audio_codec": found.audio_codec,
+        "duration_s": probed.duration_s,
+        "width_px": probed.width_px,
+        "height_px": probed.height_px,
+        "frame_rate_hz": probed.frame_rate_hz,
+        "video_codec": probed.video_codec,
+        "audio_codec": probed.audio_codec,
     }
-    reads_lips = bool(found.video_codec) and job.options.lips != "none"
-    reads_sound = bool(found.audio_codec) and job.options.sound != "none"
-    sound = job.options.sound if reads_sound else "none"
-    faces = job.options.faces if found.video_codec else "none"
-    plan = {"media": media, "windows": listed, "reads_lips": reads_lips, "reads_sound": reads_sound}
-    s3_objects.write_json(chosen.results_bucket, job.work_key("plan.json"), plan)
-    s3_objects.write_json(chosen.results_bucket, job.work_key("windows.json"), listed)
-    reads = reads_lips + (sound == "server")
+    reads_lips = bool(probed.video_codec) and job.options.lips != "none"
+    reads_audio = bool(probed.audio_codec) and job.options.audio != "none"
+    audio = job.options.audio if reads_audio else "none"
+    faces = job.options.faces if probed.video_codec else "none"
+    plan = {"media": media, "windows": window_documents, "reads_lips": reads_lips, "reads_audio": reads_audio}
+    s3_objects.write_json(settings.results_bucket, job.work_key("plan.json"), plan)
+    s3_objects.write_json(settings.results_bucket, job.work_key("windows.json"), window_documents)
+    transcriptions = reads_lips + (audio == "server")
     values = {
-        "stage": "reading",
-        "media": {**media, "rotation_degrees": found.rotation_degrees, "container": found.container},
-        "progress": {"windows": len(windows) * reads, "to_read_s": round(found.duration_s * reads, 1)},
+        "stage": "analyzing",
+        "media": {**media, "rotation_degrees": probed.rotation_degrees, "container": probed.container},
+        "progress": {
+            "windows": len(windows) * transcriptions,
+            "total_s": round(probed.duration_s * transcriptions, 1),
+        },
         "windows": {},
     }
-    bill = estimate_job_cost(
+    cost = estimate_job_cost(
         job,
-        found.duration_s,
+        probed.duration_s,
         reads_lips=reads_lips,
-        audio_engine=sound,
+        audio_engine=audio,
         face_engine=faces,
-        window_duration_s=chosen.window_duration_s,
-        retention_days=chosen.job_retention_days,
-        prices=chosen.prices,
+        window_duration_s=settings.window_duration_s,
+        retention_days=settings.job_retention_days,
+        prices=settings.prices,
     )
-    table.advance(job.job_id, job.attempt, {**values, **({"estimate": bill} if bill else {})})
-    count("VideoSeconds", found.duration_s)
-    is_short = len(windows) <= MAX_INLINE_WINDOWS
+    table.advance(job.job_id, job.attempt, {**values, **({"estimate": cost} if cost else {})})
+    count("VideoSeconds", probed.duration_s)
+    has_inline_windows = len(windows) <= MAX_INLINE_WINDOWS
     return {
-        "duration_s": found.duration_s,
-        "sound": sound,
+        "duration_s": probed.duration_s,
+        "audio": audio,
         "faces": faces,
         "lips": job.options.lips if reads_lips else "none",
-        "is_short": is_short,
-        "windows": listed if is_short else [],
+        "has_inline_windows": has_inline_windows,
+        "windows": window_documents if has_inline_windows else [],
         "window_count": len(windows),
         "windows_key": job.work_key("windows.json"),
     }

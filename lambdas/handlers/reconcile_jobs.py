@@ -1,80 +1,63 @@
-"""Ends jobs whose execution ended without saying so, frees their places, and starts jobs that wait.
+"""Ends jobs whose execution ended without recording it, releases their slots, and starts waiting jobs.
 
-Called when an execution ends, and every few minutes: whatever else went wrong, no job runs for ever, and no place
-stays taken.
+Called when an execution ends, and every few minutes, so that no job runs forever and no slot stays occupied.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from gorggle_lambdas.common import aws_clients, job_table
 from gorggle_lambdas.common.failure_reasons import parse_failure
+from gorggle_lambdas.common.job_completion import CompletionSettings as Settings
 from gorggle_lambdas.common.job_completion import JobCompletion
-from gorggle_lambdas.common.job_slots import JobSlots
-from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.settings import load_settings
 
 FAILURE_STATUSES = ("FAILED", "TIMED_OUT", "ABORTED")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """See ``functions.toml``."""
-
-    jobs_table: str
-    state_machine_arn: str
-    max_concurrent_jobs: int
-    poll_interval_s: int
-    jobs_topic: str
-
-
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Take an "Execution Status Change" event, or the schedule's."""
-    chosen = load_settings(Settings)
-    table = JobTable(chosen.jobs_table)
-    places = JobSlots(table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s)
-    ending = JobCompletion(table, places, chosen.jobs_topic)
+    """Handle an "Execution Status Change" event, or the schedule's."""
+    completion = load_settings(Settings).create_completion()
     detail = event.get("detail") or {}
     if event.get("detail-type") == "Step Functions Execution Status Change":
-        settled = reconcile_execution(ending, detail)
+        reconciled = reconcile_execution(completion, detail)
     else:
-        settled = sum(_reconcile_job(ending, job_id) for job_id in places.list_running())
-    started = places.start_waiting_jobs()
-    return {"settled": settled, "started": len(started)}
+        reconciled = sum(_reconcile_job(completion, job_id) for job_id in completion.slots.list_running())
+    started = completion.slots.start_waiting_jobs()
+    return {"reconciled": reconciled, "started": len(started)}
 
 
-def reconcile_execution(ending: JobCompletion, execution: dict[str, Any]) -> int:
-    """End the job of an execution that has ended; how many jobs were ended by this: 0 or 1."""
-    given = json.loads(execution.get("input") or "{}").get("job") or {}
-    if not given:
+def reconcile_execution(completion: JobCompletion, execution: dict[str, Any]) -> int:
+    """Fail the job of an ended execution; return the number of jobs ended: 0 or 1."""
+    job_input = json.loads(execution.get("input") or "{}").get("job") or {}
+    if not job_input:
         return 0
-    job_id, attempt = given["job_id"], int(given["attempt"])
+    job_id, attempt = job_input["job_id"], int(job_input["attempt"])
     if execution["status"] not in FAILURE_STATUSES:
-        # It marked its job itself; a place it may have kept is freed by the schedule.
+        # The execution updated its job; the schedule releases a slot it may still hold.
         return 0
-    job = ending.table.get(job_id)
-    # Whoever deletes a job stops its execution: then there is nobody to tell.
+    job = completion.table.get(job_id)
+    # Deleting a job stops its execution: no one is notified.
     if job is None:
-        ending.slots.release(job_id)
+        completion.slots.release(job_id)
         return 0
     failure = {"Error": execution.get("error") or execution["status"], "Cause": execution.get("cause")}
-    ended = ending.mark_failed(job_id, attempt, parse_failure(failure))
+    ended = completion.mark_failed(job_id, attempt, parse_failure(failure))
     if ended:
         count("ReconciledJobs")
     return int(ended)
 
 
-def _reconcile_job(ending: JobCompletion, job_id: str) -> int:
-    job = ending.table.get(job_id)
+def _reconcile_job(completion: JobCompletion, job_id: str) -> int:
+    job = completion.table.get(job_id)
     if job is None or job["state"] in job_table.ENDED:
-        ending.slots.release(job_id)
+        completion.slots.release(job_id)
         return 0
     if not job.get("execution_arn"):
         return 0
@@ -88,4 +71,4 @@ def _reconcile_job(ending: JobCompletion, job_id: str) -> int:
         return 0
     if execution["status"] == "SUCCEEDED":
         execution = {**execution, "status": "ABORTED"}
-    return reconcile_execution(ending, execution)
+    return reconcile_execution(completion, execution)

@@ -1,4 +1,4 @@
-"""Keeps why a source, or a window of one, is lost, for the result to say."""
+"""Records why a source, or one of its windows, failed, for the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent, WindowEvent
 
 RAISES = (AwsUnavailableError,)
-SOURCES = ("lips", "sound", "faces")
+SOURCES = ("lips", "audio", "faces")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Settings:
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Write the reason beside the sources' results; where there is a window, with its times."""
+    """Store the reason; for a window, with its times."""
     job, source = JobEvent.parse(event), event["source"]
     if source not in SOURCES:
         raise ValueError(f"the source is {source!r}: expected one of {', '.join(SOURCES)}")
@@ -37,6 +37,6 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         failure |= {"start": window.start_s, "end": window.end_s, "index": window.index}
         name = f"failures/{s3_objects.window_name(source, window.index)}"
     s3_objects.write_json(load_settings(Settings).results_bucket, job.work_key(name), failure)
-    count(f"Lost{source.capitalize()}")
-    logger.warning("a source is lost", **failure)
-    return {"source": source, "is_lost": True}
+    count(f"Failed{source.capitalize()}")
+    logger.warning("a source failed", **failure)
+    return {"source": source, "is_failed": True}

@@ -1,4 +1,4 @@
-"""Keeps a corrected result as a new version, with captions of its own; versions before it stay."""
+"""Stores a corrected result as a new version with its captions; earlier versions remain."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class Settings:
 @route
 def handler(request: Request) -> Response:
     """Answer ``PUT /jobs/{job_id}/result``."""
-    chosen = load_settings(Settings)
-    table = JobTable(chosen.jobs_table)
+    settings = load_settings(Settings)
+    table = JobTable(settings.jobs_table)
     job = get_owned_job(request, table)
     document = request.json()
     base = _parse_base_version(document, job)
-    before = s3_objects.read_json(
-        chosen.results_bucket, s3_objects.result_key(job["job_id"], _find_folder(job, base), "json")
+    current = s3_objects.read_json(
+        settings.results_bucket, s3_objects.result_key(job["job_id"], _find_folder(job, base), "json")
     )
     try:
-        result = apply_corrections(before, parse_corrections(document))
+        result = apply_corrections(current, parse_corrections(document))
     except CorrectionError as error:
         raise bad_request(str(error)) from error
-    # A folder of its own even where two are saved at once: files of the version that is kept are never overwritten.
+    # A unique folder even with concurrent saves, so that no stored version is overwritten.
     folder = f"{base + 1}-{secrets.token_hex(4)}"
     entry = {
         "version": base + 1,
@@ -61,32 +61,32 @@ def handler(request: Request) -> Response:
         "created_at": job_table.now(),
         "by": require_owner(request),
     }
-    publish(chosen.results_bucket, job["job_id"], folder, result)
-    # The files first: a version that the job names is always there.
+    publish(settings.results_bucket, job["job_id"], folder, result)
+    # Files first, so that a version named in the job always exists.
     values = {"result_version": base + 1, "versions": [*job["versions"], entry]}
     if not table.update(
         job["job_id"], values, allowed_states=(job_table.DONE,), expected={"result_version": base}
     ):
-        raise conflict("somebody else saved a version meanwhile: load it and correct that one")
+        raise conflict("another version was saved concurrently: reload the result and correct that version")
     count("Corrections")
-    answer = json.dumps({"version": base + 1, "result": result}, ensure_ascii=False)
-    # What is too large to be answered is fetched like any version.
-    return Response(HTTPStatus.OK, {"version": base + 1} if is_too_large(answer) else answer)
+    response = json.dumps({"version": base + 1, "result": result}, ensure_ascii=False)
+    # A result too large for the response is fetched like any version.
+    return Response(HTTPStatus.OK, {"version": base + 1} if is_too_large(response) else response)
 
 
 def _find_folder(job: dict[str, Any], version: int) -> str:
-    folder: str = next(one["folder"] for one in job["versions"] if one["version"] == version)
+    folder: str = next(entry["folder"] for entry in job["versions"] if entry["version"] == version)
     return folder
 
 
 def _parse_base_version(document: dict[str, Any], job: dict[str, Any]) -> int:
     if job["state"] != job_table.DONE:
-        raise conflict(f"the job is {job['state']}: only the result of one that is done can be corrected")
+        raise conflict(f"the job is {job['state']}: only the result of a finished job can be corrected")
     base, latest = document.get("base_version"), int(job["result_version"])
     if isinstance(base, bool) or not isinstance(base, int):
         raise bad_request("base_version is missing: send the number of the version that was corrected")
     if base != latest:
         raise conflict(f"version {base} was corrected, the latest is {latest}: correct that one")
     if latest >= MAX_VERSIONS:
-        raise conflict(f"the result has {MAX_VERSIONS} versions: no more are kept")
+        raise conflict(f"the result has {MAX_VERSIONS} versions, which is the limit")
     return base

@@ -1,4 +1,4 @@
-"""Asks for GPU instances if there are none, or fewer than a waiting job needs."""
+"""Raises the desired capacity of the GPU fleet for a waiting job."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ class Settings:
 
 @task
 def handler(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Give until when the fleet must be ready."""
-    chosen = load_settings(Settings)
-    scale_up(chosen.fleet, chosen.fleet_min_size_on_scale_up)
-    return {"is_ready": False, "deadline": compute_deadline(chosen.fleet_start_timeout_s)}
+    """Return the deadline until which the fleet must be ready."""
+    settings = load_settings(Settings)
+    scale_up(settings.fleet, settings.fleet_min_size_on_scale_up)
+    return {"is_ready": False, "deadline": compute_deadline(settings.fleet_start_timeout_s)}
 
 
 def scale_up(fleet: str, min_size: int) -> None:
-    """Raise what the fleet should have to ``min_size``, never lower it: others may need more.
+    """Raise the fleet's desired capacity to ``min_size``; never lower it, because other jobs may need more.
 
     Raises:
-        FleetTimeoutError: there is no such fleet, or it may have no instance: waiting would be in vain.
+        FleetTimeoutError: the fleet does not exist, or its maximum size is 0: waiting is useless.
     """
     scaling = aws_clients.client("autoscaling")
     groups = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[fleet])["AutoScalingGroups"]
     if not groups:
         raise FleetTimeoutError(f"there is no GPU fleet called {fleet}")
-    desired, most = groups[0]["DesiredCapacity"], groups[0]["MaxSize"]
-    if most < 1:
-        raise FleetTimeoutError("the GPU fleet is switched off: its largest size is 0")
-    wanted = min(max(desired, min_size), most)
-    if wanted > desired:
-        logger.info("waking the fleet", wanted=wanted)
+    desired, max_size = groups[0]["DesiredCapacity"], groups[0]["MaxSize"]
+    if max_size < 1:
+        raise FleetTimeoutError("the GPU fleet is disabled: its maximum size is 0")
+    target = min(max(desired, min_size), max_size)
+    if target > desired:
+        logger.info("scaling up the fleet", desired=target)
         count("FleetScaleUps")
-        scaling.set_desired_capacity(AutoScalingGroupName=fleet, DesiredCapacity=wanted, HonorCooldown=False)
+        scaling.set_desired_capacity(AutoScalingGroupName=fleet, DesiredCapacity=target, HonorCooldown=False)

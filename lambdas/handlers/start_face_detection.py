@@ -15,7 +15,7 @@ from gorggle_lambdas.common.task_events import JobEvent, compute_deadline
 
 RAISES = (SourceFailedError, AwsUnavailableError)
 
-# Rekognition reads H.264 in MP4 and MOV, up to 10 GB; what else there is it says itself, in these.
+# Error codes for unsupported videos: Rekognition supports H.264 in MP4 and MOV, up to 10 GB.
 _REJECTION_CODES = frozenset(
     {"InvalidParameterException", "InvalidS3ObjectException", "VideoTooLargeException"}
 )
@@ -30,14 +30,14 @@ class Settings:
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Start it once: Rekognition gives the same search for the same token."""
-    job, chosen = JobEvent.parse(event), load_settings(Settings)
-    where = {"Bucket": job.bucket, "Name": job.key}
+    """Start the detection once: Rekognition returns the same job for the same request token."""
+    job, settings = JobEvent.parse(event), load_settings(Settings)
+    s3_object = {"Bucket": job.bucket, "Name": job.key}
     if job.s3_version_id:
-        where["Version"] = job.s3_version_id
+        s3_object["Version"] = job.s3_version_id
     try:
-        answer = aws_clients.client("rekognition").start_face_detection(
-            Video={"S3Object": where},
+        response = aws_clients.client("rekognition").start_face_detection(
+            Video={"S3Object": s3_object},
             ClientRequestToken=f"{job.job_id}-{job.attempt}",
             FaceAttributes="DEFAULT",
             JobTag=job.job_id,
@@ -45,10 +45,10 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     except ClientError as error:
         if aws_clients.get_error_code(error) in _REJECTION_CODES:
             text = error.response.get("Error", {}).get("Message", "")
-            raise SourceFailedError(f"Amazon Rekognition refuses the video: {text}") from error
+            raise SourceFailedError(f"Amazon Rekognition rejected the video: {text}") from error
         raise
     return {
-        "search_id": answer["JobId"],
+        "rekognition_job_id": response["JobId"],
         "is_done": False,
-        "deadline": compute_deadline(chosen.face_detection_timeout_s),
+        "deadline": compute_deadline(settings.face_detection_timeout_s),
     }

@@ -1,4 +1,4 @@
-"""Makes an uploaded object a job, once however often its event comes, and starts it when there is room."""
+"""Creates a job for an uploaded object, exactly once per version, and starts it when a slot is free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 from gorggle_lambdas.common import job_table, s3_objects
 from gorggle_lambdas.common.job_options import JobOptions
-from gorggle_lambdas.common.job_slots import JobSlots
+from gorggle_lambdas.common.job_slots import SlotSettings
 from gorggle_lambdas.common.job_table import JobTable, VideoVersion
 from gorggle_lambdas.common.observability import count, instrument, logger
 from gorggle_lambdas.common.settings import load_settings
@@ -21,63 +21,58 @@ from gorggle_lambdas.common.task_events import UNVERSIONED
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SlotSettings):
     """See ``functions.toml``."""
 
-    jobs_table: str
-    state_machine_arn: str
-    max_concurrent_jobs: int
     max_upload_bytes: int
     job_retention_days: int
     lip_modality: str
     audio_engine: str
     face_engine: str
     language: str
-    poll_interval_s: int
 
 
 @instrument
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Take events from the queue; those that fail come again, and in the end go to the dead letters."""
-    # Every message failing is an answer like any other: the queue gives them again.
+    """Process events from the queue; failed ones are redelivered and finally moved to the dead-letter queue."""
+    # A batch with only failures is a normal response: the queue redelivers them.
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-    answer = process_partial_response(
+    response = process_partial_response(
         event=event, record_handler=process_record, processor=processor, context=context
     )
-    return dict(answer)
+    return dict(response)
 
 
 def process_record(record: SQSRecord) -> None:
-    """Make a job of one event and start it, if there is room."""
+    """Create the job of one event, and start it if a slot is free."""
     version = parse_video_version(json.loads(record.body))
-    chosen = load_settings(Settings)
-    table = JobTable(chosen.jobs_table)
-    job = find_or_create_job(version, table, chosen)
+    settings = load_settings(Settings)
+    slots = settings.create_slots()
+    job = find_or_create_job(version, slots.table, settings)
     if job is None:
         count("DuplicateEvents")
         return
-    places = JobSlots(table, chosen.state_machine_arn, chosen.max_concurrent_jobs, chosen.poll_interval_s)
-    places.start_waiting_jobs(new_job=job)
+    slots.start_waiting_jobs(new_job=job)
 
 
 def parse_video_version(event: dict[str, Any]) -> VideoVersion:
-    """What S3's event on EventBridge tells of."""
+    """Parse S3's "Object Created" event from EventBridge."""
     detail = S3EventBridgeNotificationEvent(event).detail
-    # EventBridge gives the key as it is; S3's own notifications would encode it.
+    # EventBridge does not URL-encode the key, unlike S3's own notifications.
     key = detail.object.key
     version_id = detail.raw_event["object"].get("version-id") or UNVERSIONED
     return VideoVersion(detail.bucket.name, key, version_id, int(detail.object.size or 0))
 
 
-def find_or_create_job(version: VideoVersion, table: JobTable, chosen: Settings) -> dict[str, Any] | None:
-    """The job for this version of the object, waiting to be run; None where it ran or runs already.
+def find_or_create_job(version: VideoVersion, table: JobTable, settings: Settings) -> dict[str, Any] | None:
+    """Return the waiting job of this version of the object; None if it has started before.
 
-    An event that comes again finds the job of the first one. A second version under one key (a form that was sent
-    twice) is another video, and another job.
+    A repeated event finds the job of the first one. A second version under one key (a form submitted twice) is another
+    video, and another job.
     """
     job_id = _parse_job_id(version.key)
     if job_id is not None:
-        arrived = {
+        attributes = {
             "state": job_table.WAITING,
             "stage": "waiting",
             "version_id": version.version_id,
@@ -85,24 +80,24 @@ def find_or_create_job(version: VideoVersion, table: JobTable, chosen: Settings)
             "windows": {},
         }
         if table.update(
-            job_id, arrived, allowed_states=(job_table.AWAITING_UPLOAD,), expected={"key": version.key}
+            job_id, attributes, allowed_states=(job_table.AWAITING_UPLOAD,), expected={"key": version.key}
         ):
-            logger.info("a video arrived", job_id=job_id)
+            logger.info("video uploaded", job_id=job_id)
             return table.get(job_id)
-        known = table.get(job_id)
-        if known is not None and known.get("version_id") == version.version_id:
-            return known if known["state"] == job_table.WAITING else None
-        owner = known["owner"] if known is not None else job_table.DIRECT_OWNER
-        options = known["options"] if known is not None else _get_default_options(chosen)
+        existing = table.get(job_id)
+        if existing is not None and existing.get("version_id") == version.version_id:
+            return existing if existing["state"] == job_table.WAITING else None
+        owner = existing["owner"] if existing is not None else job_table.DIRECT_OWNER
+        options = existing["options"] if existing is not None else _get_default_options(settings)
     else:
-        owner, options = job_table.DIRECT_OWNER, _get_default_options(chosen)
-    return _create_direct_job(version, owner, options, table, chosen)
+        owner, options = job_table.DIRECT_OWNER, _get_default_options(settings)
+    return _create_direct_job(version, owner, options, table, settings)
 
 
 def _create_direct_job(
-    version: VideoVersion, owner: str, options: dict[str, str], table: JobTable, chosen: Settings
+    version: VideoVersion, owner: str, options: dict[str, str], table: JobTable, settings: Settings
 ) -> dict[str, Any] | None:
-    """A job of its own for an object that no upload was asked for."""
+    """Create a job for an object without an upload request."""
     job_id = version.digest
     created = table.create(
         {
@@ -117,7 +112,7 @@ def _create_direct_job(
             "size_bytes": version.size_bytes,
             "options": options,
             "windows": {},
-            "expires_at": job_table.compute_expiry(chosen.job_retention_days),
+            "expires_at": job_table.compute_expiry(settings.job_retention_days),
         }
     )
     job = table.get(job_id)
@@ -125,11 +120,13 @@ def _create_direct_job(
 
 
 def _parse_job_id(key: str) -> str | None:
-    """The job that an upload's key names: ``uploads/JOB/NAME``."""
+    """Return the job ID in an upload's key: ``uploads/JOB/NAME``."""
     parts = key.removeprefix(s3_objects.UPLOADS_PREFIX).split("/")
     return parts[0] if key.startswith(s3_objects.UPLOADS_PREFIX) and len(parts) == 2 and parts[0] else None
 
 
-def _get_default_options(chosen: Settings) -> dict[str, str]:
-    options = JobOptions(chosen.lip_modality, chosen.audio_engine, chosen.face_engine, chosen.language)
+def _get_default_options(settings: Settings) -> dict[str, str]:
+    options = JobOptions(
+        settings.lip_modality, settings.audio_engine, settings.face_engine, settings.language
+    )
     return options.to_document()

@@ -1,4 +1,4 @@
-"""Starts Amazon Transcribe on the sound, with speaker labels."""
+"""Starts Amazon Transcribe on the audio, with speaker labels."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ class Settings:
 
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Start it once: a second call finds the transcription of the first."""
-    job, chosen = JobEvent.parse(event), load_settings(Settings)
+    """Start the transcription once: a repeated call finds the first one."""
+    job, settings = JobEvent.parse(event), load_settings(Settings)
     name = f"gorggle-{job.job_id}-{job.attempt}"
     try:
-        aws_clients.client("transcribe").start_transcription_job(**build_request(job, name, chosen))
+        aws_clients.client("transcribe").start_transcription_job(**build_request(job, name, settings))
     except ClientError as error:
         if aws_clients.get_error_code(error) == "BadRequestException":
             raise SourceFailedError(
-                f"Amazon Transcribe refuses the sound: {_get_error_message(error)}"
+                f"Amazon Transcribe rejected the audio: {_get_error_message(error)}"
             ) from error
         if aws_clients.get_error_code(error) != "ConflictException":
             raise
-    return {"name": name, "is_done": False, "deadline": compute_deadline(chosen.transcription_timeout_s)}
+    return {"name": name, "is_done": False, "deadline": compute_deadline(settings.transcription_timeout_s)}
 
 
-def build_request(job: JobEvent, name: str, chosen: Settings) -> dict[str, Any]:
-    """What Transcribe is asked."""
+def build_request(job: JobEvent, name: str, settings: Settings) -> dict[str, Any]:
+    """Return the parameters of StartTranscriptionJob."""
     language = job.options.language
     return {
         "TranscriptionJobName": name,
-        "Media": {"MediaFileUri": f"s3://{chosen.results_bucket}/{job.work_key('sound.wav')}"},
+        "Media": {"MediaFileUri": f"s3://{settings.results_bucket}/{job.work_key('audio.wav')}"},
         "MediaFormat": "wav",
         "MediaSampleRateHertz": 16_000,
-        "OutputBucketName": chosen.results_bucket,
-        "OutputKey": job.work_key("sound/transcription.json"),
+        "OutputBucketName": settings.results_bucket,
+        "OutputKey": job.work_key("audio/transcription.json"),
         "Settings": {
             "ShowSpeakerLabels": True,
-            "MaxSpeakerLabels": chosen.max_speaker_labels,
+            "MaxSpeakerLabels": settings.max_speaker_labels,
             "ShowAlternatives": True,
             "MaxAlternatives": 2,
         },

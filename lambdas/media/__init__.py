@@ -1,1 +1,1 @@
-"""Video in S3 as FFmpeg sees it: read by ranges, looked into, cut into windows. Knows no job and no table."""
+"""Media files in S3, decoded with FFmpeg: random access, probing, and clip extraction. Independent of jobs and tables."""

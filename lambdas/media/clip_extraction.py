@@ -1,4 +1,4 @@
-"""A window of a video as a video of its own: packets are copied, nothing is decoded or encoded anew."""
+"""Extracts a window of a video by copying packets, without decoding or encoding."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import av
 from gorggle_lambdas.common.errors import InvalidMediaError
 from gorggle_lambdas.media.container import find_audio_stream, find_video_stream, get_start_s, open_media
 
-# Matroska takes every codec and needs no seeking; an unknown length makes it a stream. What comes in a transport stream
-# stays in one: its AAC and H.264 are framed for that.
+# Matroska supports every codec and streaming output. An MPEG transport stream stays one, because its AAC and H.264 are
+# framed for it.
 _MPEG_TS = "mpegts"
 _DEFAULT_FORMAT, _MUXER_OPTIONS = "matroska", {"live": "1", "cluster_time_limit": "1000"}
 CHUNK_BYTES = 256 * 2**10
-# Containers without an index (MPEG-TS) are sought by bytes, and land between key frames: then further back.
+# Seeking in containers without an index (MPEG-TS) may land between key frames: then seek further back.
 SEEK_MARGINS_S = (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, float("inf"))
-# Matroska does not store when a picture is decoded. It is within so much of when it is shown.
+# Matroska does not store decoding times. They precede presentation times by at most this.
 MAX_REORDERING_S = 1.0
 
 
 @dataclass(frozen=True)
 class ClipStream:
-    """A window as it is sent.
+    """A window as a stream.
 
     Attributes:
-        start_s: what its second 0 is in the whole: where the last picture before the window stands for itself.
-        chunks: its bytes, made as they are asked for.
+        start_s: start in the whole video: the last key frame before the window.
+        chunks: its bytes, generated lazily.
     """
 
     start_s: float
@@ -39,67 +39,67 @@ class ClipStream:
 def extract_clip(
     file: IO[bytes] | Any, start_s: float, end_s: float, *, video: bool, audio: bool
 ) -> ClipStream:
-    """Cut a window out of a video.
+    """Extract a window of a video.
 
     Args:
-        file: the video, as a file that can be sought in.
-        start_s: where the window begins, in seconds of the whole.
-        end_s: where it ends.
-        video: whether the window needs them; what the video lacks is left out.
-        audio: likewise.
+        file: the video, seekable.
+        start_s: start of the window in seconds of the whole.
+        end_s: end of the window.
+        video: whether to include the video stream, if there is one.
+        audio: whether to include the audio stream, if there is one.
 
     Raises:
-        InvalidMediaError: no video, or nothing in this window: here, or where the chunks are taken.
+        InvalidMediaError: not a video, or nothing in this window; raised here or while reading the chunks.
     """
-    pieces = _remux(file, start_s, end_s, video, audio)
+    items = _remux(file, start_s, end_s, video, audio)
     try:
-        first = next(pieces)
+        first = next(items)
     except StopIteration:
-        raise InvalidMediaError(f"the video holds nothing from {start_s:.3f} s to {end_s:.3f} s") from None
+        raise InvalidMediaError(f"the video has no data from {start_s:.3f} s to {end_s:.3f} s") from None
     assert isinstance(first, float), "the start comes first"
-    return ClipStream(first, (piece for piece in pieces if isinstance(piece, bytes)))
+    return ClipStream(first, (item for item in items if isinstance(item, bytes)))
 
 
 def _remux(
     file: IO[bytes] | Any, start_s: float, end_s: float, needs_video: bool, needs_audio: bool
 ) -> Iterator[float | bytes]:
     with open_media(file) as container:
-        zero = get_start_s(container)
+        media_start_s = get_start_s(container)
         streams = [
             stream
-            for stream, is_wanted in (
+            for stream, is_needed in (
                 (find_video_stream(container), needs_video),
                 (find_audio_stream(container), needs_audio),
             )
-            if stream is not None and is_wanted
+            if stream is not None and is_needed
         ]
-        packets = _read_packets(container, streams, zero + start_s, zero + end_s)
+        packets = _read_packets(container, streams, media_start_s + start_s, media_start_s + end_s)
         first = next(packets, None)
         if first is None:
             return
-        # Below the first picture nothing is sent, so the server counts from it.
+        # Nothing before the first packet is sent, so the server's times start there.
         base_s = _get_time_s(first)
-        yield round(max(0.0, base_s - zero), 6)
-        is_transport = container.format.name == _MPEG_TS
-        yield from _mux(streams, itertools.chain([first], packets), base_s, is_transport=is_transport)
+        yield round(max(0.0, base_s - media_start_s), 6)
+        is_mpeg_ts = container.format.name == _MPEG_TS
+        yield from _mux(streams, itertools.chain([first], packets), base_s, is_mpeg_ts=is_mpeg_ts)
     failure = getattr(file, "failure", None)
     if failure is not None:
         raise failure
 
 
 def _read_packets(container: Any, streams: list[Any], from_s: float, to_s: float) -> Iterator[Any]:
-    """The packets of a window: from a key frame at or before it on, all that begin before its end."""
+    """Yield the packets of a window, from the key frame at or before it, that start before its end."""
     if not streams:
         return
     leader = streams[0]
-    for back_s in SEEK_MARGINS_S:
-        is_start = back_s >= from_s
-        packets = _demux_from(container, streams, 0.0 if is_start else from_s - back_s)
-        held, first = _skip_to_key_frame(packets, leader)
+    for margin_s in SEEK_MARGINS_S:
+        is_start = margin_s >= from_s
+        packets = _demux_from(container, streams, 0.0 if is_start else from_s - margin_s)
+        buffered, first = _skip_to_key_frame(packets, leader)
         if first is not None and (is_start or _get_time_s(first) <= from_s):
             base_s = _get_time_s(first)
             yield first
-            yield from (one for one in held if _get_time_s(one) >= base_s)
+            yield from (packet for packet in buffered if _get_time_s(packet) >= base_s)
             yield from _read_until(packets, {stream.index for stream in streams}, base_s, to_s)
             return
         if is_start:
@@ -113,7 +113,7 @@ def _demux_from(container: Any, streams: list[Any], start_s: float) -> Iterator[
     else:
         container.seek(container.start_time or 0, backward=True, any_frame=False)
     for packet in container.demux(*streams):
-        # AVI tells when pictures are decoded alone; it has none out of order.
+        # AVI has decoding times only; its frames are never reordered.
         if packet.pts is None:
             packet.pts = packet.dts
         if packet.pts is not None and packet.size:
@@ -121,14 +121,14 @@ def _demux_from(container: Any, streams: list[Any], start_s: float) -> Iterator[
 
 
 def _skip_to_key_frame(packets: Iterator[Any], leader: Any) -> tuple[list[Any], Any | None]:
-    """The other streams' packets before the leader's next key frame, and that."""
-    held: list[Any] = []
+    """Return the leading stream's next key frame, and the packets of other streams before it."""
+    buffered: list[Any] = []
     for packet in packets:
         if packet.stream is not leader:
-            held.append(packet)
+            buffered.append(packet)
         elif packet.is_keyframe:
-            return held, packet
-    return held, None
+            return buffered, packet
+    return buffered, None
 
 
 def _read_until(
@@ -141,14 +141,14 @@ def _read_until(
             if not active_streams:
                 return
         elif _get_time_s(packet) >= base_s:
-            # Pictures shown before the key frame refer to others that are not sent.
+            # Frames shown before the key frame depend on others that are not sent.
             yield packet
 
 
-def _mux(streams: list[Any], packets: Iterator[Any], base_s: float, *, is_transport: bool) -> Iterator[bytes]:
+def _mux(streams: list[Any], packets: Iterator[Any], base_s: float, *, is_mpeg_ts: bool) -> Iterator[bytes]:
     sink = _ChunkBuffer()
-    kind, options = (_MPEG_TS, {}) if is_transport else (_DEFAULT_FORMAT, _MUXER_OPTIONS)
-    with av.open(sink, "w", format=kind, options=options) as output:
+    format_name, options = (_MPEG_TS, {}) if is_mpeg_ts else (_DEFAULT_FORMAT, _MUXER_OPTIONS)
+    with av.open(sink, "w", format=format_name, options=options) as output:
         outputs = {stream.index: output.add_stream_from_template(stream) for stream in streams}
         decoded_at: dict[int, int] = {}
         for packet in packets:
@@ -175,19 +175,19 @@ def _get_time_s(packet: Any) -> float:
 
 
 class _ChunkBuffer:
-    """What the muxer writes to; it can only be appended to."""
+    """Append-only output file of the muxer."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
         self.size = 0
 
     def write(self, data: bytes) -> int:
-        self._pieces.append(bytes(data))
+        self._chunks.append(bytes(data))
         self.size += len(data)
         return len(data)
 
     def pop(self) -> bytes:
-        taken = b"".join(self._pieces)
-        self._pieces.clear()
+        data = b"".join(self._chunks)
+        self._chunks.clear()
         self.size = 0
-        return taken
+        return data

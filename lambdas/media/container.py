@@ -1,4 +1,4 @@
-"""Opening a stranger's media with FFmpeg: which streams are taken, and its errors as ours."""
+"""Opens untrusted media with FFmpeg, selects streams, and maps errors."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NON_VIDEO_DISPOSITIONS = Disposition.attached_pic | Disposition.timed_thumbnail
 
 @contextlib.contextmanager
 def open_media(file: IO[bytes] | Any) -> Iterator[InputContainer]:
-    """Open media from a file object; closed at the end.
+    """Open media from a file object, as a context manager.
 
     Raises:
-        InvalidMediaError: of no known format, or broken: here, or where the block decodes.
+        InvalidMediaError: unknown format or damaged; raised here or while the block decodes.
     """
     try:
         with av.open(file, "r", options=_build_options(), metadata_errors="replace") as container:
@@ -35,12 +35,12 @@ def open_media(file: IO[bytes] | Any) -> Iterator[InputContainer]:
         if raise_failure is not None:
             raise_failure()
         raise InvalidMediaError(
-            f"the video cannot be read ({_get_error_text(error)}): expected {formats.CONTAINER_NAMES}, complete"
+            f"the video cannot be decoded ({_get_error_text(error)}): expected a complete file in {formats.CONTAINER_NAMES}"
         ) from error
 
 
 def find_video_stream(container: InputContainer) -> Any | None:
-    """The stream of moving pictures; None where there are none that are taken (a cover is no moving picture)."""
+    """Return the video stream; None if there is no supported one (cover images do not count)."""
     for stream in container.streams.video:
         if (
             not stream.disposition & _NON_VIDEO_DISPOSITIONS
@@ -51,13 +51,13 @@ def find_video_stream(container: InputContainer) -> Any | None:
 
 
 def find_audio_stream(container: InputContainer) -> Any | None:
-    """The first stream of sound that is taken; None where there is none."""
+    """Return the first supported audio stream, or None."""
     streams = container.streams.audio
     return next((stream for stream in streams if _get_codec_name(stream) in formats.AUDIO_CODECS), None)
 
 
 def get_start_s(container: InputContainer) -> float:
-    """When the media begins on its own clock: its first picture or sound, whichever comes first."""
+    """Return the start time of the media: its first video frame or audio sample."""
     starts = [
         float(stream.start_time * stream.time_base)
         for stream in (find_video_stream(container), find_audio_stream(container))
@@ -70,7 +70,7 @@ def get_start_s(container: InputContainer) -> float:
 
 @cache
 def _build_options() -> dict[str, str]:
-    # Nothing of a file may make FFmpeg open another, or wake a decoder that nobody needs.
+    # Prevent a file from opening other files or using unneeded decoders.
     return {
         "format_whitelist": ",".join(container.demuxer for container in formats.CONTAINERS),
         "codec_whitelist": ",".join(sorted(name for name in codecs_available if _is_supported(name))),
@@ -80,15 +80,15 @@ def _build_options() -> dict[str, str]:
 
 
 def _is_supported(decoder: str) -> bool:
-    """Whether a decoder is for a codec of the list: one codec can have several."""
+    """Return whether a decoder belongs to a supported codec: a codec may have several decoders."""
     try:
         return Codec(decoder, "r").canonical_name in formats.VIDEO_CODECS | formats.AUDIO_CODECS
-    except ValueError:  # PyAV's UnknownCodecError: there is an encoder of this name alone
+    except ValueError:  # PyAV's UnknownCodecError: only an encoder has this name
         return False
 
 
 def _get_codec_name(stream: Any) -> str:
-    # A stream without a codec context is one for which this FFmpeg has no decoder.
+    # A stream without a codec context is one that this FFmpeg build cannot decode.
     return stream.codec_context.codec.canonical_name if stream.codec_context is not None else ""
 
 

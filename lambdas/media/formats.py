@@ -1,7 +1,7 @@
-"""Which media are taken: containers, the types that they are sent as, and codecs. The one list of the pipeline.
+"""Supported media: containers, their media types, and codecs.
 
-It is the server's own (``inference_server/media/formats.py``): what is uploaded is also read. A test holds the two together,
-and the page and the API's description against this one.
+The same list as the server's (``inference_server/media/formats.py``); a test compares the two, and the API's description and
+the web page with this one.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of file.
+    """A container format.
 
     Attributes:
         demuxer: FFmpeg's name.
-        names: what people call it.
-        media_types: what browsers and programs send it as.
+        names: names shown to users.
+        media_types: MIME types of uploads.
     """
 
     demuxer: str
@@ -24,7 +24,7 @@ class Container:
     media_types: tuple[str, ...]
 
 
-# What cameras, phones, browsers and editors write. No playlists (they name further addresses), no image sequences.
+# Formats of cameras, phones, browsers and editors. No playlists (they reference other URLs), no image sequences.
 CONTAINERS = (
     Container(
         "mov",
@@ -35,9 +35,7 @@ CONTAINERS = (
         ),
     ),
     Container(
-        "matroska",
-        ("WebM", "Matroska"),
-        ("video/webm", "audio/webm", "video/x-matroska", "audio/x-matroska"),
+        "matroska", ("WebM", "Matroska"), ("video/webm", "audio/webm", "video/x-matroska", "audio/x-matroska")
     ),
     Container("mpegts", ("MPEG-TS",), ("video/mp2t",)),
     Container("mpeg", ("MPEG-PS",), ("video/mpeg",)),
@@ -53,16 +51,16 @@ CONTAINERS = (
     Container("aiff", ("AIFF",), ("audio/aiff", "audio/x-aiff")),
 )
 
-MEDIA_TYPES = frozenset(kind for container in CONTAINERS for kind in container.media_types)
+MEDIA_TYPES = frozenset(media_type for container in CONTAINERS for media_type in container.media_types)
 
 _NAMES = [name for container in CONTAINERS for name in container.names]
 CONTAINER_NAMES = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
 
 VIDEO_CODECS = frozenset(
     {
-        # what is in use
+        # current
         *("h264", "hevc", "vvc", "av1", "vp8", "vp9"),
-        # what was
+        # legacy
         *(
             "mpeg1video",
             "mpeg2video",

@@ -1,4 +1,4 @@
-"""How loud the sound is over time: where it pauses, and how far speech stands out of noise."""
+"""Audio level over time: pauses for window cuts, and the signal-to-noise ratio."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gorggle_lambdas.media.wav_writer import SAMPLE_RATE_HZ, Samples
 
 FRAME_S = 0.02
 FRAME_SAMPLES = round(FRAME_S * SAMPLE_RATE_HZ)
-# Below this the sound counts as digital silence: about -80 dB of full scale.
+# Power of digital silence: about -80 dB of full scale.
 FLOOR_POWER = (32768 * 1e-4) ** 2
-# Noise is told for stretches of this length; a shorter rest belongs to the one before.
+# Noise is estimated per span of this length; a shorter rest is added to the previous span.
 SPAN_S = 10.0
-# The loudest and the quietest tenth of a stretch: speech with noise, and noise alone in the pauses.
+# The loudest tenth of a span is speech with noise, the quietest tenth noise alone.
 LOUD_PERCENTILE, QUIET_PERCENTILE = 90, 10
-# What is above this is clean; what is below holds no speech that stands out.
+# Estimates are clipped: above is clean, below has no distinguishable speech.
 MAX_SNR_DB, MIN_SNR_DB = 60.0, -10.0
 
 Powers = NDArray[np.float64]
@@ -26,7 +26,7 @@ Powers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class NoiseEstimate:
-    """How far speech stands out from ``start_s`` to ``end_s``."""
+    """Signal-to-noise ratio from ``start_s`` to ``end_s``."""
 
     start_s: float
     end_s: float
@@ -34,29 +34,28 @@ class NoiseEstimate:
 
 
 def compute_frame_powers(samples: Samples) -> Powers:
-    """Mean power of each 20 ms: (S // 320,). A rest shorter than a frame is left out."""
+    """Return the mean power of each 20 ms frame: (S // 320,). An incomplete frame is dropped."""
     frames = len(samples) // FRAME_SAMPLES
     powers = np.empty(frames)
-    # Piece by piece: an hour of sound as float64 would be half a gigabyte.
+    # In chunks: an hour of audio as float64 would take half a gigabyte.
     for start in range(0, frames, 3000):
-        piece = samples[start * FRAME_SAMPLES : min(frames, start + 3000) * FRAME_SAMPLES]
-        shaped = piece.astype(np.float64).reshape(-1, FRAME_SAMPLES)
+        chunk = samples[start * FRAME_SAMPLES : min(frames, start + 3000) * FRAME_SAMPLES]
+        shaped = chunk.astype(np.float64).reshape(-1, FRAME_SAMPLES)
         powers[start : start + len(shaped)] = (shaped**2).mean(axis=1)
     return powers
 
 
 def estimate_noise(powers: Powers) -> list[NoiseEstimate]:
-    """Estimate the signal-to-noise ratio, stretch by stretch.
+    """Estimate the signal-to-noise ratio of each span.
 
-    An estimate from the sound alone: the quietest frames are taken for noise, the loudest for speech with noise. It
-    is too low where nobody pauses for ten seconds, and says nothing of a stretch without speech: stretches that are
-    silent throughout are left out.
+    The quietest frames are taken as noise, the loudest as speech with noise. The estimate is too low without a pause in ten
+    seconds, and meaningless without speech. Silent spans are omitted.
     """
     frames = round(SPAN_S / FRAME_S)
     bounds = [*range(0, len(powers), frames), len(powers)]
     if len(bounds) > 2 and bounds[-1] - bounds[-2] < frames / 2:
         del bounds[-2]
-    found = []
+    estimates = []
     for first, last in itertools.pairwise(bounds):
         part = powers[first:last]
         if not len(part) or part.max() <= FLOOR_POWER:
@@ -65,20 +64,20 @@ def estimate_noise(powers: Powers) -> list[NoiseEstimate]:
         quiet = max(float(np.percentile(part, QUIET_PERCENTILE)), FLOOR_POWER)
         speech = max(loud - quiet, quiet * 10 ** (MIN_SNR_DB / 10))
         snr_db = float(np.clip(10 * np.log10(speech / quiet), MIN_SNR_DB, MAX_SNR_DB))
-        found.append(NoiseEstimate(round(first * FRAME_S, 3), round(last * FRAME_S, 3), round(snr_db, 2)))
-    return found
+        estimates.append(NoiseEstimate(round(first * FRAME_S, 3), round(last * FRAME_S, 3), round(snr_db, 2)))
+    return estimates
 
 
 def find_quietest_s(powers: Powers, from_s: float, to_s: float, pause_s: float = 0.3) -> float:
-    """The middle of the quietest ``pause_s`` between two moments; the middle of the two where there is no sound."""
+    """Return the middle of the quietest ``pause_s`` between two times; their midpoint without audio."""
     first, last = round(from_s / FRAME_S), round(to_s / FRAME_S)
     part = powers[max(0, first) : max(0, last)]
     width = round(pause_s / FRAME_S)
     if len(part) <= width:
         return (from_s + to_s) / 2
     sums = np.convolve(part, np.ones(width), mode="valid")
-    # Of equally quiet places the one nearest to the middle: windows stay of one length in silence.
-    places = np.flatnonzero(sums <= sums.min() + width * FLOOR_POWER)
+    # Among equally quiet positions take the one nearest to the middle, which keeps window lengths even in silence.
+    candidates = np.flatnonzero(sums <= sums.min() + width * FLOOR_POWER)
     middle = len(sums) / 2
-    best = places[np.argmin(np.abs(places - middle))]
+    best = candidates[np.argmin(np.abs(candidates - middle))]
     return float((max(0, first) + best + width / 2) * FRAME_S)

@@ -1,4 +1,4 @@
-"""An S3 object as a file that can be sought in: a window of a large video is read without the rest."""
+"""Seekable, read-only file object of an S3 object, so that a window of a large video is read without the rest."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.errors import ObjectNotFoundError
 
 BLOCK_BYTES = 4 * 2**20
-# An MP4's index, its pictures and its sound may lie apart: a few blocks are kept.
+# An MP4's index, video and audio may be far apart, so several blocks are cached.
 MAX_CACHED_BLOCKS = 6
 
 
 class S3File(io.RawIOBase):
-    """One version of an object, read in blocks as they are needed.
+    """One version of an object, read on demand in blocks.
 
-    Errors never reach FFmpeg's C code, which would keep them for another call: reading ends instead, and ``failure``
-    tells why.
+    Exceptions must not reach FFmpeg's C code, which would keep them for a later call: reading ends instead, and ``failure``
+    holds the error.
 
     Raises:
         ObjectNotFoundError: the object, or this version of it, does not exist.
@@ -37,25 +37,25 @@ class S3File(io.RawIOBase):
         self.size_bytes = int(self._call("head_object")["ContentLength"])
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """The position."""
+        """Return the position."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go somewhere else; nothing is read yet."""
+        """Change the position without reading."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size_bytes}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes, at most to the end of a block; nothing at the end and after a failure."""
+        """Return up to ``size`` bytes, at most to the end of a block; empty at the end and after a failure."""
         remaining = self.size_bytes - self._position
         if remaining <= 0 or self.failure is not None:
             return b""
@@ -65,12 +65,12 @@ class S3File(io.RawIOBase):
         except Exception as error:
             self.failure = error
             return b""
-        piece = block[start:] if size < 0 else block[start : start + size]
-        self._position += len(piece)
-        return piece
+        data = block[start:] if size < 0 else block[start : start + size]
+        self._position += len(data)
+        return data
 
     def raise_failure(self) -> None:
-        """Raise what went wrong while FFmpeg read, if anything did."""
+        """Raise the error that occurred while FFmpeg read, if any."""
         if self.failure is not None:
             raise self.failure
 
@@ -87,12 +87,12 @@ class S3File(io.RawIOBase):
             self._blocks.popitem(last=False)
         return block
 
-    def _call(self, operation: str, **further: Any) -> Any:
+    def _call(self, operation: str, **extra: Any) -> Any:
         try:
-            return getattr(self._s3, operation)(**self._where, **further)
+            return getattr(self._s3, operation)(**self._where, **extra)
         except ClientError as error:
             if s3_objects.is_missing(error):
                 raise ObjectNotFoundError(
-                    f"s3://{self._where['Bucket']}/{self._where['Key']} is gone: it was deleted or overwritten"
+                    f"s3://{self._where['Bucket']}/{self._where['Key']} does not exist: it was deleted or overwritten"
                 ) from error
             raise

@@ -1,4 +1,4 @@
-"""Sound out of a video: 16 kHz mono, on the media's own time, written as it is decoded."""
+"""Writes decoded audio as 16 kHz mono WAV, aligned with the media's timestamps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 16_000
 BYTES_PER_SAMPLE = 2
-# The header of the WAV files written here.
+# Size of the WAV header written here.
 WAV_HEADER_BYTES = 44
-# Timestamps jitter; a gap or an overlap of more than this is one.
+# A larger gap or overlap is not timestamp jitter.
 MAX_JITTER_S = 0.04
-# A gap is filled with silence up to this: more is a clock that leapt.
+# Longest gap filled with silence; a longer one is a clock error.
 MAX_SILENCE_S = 600.0
 
 Samples = NDArray[np.int16]
@@ -44,24 +44,24 @@ class WaveformWriter:
         self._file.close()
 
     def write(self, frame: Any) -> None:
-        """Add the next frame: after silence where one is missing, not at all where its time has been heard."""
+        """Write the next frame, after silence if there is a gap; drop it if its time is already written."""
         if frame.time is not None:
             ahead_s = frame.time - self._zero_s - self.samples / SAMPLE_RATE_HZ
             if ahead_s < -max(MAX_JITTER_S, frame.samples / frame.sample_rate / 2):
                 return
             if MAX_JITTER_S < ahead_s <= MAX_SILENCE_S:
                 self._append(np.zeros(round(ahead_s * SAMPLE_RATE_HZ), np.int16))
-        # The resampler takes times of its own from the first frame; ours are counted in samples.
+        # The resampler would use its own timestamps; ours are counted in samples.
         frame.pts = None
         self._resample(frame)
 
     def flush(self) -> None:
-        """Write what the resampler still holds."""
+        """Write the samples buffered by the resampler."""
         self._resample(None)
 
     def _resample(self, frame: Any) -> None:
-        for piece in self._resampler.resample(frame):
-            self._append(piece.to_ndarray().reshape(-1))
+        for resampled in self._resampler.resample(frame):
+            self._append(resampled.to_ndarray().reshape(-1))
 
     def _append(self, samples: NDArray[Any]) -> None:
         self._file.writeframesraw(samples.astype("<i2").tobytes())
@@ -69,13 +69,13 @@ class WaveformWriter:
 
 
 def read_waveform(path: Path) -> Samples:
-    """The samples of a file that ``WaveformWriter`` wrote, without holding them in memory: int16 (S,)."""
+    """Return the samples of a file written by ``WaveformWriter``, memory-mapped: int16 (S,)."""
     samples: Samples = np.memmap(path, dtype="<i2", mode="r", offset=WAV_HEADER_BYTES)
     return samples
 
 
 def compute_byte_range(start_s: float, end_s: float) -> str:
-    """Where the samples from ``start_s`` to ``end_s`` lie in such a file, as HTTP's Range header says it."""
+    """Return the bytes of the samples from ``start_s`` to ``end_s`` in such a file, as an HTTP Range header."""
     first = WAV_HEADER_BYTES + round(start_s * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE
     last = WAV_HEADER_BYTES + round(end_s * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE - 1
     return f"bytes={first}-{max(first, last)}"

@@ -1,4 +1,4 @@
-"""The plan of windows: a long video is read in pieces that overlap, cut where nobody speaks."""
+"""Plans overlapping windows of a long video, cut in pauses."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-# Neighbouring windows share so much: the longest word and half a second, so that no word is cut in both.
+# Overlap of neighbouring windows: the longest word and half a second, so that each word is complete in one window.
 OVERLAP_S = 2.0
-# A cut is sought this far around the wished place, as a share of a window's length.
+# A cut is searched this far around the target, as a fraction of a window's duration.
 SEARCH_SHARE = 0.25
-# No window is shorter: the rest of a video goes to the window before.
+# Minimum window duration; a shorter rest is added to the previous window.
 MIN_WINDOW_SHARE = 0.4
-# A window is read from the last picture that stands for itself before it. Where that lies further back than this, a
-# cut would be paid for with reading twice, so there is none.
+# A window is read from the last key frame before it. There is no cut where that key frame is further back, because too
+# much would be processed twice.
 MAX_LEAD_S = 30.0
 
 
 @dataclass(frozen=True)
 class Window:
-    """A piece of the video; ``index`` counts from 0."""
+    """A window of the video; ``index`` starts at 0."""
 
     index: int
     start_s: float
@@ -37,22 +37,18 @@ def plan_windows(
 
     Args:
         duration_s: of the whole.
-        window_duration_s: how long a window should be, without the overlap.
-        find_pause_s: gives the best place for a cut between two moments.
-        keyframes_s: where pictures stand for themselves, in order; empty where there are no pictures.
+        window_duration_s: target duration of a window without the overlap.
+        find_pause_s: returns the best time for a cut between two times.
+        keyframes_s: sorted times of key frames; empty without video.
 
     Returns:
-        Windows in order that cover the whole; neighbours overlap by ``OVERLAP_S``.
+        Sorted windows that cover the whole; neighbours overlap by ``OVERLAP_S``.
     """
     cuts = _plan_cuts(duration_s, window_duration_s, find_pause_s, keyframes_s)
     bounds = [0.0, *cuts, duration_s]
     half_s = OVERLAP_S / 2
     return tuple(
-        Window(
-            index,
-            round(max(0.0, start_s - half_s), 3),
-            round(min(duration_s, end_s + half_s), 3),
-        )
+        Window(index, round(max(0.0, start_s - half_s), 3), round(min(duration_s, end_s + half_s), 3))
         for index, (start_s, end_s) in enumerate(itertools.pairwise(bounds))
     )
 
@@ -65,10 +61,10 @@ def _plan_cuts(
 ) -> list[float]:
     cuts: list[float] = []
     last_s = 0.0
-    wished_s = window_duration_s
-    while duration_s - wished_s >= MIN_WINDOW_SHARE * window_duration_s:
-        reach_s = SEARCH_SHARE * window_duration_s
-        cut_s = find_pause_s(wished_s - reach_s, wished_s + reach_s)
+    target_s = window_duration_s
+    while duration_s - target_s >= MIN_WINDOW_SHARE * window_duration_s:
+        search_s = SEARCH_SHARE * window_duration_s
+        cut_s = find_pause_s(target_s - search_s, target_s + search_s)
         if (
             duration_s - cut_s >= OVERLAP_S
             and cut_s - last_s >= OVERLAP_S
@@ -76,9 +72,9 @@ def _plan_cuts(
         ):
             cuts.append(round(cut_s, 3))
             last_s = cut_s
-            wished_s = cut_s + window_duration_s
+            target_s = cut_s + window_duration_s
         else:
-            wished_s += window_duration_s
+            target_s += window_duration_s
     return cuts
 
 

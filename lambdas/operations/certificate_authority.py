@@ -1,7 +1,7 @@
-"""The stack's own certificate authority: who server and clients are, for one another and for nobody else.
+"""The stack's private certificate authority, for mutual TLS between the server and its clients.
 
-Two authorities may hold at once. A new one is trusted for ``SETTLING`` before it signs, so that by the time a
-certificate of it is shown, everyone has renewed theirs and with it the list of whom they trust.
+Two authorities may be valid at once. A new one is distributed for ``PROPAGATION_DELAY`` before it signs, so that every
+peer trusts it by the time it sees one of its certificates.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 AUTHORITY_LIFE = dt.timedelta(days=3 * 365)
 AUTHORITY_RENEWAL = dt.timedelta(days=365)
 CERTIFICATE_LIFE = dt.timedelta(days=90)
-# Secrets are renewed every 30 days: after 45 all of them have been.
+# Secrets are rotated every 30 days, so after 45 all have been.
 PROPAGATION_DELAY = dt.timedelta(days=45)
 CLOCK_SKEW = dt.timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
 class CertificateAuthority:
-    """One authority: its certificate and its key."""
+    """An authority's certificate and private key."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
     def parse(cls, pem: dict[str, str]) -> CertificateAuthority:
-        """Read what ``pem`` wrote."""
+        """Load an authority stored by ``pem``."""
         key = serialization.load_pem_private_key(pem["key"].encode(), password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise TypeError(f"the authority's key is a {type(key).__name__}, not one on an elliptic curve")
+            raise TypeError(f"the authority's key is a {type(key).__name__}, expected an elliptic curve key")
         return cls(x509.load_pem_x509_certificate(pem["certificate"].encode()), key)
 
     @property
     def pem(self) -> dict[str, str]:
-        """As kept in the secret."""
+        """The authority as stored in the secret."""
         return {"certificate": _certificate_pem(self.certificate), "key": _key_pem(self.key)}
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A certificate with its key, and whom its bearer trusts."""
+    """A certificate with its key, and the authorities that its owner trusts."""
 
     ca: str
     certificate: str
@@ -55,7 +55,7 @@ class Identity:
 
 
 def create_authority(name: str, now: dt.datetime) -> CertificateAuthority:
-    """Make an authority that signs certificates and no further authorities."""
+    """Create an authority that may sign certificates but no further authorities."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     usage = x509.KeyUsage(
@@ -88,25 +88,27 @@ def create_authority(name: str, now: dt.datetime) -> CertificateAuthority:
 def renew_authorities(
     authorities: Sequence[CertificateAuthority], name: str, now: dt.datetime
 ) -> list[CertificateAuthority]:
-    """The authorities that hold from now on, newest first: expired ones go, one is added when the newest is old."""
-    living = [each for each in authorities if each.certificate.not_valid_after_utc > now]
-    if not living or now - living[0].certificate.not_valid_before_utc > AUTHORITY_RENEWAL:
-        return [create_authority(name, now), *living]
-    return living
+    """Return the valid authorities, newest first: drop expired ones, and add one if the newest is old."""
+    valid = [authority for authority in authorities if authority.certificate.not_valid_after_utc > now]
+    if not valid or now - valid[0].certificate.not_valid_before_utc > AUTHORITY_RENEWAL:
+        return [create_authority(name, now), *valid]
+    return valid
 
 
 def select_signer(authorities: Sequence[CertificateAuthority], now: dt.datetime) -> CertificateAuthority:
-    """The newest authority that everyone trusts by now; the oldest where none is old enough."""
-    settled = (
-        each for each in authorities if now - each.certificate.not_valid_before_utc >= PROPAGATION_DELAY
+    """Return the newest authority that every peer trusts; the oldest if none is old enough."""
+    trusted = (
+        authority
+        for authority in authorities
+        if now - authority.certificate.not_valid_before_utc >= PROPAGATION_DELAY
     )
-    return next(settled, authorities[-1])
+    return next(trusted, authorities[-1])
 
 
 def issue_identity(
     authorities: Sequence[CertificateAuthority], name: str, *, is_server: bool, now: dt.datetime
 ) -> Identity:
-    """Make a certificate for a server or a client of that name."""
+    """Issue a certificate for a server or client."""
     issuer, key = select_signer(authorities, now), ec.generate_private_key(ec.SECP256R1())
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if is_server else ExtendedKeyUsageOID.CLIENT_AUTH
     certificate = (
@@ -128,28 +130,28 @@ def issue_identity(
         )
         .sign(issuer.key, hashes.SHA256())
     )
-    trusted = "".join(_certificate_pem(each.certificate) for each in authorities)
+    trusted = "".join(_certificate_pem(authority.certificate) for authority in authorities)
     return Identity(trusted, _certificate_pem(certificate), _key_pem(key))
 
 
 def verify_identity(identity: Identity, now: dt.datetime) -> None:
-    """Hold an identity against itself.
+    """Verify that an identity is consistent.
 
     Raises:
-        ValueError: its certificate is not of its key, of its authorities, or of this time.
+        ValueError: its certificate does not match its key, its authorities, or the current time.
     """
     certificate = x509.load_pem_x509_certificate(identity.certificate.encode())
     key = serialization.load_pem_private_key(identity.key.encode(), password=None)
     if key.public_key() != certificate.public_key():
-        raise ValueError("the certificate is not of the key beside it")
+        raise ValueError("the certificate does not match its key")
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
         raise ValueError(
-            f"the certificate holds from {certificate.not_valid_before_utc} to {certificate.not_valid_after_utc}"
+            f"the certificate is valid from {certificate.not_valid_before_utc} to {certificate.not_valid_after_utc}"
         )
     trusted = x509.load_pem_x509_certificates(identity.ca.encode())
-    issuer = next((each for each in trusted if _is_signed_by(certificate, each)), None)
+    issuer = next((authority for authority in trusted if _is_signed_by(certificate, authority)), None)
     if issuer is None:
-        raise ValueError(f"the certificate is signed by none of the {len(trusted)} authorities beside it")
+        raise ValueError(f"the certificate is signed by none of its {len(trusted)} authorities")
 
 
 def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -164,7 +166,7 @@ def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
 
 def _list_subject_names(name: str, *, is_server: bool) -> list[x509.GeneralName]:
     names: list[x509.GeneralName] = [x509.DNSName(name)]
-    # The instance asks its own server, by loopback, whether it is ready.
+    # The instance checks its own server by loopback.
     return [*names, x509.IPAddress(ipaddress.ip_address("127.0.0.1"))] if is_server else names
 
 

@@ -1,6 +1,6 @@
-"""Lambda: renews the operator's API token.
+"""Lambda: rotates the operator's API token.
 
-The token itself is in a secret of its own; who checks calls knows its hash alone.
+The token is in a separate secret; the API's authorizer reads hashes only.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import boto3
 from gorggle_lambdas.operations import secret_rotation
 
 OWNER = "operator"
-TOKEN_BYTES = 32  # of randomness: none can be guessed, so a plain hash suffices
+TOKEN_BYTES = 32  # random bytes: unguessable, so a plain hash suffices
 
 
 def handler(event: Mapping[str, str], _context: object) -> None:
-    """Do one step of a rotation."""
+    """Perform one step of a rotation."""
     client = boto3.client("secretsmanager")
 
     def put(value: secret_rotation.Value) -> None:
@@ -31,7 +31,7 @@ def handler(event: Mapping[str, str], _context: object) -> None:
 
     def test(value: secret_rotation.Value) -> None:
         if read_token_hashes(client).get(OWNER) != hash_token(value["token"]):
-            raise ValueError("the token's hash is not among those that the API knows")
+            raise ValueError("the token's hash is not among the API's")
 
     secret_rotation.rotate(
         client, event, secret_rotation.RotationSteps(create=_create_token, test=test, put=put)
@@ -39,12 +39,12 @@ def handler(event: Mapping[str, str], _context: object) -> None:
 
 
 def hash_token(token: str) -> str:
-    """What the API keeps of a token."""
+    """Return the hash that the API stores of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def read_token_hashes(client: Any) -> dict[str, str]:
-    """Names and hashes of the tokens that the API takes."""
+    """Return the hashes of valid API tokens, by name."""
     return secret_rotation.read_current(client, os.environ["TOKENS_SECRET"]) or {}
 
 

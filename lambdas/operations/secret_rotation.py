@@ -1,6 +1,7 @@
-"""The four steps in which Secrets Manager renews a secret.
+"""The four steps of a secret rotation by Secrets Manager.
 
-It calls a function with one step at a time and may repeat any: https://docs.aws.amazon.com/secretsmanager/latest/userguide/rotate-secrets_lambda-functions.html
+The function is called with one step at a time, and any step may be repeated:
+https://docs.aws.amazon.com/secretsmanager/latest/userguide/rotate-secrets_lambda-functions.html
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ Value = dict[str, Any]
 
 @dataclass(frozen=True)
 class RotationSteps:
-    """What is special to one kind of secret.
+    """The parts of a rotation that depend on the kind of secret.
 
-    ``create`` makes the next value from the current one (None the first time); ``put`` tells others about it, such as
-    who checks it; ``test`` raises where the next value would not serve.
+    ``create`` returns the next value from the current one (None the first time); ``put`` publishes it to its users, such as
+    a verifier; ``test`` raises if the next value is unusable.
     """
 
     create: Callable[[Value | None], Value]
@@ -27,18 +28,18 @@ class RotationSteps:
 
 
 def rotate(client: Any, event: Mapping[str, str], steps: RotationSteps) -> None:
-    """Do the step that the event asks for; done twice it changes nothing.
+    """Perform the step of the event; idempotent.
 
-    A secret's first version is current as soon as it is written: being current does not mean that all steps are done.
+    A secret's first version is current as soon as it is written, so being current does not mean that all steps are done.
 
     Raises:
-        ValueError: the version is not one that is being made, or its value fails the test.
+        ValueError: the version is not pending, or its value fails the test.
     """
     secret, version = event["SecretId"], event["ClientRequestToken"]
     stages = client.describe_secret(SecretId=secret).get("VersionIdsToStages", {})
     labels = stages.get(version, [])
     if "AWSPREVIOUS" in labels:
-        return  # a late repetition: a newer value holds by now
+        return  # a late repetition: a newer value is current
     match event["Step"]:
         case "createSecret":
             if _read_version(client, secret, version) is None:
@@ -56,17 +57,17 @@ def rotate(client: Any, event: Mapping[str, str], steps: RotationSteps) -> None:
         case "finishSecret":
             _read_pending(client, secret, version)
             if "AWSCURRENT" not in labels:
-                old = next((each for each, stage in stages.items() if "AWSCURRENT" in stage), None)
-                leaving = {"RemoveFromVersionId": old} if old else {}
+                old = next((candidate for candidate, stage in stages.items() if "AWSCURRENT" in stage), None)
+                previous = {"RemoveFromVersionId": old} if old else {}
                 client.update_secret_version_stage(
-                    SecretId=secret, VersionStage="AWSCURRENT", MoveToVersionId=version, **leaving
+                    SecretId=secret, VersionStage="AWSCURRENT", MoveToVersionId=version, **previous
                 )
         case step:
-            raise ValueError(f"{step!r} is no step of a rotation")
+            raise ValueError(f"{step!r} is not a rotation step")
 
 
 def read_current(client: Any, secret: str) -> Value | None:
-    """A secret's current value; None where it has none yet."""
+    """Return a secret's current value; None if it has none yet."""
     return _read(client, SecretId=secret, VersionStage="AWSCURRENT")
 
 
@@ -74,17 +75,17 @@ def _read_version(client: Any, secret: str, version: str) -> Value | None:
     return _read(client, SecretId=secret, VersionId=version)
 
 
-def _read(client: Any, **which: str) -> Value | None:
+def _read(client: Any, **selector: str) -> Value | None:
     try:
-        answer = client.get_secret_value(**which)
+        response = client.get_secret_value(**selector)
     except client.exceptions.ResourceNotFoundException:
         return None
-    value: Value = json.loads(answer["SecretString"])
+    value: Value = json.loads(response["SecretString"])
     return value
 
 
 def _read_pending(client: Any, secret: str, version: str) -> Value:
     value = _read_version(client, secret, version)
     if value is None:
-        raise ValueError(f"version {version} of {secret} was never created: its rotation must start anew")
+        raise ValueError(f"version {version} of {secret} was never created: restart its rotation")
     return value

@@ -87,7 +87,7 @@ def _classes_at_home() -> Iterator[None]:
 
 
 def root(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What the golden checkpoint holds, with these weights; its objects are made anew."""
+    """Return the contents of the golden checkpoint with these weights, as new objects."""
     with torch_archive.open_checkpoint(golden.CHECKPOINT_WITHOUT_RESNET) as found:
         plain = {name: found[name] for name in ("args", "cfg", "optimizer_history", "extra_state")}
     vocabulary = golden.vocabulary()

@@ -1,4 +1,4 @@
-"""A running batch of searches: clips join, leave and end at any step, and nobody notices the others."""
+"""Clips can be added, removed and finish at any step of a running batch without affecting each other."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ clips = st.lists(
     seed=st.integers(0, 3),
     leaving=st.sets(st.integers(0, 6)),
 )
-def test_joining_and_leaving_changes_nobodys_units(
+def test_adding_and_removing_clips_does_not_change_results(
     clips: list[tuple[int, int, int]], beam: int, seed: int, leaving: set[int]
 ) -> None:
     decoder = random_decoder(seed)
@@ -88,7 +88,7 @@ def test_a_clip_that_is_damaged_leaves_the_others_whole() -> None:
     assert tokens(done["good"]) == tokens(done["next"]) == tokens(alone)
 
 
-def test_slots_of_units_that_nobody_continues_are_used_again() -> None:
+def test_slots_of_abandoned_tokens_are_reused() -> None:
     decoder = random_decoder(1)
     decoder.embed_tokens.weight[2] = 0  # an end that is hardly ever likely
     search = BeamSearch(decoder, beam=5, length_penalty=0.0)
@@ -150,7 +150,9 @@ def test_another_version_of_torch_without_the_product_is_noticed(monkeypatch: py
 
 @settings(max_examples=15, deadline=None)
 @given(clips=clips, beam=st.sampled_from([1, 3, 7]), seed=st.integers(0, 3))
-def test_steps_in_fixed_shapes_find_the_same(clips: list[tuple[int, int, int]], beam: int, seed: int) -> None:
+def test_steps_with_static_shapes_yield_the_same(
+    clips: list[tuple[int, int, int]], beam: int, seed: int
+) -> None:
     decoder = random_decoder(seed)
     sources = [torch.randn(1, frames, WIDTH) for frames, _, _ in clips]
 

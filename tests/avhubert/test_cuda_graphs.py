@@ -54,7 +54,7 @@ def expected(steps: CudaGraphRunner) -> torch.Tensor:
 
 @torch.inference_mode()
 @pytest.mark.usefixtures("played")
-def test_a_graph_that_gives_the_same_is_replayed_from_then_on() -> None:
+def test_a_graph_with_the_same_result_is_replayed() -> None:
     search, steps = begun(random_decoder(0))
     assert steps._view is not None
     steps._capture(steps._view, expected(steps)[:1])
@@ -69,7 +69,7 @@ def test_a_graph_that_gives_the_same_is_replayed_from_then_on() -> None:
 
 @torch.inference_mode()
 @pytest.mark.usefixtures("played")
-def test_a_graph_that_gives_something_else_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_graph_with_another_result_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
     search, steps = begun(random_decoder(0))
     assert steps._view is not None
     with caplog.at_level(logging.WARNING):
@@ -80,7 +80,7 @@ def test_a_graph_that_gives_something_else_is_not_used(caplog: pytest.LogCapture
 
 
 @torch.inference_mode()
-def test_where_capturing_fails_the_search_goes_on(
+def test_the_search_continues_if_the_capture_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing() -> None:
@@ -91,7 +91,7 @@ def test_where_capturing_fails_the_search_goes_on(
     assert steps._view is not None
     with caplog.at_level(logging.WARNING):
         steps._capture(steps._view, expected(steps)[:1])
-    assert "capturing one failed" in caplog.text
+    assert "the capture failed" in caplog.text
     while search.keys:
         found = search.step()
     assert found["clip"]

@@ -24,8 +24,8 @@ def test_a_checkpoint_becomes_a_model_file_that_tells_what_it_permits(
         [*command, "convert", full_checkpoint, out], capture_output=True, text=True, check=True
     )
     assert "commercial use forbidden" in converted.stdout
-    told = subprocess.run([*command, "info", out, "--json"], capture_output=True, text=True, check=True)
-    assert json.loads(told.stdout) == json.loads(json.dumps(info(out)))
+    done = subprocess.run([*command, "info", out, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == json.loads(json.dumps(info(out)))
 
 
 def test_a_card_given_is_the_card_kept(full_checkpoint: Path, tmp_path: Path, capsys) -> None:
@@ -43,7 +43,7 @@ def test_an_existing_file_is_kept_unless_forced(full_checkpoint: Path, tmp_path:
     out = tmp_path / "there.safetensors"
     out.write_text("precious")
     assert main(["convert", str(full_checkpoint), str(out)]) == 1
-    assert "give --force" in capsys.readouterr().err
+    assert "use --force" in capsys.readouterr().err
     assert out.read_text() == "precious"
     assert main(["convert", str(full_checkpoint), str(out), "--force"]) == 0
 
@@ -51,15 +51,15 @@ def test_an_existing_file_is_kept_unless_forced(full_checkpoint: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["info", "missing.pt"], "no model file at missing.pt"),
-        (["info", "text.pt"], "text.pt is not a model that can be used"),
+        (["info", "missing.pt"], "model file missing.pt does not exist"),
+        (["info", "text.pt"], "text.pt is not a usable model file"),
         (["convert", "text.pt", "out.bin"], "must end in .safetensors"),
-        (["convert", "text.pt", "nowhere/out.safetensors"], "no folder nowhere"),
-        (["convert", "text.pt", "out.safetensors", "--card", "text.pt"], "cannot be read as JSON"),
+        (["convert", "text.pt", "nowhere/out.safetensors"], "folder nowhere does not exist"),
+        (["convert", "text.pt", "out.safetensors", "--card", "text.pt"], "cannot be parsed as JSON"),
         (["convert", "text.pt", "out.safetensors", "--card", "list.json"], "must be a JSON object"),
     ],
 )
-def test_mistakes_get_one_line(arguments, message, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_usage_errors_are_one_line(arguments, message, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text.pt").write_text("not a model")
     Path("list.json").write_text("[1]")

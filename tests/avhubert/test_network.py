@@ -99,7 +99,7 @@ def test_the_attended_and_the_plain_path_agree_with_padding_in_the_tokens() -> N
 
 
 def test_nothing_to_encode_is_a_programming_error() -> None:
-    with pytest.raises(ValueError, match="neither video nor audio"):
+    with pytest.raises(ValueError, match="video and audio are both None"):
         AVHubertNetwork(SMALL).encode()
 
 

@@ -1,4 +1,4 @@
-"""`make bench`: what it measures comes to the page, and its parts run from end to end on little of everything."""
+"""`make bench`: results reach the page, and the parts run with minimal work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.synthetic_video import clips
 
 ROOT = Path(__file__).parents[2]
 MACHINE = {
-    "processor": "a processor",
+    "cpu": "a CPU",
     "cores": 2,
     "threads": 1,
     "torch": "2",
@@ -42,12 +42,12 @@ def test_the_page_shows_the_figures_in_the_results(tmp_path: Path) -> None:
     report.write_report(results, tmp_path)
     assert page.read_text() == (ROOT / "docs" / "performance.md").read_text()
     drawn = {path.name for path in (tmp_path / "images").iterdir()}
-    pictures = report.plots.PLOTS.items()
-    assert drawn == {file for name, (file, _) in pictures if (results / f"{name}.json").is_file()}
+    plots = report.plots.PLOTS.items()
+    assert drawn == {file for name, (file, _) in plots if (results / f"{name}.json").is_file()}
     assert "engine-speed.png" in drawn
 
 
-def test_parts_that_were_not_measured_stay_as_they_are(tmp_path: Path) -> None:
+def test_sections_without_results_are_unchanged(tmp_path: Path) -> None:
     (tmp_path / "startup.json").write_text(
         json.dumps({"import_gorggle_s": 0.125, "server_ready_s": 7.25, "first_clip_extra_s": -1.0})
     )
@@ -56,45 +56,45 @@ def test_parts_that_were_not_measured_stay_as_they_are(tmp_path: Path) -> None:
     report.write_report(tmp_path, tmp_path)
     changed = set(page.read_text().splitlines()) - set(before.splitlines())
     assert "| `import gorggle` | 0.12 s |" in changed
-    assert "| the first clip, longer than the second | 0.00 s |" in {*changed, *before.splitlines()}
+    assert "| additional time of the first clip | 0.00 s |" in {*changed, *before.splitlines()}
     assert len(changed) <= 3
 
 
-def test_a_page_without_the_marks_of_a_part_is_refused() -> None:
+def test_a_page_without_markers_is_refused() -> None:
     with pytest.raises(ValueError, match=r"<!-- growth: begin -->"):
         report.replace_section("# Performance\n<!-- growth: end -->", "growth", ["a table"])
 
 
-def test_the_floor_is_the_longer_of_calculating_and_reading() -> None:
+def test_the_roofline_is_the_longer_of_compute_and_memory_time() -> None:
     assert roofline.roofline_s({"gflop": 200.0, "gigabytes": 5.0}, MACHINE) == 2.0
     assert roofline.roofline_s({"gflop": 200.0, "gigabytes": 50.0}, MACHINE) == 5.0
     assert roofline.roofline_s({"gflop": 200.0}, MACHINE) == 2.0
     assert roofline.roofline_s({"gflop": None}, MACHINE) is None
 
 
-def test_the_floor_of_seeing_is_what_its_searches_and_fits_need() -> None:
-    clip = {"landmark fits a frame": 0.5, "pixels searched a frame": 10_000.0}
+def test_the_vision_roofline_counts_detection_and_landmark_fits() -> None:
+    clip = {"landmark_fits_per_frame": 0.5, "searched_px_per_frame": 10_000.0}
     found = roofline.vision_roofline_ms({"one": clip, "other": clip}, MACHINE)
     assert found["landmarks"] == pytest.approx(0.5 * 4.08e6 / 10e9 * 1e3)
     assert found["detect"] == pytest.approx(1e4 * roofline.OPERATIONS_PER_PIXEL / 100e9 * 1e3)
 
 
-def test_faces_followed_are_measured_beside_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little of it: as times are this short, it is only told that they are there."""
+def test_vision_is_compared_with_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too short for meaningful times: checks the figures' presence only."""
     monkeypatch.setattr(vision, "WARM_UP_FRAMES", 8)
     found = vision.measure_clip(clips()["drawn"], 5)
     assert found["frames"] == 5
     assert found["lost"] == 0
     assert found["compared"] == 2
-    assert 0 < found["landmark fits a frame"] < 2
-    for way in (found, found["live"], found["usual"]):
-        assert 0 < way["mouth apart, % of the eyes' distance"]["median"] < 5
+    assert 0 < found["landmark_fits_per_frame"] < 2
+    for way in (found, found["live"], found["reference"]):
+        assert 0 < way["mouth_offset_percent"]["median"] < 5
     lines = report.format_vision({"vision": {"machine": MACHINE, "clips": {"drawn, ordinary motion": found}}})
     assert sum(line.startswith("| drawn, ordinary motion | ") for line in lines) == 1
     assert sum(line.startswith("| landmarks | ") and line.endswith("× |") for line in lines) == 1
 
 
-def test_other_weights_are_told_beside_those_of_32_bits() -> None:
+def test_other_weight_types_are_compared_with_float32() -> None:
     rows = [
         {"model": "base", "stage": "encoder", "ours_s": 0.2, "theirs_s": 0.5, "ratio": 2.5},
         {"model": "large", "stage": "beam search, beam 5", "ours_s": 1.0, "theirs_s": 1.5, "ratio": 1.5}
@@ -105,7 +105,7 @@ def test_other_weights_are_told_beside_those_of_32_bits() -> None:
     assert "| Large | beam search, beam 5 | 1.500 s | 1.000 s | **1.50×** | differ |" in lines
 
 
-def test_front_end_and_encoder_are_told_together_too() -> None:
+def test_front_end_and_encoder_are_also_summed() -> None:
     front_end = {"model": "large", "stage": "front-end", "ours_s": 0.75, "theirs_s": 1.0, "gflop": 10.0}
     encoder = {"model": "large", "stage": "encoder", "ours_s": 0.75, "theirs_s": 2.0, "gflop": 20.0}
     search = {"model": "large", "stage": "beam search, beam 5", "ours_s": 1.0, "theirs_s": 2.0, "gflop": None}
@@ -122,7 +122,7 @@ def test_front_end_and_encoder_are_told_together_too() -> None:
         2.0,
         30.0,
     )
-    # Without fairseq there is nothing to compare with.
+    # Without fairseq there is no baseline.
     assert len(report.add_combined_rows([front_end, encoder | {"theirs_s": None}])) == 2
 
 
@@ -134,14 +134,14 @@ def test_every_part_has_a_table_and_a_module() -> None:
 def test_an_unknown_part_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         suite.main(["--parts", "engine,warp", "--results", str(tmp_path)])
-    assert "there is no part warp" in capsys.readouterr().err
+    assert "unknown part warp" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_engine_is_measured_without_fairseq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "load_fairseq", lambda: None)
     out = tmp_path / "engine.json"
-    quick = "--models embedded --beams 2 --utterances 2 --seconds 1 --units 4 --repeats 1 --threads 1"
+    quick = "--models embedded --beams 2 --utterances 2 --seconds 1 --tokens 4 --repeats 1 --threads 1"
     engine.main([*quick.split(), "--out", str(out)])
     measured = json.loads(out.read_text())
     assert [row["stage"] for row in measured["rows"]] == [
@@ -157,10 +157,10 @@ def test_the_engine_is_measured_without_fairseq(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_file_is_read_to_words_by_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_transcribed_by_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(end_to_end, "load_fairseq", lambda: None)
     out = tmp_path / "whole.json"
-    quick = "--models embedded --seconds 1 --units 4 --beam 2 --repeats 1 --threads 1"
+    quick = "--models embedded --seconds 1 --tokens 4 --beam 2 --repeats 1 --threads 1"
     end_to_end.main([*quick.split(), "--out", str(out)])
     measured = json.loads(out.read_text())
     (row,) = measured["rows"]

@@ -1,38 +1,25 @@
-"""How many streams a machine carries is found, wherever the border lies. The server is left out: what it carries is told."""
+"""The search for the number of streams that meets the target."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import math
-from typing import Any
-
 import pytest
 
-from benchmarks import load
+from benchmarks.load import CapacitySearch
 
-START, MOST = 15, 64
+START, MAXIMUM = 15, 64
 
 
-@pytest.mark.parametrize("border", [1, 14, 15, 29, 45, 50, 63, 64, 80])
-def test_the_ramp_finds_the_border(monkeypatch: pytest.MonkeyPatch, border: int) -> None:
+@pytest.mark.parametrize("capacity", [0, 1, 14, 15, 16, 29, 45, 50, 63, 64, 80])
+def test_the_search_finds_the_capacity(capacity: int) -> None:
+    search = CapacitySearch(START, MAXIMUM)
     tried: list[int] = []
+    while search.next is not None:
+        tried.append(search.next)
+        search.record(missed=search.next > capacity)
+    assert search.best == min(capacity, MAXIMUM)
+    assert len(tried) == len(set(tried)) < 12
+    assert all(1 <= streams <= MAXIMUM for streams in tried)
 
-    @contextlib.contextmanager
-    def no_server(*_settings: str, **_options: Any) -> Any:
-        yield argparse.Namespace(address="")
 
-    def carried(_address: str, _pieces: Any, streams: int, _timeout_s: float) -> int:
-        tried.append(streams)
-        return streams
-
-    monkeypatch.setattr(load, "ServerProcess", no_server)
-    monkeypatch.setattr(load, "run_streams", carried)
-    monkeypatch.setattr(load, "cpu_time_s", lambda _server: 0.0)
-    monkeypatch.setattr(load, "has_missed_target", lambda streams, _miss_s: streams > border)
-    monkeypatch.setattr(load, "summarize", lambda streams, _share: {"streams": streams})
-    options = argparse.Namespace(start=START, max_streams=MOST, end=math.inf, miss_s=1.5)
-    best, steps = load.find_capacity([], 1.0, options)
-    assert best == min(border, MOST)
-    assert [step["streams"] for step in steps] == tried[1:]  # the first warms up
-    assert len(steps) < 12
+def test_the_search_starts_within_the_maximum() -> None:
+    assert CapacitySearch(START, 4).next == 4

@@ -1,8 +1,9 @@
-"""The published wheel: what it holds, and that ``gorggle local`` runs from it with nothing of the working tree."""
+"""The wheel: its contents, and that the commands run from it, without the working tree and next to a user's own packages."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import requests
 
 from infrastructure.packaging import build
 
-# Building it fetches the build system.
+# Building the wheel downloads the build system.
 pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = {
@@ -27,11 +28,10 @@ INSTALLED = {
     "gorggle_evaluation",
     "gorggle_lambdas",
 }
-# What is read as a file, beside the modules.
+# Data files.
 FILES = {
     *(
         "gorggle_lambdas/functions.toml",
-        "gorggle_lambdas/state_machine.asl.json",
         "gorggle_lambdas/api/openapi.yaml",
     ),
     *("gorggle_lambdas/fusion/result.schema.json", "gorggle/py.typed", "gorggle_gateway/page/index.html"),
@@ -49,22 +49,23 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment that has the wheel, and this one's packages but for the working tree."""
+    """The interpreter of an environment with the wheel and this environment's dependencies, but not the working tree."""
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, with_pip=False)
     minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = folder / "lib" / minor / "site-packages"
     with zipfile.ZipFile(wheel) as opened:
         opened.extractall(packages)
-    # As a path alone: what leads from there to the working tree is not followed.
-    (packages / "further.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    # Only a path: .pth files in it, which lead to the working tree, are not processed.
+    (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     return folder / "bin" / "python"
 
 
-def test_the_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_only_the_product(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == INSTALLED
+    assert all(name.startswith("gorggle") for name in names), "no generic top-level package"
     assert set(names) >= FILES
     assert not [
         name for name in names if "__pycache__" in name or "node_modules" in name or name.endswith(".pyc")
@@ -74,15 +75,15 @@ def test_the_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
     assert wheel.stat().st_size < 60 * 2**20
 
 
-def test_the_product_runs_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
+def test_the_product_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     code = "import gorggle, gorggle_lambdas, gorggle_local.aws; print(gorggle.__file__, gorggle_lambdas.__file__, gorggle_local.aws.__file__)"
     files = subprocess.run(
         [installed, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert all(file.startswith(str(installed.parents[1])) for file in files.stdout.split())
-    command = [installed, "-P", "-m", "gorggle", "local", "--announce", "--listen", "127.0.0.1:0"]
+    command = [installed, "-P", "-m", "gorggle", "local", "--print-ready", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(
-        [*map(str, command), "--folder", str(tmp_path / "product")],
+        [*map(str, command), "--data-dir", str(tmp_path / "product")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -93,10 +94,66 @@ def test_the_product_runs_from_the_wheel_alone(installed: Path, tmp_path: Path) 
         line = process.stdout.readline()
         assert line, process.communicate()[1]
         url = json.loads(line)["listening"].rstrip("/")
-        # The page, and by way of the API two functions out of their package: who calls, and which jobs there are.
+        # The page, and through the API two Lambda functions: the authorizer and the list of jobs.
         assert "<script" in requests.get(url, timeout=60).text
         assert requests.get(f"{url}/api/jobs", timeout=60).json() == {"jobs": []}
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=120)
     assert process.returncode == 0
+
+
+# Names of the repository's folders that a user's project may have too.
+USER_PACKAGES = (
+    "evaluation",
+    "training",
+    "lambdas",
+    "inference_server",
+    "infrastructure",
+    "benchmarks",
+    "tests",
+)
+
+
+@pytest.fixture
+def user_project(tmp_path: Path) -> Path:
+    """A project whose packages have the names of the repository's folders."""
+    for name in USER_PACKAGES:
+        (tmp_path / name).mkdir()
+        for file in ("__init__.py", "__main__.py"):
+            (tmp_path / name / file).write_text(f"raise SystemExit('the user package {name} was run')\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("on_python_path", [False, True])
+@pytest.mark.parametrize("as_module", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["evaluate", "--help"], "usage: gorggle evaluate"),
+        (["cost"], "List prices of us-east-1"),
+        (["serve", "--help"], "usage: gorggle serve"),
+        (["transcribe", "--help"], "usage: gorggle transcribe"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_commands_run_next_to_a_users_own_packages(
+    installed: Path,
+    user_project: Path,
+    arguments: list[str],
+    expected: str,
+    as_module: bool,
+    on_python_path: bool,
+) -> None:
+    script = ["-c", "import sys; sys.path.remove(''); from gorggle.cli.main import main; sys.exit(main())"]
+    environment = {**os.environ, "PYTHONPATH": str(user_project) if on_python_path else ""}
+    done = subprocess.run(
+        [installed, *(["-m", "gorggle"] if as_module else script), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=user_project,
+        env=environment,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert expected in done.stdout

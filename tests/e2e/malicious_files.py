@@ -17,9 +17,9 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\
 def write_malicious_files(folder: Path) -> dict[str, str]:
     """Make them; what the page has to say of each, by its name."""
     contents = {
-        "zip-bomb.mp4": (zip_bomb(), "cannot be read"),
-        "playlist.mp4": (PLAYLIST, "cannot be read"),
-        "page.webm": (b"<!doctype html><script>alert(1)</script>", "cannot be read"),
+        "zip-bomb.mp4": (zip_bomb(), "cannot be decoded"),
+        "playlist.mp4": (PLAYLIST, "cannot be decoded"),
+        "page.webm": (b"<!doctype html><script>alert(1)</script>", "cannot be decoded"),
         "five-hours.mp4": (stretched_video(5 * 3600), "the limit is"),
         "huge-picture.webm": (huge_image(), ""),
     }

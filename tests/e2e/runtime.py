@@ -15,6 +15,7 @@ from gorggle_local.aws import python_discovery
 from infrastructure.config import StackSettings
 from infrastructure.packaging import build, lock
 from infrastructure.packaging.wheels import Target
+from tests.locks import build_folder_lock
 
 KEPT = Path(__file__).resolve().parents[2] / ".build" / "packages"
 ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
@@ -48,8 +49,9 @@ def lambda_python() -> LambdaPython:
         return use_current_environment(f"this machine has no Python {wanted}")
     target = Target(ARCHITECTURES[platform.machine()], wanted)
     try:
-        layers = {name: build.layer(name, target, KEPT).path for name in lock.LAYERS}
-        runtime = build.layer(lock.RUNTIME, target, KEPT).path
+        with build_folder_lock():
+            layers = {name: build.layer(name, target, KEPT).path for name in lock.LAYERS}
+            runtime = build.layer(lock.RUNTIME, target, KEPT).path
     except RuntimeError as error:
         # The tests of packaging fail then; these can do without.
         return use_current_environment(f"the layers cannot be had: {str(error)[:200]}")

@@ -111,10 +111,10 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppliedPipelin
 
 
 def test_a_clip_is_read_by_the_stack_that_pulumi_builds(applied: AppliedPipeline) -> None:
-    job_id = applied.upload(lips="av", sound="server", faces="server")
+    job_id = applied.upload(lips="av", audio="server", faces="server")
     job = applied.wait_for_job(job_id, timeout_s=600)
     assert job["state"] == "done", (job, applied.describe_failures())
-    assert job["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
+    assert job["sources"] == {"lips": "used", "audio": "used", "faces": "used"}
     found = words(applied.result(job_id))
     assert len(set(found) & set(reference_words())) >= 0.8 * len(set(reference_words()))
 

@@ -36,11 +36,11 @@ CALLED = [
         if name not in ("record_source_failure", "fail_job", "transcribe_audio")
     ),
 ]
-ALL_SOURCES = {"lips": "av", "sound": "transcribe", "faces": "rekognition"}
+ALL_SOURCES = {"lips": "av", "audio": "transcribe", "faces": "rekognition"}
 # A part of a window of the demo clip: more than what is said before a video is sent, less than all of it.
 MID_STREAM_BYTES = 60_000
 TIMEOUT_S = 120
-QUICK = {"lips": "none", "sound": "transcribe", "faces": "none"}
+QUICK = {"lips": "none", "audio": "transcribe", "faces": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +138,10 @@ def test_the_loss_of_the_sound_degrades_the_result_and_says_so(pipeline: Pipelin
     pipeline.inject_faults(
         {"function": f"-{function}", "kind": "error", "error": "KeyError", "message": "secret", "times": 9}
     )
-    result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
+    result = ended_well(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
     assert result["is_degraded"]
-    assert result["sources"]["sound"]["status"] == "failed"
-    assert failures_of(result, "sound") == ["internal error (KeyError)"]
+    assert result["sources"]["audio"]["status"] == "failed"
+    assert failures_of(result, "audio") == ["internal error (KeyError)"]
     assert result["segments"]
 
 
@@ -156,7 +156,7 @@ def test_the_loss_of_the_faces_degrades_the_result_and_says_so(pipeline: Pipelin
             "times": 9,
         }
     )
-    result = ended_well(pipeline, pipeline.upload(lips="none", sound="transcribe", faces="rekognition"))
+    result = ended_well(pipeline, pipeline.upload(lips="none", audio="transcribe", faces="rekognition"))
     assert result["sources"]["faces"]["status"] == "failed"
     assert failures_of(result, "faces") == ["too late"]
     assert words(result) == reference_words()
@@ -173,7 +173,7 @@ def test_the_loss_of_the_lips_degrades_the_result_and_says_so(pipeline: Pipeline
             "times": 9,
         }
     )
-    result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
+    result = ended_well(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
     assert result["sources"]["lips"]["status"] == "failed"
     assert failures_of(result, "lips") == ["no face"]
     assert words(result) == reference_words()
@@ -184,18 +184,18 @@ def test_the_server_s_ears_outlive_every_fault_that_passes(pipeline: Pipeline) -
     pipeline.inject_faults(
         *({"function": "-transcribe_audio", "kind": kind} for kind in ("timeout", "unreachable", "twice"))
     )
-    result = ended_whole(pipeline, pipeline.upload(lips="none", sound="server", faces="none"))
+    result = ended_whole(pipeline, pipeline.upload(lips="none", audio="server", faces="none"))
     assert result["segments"]
-    assert result["sources"]["sound"]["status"] == "used"
+    assert result["sources"]["audio"]["status"] == "used"
 
 
 def test_the_loss_of_the_server_s_ears_degrades_the_result_and_says_so(pipeline: Pipeline) -> None:
     pipeline.inject_faults(
         {"function": "-transcribe_audio", "kind": "error", "error": "ServerError", "message": "x", "times": 9}
     )
-    result = ended_well(pipeline, pipeline.upload(lips="video", sound="server", faces="none"))
-    assert result["sources"]["sound"]["status"] == "failed"
-    assert failures_of(result, "sound") == ["internal error (ServerError)"]
+    result = ended_well(pipeline, pipeline.upload(lips="video", audio="server", faces="none"))
+    assert result["sources"]["audio"]["status"] == "failed"
+    assert failures_of(result, "audio") == ["internal error (ServerError)"]
     assert result["segments"]
 
 
@@ -204,8 +204,8 @@ def test_a_loss_whose_note_fails_for_a_while_is_noted_all_the_same(pipeline: Pip
         {"function": "-start_transcription", "kind": "error", "error": "SourceFailedError", "message": "no"},
         *({"function": "-record_source_failure", "kind": kind} for kind in ("unreachable", "exit", "twice")),
     )
-    result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
-    assert failures_of(result, "sound") == ["no"]
+    result = ended_well(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
+    assert failures_of(result, "audio") == ["no"]
 
 
 def test_a_loss_that_cannot_be_noted_fails_the_job_for_nothing_may_be_lost_unsaid(pipeline: Pipeline) -> None:
@@ -214,7 +214,7 @@ def test_a_loss_that_cannot_be_noted_fails_the_job_for_nothing_may_be_lost_unsai
         {"function": "-record_source_failure", "kind": "error", "error": "KeyError", "times": 9},
     )
     job = pipeline.wait_for_job(pipeline.upload(**QUICK))
-    assert (job["state"], job["stage"]) == ("failed", "reading")
+    assert (job["state"], job["stage"]) == ("failed", "analyzing")
     assert job["failure"]["error"] == "KeyError"
 
 
@@ -222,7 +222,7 @@ def test_the_loss_of_one_window_is_told_with_its_times(pipeline: Pipeline) -> No
     pipeline.inject_faults(
         {"function": "-read_lips", "kind": "error", "error": "ServerError", "message": "x", "times": 1}
     )
-    result = ended_well(pipeline, pipeline.upload(lips="video", sound="none", faces="none"))
+    result = ended_well(pipeline, pipeline.upload(lips="video", audio="none", faces="none"))
     assert result["sources"]["lips"]["status"] == "partial"
     (failure,) = result["sources"]["lips"]["failures"]
     assert failure["reason"] == "internal error (ServerError)"
@@ -242,7 +242,7 @@ def test_what_no_result_can_do_without_fails_the_job_with_the_reason(
         "error": "ZeroDivisionError",
         "reason": "internal error (ZeroDivisionError)",
     }
-    reached = {"probe_media": "waiting", "fuse_results": "reading", "complete_job": "fusing"}
+    reached = {"probe_media": "waiting", "fuse_results": "analyzing", "complete_job": "fusing"}
     assert job["stage"] == reached[function], "where it failed"
 
 
@@ -286,7 +286,7 @@ def test_when_every_source_is_lost_the_job_fails_with_all_reasons(pipeline: Pipe
             "times": 9,
         },
     )
-    job = pipeline.wait_for_job(pipeline.upload(lips="video", sound="transcribe", faces="none"))
+    job = pipeline.wait_for_job(pipeline.upload(lips="video", audio="transcribe", faces="none"))
     assert job["failure"]["error"] == "NoTranscriptError"
     assert "no sound" in job["failure"]["reason"]
     assert "no fleet" in job["failure"]["reason"]
@@ -362,9 +362,9 @@ def test_transcribe_and_rekognition_failing_degrade_the_result(pipeline: Pipelin
     """The stand-ins fail where they know no truth."""
     unknown = tmp_path / "unknown.mp4"
     unknown.write_bytes(DEMO.read_bytes())
-    job_id = pipeline.upload(unknown, lips="video", sound="transcribe", faces="rekognition")
+    job_id = pipeline.upload(unknown, lips="video", audio="transcribe", faces="rekognition")
     result = ended_well(pipeline, job_id)
-    assert "Amazon Transcribe gave up" in failures_of(result, "sound")[0]
+    assert "Amazon Transcribe failed" in failures_of(result, "audio")[0]
     assert "Amazon Rekognition" in failures_of(result, "faces")[0]
     assert result["segments"], "the lips were read"
 
@@ -375,18 +375,18 @@ def test_poison_media_fails_the_job_and_names_the_cause(pipeline: Pipeline, cont
     pipeline.send(asked, content)
     job = pipeline.wait_for_job(asked["job_id"])
     assert job["failure"]["error"] == "InvalidMediaError"
-    assert "cannot be read" in job["failure"]["reason"]
+    assert "cannot be decoded" in job["failure"]["reason"]
 
 
 def test_a_server_that_is_down_costs_the_lips_alone(pipeline: Pipeline, own_server: GpuServer) -> None:
     pipeline.configure("scale_up_fleet", FLEET_START_TIMEOUT_S="1")
     own_server.kill()
     try:
-        result = ended_well(pipeline, pipeline.upload(lips="video", sound="transcribe", faces="none"))
+        result = ended_well(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
     finally:
         pipeline.configure("scale_up_fleet", FLEET_START_TIMEOUT_S=str(TIMEOUT_S))
         own_server.start()
-    assert "no GPU server was ready" in failures_of(result, "lips")[0]
+    assert "no GPU server became ready" in failures_of(result, "lips")[0]
     assert words(result) == reference_words()
 
 
@@ -394,7 +394,7 @@ def test_a_server_that_comes_up_late_is_waited_for(pipeline: Pipeline, own_serve
     own_server.kill()
     late = threading.Timer(2.0, own_server.start)
     late.start()
-    ended_whole(pipeline, pipeline.upload(lips="video", sound="none", faces="none"))
+    ended_whole(pipeline, pipeline.upload(lips="video", audio="none", faces="none"))
     late.join()
 
 
@@ -407,7 +407,7 @@ def test_a_server_that_dies_in_mid_stream_is_asked_again(
 
     before = len(errors_of(pipeline, "UnavailableError"))
     has_died = between.run_after(MID_STREAM_BYTES, die)
-    ended_whole(pipeline, pipeline.upload(lips="video", sound="none", faces="none"))
+    ended_whole(pipeline, pipeline.upload(lips="video", audio="none", faces="none"))
     assert has_died.is_set()
     assert len(errors_of(pipeline, "UnavailableError")) > before
 
@@ -417,7 +417,7 @@ def test_a_server_that_stalls_in_mid_stream_is_asked_again(
 ) -> None:
     pipeline.configure("read_lips", SERVER_STALL_TIMEOUT_S="8")
     has_stalled = between.run_after(MID_STREAM_BYTES, own_server.freeze)
-    job_id = pipeline.upload(lips="video", sound="none", faces="none")
+    job_id = pipeline.upload(lips="video", audio="none", faces="none")
     try:
         assert has_stalled.wait(TIMEOUT_S), pipeline.describe_failures()
         until(lambda: errors_of(pipeline, "ServerStalledError"), pipeline)

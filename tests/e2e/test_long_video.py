@@ -96,12 +96,13 @@ def reader(keys: Certificates) -> Iterator[int]:
         server.stop(None).wait()
 
 
+@pytest.mark.drill
 def test_a_two_hour_video_loses_and_doubles_no_word(
     tmp_path: Path, keys: Certificates, reader: int, two_hours: Path
 ) -> None:
     settings = {"max_concurrent_windows": 4, "fleet_start_timeout_s": 60}
     with running_pipeline(tmp_path, GpuServer(keys, reader), keys, **settings) as pipeline:
-        job_id = pipeline.upload(two_hours, lips="video", sound="none", faces="none")
+        job_id = pipeline.upload(two_hours, lips="video", audio="none", faces="none")
         job = pipeline.wait_for_job(job_id, 500)
         assert job["state"] == "done", (job, pipeline.describe_failures())
         assert job["progress"]["windows"] == pytest.approx(120, abs=12)

@@ -40,7 +40,7 @@ def error_rate(said: Sequence[str], true: Sequence[str]) -> float:
 @pytest.fixture(scope="module")
 def job_id(pipeline: Pipeline) -> str:
     """The demo clip, with the stand-ins for Transcribe and Rekognition."""
-    job_id = pipeline.upload(lips="av", sound="transcribe", faces="rekognition")
+    job_id = pipeline.upload(lips="av", audio="transcribe", faces="rekognition")
     job = pipeline.wait_for_job(job_id)
     assert job["state"] == "done", (job, pipeline.describe_failures())
     return job_id
@@ -88,7 +88,7 @@ def test_the_demo_clip_is_read_with_stand_ins_for_transcribe_and_rekognition(
     job, result = pipeline.job(job_id), pipeline.result(job_id)
     jsonschema.validate(result, load_result_schema())
     assert error_rate(words(result), reference_words()) <= 0.07
-    assert job["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
+    assert job["sources"] == {"lips": "used", "audio": "used", "faces": "used"}
     assert not job["is_degraded"]
     assert result["model"]["name"] == "gorggle-mini-1"
     assert {"both"} <= {word["source"] for segment in result["segments"] for word in segment["words"]}
@@ -96,22 +96,22 @@ def test_the_demo_clip_is_read_with_stand_ins_for_transcribe_and_rekognition(
 
 
 def test_the_servers_own_modes_need_neither_transcribe_nor_rekognition(pipeline: Pipeline) -> None:
-    job_id = pipeline.upload(lips="video", sound="server", faces="server")
+    job_id = pipeline.upload(lips="video", audio="server", faces="server")
     job = pipeline.wait_for_job(job_id)
     assert job["state"] == "done", (job, pipeline.describe_failures())
     result = pipeline.result(job_id)
-    assert job["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
+    assert job["sources"] == {"lips": "used", "audio": "used", "faces": "used"}
     assert error_rate(words(result), reference_words()) <= 0.15
-    assert result["sources"]["sound"]["engine"] == "gorggle-mini-1"
+    assert result["sources"]["audio"]["engine"] == "gorggle-mini-1"
     assert result["faces"]
     made = pipeline.list_job_objects(job_id)
-    assert "work/1/sound/0000.json" in made
-    assert "work/1/sound/transcription.json" not in made
+    assert "work/1/audio/0000.json" in made
+    assert "work/1/audio/transcription.json" not in made
 
 
 def test_two_people_are_told_apart(pipeline: Pipeline) -> None:
     clip = EXAMPLES / "two_speakers.mp4"
-    job_id = pipeline.upload(clip, lips="av", sound="transcribe", faces="rekognition")
+    job_id = pipeline.upload(clip, lips="av", audio="transcribe", faces="rekognition")
     job = pipeline.wait_for_job(job_id)
     assert job["state"] == "done", (job, pipeline.describe_failures())
     result = pipeline.result(job_id)
@@ -219,7 +219,7 @@ def test_health_and_description_are_open_to_all(pipeline: Pipeline) -> None:
 
 
 def test_a_deleted_job_leaves_nothing_behind(pipeline: Pipeline) -> None:
-    job_id = pipeline.upload(lips="none", sound="transcribe", faces="none")
+    job_id = pipeline.upload(lips="none", audio="transcribe", faces="none")
     pipeline.wait_for_job(job_id)
     assert pipeline.call("DELETE", f"/jobs/{job_id}").status_code == 204
     assert pipeline.call("GET", f"/jobs/{job_id}").status_code == 404
@@ -246,7 +246,7 @@ def test_a_stack_is_verified_by_one_command(pipeline: Pipeline) -> None:
     done = verified(pipeline, json.dumps({"token": TOKEN}))
     assert done.returncode == 0, (done.stdout, done.stderr, pipeline.describe_failures())
     assert "health: ok" in done.stdout
-    assert "faces used, lips used, sound used" in done.stdout
+    assert "audio used, faces used, lips used" in done.stdout
     assert re.search(r"estimated \d+\.\d{4} USD, cost \d+\.\d{4} USD", done.stdout)
     assert done.stdout.splitlines()[-1] == "all is well"
 

@@ -1,4 +1,4 @@
-"""A scripted server as the SDK's tests have it, and manifests."""
+"""Fixtures: a scripted server, manifests and clips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WriteManifest = Callable[..., Path]
 
 @pytest.fixture
 def write_manifest(tmp_path: Path) -> WriteManifest:
-    """Writes a manifest of lines, objects or text, beside files of the names a.mp4, b.mp4 and c.mp4."""
+    """Write a manifest of lines (objects or text) next to files a.mp4, b.mp4 and c.mp4."""
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         (tmp_path / name).write_bytes(f"media {name}".encode())
 
@@ -51,7 +51,7 @@ def audio_file(path: Path, waveform: np.ndarray) -> Path:
 
 @pytest.fixture
 def tones(tmp_path: Path) -> list[Entry]:
-    """Four clips in which somebody hums, each at a pitch of their own, between pauses."""
+    """Four clips with a tone of different pitch each, between pauses."""
     times_s = np.arange(24_000) / 16_000
     speech = (times_s > 0.4) & (times_s < 1.1)
     return [

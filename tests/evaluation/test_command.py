@@ -1,4 +1,4 @@
-"""``gorggle evaluate`` as a user runs it: on a scripted server, and once on a real one."""
+"""``gorggle evaluate`` on a scripted server, and once on a real one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLOTS = {"error_rate_over_noise.png", "confusions.png", "word_times.png"}
 
 
 class Answers:
-    """Answers by what was sent: media as text names its clip; sound alone is read worse."""
+    """Scripted responses: media as text names its clip; audio only is recognized worse."""
 
     def __init__(self, service: FakeLipReading) -> None:
         self.service = service
@@ -46,11 +46,11 @@ class Answers:
         if refusal:
             context.abort(*refusal)
         if media == b"media c.mp4":
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this is\nno video")
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not\na video")
         if media == b"media a.mp4":
             yield segment("Bin, blue!", start_s=0.5, end_s=1.5, speaker="face-2", segment_id="1")
             yield segment("at g", start_s=2.0, end_s=3.0, speaker="face-1", segment_id="2")
-            yield warning("there is no sound")
+            yield warning("no audio")
         else:
             yield segment("no", start_s=0.0, end_s=1.0)
         yield finished(4.0, 2)
@@ -85,14 +85,14 @@ def results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 @pytest.mark.usefixtures("answers")
-def test_all_figures_are_told(
+def test_all_figures_are_reported(
     write_manifest: WriteManifest, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest, out = write_manifest(A, B), tmp_path / "new" / "out"
     assert main([str(manifest), "--server", target, "--modality", "av", "--out", str(out)]) == 0
     document, clips = results(out)
     (measured,) = document["conditions"]
-    assert measured["name"] == "lips and sound, clean"
+    assert measured["name"] == "audio-visual, clean"
     words = measured["words"]
     assert (words["substitutions"], words["insertions"], words["deletions"]) == (1, 0, 1)
     assert (words["words"], words["clips"], words["rate"]) == (6, 2, pytest.approx(2 / 6, abs=1e-6))
@@ -103,26 +103,26 @@ def test_all_figures_are_told(
     assert measured["times"]["median_start_ms"] == 25
     assert measured["times"]["mean_end_ms"] == 150
     assert measured["times"]["words_within_100_ms"] == 0.5
-    assert (measured["speakers"]["share_of_read"], measured["speakers"]["words"]) == (1.0, 4)
-    assert measured["confusions"]["words"] == [{"said": "f", "read": "g", "count": 1}]
+    assert (measured["speakers"]["share_of_recognized"], measured["speakers"]["words"]) == (1.0, 4)
+    assert measured["confusions"]["words"] == [{"reference": "f", "hypothesis": "g", "count": 1}]
     assert measured["confusions"]["visemes"] is None
     assert measured["media_s"] == 8.0
     assert measured["real_time_factor"] == pytest.approx(measured["elapsed_s"] / 8, abs=1e-3)
     assert measured["failures"] == []
-    assert measured["warnings"] == {"there is no sound": 1}
+    assert measured["warnings"] == {"no audio": 1}
     assert document["model"]["name"] == "grid"
     assert document["model"]["sha256"] == "ab" * 32
     assert document["command"][:3] == ["gorggle", "evaluate", str(manifest)]
     assert document["plots"] == ["confusions.png", "word_times.png"]
     first, second = clips
     assert (first["reference"], first["hypothesis"]) == ("bin blue at f", "bin blue at g")
-    assert first["errors"] == [{"said": "f", "read": "g"}]
-    assert second["errors"] == [{"said": "thanks", "read": None}]
+    assert first["errors"] == [{"reference": "f", "hypothesis": "g"}]
+    assert second["errors"] == [{"reference": "thanks", "hypothesis": None}]
     assert first["segments"][0]["speaker"] == "face-2"
     shown = capsys.readouterr()
     assert "33.3 %" in shown.out
-    assert "lips and sound, clean: talk" in shown.out
-    assert "there is no sound (lips and sound, clean, 1 clip)" in shown.out
+    assert "audio-visual, clean: talk" in shown.out
+    assert "no audio (audio-visual, clean, 1 clip)" in shown.out
     assert shown.err == ""
 
 
@@ -134,13 +134,13 @@ def test_a_clip_that_fails_counts_with_all_its_words_and_the_exit_code_is_1(
     assert main([str(manifest), "--server", target, "--modality", "video", "--out", str(tmp_path)]) == 1
     document, clips = results(tmp_path)
     (measured,) = document["conditions"]
-    assert measured["failures"] == [{"id": "c.mp4", "error": "InvalidRequestError: this is no video"}]
+    assert measured["failures"] == [{"id": "c.mp4", "error": "InvalidRequestError: not a video"}]
     assert (measured["words"]["deletions"], measured["words"]["words"]) == (3, 4)
-    assert (clips[0]["deletions"], clips[0]["error"]) == (2, "InvalidRequestError: this is no video")
-    assert "c.mp4 (lips alone, clean): InvalidRequestError: this is no video" in capsys.readouterr().out
+    assert (clips[0]["deletions"], clips[0]["error"]) == (2, "InvalidRequestError: not a video")
+    assert "c.mp4 (video only, clean): InvalidRequestError: not a video" in capsys.readouterr().out
 
 
-def test_every_modality_is_asked_for_and_noise_goes_where_it_is_heard(
+def test_every_modality_is_transcribed_and_noise_only_where_there_is_audio(
     write_manifest: WriteManifest, target: str, tmp_path: Path, answers: Answers, tones: list[Entry]
 ) -> None:
     manifest = write_manifest(*({"media": entry.media.name, "text": "no"} for entry in tones[:2]))
@@ -159,7 +159,7 @@ def test_every_modality_is_asked_for_and_noise_goes_where_it_is_heard(
     ]
     assert len(clips) == len(first_run) == 7
     assert document["plots"] == ["error_rate_over_noise.png"]
-    # The same three times: the clean file, and the noisy ones for both modalities.
+    # The clean file three times, and the noisy ones for both modalities with audio.
     assert sorted(first_run.count(media) for media in set(first_run)) == [2, 2, 3]
     noisy = next(media for media in first_run if first_run.count(media) == 2)
     with av.open(io.BytesIO(noisy)) as container:
@@ -171,13 +171,15 @@ def test_every_modality_is_asked_for_and_noise_goes_where_it_is_heard(
     assert set(answers.sent) & set(first_run) == {tones[0].media.read_bytes()}
 
 
-def test_a_busy_server_is_asked_again(write_manifest: WriteManifest, target: str, answers: Answers) -> None:
+def test_an_overloaded_server_is_retried(
+    write_manifest: WriteManifest, target: str, answers: Answers
+) -> None:
     answers.refusals = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "all places are taken")]
     assert main([str(write_manifest(B)), "--server", target, "--modality", "audio"]) == 0
     assert len(answers.sent) == 2
 
 
-def test_clips_are_read_at_once_and_told_in_order(
+def test_clips_are_transcribed_in_parallel_and_reported_in_order(
     write_manifest: WriteManifest, target: str, tmp_path: Path, answers: Answers
 ) -> None:
     manifest = write_manifest(*({**B, "id": f"clip {number}"} for number in range(12)))
@@ -202,25 +204,25 @@ def test_a_lexicon_shows_visemes(write_manifest: WriteManifest, target: str, tmp
     assert main([str(write_manifest(A)), *options, "--lexicon", str(tmp_path / "words.tsv")]) == 0
     document, _ = results(tmp_path)
     visemes = document["conditions"][0]["confusions"]["visemes"]
-    assert {pair["said"] for pair in visemes["counts"]} >= {"f v"}
-    assert visemes["said"]["p b m"] == 1
+    assert {pair["reference"] for pair in visemes["counts"]} >= {"f v"}
+    assert visemes["reference_counts"]["p b m"] == 1
     assert "confusions.png" in document["plots"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
-        (["--snr", "0"], 2, "--snr goes with --noise"),
+        (["--snr", "0"], 2, "--snr requires --noise"),
         (["--tls"], 2, "--tls goes with --server"),
-        (["--seed", "-1"], 2, "give a whole number from 0"),
+        (["--seed", "-1"], 2, "expected a whole number of 0 or more"),
         (["--noise", "pink"], 2, "invalid choice"),
         (["--noise", "white", "--snr", "loud"], 2, "'loud' is not a number of decibels"),
-        (["--jobs", "0"], 2, "'0' is not a whole number from 1"),
+        (["--jobs", "0"], 2, "'0' is not a whole number of 1 or more"),
         (["--lexicon", "none.tsv"], 1, "none.tsv cannot be read"),
         (["--server", "127.0.0.1:1"], 1, "127.0.0.1:1"),
     ],
 )
-def test_what_cannot_work_is_told_in_a_line(
+def test_invalid_arguments_are_reported_in_one_line(
     write_manifest: WriteManifest,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -239,42 +241,42 @@ def test_what_cannot_work_is_told_in_a_line(
 
 
 @pytest.mark.usefixtures("answers")
-def test_a_model_that_the_server_lacks_is_told_before_anything_is_read(
+def test_an_unknown_model_is_reported_before_the_first_clip(
     write_manifest: WriteManifest, target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(write_manifest(B)), "--server", target, "--model", "huge"]) == 1
     assert capsys.readouterr().err == "gorggle: there is no model huge\n"
 
 
-def test_a_wrong_manifest_is_told_in_a_line(
+def test_an_invalid_manifest_is_reported_in_one_line(
     write_manifest: WriteManifest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = write_manifest(B, {"media": "gone.mp4", "text": "x"})
     assert main([str(manifest)]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith(f"gorggle: {manifest}:2: media 'gone.mp4' does not exist")
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"gorggle: {manifest}:2: media 'gone.mp4' does not exist")
+    assert message.count("\n") == 1
 
 
-def test_results_are_not_measured_where_they_cannot_be_written(
+def test_an_unusable_output_folder_is_refused_before_the_run(
     write_manifest: WriteManifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         main([str(write_manifest(B)), "--out", str(tmp_path / "a.mp4")])
-    assert "cannot be made: file exists" in capsys.readouterr().err
+    assert "cannot be created: file exists" in capsys.readouterr().err
 
 
-def test_what_is_being_read_is_given_up_after_ctrl_c(
+def test_ctrl_c_cancels_running_transcriptions(
     write_manifest: WriteManifest, target: str, service: FakeLipReading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, given_up = threading.Event(), threading.Event()
+    begun, cancelled = threading.Event(), threading.Event()
 
     def slow(requests: Iterator[Request], context: Any) -> Iterator[Response]:
         yield started()
         if next(requests).media == b"media b.mp4":
-            assert context.add_callback(given_up.set)
+            assert context.add_callback(cancelled.set)
             begun.set()
-            given_up.wait(30)
+            cancelled.wait(30)
             return
         assert begun.wait(20)
         yield finished()
@@ -283,14 +285,14 @@ def test_what_is_being_read_is_given_up_after_ctrl_c(
         raise KeyboardInterrupt
 
     service.script = slow
-    monkeypatch.setattr("gorggle.cli.progress.ProgressLine.note", interrupted)
+    monkeypatch.setattr("gorggle.cli.progress.ProgressLine.set_message", interrupted)
     manifest = write_manifest(A, B)
     assert main([str(manifest), "--server", target, "--modality", "av", "--jobs", "2"]) == 130
-    assert given_up.wait(10)
+    assert cancelled.wait(10)
 
 
 @pytest.mark.parametrize("package", ["jiwer", "matplotlib", "av"])
-def test_without_its_packages_the_command_says_what_to_install(
+def test_missing_packages_are_reported_with_the_install_command(
     write_manifest: WriteManifest, tmp_path: Path, package: str
 ) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from gorggle.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -313,15 +315,15 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TERM", "xterm")
     terminal, pipe = Terminal(), io.StringIO()
     for stream in (terminal, pipe):
-        with show_progress(4, stream) as tell:
-            tell(ClipResult(None, None, error="x"))  # type: ignore[arg-type]
+        with show_progress(4, stream) as report:
+            report(ClipResult(None, None, error="x"))  # type: ignore[arg-type]
     assert "1/4" in terminal.getvalue()
     assert "1 failed" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r\x1b[K")
     assert pipe.getvalue() == ""
 
 
-def test_the_whole_way_on_a_real_server_with_the_embedded_model(tmp_path: Path) -> None:
+def test_end_to_end_on_a_real_server_with_the_embedded_model(tmp_path: Path) -> None:
     truths = {name: json.loads((EXAMPLES / f"{name}.json").read_text()) for name in ("demo", "two_speakers")}
     (tmp_path / "broken.mp4").write_text("no video")
     lines = [
@@ -352,11 +354,11 @@ def test_the_whole_way_on_a_real_server_with_the_embedded_model(tmp_path: Path) 
     }
     assert {"error_rate_over_noise.png", "word_times.png"} <= set(document["plots"]) <= PLOTS
     clean, noisy = document["conditions"]
-    said = sum(len(sentence["words"]) for truth in truths.values() for sentence in truth["sentences"])
+    words_total = sum(len(sentence["words"]) for truth in truths.values() for sentence in truth["sentences"])
     for measured in (clean, noisy):
         own = [clip for clip in clips if clip["noise"] == measured["noise"]]
         words = measured["words"]
-        assert words["words"] == sum(clip["words"] for clip in own) == said + 3
+        assert words["words"] == sum(clip["words"] for clip in own) == words_total + 3
         for kind in ("substitutions", "insertions", "deletions"):
             assert words[kind] == sum(clip[kind] for clip in own)
         assert [failure["id"] for failure in measured["failures"]] == ["broken.mp4"]
@@ -365,7 +367,7 @@ def test_the_whole_way_on_a_real_server_with_the_embedded_model(tmp_path: Path) 
     assert clean["words"]["rate"] < 0.3
     assert (noisy["noise"], noisy["snr_db"]) == ("babble", 10.0)
     assert clean["times"]["median_start_ms"] < 60
-    assert clean["speakers"]["share_of_read"] > 0.9
-    assert "lips and sound, babble at 10 dB" in done.stdout
-    assert "broken.mp4 (lips and sound, clean): InvalidRequestError" in done.stdout
+    assert clean["speakers"]["share_of_recognized"] > 0.9
+    assert "audio-visual, babble at 10 dB" in done.stdout
+    assert "broken.mp4 (audio-visual, clean): InvalidRequestError" in done.stdout
     assert done.stderr == ""

@@ -35,12 +35,12 @@ def test_a_line_needs_media_and_text_only(write_manifest: WriteManifest) -> None
     assert manifest.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_words_bring_their_times(write_manifest: WriteManifest) -> None:
+def test_words_have_timestamps(write_manifest: WriteManifest) -> None:
     (entry,) = read_manifest(write_manifest({**A, "words": WORDS})).entries
     assert entry.words == (ReferenceWord("bin", 0.5, 0.8), ReferenceWord("blue", 0.8, 1.0))
 
 
-def test_sentences_are_taken_in_order_of_time_with_their_speakers(write_manifest: WriteManifest) -> None:
+def test_sentences_are_sorted_by_time_with_their_speakers(write_manifest: WriteManifest) -> None:
     sentences = [
         {"text": "so?", "speaker": "ben", "start_s": 2, "end_s": 3},
         {"text": "Bin blue", "speaker": 7, "start_s": 0.5, "end_s": 1, "words": WORDS},
@@ -74,13 +74,13 @@ def sentence(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("{broken", "no JSON"),
+        ("{broken", "not valid JSON"),
         ("[1]", "found a list, expected an object"),
         ("null", "found null, expected an object"),
         ({"text": "x"}, "media is missing: expected the path of a clip"),
-        ({"media": "a.mp4"}, "text is missing: expected what is said"),
-        ({"media": "a.mp4", "text": 5}, "text is 5, expected what is said"),
-        ({"media": "a.mp4", "text": "…"}, "holds no word"),
+        ({"media": "a.mp4"}, "text is missing: expected the reference text"),
+        ({"media": "a.mp4", "text": 5}, "text is 5, expected the reference text"),
+        ({"media": "a.mp4", "text": "…"}, "has no words"),
         ({"media": "z.mp4", "text": "x"}, "media 'z.mp4' does not exist"),
         ({"media": "..", "text": "x"}, "does not exist (expected a file"),
         ({**A, "transcript": "x"}, "found the field 'transcript', expected media, text, words"),
@@ -95,7 +95,7 @@ def sentence(**fields: Any) -> dict[str, Any]:
         ('{"media": "a.mp4", "text": "a", "words": [{"text": "a", "start_s": NaN, "end_s": 1}]}', "is NaN"),
         ({"media": "a.mp4", "sentences": []}, "sentences must be a list of objects"),
         ({**sentence(), "words": WORDS}, "found both words and sentences"),
-        ({**sentence(), "text": "other"}, "text is 'other', expected what the sentences say"),
+        ({**sentence(), "text": "other"}, "text is 'other', expected the sentences' text"),
         (sentence(speaker=[]), "sentences[0].speaker is [], expected a name"),
         (sentence(start_s=1), "sentences[0].end_s is missing, expected seconds"),
         (sentence(words=[{**WORDS[0], "end_s": 0}]), "sentences[0].words[0].end_s is 0"),
@@ -107,7 +107,7 @@ def sentence(**fields: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_mistake_is_told_with_its_line(
+def test_an_error_names_its_line(
     write_manifest: WriteManifest, line: dict[str, Any] | str, expected: str
 ) -> None:
     path = write_manifest({"media": "b.mp4", "text": "right"}, line)
@@ -122,26 +122,24 @@ def test_a_mistake_is_told_with_its_line(
         (["media,words", "a.mp4,x"], ":1: found the columns media, words: expected media,text"),
         (["media,text,media", "a.mp4,x,a.mp4"], ":1: found the columns"),
         (["media,text", "a.mp4,x", "b.mp4,yes, please"], ":3: found 3 columns, expected 2"),
-        (["media,text", 'a.mp4,"x', "b.mp4,y"], "this is no CSV"),
+        (["media,text", 'a.mp4,"x', "b.mp4,y"], "invalid CSV"),
         (["media,text", '"a.mp4","x\ny"', "c.mp4,"], ":4: text is missing"),
         ([], ":1: found the columns (none)"),
     ],
 )
-def test_a_mistake_in_csv_is_told_with_its_line(
-    write_manifest: WriteManifest, lines: list[str], expected: str
-) -> None:
+def test_a_csv_error_names_its_line(write_manifest: WriteManifest, lines: list[str], expected: str) -> None:
     path = write_manifest(*lines, name="m.csv")
     if not lines:
         path.write_text("")
     assert expected in refusal(path)
 
 
-def test_two_lines_with_one_id_are_refused(write_manifest: WriteManifest) -> None:
-    assert "2: the id 'a.mp4' is that of line 1" in refusal(write_manifest(A, A))
+def test_duplicate_ids_are_refused(write_manifest: WriteManifest) -> None:
+    assert "2: the id 'a.mp4' is already used in line 1" in refusal(write_manifest(A, A))
 
 
-def test_a_manifest_that_cannot_be_used_is_refused(tmp_path: Path, write_manifest: WriteManifest) -> None:
+def test_an_unusable_manifest_is_refused(tmp_path: Path, write_manifest: WriteManifest) -> None:
     assert "cannot be read: no such file" in refusal(tmp_path / "missing.jsonl")
-    assert "names no clip" in refusal(write_manifest())
+    assert "has no clips" in refusal(write_manifest())
     (tmp_path / "latin.jsonl").write_bytes(b'{"media": "\xff"}')
     assert "is not UTF-8 text" in refusal(tmp_path / "latin.jsonl")

@@ -17,7 +17,7 @@ from tests.evaluation.conftest import audio_file, entry
 DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
 
 
-def pictures(file: str | io.BytesIO) -> list[tuple[float, bytes]]:
+def decode_frames(file: str | io.BytesIO) -> list[tuple[float, bytes]]:
     with av.open(file) as container:
         return [
             (round(float(frame.time), 3), frame.to_ndarray().tobytes()) for frame in container.decode(video=0)
@@ -31,11 +31,11 @@ def packets(file: str | io.BytesIO) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of the demo, with B-frames: shown in another order than they are stored."""
+    """Two seconds of the demo, with B-frames."""
     return transcode(DEMO, tmp_path_factory.mktemp("media") / "short.mp4", max_s=2)
 
 
-@pytest.fixture(params=["mp4", "mpegts", "webm", "turned"])
+@pytest.fixture(params=["mp4", "mpegts", "webm", "rotated"])
 def clip(request: pytest.FixtureRequest, short: Path, tmp_path: Path) -> Path:
     match request.param:
         case "mpegts":
@@ -43,37 +43,37 @@ def clip(request: pytest.FixtureRequest, short: Path, tmp_path: Path) -> Path:
         case "webm":
             codecs = {"container": "webm", "video_codec": "libvpx-vp9", "audio_codec": "libopus"}
             return transcode(DEMO, tmp_path / "clip.webm", max_s=1, **codecs)
-        case "turned":
+        case "rotated":
             return transcode(DEMO, tmp_path / "clip.mp4", rotation_degrees=90, max_s=1)
     return short
 
 
-def test_the_clip_with_other_sound_has_the_same_pictures_at_the_same_times(clip: Path) -> None:
-    sound = read_audio(clip)
-    other = Audio(np.arange(len(sound.waveform), dtype=np.int16), sound.start_s)
-    made = replace_audio(clip, other).content
-    assert pictures(io.BytesIO(made)) == pictures(str(clip))
-    with av.open(io.BytesIO(made)) as container, av.open(str(clip)) as given:
+def test_the_clip_with_other_sound_has_the_same_frames_at_the_same_times(clip: Path) -> None:
+    audio = read_audio(clip)
+    other = Audio(np.arange(len(audio.waveform), dtype=np.int16), audio.start_s)
+    result = replace_audio(clip, other).content
+    assert decode_frames(io.BytesIO(result)) == decode_frames(str(clip))
+    with av.open(io.BytesIO(result)) as container, av.open(str(clip)) as source:
         assert container.streams.audio[0].codec.name == "pcm_s16le"
-        assert container.streams.video[0].codec.name == given.streams.video[0].codec.name
-        assert next(container.decode(video=0)).rotation == next(given.decode(video=0)).rotation
+        assert container.streams.video[0].codec.name == source.streams.video[0].codec.name
+        assert next(container.decode(video=0)).rotation == next(source.decode(video=0)).rotation
 
 
-def test_the_video_packets_are_not_touched(short: Path) -> None:
+def test_video_packets_are_copied(short: Path) -> None:
     assert packets(io.BytesIO(replace_audio(short, read_audio(short)).content)) == packets(str(short))
 
 
-def test_the_other_sound_is_heard_as_it_was_given(clip: Path, tmp_path: Path) -> None:
-    sound = read_audio(clip)
-    (tmp_path / "made.mkv").write_bytes(replace_audio(clip, sound).content)
-    again = read_audio(tmp_path / "made.mkv")
-    np.testing.assert_array_equal(again.waveform, sound.waveform)
-    assert again.start_s == pytest.approx(sound.start_s, abs=0.001)
+def test_the_replaced_audio_is_unchanged(clip: Path, tmp_path: Path) -> None:
+    audio = read_audio(clip)
+    (tmp_path / "result.mkv").write_bytes(replace_audio(clip, audio).content)
+    again = read_audio(tmp_path / "result.mkv")
+    np.testing.assert_array_equal(again.waveform, audio.waveform)
+    assert again.start_s == pytest.approx(audio.start_s, abs=0.001)
 
 
-def test_sound_comes_beside_its_pictures(short: Path) -> None:
-    made = replace_audio(short, read_audio(short)).content
-    with av.open(io.BytesIO(made)) as container:
+def test_sound_comes_beside_its_decode_frames(short: Path) -> None:
+    result = replace_audio(short, read_audio(short)).content
+    with av.open(io.BytesIO(result)) as container:
         order = [(p.stream.type, float(p.dts * p.time_base)) for p in container.demux() if p.size]
     heard_s = 0.0
     for kind, time_s in order:
@@ -81,40 +81,38 @@ def test_sound_comes_beside_its_pictures(short: Path) -> None:
         assert kind == "audio" or abs(time_s - heard_s) < 0.3
 
 
-def test_a_cut_with_hidden_pictures_before_its_start_comes_later_as_a_whole(
-    short: Path, tmp_path: Path
-) -> None:
+def test_leading_hidden_frames_delay_the_whole_clip(short: Path, tmp_path: Path) -> None:
     early = tmp_path / "early.mp4"
-    with av.open(str(short)) as given, av.open(str(early), "w", format="mp4") as made:
-        streams = {stream.index: made.add_stream_from_template(stream) for stream in given.streams}
-        for packet in given.demux():
+    with av.open(str(short)) as source, av.open(str(early), "w", format="mp4") as result:
+        streams = {stream.index: result.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
             if packet.dts is not None:
                 shift = round(0.4 / packet.time_base)
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 packet.stream = streams[packet.stream.index]
-                made.mux(packet)
-    given_pictures = pictures(str(early))
-    assert len(given_pictures) == 40
+                result.mux(packet)
+    original_frames = decode_frames(str(early))
+    assert len(original_frames) == 40
     made_clip = replace_audio(early, read_audio(early))
-    made_pictures = pictures(io.BytesIO(made_clip.content))
+    new_frames = decode_frames(io.BytesIO(made_clip.content))
     assert made_clip.offset_s == pytest.approx(0.4)
-    assert len(made_pictures) == 50
-    assert [picture for _, picture in made_pictures[10:]] == [picture for _, picture in given_pictures]
-    times_s = [time_s - made_clip.offset_s for time_s, _ in made_pictures[10:]]
-    assert times_s == pytest.approx([time_s for time_s, _ in given_pictures], abs=0.001)
-    (tmp_path / "made.mkv").write_bytes(made_clip.content)
-    heard = read_audio(tmp_path / "made.mkv")
-    assert heard.start_s - made_clip.offset_s == pytest.approx(read_audio(early).start_s, abs=0.001)
+    assert len(new_frames) == 50
+    assert [frame for _, frame in new_frames[10:]] == [frame for _, frame in original_frames]
+    times_s = [time_s - made_clip.offset_s for time_s, _ in new_frames[10:]]
+    assert times_s == pytest.approx([time_s for time_s, _ in original_frames], abs=0.001)
+    (tmp_path / "result.mkv").write_bytes(made_clip.content)
+    decoded = read_audio(tmp_path / "result.mkv")
+    assert decoded.start_s - made_clip.offset_s == pytest.approx(read_audio(early).start_s, abs=0.001)
 
 
-def test_sound_alone_may_be_mixed_too(tmp_path: Path) -> None:
-    path = transcode(DEMO, tmp_path / "sound.mka", container="matroska", video_codec=None, max_s=1)
-    made = replace_audio(path, read_audio(path)).content
-    with av.open(io.BytesIO(made)) as container:
+def test_audio_only_clips_can_be_mixed(tmp_path: Path) -> None:
+    path = transcode(DEMO, tmp_path / "audio.mka", container="matroska", video_codec=None, max_s=1)
+    result = replace_audio(path, read_audio(path)).content
+    with av.open(io.BytesIO(result)) as container:
         assert [stream.type for stream in container.streams] == ["audio"]
 
 
-def test_a_gap_in_the_sound_is_silence(tmp_path: Path) -> None:
+def test_a_gap_in_the_audio_becomes_silence(tmp_path: Path) -> None:
     path = tmp_path / "gap.mka"
     with av.open(str(path), "w", format="matroska") as container:
         stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
@@ -132,9 +130,9 @@ def test_a_gap_in_the_sound_is_silence(tmp_path: Path) -> None:
     assert len(read_audio(path, max_duration_s=0.5).waveform) == 8_000
 
 
-def test_a_clip_without_sound_or_without_sense_is_refused(short: Path, tmp_path: Path) -> None:
+def test_a_clip_without_audio_or_undecodable_is_refused(short: Path, tmp_path: Path) -> None:
     silent = transcode(DEMO, tmp_path / "silent.mp4", audio_codec=None, max_s=1)
-    with pytest.raises(MediaError, match="has no sound"):
+    with pytest.raises(MediaError, match="has no audio"):
         read_audio(silent)
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(MediaError, match="cannot be decoded"):
@@ -146,29 +144,27 @@ def test_a_clip_without_sound_or_without_sense_is_refused(short: Path, tmp_path:
 # ---------------------------------------------------------------------------------------------------------- conditions
 
 
-def noise_in(clip: Clip, clean: Path, tmp_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The clean sound and what was added to it."""
+def split_noise(clip: Clip, clean: Path, tmp_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the clean audio and the added noise."""
     assert isinstance(clip.source, bytes)
     (tmp_path / "noisy.mkv").write_bytes(clip.source)
-    heard, waveform = read_audio(tmp_path / "noisy.mkv").waveform.astype(float), read_audio(clean).waveform
-    return waveform.astype(float), heard - waveform
+    decoded, waveform = read_audio(tmp_path / "noisy.mkv").waveform.astype(float), read_audio(clean).waveform
+    return waveform.astype(float), decoded - waveform
 
 
 @pytest.mark.parametrize("kind", list(NoiseKind))
-def test_a_clip_gets_noise_at_the_ratio_asked(kind: NoiseKind, tones: list[Entry], tmp_path: Path) -> None:
+def test_noise_has_the_requested_ratio(kind: NoiseKind, tones: list[Entry], tmp_path: Path) -> None:
     clip = NoiseMixer(tones, seed=1).mix(tones[0], NoiseCondition(kind, 5.0))
-    clean, added = noise_in(clip, tones[0].media, tmp_path)
+    clean, added = split_noise(clip, tones[0].media, tmp_path)
     speech = detect_speech(clean.astype(np.int16))
     assert 0.6 < speech.mean() * 1.5 < 0.8
     ratio_db = 10 * np.log10(np.mean(clean[speech] ** 2) / np.mean(added[speech] ** 2))
     assert ratio_db == pytest.approx(5.0, abs=0.05)
 
 
-def test_babble_is_made_of_all_others_and_never_of_the_clip_itself(
-    tones: list[Entry], tmp_path: Path
-) -> None:
+def test_babble_contains_all_other_clips_but_not_the_clip_itself(tones: list[Entry], tmp_path: Path) -> None:
     clip = NoiseMixer(tones, seed=1).mix(tones[1], NoiseCondition(NoiseKind.BABBLE, 0.0))
-    _, added = noise_in(clip, tones[1].media, tmp_path)
+    _, added = split_noise(clip, tones[1].media, tmp_path)
     spectrum = np.abs(np.fft.rfft(added)) ** 2
     shares = [
         spectrum[round(hz * 1.5) - 40 : round(hz * 1.5) + 40].sum() / spectrum.sum()
@@ -178,12 +174,10 @@ def test_babble_is_made_of_all_others_and_never_of_the_clip_itself(
     assert min(shares[0], shares[2], shares[3]) > 0.2
 
 
-def test_noise_is_the_same_for_every_run_and_ratio_and_another_for_another_clip_or_seed(
-    tones: list[Entry], tmp_path: Path
-) -> None:
+def test_noise_depends_on_clip_and_seed_but_not_on_run_or_ratio(tones: list[Entry], tmp_path: Path) -> None:
     def added(seed: int, entry: Entry, snr_db: float) -> np.ndarray:
         clip = NoiseMixer(tones, seed).mix(entry, NoiseCondition(NoiseKind.WHITE, snr_db))
-        return noise_in(clip, entry.media, tmp_path)[1]
+        return split_noise(clip, entry.media, tmp_path)[1]
 
     first = added(1, tones[0], 0.0)
     np.testing.assert_array_equal(added(1, tones[0], 0.0), first)
@@ -192,26 +186,26 @@ def test_noise_is_the_same_for_every_run_and_ratio_and_another_for_another_clip_
     assert abs(np.corrcoef(added(1, tones[1], 0.0), first)[0, 1]) < 0.1
 
 
-def test_clean_clips_are_sent_as_they_are(tones: list[Entry]) -> None:
+def test_clean_clips_are_sent_unchanged(tones: list[Entry]) -> None:
     assert NoiseMixer(tones, 0).mix(tones[0], NoiseCondition()).source == tones[0].media
 
 
-def test_babble_passes_over_clips_that_cannot_be_heard(tones: list[Entry], tmp_path: Path) -> None:
+def test_babble_skips_clips_without_usable_audio(tones: list[Entry], tmp_path: Path) -> None:
     broken, silent = tmp_path / "broken.wav", audio_file(tmp_path / "silent.wav", np.zeros(16_000))
-    broken.write_text("no sound")
+    broken.write_text("no audio")
     babble = NoiseCondition(NoiseKind.BABBLE, 0.0)
     assert NoiseMixer([tones[0], entry(broken), tones[1]], 0).mix(tones[0], babble)
-    with pytest.raises(MediaError, match="no other clip of the manifest has sound"):
+    with pytest.raises(MediaError, match="no other clip of the manifest has audio"):
         NoiseMixer([tones[0], entry(broken), entry(silent)], 0).mix(tones[0], babble)
     with pytest.raises(MediaError, match="is silent"):
         NoiseMixer(tones, 0).mix(entry(silent), babble)
 
 
-def test_modalities_that_do_not_hear_are_read_without_noise_only() -> None:
+def test_video_only_is_measured_without_noise() -> None:
     chosen = build_conditions(("video", "av"), [NoiseKind.BABBLE], [10.0, -5.0])
     assert [condition.name for condition in chosen] == [
-        "lips and sound, clean",
-        "lips alone, clean",
-        "lips and sound, babble at -5 dB",
-        "lips and sound, babble at 10 dB",
+        "audio-visual, clean",
+        "video only, clean",
+        "audio-visual, babble at -5 dB",
+        "audio-visual, babble at 10 dB",
     ]

@@ -34,35 +34,35 @@ def test_errors_are_counted_by_kind() -> None:
     assert measured.rate == pytest.approx(0.4)
 
 
-def test_what_was_not_read_is_missing_and_what_was_not_said_is_added() -> None:
+def test_missing_words_are_deletions_and_extra_words_insertions() -> None:
     assert align_words(["bin", "blue"], []).deletions == (0, 1)
     assert align_words([], ["bin"]).insertions == (0,)
     assert align_words(["a"], ["b"]).substitutions == ((0, 0),)
 
 
 @given(TEXTS, TEXTS)
-def test_every_word_is_in_one_place_of_the_alignment(said: list[str], read: list[str]) -> None:
-    found = align_words(said, read)
-    paired = (*found.correct, *found.substitutions)
-    assert sorted([ours for ours, _ in paired] + list(found.deletions)) == list(range(len(said)))
-    assert sorted([theirs for _, theirs in paired] + list(found.insertions)) == list(range(len(read)))
-    assert all(said[ours] == read[theirs] for ours, theirs in found.correct)
-    assert all(said[ours] != read[theirs] for ours, theirs in found.substitutions)
+def test_every_word_occurs_once_in_the_alignment(reference: list[str], hypothesis: list[str]) -> None:
+    alignment = align_words(reference, hypothesis)
+    paired = (*alignment.correct, *alignment.substitutions)
+    assert sorted([i for i, _ in paired] + list(alignment.deletions)) == list(range(len(reference)))
+    assert sorted([j for _, j in paired] + list(alignment.insertions)) == list(range(len(hypothesis)))
+    assert all(reference[i] == hypothesis[j] for i, j in alignment.correct)
+    assert all(reference[i] != hypothesis[j] for i, j in alignment.substitutions)
 
 
 @given(TEXTS.filter(bool), TEXTS)
-def test_the_rate_is_that_of_jiwer(said: list[str], read: list[str]) -> None:
-    measured = compute_error_rate([align_words(said, read)])
-    assert measured.rate == pytest.approx(jiwer.wer(" ".join(said), " ".join(read)))
+def test_the_rate_equals_jiwers(reference: list[str], hypothesis: list[str]) -> None:
+    measured = compute_error_rate([align_words(reference, hypothesis)])
+    assert measured.rate == pytest.approx(jiwer.wer(" ".join(reference), " ".join(hypothesis)))
     assert measured.interval is None
 
 
 @given(TEXTS.filter(bool))
-def test_what_is_read_as_it_is_said_has_no_error(said: list[str]) -> None:
-    assert compute_error_rate([align_words(said, said)] * 2).rate == 0
+def test_equal_texts_have_no_error(reference: list[str]) -> None:
+    assert compute_error_rate([align_words(reference, reference)] * 2).rate == 0
 
 
-def test_the_interval_holds_the_rate_and_narrows_with_more_clips() -> None:
+def test_the_interval_contains_the_rate_and_narrows_with_more_clips() -> None:
     rng = np.random.default_rng(1)
     errors = rng.binomial(6, 0.2, 400)
     few = bootstrap_interval(errors[:25], np.full(25, 6), seed=3)
@@ -80,7 +80,7 @@ def test_the_interval_is_the_same_for_the_same_seed() -> None:
     assert bootstrap_interval(counts, totals, 1) == bootstrap_interval(counts, totals, 1)
 
 
-def test_word_times_are_compared_start_with_start_and_end_with_end() -> None:
+def test_starts_and_ends_are_compared_separately() -> None:
     pairs = [
         (Span(1.0, 1.3), Span(1.1, 1.3)),  # 100 ms, 0 ms
         (Span(2.0, 2.3), Span(1.98, 2.41)),  # 20 ms, 110 ms
@@ -100,10 +100,10 @@ def test_word_times_are_compared_start_with_start_and_end_with_end() -> None:
     assert measured.words == 3
 
 
-def test_what_is_read_later_has_a_positive_offset() -> None:
+def test_a_late_word_has_a_positive_offset() -> None:
     assert compute_time_offsets_s([(Span(1, 2), Span(1.5, 1.9))]) == pytest.approx(np.array([[0.5, -0.1]]))
 
 
-def test_without_right_words_there_is_no_time_error() -> None:
+def test_without_correct_words_there_is_no_time_error() -> None:
     assert compute_time_error([]) is None
     assert compute_time_offsets_s([]).shape == (0, 2)

@@ -46,7 +46,7 @@ def test_a_short_pause_within_speech_belongs_to_it() -> None:
     assert not speech[round(1.2 * RATE_HZ) : round(1.6 * RATE_HZ)].any()
 
 
-def test_steady_sound_is_all_speech_and_silence_is_none() -> None:
+def test_a_stationary_signal_is_all_speech_and_silence_is_none() -> None:
     assert detect_speech(tone(1.01)).all()
     assert detect_speech(tone(1.01)).shape == tone(1.01).shape
     assert not detect_speech(silence(1)).any()
@@ -62,22 +62,22 @@ def test_quiet_speech_is_speech_too() -> None:
 
 @settings(max_examples=40)
 @given(snr_db=st.floats(-10, 20), kind=st.sampled_from(NoiseKind), seed=st.integers(0, 99))
-def test_noise_has_the_level_asked_where_somebody_speaks(snr_db: float, kind: NoiseKind, seed: int) -> None:
+def test_noise_has_the_requested_level_during_speech(snr_db: float, kind: NoiseKind, seed: int) -> None:
     rng = np.random.default_rng(seed)
     clean = np.concatenate([silence(0.7), tone(0.8), silence(0.5), tone(0.3), silence(0.2)])
-    others = [tone(0.9, frequency) for frequency in (170.0, 230.0, 410.0)]
-    interference = generate_noise(kind, len(clean), others, rng)
+    voices = [tone(0.9, frequency) for frequency in (170.0, 230.0, 410.0)]
+    interference = generate_noise(kind, len(clean), voices, rng)
     speech = detect_speech(clean)
-    heard = mix_at_snr(clean, interference, snr_db, speech).astype(float)
-    # Both may have been made quieter: how much of the clean sound is in the mixture shows by how much.
-    gain = heard @ clean / (clean.astype(float) @ clean)
-    gain_of_noise = np.linalg.lstsq(np.stack([clean, interference], 1).astype(float), heard, rcond=None)[0]
+    mixture = mix_at_snr(clean, interference, snr_db, speech).astype(float)
+    # Both may be attenuated: project the mixture on the clean audio to find the gain.
+    gain = mixture @ clean / (clean.astype(float) @ clean)
+    gain_of_noise = np.linalg.lstsq(np.stack([clean, interference], 1).astype(float), mixture, rcond=None)[0]
     assert gain_of_noise[0] == pytest.approx(gain, rel=0.5)
     measured_db = 10 * np.log10(
         power((gain_of_noise[0] * clean)[speech]) / power((gain_of_noise[1] * interference)[speech])
     )
     assert measured_db == pytest.approx(snr_db, abs=0.1)
-    assert np.abs(heard).max() <= INT16_MAX
+    assert np.abs(mixture).max() <= INT16_MAX
 
 
 def test_without_speech_or_noise_nothing_is_mixed() -> None:
@@ -99,6 +99,6 @@ def test_shaped_noise_has_the_spectrum_of_the_speech() -> None:
     assert made[1500:2500].sum() < 0.05 * made.sum()
 
 
-def test_the_spectrum_of_nothing_is_nothing() -> None:
+def test_the_spectrum_of_silence_is_zero() -> None:
     assert not average_power_spectrum([]).any()
     assert not average_power_spectrum([silence(1)]).any()

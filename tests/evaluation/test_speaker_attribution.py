@@ -20,9 +20,9 @@ def test_faces_may_be_named_in_any_order() -> None:
     assert (found.correct, found.recognized, found.words) == (3, 3, 3)
 
 
-def test_a_word_on_the_other_speaker_is_wrong_and_a_missed_one_is_on_nobody() -> None:
-    said_by = ["ann", "ann", "ben", "ben", "ben"]
-    found = attribute_words(said_by, [(0, "face-1"), (1, "face-2"), (2, "face-2"), (3, "face-2")])
+def test_words_of_the_other_speaker_and_deleted_words_count_as_wrong() -> None:
+    reference_speakers = ["ann", "ann", "ben", "ben", "ben"]
+    found = attribute_words(reference_speakers, [(0, "face-1"), (1, "face-2"), (2, "face-2"), (3, "face-2")])
     assert found.share_of_recognized == pytest.approx(3 / 4)
     assert found.share_of_reference == pytest.approx(3 / 5)
 
@@ -36,7 +36,7 @@ def test_one_speaker_on_two_faces_is_right_on_one_of_them() -> None:
     assert attribute_words(["ann"] * 3, [(0, "face-1"), (1, "face-1"), (2, "face-9")]).correct == 2
 
 
-def test_a_voice_without_a_face_is_nobody() -> None:
+def test_off_screen_speech_is_not_attributed() -> None:
     assert attribute_words(["ann", "ben"], [(0, "voice"), (1, "voice")]).correct == 0
 
 

@@ -27,7 +27,7 @@ def lexicon_path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_a_lexicon_is_ipa_or_arpabet(lexicon_path: Path) -> None:
     lexicon = read_lexicon(lexicon_path)
-    assert [sound.viseme for sound in lexicon["pin"]] == ["p b m", "iː ɪ j", "n l"]
+    assert [phoneme.viseme for phoneme in lexicon["pin"]] == ["p b m", "iː ɪ j", "n l"]
     assert lexicon["bin"][1:] == lexicon["pin"][1:]
     assert lexicon["bin"][0] != lexicon["pin"][0]
 
@@ -44,7 +44,7 @@ def test_a_lexicon_is_ipa_or_arpabet(lexicon_path: Path) -> None:
         ("l̩ ɫ N", "n l"),
     ],
 )
-def test_sounds_that_look_alike_share_a_viseme(symbols: str, viseme: str) -> None:
+def test_phonemes_with_the_same_lip_shape_share_a_viseme(symbols: str, viseme: str) -> None:
     assert {parse_phoneme(symbol).viseme for symbol in symbols.split()} == {viseme}
     assert viseme in VISEMES
 
@@ -53,7 +53,7 @@ def test_sounds_that_look_alike_share_a_viseme(symbols: str, viseme: str) -> Non
     ("line", "expected"),
     [("cat\tk æ ʘ", "found the phoneme 'ʘ'"), ("cat\t", "expected a word, a tab"), ("cat\tk7 t", "'k7'")],
 )
-def test_a_mistake_is_told_with_its_line(tmp_path: Path, line: str, expected: str) -> None:
+def test_an_error_names_its_line(tmp_path: Path, line: str, expected: str) -> None:
     path = tmp_path / "words.tsv"
     path.write_text(f"bin\tb ɪ n\n{line}\n")
     with pytest.raises(LexiconError) as caught:
@@ -62,15 +62,15 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, line: str, expected: st
     assert expected in str(caught.value)
 
 
-def test_a_lexicon_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_lexicon_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LexiconError, match="cannot be read: no such file"):
         read_lexicon(tmp_path / "none.tsv")
 
 
-def test_phonemes_are_aligned_by_what_they_look_like() -> None:
-    said = [parse_phoneme(symbol) for symbol in ["b", "l", "uː"]]
-    read = [parse_phoneme(symbol) for symbol in ["p", "uː"]]
-    pairs = [(a and a.symbol, b and b.symbol) for a, b in align_phonemes(said, read)]
+def test_phonemes_are_aligned_by_viseme() -> None:
+    reference = [parse_phoneme(symbol) for symbol in ["b", "l", "uː"]]
+    hypothesis = [parse_phoneme(symbol) for symbol in ["p", "uː"]]
+    pairs = [(a and a.symbol, b and b.symbol) for a, b in align_phonemes(reference, hypothesis)]
     assert pairs == [("b", "p"), ("l", None), ("u", "u")]
 
 
@@ -88,7 +88,7 @@ def test_confused_words_show_which_visemes_are_confused(lexicon_path: Path) -> N
     assert (visemes.phoneme_substitutions, visemes.same_viseme, visemes.without_pronunciation) == (3, 2, 1)
 
 
-def test_a_sound_without_a_partner_is_read_as_nothing(tmp_path: Path) -> None:
+def test_a_deleted_phoneme_is_counted_as_no_phoneme(tmp_path: Path) -> None:
     (tmp_path / "words.tsv").write_text("bin\tb ɪ n\nin\tɪ n\n")
     found = count_confusions([("bin", "in")], [], read_lexicon(tmp_path / "words.tsv"))
     assert found.visemes is not None

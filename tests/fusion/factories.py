@@ -1,4 +1,4 @@
-"""Made speech: words, windows of them, documents of services."""
+"""Synthetic speech: words, windows of them, and documents of AWS services."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def word(text: str, start_s: float, end_s: float, confidence: float = 0.9) -> Wo
 
 
 def spoken(text: str, start_s: float = 0.0, each_s: float = 0.4, confidence: float = 0.9) -> list[Word]:
-    """A sentence, word after word."""
+    """Return the words of a sentence, one after another."""
     return [
         Word(said, start_s + at * each_s, start_s + (at + 1) * each_s, confidence)
         for at, said in enumerate(text.split())
@@ -61,7 +61,7 @@ def segment(words: Sequence[Word], speaker: str = "face-1", origin: Origin = "li
     return Segment(words[0].start_s, max(w.end_s for w in words), speaker, origin, tuple(words))
 
 
-def claim(
+def hypothesis(
     text: str, start_s: float, end_s: float, confidence: float = 0.9, origin: Origin = "lips"
 ) -> WordHypothesis:
     return WordHypothesis(text, start_s, end_s, confidence, origin, "face-1", (0.0, 1000.0))
@@ -69,7 +69,7 @@ def claim(
 
 def fused_segment(words: Iterable[Word], person: str = "person-1") -> FusedSegment:
     return FusedSegment(
-        person, tuple(FusedWord(w.text, w.start_s, w.end_s, w.confidence, "sound") for w in words)
+        person, tuple(FusedWord(w.text, w.start_s, w.end_s, w.confidence, "audio") for w in words)
     )
 
 
@@ -79,26 +79,26 @@ def texts(words: Iterable[Any]) -> list[str]:
 
 @st.composite
 def sentences(
-    draw: st.DrawFn, min_words: int = 0, max_words: int = 30, least_s: float = 0.17, most_s: float = 0.6
+    draw: st.DrawFn, min_words: int = 0, max_words: int = 30, min_s: float = 0.17, max_s: float = 0.6
 ) -> list[Word]:
-    """Words of one speaker in order; the same word does not come twice within 0.4 s."""
+    """Words of one speaker in order; a word is not repeated within 0.4 s."""
     count = draw(st.integers(min_words, max_words))
     shake = random.Random(draw(st.integers(0, 2**32)))
     words: list[Word] = []
     at_s = shake.uniform(0, 2)
     for _ in range(count):
         choices = [text for text in VOCABULARY if not any(w.text == text for w in words[-3:])]
-        length_s = shake.uniform(least_s, most_s)
+        length_s = shake.uniform(min_s, max_s)
         words.append(Word(shake.choice(choices), at_s, at_s + length_s, shake.uniform(0.05, 0.99)))
         at_s += length_s + (shake.choice([0.0, 0.02, 0.5, 2.0]))
     return words
 
 
-def jittered(words: Iterable[Word], shake: random.Random, most_s: float) -> list[Word]:
-    """Each end of each word moved by up to ``most_s``."""
+def jittered(words: Iterable[Word], shake: random.Random, max_s: float) -> list[Word]:
+    """Return the words with both ends moved by up to ``max_s``."""
     moved = []
     for w in words:
-        start_s, end_s = (max(0.0, t + shake.uniform(-most_s, most_s)) for t in (w.start_s, w.end_s))
+        start_s, end_s = (max(0.0, t + shake.uniform(-max_s, max_s)) for t in (w.start_s, w.end_s))
         moved.append(replace(w, start_s=min(start_s, end_s), end_s=max(start_s, end_s)))
     return moved
 
@@ -106,7 +106,7 @@ def jittered(words: Iterable[Word], shake: random.Random, most_s: float) -> list
 def transcribe_result(
     words: Sequence[tuple[str, float, float, float, str]], *, speaker_in_items: bool = True
 ) -> dict[str, Any]:
-    """What Amazon Transcribe writes; texts that are punctuation become punctuation."""
+    """Return a result of Amazon Transcribe; texts that are punctuation become punctuation items."""
     items: list[dict[str, Any]] = []
     labels = []
     for text, start_s, end_s, confidence, speaker in words:

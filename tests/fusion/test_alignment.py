@@ -1,4 +1,4 @@
-"""The banded alignment finds what trying every alignment finds."""
+"""Compares the banded alignment with a brute-force search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gorggle_lambdas.fusion.alignment import align
 from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
-from tests.fusion.factories import claim
+from tests.fusion.factories import hypothesis
 
 unhurried = settings(deadline=None, max_examples=60)
 
@@ -41,7 +41,7 @@ def cheapest_of_all(left: list[WordHypothesis], right: list[WordHypothesis], gap
 
 def drawn_claims(shake: random.Random) -> list[WordHypothesis]:
     starts = sorted(shake.uniform(0, 3) for _ in range(shake.randint(0, 5)))
-    return [claim(shake.choice("abc"), start_s, start_s + 0.2) for start_s in starts]
+    return [hypothesis(shake.choice("abc"), start_s, start_s + 0.2) for start_s in starts]
 
 
 @unhurried
@@ -54,7 +54,7 @@ def test_no_alignment_is_cheaper(seed: int, gap: float) -> None:
     assert abs(cost_of(pairs, left, right, gap) - cheapest_of_all(left, right, gap)) < 1e-9
 
 
-def test_two_hours_of_words_are_aligned_within_their_reach_only() -> None:
+def test_two_hours_of_words_are_aligned_within_the_maximum_offset() -> None:
     asked = 0
 
     def counted(one: WordHypothesis, other: WordHypothesis) -> float | None:
@@ -62,7 +62,7 @@ def test_two_hours_of_words_are_aligned_within_their_reach_only() -> None:
         asked += 1
         return pair_cost(one, other)
 
-    words = [claim("abc"[n % 3], n * 0.36, n * 0.36 + 0.3) for n in range(20_000)]
+    words = [hypothesis("abc"[n % 3], n * 0.36, n * 0.36 + 0.3) for n in range(20_000)]
     pairs = align(words, words, counted, 0.75, 1.0)
     assert pairs == [(n, n) for n in range(20_000)]
     assert asked < 20 * len(words)

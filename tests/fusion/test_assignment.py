@@ -1,4 +1,4 @@
-"""The assignment finds what trying every assignment finds."""
+"""Compares the matching with a brute-force search."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def weights(draw: st.DrawFn) -> list[list[int]]:
 
 def greatest_of_all(given_weights: list[list[int]]) -> int:
     rows, columns = len(given_weights), len(given_weights[0])
-    # A column beyond the last one stands for "nobody".
+    # A column beyond the last one means "unmatched".
     choices = itertools.product(range(columns + 1), repeat=rows)
     return max(
         sum(given_weights[row][column] for row, column in enumerate(chosen) if column < columns)
@@ -39,17 +39,17 @@ def test_no_assignment_weighs_more(given_weights: list[list[int]]) -> None:
     assert sum(given_weights[row][column] for row, column in pairs) == greatest_of_all(given_weights)
 
 
-def test_ties_fall_to_the_first_with_the_first() -> None:
+def test_ties_go_to_earlier_pairs() -> None:
     assert max_weight_matching([[5, 5], [5, 5]]) == [(0, 0), (1, 1)]
     assert max_weight_matching([[5, 5, 5]]) == [(0, 0)]
     assert max_weight_matching([[5], [5], [5]]) == [(0, 0)]
 
 
-def test_the_sum_counts_not_the_greatest_single_weight() -> None:
+def test_the_total_weight_is_maximized() -> None:
     assert max_weight_matching([[10, 9], [9, 1]]) == [(0, 1), (1, 0)]
 
 
-def test_nobody_pairs_with_nobody() -> None:
+def test_empty_weights_have_no_pairs() -> None:
     assert max_weight_matching([]) == []
     assert max_weight_matching([[], []]) == []
     assert max_weight_matching([[0, 0]]) == []

@@ -1,4 +1,4 @@
-"""Confidences: calibrated, weighed by noise, put together."""
+"""Tests of calibration, noise weighting, and combination of confidences."""
 
 from __future__ import annotations
 
@@ -27,22 +27,20 @@ unhurried = settings(deadline=None)
 
 @unhurried
 @given(shares)
-def test_a_source_that_is_believed_keeps_its_confidence(stated: float) -> None:
+def test_the_default_calibration_changes_nothing(stated: float) -> None:
     assert Calibration().probability(stated) == pytest.approx(stated, abs=2e-4)
 
 
 @unhurried
 @given(shares, shares, st.floats(0.1, 4), st.floats(-3, 3))
-def test_calibration_keeps_the_order_and_the_range(
-    one: float, other: float, slope: float, offset: float
-) -> None:
+def test_calibration_is_monotonic_and_in_range(one: float, other: float, slope: float, offset: float) -> None:
     calibration = Calibration(slope, offset)
     low, high = sorted((one, other))
     assert 0 < calibration.probability(low) <= calibration.probability(high) < 1
 
 
-def test_a_calibration_is_found_again() -> None:
-    """A source that overstates: of the words it gives 0.9, far fewer are right."""
+def test_a_known_calibration_is_recovered() -> None:
+    """An overconfident source: far fewer words are correct than it states."""
     true = Calibration(0.6, -0.5)
     shake = random.Random(1)
     stated = [shake.uniform(0.02, 0.98) for _ in range(4000)]
@@ -52,34 +50,34 @@ def test_a_calibration_is_found_again() -> None:
     assert found.offset == pytest.approx(true.offset, abs=0.08)
 
 
-def test_a_fit_that_separates_perfectly_stays_finite() -> None:
+def test_a_fit_to_separable_words_is_finite() -> None:
     found = fit_calibration([0.1, 0.2, 0.8, 0.9], [False, False, True, True])
     assert 1 < found.slope < 50
     assert math.isfinite(found.offset)
 
 
 @pytest.mark.parametrize("right", [[], [True], [False, False]])
-def test_a_fit_needs_right_and_wrong_words(right: list[bool]) -> None:
-    with pytest.raises(ValueError, match="needs right ones and wrong ones"):
+def test_a_fit_requires_correct_and_incorrect_words(right: list[bool]) -> None:
+    with pytest.raises(ValueError, match="needs correct and incorrect ones"):
         fit_calibration([0.5] * len(right), right)
 
 
 @unhurried
 @given(open_shares, open_shares)
-def test_agreement_helps_and_contest_harms(one: float, other: float) -> None:
+def test_agreement_raises_and_conflict_lowers_confidence(one: float, other: float) -> None:
     assert max(one, other) <= noisy_or(one, other) <= 1
     assert 0 < winner_probability(one, other) <= one + 1e-12
     assert winner_probability(one, other) + winner_probability(other, one) <= 1 + 1e-12
 
 
-def test_the_sound_is_worth_what_the_embedded_model_makes_of_it() -> None:
+def test_the_noise_weight_matches_the_embedded_model() -> None:
     hearing = NoiseWeighting()
     assert hearing.compute_weight(None) == 1
     for snr_db, accuracy in ((10, 0.94), (0, 0.77), (-10, 0.45)):
         assert hearing.compute_weight(snr_db) == pytest.approx(accuracy, abs=0.04)
 
 
-def test_noise_counts_where_it_was_measured() -> None:
+def test_noise_applies_where_it_was_measured() -> None:
     curve = NoiseCurve([NoiseSpan(10, 20, 3.0), NoiseSpan(0, 5, 30.0)])
     assert [curve.get_snr_db(time_s) for time_s in (-1, 2, 7, 15, 25)] == [None, 30.0, None, 3.0, None]
 
@@ -94,20 +92,20 @@ def test_noise_counts_where_it_was_measured() -> None:
         ("well-known", "wellknown"),
     ],
 )
-def test_spelling_makes_no_other_word(one: str, other: str) -> None:
+def test_words_are_compared_independent_of_spelling(one: str, other: str) -> None:
     assert normalize(one) == normalize(other)
     assert edit_distance(one, other) == 0
 
 
 @unhurried
 @given(st.text(max_size=8), st.text(max_size=8))
-def test_difference_is_a_share_and_even(one: str, other: str) -> None:
+def test_edit_distance_is_normalized_and_symmetric(one: str, other: str) -> None:
     assert 0 <= edit_distance(one, other) <= 1
     assert edit_distance(one, other) == edit_distance(other, one)
     assert (edit_distance(one, other) == 0) == (normalize(one) == normalize(other))
 
 
-def test_words_are_joined_as_their_script_joins_them() -> None:
+def test_words_are_joined_according_to_their_script() -> None:
     assert (
         join_words(["今日", "は", "OK", "です。", "hello", "world", "สวัสดี", "ครับ"])
         == "今日は OK です。 hello world สวัสดีครับ"

@@ -1,4 +1,4 @@
-"""Documents are read strictly: what is wrong is named, with its place."""
+"""Tests of the strict parsers: every error names the location."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from gorggle import Word as SdkWord
 from gorggle_lambdas.fusion import (
     FusionInputError,
     parse_audio_window,
-    parse_face_tracks,
-    parse_failures,
     parse_lip_window,
     parse_media,
     parse_model,
@@ -26,7 +24,7 @@ from gorggle_lambdas.fusion import (
     parse_transcribe_language,
     parse_transcribe_result,
 )
-from gorggle_lambdas.fusion.types import FaceBox, NoiseSpan, SourceFailure, Word
+from gorggle_lambdas.fusion.types import FaceBox, NoiseSpan, Word
 from tests.fusion.factories import texts, transcribe_result
 
 LIPS: dict[str, Any] = {
@@ -64,7 +62,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return document
 
 
-def test_a_window_of_lip_reading_is_read() -> None:
+def test_a_lip_reading_window_is_parsed() -> None:
     window = parse_lip_window(LIPS)
     [segment] = window.segments
     assert (window.start_s, window.end_s, segment.speaker, segment.origin) == (10, 20, "face-1", "lips")
@@ -72,12 +70,12 @@ def test_a_window_of_lip_reading_is_read() -> None:
     assert segment.face_boxes == (FaceBox(11.2, 0.4, 0.2, 0.1, 0.2),)
 
 
-def test_what_the_sdk_writes_is_read() -> None:
+def test_the_sdk_transcript_is_parsed() -> None:
     said = SdkSegment(1.0, 2.0, "hello", 0.9, speaker="voice", words=(SdkWord("hello", 1.0, 2.0, 0.9),))
     document = json.loads(Transcript("a.mp4", 5.0, "m", (said,)).to_json())
     window = parse_audio_window({**document, "start": 0, "end": 5.0})
     [segment] = window.segments
-    assert (segment.speaker, segment.origin, texts(segment.words)) == ("", "sound", ["hello"])
+    assert (segment.speaker, segment.origin, texts(segment.words)) == ("", "audio", ["hello"])
 
 
 @pytest.mark.parametrize(
@@ -95,14 +93,14 @@ def test_what_the_sdk_writes_is_read() -> None:
         ("segments.0.words.1.start", "11.4", "start is '11.4'; expected a number from 0 up"),
         ("segments.0.words.1.start", 10**400, "start is 1000"),
         ("segments.0.words.1.end", 11.3, r"end is 11.3; expected a number from 11.4 up"),
-        ("segments.0.words", [], "words is .*; expected the words of its text with their times"),
+        ("segments.0.words", [], "words is .*; expected the words of its text: request word timestamps"),
         ("segments.0.modality", "lips", "modality is 'lips'; expected video or audio or av"),
         ("segments.0.speeker", "x", "unknown fields: speeker"),
         ("end", 9, "end is 9; expected a number from 10 up"),
         ("segments.0.face_boxes.0.width", -1, "width is -1"),
     ],
 )
-def test_what_is_wrong_is_named(path: str, value: Any, message: str) -> None:
+def test_an_invalid_field_is_named(path: str, value: Any, message: str) -> None:
     with pytest.raises(FusionInputError, match=message):
         parse_lip_window(changed(path, value))
 
@@ -113,15 +111,13 @@ def test_what_is_wrong_is_named(path: str, value: Any, message: str) -> None:
     [
         parse_lip_window,
         parse_audio_window,
-        parse_face_tracks,
         parse_noise,
-        parse_failures,
         parse_media,
         parse_model,
         parse_transcribe_language,
     ],
 )
-def test_a_document_that_is_no_object_is_refused(read: Any, document: Any) -> None:
+def test_a_document_that_is_not_an_object_is_rejected(read: Any, document: Any) -> None:
     with pytest.raises(FusionInputError, match="expected a JSON object"):
         read(document)
 
@@ -138,7 +134,7 @@ json_values = st.recursive(
     st.sampled_from(["start", "segments", "segments.0", "segments.0.words.0", "segments.0.words.1.end"]),
     json_values,
 )
-def test_any_other_value_is_read_or_refused_never_a_crash(path: str, value: Any) -> None:
+def test_any_value_is_parsed_or_rejected(path: str, value: Any) -> None:
     message = "the lip reading"
     try:
         parse_lip_window(changed(path, value))
@@ -147,47 +143,24 @@ def test_any_other_value_is_read_or_refused_never_a_crash(path: str, value: Any)
     assert message.startswith("the lip reading")
 
 
-def test_half_characters_do_not_reach_the_result() -> None:
+def test_lone_surrogates_are_replaced() -> None:
     [segment] = parse_lip_window(changed("segments.0.words.0.text", "a\ud800b")).segments
     assert segment.words[0].text == "a\ufffdb"
 
 
-def test_sound_that_was_read_from_the_picture_is_refused() -> None:
-    with pytest.raises(FusionInputError, match="expected modality audio"):
+def test_an_audio_window_with_another_modality_is_rejected() -> None:
+    with pytest.raises(FusionInputError, match="another modality; expected audio"):
         parse_audio_window(changed("segments.0.modality", "av"))
 
 
-def test_face_tracks_are_read_in_order_of_time() -> None:
-    box = {"left": 0, "top": 0, "width": 1, "height": 1}
-    tracks = parse_face_tracks({"tracks": [{"face": "a", "boxes": [{"time": 2, **box}, {"time": 1, **box}]}]})
-    assert [b.time_s for b in tracks[0].boxes] == [1, 2]
-    with pytest.raises(FusionInputError, match="expected at least one box"):
-        parse_face_tracks({"tracks": [{"face": "a", "boxes": []}]})
-    with pytest.raises(FusionInputError, match="a come twice"):
-        parse_face_tracks({"tracks": [{"face": "a", "boxes": [{"time": 2, **box}]}] * 2})
+def test_noise_spans_must_not_overlap() -> None:
+    spans = [{"start": 0, "end": 5, "snr_db": -3.5}, {"start": 5, "end": 9, "snr_db": 20}]
+    assert parse_noise({"spans": spans})[0] == NoiseSpan(0, 5, -3.5)
+    with pytest.raises(FusionInputError, match="expected sorted spans without overlaps"):
+        parse_noise({"spans": spans[::-1]})
 
 
-def test_noise_is_read_and_must_follow_itself() -> None:
-    stretches = [{"start": 0, "end": 5, "snr_db": -3.5}, {"start": 5, "end": 9, "snr_db": 20}]
-    assert parse_noise({"stretches": stretches})[0] == NoiseSpan(0, 5, -3.5)
-    with pytest.raises(FusionInputError, match="stretches follow each other"):
-        parse_noise({"stretches": stretches[::-1]})
-
-
-def test_failures_are_read_and_need_a_reason() -> None:
-    said = {
-        "failures": [
-            {"source": "lips", "reason": "no face", "start": 0, "end": 60},
-            {"source": "sound", "reason": "x"},
-        ]
-    }
-    assert parse_failures(said) == (SourceFailure("lips", "no face", 0, 60), SourceFailure("sound", "x"))
-    for wrong in ({"reason": " "}, {"source": "smell"}, {"end": None}):
-        with pytest.raises(FusionInputError):
-            parse_failures({"failures": [{**said["failures"][0], **wrong}]})
-
-
-def test_media_and_model_are_read() -> None:
+def test_media_and_model_are_parsed() -> None:
     assert parse_media({"duration_s": 12.5, "width_px": 640}).width_px == 640
     assert parse_model({"name": "m", "licence": "Apache-2.0"}).licence == "Apache-2.0"
     with pytest.raises(FusionInputError, match="licence is missing"):
@@ -208,7 +181,7 @@ HOLD = [
 
 
 @pytest.mark.parametrize("speaker_in_items", [True, False])
-def test_transcribes_result_is_read(speaker_in_items: bool) -> None:
+def test_a_transcribe_result_is_parsed(speaker_in_items: bool) -> None:
     window = parse_transcribe_result(transcribe_result(HOLD, speaker_in_items=speaker_in_items), 30.0)
     assert (window.start_s, window.end_s) == (0.0, 30.0)
     assert [(s.speaker, texts(s.words)) for s in window.segments] == [
@@ -218,18 +191,18 @@ def test_transcribes_result_is_read(speaker_in_items: bool) -> None:
     assert window.segments[0].words[0] == Word("I've", 4.87, 5.02, 1.0)
 
 
-def test_transcribes_words_without_speakers_are_anybodys() -> None:
+def test_transcribe_words_without_speakers_have_an_unknown_speaker() -> None:
     window = parse_transcribe_result(transcribe_result([(*w[:4], "") for w in HOLD]), 1.0)
     assert [s.speaker for s in window.segments] == [""]
     assert window.end_s == 9.0
 
 
-def test_transcribes_opening_marks_go_to_the_next_word() -> None:
+def test_transcribe_opening_marks_belong_to_the_next_word() -> None:
     said = [("¿", 0, 0, 0, ""), ("Qué", 0.0, 0.5, 0.9, ""), ("?", 0, 0, 0, "")]
     assert texts(parse_transcribe_result(transcribe_result(said), 1).segments[0].words) == ["¿Qué?"]
 
 
-def test_transcribes_further_alternatives_and_redactions_are_read() -> None:
+def test_transcribe_alternatives_and_redactions_are_parsed() -> None:
     document = transcribe_result([("two", 0, 1, 0.6, "")])
     document["results"]["items"][0]["alternatives"] += [{"content": "to", "confidence": "0.3"}]
     document["results"]["items"] += [
@@ -266,12 +239,12 @@ def test_transcribes_further_alternatives_and_redactions_are_read() -> None:
         ),
     ],
 )
-def test_what_is_not_transcribes_result_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_invalid_transcribe_result_is_rejected(change: dict[str, Any], message: str) -> None:
     with pytest.raises(FusionInputError, match=message):
         parse_transcribe_result({**transcribe_result(HOLD), **change}, 1)
 
 
-def test_an_empty_transcription_is_silence() -> None:
+def test_an_empty_transcription_has_no_segments() -> None:
     assert parse_transcribe_result(transcribe_result([]), 9.0).segments == ()
 
 
@@ -287,8 +260,8 @@ def page(*faces: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"JobStatus": "SUCCEEDED", "VideoMetadata": {"FrameRate": 25.0}, "Faces": list(faces), **more}
 
 
-def test_rekognitions_detections_become_tracks() -> None:
-    """Two faces cross no one's way; one of them is gone for two looks, and for good after four seconds."""
+def test_rekognition_detections_are_linked_to_tracks() -> None:
+    """Two faces whose boxes never meet; one is missing for two samples, and for good after four seconds."""
     seen = [detection(t, 0.1 + t / 1e5) for t in range(0, 3000, 500)]
     other = [detection(t, 0.7) for t in (0, 500, 1500, 6000)]
     tracks = parse_rekognition_tracks([page(*other, NextToken="x"), page(*seen)])
@@ -310,7 +283,7 @@ def test_a_face_that_jumps_is_another_track() -> None:
         ([page({"Timestamp": -1, "Face": detection(0, 0)["Face"]})], "Timestamp is -1"),
     ],
 )
-def test_what_is_not_rekognitions_whole_result_is_refused(pages: list[Any], message: str) -> None:
+def test_an_incomplete_rekognition_result_is_rejected(pages: list[Any], message: str) -> None:
     with pytest.raises(FusionInputError, match=message):
         parse_rekognition_tracks(pages)
 

@@ -1,4 +1,4 @@
-"""One set of people out of voices, lips and faces."""
+"""Tests of speaker resolution from voices, lips and faces."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def lips(
 
 
 def voice(speaker: str, text: str, start_s: float) -> Segment:
-    return segment(spoken(text, start_s), speaker, "sound")
+    return segment(spoken(text, start_s), speaker, "audio")
 
 
 def result(
     lip_windows: list[Window] | None = None,
-    sound: list[Segment] | None = None,
+    audio: list[Segment] | None = None,
     tracks: list[FaceTrack] | None = None,
 ) -> Result:
     return fuse(
         Inputs(
             Media(ENDS_S),
             lips=None if lip_windows is None else tuple(lip_windows),
-            audio=None if sound is None else (Window(0, ENDS_S, tuple(sound)),),
+            audio=None if audio is None else (Window(0, ENDS_S, tuple(audio)),),
             faces=None if tracks is None else tuple(tracks),
         )
     )
@@ -72,7 +72,7 @@ def test_a_voice_belongs_to_the_lips_that_move_with_it() -> None:
     ]
 
 
-def test_two_who_talk_at_once_get_their_own_voices() -> None:
+def test_simultaneous_speakers_get_their_own_voices() -> None:
     found = result(
         one_window(lips("face-1", "bin blue at f two now", 1), lips("face-2", "set white with nine", 2)),
         [voice("spk_0", "bin blue at f two now", 1), voice("spk_1", "set white with nine", 2)],
@@ -82,7 +82,7 @@ def test_two_who_talk_at_once_get_their_own_voices() -> None:
     assert all(w.source == "both" for s in found.segments for w in s.words)
 
 
-def test_a_person_may_be_a_voice_only_or_a_face_only() -> None:
+def test_a_person_may_have_only_a_voice_or_a_face() -> None:
     found = result(
         one_window(lips("face-1", "bin blue", 1)),
         [voice("spk_0", "who is there", 10)],
@@ -95,7 +95,7 @@ def test_a_person_may_be_a_voice_only_or_a_face_only() -> None:
     ]
 
 
-def test_a_track_unites_a_face_through_windows_that_share_no_words() -> None:
+def test_a_track_joins_a_face_across_windows_without_shared_words() -> None:
     windows = [
         Window(0, 10, (lips("face-1", "bin blue", 1, LEFT), lips("face-2", "set white", 4, RIGHT))),
         Window(9, 20, (lips("face-1", "lay green", 12, RIGHT), lips("face-2", "two now", 15, LEFT))),
@@ -107,7 +107,7 @@ def test_a_track_unites_a_face_through_windows_that_share_no_words() -> None:
     ]
 
 
-def test_a_voice_unites_a_face_through_windows() -> None:
+def test_a_voice_joins_a_face_across_windows() -> None:
     windows = [
         Window(0, 10, (lips("face-1", "bin blue", 1),)),
         Window(9, 20, (lips("face-1", "two now", 12),)),
@@ -117,7 +117,7 @@ def test_a_voice_unites_a_face_through_windows() -> None:
     assert len(result(windows).people) == 2
 
 
-def test_boxes_in_the_overlap_unite_a_face_and_keep_others_apart() -> None:
+def test_boxes_in_the_overlap_join_a_face_and_separate_others() -> None:
     def windows(place: tuple[float, float, float, float]) -> list[Window]:
         return [
             Window(0, 10, (lips("face-1", "bin blue now", 8, LEFT),)),
@@ -128,21 +128,21 @@ def test_boxes_in_the_overlap_unite_a_face_and_keep_others_apart() -> None:
     assert len(result(windows(RIGHT)).people) == 2
 
 
-def test_broken_tracks_of_one_face_are_one_person() -> None:
+def test_interrupted_tracks_of_one_face_are_one_person() -> None:
     window = one_window(lips("face-1", "bin blue at f two now please", 1, LEFT))
     tracks = [FaceTrack("a", boxes(LEFT, 0, 2)), FaceTrack("b", boxes(LEFT, 2.4, 6))]
     assert who(result(window, None, tracks)) == [("person-1", (), ("window-1/face-1", "a", "b"))]
 
 
-def test_two_faces_in_one_picture_are_never_one_person() -> None:
+def test_two_faces_in_one_frame_are_two_people() -> None:
     window = one_window(lips("face-1", "bin blue", 1), lips("face-2", "bin blue", 1.05))
     found = result(window, [voice("spk_0", "bin blue", 1)])
     assert len(found.people) == 2
     assert [p.voices for p in found.people] == [("spk_0",), ()]
 
 
-def test_two_faces_of_one_window_stay_two_also_through_the_next_window() -> None:
-    """Diarisation heard one voice only: it may not unite a face with another that was seen beside it."""
+def test_two_faces_of_one_window_stay_separate_in_the_next() -> None:
+    """Diarisation found one voice only: it must not join a face with another visible at the same time."""
     windows = [
         Window(
             0, 12, (lips("face-1", "bin blue at f two now please again", 1), lips("face-2", "set white", 8))
@@ -157,49 +157,49 @@ def test_two_faces_of_one_window_stay_two_also_through_the_next_window() -> None
     ]
 
 
-def test_two_tracks_seen_at_once_are_two_people_even_in_one_place() -> None:
+def test_simultaneous_tracks_are_two_people_even_at_one_position() -> None:
     window = one_window(lips("face-1", "bin blue at f", 1, LEFT))
     tracks = [FaceTrack("a", boxes(LEFT, 0, 4)), FaceTrack("b", boxes(LEFT, 1, 4))]
     assert len(result(window, None, tracks).people) == 2
 
 
-def test_a_broken_track_waits_for_its_own_face() -> None:
+def test_an_interrupted_track_is_joined_to_its_own_face() -> None:
     """While that face takes another of its tracks, its neighbour does not take this one."""
-    beside = (LEFT[0] + 0.096, *LEFT[1:])
+    near_left = (LEFT[0] + 0.096, *LEFT[1:])
     text = "bin blue at f two now please again soon lay green by seven " * 2
-    window = one_window(lips("face-1", text, 1, LEFT), lips("face-2", text[::-1], 1, beside))
+    window = one_window(lips("face-1", text, 1, LEFT), lips("face-2", text[::-1], 1, near_left))
     tracks = [
         FaceTrack(name, boxes(LEFT, at, at + 2.4)) for name, at in (("a", 0), ("c", 3), ("d", 6), ("e", 9))
     ]
-    found = result(window, None, [*tracks, FaceTrack("b", boxes(beside, 0, 2.4))])
+    found = result(window, None, [*tracks, FaceTrack("b", boxes(near_left, 0, 2.4))])
     assert {p.lips: p.tracks for p in found.people} == {
         ("window-1/face-1",): ("a", "c", "d", "e"),
         ("window-1/face-2",): ("b",),
     }
 
 
-def test_a_voice_that_is_seldom_alone_with_a_face_is_not_its() -> None:
+def test_a_voice_rarely_alone_with_a_face_is_not_joined() -> None:
     tracks = [FaceTrack("track-1", boxes(LEFT, 0, 10)), FaceTrack("track-2", boxes(RIGHT, 2.5, 10))]
     found = result(None, [voice("spk_0", "bin blue at f two now please again soon lay green", 1)], tracks)
     assert len(found.people) == 3
 
 
-def test_a_voice_without_lips_belongs_to_the_face_that_was_alone_with_it() -> None:
+def test_a_voice_without_lips_belongs_to_the_only_visible_face() -> None:
     tracks = [FaceTrack("track-1", boxes(LEFT, 0, 10)), FaceTrack("track-2", boxes(RIGHT, 10, 20))]
-    sound = [voice("spk_0", "bin blue at f two", 2), voice("spk_1", "set white with nine", 12)]
-    assert [(p.voices, p.tracks) for p in result(None, sound, tracks).people] == [
+    audio = [voice("spk_0", "bin blue at f two", 2), voice("spk_1", "set white with nine", 12)]
+    assert [(p.voices, p.tracks) for p in result(None, audio, tracks).people] == [
         (("spk_0",), ("track-1",)),
         (("spk_1",), ("track-2",)),
     ]
 
 
-def test_a_voice_beside_two_faces_is_not_given_to_either() -> None:
+def test_a_voice_with_two_visible_faces_is_not_joined() -> None:
     tracks = [FaceTrack("track-1", boxes(LEFT, 0, 10)), FaceTrack("track-2", boxes(RIGHT, 0, 10))]
     found = result(None, [voice("spk_0", "bin blue at f two", 2)], tracks)
     assert len(found.people) == 3
 
 
-def test_sound_without_speakers_goes_to_whose_lips_move() -> None:
+def test_audio_without_speakers_is_assigned_to_moving_lips() -> None:
     found = result(
         one_window(lips("face-1", "bin blue", 1), lips("face-2", "set white", 5)),
         [voice("", "bin blue", 1), voice("", "set white", 5), voice("", "far away", 30)],
@@ -212,23 +212,23 @@ def test_sound_without_speakers_goes_to_whose_lips_move() -> None:
     assert who(found)[2] == ("person-3", (), ())
 
 
-def test_sound_that_the_server_gave_to_a_face_stays_that_faces() -> None:
-    unseen = segment(spoken("set white", 5), "face-1", "sound")
+def test_audio_words_with_a_face_key_keep_their_face() -> None:
+    unseen = segment(spoken("set white", 5), "face-1", "audio")
     found = result(one_window(lips("face-1", "bin blue", 1), unseen), [voice("spk_0", "bin blue", 1)])
     assert who(found) == [("person-1", ("spk_0",), ("window-1/face-1",))]
     assert [(w.text, w.source) for s in found.segments for w in s.words][2:] == [
-        ("set", "sound"),
-        ("white", "sound"),
+        ("set", "audio"),
+        ("white", "audio"),
     ]
 
 
-def test_lips_are_believed_about_who_spoke_before_diarisation_is() -> None:
-    """Diarisation gives the last words of face-1 to the other voice: they are not doubled."""
+def test_lips_take_precedence_over_diarisation() -> None:
+    """Diarisation assigns the last words of face-1 to the other voice: they are not duplicated."""
     found = result(
         one_window(lips("face-1", "bin blue at f two now", 1), lips("face-2", "set white with nine", 6)),
         [
             voice("spk_0", "bin blue at f", 1),
-            segment(spoken("two now", 1 + 4 * 0.4), "spk_1", "sound"),
+            segment(spoken("two now", 1 + 4 * 0.4), "spk_1", "audio"),
             voice("spk_1", "set white with nine", 6),
         ],
     )
@@ -238,7 +238,7 @@ def test_lips_are_believed_about_who_spoke_before_diarisation_is() -> None:
     ]
 
 
-def test_names_follow_the_first_appearance() -> None:
+def test_people_are_named_by_first_appearance() -> None:
     found = result(
         None, [voice("spk_9", "bin", 1), voice("spk_0", "blue", 5)], [FaceTrack("t", boxes(LEFT, 0, 0.4))]
     )
@@ -247,20 +247,20 @@ def test_names_follow_the_first_appearance() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.randoms(use_true_random=False))
-def test_the_order_of_the_input_makes_no_difference(shake: object) -> None:
+def test_the_result_is_independent_of_input_order(shake: object) -> None:
     windows = [
         Window(0, 10, (lips("face-1", "bin blue now", 8, LEFT), lips("face-2", "set white", 4, RIGHT))),
         Window(7, 20, (lips("face-1", "bin blue now", 8, LEFT), lips("face-2", "two now", 15, RIGHT))),
     ]
-    sound = [voice("spk_0", "bin blue now", 8), voice("spk_1", "set white", 4), voice("spk_1", "two now", 15)]
+    audio = [voice("spk_0", "bin blue now", 8), voice("spk_1", "set white", 4), voice("spk_1", "two now", 15)]
     tracks = [FaceTrack("a", boxes(LEFT, 0, 20)), FaceTrack("b", boxes(RIGHT, 0, 20))]
-    expected = result(windows, sound, tracks)
-    for some in (windows, sound, tracks):
+    expected = result(windows, audio, tracks)
+    for some in (windows, audio, tracks):
         shake.shuffle(some)  # type: ignore[attr-defined]
     shuffled = [
         Window(w.start_s, w.end_s, tuple(sorted(w.segments, key=lambda _: shake.random()))) for w in windows
     ]  # type: ignore[attr-defined]
-    assert result(shuffled, sound, tracks) == expected
+    assert result(shuffled, audio, tracks) == expected
     assert len(expected.people) == 2
 
 
@@ -272,7 +272,7 @@ spans = st.lists(
 
 @settings(deadline=None)
 @given(spans, spans)
-def test_spans_are_counted_as_moments_are(
+def test_span_durations_match_sampled_durations(
     one: list[tuple[float, float]], other: list[tuple[float, float]]
 ) -> None:
     def covered(some: list[tuple[float, float]], moment: int) -> int:
@@ -287,6 +287,6 @@ def test_spans_are_counted_as_moments_are(
         assert all(a[1] < b[0] for a, b in itertools.pairwise(lonely))
 
 
-def test_words_without_length_have_a_speaker() -> None:
-    found = result(None, [segment([word("oh", 1, 1)], "", "sound")])
+def test_words_without_duration_have_a_speaker() -> None:
+    found = result(None, [segment([word("oh", 1, 1)], "", "audio")])
     assert [s.person for s in found.segments] == ["person-1"]

@@ -1,4 +1,4 @@
-"""Windows put together give the speech back: nothing doubled, nothing lost."""
+"""Tests of window merging: no word is duplicated or lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gorggle_lambdas.fusion.types import FaceBox, Segment, Window, Word
 from gorggle_lambdas.fusion.window_merging import merge_audio_windows, merge_hypotheses, merge_lip_windows
-from tests.fusion.factories import claim, jittered, segment, sentences, spoken, texts, word
+from tests.fusion.factories import hypothesis, jittered, segment, sentences, spoken, texts, word
 
 unhurried = settings(deadline=None, max_examples=80)
 
@@ -48,7 +48,7 @@ def seen_in(words: list[Word], bounds: tuple[float, float], at_border: str) -> l
     return seen
 
 
-def transcribe_window(words: list[Word], bounds: tuple[float, float], speaker: str) -> Window:
+def window_with(words: list[Word], bounds: tuple[float, float], speaker: str) -> Window:
     return Window(*bounds, (segment(words, speaker),) if words else ())
 
 
@@ -59,12 +59,12 @@ def transcribe_window(words: list[Word], bounds: tuple[float, float], speaker: s
     st.sampled_from(["dropped", "clipped", "misread"]),
     st.sampled_from([0.0, JITTER_S]),
 )
-def test_any_overlapping_windows_give_the_words_back(
+def test_any_overlapping_windows_return_the_words(
     words: list[Word], seed: int, at_border: str, jitter_s: float
 ) -> None:
     shake = random.Random(seed)
     windows = [
-        transcribe_window(jittered(seen_in(words, bounds, at_border), shake, jitter_s), bounds, "face-1")
+        window_with(jittered(seen_in(words, bounds, at_border), shake, jitter_s), bounds, "face-1")
         for bounds in cut_windows(words, shake)
     ]
     for merge in (merge_lip_windows, merge_audio_windows):
@@ -80,7 +80,7 @@ def test_any_overlapping_windows_give_the_words_back(
 
 @unhurried
 @given(sentences(max_words=20), sentences(max_words=20), st.integers(0, 2**32))
-def test_two_people_who_talk_at_once_stay_two(first: list[Word], second: list[Word], seed: int) -> None:
+def test_simultaneous_speakers_stay_separate(first: list[Word], second: list[Word], seed: int) -> None:
     shake = random.Random(seed)
     # No word of both at one time: which of them a window then means cannot be known.
     second = [w for w in second if not any(w.text == o.text for o in first)]
@@ -95,51 +95,51 @@ def test_two_people_who_talk_at_once_stay_two(first: list[Word], second: list[Wo
     assert sorted(texts(claims)) == sorted(texts(first) + texts(second))
 
 
-def test_the_order_in_which_windows_arrive_makes_no_difference() -> None:
+def test_merging_is_independent_of_window_order() -> None:
     words = spoken("the bin is blue at f two now please")
     windows = [
-        transcribe_window(words[:5], (0.0, 2.1), "face-1"),
-        transcribe_window(words[3:], (1.1, 4.0), "face-1"),
+        window_with(words[:5], (0.0, 2.1), "face-1"),
+        window_with(words[3:], (1.1, 4.0), "face-1"),
     ]
     assert merge_lip_windows(windows) == merge_lip_windows(windows[::-1])
 
 
-def test_a_word_said_twice_stays_twice() -> None:
+def test_a_repeated_word_is_kept_twice() -> None:
     words = spoken("no no no no no no", each_s=0.4)
     windows = [
-        transcribe_window(words[:4], (0.0, 1.7), "face-1"),
-        transcribe_window(words[2:], (0.7, 2.6), "face-1"),
+        window_with(words[:4], (0.0, 1.7), "face-1"),
+        window_with(words[2:], (0.7, 2.6), "face-1"),
     ]
     assert texts(merge_lip_windows(windows).hypotheses) == ["no"] * 6
 
 
-def test_a_different_reading_in_the_overlap_becomes_an_alternative() -> None:
+def test_a_different_hypothesis_in_the_overlap_is_an_alternative() -> None:
     left = [word("bin", 1.0, 1.4), word("blue", 2.0, 2.4, 0.5)]
     right = [word("glue", 2.0, 2.4, 0.9), word("now", 5.0, 5.4)]
-    windows = [transcribe_window(left, (0.0, 3.0), "face-1"), transcribe_window(right, (1.5, 6.0), "face-1")]
+    windows = [window_with(left, (0.0, 3.0), "face-1"), window_with(right, (1.5, 6.0), "face-1")]
     claims = merge_lip_windows(windows).hypotheses
     # 0.6 s from its window's border beats 0.5 s.
     assert texts(claims) == ["bin", "blue", "now"]
     assert texts(claims[1].alternatives) == ["glue"]
 
 
-def test_a_window_that_was_read_twice_counts_once() -> None:
-    once = transcribe_window(spoken("bin blue at f"), (0.0, 2.0), "face-1")
-    again = transcribe_window(spoken("bin glue at f"), (0.0, 2.0), "face-2")
+def test_a_duplicate_window_counts_once() -> None:
+    once = window_with(spoken("bin blue at f"), (0.0, 2.0), "face-1")
+    again = window_with(spoken("bin glue at f"), (0.0, 2.0), "face-2")
     merged = merge_lip_windows([once, again])
     assert texts(merged.hypotheses) == ["bin", "blue", "at", "f"]
     assert len(merged.faces) == 1
 
 
-def test_what_one_window_alone_read_is_kept() -> None:
+def test_words_of_one_window_only_are_kept() -> None:
     windows = [
-        transcribe_window([word("bin", 2.0, 2.4)], (0.0, 4.0), "face-1"),
-        transcribe_window([word("now", 3.0, 3.4)], (1.0, 6.0), "face-1"),
+        window_with([word("bin", 2.0, 2.4)], (0.0, 4.0), "face-1"),
+        window_with([word("now", 3.0, 3.4)], (1.0, 6.0), "face-1"),
     ]
     assert texts(merge_lip_windows(windows).hypotheses) == ["bin", "now"]
 
 
-def test_a_face_keeps_its_key_from_window_to_window_by_its_words() -> None:
+def test_a_face_keeps_its_key_across_windows_by_its_words() -> None:
     box = FaceBox(1.0, 0.1, 0.1, 0.2, 0.2)
     first, second = spoken("bin blue at", 0.5), spoken("set white now", 0.6)
     left = Window(
@@ -152,34 +152,34 @@ def test_a_face_keeps_its_key_from_window_to_window_by_its_words() -> None:
     assert faces["window-1/face-1"].boxes == (box,)
 
 
-def test_a_face_with_no_words_in_the_overlap_is_not_taken_for_another() -> None:
-    left = transcribe_window(spoken("bin blue"), (0.0, 3.0), "face-1")
-    right = transcribe_window(spoken("set white", 5.0), (2.0, 9.0), "face-1")
+def test_a_face_without_words_in_the_overlap_is_not_linked() -> None:
+    left = window_with(spoken("bin blue"), (0.0, 3.0), "face-1")
+    right = window_with(spoken("set white", 5.0), (2.0, 9.0), "face-1")
     assert [face.key for face in merge_lip_windows([left, right]).faces] == [
         "window-1/face-1",
         "window-2/face-1",
     ]
 
 
-def test_a_word_is_not_doubled_when_a_window_gives_it_to_somebody_else() -> None:
+def test_a_word_assigned_to_another_speaker_is_not_duplicated() -> None:
     words = spoken("bin blue at f")
     left = Window(0.0, 3.0, (segment(words[:2], "face-1"), segment(words[2:], "face-2")))
-    right = transcribe_window(words, (0.0, 4.0), "face-1")
+    right = window_with(words, (0.0, 4.0), "face-1")
     assert texts(merge_lip_windows([left, right]).hypotheses) == texts(words)
 
 
 @pytest.mark.parametrize("merge", [merge_lip_windows, merge_audio_windows])
 @pytest.mark.parametrize("windows", [[], [Window(0, 1, ())], [Window(0, 5, ()), Window(4, 9, ())]])
-def test_silence_gives_nothing(merge: object, windows: list[Window]) -> None:
+def test_silence_has_no_words(merge: object, windows: list[Window]) -> None:
     assert callable(merge)
-    assert merge(windows).claims == ()
+    assert merge(windows).hypotheses == ()
 
 
-def test_two_readings_of_one_sound_are_one() -> None:
-    first = [replace(claim("hello", 1, 1.5, origin="sound"), speaker="spk_0", window=(0.0, 60.0))]
+def test_two_transcripts_of_the_same_audio_are_merged() -> None:
+    first = [replace(hypothesis("hello", 1, 1.5, origin="audio"), speaker="spk_0", window=(0.0, 60.0))]
     second = [
-        replace(claim("Hello", 1.05, 1.5, origin="sound"), speaker="", window=(0.5, 8.0)),
-        replace(claim("you", 3, 3.2, origin="sound"), speaker="", window=(0.5, 8.0)),
+        replace(hypothesis("Hello", 1.05, 1.5, origin="audio"), speaker="", window=(0.5, 8.0)),
+        replace(hypothesis("you", 3, 3.2, origin="audio"), speaker="", window=(0.5, 8.0)),
     ]
     found = merge_hypotheses(first, second)
     assert [(c.text, c.speaker) for c in found] == [("hello", "spk_0"), ("you", "")]
@@ -188,10 +188,10 @@ def test_two_readings_of_one_sound_are_one() -> None:
 @example(0.2)
 @unhurried
 @given(st.floats(0.0, 1.0))
-def test_a_piece_at_the_border_gives_way_to_the_whole_word(cut_s: float) -> None:
-    """However much of "please" the first window sees, the second one's reading stands alone."""
+def test_a_fragment_at_the_edge_is_replaced_by_the_whole_word(cut_s: float) -> None:
+    """However much of "please" the first window contains, only the second one's word is kept."""
     bounds = (0.0, 5.0 + cut_s * 0.5)
     left = [word("bin", 4.4, 4.7), word("pl", 5.0, bounds[1])]
     right = [word("bin", 4.4, 4.7), word("please", 5.0, 5.6), word("now", 6, 6.4)]
-    windows = [transcribe_window(left, bounds, "face-1"), transcribe_window(right, (4.0, 9.0), "face-1")]
+    windows = [window_with(left, bounds, "face-1"), window_with(right, (4.0, 9.0), "face-1")]
     assert texts(merge_lip_windows(windows).hypotheses) == ["bin", "please", "now"]

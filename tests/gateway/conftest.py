@@ -15,11 +15,11 @@ from aiohttp import web
 
 from gorggle_gateway import app as gateway
 from gorggle_gateway.protocol import SUBPROTOCOL
-from gorggle_gateway.settings import GatewaySettings, Limits
+from gorggle_gateway.settings import GatewaySettings
 from tests.sdk.conftest import make_server  # noqa: F401 - a fixture
 from tests.sdk.fake_service import FakeLipReading
 
-# The machine may be busy; nothing here takes a second.
+# Generous, for busy machines.
 TIMEOUT_S = 30.0
 
 
@@ -60,7 +60,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def session(self, **start: Any) -> AsyncIterator[Connection]:
-        """A connection with a session that has begun."""
+        """A connection with a started session."""
         async with self.connect() as connection:
             await connection.say({"type": "start", "media": "webm", **start})
             connection.ready = await connection.until("ready")
@@ -69,7 +69,7 @@ class Gateway:
 
 @dataclasses.dataclass
 class Connection:
-    """One end of a WebSocket."""
+    """The client's end of a WebSocket."""
 
     socket: aiohttp.ClientWebSocketResponse
     ready: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -89,7 +89,7 @@ class Connection:
             await self.send(media[at : at + step])
 
     async def hear(self) -> dict[str, Any] | None:
-        """The next message; None at the end."""
+        """Return the next message; None at the end."""
         message = await asyncio.wait_for(self.socket.receive(), TIMEOUT_S)
         if message.type is not aiohttp.WSMsgType.TEXT:
             self.closed_with = (
@@ -100,7 +100,7 @@ class Connection:
         return self.heard[-1]
 
     async def until(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """The next message of a type, with these values."""
+        """Return the next message of a type with these values."""
         while (message := await self.hear()) is not None:
             if message["type"] == kind and all(message.get(name) == value for name, value in fields.items()):
                 return message
@@ -108,7 +108,7 @@ class Connection:
         raise AssertionError(f"the connection ended before {kind}: {self.heard}")
 
     async def rest(self) -> list[dict[str, Any]]:
-        """Everything that is still to come."""
+        """Return all remaining messages."""
         while await self.hear() is not None:
             pass
         return self.heard
@@ -120,12 +120,8 @@ class Connection:
 
 
 @contextlib.asynccontextmanager
-async def running_gateway(
-    server: str, *, limits: Limits | None = None, **settings: Any
-) -> AsyncIterator[Gateway]:
-    app = gateway.create_app(
-        GatewaySettings(listen="127.0.0.1:0", server=server, limits=limits or Limits(), **settings)
-    )
+async def running_gateway(server: str, **settings: Any) -> AsyncIterator[Gateway]:
+    app = gateway.create_app(GatewaySettings(listen="127.0.0.1:0", server=server, **settings))
     runner = web.AppRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -1,4 +1,4 @@
-"""Recordings as browsers make them: live WebM of VP8 and Opus, a key frame each second, no index."""
+"""Recordings as browsers produce them: live WebM with VP8 and Opus, a key frame each second, no index."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import av
 from tests.clips import read_clip
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-PICTURES_A_SECOND = 25
-# Small: how a recording is cut does not depend on it.
+FRAME_RATE_HZ = 25
+# Small, since parsing does not depend on it.
 SIZE = (160, 120)
 
 
 @functools.cache
 def recording(clip: str = "demo", *, max_s: float = 1e9, video: bool = True, audio: bool = True) -> bytes:
-    """A clip of ``examples/`` as such a recording."""
-    pictures, waveform, rate_hz = read_clip(EXAMPLES / f"{clip}.mp4")
-    pictures, waveform = pictures[: int(max_s * PICTURES_A_SECOND)], waveform[: int(max_s * rate_hz)]
+    """Return a clip of ``examples/`` as such a recording."""
+    images, waveform, rate_hz = read_clip(EXAMPLES / f"{clip}.mp4")
+    images, waveform = images[: int(max_s * FRAME_RATE_HZ)], waveform[: int(max_s * rate_hz)]
     file = io.BytesIO()
     file.seekable = lambda: False  # type: ignore[method-assign]
     with av.open(file, "w", format="webm", options={"live": "1", "cluster_time_limit": "1000"}) as made:
         packets: list[Any] = []
         if video:
-            packets += _pictures(made, pictures)
+            packets += _encode_video(made, images)
         if audio:
-            packets += _sound(made, waveform, rate_hz)
+            packets += _encode_audio(made, waveform, rate_hz)
         timed = [packet for packet in packets if packet.dts is not None]
         for packet in sorted(timed, key=lambda packet: packet.dts * packet.time_base):
             made.mux(packet)
@@ -38,7 +38,7 @@ def recording(clip: str = "demo", *, max_s: float = 1e9, video: bool = True, aud
 
 
 def pcm(clip: str = "demo", max_s: float = 1e9) -> bytes:
-    """A clip's sound: 16-bit samples, mono, 16 kHz."""
+    """Return a clip's audio: 16-bit samples, mono, 16 kHz."""
     samples = bytearray()
     with av.open(str(EXAMPLES / f"{clip}.mp4")) as container:
         resampler = av.AudioResampler(format="s16", layout="mono", rate=16_000)
@@ -49,32 +49,30 @@ def pcm(clip: str = "demo", max_s: float = 1e9) -> bytes:
 
 
 def decoded(media: bytes) -> tuple[list[float], float]:
-    """The times of a recording's pictures, and the seconds of its sound."""
-    times, sound_s = [], 0.0
+    """Return the timestamps of a recording's frames, and the duration of its audio."""
+    times, audio_s = [], 0.0
     with av.open(io.BytesIO(media)) as container:
         for frame in container.decode():
             if isinstance(frame, av.VideoFrame):
                 times.append(float(frame.time or 0))
             else:
-                sound_s += frame.samples / frame.sample_rate
-    return times, sound_s
+                audio_s += frame.samples / frame.sample_rate
+    return times, audio_s
 
 
-def _pictures(made: Any, pictures: list[Any]) -> list[Any]:
-    stream = made.add_stream(
-        "libvpx", rate=PICTURES_A_SECOND, options={"deadline": "realtime", "cpu-used": "12"}
-    )
+def _encode_video(made: Any, images: list[Any]) -> list[Any]:
+    stream = made.add_stream("libvpx", rate=FRAME_RATE_HZ, options={"deadline": "realtime", "cpu-used": "12"})
     stream.width, stream.height = SIZE
     stream.pix_fmt, stream.bit_rate = "yuv420p", 1_000_000
-    stream.codec_context.gop_size = PICTURES_A_SECOND
+    stream.codec_context.gop_size = FRAME_RATE_HZ
     stream.codec_context.thread_count = 1
     frames = [
-        av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(*SIZE, "yuv420p") for picture in pictures
+        av.VideoFrame.from_ndarray(image, format="rgb24").reformat(*SIZE, "yuv420p") for image in images
     ]
     return [packet for frame in [*frames, None] for packet in stream.encode(frame)]
 
 
-def _sound(made: Any, waveform: Any, rate_hz: int) -> list[Any]:
+def _encode_audio(made: Any, waveform: Any, rate_hz: int) -> list[Any]:
     stream = made.add_stream("libopus", rate=rate_hz, layout="mono")
     frame = av.AudioFrame.from_ndarray(waveform[None], format="s16", layout="mono")
     frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)

@@ -20,7 +20,7 @@ def split(media: bytes, sizes: list[int]) -> tuple[EbmlParser, list]:
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000, 1 << 20])
-def test_a_recording_is_cut_the_same_however_it_arrives(step: int) -> None:
+def test_parsing_does_not_depend_on_chunk_sizes(step: int) -> None:
     media = recording(max_s=2.0)
     splitter, elements = split(media, [step] * (len(media) // step))
     whole, expected = split(media, [])
@@ -29,7 +29,7 @@ def test_a_recording_is_cut_the_same_however_it_arrives(step: int) -> None:
     assert media.startswith(b"".join(raw for _, raw in elements))
 
 
-def test_clusters_know_when_they_begin_and_whether_reading_can_begin_there() -> None:
+def test_clusters_have_start_times_and_key_frame_flags() -> None:
     _, elements = split(recording(**SIX_SECONDS), [])
     clusters = list({id(cluster): cluster for cluster, _ in elements if cluster is not None}.values())
     assert [round(cluster.start_s or 0) for cluster in clusters] == sorted(
@@ -41,7 +41,7 @@ def test_clusters_know_when_they_begin_and_whether_reading_can_begin_there() -> 
         assert abs(start_s - round(start_s)) < 0.05, "key frames come each second"
 
 
-def test_sound_alone_can_be_read_from_any_cluster() -> None:
+def test_every_cluster_of_an_audio_stream_is_a_start_point() -> None:
     _, elements = split(recording(video=False, **SIX_SECONDS), [])
     keys = [cluster.is_key for cluster, _ in elements if cluster is not None]
     assert keys
@@ -58,19 +58,19 @@ def test_sound_alone_can_be_read_from_any_cluster() -> None:
         b"\x00" * 64,
     ],
 )
-def test_what_is_no_webm_is_refused(media: bytes) -> None:
+def test_data_other_than_webm_is_refused(media: bytes) -> None:
     with pytest.raises(MatroskaError):
         EbmlParser().feed(media)
 
 
-def test_an_element_that_claims_a_gigabyte_is_refused_before_it_arrives() -> None:
+def test_an_oversized_element_is_refused_before_it_arrives() -> None:
     with pytest.raises(MatroskaError, match="1073741824 bytes"):
         EbmlParser().feed(b"\x1a\x45\xdf\xa3" + (1 << 30 | 1 << 56).to_bytes(8, "big"))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 2**32))
-def test_damage_is_an_error_of_its_own_or_passed_on(noise: bytes, seed: int) -> None:
+def test_damaged_data_raises_matroska_error_or_passes(noise: bytes, seed: int) -> None:
     media = bytearray(recording(max_s=1.0)[:20_000])
     at = random.Random(seed).randrange(len(media))
     media[at : at + len(noise)] = noise
@@ -82,9 +82,9 @@ def test_damage_is_an_error_of_its_own_or_passed_on(noise: bytes, seed: int) -> 
         pass
 
 
-def test_another_server_gets_what_was_not_yet_read_from_a_key_frame_on() -> None:
+def test_unprocessed_media_is_replayed_from_a_key_frame() -> None:
     media = recording(**SIX_SECONDS)
-    kept = RetainedMedia(retained_bytes=1 << 30)
+    kept = RetainedMedia(max_bytes=1 << 30)
     kept.add(media)
     kept.discard_before(3.4)
     offset_s, again = kept.replay_from(3.4)
@@ -93,19 +93,19 @@ def test_another_server_gets_what_was_not_yet_read_from_a_key_frame_on() -> None
     assert times[0] == pytest.approx(offset_s, abs=0.05)
     assert times[-1] == pytest.approx(5.96, abs=0.05)
     assert sound_s == pytest.approx(6.0 - offset_s, abs=0.1)
-    assert sum(map(len, again)) < 0.7 * len(media), "what was read is not kept"
+    assert sum(map(len, again)) < 0.7 * len(media), "processed media is not retained"
 
 
-def test_everything_is_kept_until_something_is_read() -> None:
+def test_all_media_is_retained_until_some_is_processed() -> None:
     media = recording(**SIX_SECONDS)
-    kept = RetainedMedia(retained_bytes=1 << 30)
+    kept = RetainedMedia(max_bytes=1 << 30)
     sent = b"".join(kept.add(media))
     offset_s, again = kept.replay_from(0.0)
     assert offset_s == 0.0
     assert b"".join(again) == sent
 
 
-def test_a_server_that_is_too_far_behind_ends_the_session() -> None:
-    kept = RetainedMedia(retained_bytes=100_000)
+def test_the_retained_media_is_bounded() -> None:
+    kept = RetainedMedia(max_bytes=100_000)
     with pytest.raises(BufferFullError, match="cannot keep up"):
         kept.add(recording(**SIX_SECONDS))

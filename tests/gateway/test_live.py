@@ -1,4 +1,4 @@
-"""``/v1/live`` with a real WebSocket client, in front of a server that plays what a test says."""
+"""``/v1/live`` with a real WebSocket client and a scripted inference server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 
 from gorggle.v1 import config_pb2
 from gorggle_gateway.app import SESSIONS
-from gorggle_gateway.settings import Limits
 from tests.gateway.conftest import TIMEOUT_S, Gateway, run, running_gateway
 from tests.gateway.recordings import pcm, recording
 from tests.sdk.fake_service import FakeLipReading, Request, Response, finished, progress, segment, started
@@ -25,7 +24,7 @@ def media(max_s: float = 3.0) -> bytes:
     return recording(max_s=max_s)
 
 
-def test_words_come_back_interim_then_final(service: FakeLipReading, target: str) -> None:
+def test_interim_results_are_followed_by_final_ones(service: FakeLipReading, target: str) -> None:
     def script(requests: Iterator[Request], _context: Any) -> Iterator[Response]:
         yield started()
         service.requests += requests
@@ -61,24 +60,24 @@ def test_words_come_back_interim_then_final(service: FakeLipReading, target: str
     assert service.config.recognition.enable_face_boxes
 
 
-def test_people_without_a_camera_are_served_too(service: FakeLipReading, target: str) -> None:
-    sound = pcm(max_s=1.0)
+def test_audio_only_sessions_are_served(service: FakeLipReading, target: str) -> None:
+    samples = pcm(max_s=1.0)
 
     async def test() -> None:
         async with running_gateway(target) as gateway, gateway.session(media="pcm", modality="audio") as live:
-            await live.send_all(sound, step=3001)
+            await live.send_all(samples, step=3001)
             await live.say({"type": "stop"})
             await live.rest()
         assert live.texts() == ["bin blue at f two now"]
 
     run(test())
-    assert b"".join(request.pcm.samples for request in service.requests) == sound
+    assert b"".join(request.pcm.samples for request in service.requests) == samples
     assert service.config is not None
     assert service.config.recognition.modality == config_pb2.MODALITY_AUDIO_ONLY
 
 
 class Gate:
-    """A script that gives a segment, waits, and gives another when the test opens it."""
+    """A script that sends a segment, waits, and sends another when the test opens the gate."""
 
     def __init__(self, service: FakeLipReading) -> None:
         self.opened = threading.Event()
@@ -103,9 +102,7 @@ class Gate:
             pass
 
 
-def test_a_client_that_comes_back_misses_nothing_and_hears_nothing_twice(
-    service: FakeLipReading, target: str
-) -> None:
+def test_a_resumed_client_gets_every_event_exactly_once(service: FakeLipReading, target: str) -> None:
     gate = Gate(service)
     pieces = [media()[at : at + 4096] for at in range(0, len(media()), 4096)]
 
@@ -130,7 +127,7 @@ def test_a_client_that_comes_back_misses_nothing_and_hears_nothing_twice(
                 resumed = await again.until("ready")
                 assert resumed["session"] == ready["session"]
                 assert resumed["received"] == 5
-                # What was perhaps not received is sent again; the gateway knows better.
+                # The client resends everything; the gateway ignores duplicates.
                 for number, piece in enumerate(pieces, 1):
                     await again.send(piece, number)
                 await again.say({"type": "stop"})
@@ -142,7 +139,7 @@ def test_a_client_that_comes_back_misses_nothing_and_hears_nothing_twice(
     assert gate.taken <= len(media())
 
 
-def test_a_session_is_nobody_elses(service: FakeLipReading, target: str) -> None:
+def test_a_session_needs_its_key(service: FakeLipReading, target: str) -> None:
     Gate(service).opened.set()
 
     async def test() -> None:
@@ -157,7 +154,7 @@ def test_a_session_is_nobody_elses(service: FakeLipReading, target: str) -> None
     run(test())
 
 
-def test_a_second_connection_takes_the_place_of_the_first(service: FakeLipReading, target: str) -> None:
+def test_a_second_connection_supersedes_the_first(service: FakeLipReading, target: str) -> None:
     gate = Gate(service)
 
     async def test() -> None:
@@ -174,9 +171,7 @@ def test_a_second_connection_takes_the_place_of_the_first(service: FakeLipReadin
     run(test())
 
 
-def test_connections_that_follow_each_other_at_once_take_each_others_places(
-    service: FakeLipReading, target: str
-) -> None:
+def test_simultaneous_connections_supersede_each_other(service: FakeLipReading, target: str) -> None:
     gate = Gate(service)
     gate.opened.set()
 
@@ -186,7 +181,7 @@ def test_connections_that_follow_each_other_at_once_take_each_others_places(
             await asyncio.gather(second.say(resume), third.say(resume))
             await live.rest()
             assert live.closed_with == 4409
-            # Whichever was heard last has the session; the other may have been superseded before it was ready.
+            # The last connection has the session; the other may have been superseded before it was ready.
             rest = [asyncio.ensure_future(each.rest()) for each in (second, third)]
             done, _ = await asyncio.wait(rest, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             assert len(done) == 1
@@ -204,18 +199,18 @@ def test_connections_that_follow_each_other_at_once_take_each_others_places(
     run(test())
 
 
-def test_a_session_whose_client_stays_away_ends(service: FakeLipReading, target: str) -> None:
+def test_a_session_ends_if_its_client_does_not_return(service: FakeLipReading, target: str) -> None:
     gate = Gate(service)
 
     async def test() -> None:
-        async with running_gateway(target, limits=Limits(resume_s=0.2)) as gateway:
+        async with running_gateway(target, max_resume_s=0.2) as gateway:
             async with gateway.session() as live:
                 await live.send_all(media())
                 await live.until("segment")
             assert len(gateway.app[SESSIONS]) == 1
             await until(lambda: len(gateway.app[SESSIONS]) == 0)
             assert await asyncio.to_thread(service.ended.wait, 20), (
-                "the inference server's place is free again"
+                "the inference server's slot is free again"
             )
 
     run(test())
@@ -244,7 +239,7 @@ def test_a_lost_server_is_replaced_and_nothing_is_lost(make_server: Any) -> None
     def living(requests: Iterator[Request], _context: Any) -> Iterator[Response]:
         yield started("call-2")
         service.requests += requests
-        yield segment("bin blue", start_s=1.9, end_s=2.5)  # read a second time, from the key frame on
+        yield segment("bin blue", start_s=1.9, end_s=2.5)  # transcribed again, from the key frame
         yield segment("at f two", start_s=4.0, end_s=5.0, segment_id="2")
         yield finished(4.0)
 
@@ -264,14 +259,13 @@ def test_a_lost_server_is_replaced_and_nothing_is_lost(make_server: Any) -> None
         assert heard[-1]["duration_s"] == pytest.approx(4.0 + offset_s, abs=0.01)
 
     run(test())
-    assert service.media.startswith(b"\x1a\x45\xdf\xa3"), "a recording of its own, from a key frame on"
+    assert service.media.startswith(b"\x1a\x45\xdf\xa3"), "a complete recording that starts at a key frame"
     assert len(service.media) < 0.9 * len(media(6.0))
 
 
-def test_a_server_that_stays_away_ends_the_session_with_the_reason(target: str, server: Any) -> None:
+def test_an_unreachable_server_ends_the_session_with_the_reason(target: str, server: Any) -> None:
     async def test() -> None:
-        limits = Limits(recover_s=0.5)
-        async with running_gateway("127.0.0.1:9", limits=limits) as gateway, gateway.session() as live:
+        async with running_gateway("127.0.0.1:9", max_recover_s=0.5) as gateway, gateway.session() as live:
             await live.send_all(media(1.0))
             heard = await live.rest()
         assert heard[-1]["type"] == "error"
@@ -280,7 +274,7 @@ def test_a_server_that_stays_away_ends_the_session_with_the_reason(target: str, 
     run(test())
 
 
-def test_a_slow_server_slows_the_client_and_nothing_piles_up(service: FakeLipReading, target: str) -> None:
+def test_a_slow_server_applies_back_pressure_to_the_client(service: FakeLipReading, target: str) -> None:
     opened = threading.Event()
 
     def stalled(requests: Iterator[Request], _context: Any) -> Iterator[Response]:
@@ -293,20 +287,21 @@ def test_a_slow_server_slows_the_client_and_nothing_piles_up(service: FakeLipRea
     block = b"\x00" * 65_536
 
     async def test() -> None:
-        limits = Limits(waiting_bytes=256 * 1024)
-        async with running_gateway(target, limits=limits) as gateway, gateway.session(media="pcm") as live:
+        limits = {"max_waiting_bytes": 256 * 1024}
+        async with running_gateway(target, **limits) as gateway, gateway.session(media="pcm") as live:
 
             async def send() -> None:
                 for _ in range(1000):
                     await live.send(block)
 
             sending = asyncio.create_task(send())
-            await asyncio.sleep(1.5)
-            held = live.sequence * len(block)
-            await asyncio.sleep(0.5)
-            assert not sending.done(), "64 MB went through although nobody reads"
-            assert live.sequence * len(block) - held <= 4 * len(block)
-            # Though it does not read, it says that it is there.
+            sent_before = -1
+            async with asyncio.timeout(TIMEOUT_S):
+                while live.sequence != sent_before:
+                    sent_before = live.sequence
+                    await asyncio.sleep(0.3)
+            assert not sending.done(), "64 MB were accepted although the server does not read"
+            # The gateway sends heartbeats although it does not read.
             assert await live.until("pong") or True
             sending.cancel()
             opened.set()
@@ -319,7 +314,7 @@ async def until(is_so: Any) -> None:
         if is_so():
             return
         await asyncio.sleep(0.05)
-    raise AssertionError("it never came to be")
+    raise AssertionError("the condition was not met in time")
 
 
 # -------------------------------------------------------------------------------------------------------------- limits
@@ -328,33 +323,33 @@ async def until(is_so: Any) -> None:
 @pytest.mark.parametrize(
     ("limits", "say", "code"),
     [
-        (Limits(start_s=0.2), [], "protocol"),
-        (Limits(), ["hello"], "protocol"),
-        (Limits(), [{"type": "stop"}], "protocol"),
-        (Limits(), [b"\x00\x00\x00\x01media"], "protocol"),
-        (Limits(), [{"type": "start", "media": "avi"}], "protocol"),
-        (Limits(), [{"type": "start", "media": "webm"}, {"type": "start", "media": "webm"}], "protocol"),
-        (Limits(), [{"type": "start", "media": "webm"}, b"\x00\x00\x00\x02media"], "out_of_order"),
-        (Limits(), [{"type": "start", "media": "webm"}, b"\x00\x00\x00\x01<html>"], "invalid_media"),
+        ({"max_start_s": 0.2}, [], "protocol"),
+        ({}, ["hello"], "protocol"),
+        ({}, [{"type": "stop"}], "protocol"),
+        ({}, [b"\x00\x00\x00\x01media"], "protocol"),
+        ({}, [{"type": "start", "media": "avi"}], "protocol"),
+        ({}, [{"type": "start", "media": "webm"}, {"type": "start", "media": "webm"}], "protocol"),
+        ({}, [{"type": "start", "media": "webm"}, b"\x00\x00\x00\x02media"], "out_of_order"),
+        ({}, [{"type": "start", "media": "webm"}, b"\x00\x00\x00\x01<html>"], "invalid_media"),
         (
-            Limits(session_bytes=100),
+            {"max_session_bytes": 100},
             [{"type": "start", "media": "pcm"}, b"\x00\x00\x00\x01" + b"x" * 200],
             "too_long",
         ),
-        (Limits(idle_s=0.3), [{"type": "start", "media": "pcm"}], "idle"),
+        ({"max_idle_s": 0.3}, [{"type": "start", "media": "pcm"}], "idle"),
         (
-            Limits(session_s=0.3),
+            {"max_session_s": 0.3},
             [{"type": "start", "media": "pcm"}, b"\x00\x00\x00\x01" + b"x" * 200],
             "too_long",
         ),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, list) else None,
 )
-def test_what_goes_beyond_is_refused_with_a_code(
-    target: str, limits: Limits, say: list[Any], code: str
+def test_invalid_or_excessive_input_is_refused_with_a_code(
+    target: str, limits: dict[str, Any], say: list[Any], code: str
 ) -> None:
     async def test() -> None:
-        async with running_gateway(target, limits=limits) as gateway, gateway.connect() as live:
+        async with running_gateway(target, **limits) as gateway, gateway.connect() as live:
             for message in say:
                 if isinstance(message, dict):
                     await live.say(message)
@@ -370,10 +365,10 @@ def test_what_goes_beyond_is_refused_with_a_code(
     run(test())
 
 
-def test_a_message_beyond_the_limit_ends_the_connection(target: str) -> None:
+def test_an_oversized_message_ends_the_connection(target: str) -> None:
     async def test() -> None:
         async with (
-            running_gateway(target, limits=Limits(message_bytes=1000)) as gateway,
+            running_gateway(target, max_message_bytes=1000) as gateway,
             gateway.session() as live,
         ):
             await live.send(b"x" * 5000)
@@ -383,10 +378,10 @@ def test_a_message_beyond_the_limit_ends_the_connection(target: str) -> None:
     run(test())
 
 
-def test_there_are_so_many_sessions_and_no_more(target: str) -> None:
+def test_sessions_are_limited_per_client(target: str) -> None:
     async def test() -> None:
-        limits = Limits(connections=3, connections_per_client=2)
-        async with running_gateway(target, limits=limits) as gateway, gateway.session(), gateway.session():
+        limits = {"max_connections": 3, "max_connections_per_client": 2}
+        async with running_gateway(target, **limits) as gateway, gateway.session(), gateway.session():
             async with gateway.connect() as third:
                 await third.say({"type": "start", "media": "webm"})
                 heard = await third.rest()
@@ -406,7 +401,7 @@ def test_there_are_so_many_sessions_and_no_more(target: str) -> None:
         ("https://captions.example.org.evil.org", False),
     ],
 )
-def test_only_pages_that_are_known_may_call(target: str, origin: str | None, is_served: bool) -> None:
+def test_only_allowed_origins_may_connect(target: str, origin: str | None, is_served: bool) -> None:
     async def test() -> None:
         async with running_gateway(target, origins=("https://captions.example.org",)) as gateway:
             shown = gateway.url if origin == "self" else origin
@@ -423,7 +418,7 @@ def test_only_pages_that_are_known_may_call(target: str, origin: str | None, is_
     run(test())
 
 
-def test_without_a_known_token_there_is_no_session(target: str, tmp_path: Any) -> None:
+def test_a_session_needs_a_valid_token(target: str, tmp_path: Any) -> None:
     tokens = tmp_path / "tokens.txt"
     tokens.write_text(f"camera-1 {hashlib.sha256(b'right').hexdigest()}\n")
 
@@ -444,7 +439,7 @@ def test_without_a_known_token_there_is_no_session(target: str, tmp_path: Any) -
     run(test())
 
 
-def test_a_ping_is_answered_and_frees_what_was_kept(service: FakeLipReading, target: str) -> None:
+def test_a_ping_is_answered_and_acknowledges_events(service: FakeLipReading, target: str) -> None:
     gate = Gate(service)
 
     async def test() -> None:

@@ -1,4 +1,4 @@
-"""The gateway in front of a real inference server, which is killed in the middle and started again."""
+"""The gateway with a real inference server that is killed during a session and restarted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 class Server:
-    """``gorggle serve`` that keeps its port when it starts again."""
+    """``gorggle serve`` with a fixed port across restarts."""
 
     def __init__(self) -> None:
         with socket.socket() as found:
@@ -30,7 +30,7 @@ class Server:
     def start(self) -> None:
         command = [sys.executable, "-m", "gorggle_server", "--listen", self.address, "--num-threads", "1"]
         self.process = subprocess.Popen(
-            [*command, "--announce", "--exit-on-stdin-eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*command, "--print-ready", "--exit-on-stdin-eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.process.stdout is not None
         assert b"listening" in self.process.stdout.readline()
@@ -41,7 +41,7 @@ class Server:
             self.process.communicate()
 
 
-def test_a_server_that_is_killed_and_started_again_loses_no_sentence(tmp_path: Path) -> None:
+def test_no_sentence_is_lost_when_the_server_is_killed_and_restarted(tmp_path: Path) -> None:
     media = remux(EXAMPLES / "demo.mp4", tmp_path / "demo.mkv", "matroska", live="1").read_bytes()
     truth = json.loads((EXAMPLES / "demo.json").read_text())
     server = Server()

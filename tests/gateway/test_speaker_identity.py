@@ -1,4 +1,4 @@
-"""People keep their names when another server reads on, by where their faces are."""
+"""Speaker labels are kept across servers by the positions of faces."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ LEFT, RIGHT = (0.1, 0.2), (0.6, 0.2)
 
 def said(speaker: str, at: tuple[float, float] | None = None) -> Segment:
     boxes = (FaceBox(1.0, *at, 0.25, 0.4),) if at else ()
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "segment_id": "1", "revision": 1, "is_final": True, "speaker": speaker, "modality": "av",
         "start_s": 0.0, "end_s": 1.0, "text": "x", "confidence": 1.0, "words": (), "face_boxes": boxes,
     }  # fmt: skip
-    return Segment(**given)
+    return Segment(**fields)
 
 
-def test_the_first_server_names_people() -> None:
+def test_the_first_servers_labels_are_used() -> None:
     speakers = SpeakerIdentities()
     assert [speakers.resolve(said(name, at), 1) for name, at in (("face-1", LEFT), ("face-2", RIGHT))] == [
         "face-1",
@@ -28,7 +28,7 @@ def test_the_first_server_names_people() -> None:
     assert speakers.resolve(said("voice"), 1) == "voice"
 
 
-def test_another_server_that_counts_otherwise_changes_nobodys_name() -> None:
+def test_labels_are_kept_across_servers_with_other_numbering() -> None:
     speakers = SpeakerIdentities()
     speakers.resolve(said("face-1", LEFT), 1)
     speakers.resolve(said("face-2", RIGHT), 1)
@@ -40,13 +40,13 @@ def test_another_server_that_counts_otherwise_changes_nobodys_name() -> None:
     assert speakers.resolve(said("voice"), 2) == "voice"
 
 
-def test_somebody_new_gets_a_name_that_nobody_had() -> None:
+def test_a_new_face_gets_an_unused_label() -> None:
     speakers = SpeakerIdentities()
     speakers.resolve(said("face-1", LEFT), 1)
     assert speakers.resolve(said("face-1", RIGHT), 2) == "face-1.2"
     assert speakers.resolve(said("face-2", LEFT), 2) == "face-1"
 
 
-def test_without_boxes_names_stay_what_servers_say() -> None:
+def test_without_face_boxes_server_labels_are_kept() -> None:
     speakers = SpeakerIdentities()
     assert [speakers.resolve(said("face-1"), generation) for generation in (1, 2)] == ["face-1", "face-1"]

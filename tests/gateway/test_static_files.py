@@ -1,4 +1,4 @@
-"""The page's own files, and the API under the page's address."""
+"""The page's files, and the reverse proxy of the API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def built() -> list[Path]:
     return list((static_files.PAGE_DIR / "assets").iterdir())
 
 
-def test_the_pages_files_come_whole_and_compressed_to_those_who_take_that() -> None:
+def test_page_files_are_served_plain_or_compressed() -> None:
     files = built()
 
     async def test() -> None:
@@ -39,7 +39,7 @@ def test_the_pages_files_come_whole_and_compressed_to_those_who_take_that() -> N
 
 
 @pytest.mark.parametrize("name", ["none.js", "..%2f..%2fsettings.py", "%2e%2e/index.html", "index.html"])
-def test_nothing_but_the_pages_files_is_among_them(name: str) -> None:
+def test_only_page_files_are_served(name: str) -> None:
     built()
 
     async def test() -> None:
@@ -54,7 +54,7 @@ def test_nothing_but_the_pages_files_is_among_them(name: str) -> None:
 
 @contextlib.asynccontextmanager
 async def an_api() -> AsyncIterator[str]:
-    """An API of which each answer says what was asked."""
+    """An API whose responses contain the request path."""
 
     async def answer(request: web.Request) -> web.Response:
         return web.Response(
@@ -72,8 +72,8 @@ async def an_api() -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
-def test_the_apis_description_is_where_people_look_for_it_and_keeps_its_policy(path: str) -> None:
+@pytest.mark.parametrize("path", ["/openapi.json"])
+def test_the_api_documentation_is_proxied_with_its_security_policy(path: str) -> None:
     async def test() -> None:
         async with (
             an_api() as api,
@@ -96,9 +96,7 @@ def test_the_apis_description_is_where_people_look_for_it_and_keeps_its_policy(p
         ({}, b"{}", 502),
     ],
 )
-def test_the_gateways_own_errors_are_problem_details_too(
-    headers: dict[str, str], body: bytes, status: int
-) -> None:
+def test_the_gateways_errors_are_problem_details(headers: dict[str, str], body: bytes, status: int) -> None:
     async def test() -> None:
         async with (
             running_gateway("127.0.0.1:1", upstream="http://127.0.0.1:1") as gateway,

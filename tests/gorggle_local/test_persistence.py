@@ -161,10 +161,10 @@ def test_a_job_that_was_cut_off_waits_again_with_its_video(tmp_path: Path) -> No
         version = cloud.put("uploads", KEY)
         cloud.job(
             state="running",
-            stage="reading",
+            stage="analyzing",
             version_id=version,
             execution_arn="arn",
-            progress={"to_read_s": 9},
+            progress={"total_s": 9},
         )
         cloud.table.put_item(Item={"job_id": SLOTS_KEY, "running": {JOB}})
     with running(tmp_path) as cloud:

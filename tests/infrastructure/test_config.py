@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from gorggle_lambdas.state_machine import build_definition
 from infrastructure import function_manifest
 from infrastructure.config import (
     EVENTS_PER_POLL,
@@ -115,7 +117,8 @@ def test_a_setting_that_cannot_be_is_refused(given: dict[str, Any], message: str
 def test_a_look_of_the_state_machine_has_as_many_events_as_are_counted() -> None:
     """A wait and a choice are entered and left; a call is scheduled, started and answered between that."""
     events = {"Wait": 2, "Choice": 2, "Task": 5}
-    definition = json.loads((ROOT / "lambdas/state_machine.asl.json").read_text())
+    manifest = tomllib.loads((ROOT / "lambdas/functions.toml").read_text())["state_machine"]
+    definition = build_definition({name: name for name in (*manifest["calls"], *manifest["parameters"])})
     loops = list(looks(definition))
     assert len(loops) == 4
     for loop in loops:

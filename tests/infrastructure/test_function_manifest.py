@@ -16,7 +16,6 @@ from infrastructure import cost_estimate, function_manifest
 from infrastructure.config import StackSettings
 from infrastructure.naming import Names
 from infrastructure.resource_references import ResourceReferences
-from infrastructure.state_machine import render_definition
 
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTION = """
@@ -42,7 +41,7 @@ def parsed(text: str, folder: Path) -> function_manifest.Manifest:
 
 
 def test_a_function_is_named_in_the_state_machine_as_it_is_written_there(tmp_path: Path) -> None:
-    assert parsed(FUNCTION, tmp_path).functions["do_it"].pascal_name == "DoIt"
+    assert parsed(FUNCTION, tmp_path).functions["do_it"].name == "do_it"
 
 
 @pytest.mark.parametrize(
@@ -103,14 +102,6 @@ def test_a_variable_that_names_nothing_is_refused(references: ResourceReferences
         references.resolve("table:songs")
 
 
-def test_a_definition_keeps_the_types_of_what_is_put_in() -> None:
-    definition = {"Function": "${DoIt}", "Max": "${Max}", "Text": "at most ${Max}", "List": ["${DoIt}", 1]}
-    found = render_definition(definition, {"DoIt": "arn", "Max": 8})
-    assert found == {"Function": "arn", "Max": 8, "Text": "at most 8", "List": ["arn", 1]}
-    with pytest.raises(KeyError):
-        render_definition("${Missing}", {})
-
-
 def test_functions_count_with_the_prices_of_their_stack() -> None:
     told = parse_prices(cost_estimate.prices_json(StackSettings(gpu_instance_types=("g5.xlarge",))))
     assert told.gpu_per_h == pytest.approx(1.006 + 100 * 0.08 / 730, abs=1e-3)
@@ -155,7 +146,7 @@ def test_a_job_s_estimate_is_the_stack_s_own_model() -> None:
 
 def test_what_was_measured_is_counted_like_what_was_planned() -> None:
     job = JobEvent("0" * 32, 1, "b", "k", "v", 2**30, "demo.mp4", JobOptions())
-    measured = {"windows": 10, "transcribed_s": 600.0, "searched_s": 600.0, "gpu_s": 150.0}
+    measured = {"windows": 10, "transcribed_s": 600.0, "face_detection_s": 600.0, "gpu_s": 150.0}
     after = cost_estimates.compute_job_cost(job, measured, retention_days=30, prices="")
     before = cost_estimates.estimate_job_cost(
         job,

@@ -30,6 +30,7 @@ from infrastructure.gpu_fleet import instance_environment, render_user_data
 from infrastructure.naming import Names
 from infrastructure.packaging import build
 from infrastructure.packaging.wheels import Target
+from tests.locks import build_folder_lock
 
 # Packages are downloaded and installed.
 pytestmark = pytest.mark.timeout(1200)
@@ -101,11 +102,12 @@ def started(
 ) -> tuple[Path, dict[str, str], list[str]]:
     """An instance after its start-up: its root, what it was told, and the commands that it called."""
     root = tmp_path_factory.mktemp("instance")
-    package = build.server_bundle(
-        ROOT, ROOT / ".build" / "packages", (Target("x86_64", MINOR),), name=f"server-{MINOR}"
-    )
-    with zipfile.ZipFile(package.path) as archive:
-        archive.extractall(root / "opt/gorggle/bundle")
+    with build_folder_lock():
+        package = build.server_bundle(
+            ROOT, ROOT / ".build" / "packages", (Target("x86_64", MINOR),), name=f"server-{MINOR}"
+        )
+        with zipfile.ZipFile(package.path) as archive:
+            archive.extractall(root / "opt/gorggle/bundle")
     told = {
         **instance_environment(
             NAMES,

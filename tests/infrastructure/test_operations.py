@@ -180,7 +180,7 @@ def test_a_certificate_with_a_part_of_another_is_refused(part: str) -> None:
         for _ in range(2)
     ]
     mixed = {**made[0].__dict__, part: made[1].__dict__[part]}
-    with pytest.raises(ValueError, match="beside it"):
+    with pytest.raises(ValueError, match=r"does not match its key|signed by none of its"):
         certificate_authority.verify_identity(certificate_authority.Identity(**mixed), NOW)
 
 
@@ -188,7 +188,7 @@ def test_an_old_certificate_is_refused() -> None:
     made = certificate_authority.issue_identity(
         [certificate_authority.create_authority("Gorggle", NOW)], "server", is_server=True, now=NOW
     )
-    with pytest.raises(ValueError, match="holds from"):
+    with pytest.raises(ValueError, match="is valid from"):
         certificate_authority.verify_identity(made, NOW + certificate_authority.CERTIFICATE_LIFE)
 
 

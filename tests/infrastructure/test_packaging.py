@@ -17,6 +17,7 @@ from infrastructure.packaging import build, elf, lock, wheels, zip_archive
 from infrastructure.packaging.package import Package
 from infrastructure.packaging.wheels import Target
 from infrastructure.packaging.zip_archive import Entry
+from tests.locks import build_folder_lock
 
 # Packages are downloaded.
 pytestmark = pytest.mark.timeout(1200)
@@ -73,10 +74,11 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         zip_archive.write(tmp_path / "a.zip", [Entry("a", b"1"), Entry("a", b"2")])
 
 
-def test_layers_load_on_lambda_and_leave_room() -> None:
-    layers = {name: build.layer(name, X86, KEPT) for name in lock.LAYERS}
+def test_layers_load_on_lambda_and_leave_room(tmp_path: Path) -> None:
+    with build_folder_lock():
+        layers = {name: build.layer(name, X86, KEPT) for name in lock.LAYERS}
     code = {
-        name: zip_archive.write(KEPT / f"code-{name}.zip", list(entries))
+        name: zip_archive.write(tmp_path / f"code-{name}.zip", list(entries))
         for name, entries in build.code_entries(ROOT)
     }
     functions = function_manifest.read_manifest(ROOT / "lambdas/functions.toml")

@@ -33,7 +33,7 @@ class Answers:
         segments = [{"words": [{"text": word} for word in self.words]}]
         return {
             "segments": segments,
-            "sources": {name: {"failures": self.failures} for name in ("lips", "sound")},
+            "sources": {name: {"failures": self.failures} for name in ("lips", "audio")},
         }
 
 
@@ -45,7 +45,7 @@ def told(
     return list(smoke_test.verify(api, EXAMPLES / "demo.mp4", EXAMPLES / "demo.json", timeout_s=0.0))
 
 
-GOOD = {"state": "done", "sources": {"lips": "used", "sound": "used"}, "cost": {"total": 0.01}}
+GOOD = {"state": "done", "sources": {"lips": "used", "audio": "used"}, "cost": {"total": 0.01}}
 
 
 def test_a_stack_that_reads_what_is_said_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,9 +57,9 @@ def test_a_stack_that_reads_what_is_said_is_well(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("job", "words", "said"),
     [
-        ({"state": "running", "stage": "reading"}, WORDS, "still running"),
+        ({"state": "running", "stage": "analyzing"}, WORDS, "still running"),
         ({"state": "failed", "failure": {"reason": "no fleet"}}, WORDS, "the job failed: no fleet"),
-        ({**GOOD, "sources": {"lips": "failed", "sound": "used"}}, WORDS, r"lost: lips \(no GPU\)"),
+        ({**GOOD, "sources": {"lips": "failed", "audio": "used"}}, WORDS, r"lost: lips \(no GPU\)"),
         (GOOD, WORDS[: len(WORDS) // 2], "only 50% of the words agree"),
     ],
 )

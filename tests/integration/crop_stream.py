@@ -1,4 +1,4 @@
-"""The demo clip as a client would send it that finds mouths by itself: pieces of crops and sound, in step."""
+"""The demo clip as sent by a client with its own face tracking: chunks of crops and audio, interleaved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHUNK_FRAMES = 5
 
 @functools.cache
 def extract_crops_and_audio(path: Path) -> tuple[tuple[tuple[int, np.ndarray], ...], np.ndarray]:
-    """Each face's first frame and crops (T, 96, 96), and the sound: int16 (S,), 16 kHz."""
+    """Return each face's first frame and crops (T, 96, 96), and the audio: int16 (S,), 16 kHz."""
     content = path.read_bytes()
     pipe = BytePipe(len(content) + 1)
     pipe.try_write(content)
@@ -33,8 +33,8 @@ def extract_crops_and_audio(path: Path) -> tuple[tuple[tuple[int, np.ndarray], .
 
 def create_chunks(path: Path, times: int = 1) -> list[MouthCrops | AudioChunk]:
     """The clip, several times over, in pieces of a fifth of a second."""
-    tracks, sound = extract_crops_and_audio(path)
-    frames = len(sound) // 640
+    tracks, audio = extract_crops_and_audio(path)
+    frames = len(audio) // 640
     made: list[MouthCrops | AudioChunk] = []
     for start in range(0, frames * times, CHUNK_FRAMES):
         first = start % frames
@@ -44,5 +44,5 @@ def create_chunks(path: Path, times: int = 1) -> list[MouthCrops | AudioChunk]:
             if shown:
                 pixels = crops[shown.start - track_start : shown.stop - track_start]
                 made.append(MouthCrops(pixels, [(start - first + frame) / 25 for frame in shown], face))
-        made.append(AudioChunk(sound[first * 640 : end * 640]))
+        made.append(AudioChunk(audio[first * 640 : end * 640]))
     return made

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be told to cut its connections, to freeze, and to count what passes."""
+"""TCP proxy that can cut its connections, freeze, and count bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class Proxy:
-    """Passes bytes between whoever connects and a server."""
+    """Forwards bytes between clients and a server."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")

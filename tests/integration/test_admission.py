@@ -45,7 +45,7 @@ def test_a_live_stream_too_many_is_refused_at_once_and_files_are_not(narrow: Run
             next(second)
         took_s = time.monotonic() - began
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "1 live streams are read" in refused.value.details()
+        assert "1 live streams are served" in refused.value.details()
         retry = error_details_pb2.RetryInfo()
         status = rpc_status.from_call(refused.value)
         assert status is not None

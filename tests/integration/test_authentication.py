@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from gorggle_server.security.secret_sources import FileSecretSource
 from tests.integration.conftest import Messages, RunningServer, running_server
 
 QUESTION = server_pb2.GetServerInfoRequest()
-SECRET = "a-token-that-nobody-has-given-out"
+SECRET = "a-token-that-was-never-issued"
 Metadata = list[tuple[str, str]]
 
 
@@ -95,7 +95,7 @@ def test_health_checks_need_no_token(guarded: RunningServer) -> None:
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_tokens_come_and_go_without_a_restart(stub, token_file: Path, token: str) -> None:
+def test_tokens_are_added_and_removed_without_a_restart(stub, token_file: Path, token: str) -> None:
     second = create_token("camera-2", token_file)
     assert stub.GetServerInfo(QUESTION, metadata=bearer(second), timeout=10).version
     kept = [line for line in token_file.read_text().splitlines() if not line.startswith("camera-2")]
@@ -118,7 +118,9 @@ def test_a_token_file_that_breaks_leaves_the_tokens_as_they_were(tmp_path: Path,
     assert SECRET not in caplog.text
 
 
-def test_a_token_file_holds_no_token_and_only_its_owner_reads_it(token_file: Path, token: str) -> None:
+def test_a_token_file_contains_no_token_and_is_readable_only_by_its_owner(
+    token_file: Path, token: str
+) -> None:
     assert token not in token_file.read_text()
     assert token_file.stat().st_mode & 0o077 == 0
 
@@ -135,9 +137,10 @@ def test_the_command_makes_a_token_that_holds(tmp_path: Path, capsys) -> None:
     assert capsys.readouterr().err.count("gorggle: error:") == 3
 
 
-def test_one_client_may_not_take_all_places(stub, token_file: Path, token: str, messages: Messages) -> None:
+def test_one_client_cannot_use_all_slots(stub, token_file: Path, token: str, messages: Messages) -> None:
     other = create_token("camera-3", token_file)
-    held = stub.StreamingRecognize(iter(_slowly(messages())), metadata=bearer(token), timeout=20)
+    released = threading.Event()
+    held = stub.StreamingRecognize(iter(_slowly(messages(), released)), metadata=bearer(token), timeout=20)
     next(held)
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.StreamingRecognize(messages(), metadata=bearer(token), timeout=20))
@@ -147,14 +150,15 @@ def test_one_client_may_not_take_all_places(stub, token_file: Path, token: str, 
         list(stub.StreamingRecognize(messages(b"x"), metadata=bearer(other), timeout=20))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # it had a place
     held.cancel()
+    released.set()
 
 
-def _slowly(requests):
+def _slowly(requests, released):
     yield next(requests)
-    time.sleep(5)
+    released.wait(20)
 
 
-def test_a_token_file_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None:
+def test_an_unreadable_token_file_is_reported_at_startup(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be read"):
         TokenStore(FileSecretSource(tmp_path / "missing"))
 
@@ -228,7 +232,9 @@ def long_ago() -> dt.datetime:
     ],
     ids=["no certificate", "another authority", "expired"],
 )
-def test_a_stranger_fails_at_the_handshake(mutual: RunningServer, keys: Keys, issue) -> None:
+def test_a_client_of_another_authority_fails_at_the_handshake(
+    mutual: RunningServer, keys: Keys, issue
+) -> None:
     with keys.client(mutual.address, issue(keys.authority)) as client, pytest.raises(UnavailableError):
         client.server_info()
 

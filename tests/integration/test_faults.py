@@ -1,4 +1,4 @@
-"""A real server in a process of its own, hurt in every way: what the client sees, that nothing is left, that it goes on."""
+"""Fault injection into a server subprocess: the client's view, no leaks, and continued service."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def until(condition: Callable[[], object], patience_s: float = 60) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
-def test_a_decoder_that_dies_or_hangs_costs_its_own_stream_and_nothing_else(
+def test_a_dead_or_hanging_decoder_fails_only_its_own_stream(
     process: ServerProcess, stub: Stub, number: signal.Signals
 ) -> None:
     failing, media = half_sent(stub)
@@ -175,10 +175,10 @@ def at_work(process: ServerProcess) -> list[int]:
 # ------------------------------------------------------------------------------------------------------- slow clients
 
 
-def test_a_client_that_reads_nothing_loses_its_place_and_is_told_why(process: ServerProcess) -> None:
+def test_a_client_that_does_not_read_is_disconnected_with_the_reason(process: ServerProcess) -> None:
     config = config_pb2.StreamingConfig(
-        recognition=config_pb2.RecognitionConfig(enable_word_times=True, max_alternatives=3),
-        activity_events=True,
+        recognition=config_pb2.RecognitionConfig(enable_word_time_offsets=True, max_alternatives=3),
+        enable_speech_activity_events=True,
     )
     sender = Sender(config)
     # A window of 1 kB stands for a client that has left megabytes unread.
@@ -193,9 +193,9 @@ def test_a_client_that_reads_nothing_loses_its_place_and_is_told_why(process: Se
     assert f"read for {IDLE_TIMEOUT_S:g} s" in text
 
 
-def test_a_client_that_reads_nothing_and_stays_leaves_no_task_behind(process: ServerProcess) -> None:
+def test_a_client_that_never_reads_leaves_no_task_behind(process: ServerProcess) -> None:
     tasks = process.usage().tasks
-    sender = Sender(config_pb2.StreamingConfig(activity_events=True))
+    sender = Sender(config_pb2.StreamingConfig(enable_speech_activity_events=True))
     with channel_to(process, **{"http2.lookahead_bytes": 1024, "http2.bdp_probe": 0}) as channel:
         call = Stub(channel).StreamingRecognize(iter(sender), timeout=120)
         sender.media(DEMO.read_bytes())
@@ -248,7 +248,7 @@ def test_a_client_that_sends_single_bytes_is_served_like_any_other(
 
 
 @pytest.mark.parametrize("said", ["nothing", "the configuration", "some media"])
-def test_an_idle_client_is_let_go_in_time(stub: Stub, said: str) -> None:
+def test_an_idle_client_is_disconnected_in_time(stub: Stub, said: str) -> None:
     sender = Sender()
     if said == "nothing":
         sender._requests.get()
@@ -302,7 +302,7 @@ def test_a_storm_of_cancelled_calls_leaves_the_server_as_it_was(process: ServerP
             sender.end()
 
 
-def test_deadlines_that_pass_free_the_place_and_the_device(
+def test_expired_deadlines_free_the_slot_and_the_device(
     process: ServerProcess, stub: Stub, fault: Path
 ) -> None:
     for deadline_s in (0.001, 0.05, 0.3, 1.0):
@@ -371,7 +371,7 @@ def test_a_certificate_renewed_during_calls_cuts_none_of_them(tmp_path: Path) ->
         rest = list(call)
         assert rest[-1].WhichOneof("event") == "finished"
         assert len(words_in(rest)) >= 2
-        # The connection of before lives on; who connects anew has to trust the new one.
+        # The old connection stays open; a new connection has to trust the new certificate.
         assert Stub(before).GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=10).version
         with secure(process, old) as strange, pytest.raises(grpc.RpcError) as caught:
             Stub(strange).GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=5)

@@ -76,13 +76,13 @@ def test_calls_media_segments_and_batches_are_counted(observed: RunningServer) -
     assert after[("gorggle_max_streams", frozenset())] == observed.server.settings.max_streams
 
 
-def test_a_method_that_there_is_not_makes_no_series(observed: RunningServer) -> None:
+def test_an_unknown_method_creates_no_metric_series(observed: RunningServer) -> None:
     with grpc.insecure_channel(observed.address) as channel, pytest.raises(grpc.RpcError):
         channel.unary_unary("/gorggle.v1.LipReading/Invented")(b"", timeout=10)
     assert "Invented" not in ask(observed, "/metrics")[1]
 
 
-def test_what_was_said_is_in_no_metric(observed: RunningServer) -> None:
+def test_metrics_contain_no_words(observed: RunningServer) -> None:
     with Client(observed.address) as client:
         words = {word.text for segment in client.recognize(DEMO).segments for word in segment.words}
     text = ask(observed, "/metrics")[1]
@@ -94,18 +94,19 @@ def test_what_was_said_is_in_no_metric(observed: RunningServer) -> None:
 def test_a_server_at_rest_gives_its_free_memory_back(
     observed: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given_back = threading.Event()
-    monkeypatch.setattr(servicer, "trim_memory", given_back.set)
+    trimmed = threading.Event()
+    monkeypatch.setattr(servicer, "trim_memory", trimmed.set)
     monkeypatch.setattr(servicer, "IDLE_TRIM_DELAY_S", 0.2)
     with Client(observed.address) as client, pytest.raises(GorggleError):
         list(client.transcribe(b"no media at all"))
-    assert given_back.wait(10)
+    assert trimmed.wait(10)
 
 
-def test_a_place_can_be_given_back_when_the_loop_has_ended(observed: RunningServer) -> None:
-    place = observed.server._servicer._stream_limiter.acquire("somebody")
-    place.__enter__()
-    place.__exit__(None, None, None)  # on this thread, which has no loop
+def test_a_slot_is_released_on_a_thread_without_an_event_loop(observed: RunningServer) -> None:
+    limiter = observed.server._servicer._stream_limiter
+    with limiter.acquire("camera"):
+        assert limiter.active_streams == 1
+    assert limiter.active_streams == 0
 
 
 def test_readiness_follows_the_models_and_the_end() -> None:
@@ -123,7 +124,7 @@ def test_nothing_else_is_answered(observed: RunningServer, path: str, method: st
     assert ask(observed, path, method)[0] == status
 
 
-def test_a_taken_address_is_told(observed: RunningServer) -> None:
+def test_an_address_in_use_is_reported(observed: RunningServer) -> None:
     assert observed.server.http_server is not None
     taken = f"127.0.0.1:{observed.server.http_server.port}"
     with pytest.raises(InvalidRequestError, match=taken):

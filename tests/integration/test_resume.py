@@ -32,7 +32,7 @@ CHUNK = 65_536
 def read(
     targets: list[str], source: Any, *, is_async: bool, after_each: Callable[[Any], None], **options: Any
 ) -> Transcript:
-    """A transcript by either client; ``after_each`` is told every segment and event."""
+    """A transcript by either client; ``after_each`` receives every segment and event."""
     settings = options.pop("settings", {})
 
     async def read_async() -> Transcript:
@@ -56,22 +56,22 @@ def read(
 
 
 class Accident:
-    """Happens once, when something has come; notes what was told."""
+    """Runs an action once when a condition is met; records all items."""
 
     def __init__(self, happens: Callable[[], None], when: Callable[[Any], bool]) -> None:
-        self.told: list[Any] = []
+        self.items: list[Any] = []
         self._happens, self._when = happens, when
         self.has_happened = False
 
     def __call__(self, item: Any) -> None:
-        self.told.append(item)
+        self.items.append(item)
         if not self.has_happened and self._when(item):
             self.has_happened = True
             self._happens()
 
     @property
     def interruptions(self) -> list[Interrupted]:
-        return [item for item in self.told if isinstance(item, Interrupted)]
+        return [item for item in self.items if isinstance(item, Interrupted)]
 
 
 def a_final_segment(item: Any) -> bool:
@@ -132,7 +132,7 @@ def expected_of_pieces(server: RunningServer) -> Transcript:
 
 
 class Program:
-    """A server in a process of its own."""
+    """A server in a subprocess."""
 
     def __init__(self, port: int = 0, *arguments: str, module: Sequence[str] = ("gorggle_server",)) -> None:
         self.process = subprocess.Popen(
@@ -142,7 +142,7 @@ class Program:
                 *module,
                 "--listen",
                 f"127.0.0.1:{port}",
-                "--announce",
+                "--print-ready",
                 *arguments,
             ],
             stdout=subprocess.PIPE,
@@ -194,7 +194,7 @@ def test_a_server_that_is_killed_is_replaced_by_another(
     same(transcript, expected)
 
 
-def test_a_server_that_is_killed_and_started_again_goes_on(
+def test_a_stream_continues_on_a_server_that_was_killed_and_restarted(
     program: Callable[..., Program], expected: Transcript
 ) -> None:
     port = free_port()
@@ -225,9 +225,9 @@ def test_a_server_that_loses_its_device_hands_its_streams_over_and_ends(
     source = live(chunks(16_384), pause_s=0.2)
     transcript = read([address, server.address], source, is_async=False, after_each=accident)
     assert accident.has_happened
-    assert any(isinstance(item, gorggle.ServerDraining | Interrupted) for item in accident.told)
+    assert any(isinstance(item, gorggle.ServerDraining | Interrupted) for item in accident.items)
     same(transcript, expected)
-    # Whoever started it is to start it anew.
+    # Its supervisor is expected to restart it.
     assert victim.process.wait(timeout=30) == 1
 
 
@@ -239,7 +239,7 @@ def test_a_server_that_must_go_hands_its_streams_over(
     address = leaving.address()
     accident = Accident(lambda: leaving.process.send_signal(signal.SIGTERM), a_final_segment)
     transcript = read([address, server.address], DEMO, is_async=is_async, after_each=accident)
-    assert any(isinstance(item, gorggle.ServerDraining) for item in accident.told)
+    assert any(isinstance(item, gorggle.ServerDraining) for item in accident.items)
     assert not accident.interruptions, "it moved before it was cut off"
     assert leaving.process.wait(20) == 0, "nothing holds the server back any more"
     same(transcript, expected)
@@ -261,7 +261,7 @@ def test_a_connection_that_is_cut_is_made_again(
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
-def test_crops_and_sound_go_on_from_where_they_were_acknowledged(
+def test_crops_and_audio_continue_from_the_last_acknowledged_request(
     server: RunningServer, expected_of_pieces: Transcript, is_async: bool
 ) -> None:
     def late(item: Any) -> bool:
@@ -277,16 +277,16 @@ def test_crops_and_sound_go_on_from_where_they_were_acknowledged(
     same(transcript, expected_of_pieces)
 
 
-def test_cutting_crops_and_sound_again_and_again_changes_nothing(
+def test_repeated_disconnections_of_crops_and_audio_change_nothing(
     server: RunningServer, expected_of_pieces: Transcript
 ) -> None:
     with proxy_to(server.address) as proxy:
         cuts: list[float] = []
 
         def after_each(item: Any) -> None:
-            told_s = item.received_s if isinstance(item, Progress) else 0.0
-            if told_s > (cuts[-1] if cuts else 0.0) + 5.3:
-                cuts.append(told_s)
+            received_s = item.received_s if isinstance(item, Progress) else 0.0
+            if received_s > (cuts[-1] if cuts else 0.0) + 5.3:
+                cuts.append(received_s)
                 proxy.cut()
 
         source = live(create_chunks(DEMO, 2), 0.005)
@@ -296,9 +296,7 @@ def test_cutting_crops_and_sound_again_and_again_changes_nothing(
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
-def test_a_connection_that_falls_silent_is_given_up(
-    server: RunningServer, expected: Transcript, is_async: bool
-) -> None:
+def test_a_silent_connection_is_replaced(server: RunningServer, expected: Transcript, is_async: bool) -> None:
     """As behind a firewall that drops what it has forgotten: no reset comes, no end, nothing."""
     with proxy_to(server.address) as proxy, proxy_to(server.address) as other:
         accident = Accident(proxy.freeze, a_final_segment)
@@ -315,7 +313,7 @@ def test_a_connection_that_falls_silent_is_given_up(
     same(transcript, expected)
 
 
-def test_what_is_no_longer_kept_is_told_to_be_lost(server: RunningServer) -> None:
+def test_data_beyond_the_replay_buffer_is_reported_as_lost(server: RunningServer) -> None:
     with proxy_to(server.address) as proxy:
         accident = Accident(proxy.cut, a_final_segment)
         with pytest.raises(
@@ -331,7 +329,7 @@ def test_what_is_no_longer_kept_is_told_to_be_lost(server: RunningServer) -> Non
     assert accident.has_happened
 
 
-def test_a_file_that_has_changed_is_not_taken_for_the_same(server: RunningServer, tmp_path: Any) -> None:
+def test_a_changed_file_is_not_resumed(server: RunningServer, tmp_path: Any) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(DEMO.read_bytes())
     with proxy_to(server.address) as proxy:
@@ -400,7 +398,7 @@ def test_a_session_that_is_carried_on_elsewhere_ends_here(stub, server: RunningS
     assert [response.WhichOneof("event") for response in second][-1] == "finished"
 
 
-def test_a_full_server_takes_a_session_back_whose_connection_it_has_not_missed_yet() -> None:
+def test_a_full_server_resumes_a_session_whose_old_connection_is_still_open() -> None:
     held = threading.Event()
 
     def holding() -> Iterator[Request]:
@@ -425,9 +423,7 @@ def test_a_full_server_takes_a_session_back_whose_connection_it_has_not_missed_y
         held.set()
 
 
-def test_a_request_that_comes_twice_is_taken_once_and_one_that_is_missing_is_told(
-    stub, expected: Transcript
-) -> None:
+def test_a_duplicate_request_is_ignored_and_a_missing_one_is_reported(stub, expected: Transcript) -> None:
     data = chunks()
 
     def twice() -> Iterator[Request]:
@@ -476,9 +472,9 @@ def test_a_resumption_that_is_none_is_refused(stub, resume: config_pb2.ResumeCon
     assert words in caught.value.details()
 
 
-def test_the_acknowledgement_never_falls_and_never_passes_what_is_final(stub) -> None:
+def test_the_acknowledgement_is_monotonic_and_never_exceeds_final_results(stub) -> None:
     responses = list(stub.StreamingRecognize(numbered(1, chunks(), config_pb2.StreamingConfig()), timeout=60))
-    final_until = [response.final_until_offset.ToMilliseconds() for response in responses]
+    final_until = [response.final_end_offset.ToMilliseconds() for response in responses]
     assert final_until == sorted(final_until)
     assert final_until[-1] == responses[-1].finished.media_duration.ToMilliseconds()
     for number, until in enumerate(final_until):

@@ -1,4 +1,4 @@
-"""A real server whose decoder processes are killed, stopped and left behind: one stream pays, the others go on."""
+"""A real server whose decoder processes are killed, stopped and abandoned: only their own streams fail."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ def is_alive(pid: int) -> bool:
 
 
 class HalfSent:
-    """A stream of which the second half comes when it is let go on."""
+    """A stream whose second half is sent after ``resume``."""
 
     def __init__(self, messages: Messages) -> None:
         data = DEMO.read_bytes()
         self._first, self._second = data[: len(data) // 2], data[len(data) // 2 :]
-        self._messages, self._go_on = messages, threading.Event()
+        self._messages, self._resumed = messages, threading.Event()
 
     def __iter__(self) -> Iterator[lip_reading_pb2.StreamingRecognizeRequest]:
         yield from self._messages(self._first)
-        self._go_on.wait(30)
+        self._resumed.wait(30)
         yield lip_reading_pb2.StreamingRecognizeRequest(media=self._second)
 
-    def go_on(self) -> None:
-        self._go_on.set()
+    def resume(self) -> None:
+        self._resumed.set()
 
 
 def begun(stub: Stub, media: HalfSent) -> tuple[grpc.Call, str]:
-    """A call whose media is being decoded, and its request id."""
+    """Start a call; return it once its media is being decoded, and its request id."""
     call = stub.StreamingRecognize(iter(media), timeout=60)
     started = next(call)
     for response in call:
@@ -81,7 +81,7 @@ def how_it_ended(call: grpc.Call) -> tuple[grpc.StatusCode, str]:
     return call.code(), call.details()
 
 
-def test_a_decoder_that_is_killed_costs_its_own_stream_alone(
+def test_a_killed_decoder_fails_only_its_own_stream(
     own_server: RunningServer, own_stub: Stub, messages: Messages, caplog: pytest.LogCaptureFixture
 ) -> None:
     victim, other = HalfSent(messages), HalfSent(messages)
@@ -89,7 +89,7 @@ def test_a_decoder_that_is_killed_costs_its_own_stream_alone(
     (pid,) = at_work(own_server)
     going_on, _ = begun(own_stub, other)
     os.kill(pid, signal.SIGKILL)
-    victim.go_on()
+    victim.resume()
     code, text = how_it_ended(failing)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "the decoder failed on this file (signal SIGKILL)" in text
@@ -97,7 +97,7 @@ def test_a_decoder_that_is_killed_costs_its_own_stream_alone(
         f"request {request_id}: decoder process {pid} was ended by SIGKILL" in line.getMessage()
         for line in caplog.records
     )
-    other.go_on()
+    other.resume()
     rest = list(going_on)
     assert rest[-1].WhichOneof("event") == "finished"
     assert sum(response.WhichOneof("event") == "segment" for response in rest) >= 2
@@ -107,14 +107,14 @@ def test_a_decoder_that_is_killed_costs_its_own_stream_alone(
     assert at_work(own_server) == []
 
 
-def test_a_decoder_that_stands_still_ends_its_stream_in_time(
+def test_a_stalled_decoder_ends_its_stream_in_time(
     own_server: RunningServer, own_stub: Stub, messages: Messages
 ) -> None:
     media = HalfSent(messages)
     call, _ = begun(own_stub, media)
     (pid,) = at_work(own_server)
     os.kill(pid, signal.SIGSTOP)
-    media.go_on()
+    media.resume()
     begun_at = time.monotonic()
     code, text = how_it_ended(call)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -124,26 +124,31 @@ def test_a_decoder_that_stands_still_ends_its_stream_in_time(
 
 
 @pytest.mark.parametrize("way", ["cancelled", "expired"])
-def test_a_call_that_is_given_up_takes_its_decoder_with_it(
-    own_server: RunningServer, own_stub: Stub, messages: Messages, way: str
-) -> None:
+def test_an_abandoned_call_ends_its_decoder(messages: Messages, way: str) -> None:
     media = HalfSent(messages)
-    call = own_stub.StreamingRecognize(iter(media), timeout=60 if way == "cancelled" else 1.5)
-    while not at_work(own_server):
-        next(call)
-    pids = at_work(own_server)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)  # it will not end of its own accord
-    if way == "cancelled":
-        call.cancel()
-    deadline = time.monotonic() + 5
-    while any(map(is_alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not any(map(is_alive, pids))
-    media.go_on()
+    # The decoder's own timeout is far longer than the call, so only the end of the call can kill it.
+    with (
+        running_server(decoder_timeout_s=300.0) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        call = Stub(channel).StreamingRecognize(iter(media), timeout=60 if way == "cancelled" else 10)
+        while not at_work(running):
+            next(call)
+        pids = at_work(running)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)  # it cannot exit by itself
+        if way == "cancelled":
+            call.cancel()
+        with pytest.raises(grpc.RpcError):
+            list(call)
+        deadline = time.monotonic() + 30
+        while any(map(is_alive, pids)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not any(map(is_alive, pids))
+        media.resume()
 
 
-def test_a_fault_of_the_decoder_is_internal_and_says_no_more(
+def test_a_decoder_failure_is_internal_without_details(
     messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running_server() as running, grpc.insecure_channel(running.address) as channel:
@@ -158,7 +163,7 @@ def test_a_fault_of_the_decoder_is_internal_and_says_no_more(
         assert caught.value.details().startswith("internal error")
 
 
-def test_faces_are_looked_for_in_the_decoders_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faces_are_tracked_only_in_the_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     def not_here(*_: object) -> None:
         raise AssertionError("the server itself looks for faces")
 
@@ -168,7 +173,7 @@ def test_faces_are_looked_for_in_the_decoders_alone(monkeypatch: pytest.MonkeyPa
         assert {segment.speaker for segment in client.transcribe(DEMO)} == {"face-1"}
 
 
-def test_the_same_words_are_read_with_and_without_processes(server: RunningServer) -> None:
+def test_the_same_words_are_recognized_with_and_without_the_sandbox(server: RunningServer) -> None:
     with running_server(sandbox_decoding=False) as running:
         assert running.server._decoder_pool is None
         with Client(running.address) as within, Client(server.address) as apart:
@@ -177,7 +182,7 @@ def test_the_same_words_are_read_with_and_without_processes(server: RunningServe
             ]
 
 
-def test_the_server_starts_one_process_ahead_and_leaves_none(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_server_keeps_one_spare_process_and_leaves_none(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), running_server() as running:
         pool = running.server._decoder_pool
         assert pool is not None
@@ -191,7 +196,7 @@ def test_the_server_starts_one_process_ahead_and_leaves_none(caplog: pytest.LogC
     assert not is_alive(pid)
 
 
-def test_a_server_whose_decoders_cannot_work_does_not_begin_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_working_decoders_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with running_server(load=False) as running:
         monkeypatch.setattr(
             running.server._decoder_pool, "_command", (sys.executable, "-c", "raise SystemExit(3)")

@@ -27,7 +27,7 @@ from tests.integration.conftest import running_server
 
 QUESTION = server_pb2.GetServerInfoRequest()
 REGION = "eu-central-1"
-STRANGE = "a-token-that-nobody-has-given-out"
+UNKNOWN_TOKEN = "a-token-that-was-never-issued"
 
 
 @pytest.fixture
@@ -111,12 +111,12 @@ def test_a_secret_may_be_binary_and_an_arn_names_its_region(aws, secrets: Secret
     "place",
     [
         "aws-secretsmanager://",
-        "aws-secretsmanager://nobody",
+        "aws-secretsmanager://unknown",
         "arn:aws:s3:::bucket",
         "arn:aws:secretsmanager:x",
     ],
 )
-def test_a_place_that_holds_no_secret_is_told_at_the_start(aws, secrets: SecretsManager, place: str) -> None:
+def test_an_invalid_secret_location_is_reported_at_startup(aws, secrets: SecretsManager, place: str) -> None:
     with pytest.raises(InvalidRequestError, match="secret"):
         open_secret_source(place, secrets)
 
@@ -139,7 +139,7 @@ def test_a_secret_that_cannot_be_fetched_again_stays_as_it_was(aws, secrets: Sec
     aws.delete_secret(SecretId="kept", ForceDeleteWithoutRecovery=True)
     secrets.refresh()
     assert (material.version(), material.read()) == (version, b"value")
-    assert "stays as it was" in caplog.text
+    assert "keeping the previous value" in caplog.text
 
 
 def test_two_things_in_one_secret_are_fetched_once(aws, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,13 +170,13 @@ def test_the_thread_ends_with_the_server(aws) -> None:
         time.sleep(0.01)
 
 
-def test_key_and_certificate_that_do_not_belong_together_are_told(tmp_path: Path) -> None:
+def test_a_key_that_does_not_match_its_certificate_is_reported(tmp_path: Path) -> None:
     authority = trustme.CA()
     (certificate, _), (_, key) = issued(authority), issued(authority)
     (tmp_path / "a.pem").write_text(certificate)
     (tmp_path / "b.key").write_text(key)
     parts = FileSecretSource(tmp_path / "a.pem"), FileSecretSource(tmp_path / "b.key")
-    with pytest.raises(InvalidRequestError, match="no certificate and its private key"):
+    with pytest.raises(InvalidRequestError, match="not a certificate and its private key"):
         ReloadingTlsCredentials(*parts, None).create()
 
 
@@ -190,7 +190,7 @@ def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path, caplog) -> None
     credentials.create()
     paths[0].write_text(renewed)
     assert credentials._reload_if_changed() is None
-    assert "stay as they were" in caplog.text
+    assert "keeping the previous" in caplog.text
     paths[1].write_text(renewed_key)
     assert credentials._reload_if_changed() is not None
     assert credentials._reload_if_changed() is None
@@ -235,13 +235,23 @@ def test_nothing_secret_is_in_the_log_of_a_server_that_logs_everything(
     options += ["--token-file", f"{place}tokens", "--secrets-refresh-interval-s", "0.5"]
     with ServerProcess(*options, log_level="DEBUG", environment=environment) as server:
         assert answers(server.address, authority, token)
-        for wrong in (STRANGE, "", None):
+        for wrong in (UNKNOWN_TOKEN, "", None):
             with pytest.raises(grpc.RpcError) as caught:
                 answers(server.address, authority, wrong)
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        time.sleep(1.2)  # the secrets are fetched again
+        # A token that is added later is accepted once the secrets have been fetched again.
+        later = create_token("later", tmp_path / "tokens")
+        client.put_secret_value(SecretId="tokens", SecretString=(tmp_path / "tokens").read_text())
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                assert answers(server.address, authority, later)
+                break
+            except grpc.RpcError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
         log = server.log
-    secret = [token, STRANGE, *environment.values()][:-2]
+    secret = [token, later, UNKNOWN_TOKEN, *environment.values()][:-2]
     hashed = (tmp_path / "tokens").read_text().split()[1]
     lines_of_the_key = [line for line in key.splitlines() if len(line) > 40]
     assert len(lines_of_the_key) >= 2 or lines_of_the_key
@@ -258,7 +268,7 @@ def test_a_token_is_in_no_command_line_of_ours(tmp_path: Path) -> None:
     assert "--token " not in said
 
 
-def test_what_aws_answers_is_not_logged_even_at_debug() -> None:
+def test_aws_responses_are_not_logged_even_at_debug() -> None:
     code = (
         "import logging; from gorggle_server.logging_setup import configure_logging; configure_logging('DEBUG', 'text');"
         "print([logging.getLogger(n).isEnabledFor(logging.DEBUG) for n in ('botocore.parsers', 'urllib3.x', 'gorggle')])"

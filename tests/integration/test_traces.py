@@ -119,35 +119,35 @@ def test_a_call_continues_its_callers_trace_and_shows_its_parts(
     (call,) = [span for span in spans if span.name == "gorggle.v1.LipReading/StreamingRecognize"]
     assert call.parent_span_id.hex() == PARENT_ID
     assert call.kind == Span.SPAN_KIND_SERVER
-    told = attributes(call)
-    assert told["gorggle.request_id"] == request_id
-    assert told["rpc.grpc.status_code"] == 0
-    assert told["gorggle.media_s"] == pytest.approx(20, abs=0.2)
+    call_attributes = attributes(call)
+    assert call_attributes["gorggle.request_id"] == request_id
+    assert call_attributes["rpc.grpc.status_code"] == 0
+    assert call_attributes["gorggle.media_s"] == pytest.approx(20, abs=0.2)
     parts = [span for span in spans if span is not call]
     assert {span.parent_span_id for span in parts} == {call.span_id}
-    assert {span.name for span in parts} == {"decoding", "seeing", "hearing", "waiting", "reading"}
-    assert sum(span.name == "reading" for span in parts) >= told["gorggle.segments"] >= 3
+    assert {span.name for span in parts} == {"decode", "vision", "vad", "queue_wait", "inference"}
+    assert sum(span.name == "inference" for span in parts) >= call_attributes["gorggle.segments"] >= 3
     for span in parts:
         assert call.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
         assert span.end_time_unix_nano <= call.end_time_unix_nano
-    (seeing,) = [span for span in parts if span.name == "seeing"]
-    seen = attributes(seeing)
-    assert 0 < seen["gorggle.busy_s"] <= (seeing.end_time_unix_nano - seeing.start_time_unix_nano) / 1e9
-    assert seen["gorggle.arrays"] >= seen["gorggle.frames_with_faces"] > 100
+    (vision,) = [span for span in parts if span.name == "vision"]
+    seen = attributes(vision)
+    assert 0 < seen["gorggle.busy_s"] <= (vision.end_time_unix_nano - vision.start_time_unix_nano) / 1e9
+    assert seen["gorggle.frames"] >= seen["gorggle.frames_with_faces"] > 100
 
 
-def test_an_utterance_waits_before_it_is_read(channel: grpc.Channel, collector: Collector) -> None:
+def test_an_utterance_is_queued_before_inference(channel: grpc.Channel, collector: Collector) -> None:
     trace_id = "aaf92f3577b34da6a3ce929d0e0e4736"
     read_demo(channel, f"00-{trace_id}-{PARENT_ID}-01")
     spans = spans_of(collector, trace_id)
-    waits = sorted(span.end_time_unix_nano for span in spans if span.name == "waiting")
-    reads = sorted(span.start_time_unix_nano for span in spans if span.name == "reading")
+    waits = sorted(span.end_time_unix_nano for span in spans if span.name == "queue_wait")
+    reads = sorted(span.start_time_unix_nano for span in spans if span.name == "inference")
     assert len(waits) == len(reads)
     for waited, begun in zip(waits, reads, strict=True):
         assert abs(begun - waited) < 1e6
 
 
-def test_who_brings_no_trace_or_a_wrong_one_begins_one(channel: grpc.Channel, collector: Collector) -> None:
+def test_a_call_without_a_valid_trace_starts_one(channel: grpc.Channel, collector: Collector) -> None:
     for metadata in ([], [("traceparent", "nonsense")], [("traceparent", f"00-{'0' * 32}-{PARENT_ID}-01")]):
         before = len(collector.spans)
         Stub(channel).ListModels(model_pb2.ListModelsRequest(), metadata=metadata, timeout=10)
@@ -159,11 +159,13 @@ def test_who_brings_no_trace_or_a_wrong_one_begins_one(channel: grpc.Channel, co
         assert span.name == "gorggle.v1.LipReading/ListModels"
 
 
-def test_a_refusal_is_told_and_is_no_error_of_the_server(channel: grpc.Channel, collector: Collector) -> None:
+def test_a_refusal_is_traced_and_does_not_count_as_a_server_error(
+    channel: grpc.Channel, collector: Collector
+) -> None:
     trace_id = "bbf92f3577b34da6a3ce929d0e0e4736"
     with pytest.raises(grpc.RpcError):
         Stub(channel).GetModel(
-            model_pb2.GetModelRequest(name="nobody"),
+            model_pb2.GetModelRequest(name="unknown"),
             metadata=[("traceparent", f"00-{trace_id}-{PARENT_ID}-01")],
             timeout=10,
         )
@@ -172,7 +174,7 @@ def test_a_refusal_is_told_and_is_no_error_of_the_server(channel: grpc.Channel, 
     assert span.status.code == 0
 
 
-def test_what_was_said_is_in_no_span_and_health_checks_make_none(
+def test_spans_contain_no_words_and_health_checks_are_not_traced(
     channel: grpc.Channel, collector: Collector
 ) -> None:
     health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
@@ -180,15 +182,15 @@ def test_what_was_said_is_in_no_span_and_health_checks_make_none(
     read_demo(channel, f"00-{trace_id}-{PARENT_ID}-01")
     spans_of(collector, trace_id)
     text = " ".join(map(str, collector.spans))
-    assert "reading" in text
+    assert "inference" in text
     assert "place" not in text
     assert "ealth" not in text
-    told = {entry.key: entry.value.string_value for entry in collector.resources[0].attributes}
-    assert told["service.name"] == "gorggle"
-    assert told["deployment.environment"] == "test"
+    call_attributes = {entry.key: entry.value.string_value for entry in collector.resources[0].attributes}
+    assert call_attributes["service.name"] == "gorggle"
+    assert call_attributes["deployment.environment"] == "test"
 
 
-def test_a_collector_that_is_not_there_costs_no_call(channel: grpc.Channel) -> None:
+def test_an_unreachable_collector_fails_no_call(channel: grpc.Channel) -> None:
     with running_server(otlp_endpoint="http://127.0.0.1:9/v1/traces") as running:
         with grpc.insecure_channel(running.address) as channel:
             assert read_demo(channel, TRACEPARENT)

@@ -43,7 +43,7 @@ def expected(server) -> list[Segment]:
         return list(client.transcribe(DEMO))
 
 
-def test_the_demo_clip_is_read(expected: list[Segment], spoken: list[str], truth: dict) -> None:
+def test_the_demo_clip_is_transcribed(expected: list[Segment], spoken: list[str], truth: dict) -> None:
     assert errors(" ".join(spoken).split(), words_of(expected)) < 0.15
     assert len(expected) == len(spoken)
     assert {segment.speaker for segment in expected} == {"face-1"}
@@ -55,13 +55,13 @@ def test_the_demo_clip_is_read(expected: list[Segment], spoken: list[str], truth
         assert times == sorted(times)
 
 
-def test_the_lips_alone_are_read(client: Client, spoken: list[str]) -> None:
+def test_video_only_is_recognized(client: Client, spoken: list[str]) -> None:
     segments = list(client.transcribe(DEMO, modality="video"))
     assert errors(" ".join(spoken).split(), words_of(segments)) < 0.5
     assert {segment.modality for segment in segments} == {"video"}
 
 
-def test_the_sound_alone_is_read(client: Client, spoken: list[str]) -> None:
+def test_audio_only_is_recognized(client: Client, spoken: list[str]) -> None:
     segments = list(client.transcribe(DEMO, modality="audio"))
     assert errors(" ".join(spoken).split(), words_of(segments)) < 0.3
     assert {segment.speaker for segment in segments} == {"voice"}
@@ -128,8 +128,8 @@ def test_chunks_of_random_sizes_give_the_same(client: Client, expected: list[Seg
 
 
 def cut_here() -> tuple[np.ndarray, np.ndarray]:
-    """The demo clip's mouth crops and sound, as a client that does the vision itself cuts them."""
-    tracker, frames, landmarks, sound = FaceTracker(FaceDetector(), max_faces=1), [], [], []
+    """The demo clip's mouth crops and audio, as prepared by a client with its own face tracking."""
+    tracker, frames, landmarks, audio = FaceTracker(FaceDetector(), max_faces=1), [], [], []
     limits = MediaLimits()
     with DEMO.open("rb") as file:
         for item in resample(decode(file, limits), limits):
@@ -138,20 +138,20 @@ def cut_here() -> tuple[np.ndarray, np.ndarray]:
                 frames.append(item.pixels)
                 landmarks.append(faces[0].landmarks if faces else None)
             elif isinstance(item, Waveform):
-                sound.append(item.samples)
-    return crop_mouths(np.stack(frames), landmarks, load_mean_face()), np.concatenate(sound)
+                audio.append(item.samples)
+    return crop_mouths(np.stack(frames), landmarks, load_mean_face()), np.concatenate(audio)
 
 
-def test_mouth_crops_with_sound_give_the_same(client: Client, expected: list[Segment]) -> None:
-    crops, sound = cut_here()
-    segments = list(client.transcribe(crops, crops=True, frame_rate_hz=25, audio=sound))
+def test_mouth_crops_with_audio_give_the_same(client: Client, expected: list[Segment]) -> None:
+    crops, audio = cut_here()
+    segments = list(client.transcribe(crops, input_format="mouth_crops", frame_rate_hz=25, audio=audio))
     assert words_of(segments) == words_of(expected)
-    alone = list(client.transcribe(crops, crops=True, frame_rate_hz=25, modality="video"))
+    alone = list(client.transcribe(crops, input_format="mouth_crops", frame_rate_hz=25, modality="video"))
     from_video = list(client.transcribe(DEMO, modality="video"))
     assert errors(words_of(from_video), words_of(alone)) < 0.2
 
 
-def test_a_unary_call_gives_what_the_stream_gives(client: Client, expected: list[Segment]) -> None:
+def test_a_unary_call_returns_the_same_as_a_stream(client: Client, expected: list[Segment]) -> None:
     transcript = client.recognize(DEMO)
     assert words_of(list(transcript.segments)) == words_of(expected)
 
@@ -167,7 +167,7 @@ def test_a_start_offset_moves_every_time(client: Client, expected: list[Segment]
         assert 0.1 < box.width < 0.6
 
 
-def test_alternatives_differ_from_the_best_reading(client: Client) -> None:
+def test_alternatives_differ_from_the_best_hypothesis(client: Client) -> None:
     for segment in client.transcribe(DEMO, max_alternatives=3, beam_size=10):
         texts = [segment.text, *(alternative.text for alternative in segment.alternatives)]
         assert 1 < len(texts) <= 4
@@ -220,7 +220,7 @@ def test_two_faces_side_by_side_are_two_speakers(client: Client) -> None:
     assert len(set(names.values())) == 2
 
 
-def test_more_faces_than_are_followed_are_told_of(client: Client) -> None:
+def test_more_faces_than_max_speakers_cause_a_warning(client: Client) -> None:
     events: list[object] = []
     list(client.transcribe(DEMO.with_name("two_speakers.mp4"), max_speakers=1, on_event=events.append))
     assert any("more faces" in event.message for event in events if isinstance(event, StreamWarning))
@@ -228,7 +228,7 @@ def test_more_faces_than_are_followed_are_told_of(client: Client) -> None:
 
 @pytest.mark.parametrize("size", [(640, 480), (1280, 720)])
 @pytest.mark.parametrize("photograph", Photograph)
-def test_a_photograph_that_talks_is_found_and_followed(
+def test_a_talking_photograph_is_detected_and_tracked(
     client: Client, tmp_path: Path, size: tuple[int, int], photograph: Photograph
 ) -> None:
     voice = Voice.random(np.random.default_rng(5))
@@ -243,7 +243,7 @@ def test_a_photograph_that_talks_is_found_and_followed(
     assert [event.face_count for event in events if isinstance(event, Finished)] == [1]
 
 
-def test_a_caller_who_asks_for_longer_pauses_gets_longer_segments(client: Client, expected) -> None:
+def test_a_longer_endpoint_silence_gives_longer_segments(client: Client, expected) -> None:
     assert len(expected) == 5
     together = list(client.transcribe(DEMO, endpoint_silence_s=2.0, modality="audio"))
     assert len(together) == 1

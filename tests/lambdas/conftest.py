@@ -1,4 +1,4 @@
-"""AWS on moto within this process."""
+"""AWS on moto in the test process."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 from moto import mock_aws
 
-from tests.lambdas.moto_environment import Cloud, made_cloud
+from tests.lambdas.moto_environment import Cloud, create_cloud
 
 
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
-    """An AWS of the test's own. Clients are kept from test to test: making one takes longer than most tests."""
+    """A separate AWS account per test. AWS clients are cached across tests, because creating one is slow."""
     with mock_aws():
-        yield made_cloud()
+        yield create_cloud()

@@ -1,4 +1,4 @@
-"""The pipeline's tables, buckets and queues on moto, in this process, and functions called with what they are given."""
+"""The pipeline's tables, buckets and queues on moto in this process, and calls of the functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVER_NAME = "gorggle.internal"
 
 @dataclass
 class Context:
-    """What Lambda gives a handler beside the event."""
+    """The Lambda context."""
 
     function_name: str = "gorggle-test"
     memory_limit_in_mb: int = 512
@@ -33,7 +33,7 @@ class Context:
 
 @dataclass
 class Cloud:
-    """Everything that functions use, by the manifest."""
+    """The AWS resources of the functions, as in the manifest."""
 
     stack: Stack
     settings: dict[str, Any] = field(default_factory=dict)
@@ -42,12 +42,12 @@ class Cloud:
         return self.stack.client(service)
 
     def environment(self, function: str) -> dict[str, str]:
-        given = MANIFEST_DOCUMENT["functions"][function]["environment"]
+        environment = MANIFEST_DOCUMENT["functions"][function]["environment"]
         values = self.stack.values | {f"setting:{key}": value for key, value in self.settings.items()}
-        return {key: str(values.get(value, value)) for key, value in given.items()}
+        return {key: str(values.get(value, value)) for key, value in environment.items()}
 
     def call(self, function: str, event: dict[str, Any], context: Any = None) -> Any:
-        """Call a function with the environment that the manifest gives it, and nothing else of ours."""
+        """Call a function with exactly the environment in the manifest."""
         handler = importlib.import_module(f"gorggle_lambdas.handlers.{function}").handler
         with patch.dict(os.environ, self.environment(function)):
             return handler(event, context or Context())
@@ -59,9 +59,9 @@ class Cloud:
         owner: str = "ada",
         body: Any = None,
         headers: dict[str, str] | None = None,
-        **further: Any,
+        **extra: Any,
     ) -> tuple[int, Any]:
-        """Call a route's function as API Gateway does: status, and body (JSON where it is)."""
+        """Call a route's function as API Gateway does; return the status and the body, parsed if it is JSON."""
         authorizer = {"lambda": {"owner": owner}} if owner else {}
         event = {
             "version": "2.0",
@@ -74,7 +74,7 @@ class Cloud:
             },
             "isBase64Encoded": False,
             **({"body": body if isinstance(body, str) else json.dumps(body)} if body is not None else {}),
-            **further,
+            **extra,
         }
         answer = self.call(function, event)
         self.headers = answer["headers"]
@@ -88,12 +88,12 @@ class Cloud:
         return JobTable(self.stack["table:jobs"]).get(job_id)
 
     def put(self, key: str, content: bytes) -> str:
-        """Put a video into the uploads bucket; its version."""
+        """Upload a video; return its version."""
         answer = self.client("s3").put_object(Bucket=self.stack["bucket:uploads"], Key=key, Body=content)
         return str(answer["VersionId"])
 
     def document(self, key: str) -> Any:
-        """A JSON object in the results bucket."""
+        """Return a JSON object in the results bucket."""
         answer = self.client("s3").get_object(Bucket=self.stack["bucket:results"], Key=key)
         return json.loads(answer["Body"].read())
 
@@ -107,14 +107,18 @@ class Cloud:
         return found
 
 
-def made_cloud(server: Server | None = None, **settings: Any) -> Cloud:
-    """Make everything but the functions."""
+def create_cloud(server: Server | None = None, **settings: Any) -> Cloud:
+    """Create all resources except the functions."""
     stack = Stack("", "gorggle")
     stack.values |= {f"setting:{key}": one["default"] for key, one in MANIFEST_DOCUMENT["settings"].items()}
     local_stack._create_storage(stack, MANIFEST_DOCUMENT)
-    given = server or Server("127.0.0.1:1", SERVER_NAME, "", "", "")
-    local_stack._create_secrets(stack, given, {"ada": "0" * 64})
-    stack.values |= {"server:address": given.address, "server:name": given.name, "fleet": "gorggle-fleet"}
+    environment = server or Server("127.0.0.1:1", SERVER_NAME, "", "", "")
+    local_stack._create_secrets(stack, environment, {"ada": "0" * 64})
+    stack.values |= {
+        "server:address": environment.address,
+        "server:name": environment.name,
+        "fleet": "gorggle-fleet",
+    }
     machine = stack.client("stepfunctions").create_state_machine(
         name="gorggle",
         definition=json.dumps({"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}),
@@ -130,7 +134,7 @@ JOB_ID = "0123456789abcdef0123456789abcdef"
 def job_event(
     cloud: Cloud, content: bytes | None = None, name: str = "demo.mp4", **options: str
 ) -> dict[str, Any]:
-    """A running job, its video, and what the state machine gives its tasks."""
+    """Create a running job and its video; return the input of its tasks."""
     from gorggle_lambdas.common.job_table import RUNNING, JobTable
 
     key = f"uploads/{JOB_ID}/{name}"
@@ -142,7 +146,7 @@ def job_event(
         "version_id": version,
         "size_bytes": len(content or b""),
         "name": name,
-        "options": {"lips": "av", "sound": "transcribe", "faces": "rekognition", "language": "", **options},
+        "options": {"lips": "av", "audio": "transcribe", "faces": "rekognition", "language": "", **options},
     }
     table = JobTable(cloud.stack["table:jobs"])
     table.delete(JOB_ID)

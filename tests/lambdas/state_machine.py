@@ -1,4 +1,4 @@
-"""A linter for the state machine's definition: what AWS would refuse, what moto cannot run, and our own rules."""
+"""Linter of the state machine's definition: AWS's rules, moto's limits, and our own conventions."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# What Step Functions and Lambda raise themselves.
+# Errors raised by Step Functions and Lambda.
 _RESERVED = re.compile(r"(States|Lambda|Sandbox|Runtime)\.\w+")
 _TERMINAL = ("Succeed", "Fail")
-# An element of an array within a path: moto gives a list of it, and a Choice then takes its default.
+# An array element within a path: moto returns a list, and a Choice then takes its default.
 _ELEMENT = re.compile(r"\$[^\s]*\[\d+\]")
-_LACKED = ("ItemBatcher", "ToleratedFailurePercentage", "Assign", "QueryLanguage", "Arguments", "Output")
+_UNSUPPORTED = ("ItemBatcher", "ToleratedFailurePercentage", "Assign", "QueryLanguage", "Arguments", "Output")
 MAX_NAME_CHARS = 80
 
 State = Mapping[str, Any]
 
 
 def machines(definition: State, where: str = "") -> Iterator[tuple[str, State]]:
-    """The definition and every branch and item processor in it."""
+    """Yield the definition, and every branch and item processor in it."""
     yield where or "the whole", definition
     for name, state in definition["States"].items():
         for index, branch in enumerate(state.get("Branches", [])):
@@ -28,13 +28,13 @@ def machines(definition: State, where: str = "") -> Iterator[tuple[str, State]]:
 
 
 def states(definition: State) -> Iterator[tuple[str, State]]:
-    """All states, however deep."""
+    """Yield all states, at any depth."""
     for _, machine in machines(definition):
         yield from machine["States"].items()
 
 
 def targets(state: State) -> Iterator[str]:
-    """Where a state may go on."""
+    """Yield the possible next states."""
     if "Next" in state:
         yield state["Next"]
     if "Default" in state:
@@ -46,13 +46,13 @@ def targets(state: State) -> Iterator[str]:
 
 
 def problems(definition: State) -> list[str]:
-    """Everything that is wrong with a definition; empty: nothing."""
+    """Return all problems of a definition."""
     found: list[str] = []
     for where, machine in machines(definition):
         found += _graph_problems(where, machine)
     names = [name for name, _ in states(definition)]
     found += [
-        f"{name} comes twice: names are one set over all branches"
+        f"{name} is duplicated: names must be unique across branches"
         for name in {n for n in names if names.count(n) > 1}
     ]
     for name, state in states(definition):
@@ -65,7 +65,7 @@ def problems(definition: State) -> list[str]:
 def _graph_problems(where: str, machine: State) -> Iterator[str]:
     known = machine["States"]
     if machine["StartAt"] not in known:
-        yield f"{where} starts at {machine['StartAt']}, which is none of its states"
+        yield f"{where} starts at {machine['StartAt']}, which is not a state"
         return
     reached, waiting = set(), [machine["StartAt"]]
     while waiting:
@@ -75,11 +75,11 @@ def _graph_problems(where: str, machine: State) -> Iterator[str]:
         reached.add(name)
         for target in targets(known[name]):
             if target not in known:
-                yield f"{where}: {name} goes on to {target}, which is none of its states"
+                yield f"{where}: {name} continues with {target}, which is not a state"
             else:
                 waiting.append(target)
     for name in known.keys() - reached:
-        yield f"{where}: nothing leads to {name}"
+        yield f"{where}: {name} is unreachable"
     if not any(known[name].get("End") or known[name]["Type"] in _TERMINAL for name in reached):
         yield f"{where} never ends"
 
@@ -89,15 +89,15 @@ def _state_problems(name: str, state: State) -> Iterator[str]:
     if len(name) > MAX_NAME_CHARS:
         yield f"its name has {len(name)} characters; at most {MAX_NAME_CHARS}"
     if kind in ("Task", "Pass", "Wait", "Map", "Parallel") and ("Next" in state) == bool(state.get("End")):
-        yield "expected Next or End, one of them"
+        yield "expected either Next or End"
     if kind == "Choice" and "Default" not in state:
-        yield "a Choice without Default fails where nothing fits"
+        yield "a Choice without Default fails if nothing matches"
     text = str({key: value for key, value in state.items() if key not in ("Branches", "ItemProcessor")})
     if _ELEMENT.search(text):
-        yield "a path has an array's element: name it by ResultSelector first"
-    for lacked in _LACKED:
-        if lacked in state:
-            yield f"{lacked} cannot be run by moto"
+        yield "a path has an array element: assign it a name by ResultSelector first"
+    for unsupported in _UNSUPPORTED:
+        if unsupported in state:
+            yield f"{unsupported} is not supported by moto"
     if kind == "Task":
         yield from _task_problems(state)
     if kind in ("Map", "Parallel") and not _catches_all(state):
@@ -106,20 +106,20 @@ def _state_problems(name: str, state: State) -> Iterator[str]:
 
 def _task_problems(state: State) -> Iterator[str]:
     if "TimeoutSeconds" not in state:
-        yield "expected TimeoutSeconds: a task without runs for ever"
+        yield "expected TimeoutSeconds: a task without it has no time limit"
     if state.get("HeartbeatSeconds") and "waitForTaskToken" not in state["Resource"]:
         yield "a heartbeat needs a task token"
     retriers = state.get("Retry", [])
     if not retriers:
-        yield "expected a Retry for what passes"
+        yield "expected a Retry for transient errors"
     for retrier in retriers:
         if retrier.get("BackoffRate", 1) <= 1 or retrier.get("JitterStrategy") != "FULL":
             yield f"the Retry of {retrier['ErrorEquals'][0]} has no backoff or no jitter"
         if "States.ALL" in retrier["ErrorEquals"]:
-            yield "a Retry of States.ALL tries what cannot succeed"
+            yield "a Retry of States.ALL repeats permanent errors"
     for catcher in state.get("Catch", [])[:-1]:
         if "States.ALL" in catcher["ErrorEquals"]:
-            yield "States.ALL stands before another Catch"
+            yield "States.ALL precedes another Catch"
 
 
 def _catches_all(state: State) -> bool:
@@ -127,6 +127,6 @@ def _catches_all(state: State) -> bool:
 
 
 def named_errors(state: State) -> set[str]:
-    """The errors that a state knows by name, without those of Step Functions and Lambda."""
+    """Return the errors that a state names, except those of Step Functions and Lambda."""
     rules = [*state.get("Retry", []), *state.get("Catch", [])]
     return {name for rule in rules for name in rule["ErrorEquals"] if not _RESERVED.fullmatch(name)}

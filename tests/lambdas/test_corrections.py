@@ -1,4 +1,4 @@
-"""What a person corrects: words keep their times, new ones get those of what they replace."""
+"""Tests of corrections: unchanged words keep their times, new ones share those they replace."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def result(*texts: str) -> dict[str, Any]:
     segments = []
     for number, text in enumerate(texts, 1):
         words = [
-            word(one, number * 10 + index, number * 10 + index + 0.8)
-            for index, one in enumerate(text.split())
+            word(entry, number * 10 + index, number * 10 + index + 0.8)
+            for index, entry in enumerate(text.split())
         ]
         segments.append(
             {
@@ -64,7 +64,7 @@ def result(*texts: str) -> dict[str, Any]:
         "language": "en",
         "model": None,
         "is_degraded": False,
-        "sources": {"lips": {**absent, "status": "used"}, "sound": absent, "faces": absent},
+        "sources": {"lips": {**absent, "status": "used"}, "audio": absent, "faces": absent},
         "noise": [],
         "people": [
             {"name": f"person-{number}", "first_s": 0.0, "voices": [], "faces": []}
@@ -76,15 +76,15 @@ def result(*texts: str) -> dict[str, Any]:
     }
 
 
-def changed(document: dict[str, Any], **corrections: Any) -> dict[str, Any]:
+def correct(document: dict[str, Any], **corrections: Any) -> dict[str, Any]:
     return apply_corrections(document, parse_corrections(corrections))
 
 
-def test_words_that_stay_keep_their_times_and_sources() -> None:
+def test_unchanged_words_keep_their_times_and_sources() -> None:
     before = result("bin blue at f two now")
-    after = changed(before, segments=[{"id": "segment-1", "text": "bin green at f two now please"}])
+    after = correct(before, segments=[{"id": "segment-1", "text": "bin green at f two now please"}])
     words = after["segments"][0]["words"]
-    assert [one["text"] for one in words] == ["bin", "green", "at", "f", "two", "now", "please"]
+    assert [entry["text"] for entry in words] == ["bin", "green", "at", "f", "two", "now", "please"]
     assert words[0] == before["segments"][0]["words"][0]
     assert (words[1]["start_s"], words[1]["end_s"], words[1]["source"]) == (11, 11.8, "correction")
     assert words[5]["end_s"] <= words[6]["start_s"]
@@ -92,23 +92,23 @@ def test_words_that_stay_keep_their_times_and_sources() -> None:
     assert before == result("bin blue at f two now")
 
 
-def test_one_word_for_two_takes_the_time_of_both() -> None:
-    after = changed(result("going to sleep"), segments=[{"id": "segment-1", "text": "gonna sleep"}])
+def test_a_word_replacing_two_has_the_time_of_both() -> None:
+    after = correct(result("going to sleep"), segments=[{"id": "segment-1", "text": "gonna sleep"}])
     assert (after["segments"][0]["words"][0]["start_s"], after["segments"][0]["words"][0]["end_s"]) == (
         10,
         11.8,
     )
 
 
-def test_a_segment_can_go_and_change_hands_and_people_get_names() -> None:
-    after = changed(
-        result("one two", "three"),
+def test_segments_are_deleted_and_reassigned_and_people_named() -> None:
+    after = correct(
+        result("entry two", "three"),
         segments=[{"id": "segment-1", "person": "person-2"}, {"id": "segment-2", "delete": True}],
         names={"person-2": " Anna  Smith "},
     )
     assert [segment["person"] for segment in after["segments"]] == ["person-2"]
     assert after["names"] == {"person-2": "Anna Smith"}
-    assert "<v Anna Smith>one two" in render_formats(after)["vtt"]
+    assert "<v Anna Smith>entry two" in render_formats(after)["vtt"]
 
 
 @pytest.mark.parametrize(
@@ -120,16 +120,16 @@ def test_a_segment_can_go_and_change_hands_and_people_get_names() -> None:
         ({"segments": [{"id": "segment-1", "person": "person-9"}]}, "person-9"),
         ({"segments": [{"text": "x"}]}, "expected id"),
         ({"segments": [{"id": "segment-1"}, {"id": "segment-1"}]}, "twice"),
-        ({"segments": {}}, "no array"),
-        ({"segments": [1]}, "no object"),
+        ({"segments": {}}, "not an array"),
+        ({"segments": [1]}, "not an object"),
         ({"names": {"person-1": ""}}, "characters"),
-        ({"names": []}, "no object"),
+        ({"names": []}, "not an object"),
         ({"colour": 1}, "colour"),
     ],
 )
-def test_a_correction_that_cannot_be_applied_says_why(corrections: dict[str, Any], said: str) -> None:
+def test_an_invalid_correction_names_the_error(corrections: dict[str, Any], said: str) -> None:
     with pytest.raises(CorrectionError, match=said):
-        changed(result("one two"), **corrections)
+        correct(result("entry two"), **corrections)
 
 
 @settings(deadline=None)
@@ -137,15 +137,15 @@ def test_a_correction_that_cannot_be_applied_says_why(corrections: dict[str, Any
     st.lists(st.sampled_from(["a", "b", "c", "d", "longer"]), min_size=1, max_size=8),
     st.lists(st.sampled_from(["a", "b", "c", "e", "longest"]), min_size=1, max_size=8),
 )
-def test_whatever_is_corrected_is_a_result_whose_words_follow_each_other(
-    before: list[str], after: list[str]
-) -> None:
-    document = changed(result(" ".join(before)), segments=[{"id": "segment-1", "text": " ".join(after)}])
+def test_a_corrected_result_is_valid_with_ordered_words(before: list[str], after: list[str]) -> None:
+    document = correct(result(" ".join(before)), segments=[{"id": "segment-1", "text": " ".join(after)}])
     jsonschema.validate(document, load_result_schema())
     words = document["segments"][0]["words"]
-    assert [one["text"] for one in words] == after
-    assert all(one["end_s"] > one["start_s"] for one in words)
-    assert all(one["end_s"] <= following["start_s"] + 1e-9 for one, following in itertools.pairwise(words))
+    assert [entry["text"] for entry in words] == after
+    assert all(entry["end_s"] > entry["start_s"] for entry in words)
+    assert all(
+        entry["end_s"] <= following["start_s"] + 1e-9 for entry, following in itertools.pairwise(words)
+    )
     assert set(render_formats(document)) == {"json", "vtt", "srt", "ttml", "txt"}
 
 
@@ -154,7 +154,7 @@ def test_whatever_is_corrected_is_a_result_whose_words_follow_each_other(
 
 @pytest.fixture
 def done(cloud: Cloud) -> Cloud:
-    """A job that is done, with its result."""
+    """A finished job with its result."""
     given = job_event(cloud)
     for extension, text in render_formats(result("bin blue at f two now")).items():
         cloud.client("s3").put_object(
@@ -166,7 +166,7 @@ def done(cloud: Cloud) -> Cloud:
         "versions": [{"version": 1, "folder": "1-1"}],
         "sources": {},
         "is_degraded": False,
-        "measured": {"windows": 0, "transcribed_s": 0.0, "searched_s": 0.0, "gpu_s": 0.0},
+        "usage": {"windows": 0, "transcribed_s": 0.0, "face_detection_s": 0.0, "gpu_s": 0.0},
     }
     cloud.call("complete_job", {**given, "result": ended})
     return cloud
@@ -175,7 +175,7 @@ def done(cloud: Cloud) -> Cloud:
 PATH = {"pathParameters": {"job_id": JOB_ID}}
 
 
-def test_a_result_is_an_address_or_comes_inline(done: Cloud) -> None:
+def test_a_result_is_a_redirect_or_inline(done: Cloud) -> None:
     status, _ = done.api("get_result", **PATH, queryStringParameters={"format": "srt"})
     assert status == 302
     assert f"jobs/{JOB_ID}/results/1-1/result.srt" in done.headers["location"]
@@ -187,17 +187,17 @@ def test_a_result_is_an_address_or_comes_inline(done: Cloud) -> None:
     ("query", "status"),
     [({"format": "doc"}, 400), ({"version": "x"}, 400), ({"version": "0"}, 400), ({"version": "2"}, 404)],
 )
-def test_a_result_that_is_not_there_is_refused(done: Cloud, query: dict[str, str], status: int) -> None:
+def test_a_missing_version_or_format_is_rejected(done: Cloud, query: dict[str, str], status: int) -> None:
     assert done.api("get_result", **PATH, queryStringParameters=query)[0] == status
 
 
-def test_a_job_that_is_not_done_has_no_result(cloud: Cloud) -> None:
+def test_an_unfinished_job_has_no_result(cloud: Cloud) -> None:
     job_event(cloud)
     assert cloud.api("get_result", **PATH)[0] == 409
     assert cloud.api("save_corrections", **PATH, body={"base_version": 1})[0] == 409
 
 
-def test_corrections_are_versions(done: Cloud) -> None:
+def test_corrections_create_versions(done: Cloud) -> None:
     body = {"base_version": 1, "segments": [{"id": "segment-1", "text": "place blue at f two now"}]}
     status, answer = done.api("save_corrections", **PATH, body=body)
     assert (status, answer["version"]) == (200, 2)
@@ -215,24 +215,24 @@ def test_corrections_are_versions(done: Cloud) -> None:
     assert [text.split()[0] for text in texts] == ["bin", "place"]
 
 
-def test_of_two_who_correct_at_once_one_is_told(done: Cloud) -> None:
+def test_a_concurrent_correction_is_rejected(done: Cloud) -> None:
     from gorggle_lambdas.common.job_table import JobTable
 
     real = JobTable.update
 
-    def late(self: JobTable, job_id: str, values: Any, **further: Any) -> bool:
+    def late(self: JobTable, job_id: str, values: Any, **extra: Any) -> bool:
         real(self, job_id, {"result_version": 2})
-        return real(self, job_id, values, **further)
+        return real(self, job_id, values, **extra)
 
     body = {"base_version": 1, "names": {"person-1": "Anna"}}
     with pytest.MonkeyPatch.context() as patches:
         patches.setattr(JobTable, "update", late)
         status, problem = done.api("save_corrections", **PATH, body=body)
     assert status == 409
-    assert "somebody else" in problem["detail"]
+    assert "saved concurrently" in problem["detail"]
 
 
-def test_the_api_describes_itself(cloud: Cloud) -> None:
+def test_the_openapi_document_is_served(cloud: Cloud) -> None:
     status, document = cloud.api("get_openapi", owner="")
     assert (status, document["openapi"]) == (200, "3.1.0")
 
@@ -251,11 +251,11 @@ def test_the_api_describes_itself(cloud: Cloud) -> None:
         ("Bearer ", None),
     ],
 )
-def test_a_token_says_who_calls(header: str, owner: str | None) -> None:
+def test_a_token_identifies_its_owner(header: str, owner: str | None) -> None:
     assert find_owner(header, {"bob": "0" * 64, "ada": hashlib.sha256(b"secret").hexdigest()}) == owner
 
 
-def test_the_authorizer_answers_in_the_simple_form(cloud: Cloud) -> None:
+def test_the_authorizer_uses_the_simple_response_format(cloud: Cloud) -> None:
     cloud.client("secretsmanager").put_secret_value(
         SecretId=cloud.stack["secret:api_tokens"],
         SecretString=json.dumps({"ada": hashlib.sha256(b"secret").hexdigest()}),

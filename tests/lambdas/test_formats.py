@@ -1,4 +1,4 @@
-"""One list of what is taken: of the pipeline, the server, the API's description and the page."""
+"""Tests that the pipeline, the server, the API description and the page have the same list of formats."""
 
 from __future__ import annotations
 
@@ -22,78 +22,78 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE_TYPES = re.compile(r"const TYPES: Record<string, string> = \{(.*?)\n\};", re.DOTALL)
 
 
-def test_the_pipeline_takes_what_the_server_reads_and_nothing_else() -> None:
-    assert tuple(each.demuxer for each in formats.CONTAINERS) == server_formats.CONTAINERS
+def test_the_pipeline_and_the_server_support_the_same_formats() -> None:
+    assert tuple(container.demuxer for container in formats.CONTAINERS) == server_formats.CONTAINERS
     assert formats.VIDEO_CODECS == server_formats.VIDEO_CODECS
     assert formats.AUDIO_CODECS == server_formats.AUDIO_CODECS
     assert formats.CONTAINER_NAMES == server_formats.CONTAINER_NAMES
 
 
 @pytest.mark.parametrize(
-    "kind", ["video/mp4", "video/x-m4v", "video/3gpp", "audio/webm", "audio/amr", "audio/aiff"]
+    "media_type", ["video/mp4", "video/x-m4v", "video/3gpp", "audio/webm", "audio/amr", "audio/aiff"]
 )
-def test_an_upload_is_taken_as_any_type_of_the_list(cloud: Cloud, kind: str) -> None:
-    assert cloud.api("create_upload", body={"content_type": kind})[0] == 201
+def test_every_listed_media_type_can_be_uploaded(cloud: Cloud, media_type: str) -> None:
+    assert cloud.api("create_upload", body={"content_type": media_type})[0] == 201
 
 
-def test_the_api_s_description_lists_every_type() -> None:
+def test_the_openapi_document_lists_every_media_type() -> None:
     document = yaml.safe_load((ROOT / "lambdas" / "api" / "openapi.yaml").read_text())
     listed = document["components"]["schemas"]["UploadRequest"]["properties"]["content_type"]["enum"]
     assert len(listed) == len(set(listed))
     assert set(listed) == formats.MEDIA_TYPES
 
 
-def test_the_page_sends_no_type_that_the_api_refuses() -> None:
-    found = PAGE_TYPES.search((ROOT / "clients" / "web" / "src" / "api.ts").read_text())
-    assert found is not None
-    sent = dict(re.findall(r'"?(\w+)"?: "((?:video|audio|application)/[\w.-]+)"', found[1]))
+def test_the_page_sends_only_supported_media_types() -> None:
+    match = PAGE_TYPES.search((ROOT / "clients" / "web" / "src" / "api.ts").read_text())
+    assert match is not None
+    sent = dict(re.findall(r'"?(\w+)"?: "((?:video|audio|application)/[\w.-]+)"', match[1]))
     assert len(sent) > 20
     assert set(sent.values()) <= formats.MEDIA_TYPES
     assert (sent["m4v"], sent["3gp"], sent["weba"]) == ("video/x-m4v", "video/3gpp", "audio/webm")
 
 
 def clip(path: Path, video: str, audio: str = "") -> Path:
-    """A second of grey in some codec, and of silence in another."""
-    with av.open(str(path), "w") as made:
-        pictures: Any = made.add_stream(video, rate=5)
-        pictures.width, pictures.height = 64, 48
-        pictures.pix_fmt = pictures.codec_context.codec.video_formats[0].name
-        sound: Any = made.add_stream(audio, rate=16_000, layout="mono") if audio else None
+    """Create a second of grey in some video codec, and of silence in an audio codec."""
+    with av.open(str(path), "w") as output:
+        video_stream: Any = output.add_stream(video, rate=5)
+        video_stream.width, video_stream.height = 64, 48
+        video_stream.pix_fmt = video_stream.codec_context.codec.video_formats[0].name
+        audio_stream: Any = output.add_stream(audio, rate=16_000, layout="mono") if audio else None
         for shade in range(5):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 * shade, np.uint8))
-            made.mux(pictures.encode(frame.reformat(format=pictures.pix_fmt)))
-        made.mux(pictures.encode(None))
-        if sound is not None:
+            output.mux(video_stream.encode(frame.reformat(format=video_stream.pix_fmt)))
+        output.mux(video_stream.encode(None))
+        if audio_stream is not None:
             silence = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.int16), format="s16", layout="mono")
             silence.sample_rate = 16_000
-            made.mux(sound.encode(silence))
-            made.mux(sound.encode(None))
+            output.mux(audio_stream.encode(silence))
+            output.mux(audio_stream.encode(None))
     return path
 
 
 @pytest.mark.parametrize("codec", ["asv1", "snow", "flashsv"])
-def test_pictures_of_a_codec_outside_the_list_are_not_decoded(tmp_path: Path, codec: str) -> None:
+def test_unlisted_video_codecs_are_not_decoded(tmp_path: Path, codec: str) -> None:
     with clip(tmp_path / "both.avi", codec, "pcm_s16le").open("rb") as file:
-        found = probe(file, tmp_path / "s.wav", 100.0)
-    assert (found.video_codec, found.audio_codec) == ("", "pcm_s16le")
+        result = probe(file, tmp_path / "s.wav", 100.0)
+    assert (result.video_codec, result.audio_codec) == ("", "pcm_s16le")
     with (
         clip(tmp_path / "alone.avi", codec).open("rb") as file,
-        pytest.raises(InvalidMediaError, match="neither pictures nor sound"),
+        pytest.raises(InvalidMediaError, match="no video or audio stream"),
     ):
         probe(file, tmp_path / "s.wav", 100.0)
 
 
-def test_a_container_outside_the_list_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_unlisted_container_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "clip.gif"
-    with av.open(str(path), "w") as made:
-        stream: Any = made.add_stream("gif", rate=5)
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream("gif", rate=5)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
         frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8)).reformat(format="rgb8")
-        made.mux(stream.encode(frame))
-        made.mux(stream.encode(None))
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
     with (
         path.open("rb") as file,
-        pytest.raises(InvalidMediaError, match=r"expected MP4, .* or AIFF"),
+        pytest.raises(InvalidMediaError, match=r"expected a complete file in MP4, .* or AIFF"),
         open_media(file),
     ):
         pass

@@ -1,4 +1,4 @@
-"""Jobs as their owners see them: listed, told, deleted, run again, ended."""
+"""Tests of the job API: list, get, delete, retry; and of the end of jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def path(job_id: str = JOB_ID) -> dict[str, Any]:
     return {"pathParameters": {"job_id": job_id}}
 
 
-def test_numbers_come_back_from_dynamodb_as_they_went(cloud: Cloud) -> None:
+def test_numbers_survive_a_dynamodb_round_trip(cloud: Cloud) -> None:
     values = {"share": 0.1, "count": 3, "whole": 2.0, "deep": [{"x": -1.5e-5}], "on": True, "none": None}
     assert to_dynamodb(values)["share"] == Decimal("0.1")
     table(cloud).create({"job_id": JOB_ID, "owner": "ada", "state": RUNNING, "values": values})
@@ -34,7 +34,7 @@ def test_numbers_come_back_from_dynamodb_as_they_went(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
-def test_what_json_cannot_say_is_not_stored(value: Any) -> None:
+def test_values_without_json_form_are_rejected(value: Any) -> None:
     with pytest.raises(ValueError, match="cannot be stored"):
         to_dynamodb({"x": value})
 
@@ -43,25 +43,25 @@ def test_sets_are_loaded_as_sorted_lists() -> None:
     assert from_dynamodb({"b", "a"}) == ["a", "b"]
 
 
-def test_a_job_is_told_to_its_owner_alone(cloud: Cloud) -> None:
+def test_a_job_is_visible_to_its_owner_only(cloud: Cloud) -> None:
     job_event(cloud)
     status, job = cloud.api("get_job", **path())
     assert (status, job["state"]) == (200, "running")
     assert "bucket" not in job
     assert cloud.api("get_job", owner="eve", **path())[0] == 404
     assert cloud.api("get_job", **path("../../secret"))[0] == 404
-    assert cloud.api("get_job", **path("#places"))[0] == 404
+    assert cloud.api("get_job", **path("#slots"))[0] == 404
 
 
-def test_progress_adds_up_over_windows(cloud: Cloud) -> None:
+def test_progress_sums_the_windows(cloud: Cloud) -> None:
     job_event(cloud)
-    table(cloud).update(JOB_ID, {"progress": {"windows": 2, "to_read_s": 20.0}})
-    for window, read_s in (("lips-0", 4.5), ("lips-1", 2.0), ("lips-0", 9.0)):
-        table(cloud).record_progress(JOB_ID, 1, window, read_s)
-    assert cloud.api("get_job", **path())[1]["progress"] == {"windows": 2, "to_read_s": 20, "read_s": 11.0}
+    table(cloud).update(JOB_ID, {"progress": {"windows": 2, "total_s": 20.0}})
+    for window, processed_s in (("lips-0", 4.5), ("lips-1", 2.0), ("lips-0", 9.0)):
+        table(cloud).record_progress(JOB_ID, 1, window, processed_s)
+    assert cloud.api("get_job", **path())[1]["progress"] == {"windows": 2, "total_s": 20, "processed_s": 11.0}
 
 
-def test_an_earlier_attempt_changes_nothing(cloud: Cloud) -> None:
+def test_an_earlier_attempt_cannot_change_a_job(cloud: Cloud) -> None:
     job_event(cloud)
     table(cloud).update(JOB_ID, {"attempt": 2})
     table(cloud).record_progress(JOB_ID, 1, "lips-0", 5.0)
@@ -77,7 +77,7 @@ def event(cloud: Cloud) -> dict[str, Any]:
     return {"job": {**item, "attempt": 1}}
 
 
-def test_lists_go_on_page_by_page_newest_first(cloud: Cloud) -> None:
+def test_jobs_are_listed_in_pages_newest_first(cloud: Cloud) -> None:
     for number in range(5):
         table(cloud).create({"job_id": f"{number}" * 32, "owner": "ada", "state": RUNNING})
     _, first = cloud.api("list_jobs", queryStringParameters={"limit": "2"})
@@ -92,13 +92,13 @@ def test_lists_go_on_page_by_page_newest_first(cloud: Cloud) -> None:
 @pytest.mark.parametrize(
     "query", [{"limit": "0"}, {"limit": "x"}, {"limit": "101"}, {"next": "?"}, {"next": "e30"}]
 )
-def test_a_wrong_page_is_refused(cloud: Cloud, query: dict[str, str]) -> None:
+def test_invalid_page_parameters_are_rejected(cloud: Cloud, query: dict[str, str]) -> None:
     assert cloud.api("list_jobs", queryStringParameters=query)[0] == 400
 
 
-def test_a_job_that_fails_says_why_and_tells_subscribers(cloud: Cloud) -> None:
+def test_a_failed_job_stores_the_reason_and_notifies_subscribers(cloud: Cloud) -> None:
     given = job_event(cloud)
-    table(cloud).advance(JOB_ID, 1, {"stage": "reading"})
+    table(cloud).advance(JOB_ID, 1, {"stage": "analyzing"})
     queue = cloud.client("sqs").create_queue(QueueName="mail")["QueueUrl"]
     cloud.client("sns").subscribe(
         TopicArn=cloud.stack["topic:jobs"], Protocol="sqs", Endpoint="arn:aws:sqs:us-east-1:123456789012:mail"
@@ -108,12 +108,12 @@ def test_a_job_that_fails_says_why_and_tells_subscribers(cloud: Cloud) -> None:
         assert answer["reason"] == "the video is broken"
     _, job = cloud.api("get_job", **path())
     assert job["failure"] == {"error": "InvalidMediaError", "reason": "the video is broken"}
-    assert (job["state"], job["stage"]) == ("failed", "reading"), "where it failed"
+    assert (job["state"], job["stage"]) == ("failed", "analyzing"), "the stage of the failure"
     mail = cloud.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
     assert len(mail) == 1
 
 
-def test_a_job_ends_though_its_subscribers_cannot_be_told_and_that_is_counted(
+def test_a_failed_notification_is_counted_and_does_not_fail_the_job(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = job_event(cloud)
@@ -123,20 +123,20 @@ def test_a_job_ends_though_its_subscribers_cannot_be_told_and_that_is_counted(
     assert '"NotificationFailures"' in capsys.readouterr().out
 
 
-def test_what_was_not_raised_on_purpose_is_not_shown(cloud: Cloud) -> None:
+def test_unexpected_error_messages_are_not_shown(cloud: Cloud) -> None:
     given = job_event(cloud)
     cause = {"Error": "KeyError", "Cause": json.dumps({"errorMessage": "'password'"})}
     cloud.call("fail_job", {**given, "error": cause})
     assert cloud.api("get_job", **path())[1]["failure"]["reason"] == "internal error (KeyError)"
 
 
-def test_a_done_job_does_not_fail_later(cloud: Cloud) -> None:
+def test_a_done_job_cannot_fail_later(cloud: Cloud) -> None:
     given = job_event(cloud)
     result = {
         "versions": [{"version": 1, "folder": "1-1"}],
         "sources": {"lips": "used"},
         "is_degraded": False,
-        "measured": {"windows": 1, "transcribed_s": 60.0, "searched_s": 0.0, "gpu_s": 36.0},
+        "usage": {"windows": 1, "transcribed_s": 60.0, "face_detection_s": 0.0, "gpu_s": 36.0},
     }
     for _ in range(2):
         cloud.call("complete_job", {**given, "result": result})
@@ -148,7 +148,7 @@ def test_a_done_job_does_not_fail_later(cloud: Cloud) -> None:
     assert job["cost"]["step_functions"] == pytest.approx(43 * 0.000025, abs=1e-4)
 
 
-def test_a_failed_job_runs_again_with_another_name(cloud: Cloud) -> None:
+def test_a_retried_job_has_a_new_execution_name(cloud: Cloud) -> None:
     given = job_event(cloud, b"video")
     assert cloud.api("retry_job", **path())[0] == 409
     cloud.call("fail_job", {**given, "error": BROKEN})
@@ -158,7 +158,7 @@ def test_a_failed_job_runs_again_with_another_name(cloud: Cloud) -> None:
     assert execution["name"].endswith("-2")
 
 
-def test_a_deleted_job_is_gone_with_every_version_of_its_files(cloud: Cloud) -> None:
+def test_deleting_a_job_deletes_all_versions_of_its_objects(cloud: Cloud) -> None:
     given = job_event(cloud, b"one")
     cloud.put(given["job"]["key"], b"two")
     cloud.client("s3").put_object(Bucket=cloud.stack["bucket:results"], Key=f"jobs/{JOB_ID}/x", Body=b"x")
@@ -172,12 +172,12 @@ def test_a_deleted_job_is_gone_with_every_version_of_its_files(cloud: Cloud) -> 
     assert cloud.api("delete_job", **path())[0] == 404
 
 
-def test_health_tells_how_many_jobs_run(cloud: Cloud) -> None:
+def test_health_reports_running_jobs(cloud: Cloud) -> None:
     status, answer = cloud.api("check_health", owner="")
     assert (status, answer) == (200, {"status": "ok", "running_jobs": 0, "max_concurrent_jobs": 10})
 
 
-def test_a_table_that_is_gone_is_no_health_and_says_nothing_of_itself(cloud: Cloud) -> None:
+def test_health_fails_without_the_table_and_reveals_nothing(cloud: Cloud) -> None:
     cloud.client("dynamodb").delete_table(TableName=cloud.stack["table:jobs"])
     status, problem = cloud.api("check_health", owner="")
     assert (status, problem["detail"]) == (500, "internal error")
@@ -194,33 +194,33 @@ def status_change(status: str, **job: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [("TIMED_OUT", "the job took too long as a whole"), ("ABORTED", "the job was stopped")],
+    [("TIMED_OUT", "the job timed out"), ("ABORTED", "the job was stopped")],
 )
-def test_an_execution_that_ends_without_a_word_fails_its_job(cloud: Cloud, status: str, reason: str) -> None:
+def test_an_execution_that_ends_unexpectedly_fails_its_job(cloud: Cloud, status: str, reason: str) -> None:
     job_event(cloud)
-    assert cloud.call("reconcile_jobs", status_change(status))["settled"] == 1
-    assert cloud.call("reconcile_jobs", status_change(status))["settled"] == 0
+    assert cloud.call("reconcile_jobs", status_change(status))["reconciled"] == 1
+    assert cloud.call("reconcile_jobs", status_change(status))["reconciled"] == 0
     assert cloud.api("get_job", **path())[1]["failure"]["reason"] == reason
 
 
-def test_an_execution_that_succeeds_needs_no_settling(cloud: Cloud) -> None:
+def test_a_succeeded_execution_is_not_reconciled(cloud: Cloud) -> None:
     job_event(cloud)
-    assert cloud.call("reconcile_jobs", status_change("SUCCEEDED"))["settled"] == 0
+    assert cloud.call("reconcile_jobs", status_change("SUCCEEDED"))["reconciled"] == 0
 
 
-def test_an_execution_that_is_not_ours_is_let_be(cloud: Cloud) -> None:
+def test_a_foreign_execution_is_ignored(cloud: Cloud) -> None:
     event = {
         "detail-type": "Step Functions Execution Status Change",
         "detail": {"status": "FAILED", "input": "{}"},
     }
-    assert cloud.call("reconcile_jobs", event)["settled"] == 0
+    assert cloud.call("reconcile_jobs", event)["reconciled"] == 0
 
 
-def test_the_schedule_frees_places_that_nobody_holds(cloud: Cloud) -> None:
-    places = {"gone" * 8, JOB_ID}
+def test_the_schedule_releases_stale_slots(cloud: Cloud) -> None:
+    job_ids = {"gone" * 8, JOB_ID}
     cloud.client("dynamodb").put_item(
         TableName=cloud.stack["table:jobs"],
-        Item={"job_id": {"S": "#places"}, "running": {"SS": sorted(places)}},
+        Item={"job_id": {"S": "#slots"}, "running": {"SS": sorted(job_ids)}},
     )
     job_event(cloud)
     table(cloud).update(JOB_ID, {"state": FAILED})
@@ -228,7 +228,7 @@ def test_the_schedule_frees_places_that_nobody_holds(cloud: Cloud) -> None:
     assert cloud.api("check_health", owner="")[1]["running_jobs"] == 0
 
 
-def test_the_schedule_ends_a_job_whose_execution_is_over(cloud: Cloud) -> None:
+def test_the_schedule_fails_a_job_with_an_ended_execution(cloud: Cloud) -> None:
     job_event(cloud)
     sfn = cloud.client("stepfunctions")
     arn = sfn.start_execution(
@@ -238,15 +238,15 @@ def test_the_schedule_ends_a_job_whose_execution_is_over(cloud: Cloud) -> None:
     )["executionArn"]
     table(cloud).update(JOB_ID, {"execution_arn": arn})
     cloud.client("dynamodb").put_item(
-        TableName=cloud.stack["table:jobs"], Item={"job_id": {"S": "#places"}, "running": {"SS": [JOB_ID]}}
+        TableName=cloud.stack["table:jobs"], Item={"job_id": {"S": "#slots"}, "running": {"SS": [JOB_ID]}}
     )
-    assert cloud.call("reconcile_jobs", {})["settled"] == 0
+    assert cloud.call("reconcile_jobs", {})["reconciled"] == 0
     sfn.stop_execution(executionArn=arn)
-    assert cloud.call("reconcile_jobs", {})["settled"] == 1
+    assert cloud.call("reconcile_jobs", {})["reconciled"] == 1
     assert cloud.api("get_job", **path())[1]["state"] == "failed"
 
 
-def test_the_schedule_starts_what_waits(cloud: Cloud) -> None:
+def test_the_schedule_starts_waiting_jobs(cloud: Cloud) -> None:
     job_event(cloud)
     table(cloud).update(JOB_ID, {"state": WAITING})
     assert cloud.call("reconcile_jobs", {})["started"] == 1

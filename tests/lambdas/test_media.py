@@ -1,4 +1,4 @@
-"""Video as the functions take it: looked into, cut, its sound measured, its windows planned."""
+"""Tests of probing, clip extraction, noise estimation and window planning."""
 
 from __future__ import annotations
 
@@ -34,47 +34,47 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo.mp4"
 
 
-def probed(path: Path, wav: Path, most_s: float = 100.0) -> Probe:
+def probed(path: Path, wav: Path, max_s: float = 100.0) -> Probe:
     with path.open("rb") as file:
-        return probe(file, wav, most_s)
+        return probe(file, wav, max_s)
 
 
 # -------------------------------------------------------------------------------------------------------------- probing
 
 
-def test_a_video_tells_what_it_holds(tmp_path: Path) -> None:
-    found = probed(DEMO, tmp_path / "s.wav")
-    assert found.duration_s == pytest.approx(19.96, abs=0.02)
-    assert (found.width_px, found.height_px, found.frame_rate_hz) == (640, 480, 25.0)
-    assert (found.video_codec, found.audio_codec) == ("h264", "aac")
-    assert found.keyframes_s == [0.0, 10.0]
+def test_a_probe_returns_the_video_properties(tmp_path: Path) -> None:
+    result = probed(DEMO, tmp_path / "s.wav")
+    assert result.duration_s == pytest.approx(19.96, abs=0.02)
+    assert (result.width_px, result.height_px, result.frame_rate_hz) == (640, 480, 25.0)
+    assert (result.video_codec, result.audio_codec) == ("h264", "aac")
+    assert result.keyframes_s == [0.0, 10.0]
 
 
 @pytest.mark.parametrize(
-    ("turned", "degrees", "size"), [(90, 90, (320, 320)), (180, 180, (320, 240)), (0, 0, (320, 240))]
+    ("rotation", "degrees", "size"), [(90, 90, (320, 320)), (180, 180, (320, 240)), (0, 0, (320, 240))]
 )
-def test_a_turned_video_tells_its_upright_size(
-    tmp_path: Path, turned: int, degrees: int, size: tuple[int, int]
+def test_a_rotated_video_has_its_upright_size(
+    tmp_path: Path, rotation: int, degrees: int, size: tuple[int, int]
 ) -> None:
-    stored = (320, 320) if turned == 90 else (320, 240)
-    clip = transcode(DEMO, tmp_path / "t.mp4", size=stored, rotation_degrees=turned, max_s=1)
-    found = probed(clip, tmp_path / "s.wav")
-    assert found.rotation_degrees in (degrees, (360 - degrees) % 360)
-    assert (found.width_px, found.height_px) == size
+    stored = (320, 320) if rotation == 90 else (320, 240)
+    clip = transcode(DEMO, tmp_path / "t.mp4", size=stored, rotation_degrees=rotation, max_s=1)
+    result = probed(clip, tmp_path / "s.wav")
+    assert result.rotation_degrees in (degrees, (360 - degrees) % 360)
+    assert (result.width_px, result.height_px) == size
 
 
-def test_the_sound_is_16_khz_mono_and_as_long_as_the_video(tmp_path: Path) -> None:
-    found = probed(DEMO, tmp_path / "s.wav")
+def test_the_audio_is_16_khz_mono_and_as_long_as_the_video(tmp_path: Path) -> None:
+    result = probed(DEMO, tmp_path / "s.wav")
     waveform = read_waveform(tmp_path / "s.wav")
     assert waveform.dtype == np.int16
-    assert len(waveform) / SAMPLE_RATE_HZ == pytest.approx(found.audio_duration_s, abs=1e-3)
+    assert len(waveform) / SAMPLE_RATE_HZ == pytest.approx(result.audio_duration_s, abs=1e-3)
     # The first word of the clip begins at 1.0 s.
     powers = compute_frame_powers(waveform)
     first = float(np.argmax(powers > 0.05 * powers.max()) * FRAME_S)
     assert first == pytest.approx(1.05, abs=0.1)
 
 
-def test_sound_that_begins_late_is_put_where_it_is_heard(tmp_path: Path) -> None:
+def test_late_audio_is_aligned_with_the_video(tmp_path: Path) -> None:
     clip = tmp_path / "late.mkv"
     with av.open(str(DEMO)) as source, av.open(str(clip), "w") as made:
         streams = {stream.index: made.add_stream_from_template(stream) for stream in source.streams}
@@ -92,44 +92,42 @@ def test_sound_that_begins_late_is_put_where_it_is_heard(tmp_path: Path) -> None
     assert first == pytest.approx(3.05, abs=0.1)
 
 
-def test_a_video_without_sound_has_none(tmp_path: Path) -> None:
-    found = probed(transcode(DEMO, tmp_path / "v.mp4", audio_codec=None, max_s=1), tmp_path / "s.wav")
-    assert found.audio_codec == ""
+def test_a_video_without_audio_has_none(tmp_path: Path) -> None:
+    result = probed(transcode(DEMO, tmp_path / "v.mp4", audio_codec=None, max_s=1), tmp_path / "s.wav")
+    assert result.audio_codec == ""
     assert not (tmp_path / "s.wav").exists()
 
 
-def test_sound_without_a_video_has_no_size(tmp_path: Path) -> None:
+def test_audio_without_a_video_has_no_size(tmp_path: Path) -> None:
     clip = transcode(
         DEMO, tmp_path / "a.wav", container="wav", video_codec=None, audio_codec="pcm_s16le", max_s=2
     )
-    found = probed(clip, tmp_path / "s.wav")
-    assert (found.video_codec, found.width_px, found.keyframes_s) == ("", 0, [])
-    assert found.duration_s == pytest.approx(2, abs=0.05)
+    result = probed(clip, tmp_path / "s.wav")
+    assert (result.video_codec, result.width_px, result.keyframes_s) == ("", 0, [])
+    assert result.duration_s == pytest.approx(2, abs=0.05)
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", b"\0" * 10_000, DEMO.read_bytes()[:4000]])
-def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_video_is_rejected(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InvalidMediaError):
         probe(io.BytesIO(content), tmp_path / "s.wav", 100)
 
 
-def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
+def test_a_playlist_cannot_open_other_files(tmp_path: Path) -> None:
     playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n"
     with pytest.raises(InvalidMediaError):
         probe(io.BytesIO(playlist), tmp_path / "s.wav", 100)
 
 
-def test_a_video_beyond_the_limit_is_refused_with_both_lengths(tmp_path: Path) -> None:
+def test_a_video_over_the_limit_is_rejected_with_both_durations(tmp_path: Path) -> None:
     with pytest.raises(InvalidMediaError, match="lasts 20 s; the limit is 5 s"):
-        probed(DEMO, tmp_path / "s.wav", most_s=5)
+        probed(DEMO, tmp_path / "s.wav", max_s=5)
 
 
 # ----------------------------------------------------------------------------------------------------- files in S3
 
 
-def test_an_object_is_read_in_pieces_as_they_are_needed(
-    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_object_is_read_in_blocks_on_demand(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_file, "BLOCK_BYTES", 1000)
     content = np.random.default_rng(1).bytes(10_500)
     version = cloud.put("uploads/x", content)
@@ -143,12 +141,12 @@ def test_an_object_is_read_in_pieces_as_they_are_needed(
     assert b"".join(iter(lambda: file.read(4096), b"")) == content
 
 
-def test_an_object_that_is_gone_is_named(cloud: Cloud) -> None:
-    with pytest.raises(ObjectNotFoundError, match="uploads/gone is gone"):
+def test_a_missing_object_raises(cloud: Cloud) -> None:
+    with pytest.raises(ObjectNotFoundError, match="uploads/gone does not exist"):
         S3File(boto3.client("s3"), cloud.stack["bucket:uploads"], "uploads/gone")
 
 
-def test_an_object_that_goes_while_it_is_read_is_told(cloud: Cloud, tmp_path: Path) -> None:
+def test_an_object_deleted_during_reading_raises(cloud: Cloud, tmp_path: Path) -> None:
     cloud.put("uploads/x", DEMO.read_bytes())
     file = S3File(boto3.client("s3"), cloud.stack["bucket:uploads"], "uploads/x")
     version = cloud.client("s3").list_object_versions(Bucket=cloud.stack["bucket:uploads"])["Versions"][0][
@@ -165,60 +163,58 @@ def test_an_object_that_goes_while_it_is_read_is_told(cloud: Cloud, tmp_path: Pa
 def frames_of(chunks: Any) -> tuple[list[float], list[Any], list[float]]:
     content = b"".join(chunks)
     with av.open(io.BytesIO(content)) as container:
-        pictures = [
-            (float(frame.time), frame.to_ndarray(format="gray")) for frame in container.decode(video=0)
-        ]
+        frames = [(float(frame.time), frame.to_ndarray(format="gray")) for frame in container.decode(video=0)]
     with av.open(io.BytesIO(content)) as container:
-        has_sound = bool(container.streams.audio)
-        heard = [float(frame.time) for frame in container.decode(audio=0)] if has_sound else []
-    return [time for time, _ in pictures], [picture for _, picture in pictures], heard
+        has_audio = bool(container.streams.audio)
+        audio_times = [float(frame.time) for frame in container.decode(audio=0)] if has_audio else []
+    return [time for time, _ in frames], [frame_array for _, frame_array in frames], audio_times
 
 
-def test_a_window_is_the_same_pictures_from_the_key_frame_before_it(tmp_path: Path) -> None:
+def test_a_clip_has_the_same_frames_from_the_preceding_key_frame(tmp_path: Path) -> None:
     with av.open(str(DEMO)) as container:
         whole = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
     with DEMO.open("rb") as file:
-        piece = extract_clip(file, 12.0, 15.0, video=True, audio=True)
-        times, pictures, heard = frames_of(piece.chunks)
-    assert piece.start_s == 10.0
+        clip = extract_clip(file, 12.0, 15.0, video=True, audio=True)
+        times, frames, audio_times = frames_of(clip.chunks)
+    assert clip.start_s == 10.0
     assert times[0] == 0.0
     assert times[-1] == pytest.approx(5.0, abs=0.2)
     for index in (0, 30, 100):
-        assert np.array_equal(pictures[index], whole[250 + index])
-    assert heard[0] == pytest.approx(0.0, abs=0.03)
-    assert heard[-1] == pytest.approx(5.0, abs=0.05)
+        assert np.array_equal(frames[index], whole[250 + index])
+    assert audio_times[0] == pytest.approx(0.0, abs=0.03)
+    assert audio_times[-1] == pytest.approx(5.0, abs=0.05)
 
 
-def test_a_window_for_the_lips_alone_has_no_sound() -> None:
+def test_a_video_only_clip_has_no_audio() -> None:
     with DEMO.open("rb") as file:
-        _, pictures, heard = frames_of(extract_clip(file, 0.0, 2.0, video=True, audio=False).chunks)
-    assert len(pictures) >= 50
-    assert heard == []
+        _, frames, audio_times = frames_of(extract_clip(file, 0.0, 2.0, video=True, audio=False).chunks)
+    assert len(frames) >= 50
+    assert audio_times == []
 
 
 @pytest.mark.parametrize("container", ["mpegts", "matroska", "mp4", "flv"])
-def test_windows_of_other_containers_begin_where_they_say(tmp_path: Path, container: str) -> None:
+def test_clips_of_other_containers_have_correct_start_times(tmp_path: Path, container: str) -> None:
     clip = remux(DEMO, tmp_path / "c", container)
     with clip.open("rb") as file:
-        piece = extract_clip(file, 11.0, 13.0, video=True, audio=True)
-        times, pictures, _ = frames_of(piece.chunks)
+        clip = extract_clip(file, 11.0, 13.0, video=True, audio=True)
+        times, frames, _ = frames_of(clip.chunks)
     with av.open(str(DEMO)) as opened:
         whole = [frame.to_ndarray(format="gray") for frame in opened.decode(video=0)]
-    # Both carry the sound's priming: their pictures begin some milliseconds late.
-    first = int(piece.start_s * 25)
+    # Both include the audio's priming: their video starts some milliseconds late.
+    first = int(clip.start_s * 25)
     assert first in (0, 250)
-    assert piece.start_s == pytest.approx(first / 25, abs=0.03)
-    assert np.array_equal(pictures[0], whole[first])
-    assert len(pictures) == pytest.approx((13.0 - piece.start_s) * 25, abs=6)
-    assert times[-1] - times[0] == pytest.approx(13.0 - piece.start_s, abs=0.25)
+    assert clip.start_s == pytest.approx(first / 25, abs=0.03)
+    assert np.array_equal(frames[0], whole[first])
+    assert len(frames) == pytest.approx((13.0 - clip.start_s) * 25, abs=6)
+    assert times[-1] - times[0] == pytest.approx(13.0 - clip.start_s, abs=0.25)
 
 
-def test_a_window_behind_the_end_is_refused() -> None:
-    with DEMO.open("rb") as file, pytest.raises(InvalidMediaError, match="holds nothing"):
+def test_a_window_after_the_end_is_rejected() -> None:
+    with DEMO.open("rb") as file, pytest.raises(InvalidMediaError, match="has no data"):
         extract_clip(file, 30.0, 40.0, video=False, audio=False)
 
 
-# --------------------------------------------------------------------------------------------------- sound and windows
+# --------------------------------------------------------------------------------------------------- audio and windows
 
 
 def tone(seconds: float, level: float) -> np.ndarray:
@@ -232,21 +228,21 @@ def test_noise_is_measured_against_speech_with_pauses(snr_db: float) -> None:
     speech = np.concatenate([tone(0.7, 8000), np.zeros(round(0.3 * SAMPLE_RATE_HZ), np.int16)] * 20)
     level = 8000 / np.sqrt(2) / 10 ** (snr_db / 20)
     mixed = np.clip(speech + generator.normal(0, level, len(speech)), -32768, 32767).astype(np.int16)
-    for stretch in estimate_noise(compute_frame_powers(mixed)):
-        assert stretch.snr_db == pytest.approx(snr_db, abs=2.0)
+    for span in estimate_noise(compute_frame_powers(mixed)):
+        assert span.snr_db == pytest.approx(snr_db, abs=2.0)
 
 
-def test_silence_says_nothing_of_noise_and_stretches_follow_each_other() -> None:
+def test_silence_has_no_noise_estimate_and_spans_are_consecutive() -> None:
     assert estimate_noise(compute_frame_powers(np.zeros(SAMPLE_RATE_HZ * 30, np.int16))) == []
-    found = estimate_noise(compute_frame_powers(tone(24, 3000)))
-    assert [(one.start_s, one.end_s) for one in found] == [(0.0, 10.0), (10.0, 24.0)]
+    result = estimate_noise(compute_frame_powers(tone(24, 3000)))
+    assert [(window.start_s, window.end_s) for window in result] == [(0.0, 10.0), (10.0, 24.0)]
     assert estimate_noise(compute_frame_powers(np.zeros(3, np.int16))) == []
 
 
-def test_a_cut_falls_into_the_pause() -> None:
-    sound = np.concatenate([tone(10, 5000), tone(0.6, 0), tone(10, 5000)])
-    assert find_quietest_s(compute_frame_powers(sound), 5, 15) == pytest.approx(10.3, abs=0.2)
-    assert find_quietest_s(compute_frame_powers(sound[:100]), 5, 15) == 10
+def test_a_cut_is_in_the_pause() -> None:
+    audio = np.concatenate([tone(10, 5000), tone(0.6, 0), tone(10, 5000)])
+    assert find_quietest_s(compute_frame_powers(audio), 5, 15) == pytest.approx(10.3, abs=0.2)
+    assert find_quietest_s(compute_frame_powers(audio[:100]), 5, 15) == 10
 
 
 def middle(from_s: float, to_s: float) -> float:
@@ -260,9 +256,9 @@ def test_windows_cover_the_video_and_overlap(duration_s: float, window_s: float,
     windows = plan_windows(duration_s, window_s, middle, keyframes)
     assert windows[0].start_s == 0
     assert windows[-1].end_s == pytest.approx(duration_s, abs=1e-3)
-    for one, following in itertools.pairwise(windows):
-        assert one.end_s - following.start_s >= OVERLAP_S - 0.002
-        assert following.start_s > one.start_s
+    for window, following in itertools.pairwise(windows):
+        assert window.end_s - following.start_s >= OVERLAP_S - 0.002
+        assert following.start_s > window.start_s
     assert [window.index for window in windows] == list(range(len(windows)))
 
 
@@ -270,18 +266,18 @@ def test_a_short_video_is_one_window() -> None:
     assert len(plan_windows(80, 60, middle, [0.0])) == 1
 
 
-def test_a_two_hour_video_has_windows_of_about_the_wished_length() -> None:
+def test_a_two_hour_video_has_windows_of_the_target_duration() -> None:
     windows = plan_windows(7200, 60, middle, [float(second) for second in range(0, 7200, 10)])
     assert len(windows) == 120
     assert all(50 <= window.end_s - window.start_s <= 80 for window in windows)
 
 
-def test_where_no_picture_stands_for_itself_there_is_no_cut() -> None:
+def test_there_is_no_cut_without_a_near_key_frame() -> None:
     assert len(plan_windows(7200, 60, middle, [0.0])) == 1
     sparse = plan_windows(600, 60, middle, [0.0, 300.0])
     assert all(window.start_s == 0 or 0 <= window.start_s - 300 <= MAX_LEAD_S for window in sparse)
 
 
-def test_a_byte_range_takes_whole_samples() -> None:
+def test_a_byte_range_covers_whole_samples() -> None:
     assert compute_byte_range(0, 1) == "bytes=44-32043"
     assert compute_byte_range(1.5, 1.5) == "bytes=48044-48044"

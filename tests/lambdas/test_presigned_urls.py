@@ -1,4 +1,4 @@
-"""Addresses of videos and results: whose they are, how long they work, and what is too large to be answered itself."""
+"""Tests of presigned URLs of videos and results: access, expiry, and responses that are too large."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PATH = {"pathParameters": {"job_id": JOB_ID}}
 INLINE = {**PATH, "queryStringParameters": {"inline": "true"}}
 
 
-def query(address: str) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
+def query(url: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
 
 
 # --------------------------------------------------------------------------------------------------------------- video
 
 
-def test_a_video_s_address_is_of_the_version_that_was_read_and_works_for_a_while(cloud: Cloud) -> None:
+def test_a_video_url_is_of_the_transcribed_version_and_expires(cloud: Cloud) -> None:
     given = job_event(cloud, b"the video")
     cloud.put(given["job"]["key"], b"another that was sent since")
     status, answer = cloud.api("get_video_url", **PATH)
@@ -41,33 +41,33 @@ def test_a_video_s_address_is_of_the_version_that_was_read_and_works_for_a_while
     assert found["Body"].read() == b"the video"
 
 
-def test_a_video_is_its_owner_s_alone(cloud: Cloud) -> None:
+def test_a_video_is_available_to_its_owner_only(cloud: Cloud) -> None:
     job_event(cloud, b"the video")
     assert cloud.api("get_video_url", owner="eve", **PATH)[0] == 404
     assert cloud.api("get_video_url", owner="", **PATH)[0] == 401
     assert cloud.api("get_video_url", pathParameters={"job_id": "0" * 32})[0] == 404
 
 
-def test_a_video_that_has_not_arrived_has_no_address(cloud: Cloud) -> None:
+def test_a_video_not_yet_uploaded_has_no_url(cloud: Cloud) -> None:
     job_event(cloud)
     JobTable(cloud.stack["table:jobs"]).update(JOB_ID, {"state": AWAITING_UPLOAD})
     status, problem = cloud.api("get_video_url", **PATH)
     assert status == 409
-    assert "has not arrived" in problem["detail"]
+    assert "has not been uploaded" in problem["detail"]
 
 
-def test_a_video_that_is_kept_no_more_has_no_address(cloud: Cloud) -> None:
+def test_a_deleted_video_has_no_url(cloud: Cloud) -> None:
     given = job_event(cloud, b"the video")["job"]
     cloud.client("s3").delete_object(Bucket=given["bucket"], Key=given["key"], VersionId=given["version_id"])
     status, problem = cloud.api("get_video_url", **PATH)
     assert status == 404
-    assert "not kept any more" in problem["detail"]
+    assert "has been deleted" in problem["detail"]
 
 
-def test_where_a_missing_video_is_a_forbidden_one_it_has_no_address_either(
+def test_a_missing_video_reported_as_forbidden_has_no_url(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As S3 answers those who may read objects and not list their bucket."""
+    """As S3 responds without permission to list the bucket."""
     job_event(cloud, b"the video")
 
     class Forbidding:
@@ -78,7 +78,7 @@ def test_where_a_missing_video_is_a_forbidden_one_it_has_no_address_either(
     assert cloud.api("get_video_url", **PATH)[0] == 404
 
 
-def test_a_bucket_that_keeps_no_versions_needs_none_in_its_address(cloud: Cloud) -> None:
+def test_a_url_in_an_unversioned_bucket_has_no_version(cloud: Cloud) -> None:
     job_event(cloud, b"the video")
     JobTable(cloud.stack["table:jobs"]).update(JOB_ID, {"version_id": "null"})
     assert "versionId" not in query(cloud.api("get_video_url", **PATH)[1]["url"])
@@ -88,7 +88,7 @@ def test_a_bucket_that_keeps_no_versions_needs_none_in_its_address(cloud: Cloud)
     ("region", "host"),
     [("us-east-1", "videos.s3.amazonaws.com"), ("eu-central-1", "videos.s3.eu-central-1.amazonaws.com")],
 )
-def test_addresses_name_their_region_so_that_nothing_redirects_a_page(region: str, host: str) -> None:
+def test_presigned_urls_name_their_region(region: str, host: str) -> None:
     s3 = boto3.client(
         "s3",
         region_name=region,
@@ -105,13 +105,13 @@ def test_addresses_name_their_region_so_that_nothing_redirects_a_page(region: st
 
 
 def done(cloud: Cloud, result: Any) -> None:
-    """A job with a result."""
+    """Create a finished job with a result."""
     given = job_event(cloud)
     ended = {
         "versions": [{"version": 1, "folder": "1-1"}],
         "sources": {},
         "is_degraded": False,
-        "measured": {"windows": 0, "transcribed_s": 0.0, "searched_s": 0.0, "gpu_s": 0.0},
+        "usage": {"windows": 0, "transcribed_s": 0.0, "face_detection_s": 0.0, "gpu_s": 0.0},
     }
     cloud.call("complete_job", {**given, "result": ended})
     cloud.client("s3").put_object(
@@ -129,7 +129,7 @@ def done(cloud: Cloud, result: Any) -> None:
         pytest.param("é".encode() * (MAX_BODY_BYTES // 3), id="large once its letters are"),
     ],
 )
-def test_a_result_that_is_too_large_for_an_answer_comes_as_its_address(cloud: Cloud, result: bytes) -> None:
+def test_a_result_too_large_for_a_response_is_returned_as_url(cloud: Cloud, result: bytes) -> None:
     done(cloud, result)
     status, answer = cloud.api("get_result", **INLINE)
     assert status == 200
@@ -148,7 +148,7 @@ def test_a_result_that_is_too_large_for_an_answer_comes_as_its_address(cloud: Cl
         ("…", "video.srt"),
     ],
 )
-def test_a_result_s_file_has_a_name_that_fits_into_a_header(cloud: Cloud, name: str, file: str) -> None:
+def test_a_result_file_name_is_valid_in_a_header(cloud: Cloud, name: str, file: str) -> None:
     done(cloud, {})
     JobTable(cloud.stack["table:jobs"]).update(JOB_ID, {"name": name})
     assert cloud.api("get_result", **PATH, queryStringParameters={"format": "srt"})[0] == 302
@@ -156,14 +156,14 @@ def test_a_result_s_file_has_a_name_that_fits_into_a_header(cloud: Cloud, name: 
     assert signed["response-content-disposition"] == f'inline; filename="{file}"'
 
 
-def test_a_result_that_fits_is_answered_itself(cloud: Cloud) -> None:
+def test_a_small_result_is_returned_inline(cloud: Cloud) -> None:
     done(cloud, {"words": "x" * (MAX_BODY_BYTES - 100)})
     status, answer = cloud.api("get_result", **INLINE)
     assert (status, cloud.headers["content-type"]) == (200, "application/json")
     assert len(answer["words"]) == MAX_BODY_BYTES - 100
 
 
-def test_what_fits_is_below_lambda_s_limit_with_its_quotes_escaped() -> None:
+def test_an_inline_result_is_below_the_lambda_limit_when_escaped() -> None:
     text = '{"a": "é"}' * 250_000
     assert not is_too_large(text)
     assert len(json.dumps({"statusCode": 200, "headers": {}, "body": text})) < 6_291_556

@@ -1,4 +1,4 @@
-"""The definition holds together, and knows every error that the functions raise on purpose, by name."""
+"""Tests of the state machine's definition, and that it names every error of the functions."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import Any
 import pytest
 
 from gorggle_lambdas.common.errors import PipelineError
+from gorggle_lambdas.state_machine import build_definition
 from tests.lambdas.state_machine import named_errors, problems, states
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFINITION: dict[str, Any] = json.loads((ROOT / "lambdas" / "state_machine.asl.json").read_text())
 MANIFEST: dict[str, Any] = tomllib.loads((ROOT / "lambdas" / "functions.toml").read_text())
+NAMES = [*MANIFEST["state_machine"]["calls"], *MANIFEST["state_machine"]["parameters"]]
+DEFINITION = build_definition({name: name for name in NAMES})
 TASKS = [(name, state) for name, state in states(DEFINITION) if state["Type"] == "Task"]
-# Errors are caught, or end the execution, which reconcile_jobs sees.
+# These have no Catch: their errors end the execution, which reconcile_jobs handles.
 UNCAUGHT = ("record_source_failure", "fail_job")
 
 
 def function_of(state: dict[str, Any]) -> str:
-    pascal = state["Parameters"]["FunctionName"].removeprefix("${").removesuffix("}")
-    return next(
-        name for name in MANIFEST["functions"] if "".join(map(str.capitalize, name.split("_"))) == pascal
-    )
+    name: str = state["Parameters"]["FunctionName"]
+    return name
 
 
 def test_the_definition_has_no_problem() -> None:
@@ -38,16 +38,16 @@ def test_the_definition_has_no_problem() -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda d: d["States"]["ProbeMedia"].update(Next="Nowhere"), "none of its states"),
+        (lambda d: d["States"]["ProbeMedia"].update(Next="Nowhere"), "is not a state"),
         (lambda d: d.update(StartAt="Nowhere"), "starts at Nowhere"),
-        (lambda d: d["States"].update(Alone={"Type": "Pass", "End": True}), "nothing leads to Alone"),
+        (lambda d: d["States"].update(Alone={"Type": "Pass", "End": True}), "Alone is unreachable"),
         (lambda d: d["States"]["ProbeMedia"].pop("TimeoutSeconds"), "TimeoutSeconds"),
         (lambda d: d["States"]["ProbeMedia"].pop("Retry"), "Retry"),
         (lambda d: d["States"]["ProbeMedia"]["Retry"][0].pop("JitterStrategy"), "no jitter"),
         (lambda d: d["States"]["AnalyzeMedia"].pop("Catch"), "Catch of States.ALL"),
-        (lambda d: d["States"]["ProbeMedia"].update(ResultPath="$.a[0].b"), "array's element"),
-        (lambda d: d["States"]["ProbeMedia"].update(End=True), "one of them"),
-        (lambda d: d["States"]["ProbeMedia"]["Catch"].reverse(), "before another"),
+        (lambda d: d["States"]["ProbeMedia"].update(ResultPath="$.a[0].b"), "array element"),
+        (lambda d: d["States"]["ProbeMedia"].update(End=True), "either Next or End"),
+        (lambda d: d["States"]["ProbeMedia"]["Catch"].reverse(), "precedes another"),
         (lambda d: d["States"]["ProbeMedia"].update(HeartbeatSeconds=5), "task token"),
         (lambda d: d.pop("TimeoutSeconds"), "the whole has no"),
         (
@@ -60,18 +60,18 @@ def test_the_definition_has_no_problem() -> None:
                     JobSucceeded={"Type": "Pass", "End": True}
                 )
             ),
-            "comes twice",
+            "is duplicated",
         ),
     ],
 )
-def test_the_linter_finds_what_is_wrong(harm: Callable[[dict[str, Any]], object], said: str) -> None:
+def test_the_linter_finds_every_problem(harm: Callable[[dict[str, Any]], object], said: str) -> None:
     harmed = copy.deepcopy(DEFINITION)
     harm(harmed)
     assert any(said in problem for problem in problems(harmed))
 
 
 @pytest.mark.parametrize(("name", "state"), TASKS, ids=[name for name, _ in TASKS])
-def test_a_state_knows_exactly_the_errors_that_its_function_raises(name: str, state: dict[str, Any]) -> None:
+def test_a_state_names_exactly_the_errors_of_its_function(name: str, state: dict[str, Any]) -> None:
     raises = importlib.import_module(f"gorggle_lambdas.handlers.{function_of(state)}").RAISES
     assert named_errors(state) == {error.__name__ for error in raises}
 
@@ -83,18 +83,18 @@ def test_every_failure_is_caught(name: str, state: dict[str, Any]) -> None:
     assert all(catcher["ResultPath"] == "$.error" for catcher in state.get("Catch", []))
 
 
-def test_every_error_of_the_pipeline_is_raised_by_a_function_that_says_so() -> None:
-    told = {
+def test_every_pipeline_error_is_declared_by_a_function() -> None:
+    declared = {
         error.__name__
         for function in MANIFEST["state_machine"]["calls"]
         for error in importlib.import_module(f"gorggle_lambdas.handlers.{function}").RAISES
     }
-    ours = {error.__name__ for error in PipelineError.__subclasses__()}
-    assert ours <= told
+    raised_errors = {error.__name__ for error in PipelineError.__subclasses__()}
+    assert raised_errors <= declared
 
 
-def test_whatever_is_raised_anywhere_in_the_functions_is_told() -> None:
-    """Errors with names of their own, raised in the modules that tasks use, are in a task's list or the API's own."""
+def test_every_raised_error_is_declared() -> None:
+    """Named errors raised in modules used by tasks are declared by a task or belong to the API."""
     known = {error.__name__ for error in PipelineError.__subclasses__()}
     raised = set()
     for path in (ROOT / "lambdas").rglob("*.py"):
@@ -107,28 +107,33 @@ def test_whatever_is_raised_anywhere_in_the_functions_is_told() -> None:
                 and isinstance(node.exc.func, ast.Name)
             ):
                 raised.add(node.exc.func.id)
-    ours = {
+    raised_errors = {
         name for name in raised if name.endswith("Error") and name[:-5] not in ("Value", "Key", "Runtime")
     }
-    beside = {"SettingsError", "OptionsError", "CorrectionError", "FusionInputError"}
-    assert ours - beside <= known
+    other_errors = {"SettingsError", "OptionsError", "CorrectionError", "FusionInputError"}
+    assert raised_errors - other_errors <= known
 
 
 @pytest.mark.parametrize(("name", "state"), TASKS, ids=[name for name, _ in TASKS])
-def test_a_function_ends_before_its_state_and_that_before_the_whole(name: str, state: dict[str, Any]) -> None:
+def test_timeouts_increase_from_function_to_state_to_execution(name: str, state: dict[str, Any]) -> None:
     function = MANIFEST["functions"][function_of(state)]
     timeout_s = function.get("timeout_s", MANIFEST["defaults"]["timeout_s"])
     assert timeout_s < state["TimeoutSeconds"] < DEFINITION["TimeoutSeconds"]
 
 
-def test_the_manifest_names_exactly_the_functions_that_the_definition_calls() -> None:
+def test_the_manifest_lists_exactly_the_called_functions() -> None:
     assert {function_of(state) for _, state in TASKS} == set(MANIFEST["state_machine"]["calls"])
 
 
-def test_the_definition_names_nothing_that_the_manifest_does_not_substitute() -> None:
-    import re
+@pytest.mark.parametrize("name", NAMES)
+def test_the_definition_requires_every_value_of_the_manifest(name: str) -> None:
+    with pytest.raises(KeyError, match=name):
+        build_definition({other: other for other in NAMES if other != name})
 
-    text = (ROOT / "lambdas" / "state_machine.asl.json").read_text()
-    named = set(re.findall(r"\$\{(\w+)\}", text))
-    functions = {"".join(map(str.capitalize, name.split("_"))) for name in MANIFEST["state_machine"]["calls"]}
-    assert named == functions | set(MANIFEST["state_machine"]["substitutions"])
+
+def test_the_definition_is_json() -> None:
+    values = {name: f"arn:{name}" for name in NAMES} | {"max_concurrent_windows": 8}
+    definition = build_definition(values)
+    assert json.loads(json.dumps(definition)) == definition
+    maps = [state for _, state in states(definition) if state["Type"] == "Map"]
+    assert [state["MaxConcurrency"] for state in maps] == [8] * 4

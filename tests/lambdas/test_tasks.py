@@ -1,4 +1,4 @@
-"""The tasks of the state machine, one by one, against moto and a real gRPC server with mutual TLS."""
+"""Tests of the state machine's tasks against moto and a real gRPC server with mutual TLS."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from gorggle_lambdas.common.task_events import compute_deadline
 from gorggle_lambdas.fusion.result import load_result_schema
 from gorggle_local.aws import fake_services
 from gorggle_local.aws.pipeline import Server
-from tests.lambdas.moto_environment import JOB_ID, SERVER_NAME, Cloud, Context, job_event, made_cloud
+from tests.lambdas.moto_environment import JOB_ID, SERVER_NAME, Cloud, Context, create_cloud, job_event
 from tests.sdk import fake_service
 from tests.sdk.fake_service import FakeLipReading
 
@@ -49,7 +49,7 @@ WINDOW = {"index": 0, "start_s": 0.0, "end_s": 19.968}
 
 @dataclass
 class Gpu:
-    """A scripted server with mutual TLS, and an AWS whose secret fits it."""
+    """A scripted server with mutual TLS, and an AWS account with a matching secret."""
 
     service: FakeLipReading
     cloud: Cloud
@@ -75,59 +75,59 @@ def gpu() -> Iterator[Gpu]:
                 text.bytes().decode()
                 for text in (ca.cert_pem, client.cert_chain_pems[0], client.private_key_pem)
             ]
-            yield Gpu(service, made_cloud(Server(f"127.0.0.1:{port}", SERVER_NAME, *pem)))
+            yield Gpu(service, create_cloud(Server(f"127.0.0.1:{port}", SERVER_NAME, *pem)))
         server.stop(None).wait()
 
 
 # -------------------------------------------------------------------------------------------------------------- probing
 
 
-def test_a_video_is_probed_into_sound_noise_and_windows(cloud: Cloud) -> None:
+def test_a_video_is_probed_into_audio_noise_and_windows(cloud: Cloud) -> None:
     cloud.settings["window_duration_s"] = 8
     answer = cloud.call("probe_media", job_event(cloud, DEMO))
-    assert answer["sound"] == "transcribe"
-    assert answer["is_short"]
+    assert answer["audio"] == "transcribe"
+    assert answer["has_inline_windows"]
     assert answer["window_count"] == len(answer["windows"]) >= 2
     assert cloud.document(WORK + "windows.json") == answer["windows"]
     assert cloud.document(WORK + "plan.json")["media"]["duration_s"] == answer["duration_s"]
-    assert cloud.document(WORK + "noise.json")["stretches"][0]["snr_db"] > 20
-    wav = cloud.client("s3").head_object(Bucket=cloud.stack["bucket:results"], Key=WORK + "sound.wav")
+    assert cloud.document(WORK + "noise.json")["spans"][0]["snr_db"] > 20
+    wav = cloud.client("s3").head_object(Bucket=cloud.stack["bucket:results"], Key=WORK + "audio.wav")
     assert wav["ContentLength"] == pytest.approx(19.968 * 32000, rel=0.01)
     item = cloud.item(JOB_ID)
     assert item is not None
-    assert item["stage"] == "reading"
+    assert item["stage"] == "analyzing"
     assert item["estimate"]["total"] > 0
 
 
-def test_where_nobody_is_charged_no_cost_is_told(cloud: Cloud) -> None:
+def test_no_cost_is_estimated_without_prices(cloud: Cloud) -> None:
     cloud.settings["prices"] = "none"
     cloud.call("probe_media", job_event(cloud, DEMO))
     item = cloud.item(JOB_ID)
     assert item is not None
-    assert item["stage"] == "reading"
+    assert item["stage"] == "analyzing"
     assert "estimate" not in item
 
 
 @pytest.mark.parametrize("content", [b"poison", DEMO[:3000]])
-def test_poison_media_is_refused_by_name(cloud: Cloud, content: bytes) -> None:
-    with pytest.raises(InvalidMediaError, match="cannot be read"):
+def test_undecodable_media_is_rejected(cloud: Cloud, content: bytes) -> None:
+    with pytest.raises(InvalidMediaError, match="cannot be decoded"):
         cloud.call("probe_media", job_event(cloud, content))
 
 
-def test_a_video_that_was_deleted_is_named(cloud: Cloud) -> None:
+def test_a_deleted_video_raises_object_not_found(cloud: Cloud) -> None:
     with pytest.raises(ObjectNotFoundError):
         cloud.call("probe_media", job_event(cloud))
 
 
-def test_a_job_that_was_deleted_is_worked_on_no_further(cloud: Cloud) -> None:
-    given = job_event(cloud, DEMO)
+def test_a_deleted_job_stops_its_run(cloud: Cloud) -> None:
+    event = job_event(cloud, DEMO)
     cloud.client("dynamodb").delete_item(TableName=cloud.stack["table:jobs"], Key={"job_id": {"S": JOB_ID}})
     with pytest.raises(JobNotFoundError):
-        cloud.call("probe_media", given)
+        cloud.call("probe_media", event)
 
 
-def test_a_failure_of_aws_that_passes_has_its_own_name(cloud: Cloud) -> None:
-    given = job_event(cloud, DEMO)
+def test_a_transient_aws_error_becomes_aws_unavailable(cloud: Cloud) -> None:
+    event = job_event(cloud, DEMO)
     slow_down = ClientError(
         {"Error": {"Code": "SlowDown", "Message": "slow down"}, "ResponseMetadata": {"HTTPStatusCode": 503}},
         "HeadObject",
@@ -136,7 +136,7 @@ def test_a_failure_of_aws_that_passes_has_its_own_name(cloud: Cloud) -> None:
         patch("gorggle_lambdas.handlers.probe_media.S3File", side_effect=slow_down),
         pytest.raises(AwsUnavailableError, match="HeadObject"),
     ):
-        cloud.call("probe_media", given)
+        cloud.call("probe_media", event)
     denied = ClientError(
         {"Error": {"Code": "AccessDenied", "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": 403}},
         "HeadObject",
@@ -148,30 +148,33 @@ def test_a_failure_of_aws_that_passes_has_its_own_name(cloud: Cloud) -> None:
 
 
 def test_a_transcription_is_started_once_with_speaker_labels(cloud: Cloud) -> None:
-    given = job_event(cloud)
-    first = cloud.call("start_transcription", given)
-    assert cloud.call("start_transcription", given)["name"] == first["name"]
+    event = job_event(cloud)
+    first = cloud.call("start_transcription", event)
+    assert cloud.call("start_transcription", event)["name"] == first["name"]
     job = cloud.client("transcribe").get_transcription_job(TranscriptionJobName=first["name"])[
         "TranscriptionJob"
     ]
     assert job["Settings"]["ShowSpeakerLabels"]
-    assert job["Media"]["MediaFileUri"].endswith("sound.wav")
+    assert job["Media"]["MediaFileUri"].endswith("audio.wav")
 
 
-def test_a_transcription_is_waited_for_and_its_result_checked(cloud: Cloud) -> None:
-    given = job_event(cloud)
-    begun = cloud.call("start_transcription", given)
-    assert cloud.call("check_transcription", {**given, "sound": begun}) == {**begun, "is_done": False}
-    document = fake_services.build_transcription(TRUTH, begun["name"])
+def test_a_transcription_is_polled_and_its_result_validated(cloud: Cloud) -> None:
+    event = job_event(cloud)
+    transcription = cloud.call("start_transcription", event)
+    assert cloud.call("check_transcription", {**event, "audio": transcription}) == {
+        **transcription,
+        "is_done": False,
+    }
+    document = fake_services.build_transcription(TRUTH, transcription["name"])
     put = cloud.client("s3").put_object
     answers = []
     for _ in range(3):
         put(
             Bucket=cloud.stack["bucket:results"],
-            Key=WORK + "sound/transcription.json",
+            Key=WORK + "audio/transcription.json",
             Body=json.dumps(document),
         )
-        answers.append(cloud.call("check_transcription", {**given, "sound": begun})["is_done"])
+        answers.append(cloud.call("check_transcription", {**event, "audio": transcription})["is_done"])
     assert answers[-1]
 
 
@@ -182,33 +185,33 @@ def transcribe_answering(**job: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("job", "limit_s", "error"),
+    ("job", "timeout_s", "error"),
     [
         ({"TranscriptionJobStatus": "FAILED", "FailureReason": "unsupported"}, 60, SourceFailedError),
         ({"TranscriptionJobStatus": "IN_PROGRESS"}, -1, SourceTimeoutError),
     ],
 )
-def test_a_transcription_that_fails_or_is_late_is_named(
-    cloud: Cloud, job: dict[str, Any], limit_s: float, error: type[Exception]
+def test_a_failed_or_late_transcription_raises(
+    cloud: Cloud, job: dict[str, Any], timeout_s: float, error: type[Exception]
 ) -> None:
-    given = {
+    event = {
         **job_event(cloud),
-        "sound": {"name": "n", "is_done": False, "deadline": compute_deadline(limit_s)},
+        "audio": {"name": "n", "is_done": False, "deadline": compute_deadline(timeout_s)},
     }
     with transcribe_answering(**job), pytest.raises(error):
-        cloud.call("check_transcription", given)
+        cloud.call("check_transcription", event)
 
 
 @pytest.mark.parametrize(
     ("content", "error"),
     [(None, AwsUnavailableError), (b"{", SourceFailedError), (b'{"results": 3}', SourceFailedError)],
 )
-def test_a_transcript_that_cannot_be_read_costs_the_sound_alone(
+def test_an_invalid_transcript_fails_only_the_audio_source(
     cloud: Cloud, content: bytes | None, error: type[Exception]
 ) -> None:
     from gorggle_lambdas.handlers.check_transcription import _validate_result
 
-    key = WORK + "sound/transcription.json"
+    key = WORK + "audio/transcription.json"
     if content is not None:
         cloud.client("s3").put_object(Bucket=cloud.stack["bucket:results"], Key=key, Body=content)
     with pytest.raises(error):
@@ -219,19 +222,19 @@ def test_a_transcript_that_cannot_be_read_costs_the_sound_alone(
 
 
 class Rekognition:
-    """Answers as the service does; moto has no face detection in video."""
+    """Imitates the service; moto has no face detection in video."""
 
     def __init__(self, *pages: dict[str, Any]) -> None:
         self.pages = list(pages)
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
 
-    def start_face_detection(self, **given: Any) -> dict[str, str]:
-        self.asked.append(given)
+    def start_face_detection(self, **request: Any) -> dict[str, str]:
+        self.requests.append(request)
         return {"JobId": "search-1"}
 
-    def get_face_detection(self, **given: Any) -> dict[str, Any]:
-        self.asked.append(given)
-        return self.pages[int(given.get("NextToken", 0))]
+    def get_face_detection(self, **request: Any) -> dict[str, Any]:
+        self.requests.append(request)
+        return self.pages[int(request.get("NextToken", 0))]
 
 
 def rekognition(service: Rekognition) -> Any:
@@ -240,42 +243,42 @@ def rekognition(service: Rekognition) -> Any:
 
 
 def test_face_detection_is_started_for_this_version_of_the_video(cloud: Cloud) -> None:
-    service, given = Rekognition(), job_event(cloud, DEMO)
+    service, event = Rekognition(), job_event(cloud, DEMO)
     with rekognition(service):
-        assert cloud.call("start_face_detection", given)["search_id"] == "search-1"
-    (asked,) = service.asked
-    assert asked["Video"]["S3Object"]["Version"] == given["job"]["version_id"]
-    assert asked["ClientRequestToken"] == f"{JOB_ID}-1"
+        assert cloud.call("start_face_detection", event)["rekognition_job_id"] == "search-1"
+    (request,) = service.requests
+    assert request["Video"]["S3Object"]["Version"] == event["job"]["version_id"]
+    assert request["ClientRequestToken"] == f"{JOB_ID}-1"
 
 
-def test_every_page_of_faces_is_kept(cloud: Cloud) -> None:
+def test_every_page_of_faces_is_stored(cloud: Cloud) -> None:
     pages = [fake_services.build_face_detection(TRUTH, page=page, page_faces=20) for page in range(2)]
-    given = {
+    event = {
         **job_event(cloud),
-        "faces": {"search_id": "search-1", "is_done": False, "deadline": compute_deadline(9)},
+        "faces": {"rekognition_job_id": "search-1", "is_done": False, "deadline": compute_deadline(9)},
     }
     with rekognition(Rekognition(*pages)):
-        assert cloud.call("check_face_detection", given)["pages"] == 2
+        assert cloud.call("check_face_detection", event)["pages"] == 2
     assert len(cloud.document(WORK + "faces/0000.json")["Faces"]) == 20
     assert "NextToken" not in cloud.document(WORK + "faces/0001.json")
 
 
 @pytest.mark.parametrize(
-    ("page", "limit_s", "error"),
+    ("page", "timeout_s", "error"),
     [
         ({"JobStatus": "FAILED", "StatusMessage": "codec"}, 9, SourceFailedError),
         ({"JobStatus": "IN_PROGRESS"}, -1, SourceTimeoutError),
     ],
 )
-def test_face_detection_that_fails_or_is_late_is_named(
-    cloud: Cloud, page: dict[str, Any], limit_s: float, error: type[Exception]
+def test_a_failed_or_late_face_detection_raises(
+    cloud: Cloud, page: dict[str, Any], timeout_s: float, error: type[Exception]
 ) -> None:
-    given = {
+    event = {
         **job_event(cloud),
-        "faces": {"search_id": "s", "is_done": False, "deadline": compute_deadline(limit_s)},
+        "faces": {"rekognition_job_id": "s", "is_done": False, "deadline": compute_deadline(timeout_s)},
     }
     with rekognition(Rekognition(page)), pytest.raises(error):
-        cloud.call("check_face_detection", given)
+        cloud.call("check_face_detection", event)
 
 
 # ------------------------------------------------------------------------------------------------------------ the fleet
@@ -291,12 +294,12 @@ class Scaling:
     def describe_auto_scaling_groups(self, **_: Any) -> dict[str, Any]:
         return {"AutoScalingGroups": self.groups}
 
-    def set_desired_capacity(self, **given: Any) -> None:
-        self.set.append(given["DesiredCapacity"])
+    def set_desired_capacity(self, **request: Any) -> None:
+        self.set.append(request["DesiredCapacity"])
 
 
 @pytest.mark.parametrize(("desired", "set_to"), [(0, [1]), (1, []), (2, [])])
-def test_the_fleet_is_woken_but_never_made_smaller(cloud: Cloud, desired: int, set_to: list[int]) -> None:
+def test_the_fleet_is_scaled_up_but_never_down(cloud: Cloud, desired: int, set_to: list[int]) -> None:
     scaling = Scaling({"DesiredCapacity": desired})
     with patch("gorggle_lambdas.handlers.scale_up_fleet.aws_clients.client", return_value=scaling):
         assert not cloud.call("scale_up_fleet", job_event(cloud))["is_ready"]
@@ -304,7 +307,7 @@ def test_the_fleet_is_woken_but_never_made_smaller(cloud: Cloud, desired: int, s
 
 
 @pytest.mark.parametrize("groups", [(), ({"MaxSize": 0},)])
-def test_a_fleet_that_cannot_come_is_not_waited_for(cloud: Cloud, groups: tuple[dict[str, int], ...]) -> None:
+def test_a_missing_or_disabled_fleet_raises(cloud: Cloud, groups: tuple[dict[str, int], ...]) -> None:
     with (
         patch("gorggle_lambdas.handlers.scale_up_fleet.aws_clients.client", return_value=Scaling(*groups)),
         pytest.raises(FleetTimeoutError),
@@ -312,12 +315,12 @@ def test_a_fleet_that_cannot_come_is_not_waited_for(cloud: Cloud, groups: tuple[
         cloud.call("scale_up_fleet", {"job": {}})
 
 
-def test_a_server_that_is_ready_is_told_by_mutual_tls(gpu: Gpu) -> None:
+def test_a_ready_server_is_detected_over_mutual_tls(gpu: Gpu) -> None:
     fleet = {"is_ready": False, "deadline": compute_deadline(60)}
     assert gpu.cloud.call("check_fleet", {"job": {}, "fleet": fleet})["is_ready"]
 
 
-def test_a_server_that_is_not_there_is_asked_again_until_the_deadline(
+def test_an_unreachable_server_is_retried_until_the_deadline(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     authority = trustme.CA()
@@ -329,25 +332,25 @@ def test_a_server_that_is_not_there_is_asked_again_until_the_deadline(
     cloud.client("secretsmanager").put_secret_value(
         SecretId=cloud.stack["secret:server_client"], SecretString=json.dumps(secret)
     )
-    with patch("gorggle_lambdas.handlers.check_fleet.LOOK_S", 0.2):
+    with patch("gorggle_lambdas.handlers.check_fleet.READY_TIMEOUT_S", 0.2):
         waiting = {"is_ready": False, "deadline": compute_deadline(60)}
         assert cloud.call("check_fleet", {"job": {}, "fleet": waiting}) == waiting
-        with pytest.raises(FleetTimeoutError, match="no GPU server was ready"):
+        with pytest.raises(FleetTimeoutError, match="no GPU server became ready"):
             cloud.call("check_fleet", {"job": {}, "fleet": {**waiting, "deadline": compute_deadline(-1)}})
-    assert capsys.readouterr().out.count('"FleetNotReadyChecks":[1.0]') == 2, "an alarm looks at it"
+    assert capsys.readouterr().out.count('"FleetNotReadyChecks":[1.0]') == 2, "an alarm uses this metric"
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
 def read(gpu: Gpu, function: str = "read_lips", remaining_s: float = 60.0, **options: str) -> Any:
-    given = job_event(gpu.cloud, DEMO, **options)
+    event = job_event(gpu.cloud, DEMO, **options)
     if function == "transcribe_audio":
-        gpu.cloud.call("probe_media", given)
-    return gpu.cloud.call(function, {**given, "window": WINDOW}, Context(remaining_s=remaining_s))
+        gpu.cloud.call("probe_media", event)
+    return gpu.cloud.call(function, {**event, "window": WINDOW}, Context(remaining_s=remaining_s))
 
 
-def test_a_window_is_read_and_kept_as_fusion_takes_it(gpu: Gpu) -> None:
+def test_a_window_is_transcribed_and_stored_for_fusion(gpu: Gpu) -> None:
     assert read(gpu) == {"index": 0, "segments": 1}
     document = gpu.cloud.document(WORK + "lips/0000.json")
     (segment,) = document["window"]["segments"]
@@ -361,8 +364,8 @@ def test_a_window_is_read_and_kept_as_fusion_takes_it(gpu: Gpu) -> None:
     assert item["windows"] == {"lips-0": 19.968}
 
 
-def test_the_sound_of_a_window_goes_to_the_servers_audio_mode(gpu: Gpu) -> None:
-    assert read(gpu, "transcribe_audio", sound="server")["segments"] == 1
+def test_the_audio_of_a_window_is_sent_in_audio_mode(gpu: Gpu) -> None:
+    assert read(gpu, "transcribe_audio", audio="server")["segments"] == 1
     sent = sum(len(request.pcm.samples) for request in gpu.service.requests)
     assert sent == pytest.approx(19.968 * 32000, abs=64)
 
@@ -371,7 +374,7 @@ def refusing(code: grpc.StatusCode, cause: str = "") -> Any:
     def script(requests: Any, context: Any) -> Any:
         yield fake_service.started()
         if cause:
-            context.set_trailing_metadata([("gorggle-error", cause)])
+            context.set_trailing_metadata([fake_service.error_trailer(code, "refused", reason=cause)])
         context.abort(code, "refused")
 
     return script
@@ -386,7 +389,7 @@ def refusing(code: grpc.StatusCode, cause: str = "") -> Any:
         (grpc.StatusCode.UNAUTHENTICATED, "", AuthenticationError),
     ],
 )
-def test_what_the_server_refuses_reaches_the_state_machine_by_name(
+def test_server_errors_keep_their_names(
     gpu: Gpu, code: grpc.StatusCode, cause: str, error: type[Exception]
 ) -> None:
     gpu.service.script = refusing(code, cause)
@@ -396,7 +399,7 @@ def test_what_the_server_refuses_reaches_the_state_machine_by_name(
     assert WORK + "lips/0000.json" not in gpu.cloud.result_keys()
 
 
-def test_a_server_that_goes_silent_is_given_up(gpu: Gpu) -> None:
+def test_a_stalled_server_raises(gpu: Gpu) -> None:
     def silent(requests: Any, context: Any) -> Any:
         yield fake_service.started()
         list(requests)
@@ -404,11 +407,11 @@ def test_a_server_that_goes_silent_is_given_up(gpu: Gpu) -> None:
 
     gpu.service.script = silent
     gpu.cloud.settings["server_stall_timeout_s"] = 1
-    with pytest.raises(ServerStalledError, match="nothing for 1 s"):
+    with pytest.raises(ServerStalledError, match="stopped responding for 1 s"):
         read(gpu)
 
 
-def test_progress_reaches_the_job_while_a_window_is_read(gpu: Gpu) -> None:
+def test_progress_is_recorded_during_a_transcription(gpu: Gpu) -> None:
     seen: list[Any] = []
 
     def slow(requests: Any, context: Any) -> Any:
@@ -431,19 +434,19 @@ def test_progress_reaches_the_job_while_a_window_is_read(gpu: Gpu) -> None:
 # -------------------------------------------------------------------------------------------------------------- failures
 
 
-def test_a_lost_window_is_noted_with_its_times_and_reason(cloud: Cloud) -> None:
+def test_a_failed_window_is_recorded_with_times_and_reason(cloud: Cloud) -> None:
     error = {
         "Error": "NoFaceError",
         "Cause": json.dumps({"errorMessage": "no face", "errorType": "NoFaceError"}),
     }
-    given = {**job_event(cloud), "source": "lips", "error": error, "window": WINDOW}
+    event = {**job_event(cloud), "source": "lips", "error": error, "window": WINDOW}
     for _ in range(2):
-        assert cloud.call("record_source_failure", given)["is_lost"]
-    noted = cloud.document(WORK + "failures/lips/0000.json")
-    assert (noted["reason"], noted["start"], noted["end"]) == ("no face", 0.0, 19.968)
+        assert cloud.call("record_source_failure", event)["is_failed"]
+    stored = cloud.document(WORK + "failures/lips/0000.json")
+    assert (stored["reason"], stored["start"], stored["end"]) == ("no face", 0.0, 19.968)
 
 
-def test_a_source_that_is_none_is_refused(cloud: Cloud) -> None:
+def test_an_unknown_source_is_rejected(cloud: Cloud) -> None:
     with pytest.raises(ValueError, match="eyes"):
         cloud.call("record_source_failure", {**job_event(cloud), "source": "eyes", "error": {}})
 
@@ -451,7 +454,7 @@ def test_a_source_that_is_none_is_refused(cloud: Cloud) -> None:
 # --------------------------------------------------------------------------------------------------------------- fusing
 
 
-def kept(cloud: Cloud, name: str, document: Any) -> None:
+def store(cloud: Cloud, name: str, document: Any) -> None:
     cloud.client("s3").put_object(
         Bucket=cloud.stack["bucket:results"], Key=WORK + name, Body=json.dumps(document)
     )
@@ -459,13 +462,13 @@ def kept(cloud: Cloud, name: str, document: Any) -> None:
 
 @pytest.fixture
 def fusible(cloud: Cloud) -> dict[str, Any]:
-    """A job that was probed; its sources are yet to come."""
-    given = job_event(cloud, DEMO)
-    cloud.call("probe_media", given)
-    return given
+    """A probed job without any source results."""
+    event = job_event(cloud, DEMO)
+    cloud.call("probe_media", event)
+    return event
 
 
-def lips_window(**further: Any) -> dict[str, Any]:
+def lips_window(**extra: Any) -> dict[str, Any]:
     words = [
         {"text": "bin", "start": 1.0, "end": 1.4, "confidence": 0.9},
         {"text": "blue", "start": 1.4, "end": 1.8, "confidence": 0.9},
@@ -485,8 +488,8 @@ def lips_window(**further: Any) -> dict[str, Any]:
         "window": {"start": 0.0, "end": 19.968, "segments": [segment]},
         "model": {"name": "m", "licence": "free", "licence_summary": "", "licence_url": ""},
         "warnings": [],
-        "took_s": 4.0,
-        **further,
+        "processing_s": 4.0,
+        **extra,
     }
 
 
@@ -496,70 +499,70 @@ def fused_result(cloud: Cloud) -> dict[str, Any]:
     return document
 
 
-def test_all_sources_become_one_result_in_every_form(cloud: Cloud, fusible: dict[str, Any]) -> None:
-    kept(cloud, "lips/0000.json", lips_window())
-    kept(cloud, "sound/transcription.json", fake_services.build_transcription(TRUTH, "n"))
-    kept(cloud, "faces/0000.json", fake_services.build_face_detection(TRUTH, page=0, page_faces=1000))
+def test_all_sources_are_fused_and_published_in_every_format(cloud: Cloud, fusible: dict[str, Any]) -> None:
+    store(cloud, "lips/0000.json", lips_window())
+    store(cloud, "audio/transcription.json", fake_services.build_transcription(TRUTH, "n"))
+    store(cloud, "faces/0000.json", fake_services.build_face_detection(TRUTH, page=0, page_faces=1000))
     answer = cloud.call("fuse_results", fusible)
-    assert answer["sources"] == {"lips": "used", "sound": "used", "faces": "used"}
-    assert answer["measured"] == {
+    assert answer["sources"] == {"lips": "used", "audio": "used", "faces": "used"}
+    assert answer["usage"] == {
         "windows": 1,
         "transcribed_s": 19.968,
-        "searched_s": 19.968,
+        "face_detection_s": 19.968,
         "gpu_s": 4.0,
     }
     result = fused_result(cloud)
     assert result["segments"][0]["words"][0]["source"] == "both"
-    made = {key.rpartition(".")[2] for key in cloud.result_keys() if "/results/" in key}
-    assert made == {"json", "vtt", "srt", "ttml", "txt"}
+    extensions = {key.rpartition(".")[2] for key in cloud.result_keys() if "/results/" in key}
+    assert extensions == {"json", "vtt", "srt", "ttml", "txt"}
 
 
-def test_a_lost_source_is_told_in_the_result(cloud: Cloud, fusible: dict[str, Any]) -> None:
-    kept(cloud, "lips/0000.json", lips_window())
-    kept(cloud, "failures/sound.json", {"source": "sound", "reason": "no sound today", "error": "X"})
-    kept(cloud, "failures/faces.json", {"source": "faces", "reason": "no eyes today", "error": "X"})
+def test_a_failed_source_is_reported_in_the_result(cloud: Cloud, fusible: dict[str, Any]) -> None:
+    store(cloud, "lips/0000.json", lips_window())
+    store(cloud, "failures/audio.json", {"source": "audio", "reason": "audio error", "error": "X"})
+    store(cloud, "failures/faces.json", {"source": "faces", "reason": "face error", "error": "X"})
     assert cloud.call("fuse_results", fusible)["is_degraded"]
     sources = fused_result(cloud)["sources"]
-    assert sources["sound"] == {
+    assert sources["audio"] == {
         "status": "failed",
         "engine": "Amazon Transcribe",
-        "failures": [{"reason": "no sound today"}],
+        "failures": [{"reason": "audio error"}],
     }
     assert sources["lips"]["status"] == "used"
 
 
-def test_a_window_without_a_face_is_told(cloud: Cloud) -> None:
-    given = job_event(cloud, DEMO, sound="none", faces="server")
-    cloud.call("probe_media", given)
-    kept(cloud, "lips/0000.json", lips_window(warnings=[{"kind": "no_face", "message": "no face was seen"}]))
-    cloud.call("fuse_results", given)
+def test_a_window_without_a_face_is_reported(cloud: Cloud) -> None:
+    event = job_event(cloud, DEMO, audio="none", faces="server")
+    cloud.call("probe_media", event)
+    store(
+        cloud,
+        "lips/0000.json",
+        lips_window(warnings=[{"kind": "no_face", "message": "no face was detected"}]),
+    )
+    cloud.call("fuse_results", event)
     result = fused_result(cloud)
     assert result["sources"]["lips"]["status"] == "partial"
     assert result["sources"]["faces"]["status"] == "used"
-    assert result["sources"]["sound"]["status"] == "absent"
+    assert result["sources"]["audio"]["status"] == "absent"
 
 
-def test_when_nothing_was_read_there_is_no_result_but_the_reasons(
-    cloud: Cloud, fusible: dict[str, Any]
-) -> None:
-    lost = {"source": "lips", "reason": "no fleet", "error": "X", "start": 0.0, "end": 19.968, "index": 0}
-    kept(cloud, "failures/lips/0000.json", lost)
-    kept(cloud, "failures/sound.json", {"source": "sound", "reason": "no sound", "error": "X"})
-    kept(cloud, "failures/faces.json", {"source": "faces", "reason": "no eyes", "error": "X"})
-    with pytest.raises(NoTranscriptError, match="lips: no fleet; sound: no sound"):
+def test_without_any_transcript_fusion_fails_with_all_reasons(cloud: Cloud, fusible: dict[str, Any]) -> None:
+    failure = {"source": "lips", "reason": "no fleet", "error": "X", "start": 0.0, "end": 19.968, "index": 0}
+    store(cloud, "failures/lips/0000.json", failure)
+    store(cloud, "failures/audio.json", {"source": "audio", "reason": "no audio", "error": "X"})
+    store(cloud, "failures/faces.json", {"source": "faces", "reason": "no eyes", "error": "X"})
+    with pytest.raises(NoTranscriptError, match="lips: no fleet; audio: no audio"):
         cloud.call("fuse_results", fusible)
 
 
-def test_a_window_that_nobody_accounts_for_is_an_error_and_no_gap(
-    cloud: Cloud, fusible: dict[str, Any]
-) -> None:
-    kept(cloud, "sound/transcription.json", fake_services.build_transcription(TRUTH, "n"))
-    kept(cloud, "faces/0000.json", fake_services.build_face_detection(TRUTH, page=0, page_faces=1000))
-    with pytest.raises(WindowMissingError, match="window 0 of the lips"):
+def test_a_window_without_result_or_failure_is_an_error(cloud: Cloud, fusible: dict[str, Any]) -> None:
+    store(cloud, "audio/transcription.json", fake_services.build_transcription(TRUTH, "n"))
+    store(cloud, "faces/0000.json", fake_services.build_face_detection(TRUTH, page=0, page_faces=1000))
+    with pytest.raises(WindowMissingError, match="window 0 of lips"):
         cloud.call("fuse_results", fusible)
 
 
-def test_a_missing_transcript_is_an_error_and_no_silence(cloud: Cloud, fusible: dict[str, Any]) -> None:
-    kept(cloud, "lips/0000.json", lips_window())
+def test_a_missing_transcript_is_an_error(cloud: Cloud, fusible: dict[str, Any]) -> None:
+    store(cloud, "lips/0000.json", lips_window())
     with pytest.raises(KeyError):
         cloud.call("fuse_results", fusible)

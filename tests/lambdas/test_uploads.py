@@ -1,4 +1,4 @@
-"""Asking for an upload, and what an event about one starts."""
+"""Tests of uploads and of the events that start jobs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gorggle_lambdas.handlers.create_upload import sanitize_name
 from tests.lambdas.moto_environment import Cloud
 
 
-def asked(cloud: Cloud, **further: Any) -> dict[str, Any]:
-    body = {"name": "talk.mp4", "content_type": "video/mp4", **further}
+def request_upload(cloud: Cloud, **extra: Any) -> dict[str, Any]:
+    body = {"name": "talk.mp4", "content_type": "video/mp4", **extra}
     status, answer = cloud.api("create_upload", body=body)
     assert status == 201, answer
     return dict(answer)
@@ -55,8 +55,8 @@ def policy_of(answer: dict[str, Any]) -> list[Any]:
     return conditions
 
 
-def test_an_upload_is_one_object_of_one_type_and_a_bounded_size(cloud: Cloud) -> None:
-    answer = asked(cloud)
+def test_an_upload_form_limits_key_type_and_size(cloud: Cloud) -> None:
+    answer = request_upload(cloud)
     conditions = policy_of(answer)
     assert ["content-length-range", 1, 5368709120] in conditions
     assert {"Content-Type": "video/mp4"} in conditions
@@ -66,8 +66,8 @@ def test_an_upload_is_one_object_of_one_type_and_a_bounded_size(cloud: Cloud) ->
     assert (item["state"], item["owner"]) == ("awaiting_upload", "ada")
 
 
-def test_a_known_size_is_the_only_one_that_may_be_sent(cloud: Cloud) -> None:
-    assert ["content-length-range", 77, 77] in policy_of(asked(cloud, size_bytes=77))
+def test_a_given_size_must_match_exactly(cloud: Cloud) -> None:
+    assert ["content-length-range", 77, 77] in policy_of(request_upload(cloud, size_bytes=77))
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def test_a_known_size_is_the_only_one_that_may_be_sent(cloud: Cloud) -> None:
         ({"size_bytes": True}, "size_bytes"),
         ({"size_bytes": 10**12}, "size_bytes"),
         ({"options": {"lips": "eyes"}}, "lips"),
-        ({"options": {"lips": "none", "sound": "none"}}, "at least one"),
+        ({"options": {"lips": "none", "audio": "none"}}, "at least one"),
         ({"options": {"ears": 2}}, "ears"),
         ({"options": []}, "object"),
         ({"name": 7}, "name"),
         ({"colour": "red"}, "colour"),
     ],
 )
-def test_a_wrong_request_is_told_what_is_wrong(cloud: Cloud, wrong: dict[str, Any], said: str) -> None:
+def test_an_invalid_request_names_the_error(cloud: Cloud, wrong: dict[str, Any], said: str) -> None:
     status, problem = cloud.api("create_upload", body={"content_type": "video/mp4", **wrong})
     assert status == 400
     assert said in problem["detail"]
@@ -93,17 +93,17 @@ def test_a_wrong_request_is_told_what_is_wrong(cloud: Cloud, wrong: dict[str, An
     assert problem["title"] == "Bad Request"
 
 
-def test_a_body_that_is_no_json_is_refused(cloud: Cloud) -> None:
+def test_an_invalid_json_body_is_rejected(cloud: Cloud) -> None:
     status, problem = cloud.api("create_upload", body="{")
     assert status == 400
-    assert "no JSON" in problem["detail"]
+    assert "not valid JSON" in problem["detail"]
 
 
-def test_nobody_gets_an_upload_without_a_name(cloud: Cloud) -> None:
+def test_an_upload_requires_authorization(cloud: Cloud) -> None:
     assert cloud.api("create_upload", owner="", body={"content_type": "video/mp4"})[0] == 401
 
 
-def test_one_idempotency_key_makes_one_job(cloud: Cloud) -> None:
+def test_one_idempotency_key_creates_one_job(cloud: Cloud) -> None:
     headers = {"Idempotency-Key": "k1"}
     body = {"content_type": "video/mp4"}
     first = cloud.api("create_upload", body=body, headers=headers)
@@ -124,19 +124,19 @@ def test_one_idempotency_key_makes_one_job(cloud: Cloud) -> None:
         ("a" * 300 + ".mp4", "a" * 116 + ".mp4"),
     ],
 )
-def test_a_name_is_made_safe_for_a_key(name: str, safe: str) -> None:
+def test_a_file_name_is_sanitized(name: str, safe: str) -> None:
     assert sanitize_name(name) == safe
 
 
 # -------------------------------------------------------------------------------------------------------------- events
 
 
-def test_an_uploaded_video_starts_its_job_once_however_often_the_event_comes(cloud: Cloud) -> None:
-    job_id = asked(cloud)["job_id"]
+def test_repeated_events_start_a_job_once(cloud: Cloud) -> None:
+    job_id = request_upload(cloud)["job_id"]
     key = f"uploads/{job_id}/talk.mp4"
-    told = event(cloud, key, cloud.put(key, b"video"))
+    uploaded_event = event(cloud, key, cloud.put(key, b"video"))
     for _ in range(3):
-        assert cloud.call("start_job", queued(told, told)) == {"batchItemFailures": []}
+        assert cloud.call("start_job", queued(uploaded_event, uploaded_event)) == {"batchItemFailures": []}
     (execution,) = cloud.executions()
     item = cloud.item(job_id)
     assert item is not None
@@ -149,7 +149,7 @@ def test_an_uploaded_video_starts_its_job_once_however_often_the_event_comes(clo
     assert given["job"]["options"]["lips"] == "av"
 
 
-def test_an_executions_name_comes_from_bucket_key_and_version(cloud: Cloud) -> None:
+def test_an_execution_name_depends_on_bucket_key_and_version(cloud: Cloud) -> None:
     names = set()
     for version in ("v1", "v2", "v1"):
         cloud.call("start_job", queued(event(cloud, "uploads/x/y/direct.mp4", version)))
@@ -157,8 +157,8 @@ def test_an_executions_name_comes_from_bucket_key_and_version(cloud: Cloud) -> N
     assert len(names) == 2
 
 
-def test_a_second_version_under_one_key_is_a_job_of_its_own(cloud: Cloud) -> None:
-    job_id = asked(cloud)["job_id"]
+def test_a_second_version_of_a_key_is_a_separate_job(cloud: Cloud) -> None:
+    job_id = request_upload(cloud)["job_id"]
     key = f"uploads/{job_id}/talk.mp4"
     for content in (b"one", b"two"):
         cloud.call("start_job", queued(event(cloud, key, cloud.put(key, content))))
@@ -167,26 +167,26 @@ def test_a_second_version_under_one_key_is_a_job_of_its_own(cloud: Cloud) -> Non
     assert len(listed["jobs"]) == 2
 
 
-def test_a_video_that_was_put_into_the_bucket_directly_is_a_job_too(cloud: Cloud) -> None:
+def test_a_direct_upload_to_the_bucket_creates_a_job(cloud: Cloud) -> None:
     cloud.call("start_job", queued(event(cloud, "uploads/by/hand/talk.mp4", "v")))
     _, listed = cloud.api("list_jobs", owner="direct")
     assert listed["jobs"][0]["name"] == "talk.mp4"
-    assert listed["jobs"][0]["options"]["sound"] == "transcribe"
+    assert listed["jobs"][0]["options"]["audio"] == "transcribe"
 
 
-def test_only_the_message_that_fails_comes_again(cloud: Cloud) -> None:
+def test_only_failed_messages_are_redelivered(cloud: Cloud) -> None:
     good = event(cloud, "uploads/a/b/c.mp4", "v")
     answer = cloud.call("start_job", queued("no json", good))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     assert len(cloud.executions()) == 1
 
 
-def test_a_batch_that_fails_whole_says_so_message_by_message(cloud: Cloud) -> None:
+def test_a_completely_failed_batch_reports_every_message(cloud: Cloud) -> None:
     answer = cloud.call("start_job", queued("no json", "{}"))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}, {"itemIdentifier": "m1"}]}
 
 
-def test_jobs_beyond_the_cap_wait_and_start_in_order(cloud: Cloud) -> None:
+def test_jobs_over_the_limit_wait_and_start_in_order(cloud: Cloud) -> None:
     cloud.settings["max_concurrent_jobs"] = 2
     for number in range(4):
         cloud.call("start_job", queued(event(cloud, f"uploads/by/hand/{number}.mp4", "v")))

@@ -1,4 +1,4 @@
-"""Small clips whose every picture carries its number, encoded by PyAV, and readers that deliver them in pieces."""
+"""Small clips whose every image carries its number, encoded by PyAV, and readers that deliver them in pieces."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from gorggle_server.media.audio_resampler import SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import MediaLimits, decode
 from gorggle_server.media.resampling import EndOfStream, GrayFrame, Waveform, resample
+from gorggle_server.timebase import SAMPLE_RATE_HZ
 
 CODE_BITS = 8
 BURSTS_S = (0.5, 1.3)
@@ -40,22 +40,22 @@ class Pieces:
         return piece
 
 
-def numbered_picture(
+def numbered_image(
     number: int, size: tuple[int, int] = (320, 240), *, noisy: bool = False
 ) -> NDArray[np.uint8]:
     """RGB; the number stands in eight blocks, black or white, across the middle; a grey ramp or noise is the rest."""
     width, height = size
-    picture = np.tile(np.linspace(40, 200, width).astype(np.uint8)[None, :, None], (height, 1, 3))
+    image = np.tile(np.linspace(40, 200, width).astype(np.uint8)[None, :, None], (height, 1, 3))
     if noisy:
-        picture = np.random.default_rng(number).integers(0, 255, picture.shape).astype(np.uint8)
+        image = np.random.default_rng(number).integers(0, 255, image.shape).astype(np.uint8)
     for bit in range(CODE_BITS):
         left, right = width * bit // CODE_BITS, width * (bit + 1) // CODE_BITS
-        picture[height // 3 : 2 * height // 3, left:right] = 235 if number >> bit & 1 else 16
-    return picture
+        image[height // 3 : 2 * height // 3, left:right] = 235 if number >> bit & 1 else 16
+    return image
 
 
 def number_on(grey: NDArray[np.uint8]) -> int:
-    """Read the number from a decoded picture."""
+    """Read the number from a decoded image."""
     height, width = grey.shape
     middle = grey[height // 2 - 4 : height // 2 + 4]
     centres = [width * (2 * bit + 1) // (2 * CODE_BITS) for bit in range(CODE_BITS)]
@@ -67,14 +67,14 @@ def number_on(grey: NDArray[np.uint8]) -> int:
 def bursts(duration_s: float, rate_hz: int = AUDIO_RATE_HZ) -> NDArray[np.int16]:
     """Silence with a tone of 100 ms at 0.5 s and at 1.3 s."""
     time_s = np.arange(int(duration_s * rate_hz)) / rate_hz
-    sounds = np.zeros(len(time_s), bool)
+    audio_mask = np.zeros(len(time_s), bool)
     for start_s in BURSTS_S:
-        sounds |= (time_s >= start_s) & (time_s < start_s + BURST_S)
-    return (np.where(sounds, np.sin(2 * np.pi * 440 * time_s), 0) * 12_000).astype(np.int16)
+        audio_mask |= (time_s >= start_s) & (time_s < start_s + BURST_S)
+    return (np.where(audio_mask, np.sin(2 * np.pi * 440 * time_s), 0) * 12_000).astype(np.int16)
 
 
 def onsets_s(waveform: NDArray[np.int16]) -> list[float]:
-    """When the bursts begin in 16 kHz sound."""
+    """When the bursts begin in 16 kHz audio."""
     frames = np.abs(waveform[: len(waveform) // 80 * 80].astype(int)).reshape(-1, 80).max(axis=1) > 3000
     quiet = 4  # a tone is never silent for 20 ms
     starts = [i for i in np.flatnonzero(frames) if not frames[max(0, i - quiet) : i].any()]
@@ -102,13 +102,13 @@ def clip(
     """A whole file.
 
     Args:
-        noisy: pictures that compress badly, for a file of some hundred kilobytes a second.
-        turned: degrees anticlockwise by which metadata turns the stored picture; it is stored turned the other way.
-        times_s: when each picture is shown; default: evenly, at ``rate``.
+        noisy: images that compress badly, for a file of some hundred kilobytes a second.
+        turned: degrees anticlockwise by which metadata turns the stored image; it is stored turned the other way.
+        times_s: when each image is shown; default: evenly, at ``rate``.
     """
     times_s = times_s or tuple(number / rate for number in range(round(duration_s * rate)))
-    pictures = [numbered_picture(number, size, noisy=noisy) for number in range(len(times_s))]
-    stored = [np.ascontiguousarray(np.rot90(picture, -turned // 90)) for picture in pictures]
+    images = [numbered_image(number, size, noisy=noisy) for number in range(len(times_s))]
+    stored = [np.ascontiguousarray(np.rot90(image, -turned // 90)) for image in images]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "clip")
         with av.open(str(path), "w", format=container, options=dict(options)) as made:
@@ -129,7 +129,7 @@ Encoded = tuple[av.stream.Stream, list[av.frame.Frame]]
 
 def _video(
     made: av.container.OutputContainer,
-    pictures: Sequence[NDArray[np.uint8]],
+    images: Sequence[NDArray[np.uint8]],
     times_s: Sequence[float],
     codec: str,
     rate: int,
@@ -138,7 +138,7 @@ def _video(
     turned: int,
 ) -> Encoded:
     stream = made.add_stream(codec, rate=rate, options=FAST.get(codec, options if codec == "libx264" else {}))
-    stream.height, stream.width = pictures[0].shape[:2]
+    stream.height, stream.width = images[0].shape[:2]
     stream.pix_fmt = pixel_format
     ticks_hz = 1000 if codec.startswith(("libx264", "libvpx")) else rate
     stream.codec_context.time_base = Fraction(1, ticks_hz)
@@ -146,8 +146,8 @@ def _video(
     if turned:
         stream.set_display_rotation(turned)
     frames: list[av.frame.Frame] = []
-    for picture, time_s in zip(pictures, times_s, strict=True):
-        frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+    for image, time_s in zip(images, times_s, strict=True):
+        frame = av.VideoFrame.from_ndarray(image, "rgb24")
         frame.pts, frame.time_base = round(time_s * ticks_hz), Fraction(1, ticks_hz)
         frames.append(frame)
     return stream, frames

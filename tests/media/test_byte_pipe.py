@@ -46,7 +46,7 @@ def test_a_write_larger_than_the_pipe_goes_through_in_parts() -> None:
     assert len(reading.result(10)) == 1000
 
 
-def test_read_gives_what_there_is_without_waiting_for_more() -> None:
+def test_read_returns_available_bytes_without_waiting_for_more() -> None:
     pipe = BytePipe()
     pipe.write(b"abc")
     assert pipe.read(100) == b"abc"
@@ -80,7 +80,7 @@ def test_a_reader_waits_for_a_slow_writer() -> None:
     assert reading.result(10) == b"now"
 
 
-def test_the_event_loop_goes_on_while_a_write_waits() -> None:
+def test_a_waiting_write_does_not_block_the_event_loop() -> None:
     pipe = BytePipe(100)
 
     async def produce() -> int:
@@ -133,7 +133,7 @@ def test_a_loop_that_has_ended_does_not_trouble_the_reader() -> None:
 
 
 @pytest.mark.parametrize("side", ["reader", "writer", "async writer"])
-def test_an_abort_reaches_whoever_waits(side: str) -> None:
+def test_an_abort_reaches_waiting_calls(side: str) -> None:
     pipe = BytePipe(10)
     if side != "reader":
         pipe.write(bytes(10))
@@ -199,14 +199,14 @@ def test_many_threads_of_tiny_pieces_lose_nothing() -> None:
         assert reading.result(20) == bytes(written)
 
 
-def test_who_waits_for_something_else_is_told_of_an_abort() -> None:
-    pipe, told = BytePipe(10), []
-    pipe.set_abort_callback(lambda: told.append("early"))
+def test_the_abort_callback_is_called_once_per_registration() -> None:
+    pipe, calls = BytePipe(10), []
+    pipe.set_abort_callback(lambda: calls.append("early"))
     pipe.raise_abort()
-    assert told == []
+    assert calls == []
     pipe.abort(ConnectionResetError("the client is gone"))
-    assert told == ["early"]
-    pipe.set_abort_callback(lambda: told.append("late"))
-    assert told == ["early", "late"]
+    assert calls == ["early"]
+    pipe.set_abort_callback(lambda: calls.append("late"))
+    assert calls == ["early", "late"]
     with pytest.raises(ConnectionResetError, match="the client is gone"):
         pipe.raise_abort()

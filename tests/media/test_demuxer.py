@@ -13,7 +13,7 @@ from gorggle_server.media import input_source
 from gorggle_server.media.audio_resampler import AudioSamples
 from gorggle_server.media.demuxer import MediaEnd, MediaLimits, StreamInfo, decode
 from gorggle_server.media.packet_decoders import VideoFrame
-from tests.media.samples import BURSTS_S, LIMITS, Pieces, Seen, clip, numbered_picture, onsets_s
+from tests.media.samples import BURSTS_S, LIMITS, Pieces, Seen, clip, numbered_image, onsets_s
 
 INDEX_FIRST = (("movflags", "+faststart"),)
 FRAGMENTED = (("movflags", "+frag_keyframe+empty_moov+default_base_moof"),)
@@ -43,7 +43,7 @@ def infos(data: bytes, **limits: float) -> StreamInfo:
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_every_container_gives_the_same_pictures_and_sound(name: str) -> None:
+def test_every_container_yields_the_same_frames_and_audio(name: str) -> None:
     seen = Seen(CONTAINERS[name]())
     assert len(seen.numbers) == pytest.approx(50, abs=2)
     shift = next(number for number in range(3) if seen.numbers[10] == 10 - number)
@@ -71,7 +71,7 @@ def test_the_size_of_the_pieces_changes_nothing(name: str, chunk: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["MP4, index first", "MP4, fragmented", "WebM, live", "Matroska", "MPEG-TS"])
-def test_the_first_picture_comes_long_before_the_last_byte(name: str) -> None:
+def test_the_first_image_comes_long_before_the_last_byte(name: str) -> None:
     build = CONTAINERS[name]
     data = build(noisy=True, duration_s=4.0)
     assert len(data) > 350_000
@@ -98,7 +98,7 @@ def test_a_browsers_recording_has_no_duration() -> None:
 
 @pytest.mark.parametrize(("anticlockwise", "clockwise"), [(90, 270), (180, 180), (270, 90)])
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
-def test_pictures_are_turned_upright_as_the_metadata_says(
+def test_images_are_turned_upright_as_the_metadata_says(
     container: str, anticlockwise: int, clockwise: int
 ) -> None:
     seen = Seen(clip(container, turned=anticlockwise, duration_s=0.4))
@@ -108,20 +108,20 @@ def test_pictures_are_turned_upright_as_the_metadata_says(
     assert seen.info.rotation_degrees == clockwise
 
 
-def test_a_phones_matrix_turns_the_picture_clockwise() -> None:
-    """A phone held upright stores the picture lying, with a matrix that says so: what is left must come on top."""
+def test_a_phones_matrix_turns_the_image_clockwise() -> None:
+    """A phone held upright stores the image lying, with a matrix that says so: what is left must come on top."""
     data = bytearray(clip(duration_s=0.4, audio=None))
     start = data.index(b"tkhd") + 4 + 40
     width = 240
     data[start : start + 36] = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, width << 16, 0, 1 << 30)
     seen = Seen(bytes(data))
     assert seen.info.rotation_degrees == 90
-    picture = seen.frames[3].pixels
-    assert picture.shape == (320, 240)
-    assert picture[:20, 5:70].mean() < picture[-20:, 5:70].mean() - 50  # the ramp rose from left to right
+    image = seen.frames[3].pixels
+    assert image.shape == (320, 240)
+    assert image[:20, 5:70].mean() < image[-20:, 5:70].mean() - 50  # the ramp rose from left to right
 
 
-def test_a_video_without_sound_and_sound_without_video_are_decoded() -> None:
+def test_a_video_without_audio_and_audio_without_video_are_decoded() -> None:
     silent = Seen(clip(audio=None))
     assert silent.numbers == list(range(50))
     assert not silent.info.has_audio
@@ -136,22 +136,22 @@ def test_a_video_without_sound_and_sound_without_video_are_decoded() -> None:
     ("container", "codec"),
     [("wav", "pcm_s16le"), ("ogg", "libopus"), ("mp3", "mp3"), ("flac", "flac"), ("adts", "aac")],
 )
-def test_sound_files_are_decoded(container: str, codec: str) -> None:
+def test_audio_files_are_decoded(container: str, codec: str) -> None:
     seen = Seen(clip(container, None, codec), 777)
     assert onsets_s(seen.waveform) == pytest.approx(BURSTS_S, abs=0.06)
 
 
 def test_what_is_not_asked_for_is_not_decoded() -> None:
-    sound = Seen(clip(), pictures=False)
-    assert sound.info.has_video
-    assert (sound.end.frames, sound.end.samples > 30_000, sound.end.truncated) == (0, True, False)
-    pictures = Seen(clip(), sound=False)
-    assert pictures.info.has_audio
-    assert (pictures.end.frames, pictures.end.samples) == (50, 0)
+    audio = Seen(clip(), video=False)
+    assert audio.info.has_video
+    assert (audio.end.frames, audio.end.samples > 30_000, audio.end.truncated) == (0, True, False)
+    images = Seen(clip(), audio=False)
+    assert images.info.has_audio
+    assert (images.end.frames, images.end.samples) == (50, 0)
 
 
 def test_an_empty_stream_is_refused() -> None:
-    with pytest.raises(InvalidMediaError, match="held no bytes"):
+    with pytest.raises(InvalidMediaError, match="stream is empty"):
         next(decode(Pieces(b""), LIMITS))
 
 
@@ -167,7 +167,7 @@ def test_an_empty_stream_is_refused() -> None:
         (b"\0\0\0\x08ftyp", "cannot be opened"),
     ],
 )
-def test_what_is_no_media_is_refused_at_once(data: bytes, message: str) -> None:
+def test_bytes_that_are_not_media_are_refused_at_once(data: bytes, message: str) -> None:
     reader = Pieces(data, 1000)
     with pytest.raises(InvalidMediaError, match=message):
         next(decode(reader, LIMITS))
@@ -201,23 +201,23 @@ def test_broken_packets_are_counted_and_survived() -> None:
     assert seen.numbers[-8:] == list(range(seen.numbers[-1] - 7, seen.numbers[-1] + 1))
 
 
-def test_pictures_that_all_are_broken_are_refused() -> None:
+def test_images_that_all_are_broken_are_refused() -> None:
     data = bytearray(clip(audio=None, options=INDEX_FIRST))
     start = data.index(b"mdat") + 4
     data[start:] = bytes(len(data) - start)
     with pytest.raises(
-        InvalidMediaError, match=r"nothing in the mov.* could be decoded: the picture size is 320x240"
+        InvalidMediaError, match=r"nothing in the mov.* could be decoded: the frame size is 320x240"
     ):
         list(decode(Pieces(bytes(data)), LIMITS))
 
 
-def test_an_8k_video_is_refused_with_its_size_before_a_picture_is_decoded() -> None:
+def test_an_8k_video_is_refused_with_its_size_before_a_image_is_decoded() -> None:
     data = clip(video="libx264", audio=None, size=(7680, 4320), duration_s=0.08)
     with pytest.raises(InvalidMediaError, match=r"7680x4320, 33\.2 megapixels; the limit is 9\.4"):
         next(decode(Pieces(data), LIMITS))
 
 
-def test_pictures_that_grow_in_mid_stream_are_refused() -> None:
+def test_images_that_grow_in_mid_stream_are_refused() -> None:
     small = clip("mpegts", audio=None, duration_s=1.0)
     large = clip("mpegts", audio=None, duration_s=1.0, size=(1280, 720))
     limits = MediaLimits(max_frame_pixels=800 * 600)
@@ -225,7 +225,7 @@ def test_pictures_that_grow_in_mid_stream_are_refused() -> None:
         list(decode(Pieces(small + large), limits))
 
 
-def test_a_picture_far_beyond_the_limit_is_not_even_decoded_in_mid_stream() -> None:
+def test_a_image_far_beyond_the_limit_is_not_even_decoded_in_mid_stream() -> None:
     small = clip("mpegts", audio=None, duration_s=1.0, size=(64, 48))
     large = clip("mpegts", audio=None, duration_s=1.0, size=(1280, 720))
     items = list(decode(Pieces(small + large), MediaLimits(max_frame_pixels=64 * 48)))
@@ -239,18 +239,18 @@ def test_media_that_declares_to_be_too_long_is_refused() -> None:
         next(decode(Pieces(clip()), MediaLimits(max_duration_s=1.5)))
 
 
-def test_media_that_goes_on_too_long_is_refused_where_it_declares_nothing() -> None:
+def test_media_beyond_the_limit_without_a_declared_duration_is_refused() -> None:
     limits = MediaLimits(max_duration_s=1.5)
-    with pytest.raises(OutOfRangeError, match="beyond the limit"):
+    with pytest.raises(OutOfRangeError, match="longer than the limit"):
         Seen(CONTAINERS["WebM, live"](), limits=limits)
 
 
 def test_a_codec_that_is_not_allowed_is_named() -> None:
-    with pytest.raises(InvalidMediaError, match="video is coded as asv1"):
+    with pytest.raises(InvalidMediaError, match="the video codec asv1"):
         next(decode(Pieces(clip("avi", "asv1", None)), LIMITS))
 
 
-def test_cover_art_is_no_video() -> None:
+def test_cover_art_is_not_decoded_as_video() -> None:
     seen = Seen(_with_cover_art())
     assert not seen.info.has_video
     assert seen.end.frames == 0
@@ -258,11 +258,11 @@ def test_cover_art_is_no_video() -> None:
 
 
 def _with_cover_art() -> bytes:
-    """An MP3 file with a picture in its ID3 tag."""
+    """An MP3 file with a image in its ID3 tag."""
     import cv2
 
-    picture = cv2.imencode(".jpg", numbered_picture(7))[1].tobytes()
-    body = b"\0image/jpeg\0\x03\0" + picture
+    image = cv2.imencode(".jpg", numbered_image(7))[1].tobytes()
+    body = b"\0image/jpeg\0\x03\0" + image
     frame = b"APIC" + len(body).to_bytes(4) + b"\0\0" + body
     size = len(frame)
     tag = b"ID3\x03\0\0" + bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0)) + frame
@@ -271,7 +271,7 @@ def _with_cover_art() -> bytes:
 
 
 def test_a_file_too_long_to_be_spooled_is_refused() -> None:
-    with pytest.raises(InvalidMediaError, match=r"longer than 5000 bytes.*faststart"):
+    with pytest.raises(InvalidMediaError, match=r"longer than the limit of 5000 bytes.*faststart"):
         next(decode(Pieces(clip()), MediaLimits(max_spooled_bytes=5000)))
 
 
@@ -282,7 +282,7 @@ def test_bytes_without_end_and_without_a_packet_are_refused(monkeypatch: pytest.
     sizes = data.index(b"stsz") + 16
     forged = data[:sizes] + (100_000_000).to_bytes(4) + data[sizes + 4 :] + bytes(2_000_000)
     reader = Pieces(forged)
-    with pytest.raises(InvalidMediaError, match="no complete picture"):
+    with pytest.raises(InvalidMediaError, match="no complete packet"):
         list(decode(reader, LIMITS))
     assert reader.position < 1_000_000
 
@@ -318,7 +318,7 @@ def test_a_consumer_may_stop_at_any_time() -> None:
     assert Seen(clip()).end.frames == 50
 
 
-def test_sound_before_the_first_picture_does_not_hold_back_the_info_for_ever() -> None:
+def test_audio_before_the_first_image_does_not_hold_back_the_info_for_ever() -> None:
     data = clip("matroska", audio="libopus", video_delay_s=20.0, duration_s=24.0, rate=5)
     kinds = []
     for item in decode(Pieces(data, 1000), LIMITS):

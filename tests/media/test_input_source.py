@@ -38,7 +38,7 @@ LONG_MDAT = (1).to_bytes(4) + b"mdat" + (2**33).to_bytes(8)
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 1000])
-def test_the_place_of_an_mp4s_index_is_told_from_its_first_boxes(
+def test_the_position_of_an_mp4_index_is_detected_from_its_first_boxes(
     data: bytes, index_at_end: bool, chunk: int
 ) -> None:
     reader = Pieces(data, chunk)
@@ -66,7 +66,7 @@ def test_the_head_comes_before_the_rest() -> None:
     assert read.bytes_read == 19
 
 
-def test_a_source_never_gives_more_than_it_was_asked_for() -> None:
+def test_a_source_never_returns_more_than_requested() -> None:
     """PyAV copies whatever comes into a buffer of the size that it asked for."""
 
     class Generous:
@@ -76,7 +76,7 @@ def test_a_source_never_gives_more_than_it_was_asked_for() -> None:
     assert len(Source(Generous()).read(100)) == 100
 
 
-def test_a_failure_ends_the_stream_and_is_told_once_asked_for() -> None:
+def test_a_failure_ends_the_stream_and_is_raised_on_request() -> None:
     class Failing:
         def read(self, size: int) -> bytes:
             raise ConnectionResetError("gone")
@@ -95,7 +95,7 @@ def test_bytes_without_a_packet_are_counted_from_the_last_packet(monkeypatch: py
     read.reset_packet_counter()
     assert len(read.read(900)) == 900
     assert read.read(900) == b""
-    with pytest.raises(InvalidMediaError, match="no complete picture"):
+    with pytest.raises(InvalidMediaError, match="no complete packet"):
         read.raise_failure()
 
 
@@ -115,7 +115,7 @@ def test_a_spooled_stream_is_whole_and_can_be_sought(monkeypatch: pytest.MonkeyP
 
 def test_a_stream_beyond_the_limit_is_not_spooled() -> None:
     reader = Pieces(bytes(10**6), 1000)
-    with pytest.raises(InvalidMediaError, match="longer than 5000 bytes"):
+    with pytest.raises(InvalidMediaError, match="longer than the limit of 5000 bytes"):
         spool_to_file(input_source.StreamHeader(b"", index_at_end=True), reader, 5000)
     assert reader.position < 10_000
 
@@ -138,7 +138,7 @@ def test_a_stream_is_spooled_into_the_file_that_is_given_and_never_beyond_the_li
     )
     assert file.read() == b"head, and the rest"
     full = Counted()
-    with pytest.raises(InvalidMediaError, match="longer than 5000 bytes"):
+    with pytest.raises(InvalidMediaError, match="longer than the limit of 5000 bytes"):
         spool_to_file(
             input_source.StreamHeader(b"head, ", index_at_end=True), Pieces(bytes(10**6), 1000), 5000, full
         )

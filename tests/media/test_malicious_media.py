@@ -68,7 +68,7 @@ def damaged(data: bytes, changes: list[tuple[str, float, int]]) -> bytes:
 
 
 def refused_or_decoded(data: bytes) -> None:
-    """Decode to the end, grey pictures included, for they too are FFmpeg's work; any other error is the test's."""
+    """Decode to the end, grey images included, for they too are FFmpeg's work; any other error is the test's."""
     try:
         *_, last = resample(decode(Pieces(data, 4096), LIMITS), LIMITS)
     except (InvalidMediaError, OutOfRangeError) as error:

@@ -1,4 +1,4 @@
-"""Decoded pictures of every kind turned to grey."""
+"""Decoded images of every kind turned to grey."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def opencv_grey(photograph: np.ndarray) -> np.ndarray:
 )
 @pytest.mark.parametrize("width", [320, 322])
 def test_grey_is_within_a_level_of_opencvs_on_average(pixel_format: str, width: int) -> None:
-    picture = photograph((width, 240))
-    grey = to_grayscale(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixel_format))
+    image = photograph((width, 240))
+    grey = to_grayscale(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pixel_format))
     assert grey.shape == (240, width)
     assert grey.dtype == np.uint8
-    assert np.abs(grey.astype(int) - opencv_grey(picture)).mean() < ROUNDED.get(pixel_format, 1.0)
+    assert np.abs(grey.astype(int) - opencv_grey(image)).mean() < ROUNDED.get(pixel_format, 1.0)
 
 
-def test_the_full_range_of_a_full_range_picture_is_kept() -> None:
+def test_the_full_range_of_a_full_range_image_is_kept() -> None:
     ramp = np.tile(np.arange(256, dtype=np.uint8), (240, 1))
     limited = av.VideoFrame.from_ndarray(np.vstack([ramp, np.full((120, 256), 128, np.uint8)]), "yuv420p")
     full = av.VideoFrame.from_ndarray(np.vstack([ramp, np.full((120, 256), 128, np.uint8)]), "yuv420p")
@@ -57,11 +57,11 @@ def test_the_full_range_of_a_full_range_picture_is_kept() -> None:
     assert (grey[16], grey[235], grey[0], grey[255]) == (0, 255, 0, 255)
 
 
-def test_large_pictures_are_reduced_to_the_working_size() -> None:
-    picture = photograph((1920, 1080))
-    grey = to_grayscale(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p"))
+def test_large_images_are_reduced_to_the_working_size() -> None:
+    image = photograph((1920, 1080))
+    grey = to_grayscale(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p"))
     assert grey.shape == (720, MAX_SIDE_PX)
-    expected = cv2.resize(opencv_grey(picture), (MAX_SIDE_PX, 720), interpolation=cv2.INTER_AREA)
+    expected = cv2.resize(opencv_grey(image), (MAX_SIDE_PX, 720), interpolation=cv2.INTER_AREA)
     assert np.abs(grey.astype(int) - expected).mean() < 1.0
 
 
@@ -70,7 +70,7 @@ def test_pixels_that_are_not_square_are_made_so() -> None:
     assert to_grayscale(frame, 16 / 15).shape == (288, 384)
 
 
-def test_the_grey_picture_does_not_refer_to_the_decoders_memory() -> None:
+def test_the_grey_image_does_not_refer_to_the_decoders_memory() -> None:
     for pixel_format in ("gray", "yuvj420p", "yuv420p"):
         frame = av.VideoFrame.from_ndarray(photograph(), "rgb24").reformat(format=pixel_format)
         grey = to_grayscale(frame)
@@ -84,7 +84,7 @@ def test_a_frame_without_a_matrix_stands_upright() -> None:
     assert get_clockwise_rotation(av.VideoFrame(16, 16, "gray")) == 0
 
 
-def test_a_picture_of_another_shape_is_fitted_without_distortion() -> None:
+def test_a_image_of_another_shape_is_fitted_without_distortion() -> None:
     wide = np.full((100, 200), 200, np.uint8)
     canvas = fit_to_shape(wide, (240, 320))
     assert canvas.shape == (240, 320)

@@ -1,4 +1,4 @@
-"""Our modules beside the toolkit's own, with the same random weights and inputs."""
+"""Modules compared with fairseq's, with the same random weights and inputs."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_some_searches_end_before_their_limit(fairseq: Any) -> None:
     assert max(lengths) == 15
 
 
-def test_a_dictionary_file_gives_the_same_units(fairseq: Any) -> None:
+def test_a_dictionary_file_yields_the_same_tokens(fairseq: Any) -> None:
     theirs = fairseq.data.Dictionary.load(str(GOLDEN / "dict.wrd.txt"))
     with (GOLDEN / "dict.wrd.txt").open(encoding="utf-8") as lines:
         assert load_dictionary(lines) == theirs.symbols
@@ -266,7 +266,7 @@ def test_the_toolkits_own_objects_are_read_from_a_checkpoint(fairseq: Any, tmp_p
             warnings.simplefilter("ignore")
             torch.save(checkpoint, path, _use_new_zipfile_serialization=is_zip)
         described = info(path)
-        assert described["units"] == 37
+        assert described["vocabulary_size"] == 37
         assert described["has_sentencepiece"]
         assert described["config"]["decoder_dim"] == 16
         assert described["modalities"] == ["video"]

@@ -1,4 +1,4 @@
-"""What tests of the decoder processes share: media in a pipe, processes that misbehave, and a look at /proc."""
+"""Shared helpers of the decoder process tests: media in a pipe, misbehaving processes and /proc."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ sys.exit(decoder_main.main())
 # No decoder at all, which says that it is one and then does something else.
 _POSING = """
 import os, sys
-from gorggle_server.sandbox.protocol import DATA_SIZE, MAX_REQUEST_BYTES, Header, Kind
+from gorggle_server.sandbox.protocol import DATA_SIZE, MAX_REQUEST_BYTES, Header, MessageType
 
 def say(*header):
-    os.write(1, Header(*header).packed())
+    os.write(1, Header(*header).pack())
 
-say(Kind.READY)
-say(Kind.CONFINED)
+say(MessageType.READY)
+say(MessageType.SANDBOXED)
 {body}
 """
 
 
 def decoder_that(body: str) -> tuple[str, ...]:
-    """The command of a decoder whose work is done by ``body``, which has ``reader``."""
+    """Return the command of a decoder whose ``decode`` is replaced by ``body``, which has ``reader``."""
     indented = "".join(f"    {line}\n" for line in body.strip().splitlines())
     return (sys.executable, "-c", _REPLACED.format(body=indented))
 
 
 def impostor_that(body: str) -> tuple[str, ...]:
-    """The command of a process that is no decoder; ``body`` follows its first two messages."""
+    """Return the command of a fake decoder; ``body`` follows its first two messages."""
     return (sys.executable, "-c", _POSING.format(body=body))
 
 
 def piped(data: bytes, *, complete: bool = True) -> BytePipe:
-    """A pipe that holds all of ``data``."""
+    """Return a pipe that contains ``data``."""
     pipe = BytePipe(len(data) + 1)
     pipe.write(data)
     if complete:
@@ -77,7 +77,7 @@ def pool_of(command: tuple[str, ...], **settings: float) -> DecoderPool:
 
 
 def the_child(pool: DecoderPool) -> int:
-    """The process that is at work."""
+    """Return the process id of the running decoder."""
     (process,) = pool._running
     return process.pid
 
@@ -87,17 +87,17 @@ def up_to_first_frame(items: Iterator[PipelineItem]) -> None:
 
 
 def live(data: bytes) -> BytePipe:
-    """A stream of which a part has come."""
+    """Return a pipe with the first three quarters of a stream."""
     return piped(data[: len(data) * 3 // 4], complete=False)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process; a zombie counts."""
+    """Return whether the process exists, including zombies."""
     return (PROC / str(pid)).exists()
 
 
 def until(is_so: Callable[[], bool], limit_s: float = 10.0) -> bool:
-    """Wait for something to become so."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + limit_s
     while not is_so() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -105,7 +105,7 @@ def until(is_so: Callable[[], bool], limit_s: float = 10.0) -> bool:
 
 
 def descendants(pid: int | str = "self") -> set[int]:
-    """The processes that one, or its children, has started and not yet buried."""
+    """Return the processes that a process and its children have started and not reaped."""
     found: set[int] = set()
     # A process or a thread may end while this one looks; then its children are another's, or gone.
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -117,6 +117,6 @@ def descendants(pid: int | str = "self") -> set[int]:
 
 
 def status(pid: int) -> dict[str, str]:
-    """A process's status, as /proc tells it."""
+    """Return a process's status from /proc."""
     lines = (PROC / str(pid) / "status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

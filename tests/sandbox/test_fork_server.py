@@ -1,4 +1,4 @@
-"""Decoders are forked from a process that has loaded everything: at once, each for itself, and whatever becomes of that."""
+"""The fork server starts isolated decoders quickly and handles its failures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.skipif(not can_fork(), reason="this system has no descr
 
 @pytest.fixture(scope="module")
 def parent() -> Iterator[ForkServer]:
-    """One that is ready, for tests that leave it so."""
+    """A ready fork server for tests that do not change it."""
     made = ForkServer(FORK_SERVER, build_environment())
     made.fork().kill()
     yield made
@@ -58,7 +58,7 @@ def parent_of(running: DecoderPool) -> int:
 
 
 def is_read(running: DecoderPool) -> bool:
-    """Whether a stream is read to its end."""
+    """Assert that a stream is decoded to its end."""
     (*_, end) = decode_in_sandbox(running, piped(clip()), LIMITS)
     return isinstance(end, EndOfStream) and end.frames == 50
 
@@ -126,7 +126,7 @@ def test_a_server_without_descriptors_keeps_the_streams_it_has(
     os.kill(spare.pid, signal.SIGKILL)  # type: ignore[union-attr]
     with monkeypatch.context() as patched:
         patched.setattr(fork_client.tempfile, "TemporaryFile", _no_descriptor)
-        with pytest.raises(DecoderError, match=r"no decoder process can be started: .*Too many open files"):
+        with pytest.raises(DecoderError, match=r"no decoder process could be started: .*Too many open files"):
             list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     pipe.write(data[len(data) * 3 // 4 :])
     pipe.close()
@@ -145,25 +145,22 @@ def _no_descriptor() -> None:
     raise OSError(24, os.strerror(24))
 
 
-def test_a_parent_that_is_none_is_told_from_one_that_works() -> None:
+def test_a_failing_fork_server_is_distinguished_from_a_working_one() -> None:
     for program in ("raise SystemExit(3)", "import sys, time; time.sleep(60)"):
         made = ForkServer([sys.executable, "-c", program], build_environment())
         made._socket.settimeout(0.5)
-        with pytest.raises(ForkServerExitedError, match=r"ended with exit code (3|-9)"):
+        with pytest.raises(ForkServerExitedError, match=r"exited with code (3|-9)"):
             made.fork()
         made.close()
 
 
 def test_a_request_of_which_a_part_is_lost_costs_that_request_alone(parent: ForkServer) -> None:
-    """Descriptors are lost where the one who gets them has no room for more."""
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
-        socket.send_fds(parent._socket, [FORKED], [nothing.fileno()])
-    with pytest.raises(OSError, match="Too many open files"):
-        parent._expect(FORKED, parent._receive()[0])
+    """Descriptors are dropped if the receiver has no free ones."""
+    reject_request(parent)
     assert_forks(parent)
 
 
-def test_a_server_without_room_for_the_process_descriptor_is_told_so(
+def test_a_server_without_a_free_descriptor_for_the_pidfd_gets_an_error(
     parent: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = fork_client.socket.recv_fds
@@ -182,18 +179,37 @@ def test_a_server_without_room_for_the_process_descriptor_is_told_so(
 
 
 @needs_proc
-def test_a_parent_without_room_for_descriptors_refuses_and_goes_on(parent: ForkServer) -> None:
-    held = {int(fd.name) for fd in Path(f"/proc/{parent.pid}/fd").iterdir()}
-    free = [number for number in range(64) if number not in held]
+def test_a_fork_server_without_free_descriptors_refuses_and_continues(parent: ForkServer) -> None:
     usual = resource.prlimit(parent.pid, resource.RLIMIT_NOFILE)
-    for room in (2, 4):  # for a part of what a request carries; for all of that, but not for the process
-        resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, (free[room], usual[1]))
-        with pytest.raises(OSError, match="Too many open files"):
-            parent.fork()
-    resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, usual)
+    try:
+        for room in (2, 4):  # for a part of what a request carries; for all of that, but not for the process
+            limit = free_descriptors_of_idle(parent)[room]
+            resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, (limit, usual[1]))
+            with pytest.raises(OSError, match="Too many open files"):
+                parent.fork()
+            resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, usual)
+    finally:
+        resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, usual)
     assert_forks(parent)
     assert until(lambda: descendants(parent.pid) == set())
-    assert_forks(parent)  # though it has buried one of which nobody was told
+    assert_forks(parent)  # although it has reaped a child unknown to the server
+
+
+def free_descriptors_of_idle(parent: ForkServer) -> list[int]:
+    """Return the free descriptor numbers of a fork server, once it has closed those of all its children."""
+    assert until(lambda: descendants(parent.pid) == set())
+    # It answers a request after it has closed what belonged to the children that it has reaped.
+    reject_request(parent)
+    used = {int(fd.name) for fd in Path(f"/proc/{parent.pid}/fd").iterdir()}
+    return [number for number in range(64) if number not in used]
+
+
+def reject_request(parent: ForkServer) -> None:
+    """Send a request with too few descriptors, and read the error that it gets."""
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        socket.send_fds(parent._socket, [FORKED], [nothing.fileno()])
+    with pytest.raises(OSError, match="Too many open files"):
+        parent._expect(FORKED, parent._receive()[0])
 
 
 def assert_forks(parent: ForkServer) -> None:
@@ -203,14 +219,14 @@ def assert_forks(parent: ForkServer) -> None:
     child.close()
 
 
-def test_whatever_goes_wrong_in_starting_a_process_nobody_waits_for_it_for_ever(
+def test_any_error_while_starting_a_process_is_reported_to_the_waiting_stream(
     pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails() -> None:
-        raise ValueError("nobody thought of this")
+        raise ValueError("unexpected")
 
     monkeypatch.setattr(pool, "_start_child", fails)
-    with pytest.raises(DecoderError, match="no decoder process can be started: nobody thought of this"):
+    with pytest.raises(DecoderError, match="no decoder process could be started: unexpected"):
         list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     monkeypatch.undo()
     assert until(lambda: is_read_at_last(pool))
@@ -221,16 +237,18 @@ def test_a_decoder_whose_parent_says_nothing_more_counts_as_killed(
 ) -> None:
     child = parent.fork()
     os.kill(parent.pid, signal.SIGSTOP)
-    child.kill()
-    monkeypatch.setattr(fork_client, "REAP_TIMEOUT_S", 0.2)
-    assert child.wait() == -signal.SIGKILL
-    os.kill(parent.pid, signal.SIGCONT)
+    try:
+        child.kill()
+        monkeypatch.setattr(fork_client, "REAP_TIMEOUT_S", 0.2)
+        assert child.wait() == -signal.SIGKILL
+    finally:
+        os.kill(parent.pid, signal.SIGCONT)
     child.close()
     child.kill()  # does nothing: its number may be another's by now
 
 
 @pytest.mark.parametrize("what", ["there is none", "it is none"])
-def test_a_landmark_model_that_cannot_be_used_is_told_in_its_own_words(what: str, tmp_path: Path) -> None:
+def test_an_invalid_landmark_model_is_reported_with_its_own_message(what: str, tmp_path: Path) -> None:
     path = tmp_path / "landmarks.dat"
     if what == "it is none":
         path.write_bytes(b"no predictor")

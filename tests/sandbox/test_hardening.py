@@ -1,4 +1,4 @@
-"""What a decoder process has and may do: tried from inside one, and read from outside while it works."""
+"""The sandbox of a decoder process, tested from inside and outside."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ raise InvalidMediaError("it was possible")
 
 @pytest.fixture(scope="module")
 def protection() -> SandboxFeatures:
-    """What holds on this machine."""
+    """Return the sandbox features available on this machine."""
     pool = DecoderPool(spares=0)
     with pool.acquire(ORDER) as process:
         held = process.features
@@ -53,7 +53,7 @@ def protection() -> SandboxFeatures:
 
 @contextlib.contextmanager
 def looking_in() -> Iterator[None]:
-    """A decoder forbids other processes to look into it; root may all the same."""
+    """Other processes cannot read a decoder's memory; root can."""
     try:
         yield
     except PermissionError:
@@ -61,7 +61,7 @@ def looking_in() -> Iterator[None]:
 
 
 def attempted(what: str) -> str:
-    """What comes of trying something inside a decoder that has its order."""
+    """Return the result of an attempt inside a sandboxed decoder."""
     attempt = what.strip().replace("\n", "\n    ")
     pool = pool_of(decoder_that(_TRY.format(attempt=attempt)))
     with pytest.raises(InvalidMediaError) as caught:
@@ -70,7 +70,7 @@ def attempted(what: str) -> str:
     return str(caught.value)
 
 
-def test_an_attempt_that_is_allowed_is_told_from_one_that_is_not() -> None:
+def test_allowed_attempts_are_distinguished_from_refused_ones() -> None:
     assert attempted("reader.read(5)") == "it was possible"
     assert attempted("raise OSError") == "refused: OSError"
 

@@ -1,4 +1,4 @@
-"""Decoder processes begin in time, one for each stream, and end with their stream, their pool and their server."""
+"""Decoder processes start in time, one per stream, and end with their stream, pool and server."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ AT_REST = 2 if can_fork() else 1
 
 
 def descriptors() -> int:
-    """How many this process has open."""
+    """Return the number of open descriptors of this process."""
     return sum(1 for _ in (PROC / "self/fd").iterdir())
 
 
 def test_processes_that_die_at_start_are_the_servers_fault_and_not_tried_for_ever() -> None:
     begun = time.monotonic()
     pool = pool_of((sys.executable, "-c", "raise SystemExit(3)"))
-    with pytest.raises(DecoderError, match=r"before they begin \(.*exit code 3.*exit code 3.*exit code 3\)"):
+    with pytest.raises(DecoderError, match=r"during startup \(.*exit code 3.*exit code 3.*exit code 3\)"):
         list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     pool.close()
     assert time.monotonic() - begun < 10
@@ -55,24 +55,24 @@ def test_processes_that_die_at_start_are_the_servers_fault_and_not_tried_for_eve
 
 def test_a_program_that_is_not_there_is_the_servers_fault() -> None:
     pool = pool_of(("/nowhere/python",))
-    with pytest.raises(DecoderError, match="no decoder process can be started"):
+    with pytest.raises(DecoderError, match="no decoder process could be started"):
         list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     pool.close()
 
 
-def test_a_server_whose_decoders_do_not_work_is_told_what_to_do() -> None:
+def test_an_error_explains_what_to_do_if_decoders_do_not_work() -> None:
     pool = pool_of((sys.executable, "-c", "raise SystemExit(3)"))
     with pytest.raises(PreconditionError, match="sandbox_decoding"):
         check_decoding(pool)
     pool.close()
 
 
-def test_what_cannot_be_had_is_logged_at_the_start(
+def test_unavailable_sandbox_features_are_logged_at_startup(
     pool: DecoderPool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
         check_decoding(pool)
-    assert "media is decoded in processes of their own; not to be had here: " in caplog.text
+    assert "media is decoded in sandboxed subprocesses; unavailable protections: " in caplog.text
 
 
 @needs_proc
@@ -174,7 +174,7 @@ def test_a_process_that_waits_ready_is_had_in_50_ms(pool: DecoderPool) -> None:
     for _ in range(5):
         with pool.acquire(ORDER):
             pass
-        time.sleep(0.6)  # the next one makes itself ready
+        assert until(lambda: len(pool._ready) == 1)
         begun = time.monotonic()
         with pool.acquire(ORDER):
             took_s.append(time.monotonic() - begun)
@@ -188,16 +188,16 @@ def test_a_decoder_ends_when_its_server_is_killed(is_at_work: bool) -> None:
 import time
 from gorggle_server.sandbox.pool import DecoderPool
 from gorggle_server.media.demuxer import MediaLimits
-from gorggle_server.sandbox.protocol import Order
+from gorggle_server.sandbox.protocol import DecodeJob
 pool = DecoderPool()
-order = Order(MediaLimits(), pictures=True, sound=True, memory_bytes=2**30, cpu_s=60)
-with pool.process(order) as process:
+job = DecodeJob(MediaLimits(), video=True, audio=True, memory_bytes=2**30, cpu_s=60)
+with pool.acquire(job) as process:
     if {is_at_work}:
         print(process.pid, flush=True)
         time.sleep(60)
-while not pool._waiting:
+while not pool._ready:
     time.sleep(0.01)
-(spare,) = pool._waiting
+(spare,) = pool._ready
 print(spare.pid, flush=True)
 time.sleep(60)
 """
@@ -209,8 +209,8 @@ time.sleep(60)
 
 
 @needs_proc
-def test_signals_that_end_the_server_leave_its_streams_to_finish(pool: DecoderPool) -> None:
-    """Ctrl-C and a supervisor reach every process of the group; the server drains."""
+def test_termination_signals_do_not_end_decoders(pool: DecoderPool) -> None:
+    """Ctrl-C and supervisors signal the whole process group; the server drains."""
     data = clip("mpegts")
     pipe = live(data)
     items = decode_in_sandbox(pool, pipe, LIMITS)

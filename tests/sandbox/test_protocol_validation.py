@@ -1,4 +1,4 @@
-"""What a decoder process says is believed only where it can be true, and never makes the server allocate much or hang."""
+"""Invalid messages of a decoder process are refused without large allocations or hangs."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ INFO = StreamInfo(
 
 
 class Speech:
-    """A process that says what it is given, and remembers how much room was made for it at most."""
+    """A fake process that sends given bytes and records the largest buffer."""
 
     def __init__(self, said: bytes) -> None:
         self._said, self.asked, self.most_room, self.taken = memoryview(said), 0, 0, 0
 
-    def restart_clock(self) -> None:
+    def reset_timeout(self) -> None:
         pass
 
     def receive(self, size: int) -> bytes:
@@ -101,12 +101,12 @@ def mouth(person: int = 1, crops: Sequence[int] = (), judged: int = 0, **more: A
 
 
 def raw_mouth(*fields: float, rest: bytes = b"", person: int = 1) -> bytes:
-    """A mouth of these flags, crops, judgements and place."""
+    """Return a mouth message with these flags, counts and box."""
     body = protocol.MOUTH.pack(*fields) + rest
     return said(Header(MessageType.MOUTH, size=len(body), number=person), body)
 
 
-def sound(start: int, samples: int = 10) -> bytes:
+def audio(start: int, samples: int = 10) -> bytes:
     return said(Header(MessageType.AUDIO, size=2 * samples, number=start), bytes(2 * samples))
 
 
@@ -116,21 +116,21 @@ def end(frames: int, samples: int) -> bytes:
 
 
 def heard(data: bytes, order: DecodeJob = ORDER) -> list[object]:
-    """The items in what a process says."""
+    """Return the items in the messages of a process."""
     return list(_DecoderClient(Speech(data), piped(b"media"), order).items())  # type: ignore[arg-type]
 
 
-def test_what_is_as_it_should_be_is_believed() -> None:
-    first = mouth(1, place=NormalizedBox(0.1, 0.2, 0.3, 0.4))
-    second = mouth(1, [0, 1], 2, glimpse=np.full((96, 96), 7, np.uint8))
-    left = mouth(1, [2], 1, is_seen=False, has_left=True)
+def test_valid_messages_are_accepted() -> None:
+    first = mouth(1, box=NormalizedBox(0.1, 0.2, 0.3, 0.4))
+    second = mouth(1, [0, 1], 2, preview=np.full((96, 96), 7, np.uint8))
+    left = mouth(1, [2], 1, is_seen=False, has_ended=True)
     items = heard(
         info_message()
-        + frame(0, [first, mouth(2)], faces=2, is_crowded=True, took_s=0.125)
-        + sound(0)
+        + frame(0, [first, mouth(2)], faces=2, is_crowded=True, elapsed_s=0.125)
+        + audio(0)
         + frame(1, [second])
         + frame(2)
-        + sound(10, 16_000)
+        + audio(10, 16_000)
         + last(3, [left])
         + end(3, 16_010)
     )
@@ -165,29 +165,29 @@ def test_what_is_as_it_should_be_is_believed() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(frame(0), id="a picture before the description"),
+        pytest.param(frame(0), id="a image before the description"),
         pytest.param(end(0, 0), id="the end before the description"),
         pytest.param(info_message() * 2, id="two descriptions"),
-        pytest.param(info_message() + frame(1), id="a picture that leaves one out"),
-        pytest.param(info_message() + frame(0) + frame(0), id="a picture twice"),
+        pytest.param(info_message() + frame(1), id="a image that leaves one out"),
+        pytest.param(info_message() + frame(0) + frame(0), id="a image twice"),
         pytest.param(info_message() + frame(0, faces=5), id="more faces than are followed"),
         pytest.param(
             info_message() + said(Header(MessageType.FRAME, 0, 4, 8, 0), bytes(8)), id="an unknown flag"
         ),
         pytest.param(
-            info_message() + said(Header(MessageType.FRAME)), id="a picture that says not how long it took"
+            info_message() + said(Header(MessageType.FRAME)), id="a image that says not how long it took"
         ),
-        pytest.param(info_message() + frame(0, took_s=math.nan), id="a look that took no number"),
-        pytest.param(info_message() + frame(0, took_s=-1.0), id="a look that took less than no time"),
-        pytest.param(info_message() + last(0) + frame(0), id="a picture after the last"),
-        pytest.param(info_message() + last(0) + last(0), id="two last pictures"),
+        pytest.param(info_message() + frame(0, elapsed_s=math.nan), id="a NaN processing time"),
+        pytest.param(info_message() + frame(0, elapsed_s=-1.0), id="a negative processing time"),
+        pytest.param(info_message() + last(0) + frame(0), id="a image after the last"),
+        pytest.param(info_message() + last(0) + last(0), id="two last images"),
         pytest.param(
             info_message() + last(0, [mouth()]) + raw_mouth(1, 0, 0, 0, 0, 0, 0), id="a mouth after the last"
         ),
         pytest.param(raw_mouth(1, 0, 0, 0, 0, 0, 0), id="a mouth before the description"),
         pytest.param(info_message() + frame(0, [mouth(), mouth()]), id="a person twice"),
         pytest.param(info_message() + frame(0, [mouth(n) for n in range(1, 110)]), id="a crowd"),
-        pytest.param(info_message() + frame(0, [mouth(0)]), id="nobody"),
+        pytest.param(info_message() + frame(0, [mouth(0)]), id="person 0"),
         pytest.param(info_message() + frame(0, [mouth(2**40)]), id="a person of a great number"),
         pytest.param(info_message() + frame(0, [mouth(1, [1])]), id="a crop of a frame to come"),
         pytest.param(
@@ -212,7 +212,7 @@ def test_what_is_as_it_should_be_is_believed() -> None:
         pytest.param(
             info_message() + raw_mouth(1, 1, 0, 0, 0, 0, 0, rest=bytes(8 + 9215)), id="a pixel too few"
         ),
-        pytest.param(info_message() + raw_mouth(5, 0, 0, 0, 0, 0, 0), id="a glimpse that is not there"),
+        pytest.param(info_message() + raw_mouth(5, 0, 0, 0, 0, 0, 0), id="a missing preview"),
         pytest.param(info_message() + raw_mouth(9, 0, 0, math.nan, 0, 0, 0), id="a face that is nowhere"),
         pytest.param(info_message() + raw_mouth(9, 0, 0, 0, 1e9, 0, 0), id="a face far away"),
         pytest.param(
@@ -220,12 +220,12 @@ def test_what_is_as_it_should_be_is_believed() -> None:
             id="a piece of a mouth",
         ),
         pytest.param(info_message() + last(0, [mouth()])[:-32] + end(0, 0), id="a mouth without its frame"),
-        pytest.param(info_message() + end(0, 0), id="an end without the last picture"),
-        pytest.param(info_message() + sound(5), id="sound with a gap"),
-        pytest.param(info_message() + sound(0, 16_001), id="too much sound at once"),
+        pytest.param(info_message() + end(0, 0), id="an end without the last image"),
+        pytest.param(info_message() + audio(5), id="audio with a gap"),
+        pytest.param(info_message() + audio(0, 16_001), id="too much audio at once"),
         pytest.param(info_message() + said(Header(MessageType.AUDIO, size=3), bytes(3)), id="half a sample"),
-        pytest.param(info_message() + said(Header(MessageType.AUDIO)), id="no sound in sound"),
-        pytest.param(info_message() + sound(0) + last(0) + end(0, 11), id="an end with other samples"),
+        pytest.param(info_message() + said(Header(MessageType.AUDIO)), id="no audio in audio"),
+        pytest.param(info_message() + audio(0) + last(0) + end(0, 11), id="an end with other samples"),
         pytest.param(info_message() + frame(0) + last(1) + end(2, 0), id="an end with other frames"),
         pytest.param(said(Header(MessageType.DATA_REQUEST, number=0)), id="a request for nothing"),
         pytest.param(said(Header(MessageType.DATA_REQUEST, number=2**40)), id="a request for a terabyte"),
@@ -266,34 +266,34 @@ def test_what_cannot_be_is_an_internal_error(data: bytes) -> None:
         {"video_start_s": math.inf},
         {"audio_start_s": -math.inf},
         {"rotation_degrees": 45},
-        {"gives_pictures": False},
-        {"gives_sound": False},
+        {"decodes_video": False},
+        {"decodes_audio": False},
         {"video_codec": ""},
         {"audio_codec": ""},
     ],
 )
 def test_a_description_that_no_media_has_is_refused(changes: dict[str, object]) -> None:
     assert heard(info_message() + last(0) + end(0, 0))
-    with pytest.raises(DecoderError, match="a description that no media has"):
+    with pytest.raises(DecoderError, match="an invalid description"):
         heard(info_message(dataclasses.replace(INFO, **changes)) + last(0) + end(0, 0))
 
 
-def test_frames_and_sound_without_end_are_refused_at_the_limit() -> None:
-    """Two seconds are allowed: the 52nd frame begins beyond them."""
+def test_frames_and_audio_without_end_are_refused_at_the_limit() -> None:
+    """The limit is 2 s: the 52nd frame begins after it."""
     with pytest.raises(DecoderError, match="beyond the limit"):
         heard(info_message() + b"".join(frame(number) for number in range(60)))
     with pytest.raises(DecoderError, match="beyond the limit"):
-        heard(info_message() + b"".join(sound(16_000 * number, 16_000) for number in range(9)))
+        heard(info_message() + b"".join(audio(16_000 * number, 16_000) for number in range(9)))
     assert heard(info_message() + b"".join(frame(number) for number in range(51)) + last(51) + end(51, 0))
 
 
-def test_pictures_are_refused_where_only_sound_was_asked_for() -> None:
-    order = dataclasses.replace(ORDER, pictures=False)
-    info = info_message(dataclasses.replace(INFO, gives_pictures=False))
-    assert heard(info + sound(0) + end(0, 10), order)
-    for picture in (frame(0), frame(0, [mouth()]), last(0)):
-        with pytest.raises(DecoderError, match="where there are no pictures"):
-            heard(info + picture, order)
+def test_images_are_refused_where_only_audio_was_asked_for() -> None:
+    order = dataclasses.replace(ORDER, video=False)
+    info = info_message(dataclasses.replace(INFO, decodes_video=False))
+    assert heard(info + audio(0) + end(0, 10), order)
+    for image in (frame(0), frame(0, [mouth()]), last(0)):
+        with pytest.raises(DecoderError, match="in media without video"):
+            heard(info + image, order)
 
 
 def test_a_text_stays_one_line() -> None:
@@ -348,7 +348,7 @@ plausible = st.one_of(
                 st.lists(st.integers(-1, 3), max_size=3),
                 st.integers(0, 3),
                 is_seen=st.booleans(),
-                has_left=st.booleans(),
+                has_ended=st.booleans(),
             ),
             max_size=3,
         ),
@@ -356,7 +356,7 @@ plausible = st.one_of(
         is_last=st.booleans(),
     ),
     st.binary(max_size=60).map(lambda body: said(Header(MessageType.MOUTH, size=len(body), number=1), body)),
-    st.builds(sound, st.sampled_from([0, 10, 20]), st.integers(1, 10)),
+    st.builds(audio, st.sampled_from([0, 10, 20]), st.integers(1, 10)),
     st.builds(lambda number: said(Header(MessageType.DATA_REQUEST, number=number)), st.integers(0, 10)),
     st.builds(
         lambda number, text: said(Header(MessageType.FAILED, size=len(text), number=number), text),

@@ -1,4 +1,4 @@
-"""A real gRPC server in this process with a scripted service, and one way to drive both clients."""
+"""A real gRPC server in this process with a scripted service, and a common interface to both clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MakeServer = Callable[..., tuple[FakeLipReading, int]]
 
 @pytest.fixture
 def make_server() -> Iterator[MakeServer]:
-    """Starts servers, each with a service of its own; gives the service and its port."""
+    """Start servers, each with its own service; return the service and its port."""
     with contextlib.ExitStack() as stack:
 
         def make(
@@ -57,7 +57,7 @@ def target(server: tuple[FakeLipReading, int]) -> str:
 
 
 class SyncReader:
-    """Calls ``Client`` for a test that is written for both clients."""
+    """Calls ``Client`` in tests of both clients."""
 
     client_class = Client
 
@@ -75,7 +75,7 @@ class SyncReader:
 
 
 class AsyncReader:
-    """Calls ``AsyncClient`` for a test that is written for both clients."""
+    """Calls ``AsyncClient`` in tests of both clients."""
 
     client_class = AsyncClient
 

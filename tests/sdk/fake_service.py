@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
 
 from gorggle.v1 import (
     config_pb2,
@@ -25,6 +26,24 @@ Response = lip_reading_pb2.StreamingRecognizeResponse
 Script = Callable[[Iterator[Request], grpc.ServicerContext], Iterator[Response]]
 
 
+def error_trailer(
+    code: grpc.StatusCode, text: str, *, reason: str, request_id: str = "", retry_after_s: float | None = None
+) -> tuple[str, bytes]:
+    """Return the trailer with the google.rpc.Status that the server sends with an error."""
+    status = status_pb2.Status(code=code.value[0], message=text)
+    info = error_details_pb2.ErrorInfo(reason=reason, domain="gorggle", metadata={"request_id": request_id})
+    status.details.add().Pack(info)
+    if retry_after_s is not None:
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=duration(retry_after_s)))
+    return "grpc-status-details-bin", status.SerializeToString()
+
+
+def abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str, *, reason: str) -> None:
+    """End a call with an error, as the server does."""
+    context.set_trailing_metadata([error_trailer(code, text, reason=reason)])
+    context.abort(code, text)
+
+
 def duration(time_s: float) -> Duration:
     return Duration(seconds=int(time_s), nanos=round(time_s % 1 * 1e9))
 
@@ -36,7 +55,7 @@ def started(request_id: str = "call-1", model: str = "grid") -> Response:
 def finished(duration_s: float = 3.0, segments: int = 1) -> Response:
     return Response(
         finished=lip_reading_pb2.StreamFinished(
-            media_duration=duration(duration_s), segments=segments, faces=1
+            media_duration=duration(duration_s), segment_count=segments, face_count=1
         )
     )
 
@@ -84,15 +103,15 @@ def model_message(name: str = "grid") -> model_pb2.Model:
         name=name,
         description="Reads the GRID grammar.",
         architecture="av_hubert",
-        parameters=4_200_000,
-        encoder_layers=4,
+        parameter_count=4_200_000,
+        encoder_layer_count=4,
         encoder_width=128,
-        decoder_layers=2,
+        decoder_layer_count=2,
         decoder_width=128,
-        units=64,
+        vocabulary_size=64,
         modalities=[config_pb2.MODALITY_AUDIO_VISUAL, config_pb2.MODALITY_VIDEO_ONLY],
-        video_frame_rate_hz=25,
-        audio_sample_rate_hz=16_000,
+        video_frame_rate_hertz=25,
+        audio_sample_rate_hertz=16_000,
         mouth_crop_size_px=96,
         language_codes=["en"],
         vocabulary="the 51 words of the GRID corpus",
@@ -123,6 +142,7 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
     script: Script = field(init=False)
     clip: Callable[[lip_reading_pb2.RecognizeRequest, grpc.ServicerContext], Any] = field(init=False)
     not_ready_for: int = 0
+    page_size: int = 0
     config: config_pb2.StreamingConfig | None = None
     requests: list[Request] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -150,7 +170,7 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
             segments=[segment("later", start_s=5, end_s=6).segment, segment().segment],
             warnings=[
                 lip_reading_pb2.Warning(
-                    kind=lip_reading_pb2.Warning.KIND_NO_AUDIO, message="there is no sound"
+                    kind=lip_reading_pb2.Warning.KIND_NO_AUDIO, message="there is no audio"
                 )
             ],
             media_duration=duration(7),
@@ -169,7 +189,12 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
 
     def ListModels(self, request: Any, context: Any) -> Any:
         self._note(context)
-        return model_pb2.ListModelsResponse(models=[model_message(), model_message("large")])
+        models = [model_message(), model_message("large")]
+        start = int(request.page_token or 0)
+        end = start + (self.page_size or len(models))
+        return model_pb2.ListModelsResponse(
+            models=models[start:end], next_page_token=str(end) if end < len(models) else ""
+        )
 
     def GetModel(self, request: Any, context: Any) -> Any:
         if request.name not in {"", "grid", "large"}:
@@ -179,14 +204,15 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
     def GetServerInfo(self, request: Any, context: Any) -> Any:
         if self.not_ready_for > 0:
             self.not_ready_for -= 1
-            context.set_trailing_metadata([("gorggle-error", "NotReadyError")])
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the models are still being loaded")
+            abort(
+                context, grpc.StatusCode.UNAVAILABLE, "the models are still being loaded", reason="NOT_READY"
+            )
         return server_pb2.GetServerInfoResponse(
             version="0.1.0",
             default_model="grid",
             device="cpu",
             uptime=duration(12.5),
-            limits=server_pb2.ServerLimits(max_speakers=4, max_idle=duration(30)),
+            limits=server_pb2.ServerLimits(max_speakers=4, idle_timeout=duration(30)),
             capacity=server_pb2.ServerCapacity(max_streams=8, active_streams=1),
         )
 
@@ -206,10 +232,10 @@ def warning(
 def progress(received_s: float, processed_s: float, bytes_received: int = 0) -> Response:
     return Response(
         progress=lip_reading_pb2.Progress(
-            bytes_received=bytes_received,
-            media_received=duration(received_s),
-            media_processed=duration(processed_s),
-            faces=1,
+            received_bytes=bytes_received,
+            received_duration=duration(received_s),
+            processed_duration=duration(processed_s),
+            face_count=1,
         )
     )
 
@@ -222,16 +248,18 @@ def media_info(duration_s: float | None = 3.0) -> Response:
             audio_codec="aac",
             width_px=640,
             height_px=480,
-            frame_rate_hz=30,
+            frame_rate_hertz=30,
             duration=None if duration_s is None else duration(duration_s),
             rotation_degrees=90,
         )
     )
 
 
-def activity(kind: lip_reading_pb2.ActivityEvent.Kind.ValueType, time_s: float) -> Response:
+def activity(kind: lip_reading_pb2.SpeechActivityEvent.SpeechActivity.ValueType, time_s: float) -> Response:
     return Response(
-        activity=lip_reading_pb2.ActivityEvent(kind=kind, offset=duration(time_s), speaker_id="face-1")
+        speech_activity=lip_reading_pb2.SpeechActivityEvent(
+            type=kind, offset=duration(time_s), speaker_id="face-1"
+        )
     )
 
 

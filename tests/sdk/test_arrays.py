@@ -29,24 +29,26 @@ def smooth(frames: int, height: int, width: int, *colours: int) -> np.ndarray[An
 def test_mouth_crops_and_sound_arrive_in_step(reader: Reader, service: FakeLipReading, target: str) -> None:
     crops = RANDOM.integers(0, 256, (60, 96, 96), dtype=np.uint8)
     sound = RANDOM.integers(-(2**15), 2**15, 2 * 16_000 + 5, dtype=np.int16)
-    reader.transcribe(target, crops, crops=True, frame_rate_hz=30, audio=sound)
+    reader.transcribe(target, crops, input_format="mouth_crops", frame_rate_hz=30, audio=sound)
     pixels = b"".join(request.mouth_crops.pixels for request in service.requests)
     assert pixels == crops.tobytes()
-    times_s = [t.ToNanoseconds() / 1e9 for r in service.requests for t in r.mouth_crops.timestamps]
+    times_s = [t.ToNanoseconds() / 1e9 for r in service.requests for t in r.mouth_crops.offsets]
     assert times_s == pytest.approx([index / 30 for index in range(60)], abs=1e-6)
     assert b"".join(request.pcm.samples for request in service.requests) == sound.tobytes()
     # In audio-visual mode neither may run ahead of the other.
     seen_s = heard_s = 0.0
     for request in service.requests:
-        seen_s += len(request.mouth_crops.timestamps) / 30
+        seen_s += len(request.mouth_crops.offsets) / 30
         heard_s += len(request.pcm.samples) / 32_000
         assert abs(seen_s - heard_s) < 0.5
 
 
 def test_crops_of_29_97_hz_keep_their_times(reader: Reader, service: FakeLipReading, target: str) -> None:
     crops = np.zeros((3000, 96, 96), np.uint8)
-    reader.transcribe(target, crops, crops=True, frame_rate_hz=30_000 / 1001, chunk_bytes=2**20)
-    last = service.requests[-1].mouth_crops.timestamps[-1]
+    reader.transcribe(
+        target, crops, input_format="mouth_crops", frame_rate_hz=30_000 / 1001, chunk_bytes=2**20
+    )
+    last = service.requests[-1].mouth_crops.offsets[-1]
     assert last.ToMicroseconds() == round(2999 * 1001 / 30_000 * 1e6)
 
 
@@ -64,8 +66,8 @@ def test_a_clip_of_crops_is_read_in_one_call(reader: Reader, service: FakeLipRea
     answer = service.clip
     service.clip = lambda request, context: (requests.append(request), answer(request, context))[1]
     crops = RANDOM.integers(0, 256, (20, 96, 96), dtype=np.uint8)
-    reader.ask(target, "recognize", crops, crops=True, frame_rate_hz=25, audio=b"\1\0" * 8000)
-    clip = requests[0].elementary
+    reader.ask(target, "recognize", crops, input_format="mouth_crops", frame_rate_hz=25, audio=b"\1\0" * 8000)
+    clip = requests[0].preprocessed
     assert b"".join(part.pixels for part in clip.mouth_crops) == crops.tobytes()
     assert clip.pcm.samples == b"\1\0" * 8000
 
@@ -107,21 +109,37 @@ def test_the_first_bytes_of_long_pictures_do_not_wait_for_the_last() -> None:
 @pytest.mark.parametrize(
     ("source", "options", "said"),
     [
-        (np.zeros((5, 96, 96), np.uint8), {"crops": True}, "frame_rate_hz="),
-        (np.zeros((5, 96, 96), np.uint8), {"crops": True, "frame_rate_hz": 0}, "frame_rate_hz is 0"),
-        (np.zeros((5, 96, 96), np.uint8), {"crops": True, "frame_rate_hz": float("inf")}, "inf"),
-        (np.zeros((5, 88, 88), np.uint8), {"crops": True, "frame_rate_hz": 25}, r"\(5, 88, 88\)"),
-        (np.zeros((0, 96, 96), np.uint8), {"crops": True, "frame_rate_hz": 25}, r"\(0, 96, 96\)"),
-        (np.zeros((5, 96, 96), np.float32), {"crops": True, "frame_rate_hz": 25}, "float32"),
+        (np.zeros((5, 96, 96), np.uint8), {"input_format": "mouth_crops"}, "frame_rate_hz="),
+        (
+            np.zeros((5, 96, 96), np.uint8),
+            {"input_format": "mouth_crops", "frame_rate_hz": 0},
+            "frame_rate_hz is 0",
+        ),
+        (
+            np.zeros((5, 96, 96), np.uint8),
+            {"input_format": "mouth_crops", "frame_rate_hz": float("inf")},
+            "inf",
+        ),
+        (
+            np.zeros((5, 88, 88), np.uint8),
+            {"input_format": "mouth_crops", "frame_rate_hz": 25},
+            r"\(5, 88, 88\)",
+        ),
+        (
+            np.zeros((0, 96, 96), np.uint8),
+            {"input_format": "mouth_crops", "frame_rate_hz": 25},
+            r"\(0, 96, 96\)",
+        ),
+        (np.zeros((5, 96, 96), np.float32), {"input_format": "mouth_crops", "frame_rate_hz": 25}, "float32"),
         (np.zeros((480, 640, 3), np.uint8), {"frame_rate_hz": 25}, r"\(480, 640, 3\)"),
         (np.zeros((5, 64, 64, 4), np.uint8), {"frame_rate_hz": 25}, r"\(5, 64, 64, 4\)"),
         (np.zeros((0, 64, 64), np.uint8), {"frame_rate_hz": 25}, r"\(0, 64, 64\)"),
         (np.zeros((5, 64, 64), np.int16), {"frame_rate_hz": 25}, "int16"),
-        (np.zeros((5, 64, 64), np.uint8), {"frame_rate_hz": 25, "audio": np.zeros(9, np.float32)}, "float32"),
+        (np.zeros((5, 64, 64), np.uint8), {"frame_rate_hz": 25, "audio": np.zeros(9, np.float64)}, "float64"),
         (
             np.zeros((5, 64, 64), np.uint8),
-            {"frame_rate_hz": 25, "audio": np.zeros((9, 2), np.int16)},
-            r"\(9, 2\)",
+            {"frame_rate_hz": 25, "audio": np.zeros((9, 2, 1), np.int16)},
+            r"\(9, 2, 1\)",
         ),
         (np.zeros((5, 64, 64), np.uint8), {"frame_rate_hz": 25, "audio": b"odd"}, "3 bytes"),
     ],

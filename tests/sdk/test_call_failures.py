@@ -1,4 +1,4 @@
-"""How calls end when they do not go well, through both clients; and that nothing is left behind."""
+"""Failed and cancelled calls, through both clients, and the release of their resources."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def endless_async() -> AsyncIterator[bytes]:
 
 
 def retry_details(delay_s: float) -> bytes:
-    """As grpcio-status writes them, with a detail of another kind before the delay."""
+    """Status details in the format of grpcio-status, with another detail before the delay."""
     details = [any_pb2.Any(), any_pb2.Any()]
     details[0].Pack(error_details_pb2.DebugInfo(detail="unrelated"))
     delay = duration_pb2.Duration()
@@ -84,25 +84,32 @@ def test_each_status_becomes_its_error(
     assert of_stream.value.request_id == "call-1"
 
 
-def test_no_face_is_told_apart_by_the_servers_trailer(
-    reader: Reader, service: FakeLipReading, target: str
-) -> None:
+def test_no_face_is_recognized_by_its_reason(reader: Reader, service: FakeLipReading, target: str) -> None:
     service.script = fake_service.ending(
-        grpc.StatusCode.FAILED_PRECONDITION, "no face is seen", ("gorggle-error", "NoFaceError"), first=False
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "no face is seen",
+        fake_service.error_trailer(grpc.StatusCode.FAILED_PRECONDITION, "no face is seen", reason="NO_FACE"),
+        first=False,
     )
     with pytest.raises(gorggle.NoFaceError, match="no face is seen"):
         reader.transcribe(target, b"media")
 
 
-def test_a_trailer_that_contradicts_the_status_is_ignored(
+def test_a_reason_that_contradicts_the_status_is_ignored(
     reader: Reader, service: FakeLipReading, target: str
 ) -> None:
-    service.script = fake_service.ending(grpc.StatusCode.INTERNAL, "oh", ("gorggle-error", "NoFaceError"))
+    service.script = fake_service.ending(
+        grpc.StatusCode.INTERNAL,
+        "oh",
+        fake_service.error_trailer(grpc.StatusCode.INTERNAL, "oh", reason="NO_FACE"),
+    )
     with pytest.raises(gorggle.ServerError):
         reader.transcribe(target, b"media")
 
 
-def test_a_full_server_says_when_to_try_again(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_an_overloaded_server_sends_a_retry_delay(
+    reader: Reader, service: FakeLipReading, target: str
+) -> None:
     service.script = fake_service.ending(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "full", ("grpc-status-details-bin", retry_details(2.5))
     )
@@ -112,7 +119,7 @@ def test_a_full_server_says_when_to_try_again(reader: Reader, service: FakeLipRe
 
 
 @pytest.mark.parametrize("details", [None, b"\xff\xff\xff", b"", b"\x1a\x02\x0a\x00"])
-def test_a_full_server_that_names_no_delay_is_still_full(
+def test_an_overloaded_server_without_a_retry_delay_is_overloaded(
     reader: Reader, service: FakeLipReading, target: str, details: bytes | None
 ) -> None:
     trailers = [] if details is None else [("grpc-status-details-bin", details)]
@@ -122,10 +129,14 @@ def test_a_full_server_that_names_no_delay_is_still_full(
     assert caught.value.retry_after_s is None
 
 
-def test_a_request_id_may_come_in_a_trailer(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_the_request_id_of_a_refused_call_is_in_its_error(
+    reader: Reader, service: FakeLipReading, target: str
+) -> None:
     def clip(request: Any, context: Any) -> None:
-        context.set_trailing_metadata([("gorggle-request-id", "call-9")])
-        context.abort(grpc.StatusCode.INTERNAL, "internal error")
+        code = grpc.StatusCode.INTERNAL
+        trailer = fake_service.error_trailer(code, "internal error", reason="INTERNAL", request_id="call-9")
+        context.set_trailing_metadata([trailer])
+        context.abort(code, "internal error")
 
     service.clip = clip
     with pytest.raises(gorggle.ServerError) as caught:
@@ -133,12 +144,12 @@ def test_a_request_id_may_come_in_a_trailer(reader: Reader, service: FakeLipRead
     assert caught.value.request_id == "call-9"
 
 
-def test_a_message_beyond_the_servers_limit_is_no_overload(reader: Reader, target: str) -> None:
+def test_a_message_over_the_servers_limit_is_not_overload(reader: Reader, target: str) -> None:
     with pytest.raises(gorggle.InvalidRequestError, match=r"larger than max .*transcribe\(\)"):
         reader.ask(target, "recognize", bytes(5 * 2**20))
 
 
-def test_a_stream_that_ends_without_its_last_message_is_a_fault(
+def test_a_stream_without_its_final_message_is_a_server_error(
     reader: Reader, service: FakeLipReading, target: str
 ) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
@@ -146,7 +157,7 @@ def test_a_stream_that_ends_without_its_last_message_is_a_fault(
         yield fake_service.segment()
 
     service.script = script
-    with pytest.raises(gorggle.ServerError, match="before it had read all") as caught:
+    with pytest.raises(gorggle.ServerError, match="before all media was processed") as caught:
         reader.transcribe(target, b"media")
     assert caught.value.request_id == "call-1"
 
@@ -155,11 +166,9 @@ def test_a_stream_that_ends_without_its_last_message_is_a_fault(
 
 
 @pytest.mark.parametrize("source", [endless, endless_async])
-def test_the_servers_reason_survives_writes_that_fail(
-    service: FakeLipReading, target: str, source: Any
-) -> None:
-    """grpc.aio puts "Internal error from Core" in its place when a write fails as the call ends."""
-    service.script = fake_service.ending(grpc.StatusCode.INVALID_ARGUMENT, "this is no video", first=False)
+def test_the_servers_status_survives_failed_writes(service: FakeLipReading, target: str, source: Any) -> None:
+    """grpc.aio reports "Internal error from Core" instead when a write fails as the call ends."""
+    service.script = fake_service.ending(grpc.StatusCode.INVALID_ARGUMENT, "invalid video", first=False)
     endings: set[tuple[type[Exception], str, str]] = set()
 
     async def read() -> None:
@@ -170,20 +179,20 @@ def test_the_servers_reason_survives_writes_that_fail(
                 endings.add((type(caught.value), str(caught.value), caught.value.request_id))
 
     asyncio.run(read())
-    assert endings == {(gorggle.InvalidRequestError, "this is no video", "call-1")}
+    assert endings == {(gorggle.InvalidRequestError, "invalid video", "call-1")}
 
 
-def test_the_servers_reason_reaches_the_ordinary_client_while_it_sends(
+def test_the_servers_status_reaches_the_blocking_client_during_sending(
     service: FakeLipReading, target: str
 ) -> None:
-    service.script = fake_service.ending(grpc.StatusCode.INVALID_ARGUMENT, "this is no video", first=False)
+    service.script = fake_service.ending(grpc.StatusCode.INVALID_ARGUMENT, "invalid video", first=False)
     with Client(target) as client:
         for _ in range(30):
-            with pytest.raises(gorggle.InvalidRequestError, match="this is no video"):
+            with pytest.raises(gorggle.InvalidRequestError, match="invalid video"):
                 client.transcribe(endless()).transcript()
 
 
-def test_no_answer_is_lost_when_the_server_has_enough_before_all_is_sent(
+def test_no_response_is_lost_if_the_server_finishes_before_all_is_sent(
     reader: Reader, service: FakeLipReading, target: str
 ) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
@@ -198,8 +207,8 @@ def test_no_answer_is_lost_when_the_server_has_enough_before_all_is_sent(
         assert [segment.text for segment in segments] == [f"segment {number}" for number in range(20)]
 
 
-def test_a_slow_server_slows_the_source_down(service: FakeLipReading, target: str) -> None:
-    """Nothing is read ahead without end: what lies between is bounded by HTTP/2's windows."""
+def test_a_slow_server_applies_back_pressure_to_the_source(service: FakeLipReading, target: str) -> None:
+    """The read-ahead is bounded by HTTP/2's flow control windows."""
     go_on = threading.Event()
 
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
@@ -225,7 +234,7 @@ def test_a_slow_server_slows_the_source_down(service: FakeLipReading, target: st
 
 
 def _wait_for_media(stream: Any) -> None:
-    """Until some has been sent, and half a second on."""
+    """Wait until some media was sent, and half a second more."""
     deadline = time.monotonic() + 5
     while not stream.bytes_sent and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -269,9 +278,7 @@ def test_closing_a_stream_ends_the_call(service: FakeLipReading, target: str) ->
         assert list(stream) == []
 
 
-def test_closing_an_asynchronous_stream_ends_the_call_and_the_source(
-    service: FakeLipReading, target: str
-) -> None:
+def test_closing_an_async_stream_ends_the_call_and_the_source(service: FakeLipReading, target: str) -> None:
     service.script = forever
     closed = threading.Event()
 
@@ -303,7 +310,7 @@ def test_dropping_a_stream_ends_the_call(service: FakeLipReading, target: str) -
         assert service.ended.wait(5)
 
 
-def test_dropping_an_asynchronous_stream_ends_the_call(service: FakeLipReading, target: str) -> None:
+def test_dropping_an_async_stream_ends_the_call(service: FakeLipReading, target: str) -> None:
     service.script = forever
 
     async def read() -> None:
@@ -338,7 +345,7 @@ def test_closing_the_client_ends_its_calls(service: FakeLipReading, target: str)
         next(stream)
 
 
-def test_closing_the_asynchronous_client_ends_its_calls(service: FakeLipReading, target: str) -> None:
+def test_closing_the_async_client_ends_its_calls(service: FakeLipReading, target: str) -> None:
     service.script = forever
     go_on = threading.Event()
     service.clip = lambda *_: go_on.wait(10)
@@ -367,7 +374,7 @@ def test_cancelling_a_task_cancels_its_call(service: FakeLipReading, target: str
                 async with asyncio.timeout(0.3):
                     await client.transcribe(endless_async()).transcript()
             assert await asyncio.to_thread(service.ended.wait, 5)
-            assert (await client.server_info()).version == "0.1.0", "the client is still of use"
+            assert (await client.server_info()).version == "0.1.0", "the client can still be used"
 
     asyncio.run(read())
 
@@ -393,7 +400,7 @@ def test_a_closed_client_refuses_calls(reader: Reader, target: str) -> None:
         next(client.transcribe(b"media"))
 
 
-def test_an_asynchronous_client_serves_one_event_loop(target: str) -> None:
+def test_an_async_client_is_bound_to_one_event_loop(target: str) -> None:
     client = AsyncClient(target)
     asyncio.run(_ask_and_keep_open(client))
     with pytest.raises(RuntimeError, match="another event loop"):
@@ -408,10 +415,10 @@ async def _ask_and_keep_open(client: AsyncClient) -> None:
 
 
 class CameraError(Exception):
-    """A fault of the caller's own source."""
+    """An error of the caller's source."""
 
 
-def test_a_source_that_fails_raises_its_own_error_and_cancels_the_call(
+def test_a_failing_source_raises_its_own_error_and_cancels_the_call(
     reader: Reader, service: FakeLipReading, target: str
 ) -> None:
     service.script = forever
@@ -426,7 +433,7 @@ def test_a_source_that_fails_raises_its_own_error_and_cancels_the_call(
     assert service.ended.wait(5)
 
 
-def test_an_asynchronous_source_that_fails_raises_its_own_error(service: FakeLipReading, target: str) -> None:
+def test_a_failing_async_source_raises_its_own_error(service: FakeLipReading, target: str) -> None:
     service.script = forever
 
     async def failing() -> AsyncIterator[bytes]:
@@ -439,7 +446,7 @@ def test_an_asynchronous_source_that_fails_raises_its_own_error(service: FakeLip
     assert service.ended.wait(5)
 
 
-def test_a_file_that_cannot_be_read_to_its_end_says_so(
+def test_a_read_error_within_a_file_is_raised(
     reader: Reader, service: FakeLipReading, target: str, tmp_path: Path
 ) -> None:
     service.script = forever
@@ -505,7 +512,7 @@ def free_port() -> int:
         return port
 
 
-def test_nobody_there_is_told_at_once_with_the_address(reader: Reader) -> None:
+def test_a_refused_connection_is_reported_at_once_with_the_address(reader: Reader) -> None:
     target = f"127.0.0.1:{free_port()}"
     started_at = time.monotonic()
     with pytest.raises(gorggle.UnavailableError, match=target) as caught:
@@ -516,7 +523,7 @@ def test_nobody_there_is_told_at_once_with_the_address(reader: Reader) -> None:
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_host_that_does_not_answer_is_given_up_after_the_connect_timeout(reader: Reader) -> None:
+def test_an_unresponsive_host_fails_after_the_connect_timeout(reader: Reader) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)
@@ -527,10 +534,12 @@ def test_a_host_that_does_not_answer_is_given_up_after_the_connect_timeout(reade
         assert 0.4 < time.monotonic() - started_at < 5
 
 
-def test_a_server_that_goes_away_is_unavailable(make_server: MakeServer) -> None:
+def test_a_stopped_server_is_unavailable(make_server: MakeServer) -> None:
     service, port = make_server()
     service.script = fake_service.ending(
-        grpc.StatusCode.UNAVAILABLE, "shutting down", ("gorggle-error", "NotReadyError")
+        grpc.StatusCode.UNAVAILABLE,
+        "shutting down",
+        fake_service.error_trailer(grpc.StatusCode.UNAVAILABLE, "shutting down", reason="NOT_READY"),
     )
     with pytest.raises(gorggle.UnavailableError, match=r"^shutting down$"):
         SyncReader().transcribe(f"127.0.0.1:{port}", b"media")
@@ -542,7 +551,7 @@ def test_waiting_until_the_models_are_loaded(reader: Reader, service: FakeLipRea
     assert service.not_ready_for == 0
 
 
-def test_waiting_for_a_server_that_is_still_to_be_started(reader: Reader, make_server: MakeServer) -> None:
+def test_waiting_for_a_server_that_starts_later(reader: Reader, make_server: MakeServer) -> None:
     port = free_port()
     starting = threading.Timer(0.5, make_server, kwargs={"port": port})
     starting.start()
@@ -550,7 +559,7 @@ def test_waiting_for_a_server_that_is_still_to_be_started(reader: Reader, make_s
     starting.join()
 
 
-def test_waiting_ends_with_the_last_reason(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_a_wait_timeout_reports_the_last_error(reader: Reader, service: FakeLipReading, target: str) -> None:
     service.not_ready_for = 10_000
     started_at = time.monotonic()
     with pytest.raises(
@@ -560,7 +569,7 @@ def test_waiting_ends_with_the_last_reason(reader: Reader, service: FakeLipReadi
     assert time.monotonic() - started_at < 5
 
 
-def test_a_server_of_another_kind_is_told_from_ours(reader: Reader) -> None:
+def test_another_kind_of_server_is_recognized(reader: Reader) -> None:
     from concurrent import futures
 
     other = grpc.server(futures.ThreadPoolExecutor(2))

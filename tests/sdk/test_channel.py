@@ -20,7 +20,7 @@ from tests.sdk.conftest import MakeServer, Reader
 
 
 class Authority:
-    """A certificate authority of the tests' own."""
+    """A private certificate authority."""
 
     def __init__(self) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -32,7 +32,7 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(self, *names: str) -> tuple[bytes, bytes]:
-        """A certificate for the names, and its key; both PEM."""
+        """Return a certificate for the names and its key, both PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         certificate = self._signed(subject, key, x509.BasicConstraints(ca=False, path_length=None), names)
@@ -81,7 +81,7 @@ def server_credentials(authority: Authority, *names: str, mutual: bool = False) 
     )
 
 
-def test_tls_with_an_authority_of_ones_own(
+def test_tls_with_a_private_certificate_authority(
     reader: Reader, make_server: MakeServer, authority: Authority, tmp_path: Path
 ) -> None:
     service, port = make_server(server_credentials(authority, "127.0.0.1"))
@@ -131,7 +131,7 @@ def test_ready_made_credentials_are_used(
     assert reader.ask(f"127.0.0.1:{port}", "models", settings=settings)
 
 
-def test_a_token_goes_with_every_call_within_the_machine(reader: Reader, make_server: MakeServer) -> None:
+def test_a_token_is_sent_with_every_call_over_loopback(reader: Reader, make_server: MakeServer) -> None:
     service, port = make_server()
     reader.ask(f"127.0.0.1:{port}", "recognize", b"media", settings={"token": "secret"})
     assert service.metadata["authorization"] == "Bearer secret"
@@ -149,21 +149,21 @@ def test_a_token_goes_with_every_call_within_the_machine(reader: Reader, make_se
         ({"token": "two words"}, "spaces"),
         ({"token": "line\n"}, "spaces"),
         ({"token": ""}, "empty"),
-        ({"root_certificates": "nowhere.pem"}, "nowhere.pem cannot be read: no such file"),
+        ({"root_certificates": "nowhere.pem"}, "cannot read nowhere.pem: no such file"),
         ({"root_certificates": b"no certificate"}, "PEM"),
-        ({"client_certificate": b"-----BEGIN"}, "belong together"),
-        ({"client_key": b"-----BEGIN"}, "belong together"),
+        ({"client_certificate": b"-----BEGIN"}, "must be used together"),
+        ({"client_key": b"-----BEGIN"}, "must be used together"),
         ({"server_name": "gorggle.internal"}, "TLS"),
         (
             {"root_certificates": b"-----BEGIN X", "credentials": grpc.local_channel_credentials()},
-            "one or the other",
+            "exclude each other",
         ),
         ({"connect_timeout_s": 0}, "connect_timeout_s is 0"),
         ({"timeout_s": -1}, "timeout_s is -1"),
         ({"timeout_s": float("nan")}, "timeout_s is nan"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_at_once(
+def test_invalid_settings_are_refused_at_once(
     reader: Reader, settings: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -171,7 +171,7 @@ def test_settings_that_cannot_work_are_refused_at_once(
         reader.client_class(**settings)
 
 
-def test_secrets_are_in_no_repr() -> None:
+def test_reprs_do_not_contain_secrets() -> None:
     options = ConnectionOptions(token="very-secret", client_key=b"very-secret")
     client = gorggle.AsyncClient(token="very-secret")
     made = build_channel_config("127.0.0.1:1", ConnectionOptions(token="very-secret"))
@@ -196,5 +196,5 @@ def test_secrets_are_in_no_repr() -> None:
         ("xds:localhost:1", False),
     ],
 )
-def test_loopback_is_this_machine_alone(target: str, expected: bool) -> None:
+def test_loopback_addresses_are_recognized(target: str, expected: bool) -> None:
     assert is_loopback(target) is expected

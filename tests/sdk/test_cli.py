@@ -1,4 +1,4 @@
-"""The command line as a user meets it: a process with its streams and exit code."""
+"""The command line as a subprocess, with its streams and exit code."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.sdk import fake_service
 from tests.sdk.conftest import MakeServer
 from tests.sdk.fake_service import FakeLipReading
 
-# A shell that runs the tests in the background has them ignore SIGINT, and their children too.
-HEARS_CTRL_C = """\
+# Processes started by a background shell inherit an ignored SIGINT.
+WITH_SIGINT = """\
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from gorggle.cli.main import main
 sys.exit(main())
 """
-LINE = "[00:00.52 - 00:02.10] face-1: bin blue at f two now\n"
+LINE = "[00:00.52 - 00:02.10] Person 1: bin blue at f two now\n"
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def transcribe(target: str, *arguments: str, **options: Any) -> subprocess.Compl
     return gorggle("transcribe", *arguments, "--server", target, **options)
 
 
-def reading_names(service: FakeLipReading) -> None:
-    """Have the server read the name that each of the files holds; it cannot read bad.mp4."""
+def script_file_names(service: FakeLipReading) -> None:
+    """Have the server return the name that each file contains, and refuse bad.mp4."""
 
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
@@ -66,8 +66,8 @@ def reading_names(service: FakeLipReading) -> None:
         content = b"".join(request.media for request in requests)
         name = content[: len(content) // 1000].decode()
         if name == "bad.mp4":
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this is no video:\nsend MP4, WebM or Matroska")
-        yield fake_service.segment(f"read {name}")
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "invalid video:\nsend MP4, WebM or Matroska")
+        yield fake_service.segment(f"text of {name}")
         yield fake_service.finished(3.0)
 
     service.script = script
@@ -97,7 +97,7 @@ def test_json_has_the_documented_fields(folder: Path, target: str) -> None:
     ("form", "expected"),
     [
         ("srt", "1\n00:00:00,520 --> 00:00:02,100\nbin blue at f two now\n"),
-        ("vtt", "WEBVTT\n\n00:00:00.520 --> 00:00:02.100\n<v face-1>bin blue at f two now\n"),
+        ("vtt", "WEBVTT\n\n1\n00:00:00.520 --> 00:00:02.100\n<v Person 1>bin blue at f two now\n"),
     ],
 )
 def test_captions_go_to_standard_output(folder: Path, target: str, form: str, expected: str) -> None:
@@ -105,17 +105,17 @@ def test_captions_go_to_standard_output(folder: Path, target: str, form: str, ex
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
 
 
-def test_options_arrive(folder: Path, service: FakeLipReading, target: str) -> None:
+def test_options_reach_the_server(folder: Path, service: FakeLipReading, target: str) -> None:
     options = [
         "--modality",
         "video",
         "--model",
         "large",
-        "--beam",
+        "--beam-size",
         "7",
-        "--speakers",
+        "--max-speakers",
         "2",
-        "--interim",
+        "--interim-results",
         "--start-offset",
         "60.5",
     ]
@@ -142,7 +142,7 @@ def test_segments_are_printed_as_they_come(folder: Path, service: FakeLipReading
         assert process.stdout
         process.stdin.write(b"media")
         process.stdin.flush()
-        assert process.stdout.readline() == b"[00:00.52 - 00:02.10] face-1: early\n", (
+        assert process.stdout.readline() == b"[00:00.52 - 00:02.10] Person 1: early\n", (
             "printed before the end of input"
         )
         process.stdin.close()
@@ -163,23 +163,21 @@ def test_interim_results_and_warnings_go_to_standard_error(
         yield fake_service.started()
         for _ in requests:
             pass
-        yield fake_service.warning("there is no sound:\nread from the lips alone")
+        yield fake_service.warning("there is no audio:\nusing the video alone")
         yield fake_service.segment("bin", is_final=False)
         yield fake_service.segment()
         yield fake_service.finished()
 
     service.script = script
-    done = transcribe(target, "a.mp4", "--interim")
+    done = transcribe(target, "a.mp4", "--interim-results")
     assert (done.returncode, done.stdout) == (0, LINE)
     assert done.stderr.splitlines() == [
-        "gorggle: a.mp4: warning: there is no sound: read from the lips alone",
-        "[00:00.52 - 00:02.10] face-1: bin …",
+        "gorggle: a.mp4: warning: there is no audio: using the video alone",
+        "[00:00.52 - 00:02.10] Person 1: bin …",
     ]
 
 
-def test_a_file_in_which_nobody_speaks_is_no_failure(
-    folder: Path, service: FakeLipReading, target: str
-) -> None:
+def test_a_file_without_speech_succeeds(folder: Path, service: FakeLipReading, target: str) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
         for _ in requests:
@@ -195,20 +193,22 @@ def test_a_file_in_which_nobody_speaks_is_no_failure(
 # ----------------------------------------------------------------------------------------------------- several files
 
 
-def test_several_files_are_told_apart(folder: Path, service: FakeLipReading, target: str) -> None:
-    reading_names(service)
+def test_several_files_have_headers(folder: Path, service: FakeLipReading, target: str) -> None:
+    script_file_names(service)
     done = transcribe(target, "a.mp4", "b.webm")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         "==> a.mp4 <==",
-        "[00:00.52 - 00:02.10] face-1: read a.mp4",
+        "[00:00.52 - 00:02.10] Person 1: text of a.mp4",
         "==> b.webm <==",
-        "[00:00.52 - 00:02.10] face-1: read b.webm",
+        "[00:00.52 - 00:02.10] Person 1: text of b.webm",
     ]
 
 
-def test_several_files_are_one_json_object_a_line(folder: Path, service: FakeLipReading, target: str) -> None:
-    reading_names(service)
+def test_several_files_are_one_json_object_per_line(
+    folder: Path, service: FakeLipReading, target: str
+) -> None:
+    script_file_names(service)
     done = transcribe(target, "a.mp4", "b.webm", "--format", "json")
     documents = [json.loads(line) for line in done.stdout.splitlines()]
     assert [document["file"] for document in documents] == ["a.mp4", "b.webm"]
@@ -218,15 +218,15 @@ def test_several_files_are_one_json_object_a_line(folder: Path, service: FakeLip
 def test_a_file_that_fails_does_not_stop_the_others(
     folder: Path, service: FakeLipReading, target: str, form: str
 ) -> None:
-    reading_names(service)
+    script_file_names(service)
     (folder / "empty.mp4").touch()
     files = ["nowhere.mp4", "bad.mp4", ".", "empty.mp4", "a.mp4"]
     done = transcribe(target, *files, "--format", form)
     assert done.returncode == 1
-    assert "read a.mp4" in done.stdout
+    assert "text of a.mp4" in done.stdout
     assert done.stderr.splitlines() == [
         "gorggle: nowhere.mp4: does not exist",
-        "gorggle: bad.mp4: this is no video: send MP4, WebM or Matroska",
+        "gorggle: bad.mp4: invalid video: send MP4, WebM or Matroska",
         "gorggle: .: is a directory: give the path of a media file",
         "gorggle: empty.mp4: is empty: give a media file",
     ]
@@ -242,20 +242,37 @@ def test_output_is_written_to_a_file(folder: Path, target: str) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "b.webm", "bad.mp4", "captions.srt"]
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("a.srt", "1\n00:00:00,520"), ("a.VTT", "WEBVTT"), ("a.json", "{"), ("a.txt", LINE), ("a.log", LINE)],
+)
+def test_the_format_follows_the_extension_of_the_output(
+    folder: Path, target: str, name: str, start: str
+) -> None:
+    assert transcribe(target, "a.mp4", "--output", name).returncode == 0
+    assert Path(name).read_text().startswith(start)
+
+
+@pytest.mark.parametrize("output", ["a.mp4", "../{folder}/a.mp4"])
+def test_an_output_that_would_overwrite_the_input_is_refused(folder: Path, target: str, output: str) -> None:
+    done = transcribe(target, "a.mp4", "--output", output.format(folder=folder.name))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "would overwrite the input a" in done.stderr or "would overwrite the input .." in done.stderr
+    assert Path("a.mp4").read_bytes() == b"a.mp4" * 1000
+
+
 def test_several_outputs_are_written_into_a_folder(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
-    reading_names(service)
+    script_file_names(service)
     done = transcribe(target, "a.mp4", "bad.mp4", "b.webm", "--format", "vtt", "--output", "new/captions")
     assert (done.returncode, done.stdout) == (1, "")
     assert sorted(path.name for path in Path("new/captions").iterdir()) == ["a.vtt", "b.vtt"]
-    assert "read b.webm" in Path("new/captions/b.vtt").read_text()
+    assert "text of b.webm" in Path("new/captions/b.vtt").read_text()
 
 
-def test_an_output_is_not_touched_when_reading_fails(
-    folder: Path, service: FakeLipReading, target: str
-) -> None:
-    reading_names(service)
+def test_an_output_is_not_changed_by_a_failure(folder: Path, service: FakeLipReading, target: str) -> None:
+    script_file_names(service)
     Path("kept.txt").write_text("from before")
     assert transcribe(target, "bad.mp4", "--output", "kept.txt").returncode == 1
     assert Path("kept.txt").read_text() == "from before"
@@ -274,12 +291,12 @@ def test_an_output_may_be_a_device(folder: Path, target: str) -> None:
         ([], "required: FILE"),
         (["a.mp4", "b.webm", "--format", "srt"], "--output"),
         (["a.mp4", "b.webm", "--output", "bad.mp4"], "bad.mp4 is a file"),
-        (["a.mp4", "--output", "nowhere/a.txt"], "nowhere is no folder"),
-        (["a.mp4", "--beam", "0"], "'0' is not a whole number from 1"),
-        (["a.mp4", "--beam", "wide"], "'wide' is not a whole number"),
+        (["a.mp4", "--output", "nowhere/a.txt"], "nowhere is not a folder"),
+        (["a.mp4", "--beam-size", "0"], "'0' is not a whole number of at least 1"),
+        (["a.mp4", "--beam-size", "wide"], "'wide' is not a whole number"),
         (["a.mp4", "--start-offset", "-1"], "'-1' is not a number of seconds"),
         (["a.mp4", "--start-offset", "nan"], "'nan' is not a number of seconds"),
-        (["a.mp4", "--cert", "c.pem"], "--cert and --key belong together"),
+        (["a.mp4", "--cert", "c.pem"], "--cert and --key must be used together"),
     ],
 )
 def test_wrong_arguments_exit_with_2(folder: Path, target: str, arguments: Sequence[str], said: str) -> None:
@@ -293,24 +310,24 @@ def test_options_of_a_server_need_a_server(folder: Path) -> None:
     done = gorggle("transcribe", "a.mp4", "--token-file", "a.mp4")
     assert (done.returncode, done.stderr) == (
         2,
-        "gorggle transcribe: error: --token-file goes with --server\n",
+        "gorggle transcribe: error: --token-file needs --server\n",
     )
 
 
 # ---------------------------------------------------------------------------------------------------- ends and faults
 
 
-def endless_answers(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+def endless_responses(requests: Any, context: Any) -> Iterator[fake_service.Response]:
     yield fake_service.started()
     while context.is_active():
         yield fake_service.segment("on and on")
         time.sleep(0.01)
 
 
-def test_a_reader_that_has_had_enough_ends_the_command_quietly(
+def test_a_closed_output_pipe_ends_the_command_quietly(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
-    service.script = endless_answers
+    service.script = endless_responses
     command = [sys.executable, "-m", "gorggle", "transcribe", "a.mp4", "--server", target]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
@@ -326,8 +343,8 @@ def test_a_reader_that_has_had_enough_ends_the_command_quietly(
 def test_ctrl_c_ends_the_command_without_a_traceback(
     folder: Path, service: FakeLipReading, target: str, source: str
 ) -> None:
-    service.script = endless_answers
-    command = [sys.executable, "-c", HEARS_CTRL_C, "transcribe", source, "--server", target]
+    service.script = endless_responses
+    command = [sys.executable, "-c", WITH_SIGINT, "transcribe", source, "--server", target]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:
         assert process.stdin
@@ -340,27 +357,27 @@ def test_ctrl_c_ends_the_command_without_a_traceback(
     assert service.ended.wait(5)
 
 
-def test_a_server_that_is_not_there_is_named(folder: Path) -> None:
+def test_an_unreachable_server_is_named_in_the_error(folder: Path) -> None:
     done = gorggle("transcribe", "a.mp4", "--server", "127.0.0.1:1")
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"gorggle: a.mp4: no connection to 127.0.0.1:1: .*\n", done.stderr)
 
 
-def test_where_one_of_several_servers_is_not_there_another_reads(
+def test_another_server_is_used_if_one_is_unreachable(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
-    reading_names(service)
+    script_file_names(service)
     done = gorggle("transcribe", "a.mp4", "--server", f"127.0.0.1:1,{target}")
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
-    assert "read a.mp4" in done.stdout
+    assert "text of a.mp4" in done.stdout
     assert "127.0.0.1:1" in done.stderr
-    assert "going on from 0.0 s" in done.stderr
+    assert "resuming from 0.0 s" in done.stderr
 
 
-def test_an_address_that_is_none_is_told_once(folder: Path) -> None:
+def test_an_invalid_address_is_reported_once(folder: Path) -> None:
     done = gorggle("transcribe", "a.mp4", "b.webm", "--server", "somewhere")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "gorggle: 'somewhere' is no address: give HOST:PORT, such as 127.0.0.1:50051\n"
+    assert done.stderr == "gorggle: 'somewhere' is not an address: use HOST:PORT, such as 127.0.0.1:50051\n"
 
 
 # -------------------------------------------------------------------------------------------------------------- token
@@ -381,19 +398,19 @@ def test_a_token_is_never_sent_unencrypted_nor_shown(folder: Path, monkeypatch: 
     monkeypatch.setenv("GORGGLE_TOKEN", "very-secret")
     done = gorggle("transcribe", "a.mp4", "--server", "192.0.2.1:50051")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "gorggle: a token would go to 192.0.2.1:50051 unencrypted: use TLS\n"
+    assert done.stderr == "gorggle: the token would be sent to 192.0.2.1:50051 unencrypted: use TLS\n"
 
 
-def test_a_token_file_that_is_not_there_is_told(folder: Path, target: str) -> None:
+def test_a_missing_token_file_is_reported(folder: Path, target: str) -> None:
     done = transcribe(target, "a.mp4", "--token-file", "nowhere")
     assert done.returncode == 1
-    assert "the token file nowhere cannot be read" in done.stderr
+    assert "cannot read the token file nowhere" in done.stderr
 
 
 # ----------------------------------------------------------------------------------------------------------- progress
 
 
-def test_progress_is_drawn_on_a_terminal_and_wiped(
+def test_progress_is_drawn_on_a_terminal_and_cleared(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
@@ -421,8 +438,8 @@ def test_progress_is_drawn_on_a_terminal_and_wiped(
         assert process.wait(20) == 0
     os.close(ours)
     assert b"50%" in drawn
-    assert b"00:02 read of 00:04" in drawn
-    assert drawn.endswith(b"\r\x1b[K"), "the line is wiped at the end"
+    assert b"00:02 transcribed of 00:04" in drawn
+    assert drawn.endswith(b"\r\x1b[K"), "the line is cleared at the end"
 
 
 def _terminal_output(descriptor: int) -> bytes:
@@ -435,7 +452,7 @@ def _terminal_output(descriptor: int) -> bytes:
 # ------------------------------------------------------------------------------------------------------ other commands
 
 
-def test_models_tell_what_their_licences_permit(target: str) -> None:
+def test_models_show_their_licences(target: str) -> None:
     done = gorggle("models", "--server", target)
     assert (done.returncode, done.stderr) == (0, "")
     assert "commercial use:  FORBIDDEN" in done.stdout
@@ -446,14 +463,14 @@ def test_models_tell_what_their_licences_permit(target: str) -> None:
     ]
 
 
-def test_models_are_written_as_json_too(target: str) -> None:
+def test_models_are_written_as_json(target: str) -> None:
     done = gorggle("models", "--server", target, "--json")
     models = json.loads(done.stdout)
     assert [model["name"] for model in models] == ["grid", "large"]
     assert models[0]["license"]["commercial_use"] == "forbidden"
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     done = gorggle("--version")
     assert done.returncode == 0
     assert re.fullmatch(r"gorggle \d+\.\d+\.\d+\S*\n", done.stdout)
@@ -468,7 +485,7 @@ def test_every_command_has_help_with_examples(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["transmogrify"], ["transcribe", "--wrong"]])
-def test_no_command_or_an_unknown_one_exits_with_2(arguments: list[str]) -> None:
+def test_a_missing_or_unknown_command_exits_with_2(arguments: list[str]) -> None:
     done = gorggle(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "usage: gorggle" in done.stderr
@@ -496,12 +513,12 @@ def test_tls_options_reach_the_connection(folder: Path, make_server: MakeServer)
     assert (done.returncode, done.stdout, done.stderr) == (0, LINE, "")
 
 
-def test_grpcs_own_lines_stay_off_standard_error_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for given, then in ((None, "ERROR"), ("debug", "debug")):
+def test_grpc_logs_errors_only_unless_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in ((None, "ERROR"), ("debug", "debug")):
         with monkeypatch.context() as patch:
-            # Set first, so that whatever happens is undone.
-            patch.setenv("GRPC_VERBOSITY", given or "")
-            if given is None:
+            # Set first, so that monkeypatch restores it.
+            patch.setenv("GRPC_VERBOSITY", value or "")
+            if value is None:
                 patch.delenv("GRPC_VERBOSITY")
             assert main(["model", "--help"]) == 0
-            assert os.environ["GRPC_VERBOSITY"] == then
+            assert os.environ["GRPC_VERBOSITY"] == expected

@@ -24,7 +24,7 @@ from gorggle_lambdas.aws_costs.prices import (
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_stack_at_rest_costs_nothing_for_gpus() -> None:
+def test_an_idle_stack_has_no_gpu_cost() -> None:
     assert cost_model.estimate_idle_month().parts["gpu_kept"] == 0
     kept = cost_model.estimate_idle_month(cost_model.StackConfig(gpu_min_instances=1))
     assert kept.total - cost_model.estimate_idle_month().total == pytest.approx(
@@ -32,7 +32,7 @@ def test_a_stack_at_rest_costs_nothing_for_gpus() -> None:
     )
 
 
-def test_more_zones_cost_more_and_nat_takes_the_endpoints_place() -> None:
+def test_zones_add_endpoint_cost_and_nat_replaces_endpoints() -> None:
     one, three = (
         cost_model.estimate_idle_month(cost_model.StackConfig(endpoint_zone_count=zones)) for zones in (1, 3)
     )
@@ -42,7 +42,7 @@ def test_more_zones_cost_more_and_nat_takes_the_endpoints_place() -> None:
     assert nat.parts["nat"] == pytest.approx(36.5)
 
 
-def test_an_hour_of_video_is_made_of_its_parts() -> None:
+def test_an_hour_of_video_is_the_sum_of_its_parts() -> None:
     hour = cost_model.estimate_video_hours(1)
     assert hour.parts["transcribe"] == pytest.approx(1.44)
     assert hour.parts["rekognition"] == pytest.approx(6.0)
@@ -52,7 +52,7 @@ def test_an_hour_of_video_is_made_of_its_parts() -> None:
     assert hour.total == pytest.approx(sum(hour.parts.values()))
 
 
-def test_the_server_s_own_ears_and_eyes_cost_gpu_time_alone() -> None:
+def test_server_engines_cost_gpu_time_only() -> None:
     own = cost_model.estimate_video_hours(
         1, cost_model.StackConfig(audio_engine="server", face_engine="server")
     )
@@ -60,7 +60,7 @@ def test_the_server_s_own_ears_and_eyes_cost_gpu_time_alone() -> None:
     assert own.parts["gpu"] == pytest.approx(2 * cost_model.estimate_video_hours(1).parts["gpu"])
 
 
-def test_waking_is_paid_once_however_long_the_video() -> None:
+def test_the_fleet_start_is_billed_once() -> None:
     short, long = cost_model.estimate_video_hours(0.1), cost_model.estimate_video_hours(10)
     assert short.parts["gpu_waiting"] == long.parts["gpu_waiting"] > 0
     assert (
@@ -69,12 +69,12 @@ def test_waking_is_paid_once_however_long_the_video() -> None:
     )
 
 
-def test_spot_is_cheaper_and_an_unknown_type_is_refused() -> None:
+def test_spot_is_cheaper_and_an_unknown_type_is_rejected() -> None:
     prices = Prices()
     spot = cost_model.compute_gpu_hourly_cost(cost_model.StackConfig(gpu_on_demand_percent=0), prices)
     assert spot < 0.5 * cost_model.compute_gpu_hourly_cost(cost_model.StackConfig(), prices)
     exotic = cost_model.StackConfig(gpu_instance_type="p4d.24xlarge", gpu_volume_size_gib=0)
-    with pytest.raises(ValueError, match=r"p4d.24xlarge is not known; known are g4dn"):
+    with pytest.raises(ValueError, match=r"no price for p4d.24xlarge \(known: g4dn"):
         cost_model.compute_gpu_hourly_cost(exotic, prices)
     assert (
         cost_model.compute_gpu_hourly_cost(exotic, parse_prices('{"instances": {"p4d.24xlarge": 32.8}}'))
@@ -82,51 +82,49 @@ def test_spot_is_cheaper_and_an_unknown_type_is_refused() -> None:
     )
 
 
-def test_the_command_writes_both_sums(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_both_estimates(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["cost", "--hours", "2", "--gpu", "g4dn.xlarge", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["2 h of video"]["total"] == pytest.approx(
+    output = json.loads(capsys.readouterr().out)
+    assert output["2 h of video"]["total"] == pytest.approx(
         cost_model.estimate_video_hours(2, cost_model.StackConfig(gpu_instance_type="g4dn.xlarge")).total,
         abs=1e-3,
     )
-    assert main.main(["cost", "--sound", "none"]) == 0
+    assert main.main(["cost", "--audio", "none"]) == 0
     text = capsys.readouterr().out
-    assert "a month at rest: $" in text
+    assert "idle month: $" in text
     assert "Transcribe" not in text
     assert AS_OF in text
 
 
-def test_prices_of_a_file_take_the_place_of_the_list_s(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_price_file_overrides_list_prices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = tmp_path / "mine.json"
     mine.write_text(json.dumps({"transcribe_per_min": 1.0, "instances": {"g6.xlarge": 9.0}}))
     assert main.main(["cost", "--json", "--prices", str(mine)]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["1 h of video"]["parts"]["transcribe"] == 60
-    assert found["1 h of video"]["parts"]["gpu"] == pytest.approx(0.25 * (9 + 100 * 0.08 / 730), abs=1e-4)
-    assert found["prices"]["rekognition_per_min"] == Prices().rekognition_per_min
-    assert found["prices"]["instances"]["g5.xlarge"] == INSTANCES["g5.xlarge"]
+    output = json.loads(capsys.readouterr().out)
+    assert output["1 h of video"]["parts"]["transcribe"] == 60
+    assert output["1 h of video"]["parts"]["gpu"] == pytest.approx(0.25 * (9 + 100 * 0.08 / 730), abs=1e-4)
+    assert output["prices"]["rekognition_per_min"] == Prices().rekognition_per_min
+    assert output["prices"]["instances"]["g5.xlarge"] == INSTANCES["g5.xlarge"]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "no JSON"),
-        ("3", "the prices hold 3"),
-        ('{"colour": 1}', "the prices hold colour"),
+        ("{", "not valid JSON"),
+        ("3", "the prices contain 3"),
+        ('{"colour": 1}', "the prices contain colour"),
         ('{"nat_per_h": -1}', "nat_per_h is -1"),
         ('{"nat_per_h": true}', "nat_per_h is True"),
         ('{"nat_per_h": Infinity}', "nat_per_h is inf"),
         ('{"instances": 3}', "instances is 3"),
     ],
 )
-def test_prices_that_cannot_be_are_refused_by_name(text: str, said: str) -> None:
+def test_invalid_prices_are_rejected(text: str, said: str) -> None:
     with pytest.raises(PricesError, match=said):
         parse_prices(text)
 
 
-def test_every_price_says_where_it_comes_from_and_as_of_when() -> None:
+def test_every_price_has_a_source_and_date() -> None:
     assert re.fullmatch(r"20\d\d-\d\d", AS_OF)
     assert AS_OF < COMPARED_ON
     assert all(compared for _, compared in list_comparisons())
@@ -145,14 +143,14 @@ def test_every_price_says_where_it_comes_from_and_as_of_when() -> None:
         ["--prices", "no-such-file.json"],
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_are_rejected(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main.main(["cost", *arguments])
     assert ended.value.code == 2
     assert "usage: gorggle cost" in capsys.readouterr().err
 
 
-def test_the_manual_s_figures_are_the_model_s() -> None:
+def test_the_documented_totals_match_the_model() -> None:
     manual = (ROOT / "docs" / "aws.md").read_text()
     totals = [float(each) for each in re.findall(r"\*\*total\*\* \| \*\*([\d.]+)\*\*", manual)]
     assert totals == [

@@ -1,4 +1,4 @@
-"""The server that the command line starts for itself, and the commands that are the server's own."""
+"""The temporary local server of the command line, and the commands of the server package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import gorggle
 from gorggle import local_server
 from gorggle.local_server import LocalServer
-from tests.sdk.test_cli import HEARS_CTRL_C, LINE
+from tests.sdk.test_cli import LINE, WITH_SIGINT
 from tests.sdk.test_cli import gorggle as run_gorggle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ FAKE_SERVER = """
 import json, os, sys, time
 from concurrent import futures
 
-assert sys.argv[1:] == ["--listen", "127.0.0.1:0", "--announce", "--exit-on-stdin-eof"], sys.argv
+assert sys.argv[1:] == ["--listen", "127.0.0.1:0", "--print-ready", "--exit-on-stdin-eof"], sys.argv
 open(os.environ["FAKE_PID_FILE"], "w").write(str(os.getpid()))
 mode = os.environ.get("FAKE_MODE", "serve")
 print("loading the model", file=sys.stderr, flush=True)
@@ -56,7 +56,7 @@ server.stop(None)
 
 @pytest.fixture
 def fake_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package that takes the server's place in new processes; gives the file with the process' id."""
+    """Install a package that replaces the server in subprocesses; return the file with its process ID."""
     package = tmp_path / "packages" / "gorggle_server"
     (package / "avhubert").mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -87,7 +87,7 @@ def wait_until_gone(pid_file: Path) -> bool:
     return not is_running(pid_file)
 
 
-def test_a_private_server_serves_and_is_gone_afterwards(fake_server: Path) -> None:
+def test_a_local_server_serves_and_exits_afterwards(fake_server: Path) -> None:
     with LocalServer() as server, gorggle.Client(server.address) as client:
         assert server.address.startswith("127.0.0.1:")
         assert [segment.text for segment in client.transcribe(b"media")] == ["bin blue at f two now"]
@@ -103,7 +103,7 @@ def test_without_server_the_command_starts_one(fake_server: Path, monkeypatch: p
     assert wait_until_gone(fake_server)
 
 
-def test_several_files_share_one_private_server(fake_server: Path) -> None:
+def test_several_files_share_one_local_server(fake_server: Path) -> None:
     done = run_gorggle("transcribe", "nowhere.mp4", "a.mp4", "a.mp4", "--format", "json")
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 2
@@ -115,42 +115,40 @@ def test_no_server_is_started_for_files_that_cannot_be_read(fake_server: Path) -
     assert not fake_server.exists()
 
 
-def test_models_are_asked_of_a_private_server_too(fake_server: Path) -> None:
+def test_models_can_be_listed_from_a_local_server(fake_server: Path) -> None:
     done = run_gorggle("models")
     assert done.returncode == 0
     assert "Reads the GRID grammar." in done.stdout
 
 
-def test_a_server_that_fails_to_start_says_why_once(
-    fake_server: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_startup_failure_is_reported_once(fake_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "fail")
     done = run_gorggle("transcribe", "a.mp4", "a.mp4")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "gorggle: the server ended with exit code 1 before it was ready: "
+        "gorggle: the server exited with code 1 before it was ready: "
         "gorggle serve: the model file is damaged\n"
     )
 
 
-def test_a_server_whose_packages_are_missing_is_not_installed(
+def test_missing_server_packages_are_reported_as_not_installed(
     fake_server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", "missing")
     done = run_gorggle("transcribe", "a.mp4")
     assert done.returncode == 1
     assert done.stderr == (
-        "gorggle: the server is not installed: pip install 'gorggle[server]', or name one with --server\n"
+        "gorggle: the server is not installed: pip install 'gorggle[server]', or use --server\n"
     )
 
 
-def test_a_server_that_is_absent_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_server_is_reported_as_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(util, "find_spec", lambda _name: None)
     with pytest.raises(gorggle.ConfigurationError, match=r"pip install 'gorggle\[server\]'.*--server"):
         LocalServer()
 
 
-def test_a_server_that_hangs_is_given_up_and_killed(
+def test_a_hanging_server_is_killed_after_the_timeout(
     fake_server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", "hang")
@@ -163,7 +161,7 @@ def test_a_server_that_hangs_is_given_up_and_killed(
 def _interrupted(
     fake_server: Path, arguments: list[str], wait_for: Any, number: signal.Signals
 ) -> tuple[int, bytes]:
-    command = [sys.executable, "-c", HEARS_CTRL_C, *arguments]
+    command = [sys.executable, "-c", WITH_SIGINT, *arguments]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:
         end = time.monotonic() + 20
@@ -176,19 +174,19 @@ def _interrupted(
         return code, process.stderr.read()
 
 
-def test_ctrl_c_ends_the_private_server_too(fake_server: Path) -> None:
+def test_ctrl_c_stops_the_local_server(fake_server: Path) -> None:
     code, said = _interrupted(fake_server, ["transcribe", "-"], fake_server.exists, signal.SIGINT)
     assert (code, said) == (130, b"")
     assert wait_until_gone(fake_server)
 
 
-def test_a_killed_command_leaves_no_server_behind(fake_server: Path) -> None:
+def test_a_killed_command_leaves_no_server_running(fake_server: Path) -> None:
     code, _ = _interrupted(fake_server, ["transcribe", "-"], fake_server.exists, signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert wait_until_gone(fake_server)
 
 
-def test_the_servers_own_commands_are_handed_over(fake_server: Path) -> None:
+def test_server_commands_are_run_with_their_arguments(fake_server: Path) -> None:
     done = run_gorggle("model", "convert", "in.pt", "out.safetensors", "--help")
     assert done.returncode == 3
     assert done.stdout == "['gorggle model', 'convert', 'in.pt', 'out.safetensors', '--help']\n"
@@ -196,9 +194,7 @@ def test_the_servers_own_commands_are_handed_over(fake_server: Path) -> None:
     assert "AssertionError: ['gorggle serve', '--port', '1']" in serving.stderr
 
 
-def test_commands_of_a_server_that_is_not_installed_say_so(
-    fake_server: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_of_a_missing_server_report_it(fake_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("gorggle_server", "gorggle_server/avhubert"):
         program = fake_server.parent / "packages" / package / "__main__.py"
         program.write_text("import a_module_that_is_not_there")

@@ -1,4 +1,4 @@
-"""Where results go."""
+"""Output files of the command line."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ def test_each_result_has_its_own_file(
     assert [str(path) for path in build_output_paths(files, output, "srt")] == expected
 
 
-def test_a_file_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_files_are_replaced_atomically(tmp_path: Path) -> None:
     target = tmp_path / "new" / "a.txt"
     write_atomically(target, "first")
     seen: set[str] = set()
     stop = threading.Event()
 
-    def look() -> None:
+    def poll() -> None:
         while not stop.is_set():
             seen.add(target.read_text()[:5])
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    poller = threading.Thread(target=poll)
+    poller.start()
     for number in range(50):
         write_atomically(target, ("x" if number % 2 else "y") * 100_000)
     stop.set()
-    looking.join()
+    poller.join()
     assert seen <= {"first", "xxxxx", "yyyyy"}
     assert [path.name for path in target.parent.iterdir()] == ["a.txt"]
 
 
-def test_a_link_keeps_pointing_where_it_did(tmp_path: Path) -> None:
+def test_a_symbolic_link_keeps_its_target(tmp_path: Path) -> None:
     (tmp_path / "real.txt").write_text("before")
     (tmp_path / "link.txt").symlink_to("real.txt")
     write_atomically(tmp_path / "link.txt", "after")
@@ -62,13 +62,13 @@ def test_a_link_keeps_pointing_where_it_did(tmp_path: Path) -> None:
     assert (tmp_path / "real.txt").read_text() == "after"
 
 
-def test_nothing_is_left_behind_when_writing_fails(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_atomically(tmp_path / "a.txt", "\ud800")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_made_with_the_usual_permissions(tmp_path: Path) -> None:
+def test_a_new_file_has_the_umask_permissions(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a.txt", "text")
     umask = os.umask(0)
     os.umask(umask)

@@ -1,4 +1,4 @@
-"""The progress line, drawn on a terminal that is none."""
+"""The progress line, on a fake terminal."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Terminal(io.StringIO):
         return True
 
     def shown(self) -> str:
-        """What stands on the line now."""
+        """The current line."""
         return self.getvalue().rsplit("\r\x1b[K", 1)[-1]
 
 
 @pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that moves when a test moves it."""
+    """A clock that a test advances."""
     time_s = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: time_s[0])
     monkeypatch.setenv("TERM", "xterm")
@@ -34,7 +34,7 @@ def media(duration_s: float | None) -> MediaInfo:
     return MediaInfo("mp4", "h264", "aac", 640, 480, 25.0, duration_s, 0)
 
 
-def test_share_and_estimate_come_from_media_time(now: list[float]) -> None:
+def test_fraction_and_eta_follow_media_time(now: list[float]) -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1_000_000)
     line.handle_event(media(60))
@@ -44,26 +44,26 @@ def test_share_and_estimate_come_from_media_time(now: list[float]) -> None:
     line.handle_event(Progress(400_000, 30, 15, 1))
     assert (
         terminal.shown()
-        == "clip.mp4  [#####---------------]  25%  0.5 MB sent  00:15 read of 01:00  ETA 00:30"
+        == "clip.mp4  [#####---------------]  25%  0.5 MB sent  00:15 transcribed of 01:00  ETA 00:30"
     )
 
 
-def test_without_a_length_bytes_tell_the_share(now: list[float]) -> None:
+def test_without_a_duration_bytes_give_the_fraction(now: list[float]) -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1_000_000)
     line.handle_event(media(None))
     now[0] += 1
     line.handle_event(Progress(500_000, 30, 15, 1))
-    assert terminal.shown() == "clip.mp4  [##########----------]  50%  0.0 MB sent  00:15 read"
+    assert terminal.shown() == "clip.mp4  [##########----------]  50%  0.0 MB sent  00:15 transcribed"
 
 
-def test_a_stream_of_unknown_size_has_no_share() -> None:
+def test_a_stream_of_unknown_size_has_no_fraction() -> None:
     terminal = Terminal()
     ProgressLine(terminal, "-").add_bytes(2_500_000)
-    assert terminal.shown() == "-  2.5 MB sent  00:00 read"
+    assert terminal.shown() == "-  2.5 MB sent  00:00 transcribed"
 
 
-def test_it_is_drawn_ten_times_a_second_at_most(now: list[float]) -> None:
+def test_it_is_redrawn_at_most_ten_times_a_second(now: list[float]) -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1000)
     for _ in range(100):
@@ -72,7 +72,7 @@ def test_it_is_drawn_ten_times_a_second_at_most(now: list[float]) -> None:
     assert 9 <= terminal.getvalue().count("\r") <= 11
 
 
-def test_a_note_stands_in_for_the_figures() -> None:
+def test_a_message_replaces_the_figures() -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1000)
     line.set_message("bin\nblue")
@@ -91,7 +91,7 @@ def test_it_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(terminal.shown()) < 40
 
 
-def test_once_closed_it_stays_wiped(now: list[float]) -> None:
+def test_once_closed_it_stays_cleared(now: list[float]) -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1000)
     line.add_bytes(10)
@@ -106,7 +106,7 @@ def test_once_closed_it_stays_wiped(now: list[float]) -> None:
     assert terminal.shown() == ""
 
 
-def test_nothing_is_drawn_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_drawn_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     line = ProgressLine(file, "clip.mp4", 1000)
     line.add_bytes(10)
@@ -119,7 +119,7 @@ def test_nothing_is_drawn_where_there_is_no_terminal(monkeypatch: pytest.MonkeyP
     assert terminal.getvalue() == ""
 
 
-def test_times_are_told_to_the_second() -> None:
+def test_durations_are_rounded_to_seconds() -> None:
     assert [format_duration(time_s) for time_s in (0, 59.6, 61, 3599.7)] == [
         "00:00",
         "01:00",

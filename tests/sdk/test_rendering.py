@@ -1,4 +1,4 @@
-"""``--overlay`` and ``--plot``: the pictures are drawn of real clips, from segments whose words are known."""
+"""``--overlay`` and ``--plot``, rendered from a real clip and its reference transcript."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def segments(speaker: str = "face-1") -> list[Segment]:
     return made
 
 
-def pictures_at(clip: Path, *times_s: float) -> list[Any]:
+def frames_at(clip: Path, *times_s: float) -> list[Any]:
     with av.open(str(clip)) as container:
         frames = [(frame.time, frame) for frame in container.decode(video=0)]
     return [
@@ -66,16 +66,16 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return transcode(CLIP, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=5.0)
 
 
-def test_captions_and_boxes_are_there_while_people_speak_and_only_then(short: Path, tmp_path: Path) -> None:
+def test_captions_and_boxes_are_drawn_during_speech_only(short: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     write_overlay(short, segments(), target)
     (silent, spoken), (silent_before, spoken_before) = (
-        pictures_at(target, 4.0, 2.0),
-        pictures_at(short, 4.0, 2.0),
+        frames_at(target, 4.0, 2.0),
+        frames_at(short, 4.0, 2.0),
     )
     height, width = spoken.shape[:2]
     caption = (slice(int(height * 0.87), int(height * 0.94)), slice(int(width * 0.4), int(width * 0.6)))
-    assert np.abs(silent - silent_before).mean() < 4, "nothing is drawn where nobody speaks"
+    assert np.abs(silent - silent_before).mean() < 4, "nothing is drawn without speech"
     assert np.abs(spoken[caption] - spoken_before[caption]).mean() > 40
     edge = spoken[int(height * 0.5), int(width * BOX[0]) + 1]
     assert edge[1] > 180, "the box's left side, in the speaker's colour"
@@ -83,7 +83,7 @@ def test_captions_and_boxes_are_there_while_people_speak_and_only_then(short: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_pictures_and_sound_are_as_many_as_before(short: Path, tmp_path: Path) -> None:
+def test_frame_count_and_audio_duration_are_kept(short: Path, tmp_path: Path) -> None:
     for name in ("out.mp4", "out.mkv"):
         write_overlay(short, segments(), tmp_path / name)
         (pictures, sound_s), (before, sound_before_s) = lengths(tmp_path / name), lengths(short)
@@ -91,15 +91,15 @@ def test_pictures_and_sound_are_as_many_as_before(short: Path, tmp_path: Path) -
         assert sound_s == pytest.approx(sound_before_s, abs=0.1)
 
 
-def test_a_turned_video_is_drawn_upright(tmp_path: Path) -> None:
+def test_a_rotated_video_is_drawn_upright(tmp_path: Path) -> None:
     turned = transcode(CLIP, tmp_path / "turned.mp4", rotation_degrees=90, max_s=2.4)
     write_overlay(turned, segments(), tmp_path / "out.mp4")
-    (upright,), (original,) = pictures_at(tmp_path / "out.mp4", 0.4), pictures_at(CLIP, 0.4)
+    (upright,), (original,) = frames_at(tmp_path / "out.mp4", 0.4), frames_at(CLIP, 0.4)
     assert upright.shape == original.shape
     assert np.abs(upright - original).mean() < 8
 
 
-def test_odd_sizes_silent_videos_and_faces_beyond_the_edge_are_drawn(tmp_path: Path) -> None:
+def test_odd_sizes_videos_without_audio_and_faces_beyond_the_edge_are_drawn(tmp_path: Path) -> None:
     clip = transcode(
         CLIP,
         tmp_path / "odd.webm",
@@ -115,13 +115,13 @@ def test_odd_sizes_silent_videos_and_faces_beyond_the_edge_are_drawn(tmp_path: P
         )
     ]
     write_overlay(clip, wide, tmp_path / "out.mp4")
-    (picture,) = pictures_at(tmp_path / "out.mp4", 0.5)
-    assert picture.shape == (120, 160, 3)
+    (frame,) = frames_at(tmp_path / "out.mp4", 0.5)
+    assert frame.shape == (120, 160, 3)
 
 
-def test_sound_alone_has_nothing_to_draw_on(tmp_path: Path) -> None:
+def test_an_overlay_needs_a_video_stream(tmp_path: Path) -> None:
     sound = transcode(CLIP, tmp_path / "sound.mp4", video_codec=None, max_s=1.0)
-    with pytest.raises(InvalidSourceError, match="no pictures"):
+    with pytest.raises(InvalidSourceError, match="no video stream"):
         write_overlay(sound, segments(), tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
     write_plot(sound, Transcript(str(sound), 1.0, "grid", tuple(segments("voice"))), [], tmp_path / "out.png")
@@ -136,32 +136,32 @@ def test_the_plot_shows_mouths_words_and_speech(short: Path, tmp_path: Path) -> 
     assert len(mouths) >= 3
     assert all(min(mouth.shape[:2]) > 50 for mouth in mouths.values())
     write_plot(short, transcript, activities, tmp_path / "out.png")
-    with av.open(str(tmp_path / "out.png")) as picture:
-        assert picture.streams.video[0].width > 1000
+    with av.open(str(tmp_path / "out.png")) as frame:
+        assert frame.streams.video[0].width > 1000
 
 
-def test_speech_goes_from_its_begin_to_its_end() -> None:
-    told = [
+def test_speech_spans_follow_activity_events() -> None:
+    events = [
         Activity("speech_begin", 1.0, "face-1"),
         Activity("speech_begin", 1.5, "face-2"),
         Activity("speech_end", 2.0, "face-1"),
     ]
-    assert compute_speech_spans(told, [], 4.0) == [("face-1", 1.0, 2.0), ("face-2", 1.5, 4.0)]
+    assert compute_speech_spans(events, [], 4.0) == [("face-1", 1.0, 2.0), ("face-2", 1.5, 4.0)]
     assert compute_speech_spans([], segments()[:1], 4.0) == [("face-1", 1.0, 3.496)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["a.mp4", "b.mp4", "--overlay", "out.mp4"], "one file at a time"),
-        (["-", "--plot", "out.png"], "no standard input"),
+        (["a.mp4", "b.mp4", "--overlay", "out.mp4"], "exactly one file"),
+        (["-", "--plot", "out.png"], "not standard input"),
         (["a.mp4", "--overlay", "out.gif"], ".mp4, .mov, .mkv"),
         (["a.mp4", "--plot", "out.jpg"], ".png, .svg, .pdf"),
         (["a.mp4", "--overlay", "./a.mp4"], "overwrite"),
-        (["a.mp4", "--overlay", "no/such/out.mp4"], "no folder"),
+        (["a.mp4", "--overlay", "no/such/out.mp4"], "no such folder"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_before_anything_is_read(
+def test_invalid_render_options_are_refused_before_transcription(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ending:
@@ -170,7 +170,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_read(
     assert says in capsys.readouterr().err
 
 
-def test_where_nothing_can_draw_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delitem(__import__("sys").modules, "gorggle.rendering.timeline_plot", raising=False)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ConfigurationError, match=r"gorggle\[pictures\]"):

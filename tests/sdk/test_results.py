@@ -1,4 +1,4 @@
-"""Transcripts as JSON and as text, exactly."""
+"""Transcripts as JSON and as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gorggle import Segment, Transcript, Word, to_json, to_text, to_text_line
 from gorggle.results import format_time, sort_segments
 
-# Two cores are shared with other work: how long an example takes says nothing.
+# The time per example depends on the load of the machine.
 unhurried = settings(deadline=None)
 
 SEGMENT = Segment(
@@ -50,24 +50,24 @@ def test_json_has_exactly_these_fields() -> None:
     assert "\n" not in TRANSCRIPT.to_json(indent=None)
 
 
-def test_a_list_of_segments_can_be_written_too() -> None:
+def test_a_list_of_segments_can_be_written() -> None:
     assert json.loads(to_json([SEGMENT], file="clip.mp4", duration_s=3, model="grid")) == json.loads(
         TRANSCRIPT.to_json()
     )
     assert to_text([SEGMENT]) == TRANSCRIPT.to_text()
 
 
-def test_text_is_a_line_a_segment() -> None:
-    assert TRANSCRIPT.to_text() == "[00:00.52 - 00:02.10] face-1: bin blüe\n"
+def test_text_is_one_line_per_segment() -> None:
+    assert TRANSCRIPT.to_text() == "[00:00.52 - 00:02.10] Person 1: bin blüe\n"
     assert (
         to_text_line(Segment(3599.996, 3600.5, "over\nan hour")) == "[1:00:00.00 - 1:00:00.50] over an hour"
     )
     assert TRANSCRIPT.text == "bin blüe"
 
 
-def test_captions_come_from_the_same_segments() -> None:
+def test_a_transcript_writes_captions() -> None:
     assert TRANSCRIPT.to_srt() == "1\n00:00:00,520 --> 00:00:02,100\nbin blüe\n"
-    assert TRANSCRIPT.to_vtt() == "WEBVTT\n\n00:00:00.520 --> 00:00:02.100\n<v face-1>bin blüe\n"
+    assert TRANSCRIPT.to_vtt() == "WEBVTT\n\n1\n00:00:00.520 --> 00:00:02.100\n<v Person 1>bin blüe\n"
 
 
 def test_interim_segments_are_never_written() -> None:
@@ -85,7 +85,7 @@ def test_results_cannot_be_changed() -> None:
 
 @unhurried
 @given(st.floats(0, 1e6))
-def test_a_clock_never_shows_sixty(time_s: float) -> None:
+def test_format_time_never_shows_sixty_seconds(time_s: float) -> None:
     shown = format_time(time_s)
     *hours, minutes, seconds = shown.split(":")
     assert int(minutes) < 60

@@ -1,4 +1,4 @@
-"""When a stream is taken up again, where, after which pause, and when it is given up."""
+"""When and where a stream is resumed, after which backoff, and when resuming stops."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def began(recovery: ResumePolicy, session_id: str = "a" * 32) -> ResumePolicy:
 def progress(token: bytes, acknowledged: int, final_until_s: float) -> fake_service.Response:
     answer = fake_service.progress(final_until_s, final_until_s)
     answer.progress.resume_token, answer.progress.acknowledged_sequence = token, acknowledged
-    answer.final_until_offset.CopyFrom(fake_service.duration(final_until_s))
+    answer.final_end_offset.CopyFrom(fake_service.duration(final_until_s))
     return answer
 
 
-def test_a_stream_that_never_began_is_not_resumed() -> None:
+def test_a_stream_that_never_started_is_not_resumed() -> None:
     assert ResumePolicy(1, 60).record_failure(LOST) is None
 
 
-def test_a_stream_of_a_server_that_knows_no_sessions_is_not_resumed() -> None:
+def test_a_stream_without_a_session_is_not_resumed() -> None:
     assert began(ResumePolicy(1, 60), session_id="").record_failure(LOST) is None
 
 
-def test_each_server_is_asked_once_before_a_stream_begins() -> None:
+def test_each_server_is_tried_once_before_a_stream_starts() -> None:
     recovery = ResumePolicy(3, 60)
     assert [recovery.record_failure(LOST) for _ in range(3)] == [0.0, 0.0, None]
     assert recovery.server == 2
@@ -77,11 +77,11 @@ def test_each_server_is_asked_once_before_a_stream_begins() -> None:
         (RpcStatus(grpc.StatusCode.DEADLINE_EXCEEDED, "late", None), False),
     ],
 )
-def test_only_what_another_attempt_may_cure_is_tried_again(status: RpcStatus, is_taken_up: bool) -> None:
+def test_only_transient_errors_are_retried(status: RpcStatus, is_taken_up: bool) -> None:
     assert (began(ResumePolicy(1, 60)).record_failure(status) is not None) == is_taken_up
 
 
-def test_pauses_grow_with_jitter_up_to_a_longest_one() -> None:
+def test_backoff_grows_with_jitter_up_to_a_maximum() -> None:
     most = began(ResumePolicy(1, 600, random_fraction=lambda: 1.0))
     least = began(ResumePolicy(1, 600, random_fraction=lambda: 0.0))
     longest = [most.record_failure(LOST) or 0.0 for _ in range(8)]
@@ -91,7 +91,7 @@ def test_pauses_grow_with_jitter_up_to_a_longest_one() -> None:
     assert shortest == [pause_s / 2 for pause_s in longest]
 
 
-def test_a_full_server_decides_how_long_to_wait() -> None:
+def test_an_overloaded_server_sets_the_backoff() -> None:
     full = RpcStatus(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "full", [("grpc-status-details-bin", retry_details(7.5))]
     )
@@ -100,7 +100,7 @@ def test_a_full_server_decides_how_long_to_wait() -> None:
     assert 7.5 <= pause_s <= 7.5 * 1.25
 
 
-def test_another_server_is_asked_at_once_and_all_of_them_before_any_pause() -> None:
+def test_all_servers_are_tried_before_any_backoff() -> None:
     recovery = began(ResumePolicy(3, 60))
     pauses = [recovery.record_failure(LOST) or 0.0 for _ in range(4)]
     assert pauses[:2] == [0.0, 0.0]
@@ -108,7 +108,7 @@ def test_another_server_is_asked_at_once_and_all_of_them_before_any_pause() -> N
     assert recovery.server == 1
 
 
-def test_trying_ends_after_the_time_that_was_given() -> None:
+def test_resuming_ends_after_the_timeout() -> None:
     clock = Clock()
     recovery = began(ResumePolicy(1, 3.0, clock=clock))
     attempts = 0
@@ -119,7 +119,7 @@ def test_trying_ends_after_the_time_that_was_given() -> None:
     assert clock.now_s <= 3.0
 
 
-def test_a_call_that_began_starts_the_time_anew() -> None:
+def test_a_started_call_resets_the_timeout() -> None:
     clock = Clock()
     recovery = began(ResumePolicy(1, 3.0, clock=clock))
     recovery.record_failure(LOST)
@@ -129,7 +129,7 @@ def test_a_call_that_began_starts_the_time_anew() -> None:
     assert recovery.record_failure(LOST) is not None
 
 
-def test_a_stream_that_breaks_every_server_at_the_same_place_is_given_up() -> None:
+def test_a_stream_that_breaks_every_server_is_not_resumed_indefinitely() -> None:
     recovery = began(ResumePolicy(1, 600))
     recovery.update(progress(b"t", 0, 1.0))
     pauses = []
@@ -142,12 +142,12 @@ def test_a_stream_that_breaks_every_server_at_the_same_place_is_given_up() -> No
     assert pauses[-1] is None
 
 
-def test_the_next_call_says_where_the_last_one_was() -> None:
+def test_the_next_call_sends_the_resume_state() -> None:
     recovery = began(ResumePolicy(1, 60))
     recovery.update(progress(b"token-1", 3, 1.0))
     recovery.update(progress(b"token-2", 7, 2.0))
     interim = fake_service.segment("bin blue at", is_final=False, segment_id="segment-50")
-    interim.segment.stable_words, interim.segment.revision = 2, 4
+    interim.segment.stable_word_count, interim.segment.revision = 2, 4
     assert recovery.is_new(decode_segment(interim.segment))
     opening = recovery.build_first_request(
         fake_service.Request(config=config_pb2.StreamingConfig(interim_results=True))
@@ -169,14 +169,14 @@ def test_the_next_call_says_where_the_last_one_was() -> None:
     assert recovery.metadata() == (("gorggle-session-id", "a" * 32),)
 
 
-def test_a_first_call_says_nothing_of_a_session() -> None:
+def test_a_first_call_has_no_session() -> None:
     recovery = ResumePolicy(1, 60)
     opening = fake_service.Request(config=config_pb2.StreamingConfig())
     assert recovery.build_first_request(opening) == opening
     assert recovery.metadata() == ()
 
 
-def test_what_was_final_is_not_told_again() -> None:
+def test_final_segments_are_not_repeated() -> None:
     recovery = began(ResumePolicy(1, 60))
     final = decode_segment(fake_service.segment("bin blue", segment_id="segment-1").segment)
     interim = decode_segment(fake_service.segment("bin", segment_id="segment-1", is_final=False).segment)
@@ -186,15 +186,17 @@ def test_what_was_final_is_not_told_again() -> None:
     assert not recovery.is_new(interim)
 
 
-def test_silence_is_measured_by_the_servers_own_heartbeats() -> None:
+def test_the_silence_timeout_follows_the_servers_heartbeat_interval() -> None:
     recovery = ResumePolicy(1, 60)
     assert recovery.silence_timeout_s() is None
     assert began(recovery).silence_timeout_s() == 7.5
 
 
-def test_a_server_that_goes_is_left_where_there_is_another() -> None:
+def test_a_draining_server_is_left_if_there_is_another() -> None:
     drain = fake_service.Response(
-        drain=lip_reading_pb2.Drain(deadline=Duration(seconds=10), resume_token=b"t", acknowledged_sequence=5)
+        server_draining=lip_reading_pb2.ServerDraining(
+            deadline=Duration(seconds=10), resume_token=b"t", acknowledged_sequence=5
+        )
     )
     several, one = began(ResumePolicy(2, 60)), began(ResumePolicy(1, 60))
     for recovery in (several, one):

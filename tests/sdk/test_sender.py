@@ -1,4 +1,4 @@
-"""What is sent again when a stream is resumed, and what is kept for it."""
+"""Replay of requests when a stream is resumed, and their retention."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def delivery(
 
 
 def sent(delivery: MediaSender, acknowledged: int = 0, most: int = 10**6) -> list[StreamRequest]:
-    """What one call sends, the configuration left out."""
+    """Return one call's requests, without the configuration."""
     requests = delivery.requests(OPENING, acknowledged, delivery.start_turn())
     assert next(requests) is OPENING
     return [request for _, request in zip(range(most), requests, strict=False)]
 
 
 @pytest.mark.parametrize("kind", ["path", "file", "bytes", "list", "iterator"])
-def test_any_source_can_be_sent_from_any_request_on(kind: str, tmp_path: Path) -> None:
+def test_any_source_can_be_sent_from_any_request(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(CONTENT)
     chunks = [CONTENT[start : start + 10] for start in range(0, len(CONTENT), 10)]
@@ -55,26 +55,26 @@ def test_any_source_can_be_sent_from_any_request_on(kind: str, tmp_path: Path) -
         made.close()
 
 
-def test_what_is_acknowledged_is_no_longer_kept() -> None:
+def test_acknowledged_requests_are_dropped() -> None:
     made = delivery(iter([CONTENT]))
     sent(made)
     made.check_replayable(0)
     made.acknowledge(12)
     made.check_replayable(12)
     assert [request.sequence for request in sent(made, 12)] == list(range(13, 21))
-    with pytest.raises(gorggle.DataLossError, match="requests 6 to 12 would have to be sent again"):
+    with pytest.raises(gorggle.DataLossError, match="requests 6 to 12 must be sent again"):
         made.check_replayable(5)
 
 
-def test_no_more_is_kept_than_was_allowed() -> None:
+def test_the_replay_buffer_is_bounded() -> None:
     made = delivery(iter([CONTENT]), replay_buffer_bytes=60)
     sent(made)
-    with pytest.raises(gorggle.DataLossError, match="give replay_buffer_bytes above 60"):
+    with pytest.raises(gorggle.DataLossError, match="use replay_buffer_bytes above 60"):
         made.check_replayable(0)
     assert made._retained_bytes <= 60
 
 
-def test_a_source_that_has_nothing_for_a_while_is_covered_by_heartbeats() -> None:
+def test_an_idle_source_sends_heartbeats() -> None:
     go_on = threading.Event()
 
     def slow() -> Iterator[bytes]:
@@ -92,7 +92,7 @@ def test_a_source_that_has_nothing_for_a_while_is_covered_by_heartbeats() -> Non
     assert [(request.media, request.sequence) for request in rest] == [(b"second", 2)]
 
 
-def test_nothing_is_read_before_it_is_wanted() -> None:
+def test_the_source_is_read_only_on_request() -> None:
     read: list[int] = []
 
     def counting() -> Iterator[bytes]:
@@ -106,7 +106,7 @@ def test_nothing_is_read_before_it_is_wanted() -> None:
     assert len(read) <= 6
 
 
-def test_the_call_before_sends_no_more_once_the_next_one_has_its_turn() -> None:
+def test_the_previous_call_stops_sending_when_the_next_starts() -> None:
     made = delivery(iter([CONTENT]))
     before = made.requests(OPENING, 0, made.start_turn())
     next(before)
@@ -116,14 +116,14 @@ def test_the_call_before_sends_no_more_once_the_next_one_has_its_turn() -> None:
     assert len(list(after)) == 21
 
 
-def test_crops_and_sound_come_in_pieces() -> None:
+def test_crops_and_audio_are_sent_in_chunks() -> None:
     crops = np.arange(3 * 96 * 96, dtype=np.uint32).astype(np.uint8).reshape(3, 96, 96)
     pieces = [MouthCrops(crops, [0.0, 0.04, 0.08], face=7), AudioChunk(np.arange(-3, 5, dtype=np.int16))]
     requests = sent(delivery(pieces, chunk_bytes=2 * 9216))
-    assert [len(request.mouth_crops.timestamps) for request in requests] == [2, 1, 0]
+    assert [len(request.mouth_crops.offsets) for request in requests] == [2, 1, 0]
     assert b"".join(request.mouth_crops.pixels for request in requests) == crops.tobytes()
-    assert requests[1].mouth_crops.face == 7
-    assert requests[1].mouth_crops.timestamps[0].ToMilliseconds() == 80
+    assert requests[1].mouth_crops.face_id == 7
+    assert requests[1].mouth_crops.offsets[0].ToMilliseconds() == 80
     assert requests[2].pcm.samples == np.arange(-3, 5, dtype="<i2").tobytes()
 
 
@@ -132,10 +132,10 @@ def test_crops_and_sound_come_in_pieces() -> None:
     [
         (MouthCrops(np.zeros((2, 96, 96), np.uint8), [0.0]), "2 mouth crops have 1 times"),
         (MouthCrops(np.zeros((2, 88, 88), np.uint8), [0.0, 0.1]), "96"),
-        (AudioChunk(np.zeros(4, np.float32)), "int16"),
+        (AudioChunk(np.zeros(4, np.float64)), "int16"),
     ],
 )
-def test_pieces_that_do_not_fit_are_refused(piece: Any, words: str) -> None:
+def test_invalid_chunks_are_refused(piece: Any, words: str) -> None:
     made = delivery([piece])
     requests = made.requests(OPENING, 0, sending := made.start_turn())
     cancelled = threading.Event()

@@ -61,8 +61,8 @@ def test_every_option_arrives(reader: Reader, service: FakeLipReading, target: s
         modality="video",
         model="large",
         interim_results=True,
-        word_times=False,
-        alternatives=3,
+        word_timestamps=False,
+        max_alternatives=3,
         max_speakers=2,
         beam_size=20,
         length_penalty=-0.5,
@@ -71,24 +71,32 @@ def test_every_option_arrives(reader: Reader, service: FakeLipReading, target: s
         activity_events=True,
         live=True,
         silence_timeout_s=20,
+        language_codes=["en-GB", "auto"],
+        phrase_hints=["bin blue"],
+        automatic_punctuation=True,
         settings={"heartbeat_interval_s": 2},
     )
     assert service.config == config_pb2.StreamingConfig(
         recognition=config_pb2.RecognitionConfig(
             model="large",
             modality=config_pb2.MODALITY_VIDEO_ONLY,
-            enable_word_times=False,
+            enable_word_time_offsets=False,
             max_alternatives=3,
             max_speakers=2,
             beam_size=20,
             length_penalty=-0.5,
             start_offset=Duration(seconds=3600, nanos=250_000_000),
             enable_face_boxes=True,
+            language_codes=["en-GB", "auto"],
+            adaptation=config_pb2.SpeechAdaptation(
+                phrases=[config_pb2.SpeechAdaptation.Phrase(value="bin blue")]
+            ),
+            enable_automatic_punctuation=True,
         ),
         interim_results=True,
-        activity_events=True,
+        enable_speech_activity_events=True,
         live=True,
-        close_after_silence=Duration(seconds=20),
+        silence_timeout=Duration(seconds=20),
         heartbeat_interval=Duration(seconds=2),
     )
 
@@ -99,7 +107,7 @@ def test_without_options_the_server_decides_but_words_have_times(
     reader.transcribe(target, CONTENT)
     assert service.config == config_pb2.StreamingConfig(
         recognition=config_pb2.RecognitionConfig(
-            modality=config_pb2.MODALITY_AUDIO_VISUAL, enable_word_times=True, start_offset=Duration()
+            modality=config_pb2.MODALITY_AUDIO_VISUAL, enable_word_time_offsets=True, start_offset=Duration()
         ),
         heartbeat_interval=Duration(seconds=10),
     )
@@ -109,16 +117,19 @@ def test_without_options_the_server_decides_but_words_have_times(
     ("options", "said"),
     [
         ({"modality": "lips"}, "av, video, audio"),
-        ({"alternatives": 11}, "0 to 10"),
-        ({"alternatives": -1}, "0 to 10"),
+        ({"max_alternatives": 11}, "0 to 10"),
+        ({"max_alternatives": -1}, "0 to 10"),
         ({"beam_size": 2.5}, "whole number"),
         ({"max_speakers": True}, "whole number"),
         ({"length_penalty": float("nan")}, "finite"),
         ({"start_offset_s": -1.0}, "0 or more"),
         ({"chunk_bytes": 0}, "chunk_bytes is 0"),
         ({"chunk_bytes": 2**30}, "16777216"),
-        ({"crops": True}, "arrays"),
+        ({"input_format": "mouth_crops"}, "arrays"),
         ({"frame_rate_hz": 25}, "arrays"),
+        ({"language_codes": "en"}, "list of strings"),
+        ({"audio_sample_rate_hz": 96}, "8000 to 192000"),
+        ({"input_format": "crops"}, "mouth_crops"),
         ({"audio": b"\0\0"}, "arrays"),
     ],
 )
@@ -306,14 +317,14 @@ def test_a_source_that_gives_no_bytes_says_so(reader: Reader, target: str, make:
 
 def told_script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
     begin, end = (
-        lip_reading_pb2.ActivityEvent.KIND_SPEECH_BEGIN,
-        lip_reading_pb2.ActivityEvent.KIND_SPEECH_END,
+        lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_BEGIN,
+        lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_END,
     )
     for _ in requests:
         pass
     yield fake_service.started("call-7", "grid")
     yield fake_service.media_info()
-    yield fake_service.warning("there is no sound")
+    yield fake_service.warning("there is no audio")
     yield fake_service.activity(begin, 0.5)
     yield fake_service.segment("bin", is_final=False)
     yield fake_service.Response()  # a kind that this client does not know yet
@@ -327,7 +338,7 @@ def told_script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
 TOLD = [
     Started("call-7", "grid"),
     MediaInfo("mov,mp4", "h264", "aac", 640, 480, 30.0, 3.0, 90),
-    StreamWarning("no_audio", "there is no sound"),
+    StreamWarning("no_audio", "there is no audio"),
     Activity("speech_begin", 0.5, "face-1"),
     Activity("speech_end", 2.0, "face-1"),
     Progress(4096, 2.5, 2.0, 1),
@@ -432,7 +443,7 @@ def test_a_clip_is_read_in_one_call(reader: Reader, service: FakeLipReading, tar
     assert (transcript.file, transcript.model, transcript.duration_s) == (str(clip), "large", 7.0)
     assert transcript.request_id == "call-2"
     assert [segment.text for segment in transcript.segments] == ["bin blue at f two now", "later"]
-    assert transcript.warnings == (StreamWarning("no_audio", "there is no sound"),)
+    assert transcript.warnings == (StreamWarning("no_audio", "there is no audio"),)
 
 
 def test_a_clip_may_lie_in_s3(reader: Reader, service: FakeLipReading, target: str) -> None:

@@ -1,7 +1,6 @@
-"""What every ``InferenceBackend`` must hold to, as tests; a backend's own test module inherits the class.
+"""Conformance tests of ``InferenceBackend``; the test module of a backend inherits the class.
 
-The readings are held to those of the same windows read one after another, so that nothing that a backend does to go
-faster may change what is read.
+Results are compared with those of the same windows processed one by one: no optimization may change them.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def make_window(frames: int, modality: Modality = Modality.AUDIO_VISUAL, seed: i
 
 def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
     """The same words at the same times; confidences to what the order of sums may change."""
-    assert [reading.text for reading in found] == [reading.text for reading in expected]
+    assert [hypothesis.text for hypothesis in found] == [hypothesis.text for hypothesis in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
         assert [(word.text, word.start_s, word.end_s) for word in one.words] == [
@@ -73,7 +72,7 @@ def alone() -> dict[tuple[int, Modality, int, int], list[Hypothesis]]:
 class BackendConformance:
     """Inherit, and give a fixture ``backend`` that serves the golden model as ``MODEL``."""
 
-    def test_a_window_is_read_as_if_it_were_the_only_one(self, backend: InferenceBackend) -> None:
+    def test_a_batched_window_gives_the_same_result_as_alone(self, backend: InferenceBackend) -> None:
         futures = {
             key: backend.submit(MODEL, make_window(*key[:3]), OPTIONS[key[3]], stream=key[0])
             for key in alone()
@@ -87,7 +86,7 @@ class BackendConformance:
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
     )
     @given(data=st.data())
-    def test_the_order_and_time_of_submission_do_not_change_what_is_read(
+    def test_order_and_time_of_submission_do_not_change_results(
         self, backend: InferenceBackend, data: st.DataObject
     ) -> None:
         keys = data.draw(st.lists(st.sampled_from(sorted(alone(), key=repr)), min_size=1, max_size=8))
@@ -117,7 +116,9 @@ class BackendConformance:
         for future in kept:
             assert_same(future.result(60), alone()[key])
 
-    def test_a_newer_reading_of_an_utterance_supersedes_interim_ones(self, backend: InferenceBackend) -> None:
+    def test_a_newer_request_supersedes_interim_ones_of_the_same_utterance(
+        self, backend: InferenceBackend
+    ) -> None:
         interim = [
             backend.submit(MODEL, make_window(40), OPTIONS[0], interim=True, stream=1, utterance="u")
             for _ in range(3)
@@ -137,9 +138,7 @@ class BackendConformance:
         with pytest.raises(NotFoundError, match=MODEL):
             backend.submit("another", make_window(5), OPTIONS[0])
 
-    def test_readings_of_a_window_that_nobody_wants_any_more_do_not_come(
-        self, backend: InferenceBackend
-    ) -> None:
+    def test_a_cancelled_window_returns_no_result(self, backend: InferenceBackend) -> None:
         future = backend.submit(MODEL, make_window(40), OPTIONS[0])
         if future.cancel():
             with pytest.raises(CancelledError):

@@ -22,35 +22,35 @@ def test_the_face_whose_mouth_moves_speaks() -> None:
     assert turn.span == FrameSpan(10, 90)
 
 
-def test_a_voice_without_a_moving_mouth_belongs_to_nobody_in_the_picture() -> None:
+def test_speech_without_a_moving_mouth_has_no_visible_speaker() -> None:
     (turn,) = assign_turns(FrameSpan(0, 100), [make_track(1, [0.1] * 100)], np.ones(100, np.float32))
     assert turn.track is None
 
 
-def test_a_voice_before_any_face_belongs_to_nobody_in_the_picture() -> None:
+def test_speech_before_any_face_has_no_visible_speaker() -> None:
     (turn,) = assign_turns(FrameSpan(0, 100), [make_track(1, [0.9] * 20, start=90)], np.ones(100, np.float32))
     assert turn.track is None
 
 
-def test_a_stretch_is_divided_where_the_word_passes_from_one_face_to_the_other() -> None:
+def test_a_span_is_divided_where_the_speaker_changes() -> None:
     left = make_track(1, [0.9] * 60 + [0.05] * 60)
     right = make_track(2, [0.05] * 60 + [0.9] * 60)
-    sound = np.ones(120, np.float32)
-    sound[57] = 0.1  # the pause between the two
-    first, second = assign_turns(FrameSpan(0, 120), [left, right], sound)
+    audio = np.ones(120, np.float32)
+    audio[57] = 0.1  # the pause between the two
+    first, second = assign_turns(FrameSpan(0, 120), [left, right], audio)
     assert (first.track, second.track) == (left, right)
     assert first.span == FrameSpan(0, 57)
     assert second.span == FrameSpan(57, 120)
 
 
-def test_a_listener_who_smiles_for_a_moment_does_not_take_the_word() -> None:
+def test_a_short_mouth_movement_of_a_listener_is_not_a_turn() -> None:
     speaker = make_track(1, [0.9] * 100)
     listener = make_track(2, [0.05] * 45 + [0.95] * 8 + [0.05] * 47)
     (turn,) = assign_turns(FrameSpan(0, 100), [speaker, listener], np.ones(100, np.float32))
     assert turn.track is speaker
 
 
-def test_agreement_with_the_sound_decides_between_two_moving_mouths() -> None:
+def test_correlation_with_the_audio_decides_between_two_moving_mouths() -> None:
     one, other = make_track(1, [0.8] * 100), make_track(2, [0.8] * 100)
     (turn,) = assign_turns(FrameSpan(0, 100), [one, other], np.ones(100, np.float32), {1: 0.0, 2: 0.6})
     assert turn.track is other

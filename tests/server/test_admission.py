@@ -39,19 +39,19 @@ def admit_streams(admission: AdmissionController, stack: contextlib.ExitStack, l
 
 
 def run(admission: AdmissionController, clock: Clock, cost: float, seconds: float = 120.0) -> None:
-    """Every stream takes so much of the device for each second."""
+    """Let every stream take ``cost`` device seconds per second."""
     for _ in range(round(seconds * 10)):
         clock.now_s += 0.1
         for stream in range(admission.live_streams):
             admission.record_device_time(stream, cost * 0.1)
 
 
-def test_as_many_are_let_in_as_the_estimate_allows(clock: Clock) -> None:
+def test_as_many_streams_are_admitted_as_the_estimate_allows(clock: Clock) -> None:
     with contextlib.ExitStack() as places:
         assert admit_streams(AdmissionController(ResourceLimit(0.75, 0.1), clock=clock), places) == 7
 
 
-def test_what_is_measured_replaces_the_estimate(clock: Clock) -> None:
+def test_measurements_replace_the_estimate(clock: Clock) -> None:
     admission = AdmissionController(ResourceLimit(0.8, 0.4), clock=clock)
     with contextlib.ExitStack() as places:
         assert admit_streams(admission, places) == 2
@@ -71,7 +71,7 @@ def test_an_estimate_that_was_too_low_is_corrected(clock: Clock) -> None:
         assert refused.value.retry_after_s > 0
 
 
-def test_a_place_that_was_given_back_can_be_taken(clock: Clock) -> None:
+def test_a_released_slot_can_be_acquired(clock: Clock) -> None:
     admission = AdmissionController(ResourceLimit(0.5, 0.25), clock=clock)
     with admission.admit_stream("a"):
         with admission.admit_stream("b"), pytest.raises(OverloadedError), admission.admit_stream("c"):
@@ -97,27 +97,27 @@ def test_files_take_nothing_from_live_streams(clock: Clock) -> None:
         assert admit_streams(admission, places) == 5
 
 
-def test_a_capacity_of_zero_is_no_limit(clock: Clock) -> None:
+def test_a_capacity_of_zero_means_no_limit(clock: Clock) -> None:
     with contextlib.ExitStack() as places:
         assert admit_streams(AdmissionController(ResourceLimit(0.0, 10.0), clock=clock), places) == 1000
 
 
-def test_streams_that_keep_the_processors_busy_are_counted_though_the_device_rests(clock: Clock) -> None:
+def test_streams_are_limited_by_cpu_time_while_the_device_is_idle(clock: Clock) -> None:
     admission = AdmissionController(ResourceLimit(0.7, 0.001), ResourceLimit(1.6, 0.01), clock=clock)
     with contextlib.ExitStack() as places:
         uses = [places.enter_context(admission.admit_stream(number)) for number in range(4)]
         for _ in range(600):
             clock.now_s += 0.1
             for use in uses:
-                use._finished_s += 0.03  # each keeps 30 % of a processor busy
-            admission.record_device_time("nobody", 0.0)
+                use._finished_s += 0.03  # each keeps 30 % of a CPU busy
+            admission.record_device_time("unknown", 0.0)
         assert admission.expected_cpu_load == pytest.approx(1.2, abs=0.1)
         places.enter_context(admission.admit_stream("fifth"))
-        with pytest.raises(OverloadedError, match="processors' time"), admission.admit_stream("sixth"):
+        with pytest.raises(OverloadedError, match="CPU time"), admission.admit_stream("sixth"):
             pass
 
 
-def test_a_model_on_the_cpu_takes_processor_time_too(clock: Clock) -> None:
+def test_a_model_on_the_cpu_takes_cpu_time(clock: Clock) -> None:
     admission = AdmissionController(
         ResourceLimit(0.0, 0.0), ResourceLimit(1.6, 0.0), device_cpu_threads=2, clock=clock
     )
@@ -126,7 +126,7 @@ def test_a_model_on_the_cpu_takes_processor_time_too(clock: Clock) -> None:
         assert admission.expected_cpu_load == pytest.approx(0.8, abs=0.05)
 
 
-def test_what_was_learnt_outlasts_a_quiet_hour(clock: Clock) -> None:
+def test_the_learnt_cost_survives_an_idle_hour(clock: Clock) -> None:
     admission = AdmissionController(ResourceLimit(0.8, 0.01), clock=clock)
     with contextlib.ExitStack() as places:
         for number in range(3):
@@ -146,7 +146,7 @@ def test_a_stream_that_has_left_is_charged_for_all_that_it_took(clock: Clock) ->
         assert admission.expected_cpu_load > 0
 
 
-def test_streams_that_come_at_once_are_not_judged_by_their_first_silence(clock: Clock) -> None:
+def test_the_first_seconds_of_streams_are_not_measured(clock: Clock) -> None:
     admission = AdmissionController(ResourceLimit(0.71, 0.02), clock=clock)
     with contextlib.ExitStack() as places:
         inside = 0
@@ -158,7 +158,7 @@ def test_streams_that_come_at_once_are_not_judged_by_their_first_silence(clock: 
         assert inside == 35
 
 
-def test_the_processor_time_of_a_thread_and_of_a_process_is_told() -> None:
+def test_the_cpu_time_of_a_thread_and_of_a_process_is_measured() -> None:
     use = CpuTimer()
 
     def work() -> None:
@@ -185,7 +185,7 @@ def test_the_processor_time_of_a_thread_and_of_a_process_is_told() -> None:
     assert 0.2 <= use.thread_s < 0.4
 
 
-def test_what_holds_pythons_lock_is_counted_apart_from_what_decoders_take(clock: Clock) -> None:
+def test_gil_time_is_counted_separately_from_decoder_time(clock: Clock) -> None:
     admission = AdmissionController(
         ResourceLimit(0.0, 0.0), ResourceLimit(16.0, 0.01), gil=ResourceLimit(1.2, 0.01), clock=clock
     )
@@ -194,13 +194,13 @@ def test_what_holds_pythons_lock_is_counted_apart_from_what_decoders_take(clock:
         for _ in range(600):
             clock.now_s += 0.1
             for use in uses:
-                use._finished_s += 0.05  # half a processor each, of which its own thread takes two fifths
+                use._finished_s += 0.05  # half a CPU each, of which its own thread takes two fifths
                 use._finished_thread_s += 0.019
-            admission.record_device_time("nobody", 0.0)
+            admission.record_device_time("unknown", 0.0)
         assert admission.expected_cpu_load == pytest.approx(2.5, abs=0.2)
         places.enter_context(admission.admit_stream("sixth"))
         with (
-            pytest.raises(OverloadedError, match="one Python process's time"),
+            pytest.raises(OverloadedError, match="CPU time of one Python process"),
             admission.admit_stream("seventh"),
         ):
             pass

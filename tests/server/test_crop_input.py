@@ -1,4 +1,4 @@
-"""A client's own crops and sound on the server's 25 frames a second."""
+"""Resampling of a client's crops and audio to 25 fps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_other_rates_take_the_nearest_crop_for_each_frame(rate_hz: int) -> None:
         assert abs(number / rate_hz - frame / 25) <= 0.5 / rate_hz + 1e-6
 
 
-def test_a_face_that_comes_late_begins_late_and_a_long_absence_is_not_filled() -> None:
+def test_a_late_face_starts_late_and_a_long_gap_is_not_filled() -> None:
     assert resample_times([2.0, 2.04, 60.0]) == [(50, 0), (51, 1), (1500, 2)]
 
 
@@ -46,10 +46,10 @@ def test_frames_rise_and_are_never_many_more_than_the_crops(times_s: list[float]
     assert len(frames) <= 26 * len(times_s)
 
 
-def test_a_whole_clip_is_taken_in_step() -> None:
+def test_a_whole_clip_is_interleaved_in_order_of_time() -> None:
     crops = MouthCropChunk(3, np.zeros((100, 96, 96), np.uint8), [k / 25 for k in range(100)])
-    sound = AudioChunk(np.arange(4 * 16_000, dtype=np.int16))
-    pieces = list(interleave([sound, crops]))
+    audio = AudioChunk(np.arange(4 * 16_000, dtype=np.int16))
+    pieces = list(interleave([audio, crops]))
     lead_s = seen_s = heard_s = 0.0
     for piece in pieces:
         if isinstance(piece, MouthCropChunk):
@@ -59,6 +59,6 @@ def test_a_whole_clip_is_taken_in_step() -> None:
         lead_s = max(lead_s, abs(seen_s - heard_s))
     assert lead_s <= 1.05
     assert np.array_equal(
-        np.concatenate([p.samples for p in pieces if isinstance(p, AudioChunk)]), sound.samples
+        np.concatenate([p.samples for p in pieces if isinstance(p, AudioChunk)]), audio.samples
     )
     assert sum(len(p.times_s) for p in pieces if isinstance(p, MouthCropChunk)) == 100

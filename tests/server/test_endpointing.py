@@ -23,7 +23,7 @@ def find_spans(curve: list[float], options: EndpointingOptions = OPTIONS, pieces
     return found + endpointer.flush()
 
 
-def test_lips_that_rest_for_a_second_end_an_utterance() -> None:
+def test_a_second_of_resting_lips_ends_an_utterance() -> None:
     """Lip movement is judged over half a second: of 25 frames of rest, 13 look quiet, and fewer if a face trembles."""
     curve = [0.9] * 60 + [0.5, 0.7, 0.4] + [0.01] * 8 + [0.9] * 60
     assert len(find_spans(curve)) == 1
@@ -31,11 +31,11 @@ def test_lips_that_rest_for_a_second_end_an_utterance() -> None:
     assert first.end <= second.start
 
 
-def test_speech_between_pauses_is_one_stretch_with_margins() -> None:
+def test_speech_between_pauses_is_one_span_with_margins() -> None:
     assert find_spans([0.0] * 30 + [1.0] * 40 + [0.0] * 30) == [FrameSpan(24, 76)]
 
 
-def test_a_short_rest_does_not_end_an_utterance_and_a_pause_does() -> None:
+def test_a_short_silence_does_not_end_an_utterance_and_a_pause_does() -> None:
     talk, rest, pause = [1.0] * 20, [0.0] * 8, [0.0] * 20
     assert len(find_spans(talk + rest + talk)) == 1
     assert len(find_spans(talk + pause + talk)) == 2
@@ -45,7 +45,7 @@ def test_a_click_is_not_speech() -> None:
     assert find_spans([0.0] * 30 + [1.0] * 3 + [0.0] * 30) == []
 
 
-def test_speech_that_is_still_going_on_at_the_end_is_kept() -> None:
+def test_speech_that_is_open_at_the_end_is_returned() -> None:
     assert find_spans([0.0] * 10 + [1.0] * 30) == [FrameSpan(4, 40)]
 
 
@@ -56,7 +56,7 @@ def test_long_speech_is_cut_where_it_is_quietest() -> None:
     assert second == FrameSpan(480, 781)
 
 
-def test_an_open_stretch_is_told_while_it_grows() -> None:
+def test_an_open_span_is_available_while_it_grows() -> None:
     endpointer = Endpointer(OPTIONS)
     endpointer.push([0.0] * 20 + [1.0] * 4)
     assert endpointer.open_span is None
@@ -65,15 +65,15 @@ def test_an_open_stretch_is_told_while_it_grows() -> None:
 
 
 @given(curves, st.integers(1, 50))
-def test_stretches_do_not_overlap_and_hold_all_sustained_speech(curve: list[float], pieces: int) -> None:
+def test_spans_do_not_overlap_and_contain_all_sustained_speech(curve: list[float], pieces: int) -> None:
     found = find_spans(curve, pieces=pieces)
     assert found == find_spans(curve, pieces=max(1, len(curve)))
-    for stretch in found:
-        assert 0 <= stretch.start < stretch.end <= len(curve)
-        assert stretch.frames <= OPTIONS.max_frames
+    for span in found:
+        assert 0 <= span.start < span.end <= len(curve)
+        assert span.frames <= OPTIONS.max_frames
     for before, after in itertools.pairwise(found):
         assert before.end <= after.start
-    inside = {frame for stretch in found for frame in range(stretch.start, stretch.end)}
+    inside = {frame for span in found for frame in range(span.start, span.end)}
     run = 0
     for frame, value in enumerate(curve):
         run = run + 1 if value >= OPTIONS.begin_threshold else 0
@@ -82,17 +82,17 @@ def test_stretches_do_not_overlap_and_hold_all_sustained_speech(curve: list[floa
 
 
 @given(curves)
-def test_nothing_begins_before_what_is_settled(curve: list[float]) -> None:
+def test_no_span_begins_before_the_committed_end(curve: list[float]) -> None:
     endpointer = Endpointer(OPTIONS)
     settled = 0
     for value in curve:
-        for stretch in endpointer.push([value]):
-            assert stretch.start >= settled
+        for span in endpointer.push([value]):
+            assert span.start >= settled
         assert endpointer.committed_end >= settled
         settled = endpointer.committed_end
 
 
-def test_a_caller_may_ask_for_longer_pauses_and_a_finer_ear() -> None:
+def test_endpoint_silence_and_threshold_are_configurable() -> None:
     curve = [0.45] * 30 + [0.0] * 20 + [0.45] * 30 + [0.0] * 80
     assert find_spans(curve) == []
     assert len(find_spans(curve, EndpointingOptions.from_config(EndpointingConfig(threshold=0.3)))) == 2
@@ -112,5 +112,5 @@ def test_the_defaults_in_seconds_are_those_in_frames() -> None:
 
 
 @pytest.mark.parametrize(("asked", "live"), [(11, 9), (25, 23), (5, 4), (3, 3)])
-def test_a_live_pause_is_as_long_as_it_sounds_though_levels_are_smoothed(asked: int, live: int) -> None:
+def test_the_live_endpoint_silence_compensates_for_smoothing(asked: int, live: int) -> None:
     assert EndpointingOptions(endpoint_silence_frames=asked).for_live_audio().endpoint_silence_frames == live

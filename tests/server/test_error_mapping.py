@@ -1,12 +1,16 @@
-"""From errors to statuses, through a real channel."""
+"""Mapping of errors to statuses, through a real channel."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TypeVar
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
@@ -14,29 +18,39 @@ from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc, model_pb2
 from gorggle_server import errors
 from gorggle_server.grpc_server.interceptors.errors import STATUS_BY_ERROR, ErrorInterceptor, get_status_code
 
+T = TypeVar("T", bound=Message)
 
-def iterate_errors(base: type[Exception] = errors.GorggleError) -> Iterator[type[Exception]]:
+
+def iter_error_classes(base: type[Exception] = errors.GorggleError) -> Iterator[type[Exception]]:
     for kind in base.__subclasses__():
         yield kind
-        yield from iterate_errors(kind)
+        yield from iter_error_classes(kind)
 
 
-@pytest.mark.parametrize("kind", list(iterate_errors()))
+@pytest.mark.parametrize("kind", list(iter_error_classes()))
 def test_every_error_has_a_status(kind: type[Exception]) -> None:
-    assert any(issubclass(kind, base) for base, _ in STATUS_BY_ERROR)
+    assert any(issubclass(kind, base) for base, _, _ in STATUS_BY_ERROR)
 
 
-def test_a_row_does_not_hide_a_later_one() -> None:
-    kinds = [kind for kind, _ in STATUS_BY_ERROR]
+def test_no_row_hides_a_later_one() -> None:
+    kinds = [kind for kind, _, _ in STATUS_BY_ERROR]
     for position, kind in enumerate(kinds):
         assert not any(issubclass(kind, earlier) for earlier in kinds[:position])
 
 
-def test_what_nobody_planned_is_internal() -> None:
+def test_the_proto_lists_every_reason_with_its_status() -> None:
+    proto = (Path(__file__).parents[2] / "protos/gorggle/v1/lip_reading.proto").read_text()
+    documented = proto.split("one of these reasons:")[1].split("RESOURCE_EXHAUSTED without")[0]
+    for _, code, reason in STATUS_BY_ERROR:
+        if reason != "FAILED_PRECONDITION":  # no error is of this class itself
+            assert re.search(rf"// +{code.name} .*\b{reason}\b", documented), reason
+
+
+def test_an_unexpected_error_is_internal() -> None:
     assert get_status_code(ZeroDivisionError()) is grpc.StatusCode.INTERNAL
 
 
-class RaisingServicer(lip_reading_pb2_grpc.LipReadingServicer):
+class FailingServicer(lip_reading_pb2_grpc.LipReadingServicer):
     def __init__(self, error: Exception) -> None:
         self.error = error
 
@@ -51,7 +65,7 @@ class RaisingServicer(lip_reading_pb2_grpc.LipReadingServicer):
 def call_failing_server(error: Exception, *, streaming: bool) -> aio.AioRpcError:
     async def scenario() -> aio.AioRpcError:
         server = aio.server(interceptors=[ErrorInterceptor()])
-        lip_reading_pb2_grpc.add_LipReadingServicer_to_server(RaisingServicer(error), server)
+        lip_reading_pb2_grpc.add_LipReadingServicer_to_server(FailingServicer(error), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -72,16 +86,30 @@ def call_failing_server(error: Exception, *, streaming: bool) -> aio.AioRpcError
     return asyncio.run(scenario())
 
 
+def unpack_details(error: aio.AioRpcError, kind: type[T]) -> list[T]:
+    """Return the details of one type in a failed call's google.rpc.Status."""
+    status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    unpacked = []
+    for detail in status.details:
+        message = kind()
+        if detail.Unpack(message):
+            unpacked.append(message)
+    return unpacked
+
+
 @pytest.mark.parametrize("streaming", [False, True])
-def test_callers_read_the_message_and_the_name_of_the_error(streaming: bool) -> None:
+def test_callers_get_the_message_and_the_reason(streaming: bool) -> None:
     error = call_failing_server(errors.NoFaceError("no face was found"), streaming=streaming)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert error.details() == "no face was found"
-    assert dict(error.trailing_metadata())["gorggle-error"] == "NoFaceError"
+    (info,) = unpack_details(error, error_details_pb2.ErrorInfo)
+    assert (info.reason, info.domain) == ("NO_FACE", "gorggle")
+    assert re.fullmatch("[0-9a-f]{32}", info.metadata["request_id"])
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_the_cause_of_an_internal_error_stays_inside(
+def test_the_cause_of_an_internal_error_is_logged_and_not_sent(
     streaming: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = call_failing_server(RuntimeError("the password is 1234"), streaming=streaming)
@@ -90,14 +118,31 @@ def test_the_cause_of_an_internal_error_stays_inside(
     request_id = error.details().split()[-1]
     assert request_id in caplog.text
     assert "1234" in caplog.text
+    (info,) = unpack_details(error, error_details_pb2.ErrorInfo)
+    assert (info.reason, info.metadata["request_id"]) == ("INTERNAL", request_id)
+    assert b"the password" not in dict(error.trailing_metadata())["grpc-status-details-bin"]
 
 
-def test_an_overloaded_server_says_when_to_come_back() -> None:
+def test_an_invalid_request_names_its_field() -> None:
     error = call_failing_server(
-        errors.OverloadedError("all places are taken", retry_after_s=1.5), streaming=False
+        errors.InvalidRequestError("beam_size is 99", field="beam_size"), streaming=False
+    )
+    (bad_request,) = unpack_details(error, error_details_pb2.BadRequest)
+    assert [(v.field, v.description) for v in bad_request.field_violations] == [
+        ("beam_size", "beam_size is 99")
+    ]
+
+
+def test_an_overloaded_server_sends_a_retry_delay() -> None:
+    error = call_failing_server(
+        errors.OverloadedError("all streams are in use", retry_after_s=1.5), streaming=False
     )
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
-    retry = error_details_pb2.RetryInfo()
-    assert status.details[0].Unpack(retry)
+    (retry,) = unpack_details(error, error_details_pb2.RetryInfo)
     assert retry.retry_delay.ToMilliseconds() == 1500
+
+
+def test_a_long_message_fits_into_the_trailers() -> None:
+    error = call_failing_server(errors.NotFoundError("€" * 100_000), streaming=False)
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert error.details().startswith("€€€")

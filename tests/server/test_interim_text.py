@@ -17,7 +17,7 @@ def make_hypothesis(text: str, first_s: float = 0.0) -> Hypothesis:
     return Hypothesis(text, 0.8, words)
 
 
-def test_words_settle_when_two_readings_in_a_row_agree_on_them() -> None:
+def test_words_become_stable_when_two_successive_hypotheses_agree() -> None:
     text = StableTextTracker()
     assert text.update(make_hypothesis("bin blue"), 9.0).text == "bin blue"
     assert text.stable_words == 0
@@ -27,14 +27,14 @@ def test_words_settle_when_two_readings_in_a_row_agree_on_them() -> None:
     assert text.stable_words == 2
 
 
-def test_words_near_the_end_of_what_was_read_do_not_settle() -> None:
+def test_words_near_the_end_do_not_become_stable() -> None:
     text = StableTextTracker()
     for _ in range(3):
         text.update(make_hypothesis("bin blue at"), 0.7)
     assert text.stable_words == 2
 
 
-def test_what_has_settled_begins_every_later_text() -> None:
+def test_stable_words_begin_every_later_text() -> None:
     text = StableTextTracker()
     text.update(make_hypothesis("bin blue at"), 9.0)
     text.update(make_hypothesis("bin blue at f"), 9.0)
@@ -46,14 +46,14 @@ def test_what_has_settled_begins_every_later_text() -> None:
     assert text.finalize(make_hypothesis("place red with f two now")).text == "bin blue at f two now"
 
 
-def test_a_final_reading_without_words_leaves_what_has_settled() -> None:
+def test_a_final_hypothesis_without_words_keeps_the_stable_words() -> None:
     text = StableTextTracker()
     text.update(make_hypothesis("bin blue"), 9.0)
     text.update(make_hypothesis("bin blue"), 9.0)
     assert text.finalize(Hypothesis("", 0.0)).text == "bin blue"
 
 
-def test_what_agrees_takes_the_times_of_the_later_reading() -> None:
+def test_stable_words_take_the_timestamps_of_the_later_hypothesis() -> None:
     text = StableTextTracker()
     text.update(make_hypothesis("bin blue"), 9.0)
     text.update(make_hypothesis("bin blue"), 9.0)
@@ -61,13 +61,13 @@ def test_what_agrees_takes_the_times_of_the_later_reading() -> None:
     assert later.words[0].start_s == pytest.approx(0.1)
 
 
-def test_what_had_settled_on_another_server_stays() -> None:
+def test_words_that_were_stable_on_another_server_stay_stable() -> None:
     text = StableTextTracker(make_hypothesis("bin blue").words)
     assert text.stable_words == 2
     assert text.update(make_hypothesis("pin blue at"), 9.0).text == "bin blue at"
 
 
-def test_nothing_is_read_before_there_is_a_word_in_it() -> None:
+def test_decoding_is_not_due_before_a_minimum_length() -> None:
     assert not InterimRateLimiter().is_due(MIN_FIRST_FRAMES - 1, 0, 0.0)
     assert InterimRateLimiter().is_due(MIN_FIRST_FRAMES, 0, 0.0)
 

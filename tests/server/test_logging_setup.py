@@ -42,7 +42,7 @@ def test_an_exception_keeps_its_traceback_and_no_request_is_left_out() -> None:
 
 
 def test_the_server_writes_json_where_asked() -> None:
-    command = [sys.executable, "-m", "gorggle_server", "--log-format", "json", "--announce"]
+    command = [sys.executable, "-m", "gorggle_server", "--log-format", "json", "--print-ready"]
     with subprocess.Popen(
         [*command, "--listen", "127.0.0.1:0", "--exit-on-stdin-eof"],
         stdin=subprocess.PIPE,

@@ -26,15 +26,15 @@ DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
         (Modality.VIDEO_ONLY, False, False),
     ],
 )
-def test_frames_wait_for_the_next_only_where_sound_tells_who_speaks_and_nothing_is_live(
+def test_frames_are_skipped_only_with_audio_and_without_live_input(
     monkeypatch: pytest.MonkeyPatch, modality: Modality, live: bool, waits: bool
 ) -> None:
     made: list[bool] = []
 
     class Tracker(MouthTracker):
-        def __init__(self, finder: FaceDetector, *, waits: bool, **more: Any) -> None:
-            super().__init__(finder, skip_frames=waits, **more)
-            made.append(waits)
+        def __init__(self, detector: FaceDetector, *, skip_frames: bool, **more: Any) -> None:
+            super().__init__(detector, skip_frames=skip_frames, **more)
+            made.append(skip_frames)
 
     monkeypatch.setattr(frame_stage, "MouthTracker", Tracker)
     data = DEMO.read_bytes()

@@ -1,4 +1,4 @@
-"""What is free goes back to the system, in a process of its own."""
+"""Free memory is returned to the system; tested in a subprocess."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ print(left() is None)
     ("ready", "collected"),
     [("freeze_gc()", "True"), ("# the server is a part of another program", "False")],
 )
-def test_what_refers_to_itself_is_given_back_in_a_process_of_the_server_s_own(
-    ready: str, collected: str
-) -> None:
+def test_reference_cycles_are_collected_only_after_freeze_gc(ready: str, collected: str) -> None:
     program = RING.format(ready=ready)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
@@ -81,7 +79,7 @@ def test_what_refers_to_itself_is_given_back_in_a_process_of_the_server_s_own(
     assert done.stdout.strip() == collected
 
 
-def test_the_collector_leaves_a_ready_server_s_own_objects_alone() -> None:
+def test_the_collector_skips_frozen_objects() -> None:
     program = "import gc; from gorggle_server.memory import freeze_gc as s; s(); print(len(gc.get_objects()))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
@@ -90,7 +88,7 @@ def test_the_collector_leaves_a_ready_server_s_own_objects_alone() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have one heap")
-def test_threads_share_a_few_heaps_and_give_back_what_is_free() -> None:
+def test_threads_share_arenas_and_free_memory_is_returned() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""Memory of the server's libraries over utterances of every length, in a process of its own."""
+"""Memory of the server's libraries over utterances of every length, in a subprocess."""
 
 from __future__ import annotations
 

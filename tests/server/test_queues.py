@@ -8,8 +8,7 @@ import threading
 import pytest
 
 from gorggle_server.errors import InvalidMediaError
-from gorggle_server.streaming.event_queue import EventQueue
-from gorggle_server.streaming.input_queue import InputQueue
+from gorggle_server.streaming.queues import EventQueue, InputQueue
 
 
 def test_an_intake_slows_a_sender_that_is_faster_than_its_reader() -> None:
@@ -60,7 +59,7 @@ def test_aborting_wakes_both_sides() -> None:
     asyncio.run(scenario())
 
 
-def test_an_outbox_hands_over_in_order_and_then_raises_what_went_wrong() -> None:
+def test_an_event_queue_yields_in_order_and_then_raises_the_error() -> None:
     async def scenario() -> list[int]:
         outbox: EventQueue[int] = EventQueue(capacity=4)
 
@@ -85,7 +84,7 @@ def test_an_outbox_hands_over_in_order_and_then_raises_what_went_wrong() -> None
     assert asyncio.run(scenario()) == list(range(50))
 
 
-def test_an_outbox_holds_up_a_producer_whose_reader_lags() -> None:
+def test_an_event_queue_blocks_the_producer_while_the_reader_lags() -> None:
     async def scenario() -> int:
         outbox: EventQueue[int] = EventQueue(capacity=4)
         produced = 0

@@ -1,4 +1,4 @@
-"""A stream that is taken up again is cut as if it had never been interrupted."""
+"""A resumed stream is segmented as if it had never been interrupted."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.media.audio import SpeechLevelEstimator, estimate_speech_probability
-from gorggle_server.stream_state import ChannelCheckpoint, StreamCheckpoint
+from gorggle_server.media.vad import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import EndpointingOptions, FrameSpan
 from gorggle_server.streaming.noise_gate import AudioVadGate
 from gorggle_server.streaming.resume_token import MAX_TOKEN_BYTES, REPLAY_MARGIN_FRAMES, ResumeToken
 from gorggle_server.streaming.stream_buffer import StreamBuffer
+from gorggle_server.types import ChannelCheckpoint, StreamCheckpoint
 from gorggle_server.vision.lip_activity import CropVoiceActivityDetector
 
 OPTIONS = EndpointingOptions(max_frames=60)
@@ -33,14 +33,14 @@ STATE = StreamCheckpoint(
 )
 
 
-def test_a_token_tells_what_was_written_into_it() -> None:
+def test_a_token_round_trips() -> None:
     point = ResumeToken(STATE, sequence=17, samples=123_456)
     assert ResumeToken.decode(point.encode()) == point
     assert ResumeToken.decode(b"") == ResumeToken()
 
 
 def test_a_token_is_small() -> None:
-    many = dataclasses.replace(STATE, people=tuple(range(1000)), heard=((300_000, 300_100),) * 20)
+    many = dataclasses.replace(STATE, speakers=tuple(range(1000)), recent_speech=((300_000, 300_100),) * 20)
     assert len(ResumeToken(many, 10**6, 10**9).encode()) < MAX_TOKEN_BYTES / 8
 
 
@@ -65,25 +65,25 @@ def test_a_stream_can_be_moved_to_another_clock_and_back() -> None:
         b"[" * (MAX_TOKEN_BYTES - 1),
     ],
 )
-def test_a_token_that_is_none_is_refused(token: bytes) -> None:
+def test_an_invalid_token_is_refused(token: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="the resume token"):
         ResumeToken.decode(token)
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_break_the_reader_of_tokens(token: bytes) -> None:
+def test_arbitrary_bytes_are_refused_as_token(token: bytes) -> None:
     if token:
         with pytest.raises(InvalidRequestError):
             ResumeToken.decode(token)
 
 
-# ------------------------------------------------------------------------------------------------ cutting goes on
+# ------------------------------------------------------------------------------------------------ segmentation continues
 
 
 def find_spans(
     channel: ActivityChannel, curve: np.ndarray, until: int, *, ended: bool = False
 ) -> list[EndedSpan]:
-    return channel.process(until, lambda stretch: curve[stretch.start : stretch.end], ended=ended)
+    return channel.process(until, lambda span: curve[span.start : span.end], ended=ended)
 
 
 # Silence, weak speech, speech: of lengths around the limits that matter.
@@ -92,7 +92,9 @@ RUNS = st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.4, 0.9]), st.integers(1, 
 
 @settings(max_examples=400, deadline=None)
 @given(runs=RUNS, at=st.floats(0, 1))
-def test_a_curve_is_cut_alike_from_wherever_it_is_taken_up(runs: list[tuple[float, int]], at: float) -> None:
+def test_a_resumed_signal_is_segmented_equally_from_any_point(
+    runs: list[tuple[float, int]], at: float
+) -> None:
     curve = np.concatenate([np.full(frames, value, np.float32) for value, frames in runs])
     until = int(at * len(curve))
     whole = ActivityChannel(OPTIONS)
@@ -117,7 +119,7 @@ def test_an_utterance_that_has_ended_is_found_again_from_its_beginning(runs: lis
         assert [other.span for other in found] == [other.span for other in cuts[number:]]
 
 
-def test_speech_that_never_pauses_is_cut_on_from_the_last_cut() -> None:
+def test_continuous_speech_is_resumed_from_its_last_cut() -> None:
     curve = np.full(300, 0.9, np.float32)
     curve[::7] = 0.4
     whole = ActivityChannel(OPTIONS)
@@ -129,7 +131,7 @@ def test_speech_that_never_pauses_is_cut_on_from_the_last_cut() -> None:
     assert [cut.span for cut in again] == [cut.span for cut in after]
 
 
-def test_names_of_segments_tell_where_they_begin_and_whose_they_are() -> None:
+def test_segment_ids_contain_start_frame_and_person() -> None:
     assert ActivityChannel(OPTIONS).create_segment_id(25) == "segment-25"
     assert FrameSpan(0, 1).frames == 1
 
@@ -137,18 +139,18 @@ def test_names_of_segments_tell_where_they_begin_and_whose_they_are() -> None:
 # --------------------------------------------------------------------------------------------- what judges forgets
 
 
-def test_what_judges_activity_forgets_within_the_lead() -> None:
+def test_activity_detectors_have_no_memory_beyond_the_replay_margin() -> None:
     rng = np.random.default_rng(5)
     frames, start = 800, 300
     loudness = np.repeat(rng.choice([30.0, 400.0, 4000.0], frames // 20), 20 * 640)
-    sound = (rng.normal(size=frames * 640) * loudness).clip(-32768, 32767).astype(np.int16)
+    audio = (rng.normal(size=frames * 640) * loudness).clip(-32768, 32767).astype(np.int16)
     crops = rng.integers(0, 256, (frames, 96, 96), np.uint8)
 
     def scene_from(first: int) -> StreamBuffer:
         scene = StreamBuffer()
-        scene.add_audio(sound[first * 640 :])
+        scene.add_audio(audio[first * 640 :])
         meter, lips = SpeechLevelEstimator(), CropVoiceActivityDetector()
-        scene.add_audio_vad(estimate_speech_probability(meter.push(sound[first * 640 :])))
+        scene.add_audio_vad(levels_to_probability(meter.push(audio[first * 640 :])))
         track = scene.begin_track(1, 0)
         for frame, crop in enumerate(crops[first:]):
             track.add_crop(frame, crop)

@@ -1,4 +1,4 @@
-"""The quantiles of the latest values, beside numpy's."""
+"""Rolling quantiles compared with numpy's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
 
 
 @given(values=VALUES, most=st.integers(1, 20), share=st.floats(0, 1))
-def test_they_are_those_of_the_latest_values(values: list[float], most: int, share: float) -> None:
+def test_quantiles_are_those_of_the_latest_values(values: list[float], most: int, share: float) -> None:
     recent = RollingQuantile(most)
     for count, value in enumerate(values, start=1):
         recent.push(value)

@@ -95,7 +95,7 @@ class SteppedDecoding:
 
 
 class RecordingObserver:
-    """An observer that writes down what it is told."""
+    """Observer that records its calls."""
 
     def __init__(self) -> None:
         self.causes: list[str] = []
@@ -144,7 +144,7 @@ def occupy_device(scheduler: DeviceScheduler, device: SteppedDevice) -> Future[l
     return future
 
 
-def test_windows_that_wait_together_are_read_together(scheduler, device) -> None:
+def test_windows_that_wait_together_are_batched(scheduler, device) -> None:
     occupy_device(scheduler, device)
     futures = [submit(scheduler, frames) for frames in (10, 20, 25)]
     device.gate.set()
@@ -152,7 +152,7 @@ def test_windows_that_wait_together_are_read_together(scheduler, device) -> None
     assert device.encoded == [[1], [10, 20, 25]]
 
 
-def test_windows_that_come_within_the_gathering_window_are_read_together(device) -> None:
+def test_windows_within_the_batch_delay_are_batched(device) -> None:
     scheduler = DeviceScheduler({"m": device}, options=BatchingConfig(max_batch_delay_s=0.5))  # type: ignore[dict-item]
     device.gate.set()
     futures = [submit(scheduler, 10)]
@@ -164,7 +164,7 @@ def test_windows_that_come_within_the_gathering_window_are_read_together(device)
     scheduler.close()
 
 
-def test_windows_read_differently_are_not_batched(scheduler, device) -> None:
+def test_windows_with_different_options_are_not_batched(scheduler, device) -> None:
     occupy_device(scheduler, device)
     one = submit(scheduler, 10)
     other = submit(scheduler, 11, search=DecodingOptions(9, 1.0, 0, True))
@@ -173,7 +173,7 @@ def test_windows_read_differently_are_not_batched(scheduler, device) -> None:
     assert device.encoded[1:] == [[10], [11]]
 
 
-def test_a_batch_is_no_larger_than_the_device_takes(scheduler, device) -> None:
+def test_a_batch_does_not_exceed_the_frame_limit(scheduler, device) -> None:
     occupy_device(scheduler, device)
     futures = [submit(scheduler, 500) for _ in range(5)]
     device.gate.set()
@@ -211,14 +211,14 @@ def test_a_stream_with_many_windows_does_not_starve_another(scheduler, device, n
     device.gate.set()
     for future in (*modest, *flood):
         future.result(20)
-    order = [stream for stream, frames in notes.read if frames == 400]
+    order = [stream for stream, frames in notes.results if frames == 400]
     assert (
         order[:5].count("modest") == 2
     )  # the first batch holds five: every other window was the modest stream's
     assert order.count("flood") == 20
 
 
-def test_a_stream_cannot_save_up_turns(scheduler, device, notes) -> None:
+def test_an_idle_stream_does_not_accumulate_credit(scheduler, device, notes) -> None:
     device.gate.set()
     for _ in range(10):
         submit(scheduler, 900, stream="busy").result(10)
@@ -229,7 +229,7 @@ def test_a_stream_cannot_save_up_turns(scheduler, device, notes) -> None:
     device.gate.set()
     for future in (*late, *busy):
         future.result(20)
-    order = [stream for stream, _ in notes.read[11:]]
+    order = [stream for stream, _ in notes.results[11:]]
     assert order.index("busy") <= 2
 
 
@@ -242,7 +242,7 @@ def test_interim_work_yields_to_final_work(scheduler, device) -> None:
     assert device.encoded[1:] == [[20], [10]]
 
 
-def test_interim_searches_stand_still_while_final_work_waits(device) -> None:
+def test_interim_searches_pause_while_final_work_waits(device) -> None:
     scheduler = DeviceScheduler({"m": device}, options=BatchingConfig(max_frames=60))  # type: ignore[dict-item]
     device.gate.set()
     device.step_gate.clear()
@@ -252,7 +252,7 @@ def test_interim_searches_stand_still_while_final_work_waits(device) -> None:
     device.step_gate.set()
     for future in (*finals, interim):
         future.result(10)
-    # The third is encoded when the second leaves; from then on nothing waits, and interim work goes on.
+    # The third is encoded when the second leaves; from then on nothing waits, and interim work continues.
     first = device.steps.index([50])
     until = len(device.steps) - 1 - device.steps[::-1].index([50])
     assert device.steps[first:until].count([40]) <= 60
@@ -284,7 +284,7 @@ def test_a_window_that_fails_in_a_step_fails_alone(scheduler, device) -> None:
     assert submit(scheduler, 15).result(10)[0].text == "15"
 
 
-def test_a_batch_that_finds_no_memory_is_read_one_by_one(scheduler, device) -> None:
+def test_a_batch_without_memory_is_retried_one_by_one(scheduler, device) -> None:
     occupy_device(scheduler, device)
     device.memory = 1
     futures = [submit(scheduler, frames) for frames in (10, 11, 12)]
@@ -302,7 +302,7 @@ def test_a_single_window_that_finds_no_memory_is_tried_once_more(scheduler, devi
     assert device.encoded == [[1], [1], [10], [10]] or device.released >= 1
 
 
-def test_numbers_that_are_not_finite_fail_their_own_window(scheduler, device) -> None:
+def test_non_finite_output_fails_only_its_own_window(scheduler, device) -> None:
     occupy_device(scheduler, device)
     futures = {frames: submit(scheduler, frames) for frames in (10, 19)}
     device.gate.set()
@@ -320,9 +320,7 @@ def test_a_cancelled_window_is_not_read(scheduler, device) -> None:
     assert device.encoded[1:] == [[20]]
 
 
-def test_a_window_cancelled_in_the_middle_of_its_search_frees_its_place_at_once(
-    scheduler, device, notes
-) -> None:
+def test_a_window_cancelled_during_its_search_leaves_the_batch_at_once(scheduler, device, notes) -> None:
     device.gate.set()
     device.step_gate.clear()
     cancelled = submit(scheduler, 500)
@@ -335,7 +333,7 @@ def test_a_window_cancelled_in_the_middle_of_its_search_frees_its_place_at_once(
     assert notes.causes == ["cancelled"]
 
 
-def test_a_window_whose_deadline_has_passed_is_given_up(scheduler, device, notes) -> None:
+def test_a_window_past_its_deadline_fails(scheduler, device, notes) -> None:
     device.gate.set()
     device.step_gate.clear()
     running = submit(scheduler, 400, deadline=time.monotonic() + 0.2)
@@ -344,26 +342,26 @@ def test_a_window_whose_deadline_has_passed_is_given_up(scheduler, device, notes
     time.sleep(0.25)
     device.step_gate.set()
     for future in (running, waiting):
-        with pytest.raises(DeadlineError, match="did not come to it"):
+        with pytest.raises(DeadlineError, match="not processed within"):
             future.result(10)
     assert submit(scheduler, 11).result(10)[0].text == "11"
     assert notes.causes == ["late", "late"]
 
 
-def test_all_windows_of_a_stream_are_known_as_its_own(scheduler, device, notes) -> None:
+def test_a_scoped_backend_tags_all_windows_with_its_stream(scheduler, device, notes) -> None:
     device.gate.set()
     stream = StreamScopedBackend(scheduler, "camera-1")
     stream.submit("m", make_window(10, VIDEO), SEARCH).result(10)
     stream.submit("m", make_window(11, VIDEO), SEARCH, stream="face-2").result(10)
-    assert notes.read == [("camera-1", 10), (("camera-1", "face-2"), 11)]
+    assert notes.results == [("camera-1", 10), (("camera-1", "face-2"), 11)]
 
 
 def test_an_unknown_model_is_refused(scheduler) -> None:
-    with pytest.raises(NotFoundError, match="there are: m"):
+    with pytest.raises(NotFoundError, match="available: m"):
         scheduler.submit("n", make_window(10, VIDEO), SEARCH)
 
 
-def test_nobody_waits_for_a_scheduler_that_has_ended(device) -> None:
+def test_pending_futures_are_cancelled_when_the_scheduler_ends(device) -> None:
     scheduler = DeviceScheduler({"m": device})  # type: ignore[dict-item]
     being_read = occupy_device(scheduler, device)
     waiting = submit(scheduler, 10)

@@ -1,4 +1,4 @@
-"""The plainest backend there can be, held to the same suite: what the suite asks for is no more than it must be."""
+"""The simplest possible backend passes the conformance suite, so the suite requires no more than the contract."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SequentialBackend:
         deadline: float | None = None,
     ) -> Future[list[Hypothesis]]:
         if model not in self._recognizers:
-            raise NotFoundError(f"there is no model {model!r}; there are: {', '.join(self._recognizers)}")
+            raise NotFoundError(f"model {model!r} does not exist; available: {', '.join(self._recognizers)}")
         future: Future[list[Hypothesis]] = Future()
         try:
             future.set_result(self._recognizers[model].transcribe([window], options)[0])

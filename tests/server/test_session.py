@@ -11,15 +11,11 @@ import numpy as np
 import pytest
 
 from gorggle_server.errors import NoFaceError
-from gorggle_server.inference.recognizer import (
-    DecodingOptions,
-    InferenceInput,
-    frames_to_samples,
-    frames_to_seconds,
-)
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.streaming.interim_text import InterimRateLimiter
 from gorggle_server.streaming.session import RecognitionSession, ResumeState
 from gorggle_server.streaming.stream_buffer import FaceTrack, StreamBuffer
+from gorggle_server.timebase import frames_to_samples, frames_to_seconds
 from gorggle_server.types import (
     Activity,
     Event,
@@ -53,7 +49,7 @@ class ScriptedPipeline:
     ) -> None:
         self.step = step
         self.is_noisy = is_noisy
-        self.buffer, self.frames, self.sound, self.faces, self.loud = (
+        self.buffer, self.frames, self.audio_vad, self.faces, self.loud = (
             StreamBuffer(),
             frames,
             audio_vad,
@@ -68,9 +64,9 @@ class ScriptedPipeline:
     def steps(self) -> Iterator[Iterable[Event]]:
         for start in range(0, self.frames, self.step):
             end = min(start + self.step, self.frames)
-            if self.sound is not None:
+            if self.audio_vad is not None:
                 self.buffer.add_audio(self.get_audio(start, end))
-                self.buffer.add_audio_vad(self.sound[start:end])
+                self.buffer.add_audio_vad(self.audio_vad[start:end])
             for person, speaking in self.faces.items():
                 track = self.tracks.setdefault(person, None) or self.buffer.begin_track(person, 0)
                 self.tracks[person] = track
@@ -84,9 +80,9 @@ class ScriptedPipeline:
 
     def get_audio(self, start: int, end: int) -> np.ndarray:
         """Noise where one speaks, with the near silence of speech in every fifth frame; all noise in a noisy place."""
-        assert self.sound is not None
+        assert self.audio_vad is not None
         gains = [
-            float(self.loud and (self.is_noisy or (self.sound[frame] > 0.5 and frame % 5 != 0)))
+            float(self.loud and (self.is_noisy or (self.audio_vad[frame] > 0.5 and frame % 5 != 0)))
             for frame in range(start, end)
         ]
         audio_vad = (
@@ -138,34 +134,34 @@ def test_two_sentences_by_one_person_are_two_segments_with_the_streams_times() -
     assert events[-1] == Finished(8.0, 2, 1)
 
 
-def test_lips_alone_are_cut_by_their_own_movement() -> None:
+def test_video_only_utterances_are_segmented_by_lip_movement() -> None:
     events, backend = run_session(ScriptedPipeline(200, None, {1: TALK}), modality=Modality.VIDEO_ONLY)
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
     assert all(window.features is None and window.crops is not None for window in backend.windows)
 
 
-def test_two_people_who_speak_at_once_are_both_read_from_their_lips() -> None:
+def test_simultaneous_speakers_are_both_recognized_from_video() -> None:
     late = [0.0] * 40 + [1.0] * 60 + [0.0] * 100
     events, _ = run_session(ScriptedPipeline(200, None, {1: TALK, 2: late}), modality=Modality.VIDEO_ONLY)
     assert sorted(s.speaker_id for s in filter_events(events, Segment)) == ["face-1", "face-1", "face-2"]
 
 
-def test_two_people_who_take_turns_are_told_apart() -> None:
-    sound = [0.0] * 20 + [1.0] * 120 + [0.0] * 60
+def test_two_people_who_take_turns_get_two_speaker_ids() -> None:
+    audio_vad = [0.0] * 20 + [1.0] * 120 + [0.0] * 60
     left = [0.0] * 20 + [0.9] * 60 + [0.05] * 120
     right = [0.05] * 80 + [0.9] * 60 + [0.05] * 60
-    events, _ = run_session(ScriptedPipeline(200, sound, {1: left, 2: right}))
+    events, _ = run_session(ScriptedPipeline(200, audio_vad, {1: left, 2: right}))
     assert [s.speaker_id for s in filter_events(events, Segment)] == ["face-1", "face-2"]
 
 
-def test_a_voice_beside_a_still_face_is_read_from_the_sound() -> None:
+def test_speech_with_a_still_face_is_recognized_from_audio() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {1: [0.0] * 200}))
     assert [(s.speaker_id, s.modality) for s in filter_events(events, Segment)] == [
         ("voice", Modality.AUDIO_ONLY)
     ] * 2
 
 
-def test_in_noise_that_never_rests_the_lips_tell_when_one_speaks() -> None:
+def test_lip_activity_segments_speech_in_constant_noise() -> None:
     everywhere = [1.0] * 200
     events, backend = run_session(ScriptedPipeline(200, everywhere, {1: TALK}, is_noisy=True))
     first, second = filter_events(events, Segment)
@@ -174,34 +170,34 @@ def test_in_noise_that_never_rests_the_lips_tell_when_one_speaks() -> None:
     assert all(window.features is not None and window.crops is not None for window in backend.windows)
 
 
-def test_in_noise_without_a_face_the_sound_is_read_all_the_same() -> None:
+def test_audio_is_recognized_in_noise_without_a_face() -> None:
     events, _ = run_session(ScriptedPipeline(200, [1.0] * 200, {}, is_noisy=True))
     assert [s.speaker_id for s in filter_events(events, Segment)] == ["voice"]
 
 
-def test_a_narrator_who_never_pauses_is_heard_over_faces_that_rest() -> None:
+def test_a_continuous_narrator_is_recognized_over_resting_faces() -> None:
     events, _ = run_session(ScriptedPipeline(200, [1.0] * 200, {1: [0.0] * 200}))
     assert [(s.speaker_id, s.modality) for s in filter_events(events, Segment)] == [
         ("voice", Modality.AUDIO_ONLY)
     ]
 
 
-def test_lips_that_move_in_silence_are_read_from_the_lips() -> None:
+def test_lip_movement_in_silence_is_recognized_from_video() -> None:
     events, _ = run_session(ScriptedPipeline(200, [0.0] * 200, {1: TALK}, loud=False))
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
 
 
-def test_a_stream_without_sound_is_read_from_the_lips_though_both_were_asked_for() -> None:
+def test_an_audio_visual_stream_without_audio_is_recognized_from_video() -> None:
     events, _ = run_session(ScriptedPipeline(200, None, {1: TALK}))
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
 
 
-def test_lips_alone_without_a_face_are_refused() -> None:
+def test_video_only_without_a_face_is_refused() -> None:
     with pytest.raises(NoFaceError, match=r"no face was found in 8\.0 s"):
         run_session(ScriptedPipeline(200, None, {}), modality=Modality.VIDEO_ONLY)
 
 
-def test_silence_gives_no_words_and_says_so() -> None:
+def test_silence_gives_no_words_and_a_warning() -> None:
     events, _ = run_session(ScriptedPipeline(100, [0.0] * 100, {1: [0.0] * 100}))
     assert [w.kind for w in filter_events(events, StreamWarning)] == [WarningKind.NO_SPEECH]
     assert not filter_events(events, Segment)
@@ -225,13 +221,26 @@ def test_interim_results_come_before_the_final_one_under_the_same_id() -> None:
     assert first[-1].stability == 1
 
 
+@pytest.mark.usefixtures("_a_device_of_no_time")
+@pytest.mark.parametrize("face_boxes", [True, False])
+def test_interim_results_have_the_latest_face_box(face_boxes: bool) -> None:
+    events, _ = run_session(
+        ScriptedPipeline(200, TALK, {1: TALK}), interim_results=True, face_boxes=face_boxes
+    )
+    interim = [segment for segment in filter_events(events, Segment) if not segment.is_final]
+    assert interim
+    assert {len(segment.face_boxes) for segment in interim} == {int(face_boxes)}
+    times_s = [box.offset_s for segment in interim for box in segment.face_boxes]
+    assert times_s == sorted(times_s)
+
+
 def test_activity_events_enclose_each_utterance() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {}), activity_events=True)
-    told = [(event.kind.value, round(event.offset_s, 2)) for event in filter_events(events, Activity)]
-    assert told == [("begin", 1.0), ("end", 3.0), ("begin", 5.0), ("end", 7.0)]
+    reported = [(event.kind.value, round(event.offset_s, 2)) for event in filter_events(events, Activity)]
+    assert reported == [("begin", 1.0), ("end", 3.0), ("begin", 5.0), ("end", 7.0)]
 
 
-def test_face_boxes_of_the_utterance_come_with_it_where_they_are_asked_for() -> None:
+def test_segments_have_face_boxes_if_requested() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}), face_boxes=True)
     for segment in filter_events(events, Segment):
         assert len(segment.face_boxes) >= 10
@@ -240,11 +249,11 @@ def test_face_boxes_of_the_utterance_come_with_it_where_they_are_asked_for() -> 
     assert not any(segment.face_boxes for segment in filter_events(events, Segment))
 
 
-def test_progress_never_passes_what_is_final() -> None:
+def test_progress_does_not_exceed_the_final_results() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}))
-    told = filter_events(events, Progress)
-    assert len(told) >= 5
-    for progress in told:
+    reported = filter_events(events, Progress)
+    assert len(reported) >= 5
+    for progress in reported:
         assert progress.processed_s <= progress.received_s
         final = [s for s in events[: events.index(progress)] if isinstance(s, Segment)]
         for segment in filter_events(events, Segment):
@@ -287,11 +296,11 @@ def test_a_session_that_is_stopped_gives_up_its_windows() -> None:
 class WordBackend:
     """Reads a window as one word for each half second of it; the device's thread is the caller's own.
 
-    ``misread`` changes what the n-th reading says.
+    ``misread`` changes the text of the n-th hypothesis.
     """
 
     def __init__(self, misread: dict[int, str] | None = None) -> None:
-        self.readings = 0
+        self.calls = 0
         self.searches: list[DecodingOptions] = []
         self.interim: list[bool] = []
         self._misread = misread or {}
@@ -305,12 +314,12 @@ class WordBackend:
         interim: bool = False,
         **_: object,
     ) -> Future[list[Hypothesis]]:
-        self.readings += 1
+        self.calls += 1
         self.searches.append(options)
         self.interim.append(interim)
         texts = [f"word{number}" for number in range(int(window.frames / 12.5))]
-        if self.readings in self._misread:
-            texts = self._misread[self.readings].split()
+        if self.calls in self._misread:
+            texts = self._misread[self.calls].split()
         words = tuple(Word(text, number / 2, (number + 1) / 2, 0.9) for number, text in enumerate(texts))
         future: Future[list[Hypothesis]] = Future()
         future.set_result([Hypothesis(" ".join(texts), 0.9, words if options.word_timestamps else ())])
@@ -343,7 +352,7 @@ def assert_stable_words_persist(segments: list[Segment]) -> None:
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
-def test_words_settle_while_they_are_spoken() -> None:
+def test_words_become_stable_while_they_are_spoken() -> None:
     _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), WordBackend())
     first = [segment for segment in segments if segment.segment_id == "segment-19"]
     assert [segment.is_final for segment in first] == [False] * (len(first) - 1) + [True]
@@ -357,7 +366,7 @@ def test_words_settle_while_they_are_spoken() -> None:
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
 @pytest.mark.parametrize("number", range(1, 12))
-def test_no_reading_changes_what_was_stable(number: int) -> None:
+def test_no_hypothesis_changes_stable_words(number: int) -> None:
     backend = WordBackend({number: "some other words entirely said"})
     _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), backend)
     assert len([segment for segment in segments if segment.is_final]) == 2
@@ -365,14 +374,14 @@ def test_no_reading_changes_what_was_stable(number: int) -> None:
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
-def test_times_of_words_that_nobody_asked_for_do_not_leave() -> None:
-    _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), WordBackend(), word_times=False)
+def test_word_timestamps_that_were_not_requested_are_not_sent() -> None:
+    _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), WordBackend(), word_timestamps=False)
     assert any(segment.stable_words for segment in segments if not segment.is_final)
     assert not any(segment.best.words for segment in segments)
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
-def test_in_noise_interim_results_come_from_the_lips() -> None:
+def test_interim_results_in_noise_come_from_video() -> None:
     noise = [1.0] * 200
     events, segments = run_live(
         ScriptedPipeline(200, noise, {1: TALK}, is_noisy=True), WordBackend(), activity_events=True
@@ -384,12 +393,12 @@ def test_in_noise_interim_results_come_from_the_lips() -> None:
     assert [segment.segment_id for segment in finals] == list(
         dict.fromkeys(segment.segment_id for segment in interim)
     )
-    told = [(event.kind.value, event.speaker_id) for event in filter_events(events, Activity)]
-    assert told == [("begin", "face-1"), ("end", "face-1")] * 2
+    reported = [(event.kind.value, event.speaker_id) for event in filter_events(events, Activity)]
+    assert reported == [("begin", "face-1"), ("end", "face-1")] * 2
 
 
 @pytest.mark.usefixtures("_a_device_of_no_time")
-def test_what_turns_out_to_be_no_speech_is_taken_back() -> None:
+def test_interim_results_that_are_not_speech_are_retracted() -> None:
     class Forgetful(WordBackend):
         def submit(self, *args: object, interim: bool = False, **kwargs: object) -> Future[list[Hypothesis]]:
             if interim:
@@ -405,7 +414,7 @@ def test_what_turns_out_to_be_no_speech_is_taken_back() -> None:
     assert segments[0].best.text
 
 
-def test_a_live_utterance_is_read_while_its_pause_is_waited_for() -> None:
+def test_a_live_utterance_is_decoded_speculatively_during_its_pause() -> None:
     backend = WordBackend()
     events: list[Event] = []
     options = RecognitionOptions("m", live=True)
@@ -428,9 +437,7 @@ def test_a_stream_closes_after_the_silence_that_was_asked_for() -> None:
     long = TALK + [0.0] * 2000
     perception = ScriptedPipeline(len(long), long, {})
     events, _ = run_session(perception, silence_timeout_s=10.0)
-    assert WarningKind.CLOSED_AFTER_SILENCE in [
-        warning.kind for warning in filter_events(events, StreamWarning)
-    ]
+    assert WarningKind.SILENCE_TIMEOUT in [warning.kind for warning in filter_events(events, StreamWarning)]
     assert len(filter_events(events, Segment)) == 2
     assert 17 < events[-1].duration_s < 19
 
@@ -440,12 +447,12 @@ def test_speech_keeps_a_stream_open() -> None:
     assert events[-1].duration_s == 8.0
 
 
-def test_what_was_final_before_is_not_read_again() -> None:
+def test_final_segments_are_not_decoded_again_after_a_resume() -> None:
     events, _ = run_session(ScriptedPipeline(200, TALK, {7: TALK}))
-    [state] = [event.state for event in filter_events(events, Progress) if event.processed_s > 4][:1]
+    [state] = [event.checkpoint for event in filter_events(events, Progress) if event.processed_s > 4][:1]
     backend = WordBackend()
     again: list[Event] = []
-    before = dataclasses.replace(state, channels=(), heard=())
+    before = dataclasses.replace(state, channels=(), recent_speech=())
     RecognitionSession(
         ScriptedPipeline(200, TALK, {7: TALK}),
         RecognitionOptions("m", activity_events=True),
@@ -454,9 +461,9 @@ def test_what_was_final_before_is_not_read_again() -> None:
         resume_state=ResumeState(before),
     ).run()
     assert [segment.segment_id for segment in filter_events(again, Segment)] == ["segment-119"]
-    assert backend.readings == 1
+    assert backend.calls == 1
     assert next(event.processed_s for event in filter_events(again, Progress)) == frames_to_seconds(
-        state.final_until
+        state.final_end
     )
     assert len(filter_events(again, Activity)) == 2
     assert again[-1] == events[-1], "two segments in all"

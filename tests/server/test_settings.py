@@ -21,10 +21,10 @@ def test_loopback_needs_no_tls(listen: str) -> None:
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:50051", "10.1.2.3:50051", "server.example:50051"])
 def test_beyond_loopback_needs_tls_and_client_certificates(listen: str, tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="can be reached from other machines"):
+    with pytest.raises(ValidationError, match="is reachable from other machines"):
         ServerSettings(listen=listen)
     files = {"tls_certificate": tmp_path / "c.pem", "tls_key": tmp_path / "k.pem"}
-    with pytest.raises(ValidationError, match="can be reached from other machines"):
+    with pytest.raises(ValidationError, match="is reachable from other machines"):
         ServerSettings(listen=listen, **files)
     assert ServerSettings(listen=listen, **files, tls_client_ca=tmp_path / "ca.pem")
     assert ServerSettings(listen=listen, allow_insecure=True)
@@ -54,17 +54,17 @@ def test_the_manual_names_every_setting_and_its_default() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--listen", "0.0.0.0:1"], "can be reached from other machines"),
+        (["--listen", "0.0.0.0:1"], "is reachable from other machines"),
         (["--max-streams", "0"], "max_streams"),
         (["--max-streams", "many"], "max_streams"),
         (["--device", "tpu"], "device"),
     ],
 )
-def test_wrong_settings_are_told_in_a_line(
+def test_invalid_settings_are_reported_in_one_line(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("gorggle serve: ")
-    assert words in told
-    assert len(told.splitlines()) == 1
+    reported = capsys.readouterr().err
+    assert reported.startswith("gorggle serve: ")
+    assert words in reported
+    assert len(reported.splitlines()) == 1

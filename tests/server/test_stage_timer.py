@@ -1,4 +1,4 @@
-"""Stages are told apart, those too that another process is busy with."""
+"""Stages are timed separately, also those of another process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RecordingObserver:
         pass
 
 
-def test_what_was_waited_for_while_a_frame_was_seen_is_seeing() -> None:
+def test_waiting_for_vision_counts_as_vision() -> None:
     heard = RecordingObserver()
     clock = StageTimer(heard)
     with clock.measure(PipelineStage.DECODE):
@@ -36,7 +36,7 @@ def test_what_was_waited_for_while_a_frame_was_seen_is_seeing() -> None:
     assert (seeing.last_ns - seeing.first_ns) / 1e9 == pytest.approx(0.15, abs=0.01)
 
 
-def test_what_was_seen_while_the_stream_did_something_else_leaves_no_stage_less_than_nothing() -> None:
+def test_parallel_vision_makes_no_stage_negative() -> None:
     heard = RecordingObserver()
     clock = StageTimer(heard)
     with clock.measure(PipelineStage.DECODE):
@@ -48,7 +48,7 @@ def test_what_was_seen_while_the_stream_did_something_else_leaves_no_stage_less_
     assert clock.spans[PipelineStage.DECODE].busy_s == 0.0
 
 
-def test_results_that_come_together_are_told_from_what_is_decoded_between_them() -> None:
+def test_grouped_results_are_separated_from_decoding_between_them() -> None:
     heard = RecordingObserver()
     clock = StageTimer(heard)
     for _ in range(3):

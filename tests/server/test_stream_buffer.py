@@ -1,35 +1,35 @@
-"""Faces and sound on one clock."""
+"""Faces and audio on one clock."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from gorggle_server.inference.recognizer import frames_to_samples
 from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.streaming.stream_buffer import StreamBuffer
+from gorggle_server.timebase import frames_to_samples
 
 
 def make_crop(number: int) -> np.ndarray:
     return np.full((96, 96), number, np.uint8)
 
 
-def test_sound_is_given_by_frames_wherever_its_pieces_were_cut() -> None:
-    scene, sound = StreamBuffer(), np.arange(frames_to_samples(50), dtype=np.int16)
-    for piece in np.array_split(sound, 7):
+def test_audio_is_returned_by_frames_for_any_chunk_boundaries() -> None:
+    scene, audio = StreamBuffer(), np.arange(frames_to_samples(50), dtype=np.int16)
+    for piece in np.array_split(audio, 7):
         scene.add_audio(piece)
     assert scene.audio_end == 50
     assert np.array_equal(
-        scene.get_audio(FrameSpan(10, 20)), sound[frames_to_samples(10) : frames_to_samples(20)]
+        scene.get_audio(FrameSpan(10, 20)), audio[frames_to_samples(10) : frames_to_samples(20)]
     )
     beyond = scene.get_audio(FrameSpan(45, 60))
     assert len(beyond) == frames_to_samples(15)
     assert not beyond[frames_to_samples(5) :].any()
 
 
-def test_forgetting_keeps_the_clock() -> None:
-    scene, sound = StreamBuffer(), np.arange(frames_to_samples(200), dtype=np.int16)
-    scene.add_audio(sound)
+def test_discarding_keeps_the_clock() -> None:
+    scene, audio = StreamBuffer(), np.arange(frames_to_samples(200), dtype=np.int16)
+    scene.add_audio(audio)
     scene.add_audio_vad(np.linspace(0, 1, 200))
     track = scene.begin_track(1, 0)
     for frame in range(200):
@@ -65,7 +65,7 @@ def test_a_face_that_has_left_is_forgotten_when_its_time_is_over() -> None:
     assert not scene.tracks
 
 
-def test_a_hole_in_a_track_is_filled_with_what_was_seen_last() -> None:
+def test_a_gap_in_a_track_is_filled_with_the_previous_crop() -> None:
     track = StreamBuffer().begin_track(1, 5)
     track.add_crop(5, make_crop(1))
     track.add_crop(9, make_crop(2))

@@ -1,4 +1,4 @@
-"""Clips with a known truth: what is written can be decoded, and says what the truth says."""
+"""Rendered clips can be decoded and match their ground truth."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def decoded(path: Path) -> tuple[list[np.ndarray], np.ndarray, int]:
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
     with av.open(str(path)) as container:
-        heard = [frame.to_ndarray().astype(float).mean(axis=0) for frame in container.decode(audio=0)]
+        audio = [frame.to_ndarray().astype(float).mean(axis=0) for frame in container.decode(audio=0)]
         rate = container.streams.audio[0].rate
-    return frames, np.concatenate(heard), rate
+    return frames, np.concatenate(audio), rate
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".mkv"])
-def test_a_written_clip_has_all_its_pictures_and_its_sound_in_time(tmp_path: Path, suffix: str) -> None:
+def test_a_written_clip_has_all_frames_and_synchronized_audio(tmp_path: Path, suffix: str) -> None:
     scene = single_speaker_scene(demo_speaker(), SENTENCES[:1], DEMO_VOICE, pause_s=0.4, size=(320, 240))
     path = tmp_path / f"clip{suffix}"
-    given = list(scene.frames)
-    write_clip(path, given, scene.waveform)
-    frames, heard, rate = decoded(path)
-    assert len(frames) == len(given) == len(scene.waveform) * 25 // 16_000
-    assert np.abs(frames[5].astype(int) - given[5]).mean() < 8
-    loud = np.flatnonzero(np.abs(heard) > 0.1 * np.abs(heard).max()) / rate
+    source = list(scene.frames)
+    write_clip(path, source, scene.waveform)
+    frames, audio, rate = decoded(path)
+    assert len(frames) == len(source) == len(scene.waveform) * 25 // 16_000
+    assert np.abs(frames[5].astype(int) - source[5]).mean() < 8
+    loud = np.flatnonzero(np.abs(audio) > 0.1 * np.abs(audio).max()) / rate
     assert loud[0] == pytest.approx(scene.sentences[0].start_s, abs=0.06)
     assert loud[-1] == pytest.approx(scene.sentences[0].end_s, abs=0.25)
 
@@ -64,12 +64,12 @@ def test_a_clip_may_be_silent(tmp_path: Path) -> None:
         assert len(list(container.decode(video=0))) == 3
 
 
-def test_a_clip_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no frame"):
+def test_a_clip_without_frames_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no frames"):
         write_clip(tmp_path / "clip.mp4", [], np.zeros(10, np.int16))
 
 
-def test_sentences_have_pauses_of_the_length_asked_around_them() -> None:
+def test_sentences_have_pauses_of_the_requested_length() -> None:
     scene = single_speaker_scene(demo_speaker(), SENTENCES, DEMO_VOICE, pause_s=0.6, size=(64, 48))
     first, second = scene.sentences
     assert first.start_s == pytest.approx(0.6, abs=1e-3)
@@ -79,7 +79,7 @@ def test_sentences_have_pauses_of_the_length_asked_around_them() -> None:
     assert np.abs(between.astype(int)).max() < 200
 
 
-def test_only_the_one_whose_turn_it_is_moves_the_lips() -> None:
+def test_only_the_current_speaker_moves_the_lips() -> None:
     speakers = [demo_speaker(), Speaker.from_seed(2_000_005)]
     turns = [(0, "bob bob"), (1, "pop pop")]
     scene = dialogue_scene(speakers, [DEMO_VOICE, Voice("en-us", "m3", 110)], turns, 0.5, (480, 240))
@@ -93,38 +93,38 @@ def test_only_the_one_whose_turn_it_is_moves_the_lips() -> None:
     assert [sentence.speaker for sentence in scene.sentences] == [0, 1]
 
 
-def test_pictures_side_by_side_last_as_long_as_the_shorter() -> None:
+def test_videos_side_by_side_end_with_the_shorter() -> None:
     left, right = [np.zeros((4, 6, 3), np.uint8)] * 3, [np.ones((4, 2, 3), np.uint8)] * 2
     composed = list(compose_side_by_side([left, right]))
     assert [frame.shape for frame in composed] == [(4, 8, 3)] * 2
 
 
-def test_the_truth_tells_words_and_times() -> None:
+def test_the_ground_truth_has_words_and_timestamps() -> None:
     scene = single_speaker_scene(demo_speaker(), SENTENCES, DEMO_VOICE, size=(64, 48))
-    told = json.loads(json.dumps(to_ground_truth(scene, "a test", speaker_seed=1)))
-    assert [sentence["text"] for sentence in told["sentences"]] == list(SENTENCES)
-    words = told["sentences"][1]["words"]
+    truth = json.loads(json.dumps(to_ground_truth(scene, "a test", speaker_seed=1)))
+    assert [sentence["text"] for sentence in truth["sentences"]] == list(SENTENCES)
+    words = truth["sentences"][1]["words"]
     assert [word["text"] for word in words] == ["place", "red", "in", "h"]
-    assert all(word["start_s"] < word["end_s"] <= told["duration_s"] for word in words)
-    assert told["made_by"] == "a test"
-    assert told["speaker_seed"] == 1
+    assert all(word["start_s"] < word["end_s"] <= truth["duration_s"] for word in words)
+    assert truth["made_by"] == "a test"
+    assert truth["speaker_seed"] == 1
 
 
 @pytest.mark.parametrize(
     ("name", "size", "scene"),
     [("demo", (640, 480), demo_scene), ("two_speakers", (1280, 720), two_speakers_scene)],
 )
-def test_the_example_clips_are_what_their_truth_says(name: str, size: tuple[int, int], scene) -> None:  # type: ignore[no-untyped-def]
-    told = json.loads((EXAMPLES / f"{name}.json").read_text())
+def test_the_example_clips_match_their_ground_truth(name: str, size: tuple[int, int], scene) -> None:  # type: ignore[no-untyped-def]
+    truth = json.loads((EXAMPLES / f"{name}.json").read_text())
     path = EXAMPLES / f"{name}.mp4"
     assert path.stat().st_size < 1_500_000
     frames, _, _ = decoded(path)
     assert frames[0].shape == (size[1], size[0], 3)
-    assert len(frames) == round(told["duration_s"] * 25)
+    assert len(frames) == round(truth["duration_s"] * 25)
     made = scene()
-    assert [sentence["text"] for sentence in told["sentences"]] == [s.text for s in made.sentences]
-    # espeak-ng's flutter runs on from sentence to sentence: times differ by a millisecond.
-    assert [sentence["start_s"] for sentence in told["sentences"]] == pytest.approx(
+    assert [sentence["text"] for sentence in truth["sentences"]] == [s.text for s in made.sentences]
+    # espeak-ng's flutter continues from sentence to sentence: timestamps differ by a millisecond.
+    assert [sentence["start_s"] for sentence in truth["sentences"]] == pytest.approx(
         [s.start_s for s in made.sentences], abs=0.02
     )
 
@@ -134,6 +134,6 @@ def test_the_command_writes_clip_and_truth(tmp_path: Path, monkeypatch: pytest.M
     main(["photo", "--out", str(tmp_path / "new" / "photo.mp4"), "--size", "320x240"])
     frames, _, _ = decoded(tmp_path / "new" / "photo.mp4")
     assert frames[0].shape == (240, 320, 3)
-    told = json.loads((tmp_path / "new" / "photo.json").read_text())
-    assert told["photo"] == "astronaut"
-    assert [sentence["text"] for sentence in told["sentences"]] == ["bin blue"]
+    truth = json.loads((tmp_path / "new" / "photo.json").read_text())
+    assert truth["photo"] == "astronaut"
+    assert [sentence["text"] for sentence in truth["sentences"]] == ["bin blue"]

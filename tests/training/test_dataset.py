@@ -35,10 +35,10 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer()
 
 
-def test_an_utterance_is_the_same_whenever_it_is_rendered() -> None:
+def test_rendering_is_deterministic() -> None:
     first, again = render_utterance(Split.VALIDATION, 3), render_utterance(Split.VALIDATION, 3)
     assert first.text == again.text
-    # espeak-ng's sounds vary by some samples with what it said before.
+    # espeak-ng's output varies by some samples with previous sentences.
     assert abs(first.frames - again.frames) <= 1
     frames = min(first.frames, again.frames)
     differences = np.abs(first.crops[:frames].astype(int) - again.crops[:frames])
@@ -51,7 +51,7 @@ def test_splits_have_different_speakers_and_sentences() -> None:
     assert not np.array_equal(test.crops[0], validation.crops[0])
 
 
-def test_picture_sound_and_motion_last_the_same_and_the_words_lie_within() -> None:
+def test_video_audio_and_motion_have_equal_duration_and_contain_the_words() -> None:
     for index in range(5):
         utterance = render_utterance(Split.TRAIN, index)
         assert len(utterance.motion) == utterance.frames
@@ -62,14 +62,14 @@ def test_picture_sound_and_motion_last_the_same_and_the_words_lie_within() -> No
         assert times[-1] <= utterance.frames / 25 <= MAX_DURATION_S + 0.04
 
 
-def test_sound_is_heard_while_words_are_said_and_not_before() -> None:
+def test_audio_is_silent_before_the_first_word() -> None:
     utterance = render_utterance(Split.TEST, 4)
     begin, end = (round(time * 16_000) for time in (utterance.words[0].start_s, utterance.words[-1].end_s))
     assert np.abs(utterance.waveform[begin:end]).max() > 1000
     assert not utterance.waveform[: max(0, begin - 800)].any()
 
 
-def test_a_shard_gives_back_what_was_rendered(store: UtteranceStore) -> None:
+def test_a_shard_contains_the_rendered_utterances(store: UtteranceStore) -> None:
     assert len(store) == UTTERANCES
     for index in (0, 3, UTTERANCES - 1):
         rendered, stored = render_utterance(Split.TRAIN, index), store[index]
@@ -82,19 +82,19 @@ def test_a_shard_gives_back_what_was_rendered(store: UtteranceStore) -> None:
         assert differences.mean() < 3
 
 
-def test_a_shard_that_is_there_is_not_rendered_again(folder: Path) -> None:
+def test_an_existing_shard_is_not_rendered_again(folder: Path) -> None:
     before = (folder / "train" / "00000" / "crops.npy").stat().st_mtime_ns
     write_shard(folder, Split.TRAIN, 0, UTTERANCES)
     assert (folder / "train" / "00000" / "crops.npy").stat().st_mtime_ns == before
 
 
-def test_a_shard_that_is_still_being_written_is_left_alone(folder: Path) -> None:
+def test_an_incomplete_shard_is_ignored(folder: Path) -> None:
     (folder / "train" / "00009.partial-3476").mkdir()
     (folder / "train" / "00009.partial-3476" / "crops.npy").write_bytes(b"")
     assert len(UtteranceStore(folder, Split.TRAIN)) == UTTERANCES
 
 
-def test_phrases_and_commands_of_the_test_have_stores_of_their_own(tmp_path: Path) -> None:
+def test_phrases_and_commands_of_the_test_split_have_separate_stores(tmp_path: Path) -> None:
     for corpus in Corpus:
         write_shard(tmp_path, Split.TEST, 0, count=1, corpus=corpus)
     command, phrase = (UtteranceStore(tmp_path, Split.TEST, corpus)[0] for corpus in Corpus)
@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_batches(store: UtteranceStore, tokenizer: 
     assert other.video.shape != first.video.shape or not torch.equal(other.video, first.video)
 
 
-def test_batches_hold_every_utterance_once_and_no_more_frames_than_asked(
+def test_batches_contain_every_utterance_once_within_the_frame_limit(
     store: UtteranceStore, tokenizer: Tokenizer
 ) -> None:
     batches, seen = iter(BatchStream(store, tokenizer, 300, 0)), 0
@@ -123,38 +123,38 @@ def test_batches_hold_every_utterance_once_and_no_more_frames_than_asked(
     assert seen == UTTERANCES
 
 
-def test_the_decoder_is_given_the_units_one_later(store: UtteranceStore, tokenizer: Tokenizer) -> None:
+def test_the_decoder_input_is_shifted_by_one_token(store: UtteranceStore, tokenizer: Tokenizer) -> None:
     batch = BatchStream(store, tokenizer, 10_000, 0).make_batch([0, 3])
-    for units, previous in zip(batch.tokens.tolist(), batch.previous_tokens.tolist(), strict=True):
-        length = units.index(END) + 1
-        assert previous[:length] == [END, *units[: length - 1]]
-        assert all(unit == PAD for unit in previous[length:])
+    for tokens, previous in zip(batch.tokens.tolist(), batch.previous_tokens.tolist(), strict=True):
+        length = tokens.index(END) + 1
+        assert previous[:length] == [END, *tokens[: length - 1]]
+        assert all(token == PAD for token in previous[length:])
 
 
-def test_units_carry_the_frames_of_their_word(tokenizer: Tokenizer) -> None:
+def test_tokens_have_the_frames_of_their_word(tokenizer: Tokenizer) -> None:
     words = (TimedWord("bin", 0.2, 0.4), TimedWord("xab", 0.4, 0.72))
-    units, spans = align_tokens(words, tokenizer, frames=25)
-    assert tokenizer.decode(units) == "bin xab"
-    assert units[-1] == END
+    tokens, spans = align_tokens(words, tokenizer, frames=25)
+    assert tokenizer.decode(tokens) == "bin xab"
+    assert tokens[-1] == END
     assert spans[0] == (5, 10)
     assert spans[1][0] == 10
     assert spans[-2][1] == 18
     assert spans[-1] == (18, 25)
 
 
-def test_noise_is_mixed_in_at_the_ratio_asked_for() -> None:
+def test_noise_is_mixed_at_the_requested_ratio() -> None:
     rng = np.random.default_rng(0)
     speech = (3000 * rng.standard_normal(16_000)).astype(np.int16)
     for kind in NoiseKind:
-        others = [(1000 * rng.standard_normal(8000)).astype(np.int16) for _ in range(3)]
-        heard = mix_at_snr(speech, generate_noise(kind, len(speech), others, rng), snr_db=10.0)
-        left = heard.astype(float) - speech
+        voices = [(1000 * rng.standard_normal(8000)).astype(np.int16) for _ in range(3)]
+        mixture = mix_at_snr(speech, generate_noise(kind, len(speech), voices, rng), snr_db=10.0)
+        left = mixture.astype(float) - speech
         assert 10 * np.log10(np.mean(speech.astype(float) ** 2) / np.mean(left**2)) == pytest.approx(
             10.0, abs=0.5
         )
 
 
-def test_varied_crops_differ_from_time_to_time_but_keep_their_shape() -> None:
+def test_augmentation_is_random_and_keeps_the_shape() -> None:
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 255, (9, 96, 96), dtype=np.uint8)
     first, second = augment_crops(crops, rng), augment_crops(crops, rng)

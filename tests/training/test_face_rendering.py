@@ -1,4 +1,4 @@
-"""Drawn faces: crops in the server's geometry, and whole faces in which the detector finds them."""
+"""Drawn faces: crops in the server's geometry, and whole faces that the detector finds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPEAKERS = {
 
 
 @pytest.fixture(scope="module")
-def finder() -> FaceDetector:
+def detector() -> FaceDetector:
     return FaceDetector()
 
 
@@ -34,29 +34,29 @@ def sentence_motion() -> np.ndarray:
 
 
 def held(symbol: str, style: ArticulationStyle | None = None) -> np.ndarray:
-    """One sound, held for a second."""
+    """Return the motion of one phoneme held for a second."""
     phonemes = [TimedPhoneme(symbol, 0.0, 1.0)] if symbol else []
     return mouth_motion(phonemes, 1.0, style=style)
 
 
-def middle_picture(speaker: Speaker, symbol: str) -> np.ndarray:
+def middle_crop(speaker: Speaker, symbol: str) -> np.ndarray:
     return render_crops(speaker, held(symbol), np.random.default_rng(3))[12].astype(float)[20:76, 16:80]
 
 
-def landmarks_of(frames: list[np.ndarray], finder: FaceDetector) -> list[np.ndarray | None]:
-    """Landmarks by detection, then again in the box that fits them: dlib's predictor minds its box."""
+def detect_landmarks(frames: list[np.ndarray], detector: FaceDetector) -> list[np.ndarray | None]:
+    """Detect landmarks, then refine them in their own box: dlib's predictor depends on the box."""
     found: list[np.ndarray | None] = []
     for frame in frames:
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        faces = finder.detect(grey)
-        points = finder.predict_landmarks(grey, faces[0].box) if faces else None
-        found.append(points if points is None else finder.predict_landmarks(grey, estimate_box(points)))
+        faces = detector.detect(grey)
+        points = detector.predict_landmarks(grey, faces[0].box) if faces else None
+        found.append(points if points is None else detector.predict_landmarks(grey, estimate_box(points)))
     return found
 
 
-def share_detected(frames: list[np.ndarray], finder: FaceDetector) -> float:
-    """The share of the frames on which the detector alone, without following, finds exactly one face."""
-    return float(np.mean([len(finder.detect(cv2.cvtColor(f, cv2.COLOR_BGR2GRAY))) == 1 for f in frames]))
+def share_detected(frames: list[np.ndarray], detector: FaceDetector) -> float:
+    """Return the share of frames with exactly one detected face, without tracking."""
+    return float(np.mean([len(detector.detect(cv2.cvtColor(f, cv2.COLOR_BGR2GRAY))) == 1 for f in frames]))
 
 
 def lip_openings(landmarks: list[np.ndarray | None]) -> np.ndarray:
@@ -65,13 +65,12 @@ def lip_openings(landmarks: list[np.ndarray | None]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", SPEAKERS)
-def test_the_drawn_mouth_is_dark_inside_when_open_and_has_no_inside_when_pressed(name: str) -> None:
+def test_an_open_mouth_is_dark_inside_and_a_pressed_one_is_not(name: str) -> None:
     speaker = SPEAKERS[name]
-    closed, opened = middle_picture(speaker, "m"), middle_picture(speaker, "ɑː")
-    # Around the middle of the mouth: where it is open there is its inside, dark against the skin.
+    closed, opened = middle_crop(speaker, "m"), middle_crop(speaker, "ɑː")
     skin = np.median(closed)
     height_closed, height_open = (
-        (picture[:, 28:36] < 0.4 * skin).sum(axis=0).mean() for picture in (closed, opened)
+        (crop[:, 28:36] < 0.4 * skin).sum(axis=0).mean() for crop in (closed, opened)
     )
     assert height_open > 8
     assert height_closed < 4
@@ -100,18 +99,15 @@ def test_every_viseme_is_drawn_differently() -> None:
         "ʊ",
         "uː",
     ]
-    pictures = {symbol: middle_picture(SPEAKERS["demo"], symbol) for symbol in symbols}
+    crops = {symbol: middle_crop(SPEAKERS["demo"], symbol) for symbol in symbols}
     differences = {
-        (a, b): float(np.sqrt(np.mean((pictures[a] - pictures[b]) ** 2)))
-        for a in symbols
-        for b in symbols
-        if a < b
+        (a, b): float(np.sqrt(np.mean((crops[a] - crops[b]) ** 2))) for a in symbols for b in symbols if a < b
     }
     closest = min(differences, key=lambda pair: differences[pair])
     assert differences[closest] > 3.0, closest
 
 
-def test_crops_have_the_models_size_and_one_for_each_frame(sentence_motion: np.ndarray) -> None:
+def test_there_is_one_crop_of_96_px_per_frame(sentence_motion: np.ndarray) -> None:
     crops = render_crops(SPEAKERS["fair"], sentence_motion, np.random.default_rng(0))
     assert crops.shape == (len(sentence_motion), 96, 96)
     assert crops.dtype == np.uint8
@@ -135,12 +131,12 @@ def test_frames_reproduce_exactly(sentence_motion: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", SPEAKERS)
 def test_the_detector_finds_every_drawn_face_and_its_lips_follow_the_motion(
-    name: str, finder: FaceDetector, sentence_motion: np.ndarray
+    name: str, detector: FaceDetector, sentence_motion: np.ndarray
 ) -> None:
     speaker = SPEAKERS[name]
     frames = list(render_frames(speaker, sentence_motion))
-    assert share_detected(frames, finder) == 1.0
-    openings = lip_openings(landmarks_of(frames, finder))
+    assert share_detected(frames, detector) == 1.0
+    openings = lip_openings(detect_landmarks(frames, detector))
     shape = mouth_shape(speaker.mouth, sentence_motion)
     drawn = (shape.lower_inner - shape.upper_inner)[:, 8]
     assert np.corrcoef(openings, drawn)[0, 1] > 0.8
@@ -149,39 +145,39 @@ def test_the_detector_finds_every_drawn_face_and_its_lips_follow_the_motion(
 @pytest.mark.parametrize("photo", Photograph)
 @pytest.mark.parametrize("size", [(640, 480), (1280, 720)])
 def test_the_detector_finds_every_talking_photograph_and_its_lips_follow_the_motion(
-    photo: Photograph, size: tuple[int, int], finder: FaceDetector, sentence_motion: np.ndarray
+    photo: Photograph, size: tuple[int, int], detector: FaceDetector, sentence_motion: np.ndarray
 ) -> None:
     frames = list(render_photo_frames(photo, sentence_motion, size))
     assert frames[0].shape == (size[1], size[0], 3)
-    assert share_detected(frames, finder) == 1.0
+    assert share_detected(frames, detector) == 1.0
     shape = mouth_shape(demo_speaker().mouth, sentence_motion)
     drawn = (shape.lower_inner - shape.upper_inner)[:, 8]
-    assert np.corrcoef(lip_openings(landmarks_of(frames, finder)), drawn)[0, 1] > 0.8
+    assert np.corrcoef(lip_openings(detect_landmarks(frames, detector)), drawn)[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("name", SPEAKERS)
 def test_crops_drawn_directly_look_like_those_cut_from_whole_faces(
-    name: str, finder: FaceDetector, sentence_motion: np.ndarray
+    name: str, detector: FaceDetector, sentence_motion: np.ndarray
 ) -> None:
     frames = list(render_frames(SPEAKERS[name], sentence_motion))
     greys = np.stack([cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in frames])
-    cut = crop_mouths(greys, landmarks_of(frames, finder), load_mean_face())
+    cut = crop_mouths(greys, detect_landmarks(frames, detector), load_mean_face())
     direct = [render_crops(SPEAKERS[name], sentence_motion, np.random.default_rng(seed)) for seed in range(8)]
-    mean_cut = normalised(cut)
-    likeness = [float(np.mean(mean_cut * normalised(crops))) for crops in direct]
+    mean_cut = normalize(cut)
+    likeness = [float(np.mean(mean_cut * normalize(crops))) for crops in direct]
     assert np.median(likeness) > 0.75
-    other_words = mean_cut * normalised(direct[0])[::-1]
+    other_words = mean_cut * normalize(direct[0])[::-1]
     assert likeness[0] > float(np.mean(other_words))
 
 
-def normalised(crops: np.ndarray) -> np.ndarray:
-    """Crops around the mouth, blurred a little, mean 0 and variance 1 over the clip: light does not count."""
+def normalize(crops: np.ndarray) -> np.ndarray:
+    """Return blurred crops with mean 0 and variance 1, independent of light."""
     blurred = np.stack([cv2.GaussianBlur(crop, (0, 0), 2.0) for crop in crops]).astype(float)[:, 24:72, 20:76]
     return (blurred - blurred.mean()) / blurred.std()
 
 
 @pytest.mark.parametrize("photo", Photograph)
-def test_photographs_give_crops_too(photo: Photograph, sentence_motion: np.ndarray) -> None:
+def test_photographs_can_be_rendered_as_crops(photo: Photograph, sentence_motion: np.ndarray) -> None:
     first, again = (render_photo_crops(photo, sentence_motion, np.random.default_rng(5)) for _ in range(2))
     assert first.shape == (len(sentence_motion), 96, 96)
     assert np.array_equal(first, again)

@@ -1,4 +1,4 @@
-"""The picture of error rates over noise."""
+"""Plots of error rates over noise."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOISY = [
 ]
 
 
-def test_each_corpus_has_a_row_and_each_noise_a_column(tmp_path: Path) -> None:
+def test_each_corpus_is_a_row_and_each_noise_a_column(tmp_path: Path) -> None:
     white = [measured("audio only", "white at 0 dB", 0.3), measured("audio-visual", "white at 0 dB", 0.02)]
     plot_noise_curves({"grid": evaluation(*CLEAN, *NOISY)}, tmp_path / "one.png")
     plot_noise_curves(
@@ -45,9 +45,9 @@ def test_each_corpus_has_a_row_and_each_noise_a_column(tmp_path: Path) -> None:
     one, four = cv2.imread(str(tmp_path / "one.png")), cv2.imread(str(tmp_path / "four.png"))
     assert four.shape[0] == 2 * one.shape[0]
     assert four.shape[1] == 2 * one.shape[1]
-    assert one.std() > 5  # something is drawn
+    assert one.std() > 5  # not blank
 
 
-def test_what_was_not_measured_in_noise_is_not_drawn(tmp_path: Path) -> None:
+def test_an_evaluation_without_noise_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--noise"):
         plot_noise_curves({"grid": evaluation(*CLEAN)}, tmp_path / "none.png")

@@ -24,13 +24,13 @@ def test_the_grammar_has_51_words_and_64000_sentences() -> None:
 
 
 @pytest.mark.parametrize("corpus", Corpus)
-def test_each_split_gives_only_sentences_of_its_own(corpus: Corpus) -> None:
+def test_sentences_belong_to_their_split(corpus: Corpus) -> None:
     rng = np.random.default_rng(0)
     for split in Split:
         assert all(assign_split(random_sentence(split, rng, corpus)) is split for _ in range(50))
 
 
-def test_phrases_are_many_and_use_every_word_of_theirs() -> None:
+def test_phrases_are_diverse_and_use_the_whole_vocabulary() -> None:
     rng = np.random.default_rng(3)
     drawn = [random_phrase(rng) for _ in range(20_000)]
     assert {word for phrase in drawn for word in phrase} == set(phrases.VOCABULARY)
@@ -39,7 +39,7 @@ def test_phrases_are_many_and_use_every_word_of_theirs() -> None:
     assert {len(phrase) for phrase in drawn} <= set(range(3, 11))
 
 
-def test_a_phrase_of_known_words_is_spelled_by_few_units() -> None:
+def test_phrases_have_few_tokens_per_word() -> None:
     rng = np.random.default_rng(4)
     tokenizer = train_tokenizer()
     texts = [" ".join(random_phrase(rng)) for _ in range(200)]
@@ -61,7 +61,7 @@ def test_the_demo_sentences_belong_to_the_grammar_but_not_to_training() -> None:
         assert assign_split(words) is Split.TEST
 
 
-def test_a_span_is_a_stretch_of_the_sentence_and_shorter() -> None:
+def test_a_span_is_a_proper_part_of_the_sentence() -> None:
     rng = np.random.default_rng(2)
     sentence = ("bin", "blue", "at", "f", "two", "now")
     for _ in range(50):
@@ -70,17 +70,17 @@ def test_a_span_is_a_stretch_of_the_sentence_and_shorter() -> None:
         assert " ".join(span) in " ".join(sentence)
 
 
-def test_every_word_of_the_grammar_is_one_unit() -> None:
+def test_every_word_of_the_grammar_is_one_token() -> None:
     tokenizer = train_tokenizer()
     assert tokenizer.tokens[:4] == SPECIAL_TOKENS
     assert all(len(tokenizer.encode(word)) == 1 for word in GRID_VOCABULARY)
 
 
-def test_text_survives_the_units_there_and_back() -> None:
+def test_decoding_inverts_encoding() -> None:
     tokenizer = train_tokenizer()
     for text in (*DEMO_SENTENCES, "hello you"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_the_units_are_the_same_whenever_they_are_trained() -> None:
+def test_tokenizer_training_is_deterministic() -> None:
     assert train_tokenizer().tokens == train_tokenizer().tokens

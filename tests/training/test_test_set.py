@@ -1,4 +1,4 @@
-"""Held-out clips: nobody in them was in the training, and the manifest says what the clips say."""
+"""Held-out clips: speakers are disjoint from training, and the manifest matches the audio."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from training.test_set import ClipPlan, add_arguments, build_manifest_entry, bui
 GRID_ONE = ClipPlan(Corpus.GRID, 1, 3, 2)
 
 
-def test_clips_hold_as_many_sentences_as_asked() -> None:
-    made = plan_clips([Corpus.GRID, Corpus.PHRASES], 10, 1)
-    assert [(plan.corpus.value, plan.sentences) for plan in made] == [
+def test_clips_have_the_requested_number_of_sentences() -> None:
+    plans = plan_clips([Corpus.GRID, Corpus.PHRASES], 10, 1)
+    assert [(plan.corpus.value, plan.sentences) for plan in plans] == [
         *(("grid", count) for count in (4, 4, 2)),
         *(("phrases", count) for count in (4, 4, 2)),
     ]
     assert sum(plan.sentences for plan in plan_clips([Corpus.GRID], 500, 2)) == 500
-    assert len({plan.name for plan in made}) == 6
+    assert len({plan.name for plan in plans}) == 6
 
 
-def test_nobody_is_in_two_clips_or_in_the_training() -> None:
+def test_no_speaker_is_in_two_clips_or_in_training() -> None:
     seeds = [
         seed
         for speakers in (1, 2)
@@ -43,12 +43,12 @@ def test_nobody_is_in_two_clips_or_in_the_training() -> None:
     }
     assert min(chosen_on) > DEMO_SPEAKER_SEED + 100_000
     assert not chosen_on & set(seeds)
-    # The rendered test utterances take one person each from the first on; there are far fewer of them.
+    # Rendered test utterances use one speaker each from the first seed; there are far fewer.
     assert min(seeds) > FIRST_SPEAKER_SEED[Split.TEST] + 50_000
     assert max(seeds) < DEMO_SPEAKER_SEED
 
 
-def test_sentences_are_the_test_splits_and_the_manifest_is_what_is_heard() -> None:
+def test_sentences_are_of_the_test_split_and_the_manifest_matches_the_audio() -> None:
     scene = build_scene(GRID_ONE)
     assert [assign_split(tuple(sentence.text.split())) for sentence in scene.sentences] == [Split.TEST] * 2
     entry = json.loads(json.dumps(build_manifest_entry(GRID_ONE, scene)))
@@ -66,7 +66,7 @@ def test_sentences_are_the_test_splits_and_the_manifest_is_what_is_heard() -> No
     assert loud.max() > 10 * max(1, np.abs(pause.astype(int)).max())
 
 
-def test_two_people_take_turns_and_are_two() -> None:
+def test_two_speakers_take_turns() -> None:
     plan = ClipPlan(Corpus.PHRASES, 2, 0, 3)
     scene = build_scene(plan)
     assert [sentence.speaker for sentence in scene.sentences] == [0, 1, 0]
@@ -74,14 +74,14 @@ def test_two_people_take_turns_and_are_two() -> None:
     assert speakers[0] == speakers[2] != speakers[1]
 
 
-def test_the_command_writes_clips_that_can_be_measured(
+def test_the_command_writes_clips_and_a_valid_manifest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     options = parser.parse_args(["--out", str(tmp_path / "clips"), "--sentences", "1", "--workers", "1"])
-    told: list[str] = []
-    run(options, told.append)
+    reports: list[str] = []
+    run(options, reports.append)
     path = Path(capsys.readouterr().out.strip())
     (entry,) = read_manifest(path).entries
     assert len(entry.words) == 6
@@ -89,20 +89,20 @@ def test_the_command_writes_clips_that_can_be_measured(
     with av.open(str(entry.media)) as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height, stream.average_rate) == (640, 480, 25)
-    sound = read_audio(entry.media)
+    audio = read_audio(entry.media)
     last = entry.words[-1].end_s
     assert last is not None
-    assert last < len(sound.waveform) / 16_000 < last + 1.4
-    assert told == [f"{tmp_path / 'clips'}: 1 of 1 clips"]
+    assert last < len(audio.waveform) / 16_000 < last + 1.4
+    assert reports == [f"{tmp_path / 'clips'}: 1 of 1 clips"]
     lexicon = read_lexicon(tmp_path / "clips" / "lexicon.tsv")
     assert set(VOCABULARY) <= set(lexicon)
     made_at = entry.media.stat().st_mtime_ns
-    run(options, told.append)
+    run(options, reports.append)
     assert entry.media.stat().st_mtime_ns == made_at
 
 
-def test_no_sentence_is_refused(tmp_path: Path) -> None:
+def test_zero_sentences_are_refused(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    with pytest.raises(SystemExit, match="whole number from 1"):
+    with pytest.raises(SystemExit, match="whole number of 1 or more"):
         run(parser.parse_args(["--out", str(tmp_path), "--sentences", "0"]), print)

@@ -1,4 +1,4 @@
-"""From phonemes to the motion of the mouth."""
+"""Mouth motion from phonemes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_diphthongs_and_affricates_have_two_visemes() -> None:
     assert [viseme.name for viseme in phoneme_to_visemes("tʃ")] == ["alveolar", "postalveolar"]
 
 
-def test_every_word_of_the_sentences_can_be_said_in_every_language() -> None:
+def test_every_word_can_be_synthesized_in_every_language() -> None:
     for language in LANGUAGES:
         for first in range(0, len(VOCABULARY), 20):
             words = VOCABULARY[first : first + 20]
@@ -69,12 +69,12 @@ def test_lips_close_on_bilabials_and_open_on_vowels_in_every_style(seed: int) ->
     motion = mouth_motion(speech.phonemes, speech.duration_s, rng, style)
     opened = 0
     for phoneme in speech.phonemes:
-        around = motion[max(0, frame_in(phoneme) - 1) : frame_in(phoneme) + 2]
+        frames = motion[max(0, frame_in(phoneme) - 1) : frame_in(phoneme) + 2]
         if phoneme.symbol in {"b", "p", "m"}:
-            assert around[:, PRESS].max() > 0.75, phoneme
+            assert frames[:, PRESS].max() > 0.75, phoneme
         elif phoneme.symbol.strip("ˈˌː") in {"a", "æ", "ɒ", "ɑ"} and phoneme.end_s - phoneme.start_s > 0.13:
-            assert around[:, JAW].max() > 0.45, phoneme
-            assert around[:, PRESS].min() < 0.5, phoneme
+            assert frames[:, JAW].max() > 0.45, phoneme
+            assert frames[:, PRESS].min() < 0.5, phoneme
             opened += 1
     assert opened
 
@@ -87,7 +87,7 @@ def test_lips_round_for_two_and_tuck_for_five() -> None:
     assert motion[int(five.start_s * 25) : int(five.end_s * 25), TUCK].max() > 0.8
 
 
-def test_the_mouth_rests_where_nothing_is_said() -> None:
+def test_the_mouth_rests_during_silence() -> None:
     speech = pad_speech(synthesize("now", Voice()), 1.0, 1.0)
     motion = mouth_motion(speech.phonemes, speech.duration_s)
     assert np.abs(motion[:20] - visemes.REST.target).max() < 0.02
@@ -107,7 +107,7 @@ def test_motion_is_smooth() -> None:
     assert np.abs(np.diff(motion[:, JAW])).max() < 0.5
 
 
-def test_visemes_ask_for_different_mouths() -> None:
+def test_visemes_have_distinct_targets() -> None:
     targets = {name: viseme.target for name, viseme in VISEMES.items()}
     names = sorted(targets)
     closest = min((float(np.abs(targets[a] - targets[b]).max()), a, b) for a in names for b in names if a < b)
@@ -115,7 +115,7 @@ def test_visemes_ask_for_different_mouths() -> None:
     assert closest[0] >= 0.04, closest
 
 
-def test_a_seed_gives_the_same_motion_and_another_one_another() -> None:
+def test_motion_depends_on_the_seed() -> None:
     phonemes = [TimedPhoneme("b", 0.1, 0.2), TimedPhoneme("ɑː", 0.2, 0.5)]
     first, again, other = (mouth_motion(phonemes, 0.8, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(first, again)

@@ -49,15 +49,15 @@ class Head:
             reach * np.sin(np.pi * across) * np.clip(1 - (rows - lip_line) / (2.5 * self.eye_distance), 0, 1)
         )
         below = rows > lip_line
-        picture = cv2.remap(
+        image = cv2.remap(
             self.photograph, columns, np.where(below, rows - drop, rows).astype(np.float32), cv2.INTER_LINEAR
         )
-        picture[below & (rows - lip_line < drop)] = 20
+        image[below & (rows - lip_line < drop)] = 20
         landmarks = self.landmarks.copy()
         lower = [55, 56, 57, 58, 59, 65, 66, 67]
         share = np.clip((landmarks[lower, 0] - left) / (right - left), 0, 1)
         landmarks[lower, 1] += reach * np.sin(np.pi * share)
-        return Head(picture, landmarks)
+        return Head(image, landmarks)
 
     def _lip_line(self) -> tuple[float, float, float]:
         points = self.landmarks
@@ -112,13 +112,13 @@ def painted(
     matrix = cv2.getRotationMatrix2D(tuple(head.centre), pose.turn, scale)
     matrix[:, 2] += np.array([pose.x, pose.y]) - head.centre
     size = canvas.shape[1], canvas.shape[0]
-    picture = speaking.photograph
-    if canvas.ndim == 2 and picture.ndim == 3:
-        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    image = speaking.photograph
+    if canvas.ndim == 2 and image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    moved = cv2.warpAffine(picture, matrix, size, flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
+    moved = cv2.warpAffine(image, matrix, size, flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
     if cut_out:
-        mask = np.zeros(picture.shape[:2], np.float32)
+        mask = np.zeros(image.shape[:2], np.float32)
         reach = round(2.6 * head.eye_distance)
         cv2.ellipse(
             mask,

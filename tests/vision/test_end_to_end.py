@@ -43,11 +43,11 @@ def filmed(
                 stream.set_display_rotation(turned)
             for number in range(SECONDS * rate):
                 moment = number * 25 / rate
-                picture = np.zeros((size[1], size[0], 3), np.uint8)
+                image = np.zeros((size[1], size[0], 3), np.uint8)
                 pose = swaying(*size, moment, size[1] * 0.13, opening=syllables(moment))
-                painted(astronaut(), pose, picture)
+                painted(astronaut(), pose, image)
                 frame = av.VideoFrame.from_ndarray(
-                    np.ascontiguousarray(np.rot90(picture, -turned // 90)), "rgb24"
+                    np.ascontiguousarray(np.rot90(image, -turned // 90)), "rgb24"
                 )
                 frame.pts, frame.time_base = number, Fraction(1, rate)
                 made.mux(stream.encode(frame))
@@ -69,7 +69,7 @@ def crops_of(data: bytes, chunk: int = 2**20) -> NDArray[np.uint8]:
 
 
 def truth(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The crops that true landmarks and pictures that were never encoded give."""
+    """The crops that true landmarks and images that were never encoded give."""
     frames, landmarks = [], []
     for number in range(SECONDS * 25):
         frame = np.zeros(size[::-1], np.uint8)
@@ -81,7 +81,7 @@ def truth(size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1280, 720)])
-def test_a_filmed_face_gives_the_crops_of_its_true_landmarks(size: tuple[int, int]) -> None:
+def test_a_filmed_face_yields_the_crops_of_its_true_landmarks(size: tuple[int, int]) -> None:
     crops = crops_of(filmed(size))
     assert crops.shape == (SECONDS * 25, 96, 96)
     difference = np.abs(crops.astype(int) - truth(size))
@@ -100,7 +100,9 @@ def test_a_filmed_face_gives_the_crops_of_its_true_landmarks(size: tuple[int, in
         ("turned by 180 degrees", functools.partial(filmed, (640, 480), turned=180)),
     ],
 )
-def test_the_same_face_in_another_file_gives_like_crops(name: str, clip: functools.partial[bytes]) -> None:
+def test_the_same_face_in_another_format_yields_similar_crops(
+    name: str, clip: functools.partial[bytes]
+) -> None:
     crops = crops_of(clip())
     reference = crops_of(filmed((640, 480)))
     assert len(crops) == len(reference)

@@ -75,7 +75,7 @@ def test_a_known_face_is_found_again_near_where_it_was() -> None:
         BoundingBox(0, 0, 9e4, 9e4),
     ],
 )
-def test_looking_where_there_is_no_picture_finds_nothing(box: BoundingBox) -> None:
+def test_no_face_is_detected_outside_the_frame(box: BoundingBox) -> None:
     assert finder().detect_near(np.zeros((480, 640), np.uint8), box) is None
 
 
@@ -114,14 +114,14 @@ def test_the_landmark_model_comes_from_its_package_unless_another_is_named(tmp_p
 
 
 def test_a_landmark_model_that_is_not_there_is_named_in_the_error(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match=r"absent\.dat is not a file"):
+    with pytest.raises(NotFoundError, match=r"absent\.dat does not exist"):
         FaceDetector(tmp_path / "absent.dat")
 
 
-def test_a_file_that_is_no_landmark_model_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_landmark_model_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "text.dat"
     file.write_text("not a predictor")
-    with pytest.raises(NotFoundError, match="no dlib landmark predictor"):
+    with pytest.raises(NotFoundError, match="not a dlib landmark predictor"):
         FaceDetector(file)
 
 

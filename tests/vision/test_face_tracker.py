@@ -36,7 +36,7 @@ class CountingFinder:
         self.near += 1
         return finder().detect_near(frame, box, min_score)
 
-    def landmarks(self, frame, box):
+    def predict_landmarks(self, frame, box):
         self.landmarked += 1
         return finder().predict_landmarks(frame, box)
 
@@ -124,7 +124,7 @@ def test_a_lost_face_is_remembered_before_it_is_given_up() -> None:
     assert tracker.is_lost(77)
 
 
-def test_no_landmarks_are_invented_for_long_when_a_face_slides_out_of_the_picture() -> None:
+def test_no_landmarks_are_invented_for_long_when_a_face_slides_out_of_the_image() -> None:
     faces = track(video(60, lambda index: Pose(320 + 14 * index, 240, 65)))
     assert all(faces[:14])
     assert not any(faces[45:])
@@ -142,7 +142,7 @@ def test_after_a_cut_another_person_in_the_same_place_has_another_id() -> None:
     assert all(faces[31:])
 
 
-def test_a_picture_without_a_face_costs_a_search_now_and_then() -> None:
+def test_a_image_without_a_face_costs_a_search_now_and_then() -> None:
     counting = CountingFinder()
     tracker = FaceTracker(counting)  # type: ignore[arg-type]
     noise = np.random.default_rng(5)
@@ -165,7 +165,7 @@ def test_a_followed_face_costs_one_landmark_fit_a_frame_and_few_looks_of_the_det
     assert counting.landmarked <= 150
 
 
-def test_a_still_picture_is_looked_at_once() -> None:
+def test_a_still_image_is_looked_at_once() -> None:
     counting = CountingFinder()
     tracker = FaceTracker(counting)  # type: ignore[arg-type]
     (frame,) = video(1, lambda _: Pose(320, 240, 65))
@@ -189,7 +189,7 @@ def test_of_more_faces_than_places_the_largest_is_followed() -> None:
     assert tracker.faces_dropped == 1
 
 
-def test_a_face_gives_way_to_one_that_is_half_as_large_again() -> None:
+def test_a_face_is_replaced_by_one_that_is_1_5_times_as_large() -> None:
     tracker = FaceTracker(finder(), max_faces=1)
     last: list[TrackedFace] = []
     for index in range(75):

@@ -1,4 +1,4 @@
-"""Faces followed in strides of two frames, beside the same faces followed frame by frame."""
+"""Face tracking with frame skipping compared with tracking every frame."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CountingFinder:
         self.landmarked = 0
         self.detect, self.detect_near = finder().detect, finder().detect_near
 
-    def landmarks(self, frame, box):
+    def predict_landmarks(self, frame, box):
         self.landmarked += 1
         return finder().predict_landmarks(frame, box)
 
@@ -182,7 +182,7 @@ def test_of_two_people_both_are_known_on_frames_that_were_left_out() -> None:
         )
 
 
-def test_a_still_picture_is_looked_at_once() -> None:
+def test_a_still_image_is_looked_at_once() -> None:
     (frame,), _ = filmed(1, lambda _: Pose(320, 240, EYES_PX))
     counting = CountingFinder()
     strides, seen = FrameSkipper(FaceTracker(counting)), []  # type: ignore[arg-type]
@@ -196,7 +196,7 @@ def test_a_still_picture_is_looked_at_once() -> None:
     assert len({one.faces[0].landmarks.tobytes() for one in seen}) == 1
 
 
-def test_a_picture_that_stands_for_two_frames_is_the_same_on_both() -> None:
+def test_a_image_that_stands_for_two_frames_is_the_same_on_both() -> None:
     frames, _ = filmed(30, speaking)
     seen = followed([frame for frame in frames for _ in range(2)])
     assert len(seen) == 60

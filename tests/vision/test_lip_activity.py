@@ -54,7 +54,7 @@ def movement_of(landmarks: list[NDArray[np.float32]]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("person", ["astronaut", "hopper"])
-def test_lips_that_speak_are_told_from_lips_that_rest_on_a_head_that_moves(person: str, live: bool) -> None:
+def test_speaking_lips_are_distinguished_from_resting_ones_on_a_moving_head(person: str, live: bool) -> None:
     landmarks, crops = talk(person, live=live)
     activity = VisualVoiceActivityDetector()
     probability: list[float] = []
@@ -107,7 +107,7 @@ def test_frames_without_a_face_keep_their_places() -> None:
     assert max(one[70:80]) == 0
 
 
-def test_a_meter_that_ended_starts_anew() -> None:
+def test_a_flushed_estimator_starts_again() -> None:
     meter = MotionEstimator()
     first = [value for index in range(20) for value in meter.push(index, np.array([float(index % 3)]))]
     first += meter.flush()
@@ -141,7 +141,7 @@ def test_steady_change_is_not_movement() -> None:
     assert max(values + meter.flush()) < 1e-9
 
 
-def test_nothing_gives_nothing() -> None:
+def test_no_input_yields_no_output() -> None:
     assert VisualVoiceActivityDetector().flush() == []
     assert CropVoiceActivityDetector().flush() == []
 
@@ -153,7 +153,7 @@ def test_an_opened_mouth_is_measured_in_eye_distances() -> None:
 
 
 @pytest.mark.parametrize("lag", [-4, -2, 0, 3, 4])
-def test_a_mouth_agrees_with_its_own_sound_at_a_small_shift(lag: int) -> None:
+def test_a_mouth_agrees_with_its_own_audio_at_a_small_shift(lag: int) -> None:
     rng = np.random.default_rng(2)
     envelope = np.convolve(rng.uniform(0, 30, 140), np.ones(4) / 4, "same")
     own = np.roll(envelope, lag)[20:120] + rng.normal(0, 1, 100)
@@ -162,17 +162,17 @@ def test_a_mouth_agrees_with_its_own_sound_at_a_small_shift(lag: int) -> None:
     assert audio_visual_correlation(other, envelope[20:120]) < 0.5
 
 
-def test_of_two_faces_the_one_that_moves_with_the_sound_agrees_more() -> None:
-    sound = np.zeros(FRAMES, np.float32)
-    sound[SPEECH] = 15
+def test_of_two_faces_the_one_that_moves_with_the_audio_agrees_more() -> None:
+    audio = np.zeros(FRAMES, np.float32)
+    audio[SPEECH] = 15
     speaks = movement_of(talk("astronaut")[0])
     rests = movement_of(talk("hopper")[0][: SPEECH.start] * 4)
-    assert audio_visual_correlation(speaks, sound) > 0.7
-    assert audio_visual_correlation(speaks, sound) > audio_visual_correlation(rests, sound) + 0.4
+    assert audio_visual_correlation(speaks, audio) > 0.7
+    assert audio_visual_correlation(speaks, audio) > audio_visual_correlation(rests, audio) + 0.4
 
 
 @pytest.mark.parametrize(
-    ("movement", "sound"),
+    ("movement", "audio"),
     [
         (np.zeros(50), np.arange(50.0)),
         (np.arange(50.0), np.ones(50)),
@@ -180,8 +180,8 @@ def test_of_two_faces_the_one_that_moves_with_the_sound_agrees_more() -> None:
         ([], []),
     ],
 )
-def test_what_does_not_change_or_is_too_short_agrees_with_nothing(movement, sound) -> None:
-    assert audio_visual_correlation(np.asarray(movement, float), np.asarray(sound, float)) == 0
+def test_what_does_not_change_or_is_too_short_agrees_with_nothing(movement, audio) -> None:
+    assert audio_visual_correlation(np.asarray(movement, float), np.asarray(audio, float)) == 0
 
 
 def test_curves_of_different_length_are_compared_as_far_as_both_go() -> None:

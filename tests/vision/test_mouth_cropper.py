@@ -83,7 +83,7 @@ def test_a_prompt_crop_shows_the_mouth_of_its_own_frame_aligned_by_the_eleven_be
 
 
 def test_a_long_gap_is_not_waited_for(golden) -> None:
-    """Memory is bounded: after the gap's limit the last landmarks hold, and crops go on coming."""
+    """Memory is bounded: after the maximum gap the last landmarks are used and crops continue."""
     cropper = MouthCropper(golden["mean_face"], max_gap_frames=10)
     frame, points = golden["frames"][20], golden["landmarks"][20]
     crops = [crop for index in range(12) for crop in cropper.push(index, frame, points)]
@@ -105,7 +105,7 @@ def test_frames_before_a_face_ever_shows_are_let_go(golden) -> None:
     assert [index for index, _ in crops] == list(range(290, 301))
 
 
-def test_a_flushed_cropper_starts_anew(golden) -> None:
+def test_a_flushed_cropper_starts_again(golden) -> None:
     cropper = MouthCropper(golden["mean_face"])
     clips = []
     for _ in range(2):
@@ -126,7 +126,7 @@ def test_a_clip_shorter_than_the_smoothing_window_has_a_crop_for_every_frame(gol
 
 
 def test_a_clip_without_a_face_is_refused(golden) -> None:
-    with pytest.raises(NoFaceError, match="none of the 40 frames has a face"):
+    with pytest.raises(NoFaceError, match="no face was found in 40 frames"):
         crop_mouths(golden["frames"], [None] * 40, golden["mean_face"])
 
 
@@ -136,7 +136,7 @@ def test_a_clip_without_a_face_is_scaled_down_where_that_is_asked_for(golden) ->
     assert abs(float(crops.mean()) - float(golden["frames"].mean())) < 1
 
 
-def test_a_mouth_beyond_the_edge_of_the_frame_still_gives_a_crop(golden) -> None:
+def test_a_mouth_beyond_the_edge_of_the_frame_yields_a_crop(golden) -> None:
     far = golden["landmarks"][20] + [250, 200]
     crops = crop_mouths(golden["frames"][:3], [far] * 3, golden["mean_face"])
     assert crops.shape == (3, 96, 96)

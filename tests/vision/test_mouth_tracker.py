@@ -26,12 +26,12 @@ SIZE = (640, 480)
 
 def speaking(frame: int) -> NDArray[np.uint8]:
     """One head that moves and speaks."""
-    picture = np.zeros(SIZE[::-1], np.uint8)
-    painted(astronaut(), swaying(*SIZE, frame, 62, opening=syllables(frame)), picture)
-    return picture
+    image = np.zeros(SIZE[::-1], np.uint8)
+    painted(astronaut(), swaying(*SIZE, frame, 62, opening=syllables(frame)), image)
+    return image
 
 
-def nobody(frame: int) -> NDArray[np.uint8]:
+def no_face(frame: int) -> NDArray[np.uint8]:
     """Noise, so that no frame is the one before."""
     return np.random.default_rng(frame).integers(0, 60, SIZE[::-1], np.uint8)
 
@@ -46,8 +46,8 @@ def two(_frame: int) -> NDArray[np.uint8]:
     return np.hstack(halves)
 
 
-def sights_of(tracker: MouthTracker, pictures: Iterable[NDArray[np.uint8]]) -> list[FrameResult]:
-    sights = [sight for index, picture in enumerate(pictures) for sight in tracker.push(picture, index)]
+def sights_of(tracker: MouthTracker, images: Iterable[NDArray[np.uint8]]) -> list[FrameResult]:
+    sights = [sight for index, image in enumerate(images) for sight in tracker.push(image, index)]
     return [*sights, *tracker.flush()]
 
 
@@ -56,7 +56,7 @@ def news_of(sights: list[FrameResult], person: int) -> list[MouthUpdate]:
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_every_frame_is_told_of_once_and_brings_one_crop(waits: bool) -> None:
+def test_every_frame_has_one_result_and_one_crop(waits: bool) -> None:
     tracker = MouthTracker(finder(), skip_frames=waits)
     sights = sights_of(tracker, map(speaking, range(40)))
     assert [sight.index for sight in sights] == list(range(41))
@@ -87,8 +87,8 @@ def test_what_cannot_wait_gets_a_crop_of_each_frame_at_once() -> None:
 
 def test_a_face_that_stays_away_ends_its_track_where_it_was_last_seen() -> None:
     tracker = MouthTracker(finder(), skip_frames=False)
-    pictures = [*map(speaking, range(20)), *map(nobody, range(MAX_ABSENCE_FRAMES + 20))]
-    sights = sights_of(tracker, pictures)
+    images = [*map(speaking, range(20)), *map(no_face, range(MAX_ABSENCE_FRAMES + 20))]
+    sights = sights_of(tracker, images)
     news = news_of(sights, 1)
     seen = [sight.index for sight in sights for mouth in sight.mouths if mouth.is_seen]
     last_seen = seen[-1]
@@ -100,7 +100,7 @@ def test_a_face_that_stays_away_ends_its_track_where_it_was_last_seen() -> None:
     assert sights[-1].mouths == []
 
 
-def test_more_faces_than_are_followed_are_told_of() -> None:
+def test_more_faces_than_the_maximum_are_reported() -> None:
     alone = sights_of(MouthTracker(finder(), max_faces=1), map(two, range(3)))
     assert {mouth.person for sight in alone for mouth in sight.mouths} == {1}
     assert alone[0].is_crowded
@@ -112,12 +112,12 @@ def test_more_faces_than_are_followed_are_told_of() -> None:
 def test_landmarks_that_put_a_face_beyond_all_bounds_tell_no_place() -> None:
     landmarks = finder().predict_landmarks(speaking(0), BoundingBox(200, 100, 400, 300))
     frame = AnalyzedFrame(0, speaking(0), [])
-    for side, is_told in ((200.0, True), (1e9, False), (float("nan"), False)):
+    for side, is_reported in ((200.0, True), (1e9, False), (float("nan"), False)):
         face = TrackedFace(1, BoundingBox.from_centre((300.0, 200.0), side), landmarks, 1.0)
-        assert (_MouthTrack(1, 0, glimpses=False).update(frame, face).box is not None) == is_told
+        assert (_MouthTrack(1, 0, previews=False).update(frame, face).box is not None) == is_reported
 
 
 def test_a_video_without_faces_has_sights_without_mouths() -> None:
-    sights = sights_of(MouthTracker(finder()), map(nobody, range(12)))
+    sights = sights_of(MouthTracker(finder()), map(no_face, range(12)))
     assert [sight.index for sight in sights] == list(range(13))
     assert not any(sight.mouths or sight.faces for sight in sights)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.fusion.caption_parsers import read_srt, read_ttml, read_webvtt
+from tests.sdk.caption_parsers import read_srt, read_ttml, read_webvtt
 from tests.web.conftest import EXAMPLES, Site, Visit, load_result, running_site, wait_until
 from tests.web.pipeline import Pipeline
 
@@ -205,7 +205,7 @@ def test_renamed_speakers_appear_in_the_transcript_and_the_captions(site: Site, 
         page.locator("select.speaker").nth(1).evaluate("(e) => e.selectedOptions[0].text") == "Ada <script>"
     )
     voices = [cue.voice for cue in read_webvtt(export(page, "WebVTT"))]
-    assert voices == ["Ada <script>", "Ada <script>", "Ada <script>", "person-2"]
+    assert voices == ["Ada <script>", "Ada <script>", "Ada <script>", "Person 2"]
 
 
 def test_search_moves_from_match_to_match(site: Site, visit: Visitor) -> None:

@@ -1,4 +1,4 @@
-"""Gorggle reads lips: video in, who said what out, word by word with times.
+"""Client SDK for Gorggle, lip reading and speech recognition: who said what, with word timestamps.
 
 ::
 
@@ -6,18 +6,17 @@
 
     with gorggle.Client("127.0.0.1:50051") as client:
         for segment in client.transcribe("clip.mp4"):
-            print(gorggle.text_line(segment))
+            print(gorggle.to_text_line(segment))
 
-``Client`` and ``AsyncClient`` talk to a server (``gorggle serve``). What they give stands in ``gorggle.results``,
-``gorggle.events`` and ``gorggle.server_info``, what they raise in ``gorggle.errors``, what they read in
-``gorggle.sources``; ``gorggle.v1`` is the generated API underneath.
+``Client`` and ``AsyncClient`` connect to a server (``gorggle serve``). Results are in ``gorggle.results``,
+``gorggle.events`` and ``gorggle.server_info``, exceptions in ``gorggle.errors``, sources in ``gorggle.sources``; ``gorggle.v1``
+is the generated API.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gorggle.arrays import AudioChunk, MouthCrops
 from gorggle.errors import (
     AuthenticationError,
     CallCancelledError,
@@ -61,6 +60,7 @@ from gorggle.results import (
 from gorggle.server_info import ErrorRate, Model, ModelLicense, ServerCapacity, ServerInfo, ServerLimits
 
 if TYPE_CHECKING:
+    from gorggle.arrays import AudioChunk, MouthCrops, VideoFrame
     from gorggle.async_client import AsyncClient, AsyncTranscriptionStream
     from gorggle.client import Client, TranscriptionStream
 
@@ -107,6 +107,7 @@ __all__ = [
     "Transcript",
     "TranscriptionStream",
     "UnavailableError",
+    "VideoFrame",
     "Word",
     "to_json",
     "to_srt",
@@ -115,7 +116,10 @@ __all__ = [
     "to_vtt",
 ]
 
-_CLIENTS = {
+_LAZY = {
+    "AudioChunk": "gorggle.arrays",
+    "MouthCrops": "gorggle.arrays",
+    "VideoFrame": "gorggle.arrays",
     "Client": "gorggle.client",
     "TranscriptionStream": "gorggle.client",
     "AsyncClient": "gorggle.async_client",
@@ -124,11 +128,11 @@ _CLIENTS = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import the clients when they are first used: gRPC takes five times as long to import as all the rest."""
-    if name in _CLIENTS:
+    """Import what needs gRPC or protobuf on first use: they take most of the import time."""
+    if name in _LAZY:
         from importlib import import_module
 
-        return getattr(import_module(_CLIENTS[name]), name)
+        return getattr(import_module(_LAZY[name]), name)
     if name == "__version__":
         from gorggle.version import get_version
 
@@ -137,4 +141,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_CLIENTS, "__version__"])
+    return sorted([*globals(), *_LAZY, "__version__"])

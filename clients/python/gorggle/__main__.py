@@ -1,4 +1,4 @@
-"""``python -m gorggle``: the same as the command ``gorggle``."""
+"""``python -m gorggle``: the ``gorggle`` command."""
 
 import sys
 

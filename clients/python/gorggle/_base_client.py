@@ -1,7 +1,6 @@
-"""What both clients share: their settings and the arguments of their calls.
+"""Base class of both clients: their settings and the arguments of their calls.
 
-``client`` and ``aio`` only differ in how they wait; everything that can be decided without waiting stands here and in
-``calls`` and ``reception``.
+``client`` and ``async_client`` differ only in how they wait.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from gorggle._transport import channel, status_mapping
 from gorggle._transport.calls import OnEvent, StreamCall, UnaryCall, recognize_call
 from gorggle._transport.channel import Certificate, ChannelConfig, ConnectionOptions
 from gorggle._transport.status_mapping import RpcStatus
-from gorggle.arrays import Samples
+from gorggle.arrays import SAMPLE_RATE_HZ, Samples
 from gorggle.errors import ConfigurationError, GorggleError, InvalidRequestError, UnavailableError
 from gorggle.results import Modality, Transcript
-from gorggle.sources import Media, Source, SourceOptions
+from gorggle.sources import InputFormat, Media, Source, SourceOptions
 
 StreamT = TypeVar("StreamT")
 TranscriptT = TypeVar("TranscriptT")
 
-# For calls that only ask about the server, where the client has no deadline of its own.
+# Timeout of calls other than recognition, unless the client sets one.
 UNARY_TIMEOUT_S = 30.0
 
 
 class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
-    """A client of one server. ``Client`` waits in its thread, ``AsyncClient`` in its event loop."""
+    """Base of ``Client``, which blocks its thread, and ``AsyncClient``, which uses asyncio."""
 
     def __init__(
         self,
@@ -51,27 +50,26 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         resume_timeout_s: float = 60.0,
         heartbeat_interval_s: float = 10.0,
     ) -> None:
-        """Prepare to talk to a server; the connection is made with the first call.
+        """Create a client; it connects on the first call.
 
         Args:
-            target: the server's address, HOST:PORT; or several, any of which may serve: where one cannot be
-                reached, is full, or is lost in the middle of a stream, the next one goes on.
-            tls: speak TLS and trust the system's certificate authorities. Implied by the certificates below.
-            root_certificates: trust this authority instead: a PEM file, or its bytes.
-            client_certificate: show this to servers that ask clients for a certificate; together with client_key.
-            client_key: the private key of client_certificate.
-            server_name: the name on the server's certificate, where it is not the host in target.
-            credentials: ready-made channel credentials, in the place of the certificates.
-            token: sent with every call as "authorization: Bearer …"; over TLS or within this machine only.
-            connect_timeout_s: how long one attempt to connect may take.
-            timeout_s: how long a call may take; default: transcribe and recognize take what they need.
-            resume_timeout_s: a stream whose server or connection is lost is carried on by any server that can be
-                reached within so long; 0: it ends with an error.
-            heartbeat_interval_s: where there is nothing else to say, both sides say so this often; a server that has been
-                silent for three times as long is given up.
+            target: address of the server, HOST:PORT; or several equivalent servers: if one is unreachable, overloaded or
+                lost during a stream, the next one is used.
+            tls: use TLS with the system's certificate authorities. Implied by the certificates below.
+            root_certificates: certificate authority to trust instead: a PEM file, or its bytes.
+            client_certificate: client certificate for mutual TLS, together with client_key.
+            client_key: private key of client_certificate.
+            server_name: name on the server's certificate, if it is not the host in target.
+            credentials: gRPC channel credentials, instead of the certificates.
+            token: sent with every call as "authorization: Bearer …"; only over TLS or within this machine.
+            connect_timeout_s: timeout of one connection attempt.
+            timeout_s: timeout of a call. Default: none for transcribe and recognize.
+            resume_timeout_s: how long to try to resume an interrupted stream; 0: do not resume.
+            heartbeat_interval_s: heartbeat interval in both directions; a server silent for three intervals is
+                considered lost.
 
         Raises:
-            ConfigurationError: settings that cannot work.
+            ConfigurationError: invalid settings.
         """
         options = ConnectionOptions(
             tls=tls,
@@ -86,7 +84,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         self._timeout_s = _validate_timeout(timeout_s)
         targets = [target] if isinstance(target, str) else list(target)
         if not targets:
-            raise ConfigurationError(f"there is no address: give HOST:PORT, such as {channel.DEFAULT_TARGET}")
+            raise ConfigurationError(f"no address: give HOST:PORT, such as {channel.DEFAULT_TARGET}")
         self._connections: list[ChannelConfig] = [
             channel.build_channel_config(name, options) for name in targets
         ]
@@ -106,7 +104,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
 
     @property
     def target(self) -> str:
-        """The server's address; of several, the first."""
+        """The address of the server, or of the first of several."""
         return self._connections[0].target
 
     def transcribe(
@@ -124,59 +122,70 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         start_offset_s: float = 0.0,
         face_boxes: bool = False,
         endpoint_silence_s: float | None = None,
+        language_codes: Sequence[str] = (),
+        phrase_hints: Sequence[str] = (),
+        automatic_punctuation: bool = False,
         activity_events: bool = False,
         live: bool = False,
         silence_timeout_s: float | None = None,
         frame_rate_hz: float | None = None,
-        crops: bool = False,
+        input_format: InputFormat = "frames",
         audio: Samples | None = None,
+        audio_sample_rate_hz: int = SAMPLE_RATE_HZ,
         chunk_bytes: int = 65536,
         replay_buffer_bytes: int = 64 * 2**20,
         on_event: OnEvent | None = None,
         timeout_s: float | None = None,
     ) -> StreamT:
-        """Read media of any length while it is sent; segments come as soon as they are final.
+        """Transcribe media of any length as it is sent; segments are returned as soon as they are final.
 
-        The source is checked at once; the call is made when the first segment is asked for. Media is read as fast
-        as the server takes it and never held as a whole, so a live source works, and so does a very long file.
+        The source is validated now; the call starts when the first segment is requested. Media is read at the
+        server's processing rate and not held in memory, so live sources and very long files work.
 
-        Where the server or the connection is lost, the stream is carried on, by another server if there is one, and
-        nothing is lost: a file is read again, and of a source that can be read only once (a pipe, a camera) what was
-        sent is kept, up to ``replay_buffer_bytes``, until the server will not need it again.
+        If the server or the connection is lost, the stream is resumed, on another server if there is one. Sources that
+        can be read again (a path, bytes, an array, a seekable file) are; for others (a pipe, a camera), sent media is
+        kept until the server acknowledges it, up to ``replay_buffer_bytes``.
 
         Args:
             source: a path; a binary file; the bytes of a media file; an iterable (with AsyncClient also an
-                asynchronous one) of its chunks, or of ``gorggle.MouthCrops`` and ``gorggle.Sound``; or an array of
-                frames, uint8 (T, H, W) grey or (T, H, W, 3) RGB, which takes PyAV; or None to send ``audio`` alone.
-            modality: "av" reads lips and sound, "video" the lips alone, "audio" the sound alone.
-            model: a name from ``models()``; default: the server's.
-            interim_results: also give segments that may still change (``Segment.is_final``).
-            word_timestamps: give each word with its start and end.
-            max_alternatives: how many other readings to give with each final segment, at most 10.
-            max_speakers: how many people to follow at once; 0: as many as the server allows.
-            beam_size: width of the beam search; 0: the model's own choice.
-            length_penalty: above 0 favours longer texts; default: 1.
-            start_offset_s: added to every time, for a piece of a longer video.
-            face_boxes: give where the speakers' faces were.
-            endpoint_silence_s: a pause of so long ends a segment; default: the server's, 0.44 s.
-            activity_events: tell ``on_event`` when speech begins and ends.
-            live: the media comes into being while it is sent: final results come sooner, and the server warns where
-                it cannot keep up.
-            silence_timeout_s: the stream ends when nobody has spoken for so long.
-            frame_rate_hz: of an array of frames; required there.
-            crops: the array holds mouth crops (T, 96, 96), cut as the server would.
-            audio: the sound to an array of frames: int16 (S,), mono, 16 kHz.
-            chunk_bytes: media sent in one message, at most.
-            replay_buffer_bytes: of a source that can be read only once, how much may be kept in memory. Of crops and sound
-                some ten seconds are needed; container bytes are needed from the start.
-            on_event: called with each ``gorggle.Event``: start, media information, progress, activity, warnings,
-                interruptions.
-            timeout_s: how long the whole call may take; default: the client's.
+                asynchronous one) of its chunks, or of ``gorggle.MouthCrops`` or ``gorggle.VideoFrame`` and
+                ``gorggle.AudioChunk``; with ``frame_rate_hz``, also an iterable of frames, each an array like below or
+                the bytes of a JPEG file; an array of frames, uint8 (T, H, W) grey or (T, H, W, 3) RGB (requires
+                PyAV); or None to send ``audio`` alone.
+            modality: "av" uses lips and audio, "video" lips only, "audio" audio only.
+            model: a name from ``models()``. Default: the server's default model.
+            interim_results: also return segments that may still change (``Segment.is_final``).
+            word_timestamps: return the start and end of each word.
+            max_alternatives: number of alternative hypotheses for each final segment, at most 10.
+            max_speakers: number of people tracked at once; 0: the server's limit.
+            beam_size: beam width of the decoder; 0: the server's default.
+            length_penalty: below 1 favours shorter texts, above 1 longer ones. Default: 1.
+            start_offset_s: added to all times, for a clip that is part of a longer video.
+            face_boxes: return the positions of the speakers' faces.
+            endpoint_silence_s: silence that ends a segment. Default: the server's, 0.44 s.
+            language_codes: languages spoken, as BCP 47 tags, or "auto"; must be among the model's.
+            phrase_hints: words and phrases that are likely to occur, if the model supports it
+                (``Model.supports_adaptation``).
+            automatic_punctuation: return punctuation, if the model supports it
+                (``Model.supports_automatic_punctuation``).
+            activity_events: call ``on_event`` when speech begins and ends.
+            live: the media is recorded while it is sent: optimize for latency, and warn if the server cannot keep up.
+            silence_timeout_s: end the stream after this time without speech.
+            frame_rate_hz: frame rate of an array or an iterable of frames; required there.
+            input_format: what an array holds: "frames", or "mouth_crops" (T, 96, 96).
+            audio: audio for an array of frames: int16 or float32, mono (S,) or (S, C).
+            audio_sample_rate_hz: sample rate of ``audio``.
+            chunk_bytes: maximum media size of one message.
+            replay_buffer_bytes: memory for media that may have to be sent again. Mouth crops and audio need about ten
+                seconds; container bytes and frames are needed from the start.
+            on_event: called with each ``gorggle.Event``: start, media information, progress, speech activity,
+                warnings, interruptions.
+            timeout_s: timeout of the whole call. Default: the client's.
 
         Raises:
             InvalidSourceError: the source cannot be read.
-            InvalidRequestError: options that no server would accept.
-            GorggleError: later, from the iterator: what the server refused; see ``gorggle.errors``.
+            InvalidRequestError: an option is invalid.
+            GorggleError: from the iterator: the server refused the request; see ``gorggle.errors``.
         """
         options = RecognitionOptions(
             modality=modality,
@@ -189,8 +198,17 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             start_offset_s=start_offset_s,
             face_boxes=face_boxes,
             endpoint_silence_s=endpoint_silence_s,
+            language_codes=language_codes,
+            phrase_hints=phrase_hints,
+            automatic_punctuation=automatic_punctuation,
         )
-        taking = SourceOptions(chunk_bytes=chunk_bytes, frame_rate_hz=frame_rate_hz, crops=crops, audio=audio)
+        source_options = SourceOptions(
+            chunk_bytes=chunk_bytes,
+            frame_rate_hz=frame_rate_hz,
+            input_format=input_format,
+            audio=audio,
+            audio_sample_rate_hz=audio_sample_rate_hz,
+        )
         if replay_buffer_bytes < 0:
             raise InvalidRequestError(f"replay_buffer_bytes is {replay_buffer_bytes}: give 0 or more")
         stream = StreamOptions(
@@ -202,7 +220,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         )
         call = StreamCall(
             first_request=encode.encode_first_request(options, stream),
-            media=sources.open_source(source, taking),
+            media=sources.open_source(source, source_options),
             on_event=on_event,
             timeout_s=self._resolve_timeout_s(timeout_s),
             replay_buffer_bytes=replay_buffer_bytes,
@@ -226,15 +244,19 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         start_offset_s: float = 0.0,
         face_boxes: bool = False,
         endpoint_silence_s: float | None = None,
+        language_codes: Sequence[str] = (),
+        phrase_hints: Sequence[str] = (),
+        automatic_punctuation: bool = False,
         frame_rate_hz: float | None = None,
-        crops: bool = False,
+        input_format: InputFormat = "frames",
         audio: Samples | None = None,
+        audio_sample_rate_hz: int = SAMPLE_RATE_HZ,
         timeout_s: float | None = None,
     ) -> TranscriptT:
-        """Read a short clip in one call; it is sent as a whole.
+        """Transcribe a short clip in one call.
 
-        The arguments are those of ``transcribe``. The source may also be the address of an object that the server
-        may read: "s3://BUCKET/KEY".
+        The arguments are those of ``transcribe``. The source may also be an S3 object that the server can read:
+        "s3://BUCKET/KEY".
 
         Raises:
             InvalidSourceError, InvalidRequestError, GorggleError: as in ``transcribe``.
@@ -250,6 +272,9 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             start_offset_s=start_offset_s,
             face_boxes=face_boxes,
             endpoint_silence_s=endpoint_silence_s,
+            language_codes=language_codes,
+            phrase_hints=phrase_hints,
+            automatic_punctuation=automatic_punctuation,
         )
         deadline_s = self._resolve_timeout_s(timeout_s)
         if isinstance(source, str) and source.startswith(sources.S3_SCHEME):
@@ -257,25 +282,31 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
                 recognize_call(encode.encode_uri_request(options, source), source), deadline_s
             )
         media = sources.open_source(
-            source, SourceOptions(frame_rate_hz=frame_rate_hz, crops=crops, audio=audio)
+            source,
+            SourceOptions(
+                frame_rate_hz=frame_rate_hz,
+                input_format=input_format,
+                audio=audio,
+                audio_sample_rate_hz=audio_sample_rate_hz,
+            ),
         )
         return self._recognize(options, media, deadline_s)
 
     @abc.abstractmethod
     def _init_channels(self) -> None:
-        """Make ready for calls."""
+        """Initialize the channels."""
 
     @abc.abstractmethod
     def _create_stream(self, call: StreamCall) -> StreamT:
-        """Prepare a stream; the call is made when its first segment is asked for."""
+        """Create a stream; the call starts when its first segment is requested."""
 
     @abc.abstractmethod
     def _recognize(self, options: RecognitionOptions, media: Media, timeout_s: float | None) -> TranscriptT:
-        """Read all media and ask for its transcript."""
+        """Send all media in one call and return its transcript."""
 
     @abc.abstractmethod
     def _recognize_uri(self, unary_call: UnaryCall[Transcript], timeout_s: float | None) -> TranscriptT:
-        """Ask for the transcript of what the server fetches itself."""
+        """Return the transcript of a clip that the server fetches itself."""
 
     def _resolve_timeout_s(self, timeout_s: float | None) -> float | None:
         return self._timeout_s if timeout_s is None else _validate_timeout(timeout_s)
@@ -292,7 +323,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         return status_mapping.to_error(status, target=target, request_id=request_id)
 
     def _order_servers(self) -> list[int]:
-        """The servers in the order in which to ask them: the one that answered last comes first."""
+        """Return the servers in the order to try, the last successful one first."""
         first, count = self._first_server, len(self._connections)
         return [(first + number) % count for number in range(count)]
 

@@ -1,4 +1,4 @@
-"""The client for asyncio: every call waits in the running event loop."""
+"""The asyncio client."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from gorggle.server_info import Model, ServerInfo
 from gorggle.sources import Media
 from gorggle.v1 import lip_reading_pb2_grpc
 
-# What grpc.aio reports where a write failed, and how long the server's own status may take to come.
+# Details that grpc.aio reports after a failed write, and how long to wait for the server's own status.
 WRITE_FAILED_DETAILS = "Internal error from Core"
 STATUS_TIMEOUT_S = 1.0
 
 
 class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Transcript]]):
-    """A client of one server, for one event loop.
+    """An asyncio client, for one event loop.
 
     ::
 
@@ -54,20 +54,24 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls that are still going on are cancelled."""
+        """Close the connections and cancel active calls."""
         self._is_closed = True
-        # Closing a channel of grpc.aio does not find every call that is waited for (seen with grpcio 1.81).
+        # Closing a grpc.aio channel does not cancel every awaited call (seen with grpcio 1.81).
         for call in tuple(self._calls):
             call.cancel()
         for channel in self._channels.values():
             await channel.close()
 
     async def models(self) -> list[Model]:
-        """List the server's models, the default one first, with what their licences permit."""
-        return await self._call_unary(calls.list_models_call(), self._unary_timeout_s())
+        """Return the server's models, the default model first."""
+        models, token = await self._call_unary(calls.list_models_call(""), self._unary_timeout_s())
+        while token:
+            page, token = await self._call_unary(calls.list_models_call(token), self._unary_timeout_s())
+            models += page
+        return models
 
     async def model(self, name: str | None = None) -> Model:
-        """Describe one model; default: the server's default model.
+        """Return the description of a model; default: the server's default model.
 
         Raises:
             NotFoundError: the server has no such model.
@@ -75,14 +79,14 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
         return await self._call_unary(calls.get_model_call(name), self._unary_timeout_s())
 
     async def server_info(self) -> ServerInfo:
-        """Tell the server's version, limits and load."""
+        """Return the server's version, limits and load."""
         return await self._call_unary(calls.get_server_info_call(), self._unary_timeout_s())
 
     async def wait_until_ready(self, timeout_s: float = 60.0) -> ServerInfo:
-        """Wait until the server can be reached and has loaded its models.
+        """Wait until the server is reachable and has loaded its models.
 
         Raises:
-            UnavailableError: it was not ready in time.
+            UnavailableError: it is not ready in time.
         """
         last: GorggleError | None = None
         for attempt in calls.iter_attempts(timeout_s):
@@ -96,7 +100,7 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
     # --------------------------------------------------------------------------------------------------- mechanics
 
     def _init_channels(self) -> None:
-        # A channel belongs to an event loop, and there may be none yet.
+        # Channels are created later: they belong to an event loop, and none may be running yet.
         self._channels: dict[int, aio.Channel] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -169,11 +173,11 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
 
 
 class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
-    """The segments of one stream, as they come; ``AsyncClient.transcribe`` gives it.
+    """Asynchronous iterator over the segments of one stream; returned by ``AsyncClient.transcribe``.
 
-    Its attributes tell what is known so far; see ``Reception``. To leave it early, ``aclose`` it or use it in an
-    ``async with`` statement; the call is cancelled. Sources that are not asynchronous are read in other threads, so
-    that the event loop never waits for a disk; what blocks for ever should be asynchronous.
+    Its attributes describe the stream so far; see ``StreamReceiver``. To stop early, ``aclose`` it or use it in an
+    ``async with`` statement: the call is cancelled. Synchronous sources are read in other threads, so that they do not
+    block the event loop; sources that may block forever should be asynchronous.
     """
 
     def __init__(
@@ -226,13 +230,13 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
                 self._call.cancel()
 
     async def aclose(self) -> None:
-        """End the call, if it is still going on, and let go of the source."""
+        """Cancel the call, if it is active, and close the source."""
         self._is_closed = True
         await self._end_call()
         await self._delivery.aclose()
 
     async def transcript(self) -> Transcript:
-        """Read to the end, and give everything that was still to come as one transcript."""
+        """Read to the end, and return the remaining segments as one transcript."""
         return self._build_transcript([segment async for segment in self])
 
     async def _next_segment(self) -> Segment:
@@ -256,11 +260,11 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
         self._delivery.check_replayable(recovery.acknowledged)
         opening = recovery.build_first_request(self._stream_call.first_request)
         self._call = self._start_stream(self._deadline.remaining_s(), recovery.server, recovery.metadata())
-        # Not its read(): that gives nothing more once a write failed, though there may be answers to read.
+        # Not read(): it returns nothing after a failed write, although responses may be left.
         self._responses = aiter(self._call)
         self._send_task = asyncio.create_task(self._delivery.send(self._call, opening, recovery.acknowledged))
-        # A write that fails because the call has just ended would put an error of gRPC's own in the place of the
-        # server's: once the call has ended, nothing more may be written.
+        # Stop writing when the call ends: a failed write would replace the server's status with gRPC's own
+        # error.
         self._call.add_done_callback(functools.partial(_cancel, self._send_task))
 
     async def _end_call(self) -> None:
@@ -272,7 +276,7 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
         self._call = self._send_task = None
 
     async def _next_message(self) -> Any:
-        """The next answer; None where the call was lost and another one is to be made."""
+        """Return the next response; None if the call was lost and will be resumed."""
         try:
             async with asyncio.timeout(self._resume_policy.silence_timeout_s()):
                 return await anext(self._responses)
@@ -280,7 +284,7 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
             self._check_finished()
             raise
         except TimeoutError:
-            silent = RpcStatus(grpc.StatusCode.UNAVAILABLE, "the server has gone silent", None)
+            silent = RpcStatus(grpc.StatusCode.UNAVAILABLE, "the server stopped responding", None)
             return await self._prepare_resume(silent, was_silent=True)
         except grpc.RpcError:
             if self._delivery.source_error is not None:
@@ -299,7 +303,7 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
         raise StopAsyncIteration
 
     async def _prepare_resume(self, status: RpcStatus, *, was_silent: bool = False) -> None:
-        """Wait until the next call may be made; raise the error where there is to be none."""
+        """Wait until the next call can be made; raise the error if the stream cannot be resumed."""
         failure = self._delivery.source_error or self._map_error(
             status, self.request_id, self._resume_policy.server
         )
@@ -309,7 +313,7 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
         if pause_s is None or self._deadline.expires_within(pause_s):
             raise failure from None
         await self._end_call()
-        await self._notify(Interrupted(str(failure), pause_s, self._resume_policy.final_until_s))
+        await self._notify(Interrupted(str(failure), pause_s, self._resume_policy.final_end_s))
         await asyncio.sleep(pause_s)
 
     async def _notify(self, event: Event) -> None:
@@ -320,13 +324,13 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
 
 
 async def _get_server_status(call: Any) -> RpcStatus:
-    """The status that the server ended the call with, which may be OK.
+    """Return the status that the server ended the call with, which may be OK.
 
-    When a write fails because the call has ended, grpc.aio first reports an error of its own; the server's status
-    takes its place a moment later (seen with grpcio 1.85; its ``set_internal_error``).
+    After a write failed because the call had ended, grpc.aio first reports an error of its own, and the server's status
+    a moment later (seen with grpcio 1.85; its ``set_internal_error``).
     """
     end = time.monotonic() + STATUS_TIMEOUT_S
-    # gRPC tells of no second status, hence no event to wait for.
+    # gRPC does not signal the second status, so poll.
     while await call.details() == WRITE_FAILED_DETAILS and time.monotonic() < end:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     return RpcStatus(await call.code(), await call.details(), await call.trailing_metadata())
@@ -337,7 +341,7 @@ def _cancel(task: asyncio.Task[None], _call: Any) -> None:
 
 
 def _raise_if_task_is_cancelled() -> None:
-    """Pass a ``CancelledError`` on, if it was meant for this task; gRPC raises it too when a call is cancelled."""
+    """Re-raise a ``CancelledError`` if this task was cancelled; gRPC raises it for cancelled calls too."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise  # noqa: PLE0704 - only called where an exception is being handled

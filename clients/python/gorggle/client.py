@@ -1,4 +1,4 @@
-"""The client for ordinary programs: every call waits in the thread that makes it."""
+"""The synchronous client: calls block the calling thread."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gorggle.v1 import lip_reading_pb2_grpc
 
 
 class Client(ClientBase["TranscriptionStream", Transcript]):
-    """A client of one server. It may be used from several threads at once.
+    """A synchronous client. It is thread-safe.
 
     ::
 
@@ -47,17 +47,21 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
         self.close()
 
     def close(self) -> None:
-        """Close the connection; calls that are still going on are cancelled."""
+        """Close the connections and cancel active calls."""
         self._is_closed = True
         for channel in self._channels.values():
             channel.close()
 
     def models(self) -> list[Model]:
-        """List the server's models, the default one first, with what their licences permit."""
-        return self._call_unary(calls.list_models_call(), self._unary_timeout_s())
+        """Return the server's models, the default model first."""
+        models, token = self._call_unary(calls.list_models_call(""), self._unary_timeout_s())
+        while token:
+            page, token = self._call_unary(calls.list_models_call(token), self._unary_timeout_s())
+            models += page
+        return models
 
     def model(self, name: str | None = None) -> Model:
-        """Describe one model; default: the server's default model.
+        """Return the description of a model; default: the server's default model.
 
         Raises:
             NotFoundError: the server has no such model.
@@ -65,14 +69,14 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
         return self._call_unary(calls.get_model_call(name), self._unary_timeout_s())
 
     def server_info(self) -> ServerInfo:
-        """Tell the server's version, limits and load."""
+        """Return the server's version, limits and load."""
         return self._call_unary(calls.get_server_info_call(), self._unary_timeout_s())
 
     def wait_until_ready(self, timeout_s: float = 60.0) -> ServerInfo:
-        """Wait until the server can be reached and has loaded its models.
+        """Wait until the server is reachable and has loaded its models.
 
         Raises:
-            UnavailableError: it was not ready in time.
+            UnavailableError: it is not ready in time.
         """
         last: GorggleError | None = None
         for attempt in calls.iter_attempts(timeout_s):
@@ -143,11 +147,10 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
 
 
 class TranscriptionStream(StreamReceiver, Iterator[Segment]):
-    """The segments of one stream, as they come; ``Client.transcribe`` gives it.
+    """Iterator over the segments of one stream; returned by ``Client.transcribe``.
 
-    Its attributes tell what is known so far; see ``Reception``. Leaving it early is no fault: ``close`` it, use it
-    in a ``with`` statement, or drop it, and the call is cancelled. A source that is not a file is read in a thread
-    of its own.
+    Its attributes describe the stream so far; see ``StreamReceiver``. To stop early, ``close`` it, use it in a ``with``
+    statement, or drop it: the call is cancelled. Sources other than files are read in a background thread.
     """
 
     def __init__(
@@ -197,7 +200,7 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
         self.close()
 
     def close(self) -> None:
-        """End the call, if it is still going on. May be called from any thread."""
+        """Cancel the call, if it is active. May be called from any thread."""
         self._closing.set()
         if self._call is not None:
             self._call.cancel()
@@ -205,7 +208,7 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
         self._watchdog.close()
 
     def transcript(self) -> Transcript:
-        """Read to the end, and give everything that was still to come as one transcript."""
+        """Read to the end, and return the remaining segments as one transcript."""
         return self._build_transcript(list(self))
 
     def _next_segment(self) -> Segment:
@@ -239,7 +242,7 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
             messages, self._deadline.remaining_s(), recovery.server, recovery.metadata()
         )
         sending.set_call(self._call)
-        if self._closing.is_set():  # by another thread, meanwhile
+        if self._closing.is_set():  # meanwhile, by another thread
             self._call.cancel()
 
     def _end_call(self) -> None:
@@ -247,7 +250,7 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
         self._call = None
 
     def _prepare_resume(self, status: RpcStatus) -> None:
-        """Wait until the next call may be made; raise the error where there is to be none."""
+        """Wait until the next call can be made; raise the error if the stream cannot be resumed."""
         failure = self._delivery.source_error or self._map_error(
             status, self.request_id, self._resume_policy.server
         )
@@ -258,8 +261,8 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
         if pause_s is None or self._deadline.expires_within(pause_s):
             raise failure from None
         self._end_call()
-        reason = "the server has gone silent" if was_silent else str(failure)
-        self._notify(Interrupted(reason, pause_s, self._resume_policy.final_until_s))
+        reason = "the server stopped responding" if was_silent else str(failure)
+        self._notify(Interrupted(reason, pause_s, self._resume_policy.final_end_s))
         if self._closing.wait(pause_s):
             raise failure from None
 

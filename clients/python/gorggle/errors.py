@@ -1,26 +1,26 @@
-"""What can go wrong when the SDK is used, named for the cause.
+"""Exceptions of the SDK, named for the cause.
 
 ::
 
     GorggleError
-    ├── ConfigurationError       the client's own settings: address, certificates, token, deadlines
-    ├── InvalidRequestError      the request is wrong: options, media, sizes; change it before you send it again
-    │   └── InvalidSourceError   what was to be read cannot be sent: no such file, a directory, nothing in it
-    ├── PreconditionError        right in itself, but not in this state
-    │   └── NoFaceError          only the lips were to be read, and no face is seen
-    ├── NotFoundError            the server knows no such model or object
-    ├── OverloadedError          the server is full; try again after ``retry_after_s``
-    ├── UnavailableError         not reachable, still loading, or shutting down: try again
-    ├── DeadlineError            not done in time, or nothing was sent for too long
-    ├── SupersededError          another call took over this session
-    ├── DataLossError            a gap too old to be replayed
-    ├── AuthenticationError      credentials are missing, wrong, or do not permit this
-    ├── CallCancelledError       the call was cancelled: the client was closed, or the server gave it up
-    └── ServerError              a fault of the server; quote ``request_id`` when you report it
+    ├── ConfigurationError       invalid client settings: address, certificates, token, timeouts
+    ├── InvalidRequestError      invalid options, media or sizes: change the request before retrying
+    │   └── InvalidSourceError   the source cannot be sent: missing file, directory, no content
+    ├── PreconditionError        the request is valid but cannot be served in this state
+    │   └── NoFaceError          video-only recognition found no usable face
+    ├── NotFoundError            unknown model or object
+    ├── OverloadedError          the server is at capacity: retry after ``retry_after_s``
+    ├── UnavailableError         not reachable, loading, or shutting down: retry
+    ├── DeadlineError            timeout of the call, or idle timeout
+    ├── SupersededError          another call resumed this session
+    ├── DataLossError            missing media is no longer available for replay
+    ├── AuthenticationError      missing, invalid or insufficient credentials
+    ├── CallCancelledError       the client was closed, or the server cancelled the call
+    └── ServerError              internal server error; include ``request_id`` in reports
 
-Every error has ``code``, the ``grpc.StatusCode`` that the server sent (None where no call was made), and
-``request_id``, the call's name in the server's log (empty where unknown). ``gorggle._transport.status_mapping`` holds the
-table from status codes to these classes.
+Every error has ``code``, the server's ``grpc.StatusCode`` (None if no call was made), and ``request_id``, which
+identifies the call in the server's log (empty if unknown). ``gorggle._transport.status_mapping`` maps status codes to
+these classes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class GorggleError(Exception):
-    """Base of every error that the SDK raises by itself."""
+    """Base class of the SDK's exceptions."""
 
     def __init__(self, message: str, *, code: grpc.StatusCode | None = None, request_id: str = "") -> None:
         super().__init__(message)
@@ -41,15 +41,15 @@ class GorggleError(Exception):
 
 
 class ConfigurationError(GorggleError, ValueError):
-    """The client was set up in a way that cannot work."""
+    """Invalid client settings."""
 
 
 class InvalidRequestError(GorggleError):
-    """The options or the media are wrong, too long or too large; sending them again will not help."""
+    """Invalid, too long or too large options or media; retrying does not help."""
 
 
 class InvalidSourceError(InvalidRequestError):
-    """The file, object or array that was to be read cannot be sent; no call was made, or it was cancelled."""
+    """The file, object or array cannot be sent; no call was made, or it was cancelled."""
 
 
 class PreconditionError(GorggleError):
@@ -57,18 +57,18 @@ class PreconditionError(GorggleError):
 
 
 class NoFaceError(PreconditionError):
-    """Only the lips were to be read, and no usable face is seen. Reading from the sound may still work."""
+    """Video-only recognition found no usable face; recognition from audio may still work."""
 
 
 class NotFoundError(GorggleError):
-    """The server knows no such model or object."""
+    """Unknown model or object."""
 
 
 class OverloadedError(GorggleError):
-    """All of the server's places are taken.
+    """The server is at capacity.
 
     Attributes:
-        retry_after_s: how long the server asks to wait before the next attempt; None where it does not say.
+        retry_after_s: the server's requested delay before a retry; None if it gave none.
     """
 
     def __init__(
@@ -84,28 +84,28 @@ class OverloadedError(GorggleError):
 
 
 class UnavailableError(GorggleError):
-    """The server cannot be reached, is still loading, or is shutting down."""
+    """The server is not reachable, loading, or shutting down."""
 
 
 class DeadlineError(GorggleError):
-    """The call took longer than it was allowed, or nothing was sent for too long."""
+    """The call exceeded its timeout, or was idle for too long."""
 
 
 class SupersededError(GorggleError):
-    """Another call took over this session."""
+    """Another call resumed this session."""
 
 
 class DataLossError(GorggleError):
-    """What is missing is too old to be sent again: read the media again from there."""
+    """Missing media is no longer available for replay: transcribe from there again."""
 
 
 class AuthenticationError(GorggleError):
-    """Credentials are missing or wrong, or do not permit this."""
+    """Missing, invalid or insufficient credentials."""
 
 
 class CallCancelledError(GorggleError):
-    """The call was cancelled by someone else: the client was closed meanwhile, or the server gave it up."""
+    """The client was closed during the call, or the server cancelled it."""
 
 
 class ServerError(GorggleError):
-    """The server failed, or broke the protocol."""
+    """Internal server error, or a protocol violation."""

@@ -1,4 +1,4 @@
-"""What a server tells while it reads, besides segments. ``on_event`` of ``transcribe`` receives these."""
+"""Events of a stream besides segments; ``on_event`` of ``transcribe`` receives them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ WarningKind = Literal[
     "too_many_faces",
     "lagging_modality",
     "no_speech",
-    "falling_behind",
-    "closed_after_silence",
+    "input_too_fast",
+    "silence_timeout",
     "other",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request was accepted. ``request_id`` is the call's name in the server's log."""
+    """The server accepted the request; ``request_id`` identifies the call in its log."""
 
     request_id: str
     model: str
@@ -28,17 +28,17 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What the server found when it opened the media.
+    """Properties of the media.
 
     Attributes:
-        container: as FFmpeg calls it: "mov,mp4,m4a,3gp,3g2,mj2".
-        video_codec: empty where there are no pictures.
-        audio_codec: empty where there is no sound.
-        width_px: of the upright picture.
-        height_px: of the upright picture.
-        frame_rate_hz: as the container declares it; 0 where unknown.
-        duration_s: as the container declares it; None where it does not.
-        rotation_degrees: clockwise rotation that was applied to show the picture upright.
+        container: FFmpeg's name, such as "mov,mp4,m4a,3gp,3g2,mj2".
+        video_codec: empty without a video stream.
+        audio_codec: empty without an audio stream.
+        width_px: of the upright frame.
+        height_px: of the upright frame.
+        frame_rate_hz: as declared by the container; 0 if unknown.
+        duration_s: as declared by the container; None if it is not.
+        rotation_degrees: clockwise rotation applied to show frames upright.
     """
 
     container: str
@@ -53,13 +53,13 @@ class MediaInfo:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the server has come, about once a second of media.
+    """Progress of the server, about once per second of media.
 
     Attributes:
-        bytes_received: media bytes taken in.
-        received_s: media decoded and searched for faces, from its start.
-        processed_s: media up to which every segment is final and sent.
-        face_count: faces followed at this moment.
+        bytes_received: media bytes received.
+        received_s: duration of the media decoded and face-tracked.
+        processed_s: time up to which every segment is final and sent.
+        face_count: faces being tracked.
     """
 
     bytes_received: int
@@ -70,7 +70,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Speech begins or ends; comes where ``activity_events`` was asked for."""
+    """Speech begins or ends; sent if ``activity_events`` is on."""
 
     kind: Literal["speech_begin", "speech_end"]
     time_s: float
@@ -79,7 +79,7 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class StreamWarning:
-    """Something worth knowing that does not end the stream; ``message`` is for people."""
+    """A problem that does not end the stream; ``message`` is human-readable."""
 
     kind: WarningKind
     message: str
@@ -87,7 +87,7 @@ class StreamWarning:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """All media has been read and every segment sent."""
+    """All media was processed and every segment sent."""
 
     duration_s: float
     segment_count: int
@@ -96,19 +96,19 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class ServerDraining:
-    """The server goes after so many seconds; the stream is carried on elsewhere, where there is another server."""
+    """The server shuts down after ``deadline_s``; the stream moves to another server if one is configured."""
 
     deadline_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The server or the connection was lost; the stream is taken up again after the pause.
+    """The server or the connection was lost; the stream is resumed after the backoff.
 
     Attributes:
-        reason: for people.
-        backoff_s: until the next attempt.
-        final_end_s: media up to which every segment has come.
+        reason: human-readable.
+        backoff_s: time until the next attempt.
+        final_end_s: time up to which every segment was received.
     """
 
     reason: str

@@ -1,4 +1,4 @@
-"""A server of one's own, for programs that were given none: started for one purpose, gone with it."""
+"""Runs a temporary inference server as a subprocess, for programs without a server address."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ NOT_INSTALLED = "the server is not installed: pip install 'gorggle[server]'"
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 15.0
 MAX_LOG_LINES = 40
-# What a server for others may be set up with in the environment; models and device apply to a private one too.
+# Settings of a public server that a temporary one must not inherit; models and device apply to both.
 IGNORED_ENV_VARS = frozenset(
     {"GORGGLE_TLS_CERTIFICATE", "GORGGLE_TLS_KEY", "GORGGLE_TLS_CLIENT_CA", "GORGGLE_TOKEN"}
 )
 
 
 class LocalServer:
-    """A server process on a free port of this machine; ``address`` is its HOST:PORT once it is entered.
+    """A server subprocess on a free loopback port; ``address`` is its HOST:PORT inside the ``with`` statement.
 
-    It ends when its standard input closes, hence also when this process is killed. Its log is only shown, in parts,
-    where it fails to start.
+    It exits when its standard input closes, so it also exits if this process is killed. Its log is only used in error
+    messages.
 
     Raises:
         ConfigurationError: the server is not installed.
-        UnavailableError: it ended, or was not ready in time.
+        UnavailableError: it exited, or was not ready in time.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class LocalServer:
         self._readers: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        # A session of its own keeps Ctrl-C from reaching the server before this process has taken leave of it.
+        # A new session keeps Ctrl-C from stopping the server before this process has closed its calls.
         self._process = process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -74,7 +74,7 @@ class LocalServer:
         self.close()
 
     def close(self) -> None:
-        """Ask the server to end by closing its standard input; kill it where it does not."""
+        """Stop the server by closing its standard input; kill it after a timeout."""
         process = self._process
         if process is None or process.stdin is None or process.stdout is None or process.stderr is None:
             return
@@ -109,16 +109,16 @@ class LocalServer:
             if address is not None:
                 return address
 
-    def _start_reader(self, stream: IO[bytes] | None, take: Callable[[bytes | None], None]) -> None:
-        """Read a pipe to its end in a thread, so that the server never waits for somebody to read it.
+    def _start_reader(self, stream: IO[bytes] | None, handle_line: Callable[[bytes | None], None]) -> None:
+        """Read a pipe to its end in a thread, so that the server never blocks on it.
 
-        ``take`` gets each line, and None at the end.
+        ``handle_line`` is called with each line, and with None at the end.
         """
 
         def read() -> None:
             for line in stream or ():
-                take(line)
-            take(None)
+                handle_line(line)
+            handle_line(None)
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
@@ -132,37 +132,27 @@ class LocalServer:
         code = process.wait()
         self._readers[1].join(STOP_TIMEOUT_S)
         if any(re.match(r"ModuleNotFoundError: ", line) for line in self._log):
-            return ConfigurationError(f"{NOT_INSTALLED}, or name one with --server")
-        return UnavailableError(
-            f"the server ended with exit code {code} before it was ready{self._log_tail()}"
-        )
+            return ConfigurationError(f"{NOT_INSTALLED}, or use --server")
+        return UnavailableError(f"the server exited with code {code} before it was ready{self._log_tail()}")
 
     def _log_tail(self) -> str:
-        words = [line for line in self._log if line.strip()]
-        return f": {words[-1].strip()}" if words else ""
+        lines = [line for line in self._log if line.strip()]
+        return f": {lines[-1].strip()}" if lines else ""
 
 
 def _build_command() -> list[str]:
     if util.find_spec(MODULE) is None:
-        raise ConfigurationError(f"{NOT_INSTALLED}, or name one with --server")
-    # -P: a folder that happens to bear the module's name must not be run because one stands beside it.
-    return [
-        sys.executable,
-        "-P",
-        "-m",
-        MODULE,
-        "--listen",
-        "127.0.0.1:0",
-        "--announce",
-        "--exit-on-stdin-eof",
-    ]
+        raise ConfigurationError(f"{NOT_INSTALLED}, or use --server")
+    # -P keeps a folder of the module's name in the current directory from being run instead.
+    arguments = ["--listen", "127.0.0.1:0", "--print-ready", "--exit-on-stdin-eof"]
+    return [sys.executable, "-P", "-m", MODULE, *arguments]
 
 
 def _parse_address(line: bytes) -> str | None:
-    """The address in ``{"listening": "127.0.0.1:PORT"}``; None for any other line."""
+    """Return the address in ``{"listening": "127.0.0.1:PORT"}``; None for any other line."""
     try:
-        announcement = json.loads(line)
+        message = json.loads(line)
     except ValueError:
         return None
-    address = announcement.get("listening") if isinstance(announcement, dict) else None
+    address = message.get("listening") if isinstance(message, dict) else None
     return address if isinstance(address, str) else None

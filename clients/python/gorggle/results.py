@@ -1,12 +1,12 @@
-"""What was read: segments of speech with their words and times, and a whole transcript.
+"""Results: segments of speech with words and timestamps, and whole transcripts.
 
-Times are seconds from the start of the media, plus the start offset that the request asked for.
+Timestamps are seconds from the start of the media, plus the request's start offset.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from gorggle import captions
 from gorggle.events import StreamWarning
 
 Modality = Literal["av", "video", "audio"]
-"""What words are read from: lips and sound together, the lips alone, or the sound alone."""
+"""Input of recognition: video and audio together, video only, or audio only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """Another reading of the same segment."""
+    """Another hypothesis for a segment."""
 
     text: str
     confidence: float = 0.0
@@ -38,7 +38,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class FaceBox:
-    """Where the speaker's face was at one moment, as shares (0 to 1) of the upright picture's width and height."""
+    """The speaker's face at one time, as fractions (0 to 1) of the upright frame's width and height."""
 
     time_s: float
     left: float
@@ -49,20 +49,20 @@ class FaceBox:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What one person said in one stretch.
+    """Continuous speech of one speaker.
 
     Attributes:
         confidence: the model's, from 0 to 1.
-        stability: share of the words that will not change any more, from 0 to 1; 1 when final.
-        is_final: whether this is the segment's last result. Others only come where interim results were asked for.
-        segment_id: names the segment within its stream; the interim and final results of one share it.
-        revision: counts the results of one segment from 1; a higher one replaces the lower ones.
-        speaker: who speaks: "face-1", "face-2"… for one face through a stream, "voice" where no face was seen.
-        words: with their times; empty where they were not asked for.
-        alternatives: other readings, best first; empty where they were not asked for.
-        face_boxes: where the speaker's face was; empty where they were not asked for.
-        modality: what the words were read from.
-        stable_words: so many words, from the beginning of ``text``, begin every later result of the segment.
+        stability: fraction of the words that will not change, from 0 to 1; 1 if final.
+        is_final: this is the segment's last result; interim results are only sent on request.
+        segment_id: identifies the segment in its stream; its interim and final results share it.
+        revision: number of the result, from 1; a higher one replaces lower ones.
+        speaker: label of the speaker: "face-1", "face-2"… for one face throughout a stream, "voice" without a face.
+        words: with timestamps; empty if not requested.
+        alternatives: other hypotheses, best first; empty if not requested.
+        face_boxes: the speaker's face over time; empty if not requested.
+        modality: input that the words were recognized from.
+        stable_words: number of words at the start of ``text`` that later results of the segment keep.
     """
 
     start_s: float
@@ -82,21 +82,21 @@ class Segment:
 
     @property
     def stable_text(self) -> str:
-        """The words that will not change any more; all of them when final."""
+        """The words that will not change; all of them if final."""
         return self.text if self.is_final else " ".join(self.text.split()[: self.stable_words])
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """Everything that was said in one file.
+    """The final segments of one source.
 
     Attributes:
-        file: name of the file; empty where the source has none.
-        duration_s: length of the media.
-        model: the model that read.
-        segments: the final segments, in order of time.
-        warnings: what the server wants known: no sound found, damaged media…
-        request_id: the call's name in the server's log.
+        file: name of the file; empty if the source has none.
+        duration_s: duration of the media.
+        model: name of the model.
+        segments: the final segments by time.
+        warnings: such as missing audio or damaged media.
+        request_id: identifies the call in the server's log.
     """
 
     file: str
@@ -108,49 +108,49 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """All words, one segment a line, without times and speakers."""
+        """The text, one line per segment, without timestamps and speakers."""
         return "\n".join(segment.text for segment in self.segments)
 
     def to_text(self) -> str:
-        """Write one line a segment: ``[00:00.52 - 00:02.10] face-1: bin blue at f two now``."""
+        """Return one line per segment; see ``to_text_line``."""
         return to_text(self.segments)
 
     def to_json(self, indent: int | None = 2) -> str:
-        """Write file, duration, model and segments with their words as JSON; times in seconds."""
+        """Return JSON; see ``to_json``."""
         return to_json(
             self.segments, file=self.file, duration_s=self.duration_s, model=self.model, indent=indent
         )
 
-    def to_srt(self) -> str:
-        """Write SubRip captions."""
-        return captions.to_srt(self.segments)
+    def to_srt(self, names: Mapping[str, str] | None = None) -> str:
+        """Return SubRip captions; see ``to_srt``."""
+        return to_srt(self.segments, names)
 
-    def to_vtt(self) -> str:
-        """Write WebVTT captions."""
-        return captions.to_vtt(self.segments)
+    def to_vtt(self, names: Mapping[str, str] | None = None) -> str:
+        """Return WebVTT captions; see ``to_vtt``."""
+        return to_vtt(self.segments, names)
 
 
 def sort_segments(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """The final segments by start, then end: speakers who talk at once are interleaved.
+    """Return the final segments that have text, by start, then end.
 
-    A final segment without text takes back what interim results seemed to say: it is left out.
+    A final segment without text retracts its interim results.
     """
     return tuple(sorted((s for s in segments if s.is_final and s.text), key=lambda s: (s.start_s, s.end_s)))
 
 
 def to_text(segments: Iterable[Segment]) -> str:
-    """Write one line for each final segment, in the given order; see ``to_text_line``."""
+    """Return one line per final segment, in the given order; see ``to_text_line``."""
     return "".join(f"{to_text_line(segment)}\n" for segment in segments if segment.is_final and segment.text)
 
 
 def to_text_line(segment: Segment) -> str:
-    """A segment for people: ``[00:00.52 - 00:02.10] face-1: bin blue at f two now``."""
-    speaker = f"{segment.speaker}: " if segment.speaker else ""
+    """Return a segment as ``[00:00.52 - 00:02.10] Person 1: bin blue at f two now``."""
+    speaker = f"{captions.display_name(segment.speaker)}: " if segment.speaker else ""
     return f"[{format_time(segment.start_s)} - {format_time(segment.end_s)}] {speaker}{' '.join(segment.text.split())}"
 
 
 def format_time(time_s: float) -> str:
-    """A time for people, to the hundredth of a second: ``01:05.30``, from an hour on ``1:01:05.30``."""
+    """Return a time as ``01:05.30``, or ``1:01:05.30`` from one hour."""
     minutes, hundredths = divmod(round(max(0.0, time_s) * 100), 6000)
     hours, minutes = divmod(minutes, 60)
     seconds = f"{minutes:02d}:{hundredths // 100:02d}.{hundredths % 100:02d}"
@@ -165,9 +165,9 @@ def to_json(
     model: str = "",
     indent: int | None = 2,
 ) -> str:
-    """Write the final segments as JSON, for programs.
+    """Return the final segments as JSON, with the file, duration and model.
 
-    Times are seconds, rounded to the millisecond; confidences are rounded to four decimals.
+    Timestamps are seconds, rounded to milliseconds; confidences are rounded to four decimals.
     """
     document = {
         "file": file,
@@ -178,14 +178,17 @@ def to_json(
     return json.dumps(document, ensure_ascii=False, indent=indent)
 
 
-def to_srt(segments: Sequence[Segment]) -> str:
-    """Write the final segments as SubRip captions; see ``gorggle.captions``."""
-    return captions.to_srt(segments)
+def to_srt(segments: Iterable[Segment], names: Mapping[str, str] | None = None) -> str:
+    """Return the final segments as SubRip captions.
+
+    ``names`` maps speaker labels to displayed names; without it, "face-2" is shown as "Person 2" and "voice" as "Voice".
+    """
+    return captions.to_srt((segment for segment in segments if segment.is_final), names)
 
 
-def to_vtt(segments: Sequence[Segment]) -> str:
-    """Write the final segments as WebVTT captions; see ``gorggle.captions``."""
-    return captions.to_vtt(segments)
+def to_vtt(segments: Iterable[Segment], names: Mapping[str, str] | None = None) -> str:
+    """Return the final segments as WebVTT captions; ``names`` as in ``to_srt``."""
+    return captions.to_vtt((segment for segment in segments if segment.is_final), names)
 
 
 def _segment_to_dict(segment: Segment) -> dict[str, Any]:

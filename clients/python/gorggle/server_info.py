@@ -1,4 +1,4 @@
-"""What a server says about itself and its models."""
+"""Descriptions of servers and models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CommercialUse = Literal["permitted", "forbidden", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class ErrorRate:
-    """How often a model errs on some data; ``source`` says who measured it."""
+    """Word error rate of a model on one dataset; ``source`` is the paper or command it comes from."""
 
     dataset: str
     modality: Modality
@@ -23,7 +23,7 @@ class ErrorRate:
 
 @dataclass(frozen=True, slots=True)
 class ModelLicense:
-    """The terms of a model's weights. "unknown" commercial use means: find out before you use it."""
+    """Licence of a model's weights. If ``commercial_use`` is "unknown", check the licence before use."""
 
     name: str
     url: str
@@ -33,15 +33,17 @@ class ModelLicense:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a model is, what it can read and what it may be used for.
+    """Description of a model.
 
     Attributes:
-        name: what ``transcribe(model=…)`` takes.
+        name: argument of ``transcribe(model=…)``.
         parameter_count: number of parameters.
-        vocabulary_size: number of its output units (sub-words).
+        vocabulary_size: number of output tokens (subwords).
         language_codes: BCP 47 tags.
-        vocabulary: what it can and cannot read, for people.
-        sha256: of the model file, hexadecimal.
+        vocabulary: human-readable description of what it can recognize.
+        sha256: SHA-256 of the model file, hexadecimal.
+        supports_automatic_punctuation: whether ``transcribe(automatic_punctuation=True)`` is accepted.
+        supports_adaptation: whether ``transcribe(phrase_hints=…)`` is accepted.
     """
 
     name: str
@@ -63,11 +65,13 @@ class Model:
     error_rates: tuple[ErrorRate, ...]
     license: ModelLicense
     sha256: str
+    supports_automatic_punctuation: bool = False
+    supports_adaptation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """The most that a request may ask."""
+    """Limits of requests; see protos/gorggle/v1/server.proto."""
 
     max_message_bytes: int
     max_stream_duration_s: float
@@ -77,12 +81,13 @@ class ServerLimits:
     max_speakers: int
     max_beam_size: int
     idle_timeout_s: float
+    media_timeout_s: float
     max_utterance_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCapacity:
-    """Recognition calls that a server serves at once, and now; one more than the most is an OverloadedError."""
+    """Maximum and current number of recognition calls; calls beyond the maximum raise OverloadedError."""
 
     max_streams: int
     active_streams: int
@@ -90,7 +95,7 @@ class ServerCapacity:
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What a server is, what it allows and how busy it is; ``device`` is where its models run: "cpu" or "cuda"."""
+    """Version, limits and load of a server. Its models run on ``device``, "cpu" or "cuda"."""
 
     version: str
     default_model: str

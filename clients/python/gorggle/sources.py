@@ -1,6 +1,6 @@
-"""What can be read, and how it becomes messages: files, file objects, chunks of bytes, arrays.
+"""Media sources and their conversion to messages: files, file objects, chunks of bytes, frames, arrays.
 
-Nothing is read before its turn: messages are made one by one, as fast as the call takes them.
+Messages are created lazily, at the rate at which the call sends them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from gorggle import arrays
 from gorggle._protobuf.encode import StreamRequest, encode_media
@@ -34,25 +34,26 @@ AsyncMessages: TypeAlias = AsyncGenerator[StreamRequest, None]
 
 
 class BinaryFile(Protocol):
-    """Anything with a ``read`` that gives bytes."""
+    """An object with a ``read`` method that returns bytes."""
 
     def read(self, size: int, /) -> Any:
-        """Read up to ``size`` bytes; empty at the end."""
+        """Return up to ``size`` bytes; empty at the end."""
 
 
-Chunk: TypeAlias = Bytes | arrays.MouthCrops | arrays.AudioChunk
+Chunk: TypeAlias = Bytes | arrays.Array | arrays.MouthCrops | arrays.AudioChunk | arrays.VideoFrame
+InputFormat: TypeAlias = Literal["frames", "mouth_crops"]
 Source: TypeAlias = (
     str | os.PathLike[str] | BinaryFile | Bytes | Iterable[Chunk] | AsyncIterable[Chunk] | arrays.Array | None
 )
-"""A path, a binary file object, a media file's bytes, an iterable of its chunks (or of mouth crops and sound), or an
-array of frames."""
+"""A path, a binary file object, the bytes of a media file, an iterable of its chunks (or of frames, mouth crops and
+audio), or an array of frames."""
 
 
 @dataclass(frozen=True)
 class Media:
-    """A source that was checked: its name, and the messages that carry it.
+    """A validated source: its name and its messages.
 
-    ``reopen`` gives the same messages once more; None where the source can be read only once.
+    ``reopen`` returns the same messages again; None if the source can be read only once.
     """
 
     name: str
@@ -62,49 +63,61 @@ class Media:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """How to take a source; ``Client.transcribe`` explains each."""
+    """How to read a source; see ``Client.transcribe``."""
 
     chunk_bytes: int = 65536
     frame_rate_hz: float | None = None
-    crops: bool = False
+    input_format: InputFormat = "frames"
     audio: arrays.Samples | None = None
+    audio_sample_rate_hz: int = arrays.SAMPLE_RATE_HZ
 
     def __post_init__(self) -> None:
         if not 1 <= self.chunk_bytes <= MAX_CHUNK_BYTES:
             raise InvalidRequestError(f"chunk_bytes is {self.chunk_bytes}: give 1 to {MAX_CHUNK_BYTES}")
+        if self.input_format not in ("frames", "mouth_crops"):
+            raise InvalidRequestError(
+                f"input_format is {self.input_format!r}: give 'frames' or 'mouth_crops'"
+            )
+        arrays.validate_sample_rate(self.audio_sample_rate_hz)
 
 
 def open_source(source: Source, options: SourceOptions) -> Media:
-    """Check a source and make its messages ready.
+    """Validate a source and prepare its messages.
 
     Raises:
-        InvalidSourceError: it cannot be read, is empty, or is of a type that is not understood.
-        InvalidRequestError: the options do not go with it.
+        InvalidSourceError: it cannot be read, is empty, or has an unsupported type.
+        InvalidRequestError: the options do not apply to it.
     """
     if source is None or arrays.is_array(source):
         return _create_replayable("", lambda: _encode_array(source, options))
-    if options.crops or options.audio is not None or options.frame_rate_hz is not None:
-        raise InvalidRequestError("crops, audio and frame_rate_hz go with arrays of frames: leave them out")
-    chunk_bytes = options.chunk_bytes
+    if options.input_format != "frames" or options.audio is not None:
+        raise InvalidRequestError("input_format and audio apply to arrays of frames only: leave them out")
+    is_stream = isinstance(source, AsyncIterable | Iterable) and not (
+        isinstance(source, str | os.PathLike | Bytes) or hasattr(source, "read")
+    )
+    if options.frame_rate_hz is not None:
+        if not is_stream:
+            raise InvalidRequestError("frame_rate_hz applies to arrays and iterables of frames: leave it out")
+        arrays.validate_frame_rate(options.frame_rate_hz)
     if isinstance(source, str | os.PathLike):
         validate_path(source)
-        return _open_path(os.fspath(source), chunk_bytes)
+        return _open_path(os.fspath(source), options)
     if isinstance(source, Bytes):
         content = source
         if not memoryview(content).nbytes:
             raise InvalidSourceError("the source holds no bytes: give the bytes of a media file")
-        return _create_replayable("", lambda: _encode_chunks(iter([content]), chunk_bytes))
+        return _create_replayable("", lambda: _encode_chunks(iter([content]), options))
     if hasattr(source, "read"):
-        return _open_file(cast(BinaryFile, source), chunk_bytes)
+        return _open_file(cast(BinaryFile, source), options)
     if isinstance(source, AsyncIterable):
-        return Media("", _encode_chunks_async(source, chunk_bytes))
+        return Media("", _encode_chunks_async(source, options))
     if isinstance(source, list | tuple):
-        pieces = source
-        return _create_replayable("", lambda: _encode_chunks(iter(pieces), chunk_bytes))
+        chunks = source
+        return _create_replayable("", lambda: _encode_chunks(iter(chunks), options))
     if isinstance(source, Iterable):
-        return Media("", _encode_chunks(iter(source), chunk_bytes))
+        return Media("", _encode_chunks(iter(source), options))
     raise InvalidSourceError(
-        f"the source is a {type(source).__name__}: give a path, a binary file, chunks of bytes or an array of frames"
+        f"the source is a {type(source).__name__}: give a path, a binary file, chunks of bytes, or frames"
     )
 
 
@@ -112,41 +125,41 @@ def _create_replayable(name: str, messages: Callable[[], Messages]) -> Media:
     return Media(name, messages(), messages)
 
 
-def _open_path(path: str, chunk_bytes: int) -> Media:
+def _open_path(path: str, options: SourceOptions) -> Media:
     def messages() -> Messages:
-        return _encode_chunks(_read_path(path, chunk_bytes), chunk_bytes)
+        return _encode_chunks(_read_path(path, options.chunk_bytes), options)
 
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):
         return Media(path, messages())
 
-    def again() -> Messages:
+    def reopen() -> Messages:
         try:
             now = Path(path).stat()
         except OSError as error:
             raise create_read_error(path, error) from error
         if (now.st_ino, now.st_size, now.st_mtime_ns) != (status.st_ino, status.st_size, status.st_mtime_ns):
-            raise DataLossError(f"{path} has changed since it was begun: it cannot be sent again")
+            raise DataLossError(f"{path} has changed since the call started: it cannot be sent again")
         return messages()
 
-    return Media(path, messages(), again)
+    return Media(path, messages(), reopen)
 
 
-def _open_file(file: BinaryFile, chunk_bytes: int) -> Media:
-    name, messages = _get_name(file), _encode_file(file, chunk_bytes)
+def _open_file(file: BinaryFile, options: SourceOptions) -> Media:
+    name, messages = _get_name(file), _encode_file(file, options)
     start = None if inspect.iscoroutinefunction(file.read) else _get_seek_position(file)
     if start is None:
         return Media(name, messages)
 
-    def again() -> Messages:
+    def reopen() -> Messages:
         cast(Any, file).seek(start)
-        return _encode_chunks(_read_file(file, chunk_bytes), chunk_bytes)
+        return _encode_chunks(_read_file(file, options.chunk_bytes), options)
 
-    return Media(name, messages, again)
+    return Media(name, messages, reopen)
 
 
 def _get_seek_position(file: BinaryFile) -> int | None:
-    """Where a file stands that can be read again; None for one that cannot, such as a pipe."""
+    """Return the position of a seekable file; None for a pipe or the like."""
     seekable: Any = file
     try:
         return int(seekable.tell()) if seekable.seekable() else None
@@ -155,10 +168,10 @@ def _get_seek_position(file: BinaryFile) -> int | None:
 
 
 def validate_path(path: str | os.PathLike[str]) -> None:
-    """Find out before a call is made that a path cannot be read.
+    """Check that a path can be read, before a call is made.
 
     Raises:
-        InvalidSourceError: no path, no such file, a directory, an empty file, or no permission.
+        InvalidSourceError: an empty path, no such file, a directory, an empty file, or no permission.
     """
     name = os.fspath(path)
     if not name:
@@ -173,13 +186,13 @@ def validate_path(path: str | os.PathLike[str]) -> None:
         raise InvalidSourceError(f"{name} is a directory: give the path of a media file")
     if not os.access(name, os.R_OK):
         raise InvalidSourceError(f"{name} cannot be read: permission denied")
-    # Pipes and devices have no size: only a regular file is known to be empty.
+    # Pipes and devices report size 0 too.
     if stat.S_ISREG(status.st_mode) and status.st_size == 0:
         raise InvalidSourceError(f"{name} is empty: give a media file")
 
 
 def create_read_error(name: str, error: OSError | ValueError) -> InvalidSourceError:
-    """The error for a file that the system refuses to open or read."""
+    """Return the error for a file that cannot be opened or read."""
     if isinstance(error, FileNotFoundError):
         return InvalidSourceError(f"{name} does not exist")
     shown = name if name.isprintable() else repr(name)
@@ -202,42 +215,77 @@ def _encode_array(source: arrays.Array | None, options: SourceOptions) -> Messag
             raise InvalidSourceError(
                 "there is no source: give a path, a file, chunks of bytes or an array of frames"
             )
-        return arrays.encode_audio_chunks(audio, options.chunk_bytes)
+        return arrays.encode_audio_chunks(audio, options.audio_sample_rate_hz, options.chunk_bytes)
     rate_hz = arrays.validate_frame_rate(options.frame_rate_hz)
-    if options.crops:
-        return arrays.encode_crops(arrays.validate_mouth_crops(source), rate_hz, audio, options.chunk_bytes)
-    chunks = arrays.encode_matroska(arrays.validate_frames(source), rate_hz, audio)
-    return _encode_chunks(chunks, options.chunk_bytes)
+    sample_rate_hz = options.audio_sample_rate_hz
+    if options.input_format == "mouth_crops":
+        crops = arrays.validate_mouth_crops(source)
+        return arrays.encode_crops(crops, rate_hz, audio, sample_rate_hz, options.chunk_bytes)
+    chunks = arrays.encode_matroska(arrays.validate_frames(source), rate_hz, audio, sample_rate_hz)
+    return _encode_chunks(chunks, SourceOptions(chunk_bytes=options.chunk_bytes))
 
 
-def _encode_chunks(chunks: Iterator[Chunk], chunk_bytes: int) -> Messages:
-    for number, chunk in enumerate(chunks):
-        yield from _split_chunk(chunk, number, chunk_bytes)
+def _encode_chunks(chunks: Iterator[Chunk], options: SourceOptions) -> Messages:
+    encoder = _ChunkEncoder(options)
+    for chunk in chunks:
+        yield from encoder.encode(chunk)
+    yield from encoder.flush()
 
 
-async def _encode_chunks_async(chunks: AsyncIterable[Chunk], chunk_bytes: int) -> AsyncMessages:
-    number = 0
+async def _encode_chunks_async(chunks: AsyncIterable[Chunk], options: SourceOptions) -> AsyncMessages:
+    encoder = _ChunkEncoder(options)
     async for chunk in chunks:
-        for piece in _split_chunk(chunk, number, chunk_bytes):
-            yield piece
-        number += 1
+        for message in encoder.encode(chunk):
+            yield message
+    for message in encoder.flush():
+        yield message
 
 
-def _split_chunk(chunk: Chunk, number: int, chunk_bytes: int) -> Iterator[StreamRequest]:
-    """Cut a chunk of any size; small ones are sent at once, since a live source may have no more for a while."""
-    if isinstance(chunk, arrays.MouthCrops | arrays.AudioChunk):
-        yield from chunk.to_messages(chunk_bytes)
-        return
-    if not isinstance(chunk, Bytes):
-        raise InvalidSourceError(
-            f"chunk {number} is a {type(chunk).__name__}: give bytes, gorggle.MouthCrops or gorggle.Sound"
-        )
-    view = memoryview(chunk).cast("B")
-    for start in range(0, len(view), chunk_bytes):
-        yield encode_media(bytes(view[start : start + chunk_bytes]))
+class _ChunkEncoder:
+    """Converts the chunks of an iterable to messages."""
+
+    def __init__(self, options: SourceOptions) -> None:
+        rate_hz = options.frame_rate_hz
+        self._frame_rate = None if rate_hz is None else arrays.validate_frame_rate(rate_hz)
+        self._chunk_bytes = options.chunk_bytes
+        self._chunk_count = self._frame_count = 0
+        # A stream of frames has to start with a frame: earlier audio is held back.
+        self._held_audio: list[StreamRequest] = []
+
+    def encode(self, chunk: Chunk) -> Iterator[StreamRequest]:
+        """Yield the messages of a chunk: large chunks are split, small ones sent at once."""
+        number, self._chunk_count = self._chunk_count, self._chunk_count + 1
+        if self._frame_rate is not None and (arrays.is_array(chunk) or isinstance(chunk, Bytes)):
+            image = chunk if arrays.is_array(chunk) else bytes(cast(Bytes, chunk))
+            chunk = arrays.VideoFrame(image, float(self._frame_count / self._frame_rate))
+        match chunk:
+            case arrays.VideoFrame():
+                self._frame_count += 1
+                yield chunk.to_message()
+                yield from self.flush()
+            case arrays.AudioChunk() if self._frame_rate is not None and not self._frame_count:
+                self._held_audio += chunk.to_messages(self._chunk_bytes)
+            case arrays.MouthCrops() | arrays.AudioChunk():
+                yield from chunk.to_messages(self._chunk_bytes)
+            case bytes() | bytearray() | memoryview():
+                view = memoryview(chunk).cast("B")
+                for start in range(0, len(view), self._chunk_bytes):
+                    yield encode_media(bytes(view[start : start + self._chunk_bytes]))
+            case _:
+                advice = (
+                    "give frame_rate_hz="
+                    if arrays.is_array(chunk)
+                    else ("give bytes, frames, gorggle.VideoFrame, gorggle.MouthCrops or gorggle.AudioChunk")
+                )
+                raise InvalidSourceError(f"chunk {number} is a {type(chunk).__name__}: {advice}")
+
+    def flush(self) -> Iterator[StreamRequest]:
+        """Yield the audio that was held back."""
+        held, self._held_audio = self._held_audio, []
+        yield from held
 
 
-# ----------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------------------------- files
 
 
 def _read_path(path: str | os.PathLike[str], chunk_bytes: int) -> Iterator[Bytes]:
@@ -249,14 +297,14 @@ def _read_path(path: str | os.PathLike[str], chunk_bytes: int) -> Iterator[Bytes
         raise create_read_error(os.fspath(path), error) from error
 
 
-def _encode_file(file: BinaryFile, chunk_bytes: int) -> Messages | AsyncMessages:
+def _encode_file(file: BinaryFile, options: SourceOptions) -> Messages | AsyncMessages:
     if inspect.iscoroutinefunction(file.read):
-        return _encode_chunks_async(_read_file_async(file, chunk_bytes), chunk_bytes)
-    return _encode_chunks(_read_file(file, chunk_bytes), chunk_bytes)
+        return _encode_chunks_async(_read_file_async(file, options.chunk_bytes), options)
+    return _encode_chunks(_read_file(file, options.chunk_bytes), options)
 
 
 def _read_file(file: BinaryFile, chunk_bytes: int) -> Iterator[Bytes]:
-    # A buffered file's read() waits until all is there; read1() gives what a pipe has.
+    # read() of a buffered file blocks until the buffer is full; read1() returns what a pipe has.
     read = getattr(file, "read1", file.read)
     while len(chunk := _validate_bytes(read(chunk_bytes), file)):
         yield chunk
@@ -274,6 +322,6 @@ def _validate_bytes(chunk: Any, file: BinaryFile) -> Bytes:
         )
     if not isinstance(chunk, Bytes):
         raise InvalidSourceError(
-            f"read() gave a {type(chunk).__name__}: give a file that is open for reading bytes"
+            f"read() returned a {type(chunk).__name__}: give a file that is open for reading bytes"
         )
     return chunk

@@ -6,7 +6,7 @@ from importlib import metadata
 
 
 def get_version() -> str:
-    """Such as "0.1.0"; "0+unknown" where the package is used from a folder without being installed."""
+    """Return a version such as "0.1.0", or "0+unknown" if the package is not installed."""
     try:
         return metadata.version("gorggle")
     except metadata.PackageNotFoundError:

@@ -1,1 +1,1 @@
-"""Gorggle for browsers: the page, and live captions over WebSocket, relayed to an inference server."""
+"""Gateway for browsers: the web page, and live captions over WebSocket from an inference server."""

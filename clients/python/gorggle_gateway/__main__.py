@@ -1,4 +1,4 @@
-"""``gorggle gateway``: serve the page and live captions until told to stop."""
+"""``gorggle gateway``: serve the web page and live captions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
 def main() -> int:
-    """Run the gateway; the result is its exit code."""
+    """Run the gateway and return its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # A line for each request would name whoever captions themselves.
+    # An access log would hold the clients' addresses.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     try:
         asyncio.run(serve(load_settings()))
@@ -33,15 +33,15 @@ def main() -> int:
 
 
 async def serve(settings: GatewaySettings) -> None:
-    """Serve until SIGINT or SIGTERM; says with one line of JSON on standard output where it listens."""
+    """Serve until SIGINT or SIGTERM; print the address as one line of JSON when ready."""
     from aiohttp import web
 
     from gorggle_gateway.app import create_app
 
-    stopped = asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stop.set)
     runner = web.AppRunner(create_app(settings), shutdown_timeout=5.0)
     await runner.setup()
     try:
@@ -49,15 +49,15 @@ async def serve(settings: GatewaySettings) -> None:
         port = runner.addresses[0][1]
         print(json.dumps({"listening": f"{settings.host}:{port}"}), flush=True)
         if settings.exit_on_stdin_eof:
-            threading.Thread(target=_wait_for_stdin, args=(loop, stopped), daemon=True).start()
-        await stopped.wait()
+            threading.Thread(target=_wait_for_stdin, args=(loop, stop), daemon=True).start()
+        await stop.wait()
     finally:
         await runner.cleanup()
 
 
-def _wait_for_stdin(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
+def _wait_for_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     sys.stdin.buffer.read()
-    loop.call_soon_threadsafe(stopped.set)
+    loop.call_soon_threadsafe(stop.set)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The HTTP API under the page's own address, for machines where it has none of its own."""
+"""Reverse proxy of the HTTP API below the page's own origin."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ UPSTREAM_TIMEOUT_S = 60.0
 _REQUEST_HEADERS = ("accept", "authorization", "content-type", "idempotency-key")
 _RESPONSE_HEADERS = (
     *("content-type", "content-disposition", "location", "retry-after", "cache-control", "allow"),
-    # A document of the API's, such as its reference, is more confined than the page is.
+    # The API's documents, such as its reference, have a stricter policy than the page.
     "content-security-policy",
 )
-# Where people and tools look for the API's description.
-_DOCUMENTATION_PATHS = ("/openapi.json", "/docs")
+# Usual path of an API's description.
+_DOCUMENTATION_PATHS = ("/openapi.json",)
 _CLIENT: web.AppKey[aiohttp.ClientSession] = web.AppKey("upstream", aiohttp.ClientSession)
 
 
 def add_proxy(
     app: web.Application, upstream: str, token: str | None, is_allowed_origin: Callable[[web.Request], bool]
 ) -> None:
-    """Answer ``/api/…`` with what ``upstream`` answers.
+    """Relay ``/api/…`` to ``upstream``.
 
     Args:
-        app: gets the route.
-        upstream: the API's address, without a slash at its end.
-        token: shown to the API in the place of the caller's; None: the caller's own.
-        is_allowed_origin: whether pages of an origin may call.
+        app: the application to add routes to.
+        upstream: the API's address, without a trailing slash.
+        token: bearer token for the API instead of the caller's; None relays the caller's.
+        is_allowed_origin: whether a request's origin may call the API.
     """
 
-    async def running(app: web.Application) -> AsyncIterator[None]:
-        # Within this machine: no proxy of the environment is asked.
+    async def manage_client(app: web.Application) -> AsyncIterator[None]:
+        # The upstream is on this machine: ignore proxy variables.
         timeout = aiohttp.ClientTimeout(total=UPSTREAM_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout, trust_env=False, auto_decompress=False) as client:
             app[_CLIENT] = client
             yield
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def relay(request: web.Request) -> web.StreamResponse:
         if not is_allowed_origin(request):
-            return _build_problem_response(HTTPStatus.FORBIDDEN, "pages of this origin may not call")
+            return _build_problem_response(HTTPStatus.FORBIDDEN, "this origin is not allowed to call the API")
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
@@ -54,29 +54,31 @@ def add_proxy(
         if len(body) > MAX_BODY_BYTES:
             return _build_problem_response(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"the body has more than {MAX_BODY_BYTES} bytes: videos go to the address that an upload is given",
+                f"the body exceeds {MAX_BODY_BYTES} bytes: send videos to the URL of an upload",
             )
         try:
             async with request.app[_CLIENT].request(
                 request.method, address, data=body or None, headers=headers, allow_redirects=False
-            ) as found:
-                kept = {name: found.headers[name] for name in _RESPONSE_HEADERS if name in found.headers}
-                return web.Response(status=found.status, body=await found.read(), headers=kept)
+            ) as response:
+                relayed = {
+                    name: response.headers[name] for name in _RESPONSE_HEADERS if name in response.headers
+                }
+                return web.Response(status=response.status, body=await response.read(), headers=relayed)
         except (aiohttp.ClientError, TimeoutError):
             return _build_problem_response(
-                HTTPStatus.BAD_GATEWAY, "the API does not answer: try again shortly"
+                HTTPStatus.BAD_GATEWAY, "the API is not reachable: try again later"
             )
 
-    async def lead(request: web.Request) -> web.StreamResponse:
+    async def redirect(request: web.Request) -> web.StreamResponse:
         raise web.HTTPPermanentRedirect(PREFIX + request.path)
 
-    app.cleanup_ctx.append(running)
+    app.cleanup_ctx.append(manage_client)
     for path in _DOCUMENTATION_PATHS:
-        app.router.add_get(path, lead)
-    app.router.add_route("*", PREFIX + "/{path:.+}", answer)
+        app.router.add_get(path, redirect)
+    app.router.add_route("*", PREFIX + "/{path:.+}", relay)
 
 
 def _build_problem_response(status: HTTPStatus, detail: str) -> web.Response:
-    """Problem details (RFC 9457), as the API itself would give them."""
+    """Return problem details (RFC 9457), the API's own error format."""
     document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
     return web.json_response(document, status=status.value, content_type="application/problem+json")

@@ -1,4 +1,4 @@
-"""The gateway as a web application."""
+"""The gateway's web application."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SESSIONS: web.AppKey[SessionRegistry] = web.AppKey("sessions", SessionRegistry)
 
 
 def create_app(settings: GatewaySettings) -> web.Application:
-    """Put the gateway together; it connects to the inference server with the first session.
+    """Build the application; it connects to the inference server with the first session.
 
     Raises:
-        gorggle.ConfigurationError: how to reach the inference server cannot be.
+        gorggle.ConfigurationError: invalid settings of the inference server's connection.
         TokenFileError: the token file cannot be read.
     """
     tokens = TokenStore(Path(settings.token_file)) if settings.token_file else None
@@ -34,9 +34,9 @@ def create_app(settings: GatewaySettings) -> web.Application:
     @web.middleware
     async def with_headers(request: web.Request, handler: static_files.Handler) -> web.StreamResponse:
         try:
-            # A name that a stranger's page has pointed at this machine makes that page one of its own.
+            # Against DNS rebinding: a hostile page's name may resolve to this machine.
             if is_local and not _is_loopback(urlsplit(f"//{request.host}").hostname or ""):
-                raise web.HTTPMisdirectedRequest(text="this address is for this machine alone")
+                raise web.HTTPMisdirectedRequest(text="this gateway serves only loopback host names")
             return await handler(request)
         except web.HTTPException as error:
             error.headers.update(headers)
@@ -48,22 +48,22 @@ def create_app(settings: GatewaySettings) -> web.Application:
         if request.path.startswith("/assets/") and response.status in (200, 206, 304):
             response.headers["cache-control"] = f"public, max-age={static_files.ASSET_MAX_AGE_S}, immutable"
 
-    def owner_of(token: str, request: web.Request) -> str | None:
-        """Whose session it is: the token's name, or without tokens the address that calls."""
+    def authenticate(token: str, request: web.Request) -> str | None:
+        """Return the owner of a session: the token's name, or the caller's address without a token file."""
         if tokens is None:
             return f"address {_normalize_address(request.remote or '')}"
         scheme, _, sent = request.headers.get("authorization", "").partition(" ")
         name = tokens.find_name(token or (sent.strip() if scheme.lower() == "bearer" else ""))
         return None if name is None else f"token {name}"
 
-    def is_welcome(request: web.Request) -> bool:
-        """Browsers say which page calls; programs that are none may say nothing."""
+    def is_allowed_origin(request: web.Request) -> bool:
+        """Whether the origin may call; only browsers send one."""
         origin = request.headers.get("origin")
         return origin is None or origin in settings.origins or urlsplit(origin).netloc == request.host
 
     is_local = _is_loopback(settings.host)
 
-    async def running(app: web.Application) -> AsyncIterator[None]:
+    async def manage_sessions(app: web.Application) -> AsyncIterator[None]:
         async with AsyncClient(
             settings.server,
             tls=bool(settings.ca),
@@ -73,28 +73,28 @@ def create_app(settings: GatewaySettings) -> web.Application:
             server_name=settings.server_name or None,
             token=settings.server_token,
         ) as client:
-            sessions = app[SESSIONS] = SessionRegistry(client, settings.limits)
-            live = LiveSocketHandler(sessions, settings.limits, owner_of, is_welcome)
-            sockets.append(live)
+            sessions = app[SESSIONS] = SessionRegistry(client, settings)
+            live = LiveSocketHandler(sessions, settings, authenticate, is_allowed_origin)
+            handlers.append(live)
             yield
             await live.close()
             await sessions.close()
 
-    sockets: list[LiveSocketHandler] = []
+    handlers: list[LiveSocketHandler] = []
 
-    async def answer_live(request: web.Request) -> web.StreamResponse:
-        return await sockets[0].handle(request)
+    async def handle_live(request: web.Request) -> web.StreamResponse:
+        return await handlers[0].handle(request)
 
-    async def answer_health(_request: web.Request) -> web.StreamResponse:
+    async def handle_health(_request: web.Request) -> web.StreamResponse:
         return web.json_response({"status": "ok"}, headers={"cache-control": "no-store"})
 
     app = web.Application(middlewares=[with_headers])
     app.on_response_prepare.append(add_headers)
-    app.cleanup_ctx.append(running)
-    app.router.add_get(LIVE_PATH, answer_live)
-    app.router.add_get("/healthz", answer_health)
+    app.cleanup_ctx.append(manage_sessions)
+    app.router.add_get(LIVE_PATH, handle_live)
+    app.router.add_get("/healthz", handle_health)
     if settings.upstream:
-        add_proxy(app, settings.upstream.rstrip("/"), settings.upstream_token, is_welcome)
+        add_proxy(app, settings.upstream.rstrip("/"), settings.upstream_token, is_allowed_origin)
     if static_files.is_built():
         config = {
             "api": settings.api,
@@ -115,7 +115,7 @@ def _list_connect_origins(settings: GatewaySettings) -> tuple[str, ...]:
 
 
 def _normalize_address(address: str) -> str:
-    """An address that limits count by: one IPv6 subscriber has a whole network of them."""
+    """Return the address that limits apply to: an IPv6 client is identified by its /64 network."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Matroska and WebM as live streams: where their parts begin.
+"""Incremental parser of live Matroska and WebM streams.
 
-A browser's recording cannot be read from the middle, but its header and any cluster that begins with a key frame make
-a stream again. That is what a session keeps of its media, so that another server can go on with it.
+A browser's recording cannot be decoded from the middle, but its header and the clusters from any key frame on form a
+valid stream. A session retains these, so that it can continue on another server.
 
 Source: RFC 9559 (Matroska), RFC 8794 (EBML).
 """
@@ -16,27 +16,27 @@ EBML, SEGMENT, INFO, TRACKS, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1549A966, 0x165
 TIMESTAMP_SCALE, CLUSTER_TIMESTAMP, SIMPLE_BLOCK, BLOCK_GROUP, BLOCK = 0x2AD7B1, 0xE7, 0xA3, 0xA0, 0xA1
 TRACK_ENTRY, TRACK_NUMBER, TRACK_TYPE, REFERENCE_BLOCK = 0xAE, 0xD7, 0x83, 0xFB
 VIDEO_TRACK = 1
-# Everything that may follow within a segment: one of them ends a cluster of unknown size.
+# Top-level elements of a segment: any of them ends a cluster of unknown size.
 _LEVEL_1 = frozenset({INFO, TRACKS, CLUSTER, 0x114D9B74, 0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770})
 _UNKNOWN = -1
-# Of one element: a key frame of 4K is far below.
+# Size of one element; a 4K key frame is far smaller.
 MAX_ELEMENT_BYTES = 16 * 2**20
 
 
 class MatroskaError(ValueError):
-    """The bytes are no WebM or Matroska stream."""
+    """The bytes are not a WebM or Matroska stream."""
 
 
 @dataclass
 class Cluster:
-    """A stretch of media.
+    """A cluster of the stream.
 
     Attributes:
-        start_s: when its first frame is shown, or heard; None until that has come.
-        is_key: whether reading can begin here: it has no pictures, or begins with a key frame.
-        has_video: whether a picture has come.
-        parts: its bytes so far.
-        size_bytes: their number.
+        start_s: time of its first block; None before that.
+        is_key: decoding can start here: it has no video, or starts with a key frame.
+        has_video: a video block was received.
+        parts: its elements received so far.
+        size_bytes: their size.
     """
 
     start_s: float | None = None
@@ -47,18 +47,18 @@ class Cluster:
 
 
 class EbmlParser:
-    """Cuts a stream that arrives in pieces into its elements.
+    """Splits a stream that arrives in chunks into elements.
 
     Attributes:
-        header: all that comes before the first cluster.
-        clusters: how many have begun.
+        header: everything before the first cluster.
+        cluster_count: number of clusters that have started.
     """
 
     def __init__(self) -> None:
         self.header = b""
         self.cluster_count = 0
         self._data = bytearray()
-        # So many bytes complete the next element: until then there is nothing to look at.
+        # Bytes needed for the next complete element.
         self._min_bytes = 1
         self._scale_ns = 1_000_000
         self._video_tracks: set[int] = set()
@@ -66,10 +66,10 @@ class EbmlParser:
         self._cluster_timestamp = 0
 
     def feed(self, chunk: bytes) -> list[tuple[Cluster | None, bytes]]:
-        """Take in bytes, cut anywhere; give each complete element with its cluster, None for those of the header.
+        """Add bytes; return each complete element with its cluster, None in the header.
 
         Raises:
-            MatroskaError: the bytes are something else, or an element is larger than any should be.
+            MatroskaError: invalid data, or an element over the size limit.
         """
         self._data += chunk
         if len(self._data) < self._min_bytes:
@@ -83,7 +83,7 @@ class EbmlParser:
                 self._min_bytes = end - at
                 break
             self._handle_element(identity, data[at:end], data[body:end])
-            # What follows the clusters (cues, tags) is of use to files alone.
+            # Elements after the clusters (cues, tags) are only useful in files.
             if self._cluster is not None or not self.cluster_count:
                 elements.append((self._cluster, data[at:end]))
             at = end
@@ -94,12 +94,12 @@ class EbmlParser:
 
     def _find_element_end(self, identity: int, body: int, size: int) -> int:
         if not self.header and identity != EBML:
-            raise MatroskaError(f"the stream begins with an element {identity:x}: expected WebM (1a45dfa3)")
+            raise MatroskaError(f"the stream starts with element {identity:x}: expected WebM (1a45dfa3)")
         if identity in (SEGMENT, CLUSTER):
             return body
         if size == _UNKNOWN or size > MAX_ELEMENT_BYTES:
             raise MatroskaError(
-                f"an element {identity:x} of {size} bytes: expected at most {MAX_ELEMENT_BYTES}"
+                f"element {identity:x} has {size} bytes: expected at most {MAX_ELEMENT_BYTES}"
             )
         return body + size
 
@@ -117,7 +117,7 @@ class EbmlParser:
             self._parse_header_element(identity, body)
             self.header += raw
             if len(self.header) > MAX_ELEMENT_BYTES:
-                raise MatroskaError("a header without an end")
+                raise MatroskaError(f"the header exceeds {MAX_ELEMENT_BYTES} bytes")
 
     def _parse_header_element(self, identity: int, body: bytes) -> None:
         if identity == INFO:
@@ -141,7 +141,7 @@ class EbmlParser:
             return
         track = _read_vint(body, 0)
         if track is None or len(body) < track[1] + 3:
-            raise MatroskaError("a block without a head")
+            raise MatroskaError("a block has no header")
         number, at = track
         if cluster.start_s is None:
             ticks = self._cluster_timestamp + struct.unpack_from(">h", body, at)[0]
@@ -151,12 +151,14 @@ class EbmlParser:
 
 
 def _read_element_header(data: bytes, at: int) -> tuple[int, int, int] | None:
-    """An element's identity, where its content begins, and its size; None where more bytes are needed."""
+    """Return an element's ID, the offset of its content and its size; None if more bytes are needed."""
     if at >= len(data):
         return None
     length = 9 - data[at].bit_length()
     if length > 4:
-        raise MatroskaError(f"{data[at]:02x} begins no element: the stream is damaged, or no WebM")
+        raise MatroskaError(
+            f"{data[at]:02x} is not the start of an element: the stream is damaged, or not WebM"
+        )
     if at + length > len(data):
         return None
     size = _read_vint(data, at + length)
@@ -172,12 +174,12 @@ def _read_element_header(data: bytes, at: int) -> tuple[int, int, int] | None:
 
 
 def _read_vint(data: bytes, at: int) -> tuple[int, int] | None:
-    """A number of variable length, and where it ends."""
+    """Return a variable-length integer and the offset of its end; None if more bytes are needed."""
     if at >= len(data):
         return None
     length = 9 - data[at].bit_length()
     if length > 8:
-        raise MatroskaError("a number of no length: the stream is damaged, or no WebM")
+        raise MatroskaError("invalid variable-length integer: the stream is damaged, or not WebM")
     if at + length > len(data):
         return None
     return int.from_bytes(data[at : at + length], "big") & (1 << 7 * length) - 1, at + length
@@ -188,7 +190,7 @@ def _iter_children(body: bytes) -> Iterator[tuple[int, bytes]]:
     while (head := _read_element_header(body, at)) is not None:
         identity, start, size = head
         if size == _UNKNOWN or start + size > len(body):
-            raise MatroskaError(f"an element {identity:x} reaches beyond the one around it")
+            raise MatroskaError(f"element {identity:x} exceeds its parent element")
         yield identity, body[start : start + size]
         at = start + size
 

@@ -1,4 +1,4 @@
-"""What a session tells its client: numbered, kept until the client has it, and never more than it needs."""
+"""Events of a session for its client: numbered, retained until acknowledged, coalesced for slow clients."""
 
 from __future__ import annotations
 
@@ -6,67 +6,67 @@ import asyncio
 from collections import deque
 from typing import Any
 
-# Sent events that are kept for a client that connects again, and unsent ones that wait for a slow one.
+# Sent events retained for a reconnecting client, and unsent events queued for a slow one.
 MAX_RETAINED, MAX_UNSENT = 2_000, 4_000
 
 
 class SlowConsumerError(Exception):
-    """The client takes its events so slowly that no more are kept for it."""
+    """The client reads its events too slowly: the queue is full."""
 
 
 class EventLog:
     """The events of one session.
 
-    What a later event makes worthless goes when it was not sent yet: an interim result when the next one comes,
-    progress when further progress does. So a slow client gets less, and never falls far behind.
+    An unsent event is replaced by a later one of the same kind: an interim result by the segment's next result, progress
+    by later progress. A slow client gets fewer events instead of falling behind.
     """
 
     def __init__(self) -> None:
         self._sent: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MAX_RETAINED)
-        # By topic; what has none goes under its number.
+        # By coalescing key, else by number.
         self._unsent: dict[object, tuple[int, dict[str, Any]]] = {}
         self._last_number = 0
         self._changed = asyncio.Event()
         self._is_closed = False
 
     def add(self, message: dict[str, Any]) -> None:
-        """Tell something; after the end, nothing.
+        """Add an event; ignored after ``close``.
 
         Raises:
-            SlowConsumerError: see there.
+            SlowConsumerError: too many unsent events.
         """
         if self._is_closed:
             return
         self._last_number += 1
-        topic = _coalescing_key(message) or self._last_number
-        self._unsent.pop(topic, None)
+        key = _coalescing_key(message) or self._last_number
+        self._unsent.pop(key, None)
         if len(self._unsent) >= MAX_UNSENT:
-            raise SlowConsumerError(f"{MAX_UNSENT} results wait to be taken")
-        self._unsent[topic] = self._last_number, {**message, "event": self._last_number}
+            raise SlowConsumerError(f"{MAX_UNSENT} events are unread")
+        self._unsent[key] = self._last_number, {**message, "event": self._last_number}
         self._changed.set()
 
     def close(self) -> None:
-        """No more events come."""
+        """End the events."""
         self._is_closed = True
         self._changed.set()
 
     def acknowledge(self, last: int) -> None:
-        """The client has everything up to this event."""
+        """Drop sent events up to this number."""
         while self._sent and self._sent[0][0] <= last:
             self._sent.popleft()
 
     def rewind(self, last: int) -> None:
-        """A client connects again that has everything up to this event: the rest is sent once more."""
+        """Send the events after this number again, to a reconnected client."""
         self.acknowledge(last)
-        again: dict[object, tuple[int, dict[str, Any]]] = {
+        resent: dict[object, tuple[int, dict[str, Any]]] = {
             number: (number, message) for number, message in self._sent
         }
         self._sent.clear()
-        self._unsent = {**again, **self._unsent}
+        self._unsent = {**resent, **self._unsent}
         self._changed.set()
 
     async def next_batch(self, timeout_s: float) -> list[dict[str, Any]] | None:
-        """The events that are to be sent next; empty where none came in time, None at the end."""
+        """Return the next events to send; empty after the timeout, None at the end."""
         if not self._unsent and not self._is_closed:
             self._changed.clear()
             try:
@@ -83,7 +83,7 @@ class EventLog:
 
 
 def _coalescing_key(message: dict[str, Any]) -> tuple[str, str] | None:
-    """What an event is about, where a later one about the same replaces it."""
+    """Return the key of events that replace each other; None for other events."""
     match message["type"]:
         case "segment":
             return "segment", message["segment_id"]

@@ -1,7 +1,7 @@
-"""One live session: media from a client, through an inference server, to words.
+"""One live session: relays a client's media to an inference server, and results to the client.
 
-A session outlives its client's connection for a while, and its server: what is not yet read is kept, and goes to
-whichever server comes next.
+A session survives the loss of its client's connection, for a time, and of its server: unprocessed media is retained and
+replayed to the next server.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from gorggle_gateway.ebml import MatroskaError
 from gorggle_gateway.event_log import EventLog, SlowConsumerError
 from gorggle_gateway.media_buffer import BufferFullError, RetainedMedia
 from gorggle_gateway.protocol import MediaChunk, Start
-from gorggle_gateway.settings import Limits
+from gorggle_gateway.settings import GatewaySettings
 from gorggle_gateway.speaker_identity import SpeakerIdentities
 
 _log = logging.getLogger(__name__)
 
 INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.25, 3.0
-# Words this near to the border between two servers may come from either.
+# Segments that end this close to the resume point may come from either server.
 OVERLAP_TOLERANCE_S = 0.2
-# A final result is compared with what another server reads for so long: far longer than an utterance.
+# How long final segments are compared with those of the next server; far longer than an utterance.
 FINAL_HISTORY_S = 60.0
-# Errors that another attempt may not meet.
+# Errors that may not occur again in a retry.
 TRANSIENT_ERRORS = (
     gorggle.UnavailableError,
     gorggle.OverloadedError,
     gorggle.DeadlineError,
     gorggle.CallCancelledError,
-    # What the SDK says where it would have to send again what it was told not to keep: it is kept here.
+    # Raised by the SDK, whose replay buffer is disabled here; this session replays the media itself.
     gorggle.DataLossError,
 )
 
 
 class SessionError(Exception):
-    """Ends a session; ``code`` and text are told to the client."""
+    """Ends a session; ``code`` and text are sent to the client."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -58,21 +58,21 @@ class LiveSession:
     """One session.
 
     Attributes:
-        name, key: what a client names to come back.
-        owner: whose it is.
-        events: what the client is told.
-        received: the number of the last piece that was taken.
-        is_over: whether everything was told.
+        name, key: a client sends them to resume the session.
+        owner: the client's token name or address.
+        events: events for the client.
+        received: sequence number of the last chunk received.
+        is_over: all events were added.
     """
 
-    def __init__(self, start: Start, owner: str, client: AsyncClient, limits: Limits) -> None:
+    def __init__(self, start: Start, owner: str, client: AsyncClient, settings: GatewaySettings) -> None:
         self.name, self.key = secrets.token_hex(8), secrets.token_urlsafe(24)
         self.owner = owner
         self.events = EventLog()
         self.received = 0
         self.is_over = False
-        self._start, self._client, self._limits = start, client, limits
-        self._retained_media = RetainedMedia(limits.retained_bytes) if start.media == "webm" else None
+        self._start, self._client, self._settings = start, client, settings
+        self._retained_media = RetainedMedia(settings.max_retained_bytes) if start.media == "webm" else None
         self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
         self._total_bytes = 0
@@ -83,31 +83,31 @@ class LiveSession:
         self._generation = 0
         self._speakers = SpeakerIdentities()
         self._is_recovering = False
-        # How far everything was final when the last server was lost.
+        # Time up to which every segment was final when the last server was lost.
         self._resume_point_s = 0.0
         self._half_sample = b""
-        # What was finished lately, and by which server.
+        # Recent final segments, with the generation of their server.
         self._recent_finals: list[tuple[int, Segment]] = []
 
-    # ------------------------------------------------------------------------------------------------------- the client
+    # ---------------------------------------------------------------------------------------------------- client side
 
     async def add_media(self, chunk: MediaChunk) -> None:
-        """Take the next piece of media; waits while enough of it waits already.
+        """Add the next chunk of media; waits while enough is pending.
 
         Raises:
-            SessionError: it cannot be, or goes beyond a limit.
+            SessionError: invalid media, or a limit is exceeded.
         """
         if chunk.sequence <= self.received or self._media_ended or self.is_over:
             return
         if chunk.sequence != self.received + 1:
             raise SessionError(
                 "out_of_order",
-                f"piece {chunk.sequence} came after {self.received}: pieces follow one another",
+                f"chunk {chunk.sequence} follows {self.received}: expected {self.received + 1}",
             )
         self._total_bytes += len(chunk.media)
-        if self._total_bytes > self._limits.session_bytes:
+        if self._total_bytes > self._settings.max_session_bytes:
             raise SessionError(
-                "too_long", f"more than {self._limits.session_bytes} bytes: start another session"
+                "too_long", f"more than {self._settings.max_session_bytes} bytes: start another session"
             )
         try:
             elements = (
@@ -126,33 +126,33 @@ class LiveSession:
             self.received = chunk.sequence
             self._changed.notify_all()
             await self._changed.wait_for(
-                lambda: self._pending_bytes <= self._limits.waiting_bytes or self.is_over
+                lambda: self._pending_bytes <= self._settings.max_waiting_bytes or self.is_over
             )
 
     async def finish_media(self) -> None:
-        """The client has no more."""
+        """Mark the end of the client's media."""
         async with self._changed:
             self._media_ended = True
             self._changed.notify_all()
 
     def _align_samples(self, media: bytes) -> list[bytes]:
-        """Half a sample waits for its other half."""
+        """Return whole 16-bit samples; an odd byte is kept for the next chunk."""
         media = self._half_sample + media
         even = len(media) // 2 * 2
         self._half_sample = media[even:]
         return [media[:even]] if even else []
 
-    # ------------------------------------------------------------------------------------------------------- the server
+    # ---------------------------------------------------------------------------------------------------- server side
 
     async def run(self) -> None:
-        """Read until the media ends; whatever happens is told to the client."""
+        """Transcribe until the end of the media; every failure is reported to the client."""
         try:
-            async with asyncio.timeout(self._limits.session_s):
+            async with asyncio.timeout(self._settings.max_session_s):
                 await self._run_with_retries()
         except TimeoutError:
             self._fail(
                 protocol.build_error_message(
-                    "too_long", f"a session lasts at most {self._limits.session_s:g} s"
+                    "too_long", f"a session lasts at most {self._settings.max_session_s:g} s"
                 )
             )
         except SessionError as error:
@@ -162,7 +162,7 @@ class LiveSession:
         except gorggle.GorggleError as error:
             _log.warning("session %s ended: %s", self.name, error)
             self._fail(protocol.error_to_message(error))
-        except Exception:  # the border of the session: its client must be told
+        except Exception:  # at the session's border: its client must get an error
             _log.exception("session %s failed", self.name)
             self._fail(protocol.build_error_message("internal", "internal error"))
         finally:
@@ -172,7 +172,7 @@ class LiveSession:
                 self._changed.notify_all()
 
     async def fail(self, error: SessionError) -> None:
-        """End the session for a fault of its client."""
+        """End the session because of a client error."""
         self._fail(protocol.build_error_message(error.code, str(error)))
         self.is_over = True
         self.events.close()
@@ -182,14 +182,16 @@ class LiveSession:
     async def _run_with_retries(self) -> None:
         lost_since: float | None = None
         for attempt in itertools.count():
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 await self._transcribe_once()
             except TRANSIENT_ERRORS as error:
                 now = time.monotonic()
-                # A server that read for a while and then went is another loss, not the same one going on.
-                lost_since = now if lost_since is None or now - begun > self._limits.recover_s else lost_since
-                if self._retained_media is None or now - lost_since > self._limits.recover_s:
+                # A server that worked for a while counts as a new loss.
+                lost_since = (
+                    now if lost_since is None or now - started > self._settings.max_recover_s else lost_since
+                )
+                if self._retained_media is None or now - lost_since > self._settings.max_recover_s:
                     raise
                 await self._handle_server_loss(error, attempt)
             else:
@@ -197,9 +199,9 @@ class LiveSession:
 
     async def _transcribe_once(self) -> None:
         self._generation += 1
-        async with contextlib.aclosing(self._iter_media()) as pieces:
+        async with contextlib.aclosing(self._iter_media()) as media:
             stream = self._client.transcribe(
-                pieces,
+                media,
                 modality=self._start.modality,
                 model=self._start.model or None,
                 interim_results=self._start.interim,
@@ -207,8 +209,10 @@ class LiveSession:
                 activity_events=True,
                 start_offset_s=self._offset_s,
                 live=True,
-                # What a recording needs is kept here, from a key frame on; the SDK would keep it from its start.
-                replay_buffer_bytes=0 if self._retained_media is not None else self._limits.retained_bytes,
+                # A recording is retained here from a key frame; the SDK would retain it from its start.
+                replay_buffer_bytes=0
+                if self._retained_media is not None
+                else self._settings.max_retained_bytes,
                 on_event=self._publish_event,
             )
             async with stream:
@@ -217,8 +221,8 @@ class LiveSession:
                     self._publish_segment(segment)
 
     async def _iter_media(self) -> AsyncGenerator[Any]:
-        """The media from where this server has to begin, in the SDK's terms."""
-        idle_s = self._limits.idle_s
+        """Yield the pending media as the SDK's chunks."""
+        idle_s = self._settings.max_idle_s
         while True:
             async with self._changed:
                 try:
@@ -227,7 +231,7 @@ class LiveSession:
                             lambda: self._pending or self._media_ended or self.is_over
                         )
                 except TimeoutError:
-                    raise SessionError("idle", f"no media came for {idle_s:g} s") from None
+                    raise SessionError("idle", f"no media was received for {idle_s:g} s") from None
                 if not self._pending:
                     return
                 element = self._pending.popleft()
@@ -236,21 +240,21 @@ class LiveSession:
             yield element if self._retained_media is not None else gorggle.AudioChunk(element)
 
     async def _handle_server_loss(self, error: gorggle.GorggleError, attempt: int) -> None:
-        """A server was lost: put back what it had not finished, tell the client, and wait a little."""
-        assert self._retained_media is not None, "sound alone is carried on by the SDK"
+        """Tell the client, wait for a backoff, and queue the unprocessed media again."""
+        assert self._retained_media is not None, "audio-only streams are resumed by the SDK"
         _log.warning("session %s lost its server: %s", self.name, error)
         self._publish_recovering(str(error))
-        pause_s = getattr(error, "retry_after_s", None) or min(
+        backoff_s = getattr(error, "retry_after_s", None) or min(
             MAX_BACKOFF_S, INITIAL_BACKOFF_S * 2 ** min(attempt, 5)
         )
-        await asyncio.sleep(pause_s * (0.75 + random.random() / 2))
+        await asyncio.sleep(backoff_s * (0.75 + random.random() / 2))
         async with self._changed:
-            self._offset_s, again = self._retained_media.replay_from(self._processed_s)
-            self._pending = deque(again)
-            self._pending_bytes = sum(map(len, again))
+            self._offset_s, replayed = self._retained_media.replay_from(self._processed_s)
+            self._pending = deque(replayed)
+            self._pending_bytes = sum(map(len, replayed))
             self._changed.notify_all()
 
-    # ---------------------------------------------------------------------------------------------------------- telling
+    # --------------------------------------------------------------------------------------------------------- events
 
     def _publish_event(self, event: Event) -> None:
         match event:
@@ -284,7 +288,7 @@ class LiveSession:
         self.events.add(protocol.segment_to_message(segment, self._generation, speaker))
 
     def _is_duplicate(self, segment: Segment) -> bool:
-        """Whether a lost server had finished this: the next one begins a little before what was not yet read."""
+        """Whether a previous server finished this segment: the next one starts before the unprocessed media."""
         if segment.end_s <= self._resume_point_s + OVERLAP_TOLERANCE_S:
             return True
         return any(
@@ -310,8 +314,8 @@ class LiveSession:
 
 
 def _is_same_utterance(segment: Segment, reference: Segment) -> bool:
-    """Whether two servers read one utterance: at one time, by one person or with the same words."""
-    together_s = min(segment.end_s, reference.end_s) - max(segment.start_s, reference.start_s)
+    """Whether two segments are one utterance: they overlap, with the same speaker or text."""
+    overlap_s = min(segment.end_s, reference.end_s) - max(segment.start_s, reference.start_s)
     shorter_s = min(segment.end_s - segment.start_s, reference.end_s - reference.start_s)
     is_alike = segment.speaker == reference.speaker or segment.text == reference.text
-    return is_alike and together_s > shorter_s / 2
+    return is_alike and overlap_s > shorter_s / 2

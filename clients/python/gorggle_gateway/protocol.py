@@ -1,11 +1,13 @@
-"""The messages of ``/v1/live``: what clients say, checked, and what they are told. ``docs/live.md`` is their manual."""
+"""Messages of ``/v1/live``: parsing of client messages, and server messages. ``docs/live.md`` documents them."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import struct
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 import gorggle
 from gorggle import Segment
@@ -15,107 +17,87 @@ from gorggle.results import Modality
 VERSION = 1
 SUBPROTOCOL = "gorggle.live.v1"
 
-Media = Literal["webm", "pcm"]
-
-# Of text: only media is large.
+# Size of a text message; media is binary.
 MAX_TEXT_CHARS = 16_384
 _SEQUENCE_HEADER = struct.Struct(">I")
+_STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 class MessageError(ValueError):
-    """A message that is not what it should be; the text is for whoever writes the client."""
+    """An invalid message; the text is for the developer of the client."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Start:
     """Begin a session."""
 
-    media: Media
-    modality: Modality
-    interim: bool
-    face_boxes: bool
-    model: str
-    token: str
+    media: Literal["webm", "pcm"]
+    modality: Modality = "av"
+    interim: bool = True
+    face_boxes: bool = False
+    model: str = ""
+    token: str = ""
+    type: Literal["start"] = "start"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Resume:
-    """Go on with a session whose connection was lost."""
+    """Resume a session after a lost connection."""
 
     session: str
     key: str
-    last_event: int
-    token: str
+    last_event: Annotated[int, Field(ge=0)] = 0
+    token: str = ""
+    type: Literal["resume"] = "resume"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Ping:
-    """The client is there, and has all events up to this one."""
+    """The client is alive and has received all events up to this one."""
 
-    last_event: int
+    last_event: Annotated[int, Field(ge=0)] = 0
+    type: Literal["ping"] = "ping"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Stop:
-    """No more media comes."""
+    """End of the media."""
+
+    type: Literal["stop"] = "stop"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class MediaChunk:
-    """The next piece of media."""
+    """The next chunk of media."""
 
     sequence: int
     media: bytes
 
 
-ClientMessage = Start | Resume | Ping | Stop | MediaChunk
-
-_FIELDS: dict[str, dict[str, type]] = {
-    "start": {"media": str, "modality": str, "interim": bool, "face_boxes": bool, "model": str, "token": str},
-    "resume": {"session": str, "key": str, "last_event": int, "token": str},
-    "ping": {"last_event": int},
-    "stop": {},
-}
-_DEFAULTS: dict[str, Any] = {
-    "modality": "av",
-    "interim": True,
-    "face_boxes": False,
-    "model": "",
-    "token": "",
-    "last_event": 0,
-}
+TextMessage = Start | Resume | Ping | Stop
+ClientMessage = TextMessage | MediaChunk
+_PARSER: TypeAdapter[TextMessage] = TypeAdapter(
+    Annotated[TextMessage, Field(discriminator="type")]  # type: ignore[arg-type]  # a special form is a valid type
+)
 
 
-def parse_text(text: str) -> ClientMessage:
-    """Read a text message.
+def parse_text(text: str) -> TextMessage:
+    """Parse a text message.
 
     Raises:
-        MessageError: it is no message of this version.
+        MessageError: it is not a message of this version.
     """
     if len(text) > MAX_TEXT_CHARS:
         raise MessageError(f"a text message of {len(text)} characters: expected at most {MAX_TEXT_CHARS}")
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MessageError("a text message that is no JSON") from error
-    kind = document.pop("type", None) if isinstance(document, dict) else None
-    if not isinstance(kind, str) or kind not in _FIELDS:
-        raise MessageError(f"a text message without a known type: expected one of {', '.join(_FIELDS)}")
-    values = _parse_fields(kind, document)
-    match kind:
-        case "start":
-            _check_choice("media", values["media"], get_args(Media))
-            _check_choice("modality", values["modality"], get_args(Modality))
-            return Start(**values)
-        case "resume":
-            return Resume(**values)
-        case "ping":
-            return Ping(**values)
-    return Stop()
+        return _PARSER.validate_json(text)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise MessageError(f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}") from None
 
 
 def parse_binary(data: bytes) -> MediaChunk:
-    """Read a binary message: the piece's number as four bytes, most significant first, then the media.
+    """Parse a binary message: the chunk's number as four bytes, big-endian, then the media.
 
     Raises:
         MessageError: it is too short, or the number is 0.
@@ -124,34 +106,15 @@ def parse_binary(data: bytes) -> MediaChunk:
         raise MessageError(f"a binary message of {len(data)} bytes: expected a number of 4 bytes, then media")
     sequence = _SEQUENCE_HEADER.unpack_from(data)[0]
     if sequence == 0:
-        raise MessageError("a piece of media with the number 0: they are numbered from 1")
+        raise MessageError("a chunk of media has number 0: expected numbers from 1")
     return MediaChunk(sequence, data[_SEQUENCE_HEADER.size :])
-
-
-def _parse_fields(kind: str, document: dict[str, Any]) -> dict[str, Any]:
-    fields = _FIELDS[kind]
-    unknown = sorted(set(document) - set(fields))
-    if unknown:
-        raise MessageError(f"{kind} has {', '.join(unknown)}: known are {', '.join(fields) or 'none'}")
-    values = {}
-    for name, expected in fields.items():
-        value = document.get(name, _DEFAULTS.get(name))
-        if type(value) is not expected or (isinstance(value, int) and value < 0):
-            raise MessageError(f"{kind}.{name} is {value!r}: expected {expected.__name__}")
-        values[name] = value
-    return values
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise MessageError(f"start.{name} is {value!r}: expected one of {', '.join(choices)}")
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
 
 
 def segment_to_message(segment: Segment, generation: int, speaker: str) -> dict[str, Any]:
-    """A segment, and who speaks it; segments of another reader have other names."""
+    """Return the message of a segment; its ID contains the generation of the server."""
     return {
         "type": "segment",
         "segment_id": f"{generation}.{segment.segment_id}",
@@ -163,30 +126,13 @@ def segment_to_message(segment: Segment, generation: int, speaker: str) -> dict[
         "end_s": _round_ms(segment.end_s),
         "text": segment.text,
         "confidence": round(segment.confidence, 4),
-        "words": [
-            {
-                "text": word.text,
-                "start_s": _round_ms(word.start_s),
-                "end_s": _round_ms(word.end_s),
-                "confidence": round(word.confidence, 4),
-            }
-            for word in segment.words
-        ],
-        "face_boxes": [
-            {
-                "time_s": _round_ms(box.time_s),
-                "left": round(box.left, 4),
-                "top": round(box.top, 4),
-                "width": round(box.width, 4),
-                "height": round(box.height, 4),
-            }
-            for box in segment.face_boxes
-        ],
+        "words": [_round_fields(word, confidence=4) for word in segment.words],
+        "face_boxes": [_round_fields(box, left=4, top=4, width=4, height=4) for box in segment.face_boxes],
     }
 
 
 def event_to_message(event: Event, offset_s: float) -> dict[str, Any] | None:
-    """What a server tells beside segments; None for what is no business of a browser."""
+    """Return the message of an event other than a segment; None for events that browsers do not need."""
     match event:
         case Started():
             return {"type": "started", "model": event.model, "request_id": event.request_id}
@@ -227,11 +173,11 @@ def event_to_message(event: Event, offset_s: float) -> dict[str, Any] | None:
 
 
 def build_error_message(code: str, message: str, retry_after_s: float | None = None) -> dict[str, Any]:
-    """The last message of a session that failed."""
+    """Return the last message of a failed session."""
     return {"type": "error", "code": code, "message": message, "retry_after_s": retry_after_s}
 
 
-# From the SDK's errors to the protocol's codes; what is not here is "internal".
+# The protocol's codes of the SDK's errors; others are "internal".
 ERROR_CODES: dict[type[gorggle.GorggleError], str] = {
     gorggle.NoFaceError: "no_face",
     gorggle.InvalidRequestError: "invalid_media",
@@ -243,10 +189,18 @@ ERROR_CODES: dict[type[gorggle.GorggleError], str] = {
 
 
 def error_to_message(error: gorggle.GorggleError) -> dict[str, Any]:
-    """What a browser is told of an error of the inference server; of faults, their number alone."""
+    """Return the message of an SDK error; internal errors show only their request ID."""
     code = next((code for kind, code in ERROR_CODES.items() if isinstance(error, kind)), "internal")
     text = str(error) if code != "internal" else f"internal error (request {error.request_id or 'unknown'})"
     return build_error_message(code, text, getattr(error, "retry_after_s", None))
+
+
+def _round_fields(item: Any, **digits: int) -> dict[str, Any]:
+    """Return a dataclass as a dictionary; numbers have three decimals, or ``digits``."""
+    return {
+        name: round(value, digits.get(name, 3)) if isinstance(value, float) else value
+        for name, value in dataclasses.asdict(item).items()
+    }
 
 
 def _round_ms(time_s: float) -> float:

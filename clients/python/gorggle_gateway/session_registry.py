@@ -1,4 +1,4 @@
-"""All live sessions of a gateway: who may have one, and what happens to one whose client is gone."""
+"""The live sessions of a gateway: limits, resuming, and expiry of sessions without a client."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections import Counter
 from gorggle import AsyncClient
 from gorggle_gateway.live_session import LiveSession, SessionError
 from gorggle_gateway.protocol import Resume, Start
-from gorggle_gateway.settings import Limits
+from gorggle_gateway.settings import GatewaySettings
 
 
 class SessionRegistry:
-    """The sessions that go on.
+    """The sessions in progress.
 
     Args:
-        client: of the inference server.
-        limits: how many there may be.
+        client: client of the inference server.
+        settings: limits on the number of sessions.
     """
 
-    def __init__(self, client: AsyncClient, limits: Limits) -> None:
-        self._client, self._limits = client, limits
+    def __init__(self, client: AsyncClient, settings: GatewaySettings) -> None:
+        self._client, self._settings = client, settings
         self._sessions: dict[str, LiveSession] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._expiry_timers: dict[str, asyncio.TimerHandle] = {}
@@ -31,48 +31,50 @@ class SessionRegistry:
         return len(self._sessions)
 
     def create(self, start: Start, owner: str) -> LiveSession:
-        """Make a session and begin to read.
+        """Create a session and start transcription.
 
         Raises:
-            SessionError: there are too many.
+            SessionError: too many sessions.
         """
-        if len(self._sessions) >= self._limits.connections:
-            raise SessionError("overloaded", f"{len(self._sessions)} sessions go on already: try again later")
+        if len(self._sessions) >= self._settings.max_connections:
+            raise SessionError(
+                "overloaded", f"{len(self._sessions)} sessions are in progress: try again later"
+            )
         if (
             Counter(session.owner for session in self._sessions.values())[owner]
-            >= self._limits.connections_per_client
+            >= self._settings.max_connections_per_client
         ):
             raise SessionError(
                 "overloaded",
-                f"{self._limits.connections_per_client} sessions of yours go on already: end one of them",
+                f"{self._settings.max_connections_per_client} sessions of this client are in progress: end one of them",
             )
-        session = LiveSession(start, owner, self._client, self._limits)
+        session = LiveSession(start, owner, self._client, self._settings)
         self._sessions[session.name] = session
         self._tasks[session.name] = asyncio.create_task(session.run(), name=f"live session {session.name}")
         return session
 
     def resume(self, resume: Resume, owner: str) -> LiveSession:
-        """The session that a client comes back to.
+        """Return the session that a client resumes.
 
         Raises:
-            SessionError: there is none, or it is somebody else's: both look the same.
+            SessionError: it does not exist, or has another owner or key; the message is the same.
         """
         session = self._sessions.get(resume.session)
         if session is None or session.owner != owner or not hmac.compare_digest(session.key, resume.key):
-            raise SessionError("unknown_session", "there is no such session any more: start another")
+            raise SessionError("unknown_session", "no such session: start another")
         self._cancel_expiry(session)
         return session
 
     def detach(self, session: LiveSession) -> None:
-        """The client is gone: it has a while to come back; without it, the session ends."""
+        """End the session after ``max_resume_s`` unless its client reconnects."""
         if session.name not in self._sessions:
             return
         self._cancel_expiry(session)
         loop = asyncio.get_running_loop()
-        self._expiry_timers[session.name] = loop.call_later(self._limits.resume_s, self.remove, session)
+        self._expiry_timers[session.name] = loop.call_later(self._settings.max_resume_s, self.remove, session)
 
     def remove(self, session: LiveSession) -> None:
-        """Forget a session, and stop reading for it."""
+        """Remove a session and stop its transcription."""
         self._cancel_expiry(session)
         self._sessions.pop(session.name, None)
         task = self._tasks.pop(session.name, None)

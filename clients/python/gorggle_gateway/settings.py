@@ -1,107 +1,122 @@
-"""The gateway's settings, read once from the command line and the environment."""
+"""The gateway's settings, read once at start from the command line, else from ``GORGGLE_GATEWAY_…`` variables."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import os
-from dataclasses import dataclass
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-ENV_PREFIX = "GORGGLE_GATEWAY_"
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The most that browsers may ask; ``docs/live.md`` lists them for users.
+def _split_origins(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.rstrip("/") for part in value.replace(",", " ").split())
+    return value
 
-    Attributes:
-        connections: live sessions at once.
-        connections_per_client: of one client: its token's name, else its address.
-        message_bytes: of one WebSocket message.
-        waiting_bytes: media of one session that was taken and not yet relayed; then reading from it pauses.
-        unacknowledged_bytes: what a client is told that it may keep for sending again.
-        retained_bytes: media of one session kept for another reader, should this one be lost.
-        session_bytes: media of one session.
-        session_s: length of one session.
-        idle_s: a session without media for so long ends.
-        start_s: a connection must say what it wants within so long.
-        resume_s: a session waits for its lost client for so long.
-        recover_s: a session waits for a lost inference server for so long.
+
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_origins)]
+
+
+class GatewaySettings(BaseSettings):
+    """Serve the web page, and live captions for browsers, in front of an inference server.
+
+    Every option can also be set as a variable, such as GORGGLE_GATEWAY_MAX_CONNECTIONS.
     """
 
-    connections: int = 64
-    connections_per_client: int = 4
-    message_bytes: int = 256 * 1024
-    waiting_bytes: int = 1024 * 1024
-    unacknowledged_bytes: int = 48 * 1024 * 1024
-    retained_bytes: int = 64 * 1024 * 1024
-    session_bytes: int = 4 * 1024**3
-    session_s: float = 4 * 3600.0
-    idle_s: float = 60.0
-    start_s: float = 10.0
-    resume_s: float = 30.0
-    recover_s: float = 90.0
+    model_config = SettingsConfigDict(
+        env_prefix="GORGGLE_GATEWAY_",
+        env_ignore_empty=True,
+        frozen=True,
+        cli_prog_name="gorggle gateway",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+    )
 
+    listen: str = Field("127.0.0.1:8080", description="HOST:PORT; port 0 takes a free one")
+    server: str = Field("127.0.0.1:50051", description="the inference server, HOST:PORT")
+    ca: str = Field("", description="PEM with the inference server's certificate authority; turns TLS on")
+    cert: str = Field("", description="PEM with a client certificate for the inference server")
+    key: str = Field("", description="PEM with the client certificate's private key")
+    server_name: str = Field(
+        "", description="name on the inference server's certificate, if it is not its host"
+    )
+    server_token_file: str = Field("", description="file with the bearer token for the inference server")
+    token_file: str = Field(
+        "",
+        description="names and hashes of the tokens that clients must send (see `gorggle token`); without it, every "
+        "client is accepted",
+    )
+    origins: Origins = Field(
+        (), description="other origins whose pages may open live sessions, separated by commas"
+    )
+    api: str = Field("/api", description="address of the HTTP API for the page; a path means this gateway")
+    upstream: str = Field("", description="the HTTP API's address; requests to /api are relayed to it")
+    upstream_token_file: str = Field(
+        "", description="file with a bearer token for the HTTP API that replaces the caller's"
+    )
+    connect: Origins = Field(
+        (), description="other origins that the page may connect to and play media from, separated by commas"
+    )
+    max_upload_bytes: int = Field(5 * 2**30, gt=0, description="size of an upload that the page accepts")
+    exit_on_stdin_eof: bool = Field(False, description="exit when standard input is closed")
 
-@dataclass(frozen=True)
-class GatewaySettings:
-    """Where the gateway listens, whom it serves, and where the inference server is.
+    # Limits on what browsers may use; docs/live.md lists them for users.
+    max_connections: int = Field(64, gt=0, description="concurrent live sessions")
+    max_connections_per_client: int = Field(
+        4, gt=0, description="concurrent live sessions of one client: its token's name, else its address"
+    )
+    max_message_bytes: int = Field(256 * 1024, gt=0, description="size of one WebSocket message")
+    max_waiting_bytes: int = Field(
+        2**20,
+        gt=0,
+        description="media of one session received and not yet relayed; reading pauses at this size",
+    )
+    max_unacknowledged_bytes: int = Field(
+        48 * 2**20, gt=0, description="media that clients are advised to keep for sending again"
+    )
+    max_retained_bytes: int = Field(
+        64 * 2**20, gt=0, description="media of one session kept for another inference server"
+    )
+    max_session_bytes: int = Field(4 * 2**30, gt=0, description="media of one session")
+    max_session_s: float = Field(4 * 3600.0, gt=0, description="duration of one session")
+    max_idle_s: float = Field(60.0, gt=0, description="a session without media ends after this time")
+    max_start_s: float = Field(
+        10.0, gt=0, description="time within which a connection must send its first message"
+    )
+    max_resume_s: float = Field(
+        30.0, gt=0, description="time within which a disconnected client may resume its session"
+    )
+    max_recover_s: float = Field(
+        90.0, gt=0, description="time within which a lost inference server must be replaced"
+    )
 
-    Attributes:
-        listen: HOST:PORT; port 0 takes a free one.
-        server: the inference server's address.
-        ca, cert, key, server_name: TLS towards it, as in the SDK; ``ca`` alone turns TLS on.
-        server_token_file: holds the bearer token for it.
-        token_file: names and hashes of the tokens that clients must show (``gorggle token`` makes them); without
-            one, everybody who reaches the port is served.
-        origins: pages that may open live sessions, beside the gateway's own ("https://captions.example.org").
-        api: address of the HTTP API, for the page; a path is on the gateway itself.
-        upstream: the HTTP API's own address; the gateway then answers ``/api`` with what it answers.
-        upstream_token_file: holds the token that the API is shown, in the place of the caller's.
-        connect: further addresses that the page may talk to and play from: where videos lie.
-    """
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65_535:
+            raise ValueError(f"expected HOST:PORT, such as 127.0.0.1:8080; got {value!r}")
+        return value
 
-    listen: str = "127.0.0.1:8080"
-    server: str = "127.0.0.1:50051"
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-    server_name: str = ""
-    server_token_file: str = ""
-    token_file: str = ""
-    origins: tuple[str, ...] = ()
-    api: str = "/api"
-    connect: tuple[str, ...] = ()
-    upstream: str = ""
-    upstream_token_file: str = ""
-    max_upload_bytes: int = 5 * 1024**3
-    exit_on_stdin_eof: bool = False
-    limits: Limits = dataclasses.field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        host, separator, port = self.listen.rpartition(":")
-        if not separator or not host or not port.isdecimal() or int(port) > 65_535:
-            raise SettingsError(f"listen is {self.listen!r}: expected HOST:PORT, such as 127.0.0.1:8080")
-        for origin in (*self.origins, *self.connect):
-            if (
-                not origin.startswith(("http://", "https://", "ws://", "wss://"))
-                or " " in origin
-                or ";" in origin
-            ):
-                raise SettingsError(
-                    f"{origin!r} is no origin: expected something like https://captions.example.org"
-                )
+    @field_validator("origins", "connect")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"(https?|wss?)://[^ ;]*", origin):
+                raise ValueError(f"expected an origin such as https://captions.example.org; got {origin!r}")
+        return value
 
     @property
     def host(self) -> str:
-        """Where it listens, without the port."""
+        """The address to listen on, without the port."""
         return self.listen.rpartition(":")[0].strip("[]")
 
     @property
     def port(self) -> int:
-        """The port it was told to listen on; 0: a free one."""
+        """The port to listen on; 0 is a free one."""
         return int(self.listen.rpartition(":")[2])
 
     @property
@@ -121,75 +136,44 @@ def _read_secret(path: str) -> str | None:
     try:
         return Path(path).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the token file {path} cannot be read: {error}") from error
+        raise SettingsError(f"cannot read the token file {path}: {error}") from error
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be; the message says which, and what was expected."""
+    """An invalid setting."""
+
+
+_METAVARS: Any = {"str": "TEXT", "tuple[str,...]": "TEXT", "int": "N", "float": "SECONDS"}
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Leaves out empty defaults and the names of Python types."""
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        return re.sub(r" \(default: (\(\)|False)?\)$", "", super()._expand_help(action))
+
+    def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Any:
+        if action.metavar in _METAVARS:
+            action.metavar = _METAVARS[action.metavar]
+        return super()._metavar_formatter(action, default_metavar)
 
 
 def load_settings(arguments: list[str] | None = None) -> GatewaySettings:
-    """Read options, and for what they leave out the environment (``GORGGLE_GATEWAY_LISTEN``).
+    """Read the command line and the environment.
 
     Raises:
-        SettingsError: a value that cannot be.
+        SettingsError: a value is invalid.
     """
-    parser = argparse.ArgumentParser(
-        prog="gorggle gateway",
-        description="Serve the page, and live captions for browsers, in front of an inference server.",
-        epilog="Each option is also a variable of the environment: GORGGLE_GATEWAY_LISTEN, GORGGLE_GATEWAY_MAX_CONNECTIONS…",
+    source: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
+        GatewaySettings,
+        cli_parse_args=True if arguments is None else arguments,
+        formatter_class=_HelpFormatter,
     )
-    for field in dataclasses.fields(GatewaySettings):
-        if field.name not in ("limits", "exit_on_stdin_eof"):
-            _add_option(parser, field.name, field.default)
-    for field in dataclasses.fields(Limits):
-        _add_option(parser, f"max_{field.name}", field.default)
-    parser.add_argument(
-        "--exit-on-stdin-eof", action="store_true", help="end together with the program that started it"
-    )
-    given = vars(parser.parse_args(arguments))
-    values = {name: value for name, value in given.items() if value is not None}
-    limits = {name.removeprefix("max_"): values.pop(name) for name in list(values) if _is_limit(name)}
-    return GatewaySettings(**values, limits=Limits(**limits))
-
-
-def _is_limit(name: str) -> bool:
-    return name.removeprefix("max_") in {
-        field.name for field in dataclasses.fields(Limits)
-    } and name.startswith("max_")
-
-
-def _add_option(parser: argparse.ArgumentParser, name: str, default: Any) -> None:
-    kind = type(default)
-    variable = os.environ.get(ENV_PREFIX + name.upper())
-    reader = _parse_origins if kind is tuple else _positive_parser(kind) if kind in (int, float) else str
-    shown = " ".join(default) if kind is tuple else default
-    parser.add_argument(
-        f"--{name.replace('_', '-')}",
-        type=reader,
-        default=None if variable is None else _parse_env(reader, name, variable),
-        metavar=kind.__name__.upper() if kind in (int, float) else "TEXT",
-        help=f"default: {shown}" if shown != "" else "default: none",
-    )
-
-
-def _parse_env(reader: Any, name: str, text: str) -> Any:
     try:
-        return reader(text)
-    except ValueError as error:
-        raise SettingsError(f"{ENV_PREFIX}{name.upper()} is {text!r}: {error}") from error
-
-
-def _parse_origins(text: str) -> tuple[str, ...]:
-    return tuple(part.rstrip("/") for part in text.replace(",", " ").split())
-
-
-def _positive_parser(kind: type) -> Any:
-    def read(text: str) -> Any:
-        value = kind(text)
-        if not value > 0:
-            raise ValueError("expected a number above 0")
-        return value
-
-    read.__name__ = kind.__name__
-    return read
+        return GatewaySettings(_cli_settings_source=source)  # type: ignore[call-arg]
+    except ValidationError as error:
+        problems = (
+            f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
+            for each in error.errors()
+        )
+        raise SettingsError("; ".join(problems)) from error

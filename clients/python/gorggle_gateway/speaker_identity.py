@@ -1,29 +1,24 @@
-"""Who speaks, across inference servers: each of them numbers the faces that it sees anew."""
+"""Keeps speaker labels across inference servers, each of which numbers faces from 1."""
 
 from __future__ import annotations
 
 from gorggle import FaceBox, Segment
 
-# Who is heard and not seen is the same for all of them.
+# The label of speakers without a face, the same on all servers.
 VOICE_LABEL = "voice"
-# Faces that share less than this of what they cover together are two people's.
+# Face boxes with a smaller intersection over union are different people.
 MIN_IOU = 0.25
 
 
 class SpeakerIdentities:
-    """Names of people that outlive a server: whoever is seen where somebody was seen last keeps that name."""
+    """Session-wide labels: a face at another face's last position keeps that face's label."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[int, str], str] = {}
         self._last_boxes: dict[str, FaceBox] = {}
 
     def resolve(self, segment: Segment, generation: int) -> str:
-        """Who speaks a segment.
-
-        Args:
-            segment: as a server tells it.
-            generation: of the server: 1 is the first.
-        """
+        """Return the label of a segment's speaker; ``generation`` numbers the servers from 1."""
         if segment.speaker == VOICE_LABEL:
             return VOICE_LABEL
         key = generation, segment.speaker
@@ -34,7 +29,7 @@ class SpeakerIdentities:
         return self._names[key]
 
     def lookup(self, speaker: str, generation: int) -> str:
-        """The name of somebody of whom nothing but a server's own name is told."""
+        """Return the label for a server's own label, without face boxes."""
         return self._names.get((generation, speaker), speaker)
 
     def _match(self, segment: Segment, generation: int) -> str:
@@ -52,7 +47,7 @@ class SpeakerIdentities:
 
 
 def _compute_iou(a: FaceBox, b: FaceBox) -> float:
-    """How much of the area that two boxes cover together both of them cover, 0 to 1."""
+    """Return the intersection over union, 0 to 1."""
     width = min(a.left + a.width, b.left + b.width) - max(a.left, b.left)
     height = min(a.top + a.height, b.top + b.height) - max(a.top, b.top)
     both = max(0.0, width) * max(0.0, height)

@@ -1,4 +1,4 @@
-"""The page: its built files, what it has to know, and the headers that keep it safe."""
+"""The built web page: its files, its configuration and its security headers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from aiohttp import web
 
 PAGE_DIR = Path(__file__).resolve().parent / "page"
-# Their names hold a hash of their content.
+# Asset names contain a hash of the content.
 ASSET_MAX_AGE_S = 365 * 24 * 3600
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def build_content_security_policy(connect: tuple[str, ...]) -> str:
-    """What the page may do: run and show its own files, and talk to the given addresses beside its own."""
+    """Return the page's policy: its own files, and connections to its own origin and to ``connect``."""
     others = " ".join(("", *connect)) if connect else ""
     sockets = " ".join(
         ("", *(origin.replace("http", "ws", 1) for origin in connect if origin.startswith("http")))
@@ -43,7 +43,7 @@ def build_content_security_policy(connect: tuple[str, ...]) -> str:
 
 
 def build_security_headers(connect: tuple[str, ...]) -> dict[str, str]:
-    """The headers of every answer."""
+    """Return the headers of every response."""
     return {
         "content-security-policy": build_content_security_policy(connect),
         "x-content-type-options": "nosniff",
@@ -57,37 +57,29 @@ def build_security_headers(connect: tuple[str, ...]) -> dict[str, str]:
 def add_static_routes(
     application: web.Application, config: Mapping[str, object], folder: Path = PAGE_DIR
 ) -> None:
-    """Serve the page at ``/``, and what it has to know at ``/config.json``."""
-    # All of it is read now: a page that is built anew meanwhile never mixes with this one.
-    index_file, icon_file = File.load(folder / "index.html"), File.load(folder / "icon.svg")
+    """Serve the page at ``/``, and its configuration at ``/config.json``."""
 
-    async def index(request: web.Request) -> web.StreamResponse:
-        return index_file.to_response(request, {"cache-control": "no-cache"})
-
-    async def icon(request: web.Request) -> web.StreamResponse:
-        return icon_file.to_response(request, {"cache-control": "no-cache"})
-
-    async def told(_request: web.Request) -> web.StreamResponse:
+    async def send_config(_request: web.Request) -> web.StreamResponse:
         return web.json_response(dict(config), headers={"cache-control": "no-store"})
 
-    files = {path.name: File.load(path) for path in (folder / "assets").iterdir()}
+    application.router.add_get("/config.json", send_config)
+    revalidated = {"cache-control": "no-cache"}
+    # All files are read now, so that a later build never mixes with this one.
+    index, icon = File.load(folder / "index.html"), File.load(folder / "icon.svg")
+    for path, file in (("/", index), ("/index.html", index), ("/icon.svg", icon)):
+        application.router.add_get(path, functools.partial(_send_file, file, revalidated))
+    for asset in (folder / "assets").iterdir():
+        handler = functools.partial(_send_file, File.load(asset), {})
+        application.router.add_get(f"/assets/{asset.name}", handler)
 
-    async def asset(request: web.Request) -> web.StreamResponse:
-        file = files.get(request.match_info["name"])
-        if file is None:
-            raise web.HTTPNotFound(text="there is no such file")
-        return file.to_response(request)
 
-    application.router.add_get("/", index)
-    application.router.add_get("/index.html", index)
-    application.router.add_get("/icon.svg", icon)
-    application.router.add_get("/config.json", told)
-    application.router.add_get("/assets/{name}", asset)
+async def _send_file(file: File, headers: Mapping[str, str], request: web.Request) -> web.StreamResponse:
+    return file.to_response(request, headers)
 
 
 @dataclass(frozen=True)
 class File:
-    """One of the page's own files, in memory: there are few, and they are small."""
+    """A file of the page, in memory, since the page is small."""
 
     content_type: str
     plain: bytes
@@ -95,19 +87,17 @@ class File:
 
     @classmethod
     def load(cls, path: Path) -> File:
-        """Read it."""
+        """Read a file."""
         plain = path.read_bytes()
         content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return cls(content_type, plain, gzip.compress(plain, 9, mtime=0))
 
-    def to_response(
-        self, request: web.Request, extra_headers: Mapping[str, str] | None = None
-    ) -> web.Response:
-        """The file, compressed for those who take that."""
+    def to_response(self, request: web.Request, extra_headers: Mapping[str, str]) -> web.Response:
+        """Return the file, gzip-compressed if the client accepts it."""
         parts = request.headers.get("accept-encoding", "").replace(" ", "").split(",")
-        takes = {part.partition(";")[0] for part in parts if not part.endswith(";q=0")}
-        headers = {"vary": "accept-encoding", **(extra_headers or {})}
-        is_zipped = "gzip" in takes
+        accepted = {part.partition(";")[0] for part in parts if not part.endswith(";q=0")}
+        headers = {"vary": "accept-encoding", **extra_headers}
+        is_zipped = "gzip" in accepted
         if is_zipped:
             headers["content-encoding"] = "gzip"
         body = self.zipped if is_zipped else self.plain
@@ -116,5 +106,5 @@ class File:
 
 @functools.cache
 def is_built(folder: Path = PAGE_DIR) -> bool:
-    """Whether the page's files are there."""
+    """Whether the page was built."""
     return (folder / "index.html").is_file()

@@ -1,6 +1,6 @@
-"""Who may open live sessions: the names and SHA-256 hashes that ``gorggle token NAME FILE`` writes.
+"""Tokens of the clients that may open live sessions: names and SHA-256 hashes from ``gorggle token NAME FILE``.
 
-The format is the inference server's, so that one file can serve both. It is read again when it changes.
+The format is that of the inference server, so both can share a file. It is reloaded when it changes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _log = logging.getLogger(__name__)
 
 
 class TokenFileError(ValueError):
-    """The file cannot be read, or a line of it is no name and hash."""
+    """The file cannot be read, or a line is not a name and a hash."""
 
 
 class TokenStore:
-    """The tokens that hold now.
+    """The current tokens of a file.
 
     Raises:
-        TokenFileError: see there.
+        TokenFileError: the file is invalid.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,34 +32,34 @@ class TokenStore:
         self._names = _read_tokens(path)
 
     def find_name(self, token: str) -> str | None:
-        """Whose token this is; None where it is nobody's."""
+        """Return the name of a token; None if it is unknown."""
         self._refresh()
         return self._names.get(hashlib.sha256(token.encode()).hexdigest())
 
     def _refresh(self) -> None:
-        """A file that cannot be used leaves the tokens as they were."""
+        """Reload a changed file; keep the previous tokens if it is invalid."""
         try:
             version = _get_file_version(self._path)
             if version != self._version:
                 self._names, self._version = _read_tokens(self._path), version
         except TokenFileError as error:
-            _log.error("the tokens stay as they were: %s", error)
+            _log.error("cannot reload the token file, keeping the previous tokens: %s", error)
 
 
 def _get_file_version(path: Path) -> tuple[int, int, int]:
     try:
         status = path.stat()
     except OSError as error:
-        raise TokenFileError(f"the token file {path} cannot be read: {error.strerror}") from error
+        raise TokenFileError(f"cannot read the token file {path}: {error.strerror}") from error
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _read_tokens(path: Path) -> dict[str, str]:
-    """From hashes to names."""
+    """Return names by hash."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise TokenFileError(f"the token file {path} cannot be read: {error}") from error
+        raise TokenFileError(f"cannot read the token file {path}: {error}") from error
     names: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):

@@ -1,4 +1,4 @@
-"""``/v1/live``: one WebSocket connection of a client, which begins a session or comes back to one."""
+"""``/v1/live``: a client's WebSocket connection, which starts or resumes a session."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from gorggle_gateway import protocol
 from gorggle_gateway.live_session import LiveSession, SessionError
 from gorggle_gateway.protocol import MediaChunk, MessageError, Ping, Resume, Start, Stop
 from gorggle_gateway.session_registry import SessionRegistry
-from gorggle_gateway.settings import Limits
+from gorggle_gateway.settings import GatewaySettings
 
 _log = logging.getLogger(__name__)
 
-# Something is said at least so often, so that a client can tell a quiet session from a dead connection.
+# Longest time between messages, so that clients can detect a dead connection.
 HEARTBEAT_INTERVAL_S = 5.0
-# A client that does not take what it is sent for so long is gone.
+# A client that does not read for this time is considered lost.
 SEND_TIMEOUT_S = 20.0
 CLOSE_TIMEOUT_S = 2.0
-# Close codes of our own (4000 to 4999 are for applications).
+# Close codes; 4000 to 4999 are for applications.
 DONE, GOING_AWAY, REFUSED, SUPERSEDED = 1000, 1001, 4400, 4409
-# From a token to whose it is; None: nobody's.
+# Returns the owner of a token; None if it is invalid.
 Authenticate = Callable[[str, web.Request], str | None]
 
 
 class _Connection:
-    """One connection that serves a session: how it is told to end, and how it tells that it has."""
+    """A connection of a session: ``close_requested`` asks it to end, ``released`` is set when it has."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self.socket = socket
@@ -43,25 +43,25 @@ class _Connection:
 
 
 class LiveSocketHandler:
-    """Answers ``/v1/live``.
+    """Handles ``/v1/live``.
 
     Args:
-        sessions: where sessions are.
-        limits: what a client may do.
-        authenticate: finds out who calls.
-        is_allowed_origin: whether pages of an origin may call.
+        sessions: the gateway's sessions.
+        settings: limits on clients.
+        authenticate: returns the owner of a token.
+        is_allowed_origin: whether a request's origin may connect.
     """
 
     def __init__(
         self,
         sessions: SessionRegistry,
-        limits: Limits,
+        settings: GatewaySettings,
         authenticate: Authenticate,
         is_allowed_origin: Callable[[web.Request], bool],
     ) -> None:
-        self._sessions, self._limits, self._authenticate, self._is_allowed_origin = (
+        self._sessions, self._settings, self._authenticate, self._is_allowed_origin = (
             sessions,
-            limits,
+            settings,
             authenticate,
             is_allowed_origin,
         )
@@ -70,12 +70,12 @@ class LiveSocketHandler:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one connection from its first message to its end."""
         if not self._is_allowed_origin(request):
-            raise web.HTTPForbidden(text="pages of this origin may not open live sessions here")
+            raise web.HTTPForbidden(text="this origin is not allowed to open live sessions")
         socket = web.WebSocketResponse(
             protocols=(protocol.SUBPROTOCOL,),
-            max_msg_size=self._limits.message_bytes + 64,
+            max_msg_size=self._settings.max_message_bytes + 64,
             heartbeat=20.0,
-            # Media and words do not compress, and compression takes memory for each connection.
+            # Media does not compress, and compression needs memory per connection.
             compress=False,
         )
         await socket.prepare(request)
@@ -84,44 +84,44 @@ class LiveSocketHandler:
         except (MessageError, SessionError) as error:
             await self._reject(socket, error)
             return socket
-        # The connection that a client lost may not know it yet.
-        before = self._connections.get(session.name)
+        # The lost connection may not have been detected yet.
+        previous = self._connections.get(session.name)
         connection = self._connections[session.name] = _Connection(socket)
         try:
-            if before is not None:
-                before.request_close(SUPERSEDED)
-                await before.released.wait()
+            if previous is not None:
+                previous.request_close(SUPERSEDED)
+                await previous.released.wait()
             if last_event is not None:
                 session.events.rewind(last_event)
             await self._send(socket, self._build_ready_message(session))
             await self._serve(connection, session)
         except (ConnectionError, TimeoutError):
-            pass  # this one is lost as well, and the client may come back once more
+            pass  # this connection is lost too; the client may reconnect
         finally:
             self._detach(connection, session)
         return socket
 
     async def close(self) -> None:
-        """Close all connections: the gateway ends."""
+        """Close all connections when the gateway stops."""
         for connection in list(self._connections.values()):
             connection.request_close(GOING_AWAY)
 
     async def _open_session(
         self, socket: web.WebSocketResponse, request: web.Request
     ) -> tuple[LiveSession, int | None]:
-        """The session that the first message begins, or resumes after an event."""
+        """Return the session that the first message starts, or resumes after the returned event number."""
         try:
-            async with asyncio.timeout(self._limits.start_s):
+            async with asyncio.timeout(self._settings.max_start_s):
                 first = await _receive(socket)
         except TimeoutError:
             raise MessageError(
-                f"nothing came for {self._limits.start_s:g} s: expected start or resume"
+                f"no message for {self._settings.max_start_s:g} s: expected start or resume"
             ) from None
         if not isinstance(first, Start | Resume):
-            raise MessageError("the first message is not start or resume")
+            raise MessageError("the first message must be start or resume")
         owner = self._authenticate(first.token, request)
         if owner is None:
-            raise SessionError("unauthorized", "the token is missing or not known here")
+            raise SessionError("unauthorized", "the token is missing or unknown")
         if isinstance(first, Start):
             return self._sessions.create(first, owner), None
         return self._sessions.resume(first, owner), first.last_event
@@ -137,7 +137,7 @@ class LiveSocketHandler:
             self._sessions.detach(session)
 
     async def _serve(self, connection: _Connection, session: LiveSession) -> None:
-        """Take and tell at once, until one of them is over, or somebody says so."""
+        """Send and receive concurrently until either ends or a close is requested."""
         socket = connection.socket
         tasks = [
             asyncio.create_task(self._send_events(socket, session)),
@@ -153,7 +153,7 @@ class LiveSocketHandler:
         for result in results:
             if isinstance(result, Exception):
                 _log.error("session %s: a connection failed", session.name, exc_info=result)
-        # Whoever comes next need not wait until the lost one says goodbye.
+        # The next connection need not wait for this one's close handshake.
         connection.released.set()
         if connection.close_code:
             await _close_socket(socket, connection.close_code)
@@ -181,7 +181,7 @@ class LiveSocketHandler:
                     case MediaChunk():
                         await session.add_media(message)
                         unacknowledged += len(message.media)
-                        if unacknowledged >= self._limits.message_bytes:
+                        if unacknowledged >= self._settings.max_message_bytes:
                             unacknowledged = 0
                             await self._send(socket, {"type": "ack", "received": session.received})
                     case Ping():
@@ -191,13 +191,13 @@ class LiveSocketHandler:
                     case Stop():
                         await session.finish_media()
                     case _:
-                        raise MessageError("start and resume come once, and first")
+                        raise MessageError("start and resume are only valid as the first message")
         except (ConnectionError, TimeoutError):
             return
         except (MessageError, SessionError) as error:
             code = error.code if isinstance(error, SessionError) else "protocol"
             await session.fail(SessionError(code, str(error)))
-            # What is still to be told, the error last, is told by the other task.
+            # The other task sends the remaining events, the error last.
             await asyncio.sleep(SEND_TIMEOUT_S)
 
     def _build_ready_message(self, session: LiveSession) -> dict[str, Any]:
@@ -208,10 +208,10 @@ class LiveSocketHandler:
             "key": session.key,
             "received": session.received,
             "limits": {
-                "message_bytes": self._limits.message_bytes,
-                "unacknowledged_bytes": self._limits.unacknowledged_bytes,
-                "duration_s": self._limits.session_s,
-                "idle_s": self._limits.idle_s,
+                "message_bytes": self._settings.max_message_bytes,
+                "unacknowledged_bytes": self._settings.max_unacknowledged_bytes,
+                "duration_s": self._settings.max_session_s,
+                "idle_s": self._settings.max_idle_s,
             },
         }
 
@@ -222,7 +222,7 @@ class LiveSocketHandler:
         await _close_socket(socket, REFUSED)
 
     async def _send(self, socket: web.WebSocketResponse, message: dict[str, Any]) -> None:
-        # Not wait_for, which in Python 3.11 forgets that it was cancelled where the message leaves at the same time.
+        # Not wait_for: in Python 3.11 it loses a cancellation that coincides with the end of the send.
         async with asyncio.timeout(SEND_TIMEOUT_S):
             await socket.send_json(message)
 
@@ -234,10 +234,10 @@ async def _close_socket(socket: web.WebSocketResponse, code: int) -> None:
 
 
 async def _receive(socket: web.WebSocketResponse) -> protocol.ClientMessage | None:
-    """The next message; None at the end of the connection.
+    """Return the next message; None at the end of the connection.
 
     Raises:
-        MessageError: it is none of ours.
+        MessageError: it is invalid.
     """
     message = await socket.receive()
     match message.type:

@@ -1,4 +1,4 @@
-"""The checkpoints of the reference toolkit: where they keep the configuration, the units and the weights."""
+"""Reads fairseq checkpoints: configuration, vocabulary and weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from gorggle_server.avhubert.checkpoints import torch_archive
 from gorggle_server.avhubert.checkpoints.model_card import REFERENCE_LICENSE
-from gorggle_server.avhubert.checkpoints.pickle_allowlist import OpaqueObject
+from gorggle_server.avhubert.checkpoints.safe_unpickler import OpaqueObject
 from gorggle_server.avhubert.checkpoints.stored_model import LazyTensor, StoredModel
 from gorggle_server.avhubert.checkpoints.tensor_storage import TensorRecord
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.errors import ModelFormatError
 
-# What pre-training needed, what counts batches, what merely marks versions. A name is ignored if any part is here.
+# Weights of pre-training, counters and version markers. A weight is ignored if any part of its name is listed.
 _IGNORED = frozenset(
     {
         "mask_emb",
@@ -33,10 +33,11 @@ _SEPARATE_OUTPUT = "decoder.embed_out"
 
 @contextmanager
 def open_checkpoint(path: Path) -> Iterator[StoredModel]:
-    """Read a ``.pt`` file; its weights can be read until the context ends.
+    """Open a ``.pt`` file; its weights can be read until the context exits.
 
     Raises:
-        ModelFormatError: it is damaged, names classes that are not allowed, or holds no model for transcription.
+        ModelFormatError: the file is damaged, names classes that are not allowed, or has no model fine-tuned for
+            transcription.
     """
     with torch_archive.open_checkpoint(path) as root:
         yield _to_stored_model(root, path)
@@ -45,15 +46,15 @@ def open_checkpoint(path: Path) -> Iterator[StoredModel]:
 def _to_stored_model(root: object, path: Path) -> StoredModel:
     if not isinstance(root, dict) or not isinstance(root.get("model"), dict):
         raise ModelFormatError(
-            "the checkpoint has no model: expected what the reference toolkit writes after fine-tuning"
+            "the checkpoint has no model: expected a fairseq checkpoint of a fine-tuned model"
         )
     weights = _extract_weights(root["model"])
-    units, sentencepiece_model = _extract_vocabulary(root.get("task_state"))
+    tokens, sentencepiece_model = _extract_vocabulary(root.get("task_state"))
     encoder, decoder, modalities = _extract_config(root)
     decoder = {**decoder, "share_decoder_input_output_embed": _SEPARATE_OUTPUT not in weights}
     return StoredModel(
-        config=replace(ModelConfig.from_reference(encoder, decoder, len(units)), modalities=modalities),
-        tokens=units,
+        config=replace(ModelConfig.from_reference(encoder, decoder, len(tokens)), modalities=modalities),
+        tokens=tokens,
         sentencepiece_model=sentencepiece_model,
         card={"name": path.stem, "license": REFERENCE_LICENSE},
         weights=weights,
@@ -65,11 +66,11 @@ def _extract_weights(state: Mapping[Any, Any]) -> dict[str, LazyTensor]:
     weights: dict[str, LazyTensor] = {}
     for name, tensor in state.items():
         if not isinstance(name, str):
-            raise ModelFormatError("a weight of the checkpoint has a name that is not text")
+            raise ModelFormatError("a weight of the checkpoint has a name that is not a string")
         if _IGNORED.intersection(name.split(".")):
             continue
         if not isinstance(tensor, TensorRecord):
-            raise ModelFormatError(f"the checkpoint's {name} is no tensor")
+            raise ModelFormatError(f"the checkpoint's {name} is not a tensor")
         weights[name.replace("encoder.w2v_model.", "encoder.", 1)] = tensor
     return weights
 
@@ -79,19 +80,19 @@ def _extract_vocabulary(task_state: object) -> tuple[list[str], bytes | None]:
     symbols = (_unwrap_fields(state.get("target_dictionary")) or {}).get("symbols")
     if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
         raise ModelFormatError(
-            "the checkpoint's task_state holds no target_dictionary: expected a model fine-tuned for transcription"
+            "the checkpoint's task_state has no target_dictionary: expected a model fine-tuned for transcription"
         )
     tokenizer = _unwrap_fields(state.get("s2s_tokenizer")) or {}
-    processor = tokenizer.get("sp")
-    # Older versions of SentencePiece pickled the bare bytes of the model.
-    model = processor.state if isinstance(processor, OpaqueObject) else None
+    sentencepiece = tokenizer.get("sp")
+    # Older versions of SentencePiece pickled the model as plain bytes.
+    model = sentencepiece.state if isinstance(sentencepiece, OpaqueObject) else None
     if isinstance(model, dict):
         model = model.get("model_proto")
     return symbols, model if isinstance(model, bytes) else None
 
 
 def _extract_config(root: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
-    """The fields of encoder and decoder, in ``cfg`` or in old checkpoints under ``args``; the modalities trained on."""
+    """Return the encoder's fields, the decoder's fields (in old checkpoints under ``args``) and the modalities."""
     configuration = _unwrap_fields(root.get("cfg"))
     decoder = (
         _unwrap_fields((configuration or {}).get("model"))
@@ -100,14 +101,14 @@ def _extract_config(root: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     )
     if not decoder:
         raise ModelFormatError(
-            "the checkpoint has neither cfg.model nor args, where the model's sizes are kept"
+            "the checkpoint has neither cfg.model nor args, which contain the model's dimensions"
         )
     encoder = _unwrap_fields(decoder.get("w2v_args"))
     if encoder:
         encoder = _unwrap_fields(encoder.get("model")) or encoder
     if not encoder:
         raise ModelFormatError(
-            "the checkpoint's configuration has no w2v_args, where the encoder's sizes are kept: expected a model "
+            "the checkpoint's configuration has no w2v_args, which contain the encoder's dimensions: expected a model "
             "fine-tuned for transcription, not a pre-trained encoder"
         )
     task = _unwrap_fields((configuration or {}).get("task")) or decoder
@@ -115,7 +116,7 @@ def _extract_config(root: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def _parse_modalities(listed: object) -> tuple[str, ...]:
-    """Those that fine-tuning used; both where the checkpoint does not say."""
+    """Return the modalities used in fine-tuning; both if the checkpoint does not state them."""
     if isinstance(listed, OpaqueObject) and isinstance(listed.state, dict):
         listed = listed.state.get("_content")
     named = [_unwrap_value(item) for item in listed] if isinstance(listed, list) else []
@@ -123,7 +124,7 @@ def _parse_modalities(listed: object) -> tuple[str, ...]:
 
 
 def _unwrap_fields(value: object) -> dict[str, Any] | None:
-    """The named values, one level deep, of a dict, a namespace, an object or an omegaconf container."""
+    """Return the fields of a dict, a namespace, an object or an omegaconf container; None for anything else."""
     if isinstance(value, OpaqueObject):
         value = value.state
         if isinstance(value, dict) and isinstance(value.get("_content"), dict):
@@ -134,7 +135,7 @@ def _unwrap_fields(value: object) -> dict[str, Any] | None:
 
 
 def _unwrap_value(item: object) -> object:
-    """What an omegaconf node wraps; anything else as it is."""
+    """Unwrap an omegaconf node or an enumeration member; return anything else unchanged."""
     if isinstance(item, OpaqueObject) and isinstance(item.state, dict) and "_val" in item.state:
         item = item.state["_val"]
     is_enumeration = isinstance(item, OpaqueObject) and item.state is None and len(item.arguments) == 1

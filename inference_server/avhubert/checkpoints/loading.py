@@ -1,4 +1,4 @@
-"""Model files: loading, converting, describing and saving them."""
+"""Loads, converts, describes and saves model files."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _HEADER_LENGTH_BYTES = 8
 def load_model(
     path: str | Path, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"
 ) -> Model:
-    """Load a model from a ``.pt`` checkpoint of the reference toolkit or from our ``.safetensors``.
+    """Load a fairseq ``.pt`` checkpoint or a Gorggle ``.safetensors`` file.
 
-    The file's content decides which it is. Nothing that a file says is run.
+    The format is detected from the content. No code from the file is run.
 
     Raises:
-        NotFoundError: there is no such file.
+        NotFoundError: the file does not exist.
         ModelFormatError: the file is damaged, not a model, or names classes that are not allowed.
-        InvalidRequestError: an unknown or unavailable device, or another dtype than float32, bfloat16 and float16.
+        InvalidRequestError: the device is unknown or unavailable, or the dtype not float32, bfloat16 or float16.
     """
     to_device, to_dtype = _parse_device(device), _parse_dtype(dtype)
     with _open_model(path) as stored:
         vocabulary = Vocabulary(stored.tokens, stored.sentencepiece_model)
         network = stored.build_network(to_device, to_dtype).requires_grad_(False)
     if to_device.type == "cuda" or to_dtype != torch.float32:
-        # The layout that convolution kernels prefer. On a CPU in float32 the published results' own layout stays,
-        # since another order of summing moves the logits by more than the golden data allow.
+        # The layout that convolution kernels prefer. Not on a CPU in float32: another order of summation changes the
+        # logits by more than the tolerance of the golden tests.
         network.encoder.feature_extractor_video.resnet.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(network, vocabulary, stored.card)
 
@@ -55,17 +55,17 @@ def convert(
     card: Mapping[str, Any] | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> None:
-    """Write a checkpoint anew as a ``.safetensors`` file.
+    """Convert a checkpoint to a ``.safetensors`` file.
 
     Args:
-        pt_path: a ``.pt`` file, or a ``.safetensors`` of ours to give another card or dtype.
-        out_path: of the file to write.
-        card: what to say about the model (see ``card.checked_card``); added to what the file says already.
-        dtype: what to store the weights as; None keeps their types.
+        pt_path: a ``.pt`` file, or a Gorggle ``.safetensors`` file to change its card or dtype.
+        out_path: the output file.
+        card: model card entries (see ``validate_card``); they override those of the input file.
+        dtype: of the stored weights; None keeps their dtypes.
 
     Raises:
-        NotFoundError: there is no such file.
-        ModelFormatError: it is not a whole model, or the card has values of wrong types.
+        NotFoundError: the input file does not exist.
+        ModelFormatError: the model is incomplete, or a card entry has the wrong type.
     """
     to_dtype = None if dtype is None else _parse_dtype(dtype)
     added = validate_card(card or {})
@@ -78,16 +78,16 @@ def convert(
 
 
 def info(path: str | Path) -> dict[str, Any]:
-    """Describe a model file without building the model: values that JSON can hold.
+    """Describe a model file, as JSON-serializable values, without building the model.
 
     Returns:
-        ``name``, ``layout``, ``size_bytes``, ``parameters``, ``dtypes`` (tensors of each type), ``tokens``
-        (their number), ``has_sentencepiece``, ``modalities``, ``config``, ``card``, and ``problems``: what keeps
-        the file from being loaded, empty for a whole model.
+        ``name``, ``layout``, ``size_bytes``, ``parameters``, ``dtypes`` (tensors per dtype), ``vocabulary_size``,
+        ``has_sentencepiece``, ``modalities``, ``config``, ``card``, and ``problems``: reasons why the model cannot be
+        loaded, empty for a complete model.
 
     Raises:
-        NotFoundError: there is no such file.
-        ModelFormatError: the file cannot be read at all.
+        NotFoundError: the file does not exist.
+        ModelFormatError: the file cannot be parsed.
     """
     with _open_model(path) as stored:
         return {
@@ -98,7 +98,7 @@ def info(path: str | Path) -> dict[str, Any]:
             "dtypes": dict(
                 Counter(str(weight.dtype).removeprefix("torch.") for weight in stored.weights.values())
             ),
-            "units": len(stored.tokens),
+            "vocabulary_size": len(stored.tokens),
             "has_sentencepiece": stored.sentencepiece_model is not None,
             "modalities": list(stored.config.modalities),
             "config": stored.config.to_dict(),
@@ -116,13 +116,12 @@ def save_model(
     path: str | Path,
     dtype: str | torch.dtype = "float32",
 ) -> None:
-    """Write a trained network as a ``.safetensors`` file that ``load_model`` reads.
+    """Save a trained network as a ``.safetensors`` file for ``load_model``.
 
     Raises:
-        ModelFormatError: network, configuration and units do not belong together.
+        ModelFormatError: network, configuration and vocabulary do not match.
     """
     card = validate_card(card)
-    # Built as a vocabulary and compared by shape, so that what is written is what can be read.
     Vocabulary(tokens, sentencepiece_bytes)
     state = network.state_dict()
     unread: dict[str, LazyTensor] = {
@@ -136,7 +135,7 @@ def save_model(
 
 @dataclass(frozen=True)
 class _InMemoryTensor:
-    """A tensor that is in memory already."""
+    """A ``LazyTensor`` that is already in memory."""
 
     value: Tensor
 
@@ -159,10 +158,10 @@ def _open_model(path: str | Path) -> Iterator[StoredModel]:
         with path.open("rb") as file:
             start = file.read(_HEADER_LENGTH_BYTES + 1)
     except FileNotFoundError:
-        raise NotFoundError(f"there is no model file at {path}") from None
+        raise NotFoundError(f"model file {path} does not exist") from None
     except OSError as error:
         raise ModelFormatError(f"the model file {path} cannot be read: {error.strerror}") from error
-    # A safetensors file is the length of its header, then the header in JSON.
+    # A safetensors file starts with the length of its header, then the header in JSON.
     is_safetensors = start[_HEADER_LENGTH_BYTES:] == b"{" and not start.startswith(
         torch_archive.ZIP_SIGNATURE
     )
@@ -174,16 +173,16 @@ def _open_model(path: str | Path) -> Iterator[StoredModel]:
         ):
             yield stored
     except ModelFormatError as error:
-        raise ModelFormatError(f"{path} is not a model that can be used: {error}") from error
+        raise ModelFormatError(f"{path} is not a usable model file: {error}") from error
 
 
 def _parse_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise InvalidRequestError(f"there is no device {device!r}; expected cpu, cuda or cuda:0") from error
+        raise InvalidRequestError(f"unknown device {device!r}; expected cpu, cuda or cuda:0") from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidRequestError(f"device {device} was asked for, but torch sees no GPU here: use cpu")
+        raise InvalidRequestError(f"device {device} is not available: torch found no GPU; use cpu")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The model card: what a model file says of its origin, its error rates and its licence (all of it optional)."""
+"""The model card: optional metadata on a model's origin, error rates and licence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _LISTS_OF_TEXTS = ("languages", "modalities")
 _LICENSE_TEXTS = ("name", "url", "summary")
 _ERROR_RATE_TEXTS = ("dataset", "modality", "condition", "source")
 
-# A checkpoint in the reference toolkit's layout does not name its licence. Its authors' own do forbid commercial use,
-# and what was trained further from them keeps their terms, so that is said unless another card is given.
+# fairseq checkpoints do not name their licence. The published AV-HuBERT weights, and models derived from them, forbid
+# commercial use, so this is the default unless another card is given.
 REFERENCE_LICENSE = {
     "name": "AV-HuBERT licence",
     "url": "https://github.com/facebookresearch/av_hubert/blob/main/LICENSE",
@@ -25,15 +25,15 @@ REFERENCE_LICENSE = {
 
 
 def validate_card(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the types of what a card says; keys that are not known are kept as they are.
+    """Validate the types of a model card and return it as a dict; unknown keys are kept.
 
-    Known keys: ``name``, ``description``, ``vocabulary``, ``trained_on`` (texts); ``languages`` (BCP 47),
-    ``modalities`` ("audio-visual", "video", "audio") (lists of texts); ``license`` (``name``, ``url``, ``summary``,
+    Known keys: ``name``, ``description``, ``vocabulary``, ``trained_on`` (strings); ``languages`` (BCP 47),
+    ``modalities`` ("audio-visual", "video", "audio") (lists of strings); ``license`` (``name``, ``url``, ``summary``,
     ``commercial_use``); ``error_rates`` (list of ``dataset``, ``modality``, ``condition``, ``source``,
     ``word_error_rate_percent``).
 
     Raises:
-        ModelFormatError: a value has another type than it must have.
+        ModelFormatError: a value has the wrong type.
     """
     for key in _TEXTS:
         _expect(card.get(key, ""), str, key)
@@ -57,7 +57,7 @@ def validate_card(card: Mapping[str, Any]) -> dict[str, Any]:
             or rate < 0
         ):
             raise ModelFormatError(
-                f"the model card's error_rates[].word_error_rate_percent is {rate!r}; expected a number of per cent"
+                f"the model card's error_rates[].word_error_rate_percent is {rate!r}; expected a percentage"
             )
     return dict(card)
 

@@ -1,8 +1,8 @@
-"""Our own model file: one safetensors file with the weights, the units, the configuration and the card.
+"""The Gorggle model file: a safetensors file with weights, vocabulary, configuration and model card.
 
-The header's metadata has ``format``, ``version``, and as JSON ``config``, ``tokens``, ``card`` and
-``checksums``: the CRC-32 of every tensor, and under "" that of the other entries, since safetensors itself
-notices no flipped bit. The SentencePiece model is the uint8 tensor ``sentencepiece_model``.
+The header's metadata has ``format``, ``version``, and as JSON ``config``, ``units`` (the vocabulary), ``card`` and
+``checksums``: the CRC-32 of every tensor, and under "" that of the other entries, because safetensors has no checksums.
+The SentencePiece model is the uint8 tensor ``sentencepiece_model``.
 """
 
 from __future__ import annotations
@@ -55,23 +55,23 @@ class _Slice:
         tensor: Tensor = self.file.get_tensor(self.name)
         if _checksum(tensor) != self.checksum:
             raise ModelFormatError(
-                f"{self.name} does not match its checksum: the file is damaged, fetch it again"
+                f"{self.name} does not match its checksum: the file is damaged, download it again"
             )
         return tensor
 
 
 @contextmanager
 def open_model(path: Path) -> Iterator[StoredModel]:
-    """Read a file that ``write_model`` wrote; its weights can be read until the context ends.
+    """Open a model file; its weights can be read until the context exits.
 
     Raises:
-        ModelFormatError: it is damaged, cut off, of a newer version, or another program's.
+        ModelFormatError: the file is damaged, truncated, of another version or another format.
     """
     try:
         file = safe_open(path, framework="pt")
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFormatError(
-            f"the file is neither a checkpoint nor a whole safetensors file: {error}"
+            f"the file is neither a checkpoint nor a complete safetensors file: {error}"
         ) from error
     with file:
         yield _to_stored_model(file)
@@ -82,26 +82,26 @@ def _to_stored_model(file: Any) -> StoredModel:
     if metadata.get("format") != FORMAT:
         raise ModelFormatError(
             f"the safetensors file has format {metadata.get('format')!r}; expected {FORMAT!r}: "
-            "make one from a checkpoint with `gorggle model convert`"
+            "convert a checkpoint with `gorggle model convert`"
         )
     if metadata.get("version") != str(VERSION):
         raise ModelFormatError(
-            f"the model file has version {metadata.get('version')!r}; this server reads {VERSION}: update it"
+            f"the model file has version {metadata.get('version')!r}; this server supports {VERSION}: update it"
         )
     checksums = _parse_json(metadata, "checksums", dict)
     if _header_checksum(metadata) != checksums.get(""):
         raise ModelFormatError(
-            "the model file's header does not match its checksum: the file is damaged, fetch it again"
+            "the model file's header does not match its checksum: the file is damaged, download it again"
         )
-    units = _parse_json(metadata, "units", list)
-    if not all(isinstance(unit, str) for unit in units):
-        raise ModelFormatError("the model file's units are not all text")
+    tokens = _parse_json(metadata, "units", list)
+    if not all(isinstance(token, str) for token in tokens):
+        raise ModelFormatError("the model file's vocabulary has entries that are not strings")
     slices = {name: _get_slice(file, name, checksums.get(name)) for name in file.keys()}  # noqa: SIM118  no dict
     sentencepiece = slices.pop(_SENTENCEPIECE, None)
     weights: dict[str, LazyTensor] = dict(slices)
     return StoredModel(
         config=ModelConfig.from_dict(_parse_json(metadata, "config", dict)),
-        tokens=units,
+        tokens=tokens,
         sentencepiece_model=None if sentencepiece is None else sentencepiece.read().numpy().tobytes(),
         card=validate_card(_parse_json(metadata, "card", dict)),
         weights=weights,
@@ -121,7 +121,7 @@ def _parse_json(metadata: Mapping[str, str], name: str, kind: type) -> Any:
     try:
         value = json.loads(metadata[name])
     except (KeyError, ValueError, RecursionError) as error:
-        raise ModelFormatError(f"the model file's header has no readable {name}: {error}") from error
+        raise ModelFormatError(f"the model file's header has no valid {name}: {error}") from error
     if not isinstance(value, kind):
         raise ModelFormatError(
             f"the model file's {name} is a {type(value).__name__}; expected a {kind.__name__}"
@@ -138,29 +138,29 @@ def write_model(
     card: Mapping[str, Any],
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a model file; an existing file of the name is replaced only once the new one is whole.
+    """Write a model file, replacing an existing file atomically.
 
     Args:
-        path: of the file.
+        path: the output file.
         state: the network's weights, by their names in ``AVHubertNetwork``.
-        config: the network's sizes.
-        tokens: their spellings, in the order of their ids.
-        sentencepiece_model: what cuts text into the units, serialised.
-        card: values that JSON can hold.
-        dtype: what to store the weights as; None keeps their types.
+        config: the network's configuration.
+        tokens: the vocabulary, ordered by id.
+        sentencepiece_model: the serialized SentencePiece model.
+        card: JSON-serializable values.
+        dtype: of the stored weights; None keeps their dtypes.
 
     Raises:
         NotFoundError: the folder does not exist.
     """
     tensors: dict[str, Tensor] = {}
-    places: set[int] = set()
+    addresses: set[int] = set()
     for name, tensor in state.items():
         if name.endswith(COUNTERS):
             continue
         stored = tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
         # safetensors refuses tensors that share memory, as those of a checkpoint may.
-        tensors[name] = stored.clone() if stored.data_ptr() in places else stored
-        places.add(stored.data_ptr())
+        tensors[name] = stored.clone() if stored.data_ptr() in addresses else stored
+        addresses.add(stored.data_ptr())
     if sentencepiece_model is not None:
         tensors[_SENTENCEPIECE] = torch.frombuffer(bytearray(sentencepiece_model), dtype=torch.uint8)
     metadata = {
@@ -173,12 +173,12 @@ def write_model(
     checksums = {name: _checksum(tensor) for name, tensor in tensors.items()}
     metadata["checksums"] = json.dumps({"": _header_checksum(metadata), **checksums})
     if not path.parent.is_dir():
-        raise NotFoundError(f"there is no folder {path.parent} to write the model file to: make it first")
+        raise NotFoundError(f"the output folder {path.parent} does not exist: create it first")
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)
     try:
         save_file(tensors, temporary, metadata)
-        # mkstemp's files are for their owner alone; a model is for everyone who may read the folder.
+        # mkstemp creates files that only their owner can read.
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     finally:

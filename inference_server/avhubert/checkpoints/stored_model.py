@@ -1,4 +1,4 @@
-"""A model as it lies in a file, whichever layout the file has."""
+"""A model file of any format, before its weights are read."""
 
 from __future__ import annotations
 
@@ -14,32 +14,29 @@ from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.errors import ModelFormatError
 
-# BatchNorm counts its batches; the count changes nothing that is computed later.
+# BatchNorm's batch counters, which do not affect inference.
 COUNTERS = "num_batches_tracked"
 _NAMES_IN_MESSAGES = 5
 
 
 class LazyTensor(Protocol):
-    """A tensor whose numbers are still in the file."""
+    """A tensor that is read from the file on demand."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its sizes."""
+        """The tensor's shape."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its numbers."""
+        """The tensor's dtype."""
 
     def read(self) -> Tensor:
-        """Read it; ModelFormatError if it is damaged."""
+        """Read the tensor; raise ModelFormatError if it is damaged."""
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """Everything of a model but its numbers, and where to read those.
-
-    ``tokens`` are spelled in the order of their ids; ``layout`` says which kind of file it is.
-    """
+    """Configuration, vocabulary, card and lazy weights of a model file; ``layout`` names the file format."""
 
     config: ModelConfig
     tokens: list[str]
@@ -49,7 +46,7 @@ class StoredModel:
     layout: str
 
     def find_problems(self) -> list[str]:
-        """What stands between this file and a whole model: weights missing, unexpected, of wrong shape or type."""
+        """List missing and unexpected weights and those of the wrong shape or dtype; empty for a complete model."""
         expected = get_weight_shapes(self.config)
         missing = sorted(set(expected) - set(self.weights))
         unexpected = sorted(set(self.weights) - set(expected))
@@ -63,18 +60,18 @@ class StoredModel:
             if found.shape != expected[name]:
                 problems.append(f"{name} has shape {found.shape}; expected {expected[name]}")
             elif not found.dtype.is_floating_point:
-                problems.append(f"{name} has type {found.dtype}; expected floating-point numbers")
+                problems.append(f"{name} has type {found.dtype}; expected a floating-point type")
         if len(self.tokens) != self.config.vocabulary_size:
             problems.append(
-                f"the dictionary has {len(self.tokens)} units; expected {self.config.vocabulary_size}"
+                f"the dictionary has {len(self.tokens)} tokens; expected {self.config.vocabulary_size}"
             )
         return problems
 
     def validate(self) -> StoredModel:
-        """This, if a network can be built from it.
+        """Return self if the model is complete.
 
         Raises:
-            ModelFormatError: naming what is missing, unexpected or of wrong shape.
+            ModelFormatError: with the missing, unexpected and mismatched weights.
         """
         problems = self.find_problems()
         if problems:
@@ -84,14 +81,14 @@ class StoredModel:
                 if len(problems) > _NAMES_IN_MESSAGES
                 else ""
             )
-            raise ModelFormatError(f"the checkpoint's weights do not fit its configuration: {shown}{more}")
+            raise ModelFormatError(f"the checkpoint's weights do not match its configuration: {shown}{more}")
         return self
 
     def build_network(self, device: torch.device, dtype: torch.dtype) -> AVHubertNetwork:
-        """Build the network and read its weights into it.
+        """Build the network and load its weights.
 
         Raises:
-            ModelFormatError: the file is damaged, or its weights do not fit its configuration.
+            ModelFormatError: the file is damaged, or its weights do not match its configuration.
         """
         self.validate()
         network = build_meta_network(self.config)
@@ -104,13 +101,13 @@ class StoredModel:
 
 
 def build_meta_network(config: ModelConfig) -> AVHubertNetwork:
-    """The network without memory for its weights."""
+    """Build the network on the meta device, without memory for its weights."""
     with torch.device("meta"), _SkipInitialization():
         return AVHubertNetwork(config)
 
 
 class _SkipInitialization(TorchFunctionMode):
-    """Leaves out the drawing of first weights: for tensors without memory torch imports its compiler to do it, 2 s."""
+    """Skips weight initialization: on the meta device it makes torch import its compiler, which takes 2 s."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -122,7 +119,7 @@ class _SkipInitialization(TorchFunctionMode):
 
 
 def get_weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all weights that a model of these sizes has."""
+    """Return the names and shapes of all weights of a model with this configuration."""
     state = build_meta_network(config).state_dict()
     return {name: tuple(weight.shape) for name, weight in state.items() if not name.endswith(COUNTERS)}
 

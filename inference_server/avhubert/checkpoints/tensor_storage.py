@@ -1,4 +1,4 @@
-"""Tensors of a torch checkpoint: described while its pickle is read, brought in only when they are wanted."""
+"""Tensors of a torch checkpoint: described by its pickle, read from the file on demand."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from gorggle_server.errors import ModelFormatError
 
-# More is damage: nothing in a model has more than a convolution's five.
+# A model has at most the five dimensions of a convolution; more means damage.
 _MAX_DIMENSIONS = 16
 
 
 @dataclass(frozen=True)
 class StorageReference:
-    """A run of numbers in the file. ``read`` gives its bytes, of which there must be ``length`` numbers' worth."""
+    """A storage of ``length`` elements in the file; ``read`` returns its bytes."""
 
     dtype: torch.dtype
     length: int
@@ -26,7 +26,7 @@ class StorageReference:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """A tensor that has not been read yet: which numbers of which storage, in what order."""
+    """A lazy tensor: a strided view of a storage."""
 
     storage: StorageReference
     offset: int
@@ -35,47 +35,47 @@ class TensorRecord:
 
     @classmethod
     def create(cls, storage: StorageReference, offset: object, shape: object, stride: object) -> TensorRecord:
-        """A record whose every number lies inside its storage.
+        """Create a record after checking that the view lies within its storage.
 
         Raises:
-            ModelFormatError: it does not, or the description makes no sense.
+            ModelFormatError: it does not, or the arguments are invalid.
         """
         numbers = _to_sizes(shape), _to_sizes(stride)
         if not _is_size(offset) or None in numbers or len(numbers[0] or ()) != len(numbers[1] or ()):
             raise ModelFormatError(
-                "the checkpoint describes a tensor with an offset, shape or stride that makes no sense"
+                "the checkpoint describes a tensor with an invalid offset, shape or stride"
             )
         sizes, steps = numbers[0] or (), numbers[1] or ()
         assert isinstance(offset, int)
         last = offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
-        # As many numbers as it has places: a tensor that repeats one number a billion times is a trap.
+        # Also refuses a small storage that is expanded to a huge tensor by strides of 0.
         if 0 not in sizes and (last >= storage.length or math.prod(sizes) > storage.length):
             raise ModelFormatError(
-                f"the checkpoint describes a tensor of shape {sizes} that reaches beyond its storage of {storage.length} numbers"
+                f"the checkpoint describes a tensor of shape {sizes} that reaches beyond its storage of {storage.length} elements"
             )
         return cls(storage, offset, sizes, steps)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its numbers."""
+        """The tensor's dtype."""
         return self.storage.dtype
 
     def read(self) -> Tensor:
-        """Read it from the file.
+        """Read the tensor from the file.
 
         Raises:
-            ModelFormatError: the file holds less than the storage announced.
+            ModelFormatError: the storage is shorter or longer than announced.
         """
         data = self.storage.read()
         if len(data) != self.storage.length * self.dtype.itemsize:
             raise ModelFormatError(
-                f"a storage of the checkpoint holds {len(data)} bytes; expected {self.storage.length} x {self.dtype.itemsize}"
+                f"a storage of the checkpoint has {len(data)} bytes; expected {self.storage.length} x {self.dtype.itemsize}"
             )
         if 0 in self.shape:
             return torch.empty(self.shape, dtype=self.dtype)
         flat = torch.frombuffer(data, dtype=self.dtype)
         view = flat.as_strided(self.shape, self.stride, self.offset).contiguous()
-        # A part of a storage must not keep the whole of it in memory.
+        # A view of part of a storage would keep all of it in memory.
         return view.clone() if view.numel() < flat.numel() else view
 
 

@@ -1,4 +1,4 @@
-"""The two containers that torch.save writes: a zip archive, and before 2020 a plain sequence of pickles."""
+"""Reads the two file formats of torch.save: a zip archive, and before 2020 a sequence of pickles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from gorggle_server.avhubert.checkpoints import safe_unpickler
-from gorggle_server.avhubert.checkpoints.pickle_allowlist import storage_dtype
 from gorggle_server.avhubert.checkpoints.tensor_storage import StorageReference
 from gorggle_server.errors import ModelFormatError
 
@@ -21,7 +20,7 @@ ZIP_SIGNATURE = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
-# What Python's zipfile raises on damaged archives.
+# Raised by zipfile on damaged archives.
 _DAMAGE = (
     zipfile.BadZipFile,
     EOFError,
@@ -36,10 +35,10 @@ _DAMAGE = (
 
 @contextmanager
 def open_checkpoint(path: Path) -> Iterator[Any]:
-    """Read the object that a file holds; its tensors are records that can be read until the context ends.
+    """Load the object in a file; its tensors are ``TensorRecord``s that can be read until the context exits.
 
     Raises:
-        ModelFormatError: the file is damaged, or holds what is not allowed.
+        ModelFormatError: the file is damaged, or names classes that are not allowed.
     """
     with path.open("rb") as file:
         is_zip = file.read(len(ZIP_SIGNATURE)) == ZIP_SIGNATURE
@@ -48,7 +47,7 @@ def open_checkpoint(path: Path) -> Iterator[Any]:
 
 
 class _Storages:
-    """Turns the pickle's references to storages into our own."""
+    """Converts the pickle's storage references."""
 
     def __init__(self, read: Callable[[str], bytearray]) -> None:
         self.dtypes: dict[str, torch.dtype] = {}
@@ -56,27 +55,27 @@ class _Storages:
         self._last: tuple[str, bytearray] | None = None
 
     def load_reference(self, persistent_id: object) -> StorageReference:
-        """Understand ("storage", class, key, device, length), with None behind it in legacy files."""
+        """Parse the persistent id ("storage", class, key, device, length), in legacy files followed by None."""
         if (
             not isinstance(persistent_id, tuple)
             or len(persistent_id) not in (5, 6)
             or persistent_id[0] != "storage"
         ):
-            raise ModelFormatError("the checkpoint's pickle refers to something that is no storage")
-        _, mark, key, _, length, *view = persistent_id
-        dtype = storage_dtype(mark)
+            raise ModelFormatError("the checkpoint's pickle has a persistent id that is not a storage")
+        _, storage_type, key, _, length, *view = persistent_id
+        dtype = safe_unpickler.get_storage_dtype(storage_type)
         if dtype is None or not isinstance(key, str) or type(length) is not int or not 0 <= length < 2**48:
-            raise ModelFormatError("the checkpoint's pickle describes a storage that makes no sense")
+            raise ModelFormatError("the checkpoint's pickle describes an invalid storage")
         if view not in ([], [None]):
             raise ModelFormatError(
-                "the checkpoint has views of storages, which torch wrote before 2018 only: convert it"
+                "the checkpoint has storage views, which only torch before 2018 wrote: convert it"
             )
         if self.dtypes.setdefault(key, dtype) != dtype:
-            raise ModelFormatError(f"the checkpoint gives storage {key} two types of numbers")
+            raise ModelFormatError(f"the checkpoint gives storage {key} two dtypes")
         return StorageReference(dtype, length, lambda: self._read_storage(key))
 
     def _read_storage(self, key: str) -> bytearray:
-        # Tensors that share a storage follow one another.
+        # Tensors that share a storage are read one after another.
         if self._last is None or self._last[0] != key:
             self._last = (key, self._read(key))
         return self._last[1]
@@ -104,9 +103,9 @@ def _open_archive(file: BinaryIO) -> zipfile.ZipFile:
     entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
         raise ModelFormatError(
-            "the checkpoint's zip archive is compressed or encrypted, which torch.save never does"
+            "the checkpoint's zip archive is compressed or encrypted, which torch.save does not do"
         )
-    # Entries that share their bytes could stand for far more than the file holds.
+    # Overlapping entries could announce far more data than the file has.
     size = file.seek(0, 2)
     if sum(entry.file_size for entry in entries) > size:
         raise ModelFormatError(
@@ -120,24 +119,26 @@ def _read_entry(archive: zipfile.ZipFile, name: str) -> bytearray:
         data = bytearray(archive.getinfo(name).file_size)
         with archive.open(name) as entry:
             read = cast(io.BufferedIOBase, entry).readinto(data)
-            # Reading to the very end is what checks the checksum.
-            is_whole = read == len(data) and not entry.read(1)
+            # The checksum is verified when the end is reached.
+            is_complete = read == len(data) and not entry.read(1)
     except KeyError:
-        raise ModelFormatError(f"the checkpoint's zip archive lacks {name}") from None
+        raise ModelFormatError(f"the checkpoint's zip archive has no {name}") from None
     except _DAMAGE as error:
         raise ModelFormatError(f"{name} in the checkpoint's zip archive is damaged: {error}") from error
-    if not is_whole:
+    if not is_complete:
         raise ModelFormatError(
-            f"{name} in the checkpoint's zip archive is not the {len(data)} bytes long that it announces"
+            f"{name} in the checkpoint's zip archive does not have the announced {len(data)} bytes"
         )
     return data
 
 
 def _load_legacy(file: BinaryIO) -> Any:
     if safe_unpickler.load(file) != _LEGACY_MAGIC:
-        raise ModelFormatError("the file is a pickle, but no checkpoint: expected one written by torch.save")
+        raise ModelFormatError(
+            "the file is a pickle but not a checkpoint: expected a file written by torch.save"
+        )
     if safe_unpickler.load(file) != _LEGACY_PROTOCOL:
-        raise ModelFormatError(f"the checkpoint has another protocol than torch's {_LEGACY_PROTOCOL}")
+        raise ModelFormatError(f"the checkpoint's protocol is not torch's {_LEGACY_PROTOCOL}")
     machine = safe_unpickler.load(file)
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise ModelFormatError("the checkpoint was written on a big-endian machine; convert it there")
@@ -155,7 +156,7 @@ def _load_legacy(file: BinaryIO) -> Any:
 
 
 def _find_storages(file: BinaryIO, dtypes: dict[str, torch.dtype]) -> dict[str, tuple[int, int]]:
-    """Where each storage of a legacy file begins, and its length, both in bytes; nothing of it is read."""
+    """Return the offset and length in bytes of each storage of a legacy file, without reading it."""
     keys = safe_unpickler.load(file)
     if not isinstance(keys, list) or len(keys) != len(dtypes) or not all(key in dtypes for key in keys):
         raise ModelFormatError("the checkpoint's list of storages does not match its tensors")

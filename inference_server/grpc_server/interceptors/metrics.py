@@ -1,4 +1,4 @@
-"""Counts and times every call, by method and status."""
+"""Count and time every call, by method and status."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gorggle_server.observability.metrics import ServerMetrics
 
 
 class CallMetricsInterceptor(CallInterceptor):
-    """The outermost interceptor: it sees the status that the others gave."""
+    """The outermost interceptor: it sees the final status."""
 
     def __init__(self, metrics: ServerMetrics) -> None:
         self._metrics = metrics
 
     @asynccontextmanager
     async def wrap_call(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
-        """Measure the call. Only methods that there are come here: strangers' inventions make no series."""
+        """Measure the call. Only registered methods reach interceptors, so unknown method names create no metric series."""
         began, code = time.monotonic(), grpc.StatusCode.OK
         try:
             yield
@@ -39,7 +39,7 @@ class CallMetricsInterceptor(CallInterceptor):
 
 
 def get_call_status(context: Context) -> grpc.StatusCode:
-    """The status that a call was ended with; grpc.aio tells its number."""
+    """Return the status that a call ended with; grpc.aio reports its number."""
     number: Any = context.code()
     return next(
         (code for code in grpc.StatusCode if number in (code, code.value[0])), grpc.StatusCode.UNKNOWN

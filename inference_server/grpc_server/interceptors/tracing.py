@@ -1,8 +1,8 @@
-"""OpenTelemetry traces: each call continues its caller's (W3C ``traceparent`` in the metadata), with a span for each part.
+"""OpenTelemetry traces: each call continues its caller's trace (W3C ``traceparent`` in the metadata).
 
-A call's spans: the call itself; ``decoding``, ``seeing`` and ``hearing``, each from its first to its last work with the
-seconds in which it was busy; and for every utterance ``waiting`` for the device and ``reading``. No span holds words,
-names of files or tokens. Everything but the address is set by the standard OTEL_… variables.
+Spans of a call: the call itself; the stages ``decode``, ``vision`` and ``vad``, each from its first to its last work, with its
+busy seconds; and for every utterance ``queue_wait`` and ``inference``. Spans never contain words, file names or tokens.
+Everything but the endpoint is set by the standard OTEL_… variables.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ from gorggle_server.grpc_server.interceptors.metrics import get_call_status
 from gorggle_server.grpc_server.stream_observer import current_trace
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.observability.stage_timer import StageTimer
-from gorggle_server.types import VIDEO_FRAME_RATE_HZ, Hypothesis
+from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
+from gorggle_server.timebase import FRAME_RATE_HZ
+from gorggle_server.types import Hypothesis
 
-# Load balancers ask every few seconds: nobody wants to see that.
+# Load balancers call these every few seconds.
 _UNTRACED_SERVICES = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")
-# A stream of hours has thousands of utterances: what came after so many is not traced one by one.
+# A stream of hours has thousands of utterances: later ones are not traced individually.
 MAX_TRACED_UTTERANCES = 500
 
 
 class Tracing:
-    """Makes spans and sends them off, in batches, on a thread of its own.
+    """Creates spans and exports them in batches on a background thread.
 
     Args:
         version: of the server.
-        exporter: where spans go.
+        exporter: receives the spans.
     """
 
     def __init__(self, version: str, exporter: SpanExporter) -> None:
@@ -59,20 +60,20 @@ class Tracing:
 
     @classmethod
     def to_otlp_endpoint(cls, version: str, endpoint: str) -> Tracing:
-        """Send spans by OTLP over HTTP to a collector's address, such as http://127.0.0.1:4318/v1/traces."""
+        """Export by OTLP over HTTP to an endpoint such as http://127.0.0.1:4318/v1/traces."""
         return cls(version, OTLPSpanExporter(endpoint=endpoint))
 
     def create_interceptor(self) -> TracingInterceptor:
-        """What traces calls."""
+        """Return the interceptor that traces calls."""
         return TracingInterceptor(self)
 
     def close(self) -> None:
-        """Send what is left; waits for the collector for a few seconds."""
+        """Export the remaining spans; waits for the collector for a few seconds."""
         self._provider.shutdown()
 
 
 class CallTrace:
-    """One call's span, and those below it."""
+    """The span of one call, and its child spans."""
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
         self._tracer, self._span = tracer, span
@@ -80,56 +81,56 @@ class CallTrace:
         self._utterance_count = 0
 
     def record_stages(self, timer: StageTimer) -> None:
-        """The stages of the call's stream, now that it has ended."""
-        for stage, found in timer.spans.items():
-            span = self._tracer.start_span(stage.value, self._context, start_time=found.first_ns)
-            span.set_attribute("gorggle.busy_s", round(found.busy_s, 6))
-            if stage == "seeing":
-                span.set_attribute("gorggle.arrays", timer.frames)
+        """Add the stages of the call's stream, after it has ended."""
+        for stage, activity in timer.spans.items():
+            span = self._tracer.start_span(stage.value, self._context, start_time=activity.first_ns)
+            span.set_attribute("gorggle.busy_s", round(activity.busy_s, 6))
+            if stage is PipelineStage.VISION:
+                span.set_attribute("gorggle.frames", timer.frames)
                 span.set_attribute("gorggle.frames_with_faces", timer.frames_with_faces)
-            span.end(found.last_ns)
+            span.end(activity.last_ns)
 
     def wrap_backend(self, backend: InferenceBackend) -> InferenceBackend:
-        """A backend whose work for this call is traced."""
+        """Return a backend that traces the requests of this call."""
         return TracedBackend(backend, self)
 
     def set_attributes(self, **attributes: float | str) -> None:
-        """Add to the call's span."""
+        """Add attributes to the call's span."""
         self._span.set_attributes({f"gorggle.{name}": value for name, value in attributes.items()})
 
     def record_utterance(
         self, window: InferenceInput, interim: bool, submitted_ns: int, done: Future[list[Hypothesis]]
     ) -> None:
-        """An utterance was read, or given up."""
+        """Add the spans of a finished or cancelled request."""
         self._utterance_count += 1
         if self._utterance_count > MAX_TRACED_UTTERANCES:
             return
         now_ns = time.time_ns()
-        begun_at: float | None = getattr(done, "begun_at", None)
-        begun_ns = now_ns if begun_at is None else now_ns - int((time.monotonic() - begun_at) * 1e9)
+        started_at: float | None = getattr(done, "started_at", None)
+        started_ns = now_ns if started_at is None else now_ns - int((time.monotonic() - started_at) * 1e9)
         attributes = {
             "gorggle.modality": window.modality.value,
-            "gorggle.media_s": window.frames / VIDEO_FRAME_RATE_HZ,
+            "gorggle.media_s": window.frames / FRAME_RATE_HZ,
             "gorggle.interim": interim,
         }
         waiting = self._tracer.start_span(
-            "waiting", self._context, attributes=attributes, start_time=submitted_ns
+            "queue_wait", self._context, attributes=attributes, start_time=submitted_ns
         )
-        waiting.end(max(submitted_ns, begun_ns))
-        if begun_at is None:
+        waiting.end(max(submitted_ns, started_ns))
+        if started_at is None:
             return
-        reading = self._tracer.start_span(
-            "reading", self._context, attributes=attributes, start_time=begun_ns
+        inference = self._tracer.start_span(
+            "inference", self._context, attributes=attributes, start_time=started_ns
         )
         if done.cancelled():
-            reading.set_attribute("gorggle.cancelled", True)
+            inference.set_attribute("gorggle.cancelled", True)
         elif (error := done.exception()) is not None:
-            reading.set_status(Status(StatusCode.ERROR, type(error).__name__))
-        reading.end(now_ns)
+            inference.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        inference.end(now_ns)
 
 
 class TracedBackend:
-    """A backend whose work for one call is traced."""
+    """Traces the requests of one call."""
 
     def __init__(self, backend: InferenceBackend, call: CallTrace) -> None:
         self._backend, self._call = backend, call
@@ -147,17 +148,17 @@ class TracedBackend:
     ) -> Future[list[Hypothesis]]:
         """Queue a window; see ``InferenceBackend``."""
         submitted_ns = time.time_ns()
-        readings = self._backend.submit(
+        result = self._backend.submit(
             model, window, options, interim=interim, stream=stream, utterance=utterance, deadline=deadline
         )
-        readings.add_done_callback(
+        result.add_done_callback(
             lambda done: self._call.record_utterance(window, interim, submitted_ns, done)
         )
-        return readings
+        return result
 
 
 class TracingInterceptor(CallInterceptor):
-    """Opens a span around each call, as part of the caller's trace where it brings one."""
+    """Opens a span around each call, as part of the caller's trace if there is one."""
 
     def __init__(self, tracing: Tracing) -> None:
         self._tracer = tracing.tracer
@@ -196,7 +197,7 @@ def _end_span(span: Span, code: grpc.StatusCode) -> None:
     number: Any = code.value[0]
     span.set_attribute("rpc.grpc.status_code", number)
     span.set_attribute("gorggle.request_id", logging_setup.request_id.get())
-    # Of the caller's mistakes the span tells the code; an error is what the server has to answer for.
+    # A caller's mistake only sets the code; server errors set the span's error status.
     if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE):
         span.set_status(Status(StatusCode.ERROR, code.name))
     span.end()

@@ -5,7 +5,6 @@ Left to itself, grpc.aio ends such calls with UNKNOWN or INTERNAL, and a traceba
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
+from gorggle_server.grpc_server.interceptors.base import Context, HandlerInterceptor
 
 Deserializer = Callable[[bytes], Any]
 
@@ -22,14 +21,8 @@ class _Undecodable:
     """Stands in for a request that could not be parsed."""
 
 
-class RequestValidationInterceptor(CallInterceptor):
+class RequestValidationInterceptor(HandlerInterceptor):
     """The innermost interceptor: what its handlers get was parsed."""
-
-    def wrap_call(
-        self, details: grpc.HandlerCallDetails, context: Context
-    ) -> contextlib.AbstractAsyncContextManager[None]:
-        """Nothing is done around a call."""
-        return contextlib.nullcontext()
 
     def _wrap_deserializer(self, deserialize: Deserializer) -> Deserializer:
         def parsed(data: bytes) -> Any:

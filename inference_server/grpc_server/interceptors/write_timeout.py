@@ -1,44 +1,35 @@
-"""Clients that do not read what is sent to them: they may hold a place for so long and no longer.
+"""Write timeout: ends streams whose client stops reading responses.
 
-HTTP/2 lets a client leave a stream unread for ever, and its keepalive is answered all the while. What is sent then fills
-the flow-control window, the stream's thread waits for room, and nobody else gets its place.
+HTTP/2 lets a client leave responses unread forever while its keepalive is answered. Responses then fill the flow-control
+window, the stream's thread blocks, and its slot is never released.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import grpc
 
 from gorggle_server.errors import IdleError
-from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
+from gorggle_server.grpc_server.interceptors.base import Context, Handler, HandlerInterceptor
 
 
-class WriteTimeoutInterceptor(CallInterceptor):
-    """The innermost interceptor: writes each response of a stream by itself, within the limit.
+class WriteTimeoutInterceptor(HandlerInterceptor):
+    """The innermost interceptor: writes each response of a stream within a timeout.
 
     Args:
-        timeout_s: how long one response may wait for the client to make room.
+        timeout_s: how long one response may wait for the client to read.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
 
-    def wrap_call(
-        self, details: grpc.HandlerCallDetails, context: Context
-    ) -> contextlib.AbstractAsyncContextManager[None]:
-        """Nothing more is done around a call."""
-        return contextlib.nullcontext()
-
-    def _wrap_streaming(
-        self, handler: Callable[..., Any], details: grpc.HandlerCallDetails
-    ) -> Callable[..., Any]:
+    def _wrap_streaming(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
         async def call(request: Any, context: Context) -> None:
             responses = handler(request, context)
-            if asyncio.iscoroutine(responses):  # a handler that writes by itself (health's Watch)
+            if asyncio.iscoroutine(responses):  # a handler that writes its responses itself (health's Watch)
                 await responses
                 return
             async with contextlib.aclosing(responses):
@@ -53,5 +44,5 @@ class WriteTimeoutInterceptor(CallInterceptor):
                 await context.write(response)
         except TimeoutError:
             raise IdleError(
-                f"nothing of what was sent was read for {self._timeout_s:g} s: read the responses while you send"
+                f"no response was read for {self._timeout_s:g} s: read responses while sending"
             ) from None

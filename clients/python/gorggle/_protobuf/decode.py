@@ -1,4 +1,4 @@
-"""From the server's messages to the SDK's types: the only place that reads protobuf."""
+"""Decodes responses to the SDK's types. Only this module reads protobuf messages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _COMMERCIAL_USE: dict[int, CommercialUse] = {
     model_pb2.COMMERCIAL_USE_PERMITTED: "permitted",
     model_pb2.COMMERCIAL_USE_FORBIDDEN: "forbidden",
 }
-# A newer server may send kinds that this client does not know: their text is still shown.
+# Kinds from newer servers, unknown here, become "other" and keep their text.
 _WARNINGS: dict[int, WarningKind] = {
     number: cast(WarningKind, name.removeprefix("KIND_").lower())
     for name, number in lip_reading_pb2.Warning.Kind.items()
@@ -52,7 +52,7 @@ _WARNINGS: dict[int, WarningKind] = {
 
 
 def decode_response(message: lip_reading_pb2.StreamingRecognizeResponse) -> Segment | Event | None:
-    """What one message of a stream holds; None for a kind that this client does not know."""
+    """Return the segment or event in a response; None if this client does not know its kind."""
     match message.WhichOneof("event"):
         case "segment":
             return decode_segment(message.segment)
@@ -62,20 +62,20 @@ def decode_response(message: lip_reading_pb2.StreamingRecognizeResponse) -> Segm
             return decode_media_info(message.media_info)
         case "progress":
             return _decode_progress(message.progress)
-        case "activity":
-            return _decode_activity(message.activity)
+        case "speech_activity":
+            return _decode_activity(message.speech_activity)
         case "warning":
             return decode_warning(message.warning)
         case "finished":
             finished = message.finished
-            return Finished(to_seconds(finished.media_duration), finished.segments, finished.faces)
-        case "drain":
-            return ServerDraining(to_seconds(message.drain.deadline))
+            return Finished(to_seconds(finished.media_duration), finished.segment_count, finished.face_count)
+        case "server_draining":
+            return ServerDraining(to_seconds(message.server_draining.deadline))
     return None
 
 
 def decode_transcript(message: lip_reading_pb2.RecognizeResponse, file: str) -> Transcript:
-    """The answer to a unary call."""
+    """Decode the response of a unary call."""
     return Transcript(
         file=file,
         duration_s=to_seconds(message.media_duration),
@@ -87,7 +87,7 @@ def decode_transcript(message: lip_reading_pb2.RecognizeResponse, file: str) -> 
 
 
 def decode_segment(message: transcript_pb2.SpeechSegment) -> Segment:
-    """One result."""
+    """Decode a segment."""
     return Segment(
         start_s=to_seconds(message.start_offset),
         end_s=to_seconds(message.end_offset),
@@ -108,45 +108,45 @@ def decode_segment(message: transcript_pb2.SpeechSegment) -> Segment:
             for box in message.face_boxes
         ),
         modality=_MODALITIES.get(message.modality, "av"),
-        stable_words=message.stable_words,
+        stable_words=message.stable_word_count,
     )
 
 
 def decode_media_info(message: media_pb2.MediaInfo) -> MediaInfo:
-    """What the media is."""
+    """Decode the properties of the media."""
     return MediaInfo(
         container=message.container,
         video_codec=message.video_codec,
         audio_codec=message.audio_codec,
         width_px=message.width_px,
         height_px=message.height_px,
-        frame_rate_hz=message.frame_rate_hz,
+        frame_rate_hz=message.frame_rate_hertz,
         duration_s=to_seconds(message.duration) if message.HasField("duration") else None,
         rotation_degrees=message.rotation_degrees,
     )
 
 
 def decode_warning(message: lip_reading_pb2.Warning) -> StreamWarning:
-    """Something worth knowing."""
+    """Decode a warning."""
     return StreamWarning(_WARNINGS.get(message.kind, "other"), message.message)
 
 
 def decode_model(message: model_pb2.Model) -> Model:
-    """What a model is."""
+    """Decode the description of a model."""
     license_ = message.license
     return Model(
         name=message.name,
         description=message.description,
         architecture=message.architecture,
-        parameter_count=message.parameters,
-        encoder_layers=message.encoder_layers,
+        parameter_count=message.parameter_count,
+        encoder_layers=message.encoder_layer_count,
         encoder_width=message.encoder_width,
-        decoder_layers=message.decoder_layers,
+        decoder_layers=message.decoder_layer_count,
         decoder_width=message.decoder_width,
-        vocabulary_size=message.units,
+        vocabulary_size=message.vocabulary_size,
         modalities=tuple(_MODALITIES[value] for value in message.modalities if value in _MODALITIES),
-        video_frame_rate_hz=message.video_frame_rate_hz,
-        audio_sample_rate_hz=message.audio_sample_rate_hz,
+        video_frame_rate_hz=message.video_frame_rate_hertz,
+        audio_sample_rate_hz=message.audio_sample_rate_hertz,
         mouth_crop_size_px=message.mouth_crop_size_px,
         language_codes=tuple(message.language_codes),
         vocabulary=message.vocabulary,
@@ -159,11 +159,13 @@ def decode_model(message: model_pb2.Model) -> Model:
             license_.summary,
         ),
         sha256=message.sha256,
+        supports_automatic_punctuation=message.supports_automatic_punctuation,
+        supports_adaptation=message.supports_adaptation,
     )
 
 
 def decode_server_info(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
-    """What a server is."""
+    """Decode the description of a server."""
     limits = message.limits
     return ServerInfo(
         version=message.version,
@@ -178,7 +180,8 @@ def decode_server_info(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
             max_frame_pixels=limits.max_frame_pixels,
             max_speakers=limits.max_speakers,
             max_beam_size=limits.max_beam_size,
-            idle_timeout_s=to_seconds(limits.max_idle),
+            idle_timeout_s=to_seconds(limits.idle_timeout),
+            media_timeout_s=to_seconds(limits.media_timeout),
             max_utterance_s=to_seconds(limits.max_utterance),
         ),
         capacity=ServerCapacity(message.capacity.max_streams, message.capacity.active_streams),
@@ -186,7 +189,7 @@ def decode_server_info(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
 
 
 def to_seconds(duration: Duration) -> float:
-    """A protobuf Duration in seconds."""
+    """Return a protobuf Duration in seconds."""
     return duration.seconds + duration.nanos / 1e9
 
 
@@ -202,18 +205,18 @@ def _decode_error_rate(message: model_pb2.ErrorRate) -> ErrorRate:
 
 def _decode_progress(message: lip_reading_pb2.Progress) -> Progress:
     return Progress(
-        bytes_received=message.bytes_received,
-        received_s=to_seconds(message.media_received),
-        processed_s=to_seconds(message.media_processed),
-        face_count=message.faces,
+        bytes_received=message.received_bytes,
+        received_s=to_seconds(message.received_duration),
+        processed_s=to_seconds(message.processed_duration),
+        face_count=message.face_count,
     )
 
 
-def _decode_activity(message: lip_reading_pb2.ActivityEvent) -> Activity | None:
-    match message.kind:
-        case lip_reading_pb2.ActivityEvent.KIND_SPEECH_BEGIN:
+def _decode_activity(message: lip_reading_pb2.SpeechActivityEvent) -> Activity | None:
+    match message.type:
+        case lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_BEGIN:
             return Activity("speech_begin", to_seconds(message.offset), message.speaker_id)
-        case lip_reading_pb2.ActivityEvent.KIND_SPEECH_END:
+        case lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_END:
             return Activity("speech_end", to_seconds(message.offset), message.speaker_id)
     return None
 
@@ -231,5 +234,5 @@ def _decode_words(messages: Iterable[transcript_pb2.Word]) -> tuple[Word, ...]:
 
 
 def _clamp_probability(value: float) -> float:
-    """A number from 0 to 1; what is no number becomes 0, since JSON has no way to write it."""
+    """Clamp to 0..1; NaN and infinity, which JSON cannot represent, become 0."""
     return min(1.0, max(0.0, value)) if math.isfinite(value) else 0.0

@@ -1,9 +1,9 @@
-"""From options and media to the API's requests: the only place that writes protobuf."""
+"""Encodes options and media as requests. Only this module writes protobuf messages."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -15,7 +15,8 @@ from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2
 StreamRequest = lip_reading_pb2.StreamingRecognizeRequest
 
 MAX_ALTERNATIVES = 10
-_UINT32_MAX = 2**32 - 1
+MAX_PHRASES, MAX_PHRASE_CHARACTERS = 500, 100
+_INT32_MAX = 2**31 - 1
 _MODALITIES: dict[str, config_pb2.Modality.ValueType] = {
     "av": config_pb2.MODALITY_AUDIO_VISUAL,
     "video": config_pb2.MODALITY_VIDEO_ONLY,
@@ -25,10 +26,10 @@ _MODALITIES: dict[str, config_pb2.Modality.ValueType] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RecognitionOptions:
-    """How to read; ``Client.transcribe`` explains each.
+    """Recognition options; see ``Client.transcribe``.
 
     Raises:
-        InvalidRequestError: a value that no server would accept.
+        InvalidRequestError: a value that no server accepts.
     """
 
     modality: Modality = "av"
@@ -41,46 +42,65 @@ class RecognitionOptions:
     start_offset_s: float = 0.0
     face_boxes: bool = False
     endpoint_silence_s: float | None = None
+    language_codes: Sequence[str] = ()
+    phrase_hints: Sequence[str] = ()
+    automatic_punctuation: bool = False
 
     def __post_init__(self) -> None:
         if self.modality not in _MODALITIES:
             raise InvalidRequestError(f"modality is {self.modality!r}: use one of {', '.join(_MODALITIES)}")
         _check_count("alternatives", self.max_alternatives, MAX_ALTERNATIVES)
-        _check_count("max_speakers", self.max_speakers, _UINT32_MAX)
-        _check_count("beam_size", self.beam_size, _UINT32_MAX)
+        _check_count("max_speakers", self.max_speakers, _INT32_MAX)
+        _check_count("beam_size", self.beam_size, _INT32_MAX)
         if self.length_penalty is not None and not math.isfinite(self.length_penalty):
             raise InvalidRequestError(f"length_penalty is {self.length_penalty}: give a finite number")
         if self.endpoint_silence_s is not None and not (
             math.isfinite(self.endpoint_silence_s) and self.endpoint_silence_s > 0
         ):
-            raise InvalidRequestError(f"pause_s is {self.endpoint_silence_s}: give seconds above 0")
+            raise InvalidRequestError(
+                f"endpoint_silence_s is {self.endpoint_silence_s}: give seconds above 0"
+            )
+        for name, values in (("language_codes", self.language_codes), ("phrase_hints", self.phrase_hints)):
+            if isinstance(values, str):
+                raise InvalidRequestError(f"{name} is {values!r}: give a list of strings")
         if not (math.isfinite(self.start_offset_s) and self.start_offset_s >= 0):
             raise InvalidRequestError(f"start_offset_s is {self.start_offset_s}: give seconds, 0 or more")
 
 
 def encode_recognition_config(options: RecognitionOptions) -> config_pb2.RecognitionConfig:
-    """Write how to read."""
-    pause = None if options.endpoint_silence_s is None else encode_duration(options.endpoint_silence_s)
+    """Encode recognition options."""
+    silence = None if options.endpoint_silence_s is None else encode_duration(options.endpoint_silence_s)
     return config_pb2.RecognitionConfig(
-        endpointing=None if pause is None else config_pb2.EndpointingConfig(pause=pause),
+        endpointing=None if silence is None else config_pb2.EndpointingConfig(min_silence=silence),
         model=options.model or "",
         modality=_MODALITIES[options.modality],
-        enable_word_times=options.word_timestamps,
+        enable_word_time_offsets=options.word_timestamps,
         max_alternatives=options.max_alternatives,
         max_speakers=options.max_speakers,
         beam_size=options.beam_size,
         length_penalty=options.length_penalty,
         start_offset=encode_duration(options.start_offset_s),
         enable_face_boxes=options.face_boxes,
+        language_codes=options.language_codes,
+        adaptation=_encode_adaptation(options.phrase_hints),
+        enable_automatic_punctuation=options.automatic_punctuation,
+    )
+
+
+def _encode_adaptation(phrases: Sequence[str]) -> config_pb2.SpeechAdaptation | None:
+    if not phrases:
+        return None
+    return config_pb2.SpeechAdaptation(
+        phrases=[config_pb2.SpeechAdaptation.Phrase(value=phrase) for phrase in phrases]
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOptions:
-    """How a stream behaves; ``Client.transcribe`` explains each.
+    """Options of a stream; see ``Client.transcribe``.
 
     Raises:
-        InvalidRequestError: a value that no server would accept.
+        InvalidRequestError: a value that no server accepts.
     """
 
     interim_results: bool = False
@@ -96,14 +116,14 @@ class StreamOptions:
 
 
 def encode_first_request(options: RecognitionOptions, stream: StreamOptions) -> StreamRequest:
-    """Write the first request of a stream."""
+    """Encode the first request of a stream."""
     silence_s = stream.silence_timeout_s
     config = config_pb2.StreamingConfig(
         recognition=encode_recognition_config(options),
         interim_results=stream.interim_results,
-        activity_events=stream.activity_events,
+        enable_speech_activity_events=stream.activity_events,
         live=stream.live,
-        close_after_silence=None if silence_s is None else encode_duration(silence_s),
+        silence_timeout=None if silence_s is None else encode_duration(silence_s),
         heartbeat_interval=encode_duration(stream.heartbeat_interval_s),
     )
     return StreamRequest(config=config)
@@ -115,7 +135,7 @@ def encode_resume_request(
     token: bytes,
     open_segments: Iterable[config_pb2.OpenSegment],
 ) -> StreamRequest:
-    """Write the first request of a call that carries a session on."""
+    """Encode the first request of a call that resumes a session."""
     request = StreamRequest()
     request.CopyFrom(first_request)
     request.config.resume.CopyFrom(
@@ -125,57 +145,73 @@ def encode_resume_request(
 
 
 def encode_heartbeat() -> StreamRequest:
-    """Write that there is nothing to send for the moment."""
+    """Encode a heartbeat."""
     return StreamRequest(heartbeat=lip_reading_pb2.Heartbeat())
 
 
 def encode_media(chunk: bytes) -> StreamRequest:
-    """Write the next bytes of a media file."""
+    """Encode the next bytes of a media file."""
     return StreamRequest(media=chunk)
 
 
 def encode_mouth_crops(pixels: bytes, times_s: Iterable[float], face: int = 0) -> StreamRequest:
-    """Write the next mouth crops."""
-    timestamps = [encode_duration(time_s) for time_s in times_s]
-    return StreamRequest(mouth_crops=media_pb2.MouthCrops(pixels=pixels, timestamps=timestamps, face=face))
+    """Encode the next mouth crops."""
+    offsets = [encode_duration(time_s) for time_s in times_s]
+    return StreamRequest(mouth_crops=media_pb2.MouthCrops(pixels=pixels, offsets=offsets, face_id=face))
 
 
-def encode_pcm(samples: bytes) -> StreamRequest:
-    """Write the next sound: int16, little-endian, mono, 16 kHz."""
-    return StreamRequest(pcm=media_pb2.Pcm(samples=samples))
+def encode_pcm(samples: bytes, sample_rate_hz: int) -> StreamRequest:
+    """Encode the next audio samples: int16, little-endian, mono."""
+    return StreamRequest(pcm=media_pb2.Pcm(samples=samples, sample_rate_hertz=sample_rate_hz))
+
+
+def encode_jpeg_frame(jpeg: bytes, time_s: float) -> StreamRequest:
+    """Encode a video frame that is a JPEG file."""
+    return StreamRequest(frame=media_pb2.VideoFrame(offset=encode_duration(time_s), jpeg=jpeg))
+
+
+def encode_i420_frame(planes: bytes, width_px: int, height_px: int, time_s: float) -> StreamRequest:
+    """Encode an uncompressed video frame."""
+    image = media_pb2.I420Image(width_px=width_px, height_px=height_px, data=planes)
+    return StreamRequest(frame=media_pb2.VideoFrame(offset=encode_duration(time_s), i420=image))
 
 
 def encode_clip_request(
     options: RecognitionOptions, messages: Iterable[StreamRequest]
 ) -> lip_reading_pb2.RecognizeRequest:
-    """Write a whole clip, given as a stream's media messages, as one request.
+    """Encode a whole clip, given as the media messages of a stream, as one request.
 
     Raises:
-        InvalidSourceError: there is nothing in it.
+        InvalidSourceError: the clip is empty, or consists of single frames.
     """
-    content, crops, samples = bytearray(), [], bytearray()
+    content, crops, samples, sample_rate_hz = bytearray(), [], bytearray(), 0
     for message in messages:
         content += message.media
+        if message.HasField("frame"):
+            raise InvalidSourceError(
+                "single frames can only be streamed: use transcribe(), or give an array of frames"
+            )
         samples += message.pcm.samples
+        sample_rate_hz = message.pcm.sample_rate_hertz or sample_rate_hz
         if message.HasField("mouth_crops"):
             crops.append(message.mouth_crops)
     config = encode_recognition_config(options)
     if crops or samples:
-        pcm = media_pb2.Pcm(samples=bytes(samples)) if samples else None
-        clip = lip_reading_pb2.ElementaryClip(mouth_crops=crops, pcm=pcm)
-        return lip_reading_pb2.RecognizeRequest(config=config, elementary=clip)
+        pcm = media_pb2.Pcm(samples=bytes(samples), sample_rate_hertz=sample_rate_hz) if samples else None
+        clip = lip_reading_pb2.PreprocessedClip(mouth_crops=crops, pcm=pcm)
+        return lip_reading_pb2.RecognizeRequest(config=config, preprocessed=clip)
     if not content:
         raise InvalidSourceError("the source holds no bytes: give a media file")
     return lip_reading_pb2.RecognizeRequest(config=config, content=bytes(content))
 
 
 def encode_uri_request(options: RecognitionOptions, uri: str) -> lip_reading_pb2.RecognizeRequest:
-    """Write a request for a clip that lies in S3."""
+    """Encode a request for a clip in S3."""
     return lip_reading_pb2.RecognizeRequest(config=encode_recognition_config(options), uri=uri)
 
 
 def encode_duration(time_s: float) -> Duration:
-    """Seconds as a Duration, to the microsecond."""
+    """Return seconds as a Duration, rounded to microseconds."""
     duration = Duration()
     duration.FromMicroseconds(round(time_s * 1e6))
     return duration

@@ -1,4 +1,4 @@
-"""``delivery`` for asyncio: the media of one stream, sent by a task for each call that carries the stream."""
+"""``sender`` for asyncio: one task per call sends the media of a stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gorggle.sources import AsyncMessages, Media, Messages
 
 
 class AsyncMediaSender(ReplayBuffer):
-    """Sends one source through as many calls as it takes. For one event loop."""
+    """Sends one source through successive calls, in one event loop."""
 
     def __init__(self, media: Media, replay_buffer_bytes: int, heartbeat_interval_s: float) -> None:
         super().__init__(replay_buffer_bytes)
@@ -26,31 +26,34 @@ class AsyncMediaSender(ReplayBuffer):
         self._has_started = False
 
     def check_replayable(self, acknowledged: int) -> None:
-        """Make sure that everything after a number can be sent; see ``Backlog.check_replayable``."""
+        """Check that every request after ``acknowledged`` can be sent again; see ``ReplayBuffer``."""
         if self._media.reopen is None:
             super().check_replayable(acknowledged)
 
     def drop(self) -> None:
-        """Let go of the source, without waiting for it."""
+        """Stop reading the source, without waiting."""
         if self._read_task is not None:
             self._read_task.cancel()
 
     async def aclose(self) -> None:
-        """Let go of the source."""
+        """Stop reading and close the source."""
         self.drop()
         if self._read_task is not None:
             await asyncio.wait([self._read_task])
         if self._source is not None:
             await self._source.aclose()
 
-    async def send(self, call: Any, opening: StreamRequest, acknowledged: int) -> None:
-        """Send the configuration, then the media after a request; where the source fails, keep why and end the call."""
+    async def send(self, call: Any, first_request: StreamRequest, acknowledged: int) -> None:
+        """Send the configuration, then the media after ``acknowledged``.
+
+        An exception of the source is stored in ``source_error`` and cancels the call.
+        """
         try:
             messages = (
                 self._replay_source(acknowledged) if self._media.reopen else self._stream_live(acknowledged)
             )
             async with contextlib.aclosing(messages):
-                is_open = await _write(call, opening)
+                is_open = await _write(call, first_request)
                 async for message in messages:
                     self._count_bytes(message)
                     is_open = is_open and await _write(call, message)
@@ -79,13 +82,13 @@ class AsyncMediaSender(ReplayBuffer):
             if message is not None:
                 number = message.sequence
                 yield message
-            elif self._is_ended:
+            elif self._source_ended:
                 return
             elif not await self._wait_for_message():
                 yield encode_heartbeat()
 
     async def _wait_for_message(self) -> bool:
-        """Wait for the source; false where it has nothing for a while."""
+        """Wait for the next message of the source; return False after an idle heartbeat interval."""
         if self._source is None:
             self._source = to_async_iterator(self._media.messages)
         if self._read_task is None:
@@ -93,21 +96,21 @@ class AsyncMediaSender(ReplayBuffer):
         done, _ = await asyncio.wait([self._read_task], timeout=self._heartbeat_interval_s)
         if not done:
             return False
-        reading, self._read_task = self._read_task, None
-        reading.result()
+        task, self._read_task = self._read_task, None
+        task.result()
         return True
 
     async def _read_next(self, messages: AsyncIterator[StreamRequest]) -> None:
         try:
             self._retain(await anext(messages))
         except StopAsyncIteration:
-            self._is_ended = True
+            self._source_ended = True
 
 
 async def _write(call: Any, message: StreamRequest) -> bool:
-    """Send a message; false where the call has ended meanwhile: reading its answers tells why.
+    """Send a message; return False if the call has ended, with a status that reading its responses raises.
 
-    A call that ended raises ``InvalidStateError`` here, not the error that it ended with.
+    grpc.aio raises ``InvalidStateError`` here, not the error that ended the call.
     """
     try:
         await call.write(message)
@@ -122,31 +125,31 @@ async def _finish_writing(call: Any) -> None:
 
 
 async def to_async_iterator(messages: Messages | AsyncMessages) -> AsyncGenerator[StreamRequest, None]:
-    """A source's messages; those of an ordinary iterator are made in other threads, one at a time."""
+    """Yield a source's messages; a synchronous iterator runs in worker threads, one message at a time."""
     if isinstance(messages, AsyncGenerator):
         async with contextlib.aclosing(messages):
             async for message in messages:
                 yield message
         return
-    in_use = threading.Lock()
+    lock = threading.Lock()
 
-    def following() -> StreamRequest | None:
-        with in_use:
+    def read_next() -> StreamRequest | None:
+        with lock:
             return next(messages, None)
 
     def close() -> None:
-        with in_use:
+        with lock:
             messages.close()
 
     try:
-        while (made := await asyncio.to_thread(following)) is not None:
-            yield made
+        while (item := await asyncio.to_thread(read_next)) is not None:
+            yield item
     finally:
-        if in_use.acquire(blocking=False):
+        if lock.acquire(blocking=False):
             try:
                 messages.close()
             finally:
-                in_use.release()
+                lock.release()
         else:
-            # Another thread still reads, perhaps for ever: the source is closed when that is over.
+            # A thread is still reading, perhaps indefinitely: close the source afterwards.
             threading.Thread(target=close, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Gives up a call on which nothing comes for too long: a connection may be dead without anybody saying so."""
+"""Cancels a call without responses: a dead connection may not be reported otherwise."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class CallWatchdog:
-    """Watches over one call at a time, in a thread of its own that begins with the first limit.
+    """Watches one call at a time, in a thread that starts with the first timeout.
 
     Attributes:
-        has_given_up: whether the last wait ended so.
+        timed_out: whether the last wait was cancelled.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class CallWatchdog:
 
     @contextlib.contextmanager
     def guard(self, call: Any, timeout_s: float | None) -> Iterator[None]:
-        """While the next answer is waited for: cancel the call after so many seconds; None: wait for ever."""
+        """Cancel the call if the block, which waits for a response, exceeds the timeout; None disables it."""
         self.timed_out = False
         if timeout_s is None:
             yield
@@ -34,12 +34,12 @@ class CallWatchdog:
             self.timed_out = self._state.disarm()
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Stop the thread."""
         self._state.close()
 
 
 class _WatchdogState:
-    """What the thread sees; it holds nothing of whoever waits."""
+    """State shared with the thread; separate, so that the thread holds no reference to the watchdog's owner."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -1,4 +1,4 @@
-"""The calls that a server answers, without the waiting: what is asked, and how the answer is read."""
+"""Requests and response parsing of each RPC, shared by the blocking and the asyncio client."""
 
 from __future__ import annotations
 
@@ -24,36 +24,29 @@ INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.1, 1.0
 
 
 class Deadline:
-    """When something must be over that takes several calls; None: never. The time runs from the first call."""
+    """Time limit of an operation of several calls, from the first call; None is no limit."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
         self._end: float | None = None
 
     def remaining_s(self) -> float | None:
-        """What is left for the next call, at least a moment."""
+        """Return the time left for the next call, at least 1 ms."""
         if self._timeout_s is None:
             return None
         if self._end is None:
             self._end = time.monotonic() + self._timeout_s
         return max(0.001, self._end - time.monotonic())
 
-    def expires_within(self, seconds: float) -> bool:
-        """Whether it comes within so many seconds."""
-        left_s = self.remaining_s()
-        return left_s is not None and left_s <= seconds
+    def expires_within(self, duration_s: float) -> bool:
+        """Whether at most ``duration_s`` is left."""
+        remaining_s = self.remaining_s()
+        return remaining_s is not None and remaining_s <= duration_s
 
 
 @dataclass(frozen=True)
 class StreamCall:
-    """One stream to open: the configuration, then the media.
-
-    Attributes:
-        replay_buffer_bytes: of a source that cannot be read again, what may be kept for a server that takes over.
-        heartbeat_interval_s: what is sent at least so often.
-        resume_timeout_s: how long to go on trying to carry the stream on; 0: not at all.
-        server_count: how many addresses there are.
-    """
+    """Parameters of one stream; ``Client`` and ``Client.transcribe`` explain them."""
 
     first_request: StreamRequest
     media: Media
@@ -67,52 +60,57 @@ class StreamCall:
 
 @dataclass(frozen=True)
 class UnaryCall(Generic[T]):
-    """One unary call: the method's name, its request, and how its answer is read."""
+    """One unary call: the method's name, its request, and the parser of its response."""
 
     method: str
     request: Message
     parse_response: Callable[[Any], T]
 
 
-def list_models_call() -> UnaryCall[list[Model]]:
-    """Ask for all models."""
+def list_models_call(page_token: str) -> UnaryCall[tuple[list[Model], str]]:
+    """Return the call for a page of models and the token of the next page, empty on the last page."""
     return UnaryCall(
         "ListModels",
-        model_pb2.ListModelsRequest(),
-        lambda answer: [decode.decode_model(model) for model in answer.models],
+        model_pb2.ListModelsRequest(page_token=page_token),
+        lambda response: (
+            [decode.decode_model(model) for model in response.models],
+            response.next_page_token,
+        ),
     )
 
 
 def get_model_call(name: str | None) -> UnaryCall[Model]:
-    """Ask for one model."""
+    """Return the call for one model."""
     return UnaryCall("GetModel", model_pb2.GetModelRequest(name=name or ""), decode.decode_model)
 
 
 def get_server_info_call() -> UnaryCall[ServerInfo]:
-    """Ask what the server is."""
+    """Return the call for the server's description."""
     return UnaryCall("GetServerInfo", server_pb2.GetServerInfoRequest(), decode.decode_server_info)
 
 
 def recognize_call(request: lip_reading_pb2.RecognizeRequest, file: str) -> UnaryCall[Transcript]:
-    """Ask for a clip's transcript."""
-    return UnaryCall("Recognize", request, lambda answer: decode.decode_transcript(answer, file))
+    """Return the call for a clip's transcript."""
+    return UnaryCall("Recognize", request, lambda response: decode.decode_transcript(response, file))
 
 
 @dataclass(frozen=True)
 class RetryAttempt:
-    """One of several attempts: how long it may take, and how long to pause after it."""
+    """The timeout of one attempt, and the backoff after it."""
 
     timeout_s: float
     backoff_s: float
 
 
 def iter_attempts(timeout_s: float) -> Iterator[RetryAttempt]:
-    """Attempts at growing distances until the time is over; at least one."""
-    end, pause_s = time.monotonic() + timeout_s, INITIAL_BACKOFF_S
+    """Yield attempts with exponential backoff until the timeout; at least one."""
+    end, next_backoff_s = time.monotonic() + timeout_s, INITIAL_BACKOFF_S
     remaining_s = timeout_s
     while True:
-        yield RetryAttempt(timeout_s=max(0.01, remaining_s), backoff_s=max(0.0, min(pause_s, remaining_s)))
+        yield RetryAttempt(
+            timeout_s=max(0.01, remaining_s), backoff_s=max(0.0, min(next_backoff_s, remaining_s))
+        )
         remaining_s = end - time.monotonic()
         if remaining_s <= 0:
             return
-        pause_s = min(2 * pause_s, MAX_BACKOFF_S)
+        next_backoff_s = min(2 * next_backoff_s, MAX_BACKOFF_S)

@@ -1,4 +1,4 @@
-"""Where the server is and how it is spoken to: address, certificates, token, limits of the channel."""
+"""Configuration of the channel to a server: address, certificates, token, limits."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ DEFAULT_TARGET = "127.0.0.1:50051"
 Certificate: TypeAlias = "str | Path | bytes"
 """A PEM file's path, or its bytes."""
 
-# Results are small, but face boxes of a long clip add up beyond gRPC's 4 MiB.
+# The face boxes of a long clip can exceed gRPC's default of 4 MiB.
 MAX_RESPONSE_BYTES = 64 * 2**20
-# The server permits a ping every 20 s; a dead connection is noticed after interval + timeout.
+# The server permits a ping every 20 s; a dead connection is detected after interval + timeout.
 KEEPALIVE_INTERVAL_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
 MAX_BACKOFF_MS = 2_000
@@ -31,7 +31,7 @@ _SCHEMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "xds:")
 
 @dataclass(frozen=True)
 class ChannelConfig:
-    """All that it takes to open a channel. ``metadata`` goes with every call."""
+    """Parameters of a channel; ``metadata`` is sent with every call."""
 
     target: str
     credentials: grpc.ChannelCredentials | None = field(repr=False)
@@ -41,7 +41,7 @@ class ChannelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionOptions:
-    """How to connect; ``Client`` explains each."""
+    """Connection settings; ``Client`` explains them."""
 
     tls: bool = False
     root_certificates: Certificate | None = None
@@ -54,11 +54,11 @@ class ConnectionOptions:
 
 
 def build_channel_config(target: str, options: ConnectionOptions) -> ChannelConfig:
-    """Check how to connect, and read the certificates.
+    """Validate the settings and read the certificates.
 
     Raises:
-        ConfigurationError: an address that is none, certificates that cannot be read or lack their other half,
-            a token that would go over the net in the clear.
+        ConfigurationError: an invalid address, unreadable or incomplete certificates, or a token that would be sent
+            unencrypted.
     """
     _check_target(target)
     credentials = _build_credentials(options)
@@ -73,7 +73,7 @@ def build_channel_config(target: str, options: ConnectionOptions) -> ChannelConf
 
 
 def is_loopback(target: str) -> bool:
-    """Whether what is sent to the target stays on this machine."""
+    """Whether the target is on this machine."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     address = _ADDRESS.fullmatch(re.sub(r"^(dns:(///?)?|ipv4:|ipv6:)", "", target))
@@ -93,33 +93,33 @@ def _check_target(target: str) -> None:
         return
     address = _ADDRESS.fullmatch(target)
     if address is None or not 0 < int(address[2]) <= 65_535:
-        raise ConfigurationError(f"{target!r} is no address: give HOST:PORT, such as {DEFAULT_TARGET}")
+        raise ConfigurationError(f"{target!r} is not an address: use HOST:PORT, such as {DEFAULT_TARGET}")
 
 
 def _check_token(token: str, target: str, *, is_secure: bool) -> None:
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         raise ConfigurationError(
-            "the token is empty or holds spaces or signs that are not ASCII: check where it is from"
+            "the token is empty or holds spaces or non-ASCII characters: check its source"
         )
     if not is_secure and not is_loopback(target):
-        raise ConfigurationError(f"a token would go to {target} unencrypted: use TLS")
+        raise ConfigurationError(f"the token would be sent to {target} unencrypted: use TLS")
 
 
 def _build_credentials(options: ConnectionOptions) -> grpc.ChannelCredentials | None:
     if (options.client_certificate is None) != (options.client_key is None):
-        raise ConfigurationError("client_certificate and client_key belong together: give both or neither")
+        raise ConfigurationError("client_certificate and client_key must be used together")
     pem = [
         _load_pem(certificate)
         for certificate in (options.root_certificates, options.client_key, options.client_certificate)
     ]
     if options.credentials is not None:
         if any(pem):
-            raise ConfigurationError("credentials take the place of certificates: give one or the other")
+            raise ConfigurationError("credentials and certificates exclude each other: use one of them")
         return options.credentials
     if options.tls or any(pem):
         return grpc.ssl_channel_credentials(*pem)
     if options.server_name is not None:
-        raise ConfigurationError("server_name is checked against a certificate: use it with TLS")
+        raise ConfigurationError("server_name needs TLS: it is checked against the server's certificate")
     return None
 
 
@@ -139,30 +139,30 @@ def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be read: {(error.strerror or str(error)).lower()}"
-        ) from error
+        raise ConfigurationError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _build_channel_options(target: str, options: ConnectionOptions) -> tuple[tuple[str, str | int], ...]:
     if not (math.isfinite(options.connect_timeout_s) and options.connect_timeout_s > 0):
-        raise ConfigurationError(f"connect_timeout_s is {options.connect_timeout_s}: give seconds above 0")
+        raise ConfigurationError(
+            f"connect_timeout_s is {options.connect_timeout_s}: expected a number of seconds above 0"
+        )
     connect_ms = max(1, round(options.connect_timeout_s * 1000))
     channel_options: list[tuple[str, str | int]] = [
         ("grpc.primary_user_agent", f"gorggle-python/{get_version()}"),
-        # Each attempt to connect may take so long; calls fail with the attempt they wait for.
+        # Timeout of a connection attempt; calls fail with the attempt they wait for.
         ("grpc.min_reconnect_backoff_ms", connect_ms),
         ("grpc.dns_ares_query_timeout", connect_ms),
         ("grpc.initial_reconnect_backoff_ms", min(100, connect_ms)),
         ("grpc.max_reconnect_backoff_ms", min(MAX_BACKOFF_MS, connect_ms)),
-        # By default gRPC shares connections, and their failures, between all channels of a process.
+        # By default, gRPC shares connections, and their failures, among the channels of a process.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
     ]
     if is_loopback(target):
-        # gRPC would send even these through the proxy that http_proxy names.
+        # gRPC uses the proxy of http_proxy even for loopback addresses.
         channel_options.append(("grpc.enable_http_proxy", 0))
     if options.server_name is not None:
         channel_options.append(("grpc.ssl_target_name_override", options.server_name))

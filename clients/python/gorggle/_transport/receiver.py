@@ -1,4 +1,4 @@
-"""One stream as it goes: what was sent, and what the answers add up to."""
+"""State of one stream, from its requests and responses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gorggle.v1 import lip_reading_pb2
 
 
 class StreamReceiver:
-    """What a stream's answers have told so far.
+    """State of a stream, updated by its responses.
 
     Attributes:
-        request_id: the call's name in the server's log; empty until it began.
-        model: the model that reads; empty until the call began.
-        media_info: what the media is; None until the server opened it.
-        duration_s: length of the media; 0 until the stream is over.
-        warnings: what the server wants known.
+        request_id: identifies the call in the server's log; empty until it started.
+        model: name of the model; empty until the call started.
+        media_info: properties of the media; None until the server opened it.
+        duration_s: duration of the media; 0 until the stream has finished.
+        warnings: the server's warnings.
     """
 
     def __init__(self, file: str, replay_buffer: ReplayBuffer, resume_policy: ResumePolicy) -> None:
@@ -43,7 +43,7 @@ class StreamReceiver:
         return self._replay_buffer.bytes_sent
 
     def _handle_message(self, message: lip_reading_pb2.StreamingRecognizeResponse) -> Segment | Event | None:
-        """Take in one answer, and give what it holds; None for what was told before."""
+        """Process a response; return its segment or event, or None if it was reported before."""
         self._resume_policy.update(message)
         self._replay_buffer.acknowledge(self._resume_policy.acknowledged)
         item = decode.decode_response(message)
@@ -62,7 +62,7 @@ class StreamReceiver:
         return item if self._is_new_event(item) else None
 
     def _is_new_event(self, item: Event | None) -> bool:
-        """Whether an event was not told before, by the server that read the same media."""
+        """Whether an event is new: after a resume, a server may repeat events of the replayed media."""
         if not isinstance(item, MediaInfo | StreamWarning | Activity):
             return True
         if item in self._reported_events:
@@ -71,14 +71,14 @@ class StreamReceiver:
         return True
 
     def _check_finished(self) -> None:
-        """Make sure, at the end of the answers, that they were all.
+        """Check, at the end of the responses, that the stream has finished.
 
         Raises:
-            ServerError: the last one is missing.
+            ServerError: it has not.
         """
         if not self._is_finished:
             raise ServerError(
-                "the server ended the stream before it had read all of it",
+                "the server ended the stream before all media was processed",
                 code=grpc.StatusCode.OK,
                 request_id=self.request_id,
             )

@@ -1,4 +1,4 @@
-"""How a stream outlives its server and its connection: what to resume with, where, after which pause, and when not."""
+"""Resuming of streams after failures: first request, next server, backoff, and when to stop."""
 
 from __future__ import annotations
 
@@ -14,28 +14,34 @@ from gorggle._transport.status_mapping import RpcStatus
 from gorggle.results import Segment
 from gorggle.v1 import config_pb2, lip_reading_pb2
 
-# Names the session for servers that are full: they free the place of the call that this one replaces.
+# Lets a server at capacity release the slot of the call that this one replaces.
 SESSION_METADATA = "gorggle-session-id"
 
 INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.25, 5.0
-# Calls that began and were cut off without anything new in them: the media itself may be what breaks them.
+# Calls that started and broke without new results: the media itself may crash the server.
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 5
-# So many heartbeats may be missing before a connection is given up.
+# A connection with more missing heartbeats is considered lost.
 MAX_MISSED_HEARTBEATS = 3
 
-# How gRPC says that a connection broke under a call, where it does not say UNAVAILABLE.
+# Details of broken connections that gRPC does not report as UNAVAILABLE.
 _BROKEN_CONNECTION_PREFIXES = ("Received RST_STREAM", "Stream removed")
 
 
 class ResumePolicy:
-    """What is known of a session that may have to be resumed.
+    """State of a session that may have to be resumed.
 
     Args:
-        server_count: how many addresses there are.
-        timeout_s: how long to go on trying; 0: not at all.
-        first_server: the number of the address to begin with.
-        clock: seconds that never go back.
-        random_fraction: gives a number from 0 to 1, so that clients that were cut off together do not come back together.
+        server_count: number of servers.
+        timeout_s: time limit for resuming; 0 disables it.
+        first_server: index of the first server to use.
+        clock: monotonic seconds.
+        random_fraction: random number from 0 to 1, for jitter.
+
+    Attributes:
+        server: index of the server to call.
+        acknowledged: sequence number of the last request that need not be sent again.
+        final_end_s: time up to which every segment was received.
+        should_switch_server: the server is draining and another one is configured.
     """
 
     def __init__(
@@ -49,29 +55,23 @@ class ResumePolicy:
     ) -> None:
         self.server = first_server
         self.acknowledged = 0
-        self.final_until_s = 0.0
+        self.final_end_s = 0.0
         self.heartbeat_interval_s = 0.0
         self.should_switch_server = False
-        self._server_count, self._timeout_s, self._clock, self._random_fraction = (
-            server_count,
-            timeout_s,
-            clock,
-            random_fraction,
-        )
+        self._server_count, self._timeout_s = server_count, timeout_s
+        self._clock, self._random_fraction = clock, random_fraction
         self._session_id = ""
         self._resume_token = b""
         self._final_segment_ids: set[str] = set()
         self._open_segments: dict[str, Segment] = {}
-        self._call_started = False  # the call at hand
-        self._made_progress = False  # the call at hand brought something new
+        self._call_started = False  # the current call
+        self._made_progress = False  # the current call brought new results
         self._attempts_without_progress = 0
-        self._failures = 0  # since a call last began
+        self._failures = 0  # since a call last started
         self._failing_since: float | None = None
 
-    # -------------------------------------------------------------------------------------------------- what comes in
-
     def update(self, message: lip_reading_pb2.StreamingRecognizeResponse) -> None:
-        """Take note of what a message says about the session."""
+        """Update the session from a response."""
         match message.WhichOneof("event"):
             case "started":
                 self._record_start(message.started)
@@ -79,16 +79,18 @@ class ResumePolicy:
                 self._record_acknowledgement(
                     message.progress.resume_token, message.progress.acknowledged_sequence
                 )
-            case "drain":
-                self._record_acknowledgement(message.drain.resume_token, message.drain.acknowledged_sequence)
+            case "server_draining":
+                self._record_acknowledgement(
+                    message.server_draining.resume_token, message.server_draining.acknowledged_sequence
+                )
                 self.should_switch_server = self._server_count > 1 and self._can_resume
-        final_end_s = message.final_until_offset.ToMicroseconds() / 1e6
-        if final_end_s > self.final_until_s:
-            self.final_until_s = final_end_s
+        final_end_s = message.final_end_offset.ToMicroseconds() / 1e6
+        if final_end_s > self.final_end_s:
+            self.final_end_s = final_end_s
             self._record_progress()
 
     def is_new(self, segment: Segment) -> bool:
-        """Whether a segment says anything that was not said before, by whichever server."""
+        """Whether a segment was not received before, from any server."""
         if segment.segment_id in self._final_segment_ids and segment.segment_id:
             return False
         if segment.is_final:
@@ -118,14 +120,12 @@ class ResumePolicy:
     def _can_resume(self) -> bool:
         return bool(self._session_id) and self._timeout_s > 0
 
-    # ------------------------------------------------------------------------------------------------ what comes next
-
     def silence_timeout_s(self) -> float | None:
-        """How long a server may be silent before it is given up; None: for ever."""
+        """Return how long a server may send nothing; None without a limit."""
         return MAX_MISSED_HEARTBEATS * self.heartbeat_interval_s or None
 
     def build_first_request(self, first_request: StreamRequest) -> StreamRequest:
-        """The first request of the next call."""
+        """Return the first request of the next call."""
         self.should_switch_server = self._call_started = self._made_progress = False
         if not self._session_id:
             return first_request
@@ -141,19 +141,19 @@ class ResumePolicy:
         return encode_resume_request(first_request, self._session_id, self._resume_token, segments)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with the next call, over and above the credentials."""
+        """Return metadata of the next call, besides the credentials."""
         return ((SESSION_METADATA, self._session_id),) if self._session_id else ()
 
     def next_server(self) -> None:
-        """Go on with the next server."""
+        """Use the next server."""
         self.server = (self.server + 1) % self._server_count
 
     def record_failure(self, status: RpcStatus, *, was_silent: bool = False) -> float | None:
-        """How long to wait before the next call, which goes to the next server; None: there is none.
+        """Record a failed call and return the backoff before the call to the next server; None to stop.
 
         Args:
-            status: how the call ended.
-            was_silent: it was given up, because nothing came for too long.
+            status: status of the call.
+            was_silent: the call was cancelled after missing heartbeats.
         """
         is_opening = not self._session_id
         if is_opening and (self._failures + 1 >= self._server_count or not _is_retryable(status)):
@@ -167,28 +167,28 @@ class ResumePolicy:
         self._failing_since = now if self._failing_since is None else self._failing_since
         self._failures += 1
         self.next_server()
-        pause_s = self._compute_backoff_s(status)
+        backoff_s = self._compute_backoff_s(status)
         if self._attempts_without_progress >= MAX_ATTEMPTS_WITHOUT_PROGRESS or (
-            not is_opening and now + pause_s - self._failing_since > self._timeout_s
+            not is_opening and now + backoff_s - self._failing_since > self._timeout_s
         ):
             return None
-        return pause_s
+        return backoff_s
 
     def _compute_backoff_s(self, status: RpcStatus) -> float:
         if self._failures < self._server_count:
-            return 0.0  # there is a server that was not asked yet
+            return 0.0  # another server was not tried yet
         rounds = (self._failures - self._server_count) // self._server_count
         backoff_s = min(MAX_BACKOFF_S, INITIAL_BACKOFF_S * 2.0**rounds)
-        asked_s = status_mapping.get_retry_delay_s(status) or 0.0
+        requested_s = status_mapping.get_retry_delay_s(status) or 0.0
         return (
-            max(asked_s, backoff_s) * (1 + 0.25 * self._random_fraction())
-            if asked_s
+            max(requested_s, backoff_s) * (1 + 0.25 * self._random_fraction())
+            if requested_s
             else backoff_s * (0.5 + self._random_fraction() / 2)
         )
 
 
 def _is_retryable(status: RpcStatus) -> bool:
-    """Whether the server or the connection is what failed, or the server is full for the moment."""
+    """Whether the server or the connection failed, or the server is temporarily at capacity."""
     if status.code is grpc.StatusCode.UNAVAILABLE:
         return True
     if status.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -199,7 +199,7 @@ def _is_retryable(status: RpcStatus) -> bool:
 
 
 def _estimate_stable_end_s(segment: Segment) -> float:
-    """When the stable words end; roughly, where the times of words were not asked for."""
+    """Return the end of the stable words; approximate without word timestamps."""
     if segment.words and segment.stable_words:
         return segment.words[min(segment.stable_words, len(segment.words)) - 1].end_s
     share = segment.stable_words / max(1, len(segment.text.split()))

@@ -1,7 +1,7 @@
-"""The media of one stream on its way to whichever server reads it: numbered, and kept until it is acknowledged.
+"""Sends the media of one stream: numbers requests and replays unacknowledged ones when the stream is resumed.
 
-A source that can be read again (a file, bytes, an array) is read again where a stream is resumed. Of any other one what
-was sent is kept, up to a limit, until a server says that it will not be needed again. Nothing is read before its turn.
+A source that can be reopened (a file, bytes, an array) is read again. Of any other source, sent requests are retained, up
+to a limit, until the server acknowledges them. Sources are read only as fast as requests are sent.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from gorggle._protobuf.encode import StreamRequest, encode_heartbeat
 from gorggle.errors import DataLossError, InvalidSourceError
 from gorggle.sources import Media, Messages
 
-# How soon a thread that waits for a live source notices that nobody waits for it any more.
+# How soon a thread that waits for a live source notices the end of its call.
 POLL_INTERVAL_S = 1.0
 
 
 class ReplayBuffer:
-    """What was sent and may be needed again.
+    """Sent requests that may have to be sent again.
 
     Attributes:
         bytes_sent: media bytes handed to gRPC, each counted once.
-        failure: why the source could not be read to its end.
+        source_error: the exception that reading the source raised.
     """
 
     def __init__(self, replay_buffer_bytes: int) -> None:
@@ -39,21 +39,21 @@ class ReplayBuffer:
         self._source_ended = False
 
     def acknowledge(self, sequence: int) -> None:
-        """Requests up to this number are needed no more."""
+        """Drop requests up to this sequence number."""
         while self._retained and self._retained[0].sequence <= sequence:
             self._retained_bytes -= self._retained.popleft().ByteSize()
 
     def check_replayable(self, acknowledged: int) -> None:
-        """Make sure that everything after a number is still there.
+        """Check that every request after ``acknowledged`` can be sent again.
 
         Raises:
-            DataLossError: more had to be kept than was allowed.
+            DataLossError: the buffer was too small.
         """
-        first_kept = self._retained[0].sequence if self._retained else self._last_sequence + 1
-        if first_kept > acknowledged + 1:
+        first_retained = self._retained[0].sequence if self._retained else self._last_sequence + 1
+        if first_retained > acknowledged + 1:
             raise DataLossError(
-                f"requests {acknowledged + 1} to {first_kept - 1} would have to be sent again, and are no longer kept: "
-                f"give replay_buffer_bytes above {self._replay_buffer_bytes}, or a source that can be read again"
+                f"requests {acknowledged + 1} to {first_retained - 1} must be sent again but were dropped: use "
+                f"replay_buffer_bytes above {self._replay_buffer_bytes}, or a source that can be reopened"
             )
 
     def _retain(self, message: StreamRequest) -> None:
@@ -61,12 +61,12 @@ class ReplayBuffer:
         message.sequence = self._last_sequence
         self._retained.append(message)
         self._retained_bytes += message.ByteSize()
-        # What was just read is about to be sent: it stays in any case.
+        # The newest request is about to be sent, so it always stays.
         while self._retained_bytes > self._replay_buffer_bytes and len(self._retained) > 1:
             self._retained_bytes -= self._retained.popleft().ByteSize()
 
     def _get_after(self, sequence: int) -> StreamRequest | None:
-        """The request that follows a number, where it has been read."""
+        """Return the request after a sequence number, if it was read."""
         if sequence >= self._last_sequence:
             return None
         return self._retained[sequence - self._last_sequence]
@@ -78,7 +78,7 @@ class ReplayBuffer:
 
 
 class SendTurn:
-    """One call's turn to send: it ends when the next one's begins."""
+    """The time during which one call sends; it ends when the next call starts its own."""
 
     def __init__(self) -> None:
         self.is_over = False
@@ -86,20 +86,20 @@ class SendTurn:
         self._call_set = threading.Event()
 
     def set_call(self, call: Any) -> None:
-        """Say which call to cancel when the source fails."""
+        """Set the call to cancel when the source fails."""
         self._call = call
         self._call_set.set()
 
     def cancel(self) -> None:
-        """The source has failed: end the call, so that the receiving side wakes up and raises why."""
+        """Cancel the call after a source error, so that the receiving side wakes up and raises it."""
         self._call_set.wait()
         self._call.cancel()
 
 
 class MediaSender(ReplayBuffer):
-    """Sends one source through as many calls as it takes; gRPC takes the requests of each in a thread of its own.
+    """Sends one source through successive calls; gRPC iterates over each call's requests in a separate thread.
 
-    Holds nothing of the object that receives the answers, so that one which is dropped can end.
+    Holds no reference to the receiving object, so that a dropped one is garbage-collected.
     """
 
     def __init__(self, media: Media, replay_buffer_bytes: int, heartbeat_interval_s: float) -> None:
@@ -113,18 +113,18 @@ class MediaSender(ReplayBuffer):
         self._has_started = False
 
     def close(self) -> None:
-        """Let go of the source, as soon as it does not read."""
+        """Stop sending; the source is closed once its current read returns."""
         with self._changed:
             self._is_closed = self._turn.is_over = True
             self._changed.notify_all()
 
     def acknowledge(self, sequence: int) -> None:
-        """Requests up to this number are needed no more."""
+        """Drop requests up to this sequence number."""
         with self._changed:
             super().acknowledge(sequence)
 
     def start_turn(self) -> SendTurn:
-        """The next call's turn to send."""
+        """Start the next call's turn and end the current one."""
         with self._changed:
             self._turn.is_over = True
             self._turn = SendTurn()
@@ -132,14 +132,16 @@ class MediaSender(ReplayBuffer):
             return self._turn
 
     def check_replayable(self, acknowledged: int) -> None:
-        """Make sure that everything after a number can be sent; see ``Backlog.check_replayable``."""
+        """Check that every request after ``acknowledged`` can be sent again; see ``ReplayBuffer``."""
         if self._media.reopen is None:
             with self._changed:
                 super().check_replayable(acknowledged)
 
-    def requests(self, opening: StreamRequest, acknowledged: int, turn: SendTurn) -> Iterator[StreamRequest]:
-        """The configuration, then the media after a request: what one call sends."""
-        yield opening
+    def requests(
+        self, first_request: StreamRequest, acknowledged: int, turn: SendTurn
+    ) -> Iterator[StreamRequest]:
+        """Yield one call's requests: the configuration, then the media after ``acknowledged``."""
+        yield first_request
         try:
             messages = (
                 self._replay_source(acknowledged, turn)
@@ -158,7 +160,7 @@ class MediaSender(ReplayBuffer):
     # ------------------------------------------------------------------------------- sources that can be read again
 
     def _replay_source(self, acknowledged: int, turn: SendTurn) -> Generator[StreamRequest, None, None]:
-        # A file that was given open is shared with the call before: one reads at a time.
+        # The previous call may still be reading the same open file.
         with self._read_lock:
             messages = to_iterator(
                 self._media.reopen() if self._has_started and self._media.reopen else self._media.messages
@@ -185,7 +187,7 @@ class MediaSender(ReplayBuffer):
             yield message
 
     def _next_message(self, number: int, turn: SendTurn) -> StreamRequest | None:
-        """The request after a number, or a heartbeat where none comes for a while; None at the end."""
+        """Return the request after a sequence number, a heartbeat after an idle interval, or None at the end."""
         waited_s = 0.0
         with self._changed:
             while True:
@@ -196,7 +198,7 @@ class MediaSender(ReplayBuffer):
                 message = self._get_after(number)
                 if message is not None:
                     return message
-                if self._is_ended:
+                if self._source_ended:
                     return None
                 if waited_s >= self._heartbeat_interval_s:
                     return encode_heartbeat()
@@ -215,7 +217,7 @@ class MediaSender(ReplayBuffer):
             self._reader_thread.start()
 
     def _read_source(self) -> None:
-        """Read the source, one message at a time, each when it is wanted."""
+        """Read the source, one message per request."""
         try:
             messages = to_iterator(self._media.messages)
             with contextlib.closing(messages):
@@ -223,7 +225,7 @@ class MediaSender(ReplayBuffer):
                     message = next(messages, None)
                     with self._changed:
                         if message is None:
-                            self._is_ended = True
+                            self._source_ended = True
                         else:
                             self._retain(message)
                         self._changed.notify_all()
@@ -242,11 +244,11 @@ class MediaSender(ReplayBuffer):
 
 
 def to_iterator(messages: Any) -> Messages:
-    """Messages that an ordinary program can read.
+    """Return messages that can be iterated synchronously.
 
     Raises:
-        InvalidSourceError: they are asynchronous.
+        InvalidSourceError: the source is asynchronous.
     """
     if isinstance(messages, Generator):
         return messages
-    raise InvalidSourceError("the source is asynchronous: use AsyncClient, or give an ordinary iterable")
+    raise InvalidSourceError("the source is asynchronous: use AsyncClient, or a synchronous iterable")

@@ -1,4 +1,4 @@
-"""The command ``gorggle``: reads files with a server, and hands over to the server's own commands."""
+"""The ``gorggle`` command: transcribes files through a server, and runs the other packages' commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gorggle.errors import GorggleError
 from gorggle.version import get_version
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-# As a shell reports programs that end by SIGINT and SIGPIPE.
+# A shell's exit codes for SIGINT and SIGPIPE.
 EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141
 
 FORMATS = ("text", "json", "srt", "vtt")
@@ -24,29 +24,31 @@ _RAW_HELP = argparse.RawDescriptionHelpFormatter
 
 _EXAMPLES = """\
 examples:
-  gorggle transcribe clip.mp4                     read lips and sound; starts a server of its own
+  gorggle transcribe clip.mp4                     transcribe with a temporary local server
   gorggle transcribe clip.mp4 --format srt --output clip.srt
   gorggle transcribe *.webm --format vtt --output captions/ --server gpu-host:50051 --ca ca.pem
   gorggle serve                                   run a server on 127.0.0.1:50051
-  gorggle models --server 127.0.0.1:50051         what it can read, and what its licences permit
-  gorggle model info model.safetensors            look into a model file
-  gorggle evaluate manifest.jsonl                 measure a model on clips whose words are known
+  gorggle models --server 127.0.0.1:50051         list models and their licences
+  gorggle model info model.safetensors            show a model file's metadata
+  gorggle evaluate manifest.jsonl                 measure error rates on transcribed clips
 """
 _TRANSCRIBE_EXAMPLES = """\
 formats:
-  text   a line a segment, as they come: [00:00.52 - 00:02.10] face-1: bin blue at f two now
-  json   file, duration, model and segments with words; several files to standard output: one object a line
+  text   one line per segment, as it arrives: [00:00.52 - 00:02.10] Person 1: bin blue at f two now
+  json   file, duration, model and segments with words; several files on standard output: one object per line
   srt    SubRip captions (several files need --output)
   vtt    WebVTT captions (several files need --output)
 
 examples:
   gorggle transcribe clip.mp4
   gorggle transcribe clip.mp4 --modality video --format json | jq .segments
-  gorggle transcribe clip.mp4 --overlay captioned.mp4 --plot words.png    draw it (gorggle[pictures])
+  gorggle transcribe clip.mp4 --overlay captioned.mp4 --plot words.png    needs gorggle[pictures]
   gorggle transcribe a.mp4 b.mp4 --format srt --output captions/
   ffmpeg -i rtsp://camera/1 -c copy -f mpegts - | gorggle transcribe - --live --server a:50051,b:50051
 
-The exit code is 0 if every file was read, 1 if one was not, 2 for wrong arguments, 130 after Ctrl-C.
+Without --format, the format follows the extension of --output: .txt, .json, .srt or .vtt.
+Speakers are shown as "Person 1"; JSON has the server's labels ("face-1", or "voice" without a face).
+The exit code is 0 if every file was transcribed, 1 if one failed, 2 for wrong arguments, 130 after Ctrl-C.
 A bearer token is read from --token-file or from GORGGLE_TOKEN.
 """
 _MODELS_EXAMPLES = """\
@@ -58,30 +60,30 @@ _MODEL_HELP = """\
 usage: gorggle model convert IN.pt OUT.safetensors
        gorggle model info PATH [--json]
 
-Convert an AV-HuBERT checkpoint to safetensors without running any code in it, or look into a model file.
-Both take the server's packages: pip install 'gorggle[server]'.
+Convert an AV-HuBERT checkpoint to safetensors without executing code in it, or show a model file's metadata.
+Both need the server's packages: pip install 'gorggle[server]'.
 
 examples:
   gorggle model convert large_vox_433h.pt avhubert-large.safetensors
   gorggle model info avhubert-large.safetensors --json
 """
-_LOCAL_NOT_INSTALLED = "what runs the product here is not installed: pip install 'gorggle[local]'"
-_GATEWAY_NOT_INSTALLED = "what serves browsers is not installed: pip install 'gorggle[gateway]'"
-_EVALUATION_NOT_INSTALLED = "what measures models is not installed: pip install 'gorggle[evaluation]'"
+_LOCAL_NOT_INSTALLED = "the local stack is not installed: pip install 'gorggle[local]'"
+_GATEWAY_NOT_INSTALLED = "the gateway is not installed: pip install 'gorggle[gateway]'"
+_EVALUATION_NOT_INSTALLED = "the evaluation is not installed: pip install 'gorggle[evaluation]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the result is its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    # gRPC's core writes to standard error what it meets on the way, even where the call goes on elsewhere.
+    """Run the command and return its exit code."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    # gRPC's core logs connection errors to standard error, even those of calls that are retried.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
-        code = _run(given)
+        code = _run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has had enough; the interpreter must not try to flush the rest.
+        # The reader closed the pipe: keep the interpreter from flushing the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
     return code
@@ -120,7 +122,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _run_module(module: str, program: str, arguments: list[str], not_installed: str = "") -> int:
-    """Run another package as if it were the program; it may not be installed, so it is not imported here."""
+    """Run an optional package as the main program."""
     from gorggle.local_server import NOT_INSTALLED
 
     try:
@@ -137,7 +139,7 @@ def _run_module(module: str, program: str, arguments: list[str], not_installed: 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gorggle",
-        description="Gorggle reads lips: video in, who said what out, word by word with times.",
+        description="Lip reading and speech recognition: who said what, with word timestamps.",
         epilog=_EXAMPLES,
         formatter_class=_RAW_HELP,
     )
@@ -145,52 +147,54 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_transcribe(commands)
     commands.add_parser("serve", help="run the inference server", add_help=False)
-    commands.add_parser("local", help="run the whole product on this machine", add_help=False)
-    commands.add_parser("gateway", help="serve the page, and live captions for browsers", add_help=False)
+    commands.add_parser("local", help="run the whole stack on this machine", add_help=False)
+    commands.add_parser("gateway", help="serve the web page, and live captions for browsers", add_help=False)
     _add_models(commands)
-    commands.add_parser("evaluate", help="measure a model on clips whose words are known", add_help=False)
-    commands.add_parser("cost", help="estimate what the AWS pipeline costs", add_help=False)
-    commands.add_parser("token", help="make a bearer token for a client of a server", add_help=False)
-    commands.add_parser("model", help="convert a checkpoint, or look into a model file", add_help=False)
+    commands.add_parser("evaluate", help="measure error rates on transcribed clips", add_help=False)
+    commands.add_parser("cost", help="estimate the cost of the AWS pipeline", add_help=False)
+    commands.add_parser("token", help="create a bearer token for a client of a server", add_help=False)
+    commands.add_parser("model", help="convert a checkpoint, or show a model file's metadata", add_help=False)
     return parser
 
 
 def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "transcribe",
-        help="read video files",
-        description="Read video files: who said what, word by word with times, on standard output.",
+        help="transcribe video files",
+        description="Transcribe video files: who said what, with word timestamps, on standard output.",
         epilog=_TRANSCRIBE_EXAMPLES,
         formatter_class=_RAW_HELP,
     )
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="a video or sound file; - reads standard input"
-    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a video or audio file; - is standard input")
     parser.add_argument(
         "--modality",
         choices=("av", "video", "audio"),
         default="av",
-        help="read lips and sound, or one (default: av)",
+        help="use video and audio, or one of them (default: av)",
     )
-    parser.add_argument("--format", choices=FORMATS, default="text", help="how to write (default: text)")
-    parser.add_argument("--output", metavar="PATH", help="write to a file; for several files, into a folder")
-    parser.add_argument("--model", metavar="NAME", help="which model reads (default: the server's)")
-    parser.add_argument("--beam", type=_parse_count, default=0, metavar="N", help="width of the beam search")
+    parser.add_argument("--format", choices=FORMATS, help="output format (default: from --output, else text)")
+    parser.add_argument("--output", metavar="PATH", help="output file; for several inputs, a folder")
+    parser.add_argument("--model", metavar="NAME", help="name of the model (default: the server's)")
+    parser.add_argument("--beam-size", type=_parse_count, default=0, metavar="N", help="beam search width")
     parser.add_argument(
-        "--speakers", type=_parse_count, default=0, metavar="N", help="people to follow at once"
+        "--max-speakers", type=_parse_count, default=0, metavar="N", help="faces to track at once"
     )
-    parser.add_argument("--interim", action="store_true", help="show on standard error what may still change")
     parser.add_argument(
-        "--live", action="store_true", help="the media comes into being while it is read: a camera"
+        "--interim-results", action="store_true", help="show interim results on standard error"
     )
+    parser.add_argument("--live", action="store_true", help="treat the input as a live stream (low latency)")
     parser.add_argument(
         "--overlay",
         metavar="VIDEO",
         help="write the video with captions and face boxes",
     )
-    parser.add_argument("--plot", metavar="PICTURE", help="draw mouths, speech and words on a time line")
+    parser.add_argument("--plot", metavar="IMAGE", help="plot mouths, speech and words on a timeline")
     parser.add_argument(
-        "--start-offset", type=_parse_seconds, default=0.0, metavar="S", help="seconds added to every time"
+        "--start-offset",
+        type=_parse_seconds,
+        default=0.0,
+        metavar="S",
+        help="seconds added to all timestamps",
     )
     add_server_options(parser)
 
@@ -198,18 +202,18 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "models",
-        help="list a server's models, with what their licences permit",
-        description="List a server's models: what they read, how well, and what their licences permit.",
+        help="list a server's models and their licences",
+        description="List a server's models: inputs, languages, error rates and licences.",
         epilog=_MODELS_EXAMPLES,
         formatter_class=_RAW_HELP,
     )
-    parser.add_argument("--json", action="store_true", help="write everything that is known, as JSON")
+    parser.add_argument("--json", action="store_true", help="write all fields as JSON")
     add_server_options(parser)
 
 
 def _parse_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 

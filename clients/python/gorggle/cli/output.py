@@ -1,4 +1,4 @@
-"""Where the command line writes: standard output, a file, a folder of files, and its complaints."""
+"""Output of the command line: standard output, files, and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STDIN_NAME = "stdin"
 
 
 def format_transcript(transcript: Transcript, output_format: str, *, on_one_line: bool = False) -> str:
-    """A transcript in one of the command line's formats, with a line break at its end."""
+    """Return a transcript in one of the command line's formats, with a final line break."""
     match output_format:
         case "json":
             return transcript.to_json(indent=None if on_one_line else 2) + "\n"
@@ -27,23 +27,35 @@ def format_transcript(transcript: Transcript, output_format: str, *, on_one_line
 
 
 def build_output_paths(files: Sequence[str], output: str, output_format: str) -> list[Path]:
-    """Where each file's result goes: into ``output``, as a folder where there are several or it looks like one.
+    """Return the path of each file's result; ``output`` is a folder for several files or if it looks like one.
 
     Raises:
-        ValueError: several files and one file to write to, or a folder that does not exist to write a file in.
+        ValueError: several files and one output file, a missing folder, or an output that is one of the files.
     """
     path = Path(output)
     if path.is_dir() or len(files) > 1 or output.endswith(os.sep):
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} is a file: several results need a folder")
-        return [path / name for name in _build_unique_names(files, SUFFIXES[output_format])]
-    if not path.parent.is_dir():
-        raise ValueError(f"{path.parent} is no folder: make it, or write elsewhere")
-    return [path]
+        paths = [path / name for name in _build_unique_names(files, SUFFIXES[output_format])]
+    elif path.parent.is_dir():
+        paths = [path]
+    else:
+        raise ValueError(f"{path.parent} is not a folder: create it, or write elsewhere")
+    inputs = {Path(file).resolve() for file in files if file != "-"}
+    overwritten = [str(path) for path in paths if path.resolve() in inputs]
+    if overwritten:
+        raise ValueError(f"--output {output} would overwrite the input {', '.join(overwritten)}")
+    return paths
+
+
+def detect_format(output: str | None) -> str:
+    """Return the format of an output's extension; text without an output or for any other extension."""
+    suffix = Path(output).suffix.lower() if output else ""
+    return next((name for name, known in SUFFIXES.items() if known == suffix), "text")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all. Folders are made; devices and pipes written to directly.
+    """Replace a file atomically, creating its folder; devices and pipes are written directly.
 
     Raises:
         OSError: it cannot be written.
@@ -64,20 +76,20 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_to_stdout(text: str) -> None:
-    """Write to standard output at once."""
+    """Write to standard output and flush."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def print_error(text: object, about: str = "") -> None:
-    """Say on standard error, in one line, what went wrong."""
+    """Print an error as one line on standard error."""
     subject = f"{about}: " if about else ""
     sys.stderr.write(f"gorggle: {subject}{' '.join(str(text).split())}\n")
     sys.stderr.flush()
 
 
 def _build_unique_names(files: Sequence[str], suffix: str) -> list[str]:
-    """A name for each result: the file's, with another ending; files of one name get their whole name, or a number."""
+    """Return the files' names with another suffix; equal ones keep their extension, or get a number."""
     names: list[str] = []
     for file in files:
         path = Path(STDIN_NAME if file == "-" else file)

@@ -1,4 +1,4 @@
-"""``gorggle transcribe --overlay`` and ``--plot``: what they need, and when they cannot be made."""
+"""``gorggle transcribe --overlay`` and ``--plot``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ IMAGE_SUFFIXES = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """Which pictures to make.
-
-    Attributes:
-        overlay: the video with captions and face boxes goes here.
-        plot: the words on a time line go here.
-    """
+    """Paths of the files to render: the video with captions and face boxes, and the timeline plot."""
 
     overlay: Path | None = None
     plot: Path | None = None
@@ -31,11 +26,11 @@ class RenderOptions:
         return self.overlay is not None or self.plot is not None
 
     def write(self, clip: Path, transcript: Transcript, activities: Sequence[Activity]) -> None:
-        """Make what was asked for.
+        """Render the requested files.
 
         Raises:
-            ConfigurationError: what draws is not installed.
-            InvalidSourceError: the clip has no pictures to draw on.
+            ConfigurationError: the extra ``pictures`` is not installed.
+            InvalidSourceError: the clip has no video stream.
             OSError: a file cannot be written.
         """
         try:
@@ -49,33 +44,31 @@ class RenderOptions:
                 write_plot(clip, transcript, activities, self.plot)
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"what draws pictures is not installed: pip install 'gorggle[pictures]' (no module named {error.name})"
+                f"--overlay and --plot are not installed: pip install 'gorggle[pictures]' (no module named {error.name})"
             ) from error
 
 
 def parse_render_options(files: Sequence[str], overlay: str | None, plot: str | None) -> RenderOptions:
-    """Check what was asked for before anything is read.
+    """Validate the options before transcription.
 
     Raises:
-        UsageError: several files or standard input, or a file of another kind.
+        UsageError: several files or standard input, or an unsupported extension or path.
     """
-    chosen = RenderOptions(Path(overlay) if overlay else None, Path(plot) if plot else None)
-    if not chosen:
-        return chosen
+    options = RenderOptions(Path(overlay) if overlay else None, Path(plot) if plot else None)
+    if not options:
+        return options
     if len(files) != 1 or files[0] == "-":
-        raise UsageError(
-            "--overlay and --plot take one file at a time, and no standard input: it is read twice"
-        )
+        raise UsageError("--overlay and --plot need exactly one file, not standard input: it is read twice")
     for name, path, suffixes in (
-        ("overlay", chosen.overlay, VIDEO_SUFFIXES),
-        ("plot", chosen.plot, IMAGE_SUFFIXES),
+        ("overlay", options.overlay, VIDEO_SUFFIXES),
+        ("plot", options.plot, IMAGE_SUFFIXES),
     ):
         if path is None:
             continue
         if path.suffix.lower() not in suffixes:
-            raise UsageError(f"--{name} {path}: expected a name that ends in {', '.join(suffixes)}")
+            raise UsageError(f"--{name} {path}: expected a name that ends with {', '.join(suffixes)}")
         if path.resolve() == Path(files[0]).resolve():
-            raise UsageError(f"--{name} {path} would overwrite the video itself: give another name")
+            raise UsageError(f"--{name} {path} would overwrite the input: use another name")
         if not path.resolve().parent.is_dir():
-            raise UsageError(f"--{name} {path}: there is no folder {path.resolve().parent}")
-    return chosen
+            raise UsageError(f"--{name} {path}: no such folder: {path.resolve().parent}")
+    return options

@@ -1,4 +1,4 @@
-"""The options that say which server a command uses, and that server: one that is named, or one of the command's own."""
+"""Options that select a server, and the client of that server or of a temporary local one."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ class UsageError(Exception):
 
 
 class CommandError(Exception):
-    """The command cannot go on, whatever file comes next."""
+    """The command cannot continue with any file."""
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """Let a command's user name a server, and say how it is spoken to."""
+    """Add the options that select a server."""
     group = parser.add_argument_group("server")
     group.add_argument(
         "--server",
         metavar="HOST:PORT[,...]",
-        help="use this server, or whichever of several there is (default: start one for this call)",
+        help="server, or several to choose from (default: start a temporary local one)",
     )
-    group.add_argument("--tls", action="store_true", help="speak TLS, trusting the system's authorities")
-    group.add_argument("--ca", type=Path, metavar="PEM", help="speak TLS, trusting this authority")
-    group.add_argument("--cert", type=Path, metavar="PEM", help="show this certificate to the server")
-    group.add_argument("--key", type=Path, metavar="PEM", help="the private key of --cert")
+    group.add_argument("--tls", action="store_true", help="use TLS with the system's certificate authorities")
+    group.add_argument("--ca", type=Path, metavar="PEM", help="use TLS with this certificate authority")
+    group.add_argument("--cert", type=Path, metavar="PEM", help="client certificate")
+    group.add_argument("--key", type=Path, metavar="PEM", help="private key of --cert")
     group.add_argument(
-        "--server-name", metavar="NAME", help="the name on the server's certificate, if another"
+        "--server-name", metavar="NAME", help="name on the server's certificate, if it differs"
     )
     group.add_argument("--token-file", type=Path, metavar="PATH", help="file with a bearer token")
 
 
 def check_server_options(options: argparse.Namespace) -> None:
-    """Find out what does not go together before anything is started.
+    """Check that the options are consistent.
 
     Raises:
-        UsageError: an option that needs another one.
+        UsageError: they are not.
     """
     if options.server is None:
         for name in ("tls", "ca", "cert", "key", "server_name", "token_file"):
             if getattr(options, name):
-                raise UsageError(f"--{name.replace('_', '-')} goes with --server")
+                raise UsageError(f"--{name.replace('_', '-')} needs --server")
     if (options.cert is None) != (options.key is None):
-        raise UsageError("--cert and --key belong together")
+        raise UsageError("--cert and --key must be used together")
 
 
 class ServerHandle:
-    """The server that was named, or one for this call alone, which is started when it is first needed.
+    """The selected server, or a temporary local one that is started on first use.
 
-    ``client`` gives the one client of it; it raises CommandError where there is none to be had.
+    ``client()`` returns its client, always the same; it raises CommandError if there is no server.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -81,7 +81,7 @@ class ServerHandle:
             raise CommandError(str(error)) from error
 
     def _open_client(self) -> Client:
-        # gRPC takes long to import; a command's help is shown without it.
+        # gRPC takes long to import; --help does not need it.
         from gorggle.client import Client
         from gorggle.local_server import LocalServer
 
@@ -100,7 +100,7 @@ class ServerHandle:
 
 
 def _parse_addresses(servers: str) -> list[str]:
-    """HOST:PORT, or several with commas between; gRPC's own names of several addresses stay as they are."""
+    """Split comma-separated addresses, except gRPC's own lists of addresses."""
     return [servers] if servers.startswith(("ipv4:", "ipv6:")) else servers.split(",")
 
 
@@ -110,4 +110,4 @@ def _read_token(path: Path | None) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the token file {path} cannot be read: {error}") from error
+        raise ConfigurationError(f"cannot read the token file {path}: {error}") from error

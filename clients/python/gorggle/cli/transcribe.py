@@ -1,4 +1,4 @@
-"""What ``gorggle transcribe`` and ``gorggle models`` do."""
+"""``gorggle transcribe`` and ``gorggle models``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ STDIN_DESCRIPTOR = 0
 
 
 def transcribe_files(options: argparse.Namespace) -> bool:
-    """Read files one after the other; true if all were read. One that fails does not keep the others from it."""
+    """Transcribe files one after the other; return whether all succeeded. A failed file does not stop the others."""
+    options.format = options.format or cli_output.detect_format(options.output)
     try:
         paths = (
             cli_output.build_output_paths(options.files, options.output, options.format)
@@ -38,8 +39,10 @@ def transcribe_files(options: argparse.Namespace) -> bool:
     except ValueError as error:
         raise UsageError(str(error)) from error
     if paths is None and len(options.files) > 1 and options.format in {"srt", "vtt"}:
-        raise UsageError(f"several files in {options.format} would run into each other: give --output FOLDER")
-    options.pictures = parse_render_options(options.files, options.overlay, options.plot)
+        raise UsageError(
+            f"several files in {options.format} cannot share standard output: use --output FOLDER"
+        )
+    options.rendering = parse_render_options(options.files, options.overlay, options.plot)
     check_server_options(options)
     failures = 0
     with ServerHandle(options) as server:
@@ -47,8 +50,8 @@ def transcribe_files(options: argparse.Namespace) -> bool:
             try:
                 transcribe_file(file, server.client, options, None if paths is None else paths[number])
             except (GorggleError, _OutputError) as error:
-                about = "standard input" if file == "-" else file
-                print_error(str(error).removeprefix(f"{file} "), about)
+                subject = "standard input" if file == "-" else file
+                print_error(str(error).removeprefix(f"{file} "), subject)
                 failures += 1
     return not failures
 
@@ -56,40 +59,40 @@ def transcribe_files(options: argparse.Namespace) -> bool:
 def transcribe_file(
     file: str, client: Callable[[], Client], options: argparse.Namespace, output: Path | None
 ) -> None:
-    """Read one file and write what was said: to ``output``, or to standard output where it is None."""
+    """Transcribe one file and write the result to ``output``, or to standard output if it is None."""
     with contextlib.ExitStack() as stack:
         source: Any = _ProgressFile(stack.enter_context(_open_input(file)), file)
         line = source.line = ProgressLine(sys.stderr, file, source.size_bytes)
         stack.callback(line.close)
         line.set_message("starting a server …" if options.server is None else "connecting …")
-        reader = _ResultPrinter(file, options, output, line)
+        printer = _ResultPrinter(file, options, output, line)
         stream = client().transcribe(
             source,
             modality=options.modality,
             model=options.model,
-            interim_results=options.interim,
+            interim_results=options.interim_results,
             live=options.live,
-            beam_size=options.beam,
-            max_speakers=options.speakers,
+            beam_size=options.beam_size,
+            max_speakers=options.max_speakers,
             start_offset_s=options.start_offset,
-            face_boxes=bool(options.pictures),
-            activity_events=options.pictures.plot is not None,
-            on_event=reader.handle_event,
+            face_boxes=bool(options.rendering),
+            activity_events=options.rendering.plot is not None,
+            on_event=printer.handle_event,
         )
         with stream:
             for segment in stream:
-                reader.add_segment(segment)
-        transcript = Transcript(file, stream.duration_s, stream.model, sort_segments(reader.segments))
+                printer.add_segment(segment)
+        transcript = Transcript(file, stream.duration_s, stream.model, sort_segments(printer.segments))
         line.close()
-        reader.write_result(transcript)
-        _render(options.pictures, Path(file), transcript, reader.activities)
+        printer.write_result(transcript)
+        _render(options.rendering, Path(file), transcript, printer.activities)
 
 
-def _render(pictures: RenderOptions, clip: Path, transcript: Transcript, activities: list[Activity]) -> None:
+def _render(rendering: RenderOptions, clip: Path, transcript: Transcript, activities: list[Activity]) -> None:
     try:
-        pictures.write(clip, transcript, activities)
+        rendering.write(clip, transcript, activities)
     except OSError as error:
-        raise _OutputError(f"the pictures cannot be drawn: {error.strerror or error}") from error
+        raise _OutputError(f"cannot write the overlay or plot: {error.strerror or error}") from error
 
 
 class _OutputError(Exception):
@@ -97,7 +100,7 @@ class _OutputError(Exception):
 
 
 class _ResultPrinter:
-    """Shows what comes of one file while it comes, and writes it at the end."""
+    """Prints the results of one file as they arrive, and writes the transcript at the end."""
 
     def __init__(
         self, file: str, options: argparse.Namespace, output: Path | None, line: ProgressLine
@@ -106,11 +109,11 @@ class _ResultPrinter:
         self.activities: list[Activity] = []
         self._file = file
         self._output_format: str = options.format
-        self._is_one_of_several = len(options.files) > 1
+        self._has_several_files = len(options.files) > 1
         self._output = output
         self._line = line
         self._streams_text = output is None and self._output_format == "text"
-        self._has_begun = False
+        self._header_printed = False
 
     def handle_event(self, event: Event) -> None:
         """Show progress and warnings."""
@@ -123,15 +126,15 @@ class _ResultPrinter:
             print_error(f"warning: {event.message}", self._file)
         elif isinstance(event, Interrupted):
             self._line.clear()
-            print_error(f"warning: {event.reason}; going on from {event.final_end_s:.1f} s", self._file)
+            print_error(f"warning: {event.reason}; resuming from {event.final_end_s:.1f} s", self._file)
 
     def add_segment(self, segment: Segment) -> None:
-        """Show a segment: on standard output what is final, on standard error what may still change."""
+        """Print a final segment on standard output, an interim one on standard error."""
         if not segment.is_final:
             self._show_interim(segment)
             return
         if not segment.text:
-            return  # what seemed to be said was not
+            return  # retracts its interim results
         self.segments.append(segment)
         self._line.set_message("")
         if self._streams_text:
@@ -140,11 +143,11 @@ class _ResultPrinter:
             cli_output.write_to_stdout(to_text_line(segment) + "\n")
 
     def write_result(self, transcript: Transcript) -> None:
-        """Write everything that was not yet written."""
+        """Write the transcript, unless its lines were printed already."""
         if self._streams_text:
             self._print_file_header()
             return
-        on_one_line = self._is_one_of_several and self._output is None
+        on_one_line = self._has_several_files and self._output is None
         text = cli_output.format_transcript(transcript, self._output_format, on_one_line=on_one_line)
         if self._output is None:
             cli_output.write_to_stdout(text)
@@ -157,11 +160,11 @@ class _ResultPrinter:
             ) from error
 
     def _print_file_header(self) -> None:
-        """Among several files, say once which one follows."""
-        if self._is_one_of_several and not self._has_begun:
+        """Print the file's name once, if there are several files."""
+        if self._has_several_files and not self._header_printed:
             self._line.clear()
             cli_output.write_to_stdout(f"==> {self._file} <==\n")
-        self._has_begun = True
+        self._header_printed = True
 
     def _show_interim(self, segment: Segment) -> None:
         if sys.stderr.isatty():
@@ -171,7 +174,7 @@ class _ResultPrinter:
 
 
 class _ProgressFile:
-    """A file whose reading moves the progress line."""
+    """A file that reports its reads to the progress line."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.name = name
@@ -180,29 +183,29 @@ class _ProgressFile:
         self._file = file
 
     def read(self, size: int) -> bytes:
-        """Read up to ``size`` bytes, as many as there are."""
+        """Read up to ``size`` available bytes."""
         chunk = self._file.read(size)
         if self.progress is not None:
             self.progress.add_bytes(len(chunk))
         return chunk
 
     def seekable(self) -> bool:
-        """Whether it can be read again, where a server is lost; a pipe cannot."""
+        """Whether it can be read again after the loss of a server; a pipe cannot."""
         return self._file.seekable()
 
     def tell(self) -> int:
-        """As a file's ``handle_event``."""
+        """Return the position, like ``IO.tell``."""
         return self._file.tell()
 
     def seek(self, position: int) -> int:
-        """As a file's ``seek``; the progress line goes back too."""
+        """Change the position, like ``IO.seek``, and the progress."""
         if self.progress is not None:
             self.progress.add_bytes(position - self._file.tell())
         return self._file.seek(position)
 
 
 def _open_input(file: str) -> IO[bytes]:
-    """The file, unbuffered: what a pipe has is sent at once, and no lock of a buffer is held when the program ends."""
+    """Open a file unbuffered, so that a pipe's data is sent at once and no buffer lock is held at exit."""
     try:
         if file == "-":
             return open(STDIN_DESCRIPTOR, "rb", buffering=0, closefd=False)
@@ -219,13 +222,13 @@ def list_models(options: argparse.Namespace) -> bool:
     """List the server's models."""
     check_server_options(options)
     with ServerHandle(options) as server:
-        found = server.client().models()
+        result = server.client().models()
     if options.json:
         cli_output.write_to_stdout(
-            json.dumps([dataclasses.asdict(m) for m in found], indent=2, ensure_ascii=False) + "\n"
+            json.dumps([dataclasses.asdict(m) for m in result], indent=2, ensure_ascii=False) + "\n"
         )
     else:
-        cli_output.write_to_stdout("\n".join(_format_model(model) for model in found))
+        cli_output.write_to_stdout("\n".join(_format_model(model) for model in result))
     return True
 
 
@@ -233,11 +236,11 @@ def _format_model(model: Model) -> str:
     commercial = {
         "permitted": "permitted",
         "forbidden": "FORBIDDEN",
-        "unknown": "unknown: find out before you use it",
+        "unknown": "unknown: check before use",
     }
     shape = (
         f"{model.architecture}, {model.parameter_count / 1e6:.1f} million parameters, encoder {model.encoder_layers} x "
-        f"{model.encoder_width}, decoder {model.decoder_layers} x {model.decoder_width}, {model.vocabulary_size} units"
+        f"{model.encoder_width}, decoder {model.decoder_layers} x {model.decoder_width}, {model.vocabulary_size} tokens"
     )
     rates = [
         f"{rate.word_error_rate_percent:g} % on {rate.dataset} ({rate.modality}, {rate.condition}; {rate.source})"
@@ -246,7 +249,7 @@ def _format_model(model: Model) -> str:
     rows = [
         ("", model.description),
         ("network", shape),
-        ("reads", ", ".join(model.modalities)),
+        ("inputs", ", ".join(model.modalities)),
         ("languages", ", ".join(model.language_codes)),
         ("vocabulary", model.vocabulary),
         ("trained on", model.trained_on),

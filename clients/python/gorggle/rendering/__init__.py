@@ -1,1 +1,1 @@
-"""Draw results: captions over a video, and a timeline plot."""
+"""Rendering of results: captions over a video, and a timeline plot."""

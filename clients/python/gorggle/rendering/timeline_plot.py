@@ -1,4 +1,4 @@
-"""What was read, on a line of time: mouths, speech, sound and words. Takes the extra ``pictures``."""
+"""Plots a transcript on a timeline: mouths, speech, audio and words. Needs the extra ``pictures``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from gorggle.captions import display_name
 from gorggle.events import Activity
 from gorggle.results import FaceBox, Segment, Transcript
 
@@ -21,22 +22,22 @@ Array: TypeAlias = npt.NDArray[Any]
 
 COLOURS = ("#0b6e67", "#9c4307", "#5a3ec8", "#9b1c5d", "#1c5cab", "#566300")
 TEXT_COLOUR, MUTED_COLOUR = "#14201e", "#8fa3ad"
-# One row shows so much; longer videos go on in the next.
+# Duration of one row; longer videos continue in the next row.
 ROW_DURATION_S = 12.0
 MAX_ROWS = 40
 MOUTHS_PER_ROW = 16
-# The mouth in a face's box: shares of its width and height.
+# The mouth in a face box, as fractions of its width and height.
 MOUTH_LEFT, MOUTH_RIGHT, MOUTH_TOP, MOUTH_BOTTOM = 0.2, 0.8, 0.58, 0.98
 PEAKS_PER_S = 100
 
 
 def write_plot(clip: Path, transcript: Transcript, activities: Sequence[Activity], target: Path) -> None:
-    """Draw one row for every twelve seconds, at most forty.
+    """Plot one row per 12 s, at most 40.
 
     Args:
-        clip: the file that was read.
-        transcript: what was read, with words and ``face_boxes``.
-        activities: where speech began and ended.
+        clip: the transcribed file.
+        transcript: its transcript, with words and ``face_boxes``.
+        activities: starts and ends of speech.
         target: PNG, SVG or PDF.
 
     Raises:
@@ -54,7 +55,7 @@ def write_plot(clip: Path, transcript: Transcript, activities: Sequence[Activity
     for row, axes in enumerate(np.atleast_1d(figure.subplots(rows, 1))):
         _draw_row(axes, row * ROW_DURATION_S, speakers, transcript.segments, speech, mouths, peaks)
     figure.suptitle(
-        f"{Path(transcript.file).name}, read by {transcript.model}", color=TEXT_COLOUR, fontsize=11
+        f"{Path(transcript.file).name}, transcribed by {transcript.model}", color=TEXT_COLOUR, fontsize=11
     )
     figure.savefig(target, dpi=110, facecolor="white")
 
@@ -62,37 +63,37 @@ def write_plot(clip: Path, transcript: Transcript, activities: Sequence[Activity
 def extract_mouth_images(
     clip: Path, segments: Sequence[Segment], until_s: float
 ) -> dict[tuple[float, str], Array]:
-    """What the speakers' mouths look like, at even times while they speak; cut from the faces' boxes.
+    """Crop the speakers' mouths out of their face boxes, at regular intervals during speech.
 
     Returns:
-        (H, W, 3) by time and speaker; empty where the clip has no pictures.
+        (H, W, 3) by time and speaker; empty without a video stream.
     """
     step_s = ROW_DURATION_S / MOUTHS_PER_ROW
-    wanted: list[tuple[float, str, FaceBox]] = []
+    pending: list[tuple[float, str, FaceBox]] = []
     for segment in segments:
-        for slot in np.arange(0, until_s, step_s) + step_s / 2:
-            if segment.face_boxes and segment.start_s <= slot <= segment.end_s:
-                box = min(segment.face_boxes, key=lambda box, slot=slot: abs(box.time_s - slot))  # type: ignore[misc]
-                wanted.append((float(slot), segment.speaker, box))
-    wanted.sort(key=lambda item: item[0])
-    found: dict[tuple[float, str], Array] = {}
+        for time_s in np.arange(0, until_s, step_s) + step_s / 2:
+            if segment.face_boxes and segment.start_s <= time_s <= segment.end_s:
+                box = min(segment.face_boxes, key=lambda box, time_s=time_s: abs(box.time_s - time_s))  # type: ignore[misc]
+                pending.append((float(time_s), segment.speaker, box))
+    pending.sort(key=lambda item: item[0])
+    mouths: dict[tuple[float, str], Array] = {}
     with av.open(str(clip)) as container:
         if not container.streams.video:
             return {}
         for frame in container.decode(video=0):
-            while wanted and frame.time is not None and frame.time >= wanted[0][0]:
-                time_s, speaker, box = wanted.pop(0)
-                picture = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-                mouth = _crop_mouth(picture, box)
+            while pending and frame.time is not None and frame.time >= pending[0][0]:
+                time_s, speaker, box = pending.pop(0)
+                image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                mouth = _crop_mouth(image, box)
                 if mouth.size:
-                    found[time_s, speaker] = mouth
-            if not wanted:
+                    mouths[time_s, speaker] = mouth
+            if not pending:
                 break
-    return found
+    return mouths
 
 
-def _crop_mouth(picture: Array, box: FaceBox) -> Array:
-    height, width = picture.shape[:2]
+def _crop_mouth(image: Array, box: FaceBox) -> Array:
+    height, width = image.shape[:2]
 
     def pixel(share: float, size: int) -> int:
         return round(min(1.0, max(0.0, share)) * size)
@@ -103,24 +104,24 @@ def _crop_mouth(picture: Array, box: FaceBox) -> Array:
     columns = slice(
         pixel(box.left + MOUTH_LEFT * box.width, width), pixel(box.left + MOUTH_RIGHT * box.width, width)
     )
-    return picture[rows, columns]
+    return image[rows, columns]
 
 
 def compute_audio_peaks(clip: Path, until_s: float) -> Array:
-    """How far the sound swings, 0 to 1, a hundred times a second; empty where there is none."""
-    pieces: list[Array] = []
+    """Return the peak amplitude of the audio, 0 to 1, at 100 Hz; empty without an audio stream."""
+    chunks: list[Array] = []
     rate_hz = PEAKS_PER_S * 80
     with av.open(str(clip)) as container:
         if not container.streams.audio:
             return np.zeros(0)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
         for frame in container.decode(audio=0):
-            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
+            chunks += [chunk.to_ndarray()[0] for chunk in resampler.resample(frame)]
             if frame.time is not None and frame.time > until_s:
                 break
-    if not pieces:
+    if not chunks:
         return np.zeros(0)
-    wave = np.abs(np.concatenate(pieces))
+    wave = np.abs(np.concatenate(chunks))
     peaks: Array = wave[: len(wave) // 80 * 80].reshape(-1, 80).max(axis=1)
     return peaks / max(1e-6, float(peaks.max(initial=0.0)))
 
@@ -128,16 +129,16 @@ def compute_audio_peaks(clip: Path, until_s: float) -> Array:
 def compute_speech_spans(
     activities: Sequence[Activity], segments: Sequence[Segment], duration_s: float
 ) -> list[tuple[str, float, float]]:
-    """Who speaks from when to when; where nothing was told, as long as the segments last."""
+    """Return (speaker, start, end) of speech from the activity events, or from the segments without events."""
     if not activities:
         return [(segment.speaker, segment.start_s, segment.end_s) for segment in segments]
-    stretches, begun = [], {}
-    for activity in sorted(activities, key=lambda each: each.time_s):
+    spans, started = [], {}
+    for activity in sorted(activities, key=lambda event: event.time_s):
         if activity.kind == "speech_begin":
-            begun[activity.speaker] = activity.time_s
-        elif activity.speaker in begun:
-            stretches.append((activity.speaker, begun.pop(activity.speaker), activity.time_s))
-    return stretches + [(speaker, start_s, duration_s) for speaker, start_s in begun.items()]
+            started[activity.speaker] = activity.time_s
+        elif activity.speaker in started:
+            spans.append((activity.speaker, started.pop(activity.speaker), activity.time_s))
+    return spans + [(speaker, start_s, duration_s) for speaker, start_s in started.items()]
 
 
 def _draw_row(
@@ -154,21 +155,21 @@ def _draw_row(
     _draw_waveform(axes, start_s, end_s, peaks)
     colours = {speaker: COLOURS[lane % len(COLOURS)] for lane, speaker in enumerate(speakers)}
     for speaker, first_s, last_s in speech:
-        ground = Rectangle((first_s, 0.04), last_s - first_s, 0.92, linewidth=0, zorder=0, alpha=0.16)
-        ground.set_facecolor(colours.get(speaker, MUTED_COLOUR))
-        axes.add_patch(ground)
-    labels = [(0.5, "speech\nand sound")]
+        background = Rectangle((first_s, 0.04), last_s - first_s, 0.92, linewidth=0, zorder=0, alpha=0.16)
+        background.set_facecolor(colours.get(speaker, MUTED_COLOUR))
+        axes.add_patch(background)
+    labels = [(0.5, "speech\nand audio")]
     for lane, speaker in enumerate(speakers):
         colour, bottom = colours[speaker], 1.1 + lane
-        labels.append((bottom + 0.4, speaker or "voice"))
-        for segment in (each for each in segments if each.speaker == speaker):
+        labels.append((bottom + 0.4, display_name(speaker or "voice")))
+        for segment in (s for s in segments if s.speaker == speaker):
             _draw_words(axes, segment, bottom + 0.12, colour, start_s, end_s)
     top = 1.1 + lanes
-    for (time_s, _speaker), picture in mouths.items():
+    for (time_s, _speaker), image in mouths.items():
         if start_s <= time_s < end_s:
             half_s = ROW_DURATION_S / MOUTHS_PER_ROW * 0.46
             axes.imshow(
-                picture, extent=(time_s - half_s, time_s + half_s, top, top + 1.3), aspect="auto", zorder=2
+                image, extent=(time_s - half_s, time_s + half_s, top, top + 1.3), aspect="auto", zorder=2
             )
     if mouths:
         labels.append((top + 0.65, "mouths"))
@@ -194,7 +195,7 @@ def _draw_words(
     for word in segment.words:
         if word.end_s <= start_s or word.start_s >= end_s:
             continue
-        # The surer, the fuller.
+        # Opacity shows the confidence.
         axes.add_patch(
             Rectangle(
                 (word.start_s, bottom),
@@ -206,7 +207,7 @@ def _draw_words(
             )
         )
         middle = (max(word.start_s, start_s) + min(word.end_s, end_s)) / 2
-        # A dollar sign begins mathematics in matplotlib.
+        # A dollar sign starts a formula in matplotlib.
         text = word.text.replace("$", r"\$")
         axes.text(
             middle, bottom + 0.31, text, color="white", ha="center", va="center", fontsize=8, clip_on=True

@@ -27,94 +27,115 @@ class _Modality:
 class _ModalityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Modality.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MODALITY_UNSPECIFIED: _Modality.ValueType  # 0
-    """As a request: audio-visual. As an answer: never."""
+    """In a request: audio-visual. Never sent by the server."""
     MODALITY_AUDIO_VISUAL: _Modality.ValueType  # 1
-    """Lips and sound together. Where the media lacks one of them, the other is used and a warning says so."""
+    """Lips and audio together. If the media lacks one of them, the other is used and a warning is sent."""
     MODALITY_VIDEO_ONLY: _Modality.ValueType  # 2
-    """The lips alone; sound is ignored. Media without a face is refused with FAILED_PRECONDITION."""
+    """Lips only; audio is ignored. Media without a face fails with FAILED_PRECONDITION (reason NO_FACE)."""
     MODALITY_AUDIO_ONLY: _Modality.ValueType  # 3
-    """The sound alone; pictures are ignored. Media without sound is refused with INVALID_ARGUMENT."""
+    """Audio only; video is ignored. Media without audio fails with INVALID_ARGUMENT."""
 
 class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
-    """What the words are read from."""
+    """Input that the words are recognized from."""
 
 MODALITY_UNSPECIFIED: Modality.ValueType  # 0
-"""As a request: audio-visual. As an answer: never."""
+"""In a request: audio-visual. Never sent by the server."""
 MODALITY_AUDIO_VISUAL: Modality.ValueType  # 1
-"""Lips and sound together. Where the media lacks one of them, the other is used and a warning says so."""
+"""Lips and audio together. If the media lacks one of them, the other is used and a warning is sent."""
 MODALITY_VIDEO_ONLY: Modality.ValueType  # 2
-"""The lips alone; sound is ignored. Media without a face is refused with FAILED_PRECONDITION."""
+"""Lips only; audio is ignored. Media without a face fails with FAILED_PRECONDITION (reason NO_FACE)."""
 MODALITY_AUDIO_ONLY: Modality.ValueType  # 3
-"""The sound alone; pictures are ignored. Media without sound is refused with INVALID_ARGUMENT."""
+"""Audio only; video is ignored. Media without audio fails with INVALID_ARGUMENT."""
 Global___Modality: _TypeAlias = Modality  # noqa: Y015
 
 @_typing.final
 class RecognitionConfig(_message.Message):
-    """How to read. All fields are set by the client and all are optional: an empty message reads lips and sound with the
-    server's default model.
+    """Recognition settings. All fields are optional: an empty message recognizes lips and audio with the server's default
+    model. Out-of-range values fail with INVALID_ARGUMENT; google.rpc.BadRequest names the field.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    LANGUAGE_CODES_FIELD_NUMBER: _builtins.int
     MODALITY_FIELD_NUMBER: _builtins.int
-    ENABLE_WORD_TIMES_FIELD_NUMBER: _builtins.int
+    ENABLE_WORD_TIME_OFFSETS_FIELD_NUMBER: _builtins.int
+    ENABLE_AUTOMATIC_PUNCTUATION_FIELD_NUMBER: _builtins.int
+    ENABLE_FACE_BOXES_FIELD_NUMBER: _builtins.int
     MAX_ALTERNATIVES_FIELD_NUMBER: _builtins.int
     MAX_SPEAKERS_FIELD_NUMBER: _builtins.int
     BEAM_SIZE_FIELD_NUMBER: _builtins.int
     LENGTH_PENALTY_FIELD_NUMBER: _builtins.int
-    START_OFFSET_FIELD_NUMBER: _builtins.int
-    ENABLE_FACE_BOXES_FIELD_NUMBER: _builtins.int
+    ADAPTATION_FIELD_NUMBER: _builtins.int
     ENDPOINTING_FIELD_NUMBER: _builtins.int
+    START_OFFSET_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model, from ListModels. Default: the server's default model. An unknown name is NOT_FOUND."""
     modality: Global___Modality.ValueType
-    """What to read from. Default: audio-visual."""
-    enable_word_times: _builtins.bool
-    """Whether to give each word's start and end. Default: false."""
-    max_alternatives: _builtins.int
-    """How many further readings to give with each final segment, 0 to 10. Default 0."""
-    max_speakers: _builtins.int
-    """How many people to follow at once, largest faces first. Default 0: the server's limit
-    (`ServerLimits.max_speakers`); more than that is INVALID_ARGUMENT.
-    """
-    beam_size: _builtins.int
-    """Width of the beam search, 1 to `ServerLimits.max_beam_size`; wider is slower and a little better.
-    Default 0: the model's own choice.
-    """
-    length_penalty: _builtins.float
-    """Exponent of the length by which a hypothesis' score is divided, -2 to 5; above 0 favours longer texts.
-    Default: 1 (the published decoding).
+    """Input to recognize from. Default: audio-visual."""
+    enable_word_time_offsets: _builtins.bool
+    """Return the start and end of each word. Default: false."""
+    enable_automatic_punctuation: _builtins.bool
+    """Return punctuation and capitalization. INVALID_ARGUMENT if the model cannot
+    (`Model.supports_automatic_punctuation`). Default: false.
     """
     enable_face_boxes: _builtins.bool
-    """Whether to send where the speakers' faces were. Default: false."""
+    """Return the positions of the speakers' faces. Default: false."""
+    max_alternatives: _builtins.int
+    """Number of alternative hypotheses returned with each final segment, 0 to 10. Default: 0."""
+    max_speakers: _builtins.int
+    """Number of people tracked at once, largest faces first. Default (0) and maximum: `ServerLimits.max_speakers`."""
+    beam_size: _builtins.int
+    """Beam width of the decoder, 1 to `ServerLimits.max_beam_size`. A wider beam is slower and slightly more accurate.
+    Default (0): chosen by the server.
+    """
+    length_penalty: _builtins.float
+    """Exponent of the length by which the score of a hypothesis is divided, -2 to 5. Below 1 favours shorter texts, above
+    1 longer ones. Default: 1.
+    """
     @_builtins.property
-    def start_offset(self) -> _duration_pb2.Duration:
-        """Added to every time in the answers, so that a piece of a longer video yields times of the whole.
-        Default 0; negative is INVALID_ARGUMENT.
+    def language_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Languages spoken in the media, as BCP 47 tags ("en", "en-GB"), or "auto". A tag is accepted if the model has that
+        language or a broader or narrower form of it (`Model.language_codes`); otherwise the call fails with
+        INVALID_ARGUMENT. Default: auto.
+        """
+
+    @_builtins.property
+    def adaptation(self) -> Global___SpeechAdaptation:
+        """Words and phrases that are likely to occur. INVALID_ARGUMENT if the model cannot use them
+        (`Model.supports_adaptation`).
         """
 
     @_builtins.property
     def endpointing(self) -> Global___EndpointingConfig:
-        """Where utterances begin and end. Default: as the fields say."""
+        """Utterance boundaries."""
+
+    @_builtins.property
+    def start_offset(self) -> _duration_pb2.Duration:
+        """Added to every offset in the responses, for a clip that is part of a longer video. Default: 0; must not be
+        negative.
+        """
 
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
+        language_codes: _abc.Iterable[_builtins.str] | None = ...,
         modality: Global___Modality.ValueType = ...,
-        enable_word_times: _builtins.bool = ...,
+        enable_word_time_offsets: _builtins.bool = ...,
+        enable_automatic_punctuation: _builtins.bool = ...,
+        enable_face_boxes: _builtins.bool = ...,
         max_alternatives: _builtins.int = ...,
         max_speakers: _builtins.int = ...,
         beam_size: _builtins.int = ...,
         length_penalty: _builtins.float | None = ...,
-        start_offset: _duration_pb2.Duration | None = ...,
-        enable_face_boxes: _builtins.bool = ...,
+        adaptation: Global___SpeechAdaptation | None = ...,
         endpointing: Global___EndpointingConfig | None = ...,
+        start_offset: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty", "endpointing", b"endpointing", "length_penalty", b"length_penalty", "start_offset", b"start_offset"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty", "adaptation", b"adaptation", "endpointing", b"endpointing", "length_penalty", b"length_penalty", "start_offset", b"start_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty", "beam_size", b"beam_size", "enable_face_boxes", b"enable_face_boxes", "enable_word_times", b"enable_word_times", "endpointing", b"endpointing", "length_penalty", b"length_penalty", "max_alternatives", b"max_alternatives", "max_speakers", b"max_speakers", "modality", b"modality", "model", b"model", "start_offset", b"start_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty", "adaptation", b"adaptation", "beam_size", b"beam_size", "enable_automatic_punctuation", b"enable_automatic_punctuation", "enable_face_boxes", b"enable_face_boxes", "enable_word_time_offsets", b"enable_word_time_offsets", "endpointing", b"endpointing", "language_codes", b"language_codes", "length_penalty", b"length_penalty", "max_alternatives", b"max_alternatives", "max_speakers", b"max_speakers", "modality", b"modality", "model", b"model", "start_offset", b"start_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__length_penalty: _TypeAlias = _typing.Literal["length_penalty"]  # noqa: Y015
     _WhichOneofArgType__length_penalty: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty"]  # noqa: Y015
@@ -123,105 +144,154 @@ class RecognitionConfig(_message.Message):
 Global___RecognitionConfig: _TypeAlias = RecognitionConfig  # noqa: Y015
 
 @_typing.final
-class EndpointingConfig(_message.Message):
-    """Where utterances begin and end. All set by the client; what is outside its range is INVALID_ARGUMENT."""
+class SpeechAdaptation(_message.Message):
+    """Words and phrases that are likely to occur in the media."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PAUSE_FIELD_NUMBER: _builtins.int
-    MIN_SPEECH_FIELD_NUMBER: _builtins.int
-    MAX_UTTERANCE_FIELD_NUMBER: _builtins.int
-    THRESHOLD_FIELD_NUMBER: _builtins.int
-    threshold: _builtins.float
-    """How sure it must be that somebody speaks, from 0 to 1, exclusive: lower hears whispers, and noise. Default: 0.5."""
-    @_builtins.property
-    def pause(self) -> _duration_pb2.Duration:
-        """A pause of so long ends an utterance: shorter is quicker, longer keeps hesitant speech together. Default: 0.44 s;
-        from 0.2 s to 5 s.
-        """
+    @_typing.final
+    class Phrase(_message.Message):
+        """One phrase."""
 
-    @_builtins.property
-    def min_speech(self) -> _duration_pb2.Duration:
-        """Sounds and movements shorter than this are no speech. Default: 0.2 s; from 0.04 s to 2 s."""
+        DESCRIPTOR: _descriptor.Descriptor
 
+        VALUE_FIELD_NUMBER: _builtins.int
+        BOOST_FIELD_NUMBER: _builtins.int
+        value: _builtins.str
+        """One or more words, at most 100 characters."""
+        boost: _builtins.float
+        """How strongly the phrase is favoured, 0 to 20. Default (0): chosen by the model."""
+        def __init__(
+            self,
+            *,
+            value: _builtins.str = ...,
+            boost: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["boost", b"boost", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PHRASES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def max_utterance(self) -> _duration_pb2.Duration:
-        """Longer speech is cut at its quietest moment. Default: the server's `max_utterance`; from 2 s to that."""
+    def phrases(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpeechAdaptation.Phrase]:
+        """At most 500 phrases."""
 
     def __init__(
         self,
         *,
-        pause: _duration_pb2.Duration | None = ...,
+        phrases: _abc.Iterable[Global___SpeechAdaptation.Phrase] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phrases", b"phrases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpeechAdaptation: _TypeAlias = SpeechAdaptation  # noqa: Y015
+
+@_typing.final
+class EndpointingConfig(_message.Message):
+    """Utterance boundaries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_SILENCE_FIELD_NUMBER: _builtins.int
+    MIN_SPEECH_FIELD_NUMBER: _builtins.int
+    MAX_UTTERANCE_FIELD_NUMBER: _builtins.int
+    SPEECH_THRESHOLD_FIELD_NUMBER: _builtins.int
+    speech_threshold: _builtins.float
+    """Probability above which a frame counts as speech, between 0 and 1, exclusive. Lower values detect quieter speech,
+    and more noise. Default: 0.5.
+    """
+    @_builtins.property
+    def min_silence(self) -> _duration_pb2.Duration:
+        """Silence that ends an utterance, 0.2 s to 5 s. Shorter values give results sooner; longer values keep hesitant speech
+        together. Default: 0.44 s.
+        """
+
+    @_builtins.property
+    def min_speech(self) -> _duration_pb2.Duration:
+        """Shorter speech is ignored, 0.04 s to 2 s. Default: 0.2 s."""
+
+    @_builtins.property
+    def max_utterance(self) -> _duration_pb2.Duration:
+        """Longer speech is split at its quietest moment, 2 s to `ServerLimits.max_utterance`. Default: that limit."""
+
+    def __init__(
+        self,
+        *,
+        min_silence: _duration_pb2.Duration | None = ...,
         min_speech: _duration_pb2.Duration | None = ...,
         max_utterance: _duration_pb2.Duration | None = ...,
-        threshold: _builtins.float | None = ...,
+        speech_threshold: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "max_utterance", b"max_utterance", "min_speech", b"min_speech", "pause", b"pause", "threshold", b"threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_speech_threshold", b"_speech_threshold", "max_utterance", b"max_utterance", "min_silence", b"min_silence", "min_speech", b"min_speech", "speech_threshold", b"speech_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "max_utterance", b"max_utterance", "min_speech", b"min_speech", "pause", b"pause", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speech_threshold", b"_speech_threshold", "max_utterance", b"max_utterance", "min_silence", b"min_silence", "min_speech", b"min_speech", "speech_threshold", b"speech_threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
-    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+    _WhichOneofReturnType__speech_threshold: _TypeAlias = _typing.Literal["speech_threshold"]  # noqa: Y015
+    _WhichOneofArgType__speech_threshold: _TypeAlias = _typing.Literal["_speech_threshold", b"_speech_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__speech_threshold) -> _WhichOneofReturnType__speech_threshold | None: ...
 
 Global___EndpointingConfig: _TypeAlias = EndpointingConfig  # noqa: Y015
 
 @_typing.final
 class StreamingConfig(_message.Message):
-    """How a stream behaves, over and above how it is read. Set by the client."""
+    """Settings of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECOGNITION_FIELD_NUMBER: _builtins.int
     INTERIM_RESULTS_FIELD_NUMBER: _builtins.int
-    ACTIVITY_EVENTS_FIELD_NUMBER: _builtins.int
+    ENABLE_SPEECH_ACTIVITY_EVENTS_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
-    CLOSE_AFTER_SILENCE_FIELD_NUMBER: _builtins.int
+    SILENCE_TIMEOUT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     interim_results: _builtins.bool
-    """Whether to send interim results while an utterance is still going on. Default: false."""
-    activity_events: _builtins.bool
-    """Whether to send speech-begin and speech-end events. Default: false."""
+    """Send interim results during an utterance. Default: false."""
+    enable_speech_activity_events: _builtins.bool
+    """Send `SpeechActivityEvent` when speech begins or ends. Default: false."""
     live: _builtins.bool
-    """Whether the media comes into being while it is sent, at a camera or a microphone. The server then warns
-    (`Warning.KIND_FALLING_BEHIND`) where it cannot keep up. Default: false.
+    """The media is recorded while it is sent (camera, microphone). The server then optimizes for latency and sends
+    `Warning.KIND_INPUT_TOO_FAST` if it cannot keep up. Default: false.
     """
     @_builtins.property
     def recognition(self) -> Global___RecognitionConfig:
-        """How to read. Default: lips and sound with the default model."""
+        """Recognition settings. Default: lips and audio with the default model."""
 
     @_builtins.property
-    def close_after_silence(self) -> _duration_pb2.Duration:
-        """The stream ends of itself, as if the client had ended it, when nobody has spoken for so long; a warning
-        (`Warning.KIND_CLOSED_AFTER_SILENCE`) says so. Default: never; otherwise from 1 s to 1 h.
+    def silence_timeout(self) -> _duration_pb2.Duration:
+        """End the stream, as if the client had closed it, after this much time without speech, 1 s to 1 h; a warning
+        (`Warning.KIND_SILENCE_TIMEOUT`) is sent first. Default: no timeout.
         """
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """Send `heartbeat` whenever there was nothing else to send for so long, so that a client can tell a quiet server
-        from a dead one, and that nothing between the two takes the connection for idle. Default: never; otherwise from
-        0.1 s to 1 min.
+        """Send `heartbeat` after this much time without another response, 0.1 s to 1 min, so that the client can detect a
+        dead server and proxies keep the connection open. Default: no heartbeats.
         """
 
     @_builtins.property
     def resume(self) -> Global___ResumeConfig:
-        """Goes on with a session that was cut off. Default: a new session."""
+        """Resume an interrupted session. Default: start a new session."""
 
     def __init__(
         self,
         *,
         recognition: Global___RecognitionConfig | None = ...,
         interim_results: _builtins.bool = ...,
-        activity_events: _builtins.bool = ...,
+        enable_speech_activity_events: _builtins.bool = ...,
         live: _builtins.bool = ...,
-        close_after_silence: _duration_pb2.Duration | None = ...,
+        silence_timeout: _duration_pb2.Duration | None = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         resume: Global___ResumeConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close_after_silence", b"close_after_silence", "heartbeat_interval", b"heartbeat_interval", "recognition", b"recognition", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "recognition", b"recognition", "resume", b"resume", "silence_timeout", b"silence_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_events", b"activity_events", "close_after_silence", b"close_after_silence", "heartbeat_interval", b"heartbeat_interval", "interim_results", b"interim_results", "live", b"live", "recognition", b"recognition", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enable_speech_activity_events", b"enable_speech_activity_events", "heartbeat_interval", b"heartbeat_interval", "interim_results", b"interim_results", "live", b"live", "recognition", b"recognition", "resume", b"resume", "silence_timeout", b"silence_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,9 +299,9 @@ Global___StreamingConfig: _TypeAlias = StreamingConfig  # noqa: Y015
 
 @_typing.final
 class ResumeConfig(_message.Message):
-    """Goes on where a session was cut off, at any server with the same model. All else in `StreamingConfig` must be as it
-    was, and the requests after `acknowledged_sequence` follow under the numbers that they had: their content is either
-    kept by the client until it is acknowledged, or read again. Set by the client.
+    """Resumes an interrupted session, on any server with the same model. All other fields of `StreamingConfig` must be
+    unchanged, and the requests after `Progress.acknowledged_sequence` must be sent again with the same sequence numbers
+    and content.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -240,14 +310,12 @@ class ResumeConfig(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     OPEN_SEGMENTS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """The session, from `StreamStarted.session_id`. Required. A call of the same session that is still going on ends
-    with ABORTED.
-    """
+    """The session, from `StreamStarted.session_id`. A call of the same session that is still active ends with ABORTED."""
     resume_token: _builtins.bytes
-    """The last `resume_token` that came. Default: none came yet, so the session begins anew with the first request."""
+    """The last `resume_token` received. Default: none was received; the session restarts with the first request."""
     @_builtins.property
     def open_segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenSegment]:
-        """Utterances of which interim results came and no final one, so that what was stable remains so."""
+        """Utterances with interim results but no final result, so that their stable words remain stable."""
 
     def __init__(
         self,
@@ -266,7 +334,7 @@ Global___ResumeConfig: _TypeAlias = ResumeConfig  # noqa: Y015
 
 @_typing.final
 class OpenSegment(_message.Message):
-    """What is known of an utterance that was cut off. Set by the client, from the last `SpeechSegment` of it."""
+    """State of an utterance when the session was interrupted, from its last `SpeechSegment`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -275,14 +343,14 @@ class OpenSegment(_message.Message):
     STABLE_TEXT_FIELD_NUMBER: _builtins.int
     STABLE_END_OFFSET_FIELD_NUMBER: _builtins.int
     segment_id: _builtins.str
-    """From `SpeechSegment.segment_id`."""
+    """`SpeechSegment.segment_id`."""
     revision: _builtins.int
-    """From `SpeechSegment.revision`."""
+    """`SpeechSegment.revision`."""
     stable_text: _builtins.str
-    """The first `SpeechSegment.stable_words` words."""
+    """The first `SpeechSegment.stable_word_count` words."""
     @_builtins.property
     def stable_end_offset(self) -> _duration_pb2.Duration:
-        """When the last of them ends, counted as in `Word.start_offset`."""
+        """End of the last of these words, on the same clock as `Word.start_offset`."""
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from gorggle.v1 import config_pb2 as gorggle_dot_v1_dot_config__pb2
 from gorggle.v1 import media_pb2 as gorggle_dot_v1_dot_media__pb2
@@ -30,41 +31,50 @@ from gorggle.v1 import server_pb2 as gorggle_dot_v1_dot_server__pb2
 from gorggle.v1 import transcript_pb2 as gorggle_dot_v1_dot_transcript__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgorggle/v1/lip_reading.proto\x12\ngorggle.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17gorggle/v1/config.proto\x1a\x16gorggle/v1/media.proto\x1a\x16gorggle/v1/model.proto\x1a\x17gorggle/v1/server.proto\x1a\x1bgorggle/v1/transcript.proto\"\xf3\x01\n\x19StreamingRecognizeRequest\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.gorggle.v1.StreamingConfigH\x00\x12\x0f\n\x05media\x18\x02 \x01(\x0cH\x00\x12-\n\x0bmouth_crops\x18\x03 \x01(\x0b\x32\x16.gorggle.v1.MouthCropsH\x00\x12\x1e\n\x03pcm\x18\x04 \x01(\x0b\x32\x0f.gorggle.v1.PcmH\x00\x12*\n\theartbeat\x18\x05 \x01(\x0b\x32\x15.gorggle.v1.HeartbeatH\x00\x12\x10\n\x08sequence\x18\n \x01(\x04\x42\t\n\x07payload\"\x0b\n\tHeartbeat\"\xe6\x03\n\x1aStreamingRecognizeResponse\x12,\n\x07started\x18\x01 \x01(\x0b\x32\x19.gorggle.v1.StreamStartedH\x00\x12+\n\nmedia_info\x18\x02 \x01(\x0b\x32\x15.gorggle.v1.MediaInfoH\x00\x12,\n\x07segment\x18\x03 \x01(\x0b\x32\x19.gorggle.v1.SpeechSegmentH\x00\x12-\n\x08\x61\x63tivity\x18\x04 \x01(\x0b\x32\x19.gorggle.v1.ActivityEventH\x00\x12(\n\x08progress\x18\x05 \x01(\x0b\x32\x14.gorggle.v1.ProgressH\x00\x12&\n\x07warning\x18\x06 \x01(\x0b\x32\x13.gorggle.v1.WarningH\x00\x12.\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x1a.gorggle.v1.StreamFinishedH\x00\x12\"\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x11.gorggle.v1.DrainH\x00\x12*\n\theartbeat\x18\t \x01(\x0b\x32\x15.gorggle.v1.HeartbeatH\x00\x12\x35\n\x12\x66inal_until_offset\x18\x14 \x01(\x0b\x32\x19.google.protobuf.DurationB\x07\n\x05\x65vent\"}\n\rStreamStarted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\x05\x44rain\x12+\n\x08\x64\x65\x61\x64line\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x03 \x01(\x04\"\xc6\x01\n\rActivityEvent\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.gorggle.v1.ActivityEvent.Kind\x12)\n\x06offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nspeaker_id\x18\x03 \x01(\t\"H\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11KIND_SPEECH_BEGIN\x10\x01\x12\x13\n\x0fKIND_SPEECH_END\x10\x02\"\xcd\x01\n\x08Progress\x12\x16\n\x0e\x62ytes_received\x18\x01 \x01(\x04\x12\x31\n\x0emedia_received\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fmedia_processed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66\x61\x63\x65s\x18\x04 \x01(\r\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x05 \x01(\x04\x12\x14\n\x0cresume_token\x18\x06 \x01(\x0c\"\x9e\x02\n\x07Warning\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.gorggle.v1.Warning.Kind\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xd9\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_NO_AUDIO\x10\x01\x12\x10\n\x0cKIND_NO_FACE\x10\x02\x12\x16\n\x12KIND_DAMAGED_MEDIA\x10\x03\x12\x17\n\x13KIND_TOO_MANY_FACES\x10\x04\x12\x19\n\x15KIND_LAGGING_MODALITY\x10\x05\x12\x12\n\x0eKIND_NO_SPEECH\x10\x06\x12\x17\n\x13KIND_FALLING_BEHIND\x10\x07\x12\x1d\n\x19KIND_CLOSED_AFTER_SILENCE\x10\x08\"d\n\x0eStreamFinished\x12\x31\n\x0emedia_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08segments\x18\x02 \x01(\r\x12\r\n\x05\x66\x61\x63\x65s\x18\x03 \x01(\r\"\x9f\x01\n\x10RecognizeRequest\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1d.gorggle.v1.RecognitionConfig\x12\x11\n\x07\x63ontent\x18\x02 \x01(\x0cH\x00\x12\r\n\x03uri\x18\x03 \x01(\tH\x00\x12\x30\n\nelementary\x18\x04 \x01(\x0b\x32\x1a.gorggle.v1.ElementaryClipH\x00\x42\x08\n\x06source\"[\n\x0e\x45lementaryClip\x12+\n\x0bmouth_crops\x18\x01 \x03(\x0b\x32\x16.gorggle.v1.MouthCrops\x12\x1c\n\x03pcm\x18\x02 \x01(\x0b\x32\x0f.gorggle.v1.Pcm\"\xe8\x01\n\x11RecognizeResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12)\n\nmedia_info\x18\x03 \x01(\x0b\x32\x15.gorggle.v1.MediaInfo\x12+\n\x08segments\x18\x04 \x03(\x0b\x32\x19.gorggle.v1.SpeechSegment\x12%\n\x08warnings\x18\x05 \x03(\x0b\x32\x13.gorggle.v1.Warning\x12\x31\n\x0emedia_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration2\x9e\x03\n\nLipReading\x12g\n\x12StreamingRecognize\x12%.gorggle.v1.StreamingRecognizeRequest\x1a&.gorggle.v1.StreamingRecognizeResponse(\x01\x30\x01\x12H\n\tRecognize\x12\x1c.gorggle.v1.RecognizeRequest\x1a\x1d.gorggle.v1.RecognizeResponse\x12K\n\nListModels\x12\x1d.gorggle.v1.ListModelsRequest\x1a\x1e.gorggle.v1.ListModelsResponse\x12:\n\x08GetModel\x12\x1b.gorggle.v1.GetModelRequest\x1a\x11.gorggle.v1.Model\x12T\n\rGetServerInfo\x12 .gorggle.v1.GetServerInfoRequest\x1a!.gorggle.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgorggle/v1/lip_reading.proto\x12\ngorggle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17gorggle/v1/config.proto\x1a\x16gorggle/v1/media.proto\x1a\x16gorggle/v1/model.proto\x1a\x17gorggle/v1/server.proto\x1a\x1bgorggle/v1/transcript.proto\"\xa2\x02\n\x19StreamingRecognizeRequest\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.gorggle.v1.StreamingConfigH\x00\x12\x0f\n\x05media\x18\x02 \x01(\x0cH\x00\x12\'\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x16.gorggle.v1.VideoFrameH\x00\x12-\n\x0bmouth_crops\x18\x04 \x01(\x0b\x32\x16.gorggle.v1.MouthCropsH\x00\x12\x1e\n\x03pcm\x18\x05 \x01(\x0b\x32\x0f.gorggle.v1.PcmH\x00\x12*\n\theartbeat\x18\x06 \x01(\x0b\x32\x15.gorggle.v1.HeartbeatH\x00\x12\x16\n\x08sequence\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x01\x42\t\n\x07payload\"\x0b\n\tHeartbeat\"\x84\x04\n\x1aStreamingRecognizeResponse\x12,\n\x07started\x18\x01 \x01(\x0b\x32\x19.gorggle.v1.StreamStartedH\x00\x12+\n\nmedia_info\x18\x02 \x01(\x0b\x32\x15.gorggle.v1.MediaInfoH\x00\x12,\n\x07segment\x18\x03 \x01(\x0b\x32\x19.gorggle.v1.SpeechSegmentH\x00\x12:\n\x0fspeech_activity\x18\x04 \x01(\x0b\x32\x1f.gorggle.v1.SpeechActivityEventH\x00\x12(\n\x08progress\x18\x05 \x01(\x0b\x32\x14.gorggle.v1.ProgressH\x00\x12&\n\x07warning\x18\x06 \x01(\x0b\x32\x13.gorggle.v1.WarningH\x00\x12.\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x1a.gorggle.v1.StreamFinishedH\x00\x12\x35\n\x0fserver_draining\x18\x08 \x01(\x0b\x32\x1a.gorggle.v1.ServerDrainingH\x00\x12*\n\theartbeat\x18\t \x01(\x0b\x32\x15.gorggle.v1.HeartbeatH\x00\x12\x33\n\x10\x66inal_end_offset\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x07\n\x05\x65vent\"}\n\rStreamStarted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"r\n\x0eServerDraining\x12+\n\x08\x64\x65\x61\x64line\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x03 \x01(\x03\"\xf9\x01\n\x13SpeechActivityEvent\x12<\n\x04type\x18\x01 \x01(\x0e\x32..gorggle.v1.SpeechActivityEvent.SpeechActivity\x12)\n\x06offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nspeaker_id\x18\x03 \x01(\t\"e\n\x0eSpeechActivity\x12\x1f\n\x1bSPEECH_ACTIVITY_UNSPECIFIED\x10\x00\x12\x19\n\x15SPEECH_ACTIVITY_BEGIN\x10\x01\x12\x17\n\x13SPEECH_ACTIVITY_END\x10\x02\"\xd8\x01\n\x08Progress\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x03\x12\x34\n\x11received_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12processed_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nface_count\x18\x04 \x01(\x05\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x05 \x01(\x03\x12\x14\n\x0cresume_token\x18\x06 \x01(\x0c\"\x99\x02\n\x07Warning\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.gorggle.v1.Warning.Kind\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xd4\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_NO_AUDIO\x10\x01\x12\x10\n\x0cKIND_NO_FACE\x10\x02\x12\x16\n\x12KIND_DAMAGED_MEDIA\x10\x03\x12\x17\n\x13KIND_TOO_MANY_FACES\x10\x04\x12\x19\n\x15KIND_LAGGING_MODALITY\x10\x05\x12\x12\n\x0eKIND_NO_SPEECH\x10\x06\x12\x17\n\x13KIND_INPUT_TOO_FAST\x10\x07\x12\x18\n\x14KIND_SILENCE_TIMEOUT\x10\x08\"n\n\x0eStreamFinished\x12\x31\n\x0emedia_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rsegment_count\x18\x02 \x01(\x05\x12\x12\n\nface_count\x18\x03 \x01(\x05\"\xa9\x01\n\x10RecognizeRequest\x12\x33\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1d.gorggle.v1.RecognitionConfigB\x04\xe2\x41\x01\x01\x12\x11\n\x07\x63ontent\x18\x02 \x01(\x0cH\x00\x12\r\n\x03uri\x18\x03 \x01(\tH\x00\x12\x34\n\x0cpreprocessed\x18\x04 \x01(\x0b\x32\x1c.gorggle.v1.PreprocessedClipH\x00\x42\x08\n\x06source\"i\n\x10PreprocessedClip\x12\x31\n\x0bmouth_crops\x18\x01 \x03(\x0b\x32\x16.gorggle.v1.MouthCropsB\x04\xe2\x41\x01\x01\x12\"\n\x03pcm\x18\x02 \x01(\x0b\x32\x0f.gorggle.v1.PcmB\x04\xe2\x41\x01\x01\"\xe8\x01\n\x11RecognizeResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12)\n\nmedia_info\x18\x03 \x01(\x0b\x32\x15.gorggle.v1.MediaInfo\x12+\n\x08segments\x18\x04 \x03(\x0b\x32\x19.gorggle.v1.SpeechSegment\x12%\n\x08warnings\x18\x05 \x03(\x0b\x32\x13.gorggle.v1.Warning\x12\x31\n\x0emedia_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration2\x9e\x03\n\nLipReading\x12g\n\x12StreamingRecognize\x12%.gorggle.v1.StreamingRecognizeRequest\x1a&.gorggle.v1.StreamingRecognizeResponse(\x01\x30\x01\x12H\n\tRecognize\x12\x1c.gorggle.v1.RecognizeRequest\x1a\x1d.gorggle.v1.RecognizeResponse\x12K\n\nListModels\x12\x1d.gorggle.v1.ListModelsRequest\x1a\x1e.gorggle.v1.ListModelsResponse\x12:\n\x08GetModel\x12\x1b.gorggle.v1.GetModelRequest\x1a\x11.gorggle.v1.Model\x12T\n\rGetServerInfo\x12 .gorggle.v1.GetServerInfoRequest\x1a!.gorggle.v1.GetServerInfoResponseBn\n\x14io.github.gorggle.v1B\x0fLipReadingProtoP\x01Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\xaa\x02\nGorggle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gorggle.v1.lip_reading_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_STREAMINGRECOGNIZEREQUEST']._serialized_start=204
-  _globals['_STREAMINGRECOGNIZEREQUEST']._serialized_end=447
-  _globals['_HEARTBEAT']._serialized_start=449
-  _globals['_HEARTBEAT']._serialized_end=460
-  _globals['_STREAMINGRECOGNIZERESPONSE']._serialized_start=463
-  _globals['_STREAMINGRECOGNIZERESPONSE']._serialized_end=949
-  _globals['_STREAMSTARTED']._serialized_start=951
-  _globals['_STREAMSTARTED']._serialized_end=1076
-  _globals['_DRAIN']._serialized_start=1078
-  _globals['_DRAIN']._serialized_end=1183
-  _globals['_ACTIVITYEVENT']._serialized_start=1186
-  _globals['_ACTIVITYEVENT']._serialized_end=1384
-  _globals['_ACTIVITYEVENT_KIND']._serialized_start=1312
-  _globals['_ACTIVITYEVENT_KIND']._serialized_end=1384
-  _globals['_PROGRESS']._serialized_start=1387
-  _globals['_PROGRESS']._serialized_end=1592
-  _globals['_WARNING']._serialized_start=1595
-  _globals['_WARNING']._serialized_end=1881
-  _globals['_WARNING_KIND']._serialized_start=1664
-  _globals['_WARNING_KIND']._serialized_end=1881
-  _globals['_STREAMFINISHED']._serialized_start=1883
-  _globals['_STREAMFINISHED']._serialized_end=1983
-  _globals['_RECOGNIZEREQUEST']._serialized_start=1986
-  _globals['_RECOGNIZEREQUEST']._serialized_end=2145
-  _globals['_ELEMENTARYCLIP']._serialized_start=2147
-  _globals['_ELEMENTARYCLIP']._serialized_end=2238
-  _globals['_RECOGNIZERESPONSE']._serialized_start=2241
-  _globals['_RECOGNIZERESPONSE']._serialized_end=2473
-  _globals['_LIPREADING']._serialized_start=2476
-  _globals['_LIPREADING']._serialized_end=2890
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\024io.github.gorggle.v1B\017LipReadingProtoP\001Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\252\002\nGorggle.V1'
+  _globals['_STREAMINGRECOGNIZEREQUEST'].fields_by_name['sequence']._loaded_options = None
+  _globals['_STREAMINGRECOGNIZEREQUEST'].fields_by_name['sequence']._serialized_options = b'\342A\001\001'
+  _globals['_RECOGNIZEREQUEST'].fields_by_name['config']._loaded_options = None
+  _globals['_RECOGNIZEREQUEST'].fields_by_name['config']._serialized_options = b'\342A\001\001'
+  _globals['_PREPROCESSEDCLIP'].fields_by_name['mouth_crops']._loaded_options = None
+  _globals['_PREPROCESSEDCLIP'].fields_by_name['mouth_crops']._serialized_options = b'\342A\001\001'
+  _globals['_PREPROCESSEDCLIP'].fields_by_name['pcm']._loaded_options = None
+  _globals['_PREPROCESSEDCLIP'].fields_by_name['pcm']._serialized_options = b'\342A\001\001'
+  _globals['_STREAMINGRECOGNIZEREQUEST']._serialized_start=237
+  _globals['_STREAMINGRECOGNIZEREQUEST']._serialized_end=527
+  _globals['_HEARTBEAT']._serialized_start=529
+  _globals['_HEARTBEAT']._serialized_end=540
+  _globals['_STREAMINGRECOGNIZERESPONSE']._serialized_start=543
+  _globals['_STREAMINGRECOGNIZERESPONSE']._serialized_end=1059
+  _globals['_STREAMSTARTED']._serialized_start=1061
+  _globals['_STREAMSTARTED']._serialized_end=1186
+  _globals['_SERVERDRAINING']._serialized_start=1188
+  _globals['_SERVERDRAINING']._serialized_end=1302
+  _globals['_SPEECHACTIVITYEVENT']._serialized_start=1305
+  _globals['_SPEECHACTIVITYEVENT']._serialized_end=1554
+  _globals['_SPEECHACTIVITYEVENT_SPEECHACTIVITY']._serialized_start=1453
+  _globals['_SPEECHACTIVITYEVENT_SPEECHACTIVITY']._serialized_end=1554
+  _globals['_PROGRESS']._serialized_start=1557
+  _globals['_PROGRESS']._serialized_end=1773
+  _globals['_WARNING']._serialized_start=1776
+  _globals['_WARNING']._serialized_end=2057
+  _globals['_WARNING_KIND']._serialized_start=1845
+  _globals['_WARNING_KIND']._serialized_end=2057
+  _globals['_STREAMFINISHED']._serialized_start=2059
+  _globals['_STREAMFINISHED']._serialized_end=2169
+  _globals['_RECOGNIZEREQUEST']._serialized_start=2172
+  _globals['_RECOGNIZEREQUEST']._serialized_end=2341
+  _globals['_PREPROCESSEDCLIP']._serialized_start=2343
+  _globals['_PREPROCESSEDCLIP']._serialized_end=2448
+  _globals['_RECOGNIZERESPONSE']._serialized_start=2451
+  _globals['_RECOGNIZERESPONSE']._serialized_end=2683
+  _globals['_LIPREADING']._serialized_start=2686
+  _globals['_LIPREADING']._serialized_end=3100
 # @@protoc_insertion_point(module_scope)

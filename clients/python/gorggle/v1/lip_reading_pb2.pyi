@@ -25,40 +25,47 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class StreamingRecognizeRequest(_message.Message):
-    """One message of the client. A stream carries either container bytes, or crops and/or PCM: never both."""
+    """A client message of a stream. Apart from PCM, a stream carries one kind of media: container bytes, frames or mouth
+    crops. The first media message decides.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_FIELD_NUMBER: _builtins.int
     MEDIA_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
     MOUTH_CROPS_FIELD_NUMBER: _builtins.int
     PCM_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     media: _builtins.bytes
-    """The next bytes of a media file, cut anywhere: MP4 (index at either end, fragmented), WebM, Matroska, MPEG-TS."""
+    """The next bytes of a media file, split anywhere: MP4 (index at either end, or fragmented), WebM, Matroska, MPEG-TS."""
     sequence: _builtins.int
-    """Numbers the requests that bring media, from 1 in steps of 1; all of them, or none. A request that came before is
-    passed over; where one is missing, the stream ends with DATA_LOSS. Default 0: not numbered, hence not resumable.
+    """Number of this media message, from 1 in steps of 1; number all of them, or none. Repeated numbers are skipped; a
+    missing number ends the stream with DATA_LOSS. Default (0): not numbered, and not resumable.
     """
     @_builtins.property
     def config(self) -> _config_pb2.StreamingConfig:
-        """How to read. In the first message, and only there."""
+        """The configuration: the first message of a stream, and only the first."""
+
+    @_builtins.property
+    def frame(self) -> _media_pb2.VideoFrame:
+        """The next video frame. Follow the frames with `pcm` for audio; the first media message must be a frame."""
 
     @_builtins.property
     def mouth_crops(self) -> _media_pb2.MouthCrops:
-        """The next mouth crops, for clients that find faces themselves."""
+        """The next mouth crops, from a client that does its own face detection."""
 
     @_builtins.property
     def pcm(self) -> _media_pb2.Pcm:
-        """The next piece of sound, alone or beside `mouth_crops`. In audio-visual mode send the two in step: a modality
-        that lags more than 5 s behind the other is taken as absent for the time it lacks.
+        """The next audio samples: alone, or along with `frame` or `mouth_crops`. Send both at about the same pace: with mouth
+        crops, a modality more than 5 s behind the other is treated as absent for the missing time.
         """
 
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat:
-        """Nothing new: the client is there, but has no media for the moment. Sent at least every
-        `ServerLimits.max_idle`, it keeps the stream open; for how long in all, `ServerLimits.max_pause` says.
+        """Keeps the stream open while there is no media. Send one at least every `ServerLimits.idle_timeout`; the stream may
+        continue without media for `ServerLimits.media_timeout`.
         """
 
     def __init__(
@@ -66,16 +73,17 @@ class StreamingRecognizeRequest(_message.Message):
         *,
         config: _config_pb2.StreamingConfig | None = ...,
         media: _builtins.bytes = ...,
+        frame: _media_pb2.VideoFrame | None = ...,
         mouth_crops: _media_pb2.MouthCrops | None = ...,
         pcm: _media_pb2.Pcm | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "heartbeat", b"heartbeat", "media", b"media", "mouth_crops", b"mouth_crops", "payload", b"payload", "pcm", b"pcm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "frame", b"frame", "heartbeat", b"heartbeat", "media", b"media", "mouth_crops", b"mouth_crops", "payload", b"payload", "pcm", b"pcm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "heartbeat", b"heartbeat", "media", b"media", "mouth_crops", b"mouth_crops", "payload", b"payload", "pcm", b"pcm", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "frame", b"frame", "heartbeat", b"heartbeat", "media", b"media", "mouth_crops", b"mouth_crops", "payload", b"payload", "pcm", b"pcm", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["config", "media", "mouth_crops", "pcm", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["config", "media", "frame", "mouth_crops", "pcm", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -83,7 +91,7 @@ Global___StreamingRecognizeRequest: _TypeAlias = StreamingRecognizeRequest  # no
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """Says that the sender is there. Has no fields yet."""
+    """Indicates that the sender is alive. Empty."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -100,60 +108,60 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class StreamingRecognizeResponse(_message.Message):
-    """One message of the server: one event."""
+    """A server message of a stream. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STARTED_FIELD_NUMBER: _builtins.int
     MEDIA_INFO_FIELD_NUMBER: _builtins.int
     SEGMENT_FIELD_NUMBER: _builtins.int
-    ACTIVITY_FIELD_NUMBER: _builtins.int
+    SPEECH_ACTIVITY_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     WARNING_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
-    DRAIN_FIELD_NUMBER: _builtins.int
+    SERVER_DRAINING_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
-    FINAL_UNTIL_OFFSET_FIELD_NUMBER: _builtins.int
+    FINAL_END_OFFSET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___StreamStarted:
         """The configuration was accepted. Always the first message."""
 
     @_builtins.property
     def media_info(self) -> _media_pb2.MediaInfo:
-        """The media was opened and looks like this. Once, before any segment; not sent for crops and PCM."""
+        """Properties of the media, before any segment. Not sent for mouth crops and PCM."""
 
     @_builtins.property
     def segment(self) -> _transcript_pb2.SpeechSegment:
-        """A result, interim or final."""
+        """An interim or final result."""
 
     @_builtins.property
-    def activity(self) -> Global___ActivityEvent:
-        """Speech begins or ends; where `StreamingConfig.activity_events` asks for it."""
+    def speech_activity(self) -> Global___SpeechActivityEvent:
+        """Speech begins or ends, if `StreamingConfig.enable_speech_activity_events` is set."""
 
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """How far the server has come; about once a second of media."""
+        """Progress, about once per second of media."""
 
     @_builtins.property
     def warning(self) -> Global___Warning:
-        """Something that the caller should know but that does not end the stream."""
+        """A condition that does not end the stream."""
 
     @_builtins.property
     def finished(self) -> Global___StreamFinished:
-        """All media has been read and every segment sent. Always the last message of a stream that succeeds."""
+        """All media was processed and every segment sent. Always the last message of a successful stream."""
 
     @_builtins.property
-    def drain(self) -> Global___Drain:
-        """The server is about to go."""
+    def server_draining(self) -> Global___ServerDraining:
+        """The server is shutting down."""
 
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat:
-        """Nothing new; where `StreamingConfig.heartbeat_interval` asks for it."""
+        """Nothing new, if `StreamingConfig.heartbeat_interval` is set."""
 
     @_builtins.property
-    def final_until_offset(self) -> _duration_pb2.Duration:
-        """Media up to which every segment is final and sent, this message included, counted as in `Word.start_offset`. Never
-        falls, also where a stream is resumed. Set by the server.
+    def final_end_offset(self) -> _duration_pb2.Duration:
+        """End of the media for which every segment is final and sent, including this message; on the same clock as
+        `Word.start_offset`. Never decreases, also across resumed calls.
         """
 
     def __init__(
@@ -162,19 +170,19 @@ class StreamingRecognizeResponse(_message.Message):
         started: Global___StreamStarted | None = ...,
         media_info: _media_pb2.MediaInfo | None = ...,
         segment: _transcript_pb2.SpeechSegment | None = ...,
-        activity: Global___ActivityEvent | None = ...,
+        speech_activity: Global___SpeechActivityEvent | None = ...,
         progress: Global___Progress | None = ...,
         warning: Global___Warning | None = ...,
         finished: Global___StreamFinished | None = ...,
-        drain: Global___Drain | None = ...,
+        server_draining: Global___ServerDraining | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
-        final_until_offset: _duration_pb2.Duration | None = ...,
+        final_end_offset: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "drain", b"drain", "event", b"event", "final_until_offset", b"final_until_offset", "finished", b"finished", "heartbeat", b"heartbeat", "media_info", b"media_info", "progress", b"progress", "segment", b"segment", "started", b"started", "warning", b"warning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "final_end_offset", b"final_end_offset", "finished", b"finished", "heartbeat", b"heartbeat", "media_info", b"media_info", "progress", b"progress", "segment", b"segment", "server_draining", b"server_draining", "speech_activity", b"speech_activity", "started", b"started", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "drain", b"drain", "event", b"event", "final_until_offset", b"final_until_offset", "finished", b"finished", "heartbeat", b"heartbeat", "media_info", b"media_info", "progress", b"progress", "segment", b"segment", "started", b"started", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "final_end_offset", b"final_end_offset", "finished", b"finished", "heartbeat", b"heartbeat", "media_info", b"media_info", "progress", b"progress", "segment", b"segment", "server_draining", b"server_draining", "speech_activity", b"speech_activity", "started", b"started", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "media_info", "segment", "activity", "progress", "warning", "finished", "drain", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "media_info", "segment", "speech_activity", "progress", "warning", "finished", "server_draining", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -182,7 +190,7 @@ Global___StreamingRecognizeResponse: _TypeAlias = StreamingRecognizeResponse  # 
 
 @_typing.final
 class StreamStarted(_message.Message):
-    """The stream's particulars. All set by the server."""
+    """The configuration was accepted. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -191,14 +199,14 @@ class StreamStarted(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Names this call in the server's logs; quote it when you report a fault."""
+    """Identifies this call in the server's log; quote it when you report a problem."""
     model: _builtins.str
-    """The model that reads."""
+    """Name of the model in use."""
     session_id: _builtins.str
-    """Names the session, over all calls that carry it on; see `ResumeConfig`. Keep it to yourself."""
+    """Identifies the session across resumed calls; see `ResumeConfig`. Treat it as a secret."""
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """The time between heartbeats that the server will keep to; 0 where none were asked for."""
+        """Heartbeat interval of the server; 0 if none was requested."""
 
     def __init__(
         self,
@@ -217,9 +225,9 @@ class StreamStarted(_message.Message):
 Global___StreamStarted: _TypeAlias = StreamStarted  # noqa: Y015
 
 @_typing.final
-class Drain(_message.Message):
-    """The server is about to go: the stream can be resumed elsewhere at once. Until the deadline it goes on here, and may
-    come to its end; then it is ended with UNAVAILABLE. All set by the server.
+class ServerDraining(_message.Message):
+    """The server is shutting down: resume the stream on another server now, or let it finish here before the deadline, when it
+    ends with UNAVAILABLE. Set by the server.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -228,12 +236,12 @@ class Drain(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.bytes
-    """As in `Progress.resume_token`."""
+    """As `Progress.resume_token`."""
     acknowledged_sequence: _builtins.int
-    """As in `Progress.acknowledged_sequence`."""
+    """As `Progress.acknowledged_sequence`."""
     @_builtins.property
     def deadline(self) -> _duration_pb2.Duration:
-        """How long from now the server will still be there."""
+        """Time until the server ends the stream."""
 
     def __init__(
         self,
@@ -248,106 +256,106 @@ class Drain(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Drain: _TypeAlias = Drain  # noqa: Y015
+Global___ServerDraining: _TypeAlias = ServerDraining  # noqa: Y015
 
 @_typing.final
-class ActivityEvent(_message.Message):
-    """Speech begins or ends. All set by the server."""
+class SpeechActivityEvent(_message.Message):
+    """Speech begins or ends. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    class _Kind:
+    class _SpeechActivity:
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ActivityEvent._Kind.ValueType], _builtins.type):
+    class _SpeechActivityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SpeechActivityEvent._SpeechActivity.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
-        KIND_UNSPECIFIED: ActivityEvent._Kind.ValueType  # 0
+        SPEECH_ACTIVITY_UNSPECIFIED: SpeechActivityEvent._SpeechActivity.ValueType  # 0
         """Never sent."""
-        KIND_SPEECH_BEGIN: ActivityEvent._Kind.ValueType  # 1
-        """Somebody starts to speak."""
-        KIND_SPEECH_END: ActivityEvent._Kind.ValueType  # 2
-        """They stop."""
+        SPEECH_ACTIVITY_BEGIN: SpeechActivityEvent._SpeechActivity.ValueType  # 1
+        """Someone starts to speak."""
+        SPEECH_ACTIVITY_END: SpeechActivityEvent._SpeechActivity.ValueType  # 2
+        """The speaker stops."""
 
-    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What happened."""
+    class SpeechActivity(_SpeechActivity, metaclass=_SpeechActivityEnumTypeWrapper):
+        """Type of the event."""
 
-    KIND_UNSPECIFIED: ActivityEvent.Kind.ValueType  # 0
+    SPEECH_ACTIVITY_UNSPECIFIED: SpeechActivityEvent.SpeechActivity.ValueType  # 0
     """Never sent."""
-    KIND_SPEECH_BEGIN: ActivityEvent.Kind.ValueType  # 1
-    """Somebody starts to speak."""
-    KIND_SPEECH_END: ActivityEvent.Kind.ValueType  # 2
-    """They stop."""
+    SPEECH_ACTIVITY_BEGIN: SpeechActivityEvent.SpeechActivity.ValueType  # 1
+    """Someone starts to speak."""
+    SPEECH_ACTIVITY_END: SpeechActivityEvent.SpeechActivity.ValueType  # 2
+    """The speaker stops."""
 
-    KIND_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     SPEAKER_ID_FIELD_NUMBER: _builtins.int
-    kind: Global___ActivityEvent.Kind.ValueType
-    """What happened."""
+    type: Global___SpeechActivityEvent.SpeechActivity.ValueType
+    """Type of the event."""
     speaker_id: _builtins.str
-    """Who, as in `SpeechSegment.speaker_id`."""
+    """The speaker, as in `SpeechSegment.speaker_id`."""
     @_builtins.property
     def offset(self) -> _duration_pb2.Duration:
-        """When, counted as in `Word.start_offset`."""
+        """Time of the event, on the same clock as `Word.start_offset`."""
 
     def __init__(
         self,
         *,
-        kind: Global___ActivityEvent.Kind.ValueType = ...,
+        type: Global___SpeechActivityEvent.SpeechActivity.ValueType = ...,
         offset: _duration_pb2.Duration | None = ...,
         speaker_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "offset", b"offset", "speaker_id", b"speaker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "speaker_id", b"speaker_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ActivityEvent: _TypeAlias = ActivityEvent  # noqa: Y015
+Global___SpeechActivityEvent: _TypeAlias = SpeechActivityEvent  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """How far the server has come. All set by the server."""
+    """Progress of a stream. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BYTES_RECEIVED_FIELD_NUMBER: _builtins.int
-    MEDIA_RECEIVED_FIELD_NUMBER: _builtins.int
-    MEDIA_PROCESSED_FIELD_NUMBER: _builtins.int
-    FACES_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    RECEIVED_DURATION_FIELD_NUMBER: _builtins.int
+    PROCESSED_DURATION_FIELD_NUMBER: _builtins.int
+    FACE_COUNT_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
-    bytes_received: _builtins.int
-    """Bytes of media that the server has taken in."""
-    faces: _builtins.int
-    """Faces followed at this moment."""
+    received_bytes: _builtins.int
+    """Media bytes received."""
+    face_count: _builtins.int
+    """Number of faces currently tracked."""
     acknowledged_sequence: _builtins.int
-    """Requests up to this number will not be needed again, also if the stream is resumed: a client need not keep them.
-    Always 0 for container bytes, which cannot be read from the middle.
+    """The client may discard requests up to this number: they will not be needed again, also if the stream is resumed.
+    Always 0 for container bytes and frames, which are needed from the start.
     """
     resume_token: _builtins.bytes
-    """What to resume with (`ResumeConfig.resume_token`); it replaces earlier ones. Empty where requests are not numbered."""
+    """The latest token for `ResumeConfig.resume_token`. Empty if requests are not numbered."""
     @_builtins.property
-    def media_received(self) -> _duration_pb2.Duration:
-        """Media decoded and searched for faces so far, from its start (without `start_offset`)."""
+    def received_duration(self) -> _duration_pb2.Duration:
+        """Media decoded and searched for faces, from its start (without `start_offset`)."""
 
     @_builtins.property
-    def media_processed(self) -> _duration_pb2.Duration:
-        """Media up to which every segment is final and sent (without `start_offset`)."""
+    def processed_duration(self) -> _duration_pb2.Duration:
+        """Media for which every segment is final and sent (without `start_offset`)."""
 
     def __init__(
         self,
         *,
-        bytes_received: _builtins.int = ...,
-        media_received: _duration_pb2.Duration | None = ...,
-        media_processed: _duration_pb2.Duration | None = ...,
-        faces: _builtins.int = ...,
+        received_bytes: _builtins.int = ...,
+        received_duration: _duration_pb2.Duration | None = ...,
+        processed_duration: _duration_pb2.Duration | None = ...,
+        face_count: _builtins.int = ...,
         acknowledged_sequence: _builtins.int = ...,
         resume_token: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["media_processed", b"media_processed", "media_received", b"media_received"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["processed_duration", b"processed_duration", "received_duration", b"received_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "bytes_received", b"bytes_received", "faces", b"faces", "media_processed", b"media_processed", "media_received", b"media_received", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "face_count", b"face_count", "processed_duration", b"processed_duration", "received_bytes", b"received_bytes", "received_duration", b"received_duration", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -355,7 +363,7 @@ Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class Warning(_message.Message):
-    """Something worth knowing. All set by the server."""
+    """A condition that does not end the stream. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -368,50 +376,50 @@ class Warning(_message.Message):
         KIND_UNSPECIFIED: Warning._Kind.ValueType  # 0
         """Never sent."""
         KIND_NO_AUDIO: Warning._Kind.ValueType  # 1
-        """Audio-visual was asked for and there is no sound: read from the lips alone."""
+        """Audio-visual recognition was requested and there is no audio: only lips are used."""
         KIND_NO_FACE: Warning._Kind.ValueType  # 2
-        """Audio-visual was asked for and no face was seen: read from the sound alone."""
+        """Audio-visual recognition was requested and no face was found: only audio is used."""
         KIND_DAMAGED_MEDIA: Warning._Kind.ValueType  # 3
-        """The media ends before its declared length, or some of its packets are broken."""
+        """The media ends before its declared duration, or some of its packets are corrupt."""
         KIND_TOO_MANY_FACES: Warning._Kind.ValueType  # 4
-        """More faces were seen than are followed."""
+        """More faces were found than are tracked."""
         KIND_LAGGING_MODALITY: Warning._Kind.ValueType  # 5
-        """Pictures or sound lag so far behind the other that they are taken as absent for a while."""
+        """Video or audio is so far behind the other that it is treated as absent for a while."""
         KIND_NO_SPEECH: Warning._Kind.ValueType  # 6
-        """The media was read to its end and nobody speaks in it: no segment is sent."""
-        KIND_FALLING_BEHIND: Warning._Kind.ValueType  # 7
-        """Live media comes faster than the server reads it: results come later and later."""
-        KIND_CLOSED_AFTER_SILENCE: Warning._Kind.ValueType  # 8
-        """Nobody has spoken for `StreamingConfig.close_after_silence`: the stream ends."""
+        """The media ended and contained no speech: no segment is sent."""
+        KIND_INPUT_TOO_FAST: Warning._Kind.ValueType  # 7
+        """Live media arrives faster than the server processes it: latency grows."""
+        KIND_SILENCE_TIMEOUT: Warning._Kind.ValueType  # 8
+        """No speech for `StreamingConfig.silence_timeout`: the stream ends."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What it is about."""
+        """Kind of warning."""
 
     KIND_UNSPECIFIED: Warning.Kind.ValueType  # 0
     """Never sent."""
     KIND_NO_AUDIO: Warning.Kind.ValueType  # 1
-    """Audio-visual was asked for and there is no sound: read from the lips alone."""
+    """Audio-visual recognition was requested and there is no audio: only lips are used."""
     KIND_NO_FACE: Warning.Kind.ValueType  # 2
-    """Audio-visual was asked for and no face was seen: read from the sound alone."""
+    """Audio-visual recognition was requested and no face was found: only audio is used."""
     KIND_DAMAGED_MEDIA: Warning.Kind.ValueType  # 3
-    """The media ends before its declared length, or some of its packets are broken."""
+    """The media ends before its declared duration, or some of its packets are corrupt."""
     KIND_TOO_MANY_FACES: Warning.Kind.ValueType  # 4
-    """More faces were seen than are followed."""
+    """More faces were found than are tracked."""
     KIND_LAGGING_MODALITY: Warning.Kind.ValueType  # 5
-    """Pictures or sound lag so far behind the other that they are taken as absent for a while."""
+    """Video or audio is so far behind the other that it is treated as absent for a while."""
     KIND_NO_SPEECH: Warning.Kind.ValueType  # 6
-    """The media was read to its end and nobody speaks in it: no segment is sent."""
-    KIND_FALLING_BEHIND: Warning.Kind.ValueType  # 7
-    """Live media comes faster than the server reads it: results come later and later."""
-    KIND_CLOSED_AFTER_SILENCE: Warning.Kind.ValueType  # 8
-    """Nobody has spoken for `StreamingConfig.close_after_silence`: the stream ends."""
+    """The media ended and contained no speech: no segment is sent."""
+    KIND_INPUT_TOO_FAST: Warning.Kind.ValueType  # 7
+    """Live media arrives faster than the server processes it: latency grows."""
+    KIND_SILENCE_TIMEOUT: Warning.Kind.ValueType  # 8
+    """No speech for `StreamingConfig.silence_timeout`: the stream ends."""
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     kind: Global___Warning.Kind.ValueType
-    """What it is about."""
+    """Kind of warning."""
     message: _builtins.str
-    """For people: what was found and what was done about it."""
+    """Human-readable description."""
     def __init__(
         self,
         *,
@@ -428,31 +436,31 @@ Global___Warning: _TypeAlias = Warning  # noqa: Y015
 
 @_typing.final
 class StreamFinished(_message.Message):
-    """The end of a stream. All set by the server."""
+    """The end of a stream. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MEDIA_DURATION_FIELD_NUMBER: _builtins.int
-    SEGMENTS_FIELD_NUMBER: _builtins.int
-    FACES_FIELD_NUMBER: _builtins.int
-    segments: _builtins.int
-    """Final segments sent."""
-    faces: _builtins.int
-    """Faces followed for long enough to count, over the whole stream."""
+    SEGMENT_COUNT_FIELD_NUMBER: _builtins.int
+    FACE_COUNT_FIELD_NUMBER: _builtins.int
+    segment_count: _builtins.int
+    """Number of final segments sent."""
+    face_count: _builtins.int
+    """Number of faces tracked for long enough to count."""
     @_builtins.property
     def media_duration(self) -> _duration_pb2.Duration:
-        """Length of the media read."""
+        """Duration of the media."""
 
     def __init__(
         self,
         *,
         media_duration: _duration_pb2.Duration | None = ...,
-        segments: _builtins.int = ...,
-        faces: _builtins.int = ...,
+        segment_count: _builtins.int = ...,
+        face_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["media_duration", b"media_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["faces", b"faces", "media_duration", b"media_duration", "segments", b"segments"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["face_count", b"face_count", "media_duration", b"media_duration", "segment_count", b"segment_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -460,25 +468,25 @@ Global___StreamFinished: _TypeAlias = StreamFinished  # noqa: Y015
 
 @_typing.final
 class RecognizeRequest(_message.Message):
-    """A clip to read in one call. Set by the client."""
+    """A clip to recognize in one call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     URI_FIELD_NUMBER: _builtins.int
-    ELEMENTARY_FIELD_NUMBER: _builtins.int
+    PREPROCESSED_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
-    """A whole media file, at most `ServerLimits.max_message_bytes`."""
+    """A complete media file, at most `ServerLimits.max_message_bytes`."""
     uri: _builtins.str
     """Address of an object that the server may read: s3://BUCKET/KEY, or s3://BUCKET/KEY?versionId=ID."""
     @_builtins.property
     def config(self) -> _config_pb2.RecognitionConfig:
-        """How to read. Default: lips and sound with the default model."""
+        """Recognition settings. Default: lips and audio with the default model."""
 
     @_builtins.property
-    def elementary(self) -> Global___ElementaryClip:
-        """Mouth crops and/or sound already cut."""
+    def preprocessed(self) -> Global___PreprocessedClip:
+        """Mouth crops and/or PCM audio."""
 
     def __init__(
         self,
@@ -486,21 +494,21 @@ class RecognizeRequest(_message.Message):
         config: _config_pb2.RecognitionConfig | None = ...,
         content: _builtins.bytes = ...,
         uri: _builtins.str = ...,
-        elementary: Global___ElementaryClip | None = ...,
+        preprocessed: Global___PreprocessedClip | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "content", b"content", "elementary", b"elementary", "source", b"source", "uri", b"uri"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "content", b"content", "preprocessed", b"preprocessed", "source", b"source", "uri", b"uri"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "content", b"content", "elementary", b"elementary", "source", b"source", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "content", b"content", "preprocessed", b"preprocessed", "source", b"source", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["content", "uri", "elementary"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["content", "uri", "preprocessed"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___RecognizeRequest: _TypeAlias = RecognizeRequest  # noqa: Y015
 
 @_typing.final
-class ElementaryClip(_message.Message):
-    """A clip as mouth crops and/or sound. Set by the client."""
+class PreprocessedClip(_message.Message):
+    """A clip as mouth crops and/or PCM audio."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -508,11 +516,11 @@ class ElementaryClip(_message.Message):
     PCM_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def mouth_crops(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.MouthCrops]:
-        """Crops, in time order; may be empty where `pcm` is given."""
+        """Crops in time order; may be empty if `pcm` is set."""
 
     @_builtins.property
     def pcm(self) -> _media_pb2.Pcm:
-        """Sound; may be absent where `mouth_crops` is given."""
+        """Audio; may be absent if `mouth_crops` is set."""
 
     def __init__(
         self,
@@ -526,11 +534,11 @@ class ElementaryClip(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ElementaryClip: _TypeAlias = ElementaryClip  # noqa: Y015
+Global___PreprocessedClip: _TypeAlias = PreprocessedClip  # noqa: Y015
 
 @_typing.final
 class RecognizeResponse(_message.Message):
-    """What was said in a clip. All set by the server."""
+    """Transcript of a clip. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -541,24 +549,24 @@ class RecognizeResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     MEDIA_DURATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Names this call in the server's logs."""
+    """Identifies this call in the server's log."""
     model: _builtins.str
-    """The model that read."""
+    """Name of the model used."""
     @_builtins.property
     def media_info(self) -> _media_pb2.MediaInfo:
-        """The media, where it was a file."""
+        """Properties of the media, if it was a file."""
 
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[_transcript_pb2.SpeechSegment]:
-        """The final segments, in order of time. Empty where nobody speaks."""
+        """The final segments in time order. Empty if there is no speech."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
-        """What the caller should know."""
+        """Conditions that did not prevent recognition."""
 
     @_builtins.property
     def media_duration(self) -> _duration_pb2.Duration:
-        """Length of the media read."""
+        """Duration of the media."""
 
     def __init__(
         self,

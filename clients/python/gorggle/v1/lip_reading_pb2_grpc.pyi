@@ -29,20 +29,27 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class LipReadingStub:
-    """Reads lips, listens, or both.
+    """Lip reading and speech recognition.
 
-    Statuses that any call may end with: INVALID_ARGUMENT (the request or its media is wrong; the message says what),
-    FAILED_PRECONDITION (media before configuration; no face where only lips are read), OUT_OF_RANGE (too long),
-    NOT_FOUND (unknown model or object), RESOURCE_EXHAUSTED (all places taken, with google.rpc.RetryInfo; message too
-    large), UNAVAILABLE (still loading, or shutting down: try again), DEADLINE_EXCEEDED, CANCELLED, INTERNAL (a fault of
-    the server, whose log holds the details under the id in the message). The first response carries the same id.
-    Streams may also end with ABORTED (the session was resumed by another call) and DATA_LOSS (requests are missing that
-    neither side has any more).
+    A failed call carries a google.rpc.Status in the `grpc-status-details-bin` trailer with a google.rpc.ErrorInfo: domain
+    "gorggle", metadata "request_id" (the id in the server's log) and one of these reasons:
+      INVALID_ARGUMENT    INVALID_REQUEST (google.rpc.BadRequest names the field), INVALID_MEDIA
+      OUT_OF_RANGE        OUT_OF_RANGE: the media is longer than allowed
+      FAILED_PRECONDITION NO_FACE: no face was found, and only the lips were to be read
+      NOT_FOUND           NOT_FOUND: unknown model or object
+      UNAUTHENTICATED     UNAUTHENTICATED: missing or unknown bearer token
+      RESOURCE_EXHAUSTED  OVERLOADED: all streams are in use; google.rpc.RetryInfo has the delay
+      UNAVAILABLE         NOT_READY: the server is loading its models or shutting down; retry
+      DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long; DEADLINE: the result was not ready in time
+      ABORTED             SUPERSEDED: another call resumed the session
+      DATA_LOSS           DATA_LOSS: requests are missing that neither side has any more
+      INTERNAL            INTERNAL: a fault of the server
+    RESOURCE_EXHAUSTED without ErrorInfo comes from gRPC itself: a message exceeds `ServerLimits.max_message_bytes`.
 
-    A stream whose connection or server was lost can be resumed. Requests are numbered; `Progress` acknowledges those that
-    no server will need again and brings a token that holds what a server must know of the media before them. A new call
-    that names the session, brings the latest token and sends everything after the acknowledged request gives the same
-    segments, under the same ids, as if nothing had happened; a few that came before may come a second time.
+    A stream whose connection or server was lost can be resumed. The client numbers its requests; `Progress` acknowledges
+    requests that will not be needed again and carries a token with the server's state. A new call with the session id, the
+    latest token and all requests after the acknowledged one returns the same segments under the same ids; a few that were
+    already received may be repeated.
     """
 
     @_typing.overload
@@ -50,67 +57,81 @@ class LipReadingStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LipReadingAsyncStub: ...
     StreamingRecognize: _grpc.StreamStreamMultiCallable[_lip_reading_pb2.StreamingRecognizeRequest, _lip_reading_pb2.StreamingRecognizeResponse]
-    """Reads media as it arrives. The first request carries the configuration, the following ones media; closing the
-    sending side ends the media. Segments come as soon as they are final, the last message is `finished`. The server
-    reads no faster than it works, so a fast sender is slowed by flow control and nothing is buffered without end.
+    """Recognizes media as it arrives. The first request carries the configuration, the following ones media; closing the
+    sending side ends the media. Segments are sent as soon as they are final; `finished` is the last message. The server
+    reads at its processing rate, so flow control slows a fast client.
     """
     Recognize: _grpc.UnaryUnaryMultiCallable[_lip_reading_pb2.RecognizeRequest, _lip_reading_pb2.RecognizeResponse]
-    """Reads one short clip that is held in the request, or lies in S3."""
+    """Recognizes one short clip in the request or in S3."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]
-    """Lists the models that this server can use, with what their licences permit."""
+    """Lists the server's models and their licences."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.Model]
     """Describes one model."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_server_pb2.GetServerInfoRequest, _server_pb2.GetServerInfoResponse]
-    """Tells version, limits and load."""
+    """Returns the server's version, limits and load."""
 
 @_typing.type_check_only
 class LipReadingAsyncStub(LipReadingStub):
-    """Reads lips, listens, or both.
+    """Lip reading and speech recognition.
 
-    Statuses that any call may end with: INVALID_ARGUMENT (the request or its media is wrong; the message says what),
-    FAILED_PRECONDITION (media before configuration; no face where only lips are read), OUT_OF_RANGE (too long),
-    NOT_FOUND (unknown model or object), RESOURCE_EXHAUSTED (all places taken, with google.rpc.RetryInfo; message too
-    large), UNAVAILABLE (still loading, or shutting down: try again), DEADLINE_EXCEEDED, CANCELLED, INTERNAL (a fault of
-    the server, whose log holds the details under the id in the message). The first response carries the same id.
-    Streams may also end with ABORTED (the session was resumed by another call) and DATA_LOSS (requests are missing that
-    neither side has any more).
+    A failed call carries a google.rpc.Status in the `grpc-status-details-bin` trailer with a google.rpc.ErrorInfo: domain
+    "gorggle", metadata "request_id" (the id in the server's log) and one of these reasons:
+      INVALID_ARGUMENT    INVALID_REQUEST (google.rpc.BadRequest names the field), INVALID_MEDIA
+      OUT_OF_RANGE        OUT_OF_RANGE: the media is longer than allowed
+      FAILED_PRECONDITION NO_FACE: no face was found, and only the lips were to be read
+      NOT_FOUND           NOT_FOUND: unknown model or object
+      UNAUTHENTICATED     UNAUTHENTICATED: missing or unknown bearer token
+      RESOURCE_EXHAUSTED  OVERLOADED: all streams are in use; google.rpc.RetryInfo has the delay
+      UNAVAILABLE         NOT_READY: the server is loading its models or shutting down; retry
+      DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long; DEADLINE: the result was not ready in time
+      ABORTED             SUPERSEDED: another call resumed the session
+      DATA_LOSS           DATA_LOSS: requests are missing that neither side has any more
+      INTERNAL            INTERNAL: a fault of the server
+    RESOURCE_EXHAUSTED without ErrorInfo comes from gRPC itself: a message exceeds `ServerLimits.max_message_bytes`.
 
-    A stream whose connection or server was lost can be resumed. Requests are numbered; `Progress` acknowledges those that
-    no server will need again and brings a token that holds what a server must know of the media before them. A new call
-    that names the session, brings the latest token and sends everything after the acknowledged request gives the same
-    segments, under the same ids, as if nothing had happened; a few that came before may come a second time.
+    A stream whose connection or server was lost can be resumed. The client numbers its requests; `Progress` acknowledges
+    requests that will not be needed again and carries a token with the server's state. A new call with the session id, the
+    latest token and all requests after the acknowledged one returns the same segments under the same ids; a few that were
+    already received may be repeated.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamingRecognize: _aio.StreamStreamMultiCallable[_lip_reading_pb2.StreamingRecognizeRequest, _lip_reading_pb2.StreamingRecognizeResponse]  # type: ignore[assignment]
-    """Reads media as it arrives. The first request carries the configuration, the following ones media; closing the
-    sending side ends the media. Segments come as soon as they are final, the last message is `finished`. The server
-    reads no faster than it works, so a fast sender is slowed by flow control and nothing is buffered without end.
+    """Recognizes media as it arrives. The first request carries the configuration, the following ones media; closing the
+    sending side ends the media. Segments are sent as soon as they are final; `finished` is the last message. The server
+    reads at its processing rate, so flow control slows a fast client.
     """
     Recognize: _aio.UnaryUnaryMultiCallable[_lip_reading_pb2.RecognizeRequest, _lip_reading_pb2.RecognizeResponse]  # type: ignore[assignment]
-    """Reads one short clip that is held in the request, or lies in S3."""
+    """Recognizes one short clip in the request or in S3."""
     ListModels: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models that this server can use, with what their licences permit."""
+    """Lists the server's models and their licences."""
     GetModel: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Describes one model."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_server_pb2.GetServerInfoRequest, _server_pb2.GetServerInfoResponse]  # type: ignore[assignment]
-    """Tells version, limits and load."""
+    """Returns the server's version, limits and load."""
 
 class LipReadingServicer(metaclass=_abc_1.ABCMeta):
-    """Reads lips, listens, or both.
+    """Lip reading and speech recognition.
 
-    Statuses that any call may end with: INVALID_ARGUMENT (the request or its media is wrong; the message says what),
-    FAILED_PRECONDITION (media before configuration; no face where only lips are read), OUT_OF_RANGE (too long),
-    NOT_FOUND (unknown model or object), RESOURCE_EXHAUSTED (all places taken, with google.rpc.RetryInfo; message too
-    large), UNAVAILABLE (still loading, or shutting down: try again), DEADLINE_EXCEEDED, CANCELLED, INTERNAL (a fault of
-    the server, whose log holds the details under the id in the message). The first response carries the same id.
-    Streams may also end with ABORTED (the session was resumed by another call) and DATA_LOSS (requests are missing that
-    neither side has any more).
+    A failed call carries a google.rpc.Status in the `grpc-status-details-bin` trailer with a google.rpc.ErrorInfo: domain
+    "gorggle", metadata "request_id" (the id in the server's log) and one of these reasons:
+      INVALID_ARGUMENT    INVALID_REQUEST (google.rpc.BadRequest names the field), INVALID_MEDIA
+      OUT_OF_RANGE        OUT_OF_RANGE: the media is longer than allowed
+      FAILED_PRECONDITION NO_FACE: no face was found, and only the lips were to be read
+      NOT_FOUND           NOT_FOUND: unknown model or object
+      UNAUTHENTICATED     UNAUTHENTICATED: missing or unknown bearer token
+      RESOURCE_EXHAUSTED  OVERLOADED: all streams are in use; google.rpc.RetryInfo has the delay
+      UNAVAILABLE         NOT_READY: the server is loading its models or shutting down; retry
+      DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long; DEADLINE: the result was not ready in time
+      ABORTED             SUPERSEDED: another call resumed the session
+      DATA_LOSS           DATA_LOSS: requests are missing that neither side has any more
+      INTERNAL            INTERNAL: a fault of the server
+    RESOURCE_EXHAUSTED without ErrorInfo comes from gRPC itself: a message exceeds `ServerLimits.max_message_bytes`.
 
-    A stream whose connection or server was lost can be resumed. Requests are numbered; `Progress` acknowledges those that
-    no server will need again and brings a token that holds what a server must know of the media before them. A new call
-    that names the session, brings the latest token and sends everything after the acknowledged request gives the same
-    segments, under the same ids, as if nothing had happened; a few that came before may come a second time.
+    A stream whose connection or server was lost can be resumed. The client numbers its requests; `Progress` acknowledges
+    requests that will not be needed again and carries a token with the server's state. A new call with the session id, the
+    latest token and all requests after the acknowledged one returns the same segments under the same ids; a few that were
+    already received may be repeated.
     """
 
     @_abc_1.abstractmethod
@@ -119,9 +140,9 @@ class LipReadingServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_lip_reading_pb2.StreamingRecognizeRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_lip_reading_pb2.StreamingRecognizeResponse], _abc.AsyncIterator[_lip_reading_pb2.StreamingRecognizeResponse]]:
-        """Reads media as it arrives. The first request carries the configuration, the following ones media; closing the
-        sending side ends the media. Segments come as soon as they are final, the last message is `finished`. The server
-        reads no faster than it works, so a fast sender is slowed by flow control and nothing is buffered without end.
+        """Recognizes media as it arrives. The first request carries the configuration, the following ones media; closing the
+        sending side ends the media. Segments are sent as soon as they are final; `finished` is the last message. The server
+        reads at its processing rate, so flow control slows a fast client.
         """
 
     @_abc_1.abstractmethod
@@ -130,7 +151,7 @@ class LipReadingServicer(metaclass=_abc_1.ABCMeta):
         request: _lip_reading_pb2.RecognizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lip_reading_pb2.RecognizeResponse, _abc.Awaitable[_lip_reading_pb2.RecognizeResponse]]:
-        """Reads one short clip that is held in the request, or lies in S3."""
+        """Recognizes one short clip in the request or in S3."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -138,7 +159,7 @@ class LipReadingServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.ListModelsResponse, _abc.Awaitable[_model_pb2.ListModelsResponse]]:
-        """Lists the models that this server can use, with what their licences permit."""
+        """Lists the server's models and their licences."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -154,6 +175,6 @@ class LipReadingServicer(metaclass=_abc_1.ABCMeta):
         request: _server_pb2.GetServerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_server_pb2.GetServerInfoResponse, _abc.Awaitable[_server_pb2.GetServerInfoResponse]]:
-        """Tells version, limits and load."""
+        """Returns the server's version, limits and load."""
 
 def add_LipReadingServicer_to_server(servicer: LipReadingServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,20 +22,50 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gorggle/v1/media.proto\x12\ngorggle.v1\x1a\x1egoogle/protobuf/duration.proto\"Y\n\nMouthCrops\x12\x0e\n\x06pixels\x18\x01 \x01(\x0c\x12-\n\ntimestamps\x18\x02 \x03(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x66\x61\x63\x65\x18\x03 \x01(\r\"\x16\n\x03Pcm\x12\x0f\n\x07samples\x18\x01 \x01(\x0c\"\xcb\x01\n\tMediaInfo\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12\x13\n\x0bvideo_codec\x18\x02 \x01(\t\x12\x13\n\x0b\x61udio_codec\x18\x03 \x01(\t\x12\x10\n\x08width_px\x18\x04 \x01(\r\x12\x11\n\theight_px\x18\x05 \x01(\r\x12\x15\n\rframe_rate_hz\x18\x06 \x01(\x01\x12+\n\x08\x64uration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10rotation_degrees\x18\x08 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gorggle/v1/media.proto\x12\ngorggle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"}\n\nVideoFrame\x12/\n\x06offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x02\x12\x0e\n\x04jpeg\x18\x02 \x01(\x0cH\x00\x12%\n\x04i420\x18\x03 \x01(\x0b\x32\x15.gorggle.v1.I420ImageH\x00\x42\x07\n\x05image\"P\n\tI420Image\x12\x16\n\x08width_px\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x17\n\theight_px\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x12\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x42\x04\xe2\x41\x01\x02\"k\n\nMouthCrops\x12\x14\n\x06pixels\x18\x01 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x12\x30\n\x07offsets\x18\x02 \x03(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x66\x61\x63\x65_id\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\"\xdf\x01\n\x03Pcm\x12\x15\n\x07samples\x18\x01 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x12\x30\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x18.gorggle.v1.Pcm.EncodingB\x04\xe2\x41\x01\x01\x12\x1f\n\x11sample_rate_hertz\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rchannel_count\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\"Q\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NCODING_LINEAR16\x10\x01\x12\x14\n\x10\x45NCODING_FLOAT32\x10\x02\"\xce\x01\n\tMediaInfo\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12\x13\n\x0bvideo_codec\x18\x02 \x01(\t\x12\x13\n\x0b\x61udio_codec\x18\x03 \x01(\t\x12\x10\n\x08width_px\x18\x04 \x01(\x05\x12\x11\n\theight_px\x18\x05 \x01(\x05\x12\x18\n\x10\x66rame_rate_hertz\x18\x06 \x01(\x01\x12+\n\x08\x64uration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10rotation_degrees\x18\x08 \x01(\x05\x42i\n\x14io.github.gorggle.v1B\nMediaProtoP\x01Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\xaa\x02\nGorggle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gorggle.v1.media_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_MOUTHCROPS']._serialized_start=70
-  _globals['_MOUTHCROPS']._serialized_end=159
-  _globals['_PCM']._serialized_start=161
-  _globals['_PCM']._serialized_end=183
-  _globals['_MEDIAINFO']._serialized_start=186
-  _globals['_MEDIAINFO']._serialized_end=389
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\024io.github.gorggle.v1B\nMediaProtoP\001Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\252\002\nGorggle.V1'
+  _globals['_VIDEOFRAME'].fields_by_name['offset']._loaded_options = None
+  _globals['_VIDEOFRAME'].fields_by_name['offset']._serialized_options = b'\342A\001\002'
+  _globals['_I420IMAGE'].fields_by_name['width_px']._loaded_options = None
+  _globals['_I420IMAGE'].fields_by_name['width_px']._serialized_options = b'\342A\001\002'
+  _globals['_I420IMAGE'].fields_by_name['height_px']._loaded_options = None
+  _globals['_I420IMAGE'].fields_by_name['height_px']._serialized_options = b'\342A\001\002'
+  _globals['_I420IMAGE'].fields_by_name['data']._loaded_options = None
+  _globals['_I420IMAGE'].fields_by_name['data']._serialized_options = b'\342A\001\002'
+  _globals['_MOUTHCROPS'].fields_by_name['pixels']._loaded_options = None
+  _globals['_MOUTHCROPS'].fields_by_name['pixels']._serialized_options = b'\342A\001\002'
+  _globals['_MOUTHCROPS'].fields_by_name['offsets']._loaded_options = None
+  _globals['_MOUTHCROPS'].fields_by_name['offsets']._serialized_options = b'\342A\001\002'
+  _globals['_MOUTHCROPS'].fields_by_name['face_id']._loaded_options = None
+  _globals['_MOUTHCROPS'].fields_by_name['face_id']._serialized_options = b'\342A\001\001'
+  _globals['_PCM'].fields_by_name['samples']._loaded_options = None
+  _globals['_PCM'].fields_by_name['samples']._serialized_options = b'\342A\001\002'
+  _globals['_PCM'].fields_by_name['encoding']._loaded_options = None
+  _globals['_PCM'].fields_by_name['encoding']._serialized_options = b'\342A\001\001'
+  _globals['_PCM'].fields_by_name['sample_rate_hertz']._loaded_options = None
+  _globals['_PCM'].fields_by_name['sample_rate_hertz']._serialized_options = b'\342A\001\001'
+  _globals['_PCM'].fields_by_name['channel_count']._loaded_options = None
+  _globals['_PCM'].fields_by_name['channel_count']._serialized_options = b'\342A\001\001'
+  _globals['_VIDEOFRAME']._serialized_start=103
+  _globals['_VIDEOFRAME']._serialized_end=228
+  _globals['_I420IMAGE']._serialized_start=230
+  _globals['_I420IMAGE']._serialized_end=310
+  _globals['_MOUTHCROPS']._serialized_start=312
+  _globals['_MOUTHCROPS']._serialized_end=419
+  _globals['_PCM']._serialized_start=422
+  _globals['_PCM']._serialized_end=645
+  _globals['_PCM_ENCODING']._serialized_start=564
+  _globals['_PCM_ENCODING']._serialized_end=645
+  _globals['_MEDIAINFO']._serialized_start=648
+  _globals['_MEDIAINFO']._serialized_end=854
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,39 +21,113 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class VideoFrame(_message.Message):
+    """One image of a video, for clients that have frames but no video encoder or container: a camera, for example."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    JPEG_FIELD_NUMBER: _builtins.int
+    I420_FIELD_NUMBER: _builtins.int
+    jpeg: _builtins.bytes
+    """A JPEG file, baseline or progressive. Larger than `ServerLimits.max_frame_pixels` is INVALID_ARGUMENT."""
+    @_builtins.property
+    def offset(self) -> _duration_pb2.Duration:
+        """Time of the frame from the start of the media. Must not decrease within a stream."""
+
+    @_builtins.property
+    def i420(self) -> Global___I420Image:
+        """An uncompressed image."""
+
+    def __init__(
+        self,
+        *,
+        offset: _duration_pb2.Duration | None = ...,
+        jpeg: _builtins.bytes = ...,
+        i420: Global___I420Image | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["i420", b"i420", "image", b"image", "jpeg", b"jpeg", "offset", b"offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["i420", b"i420", "image", b"image", "jpeg", b"jpeg", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_image: _TypeAlias = _typing.Literal["jpeg", "i420"]  # noqa: Y015
+    _WhichOneofArgType_image: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_image) -> _WhichOneofReturnType_image | None: ...
+
+Global___VideoFrame: _TypeAlias = VideoFrame  # noqa: Y015
+
+@_typing.final
+class I420Image(_message.Message):
+    """An uncompressed 8-bit YUV 4:2:0 image in three planes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    width_px: _builtins.int
+    """Width in pixels; even, the same in all frames of a stream."""
+    height_px: _builtins.int
+    """Height in pixels; even, the same in all frames of a stream."""
+    data: _builtins.bytes
+    """The Y plane, then U, then V, without padding: width * height * 3 / 2 bytes."""
+    def __init__(
+        self,
+        *,
+        width_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "height_px", b"height_px", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___I420Image: _TypeAlias = I420Image  # noqa: Y015
+
+@_typing.final
 class MouthCrops(_message.Message):
-    """Mouth crops already cut by a client that does the vision itself: on a phone, say, or to keep faces at home.
-    A crop is what `gorggle_server.vision.mouth_cropper` cuts: 96 x 96 grey pixels, the face turned upright and scaled to
-    the mean face, centred on the mouth.
+    """Mouth crops from a client that does its own face detection, for example to keep faces on the device.
+
+    A crop is a 96 x 96 grey image of the aligned mouth, as in AV-HuBERT's preprocessing, computed from 25 frames per
+    second with 68 face landmarks (iBUG 300-W order, numbered from 0) per frame:
+     1. Average each landmark over the current frame and the 11 following frames (fewer at the end of the video).
+     2. Fit the similarity transform (rotation, uniform scale, translation; least squares) that maps the averages of
+        landmarks 33, 36, 39, 42 and 45 (nose base and eye corners) to the mean face's, in a canvas of 256 x 256 pixels.
+        The mean face's coordinates, x then y, are (128.87, 137.30), (92.52, 94.37), (112.77, 94.94), (145.53, 94.53)
+        and (166.68, 93.57).
+     3. Warp the grey frame into the canvas with bilinear interpolation; pixels outside the frame are black.
+     4. Cut the 96 x 96 square centred on the mean of the current frame's transformed landmarks 48 to 67 (mouth), shifted
+        as needed to lie inside the canvas.
+    Frames without landmarks use values interpolated from the neighbouring frames.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PIXELS_FIELD_NUMBER: _builtins.int
-    TIMESTAMPS_FIELD_NUMBER: _builtins.int
-    FACE_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    FACE_ID_FIELD_NUMBER: _builtins.int
     pixels: _builtins.bytes
-    """Pixels of all crops, one after another, row by row, one byte each (0 black, 255 white):
-    9216 bytes times the number of `timestamps`. Set by the client; required.
-    """
-    face: _builtins.int
-    """Whose mouth it is, where several people are sent: any number, constant for one person. Default 0."""
+    """Pixels of all crops, row by row, one byte per pixel (0 black, 255 white): 9216 bytes per crop."""
+    face_id: _builtins.int
+    """Identifies the face if there are several people; 0 or more. Default: 0."""
     @_builtins.property
-    def timestamps(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
-        """When each crop was seen, counted from the start of the media, never decreasing within a face. Any frame rate is
-        accepted: the server takes the nearest crop for each frame of its 25 Hz grid. Set by the client; required.
+    def offsets(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
+        """Time of each crop from the start of the media. Must not decrease within one face. Any frame rate is accepted: the
+        server uses the nearest crop for each frame of its 25 Hz grid.
         """
 
     def __init__(
         self,
         *,
         pixels: _builtins.bytes = ...,
-        timestamps: _abc.Iterable[_duration_pb2.Duration] | None = ...,
-        face: _builtins.int = ...,
+        offsets: _abc.Iterable[_duration_pb2.Duration] | None = ...,
+        face_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["face", b"face", "pixels", b"pixels", "timestamps", b"timestamps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["face_id", b"face_id", "offsets", b"offsets", "pixels", b"pixels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -60,23 +135,58 @@ Global___MouthCrops: _TypeAlias = MouthCrops  # noqa: Y015
 
 @_typing.final
 class Pcm(_message.Message):
-    """Sound already decoded."""
+    """Uncompressed audio. The first sample is at the start of the media; each message continues the previous one. All
+    messages of a stream have the same encoding, sample rate and number of channels.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Encoding:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _EncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Pcm._Encoding.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ENCODING_UNSPECIFIED: Pcm._Encoding.ValueType  # 0
+        """LINEAR16."""
+        ENCODING_LINEAR16: Pcm._Encoding.ValueType  # 1
+        """16-bit signed integers, little-endian."""
+        ENCODING_FLOAT32: Pcm._Encoding.ValueType  # 2
+        """32-bit IEEE floats from -1 to 1, little-endian."""
+
+    class Encoding(_Encoding, metaclass=_EncodingEnumTypeWrapper):
+        """Sample format."""
+
+    ENCODING_UNSPECIFIED: Pcm.Encoding.ValueType  # 0
+    """LINEAR16."""
+    ENCODING_LINEAR16: Pcm.Encoding.ValueType  # 1
+    """16-bit signed integers, little-endian."""
+    ENCODING_FLOAT32: Pcm.Encoding.ValueType  # 2
+    """32-bit IEEE floats from -1 to 1, little-endian."""
+
     SAMPLES_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATE_HERTZ_FIELD_NUMBER: _builtins.int
+    CHANNEL_COUNT_FIELD_NUMBER: _builtins.int
     samples: _builtins.bytes
-    """16-bit signed little-endian samples, mono, 16 000 per second; a whole number of samples in each message.
-    The first sample lies at the start of the media, each message continues the one before. Set by the client.
-    """
+    """Samples, interleaved if there are several channels. Each message holds whole samples of all channels."""
+    encoding: Global___Pcm.Encoding.ValueType
+    """Sample format. Default: LINEAR16."""
+    sample_rate_hertz: _builtins.int
+    """Samples per second and channel, 8000 to 192000; the server resamples to 16000. Default: 16000."""
+    channel_count: _builtins.int
+    """Number of channels, 1 to 8; the server mixes them down to one. Default: 1."""
     def __init__(
         self,
         *,
         samples: _builtins.bytes = ...,
+        encoding: Global___Pcm.Encoding.ValueType = ...,
+        sample_rate_hertz: _builtins.int = ...,
+        channel_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["samples", b"samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_count", b"channel_count", "encoding", b"encoding", "sample_rate_hertz", b"sample_rate_hertz", "samples", b"samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -84,7 +194,7 @@ Global___Pcm: _TypeAlias = Pcm  # noqa: Y015
 
 @_typing.final
 class MediaInfo(_message.Message):
-    """What the server found when it opened the media. All set by the server."""
+    """Properties of the media, once the server has opened it. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -93,26 +203,26 @@ class MediaInfo(_message.Message):
     AUDIO_CODEC_FIELD_NUMBER: _builtins.int
     WIDTH_PX_FIELD_NUMBER: _builtins.int
     HEIGHT_PX_FIELD_NUMBER: _builtins.int
-    FRAME_RATE_HZ_FIELD_NUMBER: _builtins.int
+    FRAME_RATE_HERTZ_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     ROTATION_DEGREES_FIELD_NUMBER: _builtins.int
     container: _builtins.str
-    """Name of the container, as FFmpeg calls it ("mov,mp4,m4a,3gp,3g2,mj2"); empty for crops and PCM."""
+    """FFmpeg's name of the container format ("mov,mp4,m4a,3gp,3g2,mj2"); empty for crops and PCM."""
     video_codec: _builtins.str
-    """Codec of the pictures ("h264"); empty where there are none."""
+    """Video codec ("h264"); empty if there is no video."""
     audio_codec: _builtins.str
-    """Codec of the sound ("aac"); empty where there is none."""
+    """Audio codec ("aac"); empty if there is no audio."""
     width_px: _builtins.int
-    """Width of the upright picture in pixels, after rotation; 0 where there is none."""
+    """Width in pixels, after rotation; 0 if there is no video."""
     height_px: _builtins.int
-    """Height of the upright picture in pixels, after rotation; 0 where there is none."""
-    frame_rate_hz: _builtins.float
-    """Frames per second as the container declares them: a hint, since times alone decide. 0 where unknown."""
+    """Height in pixels, after rotation; 0 if there is no video."""
+    frame_rate_hertz: _builtins.float
+    """Frames per second as declared by the container: informative only, since timestamps are used. 0 if unknown."""
     rotation_degrees: _builtins.int
-    """Clockwise rotation in degrees (0, 90, 180, 270) that was applied to show the picture upright."""
+    """Clockwise rotation in degrees (0, 90, 180 or 270) applied to display the video upright."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Length that the container declares; absent where it does not (browser recordings, live streams)."""
+        """Duration declared by the container; absent if it does not declare one (browser recordings, live streams)."""
 
     def __init__(
         self,
@@ -122,13 +232,13 @@ class MediaInfo(_message.Message):
         audio_codec: _builtins.str = ...,
         width_px: _builtins.int = ...,
         height_px: _builtins.int = ...,
-        frame_rate_hz: _builtins.float = ...,
+        frame_rate_hertz: _builtins.float = ...,
         duration: _duration_pb2.Duration | None = ...,
         rotation_degrees: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_codec", b"audio_codec", "container", b"container", "duration", b"duration", "frame_rate_hz", b"frame_rate_hz", "height_px", b"height_px", "rotation_degrees", b"rotation_degrees", "video_codec", b"video_codec", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_codec", b"audio_codec", "container", b"container", "duration", b"duration", "frame_rate_hertz", b"frame_rate_hertz", "height_px", b"height_px", "rotation_degrees", b"rotation_degrees", "video_codec", b"video_codec", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

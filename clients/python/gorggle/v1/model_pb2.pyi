@@ -27,7 +27,7 @@ class _CommercialUse:
 class _CommercialUseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommercialUse.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     COMMERCIAL_USE_UNSPECIFIED: _CommercialUse.ValueType  # 0
-    """The model file does not say: find out before you use it."""
+    """The model file does not say: check the licence before use."""
     COMMERCIAL_USE_PERMITTED: _CommercialUse.ValueType  # 1
     """Permitted."""
     COMMERCIAL_USE_FORBIDDEN: _CommercialUse.ValueType  # 2
@@ -37,7 +37,7 @@ class CommercialUse(_CommercialUse, metaclass=_CommercialUseEnumTypeWrapper):
     """Whether a licence permits commercial use."""
 
 COMMERCIAL_USE_UNSPECIFIED: CommercialUse.ValueType  # 0
-"""The model file does not say: find out before you use it."""
+"""The model file does not say: check the licence before use."""
 COMMERCIAL_USE_PERMITTED: CommercialUse.ValueType  # 1
 """Permitted."""
 COMMERCIAL_USE_FORBIDDEN: CommercialUse.ValueType  # 2
@@ -46,16 +46,27 @@ Global___CommercialUse: _TypeAlias = CommercialUse  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
-    """Asks for all models. Has no fields yet."""
+    """Request for ListModels."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Maximum number of models to return; the server may return fewer. Default (0): 50; larger values than 1000 are
+    reduced to 1000, negative values are INVALID_ARGUMENT.
+    """
+    page_token: _builtins.str
+    """`ListModelsResponse.next_page_token` of the previous call, to get the next page. Default: the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -63,21 +74,27 @@ Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
 @_typing.final
 class ListModelsResponse(_message.Message):
+    """Response of ListModels."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token for the next page; empty on the last page."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """Every model that this server can use, the default one first. Set by the server."""
+        """The models of this server, the default model first."""
 
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,6 +102,8 @@ Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
 
 @_typing.final
 class GetModelRequest(_message.Message):
+    """Request for GetModel."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -105,22 +124,22 @@ Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
-    """What a model is and what it may be used for. All set by the server, from the model file."""
+    """Description of a model. Set by the server, from the model file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
-    PARAMETERS_FIELD_NUMBER: _builtins.int
-    ENCODER_LAYERS_FIELD_NUMBER: _builtins.int
+    PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
+    ENCODER_LAYER_COUNT_FIELD_NUMBER: _builtins.int
     ENCODER_WIDTH_FIELD_NUMBER: _builtins.int
-    DECODER_LAYERS_FIELD_NUMBER: _builtins.int
+    DECODER_LAYER_COUNT_FIELD_NUMBER: _builtins.int
     DECODER_WIDTH_FIELD_NUMBER: _builtins.int
-    UNITS_FIELD_NUMBER: _builtins.int
+    VOCABULARY_SIZE_FIELD_NUMBER: _builtins.int
     MODALITIES_FIELD_NUMBER: _builtins.int
-    VIDEO_FRAME_RATE_HZ_FIELD_NUMBER: _builtins.int
-    AUDIO_SAMPLE_RATE_HZ_FIELD_NUMBER: _builtins.int
+    VIDEO_FRAME_RATE_HERTZ_FIELD_NUMBER: _builtins.int
+    AUDIO_SAMPLE_RATE_HERTZ_FIELD_NUMBER: _builtins.int
     MOUTH_CROP_SIZE_PX_FIELD_NUMBER: _builtins.int
     LANGUAGE_CODES_FIELD_NUMBER: _builtins.int
     VOCABULARY_FIELD_NUMBER: _builtins.int
@@ -128,40 +147,49 @@ class Model(_message.Message):
     ERROR_RATES_FIELD_NUMBER: _builtins.int
     LICENSE_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    SUPPORTS_AUTOMATIC_PUNCTUATION_FIELD_NUMBER: _builtins.int
+    SUPPORTS_ADAPTATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name to put into `RecognitionConfig.model`."""
+    """Name to use in `RecognitionConfig.model`."""
     description: _builtins.str
-    """One paragraph for people."""
+    """Human-readable description, one paragraph."""
     architecture: _builtins.str
-    """Family of the network: "av_hubert"."""
-    parameters: _builtins.int
+    """Network architecture: "av_hubert"."""
+    parameter_count: _builtins.int
     """Number of parameters."""
-    encoder_layers: _builtins.int
-    """Transformer layers of the encoder and of the decoder, and their widths."""
+    encoder_layer_count: _builtins.int
+    """Number of Transformer layers in the encoder."""
     encoder_width: _builtins.int
-    decoder_layers: _builtins.int
+    """Model dimension of the encoder."""
+    decoder_layer_count: _builtins.int
+    """Number of Transformer layers in the decoder."""
     decoder_width: _builtins.int
-    units: _builtins.int
-    """What the model writes: the number of its output units (sub-words, special ones included)."""
-    video_frame_rate_hz: _builtins.float
-    """Pictures a second that the model works at: 25."""
-    audio_sample_rate_hz: _builtins.int
-    """Samples a second of the sound: 16 000."""
+    """Model dimension of the decoder."""
+    vocabulary_size: _builtins.int
+    """Number of output tokens (subwords, including special tokens)."""
+    video_frame_rate_hertz: _builtins.float
+    """Frames per second of the model's video input: 25."""
+    audio_sample_rate_hertz: _builtins.int
+    """Samples per second of the model's audio input: 16000."""
     mouth_crop_size_px: _builtins.int
-    """Side of a mouth crop in pixels, as `MouthCrops` must bring them: 96."""
+    """Width and height in pixels of the crops in `MouthCrops`: 96."""
     vocabulary: _builtins.str
-    """What the model can and cannot read, for people ("the 51 words of the GRID corpus")."""
+    """Human-readable description of what the model can recognize ("the 51 words of the GRID corpus")."""
     trained_on: _builtins.str
-    """What the model was trained on."""
+    """Human-readable description of the training data."""
     sha256: _builtins.str
     """SHA-256 of the model file, hexadecimal."""
+    supports_automatic_punctuation: _builtins.bool
+    """Whether `RecognitionConfig.enable_automatic_punctuation` is supported."""
+    supports_adaptation: _builtins.bool
+    """Whether `RecognitionConfig.adaptation` is supported."""
     @_builtins.property
     def modalities(self) -> _containers.RepeatedScalarFieldContainer[_config_pb2.Modality.ValueType]:
-        """What the model can read from."""
+        """Supported modalities."""
 
     @_builtins.property
     def language_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Languages, as BCP 47 tags ("en")."""
+        """Languages, as BCP 47 tags ("en"); empty if the model file does not declare any."""
 
     @_builtins.property
     def error_rates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ErrorRate]:
@@ -169,7 +197,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def license(self) -> Global___ModelLicense:
-        """What the model's weights may be used for."""
+        """Licence of the model's weights."""
 
     def __init__(
         self,
@@ -177,15 +205,15 @@ class Model(_message.Message):
         name: _builtins.str = ...,
         description: _builtins.str = ...,
         architecture: _builtins.str = ...,
-        parameters: _builtins.int = ...,
-        encoder_layers: _builtins.int = ...,
+        parameter_count: _builtins.int = ...,
+        encoder_layer_count: _builtins.int = ...,
         encoder_width: _builtins.int = ...,
-        decoder_layers: _builtins.int = ...,
+        decoder_layer_count: _builtins.int = ...,
         decoder_width: _builtins.int = ...,
-        units: _builtins.int = ...,
+        vocabulary_size: _builtins.int = ...,
         modalities: _abc.Iterable[_config_pb2.Modality.ValueType] | None = ...,
-        video_frame_rate_hz: _builtins.float = ...,
-        audio_sample_rate_hz: _builtins.int = ...,
+        video_frame_rate_hertz: _builtins.float = ...,
+        audio_sample_rate_hertz: _builtins.int = ...,
         mouth_crop_size_px: _builtins.int = ...,
         language_codes: _abc.Iterable[_builtins.str] | None = ...,
         vocabulary: _builtins.str = ...,
@@ -193,10 +221,12 @@ class Model(_message.Message):
         error_rates: _abc.Iterable[Global___ErrorRate] | None = ...,
         license: Global___ModelLicense | None = ...,
         sha256: _builtins.str = ...,
+        supports_automatic_punctuation: _builtins.bool = ...,
+        supports_adaptation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["license", b"license"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "audio_sample_rate_hz", b"audio_sample_rate_hz", "decoder_layers", b"decoder_layers", "decoder_width", b"decoder_width", "description", b"description", "encoder_layers", b"encoder_layers", "encoder_width", b"encoder_width", "error_rates", b"error_rates", "language_codes", b"language_codes", "license", b"license", "modalities", b"modalities", "mouth_crop_size_px", b"mouth_crop_size_px", "name", b"name", "parameters", b"parameters", "sha256", b"sha256", "trained_on", b"trained_on", "units", b"units", "video_frame_rate_hz", b"video_frame_rate_hz", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "audio_sample_rate_hertz", b"audio_sample_rate_hertz", "decoder_layer_count", b"decoder_layer_count", "decoder_width", b"decoder_width", "description", b"description", "encoder_layer_count", b"encoder_layer_count", "encoder_width", b"encoder_width", "error_rates", b"error_rates", "language_codes", b"language_codes", "license", b"license", "modalities", b"modalities", "mouth_crop_size_px", b"mouth_crop_size_px", "name", b"name", "parameter_count", b"parameter_count", "sha256", b"sha256", "supports_adaptation", b"supports_adaptation", "supports_automatic_punctuation", b"supports_automatic_punctuation", "trained_on", b"trained_on", "video_frame_rate_hertz", b"video_frame_rate_hertz", "vocabulary", b"vocabulary", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -204,7 +234,7 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
 class ErrorRate(_message.Message):
-    """How often a model errs on some data. All set by the server, from the model file."""
+    """Word error rate of a model on one dataset. Set by the server, from the model file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -214,15 +244,15 @@ class ErrorRate(_message.Message):
     WORD_ERROR_RATE_PERCENT_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
-    """The data ("LRS3 test", "held-out rendered speakers")."""
+    """The dataset ("LRS3 test", "held-out rendered speakers")."""
     modality: _config_pb2.Modality.ValueType
-    """What the words were read from."""
+    """Modality used."""
     condition: _builtins.str
-    """Circumstances ("clean", "babble at 0 dB")."""
+    """Test condition ("clean", "babble at 0 dB")."""
     word_error_rate_percent: _builtins.float
-    """Word error rate in per cent: substitutions, insertions and deletions over the true number of words."""
+    """Word error rate in percent: substitutions, insertions and deletions divided by the number of reference words."""
     source: _builtins.str
-    """Where the figure comes from: a paper, or the command that measured it."""
+    """Origin of the value: a paper, or the command that measured it."""
     def __init__(
         self,
         *,
@@ -242,7 +272,7 @@ Global___ErrorRate: _TypeAlias = ErrorRate  # noqa: Y015
 
 @_typing.final
 class ModelLicense(_message.Message):
-    """The terms of a model's weights. All set by the server, from the model file."""
+    """Licence of a model's weights. Set by the server, from the model file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -251,13 +281,13 @@ class ModelLicense(_message.Message):
     COMMERCIAL_USE_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """SPDX identifier where there is one ("Apache-2.0"), the licence's own name otherwise."""
+    """SPDX identifier if there is one ("Apache-2.0"), otherwise the licence's own name."""
     url: _builtins.str
-    """The text of the licence."""
+    """URL of the licence text."""
     commercial_use: Global___CommercialUse.ValueType
     """Whether commercial use is permitted."""
     summary: _builtins.str
-    """The terms in one sentence."""
+    """Summary in one sentence."""
     def __init__(
         self,
         *,

@@ -25,19 +25,20 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gorggle/v1/server.proto\x12\ngorggle.v1\x1a\x1egoogle/protobuf/duration.proto\"\x16\n\x14GetServerInfoRequest\"\xd2\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rdefault_model\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12)\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06limits\x18\x05 \x01(\x0b\x32\x18.gorggle.v1.ServerLimits\x12,\n\x08\x63\x61pacity\x18\x06 \x01(\x0b\x32\x1a.gorggle.v1.ServerCapacity\"\x86\x03\n\x0cServerLimits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x04\x12\x36\n\x13max_stream_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11max_clip_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11max_spooled_bytes\x18\x04 \x01(\x04\x12\x18\n\x10max_frame_pixels\x18\x05 \x01(\x04\x12\x14\n\x0cmax_speakers\x18\x06 \x01(\r\x12\x15\n\rmax_beam_size\x18\x07 \x01(\r\x12+\n\x08max_idle\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_utterance\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tmax_pause\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\"=\n\x0eServerCapacity\x12\x13\n\x0bmax_streams\x18\x01 \x01(\r\x12\x16\n\x0e\x61\x63tive_streams\x18\x02 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gorggle/v1/server.proto\x12\ngorggle.v1\x1a\x1egoogle/protobuf/duration.proto\"\x16\n\x14GetServerInfoRequest\"\xd2\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rdefault_model\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12)\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06limits\x18\x05 \x01(\x0b\x32\x18.gorggle.v1.ServerLimits\x12,\n\x08\x63\x61pacity\x18\x06 \x01(\x0b\x32\x1a.gorggle.v1.ServerCapacity\"\x8e\x03\n\x0cServerLimits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x03\x12\x36\n\x13max_stream_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11max_clip_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11max_spooled_bytes\x18\x04 \x01(\x03\x12\x18\n\x10max_frame_pixels\x18\x05 \x01(\x03\x12\x14\n\x0cmax_speakers\x18\x06 \x01(\x05\x12\x15\n\rmax_beam_size\x18\x07 \x01(\x05\x12/\n\x0cidle_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmedia_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_utterance\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\"=\n\x0eServerCapacity\x12\x13\n\x0bmax_streams\x18\x01 \x01(\x05\x12\x16\n\x0e\x61\x63tive_streams\x18\x02 \x01(\x05\x42j\n\x14io.github.gorggle.v1B\x0bServerProtoP\x01Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\xaa\x02\nGorggle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gorggle.v1.server_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\024io.github.gorggle.v1B\013ServerProtoP\001Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\252\002\nGorggle.V1'
   _globals['_GETSERVERINFOREQUEST']._serialized_start=71
   _globals['_GETSERVERINFOREQUEST']._serialized_end=93
   _globals['_GETSERVERINFORESPONSE']._serialized_start=96
   _globals['_GETSERVERINFORESPONSE']._serialized_end=306
   _globals['_SERVERLIMITS']._serialized_start=309
-  _globals['_SERVERLIMITS']._serialized_end=699
-  _globals['_SERVERCAPACITY']._serialized_start=701
-  _globals['_SERVERCAPACITY']._serialized_end=762
+  _globals['_SERVERLIMITS']._serialized_end=707
+  _globals['_SERVERCAPACITY']._serialized_start=709
+  _globals['_SERVERCAPACITY']._serialized_end=770
 # @@protoc_insertion_point(module_scope)

@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetServerInfoRequest(_message.Message):
-    """Asks about the server. Has no fields yet."""
+    """Request for GetServerInfo. Empty."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,7 +36,7 @@ Global___GetServerInfoRequest: _TypeAlias = GetServerInfoRequest  # noqa: Y015
 
 @_typing.final
 class GetServerInfoResponse(_message.Message):
-    """What a server is, what it allows and how busy it is. All set by the server."""
+    """Version, limits and load of a server. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -49,20 +49,20 @@ class GetServerInfoResponse(_message.Message):
     version: _builtins.str
     """Version of the server ("0.1.0")."""
     default_model: _builtins.str
-    """Name of the model used where a request names none."""
+    """Name of the model used if a request does not name one."""
     device: _builtins.str
-    """Where the model runs: "cpu" or "cuda"."""
+    """Device that the models run on: "cpu" or "cuda"."""
     @_builtins.property
     def uptime(self) -> _duration_pb2.Duration:
-        """How long the server has been up."""
+        """Time since the server started."""
 
     @_builtins.property
     def limits(self) -> Global___ServerLimits:
-        """What a request may ask."""
+        """Limits of requests."""
 
     @_builtins.property
     def capacity(self) -> Global___ServerCapacity:
-        """How busy the server is."""
+        """Capacity and load."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
 
 @_typing.final
 class ServerLimits(_message.Message):
-    """The most that a request may ask. Beyond a limit the call ends with the status named."""
+    """Limits of requests. Beyond a limit the call ends with the status given."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -95,40 +95,38 @@ class ServerLimits(_message.Message):
     MAX_FRAME_PIXELS_FIELD_NUMBER: _builtins.int
     MAX_SPEAKERS_FIELD_NUMBER: _builtins.int
     MAX_BEAM_SIZE_FIELD_NUMBER: _builtins.int
-    MAX_IDLE_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    MEDIA_TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_UTTERANCE_FIELD_NUMBER: _builtins.int
-    MAX_PAUSE_FIELD_NUMBER: _builtins.int
     max_message_bytes: _builtins.int
     """Bytes in one message: RESOURCE_EXHAUSTED."""
     max_spooled_bytes: _builtins.int
-    """Bytes of a whole container whose index stands at its end, which must be kept until it is all there:
-    INVALID_ARGUMENT.
-    """
+    """Bytes of an MP4 file whose index is at its end, which must be buffered completely: INVALID_ARGUMENT."""
     max_frame_pixels: _builtins.int
     """Pixels of one frame, width times height: INVALID_ARGUMENT."""
     max_speakers: _builtins.int
-    """People followed at once: INVALID_ARGUMENT."""
+    """People tracked at once: INVALID_ARGUMENT."""
     max_beam_size: _builtins.int
-    """Width of the beam search: INVALID_ARGUMENT."""
+    """Beam width: INVALID_ARGUMENT."""
     @_builtins.property
     def max_stream_duration(self) -> _duration_pb2.Duration:
-        """Length of one stream's media: OUT_OF_RANGE."""
+        """Media duration of one stream: OUT_OF_RANGE."""
 
     @_builtins.property
     def max_clip_duration(self) -> _duration_pb2.Duration:
-        """Length of the media of one Recognize call: OUT_OF_RANGE."""
+        """Media duration of one Recognize call: OUT_OF_RANGE."""
 
     @_builtins.property
-    def max_idle(self) -> _duration_pb2.Duration:
-        """Time in which a client may send nothing while the server waits for it: DEADLINE_EXCEEDED."""
+    def idle_timeout(self) -> _duration_pb2.Duration:
+        """Time without any request: DEADLINE_EXCEEDED."""
+
+    @_builtins.property
+    def media_timeout(self) -> _duration_pb2.Duration:
+        """Time with heartbeats but without media: DEADLINE_EXCEEDED."""
 
     @_builtins.property
     def max_utterance(self) -> _duration_pb2.Duration:
-        """Longest utterance read in one piece; longer speech is cut, nothing is lost."""
-
-    @_builtins.property
-    def max_pause(self) -> _duration_pb2.Duration:
-        """Time in which a client may send heartbeats and no media: DEADLINE_EXCEEDED."""
+        """Duration of one utterance. Longer speech is split without loss."""
 
     def __init__(
         self,
@@ -140,13 +138,13 @@ class ServerLimits(_message.Message):
         max_frame_pixels: _builtins.int = ...,
         max_speakers: _builtins.int = ...,
         max_beam_size: _builtins.int = ...,
-        max_idle: _duration_pb2.Duration | None = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
+        media_timeout: _duration_pb2.Duration | None = ...,
         max_utterance: _duration_pb2.Duration | None = ...,
-        max_pause: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_clip_duration", b"max_clip_duration", "max_idle", b"max_idle", "max_pause", b"max_pause", "max_stream_duration", b"max_stream_duration", "max_utterance", b"max_utterance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_clip_duration", b"max_clip_duration", "max_stream_duration", b"max_stream_duration", "max_utterance", b"max_utterance", "media_timeout", b"media_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_beam_size", b"max_beam_size", "max_clip_duration", b"max_clip_duration", "max_frame_pixels", b"max_frame_pixels", "max_idle", b"max_idle", "max_message_bytes", b"max_message_bytes", "max_pause", b"max_pause", "max_speakers", b"max_speakers", "max_spooled_bytes", b"max_spooled_bytes", "max_stream_duration", b"max_stream_duration", "max_utterance", b"max_utterance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_beam_size", b"max_beam_size", "max_clip_duration", b"max_clip_duration", "max_frame_pixels", b"max_frame_pixels", "max_message_bytes", b"max_message_bytes", "max_speakers", b"max_speakers", "max_spooled_bytes", b"max_spooled_bytes", "max_stream_duration", b"max_stream_duration", "max_utterance", b"max_utterance", "media_timeout", b"media_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -154,18 +152,18 @@ Global___ServerLimits: _TypeAlias = ServerLimits  # noqa: Y015
 
 @_typing.final
 class ServerCapacity(_message.Message):
-    """How many calls a server serves."""
+    """Capacity and load of a server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_STREAMS_FIELD_NUMBER: _builtins.int
     ACTIVE_STREAMS_FIELD_NUMBER: _builtins.int
     max_streams: _builtins.int
-    """Recognition calls that it will serve at once; one more gets RESOURCE_EXHAUSTED with a retry delay
+    """Maximum number of concurrent recognition calls. Further calls end with RESOURCE_EXHAUSTED and a retry delay
     (google.rpc.RetryInfo).
     """
     active_streams: _builtins.int
-    """Recognition calls being served now."""
+    """Number of active recognition calls."""
     def __init__(
         self,
         *,

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Word(_message.Message):
-    """One word. All set by the server."""
+    """One word. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -31,16 +31,16 @@ class Word(_message.Message):
     END_OFFSET_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The word, as the model writes it."""
+    """Text of the word, as written by the model."""
     confidence: _builtins.float
-    """How sure the model is, from 0 to 1: the geometric mean of its units' probabilities. Not calibrated."""
+    """Confidence from 0 to 1: geometric mean of the word's token probabilities. Not calibrated."""
     @_builtins.property
     def start_offset(self) -> _duration_pb2.Duration:
-        """When the word begins, counted from the start of the media plus `RecognitionConfig.start_offset`."""
+        """Start of the word, from the start of the media plus `RecognitionConfig.start_offset`."""
 
     @_builtins.property
     def end_offset(self) -> _duration_pb2.Duration:
-        """When the word ends, counted likewise; never before `start_offset`."""
+        """End of the word, on the same clock; never before `start_offset`."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ Global___Word: _TypeAlias = Word  # noqa: Y015
 
 @_typing.final
 class Alternative(_message.Message):
-    """Another reading of the same segment. All set by the server."""
+    """An alternative hypothesis for a segment. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -68,12 +68,12 @@ class Alternative(_message.Message):
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The words, separated by spaces."""
+    """Words separated by spaces."""
     confidence: _builtins.float
-    """How sure the model is of this reading, from 0 to 1."""
+    """Confidence from 0 to 1."""
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___Word]:
-        """The words with their times, where `RecognitionConfig.enable_word_times` is set."""
+        """Words with their offsets, if `RecognitionConfig.enable_word_time_offsets` is set."""
 
     def __init__(
         self,
@@ -92,9 +92,7 @@ Global___Alternative: _TypeAlias = Alternative  # noqa: Y015
 
 @_typing.final
 class FaceBox(_message.Message):
-    """Where a face was at one moment, as shares of the upright picture, so that no size need be known.
-    All set by the server.
-    """
+    """Position of a face at one moment, as fractions of the upright frame. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -104,16 +102,16 @@ class FaceBox(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     left: _builtins.float
-    """Left edge, 0 (left) to 1 (right); a box may stick out of the picture a little."""
+    """Left edge, 0 (left) to 1 (right). A box may extend slightly beyond the frame."""
     top: _builtins.float
-    """Upper edge, 0 (top) to 1 (bottom)."""
+    """Top edge, 0 (top) to 1 (bottom)."""
     width: _builtins.float
-    """Width as a share of the picture's width."""
+    """Width as a fraction of the frame's width."""
     height: _builtins.float
-    """Height as a share of the picture's height."""
+    """Height as a fraction of the frame's height."""
     @_builtins.property
     def offset(self) -> _duration_pb2.Duration:
-        """When, counted as in `Word.start_offset`."""
+        """Time, on the same clock as `Word.start_offset`."""
 
     def __init__(
         self,
@@ -134,7 +132,7 @@ Global___FaceBox: _TypeAlias = FaceBox  # noqa: Y015
 
 @_typing.final
 class SpeechSegment(_message.Message):
-    """A stretch of speech by one person: an utterance, at most 20 s long. All set by the server."""
+    """Speech of one person: one utterance, at most `ServerLimits.max_utterance` long. Set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -151,49 +149,49 @@ class SpeechSegment(_message.Message):
     SPEAKER_ID_FIELD_NUMBER: _builtins.int
     FACE_BOXES_FIELD_NUMBER: _builtins.int
     MODALITY_FIELD_NUMBER: _builtins.int
-    STABLE_WORDS_FIELD_NUMBER: _builtins.int
+    STABLE_WORD_COUNT_FIELD_NUMBER: _builtins.int
     segment_id: _builtins.str
-    """Names the segment within the session: the same wherever and however often the media is read. Interim and final
-    results of one utterance share it.
+    """Identifies the segment within the session. Interim and final results of one utterance share it, also after the
+    session was resumed.
     """
     revision: _builtins.int
-    """Counts the results of one segment from 1; a higher one replaces the lower ones."""
+    """Number of this result within the segment, from 1. A result replaces those with lower numbers."""
     is_final: _builtins.bool
-    """True when this result will not change again."""
+    """Whether this result is final."""
     stability: _builtins.float
-    """The share of the words, from 0 to 1, that are stable; 1 when final. See `stable_words`."""
+    """Fraction of the words that are stable, 0 to 1; 1 when final. See `stable_word_count`."""
     text: _builtins.str
     """The most likely words, separated by spaces."""
     confidence: _builtins.float
-    """How sure the model is of the whole, from 0 to 1."""
+    """Confidence from 0 to 1."""
     speaker_id: _builtins.str
-    """Who speaks, constant for one face through a stream ("face-1"); "voice" where no face was seen speaking."""
+    """The speaker: the same for one face throughout a stream ("face-1"); "voice" if no face was seen speaking."""
     modality: _config_pb2.Modality.ValueType
-    """What the words were read from: audio-visual where lips and sound were there, otherwise the one that was."""
-    stable_words: _builtins.int
-    """So many words, from the beginning of `text`, will not change any more: they begin every later result of this
-    segment. Never falls from one revision to the next; all words when final.
+    """Input that the words were recognized from: audio-visual if both were available."""
+    stable_word_count: _builtins.int
+    """Number of words from the start of `text` that will not change in later results of this segment. Never decreases; all
+    words when final.
     """
     @_builtins.property
     def start_offset(self) -> _duration_pb2.Duration:
-        """When the speech begins, counted as in `Word.start_offset`."""
+        """Start of the speech, on the same clock as `Word.start_offset`."""
 
     @_builtins.property
     def end_offset(self) -> _duration_pb2.Duration:
-        """When the speech ends, counted likewise."""
+        """End of the speech, on the same clock."""
 
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___Word]:
-        """The words with their times, where `RecognitionConfig.enable_word_times` is set."""
+        """Words with their offsets, if `RecognitionConfig.enable_word_time_offsets` is set."""
 
     @_builtins.property
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternative]:
-        """Further readings, best first, at most `RecognitionConfig.max_alternatives`; only on final results."""
+        """Alternative hypotheses, best first, at most `RecognitionConfig.max_alternatives`. Final results only."""
 
     @_builtins.property
     def face_boxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FaceBox]:
-        """Where the speaker's face was, in time order, about five a second; only on final results,
-        and only where the server saw the pictures.
+        """Positions of the speaker's face in time order, about five per second, if `RecognitionConfig.enable_face_boxes` is set
+        and the server received video. An interim result has the latest position only.
         """
 
     def __init__(
@@ -212,11 +210,11 @@ class SpeechSegment(_message.Message):
         speaker_id: _builtins.str = ...,
         face_boxes: _abc.Iterable[Global___FaceBox] | None = ...,
         modality: _config_pb2.Modality.ValueType = ...,
-        stable_words: _builtins.int = ...,
+        stable_word_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "confidence", b"confidence", "end_offset", b"end_offset", "face_boxes", b"face_boxes", "is_final", b"is_final", "modality", b"modality", "revision", b"revision", "segment_id", b"segment_id", "speaker_id", b"speaker_id", "stability", b"stability", "stable_words", b"stable_words", "start_offset", b"start_offset", "text", b"text", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "confidence", b"confidence", "end_offset", b"end_offset", "face_boxes", b"face_boxes", "is_final", b"is_final", "modality", b"modality", "revision", b"revision", "segment_id", b"segment_id", "speaker_id", b"speaker_id", "stability", b"stability", "stable_word_count", b"stable_word_count", "start_offset", b"start_offset", "text", b"text", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Small strict readers of caption formats, written from the formats' descriptions, and what text captions may change."""
+"""Small strict parsers of the caption formats, written from the formats' specifications."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def milliseconds(clock: str) -> int:
 
 
 def read_webvtt(text: str) -> list[ReadCue]:
-    """As the standard's parser goes: lines end at CR, LF or both; a blank line ends a cue; tags are nodes."""
+    """Parse WebVTT like the standard: lines end at CR, LF or both; a blank line ends a cue."""
     lines = re.split(r"\r\n|\n|\r", text)
     assert lines[0] == "WEBVTT"
     assert "\0" not in text
@@ -55,12 +55,12 @@ def read_webvtt(text: str) -> list[ReadCue]:
 
 
 def _unescaped(text: str) -> str:
-    # Only what the writer uses: html.unescape would also take "&ampx" apart.
+    # Only the escapes that the writer uses: html.unescape would also change "&ampx".
     return text.replace("&#45;", "-").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def read_srt(text: str) -> list[ReadCue]:
-    """Numbered blocks between blank lines; nothing that a player could take for a tag, a style or a timing."""
+    """Parse SubRip: numbered blocks between blank lines, without text that players take for tags, styles or timings."""
     if not text:
         return []
     assert text.endswith("\n")
@@ -79,7 +79,7 @@ def read_srt(text: str) -> list[ReadCue]:
 
 
 def read_ttml(text: str) -> list[ReadCue]:
-    """With the standard library's XML parser; one region, times on paragraphs."""
+    """Parse TTML with the standard library's XML parser: one region, times on paragraphs."""
     root = ET.fromstring(text.encode())
     assert root.tag == f"{TT}tt"
     assert f"{XML}lang" in root.attrib

@@ -1,8 +1,8 @@
-"""Where text breaks: what it costs to break between two words, and the best lines for one caption.
+"""Line breaks: the cost of a break between two words, and the best lines of a caption.
 
-Punctuation and pauses are good places in every language; conjunctions, prepositions, articles and auxiliaries are
-known for English only. Source: the Netflix and BBC guides (see ``rules``): break after punctuation, before conjunctions
-and prepositions; not between article and noun, auxiliary and verb, subject pronoun and verb.
+Punctuation and pauses are used in every language; conjunctions, prepositions, articles and auxiliaries are known for
+English only. Source: the Netflix and BBC guides (see ``rules``): break after punctuation and before conjunctions and
+prepositions; do not separate article and noun, auxiliary and verb, subject pronoun and verb.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gorggle_lambdas.fusion.captions.rules import CaptionRules
-from gorggle_lambdas.fusion.captions.text_width import display_width
+from gorggle.captions.rules import CaptionRules
+from gorggle.captions.text import display_width
 
 SENTENCE_END = 0.0
 CLAUSE_END = 1.0
@@ -25,9 +25,9 @@ AFTER_BOUND_WORD = 12.0
 INSIDE_WORD = 20.0
 AFTER_LABEL = 50.0
 NUMBER_AND_NOUN = 200.0
-# What a line that is empty beside a full one costs.
+# Cost of an empty line next to a full one.
 IMBALANCE = 4.0
-# A rest of so long is heard as a pause.
+# Silence of this length counts as a pause.
 PAUSE_MS = 300
 
 
@@ -46,7 +46,7 @@ _PREPOSITIONS = _word_set(
     "beyond by despite down during except for from in inside into like near of off on onto out over past "
     "through to toward towards under up upon with within without"
 )
-# Their full stop ends no sentence.
+# Their full stop does not end a sentence.
 _TITLES = frozenset({"mr", "mrs", "ms", "dr", "prof", "st"})
 _BOUND_WORDS = _TITLES | _word_set(
     "a an the this these those my your his her its our their some any no every each i you he she it we "
@@ -66,9 +66,9 @@ class Token:
     """A piece of text without spaces that fits on one line.
 
     Attributes:
-        gap: what stands between it and the token before: a space or nothing.
-        is_label: whether it names the speaker.
-        is_inside: whether it goes on with the word of the token before.
+        gap: separates it from the previous token: a space or nothing.
+        is_label: it is the speaker's name.
+        is_inside: it continues the word of the previous token.
     """
 
     text: str
@@ -80,7 +80,7 @@ class Token:
 
 
 def compute_break_cost(before: Token, after: Token) -> float:
-    """What it costs to break between two tokens: 0 at the end of a sentence, most between a number and its noun."""
+    """Return the cost of a break between two tokens, from 0 (end of a sentence) to 200 (between number and noun)."""
     if before.is_label:
         return AFTER_LABEL
     if after.is_inside:
@@ -100,7 +100,7 @@ def _ends_sentence(text: str) -> bool:
 
 
 def splits_number(before: str, after: str) -> bool:
-    """Whether a break between two words would part a number from what it counts."""
+    """Whether a break between two words would separate a number from its noun."""
     word = _normalize(after)
     is_number = _DIGITS.match(before) is not None or before.lower() in _NUMBER_WORDS
     return is_number and after[:1].isalpha() and word not in _CONJUNCTIONS and word not in _PREPOSITIONS
@@ -122,58 +122,61 @@ def _normalize(text: str) -> str:
 
 
 def join_tokens(tokens: Sequence[Token]) -> str:
-    """Tokens as one line."""
-    return "".join(token.text if at == 0 else token.gap + token.text for at, token in enumerate(tokens))
+    """Return tokens as one line of text."""
+    return "".join(token.text if index == 0 else token.gap + token.text for index, token in enumerate(tokens))
 
 
 class LineBreaker:
-    """Lines of any stretch of some tokens. Widths and costs are counted once for all stretches."""
+    """Breaks any span of a token sequence into lines; widths and costs are computed once for all spans.
+
+    Attributes:
+        costs: cost of a break before each token.
+        sentence_ends: number of sentences that end before each token.
+    """
 
     def __init__(self, tokens: Sequence[Token], rules: CaptionRules) -> None:
         self.tokens = tokens
         self._rules = rules
-        self._ends = [0]
-        for token in tokens:
-            self._ends.append(self._ends[-1] + len(token.gap) + display_width(token.text))
-        # Cost of a break before each token, and how many sentences ended before each.
+        widths = (len(token.gap) + display_width(token.text) for token in tokens)
+        self._ends = list(itertools.accumulate(widths, initial=0))
         self.costs = [0.0] + [compute_break_cost(one, other) for one, other in itertools.pairwise(tokens)]
         ends = [_ends_sentence(token.text) for token in tokens]
         self.sentence_ends = list(itertools.accumulate(ends, initial=0))
 
     def columns(self, first: int, last: int) -> int:
-        """Width of tokens ``first`` to before ``last`` on one line."""
+        """Return the width of tokens ``first`` to ``last`` (exclusive) on one line."""
         return self._ends[last] - self._ends[first] - len(self.tokens[first].gap)
 
     def find_breaks(
-        self, first: int, last: int, lines: int | None = None
+        self, first: int, last: int, max_lines: int | None = None
     ) -> tuple[float, tuple[int, ...]] | None:
-        """The cheapest breaks for a stretch, as cost and the index of each line's first token; None if it has no room.
+        """Return the lowest cost and the index of each line's first token; None if the span does not fit.
 
-        One line is taken wherever it suffices.
+        A span that fits on one line is not broken.
         """
-        lines = self._rules.max_lines if lines is None else lines
-        if self.columns(first, last) <= self._rules.max_line_chars:
+        max_lines = self._rules.max_lines if max_lines is None else max_lines
+        max_columns = self._rules.max_line_chars
+        if self.columns(first, last) <= max_columns:
             return 0.0, (first,)
-        if lines == 1:
+        if max_lines == 1:
             return None
-        found: tuple[float, tuple[int, ...]] | None = None
+        best: tuple[float, tuple[int, ...]] | None = None
         for cut in range(last - 1, first, -1):
-            if lines == 2 and self.columns(cut, last) > self._rules.max_line_chars:
+            if max_lines == 2 and self.columns(cut, last) > max_columns:
                 break
-            if self.columns(first, cut) > self._rules.max_line_chars:
+            if self.columns(first, cut) > max_columns:
                 continue
-            rest = self.find_breaks(cut, last, lines - 1)
+            rest = self.find_breaks(cut, last, max_lines - 1)
             if rest is None:
                 continue
-            apart = abs(self.columns(first, cut) - self.columns(cut, last) / len(rest[1]))
-            cost = self.costs[cut] + rest[0] + IMBALANCE * apart / self._rules.max_line_chars
-            if found is None or cost < found[0]:
-                found = cost, (first, *rest[1])
-        return found
+            imbalance = abs(self.columns(first, cut) - self.columns(cut, last) / len(rest[1]))
+            cost = self.costs[cut] + rest[0] + IMBALANCE * imbalance / max_columns
+            if best is None or cost < best[0]:
+                best = cost, (first, *rest[1])
+        return best
 
     def format_lines(self, first: int, last: int) -> tuple[str, ...]:
-        """The lines of a stretch that has room."""
-        found = self.find_breaks(first, last)
-        assert found is not None, "only stretches with room become captions"
-        starts = [*found[1], last]
-        return tuple(join_tokens(self.tokens[a:b]) for a, b in itertools.pairwise(starts))
+        """Return the lines of a span that fits."""
+        best = self.find_breaks(first, last)
+        assert best is not None, "only spans that fit become captions"
+        return tuple(join_tokens(self.tokens[a:b]) for a, b in itertools.pairwise([*best[1], last]))

@@ -1,0 +1,58 @@
+"""Resamples PCM from clients to the server's 16 kHz."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+
+from gorggle_server.errors import InvalidRequestError
+from gorggle_server.grpc_server.request_decoding import PcmAudio
+from gorggle_server.streaming.crop_input import AudioChunk
+from gorggle_server.timebase import SAMPLE_RATE_HZ
+
+
+class PcmResampler:
+    """Resamples one stream of PCM; audio at 16 kHz passes unchanged.
+
+    The output lags the input by the length of the filter, about a millisecond.
+    """
+
+    def __init__(self) -> None:
+        self._sample_rate_hz = 0
+        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
+
+    def push(self, audio: PcmAudio) -> AudioChunk:
+        """Return the samples that are complete.
+
+        Raises:
+            InvalidRequestError: the sample rate changed.
+        """
+        if self._sample_rate_hz not in (0, audio.sample_rate_hz):
+            raise InvalidRequestError(
+                f"pcm.sample_rate_hertz changed from {self._sample_rate_hz} to {audio.sample_rate_hz}: "
+                "send one rate per stream",
+                field="pcm.sample_rate_hertz",
+            )
+        self._sample_rate_hz = audio.sample_rate_hz
+        if audio.sample_rate_hz == SAMPLE_RATE_HZ or not len(audio.samples):
+            return AudioChunk(audio.samples)
+        frame = av.AudioFrame.from_ndarray(audio.samples[None, :], format="s16", layout="mono")
+        frame.sample_rate = audio.sample_rate_hz
+        return self._convert(frame)
+
+    def flush(self) -> AudioChunk:
+        """Return the last samples, at the end of the stream."""
+        if self._sample_rate_hz in (0, SAMPLE_RATE_HZ):
+            return AudioChunk(np.zeros(0, np.int16))
+        return self._convert(None)
+
+    def _convert(self, frame: av.AudioFrame | None) -> AudioChunk:
+        # After the last frame PyAV returns None if there is nothing left.
+        converted = [part.to_ndarray()[0] for part in filter(None, self._resampler.resample(frame))]
+        return AudioChunk(np.concatenate(converted) if converted else np.zeros(0, np.int16))
+
+
+def resample_clip(audio: PcmAudio) -> AudioChunk:
+    """Resample the audio of a whole clip."""
+    resampler = PcmResampler()
+    return AudioChunk(np.concatenate([resampler.push(audio).samples, resampler.flush().samples]))

@@ -1,0 +1,21 @@
+"""Frame rate, sample rate and crop sizes of the whole server: one definition each. Standard library only."""
+
+from __future__ import annotations
+
+FRAME_RATE_HZ = 25
+SAMPLE_RATE_HZ = 16_000
+SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
+
+# Mouth crops are stored at 96 x 96 pixels; the model reads their centre, 88 x 88.
+MOUTH_CROP_SIZE_PX = 96
+MODEL_INPUT_SIZE_PX = 88
+
+
+def frames_to_seconds(frames: int) -> float:
+    """Return the duration of a number of video frames."""
+    return frames / FRAME_RATE_HZ
+
+
+def frames_to_samples(frames: int) -> int:
+    """Return the number of audio samples that a number of video frames lasts."""
+    return frames * SAMPLES_PER_FRAME
