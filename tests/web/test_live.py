@@ -56,7 +56,7 @@ class InferenceServer:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gorggle", "serve", "--announce", "--exit-on-stdin-eof"]
+        command = [sys.executable, "-m", "gorggle", "serve", "--print-ready", "--exit-on-stdin-eof"]
         self._process = subprocess.Popen(
             [*command, "--listen", self.address, "--num-threads", "1"],
             stdin=subprocess.PIPE,

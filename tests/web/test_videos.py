@@ -109,7 +109,7 @@ def test_clicking_a_word_seeks_to_it(site: Site, visit: Visitor) -> None:
     assert current_time_s(page) == pytest.approx(start_s, abs=0.05)
     details = page.locator(".word-card").inner_text()
     assert "white" in details
-    assert "lips and audio" in details
+    assert "Lips and audio" in details
     assert re.search(r"\d+ %", details)
 
 
@@ -318,8 +318,8 @@ def test_a_failed_job_shows_the_reason_and_can_be_retried(site: Site, visit: Vis
     job.failure = {"error": "InvalidMediaError", "reason": "the file is <b>not</b> a video"}
     page = visit(f"{site.url}/#/jobs/{job.job_id}").page
     failure = page.locator(".failure").inner_text()
-    assert "the file is <b>not</b> a video" in failure
-    assert "Recognise speech" in failure, "the failed step should be shown"
+    assert "The file is <b>not</b> a video" in failure
+    assert "Recognising speech" in failure, "the failed step should be shown"
     page.click(".failure button")
     page.wait_for_selector(".word")
 

@@ -34,7 +34,7 @@ export async function redirectToSignIn(config: SignInConfig): Promise<void> {
   location.assign(`${config.url}/oauth2/authorize?${query}`);
 }
 
-/** Exchange the authorization code in the page's URL for an access token; null if there is no code. Throws if the exchange fails. */
+/** Exchange the authorization code in the page's URL for an access token; null without a code. Throws if the exchange fails. */
 export async function completeSignIn(config: SignInConfig): Promise<string | null> {
   const query = new URLSearchParams(location.search);
   const code = query.get("code");

@@ -22,7 +22,7 @@ export async function listDevices(): Promise<Devices> {
   return { cameras: filterByKind("videoinput"), microphones: filterByKind("audioinput") };
 }
 
-/** Open devices by ID; "" is the default device, "none" is no device. */
+/** Open devices by ID; "" selects the default device, "none" disables it. */
 export function openDevices(camera: string, microphone: string): Promise<MediaStream> {
   const constraint = (id: string) => (id ? { deviceId: { exact: id } } : {});
   return navigator.mediaDevices.getUserMedia({
